@@ -1,0 +1,69 @@
+"""The exceptions people meet. Every message says what, where, and what to do.
+
+    CogVideoXError
+    ├── InputError          what was asked for cannot be made
+    │   ├── PromptError     empty, not text, over the token budget
+    │   ├── SizeError       height or width
+    │   ├── FrameError      frames, seconds, frames per second
+    │   └── MediaError      an image or a video that cannot be read
+    ├── ConfigError         unknown key, wrong type, settings that contradict each other
+    ├── CheckpointError     missing, truncated, mis-shaped or unsafe weights
+    ├── OutputError         the result cannot be written
+    ├── NumericsError       NaN or Inf, with the layer that made it
+    └── DependencyError     an optional library is not installed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class CogVideoXError(Exception):
+    """The root: catch it to catch everything this package raises on purpose."""
+
+
+class InputError(CogVideoXError):
+    """What was asked for cannot be made."""
+
+
+class PromptError(InputError):
+    """An empty prompt, one that is not text, or one that is over the token budget."""
+
+
+class SizeError(InputError):
+    """A height or width the model cannot make."""
+
+
+class FrameError(InputError):
+    """A number of frames, seconds or frames per second the model cannot make."""
+
+
+class MediaError(InputError):
+    """An image or video that cannot be read."""
+
+
+class ConfigError(CogVideoXError):
+    """An unknown setting, a value of the wrong type, or settings that contradict each other."""
+
+
+class CheckpointError(CogVideoXError):
+    """Weights that are missing, truncated, mis-shaped or unsafe to read."""
+
+
+class OutputError(CogVideoXError):
+    """A result that cannot be written."""
+
+
+class NumericsError(CogVideoXError):
+    """NaN or Inf; the message names the layer that made it first."""
+
+
+class DependencyError(CogVideoXError):
+    """An optional library is not installed; the message names the extra that brings it."""
+
+
+def suggest(name: str, options: Iterable[str]) -> str:
+    """' (did you mean 'x'?)' for the closest option, or '' when nothing is close."""
+    close = get_close_matches(name, list(options), n=1, cutoff=0.6)
+    return f" (did you mean {close[0]!r}?)" if close else ""
