@@ -1,0 +1,55 @@
+# The two commands to know:  make video  (install and make a video),  make test  (install and pass the tests).
+PYTHON ?= python3
+VENV ?= .venv
+WORKERS ?= 2
+PROMPT ?= a red ball moves to the right
+TORCH ?= torch==2.13.0
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# A model this small is fastest on one thread per process, and the tests already run in $(WORKERS) processes.
+ONE_THREAD := OMP_NUM_THREADS=1
+
+.PHONY: help venv video test check format bench clean
+.DEFAULT_GOAL := help
+
+help:  ## list the commands
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/'
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit("Python %d.%d is too old: 3.11 or later is needed (make PYTHON=python3.12 ...)" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --quiet --upgrade pip
+
+$(VENV)/core.done: pyproject.toml constraints-cpu.txt | $(BIN)/python
+	@echo "installing into $(VENV); the first time this takes a few minutes" >&2
+	$(PIP) install --quiet --quiet -c constraints-cpu.txt '$(TORCH)'
+	$(PIP) install --quiet --quiet -c constraints-cpu.txt -e .
+	@touch $@
+
+$(VENV)/dev.done: $(VENV)/core.done
+	$(PIP) install --quiet --quiet -c constraints-cpu.txt -e '.[dev]'
+	@touch $@
+
+venv: $(VENV)/dev.done  ## make .venv with everything the tests and checks need
+
+video: $(VENV)/core.done  ## make a video with the shipped model (PROMPT='...')
+	$(BIN)/cogvideox generate --model tiny --prompt '$(PROMPT)' --out out/video.mp4 --overwrite
+
+test: $(VENV)/dev.done  ## run the tests
+	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+check: $(VENV)/dev.done  ## format, lint, types, import floors
+	$(BIN)/ruff format --check src tests examples benchmarks
+	$(BIN)/ruff check src tests examples benchmarks
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/house/test_floors.py
+
+format: $(VENV)/dev.done  ## put the code into its format
+	$(BIN)/ruff format src tests examples benchmarks
+	$(BIN)/ruff check --fix src tests examples benchmarks
+
+bench: $(VENV)/dev.done  ## measure ours beside diffusers and write docs/performance.md
+	$(BIN)/python benchmarks/run.py
+
+clean:  ## remove caches and what the commands wrote
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis out runs build dist
