@@ -1,0 +1,75 @@
+"""The public face is light, complete, and needs nothing that breaks other libraries."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from importlib.util import find_spec
+from pathlib import Path
+
+import cogvideox
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = ("torch", "transformers", "diffusers", "av", "scipy", "cv2")
+
+
+def run_python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    code = f"import sys, cogvideox; print([name for name in {HEAVY} if name in sys.modules])"
+    assert run_python(code).strip() == "[]"
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import runpy, sys\n"
+        "sys.argv = ['cogvideox', '--help']\n"
+        "try:\n"
+        "    runpy.run_module('cogvideox', run_name='__main__')\n"
+        "except SystemExit as stop:\n"
+        "    assert not stop.code, stop.code\n"
+        f"print([name for name in {HEAVY} if name in sys.modules])"
+    )
+    out = run_python(code)
+    assert out.strip().splitlines()[-1] == "[]"
+    assert "generate" in out
+
+
+def test_every_public_name_can_be_had():
+    assert len(set(cogvideox.__all__)) == len(cogvideox.__all__)
+    missing = [name for name in cogvideox.__all__ if not hasattr(cogvideox, name)]
+    assert not missing
+    assert {"load", "generate", "Video"} <= set(cogvideox.__all__)
+
+
+def test_what_dir_lists_is_what_is_public():
+    shown = {name for name in dir(cogvideox) if not name.startswith("_")}
+    rooms = {path.stem for path in (ROOT / "src" / "cogvideox").iterdir()}
+    assert set(cogvideox.__all__) - {"__version__"} <= shown
+    assert not shown - set(cogvideox.__all__) - rooms - {"annotations"}
+
+
+def test_the_version_is_the_newest_in_the_changelog():
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"## [{cogvideox.__version__}]" in text
+
+
+def test_torchvision_is_not_installed_and_not_asked_for():
+    """Its wheel beside a CPU torch makes transformers' T5EncoderModel fail to import."""
+    assert find_spec("torchvision") is None
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    asked = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    assert not [line for line in asked if line.startswith("torchvision")]
+
+
+def test_the_text_encoder_loads_without_torchvision():
+    code = (
+        "import sys; sys.modules['torchvision'] = None\n"
+        "import cogvideox.text\nfrom transformers import T5EncoderModel; print(T5EncoderModel.__name__)"
+    )
+    assert run_python(code).strip().splitlines()[-1] == "T5EncoderModel"
