@@ -1,0 +1,34 @@
+"""Diffusion: a noise schedule, a denoiser contract, samplers and guidance. Knows no network."""
+
+from cogvideox.diffusion.denoiser import Denoise, Network, clean_estimate, denoiser, guided, pinned
+from cogvideox.diffusion.guidance import GUIDANCE, Constant, Cosine, Guidance, Wave, is_guided
+from cogvideox.diffusion.samplers import SAMPLERS, SamplerName, ddim, dpmpp_2m, dpmpp_sde
+from cogvideox.diffusion.schedule import Previous, Schedule, ScheduleConfig, Spacing, Step
+from cogvideox.diffusion.timesteps import explicit_uniform, uniform
+
+__all__ = [
+    "GUIDANCE",
+    "SAMPLERS",
+    "Constant",
+    "Cosine",
+    "Denoise",
+    "Guidance",
+    "Network",
+    "Previous",
+    "SamplerName",
+    "Schedule",
+    "ScheduleConfig",
+    "Spacing",
+    "Step",
+    "Wave",
+    "clean_estimate",
+    "ddim",
+    "denoiser",
+    "dpmpp_2m",
+    "dpmpp_sde",
+    "explicit_uniform",
+    "guided",
+    "is_guided",
+    "pinned",
+    "uniform",
+]

@@ -1,0 +1,84 @@
+"""The one contract of this room: a denoiser takes a noisy x and a step, and returns its estimate of the clean x0.
+
+Samplers know nothing else, so a network, a guided pair of networks, a network that must respect known frames, and a Gaussian
+whose answer is known in closed form are all the same thing to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from cogvideox.diffusion.guidance import Guide
+from cogvideox.diffusion.schedule import Step
+
+Network = Callable[[Float[Tensor, "b *dims"], Int[Tensor, " b"]], Float[Tensor, "b *dims"]]
+"""x_t and its time to the prediction (v, by default)."""
+
+
+class Denoise(Protocol):
+    """Noisy x [b, ...] at a step, to the float32 estimate of x0, of the same shape."""
+
+    def __call__(self, x: Tensor, step: Step) -> Tensor: ...
+
+
+def clean_estimate(
+    x: Tensor, prediction: Tensor, alpha_bar: float, prediction_type: str = "v_prediction"
+) -> Tensor:
+    """x0 = sqrt(alpha_bar) x_t - sqrt(1 - alpha_bar) v, and its siblings for networks that predict eps or x0."""
+    alpha, sigma = alpha_bar**0.5, (1.0 - alpha_bar) ** 0.5
+    if prediction_type == "v_prediction":
+        return alpha * x - sigma * prediction
+    if prediction_type == "epsilon":
+        return (x - sigma * prediction) / alpha
+    return prediction
+
+
+def denoiser(network: Network, prediction_type: str = "v_prediction") -> Denoise:
+    """A network without guidance, as a denoiser."""
+
+    def denoise(x: Tensor, step: Step) -> Tensor:
+        return clean_estimate(x, network(x, _times(x, step)).float(), step.alpha_bar, prediction_type)
+
+    return denoise
+
+
+def guided(network: Network, guide: Guide, prediction_type: str = "v_prediction") -> Denoise:
+    """Classifier-free guidance: v = v_negative + g (v_prompt - v_negative), in float32.
+
+    The network is called once per step, with x twice in the batch; it must answer the first half for the negative prompt
+    and the second half for the prompt.
+    """
+
+    def denoise(x: Tensor, step: Step) -> Tensor:
+        twice = torch.cat([x, x])
+        negative, prompt = network(twice, _times(twice, step)).float().chunk(2)
+        prediction = negative + guide(step) * (prompt - negative)
+        return clean_estimate(x, prediction, step.alpha_bar, prediction_type)
+
+    return denoise
+
+
+def pinned(denoise: Denoise, known: Float[Tensor, "b c k h w"]) -> Denoise:
+    """A denoiser that already knows the first k frames: their estimate is replaced by the truth at every step.
+
+    Every sampler here moves x along the line between x and the estimate, so when the frames start as
+    sqrt(alpha_bar) known + sqrt(1 - alpha_bar) eps they stay exactly that at every later level: the network always sees
+    the known frames with the right amount of noise (the replacement method of Ho et al., "Video Diffusion Models",
+    section 3.1), and the last step returns them unchanged.
+    """
+    k = known.shape[2]
+
+    def denoise_rest(x: Tensor, step: Step) -> Tensor:
+        estimate = denoise(x, step)
+        return torch.cat([known.to(estimate), estimate[:, :, k:]], dim=2)
+
+    return denoise_rest
+
+
+def _times(x: Tensor, step: Step) -> Tensor:
+    return torch.full((x.shape[0],), step.t, dtype=torch.int64, device=x.device)
