@@ -1,0 +1,104 @@
+"""Who sees whom: every token of my clip (full), or my frame and then my place (split, "2D + 1D").
+
+An arm is called with q, k, v of one clip; ``attend`` hands it one clip at a time, so that clips packed in one row
+never see each other and no mask is ever built. Replacing ``Attention.arm`` is the seam for sequence parallelism.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Complex, Float
+from torch import Tensor, nn
+
+from cogvideox.transformer.layout import Clip, Layout
+from cogvideox.transformer.modality import shared_or_not, through
+from cogvideox.transformer.position import turned
+
+Heads = Float[Tensor, "b k n e"]
+Arm = Callable[[Heads, Heads, Heads, Clip], Heads]
+AttentionKind = Literal["full", "split"]
+QK_NORM_EPS = 1e-6
+
+
+def full_attention(q: Heads, k: Heads, v: Heads, clip: Clip) -> Heads:
+    """3D full attention (paper section 2.2): all text and video tokens of the clip see each other."""
+    return F.scaled_dot_product_attention(q, k, v)
+
+
+def split_attention(q: Heads, k: Heads, v: Heads, clip: Clip) -> Heads:
+    """2D + 1D attention: a video token sees the text and its own frame, then its own place in all frames.
+
+    Both steps use the same q and k, so the arm has exactly the weights of full attention and a comparison is fair.
+    Text sees everything. A clip of one latent frame gets full attention exactly.
+    """
+    words, (t, h, w) = clip
+    place = (t, h * w)
+    text_q, video_q = q[:, :, :words], q[:, :, words:].unflatten(2, place)  # b k t (h w) e
+    text_k, video_k = k[:, :, :words], k[:, :, words:].unflatten(2, place)
+    text_v, video_v = v[:, :, :words], v[:, :, words:].unflatten(2, place)
+
+    def with_text(text: Heads, video: Float[Tensor, "b k t n e"]) -> Float[Tensor, "b t k m e"]:
+        each_frame = text[:, :, None].expand(-1, -1, t, -1, -1)
+        return torch.cat([each_frame, video], 3).transpose(1, 2)
+
+    frame = F.scaled_dot_product_attention(
+        video_q.transpose(1, 2), with_text(text_k, video_k), with_text(text_v, video_v)
+    )
+    over_time = F.scaled_dot_product_attention(
+        video_q.transpose(2, 3), video_k.transpose(2, 3), frame.permute(0, 2, 3, 1, 4)
+    )  # b k (h w) t e
+    video = over_time.transpose(2, 3).flatten(2, 3)
+    return torch.cat([F.scaled_dot_product_attention(text_q, k, v), video], 2)
+
+
+ARMS: dict[str, Arm] = {"full": full_attention, "split": split_attention}
+
+
+def attend(arm: Arm, q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
+    """``arm`` on each clip of the row by itself."""
+    if layout.is_plain:
+        return arm(q, k, v, layout.clips[0])
+    pieces = zip(*(x.split(layout.clip_lengths, dim=2) for x in (q, k, v)), layout.clips, strict=True)
+    return torch.cat([arm(*piece) for piece in pieces], dim=2)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over the joint sequence, q and k under LayerNorm and then turned by the rotary table."""
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        bias: bool = True,
+        dropout: float = 0.0,
+        kind: AttentionKind = "full",
+        separate: bool = False,
+    ):
+        super().__init__()
+        self.heads = heads
+        self.arm = ARMS[kind]
+        self.norm_q = shared_or_not(separate, lambda: nn.LayerNorm(width // heads, eps=QK_NORM_EPS))
+        self.norm_k = shared_or_not(separate, lambda: nn.LayerNorm(width // heads, eps=QK_NORM_EPS))
+        self.to_q = shared_or_not(separate, lambda: nn.Linear(width, width, bias=bias))
+        self.to_k = shared_or_not(separate, lambda: nn.Linear(width, width, bias=bias))
+        self.to_v = shared_or_not(separate, lambda: nn.Linear(width, width, bias=bias))
+        self.to_out = nn.ModuleList([shared_or_not(separate, lambda: nn.Linear(width, width)), nn.Dropout(dropout)])
+
+    def forward(
+        self, x: Float[Tensor, "b n d"], turn: Complex[Tensor, "n 1 e_half"] | None, layout: Layout
+    ) -> Float[Tensor, "b n d"]:
+        q, k, v = (through(project, x, layout).unflatten(-1, (self.heads, -1)) for project in self._projections())
+        q, k = through(self.norm_q, q, layout), through(self.norm_k, k, layout)  # b n k e
+        if turn is not None:
+            q, k = turned(q, turn), turned(k, turn)
+        q, k, v = (part.to(v.dtype).transpose(1, 2) for part in (q, k, v))
+        seen = attend(self.arm, q, k, v, layout).transpose(1, 2).flatten(2)
+        return self.to_out[1](through(self.to_out[0], seen, layout))
+
+    def _projections(self) -> tuple[nn.Module, nn.Module, nn.Module]:
+        return self.to_q, self.to_k, self.to_v

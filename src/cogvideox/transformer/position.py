@@ -1,0 +1,153 @@
+"""Where a token stands: rotary (turns q and k), sinusoidal and learned (added to x once).
+
+Tables are computed in float32 or better, from the grid alone, and cached per grid; text tokens get the neutral
+element (no turn, nothing added).
+"""
+
+from __future__ import annotations
+
+import warnings
+from functools import lru_cache
+from typing import Literal
+
+import torch
+from jaxtyping import Complex, Float
+from torch import Tensor
+
+from cogvideox.errors import ConfigError, SizeError
+from cogvideox.transformer.layout import Grid, Layout
+
+THETA = 10000.0
+RotaryMode = Literal["slice", "resample"]
+
+
+class Rotary:
+    """3D rotary positions (Su et al. 2021; paper section 2.2): a quarter of a head turns with t, 3/8 with h, 3/8 with w.
+
+    ``slice`` uses the patch indices themselves: the paper's extrapolation, and the rule of 1.5.
+    ``resample`` squeezes any grid into the native one (``base`` = (h, w)): the rule of 1.0 in diffusers.
+    """
+
+    def __init__(self, head_dim: int, mode: RotaryMode, base: tuple[int, int]):
+        self.head_dim, self.mode, self.base = head_dim, mode, base
+
+    def turn(self, layout: Layout, device: torch.device) -> Complex[Tensor, "n 1 e_half"]:
+        """The factor exp(i angle) of every token and pair of channels."""
+        return _joint_rotary(layout, self.head_dim, self.mode, self.base, device)
+
+
+def turned(x: Float[Tensor, "b n k e"], turn: Complex[Tensor, "n 1 e_half"]) -> Float[Tensor, "b n k e"]:
+    """Neighbouring channels as complex numbers, turned in float32: (x0, x1) → (x0 cos − x1 sin, x1 cos + x0 sin)."""
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * turn).flatten(-2).type_as(x)
+
+
+def coordinates(
+    grid: Grid, mode: RotaryMode, base: tuple[int, int]
+) -> tuple[Float[Tensor, "t"], Float[Tensor, "h"], Float[Tensor, "w"]]:
+    """The coordinate of every patch along each axis; ``base`` is the native patch grid (h, w)."""
+    t = torch.arange(grid.t, dtype=torch.float32)
+    if mode == "slice":
+        return t, torch.arange(grid.h, dtype=torch.float32), torch.arange(grid.w, dtype=torch.float32)
+    top, left, height, width = crop_region(grid.h, grid.w, base)
+    return t, _spread(top, height, grid.h), _spread(left, width, grid.w)
+
+
+def crop_region(h: int, w: int, base: tuple[int, int]) -> tuple[int, int, int, int]:
+    """(top, left, height, width) of the native grid that a grid of h x w patches covers, aspect ratio kept.
+
+    Python's rounding, halves to even, is part of the released numbers.
+    """
+    base_h, base_w = base
+    if h / w > base_h / base_w:
+        height, width = base_h, round(base_h / h * w)
+    else:
+        height, width = round(base_w / w * h), base_w
+    return round((base_h - height) / 2), round((base_w - width) / 2), height, width
+
+
+def _spread(start: int, extent: int, size: int) -> Float[Tensor, "n"]:
+    # as released: the last coordinate is (start + extent)·(size − 1)/size, not start + extent·(size − 1)/size
+    return torch.linspace(start, (start + extent) * (size - 1) / size, size, dtype=torch.float32)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _joint_rotary(
+    layout: Layout, head_dim: int, mode: RotaryMode, base: tuple[int, int], device: torch.device
+) -> Complex[Tensor, "n 1 e_half"]:
+    parts = []
+    for words, grid in layout.clips:
+        parts += [torch.zeros(words, head_dim // 2), _angles(grid, head_dim, mode, base)]
+    angles = torch.cat(parts)
+    return torch.complex(angles.cos(), angles.sin())[:, None].to(device)
+
+
+def _angles(grid: Grid, head_dim: int, mode: RotaryMode, base: tuple[int, int]) -> Float[Tensor, "n e_half"]:
+    axes = coordinates(grid, mode, base)
+    dims = (head_dim // 4, head_dim // 8 * 3, head_dim // 8 * 3)
+    t, h, w = (torch.outer(p, _frequencies(dim)) for p, dim in zip(axes, dims, strict=True))
+    angles = (
+        t[:, None, None].expand(*grid, -1),
+        h[None, :, None].expand(*grid, -1),
+        w[None, None].expand(*grid, -1),
+    )
+    return torch.cat(angles, -1).flatten(0, 2)
+
+
+def _frequencies(dim: int) -> Float[Tensor, "half"]:
+    return 1.0 / THETA ** (torch.arange(0, dim, 2, dtype=torch.float32) / dim)
+
+
+class Sinusoidal:
+    """3D sine and cosine positions, added to x: a quarter of the width for t, 3/8 for w, 3/8 for h (in this order)."""
+
+    def __init__(self, width: int, spatial_scale: float, temporal_scale: float):
+        self.width, self.spatial_scale, self.temporal_scale = width, spatial_scale, temporal_scale
+
+    def table(self, grid: Grid, device: torch.device | None = None) -> Float[Tensor, "n d"]:
+        """What is added to the video tokens of one clip."""
+        device = device or torch.device("cpu")
+        return _sinusoidal(grid, self.width, self.spatial_scale, self.temporal_scale, device)
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def _sinusoidal(grid: Grid, width: int, spatial: float, temporal: float, device: torch.device) -> Float[Tensor, "n d"]:
+    t = _sin_cos(torch.arange(grid.t) / temporal, width // 4)[:, None, None]
+    h = _sin_cos(torch.arange(grid.h) / spatial, width // 8 * 3)[None, :, None]
+    w = _sin_cos(torch.arange(grid.w) / spatial, width // 8 * 3)[None, None]
+    # the trap: width comes before height here, while rotary positions go t, h, w
+    table = torch.cat([part.expand(*grid, -1) for part in (t, w, h)], -1)
+    return table.flatten(0, 2).float().to(device)
+
+
+def _sin_cos(positions: Float[Tensor, "n"], width: int) -> Float[Tensor, "n width"]:
+    omega = THETA ** (-torch.arange(width // 2, dtype=torch.float64) / (width // 2))
+    angles = torch.outer(positions.double(), omega)
+    return torch.cat([angles.sin(), angles.cos()], -1)
+
+
+def learned_rows(
+    table: Float[Tensor, "1 m d"], words: int, grid: Grid, native: Grid, text_tokens: int, fallback: Sinusoidal
+) -> tuple[Float[Tensor, "l d"], Float[Tensor, "n d"]]:
+    """The rows of a learned table for the text and for the video of one clip (5B-I2V).
+
+    Raises SizeError for another height or width than the table's and ConfigError for more text than it has rows.
+    Another number of frames falls back to sinusoidal positions, as diffusers does, with a warning.
+    """
+    if (grid.h, grid.w) != (native.h, native.w):
+        raise SizeError(
+            f"latent patches {grid.h}x{grid.w}: the learned positions were trained for {native.h}x{native.w} only; "
+            "use that size, or a model without learned positions"
+        )
+    if words > text_tokens:
+        raise ConfigError(f"text of {words} tokens: the learned positions have {text_tokens} for text; shorten it")
+    if grid.t == native.t:
+        return table[0, :words], table[0, text_tokens:]
+    warnings.warn(
+        f"{grid.t} latent frames: the learned positions have {native.t}; sinusoidal positions are used instead",
+        stacklevel=2,
+    )
+    video = fallback.table(grid, table.device).to(table.dtype)
+    return video.new_zeros(words, video.shape[1]), video

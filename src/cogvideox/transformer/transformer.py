@@ -1,0 +1,249 @@
+"""Patches in, patches out: the expert transformer (paper section 2.2) with the parameter names of diffusers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from cogvideox.errors import ConfigError, FrameError, SizeError
+from cogvideox.transformer.block import Block
+from cogvideox.transformer.config import TransformerConfig
+from cogvideox.transformer.layout import VIDEO, Grid, Layout
+from cogvideox.transformer.position import Rotary, Sinusoidal, learned_rows
+
+OFS = 2.0
+"""The constant that 1.5-I2V was trained with."""
+
+
+class Transformer(nn.Module):
+    """Predicts v from noisy latents, text and timestep. The state dict is that of diffusers' CogVideoX transformer."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.patch_embed = PatchEmbed(config)
+        self.embedding_dropout = nn.Dropout(config.dropout)
+        self.time_embedding = Embedding(width, config.time_embed_dim)
+        if config.ofs_embed_dim:
+            self.ofs_embedding = Embedding(config.ofs_embed_dim, config.ofs_embed_dim)
+        self.transformer_blocks = nn.ModuleList(_block(config) for _ in range(config.num_layers))
+        self.norm_final = nn.LayerNorm(width, config.norm_eps, config.norm_elementwise_affine)
+        self.norm_out = FinalNorm(config)
+        self.proj_out = nn.Linear(width, config.patch_values * config.out_channels)
+        base = (config.sample_height // config.patch_size, config.sample_width // config.patch_size)
+        rotary = config.position in ("rotary", "rotary+learned")
+        self.rotary = Rotary(config.attention_head_dim, config.position_mode, base) if rotary else None
+
+    def forward(
+        self,
+        latents: Float[Tensor, "b c t h w"],
+        text: Float[Tensor, "b l e"],
+        timestep: Float[Tensor, "b"],
+        ofs: Float[Tensor, "1"] | None = None,
+    ) -> Float[Tensor, "b out t h w"]:
+        """v for a batch of clips of one size; timestep is the training timestep, 0 to 999.
+
+        Raises SizeError, FrameError or ConfigError when the latents or the text do not fit the model.
+        """
+        layout = Layout.plain(text.shape[1], self.grid(latents))
+        x = torch.cat(self.patch_embed(latents, text, layout.clips[0].grid), dim=1)
+        signal = self.signal(timestep.expand(latents.shape[0]), ofs, latents.dtype)[:, None]
+        return self.run(x, signal, layout)[0]
+
+    def forward_packed(
+        self,
+        clips: Sequence[Float[Tensor, "c t h w"]],
+        texts: Sequence[Float[Tensor, "l e"]],
+        timesteps: Float[Tensor, "clips"],
+        ofs: Float[Tensor, "1"] | None = None,
+    ) -> list[Float[Tensor, "out t h w"]]:
+        """v for clips of any sizes packed in one row (frame pack): the same numbers as each clip by itself."""
+        grids = [self.grid(clip[None]) for clip in clips]
+        layout = Layout.packed([len(text) for text in texts], grids)
+        parts = zip(clips, texts, grids, strict=True)
+        x = torch.cat([p for c, text, g in parts for p in self.patch_embed(c[None], text[None], g)], dim=1)
+        signal = self.signal(timesteps, ofs, clips[0].dtype)[None]
+        return [v[0] for v in self.run(x, signal, layout)]
+
+    def grid(self, latents: Float[Tensor, "b c t h w"]) -> Grid:
+        """The patches of these latents; raises SizeError or FrameError when they do not divide."""
+        _, _, t, h, w = latents.shape
+        patch_t, patch_h, patch_w = self.config.patch
+        if h % patch_h or w % patch_w or not h or not w:
+            raise SizeError(
+                f"latents of {h}x{w}: patches are {patch_h}x{patch_w} latent pixels; "
+                f"use multiples of {patch_h} (height and width in pixels: multiples of {8 * patch_h})"
+            )
+        if t % patch_t or not t:
+            raise FrameError(
+                f"{t} latent frames: patches are {patch_t} latent frames long; "
+                f"use a multiple of {patch_t}, for example {max(patch_t, -(-t // patch_t) * patch_t)}"
+            )
+        return Grid(t // patch_t, h // patch_h, w // patch_w)
+
+    def signal(
+        self, timesteps: Float[Tensor, "b"], ofs: Float[Tensor, "1"] | None, dtype: torch.dtype
+    ) -> Float[Tensor, "b s"]:
+        """SiLU of the time embedding (plus that of ofs): what every modulation reads."""
+        config = self.config
+        flip, shift = config.flip_sin_to_cos, config.freq_shift
+        signal = self.time_embedding(sinusoid(timesteps, config.width, flip, shift).to(dtype))
+        if config.ofs_embed_dim:
+            ofs = timesteps.new_full((1,), OFS, dtype=torch.float32) if ofs is None else ofs.reshape(-1)
+            signal = signal + self.ofs_embedding(sinusoid(ofs, config.ofs_embed_dim, flip, shift).to(dtype))
+        elif ofs is not None:
+            raise ConfigError("ofs: this model has no ofs embedding (ofs_embed_dim null); leave ofs out")
+        return F.silu(signal)
+
+    def run(
+        self, x: Float[Tensor, "b n d"], signal: Float[Tensor, "b clips s"], layout: Layout
+    ) -> list[Float[Tensor, "b out t h w"]]:
+        """All layers on an embedded row, and v of each of its clips."""
+        x = self.embedding_dropout(x)
+        turn = self.rotary.turn(layout, x.device) if self.rotary else None
+        for block in self.transformer_blocks:
+            x = block(x, signal, turn, layout)
+        pieces = zip(layout.segments, x.split(layout.lengths, dim=1), strict=True)
+        return [self._head(piece, signal, s.clip, layout) for s, piece in pieces if s.modality == VIDEO]
+
+    def _head(self, x: Tensor, signal: Tensor, clip: int, layout: Layout) -> Float[Tensor, "b out t h w"]:
+        x = self.norm_out(self.norm_final(x), signal[:, clip, None])
+        return unpatchify(self.proj_out(x), layout.clips[clip].grid, self.config.patch)
+
+
+def _block(config: TransformerConfig) -> Block:
+    return Block(
+        config.width,
+        config.num_attention_heads,
+        config.time_embed_dim,
+        experts=config.experts,
+        attention=config.attention,
+        attention_bias=config.attention_bias,
+        norm_eps=config.norm_eps,
+        norm_affine=config.norm_elementwise_affine,
+        approximate="tanh" if config.activation_fn == "gelu-approximate" else "none",
+        dropout=config.dropout,
+    )
+
+
+class PatchEmbed(nn.Module):
+    """Latents and text to tokens, with the positions that are added to x."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.config = config
+        values = config.patch_values * config.in_channels
+        if config.patch_size_t is None:
+            self.proj = FlatPatch(config.in_channels, config.width, config.patch_size, bias=config.patch_bias)
+        else:
+            self.proj = nn.Linear(values, config.width)
+        self.text_proj = nn.Linear(config.text_embed_dim, config.width)
+        self.sinusoidal = Sinusoidal(
+            config.width, config.spatial_interpolation_scale, config.temporal_interpolation_scale
+        )
+        if config.use_learned_positional_embeddings:
+            rows = config.max_text_seq_length + self.native_grid.tokens
+            self.pos_embedding = nn.Parameter(torch.zeros(1, rows, config.width))
+
+    @property
+    def native_grid(self) -> Grid:
+        """The patches of the size that the model was trained for."""
+        config = self.config
+        frames = (config.sample_frames - 1) // config.temporal_compression_ratio + 1
+        return Grid(frames, config.sample_height // config.patch_size, config.sample_width // config.patch_size)
+
+    def forward(
+        self, latents: Float[Tensor, "b c t h w"], text: Float[Tensor, "b l e"], grid: Grid
+    ) -> tuple[Float[Tensor, "b l d"], Float[Tensor, "b n d"]]:
+        """Text tokens and video tokens."""
+        self._check(latents, text)
+        words = self.text_proj(text)
+        video = self.proj(patchify(latents, self.config.patch))
+        if self.config.position == "sinusoidal":
+            video = video + self.sinusoidal.table(grid, video.device).to(video.dtype)
+        elif self.config.position == "rotary+learned":
+            limit, table = self.config.max_text_seq_length, self.pos_embedding.to(video.dtype)
+            for_words, for_video = learned_rows(
+                table, words.shape[1], grid, self.native_grid, limit, self.sinusoidal
+            )
+            words, video = words + for_words, video + for_video
+        return words, video
+
+    def _check(self, latents: Tensor, text: Tensor) -> None:
+        config = self.config
+        if latents.shape[1] != config.in_channels:
+            raise ConfigError(
+                f"latents with {latents.shape[1]} channels: the model has in_channels {config.in_channels}; "
+                "an image-to-video model wants noisy latents and image latents side by side"
+            )
+        if text.shape[-1] != config.text_embed_dim:
+            raise ConfigError(
+                f"text embedding of width {text.shape[-1]}: the model has text_embed_dim {config.text_embed_dim}; "
+                "use the text encoder it was trained with"
+            )
+
+
+class FlatPatch(nn.Conv2d):
+    """The weight of a patch convolution, applied to patches that are already flat: one matrix product."""
+
+    def __init__(self, channels: int, width: int, patch: int, bias: bool):
+        super().__init__(channels, width, kernel_size=patch, stride=patch, bias=bias)
+
+    def forward(self, patches: Float[Tensor, "b n p"]) -> Float[Tensor, "b n d"]:
+        return F.linear(patches, self.weight.flatten(1), self.bias)
+
+
+class Embedding(nn.Module):
+    """Two linear layers with SiLU between, after a sinusoid."""
+
+    def __init__(self, width_in: int, width: int):
+        super().__init__()
+        self.linear_1 = nn.Linear(width_in, width)
+        self.linear_2 = nn.Linear(width, width)
+
+    def forward(self, x: Float[Tensor, "b i"]) -> Float[Tensor, "b s"]:
+        return self.linear_2(F.silu(self.linear_1(x)))
+
+
+class FinalNorm(nn.Module):
+    """The last LayerNorm, shifted and scaled by the timestep."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.linear = nn.Linear(config.time_embed_dim, 2 * config.width)
+        self.norm = nn.LayerNorm(config.width, config.norm_eps, config.norm_elementwise_affine)
+
+    def forward(self, x: Float[Tensor, "b n d"], signal: Float[Tensor, "b 1 s"]) -> Float[Tensor, "b n d"]:
+        shift, scale = self.linear(signal).chunk(2, dim=-1)
+        return torch.addcmul(shift, self.norm(x), 1 + scale)
+
+
+def sinusoid(values: Float[Tensor, "b"], width: int, flip: bool = True, shift: float = 0) -> Float[Tensor, "b width"]:
+    """[cos | sin] (flipped) or [sin | cos] of values · 10000^(−k/(half − shift)), in float32."""
+    half = width // 2
+    k = torch.arange(half, dtype=torch.float32, device=values.device)
+    angles = values.float()[:, None] * torch.exp(-math.log(10000) * k / (half - shift))
+    waves = (angles.cos(), angles.sin()) if flip else (angles.sin(), angles.cos())
+    return torch.cat(waves, dim=-1)
+
+
+def patchify(latents: Float[Tensor, "b c t h w"], patch: tuple[int, int, int]) -> Float[Tensor, "b n p"]:
+    """Flat patches in (t, h, w) order, each as (c, t, h, w): the released order of the patch weights."""
+    b, c, t, h, w = latents.shape
+    pt, ph, pw = patch
+    x = latents.reshape(b, c, t // pt, pt, h // ph, ph, w // pw, pw)
+    return x.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4).flatten(1, 3)
+
+
+def unpatchify(
+    patches: Float[Tensor, "b n p"], grid: Grid, patch: tuple[int, int, int]
+) -> Float[Tensor, "b c t h w"]:
+    """The inverse of ``patchify``."""
+    x = patches.unflatten(1, grid).unflatten(-1, (-1, *patch))  # b t h w c pt ph pw
+    return x.permute(0, 4, 1, 5, 2, 6, 3, 7).flatten(6, 7).flatten(4, 5).flatten(2, 3)
