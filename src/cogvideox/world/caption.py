@@ -1,0 +1,165 @@
+"""Scene -> sentence, and scene -> the facts that sentence states.
+
+Every phrasing of a tier states the same facts, so ``facts(scene)`` does not depend on which one was drawn. Speed is stated,
+and counts as a fact, only where the scene is slow or fast.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cogvideox.world.scene import Scene, random_source
+
+_NUMBERS = {2: "two", 3: "three"}
+_ADVERBS = {"slow": ("slowly",), "fast": ("quickly", "fast")}
+
+_WHERE = {
+    "left": ("to the left", "left", "leftwards"),
+    "right": ("to the right", "right", "rightwards"),
+    "up": ("up", "upwards", "upward"),
+    "down": ("down", "downwards", "downward"),
+}
+_MOVE = (("moves", "move"), ("moves", "move"), ("slides", "slide"), ("travels", "travel"), ("goes", "go"))
+
+_PHRASES: dict[str, tuple[str, ...]] = {
+    "grow": (
+        "{a} grows",
+        "{a} is growing",
+        "{a} gets bigger",
+        "{a} becomes larger",
+        "{a} expands",
+        "{a} grows bigger and bigger",
+    ),
+    "shrink": (
+        "{a} shrinks",
+        "{a} is shrinking",
+        "{a} gets smaller",
+        "{a} becomes smaller",
+        "{a} gets smaller and smaller",
+        "{a} is getting smaller",
+    ),
+    "rotate": (
+        "{a} rotates",
+        "{a} spins",
+        "{a} is rotating",
+        "{a} spins around",
+        "{a} rotates in place",
+        "{a} is spinning",
+    ),
+    "transform": (
+        "{a} turns into {b}",
+        "{a} becomes {b}",
+        "{a} changes into {b}",
+        "{a} transforms into {b}",
+        "{a} morphs into {b}",
+    ),
+    "one": ("{a}", "one {name}", "a single {name}", "there is {a}", "{a} on a grey background"),
+    "several": ("{a}", "there are {a}", "{a} on a grey background", "{a} side by side", "{a} next to each other"),
+    "pan": (
+        "the camera pans {where} over {a}",
+        "the camera moves {where} over {a}",
+        "the camera pans {where} past {a}",
+        "{a}, the camera pans {where}",
+        "{a} while the camera pans {where}",
+        "a camera pan {where} over {a}",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One fact that frames can be asked about.
+
+    ``kind`` is colour, shape, count, direction, speed, change or camera. ``into`` is the final shape of a transformation;
+    ``when`` is "start" where a shape is only claimed for the beginning of the clip.
+    """
+
+    kind: str
+    value: str | int
+    into: str | None = None
+    when: str = "always"
+
+    def to_dict(self) -> dict[str, str | int]:
+        """Plain values, without the fields that say nothing."""
+        record: dict[str, str | int] = {"kind": self.kind, "value": self.value}
+        if self.into is not None:
+            record["into"] = self.into
+        if self.when != "always":
+            record["when"] = self.when
+        return record
+
+    @classmethod
+    def from_dict(cls, record: dict) -> Check:
+        """The inverse of ``to_dict``."""
+        return cls(**record)
+
+
+def facts(scene: Scene) -> tuple[Check, ...]:
+    """What every caption of this scene states."""
+    start = "start" if scene.into is not None else "always"
+    checks = [Check("colour", scene.colour), Check("shape", scene.shape, when=start), Check("count", scene.count)]
+    if scene.direction != "none":
+        checks.append(Check("direction", scene.direction))
+        if scene.speed != "normal":
+            checks.append(Check("speed", scene.speed))
+    if scene.change != "none":
+        checks.append(Check("change", scene.change, into=scene.into))
+    if scene.camera != "static":
+        checks.append(Check("camera", scene.camera))
+    return tuple(checks)
+
+
+def caption(scene: Scene, seed: int, index: int) -> str:
+    """One of the scene's phrasings, chosen by (seed, index): at most 24 words, some with a capital and a full stop."""
+    rng = random_source(seed, "caption", index)
+    text = _sentence(scene, rng)
+    style = rng.random()
+    if style < 0.25:
+        return text[0].upper() + text[1:] + "."
+    return text[0].upper() + text[1:] if style < 0.35 else text
+
+
+def _sentence(scene: Scene, rng: np.random.Generator) -> str:
+    one = scene.count == 1
+    name = f"{scene.colour} {scene.shape}"
+    subject = _with_article(name) if one else f"{_NUMBERS[scene.count]} {_plural(name)}"
+    if scene.direction != "none":
+        return _moving(scene, subject, rng)
+    if scene.camera != "static":
+        where = _WHERE[scene.camera][int(rng.integers(2))] if scene.camera in ("left", "right") else scene.camera
+        return _choose(rng, _PHRASES["pan"]).format(a=subject, where=where)
+    if scene.change == "none":
+        return _choose(rng, _PHRASES["one" if one else "several"]).format(a=subject, name=name)
+    target = ""
+    if scene.into is not None:
+        target = _with_article(f"{scene.colour} {scene.into}" if rng.random() < 0.3 else scene.into)
+    return _choose(rng, _PHRASES[scene.change]).format(a=subject, b=target)
+
+
+def _moving(scene: Scene, subject: str, rng: np.random.Generator) -> str:
+    plain, base = _MOVE[int(rng.integers(len(_MOVE)))]
+    verb = plain if scene.count == 1 else base
+    where = _choose(rng, _WHERE[scene.direction])
+    if rng.random() < 0.2:
+        verb = "is moving" if scene.count == 1 else "are moving"
+    elif rng.random() < 0.3:
+        where = _WHERE[scene.direction][0]
+    if scene.speed == "normal":
+        return f"{subject} {verb} {where}"
+    adverb = _choose(rng, _ADVERBS[scene.speed])
+    before = adverb != "fast" and not verb.startswith(("is", "are")) and rng.random() < 0.5
+    return f"{subject} {adverb} {verb} {where}" if before else f"{subject} {verb} {where} {adverb}"
+
+
+def _choose(rng: np.random.Generator, options: tuple[str, ...]) -> str:
+    return options[int(rng.integers(len(options)))]
+
+
+def _with_article(name: str) -> str:
+    return f"an {name}" if name[0] in "aeiou" else f"a {name}"
+
+
+def _plural(name: str) -> str:
+    return f"{name}es" if name.endswith("s") else f"{name}s"

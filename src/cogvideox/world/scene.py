@@ -1,0 +1,209 @@
+"""What happens in one clip of the world of moving shapes, as a frozen value, and how such values are drawn.
+
+Lengths are fractions of the frame's side, y grows downwards, angles are degrees clockwise, time runs from 0 (first frame) to
+1 (last frame). One scene tells one story (its tier): a single shape moves, grows or shrinks, rotates, turns into another
+shape; there are one to three equal shapes; or the camera pans over a resting shape.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from cogvideox.errors import InputError, suggest
+
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "red": (215, 40, 45),
+    "orange": (245, 140, 30),
+    "yellow": (235, 215, 50),
+    "green": (45, 165, 65),
+    "cyan": (60, 205, 215),
+    "blue": (45, 75, 215),
+    "purple": (150, 60, 190),
+}
+SHAPES = ("circle", "square", "triangle", "cross", "ring")
+TURNING_SHAPES = ("square", "triangle", "cross")  # a rotating circle or ring cannot be seen to rotate
+DIRECTIONS: dict[str, tuple[int, int]] = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
+TRAVEL: dict[str, float] = {"slow": 0.20, "normal": 0.35, "fast": 0.50}
+PAN_TRAVEL = 0.35
+GROWTH: dict[str, float] = {"grow": 1.8, "shrink": 0.5}
+SPIN_DEGREES = 120.0
+SPLITS = ("train", "held_out")
+
+TIERS: dict[str, float] = {"motion": 0.50, "size": 0.12, "rotate": 0.08, "transform": 0.10, "count": 0.10, "pan": 0.10}
+"""The tiers and the share of scenes each one has."""
+
+HELD_OUT_PAIRS = frozenset(
+    {
+        ("red", "square"),
+        ("orange", "cross"),
+        ("yellow", "circle"),
+        ("green", "triangle"),
+        ("cyan", "ring"),
+        ("blue", "square"),
+        ("purple", "cross"),
+    }
+)
+"""(colour, shape) pairs that no training clip shows, at its beginning or at its end."""
+
+# Half the width, the height above and the height below the centre, for radius 1 (see render.py).
+_EXTENT = {
+    "circle": (1.0, 1.0, 1.0),
+    "square": (0.89, 0.89, 0.89),
+    "triangle": (1.26, 1.45, 0.73),
+    "cross": (1.15, 1.15, 1.15),
+    "ring": (1.1, 1.1, 1.1),
+}
+_TURNING_EXTENT = (1.45, 1.45, 1.45)
+_MARGIN = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One clip's truth. ``places`` are the centres (x, y) of ``count`` equal objects at mid-clip, in world coordinates."""
+
+    tier: str
+    colour: str
+    shape: str
+    radius: float
+    places: tuple[tuple[float, float], ...]
+    direction: str = "none"
+    speed: str = "normal"
+    change: str = "none"
+    into: str | None = None
+    camera: str = "static"
+    ground: int = 0
+
+    @property
+    def count(self) -> int:
+        """How many objects there are."""
+        return len(self.places)
+
+    @property
+    def is_held_out(self) -> bool:
+        """Whether anything in this scene is reserved for testing."""
+        pair = (self.colour, self.shape) in HELD_OUT_PAIRS or (self.colour, self.into) in HELD_OUT_PAIRS
+        return pair or is_held_out_triple(self.colour, self.shape, self.direction)
+
+
+def is_held_out_triple(colour: str, shape: str, direction: str) -> bool:
+    """Whether training never shows this shape of this colour moving this way: about one triple in eight, by a fixed hash."""
+    if direction == "none":
+        return False
+    return hashlib.sha256(f"{colour} {shape} {direction}".encode()).digest()[0] % 10 == 0
+
+
+def random_source(seed: int, purpose: str, index: int) -> np.random.Generator:
+    """Random numbers that depend on nothing but these three, the same on every machine."""
+    digest = hashlib.sha256(f"cogvideox.world/{seed}/{purpose}/{index}".encode()).digest()
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
+
+
+def sample_scene(seed: int, index: int, split: str = "train", tier: str | None = None) -> Scene:
+    """Scene number ``index`` of a split; the two splits share no scene and no held-out combination.
+
+    ``tier`` asks for one story; by default it is drawn with the shares of ``TIERS``. Raises InputError for an unknown name.
+    """
+    _known("split", split, SPLITS)
+    rng = random_source(seed, f"scene/{split}", index)
+    drawn = str(rng.choice(list(TIERS), p=list(TIERS.values())))
+    if tier is not None:
+        _known("tier", tier, tuple(TIERS))
+        drawn = tier
+    while True:
+        scene = _DRAW[drawn](rng)
+        if scene.is_held_out == (split == "held_out"):
+            return scene
+
+
+def _known(what: str, name: str, options: tuple[str, ...]) -> None:
+    if name not in options:
+        raise InputError(f"{what} {name!r}: not one of {', '.join(options)}{suggest(name, options)}")
+
+
+def _pick(rng: np.random.Generator, options, weights=None) -> str:
+    return str(rng.choice(list(options), p=weights))
+
+
+def _ground(rng: np.random.Generator) -> int:
+    return int(rng.integers(2**31))
+
+
+def _place(rng: np.random.Generator, extent, radius: float, travel: tuple[float, float]) -> tuple[float, float]:
+    """A centre from which an object that travels that far (half before, half after) stays inside the frame."""
+    wide, above, below = (e * radius + _MARGIN for e in extent)
+    dx, dy = abs(travel[0]) / 2, abs(travel[1]) / 2
+    low = np.array([wide + dx, above + dy])
+    high = np.array([1 - wide - dx, 1 - below - dy])
+    x, y = low + (high - low) * (0.15 + 0.7 * rng.random(2))
+    return float(x), float(y)
+
+
+def _travel(direction: str, length: float) -> tuple[float, float]:
+    x, y = DIRECTIONS[direction]
+    return x * length, y * length
+
+
+def _motion(rng: np.random.Generator) -> Scene:
+    colour, shape, direction = _pick(rng, COLOURS), _pick(rng, SHAPES), _pick(rng, DIRECTIONS)
+    speed = _pick(rng, TRAVEL, [0.3, 0.4, 0.3])
+    radius = float(rng.uniform(0.12, 0.17))
+    place = _place(rng, _EXTENT[shape], radius, _travel(direction, TRAVEL[speed]))
+    return Scene("motion", colour, shape, radius, (place,), direction, speed, ground=_ground(rng))
+
+
+def _size(rng: np.random.Generator) -> Scene:
+    colour, shape, change = _pick(rng, COLOURS), _pick(rng, SHAPES), _pick(rng, GROWTH)
+    radius = float(rng.uniform(0.10, 0.12) if change == "grow" else rng.uniform(0.18, 0.21))
+    place = _place(rng, _EXTENT[shape], radius * max(1.0, GROWTH[change]), (0, 0))
+    return Scene("size", colour, shape, radius, (place,), change=change, ground=_ground(rng))
+
+
+def _rotate(rng: np.random.Generator) -> Scene:
+    colour, shape = _pick(rng, COLOURS), _pick(rng, TURNING_SHAPES)
+    radius = float(rng.uniform(0.14, 0.18))
+    place = _place(rng, _TURNING_EXTENT, radius, (0, 0))
+    return Scene("rotate", colour, shape, radius, (place,), change="rotate", ground=_ground(rng))
+
+
+def _transform(rng: np.random.Generator) -> Scene:
+    colour, (shape, into) = _pick(rng, COLOURS), rng.choice(SHAPES, size=2, replace=False)
+    radius = float(rng.uniform(0.14, 0.18))
+    place = _place(rng, _TURNING_EXTENT, radius, (0, 0))
+    return Scene(
+        "transform", colour, str(shape), radius, (place,), change="transform", into=str(into), ground=_ground(rng)
+    )
+
+
+def _count(rng: np.random.Generator) -> Scene:
+    colour, shape = _pick(rng, COLOURS), _pick(rng, SHAPES)
+    count = int(rng.choice([1, 2, 3], p=[0.2, 0.4, 0.4]))
+    if count == 1:
+        radius = float(rng.uniform(0.12, 0.18))
+        return Scene(
+            "count", colour, shape, radius, (_place(rng, _EXTENT[shape], radius, (0, 0)),), ground=_ground(rng)
+        )
+    direction = _pick(rng, DIRECTIONS) if rng.random() < 0.4 else "none"
+    radius = float(rng.uniform(0.095, 0.105))
+    return Scene("count", colour, shape, radius, _row(rng, count, direction), direction, ground=_ground(rng))
+
+
+def _row(rng: np.random.Generator, count: int, direction: str) -> tuple[tuple[float, float], ...]:
+    """Places side by side, or one above the other when they move sideways, so that they never meet."""
+    along = (np.arange(count) - (count - 1) / 2) * 0.31 + 0.5 + rng.uniform(-0.03, 0.03)
+    free = 0.12 if direction == "none" else 0.06
+    across = 0.5 + rng.uniform(-free, free) + rng.uniform(-0.03, 0.03, count)
+    pairs = zip(across, along, strict=True) if direction in ("left", "right") else zip(along, across, strict=True)
+    return tuple((float(x), float(y)) for x, y in pairs)
+
+
+def _pan(rng: np.random.Generator) -> Scene:
+    colour, shape, camera = _pick(rng, COLOURS), _pick(rng, SHAPES), _pick(rng, ("left", "right"))
+    radius = float(rng.uniform(0.12, 0.17))
+    place = _place(rng, _EXTENT[shape], radius, _travel(camera, PAN_TRAVEL))
+    return Scene("pan", colour, shape, radius, (place,), camera=camera, ground=_ground(rng))
+
+
+_DRAW = {"motion": _motion, "size": _size, "rotate": _rotate, "transform": _transform, "count": _count, "pan": _pan}
