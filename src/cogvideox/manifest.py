@@ -1,0 +1,80 @@
+"""What made this file: settings, inputs with their hashes, code versions, seed; written into the file and beside it.
+
+Every generated video says in machine-readable form that a model made it (IPTC digital source type).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from cogvideox.errors import MediaError
+from cogvideox.video import sidecar_of, write_json
+
+AI_MADE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+PACKAGES = ("cogvideox", "torch", "transformers", "safetensors", "av", "numpy")
+
+
+def manifest(
+    kind: str, config: Mapping[str, Any], inputs: Mapping[str, Any], seed: int | None
+) -> dict[str, Any]:
+    """A plain, JSON-ready record.
+
+    kind: what was done ("generate", "train", ...). inputs: name -> file path (hashed, only its name is kept: folders
+    tell about people), or any plain value. Raises MediaError for an input file that cannot be read.
+    """
+    settings = json.loads(json.dumps(dict(config), default=str))
+    text = json.dumps(settings, sort_keys=True)
+    return {
+        "kind": kind,
+        "digitalSourceType": AI_MADE,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seed": seed,
+        "config": settings,
+        "config_hash": hashlib.sha256(text.encode()).hexdigest()[:16],
+        "inputs": {name: _input(value) for name, value in inputs.items()},
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Python and the libraries that decide the numbers, as installed; imports none of them."""
+    found = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue  # not installed: nothing to record
+    return found
+
+
+def sha256_of(path: str | Path) -> str:
+    """The SHA-256 of a file, or of a folder (names and contents, in sorted order), as 64 hex digits."""
+    path = Path(path)
+    digest = hashlib.sha256()
+    try:
+        if not path.is_dir():
+            with open(path, "rb") as stream:
+                return hashlib.file_digest(stream, "sha256").hexdigest()
+        for file in sorted(p for p in path.rglob("*") if p.is_file()):
+            digest.update(f"{file.relative_to(path).as_posix()}\0{sha256_of(file)}\n".encode())
+    except OSError as error:
+        raise MediaError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    return digest.hexdigest()
+
+
+def write_sidecar(path: str | Path, record: Mapping[str, Any], overwrite: bool = False) -> Path:
+    """Write the record beside ``path`` as ``<name>.json``; returns where. Raises OutputError."""
+    return write_json(sidecar_of(path), dict(record), overwrite)
+
+
+def _input(value: Any) -> Any:
+    if isinstance(value, Path):
+        return {"file": value.name, "sha256": sha256_of(value)}
+    return json.loads(json.dumps(value, default=str))

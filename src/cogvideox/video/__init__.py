@@ -1,0 +1,27 @@
+"""Video = frames + frames per second + where it came from; reading, writing, fitting, showing.
+
+reading.py   untrusted files in, within limits on pixels, frames, bytes and time
+saving.py    files out: whole or absent, never over somebody's work
+value.py     the Video itself
+sheet.py     rows of frames with captions, to look at many videos at once
+"""
+
+from cogvideox.video.reading import LIMITS, Limits, Probe, probe, read_image
+from cogvideox.video.saving import check_output, replacing, sidecar_of, write_json
+from cogvideox.video.sheet import contact_sheet
+from cogvideox.video.value import Video, read_video
+
+__all__ = [
+    "LIMITS",
+    "Limits",
+    "Probe",
+    "Video",
+    "check_output",
+    "contact_sheet",
+    "probe",
+    "read_image",
+    "read_video",
+    "replacing",
+    "sidecar_of",
+    "write_json",
+]

@@ -1,0 +1,151 @@
+"""Write files whole or not at all, and never over somebody's work unless told to.
+
+Everything is written under a temporary name in the same folder, flushed, checked, then renamed; the temporary file
+goes away on any exit, Ctrl-C included. mp4 is H.264 4:2:0 with the index in front and BT.709 tags, so it plays
+everywhere; what made it stands in its tags and in a JSON file beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from PIL import Image
+
+from cogvideox.errors import OutputError
+
+SUFFIXES = (".mp4", ".gif", ".png")
+BT709 = 1  # ITU-T H.273 code for primaries, transfer and matrix
+
+
+def sidecar_of(path: str | Path) -> Path:
+    """``red.mp4`` -> ``red.json``: where what made it is written."""
+    return Path(path).with_suffix(".json")
+
+
+def check_output(path: str | Path, overwrite: bool = False, sidecar: bool = False) -> Path:
+    """Say now, before hours of work, that a result could not be written there. Raises OutputError."""
+    try:
+        path = Path(path)
+        if path.suffix.lower() not in (*SUFFIXES, ".json"):
+            found = f"the ending {path.suffix!r}" if path.suffix else "no file ending"
+            raise OutputError(
+                f"{path}: {found} is not known; name it {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
+            )
+        for target in (path, sidecar_of(path)) if sidecar else (path,):
+            if target.is_dir():
+                raise OutputError(f"{target}: is a folder; give a file name in it")
+            if os.path.lexists(target) and not overwrite:
+                raise OutputError(f"{target}: exists already; choose another name or pass --overwrite")
+        _check_folder(path)
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{str(path)!r}: {_reason(error)}; choose another path") from None
+    return path
+
+
+def _check_folder(path: Path) -> None:
+    folder = path.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        raise OutputError(f"{path}: {folder} is a file, not a folder; choose another folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"{path}: no permission to write in {folder}; choose another folder")
+
+
+@contextmanager
+def replacing(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
+    """Yields a temporary path in the same folder; on a clean exit it becomes ``path``, otherwise it is removed.
+
+    Raises OutputError when the folder cannot be written, the disk is full, or ``path`` exists and not ``overwrite``.
+    """
+    path = check_output(path, overwrite)
+    temporary = path.with_name(f".{uuid.uuid4().hex[:12]}.tmp{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with open(temporary, "rb+") as stream:
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except (OSError, av.error.FFmpegError) as error:
+        raise OutputError(
+            f"{path}: could not be written ({_reason(error)}); free some space or choose another folder"
+        ) from None
+    finally:
+        _remove(temporary)
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:  # the folder itself is gone or forbidden: then there is nothing of ours left to remove
+        return
+
+
+def write_json(path: str | Path, values: Any, overwrite: bool = False) -> Path:
+    """Write plain values as readable JSON. Raises OutputError."""
+    with replacing(path, overwrite) as temporary:
+        text = json.dumps(values, indent=2, ensure_ascii=False, default=str)
+        temporary.write_text(text + "\n", encoding="utf-8", errors="replace")
+    return Path(path)
+
+
+def write_mp4(path: Path, frames: np.ndarray, fps: float, tags: dict[str, str]) -> None:
+    """H.264, yuv420p, crf 18, faststart, BT.709. frames ``uint8 [t, h, w, 3]``; odd sides gain one repeated line."""
+    frames = even(frames)
+    options = {"movflags": "+faststart+use_metadata_tags"}
+    with av.open(str(path), "w", format="mp4", options=options) as container:
+        for key, value in tags.items():
+            container.metadata[key] = value
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"crf": "18", "preset": "medium"}
+        context = stream.codec_context
+        context.color_primaries = context.color_trc = context.colorspace = BT709
+        context.color_range = 1  # limited
+        for array in frames:
+            frame = av.VideoFrame.from_ndarray(array, format="rgb24")
+            frame = frame.reformat(format="yuv420p", dst_colorspace=BT709, dst_color_range=1)
+            frame.color_primaries = frame.color_trc = BT709
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    _check_whole(path, len(frames))
+
+
+def _check_whole(path: Path, frames: int) -> None:
+    """A full disk can go unnoticed inside a muxer: count what is really in the file."""
+    with av.open(str(path), format="mov") as container:
+        packets = sum(1 for packet in container.demux(video=0) if packet.size)
+    if packets != frames:
+        raise OSError(f"only {packets} of {frames} frames reached the disk")
+
+
+def write_gif(path: Path, frames: np.ndarray, fps: float, comment: str = "", least_height: int = 0) -> None:
+    """An endless GIF; frames smaller than ``least_height`` are enlarged by a whole number, without blur."""
+    grow = max(1, math.ceil(least_height / frames.shape[1]))
+    images = [Image.fromarray(np.repeat(np.repeat(f, grow, axis=0), grow, axis=1)) for f in frames]
+    extra = {"comment": comment.encode()[:255]} if comment else {}
+    duration = max(20, round(100 / fps) * 10)  # GIF counts in hundredths; below 2 players slow down to 10
+    images[0].save(
+        path, format="GIF", save_all=True, append_images=images[1:], duration=duration, loop=0, **extra
+    )
+
+
+def even(frames: np.ndarray) -> np.ndarray:
+    """4:2:0 needs even sides: repeat the last row or column of ``[t, h, w, 3]`` where one is odd."""
+    pad = [(0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)]
+    return np.pad(frames, pad, mode="edge") if frames.shape[1] % 2 or frames.shape[2] % 2 else frames
+
+
+def _reason(error: Exception) -> str:
+    return " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split())

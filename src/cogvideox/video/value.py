@@ -1,0 +1,172 @@
+"""Video: frames as people see them, and what can be done with them before a tensor is made."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import math
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+from cogvideox.errors import FrameError, MediaError, NumericsError, SizeError
+from cogvideox.video.reading import LIMITS, Limits, read_frames
+from cogvideox.video.saving import check_output, replacing, sidecar_of, write_gif, write_json, write_mp4
+from cogvideox.video.sheet import contact_sheet
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LABEL = "digitalSourceType"
+
+
+@dataclass(frozen=True, eq=False)
+class Video:
+    """``frames`` uint8 [t, h, w, 3], ``fps`` frames per second, ``manifest`` what made it (empty for a camera)."""
+
+    frames: np.ndarray
+    fps: float
+    manifest: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        shape, kind = getattr(self.frames, "shape", None), getattr(self.frames, "dtype", type(self.frames))
+        if kind != np.uint8 or shape is None or len(shape) != 4 or shape[3] != 3 or 0 in shape:
+            raise MediaError(
+                f"frames of {kind} {shape}: a video needs uint8 [t, h, w, 3] with at least one frame"
+            )
+        if not (math.isfinite(self.fps) and 0 < self.fps <= LIMITS.fps):
+            raise FrameError(f"fps {self.fps}: must be above 0 and at most {LIMITS.fps:g}")
+
+    @property
+    def height(self) -> int:
+        return self.frames.shape[1]
+
+    @property
+    def width(self) -> int:
+        return self.frames.shape[2]
+
+    @property
+    def seconds(self) -> float:
+        return len(self.frames) / self.fps
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __repr__(self) -> str:
+        return (
+            f"Video({len(self)} frames, {self.width}x{self.height}, {self.fps:g} fps, {self.seconds:.2f} s)"
+        )
+
+    def save(self, path: str | Path, overwrite: bool = False, metadata: bool = True) -> Path:
+        """Write .mp4, .gif or (a row of frames) .png, and what made it beside it as .json.
+
+        metadata=False writes neither prompt nor settings, only that the video was made by a model. Raises OutputError.
+        """
+        beside = metadata and bool(self.manifest)
+        path = check_output(path, overwrite, sidecar=beside)
+        if path.suffix.lower() == ".json":
+            check_output(path.with_suffix(""), overwrite)  # says which endings there are
+        with replacing(path, overwrite) as temporary:
+            self._write(temporary, path.suffix.lower(), self._tags(metadata))
+            if beside:
+                write_json(sidecar_of(path), self.manifest, overwrite)
+        return path
+
+    def _write(self, path: Path, suffix: str, tags: dict[str, str]) -> None:
+        if suffix == ".gif":
+            write_gif(path, self.frames, self.fps, tags.get("title", ""))
+        elif suffix == ".png":
+            contact_sheet([self], [tags.get("title", "")]).save(path, format="PNG")
+        else:
+            write_mp4(path, self.frames, self.fps, tags)
+
+    def _tags(self, metadata: bool) -> dict[str, str]:
+        if not metadata:
+            kept = {LABEL: self.manifest[LABEL]} if LABEL in self.manifest else {}
+            return {"comment": json.dumps(kept)} if kept else {}
+        if not self.manifest:
+            return {}
+        comment = json.dumps(self.manifest, default=str)  # ASCII, so that every player reads it
+        return {"title": self.title[:200], "comment": comment}
+
+    @property
+    def title(self) -> str:
+        """The prompt it was made from, or ''."""
+        config = self.manifest.get("config", {})
+        return " ".join(str(config.get("prompt") or "").split()) if isinstance(config, dict) else ""
+
+    def resize(self, height: int, width: int) -> Video:
+        """Every frame scaled to height x width, antialiased (Lanczos); the aspect may change."""
+        _check_size(height, width)
+        if (height, width) == (self.height, self.width):
+            return self
+        frames = [Image.fromarray(f).resize((width, height), Image.Resampling.LANCZOS) for f in self.frames]
+        return Video(np.stack([np.asarray(f) for f in frames]), self.fps, self.manifest)
+
+    def cover(self, height: int, width: int) -> Video:
+        """Scaled, aspect kept, until it covers height x width, then the centre cut out."""
+        _check_size(height, width)
+        scale = max(height / self.height, width / self.width)
+        tall, wide = max(height, round(self.height * scale)), max(width, round(self.width * scale))
+        top, left = (tall - height) // 2, (wide - width) // 2
+        scaled = self.resize(tall, wide)
+        return Video(scaled.frames[:, top : top + height, left : left + width], self.fps, self.manifest)
+
+    def to_tensor(self) -> Float[Tensor, "1 3 t h w"]:
+        """Float32 in [-1, 1]."""
+        import torch
+
+        return (
+            torch.from_numpy(np.ascontiguousarray(self.frames.transpose(3, 0, 1, 2)))[None].float() / 127.5
+            - 1.0
+        )
+
+    @classmethod
+    def from_tensor(
+        cls, pixels: Float[Tensor, "1 3 t h w"], fps: float, manifest: dict | None = None
+    ) -> Video:
+        """From values in [-1, 1] (clamped), one video of a batch of one. Raises NumericsError on NaN or Inf."""
+        if pixels.ndim == 5 and pixels.shape[0] == 1:
+            pixels = pixels[0]
+        if pixels.ndim != 4 or pixels.shape[0] != 3:
+            raise MediaError(f"pixels of shape {list(pixels.shape)}: one video is [1, 3, t, h, w]")
+        pixels = pixels.detach().float().cpu()
+        if not bool(pixels.isfinite().all()):
+            bad = int((~pixels.isfinite()).sum())
+            raise NumericsError(
+                f"{bad} of {pixels.numel()} pixel values are NaN or Inf; decode in float32 or bfloat16"
+            )
+        frames = pixels.clamp(-1, 1).add(1).mul(127.5).round().byte().permute(1, 2, 3, 0).contiguous().numpy()
+        return cls(frames, fps, dict(manifest or {}))
+
+    def _repr_html_(self) -> str:
+        """The video itself, in a notebook."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "video.mp4"
+            write_mp4(path, self.frames, self.fps, {})
+            data = base64.b64encode(path.read_bytes()).decode()
+        width = max(self.width, min(256, 8 * self.width))
+        source = f'<source src="data:video/mp4;base64,{data}" type="video/mp4">'
+        return (
+            f'<video width="{width}" style="image-rendering: pixelated" controls loop autoplay muted>{source}</video>'
+            f"<div>{html.escape(self.title)}</div>"
+        )
+
+
+def read_video(
+    path: str | Path, max_frames: int | None = None, fps: float | None = None, limits: Limits = LIMITS
+) -> Video:
+    """Read a video file, at its own rate or sampled at ``fps``; see reading.read_frames. Raises MediaError."""
+    frames, rate = read_frames(path, max_frames, fps, limits)
+    return Video(frames, min(rate, limits.fps))
+
+
+def _check_size(height: int, width: int) -> None:
+    if not (1 <= height <= LIMITS.side and 1 <= width <= LIMITS.side):
+        raise SizeError(f"size {height}x{width}: height and width must be 1 to {LIMITS.side}")
