@@ -61,7 +61,7 @@ def test_times_fall_and_stay_inside_the_schedule(spacing, steps):
     times = Schedule(ScheduleConfig(timestep_spacing=spacing)).timesteps(steps)
     assert len(times) == steps
     assert all(a > b for a, b in zip(times, times[1:], strict=False))
-    assert 0 <= times[-1] and times[0] <= 999
+    assert times[-1] >= 0 and times[0] <= 999
 
 
 @pytest.mark.parametrize("steps", [0, 1001])

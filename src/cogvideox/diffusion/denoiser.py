@@ -1,7 +1,7 @@
-"""The one contract of this room: a denoiser takes a noisy x and a step, and returns its estimate of the clean x0.
+"""The one contract of this room: a denoiser takes a noisy x and a step, and estimates the clean x0.
 
-Samplers know nothing else, so a network, a guided pair of networks, a network that must respect known frames, and a Gaussian
-whose answer is known in closed form are all the same thing to them.
+Samplers know nothing else, so a network, a guided pair of networks, a network that must respect known frames,
+and a Gaussian whose answer is known in closed form are all the same thing to them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Denoise(Protocol):
 def clean_estimate(
     x: Tensor, prediction: Tensor, alpha_bar: float, prediction_type: str = "v_prediction"
 ) -> Tensor:
-    """x0 = sqrt(alpha_bar) x_t - sqrt(1 - alpha_bar) v, and its siblings for networks that predict eps or x0."""
+    """x0 = sqrt(alpha_bar) x_t - sqrt(1 - alpha_bar) v, or its like for networks that predict eps or x0."""
     alpha, sigma = alpha_bar**0.5, (1.0 - alpha_bar) ** 0.5
     if prediction_type == "v_prediction":
         return alpha * x - sigma * prediction
@@ -50,8 +50,8 @@ def denoiser(network: Network, prediction_type: str = "v_prediction") -> Denoise
 def guided(network: Network, guide: Guide, prediction_type: str = "v_prediction") -> Denoise:
     """Classifier-free guidance: v = v_negative + g (v_prompt - v_negative), in float32.
 
-    The network is called once per step, with x twice in the batch; it must answer the first half for the negative prompt
-    and the second half for the prompt.
+    The network is called once per step, with x twice in the batch; it must answer the first half for the
+    negative prompt and the second half for the prompt.
     """
 
     def denoise(x: Tensor, step: Step) -> Tensor:
@@ -64,12 +64,12 @@ def guided(network: Network, guide: Guide, prediction_type: str = "v_prediction"
 
 
 def pinned(denoise: Denoise, known: Float[Tensor, "b c k h w"]) -> Denoise:
-    """A denoiser that already knows the first k frames: their estimate is replaced by the truth at every step.
+    """A denoiser that knows the first k frames: their estimate is replaced by the truth at every step.
 
     Every sampler here moves x along the line between x and the estimate, so when the frames start as
-    sqrt(alpha_bar) known + sqrt(1 - alpha_bar) eps they stay exactly that at every later level: the network always sees
-    the known frames with the right amount of noise (the replacement method of Ho et al., "Video Diffusion Models",
-    section 3.1), and the last step returns them unchanged.
+    sqrt(alpha_bar) known + sqrt(1 - alpha_bar) eps they stay exactly that at every later level: the network
+    always sees the known frames with the right amount of noise (the replacement method of Ho et al., "Video
+    Diffusion Models", section 3.1), and the last step returns them unchanged.
     """
     k = known.shape[2]
 

@@ -1,8 +1,9 @@
 """Classifier-free guidance: how strongly each step leans towards the prompt.
 
-Three answers to the same question. ``Constant`` is the paper's. ``Wave`` is what the released code does when its dynamic
-guidance is on: the formula expects the number of the step but is given the raw time (0 to 999), so the scale swings up and
-down until the last few steps. ``Cosine`` is the smooth ramp that formula was meant to be.
+Three answers to the same question. ``Constant`` is the paper's. ``Wave`` is what the released code does when
+its dynamic guidance is on: the formula expects the number of the step but is given the raw time (0 to 999),
+so the scale swings up and down until the last few steps. ``Cosine`` is the smooth ramp that formula was meant
+to be.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Constant(Config):
 
 
 class Wave(Config):
-    """1 + scale (1 - cos(pi ((count - t) / count)^power)) / 2, with t the raw time: the released dynamic guidance."""
+    """The released dynamic guidance: 1 + scale (1 - cos(pi ((count - t) / count)^power)) / 2, t the raw time."""
 
     kind: Literal["wave"] = Field("wave", description="the released dynamic guidance")
     scale: float = Field(6.0, ge=0, description="the scale swings between 1 and 1 + this")
@@ -64,11 +65,11 @@ GUIDANCE: dict[str, type[Constant] | type[Wave] | type[Cosine]] = {
 
 
 def is_guided(guidance: Constant | Wave | Cosine) -> bool:
-    """Whether the unconditional branch is evaluated: with a scale of at most 1 it is not, as in the released code."""
+    """Whether the negative branch is evaluated: not with a scale of at most 1, as in the released code."""
     return guidance.scale > 1.0
 
 
 def _ramp(scale: float, progress: float, power: float) -> float:
-    # an odd integer power keeps the sign of a negative progress, as Python's ** does; others need the magnitude
+    # Python's ** keeps the sign of a negative progress for an odd integer power, and is complex for a fraction
     raised = progress**power if power == int(power) else math.copysign(abs(progress) ** power, progress)
     return 1.0 + scale * (1.0 - math.cos(math.pi * raised)) / 2.0

@@ -1,8 +1,9 @@
-"""Samplers: from noise to a video by repeated estimates of the clean one. Plain functions over a path of steps.
+"""Samplers: from noise to a video by repeated estimates of the clean one. Plain functions over a path.
 
-Each takes ``denoise`` (x, step) -> x0, a start ``x`` at the level of the first step, and ``path``. ``noise`` makes fresh
-standard normal noise shaped like x, for the stochastic ones. ``after`` is called when a step is done; an exception raised in
-it stops the run. Arithmetic is float32; x keeps its own dtype between steps, as the released pipelines do.
+Each takes ``denoise`` (x, step) -> x0, a start ``x`` at the level of the first step, and ``path``. ``noise``
+makes fresh standard normal noise shaped like x, for the stochastic ones. ``after`` is called when a step is
+done; an exception raised in it stops the run. Arithmetic is float32; x keeps its own dtype between steps, as
+the released pipelines do.
 """
 
 from __future__ import annotations
@@ -61,8 +62,8 @@ def dpmpp_sde(
 ) -> Latents:
     """DPM-Solver++ SDE (2M), the sampler of the released demos. Raises ConfigError without ``noise``.
 
-    The released step draws noise for a first-order result and, on second-order steps, throws that away and draws again.
-    Seeds are reproduced only if both draws are made, so both are made here.
+    The released step draws noise for a first-order result and, on second-order steps, throws that away and
+    draws again. Seeds are reproduced only if both draws are made, so both are made here.
     """
     if noise is None:
         raise ConfigError(

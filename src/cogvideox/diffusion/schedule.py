@@ -1,9 +1,11 @@
-"""The zero-terminal-SNR schedule: how much signal is left at each of 1000 times, and which times a sampler visits.
+"""The zero-terminal-SNR schedule: how much signal is left at each time, and which times a sampler visits.
 
-    x_t = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) eps          v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0
+    x_t = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) eps
+    v   = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0
 
-The order is fixed by the released weights: scaled-linear betas, cumulative product, SNR shift, then the rescale that
-makes the last time pure noise (Lin et al. 2023, Algorithm 1; Kingma & Gao 2023 for v-prediction).
+The order is fixed by the released weights: scaled-linear betas, cumulative product, SNR shift, then the
+rescale that makes the last time pure noise (Lin et al. 2023, Algorithm 1; Kingma & Gao 2023 for
+v-prediction).
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ Previous = Literal["released", "corrected"]
 
 
 class ScheduleConfig(Config):
-    """The values of ``scheduler_config.json``, under the same names; the defaults are those of the 5B checkpoints."""
+    """The values of ``scheduler_config.json``, under the same names; the defaults are 5B's."""
 
     num_train_timesteps: int = Field(
         1000, ge=2, description="number of noise levels the model was trained on"
@@ -57,8 +59,8 @@ class ScheduleConfig(Config):
     def _check(self) -> Self:
         if self.prediction_type == "epsilon" and self.rescale_betas_zero_snr:
             raise ValueError(
-                "prediction_type 'epsilon' with rescale_betas_zero_snr true: pure noise says nothing about the video; "
-                "use 'v_prediction', or rescale_betas_zero_snr false"
+                "prediction_type 'epsilon' with rescale_betas_zero_snr true: pure noise says nothing about the "
+                "video; use 'v_prediction', or rescale_betas_zero_snr false"
             )
         if self.trained_betas is not None and len(self.trained_betas) != self.num_train_timesteps:
             raise ValueError(
@@ -78,8 +80,9 @@ class ScheduleConfig(Config):
 class Step:
     """One step of a sampler, in Python numbers, so that a step never waits for the device.
 
-    ``alpha_bar``, ``next_alpha_bar`` and ``back_alpha_bar`` are the signal levels here, after this step, and at the
-    step before (None at the first). ``final`` steps leave the times of the schedule: they do not extrapolate.
+    ``alpha_bar``, ``next_alpha_bar`` and ``back_alpha_bar`` are the signal levels here, after this step, and
+    at the step before (None at the first). ``final`` steps leave the times of the schedule: they do not
+    extrapolate.
     """
 
     index: int
@@ -92,7 +95,7 @@ class Step:
 
 
 class Schedule:
-    """``alpha_bar`` for every time, and what follows from it. Holds no parameters; tables follow the inputs' device."""
+    """``alpha_bar`` for every time, and what follows from it. Tables follow the device of the inputs."""
 
     def __init__(self, config: ScheduleConfig | None = None) -> None:
         self.config = config or ScheduleConfig()
@@ -108,7 +111,8 @@ class Schedule:
     def timesteps(self, steps: int) -> list[int]:
         """The times a sampler visits, from noise to video. Raises ConfigError unless 1 <= steps <= 1000.
 
-        Trailing: ``round(1000 - i * 1000 / steps) - 1``; the only spacing that starts from pure noise for any count.
+        Trailing: ``round(1000 - i * 1000 / steps) - 1``; the only spacing that starts from pure noise for any
+        count.
         """
         total = self.config.num_train_timesteps
         if not 1 <= steps <= total:
@@ -124,8 +128,9 @@ class Schedule:
     def path(self, steps: int, previous: Previous = "released", strength: float = 1.0) -> list[Step]:
         """The steps of one run; ``strength`` below 1 keeps only the last part, to start from a noised video.
 
-        ``previous`` says which level a step ends at. "released": time t - 1000 // steps, as the published samplers do,
-        which is not the next visited time unless steps divides 1000. "corrected": the next visited time.
+        ``previous`` says which level a step ends at. "released": time t - 1000 // steps, as the published
+        samplers do, which is not the next visited time unless steps divides 1000. "corrected": the next
+        visited time.
         """
         if not 0.0 <= strength <= 1.0:
             raise ConfigError(f"strength {strength}: the share of steps to run; choose 0 to 1")
@@ -147,29 +152,29 @@ class Schedule:
         ]
 
     def add_noise(
-        self, x0: Float[Tensor, b *dims], noise: Float[Tensor, b *dims], t: Int[Tensor, " b"] | int
-    ) -> Float[Tensor, b *dims]:
+        self, x0: Float[Tensor, b * dims], noise: Float[Tensor, b * dims], t: Int[Tensor, " b"] | int
+    ) -> Float[Tensor, b * dims]:
         """x_t, computed in float32 and returned in the dtype of ``x0``."""
         alpha, sigma = self.alpha_sigma(t, x0)
         return (alpha * x0.float() + sigma * noise.float()).to(x0.dtype)
 
     def velocity(
-        self, x0: Float[Tensor, b *dims], noise: Float[Tensor, b *dims], t: Int[Tensor, " b"] | int
-    ) -> Float[Tensor, b *dims]:
+        self, x0: Float[Tensor, b * dims], noise: Float[Tensor, b * dims], t: Int[Tensor, " b"] | int
+    ) -> Float[Tensor, b * dims]:
         """v, the training target, in float32."""
         alpha, sigma = self.alpha_sigma(t, x0)
         return alpha * noise.float() - sigma * x0.float()
 
     def clean(
-        self, x: Float[Tensor, b *dims], v: Float[Tensor, b *dims], t: Int[Tensor, " b"] | int
-    ) -> Float[Tensor, b *dims]:
+        self, x: Float[Tensor, b * dims], v: Float[Tensor, b * dims], t: Int[Tensor, " b"] | int
+    ) -> Float[Tensor, b * dims]:
         """x0 from x_t and v, in float32."""
         alpha, sigma = self.alpha_sigma(t, x)
         return alpha * x.float() - sigma * v.float()
 
     def noise(
-        self, x: Float[Tensor, b *dims], v: Float[Tensor, b *dims], t: Int[Tensor, " b"] | int
-    ) -> Float[Tensor, b *dims]:
+        self, x: Float[Tensor, b * dims], v: Float[Tensor, b * dims], t: Int[Tensor, " b"] | int
+    ) -> Float[Tensor, b * dims]:
         """eps from x_t and v, in float32."""
         alpha, sigma = self.alpha_sigma(t, x)
         return alpha * v.float() + sigma * x.float()

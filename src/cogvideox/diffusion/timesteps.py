@@ -22,12 +22,13 @@ def explicit_uniform(
     groups: int | None = None,
     num_train_timesteps: int = 1000,
 ) -> Int[Tensor, " b"]:
-    """Explicit Uniform Sampling (paper section 3.2): the global batch covers the times evenly, so the loss is less noisy.
+    """Explicit Uniform Sampling (paper section 3.2): the global batch covers the times evenly.
 
-    The times are cut into ``groups`` equal intervals and sample j of the global batch of ``batch * ranks`` draws inside
-    interval ``j * groups // (batch * ranks)``. ``groups=ranks`` is the paper's rule (one interval per rank); the default,
-    one interval per sample, is the finest, and also stratifies on one device. The times of the whole batch together are
-    exactly uniform. Raises ConfigError when the global batch cannot be shared evenly among the groups.
+    The times are cut into ``groups`` equal intervals and sample j of the global batch of ``batch * ranks``
+    draws inside interval ``j * groups // (batch * ranks)``. ``groups=ranks`` is the paper's rule (one
+    interval per rank); the default, one interval per sample, is the finest, and also stratifies on one
+    device. The times of the whole batch together are exactly uniform. Raises ConfigError when the global
+    batch cannot be shared evenly among the groups.
     """
     total = batch * ranks
     groups = total if groups is None else groups
