@@ -1,4 +1,4 @@
-"""What made this file: settings, inputs with their hashes, code versions, seed; written into the file and beside it.
+"""What made this file: settings, inputs with their hashes, code versions, seed; in the file and beside it.
 
 Every generated video says in machine-readable form that a model made it (IPTC digital source type).
 """
@@ -26,8 +26,8 @@ def manifest(
 ) -> dict[str, Any]:
     """A plain, JSON-ready record.
 
-    kind: what was done ("generate", "train", ...). inputs: name -> file path (hashed, only its name is kept: folders
-    tell about people), or any plain value. Raises MediaError for an input file that cannot be read.
+    kind: what was done ("generate", "train", ...). inputs: name -> Path of a file (hashed; only its name is kept,
+    folders tell about people), or any plain value. Raises MediaError for a file that cannot be read.
     """
     settings = json.loads(json.dumps(dict(config), default=str))
     text = json.dumps(settings, sort_keys=True)

@@ -1,8 +1,8 @@
 """Read images and videos that may be damaged, huge or hostile: every answer is pixels or one MediaError.
 
-A file is recognised by its first bytes and opened as that container only, so a playlist or a description that names
-other files or addresses is never followed. Limits are checked on the header and again while decoding, because
-headers lie. Frames are chosen by timestamp, not by counting: frame ``i`` is the one shown nearest to ``i / fps``.
+A file is recognised by its first bytes and opened as that container only, so a playlist or a description that
+names other files or addresses is never followed. Limits are checked on the header and again while decoding,
+because headers lie. Frames are chosen by timestamp, not by counting: frame ``i`` is nearest to ``i / fps``.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ LIMITS = Limits()
 
 @dataclass(frozen=True)
 class Probe:
-    """What the header says, upright and with square pixels; ``frames`` and ``seconds`` are 0 when it does not say."""
+    """What the header says, with square pixels; ``frames`` and ``seconds`` are 0 when it does not say."""
 
     width: int
     height: int
@@ -70,8 +70,8 @@ def read_frames(
 ) -> tuple[np.ndarray, float]:
     """Frames ``uint8 [t, h, w, 3]`` at a constant rate, and that rate.
 
-    fps: frames per second wanted; the file's own average rate when None. max_frames: stop after so many; without it
-    a video beyond the limits is an error. Raises MediaError.
+    fps: frames per second wanted; the file's own average rate when None. max_frames: stop after so many;
+    without it a video beyond the limits is an error. Raises MediaError.
     """
     with _Opened(path, limits) as opened:
         header = opened.probe()
@@ -82,8 +82,8 @@ def read_frames(
         kept = header.width * header.height * 3 * min(most, max(1, header.frames))
         if kept > limits.kept_bytes:
             raise MediaError(
-                f"{path}: {header.width}x{header.height} x {min(most, header.frames)} frames need {kept >> 20} MiB, "
-                f"the limit is {limits.kept_bytes >> 20} MiB; read fewer frames or a smaller video"
+                f"{path}: {min(most, header.frames)} frames of {header.width}x{header.height} need "
+                f"{kept >> 20} MiB, the limit is {limits.kept_bytes >> 20} MiB; read fewer frames or a smaller video"
             )
         frames = list(_at_rate(opened, rate, most, complete=max_frames is None))
     if not frames:
@@ -140,10 +140,11 @@ class _Opened:
             if len(self.container.streams) > self.limits.streams:
                 raise self.error(f"{len(self.container.streams)} streams; the limit is {self.limits.streams}")
             pictures = [s for s in self.container.streams.video if not _is_cover_art(s)]
+            if pictures and all(s.codec_context is None for s in pictures):
+                raise self.error("no decoder for its codec; re-encode it as h264")
+            pictures = [s for s in pictures if s.codec_context is not None]
             if not pictures:
-                raise self.error(
-                    "there is no video in it, only sound or covers; give a file with moving pictures"
-                )
+                raise self.error("there is no video in it, only sound or covers; give moving pictures")
             self.stream = max(pictures, key=lambda s: (s.width or 0) * (s.height or 0))
             self._check_header()
         except BaseException as error:
@@ -161,14 +162,12 @@ class _Opened:
 
     def _check_header(self) -> None:
         codec = self.stream.codec_context
-        if codec is None:
-            raise self.error("no decoder for its codec; re-encode it as h264")
         width, height = codec.width, codec.height
         if width < 1 or height < 1:
             raise self.error("the header gives no frame size; the file is damaged, re-encode it")
         if width * height > self.limits.video_pixels or max(width, height) > self.limits.side:
             raise self.error(
-                f"frames of {width}x{height} pixels; the limit is {self.limits.video_pixels} pixels, scale it down"
+                f"frames of {width}x{height} pixels; the limit is {self.limits.video_pixels}, scale it down"
             )
         transfer = HDR_TRANSFERS.get(int(codec.color_trc or 0))
         if transfer:
@@ -191,7 +190,7 @@ class _Opened:
         )
 
     def frames(self) -> Iterator[tuple[float, av.VideoFrame]]:
-        """(seconds since the first frame, frame) in display order, up to the limits; refuses a file that is cut off."""
+        """(seconds since the first, frame) in display order; refuses a file that is cut off."""
         first, last, count = None, 0.0, 0
         fps = self.probe().fps
         for frame in self.container.decode(self.stream):
@@ -241,8 +240,8 @@ def read_image(path: str | Path, limits: Limits = LIMITS) -> np.ndarray:
                 width, height = image.size
                 if width * height > limits.image_pixels or max(width, height) > 4 * limits.side:
                     raise MediaError(
-                        f"{path}: an image of {width}x{height} pixels; the limit is {limits.image_pixels} pixels, "
-                        "scale it down"
+                        f"{path}: an image of {width}x{height} pixels; "
+                        f"the limit is {limits.image_pixels} pixels, scale it down"
                     )
                 image.load()
                 return _to_rgb(ImageOps.exif_transpose(image))

@@ -1,8 +1,8 @@
 """Write files whole or not at all, and never over somebody's work unless told to.
 
-Everything is written under a temporary name in the same folder, flushed, checked, then renamed; the temporary file
-goes away on any exit, Ctrl-C included. mp4 is H.264 4:2:0 with the index in front and BT.709 tags, so it plays
-everywhere; what made it stands in its tags and in a JSON file beside it.
+Everything is written under a temporary name in the same folder, flushed, checked, then renamed; the temporary
+file goes away on any exit, Ctrl-C included. mp4 is H.264 4:2:0 with the index in front and BT.709 tags, so it
+plays everywhere; what made it stands in its tags and in a JSON file beside it.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ def _check_folder(path: Path) -> None:
 
 @contextmanager
 def replacing(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
-    """Yields a temporary path in the same folder; on a clean exit it becomes ``path``, otherwise it is removed.
+    """Yields a temporary path in the same folder; on a clean exit it becomes ``path``, else it is removed.
 
-    Raises OutputError when the folder cannot be written, the disk is full, or ``path`` exists and not ``overwrite``.
+    Raises OutputError when the folder cannot be written, the disk is full, or ``path`` exists already.
     """
     path = check_output(path, overwrite)
     temporary = path.with_name(f".{uuid.uuid4().hex[:12]}.tmp{path.suffix}")
@@ -100,7 +100,7 @@ def write_json(path: str | Path, values: Any, overwrite: bool = False) -> Path:
 
 
 def write_mp4(path: Path, frames: np.ndarray, fps: float, tags: dict[str, str]) -> None:
-    """H.264, yuv420p, crf 18, faststart, BT.709. frames ``uint8 [t, h, w, 3]``; odd sides gain one repeated line."""
+    """H.264, yuv420p, crf 18, faststart, BT.709. frames ``uint8 [t, h, w, 3]``; odd sides repeat a line."""
     frames = even(frames)
     options = {"movflags": "+faststart+use_metadata_tags"}
     with av.open(str(path), "w", format="mp4", options=options) as container:

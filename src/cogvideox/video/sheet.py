@@ -1,4 +1,4 @@
-"""A contact sheet: one row of frames per video, its caption under it. The quickest honest look at many videos."""
+"""A contact sheet: one row of frames per video, its caption under it. A quick honest look at many videos."""
 
 from __future__ import annotations
 

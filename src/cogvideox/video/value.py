@@ -28,7 +28,7 @@ LABEL = "digitalSourceType"
 
 @dataclass(frozen=True, eq=False)
 class Video:
-    """``frames`` uint8 [t, h, w, 3], ``fps`` frames per second, ``manifest`` what made it (empty for a camera)."""
+    """``frames`` uint8 [t, h, w, 3], ``fps`` frames per second, ``manifest`` what made it (camera: empty)."""
 
     frames: np.ndarray
     fps: float
@@ -66,7 +66,7 @@ class Video:
     def save(self, path: str | Path, overwrite: bool = False, metadata: bool = True) -> Path:
         """Write .mp4, .gif or (a row of frames) .png, and what made it beside it as .json.
 
-        metadata=False writes neither prompt nor settings, only that the video was made by a model. Raises OutputError.
+        metadata=False writes neither prompt nor settings, only that a model made it. Raises OutputError.
         """
         beside = metadata and bool(self.manifest)
         path = check_output(path, overwrite, sidecar=beside)
@@ -139,9 +139,7 @@ class Video:
         pixels = pixels.detach().float().cpu()
         if not bool(pixels.isfinite().all()):
             bad = int((~pixels.isfinite()).sum())
-            raise NumericsError(
-                f"{bad} of {pixels.numel()} pixel values are NaN or Inf; decode in float32 or bfloat16"
-            )
+            raise NumericsError(f"{bad} of {pixels.numel()} pixel values are NaN or Inf; decode in float32")
         frames = pixels.clamp(-1, 1).add(1).mul(127.5).round().byte().permute(1, 2, 3, 0).contiguous().numpy()
         return cls(frames, fps, dict(manifest or {}))
 
@@ -154,7 +152,8 @@ class Video:
         width = max(self.width, min(256, 8 * self.width))
         source = f'<source src="data:video/mp4;base64,{data}" type="video/mp4">'
         return (
-            f'<video width="{width}" style="image-rendering: pixelated" controls loop autoplay muted>{source}</video>'
+            f'<video width="{width}" style="image-rendering: pixelated" controls loop autoplay muted>'
+            f"{source}</video>"
             f"<div>{html.escape(self.title)}</div>"
         )
 
@@ -162,7 +161,7 @@ class Video:
 def read_video(
     path: str | Path, max_frames: int | None = None, fps: float | None = None, limits: Limits = LIMITS
 ) -> Video:
-    """Read a video file, at its own rate or sampled at ``fps``; see reading.read_frames. Raises MediaError."""
+    """Read a video file, at its own rate or sampled at ``fps``: see read_frames. Raises MediaError."""
     frames, rate = read_frames(path, max_frames, fps, limits)
     return Video(frames, min(rate, limits.fps))
 
