@@ -26,8 +26,8 @@ def manifest(
 ) -> dict[str, Any]:
     """A plain, JSON-ready record.
 
-    kind: what was done ("generate", "train", ...). inputs: name -> Path of a file (hashed; only its name is kept,
-    folders tell about people), or any plain value. Raises MediaError for a file that cannot be read.
+    kind: what was done ("generate", "train", ...). inputs: name -> any plain value, or the Path of a file,
+    which is hashed; only its name is kept, folders tell about people. Raises MediaError for a file that cannot be read.
     """
     settings = json.loads(json.dumps(dict(config), default=str))
     text = json.dumps(settings, sort_keys=True)

@@ -83,7 +83,7 @@ def read_frames(
         if kept > limits.kept_bytes:
             raise MediaError(
                 f"{path}: {min(most, header.frames)} frames of {header.width}x{header.height} need "
-                f"{kept >> 20} MiB, the limit is {limits.kept_bytes >> 20} MiB; read fewer frames or a smaller video"
+                f"{kept >> 20} MiB, the limit is {limits.kept_bytes >> 20} MiB; read fewer frames"
             )
         frames = list(_at_rate(opened, rate, most, complete=max_frames is None))
     if not frames:

@@ -36,6 +36,8 @@ def check_output(path: str | Path, overwrite: bool = False, sidecar: bool = Fals
     """Say now, before hours of work, that a result could not be written there. Raises OutputError."""
     try:
         path = Path(path)
+        if "\0" in str(path):
+            raise ValueError("a NUL byte in the name")
         if path.suffix.lower() not in (*SUFFIXES, ".json"):
             found = f"the ending {path.suffix!r}" if path.suffix else "no file ending"
             raise OutputError(

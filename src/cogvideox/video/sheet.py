@@ -5,23 +5,28 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from cogvideox.errors import MediaError
 
-if TYPE_CHECKING:
-    from cogvideox.video.value import Video
-
 GAP = 4
 FONT_SIZE = 14
 INK, PAPER = (20, 20, 20), (255, 255, 255)
 
 
+class HasFrames(Protocol):
+    """Anything with frames ``uint8 [t, h, w, 3]``: a Video, or a plain record of a test."""
+
+    @property
+    def frames(self) -> np.ndarray:
+        """The pictures, in order."""
+
+
 def contact_sheet(
-    videos: Sequence[Video], captions: Sequence[str] = (), columns: int = 8, cell_height: int = 128
+    videos: Sequence[HasFrames], captions: Sequence[str] = (), columns: int = 8, cell_height: int = 128
 ) -> Image.Image:
     """Rows of ``columns`` evenly spaced frames, first and last included, each row with its caption beneath.
 
@@ -46,9 +51,9 @@ def contact_sheet(
     return sheet
 
 
-def _row(video: Video, columns: int, cell_height: int) -> Image.Image:
-    count = min(columns, len(video))
-    picks = np.linspace(0, len(video) - 1, count).round().astype(int)
+def _row(video: HasFrames, columns: int, cell_height: int) -> Image.Image:
+    count = min(columns, len(video.frames))
+    picks = np.linspace(0, len(video.frames) - 1, count).round().astype(int)
     cells = [_cell(Image.fromarray(video.frames[pick]), cell_height) for pick in picks]
     row = Image.new("RGB", (sum(c.width + GAP for c in cells) - GAP, cells[0].height), PAPER)
     left = 0

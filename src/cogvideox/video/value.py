@@ -139,7 +139,8 @@ class Video:
         pixels = pixels.detach().float().cpu()
         if not bool(pixels.isfinite().all()):
             bad = int((~pixels.isfinite()).sum())
-            raise NumericsError(f"{bad} of {pixels.numel()} pixel values are NaN or Inf; decode in float32")
+            total = pixels.numel()
+            raise NumericsError(f"{bad} of {total} pixel values are NaN or Inf; decode in float32")
         frames = pixels.clamp(-1, 1).add(1).mul(127.5).round().byte().permute(1, 2, 3, 0).contiguous().numpy()
         return cls(frames, fps, dict(manifest or {}))
 
