@@ -32,7 +32,7 @@ class Constant(Config):
 
 
 class Wave(Config):
-    """The released dynamic guidance: 1 + scale (1 - cos(pi ((count - t) / count)^power)) / 2, t the raw time."""
+    """The released dynamic guidance: 1 + scale (1 - cos(pi ((count - t) / count)^power)) / 2, t up to 999."""
 
     kind: Literal["wave"] = Field("wave", description="the released dynamic guidance")
     scale: float = Field(6.0, ge=0, description="the scale swings between 1 and 1 + this")
@@ -70,6 +70,6 @@ def is_guided(guidance: Constant | Wave | Cosine) -> bool:
 
 
 def _ramp(scale: float, progress: float, power: float) -> float:
-    # Python's ** keeps the sign of a negative progress for an odd integer power, and is complex for a fraction
+    # Python's ** keeps the sign of a negative progress for an odd power, and turns complex for a fraction
     raised = progress**power if power == int(power) else math.copysign(abs(progress) ** power, progress)
     return 1.0 + scale * (1.0 - math.cos(math.pi * raised)) / 2.0

@@ -59,8 +59,8 @@ class ScheduleConfig(Config):
     def _check(self) -> Self:
         if self.prediction_type == "epsilon" and self.rescale_betas_zero_snr:
             raise ValueError(
-                "prediction_type 'epsilon' with rescale_betas_zero_snr true: pure noise says nothing about the "
-                "video; use 'v_prediction', or rescale_betas_zero_snr false"
+                "prediction_type 'epsilon' with rescale_betas_zero_snr true: pure noise says nothing "
+                "about the video; use 'v_prediction', or rescale_betas_zero_snr false"
             )
         if self.trained_betas is not None and len(self.trained_betas) != self.num_train_timesteps:
             raise ValueError(
