@@ -1,7 +1,8 @@
 """Who sees whom: every token of my clip (full), or my frame and then my place (split, "2D + 1D").
 
-An arm is called with q, k, v of one clip; ``attend`` hands it one clip at a time, so that clips packed in one row
-never see each other and no mask is ever built. Replacing ``Attention.arm`` is the seam for sequence parallelism.
+An arm is called with q, k, v of one clip; ``attend`` hands it one clip at a time, so that clips packed in one
+row never see each other and no mask is ever built. Replacing ``Attention.arm`` is the seam for sequence
+parallelism.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ def full_attention(q: Heads, k: Heads, v: Heads, clip: Clip) -> Heads:
 def split_attention(q: Heads, k: Heads, v: Heads, clip: Clip) -> Heads:
     """2D + 1D attention: a video token sees the text and its own frame, then its own place in all frames.
 
-    Both steps use the same q and k, so the arm has exactly the weights of full attention and a comparison is fair.
-    Text sees everything. A clip of one latent frame gets full attention exactly.
+    Both steps use the same q and k, so the arm has exactly the weights of full attention and a comparison is
+    fair. Text sees everything. A clip of one latent frame gets full attention exactly.
     """
     words, (t, h, w) = clip
     place = (t, h * w)
@@ -67,7 +68,7 @@ def attend(arm: Arm, q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention over the joint sequence, q and k under LayerNorm and then turned by the rotary table."""
+    """Multi-head self-attention over the joint sequence; q and k are normalised, then turned by the rotary table."""
 
     def __init__(
         self,
@@ -87,18 +88,18 @@ class Attention(nn.Module):
         self.to_q = shared_or_not(separate, lambda: nn.Linear(width, width, bias=bias))
         self.to_k = shared_or_not(separate, lambda: nn.Linear(width, width, bias=bias))
         self.to_v = shared_or_not(separate, lambda: nn.Linear(width, width, bias=bias))
-        self.to_out = nn.ModuleList([shared_or_not(separate, lambda: nn.Linear(width, width)), nn.Dropout(dropout)])
+        self.to_out = nn.ModuleList(
+            [shared_or_not(separate, lambda: nn.Linear(width, width)), nn.Dropout(dropout)]
+        )
 
     def forward(
         self, x: Float[Tensor, "b n d"], turn: Complex[Tensor, "n 1 e_half"] | None, layout: Layout
     ) -> Float[Tensor, "b n d"]:
-        q, k, v = (through(project, x, layout).unflatten(-1, (self.heads, -1)) for project in self._projections())
+        projections = (self.to_q, self.to_k, self.to_v)
+        q, k, v = (through(project, x, layout).unflatten(-1, (self.heads, -1)) for project in projections)
         q, k = through(self.norm_q, q, layout), through(self.norm_k, k, layout)  # b n k e
         if turn is not None:
             q, k = turned(q, turn), turned(k, turn)
         q, k, v = (part.to(v.dtype).transpose(1, 2) for part in (q, k, v))
         seen = attend(self.arm, q, k, v, layout).transpose(1, 2).flatten(2)
         return self.to_out[1](through(self.to_out[0], seen, layout))
-
-    def _projections(self) -> tuple[nn.Module, nn.Module, nn.Module]:
-        return self.to_q, self.to_k, self.to_v

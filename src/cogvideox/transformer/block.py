@@ -1,4 +1,4 @@
-"""One layer of the expert transformer: modulate, attend; modulate, feed forward (paper section 2.2, Fig. 3)."""
+"""One layer of the expert transformer: modulate, attend; modulate, feed forward (section 2.2, Fig. 3)."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Modulated(NamedTuple):
 
 
 class ExpertNorm(nn.Module):
-    """LayerNorm whose shift, scale and gate come from the timestep, for each modality by itself if ``experts.norm``.
+    """LayerNorm whose shift, scale and gate come from the timestep; with ``experts``, for each modality by itself.
 
-    The affine LayerNorm itself is shared, as released. Chunks of ``linear``: video's three, then text's three.
+    The affine LayerNorm itself is shared, as released. Chunks of ``linear``: video's three, then text's.
     """
 
     def __init__(self, signal_width: int, width: int, *, eps: float, affine: bool, experts: bool):
@@ -40,7 +40,8 @@ class ExpertNorm(nn.Module):
         table = self.linear(signal).unflatten(-1, (self.modalities, 3, -1))
         parts = self.norm(x).split(layout.lengths, dim=1)
         rows = [_row(table, segment.clip, segment.modality) for segment in layout.segments]
-        moved = [torch.addcmul(row[:, 0:1], part, 1 + row[:, 1:2]) for part, row in zip(parts, rows, strict=True)]
+        pairs = zip(parts, rows, strict=True)
+        moved = [torch.addcmul(row[:, 0:1], part, 1 + row[:, 1:2]) for part, row in pairs]
         return Modulated(torch.cat(moved, dim=1), table)
 
 
@@ -49,7 +50,7 @@ def gated(
 ) -> Float[Tensor, "b n d"]:
     """x + gate · update, with the gate of each token's clip and modality."""
     pieces = zip(layout.segments, x.split(layout.lengths, 1), update.split(layout.lengths, 1), strict=True)
-    return torch.cat([torch.addcmul(a, _row(table, s.clip, s.modality)[:, 2:3], b) for s, a, b in pieces], dim=1)
+    return torch.cat([torch.addcmul(a, _row(table, s.clip, s.modality)[:, 2:3], b) for s, a, b in pieces], 1)
 
 
 def _row(table: Table, clip: int, modality: int) -> Float[Tensor, "b 3 d"]:
@@ -109,7 +110,9 @@ class Block(nn.Module):
             width, heads, bias=attention_bias, dropout=dropout, kind=attention, separate=experts.weights
         )
         self.norm2 = norm()
-        self.ff = shared_or_not(experts.weights, lambda: FeedForward(width, approximate=approximate, dropout=dropout))
+        self.ff = shared_or_not(
+            experts.weights, lambda: FeedForward(width, approximate=approximate, dropout=dropout)
+        )
 
     def forward(
         self,

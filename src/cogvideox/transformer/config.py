@@ -1,4 +1,4 @@
-"""The settings of an expert transformer, under the names of diffusers' ``transformer/config.json``, and its arms."""
+"""The settings of an expert transformer, under the names of diffusers' ``config.json``, and its arms."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class TransformerConfig(Config):
 
     num_attention_heads: int = Field(30, gt=0, description="heads; the width is heads times head size")
     attention_head_dim: int = Field(64, gt=0, description="channels of one head, a multiple of 16")
-    in_channels: int = Field(16, gt=0, description="latent channels in; twice as many when conditioned on an image")
+    in_channels: int = Field(16, gt=0, description="latent channels in; twice as many for an image condition")
     out_channels: int = Field(16, gt=0, description="latent channels out")
     flip_sin_to_cos: bool = Field(True, description="time sinusoid as [cos | sin] instead of [sin | cos]")
-    freq_shift: float = Field(0, description="shift in the denominator of the time frequencies")
+    freq_shift: int = Field(0, description="shift in the denominator of the time frequencies")
     time_embed_dim: int = Field(512, gt=0, description="width of the time embedding")
     ofs_embed_dim: int | None = Field(None, description="width of the ofs embedding (1.5-I2V), or null")
     text_embed_dim: int = Field(4096, gt=0, description="width of the text encoder's output")
@@ -30,16 +30,18 @@ class TransformerConfig(Config):
     sample_height: int = Field(60, gt=0, description="native height in latent pixels")
     sample_frames: int = Field(49, gt=0, description="native number of PIXEL frames")
     patch_size: int = Field(2, gt=0, description="latent pixels of a patch along height and width")
-    patch_size_t: int | None = Field(None, description="latent frames of a patch (1.5: 2), or null for one by one")
+    patch_size_t: int | None = Field(None, description="latent frames of a patch (1.5: 2), or null for one")
     temporal_compression_ratio: int = Field(4, gt=0, description="pixel frames for each latent frame")
     max_text_seq_length: int = Field(226, gt=0, description="text tokens")
-    activation_fn: Literal["gelu-approximate", "gelu"] = Field("gelu-approximate", description="feed-forward GELU")
+    activation_fn: Literal["gelu-approximate", "gelu"] = Field("gelu-approximate", description="feed forward")
     timestep_activation_fn: Literal["silu"] = Field("silu", description="activation of the time embedding")
     norm_elementwise_affine: bool = Field(True, description="affine LayerNorms")
     norm_eps: float = Field(1e-5, gt=0, description="eps of the LayerNorms, q and k excepted")
-    spatial_interpolation_scale: float = Field(1.875, gt=0, description="divides h and w in sinusoidal positions")
+    spatial_interpolation_scale: float = Field(1.875, gt=0, description="divides sinusoidal h and w")
     temporal_interpolation_scale: float = Field(1.0, gt=0, description="divides t in sinusoidal positions")
-    use_rotary_positional_embeddings: bool = Field(False, description="3D rotary positions instead of sinusoidal ones")
+    use_rotary_positional_embeddings: bool = Field(
+        False, description="3D rotary instead of sinusoidal positions"
+    )
     use_learned_positional_embeddings: bool = Field(False, description="a learned table added to x (5B-I2V)")
     patch_bias: bool = Field(True, description="bias of the patch embedding; 1.5 always has one")
 
@@ -48,7 +50,7 @@ class TransformerConfig(Config):
     position_mode: Literal["slice", "resample"] | None = Field(
         None, description="rotary coordinates; null: as released, resample for 1.0 and slice for 1.5"
     )
-    attention: Literal["full", "split"] = Field("full", description="3D full attention, or 2D + 1D (Fig. 8b, 10b)")
+    attention: Literal["full", "split"] = Field("full", description="3D full, or 2D + 1D (Fig. 8b, 10b)")
     experts: Experts = Field(Experts(), description="what text and video have of their own (Fig. 8a, 10c)")
 
     @model_validator(mode="before")
@@ -62,13 +64,13 @@ class TransformerConfig(Config):
     def _check(self) -> TransformerConfig:
         if self.attention_head_dim % 16 and self.use_rotary_positional_embeddings:
             raise ConfigError(
-                f"attention_head_dim {self.attention_head_dim}: rotary positions split a head into 1/4, 3/8 and 3/8 "
-                "of even size; use a multiple of 16"
+                f"attention_head_dim {self.attention_head_dim}: rotary positions split a head into 1/4, 3/8 and "
+                "3/8 of even size; use a multiple of 16"
             )
         if self.width % 16:
             raise ConfigError(
-                f"num_attention_heads {self.num_attention_heads} x attention_head_dim {self.attention_head_dim}: "
-                f"the width {self.width} must be a multiple of 16; use other heads"
+                f"num_attention_heads {self.num_attention_heads} x attention_head_dim "
+                f"{self.attention_head_dim}: the width {self.width} must be a multiple of 16; use other heads"
             )
         if self.ofs_embed_dim and self.ofs_embed_dim != self.time_embed_dim:
             raise ConfigError(
@@ -77,13 +79,13 @@ class TransformerConfig(Config):
             )
         if self.use_learned_positional_embeddings and not self.use_rotary_positional_embeddings:
             raise ConfigError(
-                "use_learned_positional_embeddings true, use_rotary_positional_embeddings false: learned positions "
-                "come on top of rotary ones; set both"
+                "use_learned_positional_embeddings true, use_rotary_positional_embeddings false: learned "
+                "positions come on top of rotary ones; set both"
             )
         if self.use_rotary_positional_embeddings and not self.use_positional_embeddings:
             raise ConfigError(
-                "use_positional_embeddings false, use_rotary_positional_embeddings true: these contradict each "
-                "other; change one"
+                "use_positional_embeddings false, use_rotary_positional_embeddings true: these contradict "
+                "each other; change one"
             )
         return self
 

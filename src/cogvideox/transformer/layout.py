@@ -94,11 +94,11 @@ class Layout:
         """Tokens of each clip."""
         return [clip.tokens for clip in self.clips]
 
-    def clip(self) -> Int[Tensor, "n"]:
+    def clip(self) -> Int[Tensor, " n"]:
         """The clip of every token."""
         return torch.arange(len(self.clips)).repeat_interleave(torch.tensor(self.clip_lengths))
 
-    def modality(self) -> Int[Tensor, "n"]:
+    def modality(self) -> Int[Tensor, " n"]:
         """VIDEO or TEXT for every token."""
         modalities = torch.tensor([segment.modality for segment in self.segments])
         return modalities.repeat_interleave(torch.tensor(self.lengths))

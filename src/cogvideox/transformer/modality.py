@@ -33,7 +33,9 @@ class PerModality(nn.Module):
 
     def forward(self, x: Float[Tensor, "b n ..."], layout: Layout) -> Float[Tensor, "b n ..."]:
         pieces = zip(layout.segments, x.split(layout.lengths, dim=1), strict=True)
-        return torch.cat([(self.video if s.modality == VIDEO else self.text)(piece) for s, piece in pieces], dim=1)
+        return torch.cat(
+            [(self.video if s.modality == VIDEO else self.text)(piece) for s, piece in pieces], dim=1
+        )
 
 
 def shared_or_not(separate: bool, make: Callable[[], nn.Module]) -> nn.Module:

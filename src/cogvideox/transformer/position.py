@@ -44,7 +44,7 @@ def turned(x: Float[Tensor, "b n k e"], turn: Complex[Tensor, "n 1 e_half"]) -> 
 
 def coordinates(
     grid: Grid, mode: RotaryMode, base: tuple[int, int]
-) -> tuple[Float[Tensor, "t"], Float[Tensor, "h"], Float[Tensor, "w"]]:
+) -> tuple[Float[Tensor, " t"], Float[Tensor, " h"], Float[Tensor, " w"]]:
     """The coordinate of every patch along each axis; ``base`` is the native patch grid (h, w)."""
     t = torch.arange(grid.t, dtype=torch.float32)
     if mode == "slice":
@@ -66,7 +66,7 @@ def crop_region(h: int, w: int, base: tuple[int, int]) -> tuple[int, int, int, i
     return round((base_h - height) / 2), round((base_w - width) / 2), height, width
 
 
-def _spread(start: int, extent: int, size: int) -> Float[Tensor, "n"]:
+def _spread(start: int, extent: int, size: int) -> Float[Tensor, " n"]:
     # as released: the last coordinate is (start + extent)·(size − 1)/size, not start + extent·(size − 1)/size
     return torch.linspace(start, (start + extent) * (size - 1) / size, size, dtype=torch.float32)
 
@@ -95,7 +95,7 @@ def _angles(grid: Grid, head_dim: int, mode: RotaryMode, base: tuple[int, int]) 
     return torch.cat(angles, -1).flatten(0, 2)
 
 
-def _frequencies(dim: int) -> Float[Tensor, "half"]:
+def _frequencies(dim: int) -> Float[Tensor, " half"]:
     return 1.0 / THETA ** (torch.arange(0, dim, 2, dtype=torch.float32) / dim)
 
 
@@ -113,7 +113,9 @@ class Sinusoidal:
 
 @lru_cache(maxsize=16)
 @torch.inference_mode(False)
-def _sinusoidal(grid: Grid, width: int, spatial: float, temporal: float, device: torch.device) -> Float[Tensor, "n d"]:
+def _sinusoidal(
+    grid: Grid, width: int, spatial: float, temporal: float, device: torch.device
+) -> Float[Tensor, "n d"]:
     t = _sin_cos(torch.arange(grid.t) / temporal, width // 4)[:, None, None]
     h = _sin_cos(torch.arange(grid.h) / spatial, width // 8 * 3)[None, :, None]
     w = _sin_cos(torch.arange(grid.w) / spatial, width // 8 * 3)[None, None]
@@ -122,14 +124,19 @@ def _sinusoidal(grid: Grid, width: int, spatial: float, temporal: float, device:
     return table.flatten(0, 2).float().to(device)
 
 
-def _sin_cos(positions: Float[Tensor, "n"], width: int) -> Float[Tensor, "n width"]:
+def _sin_cos(positions: Float[Tensor, " n"], width: int) -> Float[Tensor, "n width"]:
     omega = THETA ** (-torch.arange(width // 2, dtype=torch.float64) / (width // 2))
     angles = torch.outer(positions.double(), omega)
     return torch.cat([angles.sin(), angles.cos()], -1)
 
 
 def learned_rows(
-    table: Float[Tensor, "1 m d"], words: int, grid: Grid, native: Grid, text_tokens: int, fallback: Sinusoidal
+    table: Float[Tensor, "1 m d"],
+    words: int,
+    grid: Grid,
+    native: Grid,
+    text_tokens: int,
+    fallback: Sinusoidal,
 ) -> tuple[Float[Tensor, "l d"], Float[Tensor, "n d"]]:
     """The rows of a learned table for the text and for the video of one clip (5B-I2V).
 
@@ -142,7 +149,9 @@ def learned_rows(
             "use that size, or a model without learned positions"
         )
     if words > text_tokens:
-        raise ConfigError(f"text of {words} tokens: the learned positions have {text_tokens} for text; shorten it")
+        raise ConfigError(
+            f"text of {words} tokens: the learned positions have {text_tokens} for text; shorten it"
+        )
     if grid.t == native.t:
         return table[0, :words], table[0, text_tokens:]
     warnings.warn(

@@ -44,8 +44,8 @@ class Transformer(nn.Module):
         self,
         latents: Float[Tensor, "b c t h w"],
         text: Float[Tensor, "b l e"],
-        timestep: Float[Tensor, "b"],
-        ofs: Float[Tensor, "1"] | None = None,
+        timestep: Float[Tensor, " b"],
+        ofs: Float[Tensor, 1] | None = None,
     ) -> Float[Tensor, "b out t h w"]:
         """v for a batch of clips of one size; timestep is the training timestep, 0 to 999.
 
@@ -60,10 +60,18 @@ class Transformer(nn.Module):
         self,
         clips: Sequence[Float[Tensor, "c t h w"]],
         texts: Sequence[Float[Tensor, "l e"]],
-        timesteps: Float[Tensor, "clips"],
-        ofs: Float[Tensor, "1"] | None = None,
+        timesteps: Float[Tensor, " clips"],
+        ofs: Float[Tensor, 1] | None = None,
     ) -> list[Float[Tensor, "out t h w"]]:
-        """v for clips of any sizes packed in one row (frame pack): the same numbers as each clip by itself."""
+        """v for clips of any sizes packed in one row (frame pack): the same numbers as each clip by itself.
+
+        Raises ConfigError unless there are as many texts and timesteps as clips, and what ``forward`` raises.
+        """
+        if not len(clips) == len(texts) == len(timesteps) or not clips:
+            raise ConfigError(
+                f"{len(clips)} clips, {len(texts)} texts, {len(timesteps)} timesteps: a packed row needs one text and "
+                "one timestep for each clip, and at least one clip"
+            )
         grids = [self.grid(clip[None]) for clip in clips]
         layout = Layout.packed([len(text) for text in texts], grids)
         parts = zip(clips, texts, grids, strict=True)
@@ -88,7 +96,7 @@ class Transformer(nn.Module):
         return Grid(t // patch_t, h // patch_h, w // patch_w)
 
     def signal(
-        self, timesteps: Float[Tensor, "b"], ofs: Float[Tensor, "1"] | None, dtype: torch.dtype
+        self, timesteps: Float[Tensor, " b"], ofs: Float[Tensor, 1] | None, dtype: torch.dtype
     ) -> Float[Tensor, "b s"]:
         """SiLU of the time embedding (plus that of ofs): what every modulation reads."""
         config = self.config
@@ -156,7 +164,9 @@ class PatchEmbed(nn.Module):
         """The patches of the size that the model was trained for."""
         config = self.config
         frames = (config.sample_frames - 1) // config.temporal_compression_ratio + 1
-        return Grid(frames, config.sample_height // config.patch_size, config.sample_width // config.patch_size)
+        return Grid(
+            frames, config.sample_height // config.patch_size, config.sample_width // config.patch_size
+        )
 
     def forward(
         self, latents: Float[Tensor, "b c t h w"], text: Float[Tensor, "b l e"], grid: Grid
@@ -224,7 +234,9 @@ class FinalNorm(nn.Module):
         return torch.addcmul(shift, self.norm(x), 1 + scale)
 
 
-def sinusoid(values: Float[Tensor, "b"], width: int, flip: bool = True, shift: float = 0) -> Float[Tensor, "b width"]:
+def sinusoid(
+    values: Float[Tensor, " b"], width: int, flip: bool = True, shift: float = 0
+) -> Float[Tensor, "b width"]:
     """[cos | sin] (flipped) or [sin | cos] of values · 10000^(−k/(half − shift)), in float32."""
     half = width // 2
     k = torch.arange(half, dtype=torch.float32, device=values.device)

@@ -1,0 +1,129 @@
+"""Rotary, sinusoidal and learned positions. Golden numbers: diffusers 0.42.1."""
+
+import math
+
+import pytest
+import torch
+
+from cogvideox.errors import ConfigError, SizeError
+from cogvideox.transformer.layout import Grid, Layout
+from cogvideox.transformer.position import Rotary, Sinusoidal, coordinates, crop_region, learned_rows, turned
+from cogvideox.transformer.transformer import sinusoid
+
+BASE = (30, 45)
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("grid", "top_left", "bottom_right"),
+    [
+        ((30, 45), (0, 0), (30, 45)),
+        ((30, 30), (0, 8), (30, 38)),
+        ((48, 85), (2, 0), (27, 45)),
+        ((45, 30), (0, 12), (30, 32)),
+    ],
+)
+def test_resampled_grid_covers_the_released_region(grid, top_left, bottom_right):
+    top, left, height, width = crop_region(*grid, BASE)
+    assert ((top, left), (top + height, left + width)) == (top_left, bottom_right)
+
+
+def test_native_size_gives_integers_in_both_modes():
+    modes = (coordinates(Grid(5, 30, 45), mode, BASE) for mode in ("slice", "resample"))
+    for one, other in zip(*modes, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+
+
+def test_rotary_golden_numbers():
+    turn = Rotary(64, "resample", BASE).turn(Layout.plain(0, Grid(13, 30, 45)), CPU)
+    token = turn[(5 * 30 + 7) * 45 + 11, 0]
+    channels = [channel // 2 for channel in (0, 2, 16, 18, 40, 42)]
+    cos = [0.2836622, -0.0103423, 0.7539023, -0.9942253, 0.0044257, 0.3832928]
+    sin = [-0.9589243, 0.9999465, 0.6569866, -0.1073124, -0.9999902, -0.9236269]
+    assert token.real[channels].tolist() == pytest.approx(cos, abs=1e-5)
+    assert token.imag[channels].tolist() == pytest.approx(sin, abs=1e-5)
+
+
+def test_text_is_not_turned():
+    turn = Rotary(32, "slice", (4, 4)).turn(Layout.plain(3, Grid(2, 2, 2)), CPU)
+    x = torch.randn(1, 11, 2, 32)
+    assert torch.equal(turned(x, turn)[:, :3], x[:, :3])
+    assert torch.allclose(turned(x, turn).norm(dim=-1), x.norm(dim=-1), atol=1e-5)
+
+
+@pytest.mark.parametrize("head_dim", [16, 32, 64])
+def test_scores_depend_on_distance_alone(head_dim):
+    grid = Grid(4, 5, 6)
+    turn = Rotary(head_dim, "slice", (4, 4)).turn(Layout.plain(0, grid), CPU)
+    q, k = torch.randn(head_dim), torch.randn(head_dim)
+
+    def score(a, b):
+        i, j = ((t * grid.h + h) * grid.w + w for t, h, w in (a, b))
+        one, other = (
+            turned(q[None, None, None], turn[i : i + 1]),
+            turned(k[None, None, None], turn[j : j + 1]),
+        )
+        return (one * other).sum().item()
+
+    assert score((0, 1, 2), (1, 3, 3)) == pytest.approx(score((2, 2, 4), (3, 4, 5)), abs=1e-4)
+
+
+def test_sinusoidal_golden_numbers():
+    table = Sinusoidal(1920, 1.875, 1.0).table(Grid(13, 30, 45)).unflatten(0, (13, 1350))
+    expected = {
+        (1, 0, 0): 0.84147098, (1, 0, 1): 0.82053744, (1, 0, 240): 0.54030231, (0, 1, 480): 0.50840657,
+        (0, 1, 840): 0.86111715, (0, 45, 480): 0, (0, 45, 1200): 0.50840657, (12, 1349, 0): -0.53657292,
+        (12, 1349, 480): -0.99546451, (12, 1349, 1919): 0.99999874,
+    }  # fmt: skip
+    for place, value in expected.items():
+        assert table[place].item() == pytest.approx(value, abs=1e-6), place
+
+
+def test_time_and_ofs_sinusoids_golden_numbers():
+    time = sinusoid(torch.tensor([999]), 1920)[0, [0, 1, 959, 960, 961, 1919]].tolist()
+    expected = [0.9996498, -0.9901626, 0.9949176, -0.0264608, 0.1399215, 0.1006921]
+    assert time == pytest.approx(expected, abs=1e-5)
+    ofs = sinusoid(torch.tensor([2.0]), 512)[0, [0, 1, 255, 256, 257, 511]].tolist()
+    assert ofs == pytest.approx([-0.4161468, -0.3508952, 1.0, 0.9092974, 0.9364148, 0.00020733], abs=1e-6)
+
+
+def test_unflipped_sinusoid_starts_with_sine():
+    flipped, plain = (sinusoid(torch.tensor([3.0]), 8, flip)[0] for flip in (True, False))
+    assert torch.equal(plain, flipped.roll(4))
+    assert plain[0].item() == pytest.approx(math.sin(3.0))
+
+
+NATIVE = Grid(3, 2, 4)
+
+
+def learned(words=2, grid=NATIVE):
+    table = torch.arange(1, 1 + 5 + 24.0)[None, :, None].expand(1, -1, 16)
+    return learned_rows(table, words, grid, NATIVE, 5, Sinusoidal(16, 1.875, 1.0))
+
+
+def test_learned_rows_start_after_all_text_rows():
+    words, video = learned()
+    assert words[:, 0].tolist() == [1, 2]
+    assert video[:, 0].tolist() == list(range(6, 30))
+
+
+def test_learned_positions_refuse_another_size_and_longer_text():
+    with pytest.raises(SizeError, match="4x4.*2x4"):
+        learned(grid=Grid(3, 4, 4))
+    with pytest.raises(ConfigError, match="text of 6 tokens.*5"):
+        learned(words=6)
+
+
+def test_learned_positions_warn_when_another_length_makes_them_sinusoidal():
+    with pytest.warns(UserWarning, match="2 latent frames.*3"):
+        words, video = learned(grid=Grid(2, 2, 4))
+    assert not words.any()
+    assert torch.equal(video, Sinusoidal(16, 1.875, 1.0).table(Grid(2, 2, 4)))
+
+
+def test_tables_made_while_inferring_can_be_trained_with():
+    with torch.inference_mode():
+        turn = Rotary(16, "slice", (9, 9)).turn(Layout.plain(1, Grid(1, 3, 3)), CPU)
+    x = torch.randn(1, 10, 1, 16, requires_grad=True)
+    turned(x, turn).sum().backward()
+    assert x.grad is not None
