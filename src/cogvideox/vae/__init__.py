@@ -1,4 +1,4 @@
-"""The 3D causal video autoencoder (section 2.1): pixels to latents and back, whole, in chunks, as a stream, in tiles."""
+"""The 3D causal video autoencoder (section 2.1): whole, in chunks, as a stream, in tiles."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -10,8 +10,17 @@ if TYPE_CHECKING:
     from cogvideox.vae.vae import VAE, Coding, Gaussian
 
 __all__ = [
-    "VAE", "Coding", "Gaussian", "Past", "Remember", "StartOfVideo", "Tiles", "VAEConfig", "decode_tiled", "encode_tiled",
-]  # fmt: skip
+    "VAE",
+    "Coding",
+    "Gaussian",
+    "Past",
+    "Remember",
+    "StartOfVideo",
+    "Tiles",
+    "VAEConfig",
+    "decode_tiled",
+    "encode_tiled",
+]
 
 _HOMES = {
     "config": ("Tiles", "VAEConfig"),

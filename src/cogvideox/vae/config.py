@@ -1,4 +1,4 @@
-"""Settings of the video autoencoder and of its tiles. This file loads no torch, so that presets can be read instantly."""
+"""Settings of the video autoencoder and of its tiles. No torch here, so that presets are read instantly."""
 
 from __future__ import annotations
 
@@ -14,33 +14,52 @@ DOWN_BLOCK, UP_BLOCK = "CogVideoXDownBlock3D", "CogVideoXUpBlock3D"
 
 
 class VAEConfig(Config):
-    """The 3D causal VAE. Names are those of the released ``vae/config.json``; defaults are the released 2B values.
+    """The 3D causal VAE. Names are those of the released ``vae/config.json``, defaults are the 2B values.
 
-    Every row of Table 1 is a value of three fields: ``block_out_channels`` (four stages compress space by 8, five
-    by 16), ``temporal_compression_ratio`` and ``latent_channels``; ``time_kernel`` 1 with ratio 1 is the image VAE.
+    Every row of Table 1 is a value of three fields: ``block_out_channels`` (four stages compress space by 8,
+    five by 16), ``temporal_compression_ratio`` and ``latent_channels``; ``time_kernel`` 1 with ratio 1 makes
+    every convolution an image one (the baseline row).
     """
 
     in_channels: int = Field(3, ge=1, description="Channels of the pixels that go in.")
     out_channels: int = Field(3, ge=1, description="Channels of the pixels that come out.")
     latent_channels: int = Field(16, ge=1, description="Channels of the latents (Table 1: 4 to 128).")
     block_out_channels: tuple[int, ...] = Field(
-        (128, 256, 256, 512), min_length=1, description="Width of each stage; each stage but the last halves height and width."
+        (128, 256, 256, 512),
+        min_length=1,
+        description="Width of each stage; each stage but the last halves height and width.",
     )
-    layers_per_block: int = Field(3, ge=1, description="Residual blocks in an encoder stage; the decoder has one more.")
+    layers_per_block: int = Field(
+        3, ge=1, description="Residual blocks in an encoder stage; the decoder has one more."
+    )
     norm_num_groups: int = Field(32, ge=1, description="Groups of every group normalisation.")
-    norm_eps: float = Field(1e-6, gt=0, description="Added to the variance in the residual blocks of the encoder.")
+    norm_eps: float = Field(
+        1e-6, gt=0, description="Added to the variance in the residual blocks of the encoder."
+    )
     temporal_compression_ratio: int = Field(4, ge=1, description="Frames per latent frame: 1, 2, 4, 8.")
-    time_kernel: Literal[1, 3] = Field(3, description="Frames a convolution sees; 1 makes every convolution an image one.")
+    time_kernel: Literal[1, 3] = Field(
+        3, description="Frames a convolution sees; 1 makes every convolution an image one."
+    )
     sample_height: int = Field(480, ge=1, description="Usual height in pixels; tiles default to half of it.")
     sample_width: int = Field(720, ge=1, description="Usual width in pixels; tiles default to half of it.")
-    scaling_factor: float = Field(1.15258426, gt=0, description="Latents are multiplied by this before diffusion.")
-    shift_factor: float | None = Field(None, description="Subtracted from latents before scaling; the released models have none.")
-    invert_scale_latents: bool = Field(False, description="Image latents are divided by the scaling factor (1.5 image-to-video).")
-    force_upcast: bool = Field(True, description="Carried along for other readers of config.json; unused here.")
+    scaling_factor: float = Field(
+        1.15258426, gt=0, description="Latents are multiplied by this before diffusion."
+    )
+    shift_factor: float | None = Field(
+        None, description="Subtracted from latents before scaling; the released models have none."
+    )
+    invert_scale_latents: bool = Field(
+        False, description="Image latents are divided by the scaling factor (1.5 image-to-video)."
+    )
+    force_upcast: bool = Field(
+        True, description="Carried along for other readers of config.json; unused here."
+    )
     chunk_frames: int = Field(8, ge=1, description="Frames encoded at once; the released weights expect 8.")
-    chunk_latents: int = Field(2, ge=2, description="Latent frames decoded at once; the released weights expect 2.")
+    chunk_latents: int = Field(
+        2, ge=2, description="Latent frames decoded at once; the released weights expect 2."
+    )
 
-    # Settings of the released file that have only one meaning here: read, checked, written back, never stored.
+    # Settings of the released file with only one meaning here: read, checked, written back, never stored.
     fixed: ClassVar[dict[str, Any]] = {
         "act_fn": "silu",
         "latents_mean": None,
@@ -68,19 +87,23 @@ class VAEConfig(Config):
         halvings = log2(self.temporal_compression_ratio)
         if halvings != int(halvings) or halvings > len(self.block_out_channels) - 1:
             raise ValueError(
-                f"temporal_compression_ratio {self.temporal_compression_ratio}: must be a power of two, at most "
-                f"{2 ** (len(self.block_out_channels) - 1)} with {len(self.block_out_channels)} block_out_channels"
+                f"temporal_compression_ratio {self.temporal_compression_ratio}: must be a power of "
+                f"two, at most {self.spatial_compression_ratio} with {len(self.block_out_channels)} block_out_channels"
             )
         for width in self.block_out_channels:
             if width % self.norm_num_groups:
-                raise ValueError(f"block_out_channels {width}: not divisible by norm_num_groups {self.norm_num_groups}")
+                raise ValueError(
+                    f"block_out_channels {width}: not divisible by norm_num_groups {self.norm_num_groups}"
+                )
         if self.chunk_frames % self.temporal_compression_ratio:
             raise ValueError(
                 f"chunk_frames {self.chunk_frames}: must be a multiple of temporal_compression_ratio "
                 f"{self.temporal_compression_ratio}"
             )
         if self.chunk_latents % 2:
-            raise ValueError(f"chunk_latents {self.chunk_latents}: must be even; only the first chunk may be odd")
+            raise ValueError(
+                f"chunk_latents {self.chunk_latents}: must be even; only the first chunk may be odd"
+            )
         return self
 
     @property
@@ -111,12 +134,14 @@ class VAEConfig(Config):
 
 
 class Tiles(Config):
-    """How a large picture is cut into overlapping tiles. Sizes in pixels; a side is cut when it is longer than its tile."""
+    """How a large picture is cut into overlapping tiles; a side is cut when it is longer than its tile."""
 
     height: int = Field(240, ge=1, description="Height of a tile in pixels.")
     width: int = Field(360, ge=1, description="Width of a tile in pixels.")
     overlap_height: float = Field(1 / 6, ge=0, lt=1, description="Part of a tile shared with the tile above.")
-    overlap_width: float = Field(1 / 5, ge=0, lt=1, description="Part of a tile shared with the tile to the left.")
+    overlap_width: float = Field(
+        1 / 5, ge=0, lt=1, description="Part of a tile shared with the tile to the left."
+    )
 
     @classmethod
     def usual(cls, config: VAEConfig) -> Self:
@@ -151,7 +176,9 @@ class Grid(Config):
 
 def _side(name: str, pixels: int, overlap: float, ratio: int) -> Side:
     if pixels % ratio:
-        raise SizeError(f"tile {name} {pixels}: must be a multiple of {ratio} pixels; try {-(-pixels // ratio) * ratio}")
+        raise SizeError(
+            f"tile {name} {pixels}: must be a multiple of {ratio} pixels; try {-(-pixels // ratio) * ratio}"
+        )
     latents = pixels // ratio
     side = Side(
         pixels=pixels,
@@ -166,7 +193,8 @@ def _side(name: str, pixels: int, overlap: float, ratio: int) -> Side:
     strides = side.pixel_stride, side.latent_stride * ratio
     if kept != strides or not strides[0] == strides[1] > 0:
         raise SizeError(
-            f"tile {name} {pixels} with overlap {overlap:.3g}: tiles start every {strides[0]} pixels but keep {kept[0]} "
-            f"(decoding: {strides[1]} and {kept[1]}); choose a size whose overlap is a whole multiple of {ratio} pixels"
+            f"tile {name} {pixels} with overlap {overlap:.3g}: tiles start every {strides[0]} pixels but keep "
+            f"{kept[0]} (decoding: {strides[1]} and {kept[1]}); choose a size whose overlap is a whole multiple "
+            f"of {ratio} pixels"
         )
     return side

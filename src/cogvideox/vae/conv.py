@@ -35,7 +35,8 @@ class CausalConv3d(nn.Module):
 class Downsample(nn.Module):
     """Half the height and width, and with ``compress_time`` half the frames (mean of pairs).
 
-    An odd number of frames keeps its first frame by itself, a single frame stays: [b,c,t,h,w] -> [b,c,ceil(t/2),h/2,w/2].
+    An odd number of frames keeps its first frame as it is; so does a single frame:
+    [b, c, t, h, w] -> [b, c, ceil(t/2), h/2, w/2].
     """
 
     def __init__(self, channels: int, compress_time: bool) -> None:
@@ -52,7 +53,7 @@ class Downsample(nn.Module):
 class Upsample(nn.Module):
     """Twice the height and width (nearest), and with ``compress_time`` twice the frames (each shown twice).
 
-    An odd number of frames shows its first frame once: [b,c,t,h,w] -> [b,c,2t-1 or 2t,2h,2w].
+    An odd number of frames shows its first frame once: [b, c, t, h, w] -> [b, c, 2t-1 or 2t, 2h, 2w].
     """
 
     def __init__(self, channels: int, compress_time: bool) -> None:

@@ -1,8 +1,8 @@
 """What came before my first frame?
 
-A causal convolution over time asks this one question, and a group normalisation one more: over which frames do I take
-my mean? A ``Past`` answers both. The start of a video repeats its first frame; a video coded in chunks remembers the end
-of the last chunk; a video split over ranks asks the left neighbour (that Past lives in the parallel room).
+A causal convolution over time asks this one question, and a group normalisation one more: over which frames do I
+take my mean? A ``Past`` answers both. The start of a video repeats its first frame; a video coded in chunks remembers
+the end of the last chunk; a video split over ranks asks the left neighbour (that Past lives in the parallel room).
 """
 
 from __future__ import annotations
@@ -18,19 +18,23 @@ from torch import Tensor, nn
 class Past(Protocol):
     """The seam between the VAE and however its time axis is cut."""
 
-    def before(self, conv: nn.Module, x: Float[Tensor, "b c t h w"], frames: int) -> Float[Tensor, "b c f h w"]:
-        """The ``frames`` input frames of ``conv`` that precede ``x``. Asked once per convolution and piece, in order."""
+    def before(
+        self, conv: nn.Module, x: Float[Tensor, "b c t h w"], frames: int
+    ) -> Float[Tensor, "b c f h w"]:
+        """The ``frames`` input frames of ``conv`` before ``x``; asked once per convolution and piece, in order."""
         ...
 
     def normalise(self, norm: nn.GroupNorm, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c t h w"]:
-        """Group normalisation of ``x``: over this piece alone, or over all pieces that are coded at the same time."""
+        """Group normalisation of ``x``: over this piece alone, or over all pieces coded at the same time."""
         ...
 
 
 class StartOfVideo:
     """Nothing came before: the first frame is repeated. Keeps no state, so it suits training and recomputation."""
 
-    def before(self, conv: nn.Module, x: Float[Tensor, "b c t h w"], frames: int) -> Float[Tensor, "b c f h w"]:
+    def before(
+        self, conv: nn.Module, x: Float[Tensor, "b c t h w"], frames: int
+    ) -> Float[Tensor, "b c f h w"]:
         return x[:, :, :1].expand(-1, -1, frames, -1, -1)
 
     def normalise(self, norm: nn.GroupNorm, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c t h w"]:
@@ -46,7 +50,9 @@ class Remember(StartOfVideo):
     def __init__(self) -> None:
         self.kept: dict[nn.Module, Tensor] = {}
 
-    def before(self, conv: nn.Module, x: Float[Tensor, "b c t h w"], frames: int) -> Float[Tensor, "b c f h w"]:
+    def before(
+        self, conv: nn.Module, x: Float[Tensor, "b c t h w"], frames: int
+    ) -> Float[Tensor, "b c f h w"]:
         past = self.kept.get(conv)
         if past is None:
             past = super().before(conv, x, frames)
@@ -57,5 +63,5 @@ class Remember(StartOfVideo):
 
 
 def group_norm(norm: nn.GroupNorm, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c t h w"]:
-    """Group normalisation over this piece. Torch takes mean and variance of half precision in float32 on every device."""
+    """Group normalisation over this piece. Torch takes mean and variance of half precision in float32."""
     return F.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)

@@ -1,7 +1,8 @@
 """The 3D causal video autoencoder: encoder, decoder, and the ways to run them over a whole video or in chunks.
 
-Module and parameter names are the released ones (section 2.1 of the paper describes the network). No latent scaling
-happens here. Group statistics are those of a chunk, so the chunk lengths belong to the weights: ``VAEConfig`` keeps them.
+Module and parameter names are the released ones (section 2.1 of the paper describes the network). No latent
+scaling happens here. Group statistics are those of a chunk, so chunk lengths belong to the weights: ``VAEConfig``
+keeps them.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Gaussian:
         noise = torch.randn(self.mean.shape, generator=generator, device=device).to(self.mean)
         return self.mean + torch.exp(0.5 * self.logvar) * noise
 
-    def kl(self) -> Float[Tensor, "b"]:
+    def kl(self) -> Float[Tensor, b]:
         """Divergence from the standard normal, summed over all elements of each video."""
         terms = self.mean**2 + self.logvar.exp() - 1 - self.logvar
         return 0.5 * terms.flatten(1).sum(1)
@@ -63,7 +64,7 @@ class SpatialNorm(nn.Module):
         return torch.addcmul(shift.unsqueeze(4), normed.view(rows), scale.unsqueeze(4)).reshape(f.shape)
 
     def _modulation(self, z: Tensor, frames: int, width: int) -> tuple[Tensor, Tensor]:
-        """1x1x1 convolutions commute with nearest resizing, so they run at latent size. Height is left to broadcasting."""
+        """1x1x1 convolutions commute with nearest resizing: they run at latent size. Rows are left to broadcasting."""
         b, _, tz, hz, wz = z.shape
         y, s = self.conv_y.conv, self.conv_b.conv
         weight, bias = torch.cat([y.weight, s.weight]).flatten(1), torch.cat([y.bias, s.bias])
@@ -94,7 +95,9 @@ class Residual(nn.Module):
         if in_channels != out_channels:
             self.conv_shortcut = nn.Conv3d(in_channels, out_channels, 1)
 
-    def forward(self, x: Float[Tensor, "b c t h w"], past: Past, z: Tensor | None = None) -> Float[Tensor, "b d t h w"]:
+    def forward(
+        self, x: Float[Tensor, "b c t h w"], past: Past, z: Tensor | None = None
+    ) -> Float[Tensor, "b d t h w"]:
         h = self.conv1(silu(_normalise(self.norm1, x, past, z)), past)
         h = self.conv2(silu(_normalise(self.norm2, h, past, z)), past)
         if h.shape[1] != x.shape[1]:
@@ -111,7 +114,8 @@ class Stage(nn.Module):
         super().__init__()
         widths = [in_channels] + [out_channels] * layers
         self.resnets = nn.ModuleList(
-            Residual(before, after, config, latents) for before, after in zip(widths, widths[1:], strict=False)
+            Residual(before, after, config, latents)
+            for before, after in zip(widths, widths[1:], strict=False)
         )
 
     def forward(self, x: Float[Tensor, "b c t h w"], past: Past, z: Tensor | None = None) -> Tensor:
@@ -188,13 +192,18 @@ class VAE(nn.Module):
         self._check_pixels(pixels)
         return gaussian(self._code(self.encoder, pixels, coding, self.config.chunk_frames))
 
-    def decode(self, latents: Float[Tensor, "b c t h w"], coding: Coding = "chunked") -> Float[Tensor, "b c f h w"]:
+    def decode(
+        self, latents: Float[Tensor, "b c t h w"], coding: Coding = "chunked"
+    ) -> Float[Tensor, "b c f h w"]:
         """The video of (unscaled) latents, about in [-1, 1], not clipped. Raises SizeError or FrameError."""
         self._check_latents(latents)
         return self._code(self.decoder, latents, coding, self.config.chunk_latents)
 
     def forward(
-        self, pixels: Float[Tensor, "b c f h w"], generator: torch.Generator | None = None, coding: Coding = "whole"
+        self,
+        pixels: Float[Tensor, "b c f h w"],
+        generator: torch.Generator | None = None,
+        coding: Coding = "whole",
     ) -> tuple[Float[Tensor, "b c f h w"], Gaussian]:
         """One training pass: the reconstruction from sampled latents, and their distribution."""
         latents = self.encode(pixels, coding)
@@ -208,7 +217,9 @@ class VAE(nn.Module):
         Equals ``encode(coding="chunked")`` of the joined pieces. ``frames`` is the length of the video; without it
         the length must turn out to be 8n + 1 (or less than a chunk), since the remainder belongs to the first chunk.
         """
-        for moments in self._stream(self.encoder, pieces, frames, self.config.chunk_frames, self._check_pixels):
+        for moments in self._stream(
+            self.encoder, pieces, frames, self.config.chunk_frames, self._check_pixels
+        ):
             yield gaussian(moments)
 
     def stream_decode(
