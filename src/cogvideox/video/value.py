@@ -129,9 +129,9 @@ class Video:
 
     @classmethod
     def from_tensor(
-        cls, pixels: Float[Tensor, "1 3 t h w"], fps: float, manifest: dict | None = None
+        cls, pixels: Float[Tensor, "1 3 t h w"], fps: float, manifest: dict[str, Any] | None = None
     ) -> Video:
-        """From values in [-1, 1] (clamped), one video of a batch of one. Raises NumericsError on NaN or Inf."""
+        """From values in [-1, 1] (clamped), a batch of one. Raises NumericsError on NaN or Inf."""
         if pixels.ndim == 5 and pixels.shape[0] == 1:
             pixels = pixels[0]
         if pixels.ndim != 4 or pixels.shape[0] != 3:
