@@ -1,0 +1,197 @@
+"""What is measured: the same work done by ours and by diffusers, on the same weights and inputs.
+
+A case builds a function for either side. It takes no arguments and returns the result, so that a run can
+check that both agree before it compares how long they took.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Side = Literal["ours", "diffusers"]
+Work = Callable[[], Tensor]
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large the work is: pixels for the VAE, latents for the transformer, both for a generation."""
+
+    channels: tuple[int, ...]  # widths of the VAE's stages
+    layers_per_block: int
+    frames: int
+    height: int
+    width: int
+    heads: int
+    depth: int
+    latents: tuple[int, int, int]  # t, h, w of the transformer case
+    text_tokens: int
+    steps: int = 10
+
+
+SIZES = {
+    "mid": Size((32, 64, 128, 128), 2, 17, 96, 128, 8, 6, (5, 24, 32), 226),
+    "smoke": Size((16, 16, 32, 32), 1, 9, 32, 32, 2, 1, (3, 4, 4), 8, steps=2),
+}
+TEXT_WIDTH = 256
+
+
+def _noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _vae(size: Size, side: Side) -> torch.nn.Module:
+    torch.manual_seed(0)
+    names = {
+        "block_out_channels": size.channels,
+        "layers_per_block": size.layers_per_block,
+        "norm_num_groups": 16,
+        "sample_height": size.height,
+        "sample_width": size.width,
+        "scaling_factor": 0.7,
+    }
+    if side == "ours":
+        from cogvideox.vae import VAE, VAEConfig
+
+        return VAE(VAEConfig(**names)).eval()
+    from diffusers import AutoencoderKLCogVideoX
+
+    stages = len(size.channels)
+    return AutoencoderKLCogVideoX(
+        down_block_types=("CogVideoXDownBlock3D",) * stages,
+        up_block_types=("CogVideoXUpBlock3D",) * stages,
+        **names,
+    ).eval()
+
+
+def _transformer(
+    size: Size, side: Side, latents: tuple[int, int, int], heads: int, depth: int
+) -> torch.nn.Module:
+    torch.manual_seed(0)
+    frames, height, width = latents
+    names = {
+        "num_attention_heads": heads,
+        "attention_head_dim": 64,
+        "num_layers": depth,
+        "time_embed_dim": 256,
+        "text_embed_dim": TEXT_WIDTH,
+        "max_text_seq_length": size.text_tokens,
+        "sample_height": height,
+        "sample_width": width,
+        "sample_frames": 4 * (frames - 1) + 1,
+        "use_rotary_positional_embeddings": True,
+    }
+    if side == "ours":
+        from cogvideox.transformer import Transformer, TransformerConfig
+
+        return Transformer(TransformerConfig(**names)).eval()
+    from diffusers import CogVideoXTransformer3DModel
+
+    return CogVideoXTransformer3DModel(**names).eval()
+
+
+def fill(network: torch.nn.Module) -> torch.nn.Module:
+    """The same weights on both sides: drawn by name, in whatever order a library makes its layers."""
+    for name, weight in sorted(network.state_dict().items()):
+        seed = sum(index * ord(letter) for index, letter in enumerate(name, 1))
+        drawn = _noise(*weight.shape, seed=seed) * 0.05
+        is_scale = weight.ndim == 1 and name.endswith("weight")
+        weight.copy_(1 + drawn if is_scale else drawn)
+    return network
+
+
+def _rotary(latents: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
+    from diffusers.models.embeddings import get_3d_rotary_pos_embed
+
+    frames, height, width = latents
+    grid = (height // 2, width // 2)
+    return get_3d_rotary_pos_embed(64, ((0, 0), grid), grid, frames)
+
+
+def encode(size: Size, side: Side) -> Work:
+    """Pixels to the mean of their latents."""
+    vae, pixels = fill(_vae(size, side)), _noise(1, 3, size.frames, size.height, size.width).clamp(-1, 1)
+    if side == "ours":
+        return lambda: vae.encode(pixels).mode()
+    return lambda: vae.encode(pixels).latent_dist.mode()
+
+
+def decode(size: Size, side: Side) -> Work:
+    """Latents to pixels."""
+    vae = fill(_vae(size, side))
+    latents = _noise(1, 16, (size.frames - 1) // 4 + 1, size.height // 8, size.width // 8)
+    if side == "ours":
+        return lambda: vae.decode(latents)
+    return lambda: vae.decode(latents).sample
+
+
+def forward(size: Size, side: Side) -> Work:
+    """One call of the transformer."""
+    network = fill(_transformer(size, side, size.latents, size.heads, size.depth))
+    latents, text = _noise(1, 16, *size.latents), _noise(1, size.text_tokens, TEXT_WIDTH, seed=1)
+    time = torch.tensor([500])
+    if side == "ours":
+        return lambda: network(latents, text, time)
+    frames_first, rotary = latents.transpose(1, 2), _rotary(size.latents)
+    return lambda: network(frames_first, text, time, image_rotary_emb=rotary, return_dict=False)[0].transpose(
+        1, 2
+    )
+
+
+def generation(size: Size, side: Side) -> Work:
+    """Ten guided DDIM steps from given noise and text embeddings, and the decoding, to frames in [0, 1]."""
+    shape = ((size.frames - 1) // 4 + 1, size.height // 8, size.width // 8)
+    network = fill(_transformer(size, side, shape, max(size.heads // 2, 1), max(size.depth // 2, 1)))
+    vae = fill(_vae(size, side))
+    noise = _noise(1, 16, *shape, seed=2)
+    prompt, negative = (_noise(1, size.text_tokens, TEXT_WIDTH, seed=seed) for seed in (3, 4))
+    if side == "ours":
+        return _ours_generation(network, vae, noise, torch.cat([negative, prompt]), size.steps)
+    from diffusers import CogVideoXDDIMScheduler, CogVideoXPipeline
+
+    scheduler = CogVideoXDDIMScheduler(
+        snr_shift_scale=1.0,
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        prediction_type="v_prediction",
+        clip_sample=False,
+    )
+    pipeline = CogVideoXPipeline(None, None, vae, network, scheduler)
+    pipeline.set_progress_bar_config(disable=True)
+    return lambda: pipeline(
+        prompt_embeds=prompt,
+        negative_prompt_embeds=negative,
+        latents=noise.transpose(1, 2),
+        height=size.height,
+        width=size.width,
+        num_frames=size.frames,
+        num_inference_steps=size.steps,
+        guidance_scale=6.0,
+        max_sequence_length=size.text_tokens,
+        output_type="pt",
+    ).frames.transpose(1, 2)
+
+
+def _ours_generation(
+    network: torch.nn.Module, vae: torch.nn.Module, noise: Tensor, text: Tensor, steps: int
+) -> Work:
+    from cogvideox.diffusion import Constant, Schedule, ddim, guided
+
+    def work() -> Tensor:
+        denoise = guided(lambda x, t: network(x, text, t), Constant(scale=6.0).build())
+        latents = ddim(denoise, noise, Schedule().path(steps))
+        return (vae.decode(latents / vae.config.scaling_factor) / 2 + 0.5).clamp(0, 1)
+
+    return work
+
+
+CASES: dict[str, Callable[[Size, Side], Work]] = {
+    "VAE encode": encode,
+    "VAE decode": decode,
+    "transformer forward": forward,
+    "generation, 10 steps": generation,
+}

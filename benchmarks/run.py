@@ -1,0 +1,110 @@
+"""Ours beside diffusers, in one run: time, peak memory, import time. Writes a page of tables.
+
+python benchmarks/run.py                   a few minutes, writes docs/performance.md
+python benchmarks/run.py --size smoke      seconds, prints only
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+import imports
+import memory
+import timing
+import torch
+from cases import CASES, SIZES
+
+import cogvideox
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
+
+
+def machine() -> str:
+    """The processor's name, as the system tells it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
+
+
+def measure(args: argparse.Namespace) -> str:
+    """Run everything and return the page."""
+    size = SIZES[args.size]
+    rows = []
+    for name, case in CASES.items():
+        took = timing.measure(case, size, args.repeats)
+        need = {side: memory.measure(name, side, args.size, args.threads) for side in ("ours", "diffusers")}
+        share = need["ours"] / max(need["diffusers"], 1)
+        rows.append(
+            f"| {name} | {took.ours:.3f} | {took.theirs:.3f} | **{took.ratio:.2f}** "
+            f"| {need['ours']:.0f} | {need['diffusers']:.0f} | **{share:.2f}** | {took.difference:.1e} |"
+        )
+        print(rows[-1], flush=True)
+    loads = imports.measure(max(args.repeats // 2, 1))
+    torch_alone = loads["`import torch`"]
+    programs = [
+        f"| {name} | {seconds:.2f} | {seconds - torch_alone:+.2f} |" for name, seconds in loads.items()
+    ]
+    return page(args, rows, programs)
+
+
+def page(args: argparse.Namespace, rows: list[str], programs: list[str]) -> str:
+    """The tables, with everything that must be known to read them."""
+    size = SIZES[args.size]
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "diffusers", "transformers"))
+    shapes = (
+        f"VAE widths {size.channels}, {size.frames} frames of {size.height}x{size.width}; "
+        f"transformer {size.heads} heads of 64, {size.depth} layers, latents {size.latents}, "
+        f"{size.text_tokens} text tokens; the generation has half the heads and layers and "
+        f"{size.steps} guided DDIM steps, from text embeddings to frames"
+    )
+    return f"""# Performance
+
+Ours beside diffusers in one run: the same weights, inputs and number of threads, in turns; medians.
+A ratio below 1 means that ours needs less. Written by `make bench`; do not edit by hand.
+
+| work | ours (s) | diffusers (s) | ratio | ours (MB) | diffusers (MB) | ratio | largest difference |
+|---|---|---|---|---|---|---|---|
+{chr(10).join(rows)}
+
+Memory is what the resident set grows by at its peak while the work runs, weights and libraries not counted,
+each in a process of its own. The largest difference is between the two results, with random weights.
+
+| program | imports (s) | beyond torch (s) |
+|---|---|---|
+{chr(10).join(programs)}
+
+- Size `{args.size}`: {shapes}.
+- {args.repeats} repetitions, {args.threads} threads, float32.
+- {machine()}; Python {platform.python_version()}; cogvideox {cogvideox.__version__}, {versions}.
+- {datetime.date.today().isoformat()}.
+"""
+
+
+def main() -> None:
+    """Read the flags, measure, print, and write the page unless it was only a smoke run."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", choices=SIZES, default="mid", help="how large the work is")
+    parser.add_argument("--repeats", type=int, default=5, help="timed runs of each side")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads of torch")
+    parser.add_argument(
+        "--out", type=Path, help="the page to write (default: docs/performance.md, none for smoke)"
+    )
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    text = measure(args)
+    out = args.out or (PAGE if args.size != "smoke" else None)
+    if out is None:
+        print(text)
+    else:
+        out.write_text(text, encoding="utf-8")
+        print(out)
+
+
+if __name__ == "__main__":
+    main()

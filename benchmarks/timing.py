@@ -1,0 +1,39 @@
+"""How long: ours and diffusers in turns, so that a busy machine is busy for both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import median
+from time import perf_counter
+
+import torch
+from cases import Size, Work
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Median seconds of each side, and how far their results are apart."""
+
+    ours: float
+    theirs: float
+    difference: float
+
+    @property
+    def ratio(self) -> float:
+        """Ours over diffusers: below 1, ours is faster."""
+        return self.ours / self.theirs
+
+
+def _seconds(work: Work) -> float:
+    start = perf_counter()
+    work()
+    return perf_counter() - start
+
+
+@torch.inference_mode()
+def measure(case, size: Size, repeats: int) -> Timing:
+    """Both sides in turns, ``repeats`` times after one run that warms up and is compared."""
+    ours, theirs = case(size, "ours"), case(size, "diffusers")
+    difference = (ours() - theirs()).abs().max().item()
+    runs = [(_seconds(ours), _seconds(theirs)) for _ in range(repeats)]
+    return Timing(median(a for a, _ in runs), median(b for _, b in runs), difference)
