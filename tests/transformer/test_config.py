@@ -20,8 +20,8 @@ from cogvideox.transformer import (
 
 SMALL = TransformerConfig(
     num_attention_heads=2, attention_head_dim=16, num_layers=8, in_channels=4, out_channels=4,
-    time_embed_dim=16, text_embed_dim=12, max_text_seq_length=5, sample_height=8, sample_width=12, sample_frames=9,
-    use_rotary_positional_embeddings=True,
+    time_embed_dim=16, text_embed_dim=12, max_text_seq_length=5, sample_height=8, sample_width=12,
+    sample_frames=9, use_rotary_positional_embeddings=True,
 )  # fmt: skip
 
 

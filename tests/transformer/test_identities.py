@@ -11,7 +11,8 @@ from cogvideox.transformer.layout import Clip, Grid
 
 SMALL = dict(
     num_attention_heads=2, attention_head_dim=32, num_layers=2, in_channels=4, out_channels=4,
-    time_embed_dim=16, text_embed_dim=12, max_text_seq_length=5, sample_height=8, sample_width=12, sample_frames=9,
+    time_embed_dim=16, text_embed_dim=12, max_text_seq_length=5, sample_height=8, sample_width=12,
+    sample_frames=9,
 )  # fmt: skip
 POSITIONS = {
     "none": dict(use_positional_embeddings=False),

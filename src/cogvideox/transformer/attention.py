@@ -68,7 +68,7 @@ def attend(arm: Arm, q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention over the joint sequence; q and k are normalised, then turned by the rotary table."""
+    """Multi-head self-attention over the joint sequence; q and k are normalised, then turned."""
 
     def __init__(
         self,

@@ -23,7 +23,7 @@ class Modulated(NamedTuple):
 
 
 class ExpertNorm(nn.Module):
-    """LayerNorm whose shift, scale and gate come from the timestep; with ``experts``, for each modality by itself.
+    """LayerNorm with shift, scale and gate from the timestep; with ``experts``, for each modality by itself.
 
     The affine LayerNorm itself is shared, as released. Chunks of ``linear``: video's three, then text's.
     """

@@ -64,8 +64,8 @@ class TransformerConfig(Config):
     def _check(self) -> TransformerConfig:
         if self.attention_head_dim % 16 and self.use_rotary_positional_embeddings:
             raise ConfigError(
-                f"attention_head_dim {self.attention_head_dim}: rotary positions split a head into 1/4, 3/8 and "
-                "3/8 of even size; use a multiple of 16"
+                f"attention_head_dim {self.attention_head_dim}: rotary positions split a head into 1/4, 3/8 "
+                "and 3/8 of even size; use a multiple of 16"
             )
         if self.width % 16:
             raise ConfigError(

@@ -19,9 +19,9 @@ def initialise(transformer: Transformer, seed: int) -> Transformer:
     """Fill all weights in place, and return the transformer.
 
     adaLN starts at zero, so that each layer starts as the identity; patches in and out are Xavier-uniform;
-    attention and feed forward N(0, 0.02), their output projections narrower by sqrt(2 · layers); text projection
-    and time embedding as PyTorch's default weights. All biases start at zero. Every module draws from (seed, its
-    name): adding a module changes no other.
+    attention and feed forward N(0, 0.02), their output projections narrower by sqrt(2 · layers); text
+    projection and time embedding as PyTorch's default weights. All biases start at zero. Every module draws
+    from (seed, its name): adding a module changes no other.
     """
     for name, module in transformer.named_modules():
         if isinstance(module, nn.LayerNorm) and module.elementwise_affine:

@@ -1,8 +1,8 @@
-"""What every token of a row is: which clip it belongs to, which modality it is, and where in the clip it stands.
+"""What every token of a row is: which clip it belongs to, which modality it is, where in the clip it stands.
 
-A row holds one clip after another, each as ``[text | video]``; video tokens stand in (t, h, w) raster order. A plain
-batch is the one-clip case, a packed row (paper section 3.2, frame pack) holds many clips. Each architectural decision
-reads one of the three answers: attention the clip, the experts the modality, the positions the place.
+A row holds one clip after another, each as ``[text | video]``; video tokens stand in (t, h, w) raster order.
+A plain batch is the one-clip case, a packed row (the paper's frame pack) holds many clips. Each decision of
+the architecture reads one of the answers: attention the clip, experts the modality, positions the place.
 """
 
 from __future__ import annotations

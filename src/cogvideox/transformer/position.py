@@ -1,7 +1,7 @@
 """Where a token stands: rotary (turns q and k), sinusoidal and learned (added to x once).
 
-Tables are computed in float32 or better, from the grid alone, and cached per grid; text tokens get the neutral
-element (no turn, nothing added).
+Tables are computed in float32 or better, from the grid alone, and cached per grid; text tokens get the
+neutral element (no turn, nothing added).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ RotaryMode = Literal["slice", "resample"]
 
 
 class Rotary:
-    """3D rotary positions (Su et al. 2021; paper section 2.2): a quarter of a head turns with t, 3/8 with h, 3/8 with w.
+    """3D rotary positions (paper section 2.2): a quarter of a head turns with t, 3/8 with h, 3/8 with w.
 
     ``slice`` uses the patch indices themselves: the paper's extrapolation, and the rule of 1.5.
     ``resample`` squeezes any grid into the native one (``base`` = (h, w)): the rule of 1.0 in diffusers.
@@ -33,11 +33,15 @@ class Rotary:
 
     def turn(self, layout: Layout, device: torch.device) -> Complex[Tensor, "n 1 e_half"]:
         """The factor exp(i angle) of every token and pair of channels."""
-        return _joint_rotary(layout, self.head_dim, self.mode, self.base, device)
+        parts = []
+        for words, grid in layout.clips:
+            video = _rotary(grid, self.head_dim, self.mode, self.base, device)
+            parts += [video.new_ones(words, 1, self.head_dim // 2), video]
+        return torch.cat(parts)
 
 
 def turned(x: Float[Tensor, "b n k e"], turn: Complex[Tensor, "n 1 e_half"]) -> Float[Tensor, "b n k e"]:
-    """Neighbouring channels as complex numbers, turned in float32: (x0, x1) → (x0 cos − x1 sin, x1 cos + x0 sin)."""
+    """Neighbouring channels turned as complex numbers, in float32: x0 cos − x1 sin, x1 cos + x0 sin."""
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs * turn).flatten(-2).type_as(x)
 
@@ -71,15 +75,12 @@ def _spread(start: int, extent: int, size: int) -> Float[Tensor, " n"]:
     return torch.linspace(start, (start + extent) * (size - 1) / size, size, dtype=torch.float32)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=32)
 @torch.inference_mode(False)
-def _joint_rotary(
-    layout: Layout, head_dim: int, mode: RotaryMode, base: tuple[int, int], device: torch.device
+def _rotary(
+    grid: Grid, head_dim: int, mode: RotaryMode, base: tuple[int, int], device: torch.device
 ) -> Complex[Tensor, "n 1 e_half"]:
-    parts = []
-    for words, grid in layout.clips:
-        parts += [torch.zeros(words, head_dim // 2), _angles(grid, head_dim, mode, base)]
-    angles = torch.cat(parts)
+    angles = _angles(grid, head_dim, mode, base)
     return torch.complex(angles.cos(), angles.sin())[:, None].to(device)
 
 
@@ -100,7 +101,7 @@ def _frequencies(dim: int) -> Float[Tensor, " half"]:
 
 
 class Sinusoidal:
-    """3D sine and cosine positions, added to x: a quarter of the width for t, 3/8 for w, 3/8 for h (in this order)."""
+    """3D sine and cosine positions, added to x: a quarter of the width for t, 3/8 for w, 3/8 for h."""
 
     def __init__(self, width: int, spatial_scale: float, temporal_scale: float):
         self.width, self.spatial_scale, self.temporal_scale = width, spatial_scale, temporal_scale
@@ -140,12 +141,12 @@ def learned_rows(
 ) -> tuple[Float[Tensor, "l d"], Float[Tensor, "n d"]]:
     """The rows of a learned table for the text and for the video of one clip (5B-I2V).
 
-    Raises SizeError for another height or width than the table's and ConfigError for more text than it has rows.
+    Raises SizeError for another height or width than the table's, ConfigError for more text than it has rows.
     Another number of frames falls back to sinusoidal positions, as diffusers does, with a warning.
     """
     if (grid.h, grid.w) != (native.h, native.w):
         raise SizeError(
-            f"latent patches {grid.h}x{grid.w}: the learned positions were trained for {native.h}x{native.w} only; "
+            f"latent patches {grid.h}x{grid.w}: the learned positions are for {native.h}x{native.w} only; "
             "use that size, or a model without learned positions"
         )
     if words > text_tokens:
@@ -155,7 +156,7 @@ def learned_rows(
     if grid.t == native.t:
         return table[0, :words], table[0, text_tokens:]
     warnings.warn(
-        f"{grid.t} latent frames: the learned positions have {native.t}; sinusoidal positions are used instead",
+        f"{grid.t} latent frames: the learned positions have {native.t}; sinusoidal ones are used instead",
         stacklevel=2,
     )
     video = fallback.table(grid, table.device).to(table.dtype)

@@ -1,4 +1,4 @@
-"""Patches in, patches out: the expert transformer (paper section 2.2) with the parameter names of diffusers."""
+"""Patches in, patches out: the expert transformer (paper section 2.2) with diffusers' parameter names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OFS = 2.0
 
 
 class Transformer(nn.Module):
-    """Predicts v from noisy latents, text and timestep. The state dict is that of diffusers' CogVideoX transformer."""
+    """Predicts v from noisy latents, text and timestep; the state dict is that of diffusers' transformer."""
 
     def __init__(self, config: TransformerConfig):
         super().__init__()
@@ -63,14 +63,14 @@ class Transformer(nn.Module):
         timesteps: Float[Tensor, " clips"],
         ofs: Float[Tensor, 1] | None = None,
     ) -> list[Float[Tensor, "out t h w"]]:
-        """v for clips of any sizes packed in one row (frame pack): the same numbers as each clip by itself.
+        """v for clips of any size packed in one row (frame pack): the numbers of each clip by itself.
 
         Raises ConfigError unless there are as many texts and timesteps as clips, and what ``forward`` raises.
         """
         if not len(clips) == len(texts) == len(timesteps) or not clips:
             raise ConfigError(
-                f"{len(clips)} clips, {len(texts)} texts, {len(timesteps)} timesteps: a packed row needs one text and "
-                "one timestep for each clip, and at least one clip"
+                f"{len(clips)} clips, {len(texts)} texts, {len(timesteps)} timesteps: a packed row needs "
+                "one text and one timestep for each clip, and at least one clip"
             )
         grids = [self.grid(clip[None]) for clip in clips]
         layout = Layout.packed([len(text) for text in texts], grids)
@@ -148,7 +148,9 @@ class PatchEmbed(nn.Module):
         self.config = config
         values = config.patch_values * config.in_channels
         if config.patch_size_t is None:
-            self.proj = FlatPatch(config.in_channels, config.width, config.patch_size, bias=config.patch_bias)
+            self.proj: nn.Module = FlatPatch(
+                config.in_channels, config.width, config.patch_size, bias=config.patch_bias
+            )
         else:
             self.proj = nn.Linear(values, config.width)
         self.text_proj = nn.Linear(config.text_embed_dim, config.width)
@@ -194,8 +196,8 @@ class PatchEmbed(nn.Module):
             )
         if text.shape[-1] != config.text_embed_dim:
             raise ConfigError(
-                f"text embedding of width {text.shape[-1]}: the model has text_embed_dim {config.text_embed_dim}; "
-                "use the text encoder it was trained with"
+                f"text embedding of width {text.shape[-1]}: the model has text_embed_dim "
+                f"{config.text_embed_dim}; use the text encoder it was trained with"
             )
 
 
