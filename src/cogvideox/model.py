@@ -1,0 +1,189 @@
+"""CogVideoX: autoencoder, transformer, text encoder and schedule, as one object. The one place where the
+parts meet.
+
+It holds and connects; it decides nothing about a run. Latents that leave it are scaled the way the
+transformer expects, latents that enter are unscaled before the decoder sees them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from cogvideox.diffusion import Schedule
+from cogvideox.errors import PromptError
+from cogvideox.text import TextEmbedding, TextEncoder
+from cogvideox.transformer import Transformer
+from cogvideox.vae import VAE, Tiles, decode_tiled, encode_tiled
+
+Kind = Literal["t2v", "i2v"]
+VaeCoding = Literal["chunked", "whole", "tiled"]
+ImageScale = Literal["released", "multiply", "divide", "none"]
+
+SIZE_OF_15 = (768, 1360)  # the 1.5 files name 300x300 latents, which is the size of their rotary table
+FPS_OF_10, FPS_OF_15 = 8, 16
+
+
+@dataclass
+class CogVideoX:
+    """The parts of one model, and what it was made for.
+
+    ``height``, ``width`` (pixels), ``frames`` (pixel frames) and ``fps`` are the size it was trained at; None
+    takes them from the transformer's config. ``compute_device`` is where inputs go when the weights live
+    elsewhere (offloading); None means where the weights are.
+    """
+
+    transformer: Transformer
+    vae: VAE
+    text: TextEncoder | None
+    schedule: Schedule
+    name: str = ""
+    kind: Kind = "t2v"
+    height: int | None = None
+    width: int | None = None
+    frames: int | None = None
+    fps: float | None = None
+    compute_device: torch.device | None = None
+
+    def __post_init__(self) -> None:
+        config = self.transformer.config
+        is_15 = config.patch_size_t is not None
+        ratio = self.vae.config.spatial_compression_ratio
+        native = (config.sample_height * ratio, config.sample_width * ratio)
+        height, width = SIZE_OF_15 if is_15 and config.sample_height == config.sample_width == 300 else native
+        self.height = self.height or height
+        self.width = self.width or width
+        self.frames = self.frames or config.sample_frames
+        self.fps = self.fps or (FPS_OF_15 if is_15 else FPS_OF_10)
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs must be."""
+        return self.compute_device or next(self.transformer.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision the transformer reads: that of its first floating-point weight."""
+        return _float_dtype(self.transformer)
+
+    @property
+    def pixel_multiple(self) -> int:
+        """Heights and widths must be multiples of this many pixels: a latent times a patch."""
+        return self.vae.config.spatial_compression_ratio * self.transformer.config.patch_size
+
+    @property
+    def frame_patch(self) -> int:
+        """Latent frames in one patch: 2 in the 1.5 models, else 1."""
+        return self.transformer.config.patch_size_t or 1
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of a video latent, image latents not counted."""
+        return self.transformer.config.out_channels
+
+    def parts(self) -> dict[str, nn.Module]:
+        """The networks by folder name."""
+        networks: dict[str, nn.Module] = {"transformer": self.transformer, "vae": self.vae}
+        if self.text is not None:
+            networks["text_encoder"] = self.text.model
+        return networks
+
+    def to(
+        self,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        vae_dtype: torch.dtype | None = None,
+    ) -> CogVideoX:
+        """Move every part; ``vae_dtype`` lets the autoencoder keep a precision of its own. Returns itself."""
+        for name, part in self.parts().items():
+            wanted = vae_dtype if name == "vae" and vae_dtype is not None else dtype
+            if device is not None:
+                part.to(device=device)
+            if wanted is not None:
+                part.to(dtype=wanted)
+        return self
+
+    def embed(self, prompts: Sequence[str]) -> TextEmbedding:
+        """Prompts to what the transformer reads. Raises PromptError without a text encoder."""
+        if self.text is None:
+            raise PromptError(
+                f"prompt {prompts[0][:40]!r}: the model was loaded without a text encoder; "
+                "load it with one, or pass prompt_embedding"
+            )
+        return self.text.encode(prompts)
+
+    @torch.no_grad()
+    def encode_video(
+        self,
+        pixels: Float[Tensor, "b 3 f h w"],
+        generator: torch.Generator | None = None,
+        sample: bool = True,
+        coding: VaeCoding = "chunked",
+        tiles: Tiles | None = None,
+    ) -> Float[Tensor, "b c t h w"]:
+        """Pixels in [-1, 1] to scaled latents, in the autoencoder's precision; the mean when ``sample`` is
+        false.
+        """
+        latents = self._encode(pixels, generator, sample, coding, tiles)
+        return (latents - (self.vae.config.shift_factor or 0.0)) * self.vae.config.scaling_factor
+
+    @torch.no_grad()
+    def encode_image(
+        self,
+        pixels: Float[Tensor, "b 3 1 h w"],
+        generator: torch.Generator | None = None,
+        sample: bool = True,
+        coding: VaeCoding = "chunked",
+        tiles: Tiles | None = None,
+        scale: ImageScale = "released",
+    ) -> Float[Tensor, "b c 1 h w"]:
+        """A picture to the latents that an image-to-video model reads.
+
+        "released" divides by the scaling factor where the checkpoint says so (``invert_scale_latents``, 1.5-I2V) and
+        multiplies elsewhere. The trainers of 1.5-I2V disagree about that factor, hence the other choices.
+        """
+        latents = self._encode(pixels, generator, sample, coding, tiles) - (
+            self.vae.config.shift_factor or 0.0
+        )
+        if scale == "released":
+            scale = "divide" if self.vae.config.invert_scale_latents else "multiply"
+        factor = self.vae.config.scaling_factor
+        return latents * {"multiply": factor, "divide": 1.0 / factor, "none": 1.0}[scale]
+
+    @torch.no_grad()
+    def decode_latents(
+        self,
+        latents: Float[Tensor, "b c t h w"],
+        coding: VaeCoding = "chunked",
+        tiles: Tiles | None = None,
+    ) -> Float[Tensor, "b 3 f h w"]:
+        """Scaled latents to pixels, about in [-1, 1]."""
+        config = self.vae.config
+        raw = (latents / config.scaling_factor + (config.shift_factor or 0.0)).to(_float_dtype(self.vae))
+        if coding == "tiled":
+            return decode_tiled(self.vae, raw, tiles)
+        return self.vae.decode(raw, coding)
+
+    def _encode(
+        self,
+        pixels: Tensor,
+        generator: torch.Generator | None,
+        sample: bool,
+        coding: VaeCoding,
+        tiles: Tiles | None,
+    ) -> Tensor:
+        pixels = pixels.to(self.device, _float_dtype(self.vae))
+        found = (
+            encode_tiled(self.vae, pixels, tiles) if coding == "tiled" else self.vae.encode(pixels, coding)
+        )
+        return found.sample(generator) if sample else found.mode()
+
+
+def _float_dtype(part: nn.Module) -> torch.dtype:
+    """The first floating-point precision among the weights; low-bit weights are not floating point."""
+    return next((p.dtype for p in part.parameters() if p.is_floating_point()), torch.float32)
