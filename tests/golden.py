@@ -1,6 +1,6 @@
 """Weights and inputs from an integer hash, so that golden numbers need no files.
 
-The numbers they are compared with were produced by diffusers 0.42.1 (float32, CPU) from the same weights and inputs.
+The numbers they are compared with were made by diffusers 0.42.1 (float32, CPU) from the same values.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def fill_model(model: nn.Module) -> nn.Module:
 
 
 def summary(x: Tensor) -> list[float]:
-    """mean, mean of |x|, then the flat elements 0, 1, n//3, n//2, 2n//3, n-1: one row of the golden tables."""
+    """mean, mean of |x|, then flat elements 0, 1, n//3, n//2, 2n//3, n-1: one row of the golden tables."""
     flat = x.detach().double().flatten()
     n = flat.numel()
     places = [0, 1, n // 3, n // 2, 2 * n // 3, n - 1]

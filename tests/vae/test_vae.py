@@ -1,5 +1,8 @@
 """Frame arithmetic, causality, precision and settings of the VAE."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -217,3 +220,18 @@ def test_shapes_that_cannot_be_coded_are_refused(vae):
         vae.decode(torch.zeros(1, 5, 1, 2, 2))
     with pytest.raises(FrameError, match="no frame"):
         vae.encode(torch.zeros(1, 3, 0, 16, 16))
+    with pytest.raises(ConfigError, match="chunked"):
+        vae.encode(torch.zeros(1, 3, 1, 16, 16), coding="wholly")
+
+
+def test_settings_are_read_without_torch():
+    code = "import sys; from cogvideox.vae import VAEConfig; VAEConfig(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_huge_inputs_are_convolved_in_pieces_of_time(monkeypatch):
+    conv = fill_model(CausalConv3d(2, 3)).requires_grad_(False)
+    x = fill("x", (1, 2, 7, 4, 4))
+    at_once = conv(x, StartOfVideo())
+    monkeypatch.setattr("cogvideox.vae.conv.MOST_ELEMENTS", 100)
+    torch.testing.assert_close(conv(x, StartOfVideo()), at_once)

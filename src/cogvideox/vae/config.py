@@ -88,7 +88,7 @@ class VAEConfig(Config):
         if halvings != int(halvings) or halvings > len(self.block_out_channels) - 1:
             raise ValueError(
                 f"temporal_compression_ratio {self.temporal_compression_ratio}: must be a power of "
-                f"two, at most {self.spatial_compression_ratio} with {len(self.block_out_channels)} block_out_channels"
+                f"two, at most {self.spatial_compression_ratio} for {len(self.block_out_channels)} stages"
             )
         for width in self.block_out_channels:
             if width % self.norm_num_groups:
@@ -113,7 +113,7 @@ class VAEConfig(Config):
 
     @property
     def time_stages(self) -> int:
-        """How many stages halve (or double) time: the first ones of the encoder, and the first ones of the decoder."""
+        """How many stages change time: the first ones of the encoder, and the first ones of the decoder."""
         return int(log2(self.temporal_compression_ratio))
 
     def latent_frames(self, frames: int) -> int:
@@ -121,7 +121,7 @@ class VAEConfig(Config):
         return -(-frames // self.temporal_compression_ratio)
 
     def pixel_frames(self, latents: int) -> int:
-        """Pixel frames made from ``latents`` latent frames; only an odd count has a first frame of its own."""
+        """Pixel frames made from ``latents`` latent frames; only an odd count keeps a single first frame."""
         ratio = self.temporal_compression_ratio
         return ratio * (latents - 1) + 1 if latents % 2 else ratio * latents
 
@@ -188,13 +188,13 @@ def _side(name: str, pixels: int, overlap: float, ratio: int) -> Side:
         pixel_blend=int(pixels * overlap),
         latent_blend=int(latents * overlap),
     )
-    # What is kept of a tile must be what the next one starts after, in both spaces; else the result has another size.
+    # What is kept of a tile must be what the next one starts after, in both spaces; else sizes change.
     kept = (side.latents - side.latent_blend) * ratio, side.pixels - side.pixel_blend
     strides = side.pixel_stride, side.latent_stride * ratio
     if kept != strides or not strides[0] == strides[1] > 0:
         raise SizeError(
-            f"tile {name} {pixels} with overlap {overlap:.3g}: tiles start every {strides[0]} pixels but keep "
-            f"{kept[0]} (decoding: {strides[1]} and {kept[1]}); choose a size whose overlap is a whole multiple "
-            f"of {ratio} pixels"
+            f"tile {name} {pixels} with overlap {overlap:.3g}: tiles start every {strides[0]} pixels but "
+            f"keep {kept[0]} (decoding: {strides[1]} and {kept[1]}); choose a size whose overlap is a whole "
+            f"multiple of {ratio} pixels"
         )
     return side

@@ -13,7 +13,7 @@ MOST_ELEMENTS = 2**30  # larger inputs are convolved in pieces of time: 32-bit i
 
 
 class CausalConv3d(nn.Module):
-    """A convolution whose output frame t sees input frames <= t. What precedes the input is the ``Past``'s answer.
+    """A convolution whose output frame t sees input frames <= t; the ``Past`` says what precedes them.
 
     Space is padded with zeros, time never behind. The weights live in ``.conv`` (the released names).
     """

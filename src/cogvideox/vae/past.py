@@ -1,8 +1,10 @@
 """What came before my first frame?
 
-A causal convolution over time asks this one question, and a group normalisation one more: over which frames do I
-take my mean? A ``Past`` answers both. The start of a video repeats its first frame; a video coded in chunks remembers
-the end of the last chunk; a video split over ranks asks the left neighbour (that Past lives in the parallel room).
+A causal convolution over time asks this one question, and a group normalisation one more: over which frames
+do I take my mean? A ``Past`` answers both. The start of a video repeats its first frame; a video coded in
+chunks remembers the end of the last chunk; a video split over ranks asks the left neighbour (that Past lives in
+the parallel room). Whoever cuts time gives an odd number of frames to the first piece only: an odd piece treats
+its first frame as the first of the video.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ class Past(Protocol):
     def before(
         self, conv: nn.Module, x: Float[Tensor, "b c t h w"], frames: int
     ) -> Float[Tensor, "b c f h w"]:
-        """The ``frames`` input frames of ``conv`` before ``x``; asked once per convolution and piece, in order."""
+        """The ``frames`` input frames of ``conv`` before ``x``; asked once per convolution and piece."""
         ...
 
     def normalise(self, norm: nn.GroupNorm, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c t h w"]:
@@ -30,7 +32,7 @@ class Past(Protocol):
 
 
 class StartOfVideo:
-    """Nothing came before: the first frame is repeated. Keeps no state, so it suits training and recomputation."""
+    """Nothing came before: the first frame is repeated. No state, so it suits training and recomputation."""
 
     def before(
         self, conv: nn.Module, x: Float[Tensor, "b c t h w"], frames: int
@@ -44,7 +46,7 @@ class StartOfVideo:
 class Remember(StartOfVideo):
     """The end of the previous piece, kept per convolution; before the first piece, the start of a video.
 
-    One object serves one pass over one video. It holds kernel - 1 frames per convolution, however long the video is.
+    One object serves one pass over one video. It holds kernel - 1 frames per convolution, however long it is.
     """
 
     def __init__(self) -> None:

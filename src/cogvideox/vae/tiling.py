@@ -1,6 +1,6 @@
 """Code pictures larger than memory: tile by tile, with overlaps that are blended (the released numerics).
 
-Every tile is a video of its own, with its own group statistics and its own past, so tiled and untiled differ a little.
+Every tile is a video of its own, with its own statistics and past, so tiled and untiled differ a little.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _decoding(side: Side) -> tuple[int, int, int, int]:
 def _tiled(
     code: Callable[[Tensor], Tensor], x: Tensor, rows: tuple[int, ...], columns: tuple[int, ...]
 ) -> Tensor:
-    """Raster order: blend with the tile above, then with the one to the left (both already blended), crop, join."""
+    """Raster order: blend with the tile above, then the one to the left (both blended); crop; join."""
     (tall, down, keep_h, blend_h), (wide, right, keep_w, blend_w) = rows, columns
     above: list[Tensor] = []
     strips = []

@@ -1,8 +1,8 @@
-"""The 3D causal video autoencoder: encoder, decoder, and the ways to run them over a whole video or in chunks.
+"""The 3D causal video autoencoder: encoder, decoder, and the ways to run them, whole or in chunks.
 
 Module and parameter names are the released ones (section 2.1 of the paper describes the network). No latent
-scaling happens here. Group statistics are those of a chunk, so chunk lengths belong to the weights: ``VAEConfig``
-keeps them.
+scaling happens here. Group statistics are those of a chunk, so chunk lengths belong to the weights:
+``VAEConfig`` keeps them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cogvideox.errors import FrameError, SizeError
+from cogvideox.errors import ConfigError, FrameError, SizeError
 from cogvideox.vae.config import VAEConfig
 from cogvideox.vae.conv import CausalConv3d, Downsample, Upsample, silu
 from cogvideox.vae.past import Past, Remember, StartOfVideo
@@ -36,7 +36,7 @@ class Gaussian:
         return self.mean
 
     def sample(self, generator: torch.Generator | None = None) -> Float[Tensor, "b c t h w"]:
-        """mean + std * noise; the noise is drawn in float32 where the generator lives (CPU for reproducible draws)."""
+        """mean + std * noise; the noise is drawn in float32 where the generator lives (CPU to reproduce)."""
         device = generator.device if generator is not None else self.mean.device
         noise = torch.randn(self.mean.shape, generator=generator, device=device).to(self.mean)
         return self.mean + torch.exp(0.5 * self.logvar) * noise
@@ -48,7 +48,7 @@ class Gaussian:
 
 
 class SpatialNorm(nn.Module):
-    """Group normalisation whose scale and shift come from the latents being decoded (resized by nearest neighbour)."""
+    """Group normalisation whose scale and shift come from the latents, resized by nearest neighbour."""
 
     def __init__(self, channels: int, latent_channels: int, groups: int) -> None:
         super().__init__()
@@ -64,16 +64,17 @@ class SpatialNorm(nn.Module):
         return torch.addcmul(shift.unsqueeze(4), normed.view(rows), scale.unsqueeze(4)).reshape(f.shape)
 
     def _modulation(self, z: Tensor, frames: int, width: int) -> tuple[Tensor, Tensor]:
-        """1x1x1 convolutions commute with nearest resizing: they run at latent size. Rows are left to broadcasting."""
+        """1x1x1 convolutions commute with nearest resizing: run at latent size. Rows are broadcast later."""
         b, _, tz, hz, wz = z.shape
         y, s = self.conv_y.conv, self.conv_b.conv
         weight, bias = torch.cat([y.weight, s.weight]).flatten(1), torch.cat([y.bias, s.bias])
         both = (weight @ z.flatten(2) + bias[:, None]).view(b, -1, tz, hz, wz)
-        return resize(both, (frames, hz, width)).chunk(2, dim=1)
+        scale, shift = resize(both, (frames, hz, width)).chunk(2, dim=1)
+        return scale, shift
 
 
 def resize(z: Float[Tensor, "b c tz hz wz"], size: tuple[int, int, int]) -> Float[Tensor, "b c t h w"]:
-    """Nearest neighbour to (t, h, w); an odd t > 1 matches first frame to first frame, the rest to the rest."""
+    """Nearest neighbour to (t, h, w); an odd t > 1 matches the first frames, and the rest to the rest."""
     if tuple(z.shape[2:]) == size:
         return z
     t, h, w = size
@@ -151,7 +152,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents to pixels: [b,c,t,h,w] -> [b,3,4t or 4t-3,8h,8w]. The first (smallest) stages double time too."""
+    """Latents to pixels: [b,c,t,h,w] -> [b,3,4t or 4t-3,8h,8w]. The first stages double time too."""
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
@@ -177,8 +178,8 @@ class Decoder(nn.Module):
 class VAE(nn.Module):
     """Pixels in [-1, 1] to latent distributions and back.
 
-    ``coding="chunked"`` is what the released pipelines do (8 frames in, 2 latents out at a time); ``"whole"`` takes
-    the statistics over the whole clip, as the authors trained. Both give the same shapes, not the same numbers.
+    ``coding="chunked"`` is what the released pipelines do (8 frames or 2 latents at a time); ``"whole"``
+    takes the statistics over the whole clip, as the authors trained. Equal shapes, nearly equal numbers.
     """
 
     def __init__(self, config: VAEConfig) -> None:
@@ -188,7 +189,7 @@ class VAE(nn.Module):
         self.decoder = Decoder(config)
 
     def encode(self, pixels: Float[Tensor, "b c f h w"], coding: Coding = "chunked") -> Gaussian:
-        """The latent distribution of a video. Raises SizeError or FrameError for shapes that cannot be coded."""
+        """The latent distribution of a video. Raises SizeError or FrameError for shapes it cannot code."""
         self._check_pixels(pixels)
         return gaussian(self._code(self.encoder, pixels, coding, self.config.chunk_frames))
 
@@ -212,10 +213,11 @@ class VAE(nn.Module):
     def stream_encode(
         self, pieces: Iterable[Float[Tensor, "b c _ h w"]], frames: int | None = None
     ) -> Iterator[Gaussian]:
-        """Encode a video of any length in constant memory: pieces of any lengths in, one Gaussian per chunk out.
+        """Encode a video of any length in constant memory: any pieces in, a Gaussian per chunk out.
 
-        Equals ``encode(coding="chunked")`` of the joined pieces. ``frames`` is the length of the video; without it
-        the length must turn out to be 8n + 1 (or less than a chunk), since the remainder belongs to the first chunk.
+        Equals ``encode(coding="chunked")`` of the joined pieces. ``frames`` is the length of the video;
+        without it the length must turn out 8n + 1 (or one chunk): the remainder belongs to the first chunk.
+        Raises FrameError when the length is another.
         """
         for moments in self._stream(
             self.encoder, pieces, frames, self.config.chunk_frames, self._check_pixels
@@ -225,9 +227,9 @@ class VAE(nn.Module):
     def stream_decode(
         self, pieces: Iterable[Float[Tensor, "b c _ h w"]], latents: int | None = None
     ) -> Iterator[Float[Tensor, "b c f h w"]]:
-        """Decode latents of any length in constant memory; ``latents`` is their number, without it it must be odd.
+        """Decode latents of any length in constant memory, equal to chunked ``decode``.
 
-        Equals ``decode(coding="chunked")`` of the joined pieces.
+        ``latents`` is their number; without it, it must turn out odd. Raises FrameError when it is another.
         """
         yield from self._stream(self.decoder, pieces, latents, self.config.chunk_latents, self._check_latents)
 
@@ -240,6 +242,8 @@ class VAE(nn.Module):
         return self.config.pixel_frames(latents)
 
     def _code(self, network: nn.Module, x: Tensor, coding: Coding, chunk: int) -> Tensor:
+        if coding not in ("chunked", "whole"):
+            raise ConfigError(f"coding {coding!r}: unknown; choose 'chunked' or 'whole'")
         if coding == "whole":
             return network(x, StartOfVideo())
         bounds, past = chunk_bounds(x.shape[2], chunk), Remember()
@@ -275,7 +279,7 @@ def gaussian(moments: Float[Tensor, "b d t h w"]) -> Gaussian:
 
 
 def chunk_bounds(frames: int, chunk: int) -> list[tuple[int, int]]:
-    """Where chunks begin and end: each has ``chunk`` frames, the first also the remainder (49 -> 9, 8, 8, 8, 8, 8)."""
+    """Where chunks begin and end: each has ``chunk`` frames, the first the remainder too (25 -> 9, 8, 8)."""
     first = min(frames, chunk + frames % chunk)
     return [(0, first)] + [(start, start + chunk) for start in range(first, frames, chunk)]
 
