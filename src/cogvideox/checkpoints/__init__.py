@@ -1,0 +1,47 @@
+"""Weights in and out: model folders, SAT checkpoints, adapters; recognised, checked, converted, never run as code."""
+
+from cogvideox.checkpoints.adapter import Adapter, Pair, read_adapter, write_adapter
+from cogvideox.checkpoints.convert import convert
+from cogvideox.checkpoints.diffusers import load_model, load_schedule, load_transformer, load_vae, save_model
+from cogvideox.checkpoints.hub import find_folder
+from cogvideox.checkpoints.inspect import Report, inspect
+from cogvideox.checkpoints.lora import (
+    add_lora,
+    attach_lora,
+    extract_lora,
+    load_lora,
+    lora_names,
+    merge_lora,
+    save_lora,
+    scale_lora,
+    unload_lora,
+)
+from cogvideox.checkpoints.sat import SatFile, read_sat, write_sat
+
+__all__ = [
+    "Adapter",
+    "Pair",
+    "Report",
+    "SatFile",
+    "add_lora",
+    "attach_lora",
+    "convert",
+    "extract_lora",
+    "find_folder",
+    "inspect",
+    "load_lora",
+    "load_model",
+    "load_schedule",
+    "load_transformer",
+    "load_vae",
+    "lora_names",
+    "merge_lora",
+    "read_adapter",
+    "read_sat",
+    "save_lora",
+    "save_model",
+    "scale_lora",
+    "unload_lora",
+    "write_adapter",
+    "write_sat",
+]

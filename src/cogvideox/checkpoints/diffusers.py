@@ -1,0 +1,321 @@
+"""Model folders in the diffusers layout: the public checkpoints, and everything we save.
+
+    model_index.json   transformer/   vae/   text_encoder/   tokenizer/   scheduler/   cogvideox.json
+
+Modules are built on ``meta`` and filled tensor by tensor, so a model needs its own size in memory and no more. Nothing
+is unpickled and no class is looked up by name: a folder says only which of our own classes to fill.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from cogvideox.checkpoints.atomic import atomic_folder
+from cogvideox.checkpoints.hub import find_folder
+from cogvideox.checkpoints.record import (
+    RELEASED_TRANSFORMER,
+    Record,
+    guess_preset,
+    kind_of,
+    of_preset,
+    own_settings,
+    read_record,
+)
+from cogvideox.checkpoints.tensors import (
+    assign,
+    check_finite,
+    check_names,
+    read_folder,
+    read_json,
+    to_bytes,
+    to_dtype,
+    write_folder,
+)
+from cogvideox.config import Config
+from cogvideox.diffusion.schedule import Schedule, ScheduleConfig
+from cogvideox.errors import CheckpointError, suggest
+from cogvideox.manifest import sha256_of
+from cogvideox.presets import PRESETS
+from cogvideox.text import TextEncoder
+from cogvideox.transformer import Transformer, TransformerConfig
+from cogvideox.vae import VAE, VAEConfig
+
+if TYPE_CHECKING:
+    from cogvideox.model import CogVideoX
+
+STEM = "diffusion_pytorch_model"
+LIBRARY = "0.30.0"  # the first diffusers release that knows CogVideoX
+PIPELINES = {"t2v": "CogVideoXPipeline", "i2v": "CogVideoXImageToVideoPipeline"}
+KNOWN_PIPELINES = (*PIPELINES.values(), "CogVideoXVideoToVideoPipeline")
+CLASSES = {
+    "scheduler": ("diffusers", "CogVideoXDDIMScheduler"),
+    "text_encoder": ("transformers", "T5EncoderModel"),
+    "tokenizer": ("transformers", "T5Tokenizer"),
+    "transformer": ("diffusers", "CogVideoXTransformer3DModel"),
+    "vae": ("diffusers", "AutoencoderKLCogVideoX"),
+}
+SCHEDULERS = ("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler")
+# written by some version of diffusers or of the converters, and without effect on the numbers
+HARMLESS = {"act_fn", "down_block_types", "up_block_types", "latents_mean", "latents_std", "use_quant_conv",
+            "use_post_quant_conv", "sample_size", "force_upcast"}  # fmt: skip
+ShardSize = int | str
+C = TypeVar("C", bound=Config)
+
+
+def load_model(
+    path_or_id: str | Path,
+    dtype: str | torch.dtype | None = None,
+    device: str | torch.device = "cpu",
+    *,
+    variant: str | None = None,
+    revision: str | None = None,
+    text: bool = True,
+    check: bool = False,
+) -> CogVideoX:
+    """A whole model from a folder, a preset name or a hub id.
+
+    ``dtype`` casts the weights (None keeps what is stored), ``variant`` picks files such as ``*.fp16.safetensors``,
+    ``text`` false leaves the text encoder out, ``check`` reads every tensor and refuses NaN. Raises CheckpointError
+    for files that are missing, cut, mis-shaped or unsafe and ConfigError for settings that make no sense.
+    """
+    from cogvideox.model import CogVideoX  # the parts can be read without the whole
+
+    folder = find_folder(path_or_id, revision)
+    index = read_index(folder)
+    record = read_record(folder)
+    wanted = to_dtype(dtype)
+    options: dict[str, Any] = dict(dtype=wanted, device=device, variant=variant, check=check)
+    transformer = load_transformer(folder, **options)
+    vae = load_vae(folder, **options)
+    encoder = None
+    if text and index.get("text_encoder", [True])[0] is not None:
+        encoder = TextEncoder.load(
+            folder, dtype=wanted, max_tokens=transformer.config.max_text_seq_length
+        ).to(device)
+    return CogVideoX(
+        transformer=transformer,
+        vae=vae,
+        text=encoder,
+        schedule=load_schedule(folder),
+        name=record.preset or guess_preset(transformer.config),
+        kind=record.kind or kind_of(transformer.config),
+    )
+
+
+def load_transformer(
+    path: str | Path,
+    dtype: str | torch.dtype | None = None,
+    device: str | torch.device = "cpu",
+    *,
+    variant: str | None = None,
+    check: bool = False,
+) -> Transformer:
+    """The transformer of a model folder, or of its ``transformer/`` folder alone."""
+    folder = component(path, "transformer")
+    config = read_transformer_config(folder)
+    return _load(lambda: Transformer(config), folder, dtype, device, variant, check)
+
+
+def load_vae(
+    path: str | Path,
+    dtype: str | torch.dtype | None = None,
+    device: str | torch.device = "cpu",
+    *,
+    variant: str | None = None,
+    check: bool = False,
+) -> VAE:
+    """The autoencoder of a model folder, or of its ``vae/`` folder alone."""
+    folder = component(path, "vae")
+    config = read_vae_config(folder)
+    return _load(lambda: VAE(config), folder, dtype, device, variant, check)
+
+
+def load_schedule(path: str | Path) -> Schedule:
+    """The noise schedule of a model folder; its file always decides, never a class default."""
+    folder = component(path, "scheduler", "scheduler_config.json")
+    values = read_json(folder / "scheduler_config.json")
+    _check_class(values, SCHEDULERS, folder / "scheduler_config.json")
+    # released files with another spacing exist; every published result uses "trailing"
+    values = {**values, "timestep_spacing": "trailing"}
+    return Schedule(_config(ScheduleConfig, values, folder / "scheduler_config.json"))
+
+
+def read_transformer_config(folder: Path) -> TransformerConfig:
+    """``config.json`` of a transformer folder, with what ``cogvideox.json`` above it adds."""
+    values = read_json(folder / "config.json")
+    _check_class(values, (CLASSES["transformer"][1],), folder / "config.json")
+    return _config(TransformerConfig, values | read_record(folder.parent).transformer, folder / "config.json")
+
+
+def read_vae_config(folder: Path) -> VAEConfig:
+    """``config.json`` of a VAE folder, with what ``cogvideox.json`` above it adds."""
+    values = read_json(folder / "config.json")
+    _check_class(values, (CLASSES["vae"][1],), folder / "config.json")
+    return _config(VAEConfig, values | read_record(folder.parent).vae, folder / "config.json")
+
+
+def save_model(
+    model: CogVideoX,
+    path: str | Path,
+    shard_size: ShardSize = "5GB",
+    *,
+    overwrite: bool = False,
+    provenance: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a model folder that diffusers loads too; it appears whole or not at all. Returns it.
+
+    Raises CheckpointError for NaN, Inf or weights that do not belong to the config (an adapter that is still
+    attached: merge it or save it alone), OutputError when the place is taken or full.
+    """
+    target = Path(path)
+    with atomic_folder(target, overwrite) as folder:
+        write_transformer(folder, model.transformer.config, model.transformer.state_dict(), shard_size)
+        write_vae(folder, model.vae.config, model.vae.state_dict(), shard_size)
+        write_schedule(folder, model.schedule.config)
+        if model.text is not None:
+            model.text.save(folder)
+        write_index(folder, model.kind)
+        write_record(folder, model.transformer.config, model.vae.config, model.name, provenance)
+    return target
+
+
+def write_transformer(
+    folder: Path, config: TransformerConfig, tensors: Mapping[str, Tensor], shard_size: ShardSize
+) -> None:
+    """``transformer/``: config and weights, checked against each other first."""
+    expected = meta_names(config)
+    check_names(expected, {name: tuple(value.shape) for name, value in tensors.items()}, "transformer")
+    values = config.model_dump(mode="json")
+    settings = {key: values[key] for key in RELEASED_TRANSFORMER}
+    _write_json(folder / "transformer" / "config.json", {**_class("transformer"), **settings})
+    write_folder(
+        folder / "transformer", STEM, {name: tensors[name] for name in expected}, to_bytes(shard_size)
+    )
+
+
+def write_vae(folder: Path, config: VAEConfig, tensors: Mapping[str, Tensor], shard_size: ShardSize) -> None:
+    """``vae/``: config and weights, checked against each other first."""
+    expected = meta_names(config)
+    check_names(expected, {name: tuple(value.shape) for name, value in tensors.items()}, "vae")
+    _write_json(folder / "vae" / "config.json", {**_class("vae"), **config.released()})
+    write_folder(folder / "vae", STEM, {name: tensors[name] for name in expected}, to_bytes(shard_size))
+
+
+def write_schedule(folder: Path, config: ScheduleConfig) -> None:
+    """``scheduler/scheduler_config.json``."""
+    _write_json(
+        folder / "scheduler" / "scheduler_config.json",
+        {**_class("scheduler"), **config.model_dump(mode="json")},
+    )
+
+
+def write_index(folder: Path, kind: Literal["t2v", "i2v"]) -> None:
+    """``model_index.json``: the pipeline, and null for the parts that this folder does not hold."""
+    parts = {
+        part: list(names) if (folder / part).is_dir() else [None, None] for part, names in CLASSES.items()
+    }
+    _write_json(
+        folder / "model_index.json", {"_class_name": PIPELINES[kind], "_diffusers_version": LIBRARY, **parts}
+    )
+
+
+def write_record(
+    folder: Path,
+    transformer: TransformerConfig | None,
+    vae: VAEConfig | None,
+    name: str,
+    provenance: Mapping[str, Any] | None,
+) -> None:
+    """``cogvideox.json``: preset, own settings, provenance, and a digest of each weights file."""
+    record = of_preset(PRESETS[name]) if name in PRESETS else Record(preset=name)
+    kind = kind_of(transformer) if transformer is not None else record.kind
+    files = {
+        file.relative_to(folder).as_posix(): sha256_of(file) for file in sorted(folder.rglob("*.safetensors"))
+    }
+    more = dict(kind=kind, provenance=dict(provenance or {}), files=files, **own_settings(transformer, vae))
+    record.model_copy(update=more).write(folder)
+
+
+def meta_names(config: TransformerConfig | VAEConfig) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors of a network, computed without allocating any."""
+    with torch.device("meta"):
+        module = VAE(config) if isinstance(config, VAEConfig) else Transformer(config)
+    return {name: tuple(value.shape) for name, value in module.state_dict().items()}
+
+
+def _load(make: Any, folder: Path, dtype: Any, device: Any, variant: str | None, check: bool) -> Any:
+    tensors = read_folder(folder, STEM, variant)
+    with torch.device("meta"):
+        module: nn.Module = make()
+    if check:
+        check_finite(tensors, str(folder))
+    return assign(module, tensors, str(folder), to_dtype(dtype), device).eval()
+
+
+def component(path: str | Path, part: str, config: str = "config.json") -> Path:
+    """The folder of one part, given it or the model folder around it."""
+    folder = find_folder(path)
+    inner = folder / part if (folder / part / config).is_file() else folder
+    if not (inner / config).is_file() or (inner == folder and (folder / "model_index.json").is_file()):
+        raise CheckpointError(f"{folder}: no {part}: neither {part}/{config} nor {config} is in it")
+    return inner
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """``model_index.json``, its classes checked against the few we have; raises CheckpointError."""
+    file = folder / "model_index.json"
+    if not file.is_file():
+        held = sorted(path.name for path in folder.iterdir())[:8] if folder.is_dir() else "one file"
+        raise CheckpointError(f"{folder}: not a model folder: model_index.json is missing; it holds {held}")
+    index = read_json(file)
+    _check_class(index, KNOWN_PIPELINES, file)
+    for part, (_, name) in CLASSES.items():
+        given = index.get(part, [None, None])
+        known = {
+            name,
+            None,
+            *(SCHEDULERS if part == "scheduler" else ()),
+            *(("T5TokenizerFast",) if part == "tokenizer" else ()),
+        }
+        if not isinstance(given, list) or len(given) != 2 or given[1] not in known:
+            raise CheckpointError(f"{file}: {part} is {given!r}; only {name} can be loaded")
+    return index
+
+
+def _check_class(values: Mapping[str, Any], known: tuple[str, ...], file: Path) -> None:
+    name = values.get("_class_name", known[0])
+    if name not in known:
+        raise CheckpointError(
+            f"{file}: _class_name is {name!r}, expected {' or '.join(known)}; it is another model's"
+        )
+
+
+def _config(kind: type[C], values: Mapping[str, Any], file: Path) -> C:
+    """A config from a file of any diffusers version: absent keys get defaults, keys that we cannot know warn."""
+    known = {key: value for key, value in values.items() if key in kind.model_fields}
+    for key in values:
+        if key not in known and key not in HARMLESS and not key.startswith("_"):
+            warnings.warn(
+                f"{file}: unknown setting {key!r} is ignored{suggest(key, kind.model_fields)}", stacklevel=3
+            )
+    fixed: dict[str, Any] = getattr(kind, "fixed", {})
+    checked = {
+        key: values[key] for key in (*fixed, "down_block_types", "up_block_types") if key in values and fixed
+    }
+    return kind.parse({**known, **checked}, str(file))
+
+
+def _class(part: str) -> dict[str, str]:
+    return {"_class_name": CLASSES[part][1], "_diffusers_version": LIBRARY}
+
+
+def _write_json(file: Path, values: Mapping[str, Any]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

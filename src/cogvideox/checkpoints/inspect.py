@@ -1,0 +1,238 @@
+"""What is this file or folder? Its kind, preset, settings, sizes, precision, and what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from cogvideox.checkpoints.adapter import is_adapter, read_adapter
+from cogvideox.checkpoints.diffusers import (
+    STEM,
+    load_schedule,
+    meta_names,
+    read_index,
+    read_transformer_config,
+    read_vae_config,
+)
+from cogvideox.checkpoints.hub import find_folder
+from cogvideox.checkpoints.record import guess_preset, kind_of, read_record
+from cogvideox.checkpoints.sat import SUFFIXES, find_parts, read_sat
+from cogvideox.checkpoints.tensors import (
+    Tensors,
+    check_finite,
+    check_names,
+    read_file,
+    read_folder,
+    read_json,
+)
+from cogvideox.errors import CogVideoXError
+from cogvideox.manifest import sha256_of
+
+
+@dataclass(frozen=True)
+class Part:
+    """One set of tensors: its place, how many there are, what they weigh, and their precision."""
+
+    name: str
+    tensors: int
+    parameters: int
+    bytes: int
+    dtypes: dict[str, int]
+    files: list[str]
+
+
+@dataclass
+class Report:
+    """What was found, ready to be shown as text or JSON; ``problems`` is empty for a sound checkpoint."""
+
+    path: str
+    kind: str = "unknown"
+    preset: str = ""
+    task: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
+    parts: list[Part] = field(default_factory=list)
+    checked: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong with it."""
+        return not self.problems
+
+    def to_json(self) -> str:
+        """Everything, as JSON."""
+        return json.dumps({**asdict(self), "ok": self.ok}, indent=2, default=str)
+
+    def to_text(self) -> str:
+        """A few lines for people."""
+        lines = [f"{self.path}", f"  {'kind':<10}{self.kind}"]
+        lines += [f"  {'preset':<10}{self.preset}"] if self.preset else []
+        lines += [f"  {'task':<10}{self.task}"] if self.task else []
+        for part in self.parts:
+            types = ", ".join(f"{name} x {count}" for name, count in part.dtypes.items())
+            lines.append(
+                f"  {part.name:<14}{part.tensors:>5} tensors {part.parameters:>15,} values "
+                f"{part.bytes / 2**20:>11,.1f} MiB  {types}  in {len(part.files)} file{'s'[: len(part.files) != 1]}"
+            )
+        lines += [f"  {'checked':<10}{', '.join(self.checked)}"] if self.checked else []
+        lines += [f"  problem   {problem}" for problem in self.problems] or ["  no problems found"]
+        return "\n".join(lines)
+
+    __str__ = to_text
+
+
+def inspect(path: str | Path, check: bool = False) -> Report:
+    """Look at a model folder, a part, a SAT checkpoint or an adapter without making a model of it.
+
+    ``check`` reads every tensor: NaN and Inf, and the digests in ``cogvideox.json``. What is wrong goes into
+    ``problems``; only a path that leads nowhere raises (CheckpointError).
+    """
+    place = find_folder(path)
+    report = Report(str(place))
+    try:
+        _look(place, report, check)
+    except CogVideoXError as error:
+        report.problems.append(str(error))
+    return report
+
+
+def _look(place: Path, report: Report, check: bool) -> None:
+    if place.is_file() and place.suffix in SUFFIXES or (place / "latest").is_file():
+        _look_at_sat(place, report, check)
+    elif place.is_file():
+        _look_at_file(place, report, check)
+    elif (place / "model_index.json").is_file():
+        _look_at_model(place, report, check)
+    elif (place / "config.json").is_file():
+        _look_at_part(place, report, check)
+    elif parts := find_parts(place):
+        for part in parts.values():
+            _look_at_sat(part, report, check)
+        report.kind = "SAT model"
+    elif found := sorted(place.glob("*.safetensors")):
+        for file in found:
+            _look_at_file(file, report, check)
+    else:
+        held = ", ".join(sorted(child.name for child in place.iterdir())[:8])
+        report.problems.append(f"{place}: nothing that is a checkpoint; the folder holds {held or 'nothing'}")
+
+
+def _look_at_model(folder: Path, report: Report, check: bool) -> None:
+    report.kind = "model folder"
+    index = read_index(folder)
+    record = read_record(folder)
+    report.config["record"] = record.model_dump(mode="json", exclude_none=True)
+    for part in ("transformer", "vae", "text_encoder"):
+        if (folder / part).is_dir():
+            _try(report, lambda part=part: _look_at_part(folder / part, report, check))
+        elif index.get(part, [None, None])[1] is not None:
+            report.problems.append(f"{folder}: {part}/ is missing, though model_index.json names it")
+    _try(report, lambda: report.config.update(schedule=load_schedule(folder).config.model_dump(mode="json")))
+    report.kind = "model folder"
+    report.preset = record.preset or report.preset
+    report.task = record.kind or report.task
+    if check:
+        _check_digests(folder, record.files, report)
+
+
+def _look_at_part(folder: Path, report: Report, check: bool) -> None:
+    values = read_json(folder / "config.json")
+    name = str(values.get("_class_name") or (values.get("architectures") or ["unknown"])[0])
+    if name == "AutoencoderKLCogVideoX":
+        report.kind, vae = "vae", read_vae_config(folder)
+        report.config["vae"] = vae.model_dump(mode="json")
+        _weigh(folder.name, read_folder(folder, STEM), report, check, meta_names(vae))
+    elif name == "CogVideoXTransformer3DModel":
+        report.kind, transformer = "transformer", read_transformer_config(folder)
+        report.config["transformer"] = transformer.model_dump(mode="json")
+        report.preset, report.task = guess_preset(transformer), kind_of(transformer)
+        _weigh(folder.name, read_folder(folder, STEM), report, check, meta_names(transformer))
+    elif name == "T5EncoderModel":
+        report.kind, report.config["text_encoder"] = "text encoder", values
+        _weigh(folder.name, read_folder(folder, "model"), report, check)
+    else:
+        report.problems.append(f"{folder / 'config.json'}: {name} is not a part of this kind of model")
+
+
+def _look_at_sat(place: Path, report: Report, check: bool) -> None:
+    sat = read_sat(place)
+    report.kind = f"SAT {sat.part}"
+    _weigh(f"sat {sat.part}", sat.tensors, report, check, files=[sat.path.name])
+    if sat.part == "lora":
+        _look_at_adapter(sat.path, report)
+    else:
+        learned = any(name.endswith("pos_embed.pos_embedding") for name in sat.tensors)
+        sat.ours(learned_positions=learned)
+        report.checked.append("names")
+
+
+def _look_at_file(file: Path, report: Report, check: bool) -> None:
+    tensors = read_file(file)
+    _weigh(file.name, tensors, report, check)
+    if is_adapter(tensors):
+        report.kind = "LoRA"
+        _look_at_adapter(file, report)
+    else:
+        report.kind = "safetensors file"
+
+
+def _look_at_adapter(file: Path, report: Report) -> None:
+    adapter = read_adapter(file)
+    report.config["lora"] = {
+        "layers": len(adapter.pairs),
+        "ranks": adapter.ranks,
+        "alphas": sorted({pair.alpha for pair in adapter.pairs.values()}),
+        "norm_of_changes": adapter.delta_norm(),
+    }
+    if adapter.delta_norm() < 1e-8:
+        report.problems.append(f"{file}: this LoRA changes nothing; was it trained?")
+
+
+def _weigh(
+    name: str,
+    tensors: Mapping[str, Tensor],
+    report: Report,
+    check: bool,
+    expected: Mapping[str, tuple[int, ...]] | None = None,
+    files: list[str] | None = None,
+) -> None:
+    if isinstance(tensors, Tensors):
+        sizes = [(entry.elements, entry.bytes, entry.dtype) for entry in tensors.entries.values()]
+        files = sorted({entry.file.name for entry in tensors.entries.values()})
+    else:
+        sizes = [
+            (value.numel(), value.numel() * value.element_size(), value.dtype) for value in tensors.values()
+        ]
+    types = Counter(str(dtype).removeprefix("torch.") for _, _, dtype in sizes)
+    parameters, weight = sum(size[0] for size in sizes), sum(size[1] for size in sizes)
+    report.parts.append(Part(name, len(sizes), parameters, weight, dict(types.most_common()), files or []))
+    if expected is not None and isinstance(tensors, Tensors):
+        _try(report, lambda: check_names(expected, tensors.shapes, name))
+        report.checked.append(f"{name} names and shapes")
+    if check:
+        _try(report, lambda: check_finite(tensors, name))
+        report.checked.append(f"{name} finite")
+
+
+def _check_digests(folder: Path, files: Mapping[str, str], report: Report) -> None:
+    for name, digest in files.items():
+        file = folder / name
+        if not file.resolve().is_relative_to(folder.resolve()) or not file.is_file():
+            report.problems.append(f"{file}: named in cogvideox.json, but not there")
+        elif sha256_of(file) != digest:
+            report.problems.append(f"{file}: is not the file that was saved (SHA-256 differs); copy it again")
+    if files:
+        report.checked.append(f"{len(files)} digests")
+
+
+def _try(report: Report, look: Any) -> None:
+    try:
+        look()
+    except CogVideoXError as error:
+        report.problems.append(str(error))

@@ -1,0 +1,103 @@
+"""``cogvideox.json``: what the diffusers layout cannot say about a model, in one file beside it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from cogvideox.checkpoints.tensors import read_json
+from cogvideox.config import Config
+from cogvideox.errors import CheckpointError
+from cogvideox.presets import PRESETS, Preset
+from cogvideox.transformer import TransformerConfig
+from cogvideox.vae import VAEConfig
+
+NAME = "cogvideox.json"
+
+RELEASED_TRANSFORMER = (
+    "num_attention_heads", "attention_head_dim", "in_channels", "out_channels", "flip_sin_to_cos", "freq_shift",
+    "time_embed_dim", "ofs_embed_dim", "text_embed_dim", "num_layers", "dropout", "attention_bias", "sample_width",
+    "sample_height", "sample_frames", "patch_size", "patch_size_t", "temporal_compression_ratio", "max_text_seq_length",
+    "activation_fn", "timestep_activation_fn", "norm_elementwise_affine", "norm_eps", "spatial_interpolation_scale",
+    "temporal_interpolation_scale", "use_rotary_positional_embeddings", "use_learned_positional_embeddings", "patch_bias",
+)  # fmt: skip
+OWN_VAE = ("time_kernel", "chunk_frames", "chunk_latents")
+
+
+class Record(Config):
+    """The extra file of a model folder. Every field may be absent: foreign folders have no such file."""
+
+    format: Literal[1] = Field(1, description="version of this file")
+    preset: str = Field("", description="the row of the preset table this model is")
+    kind: Literal["t2v", "i2v", ""] = Field("", description="text to video, or image and text to video")
+    height: int | None = Field(None, gt=0, description="native height in pixels")
+    width: int | None = Field(None, gt=0, description="native width in pixels")
+    frames: int | None = Field(None, gt=0, description="native number of frames")
+    fps: int | None = Field(None, gt=0, description="native frames per second")
+    licence: str = Field("", description="under which the weights may be used")
+    transformer: dict[str, Any] = Field(
+        {}, description="settings that diffusers' transformer/config.json has no name for"
+    )
+    vae: dict[str, Any] = Field({}, description="settings that diffusers' vae/config.json has no name for")
+    provenance: dict[str, Any] = Field({}, description="what made the weights: run, data, step, versions")
+    files: dict[str, str] = Field({}, description="SHA-256 of each weights file")
+
+    def write(self, folder: Path) -> None:
+        """Write the file into a model folder."""
+        values = self.model_dump(mode="json", exclude_none=True)
+        (folder / NAME).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def read_record(folder: Path) -> Record:
+    """The record of a model folder, empty when there is none; raises ConfigError or CheckpointError."""
+    file = folder / NAME
+    if not file.is_file():
+        return Record()
+    values = read_json(file)
+    if values.get("format", 1) != 1:
+        raise CheckpointError(f"{file}: format {values['format']!r}, this version reads 1; upgrade cogvideox")
+    return Record.parse(values, str(file))
+
+
+def of_preset(preset: Preset) -> Record:
+    """What a preset says about the model it describes."""
+    return Record(
+        preset=preset.name, kind=preset.kind, height=preset.height, width=preset.width, frames=preset.frames,
+        fps=preset.fps, licence=preset.licence,
+    )  # fmt: skip
+
+
+def own_settings(transformer: TransformerConfig | None, vae: VAEConfig | None) -> dict[str, dict[str, Any]]:
+    """The settings that differ from what a reader of the diffusers files alone would assume."""
+    found: dict[str, dict[str, Any]] = {"transformer": {}, "vae": {}}
+    if transformer is not None:
+        values = transformer.model_dump(mode="json")
+        plain = TransformerConfig.parse({key: values[key] for key in RELEASED_TRANSFORMER}).model_dump(
+            mode="json"
+        )
+        found["transformer"] = {key: value for key, value in values.items() if plain[key] != value}
+    if vae is not None:
+        values, plain = vae.model_dump(mode="json"), VAEConfig().model_dump(mode="json")
+        found["vae"] = {key: values[key] for key in OWN_VAE if values[key] != plain[key]}
+    return found
+
+
+def guess_preset(transformer: TransformerConfig) -> str:
+    """The name of the preset with this network, '' when there is none; sizes of position tables do not count."""
+    wanted = _shape(transformer)
+    return next((name for name, preset in PRESETS.items() if _shape(preset.transformer) == wanted), "")
+
+
+def kind_of(transformer: TransformerConfig) -> Literal["t2v", "i2v"]:
+    """An image-to-video model reads the image's latents beside the noisy ones."""
+    return "i2v" if transformer.in_channels > transformer.out_channels else "t2v"
+
+
+def _shape(config: TransformerConfig) -> tuple[Any, ...]:
+    return (
+        config.width, config.num_attention_heads, config.num_layers, config.in_channels, config.patch_size_t,
+        config.ofs_embed_dim, config.text_embed_dim, config.position, config.attention, config.experts,
+    )  # fmt: skip

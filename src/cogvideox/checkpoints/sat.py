@@ -1,0 +1,171 @@
+"""SwissArmyTransformer checkpoints, the format the models were trained in: read without running code, and written.
+
+A SAT file is a pickle. It is opened with ``weights_only`` only, which refuses everything but tensors and plain
+containers, and mapped rather than loaded, so a 20 GB file costs no memory until a tensor is used.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from cogvideox.checkpoints.atomic import atomic_file
+from cogvideox.checkpoints.keymap import Keymap, few, sat_transformer, sat_vae
+from cogvideox.checkpoints.tensors import is_finite, owned
+from cogvideox.errors import CheckpointError
+
+Part = Literal["transformer", "vae", "lora"]
+SUFFIXES = (".pt", ".pth", ".ckpt", ".bin")
+WRAPPERS = ("model", "module", "state_dict")
+STATES = "mp_rank_00_model_states.pt"
+PREFIX = "model.diffusion_model."
+
+
+@dataclass(frozen=True)
+class SatFile:
+    """What a SAT file holds: which part of the model, and its tensors under SAT's own names."""
+
+    path: Path
+    part: Part
+    tensors: dict[str, Tensor]
+    extra: dict[str, Any]
+
+    def ours(self, stages: int = 4, learned_positions: bool = False) -> dict[str, Tensor]:
+        """The tensors under our names; raises CheckpointError on names nobody knows."""
+        return keymap(self.part, stages, learned_positions).to_ours(self.tensors)
+
+
+def keymap(part: Part, stages: int = 4, learned_positions: bool = False) -> Keymap:
+    """The rules of one part of the model."""
+    return sat_vae(stages) if part == "vae" else sat_transformer(learned_positions)
+
+
+def read_sat(path: str | Path) -> SatFile:
+    """Read a SAT file, or a SAT training folder (``latest`` names the iteration inside).
+
+    Raises CheckpointError when it is cut, is not one, or would have to run code to be read.
+    """
+    file = find_file(Path(path))
+    values = _load(file)
+    extra = {name: value for name, value in values.items() if isinstance(value, (int, float, str))}
+    for wrapper in WRAPPERS:
+        inner = values.get(wrapper)
+        if isinstance(inner, Mapping):
+            values = dict(inner)
+    odd = [str(name) for name, value in values.items() if not isinstance(name, str) or not _plain(value)]
+    if odd or not values:
+        raise CheckpointError(
+            f"{file}: {'entries that are not plain tensors: ' + few(odd) if odd else 'holds no tensors'}"
+        )
+    return SatFile(file, _part(file, values), values, extra)
+
+
+def find_file(path: Path) -> Path:
+    """The weights file of a SAT path: itself, ``<latest>/mp_rank_00_model_states.pt``, or ``3d-vae.pt``."""
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such file or folder")
+    if not path.is_dir():
+        if not path.is_file():
+            raise CheckpointError(f"{path}: not a regular file")
+        return path
+    latest = path / "latest"
+    if latest.is_file():
+        tag = latest.read_text(encoding="utf-8", errors="replace")[:100].strip()
+        if not tag or Path(tag).name != tag or tag == "..":
+            raise CheckpointError(f"{latest}: {tag!r} is not the name of a folder beside it")
+        return find_file(path / tag / STATES)
+    for name in (STATES, "3d-vae.pt"):
+        if (path / name).is_file():
+            return path / name
+    raise CheckpointError(f"{path}: not a SAT folder: holds neither 'latest', {STATES} nor 3d-vae.pt")
+
+
+def find_parts(folder: Path) -> dict[str, Path]:
+    """The transformer and VAE of a whole SAT release, by part; empty when there is none."""
+    parts: dict[str, Path] = {}
+    for name, child in (
+        ("transformer", "transformer"),
+        ("transformer", "transformer_t2v"),
+        ("transformer", "transformer_i2v"),
+        ("vae", "vae"),
+    ):
+        place = folder / child
+        if (place / "latest").is_file() or (place / "3d-vae.pt").is_file() or (place / STATES).is_file():
+            if name in parts:
+                raise CheckpointError(f"{folder}: holds {parts[name].name} and {child}; name one of them")
+            parts[name] = place
+    return parts
+
+
+def write_sat(
+    path: str | Path, part: Part, tensors: Mapping[str, Tensor], overwrite: bool = False, **extra: Any
+) -> Path:
+    """Write tensors under SAT names as the file SAT reads; returns it.
+
+    ``path`` is the folder of the part: a transformer or adapter becomes ``latest`` and ``1/mp_rank_00_model_states.pt``,
+    a VAE becomes ``3d-vae.pt``. Raises CheckpointError for NaN or Inf.
+    """
+    bad = [name for name, tensor in tensors.items() if not is_finite(tensor)]
+    if bad:
+        raise CheckpointError(f"{path}: not written: NaN or Inf in {few(bad)}")
+    own = {name: owned(tensor) for name, tensor in tensors.items()}
+    folder = Path(path)
+    file = folder / "3d-vae.pt" if part == "vae" else folder / "1" / STATES
+    with atomic_file(file, overwrite) as work:
+        torch.save({"state_dict" if part == "vae" else "module": own, **extra}, work)
+    if part != "vae":
+        (folder / "latest").write_text("1", encoding="utf-8")
+    return file
+
+
+def _load(file: Path) -> dict[Any, Any]:
+    try:
+        values = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{file}: refused: it holds more than tensors, and reading it could run code ({_line(error)}); "
+            "save its state dict alone"
+        ) from None
+    except (
+        RuntimeError,
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        IndexError,
+    ) as error:
+        raise CheckpointError(f"{file}: cut short, damaged, or not a PyTorch file: {_line(error)}") from None
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{file}: expected names and tensors, found {type(values).__name__}")
+    return values
+
+
+def _plain(value: Any) -> bool:
+    return (
+        type(value) in (Tensor, torch.nn.Parameter)
+        and value.layout == torch.strided
+        and not value.is_quantized
+    )
+
+
+def _part(file: Path, names: Mapping[str, Tensor]) -> Part:
+    shorts = [name.removeprefix(PREFIX) for name in names]
+    if any(".matrix_A." in name or ".matrix_B." in name for name in shorts):
+        return "lora"
+    if any(name.startswith(("transformer.", "mixins.", "time_embed.")) for name in shorts):
+        return "transformer"
+    if any(name.startswith(("encoder.", "decoder.")) for name in shorts):
+        return "vae"
+    raise CheckpointError(f"{file}: neither a SAT transformer nor a SAT VAE: it holds {few(shorts)}")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]

@@ -1,0 +1,403 @@
+"""Named tensors in safetensors files: one or several, read lazily, written whole, refused when damaged.
+
+The only weight format we read without being asked twice: a header of names, types, shapes and offsets, then bytes. A
+folder holds ``<stem>.safetensors``, or shards ``<stem>-00001-of-00003.safetensors`` with ``<stem>.safetensors.index.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from cogvideox.checkpoints.keymap import few
+from cogvideox.errors import CheckpointError, suggest
+
+HEADER_LIMIT = 8 * 2**20  # bytes; the largest public model needs 150 kB
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+NAMED = {
+    "fp32": torch.float32,
+    "float32": torch.float32,
+    "fp16": torch.float16,
+    "float16": torch.float16,
+    "half": torch.float16,
+    "bf16": torch.bfloat16,
+    "bfloat16": torch.bfloat16,
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a header says about one tensor."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    file: Path
+
+    @property
+    def elements(self) -> int:
+        """How many numbers it holds."""
+        count = 1
+        for size in self.shape:
+            count *= size
+        return count
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes they take."""
+        return self.elements * self.dtype.itemsize
+
+
+class Tensors(Mapping[str, Tensor]):
+    """The tensors of some safetensors files by name; headers are read at once, a tensor when it is asked for."""
+
+    def __init__(self, entries: Mapping[str, Entry], metadata: Mapping[str, str]) -> None:
+        self.entries = dict(entries)
+        self.metadata = dict(metadata)
+        self._open: dict[Path, safe_open] = {}
+
+    def __getitem__(self, name: str) -> Tensor:
+        file = self.entries[name].file
+        try:
+            if file not in self._open:
+                self._open[file] = safe_open(file, framework="pt", device="cpu")
+            return self._open[file].get_tensor(name)
+        except (SafetensorError, OSError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{file}: {name} cannot be read: {_line(error)}; copy the file again"
+            ) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes by name, without reading a tensor."""
+        return {name: entry.shape for name, entry in self.entries.items()}
+
+
+def read_file(path: str | Path) -> Tensors:
+    """The tensors of one safetensors file; raises CheckpointError for anything else, cut or damaged files included."""
+    path = Path(path)
+    _check_regular(path)
+    try:
+        with open(path, "rb") as file:
+            head = file.read(8)
+            size = struct.unpack("<Q", head)[0] if len(head) == 8 else -1
+            if not 2 <= size <= HEADER_LIMIT:
+                raise CheckpointError(f"{path}: not a safetensors file: {_kind(path)}")
+        with safe_open(path, framework="pt", device="cpu") as file:
+            metadata = file.metadata() or {}
+            entries = {name: _entry(file, name, path) for name in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path}: cut short or damaged: {_line(error)}; it has {path.stat().st_size} bytes; copy it again"
+        ) from None
+    return Tensors(entries, metadata)
+
+
+def read_folder(folder: str | Path, stem: str, variant: str | None = None) -> Tensors:
+    """The tensors ``stem`` of a folder: one file, or shards named by an index.
+
+    ``variant`` picks files such as ``<stem>.fp16.safetensors``; without it, a folder that holds one variant only is
+    read as that. Raises CheckpointError when files are missing or disagree with the index.
+    """
+    folder = Path(folder)
+    variant = variant or _only_variant(folder, stem)
+    name = f"{stem}.{variant}" if variant else stem
+    single = folder / f"{name}.safetensors"
+    for index in (
+        folder / f"{stem}.safetensors.index{'.' + variant if variant else ''}.json",
+        folder / f"{name}.safetensors.index.json",
+    ):
+        if index.is_file() and not single.is_file():
+            return _read_shards(index)
+    if not single.exists():
+        held = sorted(path.name for path in folder.glob("*")) if folder.is_dir() else []
+        hint = (
+            "; pickled weights (.bin, .pt) are not read: save them as safetensors"
+            if any(name.endswith((".bin", ".pt", ".pth", ".ckpt")) for name in held)
+            else ""
+        )
+        raise CheckpointError(f"{single}: no such file{hint}; the folder holds {few(held) or 'nothing'}")
+    return read_file(single)
+
+
+def write_folder(
+    folder: str | Path,
+    stem: str,
+    tensors: Mapping[str, Tensor],
+    shard_bytes: int,
+    metadata: Mapping[str, str] | None = None,
+) -> list[Path]:
+    """Write one file, or shards of at most ``shard_bytes`` and their index; returns the files.
+
+    Raises CheckpointError that names the first tensor with NaN or Inf: such weights are never published.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    shards = _plan(tensors, shard_bytes)
+    files = []
+    weight_map = {}
+    for number, names in enumerate(shards, 1):
+        one = len(shards) == 1
+        file = folder / (
+            f"{stem}.safetensors" if one else f"{stem}-{number:05d}-of-{len(shards):05d}.safetensors"
+        )
+        write_file(file, {name: tensors[name] for name in names}, metadata)
+        weight_map.update(dict.fromkeys(names, file.name))
+        files.append(file)
+    if len(shards) > 1:
+        total = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+        (folder / f"{stem}.safetensors.index.json").write_text(
+            json.dumps(index, indent=2) + "\n", encoding="utf-8"
+        )
+    return files
+
+
+def write_file(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write one safetensors file; raises CheckpointError for NaN, Inf or a disk that cannot take it."""
+    bad = [name for name, tensor in tensors.items() if not is_finite(tensor)]
+    if bad:
+        raise CheckpointError(f"{path.name}: not written: NaN or Inf in {few(bad)}")
+    try:
+        own = {name: owned(tensor) for name, tensor in tensors.items()}
+        save_file(own, path, metadata={"format": "pt", **(metadata or {})})
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path}: cannot be written: {_line(error)}; is there space and permission?"
+        ) from None
+
+
+def assign(
+    module: nn.Module,
+    tensors: Mapping[str, Tensor],
+    where: str,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device = "cpu",
+) -> nn.Module:
+    """Put tensors into a module built on ``meta``, one at a time, so that memory peaks at one copy of the weights.
+
+    ``dtype`` casts floating tensors; without it each keeps the type it was stored in. Raises CheckpointError that
+    names missing, unknown and mis-shaped tensors, before any is read.
+    """
+    expected = {name: tuple(value.shape) for name, value in module.state_dict(keep_vars=True).items()}
+    shapes = (
+        tensors.shapes if isinstance(tensors, Tensors) else {k: tuple(v.shape) for k, v in tensors.items()}
+    )
+    check_names(expected, shapes, where)
+    for name in expected:
+        tensor = tensors[name]
+        cast = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+        _put(module, name, tensor.to(device=device, dtype=cast))
+    left = [name for name, value in [*module.named_parameters(), *module.named_buffers()] if value.is_meta]
+    if left:
+        raise CheckpointError(f"{where}: {few(left)} have no values: neither stored nor computed")
+    return module
+
+
+def check_names(
+    expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], where: str
+) -> None:
+    """Raise CheckpointError unless both hold the same names with the same shapes."""
+    missing = [name for name in expected if name not in found]
+    unknown = [name + suggest(name, missing) for name in found if name not in expected]
+    shaped = [
+        f"{name} is {list(found[name])}, should be {list(expected[name])}"
+        for name in expected
+        if name in found and tuple(found[name]) != tuple(expected[name])
+    ]
+    parts = [("missing tensors", missing), ("unknown tensors", unknown), ("mis-shaped tensors", shaped)]
+    told = [f"{len(names)} {what}: {few(names)}" for what, names in parts if names]
+    if told:
+        raise CheckpointError(
+            f"{where}: {'; '.join(told)}; is config.json or the preset the one of these weights?"
+        )
+
+
+def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Raise CheckpointError that names the tensors with NaN or Inf."""
+    bad = [name for name in tensors if not is_finite(tensors[name])]
+    if bad:
+        raise CheckpointError(f"{where}: NaN or Inf in {few(bad)}; take an earlier checkpoint")
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether no element is NaN or Inf."""
+    if not tensor.is_floating_point():
+        return True
+    return bool(torch.isfinite(tensor if tensor.dtype.itemsize > 1 else tensor.float()).all())
+
+
+def owned(tensor: Tensor) -> Tensor:
+    """A contiguous CPU tensor that owns exactly its bytes: a view would drag its whole storage into a file."""
+    tensor = tensor.detach().to("cpu").contiguous()
+    return (
+        tensor
+        if tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+        else tensor.clone()
+    )
+
+
+def to_dtype(name: str | torch.dtype | None) -> torch.dtype | None:
+    """A torch type from 'bf16', 'float16', ...; None means as stored. Raises CheckpointError for other names."""
+    if name is None or isinstance(name, torch.dtype):
+        return name
+    if name not in NAMED:
+        raise CheckpointError(f"dtype {name!r}: one of {', '.join(NAMED)}{suggest(name, NAMED)}")
+    return NAMED[name]
+
+
+def to_bytes(size: int | str) -> int:
+    """Bytes from a number or text such as '5GB' or '512MiB'; raises CheckpointError."""
+    if isinstance(size, int):
+        value = size
+    else:
+        units = {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+        text = size.strip().upper()
+        unit = next((unit for unit in units if text.endswith(unit)), "")
+        try:
+            value = int(float(text.removesuffix(unit)) * units.get(unit, 1))
+        except ValueError:
+            value = 0
+    if value <= 0:
+        raise CheckpointError(f"shard size {size!r}: expected bytes, or text such as '5GB'")
+    return value
+
+
+def read_json(path: Path, limit: int = 16 * 2**20) -> dict:
+    """A JSON object from a file; raises CheckpointError when it is missing, too large or not an object."""
+    _check_regular(path)
+    if path.stat().st_size > limit:
+        raise CheckpointError(f"{path}: {path.stat().st_size} bytes of JSON; at most {limit} are read")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: cannot be read as JSON: {_line(error)}") from None
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path}: expected a JSON object, found {type(values).__name__}")
+    return values
+
+
+def _read_shards(index: Path) -> Tensors:
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
+        raise CheckpointError(f"{index}: no 'weight_map' from tensor names to file names")
+    entries: dict[str, Entry] = {}
+    metadata: dict[str, str] = {}
+    for file in dict.fromkeys(weight_map.values()):
+        if Path(file).name != file or not file.endswith(".safetensors"):
+            raise CheckpointError(
+                f"{index}: shard {file!r} is not the name of a safetensors file in this folder"
+            )
+        shard = read_file(index.parent / file)
+        twice = [name for name in shard if name in entries]
+        if twice:
+            raise CheckpointError(
+                f"{index.parent / file}: tensors that another shard holds too: {few(twice)}"
+            )
+        entries.update(shard.entries)
+        metadata.update(shard.metadata)
+    wrong = [
+        name for name, file in weight_map.items() if name not in entries or entries[name].file.name != file
+    ]
+    unlisted = [name for name in entries if name not in weight_map]
+    if wrong or unlisted:
+        raise CheckpointError(
+            f"{index}: disagrees with its shards about {few(wrong + unlisted)}; copy the folder again"
+        )
+    return Tensors(entries, metadata)
+
+
+def _entry(file: safe_open, name: str, path: Path) -> Entry:
+    piece = file.get_slice(name)
+    kind = piece.get_dtype()
+    if kind not in DTYPES:
+        raise CheckpointError(f"{path}: {name} has type {kind}; one of {', '.join(DTYPES)} is read")
+    return Entry(tuple(piece.get_shape()), DTYPES[kind], path)
+
+
+def _plan(tensors: Mapping[str, Tensor], shard_bytes: int) -> list[list[str]]:
+    shards: list[list[str]] = [[]]
+    room = shard_bytes
+    for name, tensor in tensors.items():
+        size = tensor.numel() * tensor.element_size()
+        if shards[-1] and size > room:
+            shards.append([])
+            room = shard_bytes
+        shards[-1].append(name)
+        room -= size
+    return shards
+
+
+def _put(module: nn.Module, name: str, tensor: Tensor) -> None:
+    path, _, leaf = name.rpartition(".")
+    owner = module.get_submodule(path)
+    if leaf in owner._parameters:
+        grad = owner._parameters[leaf].requires_grad and tensor.is_floating_point()
+        owner._parameters[leaf] = nn.Parameter(tensor, requires_grad=grad)
+    else:
+        owner._buffers[leaf] = tensor
+
+
+def _only_variant(folder: Path, stem: str) -> str | None:
+    """The variant of a folder that holds ``<stem>.<variant>.safetensors`` (or shards) and nothing without one."""
+    if not folder.is_dir() or (folder / f"{stem}.safetensors").exists():
+        return None
+    if (folder / f"{stem}.safetensors.index.json").exists():
+        return None
+    found = {
+        path.name.removeprefix(stem + ".").split(".")[0].split("-")[0]
+        for path in folder.glob(f"{stem}.*.safetensors")
+        if path.name.count(".") == 2
+    }
+    return found.pop() if len(found) == 1 else None
+
+
+def _check_regular(path: Path) -> None:
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        raise CheckpointError(f"{path}: no such file") from None
+    if not stat.S_ISREG(mode):
+        raise CheckpointError(f"{path}: not a regular file")
+
+
+def _kind(path: Path) -> str:
+    with open(path, "rb") as file:
+        head = file.read(64)
+    if head.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x04")):
+        return "a pickled PyTorch file, which can run code; save the weights as safetensors"
+    if head.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer; run `git lfs pull`"
+    return f"{path.stat().st_size} bytes that begin with {head[:8]!r}"
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

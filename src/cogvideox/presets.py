@@ -1,0 +1,241 @@
+"""The table of models: the five public checkpoints and the shipped tiny ones, one row each.
+
+Reading the table loads no torch: a row keeps plain settings, and its ``vae``, ``transformer`` and ``schedule`` build the
+configs when first asked. A setting that a row does not name has the default of its config class.
+Sources: the released ``config.json`` and ``scheduler_config.json`` files; where the paper's Table 6 disagrees (32 heads,
+time width 256 for 2B), the released weights win.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+from cogvideox.errors import ConfigError, suggest
+
+if TYPE_CHECKING:
+    from cogvideox.diffusion.schedule import ScheduleConfig
+    from cogvideox.transformer import TransformerConfig
+    from cogvideox.vae import VAEConfig
+
+Settings = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One model: its three configs, what it was made for, and where its weights are published.
+
+    ``height`` and ``width`` are pixels, ``frames`` counts pixel frames, ``dtype`` is the released precision,
+    ``text_tokens`` the prompt budget and ``text_dim`` the width of the text encoder's output.
+    """
+
+    name: str
+    kind: Literal["t2v", "i2v"]
+    height: int
+    width: int
+    frames: int
+    fps: int
+    dtype: str
+    text_tokens: int
+    text_dim: int
+    licence: str
+    about: str
+    hub: str | None = None
+    vae_settings: Settings = field(default_factory=dict)
+    transformer_settings: Settings = field(default_factory=dict)
+    schedule_settings: Settings = field(default_factory=dict)
+
+    @cached_property
+    def vae(self) -> VAEConfig:
+        """The autoencoder's settings; loads torch."""
+        from cogvideox.vae import VAEConfig
+
+        return VAEConfig.parse(dict(self.vae_settings), f"preset {self.name}: vae")
+
+    @cached_property
+    def transformer(self) -> TransformerConfig:
+        """The transformer's settings; loads torch."""
+        from cogvideox.transformer import TransformerConfig
+
+        return TransformerConfig.parse(dict(self.transformer_settings), f"preset {self.name}: transformer")
+
+    @cached_property
+    def schedule(self) -> ScheduleConfig:
+        """The noise schedule's settings; loads torch."""
+        from cogvideox.diffusion.schedule import ScheduleConfig
+
+        return ScheduleConfig.parse(dict(self.schedule_settings), f"preset {self.name}: schedule")
+
+
+_VAE = dict(
+    in_channels=3,
+    out_channels=3,
+    latent_channels=16,
+    block_out_channels=(128, 256, 256, 512),
+    layers_per_block=3,
+    norm_num_groups=32,
+    norm_eps=1e-6,
+    temporal_compression_ratio=4,
+    sample_height=480,
+    sample_width=720,
+    scaling_factor=0.7,
+    invert_scale_latents=False,
+)
+_TRANSFORMER = dict(
+    num_attention_heads=48,
+    attention_head_dim=64,
+    num_layers=42,
+    in_channels=16,
+    out_channels=16,
+    flip_sin_to_cos=True,
+    freq_shift=0,
+    time_embed_dim=512,
+    text_embed_dim=4096,
+    max_text_seq_length=226,
+    patch_size=2,
+    temporal_compression_ratio=4,
+    sample_height=60,
+    sample_width=90,
+    sample_frames=49,
+    spatial_interpolation_scale=1.875,
+    temporal_interpolation_scale=1.0,
+    use_rotary_positional_embeddings=True,
+    norm_eps=1e-5,
+    norm_elementwise_affine=True,
+    attention_bias=True,
+    activation_fn="gelu-approximate",
+    timestep_activation_fn="silu",
+    dropout=0.0,
+)
+_SCHEDULE = dict(
+    num_train_timesteps=1000,
+    beta_start=0.00085,
+    beta_end=0.012,
+    beta_schedule="scaled_linear",
+    snr_shift_scale=1.0,
+    rescale_betas_zero_snr=True,
+    timestep_spacing="trailing",
+    set_alpha_to_one=True,
+    prediction_type="v_prediction",
+)
+# 1.5: patches of 2x2x2 latents, and a rotary table of 150x150 patches that covers every size
+_TRANSFORMER_15 = _TRANSFORMER | dict(
+    patch_size_t=2, sample_height=300, sample_width=300, sample_frames=81, patch_bias=False
+)
+
+_2B = Preset(
+    name="2b",
+    kind="t2v",
+    height=480,
+    width=720,
+    frames=49,
+    fps=8,
+    dtype="float16",
+    text_tokens=226,
+    text_dim=4096,
+    licence="Apache-2.0",
+    about="CogVideoX-2B: text to 6 s of 480x720 at 8 frames per second; sin-cos positions, SNR shift 3",
+    hub="THUDM/CogVideoX-2b",
+    vae_settings=_VAE | dict(scaling_factor=1.15258426),
+    transformer_settings=_TRANSFORMER
+    | dict(num_attention_heads=30, num_layers=30, use_rotary_positional_embeddings=False),
+    schedule_settings=_SCHEDULE | dict(snr_shift_scale=3.0),
+)
+_5B = replace(
+    _2B,
+    name="5b",
+    dtype="bfloat16",
+    licence="CogVideoX licence",
+    about="CogVideoX-5B: text to 6 s of 480x720 at 8 frames per second; rotary positions",
+    hub="THUDM/CogVideoX-5b",
+    vae_settings=_VAE,
+    transformer_settings=_TRANSFORMER,
+    schedule_settings=_SCHEDULE,
+)
+_5B_I2V = replace(
+    _5B,
+    name="5b-i2v",
+    kind="i2v",
+    about="CogVideoX-5B-I2V: an image and text to 6 s of 480x720; rotary and learned positions",
+    hub="THUDM/CogVideoX-5b-I2V",
+    transformer_settings=_TRANSFORMER | dict(in_channels=32, use_learned_positional_embeddings=True),
+)
+_15_5B = replace(
+    _5B,
+    name="1.5-5b",
+    height=768,
+    width=1360,
+    frames=81,
+    fps=16,
+    text_tokens=224,
+    about="CogVideoX1.5-5B: text to 5 or 10 s of 768x1360 at 16 frames per second",
+    hub="THUDM/CogVideoX1.5-5B",
+    vae_settings=_VAE | dict(invert_scale_latents=True),
+    transformer_settings=_TRANSFORMER_15,
+)
+_15_5B_I2V = replace(
+    _15_5B,
+    name="1.5-5b-i2v",
+    kind="i2v",
+    about="CogVideoX1.5-5B-I2V: an image and text to 5 or 10 s, short side 768, at 16 frames per second",
+    hub="THUDM/CogVideoX1.5-5B-I2V",
+    transformer_settings=_TRANSFORMER_15 | dict(in_channels=32, ofs_embed_dim=512),
+)
+_TINY = replace(
+    _5B,
+    name="tiny",
+    height=64,
+    width=64,
+    frames=17,
+    fps=8,
+    dtype="float32",
+    text_tokens=32,
+    text_dim=128,
+    licence="Apache-2.0",
+    about="the shipped model of the tiny world: 17 frames of 64x64 moving shapes, seconds on a laptop CPU",
+    hub=None,
+    vae_settings=_VAE
+    | dict(
+        block_out_channels=(24, 48, 96, 96),
+        layers_per_block=1,
+        norm_num_groups=8,
+        sample_height=64,
+        sample_width=64,
+        scaling_factor=1.0,
+    ),
+    transformer_settings=_TRANSFORMER
+    | dict(
+        num_attention_heads=6,
+        attention_head_dim=32,
+        num_layers=6,
+        time_embed_dim=128,
+        text_embed_dim=128,
+        max_text_seq_length=32,
+        sample_height=8,
+        sample_width=8,
+        sample_frames=17,
+    ),
+)
+_TINY_I2V = replace(
+    _TINY,
+    name="tiny-i2v",
+    kind="i2v",
+    about="the shipped image-to-video model of the tiny world: 17 frames of 64x64 from a first frame and text",
+    transformer_settings=dict(_TINY.transformer_settings) | dict(in_channels=32),
+)
+
+PRESETS: dict[str, Preset] = {
+    preset.name: preset for preset in (_2B, _5B, _5B_I2V, _15_5B, _15_5B_I2V, _TINY, _TINY_I2V)
+}
+"""Every model by name."""
+
+
+def get_preset(name: str) -> Preset:
+    """The row called ``name``; raises ConfigError with a suggestion when there is none."""
+    if name not in PRESETS:
+        raise ConfigError(
+            f"preset {name!r}: no such model{suggest(name, PRESETS)}; one of {', '.join(PRESETS)}"
+        )
+    return PRESETS[name]
