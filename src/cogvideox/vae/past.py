@@ -2,9 +2,9 @@
 
 A causal convolution over time asks this one question, and a group normalisation one more: over which frames
 do I take my mean? A ``Past`` answers both. The start of a video repeats its first frame; a video coded in
-chunks remembers the end of the last chunk; a video split over ranks asks the left neighbour (that Past lives in
-the parallel room). Whoever cuts time gives an odd number of frames to the first piece only: an odd piece treats
-its first frame as the first of the video.
+chunks remembers the end of the last chunk; a video split over ranks asks the left neighbour (that Past lives
+in the parallel room). Whoever cuts time gives an odd number of frames to the first piece only: an odd piece
+treats its first frame as the first of the video.
 """
 
 from __future__ import annotations
