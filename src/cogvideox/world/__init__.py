@@ -1,17 +1,44 @@
-"""A small deterministic world of moving shapes whose truth is known: scenes, frames, captions, facts."""
+"""A small deterministic world of moving shapes with known truth: scenes, frames, captions, facts, a judge."""
 
 from cogvideox.world.caption import Check, caption, facts
+from cogvideox.world.held_out import Prompt, held_out_prompts, make_held_out_prompts
+from cogvideox.world.judge import Finding, Reading, Verdict, judge, read_frames
 from cogvideox.world.render import render
-from cogvideox.world.scene import COLOURS, SHAPES, Scene, is_held_out_triple, sample_scene
+from cogvideox.world.scene import (
+    COLOURS,
+    DIRECTIONS,
+    HELD_OUT_PAIRS,
+    SHAPES,
+    TIERS,
+    Scene,
+    is_held_out_triple,
+    sample_scene,
+)
+from cogvideox.world.score import Row, report, report_by_tier, score_table
 
 __all__ = [
     "COLOURS",
+    "DIRECTIONS",
+    "HELD_OUT_PAIRS",
     "SHAPES",
+    "TIERS",
     "Check",
+    "Finding",
+    "Prompt",
+    "Reading",
+    "Row",
     "Scene",
+    "Verdict",
     "caption",
     "facts",
+    "held_out_prompts",
     "is_held_out_triple",
+    "judge",
+    "make_held_out_prompts",
+    "read_frames",
     "render",
+    "report",
+    "report_by_tier",
     "sample_scene",
+    "score_table",
 ]

@@ -1,7 +1,7 @@
 """Scene -> sentence, and scene -> the facts that sentence states.
 
-Every phrasing of a tier states the same facts, so ``facts(scene)`` does not depend on which one was drawn. Speed is stated,
-and counts as a fact, only where the scene is slow or fast.
+Every phrasing of a tier states the same facts, so ``facts(scene)`` does not depend on which one was drawn.
+Speed is stated, and counts as a fact, only where the scene is slow or fast.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cogvideox.errors import InputError
 from cogvideox.world.scene import Scene, random_source
 
 _NUMBERS = {2: "two", 3: "three"}
@@ -56,7 +57,13 @@ _PHRASES: dict[str, tuple[str, ...]] = {
         "{a} morphs into {b}",
     ),
     "one": ("{a}", "one {name}", "a single {name}", "there is {a}", "{a} on a grey background"),
-    "several": ("{a}", "there are {a}", "{a} on a grey background", "{a} side by side", "{a} next to each other"),
+    "several": (
+        "{a}",
+        "there are {a}",
+        "{a} on a grey background",
+        "{a} side by side",
+        "{a} next to each other",
+    ),
     "pan": (
         "the camera pans {where} over {a}",
         "the camera moves {where} over {a}",
@@ -72,8 +79,8 @@ _PHRASES: dict[str, tuple[str, ...]] = {
 class Check:
     """One fact that frames can be asked about.
 
-    ``kind`` is colour, shape, count, direction, speed, change or camera. ``into`` is the final shape of a transformation;
-    ``when`` is "start" where a shape is only claimed for the beginning of the clip.
+    ``kind`` is colour, shape, count, direction, speed, change or camera. ``into`` is the final shape of a
+    transformation; ``when`` is "start" where a shape is only claimed for the beginning of the clip.
     """
 
     kind: str
@@ -92,14 +99,21 @@ class Check:
 
     @classmethod
     def from_dict(cls, record: dict) -> Check:
-        """The inverse of ``to_dict``."""
+        """The inverse of ``to_dict``; raises InputError for missing or unknown fields."""
+        unknown = set(record) - {"kind", "value", "into", "when"}
+        if unknown or not {"kind", "value"} <= set(record):
+            raise InputError(f"check {record}: a check has kind and value, and may have into and when")
         return cls(**record)
 
 
 def facts(scene: Scene) -> tuple[Check, ...]:
     """What every caption of this scene states."""
     start = "start" if scene.into is not None else "always"
-    checks = [Check("colour", scene.colour), Check("shape", scene.shape, when=start), Check("count", scene.count)]
+    checks = [
+        Check("colour", scene.colour),
+        Check("shape", scene.shape, when=start),
+        Check("count", scene.count),
+    ]
     if scene.direction != "none":
         checks.append(Check("direction", scene.direction))
         if scene.speed != "normal":
@@ -112,7 +126,7 @@ def facts(scene: Scene) -> tuple[Check, ...]:
 
 
 def caption(scene: Scene, seed: int, index: int) -> str:
-    """One of the scene's phrasings, chosen by (seed, index): at most 24 words, some with a capital and a full stop."""
+    """One of the scene's phrasings, chosen by (seed, index): at most 24 words, some written as a sentence."""
     rng = random_source(seed, "caption", index)
     text = _sentence(scene, rng)
     style = rng.random()
@@ -128,7 +142,7 @@ def _sentence(scene: Scene, rng: np.random.Generator) -> str:
     if scene.direction != "none":
         return _moving(scene, subject, rng)
     if scene.camera != "static":
-        where = _WHERE[scene.camera][int(rng.integers(2))] if scene.camera in ("left", "right") else scene.camera
+        where = _choose(rng, _WHERE[scene.camera][:2])
         return _choose(rng, _PHRASES["pan"]).format(a=subject, where=where)
     if scene.change == "none":
         return _choose(rng, _PHRASES["one" if one else "several"]).format(a=subject, name=name)

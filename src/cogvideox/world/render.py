@@ -1,7 +1,8 @@
 """Scene -> frames. Shapes are signed distances, so edges are anti-aliased without supersampling.
 
-The background is grey value noise of low contrast and low frequency (two octaves), fixed in world coordinates so that a camera
-pan moves it; objects have flat colours. A clip of 17 frames of 64x64 takes a few milliseconds on one core.
+The background is grey value noise of low contrast and low frequency (two octaves), fixed in world coordinates
+so that a camera pan moves it; objects have flat colours. A clip of 17 frames of 64x64 takes a few
+milliseconds on one core.
 """
 
 from __future__ import annotations
@@ -48,13 +49,15 @@ DISTANCE: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "cross": _cross,
     "ring": _ring,
 }
-"""Signed distance to each shape of radius 1, negative inside; all have about the same area. y grows downwards."""
+"""Signed distance to each shape of radius 1, negative inside; of about the same area; y grows downwards."""
 
 
 def render(scene: Scene, size: int = 64, frames: int = 17) -> np.ndarray:
-    """The clip of a scene, uint8 ``[frames, size, size, 3]``; raises InputError for a size below 16 or no frame."""
+    """The clip of a scene, uint8 ``[frames, size, size, 3]``; InputError for a size below 16 or no frame."""
     if size < 16 or frames < 1:
-        raise InputError(f"size {size}, frames {frames}: a clip has at least 16 pixels a side and 1 frame; raise them")
+        raise InputError(
+            f"size {size}, frames {frames}: a clip has at least 16 pixels a side and 1 frame; ask for more"
+        )
     time = np.linspace(0.0, 1.0, frames) if frames > 1 else np.zeros(1)
     camera = camera_path(scene, time)
     clip = _ground(scene.ground, camera, size)[..., None].repeat(3, axis=-1)  # [t, h, w, 3]
@@ -110,7 +113,9 @@ def _coverage(scene: Scene, path, radius, time, xs: slice, ys: slice, size: int)
 
 
 def _ground(seed: int, camera: np.ndarray, size: int) -> np.ndarray:
-    """Grey background ``[t, size, size]`` float32: smooth value noise in world coordinates, seen from each camera place."""
+    """Grey background ``[t, size, size]`` float32: smooth noise in world coordinates, seen from each camera
+    place.
+    """
     rng = np.random.Generator(np.random.Philox(key=seed))
     total = np.zeros((1, size, size), np.float32)
     pixel = (np.arange(size) + 0.5) / size

@@ -1,8 +1,9 @@
 """What happens in one clip of the world of moving shapes, as a frozen value, and how such values are drawn.
 
-Lengths are fractions of the frame's side, y grows downwards, angles are degrees clockwise, time runs from 0 (first frame) to
-1 (last frame). One scene tells one story (its tier): a single shape moves, grows or shrinks, rotates, turns into another
-shape; there are one to three equal shapes; or the camera pans over a resting shape.
+Lengths are fractions of the frame's side, y grows downwards, angles are degrees clockwise, time runs from 0
+(first frame) to 1 (last frame). One scene tells one story (its tier): a single shape moves, grows or shrinks,
+rotates, turns into another shape; there are one to three equal shapes; or the camera pans over a resting
+shape.
 """
 
 from __future__ import annotations
@@ -32,7 +33,14 @@ GROWTH: dict[str, float] = {"grow": 1.8, "shrink": 0.5}
 SPIN_DEGREES = 120.0
 SPLITS = ("train", "held_out")
 
-TIERS: dict[str, float] = {"motion": 0.50, "size": 0.12, "rotate": 0.08, "transform": 0.10, "count": 0.10, "pan": 0.10}
+TIERS: dict[str, float] = {
+    "motion": 0.50,
+    "size": 0.12,
+    "rotate": 0.08,
+    "transform": 0.10,
+    "count": 0.10,
+    "pan": 0.10,
+}
 """The tiers and the share of scenes each one has."""
 
 HELD_OUT_PAIRS = frozenset(
@@ -62,7 +70,7 @@ _MARGIN = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One clip's truth. ``places`` are the centres (x, y) of ``count`` equal objects at mid-clip, in world coordinates."""
+    """One clip's truth. ``places``: centres (x, y) of its equal objects at mid-clip, in world coordinates."""
 
     tier: str
     colour: str
@@ -89,7 +97,7 @@ class Scene:
 
 
 def is_held_out_triple(colour: str, shape: str, direction: str) -> bool:
-    """Whether training never shows this shape of this colour moving this way: about one triple in eight, by a fixed hash."""
+    """Whether training never shows these three together: about one triple in eight, by a fixed hash."""
     if direction == "none":
         return False
     return hashlib.sha256(f"{colour} {shape} {direction}".encode()).digest()[0] % 10 == 0
@@ -104,7 +112,8 @@ def random_source(seed: int, purpose: str, index: int) -> np.random.Generator:
 def sample_scene(seed: int, index: int, split: str = "train", tier: str | None = None) -> Scene:
     """Scene number ``index`` of a split; the two splits share no scene and no held-out combination.
 
-    ``tier`` asks for one story; by default it is drawn with the shares of ``TIERS``. Raises InputError for an unknown name.
+    ``tier`` asks for one story; by default it is drawn with the shares of ``TIERS``. Raises InputError for an
+    unknown name.
     """
     _known("split", split, SPLITS)
     rng = random_source(seed, f"scene/{split}", index)
@@ -131,8 +140,10 @@ def _ground(rng: np.random.Generator) -> int:
     return int(rng.integers(2**31))
 
 
-def _place(rng: np.random.Generator, extent, radius: float, travel: tuple[float, float]) -> tuple[float, float]:
-    """A centre from which an object that travels that far (half before, half after) stays inside the frame."""
+def _place(
+    rng: np.random.Generator, extent, radius: float, travel: tuple[float, float]
+) -> tuple[float, float]:
+    """A centre that keeps an object inside the frame while it travels (half before, half after)."""
     wide, above, below = (e * radius + _MARGIN for e in extent)
     dx, dy = abs(travel[0]) / 2, abs(travel[1]) / 2
     low = np.array([wide + dx, above + dy])
@@ -173,7 +184,14 @@ def _transform(rng: np.random.Generator) -> Scene:
     radius = float(rng.uniform(0.14, 0.18))
     place = _place(rng, _TURNING_EXTENT, radius, (0, 0))
     return Scene(
-        "transform", colour, str(shape), radius, (place,), change="transform", into=str(into), ground=_ground(rng)
+        "transform",
+        colour,
+        str(shape),
+        radius,
+        (place,),
+        change="transform",
+        into=str(into),
+        ground=_ground(rng),
     )
 
 
@@ -183,7 +201,12 @@ def _count(rng: np.random.Generator) -> Scene:
     if count == 1:
         radius = float(rng.uniform(0.12, 0.18))
         return Scene(
-            "count", colour, shape, radius, (_place(rng, _EXTENT[shape], radius, (0, 0)),), ground=_ground(rng)
+            "count",
+            colour,
+            shape,
+            radius,
+            (_place(rng, _EXTENT[shape], radius, (0, 0)),),
+            ground=_ground(rng),
         )
     direction = _pick(rng, DIRECTIONS) if rng.random() < 0.4 else "none"
     radius = float(rng.uniform(0.095, 0.105))
@@ -195,7 +218,9 @@ def _row(rng: np.random.Generator, count: int, direction: str) -> tuple[tuple[fl
     along = (np.arange(count) - (count - 1) / 2) * 0.31 + 0.5 + rng.uniform(-0.03, 0.03)
     free = 0.12 if direction == "none" else 0.06
     across = 0.5 + rng.uniform(-free, free) + rng.uniform(-0.03, 0.03, count)
-    pairs = zip(across, along, strict=True) if direction in ("left", "right") else zip(along, across, strict=True)
+    pairs = (
+        zip(across, along, strict=True) if direction in ("left", "right") else zip(along, across, strict=True)
+    )
     return tuple((float(x), float(y)) for x, y in pairs)
 
 
@@ -206,4 +231,11 @@ def _pan(rng: np.random.Generator) -> Scene:
     return Scene("pan", colour, shape, radius, (place,), camera=camera, ground=_ground(rng))
 
 
-_DRAW = {"motion": _motion, "size": _size, "rotate": _rotate, "transform": _transform, "count": _count, "pan": _pan}
+_DRAW = {
+    "motion": _motion,
+    "size": _size,
+    "rotate": _rotate,
+    "transform": _transform,
+    "count": _count,
+    "pan": _pan,
+}

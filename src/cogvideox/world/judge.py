@@ -1,0 +1,230 @@
+"""Frames -> what can be seen in them, and whether stated facts hold.
+
+The judge knows nothing of the scene: it reads pixels only (give it raw arrays, not 4:2:0 video, whose halved
+colour resolution hides the shapes). How often it is right on frames whose truth is known stands in
+docs/world.md.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cogvideox.errors import InputError
+from cogvideox.world.caption import Check
+from cogvideox.world.foreground import Foreground, Thing, find_things
+from cogvideox.world.movement import camera_travel, object_travel
+from cogvideox.world.scene import SHAPES
+from cogvideox.world.templates import PERIOD, Likeness, compare
+
+UNCLEAR = "unclear"
+_CLEAR_SHAPE = 0.80  # correlation with the best template
+_CLEAR_COLOUR = 0.93  # cosine with the nearest palette colour, about 20 degrees
+_MOVED = 0.08  # of the side
+_FAST = 0.34  # of the side: between the slow travel, .20, and the fast one, .50
+_GREW, _SHRANK = 1.30, 0.77  # ratio of the sizes at the end and at the beginning
+_TURNED = 45.0  # degrees
+_END = 0.3  # share of the clip that counts as its beginning, and as its end
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the judge sees in a clip; words are those of the captions, "unclear" where it cannot say."""
+
+    colour: str
+    shape: str
+    first_shape: str
+    last_shape: str
+    count: int
+    direction: str
+    speed: str
+    change: str
+    camera: str
+    confidence: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check, whether it holds, what was seen instead, and how clearly (0..1)."""
+
+    check: Check
+    holds: bool
+    seen: str | int
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The findings of one clip, in the order of the checks."""
+
+    findings: tuple[Finding, ...]
+    reading: Reading
+
+    @property
+    def all_hold(self) -> bool:
+        """Whether every fact holds."""
+        return all(finding.holds for finding in self.findings)
+
+    @property
+    def share(self) -> float:
+        """The share of facts that hold; 1 when nothing was asked."""
+        return sum(finding.holds for finding in self.findings) / max(len(self.findings), 1)
+
+    def to_dict(self) -> dict:
+        """Plain values for a JSON line."""
+        return {
+            "all": self.all_hold,
+            "checks": [
+                {**f.check.to_dict(), "holds": f.holds, "seen": f.seen, "confidence": round(f.confidence, 3)}
+                for f in self.findings
+            ],
+        }
+
+
+def judge(frames: np.ndarray, checks: Iterable[Check | dict]) -> Verdict:
+    """Say which facts hold in uint8 frames ``[t, h, w, 3]``; raises InputError for other arrays or unknown
+    checks.
+    """
+    reading = read_frames(frames)
+    asked = [check if isinstance(check, Check) else Check.from_dict(check) for check in checks]
+    return Verdict(tuple(_find(check, reading) for check in asked), reading)
+
+
+def _find(check: Check, reading: Reading) -> Finding:
+    if check.kind not in reading.confidence:
+        raise InputError(f"check {check.kind!r}: not one of {', '.join(reading.confidence)}; see world.facts")
+    seen = getattr(reading, "first_shape" if check.kind == "shape" and check.when == "start" else check.kind)
+    holds = seen == check.value
+    if check.kind == "change" and check.into is not None:
+        holds = holds and reading.last_shape == check.into
+        seen = f"{seen} into {reading.last_shape}" if seen == "transform" else seen
+    return Finding(check, bool(holds), seen, reading.confidence[check.kind])
+
+
+def read_frames(frames: np.ndarray) -> Reading:
+    """Describe uint8 frames ``[t, h, w, 3]``, at least 5 of them and square-ish; raises InputError for other
+    arrays.
+    """
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or len(frames) < 5:
+        raise InputError(
+            f"frames {frames.dtype} {list(frames.shape)}: the judge reads uint8 [t, h, w, 3], t >= 5"
+        )
+    foreground = find_things(frames)
+    whole = [thing for thing in foreground.things if thing.whole] or list(foreground.things)
+    likeness = compare(foreground, whole)
+    colour, colour_sure = _colour(foreground.things)
+    count, count_sure = _count(foreground)
+    times = np.array([thing.frame for thing in whole]) / (len(frames) - 1)
+    shape, shape_sure = _shape(likeness, times >= 0)
+    first, _ = _shape(likeness, times <= _END)
+    last, _ = _shape(likeness, times >= 1 - _END)
+    side = frames.shape[1]
+    camera = np.array(camera_travel(frames, foreground)) / side
+    panned = _way(camera)
+    moved = np.array(object_travel(foreground)) / side + (camera if panned != "none" else 0.0)
+    change, change_sure = _change(foreground, whole, likeness, (first, last))
+    far = float(np.abs(moved).max())
+    return Reading(
+        colour=colour,
+        shape=shape,
+        first_shape=first,
+        last_shape=last,
+        count=count,
+        direction=_way(moved),
+        speed="fast" if far > _FAST else "slow",
+        change=change,
+        camera="static" if panned == "none" else panned,
+        confidence={
+            "colour": colour_sure,
+            "shape": shape_sure,
+            "count": count_sure,
+            "direction": min(1.0, abs(far - _MOVED) / _MOVED),
+            "speed": min(1.0, abs(far - _FAST) / 0.14),
+            "change": change_sure,
+            "camera": min(1.0, abs(float(np.abs(camera).max()) - _MOVED) / _MOVED),
+        },
+    )
+
+
+def _colour(things: Sequence[Thing]) -> tuple[str, float]:
+    """The colour of most of the foreground, over all frames, and its share; other colours beside it make it
+    unclear.
+    """
+    votes: Counter[str] = Counter()
+    for thing in things:
+        votes[thing.colour if thing.colour_match > _CLEAR_COLOUR else UNCLEAR] += thing.mass
+    if not votes:
+        return UNCLEAR, 0.0
+    name, mass = votes.most_common(1)[0]
+    share = mass / sum(votes.values())
+    return (name if share > 0.7 else UNCLEAR), share
+
+
+def _count(foreground: Foreground) -> tuple[int, float]:
+    """The number of things in most frames; 0 when no number holds in more than half of them."""
+    numbers = Counter(thing.frame for thing in foreground.things)
+    frames = len(foreground.alpha)
+    number, held = Counter(numbers[frame] for frame in range(frames)).most_common(1)[0]
+    return (number if held > 0.5 * frames else 0), held / frames
+
+
+def _shape(likeness: Likeness, chosen: np.ndarray) -> tuple[str, float]:
+    """The shape the chosen pieces are most like, and how like it they are."""
+    if not chosen.any():
+        return UNCLEAR, 0.0
+    mean = likeness.score[chosen].mean(0)
+    best = int(mean.argmax())
+    return (SHAPES[best] if mean[best] >= _CLEAR_SHAPE else UNCLEAR), float(np.clip(mean[best], 0, 1))
+
+
+def _way(moved: np.ndarray) -> str:
+    """The direction of a movement (x, y): none if it is short, unclear if it is diagonal."""
+    x, y = float(moved[0]), float(moved[1])
+    far, near = max(abs(x), abs(y)), min(abs(x), abs(y))
+    if far <= _MOVED:
+        return "none"
+    if far < 1.5 * near:
+        return UNCLEAR
+    if abs(x) > abs(y):
+        return "right" if x > 0 else "left"
+    return "down" if y > 0 else "up"
+
+
+def _change(
+    foreground: Foreground, whole: list[Thing], likeness: Likeness, shapes: tuple[str, str]
+) -> tuple[str, float]:
+    """What happens to the things themselves: transform, grow, shrink, rotate or none."""
+    first, last = shapes
+    if first != last and UNCLEAR not in shapes:
+        return "transform", 1.0
+    ratio = _size_ratio(whole, len(foreground.alpha))
+    if ratio > _GREW or ratio < _SHRANK:
+        return ("grow" if ratio > 1 else "shrink"), float(min(1.0, abs(np.log2(ratio))))
+    turned = _turned(whole, likeness, first) if foreground.things else 0.0
+    if abs(turned) > _TURNED:
+        return "rotate", min(1.0, abs(turned) / 90)
+    return "none", 1.0 - max(abs(turned) / 90, min(1.0, abs(float(np.log2(ratio)))))
+
+
+def _size_ratio(whole: list[Thing], frames: int) -> float:
+    """Size at the end over size at the beginning, as lengths (frames 1-2 and the two before the last)."""
+    early = [thing.mass for thing in whole if thing.frame in (1, 2)]
+    late = [thing.mass for thing in whole if thing.frame in (frames - 3, frames - 2)]
+    return float(np.sqrt(np.mean(late) / np.mean(early))) if early and late else 1.0
+
+
+def _turned(whole: list[Thing], likeness: Likeness, shape: str) -> float:
+    """Degrees the first thing of each frame turns through the clip; 0 for shapes whose turning cannot be
+    seen.
+    """
+    period = PERIOD.get(shape)
+    if period is None:
+        return 0.0
+    angles: dict[int, float] = {}
+    for thing, angle in zip(whole, likeness.angle[:, SHAPES.index(shape)], strict=True):
+        angles.setdefault(thing.frame, float(angle))
+    steps = np.diff([angles[frame] for frame in sorted(angles)])
+    return float(((steps + period / 2) % period - period / 2).sum())

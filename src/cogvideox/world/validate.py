@@ -1,0 +1,154 @@
+"""Is the judge right? Rendered clips, whose truth is known, spoilt in known ways, against what the judge
+reads.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from cogvideox.errors import InputError, suggest
+from cogvideox.world.caption import facts
+from cogvideox.world.judge import judge
+from cogvideox.world.render import render
+from cogvideox.world.scene import SPLITS, random_source, sample_scene
+
+Corruption = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+"""uint8 frames ``[t, h, w, 3]`` and a source of randomness -> frames of the same shape."""
+
+
+@dataclass
+class Agreement:
+    """How often the judge agreed with the truth, per kind of fact; ``confusion[kind][(true, seen)]`` counts
+    the cases.
+    """
+
+    name: str
+    confusion: dict[str, Counter] = field(default_factory=dict)
+    right: Counter = field(default_factory=Counter)
+    asked: Counter = field(default_factory=Counter)
+
+    def share(self, kind: str) -> float:
+        """Share of right findings for colour, shape, ... or "all" (every fact of a clip)."""
+        return self.right[kind] / self.asked[kind]
+
+    def worst(self) -> float:
+        """The lowest share over the kinds of facts."""
+        return min(self.share(kind) for kind in self.asked if kind != "all")
+
+
+def blurred(frames: np.ndarray, rng: np.random.Generator, sigma: float = 1.0) -> np.ndarray:
+    """Gaussian blur within each frame, in pixels."""
+    reach = int(np.ceil(3 * sigma))
+    weight = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    weight /= weight.sum()
+    values = frames.astype(np.float32)
+    for axis in (1, 2):
+        padded = np.pad(values, [(reach, reach) if a == axis else (0, 0) for a in range(4)], mode="edge")
+        pieces = (np.take(padded, range(i, i + values.shape[axis]), axis) for i in range(len(weight)))
+        values = sum(w * piece for w, piece in zip(weight, pieces, strict=True))
+    return _pixels(values)
+
+
+def noisy(frames: np.ndarray, rng: np.random.Generator, sigma: float = 10.0) -> np.ndarray:
+    """Independent Gaussian noise on every value, in grey levels."""
+    return _pixels(frames + sigma * rng.standard_normal(frames.shape, dtype=np.float32))
+
+
+def blurred_and_noisy(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Blur of 1 pixel, then noise of 10 grey levels."""
+    return noisy(blurred(frames, rng), rng)
+
+
+def halved(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Half the resolution and back."""
+    t, h, w, c = frames.shape
+    small = frames.reshape(t, h // 2, 2, w // 2, 2, c).astype(np.float32).mean((2, 4))
+    return _pixels(small.repeat(2, axis=1).repeat(2, axis=2))
+
+
+def _pixels(values: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+CORRUPTIONS: dict[str, Corruption] = {
+    "clean": lambda frames, rng: frames,
+    "blur 1": blurred,
+    "noise 10": noisy,
+    "blur 1 + noise 10": blurred_and_noisy,
+    "half resolution": halved,
+    "noise 25": lambda frames, rng: noisy(frames, rng, 25.0),
+}
+
+
+def validate(
+    n: int, corruption: str | Corruption = "clean", seed: int = 1, split: str | None = None
+) -> Agreement:
+    """Judge ``n`` rendered clips after a corruption (a name in CORRUPTIONS, or a function such as a VAE round
+    trip).
+
+    Half of the clips come from each split unless one is named. Raises InputError for an unknown corruption.
+    """
+    if isinstance(corruption, str) and corruption not in CORRUPTIONS:
+        options = tuple(CORRUPTIONS)
+        raise InputError(
+            f"corruption {corruption!r}: not one of {', '.join(options)}{suggest(corruption, options)}"
+        )
+    spoil = CORRUPTIONS[corruption] if isinstance(corruption, str) else corruption
+    result = Agreement(
+        corruption if isinstance(corruption, str) else getattr(corruption, "__name__", "function")
+    )
+    for index in range(n):
+        scene = sample_scene(seed, index, split or SPLITS[index % 2])
+        checks = facts(scene)
+        verdict = judge(spoil(render(scene), random_source(seed, "corruption", index)), checks)
+        for found in verdict.findings:
+            true = (
+                found.check.value
+                if found.check.into is None
+                else f"{found.check.value} into {found.check.into}"
+            )
+            result.confusion.setdefault(found.check.kind, Counter())[(true, found.seen)] += 1
+            result.right[found.check.kind] += found.holds
+            result.asked[found.check.kind] += 1
+        result.right["all"] += verdict.all_hold
+        result.asked["all"] += 1
+    return result
+
+
+def agreement_table(results: list[Agreement]) -> str:
+    """One Markdown row per corruption, one column per kind of fact."""
+    kinds = ["colour", "shape", "count", "direction", "speed", "change", "camera", "all"]
+    lines = ["| setting | " + " | ".join(kinds) + " |", "|---" * (len(kinds) + 1) + "|"]
+    for result in results:
+        cells = [f"{result.share(kind):.3f}" if result.asked[kind] else "-" for kind in kinds]
+        lines.append(f"| {result.name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def confusion_table(result: Agreement, kind: str) -> str:
+    """Markdown: rows are the truth, columns what the judge saw."""
+    counts = result.confusion.get(kind, Counter())
+    seen = sorted({str(pair[1]) for pair in counts})
+    lines = [f"| {kind}: true \\ seen | " + " | ".join(seen) + " |", "|---" * (len(seen) + 1) + "|"]
+    for true in sorted({pair[0] for pair in counts}, key=str):
+        row = [str(sum(c for (a, b), c in counts.items() if a == true and str(b) == name)) for name in seen]
+        lines.append(f"| {true} | " + " | ".join(row) + " |")
+    return "\n".join(lines)
+
+
+def main(n: int = 600) -> None:
+    """Print the agreement table of all corruptions, and confusion tables of the clean and the worst one."""
+    results = [validate(n, name) for name in CORRUPTIONS]
+    print(agreement_table(results))
+    for result in (results[0], min(results, key=Agreement.worst)):
+        print(f"\n{result.name}")
+        for kind in ("colour", "shape", "count", "direction", "speed", "change", "camera"):
+            print("\n" + confusion_table(result, kind))
+
+
+if __name__ == "__main__":
+    main()
