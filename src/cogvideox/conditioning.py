@@ -1,5 +1,4 @@
-"""What a run is told besides its prompt, as one value. Text, image, video and continuation are ways to fill
-it.
+"""What a run is told besides its prompt, as one value; image, video and continuation are ways to fill it.
 
     way           image                    known             start            strength
     t2v           -                        -                 -                1
@@ -13,8 +12,8 @@ first latents are those of the given frames with the noise of that step, and the
 (replacement method, Ho et al. 2022; see ``diffusion.pinned``). Full attention sees the known frames as it
 sees its own, so motion and content carry on; the seam is as good as the model's own coherence.
 
-Every latent here is [b, c, t, h, w], scaled for the transformer, with the padding of the plan (1.5: one latent in front)
-already in place.
+Every latent here is [b, c, t, h, w], scaled for the transformer, with the padding of the plan (1.5: one
+latent in front) already in place.
 """
 
 from __future__ import annotations
@@ -23,11 +22,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from cogvideox.errors import FrameError, InputError, SizeError
+from cogvideox.errors import FrameError, InputError
 from cogvideox.model import CogVideoX, ImageScale, VaeCoding
 from cogvideox.vae import Tiles
 
@@ -118,28 +116,18 @@ def continuation(
     if coder.model.kind == "i2v":
         made = from_image(coder, pixels[:, :, -1:], latent_frames, padding)
         return Conditioning(
-            "continuation", image=made.image, facts={"method": "image-to-video from the last frame"}
+            "continuation",
+            image=made.image,
+            facts={"method": "image-to-video from the last frame", "context_frames": 1},
         )
     known = _padded(coder.video(pixels), padding)
     if known.shape[2] >= latent_frames:
         raise FrameError(
-            f"context of {pixels.shape[2]} frames: it fills {known.shape[2]} of {latent_frames} latent frames and "
-            "leaves nothing to make; ask for more frames or give less context"
+            f"context of {pixels.shape[2]} frames: it fills {known.shape[2]} of {latent_frames} latents "
+            "and leaves nothing to make; ask for more frames or give less context"
         )
     facts = {"method": "known latents replaced at every step", "context_frames": pixels.shape[2]}
     return Conditioning("continuation", known=known, facts=facts)
-
-
-def fit_pixels(pixels: Float[Tensor, "b 3 f h w"], height: int, width: int) -> Float[Tensor, "b 3 f h w"]:
-    """Bicubic resize of every frame, aspect not kept; the identity when the size is right already."""
-    if pixels.ndim != 5:
-        raise SizeError(f"pixels of shape {tuple(pixels.shape)}: expected [batch, 3, frames, height, width]")
-    if pixels.shape[3:] == (height, width):
-        return pixels
-    b, c, f, _, _ = pixels.shape
-    flat = pixels.transpose(1, 2).flatten(0, 1).float()
-    sized = F.interpolate(flat, size=(height, width), mode="bicubic", antialias=True, align_corners=False)
-    return sized.clamp(-1, 1).view(b, f, c, height, width).transpose(1, 2)
 
 
 def _ahead(first: Tensor, latent_frames: int) -> Tensor:

@@ -1,5 +1,4 @@
-"""CogVideoX: autoencoder, transformer, text encoder and schedule, as one object. The one place where the
-parts meet.
+"""CogVideoX: autoencoder, transformer, text encoder and schedule, as one object: where the parts meet.
 
 It holds and connects; it decides nothing about a run. Latents that leave it are scaled the way the
 transformer expects, latents that enter are unscaled before the decoder sees them.
@@ -144,8 +143,8 @@ class CogVideoX:
     ) -> Float[Tensor, "b c 1 h w"]:
         """A picture to the latents that an image-to-video model reads.
 
-        "released" divides by the scaling factor where the checkpoint says so (``invert_scale_latents``, 1.5-I2V) and
-        multiplies elsewhere. The trainers of 1.5-I2V disagree about that factor, hence the other choices.
+        "released" divides by the scaling factor where the checkpoint says so (``invert_scale_latents``,
+        1.5-I2V) and multiplies elsewhere. The trainers of 1.5-I2V disagree about it, hence the others.
         """
         latents = self._encode(pixels, generator, sample, coding, tiles) - (
             self.vae.config.shift_factor or 0.0
