@@ -121,9 +121,11 @@ def test_learned_positions_warn_when_another_length_makes_them_sinusoidal():
     assert torch.equal(video, Sinusoidal(16, 1.875, 1.0).table(Grid(2, 2, 4)))
 
 
-def test_tables_made_while_inferring_can_be_trained_with():
+def test_tables_cached_while_inferring_can_be_trained_with():
+    rotary, layout = Rotary(16, "slice", (9, 9)), Layout.plain(0, Grid(1, 5, 2))
     with torch.inference_mode():
-        turn = Rotary(16, "slice", (9, 9)).turn(Layout.plain(1, Grid(1, 3, 3)), CPU)
+        rotary.turn(layout, CPU)
+    turn = rotary.turn(layout, CPU)
     x = torch.randn(1, 10, 1, 16, requires_grad=True)
     turned(x, turn).sum().backward()
     assert x.grad is not None
