@@ -33,11 +33,10 @@ class Config(BaseModel):
 
     @classmethod
     def from_yaml(cls, source: str | Path) -> Self:
-        """Read a YAML file, or YAML text when ``source`` is a string with a line break or a colon."""
-        path = Path(source)
-        is_text = isinstance(source, str) and ("\n" in source or ":" in source) and not path.is_file()
+        """Read a YAML file, or YAML text when ``source`` is a string with a line break."""
+        is_text = isinstance(source, str) and "\n" in source
         try:
-            text = str(source) if is_text else path.read_text(encoding="utf-8")
+            text = str(source) if is_text else Path(source).read_text(encoding="utf-8")
             values = yaml.safe_load(text)
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise ConfigError(f"{source}: cannot be read as YAML: {_one_line(error)}") from None

@@ -1,0 +1,71 @@
+"""Encode once, train many times: latents of rendered clips, kept under a name that says what they were made from."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from cogvideox.data.world import to_model, world_pixels
+
+
+@dataclass(frozen=True)
+class WorldLatents:
+    """Latents of clips 0 … n − 1 of one split, unscaled, in float16, with the first frame of each."""
+
+    mean: Tensor  # [n, c, t, h, w]
+    deviation: Tensor  # [n, c, t, h, w]
+    first: Tensor  # [n, h, w, 3] uint8
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+
+@torch.no_grad()
+def world_latents(
+    vae: nn.Module, split: str, count: int, seed: int, size: int, frames: int, cache: Path, piece: int = 500
+) -> WorldLatents:
+    """Read or make the latents of ``count`` clips.
+
+    Pieces of 500 clips are written as they are made, so an interrupted run continues. The folder's name holds a digest
+    of the weights, the seed and the size: another VAE can never be given this one's latents.
+    """
+    folder = cache / f"{split}-{_digest(vae, seed, size, frames)}"
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = []
+    for start in range(0, count, piece):
+        file = folder / f"{start:06d}-{start + piece:06d}.safetensors"
+        if not file.exists():
+            made = _encode(vae, split, range(start, start + piece), seed, size, frames)
+            temporary = file.with_suffix(".partial")
+            save_file(made, temporary)
+            os.replace(temporary, file)
+            print(f"latents {split}: {start + piece}/{count}", file=sys.stderr, flush=True)
+        parts.append(load_file(file))
+    joined = {name: torch.cat([part[name] for part in parts])[:count] for name in ("mean", "deviation", "first")}
+    return WorldLatents(**joined)
+
+
+def _encode(vae: nn.Module, split: str, indices: range, seed: int, size: int, frames: int) -> dict[str, Tensor]:
+    rows: dict[str, list[Tensor]] = {"mean": [], "deviation": [], "first": []}
+    for start in range(indices.start, indices.stop, 20):
+        pixels = world_pixels(seed, range(start, min(start + 20, indices.stop)), split, size, frames)
+        latents = vae.encode(to_model(pixels))
+        rows["mean"].append(latents.mean.half())
+        rows["deviation"].append((0.5 * latents.logvar).exp().half())
+        rows["first"].append(pixels[:, 0])
+    return {name: torch.cat(values).contiguous() for name, values in rows.items()}
+
+
+def _digest(vae: nn.Module, *settings: object) -> str:
+    digest = hashlib.sha256(repr(settings).encode())
+    for name, value in sorted(vae.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,29 @@
+"""Task: what one step of training is, for any loop.
+
+A task knows its data, its losses and how its result is stored; it knows no optimiser, no checkpoint and no progress bar.
+Everything a step draws comes from (seed, step), so a task has no random state to save: a resumed run continues
+exactly where it stopped.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor, nn
+
+
+class Task(Protocol):
+    """One kind of training."""
+
+    module: nn.Module
+    """What is trained: the optimiser moves its parameters that require gradients."""
+
+    def losses(self, step: int) -> dict[str, Tensor]:
+        """Scalars of one step; ``loss`` is the one to minimise, the others are for the log."""
+
+    def measure(self, module: nn.Module) -> dict[str, float]:
+        """Held-out numbers of ``module`` (the trained one or its average), on fixed data and noise."""
+
+    def export(self, module: nn.Module, folder: Path) -> None:
+        """Write ``module`` into ``folder`` in the layout the rest of the package reads."""
