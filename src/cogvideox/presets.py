@@ -1,9 +1,9 @@
 """The table of models: the five public checkpoints and the shipped tiny ones, one row each.
 
-Reading the table loads no torch: a row keeps plain settings, and its ``vae``, ``transformer`` and ``schedule`` build the
-configs when first asked. A setting that a row does not name has the default of its config class.
-Sources: the released ``config.json`` and ``scheduler_config.json`` files; where the paper's Table 6 disagrees (32 heads,
-time width 256 for 2B), the released weights win.
+Reading the table loads no torch: a row keeps plain settings, and its ``vae``, ``transformer`` and
+``schedule`` build the configs when first asked. A setting that a row does not name has the default of its
+config class. Sources: the released ``config.json`` and ``scheduler_config.json`` files; where the paper's
+Table 6 disagrees (32 heads, time width 256 for 2B), the released weights win.
 """
 
 from __future__ import annotations
@@ -222,12 +222,44 @@ _TINY_I2V = replace(
     _TINY,
     name="tiny-i2v",
     kind="i2v",
-    about="the shipped image-to-video model of the tiny world: 17 frames of 64x64 from a first frame and text",
+    about="the shipped image-to-video model of the tiny world: 17 frames of 64x64 from an image and text",
     transformer_settings=dict(_TINY.transformer_settings) | dict(in_channels=32),
 )
 
+
+def _arm(name: str, about: str, **settings: Any) -> Preset:
+    """An ablation of the tiny model: some settings of its transformer changed."""
+    return replace(
+        _TINY, name=name, about=about, transformer_settings={**_TINY.transformer_settings, **settings}
+    )
+
+
+_MMDIT = {"norm": True, "weights": True}
+_ARMS = (
+    _arm("tiny-no-experts", "tiny, text and video share their modulation (Fig. 8a)", experts={"norm": False}),
+    _arm(
+        "tiny-mmdit1",
+        "tiny as MMDiT of the same size: 4 layers (Fig. 8a, MMDiT1)",
+        experts=_MMDIT,
+        num_layers=4,
+    ),
+    _arm(
+        "tiny-mmdit2",
+        "tiny as MMDiT of the same depth: 1.6 times the weights (Fig. 8a, MMDiT2)",
+        experts=_MMDIT,
+    ),
+    _arm(
+        "tiny-split", "tiny with 2D + 1D attention instead of 3D full attention (Fig. 8b)", attention="split"
+    ),
+    _arm(
+        "tiny-sinusoidal",
+        "tiny with sin-cos positions instead of rotary ones (Fig. 10a)",
+        use_rotary_positional_embeddings=False,
+    ),
+)
+
 PRESETS: dict[str, Preset] = {
-    preset.name: preset for preset in (_2B, _5B, _5B_I2V, _15_5B, _15_5B_I2V, _TINY, _TINY_I2V)
+    preset.name: preset for preset in (_2B, _5B, _5B_I2V, _15_5B, _15_5B_I2V, _TINY, _TINY_I2V, *_ARMS)
 }
 """Every model by name."""
 

@@ -23,18 +23,19 @@ class Run(TrainConfig):
 
 
 def world_vae() -> Run:
-    """The shipped VAE: crops first, whole clips last."""
+    """The shipped VAE: still frames first, then small crops, whole clips last."""
     return Run(
         name="world-vae",
         out="runs/world-vae",
         task=VAETraining(
             vae=get_preset("tiny").vae,
             phases=(
-                Crops(until=1500, frames=9, size=32, batch=8),
-                Crops(until=1800, frames=17, size=64, batch=2, coding="chunked"),
+                Crops(until=480, frames=1, size=64, batch=16),
+                Crops(until=980, frames=9, size=32, batch=8),
+                Crops(until=1200, frames=17, size=64, batch=2, coding="chunked"),
             ),
         ),
-        steps=1800,
+        steps=1200,
         optim=OptimConfig(lr=2e-3, ema=0.99),
         precision="bf16",
         measure_every=300,

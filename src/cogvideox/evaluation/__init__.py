@@ -1,0 +1,1 @@
+"""Judges of anyone's videos; nothing here knows a model of ours."""

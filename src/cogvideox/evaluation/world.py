@@ -1,0 +1,93 @@
+"""The world suite: make a video for every held-out prompt and seed, let the judge read the frames, print a table.
+
+Any model can be judged: ``make`` is a function from (prompt, seed) to frames. Finished videos are verdicts in
+``verdicts.jsonl``; a rerun makes only what is missing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cogvideox.errors import InputError
+from cogvideox.world import judge
+from cogvideox.world.held_out import Prompt, held_out_prompts
+from cogvideox.world.score import Row, report, report_by_tier, score_table
+
+Make = Callable[[str, int], np.ndarray]
+
+
+@dataclass(frozen=True)
+class WorldReport:
+    """Verdicts of a run, and the table made from them."""
+
+    records: list[dict[str, Any]]
+
+    @property
+    def rows(self) -> list[Row]:
+        """How often each kind of fact holds."""
+        return report(record["verdict"] for record in self.records)
+
+    def table(self) -> str:
+        """Markdown: facts, then tiers, with 95 % Wilson intervals."""
+        tiers = report_by_tier((record["tier"], record["verdict"]) for record in self.records)
+        return f"{score_table(self.rows)}\n\nAll facts, by tier:\n\n{score_table(tiers)}"
+
+    def to_json(self) -> str:
+        """Every verdict and every row."""
+        rows = [{name: getattr(row, name) for name in Row.__dataclass_fields__} for row in self.rows]
+        return json.dumps({"rows": rows, "videos": self.records}, indent=1)
+
+
+def evaluate_world(
+    make: Make,
+    out: Path,
+    prompts: Sequence[Prompt] | None = None,
+    seeds: Sequence[int] = (0, 1, 2),
+    on_item: Callable[[int, int], Any] | None = None,
+) -> WorldReport:
+    """Judge ``make`` on prompts x seeds.
+
+    ``make(prompt, seed)`` gives frames [t, h, w, 3] uint8. ``out`` keeps ``verdicts.jsonl``, from which an interrupted
+    evaluation goes on. Raises InputError when that file belongs to other prompts.
+    """
+    prompts = held_out_prompts() if prompts is None else prompts
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / "verdicts.jsonl"
+    asked = {(prompt.id, seed): prompt for prompt in prompts for seed in seeds}
+    records = {(record["id"], record["seed"]): record for record in _read(file)}
+    for (name, _), record in records.items():
+        known = next((prompt for prompt in prompts if prompt.id == name), None)
+        if known is None or known.prompt != record["prompt"]:
+            raise InputError(f"{file}: holds verdicts of other prompts ({name!r}); choose another --out or remove it")
+    with file.open("a", encoding="utf-8") as lines:
+        for (name, seed), prompt in asked.items():
+            if (name, seed) not in records:
+                verdict = judge(make(prompt.prompt, seed), prompt.checks).to_dict()
+                record = {"id": name, "seed": seed, "tier": prompt.tier, "prompt": prompt.prompt, "verdict": verdict}
+                records[name, seed] = record
+                lines.write(json.dumps(record) + "\n")
+                lines.flush()
+            if on_item is not None:
+                on_item(len(records), len(asked))
+    return WorldReport([records[key] for key in asked])
+
+
+def _read(file: Path) -> list[dict[str, Any]]:
+    """Finished verdicts; a last line cut off by a crash is dropped and made again."""
+    if not file.exists():
+        return []
+    records, whole = [], []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+            whole.append(line)
+        except json.JSONDecodeError:
+            continue
+    file.write_text("".join(line + "\n" for line in whole), encoding="utf-8")
+    return records

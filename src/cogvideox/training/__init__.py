@@ -1,0 +1,1 @@
+"""Work that lasts: tasks, the loop, recipes."""
