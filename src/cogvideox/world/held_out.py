@@ -1,7 +1,7 @@
 """The test of the world: 200 prompts about combinations that training never shows.
 
-The list is a file of the package, ``held_out.jsonl``; ``make_held_out_prompts`` makes it again, line by line. Every
-prompt belongs to a scene of the "held_out" split, and ``sample_scene`` refuses such scenes for "train".
+The list is a file of the package, ``held_out.jsonl``; ``make_held_out_prompts`` makes it again, line by line.
+Every prompt belongs to a scene of the "held_out" split, and ``sample_scene`` refuses such scenes for "train".
 """
 
 from __future__ import annotations
