@@ -1,0 +1,105 @@
+"""Any number of frames and any image shape, made from what the network can make. Loads no torch.
+
+The autoencoder turns its first frame into one latent and every 4 frames after it into one more, and only an
+odd number of latents comes back as it went in: 8n + 1 frames (1, 9, 17, ...). The 1.5 models join latents in
+pairs and were trained on 16n + 1 frames, whose odd number of latents gets one more in front, dropped again
+before decoding. The planner makes the next such number and cuts the rest away.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from cogvideox.errors import FrameError, SizeError
+
+Anchor = Literal["middle", "start"]
+
+
+@dataclass(frozen=True)
+class FramePlan:
+    """How ``asked`` frames are made: ``made`` pixel frames from ``latents`` latent ones.
+
+    ``padding`` latents in front are dropped before decoding; then ``front`` and ``back`` pixel frames are cut
+    away.
+    """
+
+    asked: int
+    made: int
+    latents: int
+    padding: int
+    front: int
+    back: int
+    why: str
+
+
+def plan_frames(
+    asked: int,
+    ratio: int = 4,
+    patch: int = 1,
+    anchor: Anchor = "middle",
+    lead: int = 0,
+    trained: int | None = None,
+) -> FramePlan:
+    """Make exactly ``asked`` frames, after ``lead`` frames that are given and cut away. Raises FrameError
+    below 1.
+
+    ratio: pixel frames per latent. patch: latents per patch in time. anchor: cut at both ends ("middle"), or
+    only at the end, so that the first frame stays the first ("start"). trained: the length the model knows,
+    for the reason.
+    """
+    if asked < 1:
+        raise FrameError(f"frames {asked}: a video has at least one frame; ask for 1 or more")
+    if lead < 0:
+        raise FrameError(f"context of {lead} frames: cannot be negative; give 0 or more")
+    unit = patch if ratio == 1 else 2 * ratio * patch
+    made = -(-(asked + lead - 1) // unit) * unit + 1
+    latents = (made - 1) // ratio + 1
+    padding = -latents % patch
+    extra = made - asked - lead
+    front = lead if lead or anchor == "start" else extra // 2
+    back = made - asked - front
+    why = _why(asked, made, unit, front - lead, back, lead, padding)
+    if trained is not None and made > trained:
+        why += f"; longer than the {trained} frames the model was trained on, so expect repetition"
+    return FramePlan(asked, made, latents + padding, padding, front, back, why)
+
+
+def _why(asked: int, made: int, unit: int, front: int, back: int, lead: int, padding: int) -> str:
+    after = f" after {lead} given ones" if lead else ""
+    if front == back == 0:
+        why = f"{asked} frames{after}: as asked"
+    else:
+        cuts = ((front, "at the start"), (back, "at the end"))
+        ends = ", ".join(f"{count} {where}" for count, where in cuts if count)
+        why = f"{asked} frames{after}: the model makes {unit}n + 1, so {made} are made and cut: {ends}"
+    return why + (f"; {padding} latent in front completes the last patch" if padding else "")
+
+
+def plan_size(
+    height: int | None,
+    width: int | None,
+    usual: tuple[int, int],
+    multiple: int = 16,
+    shape: tuple[int, int] | None = None,
+) -> tuple[int, int]:
+    """Height and width in pixels. Raises SizeError, with the sizes nearby, unless both are multiples of
+    ``multiple``.
+
+    Without a size it is the ``usual`` one, or, with the ``shape`` (height, width) of an image given for a
+    model that takes any aspect, the image's aspect with the usual short side, the long side at most the usual
+    one.
+    """
+    if height is None and width is None and shape is not None:
+        short, long = sorted(usual)
+        aspect = max(shape) / min(shape)
+        side = min(max(round(short * aspect / multiple) * multiple, short), long)
+        height, width = (side, short) if shape[0] > shape[1] else (short, side)
+    height, width = height or usual[0], width or usual[1]
+    for name, size in (("height", height), ("width", width)):
+        if size < multiple or size % multiple:
+            below = max(size // multiple, 1) * multiple
+            raise SizeError(
+                f"{name} {size}: the model needs a multiple of {multiple}; try {below} or {below + multiple}"
+            )
+    return height, width

@@ -1,0 +1,125 @@
+"""Two measurements of a run: whether its numbers stayed finite, and how much memory it took.
+
+Checking every layer would cost a wait for the device each time, so a run is checked once, at its end. Only
+when something is wrong is it repeated with every layer watched, and the first to make NaN or Inf is named.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from cogvideox.errors import NumericsError
+
+try:
+    import resource
+except ImportError:  # not on Windows
+    resource = None
+
+
+def guarded(
+    produce: Callable[[bool], Float[Tensor, "*dims"]],
+    parts: Mapping[str, nn.Module],
+    what: str,
+    check: bool = True,
+) -> Float[Tensor, "*dims"]:
+    """``produce(False)``, checked. Raises NumericsError naming the layer of ``parts`` that first made NaN or
+    Inf.
+
+    ``produce(True)`` must repeat exactly what ``produce(False)`` did; it is called only when the result is
+    not finite.
+    """
+    result = produce(False)
+    if not check or bool(result.isfinite().all()):
+        return result
+    with watching(parts, what):
+        produce(True)
+    bad = int((~result.isfinite()).sum())
+    raise NumericsError(
+        f"{what}: {bad} of {result.numel()} values are NaN or Inf, but every layer's output was finite when "
+        "run again; the sum overflowed outside the networks, or the device is unreliable; try float32"
+    )
+
+
+@contextmanager
+def watching(parts: Mapping[str, nn.Module], what: str) -> Iterator[None]:
+    """Raise NumericsError from the first layer whose output is not finite. Slow: waits for the device at
+    every layer.
+    """
+    hooks = [
+        module.register_forward_hook(_hook(f"{part}.{name}" if name else part, what))
+        for part, network in parts.items()
+        for name, module in network.named_modules()
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _hook(name: str, what: str) -> Callable[[nn.Module, Any, Any], None]:
+    def check(module: nn.Module, inputs: Any, output: Any) -> None:
+        for tensor in _tensors(output):
+            if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+                raise NumericsError(f"{what}: {name} made NaN or Inf; {_reason(module, inputs, tensor)}")
+
+    return check
+
+
+def _reason(module: nn.Module, inputs: Any, output: Tensor) -> str:
+    for name, weight in module.named_parameters():
+        if weight.is_floating_point() and not bool(weight.isfinite().all()):
+            return f"its {name} holds NaN or Inf: a damaged checkpoint or diverged training; load another one"
+    given = [t for t in _tensors(inputs) if t.is_floating_point()]
+    if any(not bool(t.isfinite().all()) for t in given):
+        return "its input already held NaN or Inf; check the text embedding and the given latents"
+    largest = max((t.abs().max().item() for t in given if t.numel()), default=0.0)
+    kind = str(output.dtype).removeprefix("torch.")
+    advice = "use bfloat16 or float32" if output.dtype == torch.float16 else "look at that layer's weights"
+    return f"its input was finite (at most {largest:.3g}) and its precision is {kind}: {advice}"
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _tensors(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _tensors(item)
+
+
+class PeakMemory:
+    """The most memory held between entering and leaving, in bytes, by the device and by the process."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.bytes: dict[str, int] = {}
+
+    def __enter__(self) -> PeakMemory:
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.read()
+
+    def read(self) -> dict[str, int]:
+        """What has been reached so far. The process's peak counts everything since it started."""
+        if self.device.type == "cuda":
+            self.bytes["device"] = torch.cuda.max_memory_allocated(self.device)
+        if resource is not None:
+            unit = 1 if sys.platform == "darwin" else 1024
+            self.bytes["process"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        return self.bytes

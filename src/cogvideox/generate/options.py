@@ -1,0 +1,86 @@
+"""What can be asked of one video. Loads no torch: the command line reads its help from here."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from cogvideox.config import Config
+
+
+class GenerateOptions(Config):
+    """Everything that decides one video, besides the model. What is None is the model's own default."""
+
+    prompt: str = Field("", description="what the video shows, in English; long and concrete works best")
+    negative_prompt: str = Field("", description="what guidance leads away from")
+    zero_negative: bool = Field(
+        False, description="zeros instead of an encoded negative prompt, as in the original training code"
+    )
+    image: str | None = Field(None, description="path of the image to start from")
+    video: str | None = Field(
+        None, description="path of a video to change (with strength) or to carry on from"
+    )
+    video_use: Literal["change", "continue"] = Field("change", description="what the video is for")
+    strength: float = Field(
+        0.8, gt=0, le=1, description="how much of the given video is remade: 0 nothing, 1 all of it"
+    )
+    context_frames: int = Field(
+        9, ge=1, description="frames of the given video that a continuation sees (image-to-video models: 1)"
+    )
+    join: bool = Field(False, description="put the given video before its continuation")
+    fit: Literal["cover", "stretch"] = Field(
+        "cover",
+        description="make the image or video fit by cropping, or by stretching as the released code does",
+    )
+
+    frames: int | None = Field(None, description="number of frames; any number")
+    seconds: float | None = Field(None, gt=0, description="length in seconds, instead of frames")
+    height: int | None = Field(None, description="height in pixels, a multiple of 16")
+    width: int | None = Field(None, description="width in pixels, a multiple of 16")
+    fps: float | None = Field(None, gt=0, description="frames per second of the result")
+
+    steps: int = Field(50, ge=1, description="denoising steps; more is slower and finer")
+    sampler: Literal["ddim", "dpmpp_2m", "dpmpp_sde"] = Field("ddim", description="how a step is made")
+    previous: Literal["released", "corrected"] = Field(
+        "released",
+        description="where a step ends when steps does not divide 1000; corrected joins without gaps",
+    )
+    guidance: float = Field(
+        6.0, ge=0, description="how strongly to follow the prompt; 1 or less turns it off"
+    )
+    guidance_schedule: Literal["constant", "wave", "cosine"] = Field(
+        "constant", description="guidance over the steps; wave is the released dynamic guidance"
+    )
+    seed: int = Field(
+        42, ge=0, description="the same seed gives the same video, on any device up to rounding"
+    )
+
+    sample_image: bool = Field(True, description="draw the given image's latents, or take their mean")
+    image_scale: Literal["released", "multiply", "divide", "none"] = Field(
+        "released", description="what an image's latents are scaled by; 1.5-i2v users often prefer none"
+    )
+    latents: Literal["model", "float32"] = Field("model", description="precision of latents between steps")
+    vae_coding: Literal["chunked", "whole", "tiled"] = Field(
+        "chunked", description="how the autoencoder runs: released chunks, all at once, or least memory"
+    )
+    tile_height: int | None = Field(None, ge=16, description="height of a tile in pixels")
+    tile_width: int | None = Field(None, ge=16, description="width of a tile in pixels")
+    check_numerics: bool = Field(True, description="when NaN or Inf appear, find the layer that made them")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.frames is not None and self.seconds is not None:
+            raise ValueError(f"frames {self.frames} and seconds {self.seconds:g}: give one of them")
+        if self.image is not None and self.video is not None:
+            raise ValueError("image and video: both say how the video begins; give one of them")
+        if (self.tile_height is None) != (self.tile_width is None):
+            raise ValueError(
+                f"tile_height {self.tile_height}, tile_width {self.tile_width}: give both or none"
+            )
+        if self.tile_height is not None and self.vae_coding != "tiled":
+            warnings.warn(f"tile_height has no effect with vae_coding {self.vae_coding!r}", stacklevel=2)
+        if self.join and self.video_use != "continue":
+            warnings.warn("join has no effect without video_use 'continue'", stacklevel=2)
+        return self

@@ -1,0 +1,139 @@
+"""What is decided about a run before the first network runs: what was given, its size and its frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cogvideox.errors import FrameError, InputError, MediaError, SizeError
+from cogvideox.generate.frames import FramePlan, plan_frames, plan_size
+from cogvideox.generate.options import GenerateOptions
+from cogvideox.model import CogVideoX
+from cogvideox.vae import Tiles
+from cogvideox.video import Video, read_image, read_video
+
+
+@dataclass(frozen=True)
+class Given:
+    """The picture or video that a run starts from, as read."""
+
+    image: np.ndarray | None = None
+    video: Video | None = None
+
+    @property
+    def shape(self) -> tuple[int, int] | None:
+        """Height and width of what was given."""
+        if self.image is not None:
+            return self.image.shape[0], self.image.shape[1]
+        return (self.video.height, self.video.width) if self.video is not None else None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything about a run that is decided before the first network runs."""
+
+    options: GenerateOptions
+    height: int
+    width: int
+    fps: float
+    frames: FramePlan
+    context: int
+    latent_shape: tuple[int, int, int, int, int]
+
+    @property
+    def tiles(self) -> Tiles | None:
+        """Tiles of the size asked for, or the autoencoder's usual ones."""
+        options = self.options
+        if options.tile_height is None or options.tile_width is None:
+            return None
+        return Tiles(height=options.tile_height, width=options.tile_width)
+
+
+def plan_run(model: CogVideoX, options: GenerateOptions, given: Given | None = None) -> Plan:
+    """Sizes, frames and shapes of a run; runs no network. Raises SizeError or FrameError."""
+    given = given or Given()
+    config, patch = model.vae.config, model.frame_patch
+    free_aspect = model.kind == "i2v" and patch > 1  # 1.5-I2V: short side as usual, the image's own aspect
+    height, width = plan_size(
+        options.height,
+        options.width,
+        (model.height, model.width),
+        model.pixel_multiple,
+        given.shape if free_aspect else None,
+    )
+    _check_table(model, height, width)
+    fps = options.fps or (given.video.fps if given.video is not None else model.fps)
+    context = 0
+    if given.video is not None and options.video_use == "continue":
+        context = _context(model, options, len(given.video))
+    frames = plan_frames(
+        _asked(model, options, given, fps, context),
+        config.temporal_compression_ratio,
+        patch,
+        "start" if given.image is not None else "middle",
+        context,
+        model.frames,
+    )
+    factor = config.spatial_compression_ratio
+    shape = (1, model.latent_channels, frames.latents, height // factor, width // factor)
+    return Plan(options, height, width, fps, frames, context, shape)
+
+
+def _asked(model: CogVideoX, options: GenerateOptions, given: Given, fps: float, context: int) -> int:
+    """The number of new frames: as asked, or those of the given video, or the number the model knows."""
+    if options.seconds is not None:
+        asked = max(1, round(options.seconds * fps))
+    elif options.frames is not None:
+        asked = options.frames
+    elif given.video is not None and not context:
+        asked = len(given.video)
+    else:
+        asked = max(1, model.frames - context)
+    if given.video is not None and not context and asked > len(given.video):
+        raise FrameError(
+            f"frames {asked}: the given video has {len(given.video)}; ask for as many or fewer, "
+            "or carry on from it with video_use 'continue'"
+        )
+    return asked
+
+
+def _check_table(model: CogVideoX, height: int, width: int) -> None:
+    config, ratio = model.transformer.config, model.vae.config.spatial_compression_ratio
+    native = config.sample_height * ratio, config.sample_width * ratio
+    if config.use_learned_positional_embeddings and (height, width) != native:
+        raise SizeError(
+            f"size {height}x{width}: the model has learned a table of positions for {native[0]}x{native[1]}; "
+            "use that size"
+        )
+
+
+def _context(model: CogVideoX, options: GenerateOptions, available: int) -> int:
+    """How many given frames a continuation sees: 8n + 1, so that they are latents of their own; 1 for i2v
+    models.
+    """
+    if model.kind == "i2v":
+        return 1
+    unit = max(1, 2 * model.vae.config.temporal_compression_ratio)
+    return (min(options.context_frames, available) - 1) // unit * unit + 1
+
+
+def read_given(options: GenerateOptions, image: np.ndarray | None, video: Video | None) -> Given:
+    """The arguments, or else what the options name. Raises MediaError or InputError."""
+    if image is not None and video is not None:
+        raise InputError("image and video: both say how the video begins; give one of them")
+    if image is None and video is None:
+        image = read_image(options.image) if options.image is not None else None
+        video = read_video(options.video) if options.video is not None else None
+    if image is not None and (image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8):
+        raise MediaError(f"image of {image.dtype} {list(image.shape)}: expected uint8 [height, width, 3]")
+    if video is None and options.video_use == "continue":
+        raise InputError("video_use 'continue': there is no video to carry on from; pass one")
+    return Given(image, video)
+
+
+def fit_video(video: Video, plan: Plan) -> Video:
+    """The given frames at the size of the run."""
+    if plan.options.fit == "cover":
+        return video.cover(plan.height, plan.width)
+    return video.resize(plan.height, plan.width)
