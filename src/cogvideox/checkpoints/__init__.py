@@ -1,4 +1,4 @@
-"""Weights in and out: model folders, SAT checkpoints, adapters; recognised, checked, converted, never run as code."""
+"""Weights in and out: model folders, SAT files, adapters; recognised, checked, converted, never run."""
 
 from cogvideox.checkpoints.adapter import Adapter, Pair, read_adapter, write_adapter
 from cogvideox.checkpoints.convert import convert

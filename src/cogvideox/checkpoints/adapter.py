@@ -2,8 +2,8 @@
 
     W + scale * alpha / rank * B A        A: [rank, in]   B: [out, rank]
 
-The same two matrices mean different things under another ``alpha``, and guessing it is the best known way to get a
-LoRA that "does nothing": alpha comes from the file, or from the caller, or reading stops.
+The same two matrices mean different things under another ``alpha``, and guessing it is the best known way to
+get a LoRA that "does nothing": alpha comes from the file, or from the caller, or reading stops.
 """
 
 from __future__ import annotations
@@ -57,6 +57,11 @@ class Pair:
         return self.a.shape[0]
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Outputs and inputs of the layer they are for."""
+        return self.b.shape[0], self.a.shape[1]
+
+    @property
     def scaling(self) -> float:
         """What B A is multiplied by."""
         return self.alpha / self.rank
@@ -74,15 +79,15 @@ class Adapter:
         return sorted({pair.rank for pair in self.pairs.values()})
 
     def delta_norm(self) -> float:
-        """The Frobenius norm of all changes to the weights together; 0 means that the adapter does nothing."""
+        """The Frobenius norm of all changes to the weights; 0 means that the adapter does nothing."""
         return sum(_delta_square(pair) for pair in self.pairs.values()) ** 0.5
 
 
 def read_adapter(path: str | Path, alpha: float | None = None) -> Adapter:
     """Read an adapter from a file or folder in any of the four forms; the form is recognised by its names.
 
-    ``alpha`` overrides the file's. Raises CheckpointError for unknown names, a pair that is not whole, matrices that
-    do not fit each other, and a file that does not say its alpha when none is given.
+    ``alpha`` overrides the file's. Raises CheckpointError for unknown names, a pair that is not whole,
+    matrices that do not fit each other, and a file that does not say its alpha when none is given.
     """
     file = _find(Path(path))
     if file.suffix in SUFFIXES:
@@ -108,8 +113,8 @@ def read_adapter(path: str | Path, alpha: float | None = None) -> Adapter:
     if unsaid:
         ranks = sorted({pair["a"].shape[0] for pair in halves.values() if "a" in pair})
         raise CheckpointError(
-            f"{file}: does not say its alpha (rank {few([str(rank) for rank in ranks])}); pass alpha: the value it was "
-            "trained with, or the rank for an effective scale of 1, as diffusers assumes"
+            f"{file}: does not say its alpha (rank {few([str(rank) for rank in ranks])}); pass alpha: "
+            "the value it was trained with, or the rank for an effective scale of 1, as diffusers assumes"
         )
     return Adapter(
         {module: _pair(file, module, half, float(known[module] or 0)) for module, half in halves.items()}
@@ -121,8 +126,8 @@ def write_adapter(
 ) -> Path:
     """Write an adapter with its rank and alpha; returns the file.
 
-    ``path`` is a folder, or for ``diffusers`` also a ``.safetensors`` file. SAT has no place for alpha (it is always
-    1), so B is multiplied by alpha there: exact when alpha is a power of two.
+    ``path`` is a folder, or for ``diffusers`` also a ``.safetensors`` file. SAT has no place for alpha (it is
+    always 1), so B is multiplied by alpha there: exact when alpha is a power of two.
     """
     path = Path(path)
     if not adapter.pairs:
@@ -199,7 +204,7 @@ def _pair(file: Path, module: str, half: Mapping[str, Tensor], alpha: float) -> 
 
 
 def _alphas_of(file: Path, tensors: Tensors) -> Any:
-    """A function from a layer to the alpha that the file's metadata, or the PEFT config beside it, gives it."""
+    """From a layer to the alpha that the file's metadata, or the PEFT config beside it, gives it."""
     settings: dict[str, Any] = {}
     if METADATA in tensors.metadata:
         try:
@@ -259,8 +264,7 @@ def _from_sat(file: Path, alpha: float | None) -> Adapter:
         if found is None:
             # a fine-tuning run saves the frozen weights too, under ``original``
             base = short.replace(".original.", ".")
-            known = keymap("transformer")
-            if not known.drops(base) and known._first(base, foreign=True) is None:
+            if not keymap("transformer").knows(base):
                 unknown.append(name)
             continue
         layer, kind, side, part = found.groups()

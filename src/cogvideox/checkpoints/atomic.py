@@ -60,7 +60,7 @@ def _check_free(target: Path, overwrite: bool) -> None:
 
 
 def _swap(work: Path, target: Path) -> None:
-    """Put ``work`` in the place of ``target``; what stood there is deleted last, so one of the two is always whole."""
+    """Put ``work`` in the place of ``target``; what stood there is deleted last: one is always whole."""
     old = target.parent / f".{target.name}.old-{uuid.uuid4().hex[:12]}"
     if target.exists():
         os.rename(target, old)

@@ -1,7 +1,7 @@
 """One command between formats: SAT to diffusers and back, for whole models, single parts and adapters.
 
-Weights are renamed, cut and joined, never computed with: a round trip gives the same bits. Only the preset's name is
-needed, since a SAT file holds no settings; without it, it is guessed from the shapes.
+Weights are renamed, cut and joined, never computed with: a round trip gives the same bits. Only the preset's
+name is needed, since a SAT file holds no settings; without it, it is guessed from the shapes.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ from cogvideox.checkpoints.diffusers import (
     write_transformer,
     write_vae,
 )
+from cogvideox.checkpoints.fill import check_names
 from cogvideox.checkpoints.hub import find_folder
 from cogvideox.checkpoints.sat import SUFFIXES, SatFile, find_parts, keymap, read_sat, write_sat
-from cogvideox.checkpoints.tensors import check_names, read_file, read_folder
+from cogvideox.checkpoints.tensors import read_file, read_folder
 from cogvideox.errors import CheckpointError
 from cogvideox.presets import PRESETS, Preset, get_preset
 from cogvideox.transformer import TransformerConfig
@@ -52,9 +53,9 @@ def convert(
 ) -> Path:
     """Convert a model, a part of one, or an adapter; returns ``dst``, which appears whole or not at all.
 
-    ``src``: a SAT file or folder, a diffusers model folder or part, a LoRA file or folder. ``preset`` names the
-    model (needed for SAT weights that fit none by shape, and for the schedule). ``alpha`` is for adapters that do not
-    say theirs. Raises CheckpointError for files that do not fit the preset.
+    ``src``: a SAT file or folder, a diffusers model folder or part, a LoRA file or folder. ``preset`` names
+    the model (needed for SAT weights that fit none by shape, and for the schedule). ``alpha`` is for adapters
+    that do not say theirs. Raises CheckpointError for files that do not fit the preset.
     """
     if to not in ("diffusers", "sat"):
         raise CheckpointError(f"to {to!r}: formats are 'diffusers' and 'sat'")
@@ -73,7 +74,7 @@ def convert(
 
 
 def guess_from_shapes(part: str, names: Mapping[str, tuple[int, ...]]) -> Preset:
-    """The preset whose network has exactly these tensors; raises CheckpointError unless there is one to name."""
+    """The preset whose network has exactly these tensors; raises CheckpointError when there is none."""
     for preset in PRESETS.values():
         config = preset.vae if part == "vae" else preset.transformer
         if meta_names(config) == names:

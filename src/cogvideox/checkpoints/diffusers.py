@@ -2,8 +2,9 @@
 
     model_index.json   transformer/   vae/   text_encoder/   tokenizer/   scheduler/   cogvideox.json
 
-Modules are built on ``meta`` and filled tensor by tensor, so a model needs its own size in memory and no more. Nothing
-is unpickled and no class is looked up by name: a folder says only which of our own classes to fill.
+Modules are built on ``meta`` and filled tensor by tensor, so a model needs its own size in memory and no
+more. Nothing is unpickled and no class is looked up by name: a folder says only which of our own classes to
+fill.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from cogvideox.checkpoints.atomic import atomic_folder
+from cogvideox.checkpoints.fill import assign, check_finite, check_names, to_dtype
 from cogvideox.checkpoints.hub import find_folder
 from cogvideox.checkpoints.record import (
     RELEASED_TRANSFORMER,
@@ -28,16 +30,7 @@ from cogvideox.checkpoints.record import (
     own_settings,
     read_record,
 )
-from cogvideox.checkpoints.tensors import (
-    assign,
-    check_finite,
-    check_names,
-    read_folder,
-    read_json,
-    to_bytes,
-    to_dtype,
-    write_folder,
-)
+from cogvideox.checkpoints.tensors import read_folder, read_json, to_bytes, write_folder
 from cogvideox.config import Config
 from cogvideox.diffusion.schedule import Schedule, ScheduleConfig
 from cogvideox.errors import CheckpointError, suggest
@@ -81,9 +74,10 @@ def load_model(
 ) -> CogVideoX:
     """A whole model from a folder, a preset name or a hub id.
 
-    ``dtype`` casts the weights (None keeps what is stored), ``variant`` picks files such as ``*.fp16.safetensors``,
-    ``text`` false leaves the text encoder out, ``check`` reads every tensor and refuses NaN. Raises CheckpointError
-    for files that are missing, cut, mis-shaped or unsafe and ConfigError for settings that make no sense.
+    ``dtype`` casts the weights (None keeps what is stored), ``variant`` picks files such as
+    ``*.fp16.safetensors``, ``text`` false leaves the text encoder out, ``check`` reads every tensor and
+    refuses NaN. Raises CheckpointError for files that are missing, cut, mis-shaped or unsafe and ConfigError
+    for settings that make no sense.
     """
     from cogvideox.model import CogVideoX  # the parts can be read without the whole
 
@@ -106,6 +100,10 @@ def load_model(
         schedule=load_schedule(folder),
         name=record.preset or guess_preset(transformer.config),
         kind=record.kind or kind_of(transformer.config),
+        height=record.height,
+        width=record.width,
+        frames=record.frames,
+        fps=record.fps,
     )
 
 
@@ -182,7 +180,8 @@ def save_model(
         if model.text is not None:
             model.text.save(folder)
         write_index(folder, model.kind)
-        write_record(folder, model.transformer.config, model.vae.config, model.name, provenance)
+        native = {"height": model.height, "width": model.width, "frames": model.frames, "fps": model.fps}
+        write_record(folder, model.transformer.config, model.vae.config, model.name, provenance, native)
     return target
 
 
@@ -232,6 +231,7 @@ def write_record(
     vae: VAEConfig | None,
     name: str,
     provenance: Mapping[str, Any] | None,
+    native: Mapping[str, Any] | None = None,
 ) -> None:
     """``cogvideox.json``: preset, own settings, provenance, and a digest of each weights file."""
     record = of_preset(PRESETS[name]) if name in PRESETS else Record(preset=name)
@@ -240,7 +240,7 @@ def write_record(
         file.relative_to(folder).as_posix(): sha256_of(file) for file in sorted(folder.rglob("*.safetensors"))
     }
     more = dict(kind=kind, provenance=dict(provenance or {}), files=files, **own_settings(transformer, vae))
-    record.model_copy(update=more).write(folder)
+    record.model_copy(update={**(native or {}), **more}).write(folder)
 
 
 def meta_names(config: TransformerConfig | VAEConfig) -> dict[str, tuple[int, ...]]:
@@ -298,7 +298,7 @@ def _check_class(values: Mapping[str, Any], known: tuple[str, ...], file: Path) 
 
 
 def _config(kind: type[C], values: Mapping[str, Any], file: Path) -> C:
-    """A config from a file of any diffusers version: absent keys get defaults, keys that we cannot know warn."""
+    """A config from a file of any diffusers version: absent keys get defaults, unknown keys warn."""
     known = {key: value for key, value in values.items() if key in kind.model_fields}
     for key in values:
         if key not in known and key not in HARMLESS and not key.startswith("_"):

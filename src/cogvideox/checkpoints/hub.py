@@ -1,4 +1,4 @@
-"""From what a person typed to a folder on disk: a path, a preset name, or a hub id; nothing else is ever fetched."""
+"""From what a person typed to a folder on disk: a path, a preset name, or a hub id, nothing else."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ SHIPPED = (PACKAGE / "shipped", PACKAGE.parents[1] / "models")
 def find_folder(path_or_id: str | Path, revision: str | None = None) -> Path:
     """The folder of a model: a local path first, then a shipped preset, then a preset's or any hub id.
 
-    Only safetensors, JSON and the tokenizer model are downloaded, and only for an id; a complete earlier download is
-    used without a network. Raises CheckpointError that says which of these failed.
+    Only safetensors, JSON and the tokenizer model are downloaded, and only for an id; a complete earlier
+    download is used without a network. Raises CheckpointError that says which of these failed.
     """
     path = Path(path_or_id).expanduser()
     if path.exists():
@@ -54,6 +54,7 @@ def download(repository: str, revision: str | None = None) -> Path:
     except Exception as error:  # the hub client raises errors of several libraries; all mean "not available"
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise CheckpointError(
-            f"{repository}: no such folder, and not available from the hub: {type(error).__name__}: {reason}; "
+            f"{repository}: no such folder, and not available from the hub: "
+            f"{type(error).__name__}: {reason}; "
             "check the name and the network, or pass the folder of a downloaded copy"
         ) from None

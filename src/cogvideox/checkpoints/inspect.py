@@ -20,17 +20,11 @@ from cogvideox.checkpoints.diffusers import (
     read_transformer_config,
     read_vae_config,
 )
+from cogvideox.checkpoints.fill import check_finite, check_names
 from cogvideox.checkpoints.hub import find_folder
 from cogvideox.checkpoints.record import guess_preset, kind_of, read_record
 from cogvideox.checkpoints.sat import SUFFIXES, find_parts, read_sat
-from cogvideox.checkpoints.tensors import (
-    Tensors,
-    check_finite,
-    check_names,
-    read_file,
-    read_folder,
-    read_json,
-)
+from cogvideox.checkpoints.tensors import Tensors, read_file, read_folder, read_json
 from cogvideox.errors import CogVideoXError
 from cogvideox.manifest import sha256_of
 
@@ -78,7 +72,7 @@ class Report:
             types = ", ".join(f"{name} x {count}" for name, count in part.dtypes.items())
             lines.append(
                 f"  {part.name:<14}{part.tensors:>5} tensors {part.parameters:>15,} values "
-                f"{part.bytes / 2**20:>11,.1f} MiB  {types}  in {len(part.files)} file{'s'[: len(part.files) != 1]}"
+                f"{part.bytes / 2**20:>11,.1f} MiB  {types}  in {len(part.files)} file(s)"
             )
         lines += [f"  {'checked':<10}{', '.join(self.checked)}"] if self.checked else []
         lines += [f"  problem   {problem}" for problem in self.problems] or ["  no problems found"]

@@ -1,8 +1,8 @@
 """Rename rules that read both ways: foreign names to ours and back, splitting and joining rows where needed.
 
-Our names are the diffusers names, so the diffusers keymap is the identity and only SAT needs rules. A pattern is a
-name with ``{i}`` for a number and ``{rest}`` for any ending; both sides of a rule use the same holes, the first rule
-that matches wins, and a name that no rule matches is an error that says so.
+Our names are the diffusers names, so the diffusers keymap is the identity and only SAT needs rules. A pattern
+is a name with ``{i}`` for a number and ``{rest}`` for any ending; both sides of a rule use the same holes,
+the first rule that matches wins, and a name that no rule matches is an error that says so.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ Rows = tuple[tuple[int, ...], ...]
 class Rule:
     """One foreign name against one or several of ours.
 
-    With several, the foreign tensor is cut along its first axis into equal chunks and ``rows[k]`` lists the chunks
-    that make ``ours[k]``.
+    With several, the foreign tensor is cut along its first axis into equal chunks and ``rows[k]`` lists the
+    chunks that make ``ours[k]``.
     """
 
     foreign: str
@@ -60,7 +60,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Keymap:
-    """An ordered list of rules, a prefix that every foreign name carries, and foreign names that mean nothing to us."""
+    """Ordered rules, a prefix that every foreign name carries, and foreign names that mean nothing to us."""
 
     rules: tuple[Rule, ...]
     prefix: str = ""
@@ -69,6 +69,10 @@ class Keymap:
     def drops(self, name: str) -> bool:
         """Whether a foreign name (without prefix) is known and unused."""
         return any(_match(pattern, name) is not None for pattern in self.drop)
+
+    def knows(self, name: str) -> bool:
+        """Whether a foreign name (without prefix) is renamed or dropped on purpose."""
+        return self.drops(name) or self._first(name, foreign=True) is not None
 
     def to_ours(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Our names for foreign tensors; raises CheckpointError that lists the names nobody knows."""
@@ -92,7 +96,7 @@ class Keymap:
         return found
 
     def to_foreign(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Foreign names, prefix included, for our tensors; raises CheckpointError on a name without a rule."""
+        """Foreign names, prefix included, for our tensors; raises CheckpointError on one without a rule."""
         found: dict[str, Tensor] = {}
         wrong = []
         for name in tensors:
@@ -182,7 +186,7 @@ def sat_vae(stages: int = 4) -> Keymap:
 
 @cache
 def sat_transformer(learned_positions: bool = False) -> Keymap:
-    """SAT's transformer names; the position table is a weight for 5B-I2V only and a frozen sin-cos one for 2B."""
+    """SAT's transformer names; the position table is a weight of 5B-I2V only, and frozen in 2B."""
     block, layer = "transformer_blocks.{i}.", "transformer.layers.{i}."
     position = "mixins.pos_embed.pos_embedding"
     rules = [
@@ -192,7 +196,8 @@ def sat_transformer(learned_positions: bool = False) -> Keymap:
         _rename("ofs_embed.2.{wb}", "ofs_embedding.linear_2.{wb}"),
         _rename("mixins.patch_embed.proj.{wb}", "patch_embed.proj.{wb}"),
         _rename("mixins.patch_embed.text_proj.{wb}", "patch_embed.text_proj.{wb}"),
-        # twelve chunks: (shift, scale, gate) of attention, then of the feed forward, for video and then for text
+        # twelve chunks: (shift, scale, gate) of attention, then of the feed forward, for video and then for
+        # text
         Rule(
             "mixins.adaln_layer.adaLN_modulations.{i}.1.{wb}",
             (block + "norm1.linear.{wb}", block + "norm2.linear.{wb}"),

@@ -1,7 +1,8 @@
 """Low-rank adapters on a finished model, put on and taken off from outside.
 
-A linear layer is replaced by one that shares its weights and adds ``scale * alpha / rank * B A x``; names of the
-original weights do not change, several adapters add up, and taking them off restores the very same layers.
+A linear layer is replaced by one that shares its weights and adds ``scale * alpha / rank * B A x``; names of
+the original weights do not change, several adapters add up, and taking them off restores the very same
+layers.
 """
 
 from __future__ import annotations
@@ -92,8 +93,9 @@ def load_lora(
 ) -> Adapter:
     """Read an adapter and put it on the transformer under ``name`` (default: that of the file); returns it.
 
-    ``scale`` weakens or strengthens it; ``alpha`` is needed when the file does not say it. Warns about an adapter that
-    changes nothing. Raises CheckpointError when it does not fit the model; the model is then as before.
+    ``scale`` weakens or strengthens it; ``alpha`` is needed when the file does not say it. Warns about an
+    adapter that changes nothing. Raises CheckpointError when it does not fit the model; the model is then as
+    before.
     """
     adapter = read_adapter(path, alpha)
     attach_lora(model, adapter, name or Path(path).stem.replace(".", "_"), scale)
@@ -114,10 +116,11 @@ def attach_lora(model: Model, adapter: Adapter, name: str = "default", scale: fl
     unknown = [path + suggest(path, layers) for path in adapter.pairs if path not in layers]
     if unknown:
         raise CheckpointError(f"LoRA {name!r}: layers this model does not have: {few(unknown)}")
+    sizes = {path: (layers[path].out_features, layers[path].in_features) for path in adapter.pairs}
     shaped = [
-        f"{path} {[pair.b.shape[0], pair.a.shape[1]]}, here {[layers[path].out_features, layers[path].in_features]}"
+        f"{path} {pair.size}, here {sizes[path]}"
         for path, pair in adapter.pairs.items()
-        if (pair.b.shape[0], pair.a.shape[1]) != (layers[path].out_features, layers[path].in_features)
+        if pair.size != sizes[path]
     ]
     if shaped:
         raise CheckpointError(f"LoRA {name!r} was made for another model: {few(shaped)}")
@@ -144,8 +147,8 @@ def add_lora(
 ) -> list[nn.Parameter]:
     """Put a fresh adapter on for training and return its parameters; everything else is frozen.
 
-    A is Kaiming-uniform and B zero, so the model starts as it was. ``targets`` are endings of layer names; ``alpha``
-    defaults to the rank. Raises ConfigError when nothing matches.
+    A is Kaiming-uniform and B zero, so the model starts as it was. ``targets`` are endings of layer names;
+    ``alpha`` defaults to the rank. Raises ConfigError when nothing matches.
     """
     module = _transformer(model)
     if rank < 1:

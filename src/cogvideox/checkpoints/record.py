@@ -17,13 +17,8 @@ from cogvideox.vae import VAEConfig
 
 NAME = "cogvideox.json"
 
-RELEASED_TRANSFORMER = (
-    "num_attention_heads", "attention_head_dim", "in_channels", "out_channels", "flip_sin_to_cos", "freq_shift",
-    "time_embed_dim", "ofs_embed_dim", "text_embed_dim", "num_layers", "dropout", "attention_bias", "sample_width",
-    "sample_height", "sample_frames", "patch_size", "patch_size_t", "temporal_compression_ratio", "max_text_seq_length",
-    "activation_fn", "timestep_activation_fn", "norm_elementwise_affine", "norm_eps", "spatial_interpolation_scale",
-    "temporal_interpolation_scale", "use_rotary_positional_embeddings", "use_learned_positional_embeddings", "patch_bias",
-)  # fmt: skip
+OWN_TRANSFORMER = ("use_positional_embeddings", "position_mode", "attention", "experts")
+RELEASED_TRANSFORMER = tuple(name for name in TransformerConfig.model_fields if name not in OWN_TRANSFORMER)
 OWN_VAE = ("time_kernel", "chunk_frames", "chunk_latents")
 
 
@@ -36,7 +31,7 @@ class Record(Config):
     height: int | None = Field(None, gt=0, description="native height in pixels")
     width: int | None = Field(None, gt=0, description="native width in pixels")
     frames: int | None = Field(None, gt=0, description="native number of frames")
-    fps: int | None = Field(None, gt=0, description="native frames per second")
+    fps: float | None = Field(None, gt=0, description="native frames per second")
     licence: str = Field("", description="under which the weights may be used")
     transformer: dict[str, Any] = Field(
         {}, description="settings that diffusers' transformer/config.json has no name for"
@@ -86,7 +81,7 @@ def own_settings(transformer: TransformerConfig | None, vae: VAEConfig | None) -
 
 
 def guess_preset(transformer: TransformerConfig) -> str:
-    """The name of the preset with this network, '' when there is none; sizes of position tables do not count."""
+    """The preset with this network, '' when there is none; sizes of position tables do not count."""
     wanted = _shape(transformer)
     return next((name for name, preset in PRESETS.items() if _shape(preset.transformer) == wanted), "")
 

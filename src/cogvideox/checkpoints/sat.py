@@ -1,7 +1,7 @@
-"""SwissArmyTransformer checkpoints, the format the models were trained in: read without running code, and written.
+"""SwissArmyTransformer checkpoints, what the models were trained in: read without running code, and written.
 
-A SAT file is a pickle. It is opened with ``weights_only`` only, which refuses everything but tensors and plain
-containers, and mapped rather than loaded, so a 20 GB file costs no memory until a tensor is used.
+A SAT file is a pickle. It is opened with ``weights_only`` only, which refuses everything but tensors and
+plain containers, and mapped rather than loaded, so a 20 GB file costs no memory until a tensor is used.
 """
 
 from __future__ import annotations
@@ -108,8 +108,8 @@ def write_sat(
 ) -> Path:
     """Write tensors under SAT names as the file SAT reads; returns it.
 
-    ``path`` is the folder of the part: a transformer or adapter becomes ``latest`` and ``1/mp_rank_00_model_states.pt``,
-    a VAE becomes ``3d-vae.pt``. Raises CheckpointError for NaN or Inf.
+    ``path`` is the folder of the part: a transformer or adapter becomes ``latest`` and
+    ``1/mp_rank_00_model_states.pt``, a VAE becomes ``3d-vae.pt``. Raises CheckpointError for NaN or Inf.
     """
     bad = [name for name, tensor in tensors.items() if not is_finite(tensor)]
     if bad:

@@ -1,7 +1,8 @@
 """Named tensors in safetensors files: one or several, read lazily, written whole, refused when damaged.
 
-The only weight format we read without being asked twice: a header of names, types, shapes and offsets, then bytes. A
-folder holds ``<stem>.safetensors``, or shards ``<stem>-00001-of-00003.safetensors`` with ``<stem>.safetensors.index.json``.
+The only weight format we read without being asked twice: a header of names, types, shapes and offsets, then
+bytes. A folder holds ``<stem>.safetensors``, or shards ``<stem>-00001-of-00003.safetensors`` with
+``<stem>.safetensors.index.json``.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from cogvideox.checkpoints.keymap import few
-from cogvideox.errors import CheckpointError, suggest
+from cogvideox.errors import CheckpointError
 
 HEADER_LIMIT = 8 * 2**20  # bytes; the largest public model needs 150 kB
 DTYPES = {
@@ -36,15 +37,6 @@ DTYPES = {
     "I8": torch.int8,
     "U8": torch.uint8,
     "BOOL": torch.bool,
-}
-NAMED = {
-    "fp32": torch.float32,
-    "float32": torch.float32,
-    "fp16": torch.float16,
-    "float16": torch.float16,
-    "half": torch.float16,
-    "bf16": torch.bfloat16,
-    "bfloat16": torch.bfloat16,
 }
 
 
@@ -71,7 +63,7 @@ class Entry:
 
 
 class Tensors(Mapping[str, Tensor]):
-    """The tensors of some safetensors files by name; headers are read at once, a tensor when it is asked for."""
+    """The tensors of some safetensors files by name; headers are read at once, a tensor when asked for."""
 
     def __init__(self, entries: Mapping[str, Entry], metadata: Mapping[str, str]) -> None:
         self.entries = dict(entries)
@@ -102,7 +94,7 @@ class Tensors(Mapping[str, Tensor]):
 
 
 def read_file(path: str | Path) -> Tensors:
-    """The tensors of one safetensors file; raises CheckpointError for anything else, cut or damaged files included."""
+    """The tensors of one safetensors file; raises CheckpointError for any other, cut or damaged file."""
     path = Path(path)
     _check_regular(path)
     try:
@@ -113,7 +105,7 @@ def read_file(path: str | Path) -> Tensors:
                 raise CheckpointError(f"{path}: not a safetensors file: {_kind(path)}")
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
-            entries = {name: _entry(file, name, path) for name in file.keys()}
+            entries = {name: _entry(file, name, path) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path}: cut short or damaged: {_line(error)}; it has {path.stat().st_size} bytes; copy it again"
@@ -124,8 +116,8 @@ def read_file(path: str | Path) -> Tensors:
 def read_folder(folder: str | Path, stem: str, variant: str | None = None) -> Tensors:
     """The tensors ``stem`` of a folder: one file, or shards named by an index.
 
-    ``variant`` picks files such as ``<stem>.fp16.safetensors``; without it, a folder that holds one variant only is
-    read as that. Raises CheckpointError when files are missing or disagree with the index.
+    ``variant`` picks files such as ``<stem>.fp16.safetensors``; without it, a folder that holds one variant
+    only is read as that. Raises CheckpointError when files are missing or disagree with the index.
     """
     folder = Path(folder)
     variant = variant or _only_variant(folder, stem)
@@ -195,59 +187,6 @@ def write_file(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str,
         ) from None
 
 
-def assign(
-    module: nn.Module,
-    tensors: Mapping[str, Tensor],
-    where: str,
-    dtype: torch.dtype | None = None,
-    device: str | torch.device = "cpu",
-) -> nn.Module:
-    """Put tensors into a module built on ``meta``, one at a time, so that memory peaks at one copy of the weights.
-
-    ``dtype`` casts floating tensors; without it each keeps the type it was stored in. Raises CheckpointError that
-    names missing, unknown and mis-shaped tensors, before any is read.
-    """
-    expected = {name: tuple(value.shape) for name, value in module.state_dict(keep_vars=True).items()}
-    shapes = (
-        tensors.shapes if isinstance(tensors, Tensors) else {k: tuple(v.shape) for k, v in tensors.items()}
-    )
-    check_names(expected, shapes, where)
-    for name in expected:
-        tensor = tensors[name]
-        cast = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
-        _put(module, name, tensor.to(device=device, dtype=cast))
-    left = [name for name, value in [*module.named_parameters(), *module.named_buffers()] if value.is_meta]
-    if left:
-        raise CheckpointError(f"{where}: {few(left)} have no values: neither stored nor computed")
-    return module
-
-
-def check_names(
-    expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], where: str
-) -> None:
-    """Raise CheckpointError unless both hold the same names with the same shapes."""
-    missing = [name for name in expected if name not in found]
-    unknown = [name + suggest(name, missing) for name in found if name not in expected]
-    shaped = [
-        f"{name} is {list(found[name])}, should be {list(expected[name])}"
-        for name in expected
-        if name in found and tuple(found[name]) != tuple(expected[name])
-    ]
-    parts = [("missing tensors", missing), ("unknown tensors", unknown), ("mis-shaped tensors", shaped)]
-    told = [f"{len(names)} {what}: {few(names)}" for what, names in parts if names]
-    if told:
-        raise CheckpointError(
-            f"{where}: {'; '.join(told)}; is config.json or the preset the one of these weights?"
-        )
-
-
-def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
-    """Raise CheckpointError that names the tensors with NaN or Inf."""
-    bad = [name for name in tensors if not is_finite(tensors[name])]
-    if bad:
-        raise CheckpointError(f"{where}: NaN or Inf in {few(bad)}; take an earlier checkpoint")
-
-
 def is_finite(tensor: Tensor) -> bool:
     """Whether no element is NaN or Inf."""
     if not tensor.is_floating_point():
@@ -256,22 +195,13 @@ def is_finite(tensor: Tensor) -> bool:
 
 
 def owned(tensor: Tensor) -> Tensor:
-    """A contiguous CPU tensor that owns exactly its bytes: a view would drag its whole storage into a file."""
+    """A contiguous CPU tensor that owns just its bytes: a view would drag its whole storage into a file."""
     tensor = tensor.detach().to("cpu").contiguous()
     return (
         tensor
         if tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
         else tensor.clone()
     )
-
-
-def to_dtype(name: str | torch.dtype | None) -> torch.dtype | None:
-    """A torch type from 'bf16', 'float16', ...; None means as stored. Raises CheckpointError for other names."""
-    if name is None or isinstance(name, torch.dtype):
-        return name
-    if name not in NAMED:
-        raise CheckpointError(f"dtype {name!r}: one of {', '.join(NAMED)}{suggest(name, NAMED)}")
-    return NAMED[name]
 
 
 def to_bytes(size: int | str) -> int:
@@ -356,18 +286,8 @@ def _plan(tensors: Mapping[str, Tensor], shard_bytes: int) -> list[list[str]]:
     return shards
 
 
-def _put(module: nn.Module, name: str, tensor: Tensor) -> None:
-    path, _, leaf = name.rpartition(".")
-    owner = module.get_submodule(path)
-    if leaf in owner._parameters:
-        grad = owner._parameters[leaf].requires_grad and tensor.is_floating_point()
-        owner._parameters[leaf] = nn.Parameter(tensor, requires_grad=grad)
-    else:
-        owner._buffers[leaf] = tensor
-
-
 def _only_variant(folder: Path, stem: str) -> str | None:
-    """The variant of a folder that holds ``<stem>.<variant>.safetensors`` (or shards) and nothing without one."""
+    """The variant of a folder that holds ``<stem>.<variant>.safetensors`` (or shards) and no other."""
     if not folder.is_dir() or (folder / f"{stem}.safetensors").exists():
         return None
     if (folder / f"{stem}.safetensors.index.json").exists():
