@@ -1,0 +1,100 @@
+"""Text, images and videos to video: an open CogVideoX.
+
+    import cogvideox
+
+    model = cogvideox.load("tiny")
+    video = cogvideox.generate(model, cogvideox.GenerateOptions(prompt="a red circle moves to the right"))
+    video.save("red.mp4")
+
+Everything public is listed here and loaded when it is first used, so importing the package is instant.
+"""
+
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING
+from typing import Any as _Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from cogvideox import errors, generate
+    from cogvideox.checkpoints import convert, inspect, load_lora
+    from cogvideox.checkpoints import load_model as load
+    from cogvideox.checkpoints import save_model as save
+    from cogvideox.errors import (
+        CheckpointError,
+        CogVideoXError,
+        ConfigError,
+        DependencyError,
+        InputError,
+        NumericsError,
+        OutputError,
+    )
+    from cogvideox.generate import GenerateOptions
+    from cogvideox.model import CogVideoX
+    from cogvideox.presets import PRESETS, Preset, get_preset
+    from cogvideox.video import Video, contact_sheet, read_image, read_video
+
+_HOMES = {
+    "load": "checkpoints:load_model",
+    "save": "checkpoints:save_model",
+    "load_lora": "checkpoints",
+    "convert": "checkpoints",
+    "inspect": "checkpoints",
+    "generate": "generate:",  # the room itself, which can be called
+    "GenerateOptions": "generate",
+    "CogVideoX": "model",
+    "Video": "video",
+    "read_video": "video",
+    "read_image": "video",
+    "contact_sheet": "video",
+    "PRESETS": "presets",
+    "Preset": "presets",
+    "get_preset": "presets",
+    "errors": "errors:",
+    "CogVideoXError": "errors",
+    "InputError": "errors",
+    "ConfigError": "errors",
+    "CheckpointError": "errors",
+    "OutputError": "errors",
+    "NumericsError": "errors",
+    "DependencyError": "errors",
+}
+
+__all__ = [
+    "PRESETS",
+    "CheckpointError",
+    "CogVideoX",
+    "CogVideoXError",
+    "ConfigError",
+    "DependencyError",
+    "GenerateOptions",
+    "InputError",
+    "NumericsError",
+    "OutputError",
+    "Preset",
+    "Video",
+    "__version__",
+    "contact_sheet",
+    "convert",
+    "errors",
+    "generate",
+    "get_preset",
+    "inspect",
+    "load",
+    "load_lora",
+    "read_image",
+    "read_video",
+    "save",
+]
+
+
+def __getattr__(name: str) -> _Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'cogvideox' has no attribute {name!r}")
+    home, colon, attribute = _HOMES[name].partition(":")
+    room = _import_module(f"cogvideox.{home}")
+    return room if colon and not attribute else getattr(room, attribute or name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,12 @@
+"""The verbs of the command line; each does one call into the rooms below, and loads them when it runs.
+
+app.py        the command, and the verbs with few words: convert, inspect, train, evaluate, world
+generate.py   generate: flags to options, one video or a batch
+checks.py     everything that can be refused before weights are loaded
+batch.py      many prompts from a file, resumable
+terminal.py   results on stdout, progress and errors on stderr, exit codes
+"""
+
+from cogvideox.cli.app import app, main
+
+__all__ = ["app", "main"]

@@ -1,0 +1,224 @@
+"""The command: its verbs, and those of them that are one call each."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cogvideox import __version__
+from cogvideox.cli.generate import Job, generate
+from cogvideox.cli.terminal import ERROR, INTERRUPTED, result, say, verb
+from cogvideox.errors import CheckpointError, ConfigError, suggest
+
+app = typer.Typer(
+    name="cogvideox",
+    help="Text, images and videos to video: make, train, convert, measure.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+world = typer.Typer(help="The tiny world: moving shapes whose truth is known.", no_args_is_help=True)
+app.add_typer(world, name="world")
+app.command()(generate)
+
+Debug = Annotated[bool, typer.Option("--debug", help="show tracebacks")]
+Json = Annotated[bool, typer.Option("--json", help="results as JSON")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace files that exist")]
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    version: Annotated[bool, typer.Option("--version", help="print the version and stop")] = False,
+) -> None:
+    """Text, images and videos to video: make, train, convert, measure."""
+    if version:
+        result(f"cogvideox {__version__}")
+        raise typer.Exit()
+
+
+@app.command()
+@verb
+def convert(
+    source: Annotated[str, typer.Argument(help="SAT file or folder, model folder, part of one, or LoRA")],
+    target: Annotated[str, typer.Argument(help="new folder")],
+    to: Annotated[str, typer.Option(help="diffusers or sat")] = "diffusers",
+    preset: Annotated[str | None, typer.Option(help="the model it is, when its shapes do not say")] = None,
+    shard_size: Annotated[str, typer.Option(help="largest file, such as 5GB")] = "5GB",
+    alpha: Annotated[float | None, typer.Option(help="for LoRA files that do not say theirs")] = None,
+    overwrite: Overwrite = False,
+    debug: Debug = False,
+) -> None:
+    """Convert weights between SAT and diffusers, both ways."""
+    from cogvideox.presets import PRESETS, get_preset
+
+    if to not in ("diffusers", "sat"):
+        raise ConfigError(f"to {to!r}: unknown{suggest(to, ('diffusers', 'sat'))}; choose diffusers or sat")
+    if preset is not None and preset not in PRESETS:
+        get_preset(preset)  # says which there are
+    if "\0" in source + target or not Path(source).exists():
+        raise CheckpointError(f"{source}: no such file or folder; check the path")
+    if Path(target).exists() and not overwrite:
+        raise CheckpointError(f"{target}: exists already; choose another name or pass --overwrite")
+    from cogvideox.checkpoints import convert as run
+
+    result(str(run(source, target, to, preset, shard_size=shard_size, overwrite=overwrite, alpha=alpha)))
+
+
+@app.command()
+@verb
+def inspect(
+    path: Annotated[str, typer.Argument(help="model folder or part, SAT checkpoint, LoRA, hub id or preset")],
+    check: Annotated[bool, typer.Option("--check", help="read every tensor: NaN, Inf, digests")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Say what a checkpoint is, and what is wrong with it (exit code 1 when something is)."""
+    if "\0" in path or not path.strip():
+        raise CheckpointError(f"{path!r}: not a path; pass a folder, a file or a preset")
+    if _is_only_a_name(path):
+        result(_preset_as_text(path, as_json))
+        return
+    from cogvideox.checkpoints import inspect as run
+
+    report = run(path, check=check)
+    result(report.to_json() if as_json else report.to_text())
+    if not report.ok:
+        raise typer.Exit(ERROR)
+
+
+@app.command()
+@verb
+def train(
+    recipe: Annotated[str, typer.Argument(help="world-vae, world-text, world-t2v, world-i2v, or a run.yaml")],
+    settings: Annotated[list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...")] = None,
+    out: Annotated[str | None, typer.Option(help="folder of the run; the same folder resumes")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the complete settings and stop")] = False,
+    debug: Debug = False,
+) -> None:
+    """Train; rerunning the same command resumes."""
+    from cogvideox.training.loop import train as run
+    from cogvideox.training.recipes import Run
+    from cogvideox.training.recipes import recipe as named
+
+    config = Run.from_yaml(recipe) if recipe.endswith((".yaml", ".yml")) else named(recipe)
+    changes = [*(settings or []), *([f"out={out}"] if out else [])]
+    config = config.override(changes) if changes else config
+    if dry_run:
+        result(config.to_yaml().rstrip())
+        return
+    result(str(run(config)))
+
+
+Prompts = Annotated[int | None, typer.Option(min=1, help="how many held-out prompts; default: all")]
+Seeds = Annotated[int, typer.Option(min=1, help="videos per prompt")]
+ModelName = Annotated[str, typer.Option(help="a folder, a hub id or a preset")]
+Steps = Annotated[int | None, typer.Option(help="denoising steps")]
+Guidance = Annotated[float | None, typer.Option(help="how strongly to follow the prompt")]
+
+
+@app.command()
+@verb
+def evaluate(
+    suite: Annotated[str, typer.Option(help="world")] = "world",
+    model: ModelName = "tiny",
+    prompts: Prompts = None,
+    seeds: Seeds = 3,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    sampler: Annotated[str | None, typer.Option(help="ddim, dpm or dpm-ode")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16 or float16; default: as stored")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; default: the best there is")] = None,
+    out: Annotated[str, typer.Option(help="folder of the scores; the same folder resumes")] = "eval",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Score a model: do its videos show what the prompts say?"""
+    if suite != "world":
+        raise ConfigError(f"suite {suite!r}: unknown{suggest(suite, ['world'])}; there is: world")
+    settings = {"steps": steps, "guidance": guidance, "sampler": sampler}
+    settings = {name: value for name, value in settings.items() if value is not None}
+    from cogvideox.cli import checks
+    from cogvideox.cli.evaluate import evaluate_model
+
+    precision = checks.choose("dtype", dtype, checks.DTYPES) if dtype else None
+    job = Job(model, dtype=precision, device=device, as_json=as_json)
+    evaluate_model(model, prompts, seeds, Path(out), settings, job)
+
+
+@world.command("render")
+@verb
+def render(
+    n: Annotated[int, typer.Option("--n", min=1, max=100_000, help="how many scenes")] = 8,
+    out: Annotated[
+        str, typer.Option(help="a folder for clips, or one .png for a contact sheet")
+    ] = "world.png",
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    split: Annotated[str, typer.Option(help="train or held-out part of the world")] = "train",
+    size: Annotated[int, typer.Option(min=16, max=1024, help="pixels")] = 64,
+    frames: Annotated[int, typer.Option(min=1, max=1024)] = 17,
+    overwrite: Overwrite = False,
+    debug: Debug = False,
+) -> None:
+    """Render clips whose truth is known: a folder of mp4 with facts beside them, or a contact sheet."""
+    from cogvideox.cli.world import render_world
+
+    render_world(n, Path(out), seed, split, size, frames, overwrite)
+
+
+@world.command("judge")
+@verb
+def judge(
+    videos: Annotated[list[str], typer.Argument(help="videos with their facts beside them as .json")],
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Say whether videos show the facts that stand beside them."""
+    from cogvideox.cli.world import judge_videos
+
+    judge_videos([Path(video) for video in videos], as_json)
+
+
+def _is_only_a_name(path: str) -> bool:
+    """Whether this is a model of the table that does not come with the package and is not a folder here."""
+    from cogvideox.checkpoints.hub import shipped_folder
+    from cogvideox.presets import PRESETS
+
+    return path in PRESETS and not Path(path).exists() and shipped_folder(path) is None
+
+
+def _preset_as_text(name: str, as_json: bool) -> str:
+    """One row of the table of models, whole; nothing is downloaded for it."""
+    from cogvideox.presets import PRESETS
+
+    row = PRESETS[name]
+    parts = {"vae": row.vae, "transformer": row.transformer, "scheduler": row.schedule}
+    if as_json:
+        facts = {
+            "name": row.name,
+            "kind": row.kind,
+            "about": row.about,
+            "licence": row.licence,
+            "hub": row.hub,
+        }
+        return json.dumps(facts | {part: config.model_dump(mode="json") for part, config in parts.items()})
+    lines = [f"{row.name}: {row.about}", f"  licence: {row.licence}", f"  weights: {row.hub or 'train them'}"]
+    for part, config in parts.items():
+        lines.append(f"  {part}:")
+        lines += [f"    {line}" for line in config.to_yaml().rstrip().splitlines()]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run the command line; Ctrl-C at any moment ends with 130 and no traceback."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        say("interrupted")
+        sys.exit(INTERRUPTED)

@@ -1,0 +1,128 @@
+"""Everything about a request that can be refused in a second, before weights are loaded."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+from cogvideox.errors import CheckpointError, ConfigError, FrameError, PromptError, SizeError, suggest
+from cogvideox.presets import PRESETS
+
+if TYPE_CHECKING:
+    from cogvideox.generate.options import GenerateOptions
+    from cogvideox.generate.planning import Given, Plan
+
+SHIPPED, SHIPPED_I2V = "tiny", "tiny-i2v"
+ABSURD = 20  # times the token budget: not a long prompt but a mistake
+DTYPES = {"float32": "float32", "fp32": "float32", "float16": "float16", "fp16": "float16"}
+DTYPES |= {"bfloat16": "bfloat16", "bf16": "bfloat16"}
+SAMPLERS = {"ddim": "ddim", "dpm": "dpmpp_sde", "dpm-ode": "dpmpp_2m"}
+SAMPLERS |= {"dpmpp_sde": "dpmpp_sde", "dpmpp_2m": "dpmpp_2m"}
+MOST_FRAMES, MOST_SIDE, MOST_STEPS, MOST_FPS = 4096, 8192, 1000, 240
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A request that passed: the folder of the model, the plan, and the image or video it begins with."""
+
+    folder: Path
+    plan: Plan
+    given: Given
+
+
+def choose(what: str, name: str, options: dict[str, str]) -> str:
+    """The canonical name of a choice; raises ConfigError with a suggestion."""
+    if name not in options:
+        known = ", ".join(options)
+        raise ConfigError(f"{what} {name!r}: unknown{suggest(name, options)}; choose one of {known}")
+    return options[name]
+
+
+def check_prompt(prompt: str, what: str = "prompt") -> None:
+    """Raise PromptError for text that no tokenizer should see."""
+    if "\0" in prompt:
+        raise PromptError(f"{what}: holds a NUL byte at position {prompt.index(chr(0))}; remove it")
+    try:
+        prompt.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise PromptError(f"{what}: not valid text at position {error.start}; write it as UTF-8") from None
+
+
+def check_numbers(settings: dict[str, Any]) -> None:
+    """Ranges that hold for every model, so that a slip costs nothing."""
+    for name in ("height", "width"):
+        value = settings.get(name)
+        if value is not None and not 1 <= value <= MOST_SIDE:
+            raise SizeError(f"{name} {value}: must be 1 to {MOST_SIDE} pixels")
+    frames, seconds, fps = (settings.get(name) for name in ("frames", "seconds", "fps"))
+    if frames is not None and not 1 <= frames <= MOST_FRAMES:
+        raise FrameError(f"frames {frames}: must be 1 to {MOST_FRAMES}")
+    if fps is not None and not 0 < fps <= MOST_FPS:
+        raise FrameError(f"fps {fps:g}: must be above 0 and at most {MOST_FPS}")
+    if seconds is not None and not 0 < seconds * (fps or 1) <= MOST_FRAMES:
+        raise FrameError(f"seconds {seconds:g}: must be above 0 and give at most {MOST_FRAMES} frames")
+    steps = settings.get("steps")
+    if steps is not None and not 1 <= steps <= MOST_STEPS:
+        raise ConfigError(f"steps {steps}: must be 1 to {MOST_STEPS}")
+    for name in ("guidance", "strength"):
+        value = settings.get(name)
+        if value is not None and not math.isfinite(value):
+            raise ConfigError(f"{name} {value}: must be a finite number")
+
+
+def model_folder(name: str) -> Path:
+    """Where the model lies; downloads a hub id. Raises CheckpointError."""
+    from cogvideox.checkpoints.hub import find_folder
+
+    if "\0" in name or not name.strip():
+        raise CheckpointError(
+            f"model {name!r}: not a name; pass a folder, a hub id or one of {', '.join(PRESETS)}"
+        )
+    folder = find_folder(name)
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: is a file; pass the model's folder, the one with model_index.json")
+    return folder
+
+
+def check_request(model: str, options: GenerateOptions) -> Ready:
+    """Plan the run from the model's config files alone and read what it begins with. Raises InputError kinds."""
+    from cogvideox.generate.planning import Given, plan_run
+    from cogvideox.video import read_image, read_video
+
+    image = read_image(options.image) if options.image is not None else None
+    video = read_video(options.video) if options.video is not None else None
+    given = Given(image, video)
+    folder = model_folder(model)
+    shell = _shell(folder)
+    budget = shell.transformer.config.max_text_seq_length
+    for what, text in (("prompt", options.prompt), ("negative prompt", options.negative_prompt)):
+        words = len(text.split())
+        if words > ABSURD * budget or len(text) > 40 * ABSURD * budget:
+            raise PromptError(f"{what}: {words} words, the model reads about {budget} tokens; shorten it")
+    if image is None and video is None:
+        from cogvideox.conditioning import from_text
+
+        from_text(shell)  # an image-to-video model says here that it needs an image
+        if not options.prompt.strip():
+            raise PromptError("prompt: empty; say what the video should show")
+    return Ready(folder, plan_run(shell, options, given), given)
+
+
+def _shell(folder: Path) -> Any:
+    """The model without its networks: configs are enough to plan."""
+    from cogvideox.checkpoints.diffusers import read_transformer_config, read_vae_config
+    from cogvideox.checkpoints.record import guess_preset, kind_of, read_record
+    from cogvideox.model import CogVideoX
+
+    if not (folder / "model_index.json").is_file():
+        raise CheckpointError(f"{folder}: no model_index.json; pass the folder of a whole model")
+    transformer = read_transformer_config(folder / "transformer")
+    vae = read_vae_config(folder / "vae")
+    record = read_record(folder)
+    parts = cast(Any, (SimpleNamespace(config=transformer), SimpleNamespace(config=vae)))
+    name = record.preset or guess_preset(transformer)
+    kind = record.kind or kind_of(transformer)
+    return CogVideoX(*parts, text=None, schedule=cast(Any, None), name=name, kind=kind)

@@ -1,0 +1,249 @@
+"""The verb generate: flags become options, options become a video, the video becomes a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cogvideox.cli import checks
+from cogvideox.cli.terminal import progress, result, result_json, say, verb
+from cogvideox.errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    from cogvideox.generate.options import GenerateOptions
+    from cogvideox.model import CogVideoX
+    from cogvideox.video import Video
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the flags say besides the options: which model on what, where to, how much to tell."""
+
+    model: str
+    adapters: tuple[tuple[str, float], ...] = ()
+    dtype: str | None = None
+    device: str | None = None
+    overwrite: bool = False
+    metadata: bool = True
+    preview: bool = False
+    as_json: bool = False
+
+
+@verb
+def generate(
+    words: Annotated[str | None, typer.Argument(metavar="[PROMPT]", help="what the video shows")] = None,
+    prompt: Annotated[str | None, typer.Option(help="the same as a flag")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="a folder, a hub id or a preset; without it the shipped one")
+    ] = None,
+    image: Annotated[str | None, typer.Option(help="image to start from")] = None,
+    video: Annotated[str | None, typer.Option(help="video to change, or with --continue to carry on")] = None,
+    strength: Annotated[
+        float | None, typer.Option(help="how much of --video is remade, above 0 to 1")
+    ] = None,
+    carry_on: Annotated[bool, typer.Option("--continue", help="make what follows after --video")] = False,
+    lora: Annotated[list[str] | None, typer.Option(help="adapter, PATH or PATH:SCALE; repeatable")] = None,
+    frames: Annotated[int | None, typer.Option(help="number of frames")] = None,
+    seconds: Annotated[float | None, typer.Option(help="length in seconds, instead of --frames")] = None,
+    height: Annotated[int | None, typer.Option(help="pixels")] = None,
+    width: Annotated[int | None, typer.Option(help="pixels")] = None,
+    fps: Annotated[float | None, typer.Option(help="frames per second of the result")] = None,
+    steps: Annotated[int | None, typer.Option(help="denoising steps; more is slower and finer")] = None,
+    guidance: Annotated[float | None, typer.Option(help="how strongly to follow the prompt")] = None,
+    guidance_schedule: Annotated[str | None, typer.Option(help="constant, wave or cosine")] = None,
+    sampler: Annotated[str | None, typer.Option(help="ddim, dpm or dpm-ode")] = None,
+    previous: Annotated[str | None, typer.Option(help="where a step ends: released or corrected")] = None,
+    negative_prompt: Annotated[str | None, typer.Option(help="what to lead away from")] = None,
+    seed: Annotated[int | None, typer.Option(help="the same seed gives the same video")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16 or float16; default: as stored")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1 or mps; default: the best there is")
+    ] = None,
+    batch: Annotated[str | None, typer.Option(help="file with one prompt or JSON object per line")] = None,
+    out: Annotated[str | None, typer.Option(help="file (.mp4, .gif, .png), with --batch a folder")] = None,
+    preview: Annotated[bool, typer.Option("--preview", help="also write an enlarged GIF beside it")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace files that exist")] = False,
+    no_metadata: Annotated[
+        bool, typer.Option("--no-metadata", help="write neither prompt nor settings, only that it is AI-made")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="results as JSON lines")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="check all, print the settings, make nothing")
+    ] = False,
+) -> None:
+    """Make a video from text, an image or a video."""
+    if words is not None and prompt is not None:
+        raise ConfigError("prompt: given twice, as an argument and as --prompt; give one")
+    settings = {
+        "prompt": prompt if prompt is not None else words,
+        "negative_prompt": negative_prompt,
+        "image": image,
+        "video": video,
+        "video_use": "continue" if carry_on else None,
+        "strength": strength,
+        "frames": frames,
+        "seconds": seconds,
+        "height": height,
+        "width": width,
+        "fps": fps,
+        "steps": steps,
+        "guidance": guidance,
+        "guidance_schedule": guidance_schedule,
+        "sampler": sampler,
+        "previous": previous,
+        "seed": seed,
+    }
+    settings = {name: value for name, value in settings.items() if value is not None}
+    job = Job(
+        model=model or (checks.SHIPPED_I2V if image else checks.SHIPPED),
+        adapters=tuple(_adapter(text) for text in lora or []),
+        dtype=checks.choose("dtype", dtype, checks.DTYPES) if dtype else None,
+        device=device,
+        overwrite=overwrite,
+        metadata=not no_metadata,
+        preview=preview,
+        as_json=as_json,
+    )
+    if strength is not None and not video:
+        raise ConfigError(f"strength {strength:g}: has no effect without --video; give one")
+    if batch is not None:
+        from cogvideox.cli.batch import run_batch
+
+        run_batch(Path(batch), Path(out or "out"), settings, job, dry_run)
+        return
+    if "prompt" not in settings and not image and not video:
+        raise ConfigError(
+            'prompt: missing; for example: cogvideox generate "a red circle moves to the right"'
+        )
+    path = target(out, job)
+    options = resolve(settings)
+    ready = checks.check_request(job.model, options)
+    if dry_run:
+        show_plan(options, ready, path, job)
+        return
+    loaded = load(job, ready.folder)
+    made = make(loaded, options, ready, options.prompt[:40] or path.name)
+    save(made, path, job, options)
+
+
+def resolve(settings: dict[str, Any]) -> GenerateOptions:
+    """Flags to options, everything checked that needs no model. Raises PromptError, SizeError, ConfigError..."""
+    from cogvideox.generate.options import GenerateOptions
+
+    for name in ("prompt", "negative_prompt"):
+        if isinstance(settings.get(name), str):
+            checks.check_prompt(settings[name], name.replace("_", " "))
+    if "sampler" in settings:
+        settings = {**settings, "sampler": checks.choose("sampler", settings["sampler"], checks.SAMPLERS)}
+    options = GenerateOptions.parse(settings)
+    checks.check_numbers(settings)
+    return options
+
+
+def target(out: str | None, job: Job) -> Path:
+    """The file to write, checked; without --out the first free of video.mp4, video-2.mp4, ..."""
+    from cogvideox.video import check_output, sidecar_of
+
+    if out is None:
+        number, path = 1, Path("video.mp4")
+        while path.exists() or sidecar_of(path).exists():
+            number += 1
+            path = Path(f"video-{number}.mp4")
+    else:
+        path = Path(out)
+    check_output(path, job.overwrite, sidecar=job.metadata)
+    if job.preview and path.suffix.lower() != ".gif":
+        check_output(path.with_suffix(".gif"), job.overwrite)
+    return path
+
+
+def load(job: Job, folder: Path) -> CogVideoX:
+    """The model with its adapters, on the device. Raises CheckpointError, ConfigError."""
+    import torch
+
+    from cogvideox.checkpoints import load_lora, load_model
+
+    device = job.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0][:120]
+        raise ConfigError(f"device {device!r}: not available here ({reason}); try --device cpu") from None
+    loaded = load_model(folder, dtype=job.dtype, device=device)
+    for path, scale in job.adapters:
+        load_lora(loaded, path, scale)
+    return loaded
+
+
+def make(model: CogVideoX, options: GenerateOptions, ready: checks.Ready, title: str) -> Video:
+    """One video, with a bar on the terminal."""
+    from cogvideox.generate.run import generate as run
+
+    with progress(title) as show:
+        return run(
+            model,
+            options,
+            lambda step: show(step.stage, step.done, step.total),
+            image=ready.given.image,
+            video=ready.given.video,
+        )
+
+
+def save(video: Video, path: Path, job: Job, options: GenerateOptions, replace: bool = False) -> None:
+    """Write the video, its record and preview, and say where; ``replace`` even what exists."""
+    from cogvideox.video import replacing
+    from cogvideox.video.saving import write_gif
+
+    replace = replace or job.overwrite
+    video.save(path, replace, job.metadata)
+    written = [path]
+    if job.preview and path.suffix.lower() != ".gif":
+        preview = path.with_suffix(".gif")
+        with replacing(preview, replace) as temporary:
+            write_gif(temporary, video.frames, video.fps, least_height=256)
+        written.append(preview)
+    if job.as_json:
+        seconds = video.manifest.get("run", {}).get("seconds")
+        size = {"frames": len(video), "height": video.height, "width": video.width, "fps": video.fps}
+        paths = {"path": str(path), **({"preview": str(written[1])} if len(written) > 1 else {})}
+        result_json({**paths, **size, "seed": options.seed, "seconds": seconds})
+        return
+    say(f"{video} with seed {options.seed}")
+    for each in written:
+        result(str(each))
+
+
+def show_plan(options: GenerateOptions, ready: checks.Ready, path: Path, job: Job) -> None:
+    """The resolved settings, as YAML or JSON on stdout."""
+    plan = {"height": ready.plan.height, "width": ready.plan.width, "fps": ready.plan.fps}
+    plan |= {"frames": ready.plan.frames.asked, "why": ready.plan.frames.why}
+    if job.as_json:
+        settings = options.model_dump(mode="json")
+        result_json({"model": str(ready.folder), "out": str(path), "options": settings, "plan": plan})
+        return
+    lines = [f"model: {ready.folder}", f"out: {path}", *(f"plan_{k}: {v}" for k, v in plan.items())]
+    result("\n".join(f"# {line}" for line in lines) + "\n" + options.to_yaml().rstrip())
+
+
+def _adapter(text: str) -> tuple[str, float]:
+    """``PATH`` or ``PATH:SCALE``. Raises ConfigError, CheckpointError."""
+    path, colon, number = text.rpartition(":")
+    scale = 1.0
+    if not colon or "\0" in text or Path(text).exists():
+        path = text
+    else:
+        try:
+            scale = float(number)
+        except ValueError:
+            raise ConfigError(f"lora {text!r}: {number!r} is not a scale; write PATH:0.8") from None
+    if not -100 < scale < 100:
+        raise ConfigError(f"lora {text!r}: scale {scale:g} must lie between -100 and 100; write PATH:0.8")
+    if "\0" in path or not Path(path).exists():
+        raise CheckpointError(f"lora {path}: no such file or folder; check the path")
+    return path, scale

@@ -1,0 +1,133 @@
+"""What a person or a script sees: results on stdout, everything else on stderr, one line per error.
+
+Exit codes: 0 done, 1 error, 2 asked for something that cannot be, 3 some items failed, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import typer
+
+from cogvideox.errors import CogVideoXError, ConfigError, InputError
+
+OK, ERROR, USAGE, PARTIAL, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 130, 141
+
+
+def result(text: str) -> None:
+    """One line of result, for people and pipes."""
+    sys.stdout.write(printable(text) + "\n")
+    sys.stdout.flush()
+
+
+def result_json(values: Any) -> None:
+    """One result as one line of JSON."""
+    result(json.dumps(values, ensure_ascii=False, default=str))
+
+
+def say(text: str) -> None:
+    """One line about the work, on stderr."""
+    sys.stderr.write(printable(text) + "\n")
+    sys.stderr.flush()
+
+
+def printable(text: str) -> str:
+    """Control characters and lone surrogates escaped, so that a prompt cannot drive the terminal."""
+    safe = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in safe)
+
+
+def one_line(text: str) -> str:
+    """All on one line, as errors are."""
+    return " ".join(printable(text).split())
+
+
+def verb(function: Callable[..., None]) -> Callable[..., None]:
+    """A command: our errors become one line and an exit code; a traceback only with ``--debug``."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> None:
+        debug = bool(kwargs.get("debug"))
+        try:
+            with warnings_as_lines():
+                function(*args, **kwargs)
+        except KeyboardInterrupt:
+            say("interrupted; nothing half-written was left behind")
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115  the reader has gone; let the exit flush in peace
+            raise typer.Exit(BROKEN_PIPE) from None
+        except typer.Exit:
+            raise
+        except Exception as error:  # every way to fail ends here, as one line
+            if debug:
+                raise
+            say(f"error: {describe(error)}")
+            raise typer.Exit(code_of(error)) from None
+
+    return run
+
+
+def code_of(error: Exception) -> int:
+    """2 when another request is needed, 1 when the machine or a file is at fault."""
+    return USAGE if isinstance(error, InputError | ConfigError) else ERROR
+
+
+def describe(error: Exception) -> str:
+    """One line: what, where, what to do."""
+    if isinstance(error, CogVideoXError):
+        return one_line(str(error))
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "out of memory: lower --frames, --height or --width, or use --dtype bfloat16"
+    if isinstance(error, OSError):
+        return one_line(
+            f"{error.filename or 'system'}: {error.strerror or error}; check the path and the disk"
+        )
+    kind, text = type(error).__name__, one_line(str(error))[:300]
+    return f"unexpected {kind}: {text}; run again with --debug for the traceback, and please report it"
+
+
+@contextlib.contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """Our warnings as single lines on stderr; those of other libraries stay quiet unless Python is told."""
+    with warnings.catch_warnings():
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = lambda message, *rest: say(f"warning: {one_line(str(message))}")
+        yield
+
+
+@contextlib.contextmanager
+def progress(title: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Yields ``show(stage, done, total)``: a bar with the time left on a terminal, silence elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        task = bars.add_task(printable(title).replace("[", r"\["), total=1)
+        seen = [""]
+
+        def show(stage: str, done: int, total: int) -> None:
+            if stage != seen[0]:
+                seen[0] = stage
+                bars.reset(task, total=max(total, 1), description=stage)
+            bars.update(task, completed=done, total=max(total, 1))
+
+        yield show

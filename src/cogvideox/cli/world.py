@@ -1,0 +1,96 @@
+"""The verbs of the tiny world: render scenes, judge videos against the facts beside them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from cogvideox.cli.terminal import PARTIAL, describe, progress, result, result_json, say
+from cogvideox.errors import CogVideoXError, ConfigError, InputError, MediaError, suggest
+
+FPS = 8.0
+MOST_FACTS = 1 << 20  # bytes
+
+
+def render_world(n: int, out: Path, seed: int, split: str, size: int, frames: int, overwrite: bool) -> None:
+    """A folder of clips with their captions and facts beside them, or one contact sheet."""
+    from cogvideox.video import Video, check_output, contact_sheet, replacing
+    from cogvideox.world import caption, facts, render, sample_scene
+
+    split = split.replace("-", "_")
+    sheet = out.suffix.lower() == ".png"
+    if not sheet and out.suffix:
+        raise ConfigError(f"out {out}: name a folder for clips, or a .png for a contact sheet")
+    if sheet:
+        check_output(out, overwrite)
+        if n > 200:
+            raise ConfigError(f"n {n}: a contact sheet holds at most 200 rows; name a folder instead")
+    videos, captions = [], []
+    with progress("rendering") as show:
+        for index in range(n):
+            scene = sample_scene(seed, index, split)
+            text = caption(scene, seed, index)
+            checks = [check.to_dict() for check in facts(scene)]
+            config = {"prompt": text, "seed": seed, "index": index, "split": split}
+            record = {"kind": "world", "config": config, "checks": checks}
+            video = Video(render(scene, size, frames), FPS, record)
+            if sheet:
+                videos.append(video)
+                captions.append(text)
+            else:
+                result(str(video.save(out / f"{index:05d}.mp4", overwrite)))
+            show("rendering", index + 1, n)
+    if sheet:
+        with replacing(out, overwrite) as temporary:
+            contact_sheet(videos, captions).save(temporary, format="PNG")
+        result(str(out))
+
+
+def judge_videos(paths: list[Path], as_json: bool) -> None:
+    """One line per video; exit code 3 when a video could not be judged."""
+    from cogvideox.video import read_video
+    from cogvideox.world import judge
+
+    failed = 0
+    for path in paths:
+        try:
+            checks = _facts_beside(path)
+            verdict = judge(read_video(path).frames, checks)
+        except CogVideoXError as error:
+            if len(paths) == 1:
+                raise
+            failed += 1
+            say(f"error: {describe(error)}")
+            continue
+        if as_json:
+            result_json({"path": str(path), **verdict.to_dict()})
+            continue
+        wrong = [f"{f.check.kind} {f.check.value}: seen {f.seen}" for f in verdict.findings if not f.holds]
+        held = len(verdict.findings) - len(wrong)
+        result(f"{path}: {held} of {len(verdict.findings)} facts hold" + "".join(f"; {w}" for w in wrong))
+    if failed:
+        raise typer.Exit(PARTIAL)
+
+
+def _facts_beside(path: Path) -> list[dict[str, Any]]:
+    from cogvideox.video import sidecar_of
+
+    if "\0" in str(path) or not path.is_file():
+        raise MediaError(f"{str(path)!r}: no such file; check the path")
+    beside = sidecar_of(path)
+    try:
+        if beside.stat().st_size > MOST_FACTS:
+            raise InputError(f"{beside}: larger than {MOST_FACTS >> 20} MiB; this is no record of a video")
+        record = json.loads(beside.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{beside}: missing; the facts to judge {path.name} by stand there") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{beside}: not readable as JSON ({type(error).__name__}); write it again") from None
+    checks = record.get("checks") if isinstance(record, dict) else None
+    if not isinstance(checks, list) or not all(isinstance(check, dict) for check in checks):
+        known = record if isinstance(record, dict) else {}
+        raise InputError(f"{beside}: has no list 'checks'{suggest('checks', known)}; nothing to judge by")
+    return checks
