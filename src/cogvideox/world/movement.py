@@ -9,6 +9,7 @@ from cogvideox.world.foreground import Foreground, smooth
 _LAG = 4  # frames between the two views that are compared
 _SEARCH = 0.2  # of the side: the largest camera movement over one lag
 _FLAT = 1.5  # grey levels; a ground with less contrast cannot show a camera movement
+_BETTER = 0.85  # a movement must leave at most this share of what differs if the ground rests; else it rests
 _LOST = 0.25  # of the side: a thing cannot jump further between two frames
 
 
@@ -40,7 +41,8 @@ def camera_travel(frames: np.ndarray, foreground: Foreground) -> tuple[float, fl
     """How far (x, y) the camera moved over the clip, in pixels; the ground moves the other way.
 
     Pairs of frames a few apart are compared by correlation under masks (Padfield 2012), so that things in the
-    foreground have no say; the median pair stands for the whole clip. A flat ground gives 0.
+    foreground have no say; the median pair stands for the whole clip. A flat ground, and one that a
+    movement explains hardly better than rest, give 0.
     """
     t, h, w, _ = frames.shape
     lag = min(_LAG, t - 1)
@@ -56,8 +58,12 @@ def camera_travel(frames: np.ndarray, foreground: Foreground) -> tuple[float, fl
     grey = (grey - means[:, None, None]) * free
     if np.sqrt((grey**2).sum() / free.sum()) < _FLAT:
         return 0.0, 0.0
-    shifts = _shifts(grey, free, int(_SEARCH * h))
-    x, y = -np.median(shifts, axis=0) * (t - 1) / lag
+    search = int(_SEARCH * h)
+    match = _match(grey, free, search)
+    gain = (1 - match.max(axis=(1, 2)) + 1e-6) / (1 - match[:, search, search] + 1e-6)
+    if np.median(gain) > _BETTER:
+        return 0.0, 0.0
+    x, y = (search - np.median([_peak(one) for one in match], axis=0)) * (t - 1) / lag
     return float(x), float(y)
 
 
@@ -69,9 +75,10 @@ def _away_from_things(labels: np.ndarray) -> np.ndarray:
     return (~covered[:, 2:-2, 2:-2]).astype(np.float32)
 
 
-def _shifts(grey: np.ndarray, free: np.ndarray, search: int) -> np.ndarray:
-    """Movement (x, y) of the ground between neighbours of the masked images ``[n + 1, h, w]``: ``[n, 2]``
-    pixels.
+def _match(grey: np.ndarray, free: np.ndarray, search: int) -> np.ndarray:
+    """Correlation of neighbours of the masked images ``[n + 1, h, w]`` for shifts up to ``search`` pixels.
+
+    ``[n, 2 search + 1, 2 search + 1]``, rows are shifts down, columns to the right; the middle is no shift.
     """
     side = 16 * int(np.ceil((max(grey.shape[1:]) + search) / 16))
     size = (side, side)
@@ -88,8 +95,7 @@ def _shifts(grey: np.ndarray, free: np.ndarray, search: int) -> np.ndarray:
         correlate(mask, square) - sum_second**2 / overlap
     )
     joint = correlate(image, image) - sum_first * sum_second / overlap
-    match = np.where(overlap > 0.15 * grey[0].size, joint / np.sqrt(np.maximum(spread, 1e-3)), -1.0)
-    return np.array([_peak(one) - search for one in match])
+    return np.where(overlap > 0.15 * grey[0].size, joint / np.sqrt(np.maximum(spread, 1e-3)), -1.0)
 
 
 def _peak(match: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from cogvideox.world.scene import COLOURS, DIRECTIONS, GROWTH, PAN_TRAVEL, SPIN_
 
 GROUND_MEAN = 95.0
 GROUND_STD = 10.0
-_OCTAVES = ((0.45, 0.7), (0.25, 0.7))  # cell (fraction of the side: at least 12 of 64 pixels), amplitude
+_OCTAVES = ((0.45, 0.7), (0.25, 0.7))  # cell (fraction of the side: at least 16 of 64 pixels), amplitude
 _MORPH = (0.35, 0.65)  # a transformation happens between these times
 
 
