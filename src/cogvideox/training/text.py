@@ -29,6 +29,7 @@ class TextTraining(Config):
     heads: int = Field(4, description="attention heads")
     vocabulary: int = Field(384, description="at most this many SentencePiece pieces")
     max_tokens: int = Field(32, description="every prompt is padded or cut to this length")
+    dropout: float = Field(0.25, ge=0, lt=1, description="keeps the reader from learning pairs of words by heart")
     batch: int = Field(128, description="captions a step")
     scenes: int = Field(20000, description="scenes the captions are drawn from")
 
@@ -74,7 +75,7 @@ class TextTask:
                 num_layers=config.layers,
                 num_heads=config.heads,
                 feed_forward_proj="gated-gelu",
-                dropout_rate=0.0,
+                dropout_rate=config.dropout,
                 pad_token_id=0,
                 eos_token_id=1,
                 tie_word_embeddings=False,
@@ -89,25 +90,31 @@ class TextTask:
             self.config.scenes, (self.config.batch,), generator=generator(self.seed, "scenes", step)
         )
         ids, truth = self._batch([int(i) for i in draw], step, "train")
-        logits = self.module(ids)
+        self.module.train()
+        with torch.random.fork_rng(devices=[]):  # dropout is a function of the step too
+            torch.manual_seed(generator(self.seed, "dropout", step).initial_seed())
+            logits = self.module(ids)
         loss = F.binary_cross_entropy_with_logits(logits, truth)
         return {"loss": loss, "exact": exact(logits, truth)}
 
     @torch.no_grad()
     def measure(self, module: nn.Module) -> dict[str, float]:
         """Share of held-out captions whose facts are all read right."""
+        module.eval()
         ids, truth = self._batch(list(range(512)), 0, "held_out")
         return {"held_out_exact": float(exact(module(ids), truth))}
 
     def export(self, module: nn.Module, folder: Path) -> None:
         """``text_encoder/`` and ``tokenizer/``."""
+        module.encoder.config.dropout_rate = 0.0
         TextEncoder(module.encoder, self.text.tokenizer, self.config.max_tokens).save(folder)
 
     def _batch(self, indices: list[int], variant: int, split: str) -> tuple[Tensor, Tensor]:
         scenes = [sample_scene(self.seed, index, split) for index in indices]
         texts = [caption(scene, self.seed, index * 31 + variant) for index, scene in zip(indices, scenes, strict=True)]
         ids, _, _ = self.text.tokenize(texts)
-        truth = torch.tensor([[float(name in labels(scene)) for name in self.labels] for scene in scenes])
+        stated = [labels(scene) for scene in scenes]
+        truth = torch.tensor([[float(name in facts) for name in self.labels] for facts in stated])
         return ids, truth
 
 

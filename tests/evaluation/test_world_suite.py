@@ -1,0 +1,51 @@
+"""The world suite: truth scores full marks, a wrong colour does not, an interrupted run goes on."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cogvideox.errors import InputError
+from cogvideox.evaluation.world import evaluate_world
+from cogvideox.world import render
+from cogvideox.world.held_out import held_out_prompts
+
+PROMPTS = held_out_prompts()[:8]
+SCENES = {prompt.prompt: prompt.scene for prompt in PROMPTS}
+
+
+def truth(prompt: str, seed: int) -> np.ndarray:
+    return render(SCENES[prompt])
+
+
+def test_truth_scores_full_marks_and_a_blank_clip_none(tmp_path: Path) -> None:
+    best = evaluate_world(truth, tmp_path / "a", PROMPTS, seeds=(0,))
+    rows = {row.kind: row for row in best.rows}
+    assert rows["all facts"].share >= 7 / 8
+    blank = evaluate_world(lambda p, s: np.full((17, 64, 64, 3), 95, np.uint8), tmp_path / "b", PROMPTS, seeds=(0,))
+    assert {row.kind: row for row in blank.rows}["all facts"].right == 0
+    assert "all facts" in best.table() and "interval" in best.table()
+
+
+def test_a_rerun_makes_only_what_is_missing(tmp_path: Path) -> None:
+    calls = []
+
+    def make(prompt: str, seed: int) -> np.ndarray:
+        calls.append(seed)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return truth(prompt, seed)
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_world(make, tmp_path, PROMPTS, seeds=(0,))
+    first = len(calls)
+    with (tmp_path / "verdicts.jsonl").open("a") as file:
+        file.write('{"id": "cut')
+    report = evaluate_world(make, tmp_path, PROMPTS, seeds=(0,))
+    assert first == 5 and len(calls) == 5 + 4 and len(report.records) == 8
+
+
+def test_verdicts_of_other_prompts_are_refused(tmp_path: Path) -> None:
+    evaluate_world(truth, tmp_path, PROMPTS[:1], seeds=(0,))
+    with pytest.raises(InputError, match="other prompts"):
+        evaluate_world(truth, tmp_path, PROMPTS[1:2], seeds=(0,))

@@ -1,0 +1,39 @@
+"""A text-to-video model becomes an image-to-video one without forgetting: at step zero both say the same."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from cogvideox.checkpoints.diffusers import write_transformer
+from cogvideox.errors import ConfigError
+from cogvideox.training.diffusion import widen
+from cogvideox.transformer import Transformer, TransformerConfig, initialise
+
+SMALL = dict(
+    num_attention_heads=2, attention_head_dim=32, num_layers=2, time_embed_dim=16, text_embed_dim=8,
+    max_text_seq_length=4, out_channels=4, sample_height=8, sample_width=8, sample_frames=9,
+    use_rotary_positional_embeddings=True,
+)  # fmt: skip
+
+
+def test_the_widened_model_says_the_same_before_training(tmp_path: Path) -> None:
+    narrow = initialise(Transformer(TransformerConfig(in_channels=4, **SMALL)), 0)
+    torch.nn.init.normal_(narrow.transformer_blocks[0].norm1.linear.weight, std=0.1)
+    write_transformer(tmp_path, narrow.config, narrow.state_dict(), "1GB")
+    wide = initialise(Transformer(TransformerConfig(in_channels=8, **SMALL)), 1)
+    widen(wide, tmp_path)
+    noisy, image = torch.randn(1, 4, 3, 8, 8), torch.randn(1, 4, 3, 8, 8)
+    text, t = torch.randn(1, 4, 8), torch.tensor([500])
+    with torch.no_grad():
+        same = wide(torch.cat([noisy, image], 1), text, t)
+        assert torch.allclose(same, narrow(noisy, text, t), atol=1e-5)
+        assert same.abs().max() > 0
+
+
+def test_another_width_is_refused(tmp_path: Path) -> None:
+    narrow = Transformer(TransformerConfig(in_channels=4, **SMALL))
+    write_transformer(tmp_path, narrow.config, narrow.state_dict(), "1GB")
+    other = Transformer(TransformerConfig(in_channels=4, **SMALL | dict(num_attention_heads=4)))
+    with pytest.raises(ConfigError, match="sizes must agree"):
+        widen(other, tmp_path)
