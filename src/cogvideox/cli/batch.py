@@ -1,7 +1,7 @@
 """Many prompts from a file. Running the same command again makes only what is missing.
 
-A line is a prompt, or a JSON object of options (``{"prompt": ..., "seed": ..., "name": ...}``). A result is named
-by ``name``, or by its number and a hash of its settings: a changed line is made anew, an unchanged one is not.
+A line is a prompt, or a JSON object of options (``{"prompt": ..., "seed": ..., "name": ...}``). A result is
+named by ``name``, or by its number and a hash of its settings: a changed line is made anew, others are not.
 """
 
 from __future__ import annotations

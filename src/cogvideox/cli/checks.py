@@ -88,7 +88,7 @@ def model_folder(name: str) -> Path:
 
 
 def check_request(model: str, options: GenerateOptions) -> Ready:
-    """Plan the run from the model's config files alone and read what it begins with. Raises InputError kinds."""
+    """Plan the run from the model's config files alone and read what it begins with. Raises our errors."""
     from cogvideox.generate.planning import Given, plan_run
     from cogvideox.video import read_image, read_video
 

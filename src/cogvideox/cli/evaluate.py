@@ -17,7 +17,7 @@ SETTINGS = "evaluation.json"
 def evaluate_model(
     name: str, prompts: int | None, seeds: int, out: Path, settings: dict[str, Any], job: Job
 ) -> None:
-    """Score on held-out prompts of the tiny world; ``prompts`` of them (all when None), ``seeds`` videos each.
+    """Score on held-out prompts of the tiny world: ``prompts`` of them (None: all), ``seeds`` videos each.
 
     Prints the table; keeps verdicts, settings and scores in ``out``, from which a stopped run goes on.
     """

@@ -133,7 +133,7 @@ def generate(
 
 
 def resolve(settings: dict[str, Any]) -> GenerateOptions:
-    """Flags to options, everything checked that needs no model. Raises PromptError, SizeError, ConfigError..."""
+    """Flags to options, everything checked that needs no model. Raises InputError and ConfigError."""
     from cogvideox.generate.options import GenerateOptions
 
     for name in ("prompt", "negative_prompt"):

@@ -1,0 +1,291 @@
+"""The command line: results on stdout, the rest on stderr, exit codes, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import pytest
+from typer.testing import CliRunner
+
+from cogvideox import __version__
+from cogvideox.cli import app
+from cogvideox.video import read_video
+from toy_folder import write_toy
+
+FAST = ["--steps", "2"]
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory) -> str:
+    return str(write_toy(tmp_path_factory.mktemp("models") / "toy"))
+
+
+@pytest.fixture(scope="module")
+def toy_i2v(tmp_path_factory) -> str:
+    return str(write_toy(tmp_path_factory.mktemp("models") / "toy-i2v", "i2v"))
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def cogvideox(*words: str, code: int = 0):
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    assert done.exit_code == code, (done.exit_code, done.stdout, done.stderr, done.exception)
+    return done
+
+
+def shell(*words: str, **more) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "cogvideox", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, **more)
+
+
+def test_a_prompt_becomes_a_video_with_its_record(here, toy):
+    done = cogvideox(
+        "generate", "a red circle moves", "--model", toy, "--out", "red.mp4", "--seed", "3", *FAST
+    )
+    assert done.stdout == "red.mp4\n"
+    assert "seed 3" in done.stderr
+    video = read_video("red.mp4")
+    assert (len(video), video.height, video.width) == (9, 32, 48)
+    record = json.loads(Path("red.json").read_text())
+    assert record["config"]["prompt"] == "a red circle moves" and record["seed"] == 3
+    assert record["digitalSourceType"].endswith("trainedAlgorithmicMedia")
+    assert sorted(os.listdir()) == ["red.json", "red.mp4"]
+
+
+def test_the_same_seed_gives_the_same_video_and_another_does_not(here, toy):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        cogvideox("generate", "a red circle", "--model", toy, "--out", f"{name}.mp4", "--seed", seed, *FAST)
+    a, b, c = (read_video(f"{name}.mp4").frames for name in "abc")
+    assert (a == b).all() and (a != c).any()
+
+
+def test_prompt_as_a_flag_json_and_preview(here, toy):
+    words = ["--prompt", "a red circle", "--model", toy, "--out", "v.mp4", "--json", "--preview", *FAST]
+    done = cogvideox("generate", *words)
+    (line,) = done.stdout.splitlines()
+    record = json.loads(line)
+    assert record["path"] == "v.mp4" and record["preview"] == "v.gif" and record["seed"] == 42
+    assert read_video("v.gif").height >= 256
+
+
+def test_no_metadata_keeps_the_prompt_out_of_everything(here, toy):
+    cogvideox("generate", "a red circle", "--model", toy, "--out", "v.mp4", "--no-metadata", *FAST)
+    assert os.listdir() == ["v.mp4"]
+    assert b"red circle" not in Path("v.mp4").read_bytes()
+    with av.open("v.mp4") as container:
+        assert "trainedAlgorithmicMedia" in container.metadata["comment"]
+
+
+def test_without_out_a_free_name_is_found(here, toy):
+    names = [cogvideox("generate", "a red circle", "--model", toy, *FAST).stdout.strip() for _ in range(2)]
+    assert names == ["video.mp4", "video-2.mp4"]
+
+
+def test_an_image_and_a_video_start_a_video(here, toy, toy_i2v):
+    cogvideox("generate", "a red circle", "--model", toy, "--out", "one.png", *FAST)
+    cogvideox("generate", "a circle", "--model", toy_i2v, "--image", "one.png", "--out", "two.mp4", *FAST)
+    words = ["--video", "two.mp4", "--strength", "0.5", "--sampler", "dpm", "--out", "three.mp4"]
+    cogvideox("generate", "a circle", "--model", toy, *words, *FAST)
+    assert json.loads(Path("three.json").read_text())["inputs"]["video"]["file"] == "two.mp4"
+
+
+def test_a_dry_run_checks_and_makes_nothing(here, toy):
+    done = cogvideox(
+        "generate", "a red circle", "--model", toy, "--frames", "5", "--out", "v.mp4", "--dry-run"
+    )
+    assert "prompt: a red circle" in done.stdout and "plan_frames: 5" in done.stdout
+    assert os.listdir() == []
+
+
+def test_dry_run_reads_no_weights(here, toy, monkeypatch):
+    import cogvideox.checkpoints as checkpoints
+
+    monkeypatch.setattr(checkpoints, "load_model", lambda *_, **__: pytest.fail("weights were read"))
+    cogvideox("generate", "a red circle", "--model", toy, "--dry-run")
+    bad = ["generate", "x", "--model", toy, "--height", "33"]
+    assert "multiple of 16" in cogvideox(*bad, code=2).stderr
+
+
+def test_a_long_prompt_is_cut_with_a_visible_warning(here, toy):
+    prompt = "a red circle moves " * 10
+    done = cogvideox("generate", prompt, "--model", toy, "--out", "v.mp4", *FAST)
+    assert "warning: prompt" in done.stderr and "not read" in done.stderr
+    assert "cut" in Path("v.json").read_text()
+
+
+def test_a_lora_is_read_with_its_scale(here, toy):
+    from cogvideox.checkpoints import load_model
+    from cogvideox.checkpoints.lora import add_lora, save_lora
+
+    model = load_model(toy)
+    for value in add_lora(model, rank=2):
+        value.data.normal_(0, 0.5)
+    save_lora(model, here / "mine.safetensors")
+    for name, extra in (
+        ("plain", []),
+        ("one", ["--lora", "mine.safetensors"]),
+        ("zero", ["--lora", "mine.safetensors:0"]),
+    ):
+        cogvideox("generate", "a red circle", "--model", toy, "--out", f"{name}.mp4", *extra, *FAST)
+    plain, one, zero = (read_video(f"{name}.mp4").frames for name in ("plain", "one", "zero"))
+    assert (plain == zero).all() and (plain != one).any()
+
+
+def test_a_batch_makes_what_is_missing_and_only_that(here, toy):
+    lines = ["a red circle", json.dumps({"prompt": "a blue square", "seed": 5, "name": "blue"})]
+    Path("prompts.jsonl").write_text("\n".join(lines) + "\n\n")
+    words = ["generate", "--batch", "prompts.jsonl", "--model", toy, "--out", "made", *FAST]
+    first = cogvideox(*words)
+    assert len(first.stdout.splitlines()) == 2 and Path("made/blue.mp4").is_file()
+    assert json.loads(Path("made/blue.json").read_text())["seed"] == 5
+    times = {path: path.stat().st_mtime_ns for path in Path("made").iterdir()}
+    again = cogvideox(*words)
+    assert again.stdout == "" and "2 made before, 0 to make" in again.stderr
+    Path("prompts.jsonl").write_text("a green circle\n" + lines[1])
+    cogvideox(*words)
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    assert len(list(Path("made").glob("*.mp4"))) == 3
+
+
+def test_a_batch_goes_on_after_a_failure_and_says_so(here, toy):
+    lines = [{"prompt": "a red circle", "height": 33}, {"prompt": "a red circle"}, {"prompt": "x", "sed": 1}]
+    Path("p.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    done = cogvideox("generate", "--batch", "p.jsonl", "--model", toy, "--out", "made", *FAST, code=3)
+    assert len(done.stdout.splitlines()) == 1
+    failed = json.loads(Path("made/failed.json").read_text())
+    assert [item["line"] for item in failed] == [1, 3]
+    assert "did you mean 'seed'" in failed[1]["error"]
+
+
+def test_a_batch_that_was_stopped_between_record_and_video_goes_on(here, toy):
+    Path("p.txt").write_text("a red circle\n")
+    words = ["generate", "--batch", "p.txt", "--model", toy, "--out", "made", *FAST]
+    (made,) = cogvideox(*words).stdout.split()
+    Path(made).unlink()
+    assert cogvideox(*words).stdout.split() == [made]
+
+
+@pytest.mark.parametrize("where", ["denoise", "decode"])
+def test_ctrl_c_ends_with_130_and_leaves_nothing(here, toy, monkeypatch, where):
+    import cogvideox.generate.run as run
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, f"_{where}", interrupted)
+    done = cogvideox("generate", "a red circle", "--model", toy, "--out", "v.mp4", *FAST, code=130)
+    assert done.stdout == "" and done.stderr.strip().count("\n") == 0
+    assert os.listdir() == []
+
+
+def test_unexpected_errors_are_one_line_and_debug_shows_them(here, toy, monkeypatch):
+    import cogvideox.generate.run as run
+
+    def broken(*_, **__):
+        raise ZeroDivisionError("two\nlines")
+
+    monkeypatch.setattr(run, "_denoise", broken)
+    words = ["generate", "a red circle", "--model", toy, "--out", "v.mp4", *FAST]
+    done = cogvideox(*words, code=1)
+    assert done.stderr.splitlines()[-1].startswith(
+        "error: unexpected ZeroDivisionError: two lines; run again with"
+    )
+    shown = CliRunner().invoke(app, [*words, "--debug"])
+    assert isinstance(shown.exception, ZeroDivisionError)
+
+
+def test_inspect_says_what_it_is_and_what_is_wrong(here, toy):
+    report = json.loads(cogvideox("inspect", toy, "--json").stdout)
+    assert report["ok"]
+    assert (
+        "48 heads" in cogvideox("inspect", "5b").stdout
+        or "num_attention_heads: 48" in cogvideox("inspect", "5b").stdout
+    )
+    (here / "empty").mkdir()
+    cogvideox("inspect", "empty", code=1)
+
+
+def test_convert_goes_there_and_back(here, toy):
+    assert cogvideox("convert", toy, "copy", "--to", "diffusers").stdout == "copy\n"
+    assert "exists already" in cogvideox("convert", toy, "copy", code=1).stderr
+    cogvideox("generate", "a red circle", "--model", "copy", "--out", "v.mp4", *FAST)
+
+
+def test_train_prints_its_settings_and_takes_overrides(here):
+    done = cogvideox("train", "world-vae", "steps=7", "optim.lr=0.5", "--out", "elsewhere", "--dry-run")
+    assert "steps: 7" in done.stdout and "out: elsewhere" in done.stdout and "lr: 0.5" in done.stdout
+    assert "did you mean 'steps'" in cogvideox("train", "world-vae", "step=7", "--dry-run", code=2).stderr
+    assert "did you mean 'world-vae'" in cogvideox("train", "world-va", code=2).stderr
+
+
+def test_the_world_is_rendered_and_judged(here):
+    clips = cogvideox("world", "render", "--n", "3", "--out", "clips").stdout.split()
+    assert clips == [f"clips/{i:05d}.mp4" for i in range(3)]
+    lines = cogvideox("world", "judge", *clips, "--json").stdout.splitlines()
+    assert [json.loads(line)["path"] for line in lines] == clips
+    shares = [check["holds"] for line in lines for check in json.loads(line)["checks"]]
+    assert sum(shares) >= 0.8 * len(shares)
+    assert cogvideox("world", "render", "--n", "2", "--out", "s.png").stdout == "s.png\n"
+    assert cogvideox("world", "judge", "s.png", clips[0], code=3)
+
+
+def test_evaluate_prints_a_table_and_resumes(here, toy):
+    words = ["evaluate", "--model", toy, "--prompts", "2", "--seeds", "1", "--out", "scores", "--steps", "1"]
+    first = cogvideox(*words)
+    verdicts = Path("scores/verdicts.jsonl").read_text()
+    assert "|" in first.stdout and len(verdicts.splitlines()) == 2
+    assert cogvideox(*words).stdout == first.stdout
+    assert Path("scores/verdicts.jsonl").read_text() == verdicts
+    assert "another" in cogvideox(*words[:-1], "2", code=2).stderr
+
+
+# In a process of its own
+
+
+def test_help_and_version_in_a_process():
+    done = shell("--help")
+    assert done.returncode == 0
+    for name in ("generate", "convert", "inspect", "train", "evaluate", "world"):
+        assert name in done.stdout
+    assert shell("--version").stdout == f"cogvideox {__version__}\n"
+
+
+def test_errors_in_a_process(tmp_path):
+    done = shell("generate", "a\nred circle", "--sampler", "ddmi", "--out", "x.mp4", cwd=tmp_path)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("error: sampler 'ddmi'") and done.stderr.count("\n") == 1
+    done = shell("generate", b"\xff\xfe".decode("utf-8", "surrogateescape"), "--out", "x.mp4", cwd=tmp_path)
+    assert done.returncode == 2 and "not valid text" in done.stderr and done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_in_a_process_ends_with_130(tmp_path, toy):
+    import signal
+    import time
+
+    command = [
+        sys.executable,
+        "-m",
+        "cogvideox",
+        "generate",
+        "a red circle",
+        "--model",
+        toy,
+        "--out",
+        "v.mp4",
+    ]
+    with subprocess.Popen([*command, "--steps", "1000"], cwd=tmp_path, stderr=subprocess.PIPE) as child:
+        time.sleep(8)
+        child.send_signal(signal.SIGINT)
+        child.wait(120)
+    assert child.returncode == 130
+    assert list(tmp_path.iterdir()) == []
