@@ -30,7 +30,7 @@ from cogvideox.checkpoints.diffusers import (
 )
 from cogvideox.checkpoints.fill import check_names
 from cogvideox.checkpoints.hub import find_folder
-from cogvideox.checkpoints.sat import SUFFIXES, SatFile, find_parts, keymap, read_sat, write_sat
+from cogvideox.checkpoints.sat import SUFFIXES, SatFile, find_parts, is_sat, keymap, read_sat, write_sat
 from cogvideox.checkpoints.tensors import read_file, read_folder
 from cogvideox.errors import CheckpointError
 from cogvideox.presets import PRESETS, Preset, get_preset
@@ -184,9 +184,7 @@ def _part_of(folder: Path) -> str:
 def _holds_adapter(source: Path) -> bool:
     if source.is_file() and source.suffix == ".safetensors":
         return is_adapter(read_file(source))
-    if source.is_file() and source.suffix in SUFFIXES:
-        return read_sat(source).part == "lora"
-    if source.is_dir() and (source / "latest").is_file():
+    if is_sat(source):
         return read_sat(source).part == "lora"
     return any(
         (source / name).is_file()
@@ -204,7 +202,7 @@ def _sat_files(source: Path) -> list[SatFile]:
         return [read_sat(source)]
     if (source / "model_index.json").is_file() or (source / "config.json").is_file():
         return []
-    if (source / "latest").is_file() or any(source.glob("*.pt")):
+    if is_sat(source):
         return [read_sat(source)]
     return [read_sat(place) for place in find_parts(source).values()]
 

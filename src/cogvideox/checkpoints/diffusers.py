@@ -74,7 +74,7 @@ def load_model(
 ) -> CogVideoX:
     """A whole model from a folder, a preset name or a hub id.
 
-    ``dtype`` casts the weights (None keeps what is stored), ``variant`` picks files such as
+    ``dtype`` casts the weights (None: what ``cogvideox.json`` asks for, else what is stored), ``variant`` picks files such as
     ``*.fp16.safetensors``, ``text`` false leaves the text encoder out, ``check`` reads every tensor and
     refuses NaN. Raises CheckpointError for files that are missing, cut, mis-shaped or unsafe and ConfigError
     for settings that make no sense.
@@ -84,7 +84,7 @@ def load_model(
     folder = find_folder(path_or_id, revision)
     index = read_index(folder)
     record = read_record(folder)
-    wanted = to_dtype(dtype)
+    wanted = to_dtype(dtype or record.dtype)
     options: dict[str, Any] = dict(dtype=wanted, device=device, variant=variant, check=check)
     transformer = load_transformer(folder, **options)
     vae = load_vae(folder, **options)

@@ -23,7 +23,7 @@ from cogvideox.checkpoints.diffusers import (
 from cogvideox.checkpoints.fill import check_finite, check_names
 from cogvideox.checkpoints.hub import find_folder
 from cogvideox.checkpoints.record import guess_preset, kind_of, read_record
-from cogvideox.checkpoints.sat import SUFFIXES, find_parts, read_sat
+from cogvideox.checkpoints.sat import find_parts, is_sat, read_sat
 from cogvideox.checkpoints.tensors import Tensors, read_file, read_folder, read_json
 from cogvideox.errors import CogVideoXError
 from cogvideox.manifest import sha256_of
@@ -97,7 +97,7 @@ def inspect(path: str | Path, check: bool = False) -> Report:
 
 
 def _look(place: Path, report: Report, check: bool) -> None:
-    if place.is_file() and place.suffix in SUFFIXES or (place / "latest").is_file():
+    if is_sat(place):
         _look_at_sat(place, report, check)
     elif place.is_file():
         _look_at_file(place, report, check)

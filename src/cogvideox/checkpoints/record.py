@@ -32,6 +32,7 @@ class Record(Config):
     width: int | None = Field(None, gt=0, description="native width in pixels")
     frames: int | None = Field(None, gt=0, description="native number of frames")
     fps: float | None = Field(None, gt=0, description="native frames per second")
+    dtype: str | None = Field(None, description="precision to compute in, when it is not the one stored")
     licence: str = Field("", description="under which the weights may be used")
     transformer: dict[str, Any] = Field(
         {}, description="settings that diffusers' transformer/config.json has no name for"

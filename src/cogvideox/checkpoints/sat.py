@@ -86,6 +86,13 @@ def find_file(path: Path) -> Path:
     raise CheckpointError(f"{path}: not a SAT folder: holds neither 'latest', {STATES} nor 3d-vae.pt")
 
 
+def is_sat(path: Path) -> bool:
+    """Whether a path looks like one part of a SAT checkpoint; nothing is read."""
+    if path.is_file():
+        return path.suffix in SUFFIXES
+    return any((path / name).is_file() for name in ("latest", STATES, "3d-vae.pt"))
+
+
 def find_parts(folder: Path) -> dict[str, Path]:
     """The transformer and VAE of a whole SAT release, by part; empty when there is none."""
     parts: dict[str, Path] = {}
@@ -96,7 +103,7 @@ def find_parts(folder: Path) -> dict[str, Path]:
         ("vae", "vae"),
     ):
         place = folder / child
-        if (place / "latest").is_file() or (place / "3d-vae.pt").is_file() or (place / STATES).is_file():
+        if is_sat(place):
             if name in parts:
                 raise CheckpointError(f"{folder}: holds {parts[name].name} and {child}; name one of them")
             parts[name] = place
