@@ -22,7 +22,7 @@ diffusers = pytest.importorskip("diffusers")
 CLOSE = dict(atol=1e-4, rtol=0)
 
 
-# -- the same weights on both sides, run from the same noise -----------------------------------------------------
+# the same weights on both sides, run from the same noise
 
 
 def pipeline(model: CogVideoX, sampler: str, kind: str, shift: float = 1.0):
@@ -167,7 +167,7 @@ def test_video_to_video_equals_the_public_pipeline(sampler):
     torch.testing.assert_close(latents, expected, **CLOSE)
 
 
-# -- golden numbers: mean, mean of |x|, flat elements 0, 1, n//3, n//2, 2n//3, n-1 (diffusers 0.42.1) -----------
+# golden numbers: mean, mean of |x|, flat elements 0, 1, n//3, n//2, 2n//3, n-1 (diffusers 0.42.1)
 
 
 @pytest.fixture(scope="module")

@@ -95,7 +95,8 @@ def plan_size(
         aspect = max(shape) / min(shape)
         side = min(max(round(short * aspect / multiple) * multiple, short), long)
         height, width = (side, short) if shape[0] > shape[1] else (short, side)
-    height, width = height or usual[0], width or usual[1]
+    height = usual[0] if height is None else height
+    width = usual[1] if width is None else width
     for name, size in (("height", height), ("width", width)):
         if size < multiple or size % multiple:
             below = max(size // multiple, 1) * multiple
