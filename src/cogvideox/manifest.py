@@ -27,7 +27,7 @@ def manifest(
     """A plain, JSON-ready record.
 
     kind: what was done ("generate", "train", ...). inputs: name -> any plain value, or the Path of a file,
-    which is hashed; only its name is kept, folders tell about people. Raises MediaError for a file that is gone.
+    which is hashed; only its name is kept, folders tell about people. Raises MediaError for a missing file.
     """
     settings = json.loads(json.dumps(dict(config), default=str))
     text = json.dumps(settings, sort_keys=True)

@@ -122,7 +122,9 @@ def _shell(folder: Path) -> Any:
     transformer = read_transformer_config(folder / "transformer")
     vae = read_vae_config(folder / "vae")
     record = read_record(folder)
-    parts = cast(Any, (SimpleNamespace(config=transformer), SimpleNamespace(config=vae)))
+    parts = [cast(Any, SimpleNamespace(config=config)) for config in (transformer, vae)]
     name = record.preset or guess_preset(transformer)
     kind = record.kind or kind_of(transformer)
-    return CogVideoX(*parts, text=None, schedule=cast(Any, None), name=name, kind=kind)
+    return CogVideoX(
+        transformer=parts[0], vae=parts[1], text=None, schedule=cast(Any, None), name=name, kind=kind
+    )

@@ -112,6 +112,8 @@ def generate(
     )
     if strength is not None and not video:
         raise ConfigError(f"strength {strength:g}: has no effect without --video; give one")
+    if carry_on and not video:
+        raise ConfigError("--continue: there is no video to carry on from; give one with --video")
     if batch is not None:
         from cogvideox.cli.batch import run_batch
 
@@ -166,8 +168,11 @@ def target(out: str | None, job: Job) -> Path:
 def load(job: Job, folder: Path) -> CogVideoX:
     """The model with its adapters, on the device. Raises CheckpointError, ConfigError."""
     import torch
+    from transformers.utils import logging
 
     from cogvideox.checkpoints import load_lora, load_model
+
+    logging.disable_progress_bar()  # ours is the only bar
 
     device = job.device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -221,7 +226,7 @@ def save(video: Video, path: Path, job: Job, options: GenerateOptions, replace: 
 
 def show_plan(options: GenerateOptions, ready: checks.Ready, path: Path, job: Job) -> None:
     """The resolved settings, as YAML or JSON on stdout."""
-    plan = {"height": ready.plan.height, "width": ready.plan.width, "fps": ready.plan.fps}
+    plan: dict[str, Any] = {"height": ready.plan.height, "width": ready.plan.width, "fps": ready.plan.fps}
     plan |= {"frames": ready.plan.frames.asked, "why": ready.plan.frames.why}
     if job.as_json:
         settings = options.model_dump(mode="json")

@@ -101,7 +101,15 @@ def warnings_as_lines() -> Iterator[None]:
         if not sys.warnoptions:
             warnings.simplefilter("ignore")
             warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = lambda message, *rest: say(f"warning: {one_line(str(message))}")
+        said: set[str] = set()
+
+        def show(message: Warning | str, *rest: object, **more: object) -> None:
+            line = one_line(str(message))
+            if line not in said:
+                said.add(line)
+                say(f"warning: {line}")
+
+        warnings.showwarning = show
         yield
 
 
