@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
-PROMPT ?= a red ball moves to the right
+PROMPT ?= a red circle moves to the right
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check

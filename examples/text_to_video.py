@@ -4,7 +4,7 @@ import sys
 
 import cogvideox
 
-prompt = sys.argv[1] if len(sys.argv) > 1 else "a red ball moves to the right"
+prompt = sys.argv[1] if len(sys.argv) > 1 else "a red circle moves to the right"
 out = sys.argv[2] if len(sys.argv) > 2 else "text.mp4"
 
 model = cogvideox.load("tiny")

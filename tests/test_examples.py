@@ -13,7 +13,7 @@ from cogvideox.checkpoints.hub import shipped_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = {
-    "text_to_video.py": (["a red ball moves to the right", "{out}/text.mp4"], "text.mp4"),
+    "text_to_video.py": (["a red circle moves to the right", "{out}/text.mp4"], "text.mp4"),
     "reconstruct.py": (["{out}/reconstruction.png"], "reconstruction.png"),
     "samplers.py": (["{out}/samplers.png", "4"], "samplers.png"),
     "judge_a_video.py": (["0", "4"], None),

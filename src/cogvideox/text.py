@@ -87,7 +87,9 @@ class TextEncoder:
         """Token ids ``[b, l]``, the uncut lengths, and the text that was cut from each prompt."""
         for prompt in prompts:
             check_prompt(prompt)
-        whole = self.tokenizer(list(prompts), add_special_tokens=True, truncation=False, verbose=False)["input_ids"]
+        whole = self.tokenizer(list(prompts), add_special_tokens=True, truncation=False, verbose=False)[
+            "input_ids"
+        ]
         pad, end, room = self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, self.max_tokens
         ids = torch.full((len(prompts), room), pad, dtype=torch.long)
         cut = []

@@ -15,7 +15,7 @@ HEAVY = ("torch", "transformers", "diffusers", "av", "scipy", "cv2")
 
 
 def run_python(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -45,6 +45,15 @@ def test_every_public_name_can_be_had():
     missing = [name for name in cogvideox.__all__ if not hasattr(cogvideox, name)]
     assert not missing
     assert {"load", "generate", "Video"} <= set(cogvideox.__all__)
+
+
+def test_generate_is_a_function_and_a_room_in_any_order():
+    code = (
+        "import cogvideox.generate.options, cogvideox\n"
+        "from cogvideox.generate import GenerateOptions\n"
+        "print(callable(cogvideox.generate), cogvideox.GenerateOptions is GenerateOptions)"
+    )
+    assert run_python(code).strip() == "True True"
 
 
 def test_what_dir_lists_is_what_is_public():

@@ -47,11 +47,12 @@ def resolve(target: str) -> str:
     return ".".join(parts) or FACE
 
 
-def imported(path: Path) -> set[str]:
-    """Every module of ours that a file imports, wherever in the file the import stands."""
+def imported(path: Path, late: bool = True) -> set[str]:
+    """Every module of ours that a file imports: anywhere in it, or (late false) only while it is being loaded."""
     found: set[str] = set()
     package = path.relative_to(PACKAGE.parent).parent.parts
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree) if late else tree.body:
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -67,6 +68,7 @@ def imported(path: Path) -> set[str]:
 
 
 GRAPH = {module: imported(path) for module, path in MODULES.items()}
+AT_LOAD = {module: imported(path, late=False) for module, path in MODULES.items()}
 
 
 @pytest.mark.parametrize("name", sorted({room(module) for module in MODULES} - {FACE}))
@@ -85,20 +87,20 @@ def test_imports_only_go_down(module):
     assert not upwards, f"{module} (floor {FLOOR_OF[here]}) imports {upwards}"
 
 
-def test_no_module_imports_itself_through_others():
+def test_loading_a_module_never_leads_back_to_it():
+    """Between rooms the floors forbid circles; inside a room only a late import may look back."""
     done: set[str] = set()
 
     def visit(module: str, trail: tuple[str, ...]) -> None:
         assert module not in trail, " -> ".join([*trail[trail.index(module) :], module])
         if module not in done:
-            for target in sorted(GRAPH[module]):
-                # A package's __init__ lists its rooms; a room that imports its own package would be a cycle.
+            for target in sorted(AT_LOAD[module]):
                 visit(target, (*trail, module))
             done.add(module)
 
     for module in sorted(set(MODULES) - {FACE}):
         visit(module, ())
-    assert done == set(MODULES) - {FACE}
+    assert done >= set(MODULES) - {FACE}
 
 
 def test_curation_and_evaluation_judge_anyones_videos():

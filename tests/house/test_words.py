@@ -14,7 +14,7 @@ MEGABYTE = 1_000_000
 # Written in pieces, so that this file holds none of them.
 MACHINE_PATHS = ["/" + name + "/" for name in ("work", "farm", "opt", "home")] + ["/root" + "/."]
 HOSTS = ["pypi" + ".org", "python" + "hosted", "registry." + "npmjs", "deb." + "debian"]
-UNFINISHED = ["TO" + "DO", "FIX" + "ME", "NotImplemented" + "Error"]
+UNFINISHED = ["TO" + "DO", "FIX" + "ME", "raise NotImplemented" + "Error"]
 VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "manager", "misc"}
 
 

@@ -1,4 +1,4 @@
-"""Folders and adapters cross over: diffusers reads what we write, and we read what diffusers and PEFT write."""
+"""Folders and adapters cross over: diffusers reads what we write, we read what diffusers and PEFT write."""
 
 from __future__ import annotations
 
@@ -147,6 +147,9 @@ def test_a_peft_adapter_gives_the_same_output_in_ours(tmp_path):
     )
     torch.manual_seed(5)
     transformer.add_adapter(config)
+    for key, value in transformer.named_parameters():
+        if "lora_" in key:
+            value.data.mul_(10)
     layers = peft.get_peft_model_state_dict(transformer)
     metadata = transformer.peft_config["default"].to_dict()
     diffusers.CogVideoXPipeline.save_lora_weights(

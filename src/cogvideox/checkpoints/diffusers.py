@@ -74,7 +74,8 @@ def load_model(
 ) -> CogVideoX:
     """A whole model from a folder, a preset name or a hub id.
 
-    ``dtype`` casts the weights (None: what ``cogvideox.json`` asks for, else what is stored), ``variant`` picks files such as
+    ``dtype`` casts the weights (None: what ``cogvideox.json`` asks for, else what is stored),
+    ``variant`` picks files such as
     ``*.fp16.safetensors``, ``text`` false leaves the text encoder out, ``check`` reads every tensor and
     refuses NaN. Raises CheckpointError for files that are missing, cut, mis-shaped or unsafe and ConfigError
     for settings that make no sense.

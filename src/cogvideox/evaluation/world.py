@@ -64,12 +64,20 @@ def evaluate_world(
     for (name, _), record in records.items():
         known = next((prompt for prompt in prompts if prompt.id == name), None)
         if known is None or known.prompt != record["prompt"]:
-            raise InputError(f"{file}: holds verdicts of other prompts ({name!r}); choose another --out or remove it")
+            raise InputError(
+                f"{file}: holds verdicts of other prompts ({name!r}); choose another --out or remove it"
+            )
     with file.open("a", encoding="utf-8") as lines:
         for (name, seed), prompt in asked.items():
             if (name, seed) not in records:
                 verdict = judge(make(prompt.prompt, seed), prompt.checks).to_dict()
-                record = {"id": name, "seed": seed, "tier": prompt.tier, "prompt": prompt.prompt, "verdict": verdict}
+                record = {
+                    "id": name,
+                    "seed": seed,
+                    "tier": prompt.tier,
+                    "prompt": prompt.prompt,
+                    "verdict": verdict,
+                }
                 records[name, seed] = record
                 lines.write(json.dumps(record) + "\n")
                 lines.flush()

@@ -38,14 +38,18 @@ class DiffusionTraining(Config):
     schedule: ScheduleConfig = Field(description="noise levels")
     vae: str = Field("runs/world-vae/model", description="folder that holds vae/")
     text: str = Field("runs/world-text/model", description="folder that holds text_encoder/ and tokenizer/")
-    start: str | None = Field(None, description="model folder to start from; new input channels start at zero")
+    start: str | None = Field(
+        None, description="model folder to start from; new input channels start at zero"
+    )
     cache: str = Field("runs/latents", description="where encoded clips are kept")
     clips: int = Field(12000, gt=0, description="clips encoded once and drawn from")
     size: int = Field(64, description="height and width of a clip")
     frames: int = Field(17, description="frames of a clip")
     batch: int = Field(32, gt=0, description="clips a step")
     text_dropout: float = Field(0.1, ge=0, le=1, description="share of clips without their caption")
-    image_dropout: float = Field(0.05, ge=0, le=1, description="share of clips without their image (section D.7)")
+    image_dropout: float = Field(
+        0.05, ge=0, le=1, description="share of clips without their image (section D.7)"
+    )
     uniform: Literal["explicit", "plain"] = Field("explicit", description="how timesteps are drawn")
 
     def build(self, seed: int) -> DiffusionTask:
@@ -76,7 +80,9 @@ class DiffusionTask:
         g = generator(self.seed, "batch", step)
         rows = torch.randint(self.config.clips, (self.config.batch,), generator=g)
         clean = self._clean(self.clips, rows, normal(self._shape(), self.seed, "latent noise", step))
-        text = self._text("train", rows, step, torch.rand(self.config.batch, generator=g) < self.config.text_dropout)
+        text = self._text(
+            "train", rows, step, torch.rand(self.config.batch, generator=g) < self.config.text_dropout
+        )
         draw = explicit_uniform if self.config.uniform == "explicit" else uniform
         t = draw(self.config.batch, generator=g)
         t = t[torch.randperm(self.config.batch, generator=g)]
@@ -107,8 +113,16 @@ class DiffusionTask:
         kind = "i2v" if self.image else "t2v"
         save_model(
             CogVideoX(
-                transformer=module, vae=self.vae, text=self.text, schedule=self.schedule, kind=kind, name=self.config.preset,
-                height=self.config.size, width=self.config.size, frames=self.config.frames, fps=8,
+                transformer=module,
+                vae=self.vae,
+                text=self.text,
+                schedule=self.schedule,
+                kind=kind,
+                name=self.config.preset,
+                height=self.config.size,
+                width=self.config.size,
+                frames=self.config.frames,
+                fps=8,
             ),
             folder,
         )
@@ -140,7 +154,9 @@ class DiffusionTask:
         later = clips.mean.shape[2] - 1
         return torch.cat([latents, torch.zeros_like(latents).repeat(1, 1, later, 1, 1)], dim=2)
 
-    def _error(self, module: nn.Module, clean: Tensor, text: Tensor, t: Tensor, noise: Tensor, image) -> Tensor:
+    def _error(
+        self, module: nn.Module, clean: Tensor, text: Tensor, t: Tensor, noise: Tensor, image
+    ) -> Tensor:
         noisy = self.schedule.add_noise(clean, noise, t)
         target = self.schedule.velocity(clean, noise, t)
         given = noisy if image is None else torch.cat([noisy, image], dim=1)
@@ -156,7 +172,9 @@ def widen(transformer: Transformer, folder: Path) -> None:
 
     old, new = load_transformer(folder).state_dict(), transformer.state_dict()
     if old.keys() != new.keys():
-        raise CheckpointError(f"{folder}: holds another architecture: {sorted(old.keys() ^ new.keys())[:3]} differ")
+        raise CheckpointError(
+            f"{folder}: holds another architecture: {sorted(old.keys() ^ new.keys())[:3]} differ"
+        )
     for name, value in new.items():
         source = old[name]
         if value.shape == source.shape:
@@ -165,4 +183,6 @@ def widen(transformer: Transformer, folder: Path) -> None:
             value.zero_()
             value[:, : source.shape[1]].copy_(source)
         else:
-            raise ConfigError(f"{name}: {tuple(source.shape)} in {folder}, {tuple(value.shape)} asked for; sizes must agree")
+            raise ConfigError(
+                f"{name}: {tuple(source.shape)} in {folder}, {tuple(value.shape)} asked for; sizes must agree"
+            )

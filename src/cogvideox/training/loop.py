@@ -36,13 +36,17 @@ class TrainConfig(Config):
     steps: int = Field(1000, gt=0, description="optimiser steps")
     seed: int = Field(0, ge=0, description="decides data order, noise and initial weights")
     optim: OptimConfig = OptimConfig()
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="arithmetic of the forward pass; weights stay fp32")
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="arithmetic of the forward pass; weights stay fp32"
+    )
     save_every: int = Field(200, gt=0, description="steps between training states")
     log_every: int = Field(20, gt=0, description="steps between lines of metrics.jsonl")
     measure_every: int = Field(500, gt=0, description="steps between held-out measurements")
 
 
-def train(config: TrainConfig, stop_at: int | None = None, on_step: Callable[[int], Any] | None = None) -> Path:
+def train(
+    config: TrainConfig, stop_at: int | None = None, on_step: Callable[[int], Any] | None = None
+) -> Path:
     """Run to the end (or to ``stop_at``) and return the folder of the result, ``<out>/model``.
 
     Raises ConfigError when ``out`` holds a run with other settings, NumericsError when the loss is not finite.
@@ -89,7 +93,9 @@ def _step(task: Task, step: int, optimizers: list, config: TrainConfig) -> dict[
     with torch.autocast(device, dtype=torch.bfloat16, enabled=bf16):
         losses = task.losses(step)
     if not torch.isfinite(losses["loss"]):
-        raise NumericsError(f"step {step}: the loss is {losses['loss'].item()}; lower the learning rate or use fp32")
+        raise NumericsError(
+            f"step {step}: the loss is {losses['loss'].item()}; lower the learning rate or use fp32"
+        )
     losses["loss"].backward()
     trained = [p for p in task.module.parameters() if p.grad is not None]
     norm = torch.nn.utils.clip_grad_norm_(trained, config.optim.clip)
@@ -127,6 +133,10 @@ def _same_run(config: TrainConfig, out: Path) -> None:
     file, text = out / "run.yaml", config.to_yaml()
     if file.exists() and file.read_text() != text:
         before, now = file.read_text().splitlines(), text.splitlines()
-        changed = next((f"{b.strip()} -> {n.strip()}" for b, n in zip(before, now, strict=False) if b != n), "its length")
-        raise ConfigError(f"{file}: holds a run with other settings ({changed}); choose another out= or remove it")
+        changed = next(
+            (f"{b.strip()} -> {n.strip()}" for b, n in zip(before, now, strict=False) if b != n), "its length"
+        )
+        raise ConfigError(
+            f"{file}: holds a run with other settings ({changed}); choose another out= or remove it"
+        )
     file.write_text(text)

@@ -76,7 +76,10 @@ def world_i2v() -> Run:
         name="world-i2v",
         out="runs/world-i2v",
         task=DiffusionTraining(
-            preset="tiny-i2v", transformer=preset.transformer, schedule=preset.schedule, start="runs/world-t2v/model"
+            preset="tiny-i2v",
+            transformer=preset.transformer,
+            schedule=preset.schedule,
+            start="runs/world-t2v/model",
         ),
         steps=1500,
         optim=OptimConfig(name="muon", lr=5e-4, muon_lr=0.01, ema=0.995),

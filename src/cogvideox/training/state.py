@@ -22,7 +22,9 @@ def save_state(folder: Path, step: int, state: dict[str, Any]) -> Path:
         os.replace(temporary, target)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise OutputError(f"{target}: cannot be written: {error.strerror}; free some space and rerun") from error
+        raise OutputError(
+            f"{target}: cannot be written: {error.strerror}; free some space and rerun"
+        ) from error
     for old in sorted(folder.glob("state-*.pt"))[:-KEEP]:
         old.unlink()
     return target
@@ -41,5 +43,7 @@ def latest_state(folder: Path) -> dict[str, Any] | None:
         except Exception as error:  # a truncated archive raises many kinds: try the one before, name them all
             problems.append(f"{file.name}: {' '.join(str(error).split())[:120]}")
     if problems:
-        raise CheckpointError(f"{folder}: no training state can be read ({'; '.join(problems)}); remove them to start over")
+        raise CheckpointError(
+            f"{folder}: no training state can be read ({'; '.join(problems)}); remove them to start over"
+        )
     return None

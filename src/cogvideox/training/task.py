@@ -1,6 +1,6 @@
 """Task: what one step of training is, for any loop.
 
-A task knows its data, its losses and how its result is stored; it knows no optimiser, no checkpoint and no progress bar.
+A task knows its data, its losses and how its result is stored; it knows no optimiser, no checkpoint, no progress bar.
 Everything a step draws comes from (seed, step), so a task has no random state to save: a resumed run continues
 exactly where it stopped.
 """

@@ -1,7 +1,7 @@
 """Training a small text encoder for the tiny world: read the facts of a scene out of its caption.
 
-The released models borrow T5-XXL, trained on the web. The tiny world has no such luxury, so its T5 learns its language by
-a multi-label task: which facts does this caption state? The transformer then reads frozen features, as in the paper.
+The released models borrow T5-XXL, trained on the web. The tiny world has no such luxury, so its T5 learns its language
+by a multi-label task: which facts does this caption state? The transformer then reads frozen features, as in the paper.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ class TextTraining(Config):
     heads: int = Field(4, description="attention heads")
     vocabulary: int = Field(384, description="at most this many SentencePiece pieces")
     max_tokens: int = Field(32, description="every prompt is padded or cut to this length")
-    dropout: float = Field(0.25, ge=0, lt=1, description="keeps the reader from learning pairs of words by heart")
+    dropout: float = Field(
+        0.25, ge=0, lt=1, description="keeps the reader from learning pairs of words by heart"
+    )
     batch: int = Field(128, description="captions a step")
     scenes: int = Field(20000, description="scenes the captions are drawn from")
 
@@ -78,7 +80,6 @@ class TextTask:
                 dropout_rate=config.dropout,
                 pad_token_id=0,
                 eos_token_id=1,
-                tie_word_embeddings=False,
             )
         )
         self.text = TextEncoder(model, tokenizer, config.max_tokens)
@@ -111,7 +112,10 @@ class TextTask:
 
     def _batch(self, indices: list[int], variant: int, split: str) -> tuple[Tensor, Tensor]:
         scenes = [sample_scene(self.seed, index, split) for index in indices]
-        texts = [caption(scene, self.seed, index * 31 + variant) for index, scene in zip(indices, scenes, strict=True)]
+        texts = [
+            caption(scene, self.seed, index * 31 + variant)
+            for index, scene in zip(indices, scenes, strict=True)
+        ]
         ids, _, _ = self.text.tokenize(texts)
         stated = [labels(scene) for scene in scenes]
         truth = torch.tensor([[float(name in facts) for name in self.labels] for facts in stated])

@@ -1,8 +1,8 @@
 """Training the 3D causal VAE on the tiny world: L1 + squared error + KL, stills, then crops, then whole clips.
 
-A still frame shows five times as many scenes for the price of a clip, and its filters are the clip's; crops then teach
-time at a tenth of the price of a clip; whole clips last, with the chunks used at inference, because GroupNorm sees other
-statistics there.
+A still frame shows five times as many scenes for the price of a clip, and its filters are the clip's; crops then
+teach time at a tenth of the price of a clip; whole clips last, with the chunks used at inference, because GroupNorm
+sees other statistics there.
 """
 
 from __future__ import annotations
@@ -80,7 +80,11 @@ class VAETask:
             )
         )
         draw = generator(self.seed, "crops", step)
-        ends = (self.config.frames - phase.frames, self.config.size - phase.size, self.config.size - phase.size)
+        ends = (
+            self.config.frames - phase.frames,
+            self.config.size - phase.size,
+            self.config.size - phase.size,
+        )
         pieces = []
         for clip in clips:
             t, y, x = (int(torch.randint(end + 1, (), generator=draw)) for end in ends)
@@ -92,12 +96,17 @@ class VAETask:
         """PSNR of held-out clips through the chunked coder, and the spread of their latents."""
         errors, spread = [], []
         for first in range(0, 32, 8):
-            clips = world_pixels(self.seed, range(first, first + 8), "held_out", self.config.size, self.config.frames)
+            clips = world_pixels(
+                self.seed, range(first, first + 8), "held_out", self.config.size, self.config.frames
+            )
             pixels = to_model(clips)
             latents = module.encode(pixels).mode()
             errors.append((module.decode(latents).clamp(-1, 1) - pixels).square().mean((1, 2, 3, 4)))
             spread.append(latents.std())
-        return {"held_out_psnr": float(psnr(torch.cat(errors)).mean()), "latent_std": float(torch.stack(spread).mean())}
+        return {
+            "held_out_psnr": float(psnr(torch.cat(errors)).mean()),
+            "latent_std": float(torch.stack(spread).mean()),
+        }
 
     def export(self, module: nn.Module, folder: Path) -> None:
         """``vae/``, with the scaling factor that gives latents unit variance."""
