@@ -48,7 +48,7 @@ def resolve(target: str) -> str:
 
 
 def imported(path: Path, late: bool = True) -> set[str]:
-    """Every module of ours that a file imports: anywhere in it, or (late false) only while it is being loaded."""
+    """Every module of ours that a file imports: anywhere in it, or (late false) only while it is loaded."""
     found: set[str] = set()
     package = path.relative_to(PACKAGE.parent).parent.parts
     tree = ast.parse(path.read_text(encoding="utf-8"))
