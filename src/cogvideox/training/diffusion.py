@@ -7,6 +7,7 @@ and drops it sometimes.
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Literal
 
@@ -106,18 +107,23 @@ class DiffusionTask:
         return bands | {"held_out": sum(bands.values()) / len(bands)}
 
     def export(self, module: nn.Module, folder: Path) -> None:
-        """A whole model folder: this transformer with the VAE, text encoder and schedule it was trained with."""
+        """A whole model folder: this transformer with the VAE, text encoder and schedule it was trained with.
+
+        Stored in float16, computed in float32.
+        """
         from cogvideox.checkpoints import save_model
+        from cogvideox.checkpoints.record import read_record
         from cogvideox.model import CogVideoX
 
-        kind = "i2v" if self.image else "t2v"
+        half = {name: copy.deepcopy(part).half() for name, part in self._parts(module).items()}
+        text = TextEncoder(half["text"], self.text.tokenizer, self.text.max_tokens)
         save_model(
             CogVideoX(
-                transformer=module,
-                vae=self.vae,
-                text=self.text,
+                transformer=half["transformer"],
+                vae=half["vae"],
+                text=text,
                 schedule=self.schedule,
-                kind=kind,
+                kind="i2v" if self.image else "t2v",
                 name=self.config.preset,
                 height=self.config.size,
                 width=self.config.size,
@@ -125,7 +131,12 @@ class DiffusionTask:
                 fps=8,
             ),
             folder,
+            overwrite=True,
         )
+        read_record(folder).model_copy(update={"dtype": "float32"}).write(folder)
+
+    def _parts(self, module: nn.Module) -> dict[str, nn.Module]:
+        return {"transformer": module, "vae": self.vae, "text": self.text.model}
 
     def _shape(self) -> tuple[int, ...]:
         return (self.config.batch, *self.clips.mean.shape[1:])
