@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -183,7 +184,7 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing(here, toy, monkeypatch, where):
 
     monkeypatch.setattr(run, f"_{where}", interrupted)
     done = cogvideox("generate", "a red circle", "--model", toy, "--out", "v.mp4", *FAST, code=130)
-    assert done.stdout == "" and done.stderr.strip().count("\n") == 0
+    assert done.stdout == "" and done.stderr.splitlines()[-1].startswith("interrupted")
     assert os.listdir() == []
 
 
@@ -206,10 +207,7 @@ def test_unexpected_errors_are_one_line_and_debug_shows_them(here, toy, monkeypa
 def test_inspect_says_what_it_is_and_what_is_wrong(here, toy):
     report = json.loads(cogvideox("inspect", toy, "--json").stdout)
     assert report["ok"]
-    assert (
-        "48 heads" in cogvideox("inspect", "5b").stdout
-        or "num_attention_heads: 48" in cogvideox("inspect", "5b").stdout
-    )
+    assert "num_attention_heads: 48" in cogvideox("inspect", "5b").stdout
     (here / "empty").mkdir()
     cogvideox("inspect", "empty", code=1)
 
@@ -269,9 +267,6 @@ def test_errors_in_a_process(tmp_path):
 
 
 def test_a_signal_in_a_process_ends_with_130(tmp_path, toy):
-    import signal
-    import time
-
     command = [
         sys.executable,
         "-m",
@@ -284,8 +279,9 @@ def test_a_signal_in_a_process_ends_with_130(tmp_path, toy):
         "v.mp4",
     ]
     with subprocess.Popen([*command, "--steps", "1000"], cwd=tmp_path, stderr=subprocess.PIPE) as child:
-        time.sleep(8)
+        assert b"9 frames of 32x48" in child.stderr.readline()  # checked; now it loads and draws
         child.send_signal(signal.SIGINT)
-        child.wait(120)
-    assert child.returncode == 130
+        rest = child.stderr.read()
+        child.wait(240)
+    assert child.returncode == 130 and b"Traceback" not in rest
     assert list(tmp_path.iterdir()) == []

@@ -129,6 +129,9 @@ def generate(
     if dry_run:
         show_plan(options, ready, path, job)
         return
+    plan = ready.plan
+    what = f"{plan.frames.asked} frames of {plan.height}x{plan.width} in {options.steps} steps"
+    say(f"{job.model}: {what}")
     loaded = load(job, ready.folder)
     made = make(loaded, options, ready, options.prompt[:40] or path.name)
     save(made, path, job, options)
