@@ -352,6 +352,12 @@ def test_an_empty_prompt_is_refused():
         generate(toy_model(), QUICK)
 
 
+def test_a_given_video_needs_no_prompt():
+    model = toy_model()
+    model.text = Words()
+    assert len(generate(model, GenerateOptions(steps=2), video=Video(toy_frames(9), 8))) == 9
+
+
 # progress, numerics, record
 
 

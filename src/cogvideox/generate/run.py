@@ -73,7 +73,9 @@ def generate(
 
     with PeakMemory(model.device) as memory, _evaluating(model):
         report("text", 0, 1)
-        prompt, negative, facts = _text(model, options, prompt_embedding, negative_embedding)
+        prompt, negative, facts = _text(
+            model, options, given.shape is not None, prompt_embedding, negative_embedding
+        )
         report("encode", 0, 1)
         condition = _condition(model, plan, given, noises)
         latents = _denoise(model, plan, condition, prompt, negative, noises, initial_latents, report)
@@ -95,9 +97,12 @@ def generate(
 
 
 def _text(
-    model: CogVideoX, options: GenerateOptions, prompt: Tensor | None, negative: Tensor | None
+    model: CogVideoX, options: GenerateOptions, begins: bool, prompt: Tensor | None, negative: Tensor | None
 ) -> tuple[Tensor, Tensor | None, dict[str, Any]]:
-    """Embeddings of the prompt and (with guidance) of the negative prompt, and what happened to the words."""
+    """Embeddings of the prompt and (with guidance) of the negative prompt, and what happened to the words.
+
+    ``begins``: an image or video says how the video begins, so the prompt may be empty.
+    """
     facts: dict[str, Any] = {}
     parts = {"text_encoder": model.text.model} if model.text is not None else {}
 
@@ -113,7 +118,7 @@ def _text(
         return found.values
 
     if prompt is None:
-        if not options.prompt.strip() and model.kind == "t2v" and not (options.image or options.video):
+        if not options.prompt.strip() and not begins:
             raise PromptError("prompt: empty; say what the video should show")
         prompt = guarded(
             lambda again: embed(options.prompt, "prompt"), parts, "text embedding", options.check_numerics
