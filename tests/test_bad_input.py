@@ -197,7 +197,7 @@ for code, words, command in [
     (1, "more", [G, "a", *RUN, "--model", "surplus"]),
     (1, "NaN", [G, "a", *RUN, "--model", "nan"]),
     (1, "NaN", [G, "a", *RUN, "--model", "nan-vae"]),
-    (1, "num_layers", [G, "a", *RUN, "--model", "typed"]),
+    (2, "num_layers", [G, "a", *RUN, "--model", "typed"]),
     (1, "pickled", [G, "a", *RUN, "--model", "pickled"]),
     (2, "image", [G, "a", *RUN, "--model", "toy-i2v"]),
     (1, "no such file", [G, "a", *RUN, "--lora", "gone.safetensors"]),

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -119,7 +120,7 @@ def test_dry_run_reads_no_weights(here, toy, monkeypatch):
 def test_a_long_prompt_is_cut_with_a_visible_warning(here, toy):
     prompt = "a red circle moves " * 10
     done = cogvideox("generate", prompt, "--model", toy, "--out", "v.mp4", *FAST)
-    assert "warning: prompt" in done.stderr and "not read" in done.stderr
+    assert "warning: prompt: 131 tokens, the model reads" in done.stderr and "; cut: " in done.stderr
     assert "cut" in Path("v.json").read_text()
 
 
@@ -137,8 +138,8 @@ def test_a_lora_is_read_with_its_scale(here, toy):
         ("zero", ["--lora", "mine.safetensors:0"]),
     ):
         cogvideox("generate", "a red circle", "--model", toy, "--out", f"{name}.mp4", *extra, *FAST)
-    plain, one, zero = (read_video(f"{name}.mp4").frames for name in ("plain", "one", "zero"))
-    assert (plain == zero).all() and (plain != one).any()
+    plain, one, zero = (read_video(f"{name}.mp4").frames.astype(int) for name in ("plain", "one", "zero"))
+    assert np.abs(plain - zero).mean() < 0.1 < np.abs(plain - one).mean()  # matrix kernels may round differently
 
 
 def test_a_batch_makes_what_is_missing_and_only_that(here, toy):
