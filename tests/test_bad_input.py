@@ -94,6 +94,9 @@ def _write_models(root: Path) -> None:
     place.write_text(json.dumps(json.loads(place.read_text()) | {"num_layers": "many"}))
     (model("pickled") / WEIGHTS).rename(root / "pickled" / "transformer" / "diffusion_pytorch_model.bin")
     save_file({"a": torch.zeros(2)}, root / "lora.safetensors")
+    pair = {"lora_A": torch.zeros(2, 64), "lora_B": torch.zeros(64, 2)}
+    silent = {f"transformer.transformer_blocks.0.attn1.to_q.{k}.weight": v for k, v in pair.items()}
+    save_file(silent, root / "silent.safetensors")
     (root / "cut.safetensors").write_bytes(b"\x10")
     (root / "empty-folder").mkdir()
 
@@ -204,6 +207,8 @@ for code, words, command in [
     (1, "lora.safetensors", [G, "a", *RUN, "--lora", "lora.safetensors"]),
     (1, "cut.safetensors", [G, "a", *RUN, "--lora", "cut.safetensors"]),
     (2, "is not a scale", [G, "a", *RUN, "--lora", "lora.safetensors:much"]),
+    (1, "--lora-alpha", [G, "a", *RUN, "--lora", "silent.safetensors"]),
+    (2, "without --lora", [G, "a", *RUN, "--lora-alpha", "8"]),
     (2, "between", [G, "a", *RUN, "--lora", "lora.safetensors:nan"]),
     # outputs
     (1, "exists already", [G, "a", *RUN, "--out", "mine.mp4"]),

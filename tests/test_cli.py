@@ -12,6 +12,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from cogvideox import __version__
@@ -132,15 +133,19 @@ def test_a_lora_is_read_with_its_scale(here, toy):
     for value in add_lora(model, rank=2):
         value.data.normal_(0, 0.5)
     save_lora(model, here / "mine.safetensors")
+    save_file(load_file("mine.safetensors"), "silent.safetensors")  # the alpha stood in the metadata
     for name, extra in (
         ("plain", []),
         ("one", ["--lora", "mine.safetensors"]),
         ("zero", ["--lora", "mine.safetensors:0"]),
+        ("told", ["--lora", "silent.safetensors", "--lora-alpha", "2"]),
     ):
         cogvideox("generate", "a red circle", "--model", toy, "--out", f"{name}.mp4", *extra, *FAST)
-    plain, one, zero = (read_video(f"{name}.mp4").frames.astype(int) for name in ("plain", "one", "zero"))
+    names = ("plain", "one", "zero", "told")
+    plain, one, zero, told = (read_video(f"{name}.mp4").frames.astype(int) for name in names)
     # matrix kernels may round differently
     assert np.abs(plain - zero).mean() < 0.1 < np.abs(plain - one).mean()
+    assert np.abs(told - one).mean() < 0.1
 
 
 def test_a_batch_makes_what_is_missing_and_only_that(here, toy):

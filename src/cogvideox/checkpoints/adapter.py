@@ -113,8 +113,9 @@ def read_adapter(path: str | Path, alpha: float | None = None) -> Adapter:
     if unsaid:
         ranks = sorted({pair["a"].shape[0] for pair in halves.values() if "a" in pair})
         raise CheckpointError(
-            f"{file}: does not say its alpha (rank {few([str(rank) for rank in ranks])}); pass alpha: "
-            "the value it was trained with, or the rank for an effective scale of 1, as diffusers assumes"
+            f"{file}: does not say its alpha (rank {few([str(rank) for rank in ranks])}); pass alpha "
+            "(--lora-alpha): the value it was trained with, or the rank for an effective scale of 1, as "
+            "diffusers assumes"
         )
     return Adapter(
         {module: _pair(file, module, half, float(known[module] or 0)) for module, half in halves.items()}

@@ -24,6 +24,7 @@ class Job:
 
     model: str
     adapters: tuple[tuple[str, float], ...] = ()
+    alpha: float | None = None
     dtype: str | None = None
     device: str | None = None
     overwrite: bool = False
@@ -46,6 +47,9 @@ def generate(
     ] = None,
     carry_on: Annotated[bool, typer.Option("--continue", help="make what follows after --video")] = False,
     lora: Annotated[list[str] | None, typer.Option(help="adapter, PATH or PATH:SCALE; repeatable")] = None,
+    lora_alpha: Annotated[
+        float | None, typer.Option(help="alpha of adapters whose file does not say it")
+    ] = None,
     frames: Annotated[int | None, typer.Option(help="number of frames")] = None,
     seconds: Annotated[float | None, typer.Option(help="length in seconds, instead of --frames")] = None,
     height: Annotated[int | None, typer.Option(help="pixels")] = None,
@@ -103,6 +107,7 @@ def generate(
     job = Job(
         model=model or (checks.SHIPPED_I2V if image else checks.SHIPPED),
         adapters=tuple(_adapter(text) for text in lora or []),
+        alpha=lora_alpha,
         dtype=checks.choose("dtype", dtype, checks.DTYPES) if dtype else None,
         device=device,
         overwrite=overwrite,
@@ -112,6 +117,8 @@ def generate(
     )
     if strength is not None and not video:
         raise ConfigError(f"strength {strength:g}: has no effect without --video; give one")
+    if lora_alpha is not None and not lora:
+        raise ConfigError(f"lora-alpha {lora_alpha:g}: has no effect without --lora; give one")
     if carry_on and not video:
         raise ConfigError("--continue: there is no video to carry on from; give one with --video")
     if batch is not None:
@@ -174,6 +181,7 @@ def load(job: Job, folder: Path) -> CogVideoX:
     from transformers.utils import logging
 
     from cogvideox.checkpoints import load_lora, load_model
+    from cogvideox.checkpoints.adapter import read_adapter
 
     logging.disable_progress_bar()  # ours is the only bar
 
@@ -183,9 +191,11 @@ def load(job: Job, folder: Path) -> CogVideoX:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0][:120]
         raise ConfigError(f"device {device!r}: not available here ({reason}); try --device cpu") from None
+    for path, _ in job.adapters:
+        read_adapter(path, job.alpha)  # a file that is no adapter is an error before weights are loaded
     loaded = load_model(folder, dtype=job.dtype, device=device)
     for path, scale in job.adapters:
-        load_lora(loaded, path, scale)
+        load_lora(loaded, path, scale, alpha=job.alpha)
     return loaded
 
 
