@@ -18,7 +18,7 @@ from cogvideox.errors import MediaError
 from cogvideox.video import sidecar_of, write_json
 
 AI_MADE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
-PACKAGES = ("cogvideox", "torch", "transformers", "safetensors", "av", "numpy")
+PACKAGES = ("cogvideox", "torch", "safetensors", "av", "numpy")
 
 
 def manifest(

@@ -31,12 +31,12 @@ from cogvideox.checkpoints.record import (
     read_record,
 )
 from cogvideox.checkpoints.tensors import read_folder, read_json, to_bytes, write_folder
+from cogvideox.checkpoints.text import load_text, write_text
 from cogvideox.config import Config
 from cogvideox.diffusion.schedule import Schedule, ScheduleConfig
 from cogvideox.errors import CheckpointError, suggest
 from cogvideox.manifest import sha256_of
 from cogvideox.presets import PRESETS
-from cogvideox.text import TextEncoder
 from cogvideox.transformer import Transformer, TransformerConfig
 from cogvideox.vae import VAE, VAEConfig
 
@@ -91,9 +91,8 @@ def load_model(
     vae = load_vae(folder, **options)
     encoder = None
     if text and index.get("text_encoder", [True])[0] is not None:
-        encoder = TextEncoder.load(
-            folder, dtype=wanted, max_tokens=transformer.config.max_text_seq_length
-        ).to(device)
+        length = transformer.config.max_text_seq_length
+        encoder = load_text(folder, wanted, device, max_tokens=length, check=check)
     return CogVideoX(
         transformer=transformer,
         vae=vae,
@@ -179,7 +178,7 @@ def save_model(
         write_vae(folder, model.vae.config, model.vae.state_dict(), shard_size)
         write_schedule(folder, model.schedule.config)
         if model.text is not None:
-            model.text.save(folder)
+            write_text(folder, model.text, shard_size)
         write_index(folder, model.kind)
         native = {"height": model.height, "width": model.width, "frames": model.frames, "fps": model.fps}
         write_record(folder, model.transformer.config, model.vae.config, model.name, provenance, native)

@@ -178,12 +178,9 @@ def target(out: str | None, job: Job) -> Path:
 def load(job: Job, folder: Path) -> CogVideoX:
     """The model with its adapters, on the device. Raises CheckpointError, ConfigError."""
     import torch
-    from transformers.utils import logging
 
     from cogvideox.checkpoints import load_lora, load_model
     from cogvideox.checkpoints.adapter import read_adapter
-
-    logging.disable_progress_bar()  # ours is the only bar
 
     device = job.device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -66,11 +66,12 @@ class DiffusionTask:
 
     def __init__(self, config: DiffusionTraining, seed: int) -> None:
         from cogvideox.checkpoints.diffusers import load_vae
+        from cogvideox.checkpoints.text import load_text
 
         self.config, self.seed = config, seed
         self.image = config.transformer.in_channels == 2 * config.transformer.out_channels
         self.vae = load_vae(Path(config.vae)).eval().requires_grad_(False)
-        self.text = TextEncoder.load(config.text)
+        self.text = load_text(config.text)
         self.schedule = Schedule(config.schedule)
         draw = (seed, config.size, config.frames, Path(config.cache))
         self.clips = world_latents(self.vae, "train", config.clips, *draw)
