@@ -186,10 +186,10 @@ def test_step_noise_can_be_drawn_again(explicit):
     noises = Noises(0, torch.float32, "cpu", torch.Generator().manual_seed(1) if explicit else None)
     shape = (1, 4, 3, 4, 6)
     noises.initial(shape)
-    first, again = noises.steps(shape), None
-    values = [first() for _ in range(3)]
+    first = noises.steps(shape)
+    values = [first(draws) for draws in (1, 2, 1)]
     again = noises.steps(shape)
-    assert all(torch.equal(value, again()) for value in values)
+    assert all(torch.equal(value, again(draws)) for value, draws in zip(values, (1, 2, 1), strict=True))
 
 
 def test_guidance_of_one_needs_no_negative_prompt():
