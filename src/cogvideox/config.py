@@ -112,15 +112,15 @@ def _walk(model: type[BaseModel], place: Sequence[int | str]) -> tuple[list[str]
     Inside a union pydantic adds a step that nobody wrote: the tag, or the name of the class, of the member it tried.
     """
     names: list[str] = []
-    groups, inside = [model], [model]
+    groups = inside = [model]
     for step in place:
-        tagged = [group for group in inside if _is_tag(group, step)]
-        if inside is not groups and tagged:
-            groups = inside = tagged
+        tagged = [group for group in inside if len(inside) > 1 and _is_tag(group, step)]
+        if tagged:
+            inside = tagged
             continue
-        groups = inside
         names.append(str(step))
         if isinstance(step, str):
+            groups = inside
             fields = [group.model_fields[step] for group in groups if step in group.model_fields]
             inside = [found for field in fields for found in _groups_in(field.annotation)]
     return names, groups

@@ -132,7 +132,8 @@ def _sat_to_diffusers(
                 write_transformer(folder, config, tensors, shard_size)
         if not copy_schedule(root, folder) and (row or transformer):
             write_schedule(folder, (row or _guess(files)).schedule)
-        if not copy_text(root, folder) and transformer is not None:
+        # our own SAT folders bring the text encoder when there was one; those of others may have lost it
+        if not copy_text(root, folder) and known.get("transformer", transformer) is None:
             warnings.warn(
                 f"{source}: holds no text encoder: {dst} has none; copy text_encoder/ and tokenizer/ into it to "
                 "use prompts",
