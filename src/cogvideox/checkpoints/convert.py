@@ -123,7 +123,7 @@ def _sat_to_diffusers(
     with atomic_folder(dst, overwrite) as folder:
         for file in files:
             config = known[file.part] or _of_preset(file, row, named=preset is not None)
-            tensors = _ours(file, config, row)
+            tensors = _ours(file, config, preset)
             if isinstance(config, VAEConfig):
                 vae = config
                 write_vae(folder, config, tensors, shard_size)
@@ -133,7 +133,8 @@ def _sat_to_diffusers(
         if not copy_schedule(root, folder) and (row or transformer):
             write_schedule(folder, (row or _guess(files)).schedule)
         # our own SAT folders bring the text encoder when there was one; those of others may have lost it
-        if not copy_text(root, folder) and known.get("transformer", transformer) is None:
+        foreign = "transformer" in known and known["transformer"] is None
+        if not copy_text(root, folder) and foreign:
             warnings.warn(
                 f"{source}: holds no text encoder: {dst} has none; copy text_encoder/ and tokenizer/ into it to "
                 "use prompts",
