@@ -51,5 +51,5 @@ format: $(VENV)/dev.done  ## put the code into its format
 bench: $(VENV)/dev.done  ## measure ours beside diffusers and write docs/performance.md
 	$(BIN)/python benchmarks/run.py
 
-clean:  ## remove caches and what the commands wrote
-	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis out runs build dist
+clean:  ## remove caches and videos made here; trained models (runs/) stay
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis out build dist

@@ -43,6 +43,10 @@ _SAT_DENSE = "transformer.layers.{i}.attention.dense.matrix_{side}.{p}"
 _SAT_KEY = re.compile(r"transformer\.layers\.(\d+)\.attention\.(query_key_value|dense)\.matrix_([AB])\.(\d+)")
 
 
+class AlphaUnknownError(CheckpointError):
+    """A sound adapter whose file does not say its alpha."""
+
+
 @dataclass(frozen=True)
 class Pair:
     """The two matrices of one linear layer, and the alpha they were trained with."""
@@ -112,7 +116,7 @@ def read_adapter(path: str | Path, alpha: float | None = None) -> Adapter:
     unsaid = [module for module, value in known.items() if value is None]
     if unsaid:
         ranks = sorted({pair["a"].shape[0] for pair in halves.values() if "a" in pair})
-        raise CheckpointError(
+        raise AlphaUnknownError(
             f"{file}: does not say its alpha (rank {few([str(rank) for rank in ranks])}); pass alpha "
             "(--lora-alpha): the value it was trained with, or the rank for an effective scale of 1, as "
             "diffusers assumes"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Iterator
+from itertools import count, islice
 from pathlib import Path
 from typing import Protocol
 
@@ -91,14 +92,15 @@ class AdaptedLinear(nn.Module):
 def load_lora(
     model: Model, path: str | Path, scale: float = 1.0, *, alpha: float | None = None, name: str | None = None
 ) -> Adapter:
-    """Read an adapter and put it on the transformer under ``name`` (default: that of the file); returns it.
+    """Read an adapter and put it on the transformer under ``name`` (default: that of the file, or of its folder when
+    the file's is taken); returns it.
 
     ``scale`` weakens or strengthens it; ``alpha`` is needed when the file does not say it. Warns about an
     adapter that changes nothing. Raises CheckpointError when it does not fit the model; the model is then as
     before.
     """
     adapter = read_adapter(path, alpha)
-    attach_lora(model, adapter, name or Path(path).stem.replace(".", "_"), scale)
+    attach_lora(model, adapter, name or _free_name(model, Path(path)), scale)
     if scale == 0 or adapter.delta_norm() < NOTHING:
         reason = (
             "scale is 0" if scale == 0 else f"norm of its changes {adapter.delta_norm():.1e}; was it trained?"
@@ -235,6 +237,14 @@ def unload_lora(model: Model, name: str | None = None) -> None:
 def lora_names(model: Model) -> list[str]:
     """The adapters on a model, in the order they were put on."""
     return list(dict.fromkeys(name for layer in _adapted(_transformer(model)) for name in layer.scales))
+
+
+def _free_name(model: Model, path: Path) -> str:
+    """Most adapters are called pytorch_lora_weights.safetensors: then the folder's name tells them apart."""
+    taken = lora_names(model)
+    names = [each.replace(".", "_") for each in (path.stem, path.absolute().parent.name) if each]
+    numbered = (f"{names[-1]}_{number}" for number in count(2))
+    return next(name for name in (*names, *islice(numbered, len(taken) + 1)) if name not in taken)
 
 
 def _transformer(model: Model) -> nn.Module:
