@@ -249,3 +249,14 @@ def test_metadata_is_what_peft_reads(tmp_path):
     with safe_open(file, "pt") as opened:
         values = json.loads(opened.metadata()["lora_adapter_metadata"])
     assert values["transformer.r"] == 4 and values["transformer.lora_alpha"] == 2.0
+
+
+def test_a_model_knows_which_adapters_it_carries():
+    model = small_model("2b")
+    add_lora(model, rank=2, alpha=4, name="one")
+    add_lora(model, rank=3, name="two")
+    scale_lora(model, 0.5, "one")
+    merge_lora(model, "one")
+    unload_lora(model, "two")
+    facts = {"name": "one", "rank": [2], "alpha": [4.0], "scale": 0.5, "merged": True}
+    assert model.adapters == [facts]

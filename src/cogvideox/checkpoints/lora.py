@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from cogvideox.checkpoints.adapter import Adapter, Form, Pair, read_adapter, write_adapter
 from cogvideox.checkpoints.keymap import few
 from cogvideox.errors import CheckpointError, ConfigError, suggest
+from cogvideox.manifest import sha256_of
 from cogvideox.noise import generator
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
@@ -98,7 +99,8 @@ def load_lora(
     before.
     """
     adapter = read_adapter(path, alpha)
-    attach_lora(model, adapter, name or Path(path).stem.replace(".", "_"), scale)
+    source = {"file": Path(path).name, "sha256": sha256_of(path)}
+    attach_lora(model, adapter, name or Path(path).stem.replace(".", "_"), scale, source)
     if scale == 0 or adapter.delta_norm() < NOTHING:
         reason = (
             "scale is 0" if scale == 0 else f"norm of its changes {adapter.delta_norm():.1e}; was it trained?"
@@ -107,8 +109,17 @@ def load_lora(
     return adapter
 
 
-def attach_lora(model: Model, adapter: Adapter, name: str = "default", scale: float = 1.0) -> None:
-    """Put an adapter on; raises CheckpointError when a layer is unknown or of another size."""
+def attach_lora(
+    model: Model,
+    adapter: Adapter,
+    name: str = "default",
+    scale: float = 1.0,
+    source: Mapping[str, Any] | None = None,
+) -> None:
+    """Put an adapter on; raises CheckpointError when a layer is unknown or of another size.
+
+    ``source`` says where it came from; it is noted on the transformer with name, ranks, alphas and scale.
+    """
     module = _transformer(model)
     layers = {
         path: layer for path, layer in module.named_modules() if isinstance(layer, nn.Linear | AdaptedLinear)
@@ -134,6 +145,9 @@ def attach_lora(model: Model, adapter: Adapter, name: str = "default", scale: fl
             layer = AdaptedLinear(layer).train(layer.training)
             _replace(module, path, layer)
         layer.add(name, pair, scale)
+    alphas = sorted({pair.alpha for pair in adapter.pairs.values()})
+    facts = {"rank": adapter.ranks, "alpha": alphas, "scale": scale, "merged": False}
+    _notes(module).append({"name": name, **(source or {}), **facts})
 
 
 def add_lora(
@@ -210,6 +224,8 @@ def scale_lora(model: Model, scale: float, name: str | None = None) -> None:
     for layer in _adapted(module):
         if name in layer.scales:
             layer.scales[name] = scale
+    for note in _notes_on(module, name):
+        note["scale"] = scale
 
 
 def merge_lora(model: Model, name: str | None = None) -> None:
@@ -219,6 +235,8 @@ def merge_lora(model: Model, name: str | None = None) -> None:
         for layer in _adapted(module):
             if each in layer.scales:
                 layer.merge(each)
+        for note in _notes_on(module, each):
+            note["merged"] = True
     _strip(module)
 
 
@@ -229,12 +247,25 @@ def unload_lora(model: Model, name: str | None = None) -> None:
         for layer in _adapted(module):
             if each in layer.scales:
                 layer.remove(each)
+        for note in _notes_on(module, each):
+            _notes(module).remove(note)
     _strip(module)
 
 
 def lora_names(model: Model) -> list[str]:
     """The adapters on a model, in the order they were put on."""
     return list(dict.fromkeys(name for layer in _adapted(_transformer(model)) for name in layer.scales))
+
+
+def _notes(module: nn.Module) -> list[dict[str, Any]]:
+    """What has been put on this network, for the record of what it makes."""
+    notes: list[dict[str, Any]] = vars(module).setdefault("adapters", [])
+    return notes
+
+
+def _notes_on(module: nn.Module, name: str) -> list[dict[str, Any]]:
+    """The notes of an adapter that can still be changed; a merged one is part of the weights."""
+    return [note for note in _notes(module) if note["name"] == name and not note["merged"]]
 
 
 def _transformer(model: Model) -> nn.Module:
