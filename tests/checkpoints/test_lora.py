@@ -284,3 +284,14 @@ def test_a_folder_with_one_adapter_of_any_name_converts(tmp_path):
     with pytest.warns(UserWarning, match="preset 2b has no effect"):
         convert(tmp_path / "l", tmp_path / "out", "diffusers", "2b", alpha=2)
     equal(read_adapter(tmp_path / "out"), some_adapter(alpha=2.0))
+
+
+def test_a_model_knows_which_adapters_it_carries():
+    model = small_model("2b")
+    add_lora(model, rank=2, alpha=4, name="one")
+    add_lora(model, rank=3, name="two")
+    scale_lora(model, 0.5, "one")
+    merge_lora(model, "one")
+    unload_lora(model, "two")
+    facts = {"name": "one", "rank": [2], "alpha": [4.0], "scale": 0.5, "merged": True}
+    assert model.adapters == [facts]

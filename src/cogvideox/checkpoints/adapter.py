@@ -93,7 +93,7 @@ def read_adapter(path: str | Path, alpha: float | None = None) -> Adapter:
     ``alpha`` overrides the file's. Raises CheckpointError for unknown names, a pair that is not whole,
     matrices that do not fit each other, and a file that does not say its alpha when none is given.
     """
-    file = _find(Path(path))
+    file = find_adapter(Path(path))
     if file.suffix in SUFFIXES:
         return _from_sat(file, alpha)
     tensors = read_file(file)
@@ -167,7 +167,8 @@ def is_adapter(names: Iterable[str]) -> bool:
     return any(_SIDE.fullmatch(name) or ".matrix_A." in name for name in names)
 
 
-def _find(path: Path) -> Path:
+def find_adapter(path: Path) -> Path:
+    """The file of an adapter, given it or a folder that holds one. Raises CheckpointError."""
     if path.is_dir():
         for name in (FILE, PEFT_FILE):
             if (path / name).is_file():

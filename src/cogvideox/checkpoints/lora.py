@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import count, islice
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cogvideox.checkpoints.adapter import Adapter, Form, Pair, read_adapter, write_adapter
+from cogvideox.checkpoints.adapter import Adapter, Form, Pair, find_adapter, read_adapter, write_adapter
 from cogvideox.checkpoints.keymap import few
 from cogvideox.errors import CheckpointError, ConfigError, suggest
+from cogvideox.manifest import sha256_of
 from cogvideox.noise import generator
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
@@ -100,7 +101,9 @@ def load_lora(
     before.
     """
     adapter = read_adapter(path, alpha)
-    attach_lora(model, adapter, name or _free_name(model, Path(path)), scale)
+    file = find_adapter(Path(path))
+    source = {"file": file.name, "sha256": sha256_of(file)}
+    attach_lora(model, adapter, name or _free_name(model, Path(path)), scale, source)
     if scale == 0 or adapter.delta_norm() < NOTHING:
         reason = (
             "scale is 0" if scale == 0 else f"norm of its changes {adapter.delta_norm():.1e}; was it trained?"
@@ -109,8 +112,17 @@ def load_lora(
     return adapter
 
 
-def attach_lora(model: Model, adapter: Adapter, name: str = "default", scale: float = 1.0) -> None:
-    """Put an adapter on; raises CheckpointError when a layer is unknown or of another size."""
+def attach_lora(
+    model: Model,
+    adapter: Adapter,
+    name: str = "default",
+    scale: float = 1.0,
+    source: Mapping[str, Any] | None = None,
+) -> None:
+    """Put an adapter on; raises CheckpointError when a layer is unknown or of another size.
+
+    ``source`` says where it came from; it is noted on the transformer with name, ranks, alphas and scale.
+    """
     module = _transformer(model)
     layers = {
         path: layer for path, layer in module.named_modules() if isinstance(layer, nn.Linear | AdaptedLinear)
@@ -136,6 +148,9 @@ def attach_lora(model: Model, adapter: Adapter, name: str = "default", scale: fl
             layer = AdaptedLinear(layer).train(layer.training)
             _replace(module, path, layer)
         layer.add(name, pair, scale)
+    alphas = sorted({pair.alpha for pair in adapter.pairs.values()})
+    facts = {"rank": adapter.ranks, "alpha": alphas, "scale": scale, "merged": False}
+    _notes(module).append({"name": name, **(source or {}), **facts})
 
 
 def add_lora(
@@ -212,6 +227,8 @@ def scale_lora(model: Model, scale: float, name: str | None = None) -> None:
     for layer in _adapted(module):
         if name in layer.scales:
             layer.scales[name] = scale
+    for note in _notes_on(module, name):
+        note["scale"] = scale
 
 
 def merge_lora(model: Model, name: str | None = None) -> None:
@@ -221,6 +238,8 @@ def merge_lora(model: Model, name: str | None = None) -> None:
         for layer in _adapted(module):
             if each in layer.scales:
                 layer.merge(each)
+        for note in _notes_on(module, each):
+            note["merged"] = True
     _strip(module)
 
 
@@ -231,6 +250,8 @@ def unload_lora(model: Model, name: str | None = None) -> None:
         for layer in _adapted(module):
             if each in layer.scales:
                 layer.remove(each)
+        for note in _notes_on(module, each):
+            _notes(module).remove(note)
     _strip(module)
 
 
@@ -245,6 +266,17 @@ def _free_name(model: Model, path: Path) -> str:
     names = [each.replace(".", "_") for each in (path.stem, path.absolute().parent.name) if each]
     numbered = (f"{names[-1]}_{number}" for number in count(2))
     return next(name for name in (*names, *islice(numbered, len(taken) + 1)) if name not in taken)
+
+
+def _notes(module: nn.Module) -> list[dict[str, Any]]:
+    """What has been put on this network, for the record of what it makes."""
+    notes: list[dict[str, Any]] = vars(module).setdefault("adapters", [])
+    return notes
+
+
+def _notes_on(module: nn.Module, name: str) -> list[dict[str, Any]]:
+    """The notes of an adapter that can still be changed; a merged one is part of the weights."""
+    return [note for note in _notes(module) if note["name"] == name and not note["merged"]]
 
 
 def _transformer(model: Model) -> nn.Module:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Job:
     """What the flags say besides the options: which model on what, where to, how much to tell."""
 
-    model: str
+    model: str  # '': the shipped one that fits
     adapters: tuple[tuple[str, float], ...] = ()
     alpha: float | None = None
     dtype: str | None = None
@@ -31,6 +31,11 @@ class Job:
     metadata: bool = True
     preview: bool = False
     as_json: bool = False
+    debug: bool = False
+
+    def model_for(self, settings: dict[str, Any]) -> str:
+        """The model asked for, or the shipped one that reads what is given."""
+        return self.model or (checks.SHIPPED_I2V if settings.get("image") else checks.SHIPPED)
 
 
 @verb
@@ -66,11 +71,13 @@ def generate(
         str | None, typer.Option(help="float32, bfloat16 or float16; default: as stored")
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1 or mps; default: the best there is")
+        str | None, typer.Option(help="cpu, cuda, cuda:1 or mps; default: cuda, else mps, else cpu")
     ] = None,
     batch: Annotated[str | None, typer.Option(help="file with one prompt or JSON object per line")] = None,
     out: Annotated[str | None, typer.Option(help="file (.mp4, .gif, .png), with --batch a folder")] = None,
-    preview: Annotated[bool, typer.Option("--preview", help="also write an enlarged GIF beside it")] = False,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="also write an enlarged GIF and a contact sheet")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace files that exist")] = False,
     no_metadata: Annotated[
         bool, typer.Option("--no-metadata", help="write neither prompt nor settings, only that it is AI-made")
@@ -105,7 +112,7 @@ def generate(
     }
     settings = {name: value for name, value in settings.items() if value is not None}
     job = Job(
-        model=model or (checks.SHIPPED_I2V if image else checks.SHIPPED),
+        model=model or "",
         adapters=tuple(_adapter(text) for text in lora or []),
         alpha=lora_alpha,
         dtype=checks.choose("dtype", dtype, checks.DTYPES) if dtype else None,
@@ -114,12 +121,15 @@ def generate(
         metadata=not no_metadata,
         preview=preview,
         as_json=as_json,
+        debug=debug,
     )
-    if strength is not None and not video:
+    if batch is not None and words is not None:
+        raise ConfigError(f"prompt {words!r}: the prompts of --batch stand in its file; give one of them")
+    if strength is not None and not video and batch is None:
         raise ConfigError(f"strength {strength:g}: has no effect without --video; give one")
     if lora_alpha is not None and not lora:
         raise ConfigError(f"lora-alpha {lora_alpha:g}: has no effect without --lora; give one")
-    if carry_on and not video:
+    if carry_on and not video and batch is None:
         raise ConfigError("--continue: there is no video to carry on from; give one with --video")
     if batch is not None:
         from cogvideox.cli.batch import run_batch
@@ -132,13 +142,14 @@ def generate(
         )
     path = target(out, job)
     options = resolve(settings)
-    ready = checks.check_request(job.model, options)
+    name = job.model_for(settings)
+    ready = checks.check_request(name, options)
     if dry_run:
         show_plan(options, ready, path, job)
         return
     plan = ready.plan
     what = f"{plan.frames.asked} frames of {plan.height}x{plan.width} in {options.steps} steps"
-    say(f"{job.model}: {what}")
+    say(f"{name}: {what}")
     loaded = load(job, ready.folder)
     made = make(loaded, options, ready, options.prompt[:40] or path.name)
     save(made, path, job, options)
@@ -147,42 +158,45 @@ def generate(
 def resolve(settings: dict[str, Any]) -> GenerateOptions:
     """Flags to options, everything checked that needs no model. Raises InputError and ConfigError."""
     from cogvideox.generate.options import GenerateOptions
+    from cogvideox.text import check_prompt
 
     for name in ("prompt", "negative_prompt"):
-        if isinstance(settings.get(name), str):
-            checks.check_prompt(settings[name], name.replace("_", " "))
+        if name in settings:
+            check_prompt(settings[name], name.replace("_", " "))
     if "sampler" in settings:
         settings = {**settings, "sampler": checks.choose("sampler", settings["sampler"], checks.SAMPLERS)}
-    options = GenerateOptions.parse(settings)
-    checks.check_numbers(settings)
-    return options
+    return GenerateOptions.parse(settings)
 
 
 def target(out: str | None, job: Job) -> Path:
     """The file to write, checked; without --out the first free of video.mp4, video-2.mp4, ..."""
-    from cogvideox.video import check_output, sidecar_of
+    from cogvideox.video import check_output, previews_of, sidecar_of
 
     if out is None:
         number, path = 1, Path("video.mp4")
-        while path.exists() or sidecar_of(path).exists():
+        while any(each.exists() for each in (path, sidecar_of(path), *previews_of(path))):
             number += 1
             path = Path(f"video-{number}.mp4")
     else:
         path = Path(out)
     check_output(path, job.overwrite, sidecar=job.metadata)
-    if job.preview and path.suffix.lower() != ".gif":
-        check_output(path.with_suffix(".gif"), job.overwrite)
+    for preview in previews_of(path) if job.preview else ():
+        check_output(preview, job.overwrite)
     return path
 
 
-def load(job: Job, folder: Path) -> CogVideoX:
-    """The model with its adapters, on the device. Raises CheckpointError, ConfigError."""
+def load(job: Job, folder: Path, weights: dict[str, str] | None = None) -> CogVideoX:
+    """The model with its adapters, on the device; ``weights``: their digests, where they are known already.
+
+    Raises CheckpointError, ConfigError.
+    """
     import torch
 
     from cogvideox.checkpoints import load_lora, load_model
     from cogvideox.checkpoints.adapter import read_adapter
+    from cogvideox.manifest import digests_of
 
-    device = job.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = job.device or best_device()
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
@@ -193,7 +207,18 @@ def load(job: Job, folder: Path) -> CogVideoX:
     loaded = load_model(folder, dtype=job.dtype, device=device)
     for path, scale in job.adapters:
         load_lora(loaded, path, scale, alpha=job.alpha)
+    if job.metadata:
+        loaded.weights = weights or digests_of(folder)
     return loaded
+
+
+def best_device() -> str:
+    """The fastest kind of device here."""
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def make(model: CogVideoX, options: GenerateOptions, ready: checks.Ready, title: str) -> Video:
@@ -212,25 +237,18 @@ def make(model: CogVideoX, options: GenerateOptions, ready: checks.Ready, title:
 
 def save(video: Video, path: Path, job: Job, options: GenerateOptions, replace: bool = False) -> None:
     """Write the video, its record and preview, and say where; ``replace`` even what exists."""
-    from cogvideox.video import replacing
-    from cogvideox.video.saving import write_gif
-
     replace = replace or job.overwrite
     video.save(path, replace, job.metadata)
-    written = [path]
-    if job.preview and path.suffix.lower() != ".gif":
-        preview = path.with_suffix(".gif")
-        with replacing(preview, replace) as temporary:
-            write_gif(temporary, video.frames, video.fps, least_height=256)
-        written.append(preview)
+    previews = video.save_previews(path, replace, job.metadata) if job.preview else []
     if job.as_json:
         seconds = video.manifest.get("run", {}).get("seconds")
         size = {"frames": len(video), "height": video.height, "width": video.width, "fps": video.fps}
-        paths = {"path": str(path), **({"preview": str(written[1])} if len(written) > 1 else {})}
+        names = {".gif": "preview", ".png": "sheet"}
+        paths = {"path": str(path), **{names[each.suffix]: str(each) for each in previews}}
         result_json({**paths, **size, "seed": options.seed, "seconds": seconds})
         return
     say(f"{video} with seed {options.seed}")
-    for each in written:
+    for each in (path, *previews):
         result(str(each))
 
 

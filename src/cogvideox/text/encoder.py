@@ -72,9 +72,13 @@ class TextEncoder:
         return self
 
 
-def check_prompt(prompt: str) -> None:
+def check_prompt(prompt: str, what: str = "prompt") -> None:
     """Raise PromptError for anything T5 would silently turn into something else."""
     if not isinstance(prompt, str):
-        raise PromptError(f"prompt: expected text, got {type(prompt).__name__}")
+        raise PromptError(f"{what}: expected text, got {type(prompt).__name__}")
     if "\x00" in prompt:
-        raise PromptError(f"prompt: holds a NUL byte at position {prompt.index(chr(0))}; remove it")
+        raise PromptError(f"{what}: holds a NUL byte at position {prompt.index(chr(0))}; remove it")
+    try:
+        prompt.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise PromptError(f"{what}: not valid text at position {error.start}; write it as UTF-8") from None
