@@ -8,6 +8,7 @@ from cogvideox.config import Config
 from cogvideox.errors import ConfigError
 from cogvideox.generate import GenerateOptions
 from cogvideox.training.diffusion import DiffusionTraining
+from cogvideox.training.optim import OptimConfig
 from cogvideox.training.recipes import Run, recipe
 from cogvideox.training.vae import Crops, VAETraining
 from cogvideox.vae import VAEConfig
@@ -22,9 +23,8 @@ def told(make) -> str:
 
 def test_keywords_are_checked_like_files():
     assert told(lambda: GenerateOptions(promt="x")) == "promt: unknown setting (did you mean 'prompt'?)"
-    assert "steps: Input should be greater than or equal to 1, got 0" in told(
-        lambda: GenerateOptions(steps=0)
-    )
+    assert told(lambda: GenerateOptions(steps=0)) == "steps 0: must be 1 to 1000"
+    assert "lr: Input should be greater than 0, got 0" in told(lambda: OptimConfig(lr=0))
     assert told(lambda: GenerateOptions.parse({"promt": "x"}, "a.yaml")).startswith("a.yaml: promt")
     assert "give one of them" in told(lambda: GenerateOptions(frames=9, seconds=1.0))
 
