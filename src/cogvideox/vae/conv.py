@@ -27,6 +27,8 @@ class CausalConv3d(nn.Module):
     Space is padded with zeros, time never behind. The weights live in ``.conv`` (the released names).
     """
 
+    window = 2**29  # elements read at a time without gradients: fewer need less memory and more traffic
+
     def __init__(self, in_channels: int, out_channels: int, kernel: int = 3, time_kernel: int = 3) -> None:
         super().__init__()
         pad = (0, kernel // 2, kernel // 2)
@@ -48,7 +50,7 @@ class CausalConv3d(nn.Module):
             yield y[:, :, 1:] if twice and i == 0 and x.count % 2 else y
 
     def _images(self, x: Frames) -> Iterator[Tensor]:
-        for start, run in x.runs(first_alone=False):
+        for start, run in x.runs(self.window):
             yield self._convolve(x.read(start, run), self.conv.weight)
 
     def _windows(self, x: Frames, past: Past, twice: bool) -> Iterator[Tensor]:
@@ -56,7 +58,7 @@ class CausalConv3d(nn.Module):
         before = weight.shape[2] - 1
         held, window = past.before(self, x, before), None
         still = held is None and (x.count == 1 or not torch.is_grad_enabled())
-        for start, run in x.runs(first_alone=still):
+        for start, run in x.runs(self.window, first_alone=still):
             if held is None:
                 first = x.read(0, run[:, :, :1])
                 held = first.expand(-1, -1, before, -1, -1)
@@ -65,6 +67,7 @@ class CausalConv3d(nn.Module):
                     continue
             window = x.window(held, start, run, window)
             held = window[:, :, -before:]
+            del run  # read: nobody needs it any more
             yield self._convolve(window, weight)
         if held is not None:
             past.keep(self, held)
@@ -110,6 +113,15 @@ class Upsample(nn.Module):
         weight = _spread(_spread(self.conv.weight, 2), 3).transpose(0, 1).unsqueeze(2)  # [c, d, 1, 4, 4]
         doubled = {"stride": (1, 2, 2), "padding": (0, 1, 1)}
         return convolve(F.conv_transpose3d, x, weight, self.conv.bias, **doubled)
+
+
+def project(conv: nn.Conv3d, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b d t h w"]:
+    """A 1x1x1 convolution: a matrix product of the channels, which reads slices as they lie."""
+
+    def product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return torch.baddbmm(bias[:, None], weight.flatten(1).expand(len(x), -1, -1), x)
+
+    return convolve(product, x.flatten(2), conv.weight, conv.bias).unflatten(2, x.shape[2:])
 
 
 def convolve(op: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor | None, **how: Any) -> Tensor:
@@ -175,5 +187,5 @@ def _mean_of_pairs(x: Tensor) -> Tensor:
     if t == 1:
         return x
     odd = t % 2
-    pairs = (x[:, :, odd::2] + x[:, :, odd + 1 :: 2]) * 0.5
+    pairs = (x[:, :, odd::2] + x[:, :, odd + 1 :: 2]).mul_(0.5)
     return torch.cat([x[:, :, :1], pairs], dim=2) if odd else pairs

@@ -5,13 +5,14 @@ Module and parameter names are the released ones.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from cogvideox.vae.config import VAEConfig
-from cogvideox.vae.conv import CausalConv3d, Downsample, Upsample, each_twice
+from cogvideox.vae.conv import CausalConv3d, Downsample, Upsample, each_twice, project
 from cogvideox.vae.norm import SpatialNorm, activated
 from cogvideox.vae.past import Past
 
@@ -33,21 +34,32 @@ class Residual(nn.Module):
     ) -> Float[Tensor, "b d t2 h w"]:
         """``twice``: each frame of ``x`` is shown twice. Without gradients ``x`` is written over."""
         h = list(self.conv1.runs(activated(self.norm1, [x], past, z, twice), past, twice))
-        out = self._shortcut(x, twice)
         runs = self.conv2.runs(activated(self.norm2, h, past, z), past)
         if torch.is_grad_enabled():
-            return torch.cat([*runs], dim=2) + out
-        start = 0
-        for run in runs:
-            out[:, :, start : start + run.shape[2]] += run
-            start += run.shape[2]
-        return out
+            return torch.cat([*runs], dim=2) + self._shortcut(x, twice)
+        if twice:
+            return _add_over(self._shortcut(x, twice), runs, lambda run: run)
+        return _add_over(x, runs, self._shortcut)
 
-    def _shortcut(self, x: Float[Tensor, "b c t h w"], twice: bool) -> Float[Tensor, "b d t2 h w"]:
-        if hasattr(self, "conv_shortcut"):  # 1x1x1: a matrix product of the channels
-            weight, bias = self.conv_shortcut.weight.flatten(1), self.conv_shortcut.bias
-            x = F.linear(x.flatten(2).mT, weight, bias).mT.unflatten(2, x.shape[2:])
+    def _shortcut(self, x: Float[Tensor, "b c t h w"], twice: bool = False) -> Float[Tensor, "b d t2 h w"]:
+        if hasattr(self, "conv_shortcut"):
+            x = project(self.conv_shortcut, x)
         return each_twice(x) if twice else x
+
+
+def _add_over(
+    x: Float[Tensor, "b c t h w"], runs: Iterator[Tensor], shortcut: Callable[[Tensor], Tensor]
+) -> Float[Tensor, "b d t h w"]:
+    """``runs`` + ``shortcut(x)``, run by run written over ``x`` as far as its channels reach."""
+    out, start = x, 0
+    for run in runs:
+        if start == 0 and run.shape[1] != x.shape[1]:
+            fewer = run.shape[1] < x.shape[1]
+            out = x[:, : run.shape[1]] if fewer else x.new_empty(len(x), run.shape[1], *x.shape[2:])
+        here = slice(start, start + run.shape[2])
+        torch.add(shortcut(x[:, :, here]), run, out=out[:, :, here])
+        start = here.stop
+    return out
 
 
 class Stage(nn.Module):
@@ -89,6 +101,9 @@ class Encoder(nn.Module):
         self.mid_block = Stage(widths[-1], widths[-1], 2, config, latents=False)
         self.norm_out = nn.GroupNorm(config.norm_num_groups, widths[-1], eps=1e-6)
         self.conv_out = CausalConv3d(widths[-1], 2 * config.latent_channels, time_kernel=config.time_kernel)
+        for module in self.modules():
+            if isinstance(module, CausalConv3d):
+                module.window = 2**27  # most of the past is at full size here: leave room for it
 
     def forward(self, x: Float[Tensor, "b c t h w"], past: Past) -> Float[Tensor, "b d t2 h2 w2"]:
         x = self.conv_in(x, past)
