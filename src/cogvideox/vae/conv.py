@@ -73,7 +73,7 @@ class CausalConv3d(nn.Module):
             past.keep(self, held)
 
     def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
-        bias, (_, *space) = self.conv.bias, self.conv.padding
+        bias, space = self.conv.bias, tuple(size // 2 for size in weight.shape[3:])
         if bias is not None and len(weight) > len(bias):
             bias = bias.repeat(2)
         return convolve(F.conv3d, x, weight, bias, padding=(0, *space))
