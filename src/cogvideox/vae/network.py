@@ -6,6 +6,7 @@ Module and parameter names are the released ones.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -59,7 +60,7 @@ def _add_over(
         here = slice(start, start + run.shape[2])
         torch.add(shortcut(x[:, :, here]), run, out=out[:, :, here])
         start = here.stop
-    return out
+    return out.clone() if out.shape[1] < x.shape[1] else out  # a view would keep all channels alive
 
 
 class Stage(nn.Module):
@@ -75,14 +76,13 @@ class Stage(nn.Module):
             for before, after in zip(widths, widths[1:], strict=False)
         )
 
-    def forward(
-        self, x: Float[Tensor, "b c t h w"], past: Past, z: Tensor | None = None, twice: bool = False
-    ) -> Tensor:
+    def steps(
+        self, past: Past, z: Float[Tensor, "b z t h w"] | None = None, twice: bool = False
+    ) -> Iterator[Callable[[Tensor], Tensor]]:
+        """What is done in order, for the caller to do: whoever called would hold the input to the end."""
         for i, block in enumerate(self.resnets):
-            x = block(x, past, z, twice and i == 0)
-        for change in (*getattr(self, "downsamplers", ()), *getattr(self, "upsamplers", ())):
-            x = change(x)
-        return x
+            yield partial(block, past=past, z=z, twice=twice and i == 0)
+        yield from (*getattr(self, "downsamplers", ()), *getattr(self, "upsamplers", ()))
 
 
 class Encoder(nn.Module):
@@ -108,7 +108,8 @@ class Encoder(nn.Module):
     def forward(self, x: Float[Tensor, "b c t h w"], past: Past) -> Float[Tensor, "b d t2 h2 w2"]:
         x = self.conv_in(x, past)
         for stage in (*self.down_blocks, self.mid_block):
-            x = stage(x, past)
+            for step in stage.steps(past):
+                x = step(x)
         return self.conv_out(activated(self.norm_out, [x], past), past)
 
 
@@ -132,9 +133,9 @@ class Decoder(nn.Module):
 
     def forward(self, z: Float[Tensor, "b c t h w"], past: Past) -> Float[Tensor, "b d t2 h2 w2"]:
         x = self.conv_in(z, past)
-        x = self.mid_block(x, past, z)
-        for i, stage in enumerate(self.up_blocks):  # time doubles between stages
-            x = stage(x, past, z, twice=0 < i <= self.time_stages)
+        for i, stage in enumerate((self.mid_block, *self.up_blocks)):
+            for step in stage.steps(past, z, twice=1 < i <= self.time_stages + 1):  # time doubles in between
+                x = step(x)
         return self.conv_out(activated(self.norm_out, [x], past, z), past)
 
 
