@@ -18,7 +18,7 @@ from cogvideox.config import Config
 from cogvideox.data.world import to_model, world_pixels
 from cogvideox.noise import generator
 from cogvideox.vae import VAE, VAEConfig
-from cogvideox.vae.vae import SpatialNorm
+from cogvideox.vae.norm import SpatialNorm
 
 
 class Crops(Config):
