@@ -5,11 +5,13 @@ import sys
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from cogvideox.errors import ConfigError, FrameError, SizeError
 from cogvideox.vae import VAE, Remember, StartOfVideo, VAEConfig
-from cogvideox.vae.conv import CausalConv3d, Downsample, Upsample
+from cogvideox.vae.conv import CausalConv3d, Downsample, Upsample, each_twice
+from cogvideox.vae.norm import activated
 from cogvideox.vae.vae import chunk_bounds
 from golden import fill, fill_model
 
@@ -21,16 +23,15 @@ def vae() -> VAE:
     return fill_model(VAE(SMALL)).requires_grad_(False)
 
 
-class FrameByFrame:
-    """A Past whose statistics are those of each frame: what is left must be exactly causal."""
+class FixedStatistics:
+    """A Past that knows mean 0 and variance 1 beforehand: what is left must be exactly causal."""
 
     def __init__(self, past):
-        self.before = past.before
+        self.before, self.keep, self.asked = past.before, past.keep, 0
 
-    def normalise(self, norm, x):
-        b, c, t, h, w = x.shape
-        frames = x.transpose(1, 2).reshape(b * t, c, h, w)
-        return norm(frames).view(b, t, c, h, w).transpose(1, 2).contiguous()
+    def together(self, averages, frames):
+        self.asked += 1
+        return torch.full_like(averages, float(self.asked % 2 == 0))  # asked for the mean, then the variance
 
 
 # B.4 of the released arithmetic: pixel frames, latents, decoded frames
@@ -95,8 +96,8 @@ def test_later_frames_do_not_reach_earlier_latents_through_the_encoder(vae):
     x = fill("x", (1, 3, 9, 16, 16))
     changed = x.clone()
     changed[:, :, 5:] = 0.5
-    before = vae.encoder(x, FrameByFrame(StartOfVideo()))
-    after = vae.encoder(changed, FrameByFrame(StartOfVideo()))
+    before = vae.encoder(x, FixedStatistics(StartOfVideo()))
+    after = vae.encoder(changed, FixedStatistics(StartOfVideo()))
     assert torch.equal(before[:, :, :2], after[:, :, :2])
     assert not torch.equal(before[:, :, 2], after[:, :, 2])
 
@@ -113,10 +114,10 @@ def test_cutting_time_changes_statistics_and_nothing_else(vae):
     """With statistics out of the way, pieces equal one pass: what context parallel relies on."""
     x, z = fill("x", (1, 3, 17, 16, 16)), fill("z", (1, 4, 5, 2, 2))
     for network, whole, cut in ((vae.encoder, x, 9), (vae.decoder, z, 3)):
-        past = FrameByFrame(Remember())
+        past = FixedStatistics(Remember())
         pieces = [network(whole[:, :, :cut], past), network(whole[:, :, cut:], past)]
         torch.testing.assert_close(
-            torch.cat(pieces, dim=2), network(whole, FrameByFrame(StartOfVideo())), atol=1e-5, rtol=1e-5
+            torch.cat(pieces, dim=2), network(whole, FixedStatistics(StartOfVideo())), atol=1e-5, rtol=1e-5
         )
 
 
@@ -133,12 +134,12 @@ def test_downsampling_averages_pairs_and_keeps_an_odd_first_frame():
 
 @pytest.mark.parametrize(("frames", "after"), [(1, [0]), (2, [0, 0, 1, 1]), (3, [0, 1, 1, 2, 2])])
 def test_upsampling_shows_an_odd_first_frame_once(frames, after):
-    up = Upsample(1, compress_time=True)
+    up = Upsample(1)
     nn.init.zeros_(up.conv.weight)
     nn.init.zeros_(up.conv.bias)
     up.conv.weight.data[..., 1, 1] = 1.0
     x = torch.arange(float(frames)).view(1, 1, frames, 1, 1)
-    found = up(x)
+    found = each_twice(up(x))
     assert found.shape == (1, 1, len(after), 2, 2)
     assert found[0, 0, :, 1, 1].tolist() == after
 
@@ -147,8 +148,8 @@ def test_upsampling_shows_an_odd_first_frame_once(frames, after):
 def test_statistics_of_half_precision_are_float32(dtype):
     norm = nn.GroupNorm(2, 4)
     x = (fill("x", (1, 4, 3, 8, 8)) * 500 + 2000).to(dtype)  # squares overflow float16
-    exact = norm(x.float())
-    found = StartOfVideo().normalise(norm.to(dtype), x)
+    exact = F.silu(norm(x.float()))
+    found = activated(norm.to(dtype), [x], StartOfVideo()).read(0, x)
     assert found.dtype == dtype
     torch.testing.assert_close(found.float(), exact, atol=2e-2, rtol=2e-2)
 
@@ -233,5 +234,5 @@ def test_huge_inputs_are_convolved_in_pieces_of_time(monkeypatch):
     conv = fill_model(CausalConv3d(2, 3)).requires_grad_(False)
     x = fill("x", (1, 2, 7, 4, 4))
     at_once = conv(x, StartOfVideo())
-    monkeypatch.setattr("cogvideox.vae.conv.MOST_ELEMENTS", 100)
+    monkeypatch.setattr("cogvideox.vae.frames.MOST_ELEMENTS", 100)
     torch.testing.assert_close(conv(x, StartOfVideo()), at_once)

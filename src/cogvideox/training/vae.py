@@ -19,7 +19,7 @@ from cogvideox.data.world import to_model, world_pixels
 from cogvideox.errors import ConfigError
 from cogvideox.noise import generator
 from cogvideox.vae import VAE, VAEConfig
-from cogvideox.vae.vae import SpatialNorm
+from cogvideox.vae.norm import SpatialNorm
 
 
 class Crops(Config):

@@ -1,15 +1,24 @@
-"""Convolutions of the video autoencoder: causal in time, and per frame where space changes size."""
+"""Convolutions of the video autoencoder: causal in time, and per frame where space changes size.
+
+Three rewrites save arithmetic and change nothing but rounding: weights that meet equal inputs are added up
+first. A frame before which nothing came is a still image (three time taps are one); of frames shown twice
+every window holds two that are equal (three taps are two); a pixel shown 2x2 times is a sub-pixel convolution
+(nine taps are four).
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cogvideox.vae.past import Past, StartOfVideo
-
-MOST_ELEMENTS = 2**30  # larger inputs are convolved in pieces of time: 32-bit indexing ends at 2**31
+from cogvideox.vae.frames import Frames
+from cogvideox.vae.past import Past
 
 
 class CausalConv3d(nn.Module):
@@ -18,25 +27,56 @@ class CausalConv3d(nn.Module):
     Space is padded with zeros, time never behind. The weights live in ``.conv`` (the released names).
     """
 
+    window = 2**29  # elements read at a time without gradients: fewer need less memory and more traffic
+
     def __init__(self, in_channels: int, out_channels: int, kernel: int = 3, time_kernel: int = 3) -> None:
         super().__init__()
         pad = (0, kernel // 2, kernel // 2)
         self.conv = nn.Conv3d(in_channels, out_channels, (time_kernel, kernel, kernel), padding=pad)
 
-    def forward(self, x: Float[Tensor, "b c t h w"], past: Past) -> Float[Tensor, "b d t h w"]:
-        before = self.conv.kernel_size[0] - 1
-        if before and x.shape[2] == 1 and type(past) is StartOfVideo:
-            return self._still(x)
-        if before:
-            x = torch.cat([past.before(self, x, before), x], dim=2)  # [b, c, before + t, h, w]
-        if x.numel() <= MOST_ELEMENTS:
-            return self.conv(x)
-        return _in_pieces(self.conv, x, before)
+    def forward(self, x: Float[Tensor, "b c t h w"] | Frames, past: Past) -> Float[Tensor, "b d t h w"]:
+        frames = x if isinstance(x, Frames) else Frames([x])
+        return join(self.runs(frames, past), frames.count)
 
-    def _still(self, x: Float[Tensor, "b c 1 h w"]) -> Float[Tensor, "b d 1 h w"]:
-        """An image: all frames under the kernel are equal, so its time taps add up, at a third of the price."""
-        weight = self.conv.weight.sum(2)
-        return F.conv2d(x[:, :, 0], weight, self.conv.bias, padding=self.conv.padding[1:])[:, :, None]
+    def runs(self, x: Frames, past: Past, twice: bool = False) -> Iterator[Float[Tensor, "b d _ h w"]]:
+        """The output in order, a few frames at a time.
+
+        ``twice``: ``x`` holds frames that are shown twice each, but an odd count shows its first once.
+        """
+        runs = self._images(x) if self.conv.kernel_size[0] == 1 else self._windows(x, past, twice)
+        for i, y in enumerate(runs):
+            if twice:
+                y = in_turns(y) if y.shape[1] > self.conv.out_channels else repeat(y)
+            yield y[:, :, 1:] if twice and i == 0 and x.count % 2 else y
+
+    def _images(self, x: Frames) -> Iterator[Tensor]:
+        for start, run in x.runs(self.window):
+            yield self._convolve(x.read(start, run), self.conv.weight)
+
+    def _windows(self, x: Frames, past: Past, twice: bool) -> Iterator[Tensor]:
+        weight = two_taps(self.conv.weight) if twice else self.conv.weight
+        before = weight.shape[2] - 1
+        held, window = past.before(self, x, before), None
+        still = held is None and (x.count == 1 or not torch.is_grad_enabled())
+        for start, run in x.runs(self.window, first_alone=still):
+            if held is None:
+                first = x.read(0, run[:, :, :1])
+                held = first.expand(-1, -1, before, -1, -1)
+                if still:
+                    yield self._convolve(first, self.conv.weight.sum(2, keepdim=True))
+                    continue
+            window = x.window(held, start, run, window)
+            held = window[:, :, -before:]
+            del run  # read: nobody needs it any more
+            yield self._convolve(window, weight)
+        if held is not None:
+            past.keep(self, held)
+
+    def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
+        bias, space = self.conv.bias, tuple(size // 2 for size in weight.shape[3:])
+        if bias is not None and len(weight) > len(bias):
+            bias = bias.repeat(2)
+        return convolve(F.conv3d, x, weight, bias, padding=(0, *space))
 
 
 class Downsample(nn.Module):
@@ -54,37 +94,95 @@ class Downsample(nn.Module):
     def forward(self, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c t2 h2 w2"]:
         if self.compress_time:
             x = _mean_of_pairs(x)
-        return per_frame(self.conv, F.pad(x, (0, 1, 0, 1)))  # zeros to the right and below only
+        x = F.pad(x, (0, 1, 0, 1))  # zeros to the right and below only
+        return convolve(F.conv3d, x, self.conv.weight.unsqueeze(2), self.conv.bias, stride=(1, 2, 2))
 
 
 class Upsample(nn.Module):
-    """Twice the height and width (nearest), and with ``compress_time`` twice the frames (each shown twice).
+    """Twice the height and width, nearest neighbour then convolution: [b, c, t, h, w] -> [b, c, t, 2h, 2w].
 
-    An odd number of frames shows its first frame once: [b, c, t, h, w] -> [b, c, 2t-1 or 2t, 2h, 2w].
+    Where time doubles too, equal frames have equal convolutions: whoever reads them shows each twice.
     """
 
-    def __init__(self, channels: int, compress_time: bool) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-        self.compress_time = compress_time
 
-    def forward(self, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c t2 h2 w2"]:
-        b, c, t, h, w = x.shape
-        x = x[..., :, None, :, None].expand(b, c, t, h, 2, w, 2).reshape(b, c, t, 2 * h, 2 * w)
-        x = per_frame(self.conv, x)
-        # Equal frames have equal convolutions: repeat them after, not before.
-        return _each_twice(x) if self.compress_time and t > 1 else x
-
-
-def per_frame(conv: nn.Conv2d, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b d t h2 w2"]:
-    """Apply an image convolution to every frame, without changing the layout."""
-    stride, padding = (1, *conv.stride), (0, *conv.padding)
-    return F.conv3d(x, conv.weight.unsqueeze(2), conv.bias, stride, padding)
+    def forward(self, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c t h2 w2"]:
+        # A transposed convolution of stride 2 spreads each pixel over the 2x2 that show it and their borders.
+        weight = _spread(_spread(self.conv.weight, 2), 3).transpose(0, 1).unsqueeze(2)  # [c, d, 1, 4, 4]
+        doubled = {"stride": (1, 2, 2), "padding": (0, 1, 1)}
+        whole = torch.is_grad_enabled() or not x.is_cpu  # a CPU is twice as fast frame by frame
+        parts = [x] if whole else x.split(1, dim=2)
+        made = (convolve(F.conv_transpose3d, part, weight, self.conv.bias, **doubled) for part in parts)
+        return join(made, x.shape[2])
 
 
-def silu(x: Tensor) -> Tensor:
-    """x * sigmoid(x); writes over ``x`` when nobody needs gradients."""
-    return F.silu(x, inplace=not torch.is_grad_enabled())
+def project(conv: nn.Conv3d, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b d t h w"]:
+    """A 1x1x1 convolution: a matrix product of the channels, which reads slices as they lie."""
+
+    def product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return torch.baddbmm(bias[:, None], weight.flatten(1).expand(len(x), -1, -1), x)
+
+    return convolve(product, x.flatten(2), conv.weight, conv.bias).unflatten(2, x.shape[2:])
+
+
+def convolve(op: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor | None, **how: Any) -> Tensor:
+    """A convolution; in float32 where a CPU would take hundreds of times longer in half precision."""
+    if x.dtype.itemsize == 2 and x.is_cpu and not half_is_native(x.dtype):
+        wide = (t if t is None else t.float() for t in (x, weight, bias))
+        return op(*wide, **how).to(x.dtype)
+    return op(x, weight, bias, **how)
+
+
+@cache
+def half_is_native(dtype: torch.dtype) -> bool:
+    """Whether this CPU has units for half precision of this kind."""
+    if dtype == torch.bfloat16:
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return bool(torch.cpu._is_amx_fp16_supported())
+
+
+def two_taps(weight: Float[Tensor, "d c 3 kh kw"]) -> Float[Tensor, "d2 c 2 kh kw"]:
+    """Three time taps on frames shown twice: the windows are (a, a, b) and (a, b, b), one kernel each."""
+    first, middle, last = weight.unbind(2)
+    return torch.cat([torch.stack([first + middle, last], dim=2), torch.stack([first, middle + last], dim=2)])
+
+
+def in_turns(y: Float[Tensor, "b d2 t h w"]) -> Float[Tensor, "b d t2 h w"]:
+    """The first half of the channels as even frames, the second as odd ones."""
+    return torch.stack(y.chunk(2, dim=1), dim=3).flatten(2, 3)
+
+
+def repeat(x: Float[Tensor, "b c t *s"]) -> Float[Tensor, "b c t2 *s"]:
+    """Every frame twice."""
+    return x.repeat_interleave(2, dim=2)
+
+
+def each_twice(x: Float[Tensor, "b c t *s"]) -> Float[Tensor, "b c t2 *s"]:
+    """Every frame twice, but the first of an odd count once."""
+    return repeat(x)[:, :, x.shape[2] % 2 :]
+
+
+def join(pieces: Iterable[Float[Tensor, "b c _ h w"]], frames: int) -> Float[Tensor, "b c f h w"]:
+    """Pieces of time, ``frames`` frames together, each written where it belongs as it comes."""
+    whole, start = None, 0
+    for piece in pieces:
+        stop = start + piece.shape[2]
+        if (start, stop) == (0, frames):
+            whole = piece  # alone; keep asking, the source may have something to do at its end
+        else:
+            whole = piece.new_empty(*piece.shape[:2], frames, *piece.shape[3:]) if whole is None else whole
+            whole[:, :, start:stop] = piece
+        start = stop
+    assert whole is not None and start == frames
+    return whole
+
+
+def _spread(weight: Tensor, dim: int) -> Tensor:
+    """Taps of a 3-kernel on doubled pixels as taps of a transposed 4-kernel on the pixels themselves."""
+    first, middle, last = weight.unbind(dim)
+    return torch.stack([last, middle + last, first + middle, first], dim)
 
 
 def _mean_of_pairs(x: Tensor) -> Tensor:
@@ -92,18 +190,5 @@ def _mean_of_pairs(x: Tensor) -> Tensor:
     if t == 1:
         return x
     odd = t % 2
-    pairs = (x[:, :, odd::2] + x[:, :, odd + 1 :: 2]) * 0.5
+    pairs = (x[:, :, odd::2] + x[:, :, odd + 1 :: 2]).mul_(0.5)
     return torch.cat([x[:, :, :1], pairs], dim=2) if odd else pairs
-
-
-def _each_twice(x: Tensor) -> Tensor:
-    b, c, t, h, w = x.shape
-    twice = x[:, :, :, None].expand(b, c, t, 2, h, w).reshape(b, c, 2 * t, h, w)
-    return twice[:, :, 1:] if t % 2 else twice
-
-
-def _in_pieces(conv: nn.Conv3d, x: Tensor, before: int) -> Tensor:
-    frames = x.shape[2] - before
-    pieces = -(-x.numel() // MOST_ELEMENTS)
-    length = -(-frames // min(pieces, frames))
-    return torch.cat([conv(x[:, :, i : i + length + before]) for i in range(0, frames, length)], dim=2)

@@ -11,59 +11,56 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from cogvideox.vae.frames import Frames
 
 
 class Past(Protocol):
     """The seam between the VAE and however its time axis is cut."""
 
-    def before(
-        self, conv: nn.Module, x: Float[Tensor, "b c t h w"], frames: int
-    ) -> Float[Tensor, "b c f h w"]:
-        """The ``frames`` input frames of ``conv`` before ``x``; asked once per convolution and piece."""
+    def before(self, conv: nn.Module, x: Frames, frames: int) -> Float[Tensor, "b c f h w"] | None:
+        """The ``frames`` input frames of ``conv`` before ``x``, or None where a video starts.
+
+        Asked once per convolution and piece. ``x.tail(frames)`` is what a neighbour to the right would need.
+        """
         ...
 
-    def normalise(self, norm: nn.GroupNorm, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c t h w"]:
-        """Group normalisation of ``x``: over this piece alone, or over all pieces coded at the same time."""
+    def keep(self, conv: nn.Module, tail: Float[Tensor, "b c f h w"]) -> None:
+        """The last inputs of ``conv``, told at the end of a piece; a view of something larger."""
+        ...
+
+    def together(self, averages: Float[Tensor, "b g"], frames: int) -> Float[Tensor, "b g"]:
+        """Averages over this piece of ``frames`` frames, averaged over all pieces coded at the same time."""
         ...
 
 
 class StartOfVideo:
     """Nothing came before: the first frame is repeated. No state, so it suits training and recomputation."""
 
-    def before(
-        self, conv: nn.Module, x: Float[Tensor, "b c t h w"], frames: int
-    ) -> Float[Tensor, "b c f h w"]:
-        return x[:, :, :1].expand(-1, -1, frames, -1, -1)
+    def before(self, conv: nn.Module, x: Frames, frames: int) -> Float[Tensor, "b c f h w"] | None:
+        return None
 
-    def normalise(self, norm: nn.GroupNorm, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c t h w"]:
-        return group_norm(norm, x)
+    def keep(self, conv: nn.Module, tail: Float[Tensor, "b c f h w"]) -> None:
+        return None
+
+    def together(self, averages: Float[Tensor, "b g"], frames: int) -> Float[Tensor, "b g"]:
+        return averages
 
 
 class Remember(StartOfVideo):
     """The end of the previous piece, kept per convolution; before the first piece, the start of a video.
 
-    One object serves one pass over one video. It holds kernel - 1 frames per convolution, however long it is.
+    One object serves one pass over one video. It holds kernel - 1 frames per convolution, however long it is,
+    and hands them out instead of keeping a copy.
     """
 
     def __init__(self) -> None:
         self.kept: dict[nn.Module, Tensor] = {}
 
-    def before(
-        self, conv: nn.Module, x: Float[Tensor, "b c t h w"], frames: int
-    ) -> Float[Tensor, "b c f h w"]:
-        past = self.kept.get(conv)
-        if past is None:
-            past = super().before(conv, x, frames)
-        # a piece shorter than the kernel still hands on some of what it was given
-        tail = x[:, :, -frames:] if x.shape[2] >= frames else torch.cat([past, x], dim=2)[:, :, -frames:]
+    def before(self, conv: nn.Module, x: Frames, frames: int) -> Float[Tensor, "b c f h w"] | None:
+        return self.kept.pop(conv, None)
+
+    def keep(self, conv: nn.Module, tail: Float[Tensor, "b c f h w"]) -> None:
         self.kept[conv] = tail.clone()  # a view would keep the whole piece alive
-        return past
-
-
-def group_norm(norm: nn.GroupNorm, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c t h w"]:
-    """Group normalisation over this piece. Torch takes mean and variance of half precision in float32."""
-    return F.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)

@@ -1,7 +1,6 @@
 """The 3D causal video autoencoder: encoder, decoder, and the ways to run them, whole or in chunks.
 
-Module and parameter names are the released ones (section 2.1 of the paper describes the network). No latent
-scaling happens here. Group statistics are those of a chunk, so chunk lengths belong to the weights:
+No latent scaling happens here. Group statistics are those of a chunk, so chunk lengths belong to the weights:
 ``VAEConfig`` keeps them.
 """
 
@@ -12,13 +11,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from cogvideox.errors import ConfigError, FrameError, SizeError
 from cogvideox.vae.config import VAEConfig
-from cogvideox.vae.conv import CausalConv3d, Downsample, Upsample, silu
+from cogvideox.vae.conv import join
+from cogvideox.vae.network import Decoder, Encoder
 from cogvideox.vae.past import Past, Remember, StartOfVideo
 
 Coding = Literal["chunked", "whole"]
@@ -47,134 +46,6 @@ class Gaussian:
         return 0.5 * terms.flatten(1).sum(1)
 
 
-class SpatialNorm(nn.Module):
-    """Group normalisation whose scale and shift come from the latents, resized by nearest neighbour."""
-
-    def __init__(self, channels: int, latent_channels: int, groups: int) -> None:
-        super().__init__()
-        self.norm_layer = nn.GroupNorm(groups, channels, eps=1e-6)
-        self.conv_y = CausalConv3d(latent_channels, channels, 1, 1)
-        self.conv_b = CausalConv3d(latent_channels, channels, 1, 1)
-
-    def forward(self, f: Float[Tensor, "b c t h w"], past: Past, z: Float[Tensor, "b z tz hz wz"]) -> Tensor:
-        normed = past.normalise(self.norm_layer, f)
-        scale, shift = self._modulation(z, f.shape[2], f.shape[4])  # [b, c, t, hz, w]
-        b, c, t, hz, w = scale.shape
-        rows = (b, c, t, hz, f.shape[3] // hz, w)  # each row of the latents serves several rows of f
-        return torch.addcmul(shift.unsqueeze(4), normed.view(rows), scale.unsqueeze(4)).reshape(f.shape)
-
-    def _modulation(self, z: Tensor, frames: int, width: int) -> tuple[Tensor, Tensor]:
-        """1x1x1 convolutions commute with nearest resizing: run at latent size. Rows are broadcast later."""
-        b, _, tz, hz, wz = z.shape
-        y, s = self.conv_y.conv, self.conv_b.conv
-        weight, bias = torch.cat([y.weight, s.weight]).flatten(1), torch.cat([y.bias, s.bias])
-        both = (weight @ z.flatten(2) + bias[:, None]).view(b, -1, tz, hz, wz)
-        scale, shift = resize(both, (frames, hz, width)).chunk(2, dim=1)
-        return scale, shift
-
-
-def resize(z: Float[Tensor, "b c tz hz wz"], size: tuple[int, int, int]) -> Float[Tensor, "b c t h w"]:
-    """Nearest neighbour to (t, h, w); an odd t > 1 matches the first frames, and the rest to the rest."""
-    if tuple(z.shape[2:]) == size:
-        return z
-    t, h, w = size
-    if t == 1 or t % 2 == 0:
-        return F.interpolate(z, size)
-    first, rest = F.interpolate(z[:, :, :1], (1, h, w)), F.interpolate(z[:, :, 1:], (t - 1, h, w))
-    return torch.cat([first, rest], dim=2)
-
-
-class Residual(nn.Module):
-    """norm, SiLU, conv, norm, SiLU, conv, plus a shortcut. With ``latents`` the norms are SpatialNorms."""
-
-    def __init__(self, in_channels: int, out_channels: int, config: VAEConfig, latents: bool) -> None:
-        super().__init__()
-        self.norm1 = _norm(in_channels, config, latents)
-        self.conv1 = CausalConv3d(in_channels, out_channels, time_kernel=config.time_kernel)
-        self.norm2 = _norm(out_channels, config, latents)
-        self.conv2 = CausalConv3d(out_channels, out_channels, time_kernel=config.time_kernel)
-        if in_channels != out_channels:
-            self.conv_shortcut = nn.Conv3d(in_channels, out_channels, 1)
-
-    def forward(
-        self, x: Float[Tensor, "b c t h w"], past: Past, z: Tensor | None = None
-    ) -> Float[Tensor, "b d t h w"]:
-        h = self.conv1(silu(_normalise(self.norm1, x, past, z)), past)
-        h = self.conv2(silu(_normalise(self.norm2, h, past, z)), past)
-        if h.shape[1] != x.shape[1]:
-            x = self.conv_shortcut(x)
-        return h + x if torch.is_grad_enabled() else h.add_(x)
-
-
-class Stage(nn.Module):
-    """Residual blocks, then perhaps a change of size."""
-
-    def __init__(
-        self, in_channels: int, out_channels: int, layers: int, config: VAEConfig, latents: bool
-    ) -> None:
-        super().__init__()
-        widths = [in_channels] + [out_channels] * layers
-        self.resnets = nn.ModuleList(
-            Residual(before, after, config, latents)
-            for before, after in zip(widths, widths[1:], strict=False)
-        )
-
-    def forward(self, x: Float[Tensor, "b c t h w"], past: Past, z: Tensor | None = None) -> Tensor:
-        for block in self.resnets:
-            x = block(x, past, z)
-        for change in (*getattr(self, "downsamplers", ()), *getattr(self, "upsamplers", ())):
-            x = change(x)
-        return x
-
-
-class Encoder(nn.Module):
-    """Pixels to mean and log variance: [b,3,t,h,w] -> [b,2c,t/4,h/8,w/8]. The first stages halve time too."""
-
-    def __init__(self, config: VAEConfig) -> None:
-        super().__init__()
-        widths = config.block_out_channels
-        self.conv_in = CausalConv3d(config.in_channels, widths[0], time_kernel=config.time_kernel)
-        self.down_blocks = nn.ModuleList()
-        for i, (before, after) in enumerate(zip((widths[0], *widths), widths, strict=False)):
-            stage = Stage(before, after, config.layers_per_block, config, latents=False)
-            if i < len(widths) - 1:
-                stage.downsamplers = nn.ModuleList([Downsample(after, i < config.time_stages)])
-            self.down_blocks.append(stage)
-        self.mid_block = Stage(widths[-1], widths[-1], 2, config, latents=False)
-        self.norm_out = nn.GroupNorm(config.norm_num_groups, widths[-1], eps=1e-6)
-        self.conv_out = CausalConv3d(widths[-1], 2 * config.latent_channels, time_kernel=config.time_kernel)
-
-    def forward(self, x: Float[Tensor, "b c t h w"], past: Past) -> Float[Tensor, "b d t2 h2 w2"]:
-        x = self.conv_in(x, past)
-        for stage in (*self.down_blocks, self.mid_block):
-            x = stage(x, past)
-        return self.conv_out(silu(past.normalise(self.norm_out, x)), past)
-
-
-class Decoder(nn.Module):
-    """Latents to pixels: [b,c,t,h,w] -> [b,3,4t or 4t-3,8h,8w]. The first stages double time too."""
-
-    def __init__(self, config: VAEConfig) -> None:
-        super().__init__()
-        widths = config.block_out_channels[::-1]
-        self.conv_in = CausalConv3d(config.latent_channels, widths[0], time_kernel=config.time_kernel)
-        self.mid_block = Stage(widths[0], widths[0], 2, config, latents=True)
-        self.up_blocks = nn.ModuleList()
-        for i, (before, after) in enumerate(zip((widths[0], *widths), widths, strict=False)):
-            stage = Stage(before, after, config.layers_per_block + 1, config, latents=True)
-            if i < len(widths) - 1:
-                stage.upsamplers = nn.ModuleList([Upsample(after, i < config.time_stages)])
-            self.up_blocks.append(stage)
-        self.norm_out = SpatialNorm(widths[-1], config.latent_channels, config.norm_num_groups)
-        self.conv_out = CausalConv3d(widths[-1], config.out_channels, time_kernel=config.time_kernel)
-
-    def forward(self, z: Float[Tensor, "b c t h w"], past: Past) -> Float[Tensor, "b d t2 h2 w2"]:
-        x = self.conv_in(z, past)
-        for stage in (self.mid_block, *self.up_blocks):
-            x = stage(x, past, z)
-        return self.conv_out(silu(self.norm_out(x, past, z)), past)
-
-
 class VAE(nn.Module):
     """Pixels in [-1, 1] to latent distributions and back.
 
@@ -191,14 +62,16 @@ class VAE(nn.Module):
     def encode(self, pixels: Float[Tensor, "b c f h w"], coding: Coding = "chunked") -> Gaussian:
         """The latent distribution of a video. Raises SizeError or FrameError for shapes it cannot code."""
         self._check_pixels(pixels)
-        return gaussian(self._code(self.encoder, pixels, coding, self.config.chunk_frames))
+        return gaussian(
+            self._code(self.encoder, pixels, coding, self.config.chunk_frames, self.latent_frames)
+        )
 
     def decode(
         self, latents: Float[Tensor, "b c t h w"], coding: Coding = "chunked"
     ) -> Float[Tensor, "b c f h w"]:
         """The video of (unscaled) latents, about in [-1, 1], not clipped. Raises SizeError or FrameError."""
         self._check_latents(latents)
-        return self._code(self.decoder, latents, coding, self.config.chunk_latents)
+        return self._code(self.decoder, latents, coding, self.config.chunk_latents, self.pixel_frames)
 
     def forward(
         self,
@@ -241,15 +114,16 @@ class VAE(nn.Module):
         """Pixel frames made from ``latents`` latent frames."""
         return self.config.pixel_frames(latents)
 
-    def _code(self, network: nn.Module, x: Tensor, coding: Coding, chunk: int) -> Tensor:
+    def _code(
+        self, network: nn.Module, x: Tensor, coding: Coding, chunk: int, made: Callable[[int], int]
+    ) -> Tensor:
         if coding not in ("chunked", "whole"):
             raise ConfigError(f"coding {coding!r}: unknown; choose 'chunked' or 'whole'")
-        if coding == "whole":
-            return network(x, StartOfVideo())
-        bounds, past = chunk_bounds(x.shape[2], chunk), Remember()
-        if len(bounds) == 1:  # nothing will follow, nothing to remember
-            return network(x, StartOfVideo())
-        return torch.cat([network(x[:, :, start:stop], past) for start, stop in bounds], dim=2)
+        bounds = chunk_bounds(x.shape[2], chunk)
+        if coding == "whole" or len(bounds) == 1:  # nothing will follow, nothing to remember
+            return _run(network, x, StartOfVideo())
+        past = Remember()
+        return join((_run(network, x[:, :, start:stop], past) for start, stop in bounds), made(x.shape[2]))
 
     def _stream(
         self, network: nn.Module, pieces: Iterable[Tensor], total: int | None, chunk: int, check: Callable
@@ -257,7 +131,7 @@ class VAE(nn.Module):
         past = Remember()
         for piece in rechunk(pieces, chunk, total):
             check(piece)
-            yield network(piece, past)
+            yield _run(network, piece, past)
 
     def _check_pixels(self, x: Tensor) -> None:
         _check(x, self.config.in_channels, "pixels")
@@ -270,6 +144,13 @@ class VAE(nn.Module):
 
     def _check_latents(self, x: Tensor) -> None:
         _check(x, self.config.latent_channels, "latents")
+
+
+def _run(network: nn.Module, x: Tensor, past: Past) -> Tensor:
+    """The network, recording for gradients only if somebody wants them: without, it works in place."""
+    wanted = x.requires_grad or any(p.requires_grad for p in network.parameters())
+    with torch.set_grad_enabled(torch.is_grad_enabled() and wanted):
+        return network(x, past)
 
 
 def gaussian(moments: Float[Tensor, "b d t h w"]) -> Gaussian:
@@ -307,16 +188,6 @@ def rechunk(pieces: Iterable[Float[Tensor, "b c _ h w"]], chunk: int, total: int
         raise FrameError(f"frames {seen}: a stream of unknown length needs {chunk}n + 1; pass its length")
     if count:
         yield torch.cat(held, dim=2)
-
-
-def _norm(channels: int, config: VAEConfig, latents: bool) -> nn.Module:
-    if latents:
-        return SpatialNorm(channels, config.latent_channels, config.norm_num_groups)
-    return nn.GroupNorm(config.norm_num_groups, channels, eps=config.norm_eps)
-
-
-def _normalise(norm: nn.Module, x: Tensor, past: Past, z: Tensor | None) -> Tensor:
-    return past.normalise(norm, x) if z is None else norm(x, past, z)
 
 
 def _check(x: Tensor, channels: int, name: str) -> None:
