@@ -473,7 +473,7 @@ def test_overflow_is_traced_to_its_layer_and_seen_once_by_the_callback():
 def test_a_bad_decoder_is_traced_to_its_layer():
     model = toy_model()
     model.vae.decoder.mid_block.resnets[0].conv1.conv.weight.data[0] = float("inf")
-    with pytest.raises(NumericsError, match=r"pixels: vae\.decoder\.mid_block\.resnets\.0\.conv1"):
+    with pytest.raises(NumericsError, match=r"pixels: vae\.decoder\.mid_block\.resnets\.0.*conv1"):
         make(model)
 
 

@@ -40,6 +40,10 @@ class VAETraining(Config):
     phases: tuple[Crops, ...] = Field(min_length=1, description="in order of their last step")
     size: int = Field(64, gt=0, description="height and width of a rendered clip")
     frames: int = Field(17, gt=0, description="frames of a rendered clip")
+    start: str | None = Field(None, description="model folder to go on from")
+    decoder_only: bool = Field(
+        False, description="leave the encoder, and with it the latents that a transformer was trained on"
+    )
     l1: float = Field(1.0, ge=0, description="weight of the absolute error")
     l2: float = Field(1.0, ge=0, description="weight of the squared error")
     kl: float = Field(1e-5, ge=0, description="weight of the KL term, averaged over latent values")
@@ -47,6 +51,8 @@ class VAETraining(Config):
     @model_validator(mode="after")
     def _pieces_fit(self) -> Self:
         _check_codes("clip", self.frames, self.size, self.vae)
+        if self.decoder_only and self.start is None:
+            raise ConfigError("decoder_only: there is no encoder to keep; set start to a model folder")
         ends = [phase.until for phase in self.phases]
         if ends != sorted(set(ends)):
             raise ConfigError(
@@ -87,15 +93,31 @@ class VAETask:
         torch.manual_seed(seed)
         self.module = VAE(config.vae)
         initialise(self.module)
+        self.scale: float | None = None
+        if config.start is not None:
+            self._go_on_from(Path(config.start))
+        self.module.encoder.requires_grad_(not config.decoder_only)
         for weight in self.module.parameters():
             if weight.ndim == 5:  # 3D convolutions on a CPU run up to twice as fast with channels last
                 weight.data = weight.data.contiguous(memory_format=torch.channels_last_3d)
+
+    def _go_on_from(self, folder: Path) -> None:
+        from cogvideox.checkpoints.diffusers import load_vae
+
+        start = load_vae(folder, dtype="float32")
+        if start.config.model_copy(update={"scaling_factor": 1.0}) != self.config.vae.model_copy(
+            update={"scaling_factor": 1.0}
+        ):
+            raise ConfigError(f"start {folder}: its VAE has another config than task.vae; make them equal")
+        self.module.load_state_dict(start.state_dict())
+        self.scale = start.config.scaling_factor if self.config.decoder_only else None
 
     def losses(self, step: int) -> dict[str, Tensor]:
         """Reconstruction of random pieces of random clips."""
         phase = next((p for p in self.config.phases if step < p.until), self.config.phases[-1])
         pixels = self._pieces(phase, step)
-        latents = self.module.encode(pixels, coding=phase.coding)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.decoder_only):
+            latents = self.module.encode(pixels, coding=phase.coding)
         sample = latents.sample(generator(self.seed, "latent noise", step))
         error = self.module.decode(sample, coding=phase.coding).float() - pixels
         l1, l2 = error.abs().mean(), error.square().mean()
@@ -143,7 +165,7 @@ class VAETask:
         """``vae/``, with the scaling factor that gives latents unit variance."""
         from cogvideox.checkpoints.diffusers import write_vae
 
-        scale = round(1 / self.measure(module)["latent_std"], 4)
+        scale = self.scale or round(1 / self.measure(module)["latent_std"], 4)
         config = self.config.vae.model_copy(update={"scaling_factor": scale})
         folder.mkdir(parents=True, exist_ok=True)
         write_vae(folder, config, module.state_dict(), shard_size="5GB")
