@@ -10,6 +10,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -109,13 +110,16 @@ class _Counter(TorchDispatchMode):
         """Numbers of the storages that live on: made before the work, or still held."""
         return self._outside | set(self._numbers.values())
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing is compiled here, and guarding against it would load the compiler: seconds."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is not torch.ops.prim.device.default:
+        if _is_composite(func):
             with self:  # inference mode hands on whole functions: take them apart
-                result = func.decompose(*args, **kwargs)
-            if result is not NotImplemented:
-                return result
+                return func.decompose(*args, **kwargs)
         inputs = list(_tensors((args, kwargs)))
         reads = [self._region(tensor, made=False) for tensor in inputs]
         result = func(*args, **kwargs)
@@ -186,6 +190,12 @@ def _attention(
 
 def _tensors(values: Any) -> Iterator[Tensor]:
     return (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
+
+
+@cache
+def _is_composite(func: Any) -> bool:
+    """Whether an operator is only a function of others on every device (linear, matmul, reshape)."""
+    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
 
 
 def _is_view(func: Any, made: list[Region], reads: list[Region]) -> bool:

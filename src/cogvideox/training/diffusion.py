@@ -49,7 +49,10 @@ class DiffusionTraining(Config):
     batch: int = Field(32, gt=0, description="clips a step")
     text_dropout: float = Field(0.1, ge=0, le=1, description="share of clips without their caption")
     image_dropout: float = Field(
-        0.05, ge=0, le=1, description="share of clips without their image (the paper's appendix on image-to-video)"
+        0.05,
+        ge=0,
+        le=1,
+        description="share of clips without their image (the paper's appendix on image-to-video)",
     )
     uniform: Literal["explicit", "plain"] = Field("explicit", description="how timesteps are drawn")
 
