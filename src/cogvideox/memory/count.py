@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -69,12 +69,17 @@ class Cost:
     calls_by_kind: dict[str, int]
 
 
-def count(work: Callable[[], Any], fuse: bool = True) -> Cost:
+Workspace = Callable[[Any, Sequence[Any], Any], int]
+"""Bytes that an operator (packet, arguments, result) takes while it runs, besides its tensors."""
+
+
+def count(work: Callable[[], Any], fuse: bool = True, workspace: Workspace | None = None) -> Cost:
     """Run ``work`` once, without gradients, and say what it cost. ``fuse`` false leaves ``fused`` at 0.
 
-    On meta tensors attention counts as one fused kernel, as on a GPU: no score matrix is ever written.
+    ``workspace`` adds to the peak what the kernels of a device take for themselves. On meta tensors attention
+    counts as one fused kernel, as on a GPU: no score matrix is ever written.
     """
-    counter = _Counter()
+    counter = _Counter(workspace)
     with torch.no_grad(), _FusedAttention(), counter:
         result = work()
     traffic, calls = Counter[str](), Counter[str]()
@@ -98,8 +103,9 @@ def count(work: Callable[[], Any], fuse: bool = True) -> Cost:
 class _Counter(TorchDispatchMode):
     """Sees every operator. A storage gets a number when first seen; only those made inside count as memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, workspace: Workspace | None = None) -> None:
         super().__init__()
+        self.workspace = workspace
         self.calls: list[Call] = []
         self.flops = self.peak = self.held = 0
         self._numbers = WeakIdKeyDictionary()
@@ -125,8 +131,9 @@ class _Counter(TorchDispatchMode):
         result = func(*args, **kwargs)
         outputs = list(_tensors(result))
         made = [self._region(tensor, made=True) for tensor in outputs]
-        self.peak = max(self.peak, self.held)
         packet = func._overloadpacket
+        extra = self.workspace(packet, args, result) if self.workspace is not None else 0
+        self.peak = max(self.peak, self.held + extra)
         if packet in ALLOCATIONS or not outputs or _is_view(func, made, reads):
             return result
         if packet in OVERWRITES or "out" in kwargs:
