@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from cogvideox.cli import checks
-from cogvideox.cli.generate import Job, load, make, resolve, save
+from cogvideox.cli.generate import Job, fit_memory, limit_of, load, make, resolve, save
+from cogvideox.cli.plan import follow
 from cogvideox.cli.terminal import PARTIAL, describe, result_json, say
 from cogvideox.errors import CogVideoXError, ConfigError, MediaError
 
 if TYPE_CHECKING:
+    from cogvideox.generate.options import GenerateOptions
+    from cogvideox.memory import MemoryPlan, Policy
     from cogvideox.model import CogVideoX
 
 MOST_BYTES = 64 << 20
@@ -62,21 +65,35 @@ class _Maker:
 
     job: Job
     model: CogVideoX | None = field(default=None)
+    policy: Policy | None = field(default=None)
+    limit: int | None = field(default=None)
 
     def make(self, item: Item) -> dict[str, Any] | None:
         """None, or what went wrong with this item."""
         try:
             options = resolve(item.settings)
             ready = checks.check_request(self.job.model, options)
-            if self.model is None:
-                self.model = load(self.job, ready.folder)
-            video = make(self.model, options, ready, f"{item.line}: {options.prompt[:40]}")
+            fitted = self._fit(options, ready)
+            options = follow(options, fitted.choice)
+            video = make(self.model, options, ready, f"{item.line}: {options.prompt[:40]}", fitted)
             # a record without its video is the rest of a run that was stopped between the two
-            save(video, item.path, self.job, options, replace=True)
+            save(video, item.path, self.job, options, again=True)
         except CogVideoXError as error:
             say(f"line {item.line}: {describe(error)}")
             return {"line": item.line, "out": item.path.name, "error": describe(error)}
         return None
+
+    def _fit(self, options: GenerateOptions, ready: checks.Ready) -> MemoryPlan:
+        """Plan an item against the memory that was free at first; load the model the way the plan says."""
+        if self.model is None:
+            self.limit = limit_of(self.job)
+        fitted = fit_memory(self.job, options, ready, self.limit)
+        policy = fitted.choice.policy
+        loaded_as = (self.policy.residence, self.policy.storage) if self.policy is not None else None
+        if loaded_as != (policy.residence, policy.storage):
+            self.model = None  # first, so that two models never lie side by side
+            self.model, self.policy = load(self.job, ready.folder, policy), policy
+        return fitted
 
 
 def read_items(source: Path, folder: Path, settings: dict[str, Any], job: Job) -> list[Item]:

@@ -8,7 +8,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
-from cogvideox.errors import CheckpointError, ConfigError, FrameError, PromptError, SizeError, suggest
+from cogvideox.errors import (
+    CheckpointError,
+    ConfigError,
+    FrameError,
+    PromptError,
+    SizeError,
+    suggest,
+)
 from cogvideox.presets import PRESETS
 
 if TYPE_CHECKING:

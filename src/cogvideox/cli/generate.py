@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cogvideox.cli import checks
+from cogvideox.cli.plan import LIMIT_HELP, MEMORY_HELP, default_device, fit, follow, read_limit, room
 from cogvideox.cli.terminal import progress, result, result_json, say, verb
 from cogvideox.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
     from cogvideox.generate.options import GenerateOptions
+    from cogvideox.memory import MemoryPlan, Policy
     from cogvideox.model import CogVideoX
     from cogvideox.video import Video
 
@@ -31,6 +33,13 @@ class Job:
     metadata: bool = True
     preview: bool = False
     as_json: bool = False
+    memory: str = "auto"
+    memory_limit: str | None = None
+
+    @property
+    def place(self) -> str:
+        """The device: as asked, or the best there is."""
+        return self.device or default_device()
 
 
 @verb
@@ -68,6 +77,8 @@ def generate(
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:1 or mps; default: the best there is")
     ] = None,
+    memory: Annotated[str, typer.Option(help=MEMORY_HELP)] = "auto",
+    memory_limit: Annotated[str | None, typer.Option(help=LIMIT_HELP)] = None,
     batch: Annotated[str | None, typer.Option(help="file with one prompt or JSON object per line")] = None,
     out: Annotated[str | None, typer.Option(help="file (.mp4, .gif, .png), with --batch a folder")] = None,
     preview: Annotated[bool, typer.Option("--preview", help="also write an enlarged GIF beside it")] = False,
@@ -114,6 +125,8 @@ def generate(
         metadata=not no_metadata,
         preview=preview,
         as_json=as_json,
+        memory=memory,
+        memory_limit=memory_limit,
     )
     if strength is not None and not video:
         raise ConfigError(f"strength {strength:g}: has no effect without --video; give one")
@@ -133,14 +146,16 @@ def generate(
     path = target(out, job)
     options = resolve(settings)
     ready = checks.check_request(job.model, options)
+    fitted = fit_memory(job, options, ready, limit_of(job))
+    options = follow(options, fitted.choice)
     if dry_run:
-        show_plan(options, ready, path, job)
+        show_plan(options, ready, path, job, fitted)
         return
     plan = ready.plan
     what = f"{plan.frames.asked} frames of {plan.height}x{plan.width} in {options.steps} steps"
     say(f"{job.model}: {what}")
-    loaded = load(job, ready.folder)
-    made = make(loaded, options, ready, options.prompt[:40] or path.name)
+    loaded = load(job, ready.folder, fitted.choice.policy)
+    made = make(loaded, options, ready, options.prompt[:40] or path.name, fitted)
     save(made, path, job, options)
 
 
@@ -175,17 +190,28 @@ def target(out: str | None, job: Job) -> Path:
     return path
 
 
-def load(job: Job, folder: Path) -> CogVideoX:
-    """The model with its adapters, on the device. Raises CheckpointError, ConfigError."""
+def fit_memory(job: Job, options: GenerateOptions, ready: checks.Ready, limit: int | None) -> MemoryPlan:
+    """What the run will do with its memory. Raises InputError when it cannot fit, ConfigError."""
+    return fit(ready, options, job.dtype, job.place, job.memory, limit)
+
+
+def limit_of(job: Job) -> int | None:
+    """The bytes a run may take: as asked, or what the device has free. Raises ConfigError."""
+    return read_limit(job.memory_limit) or room(job.place)
+
+
+def load(job: Job, folder: Path, policy: Policy | None = None) -> CogVideoX:
+    """The model with its adapters, on the device, or where a policy keeps it. Raises CheckpointError, ConfigError."""
     import torch
     from transformers.utils import logging
 
     from cogvideox.checkpoints import load_lora, load_model
     from cogvideox.checkpoints.adapter import read_adapter
+    from cogvideox.memory import Policy, lower, move_in
 
     logging.disable_progress_bar()  # ours is the only bar
 
-    device = job.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = job.place
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
@@ -193,37 +219,44 @@ def load(job: Job, folder: Path) -> CogVideoX:
         raise ConfigError(f"device {device!r}: not available here ({reason}); try --device cpu") from None
     for path, _ in job.adapters:
         read_adapter(path, job.alpha)  # a file that is no adapter is an error before weights are loaded
-    loaded = load_model(folder, dtype=job.dtype, device=device)
+    policy = policy or Policy()
+    at_home = policy.residence != "resident" or policy.storage != "stored"
+    loaded = load_model(folder, dtype=job.dtype, device="cpu" if at_home else device)
     for path, scale in job.adapters:
         load_lora(loaded, path, scale, alpha=job.alpha)
-    return loaded
+    lower(loaded, policy.storage, device)
+    return move_in(loaded, device, policy.residence) if at_home else loaded
 
 
-def make(model: CogVideoX, options: GenerateOptions, ready: checks.Ready, title: str) -> Video:
-    """One video, with a bar on the terminal."""
+def make(
+    model: CogVideoX, options: GenerateOptions, ready: checks.Ready, title: str, fitted: MemoryPlan
+) -> Video:
+    """One video, with a bar on the terminal; its manifest says what was done about memory."""
     from cogvideox.generate.run import generate as run
 
     with progress(title) as show:
-        return run(
+        made = run(
             model,
             options,
             lambda step: show(step.stage, step.done, step.total),
             image=ready.given.image,
             video=ready.given.video,
         )
+    facts = {**made.manifest["run"], "memory": fitted.record()}
+    return replace(made, manifest={**made.manifest, "run": facts})
 
 
-def save(video: Video, path: Path, job: Job, options: GenerateOptions, replace: bool = False) -> None:
-    """Write the video, its record and preview, and say where; ``replace`` even what exists."""
+def save(video: Video, path: Path, job: Job, options: GenerateOptions, again: bool = False) -> None:
+    """Write the video, its record and preview, and say where; ``again`` even what exists."""
     from cogvideox.video import replacing
     from cogvideox.video.saving import write_gif
 
-    replace = replace or job.overwrite
-    video.save(path, replace, job.metadata)
+    again = again or job.overwrite
+    video.save(path, again, job.metadata)
     written = [path]
     if job.preview and path.suffix.lower() != ".gif":
         preview = path.with_suffix(".gif")
-        with replacing(preview, replace) as temporary:
+        with replacing(preview, again) as temporary:
             write_gif(temporary, video.frames, video.fps, least_height=256)
         written.append(preview)
     if job.as_json:
@@ -237,10 +270,13 @@ def save(video: Video, path: Path, job: Job, options: GenerateOptions, replace: 
         result(str(each))
 
 
-def show_plan(options: GenerateOptions, ready: checks.Ready, path: Path, job: Job) -> None:
+def show_plan(
+    options: GenerateOptions, ready: checks.Ready, path: Path, job: Job, fitted: MemoryPlan
+) -> None:
     """The resolved settings, as YAML or JSON on stdout."""
     plan: dict[str, Any] = {"height": ready.plan.height, "width": ready.plan.width, "fps": ready.plan.fps}
     plan |= {"frames": ready.plan.frames.asked, "why": ready.plan.frames.why}
+    plan |= {"memory": fitted.why}
     if job.as_json:
         settings = options.model_dump(mode="json")
         result_json({"model": str(ready.folder), "out": str(path), "options": settings, "plan": plan})

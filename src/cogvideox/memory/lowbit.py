@@ -1,8 +1,8 @@
 """Weights stored in one byte: torchao's weight-only int8 and fp8, applied to a finished model.
 
 int8 is symmetric with one scale per output channel; fp8 (e4m3) likewise, on cards of compute capability 8.9 and
-later. Activations keep their precision: weights are widened as they are read. The linear layers of the
-transformer and of the text encoder change; modulation, norms, patches and the autoencoder stay as they are.
+later. Activations keep their precision: weights are widened as they are read. The linear layers in the blocks of
+the transformer and of the text encoder change; embeddings, head, norms and the autoencoder stay as they are.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from cogvideox.errors import ConfigError, DependencyError
+from cogvideox.memory.offload import blocks_of
 from cogvideox.memory.weights import Storage
 from cogvideox.model import CogVideoX
 
@@ -33,7 +34,8 @@ def lower(model: CogVideoX, storage: Storage, device: torch.device | str = "cpu"
     if model.text is not None:
         parts.append(model.text.model)
     for part in parts:
-        quantise(part, storage)
+        for block in blocks_of(part):
+            quantise(block, storage)
     return model
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+from torch.utils._pytree import tree_map
 
 from cogvideox.memory.policy import Residence
 from cogvideox.model import CogVideoX
@@ -43,7 +43,7 @@ def attach(model: CogVideoX, device: torch.device, stream: bool) -> CogVideoX:
     """The same for any device, a CPU included, whose weights are then copied: how tests watch it."""
     guests = Guests()
     for part in stages_of(model):
-        blocks = blocks_of(part) if stream else []
+        blocks = blocks_of(part) if stream and not _is_half_of(model.vae, part) else []
         if blocks:
             Stream(blocks, device).attach()
         guests.admit(Guest(part, device, apart=blocks))
@@ -55,6 +55,10 @@ def stages_of(model: CogVideoX) -> list[nn.Module]:
     """The networks that are never needed at the same time."""
     found: list[nn.Module] = [model.transformer, model.vae.encoder, model.vae.decoder]
     return [*found, model.text.model] if model.text is not None else found
+
+
+def _is_half_of(vae: nn.Module, part: nn.Module) -> bool:
+    return part is vae.encoder or part is vae.decoder  # small, and their stages differ in size
 
 
 def blocks_of(part: nn.Module) -> list[nn.Module]:

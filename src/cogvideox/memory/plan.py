@@ -28,6 +28,7 @@ class Option:
     policy: Policy
     stages: list[Stage]
     limit: int | None
+    bound: bool = False  # the stages are upper bounds, far within the limit
 
     @property
     def peak(self) -> int:
@@ -71,6 +72,8 @@ class MemoryPlan:
             return f"nothing fits {_gb(self.limit)}: {_need(self.least)} with {self.least.policy.name}"
         if self.limit is None:
             return f"{choice.policy.name}: no limit is known"
+        if choice.bound:
+            return f"{choice.policy.name}: less than half of {_gb(self.limit)} is needed"
         head = f"{choice.policy.name}: {_need(choice)}, the limit is {_gb(self.limit)}"
         before = self.options[: self.options.index(choice)]
         if not before:
@@ -83,8 +86,10 @@ class MemoryPlan:
         return {
             "limit_bytes": self.limit,
             "policy": choice.policy.record() if choice else None,
-            "predicted_peak_bytes": choice.peak if choice else None,
-            "predicted": {stage.name: stage.peak for stage in choice.stages} if choice else {},
+            "predicted_peak_bytes": choice.peak if choice and not choice.bound else None,
+            "predicted": {}
+            if not choice or choice.bound
+            else {stage.name: stage.peak for stage in choice.stages},
             "why": self.why,
         }
 
@@ -133,6 +138,34 @@ def plan(request: Request, limit: int | None = None, residence: str = "auto") ->
     prediction = Prediction(request)
     ways = list(policies(request.on_cpu, request.guided, request.tiles, residence))
     return MemoryPlan(request, limit, [prediction.option(policy, limit) for policy in ways])
+
+
+def settle(request: Request, limit: int | None, residence: str = "auto") -> MemoryPlan:
+    """A plan as far as the first policy that fits; what fits many times over is not even counted.
+
+    Raises ConfigError for an unknown residence.
+    """
+    prediction = Prediction(request)
+    found: list[Option] = []
+    for policy in policies(request.on_cpu, request.guided, request.tiles, residence):
+        if not found:
+            bound = stages(policy, prediction.weights(policy.storage), _bound(request))
+            if limit is None or max(stage.peak for stage in bound) < limit / 2:
+                return MemoryPlan(request, limit, [Option(policy, bound, limit, bound=True)])
+        found.append(prediction.option(policy, limit))
+        if found[-1].fits:
+            break
+    return MemoryPlan(request, limit, found)
+
+
+def _bound(request: Request) -> Work:
+    """More than any stage works in: widths of activations at full size, several times over."""
+    pixels, size = request.height * request.width, max(request.dtype.itemsize, 4)
+    video = 4 * 3 * request.frames * pixels * size
+    vae = 60 * max(request.row.vae.block_out_channels) * pixels * size + video
+    tokens = request.volume // (request.row.vae.spatial_compression_ratio * 2) ** 2 + request.row.text_tokens
+    denoise = 30 * 2 * tokens * request.row.transformer.width * size
+    return Work(denoise, vae if request.given else 0, denoise, vae)
 
 
 def require(found: MemoryPlan) -> Option:

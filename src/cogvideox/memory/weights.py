@@ -124,7 +124,7 @@ def weigh(request: Request, text: TextShape | None, storage: Storage) -> Weights
     size = bytes_of if storage == "stored" else low_bit_bytes
     one = request.transformer(1)
     block = size(one.transformer_blocks[0])
-    around = size(one) - block
+    around = bytes_of(one) - bytes_of(one.transformer_blocks[0])
     layers = request.row.transformer.num_layers
     words = text.part(request.dtype, storage) if text is not None else Part(0, 0, 0)
     return Weights(words, Part(around + layers * block, around, block), bytes_of(request.vae()))
