@@ -122,6 +122,19 @@ class Prediction:
             self._once(("decode", way), lambda: decoding(request, way)),
         )
 
+    @cached_property
+    def bound(self) -> Work:
+        """More than any stage works in: activations at full size and width, many times over."""
+        request, row = self.request, self.request.row
+        pixels, size = request.height * request.width, max(request.dtype.itemsize, 4)
+        video = 4 * 3 * request.frames * pixels * size
+        times = 120 if request.on_cpu else 60  # convolutions on a CPU take as much again
+        vae = times * max(row.vae.block_out_channels) * pixels * size + video
+        tokens = request.volume // (2 * row.vae.spatial_compression_ratio) ** 2 + row.text_tokens
+        denoise = 30 * 2 * tokens * row.transformer.width * size
+        text = self.text.work(row.text_tokens, request.dtype) if self.text is not None else 0
+        return Work(text, vae if request.given else 0, denoise, vae)
+
     def option(self, policy: Policy, limit: int | None) -> Option:
         """One policy for this request."""
         found = stages(policy, self.weights(policy.storage), self.work(policy.pair, policy.vae))
@@ -149,23 +162,13 @@ def settle(request: Request, limit: int | None, residence: str = "auto") -> Memo
     found: list[Option] = []
     for policy in policies(request.on_cpu, request.guided, request.tiles, residence):
         if not found:
-            bound = stages(policy, prediction.weights(policy.storage), _bound(request))
+            bound = stages(policy, prediction.weights(policy.storage), prediction.bound)
             if limit is None or max(stage.peak for stage in bound) < limit / 2:
                 return MemoryPlan(request, limit, [Option(policy, bound, limit, bound=True)])
         found.append(prediction.option(policy, limit))
         if found[-1].fits:
             break
     return MemoryPlan(request, limit, found)
-
-
-def _bound(request: Request) -> Work:
-    """More than any stage works in: widths of activations at full size, several times over."""
-    pixels, size = request.height * request.width, max(request.dtype.itemsize, 4)
-    video = 4 * 3 * request.frames * pixels * size
-    vae = 60 * max(request.row.vae.block_out_channels) * pixels * size + video
-    tokens = request.volume // (request.row.vae.spatial_compression_ratio * 2) ** 2 + request.row.text_tokens
-    denoise = 30 * 2 * tokens * request.row.transformer.width * size
-    return Work(denoise, vae if request.given else 0, denoise, vae)
 
 
 def require(found: MemoryPlan) -> Option:

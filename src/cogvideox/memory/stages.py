@@ -1,7 +1,7 @@
 """How much memory each stage of a generation works in, weights aside: the real code on tensors without memory.
 
-A network of a few layers and steps is counted and carried on in a straight line, so that any size answers in
-seconds; tests hold that against counting everything.
+A network of a few layers and steps is counted and carried on in a straight line, and a long clip from a short
+one, so that any size answers in seconds; tests hold that against counting everything.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cogvideox.vae import Tiles, decode_tiled, encode_tiled
 
 Pair = Literal["batched", "sequence"]
 VaeWay = Literal["chunked", "tiled"]
-FEW, SHORT, LONG = 2, 5, 7  # layers or steps; latent frames of the two clips that a line is drawn through
+FEW, LONG = 2, 7  # layers or steps that are counted; latent frames that are
 
 
 def peak_of(request: Request, work: Callable[[], Any]) -> int:
@@ -101,10 +101,10 @@ def decoding(request: Request, way: VaeWay) -> int:
 
     high, wide = request.height // factor, request.width // factor
     if way == "chunked":
-        return _along(latents, lambda t: plain(t, high, wide))
+        return _along(latents, request.height * request.width, request, lambda t: plain(t, high, wide))
     grid = Tiles.usual(config).grid(config)
     tile = min(high, grid.rows.latents), min(wide, grid.columns.latents)
-    inside = _along(latents, lambda t: plain(t, *tile))
+    inside = _along(latents, tile[0] * tile[1] * factor**2, request, lambda t: plain(t, *tile))
 
     class Tile:
         """An autoencoder that takes the memory of decoding and does nothing else."""
@@ -138,19 +138,22 @@ def encoding(request: Request, way: VaeWay) -> int:
 
     ratio = config.temporal_compression_ratio
     frames = request.given
-    if frames <= (LONG - 1) * ratio + 1:
-        return plain(frames)
-    return _line(frames, (SHORT - 1) * ratio + 1, (LONG - 1) * ratio + 1, plain)
+    long = (LONG - 1) * ratio + 1
+    pixel = request.height * request.width * config.in_channels * request.dtype.itemsize
+    return plain(frames) if frames <= long else plain(long) + (frames - long) * pixel
 
 
-def _along(latents: int, peak: Callable[[int], int]) -> int:
-    return peak(latents) if latents <= LONG else _line(latents, SHORT, LONG, peak)
+def _along(latents: int, pixels: int, request: Request, peak: Callable[[int], int]) -> int:
+    """The peak of decoding ``latents`` frames of so many pixels: working memory does not grow with length.
 
-
-def _line(length: int, short: int, long: int, peak: Callable[[int], int]) -> int:
-    """The peak at ``length``, on the line through the peaks at two smaller lengths."""
-    low, high = peak(short), peak(long)
-    return high + (length - long) * (high - low) // (long - short)
+    Only the frames that are done are kept, and at the end they are joined, which holds them twice.
+    """
+    if latents <= LONG:
+        return peak(latents)
+    config = request.row.vae
+    frame = pixels * config.out_channels * request.dtype.itemsize
+    done, more = config.pixel_frames(latents), config.pixel_frames(latents) - config.pixel_frames(LONG)
+    return max(peak(LONG) + more * frame, 2 * done * frame)
 
 
 @dataclass(frozen=True)
