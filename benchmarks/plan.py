@@ -156,7 +156,9 @@ def one(index: int) -> float:
 
 def row_of(setting: Setting, predicted: float, measured: float, kept: float) -> str:
     """One line of the table, MB."""
-    return f"| {setting.name} | {predicted:.1f} | {measured:.1f} | **{predicted / measured:.2f}** | {kept:.1f} |"
+    return (
+        f"| {setting.name} | {predicted:.1f} | {measured:.1f} | **{predicted / measured:.2f}** | {kept:.1f} |"
+    )
 
 
 def page(rows: list[str]) -> str:

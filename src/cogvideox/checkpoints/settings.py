@@ -32,7 +32,11 @@ def read_settings(folder: Path) -> Preset:
     transformer = read_transformer_config(folder / "transformer")
     vae = read_vae_config(folder / "vae")
     record = read_record(folder)
-    row = get_preset(record.preset or guess_preset(transformer) or "5b")
+    known = PRESETS.get(record.preset or guess_preset(transformer))
+    ratio = vae.spatial_compression_ratio
+    native = (transformer.sample_height * ratio, transformer.sample_width * ratio)
+    height, width = (known.height, known.width) if known else native
+    row = known or PRESETS["5b"]  # which says what no file does, such as a name for the licence
     entries = read_folder(folder / "transformer", STEM).entries.values()
     stored = next((entry.dtype for entry in entries if entry.dtype.is_floating_point), None)
     text = folder / "text_encoder" / "config.json"
@@ -40,8 +44,8 @@ def read_settings(folder: Path) -> Preset:
         row,
         name=record.preset or guess_preset(transformer) or folder.name,
         kind=record.kind or kind_of(transformer),
-        height=record.height or row.height,
-        width=record.width or row.width,
+        height=record.height or height,
+        width=record.width or width,
         frames=record.frames or transformer.sample_frames,
         dtype=record.dtype or str(stored or "float32").removeprefix("torch."),
         text_tokens=transformer.max_text_seq_length,
