@@ -54,5 +54,5 @@ bench: $(VENV)/dev.done  ## measure ours beside diffusers and write docs/perform
 count: $(VENV)/dev.done  ## count FLOPs, bytes and peak memory at real sizes and write docs/counts.md
 	$(ONE_THREAD) $(BIN)/python benchmarks/count.py
 
-clean:  ## remove caches and what the commands wrote
-	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis out runs build dist
+clean:  ## remove caches and videos made here; trained models (runs/) stay
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis out build dist

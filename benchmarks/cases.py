@@ -31,11 +31,12 @@ class Size:
     latents: tuple[int, int, int]  # t, h, w of the transformer case
     text_tokens: int
     steps: int = 10
+    step: tuple[int, int, int] = (13, 60, 90)  # latents of a sampler step alone
 
 
 SIZES = {
     "mid": Size((32, 64, 128, 128), 2, 17, 96, 128, 8, 6, (5, 24, 32), 226),
-    "smoke": Size((16, 16, 32, 32), 1, 9, 32, 32, 2, 1, (3, 4, 4), 8, steps=2),
+    "smoke": Size((16, 16, 32, 32), 1, 9, 32, 32, 2, 1, (3, 4, 4), 8, steps=2, step=(3, 4, 4)),
 }
 TEXT_WIDTH = 256
 
@@ -189,9 +190,92 @@ def _ours_generation(
     return work
 
 
+def dpm_steps(size: Size, side: Side) -> Work:
+    """A first- and a second-order step of the stochastic sampler, with the released stream of noise."""
+    shape = (1, *size.step, 16)  # b t h w c, and no layout is favoured
+    frames, height, width = size.step
+    x, v = (_noise(*shape, seed=seed).permute(0, 4, 1, 2, 3).contiguous() for seed in (5, 6))
+    source = torch.Generator()
+    if side == "ours":
+        from cogvideox.diffusion import Schedule, denoiser, dpmpp_sde
+
+        path = Schedule().path(50)[20:22]
+
+        def draw(draws: int) -> Tensor:
+            return [torch.randn(1, frames, 16, height, width, generator=source) for _ in range(draws)][
+                -1
+            ].transpose(1, 2)
+
+        def work() -> Tensor:
+            source.manual_seed(0)
+            return dpmpp_sde(denoiser(lambda y, t: v), x, path, noise=draw)
+
+        return work
+    from diffusers import CogVideoXDPMScheduler
+
+    scheduler = CogVideoXDPMScheduler(
+        snr_shift_scale=1.0,
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        prediction_type="v_prediction",
+    )
+    scheduler.set_timesteps(50)
+    times = scheduler.timesteps[20:22]
+    start, predicted = x.transpose(1, 2).contiguous(), v.transpose(1, 2).contiguous()
+
+    def theirs() -> Tensor:
+        source.manual_seed(0)
+        y, before = start, None
+        for i, t in enumerate(times):
+            back = times[i - 1] if i else None
+            y, before = scheduler.step(predicted, before, t, back, y, generator=source, return_dict=False)
+        return y.transpose(1, 2)
+
+    return theirs
+
+
+def training_step(size: Size, side: Side) -> Work:
+    """Forward, backward and AdamW on one clip; returns the loss."""
+    depth, heads = max(size.depth // 2, 1), max(size.heads // 2, 1)
+    latents, text = _noise(1, 16, *size.latents), _noise(1, size.text_tokens, TEXT_WIDTH, seed=1)
+    target, time = _noise(1, 16, *size.latents, seed=2), torch.tensor([500])
+    with torch.inference_mode(False):
+        network = _transformer(size, side, size.latents, heads, depth).train()
+        with torch.no_grad():
+            fill(network)
+        if side == "ours":
+            from cogvideox.training.optim import OptimConfig, build_optimizers
+
+            (optimizer,) = build_optimizers(network, OptimConfig(name="adamw", lr=1e-5))
+        else:
+            optimizer = torch.optim.AdamW(network.parameters(), lr=1e-5, betas=(0.9, 0.95), weight_decay=1e-4)
+    rotary = _rotary(size.latents)
+
+    def work() -> Tensor:
+        with torch.inference_mode(False), torch.enable_grad():
+            x, words, wanted = latents.clone(), text.clone(), target.clone()
+            if side == "ours":
+                v = network(x, words, time.clone())
+            else:
+                turned = tuple(part.clone() for part in rotary)
+                v = network(
+                    x.transpose(1, 2), words, time.clone(), image_rotary_emb=turned, return_dict=False
+                )[0]
+                v = v.transpose(1, 2)
+            loss = (v - wanted).square().mean()
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return loss.detach()
+
+    return work
+
+
 CASES: dict[str, Callable[[Size, Side], Work]] = {
     "VAE encode": encode,
     "VAE decode": decode,
     "transformer forward": forward,
     "generation, 10 steps": generation,
+    "2 DPM steps": dpm_steps,
+    "training step": training_step,
 }

@@ -139,6 +139,10 @@ for code, words, command in [
     (2, "fps", [G, "a", "--fps", "-8", *RUN]),
     (2, "fps 100000", [G, "a", "--fps", "100000", *RUN]),
     (2, "fps", [G, "a", "--fps", "nan", *RUN]),
+    (2, "seconds 3000", [G, "a", "--seconds", "3000", *RUN]),
+    (2, "fps 0.0001", [G, "a", "--fps", "0.0001", *RUN]),
+    (2, "no step is left", [G, "a", "--video", "good.mp4", *RUN]),
+    (2, "no step is left", [G, "a", "--video", "good.mp4", "--strength", "0.001", "--dry-run", *RUN]),
     # settings
     (2, "did you mean 'ddim'", [G, "a", "--sampler", "dimm", *RUN]),
     (2, "guidance_schedule", [G, "a", "--guidance-schedule", "sine", *RUN]),

@@ -19,7 +19,17 @@ def cases(monkeypatch):
     return cases
 
 
-@pytest.mark.parametrize("name", ["VAE encode", "VAE decode", "transformer forward", "generation, 10 steps"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "VAE encode",
+        "VAE decode",
+        "transformer forward",
+        "generation, 10 steps",
+        "2 DPM steps",
+        "training step",
+    ],
+)
 def test_both_sides_agree(cases, name):
     assert name in cases.CASES
     with torch.inference_mode():

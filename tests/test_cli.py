@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,8 @@ from typer.testing import CliRunner
 
 from cogvideox import __version__
 from cogvideox.cli import app
-from cogvideox.video import read_video
+from cogvideox.manifest import sha256_of
+from cogvideox.video import Video, read_video
 from toy_folder import write_toy
 
 FAST = ["--steps", "2"]
@@ -77,7 +79,9 @@ def test_prompt_as_a_flag_json_and_preview(here, toy):
     (line,) = done.stdout.splitlines()
     record = json.loads(line)
     assert record["path"] == "v.mp4" and record["preview"] == "v.gif" and record["seed"] == 42
-    assert read_video("v.gif").height >= 256
+    assert read_video("v.gif").height >= 256 and len(read_video("v.gif")) == 9
+    assert record["sheet"] == "v.png" and b"trainedAlgorithmicMedia" in Path("v.png").read_bytes()
+    assert "v.png: exists already" in cogvideox("generate", *words[:4], "--out", "v.png", code=1).stderr
 
 
 def test_no_metadata_keeps_the_prompt_out_of_everything(here, toy):
@@ -251,6 +255,104 @@ def test_evaluate_prints_a_table_and_resumes(here, toy):
     assert cogvideox(*words).stdout == first.stdout
     assert Path("scores/verdicts.jsonl").read_text() == verdicts
     assert "another" in cogvideox(*words[:-1], "2", code=2).stderr
+
+
+def test_evaluate_refuses_verdicts_of_other_weights_at_the_same_place(here, tmp_path):
+    folder = write_toy(tmp_path / "changing")
+    words = [
+        "evaluate",
+        "--model",
+        folder,
+        "--prompts",
+        "1",
+        "--seeds",
+        "1",
+        "--out",
+        "scores",
+        "--steps",
+        "1",
+    ]
+    cogvideox(*words)
+    file = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    tensors["proj_out.bias"] += 1
+    save_file(tensors, file)
+    assert "another files" in cogvideox(*words, code=2).stderr
+
+
+def test_evaluate_takes_fewer_prompts_and_refuses_a_record_that_is_none(here, toy):
+    words = ["evaluate", "--model", toy, "--seeds", "1", "--out", "scores", "--steps", "1", "--prompts"]
+    cogvideox(*words, "2")
+    assert json.loads(cogvideox(*words, "1", "--json").stdout)["rows"]
+    Path("scores/evaluation.json").write_text("[]")
+    assert "no record of an evaluation" in cogvideox(*words, "1", code=2).stderr
+
+
+def test_the_record_names_weights_and_adapters(here, toy):
+    from cogvideox.checkpoints import load_model
+    from cogvideox.checkpoints.lora import add_lora, save_lora
+
+    model = load_model(toy)
+    for value in add_lora(model, rank=2, alpha=4):
+        value.data.normal_(0, 0.5)
+    save_lora(model, here / "mine.safetensors")
+    cogvideox(
+        "generate", "a circle", "--model", toy, "--lora", "mine.safetensors:0.5", "--out", "v.mp4", *FAST
+    )
+    record = json.loads(Path("v.json").read_text())["model"]
+    weights = Path(toy) / "vae" / "diffusion_pytorch_model.safetensors"
+    assert record["weights"]["vae/diffusion_pytorch_model.safetensors"] == sha256_of(weights)
+    assert len(record["weights"]) == 3
+    assert record["adapters"] == [
+        {
+            "name": "mine",
+            "file": "mine.safetensors",
+            "sha256": sha256_of("mine.safetensors"),
+            "rank": [2],
+            "alpha": [4.0],
+            "scale": 0.5,
+            "merged": False,
+        }
+    ]
+
+
+def test_what_is_planned_is_what_is_made(here, toy, tmp_path):
+    folder = Path(shutil.copytree(toy, tmp_path / "resized"))
+    record = json.loads((folder / "cogvideox.json").read_text())
+    record |= {"height": 48, "width": 32, "frames": 17, "fps": 5}
+    (folder / "cogvideox.json").write_text(json.dumps(record))
+    done = cogvideox("generate", "a red circle", "--model", folder, "--dry-run", "--json")
+    plan = json.loads(done.stdout)["plan"]
+    assert [plan[key] for key in ("height", "width", "frames", "fps")] == [48, 32, 17, 5]
+
+
+def test_overwriting_without_metadata_takes_our_old_record_away(here, toy):
+    words = ["generate", "a red circle", "--model", toy, "--out", "v.mp4", *FAST]
+    cogvideox(*words)
+    cogvideox(*words, "--overwrite", "--no-metadata")
+    assert os.listdir() == ["v.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "best"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")]
+)
+def test_the_best_device_is_cuda_then_mps_then_cpu(monkeypatch, cuda, mps, best):
+    import torch
+
+    from cogvideox.cli.generate import best_device
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert best_device() == best
+
+
+def test_flags_without_effect_warn(here, toy):
+    Video(np.zeros((9, 32, 48, 3), np.uint8), 8.0).save("given.mp4")
+    words = ["generate", "a circle", "--model", toy, "--dry-run"]
+    done = cogvideox(*words, "--video", "given.mp4", "--continue", "--strength", "0.5")
+    assert "warning: strength 0.5 has no effect" in done.stderr
+    done = cogvideox(*words, "--guidance", "1", "--negative-prompt", "blue")
+    assert "warning: negative_prompt 'blue' has no effect without guidance above 1" in done.stderr
 
 
 # In a process of its own

@@ -127,6 +127,67 @@ def test_options_without_effect_warn():
         GenerateOptions(join=True)
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"fps": 1000},
+        {"fps": 0.0001},
+        {"fps": float("inf"), "seconds": 1},
+        {"fps": float("nan")},
+        {"guidance": float("inf")},
+        {"seconds": float("inf")},
+        {"frames": 5000},
+        {"steps": 2000},
+        {"height": 1_000_000},
+    ],
+    ids=str,
+)
+def test_what_no_model_can_make_is_no_option(values):
+    with pytest.raises(ConfigError, match=next(iter(values))):
+        GenerateOptions.parse(values)
+
+
+def test_text_that_is_none_is_refused_before_any_work():
+    model = toy_model()
+    model.text = Words()
+    for name in ("prompt", "negative_prompt"):
+        options = GenerateOptions(**{"prompt": "a dog", name: "\ud800"})
+        with pytest.raises(PromptError, match="not valid text at position 0"):
+            generate(model, options)
+
+
+def test_settings_without_effect_on_a_run_warn():
+    before = SimpleNamespace(video=Video(toy_frames(9), 8), image=None, shape=(32, 48))
+    for values, begins in (
+        ({"strength": 0.5}, None),
+        ({"context_frames": 17}, None),
+        ({"context_frames": 17}, before),
+        ({"strength": 0.5, "video_use": "continue"}, before),
+        ({"negative_prompt": "blue", "guidance": 1.0}, None),
+        ({"guidance_schedule": "wave", "guidance": 1.0}, None),
+        ({"negative_prompt": "blue", "zero_negative": True}, None),
+    ):
+        with pytest.warns(UserWarning, match=f"{next(iter(values))}.* has no effect"):
+            plan_run(toy_model(), GenerateOptions(**values), begins)
+
+
+def test_too_many_frames_are_refused_however_they_are_asked_for():
+    with pytest.raises(FrameError, match="seconds 3000: 24000 frames"):
+        plan_run(toy_model(), GenerateOptions(seconds=3000))
+
+
+def test_tiles_are_checked_before_any_work():
+    with pytest.raises(SizeError, match="tile height 20: must be a multiple of 8"):
+        plan_run(toy_model(), GenerateOptions(vae_coding="tiled", tile_height=20, tile_width=40))
+
+
+@pytest.mark.parametrize("tile", [(None, None), (16, 16), (32, 24)])
+def test_any_whole_tile_size_can_be_coded(tile):
+    values = {"vae_coding": "tiled", "tile_height": tile[0], "tile_width": tile[1]}
+    options = GenerateOptions(steps=1, frames=9, height=48, width=64, **values)
+    assert make(options=options).frames.shape == (9, 48, 64, 3)
+
+
 def test_options_and_plans_load_no_torch():
     code = (
         "import sys; from cogvideox.generate.options import GenerateOptions; "
@@ -186,10 +247,10 @@ def test_step_noise_can_be_drawn_again(explicit):
     noises = Noises(0, torch.float32, "cpu", torch.Generator().manual_seed(1) if explicit else None)
     shape = (1, 4, 3, 4, 6)
     noises.initial(shape)
-    first, again = noises.steps(shape), None
-    values = [first() for _ in range(3)]
+    first = noises.steps(shape)
+    values = [first(draws) for draws in (1, 2, 1)]
     again = noises.steps(shape)
-    assert all(torch.equal(value, again()) for value in values)
+    assert all(torch.equal(value, again(draws)) for value, draws in zip(values, (1, 2, 1), strict=True))
 
 
 def test_guidance_of_one_needs_no_negative_prompt():

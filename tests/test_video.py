@@ -142,6 +142,29 @@ def test_gif_goes_out_and_in(tmp_path):
     assert back.fps == pytest.approx(10.0)
 
 
+def test_a_still_keeps_its_frames_in_a_gif(tmp_path):
+    path = Video(np.full((9, 32, 48, 3), 99, np.uint8), 10.0, MADE).save(tmp_path / "still.gif")
+    assert len(read_video(path)) == 9
+    with Image.open(path) as image:
+        assert image.n_frames == 9 and image.info["duration"] == 100
+        assert image.info["comment"].startswith(b'{"digitalSourceType": "made"}')
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "gif"])
+def test_a_rate_that_no_file_keeps_is_refused(tmp_path, suffix):
+    with pytest.raises(FrameError, match="fps 0.0001"):
+        Video(numbered(2), 0.0001).save(tmp_path / f"slow.{suffix}")
+    assert probe(Video(numbered(2), 0.01).save(tmp_path / f"slow.{suffix}")).fps == pytest.approx(0.01)
+
+
+def test_an_old_record_of_ours_goes_with_its_video_and_no_other_does(tmp_path):
+    video = Video(moving_square(), 8.0, MADE)
+    for name, text in (("ours", json.dumps(MADE)), ("theirs", '{"mine": 1}')):
+        (tmp_path / f"{name}.json").write_text(text)
+        video.save(tmp_path / f"{name}.mp4", overwrite=True, metadata=False)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["ours.mp4", "theirs.json", "theirs.mp4"]
+
+
 def test_frames_are_chosen_by_timestamp_not_by_count(tmp_path):
     """Variable rate: ten frames in the first second, then one held for a second."""
     times = [*range(0, 1000, 100), 2000]

@@ -6,11 +6,9 @@ suggestion, values are checked on entry, and what was resolved can be dumped who
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -22,6 +20,17 @@ class Config(BaseModel):
     """The base of every settings object: frozen, strict about names, readable from YAML."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    def __init__(self, **values: Any) -> None:
+        """From keywords; raises ConfigError that names the path of the first mistake."""
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ConfigError(_explain(type(self), error, "")) from None
+
+    # Told that this is its own, pydantic does not call it for a Config inside a Config: a mistake in there is then
+    # one error of the outermost, with the whole path.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
     @classmethod
     def parse(cls, values: dict[str, Any], where: str = "") -> Self:
@@ -55,34 +64,77 @@ class Config(BaseModel):
             path, found, text = setting.partition("=")
             if not found or not path:
                 raise ConfigError(f"{setting!r}: settings look like key.path=value")
-            _set(values, path.split("."), yaml.safe_load(text), path)
+            values = _set(values, path.split("."), _read(path, text), path)
         return type(self).parse(values)
 
-    def fingerprint(self) -> str:
-        """Sixteen hex digits that change when any setting does."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+def _read(path: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{path}={text}: the value cannot be read as YAML: {_one_line(error)}") from None
 
 
-def _set(values: dict[str, Any], path: Sequence[str], value: Any, whole: str) -> None:
-    for key in path[:-1]:
-        if not isinstance(values.get(key), dict):
-            raise ConfigError(f"{whole}: there is no group {key!r}{suggest(key, values)}")
-        values = values[key]
-    if path[-1] not in values:
-        raise ConfigError(f"{whole}: unknown setting{suggest(path[-1], values)}")
-    values[path[-1]] = value
+def _set(values: Any, path: Sequence[str], value: Any, whole: str) -> Any:
+    """``values`` with one setting changed; a step of the path is a name, or the place in a list from 0."""
+    if not path:
+        return value
+    key, rest = path[0], path[1:]
+    if isinstance(values, list | tuple):
+        if not key.isdecimal() or int(key) >= len(values):
+            raise ConfigError(f"{whole}: {key!r}: this list has {len(values)} entries, counted from 0")
+        place = int(key)
+        return [*values[:place], _set(values[place], rest, value, whole), *values[place + 1 :]]
+    if not isinstance(values, dict):
+        raise ConfigError(f"{whole}: what {key!r} would be in is one value ({values!r}), not a group")
+    if key not in values:
+        what = "there is no group" if rest else "unknown setting"
+        raise ConfigError(f"{whole}: {what} {key!r}{suggest(key, values)}")
+    return {**values, key: _set(values[key], rest, value, whole)}
 
 
 def _explain(model: type[BaseModel], error: ValidationError, where: str) -> str:
     first = error.errors(include_url=False)[0]
-    path = ".".join(str(part) for part in first["loc"])
+    names, groups = _walk(model, first["loc"])
+    path = ".".join(names)
     prefix = f"{where}: " if where else ""
     if first["type"] == "extra_forbidden":
-        return f"{prefix}{path}: unknown setting{suggest(str(first['loc'][-1]), model.model_fields)}"
+        known = {name for group in groups for name in group.model_fields}
+        return f"{prefix}{path}: unknown setting{suggest(names[-1], known)}"
     text = first["msg"].removeprefix("Value error, ")
     given = "" if first["type"] in ("missing", "value_error") else f", got {first.get('input')!r}"[:120]
     return f"{prefix}{path + ': ' if path else ''}{text}{given}"
+
+
+def _walk(model: type[BaseModel], place: Sequence[int | str]) -> tuple[list[str], list[type[BaseModel]]]:
+    """The path as people write it, and the groups whose settings its last name was looked for in.
+
+    Inside a union pydantic adds a step that nobody wrote: the tag, or the name of the class, of the member it tried.
+    """
+    names: list[str] = []
+    groups = inside = [model]
+    for step in place:
+        tagged = [group for group in inside if len(inside) > 1 and _is_tag(group, step)]
+        if tagged:
+            inside = tagged
+            continue
+        names.append(str(step))
+        if isinstance(step, str):
+            groups = inside
+            fields = [group.model_fields[step] for group in groups if step in group.model_fields]
+            inside = [found for field in fields for found in _groups_in(field.annotation)]
+    return names, groups
+
+
+def _is_tag(group: type[BaseModel], step: int | str) -> bool:
+    return step == group.__name__ or any(field.default == step for field in group.model_fields.values())
+
+
+def _groups_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _groups_in(inner)
 
 
 def _one_line(error: Exception) -> str:

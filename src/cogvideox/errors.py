@@ -43,7 +43,7 @@ class MediaError(InputError):
     """An image or video that cannot be read."""
 
 
-class ConfigError(CogVideoXError):
+class ConfigError(CogVideoXError, ValueError):
     """An unknown setting, a value of the wrong type, or settings that contradict each other."""
 
 

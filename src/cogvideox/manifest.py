@@ -16,9 +16,9 @@ from typing import Any
 
 from cogvideox.errors import MediaError
 from cogvideox.video import sidecar_of, write_json
+from cogvideox.video.saving import AI_MADE, LABEL
 
-AI_MADE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
-PACKAGES = ("cogvideox", "torch", "transformers", "safetensors", "av", "numpy")
+PACKAGES = ("cogvideox", "torch", "safetensors", "av", "numpy")
 
 
 def manifest(
@@ -33,7 +33,7 @@ def manifest(
     text = json.dumps(settings, sort_keys=True)
     return {
         "kind": kind,
-        "digitalSourceType": AI_MADE,
+        LABEL: AI_MADE,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": seed,
         "config": settings,
@@ -67,6 +67,14 @@ def sha256_of(path: str | Path) -> str:
     except OSError as error:
         raise MediaError(f"{path}: cannot be read ({error.strerror}); check the path") from None
     return digest.hexdigest()
+
+
+def digests_of(folder: str | Path, pattern: str = "**/*.safetensors") -> dict[str, str]:
+    """The SHA-256 of each file of a folder, its weights by default, read now: what it says of itself may be
+    old.
+    """
+    folder = Path(folder)
+    return {file.relative_to(folder).as_posix(): sha256_of(file) for file in sorted(folder.glob(pattern))}
 
 
 def write_sidecar(path: str | Path, record: Mapping[str, Any], overwrite: bool = False) -> Path:

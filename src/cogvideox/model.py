@@ -7,8 +7,8 @@ transformer expects, latents that enter are unscaled before the decoder sees the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -34,7 +34,8 @@ class CogVideoX:
 
     ``height``, ``width`` (pixels), ``frames`` (pixel frames) and ``fps`` are the size it was trained at; None
     takes them from the transformer's config. ``compute_device`` is where inputs go when the weights live
-    elsewhere (offloading); None means where the weights are.
+    elsewhere (offloading); None means where the weights are. ``weights`` is the SHA-256 of each weights file,
+    where the caller found it worth reading them for (see ``manifest.digests_of``).
     """
 
     transformer: Transformer
@@ -48,6 +49,7 @@ class CogVideoX:
     frames: int | None = None
     fps: float | None = None
     compute_device: torch.device | None = None
+    weights: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         config = self.transformer.config
@@ -84,6 +86,11 @@ class CogVideoX:
     def latent_channels(self) -> int:
         """Channels of a video latent, image latents not counted."""
         return self.transformer.config.out_channels
+
+    @property
+    def adapters(self) -> list[dict[str, Any]]:
+        """What each adapter on the transformer is, merged ones included; noted when it is put on."""
+        return [dict(note) for note in vars(self.transformer).get("adapters", [])]
 
     def parts(self) -> dict[str, nn.Module]:
         """The networks by folder name."""

@@ -249,3 +249,49 @@ def test_metadata_is_what_peft_reads(tmp_path):
     with safe_open(file, "pt") as opened:
         values = json.loads(opened.metadata()["lora_adapter_metadata"])
     assert values["transformer.r"] == 4 and values["transformer.lora_alpha"] == 2.0
+
+
+def test_adapters_of_one_file_name_are_told_apart_by_their_folders(tmp_path):
+    model = small_model("5b")
+    files = [write_adapter(some_adapter(), tmp_path / folder) for folder in ("la", "lb", "x/lb")]
+    assert len({file.name for file in files}) == 1
+    for file in files:
+        load_lora(model, file)
+    assert lora_names(model) == ["pytorch_lora_weights", "lb", "lb_2"]
+    with pytest.raises(CheckpointError, match="already"):
+        load_lora(model, files[0], name="lb")
+
+
+def test_inspecting_an_adapter_that_does_not_say_its_alpha_tells_the_rest(tmp_path):
+    file = write_adapter(some_adapter(), tmp_path / "a.safetensors")
+    save_file(load_file(file), file)
+    report = inspect(file)
+    assert report.ok and report.config["lora"] == {
+        "layers": 8,
+        "ranks": [4],
+        "alphas": [],
+        "norm_of_changes": None,
+    }
+    assert "8 layers, rank 4, alpha not said" in report.to_text()
+
+
+def test_a_folder_with_one_adapter_of_any_name_converts(tmp_path):
+    (tmp_path / "l").mkdir()
+    file = write_adapter(some_adapter(), tmp_path / "l" / "mine.safetensors")
+    save_file(load_file(file), file)
+    with pytest.raises(CheckpointError, match="does not say its alpha"):
+        convert(tmp_path / "l", tmp_path / "out", "diffusers")
+    with pytest.warns(UserWarning, match="preset 2b has no effect"):
+        convert(tmp_path / "l", tmp_path / "out", "diffusers", "2b", alpha=2)
+    equal(read_adapter(tmp_path / "out"), some_adapter(alpha=2.0))
+
+
+def test_a_model_knows_which_adapters_it_carries():
+    model = small_model("2b")
+    add_lora(model, rank=2, alpha=4, name="one")
+    add_lora(model, rank=3, name="two")
+    scale_lora(model, 0.5, "one")
+    merge_lora(model, "one")
+    unload_lora(model, "two")
+    facts = {"name": "one", "rank": [2], "alpha": [4.0], "scale": 0.5, "merged": True}
+    assert model.adapters == [facts]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,7 +21,9 @@ from cogvideox.checkpoints import (
 )
 from cogvideox.checkpoints.keymap import DIFFUSERS, sat_transformer, sat_vae
 from cogvideox.errors import CheckpointError
+from cogvideox.transformer import Transformer
 from small_models import VARIANTS, same, small_model, small_preset
+from toy_folder import write_toy
 
 PREFIX = "model.diffusion_model."
 
@@ -151,6 +156,8 @@ def test_the_wrong_preset_is_refused_with_names(tmp_path):
     sat = convert(save_model(small_model("5b"), tmp_path / "m"), tmp_path / "sat", "sat")
     with pytest.raises(CheckpointError, match="1 missing tensors: patch_embed.pos_embedding"):
         convert(sat, tmp_path / "out", "diffusers", small_preset("5b-i2v"))
+    for config in sat.glob("*/config.json"):
+        config.unlink()
     with pytest.raises(CheckpointError, match="pass preset"):
         convert(sat, tmp_path / "out", "diffusers")
     assert not (tmp_path / "out").exists()
@@ -160,7 +167,9 @@ def test_one_part_alone_can_be_converted(tmp_path):
     model = small_model("2b")
     path = save_model(model, tmp_path / "m")
     sat = convert(path / "vae", tmp_path / "sat", "sat")
-    back = convert(sat / "vae", tmp_path / "back", "diffusers", small_preset("2b"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        back = convert(sat / "vae", tmp_path / "back", "diffusers", small_preset("2b"))
     assert same(load_vae(back).state_dict(), model.vae.state_dict())
     assert not (back / "transformer").exists()
 
@@ -170,3 +179,63 @@ def test_inspecting_sat_says_what_it_is(tmp_path):
     report = inspect(sat, check=True)
     assert report.ok and report.kind == "SAT model" and len(report.parts) == 2
     assert inspect(sat / "vae").kind == "SAT vae"
+
+
+def test_a_round_trip_through_sat_keeps_settings_schedule_and_text(tmp_path):
+    first = write_toy(tmp_path / "first")
+    vae = json.loads((first / "vae/config.json").read_text())
+    (first / "vae/config.json").write_text(json.dumps(vae | {"scaling_factor": 0.5151}))
+    schedule = json.loads((first / "scheduler/scheduler_config.json").read_text())
+    (first / "scheduler/scheduler_config.json").write_text(json.dumps(schedule | {"snr_shift_scale": 2.5}))
+    model = load_model(first)
+    model.fps = 12.0
+    first = save_model(model, first, overwrite=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        second = convert(convert(first, tmp_path / "sat", "sat"), tmp_path / "second", "diffusers")
+    back = load_model(second)
+    assert back.vae.config.scaling_factor == 0.5151 and back.vae.config == model.vae.config
+    assert back.transformer.config == model.transformer.config
+    assert back.schedule.config == model.schedule.config
+    assert (back.name, back.kind, back.fps, back.frames) == (model.name, model.kind, 12.0, model.frames)
+    assert same(back.text.model.state_dict(), model.text.model.state_dict())
+    assert torch.equal(back.embed(["a red circle moves"]).values, model.embed(["a red circle moves"]).values)
+
+
+def test_an_arm_that_only_we_can_express_survives_sat(tmp_path):
+    model = small_model("5b")
+    model.transformer = Transformer(model.transformer.config.with_arm(attention="split"))
+    sat = convert(save_model(model, tmp_path / "m"), tmp_path / "sat", "sat")
+    back = convert(sat, tmp_path / "back", "diffusers")
+    assert load_transformer(back).config == model.transformer.config
+    part = convert(sat / "transformer", tmp_path / "part", "diffusers")
+    assert load_transformer(part).config == model.transformer.config
+
+
+def test_settings_that_are_a_guess_are_said_aloud(tmp_path):
+    model = small_model("5b")
+    sat = convert(save_model(model, tmp_path / "m"), tmp_path / "sat", "sat")
+    for config in [*sat.glob("*/config.json"), sat / "cogvideox.json"]:
+        config.unlink()
+    unreleased = replace(small_preset("5b"), hub=None)
+    with pytest.warns(UserWarning, match=r"settings of preset 5b are used \(scaling_factor 0.7\)") as said:
+        convert(sat, tmp_path / "back", "diffusers", unreleased)
+    assert any("holds no text encoder" in str(each.message) for each in said)
+
+
+def test_a_preset_that_does_not_fit_is_refused_between_diffusers_folders_too(tmp_path):
+    first = save_model(small_model("5b"), tmp_path / "m")
+    for to in ("diffusers", "sat"):
+        with pytest.raises(CheckpointError, match="not the network of preset 2b"):
+            convert(first, tmp_path / "out", to, "2b")
+    assert load_model(convert(first, tmp_path / "out", "diffusers", small_preset("5b"))).name == "5b"
+
+
+def test_rewriting_a_folder_keeps_precision_and_record(tmp_path):
+    first = save_model(small_model("5b", torch.float16), tmp_path / "m", provenance={"run": "abc"})
+    record = json.loads((first / "cogvideox.json").read_text())
+    (first / "cogvideox.json").write_text(json.dumps(record | {"dtype": "float32"}))
+    back = convert(first, tmp_path / "out", "diffusers")
+    assert {p.dtype for p in load_vae(back).parameters()} == {torch.float16}
+    again = json.loads((back / "cogvideox.json").read_text())
+    assert (again["dtype"], again["provenance"]) == ("float32", {"run": "abc"})

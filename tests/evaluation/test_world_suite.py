@@ -51,3 +51,18 @@ def test_verdicts_of_other_prompts_are_refused(tmp_path: Path) -> None:
     evaluate_world(truth, tmp_path, PROMPTS[:1], seeds=(0,))
     with pytest.raises(InputError, match="other prompts"):
         evaluate_world(truth, tmp_path, PROMPTS[1:2], seeds=(0,))
+
+
+def test_fewer_prompts_and_seeds_read_what_is_there(tmp_path: Path) -> None:
+    evaluate_world(truth, tmp_path, PROMPTS[:2], seeds=(0, 1))
+    seen = []
+    report = evaluate_world(truth, tmp_path, PROMPTS[:1], (0,), lambda *done: seen.append(done))
+    assert len(report.records) == 1 and seen == [(1, 1)]
+    assert len((tmp_path / "verdicts.jsonl").read_text().splitlines()) == 4
+
+
+def test_a_file_that_holds_no_verdicts_is_refused_and_kept(tmp_path: Path) -> None:
+    (tmp_path / "verdicts.jsonl").write_text("[1]\n")
+    with pytest.raises(InputError, match="no verdict"):
+        evaluate_world(truth, tmp_path, PROMPTS[:1], seeds=(0,))
+    assert (tmp_path / "verdicts.jsonl").read_text() == "[1]\n"

@@ -114,7 +114,7 @@ def test_a_whole_pipeline_crosses_both_ways(tmp_path):
     words = [
         f"{colour} {shape}" for colour in ("red", "green", "blue") for shape in ("square", "circle", "ball")
     ]
-    train_tokenizer(words * 3, tmp_path / "t5", vocabulary=40, max_tokens=6)
+    train_tokenizer(words * 3, vocabulary=40, max_tokens=6).write(tmp_path / "t5" / "tokenizer")
     tokenizer = T5Tokenizer.from_pretrained(str(tmp_path / "t5" / "tokenizer"))
     config = T5Config(
         vocab_size=64, d_model=12, d_kv=6, d_ff=16, num_heads=2, num_layers=1, feed_forward_proj="gated-gelu"

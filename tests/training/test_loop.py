@@ -1,15 +1,16 @@
 """Training: resumed equals uninterrupted, held-out numbers are fixed, results load as ordinary folders."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
-from cogvideox.errors import ConfigError, NumericsError
+from cogvideox.errors import ConfigError, NumericsError, OutputError
 from cogvideox.training.loop import TrainConfig, train
 from cogvideox.training.optim import OptimConfig, averaged, learning_rate_factor
-from cogvideox.training.state import latest_state
+from cogvideox.training.state import latest_state, save_state
 from cogvideox.training.vae import Crops, VAETraining, psnr
 from cogvideox.vae import VAEConfig
 
@@ -99,3 +100,60 @@ def test_the_learning_rate_warms_up_and_ends_at_the_floor() -> None:
 
 def test_psnr_of_a_known_error() -> None:
     assert float(psnr(torch.tensor((2 * 16 / 255) ** 2))) == pytest.approx(24.0485, abs=1e-3)
+
+
+def test_a_finished_run_that_is_started_again_says_so(tmp_path: Path, capsys) -> None:
+    result = train(run(tmp_path))
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*") if file.is_file()}
+    capsys.readouterr()
+    assert train(run(tmp_path)) == result
+    assert "finished at step 4 already" in capsys.readouterr().err
+    assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*") if file.is_file()} == before
+    shutil.rmtree(result)
+    assert (train(run(tmp_path)) / "training.json").is_file()
+    (result / "training.json").unlink()  # as a crash during the export leaves it
+    assert (train(run(tmp_path)) / "training.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (KeyboardInterrupt(), KeyboardInterrupt),
+        (RuntimeError("PytorchStreamWriter failed writing file"), OutputError),
+        (OSError(28, "No space left on device"), OutputError),
+    ],
+)
+def test_a_state_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch, error, told) -> None:
+    save_state(tmp_path, 1, {"module": {}})
+
+    def broken(values, file) -> None:
+        Path(file).write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr(torch, "save", broken)
+    with pytest.raises(told):
+        save_state(tmp_path, 2, {"module": {}})
+    assert [path.name for path in tmp_path.iterdir()] == ["state-00000001.pt"]
+
+
+def test_a_log_that_was_cut_short_does_not_stop_resuming(tmp_path: Path) -> None:
+    train(run(tmp_path), stop_at=2)
+    file = tmp_path / "metrics.jsonl"
+    file.write_text(file.read_text() + '{"step": 2, "lo')
+    with pytest.warns(UserWarning, match="cannot be read"):
+        train(run(tmp_path))
+    steps = [json.loads(line)["step"] for line in file.read_text().splitlines() if "loss" in json.loads(line)]
+    assert steps == [1, 2, 3, 4]
+
+
+def test_a_start_that_failed_does_not_keep_the_folder(tmp_path: Path, monkeypatch) -> None:
+    def fails(self, seed):
+        raise ConfigError("cannot be built")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VAETraining, "build", fails)
+        with pytest.raises(ConfigError, match="cannot be built"):
+            train(run(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+    train(run(tmp_path / "run", steps=5), stop_at=1)
+    assert "steps: 5" in (tmp_path / "run" / "run.yaml").read_text()

@@ -25,6 +25,17 @@ def test_the_usual_tiles_are_the_released_ones():
     assert (columns.pixel_blend, columns.latent_blend) == (72, 9)
 
 
+@pytest.mark.parametrize("size", [8, 30, 32, 48, 64, 100, 256, 480, 721])
+@pytest.mark.parametrize("stages", [1, 2, 4, 5])
+def test_usual_tiles_are_legal_for_any_autoencoder(size, stages):
+    config = VAEConfig(
+        block_out_channels=(32,) * stages, temporal_compression_ratio=1, sample_height=size, sample_width=size
+    )
+    grid = Tiles.usual(config).grid(config)
+    assert size / 2 <= grid.rows.pixels < size / 2 + config.spatial_compression_ratio
+    assert grid.rows.latent_stride > 0
+
+
 def test_tiles_whose_strides_disagree_are_refused(vae):
     with pytest.raises(SizeError, match="tile height 32"):
         encode_tiled(vae, torch.zeros(1, 3, 1, 64, 96), Tiles(height=32, width=48))

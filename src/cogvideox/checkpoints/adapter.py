@@ -43,6 +43,10 @@ _SAT_DENSE = "transformer.layers.{i}.attention.dense.matrix_{side}.{p}"
 _SAT_KEY = re.compile(r"transformer\.layers\.(\d+)\.attention\.(query_key_value|dense)\.matrix_([AB])\.(\d+)")
 
 
+class AlphaUnknownError(CheckpointError):
+    """A sound adapter whose file does not say its alpha."""
+
+
 @dataclass(frozen=True)
 class Pair:
     """The two matrices of one linear layer, and the alpha they were trained with."""
@@ -89,7 +93,7 @@ def read_adapter(path: str | Path, alpha: float | None = None) -> Adapter:
     ``alpha`` overrides the file's. Raises CheckpointError for unknown names, a pair that is not whole,
     matrices that do not fit each other, and a file that does not say its alpha when none is given.
     """
-    file = _find(Path(path))
+    file = find_adapter(Path(path))
     if file.suffix in SUFFIXES:
         return _from_sat(file, alpha)
     tensors = read_file(file)
@@ -112,7 +116,7 @@ def read_adapter(path: str | Path, alpha: float | None = None) -> Adapter:
     unsaid = [module for module, value in known.items() if value is None]
     if unsaid:
         ranks = sorted({pair["a"].shape[0] for pair in halves.values() if "a" in pair})
-        raise CheckpointError(
+        raise AlphaUnknownError(
             f"{file}: does not say its alpha (rank {few([str(rank) for rank in ranks])}); pass alpha "
             "(--lora-alpha): the value it was trained with, or the rank for an effective scale of 1, as "
             "diffusers assumes"
@@ -163,7 +167,8 @@ def is_adapter(names: Iterable[str]) -> bool:
     return any(_SIDE.fullmatch(name) or ".matrix_A." in name for name in names)
 
 
-def _find(path: Path) -> Path:
+def find_adapter(path: Path) -> Path:
+    """The file of an adapter, given it or a folder that holds one. Raises CheckpointError."""
     if path.is_dir():
         for name in (FILE, PEFT_FILE):
             if (path / name).is_file():

@@ -1,7 +1,11 @@
-"""Folders that appear whole or not at all: written beside their place, flushed, then renamed."""
+"""Folders that appear whole or not at all: written beside their place, flushed, then renamed.
+
+Overwriting replaces a whole folder, so it is allowed only where a checkpoint stands: nothing else can be lost.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import uuid
@@ -11,12 +15,17 @@ from pathlib import Path
 
 from cogvideox.errors import OutputError
 
+MARKS = ("model_index.json", "cogvideox.json", "latest", "3d-vae.pt", "transformer/latest", "vae/3d-vae.pt",
+         "pytorch_lora_weights.safetensors", "adapter_model.safetensors", "adapter_config.json")  # fmt: skip
+"""Files that only checkpoints have; ``config.json`` is looked into, for every second project has one."""
+
 
 @contextmanager
 def atomic_folder(target: str | Path, overwrite: bool = False) -> Iterator[Path]:
     """Yield a new folder that takes the place of ``target`` when the block ends without an error.
 
-    Raises OutputError when ``target`` is a file, or holds anything and ``overwrite`` is false.
+    Raises OutputError when ``target`` is a file, or holds anything and ``overwrite`` is false; with ``overwrite``
+    when it holds something and is no checkpoint.
     """
     target = Path(target)
     _check_free(target, overwrite)
@@ -46,8 +55,9 @@ def atomic_file(target: str | Path, overwrite: bool = False) -> Iterator[Path]:
         _flush_one(work)
         os.replace(work, target)
         _flush_one(target.parent)
-    except OSError as error:
-        raise OutputError(f"{target}: cannot be written: {error.strerror or error}") from error
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+        raise OutputError(f"{target}: cannot be written: {reason}; free some space and try again") from error
     finally:
         work.unlink(missing_ok=True)
 
@@ -55,8 +65,26 @@ def atomic_file(target: str | Path, overwrite: bool = False) -> Iterator[Path]:
 def _check_free(target: Path, overwrite: bool) -> None:
     if target.exists() and not target.is_dir():
         raise OutputError(f"{target}: is a file; a folder is written here")
-    if target.is_dir() and any(target.iterdir()) and not overwrite:
+    if not target.is_dir() or not any(target.iterdir()):
+        return
+    if not overwrite:
         raise OutputError(f"{target}: holds files already; choose another folder, or pass overwrite")
+    if not is_checkpoint(target):
+        held = ", ".join(sorted(path.name for path in target.iterdir())[:4])
+        raise OutputError(
+            f"{target}: is not replaced, since it is no checkpoint: it holds {held}; choose another folder"
+        )
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder looks like a model, a part of one, a SAT checkpoint or an adapter."""
+    if any((folder / mark).is_file() for mark in MARKS):
+        return True
+    try:
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(values, dict) and ("_class_name" in values or "architectures" in values)
 
 
 def _swap(work: Path, target: Path) -> None:

@@ -1,27 +1,31 @@
 """One command between formats: SAT to diffusers and back, for whole models, single parts and adapters.
 
-Weights are renamed, cut and joined, never computed with: a round trip gives the same bits. Only the preset's
-name is needed, since a SAT file holds no settings; without it, it is guessed from the shapes.
+Weights of models are renamed, cut and joined, never computed with: a round trip gives the same bits. (SAT has no
+place for the alpha of an adapter, so B is multiplied by it there.) What SAT cannot hold is written beside it and read
+back; a SAT release of others holds no settings, and then a preset's are used: the one named, or the one that fits.
 """
 
 from __future__ import annotations
 
-import shutil
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
-from cogvideox.checkpoints.adapter import is_adapter, read_adapter, write_adapter
+from cogvideox.checkpoints.adapter import FILE, PEFT_FILE, is_adapter, read_adapter, write_adapter
 from cogvideox.checkpoints.atomic import atomic_folder
+from cogvideox.checkpoints.beside import copy_schedule, copy_text, keep_settings, root_of, settings_of
 from cogvideox.checkpoints.diffusers import (
     STEM,
     ShardSize,
     component,
+    load_stored,
     meta_names,
     read_transformer_config,
     read_vae_config,
+    save_model,
     write_index,
     write_record,
     write_schedule,
@@ -30,15 +34,15 @@ from cogvideox.checkpoints.diffusers import (
 )
 from cogvideox.checkpoints.fill import check_names
 from cogvideox.checkpoints.hub import find_folder
+from cogvideox.checkpoints.record import Record, kind_of, network_of, read_record
 from cogvideox.checkpoints.sat import SUFFIXES, SatFile, find_parts, is_sat, keymap, read_sat, write_sat
 from cogvideox.checkpoints.tensors import read_file, read_folder
-from cogvideox.errors import CheckpointError
+from cogvideox.errors import CheckpointError, OutputError
 from cogvideox.presets import PRESETS, Preset, get_preset
 from cogvideox.transformer import TransformerConfig
 from cogvideox.vae import VAEConfig
 
 Target = Literal["diffusers", "sat"]
-T5_FOLDERS = ("t5-v1_1-xxl", "t5")
 
 
 def convert(
@@ -54,23 +58,27 @@ def convert(
     """Convert a model, a part of one, or an adapter; returns ``dst``, which appears whole or not at all.
 
     ``src``: a SAT file or folder, a diffusers model folder or part, a LoRA file or folder. ``preset`` names
-    the model (needed for SAT weights that fit none by shape, and for the schedule). ``alpha`` is for adapters
-    that do not say theirs. Raises CheckpointError for files that do not fit the preset.
+    the model (needed for SAT weights that fit none by shape and have no settings beside them). ``alpha`` is for
+    adapters that do not say theirs. Raises CheckpointError for files that do not fit the preset, OutputError when
+    ``dst`` would take the place of ``src``.
     """
     if to not in ("diffusers", "sat"):
         raise CheckpointError(f"to {to!r}: formats are 'diffusers' and 'sat'")
     row = get_preset(preset) if isinstance(preset, str) else preset
     source = find_folder(src)
+    _keep_apart(source, Path(dst))
     if _holds_adapter(source):
+        if row is not None:
+            warnings.warn(f"preset {row.name} has no effect: {source} is an adapter", stacklevel=2)
         return _convert_adapter(source, Path(dst), to, alpha, overwrite)
     sat = _sat_files(source)
     if sat and to == "diffusers":
         return _sat_to_diffusers(source, sat, Path(dst), row, shard_size, overwrite)
     if not sat and to == "sat":
-        return _diffusers_to_sat(source, Path(dst), overwrite)
+        return _diffusers_to_sat(source, Path(dst), row, overwrite)
     if sat:
         raise CheckpointError(f"{source}: is a SAT checkpoint already; convert it to 'diffusers'")
-    return _rewrite_diffusers(source, Path(dst), shard_size, overwrite)
+    return _rewrite_diffusers(source, Path(dst), row, shard_size, overwrite)
 
 
 def guess_from_shapes(part: str, names: Mapping[str, tuple[int, ...]]) -> Preset:
@@ -80,6 +88,15 @@ def guess_from_shapes(part: str, names: Mapping[str, tuple[int, ...]]) -> Preset
         if meta_names(config) == names:
             return preset
     raise CheckpointError(f"the {part} has the shapes of none of {', '.join(PRESETS)}; pass preset")
+
+
+def _keep_apart(source: Path, dst: Path) -> None:
+    """Writing replaces the whole of ``dst``: what is read must not stand there."""
+    old, new = source.resolve(), dst.resolve()
+    if old.is_relative_to(new):
+        raise OutputError(f"{dst}: would take the place of {source}, which is read; choose another folder")
+    if new.is_relative_to(old) and new.exists():
+        raise OutputError(f"{dst}: is a part of {source}, which is read; choose another folder")
 
 
 def _convert_adapter(source: Path, dst: Path, to: Target, alpha: float | None, overwrite: bool) -> Path:
@@ -97,32 +114,70 @@ def _sat_to_diffusers(
     shard_size: ShardSize,
     overwrite: bool,
 ) -> Path:
-    row = preset or _guess(files)
-    configs: dict[str, TransformerConfig | VAEConfig] = {}
+    root = root_of(source)
+    record = read_record(root) if root.is_dir() else Record()
+    known = {file.part: settings_of(file) for file in files}
+    row = preset or (None if all(known.values()) else _guess(files))
+    transformer: TransformerConfig | None = None
+    vae: VAEConfig | None = None
     with atomic_folder(dst, overwrite) as folder:
         for file in files:
-            if file.part == "vae":
-                configs["vae"] = row.vae
-                write_vae(folder, row.vae, _ours(file, row), shard_size)
+            config = known[file.part] or _of_preset(file, row, named=preset is not None)
+            tensors = _ours(file, config, preset)
+            if isinstance(config, VAEConfig):
+                vae = config
+                write_vae(folder, config, tensors, shard_size)
             else:
-                configs["transformer"] = row.transformer
-                write_transformer(folder, row.transformer, _ours(file, row), shard_size)
-        write_schedule(folder, row.schedule)
-        _copy_text(source, folder)
-        write_index(folder, row.kind)
+                transformer = config
+                write_transformer(folder, config, tensors, shard_size)
+        if not copy_schedule(root, folder) and (row or transformer):
+            write_schedule(folder, (row or _guess(files)).schedule)
+        # our own SAT folders bring the text encoder when there was one; those of others may have lost it
+        foreign = "transformer" in known and known["transformer"] is None
+        if not copy_text(root, folder) and foreign:
+            warnings.warn(
+                f"{source}: holds no text encoder: {dst} has none; copy text_encoder/ and tokenizer/ into it to "
+                "use prompts",
+                stacklevel=3,
+            )
+        kind = kind_of(transformer) if transformer else record.kind or (row.kind if row else "t2v")
+        write_index(folder, kind)
         made = {"converted_from": [file.path.name for file in files], "format": "sat"}
-        transformer, vae = configs.get("transformer"), configs.get("vae")
-        assert not isinstance(transformer, VAEConfig) and not isinstance(vae, TransformerConfig)
-        write_record(folder, transformer, vae, row.name, made)
+        name = preset.name if preset else record.preset or (row.name if row else "")
+        write_record(folder, transformer, vae, name, {**record.provenance, **made}, _native(record))
     return dst
 
 
-def _ours(file: SatFile, preset: Preset) -> dict[str, Tensor]:
-    learned = preset.transformer.use_learned_positional_embeddings
-    ours = file.ours(len(preset.vae.block_out_channels), learned)
-    config = preset.vae if file.part == "vae" else preset.transformer
-    shapes = {name: tuple(tensor.shape) for name, tensor in ours.items()}
-    check_names(meta_names(config), shapes, f"{file.path} as preset {preset.name}")
+def _native(record: Record) -> dict[str, Any]:
+    """What a record says about use rather than about weights, as far as it says anything."""
+    values = {
+        name: getattr(record, name) for name in ("height", "width", "frames", "fps", "dtype", "licence")
+    }
+    return {name: value for name, value in values.items() if value}
+
+
+def _of_preset(file: SatFile, row: Preset, named: bool) -> TransformerConfig | VAEConfig:
+    """The preset's settings; only for a released model that was named are they surely the right ones."""
+    if not (named and row.hub):
+        scale = f" (scaling_factor {row.vae.scaling_factor:g})" if file.part == "vae" else ""
+        warnings.warn(
+            f"{file.path}: no config.json beside it: the settings of preset {row.name} are used{scale}; a model "
+            "trained elsewhere may have others",
+            stacklevel=4,
+        )
+    return row.vae if file.part == "vae" else row.transformer
+
+
+def _ours(file: SatFile, config: TransformerConfig | VAEConfig, preset: Preset | None) -> dict[str, Tensor]:
+    """The tensors under our names, checked against the preset first, then against their own settings."""
+    whole = preset.vae if preset and file.part == "vae" else preset.transformer if preset else config
+    ours: dict[str, Tensor] = {}
+    for wanted, where in ((whole, f" as preset {preset.name}" if preset else ""), (config, "")):
+        stages = len(wanted.block_out_channels) if isinstance(wanted, VAEConfig) else 4
+        learned = isinstance(wanted, TransformerConfig) and wanted.use_learned_positional_embeddings
+        ours = file.ours(stages, learned)
+        shapes = {name: tuple(tensor.shape) for name, tensor in ours.items()}
+        check_names(meta_names(wanted), shapes, f"{file.path}{where}")
     return ours
 
 
@@ -144,14 +199,13 @@ def _guess(files: list[SatFile]) -> Preset:
     return guess_from_shapes("transformer", {name: tuple(tensor.shape) for name, tensor in found.items()})
 
 
-def _diffusers_to_sat(source: Path, dst: Path, overwrite: bool) -> Path:
+def _diffusers_to_sat(source: Path, dst: Path, preset: Preset | None, overwrite: bool) -> Path:
     parts = [part for part in ("transformer", "vae") if (source / part / "config.json").is_file()]
-    if not parts:
-        parts = [_part_of(source)]
     with atomic_folder(dst, overwrite) as folder:
-        for part in parts:
+        for part in parts or [_part_of(source)]:
             place = component(source, part)
             config = read_vae_config(place) if part == "vae" else read_transformer_config(place)
+            _check_preset(place, config, preset)
             tensors = read_folder(place, STEM)
             check_names(meta_names(config), tensors.shapes, str(place))
             if isinstance(config, VAEConfig):
@@ -159,16 +213,36 @@ def _diffusers_to_sat(source: Path, dst: Path, overwrite: bool) -> Path:
             else:
                 rules = keymap("transformer", learned_positions=config.use_learned_positional_embeddings)
             write_sat(folder / part, "vae" if part == "vae" else "transformer", rules.to_foreign(tensors))
+            keep_settings(place, folder / part)
+        if parts:
+            copy_schedule(source, folder)
+            copy_text(source, folder)
     return dst
 
 
-def _rewrite_diffusers(source: Path, dst: Path, shard_size: ShardSize, overwrite: bool) -> Path:
-    """The same layout again: other shards, and everything checked on the way."""
-    from cogvideox.checkpoints.diffusers import load_model, save_model
+def _rewrite_diffusers(
+    source: Path, dst: Path, preset: Preset | None, shard_size: ShardSize, overwrite: bool
+) -> Path:
+    """The same layout again: other shards, everything checked on the way, every tensor as it was stored."""
+    model, record = load_stored(source), read_record(source)
+    _check_preset(source / "transformer", model.transformer.config, preset)
+    _check_preset(source / "vae", model.vae.config, preset)
+    model.name = preset.name if preset else model.name
+    save_model(model, dst, shard_size, overwrite=overwrite, provenance=record.provenance)
+    read_record(dst).model_copy(update=_native(record)).write(dst)
+    return dst
 
-    return save_model(
-        load_model(source, text=(source / "text_encoder").is_dir()), dst, shard_size, overwrite=overwrite
-    )
+
+def _check_preset(place: Path, config: TransformerConfig | VAEConfig, preset: Preset | None) -> None:
+    """A preset that is named must be the one of these weights."""
+    if preset is None:
+        return
+    if isinstance(config, VAEConfig):
+        fits = meta_names(config) == meta_names(preset.vae)
+    else:
+        fits = network_of(config) == network_of(preset.transformer)
+    if not fits:
+        raise CheckpointError(f"{place}: is not the network of preset {preset.name}; leave preset out")
 
 
 def _part_of(folder: Path) -> str:
@@ -186,10 +260,10 @@ def _holds_adapter(source: Path) -> bool:
         return is_adapter(read_file(source))
     if is_sat(source):
         return read_sat(source).part == "lora"
-    return any(
-        (source / name).is_file()
-        for name in ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
-    )
+    if any((source / name).is_file() for name in (FILE, PEFT_FILE)):
+        return True
+    several = sorted(source.glob("*.safetensors"))
+    return len(several) == 1 and not (source / "config.json").is_file() and is_adapter(read_file(several[0]))
 
 
 def _sat_files(source: Path) -> list[SatFile]:
@@ -200,27 +274,8 @@ def _sat_files(source: Path) -> list[SatFile]:
                 "pass the folder around it"
             )
         return [read_sat(source)]
+    if is_sat(source):  # before config.json: our SAT folders hold it too
+        return [read_sat(source)]
     if (source / "model_index.json").is_file() or (source / "config.json").is_file():
         return []
-    if is_sat(source):
-        return [read_sat(source)]
     return [read_sat(place) for place in find_parts(source).values()]
-
-
-def _copy_text(source: Path, folder: Path) -> None:
-    """Bring the T5 folder of a SAT release along, when it is there and safe."""
-    for name in T5_FOLDERS:
-        place = source / name
-        if not (place / "config.json").is_file() or not any(place.glob("*.safetensors")):
-            continue
-        for part, patterns in (
-            ("text_encoder", ("config.json", "*.safetensors", "*.safetensors.index.json")),
-            (
-                "tokenizer",
-                ("spiece.model", "tokenizer*.json", "special_tokens_map.json", "added_tokens.json"),
-            ),
-        ):
-            (folder / part).mkdir()
-            for file in (found for pattern in patterns for found in sorted(place.glob(pattern))):
-                shutil.copyfile(file, folder / part / file.name)
-        return

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from cogvideox.checkpoints.atomic import atomic_folder
 from cogvideox.checkpoints.fill import assign, check_finite, check_names, to_dtype
 from cogvideox.checkpoints.hub import find_folder
+from cogvideox.checkpoints.precision import for_a_cpu
 from cogvideox.checkpoints.record import (
     RELEASED_TRANSFORMER,
     Record,
@@ -31,12 +32,13 @@ from cogvideox.checkpoints.record import (
     read_record,
 )
 from cogvideox.checkpoints.tensors import read_folder, read_json, to_bytes, write_folder
+from cogvideox.checkpoints.text import STEM as TEXT_STEM
+from cogvideox.checkpoints.text import load_text, write_text
 from cogvideox.config import Config
 from cogvideox.diffusion.schedule import Schedule, ScheduleConfig
 from cogvideox.errors import CheckpointError, suggest
 from cogvideox.manifest import sha256_of
 from cogvideox.presets import PRESETS
-from cogvideox.text import TextEncoder
 from cogvideox.transformer import Transformer, TransformerConfig
 from cogvideox.vae import VAE, VAEConfig
 
@@ -71,29 +73,54 @@ def load_model(
     revision: str | None = None,
     text: bool = True,
     check: bool = False,
+    compute_device: str | torch.device | None = None,
 ) -> CogVideoX:
     """A whole model from a folder, a preset name or a hub id.
 
-    ``dtype`` casts the weights (None: what ``cogvideox.json`` asks for, else what is stored),
-    ``variant`` picks files such as
+    ``dtype`` casts the weights (None: what ``cogvideox.json`` asks for, else what is stored, except that a CPU gets
+    float32 for float16, which it computes 10 to 100 times slower), ``variant`` picks files such as
     ``*.fp16.safetensors``, ``text`` false leaves the text encoder out, ``check`` reads every tensor and
-    refuses NaN. Raises CheckpointError for files that are missing, cut, mis-shaped or unsafe and ConfigError
-    for settings that make no sense.
+    refuses NaN. ``compute_device`` says where it will run when that is not ``device`` (offloading). Raises
+    CheckpointError for files that are missing, cut, mis-shaped or unsafe and ConfigError for settings that make no
+    sense.
     """
-    from cogvideox.model import CogVideoX  # the parts can be read without the whole
-
     folder = find_folder(path_or_id, revision)
     index = read_index(folder)
-    record = read_record(folder)
-    wanted = to_dtype(dtype or record.dtype)
-    options: dict[str, Any] = dict(dtype=wanted, device=device, variant=variant, check=check)
-    transformer = load_transformer(folder, **options)
-    vae = load_vae(folder, **options)
-    encoder = None
+    wanted = to_dtype(dtype or read_record(folder).dtype)
+    parts = {"transformer": STEM, "vae": STEM}
     if text and index.get("text_encoder", [True])[0] is not None:
-        encoder = TextEncoder.load(
-            folder, dtype=wanted, max_tokens=transformer.config.max_text_seq_length
-        ).to(device)
+        parts["text_encoder"] = TEXT_STEM
+    types = dict.fromkeys(parts, wanted)
+    if torch.device(compute_device or device).type == "cpu":
+        types = for_a_cpu(folder, parts, wanted, asked=dtype is not None, variant=variant)
+    return _assemble(folder, types, device, variant, check)
+
+
+def load_stored(folder: Path) -> CogVideoX:
+    """A whole model with every tensor exactly as it is stored, for writing it again."""
+    text = (folder / "text_encoder").is_dir() and read_index(folder).get("text_encoder", [True])[
+        0
+    ] is not None
+    return _assemble(folder, dict.fromkeys(("transformer", "vae", *(["text_encoder"] if text else []))))
+
+
+def _assemble(
+    folder: Path,
+    types: Mapping[str, torch.dtype | None],
+    device: str | torch.device = "cpu",
+    variant: str | None = None,
+    check: bool = False,
+) -> CogVideoX:
+    from cogvideox.model import CogVideoX  # the parts can be read without the whole
+
+    record = read_record(folder)
+    options: dict[str, Any] = dict(device=device, variant=variant, check=check)
+    transformer = load_transformer(folder, types["transformer"], **options)
+    vae = load_vae(folder, types["vae"], **options)
+    encoder = None
+    if "text_encoder" in types:
+        length = transformer.config.max_text_seq_length
+        encoder = load_text(folder, types["text_encoder"], device, max_tokens=length, check=check)
     return CogVideoX(
         transformer=transformer,
         vae=vae,
@@ -137,11 +164,20 @@ def load_vae(
 
 
 def load_schedule(path: str | Path) -> Schedule:
-    """The noise schedule of a model folder; its file always decides, never a class default."""
+    """The noise schedule of a model folder; its file decides, except that times are always spaced "trailing".
+
+    Every published result used that spacing, and it alone starts from pure noise. Warns when the file says otherwise.
+    """
     folder = component(path, "scheduler", "scheduler_config.json")
     values = read_json(folder / "scheduler_config.json")
     _check_class(values, SCHEDULERS, folder / "scheduler_config.json")
-    # released files with another spacing exist; every published result uses "trailing"
+    spacing = values.get("timestep_spacing", "trailing")
+    if spacing != "trailing":
+        warnings.warn(
+            f"{folder / 'scheduler_config.json'}: timestep_spacing {spacing!r} is not used: as in every published "
+            'result, times are spaced "trailing"',
+            stacklevel=2,
+        )
     values = {**values, "timestep_spacing": "trailing"}
     return Schedule(_config(ScheduleConfig, values, folder / "scheduler_config.json"))
 
@@ -179,7 +215,7 @@ def save_model(
         write_vae(folder, model.vae.config, model.vae.state_dict(), shard_size)
         write_schedule(folder, model.schedule.config)
         if model.text is not None:
-            model.text.save(folder)
+            write_text(folder, model.text, shard_size)
         write_index(folder, model.kind)
         native = {"height": model.height, "width": model.width, "frames": model.frames, "fps": model.fps}
         write_record(folder, model.transformer.config, model.vae.config, model.name, provenance, native)

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cogvideox.checkpoints.adapter import is_adapter, read_adapter
+from cogvideox.checkpoints.adapter import AlphaUnknownError, is_adapter, read_adapter
 from cogvideox.checkpoints.diffusers import (
     STEM,
     load_schedule,
@@ -74,9 +74,20 @@ class Report:
                 f"  {part.name:<14}{part.tensors:>5} tensors {part.parameters:>15,} values "
                 f"{part.bytes / 2**20:>11,.1f} MiB  {types}  in {len(part.files)} file(s)"
             )
+        lines += self._lora_as_text()
         lines += [f"  {'checked':<10}{', '.join(self.checked)}"] if self.checked else []
         lines += [f"  problem   {problem}" for problem in self.problems] or ["  no problems found"]
         return "\n".join(lines)
+
+    def _lora_as_text(self) -> list[str]:
+        if "lora" not in self.config:
+            return []
+        facts = self.config["lora"]
+        ranks = ", ".join(map(str, facts["ranks"]))
+        alphas = (
+            ", ".join(f"{alpha:g}" for alpha in facts["alphas"]) or "not said (to use it, pass --lora-alpha)"
+        )
+        return [f"  {'lora':<10}{facts['layers']} layers, rank {ranks}, alpha {alphas}"]
 
     __str__ = to_text
 
@@ -177,12 +188,15 @@ def _look_at_file(file: Path, report: Report, check: bool) -> None:
 
 
 def _look_at_adapter(file: Path, report: Report) -> None:
-    adapter = read_adapter(file)
+    try:
+        adapter, said = read_adapter(file), True
+    except AlphaUnknownError:  # a fact about the file, not a fault of it
+        adapter, said = read_adapter(file, alpha=1.0), False
     report.config["lora"] = {
         "layers": len(adapter.pairs),
         "ranks": adapter.ranks,
-        "alphas": sorted({pair.alpha for pair in adapter.pairs.values()}),
-        "norm_of_changes": adapter.delta_norm(),
+        "alphas": sorted({pair.alpha for pair in adapter.pairs.values()}) if said else [],
+        "norm_of_changes": adapter.delta_norm() if said else None,
     }
     if adapter.delta_norm() < 1e-8:
         report.problems.append(f"{file}: this LoRA changes nothing; was it trained?")

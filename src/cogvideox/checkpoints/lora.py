@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import count, islice
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cogvideox.checkpoints.adapter import Adapter, Form, Pair, read_adapter, write_adapter
+from cogvideox.checkpoints.adapter import Adapter, Form, Pair, find_adapter, read_adapter, write_adapter
 from cogvideox.checkpoints.keymap import few
 from cogvideox.errors import CheckpointError, ConfigError, suggest
+from cogvideox.manifest import sha256_of
 from cogvideox.noise import generator
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
@@ -91,14 +93,17 @@ class AdaptedLinear(nn.Module):
 def load_lora(
     model: Model, path: str | Path, scale: float = 1.0, *, alpha: float | None = None, name: str | None = None
 ) -> Adapter:
-    """Read an adapter and put it on the transformer under ``name`` (default: that of the file); returns it.
+    """Read an adapter and put it on the transformer under ``name`` (default: that of the file, or of its folder when
+    the file's is taken); returns it.
 
     ``scale`` weakens or strengthens it; ``alpha`` is needed when the file does not say it. Warns about an
     adapter that changes nothing. Raises CheckpointError when it does not fit the model; the model is then as
     before.
     """
     adapter = read_adapter(path, alpha)
-    attach_lora(model, adapter, name or Path(path).stem.replace(".", "_"), scale)
+    file = find_adapter(Path(path))
+    source = {"file": file.name, "sha256": sha256_of(file)}
+    attach_lora(model, adapter, name or _free_name(model, Path(path)), scale, source)
     if scale == 0 or adapter.delta_norm() < NOTHING:
         reason = (
             "scale is 0" if scale == 0 else f"norm of its changes {adapter.delta_norm():.1e}; was it trained?"
@@ -107,8 +112,17 @@ def load_lora(
     return adapter
 
 
-def attach_lora(model: Model, adapter: Adapter, name: str = "default", scale: float = 1.0) -> None:
-    """Put an adapter on; raises CheckpointError when a layer is unknown or of another size."""
+def attach_lora(
+    model: Model,
+    adapter: Adapter,
+    name: str = "default",
+    scale: float = 1.0,
+    source: Mapping[str, Any] | None = None,
+) -> None:
+    """Put an adapter on; raises CheckpointError when a layer is unknown or of another size.
+
+    ``source`` says where it came from; it is noted on the transformer with name, ranks, alphas and scale.
+    """
     module = _transformer(model)
     layers = {
         path: layer for path, layer in module.named_modules() if isinstance(layer, nn.Linear | AdaptedLinear)
@@ -134,6 +148,9 @@ def attach_lora(model: Model, adapter: Adapter, name: str = "default", scale: fl
             layer = AdaptedLinear(layer).train(layer.training)
             _replace(module, path, layer)
         layer.add(name, pair, scale)
+    alphas = sorted({pair.alpha for pair in adapter.pairs.values()})
+    facts = {"rank": adapter.ranks, "alpha": alphas, "scale": scale, "merged": False}
+    _notes(module).append({"name": name, **(source or {}), **facts})
 
 
 def add_lora(
@@ -210,6 +227,8 @@ def scale_lora(model: Model, scale: float, name: str | None = None) -> None:
     for layer in _adapted(module):
         if name in layer.scales:
             layer.scales[name] = scale
+    for note in _notes_on(module, name):
+        note["scale"] = scale
 
 
 def merge_lora(model: Model, name: str | None = None) -> None:
@@ -219,6 +238,8 @@ def merge_lora(model: Model, name: str | None = None) -> None:
         for layer in _adapted(module):
             if each in layer.scales:
                 layer.merge(each)
+        for note in _notes_on(module, each):
+            note["merged"] = True
     _strip(module)
 
 
@@ -229,12 +250,33 @@ def unload_lora(model: Model, name: str | None = None) -> None:
         for layer in _adapted(module):
             if each in layer.scales:
                 layer.remove(each)
+        for note in _notes_on(module, each):
+            _notes(module).remove(note)
     _strip(module)
 
 
 def lora_names(model: Model) -> list[str]:
     """The adapters on a model, in the order they were put on."""
     return list(dict.fromkeys(name for layer in _adapted(_transformer(model)) for name in layer.scales))
+
+
+def _free_name(model: Model, path: Path) -> str:
+    """Most adapters are called pytorch_lora_weights.safetensors: then the folder's name tells them apart."""
+    taken = lora_names(model)
+    names = [each.replace(".", "_") for each in (path.stem, path.absolute().parent.name) if each]
+    numbered = (f"{names[-1]}_{number}" for number in count(2))
+    return next(name for name in (*names, *islice(numbered, len(taken) + 1)) if name not in taken)
+
+
+def _notes(module: nn.Module) -> list[dict[str, Any]]:
+    """What has been put on this network, for the record of what it makes."""
+    notes: list[dict[str, Any]] = vars(module).setdefault("adapters", [])
+    return notes
+
+
+def _notes_on(module: nn.Module, name: str) -> list[dict[str, Any]]:
+    """The notes of an adapter that can still be changed; a merged one is part of the weights."""
+    return [note for note in _notes(module) if note["name"] == name and not note["merged"]]
 
 
 def _transformer(model: Model) -> nn.Module:

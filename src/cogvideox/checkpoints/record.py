@@ -83,8 +83,8 @@ def own_settings(transformer: TransformerConfig | None, vae: VAEConfig | None) -
 
 def guess_preset(transformer: TransformerConfig) -> str:
     """The preset with this network, '' when there is none; sizes of position tables do not count."""
-    wanted = _shape(transformer)
-    return next((name for name, preset in PRESETS.items() if _shape(preset.transformer) == wanted), "")
+    wanted = network_of(transformer)
+    return next((name for name, preset in PRESETS.items() if network_of(preset.transformer) == wanted), "")
 
 
 def kind_of(transformer: TransformerConfig) -> Literal["t2v", "i2v"]:
@@ -92,7 +92,8 @@ def kind_of(transformer: TransformerConfig) -> Literal["t2v", "i2v"]:
     return "i2v" if transformer.in_channels > transformer.out_channels else "t2v"
 
 
-def _shape(config: TransformerConfig) -> tuple[Any, ...]:
+def network_of(config: TransformerConfig) -> tuple[Any, ...]:
+    """The settings that tell one network from another; sizes of position tables do not count."""
     return (
         config.width, config.num_attention_heads, config.num_layers, config.in_channels, config.patch_size_t,
         config.ofs_embed_dim, config.text_embed_dim, config.position, config.attention, config.experts,

@@ -136,7 +136,9 @@ def evaluate(
     dtype: Annotated[
         str | None, typer.Option(help="float32, bfloat16 or float16; default: as stored")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; default: the best there is")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, ...; default: cuda, else mps, else cpu")
+    ] = None,
     out: Annotated[str, typer.Option(help="folder of the scores; the same folder resumes")] = "eval",
     as_json: Json = False,
     debug: Debug = False,

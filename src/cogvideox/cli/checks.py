@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
-from cogvideox.errors import (
-    CheckpointError,
-    ConfigError,
-    FrameError,
-    PromptError,
-    SizeError,
-    suggest,
-)
+from cogvideox.errors import CheckpointError, ConfigError, PromptError, suggest
 from cogvideox.presets import PRESETS
 
 if TYPE_CHECKING:
@@ -28,7 +20,6 @@ DTYPES = {"float32": "float32", "fp32": "float32", "float16": "float16", "fp16":
 DTYPES |= {"bfloat16": "bfloat16", "bf16": "bfloat16"}
 SAMPLERS = {"ddim": "ddim", "dpm": "dpmpp_sde", "dpm-ode": "dpmpp_2m"}
 SAMPLERS |= {"dpmpp_sde": "dpmpp_sde", "dpmpp_2m": "dpmpp_2m"}
-MOST_FRAMES, MOST_SIDE, MOST_STEPS, MOST_FPS = 4096, 8192, 1000, 240
 
 
 @dataclass(frozen=True)
@@ -40,44 +31,14 @@ class Ready:
     given: Given
 
 
-def choose(what: str, name: str, options: dict[str, str]) -> str:
+def choose(what: str, name: Any, options: dict[str, str]) -> str:
     """The canonical name of a choice; raises ConfigError with a suggestion."""
+    known = ", ".join(options)
+    if not isinstance(name, str):
+        raise ConfigError(f"{what} {name!r}: not a name; choose one of {known}")
     if name not in options:
-        known = ", ".join(options)
         raise ConfigError(f"{what} {name!r}: unknown{suggest(name, options)}; choose one of {known}")
     return options[name]
-
-
-def check_prompt(prompt: str, what: str = "prompt") -> None:
-    """Raise PromptError for text that no tokenizer should see."""
-    if "\0" in prompt:
-        raise PromptError(f"{what}: holds a NUL byte at position {prompt.index(chr(0))}; remove it")
-    try:
-        prompt.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise PromptError(f"{what}: not valid text at position {error.start}; write it as UTF-8") from None
-
-
-def check_numbers(settings: dict[str, Any]) -> None:
-    """Ranges that hold for every model, so that a slip costs nothing."""
-    for name in ("height", "width"):
-        value = settings.get(name)
-        if value is not None and not 1 <= value <= MOST_SIDE:
-            raise SizeError(f"{name} {value}: must be 1 to {MOST_SIDE} pixels")
-    frames, seconds, fps = (settings.get(name) for name in ("frames", "seconds", "fps"))
-    if frames is not None and not 1 <= frames <= MOST_FRAMES:
-        raise FrameError(f"frames {frames}: must be 1 to {MOST_FRAMES}")
-    if fps is not None and not 0 < fps <= MOST_FPS:
-        raise FrameError(f"fps {fps:g}: must be above 0 and at most {MOST_FPS}")
-    if seconds is not None and not 0 < seconds * (fps or 1) <= MOST_FRAMES:
-        raise FrameError(f"seconds {seconds:g}: must be above 0 and give at most {MOST_FRAMES} frames")
-    steps = settings.get("steps")
-    if steps is not None and not 1 <= steps <= MOST_STEPS:
-        raise ConfigError(f"steps {steps}: must be 1 to {MOST_STEPS}")
-    for name in ("guidance", "strength"):
-        value = settings.get(name)
-        if value is not None and not math.isfinite(value):
-            raise ConfigError(f"{name} {value}: must be a finite number")
 
 
 def model_folder(name: str) -> Path:
@@ -96,12 +57,9 @@ def model_folder(name: str) -> Path:
 
 def check_request(model: str, options: GenerateOptions) -> Ready:
     """Plan the run from the model's config files alone and read what it begins with. Raises our errors."""
-    from cogvideox.generate.planning import Given, plan_run
-    from cogvideox.video import read_image, read_video
+    from cogvideox.generate.planning import plan_run, read_given
 
-    image = read_image(options.image) if options.image is not None else None
-    video = read_video(options.video) if options.video is not None else None
-    given = Given(image, video)
+    given = read_given(options, None, None)
     folder = model_folder(model)
     shell = _shell(folder)
     budget = shell.transformer.config.max_text_seq_length
@@ -109,7 +67,7 @@ def check_request(model: str, options: GenerateOptions) -> Ready:
         words = len(text.split())
         if words > ABSURD * budget or len(text) > 40 * ABSURD * budget:
             raise PromptError(f"{what}: {words} words, the model reads about {budget} tokens; shorten it")
-    if image is None and video is None:
+    if given.shape is None:
         from cogvideox.conditioning import from_text
 
         from_text(shell)  # an image-to-video model says here that it needs an image
@@ -133,5 +91,14 @@ def _shell(folder: Path) -> Any:
     name = record.preset or guess_preset(transformer)
     kind = record.kind or kind_of(transformer)
     return CogVideoX(
-        transformer=parts[0], vae=parts[1], text=None, schedule=cast(Any, None), name=name, kind=kind
+        transformer=parts[0],
+        vae=parts[1],
+        text=None,
+        schedule=cast(Any, None),
+        name=name,
+        kind=kind,
+        height=record.height,
+        width=record.width,
+        frames=record.frames,
+        fps=record.fps,
     )

@@ -25,6 +25,7 @@ def evaluate_model(
 
     from cogvideox.evaluation.world import evaluate_world
     from cogvideox.generate.run import generate
+    from cogvideox.manifest import digests_of
     from cogvideox.video import check_output, write_json
     from cogvideox.world import held_out_prompts
 
@@ -33,8 +34,10 @@ def evaluate_model(
     check_output(out / SETTINGS, overwrite=True)
     options = resolve({"prompt": chosen[0].prompt, **settings})
     folder = checks.check_request(name, options).folder
-    _same_run(out, {"model": str(folder.resolve()), "dtype": job.dtype, "options": settings})
-    model = load(job, folder)
+    weights = digests_of(folder)  # what lies there now, which may be another model than before
+    files = weights | digests_of(folder, "*/*.json")
+    _same_run(out, {"model": str(folder.resolve()), "files": files, "dtype": job.dtype, "options": settings})
+    model = load(job, folder, weights)
     with progress("evaluating") as show:
 
         def make(prompt: str, seed: int) -> np.ndarray:
@@ -62,6 +65,8 @@ def _same_run(out: Path, settings: dict[str, Any]) -> None:
         return
     except (OSError, ValueError) as error:
         raise ConfigError(f"{file}: not readable ({type(error).__name__}); choose another --out") from None
+    if not isinstance(before, dict):
+        raise ConfigError(f"{file}: no record of an evaluation; choose another --out")
     if before != settings:
         changed = [key for key in settings if before.get(key) != settings[key]]
         raise ConfigError(

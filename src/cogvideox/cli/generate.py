@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Job:
     """What the flags say besides the options: which model on what, where to, how much to tell."""
 
-    model: str
+    model: str  # '': the shipped one that fits
     adapters: tuple[tuple[str, float], ...] = ()
     alpha: float | None = None
     dtype: str | None = None
@@ -33,13 +33,18 @@ class Job:
     metadata: bool = True
     preview: bool = False
     as_json: bool = False
+    debug: bool = False
     memory: str = "auto"
     memory_limit: str | None = None
 
     @property
     def place(self) -> str:
         """The device: as asked, or the best there is."""
-        return self.device or default_device()
+        return self.device or best_device()
+
+    def model_for(self, settings: dict[str, Any]) -> str:
+        """The model asked for, or the shipped one that reads what is given."""
+        return self.model or (checks.SHIPPED_I2V if settings.get("image") else checks.SHIPPED)
 
 
 @verb
@@ -75,13 +80,15 @@ def generate(
         str | None, typer.Option(help="float32, bfloat16 or float16; default: as stored")
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1 or mps; default: the best there is")
+        str | None, typer.Option(help="cpu, cuda, cuda:1 or mps; default: cuda, else mps, else cpu")
     ] = None,
     memory: Annotated[str, typer.Option(help=MEMORY_HELP)] = "auto",
     memory_limit: Annotated[str | None, typer.Option(help=LIMIT_HELP)] = None,
     batch: Annotated[str | None, typer.Option(help="file with one prompt or JSON object per line")] = None,
     out: Annotated[str | None, typer.Option(help="file (.mp4, .gif, .png), with --batch a folder")] = None,
-    preview: Annotated[bool, typer.Option("--preview", help="also write an enlarged GIF beside it")] = False,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="also write an enlarged GIF and a contact sheet")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace files that exist")] = False,
     no_metadata: Annotated[
         bool, typer.Option("--no-metadata", help="write neither prompt nor settings, only that it is AI-made")
@@ -116,7 +123,7 @@ def generate(
     }
     settings = {name: value for name, value in settings.items() if value is not None}
     job = Job(
-        model=model or (checks.SHIPPED_I2V if image else checks.SHIPPED),
+        model=model or "",
         adapters=tuple(_adapter(text) for text in lora or []),
         alpha=lora_alpha,
         dtype=checks.choose("dtype", dtype, checks.DTYPES) if dtype else None,
@@ -125,14 +132,17 @@ def generate(
         metadata=not no_metadata,
         preview=preview,
         as_json=as_json,
+        debug=debug,
         memory=memory,
         memory_limit=memory_limit,
     )
-    if strength is not None and not video:
+    if batch is not None and words is not None:
+        raise ConfigError(f"prompt {words!r}: the prompts of --batch stand in its file; give one of them")
+    if strength is not None and not video and batch is None:
         raise ConfigError(f"strength {strength:g}: has no effect without --video; give one")
     if lora_alpha is not None and not lora:
         raise ConfigError(f"lora-alpha {lora_alpha:g}: has no effect without --lora; give one")
-    if carry_on and not video:
+    if carry_on and not video and batch is None:
         raise ConfigError("--continue: there is no video to carry on from; give one with --video")
     if batch is not None:
         from cogvideox.cli.batch import run_batch
@@ -145,7 +155,8 @@ def generate(
         )
     path = target(out, job)
     options = resolve(settings)
-    ready = checks.check_request(job.model, options)
+    name = job.model_for(settings)
+    ready = checks.check_request(name, options)
     fitted = fit_memory(job, options, ready, limit_of(job))
     options = follow(options, fitted.choice)
     if dry_run:
@@ -153,8 +164,8 @@ def generate(
         return
     plan = ready.plan
     what = f"{plan.frames.asked} frames of {plan.height}x{plan.width} in {options.steps} steps"
-    say(f"{job.model}: {what}")
-    loaded = load(job, ready.folder, fitted.choice.policy)
+    say(f"{name}: {what}")
+    loaded = load(job, ready.folder, policy=fitted.choice.policy)
     made = make(loaded, options, ready, options.prompt[:40] or path.name, fitted)
     save(made, path, job, options)
 
@@ -162,31 +173,30 @@ def generate(
 def resolve(settings: dict[str, Any]) -> GenerateOptions:
     """Flags to options, everything checked that needs no model. Raises InputError and ConfigError."""
     from cogvideox.generate.options import GenerateOptions
+    from cogvideox.text import check_prompt
 
     for name in ("prompt", "negative_prompt"):
-        if isinstance(settings.get(name), str):
-            checks.check_prompt(settings[name], name.replace("_", " "))
+        if name in settings:
+            check_prompt(settings[name], name.replace("_", " "))
     if "sampler" in settings:
         settings = {**settings, "sampler": checks.choose("sampler", settings["sampler"], checks.SAMPLERS)}
-    options = GenerateOptions.parse(settings)
-    checks.check_numbers(settings)
-    return options
+    return GenerateOptions.parse(settings)
 
 
 def target(out: str | None, job: Job) -> Path:
     """The file to write, checked; without --out the first free of video.mp4, video-2.mp4, ..."""
-    from cogvideox.video import check_output, sidecar_of
+    from cogvideox.video import check_output, previews_of, sidecar_of
 
     if out is None:
         number, path = 1, Path("video.mp4")
-        while path.exists() or sidecar_of(path).exists():
+        while any(each.exists() for each in (path, sidecar_of(path), *previews_of(path))):
             number += 1
             path = Path(f"video-{number}.mp4")
     else:
         path = Path(out)
     check_output(path, job.overwrite, sidecar=job.metadata)
-    if job.preview and path.suffix.lower() != ".gif":
-        check_output(path.with_suffix(".gif"), job.overwrite)
+    for preview in previews_of(path) if job.preview else ():
+        check_output(preview, job.overwrite)
     return path
 
 
@@ -200,16 +210,19 @@ def limit_of(job: Job) -> int | None:
     return read_limit(job.memory_limit) or room(job.place)
 
 
-def load(job: Job, folder: Path, policy: Policy | None = None) -> CogVideoX:
-    """The model with its adapters, on the device, or where a policy keeps it. Raises CheckpointError, ConfigError."""
+def load(
+    job: Job, folder: Path, weights: dict[str, str] | None = None, policy: Policy | None = None
+) -> CogVideoX:
+    """The model with its adapters, on the device, or where a policy keeps it.
+
+    ``weights``: their digests, where they are known already. Raises CheckpointError, ConfigError.
+    """
     import torch
-    from transformers.utils import logging
 
     from cogvideox.checkpoints import load_lora, load_model
     from cogvideox.checkpoints.adapter import read_adapter
+    from cogvideox.manifest import digests_of
     from cogvideox.memory import Policy, lower, move_in
-
-    logging.disable_progress_bar()  # ours is the only bar
 
     device = job.place
     try:
@@ -224,6 +237,8 @@ def load(job: Job, folder: Path, policy: Policy | None = None) -> CogVideoX:
     loaded = load_model(folder, dtype=job.dtype, device="cpu" if at_home else device)
     for path, scale in job.adapters:
         load_lora(loaded, path, scale, alpha=job.alpha)
+    if job.metadata:
+        loaded.weights = weights or digests_of(folder)
     lower(loaded, policy.storage, device)
     return move_in(loaded, device, policy.residence) if at_home else loaded
 
@@ -246,27 +261,20 @@ def make(
     return replace(made, manifest={**made.manifest, "run": facts})
 
 
-def save(video: Video, path: Path, job: Job, options: GenerateOptions, again: bool = False) -> None:
-    """Write the video, its record and preview, and say where; ``again`` even what exists."""
-    from cogvideox.video import replacing
-    from cogvideox.video.saving import write_gif
-
-    again = again or job.overwrite
-    video.save(path, again, job.metadata)
-    written = [path]
-    if job.preview and path.suffix.lower() != ".gif":
-        preview = path.with_suffix(".gif")
-        with replacing(preview, again) as temporary:
-            write_gif(temporary, video.frames, video.fps, least_height=256)
-        written.append(preview)
+def save(video: Video, path: Path, job: Job, options: GenerateOptions, replace: bool = False) -> None:
+    """Write the video, its record and preview, and say where; ``replace`` even what exists."""
+    replace = replace or job.overwrite
+    video.save(path, replace, job.metadata)
+    previews = video.save_previews(path, replace, job.metadata) if job.preview else []
     if job.as_json:
         seconds = video.manifest.get("run", {}).get("seconds")
         size = {"frames": len(video), "height": video.height, "width": video.width, "fps": video.fps}
-        paths = {"path": str(path), **({"preview": str(written[1])} if len(written) > 1 else {})}
+        names = {".gif": "preview", ".png": "sheet"}
+        paths = {"path": str(path), **{names[each.suffix]: str(each) for each in previews}}
         result_json({**paths, **size, "seed": options.seed, "seconds": seconds})
         return
     say(f"{video} with seed {options.seed}")
-    for each in written:
+    for each in (path, *previews):
         result(str(each))
 
 

@@ -60,7 +60,7 @@ def plan(
     from cogvideox.memory import plan as run
     from cogvideox.memory import require
 
-    place = device or default_device()
+    place = device or best_device()
     request = of_size(settings_of(model), frames, height, width, precision, place)
     request = replace(request, guided=not no_guidance, sampler=method)
     request = replace(request, given=request.frames if video else request.given)
@@ -83,8 +83,6 @@ def of_size(
     device: str,
 ) -> Request:
     """A request from plain numbers; what is None is the model's own. Raises FrameError, SizeError."""
-    import torch
-
     from cogvideox.generate.frames import plan_frames, plan_size
     from cogvideox.memory import Request
 
@@ -92,7 +90,7 @@ def of_size(
     made = plan_frames(frames or row.frames, vae.temporal_compression_ratio, patch)
     multiple = vae.spatial_compression_ratio * row.transformer.patch_size
     high, wide = plan_size(height, width, (row.height, row.width), multiple)
-    kind = getattr(torch, dtype or row.dtype)
+    kind = computed_in(row, dtype, device)
     given = 1 if row.kind == "i2v" else 0
     return Request(row, made.made, made.latents, high, wide, kind, device, given)
 
@@ -101,8 +99,6 @@ def of_run(
     row: Preset, options: GenerateOptions, plan: Plan, given: int, dtype: str | None, device: str
 ) -> Request:
     """The request that a run of generate makes."""
-    import torch
-
     from cogvideox.diffusion import is_guided
     from cogvideox.generate.sampling import guidance_of
     from cogvideox.memory import Request
@@ -113,7 +109,7 @@ def of_run(
         plan.frames.latents,
         plan.height,
         plan.width,
-        getattr(torch, dtype or row.dtype),
+        computed_in(row, dtype, device),
         device,
         given,
         is_guided(guidance_of(options)),
@@ -121,6 +117,14 @@ def of_run(
         options.steps,
         options.latents == "float32",
     )
+
+
+def computed_in(row: Preset, dtype: str | None, device: str) -> torch.dtype:
+    """The precision of a run: as asked, or as stored, except that a CPU gets float32 for float16."""
+    import torch
+
+    stored = "float32" if row.dtype == "float16" and device.split(":")[0] == "cpu" else row.dtype
+    return getattr(torch, dtype or stored)
 
 
 def fit(
@@ -153,11 +157,13 @@ def follow(options: GenerateOptions, choice: Option) -> GenerateOptions:
     return options.model_copy(update=changes)
 
 
-def default_device() -> str:
-    """The best device there is."""
+def best_device() -> str:
+    """The fastest kind of device here."""
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def room(device: str) -> int | None:

@@ -33,8 +33,8 @@ def world_latents(
 ) -> WorldLatents:
     """Read or make the latents of ``count`` clips.
 
-    Pieces of 500 clips are written as they are made, so an interrupted run continues. The folder's name holds a digest
-    of the weights, the seed and the size: another VAE can never be given this one's latents.
+    Pieces of at most 500 clips are written as they are made, so an interrupted run continues. The folder's name
+    holds a digest of the weights, the seed and the size: another VAE can never be given this one's latents.
     """
     folder = cache / f"{split}-{_digest(vae, seed, size, frames)}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -43,18 +43,28 @@ def world_latents(
             weight.data = weight.data.contiguous(memory_format=torch.channels_last_3d)
     parts = []
     for start in range(0, count, piece):
-        file = folder / f"{start:06d}-{start + piece:06d}.safetensors"
+        stop = start + min(piece, count - start)
+        file = _piece(folder, start, start + piece)  # a larger run may have left the whole piece
         if not file.exists():
-            made = _encode(vae, split, range(start, start + piece), seed, size, frames)
+            file = _piece(folder, start, stop)
+        if not file.exists():
+            made = _encode(vae, split, range(start, stop), seed, size, frames)
             temporary = file.with_suffix(".partial")
-            save_file(made, temporary)
-            os.replace(temporary, file)
-            print(f"latents {split}: {start + piece}/{count}", file=sys.stderr, flush=True)
+            try:
+                save_file(made, temporary)
+                os.replace(temporary, file)
+            finally:
+                temporary.unlink(missing_ok=True)
+            print(f"latents {split}: {stop}/{count}", file=sys.stderr, flush=True)
         parts.append(load_file(file))
     joined = {
         name: torch.cat([part[name] for part in parts])[:count] for name in ("mean", "deviation", "first")
     }
     return WorldLatents(**joined)
+
+
+def _piece(folder: Path, start: int, stop: int) -> Path:
+    return folder / f"{start:06d}-{stop:06d}.safetensors"
 
 
 def _encode(

@@ -32,9 +32,9 @@ def clean_estimate(
     """x0 = sqrt(alpha_bar) x_t - sqrt(1 - alpha_bar) v, or its like for networks that predict eps or x0."""
     alpha, sigma = alpha_bar**0.5, (1.0 - alpha_bar) ** 0.5
     if prediction_type == "v_prediction":
-        return alpha * x - sigma * prediction
+        return torch.add(alpha * x, prediction, alpha=-sigma)
     if prediction_type == "epsilon":
-        return (x - sigma * prediction) / alpha
+        return torch.sub(x, prediction, alpha=sigma) / alpha
     return prediction
 
 
@@ -57,7 +57,7 @@ def guided(network: Network, guide: Guide, prediction_type: str = "v_prediction"
     def denoise(x: Tensor, step: Step) -> Tensor:
         twice = torch.cat([x, x])
         negative, prompt = network(twice, _times(twice, step)).float().chunk(2)
-        prediction = negative + guide(step) * (prompt - negative)
+        prediction = torch.add(negative, prompt - negative, alpha=guide(step))
         return clean_estimate(x, prediction, step.alpha_bar, prediction_type)
 
     return denoise

@@ -3,7 +3,7 @@
 Each takes ``denoise`` (x, step) -> x0, a start ``x`` at the level of the first step, and ``path``. ``noise``
 makes fresh standard normal noise shaped like x, for the stochastic ones. ``after`` is called when a step is
 done; an exception raised in it stops the run. Arithmetic is float32; x keeps its own dtype between steps, as
-the released pipelines do.
+the released pipelines do. Coefficients are numbers of the host: no step waits for the device.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -20,7 +21,9 @@ from cogvideox.diffusion.schedule import Step
 from cogvideox.errors import ConfigError
 
 Latents = Float[Tensor, "b *dims"]
-Noise = Callable[[], Tensor]
+Noise = Callable[[int], Tensor]
+"""The last of so many draws; a source that need not reproduce the released stream may make that one only."""
+
 After = Callable[[Step, Tensor, Tensor], None]
 """What happens after a step: (step, x after it, estimate of x0)."""
 
@@ -34,7 +37,7 @@ def ddim(
     for step in path:
         x0 = denoise(x, step)
         ratio = ((1.0 - step.next_alpha_bar) / (1.0 - step.alpha_bar)) ** 0.5
-        x = (ratio * x + (step.next_alpha_bar**0.5 - step.alpha_bar**0.5 * ratio) * x0).to(x.dtype)
+        x = torch.add(ratio * x, x0, alpha=step.next_alpha_bar**0.5 - step.alpha_bar**0.5 * ratio).to(x.dtype)
         if after is not None:
             after(step, x, x0)
     return x
@@ -50,7 +53,7 @@ def dpmpp_2m(
         h = _log_snr(step.next_alpha_bar) - _log_snr(step.alpha_bar)
         keep = ((1.0 - step.next_alpha_bar) / (1.0 - step.alpha_bar)) ** 0.5
         pull = -(step.next_alpha_bar**0.5) * math.expm1(-h)
-        x = (keep * x + pull * _extrapolate(x0, x0_before, step, h)).to(x.dtype)
+        x = torch.add(keep * x, _extrapolate(x0, x0_before, step, h), alpha=pull).to(x.dtype)
         x0_before = x0
         if after is not None:
             after(step, x, x0)
@@ -63,7 +66,7 @@ def dpmpp_sde(
     """DPM-Solver++ SDE (2M), the sampler of the released demos. Raises ConfigError without ``noise``.
 
     The released step draws noise for a first-order result and, on second-order steps, throws that away and
-    draws again. Seeds are reproduced only if both draws are made, so both are made here.
+    draws again. Seeds are reproduced only if both draws are made, so ``noise`` is told how many there were.
     """
     if noise is None:
         raise ConfigError(
@@ -76,10 +79,9 @@ def dpmpp_sde(
         keep = ((1.0 - step.next_alpha_bar) / (1.0 - step.alpha_bar)) ** 0.5 * math.exp(-h)
         pull = -(step.next_alpha_bar**0.5) * math.expm1(-2.0 * h)
         sigma = (1.0 - step.next_alpha_bar) ** 0.5 * (1.0 - math.exp(-2.0 * h)) ** 0.5
-        draw = noise()
-        if x0_before is not None and not step.final:
-            draw = noise()  # the released code's second draw
-        x = (keep * x + pull * _extrapolate(x0, x0_before, step, h) + sigma * draw).to(x.dtype)
+        draw = noise(1 if x0_before is None or step.final else 2)
+        moved = torch.add(keep * x, _extrapolate(x0, x0_before, step, h), alpha=pull)
+        x = torch.add(moved, draw, alpha=sigma).to(x.dtype)
         x0_before = x0
         if after is not None:
             after(step, x, x0)
@@ -104,4 +106,4 @@ def _extrapolate(x0: Tensor, before: Tensor | None, step: Step, h: float) -> Ten
         return x0
     r = (_log_snr(step.alpha_bar) - _log_snr(step.back_alpha_bar)) / h
     half = 1.0 / (2.0 * r)  # 0 when the step before started from pure noise
-    return (1.0 + half) * x0 - half * before
+    return torch.add((1.0 + half) * x0, before, alpha=-half)

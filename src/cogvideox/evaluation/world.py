@@ -7,7 +7,7 @@ Any model can be judged: ``make`` is a function from (prompt, seed) to frames. F
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,21 +54,17 @@ def evaluate_world(
     """Judge ``make`` on prompts x seeds.
 
     ``make(prompt, seed)`` gives frames [t, h, w, 3] uint8. ``out`` keeps ``verdicts.jsonl``, from which an interrupted
-    evaluation goes on. Raises InputError when that file belongs to other prompts.
+    evaluation goes on; it may hold more prompts and seeds than are asked for now. Raises InputError when it
+    belongs to other prompts.
     """
     prompts = held_out_prompts() if prompts is None else prompts
     out.mkdir(parents=True, exist_ok=True)
     file = out / "verdicts.jsonl"
     asked = {(prompt.id, seed): prompt for prompt in prompts for seed in seeds}
     records = {(record["id"], record["seed"]): record for record in _read(file)}
-    for (name, _), record in records.items():
-        known = next((prompt for prompt in prompts if prompt.id == name), None)
-        if known is None or known.prompt != record["prompt"]:
-            raise InputError(
-                f"{file}: holds verdicts of other prompts ({name!r}); choose another --out or remove it"
-            )
+    _same_prompts(file, records.values(), prompts)
     with file.open("a", encoding="utf-8") as lines:
-        for (name, seed), prompt in asked.items():
+        for done, ((name, seed), prompt) in enumerate(asked.items(), 1):
             if (name, seed) not in records:
                 verdict = judge(make(prompt.prompt, seed), prompt.checks).to_dict()
                 record = {
@@ -82,8 +78,21 @@ def evaluate_world(
                 lines.write(json.dumps(record) + "\n")
                 lines.flush()
             if on_item is not None:
-                on_item(len(records), len(asked))
+                on_item(done, len(asked))
     return WorldReport([records[key] for key in asked])
+
+
+def _same_prompts(file: Path, records: Iterable[dict[str, Any]], prompts: Sequence[Prompt]) -> None:
+    """More or fewer prompts than before are fine; others, or other words under the same name, are not."""
+    told = {prompt.id: prompt.prompt for prompt in prompts}
+    judged = {record["id"]: record["prompt"] for record in records}
+    other = [name for name in judged if name in told and told[name] != judged[name]]
+    if not other and not (judged.keys() <= told.keys() or told.keys() <= judged.keys()):
+        other = [name for name in judged if name not in told]
+    if other:
+        raise InputError(
+            f"{file}: holds verdicts of other prompts ({other[0]!r}); choose another --out or remove it"
+        )
 
 
 def _read(file: Path) -> list[dict[str, Any]]:
@@ -93,9 +102,12 @@ def _read(file: Path) -> list[dict[str, Any]]:
     records, whole = [], []
     for line in file.read_text(encoding="utf-8").splitlines():
         try:
-            records.append(json.loads(line))
-            whole.append(line)
+            record = json.loads(line)
         except json.JSONDecodeError:
             continue
+        if not isinstance(record, dict) or not {"id", "seed", "tier", "prompt", "verdict"} <= record.keys():
+            raise InputError(f"{file}: holds something that is no verdict; choose another --out")
+        records.append(record)
+        whole.append(line)
     file.write_text("".join(line + "\n" for line in whole), encoding="utf-8")
     return records

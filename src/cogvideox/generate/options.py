@@ -9,6 +9,16 @@ from pydantic import Field, model_validator
 
 from cogvideox.config import Config
 
+LIMITS: dict[str, tuple[float, float]] = {
+    "frames": (1, 4096),
+    "seconds": (0.001, 4096 / 0.01),
+    "height": (1, 8192),
+    "width": (1, 8192),
+    "fps": (0.01, 240),
+    "steps": (1, 1000),
+}
+"""What no model can make is refused when it is asked for, not when the work is done."""
+
 
 class GenerateOptions(Config):
     """Everything that decides one video, besides the model. What is None is the model's own default."""
@@ -36,19 +46,22 @@ class GenerateOptions(Config):
     )
 
     frames: int | None = Field(None, description="number of frames; any number")
-    seconds: float | None = Field(None, gt=0, description="length in seconds, instead of frames")
+    seconds: float | None = Field(None, description="length in seconds, instead of frames")
     height: int | None = Field(None, description="height in pixels, a multiple of 16")
     width: int | None = Field(None, description="width in pixels, a multiple of 16")
-    fps: float | None = Field(None, gt=0, description="frames per second of the result")
+    fps: float | None = Field(None, description="frames per second of the result")
 
-    steps: int = Field(50, ge=1, description="denoising steps; more is slower and finer")
+    steps: int = Field(50, description="denoising steps; more is slower and finer")
     sampler: Literal["ddim", "dpmpp_2m", "dpmpp_sde"] = Field("ddim", description="how a step is made")
     previous: Literal["released", "corrected"] = Field(
         "released",
         description="where a step ends when steps does not divide 1000; corrected joins without gaps",
     )
     guidance: float = Field(
-        6.0, ge=0, description="how strongly to follow the prompt; 1 or less turns it off"
+        6.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="how strongly to follow the prompt; 1 or less turns it off",
     )
     guidance_schedule: Literal["constant", "wave", "cosine"] = Field(
         "constant", description="guidance over the steps; wave is the released dynamic guidance"
@@ -74,6 +87,11 @@ class GenerateOptions(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        for name, (least, most) in LIMITS.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:  # NaN is not within either
+                shown = f"{value:g}" if isinstance(value, float) else value
+                raise ValueError(f"{name} {shown}: must be {least:g} to {most:g}")
         if self.frames is not None and self.seconds is not None:
             raise ValueError(f"frames {self.frames} and seconds {self.seconds:g}: give one of them")
         if self.image is not None and self.video is not None:

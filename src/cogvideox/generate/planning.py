@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 
-from cogvideox.errors import FrameError, InputError, MediaError, SizeError
+from cogvideox.diffusion import is_guided
+from cogvideox.errors import ConfigError, FrameError, InputError, MediaError, SizeError
 from cogvideox.generate.frames import FramePlan, plan_frames, plan_size
-from cogvideox.generate.options import GenerateOptions
+from cogvideox.generate.options import LIMITS, GenerateOptions
+from cogvideox.generate.sampling import guidance_of
 from cogvideox.model import CogVideoX
 from cogvideox.vae import Tiles
 from cogvideox.video import Video, read_image, read_video
@@ -40,18 +43,14 @@ class Plan:
     frames: FramePlan
     context: int
     latent_shape: tuple[int, int, int, int, int]
-
-    @property
-    def tiles(self) -> Tiles | None:
-        """Tiles of the size asked for, or the autoencoder's usual ones."""
-        options = self.options
-        if options.tile_height is None or options.tile_width is None:
-            return None
-        return Tiles(height=options.tile_height, width=options.tile_width)
+    tiles: Tiles | None = None
 
 
 def plan_run(model: CogVideoX, options: GenerateOptions, given: Given | None = None) -> Plan:
-    """Sizes, frames and shapes of a run; runs no network. Raises SizeError or FrameError."""
+    """Sizes, frames and shapes of a run; runs no network. Raises SizeError, FrameError or ConfigError.
+
+    Warns about settings that have no effect on it.
+    """
     given = given or Given()
     config, patch = model.vae.config, model.frame_patch
     free_aspect = model.kind == "i2v" and patch > 1  # 1.5-I2V: short side as usual, the image's own aspect
@@ -64,6 +63,11 @@ def plan_run(model: CogVideoX, options: GenerateOptions, given: Given | None = N
     )
     _check_table(model, height, width)
     fps = options.fps or (given.video.fps if given.video is not None else model.fps)
+    least, most = LIMITS["fps"]
+    if not least <= fps <= most:
+        raise FrameError(
+            f"fps {fps:g} of the given video: must be {least:g} to {most:g}; ask for another fps"
+        )
     context = 0
     if given.video is not None and options.video_use == "continue":
         context = _context(model, options, len(given.video))
@@ -75,9 +79,12 @@ def plan_run(model: CogVideoX, options: GenerateOptions, given: Given | None = N
         context,
         model.frames,
     )
+    _check_steps(options, given)
     factor = config.spatial_compression_ratio
     shape = (1, model.latent_channels, frames.latents, height // factor, width // factor)
-    return Plan(options, height, width, fps, frames, context, shape)
+    tiles = _tiles(model, options)
+    _warn_of_no_effect(options, given)
+    return Plan(options, height, width, fps, frames, context, shape, tiles)
 
 
 def _asked(model: CogVideoX, options: GenerateOptions, given: Given, fps: float, context: int) -> int:
@@ -90,12 +97,58 @@ def _asked(model: CogVideoX, options: GenerateOptions, given: Given, fps: float,
         asked = len(given.video)
     else:
         asked = max(1, model.frames - context)
+    if asked > LIMITS["frames"][1]:
+        length = f"frames {asked}" if options.seconds is None else f"seconds {options.seconds:g}"
+        raise FrameError(
+            f"{length}: {asked} frames at {fps:g} per second, the most is {LIMITS['frames'][1]:g}; ask for fewer"
+        )
     if given.video is not None and not context and asked > len(given.video):
         raise FrameError(
             f"frames {asked}: the given video has {len(given.video)}; ask for as many or fewer, "
             "or carry on from it with video_use 'continue'"
         )
     return asked
+
+
+def _check_steps(options: GenerateOptions, given: Given) -> None:
+    """A video is changed by the last part of the steps only, and one of them must be left."""
+    changed = given.video is not None and options.video_use == "change"
+    if changed and int(options.steps * options.strength) < 1:
+        raise ConfigError(
+            f"strength {options.strength:g} of {options.steps} steps: no step is left; raise one of them"
+        )
+
+
+def _tiles(model: CogVideoX, options: GenerateOptions) -> Tiles | None:
+    """Tiles of the size asked for, or the autoencoder's usual ones; refused now if they cannot be laid."""
+    if options.vae_coding != "tiled":
+        return None
+    config = model.vae.config
+    tiles = Tiles.usual(config)
+    if options.tile_height is not None and options.tile_width is not None:
+        tiles = Tiles.sized(config, options.tile_height, options.tile_width)
+    tiles.grid(config)
+    return tiles
+
+
+def _warn_of_no_effect(options: GenerateOptions, given: Given) -> None:
+    """Say which settings of this run change nothing."""
+    continued = given.video is not None and options.video_use == "continue"
+    needs = {
+        "strength": ("a video to change", given.video is not None and not continued),
+        "context_frames": ("a video to carry on from", continued),
+        "fit": ("an image or a video", given.shape is not None),
+        "negative_prompt": ("guidance above 1", is_guided(guidance_of(options))),
+        "guidance_schedule": ("guidance above 1", is_guided(guidance_of(options))),
+        "zero_negative": ("guidance above 1", is_guided(guidance_of(options))),
+    }
+    usual = GenerateOptions.model_fields
+    for name, (need, met) in needs.items():
+        value = getattr(options, name)
+        if not met and value != usual[name].default:
+            warnings.warn(f"{name} {value!r} has no effect without {need}", stacklevel=3)
+    if options.zero_negative and options.negative_prompt:
+        warnings.warn("negative_prompt has no effect with zero_negative", stacklevel=3)
 
 
 def _check_table(model: CogVideoX, height: int, width: int) -> None:

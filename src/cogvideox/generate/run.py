@@ -28,6 +28,7 @@ from cogvideox.generate.planning import Given, Plan, fit_video, plan_run, read_g
 from cogvideox.generate.sampling import Noises, guidance_of, sample_latents
 from cogvideox.manifest import manifest
 from cogvideox.model import CogVideoX
+from cogvideox.text import check_prompt
 from cogvideox.video import Video
 
 
@@ -66,6 +67,8 @@ def generate(
     asked for; its manifest says how they were made, how long it took and the peak of memory.
     """
     started = time.monotonic()
+    check_prompt(options.prompt)
+    check_prompt(options.negative_prompt, "negative prompt")
     given = read_given(options, image, video)
     plan = plan_run(model, options, given)
     noises = Noises(options.seed, _latent_dtype(model, options), model.device, generator)
@@ -246,6 +249,8 @@ def _record(
         "transformer": model.transformer.config.model_dump(mode="json"),
         "vae": model.vae.config.model_dump(mode="json"),
         "schedule": model.schedule.config.model_dump(mode="json"),
+        "weights": model.weights,
+        "adapters": model.adapters,
     }
     record["run"] = {
         "way": condition.way,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -12,7 +12,7 @@ from cogvideox import noise
 from cogvideox.conditioning import Conditioning
 from cogvideox.diffusion import GUIDANCE, SAMPLERS, Network, denoiser, guided, in_turn, is_guided, pinned
 from cogvideox.diffusion.guidance import Constant, Cosine, Wave
-from cogvideox.diffusion.samplers import After
+from cogvideox.diffusion.samplers import After, Noise
 from cogvideox.errors import ConfigError, InputError
 from cogvideox.generate.options import GenerateOptions
 from cogvideox.model import CogVideoX
@@ -43,14 +43,17 @@ class Noises:
         """The noise a video starts from."""
         return self._draw(shape, self.explicit or noise.generator(self.seed, "latents"))
 
-    def steps(self, shape: Sequence[int]) -> Callable[[], Float[Tensor, "b c t h w"]]:
-        """Fresh noise for each step of a stochastic sampler; asked again, the same noise again."""
+    def steps(self, shape: Sequence[int]) -> Noise:
+        """Fresh noise for each step of a stochastic sampler; asked again, the same noise again.
+
+        Only an explicit generator makes the draws that the public pipelines make and throw away.
+        """
         source = self.explicit or noise.generator(self.seed, "steps")
         if self.explicit is not None:
             if self._before_steps is None:
                 self._before_steps = self.explicit.get_state()
             self.explicit.set_state(self._before_steps)
-        return lambda: self._draw(shape, source)
+        return lambda draws: [self._draw(shape, source) for _ in range(draws if self.explicit else 1)][-1]
 
     def _draw(self, shape: Sequence[int], source: torch.Generator) -> Tensor:
         b, c, t, h, w = shape
@@ -71,7 +74,7 @@ def sample_latents(
     initial: Float[Tensor, "b c t h w"],
     options: GenerateOptions,
     condition: Conditioning | None = None,
-    step_noise: Callable[[], Tensor] | None = None,
+    step_noise: Noise | None = None,
     after: After | None = None,
 ) -> Float[Tensor, "b c t h w"]:
     """Denoise ``initial`` (standard normal noise) into scaled latents, in its dtype.

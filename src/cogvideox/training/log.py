@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
+
+from cogvideox.checkpoints.atomic import atomic_file
 
 
 class RunLog:
@@ -18,8 +21,10 @@ class RunLog:
 
         self.path = folder / "metrics.jsonl"
         if self.path.exists():
-            lines = [line for line in self.path.read_text().splitlines() if json.loads(line)["step"] <= start]
-            self.path.write_text("".join(line + "\n" for line in lines))
+            lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+            kept = [line for line in lines if _step_of(line, self.path) <= start]
+            with atomic_file(self.path, overwrite=True) as work:
+                work.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         self.clock = time.monotonic()
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self.progress = Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
@@ -42,3 +47,12 @@ class RunLog:
     def close(self) -> None:
         """Stop drawing."""
         self.progress.stop()
+
+
+def _step_of(line: str, file: Path) -> float:
+    """The step a line reports; one that a crash cut short belongs to none and is left out, with a warning."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        warnings.warn(f"{file}: a line that cannot be read is left out: {line[:60]!r}", stacklevel=3)
+        return float("inf")

@@ -5,6 +5,7 @@ Rerunning the same command resumes. Nothing random lives here, so a resumed run 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from typing import Any, Literal
 import torch
 from pydantic import Field, SerializeAsAny
 
+from cogvideox.checkpoints.atomic import atomic_file
 from cogvideox.config import Config
 from cogvideox.errors import ConfigError, NumericsError
 from cogvideox.manifest import manifest, write_sidecar
@@ -49,15 +51,21 @@ def train(
 ) -> Path:
     """Run to the end (or to ``stop_at``) and return the folder of the result, ``<out>/model``.
 
-    Raises ConfigError when ``out`` holds a run with other settings, NumericsError when the loss is not finite.
+    A run that is finished already is left as it is; only a result that is missing is written again. Raises
+    ConfigError when ``out`` holds a run with other settings, NumericsError when the loss is not finite.
     """
     out = Path(config.out)
-    out.mkdir(parents=True, exist_ok=True)
     _same_run(config, out)
+    state, result = latest_state(out), out / "model"
+    made = result / "training.json"  # written last
+    if state is not None and int(state["step"]) >= config.steps and made.is_file():
+        print(f"{out}: finished at step {config.steps} already; nothing to do", file=sys.stderr)
+        return result
     task: Task = config.task.build(config.seed)  # type: ignore[attr-defined]
+    _claim(config, out)  # only now: settings that cannot be built must not keep the folder for themselves
     optimizers = build_optimizers(task.module, config.optim)
     average = averaged(task.module, config.optim.ema) if config.optim.ema else None
-    step = _restore(latest_state(out), task, optimizers, average)
+    step = _restore(state, task, optimizers, average)
     log = RunLog(out, config.steps, step, config.name)
     last = min(config.steps, stop_at or config.steps)
     try:
@@ -80,10 +88,9 @@ def train(
         log.close()
     if step < config.steps:
         return out
-    result = out / "model"
     task.export(_best(task, average), result)
-    made = manifest("training run", config=config.model_dump(mode="json"), inputs={}, seed=config.seed)
-    write_sidecar(result / "training.json", made)
+    record = manifest("training run", config=config.model_dump(mode="json"), inputs={}, seed=config.seed)
+    write_sidecar(made, record, overwrite=True)
     return result
 
 
@@ -129,14 +136,21 @@ def _restore(state: dict[str, Any] | None, task: Task, optimizers: list, average
 
 
 def _same_run(config: TrainConfig, out: Path) -> None:
-    """A run folder belongs to one configuration; resuming it with another would mix two runs."""
+    """A folder with states belongs to one configuration; resuming it with another would mix two runs."""
     file, text = out / "run.yaml", config.to_yaml()
-    if file.exists() and file.read_text() != text:
-        before, now = file.read_text().splitlines(), text.splitlines()
+    if not any(out.glob("state-*.pt")):
+        return
+    if file.exists() and (old := file.read_text(encoding="utf-8")) != text:
+        before, now = old.splitlines(), text.splitlines()
         changed = next(
             (f"{b.strip()} -> {n.strip()}" for b, n in zip(before, now, strict=False) if b != n), "its length"
         )
         raise ConfigError(
             f"{file}: holds a run with other settings ({changed}); choose another out= or remove it"
         )
-    file.write_text(text)
+
+
+def _claim(config: TrainConfig, out: Path) -> None:
+    """Write what is about to run."""
+    with atomic_file(out / "run.yaml", overwrite=True) as work:
+        work.write_text(config.to_yaml(), encoding="utf-8")

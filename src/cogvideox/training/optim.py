@@ -46,6 +46,7 @@ def build_optimizers(module: nn.Module, config: OptimConfig) -> list[torch.optim
             betas=config.betas,
             eps=config.eps,
             weight_decay=config.weight_decay,
+            fused=True,  # one pass over the weights
         )
     ]
     if matrices:

@@ -48,10 +48,10 @@ def world_text() -> Run:
     return Run(
         name="world-text",
         out="runs/world-text",
-        task=TextTraining(),
-        steps=1500,
-        optim=OptimConfig(lr=2e-3, ema=0.99),
-        measure_every=300,
+        task=TextTraining(dropout=0.25),
+        steps=560,
+        optim=OptimConfig(lr=2e-3, weight_decay=0.05, ema=0.98),
+        measure_every=150,
     )
 
 

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from cogvideox.errors import CheckpointError, OutputError
+from cogvideox.checkpoints.atomic import atomic_file
+from cogvideox.errors import CheckpointError
 
 KEEP = 2
 
 
 def save_state(folder: Path, step: int, state: dict[str, Any]) -> Path:
-    """Write ``state-<step>.pt`` under a temporary name, rename it, and keep the last two."""
+    """Write ``state-<step>.pt``, whole or not at all, and keep the last two. Raises OutputError."""
     target = folder / f"state-{step:08d}.pt"
-    temporary = target.with_suffix(".partial")
-    try:
-        torch.save({"step": step, **state}, temporary)
-        os.replace(temporary, target)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(
-            f"{target}: cannot be written: {error.strerror}; free some space and rerun"
-        ) from error
+    with atomic_file(target, overwrite=True) as work:
+        torch.save({"step": step, **state}, work)
     for old in sorted(folder.glob("state-*.pt"))[:-KEEP]:
         old.unlink()
     return target

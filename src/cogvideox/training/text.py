@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from cogvideox.config import Config
 from cogvideox.noise import generator
-from cogvideox.text import TextEncoder, train_tokenizer
+from cogvideox.text import T5Config, T5Encoder, TextEncoder, train_tokenizer
 from cogvideox.world import caption, facts, sample_scene
 
 
@@ -50,25 +50,19 @@ class Reader(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """Token ids [b, l] -> a logit for every fact [b, facts]."""
-        return self.head(self.encoder(input_ids=ids).last_hidden_state.mean(1))
+        return self.head(self.encoder(ids).mean(1))
 
 
 class TextTask:
     """See the module's docstring."""
 
     def __init__(self, config: TextTraining, seed: int) -> None:
-        import tempfile
-
-        from transformers import T5Config, T5EncoderModel
-
         self.config, self.seed = config, seed
         scenes = [sample_scene(seed, index, "train") for index in range(3000)]
         texts = [caption(scene, seed, index) for index, scene in enumerate(scenes)]
-        with tempfile.TemporaryDirectory() as folder:
-            tokenizer = train_tokenizer(texts, folder, config.vocabulary, config.max_tokens)
+        tokenizer = train_tokenizer(texts, config.vocabulary, config.max_tokens)
         self.labels = sorted({label for scene in scenes for label in labels(scene)})
-        torch.manual_seed(seed)
-        model = T5EncoderModel(
+        model = T5Encoder(
             T5Config(
                 vocab_size=-(-len(tokenizer) // 64) * 64,
                 d_model=config.width,
@@ -76,12 +70,9 @@ class TextTask:
                 d_ff=2 * config.width,
                 num_layers=config.layers,
                 num_heads=config.heads,
-                feed_forward_proj="gated-gelu",
                 dropout_rate=config.dropout,
-                pad_token_id=0,
-                eos_token_id=1,
             )
-        )
+        ).initialise(generator(seed, "text weights"))
         self.text = TextEncoder(model, tokenizer, config.max_tokens)
         self.module = Reader(model, len(self.labels))
 
@@ -107,8 +98,9 @@ class TextTask:
 
     def export(self, module: nn.Module, folder: Path) -> None:
         """``text_encoder/`` and ``tokenizer/``."""
-        module.encoder.config.dropout_rate = 0.0
-        TextEncoder(module.encoder, self.text.tokenizer, self.config.max_tokens).save(folder)
+        from cogvideox.checkpoints.text import write_text
+
+        write_text(folder, TextEncoder(module.encoder, self.text.tokenizer, self.config.max_tokens))
 
     def _batch(self, indices: list[int], variant: int, split: str) -> tuple[Tensor, Tensor]:
         scenes = [sample_scene(self.seed, index, split) for index in indices]

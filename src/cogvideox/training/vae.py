@@ -8,14 +8,15 @@ sees other statistics there.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from cogvideox.config import Config
 from cogvideox.data.world import to_model, world_pixels
+from cogvideox.errors import ConfigError
 from cogvideox.noise import generator
 from cogvideox.vae import VAE, VAEConfig
 from cogvideox.vae.vae import SpatialNorm
@@ -25,9 +26,9 @@ class Crops(Config):
     """One phase of training: until which step, on which pieces of clips."""
 
     until: int = Field(gt=0, description="last step of this phase")
-    frames: int = Field(9, description="frames of a piece, 8n + 1")
-    size: int = Field(32, description="height and width of a piece")
-    batch: int = Field(8, description="pieces a step")
+    frames: int = Field(9, gt=0, description="frames of a piece, 8n + 1")
+    size: int = Field(32, gt=0, description="height and width of a piece")
+    batch: int = Field(8, gt=0, description="pieces a step")
     coding: Literal["whole", "chunked"] = Field("whole", description="as the VAE's own setting")
 
 
@@ -36,16 +37,46 @@ class VAETraining(Config):
 
     kind: Literal["vae"] = "vae"
     vae: VAEConfig = Field(description="widths and compression")
-    phases: tuple[Crops, ...] = Field(description="in order of their last step")
-    size: int = Field(64, description="height and width of a rendered clip")
-    frames: int = Field(17, description="frames of a rendered clip")
+    phases: tuple[Crops, ...] = Field(min_length=1, description="in order of their last step")
+    size: int = Field(64, gt=0, description="height and width of a rendered clip")
+    frames: int = Field(17, gt=0, description="frames of a rendered clip")
     l1: float = Field(1.0, ge=0, description="weight of the absolute error")
     l2: float = Field(1.0, ge=0, description="weight of the squared error")
     kl: float = Field(1e-5, ge=0, description="weight of the KL term, averaged over latent values")
 
+    @model_validator(mode="after")
+    def _pieces_fit(self) -> Self:
+        _check_codes("clip", self.frames, self.size, self.vae)
+        ends = [phase.until for phase in self.phases]
+        if ends != sorted(set(ends)):
+            raise ConfigError(
+                f"phases end at {ends}: every phase must end after the one before it; sort them"
+            )
+        for place, phase in enumerate(self.phases):
+            _check_codes(f"phases.{place}", phase.frames, phase.size, self.vae)
+            if phase.frames > self.frames or phase.size > self.size:
+                raise ConfigError(
+                    f"phases.{place}: pieces of {phase.frames} frames and {phase.size} pixels cannot be cut from "
+                    f"clips of {self.frames} frames and {self.size} pixels; make frames and size at most these"
+                )
+        return self
+
     def build(self, seed: int) -> VAETask:
         """The task, with weights made from ``seed``."""
         return VAETask(self, seed)
+
+
+def _check_codes(what: str, frames: int, size: int, vae: VAEConfig) -> None:
+    """Only counts that come back from the autoencoder as they went in can be compared with it."""
+    back, ratio = vae.pixel_frames(vae.latent_frames(frames)), vae.spatial_compression_ratio
+    if back != frames:
+        raise ConfigError(
+            f"{what}: {frames} frames come back from the VAE as {back}; use 8n + 1, such as 9 or 17"
+        )
+    if size % ratio:
+        raise ConfigError(
+            f"{what}: size {size} must be a multiple of {ratio}; try {-(-size // ratio) * ratio}"
+        )
 
 
 class VAETask:

@@ -95,11 +95,19 @@ class Attention(nn.Module):
     def forward(
         self, x: Float[Tensor, "b n d"], turn: Complex[Tensor, "n 1 e_half"] | None, layout: Layout
     ) -> Float[Tensor, "b n d"]:
-        projections = (self.to_q, self.to_k, self.to_v)
-        q, k, v = (through(project, x, layout).unflatten(-1, (self.heads, -1)) for project in projections)
-        q, k = through(self.norm_q, q, layout), through(self.norm_k, k, layout)  # b n k e
-        if turn is not None:
-            q, k = turned(q, turn), turned(k, turn)
+        q = self._placed(self.to_q, self.norm_q, x, turn, layout)
+        k = self._placed(self.to_k, self.norm_k, x, turn, layout)
+        v = self._heads(self.to_v, x, layout)
         q, k, v = (part.to(v.dtype).transpose(1, 2) for part in (q, k, v))
         seen = attend(self.arm, q, k, v, layout).transpose(1, 2).flatten(2)
         return self.to_out[1](through(self.to_out[0], seen, layout))
+
+    def _heads(self, project: nn.Module, x: Float[Tensor, "b n d"], layout: Layout) -> Tensor:
+        return through(project, x, layout).unflatten(-1, (self.heads, -1))  # b n k e
+
+    def _placed(
+        self, project: nn.Module, norm: nn.Module, x: Tensor, turn: Tensor | None, layout: Layout
+    ) -> Tensor:
+        """q or k: projected, normalised, turned; each step lets go of the one before."""
+        part = through(norm, self._heads(project, x, layout), layout)
+        return part if turn is None else turned(part, turn)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
@@ -38,23 +39,36 @@ class ExpertNorm(nn.Module):
         self, x: Float[Tensor, "b n d"], signal: Float[Tensor, "b clips s"], layout: Layout
     ) -> Modulated:
         table = self.linear(signal).unflatten(-1, (self.modalities, 3, -1))
-        parts = self.norm(x).split(layout.lengths, dim=1)
-        rows = [_row(table, segment.clip, segment.modality) for segment in layout.segments]
-        pairs = zip(parts, rows, strict=True)
-        moved = [torch.addcmul(row[:, 0:1], part, 1 + row[:, 1:2]) for part, row in pairs]
-        return Modulated(torch.cat(moved, dim=1), table)
+        shift, scale, _ = table.unbind(-2)
+        return Modulated(affine(shift, self.norm(x), 1 + scale, layout), table)
 
 
 def gated(
     x: Float[Tensor, "b n d"], update: Float[Tensor, "b n d"], table: Table, layout: Layout
 ) -> Float[Tensor, "b n d"]:
-    """x + gate · update, with the gate of each token's clip and modality."""
-    pieces = zip(layout.segments, x.split(layout.lengths, 1), update.split(layout.lengths, 1), strict=True)
-    return torch.cat([torch.addcmul(a, _row(table, s.clip, s.modality)[:, 2:3], b) for s, a, b in pieces], 1)
+    """x + gate · update, with the gate of each token's clip and modality; ``update`` is written over."""
+    return affine(x, update, table[..., 2, :], layout)
 
 
-def _row(table: Table, clip: int, modality: int) -> Float[Tensor, "b 3 d"]:
-    return table[:, clip, modality % table.shape[2]]
+Rows = Float[Tensor, "b clips modalities d"]
+
+
+def affine(
+    base: Rows | Float[Tensor, "b n d"], x: Float[Tensor, "b n d"], scale: Rows, layout: Layout
+) -> Float[Tensor, "b n d"]:
+    """base + x · scale, where rows of ``scale`` (and of ``base``) hold for the tokens of a clip and modality.
+
+    Range by range over one joint sequence; without gradients the result is written over ``x``.
+    """
+    over = not torch.is_grad_enabled() and base.dtype == x.dtype == scale.dtype  # else: promote, as usual
+    parts = x.split(layout.lengths, dim=1)
+    bases = [None] * len(parts) if base.ndim == 4 else base.split(layout.lengths, dim=1)
+    written = []
+    for segment, part, rest in zip(layout.segments, parts, bases, strict=True):
+        row = (slice(None), slice(segment.clip, segment.clip + 1), segment.modality % scale.shape[2])
+        rest = base[row] if rest is None else rest
+        written.append(torch.addcmul(rest, part, scale[row], out=part if over else None))
+    return x if over else torch.cat(written, dim=1)
 
 
 class Widen(nn.Module):
@@ -63,10 +77,13 @@ class Widen(nn.Module):
     def __init__(self, width: int, approximate: str):
         super().__init__()
         self.proj = nn.Linear(width, 4 * width)
-        self.gelu = nn.GELU(approximate=approximate)
+        self.approximate = approximate
 
     def forward(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d4"]:
-        return self.gelu(self.proj(x))
+        x = self.proj(x)
+        if torch.is_grad_enabled():
+            return F.gelu(x, approximate=self.approximate)
+        return torch.ops.aten.gelu_(x, approximate=self.approximate)
 
 
 class FeedForward(nn.Module):

@@ -33,17 +33,26 @@ class Rotary:
 
     def turn(self, layout: Layout, device: torch.device) -> Complex[Tensor, "n 1 e_half"]:
         """The factor exp(i angle) of every token and pair of channels."""
-        parts = []
-        for words, grid in layout.clips:
-            video = _rotary(grid, self.head_dim, self.mode, self.base, device)
-            parts += [video.new_ones(words, 1, self.head_dim // 2), video]
-        return torch.cat(parts)
+        return _turn(layout, self.head_dim, self.mode, self.base, device)
 
 
 def turned(x: Float[Tensor, "b n k e"], turn: Complex[Tensor, "n 1 e_half"]) -> Float[Tensor, "b n k e"]:
-    """Neighbouring channels turned as complex numbers, in float32: x0 cos − x1 sin, x1 cos + x0 sin."""
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * turn).flatten(-2).type_as(x)
+    """Neighbouring channels turned as complex numbers, in float32: x0 cos − x1 sin, x1 cos + x0 sin.
+
+    Without gradients a float32 ``x`` is written over, and half precision is widened number by number and never
+    as a whole.
+    """
+    if torch.is_grad_enabled():
+        pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+        return torch.view_as_real(pairs * turn).flatten(-2).type_as(x)
+    if x.dtype == torch.float32:
+        torch.view_as_complex(x.unflatten(-1, (-1, 2))).mul_(turn)
+        return x
+    pairs, sin, out = x.unflatten(-1, (-1, 2)), turn.imag, torch.empty_like(x)
+    wide = pairs * turn.real[..., None]  # float32
+    torch.addcmul(wide[..., 0], pairs[..., 1], sin, value=-1, out=out[..., 0::2])
+    torch.addcmul(wide[..., 1], pairs[..., 0], sin, out=out[..., 1::2])
+    return out
 
 
 def coordinates(
@@ -75,13 +84,17 @@ def _spread(start: int, extent: int, size: int) -> Float[Tensor, " n"]:
     return torch.linspace(start, (start + extent) * (size - 1) / size, size, dtype=torch.float32)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=8)
 @torch.inference_mode(False)
-def _rotary(
-    grid: Grid, head_dim: int, mode: RotaryMode, base: tuple[int, int], device: torch.device
+def _turn(
+    layout: Layout, head_dim: int, mode: RotaryMode, base: tuple[int, int], device: torch.device
 ) -> Complex[Tensor, "n 1 e_half"]:
-    angles = _angles(grid, head_dim, mode, base)
-    return torch.complex(angles.cos(), angles.sin())[:, None].to(device)
+    parts = []
+    for words, grid in layout.clips:
+        angles = _angles(grid, head_dim, mode, base)
+        video = torch.complex(angles.cos(), angles.sin())[:, None]
+        parts += [video.new_ones(words, 1, head_dim // 2), video]
+    return torch.cat(parts).to(device)
 
 
 def _angles(grid: Grid, head_dim: int, mode: RotaryMode, base: tuple[int, int]) -> Float[Tensor, "n e_half"]:

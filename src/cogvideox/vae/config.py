@@ -145,8 +145,20 @@ class Tiles(Config):
 
     @classmethod
     def usual(cls, config: VAEConfig) -> Self:
-        """The released default: half the usual height and width."""
-        return cls(height=config.sample_height // 2, width=config.sample_width // 2)
+        """The released default, half the usual height and width, rounded up to whole latents."""
+        double = 2 * config.spatial_compression_ratio
+        rows, columns = -(-config.sample_height // double), -(-config.sample_width // double)
+        return cls.sized(config, rows * double // 2, columns * double // 2)
+
+    @classmethod
+    def sized(cls, config: VAEConfig, height: int, width: int) -> Self:
+        """Tiles of this size in pixels; the default overlaps, rounded to whole latents so that strides agree."""
+        overlaps = {}
+        for name, pixels in (("overlap_height", height), ("overlap_width", width)):
+            latents = max(1, pixels // config.spatial_compression_ratio)
+            shared = min(max(1, round(latents * cls.model_fields[name].default)), latents - 1)
+            overlaps[name] = shared / latents
+        return cls(height=height, width=width, **overlaps)
 
     def grid(self, config: VAEConfig) -> Grid:
         """The numbers both directions need; raises SizeError when pixel and latent strides disagree."""
@@ -183,10 +195,10 @@ def _side(name: str, pixels: int, overlap: float, ratio: int) -> Side:
     side = Side(
         pixels=pixels,
         latents=latents,
-        pixel_stride=int(pixels * (1 - overlap)),
-        latent_stride=int(latents * (1 - overlap)),
-        pixel_blend=int(pixels * overlap),
-        latent_blend=int(latents * overlap),
+        pixel_stride=_whole(pixels * (1 - overlap)),
+        latent_stride=_whole(latents * (1 - overlap)),
+        pixel_blend=_whole(pixels * overlap),
+        latent_blend=_whole(latents * overlap),
     )
     # What is kept of a tile must be what the next one starts after, in both spaces; else sizes change.
     kept = (side.latents - side.latent_blend) * ratio, side.pixels - side.pixel_blend
@@ -198,3 +210,8 @@ def _side(name: str, pixels: int, overlap: float, ratio: int) -> Side:
             f"multiple of {ratio} pixels"
         )
     return side
+
+
+def _whole(value: float) -> int:
+    """Rounded down, as the released code does, but not for the last bit of a fraction: 5 * (1 - 2 / 5) is 3."""
+    return int(value + 1e-6)

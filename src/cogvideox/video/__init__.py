@@ -7,7 +7,7 @@ sheet.py     rows of frames with captions, to look at many videos at once
 """
 
 from cogvideox.video.reading import LIMITS, Limits, Probe, probe, read_image
-from cogvideox.video.saving import check_output, replacing, sidecar_of, write_json
+from cogvideox.video.saving import check_output, is_ours, previews_of, replacing, sidecar_of, write_json
 from cogvideox.video.sheet import contact_sheet
 from cogvideox.video.value import Video, read_video
 
@@ -18,6 +18,8 @@ __all__ = [
     "Video",
     "check_output",
     "contact_sheet",
+    "is_ours",
+    "previews_of",
     "probe",
     "read_image",
     "read_video",

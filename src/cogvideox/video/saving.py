@@ -20,16 +20,39 @@ from typing import Any
 import av
 import numpy as np
 from PIL import Image
+from PIL.GifImagePlugin import getdata, getheader
+from PIL.PngImagePlugin import PngInfo
 
 from cogvideox.errors import OutputError
 
 SUFFIXES = (".mp4", ".gif", ".png")
+LABEL = "digitalSourceType"
+AI_MADE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+LEAST_FPS = 0.01  # far below it mp4 and GIF write another rate than the one asked for
 BT709 = 1  # ITU-T H.273 code for primaries, transfer and matrix
 
 
 def sidecar_of(path: str | Path) -> Path:
     """``red.mp4`` -> ``red.json``: where what made it is written."""
     return Path(path).with_suffix(".json")
+
+
+def previews_of(path: str | Path) -> list[Path]:
+    """``red.mp4`` -> ``red.gif`` and ``red.png``: where a quick look at it is written."""
+    path = Path(path)
+    return [path.with_suffix(suffix) for suffix in (".gif", ".png") if suffix != path.suffix.lower()]
+
+
+def is_ours(path: str | Path) -> bool:
+    """Whether ``generate`` wrote this file (or the record beside one): it says so itself."""
+    try:
+        data = Path(path).read_bytes()
+        if Path(path).suffix.lower() != ".json":
+            return AI_MADE.encode() in data
+        record = json.loads(data)
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(record, dict) and record.get("kind") == "generate" and LABEL in record
 
 
 def check_output(path: str | Path, overwrite: bool = False, sidecar: bool = False) -> Path:
@@ -133,14 +156,29 @@ def _check_whole(path: Path, frames: int) -> None:
 
 
 def write_gif(path: Path, frames: np.ndarray, fps: float, comment: str = "", least_height: int = 0) -> None:
-    """An endless GIF; frames smaller than ``least_height`` are enlarged by a whole number, without blur."""
+    """An endless GIF; frames smaller than ``least_height`` are enlarged by a whole number, without blur.
+
+    Every frame is written, one that equals the frame before it too: a still keeps its length.
+    """
     grow = max(1, math.ceil(least_height / frames.shape[1]))
-    images = [Image.fromarray(np.repeat(np.repeat(f, grow, axis=0), grow, axis=1)) for f in frames]
+    images = (Image.fromarray(np.repeat(np.repeat(f, grow, axis=0), grow, axis=1)) for f in frames)
+    indexed = [image.convert("P", palette=Image.Palette.ADAPTIVE) for image in images]
     extra = {"comment": comment.encode()[:255]} if comment else {}
     duration = max(20, round(100 / fps) * 10)  # GIF counts in hundredths; below 2 players slow down to 10
-    images[0].save(
-        path, format="GIF", save_all=True, append_images=images[1:], duration=duration, loop=0, **extra
-    )
+    header, _ = getheader(indexed[0].copy(), info={"loop": 0, "duration": duration, **extra})
+    with path.open("wb") as stream:
+        stream.writelines(header)
+        for image in indexed:  # Image.save would merge equal frames into one
+            stream.writelines(getdata(image, duration=duration, include_color_table=True))
+        stream.write(b";")
+
+
+def write_png(path: Path, image: Image.Image, texts: dict[str, str]) -> None:
+    """A picture with texts in it."""
+    info = PngInfo()
+    for key, value in texts.items():
+        info.add_text(key, value)
+    image.save(path, format="PNG", pnginfo=info)
 
 
 def even(frames: np.ndarray) -> np.ndarray:

@@ -17,13 +17,23 @@ from PIL import Image
 
 from cogvideox.errors import FrameError, MediaError, NumericsError, SizeError
 from cogvideox.video.reading import LIMITS, Limits, read_frames
-from cogvideox.video.saving import check_output, replacing, sidecar_of, write_gif, write_json, write_mp4
+from cogvideox.video.saving import (
+    LABEL,
+    LEAST_FPS,
+    check_output,
+    is_ours,
+    previews_of,
+    replacing,
+    sidecar_of,
+    write_gif,
+    write_json,
+    write_mp4,
+    write_png,
+)
 from cogvideox.video.sheet import contact_sheet
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-LABEL = "digitalSourceType"
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,26 +80,46 @@ class Video:
         """
         beside = metadata and bool(self.manifest)
         path = check_output(path, overwrite, sidecar=beside)
+        if self.fps < LEAST_FPS:
+            raise FrameError(f"fps {self.fps:g}: no file keeps so low a rate; the least is {LEAST_FPS:g}")
         if path.suffix.lower() == ".json":
             check_output(path.with_suffix(""), overwrite)  # says which endings there are
         with replacing(path, overwrite) as temporary:
             self._write(temporary, path.suffix.lower(), self._tags(metadata))
             if beside:
                 write_json(sidecar_of(path), self.manifest, overwrite)
+        if overwrite and not beside and is_ours(sidecar_of(path)):
+            sidecar_of(path).unlink()  # it told about the video that stood here before
         return path
 
     def _write(self, path: Path, suffix: str, tags: dict[str, str]) -> None:
+        title = tags.get("title", "")
         if suffix == ".gif":
-            write_gif(path, self.frames, self.fps, tags.get("title", ""))
+            write_gif(path, self.frames, self.fps, " ".join(filter(None, (self._label(), title))))
         elif suffix == ".png":
-            contact_sheet([self], [tags.get("title", "")]).save(path, format="PNG")
+            write_png(path, contact_sheet([self], [title]), {"Comment": self._label()})
         else:
             write_mp4(path, self.frames, self.fps, tags)
 
+    def save_previews(self, path: str | Path, overwrite: bool = False, metadata: bool = True) -> list[Path]:
+        """Write an enlarged .gif and a contact sheet (.png) beside ``path``, whatever it is not itself."""
+        path, title = Path(path), self.title if metadata else ""
+        written = previews_of(path)
+        for preview in written:
+            with replacing(preview, overwrite) as temporary:
+                if preview.suffix == ".gif":
+                    write_gif(temporary, self.frames, self.fps, self._label(), least_height=256)
+                else:
+                    write_png(temporary, contact_sheet([self], [title]), {"Comment": self._label()})
+        return written
+
+    def _label(self) -> str:
+        """That a model made it, as JSON; '' for a camera's video."""
+        return json.dumps({LABEL: self.manifest[LABEL]}) if LABEL in self.manifest else ""
+
     def _tags(self, metadata: bool) -> dict[str, str]:
         if not metadata:
-            kept = {LABEL: self.manifest[LABEL]} if LABEL in self.manifest else {}
-            return {"comment": json.dumps(kept)} if kept else {}
+            return {"comment": self._label()} if self._label() else {}
         if not self.manifest:
             return {}
         comment = json.dumps(self.manifest, default=str)  # ASCII, so that every player reads it

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
 
 from cogvideox.world.caption import Check, caption, facts
 from cogvideox.world.scene import TIERS, Scene, sample_scene
@@ -73,8 +72,3 @@ def make_held_out_prompts(num: int = HELD_OUT_PROMPTS, seed: int = HELD_OUT_SEED
         wanted[scene.tier] -= 1
         prompts.append(Prompt(f"held-out-{len(prompts):03d}", text, scene.tier, facts(scene), seed, index))
     return prompts
-
-
-def write_held_out_prompts(path: Path) -> None:
-    """Write the list, one JSON line per prompt."""
-    path.write_text("".join(f"{p.to_json()}\n" for p in make_held_out_prompts()), encoding="utf-8")

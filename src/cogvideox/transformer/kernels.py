@@ -1,0 +1,177 @@
+"""Which kernel computes full attention: every one that is installed is tried once, and the fastest right one wins.
+
+Right means finite and close to torch's own. The choice holds for one device, type and shape, with or without
+gradients. 8-bit kernels are candidates only where an approximation was asked for.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from cogvideox.errors import ConfigError, suggest
+from cogvideox.transformer.attention import Arm, Attention, Heads, full_attention
+from cogvideox.transformer.layout import Clip
+
+REPEATS = 3
+EXACT, EIGHT_BIT = 2e-2, 0.2
+"""Largest difference from torch's kernel, relative to the largest output, in half precision; float32: 1e-4."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One way to compute softmax(q k / sqrt(e)) v on [b, k, n, e]."""
+
+    name: str
+    run: Callable[[Heads, Heads, Heads], Heads]
+    usable: Callable[[Tensor], bool]
+    approximate: bool = False
+
+
+def torch_backend(backend: SDPBackend) -> Callable[[Heads, Heads, Heads], Heads]:
+    """torch's attention with one of its own kernels."""
+
+    def run(q: Heads, k: Heads, v: Heads) -> Heads:
+        with sdpa_kernel(backend):
+            return F.scaled_dot_product_attention(q, k, v)
+
+    return run
+
+
+def in_float32(q: Heads, k: Heads, v: Heads) -> Heads:
+    """torch's attention in float32: on a CPU, half precision is slower than the two casts, above all backwards."""
+    with torch.autocast(q.device.type, enabled=False):
+        return F.scaled_dot_product_attention(q.float(), k.float(), v.float()).to(q.dtype)
+
+
+def flash_3(q: Heads, k: Heads, v: Heads) -> Heads:
+    """FlashAttention-3, for Hopper; it wants tokens before heads."""
+    from flash_attn_interface import flash_attn_func
+
+    out = flash_attn_func(*(x.transpose(1, 2) for x in (q, k, v)))
+    return (out[0] if isinstance(out, tuple) else out).transpose(1, 2)
+
+
+def sage(q: Heads, k: Heads, v: Heads) -> Heads:
+    """SageAttention: 8-bit scores."""
+    from sageattention import sageattn
+
+    return sageattn(q, k, v, tensor_layout="HND", is_causal=False)
+
+
+def _half_on(device: str) -> Callable[[Tensor], bool]:
+    return lambda q: q.device.type == device and q.dtype in (torch.float16, torch.bfloat16)
+
+
+def _installed(module: str) -> Callable[[Tensor], bool]:
+    return lambda q: (
+        _half_on("cuda")(q) and not q.requires_grad and importlib.util.find_spec(module) is not None
+    )
+
+
+KERNELS: tuple[Kernel, ...] = (
+    Kernel("torch", lambda q, k, v: F.scaled_dot_product_attention(q, k, v), lambda q: True),
+    Kernel("torch float32", in_float32, _half_on("cpu")),
+    Kernel("torch flash", torch_backend(SDPBackend.FLASH_ATTENTION), _half_on("cuda")),
+    Kernel("torch cudnn", torch_backend(SDPBackend.CUDNN_ATTENTION), _half_on("cuda")),
+    Kernel("flash 3", flash_3, _installed("flash_attn_interface")),
+    Kernel("sage", sage, _installed("sageattention"), approximate=True),
+)
+
+
+@dataclass
+class Fastest:
+    """An attention arm that measures the kernels the first time it meets a shape, and keeps the best."""
+
+    approximate: bool = False
+    kernels: Sequence[Kernel] = KERNELS
+    chosen: dict[tuple, Kernel] = field(default_factory=dict)
+
+    def __call__(self, q: Heads, k: Heads, v: Heads, clip: Clip) -> Heads:
+        key = (q.device, q.dtype, q.shape, q.requires_grad)
+        if key not in self.chosen:
+            self.chosen[key] = self.choose(q, k, v)
+        return self.chosen[key].run(q, k, v)
+
+    def choose(self, q: Heads, k: Heads, v: Heads) -> Kernel:
+        """The fastest kernel whose result can be trusted; the first of the list when it stands alone."""
+        usable = [one for one in self.kernels if one.usable(q) and (self.approximate or not one.approximate)]
+        if len(usable) == 1:
+            return usable[0]
+        expected = self.kernels[0].run(q.detach(), k.detach(), v.detach())
+        times = {one.name: seconds for one in usable if (seconds := _seconds(one, expected, q, k, v))}
+        return min(usable, key=lambda one: times.get(one.name, float("inf")))
+
+
+@dataclass(frozen=True)
+class Named:
+    """An attention arm that is always this kernel: nothing is measured, so two runs compute the same."""
+
+    kernel: Kernel
+
+    def __call__(self, q: Heads, k: Heads, v: Heads, clip: Clip) -> Heads:
+        return self.kernel.run(q, k, v) if self.kernel.usable(q) else full_attention(q, k, v, clip)
+
+
+def use_kernel(network: nn.Module, name: str = "fastest", approximate: bool = False) -> Arm:
+    """Give every full attention of ``network`` a kernel: a name of ``KERNELS``, or the fastest right one.
+
+    A named kernel that does not fit a tensor's device or type leaves it to torch. Returns the arm. Raises
+    ConfigError for an unknown name.
+    """
+    known = {one.name: one for one in KERNELS}
+    if name != "fastest" and name not in known:
+        raise ConfigError(
+            f"attention kernel {name!r}: unknown{suggest(name, known)}; one of fastest, {', '.join(known)}"
+        )
+    arm: Arm = Fastest(approximate) if name == "fastest" else Named(known[name])
+    for module in network.modules():
+        if isinstance(module, Attention) and (
+            module.arm is full_attention or isinstance(module.arm, Fastest | Named)
+        ):
+            module.arm = arm
+    return arm
+
+
+def _seconds(kernel: Kernel, expected: Tensor, q: Heads, k: Heads, v: Heads) -> float | None:
+    """The best of some runs, with the way back where gradients are wanted; None for a kernel that is wrong."""
+    best = float("inf")
+    for _ in range(REPEATS + 1):
+        try:
+            parts = [x.detach().requires_grad_(x.requires_grad) for x in (q, k, v)]
+            with torch.enable_grad() if q.requires_grad else nullcontext():
+                start = _now(q.device)
+                out = kernel.run(*parts)
+                if q.requires_grad:
+                    out.sum().backward()
+                best = min(best, _now(q.device) - start)
+        except Exception as error:  # a kernel of another library, on hardware it may not know: say so, go on
+            warnings.warn(f"attention kernel {kernel.name}: {str(error).splitlines()[0][:150]}", stacklevel=2)
+            return None
+    if not _close(out.detach(), expected, EIGHT_BIT if kernel.approximate else EXACT):
+        warnings.warn(f"attention kernel {kernel.name}: wrong or not finite here; not used", stacklevel=2)
+        return None
+    return best
+
+
+def _close(out: Tensor, expected: Tensor, tolerance: float) -> bool:
+    if out.shape != expected.shape or not bool(out.isfinite().all()):
+        return False
+    if expected.dtype == torch.float32:
+        tolerance = min(tolerance, 1e-4)
+    return bool((out.float() - expected.float()).abs().max() <= tolerance * expected.float().abs().max())
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

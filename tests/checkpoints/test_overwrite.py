@@ -1,0 +1,82 @@
+"""Overwriting replaces checkpoints and nothing else, least of all what is being read."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cogvideox.checkpoints import convert, load_model, save_model, write_adapter
+from cogvideox.checkpoints.adapter import Adapter, Pair
+from cogvideox.checkpoints.atomic import atomic_file
+from cogvideox.errors import OutputError
+from small_models import small_model
+
+
+def content(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def model(tmp_path):
+    return save_model(small_model("5b"), tmp_path / "model")
+
+
+@pytest.mark.parametrize("name", ["thesis.txt", "config.json"])
+def test_a_folder_that_is_no_checkpoint_is_never_replaced(name, model, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / name).write_text('{"editor": "vim"}')
+    for write in (
+        lambda: convert(model, other, "sat", overwrite=True),
+        lambda: convert(model, other, "diffusers", overwrite=True),
+        lambda: save_model(small_model("2b"), other, overwrite=True),
+    ):
+        with pytest.raises(OutputError, match=f"no checkpoint: it holds {name}"):
+            write()
+    assert (other / name).read_text() == '{"editor": "vim"}'
+
+
+def test_checkpoints_of_every_kind_are_replaced(model, tmp_path):
+    adapter = Adapter({"transformer_blocks.0.attn1.to_q": Pair(torch.ones(1, 32), torch.ones(32, 1), 1.0)})
+    sat, lora, out = tmp_path / "sat", tmp_path / "lora", tmp_path / "out"
+    (tmp_path / "empty").mkdir()
+    convert(model, tmp_path / "empty", "sat", overwrite=True)
+    write_adapter(adapter, lora)
+    convert(model, sat, "sat")
+    for source, to in (
+        (model, "sat"),
+        (lora, "sat"),
+        (lora, "diffusers"),
+        (model, "diffusers"),
+        (sat, "diffusers"),
+    ):
+        convert(source, out, to, overwrite=True)
+    assert load_model(out, text=False).name == "5b"
+
+
+def test_what_is_read_is_never_written_over(model, tmp_path):
+    before = content(model)
+    tries = [(model, model, "diffusers"), (model, model, "sat"), (model / "vae", model, "sat"),
+             (model, model / "vae", "sat"), (model / "vae", tmp_path, "sat")]  # fmt: skip
+    for source, target, to in tries:
+        with pytest.raises(OutputError, match="which is read"):
+            convert(source, target, to, overwrite=True)
+    link = tmp_path / "link"
+    link.symlink_to(model)
+    with pytest.raises(OutputError, match="which is read"):
+        convert(model, link, "sat", overwrite=True)
+    assert content(model) == before
+    assert convert(model, model / "as-sat", "sat").is_dir()  # a new place inside takes nothing away
+
+
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), OSError(28, "No space left"), RuntimeError("PytorchStreamWriter failed")]
+)
+def test_an_interrupted_file_leaves_nothing_and_the_old_one_whole(error, tmp_path):
+    file = tmp_path / "x.pt"
+    file.write_text("old")
+    told = KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else OutputError
+    with pytest.raises(told), atomic_file(file, overwrite=True) as work:
+        work.write_text("half")
+        raise error
+    assert [path.name for path in tmp_path.iterdir()] == ["x.pt"] and file.read_text() == "old"

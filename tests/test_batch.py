@@ -1,0 +1,186 @@
+"""A batch: one bad line costs one video, what is not ours stays, what has changed is made again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import save_file
+from typer.testing import CliRunner
+
+from cogvideox.cli import app
+from toy_folder import write_toy
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory) -> str:
+    return str(write_toy(tmp_path_factory.mktemp("models") / "toy"))
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def unmade(monkeypatch) -> list[str]:
+    """Nothing is denoised: which model each item had, and a grey video for it."""
+    from cogvideox.cli import batch
+    from cogvideox.manifest import manifest
+    from cogvideox.video import Video
+
+    def make(model, options, *_):
+        seen.append(model)
+        record = manifest("generate", options.model_dump(mode="json"), {}, options.seed)
+        return Video(np.full((9, 32, 48, 3), 99, np.uint8), 8.0, record)
+
+    seen: list[str] = []
+    monkeypatch.setattr(batch, "load", lambda job, folder: folder.name)
+    monkeypatch.setattr(batch, "make", make)
+    return seen
+
+
+def batch(model: str, lines: list, *words: str, code: int = 0):
+    Path("p.jsonl").write_text("\n".join(x if isinstance(x, str) else json.dumps(x) for x in lines))
+    chosen = ["--model", model] if model else []
+    command = ["generate", "--batch", "p.jsonl", *chosen, "--out", "made", "--steps", "1", *words]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == code, (done.exit_code, done.stdout, done.stderr, done.exception)
+    return done
+
+
+def failures() -> list[int]:
+    return [item["line"] for item in json.loads(Path("made/failed.json").read_text())]
+
+
+BAD = [
+    {"prompt": "a", "height": "33"},
+    {"prompt": "a", "frames": [9]},
+    {"prompt": "a", "guidance": {}},
+    {"prompt": "a", "sampler": 5},
+    {"prompt": "a", "sampler": ["ddim"]},
+    {"prompt": "a", "sampler": None},
+    {"prompt": None},
+    {"prompt": "\ud800"},
+    {"prompt": "a", "fps": 1000},
+    {"prompt": "a", "image": 5},
+    {"prompt": "a", "video_use": "continue"},
+]
+
+
+def test_no_bad_line_stops_the_others(toy, unmade):
+    texts = [{"prompt": "a", "frames": "9", "height": "32", "guidance": "6"}, {"prompt": "a red circle"}]
+    done = batch(toy, [*BAD, *texts], code=3)
+    assert failures() == list(range(1, len(BAD) + 1))
+    assert len(done.stdout.splitlines()) == len(unmade) == 2
+    assert "unexpected" not in done.stderr
+
+
+def test_running_out_of_memory_on_one_line_does_not_lose_the_rest(toy, monkeypatch):
+    import cogvideox.generate.run as run
+
+    class OutOfMemoryError(RuntimeError):
+        pass
+
+    denoise, calls = run._denoise, []
+
+    def first_fails(*given):
+        calls.append(1)
+        if len(calls) == 1:
+            raise OutOfMemoryError
+        return denoise(*given)
+
+    monkeypatch.setattr(run, "_denoise", first_fails)
+    done = batch(toy, ["a red circle", "a blue circle"], code=3)
+    assert failures() == [1] and len(done.stdout.split()) == 1
+    assert "out of memory" in Path("made/failed.json").read_text()
+
+
+def test_a_dry_run_checks_every_line_and_makes_nothing(toy):
+    done = batch(toy, [*BAD, "a red circle"], "--dry-run", code=3)
+    assert [json.loads(line)["line"] for line in done.stdout.splitlines()] == [len(BAD) + 1]
+    assert done.stderr.count("\nline ") == len(BAD) and not Path("made").exists()
+
+
+def test_words_beside_a_batch_are_refused(toy):
+    assert "stand in its file" in batch(toy, ["a"], "a red circle", code=2).stderr
+    assert "every line has its own" in batch(toy, ["a"], "--prompt", "b", "--dry-run").stderr
+
+
+def test_a_changed_line_with_a_name_is_made_again_and_only_that(toy, unmade):
+    lines = [{"prompt": "a red circle", "name": "red"}, {"prompt": "a blue circle", "name": "blue"}]
+    batch(toy, lines)
+    done = batch(toy, [lines[0], {**lines[1], "seed": 7}])
+    assert done.stdout == "made/blue.mp4\n" and "1 made before, 1 to make" in done.stderr
+    assert json.loads(Path("made/blue.json").read_text())["seed"] == 7
+    assert batch(toy, [lines[0], {**lines[1], "seed": 7}]).stdout == ""
+
+
+def test_a_named_video_without_a_record_is_kept_and_that_is_said(toy, unmade):
+    batch(toy, [{"prompt": "a", "name": "red"}], "--no-metadata")
+    done = batch(toy, [{"prompt": "b", "name": "red"}], "--no-metadata")
+    assert done.stdout == "" and "made/red.mp4 has no record" in done.stderr
+
+
+def test_other_contents_of_a_file_or_another_alpha_make_it_again(toy, unmade):
+    import torch
+
+    def picture(value: int) -> None:
+        Image.new("RGB", (48, 32), (value, 0, 0)).save("one.png")
+
+    def adapter(value: float) -> None:
+        pair = {"lora_A": torch.ones(2, 32), "lora_B": torch.full((32, 2), value)}
+        name = "transformer.transformer_blocks.0.attn1.to_q"
+        save_file({f"{name}.{side}.weight": x for side, x in pair.items()}, "l.safetensors")
+
+    line, lora = {"prompt": "a", "image": "one.png"}, ("--lora", "l.safetensors", "--lora-alpha")
+    picture(1)
+    adapter(1.0)
+    for words, change in (
+        ((), lambda: None),
+        ((), lambda: picture(2)),
+        ((*lora, "2"), lambda: None),
+        ((*lora, "4"), lambda: None),
+        ((*lora, "4"), lambda: adapter(3.0)),
+    ):
+        change()
+        assert len(batch(toy, [line], *words).stdout.split()) == 1
+        assert batch(toy, [line], *words).stdout == ""
+
+
+def test_files_of_somebody_else_are_not_replaced(toy, unmade):
+    Path("made").mkdir()
+    Path("made/notes.json").write_text('{"mine": 1}')
+    Path("made/look.gif").write_bytes(b"GIF89a mine")
+    lines = [{"prompt": "a", "name": name} for name in ("notes", "look", "good")]
+    batch(toy, lines, "--preview", code=3)
+    assert failures() == [1, 2] and Path("made/good.png").is_file()
+    assert Path("made/notes.json").read_text() == '{"mine": 1}'
+    assert Path("made/look.gif").read_bytes() == b"GIF89a mine"
+    batch(toy, lines, "--preview", "--overwrite")
+    assert not Path("made/failed.json").exists()
+    Path("made/good.mp4").unlink()  # what is left of a run that was stopped is ours to replace
+    assert batch(toy, lines, "--preview").stdout.split()[0] == "made/good.mp4"
+
+
+def test_the_list_of_failures_keeps_its_name_and_no_other_is_replaced(toy, unmade):
+    assert "that of the failures" in batch(toy, [{"prompt": "a", "name": "Failed"}], code=2).stderr
+    Path("made").mkdir()
+    Path("made/failed.json").write_text('["mine"]')
+    assert "not a list of failures" in batch(toy, ["a"], code=1).stderr
+    assert Path("made/failed.json").read_text() == '["mine"]'
+
+
+def test_each_line_gets_the_shipped_model_that_reads_it(unmade, monkeypatch, tmp_path):
+    import cogvideox.checkpoints.hub as hub
+
+    for name, kind in (("tiny", "t2v"), ("tiny-i2v", "i2v")):
+        write_toy(tmp_path / "shipped" / name, kind)
+    monkeypatch.setattr(hub, "SHIPPED", (tmp_path / "shipped",))
+    Image.new("RGB", (48, 32)).save("one.png")
+    batch("", ["a red circle", {"prompt": "a", "image": "one.png"}, "a blue circle"])
+    assert unmade == ["tiny", "tiny-i2v", "tiny"]

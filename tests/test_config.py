@@ -1,0 +1,92 @@
+"""Settings: every mistake is one ConfigError that names the path and suggests."""
+
+from __future__ import annotations
+
+import pytest
+
+from cogvideox.config import Config
+from cogvideox.errors import ConfigError
+from cogvideox.generate import GenerateOptions
+from cogvideox.training.diffusion import DiffusionTraining
+from cogvideox.training.recipes import Run, recipe
+from cogvideox.training.vae import Crops, VAETraining
+from cogvideox.vae import VAEConfig
+
+
+def told(make) -> str:
+    with pytest.raises(ConfigError) as error:
+        make()
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_keywords_are_checked_like_files():
+    assert told(lambda: GenerateOptions(promt="x")) == "promt: unknown setting (did you mean 'prompt'?)"
+    assert "steps: Input should be greater than or equal to 1, got 0" in told(
+        lambda: GenerateOptions(steps=0)
+    )
+    assert told(lambda: GenerateOptions.parse({"promt": "x"}, "a.yaml")).startswith("a.yaml: promt")
+    assert "give one of them" in told(lambda: GenerateOptions(frames=9, seconds=1.0))
+
+
+def test_a_mistake_in_a_group_is_one_error_with_the_whole_path():
+    phases = [{"until": 1}]
+    assert told(lambda: VAETraining(vae={"latent_chanels": 4}, phases=phases)) == (
+        "vae.latent_chanels: unknown setting (did you mean 'latent_channels'?)"
+    )
+    assert told(lambda: VAETraining(vae=VAEConfig(), phases=[{"until": 1}, {"until": 0}])).startswith(
+        "phases.1.until: "
+    )
+    task = {"kind": "vae", "vae": {"layers_per_blok": 1}, "phases": phases}
+    assert told(lambda: Run(name="x", out="y", task=task)) == (
+        "task.vae.layers_per_blok: unknown setting (did you mean 'layers_per_block'?)"
+    )
+    arm = {"num_attention_heads": 1, "attention_head_dim": 8}
+    assert told(lambda: DiffusionTraining(transformer=arm, schedule={})).startswith(
+        "transformer: num_attention_heads 1"
+    )
+
+
+def test_settings_reach_into_lists():
+    run = recipe("world-vae").override(["task.phases.0.batch=2", "task.phases.2.until=1300"])
+    assert (run.task.phases[0].batch, run.task.phases[1].batch, run.task.phases[2].until) == (2, 8, 1300)
+    assert "3 entries, counted from 0" in told(
+        lambda: recipe("world-vae").override(["task.phases.3.batch=2"])
+    )
+    assert "3 entries" in told(lambda: recipe("world-vae").override(["task.phases.batch=2"]))
+    assert "not a group" in told(lambda: recipe("world-vae").override(["steps.x=2"]))
+    assert "did you mean 'phases'" in told(lambda: recipe("world-vae").override(["task.phase.0.batch=2"]))
+
+
+@pytest.mark.parametrize("value", ["[", "{a: ", "2001-99-99"])
+def test_a_value_that_is_not_yaml_is_named(value):
+    assert f"steps={value}" in told(lambda: recipe("world-vae").override([f"steps={value}"]))
+
+
+@pytest.mark.parametrize(
+    ("setting", "why"),
+    [
+        ("task.phases=[]", "at least 1 item"),
+        ("task.phases.2.frames=25", "phases.2: pieces of 25 frames.*clips of 17 frames"),
+        ("task.phases.1.size=128", "phases.1: pieces of 9 frames and 128 pixels"),
+        ("task.phases.1.frames=13", "phases.1: 13 frames come back from the VAE as 16"),
+        ("task.phases.1.size=33", "33 must be a multiple of 8; try 40"),
+        ("task.phases.1.until=2000", "phases end at .480, 2000, 1200."),
+        ("task.phases.0.batch=0", "task.phases.0.batch: "),
+    ],
+)
+def test_phases_that_cannot_be_run_are_refused_before_they_run(setting, why):
+    with pytest.raises(ConfigError, match=why):
+        recipe("world-vae").override([setting])
+
+
+def test_the_error_is_a_value_error_and_values_stay_frozen():
+    assert issubclass(ConfigError, ValueError)
+    assert Crops(until=3).model_copy(update={"batch": 1}).batch == 1
+    assert Config.parse({}) == Config()
+
+
+def test_the_recipe_of_the_text_encoder_is_the_run_that_was_made():
+    run = recipe("world-text")
+    assert (run.steps, run.optim.lr, run.optim.weight_decay, run.optim.ema) == (560, 2e-3, 0.05, 0.98)
+    assert run.task.dropout == 0.25

@@ -1,0 +1,99 @@
+"""Our T5 encoder against transformers': same weights, same numbers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cogvideox.checkpoints.text import load_text, write_text
+from cogvideox.text import T5Config, T5Encoder, TextEncoder, train_tokenizer
+from cogvideox.text.t5 import buckets
+
+CONFIG = T5Config(vocab_size=96, d_model=24, d_kv=6, d_ff=40, num_layers=3, num_heads=4)
+IDS = torch.randint(0, 96, (2, 50), generator=torch.Generator().manual_seed(0))
+
+
+def ours(seed: int = 0) -> T5Encoder:
+    return T5Encoder(CONFIG).initialise(torch.Generator().manual_seed(seed)).eval()
+
+
+def theirs(model: T5Encoder, **settings):
+    from transformers import T5Config as PeerConfig
+    from transformers import T5EncoderModel
+
+    peer = T5EncoderModel(PeerConfig(**CONFIG.model_dump(), **settings)).eval()
+    peer.load_state_dict(model.state_dict(), strict=False)
+    assert set(peer.state_dict()) - set(model.state_dict()) <= {"encoder.embed_tokens.weight"}
+    return peer
+
+
+def text(model: T5Encoder) -> TextEncoder:
+    words = ["a red circle", "a blue square", "two green rings"] * 4
+    return TextEncoder(model, train_tokenizer(words, vocabulary=40, max_tokens=12), 12)
+
+
+def test_the_encoder_equals_transformers():
+    model = ours()
+    with torch.no_grad():
+        expected = theirs(model)(input_ids=IDS).last_hidden_state
+        torch.testing.assert_close(model(IDS), expected, atol=2e-6, rtol=1e-5)
+
+
+def test_gradients_equal_those_of_transformers():
+    model = ours()
+    peer = theirs(model)
+    model(IDS).square().sum().backward()
+    peer(input_ids=IDS).last_hidden_state.square().sum().backward()
+    for name, weight in peer.named_parameters():
+        torch.testing.assert_close(model.get_parameter(name).grad, weight.grad, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("count,largest", [(32, 128), (16, 40), (8, 20)])
+def test_distances_fall_into_the_buckets_of_transformers(count, largest):
+    from transformers.models.t5.modeling_t5 import T5Attention
+
+    distance = torch.arange(-300, 301)[None]
+    expected = T5Attention._relative_position_bucket(distance, True, count, largest)
+    assert torch.equal(buckets(distance, count, largest), expected)
+
+
+def test_float16_keeps_the_last_projection_wide_and_the_stream_finite(tmp_path):
+    model = ours()
+    with torch.no_grad():
+        model.encoder.block[1].layer[1].DenseReluDense.wo.weight.mul_(1e5)
+    write_text(tmp_path, text(model))
+    half = load_text(tmp_path, torch.float16)
+    assert half.model.encoder.block[1].layer[1].DenseReluDense.wo.weight.dtype == torch.float32
+    assert half.model.shared.weight.dtype == torch.float16
+    assert torch.isfinite(half.encode(["a red circle"]).values).all()
+
+
+@pytest.mark.parametrize("dtype", [None, torch.float32, torch.bfloat16])
+def test_a_saved_encoder_loads_in_both(tmp_path, dtype):
+    from transformers import T5EncoderModel
+
+    saved = text(ours())
+    write_text(tmp_path, saved, shard_size="10kB")
+    again = load_text(tmp_path, dtype)
+    assert again.max_tokens == 12 and again.width == 24
+    wanted = {name: value.to(dtype or value.dtype) for name, value in saved.model.state_dict().items()}
+    assert all(torch.equal(value, wanted[name]) for name, value in again.model.state_dict().items())
+    peer = T5EncoderModel.from_pretrained(str(tmp_path / "text_encoder"), dtype=torch.float32)
+    with torch.no_grad():
+        expected = peer(input_ids=saved.tokenize(["two red squares"])[0]).last_hidden_state
+    torch.testing.assert_close(saved.encode(["two red squares"]).values, expected, atol=2e-6, rtol=1e-5)
+
+
+def test_a_folder_of_transformers_loads_with_its_tied_embedding(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    model = ours()
+    text(model).tokenizer.write(tmp_path / "tokenizer")
+    theirs(model).save_pretrained(str(tmp_path / "text_encoder"))
+    file = tmp_path / "text_encoder" / "model.safetensors"
+    tensors = load_file(file)
+    save_file(tensors | {"encoder.embed_tokens.weight": tensors["shared.weight"].clone()}, file)
+    again = load_text(tmp_path)
+    assert all(
+        torch.equal(value, model.state_dict()[name]) for name, value in again.model.state_dict().items()
+    )

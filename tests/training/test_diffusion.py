@@ -1,0 +1,73 @@
+"""Training the transformer: any schedule length, clips that are needed and no more, figures that repeat."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from cogvideox.checkpoints import load_model
+from cogvideox.data import latents
+from cogvideox.diffusion import ScheduleConfig
+from cogvideox.errors import ConfigError
+from cogvideox.training.diffusion import DiffusionTask, DiffusionTraining
+from toy_folder import write_toy
+
+
+@pytest.fixture(autouse=True)
+def few_held_out(monkeypatch):
+    """Four held-out clips instead of 64."""
+    whole = latents.world_latents
+    monkeypatch.setattr(
+        "cogvideox.training.diffusion.world_latents",
+        lambda vae, split, count, *rest: whole(vae, split, min(count, 4), *rest),
+    )
+
+
+def settings(folder: Path, kind: str = "t2v", **more) -> DiffusionTraining:
+    toy = write_toy(folder / kind, kind)
+    values = dict(vae=str(toy), text=str(toy), cache=str(folder / "latents"), schedule=ScheduleConfig())
+    values |= dict(clips=2, size=32, frames=9, batch=2)
+    return DiffusionTraining(transformer=load_model(toy).transformer.config, **(values | more))
+
+
+def test_a_schedule_of_another_length_trains_and_is_measured(tmp_path):
+    task = DiffusionTask(settings(tmp_path, schedule=ScheduleConfig(num_train_timesteps=500)), 0)
+    assert torch.isfinite(task.losses(0)["loss"])
+    assert list(task.measure(task.module)) == [f"held_out_{t}" for t in (50, 150, 250, 350, 450)] + [
+        "held_out"
+    ]
+
+
+def test_held_out_figures_of_an_image_model_do_not_depend_on_what_was_drawn_before(tmp_path):
+    task = DiffusionTask(settings(tmp_path, "i2v"), 0)
+    torch.manual_seed(1)
+    first = task.measure(task.module)
+    torch.manual_seed(2)
+    assert task.measure(task.module) == first
+
+
+@pytest.mark.parametrize(
+    ("name", "run"), [("vae", "world-vae"), ("text", "world-text"), ("start", "world-t2v")]
+)
+def test_a_result_that_is_missing_names_the_run_that_makes_it(name, run, tmp_path):
+    config = settings(tmp_path).model_copy(update={name: str(tmp_path / "gone")})
+    with pytest.raises(ConfigError, match=f"cogvideox train {run}` first, or set task.{name}="):
+        config.build(0)
+
+
+def test_no_more_clips_are_encoded_than_asked_for(tmp_path, monkeypatch, capsys):
+    vae, asked, encode = load_model(write_toy(tmp_path / "toy")).vae, [], latents._encode
+
+    def counted(vae, split, indices, *rest):
+        asked.append(len(indices))
+        return encode(vae, split, indices, *rest)
+
+    monkeypatch.setattr(latents, "_encode", counted)
+    few = latents.world_latents(vae, "train", 4, 0, 32, 9, tmp_path / "cache", piece=6)
+    assert asked == [4] and len(few) == 4 and "train: 4/4" in capsys.readouterr().err
+    many = latents.world_latents(vae, "train", 7, 0, 32, 9, tmp_path / "cache", piece=6)
+    assert asked == [4, 6, 1] and torch.equal(many.mean[:4], few.mean)
+    latents.world_latents(vae, "train", 3, 0, 32, 9, tmp_path / "cache", piece=6)
+    assert asked == [4, 6, 1]

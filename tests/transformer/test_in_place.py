@@ -1,0 +1,66 @@
+"""Without gradients tensors are written over: the same numbers, and nothing that the caller still holds."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cogvideox.transformer import Transformer
+from cogvideox.transformer.block import affine
+from cogvideox.transformer.initialise import initialise
+from cogvideox.transformer.layout import Grid, Layout
+from cogvideox.transformer.position import Rotary, turned
+from small_models import VARIANTS, small_preset
+
+
+def network(name: str) -> Transformer:
+    net = initialise(Transformer(small_preset(name).transformer), 0)
+    for i, (_, weight) in enumerate(sorted(net.named_parameters())):
+        weight.data += 0.05 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(i))
+    return net.eval()
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_network_gives_the_same_bits_with_and_without_gradients(name):
+    net = network(name)
+    config = net.config
+    latents, text = torch.randn(2, config.in_channels, 4, 8, 12), torch.randn(2, 6, config.text_embed_dim)
+    before = latents.clone(), text.clone()
+    if config.patch_size_t is None:
+        latents = latents[:, :, :3]
+    with_graph = net(latents, text, torch.tensor([999, 3])).detach()
+    with torch.inference_mode():
+        without = net(latents, text, torch.tensor([999, 3]))
+    assert torch.equal(with_graph, without)
+    assert torch.equal(latents, before[0][:, :, : latents.shape[2]]) and torch.equal(text, before[1])
+
+
+def test_a_block_leaves_its_input_alone():
+    net = network("5b")
+    layout = Layout.packed([3, 5], [Grid(1, 2, 3), Grid(2, 2, 2)])
+    x = torch.randn(1, layout.tokens, net.config.width)
+    kept, signal = x.clone(), torch.randn(1, 2, net.config.time_embed_dim)
+    with torch.no_grad():
+        net.transformer_blocks[0](x, signal, net.rotary.turn(layout, x.device), layout)
+    assert torch.equal(x, kept)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_turning_equals_the_complex_product_in_float32(dtype):
+    layout = Layout.plain(3, Grid(2, 3, 4))
+    turn = Rotary(16, "slice", (3, 4)).turn(layout, torch.device("cpu"))
+    x = torch.randn(2, layout.tokens, 5, 16).to(dtype)
+    plain = torch.view_as_real(torch.view_as_complex(x.float().unflatten(-1, (-1, 2))) * turn)
+    with torch.no_grad():
+        ours = turned(x.clone(), turn)
+    assert ours.dtype == dtype
+    torch.testing.assert_close(ours, plain.flatten(-2).to(dtype))
+
+
+def test_an_affine_map_under_mixed_precision_keeps_the_wider_type():
+    layout = Layout.plain(3, Grid(1, 2, 2))
+    base, x = torch.randn(1, 7, 8), torch.randn(1, 7, 8).bfloat16()
+    rows = torch.randn(1, 1, 2, 8)
+    scale = torch.cat([rows[:, 0, 1:2].expand(-1, 3, -1), rows[:, 0, 0:1].expand(-1, 4, -1)], 1)
+    with torch.no_grad():
+        torch.testing.assert_close(affine(base, x, rows, layout), base + x * scale)
