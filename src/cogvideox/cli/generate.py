@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cogvideox.cli import checks
-from cogvideox.cli.plan import LIMIT_HELP, MEMORY_HELP, default_device, fit, follow, read_limit, room
+from cogvideox.cli.plan import LIMIT_HELP, MEMORY_HELP, best_device, fit, follow, read_limit, room
 from cogvideox.cli.terminal import progress, result, result_json, say, verb
 from cogvideox.errors import CheckpointError, ConfigError
 
@@ -234,7 +234,7 @@ def load(
         read_adapter(path, job.alpha)  # a file that is no adapter is an error before weights are loaded
     policy = policy or Policy()
     at_home = policy.residence != "resident" or policy.storage != "stored"
-    loaded = load_model(folder, dtype=job.dtype, device="cpu" if at_home else device)
+    loaded = load_model(folder, dtype=job.dtype, device="cpu" if at_home else device, compute_device=device)
     for path, scale in job.adapters:
         load_lora(loaded, path, scale, alpha=job.alpha)
     if job.metadata:

@@ -54,7 +54,6 @@ def plan(
     """Predict the memory of a run under every policy, and choose; loads no weights (exit code 2: nothing fits)."""
     precision = checks.choose("dtype", dtype, checks.DTYPES) if dtype else None
     method = checks.choose("sampler", sampler, checks.SAMPLERS)
-    checks.check_numbers({"height": height, "width": width, "frames": frames})
     limit = read_limit(memory_limit)
     from cogvideox.checkpoints import settings_of
     from cogvideox.memory import plan as run

@@ -44,9 +44,7 @@ def attach(model: CogVideoX, device: torch.device, stream: bool) -> CogVideoX:
     guests = Guests()
     for part in stages_of(model):
         blocks = blocks_of(part) if stream and not _is_half_of(model.vae, part) else []
-        if blocks:
-            Stream(blocks, device).attach()
-        guests.admit(Guest(part, device, apart=blocks))
+        guests.admit(Guest(part, device, Stream(blocks, device).attach() if blocks else None))
     model.compute_device = device
     return model
 
@@ -78,17 +76,18 @@ def _alike(row: list[nn.Module]) -> bool:
 
 @dataclass
 class Guest:
-    """A network that visits a device; ``apart`` are blocks that come and go by themselves."""
+    """A network that visits a device; the blocks of ``stream`` come and go by themselves."""
 
     network: nn.Module
     device: torch.device
-    apart: Sequence[nn.Module] = ()
+    stream: Stream | None = None
     home: list[tuple[Place, Tensor]] | None = None
 
     def enter(self) -> None:
         """Copy the weights to the device, unless they are there."""
         if self.home is None:
-            self.home = [(place, place[0][place[1]]) for place in places(self.network, self.apart)]
+            apart = self.stream.blocks if self.stream is not None else ()
+            self.home = [(place, place[0][place[1]]) for place in places(self.network, apart)]
             seen: dict[Tensor, Tensor] = {}  # tied weights stay one
             for (table, name), tensor in self.home:
                 if tensor not in seen:
@@ -100,6 +99,8 @@ class Guest:
         for (table, name), tensor in self.home or ():
             table[name] = tensor
         self.home = None
+        if self.stream is not None:
+            self.stream.leave()
 
 
 @dataclass
@@ -121,58 +122,75 @@ class Guests:
             return moved(args, guest.device), moved(kwargs, guest.device)
 
         for module in (guest.network, *guest.network.children()):
-            if not isinstance(module, nn.ModuleList):
-                module.register_forward_pre_hook(before, with_kwargs=True)
+            module.register_forward_pre_hook(before, with_kwargs=True)
 
 
 class Stream:
     """Blocks in host memory (pinned for a GPU) that visit two slots of the device by turns.
 
-    While one computes, the next is copied on a stream of its own; the last is followed by the first, which
-    the next step will ask for.
+    A block is used from the first call of one of its layers until a layer of another block is called. While it
+    computes, the next is copied on a stream of its own; the last is followed by the first, which the next step
+    will ask for.
     """
 
     def __init__(self, blocks: Sequence[nn.Module], device: torch.device) -> None:
         self.blocks, self.device = list(blocks), device
         self.homes = [[(place, self._pinned(place)) for place in places(block)] for block in blocks]
-        self.slots: list[dict[tuple[int, Any], Tensor]] = [{}, {}]
-        self.held: list[int | None] = [None, None]
         self.side = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self.arrived: list[Any] = [None, None]
-        self.free: list[Any] = [None, None]
+        self.active: int | None = None
+        self._empty()
 
-    def attach(self) -> None:
-        """Hook every block."""
+    def attach(self) -> Stream:
+        """Hook every layer of every block."""
         for index, block in enumerate(self.blocks):
 
-            def before(module: nn.Module, args: Any, index: int = index) -> None:
+            def before(module: nn.Module, args: Any, kwargs: Any, index: int = index) -> Any:
+                if self.active == index:
+                    return None
                 self.use(index)
+                return moved(args, self.device), moved(kwargs, self.device)
 
-            def after(module: nn.Module, args: Any, output: Any, index: int = index) -> None:
-                self.release(index)
-
-            block.register_forward_pre_hook(before)
-            block.register_forward_hook(after)
+            for layer in block.modules():
+                layer.register_forward_pre_hook(before, with_kwargs=True)
+        return self
 
     def use(self, index: int) -> None:
         """Let block ``index`` compute on the device, and send for the one after it."""
-        slot = self.fetch(index)
+        self._release()
+        slot = self._fetch(index, other_than=None)
         if self.side is not None:
             torch.cuda.current_stream(self.device).wait_event(self.arrived[slot])
         for number, ((table, name), home) in enumerate(self.homes[index]):
             table[name] = self.slots[slot][number, home.shape]
-        self.fetch((index + 1) % len(self.blocks), other_than=slot)
+        self.active = index
+        self._fetch((index + 1) % len(self.blocks), other_than=slot)
 
-    def release(self, index: int) -> None:
-        """Give a block its own weights back; its slot may be filled again when the device is done with it."""
-        for (table, name), home in self.homes[index]:
+    def leave(self) -> None:
+        """Everything home, the slots freed."""
+        self._release()
+        if self.side is not None:
+            self.side.synchronize()  # a copy on its way must not land in memory that is given to others
+        self._empty()
+
+    def _empty(self) -> None:
+        self.slots: list[dict[tuple[int, Any], Tensor]] = [{}, {}]
+        self.held: list[int | None] = [None, None]
+        self.arrived: list[Any] = [None, None]
+        self.free: list[Any] = [None, None]
+
+    def _release(self) -> None:
+        """Give the active block its own weights back; its slot may be refilled when the device is done with it."""
+        if self.active is None:
+            return
+        for (table, name), home in self.homes[self.active]:
             table[name] = home
-        if self.side is not None and index in self.held:
+        if self.side is not None:
             event = torch.cuda.Event()
             event.record(torch.cuda.current_stream(self.device))
-            self.free[self.held.index(index)] = event
+            self.free[self.held.index(self.active)] = event
+        self.active = None
 
-    def fetch(self, index: int, other_than: int | None = None) -> int:
+    def _fetch(self, index: int, other_than: int | None) -> int:
         """The slot that holds (or is being filled with) block ``index``."""
         if index in self.held:
             return self.held.index(index)

@@ -65,7 +65,10 @@ def _sampling(request: Request, pair: Pair, layers: int, steps: int) -> int:
             start = torch.empty(shape, dtype=between)
         network = _network(transformer, text.to(request.dtype), image, pair)
         denoise = guided(network, lambda step: 6.0) if request.guided else denoiser(network)
-        noise = lambda: torch.empty(shape, dtype=between, device="meta")  # noqa: E731
+
+        def noise(draws: int) -> Tensor:
+            return torch.empty(shape, dtype=between, device="meta")
+
         return SAMPLERS[request.sampler](denoise, start, path, noise=noise)
 
     with torch.no_grad():
