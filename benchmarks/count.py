@@ -32,6 +32,7 @@ class Block:
     calls: int
     traffic: int
     fused: int
+    epilogue: int
     flops: int
     peak: int
 
@@ -53,6 +54,7 @@ def block(preset: Preset, side: Side, frames: int, height: int, width: int, batc
         four.calls - three.calls,
         four.traffic - three.traffic,
         four.fused - three.fused,
+        four.epilogue - three.epilogue,
         four.flops - three.flops,
         four.peak,
     )
@@ -135,15 +137,15 @@ CODINGS: dict[str, Callable[[Side], Cost]] = {
     "encode 49×480×720": lambda side: encode(side, 49),
     "encode 97×480×720": lambda side: encode(side, 97),
 }
-HEAD = (
-    "| work | side | calls | traffic (GB) | fused (GB) | TFLOP | peak (GB) |\n|---|---|---|---|---|---|---|"
-)
+HEAD = """| work | side | calls | traffic (GB) | fused (GB) | and epilogues (GB) | TFLOP | peak (GB) |
+|---|---|---|---|---|---|---|---|"""
 
 
 def _row(name: str, side: Side, found: Cost | Block) -> str:
     peak = f"{found.peak / 1e9:.2f}"
     return (
         f"| {name} | {side} | {found.calls:,} | {found.traffic / 1e9:,.1f} | {found.fused / 1e9:,.1f} "
+        f"| {found.epilogue / 1e9:,.1f} "
         f"| {found.flops / 1e12:,.1f} | {peak} |"
     )
 
@@ -192,6 +194,7 @@ result (0.1 GB for 49 frames of 480×720), weights not counted.
 
 - *traffic*: each operator reads its inputs and writes its outputs once; expanded tensors count what they hold.
 - *fused*: what is left when neighbouring pointwise operators, copies and normalisations become one pass.
+- *and epilogues*: besides, what is pointwise on the result of one product (GELU) runs inside it, before it is written.
 - *peak*: most bytes alive at once. Caching allocators and workspaces of kernels come on top.
 - diffusers {version("diffusers")}, torch {version("torch").split("+")[0]}.
 """

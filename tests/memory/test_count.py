@@ -121,3 +121,14 @@ def test_slices_written_side_by_side_do_not_meet():
         x[:, 3:].mul_(row)
 
     assert count(work).fused == 2 * x.numel() * 4 + 16
+
+
+def test_what_is_pointwise_on_a_product_alone_runs_inside_it():
+    a, b, c = empty(8, 8), empty(8, 8), empty(8, 8)
+    cost = count(lambda: F.gelu(a @ b))
+    assert (cost.fused, cost.epilogue) == (256 * 5, 256 * 3)
+    assert count(lambda: F.silu(a @ b, inplace=True)).epilogue == 256 * 3
+    cost = count(lambda: (a @ b) * c)
+    assert cost.epilogue == cost.fused  # it reads something else
+    kept = count(lambda: (lambda x: (F.gelu(x), x))(a @ b))
+    assert kept.epilogue == kept.fused  # somebody holds the product itself

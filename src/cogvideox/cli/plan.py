@@ -136,13 +136,14 @@ def fit(
 ) -> MemoryPlan:
     """What a run will do with its memory. Raises InputError when nothing fits, with what would."""
     from cogvideox.checkpoints import read_settings
-    from cogvideox.memory import require, settle
+    from cogvideox.memory import has_torchao, require, settle
 
     plan, given = ready.plan, ready.given
     encoded = 1 if given.image is not None else 0
     if given.video is not None:
         encoded = plan.context or plan.frames.made
-    found = settle(of_run(read_settings(ready.folder), options, plan, encoded, dtype, device), limit, memory)
+    request = of_run(read_settings(ready.folder), options, plan, encoded, dtype, device)
+    found = settle(request, limit, memory, low_bit=has_torchao())
     require(found)
     return found
 

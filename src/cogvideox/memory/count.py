@@ -55,13 +55,15 @@ class Cost:
     """What ``count`` found. Bytes and FLOPs; a multiply-add is two FLOPs.
 
     calls: operators that are not views. traffic: bytes read and written by them, one by one. fused: the same
-    when neighbouring pointwise operators, copies and normalisations become one pass. peak: most bytes alive
+    when neighbouring pointwise operators, copies and normalisations become one pass; epilogue: when, besides, what
+    is pointwise on the result of a product alone runs inside that product. peak: most bytes alive
     at once, what existed before (weights, inputs) not counted. output: bytes alive when the work ended.
     """
 
     calls: int
     traffic: int
     fused: int
+    epilogue: int
     flops: int
     peak: int
     output: int
@@ -90,6 +92,7 @@ def count(work: Callable[[], Any], fuse: bool = True, workspace: Workspace | Non
         calls=len(counter.calls),
         traffic=sum(traffic.values()),
         fused=fused_traffic(counter.calls, counter.alive()) if fuse else 0,
+        epilogue=fused_traffic(counter.calls, counter.alive(), epilogues=True) if fuse else 0,
         flops=counter.flops,
         peak=counter.peak,
         output=counter.held,

@@ -47,8 +47,36 @@ class _Group:
         self.writes |= set(regions)
 
 
-def fused_traffic(calls: Sequence[Call], alive: set[int]) -> int:
+def with_epilogues(calls: Sequence[Call], alive: set[int]) -> list[Call]:
+    """``calls`` with pointwise operators taken into the product before them, where nobody else reads its result."""
+    readers: dict[int, int] = {}
+    for call in calls:
+        for region in call.reads:
+            readers[region.storage] = readers.get(region.storage, 0) + 1
+    found: list[Call] = []
+    for call in calls:
+        before = found[-1] if found else None
+        if before is not None and _is_epilogue(call, before, readers, alive):
+            others = tuple(region for region in call.reads if region not in before.writes)
+            found[-1] = Call(before.name, before.kind, before.reads + others, call.writes, heavy=True)
+        else:
+            found.append(call)
+    return found
+
+
+def _is_epilogue(call: Call, before: Call, readers: dict[int, int], alive: set[int]) -> bool:
+    if not before.heavy or call.kind != "pointwise" or len(before.writes) != 1:
+        return False
+    made = before.writes[0]
+    in_place = made in call.writes
+    private = readers.get(made.storage, 0) == 1 and made.storage not in alive
+    others = sum(region.bytes for region in call.reads if region != made)
+    return made in call.reads and (in_place or private) and 100 * others <= made.bytes
+
+
+def fused_traffic(calls: Sequence[Call], alive: set[int], epilogues: bool = False) -> int:
     """Bytes moved by ``calls`` in groups. ``alive``: storages that somebody holds when the work is over."""
+    calls = with_epilogues(calls, alive) if epilogues else calls
     last_read: dict[int, int] = {}
     for position, call in enumerate(calls):
         for region in call.reads:

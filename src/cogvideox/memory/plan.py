@@ -153,14 +153,16 @@ def plan(request: Request, limit: int | None = None, residence: str = "auto") ->
     return MemoryPlan(request, limit, [prediction.option(policy, limit) for policy in ways])
 
 
-def settle(request: Request, limit: int | None, residence: str = "auto") -> MemoryPlan:
+def settle(request: Request, limit: int | None, residence: str = "auto", low_bit: bool = True) -> MemoryPlan:
     """A plan as far as the first policy that fits; what fits many times over is not even counted.
+
+    ``low_bit`` false leaves rounded weights out, for want of the library.
 
     Raises ConfigError for an unknown residence.
     """
     prediction = Prediction(request)
     found: list[Option] = []
-    for policy in policies(request.on_cpu, request.guided, request.tiles, residence):
+    for policy in policies(request.on_cpu, request.guided, request.tiles, residence, low_bit):
         if not found:
             bound = stages(policy, prediction.weights(policy.storage), prediction.bound)
             if limit is None or max(stage.peak for stage in bound) < limit / 2:

@@ -11,7 +11,8 @@ from torch import Tensor
 class Region:
     """A view of one storage: its number, where it starts (elements), sizes, strides, and bytes per element.
 
-    Dimensions of stride 0 (expanded) or size 1 touch nothing new and are left out.
+    Dimensions of stride 0 (expanded) or size 1 touch nothing new and are left out; those that follow each other
+    without a gap are one. So every view of the same memory is the same region.
     """
 
     storage: int
@@ -27,6 +28,7 @@ class Region:
         dims = sorted(((n, step) for n, step in pairs if step and n != 1), key=lambda dim: -dim[1])
         if tensor.numel() == 0:
             dims = [(0, 1)]
+        dims = _joined(dims)
         sizes, strides = tuple(n for n, _ in dims), tuple(step for _, step in dims)
         return cls(storage, tensor.storage_offset(), sizes, strides, tensor.element_size())
 
@@ -58,3 +60,13 @@ class Region:
     def _ends(self) -> tuple[int, int]:
         last = sum((size - 1) * step for size, step in zip(self.sizes, self.strides, strict=True))
         return self.start * self.itemsize, (self.start + last + 1) * self.itemsize
+
+
+def _joined(dims: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """(size, stride) pairs, outer first, with neighbours that run on without a gap made one."""
+    found: list[tuple[int, int]] = []
+    for size, step in dims:
+        if found and found[-1][1] == size * step:
+            size *= found.pop()[0]
+        found.append((size, step))
+    return found
