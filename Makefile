@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # A model this small is fastest on one thread per process, and the tests already run in $(WORKERS) processes.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help venv video test check format bench clean
+.PHONY: help venv video test check format bench count clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -50,6 +50,9 @@ format: $(VENV)/dev.done  ## put the code into its format
 
 bench: $(VENV)/dev.done  ## measure ours beside diffusers and write docs/performance.md
 	$(BIN)/python benchmarks/run.py
+
+count: $(VENV)/dev.done  ## count FLOPs, bytes and peak memory at real sizes and write docs/counts.md
+	$(ONE_THREAD) $(BIN)/python benchmarks/count.py
 
 clean:  ## remove caches and videos made here; trained models (runs/) stay
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis out build dist

@@ -14,12 +14,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 import imports
-import memory
 import timing
 import torch
 from cases import CASES, SIZES
 
 import cogvideox
+import memory
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 
@@ -67,6 +67,7 @@ def page(args: argparse.Namespace, rows: list[str], programs: list[str]) -> str:
 
 Ours beside diffusers in one run: the same weights, inputs and number of threads, in turns; medians.
 A ratio below 1 means that ours needs less. Written by `make bench`; do not edit by hand.
+[Counts](counts.md) has what the work costs at real sizes, without a device.
 
 | work | ours (s) | diffusers (s) | ratio | ours (MB) | diffusers (MB) | ratio | largest difference |
 |---|---|---|---|---|---|---|---|

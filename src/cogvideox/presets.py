@@ -22,6 +22,15 @@ if TYPE_CHECKING:
 
 Settings = Mapping[str, Any]
 
+T5_XXL: Settings = dict(
+    vocab_size=32_128, d_model=4096, num_heads=64, d_kv=64, d_ff=10_240, num_layers=24,
+    feed_forward_proj="gated-gelu", relative_attention_num_buckets=32,
+)  # fmt: skip
+T5_OF_THE_WORLD: Settings = dict(
+    vocab_size=128, d_model=128, num_heads=4, d_kv=32, d_ff=256, num_layers=2,
+    feed_forward_proj="gated-gelu", relative_attention_num_buckets=32,
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -29,6 +38,7 @@ class Preset:
 
     ``height`` and ``width`` are pixels, ``frames`` counts pixel frames, ``dtype`` is the released precision,
     ``text_tokens`` the prompt budget and ``text_dim`` the width of the text encoder's output.
+    ``text_settings`` are the encoder's sizes in T5's names, None for a model without one.
     """
 
     name: str
@@ -46,6 +56,7 @@ class Preset:
     vae_settings: Settings = field(default_factory=dict)
     transformer_settings: Settings = field(default_factory=dict)
     schedule_settings: Settings = field(default_factory=dict)
+    text_settings: Settings | None = field(default_factory=lambda: T5_XXL)
 
     @cached_property
     def vae(self) -> VAEConfig:
@@ -196,6 +207,7 @@ _TINY = replace(
     licence="Apache-2.0",
     about="the shipped model of the tiny world: 17 frames of 64x64 moving shapes, seconds on a laptop CPU",
     hub=None,
+    text_settings=T5_OF_THE_WORLD,
     vae_settings=_VAE
     | dict(
         block_out_channels=(24, 48, 96, 96),

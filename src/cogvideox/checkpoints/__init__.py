@@ -17,6 +17,7 @@ from cogvideox.checkpoints.lora import (
     unload_lora,
 )
 from cogvideox.checkpoints.sat import SatFile, read_sat, write_sat
+from cogvideox.checkpoints.settings import read_settings, settings_of
 
 __all__ = [
     "Adapter",
@@ -38,9 +39,11 @@ __all__ = [
     "merge_lora",
     "read_adapter",
     "read_sat",
+    "read_settings",
     "save_lora",
     "save_model",
     "scale_lora",
+    "settings_of",
     "unload_lora",
     "write_adapter",
     "write_sat",

@@ -11,6 +11,7 @@ import typer
 
 from cogvideox import __version__
 from cogvideox.cli.generate import Job, generate
+from cogvideox.cli.plan import plan
 from cogvideox.cli.terminal import ERROR, INTERRUPTED, result, say, verb
 from cogvideox.errors import CheckpointError, ConfigError, suggest
 
@@ -25,6 +26,7 @@ app = typer.Typer(
 world = typer.Typer(help="The tiny world: moving shapes whose truth is known.", no_args_is_help=True)
 app.add_typer(world, name="world")
 app.command()(generate)
+app.command()(plan)
 
 Debug = Annotated[bool, typer.Option("--debug", help="show tracebacks")]
 Json = Annotated[bool, typer.Option("--json", help="results as JSON")]

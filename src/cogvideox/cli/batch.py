@@ -22,11 +22,14 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from cogvideox.cli import checks
-from cogvideox.cli.generate import Job, load, make, resolve, save
+from cogvideox.cli.generate import Job, fit_memory, limit_of, load, make, resolve, save
+from cogvideox.cli.plan import follow
 from cogvideox.cli.terminal import PARTIAL, describe, result_json, say
 from cogvideox.errors import CogVideoXError, ConfigError, MediaError, OutputError
 
 if TYPE_CHECKING:
+    from cogvideox.generate.options import GenerateOptions
+    from cogvideox.memory import MemoryPlan, Policy
     from cogvideox.model import CogVideoX
 
 MOST_BYTES = 64 << 20
@@ -72,7 +75,8 @@ class _Maker:
     """Makes items; a model is loaded when the first good item needs it."""
 
     job: Job
-    models: dict[str, CogVideoX] = field(default_factory=dict)
+    models: dict[str, tuple[CogVideoX, Policy]] = field(default_factory=dict)
+    limit: int | None = field(default=None)
 
     def make(self, item: Item, dry_run: bool = False) -> dict[str, Any] | None:
         """None, or what went wrong with this item, whatever it was: the others are not to blame."""
@@ -83,9 +87,9 @@ class _Maker:
             if dry_run:
                 result_json({"line": item.line, "out": str(item.path), "options": item.settings})
                 return None
-            if item.model not in self.models:
-                self.models[item.model] = load(self.job, ready.folder)
-            video = make(self.models[item.model], options, ready, f"{item.line}: {options.prompt[:40]}")
+            model, fitted = self._fitted(item, options, ready)
+            options = follow(options, fitted.choice)
+            video = make(model, options, ready, f"{item.line}: {options.prompt[:40]}", fitted)
             video = replace(video, manifest={**video.manifest, KEY: item.key})
             # a record without its video is the rest of a run that was stopped between the two
             save(video, item.path, self.job, options, replace=True)
@@ -97,6 +101,21 @@ class _Maker:
             say(f"line {item.line}: {describe(error)}")
             return {"line": item.line, "out": item.path.name, "error": describe(error)}
         return None
+
+    def _fitted(
+        self, item: Item, options: GenerateOptions, ready: checks.Ready
+    ) -> tuple[CogVideoX, MemoryPlan]:
+        """The model, loaded the way the item's plan says; planned against what was free before the first."""
+        if not self.models:
+            self.limit = limit_of(self.job)
+        fitted = fit_memory(self.job, options, ready, self.limit)
+        policy = fitted.choice.policy
+        model, before = self.models.get(item.model, (None, policy))
+        if model is None or (before.residence, before.storage) != (policy.residence, policy.storage):
+            del model
+            self.models.pop(item.model, None)  # first, so that a model never lies beside itself
+            self.models[item.model] = load(self.job, ready.folder, policy=policy), policy
+        return self.models[item.model][0], fitted
 
 
 def _is_made(item: Item) -> bool:

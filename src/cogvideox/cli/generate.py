@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cogvideox.cli import checks
+from cogvideox.cli.plan import LIMIT_HELP, MEMORY_HELP, best_device, fit, follow, read_limit, room
 from cogvideox.cli.terminal import progress, result, result_json, say, verb
 from cogvideox.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
     from cogvideox.generate.options import GenerateOptions
+    from cogvideox.memory import MemoryPlan, Policy
     from cogvideox.model import CogVideoX
     from cogvideox.video import Video
 
@@ -32,6 +34,13 @@ class Job:
     preview: bool = False
     as_json: bool = False
     debug: bool = False
+    memory: str = "auto"
+    memory_limit: str | None = None
+
+    @property
+    def place(self) -> str:
+        """The device: as asked, or the best there is."""
+        return self.device or best_device()
 
     def model_for(self, settings: dict[str, Any]) -> str:
         """The model asked for, or the shipped one that reads what is given."""
@@ -73,6 +82,8 @@ def generate(
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:1 or mps; default: cuda, else mps, else cpu")
     ] = None,
+    memory: Annotated[str, typer.Option(help=MEMORY_HELP)] = "auto",
+    memory_limit: Annotated[str | None, typer.Option(help=LIMIT_HELP)] = None,
     batch: Annotated[str | None, typer.Option(help="file with one prompt or JSON object per line")] = None,
     out: Annotated[str | None, typer.Option(help="file (.mp4, .gif, .png), with --batch a folder")] = None,
     preview: Annotated[
@@ -122,6 +133,8 @@ def generate(
         preview=preview,
         as_json=as_json,
         debug=debug,
+        memory=memory,
+        memory_limit=memory_limit,
     )
     if batch is not None and words is not None:
         raise ConfigError(f"prompt {words!r}: the prompts of --batch stand in its file; give one of them")
@@ -144,14 +157,16 @@ def generate(
     options = resolve(settings)
     name = job.model_for(settings)
     ready = checks.check_request(name, options)
+    fitted = fit_memory(job, options, ready, limit_of(job))
+    options = follow(options, fitted.choice)
     if dry_run:
-        show_plan(options, ready, path, job)
+        show_plan(options, ready, path, job, fitted)
         return
     plan = ready.plan
     what = f"{plan.frames.asked} frames of {plan.height}x{plan.width} in {options.steps} steps"
     say(f"{name}: {what}")
-    loaded = load(job, ready.folder)
-    made = make(loaded, options, ready, options.prompt[:40] or path.name)
+    loaded = load(job, ready.folder, policy=fitted.choice.policy)
+    made = make(loaded, options, ready, options.prompt[:40] or path.name, fitted)
     save(made, path, job, options)
 
 
@@ -185,18 +200,31 @@ def target(out: str | None, job: Job) -> Path:
     return path
 
 
-def load(job: Job, folder: Path, weights: dict[str, str] | None = None) -> CogVideoX:
-    """The model with its adapters, on the device; ``weights``: their digests, where they are known already.
+def fit_memory(job: Job, options: GenerateOptions, ready: checks.Ready, limit: int | None) -> MemoryPlan:
+    """What the run will do with its memory. Raises InputError when it cannot fit, ConfigError."""
+    return fit(ready, options, job.dtype, job.place, job.memory, limit)
 
-    Raises CheckpointError, ConfigError.
+
+def limit_of(job: Job) -> int | None:
+    """The bytes a run may take: as asked, or what the device has free. Raises ConfigError."""
+    return read_limit(job.memory_limit) or room(job.place)
+
+
+def load(
+    job: Job, folder: Path, weights: dict[str, str] | None = None, policy: Policy | None = None
+) -> CogVideoX:
+    """The model with its adapters, on the device, or where a policy keeps it.
+
+    ``weights``: their digests, where they are known already. Raises CheckpointError, ConfigError.
     """
     import torch
 
     from cogvideox.checkpoints import load_lora, load_model
     from cogvideox.checkpoints.adapter import read_adapter
     from cogvideox.manifest import digests_of
+    from cogvideox.memory import Policy, lower, move_in
 
-    device = job.device or best_device()
+    device = job.place
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
@@ -204,35 +232,33 @@ def load(job: Job, folder: Path, weights: dict[str, str] | None = None) -> CogVi
         raise ConfigError(f"device {device!r}: not available here ({reason}); try --device cpu") from None
     for path, _ in job.adapters:
         read_adapter(path, job.alpha)  # a file that is no adapter is an error before weights are loaded
-    loaded = load_model(folder, dtype=job.dtype, device=device)
+    policy = policy or Policy()
+    at_home = policy.residence != "resident" or policy.storage != "stored"
+    loaded = load_model(folder, dtype=job.dtype, device="cpu" if at_home else device, compute_device=device)
     for path, scale in job.adapters:
         load_lora(loaded, path, scale, alpha=job.alpha)
     if job.metadata:
         loaded.weights = weights or digests_of(folder)
-    return loaded
+    lower(loaded, policy.storage, device)
+    return move_in(loaded, device, policy.residence) if at_home else loaded
 
 
-def best_device() -> str:
-    """The fastest kind of device here."""
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def make(model: CogVideoX, options: GenerateOptions, ready: checks.Ready, title: str) -> Video:
-    """One video, with a bar on the terminal."""
+def make(
+    model: CogVideoX, options: GenerateOptions, ready: checks.Ready, title: str, fitted: MemoryPlan
+) -> Video:
+    """One video, with a bar on the terminal; its manifest says what was done about memory."""
     from cogvideox.generate.run import generate as run
 
     with progress(title) as show:
-        return run(
+        made = run(
             model,
             options,
             lambda step: show(step.stage, step.done, step.total),
             image=ready.given.image,
             video=ready.given.video,
         )
+    facts = {**made.manifest["run"], "memory": fitted.record()}
+    return replace(made, manifest={**made.manifest, "run": facts})
 
 
 def save(video: Video, path: Path, job: Job, options: GenerateOptions, replace: bool = False) -> None:
@@ -252,10 +278,13 @@ def save(video: Video, path: Path, job: Job, options: GenerateOptions, replace: 
         result(str(each))
 
 
-def show_plan(options: GenerateOptions, ready: checks.Ready, path: Path, job: Job) -> None:
+def show_plan(
+    options: GenerateOptions, ready: checks.Ready, path: Path, job: Job, fitted: MemoryPlan
+) -> None:
     """The resolved settings, as YAML or JSON on stdout."""
     plan: dict[str, Any] = {"height": ready.plan.height, "width": ready.plan.width, "fps": ready.plan.fps}
     plan |= {"frames": ready.plan.frames.asked, "why": ready.plan.frames.why}
+    plan |= {"memory": fitted.why}
     if job.as_json:
         settings = options.model_dump(mode="json")
         result_json({"model": str(ready.folder), "out": str(path), "options": settings, "plan": plan})

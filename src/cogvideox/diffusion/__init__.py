@@ -1,6 +1,6 @@
 """Diffusion: a noise schedule, a denoiser contract, samplers and guidance. Knows no network."""
 
-from cogvideox.diffusion.denoiser import Denoise, Network, clean_estimate, denoiser, guided, pinned
+from cogvideox.diffusion.denoiser import Denoise, Network, clean_estimate, denoiser, guided, in_turn, pinned
 from cogvideox.diffusion.guidance import GUIDANCE, Constant, Cosine, Guidance, Wave, is_guided
 from cogvideox.diffusion.samplers import SAMPLERS, SamplerName, ddim, dpmpp_2m, dpmpp_sde
 from cogvideox.diffusion.schedule import Previous, Schedule, ScheduleConfig, Spacing, Step
@@ -28,6 +28,7 @@ __all__ = [
     "dpmpp_sde",
     "explicit_uniform",
     "guided",
+    "in_turn",
     "is_guided",
     "pinned",
     "uniform",

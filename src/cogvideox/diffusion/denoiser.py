@@ -6,7 +6,7 @@ and a Gaussian whose answer is known in closed form are all the same thing to th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -61,6 +61,19 @@ def guided(network: Network, guide: Guide, prediction_type: str = "v_prediction"
         return clean_estimate(x, prediction, step.alpha_bar, prediction_type)
 
     return denoise
+
+
+def in_turn(networks: Sequence[Network]) -> Network:
+    """One network made of several that answer a part of the batch each, one after the other.
+
+    For the pair of guidance this halves the memory of the activations; the arithmetic is the same.
+    """
+
+    def network(x: Tensor, t: Tensor) -> Tensor:
+        parts = zip(networks, x.chunk(len(networks)), t.chunk(len(networks)), strict=True)
+        return torch.cat([each(part, time) for each, part, time in parts])
+
+    return network
 
 
 def pinned(denoise: Denoise, known: Float[Tensor, "b c k h w"]) -> Denoise:

@@ -80,6 +80,9 @@ class GenerateOptions(Config):
     )
     tile_height: int | None = Field(None, ge=16, description="height of a tile in pixels")
     tile_width: int | None = Field(None, ge=16, description="width of a tile in pixels")
+    guidance_pair: Literal["batched", "sequence"] = Field(
+        "batched", description="both answers of guidance at once, or one after the other in less memory"
+    )
     check_numerics: bool = Field(True, description="when NaN or Inf appear, find the layer that made them")
 
     @model_validator(mode="after")

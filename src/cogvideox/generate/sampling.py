@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cogvideox import noise
 from cogvideox.conditioning import Conditioning
-from cogvideox.diffusion import GUIDANCE, SAMPLERS, Network, denoiser, guided, is_guided, pinned
+from cogvideox.diffusion import GUIDANCE, SAMPLERS, Network, denoiser, guided, in_turn, is_guided, pinned
 from cogvideox.diffusion.guidance import Constant, Cosine, Wave
 from cogvideox.diffusion.samplers import After, Noise
 from cogvideox.errors import ConfigError, InputError
@@ -95,7 +95,12 @@ def sample_latents(
             f"strength {condition.strength:g} of {options.steps} steps: no step is left; raise one of them"
         )
     text = torch.cat([negative, prompt]) if active and negative is not None else prompt
-    network = _network(model, text.to(model.device, model.dtype), condition.image)
+    text = text.to(model.device, model.dtype)
+    if options.guidance_pair == "sequence" and active:
+        halves = text.split(initial.shape[0])
+        network = in_turn([_network(model, half, condition.image) for half in halves])
+    else:
+        network = _network(model, text, condition.image)
     kind = model.schedule.config.prediction_type
     denoise = guided(network, guidance.build(), kind) if active else denoiser(network, kind)
     if condition.known is not None:

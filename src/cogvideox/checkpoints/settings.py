@@ -1,0 +1,56 @@
+"""A model by its settings alone: a row like those of the preset table, read from any folder, no weight loaded."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from cogvideox.checkpoints.diffusers import STEM, read_transformer_config, read_vae_config
+from cogvideox.checkpoints.hub import find_folder, shipped_folder
+from cogvideox.checkpoints.record import guess_preset, kind_of, read_record
+from cogvideox.checkpoints.tensors import read_folder, read_json
+from cogvideox.errors import CheckpointError
+from cogvideox.presets import PRESETS, Preset, get_preset
+
+
+def settings_of(path_or_name: str | Path) -> Preset:
+    """The settings of a preset by name (nothing is downloaded), a model folder, or a hub id.
+
+    ``dtype`` is what the folder is computed in. Raises CheckpointError when there is no such model.
+    """
+    name = str(path_or_name)
+    if name in PRESETS and not Path(name).exists() and shipped_folder(name) is None:
+        return get_preset(name)
+    folder = find_folder(path_or_name)
+    if not (folder / "model_index.json").is_file():
+        raise CheckpointError(f"{folder}: no model_index.json; pass the folder of a whole model")
+    return read_settings(folder)
+
+
+def read_settings(folder: Path) -> Preset:
+    """The settings of a model folder. Raises CheckpointError or ConfigError when they cannot be read."""
+    transformer = read_transformer_config(folder / "transformer")
+    vae = read_vae_config(folder / "vae")
+    record = read_record(folder)
+    known = PRESETS.get(record.preset or guess_preset(transformer))
+    ratio = vae.spatial_compression_ratio
+    native = (transformer.sample_height * ratio, transformer.sample_width * ratio)
+    height, width = (known.height, known.width) if known else native
+    row = known or PRESETS["5b"]  # which says what no file does, such as a name for the licence
+    entries = read_folder(folder / "transformer", STEM).entries.values()
+    stored = next((entry.dtype for entry in entries if entry.dtype.is_floating_point), None)
+    text = folder / "text_encoder" / "config.json"
+    return replace(
+        row,
+        name=record.preset or guess_preset(transformer) or folder.name,
+        kind=record.kind or kind_of(transformer),
+        height=record.height or height,
+        width=record.width or width,
+        frames=record.frames or transformer.sample_frames,
+        dtype=record.dtype or str(stored or "float32").removeprefix("torch."),
+        text_tokens=transformer.max_text_seq_length,
+        text_dim=transformer.text_embed_dim,
+        transformer_settings=transformer.model_dump(mode="json"),
+        vae_settings=vae.model_dump(mode="json"),
+        text_settings=read_json(text) if text.is_file() else None,
+    )

@@ -1,0 +1,238 @@
+"""The verb plan: what fits, before anything is loaded; and how generate follows it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cogvideox.cli import checks
+from cogvideox.cli.terminal import USAGE, result, result_json, say, verb
+from cogvideox.errors import CheckpointError, ConfigError, InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from cogvideox.generate.options import GenerateOptions
+    from cogvideox.generate.planning import Plan
+    from cogvideox.memory import MemoryPlan, Option, Request
+    from cogvideox.presets import Preset
+
+MEMORY_HELP = (
+    "auto, resident (all weights on the device), phases (one stage at a time), stream (block by block from "
+    "host memory)"
+)
+LIMIT_HELP = "memory to stay within, such as 12GB; default: what the device has free"
+
+
+@verb
+def plan(
+    model: Annotated[
+        str, typer.Argument(help="a preset, a folder or a hub id; presets are not downloaded")
+    ] = checks.SHIPPED,
+    frames: Annotated[int | None, typer.Option(help="number of frames")] = None,
+    height: Annotated[int | None, typer.Option(help="pixels")] = None,
+    width: Annotated[int | None, typer.Option(help="pixels")] = None,
+    video: Annotated[
+        bool, typer.Option("--video", help="begin with a video, which is encoded first")
+    ] = False,
+    sampler: Annotated[str, typer.Option(help="ddim, dpm or dpm-ode")] = "ddim",
+    no_guidance: Annotated[bool, typer.Option("--no-guidance", help="as with --guidance 1")] = False,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16 or float16; default: as stored")
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="cpu, cuda, ...; any name with --memory-limit; default: the best there is"),
+    ] = None,
+    memory: Annotated[str, typer.Option(help=MEMORY_HELP)] = "auto",
+    memory_limit: Annotated[str | None, typer.Option(help=LIMIT_HELP)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="results as JSON")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
+) -> None:
+    """Predict the memory of a run under every policy, and choose; loads no weights (exit code 2: nothing fits)."""
+    precision = checks.choose("dtype", dtype, checks.DTYPES) if dtype else None
+    method = checks.choose("sampler", sampler, checks.SAMPLERS)
+    limit = read_limit(memory_limit)
+    from cogvideox.checkpoints import settings_of
+    from cogvideox.memory import plan as run
+    from cogvideox.memory import require
+
+    place = device or best_device()
+    request = of_size(settings_of(model), frames, height, width, precision, place)
+    request = replace(request, guided=not no_guidance, sampler=method)
+    request = replace(request, given=request.frames if video else request.given)
+    found = run(request, limit or room(place), memory)
+    result_json(as_values(found)) if as_json else result(as_text(found))
+    if found.choice is None:
+        try:
+            require(found)
+        except InputError as error:
+            say(f"error: {error}")
+        raise typer.Exit(USAGE)
+
+
+def of_size(
+    row: Preset,
+    frames: int | None,
+    height: int | None,
+    width: int | None,
+    dtype: str | None,
+    device: str,
+) -> Request:
+    """A request from plain numbers; what is None is the model's own. Raises FrameError, SizeError."""
+    from cogvideox.generate.frames import plan_frames, plan_size
+    from cogvideox.memory import Request
+
+    vae, patch = row.vae, row.transformer.patch_size_t or 1
+    made = plan_frames(frames or row.frames, vae.temporal_compression_ratio, patch)
+    multiple = vae.spatial_compression_ratio * row.transformer.patch_size
+    high, wide = plan_size(height, width, (row.height, row.width), multiple)
+    kind = computed_in(row, dtype, device)
+    given = 1 if row.kind == "i2v" else 0
+    return Request(row, made.made, made.latents, high, wide, kind, device, given)
+
+
+def of_run(
+    row: Preset, options: GenerateOptions, plan: Plan, given: int, dtype: str | None, device: str
+) -> Request:
+    """The request that a run of generate makes."""
+    from cogvideox.diffusion import is_guided
+    from cogvideox.generate.sampling import guidance_of
+    from cogvideox.memory import Request
+
+    return Request(
+        row,
+        plan.frames.made,
+        plan.frames.latents,
+        plan.height,
+        plan.width,
+        computed_in(row, dtype, device),
+        device,
+        given,
+        is_guided(guidance_of(options)),
+        options.sampler,
+        options.steps,
+        options.latents == "float32",
+    )
+
+
+def computed_in(row: Preset, dtype: str | None, device: str) -> torch.dtype:
+    """The precision of a run: as asked, or as stored, except that a CPU gets float32 for float16."""
+    import torch
+
+    stored = "float32" if row.dtype == "float16" and device.split(":")[0] == "cpu" else row.dtype
+    return getattr(torch, dtype or stored)
+
+
+def fit(
+    ready: checks.Ready,
+    options: GenerateOptions,
+    dtype: str | None,
+    device: str,
+    memory: str,
+    limit: int | None,
+) -> MemoryPlan:
+    """What a run will do with its memory. Raises InputError when nothing fits, with what would."""
+    from cogvideox.checkpoints import read_settings
+    from cogvideox.memory import has_torchao, require, settle
+
+    plan, given = ready.plan, ready.given
+    encoded = 1 if given.image is not None else 0
+    if given.video is not None:
+        encoded = plan.context or plan.frames.made
+    request = of_run(read_settings(ready.folder), options, plan, encoded, dtype, device)
+    found = settle(request, limit, memory, low_bit=has_torchao())
+    require(found)
+    return found
+
+
+def follow(options: GenerateOptions, choice: Option) -> GenerateOptions:
+    """The options with what the chosen policy decides."""
+    policy = choice.policy
+    changes: dict[str, Any] = {"guidance_pair": policy.pair} if policy.pair != "batched" else {}
+    if policy.vae == "tiled":
+        changes["vae_coding"] = "tiled"
+    return options.model_copy(update=changes)
+
+
+def best_device() -> str:
+    """The fastest kind of device here."""
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def room(device: str) -> int | None:
+    """Bytes free on a device; None for one that is not here."""
+    from cogvideox.memory import available
+
+    try:
+        return available(device)
+    except (RuntimeError, AssertionError):  # planning for a machine that is elsewhere
+        return None
+
+
+def read_limit(text: str | None) -> int | None:
+    """Bytes from text such as 12GB. Raises ConfigError."""
+    if text is None:
+        return None
+    from cogvideox.checkpoints.tensors import to_bytes
+
+    try:
+        found = to_bytes(text)
+    except CheckpointError:  # it speaks of shards
+        found = 0
+    if found <= 0:
+        raise ConfigError(f"memory-limit {text!r}: not a size; write 12GB or 900MB")
+    return found
+
+
+def as_values(found: MemoryPlan) -> dict[str, Any]:
+    """The whole plan for programs."""
+    request = found.request
+    asked = {"model": request.row.name, "frames": request.frames, "height": request.height}
+    asked |= {"width": request.width, "dtype": name_of(request.dtype), "device": request.device}
+    options = [
+        {
+            "policy": option.policy.record(),
+            "name": option.policy.name,
+            "price": option.policy.price,
+            "exact": option.policy.exact,
+            "peak_bytes": option.peak,
+            "stages": {s.name: {"weights": s.weights, "work": s.work} for s in option.stages},
+            "fits": option.fits,
+        }
+        for option in found.options
+    ]
+    return {"request": asked, **found.record(), "options": options}
+
+
+def as_text(found: MemoryPlan) -> str:
+    """The whole plan for people: one row per policy, GB."""
+    request = found.request
+    size = f"{request.frames} frames of {request.height}x{request.width} in {name_of(request.dtype)}"
+    limit = f"{found.limit / 1e9:.3g} GB" if found.limit else "unknown"
+    names = [stage.name for stage in found.options[0].stages]
+    lines = [f"{request.row.name}: {size} on {request.device}; memory: {limit}", ""]
+    lines.append(f"{'policy':58}" + "".join(f"{name:>9}" for name in names) + f"{'peak':>9}  fits  costs")
+    for option in found.options:
+        peaks = "".join(f"{_gb(stage.peak):>9}" for stage in option.stages)
+        mark = "->" if option is found.choice else "  "
+        fits = "yes" if option.fits else "no"
+        lines.append(
+            f"{mark} {option.policy.name:55}{peaks}{_gb(option.peak):>9}  {fits:4}  {option.policy.price}"
+        )
+    return "\n".join([*lines, "", found.why])
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.2f}" if size >= 1e8 else f"{size / 1e9:.3f}"
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """float32, bfloat16, ..."""
+    return str(dtype).removeprefix("torch.")

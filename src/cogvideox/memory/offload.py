@@ -1,0 +1,247 @@
+"""Weights that live elsewhere and visit the device: one stage at a time, or block by block.
+
+Applied from outside, by hooks, to a finished model whose weights lie in host memory; the networks know nothing
+of it and give the same bits. For inference only: what happens to a visiting copy is forgotten when it leaves.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+from torch.utils._pytree import tree_map
+
+from cogvideox.memory.policy import Residence
+from cogvideox.model import CogVideoX
+
+Place = tuple[dict[str, Any], str]
+
+
+def move_in(model: CogVideoX, device: torch.device | str, residence: Residence) -> CogVideoX:
+    """Let ``model`` compute on ``device`` with its weights resident, one stage at a time, or streamed.
+
+    Returns the model, whose weights must lie in host memory. On a CPU nothing can be saved by moving: the
+    model is left as it is, with a warning.
+    """
+    device = torch.device(device)
+    if residence == "resident":
+        return model.to(device)
+    if device.type == "cpu":
+        warnings.warn(
+            f"memory {residence!r} has no effect on a CPU: its memory is where the weights live", stacklevel=2
+        )
+        return model
+    return attach(model, device, stream=residence == "stream")
+
+
+def attach(model: CogVideoX, device: torch.device, stream: bool) -> CogVideoX:
+    """The same for any device, a CPU included, whose weights are then copied: how tests watch it."""
+    guests = Guests()
+    for part in stages_of(model):
+        blocks = blocks_of(part) if stream and not _is_half_of(model.vae, part) else []
+        guests.admit(Guest(part, device, Stream(blocks, device).attach() if blocks else None))
+    model.compute_device = device
+    return model
+
+
+def stages_of(model: CogVideoX) -> list[nn.Module]:
+    """The networks that are never needed at the same time."""
+    found: list[nn.Module] = [model.transformer, model.vae.encoder, model.vae.decoder]
+    return [*found, model.text.model] if model.text is not None else found
+
+
+def _is_half_of(vae: nn.Module, part: nn.Module) -> bool:
+    return part is vae.encoder or part is vae.decoder  # small, and their stages differ in size
+
+
+def blocks_of(part: nn.Module) -> list[nn.Module]:
+    """The longest row of equal blocks in a network, [] when it is not mostly such a row."""
+    rows = [list(module) for module in part.modules() if isinstance(module, nn.ModuleList)]
+    rows = [row for row in rows if _alike(row)]
+    sizes = [sum(p.numel() for block in row for p in block.parameters()) for row in rows]
+    whole = sum(p.numel() for p in part.parameters())
+    return rows[sizes.index(max(sizes))] if rows and 2 * max(sizes) > whole else []
+
+
+def _alike(row: list[nn.Module]) -> bool:
+    """At least two blocks of one kind and about one size: only then do two slots save anything."""
+    sizes = [sum(p.numel() for p in block.parameters()) for block in row]
+    return len(row) > 1 and len({type(block) for block in row}) == 1 and max(sizes) < 1.1 * min(sizes)
+
+
+@dataclass
+class Guest:
+    """A network that visits a device; the blocks of ``stream`` come and go by themselves."""
+
+    network: nn.Module
+    device: torch.device
+    stream: Stream | None = None
+    home: list[tuple[Place, Tensor]] | None = None
+
+    def enter(self) -> None:
+        """Copy the weights to the device, unless they are there."""
+        if self.home is None:
+            apart = self.stream.blocks if self.stream is not None else ()
+            self.home = [(place, place[0][place[1]]) for place in places(self.network, apart)]
+            seen: dict[Tensor, Tensor] = {}  # tied weights stay one
+            for (table, name), tensor in self.home:
+                if tensor not in seen:
+                    seen[tensor] = like(tensor, tensor.detach().to(self.device, non_blocking=True))
+                table[name] = seen[tensor]
+
+    def leave(self) -> None:
+        """Put the originals back; the copies are freed."""
+        for (table, name), tensor in self.home or ():
+            table[name] = tensor
+        self.home = None
+        if self.stream is not None:
+            self.stream.leave()
+
+
+@dataclass
+class Guests:
+    """Who may be on the device: one at a time."""
+
+    known: list[Guest] = field(default_factory=list)
+
+    def admit(self, guest: Guest) -> None:
+        """Bring ``guest`` in whenever it, or a part of it, is called, and send the others home first."""
+        self.known.append(guest)
+
+        def before(module: nn.Module, args: Any, kwargs: Any) -> Any:
+            if guest.home is None:
+                for other in self.known:
+                    if other is not guest:
+                        other.leave()
+                guest.enter()
+            return moved(args, guest.device), moved(kwargs, guest.device)
+
+        for module in (guest.network, *guest.network.children()):
+            module.register_forward_pre_hook(before, with_kwargs=True)
+
+
+class Stream:
+    """Blocks in host memory (pinned for a GPU) that visit two slots of the device by turns.
+
+    A block is used from the first call of one of its layers until a layer of another block is called. While it
+    computes, the next is copied on a stream of its own; the last is followed by the first, which the next step
+    will ask for.
+    """
+
+    def __init__(self, blocks: Sequence[nn.Module], device: torch.device) -> None:
+        self.blocks, self.device = list(blocks), device
+        self.homes = [[(place, self._pinned(place)) for place in places(block)] for block in blocks]
+        self.side = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self.active: int | None = None
+        self._empty()
+
+    def attach(self) -> Stream:
+        """Hook every layer of every block."""
+        for index, block in enumerate(self.blocks):
+
+            def before(module: nn.Module, args: Any, kwargs: Any, index: int = index) -> Any:
+                if self.active == index:
+                    return None
+                self.use(index)
+                return moved(args, self.device), moved(kwargs, self.device)
+
+            for layer in block.modules():
+                layer.register_forward_pre_hook(before, with_kwargs=True)
+        return self
+
+    def use(self, index: int) -> None:
+        """Let block ``index`` compute on the device, and send for the one after it."""
+        self._release()
+        slot = self._fetch(index, other_than=None)
+        if self.side is not None:
+            torch.cuda.current_stream(self.device).wait_event(self.arrived[slot])
+        for number, ((table, name), home) in enumerate(self.homes[index]):
+            table[name] = self.slots[slot][number, home.shape]
+        self.active = index
+        self._fetch((index + 1) % len(self.blocks), other_than=slot)
+
+    def leave(self) -> None:
+        """Everything home, the slots freed."""
+        self._release()
+        if self.side is not None:
+            self.side.synchronize()  # a copy on its way must not land in memory that is given to others
+        self._empty()
+
+    def _empty(self) -> None:
+        self.slots: list[dict[tuple[int, Any], Tensor]] = [{}, {}]
+        self.held: list[int | None] = [None, None]
+        self.arrived: list[Any] = [None, None]
+        self.free: list[Any] = [None, None]
+
+    def _release(self) -> None:
+        """Give the active block its own weights back; its slot may be refilled when the device is done with it."""
+        if self.active is None:
+            return
+        for (table, name), home in self.homes[self.active]:
+            table[name] = home
+        if self.side is not None:
+            event = torch.cuda.Event()
+            event.record(torch.cuda.current_stream(self.device))
+            self.free[self.held.index(self.active)] = event
+        self.active = None
+
+    def _fetch(self, index: int, other_than: int | None) -> int:
+        """The slot that holds (or is being filled with) block ``index``."""
+        if index in self.held:
+            return self.held.index(index)
+        slot = 1 - other_than if other_than is not None else 0
+        if self.side is None:
+            self._fill(slot, index)
+        else:
+            with torch.cuda.stream(self.side):
+                if self.free[slot] is not None:
+                    self.side.wait_event(self.free[slot])
+                self._fill(slot, index)
+                self.arrived[slot] = torch.cuda.Event()
+                self.arrived[slot].record(self.side)
+        self.held[slot] = index
+        return slot
+
+    def _fill(self, slot: int, index: int) -> None:
+        kept = {}
+        for number, (_, home) in enumerate(self.homes[index]):
+            key = (number, home.shape)
+            there = self.slots[slot].get(key)
+            if there is None or is_traceable_wrapper_subclass(
+                there
+            ):  # low-bit tensors cannot be filled again
+                there = like(home, home.detach().to(self.device, non_blocking=True, copy=True))
+            else:
+                there.detach().copy_(home.detach(), non_blocking=True)
+            kept[key] = there
+        self.slots[slot] = kept
+
+    def _pinned(self, place: Place) -> Tensor:
+        table, name = place
+        if self.device.type == "cuda" and not table[name].is_pinned():
+            table[name] = like(table[name], table[name].detach().pin_memory())
+        return table[name]
+
+
+def places(network: nn.Module, apart: Sequence[nn.Module] = ()) -> Iterator[Place]:
+    """Where the weights and buffers of a network are kept: (table, name), those of ``apart`` left out."""
+    skipped = {id(module) for block in apart for module in block.modules()}
+    for module in network.modules():
+        if id(module) not in skipped:
+            for table in (module._parameters, module._buffers):
+                yield from ((table, name) for name, tensor in table.items() if tensor is not None)
+
+
+def like(original: Tensor, copy: Tensor) -> Tensor:
+    """``copy`` as a parameter when the original is one."""
+    return nn.Parameter(copy, requires_grad=False) if isinstance(original, nn.Parameter) else copy
+
+
+def moved(values: Any, device: torch.device) -> Any:
+    """All tensors among ``values`` on the device."""
+    return tree_map(lambda value: value.to(device) if isinstance(value, Tensor) else value, values)

@@ -1,0 +1,234 @@
+"""What fits: predict the peak of every stage under every policy, choose the cheapest that fits, or say what would.
+
+No weight is loaded. A prediction is resident weights plus what the real code, run on tensors without memory,
+holds at its peak. One tenth of the limit is left free: allocators round up and kernels take workspaces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from cogvideox.errors import InputError
+from cogvideox.memory.policy import Policy, Stage, policies, stages
+from cogvideox.memory.request import Request
+from cogvideox.memory.stages import Pair, VaeWay, Work, decoding, denoising, encoding
+from cogvideox.memory.weights import Storage, TextShape, Weights, weigh
+
+RESERVE = 0.1
+GB = 1e9
+
+
+@dataclass(frozen=True)
+class Option:
+    """One policy for one request: its stages, and whether it fits."""
+
+    policy: Policy
+    stages: list[Stage]
+    limit: int | None
+    bound: bool = False  # the stages are upper bounds, far within the limit
+
+    @property
+    def peak(self) -> int:
+        """The most bytes any stage needs."""
+        return max(stage.peak for stage in self.stages)
+
+    @property
+    def largest(self) -> Stage:
+        """The stage that decides."""
+        return max(self.stages, key=lambda stage: stage.peak)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the peak and the reserve stay within the limit; without a limit everything does."""
+        return self.limit is None or self.peak <= self.limit * (1 - RESERVE)
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Every option for a request, cheapest first, and the one that was chosen (None: nothing fits)."""
+
+    request: Request
+    limit: int | None
+    options: list[Option]
+
+    @property
+    def choice(self) -> Option | None:
+        """The cheapest option that fits."""
+        return next((option for option in self.options if option.fits), None)
+
+    @property
+    def least(self) -> Option:
+        """The option with the smallest peak."""
+        return min(self.options, key=lambda option: option.peak)
+
+    @property
+    def why(self) -> str:
+        """One line: what was chosen, and why nothing cheaper."""
+        choice = self.choice
+        if choice is None:
+            return f"nothing fits {_gb(self.limit)}: {_need(self.least)} with {self.least.policy.name}"
+        if self.limit is None:
+            return f"{choice.policy.name}: no limit is known"
+        if choice.bound:
+            return f"{choice.policy.name}: less than half of {_gb(self.limit)} is needed"
+        head = f"{choice.policy.name}: {_need(choice)}, the limit is {_gb(self.limit)}"
+        before = self.options[: self.options.index(choice)]
+        if not before:
+            return f"{head}; nothing has to be saved"
+        return f"{head}; {before[0].policy.name} would need {_gb(before[0].peak)} ({before[0].largest.name})"
+
+    def record(self) -> dict[str, Any]:
+        """For the manifest: what was chosen and predicted."""
+        choice = self.choice
+        return {
+            "limit_bytes": self.limit,
+            "policy": choice.policy.record() if choice else None,
+            "predicted_peak_bytes": choice.peak if choice and not choice.bound else None,
+            "predicted": {}
+            if not choice or choice.bound
+            else {stage.name: stage.peak for stage in choice.stages},
+            "why": self.why,
+        }
+
+
+class Prediction:
+    """The stages of one request; every count is made once, when a policy first asks for it."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self._counts: dict[tuple[str, str], Any] = {}
+
+    @cached_property
+    def text(self) -> TextShape | None:
+        """Sizes of the text encoder, None without one."""
+        settings = self.request.row.text_settings
+        return TextShape.of(settings) if settings is not None else None
+
+    def weights(self, storage: Storage) -> Weights:
+        """Bytes of every part, stored this way."""
+        return self._once(("weights", storage), lambda: weigh(self.request, self.text, storage))
+
+    def work(self, pair: Pair, way: VaeWay) -> Work:
+        """Bytes every stage works in."""
+        request = self.request
+        text = self.text.work(request.row.text_tokens, request.dtype) if self.text is not None else 0
+        return Work(
+            text,
+            self._once(("encode", way), lambda: encoding(request, way)),
+            self._once(("denoise", pair), lambda: denoising(request, pair)),
+            self._once(("decode", way), lambda: decoding(request, way)),
+        )
+
+    @cached_property
+    def bound(self) -> Work:
+        """More than any stage works in: activations at full size and width, many times over."""
+        request, row = self.request, self.request.row
+        pixels, size = request.height * request.width, max(request.dtype.itemsize, 4)
+        video = 4 * 3 * request.frames * pixels * size
+        times = 120 if request.on_cpu else 60  # convolutions on a CPU take as much again
+        vae = times * max(row.vae.block_out_channels) * pixels * size + video
+        tokens = request.volume // (2 * row.vae.spatial_compression_ratio) ** 2 + row.text_tokens
+        denoise = 30 * 2 * tokens * row.transformer.width * size
+        text = self.text.work(row.text_tokens, request.dtype) if self.text is not None else 0
+        return Work(text, vae if request.given else 0, denoise, vae)
+
+    def option(self, policy: Policy, limit: int | None) -> Option:
+        """One policy for this request."""
+        found = stages(policy, self.weights(policy.storage), self.work(policy.pair, policy.vae))
+        return Option(policy, found, limit)
+
+    def _once(self, key: tuple[str, str], make: Callable[[], Any]) -> Any:
+        if key not in self._counts:
+            self._counts[key] = make()
+        return self._counts[key]
+
+
+def plan(request: Request, limit: int | None = None, residence: str = "auto") -> MemoryPlan:
+    """Predict all policies of a request against ``limit`` bytes. Raises ConfigError for an unknown residence."""
+    prediction = Prediction(request)
+    ways = list(policies(request.on_cpu, request.guided, request.tiles, residence))
+    return MemoryPlan(request, limit, [prediction.option(policy, limit) for policy in ways])
+
+
+def settle(request: Request, limit: int | None, residence: str = "auto", low_bit: bool = True) -> MemoryPlan:
+    """A plan as far as the first policy that fits; what fits many times over is not even counted.
+
+    ``low_bit`` false leaves rounded weights out, for want of the library.
+
+    Raises ConfigError for an unknown residence.
+    """
+    prediction = Prediction(request)
+    found: list[Option] = []
+    for policy in policies(request.on_cpu, request.guided, request.tiles, residence, low_bit):
+        if not found:
+            bound = stages(policy, prediction.weights(policy.storage), prediction.bound)
+            if limit is None or max(stage.peak for stage in bound) < limit / 2:
+                return MemoryPlan(request, limit, [Option(policy, bound, limit, bound=True)])
+        found.append(prediction.option(policy, limit))
+        if found[-1].fits:
+            break
+    return MemoryPlan(request, limit, found)
+
+
+def require(found: MemoryPlan) -> Option:
+    """The choice of a plan; raises InputError with the reason and the nearest request that fits."""
+    if found.choice is not None:
+        return found.choice
+    near = nearest(found)
+    advice = f"nearest that fits: {near}" if near else "no smaller video fits either; use a larger device"
+    size = f"{found.request.frames} frames of {found.request.height}x{found.request.width}"
+    raise InputError(f"{size}: {found.why}, and a tenth is kept free; {advice}")
+
+
+def nearest(found: MemoryPlan) -> str | None:
+    """The longest video of this size, or else the largest picture of this length, that fits; None if none.
+
+    Candidates are sieved by proportion, which is nearly exact, and then counted.
+    """
+    limit, least = found.limit, found.least
+    assert limit is not None  # without a limit everything fits
+    for smaller in (_shorter(found.request), _smaller(found.request)):
+        for request in smaller:
+            share = request.latents * request.height * request.width / found.request.volume
+            guess = max(stage.weights + stage.work * share for stage in least.stages if stage.name != "text")
+            if max(guess, least.stages[0].peak) > limit:
+                continue
+            if Prediction(request).option(least.policy, limit).fits:
+                return f"{request.frames} frames of {request.height}x{request.width} ({least.policy.name})"
+    return None
+
+
+def _shorter(request: Request) -> Iterator[Request]:
+    """The same picture with fewer frames: three quarters, half, a quarter, ... rounded to what is made."""
+    row = request.row
+    ratio, patch = row.vae.temporal_compression_ratio, row.transformer.patch_size_t or 1
+    unit, last = 2 * ratio * patch if ratio > 1 else patch, request.frames
+    for share in (0.85, 0.7, 0.5, 0.35, 0.2, 0.1):
+        frames = max(int(request.frames * share - 1) // unit, 0) * unit + 1
+        if 1 < frames < last:
+            last = frames
+            latents = (frames - 1) // ratio + 1
+            yield request.resized(frames, latents + -latents % patch, request.height, request.width)
+
+
+def _smaller(request: Request) -> Iterator[Request]:
+    """The same length with a smaller picture of about the same shape."""
+    row = request.row
+    multiple = row.vae.spatial_compression_ratio * row.transformer.patch_size
+    for share in (0.85, 0.7, 0.5, 0.35, 0.25):
+        height, width = (
+            max(int(side * share) // multiple, 1) * multiple for side in (request.height, request.width)
+        )
+        if (height, width) != (request.height, request.width):
+            yield request.resized(request.frames, request.latents, height, width)
+
+
+def _need(option: Option) -> str:
+    return f"{_gb(option.peak)} are needed ({option.largest.name})"
+
+
+def _gb(size: int | None) -> str:
+    return f"{(size or 0) / GB:.3g} GB"

@@ -1,0 +1,114 @@
+"""Ways to spend less memory, and what each costs in time or in the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from cogvideox.errors import ConfigError, suggest
+from cogvideox.memory.stages import Pair, VaeWay, Work
+from cogvideox.memory.weights import Storage, Weights
+
+Residence = Literal["resident", "phases", "stream"]
+RESIDENCES: tuple[Residence, ...] = ("resident", "phases", "stream")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Where weights live, how the pair of guidance runs, how the autoencoder runs, how weights are stored."""
+
+    residence: Residence = "resident"
+    pair: Pair = "batched"
+    vae: VaeWay = "chunked"
+    storage: Storage = "stored"
+
+    @property
+    def name(self) -> str:
+        """What a person calls it."""
+        where = {
+            "resident": "all resident",
+            "phases": "one stage at a time",
+            "stream": "blocks streamed",
+        }[self.residence]
+        extras = [
+            "guidance pair in sequence" if self.pair == "sequence" else "",
+            "VAE tiled" if self.vae == "tiled" else "",
+            f"{self.storage} weights" if self.storage != "stored" else "",
+        ]
+        return ", ".join([where, *filter(None, extras)])
+
+    @property
+    def price(self) -> str:
+        """What it costs beside the plain way."""
+        prices = [
+            {"resident": "", "phases": "moves each part once", "stream": "up to 1.1x time"}[self.residence],
+            "smaller products" if self.pair == "sequence" else "",
+            "1.4x decoding, blended seams" if self.vae == "tiled" else "",
+            "rounded weights" if self.storage != "stored" else "",
+        ]
+        return ", ".join(filter(None, prices)) or "nothing"
+
+    @property
+    def exact(self) -> bool:
+        """Whether the video is that of the plain way, up to the order of additions."""
+        return self.vae == "chunked" and self.storage == "stored"
+
+    def record(self) -> dict[str, Any]:
+        """For the manifest."""
+        return asdict(self)
+
+
+def policies(
+    on_cpu: bool, guided: bool, tiles: bool, residence: str = "auto", low_bit: bool = True
+) -> Iterator[Policy]:
+    """Every way that has an effect, cheapest first: what is exact before what changes the picture.
+
+    On a CPU the device's memory is the computer's own: moving weights away saves nothing there.
+    ``tiles``: whether the picture is larger than a tile of the autoencoder; ``low_bit``: whether rounded weights
+    are a way.
+    Raises ConfigError for a ``residence`` that is not auto or one of RESIDENCES.
+    """
+    if residence not in ("auto", *RESIDENCES):
+        known = ("auto", *RESIDENCES)
+        raise ConfigError(
+            f"memory {residence!r}: unknown{suggest(residence, known)}; choose one of {', '.join(known)}"
+        )
+    places: tuple[Residence, ...] = ("resident",) if on_cpu else RESIDENCES
+    if residence != "auto":
+        places = tuple(place for place in RESIDENCES if place == residence)
+    pairs: tuple[Pair, ...] = ("batched", "sequence") if guided else ("batched",)
+    ways: tuple[VaeWay, ...] = ("chunked", "tiled") if tiles else ("chunked",)
+    storages: tuple[Storage, ...] = ("stored", "int8") if low_bit else ("stored",)
+    for storage in storages:
+        for way in ways:
+            for place in places:
+                for pair in pairs:
+                    yield Policy(place, pair, way, storage)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Memory of one stage in bytes: weights on the device, and what it works in."""
+
+    name: str
+    weights: int
+    work: int
+
+    @property
+    def peak(self) -> int:
+        """Both."""
+        return self.weights + self.work
+
+
+def stages(policy: Policy, weights: Weights, work: Work) -> list[Stage]:
+    """The stages of one generation under a policy, in their order."""
+    if policy.residence == "resident":
+        text = transformer = vae = weights.total
+    elif policy.residence == "phases":
+        text, transformer, vae = weights.text.total, weights.transformer.total, weights.vae
+    else:
+        text, transformer, vae = weights.text.streamed, weights.transformer.streamed, weights.vae
+    found = [Stage("text", text, work.text), Stage("encode", vae, work.encode)]
+    found += [Stage("denoise", transformer, work.denoise), Stage("decode", vae, work.decode)]
+    return [stage for stage in found if stage.work]

@@ -1,0 +1,70 @@
+"""What is asked to fit: a model by its settings, the size of one video, and the device it is made on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from cogvideox.errors import SizeError
+from cogvideox.presets import Preset
+from cogvideox.transformer import Transformer
+from cogvideox.vae import VAE, Tiles
+
+
+@dataclass(frozen=True)
+class Request:
+    """One video of ``frames`` made pixel frames of ``height`` x ``width``, in ``dtype`` on ``device``.
+
+    ``latents`` counts latent frames for the transformer, padding included. ``given`` frames of an image or a
+    video are encoded first. ``guided`` is false when guidance is off.
+    """
+
+    row: Preset
+    frames: int
+    latents: int
+    height: int
+    width: int
+    dtype: torch.dtype
+    device: str = "cpu"
+    given: int = 0
+    guided: bool = True
+    sampler: str = "ddim"
+    steps: int = 50
+    float32_latents: bool = False
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether the device's memory is the computer's own."""
+        return self.device.split(":")[0] == "cpu"
+
+    @property
+    def volume(self) -> int:
+        """What activations are proportional to: latent frames times pixels of a frame."""
+        return self.latents * self.height * self.width
+
+    @property
+    def tiles(self) -> bool:
+        """Whether the picture is larger than a usual tile of the autoencoder, and such tiles fit together."""
+        tiles = Tiles.usual(self.row.vae)
+        try:
+            tiles.grid(self.row.vae)
+        except SizeError:
+            return False
+        return self.height > tiles.height or self.width > tiles.width
+
+    def resized(self, frames: int, latents: int, height: int, width: int) -> Request:
+        """The same at another size; what is given keeps its share of the frames."""
+        given = self.given if self.given <= 1 else min(self.given, frames)
+        return replace(self, frames=frames, latents=latents, height=height, width=width, given=given)
+
+    def transformer(self, layers: int) -> Transformer:
+        """The real network without memory, with this many blocks."""
+        config = self.row.transformer.model_copy(update={"num_layers": layers})
+        with torch.device("meta"):
+            return Transformer(config).eval().to(self.dtype)
+
+    def vae(self) -> VAE:
+        """The real autoencoder without memory."""
+        with torch.device("meta"):
+            return VAE(self.row.vae).eval().to(self.dtype)

@@ -1,0 +1,169 @@
+"""How much memory each stage of a generation works in, weights aside: the real code on tensors without memory.
+
+A network of a few layers and steps is counted and carried on in a straight line, and a long clip from a short
+one, so that any size answers in seconds; tests hold that against counting everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from cogvideox.diffusion import SAMPLERS, Schedule, denoiser, guided, in_turn
+from cogvideox.memory.count import count
+from cogvideox.memory.request import Request
+from cogvideox.memory.workspace import cpu_workspace
+from cogvideox.transformer import Transformer
+from cogvideox.vae import Tiles, decode_tiled, encode_tiled
+
+Pair = Literal["batched", "sequence"]
+VaeWay = Literal["chunked", "tiled"]
+FEW, LONG = 2, 7  # layers or steps that are counted; latent frames that are
+
+
+def peak_of(request: Request, work: Callable[[], Any]) -> int:
+    """Most bytes alive while ``work`` runs on the device of the request."""
+    return count(work, fuse=False, workspace=cpu_workspace if request.on_cpu else None).peak
+
+
+def denoising(request: Request, pair: Pair) -> int:
+    """Bytes alive at the peak of sampling: carried on from two and three layers, two and three steps."""
+    layers, steps = request.row.transformer.num_layers, request.steps
+    few, few_steps = min(FEW, layers), min(FEW, steps)
+    base = _sampling(request, pair, few, few_steps)
+    if layers <= FEW:
+        return base
+    more = _sampling(request, pair, few + 1, few_steps)
+    longer = _sampling(request, pair, few, few_steps + 1) if steps > FEW else base
+    both = _sampling(request, pair, few + 1, few_steps + 1) if longer != base else more
+    a, b = layers - few, steps - few_steps
+    return base + a * (more - base) + b * (longer - base) + a * b * (both - more - longer + base)
+
+
+def _sampling(request: Request, pair: Pair, layers: int, steps: int) -> int:
+    """Peak of one sampling with this many layers and steps, its inputs included."""
+    transformer, row = request.transformer(layers), request.row
+    factor = row.vae.spatial_compression_ratio
+    path = Schedule(row.schedule).path(steps)
+    shape = (
+        1,
+        row.transformer.out_channels,
+        request.latents,
+        request.height // factor,
+        request.width // factor,
+    )
+    between = torch.float32 if request.float32_latents else request.dtype
+
+    def work() -> Tensor:
+        with torch.device("meta"):
+            text = torch.empty(1 + request.guided, row.text_tokens, row.transformer.text_embed_dim)
+            image = torch.empty(1, row.transformer.in_channels - shape[1], *shape[2:], dtype=between)
+            start = torch.empty(shape, dtype=between)
+        network = _network(transformer, text.to(request.dtype), image, pair)
+        denoise = guided(network, lambda step: 6.0) if request.guided else denoiser(network)
+
+        def noise(draws: int) -> Tensor:
+            return torch.empty(shape, dtype=between, device="meta")
+
+        return SAMPLERS[request.sampler](denoise, start, path, noise=noise)
+
+    with torch.no_grad():
+        work()  # tables of positions are made once, before the count
+    return peak_of(request, work)
+
+
+def _network(
+    transformer: Transformer, text: Tensor, image: Tensor, pair: Pair
+) -> Callable[[Tensor, Tensor], Tensor]:
+    def reading(words: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        def network(x: Tensor, t: Tensor) -> Tensor:
+            if image.shape[1]:
+                x = torch.cat([x, image.to(x.dtype).repeat(x.shape[0], 1, 1, 1, 1)], dim=1)
+            return transformer(x.to(words.dtype), words, t)
+
+        return network
+
+    return in_turn([reading(words) for words in text.split(1)]) if pair == "sequence" else reading(text)
+
+
+def decoding(request: Request, way: VaeWay) -> int:
+    """Bytes alive at the peak of decoding, latents and pixels included."""
+    vae, config = request.vae(), request.row.vae
+    factor = config.spatial_compression_ratio
+    latents = config.latent_frames(request.frames)
+
+    def latent(t: int, h: int, w: int) -> Tensor:
+        return torch.empty(1, config.latent_channels, t, h, w, dtype=request.dtype, device="meta")
+
+    def plain(t: int, h: int, w: int) -> int:
+        return peak_of(request, lambda: vae.decode(latent(t, h, w)))
+
+    high, wide = request.height // factor, request.width // factor
+    if way == "chunked":
+        return _along(latents, request.height * request.width, request, lambda t: plain(t, high, wide))
+    grid = Tiles.usual(config).grid(config)
+    tile = min(high, grid.rows.latents), min(wide, grid.columns.latents)
+    inside = _along(latents, tile[0] * tile[1] * factor**2, request, lambda t: plain(t, *tile))
+
+    class Tile:
+        """An autoencoder that takes the memory of decoding and does nothing else."""
+
+        def __init__(self) -> None:
+            self.config = config
+
+        def decode(self, z: Tensor, coding: str = "chunked") -> Tensor:
+            torch.empty(inside, dtype=torch.uint8, device="meta")
+            frames, sides = config.pixel_frames(z.shape[2]), (z.shape[3] * factor, z.shape[4] * factor)
+            return torch.empty(1, config.out_channels, frames, *sides, dtype=z.dtype, device="meta")
+
+    stand_in: Any = Tile()
+    return peak_of(request, lambda: decode_tiled(stand_in, latent(latents, high, wide)))
+
+
+def encoding(request: Request, way: VaeWay) -> int:
+    """Bytes alive at the peak of encoding the given frames; 0 when nothing is given."""
+    if not request.given:
+        return 0
+    vae, config = request.vae(), request.row.vae
+
+    def plain(frames: int) -> int:
+        def work() -> Tensor:
+            size = (1, config.in_channels, frames, request.height, request.width)
+            pixels = torch.empty(size, device="meta").to(request.dtype)
+            found = encode_tiled(vae, pixels) if way == "tiled" else vae.encode(pixels)
+            return found.mean + found.logvar
+
+        return peak_of(request, work)
+
+    ratio = config.temporal_compression_ratio
+    frames = request.given
+    long = (LONG - 1) * ratio + 1
+    pixel = request.height * request.width * config.in_channels * request.dtype.itemsize
+    return plain(frames) if frames <= long else plain(long) + (frames - long) * pixel
+
+
+def _along(latents: int, pixels: int, request: Request, peak: Callable[[int], int]) -> int:
+    """The peak of decoding ``latents`` frames of so many pixels: working memory does not grow with length.
+
+    Only the frames that are done are kept, and at the end they are joined, which holds them twice.
+    """
+    if latents <= LONG:
+        return peak(latents)
+    config = request.row.vae
+    frame = pixels * config.out_channels * request.dtype.itemsize
+    done, more = config.pixel_frames(latents), config.pixel_frames(latents) - config.pixel_frames(LONG)
+    return max(peak(LONG) + more * frame, 2 * done * frame)
+
+
+@dataclass(frozen=True)
+class Work:
+    """Bytes that each stage works in, weights not counted."""
+
+    text: int
+    encode: int
+    denoise: int
+    decode: int

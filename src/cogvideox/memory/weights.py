@@ -1,0 +1,130 @@
+"""How many bytes the weights of a model take, part by part, in any precision; counted without loading one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from cogvideox.memory.request import Request
+
+Storage = Literal["stored", "int8", "fp8"]
+SLOTS = 2
+"""Blocks on the device at once when they are streamed: one computes, the next arrives."""
+
+
+@dataclass(frozen=True)
+class TextShape:
+    """The sizes of a T5 encoder that decide its memory."""
+
+    vocabulary: int
+    width: int
+    heads: int
+    head_width: int
+    hidden: int
+    layers: int
+    gated: bool
+    buckets: int
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> TextShape:
+        """From the names of T5's ``config.json``; what is missing has T5's default."""
+        return cls(
+            vocabulary=settings.get("vocab_size", 32_128),
+            width=settings.get("d_model", 512),
+            heads=settings.get("num_heads", 8),
+            head_width=settings.get("d_kv", 64),
+            hidden=settings.get("d_ff", 2048),
+            layers=settings.get("num_layers", 6),
+            gated="gated" in settings.get("feed_forward_proj", "relu"),
+            buckets=settings.get("relative_attention_num_buckets", 32),
+        )
+
+    @property
+    def table(self) -> int:
+        """Weights outside the layers: the vocabulary, the position biases and the last norm."""
+        return self.vocabulary * self.width + self.buckets * self.heads + self.width
+
+    @property
+    def layer(self) -> int:
+        """Weights of one layer."""
+        inner = self.heads * self.head_width
+        return 4 * self.width * inner + (2 + self.gated) * self.width * self.hidden + 2 * self.width
+
+    @property
+    def numbers(self) -> int:
+        """How many weights there are; a test holds this against the real network."""
+        return self.table + self.layers * self.layer
+
+    def part(self, dtype: torch.dtype, storage: Storage = "stored") -> Part:
+        """Memory of the weights. In a float16 model the outputs of the feed-forward layers stay float32."""
+        if storage == "stored":
+            kept = self.width * self.hidden if dtype == torch.float16 else 0
+            block = self.layer * dtype.itemsize + kept * (torch.float32.itemsize - dtype.itemsize)
+        else:
+            block = self.layer
+        around = self.table * dtype.itemsize
+        return Part(around + self.layers * block, around, block)
+
+    def work(self, tokens: int, dtype: torch.dtype) -> int:
+        """Most bytes alive while one prompt is read: scores and their softmax, or the widened rows."""
+        scores = 3 * self.heads * tokens * tokens * max(dtype.itemsize, 4)
+        rows = 3 * self.hidden * tokens * dtype.itemsize
+        return max(scores, rows) + 5 * self.width * tokens * dtype.itemsize
+
+
+def bytes_of(part: nn.Module) -> int:
+    """Memory of the parameters and buffers of a network, meta or real."""
+    return sum(t.numel() * t.element_size() for t in (*part.parameters(), *part.buffers()))
+
+
+def low_bit_bytes(part: nn.Module) -> int:
+    """The same when every linear layer keeps one byte per weight and one float32 scale per output."""
+    saved = 0
+    for layer in part.modules():
+        if isinstance(layer, nn.Linear):
+            weight = layer.weight
+            saved += weight.numel() * (weight.element_size() - 1) - 4 * weight.shape[0]
+    return bytes_of(part) - saved
+
+
+@dataclass(frozen=True)
+class Part:
+    """Bytes of a network that is a row of blocks: all of it, without its blocks, and its largest block."""
+
+    total: int
+    around: int
+    block: int
+
+    @property
+    def streamed(self) -> int:
+        """On the device when blocks are streamed: what is around them and SLOTS of them."""
+        return min(self.total, self.around + SLOTS * self.block)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Bytes of every part of a model."""
+
+    text: Part
+    transformer: Part
+    vae: int
+
+    @property
+    def total(self) -> int:
+        """All parts."""
+        return self.text.total + self.transformer.total + self.vae
+
+
+def weigh(request: Request, text: TextShape | None, storage: Storage) -> Weights:
+    """Bytes of every part, counted from one block. Low-bit storage leaves the autoencoder as it is."""
+    size = bytes_of if storage == "stored" else low_bit_bytes
+    one = request.transformer(1)
+    block = size(one.transformer_blocks[0])
+    around = bytes_of(one) - bytes_of(one.transformer_blocks[0])
+    layers = request.row.transformer.num_layers
+    words = text.part(request.dtype, storage) if text is not None else Part(0, 0, 0)
+    return Weights(words, Part(around + layers * block, around, block), bytes_of(request.vae()))

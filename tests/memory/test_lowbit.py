@@ -1,0 +1,52 @@
+"""Weights in one byte, where torchao is installed; a clear word where it is not."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+
+from cogvideox.errors import ConfigError, DependencyError
+from cogvideox.memory import lower
+from cogvideox.memory.offload import attach
+from cogvideox.memory.weights import low_bit_bytes
+from toy import toy_model
+
+
+def test_without_torchao_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchao.quantization", None)
+    with pytest.raises(DependencyError, match="pip install"):
+        lower(toy_model(), "int8")
+
+
+def test_fp8_needs_a_card():
+    with pytest.raises(ConfigError, match="capability 8.9"):
+        lower(toy_model(), "fp8")
+
+
+def test_stored_changes_nothing():
+    model = toy_model()
+    assert lower(model, "stored") is model
+
+
+def forward(model):
+    config = model.transformer.config
+    torch.manual_seed(0)
+    x, text = torch.randn(1, config.in_channels, 3, 4, 6), torch.randn(1, 5, config.text_embed_dim)
+    with torch.no_grad():
+        return model.transformer(x, text, torch.tensor([500]))
+
+
+def test_int8_is_close_and_streams_to_the_same_bits():
+    pytest.importorskip("torchao")
+    plain = forward(toy_model())
+    low = forward(lower(toy_model(), "int8"))
+    assert 0 < (low - plain).norm() / plain.norm() < 0.05
+    streamed = forward(attach(lower(toy_model(), "int8"), torch.device("cpu"), stream=True))
+    assert torch.equal(streamed, low)
+
+
+def test_predicted_bytes_of_int8():
+    linear = torch.nn.Linear(64, 32)
+    assert low_bit_bytes(linear) == 64 * 32 + 4 * 32 + 4 * 32

@@ -1,0 +1,90 @@
+"""Weights that visit the device give the bits of weights that live there."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import cogvideox
+from cogvideox.generate import GenerateOptions
+from cogvideox.memory.offload import attach, blocks_of, move_in, places, stages_of
+from toy import toy_model, toy_text
+
+CPU = torch.device("cpu")
+OPTIONS = GenerateOptions(prompt="x", steps=2, frames=9)
+
+
+def video(model):
+    return torch.from_numpy(cogvideox.generate(model, OPTIONS, **toy_text()).frames.copy())
+
+
+@pytest.fixture(scope="module")
+def resident():
+    return video(toy_model(num_layers=4))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_offloaded_equals_resident(resident, stream):
+    model = attach(toy_model(num_layers=4), CPU, stream)
+    assert torch.equal(video(model), resident)
+    assert torch.equal(video(model), resident)  # the slots of a second run begin where the first one ended
+
+
+def test_one_stage_at_a_time_is_on_the_device():
+    """Watched through copies: what computes is never the tensor that lives at home."""
+    model = toy_model()
+    homes = {id(tensor) for part in stages_of(model) for tensor in part.parameters()}
+    attach(model, CPU, stream=False)
+    seen = []
+
+    def away(part):
+        return not {id(tensor) for tensor in part.parameters()} & homes
+
+    model.vae.decoder.register_forward_hook(lambda *_: seen.append([away(part) for part in stages_of(model)]))
+    model.transformer.register_forward_hook(lambda *_: seen.append([away(part) for part in stages_of(model)]))
+    video(model)
+    assert seen[0] == [True, False, False] and seen[-1] == [False, False, True]
+
+
+def test_two_blocks_are_on_the_device_when_they_are_streamed():
+    model = toy_model(num_layers=4)
+    blocks = blocks_of(model.transformer)
+    homes = [id(tensor) for block in blocks for tensor in block.parameters()]
+    attach(model, CPU, stream=True)
+    most = []
+    for block in blocks:
+        block.register_forward_hook(
+            lambda *_: most.append(sum(id(t) not in homes for b in blocks for t in b.parameters()))
+        )
+    video(model)
+    assert max(most) <= sum(1 for _ in blocks[0].parameters())  # each block gives its copies back
+    assert [id(tensor) for block in blocks for tensor in block.parameters()] == homes
+
+
+def test_weights_come_home_unchanged():
+    model = toy_model()
+    before = {name: tensor.clone() for name, tensor in model.transformer.state_dict().items()}
+    attach(model, CPU, stream=True)
+    video(model)
+    after = model.transformer.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+def test_blocks_are_the_longest_row_of_equals():
+    model = toy_model(num_layers=4)
+    assert blocks_of(model.transformer) == list(model.transformer.transformer_blocks)
+
+
+def test_moving_on_a_cpu_says_that_it_has_no_effect():
+    model = toy_model()
+    with pytest.warns(UserWarning, match="no effect on a CPU"):
+        move_in(model, "cpu", "phases")
+    assert not model.transformer._forward_pre_hooks
+
+
+def test_the_blocks_text_encoders_have_are_streamed_too():
+    model = cogvideox.load("tiny")
+    before = model.embed(["a red circle"]).values
+    assert len(list(places(model.text.model))) > 10
+    attach(model, CPU, stream=True)
+    assert torch.equal(model.embed(["a red circle"]).values, before)

@@ -1,0 +1,107 @@
+"""What is predicted adds up, follows the policy, and refuses with what would fit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cogvideox.errors import ConfigError, InputError
+from cogvideox.memory import Policy, Request, plan, require, settle
+from cogvideox.memory.plan import Prediction
+from cogvideox.memory.policy import policies
+from cogvideox.memory.stages import _sampling, decoding, denoising, peak_of
+from cogvideox.memory.weights import TextShape, bytes_of, weigh
+from cogvideox.presets import T5_OF_THE_WORLD, T5_XXL, get_preset
+from cogvideox.text.t5 import T5Config, T5Encoder
+from small_models import small_preset
+
+TINY = get_preset("tiny")
+
+
+def request(**changes) -> Request:
+    plain = Request(replace(small_preset("5b"), text_settings=T5_OF_THE_WORLD), 17, 5, 64, 96, torch.float32)
+    return replace(plain, device="cuda", **changes)
+
+
+def test_sampling_carried_on_is_sampling_counted():
+    row = request().row
+    deep = replace(row, transformer_settings={**row.transformer_settings, "num_layers": 5})
+    asked = request(row=deep, steps=5)
+    assert denoising(asked, "batched") == pytest.approx(_sampling(asked, "batched", 5, 5), rel=0.01)
+
+
+def test_decoding_carried_on_is_decoding_counted():
+    asked = request(frames=57, latents=15)
+    vae = asked.vae()
+    z = torch.empty(1, 16, 15, 8, 12, device="meta")
+    assert decoding(asked, "chunked") == pytest.approx(peak_of(asked, lambda: vae.decode(z)), rel=0.05)
+
+
+def test_the_pair_in_sequence_needs_less():
+    assert denoising(request(), "sequence") < 0.7 * denoising(request(), "batched")
+
+
+def test_weights_are_those_of_the_networks():
+    asked = request()
+    found = weigh(asked, TextShape.of(T5_OF_THE_WORLD), "stored")
+    whole = asked.transformer(asked.row.transformer.num_layers)
+    assert (found.transformer.total, found.vae) == (bytes_of(whole), bytes_of(asked.vae()))
+    assert weigh(asked, None, "int8").transformer.total < found.transformer.total
+
+
+def test_the_text_encoder_weighs_what_is_predicted():
+    with torch.device("meta"):
+        network = T5Encoder(T5Config(**T5_OF_THE_WORLD))
+    assert TextShape.of(T5_OF_THE_WORLD).part(torch.float32).total == bytes_of(network)
+    assert TextShape.of(T5_XXL).part(torch.bfloat16).total == pytest.approx(9.52e9, rel=0.01)
+
+
+def test_every_policy_saves_what_it_promises():
+    prediction = Prediction(request())
+    resident, phases, stream = (
+        prediction.option(Policy(place), None).peak for place in ("resident", "phases", "stream")
+    )
+    assert resident > phases >= stream
+
+
+def test_on_a_cpu_moving_weights_is_no_option():
+    assert {policy.residence for policy in policies(True, True, False)} == {"resident"}
+    assert {policy.residence for policy in policies(False, True, False)} == {"resident", "phases", "stream"}
+
+
+def test_what_is_exact_comes_first():
+    exact = [policy.exact for policy in policies(False, True, True)]
+    assert exact == sorted(exact, reverse=True)
+
+
+def test_the_cheapest_that_fits_is_chosen():
+    least = min(option.peak for option in plan(request()).options if option.policy.exact)
+    limit = int(least / 0.89)  # a tenth is kept free
+    found = plan(request(), limit)
+    assert found.choice is not None and found.choice is not found.options[0]
+    assert found.choice is next(option for option in found.options if option.fits)
+    assert "would need" in found.why
+    assert require(settle(request(), limit)).policy == found.choice.policy
+
+
+def test_what_fits_many_times_over_is_not_counted():
+    found = settle(request(), 10**12)
+    assert found.choice is not None and found.choice.bound and found.choice.policy == Policy()
+    counted = Prediction(request()).option(Policy(), None)
+    assert all(a.peak >= b.peak for a, b in zip(found.choice.stages, counted.stages, strict=True))
+
+
+def test_what_cannot_fit_is_refused_with_what_does():
+    asked = request(frames=97, latents=25)
+    least = min(option.peak for option in plan(asked).options)
+    with pytest.raises(InputError, match=r"nothing fits .* nearest that fits: \d+ frames of \d+x\d+"):
+        require(settle(asked, int(least * 0.8)))
+    with pytest.raises(InputError, match="use a larger device"):
+        require(settle(asked, 1000))
+
+
+def test_an_unknown_policy_is_refused():
+    with pytest.raises(ConfigError, match="did you mean 'stream'"):
+        settle(request(), 10**9, "streem")

@@ -1,0 +1,47 @@
+"""The verb plan, and generate that follows it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from cogvideox.cli import app
+
+
+def cogvideox(*words: str, code: int = 0):
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    assert done.exit_code == code, (done.exit_code, done.stdout, done.stderr)
+    return done
+
+
+def test_a_plan_as_json():
+    found = json.loads(cogvideox("plan", "tiny", "--device", "cpu", "--memory-limit", "4GB", "--json").stdout)
+    assert found["policy"]["residence"] == "resident" and found["options"][0]["fits"]
+    assert set(found["predicted"]) == {"text", "denoise", "decode"}
+    assert 1e7 < found["predicted_peak_bytes"] < 1e9
+
+
+def test_what_cannot_fit_is_refused_before_anything_is_loaded(monkeypatch):
+    import cogvideox.checkpoints as checkpoints
+
+    monkeypatch.setattr(checkpoints, "load_model", lambda *_, **__: pytest.fail("weights were loaded"))
+    done = cogvideox("generate", "a red circle", "--memory-limit", "1MB", "--device", "cpu", code=2)
+    assert "nothing fits 0.001 GB" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    done = cogvideox("plan", "tiny", "--memory-limit", "1MB", "--device", "cpu", code=2)
+    assert "no smaller video fits" in done.stderr
+
+
+@pytest.mark.parametrize("limit", ["0GB", "-1GB", "much"])
+def test_a_limit_is_a_size(limit):
+    assert "not a size" in cogvideox("plan", "tiny", "--memory-limit", limit, code=2).stderr
+
+
+def test_the_record_says_what_was_done_about_memory(tmp_path):
+    out = tmp_path / "made.mp4"
+    cogvideox(
+        "generate", "a red circle", "--steps", "1", "--out", out, "--memory-limit", "4GB", "--device", "cpu"
+    )
+    found = json.loads(out.with_suffix(".json").read_text())["run"]["memory"]
+    assert found["limit_bytes"] == 4 * 10**9 and found["policy"]["residence"] == "resident"
