@@ -39,7 +39,7 @@ def unmade(monkeypatch) -> list[str]:
         return Video(np.full((9, 32, 48, 3), 99, np.uint8), 8.0, record)
 
     seen: list[str] = []
-    monkeypatch.setattr(batch, "load", lambda job, folder: folder.name)
+    monkeypatch.setattr(batch, "load", lambda job, folder, policy=None: folder.name)
     monkeypatch.setattr(batch, "make", make)
     return seen
 
