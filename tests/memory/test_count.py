@@ -132,3 +132,9 @@ def test_what_is_pointwise_on_a_product_alone_runs_inside_it():
     assert cost.epilogue == cost.fused  # it reads something else
     kept = count(lambda: (lambda x: (F.gelu(x), x))(a @ b))
     assert kept.epilogue == kept.fused  # somebody holds the product itself
+
+
+def test_what_an_operator_writes_is_counted_even_if_it_returns_nothing():
+    one, two = torch.empty(10), torch.empty(10)
+    cost = count(lambda: torch._foreach_add_([one, two], 1.0), fuse=False)
+    assert cost.calls == 1 and cost.traffic == 2 * 2 * 10 * 4

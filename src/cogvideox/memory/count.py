@@ -132,7 +132,7 @@ class _Counter(TorchDispatchMode):
         inputs = list(_tensors((args, kwargs)))
         reads = [self._region(tensor, made=False) for tensor in inputs]
         result = func(*args, **kwargs)
-        outputs = list(_tensors(result))
+        outputs = list(_tensors(result)) or list(_overwritten(func, args))
         made = [self._region(tensor, made=True) for tensor in outputs]
         packet = func._overloadpacket
         extra = self.workspace(packet, args, result) if self.workspace is not None else 0
@@ -167,6 +167,13 @@ class _Counter(TorchDispatchMode):
             self.held -= size
 
         weakref.finalize(storage, free).atexit = False
+
+
+def _overwritten(func: Any, args: Any) -> Iterator[Tensor]:
+    """What an operator that returns nothing has written to."""
+    for told, given in zip(func._schema.arguments, args, strict=False):
+        if told.alias_info is not None and told.alias_info.is_write:
+            yield from _tensors(given)
 
 
 class _FusedAttention(TorchFunctionMode):

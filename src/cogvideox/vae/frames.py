@@ -112,20 +112,14 @@ class Frames:
         return table[:, :, :, None, :, None, :, None]
 
 
-@torch.library.custom_op("cogvideox::scale_shift_silu", mutates_args=("out",))
 def scale_shift_silu(out: Tensor, x: Tensor, scale: Tensor, shift: Tensor) -> None:
-    """``out = silu(x * scale + shift)`` in one pass over memory: channel by channel, as many as cache holds."""
-    budget = IN_CACHE.get(x.device.type, 2**22)
-    step = max(1, budget // max(x[:, 0].numel() * x.itemsize, 1))
+    """``out = silu(x * scale + shift)``: so many channels at a time that SiLU finds them still in cache."""
+    budget = IN_CACHE.get(x.device.type)
+    step = x.shape[1] if budget is None else max(1, budget // max(x[:, 0].numel() * x.itemsize, 1))
     for i in range(0, x.shape[1], step):
         here = slice(i, i + step)
         torch.addcmul(shift[:, here], x[:, here], scale[:, here], out=out[:, here])
         F.silu(out[:, here], inplace=True)
-
-
-@scale_shift_silu.register_fake
-def _(out: Tensor, x: Tensor, scale: Tensor, shift: Tensor) -> None:
-    return None
 
 
 def _in_rows(x: Float[Tensor, "b c s h w"], table: Tensor) -> Float[Tensor, "b c tz f hz r wz q"]:
