@@ -43,6 +43,30 @@ def world_vae() -> Run:
     )
 
 
+def world_vae_decoder() -> Run:
+    """A sharper decoder for latents that stay as they are, so that a trained transformer goes on serving."""
+    return Run(
+        name="world-vae-decoder",
+        out="runs/world-vae-decoder",
+        task=VAETraining(
+            vae=get_preset("tiny").vae,
+            phases=(
+                Crops(until=900, frames=9, size=32, batch=8, coding="chunked"),
+                Crops(until=1600, frames=17, size=64, batch=2, coding="chunked"),
+            ),
+            start="tiny",
+            decoder_only=True,
+            edges=1.0,
+        ),
+        steps=1600,
+        seed=1,
+        optim=OptimConfig(lr=1e-3, ema=0.99),
+        precision="bf16",
+        measure_every=200,
+        save_every=50,
+    )
+
+
 def world_text() -> Run:
     """The shipped text encoder: reads the facts of a scene out of its caption."""
     return Run(
@@ -90,6 +114,7 @@ def world_i2v() -> Run:
 
 RECIPES: dict[str, Callable[[], Run]] = {
     "world-vae": world_vae,
+    "world-vae-decoder": world_vae_decoder,
     "world-text": world_text,
     "world-t2v": world_t2v,
     "world-i2v": world_i2v,

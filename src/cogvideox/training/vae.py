@@ -14,6 +14,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from cogvideox.checkpoints.hub import find_folder
 from cogvideox.config import Config
 from cogvideox.data.world import to_model, world_pixels
 from cogvideox.errors import ConfigError
@@ -40,12 +41,13 @@ class VAETraining(Config):
     phases: tuple[Crops, ...] = Field(min_length=1, description="in order of their last step")
     size: int = Field(64, gt=0, description="height and width of a rendered clip")
     frames: int = Field(17, gt=0, description="frames of a rendered clip")
-    start: str | None = Field(None, description="model folder to go on from")
+    start: str | None = Field(None, description="model folder, or name, to go on from")
     decoder_only: bool = Field(
         False, description="leave the encoder, and with it the latents that a transformer was trained on"
     )
     l1: float = Field(1.0, ge=0, description="weight of the absolute error")
     l2: float = Field(1.0, ge=0, description="weight of the squared error")
+    edges: float = Field(0.0, ge=0, description="weight of the absolute error of neighbouring pixels' steps")
     kl: float = Field(1e-5, ge=0, description="weight of the KL term, averaged over latent values")
 
     @model_validator(mode="after")
@@ -95,7 +97,7 @@ class VAETask:
         initialise(self.module)
         self.scale: float | None = None
         if config.start is not None:
-            self._go_on_from(Path(config.start))
+            self._go_on_from(find_folder(config.start))
         self.module.encoder.requires_grad_(not config.decoder_only)
         for weight in self.module.parameters():
             if weight.ndim == 5:  # 3D convolutions on a CPU run up to twice as fast with channels last
@@ -121,9 +123,10 @@ class VAETask:
         sample = latents.sample(generator(self.seed, "latent noise", step))
         error = self.module.decode(sample, coding=phase.coding).float() - pixels
         l1, l2 = error.abs().mean(), error.square().mean()
+        edges = sum(error.diff(dim=axis).abs().mean() for axis in (-2, -1))
         kl = 0.5 * (latents.mean.square() + latents.logvar.exp() - 1 - latents.logvar).float().mean()
-        loss = self.config.l1 * l1 + self.config.l2 * l2 + self.config.kl * kl
-        return {"loss": loss, "l1": l1, "psnr": psnr(l2), "kl": kl}
+        loss = self.config.l1 * l1 + self.config.l2 * l2 + self.config.edges * edges + self.config.kl * kl
+        return {"loss": loss, "l1": l1, "psnr": psnr(l2), "edges": edges, "kl": kl}
 
     def _pieces(self, phase: Crops, step: int) -> Tensor:
         first = step * phase.batch
