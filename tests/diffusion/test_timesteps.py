@@ -1,49 +1,80 @@
-"""Training times: uniform, and stratified over the global batch."""
+"""Training times: uniform, and stratified over the global batch whatever it was dealt into."""
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from cogvideox.diffusion import explicit_uniform, uniform
+from cogvideox.diffusion import explicit_uniform, interval, uniform
 from cogvideox.errors import ConfigError
-from cogvideox.noise import generator
+
+TIMES = 1000
 
 
 def test_uniform_times_cover_the_schedule():
-    t = uniform(20_000, generator(0, "t"))
+    t = uniform(range(20_000), 0)
     assert t.min() == 0 and t.max() == 999
     assert t.double().mean().item() == pytest.approx(499.5, abs=8)
 
 
-@pytest.mark.parametrize(("batch", "ranks", "groups"), [(4, 2, None), (2, 8, 8), (5, 8, 40), (3, 4, 2)])
-def test_every_interval_gets_its_share_of_the_global_batch(batch, ranks, groups):
-    t = torch.cat(
-        [explicit_uniform(batch, generator(0, "t", rank), rank, ranks, groups) for rank in range(ranks)]
-    )
-    count = groups or batch * ranks
-    shares = torch.histc(t.double(), bins=count, min=0, max=1000)
-    assert (shares == batch * ranks / count).all()
+@given(intervals=st.integers(1, 2000), total=st.integers(1, 2000))
+def test_intervals_are_as_long_as_each_other_and_their_union_is_every_time(intervals, total):
+    parts = [interval(i, intervals, total) for i in range(intervals)]
+    lengths = {len(part) for part in parts}
+    assert max(lengths) - min(lengths) <= 1
+    assert sorted({t for part in parts for t in part}) == list(range(total))
+    assert all(b.start >= a.stop - 1 for a, b in zip(parts, parts[1:], strict=False))
 
 
-def test_with_one_group_per_rank_a_rank_stays_in_its_interval():  # paper section 3.2
-    for rank in range(4):
-        t = explicit_uniform(1000, generator(1, "t", rank), rank, 4, groups=4)
-        assert t.min() >= 250 * rank and t.max() < 250 * (rank + 1)
+@pytest.mark.parametrize("batch", [1, 2, 3, 8])
+@pytest.mark.parametrize("parts", [1, 2, 5])
+def test_the_global_batch_covers_every_interval_for_any_number_of_ranks(batch, parts):
+    for ranks in range(1, 65):
+        total = ranks * batch * parts
+        for step in (0, 7):
+            dealt = []
+            for part in range(parts):  # accumulation, then ranks, then the batch of one rank
+                for rank in range(ranks):
+                    first = step * total + (part * ranks + rank) * batch
+                    dealt.append(explicit_uniform(range(first, first + batch), 3, intervals=total))
+            times = torch.cat(dealt)
+            assert torch.equal(times, explicit_uniform(range(step * total, (step + 1) * total), 3, total))
+            order = times.sort().values.tolist()
+            assert all(t in interval(i, total) for i, t in enumerate(order))
 
 
-def test_the_whole_batch_is_exactly_uniform_even_when_groups_do_not_divide_the_times():
-    t = torch.cat([explicit_uniform(7, generator(i, "t")) for i in range(4000)])
-    counts = torch.bincount(t, minlength=1000).double()
-    assert len(counts) == 1000
+@given(
+    intervals=st.integers(1, 97),
+    first=st.integers(0, 500),
+    cuts=st.lists(st.integers(1, 40), min_size=1, max_size=8),
+)
+@settings(deadline=None, max_examples=50)
+def test_the_stream_of_times_does_not_depend_on_how_it_is_cut(intervals, first, cuts):
+    whole = explicit_uniform(range(first, first + sum(cuts)), 5, intervals)
+    pieces, at = [], first
+    for cut in cuts:
+        pieces.append(explicit_uniform(range(at, at + cut), 5, intervals))
+        at += cut
+    assert torch.equal(torch.cat(pieces), whole)
+
+
+def test_every_time_is_equally_likely_even_when_the_intervals_do_not_divide_the_times():
+    t = explicit_uniform(range(28_000), 0, intervals=7)
+    counts = torch.bincount(t, minlength=TIMES).double()
+    assert len(counts) == TIMES
     assert ((counts - 28).square() / 28).sum().item() < 1150  # chi-square, 999 degrees of freedom
 
 
-def test_one_sample_is_plain_uniform():
-    t = torch.cat([explicit_uniform(1, generator(i, "t")) for i in range(2000)])
-    assert t.double().std().item() == pytest.approx(1000 / 12**0.5, rel=0.05)
+def test_one_interval_is_plain_uniform():
+    t = explicit_uniform(range(2000), 0, intervals=1)
+    assert t.double().std().item() == pytest.approx(TIMES / 12**0.5, rel=0.05)
 
 
-def test_mistakes_are_refused_with_both_values():
-    with pytest.raises(ConfigError, match="groups 3.*4 samples"):
-        explicit_uniform(4, generator(0, "t"), groups=3)
-    with pytest.raises(ConfigError, match="rank 2 of 2"):
-        explicit_uniform(4, generator(0, "t"), rank=2, ranks=2)
+def test_without_a_number_of_intervals_the_batch_is_the_cycle():
+    t = explicit_uniform(range(64, 96), 0)
+    assert all(time in interval(i, 32) for i, time in enumerate(t.sort().values.tolist()))
+
+
+def test_no_interval_is_refused():
+    with pytest.raises(ConfigError, match="intervals 0"):
+        explicit_uniform(range(4), 0, intervals=0)

@@ -4,7 +4,7 @@ from cogvideox.diffusion.denoiser import Denoise, Network, clean_estimate, denoi
 from cogvideox.diffusion.guidance import GUIDANCE, Constant, Cosine, Guidance, Wave, is_guided
 from cogvideox.diffusion.samplers import SAMPLERS, SamplerName, ddim, dpmpp_2m, dpmpp_sde
 from cogvideox.diffusion.schedule import Previous, Schedule, ScheduleConfig, Spacing, Step
-from cogvideox.diffusion.timesteps import explicit_uniform, uniform
+from cogvideox.diffusion.timesteps import explicit_uniform, interval, uniform
 
 __all__ = [
     "GUIDANCE",
@@ -29,6 +29,7 @@ __all__ = [
     "explicit_uniform",
     "guided",
     "in_turn",
+    "interval",
     "is_guided",
     "pinned",
     "uniform",

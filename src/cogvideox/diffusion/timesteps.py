@@ -1,4 +1,9 @@
-"""Which noise level each training sample gets."""
+"""Which noise level each training sample gets.
+
+Samples are counted over the whole run, and a time is a function of (seed, number of the sample): it does not know how
+many ranks, batches or accumulated parts the samples were dealt into, so another cluster trains the same way, ranks that
+share a sample share its time, and a resumed run goes on in the same stream.
+"""
 
 from __future__ import annotations
 
@@ -7,40 +12,48 @@ from jaxtyping import Int
 from torch import Tensor
 
 from cogvideox.errors import ConfigError
+from cogvideox.noise import generator
 
 
-def uniform(batch: int, generator: torch.Generator, num_train_timesteps: int = 1000) -> Int[Tensor, " b"]:
-    """Independent uniform times, on the CPU."""
-    return torch.randint(num_train_timesteps, (batch,), generator=generator)
+def uniform(samples: range, seed: int, num_train_timesteps: int = 1000) -> Int[Tensor, " n"]:
+    """Independent uniform times of the samples with these numbers, on the CPU."""
+    draws = generator(seed, "plain timesteps", samples.start)
+    return torch.randint(num_train_timesteps, (len(samples),), generator=draws)
 
 
 def explicit_uniform(
-    batch: int,
-    generator: torch.Generator,
-    rank: int = 0,
-    ranks: int = 1,
-    groups: int | None = None,
-    num_train_timesteps: int = 1000,
-) -> Int[Tensor, " b"]:
-    """Explicit Uniform Sampling (paper section 3.2): the global batch covers the times evenly.
+    samples: range, seed: int, intervals: int | None = None, num_train_timesteps: int = 1000
+) -> Int[Tensor, " n"]:
+    """Explicit Uniform Sampling (paper section 2.4): the samples of a global batch cover the times evenly.
 
-    The times are cut into ``groups`` equal intervals and sample j of the global batch of ``batch * ranks``
-    draws inside interval ``j * groups // (batch * ranks)``. ``groups=ranks`` is the paper's rule (one
-    interval per rank); the default, one interval per sample, is the finest, and also stratifies on one
-    device. The times of the whole batch together are exactly uniform. Raises ConfigError when the global
-    batch cannot be shared evenly among the groups.
+    ``intervals`` is the number n of equal parts of [0, T), the *virtual ranks*: every n consecutive samples of the
+    run, counted from 0, hit each part once, in an order drawn anew. None takes one part for each of ``samples``,
+    which must then be a whole global batch. Over many draws every time is exactly equally likely, also where n does
+    not divide T: a time that two parts share is shared in proportion. Raises ConfigError for less than one interval.
+
+    differs from the paper: there rank i always draws from part i; here any sample may draw any part.
     """
-    total = batch * ranks
-    groups = total if groups is None else groups
-    if not 0 <= rank < ranks:
-        raise ConfigError(f"rank {rank} of {ranks} ranks: ranks count from 0; choose 0 to {ranks - 1}")
-    if groups < 1 or total % groups:
+    if intervals is None:
+        return _cycle(seed, samples.start, len(samples), num_train_timesteps)
+    if intervals < 1:
         raise ConfigError(
-            f"groups {groups}: the global batch has {total} samples, which cannot be shared evenly; "
-            f"choose a divisor of {total}"
+            f"intervals {intervals}: [0, {num_train_timesteps}) needs at least one; choose 1 or more"
         )
-    place = torch.arange(rank * batch, (rank + 1) * batch)
-    interval = place * groups // total
-    within = torch.rand(batch, generator=generator, dtype=torch.float64)
-    times = ((interval + within) / groups * num_train_timesteps).long()
-    return times.clamp_(max=num_train_timesteps - 1)
+    cycles = range(samples.start // intervals, -(-samples.stop // intervals))
+    times = [_cycle(seed, cycle, intervals, num_train_timesteps) for cycle in cycles]
+    begin = samples.start - cycles.start * intervals
+    return torch.cat(times)[begin : begin + len(samples)] if times else torch.empty(0, dtype=torch.long)
+
+
+def interval(index: int, intervals: int, num_train_timesteps: int = 1000) -> range:
+    """The times that part ``index`` can give; lengths differ by at most one, neighbours share at most one time."""
+    first = index * num_train_timesteps // intervals
+    return range(first, -(-(index + 1) * num_train_timesteps // intervals))
+
+
+def _cycle(seed: int, index: int, intervals: int, total: int) -> Int[Tensor, " intervals"]:
+    """One time from each part, in a drawn order."""
+    draws = generator(seed, f"timesteps of {intervals}", index)
+    order = torch.randperm(intervals, generator=draws)
+    within = torch.rand(intervals, generator=draws, dtype=torch.float64)
+    return ((order + within) * total / intervals).long().clamp_(max=total - 1)
