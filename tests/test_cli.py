@@ -236,6 +236,13 @@ def test_train_prints_its_settings_and_takes_overrides(here):
     assert "did you mean 'world-vae'" in cogvideox("train", "world-va", code=2).stderr
 
 
+def test_the_judge_is_compared_with_the_truth(here):
+    shown = cogvideox("world", "validate", "--n", "2", "--model", "tiny").stdout
+    rows = {line.split("|")[1].strip(): line for line in shown.splitlines() if line.startswith("|")}
+    assert rows["clean"].endswith("| 1.000 |") and "autoencoder of tiny" in rows
+    assert "no such folder" in cogvideox("world", "validate", "--n", "1", "--model", "tniy", code=1).stderr
+
+
 def test_the_world_is_rendered_and_judged(here):
     clips = cogvideox("world", "render", "--n", "3", "--out", "clips").stdout.split()
     assert clips == [f"clips/{i:05d}.mp4" for i in range(3)]

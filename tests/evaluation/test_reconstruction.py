@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
-from cogvideox.evaluation.reconstruction import evaluate_reconstruction, psnr
-from cogvideox.world import held_out_prompts
+from cogvideox import Video, load
+from cogvideox.evaluation.reconstruction import evaluate_reconstruction, psnr, round_trip
+from cogvideox.world import held_out_prompts, render
 
 PROMPTS = held_out_prompts()[:6]
 
@@ -23,3 +25,14 @@ def test_psnr_is_that_of_a_known_error():
     truth = np.zeros((2, 4, 4, 3), np.uint8)
     assert psnr(truth + 255, truth) == pytest.approx(0)
     assert psnr(truth + 16, truth) == pytest.approx(20 * np.log10(255 / 16))
+
+
+def test_a_round_trip_is_the_autoencoders_mean_and_back():
+    vae = load("tiny").vae
+    frames = render(PROMPTS[0].scene)
+    video = Video(frames, 8)
+    with torch.inference_mode():
+        expected = vae.decode(vae.encode(video.to_tensor()).mode())
+    back = round_trip(vae)(frames)
+    assert np.array_equal(back, Video.from_tensor(expected, 8).frames)
+    assert 25 < psnr(back, frames) < 60

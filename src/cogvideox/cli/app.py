@@ -189,6 +189,22 @@ def judge(
     judge_videos([Path(video) for video in videos], as_json)
 
 
+@world.command("validate")
+@verb
+def validate(
+    n: Annotated[int, typer.Option("--n", min=1, max=100_000, help="clips for every kind of damage")] = 1000,
+    model: Annotated[
+        str | None, typer.Option(help="judge clips that went through this model's autoencoder too")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="where the autoencoder runs")] = None,
+    debug: Debug = False,
+) -> None:
+    """Say how often the judge is right about clips whose truth is known, whole and damaged."""
+    from cogvideox.cli.world import validate_judge
+
+    validate_judge(n, model, device)
+
+
 def _is_only_a_name(path: str) -> bool:
     """Whether this is a model of the table that does not come with the package and is not a folder here."""
     from cogvideox.checkpoints.hub import shipped_folder

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from cogvideox.cli.terminal import PARTIAL, describe, progress, result, result_json, say
 from cogvideox.errors import CogVideoXError, ConfigError, InputError, MediaError, suggest
+
+if TYPE_CHECKING:
+    import numpy as np
 
 FPS = 8.0
 MOST_FACTS = 1 << 20  # bytes
@@ -73,6 +77,41 @@ def judge_videos(paths: list[Path], as_json: bool) -> None:
         result(f"{path}: {held} of {len(verdict.findings)} facts hold" + "".join(f"; {w}" for w in wrong))
     if failed:
         raise typer.Exit(PARTIAL)
+
+
+def validate_judge(n: int, model: str | None, device: str | None) -> None:
+    """Tables of the judge against the truth, each kind of damage a row; with a model, its autoencoder is one."""
+    from cogvideox.world.validate import CORRUPTIONS, KINDS, agreement_table, confusion_table, validate
+
+    damages: dict[str, Any] = {name: name for name in CORRUPTIONS}
+    if model is not None:
+        damages[f"autoencoder of {model}"] = _round_trip(model, device)
+    results: list[Any] = []
+    with progress("judging") as show:
+
+        def on_clip(number: int) -> None:
+            show("clips", len(results) * n + number, len(damages) * n)
+
+        for name, damage in damages.items():
+            results.append(validate(n, damage, on_clip=on_clip))
+            results[-1].name = name
+    result(agreement_table(results))
+    for one in results:
+        for kind in KINDS:
+            if one is results[0] or one.right[kind] < one.asked[kind]:
+                result(f"\n{one.name}:\n\n{confusion_table(one, kind)}")
+
+
+def _round_trip(model: str, device: str | None) -> Callable[..., np.ndarray]:
+    """Frames to latents and back."""
+    from cogvideox.checkpoints.diffusers import load_vae
+    from cogvideox.cli.checks import model_folder
+    from cogvideox.cli.plan import best_device
+    from cogvideox.evaluation.reconstruction import round_trip
+
+    vae = load_vae(model_folder(model), dtype="float32").to(device or best_device())
+    code = round_trip(vae)
+    return lambda frames, rng: code(frames)
 
 
 def _facts_beside(path: Path) -> list[dict[str, Any]]:

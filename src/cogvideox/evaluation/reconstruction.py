@@ -12,10 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
+from torch import nn
 
 from cogvideox.evaluation.world import WorldReport
+from cogvideox.video import Video
 from cogvideox.world import judge, render
 from cogvideox.world.held_out import Prompt, held_out_prompts
+
+FPS = 8.0  # of no consequence: frames go in and frames come out
 
 Code = Callable[[np.ndarray], np.ndarray]
 """Frames [t, h, w, 3] uint8, encoded and decoded again."""
@@ -57,6 +62,18 @@ def evaluate_reconstruction(
         if on_item is not None:
             on_item(done, len(prompts))
     return Reconstruction(WorldReport(records), tuple(decibels))
+
+
+def round_trip(vae: nn.Module) -> Code:
+    """A coder out of an autoencoder with ``encode(pixels).mode()`` and ``decode``: mean latents, its own coding."""
+
+    @torch.inference_mode()
+    def code(frames: np.ndarray) -> np.ndarray:
+        weight = next(vae.parameters())
+        pixels = Video(frames, FPS).to_tensor().to(weight.device, weight.dtype)
+        return Video.from_tensor(vae.decode(vae.encode(pixels).mode()), FPS).frames[: len(frames)]
+
+    return code
 
 
 def psnr(frames: np.ndarray, truth: np.ndarray) -> float:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -84,8 +85,15 @@ CORRUPTIONS: dict[str, Corruption] = {
 }
 
 
+KINDS = ("colour", "shape", "count", "direction", "speed", "change", "camera")
+
+
 def validate(
-    n: int, corruption: str | Corruption = "clean", seed: int = 1, split: str | None = None
+    n: int,
+    corruption: str | Corruption = "clean",
+    seed: int = 1,
+    split: str | None = None,
+    on_clip: Callable[[int], Any] | None = None,
 ) -> Agreement:
     """Judge ``n`` rendered clips after a corruption (a name in CORRUPTIONS, or a function such as a VAE round
     trip).
@@ -116,12 +124,14 @@ def validate(
             result.asked[found.check.kind] += 1
         result.right["all"] += verdict.all_hold
         result.asked["all"] += 1
+        if on_clip is not None:
+            on_clip(index + 1)
     return result
 
 
 def agreement_table(results: list[Agreement]) -> str:
     """One Markdown row per corruption, one column per kind of fact."""
-    kinds = ["colour", "shape", "count", "direction", "speed", "change", "camera", "all"]
+    kinds = [*KINDS, "all"]
     lines = ["| setting | " + " | ".join(kinds) + " |", "|---" * (len(kinds) + 1) + "|"]
     for result in results:
         cells = [f"{result.share(kind):.3f}" if result.asked[kind] else "-" for kind in kinds]
@@ -138,17 +148,3 @@ def confusion_table(result: Agreement, kind: str) -> str:
         row = [str(sum(c for (a, b), c in counts.items() if a == true and str(b) == name)) for name in seen]
         lines.append(f"| {true} | " + " | ".join(row) + " |")
     return "\n".join(lines)
-
-
-def main(n: int = 600) -> None:
-    """Print the agreement table of all corruptions, and confusion tables of the clean and the worst one."""
-    results = [validate(n, name) for name in CORRUPTIONS]
-    print(agreement_table(results))
-    for result in (results[0], min(results, key=Agreement.worst)):
-        print(f"\n{result.name}")
-        for kind in ("colour", "shape", "count", "direction", "speed", "change", "camera"):
-            print("\n" + confusion_table(result, kind))
-
-
-if __name__ == "__main__":
-    main()
