@@ -51,14 +51,14 @@ def world_vae_decoder() -> Run:
         task=VAETraining(
             vae=get_preset("tiny").vae,
             phases=(
-                Crops(until=900, frames=9, size=32, batch=8, coding="chunked"),
-                Crops(until=1600, frames=17, size=64, batch=2, coding="chunked"),
+                Crops(until=800, frames=9, size=32, batch=8, coding="chunked"),
+                Crops(until=1200, frames=17, size=64, batch=2, coding="chunked"),
             ),
             start="tiny",
             decoder_only=True,
             edges=1.0,
         ),
-        steps=1600,
+        steps=1200,
         seed=1,
         optim=OptimConfig(lr=1e-3, ema=0.99),
         precision="bf16",
@@ -80,14 +80,16 @@ def world_text() -> Run:
 
 
 def world_t2v() -> Run:
-    """The shipped text-to-video transformer. Needs the results of world-vae and world-text."""
+    """A text-to-video transformer as the shipped one began. Needs the results of world-vae and world-text."""
     preset = get_preset("tiny")
     return Run(
         name="world-t2v",
         out="runs/world-t2v",
-        task=DiffusionTraining(preset="tiny", transformer=preset.transformer, schedule=preset.schedule),
-        steps=6000,
-        optim=OptimConfig(name="muon", lr=1e-3, muon_lr=0.02, ema=0.998),
+        task=DiffusionTraining(
+            preset="tiny", transformer=preset.transformer, schedule=preset.schedule, clips=9000
+        ),
+        steps=9500,
+        optim=OptimConfig(name="muon", lr=1.5e-3, muon_lr=0.02, ema=0.998),
         precision="bf16",
         measure_every=500,
     )
@@ -105,8 +107,8 @@ def world_i2v() -> Run:
             schedule=preset.schedule,
             start="runs/world-t2v/model",
         ),
-        steps=1500,
-        optim=OptimConfig(name="muon", lr=5e-4, muon_lr=0.01, ema=0.995),
+        steps=1200,
+        optim=OptimConfig(name="muon", lr=7e-4, muon_lr=0.01, ema=0.995),
         precision="bf16",
         measure_every=500,
     )
