@@ -96,7 +96,9 @@ def inspect(
 @app.command()
 @verb
 def train(
-    recipe: Annotated[str, typer.Argument(help="world-vae, world-text, world-t2v, world-i2v, or a run.yaml")],
+    recipe: Annotated[
+        str, typer.Argument(help="world-vae, world-text, world-t2v, world-i2v, world-lpips, or a run.yaml")
+    ],
     settings: Annotated[list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...")] = None,
     out: Annotated[str | None, typer.Option(help="folder of the run; the same folder resumes")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the complete settings and stop")] = False,

@@ -74,6 +74,8 @@ class DiffusionTraining(Config):
 class DiffusionTask:
     """See the module's docstring."""
 
+    critic = None
+
     def __init__(self, config: DiffusionTraining, seed: int) -> None:
         from cogvideox.checkpoints.diffusers import load_vae
         from cogvideox.checkpoints.text import load_text

@@ -38,6 +38,7 @@ class TrainConfig(Config):
     steps: int = Field(1000, gt=0, description="optimiser steps")
     seed: int = Field(0, ge=0, description="decides data order, noise and initial weights")
     optim: OptimConfig = OptimConfig()
+    critic: OptimConfig | None = Field(None, description="how a task's critic moves; default: as optim")
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="arithmetic of the forward pass; weights stay fp32"
     )
@@ -64,6 +65,8 @@ def train(
     task: Task = config.task.build(config.seed)  # type: ignore[attr-defined]
     _claim(config, out)  # only now: settings that cannot be built must not keep the folder for themselves
     optimizers = build_optimizers(task.module, config.optim)
+    if task.critic is not None:
+        optimizers += build_optimizers(task.critic, config.critic or config.optim)
     average = averaged(task.module, config.optim.ema) if config.optim.ema else None
     step = _restore(state, task, optimizers, average)
     log = RunLog(out, config.steps, step, config.name)
@@ -104,12 +107,19 @@ def _step(task: Task, step: int, optimizers: list, config: TrainConfig) -> dict[
             f"step {step}: the loss is {losses['loss'].item()}; lower the learning rate or use fp32"
         )
     losses["loss"].backward()
-    trained = [p for p in task.module.parameters() if p.grad is not None]
-    norm = torch.nn.utils.clip_grad_norm_(trained, config.optim.clip)
+    norms = {"grad_norm": _clip(task.module, config.optim)}
+    if task.critic is not None:
+        norms["critic_grad_norm"] = _clip(task.critic, config.critic or config.optim)
     for optimizer in optimizers:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    return {name: value.detach() for name, value in losses.items()} | {"grad_norm": norm}
+    return {name: value.detach() for name, value in losses.items()} | norms
+
+
+def _clip(module: torch.nn.Module, config: OptimConfig) -> torch.Tensor:
+    """Scale gradients down to the largest norm allowed; the norm they had."""
+    moved = [p for p in module.parameters() if p.grad is not None]
+    return torch.nn.utils.clip_grad_norm_(moved, config.clip)
 
 
 def _best(task: Task, average) -> torch.nn.Module:
@@ -121,6 +131,7 @@ def _state(task: Task, optimizers: list, average) -> dict[str, Any]:
         "module": task.module.state_dict(),
         "optimizers": [optimizer.state_dict() for optimizer in optimizers],
         "average": average.state_dict() if average is not None else None,
+        "critic": task.critic.state_dict() if task.critic is not None else None,
     }
 
 
@@ -128,6 +139,8 @@ def _restore(state: dict[str, Any] | None, task: Task, optimizers: list, average
     if state is None:
         return 0
     task.module.load_state_dict(state["module"])
+    if task.critic is not None:
+        task.critic.load_state_dict(state["critic"])
     for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
         optimizer.load_state_dict(saved)
     if average is not None:
@@ -140,7 +153,7 @@ def _same_run(config: TrainConfig, out: Path) -> None:
     file, text = out / "run.yaml", config.to_yaml()
     if not any(out.glob("state-*.pt")):
         return
-    if file.exists() and (old := file.read_text(encoding="utf-8")) != text:
+    if file.exists() and (old := file.read_text(encoding="utf-8")) != text and not _means(file, config):
         before, now = old.splitlines(), text.splitlines()
         changed = next(
             (f"{b.strip()} -> {n.strip()}" for b, n in zip(before, now, strict=False) if b != n), "its length"
@@ -148,6 +161,14 @@ def _same_run(config: TrainConfig, out: Path) -> None:
         raise ConfigError(
             f"{file}: holds a run with other settings ({changed}); choose another out= or remove it"
         )
+
+
+def _means(file: Path, config: TrainConfig) -> bool:
+    """Whether an older file says the same: settings that are new since then have their defaults."""
+    try:
+        return type(config).from_yaml(file) == config
+    except ConfigError:
+        return False
 
 
 def _claim(config: TrainConfig, out: Path) -> None:

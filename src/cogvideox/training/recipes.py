@@ -12,6 +12,7 @@ from cogvideox.presets import get_preset
 from cogvideox.training.diffusion import DiffusionTraining
 from cogvideox.training.loop import TrainConfig
 from cogvideox.training.optim import OptimConfig
+from cogvideox.training.perceptual import PerceptualTraining
 from cogvideox.training.text import TextTraining
 from cogvideox.training.vae import Crops, VAETraining
 
@@ -19,7 +20,9 @@ from cogvideox.training.vae import Crops, VAETraining
 class Run(TrainConfig):
     """A whole run of one of the tasks this package knows."""
 
-    task: Annotated[VAETraining | TextTraining | DiffusionTraining, Field(discriminator="kind")]
+    task: Annotated[
+        VAETraining | TextTraining | DiffusionTraining | PerceptualTraining, Field(discriminator="kind")
+    ]
 
 
 def world_vae() -> Run:
@@ -114,12 +117,26 @@ def world_i2v() -> Run:
     )
 
 
+def world_lpips() -> Run:
+    """The shipped stand-in for LPIPS, the measure of how different two pictures look."""
+    return Run(
+        name="world-lpips",
+        out="runs/world-lpips",
+        task=PerceptualTraining(),
+        steps=400,
+        optim=OptimConfig(lr=2e-3, warmup=20, ema=0.98),
+        precision="bf16",
+        measure_every=100,
+    )
+
+
 RECIPES: dict[str, Callable[[], Run]] = {
     "world-vae": world_vae,
     "world-vae-decoder": world_vae_decoder,
     "world-text": world_text,
     "world-t2v": world_t2v,
     "world-i2v": world_i2v,
+    "world-lpips": world_lpips,
 }
 
 

@@ -19,6 +19,13 @@ class Task(Protocol):
     module: nn.Module
     """What is trained: the optimiser moves its parameters that require gradients."""
 
+    critic: nn.Module | None
+    """A network that learns against ``module`` in the same steps, with an optimiser of its own.
+
+    It is saved and resumed, but neither averaged nor exported. ``losses`` must keep the two apart: what is
+    minimised for one must give the other no gradient.
+    """
+
     def losses(self, step: int) -> dict[str, Tensor]:
         """Scalars of one step; ``loss`` is the one to minimise, the others are for the log."""
 

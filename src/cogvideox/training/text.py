@@ -56,6 +56,8 @@ class Reader(nn.Module):
 class TextTask:
     """See the module's docstring."""
 
+    critic = None
+
     def __init__(self, config: TextTraining, seed: int) -> None:
         self.config, self.seed = config, seed
         scenes = [sample_scene(seed, index, "train") for index in range(3000)]

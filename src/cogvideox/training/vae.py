@@ -1,4 +1,6 @@
-"""Training the 3D causal VAE on the tiny world: L1 + squared error + KL, stills, then crops, then whole clips.
+"""Training the 3D causal VAE: L1 + squared error + LPIPS + KL, and from a chosen step a GAN loss (section 2.1).
+
+The shipped one learns from stills, then crops, then whole clips of the tiny world.
 
 A still frame shows five times as many scenes for the price of a clip, and its filters are the clip's; crops then
 teach time at a tenth of the price of a clip; whole clips last, with the chunks used at inference, because GroupNorm
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 import torch
+from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -19,8 +22,14 @@ from cogvideox.config import Config
 from cogvideox.data.world import to_model, world_pixels
 from cogvideox.errors import ConfigError
 from cogvideox.noise import generator
+from cogvideox.perception.lpips import LPIPS, load_lpips
 from cogvideox.vae import VAE, VAEConfig
+from cogvideox.vae.critics import CriticConfig, PatchCritic
+from cogvideox.vae.losses import adversarial_losses, kl_loss, perceptual_loss
 from cogvideox.vae.norm import SpatialNorm
+
+WORLD_FPS = 8
+"""Frames a second of a clip of the world as it is rendered."""
 
 
 class Crops(Config):
@@ -31,6 +40,18 @@ class Crops(Config):
     size: int = Field(32, gt=0, description="height and width of a piece")
     batch: int = Field(8, gt=0, description="pieces a step")
     coding: Literal["whole", "chunked"] = Field("whole", description="as the VAE's own setting")
+    fps: tuple[float, float] = Field(
+        (WORLD_FPS, WORLD_FPS),
+        description="lowest and highest frame rate; each step draws one (the paper: 8 to 16 in the first stage)",
+    )
+
+
+class Gan(Config):
+    """The adversarial loss."""
+
+    start: int = Field(ge=0, description="first step with it (the paper: a few thousand)")
+    weight: float = Field(1.0, ge=0, description="weight beside the adaptive one")
+    critic: CriticConfig = CriticConfig()
 
 
 class VAETraining(Config):
@@ -49,6 +70,12 @@ class VAETraining(Config):
     l2: float = Field(1.0, ge=0, description="weight of the squared error")
     edges: float = Field(0.0, ge=0, description="weight of the absolute error of neighbouring pixels' steps")
     kl: float = Field(1e-5, ge=0, description="weight of the KL term, averaged over latent values")
+    lpips: float = Field(0.0, ge=0, description="weight of LPIPS on one random frame of each piece")
+    lpips_trunk: str | None = Field(
+        None, description="file of VGG16's weights; default: the shipped stand-in"
+    )
+    lpips_heads: str | None = Field(None, description="file of the public linear heads for VGG16")
+    gan: Gan | None = Field(None, description="the adversarial loss; default: none")
 
     @model_validator(mode="after")
     def _pieces_fit(self) -> Self:
@@ -62,7 +89,9 @@ class VAETraining(Config):
             )
         for place, phase in enumerate(self.phases):
             _check_codes(f"phases.{place}", phase.frames, phase.size, self.vae)
-            if phase.frames > self.frames or phase.size > self.size:
+            if not 0 < phase.fps[0] <= phase.fps[1]:
+                raise ConfigError(f"phases.{place}: fps {phase.fps}: give the lowest, then the highest rate")
+            if phase.frames > clip_frames(self.frames, phase.fps[0]) or phase.size > self.size:
                 raise ConfigError(
                     f"phases.{place}: pieces of {phase.frames} frames and {phase.size} pixels cannot be cut from "
                     f"clips of {self.frames} frames and {self.size} pixels; make frames and size at most these"
@@ -72,6 +101,11 @@ class VAETraining(Config):
     def build(self, seed: int) -> VAETask:
         """The task, with weights made from ``seed``."""
         return VAETask(self, seed)
+
+
+def clip_frames(frames: int, fps: float) -> int:
+    """Frames of a clip of the world at ``fps`` that has ``frames`` frames at its usual rate."""
+    return round((frames - 1) * fps / WORLD_FPS) + 1
 
 
 def _check_codes(what: str, frames: int, size: int, vae: VAEConfig) -> None:
@@ -95,6 +129,8 @@ class VAETask:
         torch.manual_seed(seed)
         self.module = VAE(config.vae)
         initialise(self.module)
+        self.critic = PatchCritic(config.gan.critic) if config.gan else None
+        self.lpips = self._metric() if config.lpips or config.gan else None
         self.scale: float | None = None
         if config.start is not None:
             self._go_on_from(find_folder(config.start))
@@ -102,6 +138,9 @@ class VAETask:
         for weight in self.module.parameters():
             if weight.ndim == 5:  # 3D convolutions on a CPU run up to twice as fast with channels last
                 weight.data = weight.data.contiguous(memory_format=torch.channels_last_3d)
+
+    def _metric(self) -> LPIPS:
+        return load_lpips(self.config.lpips_trunk, self.config.lpips_heads)
 
     def _go_on_from(self, folder: Path) -> None:
         from cogvideox.checkpoints.diffusers import load_vae
@@ -121,26 +160,34 @@ class VAETask:
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.decoder_only):
             latents = self.module.encode(pixels, coding=phase.coding)
         sample = latents.sample(generator(self.seed, "latent noise", step))
-        error = self.module.decode(sample, coding=phase.coding).float() - pixels
+        made = self.module.decode(sample, coding=phase.coding).float()
+        error = made - pixels
         l1, l2 = error.abs().mean(), error.square().mean()
         edges = error.diff(dim=-2).abs().mean() + error.diff(dim=-1).abs().mean()
-        kl = 0.5 * (latents.mean.square() + latents.logvar.exp() - 1 - latents.logvar).float().mean()
-        loss = self.config.l1 * l1 + self.config.l2 * l2 + self.config.edges * edges + self.config.kl * kl
-        return {"loss": loss, "l1": l1, "psnr": psnr(l2), "edges": edges, "kl": kl}
+        kl = kl_loss(latents.mean, latents.logvar)
+        report = {"l1": l1, "psnr": psnr(l2), "edges": edges, "kl": kl}
+        loss = self.config.l1 * l1 + self.config.l2 * l2 + self.config.edges * edges
+        if self.config.lpips:
+            draw = generator(self.seed, "frame", step)
+            frames = torch.randint(phase.frames, (phase.batch,), generator=draw)
+            report["lpips"] = perceptual_loss(self.lpips, made, pixels, frames)
+            loss = loss + self.config.lpips * report["lpips"]
+        gan = self.config.gan
+        if gan is not None and step >= gan.start:
+            last = self.module.decoder.conv_out.conv.weight
+            sides = adversarial_losses(self.critic, made, pixels, loss, last)
+            report |= {"gan": sides.decoder, "gan_weight": sides.weight, "critic": sides.critic}
+            loss = loss + gan.weight * sides.weight * sides.decoder + sides.critic
+        return {"loss": loss + self.config.kl * kl, **report}
 
     def _pieces(self, phase: Crops, step: int) -> Tensor:
         first = step * phase.batch
-        clips = to_model(
-            world_pixels(
-                self.seed, range(first, first + phase.batch), "train", self.config.size, self.config.frames
-            )
-        )
+        low, high = phase.fps
+        fps = low + (high - low) * float(torch.rand((), generator=generator(self.seed, "fps", step)))
+        frames, size = clip_frames(self.config.frames, fps), self.config.size
+        clips = to_model(world_pixels(self.seed, range(first, first + phase.batch), "train", size, frames))
         draw = generator(self.seed, "crops", step)
-        ends = (
-            self.config.frames - phase.frames,
-            self.config.size - phase.size,
-            self.config.size - phase.size,
-        )
+        ends = (frames - phase.frames, size - phase.size, size - phase.size)
         pieces = []
         for clip in clips:
             t, y, x = (int(torch.randint(end + 1, (), generator=draw)) for end in ends)
@@ -149,20 +196,24 @@ class VAETask:
 
     @torch.no_grad()
     def measure(self, module: nn.Module) -> dict[str, float]:
-        """PSNR of held-out clips through the chunked coder, and the spread of their latents."""
-        errors, spread = [], []
+        """Held-out clips through the chunked coder: PSNR, flickering, LPIPS if asked for, spread of latents."""
+        found: dict[str, list[Tensor]] = {"psnr": [], "flickering": [], "lpips": []}
+        spread = []
         for first in range(0, 32, 8):
             clips = world_pixels(
                 self.seed, range(first, first + 8), "held_out", self.config.size, self.config.frames
             )
             pixels = to_model(clips)
             latents = module.encode(pixels).mode()
-            errors.append((module.decode(latents).clamp(-1, 1) - pixels).square().mean((1, 2, 3, 4)))
+            made = module.decode(latents).clamp(-1, 1)
+            found["psnr"].append(psnr((made - pixels).square().mean((1, 2, 3, 4))))
+            found["flickering"].append(flickering(made))
+            if self.lpips is not None:
+                middle = self.config.frames // 2
+                found["lpips"].append(self.lpips(made[:, :, middle], pixels[:, :, middle]))
             spread.append(latents.std())
-        return {
-            "held_out_psnr": float(psnr(torch.cat(errors)).mean()),
-            "latent_std": float(torch.stack(spread).mean()),
-        }
+        means = {f"held_out_{name}": float(torch.cat(rows).mean()) for name, rows in found.items() if rows}
+        return means | {"latent_std": float(torch.stack(spread).mean())}
 
     def export(self, module: nn.Module, folder: Path) -> None:
         """``vae/``, with the scaling factor that gives latents unit variance."""
@@ -192,3 +243,13 @@ def initialise(vae: VAE) -> None:
 def psnr(squared_error: Tensor) -> Tensor:
     """Decibels for pixels in [-1, 1]."""
     return 10 * torch.log10(4 / squared_error.clamp_min(1e-12))
+
+
+def flickering(pixels: Float[Tensor, "b c f h w"]) -> Float[Tensor, " b"]:
+    """Mean absolute difference of neighbouring frames, in steps of 255; 0 for a single frame.
+
+    The paper gives no unit for its flickering (Tables 1 and 2); only the direction can be compared.
+    """
+    if pixels.shape[2] == 1:
+        return pixels.new_zeros(len(pixels))
+    return (pixels[:, :, 1:] - pixels[:, :, :-1]).abs().mean((1, 2, 3, 4)) * 127.5
