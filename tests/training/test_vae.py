@@ -2,14 +2,19 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from cogvideox.checkpoints.diffusers import load_vae, write_vae
+from cogvideox.errors import ConfigError
 from cogvideox.noise import generator
-from cogvideox.training.loop import TrainConfig, train
+from cogvideox.training.loop import TrainConfig, _same_run, train
 from cogvideox.training.optim import OptimConfig
-from cogvideox.training.vae import Crops, VAETask, VAETraining
+from cogvideox.training.recipes import recipe
+from cogvideox.training.state import latest_state
+from cogvideox.training.vae import Crops, Gan, VAETask, VAETraining, clip_frames
 from cogvideox.vae import VAE, VAEConfig
+from cogvideox.vae.critics import CriticConfig
 
 SMALL = VAEConfig(
     block_out_channels=(8, 8, 8, 8),
@@ -54,3 +59,62 @@ def test_a_decoder_only_run_keeps_the_encoder_and_the_scale(tmp_path: Path) -> N
     before, after = start.state_dict(), trained.state_dict()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved and all(name.startswith("decoder.") for name in moved)
+
+
+CRITIC = CriticConfig(width=4, most=4, stages=1, time_stages=1)
+
+
+def gan_run(out: Path, **settings) -> TrainConfig:
+    return TrainConfig(
+        name="test",
+        task=task(gan=Gan(start=2, critic=CRITIC), **settings),
+        out=str(out),
+        steps=4,
+        optim=OptimConfig(lr=1e-3, warmup=0),
+        critic=OptimConfig(lr=1e-2, warmup=0),
+        save_every=1,
+        log_every=1,
+    )
+
+
+def test_the_gan_loss_begins_at_its_step() -> None:
+    with_gan, without = VAETask(task(gan=Gan(start=2, critic=CRITIC)), 0), VAETask(task(), 0)
+    for step in (0, 1):
+        assert with_gan.losses(step).keys() == without.losses(step).keys()
+        assert torch.equal(with_gan.losses(step)["loss"], without.losses(step)["loss"])
+    found, plain = with_gan.losses(2), without.losses(2)
+    extra = found["gan_weight"] * found["gan"] + found["critic"]
+    torch.testing.assert_close(found["loss"], plain["loss"] + extra)
+    assert 0 < float(found["gan_weight"]) <= 1e4
+
+
+def test_a_run_with_two_optimisers_resumes_exactly(tmp_path: Path) -> None:
+    train(gan_run(tmp_path / "whole"))
+    for stop in (1, 3, None):
+        train(gan_run(tmp_path / "parts"), stop_at=stop)
+    whole, parts = latest_state(tmp_path / "whole"), latest_state(tmp_path / "parts")
+    assert all(torch.equal(whole["critic"][name], parts["critic"][name]) for name in whole["critic"])
+    assert all(torch.equal(whole["module"][name], parts["module"][name]) for name in whole["module"])
+    start = VAETask(gan_run(tmp_path).task, 0).critic.state_dict()
+    assert any(not torch.equal(start[name], whole["critic"][name]) for name in start)  # it learns
+
+
+def test_frame_rates_differ_from_step_to_step() -> None:
+    """Pieces of 9 frames from a clip that lasts 9 frames at its usual rate: the faster, the less of it is seen."""
+    phase = Crops(until=1, frames=9, size=16, batch=1, fps=(8, 16))
+    mixed = VAETask(task().model_copy(update={"phases": (phase,)}), 0)
+    usual = VAETask(task(), 0)
+    same = [torch.equal(mixed._pieces(phase, s), usual._pieces(usual.config.phases[0], s)) for s in range(4)]
+    assert not all(same) and mixed._pieces(phase, 0).shape == (1, 3, 9, 16, 16)
+    assert [clip_frames(17, fps) for fps in (8, 12, 16)] == [17, 25, 33]
+
+
+def test_an_older_file_of_the_same_run_is_the_same_run(tmp_path: Path) -> None:
+    """A run of a recipe that was begun before a setting existed goes on."""
+    run = recipe("world-vae").override([f"out={tmp_path}"])
+    lines = [line for line in run.to_yaml().splitlines() if "gan:" not in line and "lpips" not in line]
+    (tmp_path / "run.yaml").write_text("\n".join(lines))
+    (tmp_path / "state-00000001.pt").touch()
+    _same_run(run, tmp_path)
+    with pytest.raises(ConfigError, match="other settings"):
+        _same_run(run.override(["task.kl=0.5"]), tmp_path)

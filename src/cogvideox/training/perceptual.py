@@ -87,7 +87,7 @@ class PerceptualTask:
         draw = generator(self.seed, "damage", step)
         textured = textures(pictures, draw)
         logits = self.module.read(textured)
-        seen = sum(F.cross_entropy(one, answer) for one, answer in zip(logits, truth, strict=True))
+        seen: Tensor = sum(F.cross_entropy(one, answer) for one, answer in zip(logits, truth, strict=True))
         kind, worse, better = (int(torch.randint(n, (), generator=draw)) for n in (6, 3, 3))
         margins = self._margins(
             self.module,
@@ -98,7 +98,7 @@ class PerceptualTask:
             BENIGN[better:][:1],
         )
         order = F.softplus(-4 * margins).mean()
-        right = sum((x.argmax(1) == y).float().mean() for x, y in zip(logits, truth, strict=True)) / 3
+        right: Tensor = sum((x.argmax(1) == y).float().mean() for x, y in zip(logits, truth, strict=True)) / 3
         return {"loss": seen + order, "seen": right, "ordered": (margins > 0).float().mean()}
 
     def _margins(

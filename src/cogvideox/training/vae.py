@@ -22,7 +22,7 @@ from cogvideox.config import Config
 from cogvideox.data.world import to_model, world_pixels
 from cogvideox.errors import ConfigError
 from cogvideox.noise import generator
-from cogvideox.perception.lpips import LPIPS, load_lpips
+from cogvideox.perception.lpips import load_lpips
 from cogvideox.vae import VAE, VAEConfig
 from cogvideox.vae.critics import CriticConfig, PatchCritic
 from cogvideox.vae.losses import adversarial_losses, kl_loss, perceptual_loss
@@ -130,7 +130,7 @@ class VAETask:
         self.module = VAE(config.vae)
         initialise(self.module)
         self.critic = PatchCritic(config.gan.critic) if config.gan else None
-        self.lpips = self._metric() if config.lpips or config.gan else None
+        self.lpips = load_lpips(config.lpips_trunk, config.lpips_heads) if config.lpips else None
         self.scale: float | None = None
         if config.start is not None:
             self._go_on_from(find_folder(config.start))
@@ -138,9 +138,6 @@ class VAETask:
         for weight in self.module.parameters():
             if weight.ndim == 5:  # 3D convolutions on a CPU run up to twice as fast with channels last
                 weight.data = weight.data.contiguous(memory_format=torch.channels_last_3d)
-
-    def _metric(self) -> LPIPS:
-        return load_lpips(self.config.lpips_trunk, self.config.lpips_heads)
 
     def _go_on_from(self, folder: Path) -> None:
         from cogvideox.checkpoints.diffusers import load_vae

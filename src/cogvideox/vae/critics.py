@@ -65,7 +65,9 @@ class CriticStage(nn.Module):
         y = F.leaky_relu(self.conv1(longer(self._normalised(x))), 0.1)
         y = F.leaky_relu(self.conv2(longer(y)), 0.1)
         both = y + self.shortcut(x)
-        return F.avg_pool3d(both, self.stride, self.stride, ceil_mode=True) * 2**-0.5
+        if both.shape[2] % self.stride[0]:
+            both = torch.cat([both, both[:, :, -1:]], dim=2)
+        return F.avg_pool3d(both, self.stride) * 2**-0.5
 
     def _normalised(self, x: Tensor) -> Tensor:
         """Over the channels of each place, so that patches stay independent."""
