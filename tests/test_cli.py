@@ -13,6 +13,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
@@ -134,6 +135,7 @@ def test_a_lora_is_read_with_its_scale(here, toy):
     from cogvideox.checkpoints.lora import add_lora, save_lora
 
     model = load_model(toy)
+    torch.manual_seed(0)
     for value in add_lora(model, rank=2):
         value.data.normal_(0, 0.5)
     save_lora(model, here / "mine.safetensors")
@@ -147,9 +149,9 @@ def test_a_lora_is_read_with_its_scale(here, toy):
         cogvideox("generate", "a red circle", "--model", toy, "--out", f"{name}.mp4", *extra, *FAST)
     names = ("plain", "one", "zero", "told")
     plain, one, zero, told = (read_video(f"{name}.mp4").frames.astype(int) for name in names)
-    # matrix kernels may round differently
-    assert np.abs(plain - zero).mean() < 0.1 < np.abs(plain - one).mean()
-    assert np.abs(told - one).mean() < 0.1
+    seen = np.abs(plain - one).mean()
+    # matrix kernels may round differently, and the film's compression makes more of it
+    assert seen > 1 and np.abs(plain - zero).mean() < seen / 5 and np.abs(told - one).mean() < seen / 5
 
 
 def test_a_batch_makes_what_is_missing_and_only_that(here, toy):
