@@ -1,7 +1,7 @@
 """Who sees whom: every token of my clip (full), or my frame and then my place (split, "2D + 1D").
 
 An arm is called with q, k, v of one clip; ``attend`` hands it one clip at a time, so that clips packed in one
-row never see each other and no mask is ever built. Replacing ``Attention.arm`` is the seam for sequence
+row never see each other and no mask is built; an arm may know a kernel for the whole row. Replacing ``Attention.arm`` is the seam for sequence
 parallelism.
 """
 
@@ -60,9 +60,15 @@ ARMS: dict[str, Arm] = {"full": full_attention, "split": split_attention}
 
 
 def attend(arm: Arm, q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
-    """``arm`` on each clip of the row by itself."""
+    """``arm`` on each clip of the row; one that has a kernel for a whole packed row (its ``row``) is given that."""
     if layout.is_plain:
         return arm(q, k, v, layout.clips[0])
+    row = getattr(arm, "row", None)
+    return row(q, k, v, layout) if row is not None else clip_by_clip(arm, q, k, v, layout)
+
+
+def clip_by_clip(arm: Arm, q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
+    """``arm`` on one clip after the other: the reference of every kernel for packed rows."""
     pieces = zip(*(x.split(layout.clip_lengths, dim=2) for x in (q, k, v)), layout.clips, strict=True)
     return torch.cat([arm(*piece) for piece in pieces], dim=2)
 

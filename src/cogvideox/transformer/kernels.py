@@ -1,7 +1,8 @@
 """Which kernel computes full attention: every one that is installed is tried once, and the fastest right one wins.
 
 Right means finite and close to torch's own. The choice holds for one device, type and shape, with or without
-gradients. 8-bit kernels are candidates only where an approximation was asked for.
+gradients. 8-bit kernels are candidates only where an approximation was asked for. A packed row goes to a kernel that
+takes it whole, where one was chosen that can, and clip by clip otherwise.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +21,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cogvideox.errors import ConfigError, suggest
-from cogvideox.transformer.attention import Arm, Attention, Heads, full_attention
-from cogvideox.transformer.layout import Clip
+from cogvideox.transformer.attention import Arm, Attention, Heads, clip_by_clip, full_attention
+from cogvideox.transformer.layout import Clip, Layout
+from cogvideox.transformer.packed import PackedArm, flash_3_varlen, flex, flex_plain, varlen
 
 REPEATS = 3
 EXACT, EIGHT_BIT = 2e-2, 0.2
@@ -35,6 +38,8 @@ class Kernel:
     run: Callable[[Heads, Heads, Heads], Heads]
     usable: Callable[[Tensor], bool]
     approximate: bool = False
+    packed: PackedArm | None = None
+    """The same on a packed row as a whole, each clip by itself; None: only clip by clip."""
 
 
 def torch_backend(backend: SDPBackend) -> Callable[[Heads, Heads, Heads], Heads]:
@@ -81,9 +86,10 @@ def _installed(module: str) -> Callable[[Tensor], bool]:
 KERNELS: tuple[Kernel, ...] = (
     Kernel("torch", lambda q, k, v: F.scaled_dot_product_attention(q, k, v), lambda q: True),
     Kernel("torch float32", in_float32, _half_on("cpu")),
-    Kernel("torch flash", torch_backend(SDPBackend.FLASH_ATTENTION), _half_on("cuda")),
+    Kernel("torch flash", torch_backend(SDPBackend.FLASH_ATTENTION), _half_on("cuda"), packed=varlen),
     Kernel("torch cudnn", torch_backend(SDPBackend.CUDNN_ATTENTION), _half_on("cuda")),
-    Kernel("flash 3", flash_3, _installed("flash_attn_interface")),
+    Kernel("flash 3", flash_3, _installed("flash_attn_interface"), packed=flash_3_varlen),
+    Kernel("flex", flex_plain, lambda q: q.device.type == "cuda", packed=flex),
     Kernel("sage", sage, _installed("sageattention"), approximate=True),
 )
 
@@ -101,6 +107,18 @@ class Fastest:
         if key not in self.chosen:
             self.chosen[key] = self.choose(q, k, v)
         return self.chosen[key].run(q, k, v)
+
+    def row(self, q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
+        """A packed row; what was fastest for the first one is kept for all rows of its type, whatever their clips."""
+        key = ("row", q.device, q.dtype, q.shape[1], q.shape[3], q.requires_grad)
+        ways = [
+            Kernel(BY_CLIP, partial(_by_clip, self, layout), lambda q: True),
+            *_whole(self.kernels, layout),
+        ]
+        if key not in self.chosen:
+            self.chosen[key] = replace(self, kernels=ways).choose(q, k, v)
+        name = self.chosen[key].name
+        return next(way for way in ways if way.name == name).run(q, k, v)
 
     def choose(self, q: Heads, k: Heads, v: Heads) -> Kernel:
         """The fastest kernel whose result can be trusted; the first of the list when it stands alone."""
@@ -120,6 +138,28 @@ class Named:
 
     def __call__(self, q: Heads, k: Heads, v: Heads, clip: Clip) -> Heads:
         return self.kernel.run(q, k, v) if self.kernel.usable(q) else full_attention(q, k, v, clip)
+
+    def row(self, q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
+        """A packed row: whole where this kernel can, else clip by clip."""
+        if self.kernel.packed is not None and self.kernel.usable(q):
+            return self.kernel.packed(q, k, v, layout)
+        return clip_by_clip(self, q, k, v, layout)
+
+
+BY_CLIP = "clip by clip"
+
+
+def _by_clip(arm: Arm, layout: Layout, q: Heads, k: Heads, v: Heads) -> Heads:
+    return clip_by_clip(arm, q, k, v, layout)
+
+
+def _whole(kernels: Sequence[Kernel], layout: Layout) -> list[Kernel]:
+    """The kernels that take a whole row, bound to this one."""
+    return [
+        replace(one, run=lambda q, k, v, packed=one.packed: packed(q, k, v, layout))
+        for one in kernels
+        if one.packed
+    ]
 
 
 def use_kernel(network: nn.Module, name: str = "fastest", approximate: bool = False) -> Arm:

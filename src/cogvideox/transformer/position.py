@@ -91,10 +91,18 @@ def _turn(
 ) -> Complex[Tensor, "n 1 e_half"]:
     parts = []
     for words, grid in layout.clips:
-        angles = _angles(grid, head_dim, mode, base)
-        video = torch.complex(angles.cos(), angles.sin())[:, None]
+        video = _turn_of_grid(grid, head_dim, mode, base)
         parts += [video.new_ones(words, 1, head_dim // 2), video]
     return torch.cat(parts).to(device)
+
+
+@lru_cache(maxsize=64)  # packed rows differ from step to step, the sizes of their clips come again
+@torch.inference_mode(False)
+def _turn_of_grid(
+    grid: Grid, head_dim: int, mode: RotaryMode, base: tuple[int, int]
+) -> Complex[Tensor, "n 1 e_half"]:
+    angles = _angles(grid, head_dim, mode, base)
+    return torch.complex(angles.cos(), angles.sin())[:, None]
 
 
 def _angles(grid: Grid, head_dim: int, mode: RotaryMode, base: tuple[int, int]) -> Float[Tensor, "n e_half"]:

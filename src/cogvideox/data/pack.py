@@ -1,0 +1,137 @@
+"""Frame pack (paper section 2.4, Fig. 6): clips of any length and size, and images, in rows of one token budget.
+
+The paper gives the idea alone. Here: the samples of an epoch are shuffled, cut into windows, and each window is laid
+into rows by best fit, largest first; rows that are not full wait for the next window. Every sample stands in exactly
+one row of an epoch. Rows are a function of (sizes, seed, epoch) and know no ranks: rank r of w takes rows r, r + w, ...
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from cogvideox.errors import ConfigError
+from cogvideox.noise import generator
+
+Row = tuple[int, ...]
+"""The numbers of the samples that stand in one row, in the order they stand."""
+
+WINDOW = 1024
+
+
+def shuffled(count: int, seed: int, epoch: int) -> list[int]:
+    """The order of the samples 0 ... count - 1 in an epoch."""
+    return torch.randperm(count, generator=generator(seed, "order of samples", epoch)).tolist()
+
+
+def pack_rows(
+    tokens: Sequence[int], budget: int, seed: int = 0, epoch: int = 0, window: int = WINDOW
+) -> list[Row]:
+    """Rows of at most ``budget`` tokens that hold every sample once; ``tokens[i]`` is the size of sample i.
+
+    Raises ConfigError for a sample that is larger than a row.
+    """
+    _check_sizes(tokens, budget)
+    order = shuffled(len(tokens), seed, epoch)
+    open_rows, full = _OpenRows(budget), []
+    for start in range(0, len(order), window):
+        for sample in sorted(order[start : start + window], key=lambda one: (-tokens[one], one)):
+            open_rows.put(sample, tokens[sample])
+        full += open_rows.close(0.98 * budget)
+    full += open_rows.close(0)
+    turn = torch.randperm(len(full), generator=generator(seed, "order of rows", epoch)).tolist()
+    return [full[place] for place in turn]
+
+
+def waste(rows: Sequence[Row], tokens: Sequence[int], budget: int) -> float:
+    """The share of the rows' token places that hold nothing; 0 without rows."""
+    return 1 - sum(tokens[one] for row in rows for one in row) / (len(rows) * budget) if rows else 0.0
+
+
+def _check_sizes(tokens: Sequence[int], budget: int) -> None:
+    for sample, size in enumerate(tokens):
+        if not 0 < size <= budget:
+            raise ConfigError(
+                f"sample {sample} has {size} tokens, a row has {budget}; raise the token budget, or allow fewer "
+                "frames or pixels"
+            )
+
+
+class _OpenRows:
+    """Rows with room left, ordered by that room: the fullest that still takes a sample is found by bisection."""
+
+    def __init__(self, budget: int) -> None:
+        self.budget = budget
+        self.room: list[tuple[int, int]] = []  # (tokens left, number of the row), sorted
+        self.rows: dict[int, list[int]] = {}
+        self.made = 0
+
+    def put(self, sample: int, size: int) -> None:
+        place = bisect_left(self.room, (size, -1))
+        left, row = self.room.pop(place) if place < len(self.room) else (self.budget, self._new())
+        self.rows[row].append(sample)
+        insort(self.room, (left - size, row))
+
+    def close(self, at_least: float) -> list[Row]:
+        """Take out the rows that hold so many tokens or more."""
+        done = [entry for entry in self.room if self.budget - entry[0] >= at_least]
+        self.room = [entry for entry in self.room if self.budget - entry[0] < at_least]
+        return [tuple(self.rows.pop(row)) for _, row in sorted(done, key=lambda entry: entry[1])]
+
+    def _new(self) -> int:
+        self.made += 1
+        self.rows[self.made] = []
+        return self.made
+
+
+@dataclass
+class RowStream:
+    """The rows of all epochs, one after the other, by number: any step of a run can be asked for at any time.
+
+    ``plan(epoch)`` gives the rows of an epoch. Where an epoch's rows do not fill the last step, the next epoch
+    begins in that step: no sample is left out and none comes twice in an epoch.
+    """
+
+    plan: Callable[[int], list[Row]]
+    ends: list[tuple[int, int]] = field(default_factory=list)  # (rows, samples) up to the end of each epoch
+    cached: tuple[int, list[Row]] | None = None
+
+    def __getitem__(self, number: int) -> Row:
+        epoch, place = self.locate(number)
+        return self._rows(epoch)[place]
+
+    def locate(self, number: int) -> tuple[int, int]:
+        """The epoch of a row, and its place in it."""
+        epoch = 0
+        while number >= self._end(epoch)[0]:
+            epoch += 1
+        return epoch, number - (self._end(epoch - 1)[0] if epoch else 0)
+
+    def first_sample(self, number: int) -> int:
+        """How many samples stand in the rows before this one: the number of its first sample in the run."""
+        epoch, place = self.locate(number)
+        before = self._end(epoch - 1)[1] if epoch else 0
+        return before + sum(len(row) for row in self._rows(epoch)[:place])
+
+    def __iter__(self) -> Iterator[Row]:
+        number = 0
+        while True:
+            yield self[number]
+            number += 1
+
+    def _end(self, epoch: int) -> tuple[int, int]:
+        while len(self.ends) <= epoch:
+            rows, samples = self.ends[-1] if self.ends else (0, 0)
+            new = self._rows(len(self.ends))
+            if not new:
+                raise ConfigError("the data holds no sample; see `cogvideox data doctor`")
+            self.ends.append((rows + len(new), samples + sum(map(len, new))))
+        return self.ends[epoch]
+
+    def _rows(self, epoch: int) -> list[Row]:
+        if self.cached is None or self.cached[0] != epoch:
+            self.cached = (epoch, self.plan(epoch))
+        return self.cached[1]

@@ -1,0 +1,125 @@
+"""A packed row equals its clips run alone: outputs, gradients of every parameter, and nothing leaks."""
+
+import pytest
+import torch
+from torch.nn.attention.flex_attention import flex_attention
+
+from cogvideox.errors import ConfigError
+from cogvideox.transformer import Grid, Layout, Transformer, TransformerConfig, initialise
+from cogvideox.transformer.attention import clip_by_clip, full_attention
+from cogvideox.transformer.kernels import KERNELS, Fastest, Kernel, Named, use_kernel
+from cogvideox.transformer.packed import _blocks, boundaries, end_to_end
+
+SMALL = dict(
+    num_attention_heads=2, attention_head_dim=32, num_layers=2, in_channels=4, out_channels=4,
+    time_embed_dim=16, text_embed_dim=12, max_text_seq_length=5, sample_height=8, sample_width=12,
+    sample_frames=9, use_rotary_positional_embeddings=True,
+)  # fmt: skip
+SIZES = [(3, 8, 12), (1, 4, 6), (5, 6, 4), (1, 8, 8)]  # two videos and two images, none of one shape
+WORDS = (5, 3, 4, 2)
+
+
+def model(**settings) -> Transformer:
+    network = initialise(Transformer(TransformerConfig(**SMALL | settings)), 0)
+    for index, value in enumerate(network.parameters()):  # zero gates would hide what attention does
+        torch.nn.init.normal_(value, std=0.05, generator=torch.Generator().manual_seed(index))
+    return network
+
+
+def row():
+    draw = torch.Generator().manual_seed(1)
+    clips = [torch.randn(4, *size, generator=draw) for size in SIZES]
+    texts = [torch.randn(words, 12, generator=draw) for words in WORDS]
+    return clips, texts, torch.tensor([3, 500, 999, 41])
+
+
+def gradients(network, outputs) -> dict[str, torch.Tensor]:
+    network.zero_grad()
+    sum(out.square().mean() for out in outputs).backward()
+    return {name: value.grad.clone() for name, value in network.named_parameters()}
+
+
+@pytest.mark.parametrize("attention", ["full", "split"])
+@pytest.mark.parametrize("kernel", ["none", "torch", "fastest"])
+def test_gradients_of_a_packed_row_are_those_of_its_clips(attention, kernel):
+    network, (clips, texts, times) = model(attention=attention), row()
+    if kernel != "none":
+        use_kernel(network, kernel)
+    packed = network.forward_packed(clips, texts, times)
+    alone = [
+        network(clip[None], text[None], t[None])[0] for clip, text, t in zip(clips, texts, times, strict=True)
+    ]
+    for one, two in zip(packed, alone, strict=True):
+        assert torch.allclose(one, two, atol=1e-5)
+    together, apart = gradients(network, packed), gradients(network, alone)
+    assert together.keys() == apart.keys()
+    for name, value in together.items():
+        assert torch.allclose(value, apart[name], atol=1e-5), name
+        assert value.abs().max() > 0 or name.startswith("patch_embed.pos"), name
+
+
+@pytest.mark.parametrize("disturbed", ["clip", "text", "time"])
+def test_disturbing_one_clip_changes_no_other_bit(disturbed):
+    network, (clips, texts, times) = model(), row()
+    with torch.no_grad():
+        before = network.forward_packed(clips, texts, times)
+        if disturbed == "clip":
+            clips[1] = clips[1] + 100
+        elif disturbed == "text":
+            texts[1] = texts[1] - 50
+        else:
+            times[1] = 0
+        after = network.forward_packed(clips, texts, times)
+    assert [torch.equal(a, b) for a, b in zip(before, after, strict=True)] == [True, False, True, True]
+
+
+def heads(layout: Layout, rows: int = 2):
+    draw = torch.Generator().manual_seed(2)
+    return [torch.randn(rows, 3, layout.tokens, 16, generator=draw) for _ in range(3)]
+
+
+LAYOUT = Layout.packed((2, 0, 3), (Grid(2, 3, 4), Grid(1, 2, 2), Grid(3, 1, 5)))
+
+
+def test_the_boundaries_cut_rows_laid_end_to_end_into_their_clips():
+    q, k, v = heads(LAYOUT)
+    flat, starts = [end_to_end(x) for x in (q, k, v)], boundaries(LAYOUT, 2, q.device)
+    pieces = [
+        full_attention(*(x[a:b].transpose(0, 1)[None] for x in flat), None)[0].transpose(0, 1)
+        for a, b in zip(starts.tolist(), starts.tolist()[1:], strict=False)
+    ]
+    whole = torch.cat(pieces).unflatten(0, (2, -1)).transpose(1, 2)
+    assert torch.allclose(whole, clip_by_clip(full_attention, q, k, v, LAYOUT), atol=1e-6)
+
+
+def test_the_blocks_of_flex_attention_hold_pairs_of_one_clip():
+    q, k, v = heads(LAYOUT)
+    out = flex_attention(q, k, v, block_mask=_blocks(LAYOUT, q.device))
+    assert torch.allclose(out, clip_by_clip(full_attention, q, k, v, LAYOUT), atol=1e-5)
+
+
+def test_a_kernel_for_whole_rows_is_tried_and_a_wrong_one_is_not_used():
+    q, k, v = heads(LAYOUT)
+    wrong = Kernel("wrong", full_plain, lambda q: True, packed=lambda q, k, v, layout: v * float("nan"))
+    arm = Fastest(kernels=(KERNELS[0], wrong))
+    with pytest.warns(UserWarning, match="wrong"):
+        out = arm.row(q, k, v, LAYOUT)
+    assert torch.equal(out, clip_by_clip(full_attention, q, k, v, LAYOUT))
+    seen = []
+    right = Kernel(
+        "right",
+        full_plain,
+        lambda q: True,
+        packed=lambda *x: seen.append(1) or clip_by_clip(full_attention, *x),
+    )
+    assert torch.equal(Named(right).row(q, k, v, LAYOUT), out) and seen
+
+
+def full_plain(q, k, v):
+    return full_attention(q, k, v, None)
+
+
+def test_a_row_without_a_text_for_each_clip_is_refused():
+    clips, texts, times = row()
+    with pytest.raises(ConfigError, match="4 clips, 3 texts"):
+        model().forward_packed(clips, texts[:3], times)
