@@ -1,8 +1,8 @@
 """Who sees whom: every token of my clip (full), or my frame and then my place (split, "2D + 1D").
 
 An arm is called with q, k, v of one clip; ``attend`` hands it one clip at a time, so that clips packed in one
-row never see each other and no mask is built; an arm may know a kernel for the whole row. Replacing ``Attention.arm`` is the seam for sequence
-parallelism.
+row never see each other and no mask is built; an arm may know a kernel for the whole row. Replacing
+``Attention.arm`` is the seam for sequence parallelism.
 """
 
 from __future__ import annotations
