@@ -155,11 +155,11 @@ def _by_clip(arm: Arm, layout: Layout, q: Heads, k: Heads, v: Heads) -> Heads:
 
 def _whole(kernels: Sequence[Kernel], layout: Layout) -> list[Kernel]:
     """The kernels that take a whole row, bound to this one."""
-    return [
-        replace(one, run=lambda q, k, v, packed=one.packed: packed(q, k, v, layout))
-        for one in kernels
-        if one.packed
-    ]
+    return [replace(one, run=partial(_row, one, layout)) for one in kernels if one.packed]
+
+
+def _row(kernel: Kernel, layout: Layout, q: Heads, k: Heads, v: Heads) -> Heads:
+    return kernel.packed(q, k, v, layout)
 
 
 def use_kernel(network: nn.Module, name: str = "fastest", approximate: bool = False) -> Arm:

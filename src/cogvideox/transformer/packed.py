@@ -38,7 +38,8 @@ def varlen(q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
     from torch.nn.attention.varlen import varlen_attn
 
     starts, longest = boundaries(layout, len(q), q.device), max(layout.clip_lengths)
-    out = varlen_attn(*(end_to_end(x) for x in (q, k, v)), starts, starts, longest, longest)
+    flat_q, flat_k, flat_v = (end_to_end(x) for x in (q, k, v))
+    out = varlen_attn(flat_q, flat_k, flat_v, starts, starts, longest, longest)
     return out.unflatten(0, (len(q), -1)).transpose(1, 2)
 
 
