@@ -10,6 +10,7 @@ CogVideoXError
 ├── CheckpointError     missing, truncated, mis-shaped or unsafe weights
 ├── OutputError         the result cannot be written
 ├── NumericsError       NaN or Inf, with the layer that made it
+├── ChatError           a language model that gave no usable answer
 └── DependencyError     an optional library is not installed
 """
 
@@ -57,6 +58,10 @@ class OutputError(CogVideoXError):
 
 class NumericsError(CogVideoXError):
     """NaN or Inf; the message names the layer that made it first."""
+
+
+class ChatError(CogVideoXError):
+    """A language model that cannot be asked, or gave no usable answer; see ``cogvideox.chat.failure``."""
 
 
 class DependencyError(CogVideoXError):

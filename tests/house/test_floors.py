@@ -11,14 +11,15 @@ PACKAGE = Path(__file__).resolve().parents[2] / "src" / "cogvideox"
 
 FLOORS = {
     1: "errors noise",
-    2: "config video clip chat",
-    3: "vae transformer diffusion text perception world manifest",
-    4: "model curation evaluation",
-    5: "conditioning presets parallel data",
-    6: "generate checkpoints memory",
-    7: "training serving",
-    8: "cli",
-    9: "__main__",
+    2: "config",
+    3: "video clip chat",
+    4: "vae transformer diffusion text perception world manifest",
+    5: "model curation evaluation",
+    6: "conditioning presets parallel data",
+    7: "generate checkpoints memory",
+    8: "training serving",
+    9: "cli",
+    10: "__main__",
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms.split()}
 FACE = "__init__"  # lists what is public and loads it late, so it stands above everything
