@@ -27,7 +27,7 @@ class FixedStatistics:
     """A Past that knows mean 0 and variance 1 beforehand: what is left must be exactly causal."""
 
     def __init__(self, past):
-        self.before, self.keep, self.asked = past.before, past.keep, 0
+        self.before, self.keep, self.alone, self.asked = past.before, past.keep, past.alone, 0
 
     def together(self, averages, frames):
         self.asked += 1
@@ -127,9 +127,9 @@ def test_downsampling_averages_pairs_and_keeps_an_odd_first_frame():
     down.conv.weight.data[..., 0, 0] = 1.0  # picks the upper left pixel of every 2x2
     frames = torch.tensor([1.0, 2.0, 4.0]).view(1, 1, 3, 1, 1).expand(1, 1, 3, 2, 2)
     bias = down.conv.bias.item()
-    assert (down(frames).flatten() - bias).tolist() == pytest.approx([1.0, 3.0])
-    assert (down(frames[:, :, 1:]).flatten() - bias).tolist() == pytest.approx([3.0])
-    assert (down(frames[:, :, :1]).flatten() - bias).tolist() == pytest.approx([1.0])
+    assert (down(frames, StartOfVideo()).flatten() - bias).tolist() == pytest.approx([1.0, 3.0])
+    assert (down(frames[:, :, 1:], StartOfVideo()).flatten() - bias).tolist() == pytest.approx([3.0])
+    assert (down(frames[:, :, :1], StartOfVideo()).flatten() - bias).tolist() == pytest.approx([1.0])
 
 
 @pytest.mark.parametrize(("frames", "after"), [(1, [0]), (2, [0, 0, 1, 1]), (3, [0, 1, 1, 2, 2])])
@@ -139,7 +139,7 @@ def test_upsampling_shows_an_odd_first_frame_once(frames, after):
     nn.init.zeros_(up.conv.bias)
     up.conv.weight.data[..., 1, 1] = 1.0
     x = torch.arange(float(frames)).view(1, 1, frames, 1, 1)
-    found = each_twice(up(x))
+    found = each_twice(up(x), x.shape[2] % 2 == 1)
     assert found.shape == (1, 1, len(after), 2, 2)
     assert found[0, 0, :, 1, 1].tolist() == after
 

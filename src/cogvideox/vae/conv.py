@@ -35,19 +35,19 @@ class CausalConv3d(nn.Module):
         self.conv = nn.Conv3d(in_channels, out_channels, (time_kernel, kernel, kernel), padding=pad)
 
     def forward(self, x: Float[Tensor, "b c t h w"] | Frames, past: Past) -> Float[Tensor, "b d t h w"]:
-        frames = x if isinstance(x, Frames) else Frames([x])
+        frames = x if isinstance(x, Frames) else Frames([x], alone=past.alone(x.shape[2]))
         return join(self.runs(frames, past), frames.count)
 
     def runs(self, x: Frames, past: Past, twice: bool = False) -> Iterator[Float[Tensor, "b d _ h w"]]:
         """The output in order, a few frames at a time.
 
-        ``twice``: ``x`` holds frames that are shown twice each, but an odd count shows its first once.
+        ``twice``: ``x`` holds frames that are shown twice each, but a lone first one once.
         """
         runs = self._images(x) if self.conv.kernel_size[0] == 1 else self._windows(x, past, twice)
         for i, y in enumerate(runs):
             if twice:
                 y = in_turns(y) if y.shape[1] > self.conv.out_channels else repeat(y)
-            yield y[:, :, 1:] if twice and i == 0 and x.count % 2 else y
+            yield y[:, :, 1:] if twice and i == 0 and x.alone else y
 
     def _images(self, x: Frames) -> Iterator[Tensor]:
         for start, run in x.runs(self.window):
@@ -82,8 +82,7 @@ class CausalConv3d(nn.Module):
 class Downsample(nn.Module):
     """Half the height and width, and with ``compress_time`` half the frames (mean of pairs).
 
-    An odd number of frames keeps its first frame as it is; so does a single frame:
-    [b, c, t, h, w] -> [b, c, ceil(t/2), h/2, w/2].
+    A lone first frame (``Past.alone``) stays as it is: [b, c, t, h, w] -> [b, c, ceil(t/2), h/2, w/2].
     """
 
     def __init__(self, channels: int, compress_time: bool) -> None:
@@ -91,9 +90,9 @@ class Downsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, stride=2)
         self.compress_time = compress_time
 
-    def forward(self, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c t2 h2 w2"]:
+    def forward(self, x: Float[Tensor, "b c t h w"], past: Past) -> Float[Tensor, "b c t2 h2 w2"]:
         if self.compress_time:
-            x = _mean_of_pairs(x)
+            x = _mean_of_pairs(x, past.alone(x.shape[2]))
         x = F.pad(x, (0, 1, 0, 1))  # zeros to the right and below only
         return convolve(F.conv3d, x, self.conv.weight.unsqueeze(2), self.conv.bias, stride=(1, 2, 2))
 
@@ -159,9 +158,9 @@ def repeat(x: Float[Tensor, "b c t *s"]) -> Float[Tensor, "b c t2 *s"]:
     return x.repeat_interleave(2, dim=2)
 
 
-def each_twice(x: Float[Tensor, "b c t *s"]) -> Float[Tensor, "b c t2 *s"]:
-    """Every frame twice, but the first of an odd count once."""
-    return repeat(x)[:, :, x.shape[2] % 2 :]
+def each_twice(x: Float[Tensor, "b c t *s"], alone: bool) -> Float[Tensor, "b c t2 *s"]:
+    """Every frame twice, but a lone first one once."""
+    return repeat(x)[:, :, int(alone) :]
 
 
 def join(pieces: Iterable[Float[Tensor, "b c _ h w"]], frames: int) -> Float[Tensor, "b c f h w"]:
@@ -185,10 +184,9 @@ def _spread(weight: Tensor, dim: int) -> Tensor:
     return torch.stack([last, middle + last, first + middle, first], dim)
 
 
-def _mean_of_pairs(x: Tensor) -> Tensor:
-    t = x.shape[2]
-    if t == 1:
+def _mean_of_pairs(x: Tensor, alone: bool) -> Tensor:
+    if alone and x.shape[2] == 1:
         return x
-    odd = t % 2
-    pairs = (x[:, :, odd::2] + x[:, :, odd + 1 :: 2]).mul_(0.5)
-    return torch.cat([x[:, :, :1], pairs], dim=2) if odd else pairs
+    first = int(alone)
+    pairs = (x[:, :, first::2] + x[:, :, first + 1 :: 2]).mul_(0.5)
+    return torch.cat([x[:, :, :1], pairs], dim=2) if alone else pairs

@@ -25,15 +25,19 @@ class Frames:
     """A piece of video in parts along time, and what is done to it before it is read.
 
     ``scale`` and ``shift`` ([b, c, tz, hz, wz] in float32, each size a divisor) stand for ``silu(x * scale +
-    shift)``; without them the frames are read as they are. Parts leave the list when they are read.
+    shift)``; without them the frames are read as they are. ``alone``: the first frame has an entry of its own in
+    them, the others share theirs (default: an odd count). Parts leave the list when they are read.
     """
 
     parts: list[Float[Tensor, "b c _ h w"]]
     scale: Tensor | None = None
     shift: Tensor | None = None
+    alone: bool | None = None
 
     def __post_init__(self) -> None:
         self.count = sum(part.shape[2] for part in self.parts)
+        if self.alone is None:
+            self.alone = self.count % 2 == 1
 
     def runs(self, window: int, first_alone: bool = False) -> Iterator[tuple[int, Tensor]]:
         """(start, frames) in order, a few at a time: about ``window`` elements. Autograd takes and keeps all."""
@@ -99,9 +103,9 @@ class Frames:
     def _rows(self, table: Tensor, start: int, x: Tensor) -> Float[Tensor, "b c tz 1 hz 1 wz 1"]:
         """The table for some frames; each entry serves several frames, rows and columns."""
         if table.shape[2] > 1:
-            length, odd = x.shape[2], self.count % 2  # an odd first frame has an entry of its own
-            repeat = (self.count - odd) // (table.shape[2] - odd)
-            picks = [i if i < odd else odd + (i - odd) // repeat for i in range(start, start + length)]
+            length, lone = x.shape[2], int(self.alone)
+            repeat = (self.count - lone) // (table.shape[2] - lone)
+            picks = [i if i < lone else lone + (i - lone) // repeat for i in range(start, start + length)]
             first, several = picks[0], picks[-1] + 1 - picks[0]
             if picks == [first + i * several // length for i in range(length)] and length % several == 0:
                 table = table[:, :, first : first + several]

@@ -37,15 +37,18 @@ class Residual(nn.Module):
         h = list(self.conv1.runs(activated(self.norm1, [x], past, z, twice), past, twice))
         runs = self.conv2.runs(activated(self.norm2, h, past, z), past)
         if torch.is_grad_enabled():
-            return torch.cat([*runs], dim=2) + self._shortcut(x, twice)
+            return torch.cat([*runs], dim=2) + self._shortcut(x, past, twice)
         if twice:
-            return _add_over(self._shortcut(x, twice), runs, lambda run: run)
-        return _add_over(x, runs, self._shortcut)
+            return _add_over(self._shortcut(x, past, twice), runs, lambda run: run)
+        return _add_over(x, runs, partial(self._shortcut, past=past))
 
-    def _shortcut(self, x: Float[Tensor, "b c t h w"], twice: bool = False) -> Float[Tensor, "b d t2 h w"]:
+    def _shortcut(
+        self, x: Float[Tensor, "b c t h w"], past: Past, twice: bool = False
+    ) -> Float[Tensor, "b d t2 h w"]:
+        alone = past.alone(x.shape[2])
         if hasattr(self, "conv_shortcut"):
             x = project(self.conv_shortcut, x)
-        return each_twice(x) if twice else x
+        return each_twice(x, alone) if twice else x
 
 
 def _add_over(
@@ -82,7 +85,8 @@ class Stage(nn.Module):
         """What is done in order, for the caller to do: whoever called would hold the input to the end."""
         for i, block in enumerate(self.resnets):
             yield partial(block, past=past, z=z, twice=twice and i == 0)
-        yield from (*getattr(self, "downsamplers", ()), *getattr(self, "upsamplers", ()))
+        yield from (partial(down, past=past) for down in getattr(self, "downsamplers", ()))
+        yield from getattr(self, "upsamplers", ())
 
 
 class Encoder(nn.Module):

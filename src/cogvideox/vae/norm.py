@@ -42,14 +42,14 @@ def activated(
 ) -> Frames:
     """The parts of a piece, normalised and through SiLU when they are read. With ``z`` modulated by it.
 
-    ``twice``: every frame is shown twice (an odd count shows its first once), which the statistics count.
+    ``twice``: every frame is shown twice (a lone first one once), which the statistics count.
     """
     group_norm = norm.norm_layer if isinstance(norm, SpatialNorm) else norm
     scale, shift = _normalisation(group_norm, parts, past, twice)
     if isinstance(norm, SpatialNorm) and z is not None:
         factor, summand = norm.modulation(z)
         scale, shift = factor * scale, torch.addcmul(summand, factor, shift)
-    return Frames(parts, scale, shift)
+    return Frames(parts, scale, shift, past.alone(sum(part.shape[2] for part in parts)))
 
 
 def _normalisation(
@@ -58,7 +58,8 @@ def _normalisation(
     found = [moments(part) for part in parts]
     means, variances = (torch.cat(rows, dim=2) for rows in zip(*found, strict=True))  # [b, c, t]
     if twice:
-        means, variances = each_twice(means), each_twice(variances)
+        alone = past.alone(means.shape[2])
+        means, variances = each_twice(means, alone), each_twice(variances, alone)
     means, variances = (rows.unflatten(1, (norm.num_groups, -1)) for rows in (means, variances))
     frames = means.shape[3]
     mean = past.together(means.mean((2, 3)), frames)  # [b, g]

@@ -3,8 +3,9 @@
 A causal convolution over time asks this one question, and a group normalisation one more: over which frames
 do I take my mean? A ``Past`` answers both. The start of a video repeats its first frame; a video coded in
 chunks remembers the end of the last chunk; a video split over ranks asks the left neighbour (that Past lives
-in the parallel room). Whoever cuts time gives an odd number of frames to the first piece only: an odd piece
-treats its first frame as the first of the video.
+in the parallel room). Where time is halved or doubled there is a third: is my first frame the lone first frame
+of a video? Whoever cuts a video for one process gives an odd number of frames to the first piece only, so there
+an odd piece is one that begins with it.
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ class Past(Protocol):
         """Averages over this piece of ``frames`` frames, averaged over all pieces coded at the same time."""
         ...
 
+    def alone(self, frames: int) -> bool:
+        """Whether the first of a piece of ``frames`` frames stands for itself, its others for pairs or more."""
+        ...
+
 
 class StartOfVideo:
     """Nothing came before: the first frame is repeated. No state, so it suits training and recomputation."""
@@ -47,6 +52,9 @@ class StartOfVideo:
 
     def together(self, averages: Float[Tensor, "b g"], frames: int) -> Float[Tensor, "b g"]:
         return averages
+
+    def alone(self, frames: int) -> bool:
+        return frames % 2 == 1
 
 
 class Remember(StartOfVideo):

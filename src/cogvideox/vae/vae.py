@@ -59,18 +59,30 @@ class VAE(nn.Module):
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
 
-    def encode(self, pixels: Float[Tensor, "b c f h w"], coding: Coding = "chunked") -> Gaussian:
-        """The latent distribution of a video. Raises SizeError or FrameError for shapes it cannot code."""
+    def encode(
+        self, pixels: Float[Tensor, "b c f h w"], coding: Coding = "chunked", past: Past | None = None
+    ) -> Gaussian:
+        """The latent distribution of a video, or with ``past`` of a piece of one, at once.
+
+        Raises SizeError or FrameError for shapes it cannot code.
+        """
         self._check_pixels(pixels)
+        if past is not None:
+            return gaussian(_run(self.encoder, pixels, past))
         return gaussian(
             self._code(self.encoder, pixels, coding, self.config.chunk_frames, self.latent_frames)
         )
 
     def decode(
-        self, latents: Float[Tensor, "b c t h w"], coding: Coding = "chunked"
+        self, latents: Float[Tensor, "b c t h w"], coding: Coding = "chunked", past: Past | None = None
     ) -> Float[Tensor, "b c f h w"]:
-        """The video of (unscaled) latents, about in [-1, 1], not clipped. Raises SizeError or FrameError."""
+        """The video of (unscaled) latents, about in [-1, 1], not clipped; with ``past`` of a piece, at once.
+
+        Raises SizeError or FrameError.
+        """
         self._check_latents(latents)
+        if past is not None:
+            return _run(self.decoder, latents, past)
         return self._code(self.decoder, latents, coding, self.config.chunk_latents, self.pixel_frames)
 
     def forward(

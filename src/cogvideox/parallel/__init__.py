@@ -1,0 +1,1 @@
+"""Many processes, one model: applied from outside, equal to one process."""

@@ -1,0 +1,126 @@
+"""What ranks tell each other, with exact gradients: sums, tails to the right neighbour, whole rows.
+
+Every function here goes back the way it came: what was sent forward comes back as a gradient. Alone, each is the
+identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.autograd import Function
+
+Group = dist.ProcessGroup
+
+
+def summed(x: Tensor, group: Group) -> Tensor:
+    """The sum of everybody's ``x``; gradients are summed too, since everybody's loss sees the sum."""
+    return _Sum.apply(x, group)
+
+
+def from_left(tail: Tensor, start: Tensor | None, frames: int, group: Group) -> Tensor:
+    """The ``frames`` frames (dim 2) before mine; ``start`` is what the first rank has there, None elsewhere.
+
+    ``tail``: my last frames, ``frames`` of them or all that I have. What a short rank cannot give its neighbour
+    it hands on from its own left. The gradient of what was received goes back to whoever sent it.
+    """
+    return _FromLeft.apply(tail, start, frames, group)
+
+
+def joined(x: Tensor, lengths: Sequence[int], dim: int, group: Group) -> Tensor:
+    """Everybody's pieces in the order of ranks; ``lengths`` along ``dim``. Gradients return to the owners, summed."""
+    return _Joined.apply(x, tuple(lengths), dim, group)
+
+
+class _Sum(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: Group) -> Tensor:
+        ctx.group = group
+        total = x.contiguous().clone()
+        dist.all_reduce(total, group=group)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        total = grad.contiguous().clone()
+        dist.all_reduce(total, group=ctx.group)
+        return total, None
+
+
+class _FromLeft(Function):
+    @staticmethod
+    def forward(ctx: Any, tail: Tensor, start: Tensor | None, frames: int, group: Group) -> Tensor:
+        rank, size, have = dist.get_rank(group), dist.get_world_size(group), tail.shape[2]
+        ctx.group, ctx.have, ctx.missing = group, have, frames - have
+        held = start
+        if held is None:
+            held = tail.new_empty(*tail.shape[:2], frames, *tail.shape[3:])
+        sends = rank + 1 < size
+        if have < frames or rank == 0:  # what I send holds what I receive: first the one, then the other
+            if rank:
+                _exchange(group, receive=(rank - 1, held))
+            if sends:
+                whole = torch.cat([held[:, :, have:], tail], dim=2) if have < frames else tail
+                _exchange(group, send=(rank + 1, whole))
+        else:
+            _exchange(group, send=(rank + 1, tail) if sends else None, receive=(rank - 1, held))
+        return held.clone() if held is start else held
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+        group, have, missing = ctx.group, ctx.have, ctx.missing
+        rank, size = dist.get_rank(group), dist.get_world_size(group)
+        shape = (*grad.shape[:2], have + missing, *grad.shape[3:])
+        back = grad.new_zeros(shape)  # the gradient of what I sent
+        receives = rank + 1 < size
+        total = grad.clone(memory_format=torch.contiguous_format)
+        if missing or rank == 0:
+            if receives:
+                _exchange(group, receive=(rank + 1, back))
+            total[:, :, have:] += back[:, :, :missing]
+            if rank:
+                _exchange(group, send=(rank - 1, total))
+        else:
+            _exchange(group, send=(rank - 1, total), receive=(rank + 1, back) if receives else None)
+        return back[:, :, missing:], total if rank == 0 else None, None, None
+
+
+class _Joined(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, lengths: tuple[int, ...], dim: int, group: Group) -> Tensor:
+        ctx.lengths, ctx.dim, ctx.group = lengths, dim, group
+        return torch.cat(gathered(x, lengths, dim, group), dim)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        total = grad.contiguous().clone()
+        dist.all_reduce(total, group=ctx.group)
+        return total.split(ctx.lengths, ctx.dim)[dist.get_rank(ctx.group)], None, None, None
+
+
+def gathered(x: Tensor, lengths: Sequence[int], dim: int, group: Group) -> list[Tensor]:
+    """Everybody's piece; pieces may differ in length along ``dim``. Without gradients."""
+    longest = max(lengths)
+    padded = x.new_zeros([longest if i == dim % x.ndim else n for i, n in enumerate(x.shape)])
+    padded.narrow(dim, 0, x.shape[dim]).copy_(x)
+    pieces = [torch.empty_like(padded) for _ in lengths]
+    dist.all_gather(pieces, padded, group=group)
+    return [piece.narrow(dim, 0, length) for piece, length in zip(pieces, lengths, strict=True)]
+
+
+def _exchange(
+    group: Group, send: tuple[int, Tensor] | None = None, receive: tuple[int, Tensor] | None = None
+) -> None:
+    """Send to one rank of the group and receive from one, both at once."""
+    calls = []
+    if send is not None:
+        calls.append(dist.P2POp(dist.isend, send[1].contiguous(), group=group, group_peer=send[0]))
+    if receive is not None:
+        calls.append(dist.P2POp(dist.irecv, receive[1], group=group, group_peer=receive[0]))
+    if calls:
+        for work in dist.batch_isend_irecv(calls):
+            work.wait()

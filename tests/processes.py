@@ -1,0 +1,62 @@
+"""Several processes that talk through gloo, for tests of what ranks compute together.
+
+Imports are paid once: a server process imports torch and this package, and every rank is a fork of it.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import tempfile
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+PRELOAD = ["torch", "torch.distributed.fsdp", "cogvideox.model", "cogvideox.parallel.context", "golden"]
+
+
+def together(ranks: int, work: Callable[..., Any], *args: Any, seconds: float = 240) -> list[Any]:
+    """What ``work(*args)`` returns on each of ``ranks`` processes that form one group; their errors are raised."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    answers = context.Queue()
+    with tempfile.TemporaryDirectory() as folder:
+        store = str(Path(folder) / "store")
+        processes = [
+            context.Process(target=_rank, args=(rank, ranks, store, answers, work, args), daemon=True)
+            for rank in range(ranks)
+        ]
+        for process in processes:
+            process.start()
+        try:
+            found = dict(_answer(answers, seconds) for _ in processes)
+        finally:
+            for process in processes:
+                process.join(timeout=5)
+                if process.is_alive():
+                    process.kill()
+    return [found[rank] for rank in range(ranks)]
+
+
+def _answer(answers: Any, seconds: float) -> tuple[int, Any]:
+    rank, value, error = answers.get(timeout=seconds)
+    assert error is None, f"rank {rank}:\n{error}"
+    return rank, value
+
+
+def _rank(rank: int, ranks: int, store: str, answers: Any, work: Callable[..., Any], args: tuple) -> None:
+    torch.set_num_threads(1)
+    try:
+        dist.init_process_group(
+            "gloo", init_method=f"file://{store}", rank=rank, world_size=ranks, timeout=timedelta(seconds=120)
+        )
+        answers.put((rank, work(*args), None))
+        dist.barrier()
+        dist.destroy_process_group()
+    except BaseException:
+        answers.put((rank, None, traceback.format_exc()))
+        raise
