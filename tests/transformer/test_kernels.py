@@ -98,8 +98,8 @@ def test_a_network_gives_the_same_with_any_kernel(grad):
 
 def test_a_named_kernel_is_used_without_measuring_and_an_unknown_one_refused():
     net = Transformer(small_preset("5b").transformer)
-    assert isinstance(use_kernel(net, "torch float32"), Named)
-    assert net.transformer_blocks[0].attn1.arm.kernel.name == "torch float32"
+    assert isinstance(use_kernel(net, "torch-float32"), Named)
+    assert net.transformer_blocks[0].attn1.arm.kernel.name == "torch-float32"
     net(torch.randn(1, 16, 3, 8, 12), torch.randn(1, 6, 12), torch.tensor([5]))  # float32: left to torch
     with pytest.raises(ConfigError, match="did you mean 'sage'"):
         use_kernel(net, "sag")

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from cogvideox import __version__
+from cogvideox.cli.calibrate import calibrate
 from cogvideox.cli.generate import Job, generate
 from cogvideox.cli.plan import plan
 from cogvideox.cli.terminal import ERROR, INTERRUPTED, result, say, verb
@@ -27,6 +28,7 @@ world = typer.Typer(help="The tiny world: moving shapes whose truth is known.", 
 app.add_typer(world, name="world")
 app.command()(generate)
 app.command()(plan)
+app.command()(calibrate)
 
 Debug = Annotated[bool, typer.Option("--debug", help="show tracebacks")]
 Json = Annotated[bool, typer.Option("--json", help="results as JSON")]

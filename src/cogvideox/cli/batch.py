@@ -83,6 +83,7 @@ class _Maker:
         try:
             options = resolve(item.settings)
             ready = checks.check_request(item.model, options)
+            options = checks.with_calibration(options, ready.folder)
             _check_free(item, self.job)
             if dry_run:
                 result_json({"line": item.line, "out": str(item.path), "options": item.settings})
@@ -210,7 +211,8 @@ def _item(
 ) -> Item:
     name = values.pop("name", None)
     model = job.model_for(values)
-    begins = {what: digest(path) for what in ("image", "video") if isinstance(path := values.get(what), str)}
+    files = ("image", "video", "reuse_table")
+    begins = {what: digest(path) for what in files if isinstance(path := values.get(what), str)}
     adapters = [(digest(path), scale) for path, scale in job.adapters]
     what = json.dumps([values, begins, model, adapters, job.alpha, job.dtype], sort_keys=True, default=str)
     key = hashlib.sha256(what.encode(errors="replace")).hexdigest()

@@ -76,6 +76,24 @@ def check_request(model: str, options: GenerateOptions) -> Ready:
     return Ready(folder, plan_run(shell, options, given), given)
 
 
+def with_calibration(options: GenerateOptions, folder: Path) -> GenerateOptions:
+    """The options with the calibration of reuse that they need: as named, or beside the model. Raises ConfigError."""
+    if not options.reuse:
+        return options
+    from cogvideox.generate.calibration import beside, read_calibration
+
+    path = options.reuse_table or str(beside(folder, options.steps))
+    if options.reuse_table is None and not Path(path).is_file():
+        raise ConfigError(
+            f"reuse {options.reuse:g}: {path} is missing; make it once with cogvideox calibrate, "
+            "or name one with --reuse-table"
+        )
+    steps = len(read_calibration(path).times)
+    if steps != options.steps:
+        raise ConfigError(f"{path}: calibrated for {steps} steps, asked for {options.steps}; calibrate for these")
+    return options.model_copy(update={"reuse_table": path})
+
+
 def _shell(folder: Path) -> Any:
     """The model without its networks: configs are enough to plan."""
     from cogvideox.checkpoints.diffusers import read_transformer_config, read_vae_config

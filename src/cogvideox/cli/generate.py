@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from cogvideox.video import Video
 
 
+ATTENTION_HELP = "kernel: fastest (the fastest right one here), torch, torch-cudnn, flash-3, sage (8-bit), ..."
+REUSE_HELP = "error, such as 0.1, at which a step reuses an earlier one (see calibrate); default: 0, never"
+MODULATION_HELP = "tables (once for all steps) or layers (at every step)"
+
+
 @dataclass(frozen=True)
 class Job:
     """What the flags say besides the options: which model on what, where to, how much to tell."""
@@ -84,6 +89,12 @@ def generate(
     ] = None,
     memory: Annotated[str, typer.Option(help=MEMORY_HELP)] = "auto",
     memory_limit: Annotated[str | None, typer.Option(help=LIMIT_HELP)] = None,
+    attention: Annotated[str | None, typer.Option(help=ATTENTION_HELP)] = None,
+    modulation: Annotated[str | None, typer.Option(help=MODULATION_HELP)] = None,
+    reuse: Annotated[float | None, typer.Option(help=REUSE_HELP)] = None,
+    reuse_table: Annotated[
+        str | None, typer.Option(help="calibration of --reuse; default: the one beside the model")
+    ] = None,
     batch: Annotated[str | None, typer.Option(help="file with one prompt or JSON object per line")] = None,
     out: Annotated[str | None, typer.Option(help="file (.mp4, .gif, .png), with --batch a folder")] = None,
     preview: Annotated[
@@ -120,6 +131,10 @@ def generate(
         "sampler": sampler,
         "previous": previous,
         "seed": seed,
+        "attention": attention,
+        "modulation": modulation,
+        "reuse": reuse,
+        "reuse_table": reuse_table,
     }
     settings = {name: value for name, value in settings.items() if value is not None}
     job = Job(
@@ -157,6 +172,7 @@ def generate(
     options = resolve(settings)
     name = job.model_for(settings)
     ready = checks.check_request(name, options)
+    options = checks.with_calibration(options, ready.folder)
     fitted = fit_memory(job, options, ready, limit_of(job))
     options = follow(options, fitted.choice)
     if dry_run:

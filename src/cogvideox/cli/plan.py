@@ -115,6 +115,7 @@ def of_run(
         options.sampler,
         options.steps,
         options.latents == "float32",
+        options.modulation == "tables",
     )
 
 

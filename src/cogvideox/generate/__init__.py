@@ -3,6 +3,8 @@
 options.py    what can be asked for; loads no torch
 frames.py     any number of frames, any size, made from what the network can make; loads no torch
 planning.py   sizes, frames and shapes of a run, before any network runs
+calibration.py  which steps may reuse what an earlier one computed
+engine.py     how the transformer runs: modulation tables, attention kernel, reuse
 sampling.py   noise and conditions in, latents out
 numerics.py   NaN and Inf traced to the layer that made them; the peak of memory
 run.py        generate: everything from the prompt to the Video

@@ -83,6 +83,16 @@ class GenerateOptions(Config):
     guidance_pair: Literal["batched", "sequence"] = Field(
         "batched", description="both answers of guidance at once, or one after the other in less memory"
     )
+    modulation: Literal["tables", "layers"] = Field(
+        "tables", description="what depends on the step alone: once for all steps, or at every step"
+    )
+    attention: str = Field(
+        "fastest", description="attention kernel: the fastest right one found here, or its name, such as torch"
+    )
+    reuse: float = Field(
+        0.0, ge=0, le=1, description="error at which a step may reuse what an earlier one computed; 0: never"
+    )
+    reuse_table: str | None = Field(None, description="path of the model's calibration of reuse")
     check_numerics: bool = Field(True, description="when NaN or Inf appear, find the layer that made them")
 
     @model_validator(mode="after")
@@ -102,6 +112,8 @@ class GenerateOptions(Config):
             )
         if self.tile_height is not None and self.vae_coding != "tiled":
             warnings.warn(f"tile_height has no effect with vae_coding {self.vae_coding!r}", stacklevel=2)
+        if self.reuse_table is not None and not self.reuse:
+            warnings.warn("reuse_table has no effect with reuse 0", stacklevel=2)
         if self.join and self.video_use != "continue":
             warnings.warn("join has no effect without video_use 'continue'", stacklevel=2)
         return self

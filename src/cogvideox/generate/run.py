@@ -22,6 +22,7 @@ from cogvideox import conditioning
 from cogvideox.conditioning import Coder, Conditioning
 from cogvideox.diffusion import Step, is_guided
 from cogvideox.errors import PromptError, SizeError
+from cogvideox.generate.engine import running
 from cogvideox.generate.numerics import PeakMemory, guarded
 from cogvideox.generate.options import GenerateOptions
 from cogvideox.generate.planning import Given, Plan, fit_video, plan_run, read_given
@@ -66,13 +67,12 @@ def generate(
     explicit ``generator`` draws everything as the public pipelines do. The result holds exactly the frames
     asked for; its manifest says how they were made, how long it took and the peak of memory.
     """
-    started = time.monotonic()
+    report = _Clock(on_step)
     check_prompt(options.prompt)
     check_prompt(options.negative_prompt, "negative prompt")
     given = read_given(options, image, video)
     plan = plan_run(model, options, given)
     noises = Noises(options.seed, _latent_dtype(model, options), model.device, generator)
-    report = _reporter(on_step, started)
 
     with PeakMemory(model.device) as memory, _evaluating(model):
         report("text", 0, 1)
@@ -81,7 +81,10 @@ def generate(
         )
         report("encode", 0, 1)
         condition = _condition(model, plan, given, noises)
-        latents = _denoise(model, plan, condition, prompt, negative, noises, initial_latents, report)
+        report.begin("denoise")
+        path = model.schedule.path(options.steps, options.previous, condition.strength)
+        with running(model, options, path) as engine:
+            latents = _denoise(model, plan, condition, prompt, negative, noises, initial_latents, report)
         report("decode", 0, 1)
         pixels = _decode(model, plan, latents)
         report("decode", 1, 1)
@@ -92,7 +95,9 @@ def generate(
         result = Video(np.concatenate([before.frames, result.frames]), plan.fps)
     record = _record(model, plan, given, condition, facts)
     record["run"] |= {
-        "seconds": round(time.monotonic() - started, 3),
+        "engine": engine.record(),
+        "seconds": round(report.seconds, 3),
+        "stages": report.stages(),
         "peak_memory_bytes": memory.bytes,
         "noise": "explicit generator" if generator is not None else f"seed {options.seed}",
     }
@@ -169,7 +174,7 @@ def _denoise(
     negative: Tensor | None,
     noises: Noises,
     initial: Tensor | None,
-    report: Callable[..., None],
+    report: _Clock,
 ) -> Float[Tensor, "1 c t h w"]:
     if initial is None:
         initial = noises.initial(plan.latent_shape)
@@ -207,12 +212,32 @@ def _latent_dtype(model: CogVideoX, options: GenerateOptions) -> torch.dtype:
     return torch.float32 if options.latents == "float32" else model.dtype
 
 
-def _reporter(on_step: OnStep | None, started: float) -> Callable[..., None]:
-    def report(stage: str, done: int, total: int, estimate: Tensor | None = None) -> None:
-        if on_step is not None:
-            on_step(Progress(stage, done, total, time.monotonic() - started, estimate))
+class _Clock:
+    """Tells progress on, and how long each stage took."""
 
-    return report
+    def __init__(self, on_step: OnStep | None) -> None:
+        self.on_step, self.started = on_step, time.monotonic()
+        self.begun: dict[str, float] = {}
+
+    def __call__(self, stage: str, done: int, total: int, estimate: Tensor | None = None) -> None:
+        now = self.begin(stage)
+        if self.on_step is not None:
+            self.on_step(Progress(stage, done, total, now, estimate))
+
+    def begin(self, stage: str) -> float:
+        """The stage has begun, unless it had before; returns the seconds since the start."""
+        self.begun.setdefault(stage, self.seconds)
+        return self.seconds
+
+    @property
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.monotonic() - self.started
+
+    def stages(self) -> dict[str, float]:
+        """Seconds of every stage: from its beginning to that of the next."""
+        begins = [*self.begun.values(), self.seconds]
+        return {name: round(begins[i + 1] - begins[i], 4) for i, name in enumerate(self.begun)}
 
 
 @contextmanager
@@ -233,7 +258,8 @@ def _record(
 ) -> dict[str, Any]:
     """What made this video. Of input files only names and hashes are kept: folders tell about people."""
     options = plan.options
-    paths = {name: Path(path) for name in ("image", "video") if (path := getattr(options, name)) is not None}
+    given_files = ("image", "video", "reuse_table")
+    paths = {name: Path(path) for name in given_files if (path := getattr(options, name)) is not None}
     settings = options.model_dump(mode="json") | {name: path.name for name, path in paths.items()}
     inputs: dict[str, Any] = {name: path for name, path in paths.items() if path.exists()}
     if given.shape is not None:

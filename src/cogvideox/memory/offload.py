@@ -20,6 +20,8 @@ from cogvideox.memory.policy import Residence
 from cogvideox.model import CogVideoX
 
 Place = tuple[dict[str, Any], str]
+Spot = tuple[int, str]
+"""A place that can be looked up."""
 
 
 def move_in(model: CogVideoX, device: torch.device | str, residence: Residence) -> CogVideoX:
@@ -81,26 +83,32 @@ class Guest:
     network: nn.Module
     device: torch.device
     stream: Stream | None = None
-    home: list[tuple[Place, Tensor]] | None = None
+    home: dict[Spot, tuple[Place, Tensor]] = field(default_factory=dict)
 
     def enter(self) -> None:
-        """Copy the weights to the device, unless they are there."""
-        if self.home is None:
-            apart = self.stream.blocks if self.stream is not None else ()
-            self.home = [(place, place[0][place[1]]) for place in places(self.network, apart)]
-            seen: dict[Tensor, Tensor] = {}  # tied weights stay one
-            for (table, name), tensor in self.home:
+        """Copy the weights to the device that are not there; layers that left the network meanwhile go home."""
+        apart = self.stream.blocks if self.stream is not None else ()
+        wanted = {spot_of(place): place for place in places(self.network, apart)}
+        self._send_home([spot for spot in self.home if spot not in wanted])
+        seen: dict[Tensor, Tensor] = {}  # tied weights stay one
+        for spot, (table, name) in wanted.items():
+            if spot not in self.home:
+                tensor = table[name]
+                self.home[spot] = (table, name), tensor
                 if tensor not in seen:
                     seen[tensor] = like(tensor, tensor.detach().to(self.device, non_blocking=True))
                 table[name] = seen[tensor]
 
     def leave(self) -> None:
         """Put the originals back; the copies are freed."""
-        for (table, name), tensor in self.home or ():
-            table[name] = tensor
-        self.home = None
+        self._send_home(list(self.home))
         if self.stream is not None:
             self.stream.leave()
+
+    def _send_home(self, spots: Sequence[Spot]) -> None:
+        for spot in spots:
+            (table, name), tensor = self.home.pop(spot)
+            table[name] = tensor
 
 
 @dataclass
@@ -114,11 +122,11 @@ class Guests:
         self.known.append(guest)
 
         def before(module: nn.Module, args: Any, kwargs: Any) -> Any:
-            if guest.home is None:
+            if not guest.home:
                 for other in self.known:
                     if other is not guest:
                         other.leave()
-                guest.enter()
+            guest.enter()
             return moved(args, guest.device), moved(kwargs, guest.device)
 
         for module in (guest.network, *guest.network.children()):
@@ -135,10 +143,13 @@ class Stream:
 
     def __init__(self, blocks: Sequence[nn.Module], device: torch.device) -> None:
         self.blocks, self.device = list(blocks), device
-        self.homes = [[(place, self._pinned(place)) for place in places(block)] for block in blocks]
+        self.homes: dict[Spot, tuple[Place, Tensor]] = {}
         self.side = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.active: int | None = None
+        self.visiting: list[tuple[Place, Tensor]] = []
         self._empty()
+        for index in range(len(self.blocks)):
+            self._homes(index)
 
     def attach(self) -> Stream:
         """Hook every layer of every block."""
@@ -160,7 +171,8 @@ class Stream:
         slot = self._fetch(index, other_than=None)
         if self.side is not None:
             torch.cuda.current_stream(self.device).wait_event(self.arrived[slot])
-        for number, ((table, name), home) in enumerate(self.homes[index]):
+        self.visiting = self._homes(index)
+        for number, ((table, name), home) in enumerate(self.visiting):
             table[name] = self.slots[slot][number, home.shape]
         self.active = index
         self._fetch((index + 1) % len(self.blocks), other_than=slot)
@@ -174,7 +186,7 @@ class Stream:
 
     def _empty(self) -> None:
         self.slots: list[dict[tuple[int, Any], Tensor]] = [{}, {}]
-        self.held: list[int | None] = [None, None]
+        self.held: list[tuple[int, int] | None] = [None, None]  # block, and of how many places
         self.arrived: list[Any] = [None, None]
         self.free: list[Any] = [None, None]
 
@@ -182,18 +194,19 @@ class Stream:
         """Give the active block its own weights back; its slot may be refilled when the device is done with it."""
         if self.active is None:
             return
-        for (table, name), home in self.homes[self.active]:
+        for (table, name), home in self.visiting:
             table[name] = home
         if self.side is not None:
             event = torch.cuda.Event()
             event.record(torch.cuda.current_stream(self.device))
-            self.free[self.held.index(self.active)] = event
+            self.free[self.held.index((self.active, len(self.visiting)))] = event
         self.active = None
 
     def _fetch(self, index: int, other_than: int | None) -> int:
-        """The slot that holds (or is being filled with) block ``index``."""
-        if index in self.held:
-            return self.held.index(index)
+        """The slot that holds (or is being filled with) block ``index``, as it is now: layers may have left it."""
+        block = index, len(self._homes(index))
+        if block in self.held:
+            return self.held.index(block)
         slot = 1 - other_than if other_than is not None else 0
         if self.side is None:
             self._fill(slot, index)
@@ -204,12 +217,12 @@ class Stream:
                 self._fill(slot, index)
                 self.arrived[slot] = torch.cuda.Event()
                 self.arrived[slot].record(self.side)
-        self.held[slot] = index
+        self.held[slot] = block
         return slot
 
     def _fill(self, slot: int, index: int) -> None:
         kept = {}
-        for number, (_, home) in enumerate(self.homes[index]):
+        for number, (_, home) in enumerate(self._homes(index)):
             key = (number, home.shape)
             there = self.slots[slot].get(key)
             if there is None or is_traceable_wrapper_subclass(
@@ -220,6 +233,15 @@ class Stream:
                 there.detach().copy_(home.detach(), non_blocking=True)
             kept[key] = there
         self.slots[slot] = kept
+
+    def _homes(self, index: int) -> list[tuple[Place, Tensor]]:
+        """Where the weights of a block are kept while they are at home."""
+        found = []
+        for place in places(self.blocks[index]):
+            if spot_of(place) not in self.homes:
+                self.homes[spot_of(place)] = place, self._pinned(place)
+            found.append(self.homes[spot_of(place)])
+        return found
 
     def _pinned(self, place: Place) -> Tensor:
         table, name = place
@@ -235,6 +257,11 @@ def places(network: nn.Module, apart: Sequence[nn.Module] = ()) -> Iterator[Plac
         if id(module) not in skipped:
             for table in (module._parameters, module._buffers):
                 yield from ((table, name) for name, tensor in table.items() if tensor is not None)
+
+
+def spot_of(place: Place) -> Spot:
+    """The place as a key: a module keeps its tables as long as it lives."""
+    return id(place[0]), place[1]
 
 
 def like(original: Tensor, copy: Tensor) -> Tensor:

@@ -102,13 +102,19 @@ class Stage:
 
 
 def stages(policy: Policy, weights: Weights, work: Work) -> list[Stage]:
-    """The stages of one generation under a policy, in their order."""
+    """The stages of one generation under a policy, in their order.
+
+    The tables of modulations are made with the whole transformer there, before anything else is.
+    """
     if policy.residence == "resident":
         text = transformer = vae = weights.total
+        denoiser = weights.total - weights.transformer.total + weights.denoiser.total
     elif policy.residence == "phases":
         text, transformer, vae = weights.text.total, weights.transformer.total, weights.vae
+        denoiser = weights.denoiser.total
     else:
         text, transformer, vae = weights.text.streamed, weights.transformer.streamed, weights.vae
+        denoiser = weights.denoiser.streamed
     found = [Stage("text", text, work.text), Stage("encode", vae, work.encode)]
-    found += [Stage("denoise", transformer, work.denoise), Stage("decode", vae, work.decode)]
+    found += [Stage("denoise", denoiser, max(work.denoise, transformer - denoiser)), Stage("decode", vae, work.decode)]
     return [stage for stage in found if stage.work]

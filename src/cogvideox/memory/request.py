@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from cogvideox.diffusion import Schedule
 from cogvideox.errors import SizeError
 from cogvideox.presets import Preset
 from cogvideox.transformer import Transformer
@@ -32,6 +33,7 @@ class Request:
     sampler: str = "ddim"
     steps: int = 50
     float32_latents: bool = False
+    tables: bool = True  # modulations made once for all steps
 
     @property
     def on_cpu(self) -> bool:
@@ -63,6 +65,11 @@ class Request:
         config = self.row.transformer.model_copy(update={"num_layers": layers})
         with torch.device("meta"):
             return Transformer(config).eval().to(self.dtype)
+
+    @property
+    def times(self) -> list[int]:
+        """The times of the steps."""
+        return [step.t for step in Schedule(self.row.schedule).path(self.steps)]
 
     def vae(self) -> VAE:
         """The real autoencoder without memory."""

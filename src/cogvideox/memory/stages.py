@@ -7,6 +7,7 @@ one, so that any size answers in seconds; tests hold that against counting every
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from cogvideox.memory.count import count
 from cogvideox.memory.request import Request
 from cogvideox.memory.workspace import cpu_workspace
 from cogvideox.transformer import Transformer
+from cogvideox.transformer.tables import tabulated
 from cogvideox.vae import Tiles, decode_tiled, encode_tiled
 
 Pair = Literal["batched", "sequence"]
@@ -71,9 +73,10 @@ def _sampling(request: Request, pair: Pair, layers: int, steps: int) -> int:
 
         return SAMPLERS[request.sampler](denoise, start, path, noise=noise)
 
-    with torch.no_grad():
+    tables = tabulated(transformer, [step.t for step in path]) if request.tables else nullcontext()
+    with torch.no_grad(), tables:
         work()  # tables of positions are made once, before the count
-    return peak_of(request, work)
+        return peak_of(request, work)
 
 
 def _network(

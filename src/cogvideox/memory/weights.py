@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from cogvideox.memory.request import Request
+from cogvideox.transformer import Transformer
+from cogvideox.transformer.tables import Rows, tabulated
 
 Storage = Literal["stored", "int8", "fp8"]
 SLOTS = 2
@@ -99,6 +101,10 @@ class Part:
     around: int
     block: int
 
+    def beside(self, more: int) -> Part:
+        """The same with so many bytes around the blocks."""
+        return Part(self.total + more, self.around + more, self.block)
+
     @property
     def streamed(self) -> int:
         """On the device when blocks are streamed: what is around them and SLOTS of them."""
@@ -107,10 +113,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Weights:
-    """Bytes of every part of a model."""
+    """Bytes of every part of a model. ``denoiser`` is the transformer while it denoises: with tables of its
+    modulations, and, where they can wait elsewhere, without the layers that make them.
+    """
 
     text: Part
     transformer: Part
+    denoiser: Part
     vae: int
 
     @property
@@ -123,8 +132,21 @@ def weigh(request: Request, text: TextShape | None, storage: Storage) -> Weights
     """Bytes of every part, counted from one block. Low-bit storage leaves the autoencoder as it is."""
     size = bytes_of if storage == "stored" else low_bit_bytes
     one = request.transformer(1)
+    words = text.part(request.dtype, storage) if text is not None else Part(0, 0, 0)
+    transformer = _transformer(request, one, size)
+    denoiser = transformer
+    if request.tables:
+        with tabulated(one, request.times):
+            rows = [(name, m.table) for name, m in one.named_modules() if isinstance(m, Rows)]
+            without = _transformer(request, one, size)
+        layers = request.row.transformer.num_layers
+        tables = sum(t.nbytes * (layers if "transformer_blocks" in name else 1) for name, t in rows)
+        denoiser = (transformer if request.on_cpu else without).beside(tables)
+    return Weights(words, transformer, denoiser, bytes_of(request.vae()))
+
+
+def _transformer(request: Request, one: Transformer, size: Callable[[nn.Module], int]) -> Part:
+    """Carried on from a transformer of one block."""
     block = size(one.transformer_blocks[0])
     around = bytes_of(one) - bytes_of(one.transformer_blocks[0])
-    layers = request.row.transformer.num_layers
-    words = text.part(request.dtype, storage) if text is not None else Part(0, 0, 0)
-    return Weights(words, Part(around + layers * block, around, block), bytes_of(request.vae()))
+    return Part(around + request.row.transformer.num_layers * block, around, block)

@@ -63,7 +63,7 @@ class DiffusionTraining(Config):
         description="virtual ranks: so many samples in a row cover all times evenly; null: those of a step",
     )
     kernel: str = Field(
-        "torch float32", description="attention kernel; this one saves a quarter of a bf16 step on a CPU"
+        "torch-float32", description="attention kernel; this one saves a quarter of a bf16 step on a CPU"
     )
 
     def build(self, seed: int) -> DiffusionTask:

@@ -1,8 +1,8 @@
 """Which kernel computes full attention: every one that is installed is tried once, and the fastest right one wins.
 
 Right means finite and close to torch's own. The choice holds for one device, type and shape, with or without
-gradients. 8-bit kernels are candidates only where an approximation was asked for. A packed row goes to a kernel that
-takes it whole, where one was chosen that can, and clip by clip otherwise.
+gradients, as long as the process runs. 8-bit kernels are candidates only where an approximation was asked for. A
+packed row goes to a kernel that takes it whole, where one was chosen that can, and clip by clip otherwise.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import importlib.util
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
@@ -85,10 +85,10 @@ def _installed(module: str) -> Callable[[Tensor], bool]:
 
 KERNELS: tuple[Kernel, ...] = (
     Kernel("torch", lambda q, k, v: F.scaled_dot_product_attention(q, k, v), lambda q: True),
-    Kernel("torch float32", in_float32, _half_on("cpu")),
-    Kernel("torch flash", torch_backend(SDPBackend.FLASH_ATTENTION), _half_on("cuda"), packed=varlen),
-    Kernel("torch cudnn", torch_backend(SDPBackend.CUDNN_ATTENTION), _half_on("cuda")),
-    Kernel("flash 3", flash_3, _installed("flash_attn_interface"), packed=flash_3_varlen),
+    Kernel("torch-float32", in_float32, _half_on("cpu")),
+    Kernel("torch-flash", torch_backend(SDPBackend.FLASH_ATTENTION), _half_on("cuda"), packed=varlen),
+    Kernel("torch-cudnn", torch_backend(SDPBackend.CUDNN_ATTENTION), _half_on("cuda")),
+    Kernel("flash-3", flash_3, _installed("flash_attn_interface"), packed=flash_3_varlen),
     Kernel("flex", flex_plain, lambda q: q.device.type == "cuda", packed=flex),
     Kernel("sage", sage, _installed("sageattention"), approximate=True),
 )
@@ -101,11 +101,13 @@ class Fastest:
     approximate: bool = False
     kernels: Sequence[Kernel] = KERNELS
     chosen: dict[tuple, Kernel] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
 
     def __call__(self, q: Heads, k: Heads, v: Heads, clip: Clip) -> Heads:
         key = (q.device, q.dtype, q.shape, q.requires_grad)
         if key not in self.chosen:
             self.chosen[key] = self.choose(q, k, v)
+        self.used.add(self.chosen[key].name)
         return self.chosen[key].run(q, k, v)
 
     def row(self, q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
@@ -132,12 +134,20 @@ class Fastest:
 
 @dataclass(frozen=True)
 class Named:
-    """An attention arm that is always this kernel: nothing is measured, so two runs compute the same."""
+    """An attention arm that is always this kernel: nothing is measured, so two runs compute the same.
+
+    Where the kernel does not fit a tensor's device or type, torch's own stands in.
+    """
 
     kernel: Kernel
+    used: set[str] = field(default_factory=set)
 
     def __call__(self, q: Heads, k: Heads, v: Heads, clip: Clip) -> Heads:
-        return self.kernel.run(q, k, v) if self.kernel.usable(q) else full_attention(q, k, v, clip)
+        if not self.kernel.usable(q):
+            self.used.add(KERNELS[0].name)
+            return full_attention(q, k, v, clip)
+        self.used.add(self.kernel.name)
+        return self.kernel.run(q, k, v)
 
     def row(self, q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
         """A packed row: whole where this kernel can, else clip by clip."""
@@ -162,24 +172,46 @@ def _row(kernel: Kernel, layout: Layout, q: Heads, k: Heads, v: Heads) -> Heads:
     return kernel.packed(q, k, v, layout)
 
 
-def use_kernel(network: nn.Module, name: str = "fastest", approximate: bool = False) -> Arm:
-    """Give every full attention of ``network`` a kernel: a name of ``KERNELS``, or the fastest right one.
+@cache
+def arm_of(name: str = "fastest", approximate: bool = False) -> Fastest | Named:
+    """The arm of this name: one of ``KERNELS``, or the fastest right one. What it measured it keeps.
 
-    A named kernel that does not fit a tensor's device or type leaves it to torch. Returns the arm. Raises
-    ConfigError for an unknown name.
+    Raises ConfigError for an unknown name.
     """
     known = {one.name: one for one in KERNELS}
+    name = name.replace(" ", "-")  # as runs before 0.2 wrote it
     if name != "fastest" and name not in known:
         raise ConfigError(
             f"attention kernel {name!r}: unknown{suggest(name, known)}; one of fastest, {', '.join(known)}"
         )
-    arm: Arm = Fastest(approximate) if name == "fastest" else Named(known[name])
-    for module in network.modules():
-        if isinstance(module, Attention) and (
-            module.arm is full_attention or isinstance(module.arm, Fastest | Named)
-        ):
-            module.arm = arm
+    return Fastest(approximate) if name == "fastest" else Named(known[name])
+
+
+def use_kernel(network: nn.Module, name: str = "fastest", approximate: bool = False) -> Fastest | Named:
+    """Give every full attention of ``network`` a kernel. Returns the arm; raises ConfigError as ``arm_of``."""
+    arm = arm_of(name, approximate)
+    for module in _full(network):
+        module.arm = arm
     return arm
+
+
+@contextmanager
+def using(network: nn.Module, name: str = "fastest", approximate: bool = False) -> Iterator[Fastest | Named]:
+    """The same for a while; ``used`` of the arm names the kernels that computed since."""
+    before = [(module, module.arm) for module in _full(network)]
+    arm = use_kernel(network, name, approximate)
+    arm.used.clear()
+    try:
+        yield arm
+    finally:
+        for module, kept in before:
+            module.arm = kept
+
+
+def _full(network: nn.Module) -> list[Attention]:
+    """The attentions whose arm may be chosen: others (split, over ranks) are more than a kernel."""
+    found = [module for module in network.modules() if isinstance(module, Attention)]
+    return [each for each in found if each.arm is full_attention or isinstance(each.arm, Fastest | Named)]
 
 
 def _seconds(kernel: Kernel, expected: Tensor, q: Heads, k: Heads, v: Heads) -> float | None:

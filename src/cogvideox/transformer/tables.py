@@ -21,11 +21,14 @@ from cogvideox.transformer.transformer import FinalNorm, Transformer
 
 
 class Rows(nn.Module):
-    """Stands where a linear layer stood: row numbers in, its results out."""
+    """Stands where a linear layer stood: row numbers in, its results out.
+
+    The table is no buffer: it is where it was made, on the device that computes, and never travels.
+    """
 
     def __init__(self, linear: nn.Linear, signals: Float[Tensor, "steps s"]) -> None:
         super().__init__()
-        self.register_buffer("table", linear(signals), persistent=False)
+        self.table = linear(signals)
 
     def forward(self, rows: Int[Tensor, "*b 1"]) -> Float[Tensor, "*b d"]:
         return F.embedding(rows[..., 0], self.table)
@@ -36,24 +39,25 @@ class Rows(nn.Module):
 def tabulated(network: Transformer, timesteps: Sequence[int], park: str | None = None) -> Iterator[None]:
     """Inside, ``network`` knows these timesteps only, and no gradients; afterwards it is as it was.
 
-    ``park`` names a device where the linear layers wait meanwhile. Equal to the plain network within rounding
-    (5e-7 relative in float32). Raises ConfigError for no timesteps.
+    ``park`` names a device where the linear layers wait meanwhile; without it they stay where they are. Equal to
+    the plain network within rounding (5e-7 relative in float32). Raises ConfigError for no timesteps.
     """
     if not timesteps:
         raise ConfigError("timesteps: none; a table needs the timesteps of the run")
-    known = torch.tensor(sorted(set(timesteps)))
     some = network.proj_out.weight
-    signals = network.signal(known.to(some.device), None, some.dtype)
+    home, dtype = some.device, some.dtype
+    signals = network.signal(torch.tensor(sorted(set(timesteps)), device=home), None, dtype)
+    known = torch.tensor(sorted(set(timesteps)), device=signals.device)
     norms = [module for module in network.modules() if isinstance(module, ExpertNorm | FinalNorm)]
     layers: list[nn.Linear] = [norm.linear for norm in norms]
-    known = known.to(some.device)
-    for norm, linear in zip(norms, layers, strict=True):
-        norm.linear = Rows(linear, signals)
-        linear.to(park or some.device)
-    network.signal = lambda times, ofs, dtype: torch.searchsorted(known, times.to(known.dtype))[:, None]  # type: ignore[method-assign]
     try:
+        for norm, linear in zip(norms, layers, strict=True):
+            norm.linear = Rows(linear, signals)
+            if park is not None:
+                linear.to(park)
+        network.signal = lambda times, ofs, dtype: torch.searchsorted(known, times.to(known.dtype))[:, None]  # type: ignore[method-assign]
         yield
     finally:
-        del network.signal
+        vars(network).pop("signal", None)
         for norm, linear in zip(norms, layers, strict=True):
-            norm.linear = linear.to(some.device)
+            norm.linear = linear.to(home) if park is not None else linear

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
 from cogvideox.errors import ConfigError, FrameError, SizeError
@@ -115,10 +115,21 @@ class Transformer(nn.Module):
         """All layers on an embedded row, and v of each of its clips."""
         x = self.embedding_dropout(x)
         turn = self.rotary.turn(layout, x.device) if self.rotary else None
-        for block in self.transformer_blocks:
-            x = block(x, signal, turn, layout)
+        x = self.trunk(x, signal, turn, layout)
         pieces = zip(layout.segments, x.split(layout.lengths, dim=1), strict=True)
         return [self._head(piece, signal, s.clip, layout) for s, piece in pieces if s.modality == VIDEO]
+
+    def trunk(
+        self,
+        x: Float[Tensor, "b n d"],
+        signal: Float[Tensor, "b clips s"],
+        turn: Complex[Tensor, "n 1 e_half"] | None,
+        layout: Layout,
+    ) -> Float[Tensor, "b n d"]:
+        """All blocks: the seam for leaving them out, or for launching them together."""
+        for block in self.transformer_blocks:
+            x = block(x, signal, turn, layout)
+        return x
 
     def _head(self, x: Tensor, signal: Tensor, clip: int, layout: Layout) -> Float[Tensor, "b out t h w"]:
         x = self.norm_out(self.norm_final(x), signal[:, clip, None])

@@ -1,0 +1,74 @@
+"""How the transformer runs during one sampling: modulations, attention kernel, reuse. Applied for a while, undone after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from cogvideox.diffusion import Step, is_guided
+from cogvideox.errors import ConfigError
+from cogvideox.generate.calibration import read_calibration
+from cogvideox.generate.options import GenerateOptions
+from cogvideox.generate.sampling import guidance_of
+from cogvideox.model import CogVideoX
+from cogvideox.transformer.kernels import Fastest, Named, using
+from cogvideox.transformer.reuse import reusing
+from cogvideox.transformer.tables import tabulated
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What a run does to go fast. ``factors``: see ``Calibration.choose``; [] when every step is computed."""
+
+    options: GenerateOptions
+    attention: Fastest | Named
+    factors: list[float | None]
+
+    def record(self) -> dict[str, Any]:
+        """For the manifest: what was asked for, and what came of it."""
+        options = self.options
+        facts: dict[str, Any] = {
+            "modulation": options.modulation,
+            "attention": {"asked": options.attention, "used": sorted(self.attention.used)},
+        }
+        if options.reuse > 0:
+            skipped = [i for i, factor in enumerate(self.factors) if factor is not None]
+            facts["reuse"] = {"threshold": options.reuse, "reused_steps": skipped}
+        return facts
+
+
+@contextmanager
+def running(model: CogVideoX, options: GenerateOptions, path: Sequence[Step]) -> Iterator[Engine]:
+    """The transformer of ``model`` as the options want it, for the times of ``path`` only.
+
+    Raises ConfigError for an attention kernel that does not exist, and for a calibration of other steps.
+    """
+    network, factors = model.transformer, chosen_steps(options, path)
+    with ExitStack() as stack:
+        attention = stack.enter_context(using(network, options.attention))
+        if options.modulation == "tables":
+            stack.enter_context(tabulated(network, [step.t for step in path], _parking(model)))
+        if factors:
+            in_turn = options.guidance_pair == "sequence" and is_guided(guidance_of(options))
+            stack.enter_context(reusing(network, factors, branches=2 if in_turn else 1))
+        yield Engine(options, attention, factors)
+
+
+def chosen_steps(options: GenerateOptions, path: Sequence[Step]) -> list[float | None]:
+    """What the calibration and the threshold choose; [] when nothing is reused. Raises ConfigError."""
+    if options.reuse == 0:
+        return []
+    if options.reuse_table is None:
+        raise ConfigError(
+            f"reuse {options.reuse:g}: needs the calibration of this model as reuse_table; "
+            "make one with cogvideox calibrate"
+        )
+    return read_calibration(options.reuse_table).choose([step.t for step in path], options.reuse)
+
+
+def _parking(model: CogVideoX) -> str | None:
+    """Where modulation layers wait: host memory, unless they live there anyway."""
+    at_home = model.compute_device is not None or model.device.type == "cpu"
+    return None if at_home else "cpu"
