@@ -15,9 +15,11 @@ from cogvideox.memory.stages import _sampling, decoding, denoising, peak_of
 from cogvideox.memory.weights import TextShape, bytes_of, weigh
 from cogvideox.presets import T5_OF_THE_WORLD, T5_XXL, get_preset
 from cogvideox.text.t5 import T5Config, T5Encoder
+from cogvideox.transformer.tables import Rows, tabulated
 from small_models import small_preset
 
 TINY = get_preset("tiny")
+TOKENS = 226
 
 
 def request(**changes) -> Request:
@@ -49,6 +51,23 @@ def test_weights_are_those_of_the_networks():
     whole = asked.transformer(asked.row.transformer.num_layers)
     assert (found.transformer.total, found.vae) == (bytes_of(whole), bytes_of(asked.vae()))
     assert weigh(asked, None, "int8").transformer.total < found.transformer.total
+
+
+def test_tables_stand_on_the_device_and_their_layers_wait_where_they_can():
+    asked = request(steps=7)
+    found = weigh(asked, None, "stored")
+    whole = asked.transformer(asked.row.transformer.num_layers)
+    with tabulated(whole, asked.times):
+        tables = sum(module.table.nbytes for module in whole.modules() if isinstance(module, Rows))
+        assert found.denoiser.total == bytes_of(whole) + tables
+    assert weigh(replace(asked, device="cpu"), None, "stored").denoiser.total == bytes_of(whole) + tables
+    assert weigh(replace(asked, tables=False), None, "stored").denoiser == found.transformer
+
+
+def test_a_kept_residual_is_half_a_pair_when_the_pair_runs_in_sequence():
+    residual = (5 * 4 * 6 + TOKENS) * request().row.transformer.width * 4
+    plain, kept = (_sampling(request(reuse=reuse), "sequence", 2, 3) for reuse in (False, True))
+    assert 0 < kept - plain <= residual  # less what the first branch has answered by then
 
 
 def test_the_text_encoder_weighs_what_is_predicted():

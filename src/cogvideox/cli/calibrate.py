@@ -45,7 +45,9 @@ def calibrate(
     settings: dict[str, Any] = {"steps": steps, "sampler": sampler, "guidance": guidance}
     settings |= {"frames": frames, "height": height, "width": width}
     settings = {name: value for name, value in settings.items() if value is not None}
-    runs = [resolve({**settings, "prompt": words, "seed": seed}) for seed, words in enumerate(_prompts(prompt))]
+    runs = [
+        resolve({**settings, "prompt": words, "seed": seed}) for seed, words in enumerate(_prompts(prompt))
+    ]
     ready = [checks.check_request(model, options) for options in runs][0]
     from cogvideox.generate.calibration import Calibration, beside
     from cogvideox.generate.measure import attempt, observe

@@ -90,7 +90,9 @@ def with_calibration(options: GenerateOptions, folder: Path) -> GenerateOptions:
         )
     steps = len(read_calibration(path).times)
     if steps != options.steps:
-        raise ConfigError(f"{path}: calibrated for {steps} steps, asked for {options.steps}; calibrate for these")
+        raise ConfigError(
+            f"{path}: calibrated for {steps} steps, asked for {options.steps}; calibrate for these"
+        )
     return options.model_copy(update={"reuse_table": path})
 
 

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from cogvideox.video import Video
 
 
-ATTENTION_HELP = "kernel: fastest (the fastest right one here), torch, torch-cudnn, flash-3, sage (8-bit), ..."
+ATTENTION_HELP = (
+    "kernel: fastest (the fastest right one here), torch, torch-cudnn, flash-3, sage (8-bit), ..."
+)
 REUSE_HELP = "error, such as 0.1, at which a step reuses an earlier one (see calibrate); default: 0, never"
 MODULATION_HELP = "tables (once for all steps) or layers (at every step)"
 

@@ -116,6 +116,7 @@ def of_run(
         options.steps,
         options.latents == "float32",
         options.modulation == "tables",
+        options.reuse > 0,
     )
 
 

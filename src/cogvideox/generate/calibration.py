@@ -24,7 +24,9 @@ class Calibration(Config):
 
     model: str = Field(description="name of the model")
     times: tuple[int, ...] = Field(min_length=1, description="the times of the steps, first to last")
-    factors: tuple[tuple[float, ...], ...] = Field(description="step i from step i - 1, i - 2, ...: the factor")
+    factors: tuple[tuple[float, ...], ...] = Field(
+        description="step i from step i - 1, i - 2, ...: the factor"
+    )
     errors: tuple[tuple[float, ...], ...] = Field(description="what is then wrong, relative")
     sampler: str = Field("ddim", description="sampler of the runs")
     guidance: float = Field(6.0, description="guidance of the runs")

@@ -1,4 +1,4 @@
-"""How the transformer runs during one sampling: modulations, attention kernel, reuse. Applied for a while, undone after."""
+"""How the transformer runs during one sampling: modulations, attention kernel, reuse. Undone afterwards."""
 
 from __future__ import annotations
 

@@ -63,9 +63,7 @@ def observe(model: CogVideoX, options: GenerateOptions, **given: Tensor) -> Exac
     return Exact(plain, video, calibration)
 
 
-def attempt(
-    model: CogVideoX, exact: Sequence[Exact], threshold: float, table: str, **given: Tensor
-) -> Trial:
+def attempt(model: CogVideoX, exact: Sequence[Exact], threshold: float, table: str, **given: Tensor) -> Trial:
     """The same runs with a threshold, ``table`` being the path of the calibration."""
     seconds, ratios, reused, steps = 0.0, [], 0, 1
     for run in exact:

@@ -87,7 +87,8 @@ class GenerateOptions(Config):
         "tables", description="what depends on the step alone: once for all steps, or at every step"
     )
     attention: str = Field(
-        "fastest", description="attention kernel: the fastest right one found here, or its name, such as torch"
+        "fastest",
+        description="attention kernel: the fastest right one found here, or its name, such as torch",
     )
     reuse: float = Field(
         0.0, ge=0, le=1, description="error at which a step may reuse what an earlier one computed; 0: never"

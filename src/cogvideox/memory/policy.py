@@ -116,5 +116,8 @@ def stages(policy: Policy, weights: Weights, work: Work) -> list[Stage]:
         text, transformer, vae = weights.text.streamed, weights.transformer.streamed, weights.vae
         denoiser = weights.denoiser.streamed
     found = [Stage("text", text, work.text), Stage("encode", vae, work.encode)]
-    found += [Stage("denoise", denoiser, max(work.denoise, transformer - denoiser)), Stage("decode", vae, work.decode)]
+    found += [
+        Stage("denoise", denoiser, max(work.denoise, transformer - denoiser)),
+        Stage("decode", vae, work.decode),
+    ]
     return [stage for stage in found if stage.work]

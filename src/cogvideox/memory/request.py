@@ -34,6 +34,7 @@ class Request:
     steps: int = 50
     float32_latents: bool = False
     tables: bool = True  # modulations made once for all steps
+    reuse: bool = False  # residuals of the blocks kept for other steps
 
     @property
     def on_cpu(self) -> bool:

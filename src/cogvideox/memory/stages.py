@@ -19,6 +19,7 @@ from cogvideox.memory.count import count
 from cogvideox.memory.request import Request
 from cogvideox.memory.workspace import cpu_workspace
 from cogvideox.transformer import Transformer
+from cogvideox.transformer.reuse import reusing
 from cogvideox.transformer.tables import tabulated
 from cogvideox.vae import Tiles, decode_tiled, encode_tiled
 
@@ -35,12 +36,12 @@ def peak_of(request: Request, work: Callable[[], Any]) -> int:
 def denoising(request: Request, pair: Pair) -> int:
     """Bytes alive at the peak of sampling: carried on from two and three layers, two and three steps."""
     layers, steps = request.row.transformer.num_layers, request.steps
-    few, few_steps = min(FEW, layers), min(FEW, steps)
+    few, few_steps = min(FEW, layers), min(FEW + request.reuse, steps)
     base = _sampling(request, pair, few, few_steps)
     if layers <= FEW:
         return base
     more = _sampling(request, pair, few + 1, few_steps)
-    longer = _sampling(request, pair, few, few_steps + 1) if steps > FEW else base
+    longer = _sampling(request, pair, few, few_steps + 1) if steps > few_steps else base
     both = _sampling(request, pair, few + 1, few_steps + 1) if longer != base else more
     a, b = layers - few, steps - few_steps
     return base + a * (more - base) + b * (longer - base) + a * b * (both - more - longer + base)
@@ -74,7 +75,10 @@ def _sampling(request: Request, pair: Pair, layers: int, steps: int) -> int:
         return SAMPLERS[request.sampler](denoise, start, path, noise=noise)
 
     tables = tabulated(transformer, [step.t for step in path]) if request.tables else nullcontext()
-    with torch.no_grad(), tables:
+    branches = 2 if pair == "sequence" and request.guided else 1
+    turns = [1.0 if 0 < i == steps - 2 else None for i in range(steps)]  # old residuals are there at the last
+    kept = reusing(transformer, turns, branches) if request.reuse else nullcontext()
+    with torch.no_grad(), tables, kept:
         work()  # tables of positions are made once, before the count
         return peak_of(request, work)
 

@@ -9,7 +9,7 @@ known before a run, the same for every prompt and both answers of guidance.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -49,11 +49,21 @@ def reusing(network: Transformer, factors: Sequence[float | None], branches: int
             kept[branch] = torch.sub(out, x, out=x)
         return out
 
-    network.trunk = reused  # type: ignore[method-assign]
+    with instead_of_trunk(network, reused):
+        yield
+
+
+@contextmanager
+def instead_of_trunk(network: Transformer, stand_in: Callable[..., Residual]) -> Iterator[None]:
+    """For a while ``stand_in`` is called where the blocks are; what stood in before does so again afterwards."""
+    before = vars(network).get("trunk")
+    network.trunk = stand_in  # type: ignore[method-assign]
     try:
         yield
     finally:
         del network.trunk
+        if before is not None:
+            network.trunk = before  # type: ignore[method-assign]
 
 
 @dataclass
@@ -92,8 +102,5 @@ def measuring(network: Transformer, reach: int) -> Iterator[Measured]:
         before.appendleft(now)
         return out
 
-    network.trunk = watched  # type: ignore[method-assign]
-    try:
+    with instead_of_trunk(network, watched):
         yield found
-    finally:
-        del network.trunk
