@@ -36,6 +36,7 @@ class Limits:
     image_pixels: int = 33_000_000
     video_pixels: int = 4096 * 2304  # of one frame
     frames: int = 4096  # decoded, wanted or not
+    seconds: float = math.inf  # of play
     kept_bytes: int = 2 << 30  # of pixels in memory
     wall_seconds: float = 120.0
     streams: int = 32
@@ -57,11 +58,15 @@ class Probe:
     seconds: float
     codec: str
     container: str
+    pixel_format: str = ""
+    aspect: float = 1.0  # width / height of one stored pixel; ``width`` above has it applied
+    bit_rate: int = 0  # of the pictures where the file says so, else of the whole file
+    sound: bool = False
 
 
 def probe(path: str | Path, limits: Limits = LIMITS) -> Probe:
     """Read the header only. Raises MediaError."""
-    with _Opened(path, limits) as opened:
+    with OpenVideo(path, limits) as opened:
         return opened.probe()
 
 
@@ -73,7 +78,7 @@ def read_frames(
     fps: frames per second wanted; the file's own average rate when None. max_frames: stop after so many;
     without it a video beyond the limits is an error. Raises MediaError.
     """
-    with _Opened(path, limits) as opened:
+    with OpenVideo(path, limits) as opened:
         header = opened.probe()
         rate = float(fps) if fps else header.fps
         most = max_frames if max_frames is not None else limits.frames
@@ -93,7 +98,7 @@ def read_frames(
     return np.stack(frames), rate
 
 
-def _at_rate(opened: _Opened, rate: float, most: int, complete: bool) -> Iterator[np.ndarray]:
+def _at_rate(opened: OpenVideo, rate: float, most: int, complete: bool) -> Iterator[np.ndarray]:
     """The frame nearest in time to i / rate for i = 0, 1, ...; earlier frame on a tie."""
     before: tuple[float, av.VideoFrame] | None = None
     wanted = 0
@@ -119,8 +124,11 @@ def _at_rate(opened: _Opened, rate: float, most: int, complete: bool) -> Iterato
         wanted += 1
 
 
-class _Opened:
-    """One video file, open, with its limits; leaves as MediaError whatever went wrong inside."""
+class OpenVideo:
+    """One video file, open, with its limits; leaves as MediaError whatever went wrong inside.
+
+    A context manager; ``frames`` can be walked once.
+    """
 
     def __init__(self, path: str | Path, limits: Limits):
         self.path, self.limits = path, limits
@@ -130,7 +138,7 @@ class _Opened:
     def error(self, why: str) -> MediaError:
         return MediaError(f"{self.path}: {why}")
 
-    def __enter__(self) -> _Opened:
+    def __enter__(self) -> OpenVideo:
         file = _regular_file(self.path, self.limits.file_bytes)
         kind = _container_of(file, self.path)
         try:
@@ -184,9 +192,18 @@ class _Opened:
         aspect = float(codec.sample_aspect_ratio or 1) or 1.0
         if 1 / 16 <= aspect <= 16:
             width = max(1, round(width * aspect))
-        name = self.container.format.name
         return Probe(
-            width, height, rate, int(stream.frames or round(seconds * rate)), seconds, codec.name, name
+            width,
+            height,
+            rate,
+            int(stream.frames or round(seconds * rate)),
+            seconds,
+            codec.name,
+            self.container.format.name,
+            codec.pix_fmt or "",
+            aspect if 1 / 16 <= aspect <= 16 else 1.0,
+            int(stream.bit_rate or self.container.bit_rate or 0),
+            bool(self.container.streams.audio),
         )
 
     def frames(self) -> Iterator[tuple[float, av.VideoFrame]]:
@@ -208,6 +225,8 @@ class _Opened:
             moment = frame.time if frame.time is not None else (first or 0.0) + (count - 1) / fps
             first = moment if first is None else first
             last = max(last, moment - first)
+            if last > self.limits.seconds:
+                raise self.error(f"longer than {self.limits.seconds:g} s; cut it to the part you need")
             yield last, frame
         if self.stream.duration:
             promised = float(self.stream.duration * self.stream.time_base)

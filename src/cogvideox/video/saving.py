@@ -11,7 +11,7 @@ import json
 import math
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -93,7 +93,13 @@ def replacing(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
 
     Raises OutputError when the folder cannot be written, the disk is full, or ``path`` exists already.
     """
-    path = check_output(path, overwrite)
+    with whole_file(check_output(path, overwrite)) as temporary:
+        yield temporary
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """As ``replacing``, for any ending and without asking: what stands at ``path`` is replaced."""
     temporary = path.with_name(f".{uuid.uuid4().hex[:12]}.tmp{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -126,25 +132,54 @@ def write_json(path: str | Path, values: Any, overwrite: bool = False) -> Path:
 
 def write_mp4(path: Path, frames: np.ndarray, fps: float, tags: dict[str, str]) -> None:
     """H.264, yuv420p, crf 18, faststart, BT.709. frames ``uint8 [t, h, w, 3]``; odd sides repeat a line."""
-    frames = even(frames)
+    with mp4_writer(
+        path, frames.shape[1], frames.shape[2], Fraction(fps).limit_denominator(1001), tags
+    ) as add:
+        for array in frames:
+            add(array)
+
+
+@contextmanager
+def mp4_writer(
+    path: Path,
+    height: int,
+    width: int,
+    fps: Fraction,
+    tags: dict[str, str],
+    crf: int = 18,
+    preset: str = "medium",
+    threads: int = 0,
+) -> Iterator[Callable[[np.ndarray], None]]:
+    """Yields ``add(frame)`` for frames ``uint8 [h, w, 3]``, which are encoded as they come; see write_mp4.
+
+    threads: 0 leaves it to the machine; the bytes depend on it, so whoever needs the same bytes everywhere
+    gives a number.
+    """
     options = {"movflags": "+faststart+use_metadata_tags"}
+    written = 0
     with av.open(str(path), "w", format="mp4", options=options) as container:
         for key, value in tags.items():
             container.metadata[key] = value
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
-        stream.height, stream.width = frames.shape[1:3]
+        stream = container.add_stream("libx264", rate=fps)
+        stream.height, stream.width = height + height % 2, width + width % 2
         stream.pix_fmt = "yuv420p"
-        stream.options = {"crf": "18", "preset": "medium"}
+        stream.options = {"crf": str(crf), "preset": preset}
         context = stream.codec_context
+        context.thread_count = threads
         context.color_primaries = context.color_trc = context.colorspace = BT709
         context.color_range = 1  # limited
-        for array in frames:
-            frame = av.VideoFrame.from_ndarray(array, format="rgb24")
+
+        def add(array: np.ndarray) -> None:
+            nonlocal written
+            frame = av.VideoFrame.from_ndarray(even(array[None])[0], format="rgb24")
             frame = frame.reformat(format="yuv420p", dst_colorspace=BT709, dst_color_range=1)
             frame.color_primaries = frame.color_trc = BT709
             container.mux(stream.encode(frame))
+            written += 1
+
+        yield add
         container.mux(stream.encode())
-    _check_whole(path, len(frames))
+    _check_whole(path, written)
 
 
 def _check_whole(path: Path, frames: int) -> None:

@@ -1,0 +1,144 @@
+"""Clip: a described span of a file. Where it is, what was measured, what it is called, why it was dropped.
+
+A clip holds facts about pixels, never pixels, so that millions of them can be moved, stored and compared. It is
+frozen: each step of curation returns a changed copy. Missing is ``None``, never NaN.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Self
+
+from pydantic import Field
+
+from cogvideox.config import Config
+
+
+class Source(Config):
+    """The file a clip comes from, as found when it was decoded."""
+
+    path: str = Field(description="relative to the folder that was given, with forward slashes")
+    sha256: str = Field("", description="of the whole file; empty when it could not be read")
+    bytes: int = Field(0, description="size of the file")
+    container: str = ""
+    codec: str = ""
+    pixel_format: str = ""
+    width: int = Field(0, description="pixels, upright and square")
+    height: int = Field(0, description="pixels, upright and square")
+    aspect: float = Field(1.0, description="width / height of one stored pixel")
+    turns: int = Field(0, description="quarter turns to the left that made it upright")
+    fps: float = Field(0.0, description="frames per second: decoded frames over their time")
+    steady: bool = Field(True, description="whether all frames last equally long")
+    frames: int = Field(0, description="frames decoded, not what the header promises")
+    seconds: float = Field(0.0, description="from the first frame to the end of the last")
+    bit_rate: int = Field(0, description="bits per second, as the file says")
+    sound: bool = False
+
+
+class Span(Config):
+    """A part of a file: frames ``first`` to before ``stop``, which begin at ``start`` and end at ``end`` seconds."""
+
+    first: int = Field(ge=0)
+    stop: int = Field(gt=0)
+    start: float = Field(ge=0)
+    end: float = Field(ge=0)
+
+    @property
+    def frames(self) -> int:
+        """How many."""
+        return self.stop - self.first
+
+    @property
+    def seconds(self) -> float:
+        """How long."""
+        return self.end - self.start
+
+
+class Box(Config):
+    """A part of the picture, in pixels of the upright picture with square pixels."""
+
+    left: int = Field(ge=0)
+    top: int = Field(ge=0)
+    width: int = Field(gt=0)
+    height: int = Field(gt=0)
+
+
+class Label(Config):
+    """What a judge says about one negative label: the probability that the clip has the defect."""
+
+    probability: float = Field(ge=0, le=1)
+    threshold: float = Field(ge=0, le=1, description="at or above it the clip has the defect")
+    judge: str = Field(description="which classifier, or 'human'")
+
+    @property
+    def present(self) -> bool:
+        """Whether the clip has the defect."""
+        return self.probability >= self.threshold
+
+
+class Caption(Config):
+    """A description in words, and who wrote it."""
+
+    kind: str = Field(description="user, short, frames, dense, ...")
+    text: str
+    author: str = Field("", description="model or person")
+    prompt: str = Field("", description="name of the instruction that was given")
+
+
+class Dropped(Config):
+    """Why a clip is not kept."""
+
+    step: str = Field(description="the step that decided")
+    reason: str = Field(description="a short name, the same for all clips dropped for it")
+    detail: str = Field("", description="the values that decided")
+
+
+class Decision(Config):
+    """What one training stage says about a clip."""
+
+    stage: str
+    kept: bool
+    reasons: tuple[str, ...] = Field((), description="each rule that the clip breaks, with both values")
+
+
+class Clip(Config):
+    """See the module's docstring. ``span`` is None for a file that never became clips."""
+
+    source: Source
+    span: Span | None = None
+    crop: Box | None = Field(None, description="None: the whole picture")
+    scores: dict[str, float | None] = {}
+    labels: dict[str, Label] = {}
+    captions: tuple[Caption, ...] = ()
+    prints: tuple[str, ...] = Field((), description="perceptual hashes of frames, 16 hex digits each")
+    embedding: tuple[float, ...] = Field((), description="unit vector of what is seen")
+    embedder: str = Field("", description="what made the embedding")
+    decisions: tuple[Decision, ...] = ()
+    dropped: Dropped | None = None
+
+    @property
+    def id(self) -> str:
+        """24 hex digits from what is in the file, where the file is, and which part of it this is."""
+        span = (self.span.first, self.span.stop) if self.span else None
+        crop = tuple(self.crop.model_dump().values()) if self.crop else None
+        text = f"{self.source.sha256}|{self.source.path}|{span}|{crop}"
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:24]
+
+    @property
+    def width(self) -> int:
+        """Of the picture that is kept."""
+        return self.crop.width if self.crop else self.source.width
+
+    @property
+    def height(self) -> int:
+        """Of the picture that is kept."""
+        return self.crop.height if self.crop else self.source.height
+
+    def with_scores(self, **scores: float | None) -> Self:
+        """A copy with more scores, rounded to six digits so that they are the same written and read."""
+        rounded = {name: None if value is None else float(f"{value:.6g}") for name, value in scores.items()}
+        return self.model_copy(update={"scores": {**self.scores, **rounded}})
+
+    def drop(self, step: str, reason: str, detail: str = "") -> Self:
+        """A copy that is dropped, for a reason."""
+        return self.model_copy(update={"dropped": Dropped(step=step, reason=reason, detail=detail)})

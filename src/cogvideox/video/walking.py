@@ -1,0 +1,87 @@
+"""Walk through a video once, frame by frame, without keeping what nobody asked to keep.
+
+For files of any length: memory holds one frame. Whoever walks asks each frame for pixels at the size needed;
+scaling and the conversion to RGB are one pass, and a frame that is not asked costs its decoding only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.reformatter import Interpolation, VideoReformatter
+
+from cogvideox.video.reading import LIMITS, Limits, OpenVideo, Probe
+
+
+@dataclass(frozen=True)
+class Size:
+    """Height and width in pixels."""
+
+    height: int
+    width: int
+
+    def fitted(self, short_side: int) -> Size:
+        """Scaled down so that the shorter side is at most ``short_side``; never up; at least one pixel."""
+        scale = min(1.0, short_side / min(self.height, self.width))
+        return Size(max(1, round(self.height * scale)), max(1, round(self.width * scale)))
+
+
+class Walk:
+    """An open video. ``header``: what the file says of itself; ``size``: upright, with square pixels."""
+
+    def __init__(self, opened: OpenVideo) -> None:
+        self._opened = opened
+        self.header: Probe = opened.probe()
+        self.size = Size(self.header.height, self.header.width)
+        self.turns = 0
+        self._scalers: dict[Size, VideoReformatter] = {}
+
+    def frames(self) -> Iterator[tuple[float, Step]]:
+        """(seconds since the first frame, frame) in display order.
+
+        Raises MediaError at damage, at a limit, and when the frame size changes on the way.
+        """
+        stored: tuple[int, int, int] | None = None
+        for moment, frame in self._opened.frames():
+            turns = round(frame.rotation / 90) % 4
+            now = (frame.height, frame.width, turns)
+            if stored is None:
+                stored, self.turns = now, turns
+                width = max(1, round(frame.width * self.header.aspect))
+                upright = (width, frame.height) if turns % 2 else (frame.height, width)
+                self.size = Size(*upright)
+            elif now != stored:
+                raise self._opened.error("the frame size changes on the way; re-encode it at one size")
+            yield moment, Step(self, frame)
+
+    def pixels(self, frame: av.VideoFrame, size: Size) -> np.ndarray:
+        """``uint8 [h, w, 3]`` of ``size``, upright."""
+        flat = Size(size.width, size.height) if self.turns % 2 else size
+        scaler = self._scalers.setdefault(flat, VideoReformatter())
+        way = Interpolation.AREA if flat.height < frame.height else Interpolation.BICUBIC
+        scaled = scaler.reformat(frame, flat.width, flat.height, format="rgb24", interpolation=way, threads=1)
+        array = scaled.to_ndarray()
+        return np.ascontiguousarray(np.rot90(array, self.turns)) if self.turns else array
+
+
+class Step:
+    """One frame of a walk, not yet turned into pixels."""
+
+    def __init__(self, walk: Walk, frame: av.VideoFrame) -> None:
+        self._walk, self._frame = walk, frame
+
+    def pixels(self, size: Size) -> np.ndarray:
+        """``uint8 [h, w, 3]`` at ``size``, upright."""
+        return self._walk.pixels(self._frame, size)
+
+
+@contextmanager
+def walk(path: str | Path, limits: Limits = LIMITS) -> Iterator[Walk]:
+    """Open a video for one walk. Raises MediaError for whatever is wrong with it, now or on the way."""
+    with OpenVideo(path, limits) as opened:
+        yield Walk(opened)
