@@ -134,6 +134,11 @@ class Clip(Config):
         """Of the picture that is kept."""
         return self.crop.height if self.crop else self.source.height
 
+    @property
+    def caption(self) -> str:
+        """The words to train with: the last caption that was written; '' when there is none."""
+        return self.captions[-1].text if self.captions else ""
+
     def with_scores(self, **scores: float | None) -> Self:
         """A copy with more scores, rounded to six digits so that they are the same written and read."""
         rounded = {name: None if value is None else float(f"{value:.6g}") for name, value in scores.items()}

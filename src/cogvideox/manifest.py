@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cogvideox.errors import MediaError
-from cogvideox.video import sidecar_of, write_json
+from cogvideox.video import sha256_of_file, sidecar_of, write_json
 from cogvideox.video.saving import AI_MADE, LABEL
 
 PACKAGES = ("cogvideox", "torch", "safetensors", "av", "numpy")
@@ -60,8 +60,7 @@ def sha256_of(path: str | Path) -> str:
     digest = hashlib.sha256()
     try:
         if not path.is_dir():
-            with open(path, "rb") as stream:
-                return hashlib.file_digest(stream, "sha256").hexdigest()
+            return sha256_of_file(path)
         for file in sorted(p for p in path.rglob("*") if p.is_file()):
             digest.update(f"{file.relative_to(path).as_posix()}\0{sha256_of(file)}\n".encode())
     except OSError as error:

@@ -3,6 +3,7 @@
 app.py        the command, and the verbs with few words: convert, inspect, train, evaluate, world
 generate.py   generate: flags to options, one video or a batch
 checks.py     everything that can be refused before weights are loaded
+curate.py     raw videos to training data
 batch.py      many prompts from a file, resumable
 terminal.py   results on stdout, progress and errors on stderr, exit codes
 """

@@ -26,6 +26,8 @@ app = typer.Typer(
 )
 world = typer.Typer(help="The tiny world: moving shapes whose truth is known.", no_args_is_help=True)
 app.add_typer(world, name="world")
+data = typer.Typer(help="Training data: what is in it, and what is not.", no_args_is_help=True)
+app.add_typer(data, name="data")
 app.command()(generate)
 app.command()(plan)
 app.command()(calibrate)
@@ -207,6 +209,55 @@ def validate(
     from cogvideox.cli.world import validate_judge
 
     validate_judge(n, model, device)
+
+
+@app.command()
+@verb
+def curate(
+    folder: Annotated[str, typer.Argument(help="folder of raw videos")],
+    settings: Annotated[list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...")] = None,
+    out: Annotated[
+        str, typer.Option(help="folder of the result; the same folder does only what is left")
+    ] = "curated",
+    recipe: Annotated[str, typer.Option(help="default, staged, tiny, cuts, or a recipe.yaml")] = "default",
+    engine: Annotated[str, typer.Option(help="local (processes) or ray (a cluster)")] = "local",
+    workers: Annotated[int | None, typer.Option(min=1, help="processes; default: one per core")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the complete recipe and stop")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Turn raw videos into training clips, and account for every one that is missing."""
+    from cogvideox.cli.curate import curate_folder
+
+    curate_folder(Path(folder), Path(out), recipe, settings or [], engine, workers, dry_run, as_json)
+
+
+@data.command("inspect")
+@verb
+def data_inspect(
+    folder: Annotated[str, typer.Argument(help="a curated folder")],
+    clip: Annotated[
+        str | None, typer.Option(help="id of a clip, or path of a film: all that is known of it")
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Say what was kept and dropped, and why."""
+    from cogvideox.cli.curate import inspect_data
+
+    inspect_data(Path(folder), clip, as_json)
+
+
+@data.command("report")
+@verb
+def data_report(
+    folder: Annotated[str, typer.Argument(help="a curated folder")],
+    debug: Debug = False,
+) -> None:
+    """Write the page with histograms, funnel and contact sheets again."""
+    from cogvideox.cli.curate import report_data
+
+    report_data(Path(folder))
 
 
 def _is_only_a_name(path: str) -> bool:

@@ -1,1 +1,1 @@
-"""Training data as tensors."""
+"""Training data: from raw videos to shards (curated.py, shards.py, report.py), and from shards to tensors."""

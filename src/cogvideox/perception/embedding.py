@@ -40,7 +40,7 @@ class PlainEmbedder:
     def _one(self, picture: np.ndarray) -> np.ndarray:
         cv2 = opencv()
         small = cv2.resize(picture, (64, 32), interpolation=cv2.INTER_AREA)
-        lab = cv2.cvtColor(small, cv2.COLOR_RGB2LAB).astype(np.float32) - (128, 128, 128)
+        lab = cv2.cvtColor(small, cv2.COLOR_RGB2LAB).astype(np.float32) - np.float32(128)
         colour = cv2.resize(lab, (8, 4), interpolation=cv2.INTER_AREA).ravel()
         grey = lab[:, :, 0]
         across = cv2.Sobel(grey, cv2.CV_32F, 1, 0)

@@ -7,7 +7,7 @@ walking.py   one pass over a video of any length, each frame at the size it is n
 sheet.py     rows of frames with captions, to look at many videos at once
 """
 
-from cogvideox.video.reading import LIMITS, Limits, Probe, probe, read_image
+from cogvideox.video.reading import LIMITS, Limits, Probe, probe, read_image, sha256_of_file
 from cogvideox.video.saving import (
     check_output,
     is_ours,
@@ -38,6 +38,7 @@ __all__ = [
     "read_image",
     "read_video",
     "replacing",
+    "sha256_of_file",
     "sidecar_of",
     "walk",
     "whole_file",

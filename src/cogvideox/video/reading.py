@@ -7,14 +7,16 @@ because headers lie. Frames are chosen by timestamp, not by counting: frame ``i`
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import stat
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import av
 import numpy as np
@@ -24,6 +26,7 @@ from cogvideox.errors import MediaError
 
 VIDEO_SUFFIXES = ".mp4, .mov, .mkv, .webm, .avi, .ts or .gif"
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+Frame = TypeVar("Frame")
 HDR_TRANSFERS = {16: "PQ", 18: "HLG"}  # ITU-T H.273 transfer characteristics
 
 
@@ -99,28 +102,31 @@ def read_frames(
 
 
 def _at_rate(opened: OpenVideo, rate: float, most: int, complete: bool) -> Iterator[np.ndarray]:
-    """The frame nearest in time to i / rate for i = 0, 1, ...; earlier frame on a tie."""
-    before: tuple[float, av.VideoFrame] | None = None
-    wanted = 0
+    """The pixels of the frames nearest in time to i / rate, at most so many; beyond them an error if ``complete``."""
     kept = 0
-    for moment, frame in opened.frames():
-        while before is not None and wanted < most and wanted / rate <= moment:
-            nearest = before[1] if wanted / rate - before[0] <= moment - wanted / rate else frame
-            pixels = opened.pixels(nearest)
-            kept += pixels.nbytes
-            if kept > opened.limits.kept_bytes:
-                raise opened.error(
-                    f"more than {opened.limits.kept_bytes >> 20} MiB of pixels; read fewer frames"
-                )
-            yield pixels
-            wanted += 1
-        if wanted >= most:
-            if complete:
-                raise opened.error(f"more than {most} frames; cut it, or read with max_frames or a lower fps")
+    for count, frame in enumerate(nearest_in_time(opened.frames(), rate), 1):
+        if count > most:
+            raise opened.error(f"more than {most} frames; cut it, or read with max_frames or a lower fps")
+        pixels = opened.pixels(frame)
+        kept += pixels.nbytes
+        if kept > opened.limits.kept_bytes:
+            raise opened.error(f"more than {opened.limits.kept_bytes >> 20} MiB of pixels; read fewer frames")
+        yield pixels
+        if count == most and not complete:
             return
+
+
+def nearest_in_time(frames: Iterable[tuple[float, Frame]], rate: float) -> Iterator[Frame]:
+    """Of (seconds, frame) in rising order, the frame nearest to i / rate for i = 0, 1, ...; the earlier on a tie."""
+    before: tuple[float, Frame] | None = None
+    wanted = 0
+    for moment, frame in frames:
+        while before is not None and wanted / rate <= moment:
+            yield before[1] if wanted / rate - before[0] <= moment - wanted / rate else frame
+            wanted += 1
         before = (moment, frame)
-    while before is not None and wanted < most and wanted / rate <= before[0] + 1e-6:
-        yield opened.pixels(before[1])
+    while before is not None and wanted / rate <= before[0] + 1e-6:
+        yield before[1]
         wanted += 1
 
 
@@ -343,3 +349,9 @@ def _container_of(file: Path, path: str | Path) -> str:
 
 def _is_cover_art(stream: av.VideoStream) -> bool:
     return bool(stream.disposition & av.stream.Disposition.attached_pic)
+
+
+def sha256_of_file(path: str | Path) -> str:
+    """The SHA-256 of a file as 64 hex digits. Raises OSError."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

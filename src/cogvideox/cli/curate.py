@@ -1,0 +1,95 @@
+"""The verbs of curation: curate a folder, look at what came out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from cogvideox.cli.terminal import PARTIAL, progress, result, result_json, say
+from cogvideox.errors import ConfigError, suggest
+
+ENGINES = ("local", "ray")
+
+
+def curate_folder(
+    folder: Path,
+    out: Path,
+    recipe: str,
+    settings: list[str],
+    engine: str,
+    workers: int | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """One call of ``data.curated.curate``; exit code 3 when a step stumbled or a worker died."""
+    if engine not in ENGINES:
+        raise ConfigError(
+            f"engine {engine!r}: unknown{suggest(engine, ENGINES)}; choose {' or '.join(ENGINES)}"
+        )
+    from cogvideox.curation.engines import LocalEngine, RayEngine
+    from cogvideox.curation.recipe import Recipe
+    from cogvideox.curation.recipes import recipe as named
+
+    chosen = Recipe.from_yaml(recipe) if recipe.endswith((".yaml", ".yml")) else named(recipe)
+    chosen = chosen.override(settings) if settings else chosen
+    if dry_run:
+        result(chosen.to_yaml().rstrip())
+        return
+    from cogvideox.data.curated import curate
+
+    with progress("curating") as show:
+        done = LocalEngine(workers) if engine == "local" else RayEngine(workers)
+        summary = curate(folder, out, chosen, done, show)
+    print_summary(summary, out, as_json)
+    trouble = [row for row in summary["dropped"] if row["reason"] in ("failed", "crashed", "cannot be cut")]
+    if trouble:
+        say(f"error: {sum(row['clips'] for row in trouble)} films or clips were given up; see dropped.jsonl")
+        raise typer.Exit(PARTIAL)
+
+
+def print_summary(summary: dict[str, Any], out: Path, as_json: bool) -> None:
+    """Counts and reasons, and where the result lies."""
+    if as_json:
+        result_json(
+            {"out": str(out), **{k: v for k, v in summary.items() if k not in ("samples", "quantiles")}}
+        )
+        return
+    result(
+        f"{summary['kept']} of {summary['clips']} clips kept from {summary['films']} films: "
+        f"{summary['kept_seconds']:.1f} of {summary['seconds']:.1f} s"
+    )
+    for row in sorted(summary["dropped"], key=lambda row: -row["clips"]):
+        result(f"  {row['clips']:6d}  {row['step']}: {row['reason']}")
+    result(str(out / "report.html"))
+
+
+def inspect_data(out: Path, clip: str | None, as_json: bool) -> None:
+    """What is in a curated folder, or all that is known of one clip or film."""
+    from cogvideox.data.report import dropped_rows, kept_rows, read_summary
+
+    summary = read_summary(out)
+    if clip is None:
+        print_summary(summary, out, as_json)
+        return
+    found = 0
+    for row in kept_rows(out, ["id", "path", "record"]):
+        if clip in (row["id"], row["path"]):
+            found += 1
+            result(row["record"])
+    for row in dropped_rows(out):
+        if clip in (row["id"], row["source"]["path"]):
+            found += 1
+            result_json(row)
+    if not found:
+        raise ConfigError(
+            f"clip {clip!r}: neither kept nor dropped in {out}; give an id or the path of a film"
+        )
+
+
+def report_data(out: Path) -> None:
+    """Write the report again."""
+    from cogvideox.data.report import write_report
+
+    result(str(write_report(out)))

@@ -1,0 +1,143 @@
+"""Kept clips become files: decoded once more, in one pass over the film, encoded once, or copied as they are."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cogvideox.clip import Clip
+from cogvideox.curation.recipe import Recipe
+from cogvideox.errors import MediaError
+from cogvideox.perception.flow import opencv
+from cogvideox.video import Size, mp4_writer, sha256_of_file, walk, whole_file
+from cogvideox.video.reading import nearest_in_time
+from cogvideox.video.walking import Step
+
+
+@dataclass(frozen=True)
+class Media:
+    """One clip's file."""
+
+    sha256: str
+    bytes: int
+    frames: int
+    fps: str  # a fraction, exact
+    width: int
+    height: int
+    copied: bool  # byte for byte from the film
+
+
+def cut(
+    root: Path, path: str, clips: Sequence[Clip], folder: Path, recipe: Recipe
+) -> dict[str, dict[str, Any]]:
+    """Write ``folder/<id>.mp4`` for clips of one film; returns id -> Media as plain values.
+
+    Raises MediaError when the film cannot be read as far as it was before, OutputError when the disk is full.
+    """
+    made: dict[str, dict[str, Any]] = {}
+    rest = []
+    for clip in clips:
+        if can_copy(clip, recipe):
+            made[clip.id] = asdict(_copied(root / path, clip, folder))
+        else:
+            rest.append(clip)
+    if rest:
+        with walk(root / path, recipe.limits.of_decoding()) as walking:
+            frames = _Rewindable(walking.frames())
+            for clip in sorted(rest, key=lambda clip: clip.span.first):
+                made[clip.id] = asdict(_encoded(frames, clip, folder, recipe))
+    return made
+
+
+def can_copy(clip: Clip, recipe: Recipe) -> bool:
+    """Whether the film is this clip, and plays everywhere as it is."""
+    source, cutting = clip.source, recipe.cutting
+    whole = clip.crop is None and clip.span.first == 0 and clip.span.stop == source.frames
+    plain = source.container == "mov" and source.codec == "h264" and source.pixel_format == "yuv420p"
+    upright = source.aspect == 1 and source.turns == 0 and source.steady
+    as_is = cutting.fps is None and (cutting.side is None or cutting.side >= min(source.width, source.height))
+    return cutting.copy_whole and whole and plain and upright and as_is
+
+
+def _copied(film: Path, clip: Clip, folder: Path) -> Media:
+    target = folder / f"{clip.id}.mp4"
+    with whole_file(target) as temporary:
+        shutil.copyfile(film, temporary)
+    digest = sha256_of_file(target)
+    if digest != clip.source.sha256:
+        raise MediaError(f"{clip.source.path}: changed since it was measured; run again")
+    rate = Fraction(clip.source.fps).limit_denominator(1001)
+    return Media(digest, target.stat().st_size, clip.source.frames, str(rate), clip.width, clip.height, True)
+
+
+def _encoded(frames: _Rewindable, clip: Clip, folder: Path, recipe: Recipe) -> Media:
+    cutting = recipe.cutting
+    rate = cutting.rate(clip.source.fps)
+    shape = Size(clip.height, clip.width).fitted(cutting.side or 1 << 20)
+    shape = Size(shape.height - shape.height % 2 or 2, shape.width - shape.width % 2 or 2)
+    target, count = folder / f"{clip.id}.mp4", 0
+    with (
+        whole_file(target) as temporary,
+        mp4_writer(
+            temporary, shape.height, shape.width, rate, {}, cutting.crf, cutting.preset, threads=1
+        ) as add,
+    ):
+        for step in _wanted(frames, clip, float(rate), keep_all=cutting.fps is None and clip.source.steady):
+            add(_picture(step, clip, shape))
+            count += 1
+        if not count:
+            raise MediaError(
+                f"{clip.source.path}: ends before {clip.span.start:.2f} s; it has changed, run again"
+            )
+    return Media(
+        sha256_of_file(target), target.stat().st_size, count, str(rate), shape.width, shape.height, False
+    )
+
+
+def _wanted(frames: _Rewindable, clip: Clip, rate: float, keep_all: bool) -> Iterator[Step]:
+    inside = (
+        (moment - clip.span.start, step) for moment, step in frames.within(clip.span.first, clip.span.stop)
+    )
+    return (step for _, step in inside) if keep_all else nearest_in_time(inside, rate)
+
+
+def _picture(step: Step, clip: Clip, shape: Size) -> np.ndarray:
+    """``uint8 [h, w, 3]`` of ``shape``: cropped, then scaled."""
+    box, source = clip.crop, clip.source
+    if box is None:
+        return step.pixels(shape)
+    whole = step.pixels(Size(source.height, source.width))
+    inside = whole[box.top : box.top + box.height, box.left : box.left + box.width]
+    if inside.shape[:2] == (shape.height, shape.width):
+        return np.ascontiguousarray(inside)
+    cv2 = opencv()
+    return cv2.resize(inside, (shape.width, shape.height), interpolation=cv2.INTER_AREA)
+
+
+class _Rewindable:
+    """Numbered frames of a walk; the one that ended a span is still there for the next."""
+
+    def __init__(self, frames: Iterator[tuple[float, Step]]) -> None:
+        self._frames = enumerate(frames)
+        self._held: tuple[int, tuple[float, Step]] | None = None
+
+    def within(self, first: int, stop: int) -> Iterator[tuple[float, Step]]:
+        """(seconds, frame) for the frames numbered first to before stop."""
+        while True:
+            numbered = self._held or next(self._frames, None)
+            self._held = None
+            if numbered is None:
+                return
+            if numbered[0] >= stop:
+                self._held = numbered
+                return
+            if numbered[0] >= first:
+                yield numbered[1]
+            if numbered[0] == stop - 1:
+                return

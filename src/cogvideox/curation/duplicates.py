@@ -1,0 +1,120 @@
+"""Duplicates: the same bytes, the same pictures, or what looks alike; the best of a group is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from cogvideox.config import Config
+from cogvideox.curation.table import Table
+
+BITS = 64
+BLOCK = 2048  # rows compared with all others at a time
+
+
+class ExactCopies(Config):
+    """The same part of files with the same bytes: the first by name is kept."""
+
+    kind: Literal["exact_copies"] = "exact_copies"
+
+    def choose(self, table: Table) -> None:
+        """Drops copies with reason ``exact copy``."""
+        groups = table.contents
+        first: dict[int, int] = {}
+        for row in np.flatnonzero(table.alive):
+            kept = first.setdefault(int(groups[row]), int(row))
+            if kept != row:
+                table.drop(int(row), self.kind, "exact copy", f"of {table.id(kept)}")
+
+
+class NearCopies(Config):
+    """The same pictures, encoded or scaled otherwise: found by perceptual hashes of five frames."""
+
+    kind: Literal["near_copies"] = "near_copies"
+    distance: int = Field(6, ge=0, le=20, description="bits of 64 in which two frames may differ")
+    frames: int = Field(4, ge=2, le=5, description="of 5 frames, so many must agree")
+
+    def choose(self, table: Table) -> None:
+        """Drops all but the best of each group with reason ``near copy``."""
+        rows = np.flatnonzero(table.alive & table.prints.any(axis=1))
+        pairs = near_pairs(table.prints[rows], self.distance, self.frames)
+        _keep_best(table, rows, pairs, self.kind, "near copy")
+
+
+class LookAlikes(Config):
+    """Clips whose embeddings point the same way."""
+
+    kind: Literal["look_alikes"] = "look_alikes"
+    similarity: float = Field(0.985, gt=0, le=1, description="cosine from which two clips are alike")
+
+    def choose(self, table: Table) -> None:
+        """Drops all but the best of each group with reason ``look-alike``."""
+        alive = table.alive[table.seen]
+        pairs = alike_pairs(table.vectors[alive], self.similarity)
+        _keep_best(table, table.seen[alive], pairs, self.kind, "look-alike")
+
+
+def near_pairs(prints: np.ndarray, distance: int, agree: int) -> Iterator[tuple[int, int]]:
+    """Pairs (a, b), a < b, of rows of ``uint64 [n, 5]`` of which ``agree`` hashes differ in at most ``distance`` bits.
+
+    Of any 6 - agree hashes at least one must agree, and two hashes that differ in d bits are equal in one of d + 1
+    bands: only rows that share a band there are compared, so the work grows far slower than n * n.
+    """
+    seen: set[tuple[int, int]] = set()
+    edges = np.linspace(0, BITS, distance + 2).astype(int)
+    for column in range(prints.shape[1] - agree + 1):
+        for low, high in zip(edges[:-1], edges[1:], strict=True):
+            band = (prints[:, column] >> np.uint64(low)) & np.uint64((1 << int(high - low)) - 1)
+            order = np.argsort(band, kind="stable")
+            starts = np.flatnonzero(np.r_[True, np.diff(band[order].astype(np.int64)) != 0])
+            for group in np.split(order, starts[1:]):
+                for pair in _pairs_within(np.sort(group), prints, column, distance, agree):
+                    if pair not in seen:
+                        seen.add(pair)
+                        yield pair
+
+
+def _pairs_within(
+    group: np.ndarray, prints: np.ndarray, column: int, distance: int, agree: int
+) -> Iterator[tuple[int, int]]:
+    for place, row in enumerate(group[:-1]):
+        others = group[place + 1 :]
+        close = others[np.bitwise_count(prints[others, column] ^ prints[row, column]) <= distance]
+        if len(close):
+            bits = np.bitwise_count(prints[close] ^ prints[row])
+            for other in close[(bits <= distance).sum(axis=1) >= agree]:
+                yield int(row), int(other)
+
+
+def alike_pairs(vectors: np.ndarray, similarity: float) -> Iterator[tuple[int, int]]:
+    """Pairs (a, b), a < b, of unit rows ``float32 [n, d]`` whose cosine is at least ``similarity``, in order."""
+    for start in range(0, len(vectors), BLOCK):
+        block = vectors[start : start + BLOCK]
+        for other in range(start, len(vectors), BLOCK):
+            cosine = block @ vectors[other : other + BLOCK].T
+            for a, b in zip(*np.nonzero(cosine >= similarity), strict=True):
+                if start + a < other + b:
+                    yield int(start + a), int(other + b)
+
+
+def _keep_best(
+    table: Table, rows: np.ndarray, pairs: Iterator[tuple[int, int]], step: str, reason: str
+) -> None:
+    """Best first; a clip is dropped when one that is kept is its pair: chains do not swallow what is far apart."""
+    near: dict[int, list[int]] = {}
+    for a, b in pairs:
+        near.setdefault(int(rows[a]), []).append(int(rows[b]))
+        near.setdefault(int(rows[b]), []).append(int(rows[a]))
+    quality = table.quality
+    for row in sorted(near, key=lambda row: (-quality[row], row)):
+        better = [
+            other
+            for other in near[row]
+            if table.alive[other] and (-quality[other], other) < (-quality[row], row)
+        ]
+        if better:
+            best = min(better, key=lambda other: (-quality[other], other))
+            table.drop(row, step, reason, f"of {table.id(best)}")

@@ -1,0 +1,144 @@
+"""From a file to views of its clips: decoded once, cut where shots end, never more in memory than one long take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from cogvideox.clip import Span
+from cogvideox.curation.shots import CutFinder, Shots, takes, transitions
+from cogvideox.curation.view import Look, View
+from cogvideox.video import Size, Walk
+
+
+@dataclass
+class Frame:
+    """One decoded frame at the sizes somebody looks at."""
+
+    number: int
+    moment: float
+    tiny: np.ndarray
+    picture: np.ndarray | None
+
+
+@dataclass
+class Totals:
+    """What is known of a file when it has been walked to its end."""
+
+    frames: int = 0
+    last: float = 0.0
+    widest: float = 0.0  # the longest and the shortest time between two frames
+    narrowest: float = float("inf")
+
+    def add(self, moment: float) -> None:
+        """Count one frame."""
+        if self.frames:
+            step = moment - self.last
+            self.widest, self.narrowest = max(self.widest, step), min(self.narrowest, step)
+        self.frames += 1
+        self.last = moment
+
+    @property
+    def fps(self) -> float:
+        """Frames per second; 0 when there is one frame only."""
+        return (self.frames - 1) / self.last if self.last > 0 else 0.0
+
+    @property
+    def steady(self) -> bool:
+        """Whether frames last equally long, up to the rounding of a millisecond clock."""
+        return self.widest - self.narrowest <= max(0.0025, 0.1 * self.narrowest)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a film: its place, and its view when it is long enough to be looked at."""
+
+    span: Span
+    view: View | None
+    note: str = ""
+
+
+class Film:
+    """Iterate over ``pieces``; ``totals`` is whole afterwards."""
+
+    def __init__(self, walk: Walk, shots: Shots, look: Look) -> None:
+        self.walk, self.shots, self.look = walk, shots, look
+        self.totals = Totals()
+        self.dissolves = 0
+
+    def pieces(self) -> Iterator[Piece]:
+        """Single-shot pieces in order, too short ones without a view. Raises MediaError as the walk does."""
+        finder = CutFinder(self.shots)
+        held: list[Frame] = []
+        after_cut = False
+        for frame in self._frames():
+            held.append(frame)
+            for cut in finder.add(frame.tiny):
+                where = cut - held[0].number
+                if where <= 0:  # the take was already closed for its length
+                    continue
+                yield from self._shot(held[:where], after_cut, before_cut=True)
+                held, after_cut = held[where:], True
+            whole = self.shots.max_seconds
+            if held[-1].moment - held[0].moment >= whole + self.shots.min_seconds:
+                stop = next(n for n, one in enumerate(held) if one.moment - held[0].moment >= whole)
+                yield from self._shot(held[:stop], after_cut, before_cut=False)
+                held, after_cut = held[stop:], False
+        if held:
+            yield from self._shot(held, after_cut, before_cut=False)
+
+    def _frames(self) -> Iterator[Frame]:
+        due = 0.0
+        for number, (moment, step) in enumerate(self.walk.frames()):
+            self.totals.add(moment)
+            size = self.walk.size
+            picture = None
+            if moment >= due - 1e-6:
+                picture = step.pixels(size.fitted(self.look.side))
+                due = max(due + 1 / self.look.fps, moment)  # slower films: every frame
+            yield Frame(number, moment, step.pixels(size.fitted(self.look.tiny_side)), picture)
+
+    def _shot(self, held: list[Frame], after_cut: bool, before_cut: bool) -> Iterator[Piece]:
+        found: list[tuple[int, int]] = []
+        if self.shots.dissolves and len(held) > 8:
+            found = transitions(np.stack([frame.tiny[:, :, 1] for frame in held]))
+        self.dissolves += len(found)
+        for first, stop in takes(0, len(held), found):
+            inner = (after_cut if first == 0 else False, before_cut if stop == len(held) else False)
+            first += self.shots.trim * inner[0]
+            stop -= self.shots.trim * inner[1]
+            if stop > first:
+                yield from self._lengths(held[first:stop])
+
+    def _lengths(self, held: list[Frame]) -> Iterator[Piece]:
+        seconds = self._seconds(held)
+        if seconds < self.shots.min_seconds:
+            yield Piece(self._span(held), None, f"{seconds:.2f} s, the least is {self.shots.min_seconds:g} s")
+            return
+        parts = int(np.ceil(seconds / self.shots.max_seconds - 1e-6))
+        edges = np.linspace(0, len(held), parts + 1).round().astype(int)
+        for first, stop in zip(edges[:-1], edges[1:], strict=True):
+            yield Piece(self._span(held[first:stop]), self._view(held[first:stop]))
+
+    def _seconds(self, held: list[Frame]) -> float:
+        each = 1 / self.totals.fps if self.totals.fps else 1 / self.walk.header.fps
+        return held[-1].moment - held[0].moment + each
+
+    def _span(self, held: list[Frame]) -> Span:
+        start = round(held[0].moment, 6)
+        end = round(held[0].moment + self._seconds(held), 6)
+        return Span(first=held[0].number, stop=held[-1].number + 1, start=start, end=end)
+
+    def _view(self, held: list[Frame]) -> View:
+        seen = [frame for frame in held if frame.picture is not None]
+        size: Size = self.walk.size
+        return View(
+            np.stack([frame.tiny for frame in held]),
+            np.array([frame.moment for frame in held]),
+            np.stack([frame.picture for frame in seen]),
+            np.array([frame.moment for frame in seen]),
+            size.height,
+            size.width,
+        )

@@ -1,0 +1,52 @@
+"""What there is to curate: the video files of a folder, in one order, links never followed out of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cogvideox.errors import InputError
+
+SUFFIXES = frozenset(
+    (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".gif")
+    + (".mpg", ".mpeg", ".flv", ".wmv", ".ogv", ".3gp")
+)
+
+
+@dataclass(frozen=True)
+class Input:
+    """One file: its name below the folder, its size and the nanosecond it was last changed."""
+
+    path: str
+    size: int
+    changed: int
+
+
+def listing(root: Path) -> Iterator[Input]:
+    """The videos below ``root`` by name, sorted, hidden ones and links out of the folder left out.
+
+    Raises InputError when the folder does not exist. Memory holds one folder at a time.
+    """
+    root = root.absolute()
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; give a folder of videos")
+    yield from _below(root, root.resolve(), "")
+
+
+def _below(folder: Path, real: Path, prefix: str) -> Iterator[Input]:
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be listed ({error.strerror}); check its permissions") from None
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(real):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from _below(Path(entry.path), real, f"{prefix}{entry.name}/")
+        elif entry.is_file() and Path(entry.name).suffix.lower() in SUFFIXES:
+            status = entry.stat()
+            yield Input(prefix + entry.name, status.st_size, status.st_mtime_ns)

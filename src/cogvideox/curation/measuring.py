@@ -1,0 +1,119 @@
+"""One file becomes clips with scores: what a worker does, a pure function of the file and the recipe."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from pathlib import Path
+
+from cogvideox.clip import Caption, Clip, Source
+from cogvideox.curation.film import Film, Piece
+from cogvideox.curation.recipe import Recipe
+from cogvideox.errors import MediaError
+from cogvideox.video import Probe, sha256_of_file, walk
+
+MOST_TEXT = 1 << 16  # bytes of a caption that stands beside a video
+
+
+class Clock:
+    """Seconds of processor time by name."""
+
+    def __init__(self) -> None:
+        self.seconds: Counter[str] = Counter()
+        self._since = time.process_time()
+
+    def lap(self, name: str) -> None:
+        """What was used since the last lap goes to ``name``."""
+        now = time.process_time()
+        self.seconds[name] += now - self._since
+        self._since = now
+
+
+def measure(root: Path, path: str, recipe: Recipe, clock: Clock | None = None) -> list[Clip]:
+    """The clips of ``root/path``, at least one: a file that gives none is one dropped clip that says why.
+
+    Each frame is decoded once. What is wrong with the file is in ``dropped``; nothing is raised for it.
+    """
+    clock = clock or Clock()
+    file = root / path
+    source = Source(path=path)
+    try:
+        source = source.model_copy(update={"bytes": file.stat().st_size, "sha256": sha256_of_file(file)})
+        clock.lap("hash")
+        with walk(file, recipe.limits.of_decoding()) as walking:
+            source = described(source, walking.header)
+            refused = recipe.gate.refuses(walking.header)
+            if refused:
+                return [Clip(source=source).drop("probe", *refused)]
+            film = Film(walking, recipe.shots, recipe.look)
+            clips = []
+            for piece in film.pieces():
+                clock.lap("decode and cut")
+                clips.append(_piece(piece, source, recipe, clock))
+            source = finished(source, film)
+    except (MediaError, OSError) as error:
+        return [Clip(source=source).drop("decode", "unreadable", _without(str(error), file, path))]
+    words = caption_beside(file)
+    return [clip.model_copy(update={"source": source, "captions": words}) for clip in clips]
+
+
+def _piece(piece: Piece, source: Source, recipe: Recipe, clock: Clock) -> Clip:
+    clip, view = Clip(source=source, span=piece.span), piece.view
+    if view is None:
+        return clip.drop("shots", "short", piece.note)
+    for step in recipe.steps:
+        clip, view = step.look(clip, view)
+        clock.lap(step.kind)
+        if clip.dropped:
+            break
+    return clip
+
+
+def described(source: Source, header: Probe) -> Source:
+    """With what the header says."""
+    return source.model_copy(
+        update={
+            "container": header.container.split(",")[0],
+            "codec": header.codec,
+            "pixel_format": header.pixel_format,
+            "width": header.width,
+            "height": header.height,
+            "aspect": round(header.aspect, 6),
+            "fps": round(header.fps, 4),
+            "bit_rate": header.bit_rate,
+            "sound": header.sound,
+        }
+    )
+
+
+def finished(source: Source, film: Film) -> Source:
+    """With what is only known after the last frame."""
+    totals, size = film.totals, film.walk.size
+    fps = totals.fps or source.fps
+    return source.model_copy(
+        update={
+            "width": size.width,
+            "height": size.height,
+            "turns": film.walk.turns,
+            "frames": totals.frames,
+            "fps": round(fps, 4),
+            "steady": totals.steady,
+            "seconds": round(totals.last + 1 / fps, 6),
+        }
+    )
+
+
+def caption_beside(file: Path) -> tuple[Caption, ...]:
+    """The text of ``name.txt`` beside ``name.mp4``, as its author's caption; nothing when there is none."""
+    beside = file.with_suffix(".txt")
+    try:
+        with open(beside, "rb") as stream:
+            text = " ".join(stream.read(MOST_TEXT).decode("utf-8", "replace").split())
+    except OSError:
+        return ()
+    return (Caption(kind="user", text=text),) if text else ()
+
+
+def _without(text: str, file: Path, path: str) -> str:
+    """An error message without the folder: records must not depend on where the videos lie."""
+    return text.replace(str(file), path)

@@ -1,0 +1,211 @@
+"""The pipeline: measure every film, choose among all clips, cut out what is kept. What is finished is never done again.
+
+Work lies in files, one per film, written whole or not at all: they are the marks. A run that is killed at any moment
+and started again ends with the same bytes as one that was not, whatever the engine and however many workers.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cogvideox.clip import Clip, Source
+from cogvideox.curation.engines import Engine, Outcome
+from cogvideox.curation.listing import Input, listing
+from cogvideox.curation.measuring import Clock
+from cogvideox.curation.places import clip_folder, cut_file, measured_file, strip_file
+from cogvideox.curation.recipe import Recipe
+from cogvideox.curation.table import Table
+from cogvideox.curation.thresholds import Thresholds
+from cogvideox.curation.work import FAILED, Order, write_cut, write_measured
+from cogvideox.errors import OutputError
+
+Progress = Callable[[str, int, int], None]
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """Nobody is watching."""
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """One folder of videos, one folder of work, one recipe, one engine."""
+
+    root: Path
+    work: Path
+    recipe: Recipe
+    engine: Engine
+    progress: Progress = silent
+
+    @property
+    def order(self) -> Order:
+        """What all jobs have in common."""
+        return Order(root=str(self.root.absolute()), work=str(self.work.absolute()), recipe=self.recipe)
+
+    def inputs(self) -> Iterator[Input]:
+        """The films, in order."""
+        return listing(self.root)
+
+    def measure(self) -> int:
+        """Measure what is new or changed; returns how many films that were."""
+        total = sum(1 for _ in self.inputs())
+        waiting = (one for one in self.inputs() if not self._is_measured(one))
+        jobs = ({"do": "measure", "path": i.path, "size": i.size, "changed": i.changed} for i in waiting)
+        done = 0
+        for outcome in self.engine.run(jobs, self.order):
+            if outcome.error:
+                self._give_up(outcome)
+            done += 1
+            self.progress("measuring", done, total)
+        return done
+
+    def clips(self) -> Iterator[Clip]:
+        """Every clip of every film, in order, as measured."""
+        for one in self.inputs():
+            record = _read(measured_file(self.work, one.path))
+            if record is None:
+                continue  # came while we ran: the next run's
+            for values in record["clips"]:
+                yield Clip.model_validate(values)
+
+    def choose(self) -> Chosen:
+        """Apply the choices in order; memory holds numbers only."""
+        vectors = any(choice.kind == "look_alikes" for choice in self.recipe.choices)
+        table = Table(self.clips(), vectors)
+        fitted = []
+        for choice in self.recipe.choices:
+            if isinstance(choice, Thresholds):
+                choice = choice.fitted(table)
+                fitted.append(choice)
+            choice.choose(table)
+        return Chosen(self, table, tuple(fitted))
+
+    def cut(self, films: Iterator[tuple[str, list[Clip]]], each: Callable[[str], None]) -> None:
+        """Cut out the clips of films, given as (path, clips); ``each(path)`` is called when one is ready."""
+
+        def jobs() -> Iterator[dict[str, Any]]:
+            for path, clips in films:
+                job = {"do": "cut", "path": path, "clips": as_values(clips)}
+                if self._is_cut(job):
+                    each(path)
+                else:
+                    yield job
+
+        for outcome in self.engine.run(jobs(), self.order):
+            if outcome.error:
+                why = f"{outcome.error}: {outcome.detail}"
+                write_cut(self.work, outcome.job, self.recipe, {}, why)
+            each(outcome.job["path"])
+
+    def cut_result(self, path: str) -> tuple[dict[str, dict[str, Any]], str]:
+        """id -> Media as plain values for the clips of a film, and why there are none."""
+        record = _read(cut_file(self.work, path))
+        return (record["made"], record["failed"]) if record else ({}, "not cut")
+
+    def clip_file(self, clip: Clip) -> Path:
+        """Where the file of a clip lies until it is packed."""
+        return clip_folder(self.work, clip.source.path) / f"{clip.id}.mp4"
+
+    def forget(self, path: str, clips: list[Clip]) -> None:
+        """Remove the cut files of a film: they are packed."""
+        for clip in clips:
+            self.clip_file(clip).unlink(missing_ok=True)
+        cut_file(self.work, path).unlink(missing_ok=True)
+
+    def strips(self, clips: list[Clip]) -> None:
+        """Make the strips of clips that can be seen and have none yet."""
+        films: dict[str, list[Clip]] = {}
+        for clip in clips:
+            if clip.span is not None and not strip_file(self.work, clip.id).exists():
+                films.setdefault(clip.source.path, []).append(clip)
+        jobs = ({"do": "strip", "path": path, "clips": as_values(some)} for path, some in films.items())
+        for _ in self.engine.run(jobs, self.order):
+            pass  # a film that can no longer be read has no strip; the page says so
+
+    def seconds(self) -> dict[str, float]:
+        """Processor seconds of each step over all films, as they were when measured."""
+        total: dict[str, float] = {}
+        for one in self.inputs():
+            record = _read(measured_file(self.work, one.path)) or {"seconds": {}}
+            for name, value in record["seconds"].items():
+                total[name] = round(total.get(name, 0.0) + value, 4)
+        return total
+
+    def _is_measured(self, one: Input) -> bool:
+        record = _read(measured_file(self.work, one.path))
+        if record is None or any((clip["dropped"] or {}).get("reason") == FAILED for clip in record["clips"]):
+            return False  # a step stumbled: that is our fault, not the film's, and may be mended by now
+        found = (record["size"], record["changed"], record["recipe"])
+        return found == (one.size, one.changed, self.recipe.measuring())
+
+    def _is_cut(self, job: dict[str, Any]) -> bool:
+        record = _read(cut_file(self.work, job["path"]))
+        if record is None or record["cut"] != self.recipe.cut() or record["failed"]:
+            return False
+        wanted = {one["id"] for one in job["clips"]}
+        folder = clip_folder(self.work, job["path"])
+        return wanted <= set(record["made"]) and all((folder / f"{name}.mp4").exists() for name in wanted)
+
+    def _give_up(self, outcome: Outcome) -> None:
+        """A film that no worker survives becomes one dropped clip; it is not read again, not even for its hash."""
+        clip = Clip(source=Source(path=outcome.job["path"], bytes=outcome.job["size"]))
+        clip = clip.drop("decode", outcome.error, outcome.detail)
+        write_measured(self.work, outcome.job, self.recipe, [clip], Clock())
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What was decided about every clip, in the order of the clips."""
+
+    pipeline: Pipeline
+    table: Table
+    thresholds: tuple[Thresholds, ...]
+
+    def clips(self) -> Iterator[Clip]:
+        """Every clip again, with its decisions, and dropped where a choice dropped it."""
+        for row, clip in enumerate(self.pipeline.clips()):
+            if clip.dropped is None:
+                decisions = tuple(
+                    stage.decide(clip.scores) for fitted in self.thresholds for stage in fitted.stages
+                )
+                clip = clip.model_copy(update={"decisions": decisions, "dropped": self.table.drops.get(row)})
+            yield clip
+
+
+def as_values(clips: list[Clip]) -> list[dict[str, Any]]:
+    """Clips as they travel to workers: facts only."""
+    bare = [clip.model_copy(update={"embedding": (), "prints": ()}) for clip in clips]
+    return [{"id": clip.id, "clip": clip.model_dump(mode="json")} for clip in bare]
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Hold the folder for this run; OutputError when another run has it. A run that dies lets go of it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "a+") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.seek(0)
+            holder = stream.read(64).strip() or "another process"
+            raise OutputError(
+                f"{folder}: another run works here ({holder}); wait for it, or choose another folder"
+            ) from None
+        stream.truncate(0)
+        stream.write(f"process {os.getpid()}")
+        stream.flush()
+        yield
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """A mark, or None when there is none that can be read."""
+    try:
+        return json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None

@@ -1,0 +1,114 @@
+"""Recipe: a whole pipeline as one value. Steps look at one clip each, choices at all of them, cutting makes files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from fractions import Fraction
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from cogvideox.config import Config
+from cogvideox.curation.borders import Borders
+from cogvideox.curation.duplicates import ExactCopies, LookAlikes, NearCopies
+from cogvideox.curation.prints import Embedding, Prints
+from cogvideox.curation.probing import Gate
+from cogvideox.curation.scores import (
+    AestheticScore,
+    Flicker,
+    Light,
+    MotionScore,
+    Sharpness,
+    TextArea,
+    Watermark,
+)
+from cogvideox.curation.shots import Shots
+from cogvideox.curation.thresholds import Thresholds
+from cogvideox.curation.view import Look
+from cogvideox.video.reading import Limits
+
+AnyStep = Annotated[
+    Borders
+    | Light
+    | Sharpness
+    | Flicker
+    | MotionScore
+    | TextArea
+    | Watermark
+    | AestheticScore
+    | Prints
+    | Embedding,
+    Field(discriminator="kind"),
+]
+AnyChoice = Annotated[ExactCopies | NearCopies | LookAlikes | Thresholds, Field(discriminator="kind")]
+
+
+class Bounds(Config):
+    """What one file may cost. Whatever goes beyond is dropped by name, and the run goes on."""
+
+    frames: int = Field(40_000, gt=0, description="decoded frames")
+    seconds: float = Field(1200.0, gt=0, description="of play")
+    pixels: int = Field(4096 * 2304, gt=0, description="of one frame")
+    streams: int = Field(32, gt=0)
+    cpu_seconds: int = Field(600, gt=0, description="processor time of the worker")
+    wall_seconds: float = Field(900.0, gt=0, description="time until the worker is stopped")
+    memory: int = Field(1536, gt=0, description="MiB a worker may take for one file")
+
+    def of_decoding(self) -> Limits:
+        """What the reader itself refuses."""
+        return Limits(
+            frames=self.frames,
+            seconds=self.seconds,
+            video_pixels=self.pixels,
+            streams=self.streams,
+            wall_seconds=self.wall_seconds,
+        )
+
+
+class Cutting(Config):
+    """How kept clips become files."""
+
+    fps: float | None = Field(None, gt=0, le=240, description="frames per second; none: as the film")
+    side: int | None = Field(None, ge=16, description="shorter side at most; none: as the film")
+    crf: int = Field(18, ge=0, le=51, description="quality of H.264; lower is better")
+    preset: Literal["ultrafast", "veryfast", "fast", "medium", "slow"] = Field("fast", description="of x264")
+    copy_whole: bool = Field(
+        True, description="a film that is one clip and plays everywhere is copied, not encoded"
+    )
+
+    def rate(self, fps: float) -> Fraction:
+        """Frames per second of a clip from a film of ``fps``."""
+        return Fraction(self.fps or fps).limit_denominator(1001)
+
+
+class Recipe(Config):
+    """A whole pipeline."""
+
+    name: str = "default"
+    limits: Bounds = Bounds()
+    gate: Gate = Gate()
+    look: Look = Look()
+    shots: Shots = Shots()
+    steps: tuple[AnyStep, ...] = Field(description="in this order, on each clip")
+    choices: tuple[AnyChoice, ...] = Field(description="in this order, on all clips together")
+    cutting: Cutting = Cutting()
+    per_shard: int = Field(200, gt=0, description="clips in one shard")
+    layout: Literal["webdataset", "videofolder"] = Field(
+        "webdataset", description="tar files, or a folder of videos with metadata.jsonl"
+    )
+
+    def measuring(self) -> str:
+        """16 hex digits of everything that decides what is measured; choosing and cutting are not among it."""
+        parts = self.model_dump(mode="json", include={"gate", "look", "shots", "steps"})
+        limits = self.limits.model_dump(mode="json", include={"frames", "seconds", "pixels", "streams"})
+        versions = [(step.kind, step.version) for step in self.steps]
+        return _digest([parts, limits, versions])
+
+    def cut(self) -> str:
+        """16 hex digits of everything that decides the bytes of a clip's file."""
+        return _digest(self.cutting.model_dump(mode="json"))
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

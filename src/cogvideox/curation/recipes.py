@@ -1,0 +1,108 @@
+"""Whole pipelines, each a function that returns a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cogvideox.curation.borders import Borders
+from cogvideox.curation.duplicates import ExactCopies, LookAlikes, NearCopies
+from cogvideox.curation.prints import Embedding, Prints
+from cogvideox.curation.probing import Gate
+from cogvideox.curation.recipe import Cutting, Recipe
+from cogvideox.curation.scores import (
+    AestheticScore,
+    Flicker,
+    Light,
+    MotionScore,
+    Sharpness,
+    TextArea,
+    Watermark,
+)
+from cogvideox.curation.shots import Shots
+from cogvideox.curation.thresholds import Rule, Stage, Thresholds
+from cogvideox.errors import ConfigError, suggest
+
+STEPS = (
+    Borders(),
+    Light(),
+    Sharpness(),
+    Flicker(),
+    MotionScore(),
+    TextArea(),
+    Watermark(),
+    AestheticScore(),
+    Prints(),
+    Embedding(),
+)
+
+
+def default() -> Recipe:
+    """Real footage, one tolerant stage: drops what is broken, frozen, copied or hardly visible."""
+    rules = (
+        Rule(score="luma", least=16, most=240),
+        Rule(score="contrast", least=8),
+        Rule(score="frozen", most=0.9),
+        Rule(score="motion_top", least=0.01, most=6.0),
+        Rule(score="flicker", most=12),
+        Rule(score="aesthetic", least=4.5),  # only where a head was given; the paper's lowest value
+    )
+    return Recipe(name="default", steps=STEPS, choices=_choices((Stage(name="all", rules=rules),)))
+
+
+def staged() -> Recipe:
+    """The paper's plan: thresholds rise from stage to stage, the last takes the best 20 %. Needs some hundred clips."""
+
+    def stage(name: str, low: float, aesthetic: float, best: float) -> Stage:
+        return Stage(
+            name=name,
+            rules=(
+                Rule(score="luma", least=16, most=240),
+                Rule(score="frozen", most=0.9),
+                Rule(score="motion_top", least=0.01, drop_lowest=low, drop_highest=0.01),
+                Rule(score="aesthetic", least=aesthetic),
+                Rule(score="aesthetic_proxy", drop_lowest=best),
+                Rule(score="overlay", most=0.0 if name == "finetune" else None),
+            ),
+        )
+
+    stages = (
+        stage("256", 0.05, 4.5, 0.0),
+        stage("480", 0.10, 4.7, 0.1),
+        stage("768", 0.15, 5.0, 0.3),
+        stage("finetune", 0.20, 5.0, 0.8),
+    )
+    return Recipe(name="staged", steps=STEPS, choices=_choices(stages))
+
+
+def tiny() -> Recipe:
+    """Clips of the tiny world and other small ones: no least size or length. Seconds."""
+    rules = (Rule(score="frozen", most=0.95),)
+    return Recipe(
+        name="tiny",
+        gate=Gate(short_side=16, fps=1),
+        shots=Shots(min_seconds=0.5),
+        steps=STEPS,
+        choices=_choices((Stage(name="all", rules=rules),)),
+    )
+
+
+def cuts() -> Recipe:
+    """Only find the takes and cut them out: nothing is judged."""
+    rules = Stage(name="all", rules=())
+    return Recipe(
+        name="cuts", steps=(), choices=(Thresholds(stages=(rules,)),), cutting=Cutting(copy_whole=True)
+    )
+
+
+def _choices(stages: tuple[Stage, ...]) -> tuple:
+    return (ExactCopies(), Thresholds(stages=stages), NearCopies(), LookAlikes())
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {"default": default, "staged": staged, "tiny": tiny, "cuts": cuts}
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe called ``name``; ConfigError with a suggestion when there is none."""
+    if name not in RECIPES:
+        raise ConfigError(f"recipe {name!r}: unknown{suggest(name, RECIPES)}; there are {', '.join(RECIPES)}")
+    return RECIPES[name]()

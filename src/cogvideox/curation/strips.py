@@ -1,0 +1,44 @@
+"""Strips: a few frames of a clip side by side, small, for pages that people look at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cogvideox.clip import Clip
+from cogvideox.curation.places import strip_file
+from cogvideox.curation.recipe import Recipe
+from cogvideox.errors import MediaError
+from cogvideox.perception.flow import opencv
+from cogvideox.video import walk, whole_file
+
+FRAMES = 4
+SIDE = 72  # pixels of the shorter side
+
+
+def write_strips(root: Path, path: str, clips: Sequence[Clip], work: Path, recipe: Recipe) -> None:
+    """One PNG of four frames per clip of one film, in one pass; a film that breaks on the way leaves what was seen."""
+    wanted: dict[int, list[int]] = {}
+    for place, clip in enumerate(clips):
+        for number in np.linspace(clip.span.first, clip.span.stop - 1, FRAMES).astype(int):
+            wanted.setdefault(int(number), []).append(place)
+    seen: list[list[np.ndarray]] = [[] for _ in clips]
+    try:
+        with walk(root / path, recipe.limits.of_decoding()) as walking:
+            for number, (_, step) in enumerate(walking.frames()):
+                for place in wanted.get(number, ()):
+                    seen[place].append(step.pixels(walking.size.fitted(SIDE)))
+                if number >= max(wanted):
+                    break
+    except MediaError:
+        if not any(seen):
+            return
+    cv2 = opencv()
+    for clip, frames in zip(clips, seen, strict=True):
+        if frames:
+            picture = np.concatenate(frames, axis=1)[:, :, ::-1]
+            encoded = cv2.imencode(".png", picture)[1]
+            with whole_file(strip_file(work, clip.id)) as temporary:
+                temporary.write_bytes(encoded.tobytes())

@@ -1,0 +1,119 @@
+"""Table: what choices need to know about all clips, in columns of numbers: 100,000 clips fit in little memory."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable
+from typing import Protocol
+
+import numpy as np
+
+from cogvideox.clip import Clip, Dropped
+from cogvideox.curation.prints import PRINTS
+
+MISSING = float("nan")  # inside columns only; a record says None
+
+
+class Choice(Protocol):
+    """One decision about all clips together."""
+
+    kind: str
+
+    def choose(self, table: Table) -> None:
+        """Drop rows of the table, each for a reason."""
+
+
+class Table:
+    """Rows are clips in their final order; a row that was dropped while measuring is not alive from the start."""
+
+    def __init__(self, clips: Iterable[Clip], vectors: bool = True) -> None:
+        self.drops: dict[int, Dropped] = {}
+        self._ids = bytearray()
+        self._sources = bytearray()  # 16 of the 64 digits of the file's hash, as bytes
+        self._columns: dict[str, array] = {}
+        self._places: dict[str, array] = {}
+        self._alive = bytearray()
+        self._prints = array("Q")
+        self._quality = array("d")
+        self._spans = array("q")
+        self._vectors = array("f") if vectors else None
+        self._seen = array("q")  # rows that have a vector
+        self.embedder = ""
+        for clip in clips:
+            self._add(clip)
+        self.alive = np.frombuffer(self._alive, np.uint8).astype(bool)
+
+    def _add(self, clip: Clip) -> None:
+        row = len(self._alive)
+        self._ids += bytes.fromhex(clip.id)
+        self._sources += bytes.fromhex(clip.source.sha256[:32] or "0" * 32)
+        self._alive.append(clip.dropped is None)
+        for name, value in clip.scores.items():
+            if value is not None:
+                self._columns.setdefault(name, array("d")).append(value)
+                self._places.setdefault(name, array("q")).append(row)
+        hashes = [int(one, 16) for one in clip.prints] or [0] * PRINTS
+        self._prints.extend(hashes)
+        self._quality.append(clip.width * clip.height + min(clip.source.fps, 120) / 128)
+        self._spans.extend((clip.span.first, clip.span.stop) if clip.span else (-1, -1))
+        if self._vectors is not None and clip.embedding:
+            self.embedder = self.embedder or clip.embedder
+            if clip.embedder == self.embedder:
+                self._vectors.extend(clip.embedding)
+                self._seen.append(row)
+
+    def __len__(self) -> int:
+        return len(self._alive)
+
+    def id(self, row: int) -> str:
+        """The clip's id."""
+        return self._ids[12 * row : 12 * row + 12].hex()
+
+    def scores(self, name: str) -> np.ndarray:
+        """``float64 [n]``, NaN where a clip has no such score."""
+        column = np.full(len(self), MISSING)
+        if name in self._columns:
+            column[np.frombuffer(self._places[name], np.int64)] = np.frombuffer(self._columns[name])
+        return column
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the scores there are."""
+        return sorted(self._columns)
+
+    @property
+    def prints(self) -> np.ndarray:
+        """``uint64 [n, 5]``; all zero when there are none."""
+        return np.frombuffer(self._prints, np.uint64).reshape(-1, PRINTS)
+
+    @property
+    def quality(self) -> np.ndarray:
+        """``float64 [n]``: more pixels first, then more frames per second."""
+        return np.frombuffer(self._quality)
+
+    @property
+    def contents(self) -> np.ndarray:
+        """``[n]`` of equal values for the same part of equal files."""
+        kinds = np.frombuffer(bytes(self._sources), "V16")
+        spans = np.frombuffer(self._spans, np.int64).reshape(-1, 2)
+        _, numbers = np.unique(kinds, return_inverse=True)
+        _, groups = np.unique(np.column_stack([numbers.reshape(-1), spans]), axis=0, return_inverse=True)
+        return groups.reshape(-1)
+
+    @property
+    def vectors(self) -> np.ndarray:
+        """``float32 [m, d]`` of the rows ``seen`` [m]."""
+        return np.frombuffer(self._vectors or b"", np.float32).reshape(
+            len(self._seen), -1 if self._seen else 0
+        )
+
+    @property
+    def seen(self) -> np.ndarray:
+        """``int64 [m]``: the rows that have a vector."""
+        return np.frombuffer(self._seen, np.int64)
+
+    def drop(self, row: int, step: str, reason: str, detail: str = "") -> None:
+        """Row is dropped; a row that is dropped already keeps its first reason."""
+        if self.alive[row]:
+            self.alive[row] = False
+            self.drops[row] = Dropped(step=step, reason=reason, detail=detail)

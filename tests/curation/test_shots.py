@@ -1,0 +1,77 @@
+"""Cuts, dissolves and lengths, on films whose cuts are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cogvideox.curation.film import Film
+from cogvideox.curation.shots import Shots, transitions
+from cogvideox.curation.view import Look
+from cogvideox.errors import ConfigError
+from cogvideox.video import walk
+from films import take, write
+
+
+def pieces(path, **shots):
+    with walk(path) as walking:
+        film = Film(walking, Shots(**shots), Look())
+        return list(film.pieces()), film
+
+
+def test_hard_cuts_between_takes_are_found_at_the_frame(tmp_path):
+    lengths, found, real, right = [17, 30, 22, 41, 19], 0, 0, 0
+    for seed in range(4):
+        takes = [take(10 * seed + n, length) for n, length in enumerate(lengths)]
+        film = write(tmp_path / f"{seed}.mp4", np.concatenate(takes), fps=24)
+        got = {piece.span.stop for piece in pieces(film, trim=0, min_seconds=0.1)[0][:-1]}
+        truth = set(np.cumsum(lengths)[:-1].tolist())
+        found, real, right = found + len(got), real + len(truth), right + len(got & truth)
+    assert right / real >= 0.98 and right / found >= 0.98
+
+
+def test_frames_beside_a_cut_are_left_out_and_ends_of_the_film_are_not(tmp_path):
+    film = write(tmp_path / "a.mp4", np.concatenate([take(1, 30), take(2, 30)]), fps=24)
+    spans = [(piece.span.first, piece.span.stop) for piece in pieces(film, trim=3, min_seconds=0.2)[0]]
+    assert spans == [(0, 27), (33, 60)]
+
+
+def test_a_dissolve_is_found_and_left_out():
+    before, after = take(3, 60).astype(float), take(4, 60).astype(float)
+    share = np.clip((np.arange(60) - 24) / 12, 0, 1)[:, None, None, None]
+    mixed = ((1 - share) * before + share * after).astype(np.uint8)[..., 1]
+    found = transitions(mixed)
+    assert len(found) == 1
+    assert found[0][0] <= 27 and found[0][1] >= 33
+
+
+@pytest.mark.parametrize("speed", [0.0, 1.0, 4.0])
+def test_movement_is_no_dissolve(speed):
+    assert transitions(take(5, 60, speed=speed)[..., 1]) == []
+
+
+def test_a_long_take_becomes_pieces_within_the_limits_and_nothing_is_lost(tmp_path):
+    film = write(tmp_path / "long.mp4", take(6, 8 * 23), fps=8)
+    got, _ = pieces(film, min_seconds=2, max_seconds=5)
+    assert [p.span.first for p in got] == [0, *(p.span.stop for p in got[:-1])]
+    assert got[-1].span.stop == 8 * 23
+    assert all(2 <= p.span.seconds <= 5 + 1 / 8 for p in got)
+
+
+def test_a_short_piece_says_so(tmp_path):
+    got, _ = pieces(write(tmp_path / "a.mp4", take(7, 8)), min_seconds=2)
+    assert got[0].view is None and "1.00 s, the least is 2 s" in got[0].note
+
+
+def test_lengths_that_cannot_be_are_refused():
+    with pytest.raises(ConfigError, match="max_seconds 3 is below twice min_seconds 2"):
+        Shots(min_seconds=2, max_seconds=3)
+
+
+def test_a_film_with_uneven_times_is_cut_by_time_and_known_to_be_uneven(tmp_path):
+    times = np.cumsum([0] + [40, 40, 120, 40, 200] * 10).tolist()
+    film = write(tmp_path / "vfr.mkv", take(8, len(times)), pts=times)
+    got, done = pieces(film, min_seconds=0.5)
+    assert not done.totals.steady
+    assert got[0].span.seconds == pytest.approx(times[-1] / 1000, abs=0.15)
+    assert np.allclose(got[0].view.moments, np.array(times) / 1000, atol=2e-3)
