@@ -41,7 +41,7 @@ def films(tmp_path_factory) -> Path:
     write(root / "b" / "c.mp4", take(3, 10))
     write(root / "b" / "copy.mp4", take(3, 10))
     write(root / "d.mkv", np.pad(take(4, 12, width=64), ((0, 0), (0, 0), (16, 16), (0, 0))))
-    write(root / "e.mp4", take(5, 1).repeat(40, 0))
+    write(root / "e.mp4", np.full((24, 64, 96, 3), 120, np.uint8))
     write(root / "f.avi", take(6, 12), codec="mpeg4")
     (root / "b" / "c.txt").write_text("A drifting   texture.\n")
     (root / "broken.mp4").write_bytes((root / "a.mp4").read_bytes()[:3000])
