@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cogvideox.checkpoints import load_model
+from cogvideox.checkpoints import load_model, save_model
 from cogvideox.data import latents
 from cogvideox.diffusion import ScheduleConfig
 from cogvideox.errors import ConfigError
@@ -46,6 +46,14 @@ def test_held_out_figures_of_an_image_model_do_not_depend_on_what_was_drawn_befo
     first = task.measure(task.module)
     torch.manual_seed(2)
     assert task.measure(task.module) == first
+
+
+def test_parts_stored_in_float16_are_trained_with_in_float32(tmp_path):
+    half = load_model(write_toy(tmp_path / "whole"), dtype="float16")
+    save_model(half, tmp_path / "half")
+    config = settings(tmp_path, vae=str(tmp_path / "half"), text=str(tmp_path / "half"))
+    task = DiffusionTask(config, 0)
+    assert torch.isfinite(task.losses(0)["loss"]) and task.measure(task.module)["held_out"] > 0
 
 
 @pytest.mark.parametrize(

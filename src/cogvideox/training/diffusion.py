@@ -85,8 +85,8 @@ class DiffusionTask:
         # all three before any is read: a wrong name must not be told after minutes of work
         vae, text = _result("vae", config.vae, "world-vae"), _result("text", config.text, "world-text")
         start = _result("start", config.start, "world-t2v") if config.start is not None else None
-        self.vae = load_vae(vae).eval().requires_grad_(False)
-        self.text = load_text(text)
+        self.vae = load_vae(vae, dtype="float32").eval().requires_grad_(False)
+        self.text = load_text(text, dtype="float32")
         self.schedule = Schedule(config.schedule)
         draw = (seed, config.size, config.frames, Path(config.cache))
         self.clips = world_latents(self.vae, "train", config.clips, *draw)
