@@ -242,6 +242,13 @@ def test_sizes_and_types_are_read_from_text():
         to_dtype("float61")
 
 
+def test_weights_may_be_read_by_whom_the_system_lets_read_new_files(folder):
+    weights = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    other = folder / "a new file"
+    other.touch()
+    assert weights.stat().st_mode == other.stat().st_mode
+
+
 def test_views_do_not_drag_their_storage_into_a_file(tmp_path):
     whole = torch.zeros(1000, 10)
     files = write_folder(tmp_path, "x", {"a": whole[:2], "b": whole[2:4]}, 10**9)

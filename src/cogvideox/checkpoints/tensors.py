@@ -180,7 +180,10 @@ def write_file(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str,
         raise CheckpointError(f"{path.name}: not written: NaN or Inf in {few(bad)}")
     try:
         own = {name: owned(tensor) for name, tensor in tensors.items()}
+        path.touch()
+        mode = path.stat().st_mode
         save_file(own, path, metadata={"format": "pt", **(metadata or {})})
+        path.chmod(mode)  # safetensors leaves files that their owner alone can read
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path}: cannot be written: {_line(error)}; is there space and permission?"
