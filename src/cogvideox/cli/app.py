@@ -11,7 +11,8 @@ import typer
 
 from cogvideox import __version__
 from cogvideox.cli.calibrate import calibrate
-from cogvideox.cli.generate import Job, generate
+from cogvideox.cli.evaluate import evaluate
+from cogvideox.cli.generate import generate
 from cogvideox.cli.plan import plan
 from cogvideox.cli.terminal import ERROR, INTERRUPTED, result, say, verb
 from cogvideox.errors import CheckpointError, ConfigError, suggest
@@ -31,6 +32,7 @@ app.add_typer(data, name="data")
 app.command()(generate)
 app.command()(plan)
 app.command()(calibrate)
+app.command()(evaluate)
 
 Debug = Annotated[bool, typer.Option("--debug", help="show tracebacks")]
 Json = Annotated[bool, typer.Option("--json", help="results as JSON")]
@@ -120,46 +122,6 @@ def train(
         result(config.to_yaml().rstrip())
         return
     result(str(run(config)))
-
-
-Prompts = Annotated[int | None, typer.Option(min=1, help="how many held-out prompts; default: all")]
-Seeds = Annotated[int, typer.Option(min=1, help="videos per prompt")]
-ModelName = Annotated[str, typer.Option(help="a folder, a hub id or a preset")]
-Steps = Annotated[int | None, typer.Option(help="denoising steps")]
-Guidance = Annotated[float | None, typer.Option(help="how strongly to follow the prompt")]
-
-
-@app.command()
-@verb
-def evaluate(
-    suite: Annotated[str, typer.Option(help="world")] = "world",
-    model: ModelName = "tiny",
-    prompts: Prompts = None,
-    seeds: Seeds = 3,
-    steps: Steps = None,
-    guidance: Guidance = None,
-    sampler: Annotated[str | None, typer.Option(help="ddim, dpm or dpm-ode")] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16 or float16; default: as stored")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, ...; default: cuda, else mps, else cpu")
-    ] = None,
-    out: Annotated[str, typer.Option(help="folder of the scores; the same folder resumes")] = "eval",
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Score a model: do its videos show what the prompts say?"""
-    if suite != "world":
-        raise ConfigError(f"suite {suite!r}: unknown{suggest(suite, ['world'])}; there is: world")
-    settings = {"steps": steps, "guidance": guidance, "sampler": sampler}
-    settings = {name: value for name, value in settings.items() if value is not None}
-    from cogvideox.cli import checks
-    from cogvideox.cli.evaluate import evaluate_model
-
-    precision = checks.choose("dtype", dtype, checks.DTYPES) if dtype else None
-    job = Job(model, dtype=precision, device=device, as_json=as_json)
-    evaluate_model(model, prompts, seeds, Path(out), settings, job)
 
 
 @world.command("render")

@@ -1,74 +1,164 @@
-"""The verb evaluate: a model makes videos for a suite's prompts, the suite's judge reads them."""
+"""The verb evaluate: score a folder of anyone's videos, or make a model's videos first and score those."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from cogvideox.cli import checks
-from cogvideox.cli.generate import Job, load, resolve
-from cogvideox.cli.terminal import progress, result, result_json, say
-from cogvideox.errors import ConfigError
+from cogvideox.cli.generate import Job
+from cogvideox.cli.terminal import progress, result, result_json, say, verb
+from cogvideox.errors import ConfigError, InputError, suggest
 
-SETTINGS = "evaluation.json"
+if TYPE_CHECKING:
+    from cogvideox.evaluation.measures import Material, Tools
+    from cogvideox.evaluation.report import Report
+
+SUITES = ("world", "paper", "vae")
 
 
-def evaluate_model(
-    name: str, prompts: int | None, seeds: int, out: Path, settings: dict[str, Any], job: Job
+@verb
+def evaluate(
+    subject: Annotated[str | None, typer.Argument(metavar="[DIR|MODEL]", help="videos, or what makes them")] = None,
+    suite: Annotated[str, typer.Option(help="world, paper or vae")] = "world",
+    model: Annotated[str | None, typer.Option(help="the same as MODEL; without either the shipped one")] = None,
+    prompts: Annotated[int | None, typer.Option(min=1, help="how many of the suite's prompts; default: all")] = None,
+    prompt_set: Annotated[str, typer.Option(help="paper: vbench, vbench-long, gallery, compositional")] = "vbench",
+    seeds: Annotated[int, typer.Option(min=1, help="videos per prompt")] = 3,
+    steps: Annotated[int | None, typer.Option(help="denoising steps")] = None,
+    guidance: Annotated[float | None, typer.Option(help="how strongly to follow the prompt")] = None,
+    sampler: Annotated[str | None, typer.Option(help="ddim, dpm or dpm-ode")] = None,
+    references: Annotated[str | None, typer.Option(help="folder of originals or of real videos")] = None,
+    i3d: Annotated[str | None, typer.Option(help="I3D TorchScript file, for FVD")] = None,
+    clip: Annotated[str | None, typer.Option(help="folder of CLIP ViT-B/32")] = None,
+    lpips: Annotated[str | None, typer.Option(help="folder of vgg16.pth and LPIPS's vgg.pth")] = None,
+    observations: Annotated[str | None, typer.Option(help="recorded answers of VBench's networks (JSON lines)")] = None,
+    devil: Annotated[str | None, typer.Option(help="DEVIL's dynamics and qualities per video (JSON)")] = None,
+    against: Annotated[str | None, typer.Option(help="folder of another evaluation, to compare with")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; default: as stored")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; default: cuda, else mps, else cpu")] = None,
+    out: Annotated[str, typer.Option(help="folder of the scores; the same folder resumes")] = "eval",
+    as_json: Annotated[bool, typer.Option("--json", help="results as JSON")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
 ) -> None:
-    """Score on held-out prompts of the tiny world: ``prompts`` of them (None: all), ``seeds`` videos each.
+    """Score videos: of a folder, or of a model, with intervals, and beside another run."""
+    if suite not in SUITES:
+        raise ConfigError(f"suite {suite!r}: unknown{suggest(suite, SUITES)}; there are: {', '.join(SUITES)}")
+    if subject is not None and model is not None:
+        raise ConfigError(f"{subject!r} and --model {model!r}: give one of them")
+    other = _earlier(against)
+    tools = _tools(i3d, clip, lpips, observations, devil)
+    name = subject or model or checks.SHIPPED
+    if model is None and subject is not None and _is_folder_of_videos(subject):
+        material, missing, words = _folder(Path(subject), suite, references, tools)
+    else:
+        from cogvideox.cli.samples import samples
 
-    Prints the table; keeps verdicts, settings and scores in ``out``, from which a stopped run goes on.
-    """
-    import numpy as np
-
-    from cogvideox.evaluation.world import evaluate_world
-    from cogvideox.generate.run import generate
-    from cogvideox.manifest import digests_of
-    from cogvideox.video import check_output, write_json
-    from cogvideox.world import held_out_prompts
-
-    asked = list(held_out_prompts())
-    chosen = asked if prompts is None else asked[:prompts]
-    check_output(out / SETTINGS, overwrite=True)
-    options = resolve({"prompt": chosen[0].prompt, **settings})
-    folder = checks.check_request(name, options).folder
-    weights = digests_of(folder)  # what lies there now, which may be another model than before
-    files = weights | digests_of(folder, "*/*.json")
-    _same_run(out, {"model": str(folder.resolve()), "files": files, "dtype": job.dtype, "options": settings})
-    model = load(job, folder, weights)
-    with progress("evaluating") as show:
-
-        def make(prompt: str, seed: int) -> np.ndarray:
-            return generate(model, resolve({**settings, "prompt": prompt, "seed": seed})).frames
-
-        report = evaluate_world(
-            make, out, chosen, tuple(range(seeds)), lambda done, total: show("videos judged", done, total)
-        )
-    scores = json.loads(report.to_json())
-    path = write_json(out / "scores.json", scores, overwrite=True)
-    result_json(scores) if job.as_json else result(report.table())
-    say(f"every verdict is in {path}")
+        settings = {"steps": steps, "guidance": guidance, "sampler": sampler}
+        settings = {key: value for key, value in settings.items() if value is not None}
+        precision = checks.choose("dtype", dtype, checks.DTYPES) if dtype else None
+        job = Job(name, dtype=precision, device=device, as_json=as_json)
+        made = samples(suite, prompt_set, prompts, seeds, Path(out), settings, job, references)
+        material, missing, words = made.material(tools), made.missing, made.words
+    _report(material, suite, Path(out), name, missing, words, other, as_json)
 
 
-def _same_run(out: Path, settings: dict[str, Any]) -> None:
-    """Verdicts of one folder belong to one model and one way of sampling. Raises ConfigError."""
+def _report(
+    material: Material,
+    suite: str,
+    out: Path,
+    subject: str,
+    missing: list[str],
+    words: str,
+    other: Report | None,
+    as_json: bool,
+) -> None:
+    """Score, compare, print, and say where it stands."""
+    from cogvideox.evaluation import compare
+    from cogvideox.evaluation.suite import evaluate as run
     from cogvideox.video import write_json
 
-    file = out / SETTINGS
-    settings = json.loads(json.dumps(settings))
+    with progress("measuring") as show:
+        report = run(material, suite, out, subject, missing, lambda name, done, total: show(name, done, total))
+    differences = compare.compare(report, other) if other else []
+    record: dict[str, Any] = json.loads(words) if as_json and words.startswith("{") else {}
+    if differences:
+        rows = [vars(each) for each in differences]
+        write_json(out / "comparison.json", rows, overwrite=True)
+        record["comparison"] = rows
+    if as_json:
+        result_json(record | {"report": report.to_dict()})
+    else:
+        tables = [words, report.table(), compare.table(differences) if differences else ""]
+        result("\n\n".join(table for table in tables if table))
+    say(f"{report.counted}; the page is {out / 'report.html'}, the numbers are {out / 'report.json'}")
+
+
+def _folder(
+    folder: Path, suite: str, references: str | None, tools: Tools
+) -> tuple[Material, list[str], str]:
+    """A folder of videos as material of a suite."""
+    from cogvideox.evaluation.clips import open_clips
+    from cogvideox.evaluation.measures import Material
+    from cogvideox.evaluation.prompts import prompt_suite
+    from cogvideox.evaluation.suite import world_checks, world_truth
+    from cogvideox.world import held_out_prompts
+
+    asked = [p.prompt for p in held_out_prompts()] if suite == "world" else [p.short for p in prompt_suite("vbench")]
+    with progress("reading") as show:
+        clips = open_clips(folder, asked, lambda done, total: show("videos read", done, total))
+        originals = open_clips(references) if references else None
+    if suite != "world":
+        return Material(clips, originals, tools=tools), [], ""
+    found, keep = world_checks(clips.items)
+    return Material(clips.only(keep), originals, world_truth(), tools, found), [], ""
+
+
+def _is_folder_of_videos(subject: str) -> bool:
+    """Whether this is a folder, and no model's; a name that is neither is left to those who load models."""
+    from cogvideox.presets import PRESETS
+
+    if "\0" in subject:
+        raise InputError(f"{subject!r}: not a path; give a folder of videos or a model")
+    path = Path(subject)
+    return path.is_dir() and subject not in PRESETS and not (path / "model_index.json").is_file()
+
+
+def _earlier(against: str | None) -> Report | None:
+    if against is None:
+        return None
+    from cogvideox.evaluation.report import Report
+
+    return Report.read(against)
+
+
+def _tools(i3d: str | None, clip: str | None, lpips: str | None, observations: str | None, devil: str | None) -> Tools:
+    """What the user has; files are read now, so that a wrong one is said before the work."""
+    from cogvideox.evaluation.lpips import Network
+    from cogvideox.evaluation.measures import Tools
+    from cogvideox.perception.experts import read_recorded
+    from cogvideox.perception.features import load_i3d
+    from cogvideox.perception.image_text import ClipImageText
+
+    return Tools(
+        clip=ClipImageText(clip) if clip else None,
+        i3d=load_i3d(i3d) if i3d else None,
+        experts=read_recorded(observations) if observations else {},
+        lpips=Network.load(lpips),
+        devil=_devil(devil) if devil else None,
+    )
+
+
+def _devil(path: str) -> dict[str, list[float]]:
+    """``{"dynamics": [...], "naturalness": [...], ...}``. Raises InputError."""
     try:
-        before = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        write_json(file, settings)
-        return
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{file}: not readable ({type(error).__name__}); choose another --out") from None
-    if not isinstance(before, dict):
-        raise ConfigError(f"{file}: no record of an evaluation; choose another --out")
-    if before != settings:
-        changed = [key for key in settings if before.get(key) != settings[key]]
-        raise ConfigError(
-            f"{out}: holds an evaluation with another {', '.join(changed)}; choose another --out"
-        )
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+        found = {str(key): [float(value) for value in values] for key, values in record.items()}
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"{path}: no lists of numbers by name ({type(error).__name__}); write them as JSON") from None
+    if "dynamics" not in found or len({len(values) for values in found.values()}) != 1 or len(found) < 2:
+        raise InputError(f"{path}: needs 'dynamics' and at least one quality, one number each per video")
+    return found

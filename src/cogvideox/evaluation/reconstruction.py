@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from cogvideox.evaluation.fidelity import psnr_of_clip
 from cogvideox.evaluation.world import WorldReport
 from cogvideox.video import Video
 from cogvideox.world import judge, render
@@ -58,7 +59,7 @@ def evaluate_reconstruction(
         coded = code(truth)
         verdict = judge(coded, prompt.checks).to_dict()
         records.append({"id": prompt.id, "tier": prompt.tier, "prompt": prompt.prompt, "verdict": verdict})
-        decibels.append(psnr(coded, truth))
+        decibels.append(psnr_of_clip(coded, truth))
         if on_item is not None:
             on_item(done, len(prompts))
     return Reconstruction(WorldReport(records), tuple(decibels))
@@ -74,9 +75,3 @@ def round_trip(vae: nn.Module) -> Code:
         return Video.from_tensor(vae.decode(vae.encode(pixels).mode()), FPS).frames[: len(frames)]
 
     return code
-
-
-def psnr(frames: np.ndarray, truth: np.ndarray) -> float:
-    """Peak signal-to-noise ratio of a whole clip, uint8, in dB; infinite for equal clips."""
-    error = float(np.mean((frames.astype(np.float64) - truth) ** 2))
-    return float("inf") if error == 0 else 10 * float(np.log10(255**2 / error))

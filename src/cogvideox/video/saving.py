@@ -25,7 +25,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from cogvideox.errors import OutputError
 
-SUFFIXES = (".mp4", ".gif", ".png")
+SUFFIXES = (".mp4", ".mkv", ".gif", ".png")
+RECORDS = (".json", ".html")
 LABEL = "digitalSourceType"
 AI_MADE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 LEAST_FPS = 0.01  # far below it mp4 and GIF write another rate than the one asked for
@@ -61,7 +62,7 @@ def check_output(path: str | Path, overwrite: bool = False, sidecar: bool = Fals
         path = Path(path)
         if "\0" in str(path):
             raise ValueError("a NUL byte in the name")
-        if path.suffix.lower() not in (*SUFFIXES, ".json"):
+        if path.suffix.lower() not in (*SUFFIXES, *RECORDS):
             found = f"the ending {path.suffix!r}" if path.suffix else "no file ending"
             raise OutputError(
                 f"{path}: {found} is not known; name it {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
@@ -182,9 +183,22 @@ def mp4_writer(
     _check_whole(path, written)
 
 
-def _check_whole(path: Path, frames: int) -> None:
+def write_mkv(path: Path, frames: np.ndarray, fps: float, tags: dict[str, str]) -> None:
+    """Lossless: FFV1 in Matroska, every value as it is, for whatever is measured later. ``uint8 [t, h, w, 3]``."""
+    with av.open(str(path), "w", format="matroska") as container:
+        for key, value in tags.items():
+            container.metadata[key] = value
+        stream = container.add_stream("ffv1", rate=Fraction(fps).limit_denominator(1001))
+        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "bgr0"
+        for array in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24").reformat(format="bgr0")))
+        container.mux(stream.encode())
+    _check_whole(path, len(frames), "matroska")
+
+
+def _check_whole(path: Path, frames: int, container_format: str = "mov") -> None:
     """A full disk can go unnoticed inside a muxer: count what is really in the file."""
-    with av.open(str(path), format="mov") as container:
+    with av.open(str(path), format=container_format) as container:
         packets = sum(1 for packet in container.demux(video=0) if packet.size)
     if packets != frames:
         raise OSError(f"only {packets} of {frames} frames reached the disk")

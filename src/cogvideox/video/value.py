@@ -20,6 +20,7 @@ from cogvideox.video.reading import LIMITS, Limits, read_frames
 from cogvideox.video.saving import (
     LABEL,
     LEAST_FPS,
+    RECORDS,
     check_output,
     is_ours,
     previews_of,
@@ -27,6 +28,7 @@ from cogvideox.video.saving import (
     sidecar_of,
     write_gif,
     write_json,
+    write_mkv,
     write_mp4,
     write_png,
 )
@@ -74,7 +76,7 @@ class Video:
         )
 
     def save(self, path: str | Path, overwrite: bool = False, metadata: bool = True) -> Path:
-        """Write .mp4, .gif or (a row of frames) .png, and what made it beside it as .json.
+        """Write .mp4, .mkv (lossless), .gif or (a row of frames) .png, and what made it beside it as .json.
 
         metadata=False writes neither prompt nor settings, only that a model made it. Raises OutputError.
         """
@@ -82,7 +84,7 @@ class Video:
         path = check_output(path, overwrite, sidecar=beside)
         if self.fps < LEAST_FPS:
             raise FrameError(f"fps {self.fps:g}: no file keeps so low a rate; the least is {LEAST_FPS:g}")
-        if path.suffix.lower() == ".json":
+        if path.suffix.lower() in RECORDS:
             check_output(path.with_suffix(""), overwrite)  # says which endings there are
         with replacing(path, overwrite) as temporary:
             self._write(temporary, path.suffix.lower(), self._tags(metadata))
@@ -98,6 +100,8 @@ class Video:
             write_gif(path, self.frames, self.fps, " ".join(filter(None, (self._label(), title))))
         elif suffix == ".png":
             write_png(path, contact_sheet([self], [title]), {"Comment": self._label()})
+        elif suffix == ".mkv":
+            write_mkv(path, self.frames, self.fps, tags)
         else:
             write_mp4(path, self.frames, self.fps, tags)
 

@@ -49,7 +49,7 @@ def report(results: Iterable[Verdict | dict]) -> list[Row]:
     """One row per kind of fact that was asked; takes verdicts or what their ``to_dict`` wrote."""
     right, asked = Counter[str](), Counter[str]()
     for result in results:
-        holds = _outcomes(result.to_dict() if isinstance(result, Verdict) else result)
+        holds = outcomes(result.to_dict() if isinstance(result, Verdict) else result)
         right.update(kind for kind, held in holds.items() if held)
         asked.update(holds.keys())
     return [
@@ -81,8 +81,8 @@ def score_table(rows: Iterable[Row]) -> str:
     return "\n".join(lines)
 
 
-def _outcomes(record: dict) -> dict[str, bool]:
-    """Whether each kind of fact holds in one clip; a kind asked twice must hold twice."""
+def outcomes(record: dict) -> dict[str, bool]:
+    """Whether each kind of fact holds in one clip (a verdict as ``to_dict`` wrote it); one asked twice must hold twice."""
     outcomes: dict[str, bool] = {}
     for check in record["checks"]:
         outcomes[check["kind"]] = outcomes.get(check["kind"], True) and check["holds"]

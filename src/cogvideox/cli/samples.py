@@ -1,0 +1,243 @@
+"""A model's videos for a suite: made where they are missing, kept without loss, in ``videos`` beside the scores."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cogvideox.cli import checks
+from cogvideox.cli.generate import Job, load, resolve
+from cogvideox.cli.terminal import progress
+from cogvideox.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from cogvideox.evaluation.measures import Material, Tools
+    from cogvideox.model import CogVideoX
+    from cogvideox.video import Video
+
+SETTINGS = "evaluation.json"
+VIDEOS, ORIGINALS = "videos", "originals"
+TABLE_2 = (17, 256)  # frames, pixels
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What was made, where, and what a suite has to know of it. ``words``: a table or JSON to show before scores."""
+
+    suite: str
+    folder: Path
+    names: Sequence[str]
+    originals: Path | None = None
+    references: str | None = None
+    verdicts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    words: str = ""
+
+    @property
+    def missing(self) -> list[str]:
+        """Names that were asked for and are not there."""
+        return [name for name in self.names if not (self.folder / name).is_file()]
+
+    def material(self, tools: Tools) -> Material:
+        """Everything in the folder that was asked for now."""
+        from cogvideox.evaluation.clips import open_clips
+        from cogvideox.evaluation.measures import Material
+        from cogvideox.evaluation.suite import world_checks, world_truth
+
+        asked = set(self.names)
+        with progress("reading") as show:
+            clips = open_clips(self.folder, on_item=lambda done, total: show("videos read", done, total), only=asked)
+            where = self.originals or self.references
+            originals = open_clips(where, only=asked if self.originals else None) if where else None
+        found, keep = world_checks(clips.items)
+        if self.suite == "world":
+            return Material(clips.only(keep), originals, world_truth(), tools, found, self.verdicts)
+        return Material(clips, originals, tools=tools, checks=found, verdicts=self.verdicts)
+
+
+def samples(
+    suite: str,
+    prompt_set: str,
+    prompts: int | None,
+    seeds: int,
+    out: Path,
+    settings: dict[str, Any],
+    job: Job,
+    references: str | None,
+) -> Samples:
+    """The videos of a suite by one model; a rerun makes only what is missing. Raises ConfigError for another model."""
+    options = resolve({"prompt": "x", **settings})
+    folder = checks.check_request(job.model, options).folder
+    from cogvideox.manifest import digests_of
+    from cogvideox.video import check_output
+
+    check_output(out / SETTINGS, overwrite=True)
+    weights = digests_of(folder)  # what lies there now, which may be another model than before
+    files = weights | digests_of(folder, "*/*.json")
+    run = {"model": str(folder.resolve()), "files": files, "dtype": job.dtype, "options": settings}
+    _same_run(out, run if suite == "world" else run | {"suite": suite})
+
+    def model() -> CogVideoX:
+        return load(job, folder, weights)
+
+    if suite == "vae":
+        return _reconstructed(out, prompts, model, references)
+    if suite == "world":
+        return _world(out, prompts, seeds, settings, job, model, references)
+    return _prompted(out, prompt_set, prompts, seeds, settings, model, references)
+
+
+def _world(
+    out: Path, prompts: int | None, seeds: int, settings: dict[str, Any], job: Job, model: Callable[[], Any], refs: str | None
+) -> Samples:
+    """The held-out prompts of the tiny world, judged while they are made: verdicts stay in ``verdicts.jsonl``."""
+    from cogvideox.evaluation.world import evaluate_world
+    from cogvideox.video import write_json
+    from cogvideox.world import held_out_prompts
+
+    chosen = list(held_out_prompts())[:prompts]
+    folder = out / VIDEOS
+    ids = {prompt.prompt: prompt.id for prompt in chosen}
+    names = {_name(p.id, seed): p.prompt for p in chosen for seed in range(seeds)}
+    maker = _Maker(model, settings)
+    with progress("evaluating") as show:
+
+        def make(prompt: str, seed: int) -> np.ndarray:
+            return maker.frames(folder / _name(ids[prompt], seed), prompt, seed)
+
+        judged = evaluate_world(
+            make, out, chosen, tuple(range(seeds)), lambda done, total: show("videos judged", done, total)
+        )
+    _tell(folder, names)
+    scores = json.loads(judged.to_json())
+    write_json(out / "scores.json", scores, overwrite=True)
+    verdicts = {_name(record["id"], record["seed"]): record["verdict"] for record in judged.records}
+    words = json.dumps(scores) if job.as_json else judged.table()
+    return Samples("world", folder, tuple(names), references=refs, verdicts=verdicts, words=words)
+
+
+def _prompted(
+    out: Path, suite: str, prompts: int | None, seeds: int, settings: dict[str, Any], model: Callable[[], Any], refs: str | None
+) -> Samples:
+    """Videos for a prompt suite; a long prompt is generated from, its short one is what is judged."""
+    from cogvideox.evaluation.prompts import prompt_suite
+
+    chosen = prompt_suite(suite)[:prompts]
+    folder = out / VIDEOS
+    names = {_name(row.id, seed): row.short for row in chosen for seed in range(seeds)}
+    maker = _Maker(model, settings)
+    with progress("generating") as show:
+        for done, (row, seed) in enumerate(((row, seed) for row in chosen for seed in range(seeds)), 1):
+            maker.frames(folder / _name(row.id, seed), row.prompt, seed)
+            show("videos made", done, len(names))
+    _tell(folder, names)
+    return Samples("paper", folder, tuple(names), references=refs)
+
+
+def _reconstructed(out: Path, num: int | None, model: Callable[[], Any], refs: str | None) -> Samples:
+    """Originals through the autoencoder and back: rendered truth, or real clips as Table 2 shows them."""
+    from cogvideox.evaluation.reconstruction import round_trip
+    from cogvideox.video import Video
+
+    folder, originals = out / VIDEOS, out / ORIGINALS
+    pairs = list(_truth(num) if refs is None else _real(refs, num))
+    code = None
+    with progress("coding") as show:
+        for done, (name, _, read) in enumerate(pairs, 1):
+            if not ((folder / name).is_file() and (originals / name).is_file()):
+                code = code or round_trip(model().vae)
+                truth = read()
+                truth.save(originals / name, overwrite=True, metadata=False)
+                Video(code(truth.frames), truth.fps).save(folder / name, overwrite=True, metadata=False)
+            show("clips coded", done, len(pairs))
+    _tell(folder, {name: prompt for name, prompt, _ in pairs})
+    return Samples("vae", folder, tuple(name for name, _, _ in pairs), originals)
+
+
+Original = tuple[str, str, Callable[[], "Video"]]
+
+
+def _truth(num: int | None) -> Iterator[Original]:
+    """(name, prompt, video) of rendered held-out scenes."""
+    from cogvideox.video import Video
+    from cogvideox.world import held_out_prompts, render
+
+    for prompt in list(held_out_prompts())[:num]:
+        yield _name(prompt.id, 0), prompt.prompt, lambda scene=prompt.scene: Video(render(scene), 8.0)
+
+
+def _real(folder: str, num: int | None) -> Iterator[Original]:
+    """(name, prompt, video) of real clips: the first 17 frames, 256x256 from the centre."""
+    from cogvideox.evaluation.clips import open_clips
+    from cogvideox.video import Video
+
+    frames, side = TABLE_2
+    clips = open_clips(folder)
+    for place, item in list(enumerate(clips.items))[:num]:
+        if item.frames < frames:
+            continue
+
+        def read(place: int = place) -> Video:
+            video = clips[place]
+            return Video(video.frames[:frames], video.fps).cover(side, side)
+
+        yield f"{Path(item.name).stem}-{place}.mkv", item.prompt, read
+
+
+class _Maker:
+    """Videos of one model, which is loaded when the first one is missing."""
+
+    def __init__(self, model: Callable[[], Any], settings: dict[str, Any]) -> None:
+        self.settings, self._model, self._load = settings, None, model
+
+    def frames(self, path: Path, prompt: str, seed: int) -> np.ndarray:
+        """``uint8 [t, h, w, 3]``, read where it was made before."""
+        from cogvideox.generate.run import generate
+        from cogvideox.video import read_video
+
+        if path.is_file():
+            return read_video(path).frames
+        self._model = self._model or self._load()
+        made = generate(self._model, resolve({**self.settings, "prompt": prompt, "seed": seed}))
+        made.save(path, overwrite=True, metadata=False)
+        return made.frames
+
+
+def _name(id: str, seed: int) -> str:
+    return f"{id}-{seed}.mkv"
+
+
+def _tell(folder: Path, prompts: dict[str, str]) -> None:
+    """Write what each video was asked for into metadata.jsonl; what stands there of others stays."""
+    from cogvideox.evaluation.clips import read_prompts
+
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = {**read_prompts(folder), **prompts}
+    lines = [json.dumps({"file_name": name, "text": text}) for name, text in rows.items()]
+    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _same_run(out: Path, settings: dict[str, Any]) -> None:
+    """Videos of one folder belong to one model and one way of sampling. Raises ConfigError."""
+    from cogvideox.video import write_json
+
+    file = out / SETTINGS
+    settings = json.loads(json.dumps(settings))
+    try:
+        before = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        write_json(file, settings)
+        return
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file}: not readable ({type(error).__name__}); choose another --out") from None
+    if not isinstance(before, dict):
+        raise ConfigError(f"{file}: no record of an evaluation; choose another --out")
+    if before != settings:
+        changed = [key for key in {**before, **settings} if before.get(key) != settings.get(key)]
+        raise ConfigError(
+            f"{out}: holds an evaluation with another {', '.join(changed)}; choose another --out"
+        )

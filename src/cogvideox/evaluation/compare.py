@@ -1,0 +1,100 @@
+"""Is one run better than another? Paired on what both made videos for; better, worse or undecided, nothing between."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cogvideox.errors import InputError
+from cogvideox.evaluation.report import Report, number
+from cogvideox.evaluation.score import Score, mean_interval
+
+
+@dataclass(frozen=True)
+class Difference:
+    """This run minus the other one. ``pairs``: how many videos of each it stands on; 0 for measures of whole sets."""
+
+    name: str
+    this: float
+    other: float
+    difference: float
+    low: float | None
+    high: float | None
+    pairs: int
+    verdict: str  # better, worse, undecided, or different where neither direction is better
+
+
+def compare(this: Report, other: Report) -> list[Difference]:
+    """One difference per score that both have; raises InputError when the reports share no score or no video."""
+    pairs, clusters = _pairs(this, other)
+    theirs = {score.name: score for score in other.scores}
+    found = []
+    for score in this.scores:
+        match = theirs.get(score.name)
+        if match is None or score.value is None or match.value is None:
+            continue
+        if score.settings.get("extractor") != match.settings.get("extractor"):
+            raise InputError(f"{score.name}: the two runs used different feature networks; evaluate one of them again")
+        found.append(_paired(score, match, pairs, clusters) if score.each else _of_sets(score, match))
+    kept = [each for each in found if each is not None]
+    if not kept:
+        raise InputError("compare: the two runs share no score of the same videos; use one suite and one set of prompts")
+    return kept
+
+
+def table(differences: Sequence[Difference]) -> str:
+    """Markdown."""
+    lines = ["| score | this | other | difference | 95 % interval | pairs | verdict |", "|---" * 7 + "|"]
+    for each in differences:
+        between = "" if each.low is None else f"{number(each.low)} to {number(each.high)}"
+        numbers = " | ".join(map(number, (each.this, each.other, each.difference)))
+        lines.append(f"| {each.name} | {numbers} | {between} | {each.pairs or 'sets'} | {each.verdict} |")
+    return "\n".join(lines)
+
+
+def _paired(score: Score, match: Score, pairs: list[tuple[int, int]], clusters: list[Any]) -> Difference | None:
+    """Bootstrap of the mean difference over pairs, all pairs of a prompt together."""
+    both = [(score.each[a], match.each[b], c) for (a, b), c in zip(pairs, clusters, strict=True)]
+    both = [row for row in both if math.isfinite(row[0]) and math.isfinite(row[1])]
+    if not both:
+        return None
+    first, second = (np.array([row[place] for row in both], float) for place in (0, 1))
+    low, high = mean_interval(first - second, [row[2] for row in both])
+    return _judged(score, float(first.mean()), float(second.mean()), low, high, len(both))
+
+
+def _of_sets(score: Score, match: Score) -> Difference | None:
+    """Two numbers with their own intervals, taken as independent: cautious, since they share their references."""
+    if score.low is None or match.low is None:
+        return _judged(score, score.value, match.value, None, None, 0)
+    half = math.hypot((score.high - score.low) / 2, (match.high - match.low) / 2)
+    difference = score.value - match.value
+    return _judged(score, score.value, match.value, difference - half, difference + half, 0)
+
+
+def _judged(score: Score, this: float, other: float, low: float | None, high: float | None, pairs: int) -> Difference:
+    verdict = "undecided"
+    if low is not None and (low > 0 or high < 0):
+        up = low > 0
+        verdict = "different" if score.better == "neither" else "better" if up == (score.better == "higher") else "worse"
+    return Difference(score.name, this, other, this - other, low, high, pairs, verdict)
+
+
+def _pairs(this: Report, other: Report) -> tuple[list[tuple[int, int]], list[Any]]:
+    """Places of the same video in both (same name without its ending), and the prompt of each."""
+    theirs = {_stem(video["name"]): place for place, video in enumerate(other.videos)}
+    pairs, clusters = [], []
+    for place, video in enumerate(this.videos):
+        stem = _stem(video["name"])
+        if stem in theirs:
+            pairs.append((place, theirs[stem]))
+            clusters.append(video["prompt"] or stem)
+    return pairs, clusters
+
+
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0] or name

@@ -1,0 +1,140 @@
+"""How much moves, how steady it is, and two faults of motion: a frozen clip and a first frame of another brightness.
+
+DEVIL's Dynamic Quality (Liao et al. 2024; Table 3) is here as its rule: quality averaged over equal bins of dynamics,
+an empty bin counting as nothing. Its fitted regressors are not published in a form that could be used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from cogvideox.errors import DependencyError, InputError
+from cogvideox.evaluation.score import Score, mean_score, not_computed
+from cogvideox.evaluation.vbench import every_eighth, moves
+from cogvideox.video import Video
+
+BINS = 12
+SHORT = 256  # pixels, where the classical flow is measured
+FROZEN = 0.5  # grey levels of 255 between adjacent frames: codec noise of a still picture stays below
+JUMP = 8.0  # grey levels by which the first frame's brightness may differ from the next ones'
+FARNEBACK = (0.5, 3, 15, 3, 5, 1.2, 0)  # scale, levels, window, iterations, neighbours, sigma, flags
+
+
+def dynamic_degree_classical(videos: Iterable[Video]) -> Score:
+    """VBench's rule with Farneback's flow for RAFT's: another number under another name.
+
+    Farneback underestimates large motion, so compare only with itself. Needs OpenCV.
+    """
+    name, protocol = "dynamic_degree_classical", "VBench's rule, Farneback flow at a short side of 256, about 8 fps"
+    try:
+        each = [_moves_classically(video) for video in videos]
+    except DependencyError as error:
+        return not_computed(name, str(error), protocol=protocol)
+    return mean_score(name, each, protocol=protocol)
+
+
+def _moves_classically(video: Video) -> float:
+    some = every_eighth(video)
+    if len(some) < 2:
+        return float("nan")
+    grey = _grey(some, SHORT)
+    return float(moves(top_flow(grey), len(some), min(grey.shape[1:]), video.fps))
+
+
+def top_flow(grey: np.ndarray, share: float = 0.05) -> list[float]:
+    """The mean of the largest ``share`` of flow in pixels, for each pair of ``uint8 [t, h, w]``. Raises DependencyError."""
+    try:
+        import cv2
+    except ImportError:
+        raise DependencyError("needs OpenCV; install cogvideox[eval]") from None
+    found = []
+    for before, after in zip(grey[:-1], grey[1:], strict=True):
+        speed = np.linalg.norm(cv2.calcOpticalFlowFarneback(before, after, None, *FARNEBACK), axis=2).ravel()
+        most = max(1, int(len(speed) * share))
+        found.append(float(np.partition(speed, -most)[-most:].mean()))
+    return found
+
+
+def _grey(frames: np.ndarray, short: int) -> np.ndarray:
+    height, width = frames.shape[1:3]
+    scale = short / min(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    images = (Image.fromarray(frame).convert("L").resize(size, Image.Resampling.BILINEAR) for frame in frames)
+    return np.stack([np.asarray(image) for image in images])
+
+
+def frozen_share(videos: Iterable[Video]) -> Score:
+    """Share of videos in which nothing moves: no adjacent frames differ by more than half a grey level on average."""
+    each = [is_frozen(video.frames) for video in videos]
+    protocol = f"every mean |x[t+1] - x[t]| <= {FROZEN} of 255"
+    return mean_score("frozen_share", each, better="lower", protocol=protocol)
+
+
+def is_frozen(frames: np.ndarray) -> float:
+    """1 or 0; NaN for a single frame."""
+    if len(frames) < 2:
+        return float("nan")
+    steps = (np.abs(b.astype(np.int16) - a).mean() for b, a in zip(frames[1:], frames[:-1], strict=True))
+    return float(all(step <= FROZEN for step in steps))
+
+
+def first_frame_jump(videos: Iterable[Video]) -> Score:
+    """Share of videos whose first frame is brighter or darker than the next four by more than 8 grey levels.
+
+    A known fault of causal autoencoders, whose first frame is coded by other statistics than the rest.
+    """
+    each = [float(abs(brightness_jump(video.frames)) > JUMP) if len(video) > 1 else float("nan") for video in videos]
+    protocol = f"|mean of frame 0 - mean of frames 1 to 4| > {JUMP:g} of 255"
+    return mean_score("first_frame_jump_share", each, better="lower", protocol=protocol)
+
+
+def brightness_jump(frames: np.ndarray) -> float:
+    """Mean brightness of the first frame minus that of the next four, beyond the drift those show themselves."""
+    levels = frames[:6].mean((1, 2, 3))
+    drift = float(np.diff(levels[1:]).mean()) if len(levels) > 2 else 0.0
+    return float(levels[0] - levels[1]) + drift
+
+
+def dynamics_binned_quality(
+    dynamics: Sequence[float], quality: Sequence[float], bins: int = BINS, empty: float = 0.0
+) -> float:
+    """DEVIL's rule: the mean over equal bins of [0, 1] of each bin's mean quality; an empty bin counts ``empty``.
+
+    A dynamics of exactly 1 belongs to the last bin (the original code lets it fall outside). Raises InputError.
+    """
+    scores, values = np.asarray(dynamics, float), np.asarray(quality, float)
+    if scores.shape != values.shape or scores.ndim != 1:
+        raise InputError(f"dynamics {scores.shape}, quality {values.shape}: one number each per video")
+    if len(scores) and not (np.isfinite(scores).all() and scores.min() >= 0 and scores.max() <= 1):
+        raise InputError(f"dynamics {scores.min():g} to {scores.max():g}: must lie in 0 to 1")
+    place = np.minimum((scores * bins).astype(int), bins - 1)
+    return float(np.mean([values[place == b].mean() if (place == b).any() else empty for b in range(bins)]))
+
+
+def dynamic_quality(
+    dynamics: Sequence[float] | None, qualities: dict[str, Sequence[float]], **settings: Any
+) -> Score:
+    """The mean of the binned quality over DEVIL's keys (smoothness, naturalness, subject, background).
+
+    ``settings`` name where dynamics and qualities came from. Not computed without DEVIL's dynamics scores.
+    """
+    name, protocol = "devil_dynamic_quality", f"mean over keys of the mean over {BINS} bins, an empty bin counts 0"
+    if dynamics is None or not qualities:
+        why = "needs DEVIL's dynamics and quality scores per video (--devil FILE)"
+        return not_computed(name, why, protocol=protocol)
+    scores = np.asarray(dynamics, float)
+
+    def value(rows: np.ndarray) -> float:
+        keys = (np.asarray(each, float)[rows] for each in qualities.values())
+        return float(np.mean([dynamics_binned_quality(scores[rows], each) for each in keys]))
+
+    rng = np.random.default_rng(0)
+    draws = [value(rng.integers(0, len(scores), len(scores))) for _ in range(500)]
+    low, high = (float(each) for each in np.percentile(draws, [2.5, 97.5]))
+    settings = {"keys": list(qualities), **settings}
+    whole = value(np.arange(len(scores)))
+    return Score(name, whole, low, high, len(scores), protocol=protocol, settings=settings)

@@ -1,0 +1,134 @@
+"""A report as one HTML page that needs nothing else: scores with intervals, what each video got, thumbnails."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from cogvideox.evaluation.clips import Clips
+from cogvideox.evaluation.report import Report, number
+from cogvideox.evaluation.score import Score
+from cogvideox.video import replacing
+
+FILE = "report.html"
+SHOWN = 48  # videos with thumbnails
+CELLS, HEIGHT = 4, 72  # thumbnails of a video, pixels
+BARS = 24
+STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#1c1c1c;background:#fff}
+h1{font-size:1.5rem;margin-bottom:0}h2{font-size:1.1rem;margin-top:2rem}p.sub{color:#666;margin-top:.2rem}
+table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.3rem .6rem;border-bottom:1px solid #e4e4e4;
+vertical-align:top}th{font-weight:600}td.n{font-variant-numeric:tabular-nums;white-space:nowrap}.why{color:#8a5a00}
+.bad{color:#a11}.grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(19rem,1fr));gap:1rem}
+figure{margin:0}figure img{width:100%;image-rendering:pixelated;border-radius:3px}figcaption{font-size:.8rem;color:#444;
+overflow-wrap:anywhere}svg{display:block}small{color:#777}
+@media(prefers-color-scheme:dark){body{background:#151515;color:#e6e6e6}td,th{border-color:#333}figcaption,p.sub,small
+{color:#aaa}.why{color:#e0b050}.bad{color:#f77}}
+"""
+
+
+def write_page(report: Report, clips: Clips, out: Path) -> Path:
+    """Write report.html into ``out``; returns where."""
+    parts = [
+        f"<h1>{_text(report.suite)} suite: {_text(report.subject or clips.folder.name)}</h1>",
+        f'<p class="sub">{_text(report.counted)}. {_text(report.made.get("created", ""))}</p>',
+        _scores([score for score in report.scores if score.value is not None]),
+        _absent([score for score in report.scores if score.value is None]),
+        _left_out(report),
+        _thumbnails(report, clips),
+    ]
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # nothing runs, nothing is fetched
+    head = (
+        f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{_text(report.suite)}: {_text(report.subject)}</title><style>{STYLE}</style>"
+    )
+    path = out / FILE
+    with replacing(path, overwrite=True) as temporary:
+        page = f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>'
+        temporary.write_text(page, encoding="utf-8", errors="replace")
+    return path
+
+
+def _scores(scores: Sequence[Score]) -> str:
+    rows = [
+        f"<tr><td>{_text(score.name)}<br><small>{_text(score.protocol)}</small></td>"
+        f'<td class="n">{number(score.value)} {_text(score.unit)}</td><td class="n">{_between(score)}</td>'
+        f'<td class="n">{score.videos}</td><td>{score.better}</td><td>{histogram(score)}</td></tr>'
+        for score in scores
+    ]
+    heads = "".join(f"<th>{name}</th>" for name in ("score", "value", "95 %", "videos", "better", "each video"))
+    return f"<h2>Scores</h2><table><tr>{heads}</tr>{''.join(rows)}</table>"
+
+
+def _between(score: Score) -> str:
+    return "" if score.low is None else f"{number(score.low)} to {number(score.high)}"
+
+
+def histogram(score: Score, width: int = 180, height: int = 42) -> str:
+    """How the per-video values lie, as SVG, with the mean as a line; '' for fewer than three."""
+    values = np.array([value for value in score.each if math.isfinite(value)])
+    if len(values) < 3:
+        return ""
+    low, high = float(values.min()), float(values.max())
+    if low == high:
+        return f"<small>all {number(low)}</small>"
+    counts, _ = np.histogram(values, bins=min(BARS, len(values)), range=(low, high))
+    wide = width / len(counts)
+    tall = (height - 12) / counts.max()
+    bars = "".join(
+        f'<rect x="{place * wide:.1f}" y="{height - 12 - count * tall:.1f}" width="{max(wide - 1, 1):.1f}" '
+        f'height="{count * tall:.1f}" fill="#4a7fb5"/>'
+        for place, count in enumerate(counts)
+    )
+    mean = (float(values.mean()) - low) / (high - low) * width
+    line = f'<line x1="{mean:.1f}" x2="{mean:.1f}" y1="0" y2="{height - 12}" stroke="#c33"/>'
+    ends = (
+        f'<text x="0" y="{height - 1}" font-size="9" fill="currentColor">{number(low)}</text>'
+        f'<text x="{width}" y="{height - 1}" font-size="9" text-anchor="end" fill="currentColor">{number(high)}</text>'
+    )
+    return f'<svg width="{width}" height="{height}" role="img">{bars}{line}{ends}</svg>'
+
+
+def _absent(scores: Sequence[Score]) -> str:
+    if not scores:
+        return ""
+    rows = "".join(f'<tr><td>{_text(s.name)}</td><td class="why">{_text(s.why)}</td></tr>' for s in scores)
+    return f"<h2>Not computed</h2><table>{rows}</table>"
+
+
+def _left_out(report: Report) -> str:
+    rows = [f'<tr><td>{_text(r.name)}</td><td class="bad">{_text(r.kind)}</td><td>{_text(r.why)}</td></tr>' for r in report.refused]
+    rows += [f'<tr><td>{_text(name)}</td><td class="bad">missing</td><td>asked for and not there</td></tr>' for name in report.missing]
+    return f"<h2>Left out</h2><table>{''.join(rows)}</table>" if rows else ""
+
+
+def _thumbnails(report: Report, clips: Clips) -> str:
+    shown = [_figure(clips[place].frames, item.name, item.prompt) for place, item in enumerate(clips.items[:SHOWN])]
+    more = f"<p><small>{SHOWN} of {len(clips)} videos are shown.</small></p>" if len(clips) > SHOWN else ""
+    return f'<h2>Videos</h2><div class="grid">{"".join(shown)}</div>{more}'
+
+
+def _figure(frames: np.ndarray, name: str, prompt: str) -> str:
+    places = np.linspace(0, len(frames) - 1, min(CELLS, len(frames))).round().astype(int)
+    width = max(1, round(frames.shape[2] * HEIGHT / frames.shape[1]))
+    cells = [Image.fromarray(frames[p]).resize((min(width, 4 * HEIGHT), HEIGHT), Image.Resampling.BILINEAR) for p in places]
+    row = Image.new("RGB", (sum(cell.width for cell in cells), HEIGHT))
+    for place, cell in enumerate(cells):
+        row.paste(cell, (place * cell.width, 0))
+    file = io.BytesIO()
+    row.save(file, format="JPEG", quality=80)
+    data = base64.b64encode(file.getvalue()).decode()
+    caption = _text(prompt or name)
+    return f'<figure><img src="data:image/jpeg;base64,{data}" alt="{caption}"><figcaption>{caption}<br><small>{_text(name)}</small></figcaption></figure>'
+
+
+def _text(value: object) -> str:
+    return html.escape(str(value), quote=True)

@@ -1,0 +1,105 @@
+"""Report = the scores of one set of videos, with every video they stand on and every one they do not."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cogvideox.errors import InputError
+from cogvideox.evaluation.clips import Clips, Refused
+from cogvideox.evaluation.score import Score
+from cogvideox.manifest import versions
+from cogvideox.video import write_json
+
+SCHEMA = "cogvideox-evaluation-1"
+FILE = "report.json"
+
+
+@dataclass(frozen=True)
+class Report:
+    """``videos``: name, prompt and size of each that was read; the scores' ``each`` follow their order."""
+
+    suite: str
+    subject: str
+    scores: tuple[Score, ...]
+    videos: tuple[dict[str, Any], ...]
+    refused: tuple[Refused, ...] = ()
+    missing: tuple[str, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+    made: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, suite: str, subject: str, scores: list[Score], clips: Clips, **rest: Any) -> Report:
+        """A report of now, on what ``clips`` hold."""
+        keys = ("name", "prompt", "frames", "height", "width", "fps", "sha256")
+        videos = tuple({key: getattr(item, key) for key in keys} for item in clips.items)
+        made = {"created": datetime.now(UTC).isoformat(timespec="seconds"), "versions": versions()}
+        return cls(suite, subject, tuple(scores), videos, clips.refused, made=made, **rest)
+
+    @property
+    def counted(self) -> str:
+        """One line: how many videos were read, and how many not, by kind."""
+        kinds = Counter(each.kind for each in self.refused)
+        left = [f"{number} {kind}" for kind, number in kinds.items()]
+        left += [f"{len(self.missing)} missing"] if self.missing else []
+        return f"{len(self.videos)} videos read" + (f"; left out: {', '.join(left)}" if left else "; none left out")
+
+    def score(self, name: str) -> Score:
+        """The score of a name. Raises InputError."""
+        for score in self.scores:
+            if score.name == name:
+                return score
+        raise InputError(f"score {name!r}: not in this report of suite {self.suite}")
+
+    def table(self) -> str:
+        """Markdown: what was computed, what was not and why, and which videos were left out."""
+        lines = ["| score | value | 95 % interval | videos | better |", "|---|---|---|---|---|"]
+        lines += [_row(score) for score in self.scores if score.value is not None]
+        lines += ["", self.counted + "."]
+        absent = [score for score in self.scores if score.value is None]
+        lines += ["", "Not computed:", *(f"- {score.name}: {score.why}" for score in absent)] if absent else []
+        lines += ["", "Left out:", *(f"- {r.name}: {r.kind}, {r.why}" for r in self.refused)] if self.refused else []
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        plain["scores"] = [score.to_dict() for score in self.scores]
+        plain["refused"] = [vars(each) for each in self.refused]
+        return {"schema": SCHEMA, **plain}
+
+    def save(self, folder: Path) -> Path:
+        """Write report.json; returns where."""
+        return write_json(folder / FILE, self.to_dict(), overwrite=True)
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Report:
+        """From report.json of a folder, or that file itself. Raises InputError."""
+        file = Path(folder)
+        file = file / FILE if file.is_dir() else file
+        try:
+            record = json.loads(file.read_text(encoding="utf-8"))
+            if record.pop("schema") != SCHEMA:
+                raise KeyError("schema")
+            record["scores"] = tuple(Score.from_dict(score) for score in record["scores"])
+            record["refused"] = tuple(Refused(**each) for each in record["refused"])
+            for name in ("videos", "missing"):
+                record[name] = tuple(record[name])
+            return cls(**record)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise InputError(f"{file}: no report of an evaluation ({type(error).__name__}); run it first") from None
+
+
+def _row(score: Score) -> str:
+    between = "" if score.low is None else f"{number(score.low)} to {number(score.high)}"
+    return f"| {score.name} | {number(score.value)} {score.unit} | {between} | {score.videos} | {score.better} |"
+
+
+def number(value: float | None) -> str:
+    """Four digits that matter."""
+    return "" if value is None or math.isnan(value) else f"{value:.4g}"

@@ -1,0 +1,129 @@
+"""Score = a number with what is needed to trust it: interval, protocol, version, and the videos it stands on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from cogvideox.errors import InputError
+
+Better = Literal["higher", "lower", "neither"]
+ROUNDS = 2000
+
+
+@dataclass(frozen=True)
+class Score:
+    """One measure of a set of videos.
+
+    ``value`` is None when it was not computed, and ``why`` then says what is missing; nothing is put in its
+    place. ``low`` and ``high`` bound it with 95 % confidence; None where one video or none decides. ``each`` has
+    one value per video in the order they came, NaN for a video it says nothing about, and is empty for measures
+    of whole sets.
+    """
+
+    name: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    videos: int = 0
+    better: Better = "higher"
+    unit: str = ""
+    protocol: str = ""
+    version: str = "1"
+    why: str = ""
+    each: tuple[float, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def named(self, name: str) -> Score:
+        """The same score under another name."""
+        return replace(self, name=name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; NaN becomes None."""
+        record = {key: getattr(self, key) for key in self.__dataclass_fields__}
+        return {**record, "each": [None if math.isnan(value) else value for value in self.each]}
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> Score:
+        """The inverse of ``to_dict``. Raises InputError."""
+        try:
+            each = tuple(math.nan if value is None else float(value) for value in record.get("each", ()))
+            return cls(**{**record, "each": each})
+        except TypeError as error:
+            raise InputError(
+                f"score {record.get('name', '?')!r}: {error}; written by another version?"
+            ) from None
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return f"{self.name}: not computed ({self.why})"
+        between = "" if self.low is None else f" ({self.low:.4g} to {self.high:.4g})"
+        return f"{self.name}: {self.value:.4g}{between} {self.unit}".rstrip() + f", {self.videos} videos"
+
+
+def mean_score(
+    name: str, each: Sequence[float], *, clusters: Sequence[Any] | None = None, seed: int = 0, **rest: Any
+) -> Score:
+    """The mean of one value per video, with its bootstrap interval; NaN counts for nothing.
+
+    ``clusters``: what each video belongs to (its prompt), where several seeds of one prompt must be resampled
+    together.
+    """
+    values = np.asarray(each, dtype=float)
+    known = np.isfinite(values)
+    if not known.any():
+        return not_computed(name, rest.pop("why", "") or "no video it applies to", each=tuple(values), **rest)
+    groups = None if clusters is None else [c for c, k in zip(clusters, known, strict=True) if k]
+    low, high = mean_interval(values[known], groups, seed)
+    mean = float(values[known].mean())
+    return Score(name, mean, low, high, int(known.sum()), each=tuple(map(float, values)), **rest)
+
+
+def not_computed(name: str, why: str, **rest: Any) -> Score:
+    """A score that says what was missing."""
+    return Score(name, None, why=why, **rest)
+
+
+def mean_interval(
+    values: Sequence[float] | np.ndarray,
+    clusters: Sequence[Any] | None = None,
+    seed: int = 0,
+    rounds: int = ROUNDS,
+) -> tuple[float | None, float | None]:
+    """95 % bootstrap of a mean, whole clusters at a time; (None, None) for fewer than two clusters.
+
+    The percentiles are a little wider than 2.5 and 97.5 (Hesterberg 2015), since plain ones cover too seldom.
+    """
+    totals, sizes = _by_cluster(np.asarray(values, dtype=float), clusters)
+    if len(totals) < 2:
+        return None, None
+    means = _resampled_means(totals, sizes, seed, rounds)
+    low, high = np.percentile(means, tails(len(totals)))
+    return float(low), float(high)
+
+
+def tails(clusters: int) -> tuple[float, float]:
+    """The expanded percentiles for so many clusters: those of sqrt(n / (n - 1)) times Student's t."""
+    z, freedom = 1.959964, clusters - 1
+    t = z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+    outside = 50 * math.erfc(t * math.sqrt(clusters / freedom) / math.sqrt(2))
+    return outside, 100 - outside
+
+
+def _by_cluster(values: np.ndarray, clusters: Sequence[Any] | None) -> tuple[np.ndarray, np.ndarray]:
+    """Sum and number of the values of each cluster."""
+    if clusters is None:
+        return values, np.ones(len(values))
+    names = {name: place for place, name in enumerate(dict.fromkeys(clusters))}
+    place = np.array([names[name] for name in clusters], dtype=int)
+    return np.bincount(place, values), np.bincount(place).astype(float)
+
+
+def _resampled_means(totals: np.ndarray, sizes: np.ndarray, seed: int, rounds: int) -> np.ndarray:
+    n = len(totals)
+    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=rounds)
+    return (draws @ totals) / (draws @ sizes)

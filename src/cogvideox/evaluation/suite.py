@@ -1,0 +1,122 @@
+"""Run a suite: groups of scores over a folder's videos, each group kept so that a rerun makes only what is missing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from cogvideox.errors import ConfigError, suggest
+from cogvideox.evaluation.clips import Clip, Refused
+from cogvideox.evaluation.measures import SUITES, Material, partners
+from cogvideox.evaluation.page import write_page
+from cogvideox.evaluation.report import Report
+from cogvideox.evaluation.score import Score
+from cogvideox.video import Video, write_json
+from cogvideox.world import Prompt, held_out_prompts, render
+
+GROUPS = "groups"
+
+
+def evaluate(
+    material: Material,
+    suite: str,
+    out: Path,
+    subject: str = "",
+    missing: Sequence[str] = (),
+    on_group: Callable[[str, int, int], Any] | None = None,
+    **settings: Any,
+) -> Report:
+    """Every score of a suite. Writes report.json and report.html into ``out``; raises ConfigError for no such suite.
+
+    ``missing``: names of videos that were asked for and are not there.
+    """
+    if suite not in SUITES:
+        raise ConfigError(f"suite {suite!r}: unknown{suggest(suite, SUITES)}; there are: {', '.join(SUITES)}")
+    scores: list[Score] = []
+    groups = SUITES[suite]
+    for done, (name, group) in enumerate(groups.items()):
+        if on_group is not None:
+            on_group(name, done, len(groups))
+        kept, key = out / GROUPS / f"{name}.json", _key(material)
+        found = _read_group(kept, key)
+        if found is None:
+            found = group(material)
+            write_json(kept, {"key": key, "scores": [score.to_dict() for score in found]}, overwrite=True)
+        scores += found
+    report = Report.of(suite, subject, scores, _with_strangers(material), missing=tuple(missing), settings=settings)
+    report.save(out)
+    write_page(report, material.clips, out)
+    return report
+
+
+def world_checks(clips: Sequence[Clip]) -> tuple[dict[str, Sequence[Any]], Callable[[Clip], Refused | None]]:
+    """The facts each video of the tiny world was asked to show, by name, and a filter for those that say none.
+
+    A video belongs to the suite when its prompt is one of the 200, or when a list of checks stands beside it.
+    """
+    known: dict[str, Prompt] = {prompt.prompt: prompt for prompt in held_out_prompts()}
+    checks: dict[str, Sequence[Any]] = {}
+    for clip in clips:
+        beside = clip.record.get("checks")
+        if clip.prompt in known:
+            checks[clip.name] = known[clip.prompt].checks
+        elif isinstance(beside, list) and all(isinstance(check, dict) for check in beside):
+            checks[clip.name] = beside
+
+    def keep(clip: Clip) -> Refused | None:
+        if clip.frames < 5:
+            return Refused(clip.name, "mismatched", f"{clip.frames} frames; the judge reads at least 5")
+        if clip.name in checks:
+            return None
+        what = f"its prompt {clip.prompt[:60]!r} is none of the suite's" if clip.prompt else "no prompt is known for it"
+        return Refused(clip.name, "mismatched", what)
+
+    return checks, keep
+
+
+class _Truth(Sequence[Video]):
+    """Rendered scenes of the held-out prompts, made when asked for."""
+
+    def __len__(self) -> int:
+        return len(held_out_prompts())
+
+    def __getitem__(self, place: Any) -> Any:
+        return Video(render(held_out_prompts()[place].scene), 8.0)
+
+
+def world_truth() -> Sequence[Video]:
+    """What a perfect model could answer to the 200 prompts: the real side of the world's FVD."""
+    return _Truth()
+
+
+def _with_strangers(material: Material) -> Any:
+    """The clips, with those named that have no original although originals were given."""
+    if material.references is None:
+        return material.clips
+    paired = {a for a, _ in partners(material.clips, material.references)}
+    clips = material.clips
+    why = "no original of its name and size; not in the scores that compare with originals"
+    strangers = [Refused(item.name, "unpaired", why) for place, item in enumerate(clips.items) if place not in paired]
+    return type(clips)(clips.folder, clips.items, (*clips.refused, *strangers, *material.references.refused))
+
+
+def _key(material: Material) -> str:
+    """Changes with any video, reference, fact or tool."""
+    references = material.references.fingerprint() if material.references is not None else len(material.real)
+    checks = {name: [str(check) for check in asked] for name, asked in material.checks.items()}
+    parts = [material.clips.fingerprint(), references, material.tools.names(), checks]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _read_group(file: Path, key: str) -> list[Score] | None:
+    """Scores of a finished group on the same material; None where they must be made."""
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        if record["key"] == key:
+            return [Score.from_dict(score) for score in record["scores"]]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return None

@@ -1,0 +1,108 @@
+"""What VBench's rules need to be told about a video, one protocol per expert, and answers recorded elsewhere.
+
+The published networks (GRiT, Tag2Text, UMT, RAFT) live in environments of their own. Whoever has one runs it there,
+writes one line of JSON per video, and the rules here read it: see ``Recorded``. Nothing stands in for them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from cogvideox.errors import InputError
+
+KINDS = ("objects", "captions", "actions", "flow")
+MOST_BYTES = 1 << 30
+
+
+class Detector(Protocol):
+    """Names of the things in each of 16 frames (VBench: GRiT)."""
+
+    name: str
+
+    def __call__(self, frames: np.ndarray, video: str) -> Sequence[set[str]]:
+        """``uint8 [16, h, w, 3]`` and the video's name -> a set of names per frame."""
+
+
+class Captioner(Protocol):
+    """One caption for each of 16 frames (VBench: Tag2Text)."""
+
+    name: str
+
+    def __call__(self, frames: np.ndarray, video: str) -> Sequence[str]:
+        """``uint8 [16, h, w, 3]`` and the video's name -> a caption per frame."""
+
+
+class ActionClassifier(Protocol):
+    """Probabilities of actions (VBench: UMT on Kinetics-400, after the sigmoid)."""
+
+    name: str
+
+    def __call__(self, frames: np.ndarray, video: str) -> Mapping[str, float]:
+        """``uint8 [16, h, w, 3]`` and the video's name -> label -> probability."""
+
+
+class FlowMagnitudes(Protocol):
+    """How far pixels move in each pair of frames (VBench: RAFT): the mean of the largest 5 %, in pixels."""
+
+    name: str
+
+    def __call__(self, frames: np.ndarray, video: str) -> Sequence[float]:
+        """``uint8 [n, h, w, 3]`` and the video's name -> n - 1 numbers."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One expert's answers for a folder of videos, by file name."""
+
+    name: str
+    kind: str
+    answers: Mapping[str, Any] = field(repr=False)
+
+    def __call__(self, frames: np.ndarray, video: str) -> Any:
+        """The answer about a video. Raises InputError where none was recorded."""
+        if video not in self.answers:
+            raise InputError(f"{video}: {self.name} has no recorded {self.kind} for it; record it and run again")
+        return self.answers[video]
+
+
+def read_recorded(path: str | Path) -> dict[str, Recorded]:
+    """Experts by kind (objects, captions, actions, flow), from a file of JSON lines.
+
+    The first line names the networks: ``{"models": {"objects": "GRiT-B ..."}}``; every other one is about a video:
+    ``{"file": "a-0.mp4", "objects": [["cat", "dog"], ...], "captions": ["a cat", ...], "actions": {"juggling
+    balls": 0.91}, "flow": [3.1, ...]}``. Raises InputError.
+    """
+    file = Path(path)
+    try:
+        if file.stat().st_size > MOST_BYTES:
+            raise InputError(f"{path}: larger than {MOST_BYTES >> 20} MiB; record fewer videos")
+        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        models = dict(lines[0]["models"])
+        rows = {str(line["file"]): line for line in lines[1:]}
+    except (OSError, ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
+        raise InputError(f"{path}: no record of experts ({type(error).__name__}: {error}); see its format") from None
+    return {
+        kind: Recorded(str(models[kind]), kind, {name: _read(kind, row[kind], path) for name, row in rows.items() if kind in row})
+        for kind in KINDS
+        if kind in models
+    }
+
+
+def _read(kind: str, value: Any, path: str | Path) -> Any:
+    """One answer, checked. Raises InputError."""
+    try:
+        if kind == "objects":
+            return [{str(name) for name in names} for names in value]
+        if kind == "captions":
+            return [str(caption) for caption in value]
+        if kind == "actions":
+            return {str(label): float(probability) for label, probability in value.items()}
+        return [float(each) for each in value]
+    except (TypeError, ValueError, AttributeError):
+        raise InputError(f"{path}: {kind} {str(value)[:60]!r} is not of the form it should have; see its format") from None

@@ -1,0 +1,169 @@
+"""Frechet distances against closed forms, a second public implementation, and known flaws."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from cogvideox.errors import CheckpointError, FrameError, InputError
+from cogvideox.evaluation import fvd
+from cogvideox.evaluation.flaws import FLAWS, spoil
+from cogvideox.perception.features import FeatureCard, NetworkFeatures, load_i3d, prepare
+from cogvideox.perception.world_features import fixed_features, world_features
+from cogvideox.video import Video
+from cogvideox.world import render, sample_scene
+
+
+def card(dim: int = 4) -> FeatureCard:
+    return FeatureCard("test", "1", dim, 16, 8, "cover", "none")
+
+
+def gaussian(seed: int, n: int, mean, cov) -> np.ndarray:
+    return np.random.default_rng(seed).multivariate_normal(mean, cov, n)
+
+
+def test_distance_of_two_gaussians_is_the_closed_form():
+    """5 + (1 + 9 - 6) + (4 + 1 - 4) = 10, and a rotated pair whose root is known."""
+    a, b = np.diag([1.0, 4.0]), np.diag([9.0, 1.0])
+    assert fvd.frechet_of_gaussians(np.zeros(2), a, np.array([1.0, 2.0]), b) == pytest.approx(10, rel=1e-12)
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(2, 2)))[0]
+    turned = fvd.frechet_of_gaussians(np.zeros(2), turn @ a @ turn.T, np.zeros(2), turn @ b @ turn.T)
+    assert turned == pytest.approx(5, rel=1e-12)
+
+
+def test_samples_of_gaussians_come_to_the_closed_form():
+    mean, cov = np.array([1.0, -2.0, 0.5]), np.diag([1.0, 2.0, 0.5])
+    a, b = gaussian(0, 400_000, np.zeros(3), np.eye(3)), gaussian(1, 400_000, mean, cov)
+    truth = (mean**2).sum() + sum((np.sqrt(v) - 1) ** 2 for v in np.diag(cov))
+    assert fvd.frechet(a, b) == pytest.approx(truth, rel=1e-2)
+
+
+@pytest.mark.parametrize("dim", [3, 64])
+def test_distance_equals_two_other_implementations(dim):
+    """torchmetrics takes eigenvalues of S_a S_b; the classical code takes scipy's matrix root."""
+    theirs = pytest.importorskip("torchmetrics.image.fid")._compute_fid
+    linalg = pytest.importorskip("scipy.linalg")
+    rng = np.random.default_rng(dim)
+    a, b = rng.normal(size=(300, dim)) @ rng.normal(size=(dim, dim)), rng.normal(size=(250, dim)) + 0.3
+    ours = fvd.frechet(a, b)
+    moments = [(x.mean(0), np.cov(x, rowvar=False)) for x in (a, b)]
+    tensors = [torch.from_numpy(value) for moment in moments for value in moment]
+    assert ours == pytest.approx(float(theirs(*tensors)), rel=1e-6)
+    (m, s), (n, r) = moments
+    classical = ((m - n) ** 2).sum() + np.trace(s + r - 2 * np.real(linalg.sqrtm(s @ r)))
+    assert ours == pytest.approx(classical, rel=1e-6)
+
+
+@pytest.mark.parametrize(("dim", "n", "floor"), [(16, 100, 1.5), (64, 500, 4.4), (128, 500, 17.0)])
+def test_the_floor_of_like_sets_is_as_published(dim, n, floor):
+    rng = np.random.default_rng(0)
+    values = [fvd.frechet(rng.normal(size=(n, dim)), rng.normal(size=(n, dim))) for _ in range(6)]
+    assert np.mean(values) == pytest.approx(floor, rel=0.1)
+
+
+def test_extrapolation_takes_the_bias_away_and_its_interval_covers_the_truth():
+    dim, n, runs = 8, 100, 20
+    truth = dim * 0.0625 + dim * 0.2**2
+    rng = np.random.default_rng(0)
+    plain, corrected, covered = [], [], 0
+    for _ in range(runs):
+        a, b = rng.normal(0.25, 1.2, (n, dim)), rng.normal(size=(n, dim))
+        score = fvd.fvd_extrapolated(a, b, card(dim))
+        plain.append(fvd.fvd_of_features(a, b, card(dim)).value)
+        corrected.append(score.value)
+        covered += score.low <= truth <= score.high
+    assert abs(np.mean(corrected) - truth) < 0.2 * abs(np.mean(plain) - truth)
+    assert covered >= 0.85 * runs
+
+
+def test_polynomial_mmd_equals_hand_computed_values():
+    x = np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9.0]])
+    y = np.array([[7, 6, 5], [4, 3, 2], [1, 1, 8], [0, 2, 5.0]])
+    assert fvd.mmd_poly(x, y) == pytest.approx(270.7222, abs=1e-4)
+    assert fvd.mmd_poly(x, y, gamma=1) == pytest.approx(2436.5)
+    assert fvd.mmd_poly(x, y, degree=3, coef0=1) == pytest.approx(23088.083, abs=1e-3)
+
+
+def test_too_few_videos_are_not_computed_and_say_so():
+    few = np.zeros((3, 4))
+    assert "at least 8" in fvd.fvd_of_features(few, few, card()).why
+    some = np.random.default_rng(0).normal(size=(20, 64))
+    assert "needs 128" in fvd.fvd_extrapolated(some, some, card(64)).why
+    with pytest.raises(InputError):
+        fvd.fvd_of_features(few, np.zeros((9, 5)), card())
+
+
+def test_unequal_numbers_are_cut_to_the_smaller():
+    a, b = (np.random.default_rng(s).normal(size=(n, 4)) for s, n in ((0, 50), (1, 30)))
+    score = fvd.fvd_of_features(a, b, card())
+    assert score.videos == 30 and score.low < score.value < score.high
+
+
+CLIPS = [render(sample_scene(5, index)) for index in range(40)]
+
+
+@pytest.mark.parametrize("flaw", FLAWS)
+def test_the_distance_grows_with_every_flaw(flaw):
+    grows(world_features(), flaw)
+
+
+@pytest.mark.parametrize("flaw", ["blur", "noise"])
+def test_untrained_features_notice_what_is_wrong_with_single_frames(flaw):
+    grows(fixed_features(), flaw)
+
+
+def grows(network: NetworkFeatures, flaw: str) -> None:
+    clean, last = network(CLIPS), 0.0
+    for amount in (0.35, 0.65, 1.0):
+        rng = np.random.default_rng(3)
+        spoilt = [spoil(clip, flaw, amount, rng) for clip in CLIPS]
+        value = fvd.fvd_of_features(network(spoilt), clean, network.card).value
+        assert value > last, (flaw, amount)
+        last = value
+
+
+def test_fvd_of_videos_names_its_network():
+    clips = [Video(clip, 8) for clip in CLIPS[:10]]
+    score = fvd.fvd(clips, clips, fixed_features())
+    assert score.name == "fvd_fixed-64_17f" and score.videos == 10
+    assert score.value == pytest.approx(0, abs=1e-4)
+    assert score.settings["extractor"]["weights_sha256"] == "seed 0"
+
+
+def test_a_clip_that_is_too_short_is_refused():
+    with pytest.raises(FrameError, match="reads 17"):
+        fixed_features()([CLIPS[0][:9]])
+
+
+def test_clips_are_covered_or_stretched_as_the_card_says():
+    wide = np.zeros((16, 8, 32, 3), np.uint8)
+    wide[:, :, 12:20] = 255  # the centre
+    assert float(prepare(wide, card()).min()) == 1.0
+    stretched = FeatureCard("test", "1", 4, 16, 8, "stretch", "none")
+    assert float(prepare(wide, stretched).min()) == -1.0
+
+
+class Scripted(torch.nn.Module):
+    """The call of the published I3D file, with 400 simple numbers for logits."""
+
+    def forward(self, x, rescale: bool, resize: bool, return_features: bool):
+        assert not rescale and not resize and return_features
+        assert x.shape[1:] == (3, 16, 224, 224)
+        return x.mean(dim=(1, 2, 3, 4))[:, None] * torch.ones(400)
+
+
+def test_i3d_is_read_from_a_users_file(tmp_path):
+    torch.jit.script(Scripted()).save(str(tmp_path / "i3d.pt"))
+    network = load_i3d(tmp_path / "i3d.pt")
+    clip = np.full((20, 48, 64, 3), 255, np.uint8)
+    features = network([clip, clip // 255 * 0])
+    assert features.shape == (2, 400) and isinstance(network, NetworkFeatures)
+    np.testing.assert_allclose(features[:, 0], [1, -1], atol=1e-6)
+    assert len(network.card.weights_sha256) == 64
+
+
+def test_a_file_that_is_no_network_is_refused(tmp_path):
+    (tmp_path / "i3d.pt").write_bytes(b"no script")
+    with pytest.raises(CheckpointError, match="TorchScript"):
+        load_i3d(tmp_path / "i3d.pt")
