@@ -22,11 +22,19 @@ SUITES = ("world", "paper", "vae")
 
 @verb
 def evaluate(
-    subject: Annotated[str | None, typer.Argument(metavar="[DIR|MODEL]", help="videos, or what makes them")] = None,
+    subject: Annotated[
+        str | None, typer.Argument(metavar="[DIR|MODEL]", help="videos, or what makes them")
+    ] = None,
     suite: Annotated[str, typer.Option(help="world, paper or vae")] = "world",
-    model: Annotated[str | None, typer.Option(help="the same as MODEL; without either the shipped one")] = None,
-    prompts: Annotated[int | None, typer.Option(min=1, help="how many of the suite's prompts; default: all")] = None,
-    prompt_set: Annotated[str, typer.Option(help="paper: vbench, vbench-long, gallery, compositional")] = "vbench",
+    model: Annotated[
+        str | None, typer.Option(help="the same as MODEL; without either the shipped one")
+    ] = None,
+    prompts: Annotated[
+        int | None, typer.Option(min=1, help="how many of the suite's prompts; default: all")
+    ] = None,
+    prompt_set: Annotated[
+        str, typer.Option(help="paper: vbench, vbench-long, gallery, compositional")
+    ] = "vbench",
     seeds: Annotated[int, typer.Option(min=1, help="videos per prompt")] = 3,
     steps: Annotated[int | None, typer.Option(help="denoising steps")] = None,
     guidance: Annotated[float | None, typer.Option(help="how strongly to follow the prompt")] = None,
@@ -35,11 +43,17 @@ def evaluate(
     i3d: Annotated[str | None, typer.Option(help="I3D TorchScript file, for FVD")] = None,
     clip: Annotated[str | None, typer.Option(help="folder of CLIP ViT-B/32")] = None,
     lpips: Annotated[str | None, typer.Option(help="folder of vgg16.pth and LPIPS's vgg.pth")] = None,
-    observations: Annotated[str | None, typer.Option(help="recorded answers of VBench's networks (JSON lines)")] = None,
+    observations: Annotated[
+        str | None, typer.Option(help="recorded answers of VBench's networks (JSON lines)")
+    ] = None,
     devil: Annotated[str | None, typer.Option(help="DEVIL's dynamics and qualities per video (JSON)")] = None,
     against: Annotated[str | None, typer.Option(help="folder of another evaluation, to compare with")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; default: as stored")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; default: cuda, else mps, else cpu")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16 or float16; default: as stored")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, ...; default: cuda, else mps, else cpu")
+    ] = None,
     out: Annotated[str, typer.Option(help="folder of the scores; the same folder resumes")] = "eval",
     as_json: Annotated[bool, typer.Option("--json", help="results as JSON")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
@@ -82,7 +96,9 @@ def _report(
     from cogvideox.video import write_json
 
     with progress("measuring") as show:
-        report = run(material, suite, out, subject, missing, lambda name, done, total: show(name, done, total))
+        report = run(
+            material, suite, out, subject, missing, lambda name, done, total: show(name, done, total)
+        )
     differences = compare.compare(report, other) if other else []
     record: dict[str, Any] = json.loads(words) if as_json and words.startswith("{") else {}
     if differences:
@@ -107,7 +123,11 @@ def _folder(
     from cogvideox.evaluation.suite import world_checks, world_truth
     from cogvideox.world import held_out_prompts
 
-    asked = [p.prompt for p in held_out_prompts()] if suite == "world" else [p.short for p in prompt_suite("vbench")]
+    asked = (
+        [p.prompt for p in held_out_prompts()]
+        if suite == "world"
+        else [p.short for p in prompt_suite("vbench")]
+    )
     with progress("reading") as show:
         clips = open_clips(folder, asked, lambda done, total: show("videos read", done, total))
         originals = open_clips(references) if references else None
@@ -135,7 +155,9 @@ def _earlier(against: str | None) -> Report | None:
     return Report.read(against)
 
 
-def _tools(i3d: str | None, clip: str | None, lpips: str | None, observations: str | None, devil: str | None) -> Tools:
+def _tools(
+    i3d: str | None, clip: str | None, lpips: str | None, observations: str | None, devil: str | None
+) -> Tools:
     """What the user has; files are read now, so that a wrong one is said before the work."""
     from cogvideox.evaluation.lpips import Network
     from cogvideox.evaluation.measures import Tools
@@ -158,7 +180,9 @@ def _devil(path: str) -> dict[str, list[float]]:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
         found = {str(key): [float(value) for value in values] for key, values in record.items()}
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"{path}: no lists of numbers by name ({type(error).__name__}); write them as JSON") from None
+        raise InputError(
+            f"{path}: no lists of numbers by name ({type(error).__name__}); write them as JSON"
+        ) from None
     if "dynamics" not in found or len({len(values) for values in found.values()}) != 1 or len(found) < 2:
         raise InputError(f"{path}: needs 'dynamics' and at least one quality, one number each per video")
     return found

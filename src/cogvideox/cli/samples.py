@@ -50,7 +50,9 @@ class Samples:
 
         asked = set(self.names)
         with progress("reading") as show:
-            clips = open_clips(self.folder, on_item=lambda done, total: show("videos read", done, total), only=asked)
+            clips = open_clips(
+                self.folder, on_item=lambda done, total: show("videos read", done, total), only=asked
+            )
             where = self.originals or self.references
             originals = open_clips(where, only=asked if self.originals else None) if where else None
         found, keep = world_checks(clips.items)
@@ -92,7 +94,13 @@ def samples(
 
 
 def _world(
-    out: Path, prompts: int | None, seeds: int, settings: dict[str, Any], job: Job, model: Callable[[], Any], refs: str | None
+    out: Path,
+    prompts: int | None,
+    seeds: int,
+    settings: dict[str, Any],
+    job: Job,
+    model: Callable[[], Any],
+    refs: str | None,
 ) -> Samples:
     """The held-out prompts of the tiny world, judged while they are made: verdicts stay in ``verdicts.jsonl``."""
     from cogvideox.evaluation.world import evaluate_world
@@ -121,7 +129,13 @@ def _world(
 
 
 def _prompted(
-    out: Path, suite: str, prompts: int | None, seeds: int, settings: dict[str, Any], model: Callable[[], Any], refs: str | None
+    out: Path,
+    suite: str,
+    prompts: int | None,
+    seeds: int,
+    settings: dict[str, Any],
+    model: Callable[[], Any],
+    refs: str | None,
 ) -> Samples:
     """Videos for a prompt suite; a long prompt is generated from, its short one is what is judged."""
     from cogvideox.evaluation.prompts import prompt_suite
@@ -164,10 +178,14 @@ Original = tuple[str, str, Callable[[], "Video"]]
 def _truth(num: int | None) -> Iterator[Original]:
     """(name, prompt, video) of rendered held-out scenes."""
     from cogvideox.video import Video
-    from cogvideox.world import held_out_prompts, render
+    from cogvideox.world import Scene, held_out_prompts, render
 
     for prompt in list(held_out_prompts())[:num]:
-        yield _name(prompt.id, 0), prompt.prompt, lambda scene=prompt.scene: Video(render(scene), 8.0)
+
+        def read(scene: Scene = prompt.scene) -> Video:
+            return Video(render(scene), 8.0)
+
+        yield _name(prompt.id, 0), prompt.prompt, read
 
 
 def _real(folder: str, num: int | None) -> Iterator[Original]:

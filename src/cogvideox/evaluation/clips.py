@@ -94,7 +94,9 @@ class Clips(Sequence[Video]):
         """Without those that ``keep`` gives a reason against, which join the refused."""
         reasons = [keep(item) for item in self.items]
         items = tuple(item for item, reason in zip(self.items, reasons, strict=True) if reason is None)
-        return replace(self, items=items, refused=(*self.refused, *filter(None, reasons)), _cache=OrderedDict())
+        return replace(
+            self, items=items, refused=(*self.refused, *filter(None, reasons)), _cache=OrderedDict()
+        )
 
     def fingerprint(self) -> str:
         """16 digits that change with any file, name or prompt."""
@@ -110,15 +112,20 @@ def open_clips(
 ) -> Clips:
     """Every video of a folder and its subfolders, in the order of their names, decoded once to know it can be.
 
-    ``prompts``: those a name may begin with. ``only``: names to read, where others are none of the matter. Raises InputError for a folder that is none or holds no video.
+    ``prompts``: those a name may begin with. ``only``: names to read, where the folder holds others too. Raises
+    InputError for a folder that is none or holds no video.
     """
     root = Path(folder)
     if "\0" in str(folder) or not root.is_dir():
         raise InputError(f"{str(folder)!r}: no such folder; give a folder of videos")
-    files = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in SUFFIXES and _is_shown(path, root)]
+    files = [
+        path for path in sorted(root.rglob("*")) if path.suffix.lower() in SUFFIXES and _is_shown(path, root)
+    ]
     files = [path for path in files if only is None or path.relative_to(root).as_posix() in only]
     if not files:
-        raise InputError(f"{folder}: holds no video ({', '.join(SUFFIXES[:6])}, ...); give a folder of videos")
+        raise InputError(
+            f"{folder}: holds no video ({', '.join(SUFFIXES[:6])}, ...); give a folder of videos"
+        )
     told = read_prompts(root)
     known = {_as_name(prompt): prompt for prompt in prompts}
     items: list[Clip] = []

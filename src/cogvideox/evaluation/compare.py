@@ -38,11 +38,15 @@ def compare(this: Report, other: Report) -> list[Difference]:
         if match is None or score.value is None or match.value is None:
             continue
         if score.settings.get("extractor") != match.settings.get("extractor"):
-            raise InputError(f"{score.name}: the two runs used different feature networks; evaluate one of them again")
+            raise InputError(
+                f"{score.name}: the two runs used different feature networks; evaluate one of them again"
+            )
         found.append(_paired(score, match, pairs, clusters) if score.each else _of_sets(score, match))
     kept = [each for each in found if each is not None]
     if not kept:
-        raise InputError("compare: the two runs share no score of the same videos; use one suite and one set of prompts")
+        raise InputError(
+            "compare: the two runs share no score of the same videos; use one suite and one set of prompts"
+        )
     return kept
 
 
@@ -56,7 +60,9 @@ def table(differences: Sequence[Difference]) -> str:
     return "\n".join(lines)
 
 
-def _paired(score: Score, match: Score, pairs: list[tuple[int, int]], clusters: list[Any]) -> Difference | None:
+def _paired(
+    score: Score, match: Score, pairs: list[tuple[int, int]], clusters: list[Any]
+) -> Difference | None:
     """Bootstrap of the mean difference over pairs, all pairs of a prompt together."""
     both = [(score.each[a], match.each[b], c) for (a, b), c in zip(pairs, clusters, strict=True)]
     both = [row for row in both if math.isfinite(row[0]) and math.isfinite(row[1])]
@@ -76,11 +82,19 @@ def _of_sets(score: Score, match: Score) -> Difference | None:
     return _judged(score, score.value, match.value, difference - half, difference + half, 0)
 
 
-def _judged(score: Score, this: float, other: float, low: float | None, high: float | None, pairs: int) -> Difference:
+def _judged(
+    score: Score, this: float, other: float, low: float | None, high: float | None, pairs: int
+) -> Difference:
     verdict = "undecided"
     if low is not None and (low > 0 or high < 0):
         up = low > 0
-        verdict = "different" if score.better == "neither" else "better" if up == (score.better == "higher") else "worse"
+        verdict = (
+            "different"
+            if score.better == "neither"
+            else "better"
+            if up == (score.better == "higher")
+            else "worse"
+        )
     return Difference(score.name, this, other, this - other, low, high, pairs, verdict)
 
 

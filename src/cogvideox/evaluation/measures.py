@@ -67,7 +67,10 @@ Group = Callable[[Material], list[Score]]
 
 def flicker(material: Material) -> list[Score]:
     """Flicker without originals."""
-    return [measure(material.clips) for measure in (fidelity.flicker, fidelity.flicker_paper, fidelity.vbench_flicker)]
+    return [
+        measure(material.clips)
+        for measure in (fidelity.flicker, fidelity.flicker_paper, fidelity.vbench_flicker)
+    ]
 
 
 def faults(material: Material) -> list[Score]:
@@ -86,7 +89,7 @@ def reconstruction(material: Material) -> list[Score]:
         "psnr_frame_mean": fidelity.psnr,
         "psnr_clip": lambda a, b: fidelity.psnr(a, b, "clip"),
         "ssim_rgb": fidelity.ssim,
-        "lpips": lambda a, b: lpips.lpips(a, b, material.tools.lpips),
+        "lpips_vgg": lambda a, b: lpips.lpips(a, b, material.tools.lpips),
         "flicker_excess": fidelity.flicker_excess,
         "flicker_residual": fidelity.flicker_residual,
     }
@@ -120,22 +123,34 @@ def distances(material: Material) -> list[Score]:
     i3d = material.tools.i3d
     found = []
     if i3d is None:
-        found.append(not_computed("fvd_i3d-k400-logits_16f", "needs the I3D TorchScript file (--i3d FILE)", better="lower"))
+        found.append(
+            not_computed(
+                "fvd_i3d-k400-logits_16f", "needs the I3D TorchScript file (--i3d FILE)", better="lower"
+            )
+        )
     networks = [i3d] if i3d is not None else []
     networks += [world_features() if material.checks or material.real else fixed_features()]
     for network in networks:
         card = network.card
         if not len(real):
-            found.append(not_computed(f"fvd_{card.name}_{card.frames}f", "needs real videos (--references FOLDER)"))
+            found.append(
+                not_computed(f"fvd_{card.name}_{card.frames}f", "needs real videos (--references FOLDER)")
+            )
             continue
-        sides = [fvd.features_of((v for v in side if len(v) >= card.frames), network) for side in (material.clips, real)]
-        found += [measure(*sides, card) for measure in (fvd.fvd_of_features, fvd.fvd_extrapolated, fvd.kernel_distance)]
+        sides = [
+            fvd.features_of((v for v in side if len(v) >= card.frames), network)
+            for side in (material.clips, real)
+        ]
+        measures = (fvd.fvd_of_features, fvd.fvd_extrapolated, fvd.kernel_distance)
+        found += [measure(sides[0], sides[1], card) for measure in measures]
     return found
 
 
 def text(material: Material) -> list[Score]:
     """CLIP4Clip."""
-    return [alignment.clip4clip(material.clips, [_short(p) for p in material.clips.prompts], material.tools.clip)]
+    return [
+        alignment.clip4clip(material.clips, [_short(p) for p in material.clips.prompts], material.tools.clip)
+    ]
 
 
 def perception(material: Material) -> list[Score]:
@@ -150,11 +165,26 @@ def perception(material: Material) -> list[Score]:
 
     moving = vbench.dynamic_degree(material.clips, experts.get("flow"))
     return [
-        on("human_action", lambda row: vbench.action_of(row.short), vbench.human_action, experts.get("actions")),
+        on(
+            "human_action",
+            lambda row: vbench.action_of(row.short),
+            vbench.human_action,
+            experts.get("actions"),
+        ),
         on("scene", lambda row: row.facts["scene"], vbench.scene, experts.get("captions")),
         moving,
-        on("multiple_objects", lambda row: row.facts["object"], vbench.multiple_objects, experts.get("objects")),
-        on("appearance_style", lambda row: row.facts["appearance_style"], vbench.appearance_style, material.tools.clip),
+        on(
+            "multiple_objects",
+            lambda row: row.facts["object"],
+            vbench.multiple_objects,
+            experts.get("objects"),
+        ),
+        on(
+            "appearance_style",
+            lambda row: row.facts["appearance_style"],
+            vbench.appearance_style,
+            material.tools.clip,
+        ),
     ]
 
 
@@ -177,7 +207,12 @@ def world(material: Material) -> list[Score]:
             held[kind].append(float(found[kind]) if kind in found else float("nan"))
     prompts = material.clips.prompts
     return [
-        mean_score(f"world_{kind.replace(' ', '_')}", each, clusters=prompts, protocol="share of videos the judge agrees with")
+        mean_score(
+            f"world_{kind.replace(' ', '_')}",
+            each,
+            clusters=prompts,
+            protocol="share of videos the judge agrees with",
+        )
         for kind, each in held.items()
     ]
 
@@ -193,7 +228,13 @@ SUITES: dict[str, dict[str, Group]] = {
         "perception": perception,
         "judged": judged,
     },
-    "world": {"world": world, "dynamics": dynamics, "faults": faults, "flicker": flicker, "distances": distances},
+    "world": {
+        "world": world,
+        "dynamics": dynamics,
+        "faults": faults,
+        "flicker": flicker,
+        "distances": distances,
+    },
     "vae": {"reconstruction": reconstruction, "flicker": flicker, "world": world, "distances": distances},
 }
 

@@ -29,7 +29,10 @@ def dynamic_degree_classical(videos: Iterable[Video]) -> Score:
 
     Farneback underestimates large motion, so compare only with itself. Needs OpenCV.
     """
-    name, protocol = "dynamic_degree_classical", "VBench's rule, Farneback flow at a short side of 256, about 8 fps"
+    name, protocol = (
+        "dynamic_degree_classical",
+        "VBench's rule, Farneback flow at a short side of 256, about 8 fps",
+    )
     try:
         each = [_moves_classically(video) for video in videos]
     except DependencyError as error:
@@ -46,7 +49,10 @@ def _moves_classically(video: Video) -> float:
 
 
 def top_flow(grey: np.ndarray, share: float = 0.05) -> list[float]:
-    """The mean of the largest ``share`` of flow in pixels, for each pair of ``uint8 [t, h, w]``. Raises DependencyError."""
+    """The mean of the largest ``share`` of flow in pixels, for each pair of ``uint8 [t, h, w]``.
+
+    Raises DependencyError.
+    """
     try:
         import cv2
     except ImportError:
@@ -87,7 +93,10 @@ def first_frame_jump(videos: Iterable[Video]) -> Score:
 
     A known fault of causal autoencoders, whose first frame is coded by other statistics than the rest.
     """
-    each = [float(abs(brightness_jump(video.frames)) > JUMP) if len(video) > 1 else float("nan") for video in videos]
+    each = [
+        float(abs(brightness_jump(video.frames)) > JUMP) if len(video) > 1 else float("nan")
+        for video in videos
+    ]
     protocol = f"|mean of frame 0 - mean of frames 1 to 4| > {JUMP:g} of 255"
     return mean_score("first_frame_jump_share", each, better="lower", protocol=protocol)
 
@@ -122,7 +131,10 @@ def dynamic_quality(
 
     ``settings`` name where dynamics and qualities came from. Not computed without DEVIL's dynamics scores.
     """
-    name, protocol = "devil_dynamic_quality", f"mean over keys of the mean over {BINS} bins, an empty bin counts 0"
+    name, protocol = (
+        "devil_dynamic_quality",
+        f"mean over keys of the mean over {BINS} bins, an empty bin counts 0",
+    )
     if dynamics is None or not qualities:
         why = "needs DEVIL's dynamics and quality scores per video (--devil FILE)"
         return not_computed(name, why, protocol=protocol)

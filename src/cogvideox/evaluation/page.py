@@ -44,7 +44,9 @@ def write_page(report: Report, clips: Clips, out: Path) -> Path:
         _left_out(report),
         _thumbnails(report, clips),
     ]
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # nothing runs, nothing is fetched
+    policy = (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # nothing runs, nothing is fetched
+    )
     head = (
         f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
@@ -64,7 +66,9 @@ def _scores(scores: Sequence[Score]) -> str:
         f'<td class="n">{score.videos}</td><td>{score.better}</td><td>{histogram(score)}</td></tr>'
         for score in scores
     ]
-    heads = "".join(f"<th>{name}</th>" for name in ("score", "value", "95 %", "videos", "better", "each video"))
+    heads = "".join(
+        f"<th>{name}</th>" for name in ("score", "value", "95 %", "videos", "better", "each video")
+    )
     return f"<h2>Scores</h2><table><tr>{heads}</tr>{''.join(rows)}</table>"
 
 
@@ -105,13 +109,21 @@ def _absent(scores: Sequence[Score]) -> str:
 
 
 def _left_out(report: Report) -> str:
-    rows = [f'<tr><td>{_text(r.name)}</td><td class="bad">{_text(r.kind)}</td><td>{_text(r.why)}</td></tr>' for r in report.refused]
-    rows += [f'<tr><td>{_text(name)}</td><td class="bad">missing</td><td>asked for and not there</td></tr>' for name in report.missing]
+    rows = [
+        f'<tr><td>{_text(r.name)}</td><td class="bad">{_text(r.kind)}</td><td>{_text(r.why)}</td></tr>'
+        for r in report.refused
+    ]
+    rows += [
+        f'<tr><td>{_text(name)}</td><td class="bad">missing</td><td>asked for and not there</td></tr>'
+        for name in report.missing
+    ]
     return f"<h2>Left out</h2><table>{''.join(rows)}</table>" if rows else ""
 
 
 def _thumbnails(report: Report, clips: Clips) -> str:
-    shown = [_figure(clips[place].frames, item.name, item.prompt) for place, item in enumerate(clips.items[:SHOWN])]
+    shown = [
+        _figure(clips[place].frames, item.name, item.prompt) for place, item in enumerate(clips.items[:SHOWN])
+    ]
     more = f"<p><small>{SHOWN} of {len(clips)} videos are shown.</small></p>" if len(clips) > SHOWN else ""
     return f'<h2>Videos</h2><div class="grid">{"".join(shown)}</div>{more}'
 
@@ -119,7 +131,10 @@ def _thumbnails(report: Report, clips: Clips) -> str:
 def _figure(frames: np.ndarray, name: str, prompt: str) -> str:
     places = np.linspace(0, len(frames) - 1, min(CELLS, len(frames))).round().astype(int)
     width = max(1, round(frames.shape[2] * HEIGHT / frames.shape[1]))
-    cells = [Image.fromarray(frames[p]).resize((min(width, 4 * HEIGHT), HEIGHT), Image.Resampling.BILINEAR) for p in places]
+    cells = [
+        Image.fromarray(frames[p]).resize((min(width, 4 * HEIGHT), HEIGHT), Image.Resampling.BILINEAR)
+        for p in places
+    ]
     row = Image.new("RGB", (sum(cell.width for cell in cells), HEIGHT))
     for place, cell in enumerate(cells):
         row.paste(cell, (place * cell.width, 0))
@@ -127,7 +142,8 @@ def _figure(frames: np.ndarray, name: str, prompt: str) -> str:
     row.save(file, format="JPEG", quality=80)
     data = base64.b64encode(file.getvalue()).decode()
     caption = _text(prompt or name)
-    return f'<figure><img src="data:image/jpeg;base64,{data}" alt="{caption}"><figcaption>{caption}<br><small>{_text(name)}</small></figcaption></figure>'
+    image = f'<img src="data:image/jpeg;base64,{data}" alt="{caption}">'
+    return f"<figure>{image}<figcaption>{caption}<br><small>{_text(name)}</small></figcaption></figure>"
 
 
 def _text(value: object) -> str:

@@ -47,7 +47,9 @@ class Report:
         kinds = Counter(each.kind for each in self.refused)
         left = [f"{number} {kind}" for kind, number in kinds.items()]
         left += [f"{len(self.missing)} missing"] if self.missing else []
-        return f"{len(self.videos)} videos read" + (f"; left out: {', '.join(left)}" if left else "; none left out")
+        return f"{len(self.videos)} videos read" + (
+            f"; left out: {', '.join(left)}" if left else "; none left out"
+        )
 
     def score(self, name: str) -> Score:
         """The score of a name. Raises InputError."""
@@ -62,8 +64,14 @@ class Report:
         lines += [_row(score) for score in self.scores if score.value is not None]
         lines += ["", self.counted + "."]
         absent = [score for score in self.scores if score.value is None]
-        lines += ["", "Not computed:", *(f"- {score.name}: {score.why}" for score in absent)] if absent else []
-        lines += ["", "Left out:", *(f"- {r.name}: {r.kind}, {r.why}" for r in self.refused)] if self.refused else []
+        lines += (
+            ["", "Not computed:", *(f"- {score.name}: {score.why}" for score in absent)] if absent else []
+        )
+        lines += (
+            ["", "Left out:", *(f"- {r.name}: {r.kind}, {r.why}" for r in self.refused)]
+            if self.refused
+            else []
+        )
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
@@ -92,12 +100,16 @@ class Report:
                 record[name] = tuple(record[name])
             return cls(**record)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise InputError(f"{file}: no report of an evaluation ({type(error).__name__}); run it first") from None
+            raise InputError(
+                f"{file}: no report of an evaluation ({type(error).__name__}); run it first"
+            ) from None
 
 
 def _row(score: Score) -> str:
     between = "" if score.low is None else f"{number(score.low)} to {number(score.high)}"
-    return f"| {score.name} | {number(score.value)} {score.unit} | {between} | {score.videos} | {score.better} |"
+    return (
+        f"| {score.name} | {number(score.value)} {score.unit} | {between} | {score.videos} | {score.better} |"
+    )
 
 
 def number(value: float | None) -> str:

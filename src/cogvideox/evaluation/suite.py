@@ -46,7 +46,9 @@ def evaluate(
             found = group(material)
             write_json(kept, {"key": key, "scores": [score.to_dict() for score in found]}, overwrite=True)
         scores += found
-    report = Report.of(suite, subject, scores, _with_strangers(material), missing=tuple(missing), settings=settings)
+    report = Report.of(
+        suite, subject, scores, _with_strangers(material), missing=tuple(missing), settings=settings
+    )
     report.save(out)
     write_page(report, material.clips, out)
     return report
@@ -71,7 +73,11 @@ def world_checks(clips: Sequence[Clip]) -> tuple[dict[str, Sequence[Any]], Calla
             return Refused(clip.name, "mismatched", f"{clip.frames} frames; the judge reads at least 5")
         if clip.name in checks:
             return None
-        what = f"its prompt {clip.prompt[:60]!r} is none of the suite's" if clip.prompt else "no prompt is known for it"
+        what = (
+            f"its prompt {clip.prompt[:60]!r} is none of the suite's"
+            if clip.prompt
+            else "no prompt is known for it"
+        )
         return Refused(clip.name, "mismatched", what)
 
     return checks, keep
@@ -99,7 +105,9 @@ def _with_strangers(material: Material) -> Any:
     paired = {a for a, _ in partners(material.clips, material.references)}
     clips = material.clips
     why = "no original of its name and size; not in the scores that compare with originals"
-    strangers = [Refused(item.name, "unpaired", why) for place, item in enumerate(clips.items) if place not in paired]
+    strangers = [
+        Refused(item.name, "unpaired", why) for place, item in enumerate(clips.items) if place not in paired
+    ]
     return type(clips)(clips.folder, clips.items, (*clips.refused, *strangers, *material.references.refused))
 
 

@@ -142,7 +142,8 @@ def moves(pairs: Iterable[float], frames: int, short: int, fps: float = 8.0) -> 
 def is_still(pairs: Iterable[float], first_last: float, frames: int, short: int) -> bool:
     """VBench's filter before temporal flickering: fewer than round(2 n / 16) pairs exceed 3 pixels at 256.
 
-    ``pairs``: the mean of the largest 2 % of flow in each; ``first_last``: of first to last frame, with twice the limit.
+    ``pairs``: the mean of the largest 2 % of flow in each; ``first_last``: that of first to last frame, whose
+    limit is twice as high.
     """
     limit, needed = STILL_LIMIT * short / 256, round(2 * frames / 16)
     return not (_enough(pairs, limit, needed) or first_last > 2 * limit)
@@ -152,7 +153,9 @@ def total(raw: Mapping[str, float]) -> dict[str, float]:
     """Quality, semantic and total score from all sixteen raw values of 0..1. Raises InputError for missing ones."""
     missing = sorted(set(BOUNDS) - set(raw))
     if missing:
-        raise InputError(f"total: {len(missing)} of 16 dimensions are missing ({', '.join(missing[:4])}, ...)")
+        raise InputError(
+            f"total: {len(missing)} of 16 dimensions are missing ({', '.join(missing[:4])}, ...)"
+        )
     value = {name: (raw[name] - low) / (high - low) for name, (low, high) in BOUNDS.items()}
     weight = {name: 0.5 if name == "dynamic_degree" else 1.0 for name in QUALITY}
     quality = sum(weight[name] * value[name] for name in QUALITY) / sum(weight.values())

@@ -67,7 +67,9 @@ class Recorded:
     def __call__(self, frames: np.ndarray, video: str) -> Any:
         """The answer about a video. Raises InputError where none was recorded."""
         if video not in self.answers:
-            raise InputError(f"{video}: {self.name} has no recorded {self.kind} for it; record it and run again")
+            raise InputError(
+                f"{video}: {self.name} has no recorded {self.kind} for it; record it and run again"
+            )
         return self.answers[video]
 
 
@@ -86,9 +88,15 @@ def read_recorded(path: str | Path) -> dict[str, Recorded]:
         models = dict(lines[0]["models"])
         rows = {str(line["file"]): line for line in lines[1:]}
     except (OSError, ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
-        raise InputError(f"{path}: no record of experts ({type(error).__name__}: {error}); see its format") from None
+        raise InputError(
+            f"{path}: no record of experts ({type(error).__name__}: {error}); see its format"
+        ) from None
     return {
-        kind: Recorded(str(models[kind]), kind, {name: _read(kind, row[kind], path) for name, row in rows.items() if kind in row})
+        kind: Recorded(
+            str(models[kind]),
+            kind,
+            {name: _read(kind, row[kind], path) for name, row in rows.items() if kind in row},
+        )
         for kind in KINDS
         if kind in models
     }
@@ -105,4 +113,6 @@ def _read(kind: str, value: Any, path: str | Path) -> Any:
             return {str(label): float(probability) for label, probability in value.items()}
         return [float(each) for each in value]
     except (TypeError, ValueError, AttributeError):
-        raise InputError(f"{path}: {kind} {str(value)[:60]!r} is not of the form it should have; see its format") from None
+        raise InputError(
+            f"{path}: {kind} {str(value)[:60]!r} is not of the form it should have; see its format"
+        ) from None

@@ -70,7 +70,9 @@ class ClipImageText:
         except ImportError:
             raise DependencyError("transformers is not installed; install cogvideox[oracle]") from None
         try:
-            return getattr(transformers, kind).from_pretrained(str(self.folder), local_files_only=True, **settings)
+            return getattr(transformers, kind).from_pretrained(
+                str(self.folder), local_files_only=True, **settings
+            )
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = " ".join(str(error).split())[:160]
             raise CheckpointError(f"{self.folder}: no CLIP can be read ({reason}); give its folder") from None

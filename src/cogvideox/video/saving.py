@@ -191,7 +191,9 @@ def write_mkv(path: Path, frames: np.ndarray, fps: float, tags: dict[str, str]) 
         stream = container.add_stream("ffv1", rate=Fraction(fps).limit_denominator(1001))
         stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "bgr0"
         for array in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24").reformat(format="bgr0")))
+            container.mux(
+                stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24").reformat(format="bgr0"))
+            )
         container.mux(stream.encode())
     _check_whole(path, len(frames), "matroska")
 

@@ -82,11 +82,11 @@ def score_table(rows: Iterable[Row]) -> str:
 
 
 def outcomes(record: dict) -> dict[str, bool]:
-    """Whether each kind of fact holds in one clip (a verdict as ``to_dict`` wrote it); one asked twice must hold twice."""
-    outcomes: dict[str, bool] = {}
+    """Whether each kind of fact holds in one clip, from a verdict's record; one asked twice must hold twice."""
+    found: dict[str, bool] = {}
     for check in record["checks"]:
-        outcomes[check["kind"]] = outcomes.get(check["kind"], True) and check["holds"]
-    if "colour" in outcomes and "shape" in outcomes:
-        outcomes["colour and shape"] = outcomes["colour"] and outcomes["shape"]
-    outcomes["all facts"] = record["all"]
-    return outcomes
+        found[check["kind"]] = found.get(check["kind"], True) and check["holds"]
+    if "colour" in found and "shape" in found:
+        found["colour and shape"] = found["colour"] and found["shape"]
+    found["all facts"] = record["all"]
+    return found

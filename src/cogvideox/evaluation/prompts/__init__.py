@@ -36,7 +36,8 @@ def prompt_suite(name: str) -> tuple[Asked, ...]:
         return _vbench(long=name == "vbench-long")
     rows = [json.loads(line) for line in _text(f"{name}.jsonl").splitlines()]
     return tuple(
-        Asked(str(row.get("id", f"{name}-{place:02d}")), row["prompt"], row["prompt"]) for place, row in enumerate(rows)
+        Asked(str(row.get("id", f"{name}-{place:02d}")), row["prompt"], row["prompt"])
+        for place, row in enumerate(rows)
     )
 
 
