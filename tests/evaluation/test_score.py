@@ -12,7 +12,7 @@ from cogvideox.evaluation.score import Score, mean_interval, mean_score, not_com
 
 
 def test_the_interval_of_a_mean_covers_it_nineteen_times_in_twenty():
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(1)
     covered = 0
     for run in range(300):
         low, high = mean_interval(rng.normal(3.0, 2.0, 60), seed=run, rounds=400)

@@ -29,6 +29,8 @@ world = typer.Typer(help="The tiny world: moving shapes whose truth is known.", 
 app.add_typer(world, name="world")
 data = typer.Typer(help="Training data: what is in it, and what is not.", no_args_is_help=True)
 app.add_typer(data, name="data")
+rate = typer.Typer(help="People rate videos on a page of this machine.", no_args_is_help=True)
+app.add_typer(rate, name="rate")
 app.command()(generate)
 app.command()(plan)
 app.command()(calibrate)
@@ -220,6 +222,40 @@ def data_report(
     from cogvideox.cli.curate import report_data
 
     report_data(Path(folder))
+
+
+@rate.command("serve")
+@verb
+def rate_serve(
+    folders: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME=FOLDER]...", help="videos of each model, equal names")
+    ] = None,
+    out: Annotated[str, typer.Option(help="folder of the study; the same folder goes on")] = "study",
+    mode: Annotated[str, typer.Option(help="grades (the paper's) or pairs (which one is better)")] = "grades",
+    port: Annotated[int, typer.Option(help="on this machine only")] = 8642,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="name it may be reached by through a tunnel or proxy; repeatable")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="prepare the study and stop")] = False,
+    debug: Debug = False,
+) -> None:
+    """Serve the rating page: blind, in an order of each rater's own, durable."""
+    from cogvideox.cli.rate import serve_ratings
+
+    serve_ratings(folders or [], Path(out), mode, port, allow_host or [], dry_run)
+
+
+@rate.command("report")
+@verb
+def rate_report(
+    out: Annotated[str, typer.Argument(help="folder of the study")] = "study",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Means with intervals, a table like the paper's Table 4, agreement of raters."""
+    from cogvideox.cli.rate import report_ratings
+
+    report_ratings(Path(out), as_json)
 
 
 def _is_only_a_name(path: str) -> bool:

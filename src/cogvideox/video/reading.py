@@ -234,12 +234,22 @@ class OpenVideo:
             if last > self.limits.seconds:
                 raise self.error(f"longer than {self.limits.seconds:g} s; cut it to the part you need")
             yield last, frame
+        promised = self._promised()
+        if count and last + 2 / fps < 0.8 * promised:
+            raise self.error(
+                f"cut off: it ends at {last:.2f} s of {promised:.2f} s; download or export it again"
+            )
+
+    def _promised(self) -> float:
+        """The seconds the header speaks of; Matroska says them of the whole file only, and sound may be longer."""
         if self.stream.duration:
-            promised = float(self.stream.duration * self.stream.time_base)
-            if count and last + 2 / fps < 0.8 * promised:
-                raise self.error(
-                    f"cut off: it ends at {last:.2f} s of {promised:.2f} s; download or export it again"
-                )
+            return float(self.stream.duration * self.stream.time_base)
+        alone = len(self.container.streams) == 1 and self.container.duration
+        return (
+            (self.container.duration - max(0, self.container.start_time or 0)) / av.time_base
+            if alone
+            else 0.0
+        )
 
     def pixels(self, frame: av.VideoFrame) -> np.ndarray:
         """uint8 [h, w, 3], square pixels, upright."""

@@ -1,0 +1,118 @@
+"""The verbs of human evaluation: serve the rating page, report what was said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cogvideox.cli.terminal import progress, result, result_json, say
+from cogvideox.errors import ConfigError, DependencyError, suggest
+
+MODES = ("grades", "pairs")
+
+
+def serve_ratings(
+    folders: Sequence[str], out: Path, mode: str, port: int, hosts: Sequence[str], dry_run: bool
+) -> None:
+    """Prepare the study, then answer on this machine's loopback until it is stopped."""
+    if mode not in MODES:
+        raise ConfigError(f"mode {mode!r}: unknown{suggest(mode, MODES)}; grades or pairs")
+    if not 0 <= port <= 65535:
+        raise ConfigError(f"port {port}: must lie between 0 and 65535")
+    try:
+        import uvicorn
+
+        from cogvideox.serving.ratings import ratings_app
+    except ImportError:
+        raise DependencyError("fastapi and uvicorn are not installed; install cogvideox[serve]") from None
+    from cogvideox.serving.study import Study, make_study
+
+    if folders:
+        with progress("preparing") as show:
+            study = make_study(
+                _named(folders),
+                out,
+                mode,
+                lambda done, total: show("videos coded", done, total),  # type: ignore[arg-type]
+            )
+    else:
+        study = Study.read(out)
+    for each in study.refused:
+        say(f"left out: {each.name}: {each.kind}, {each.why}")
+    say(f"{len(study.units)} units of {study.mode} in {out}")
+    if dry_run:
+        return
+    server = uvicorn.Server(
+        uvicorn.Config(
+            ratings_app(study, out, hosts),
+            host="127.0.0.1",
+            port=port,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=5,
+        )
+    )
+    result(f"http://127.0.0.1:{port}/")
+    server.run()
+
+
+def report_ratings(out: Path, as_json: bool) -> None:
+    """A table like the paper's, differences in words, agreement; for pairs Bradley-Terry and who beat whom."""
+    from cogvideox.evaluation import human
+    from cogvideox.serving.ledger import Ledger
+    from cogvideox.serving.study import LEDGER, Study
+
+    study = Study.read(out)
+    entries = list(Ledger(out / LEDGER).entries())
+    raters = len({entry.rater for entry in entries})
+    counted = f"{len(entries)} ratings by {raters} raters, {len(study.units)} units"
+    if study.mode == "pairs":
+        battles = study.battles(entries)
+        scores = human.bradley_terry(battles)
+        if as_json:
+            result_json(
+                {"counted": counted, "ratings": {name: score.to_dict() for name, score in scores.items()}}
+            )
+            return
+        lines = [f"| {score.name} | {_score(score)} | {score.videos} battles |" for score in scores.values()]
+        table = "\n".join(["| model | Elo points | |", "|---|---|---|", *lines])
+        result("\n\n".join([counted + ".", table, human.win_table(battles)] if battles else [counted + "."]))
+        return
+    ratings = study.ratings(entries)
+    alphas = human.agreement(ratings)
+    if as_json:
+        models = sorted({rating.model for rating in ratings})
+        found = {m: {n: s.to_dict() for n, s in human.model_scores(ratings, m).items()} for m in models}
+        result_json(
+            {"counted": counted, "models": found, "alpha": alphas, "differences": human.differences(ratings)}
+        )
+        return
+    parts = [counted + ".", human.table_4(ratings) if ratings else "", "\n".join(human.differences(ratings))]
+    parts.append(_agreement(alphas, ratings))
+    result("\n\n".join(part for part in parts if part))
+
+
+def _agreement(alphas: dict[str, float | None], ratings: Sequence[Any]) -> str:
+    if not ratings:
+        return ""
+    said = [f"{name} {'no overlap' if value is None else f'{value:.3f}'}" for name, value in alphas.items()]
+    return f"Krippendorff's alpha: {', '.join(said)} (below .667 conclude little)."
+
+
+def _score(score: Any) -> str:
+    return f"{score.value:.0f}" + ("" if score.low is None else f" ({score.low:.0f} to {score.high:.0f})")
+
+
+def _named(folders: Sequence[str]) -> dict[str, Path]:
+    """``NAME=FOLDER`` each; without a name the folder's own."""
+    named: dict[str, Path] = {}
+    for text in folders:
+        name, equals, folder = text.partition("=")
+        path = Path(folder if equals else text)
+        name = name if equals else path.resolve().name
+        if not name or name in named:
+            raise ConfigError(f"{text!r}: write NAME=FOLDER, each name once")
+        named[name] = path
+    return named

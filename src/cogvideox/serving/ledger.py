@@ -1,0 +1,91 @@
+"""Ratings in SQLite: committed to disk before they are acknowledged, one per rater and unit, never changed."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cogvideox.errors import OutputError
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS ratings (
+    rater TEXT NOT NULL,
+    unit TEXT NOT NULL,
+    said TEXT NOT NULL,
+    moment REAL NOT NULL,
+    PRIMARY KEY (rater, unit)
+) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One rater about one unit; ``said`` as the page sent it, checked."""
+
+    rater: str
+    unit: str
+    said: dict[str, Any]
+
+
+class Ledger:
+    """The file of a study. Threads may share it. Raises OutputError where it cannot be used."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path, check_same_thread=False, timeout=10)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute(
+                "PRAGMA synchronous=FULL"
+            )  # a rating that was acknowledged survives power loss too
+            problem = self._db.execute("PRAGMA quick_check").fetchone()[0]
+            if problem != "ok":
+                raise OutputError(f"{path}: damaged ({problem}); keep it aside and start another study")
+            self._db.executescript(SCHEMA)
+        except sqlite3.Error as error:
+            raise OutputError(f"{path}: cannot be used ({error}); choose another --out") from None
+
+    def add(self, entry: Entry) -> bool:
+        """Keep a rating; True when it is on disk, also when the same was said before, False when another was.
+
+        Raises OutputError when the disk refuses it.
+        """
+        said = json.dumps(entry.said, sort_keys=True)
+        try:
+            with self._lock, self._db:
+                self._db.execute(
+                    "INSERT OR IGNORE INTO ratings VALUES (?, ?, ?, ?)",
+                    (entry.rater, entry.unit, said, time.time()),
+                )
+                row = self._db.execute(
+                    "SELECT said FROM ratings WHERE rater = ? AND unit = ?", (entry.rater, entry.unit)
+                ).fetchone()
+        except sqlite3.Error as error:
+            raise OutputError(
+                f"{self.path}: the rating could not be kept ({error}); free some space"
+            ) from None
+        return row[0] == said
+
+    def done(self, rater: str) -> set[str]:
+        """The units a rater has rated."""
+        with self._lock:
+            return {row[0] for row in self._db.execute("SELECT unit FROM ratings WHERE rater = ?", (rater,))}
+
+    def entries(self) -> Iterator[Entry]:
+        """Everything that was said, by rater and unit."""
+        with self._lock:
+            rows = self._db.execute("SELECT rater, unit, said FROM ratings ORDER BY rater, unit").fetchall()
+        return (Entry(rater, unit, json.loads(said)) for rater, unit, said in rows)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        with self._lock:
+            self._db.close()

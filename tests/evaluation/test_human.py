@@ -1,0 +1,96 @@
+"""Totals, agreement and pairs against published and hand-computed values."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from cogvideox.errors import InputError
+from cogvideox.evaluation import human
+from cogvideox.evaluation.human import Battle, Rating
+
+GOOD = dict.fromkeys(human.ASPECTS, 1.0)
+N = math.nan
+# R's irr documentation: 4 raters, 12 units.
+GRID = np.array(
+    [
+        [1, 2, 3, 3, 2, 1, 4, 1, 2, N, N, N],
+        [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, N, 3],
+        [N, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, N],
+        [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, N],
+    ]
+)
+
+
+def rate(rater: str, model: str, item: str, total: float = 3.5, **aspects: float) -> Rating:
+    return Rating(rater, model, item, GOOD | aspects, total)
+
+
+@pytest.mark.parametrize(
+    ("level", "alpha"), [("nominal", 0.7434), ("ordinal", 0.8154), ("interval", 0.8491), ("ratio", 0.7974)]
+)
+def test_alpha_is_that_of_the_published_example(level, alpha):
+    assert human.krippendorff_alpha(GRID, level) == pytest.approx(alpha, abs=5e-5)
+
+
+def test_alpha_equals_a_second_implementation():
+    other = pytest.importorskip("krippendorff")
+    rng = np.random.default_rng(0)
+    grid = rng.choice([0, 0.5, 1.0, N], (3, 30))
+    for level in ("nominal", "ordinal", "interval"):
+        theirs = other.alpha(grid, level_of_measurement=level)
+        assert human.krippendorff_alpha(grid, level) == pytest.approx(theirs, abs=1e-9)
+
+
+def test_alpha_knows_full_agreement_and_none():
+    assert human.krippendorff_alpha(np.array([[0, 1.0], [0, 1]])) == 1
+    assert human.krippendorff_alpha(np.array([[1.0, 1], [1, 1]])) == 1
+    assert human.krippendorff_alpha(np.array([[1.0, N], [N, 1]])) is None
+
+
+def test_the_total_is_capped_where_the_instruction_is_not_followed():
+    assert rate("r", "m", "i", 3.5, instruction=0.0).capped == 2
+    assert rate("r", "m", "i", 3.5, instruction=0.5).capped == 3.5
+    assert rate("r", "m", "i", 1.5, instruction=0.0).capped == 1.5
+
+
+@pytest.mark.parametrize("wrong", [{"sensory": 0.7}, {"beauty": 1.0}])
+def test_grades_are_the_three_of_the_paper(wrong):
+    with pytest.raises(InputError):
+        Rating("r", "m", "i", GOOD | wrong, 3)
+    with pytest.raises(InputError):
+        Rating("r", "m", "i", GOOD, 5.5)
+
+
+def test_a_table_like_the_papers():
+    ratings = [
+        rate("r", model, f"p{i}", total) for i in range(8) for model, total in (("ours", 4), ("theirs", 2))
+    ]
+    table = human.table_4(ratings)
+    assert "| ours | 1 (1.00 to 1.00)" in table and "2.74" in table
+    assert "ours is better" in human.differences(ratings)[0]
+    assert "undecided" in human.differences([rate("r", m, "p", 3) for m in "ab"])[0]
+
+
+def test_seventy_five_of_a_hundred_is_a_distance_of_191():
+    battles = [Battle("r", f"p{i}", "a", "b", "a" if i < 75 else "b") for i in range(100)]
+    scores = human.bradley_terry(battles, anchor="b")
+    assert scores["a"].value - scores["b"].value == pytest.approx(400 * math.log10(3), abs=1e-3)
+    assert scores["b"].value == 1000 and scores["a"].low > 1000
+
+
+def test_ties_are_half_a_win_for_each():
+    battles = [Battle("r", f"p{i}", "a", "b", "tie") for i in range(6)]
+    assert human.bradley_terry(battles)["b"].value == pytest.approx(1000)
+    assert "| a |  | 3 |" in human.win_table(battles)
+
+
+def test_who_always_wins_stays_finite_and_three_models_are_ordered():
+    pairs = [("a", "b"), ("b", "c"), ("a", "c")]
+    battles = [Battle("r", f"p{i}", *pair, "a") for i in range(5) for pair in pairs]
+    scores = human.bradley_terry(battles)
+    assert scores["a"].value > scores["b"].value > scores["c"].value > 0
+    with pytest.raises(InputError):
+        human.bradley_terry([Battle("r", "p", "a", "b", "both")])
