@@ -206,6 +206,7 @@ def test_what_was_acknowledged_survives_a_kill(tmp_path):
             if acknowledged >= wait:
                 os.kill(writer.pid, signal.SIGKILL)
         writer.wait()
+        writer.stdout.close()
         kept = {int(entry.unit) for entry in Ledger(file).entries()}
         assert kept >= set(range(acknowledged + 1))
 
