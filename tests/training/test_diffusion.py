@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from cogvideox.checkpoints import load_model, save_model
-from cogvideox.data import latents
 from cogvideox.diffusion import ScheduleConfig
 from cogvideox.errors import ConfigError
 from cogvideox.training.diffusion import DiffusionTask, DiffusionTraining
@@ -18,11 +17,7 @@ from toy_folder import write_toy
 @pytest.fixture(autouse=True)
 def few_held_out(monkeypatch):
     """Four held-out clips instead of 64."""
-    whole = latents.world_latents
-    monkeypatch.setattr(
-        "cogvideox.training.diffusion.world_latents",
-        lambda vae, split, count, *rest: whole(vae, split, min(count, 4), *rest),
-    )
+    monkeypatch.setattr("cogvideox.training.diffusion.MEASURED", 4)
 
 
 def settings(folder: Path, kind: str = "t2v", **more) -> DiffusionTraining:
@@ -63,19 +58,3 @@ def test_a_result_that_is_missing_names_the_run_that_makes_it(name, run, tmp_pat
     config = settings(tmp_path).model_copy(update={name: str(tmp_path / "gone")})
     with pytest.raises(ConfigError, match=f"cogvideox train {run}` first, or set task.{name}="):
         config.build(0)
-
-
-def test_no_more_clips_are_encoded_than_asked_for(tmp_path, monkeypatch, capsys):
-    vae, asked, encode = load_model(write_toy(tmp_path / "toy")).vae, [], latents._encode
-
-    def counted(vae, split, indices, *rest):
-        asked.append(len(indices))
-        return encode(vae, split, indices, *rest)
-
-    monkeypatch.setattr(latents, "_encode", counted)
-    few = latents.world_latents(vae, "train", 4, 0, 32, 9, tmp_path / "cache", piece=6)
-    assert asked == [4] and len(few) == 4 and "train: 4/4" in capsys.readouterr().err
-    many = latents.world_latents(vae, "train", 7, 0, 32, 9, tmp_path / "cache", piece=6)
-    assert asked == [4, 6, 1] and torch.equal(many.mean[:4], few.mean)
-    latents.world_latents(vae, "train", 3, 0, 32, 9, tmp_path / "cache", piece=6)
-    assert asked == [4, 6, 1]

@@ -114,7 +114,7 @@ def test_an_older_file_of_the_same_run_is_the_same_run(tmp_path: Path) -> None:
     run = recipe("world-vae").override([f"out={tmp_path}"])
     lines = [line for line in run.to_yaml().splitlines() if "gan:" not in line and "lpips" not in line]
     (tmp_path / "run.yaml").write_text("\n".join(lines))
-    (tmp_path / "state-00000001.pt").touch()
+    (tmp_path / "state-00000001").mkdir()
     _same_run(run, tmp_path)
     with pytest.raises(ConfigError, match="other settings"):
         _same_run(run.override(["task.kl=0.5"]), tmp_path)

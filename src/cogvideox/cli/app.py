@@ -13,6 +13,8 @@ from cogvideox import __version__
 from cogvideox.cli.calibrate import calibrate
 from cogvideox.cli.evaluate import evaluate
 from cogvideox.cli.generate import generate
+from cogvideox.cli.data import data
+from cogvideox.cli.generate import Job, generate
 from cogvideox.cli.plan import plan
 from cogvideox.cli.terminal import ERROR, INTERRUPTED, result, say, verb
 from cogvideox.errors import CheckpointError, ConfigError, suggest
@@ -27,7 +29,6 @@ app = typer.Typer(
 )
 world = typer.Typer(help="The tiny world: moving shapes whose truth is known.", no_args_is_help=True)
 app.add_typer(world, name="world")
-data = typer.Typer(help="Training data: what is in it, and what is not.", no_args_is_help=True)
 app.add_typer(data, name="data")
 rate = typer.Typer(help="People rate videos on a page of this machine.", no_args_is_help=True)
 app.add_typer(rate, name="rate")

@@ -1,54 +1,81 @@
 """Training the expert transformer: v-prediction with a zero-terminal-SNR schedule, on latents encoded once.
 
-Text is dropped with probability 0.1 so that guidance has an unconditional branch, and timesteps are stratified over the
-batch (explicit uniform sampling). Image-to-video adds the first frame, with log-normal pixel noise, as extra channels,
-and drops it sometimes.
+Clips come from the tiny world or from a folder, in batches, packed rows or buckets. Text is dropped with
+probability 0.1 so that guidance has an unconditional branch, and timesteps are stratified (explicit uniform
+sampling). Image-to-video adds the first frame, with log-normal pixel noise, as extra channels, and drops it
+sometimes. All weights move, or an adapter's.
 """
 
 from __future__ import annotations
 
 import copy
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from cogvideox.checkpoints.diffusers import load_transformer, load_vae
 from cogvideox.checkpoints.hub import find_folder
 from cogvideox.config import Config
-from cogvideox.data.latents import WorldLatents, world_latents
-from cogvideox.data.world import to_model
+from cogvideox.data.clips import ClipSize, FolderClips, WorldClips, best_share, held_out
+from cogvideox.data.latents import EncodedClips, digest_of, embedded, encoded
+from cogvideox.data.listing import list_clips
+from cogvideox.data.pack import Row
+from cogvideox.data.stream import RowKind, rows_of
 from cogvideox.diffusion import Schedule, ScheduleConfig
 from cogvideox.diffusion.timesteps import explicit_uniform, uniform
 from cogvideox.errors import CheckpointError, ConfigError
-from cogvideox.noise import generator, normal
 from cogvideox.text import TextEncoder
+from cogvideox.training.blocks import compile_blocks, recompute_blocks
+from cogvideox.training.examples import Examples, Texts, velocity_errors
+from cogvideox.training.lora import LoraTuning, put_on, write_lora
 from cogvideox.transformer import Transformer, TransformerConfig
 from cogvideox.transformer.initialise import initialise
 from cogvideox.transformer.kernels import use_kernel
-from cogvideox.world import caption, sample_scene
 
 BANDS = (100, 300, 500, 700, 900)  # the timesteps of Table 9, of 1000
+MEASURED = 64  # held-out clips at most
+
+
+class FolderData(Config):
+    """Clips and captions of a folder, in any layout that ``cogvideox data doctor`` reads."""
+
+    folder: str = Field(description="the folder")
+    size: ClipSize = Field(ClipSize(), description="how files become clips")
+    images: bool = Field(True, description="pictures take part, as clips of one frame")
+    rows: RowKind = Field("pack", description="pack: rows of one token budget; bucket: of one shape; batch")
+    budget: int = Field(25_000, gt=0, description="tokens of a row, text included (pack, bucket)")
+    best: float = Field(1.0, gt=0, le=1, description="share of clips kept, by the score in the metadata")
+    held_out: float = Field(
+        0.05, ge=0, lt=1, description="share of clips to measure with instead of training"
+    )
+    lost: float = Field(0.01, ge=0, le=1, description="largest share of clips that may turn out unusable")
 
 
 class DiffusionTraining(Config):
-    """Latents and captions of the tiny world -> velocity."""
+    """Latents and captions -> velocity."""
 
     kind: Literal["diffusion"] = "diffusion"
     preset: str = Field("tiny", description="preset of the model folder that is written")
-    transformer: TransformerConfig = Field(description="the network")
-    schedule: ScheduleConfig = Field(description="noise levels")
+    transformer: TransformerConfig | None = Field(None, description="the network; null: that of start")
+    schedule: ScheduleConfig | None = Field(None, description="noise levels; null: those of start")
     vae: str = Field("runs/world-vae/model", description="folder that holds vae/")
     text: str = Field("runs/world-text/model", description="folder that holds text_encoder/ and tokenizer/")
     start: str | None = Field(
         None, description="model folder to start from; new input channels start at zero"
     )
+    lora: LoraTuning | None = Field(None, description="train an adapter on a frozen start; null: all weights")
     cache: str = Field("runs/latents", description="where encoded clips are kept")
-    clips: int = Field(12000, gt=0, description="clips encoded once and drawn from")
-    size: int = Field(64, gt=0, description="height and width of a clip")
-    frames: int = Field(17, gt=0, description="frames of a clip")
-    batch: int = Field(32, gt=0, description="clips a step")
+    data: FolderData | None = Field(None, description="a folder of clips; null: the tiny world")
+    clips: int = Field(12000, gt=0, description="clips of the world, encoded once and drawn from")
+    size: int = Field(64, gt=0, description="height and width of a clip of the world")
+    frames: int = Field(17, gt=0, description="frames of a clip of the world")
+    batch: int = Field(32, gt=0, description="clips of a row (world, and rows: batch)")
+    parts: int = Field(1, gt=0, description="rows of a step, one after the other (gradient accumulation)")
     text_dropout: float = Field(0.1, ge=0, le=1, description="share of clips without their caption")
     image_dropout: float = Field(
         0.05,
@@ -60,11 +87,29 @@ class DiffusionTraining(Config):
     intervals: int | None = Field(
         None,
         gt=0,
-        description="virtual ranks: so many samples in a row cover all times evenly; null: those of a step",
+        description="virtual ranks: so many samples in a row cover all times evenly; null: those of a row",
     )
     kernel: str = Field(
         "torch-float32", description="attention kernel; this one saves a quarter of a bf16 step on a CPU"
     )
+    recompute: bool = Field(
+        False, description="keep no activations inside blocks: a third more work, less memory"
+    )
+    compile: bool = Field(False, description="compile the blocks with torch.compile")
+    device: str = Field("cpu", description="where the network is: cpu, cuda")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name, value in (
+            ("transformer", self.transformer),
+            ("schedule", self.schedule),
+            ("lora", not self.lora),
+        ):
+            if not value and self.start is None:
+                raise ConfigError(
+                    f"start null, {name} {'set' if name == 'lora' else 'null'}: give a model to start from"
+                )
+        return self
 
     def build(self, seed: int) -> DiffusionTask:
         """The task; encodes the clips when the cache does not hold them."""
@@ -77,65 +122,73 @@ class DiffusionTask:
     critic = None
 
     def __init__(self, config: DiffusionTraining, seed: int) -> None:
-        from cogvideox.checkpoints.diffusers import load_vae
+        from cogvideox.checkpoints.diffusers import load_schedule
         from cogvideox.checkpoints.text import load_text
 
-        self.config, self.seed = config, seed
-        self.image = config.transformer.in_channels == 2 * config.transformer.out_channels
+        self.config, self.seed, self.parts = config, seed, config.parts
         # all three before any is read: a wrong name must not be told after minutes of work
         vae, text = _result("vae", config.vae, "world-vae"), _result("text", config.text, "world-text")
-        start = _result("start", config.start, "world-t2v") if config.start is not None else None
-        self.vae = load_vae(vae, dtype="float32").eval().requires_grad_(False)
+        self.start = _result("start", config.start, "world-t2v") if config.start is not None else None
+        self.vae = load_vae(vae, dtype="float32").eval().requires_grad_(False).to(config.device)
         self.text = load_text(text, dtype="float32")
-        self.schedule = Schedule(config.schedule)
-        draw = (seed, config.size, config.frames, Path(config.cache))
-        self.clips = world_latents(self.vae, "train", config.clips, *draw)
-        self.held_out = world_latents(self.vae, "held_out", 64, *draw)
-        self.module = initialise(Transformer(config.transformer), seed)
-        if start is not None:
-            widen(self.module, start)
-        use_kernel(self.module, config.kernel)
+        self.schedule = Schedule(config.schedule) if config.schedule else load_schedule(self.start)
+        self.module = self._network()
+        self.shape = self.module.config
+        self.image = self.shape.in_channels == 2 * self.shape.out_channels
+        self.examples, self.measured = self._data()
+        tokens = [self._tokens(one) for one in range(len(self.examples.clips))]
+        shapes = [self.examples.clips.shape(one) for one in range(len(tokens))]
+        kind, budget = (config.data.rows, config.data.budget) if config.data else ("batch", 0)
+        self.rows = rows_of(kind, shapes, tokens, batch=config.batch, budget=budget, seed=seed)
 
-    def losses(self, step: int) -> dict[str, Tensor]:
-        """Mean squared error of the velocity (section 2.2; equal to the released weighting of the clean estimate)."""
-        g = generator(self.seed, "batch", step)
-        rows = torch.randint(self.config.clips, (self.config.batch,), generator=g)
-        clean = self._clean(self.clips, rows, normal(self._shape(), self.seed, "latent noise", step))
-        text = self._text(
-            "train", rows, step, torch.rand(self.config.batch, generator=g) < self.config.text_dropout
-        )
-        t = self._times(range(step * self.config.batch, (step + 1) * self.config.batch))
-        noise = normal(self._shape(), self.seed, "noise", step)
-        image = self._image(self.clips, rows, g) if self.image else None
-        return {"loss": self._error(self.module, clean, text, t, noise, image).mean()}
+    def losses(self, call: int) -> dict[str, Tensor]:
+        """The velocity's squared error, each clip of the step weighing the same whatever row it stands in."""
+        row, samples = self._row(call)
+        found = self.examples.training(row, samples)
+        errors = velocity_errors(self.module, self.schedule, found, self._times(samples))
+        whole = sum(len(self.rows[other]) for other in self._step_of(call)) / self.parts
+        tokens = float(sum(self._tokens(one) for one in row)) * self.parts
+        return {
+            "loss": errors.sum() / whole,
+            "tokens": torch.tensor(tokens),
+            "clips": torch.tensor(whole * self.parts),
+        }
+
+    def samples(self, call: int) -> list[str]:
+        """The names of the clips of one row."""
+        return [self.examples.clips.name(one) for one in self.rows[call]]
 
     @torch.no_grad()
     def measure(self, module: nn.Module) -> dict[str, float]:
         """Velocity error of held-out clips in five bands, on fixed (clip, timestep, noise) triples."""
-        rows = torch.arange(len(self.held_out))
-        shape = (len(rows), *self._shape()[1:])
-        noise = normal(shape, 0, "held-out noise")
-        clean = self._clean(self.held_out, rows, torch.zeros(shape))
-        text = self._text("held_out", rows, 0, torch.zeros(len(rows), dtype=torch.bool))
-        image = self._image(self.held_out, rows, None) if self.image else None
+        rows = _alike(self.measured)
         bands = {}
         for share in BANDS:
-            band = share * self.config.schedule.num_train_timesteps // 1000
-            t = torch.full((len(rows),), band)
-            bands[f"held_out_{band}"] = float(self._error(module, clean, text, t, noise, image).mean())
+            band = share * self.schedule.config.num_train_timesteps // 1000
+            errors = [
+                velocity_errors(
+                    module, self.schedule, self.measured.fixed(row), torch.full((len(row),), band)
+                )
+                for row in rows
+            ]
+            bands[f"held_out_{band}"] = float(torch.cat(errors).mean())
         return bands | {"held_out": sum(bands.values()) / len(bands)}
 
     def export(self, module: nn.Module, folder: Path) -> None:
         """A whole model folder: this transformer with the VAE, text encoder and schedule it was trained with.
 
-        Stored in float16, computed in float32.
+        Stored in float16, computed in float32. An adapter is written alone, in diffusers' form.
         """
+        if self.config.lora is not None:
+            write_lora(module, folder)
+            return
         from cogvideox.checkpoints import save_model
         from cogvideox.checkpoints.record import read_record
         from cogvideox.model import CogVideoX
 
-        half = {name: copy.deepcopy(part).half() for name, part in self._parts(module).items()}
+        half = {name: copy.deepcopy(part).half().cpu() for name, part in self._parts(module).items()}
         text = TextEncoder(half["text"], self.text.tokenizer, self.text.max_tokens)
+        frames, height, width, fps = self._made()
         save_model(
             CogVideoX(
                 transformer=half["transformer"],
@@ -144,63 +197,148 @@ class DiffusionTask:
                 schedule=self.schedule,
                 kind="i2v" if self.image else "t2v",
                 name=self.config.preset,
-                height=self.config.size,
-                width=self.config.size,
-                frames=self.config.frames,
-                fps=8,
+                height=height,
+                width=width,
+                frames=frames,
+                fps=fps,
             ),
             folder,
             overwrite=True,
         )
         read_record(folder).model_copy(update={"dtype": "float32"}).write(folder)
 
+    def describe(self) -> str:
+        """What a step reads."""
+        rows = [self._row(call)[0] for call in self._step_of(0)]
+        clips, tokens = sum(map(len, rows)), sum(self._tokens(one) for row in rows for one in row)
+        return f"{len(self.examples.clips)} clips, {clips} of them and {tokens:,} tokens in the first step, "
+
+    def lineage(self) -> dict[str, Any]:
+        """Digests of the networks it was made with, and the folders' names."""
+        made = {"vae": digest_of(self.vae), "text": digest_of(self.text.model)}
+        return made | ({"start": self.start.as_posix()} if self.start else {})
+
+    def _row(self, call: int) -> tuple[Row, range]:
+        row, first = self.rows[call], self.rows.first_sample(call)
+        return row, range(first, first + len(row))
+
+    def _step_of(self, call: int) -> range:
+        return range(call // self.parts * self.parts, (call // self.parts + 1) * self.parts)
+
+    def _tokens(self, clip: int) -> int:
+        _, t, h, w = self.examples.clips.shape(clip)
+        pt, ph, pw = self.shape.patch
+        return self.text.max_tokens + -(-t // pt) * (h // ph) * (w // pw)
+
     def _times(self, samples: range) -> Tensor:
-        total = self.config.schedule.num_train_timesteps
+        total = self.schedule.config.num_train_timesteps
         if self.config.uniform == "plain":
             return uniform(samples, self.seed, total)
         return explicit_uniform(samples, self.seed, self.config.intervals, total)
 
+    def _network(self) -> Transformer:
+        config = self.config
+        if self.start is not None and config.transformer in (None, load_config(self.start)):
+            module = load_transformer(self.start, dtype="float32")
+        else:
+            module = initialise(Transformer(config.transformer), self.seed)
+            if self.start is not None:
+                widen(module, self.start)
+        if config.lora is not None:
+            put_on(module, config.lora, self.seed)
+        module.to(config.device)
+        use_kernel(module, config.kernel)
+        if config.recompute:
+            recompute_blocks(module)
+        if config.compile:
+            compile_blocks(module)
+        return module
+
+    def _data(self) -> tuple[Examples, Examples]:
+        """Examples to train on and to measure with."""
+        config = self.config
+        if config.data is None:
+            sources = (
+                WorldClips(self.seed, split, count, config.size, config.frames)
+                for split, count in (("train", config.clips), ("held_out", MEASURED))
+            )
+            clips = [encoded(source, self.vae, config.cache, source.split) for source in sources]
+            return self._examples(clips[0], self._encode), self._examples(clips[1], self._encode)
+        listing = best_share(list_clips(config.data.folder), config.data.best)
+        if not config.data.images:
+            listing.entries = [entry for entry in listing.entries if not entry.is_image]
+        train, test = held_out(listing, config.data.held_out)
+        if not test.entries:
+            print(
+                f"{config.data.folder}: no clip is held out; figures are of clips trained on", file=sys.stderr
+            )
+            test.entries = train.entries
+        test.entries = test.entries[:MEASURED]
+        memory = Path(config.cache) / "digests.json"
+        parts = [FolderClips(each, config.data.size, memory) for each in (train, test)]
+        clips = [encoded(part, self.vae, config.cache, "clips") for part in parts]
+        _check_lost(config.data, listing.dropped | clips[0].dropped | clips[1].dropped, len(listing.entries))
+        captions = ["", *(entry.caption for entry in listing.entries)]
+        weights = f"{digest_of(self.text.model)}/{self.text.max_tokens}"
+        kept = embedded(captions, self._encode, weights, config.cache)
+
+        def texts(prompts: Sequence[str]) -> list[Tensor]:
+            return [kept(prompt) for prompt in prompts]
+
+        return self._examples(clips[0], texts), self._examples(clips[1], texts)
+
+    def _examples(self, clips: EncodedClips, texts: Texts) -> Examples:
+        return Examples(
+            clips,
+            texts,
+            self.vae,
+            self.seed,
+            patch_t=self.shape.patch[0],
+            image=self.image,
+            text_dropout=self.config.text_dropout,
+            image_dropout=self.config.image_dropout,
+        )
+
+    def _encode(self, prompts: Sequence[str]) -> Tensor:
+        return self.text.encode(list(prompts)).values
+
     def _parts(self, module: nn.Module) -> dict[str, nn.Module]:
         return {"transformer": module, "vae": self.vae, "text": self.text.model}
 
-    def _shape(self) -> tuple[int, ...]:
-        return (self.config.batch, *self.clips.mean.shape[1:])
+    def _made(self) -> tuple[int, int, int, float]:
+        """(frames, height, width, fps) of what the model makes by default: the longest clips it has seen."""
+        if self.config.data is None:
+            return self.config.frames, self.config.size, self.config.size, 8
+        clips, ratio = self.examples.clips, self.vae.config.spatial_compression_ratio
+        _, t, h, w = max(clips.shape(one) for one in range(len(clips)))
+        return self.vae.config.pixel_frames(t), ratio * h, ratio * w, self.config.data.size.fps
 
-    def _clean(self, clips: WorldLatents, rows: Tensor, noise: Tensor) -> Tensor:
-        sample = clips.mean[rows].float() + clips.deviation[rows].float() * noise
-        return sample * self.vae.config.scaling_factor
 
-    def _text(self, split: str, rows: Tensor, variant: int, dropped: Tensor) -> Tensor:
-        prompts = []
-        for row, drop in zip(rows.tolist(), dropped.tolist(), strict=True):
-            scene = sample_scene(self.seed, row, split)
-            prompts.append("" if drop else caption(scene, self.seed, row * 31 + variant))
-        return self.text.encode(prompts).values
+def load_config(folder: Path) -> TransformerConfig:
+    """The settings of a model folder's transformer."""
+    from cogvideox.checkpoints.diffusers import component, read_transformer_config
 
-    @torch.no_grad()
-    def _image(self, clips: WorldLatents, rows: Tensor, g: torch.Generator | None) -> Tensor:
-        """First frames as latents, zeros for the later ones; noised, drawn and dropped when ``g`` is given (training).
+    return read_transformer_config(component(folder, "transformer"))
 
-        Without it the mean stands for the draw, so that held-out figures are the same every time.
-        """
-        pixels = to_model(clips.first[rows][:, None])
-        if g is not None:
-            sigma = torch.exp(torch.randn(len(rows), 1, 1, 1, 1, generator=g) * 0.5 - 3.0)
-            pixels = pixels + sigma * torch.randn(pixels.shape, generator=g)
-        found = self.vae.encode(pixels)
-        latents = (found.mode() if g is None else found.sample(g)) * self.vae.config.scaling_factor
-        if g is not None:
-            latents = latents * (torch.rand(len(rows), 1, 1, 1, 1, generator=g) >= self.config.image_dropout)
-        later = clips.mean.shape[2] - 1
-        return torch.cat([latents, torch.zeros_like(latents).repeat(1, 1, later, 1, 1)], dim=2)
 
-    def _error(
-        self, module: nn.Module, clean: Tensor, text: Tensor, t: Tensor, noise: Tensor, image
-    ) -> Tensor:
-        noisy = self.schedule.add_noise(clean, noise, t)
-        target = self.schedule.velocity(clean, noise, t)
-        given = noisy if image is None else torch.cat([noisy, image], dim=1)
-        return (module(given, text, t).float() - target).square().mean((1, 2, 3, 4))
+def _alike(examples: Examples, most: int = MEASURED) -> list[list[int]]:
+    """All clips, in groups of one shape."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for one in range(len(examples.clips)):
+        groups.setdefault(examples.clips.shape(one), []).append(one)
+    return [group[at : at + most] for group in groups.values() for at in range(0, len(group), most)]
+
+
+def _check_lost(data: FolderData, dropped: dict[str, str], used: int) -> None:
+    """No clip is left out in silence, and too many stop the run."""
+    for name, reason in list(dropped.items())[:20]:
+        print(f"left out {name}: {reason}", file=sys.stderr)
+    total = used + len(set(dropped) - {""})
+    if dropped and len(dropped) > data.lost * total:
+        raise ConfigError(
+            f"{data.folder}: {len(dropped)} of {total} clips cannot be used, {data.lost:.0%} may; see `cogvideox data "
+            f"doctor {data.folder}`, or raise task.data.lost"
+        )
 
 
 def _result(name: str, place: str, recipe: str) -> Path:
@@ -218,9 +356,7 @@ def widen(transformer: Transformer, folder: Path) -> None:
 
     With zero weights on the image channels the widened model gives exactly the old one's output.
     """
-    from cogvideox.checkpoints.diffusers import load_transformer
-
-    old, new = load_transformer(folder).state_dict(), transformer.state_dict()
+    old, new = load_transformer(folder, dtype="float32").state_dict(), transformer.state_dict()
     if old.keys() != new.keys():
         raise CheckpointError(
             f"{folder}: holds another architecture: {sorted(old.keys() ^ new.keys())[:3]} differ"

@@ -1,4 +1,4 @@
-"""What a run says: one line of JSON per report, and a progress bar with the time left on stderr."""
+"""What a run says: a line of JSON per report, a progress bar with the time left on stderr, and boards where wanted."""
 
 from __future__ import annotations
 
@@ -6,16 +6,64 @@ import json
 import sys
 import time
 import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from cogvideox.checkpoints.atomic import atomic_file
+from cogvideox.errors import DependencyError
+
+Board = Callable[[int, dict[str, float]], None]
+"""Shows the numbers of one step somewhere else."""
+
+
+def boards(folder: Path, tensorboard: bool, wandb: str | None, config: dict[str, Any]) -> list[Board]:
+    """The boards a run asks for. Raises DependencyError when a library is missing."""
+    found = []
+    if tensorboard:
+        found.append(_tensorboard(folder))
+    if wandb is not None:
+        found.append(_wandb(folder, wandb, config))
+    return found
+
+
+def _tensorboard(folder: Path) -> Board:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise DependencyError(
+            "tensorboard: not installed; pip install 'cogvideox[train]', or leave it off"
+        ) from None
+    writer = SummaryWriter(str(folder / "tensorboard"))
+
+    def show(step: int, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            writer.add_scalar(name, value, step)
+        writer.flush()
+
+    return show
+
+
+def _wandb(folder: Path, project: str, config: dict[str, Any]) -> Board:
+    try:
+        import wandb
+    except ImportError:
+        raise DependencyError(
+            "wandb: not installed; pip install 'cogvideox[track]', or leave it off"
+        ) from None
+    # one id for one folder: a resumed run goes on in the same curves
+    run = wandb.init(
+        project=project, dir=str(folder), config=config, id=folder.absolute().name, resume="allow"
+    )
+    return lambda step, values: run.log(values, step=step)
 
 
 class RunLog:
     """``metrics.jsonl`` plus a progress bar; a resumed run drops lines beyond the step it resumes from."""
 
-    def __init__(self, folder: Path, steps: int, start: int, title: str) -> None:
+    def __init__(
+        self, folder: Path, steps: int, start: int, title: str, boards: Sequence[Board] = ()
+    ) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -26,6 +74,7 @@ class RunLog:
             with atomic_file(self.path, overwrite=True) as work:
                 work.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         self.clock = time.monotonic()
+        self.boards = boards
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self.progress = Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
         self.bar = self.progress.add_task(title, total=steps, completed=start)
@@ -37,6 +86,8 @@ class RunLog:
         row |= {name: round(float(value), 6) for name, value in values.items()}
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
+        for board in self.boards:
+            board(step, {name: float(value) for name, value in values.items()})
         if self.progress.disable:
             print(" ".join(f"{name}={value:.5g}" for name, value in row.items()), file=sys.stderr, flush=True)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
 
 from cogvideox.config import Config
 
@@ -72,12 +73,55 @@ def set_learning_rate(optimizers: list[torch.optim.Optimizer], factor: float) ->
             group["lr"] = group["peak"] * factor
 
 
-def averaged(module: nn.Module, decay: float) -> AveragedModel:
-    """Exponential moving average whose decay warms up as min(decay, (1 + n) / (10 + n))."""
+class Average:
+    """Exponential moving average of the weights that are trained; its decay warms up as min(decay, (1 + n) / (10 + n)).
+
+    Frozen weights are not copied: an adapter's average is as small as the adapter.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.module, self.decay, self.count = module, decay, 0
+        self.values = {name: p.detach().clone() for name, p in _trained(module)}
 
     @torch.no_grad()
-    def update(average, current, count) -> None:
-        n = float(count)
-        torch._foreach_lerp_(average, current, 1 - min(decay, (1 + n) / (10 + n)))
+    def update(self) -> None:
+        """Take in the weights as they are; the first time they are copied."""
+        now = [p.detach() for _, p in _trained(self.module)]
+        n = float(self.count)
+        share = 1 - min(self.decay, (1 + n) / (10 + n)) if self.count else 1.0
+        if self.count:
+            torch._foreach_lerp_(list(self.values.values()), now, share)
+        else:
+            torch._foreach_copy_(list(self.values.values()), now)
+        self.count += 1
 
-    return AveragedModel(module, multi_avg_fn=update)
+    @contextmanager
+    def applied(self) -> Iterator[nn.Module]:
+        """Inside, the module has the averaged weights."""
+        training = {part: part.training for part in self.module.modules()}
+        self._swap()
+        try:
+            yield self.module
+        finally:
+            self._swap()
+            for part, was in training.items():
+                part.training = was
+
+    def _swap(self) -> None:
+        for name, p in _trained(self.module):
+            p.data, self.values[name] = self.values[name], p.data
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs."""
+        return {"count": self.count, "values": dict(self.values)}
+
+    @torch.no_grad()
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where ``state`` was taken."""
+        self.count = int(state["count"])
+        for name, value in self.values.items():
+            value.copy_(state["values"][name])
+
+
+def _trained(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return [(name, p) for name, p in module.named_parameters() if p.requires_grad]

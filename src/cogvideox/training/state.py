@@ -1,42 +1,202 @@
-"""The state of a run on disk: written whole or not at all, read without unpickling code."""
+"""The state of a run on disk: a folder that appears whole or not at all, hashed, and read without unpickling anything.
+
+``state-<step>/`` holds ``tree.json`` (the structure and plain values), ``tensors-*.safetensors`` and ``manifest.json``
+(step, size and SHA-256 of every file, and a digest of itself). Digests are of the bytes that were meant to be written.
+A state is complete when its manifest verifies; the newest that does is resumed from, whatever else lies there.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
+import shutil
+import uuid
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load, save
+from torch import Tensor
 
-from cogvideox.checkpoints.atomic import atomic_file
-from cogvideox.errors import CheckpointError
+from cogvideox.checkpoints.atomic import atomic_folder
+from cogvideox.errors import CheckpointError, NumericsError
 
-KEEP = 2
+KEEP = 2  # never less: the newest may be damaged
+SCHEMA = 1
+FILE_BYTES = 1 << 29
+PLAIN = (str, int, float, bool, type(None))
 
 
 def save_state(folder: Path, step: int, state: dict[str, Any]) -> Path:
-    """Write ``state-<step>.pt``, whole or not at all, and keep the last two. Raises OutputError."""
-    target = folder / f"state-{step:08d}.pt"
-    with atomic_file(target, overwrite=True) as work:
-        torch.save({"step": step, **state}, work)
-    for old in sorted(folder.glob("state-*.pt"))[:-KEEP]:
-        old.unlink()
+    """Write ``state-<step>/``, whole or not at all, and keep the last two.
+
+    ``state`` is a tree of dicts, lists, tuples, plain values and tensors. Raises OutputError when it cannot be written,
+    NumericsError when a weight of ``module`` is not finite: such a state must not become the newest.
+    """
+    _check_finite(state.get("module") or {}, step)
+    target = folder / f"state-{step:08d}"
+    tensors: dict[str, Tensor] = {}
+    tree = _flatten({"step": step, **state}, "", tensors)
+    if target.exists():
+        _remove(target)  # a damaged one that was passed over when the run resumed
+    with atomic_folder(target) as work:
+        files = {"tree.json": json.dumps(tree).encode()}
+        sizes = {name: _write(work / name, data) for name, data in files.items()}
+        for number, some in enumerate(_files(tensors)):
+            name = f"tensors-{number:05d}.safetensors"
+            sizes[name] = _write(work / name, save(some))
+        _write(work / "manifest.json", _manifest(step, sizes))
+    for old in _states(folder)[KEEP:]:
+        _remove(old)
     return target
 
 
 def latest_state(folder: Path) -> dict[str, Any] | None:
-    """The newest readable state, None when the run has none.
+    """The newest whole state, None when the run has none.
 
-    A state that was cut off by a crash is passed over with the one before it; CheckpointError when none can be read.
+    A damaged one is passed over, with a warning, for the one before it; CheckpointError when none can be read.
     """
-    files = sorted(folder.glob("state-*.pt"), reverse=True)
     problems = []
-    for file in files:
+    for place in _states(folder):
         try:
-            return torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # a truncated archive raises many kinds: try the one before, name them all
-            problems.append(f"{file.name}: {' '.join(str(error).split())[:120]}")
+            state = _read(place) if place.is_dir() else _read_file(place)
+        except Exception as error:  # damage shows in many ways: try the one before, name them all
+            problems.append(f"{place.name}: {' '.join(str(error).split())[:120]}")
+            continue
+        for problem in problems:
+            warnings.warn(f"{folder}: a damaged training state is passed over: {problem}", stacklevel=2)
+        return state
     if problems:
         raise CheckpointError(
             f"{folder}: no training state can be read ({'; '.join(problems)}); remove them to start over"
         )
     return None
+
+
+def has_state(folder: Path) -> bool:
+    """Whether anything stands there that a run would resume from."""
+    return bool(_states(folder))
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed runs left half-written; only for who holds the run's lock."""
+    for litter in folder.glob(".state-*"):
+        shutil.rmtree(litter, ignore_errors=True)
+
+
+def _states(folder: Path) -> list[Path]:
+    """States by step, newest first; ``.pt`` files are those of version 0.1."""
+    found = [path for path in folder.glob("state-*") if re.fullmatch(r"state-\d{8}(\.pt)?", path.name)]
+    return sorted(found, key=lambda path: path.name[6:14], reverse=True)
+
+
+def _remove(state: Path) -> None:
+    """Out of sight first: a half-deleted folder must not look like a damaged state."""
+    hidden = state.parent / f".{state.name}.old-{uuid.uuid4().hex[:12]}"
+    state.rename(hidden)
+    if hidden.is_dir():
+        shutil.rmtree(hidden, ignore_errors=True)
+    else:
+        hidden.unlink(missing_ok=True)
+
+
+def _write(file: Path, data: bytes) -> dict[str, Any]:
+    file.write_bytes(data)
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def _manifest(step: int, sizes: dict[str, Any]) -> bytes:
+    values = {"schema": SCHEMA, "step": step, "files": sizes}
+    return json.dumps(values | {"digest": _digest(values)}).encode()
+
+
+def _digest(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _files(tensors: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """Tensors in groups of at most half a gigabyte, so that no more is held twice in memory."""
+    group: dict[str, Tensor] = {}
+    size = 0
+    for name, value in tensors.items():
+        if group and size + value.nbytes > FILE_BYTES:
+            yield group
+            group, size = {}, 0
+        group[name], size = value, size + value.nbytes
+    yield group
+
+
+def _flatten(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+    """JSON in which a tensor is its name; strides are kept, for a moment must lie in memory as its weight does."""
+    if isinstance(value, Tensor):
+        name = path or "value"
+        tensors[name] = value.detach().contiguous().cpu().clone()
+        return {"tensor": name} if value.is_contiguous() else {"tensor": name, "stride": list(value.stride())}
+    if isinstance(value, dict):
+        return {"dict": [[key, _flatten(each, f"{path}/{key}", tensors)] for key, each in value.items()]}
+    if isinstance(value, list | tuple):
+        kind = "list" if isinstance(value, list) else "tuple"
+        return {kind: [_flatten(each, f"{path}/{number}", tensors) for number, each in enumerate(value)]}
+    if not isinstance(value, PLAIN):
+        raise CheckpointError(
+            f"state {path}: a {type(value).__name__} cannot be stored; use tensors and plain values"
+        )
+    return value
+
+
+def _build(tree: Any, tensors: dict[str, Tensor]) -> Any:
+    if not isinstance(tree, dict):
+        return tree
+    ((kind, value),) = [item for item in tree.items() if item[0] != "stride"]
+    if kind == "tensor":
+        tensor = tensors[value]
+        if "stride" not in tree:
+            return tensor
+        return torch.empty_strided(tensor.shape, tree["stride"], dtype=tensor.dtype).copy_(tensor)
+    if kind == "dict":
+        return {key: _build(each, tensors) for key, each in value}
+    built = [_build(each, tensors) for each in value]
+    return built if kind == "list" else tuple(built)
+
+
+def _read(place: Path) -> dict[str, Any]:
+    manifest = json.loads((place / "manifest.json").read_bytes())
+    digest = manifest.pop("digest")
+    if digest != _digest(manifest):
+        raise CheckpointError("manifest.json: its digest does not match")
+    if manifest["schema"] != SCHEMA:
+        raise CheckpointError(f"written with schema {manifest['schema']}, this version reads {SCHEMA}")
+    tensors: dict[str, Tensor] = {}
+    tree = None
+    for name, facts in manifest["files"].items():
+        data = (place / name).read_bytes()
+        if len(data) != facts["bytes"] or hashlib.sha256(data).hexdigest() != facts["sha256"]:
+            raise CheckpointError(f"{name}: {len(data)} bytes that are not those written")
+        if name == "tree.json":
+            tree = json.loads(data)
+        else:
+            tensors |= load(data)
+    return _build(tree, tensors)
+
+
+def _read_file(file: Path) -> dict[str, Any]:
+    """A state of version 0.1; its moving average was a module."""
+    state = torch.load(file, map_location="cpu", weights_only=True)
+    average = state.get("average")
+    if average is not None:
+        values = {
+            name.removeprefix("module."): value for name, value in average.items() if name != "n_averaged"
+        }
+        state["average"] = {"count": int(average["n_averaged"]), "values": values}
+    return state
+
+
+def _check_finite(weights: dict[str, Tensor], step: int) -> None:
+    for name, value in weights.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise NumericsError(
+                f"step {step}: {name} is not finite, so no state is written; the one before stays. Lower the rate"
+            )

@@ -1,0 +1,42 @@
+"""Verbs on folders of clips."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cogvideox.cli.terminal import PARTIAL, result, result_json, verb
+
+data = typer.Typer(
+    help="Folders of clips and captions: what training would do with them.", no_args_is_help=True
+)
+
+
+@data.command("doctor")
+@verb
+def doctor(
+    folder: Annotated[
+        str, typer.Argument(metavar="DIR", help="clips and captions in any layout that train reads")
+    ],
+    fps: Annotated[float, typer.Option(min=0.1, max=240, help="frames per second")] = 8,
+    frames: Annotated[int, typer.Option(min=1, help="at most so many frames, 8n + 1")] = 49,
+    least_frames: Annotated[int, typer.Option(min=1, help="videos with fewer are dropped, 8n + 1")] = 9,
+    short_side: Annotated[int, typer.Option(min=16, help="pixels of the short side")] = 256,
+    budget: Annotated[int | None, typer.Option(min=1, help="tokens of a packed row")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="read headers only")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="results as JSON")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
+) -> None:
+    """Say of every clip whether it can be trained on, and why not (exit code 3 when some cannot)."""
+    from cogvideox.data.clips import ClipSize
+    from cogvideox.data.doctor import diagnose
+
+    size = ClipSize(fps=fps, frames=frames, least_frames=min(least_frames, frames), short_side=short_side)
+    report = diagnose(folder, size, decode=not quick, budget=budget)
+    if as_json:
+        result_json(report.to_json())
+    else:
+        result(report.to_text())
+    if report.dropped:
+        raise typer.Exit(PARTIAL)

@@ -1,0 +1,223 @@
+"""Sources of clips: who has pixels, a caption and a name for each, and a digest of what the pixels are made from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+from pathlib import Path
+from typing import Protocol, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from cogvideox.config import Config
+from cogvideox.data.listing import Entry, Listing
+from cogvideox.errors import ConfigError, MediaError
+from cogvideox.video import Video, read_image, read_video, replacing
+from cogvideox.world import caption, render, sample_scene
+
+
+class Source(Protocol):
+    """Clips by number; a number always means the same clip."""
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str:
+        """What the ledger and messages call it."""
+
+    def content(self, index: int) -> str:
+        """A digest of everything its pixels follow from: equal digests, equal pixels."""
+
+    def pixels(self, index: int) -> np.ndarray:
+        """uint8 [t, h, w, 3], t = 8n + 1. Raises MediaError."""
+
+    def caption(self, index: int, variant: int) -> str:
+        """What the clip shows; ``variant`` chooses among several ways to say it."""
+
+
+class ClipSize(Config):
+    """How a file becomes a clip: frames by timestamp, short side, aspect kept."""
+
+    fps: float = Field(8, gt=0, le=240, description="frames per second; the frame nearest in time is taken")
+    frames: int = Field(49, gt=0, description="at most so many frames, 8n + 1")
+    least_frames: int = Field(9, gt=0, description="videos with fewer frames are dropped, 8n + 1")
+    short_side: int = Field(256, gt=0, description="pixels of the short side after scaling")
+    longest: float = Field(2.0, ge=1, description="largest aspect kept; longer sides are cropped")
+    height: int | None = Field(None, gt=0, description="with width: one size for all, cropped to its aspect")
+    width: int | None = Field(None, gt=0, description="with height: one size for all")
+    multiple: int = Field(16, gt=0, description="sides are multiples of this: eight times the patch")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name in ("frames", "least_frames"):
+            value = getattr(self, name)
+            if value % 8 != 1:
+                good = max(1, value // 8 * 8 + 1)
+                raise ConfigError(f"{name} {value}: the VAE needs 8n + 1 frames; try {good} or {good + 8}")
+        if self.least_frames > self.frames:
+            raise ConfigError(
+                f"least_frames {self.least_frames}, frames {self.frames}: the least is above the most"
+            )
+        if (self.height is None) != (self.width is None):
+            raise ConfigError(
+                f"height {self.height}, width {self.width}: set both, or none for the short side"
+            )
+        for side in (self.height, self.width, self.short_side if self.height is None else None):
+            if side is not None and side % self.multiple:
+                raise ConfigError(
+                    f"side {side}: must be a multiple of {self.multiple}; try {self.rounded(side)}"
+                )
+        return self
+
+    def rounded(self, side: float) -> int:
+        """The nearest size that is allowed, at least one multiple."""
+        return max(1, round(side / self.multiple)) * self.multiple
+
+    def fit(self, height: int, width: int) -> tuple[int, int]:
+        """The height and width a clip of this size is brought to."""
+        if self.height is not None and self.width is not None:
+            return self.height, self.width
+        aspect = min(max(height, width) / min(height, width), self.longest)
+        long = self.rounded(self.short_side * aspect)
+        return (self.short_side, long) if width >= height else (long, self.short_side)
+
+    def count(self, frames: int) -> int:
+        """The largest 8n + 1 within ``frames`` and the setting; 0 when there are too few."""
+        fits = (min(frames, self.frames) - 1) // 8 * 8 + 1
+        return fits if fits >= self.least_frames else 0
+
+
+class FolderClips:
+    """The clips of a listing, cut to size as they are read."""
+
+    def __init__(self, listing: Listing, size: ClipSize, digests: Path | None = None) -> None:
+        self.entries: list[Entry] = listing.entries
+        self.size = size
+        self.digests = _Digests(digests)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def name(self, index: int) -> str:
+        return self.entries[index].name
+
+    def content(self, index: int) -> str:
+        how = json.dumps(self.size.model_dump(), sort_keys=True)
+        return hashlib.sha256(f"{self.digests.of(self.entries[index])}/{how}".encode()).hexdigest()
+
+    def pixels(self, index: int) -> np.ndarray:
+        entry = self.entries[index]
+        with entry.part.local() as file:
+            if entry.is_image:
+                video = Video(read_image(file)[None], 1)
+            else:
+                video = self._cut(
+                    read_video(file, max_frames=self.size.frames, fps=self.size.fps), entry.name
+                )
+        return np.ascontiguousarray(video.cover(*self.size.fit(video.height, video.width)).frames)
+
+    def caption(self, index: int, variant: int) -> str:
+        return self.entries[index].caption
+
+    def _cut(self, video: Video, name: str) -> Video:
+        frames = self.size.count(len(video))
+        if not frames:
+            raise MediaError(
+                f"{name}: {len(video)} frames at {self.size.fps:g} per second, the least is "
+                f"{self.size.least_frames}; use longer clips, or lower least_frames"
+            )
+        return Video(video.frames[:frames], video.fps)
+
+
+class _Digests:
+    """SHA-256 of clips, remembered as long as the size and the time of a file's last change stay the same."""
+
+    def __init__(self, file: Path | None) -> None:
+        self.file, self.new = file, 0
+        self.known: dict[str, str] = {}
+        if file is not None and file.is_file():
+            try:
+                self.known = {str(k): str(v) for k, v in json.loads(file.read_text(encoding="utf-8")).items()}
+            except (ValueError, AttributeError):
+                self.known = {}  # a memory only: what is lost is computed again
+
+    def of(self, entry: Entry) -> str:
+        part = entry.part
+        try:
+            status = os.stat(part.file)
+        except OSError as error:
+            raise MediaError(f"{part.file}: cannot be read ({error.strerror}); check the path") from None
+        place = f"{part.file.absolute()}:{status.st_size}:{status.st_mtime_ns}:{part.start}:{part.row}"
+        if place not in self.known:
+            self.known[place] = part.digest()
+            self.new += 1
+        return self.known[place]
+
+    def save(self) -> None:
+        """Write down what was computed since."""
+        if self.file is not None and self.new:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(self.file, overwrite=True) as work:
+                work.write_text(json.dumps(self.known), encoding="utf-8")
+            self.new = 0
+
+
+class WorldClips:
+    """Rendered clips of the tiny world: a function of (seed, split, number)."""
+
+    def __init__(self, seed: int, split: str, count: int, size: int, frames: int) -> None:
+        self.seed, self.split, self.count, self.side, self.frames = seed, split, count, size, frames
+
+    def __len__(self) -> int:
+        return self.count
+
+    def name(self, index: int) -> str:
+        return f"{self.split}/{index:06d}"
+
+    def content(self, index: int) -> str:
+        return f"world/{self.seed}/{self.split}/{index}/{self.side}/{self.frames}"
+
+    def pixels(self, index: int) -> np.ndarray:
+        return render(sample_scene(self.seed, index, self.split), size=self.side, frames=self.frames)
+
+    def caption(self, index: int, variant: int) -> str:
+        scene = sample_scene(self.seed, index, self.split)
+        return caption(scene, self.seed, index * 31 + variant)
+
+
+def best_share(listing: Listing, share: float) -> Listing:
+    """The entries with the highest scores (stage 4 of the paper: the best 20 %), at least one.
+
+    Raises ConfigError when an entry has no score.
+    """
+    if share >= 1:
+        return listing
+    without = [entry.name for entry in listing.entries if entry.score is None]
+    if without:
+        raise ConfigError(
+            f"best {share:g} of {listing.root}: {len(without)} clips have no score, such as {without[0]}; "
+            "give a score column in metadata, or best=1"
+        )
+    ranked = sorted(listing.entries, key=lambda entry: (-entry.score, entry.name))
+    kept = {entry.name for entry in ranked[: max(1, round(share * len(ranked)))]}
+    entries = [entry for entry in listing.entries if entry.name in kept]
+    return Listing(listing.root, listing.layout, entries, dict(listing.dropped))
+
+
+def held_out(listing: Listing, share: float, seed: int = 0) -> tuple[Listing, Listing]:
+    """(for training, held out): chosen by name, so that a clip stays on its side when others come or go.
+
+    At least one clip is held out of eight or more, if ``share`` is above 0.
+    """
+    entries = listing.entries
+    drawn = {e.name: random.Random(f"{seed}/held out/{e.name}").random() for e in entries}
+    out = {name for name, value in drawn.items() if value < share}
+    if share > 0 and len(entries) >= 8 and not out:
+        out = {min(drawn, key=lambda name: drawn[name])}
+    if len(out) == len(entries):
+        out = set()
+    parts = ([e for e in entries if e.name not in out], [e for e in entries if e.name in out])
+    train, test = (Listing(listing.root, listing.layout, part, dict(listing.dropped)) for part in parts)
+    return train, test

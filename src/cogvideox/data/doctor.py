@@ -1,0 +1,120 @@
+"""What training would do with a folder, clip by clip, before hours are lost: kept, dropped and why, and what is odd."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cogvideox.data.buckets import Shape
+from cogvideox.data.clips import ClipSize, FolderClips
+from cogvideox.data.listing import Entry, list_clips
+from cogvideox.data.pack import pack_rows, waste
+from cogvideox.errors import CogVideoXError, ConfigError
+from cogvideox.video import probe, read_image
+
+WORDS = 170  # English words that surely fit into the 226 tokens of the released models are fewer
+SHRUNK = 0.35  # share of the picture that cropping may take before it is worth a word
+
+
+@dataclass
+class Report:
+    """The doctor's findings; ``kept`` has the shape in pixels of each clip as training would see it."""
+
+    folder: str
+    layout: str
+    kept: dict[str, Shape] = field(default_factory=dict)
+    dropped: dict[str, str] = field(default_factory=dict)
+    remarks: dict[str, list[str]] = field(default_factory=dict)
+    tokens: int = 0
+    longest: int = 0
+    waste: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self) | {"kept": {name: list(shape) for name, shape in self.kept.items()}}
+
+    def to_text(self) -> str:
+        """What a person wants to read."""
+        total = len(self.kept) + len(self.dropped)
+        lines = [f"{self.folder}: {self.layout}; {len(self.kept)} of {total} clips can be used"]
+        shapes = Counter(self.kept.values()).most_common()
+        lines += [f"  {count:5} x {s.frames} frames of {s.width}x{s.height}" for s, count in shapes[:10]]
+        if self.kept:
+            lines.append(f"  {self.tokens} tokens in all, at most {self.longest} in one clip")
+        if self.waste is not None:
+            lines.append(f"  packed rows leave {self.waste:.1%} of their places empty")
+        lines += [f"  dropped {name}: {reason}" for name, reason in sorted(self.dropped.items())]
+        for name, remarks in sorted(self.remarks.items()):
+            lines += [f"  note {name}: {remark}" for remark in remarks]
+        return "\n".join(lines)
+
+
+def diagnose(
+    folder: str | Path, size: ClipSize, *, decode: bool = True, words: int = 226, budget: int | None = None
+) -> Report:
+    """Examine every clip of ``folder``; with ``decode`` false only headers are read.
+
+    ``budget``: tokens of a packed row, to tell what packing would waste. Raises ConfigError when there is nothing to
+    examine.
+    """
+    listing = list_clips(folder)
+    report = Report(str(folder), listing.layout, dropped=dict(listing.dropped))
+    clips = FolderClips(listing, size)
+    for index, entry in enumerate(listing.entries):
+        try:
+            shape = _examine(entry, size, report)
+            report.kept[entry.name] = Shape(*clips.pixels(index).shape[:3]) if decode else shape
+        except CogVideoXError as error:
+            report.dropped[entry.name] = str(error)
+            report.remarks.pop(entry.name, None)
+    _count(report, words, budget)
+    return report
+
+
+def _examine(entry: Entry, size: ClipSize, report: Report) -> Shape:
+    """The shape by the header, and remarks. Raises MediaError for what cannot be read or is too short."""
+    with entry.part.local() as file:
+        if entry.is_image:
+            height, width = read_image(file).shape[:2]
+            frames = 1
+        else:
+            header = probe(file)
+            height, width = header.height, header.width
+            frames = size.count(int(header.seconds * size.fps) + 1) if header.seconds else size.frames
+            if header.fps < 0.9 * size.fps:
+                _remark(
+                    report,
+                    entry,
+                    f"{header.fps:g} frames per second, {size.fps:g} wanted: frames will repeat",
+                )
+            if not frames:
+                frames = size.least_frames  # decoding has the last word: headers round
+    tall, wide = size.fit(height, width)
+    scale = max(tall / height, wide / width)
+    if scale > 1.05:
+        _remark(report, entry, f"{width}x{height} will be enlarged {scale:.1f} times")
+    seen = tall * wide / (height * width * scale**2)
+    if seen < 1 - SHRUNK:
+        _remark(report, entry, f"{1 - seen:.0%} of the picture will be cropped away")
+    if len(entry.caption.split()) > WORDS:
+        _remark(report, entry, f"a caption of {len(entry.caption.split())} words may not fit into 226 tokens")
+    return Shape(frames, tall, wide)
+
+
+def _remark(report: Report, entry: Entry, text: str) -> None:
+    report.remarks.setdefault(entry.name, []).append(text)
+
+
+def _count(report: Report, words: int, budget: int | None) -> None:
+    """Tokens with patches of 2 x 2 latents, and what packing wastes."""
+    sizes = [
+        words + ((s.frames - 1) // 4 + 1) * (s.height // 16) * (s.width // 16) for s in report.kept.values()
+    ]
+    report.tokens, report.longest = sum(sizes), max(sizes, default=0)
+    if budget is not None and sizes:
+        try:
+            report.waste = waste(pack_rows(sizes, budget), sizes, budget)
+        except ConfigError as error:
+            report.remarks.setdefault("all", []).append(str(error))

@@ -1,0 +1,225 @@
+"""Which clips a folder holds and what their captions are: one reading of every layout in public use.
+
+| layout | recognised by | caption |
+|---|---|---|
+| table | metadata.jsonl, .csv or .parquet (also in train/); as HF's ``videofolder`` | column caption, text or prompt |
+| lines | videos.txt beside prompts.txt, line by line | the same line of prompts.txt |
+| labels | videos/ beside labels/ | labels/<name>.txt |
+| shards | *.tar (webdataset) or *.parquet with bytes | <key>.txt, or caption in <key>.json; column |
+| stems | clips and images anywhere below | <name>.txt beside each |
+
+Nothing is decoded here, and no item disappears in silence: what cannot be used stands in ``dropped`` with its reason.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from cogvideox.data.archives import Part, parquet_table, parts_of
+from cogvideox.errors import ConfigError, MediaError
+
+VIDEOS = frozenset([".mp4", ".mov", ".mkv", ".webm", ".avi", ".ts", ".gif", ".m4v"])
+IMAGES = frozenset([".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"])
+FILE_COLUMNS = ("file_name", "video", "path", "video_path", "file", "image")
+CAPTION_COLUMNS = ("caption", "text", "prompt")
+SCORE_COLUMNS = ("score", "aesthetic", "aes", "aesthetic_score")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One clip: its name within the data set, its caption, and where its bytes are."""
+
+    name: str
+    caption: str
+    part: Part
+    score: float | None = None
+
+    @property
+    def is_image(self) -> bool:
+        return PurePosixPath(self.name).suffix.lower() in IMAGES
+
+
+@dataclass
+class Listing:
+    """What a folder holds; ``dropped`` has a reason for each name that cannot be used."""
+
+    root: Path
+    layout: str
+    entries: list[Entry] = field(default_factory=list)
+    dropped: dict[str, str] = field(default_factory=dict)
+
+    def add(self, name: str, caption: str | None, part: Part | Path, score: Any = None) -> None:
+        """Take an item, or note why not."""
+        reason = self._reason(name, caption, part)
+        if reason:
+            self.dropped[name] = reason
+            return
+        part = part if isinstance(part, Part) else Part(part)
+        self.entries.append(Entry(name, " ".join(caption.split()), part, _number(score)))
+
+    def _reason(self, name: str, caption: str | None, part: Part | Path) -> str | None:
+        if PurePosixPath(name).suffix.lower() not in VIDEOS | IMAGES:
+            return f"not a video or image by its ending {PurePosixPath(name).suffix!r}"
+        if isinstance(part, Path):
+            if not part.resolve().is_relative_to(self.root.resolve()):
+                return "leads out of the folder; copy it in"
+            if not part.is_file():
+                return "there is no such file; check the path"
+        if caption is None:
+            return "no caption; write one"
+        if not caption.strip():
+            return "the caption is empty; write one"
+        if "\x00" in caption:
+            return "the caption holds a NUL byte; remove it"
+        return None
+
+
+def list_clips(folder: str | Path) -> Listing:
+    """Read a folder's layout. Raises ConfigError when it is no folder, holds nothing, or contradicts itself."""
+    root = Path(folder)
+    if not root.is_dir():
+        raise ConfigError(f"{root}: not a folder; give one that holds clips and captions")
+    found = next((reader(root) for matches, reader in LAYOUTS if matches(root)), None)
+    if found is None or not (found.entries or found.dropped):
+        raise ConfigError(
+            f"{root}: holds no clips in a known layout; put clips with a .txt beside each, or write metadata.jsonl"
+        )
+    seen: set[str] = set()
+    unique = []
+    for entry in found.entries:
+        if entry.name in seen:
+            found.dropped[f"{entry.name} (again)"] = "listed twice; the first is used"
+        else:
+            unique.append(entry)
+        seen.add(entry.name)
+    found.entries = sorted(unique, key=lambda entry: entry.name)
+    return found
+
+
+def _tables(root: Path) -> list[Path]:
+    places = [root, *(root / name for name in ("train", "data") if (root / name).is_dir())]
+    names = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+    return [place / name for place in places for name in names if (place / name).is_file()][:1]
+
+
+def _from_table(root: Path) -> Listing:
+    table = _tables(root)[0]
+    listing = Listing(root, f"table {table.relative_to(root)}")
+    for number, row in enumerate(_rows(table), 1):
+        file = _first(row, FILE_COLUMNS)
+        if file is None:
+            listing.dropped[f"{table.name} line {number}"] = (
+                f"names no file; use one of {', '.join(FILE_COLUMNS)}"
+            )
+            continue
+        name = _name(root, table.parent / str(file))
+        listing.add(name, _first(row, CAPTION_COLUMNS), table.parent / str(file), _first(row, SCORE_COLUMNS))
+    return listing
+
+
+def _rows(table: Path) -> Iterator[Mapping[str, Any]]:
+    """The rows of a table; one that cannot be read is an empty row, so that it is named and counted."""
+    if table.suffix == ".parquet":
+        yield from parquet_table(table)
+        return
+    with open(table, encoding="utf-8-sig", errors="replace", newline="") as stream:
+        if table.suffix == ".csv":
+            yield from csv.DictReader(stream)
+            return
+        for line in filter(str.strip, stream):
+            try:
+                row = json.loads(line)
+            except ValueError:
+                row = None
+            yield row if isinstance(row, dict) else {}
+
+
+def _from_lines(root: Path) -> Listing:
+    listing = Listing(root, "lines of videos.txt and prompts.txt")
+    names, captions = ((root / file).read_text(encoding="utf-8-sig").splitlines() for file in LINES)
+    if len(names) != len(captions):
+        raise ConfigError(
+            f"{root}: videos.txt has {len(names)} lines, prompts.txt {len(captions)}; they must be as many"
+        )
+    for name, caption in zip(names, captions, strict=True):
+        if name.strip():
+            place = root / name.strip()
+            listing.add(_name(root, place), caption, place)
+    return listing
+
+
+def _from_labels(root: Path) -> Listing:
+    listing = Listing(root, "videos/ and labels/")
+    for file in _media(root / "videos"):
+        label = root / "labels" / file.relative_to(root / "videos").with_suffix(".txt")
+        listing.add(_name(root, file), _text(label), file)
+    return listing
+
+
+def _from_shards(root: Path) -> Listing:
+    listing = Listing(root, "shards")
+    for shard in sorted([*root.rglob("*.tar"), *root.rglob("*.parquet")]):
+        name = _name(root, shard)
+        try:
+            for key, caption, part, score in parts_of(shard, VIDEOS | IMAGES):
+                listing.add(f"{name}/{key}", caption, part, score)
+        except MediaError as error:
+            listing.dropped[name] = str(error)
+    return listing
+
+
+def _from_stems(root: Path) -> Listing:
+    listing = Listing(root, "clips with .txt beside them")
+    for file in _media(root):
+        listing.add(_name(root, file), _text(file.with_suffix(".txt")), file)
+    return listing
+
+
+LINES = ("videos.txt", "prompts.txt")
+LAYOUTS = (
+    (lambda root: bool(_tables(root)), _from_table),
+    (lambda root: all((root / name).is_file() for name in LINES), _from_lines),
+    (lambda root: (root / "videos").is_dir() and (root / "labels").is_dir(), _from_labels),
+    (lambda root: any(root.rglob("*.tar")) or any(root.rglob("*.parquet")), _from_shards),
+    (lambda root: True, _from_stems),
+)
+
+
+def _media(folder: Path) -> list[Path]:
+    files = (file for file in folder.rglob("*") if file.suffix.lower() in VIDEOS | IMAGES and file.is_file())
+    return sorted(
+        file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)
+    )
+
+
+def _name(root: Path, file: Path) -> str:
+    try:
+        return file.resolve().relative_to(root.resolve()).as_posix()
+    except (ValueError, OSError):
+        return file.as_posix()
+
+
+def _text(file: Path) -> str | None:
+    """A caption file, or None when there is none."""
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _first(row: Mapping[str, Any], columns: tuple[str, ...]) -> Any:
+    return next((row[name] for name in columns if row.get(name) not in (None, "")), None)
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None

@@ -1,0 +1,50 @@
+"""One run for one folder: a lock that the system releases however its holder dies."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from cogvideox.errors import ConfigError
+
+
+@contextmanager
+def run_lock(folder: Path) -> Iterator[None]:
+    """Hold ``<folder>/.lock`` while the block runs. Raises ConfigError, naming the holder, when another process does.
+
+    A folder that holds nothing else afterwards is removed again.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / ".lock"
+    number = _taken(file)
+    try:
+        os.ftruncate(number, 0)
+        os.write(number, f"{socket.gethostname()} process {os.getpid()}".encode())
+        yield
+    finally:
+        file.unlink(missing_ok=True)  # while it is held: who opened this very file looks again
+        os.close(number)
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _taken(file: Path) -> int:
+    while True:
+        number = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(number).st_ino == os.stat(file).st_ino:
+                return number
+        except FileNotFoundError:
+            pass  # its holder has just ended and removed it: take a new one
+        except BlockingIOError:
+            holder = os.read(number, 200).decode("utf-8", "replace") or "another process"
+            os.close(number)
+            raise ConfigError(
+                f"{file.parent}: a run is under way there ({holder}); wait for it, or choose another out="
+            ) from None
+        os.close(number)

@@ -1,0 +1,175 @@
+"""Every public layout lists the same clips, and nothing that cannot be used disappears without a reason."""
+
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clip_folders import LAYOUTS, clip, write_clips, write_layout
+from cogvideox.data.clips import ClipSize, FolderClips, best_share, held_out
+from cogvideox.data.doctor import diagnose
+from cogvideox.data.listing import list_clips
+from cogvideox.errors import ConfigError, MediaError
+
+SIZE = ClipSize(frames=17, short_side=32)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_gives_the_same_clips_and_captions(layout, tmp_path):
+    made = write_layout(tmp_path / "set", layout, count=3, images=1 if layout != "parquet" else 0)
+    listing = list_clips(tmp_path / "set")
+    assert [(Path(e.name).name, e.caption) for e in listing.entries] == made
+    assert not listing.dropped
+    clips = FolderClips(listing, SIZE)
+    assert [clips.pixels(i).shape for i in range(3)] == [(9, 32, 32, 3)] * 3
+    assert len({clips.content(i) for i in range(len(clips))}) == len(made)
+    if len(made) > 3:
+        assert clips.pixels(3).shape == (1, 32, 32, 3)
+
+
+def test_bytes_in_an_archive_are_the_clip_itself(tmp_path):
+    whole = [
+        write_layout(tmp_path / name, name, count=2) and list_clips(tmp_path / name)
+        for name in ("stems", "tar", "parquet")
+    ]
+    pixels = [[FolderClips(one, SIZE).pixels(i) for i in range(2)] for one in whole]
+    for other in pixels[1:]:
+        assert all(np.array_equal(a, b) for a, b in zip(pixels[0], other, strict=True))
+
+
+def test_frames_are_chosen_by_time_not_by_number(tmp_path):
+    video, _ = clip(0, frames=33, fps=16)
+    video.save(tmp_path / "a.mp4")
+    (tmp_path / "a.txt").write_text("a clip")
+    at_8 = FolderClips(list_clips(tmp_path), ClipSize(frames=17, short_side=32, fps=8)).pixels(0)
+    at_16 = FolderClips(list_clips(tmp_path), ClipSize(frames=33, short_side=32, fps=16)).pixels(0)
+    assert np.array_equal(at_8, at_16[::2])
+
+
+def spoil(root: Path) -> dict[str, str]:
+    """A table with one good clip and one of each thing that cannot be used, with what the reason says."""
+    write_clips(root, 1)
+    (root / "cut.mp4").write_bytes((root / "clip0.mp4").read_bytes()[:900])
+    (root / "empty.mp4").write_bytes(b"")
+    (root / "notes.doc").write_text("x")
+    (root.parent / "outside.mp4").write_bytes((root / "clip0.mp4").read_bytes())
+    clip(1, frames=3)[0].save(root / "short.mp4")
+    rows = [
+        ("clip0.mp4", "good"),
+        ("cut.mp4", "x"),
+        ("empty.mp4", "x"),
+        ("gone.mp4", "x"),
+        ("notes.doc", "x"),
+    ]
+    rows += [("../outside.mp4", "x"), ("short.mp4", "x"), ("clip0.mp4", "again"), ("bare.mp4", "")]
+    text = "".join(json.dumps({"file_name": name, "caption": words}) + "\n" for name, words in rows)
+    (root / "metadata.jsonl").write_text(text + "not json\n" + '{"caption": "no file"}\n')
+    return {
+        "cut.mp4": "damaged", "empty.mp4": "empty", "gone.mp4": "no such file", "notes.doc": "ending",
+        "outside.mp4": "leads out", "short.mp4": "3 frames", "clip0.mp4 (again)": "listed twice",
+        "bare.mp4": "no such file", "line 10": "names no file", "line 11": "names no file",
+    }  # fmt: skip
+
+
+def test_the_doctor_names_every_clip_that_would_be_dropped_and_why(tmp_path):
+    expected = spoil(tmp_path / "set")
+    report = diagnose(tmp_path / "set", SIZE)
+    assert list(report.kept) == ["clip0.mp4"]
+    for name, reason in expected.items():
+        found = [text for key, text in report.dropped.items() if key.endswith(name)]
+        assert found and reason in found[0], (name, report.dropped)
+    assert len(report.dropped) == len(expected)
+    assert "1 of 11 clips can be used" in report.to_text()
+
+
+def test_the_doctor_and_training_agree(tmp_path):
+    spoil(tmp_path / "set")
+    report, clips = diagnose(tmp_path / "set", SIZE), FolderClips(list_clips(tmp_path / "set"), SIZE)
+    usable = []
+    for index in range(len(clips)):
+        try:
+            clips.pixels(index)
+        except MediaError:
+            continue
+        usable.append(clips.name(index))
+    assert usable == list(report.kept)
+
+
+def test_the_doctor_remarks_on_enlarging_cropping_and_packing(tmp_path):
+    write_layout(tmp_path / "set", "stems", count=2, size=32)
+    report = diagnose(tmp_path / "set", ClipSize(frames=9, height=64, width=128), budget=400, words=8)
+    remarks = report.remarks["clip0.mp4"]
+    assert any("enlarged 4.0 times" in text for text in remarks)
+    assert any("cropped" in text for text in remarks)
+    assert report.waste is not None and 0 <= report.waste < 1
+
+
+def test_a_shard_that_is_cut_off_gives_what_it_holds_and_says_so(tmp_path):
+    write_layout(tmp_path / "set", "tar", count=3)
+    shard = tmp_path / "set" / "shard-0000.tar"
+    shard.write_bytes(shard.read_bytes()[: int(shard.stat().st_size * 0.5)])
+    listing = list_clips(tmp_path / "set")
+    assert 0 < len(listing.entries) < 3
+    assert any("cut off" in reason for reason in listing.dropped.values())
+
+
+def test_a_name_in_a_shard_never_becomes_a_path(tmp_path):
+    write_clips(tmp_path / "source", 1)
+    (tmp_path / "set").mkdir()
+    (tmp_path / "x.txt").write_text("a clip")
+    with tarfile.open(tmp_path / "set" / "s.tar", "w") as tar:
+        tar.add(tmp_path / "source" / "clip0.mp4", "../../escaped.mp4")
+        tar.add(tmp_path / "x.txt", "../../escaped.txt")
+    listing = list_clips(tmp_path / "set")
+    with listing.entries[0].part.local() as file:
+        assert "escaped" not in str(file)
+    assert not list(tmp_path.rglob("escaped*"))
+
+
+def test_lines_that_do_not_match_are_refused(tmp_path):
+    write_layout(tmp_path / "set", "lines", count=2)
+    (tmp_path / "set" / "prompts.txt").write_text("one\n")
+    with pytest.raises(ConfigError, match="videos.txt has 2 lines, prompts.txt 1"):
+        list_clips(tmp_path / "set")
+
+
+def test_nothing_to_train_on_is_said(tmp_path):
+    with pytest.raises(ConfigError, match="not a folder"):
+        list_clips(tmp_path / "gone")
+    with pytest.raises(ConfigError, match="holds no clips"):
+        list_clips(tmp_path)
+
+
+def test_the_best_share_is_taken_by_score(tmp_path):
+    write_layout(tmp_path / "set", "csv", count=4)
+    listing = list_clips(tmp_path / "set")
+    assert [Path(e.name).stem for e in best_share(listing, 0.5).entries] == ["clip2", "clip3"]
+    write_layout(tmp_path / "other", "jsonl", count=2)
+    with pytest.raises(ConfigError, match="2 clips have no score"):
+        best_share(list_clips(tmp_path / "other"), 0.5)
+
+
+def test_held_out_clips_stay_held_out_when_others_come(tmp_path):
+    write_layout(tmp_path / "few", "stems", count=8)
+    write_layout(tmp_path / "many", "stems", count=12)
+    few, many = (held_out(list_clips(tmp_path / name), 0.3)[1].entries for name in ("few", "many"))
+    names = {e.name for e in few}
+    assert names and names == {e.name for e in many if int(e.name[4:-4]) < 8}
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [({"frames": 48}, "8n \\+ 1"), ({"height": 64}, "set both"), ({"short_side": 100}, "multiple of 16"),
+     ({"frames": 9, "least_frames": 17}, "above the most")],
+)  # fmt: skip
+def test_sizes_that_cannot_be_are_refused(settings, told):
+    with pytest.raises(ConfigError, match=told):
+        ClipSize(**settings)
+
+
+def test_the_aspect_is_kept_up_to_a_limit():
+    size = ClipSize(short_side=64, longest=2)
+    assert size.fit(720, 1280) == (64, 112) and size.fit(1280, 720) == (112, 64)
+    assert size.fit(100, 100) == (64, 64) and size.fit(100, 900) == (64, 128)
