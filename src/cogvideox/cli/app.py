@@ -106,7 +106,7 @@ def inspect(
 @verb
 def train(
     recipe: Annotated[
-        str, typer.Argument(help="world-vae, world-text, world-t2v, world-i2v, world-lpips, or a run.yaml")
+        str, typer.Argument(help="a recipe (world-vae, world-t2v, lora, finetune, ...) or a run.yaml")
     ],
     settings: Annotated[list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...")] = None,
     out: Annotated[str | None, typer.Option(help="folder of the run; the same folder resumes")] = None,

@@ -219,7 +219,7 @@ def embedded(
 
     missing = [prompt for prompt in dict.fromkeys(prompts) if key(prompt) not in cache]
     for start in range(0, len(missing), PIECE):
-        items = {}
+        items: dict[str, dict[str, Tensor]] = {}
         for at in range(start, min(start + PIECE, len(missing)), TOGETHER):
             some = missing[at : min(at + TOGETHER, start + PIECE)]
             items |= {key(one): {"text": value.cpu()} for one, value in zip(some, encode(some), strict=True)}

@@ -140,6 +140,7 @@ class DiffusionTask:
         shapes = [self.examples.clips.shape(one) for one in range(len(tokens))]
         kind, budget = (config.data.rows, config.data.budget) if config.data else ("batch", 0)
         self.rows = rows_of(kind, shapes, tokens, batch=config.batch, budget=budget, seed=seed)
+        self.rows.first_sample(0)  # plans the first epoch: what fits no row is said now
 
     def losses(self, call: int) -> dict[str, Tensor]:
         """The velocity's squared error, each clip of the step weighing the same whatever row it stands in."""

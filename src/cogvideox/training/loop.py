@@ -129,12 +129,13 @@ class _Run:
                     if self.step % config.measure_every == 0 or self.step == config.steps:
                         with self.best() as module:
                             log.write(self.step, task.measure(module))
-                    if self.step % config.save_every == 0 or self.step == last or term:
+                    stopping = bool(term)  # asked once: a signal after the save waits for the next step
+                    if self.step % config.save_every == 0 or self.step == last or stopping:
                         self.save()
                     log.advance(self.step)
                     if on_step is not None:
                         on_step(self.step)
-                    if term and self.step < config.steps:
+                    if stopping and self.step < config.steps:
                         print(
                             f"{self.out}: stopped at step {self.step}; the same command resumes",
                             file=sys.stderr,

@@ -9,8 +9,9 @@ from pydantic import Field
 
 from cogvideox.errors import ConfigError, suggest
 from cogvideox.presets import get_preset
-from cogvideox.training.diffusion import DiffusionTraining
+from cogvideox.training.diffusion import DiffusionTraining, FolderData
 from cogvideox.training.loop import TrainConfig
+from cogvideox.training.lora import LoraTuning
 from cogvideox.training.optim import OptimConfig
 from cogvideox.training.perceptual import PerceptualTraining
 from cogvideox.training.text import TextTraining
@@ -130,9 +131,41 @@ def world_lpips() -> Run:
     )
 
 
+def finetune() -> Run:
+    """All weights of a model on a folder of clips: set task.data.folder, task.start, task.vae and task.text."""
+    return Run(
+        name="finetune",
+        out="runs/finetune",
+        task=DiffusionTraining(
+            start="tiny", vae="tiny", text="tiny", data=FolderData(folder="clips"), parts=4
+        ),
+        steps=1000,
+        optim=OptimConfig(lr=1e-5, warmup=50, ema=0.999),
+        precision="bf16",
+        measure_every=200,
+    )
+
+
+def lora() -> Run:
+    """An adapter for a model on a folder of clips: set task.data.folder, task.start, task.vae and task.text."""
+    return Run(
+        name="lora",
+        out="runs/lora",
+        task=DiffusionTraining(
+            start="tiny", vae="tiny", text="tiny", data=FolderData(folder="clips"), parts=4, lora=LoraTuning()
+        ),
+        steps=1000,
+        optim=OptimConfig(lr=5e-4, warmup=50, ema=0.99),
+        precision="bf16",
+        measure_every=200,
+    )
+
+
 RECIPES: dict[str, Callable[[], Run]] = {
     "world-vae": world_vae,
     "world-vae-decoder": world_vae_decoder,
+    "finetune": finetune,
+    "lora": lora,
     "world-text": world_text,
     "world-t2v": world_t2v,
     "world-i2v": world_i2v,

@@ -83,8 +83,12 @@ def has_state(folder: Path) -> bool:
 
 def sweep(folder: Path) -> None:
     """Remove what killed runs left half-written; only for who holds the run's lock."""
-    for litter in folder.glob(".state-*"):
-        shutil.rmtree(litter, ignore_errors=True)
+    for pattern in (".new-*", ".*.new-*", ".*.old-*"):
+        for litter in folder.glob(pattern):
+            if litter.is_dir():
+                shutil.rmtree(litter, ignore_errors=True)
+            else:
+                litter.unlink(missing_ok=True)
 
 
 def _states(folder: Path) -> list[Path]:
@@ -169,6 +173,8 @@ def _read(place: Path) -> dict[str, Any]:
         raise CheckpointError("manifest.json: its digest does not match")
     if manifest["schema"] != SCHEMA:
         raise CheckpointError(f"written with schema {manifest['schema']}, this version reads {SCHEMA}")
+    if place.name != f"state-{manifest['step']:08d}":
+        raise CheckpointError(f"it is the state of step {manifest['step']} under another name")
     tensors: dict[str, Tensor] = {}
     tree = None
     for name, facts in manifest["files"].items():

@@ -1,0 +1,183 @@
+"""Training on a plain folder of clips and pictures: packed, all weights or an adapter, resumed in mid-epoch."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from clip_folders import write_layout
+from cogvideox.checkpoints import load_model
+from cogvideox.checkpoints.diffusers import load_transformer
+from cogvideox.checkpoints.lora import load_lora
+from cogvideox.data.clips import ClipSize
+from cogvideox.errors import ConfigError
+from cogvideox.training.diffusion import DiffusionTask, DiffusionTraining, FolderData
+from cogvideox.training.examples import velocity_errors
+from cogvideox.training.loop import TrainConfig, train
+from cogvideox.training.lora import LoraTuning
+from cogvideox.training.optim import OptimConfig
+from cogvideox.training.state import latest_state
+from toy_folder import write_toy
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A toy model and a folder of ten samples: clips of 9 and 17 frames and pictures."""
+    root = tmp_path_factory.mktemp("folder")
+    write_toy(root / "toy")
+    write_toy(root / "toy-i2v", "i2v")
+    write_layout(root / "clips", "stems", count=7, frames=(9, 17), size=48, images=3)
+    return root
+
+
+def settings(place: Path, kind="toy", data=None, **more) -> DiffusionTraining:
+    values = dict(
+        start=str(place / kind), vae=str(place / kind), text=str(place / kind), cache=str(place / "cache")
+    )
+    size = ClipSize(frames=17, least_frames=9, short_side=32)
+    values["data"] = FolderData(
+        folder=str(place / "clips"), size=size, **({"budget": 80, "held_out": 0.2} | (data or {}))
+    )
+    return DiffusionTraining(**(values | more))
+
+
+def run(place: Path, out: Path, steps=4, **more) -> TrainConfig:
+    optim = OptimConfig(lr=1e-2, warmup=0, ema=0.9)
+    return TrainConfig(
+        name="folder", task=settings(place, **more), out=str(out), steps=steps, optim=optim, save_every=1, log_every=1,
+        measure_every=100,
+    )  # fmt: skip
+
+
+def test_rows_mix_videos_and_pictures_and_the_loss_is_that_of_each_clip_alone(place):
+    task = DiffusionTask(settings(place, parts=2), 0)
+    assert any(len({task.examples.clips.shape(one) for one in task.rows[n]}) > 1 for n in range(6))
+    calls, errors = [task.losses(call) for call in (0, 1)], []
+    for call in (0, 1):
+        row, samples = task._row(call)
+        times = task._times(samples)
+        for example, t in zip(task.examples.training(row, samples), times, strict=True):
+            errors.append(velocity_errors(task.module, task.schedule, [example], t[None]))
+    mean = torch.stack([each["loss"] for each in calls]).mean()
+    assert torch.allclose(mean, torch.cat(errors).mean(), atol=1e-5)
+    assert calls[0]["clips"] == len(errors)
+
+
+@pytest.mark.parametrize("rows", ["batch", "bucket", "pack"])
+def test_every_clip_comes_once_an_epoch_and_held_out_ones_never(place, rows):
+    task = DiffusionTask(settings(place, data={"rows": rows}, batch=2), 0)
+    count, names, call = len(task.examples.clips), [], 0
+    while len(names) < count:
+        names += task.samples(call)
+        call += 1
+    assert sorted(names[:count]) == sorted(task.examples.clips.name(one) for one in range(count))
+    held = {task.measured.clips.name(one) for one in range(len(task.measured.clips))}
+    assert held and not held & set(names)
+
+
+def test_what_a_sample_is_does_not_depend_on_its_row(place):
+    examples = DiffusionTask(settings(place), 0).examples
+    together = examples.training((0, 1, 2), range(7, 10))
+    alone = [examples.training((one,), range(7 + one, 8 + one))[0] for one in range(3)]
+    for a, b in zip(together, alone, strict=True):
+        assert torch.equal(a.clean, b.clean) and torch.equal(a.noise, b.noise) and torch.equal(a.text, b.text)
+
+
+def test_a_run_stopped_in_the_middle_of_an_epoch_goes_on_with_the_next_clips(place, tmp_path):
+    train(run(place, tmp_path / "whole"))
+    train(run(place, tmp_path / "parts"), stop_at=1)
+    train(run(place, tmp_path / "parts"), stop_at=3)
+    result = train(run(place, tmp_path / "parts"))
+    one, two = (latest_state(tmp_path / name) for name in ("whole", "parts"))
+    assert all(torch.equal(one["module"][name], value) for name, value in two["module"].items())
+    ledgers = [(tmp_path / name / "ledger.jsonl").read_text() for name in ("whole", "parts")]
+    assert ledgers[0] == ledgers[1] and ledgers[0].count("\n") >= 4
+    model = load_model(result)
+    assert (model.frames, model.height, model.width) == (17, 32, 32)
+    start = load_transformer(place / "toy").state_dict()
+    assert any(
+        not torch.allclose(value, start[n], atol=1e-3) for n, value in model.transformer.state_dict().items()
+    )
+
+
+def test_image_to_video_gives_the_first_frame_and_sometimes_drops_it(place):
+    task = DiffusionTask(settings(place, "toy-i2v", image_dropout=0.5), 0)
+    drawn = [task.examples.training((0,), range(n, n + 1))[0] for n in range(12)]
+    empty = [not bool(one.image.any()) for one in drawn]
+    assert any(empty) and not all(empty)
+    assert all(not bool(one.image[:, 1:].any()) and one.image.shape == one.clean.shape for one in drawn)
+    assert torch.isfinite(task.losses(0)["loss"])
+    dry = DiffusionTask(settings(place, "toy-i2v", image_dropout=1.0), 0)
+    assert not dry.examples.training((0,), range(1))[0].image.any()
+
+
+def test_text_is_dropped_as_often_as_asked(place):
+    examples = DiffusionTask(settings(place, text_dropout=0.3), 0).examples
+    empty = examples.texts([""])[0]
+    dropped = [torch.equal(examples.training((0,), range(n, n + 1))[0].text, empty) for n in range(100)]
+    assert 15 <= sum(dropped) <= 45
+
+
+def test_recomputed_blocks_give_the_same_gradients(place):
+    gradients = []
+    for recompute in (False, True):
+        task = DiffusionTask(settings(place, recompute=recompute), 0)
+        task.losses(0)["loss"].backward()
+        gradients.append({name: p.grad for name, p in task.module.named_parameters()})
+    assert gradients[0].keys() == gradients[1].keys()
+    assert all(torch.equal(value, gradients[1][name]) for name, value in gradients[0].items())
+
+
+def test_a_fresh_adapter_changes_nothing_and_a_trained_one_loads_where_it_is_asked_for(place, tmp_path):
+    tuning = LoraTuning(rank=4, alpha=8)
+    fresh = DiffusionTask(settings(place, lora=tuning), 0)
+    clip, text, t = torch.randn(1, 4, 3, 4, 4), torch.randn(1, 8, 24), torch.tensor([500])
+    start = load_transformer(place / "toy")
+    with torch.no_grad():
+        assert torch.equal(fresh.module(clip, text, t), start(clip, text, t))
+    result = train(run(place, tmp_path / "lora", lora=tuning))
+    state = latest_state(tmp_path / "lora")
+    assert all("lora_" in name for name in state["module"])
+    base = load_model(place / "toy")
+    load_lora(base, result)
+    tuned = DiffusionTask(settings(place, lora=tuning), 0).module
+    tuned.load_state_dict(state["average"]["values"], strict=False)
+    with torch.no_grad():
+        out = base.transformer(clip, text, t)
+        assert torch.allclose(out, tuned(clip, text, t), atol=1e-6)
+        assert not torch.allclose(out, start(clip, text, t), atol=1e-4)
+
+
+def test_an_adapter_learns_on_a_base_of_one_byte_a_weight_and_resumes(place, tmp_path):
+    pytest.importorskip("torchao")
+    tuning = LoraTuning(rank=4, base="int8")
+    train(run(place, tmp_path / "whole", steps=2, lora=tuning))
+    train(run(place, tmp_path / "parts", steps=2, lora=tuning), stop_at=1)
+    train(run(place, tmp_path / "parts", steps=2, lora=tuning))
+    one, two = (latest_state(tmp_path / name)["module"] for name in ("whole", "parts"))
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
+    assert any(name.endswith("lora_B.default") and bool(value.any()) for name, value in one.items())
+
+
+def test_too_many_clips_that_cannot_be_used_stop_the_run_by_name(place, tmp_path, capsys):
+    write_layout(tmp_path / "set", "stems", count=4)
+    (tmp_path / "set" / "clip1.txt").unlink()
+    broken = settings(place, data={"held_out": 0})
+    broken = broken.model_copy(
+        update={"data": broken.data.model_copy(update={"folder": str(tmp_path / "set")})}
+    )
+    with pytest.raises(ConfigError, match="1 of 4 clips cannot be used.*data doctor"):
+        DiffusionTask(broken, 0)
+    assert "left out clip1.mp4: no caption" in capsys.readouterr().err
+    kept = broken.model_copy(update={"data": broken.data.model_copy(update={"lost": 0.5})})
+    assert len(DiffusionTask(kept, 0).examples.clips) == 3
+
+
+def test_a_clip_that_fits_no_row_is_said(place):
+    with pytest.raises(ConfigError, match="a row has 10"):
+        DiffusionTask(settings(place, data={"budget": 10}), 0)
+
+
+def test_an_adapter_needs_a_model_to_stand_on():
+    with pytest.raises(ConfigError, match="give a model to start from"):
+        DiffusionTraining(lora=LoraTuning())

@@ -1,0 +1,117 @@
+"""SIGKILL at random instants, many inside a save: the run ends with the same bits and no sample lost or doubled.
+
+Each life of the run is a fork of this process, so torch is imported once. A life dies by its own hand at an
+operation of the file system that was drawn beforehand (so that deaths fall inside saves), or from outside after a
+drawn time.
+"""
+
+import contextlib
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from cogvideox.training.loop import train
+from cogvideox.training.state import latest_state
+from training_line import run
+
+STEPS, KILLS = 24, 50
+OPERATIONS = ("fsync", "rename", "replace", "mkdir", "truncate", "unlink", "rmdir", "open")
+
+
+def one_life(out: Path, die_at: int | None, mark: Path) -> None:
+    """Run until the end, or until the ``die_at``-th operation; ``mark`` is made when that is inside a save."""
+    count = 0
+
+    def counted(name):
+        whole = getattr(os, name)
+
+        def operation(*args, **kwargs):
+            nonlocal count
+            count += 1
+            if count == die_at:
+                inside = any(path.name.startswith(".state-") for path in out.glob(".state-*"))
+                if inside:
+                    with contextlib.suppress(OSError):
+                        mark.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return whole(*args, **kwargs)
+
+        return operation
+
+    for name in OPERATIONS:
+        setattr(os, name, counted(name))
+    train(run(out, steps=STEPS, save_every=2))
+
+
+def live(out: Path, die_at: int | None, after: float | None, mark: Path) -> int:
+    """Fork a life; the signal that ended it, or 0."""
+    child = os.fork()
+    if child == 0:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.dup2(null, 2)
+        try:
+            one_life(out, die_at, mark)
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    if after is not None:
+        time.sleep(after)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        return os.WTERMSIG(status)
+    assert os.WEXITSTATUS(status) == 0
+    return 0
+
+
+def bits(value) -> list:
+    """Everything of a state, comparable."""
+    if isinstance(value, torch.Tensor):
+        return [str(value.dtype), tuple(value.stride()), value.numpy().tobytes()]
+    if isinstance(value, dict):
+        return [[key, bits(each)] for key, each in value.items()]
+    if isinstance(value, list | tuple):
+        return [bits(each) for each in value]
+    return [value]
+
+
+@pytest.mark.timeout(600)
+def test_a_run_killed_fifty_times_ends_with_the_same_bits_and_ledger(tmp_path):
+    draw, mark = random.Random(0), tmp_path / "inside"
+    whole = tmp_path / "whole"
+    assert live(whole, None, None, mark) == 0
+    kills = inside = runs = 0
+    while kills < KILLS or inside < 15:
+        runs += 1
+        out = tmp_path / f"run{runs}"
+        while True:
+            outside = draw.random() < 0.2
+            mark.unlink(missing_ok=True)
+            ended = live(
+                out,
+                None if outside else draw.randrange(1, 220),
+                draw.uniform(0, 0.3) if outside else None,
+                mark,
+            )
+            if not ended:
+                break
+            assert ended == signal.SIGKILL
+            kills, inside = kills + 1, inside + mark.exists()
+        assert bits(latest_state(out)) == bits(latest_state(whole))
+        assert (out / "ledger.jsonl").read_bytes() == (whole / "ledger.jsonl").read_bytes()
+        assert (out / "model" / "training.json").is_file()
+        assert not list(out.glob(".*")), "nothing half-written is left"
+    print(f"{kills} kills, {inside} of them inside a save, {runs} runs")
+
+
+def test_the_ledger_names_each_sample_of_each_step_once(tmp_path):
+    train(run(tmp_path, steps=5))
+    lines = (tmp_path / "ledger.jsonl").read_text().splitlines()
+    assert len(lines) == 5 * 8 and lines[9] == '{"step": 1, "slot": 1, "id": "line/9"}'
