@@ -101,6 +101,7 @@ class Fastest:
     approximate: bool = False
     kernels: Sequence[Kernel] = KERNELS
     chosen: dict[tuple, Kernel] = field(default_factory=dict)
+    rows: dict[tuple, str] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
 
     def __call__(self, q: Heads, k: Heads, v: Heads, clip: Clip) -> Heads:
@@ -112,15 +113,14 @@ class Fastest:
 
     def row(self, q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
         """A packed row; what was fastest for the first one is kept for all rows of its type, whatever their clips."""
-        key = ("row", q.device, q.dtype, q.shape[1], q.shape[3], q.requires_grad)
-        ways = [
-            Kernel(BY_CLIP, partial(_by_clip, self, layout), lambda q: True),
-            *_whole(self.kernels, layout),
-        ]
-        if key not in self.chosen:
-            self.chosen[key] = replace(self, kernels=ways).choose(q, k, v)
-        name = self.chosen[key].name
-        return next(way for way in ways if way.name == name).run(q, k, v)
+        key = (q.device, q.dtype, q.shape[1], q.shape[3], q.requires_grad)
+        ways = {BY_CLIP: Kernel(BY_CLIP, partial(_by_clip, self, layout), lambda q: True)}
+        ways |= {one.name: one for one in _whole(self.kernels, layout)}
+        if key not in self.rows:
+            self.rows[key] = replace(self, kernels=tuple(ways.values())).choose(q, k, v).name
+        if self.rows[key] != BY_CLIP:
+            self.used.add(self.rows[key])
+        return ways[self.rows[key]].run(q, k, v)
 
     def choose(self, q: Heads, k: Heads, v: Heads) -> Kernel:
         """The fastest kernel whose result can be trusted; the first of the list when it stands alone."""
@@ -152,6 +152,7 @@ class Named:
     def row(self, q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
         """A packed row: whole where this kernel can, else clip by clip."""
         if self.kernel.packed is not None and self.kernel.usable(q):
+            self.used.add(self.kernel.name)
             return self.kernel.packed(q, k, v, layout)
         return clip_by_clip(self, q, k, v, layout)
 
