@@ -163,7 +163,9 @@ def _from_labels(root: Path) -> Listing:
 
 def _from_shards(root: Path) -> Listing:
     listing = Listing(root, "shards")
-    for shard in sorted(root.rglob("*.tar")) or sorted(root.rglob("*.parquet")):  # beside tars, tables describe
+    for shard in sorted(root.rglob("*.tar")) or sorted(
+        root.rglob("*.parquet")
+    ):  # beside tars, tables describe
         name = _name(root, shard)
         try:
             for key, caption, part, score in parts_of(shard, VIDEOS | IMAGES):
