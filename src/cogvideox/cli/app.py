@@ -11,10 +11,9 @@ import typer
 
 from cogvideox import __version__
 from cogvideox.cli.calibrate import calibrate
+from cogvideox.cli.data import data
 from cogvideox.cli.evaluate import evaluate
 from cogvideox.cli.generate import generate
-from cogvideox.cli.data import data
-from cogvideox.cli.generate import Job, generate
 from cogvideox.cli.plan import plan
 from cogvideox.cli.terminal import ERROR, INTERRUPTED, result, say, verb
 from cogvideox.errors import CheckpointError, ConfigError, suggest
