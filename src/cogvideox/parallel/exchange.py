@@ -36,6 +36,22 @@ def joined(x: Tensor, lengths: Sequence[int], dim: int, group: Group) -> Tensor:
     return _Joined.apply(x, tuple(lengths), dim, group)
 
 
+def swapped(x: Tensor, give: Sequence[int], take: Sequence[int], group: Group) -> Tensor:
+    """A flat ``x`` in pieces, one for each rank: I keep what all ranks cut for me, in the order of ranks.
+
+    ``give`` and ``take`` are the lengths of the pieces that go and that come. The gradient makes the way back.
+    """
+    return _Swap.apply(x, list(give), list(take), group)
+
+
+def passed_on(x: Tensor, length: int, dim: int, group: Group) -> Tensor:
+    """Mine to the right neighbour, the left one's to me, in a ring; it has ``length`` along ``dim``. No gradients."""
+    rank, size = dist.get_rank(group), dist.get_world_size(group)
+    got = x.new_empty([length if i == dim % x.ndim else n for i, n in enumerate(x.shape)])
+    _exchange(group, send=((rank + 1) % size, x), receive=((rank - 1) % size, got))
+    return got
+
+
 class _Sum(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, group: Group) -> Tensor:
@@ -100,6 +116,23 @@ class _Joined(Function):
         total = grad.contiguous().clone()
         dist.all_reduce(total, group=ctx.group)
         return total.split(ctx.lengths, ctx.dim)[dist.get_rank(ctx.group)], None, None, None
+
+
+class _Swap(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, give: list[int], take: list[int], group: Group) -> Tensor:
+        ctx.give, ctx.take, ctx.group = give, take, group
+        return _swap(x, give, take, group)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        return _swap(grad, ctx.take, ctx.give, ctx.group), None, None, None
+
+
+def _swap(x: Tensor, give: list[int], take: list[int], group: Group) -> Tensor:
+    got = x.new_empty(sum(take))
+    dist.all_to_all_single(got, x.contiguous(), take, give, group=group)
+    return got
 
 
 def gathered(x: Tensor, lengths: Sequence[int], dim: int, group: Group) -> list[Tensor]:
