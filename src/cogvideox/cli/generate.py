@@ -182,10 +182,38 @@ def generate(
         return
     plan = ready.plan
     what = f"{plan.frames.asked} frames of {plan.height}x{plan.width} in {options.steps} steps"
-    say(f"{name}: {what}")
-    loaded = load(job, ready.folder, policy=fitted.choice.policy)
-    made = make(loaded, options, ready, options.prompt[:40] or path.name, fitted)
-    save(made, path, job, options)
+    from cogvideox.parallel.mesh import is_first, launched
+
+    with launched(job.place) as place:
+        if is_first():
+            say(f"{name}: {what}")
+        job = replace(job, device=str(place))
+        loaded = load(job, ready.folder, policy=fitted.choice.policy)
+        share(loaded, options, fitted)
+        made = make(loaded, options, ready, options.prompt[:40] or path.name, fitted)
+        if is_first():
+            save(made, path, job, options)
+
+
+def share(model: CogVideoX, options: GenerateOptions, fitted: MemoryPlan) -> None:
+    """Let the processes that torchrun started make one video together. Raises ConfigError."""
+    from cogvideox.parallel.mesh import is_launched
+
+    if not is_launched():
+        return
+    from torch.distributed import get_world_size
+
+    from cogvideox.diffusion import is_guided
+    from cogvideox.generate.sampling import guidance_of
+    from cogvideox.parallel.inference import Spread, spread
+
+    policy = fitted.choice.policy
+    if policy.residence != "resident" or policy.storage != "stored":
+        raise ConfigError(
+            f"memory {policy.name}: several processes hold the weights in parts already; pass --memory resident"
+        )
+    guided = is_guided(guidance_of(options)) and options.guidance_pair != "sequence"
+    spread(model.transformer, Spread.over(get_world_size(), guided), model.device.type)
 
 
 def resolve(settings: dict[str, Any]) -> GenerateOptions:
