@@ -187,7 +187,7 @@ def generate(
     with launched(job.place) as place:
         if is_first():
             say(f"{name}: {what}")
-        job = replace(job, device=str(place))
+        job = replace(job, device=place)
         loaded = load(job, ready.folder, policy=fitted.choice.policy)
         share(loaded, options, fitted)
         made = make(loaded, options, ready, options.prompt[:40] or path.name, fitted)

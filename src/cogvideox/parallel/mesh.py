@@ -47,22 +47,21 @@ def is_launched() -> bool:
 
 
 @contextmanager
-def launched(device: str = "cpu", minutes: float = 30) -> Iterator[torch.device]:
+def launched(device: str = "cpu", minutes: float = 30) -> Iterator[str]:
     """Join the processes that a launcher started, and leave them at the end; yields the device of this one.
 
     A process that was started alone joins nobody.
     """
     if not is_launched() or dist.is_initialized():
-        yield torch.device(device)
+        yield device
         return
-    place = torch.device(device)
-    if place.type == "cuda":
-        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        torch.cuda.set_device(place)
-    backend = "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo"
+    if device.startswith("cuda"):
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        torch.cuda.set_device(device)
+    backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
     dist.init_process_group(backend, timeout=timedelta(minutes=minutes))
     try:
-        yield place
+        yield device
     finally:
         dist.destroy_process_group()
 
