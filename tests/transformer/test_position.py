@@ -129,3 +129,17 @@ def test_tables_cached_while_inferring_can_be_trained_with():
     x = torch.randn(1, 10, 1, 16, requires_grad=True)
     turned(x, turn).sum().backward()
     assert x.grad is not None
+
+
+def test_ntk_is_slice_up_to_the_native_grid_and_slows_only_slow_channels_beyond():
+    from cogvideox.transformer.layout import Grid
+    from cogvideox.transformer.position import _angles
+
+    base, dim = (4, 6), 64
+    assert torch.equal(_angles(Grid(2, 4, 6), dim, "ntk", base), _angles(Grid(2, 4, 6), dim, "slice", base))
+    large = Grid(2, 8, 12)  # twice the native grid
+    ntk, plain = (_angles(large, dim, mode, base).unflatten(0, large) for mode in ("ntk", "slice"))
+    assert torch.equal(ntk[..., : dim // 8], plain[..., : dim // 8])  # time
+    fastest, slowest = dim // 8, dim // 8 + dim // 16 * 3 - 1  # the first and last channel of the height
+    assert torch.equal(ntk[..., fastest], plain[..., fastest])
+    assert torch.allclose(ntk[..., slowest], plain[..., slowest] / 2, rtol=1e-5)

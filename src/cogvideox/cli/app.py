@@ -113,12 +113,13 @@ def train(
     debug: Debug = False,
 ) -> None:
     """Train; rerunning the same command resumes."""
-    from cogvideox.training.loop import train as run
-    from cogvideox.training.recipes import Run
     from cogvideox.training.recipes import recipe as named
+    from cogvideox.training.recipes import run, run_file
+    from cogvideox.training.stages import StagedRun
 
-    config = Run.from_yaml(recipe) if recipe.endswith((".yaml", ".yml")) else named(recipe)
-    changes = [*(settings or []), *([f"out={out}"] if out else [])]
+    config = run_file(recipe) if recipe.endswith((".yaml", ".yml")) else named(recipe)
+    place = "base.out" if isinstance(config, StagedRun) else "out"
+    changes = [*(settings or []), *([f"{place}={out}"] if out else [])]
     config = config.override(changes) if changes else config
     if dry_run:
         result(config.to_yaml().rstrip())

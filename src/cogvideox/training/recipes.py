@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
+import yaml
 from pydantic import Field
 
+from cogvideox.data.clips import ClipSize
 from cogvideox.errors import ConfigError, suggest
 from cogvideox.presets import get_preset
 from cogvideox.training.diffusion import DiffusionTraining, FolderData
-from cogvideox.training.loop import TrainConfig
+from cogvideox.training.guard import GuardConfig
+from cogvideox.training.loop import TrainConfig, train
 from cogvideox.training.lora import LoraTuning
 from cogvideox.training.optim import OptimConfig
 from cogvideox.training.perceptual import PerceptualTraining
+from cogvideox.training.stages import DiffusionRun, Stage, StagedRun, train_stages
 from cogvideox.training.text import TextTraining
 from cogvideox.training.vae import Crops, VAETraining
 
@@ -161,11 +166,107 @@ def lora() -> Run:
     )
 
 
-RECIPES: dict[str, Callable[[], Run]] = {
+def world_stages() -> StagedRun:
+    """The paper's progressive recipe in miniature, on a folder of world clips with scores: task.data.folder."""
+    preset = get_preset("tiny")
+    task = DiffusionTraining(
+        transformer=preset.transformer,
+        schedule=preset.schedule,
+        vae="tiny",
+        text="tiny",
+        data=FolderData(folder="runs/world-clips", held_out=0.1),
+    )
+    optim = OptimConfig(name="muon", muon_lr=0.02, ema=0.99)
+    base = DiffusionRun(
+        name="world-stages",
+        out="runs/world-stages",
+        task=task,
+        optim=optim,
+        precision="bf16",
+        measure_every=100,
+    )
+    small, whole = ({"fps": 8, "frames": 17, "least_frames": 9, "short_side": side} for side in (32, 64))
+    return StagedRun(
+        base=base,
+        stages=(
+            Stage(name="32", steps=600, size=ClipSize(**small), lr=1.5e-3, budget=1000, parts=1),
+            Stage(name="64", steps=600, size=ClipSize(**whole), lr=1e-3, budget=2000, parts=1),
+            Stage(name="best", steps=100, size=ClipSize(**whole), lr=2e-4, budget=2000, parts=1, best=0.2),
+        ),
+    )
+
+
+def paper(preset: str) -> StagedRun:
+    """Tables 5 and 6 for the 2B or 5B preset; one process would need years. Peak rates are ours, the paper has none.
+
+    Table 5 counts latents before patches: its sequence lengths over four are the tokens of a row here.
+    """
+    row = get_preset(preset)
+    task = DiffusionTraining(
+        preset=preset,
+        transformer=row.transformer.with_arm(
+            position_mode="slice"
+        ),  # section 2.2: extrapolated, not interpolated
+        schedule=row.schedule,
+        vae=preset,
+        text=preset,
+        data=FolderData(folder="clips"),
+        recompute=True,
+        device="cuda",
+    )
+    base = DiffusionRun(
+        name=f"paper-{preset}",
+        out=f"runs/paper-{preset}",
+        task=task,
+        optim=OptimConfig(lr=1e-4, floor=0.1, ema=0.9999),
+        guard=GuardConfig(sigmas=6),
+        precision="bf16",
+        save_every=1000,
+        measure_every=5000,
+    )
+    low = ClipSize(fps=8, frames=49, short_side=256, longest=1.5)
+    middle = ClipSize(fps=8, frames=49, short_side=480, longest=1.5)
+    high = ClipSize(fps=16, frames=161, short_side=768, longest=1.78)
+    return StagedRun(
+        base=base,
+        stages=(
+            Stage(name="256", steps=400_000, size=low, lr=1e-4, warmup=1000, parts=2000, budget=25_000 // 4),
+            Stage(
+                name="480", steps=220_000, size=middle, lr=1e-4, warmup=1000, parts=1000, budget=75_000 // 4
+            ),
+            Stage(name="768", steps=120_000, size=high, lr=5e-5, warmup=1000, parts=250, budget=700_000 // 4),
+            Stage(
+                name="best",
+                steps=10_000,
+                size=high,
+                lr=1e-5,
+                warmup=500,
+                parts=100,
+                budget=700_000 // 4,
+                best=0.2,
+            ),
+        ),
+    )
+
+
+def paper_2b() -> StagedRun:
+    """Tables 5 and 6, 2B: four stages; a cluster's work."""
+    return paper("2b")
+
+
+def paper_5b() -> StagedRun:
+    """Tables 5 and 6, 5B: four stages; a cluster's work."""
+    return paper("5b")
+
+
+RECIPES: dict[str, Callable[[], Run | StagedRun]] = {
     "world-vae": world_vae,
     "world-vae-decoder": world_vae_decoder,
     "finetune": finetune,
     "lora": lora,
+    "paper-2b": paper_2b,
+    "paper-5b": paper_5b,
+    "world-stages": world_stages,
     "world-text": world_text,
     "world-t2v": world_t2v,
     "world-i2v": world_i2v,
@@ -173,8 +274,23 @@ RECIPES: dict[str, Callable[[], Run]] = {
 }
 
 
-def recipe(name: str) -> Run:
+def recipe(name: str) -> Run | StagedRun:
     """The run called ``name``; ConfigError with a suggestion when there is none."""
     if name not in RECIPES:
         raise ConfigError(f"recipe {name!r}: unknown{suggest(name, RECIPES)}; there are {', '.join(RECIPES)}")
     return RECIPES[name]()
+
+
+def run_file(path: str | Path) -> Run | StagedRun:
+    """A run from a YAML file; one that declares ``stages`` is a progressive run. Raises ConfigError."""
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        values = None  # read again below, where what is wrong is told
+    staged = isinstance(values, dict) and "stages" in values
+    return StagedRun.from_yaml(path) if staged else Run.from_yaml(path)
+
+
+def run(config: Run | StagedRun) -> Path:
+    """Train, in one stage or several; the folder of the result."""
+    return train_stages(config) if isinstance(config, StagedRun) else train(config)

@@ -18,14 +18,16 @@ from cogvideox.errors import ConfigError, SizeError
 from cogvideox.transformer.layout import Grid, Layout
 
 THETA = 10000.0
-RotaryMode = Literal["slice", "resample"]
+RotaryMode = Literal["slice", "resample", "ntk"]
 
 
 class Rotary:
     """3D rotary positions (paper section 2.2): a quarter of a head turns with t, 3/8 with h, 3/8 with w.
 
     ``slice`` uses the patch indices themselves: the paper's extrapolation, and the rule of 1.5.
-    ``resample`` squeezes any grid into the native one (``base`` = (h, w)): the rule of 1.0 in diffusers.
+    ``resample`` squeezes any grid into the native one (``base`` = (h, w)): the rule of 1.0 in diffusers. ``ntk`` keeps
+    the indices and turns slow channels slower where a grid is larger than the native one, so that its last patch is
+    as far as the native last one for the slowest channel, while fast channels stay as they were.
     """
 
     def __init__(self, head_dim: int, mode: RotaryMode, base: tuple[int, int]):
@@ -60,7 +62,7 @@ def coordinates(
 ) -> tuple[Float[Tensor, " t"], Float[Tensor, " h"], Float[Tensor, " w"]]:
     """The coordinate of every patch along each axis; ``base`` is the native patch grid (h, w)."""
     t = torch.arange(grid.t, dtype=torch.float32)
-    if mode == "slice":
+    if mode != "resample":
         return t, torch.arange(grid.h, dtype=torch.float32), torch.arange(grid.w, dtype=torch.float32)
     top, left, height, width = crop_region(grid.h, grid.w, base)
     return t, _spread(top, height, grid.h), _spread(left, width, grid.w)
@@ -108,7 +110,10 @@ def _turn_of_grid(
 def _angles(grid: Grid, head_dim: int, mode: RotaryMode, base: tuple[int, int]) -> Float[Tensor, "n e_half"]:
     axes = coordinates(grid, mode, base)
     dims = (head_dim // 4, head_dim // 8 * 3, head_dim // 8 * 3)
-    t, h, w = (torch.outer(p, _frequencies(dim)) for p, dim in zip(axes, dims, strict=True))
+    stretch = (
+        (1.0, max(1.0, grid.h / base[0]), max(1.0, grid.w / base[1])) if mode == "ntk" else (1.0, 1.0, 1.0)
+    )
+    t, h, w = (torch.outer(p, _frequencies(*each)) for p, *each in zip(axes, dims, stretch, strict=True))
     angles = (
         t[:, None, None].expand(*grid, -1),
         h[None, :, None].expand(*grid, -1),
@@ -117,8 +122,10 @@ def _angles(grid: Grid, head_dim: int, mode: RotaryMode, base: tuple[int, int]) 
     return torch.cat(angles, -1).flatten(0, 2)
 
 
-def _frequencies(dim: int) -> Float[Tensor, " half"]:
-    return 1.0 / THETA ** (torch.arange(0, dim, 2, dtype=torch.float32) / dim)
+def _frequencies(dim: int, stretch: float = 1.0) -> Float[Tensor, " half"]:
+    """THETA^(-2k / dim); with a stretch the last is that much slower and the first unchanged (NTK-aware scaling)."""
+    theta = THETA * stretch ** (dim / (dim - 2)) if stretch > 1 else THETA
+    return 1.0 / theta ** (torch.arange(0, dim, 2, dtype=torch.float32) / dim)
 
 
 class Sinusoidal:

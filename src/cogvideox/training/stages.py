@@ -1,0 +1,133 @@
+"""Progressive training: one file declares the stages, the runner goes through them and resumes in any of them.
+
+Each stage is a run of its own in ``<out>/<number>-<name>``, started from the result of the one before; what came
+from what stands in ``<out>/lineage.json`` with the SHA-256 of every result's weights.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from cogvideox.checkpoints.atomic import atomic_file
+from cogvideox.config import Config
+from cogvideox.data.clips import ClipSize
+from cogvideox.errors import CheckpointError, ConfigError
+from cogvideox.manifest import digests_of
+from cogvideox.training.diffusion import DiffusionTraining
+from cogvideox.training.loop import TrainConfig, train
+from cogvideox.transformer.position import RotaryMode
+
+
+class Stage(Config):
+    """A row of Table 5: what changes from stage to stage."""
+
+    name: str = Field(min_length=1, pattern=r"^[\w-]+$", description="names the stage's folder")
+    steps: int = Field(gt=0, description="optimiser steps")
+    size: ClipSize = Field(description="resolution, duration and frame rate")
+    lr: float = Field(gt=0, description="peak learning rate of adamw")
+    muon_lr: float | None = Field(
+        None, gt=0, description="peak learning rate of the matrices under muon; null: as base"
+    )
+    warmup: int = Field(100, ge=0, description="steps of linear warm-up")
+    parts: int = Field(1, gt=0, description="rows of a step (the batch size of Table 5)")
+    budget: int = Field(25_000, gt=0, description="tokens of a row, text included")
+    images: bool = Field(True, description="pictures take part, as clips of one frame")
+    best: float = Field(
+        1.0, gt=0, le=1, description="share of clips kept, by score; the paper's last stage: 0.2"
+    )
+    rotary: RotaryMode | None = Field(None, description="rotary coordinates from here on; null: as before")
+
+
+class DiffusionRun(TrainConfig):
+    """A run of the transformer; what a stage does not say is taken from here."""
+
+    task: DiffusionTraining
+
+
+class StagedRun(Config):
+    """A whole progressive training."""
+
+    base: DiffusionRun
+    stages: tuple[Stage, ...] = Field(min_length=1, description="in order")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) < len(names):
+            raise ConfigError(f"stages {', '.join(names)}: two have one name; name each differently")
+        if self.base.task.data is None:
+            raise ConfigError(
+                "base.task.data: missing; stages differ in how they cut the clips of a folder, name it"
+            )
+        if self.base.task.transformer is None and any(stage.rotary for stage in self.stages):
+            raise ConfigError(
+                "stages set rotary, base.task.transformer is null; give the transformer's settings"
+            )
+        return self
+
+    def run_of(self, number: int) -> DiffusionRun:
+        """The run of one stage, counted from 0."""
+        stage, task, optim = self.stages[number], self.base.task, self.base.optim
+        cut = {"size": stage.size, "budget": stage.budget, "images": stage.images, "best": stage.best}
+        changes: dict[str, Any] = {"data": task.data.model_copy(update=cut), "parts": stage.parts}
+        if number:
+            changes["start"] = str(self.folder(number - 1) / "model")
+        rotary = next((s.rotary for s in reversed(self.stages[: number + 1]) if s.rotary), None)
+        if rotary:
+            changes["transformer"] = task.transformer.with_arm(position_mode=rotary)
+        rates = {"lr": stage.lr, "warmup": stage.warmup, "muon_lr": stage.muon_lr or optim.muon_lr}
+        return self.base.model_copy(
+            update={
+                "name": f"{self.base.name}/{stage.name}",
+                "out": str(self.folder(number)),
+                "steps": stage.steps,
+                "task": task.model_copy(update=changes),
+                "optim": optim.model_copy(update=rates),
+            }
+        )
+
+    def folder(self, number: int) -> Path:
+        """Where a stage's run is."""
+        return Path(self.base.out) / f"{number + 1}-{self.stages[number].name}"
+
+
+def train_stages(config: StagedRun) -> Path:
+    """Go through the stages that are not done, and return the folder of the last result.
+
+    Raises CheckpointError when a result that a later stage was started from has been changed since, and what ``train``
+    raises.
+    """
+    file = Path(config.base.out) / "lineage.json"
+    lineage: list[dict[str, Any]] = _read(file)
+    result = Path(config.base.out)
+    for number, stage in enumerate(config.stages):
+        result = train(config.run_of(number))
+        entry = {
+            "stage": stage.name,
+            "weights": digests_of(result),
+            "start": lineage[number - 1]["weights"] if number else config.base.task.start,
+        }
+        if number < len(lineage) and lineage[number] != entry:
+            raise CheckpointError(
+                f"{result}: is not the result that stands in {file.name}; later stages were started from that one. "
+                "Put it back, or choose another out="
+            )
+        if number >= len(lineage):
+            lineage.append(entry)
+            with atomic_file(file, overwrite=True) as work:
+                work.write_text(json.dumps(lineage, indent=1), encoding="utf-8")
+    return result
+
+
+def _read(file: Path) -> list[dict[str, Any]]:
+    if not file.exists():
+        return []
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{file}: cannot be read ({error}); remove it, it is made again") from None
+    return values if isinstance(values, list) else []
