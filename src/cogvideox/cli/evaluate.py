@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ from cogvideox.cli.terminal import progress, result, result_json, say, verb
 from cogvideox.errors import ConfigError, InputError, suggest
 
 if TYPE_CHECKING:
+    from cogvideox.chat import Chat
     from cogvideox.evaluation.measures import Material, Tools
     from cogvideox.evaluation.report import Report
 
@@ -47,6 +49,9 @@ def evaluate(
         str | None, typer.Option(help="recorded answers of VBench's networks (JSON lines)")
     ] = None,
     devil: Annotated[str | None, typer.Option(help="DEVIL's dynamics and qualities per video (JSON)")] = None,
+    judge_url: Annotated[str | None, typer.Option(help="OpenAI-compatible server, for MTScore")] = None,
+    judge_model: Annotated[str, typer.Option(help="the judge's name on that server")] = "gpt-4o-2024-05-13",
+    judge_replay: Annotated[str | None, typer.Option(help="recorded answers of a judge, instead")] = None,
     against: Annotated[str | None, typer.Option(help="folder of another evaluation, to compare with")] = None,
     dtype: Annotated[
         str | None, typer.Option(help="float32, bfloat16 or float16; default: as stored")
@@ -65,6 +70,7 @@ def evaluate(
         raise ConfigError(f"{subject!r} and --model {model!r}: give one of them")
     other = _earlier(against)
     tools = _tools(i3d, clip, lpips, observations, devil)
+    tools = replace(tools, judge=_judge(judge_url, judge_model, judge_replay, Path(out)))
     name = subject or model or checks.SHIPPED
     if model is None and subject is not None and _is_folder_of_videos(subject):
         material, missing, words = _folder(Path(subject), suite, references, tools)
@@ -172,6 +178,20 @@ def _tools(
         lpips=Network.load(lpips),
         devil=_devil(devil) if devil else None,
     )
+
+
+def _judge(url: str | None, model: str, replay: str | None, out: Path) -> Chat | None:
+    """A server, whose answers are kept and recorded beside the scores, or a record of one."""
+    if url is None and replay is None:
+        return None
+    if url is not None and replay is not None:
+        raise ConfigError(f"judge-url {url} and judge-replay {replay}: give one of them")
+    from cogvideox.chat import Chat, Replay, Server, ServerConfig
+
+    if replay is not None:
+        return Chat(Replay(replay))
+    server = Server(ServerConfig(url=url, model=model))
+    return Chat(server, cache=out / "judge", transcript=out / "judge.jsonl")
 
 
 def _devil(path: str) -> dict[str, list[float]]:

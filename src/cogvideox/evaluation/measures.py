@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from cogvideox.chat import Chat
 from cogvideox.evaluation import alignment, fidelity, fvd, lpips, motion, vbench
 from cogvideox.evaluation.clips import Clips
+from cogvideox.evaluation.judge import mtscore
 from cogvideox.evaluation.prompts import Asked, prompt_suite
 from cogvideox.evaluation.score import Score, mean_score, not_computed
 from cogvideox.perception.experts import Recorded
@@ -34,6 +36,7 @@ class Tools:
     clip: ImageText | None = None
     i3d: FeatureExtractor | None = None
     experts: Mapping[str, Recorded] = field(default_factory=dict)
+    judge: Chat | None = None
     lpips: lpips.Distance | None = None
     devil: Mapping[str, Sequence[float]] | None = None
 
@@ -42,6 +45,7 @@ class Tools:
         experts = [f"{kind}:{expert.name}" for kind, expert in sorted(self.experts.items())]
         cards = [self.i3d.card.weights_sha256] if self.i3d else []
         named = [tool.name for tool in (self.clip, self.lpips) if tool is not None]
+        named += [self.judge.model.name] if self.judge is not None else []
         devil = [str(sum(map(len, self.devil.values())))] if self.devil else []
         return [*named, *cards, *experts, *devil]
 
@@ -189,10 +193,10 @@ def perception(material: Material) -> list[Score]:
 
 
 def judged(material: Material) -> list[Score]:
-    """DEVIL's Dynamic Quality."""
+    """DEVIL's Dynamic Quality and GPT4o-MTScore."""
     devil = dict(material.tools.devil or {})
     dynamic = devil.pop("dynamics", None)
-    return [motion.dynamic_quality(dynamic, devil)]
+    return [motion.dynamic_quality(dynamic, devil), mtscore(material.clips, material.tools.judge)]
 
 
 def world(material: Material) -> list[Score]:
