@@ -47,6 +47,7 @@ class Server:
     def start(self) -> None:
         command = [sys.executable, "-m", "cogvideox", "rate", "serve", *self.arguments]
         command += ["--out", str(self.out), "--port", str(self.port)]
+        subprocess.run([*command, "--dry-run"], check=True)  # codes the videos, the first time
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         for _ in range(1200):
             with contextlib.suppress(urllib.error.URLError, ConnectionError):
@@ -189,7 +190,7 @@ def picture(chromium, server: Server, folder: Path) -> None:
         page.keyboard.press("Enter")
         page.wait_for_selector("video")
         page.wait_for_timeout(1500)
-        for key in "3114":
+        for key in "3123":
             page.keyboard.press(key)
         page.keyboard.press("4")
         page.screenshot(path=str(folder / f"{name}.png"), full_page=True)
@@ -215,7 +216,7 @@ PATTERNS = (
 def walk_strings(root: Path, strings: int) -> int:
     """Scripts as prompts, models' names, raters' names and notes; none may run in the page or stand in a report."""
     texts = [PATTERNS[n % len(PATTERNS)].format(n=n + 1) for n in range(strings)]
-    frames = np.zeros((5, 16, 16, 3), np.uint8)
+    frames = np.zeros((2, 16, 16, 3), np.uint8)
     rows = []
     for side in ("a", "b"):
         (root / side).mkdir(parents=True)
@@ -226,8 +227,7 @@ def walk_strings(root: Path, strings: int) -> int:
             (root / side / f"{number:04d}.mp4").write_bytes(first)
     for side in ("a", "b"):
         (root / side / "metadata.jsonl").write_text("\n".join(rows))
-    names = [f"<script>window.ran=1</script>={root / 'a'}", f"<img src=x onerror=window.ran=2>={root / 'b'}"]
-    names = [name.replace("window.ran=", "window.ran:") for name in names]
+    names = [f"<script>window.run(1)</script>={root / 'a'}", f'"><svg/onload>={root / "b"}']
     with served(root / "study", *names, "--mode", "pairs") as server, browser() as chromium:
         page = chromium.new_page()
         page.goto(server.url)
@@ -264,13 +264,13 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        print(
-            walk_raters(
+        if arguments.raters:
+            done = walk_raters(
                 root / "raters", arguments.raters, arguments.videos, arguments.kills, arguments.shots
-            ),
-            flush=True,
-        )
-        print(f"{walk_strings(root / 'strings', arguments.strings)} strings, none ran")
+            )
+            print(done, flush=True)
+        if arguments.strings:
+            print(f"{walk_strings(root / 'strings', arguments.strings)} strings, none ran")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cogvideox.evaluation.measures import Material, Tools
     from cogvideox.evaluation.report import Report
 
-SUITES = ("world", "paper", "vae")
+SUITES = ("world", "two", "paper", "vae")
 
 
 @verb
@@ -27,7 +27,7 @@ def evaluate(
     subject: Annotated[
         str | None, typer.Argument(metavar="[DIR|MODEL]", help="videos, or what makes them")
     ] = None,
-    suite: Annotated[str, typer.Option(help="world, paper or vae")] = "world",
+    suite: Annotated[str, typer.Option(help="world, two (things), paper or vae")] = "world",
     model: Annotated[
         str | None, typer.Option(help="the same as MODEL; without either the shipped one")
     ] = None,
@@ -127,13 +127,13 @@ def _folder(
     from cogvideox.evaluation.measures import Material
     from cogvideox.evaluation.prompts import prompt_suite
     from cogvideox.evaluation.suite import world_checks, world_truth
+    from cogvideox.evaluation.two_objects import two_object_prompts
     from cogvideox.world import held_out_prompts
 
-    asked = (
-        [p.prompt for p in held_out_prompts()]
-        if suite == "world"
-        else [p.short for p in prompt_suite("vbench")]
-    )
+    asked = {
+        "world": lambda: [prompt.prompt for prompt in held_out_prompts()],
+        "two": lambda: [two.prompt for two in two_object_prompts()],
+    }.get(suite, lambda: [row.short for row in prompt_suite("vbench")])()
     with progress("reading") as show:
         clips = open_clips(folder, asked, lambda done, total: show("videos read", done, total))
         originals = open_clips(references) if references else None

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from cogvideox.evaluation.measures import Material, Tools
+    from cogvideox.evaluation.prompts import Asked
     from cogvideox.model import CogVideoX
     from cogvideox.video import Video
 
@@ -90,7 +91,8 @@ def samples(
         return _reconstructed(out, prompts, model, references)
     if suite == "world":
         return _world(out, prompts, seeds, settings, job, model, references)
-    return _prompted(out, prompt_set, prompts, seeds, settings, model, references)
+    rows = _rows(suite, prompt_set)[:prompts]
+    return _prompted(out, suite, rows, seeds, settings, model, references)
 
 
 def _world(
@@ -128,19 +130,26 @@ def _world(
     return Samples("world", folder, tuple(names), references=refs, verdicts=verdicts, words=words)
 
 
+def _rows(suite: str, prompt_set: str) -> Sequence[Asked]:
+    """The prompts of a suite that is generated for without a judge beside it."""
+    from cogvideox.evaluation.prompts import Asked, prompt_suite
+    from cogvideox.evaluation.two_objects import two_object_prompts
+
+    if suite == "two":
+        return [Asked(two.id, two.prompt, two.prompt) for two in two_object_prompts()]
+    return prompt_suite(prompt_set)
+
+
 def _prompted(
     out: Path,
     suite: str,
-    prompts: int | None,
+    chosen: Sequence[Asked],
     seeds: int,
     settings: dict[str, Any],
     model: Callable[[], Any],
     refs: str | None,
 ) -> Samples:
     """Videos for a prompt suite; a long prompt is generated from, its short one is what is judged."""
-    from cogvideox.evaluation.prompts import prompt_suite
-
-    chosen = prompt_suite(suite)[:prompts]
     folder = out / VIDEOS
     names = {_name(row.id, seed): row.short for row in chosen for seed in range(seeds)}
     maker = _Maker(model, settings)
@@ -149,7 +158,7 @@ def _prompted(
             maker.frames(folder / _name(row.id, seed), row.prompt, seed)
             show("videos made", done, len(names))
     _tell(folder, names)
-    return Samples("paper", folder, tuple(names), references=refs)
+    return Samples(suite, folder, tuple(names), references=refs)
 
 
 def _reconstructed(out: Path, num: int | None, model: Callable[[], Any], refs: str | None) -> Samples:

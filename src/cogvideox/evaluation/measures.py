@@ -18,6 +18,7 @@ from cogvideox.evaluation.clips import Clips
 from cogvideox.evaluation.judge import mtscore
 from cogvideox.evaluation.prompts import Asked, prompt_suite
 from cogvideox.evaluation.score import Score, mean_score, not_computed
+from cogvideox.evaluation.two_objects import two_object_prompts, two_objects
 from cogvideox.perception.experts import Recorded
 from cogvideox.perception.features import FeatureExtractor
 from cogvideox.perception.image_text import ImageText
@@ -221,6 +222,12 @@ def world(material: Material) -> list[Score]:
     ]
 
 
+def pairs(material: Material) -> list[Score]:
+    """Two different things in one clip."""
+    known = {two.prompt: two for two in two_object_prompts()}
+    return two_objects(material.clips, [known.get(prompt) for prompt in material.clips.prompts])
+
+
 SUITES: dict[str, dict[str, Group]] = {
     "paper": {
         "reconstruction": reconstruction,
@@ -239,6 +246,7 @@ SUITES: dict[str, dict[str, Group]] = {
         "flicker": flicker,
         "distances": distances,
     },
+    "two": {"pairs": pairs, "faults": faults, "flicker": flicker},
     "vae": {"reconstruction": reconstruction, "flicker": flicker, "world": world, "distances": distances},
 }
 
