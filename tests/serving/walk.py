@@ -20,14 +20,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from cogvideox.evaluation.human import ASPECTS, capped_total
 from cogvideox.serving.ledger import Ledger
-from cogvideox.serving.study import LEDGER, Study
+from cogvideox.serving.study import LEDGER, Study, make_study
 from cogvideox.video import Video
 from cogvideox.world import caption, render, sample_scene
 
@@ -47,7 +47,6 @@ class Server:
     def start(self) -> None:
         command = [sys.executable, "-m", "cogvideox", "rate", "serve", *self.arguments]
         command += ["--out", str(self.out), "--port", str(self.port)]
-        subprocess.run([*command, "--dry-run"], check=True)  # codes the videos, the first time
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         for _ in range(1200):
             with contextlib.suppress(urllib.error.URLError, ConnectionError):
@@ -216,19 +215,14 @@ PATTERNS = (
 def walk_strings(root: Path, strings: int) -> int:
     """Scripts as prompts, models' names, raters' names and notes; none may run in the page or stand in a report."""
     texts = [PATTERNS[n % len(PATTERNS)].format(n=n + 1) for n in range(strings)]
-    frames = np.zeros((2, 16, 16, 3), np.uint8)
-    rows = []
+    names = ("<script>window.run(1)</script>", '"><svg/onload>')
     for side in ("a", "b"):
-        (root / side).mkdir(parents=True)
-    first = Video(frames, 8).save(root / "a" / "0000.mp4").read_bytes()
-    for number, text in enumerate(texts):
-        rows.append(json.dumps({"file_name": f"{number:04d}.mp4", "text": text}))
-        for side in ("a", "b"):
-            (root / side / f"{number:04d}.mp4").write_bytes(first)
-    for side in ("a", "b"):
-        (root / side / "metadata.jsonl").write_text("\n".join(rows))
-    names = [f"<script>window.run(1)</script>={root / 'a'}", f'"><svg/onload>={root / "b"}']
-    with served(root / "study", *names, "--mode", "pairs") as server, browser() as chromium:
+        Video(np.zeros((2, 16, 16, 3), np.uint8), 8).save(root / side / "0.mp4")
+    made = make_study(dict(zip(names, (root / "a", root / "b"), strict=True)), root / "study", "pairs")
+    one = made.units[0]  # the same two videos for every prompt
+    units = tuple(replace(one, id=f"{n:016x}", item=text, prompt=text) for n, text in enumerate(texts))
+    replace(made, units=units).save(root / "study")
+    with served(root / "study") as server, browser() as chromium:
         page = chromium.new_page()
         page.goto(server.url)
         for text in texts:
@@ -247,6 +241,9 @@ def walk_strings(root: Path, strings: int) -> int:
             assert page.evaluate("window.ran") is None
         assert page.evaluate("document.querySelectorAll('script').length") == 1
         assert seen == set(texts), "a prompt was not shown as it is"
+    command = [sys.executable, "-m", "cogvideox", "rate", "report", str(root / "study")]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert f"{strings} ratings" in told
     return len(texts)
 
 

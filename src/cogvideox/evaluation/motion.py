@@ -18,7 +18,7 @@ from cogvideox.evaluation.vbench import every_eighth, moves
 from cogvideox.video import Video
 
 BINS = 12
-SHORT = 256  # pixels, where the classical flow is measured
+SHORT = 256  # pixels, at most, where the classical flow is measured; smaller videos at their own size
 FROZEN = 6.0  # grey levels of 255: what a codec changes in a still picture stays below
 BUSIEST = 0.005  # of the pixels: so few move where a small thing turns slowly
 JUMP = 8.0  # grey levels by which the first frame's brightness may differ from the next ones'
@@ -32,7 +32,7 @@ def dynamic_degree_classical(videos: Iterable[Video]) -> Score:
     """
     name, protocol = (
         "dynamic_degree_classical",
-        "VBench's rule, Farneback flow at a short side of 256, about 8 fps",
+        "VBench's rule, Farneback flow at a short side of at most 256, about 8 fps",
     )
     try:
         each = [_moves_classically(video) for video in videos]
@@ -45,7 +45,7 @@ def _moves_classically(video: Video) -> float:
     some = every_eighth(video)
     if len(some) < 2:
         return float("nan")
-    grey = _grey(some, SHORT)
+    grey = _grey(some, min(SHORT, video.height, video.width))
     return float(moves(top_flow(grey), len(some), min(grey.shape[1:]), video.fps))
 
 
