@@ -97,3 +97,37 @@ def test_a_folder_of_transformers_loads_with_its_tied_embedding(tmp_path):
     assert all(
         torch.equal(value, model.state_dict()[name]) for name, value in again.model.state_dict().items()
     )
+
+
+def test_the_whole_t5_equals_transformers():
+    from transformers import T5Config as PeerConfig
+    from transformers import T5ForConditionalGeneration
+
+    from cogvideox.text import T5
+    from cogvideox.text.decoder import write
+
+    model = T5(CONFIG).initialise(torch.Generator().manual_seed(3)).eval()
+    settings = {
+        "tie_word_embeddings": False,
+        "decoder_start_token_id": 0,
+        "pad_token_id": 0,
+        "eos_token_id": 1,
+    }
+    peer = T5ForConditionalGeneration(PeerConfig(**CONFIG.model_dump(), **settings)).eval()
+    peer.lm_head.weight = torch.nn.Parameter(
+        torch.empty(96, 24)
+    )  # the peer ties it to the embedding; v1.1 does not
+    missing, unknown = peer.load_state_dict(model.state_dict(), strict=False)
+    assert set(missing) <= {"encoder.embed_tokens.weight", "decoder.embed_tokens.weight"} and not unknown
+    ids = IDS.clone()
+    ids[0, 30:] = 0  # padding
+    told = torch.randint(2, 96, (2, 40), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = peer(input_ids=ids, attention_mask=(ids != 0).long(), decoder_input_ids=told).logits
+        torch.testing.assert_close(model(ids, told), expected, atol=5e-6, rtol=1e-4)
+        memory, seen = model.read(ids)
+        rows = write(model.shared, model.decoder, model.lm_head, memory, seen, 12)
+        theirs = peer.generate(
+            ids, attention_mask=(ids != 0).long(), max_new_tokens=12, do_sample=False, bad_words_ids=[[0]]
+        )
+    assert rows == [[token for token in row if token > 1] for row in theirs.tolist()]

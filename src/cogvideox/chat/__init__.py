@@ -6,11 +6,13 @@ server.py     Server: any OpenAI-compatible server, one attempt at a time
 pace.py       waiting, budgets and the circuit breaker
 keep.py       answers kept by content hash; transcripts, recorded and replayed
 reading.py    text of an answer to a value, or a reason why it cannot be used
+clean.py      answers that are to be one plain paragraph: openings, refusals, repetition, length
 asking.py     Chat: many questions at once; each ends in exactly one outcome
 scripted.py   Scripted: answers from a function, for work without a network
 """
 
 from cogvideox.chat.asking import Chat, ChatConfig, Outcome
+from cogvideox.chat.clean import Cleaning, clean
 from cogvideox.chat.failure import ChatFailure
 from cogvideox.chat.keep import Cache, Replay
 from cogvideox.chat.question import Answer, Image, LanguageModel, Question
@@ -24,6 +26,7 @@ __all__ = [
     "Chat",
     "ChatConfig",
     "ChatFailure",
+    "Cleaning",
     "Image",
     "LanguageModel",
     "Outcome",
@@ -33,5 +36,6 @@ __all__ = [
     "Server",
     "ServerConfig",
     "as_text",
+    "clean",
     "json_reader",
 ]

@@ -30,19 +30,24 @@ class Cache:
 
     def put(self, key: str, answer: Answer) -> None:
         """Keep an answer. Raises OutputError."""
-        file = self._file(key)
-        work = file.with_name(f".{uuid.uuid4().hex[:12]}.new")
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            work.write_text(json.dumps({"answer": answer.record()}), encoding="utf-8")
-            os.replace(work, file)
-        except OSError as error:
-            raise OutputError(f"{file}: cannot be written ({error.strerror}); free some space") from None
-        finally:
-            work.unlink(missing_ok=True)
+        write_whole(self._file(key), json.dumps({"answer": answer.record()}))
 
     def _file(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.json"
+
+
+def write_whole(file: Path, text: str) -> None:
+    """A text file that is there whole, or as it was before; folders are made. Raises OutputError."""
+    work = file.with_name(f".{uuid.uuid4().hex[:12]}.new")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        work.write_text(text, encoding="utf-8")
+        os.replace(work, file)
+    except OSError as error:
+        raise OutputError(f"{file}: cannot be written ({error.strerror}); free some space") from None
+    finally:
+        if file.parent.is_dir():
+            work.unlink(missing_ok=True)
 
 
 class Transcript:

@@ -2,6 +2,8 @@
 
 app.py        the command, and the verbs with few words: convert, inspect, train, evaluate, world
 generate.py   generate: flags to options, one video or a batch
+caption.py    caption: a folder of videos gets descriptions
+enhance.py    the flags of prompts that are written out
 checks.py     everything that can be refused before weights are loaded
 curate.py     raw videos to training data
 batch.py      many prompts from a file, resumable

@@ -11,6 +11,7 @@ import typer
 
 from cogvideox import __version__
 from cogvideox.cli.calibrate import calibrate
+from cogvideox.cli.caption import caption
 from cogvideox.cli.data import data
 from cogvideox.cli.evaluate import evaluate
 from cogvideox.cli.generate import generate
@@ -33,6 +34,7 @@ rate = typer.Typer(help="People rate videos on a page of this machine.", no_args
 app.add_typer(rate, name="rate")
 app.command()(generate)
 app.command()(plan)
+app.command()(caption)
 app.command()(calibrate)
 app.command()(evaluate)
 

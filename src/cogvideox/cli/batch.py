@@ -85,12 +85,14 @@ class _Maker:
             ready = checks.check_request(item.model, options)
             options = checks.with_calibration(options, ready.folder)
             _check_free(item, self.job)
+            options, enhanced = self.job.enhance.apply(options, ready.folder, dry_run)
             if dry_run:
-                result_json({"line": item.line, "out": str(item.path), "options": item.settings})
+                settings = item.settings | ({"prompt": options.prompt} if enhanced else {})
+                result_json({"line": item.line, "out": str(item.path), "options": settings})
                 return None
             model, fitted = self._fitted(item, options, ready)
             options = follow(options, fitted.choice)
-            video = make(model, options, ready, f"{item.line}: {options.prompt[:40]}", fitted)
+            video = make(model, options, ready, f"{item.line}: {options.prompt[:40]}", fitted, enhanced)
             video = replace(video, manifest={**video.manifest, KEY: item.key})
             # a record without its video is the rest of a run that was stopped between the two
             save(video, item.path, self.job, options, replace=True)
@@ -214,7 +216,9 @@ def _item(
     files = ("image", "video", "reuse_table")
     begins = {what: digest(path) for what in files if isinstance(path := values.get(what), str)}
     adapters = [(digest(path), scale) for path, scale in job.adapters]
-    what = json.dumps([values, begins, model, adapters, job.alpha, job.dtype], sort_keys=True, default=str)
+    told = [values, begins, model, adapters, job.alpha, job.dtype]
+    told += [job.enhance.spec, job.enhance.model] if job.enhance.spec else []
+    what = json.dumps(told, sort_keys=True, default=str)
     key = hashlib.sha256(what.encode(errors="replace")).hexdigest()
     if name is None:
         return Item(number, values, folder / f"{number:04d}-{key[:8]}.mp4", key, model)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cogvideox.cli import checks
+from cogvideox.cli.enhance import ENHANCE_HELP, Enhance
+from cogvideox.cli.enhance import MODEL_HELP as ENHANCER_HELP
 from cogvideox.cli.plan import LIMIT_HELP, MEMORY_HELP, best_device, fit, follow, read_limit, room
 from cogvideox.cli.terminal import progress, result, result_json, say, verb
 from cogvideox.errors import CheckpointError, ConfigError
@@ -43,6 +45,7 @@ class Job:
     debug: bool = False
     memory: str = "auto"
     memory_limit: str | None = None
+    enhance: Enhance = Enhance()
 
     @property
     def place(self) -> str:
@@ -97,6 +100,8 @@ def generate(
     reuse_table: Annotated[
         str | None, typer.Option(help="calibration of --reuse; default: the one beside the model")
     ] = None,
+    enhance: Annotated[str | None, typer.Option(help=ENHANCE_HELP)] = None,
+    enhance_model: Annotated[str | None, typer.Option(help=ENHANCER_HELP)] = None,
     batch: Annotated[str | None, typer.Option(help="file with one prompt or JSON object per line")] = None,
     out: Annotated[str | None, typer.Option(help="file (.mp4, .gif, .png), with --batch a folder")] = None,
     preview: Annotated[
@@ -152,7 +157,9 @@ def generate(
         debug=debug,
         memory=memory,
         memory_limit=memory_limit,
+        enhance=Enhance(enhance, enhance_model),
     )
+    job.enhance.check()
     if batch is not None and words is not None:
         raise ConfigError(f"prompt {words!r}: the prompts of --batch stand in its file; give one of them")
     if strength is not None and not video and batch is None:
@@ -174,6 +181,7 @@ def generate(
     options = resolve(settings)
     name = job.model_for(settings)
     ready = checks.check_request(name, options)
+    options, enhanced = job.enhance.apply(options, ready.folder, dry_run)
     options = checks.with_calibration(options, ready.folder)
     fitted = fit_memory(job, options, ready, limit_of(job))
     options = follow(options, fitted.choice)
@@ -190,7 +198,7 @@ def generate(
         job = replace(job, device=place)
         loaded = load(job, ready.folder, policy=fitted.choice.policy)
         share(loaded, options, fitted)
-        made = make(loaded, options, ready, options.prompt[:40] or path.name, fitted)
+        made = make(loaded, options, ready, options.prompt[:40] or path.name, fitted, enhanced)
         if is_first():
             save(made, path, job, options)
 
@@ -290,9 +298,14 @@ def load(
 
 
 def make(
-    model: CogVideoX, options: GenerateOptions, ready: checks.Ready, title: str, fitted: MemoryPlan
+    model: CogVideoX,
+    options: GenerateOptions,
+    ready: checks.Ready,
+    title: str,
+    fitted: MemoryPlan,
+    enhanced: dict[str, Any] | None = None,
 ) -> Video:
-    """One video, with a bar on the terminal; its manifest says what was done about memory."""
+    """One video, with a bar on the terminal; its manifest says what was done about memory and the prompt."""
     from cogvideox.generate.run import generate as run
 
     with progress(title) as show:
@@ -304,6 +317,7 @@ def make(
             video=ready.given.video,
         )
     facts = {**made.manifest["run"], "memory": fitted.record()}
+    facts |= {"enhance": enhanced} if enhanced else {}
     return replace(made, manifest={**made.manifest, "run": facts})
 
 

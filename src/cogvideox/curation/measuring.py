@@ -54,7 +54,9 @@ def measure(root: Path, path: str, recipe: Recipe, clock: Clock | None = None) -
     except (MediaError, OSError) as error:
         return [Clip(source=source).drop("decode", "unreadable", _without(str(error), file, path))]
     words = caption_beside(file)
-    return [clip.model_copy(update={"source": source, "captions": words}) for clip in clips]
+    return [
+        clip.model_copy(update={"source": source, "captions": (*words, *clip.captions)}) for clip in clips
+    ]
 
 
 def _piece(piece: Piece, source: Source, recipe: Recipe, clock: Clock) -> Clip:

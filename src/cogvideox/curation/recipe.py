@@ -11,6 +11,7 @@ from pydantic import Field
 
 from cogvideox.config import Config
 from cogvideox.curation.borders import Borders
+from cogvideox.curation.describing import Describe
 from cogvideox.curation.duplicates import ExactCopies, LookAlikes, NearCopies
 from cogvideox.curation.prints import Embedding, Prints
 from cogvideox.curation.probing import Gate
@@ -38,7 +39,8 @@ AnyStep = Annotated[
     | Watermark
     | AestheticScore
     | Prints
-    | Embedding,
+    | Embedding
+    | Describe,
     Field(discriminator="kind"),
 ]
 AnyChoice = Annotated[ExactCopies | NearCopies | LookAlikes | Thresholds, Field(discriminator="kind")]

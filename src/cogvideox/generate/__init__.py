@@ -2,6 +2,7 @@
 
 options.py    what can be asked for; loads no torch
 frames.py     any number of frames, any size, made from what the network can make; loads no torch
+enhance.py    prompts made like the captions of training
 planning.py   sizes, frames and shapes of a run, before any network runs
 calibration.py  which steps may reuse what an earlier one computed
 engine.py     how the transformer runs: modulation tables, attention kernel, reuse

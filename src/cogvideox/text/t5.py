@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -49,9 +49,14 @@ class T5Encoder(nn.Module):
         self.encoder.final_layer_norm = RMSNorm(config)
         self.dropout = nn.Dropout(config.dropout_rate)
 
-    def forward(self, ids: Int[Tensor, "b l"]) -> Float[Tensor, "b l d"]:
+    def forward(
+        self, ids: Int[Tensor, "b l"], seen: Bool[Tensor, "b l"] | None = None
+    ) -> Float[Tensor, "b l d"]:
+        """``seen``: which tokens others may look at; None, as CogVideoX calls it, is all, padding included."""
         x = self.dropout(self.shared(ids))
         bias = self.encoder.block[0].layer[0].SelfAttention.bias(ids.shape[1])
+        if seen is not None:
+            bias = bias.masked_fill(~seen[:, None, None], -1e9)
         for block in self.encoder.block:
             for sublayer in block.layer:
                 x = _finite(sublayer(x, bias))
@@ -101,7 +106,7 @@ class _Attend(nn.Module):
         self.layer_norm = RMSNorm(config)
         self.dropout = nn.Dropout(config.dropout_rate)
 
-    def forward(self, x: Float[Tensor, "b l d"], bias: Float[Tensor, "1 k l l"]) -> Float[Tensor, "b l d"]:
+    def forward(self, x: Float[Tensor, "b l d"], bias: Float[Tensor, "#b k l l"]) -> Float[Tensor, "b l d"]:
         return x + self.dropout(self.SelfAttention(self.layer_norm(x), bias))
 
 
@@ -130,7 +135,7 @@ class SelfAttention(nn.Module):
                 config.relative_attention_num_buckets, config.num_heads
             )
 
-    def forward(self, x: Float[Tensor, "b l d"], bias: Float[Tensor, "1 k l l"]) -> Float[Tensor, "b l d"]:
+    def forward(self, x: Float[Tensor, "b l d"], bias: Float[Tensor, "#b k l l"]) -> Float[Tensor, "b l d"]:
         heads = (self.config.num_heads, self.config.d_kv)
         q, k, v = (project(x).unflatten(-1, heads).transpose(1, 2) for project in (self.q, self.k, self.v))
         drop = self.config.dropout_rate if self.training else 0.0

@@ -12,6 +12,7 @@ from pydantic import Field
 from cogvideox.data.clips import ClipSize
 from cogvideox.errors import ConfigError, suggest
 from cogvideox.presets import get_preset
+from cogvideox.training.captioner import CaptionerTraining
 from cogvideox.training.diffusion import DiffusionTraining, FolderData
 from cogvideox.training.guard import GuardConfig
 from cogvideox.training.loop import TrainConfig, train
@@ -19,6 +20,7 @@ from cogvideox.training.lora import LoraTuning
 from cogvideox.training.optim import OptimConfig
 from cogvideox.training.perceptual import PerceptualTraining
 from cogvideox.training.stages import DiffusionRun, Stage, StagedRun, train_stages
+from cogvideox.training.summariser import SummariserTraining
 from cogvideox.training.text import TextTraining
 from cogvideox.training.vae import Crops, VAETraining
 
@@ -27,7 +29,13 @@ class Run(TrainConfig):
     """A whole run of one of the tasks this package knows."""
 
     task: Annotated[
-        VAETraining | TextTraining | DiffusionTraining | PerceptualTraining, Field(discriminator="kind")
+        VAETraining
+        | TextTraining
+        | DiffusionTraining
+        | CaptionerTraining
+        | SummariserTraining
+        | PerceptualTraining,
+        Field(discriminator="kind"),
     ]
 
 
@@ -166,6 +174,19 @@ def lora() -> Run:
     )
 
 
+def world_captioner() -> Run:
+    """The shipped captioner: 5 pictures of a clip to a sentence."""
+    return Run(
+        name="world-captioner",
+        out="runs/world-captioner",
+        task=CaptionerTraining(),
+        steps=3000,
+        optim=OptimConfig(lr=2e-3, ema=0.99, weight_decay=0.02),
+        measure_every=300,
+        save_every=100,
+    )
+
+
 def world_stages() -> StagedRun:
     """The paper's progressive recipe in miniature, on a folder of world clips with scores: task.data.folder."""
     preset = get_preset("tiny")
@@ -270,6 +291,7 @@ RECIPES: dict[str, Callable[[], Run | StagedRun]] = {
     "world-text": world_text,
     "world-t2v": world_t2v,
     "world-i2v": world_i2v,
+    "world-captioner": world_captioner,
     "world-lpips": world_lpips,
 }
 

@@ -3,6 +3,7 @@
 from cogvideox.world.caption import Check, caption, facts
 from cogvideox.world.held_out import Prompt, held_out_prompts, make_held_out_prompts
 from cogvideox.world.judge import Finding, Reading, Verdict, judge, read_frames
+from cogvideox.world.parse import read_caption
 from cogvideox.world.render import render
 from cogvideox.world.scene import (
     COLOURS,
@@ -35,6 +36,7 @@ __all__ = [
     "is_held_out_triple",
     "judge",
     "make_held_out_prompts",
+    "read_caption",
     "read_frames",
     "render",
     "report",

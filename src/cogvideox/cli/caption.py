@@ -1,0 +1,64 @@
+"""The verb caption: a folder of videos gets descriptions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cogvideox.cli.terminal import PARTIAL, progress, result, result_json, say, verb
+
+
+@verb
+def caption(
+    videos: Annotated[str, typer.Argument(help="a folder of videos, or one video")],
+    settings: Annotated[list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...")] = None,
+    strategy: Annotated[
+        str | None, typer.Option(help="watch (local captioner), paper, distilled, or ask (a video model)")
+    ] = None,
+    ask: Annotated[
+        str | None,
+        typer.Option(help="address of an OpenAI-compatible server, or rules (tiny world, offline)"),
+    ] = None,
+    ask_model: Annotated[str | None, typer.Option(help="the model on it; its key: OPENAI_API_KEY")] = None,
+    captioner: Annotated[
+        str | None, typer.Option(help="folder of the local captioner; default: shipped")
+    ] = None,
+    summariser: Annotated[str | None, typer.Option(help="folder of the local summariser")] = None,
+    match: Annotated[str | None, typer.Option(help="who judges captions: none, rules or ask")] = None,
+    least_match: Annotated[
+        float | None, typer.Option(help="captions that fit less are dropped, 0 to 1")
+    ] = None,
+    out: Annotated[str, typer.Option(help="folder of the captions; the same folder goes on")] = "captions",
+    as_json: Annotated[bool, typer.Option("--json", help="results as JSON")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the complete settings and stop")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
+) -> None:
+    """Describe videos; rerunning the same command asks only for what is missing."""
+    from cogvideox.curation.captions.folder import caption_folder, find_videos
+    from cogvideox.curation.captions.strategy import CaptionConfig
+
+    flags = {"strategy": strategy, "ask": ask, "ask_model": ask_model, "captioner": captioner}
+    flags |= {"summariser": summariser, "match": match, "least_match": least_match}
+    config = CaptionConfig.parse({name: value for name, value in flags.items() if value is not None})
+    config = config.override(settings) if settings else config
+    place, total = Path(videos), len(find_videos(Path(videos)))
+    if dry_run:
+        result(config.to_yaml().rstrip())
+        return
+    done = [0]
+    with progress("describing") as show:
+
+        def count(record) -> None:
+            done[0] += 1
+            show("describing", done[0], total)
+
+        ended = caption_folder(place, Path(out), config, count)
+    counts = ", ".join(f"{number} {kind}" for kind, number in sorted(ended.counts.items()))
+    say(f"{total} videos: {counts}")
+    paths = {"metadata": str(ended.metadata), "records": str(ended.records)}
+    result_json({**paths, "counts": ended.counts}) if as_json else result(str(ended.metadata))
+    if set(ended.counts) & {"failed", "pending"}:
+        say(f"the reasons are in {ended.records}; run again for what is pending")
+        raise typer.Exit(PARTIAL)

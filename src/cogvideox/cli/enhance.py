@@ -1,0 +1,64 @@
+"""--enhance: what is asked of a person's flags, and when the prompt is written out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cogvideox.cli.terminal import say
+from cogvideox.errors import ConfigError, PromptError
+
+if TYPE_CHECKING:
+    from cogvideox.generate.options import GenerateOptions
+
+ENHANCE_HELP = "write the prompt out: rules, or the address of an OpenAI-compatible server"
+MODEL_HELP = "the model on that server; its key is read from OPENAI_API_KEY"
+
+
+@dataclass(frozen=True)
+class Enhance:
+    """What the flags say. ``spec`` None: prompts stay as they are."""
+
+    spec: str | None = None
+    model: str | None = None
+
+    def check(self) -> None:
+        """Everything that is wrong with the flags, before any work. Raises ConfigError."""
+        if self.spec is None:
+            if self.model is not None:
+                raise ConfigError(f"enhance-model {self.model!r}: has no effect without --enhance; give both")
+            return
+        from cogvideox.generate.enhance import enhancer
+
+        enhancer(self.spec, self.model, world=False)
+
+    def apply(
+        self, options: GenerateOptions, folder: Path, dry_run: bool = False
+    ) -> tuple[GenerateOptions, dict[str, Any] | None]:
+        """The options with the prompt to use, and what the record says. Raises PromptError, ChatError.
+
+        In a dry run no server is asked.
+        """
+        if self.spec is None:
+            return options, None
+        if not options.prompt.strip():
+            raise PromptError(
+                "prompt: empty, so --enhance has nothing to write out; say what the video should show"
+            )
+        from cogvideox.checkpoints.record import read_record
+        from cogvideox.generate.enhance import RULES, enhancer, record
+        from cogvideox.parallel.mesh import is_launched
+
+        if dry_run and self.spec != RULES:
+            say(f"enhance: {self.spec} is not asked in a dry run; the prompt is shown as it was given")
+            return options, None
+        if self.spec != RULES and is_launched():
+            raise ConfigError(
+                f"enhance {self.spec}: several processes would be answered differently; use --enhance {RULES}"
+            )
+        write = enhancer(self.spec, self.model, world=(read_record(folder).preset or "").startswith("tiny"))
+        enhanced = write(options.prompt)
+        say(f"enhance: {enhanced}")
+        told = record(options.prompt, enhanced, write.name)
+        return options.model_copy(update={"prompt": enhanced}), told

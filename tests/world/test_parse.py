@@ -1,0 +1,20 @@
+"""Captions say their facts in words, and the words can be read back."""
+
+from __future__ import annotations
+
+import pytest
+
+from cogvideox.world import Check, caption, facts, read_caption, sample_scene
+
+
+@pytest.mark.parametrize("split", ["train", "held_out"])
+def test_every_caption_reads_back_as_its_facts(split):
+    for index in range(1500):
+        scene = sample_scene(7, index, split)
+        text = caption(scene, 7, index)
+        assert read_caption(text) == facts(scene), text
+
+
+def test_what_is_not_said_is_absent():
+    assert read_caption("") == read_caption("a dog runs on a beach") == ()
+    assert read_caption("something red") == (Check("colour", "red"),)
