@@ -95,7 +95,7 @@ def faults():
     pytest.importorskip("openai")
     script = Faults()
     with scripted_server(script) as seen:
-        server = Server(ServerConfig(url=seen.url, model="m", connect=2, read=5))
+        server = Server(ServerConfig(url=seen.url, model="m", connect=30, read=30))
         yield script, server
         server.close()
 
