@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from curation.world_clips import clip_of, scene_of
-
 from cogvideox.curation.captions.local import load_captioner
 from cogvideox.curation.captions.stages import Watch
 from cogvideox.world import facts, read_caption
+from curation.world_clips import clip_of, scene_of
 
 
 def test_the_shipped_captioner_knows_the_tiny_world():

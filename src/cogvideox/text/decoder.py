@@ -40,7 +40,7 @@ class T5Decoder(nn.Module):
         far = None if seen is None else torch.where(seen, 0.0, FAR)[:, None, None].to(x.dtype)
         x = self.dropout(x)
         for block in self.block:
-            own, cross, feed = block.layer
+            own, cross, feed = block.layer[0], block.layer[1], block.layer[2]
             x = x + self.dropout(own.SelfAttention(own.layer_norm(x), None, past))
             x = x + self.dropout(cross.EncDecAttention(cross.layer_norm(x), memory, far))
             x = x + self.dropout(feed.DenseReluDense(feed.layer_norm(x)))
