@@ -136,12 +136,16 @@ class _Digests:
 
     def __init__(self, file: Path | None) -> None:
         self.file, self.new = file, 0
-        self.known: dict[str, str] = {}
-        if file is not None and file.is_file():
-            try:
-                self.known = {str(k): str(v) for k, v in json.loads(file.read_text(encoding="utf-8")).items()}
-            except (ValueError, AttributeError):
-                self.known = {}  # a memory only: what is lost is computed again
+        self.known: dict[str, str] = self._written()
+
+    def _written(self) -> dict[str, str]:
+        """What the file holds; a memory only: what is lost is computed again."""
+        if self.file is None or not self.file.is_file():
+            return {}
+        try:
+            return {str(k): str(v) for k, v in json.loads(self.file.read_text(encoding="utf-8")).items()}
+        except (ValueError, AttributeError):
+            return {}
 
     def of(self, entry: Entry) -> str:
         part = entry.part
@@ -159,6 +163,7 @@ class _Digests:
         """Write down what was computed since."""
         if self.file is not None and self.new:
             self.file.parent.mkdir(parents=True, exist_ok=True)
+            self.known = self._written() | self.known  # another data set may have added to it
             with replacing(self.file, overwrite=True) as work:
                 work.write_text(json.dumps(self.known), encoding="utf-8")
             self.new = 0
@@ -169,6 +174,8 @@ class WorldClips:
 
     def __init__(self, seed: int, split: str, count: int, size: int, frames: int) -> None:
         self.seed, self.split, self.count, self.side, self.frames = seed, split, count, size, frames
+        one = render(sample_scene(seed, 0, split), size=size, frames=frames)
+        self.look = hashlib.sha256(one.tobytes()).hexdigest()[:12]  # changes when the renderer does
 
     def __len__(self) -> int:
         return self.count
@@ -177,7 +184,7 @@ class WorldClips:
         return f"{self.split}/{index:06d}"
 
     def content(self, index: int) -> str:
-        return f"world/{self.seed}/{self.split}/{index}/{self.side}/{self.frames}"
+        return f"world/{self.look}/{self.seed}/{self.split}/{index}/{self.side}/{self.frames}"
 
     def pixels(self, index: int) -> np.ndarray:
         return render(sample_scene(self.seed, index, self.split), size=self.side, frames=self.frames)

@@ -278,7 +278,11 @@ class DiffusionTask:
         memory = Path(config.cache) / "digests.json"
         parts = [FolderClips(each, config.data.size, memory) for each in (train, test)]
         clips = [encoded(part, self.vae, config.cache, "clips") for part in parts]
-        _check_lost(config.data, listing.dropped | clips[0].dropped | clips[1].dropped, len(listing.entries))
+        _check_lost(
+            config.data,
+            listing.dropped | clips[0].dropped | clips[1].dropped,
+            len(listing.entries) + len(listing.dropped),
+        )
         captions = ["", *(entry.caption for entry in listing.entries)]
         weights = f"{digest_of(self.text.model)}/{self.text.max_tokens}"
         kept = embedded(captions, self._encode, weights, config.cache)
@@ -330,11 +334,10 @@ def _alike(examples: Examples, most: int = MEASURED) -> list[list[int]]:
     return [group[at : at + most] for group in groups.values() for at in range(0, len(group), most)]
 
 
-def _check_lost(data: FolderData, dropped: dict[str, str], used: int) -> None:
+def _check_lost(data: FolderData, dropped: dict[str, str], total: int) -> None:
     """No clip is left out in silence, and too many stop the run."""
     for name, reason in list(dropped.items())[:20]:
         print(f"left out {name}: {reason}", file=sys.stderr)
-    total = used + len(set(dropped) - {""})
     if dropped and len(dropped) > data.lost * total:
         raise ConfigError(
             f"{data.folder}: {len(dropped)} of {total} clips cannot be used, {data.lost:.0%} may; see `cogvideox data "

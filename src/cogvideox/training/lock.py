@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from cogvideox.errors import ConfigError
+from cogvideox.errors import ConfigError, OutputError
+
+try:
+    import fcntl
+except ImportError:  # Windows has none
+    fcntl = None  # type: ignore[assignment]
 
 
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Hold ``<folder>/.lock`` while the block runs. Raises ConfigError, naming the holder, when another process does.
+    """Hold ``<folder>/.lock`` while the block runs. Raises ConfigError, naming the holder, when another process does;
+    OutputError when the folder cannot be made.
 
     A folder that holds nothing else afterwards is removed again.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made ({error.strerror}); choose another out=") from None
+    if fcntl is None:
+        warnings.warn(f"{folder}: no locks on this system; do not start two runs on one folder", stacklevel=3)
+        yield
+        return
     file = folder / ".lock"
     number = _taken(file)
     try:
