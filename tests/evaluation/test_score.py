@@ -50,3 +50,10 @@ def test_scores_survive_json():
 
 def test_what_was_not_computed_says_why():
     assert "weights" in str(not_computed("scene", "needs Tag2Text weights"))
+
+
+def test_a_share_that_is_all_or_nothing_keeps_its_doubt():
+    """Wilson's interval for 6 of 6, by prompts: resampling would say 1 to 1."""
+    score = mean_score("share", [1.0] * 12, clusters=list("aabbccddeeff"), binary=True)
+    assert score.low == pytest.approx(0.6097, abs=1e-4) and score.high == pytest.approx(1)
+    assert mean_score("flicker", [0.0] * 12).high == 0

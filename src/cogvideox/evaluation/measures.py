@@ -216,6 +216,7 @@ def world(material: Material) -> list[Score]:
             f"world_{kind.replace(' ', '_')}",
             each,
             clusters=prompts,
+            binary=True,
             protocol="share of videos the judge agrees with",
         )
         for kind, each in held.items()

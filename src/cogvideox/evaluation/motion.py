@@ -38,7 +38,7 @@ def dynamic_degree_classical(videos: Iterable[Video]) -> Score:
         each = [_moves_classically(video) for video in videos]
     except DependencyError as error:
         return not_computed(name, str(error), protocol=protocol)
-    return mean_score(name, each, protocol=protocol)
+    return mean_score(name, each, binary=True, protocol=protocol)
 
 
 def _moves_classically(video: Video) -> float:
@@ -78,7 +78,7 @@ def frozen_share(videos: Iterable[Video]) -> Score:
     """Share of videos in which nothing moves: see ``is_frozen``."""
     each = [is_frozen(video.frames) for video in videos]
     protocol = f"in every pair of frames the busiest {100 * BUSIEST:g} % of pixels change by at most {FROZEN:g} of 255"
-    return mean_score("frozen_share", each, better="lower", protocol=protocol)
+    return mean_score("frozen_share", each, binary=True, better="lower", protocol=protocol)
 
 
 def is_frozen(frames: np.ndarray) -> float:
@@ -108,7 +108,7 @@ def first_frame_jump(videos: Iterable[Video]) -> Score:
         for video in videos
     ]
     protocol = f"|mean of frame 0 - mean of frames 1 to 4| > {JUMP:g} of 255"
-    return mean_score("first_frame_jump_share", each, better="lower", protocol=protocol)
+    return mean_score("first_frame_jump_share", each, binary=True, better="lower", protocol=protocol)
 
 
 def brightness_jump(frames: np.ndarray) -> float:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from cogvideox.errors import InputError
+from cogvideox.world.score import wilson
 
 Better = Literal["higher", "lower", "neither"]
 ROUNDS = 2000
@@ -66,12 +67,18 @@ class Score:
 
 
 def mean_score(
-    name: str, each: Sequence[float], *, clusters: Sequence[Any] | None = None, seed: int = 0, **rest: Any
+    name: str,
+    each: Sequence[float],
+    *,
+    clusters: Sequence[Any] | None = None,
+    seed: int = 0,
+    binary: bool = False,
+    **rest: Any,
 ) -> Score:
     """The mean of one value per video, with its bootstrap interval; NaN counts for nothing.
 
     ``clusters``: what each video belongs to (its prompt), where several seeds of one prompt must be resampled
-    together.
+    together. ``binary``: values are 0 or 1; where all are equal, resampling shows no doubt, and Wilson's interval does.
     """
     values = np.asarray(each, dtype=float)
     known = np.isfinite(values)
@@ -79,6 +86,9 @@ def mean_score(
         return not_computed(name, rest.pop("why", "") or "no video it applies to", each=tuple(values), **rest)
     groups = None if clusters is None else [c for c, k in zip(clusters, known, strict=True) if k]
     low, high = mean_interval(values[known], groups, seed)
+    if binary and low == high and low is not None:
+        num = len(set(groups)) if groups is not None else int(known.sum())
+        low, high = wilson(round(low * num), num)
     mean = float(values[known].mean())
     return Score(name, mean, low, high, int(known.sum()), each=tuple(map(float, values)), **rest)
 

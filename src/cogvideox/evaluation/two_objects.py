@@ -136,7 +136,10 @@ def two_objects(videos: Iterable[Video], asked: Iterable[Two | None]) -> list[Sc
         for name in FACTS:
             held[name].append(float(found[name]) if name in found else float("nan"))
     protocol = "share of videos that show it in most frames"
-    return [mean_score(name, each, clusters=prompts, protocol=protocol) for name, each in held.items()]
+    return [
+        mean_score(name, each, clusters=prompts, binary=True, protocol=protocol)
+        for name, each in held.items()
+    ]
 
 
 def _article(word: str) -> str:

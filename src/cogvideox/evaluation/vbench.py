@@ -121,7 +121,7 @@ def dynamic_degree(videos: Iterable[Video], flow: FlowMagnitudes | None) -> Scor
         some = every_eighth(video)
         short = min(video.height, video.width)
         each.append(float(moves(flow(some, _name(video)), len(some), short, video.fps)))
-    return mean_score(name, each, protocol=protocol, settings={"network": flow.name})
+    return mean_score(name, each, binary=True, protocol=protocol, settings={"network": flow.name})
 
 
 def every_eighth(video: Video) -> np.ndarray:
