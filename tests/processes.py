@@ -16,7 +16,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-PRELOAD = ["torch", "torch.distributed.fsdp", "cogvideox.model", "cogvideox.parallel.context", "golden"]
+PRELOAD = ["torch.distributed.fsdp", "cogvideox.parallel.context", "cogvideox.parallel.inference"]
+PRELOAD += [
+    "cogvideox.checkpoints",
+    "cogvideox.generate.run",
+    "cogvideox.training.loop",
+    "cogvideox.training.vae",
+]
 
 
 def together(ranks: int, work: Callable[..., Any], *args: Any, seconds: float = 240) -> list[Any]:

@@ -126,7 +126,12 @@ def train(
     if dry_run:
         result(config.to_yaml().rstrip())
         return
-    result(str(run(config)))
+    from cogvideox.parallel.mesh import is_first, launched
+
+    with launched(getattr(config.task, "device", "cpu")):
+        folder = run(config)
+        if is_first():
+            result(str(folder))
 
 
 @world.command("render")

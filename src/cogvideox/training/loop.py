@@ -35,6 +35,7 @@ from cogvideox.training.optim import (
 )
 from cogvideox.training.state import has_state, latest_state, save_state, sweep
 from cogvideox.training.task import Describes, Task, parts_of
+from cogvideox.training.team import Adding, Team
 
 PREEMPTED = 143
 """Exit code after SIGTERM: the state was saved, and the same command resumes."""
@@ -51,6 +52,9 @@ class TrainConfig(Config):
     optim: OptimConfig = OptimConfig()
     critic: OptimConfig | None = Field(None, description="how a task's critic moves; default: as optim")
     guard: GuardConfig = GuardConfig()
+    adding: Adding = Field(
+        "fast", description="gradients of several processes: fast, or exact to the last bit of one process"
+    )
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="arithmetic of the forward pass; weights stay fp32"
     )
@@ -71,47 +75,57 @@ def train(
     that is under way, NumericsError when losses stay not finite.
     """
     out = Path(config.out)
-    with run_lock(out):
-        sweep(out)
-        _same_run(config, out)
-        state, result = latest_state(out), out / "model"
-        made = result / "training.json"  # written last
-        if state is not None and int(state["step"]) >= config.steps and made.is_file():
+    team = Team(getattr(config.task, "parts", 1), config.adding)
+    with run_lock(out) if team.is_first else nullcontext():
+        with team.first_goes_first():
+            if team.is_first:
+                sweep(out)
+            _same_run(config, out)
+            state, result = latest_state(out), out / "model"
+            made = result / "training.json"  # written last
+            finished = state is not None and int(state["step"]) >= config.steps and made.is_file()
+        team.wait()  # nobody writes before everybody has read
+        if finished:
             print(f"{out}: finished at step {config.steps} already; nothing to do", file=sys.stderr)
             return result
-        task: Task = config.task.build(config.seed)  # type: ignore[attr-defined]
-        _claim(config, out)  # only now: settings that cannot be built must not keep the folder for themselves
-        run = _Run(config, task, state)
+        with team.first_goes_first():  # it fills the caches
+            task: Task = config.task.build(config.seed)  # type: ignore[attr-defined]
+        if team.is_first:
+            _claim(
+                config, out
+            )  # only now: settings that cannot be built must not keep the folder for themselves
+        run = _Run(config, task, state, team)
         run.go(min(config.steps, stop_at or config.steps), on_step)
-        if run.step < config.steps:
-            return out
-        with run.best() as module:
-            task.export(module, result)
-        lineage = task.lineage() if isinstance(task, Describes) else {}
-        record = manifest("training run", config.model_dump(mode="json"), lineage, config.seed)
-        write_sidecar(made, record, overwrite=True)
-        return result
+        if run.step >= config.steps and team.is_first:
+            with run.best() as module:
+                task.export(module, result)
+            lineage = task.lineage() if isinstance(task, Describes) else {}
+            record = manifest("training run", config.model_dump(mode="json"), lineage, config.seed)
+            write_sidecar(made, record, overwrite=True)
+        team.wait()
+        return out if run.step < config.steps else result
 
 
 class _Run:
     """What a run has in memory, and how it goes to disk and back."""
 
-    def __init__(self, config: TrainConfig, task: Task, state: dict[str, Any] | None) -> None:
+    def __init__(
+        self, config: TrainConfig, task: Task, state: dict[str, Any] | None, team: Team | None = None
+    ) -> None:
         self.config, self.task, self.out = config, task, Path(config.out)
+        self.team = team or Team(parts_of(task), config.adding)
         self.optimizers = build_optimizers(task.module, config.optim)
         if task.critic is not None:
             self.optimizers += build_optimizers(task.critic, config.critic or config.optim)
         self.average = Average(task.module, config.optim.ema) if config.optim.ema else None
         self.guard = Guard(config.guard)
         self.step = self._restore(state) if state is not None else 0
-        self.ledger = Ledger(self.out, int(state.get("ledger_bytes", 0)) if state is not None else 0)
+        size = int(state.get("ledger_bytes", 0)) if state is not None else 0
+        self.ledger = Ledger(self.out, size) if self.team.is_first else None
 
     def go(self, last: int, on_step: Callable[[int], Any] | None) -> None:
         """Steps until ``last``."""
-        config, task = self.config, self.task
-        board = boards(self.out, config.tensorboard, config.wandb, config.model_dump(mode="json"))
-        log = RunLog(self.out, config.steps, self.step, config.name, board)
-        print(self.summary(), file=sys.stderr)
+        config, log = self.config, self._log() if self.team.is_first else None
         tokens, began = 0.0, time.monotonic()
         try:
             with _term_is_noted() as term:
@@ -121,18 +135,20 @@ class _Run:
                     report = self.one_step()
                     self.step += 1
                     tokens += float(report.get("tokens", 0))
-                    if self.step % config.log_every == 0 or self.step == last:
+                    if log and (self.step % config.log_every == 0 or self.step == last):
                         lr = self.optimizers[0].param_groups[0]["lr"]
                         speed = {"tokens_per_second": tokens / (time.monotonic() - began)} if tokens else {}
                         log.write(self.step, {**report, "lr": lr, **speed})
                         tokens, began = 0.0, time.monotonic()
-                    if self.step % config.measure_every == 0 or self.step == config.steps:
+                    if log and (self.step % config.measure_every == 0 or self.step == config.steps):
                         with self.best() as module:
-                            log.write(self.step, task.measure(module))
-                    stopping = bool(term)  # asked once: a signal after the save waits for the next step
+                            log.write(self.step, self.task.measure(module))
+                    # asked once: a signal after the save waits for the next step
+                    stopping = self.team.any(bool(term))
                     if self.step % config.save_every == 0 or self.step == last or stopping:
                         self.save()
-                    log.advance(self.step)
+                    if log:
+                        log.advance(self.step)
                     if on_step is not None:
                         on_step(self.step)
                     if stopping and self.step < config.steps:
@@ -142,20 +158,37 @@ class _Run:
                         )
                         raise SystemExit(PREEMPTED)
         finally:
-            log.close()
+            if log:
+                log.close()
+
+    def _log(self) -> RunLog:
+        config = self.config
+        board = boards(self.out, config.tensorboard, config.wandb, config.model_dump(mode="json"))
+        log = RunLog(self.out, config.steps, self.step, config.name, board)
+        print(self.summary(), file=sys.stderr)
+        return log
 
     def one_step(self) -> dict[str, Tensor | float]:
         """Forward and backward over the parts of a step, then the optimisers, unless the guard says no."""
-        config, parts = self.config, parts_of(self.task)
-        report: dict[str, Tensor] = {}
-        for call in range(self.step * parts, (self.step + 1) * parts):
-            with torch.autocast(_device(self.task), dtype=torch.bfloat16, enabled=config.precision == "bf16"):
-                losses = self.task.losses(call)
-            (losses["loss"] / parts).backward()
-            for name, value in losses.items():
-                report[name] = report.get(name, 0) + value.detach() / parts
-            if isinstance(self.task, NamesSamples):
+        config, parts, weights = self.config, self.team.calls, self._moved()
+        mine: dict[int, dict[str, Tensor]] = {}
+        for place in range(parts):
+            call = self.step * parts + place
+            if self.team.is_mine(place):
+                with torch.autocast(
+                    _device(self.task), dtype=torch.bfloat16, enabled=config.precision == "bf16"
+                ):
+                    losses = self.task.losses(call)
+                (losses["loss"] / parts).backward()
+                mine[place] = {name: value.detach() for name, value in losses.items()}
+            self.team.after(place, weights)
+            if isinstance(self.task, NamesSamples) and self.ledger is not None:
                 self.ledger.add(self.step, self.task.samples(call))
+        self.team.finish(weights)
+        report: dict[str, Tensor] = {}
+        for losses in self.team.merged(mine):
+            for name, value in losses.items():
+                report[name] = report.get(name, 0) + value / parts
         norms = {"grad_norm": _clip(self.task.module, config.optim)}
         if self.task.critic is not None:
             norms["critic_grad_norm"] = _clip(self.task.critic, config.critic or config.optim)
@@ -176,8 +209,9 @@ class _Run:
 
     def save(self) -> None:
         """Write ledger and state; the state says how much of the ledger belongs to it."""
-        size = self.ledger.commit()
-        save_state(self.out, self.step, {**self._state(), "ledger_bytes": size})
+        if self.ledger is not None:
+            size = self.ledger.commit()
+            save_state(self.out, self.step, {**self._state(), "ledger_bytes": size})
 
     def summary(self) -> str:
         """One line that says what is about to run."""
@@ -190,6 +224,11 @@ class _Run:
             f"move, {facts}{held / 2**20:.0f} MB for weights, gradients, optimiser and average, "
             f"{_device(self.task)}, {self.config.precision}, steps {self.step} to {self.config.steps}"
         )
+
+    def _moved(self) -> list[nn.Parameter]:
+        """All weights that get gradients, in a fixed order."""
+        critic = self.task.critic.parameters() if self.task.critic is not None else ()
+        return [p for p in (*self.task.module.parameters(), *critic) if p.requires_grad]
 
     def _state(self) -> dict[str, Any]:
         frozen = {name for name, p in self.task.module.named_parameters() if not p.requires_grad}

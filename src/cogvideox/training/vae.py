@@ -62,6 +62,7 @@ class VAETraining(Config):
     phases: tuple[Crops, ...] = Field(min_length=1, description="in order of their last step")
     size: int = Field(64, gt=0, description="height and width of a rendered clip")
     frames: int = Field(17, gt=0, description="frames of a rendered clip")
+    parts: int = Field(1, gt=0, description="batches of a step, one after the other or on several processes")
     start: str | None = Field(None, description="model folder, or name, to go on from")
     decoder_only: bool = Field(
         False, description="leave the encoder, and with it the latents that a transformer was trained on"
@@ -125,7 +126,7 @@ class VAETask:
     """See the module's docstring."""
 
     def __init__(self, config: VAETraining, seed: int) -> None:
-        self.config, self.seed = config, seed
+        self.config, self.seed, self.parts = config, seed, config.parts
         torch.manual_seed(seed)
         self.module = VAE(config.vae)
         initialise(self.module)
@@ -150,13 +151,14 @@ class VAETask:
         self.module.load_state_dict(start.state_dict())
         self.scale = start.config.scaling_factor if self.config.decoder_only else None
 
-    def losses(self, step: int) -> dict[str, Tensor]:
+    def losses(self, call: int) -> dict[str, Tensor]:
         """Reconstruction of random pieces of random clips."""
+        step = call // self.parts
         phase = next((p for p in self.config.phases if step < p.until), self.config.phases[-1])
-        pixels = self._pieces(phase, step)
+        pixels = self._pieces(phase, call)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.decoder_only):
             latents = self.module.encode(pixels, coding=phase.coding)
-        sample = latents.sample(generator(self.seed, "latent noise", step))
+        sample = latents.sample(generator(self.seed, "latent noise", call))
         made = self.module.decode(sample, coding=phase.coding).float()
         error = made - pixels
         l1, l2 = error.abs().mean(), error.square().mean()
@@ -165,7 +167,7 @@ class VAETask:
         report = {"l1": l1, "psnr": psnr(l2), "edges": edges, "kl": kl}
         loss = self.config.l1 * l1 + self.config.l2 * l2 + self.config.edges * edges
         if self.config.lpips:
-            draw = generator(self.seed, "frame", step)
+            draw = generator(self.seed, "frame", call)
             frames = torch.randint(phase.frames, (phase.batch,), generator=draw)
             report["lpips"] = perceptual_loss(self.lpips, made, pixels, frames)
             loss = loss + self.config.lpips * report["lpips"]
@@ -177,13 +179,13 @@ class VAETask:
             loss = loss + gan.weight * sides.weight * sides.decoder + sides.critic
         return {"loss": loss + self.config.kl * kl, **report}
 
-    def _pieces(self, phase: Crops, step: int) -> Tensor:
-        first = step * phase.batch
+    def _pieces(self, phase: Crops, call: int) -> Tensor:
+        first = call * phase.batch
         low, high = phase.fps
-        fps = low + (high - low) * float(torch.rand((), generator=generator(self.seed, "fps", step)))
+        fps = low + (high - low) * float(torch.rand((), generator=generator(self.seed, "fps", call)))
         frames, size = clip_frames(self.config.frames, fps), self.config.size
         clips = to_model(world_pixels(self.seed, range(first, first + phase.batch), "train", size, frames))
-        draw = generator(self.seed, "crops", step)
+        draw = generator(self.seed, "crops", call)
         ends = (frames - phase.frames, size - phase.size, size - phase.size)
         pieces = []
         for clip in clips:

@@ -1,0 +1,84 @@
+"""A run on several processes is the run of one: the same calls in the same order, the same weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from cogvideox.errors import ConfigError
+from cogvideox.training.loop import TrainConfig, train
+from cogvideox.training.optim import OptimConfig
+from cogvideox.training.state import latest_state
+from cogvideox.training.vae import Crops, Gan, VAETraining
+from cogvideox.vae import VAEConfig
+from cogvideox.vae.critics import CriticConfig
+from processes import together
+
+VAE = VAEConfig(block_out_channels=(4, 4, 4, 4), layers_per_block=1, norm_num_groups=2, latent_channels=2)
+
+
+def run(out: Path, parts: int = 5, **settings) -> TrainConfig:
+    """Four steps of five calls each, which neither 2 nor 4 ranks divide; the critic begins at the second."""
+    task = VAETraining(
+        vae=VAE,
+        phases=(Crops(until=4, frames=9, size=16, batch=1),),
+        size=16,
+        frames=9,
+        parts=parts,
+        gan=Gan(start=1, critic=CriticConfig(width=4, most=4, stages=1, time_stages=1)),
+    )
+    optim = OptimConfig(lr=1e-3, warmup=0)
+    return TrainConfig(
+        name="test", task=task, out=str(out), steps=4, optim=optim, save_every=1, log_every=1, **settings
+    )
+
+
+def go_on(out: Path, stop: int, parts: int = 5, adding: str = "fast") -> str:
+    """Steps until ``stop``, together with the other ranks."""
+    try:
+        train(run(out, parts, adding=adding), stop_at=stop)
+    except ConfigError as error:
+        return str(error)
+    finally:
+        dist.barrier()
+    return "done"
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    state = latest_state(out)
+    assert state is not None and state["step"] == 4
+    parts = {"module": state["module"], "critic": state["critic"], "average": state["average"]["values"]}
+    return {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> dict[str, torch.Tensor]:
+    out = tmp_path_factory.mktemp("alone")
+    train(run(out, adding="exact"))
+    return weights(out)
+
+
+def test_one_two_four_one_processes_end_with_the_weights_of_one(alone, tmp_path):
+    train(run(tmp_path, adding="exact"), stop_at=1)
+    assert set(together(2, go_on, tmp_path, 2, 5, "exact")) == {"done"}
+    assert set(together(4, go_on, tmp_path, 3, 5, "exact")) == {"done"}
+    train(run(tmp_path, adding="exact"))
+    found = weights(tmp_path)
+    assert found.keys() == alone.keys()
+    assert all(torch.equal(found[name], alone[name]) for name in alone)
+
+
+def test_fast_adding_differs_by_rounding(alone, tmp_path):
+    assert set(together(3, go_on, tmp_path, 4)) == {"done"}
+    found = weights(tmp_path)
+    far = {n: float((found[n] - alone[n]).abs().max()) for n in alone if found[n].is_floating_point()}
+    assert 0 <= max(far.values()) <= 1e-5, max(far.items(), key=lambda item: item[1])
+
+
+def test_more_processes_than_parts_are_refused(tmp_path):
+    for told in together(2, go_on, tmp_path, 4, 1):
+        assert "parts 1: 2 processes" in told
+    assert not any(tmp_path.iterdir())
