@@ -36,6 +36,7 @@ class Size:
 
 SIZES = {
     "mid": Size((32, 64, 128, 128), 2, 17, 96, 128, 8, 6, (5, 24, 32), 226),
+    "step": Size((32, 64, 128, 128), 1, 9, 64, 64, 8, 4, (5, 16, 16), 64),
     "smoke": Size((16, 16, 32, 32), 1, 9, 32, 32, 2, 1, (3, 4, 4), 8, steps=2, step=(3, 4, 4)),
 }
 TEXT_WIDTH = 256
@@ -271,6 +272,32 @@ def training_step(size: Size, side: Side) -> Work:
     return work
 
 
+def vae_training_step(size: Size, side: Side) -> Work:
+    """Encode, draw, decode, L1 + KL, backward and AdamW on one clip, in the released chunks; returns the loss."""
+    pixels = _noise(1, 3, size.frames, size.height, size.width).clamp(-1, 1)
+    noise = _noise(1, 16, (size.frames - 1) // 4 + 1, size.height // 8, size.width // 8, seed=1)
+    with torch.inference_mode(False):
+        vae = _vae(size, side).train()
+        with torch.no_grad():
+            fill(vae)
+        optimizer = torch.optim.AdamW(vae.parameters(), lr=1e-5, fused=side == "ours")
+
+    def work() -> Tensor:
+        with torch.inference_mode(False), torch.enable_grad():
+            x = pixels.clone()
+            found = vae.encode(x) if side == "ours" else vae.encode(x).latent_dist
+            drawn = found.mean + torch.exp(0.5 * found.logvar) * noise.clone()
+            made = vae.decode(drawn) if side == "ours" else vae.decode(drawn).sample
+            kl = 0.5 * (found.mean.square() + found.logvar.exp() - 1 - found.logvar).mean()
+            loss = (made - x).abs().mean() + 1e-5 * kl
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return loss.detach()
+
+    return work
+
+
 CASES: dict[str, Callable[[Size, Side], Work]] = {
     "VAE encode": encode,
     "VAE decode": decode,
@@ -278,4 +305,5 @@ CASES: dict[str, Callable[[Size, Side], Work]] = {
     "generation, 10 steps": generation,
     "2 DPM steps": dpm_steps,
     "training step": training_step,
+    "VAE training step": vae_training_step,
 }

@@ -25,7 +25,7 @@ PRELOAD += [
 ]
 
 
-def together(ranks: int, work: Callable[..., Any], *args: Any, seconds: float = 240) -> list[Any]:
+def together(ranks: int, work: Callable[..., Any], *args: Any, seconds: float = 270) -> list[Any]:
     """What ``work(*args)`` returns on each of ``ranks`` processes that form one group; their errors are raised."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)

@@ -28,6 +28,7 @@ def cases(monkeypatch):
         "generation, 10 steps",
         "2 DPM steps",
         "training step",
+        "VAE training step",
     ],
 )
 def test_both_sides_agree(cases, name):

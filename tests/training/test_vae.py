@@ -13,6 +13,7 @@ from cogvideox.training.optim import OptimConfig
 from cogvideox.training.recipes import recipe
 from cogvideox.training.state import latest_state
 from cogvideox.training.vae import Crops, Gan, VAETask, VAETraining, clip_frames
+from cogvideox.training.variants import TABLE_1, variant_config
 from cogvideox.vae import VAE, VAEConfig
 from cogvideox.vae.critics import CriticConfig
 
@@ -118,3 +119,37 @@ def test_an_older_file_of_the_same_run_is_the_same_run(tmp_path: Path) -> None:
     _same_run(run, tmp_path)
     with pytest.raises(ConfigError, match="other settings"):
         _same_run(run.override(["task.kl=0.5"]), tmp_path)
+
+
+@pytest.mark.parametrize("name", list(TABLE_1))
+def test_every_column_of_table_1_compresses_as_it_says(name: str) -> None:
+    column = TABLE_1[name]
+    with torch.device("meta"):
+        vae = VAE(variant_config(name))
+        latents = vae.encode(torch.zeros(1, 3, 17, 32, 32), "whole").mean
+        assert vae.decode(latents, "whole").shape == (1, 3, 17, 32, 32)
+    assert latents.shape == (
+        1,
+        column.channels,
+        16 // column.time + 1,
+        32 // column.space,
+        32 // column.space,
+    )
+    assert recipe(f"table1-{name}").task.vae == vae.config
+
+
+def test_the_papers_two_stages_are_phases() -> None:
+    """17 frames at 8 to 16 a second, then 161 frames."""
+    stages = (
+        Crops(until=2, frames=17, size=16, batch=1, fps=(8, 16)),
+        Crops(until=3, frames=161, size=16, batch=1),
+    )
+    built = VAETask(VAETraining(vae=SMALL, phases=stages, size=16, frames=161), 0)
+    assert [built._pieces(stage, 0).shape[2] for stage in stages] == [17, 161]
+
+
+def test_parts_of_a_step_see_different_clips_in_the_same_phase() -> None:
+    built = VAETask(task(parts=2, gan=Gan(start=1, critic=CRITIC)), 0)
+    pieces = [built._pieces(built.config.phases[0], call) for call in range(3)]
+    assert not torch.equal(pieces[0], pieces[1]) and not torch.equal(pieces[1], pieces[2])
+    assert "gan" not in built.losses(1) and "gan" in built.losses(2)

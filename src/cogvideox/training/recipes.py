@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,7 @@ from cogvideox.training.stages import DiffusionRun, Stage, StagedRun, train_stag
 from cogvideox.training.summariser import SummariserTraining
 from cogvideox.training.text import TextTraining
 from cogvideox.training.vae import Crops, VAETraining
+from cogvideox.training.variants import TABLE_1, variant_run
 
 
 class Run(TrainConfig):
@@ -294,6 +296,14 @@ RECIPES: dict[str, Callable[[], Run | StagedRun]] = {
     "world-captioner": world_captioner,
     "world-lpips": world_lpips,
 }
+
+
+def table1(name: str) -> Run:
+    """A column of Table 1 in miniature, see ``training/variants.py``."""
+    return Run.parse(variant_run(name).model_dump())
+
+
+RECIPES |= {f"table1-{name}": partial(table1, name) for name in TABLE_1}
 
 
 def recipe(name: str) -> Run | StagedRun:
