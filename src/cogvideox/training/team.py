@@ -59,12 +59,15 @@ class Team:
             return
         if self.adding == "exact":
             for weight, total in zip(weights, self.sums, strict=True):
-                weight.grad = total
+                # in the weight's own memory format: a fused optimiser reads both as they lie
+                weight.grad = None if total is None else torch.empty_like(weight).copy_(total)
             self.sums = []
             return
         for weight in weights:
             if weight.grad is not None:
-                dist.all_reduce(weight.grad)
+                total = weight.grad.contiguous()
+                dist.all_reduce(total)
+                weight.grad.copy_(total)
 
     def merged(self, reports: dict[int, dict[str, Tensor]]) -> list[dict[str, Tensor]]:
         """What every call of the step reported, in order; ``reports``: mine, by place."""
