@@ -128,7 +128,8 @@ def train(
         return
     from cogvideox.parallel.mesh import is_first, launched
 
-    with launched(getattr(config.task, "device", "cpu")):
+    task = config.base.task if isinstance(config, StagedRun) else config.task
+    with launched(getattr(task, "device", "cpu")):
         folder = run(config)
         if is_first():
             result(str(folder))
