@@ -90,10 +90,9 @@ def train(
             return result
         with team.first_goes_first():  # it fills the caches
             task: Task = config.task.build(config.seed)  # type: ignore[attr-defined]
-        if team.is_first:
-            _claim(
-                config, out
-            )  # only now: settings that cannot be built must not keep the folder for themselves
+        if team.is_first:  # only now: settings that cannot be built must not keep the folder for themselves
+            _claim(config, out)
+        team.calls = parts_of(task)
         run = _Run(config, task, state, team)
         run.go(min(config.steps, stop_at or config.steps), on_step)
         if run.step >= config.steps and team.is_first:
