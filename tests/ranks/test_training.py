@@ -77,7 +77,7 @@ def test_fast_adding_differs_by_rounding(alone, tmp_path):
     assert set(together(3, go_on, tmp_path, 4)) == {"done"}
     found = weights(tmp_path)
     far = {n: float((found[n] - alone[n]).abs().max()) for n in alone if found[n].is_floating_point()}
-    assert 0 <= max(far.values()) <= 1e-5, max(far.items(), key=lambda item: item[1])
+    assert max(far.values()) <= 1e-4, max(far.items(), key=lambda item: item[1])
 
 
 def test_more_processes_than_parts_are_refused(tmp_path):
