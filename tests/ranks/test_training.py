@@ -30,9 +30,7 @@ def run(out: Path, parts: int = 5, **settings) -> TrainConfig:
         parts=parts,
         gan=Gan(start=1, critic=CriticConfig(width=4, most=4, stages=1, time_stages=1)),
     )
-    optim = OptimConfig(
-        lr=1e-3, warmup=0, eps=1e-6
-    )  # less, and Adam makes steps of the rounding of zero gradients
+    optim = OptimConfig(lr=1e-3, warmup=0)
     return TrainConfig(
         name="test", task=task, out=str(out), steps=4, optim=optim, save_every=1, log_every=1, **settings
     )
