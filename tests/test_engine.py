@@ -26,8 +26,9 @@ PLAIN = GenerateOptions(prompt="x", steps=4, frames=9, modulation="layers", atte
 def latents(options, model=None):
     model = model or toy_model()
     noises = Noises(options.seed, torch.float32, "cpu")
-    with torch.no_grad(), running(model, options, model.schedule.path(options.steps)) as engine:
-        text = toy_text()
+    text = toy_text()
+    clip = model.clip_of(SHAPE, text["prompt_embedding"].shape[1])
+    with torch.no_grad(), running(model, options, model.schedule.path(options.steps), clip) as engine:
         steps = noises.steps(SHAPE)
         start = noises.initial(SHAPE)
         found = sample_latents(

@@ -18,6 +18,7 @@ from cogvideox.diffusion import Schedule
 from cogvideox.errors import PromptError
 from cogvideox.text import TextEmbedding, TextEncoder
 from cogvideox.transformer import Transformer
+from cogvideox.transformer.layout import Clip
 from cogvideox.vae import VAE, Tiles, decode_tiled, encode_tiled
 
 Kind = Literal["t2v", "i2v"]
@@ -113,6 +114,10 @@ class CogVideoX:
             if wanted is not None:
                 part.to(dtype=wanted)
         return self
+
+    def clip_of(self, latents: Sequence[int], words: int) -> Clip:
+        """The tokens of latents of this shape (b c t h w) and so many of text. Raises SizeError, FrameError."""
+        return Clip(words, self.transformer.grid(torch.empty(tuple(latents), device="meta")))
 
     def embed(self, prompts: Sequence[str]) -> TextEmbedding:
         """Prompts to what the transformer reads. Raises PromptError without a text encoder."""

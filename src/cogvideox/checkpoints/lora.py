@@ -23,6 +23,7 @@ from cogvideox.checkpoints.adapter import Adapter, Form, Pair, find_adapter, rea
 from cogvideox.checkpoints.keymap import few
 from cogvideox.errors import CheckpointError, ConfigError, suggest
 from cogvideox.manifest import sha256_of
+from cogvideox.native import Linear, product
 from cogvideox.noise import generator
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
@@ -53,7 +54,7 @@ class AdaptedLinear(nn.Module):
         self.scales: dict[str, float] = {}
 
     def forward(self, x: Float[Tensor, "... i"]) -> Float[Tensor, "... o"]:
-        y = F.linear(x, self.weight, self.bias)
+        y = product(F.linear, x, self.weight, self.bias)
         for name, a in self.lora_A.items():
             factor = self.scales[name] * self.alphas[name] / a.shape[0]
             y = (y + F.linear(F.linear(x.to(a.dtype), a), self.lora_B[name]) * factor).to(y.dtype)
@@ -85,7 +86,7 @@ class AdaptedLinear(nn.Module):
     def plain(self) -> nn.Linear:
         """The layer without adapters; it shares the weights."""
         with torch.device("meta"):
-            linear = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None)
+            linear = Linear(self.in_features, self.out_features, bias=self.bias is not None)
         linear.weight, linear.bias = self.weight, self.bias
         return linear.train(self.training)
 

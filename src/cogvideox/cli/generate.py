@@ -96,6 +96,10 @@ def generate(
     memory_limit: Annotated[str | None, typer.Option(help=LIMIT_HELP)] = None,
     attention: Annotated[str | None, typer.Option(help=ATTENTION_HELP)] = None,
     modulation: Annotated[str | None, typer.Option(help=MODULATION_HELP)] = None,
+    compile: Annotated[
+        bool,
+        typer.Option("--compile", help="compile the transformer's blocks: faster steps, a slow first one"),
+    ] = False,
     reuse: Annotated[float | None, typer.Option(help=REUSE_HELP)] = None,
     reuse_table: Annotated[
         str | None, typer.Option(help="calibration of --reuse; default: the one beside the model")
@@ -140,6 +144,7 @@ def generate(
         "seed": seed,
         "attention": attention,
         "modulation": modulation,
+        "compile": compile or None,
         "reuse": reuse,
         "reuse_table": reuse_table,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,9 @@ from cogvideox.generate.calibration import read_calibration
 from cogvideox.generate.options import GenerateOptions
 from cogvideox.generate.sampling import guidance_of
 from cogvideox.model import CogVideoX
+from cogvideox.transformer.compiled import compiled, launched
 from cogvideox.transformer.kernels import Fastest, Named, using
+from cogvideox.transformer.layout import Clip
 from cogvideox.transformer.reuse import reusing
 from cogvideox.transformer.tables import tabulated
 
@@ -31,6 +34,7 @@ class Engine:
         options = self.options
         facts: dict[str, Any] = {
             "modulation": options.modulation,
+            "compile": options.compile,
             "attention": {"asked": options.attention, "used": sorted(self.attention.used)},
         }
         if options.reuse > 0:
@@ -40,8 +44,8 @@ class Engine:
 
 
 @contextmanager
-def running(model: CogVideoX, options: GenerateOptions, path: Sequence[Step]) -> Iterator[Engine]:
-    """The transformer of ``model`` as the options want it, for the times of ``path`` only.
+def running(model: CogVideoX, options: GenerateOptions, path: Sequence[Step], clip: Clip) -> Iterator[Engine]:
+    """The transformer of ``model`` as the options want it, for the times of ``path`` and one ``clip`` only.
 
     Raises ConfigError for an attention kernel that does not exist, and for a calibration of other steps.
     """
@@ -50,8 +54,14 @@ def running(model: CogVideoX, options: GenerateOptions, path: Sequence[Step]) ->
         attention = stack.enter_context(using(network, options.attention))
         if options.modulation == "tables":
             stack.enter_context(tabulated(network, [step.t for step in path], _parking(model)))
+        guided = is_guided(guidance_of(options))
+        in_turn = options.guidance_pair == "sequence" and guided
+        if options.compile and model.compute_device is not None:
+            warnings.warn("compile has no effect while weights visit the device", stacklevel=4)
+        elif options.compile:
+            stack.enter_context(compiled(network, 2 if guided and not in_turn else 1, clip))
+            stack.enter_context(launched(network))
         if factors:
-            in_turn = options.guidance_pair == "sequence" and is_guided(guidance_of(options))
             stack.enter_context(reusing(network, factors, branches=2 if in_turn else 1))
         yield Engine(options, attention, factors)
 

@@ -90,6 +90,10 @@ class GenerateOptions(Config):
         "fastest",
         description="attention kernel: the fastest right one found here, or its name, such as torch",
     )
+    compile: bool = Field(
+        False,
+        description="compile one block of the transformer and use it for all: faster steps, a slow first one",
+    )
     reuse: float = Field(
         0.0, ge=0, le=1, description="error at which a step may reuse what an earlier one computed; 0: never"
     )

@@ -83,7 +83,8 @@ def generate(
         condition = _condition(model, plan, given, noises)
         report.begin("denoise")
         path = model.schedule.path(options.steps, options.previous, condition.strength)
-        with running(model, options, path) as engine:
+        clip = model.clip_of(plan.latent_shape, prompt.shape[1])
+        with running(model, options, path, clip) as engine:
             latents = _denoise(model, plan, condition, prompt, negative, noises, initial_latents, report)
         report("decode", 0, 1)
         pixels = _decode(model, plan, latents)

@@ -17,6 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from cogvideox.config import Config
+from cogvideox.native import Linear
 
 
 class T5Config(Config):
@@ -128,8 +129,8 @@ class SelfAttention(nn.Module):
         super().__init__()
         inner = config.num_heads * config.d_kv
         self.config = config
-        self.q, self.k, self.v = (nn.Linear(config.d_model, inner, bias=False) for _ in range(3))
-        self.o = nn.Linear(inner, config.d_model, bias=False)
+        self.q, self.k, self.v = (Linear(config.d_model, inner, bias=False) for _ in range(3))
+        self.o = Linear(inner, config.d_model, bias=False)
         if first:
             self.relative_attention_bias = nn.Embedding(
                 config.relative_attention_num_buckets, config.num_heads
@@ -158,9 +159,9 @@ class GatedGELU(nn.Module):
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()
-        self.wi_0 = nn.Linear(config.d_model, config.d_ff, bias=False)
-        self.wi_1 = nn.Linear(config.d_model, config.d_ff, bias=False)
-        self.wo = nn.Linear(config.d_ff, config.d_model, bias=False)
+        self.wi_0 = Linear(config.d_model, config.d_ff, bias=False)
+        self.wi_1 = Linear(config.d_model, config.d_ff, bias=False)
+        self.wo = Linear(config.d_ff, config.d_model, bias=False)
         self.dropout = nn.Dropout(config.dropout_rate)
 
     def forward(self, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
+from cogvideox.native import Linear
 from cogvideox.transformer.layout import Clip, Layout
 from cogvideox.transformer.modality import shared_or_not, through
 from cogvideox.transformer.position import turned
@@ -91,11 +92,11 @@ class Attention(nn.Module):
         self.arm = ARMS[kind]
         self.norm_q = shared_or_not(separate, lambda: nn.LayerNorm(width // heads, eps=QK_NORM_EPS))
         self.norm_k = shared_or_not(separate, lambda: nn.LayerNorm(width // heads, eps=QK_NORM_EPS))
-        self.to_q = shared_or_not(separate, lambda: nn.Linear(width, width, bias=bias))
-        self.to_k = shared_or_not(separate, lambda: nn.Linear(width, width, bias=bias))
-        self.to_v = shared_or_not(separate, lambda: nn.Linear(width, width, bias=bias))
+        self.to_q = shared_or_not(separate, lambda: Linear(width, width, bias=bias))
+        self.to_k = shared_or_not(separate, lambda: Linear(width, width, bias=bias))
+        self.to_v = shared_or_not(separate, lambda: Linear(width, width, bias=bias))
         self.to_out = nn.ModuleList(
-            [shared_or_not(separate, lambda: nn.Linear(width, width)), nn.Dropout(dropout)]
+            [shared_or_not(separate, lambda: Linear(width, width)), nn.Dropout(dropout)]
         )
 
     def forward(

@@ -9,9 +9,11 @@ import torch.nn.functional as F
 from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
+from cogvideox.native import Linear
 from cogvideox.transformer.attention import Attention, AttentionKind
 from cogvideox.transformer.layout import Layout
 from cogvideox.transformer.modality import Experts, shared_or_not, through
+from cogvideox.transformer.position import in_place
 
 Table = Float[Tensor, "b clips modalities 3 d"]
 
@@ -32,7 +34,7 @@ class ExpertNorm(nn.Module):
     def __init__(self, signal_width: int, width: int, *, eps: float, affine: bool, experts: bool):
         super().__init__()
         self.modalities = 2 if experts else 1
-        self.linear = nn.Linear(signal_width, 3 * self.modalities * width)
+        self.linear = Linear(signal_width, 3 * self.modalities * width)
         self.norm = nn.LayerNorm(width, eps=eps, elementwise_affine=affine)
 
     def forward(
@@ -60,7 +62,7 @@ def affine(
 
     Range by range over one joint sequence; without gradients the result is written over ``x``.
     """
-    over = not torch.is_grad_enabled() and base.dtype == x.dtype == scale.dtype  # else: promote, as usual
+    over = in_place() and base.dtype == x.dtype == scale.dtype  # else: promote, as usual
     parts = x.split(layout.lengths, dim=1)
     bases = [None] * len(parts) if base.ndim == 4 else base.split(layout.lengths, dim=1)
     written = []
@@ -76,14 +78,14 @@ class Widen(nn.Module):
 
     def __init__(self, width: int, approximate: str):
         super().__init__()
-        self.proj = nn.Linear(width, 4 * width)
+        self.proj = Linear(width, 4 * width)
         self.approximate = approximate
 
     def forward(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d4"]:
         x = self.proj(x)
-        if torch.is_grad_enabled():
-            return F.gelu(x, approximate=self.approximate)
-        return torch.ops.aten.gelu_(x, approximate=self.approximate)
+        if in_place():
+            return torch.ops.aten.gelu_(x, approximate=self.approximate)
+        return F.gelu(x, approximate=self.approximate)
 
 
 class FeedForward(nn.Module):
@@ -92,7 +94,7 @@ class FeedForward(nn.Module):
     def __init__(self, width: int, *, approximate: str = "tanh", dropout: float = 0.0):
         super().__init__()
         drop = nn.Dropout(dropout)
-        self.net = nn.ModuleList([Widen(width, approximate), drop, nn.Linear(4 * width, width), drop])
+        self.net = nn.ModuleList([Widen(width, approximate), drop, Linear(4 * width, width), drop])
 
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         for layer in self.net:

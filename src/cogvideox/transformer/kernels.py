@@ -105,11 +105,16 @@ class Fastest:
     used: set[str] = field(default_factory=set)
 
     def __call__(self, q: Heads, k: Heads, v: Heads, clip: Clip) -> Heads:
+        kernel = self.kernel_for(q, k, v)
+        self.used.add(kernel.name)
+        return kernel.run(q, k, v)
+
+    def kernel_for(self, q: Heads, k: Heads, v: Heads) -> Kernel:
+        """The choice for tensors like these, measured when it is first asked for."""
         key = (q.device, q.dtype, q.shape, q.requires_grad)
         if key not in self.chosen:
             self.chosen[key] = self.choose(q, k, v)
-        self.used.add(self.chosen[key].name)
-        return self.chosen[key].run(q, k, v)
+        return self.chosen[key]
 
     def row(self, q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
         """A packed row; what was fastest for the first one is kept for all rows of its type, whatever their clips."""
@@ -143,11 +148,13 @@ class Named:
     used: set[str] = field(default_factory=set)
 
     def __call__(self, q: Heads, k: Heads, v: Heads, clip: Clip) -> Heads:
-        if not self.kernel.usable(q):
-            self.used.add(KERNELS[0].name)
-            return full_attention(q, k, v, clip)
-        self.used.add(self.kernel.name)
-        return self.kernel.run(q, k, v)
+        kernel = self.kernel_for(q, k, v)
+        self.used.add(kernel.name)
+        return kernel.run(q, k, v)
+
+    def kernel_for(self, q: Heads, k: Heads, v: Heads) -> Kernel:
+        """This kernel, or torch's own."""
+        return self.kernel if self.kernel.usable(q) else KERNELS[0]
 
     def row(self, q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
         """A packed row: whole where this kernel can, else clip by clip."""

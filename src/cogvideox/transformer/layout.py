@@ -8,8 +8,7 @@ the architecture reads one of the answers: attention the clip, experts the modal
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -56,6 +55,22 @@ class Layout:
     """The clips of one row, first to last; every row of a batch has the same layout."""
 
     clips: tuple[Clip, ...]
+    segments: tuple[Segment, ...] = field(init=False, repr=False, compare=False)
+    """Text and video of each clip, in row order."""
+    lengths: list[int] = field(init=False, repr=False, compare=False)
+    """Tokens of each segment: what ``Tensor.split`` wants."""
+    clip_lengths: list[int] = field(init=False, repr=False, compare=False)
+    """Tokens of each clip."""
+
+    def __post_init__(self) -> None:
+        segments = tuple(  # made now and not when asked for: a compiler cannot look into a cached property
+            Segment(index, modality, length)
+            for index, clip in enumerate(self.clips)
+            for modality, length in ((TEXT, clip.words), (VIDEO, clip.grid.tokens))
+        )
+        object.__setattr__(self, "segments", segments)
+        object.__setattr__(self, "lengths", [segment.length for segment in segments])
+        object.__setattr__(self, "clip_lengths", [clip.tokens for clip in self.clips])
 
     @classmethod
     def plain(cls, words: int, grid: Grid) -> Layout:
@@ -74,25 +89,6 @@ class Layout:
     @property
     def tokens(self) -> int:
         return sum(clip.tokens for clip in self.clips)
-
-    @cached_property
-    def segments(self) -> tuple[Segment, ...]:
-        """Text and video of each clip, in row order."""
-        return tuple(
-            Segment(index, modality, length)
-            for index, clip in enumerate(self.clips)
-            for modality, length in ((TEXT, clip.words), (VIDEO, clip.grid.tokens))
-        )
-
-    @cached_property
-    def lengths(self) -> list[int]:
-        """Tokens of each segment: what ``Tensor.split`` wants."""
-        return [segment.length for segment in self.segments]
-
-    @cached_property
-    def clip_lengths(self) -> list[int]:
-        """Tokens of each clip."""
-        return [clip.tokens for clip in self.clips]
 
     def clip(self) -> Int[Tensor, " n"]:
         """The clip of every token."""

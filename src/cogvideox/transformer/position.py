@@ -38,13 +38,21 @@ class Rotary:
         return _turn(layout, self.head_dim, self.mode, self.base, device)
 
 
+def in_place() -> bool:
+    """Whether results may be written over inputs: nobody wants gradients, and no compiler arranges memory itself."""
+    return not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
 def turned(x: Float[Tensor, "b n k e"], turn: Complex[Tensor, "n 1 e_half"]) -> Float[Tensor, "b n k e"]:
     """Neighbouring channels turned as complex numbers, in float32: x0 cos − x1 sin, x1 cos + x0 sin.
 
     Without gradients a float32 ``x`` is written over, and half precision is widened number by number and never
     as a whole.
     """
-    if torch.is_grad_enabled():
+    if torch.compiler.is_compiling():
+        (a, b), cos, sin = x.float().unflatten(-1, (-1, 2)).unbind(-1), turn.real, turn.imag
+        return torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2).type_as(x)
+    if not in_place():
         pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
         return torch.view_as_real(pairs * turn).flatten(-2).type_as(x)
     if x.dtype == torch.float32:

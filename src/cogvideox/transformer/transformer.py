@@ -11,6 +11,7 @@ from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
 from cogvideox.errors import ConfigError, FrameError, SizeError
+from cogvideox.native import Linear, product
 from cogvideox.transformer.block import Block
 from cogvideox.transformer.config import TransformerConfig
 from cogvideox.transformer.layout import VIDEO, Grid, Layout
@@ -35,7 +36,7 @@ class Transformer(nn.Module):
         self.transformer_blocks = nn.ModuleList(_block(config) for _ in range(config.num_layers))
         self.norm_final = nn.LayerNorm(width, config.norm_eps, config.norm_elementwise_affine)
         self.norm_out = FinalNorm(config)
-        self.proj_out = nn.Linear(width, config.patch_values * config.out_channels)
+        self.proj_out = Linear(width, config.patch_values * config.out_channels)
         base = (config.sample_height // config.patch_size, config.sample_width // config.patch_size)
         rotary = config.position in ("rotary", "rotary+learned")
         self.rotary = Rotary(config.attention_head_dim, config.position_mode, base) if rotary else None
@@ -163,8 +164,8 @@ class PatchEmbed(nn.Module):
                 config.in_channels, config.width, config.patch_size, bias=config.patch_bias
             )
         else:
-            self.proj = nn.Linear(values, config.width)
-        self.text_proj = nn.Linear(config.text_embed_dim, config.width)
+            self.proj = Linear(values, config.width)
+        self.text_proj = Linear(config.text_embed_dim, config.width)
         self.sinusoidal = Sinusoidal(
             config.width, config.spatial_interpolation_scale, config.temporal_interpolation_scale
         )
@@ -219,7 +220,7 @@ class FlatPatch(nn.Conv2d):
         super().__init__(channels, width, kernel_size=patch, stride=patch, bias=bias)
 
     def forward(self, patches: Float[Tensor, "b n p"]) -> Float[Tensor, "b n d"]:
-        return F.linear(patches, self.weight.flatten(1), self.bias)
+        return product(F.linear, patches, self.weight.flatten(1), self.bias)
 
 
 class Embedding(nn.Module):
@@ -227,8 +228,8 @@ class Embedding(nn.Module):
 
     def __init__(self, width_in: int, width: int):
         super().__init__()
-        self.linear_1 = nn.Linear(width_in, width)
-        self.linear_2 = nn.Linear(width, width)
+        self.linear_1 = Linear(width_in, width)
+        self.linear_2 = Linear(width, width)
 
     def forward(self, x: Float[Tensor, "b i"]) -> Float[Tensor, "b s"]:
         return self.linear_2(F.silu(self.linear_1(x)))
@@ -239,7 +240,7 @@ class FinalNorm(nn.Module):
 
     def __init__(self, config: TransformerConfig):
         super().__init__()
-        self.linear = nn.Linear(config.time_embed_dim, 2 * config.width)
+        self.linear = Linear(config.time_embed_dim, 2 * config.width)
         self.norm = nn.LayerNorm(config.width, config.norm_eps, config.norm_elementwise_affine)
 
     def forward(self, x: Float[Tensor, "b n d"], signal: Float[Tensor, "b 1 s"]) -> Float[Tensor, "b n d"]:

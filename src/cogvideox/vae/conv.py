@@ -8,15 +8,14 @@ every window holds two that are equal (three taps are two); a pixel shown 2x2 ti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from functools import cache
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from cogvideox.native import product
 from cogvideox.vae.frames import Frames
 from cogvideox.vae.past import Past
 
@@ -76,7 +75,7 @@ class CausalConv3d(nn.Module):
         bias, space = self.conv.bias, tuple(size // 2 for size in weight.shape[3:])
         if bias is not None and len(weight) > len(bias):
             bias = bias.repeat(2)
-        return convolve(F.conv3d, x, weight, bias, padding=(0, *space))
+        return product(F.conv3d, x, weight, bias, padding=(0, *space))
 
 
 class Downsample(nn.Module):
@@ -94,7 +93,7 @@ class Downsample(nn.Module):
         if self.compress_time:
             x = _mean_of_pairs(x, past.alone(x.shape[2]))
         x = F.pad(x, (0, 1, 0, 1))  # zeros to the right and below only
-        return convolve(F.conv3d, x, self.conv.weight.unsqueeze(2), self.conv.bias, stride=(1, 2, 2))
+        return product(F.conv3d, x, self.conv.weight.unsqueeze(2), self.conv.bias, stride=(1, 2, 2))
 
 
 class Upsample(nn.Module):
@@ -113,33 +112,17 @@ class Upsample(nn.Module):
         doubled = {"stride": (1, 2, 2), "padding": (0, 1, 1)}
         whole = torch.is_grad_enabled() or not x.is_cpu  # a CPU is twice as fast frame by frame
         parts = [x] if whole else x.split(1, dim=2)
-        made = (convolve(F.conv_transpose3d, part, weight, self.conv.bias, **doubled) for part in parts)
+        made = (product(F.conv_transpose3d, part, weight, self.conv.bias, **doubled) for part in parts)
         return join(made, x.shape[2])
 
 
 def project(conv: nn.Conv3d, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b d t h w"]:
     """A 1x1x1 convolution: a matrix product of the channels, which reads slices as they lie."""
 
-    def product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def channels(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return torch.baddbmm(bias[:, None], weight.flatten(1).expand(len(x), -1, -1), x)
 
-    return convolve(product, x.flatten(2), conv.weight, conv.bias).unflatten(2, x.shape[2:])
-
-
-def convolve(op: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor | None, **how: Any) -> Tensor:
-    """A convolution; in float32 where a CPU would take hundreds of times longer in half precision."""
-    if x.dtype.itemsize == 2 and x.is_cpu and not half_is_native(x.dtype):
-        wide = (t if t is None else t.float() for t in (x, weight, bias))
-        return op(*wide, **how).to(x.dtype)
-    return op(x, weight, bias, **how)
-
-
-@cache
-def half_is_native(dtype: torch.dtype) -> bool:
-    """Whether this CPU has units for half precision of this kind."""
-    if dtype == torch.bfloat16:
-        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-    return bool(torch.cpu._is_amx_fp16_supported())
+    return product(channels, x.flatten(2), conv.weight, conv.bias).unflatten(2, x.shape[2:])
 
 
 def two_taps(weight: Float[Tensor, "d c 3 kh kw"]) -> Float[Tensor, "d2 c 2 kh kw"]:

@@ -1,0 +1,72 @@
+"""Matrix products in half precision on a processor that has no units for it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from cogvideox.native import Linear, half_is_native, product
+from cogvideox.text import T5Config, T5Encoder
+from cogvideox.transformer import Transformer, initialise
+from small_models import small_preset
+
+HALVES = [torch.bfloat16, torch.float16]
+
+
+@pytest.fixture
+def without_units(monkeypatch):
+    """Types that linear layers compute in, on a CPU that knows float32 alone."""
+    seen = set()
+    plain = F.linear
+    monkeypatch.setattr("cogvideox.native.half_is_native", lambda dtype: False)
+    monkeypatch.setattr(F, "linear", lambda x, *rest: seen.add(x.dtype) or plain(x, *rest))
+    return seen
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_a_product_through_float32_is_the_float32_product_rounded_once(dtype, without_units):
+    x, layer = torch.randn(5, 16).to(dtype), Linear(16, 8).to(dtype)
+    exact = torch.addmm(layer.bias.float(), x.float(), layer.weight.float().T).to(dtype)
+    torch.testing.assert_close(layer(x), exact, atol=0, rtol=2**-7)
+    assert without_units == {torch.float32} and layer(x).dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_a_transformer_without_units_computes_its_products_in_float32(dtype, without_units):
+    net = initialise(Transformer(small_preset("5b").transformer), 0).eval()
+    x, text, time = torch.randn(1, 16, 3, 8, 12), torch.randn(1, 6, 12), torch.tensor([500])
+    with torch.no_grad():
+        expected = net(x, text, time)
+        without_units.clear()
+        found = net.to(dtype)(x.to(dtype), text.to(dtype), time)
+    assert without_units == {torch.float32} and found.dtype == dtype
+    assert (found.float() - expected).square().mean().sqrt() <= 0.03 * expected.std()
+
+
+def test_float32_and_mixed_types_are_left_alone(without_units):
+    layer = Linear(4, 4)
+    layer(torch.randn(2, 4))
+    assert without_units == {torch.float32}
+    with pytest.raises(RuntimeError, match="dtype"):
+        layer(torch.randn(2, 4).bfloat16())
+
+
+def test_gradients_pass_through(without_units):
+    layer = Linear(4, 3).bfloat16()
+    layer(torch.randn(2, 4).bfloat16()).sum().backward()
+    assert layer.weight.grad.dtype == torch.bfloat16 and bool(layer.weight.grad.any())
+
+
+def test_networks_have_no_linear_layer_of_another_kind():
+    with torch.device("meta"):
+        parts = Transformer(small_preset("1.5-5b").transformer), T5Encoder(T5Config(num_layers=1))
+    layers = [m for part in parts for m in part.modules() if isinstance(m, nn.Linear)]
+    assert layers and all(type(layer) is Linear for layer in layers)
+
+
+def test_this_processor_is_asked_for_its_units():
+    assert all(isinstance(half_is_native(dtype), bool) for dtype in HALVES)
+    x = torch.randn(2, 3)
+    assert torch.equal(product(F.linear, x, x, None), F.linear(x, x))
