@@ -9,11 +9,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # A model this small is fastest on one thread per process, and the tests already run in $(WORKERS) processes.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help venv video test check format bench count clean
+.PHONY: help venv video test check format bench bench-gpu count clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/'
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Python %d.%d is too old: 3.11 or later is needed (make PYTHON=python3.12 ...)" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
@@ -50,6 +50,9 @@ format: $(VENV)/dev.done  ## put the code into its format
 
 bench: $(VENV)/dev.done  ## measure ours beside diffusers and write docs/performance.md
 	$(BIN)/python benchmarks/run.py
+
+bench-gpu: $(VENV)/dev.done  ## on an NVIDIA GPU: the paper's Tables 7 and 8, kernel rates, training; into docs/performance.md
+	$(BIN)/python benchmarks/gpu.py
 
 count: $(VENV)/dev.done  ## count FLOPs, bytes and peak memory at real sizes and write docs/counts.md
 	$(ONE_THREAD) $(BIN)/python benchmarks/count.py

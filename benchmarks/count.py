@@ -14,6 +14,7 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
+import plot
 import torch
 from cases import Side
 
@@ -192,6 +193,8 @@ result (0.1 GB for 49 frames of 480×720), weights not counted.
 {HEAD}
 {line.join(coding)}
 
+![ours beside diffusers](images/counts.svg)
+
 - *traffic*: each operator reads its inputs and writes its outputs once; expanded tensors count what they hold.
 - *fused*: what is left when neighbouring pointwise operators, copies and normalisations become one pass.
 - *and epilogues*: besides, what is pointwise on the result of one product (GELU) runs inside it, before it is written.
@@ -211,6 +214,7 @@ def main() -> None:
         return
     PAGE.write_text(page(blocks(), codings()), encoding="utf-8")
     print(PAGE)
+    print(*plot.draw(), sep="\n")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,9 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
+import gpu
 import imports
+import plot
 import timing
 import torch
 from cases import CASES, SIZES
@@ -73,6 +75,8 @@ A ratio below 1 means that ours needs less. Written by `make bench`; do not edit
 |---|---|---|---|---|---|---|---|
 {chr(10).join(rows)}
 
+![ours beside diffusers](images/performance.svg)
+
 Memory is what the resident set grows by at its peak while the work runs, weights and libraries not counted,
 each in a process of its own. The largest difference is between the two results, with random weights.
 
@@ -84,6 +88,8 @@ each in a process of its own. The largest difference is between the two results,
 - {args.repeats} repetitions, {args.threads} threads, float32.
 - {machine()}; Python {platform.python_version()}; cogvideox {cogvideox.__version__}, {versions}.
 - {datetime.date.today().isoformat()}.
+
+{gpu.taken_from(PAGE.read_text(encoding="utf-8") if PAGE.exists() else "")}
 """
 
 
@@ -105,6 +111,8 @@ def main() -> None:
     else:
         out.write_text(text, encoding="utf-8")
         print(out)
+        if out == PAGE:
+            print(*plot.draw(), sep="\n")
 
 
 if __name__ == "__main__":

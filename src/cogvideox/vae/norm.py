@@ -24,13 +24,26 @@ class SpatialNorm(nn.Module):
         self.conv_y = CausalConv3d(latent_channels, channels, 1, 1)
         self.conv_b = CausalConv3d(latent_channels, channels, 1, 1)
 
-    def modulation(self, z: Float[Tensor, "b z t h w"]) -> tuple[Tensor, Tensor]:
-        """Scale and shift at the size of the latents: 1x1x1 convolutions commute with nearest resizing."""
+    def modulated(
+        self,
+        z: Float[Tensor, "b z t h w"],
+        scale: Float[Tensor, "b c 1 1 1"],
+        shift: Float[Tensor, "b c 1 1 1"],
+    ) -> tuple[Float[Tensor, "b c t h w"], Float[Tensor, "b c t h w"]]:
+        """Scale and shift after modulation by ``z``, at its size: 1x1x1 convolutions commute with nearest resizing.
+
+        x · y(z) + s(z) of a normalised x is x · (scale y(z)) + (shift y(z) + s(z)): what the normalisation multiplies
+        is multiplied into the weights, which are small.
+        """
         y, s = self.conv_y.conv, self.conv_b.conv
-        weight, bias = torch.cat([y.weight, s.weight]).flatten(1), torch.cat([y.bias, s.bias])
-        both = (weight @ z.flatten(2) + bias[:, None]).float()
-        scale, shift = both.unflatten(2, z.shape[2:]).chunk(2, dim=1)  # [b, c, t, h, w] of z
-        return scale, shift
+        scale, shift = scale[..., 0, 0], shift[..., 0, 0]  # [b, c, 1]
+        y_weight, y_bias = y.weight.flatten(1).float(), y.bias.float()
+        s_weight, s_bias = s.weight.flatten(1).float(), s.bias.float()
+        weight = torch.cat([scale * y_weight, torch.addcmul(s_weight, shift, y_weight)], dim=1)
+        bias = torch.cat([scale[..., 0] * y_bias, torch.addcmul(s_bias, shift[..., 0], y_bias)], dim=1)
+        both = torch.baddbmm(bias[..., None], weight, z.float().flatten(2)).float()
+        factor, summand = both.unflatten(2, z.shape[2:]).chunk(2, dim=1)
+        return factor, summand
 
 
 def activated(
@@ -47,8 +60,7 @@ def activated(
     group_norm = norm.norm_layer if isinstance(norm, SpatialNorm) else norm
     scale, shift = _normalisation(group_norm, parts, past, twice)
     if isinstance(norm, SpatialNorm) and z is not None:
-        factor, summand = norm.modulation(z)
-        scale, shift = factor * scale, torch.addcmul(summand, factor, shift)
+        scale, shift = norm.modulated(z, scale, shift)
     return Frames(parts, scale, shift, past.alone(sum(part.shape[2] for part in parts)))
 
 
