@@ -42,9 +42,26 @@ def test_both_sides_agree(cases, name):
 def test_the_page_has_a_row_for_every_case(cases, monkeypatch):
     import argparse
 
+    import halves
     import run
 
     args = argparse.Namespace(size="smoke", repeats=1, threads=1)
-    text = run.page(args, [f"| {name} |" for name in cases.CASES], ["| `import torch` |"])
+    half = halves.Half("x", 1.0, 0.5, 1.1, (1.0, 1.2)).row
+    text = run.page(args, [f"| {name} |" for name in cases.CASES], ["| `import torch` |"], [half])
+    assert "**1.10** (1.00 to 1.20)" in text
     assert all(f"| {name} |" in text for name in cases.CASES)
     assert "threads, float32" in text and "torch 2" in text
+
+
+def test_bfloat16_is_timed_both_ways(cases):
+    import halves
+
+    found = halves.measure(cases.SIZES["smoke"], 1)
+    assert [half.name for half in found] == ["transformer forward", "VAE decode"]
+    assert all(half.plain > 0 and half.without_units > 0 for half in found)
+
+
+def test_a_stochastic_step_is_few_operations(cases):
+    import run
+
+    assert run.operators("ours") <= 12 < run.operators("diffusers")
