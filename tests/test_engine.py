@@ -196,6 +196,14 @@ def cogvideox(*words: str, code: int = 0):
     return done
 
 
+def test_an_unknown_kernel_is_refused_before_anything_is_loaded(monkeypatch):
+    monkeypatch.setattr(
+        "cogvideox.checkpoints.load_model", lambda *_, **__: pytest.fail("weights were loaded")
+    )
+    said = cogvideox("generate", "a red circle", "--attention", "flash-33", code=2).stderr
+    assert "did you mean 'flash-3'" in said
+
+
 def test_calibrate_and_generate_with_it(tmp_path):
     folder = write_toy(tmp_path / "toy")
     ask = ["generate", "a red circle", "--model", folder, "--frames", 9, "--steps", 2, "--reuse", 1]

@@ -58,7 +58,9 @@ def model_folder(name: str) -> Path:
 def check_request(model: str, options: GenerateOptions) -> Ready:
     """Plan the run from the model's config files alone and read what it begins with. Raises our errors."""
     from cogvideox.generate.planning import plan_run, read_given
+    from cogvideox.transformer.kernels import arm_of
 
+    arm_of(options.attention)  # says which kernels there are
     given = read_given(options, None, None)
     folder = model_folder(model)
     shell = _shell(folder)
