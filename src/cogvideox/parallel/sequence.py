@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from math import prod
 from typing import Any, Literal
 
@@ -47,8 +46,7 @@ class Part(Layout):
         """Never: what an attention arm gets is a range of tokens and not a clip."""
         return False
 
-    @cached_property
-    def segments(self) -> tuple[Segment, ...]:
+    def _segments(self) -> tuple[Segment, ...]:
         found, first = [], 0
         for segment in self.whole.segments:
             last = first + segment.length

@@ -63,14 +63,17 @@ class Layout:
     """Tokens of each clip."""
 
     def __post_init__(self) -> None:
-        segments = tuple(  # made now and not when asked for: a compiler cannot look into a cached property
+        # made now and not when asked for: a compiler cannot look into a cached property
+        object.__setattr__(self, "segments", self._segments())
+        object.__setattr__(self, "lengths", [segment.length for segment in self.segments])
+        object.__setattr__(self, "clip_lengths", [clip.tokens for clip in self.clips])
+
+    def _segments(self) -> tuple[Segment, ...]:
+        return tuple(
             Segment(index, modality, length)
             for index, clip in enumerate(self.clips)
             for modality, length in ((TEXT, clip.words), (VIDEO, clip.grid.tokens))
         )
-        object.__setattr__(self, "segments", segments)
-        object.__setattr__(self, "lengths", [segment.length for segment in segments])
-        object.__setattr__(self, "clip_lengths", [clip.tokens for clip in self.clips])
 
     @classmethod
     def plain(cls, words: int, grid: Grid) -> Layout:
