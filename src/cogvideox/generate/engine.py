@@ -8,6 +8,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
 from cogvideox.diffusion import Step, is_guided
 from cogvideox.errors import ConfigError
 from cogvideox.generate.calibration import read_calibration
@@ -28,12 +30,13 @@ class Engine:
     options: GenerateOptions
     attention: Fastest | Named
     factors: list[float | None]
+    tables: bool
 
     def record(self) -> dict[str, Any]:
         """For the manifest: what was asked for, and what came of it."""
         options = self.options
         facts: dict[str, Any] = {
-            "modulation": options.modulation,
+            "modulation": "tables" if self.tables else "layers",
             "compile": options.compile,
             "attention": {"asked": options.attention, "used": sorted(self.attention.used)},
         }
@@ -52,7 +55,8 @@ def running(model: CogVideoX, options: GenerateOptions, path: Sequence[Step], cl
     network, factors = model.transformer, chosen_steps(options, path)
     with ExitStack() as stack:
         attention = stack.enter_context(using(network, options.attention))
-        if options.modulation == "tables":
+        tables = options.modulation == "tables" and not is_sharded(network)
+        if tables:
             stack.enter_context(tabulated(network, [step.t for step in path], _parking(model)))
         guided = is_guided(guidance_of(options))
         in_turn = options.guidance_pair == "sequence" and guided
@@ -63,7 +67,7 @@ def running(model: CogVideoX, options: GenerateOptions, path: Sequence[Step], cl
             stack.enter_context(launched(network))
         if factors:
             stack.enter_context(reusing(network, factors, branches=2 if in_turn else 1))
-        yield Engine(options, attention, factors)
+        yield Engine(options, attention, factors, tables)
 
 
 def chosen_steps(options: GenerateOptions, path: Sequence[Step]) -> list[float | None]:
@@ -76,6 +80,11 @@ def chosen_steps(options: GenerateOptions, path: Sequence[Step]) -> list[float |
             "make one with cogvideox calibrate"
         )
     return read_calibration(options.reuse_table).choose([step.t for step in path], options.reuse)
+
+
+def is_sharded(network: nn.Module) -> bool:
+    """Whether weights are spread over processes: they come together only while the whole network is called."""
+    return any(hasattr(weight, "placements") for weight in network.parameters())
 
 
 def _parking(model: CogVideoX) -> str | None:
