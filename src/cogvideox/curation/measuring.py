@@ -51,6 +51,11 @@ def measure(root: Path, path: str, recipe: Recipe, clock: Clock | None = None) -
                 clock.lap("decode and cut")
                 clips.append(_piece(piece, source, recipe, clock))
             source = finished(source, film)
+            if not film.totals.frames:
+                why = f"{path}: no frame could be decoded; the file is damaged, re-encode it"
+                return [Clip(source=source).drop("decode", "unreadable", why)]
+            if not clips:  # cuts so close that trimming left nothing between them
+                return [Clip(source=source).drop("shots", "short", "no frame is left between its cuts")]
     except (MediaError, OSError) as error:
         return [Clip(source=source).drop("decode", "unreadable", _without(str(error), file, path))]
     words = caption_beside(file)

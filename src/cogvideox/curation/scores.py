@@ -25,7 +25,9 @@ class Light(Step):
         """``luma``, ``contrast``, ``saturation`` in grey levels, ``clipped`` share of pixels above 250 or below 5."""
         places = np.unique(np.linspace(0, len(view.tiny) - 1, 32).astype(int))
         grey, tiny = view.tiny_grey[places], view.tiny[places]
-        colour = tiny.max(axis=3).astype(np.float32) - tiny.min(axis=3)
+        red, green, blue = (tiny[..., channel] for channel in range(3))
+        highest = np.maximum(np.maximum(red, green), blue).astype(np.float32)
+        colour = highest - np.minimum(np.minimum(red, green), blue)
         return clip.with_scores(
             luma=float(grey.mean()),
             contrast=float(grey.std(axis=(1, 2)).mean()),

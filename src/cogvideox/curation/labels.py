@@ -1,0 +1,106 @@
+"""The six negative labels of the paper (section 3, appendix): what they mean, how people write them down, who judges.
+
+A label is true when the clip has the defect. Files of labels are JSON lines,
+``{"path": "a.mp4", "labels": {"text": true}}``; a label that is not named is not known.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from cogvideox.clip import Clip, Label
+from cogvideox.curation.step import Step
+from cogvideox.curation.view import View
+from cogvideox.errors import InputError, suggest
+from cogvideox.perception.classifier import LabelClassifier
+from cogvideox.perception.traits import traits_of
+from cogvideox.video import whole_file
+
+MEANING = {
+    "editing": "edited again after filming: cuts, inserts, split screens, stickers, effects",
+    "static": "lack of motion connectivity: stills, slide shows, steps instead of movement",
+    "low_quality": "blurred, noisy, starved of bits, badly lit, shaken",
+    "lecture": "mostly somebody who talks or teaches, little else moves",
+    "text": "a large part of the picture is writing",
+    "screenshot": "recorded or filmed from the screen of a computer or a phone",
+}
+LABELS = tuple(MEANING)
+
+
+class Labels(Step):
+    """Probabilities of the six labels by the classifier that ships, or by yours."""
+
+    kind: Literal["labels"] = "labels"
+    version: ClassVar[int] = 1
+    classifier: str | None = Field(
+        None, description="folder of a trained classifier; none: the one that ships"
+    )
+
+    def measure(self, clip: Clip, view: View) -> Clip:
+        """``clip.labels``, and the probabilities as scores ``label.<name>``, for rules."""
+        judge = classifier(self.classifier)
+        found = judge(traits_of(view.pictures))
+        labels = {
+            name: Label(
+                probability=round(float(value), 4),
+                threshold=round(judge.thresholds[name], 4),
+                judge=judge.name,
+            )
+            for name, value in found.items()
+        }
+        scores = {f"label.{name}": label.probability for name, label in labels.items()}
+        return clip.model_copy(update={"labels": labels}).with_scores(**scores)
+
+
+@cache
+def classifier(folder: str | None) -> LabelClassifier:
+    """The classifier of this folder, loaded once a process."""
+    return LabelClassifier.load(Path(folder) if folder else None)
+
+
+def read_labels(path: str | Path) -> dict[str, dict[str, bool]]:
+    """path of a film -> its known labels; later lines win. Raises InputError that names the line."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({type(error).__name__}); give a file of labels") from None
+    found: dict[str, dict[str, bool]] = {}
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            name, labels = _line(line, f"{path}:{number}")
+            found.setdefault(name, {}).update(labels)
+    return found
+
+
+def _line(line: str, where: str) -> tuple[str, dict[str, bool]]:
+    try:
+        values: Any = json.loads(line)
+        name, labels = values["path"], values["labels"]
+    except (ValueError, KeyError, TypeError):
+        raise InputError(
+            f'{where}: a line looks like {{"path": "a.mp4", "labels": {{"text": true}}}}'
+        ) from None
+    if not isinstance(name, str) or not isinstance(labels, dict):
+        raise InputError(f"{where}: path is a text and labels a table of true and false")
+    for label, value in labels.items():
+        if label not in MEANING:
+            raise InputError(
+                f"{where}: label {label!r}: unknown{suggest(label, LABELS)}; there are {', '.join(LABELS)}"
+            )
+        if not isinstance(value, bool):
+            raise InputError(f"{where}: label {label!r} is {value!r}; it is true or false")
+    return name, labels
+
+
+def write_labels(path: str | Path, labels: Mapping[str, Mapping[str, bool]]) -> None:
+    """Write a file of labels, whole or not at all, films in order."""
+    with whole_file(Path(path)) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        for name in sorted(labels):
+            known = {label: bool(labels[name][label]) for label in LABELS if label in labels[name]}
+            stream.write(json.dumps({"path": name, "labels": known}) + "\n")

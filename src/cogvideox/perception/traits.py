@@ -1,0 +1,177 @@
+"""Traits: cheap numbers about pictures and about what changes between them; small networks read them.
+
+Each picture gives where light, detail and colour are (a 4x4 grid), how its edges lie, and how flat, blurred, noisy and
+blocky it is; each pair of neighbours gives where and how much it changes and how much of it a camera explains.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cogvideox.perception.flow import DisFlow, opencv
+from cogvideox.perception.motion import affine
+
+SIDE = 128  # pixels of the shorter side
+MOMENTS = 8  # pictures of a clip that are described
+GRID = 4
+
+
+@dataclass(frozen=True)
+class Traits:
+    """``frames`` float32 [8, f] about moments of the clip, ``clip`` float32 [g] about all of it."""
+
+    frames: np.ndarray
+    clip: np.ndarray
+
+
+def traits_of(pictures: np.ndarray) -> Traits:
+    """The traits of ``uint8 [n, h, w, 3]`` pictures, about eight a second; any n and size above zero."""
+    cv2 = opencv()
+    scale = SIDE / min(pictures.shape[1:3])
+    size = (max(8, round(pictures.shape[2] * scale)), max(8, round(pictures.shape[1] * scale)))
+    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    small = [cv2.resize(picture, size, interpolation=way) for picture in pictures]
+    grey = [cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in small]
+    changes = np.stack(
+        [_change(a, b) for a, b in zip(grey[:-1], grey[1:], strict=True)] or [np.zeros(GRID * GRID)]
+    )
+    last = max(0, len(grey) - 2)
+    places = np.linspace(0, last, MOMENTS).round().astype(int)
+    known: dict[int, np.ndarray] = {}
+    for place in places:
+        if place not in known:
+            pair = (grey[place], grey[min(place + 1, len(grey) - 1)])
+            known[place] = np.concatenate([_picture(small[place], grey[place]), _pair(*pair, changes[place])])
+    return Traits(np.stack([known[place] for place in places]), _whole(changes, grey))
+
+
+def _picture(colour: np.ndarray, grey: np.ndarray) -> np.ndarray:
+    cv2 = opencv()
+    real = grey.astype(np.float32)
+    across, down = cv2.Sobel(real, cv2.CV_32F, 1, 0), cv2.Sobel(real, cv2.CV_32F, 0, 1)
+    strength = np.hypot(across, down)
+    spread = cv2.resize(real * real, (GRID, GRID), interpolation=cv2.INTER_AREA)
+    light = cv2.resize(real, (GRID, GRID), interpolation=cv2.INTER_AREA)
+    red, green, blue = cv2.split(colour)
+    vivid = (cv2.max(red, cv2.max(green, blue)) - cv2.min(red, cv2.min(green, blue))).astype(np.float32)
+    grids = [
+        light / 128 - 1,
+        np.sqrt(np.maximum(spread - light * light, 0)) / 64,
+        cv2.resize(np.abs(across), (GRID, GRID), interpolation=cv2.INTER_AREA) / 64,
+        cv2.resize(np.abs(down), (GRID, GRID), interpolation=cv2.INTER_AREA) / 64,
+        cv2.resize(vivid, (GRID, GRID), interpolation=cv2.INTER_AREA) / 64,
+    ]
+    laplace = cv2.Laplacian(real, cv2.CV_32F)
+    edge = strength > 60
+    angle = np.arctan2(down, across)[edge]
+    turns = np.histogram(np.mod(angle, np.pi), 8, (0, np.pi))[0] / max(1, edge.sum())
+    levels = np.histogram(grey, 8, (0, 256))[0] / grey.size
+    codes = (colour >> 4).astype(np.int32) @ np.array([256, 16, 1], np.int32)
+    common = np.sort(np.bincount(codes.ravel(), minlength=4096))[::-1] / grey.size
+    flips = np.abs(np.diff((real > cv2.blur(real, (9, 9)) + 12).astype(np.int8), axis=1))
+    alone = [
+        np.log1p(laplace.var()) / 8,
+        np.log1p(np.median(np.abs(laplace))) / 3,
+        edge.mean(),
+        _lines(np.abs(across) > 100, 0),
+        _lines(np.abs(down) > 100, 1),
+        common[0],
+        common[:8].sum(),
+        common[:64].sum(),
+        flips.mean() * 8,
+        np.sort(flips.mean(axis=1))[-len(flips) // 4 :].mean() * 8,
+        _grid_of_blocks(real),
+        _grid_of_blocks(real.T),
+        _fine(real),
+        (np.abs(across[:, ::2]) > 60).mean(),
+        (grey < 12).mean(),
+        (grey > 243).mean(),
+        _mirror(real),
+    ]
+    return np.concatenate([*(grid.ravel() for grid in grids), turns, levels, alone]).astype(np.float32)
+
+
+def _change(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    cv2 = opencv()
+    return cv2.resize(
+        cv2.absdiff(before, after).astype(np.float32), (GRID, GRID), interpolation=cv2.INTER_AREA
+    ).ravel()
+
+
+def _pair(before: np.ndarray, after: np.ndarray, change: np.ndarray) -> np.ndarray:
+    field = DisFlow()(np.ascontiguousarray(before[::2, ::2]), np.ascontiguousarray(after[::2, ::2])) / (
+        SIDE / 2
+    )
+    camera = affine(field[None])[0]
+    speed, rest = np.linalg.norm(field, axis=2), np.linalg.norm(field - camera, axis=2)
+    shared = np.median(field.reshape(-1, 2), axis=0)
+    alone = [
+        speed.mean() * 20,
+        np.quantile(speed, 0.95) * 10,
+        rest.mean() * 20,
+        np.quantile(rest, 0.95) * 10,
+        (speed < 0.002).mean(),
+        *np.clip(shared * 10, -3, 3),
+        rest.mean() / (speed.mean() + 1e-3),
+        np.log1p(change.mean()),
+        np.log1p(change.max()),
+    ]
+    return np.concatenate([np.log1p(change) / 3, alone]).astype(np.float32)
+
+
+def _whole(changes: np.ndarray, grey: list[np.ndarray]) -> np.ndarray:
+    """About all neighbours: cuts, stills, steadiness, what never changes."""
+    mean = changes.mean(axis=1)
+    ordered = np.sort(mean)[::-1]
+    middle = float(np.median(mean))
+    stack = np.stack(grey[:: max(1, len(grey) // 12)]).astype(np.float32)
+    still = stack.std(axis=0)
+    kept = [ordered[min(n, len(ordered) - 1)] for n in (0, 1, 2)]
+    light = np.array([picture.mean() for picture in grey])
+    bend = np.abs(np.diff(light, 2)).mean() if len(light) > 2 else 0.0
+    cells = changes / (changes.max(axis=1, keepdims=True) + 1.0)
+    values = [
+        *np.log1p(kept),
+        np.log1p(middle),
+        kept[0] / (middle + 1.0) / 10,
+        kept[1] / (middle + 1.0) / 10,
+        (mean < 0.3).mean(),
+        (mean > 4 * middle + 4).mean() * 5,
+        np.log1p(mean.std()),
+        *((still < limit).mean() for limit in (1.0, 3.0, 8.0)),
+        still.mean() / 32,
+        np.log1p(bend),
+        cells.mean(),
+        np.abs(np.diff(mean)).mean() / (mean.mean() + 0.5) if len(mean) > 1 else 0.0,
+        *(np.quantile(changes.mean(axis=0), (0.0, 0.25, 0.5, 0.75, 1.0)) / 16),
+    ]
+    return np.array(values, np.float32)
+
+
+def _lines(edges: np.ndarray, axis: int) -> float:
+    """Share of rows or columns along which a straight edge runs for a quarter of the picture."""
+    return float((edges.mean(axis=axis) > 0.25).mean() * 10)
+
+
+def _grid_of_blocks(real: np.ndarray) -> float:
+    step = np.abs(np.diff(real, axis=1)).mean(axis=0)
+    spectrum = np.abs(np.fft.rfft(step - step.mean()))
+    return float(np.log1p(spectrum[1:].max() / (spectrum[1:].mean() + 1e-3)) / 3)
+
+
+def _fine(real: np.ndarray) -> float:
+    """Share of detail that is as fine as pixels."""
+    cv2 = opencv()
+    coarse = cv2.resize(
+        cv2.resize(real, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), real.shape[::-1]
+    )
+    return float(np.abs(real - coarse).mean() / (np.abs(real - cv2.blur(real, (7, 7))).mean() + 0.5))
+
+
+def _mirror(real: np.ndarray) -> float:
+    """How alike the left and the right half are, mirrored: 1 for equal."""
+    half = real.shape[1] // 2
+    left, right = real[:, :half], real[:, ::-1][:, :half]
+    return float(1 - np.abs(left - right).mean() / (real.std() + 4))
