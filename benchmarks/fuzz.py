@@ -18,19 +18,28 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from films import take, write  # noqa: E402
-
 from cogvideox.curation.engines import LocalEngine  # noqa: E402
 from cogvideox.curation.pipeline import Pipeline  # noqa: E402
 from cogvideox.curation.recipes import tiny  # noqa: E402
+from films import take, write  # noqa: E402
 
-KINDS = {"mp4": "libx264", "mkv": "libx264", "webm": "libvpx", "avi": "mpeg4", "ts": "libx264", "mov": "libx264"}
+KINDS = {
+    "mp4": "libx264",
+    "mkv": "libx264",
+    "webm": "libvpx",
+    "avi": "mpeg4",
+    "ts": "libx264",
+    "mov": "libx264",
+}
 
 
 def seeds(folder: Path) -> dict[str, bytes]:
     """One small film of each container."""
     frames = take(1, 10)
-    return {kind: write(folder / f"seed.{kind}", frames, codec=codec).read_bytes() for kind, codec in KINDS.items()}
+    return {
+        kind: write(folder / f"seed.{kind}", frames, codec=codec).read_bytes()
+        for kind, codec in KINDS.items()
+    }
 
 
 def mutate(data: bytes, number: int) -> bytes:
@@ -81,7 +90,11 @@ def run(count: int, workers: int, folder: Path) -> dict:
         fates[clip.dropped.reason if clip.dropped else "readable"] += 1
         accounted.add(clip.source.path)
     assert measured == count and len(accounted) == count, (measured, len(accounted), count)
-    return {"films": count, "seconds": round(time.monotonic() - started, 1), "fates": dict(fates.most_common())}
+    return {
+        "films": count,
+        "seconds": round(time.monotonic() - started, 1),
+        "fates": dict(fates.most_common()),
+    }
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from cogvideox.cli.terminal import PARTIAL, progress, result, result_json, say
-from cogvideox.errors import ConfigError, suggest
+from cogvideox.errors import ConfigError, DependencyError, suggest
 
 ENGINES = ("local", "ray")
 
@@ -93,3 +93,15 @@ def report_data(out: Path) -> None:
     from cogvideox.data.report import write_report
 
     result(str(write_report(out)))
+
+
+def label_data(folder: Path, labels: Path, port: int) -> None:
+    """Answer on this machine's loopback until it is stopped."""
+    try:
+        from cogvideox.serving.labelling import Sheet, labelling_app
+        from cogvideox.serving.loopback import serve
+    except ImportError:
+        raise DependencyError("fastapi and uvicorn are not installed; install cogvideox[serve]") from None
+    app = labelling_app(Sheet(folder, labels))
+    result(f"http://127.0.0.1:{port}/")
+    serve(app, port)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -40,3 +41,17 @@ def doctor(
         result(report.to_text())
     if report.dropped:
         raise typer.Exit(PARTIAL)
+
+
+@data.command("label")
+@verb
+def label(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="films or clips to look at")],
+    labels: Annotated[str, typer.Option(help="file that the labels are kept in")] = "labels.jsonl",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 7863,
+    debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
+) -> None:
+    """Open a page of this machine to label clips by keyboard."""
+    from cogvideox.cli.curate import label_data
+
+    label_data(Path(folder), Path(labels), port)

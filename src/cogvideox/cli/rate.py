@@ -21,8 +21,7 @@ def serve_ratings(
     if not 0 <= port <= 65535:
         raise ConfigError(f"port {port}: must lie between 0 and 65535")
     try:
-        import uvicorn
-
+        from cogvideox.serving.loopback import serve
         from cogvideox.serving.ratings import ratings_app
     except ImportError:
         raise DependencyError("fastapi and uvicorn are not installed; install cogvideox[serve]") from None
@@ -43,19 +42,8 @@ def serve_ratings(
     say(f"{len(study.units)} units of {study.mode} in {out}")
     if dry_run:
         return
-    server = uvicorn.Server(
-        uvicorn.Config(
-            ratings_app(study, out, hosts),
-            host="127.0.0.1",
-            port=port,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=5,
-        )
-    )
     result(f"http://127.0.0.1:{port}/")
-    server.run()
+    serve(ratings_app(study, out, hosts), port)
 
 
 def report_ratings(out: Path, as_json: bool) -> None:

@@ -77,10 +77,7 @@ class RayEngine:
         workers = self.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
         blocks = max(1, min(len(lines), 4 * workers))
         rows = ray.data.from_items(lines, override_num_blocks=blocks).map_batches(
-            _RayWorker,
-            fn_constructor_args=(order.model_dump_json(),),
-            batch_size=max(1, min(16, len(lines) // workers)),
-            concurrency=workers,
+            _ray_batch, fn_kwargs={"order": order.model_dump_json()}, batch_size=None
         )
         for row in rows.iter_rows():
             if row["stop"]:
@@ -88,28 +85,24 @@ class RayEngine:
             yield Outcome(json.loads(row["job"]), row["error"], row["detail"])
 
 
-class _RayWorker:
-    """One actor: a pool of one process, so that a film that crashes does not take the actor with it."""
-
-    def __init__(self, order: str) -> None:
-        self.order = Order.parse(json.loads(order))
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
-        outcomes: list[Outcome] = []
-        stop = kind = ""
-        try:
-            with _Pool(1, self.order) as pool:
-                outcomes.extend(pool.run(json.loads(job) for job in batch["job"]))
-        except CogVideoXError as error:
-            stop, kind = str(error), type(error).__name__
-            outcomes = [Outcome(json.loads(job)) for job in batch["job"]]
-        return {
-            "job": [json.dumps(outcome.job) for outcome in outcomes],
-            "error": [outcome.error for outcome in outcomes],
-            "detail": [outcome.detail for outcome in outcomes],
-            "stop": [stop] * len(outcomes),
-            "kind": [kind] * len(outcomes),
-        }
+def _ray_batch(batch: dict[str, Any], order: str) -> dict[str, list[str]]:
+    """Jobs of one task of Ray: a pool of one process, so that a film that crashes does not take the task with it."""
+    jobs = [json.loads(job) for job in batch["job"]]
+    outcomes: list[Outcome] = []
+    stop = kind = ""
+    try:
+        with _Pool(1, Order.parse(json.loads(order))) as pool:
+            outcomes.extend(pool.run(iter(jobs)))
+    except CogVideoXError as error:
+        stop, kind = str(error), type(error).__name__
+        outcomes = [Outcome(job) for job in jobs]
+    return {
+        "job": [json.dumps(outcome.job) for outcome in outcomes],
+        "error": [outcome.error for outcome in outcomes],
+        "detail": [outcome.detail for outcome in outcomes],
+        "stop": [stop] * len(outcomes),
+        "kind": [kind] * len(outcomes),
+    }
 
 
 class _Child:

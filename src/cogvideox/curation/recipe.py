@@ -13,6 +13,7 @@ from cogvideox.config import Config
 from cogvideox.curation.borders import Borders
 from cogvideox.curation.describing import Describe
 from cogvideox.curation.duplicates import ExactCopies, LookAlikes, NearCopies
+from cogvideox.curation.labels import Labels
 from cogvideox.curation.prints import Embedding, Prints
 from cogvideox.curation.probing import Gate
 from cogvideox.curation.scores import (
@@ -38,6 +39,7 @@ AnyStep = Annotated[
     | TextArea
     | Watermark
     | AestheticScore
+    | Labels
     | Prints
     | Embedding
     | Describe,

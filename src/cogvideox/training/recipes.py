@@ -14,6 +14,7 @@ from cogvideox.data.clips import ClipSize
 from cogvideox.errors import ConfigError, suggest
 from cogvideox.presets import get_preset
 from cogvideox.training.captioner import CaptionerTraining
+from cogvideox.training.classifier import ClassifierTraining
 from cogvideox.training.diffusion import DiffusionTraining, FolderData
 from cogvideox.training.guard import GuardConfig
 from cogvideox.training.loop import TrainConfig, train
@@ -36,7 +37,8 @@ class Run(TrainConfig):
         | DiffusionTraining
         | CaptionerTraining
         | SummariserTraining
-        | PerceptualTraining,
+        | PerceptualTraining
+        | ClassifierTraining,
         Field(discriminator="kind"),
     ]
 
@@ -283,6 +285,23 @@ def paper_5b() -> StagedRun:
 
 
 RECIPES: dict[str, Callable[[], Run | StagedRun]] = {
+
+
+def labels() -> Run:
+    """The classifier of the six negative labels, from a folder of clean films: most of the time goes into samples."""
+    return Run(
+        name="labels",
+        out="runs/labels",
+        task=ClassifierTraining(films="films"),
+        steps=1200,
+        optim=OptimConfig(lr=2e-3, weight_decay=0.05, warmup=50, ema=0.99),
+        log_every=100,
+        measure_every=400,
+        save_every=400,
+    )
+
+
+RECIPES: dict[str, Callable[[], Run]] = {
     "world-vae": world_vae,
     "world-vae-decoder": world_vae_decoder,
     "finetune": finetune,
@@ -295,6 +314,7 @@ RECIPES: dict[str, Callable[[], Run | StagedRun]] = {
     "world-i2v": world_i2v,
     "world-captioner": world_captioner,
     "world-lpips": world_lpips,
+    "labels": labels,
 }
 
 

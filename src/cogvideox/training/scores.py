@@ -47,7 +47,7 @@ class Row:
 
     def plain(self) -> dict[str, Any]:
         """As values."""
-        extra = {
+        extra: dict[str, Any] = {
             "accuracy": self.accuracy,
             "interval": self.interval,
             "recall": self.recall,
@@ -122,9 +122,9 @@ def report(rows: Sequence[Row], new: Sequence[Row], name: str) -> str:
     text = [
         f"# {name}",
         "",
-        "Positive means that the clip has the defect. Positives are made on purpose, by the effects of curation/faults, on films",
-        "that training has not seen; positives and negatives are equally many. Real lectures, screens and edits differ from made",
-        "ones: label a few hundred of your own clips before you trust a threshold.",
+        "Positive means that the clip has the defect. Positives are made on purpose (curation/faults),",
+        "on films that training has not seen; positives and negatives are equally many. Real lectures, screens and",
+        "edits differ from made ones: label a few hundred of your own clips before you trust a threshold.",
     ]
     for title, table in (
         ("Held-out films", rows),

@@ -9,11 +9,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 Colour = tuple[int, int, int]
-WORDS = tuple(
+TEXT = (
     "the of and to in is you that it he was for on are as with his they at be this have from or one had "
     "by word but not what all were we when your can said there use an each which she do how their if will "
-    "up other about out ".split()
+    "up other about out "
 )
+WORDS = TEXT.split()
 SCRIPTS = ("latin", "latin", "latin", "digits", "capitals", "blocks")
 
 
