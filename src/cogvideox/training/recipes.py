@@ -284,9 +284,6 @@ def paper_5b() -> StagedRun:
     return paper("5b")
 
 
-RECIPES: dict[str, Callable[[], Run | StagedRun]] = {
-
-
 def labels() -> Run:
     """The classifier of the six negative labels, from a folder of clean films: most of the time goes into samples."""
     return Run(
@@ -301,7 +298,7 @@ def labels() -> Run:
     )
 
 
-RECIPES: dict[str, Callable[[], Run]] = {
+RECIPES: dict[str, Callable[[], Run | StagedRun]] = {
     "world-vae": world_vae,
     "world-vae-decoder": world_vae_decoder,
     "finetune": finetune,
