@@ -11,7 +11,7 @@ import torch
 from cogvideox.curation.labels import LABELS, Labels
 from cogvideox.errors import CheckpointError
 from cogvideox.perception.classifier import LabelClassifier
-from cogvideox.perception.traits import Traits
+from cogvideox.perception.traits import Traits, traits_of
 from cogvideox.training.classifier import ClassifierTraining, Network
 from cogvideox.training.loop import TrainConfig, train
 from cogvideox.training.optim import OptimConfig
@@ -102,3 +102,15 @@ def test_thresholds_part_and_heat_cools_what_is_too_sure():
     real = np.where(truth == 1, 1.0, -1.0) + rng.normal(0, 1.4, 400)
     assert 0.4 < best_threshold(1 / (1 + np.exp(-real)), truth) < 0.6
     assert calibrate(3 * real, truth) > 2 * calibrate(real, truth)
+
+
+def test_the_classifier_that_ships_sees_what_is_plain_to_see():
+    from cogvideox.curation.faults.effects import credits, still, titles
+
+    judge = LabelClassifier.load()
+    rng = np.random.default_rng(0)
+    frames, other = take(11, 20, 128, 192, speed=2.0), take(12, 20, 128, 192)
+    plain = judge(traits_of(frames))
+    written = [judge(traits_of(effect(frames, rng, other)))["text"] for effect in (credits, titles)]
+    assert min(written) > 0.5 > plain["text"]
+    assert judge(traits_of(still(frames, rng, other)))["static"] > plain["static"]

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cogvideox.curation.faults.effects import FAULTS, HELD_OUT, INNOCENT, recoded
+from cogvideox.curation.faults.effects import FAULTS, HELD_OUT, INNOCENT
+from cogvideox.curation.faults.painting import recoded
 from cogvideox.curation.faults.stock import WIDTHS, Stock
 from cogvideox.curation.labels import LABELS
 
