@@ -67,14 +67,15 @@ def judged(label: str, probability: np.ndarray, truth: np.ndarray, threshold: fl
     chosen = np.concatenate([positive[:count], negative[:count]])
     says, is_ = probability[chosen] >= threshold, truth[chosen] == 1
     total = max(1, len(chosen))
-    shares = [
-        float((says & is_).sum()),
-        float((says & ~is_).sum()),
-        float((~says & ~is_).sum()),
-        float((~says & is_).sum()),
-    ]
     return Row(
-        label, len(chosen), *(share / total for share in shares), threshold, auc(probability[chosen], is_)
+        label,
+        len(chosen),
+        tp=float((says & is_).sum()) / total,
+        fp=float((says & ~is_).sum()) / total,
+        tn=float((~says & ~is_).sum()) / total,
+        fn=float((~says & is_).sum()) / total,
+        threshold=threshold,
+        auc=auc(probability[chosen], is_),
     )
 
 

@@ -20,7 +20,8 @@ SCRIPTS = ("latin", "latin", "latin", "digits", "capitals", "blocks")
 
 def colour(rng: np.random.Generator, low: int = 0, high: int = 256) -> Colour:
     """A colour with channels in a range."""
-    return tuple(int(value) for value in rng.integers(low, high, 3))
+    red, green, blue = (int(value) for value in rng.integers(low, high, 3))
+    return red, green, blue
 
 
 def pair(rng: np.random.Generator) -> tuple[Colour, Colour]:
@@ -42,7 +43,7 @@ def words(rng: np.random.Generator, count: int, script: str = "latin") -> str:
     return " ".join(picked)
 
 
-def font(size: int) -> ImageFont.ImageFont:
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """The font that comes with Pillow."""
     return ImageFont.load_default(max(6, size))
 

@@ -151,7 +151,7 @@ def drifting_still(frames, rng, other):
     still, last = frames[int(rng.integers(len(frames)))], len(frames) - 1
     way, zoom = rng.normal(0, 14, 2), rng.uniform(0, 0.22) * rng.choice([-1, 1])
     return np.stack(
-        [moved(still, *(way * (n / last - 0.5)), 1.15 + zoom * (n / last - 0.5)) for n in range(len(frames))]
+        [moved(still, way * (n / last - 0.5), 1.15 + zoom * (n / last - 0.5)) for n in range(len(frames))]
     )
 
 
@@ -171,7 +171,7 @@ def slideshow(frames, rng, other):
     for n in range(len(frames)):
         place = int(np.searchsorted(edges, n, "right")) - 1
         part = (n - edges[place]) / max(1, edges[place + 1] - edges[place])
-        frame = moved(stock[place], *(pan[place] * part), 1.08)
+        frame = moved(stock[place], pan[place] * part, 1.08)
         if fade and part > 0.7 and place + 1 < count:
             share = (part - 0.7) / 0.3
             frame = (frame * (1 - share) + stock[place + 1] * share).astype(np.uint8)
@@ -249,7 +249,7 @@ def badly_lit(frames, rng, other):
 def shaken(frames, rng, other):
     by = rng.uniform(7, 16)
     moves = rng.normal(0, by, (len(frames), 2))
-    return np.stack([moved(f, x, y, 1.25) for f, (x, y) in zip(frames, moves, strict=True)])
+    return np.stack([moved(f, (x, y), 1.25) for f, (x, y) in zip(frames, moves, strict=True)])
 
 
 def combed(frames, rng, other):
@@ -278,7 +278,7 @@ def whip(frames, rng, other):
     at = int(rng.integers(6, len(frames) - 4))
     push = np.exp(-((np.arange(len(frames)) - at) ** 2) / 2) * 30
     return np.stack(
-        [moved(f, float(x), 0, 1.3) for f, x in zip(frames, np.cumsum(push) - push.sum() / 2, strict=True)]
+        [moved(f, (float(x), 0), 1.3) for f, x in zip(frames, np.cumsum(push) - push.sum() / 2, strict=True)]
     )
 
 
@@ -324,7 +324,7 @@ def small_sign(frames, rng, other):
 
 def panned(frames, rng, other):
     way = rng.normal(0, 2.0, 2)
-    return np.stack([moved(f, *(way * (n - len(frames) / 2)), 1.35) for n, f in enumerate(frames)])
+    return np.stack([moved(f, way * (n - len(frames) / 2), 1.35) for n, f in enumerate(frames)])
 
 
 def walker(frames, rng, other):

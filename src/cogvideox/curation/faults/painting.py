@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import Image
@@ -40,8 +40,9 @@ def fit(frames: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.stack([cv2.resize(f, (width, height), interpolation=cv2.INTER_AREA) for f in frames])
 
 
-def moved(frame: np.ndarray, x: float, y: float, zoom: float) -> np.ndarray:
-    """A frame moved and enlarged, its edges mirrored."""
+def moved(frame: np.ndarray, way: Sequence[float], zoom: float) -> np.ndarray:
+    """A frame moved by ``way`` pixels to the right and down, and enlarged, its edges mirrored."""
+    x, y = way
     cv2 = opencv()
     h, w = frame.shape[:2]
     matrix = np.array([[zoom, 0, (1 - zoom) * w / 2 + x], [0, zoom, (1 - zoom) * h / 2 + y]], np.float32)
