@@ -517,3 +517,15 @@ def test_the_manifest_holds_everything_that_decides_the_numbers():
     assert run["frames"]["why"] == "9 frames: as asked"
     assert run["peak_memory_bytes"]["process"] > 1_000_000
     assert run["seconds"] > 0 and "torch" in record["versions"]
+
+
+def test_guidance_that_nobody_asked_for_is_the_models_own():
+    """A number in the model's record; what was used stands in the video's."""
+    model = toy_model()
+    assert model.guidance == 6.0  # as the released models
+    model.guidance = 2.5
+    own = generate(model, GenerateOptions(steps=2), **toy_text())
+    assert own.manifest["config"]["guidance"] == 2.5
+    same = generate(model, GenerateOptions(steps=2, guidance=2.5), **toy_text())
+    other = generate(model, GenerateOptions(steps=2, guidance=6.0), **toy_text())
+    assert np.array_equal(own.frames, same.frames) and not np.array_equal(own.frames, other.frames)

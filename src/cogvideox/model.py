@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cogvideox.diffusion import Schedule
+from cogvideox.diffusion.guidance import RELEASED_GUIDANCE
 from cogvideox.errors import PromptError
 from cogvideox.text import TextEmbedding, TextEncoder
 from cogvideox.transformer import Transformer
@@ -34,9 +35,10 @@ class CogVideoX:
     """The parts of one model, and what it was made for.
 
     ``height``, ``width`` (pixels), ``frames`` (pixel frames) and ``fps`` are the size it was trained at; None
-    takes them from the transformer's config. ``compute_device`` is where inputs go when the weights live
-    elsewhere (offloading); None means where the weights are. ``weights`` is the SHA-256 of each weights file,
-    where the caller found it worth reading them for (see ``manifest.digests_of``).
+    takes them from the transformer's config. ``guidance`` is the scale used when none is asked for.
+    ``compute_device`` is where inputs go when the weights live elsewhere (offloading); None means where the
+    weights are. ``weights`` is the SHA-256 of each weights file, where the caller found it worth reading them
+    for (see ``manifest.digests_of``).
     """
 
     transformer: Transformer
@@ -49,6 +51,7 @@ class CogVideoX:
     width: int | None = None
     frames: int | None = None
     fps: float | None = None
+    guidance: float | None = None
     compute_device: torch.device | None = None
     weights: dict[str, str] = field(default_factory=dict)
 
@@ -62,6 +65,7 @@ class CogVideoX:
         self.width = self.width or width
         self.frames = self.frames or config.sample_frames
         self.fps = self.fps or (FPS_OF_15 if is_15 else FPS_OF_10)
+        self.guidance = RELEASED_GUIDANCE if self.guidance is None else self.guidance
 
     @property
     def device(self) -> torch.device:

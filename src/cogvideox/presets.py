@@ -53,6 +53,7 @@ class Preset:
     licence: str
     about: str
     hub: str | None = None
+    guidance: float | None = None  # when none is asked for; None: that of the released models
     vae_settings: Settings = field(default_factory=dict)
     transformer_settings: Settings = field(default_factory=dict)
     schedule_settings: Settings = field(default_factory=dict)
@@ -207,6 +208,7 @@ _TINY = replace(
     licence="Apache-2.0",
     about="the shipped model of the tiny world: 17 frames of 64x64 moving shapes, seconds on a laptop CPU",
     hub=None,
+    guidance=2.5,  # 5 and more make its circles square
     text_settings=T5_OF_THE_WORLD,
     vae_settings=_VAE
     | dict(

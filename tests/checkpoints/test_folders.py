@@ -257,3 +257,11 @@ def test_views_do_not_drag_their_storage_into_a_file(tmp_path):
 
 def test_names_agree_silently():
     check_names({"a": (1,)}, {"a": (1,)}, "here")
+
+
+def test_a_models_own_guidance_is_kept(folder, tmp_path):
+    model = load_model(folder)
+    assert model.guidance == 6.0 and "guidance" not in (folder / "cogvideox.json").read_text()
+    model.guidance = 2.5
+    save_model(model, tmp_path / "own")
+    assert load_model(tmp_path / "own").guidance == 2.5

@@ -151,7 +151,8 @@ def _sat_to_diffusers(
 def _native(record: Record) -> dict[str, Any]:
     """What a record says about use rather than about weights, as far as it says anything."""
     values = {
-        name: getattr(record, name) for name in ("height", "width", "frames", "fps", "dtype", "licence")
+        name: getattr(record, name)
+        for name in ("height", "width", "frames", "fps", "guidance", "dtype", "licence")
     }
     return {name: value for name, value in values.items() if value}
 

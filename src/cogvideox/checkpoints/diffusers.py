@@ -35,6 +35,7 @@ from cogvideox.checkpoints.tensors import read_folder, read_json, to_bytes, writ
 from cogvideox.checkpoints.text import STEM as TEXT_STEM
 from cogvideox.checkpoints.text import load_text, write_text
 from cogvideox.config import Config
+from cogvideox.diffusion.guidance import RELEASED_GUIDANCE
 from cogvideox.diffusion.schedule import Schedule, ScheduleConfig
 from cogvideox.errors import CheckpointError, suggest
 from cogvideox.manifest import sha256_of
@@ -132,6 +133,7 @@ def _assemble(
         width=record.width,
         frames=record.frames,
         fps=record.fps,
+        guidance=record.guidance,
     )
 
 
@@ -218,6 +220,8 @@ def save_model(
             write_text(folder, model.text, shard_size)
         write_index(folder, model.kind)
         native = {"height": model.height, "width": model.width, "frames": model.frames, "fps": model.fps}
+        if model.guidance != RELEASED_GUIDANCE:
+            native["guidance"] = model.guidance
         write_record(folder, model.transformer.config, model.vae.config, model.name, provenance, native)
     return target
 

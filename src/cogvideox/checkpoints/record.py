@@ -32,6 +32,7 @@ class Record(Config):
     width: int | None = Field(None, gt=0, description="native width in pixels")
     frames: int | None = Field(None, gt=0, description="native number of frames")
     fps: float | None = Field(None, gt=0, description="native frames per second")
+    guidance: float | None = Field(None, ge=0, description="guidance when none is asked for, if it is not 6")
     dtype: str | None = Field(None, description="precision to compute in, when it is not the one stored")
     licence: str = Field("", description="under which the weights may be used")
     transformer: dict[str, Any] = Field(
@@ -62,7 +63,7 @@ def of_preset(preset: Preset) -> Record:
     """What a preset says about the model it describes."""
     return Record(
         preset=preset.name, kind=preset.kind, height=preset.height, width=preset.width, frames=preset.frames,
-        fps=preset.fps, licence=preset.licence,
+        fps=preset.fps, guidance=preset.guidance, licence=preset.licence,
     )  # fmt: skip
 
 

@@ -123,4 +123,5 @@ def _shell(folder: Path) -> Any:
         width=record.width,
         frames=record.frames,
         fps=record.fps,
+        guidance=record.guidance,
     )

@@ -19,12 +19,17 @@ from cogvideox.diffusion.schedule import Step
 
 Guide = Callable[[Step], float]
 
+RELEASED_GUIDANCE = 6.0
+"""The scale the released models are used with."""
+
 
 class Constant(Config):
     """The same scale at every step."""
 
     kind: Literal["constant"] = Field("constant", description="the same scale at every step")
-    scale: float = Field(6.0, ge=0, description="1 follows the prompt as trained, more follows it harder")
+    scale: float = Field(
+        RELEASED_GUIDANCE, ge=0, description="1 follows the prompt as trained, more follows it harder"
+    )
 
     def build(self) -> Guide:
         """The scale as a function of the step."""
@@ -35,7 +40,7 @@ class Wave(Config):
     """The released dynamic guidance: 1 + scale (1 - cos(pi ((count - t) / count)^power)) / 2, t up to 999."""
 
     kind: Literal["wave"] = Field("wave", description="the released dynamic guidance")
-    scale: float = Field(6.0, ge=0, description="the scale swings between 1 and 1 + this")
+    scale: float = Field(RELEASED_GUIDANCE, ge=0, description="the scale swings between 1 and 1 + this")
     power: float = Field(5.0, gt=0, description="exponent inside the cosine")
 
     def build(self) -> Guide:
@@ -47,7 +52,7 @@ class Cosine(Config):
     """1 + scale (1 - cos(pi progress^power)) / 2, with progress from 0 at the first step to 1 at the last."""
 
     kind: Literal["cosine"] = Field("cosine", description="a smooth ramp from 1 to 1 + scale")
-    scale: float = Field(6.0, ge=0, description="the last step uses 1 + this")
+    scale: float = Field(RELEASED_GUIDANCE, ge=0, description="the last step uses 1 + this")
     power: float = Field(5.0, gt=0, description="how late the ramp rises")
 
     def build(self) -> Guide:

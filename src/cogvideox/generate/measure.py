@@ -57,7 +57,7 @@ def observe(model: CogVideoX, options: GenerateOptions, **given: Tensor) -> Exac
         factors=tuple(map(tuple, found.factors)),
         errors=tuple(map(tuple, found.errors)),
         sampler=options.sampler,
-        guidance=options.guidance,
+        guidance=video.manifest["config"]["guidance"],
         size=(run["frames"]["made"], run["height"], run["width"]),
     )
     return Exact(plain, video, calibration)

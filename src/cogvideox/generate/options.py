@@ -57,11 +57,11 @@ class GenerateOptions(Config):
         "released",
         description="where a step ends when steps does not divide 1000; corrected joins without gaps",
     )
-    guidance: float = Field(
-        6.0,
+    guidance: float | None = Field(
+        None,
         ge=0,
         allow_inf_nan=False,
-        description="how strongly to follow the prompt; 1 or less turns it off",
+        description="how strongly to follow the prompt; 1 or less turns it off; default: the model's own, mostly 6",
     )
     guidance_schedule: Literal["constant", "wave", "cosine"] = Field(
         "constant", description="guidance over the steps; wave is the released dynamic guidance"

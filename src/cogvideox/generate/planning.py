@@ -52,6 +52,8 @@ def plan_run(model: CogVideoX, options: GenerateOptions, given: Given | None = N
     Warns about settings that have no effect on it.
     """
     given = given or Given()
+    if options.guidance is None:
+        options = options.model_copy(update={"guidance": model.guidance})
     config, patch = model.vae.config, model.frame_patch
     free_aspect = model.kind == "i2v" and patch > 1  # 1.5-I2V: short side as usual, the image's own aspect
     height, width = plan_size(

@@ -72,6 +72,7 @@ def generate(
     check_prompt(options.negative_prompt, "negative prompt")
     given = read_given(options, image, video)
     plan = plan_run(model, options, given)
+    options = plan.options
     noises = Noises(options.seed, _latent_dtype(model, options), model.device, generator)
 
     with PeakMemory(model.device) as memory, _evaluating(model):

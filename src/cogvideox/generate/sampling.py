@@ -11,7 +11,7 @@ from torch import Tensor
 from cogvideox import noise
 from cogvideox.conditioning import Conditioning
 from cogvideox.diffusion import GUIDANCE, SAMPLERS, Network, denoiser, guided, in_turn, is_guided, pinned
-from cogvideox.diffusion.guidance import Constant, Cosine, Wave
+from cogvideox.diffusion.guidance import RELEASED_GUIDANCE, Constant, Cosine, Wave
 from cogvideox.diffusion.samplers import After, Noise
 from cogvideox.errors import ConfigError, InputError
 from cogvideox.generate.options import GenerateOptions
@@ -63,8 +63,9 @@ class Noises:
 
 
 def guidance_of(options: GenerateOptions) -> Constant | Wave | Cosine:
-    """The guidance spec that the options name."""
-    return GUIDANCE[options.guidance_schedule](scale=options.guidance)
+    """The guidance spec that the options name; of a model that is not known yet, the released models' scale."""
+    scale = RELEASED_GUIDANCE if options.guidance is None else options.guidance
+    return GUIDANCE[options.guidance_schedule](scale=scale)
 
 
 def sample_latents(

@@ -29,6 +29,7 @@ from cogvideox.data.stream import RowKind, rows_of
 from cogvideox.diffusion import Schedule, ScheduleConfig
 from cogvideox.diffusion.timesteps import explicit_uniform, uniform
 from cogvideox.errors import CheckpointError, ConfigError
+from cogvideox.presets import get_preset
 from cogvideox.text import TextEncoder
 from cogvideox.training.blocks import compile_blocks, recompute_blocks
 from cogvideox.training.examples import Examples, Texts, velocity_errors
@@ -202,6 +203,7 @@ class DiffusionTask:
                 width=width,
                 frames=frames,
                 fps=fps,
+                guidance=get_preset(self.config.preset).guidance,
             ),
             folder,
             overwrite=True,
