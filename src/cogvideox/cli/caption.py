@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -39,7 +39,7 @@ def caption(
     from cogvideox.curation.captions.folder import caption_folder, find_videos
     from cogvideox.curation.captions.strategy import CaptionConfig
 
-    flags = {"strategy": strategy, "ask": ask, "ask_model": ask_model, "captioner": captioner}
+    flags: dict[str, Any] = {"strategy": strategy, "ask": ask, "ask_model": ask_model, "captioner": captioner}
     flags |= {"summariser": summariser, "match": match, "least_match": least_match}
     config = CaptionConfig.parse({name: value for name, value in flags.items() if value is not None})
     config = config.override(settings) if settings else config

@@ -7,6 +7,7 @@ that a language model has written out first. The original prompt is always kept 
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any, Protocol
 
 from cogvideox.chat import Chat, ChatConfig, ChatFailure, Cleaning, Question, Server, ServerConfig, clean
@@ -124,11 +125,16 @@ _DEEDS = (
 )  # fmt: skip
 
 
+def _renamed(name: str, found: re.Match[str]) -> str:
+    """The world's word, in the number of the one it stands for."""
+    return name + _plural(name, found[1])
+
+
 def _as_world(prompt: str) -> str:
     """The same in the captions' words; unchanged where colour and shape cannot be told."""
     said = prompt.lower()
     for name, others in (*_THINGS.items(), *_HUES.items()):
-        said = re.sub(rf"\b(?:{others})(s?)\b", lambda m, name=name: name + _plural(name, m[1]), said)
+        said = re.sub(rf"\b(?:{others})(s?)\b", partial(_renamed, name), said)
     for pattern, word in _DEEDS:
         said = re.sub(pattern, word, said)
     said = re.sub(r"\bmoves\s+moves\b", "moves", said)

@@ -82,7 +82,8 @@ class RecordedClips:
     """Videos and their captions: lines of ``metadata.jsonl`` with ``file_name`` (beside it) and ``text``."""
 
     def __init__(self, file: Path, held_out: int, shape: CaptionerConfig) -> None:
-        self.folder, self.shape, self.labels = file.parent, shape, []
+        self.folder, self.shape = file.parent, shape
+        self.labels: list[str] = []
         pairs = [
             (str(line["file_name"]), str(line["text"])) for line in read_lines(file, "file_name", "text")
         ]

@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,7 @@ def caption_folder(
     """
     files = find_videos(videos)
     describer = build(config, out / "cache", out / "asked.jsonl")
-    footage = (Footage(sha256_of(file), lambda file=file: see(file)) for file in files)
+    footage = (Footage(sha256_of(file), partial(see, file)) for file in files)
     records = list(describer.describe(footage, out / "work", on_record=on_record))
     lines = [
         {
