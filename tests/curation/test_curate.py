@@ -315,3 +315,20 @@ def test_memory_of_the_table_grows_by_less_than_2_kb_a_clip():
 def test_listing_follows_no_link_out_and_sorts(films, tmp_path):
     names = [one.path for one in Pipeline(films, tmp_path, SMALL, InProcess()).inputs()]
     assert names == sorted(names) and "link.mp4" not in names and ".hidden.mp4" not in names
+
+
+def test_a_worker_that_is_ready_and_done_at_once_is_heard(films, tmp_path, monkeypatch):
+    """Both lines in one read of the pipe: the second must not wait in a buffer until the job's time is up."""
+    code = (
+        "import sys\n"
+        "sys.stdin.readline(), sys.stdin.readline()\n"
+        "sys.stdout.write('{}\\n{}\\n'), sys.stdout.flush()\n"
+        "sys.stdin.read()\n"
+    )
+    real = engines.subprocess.Popen
+    monkeypatch.setattr(
+        engines.subprocess, "Popen", lambda command, **more: real([command[0], "-c", code], **more)
+    )
+    order = work.Order(root=str(films), work=str(tmp_path), recipe=SMALL.override(["limits.wall_seconds=20"]))
+    outcomes = list(LocalEngine(1).run([{"do": "measure", "path": "a.mp4"}], order))
+    assert [(outcome.error, outcome.detail) for outcome in outcomes] == [("", "")]

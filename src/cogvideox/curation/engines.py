@@ -118,6 +118,7 @@ class _Child:
         )
         self.job: dict[str, Any] | None = None
         self.ready = False
+        self.rest = b""  # of a line that is not whole yet
         self.deadline = 0.0
         self.patience = order.recipe.limits.wall_seconds
         self._tell(order.model_dump(mode="json"))
@@ -202,23 +203,25 @@ class _Pool:
         return ended
 
     def _hear(self, child: _Child) -> Iterator[Outcome]:
-        line = child.process.stdout.readline()
-        job = child.job
-        if not line and not child.ready:
+        """Every line that is there: a worker may say that it is ready and that it is done before anybody looks."""
+        told = os.read(child.process.stdout.fileno(), 1 << 16)
+        if not told and not child.ready:
             raise DependencyError(
                 f"a worker could not start; run '{Path(sys.executable).name} -m cogvideox.curation.work' to see why"
             )
-        if not line:
-            yield from self._died(job, self._bury(child))
+        if not told:
+            yield from self._died(child.job, self._bury(child))
             return
-        if not child.ready:
-            child.ready = True
-            return
-        child.job = None
-        answer = json.loads(line)
-        if answer.get("stop"):
-            raise _as_raised(answer["kind"], answer["stop"])
-        yield Outcome(job, answer.get("error", ""), answer.get("detail", ""))
+        *lines, child.rest = (child.rest + told).split(b"\n")
+        for line in lines:
+            if not child.ready:
+                child.ready = True
+                continue
+            job, child.job = child.job, None
+            answer = json.loads(line)
+            if answer.get("stop"):
+                raise _as_raised(answer["kind"], answer["stop"])
+            yield Outcome(job, answer.get("error", ""), answer.get("detail", ""))
 
     def _died(self, job: dict[str, Any] | None, ended: int) -> Iterator[Outcome]:
         if job is None:
