@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from cogvideox.checkpoints import load_model, save_model
+from cogvideox.checkpoints.record import read_record
 from cogvideox.diffusion import ScheduleConfig
 from cogvideox.errors import ConfigError
 from cogvideox.training.diffusion import DiffusionTask, DiffusionTraining
@@ -58,3 +59,15 @@ def test_a_result_that_is_missing_names_the_run_that_makes_it(name, run, tmp_pat
     config = settings(tmp_path).model_copy(update={name: str(tmp_path / "gone")})
     with pytest.raises(ConfigError, match=f"cogvideox train {run}` first, or set task.{name}="):
         config.build(0)
+
+
+def test_a_model_that_was_trained_on_keeps_its_name(tmp_path):
+    """Fine-tuning another model must not make it a tiny one."""
+    toy = write_toy(tmp_path / "start")
+    record = read_record(toy)
+    record.model_copy(update={"preset": "5b"}).write(toy)
+    task = DiffusionTask(settings(tmp_path, start=str(toy)), 0)
+    task.export(task.module, tmp_path / "trained")
+    assert (
+        read_record(tmp_path / "trained").preset == "5b" and load_model(tmp_path / "trained").guidance == 6.0
+    )

@@ -29,7 +29,7 @@ from cogvideox.data.stream import RowKind, rows_of
 from cogvideox.diffusion import Schedule, ScheduleConfig
 from cogvideox.diffusion.timesteps import explicit_uniform, uniform
 from cogvideox.errors import CheckpointError, ConfigError
-from cogvideox.presets import get_preset
+from cogvideox.presets import PRESETS
 from cogvideox.text import TextEncoder
 from cogvideox.training.blocks import compile_blocks, recompute_blocks
 from cogvideox.training.examples import Examples, Texts, velocity_errors
@@ -61,7 +61,9 @@ class DiffusionTraining(Config):
     """Latents and captions -> velocity."""
 
     kind: Literal["diffusion"] = "diffusion"
-    preset: str = Field("tiny", description="preset of the model folder that is written")
+    preset: str | None = Field(
+        None, description="preset of the model folder that is written; default: that of start"
+    )
     transformer: TransformerConfig | None = Field(None, description="the network; null: that of start")
     schedule: ScheduleConfig | None = Field(None, description="noise levels; null: those of start")
     vae: str = Field("runs/world-vae/model", description="folder that holds vae/")
@@ -191,6 +193,9 @@ class DiffusionTask:
         half = {name: copy.deepcopy(part).half().cpu() for name, part in self._parts(module).items()}
         text = TextEncoder(half["text"], self.text.tokenizer, self.text.max_tokens)
         frames, height, width, fps = self._made()
+        name = self.config.preset or (
+            read_record(find_folder(self.config.start)).preset if self.config.start else ""
+        )
         save_model(
             CogVideoX(
                 transformer=half["transformer"],
@@ -198,12 +203,12 @@ class DiffusionTask:
                 text=text,
                 schedule=self.schedule,
                 kind="i2v" if self.image else "t2v",
-                name=self.config.preset,
+                name=name,
                 height=height,
                 width=width,
                 frames=frames,
                 fps=fps,
-                guidance=get_preset(self.config.preset).guidance,
+                guidance=PRESETS[name].guidance if name in PRESETS else None,
             ),
             folder,
             overwrite=True,
