@@ -70,7 +70,7 @@ def train_vae(out: Path, scale: Scale) -> Path:
     )
     task = VAETraining(vae=get_preset("tiny").vae, phases=phases)
     optim = OptimConfig(lr=2e-3, warmup=5, ema=0.95)
-    run = TrainConfig(name="walk-vae", task=task, out=str(out), steps=scale.vae_steps, optim=optim, precision="bf16",
+    run = TrainConfig(name="walk-vae", task=task, out=str(out), steps=scale.vae_steps, optim=optim, precision="fp32",
                       log_every=1, save_every=half, measure_every=10**6)  # fmt: skip
     result = train(run)
     return result
