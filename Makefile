@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # A model this small is fastest on one thread per process, and the tests already run in $(WORKERS) processes.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help venv video test check format bench bench-gpu count clean
+.PHONY: help venv video test check format walk bench bench-gpu count clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -47,6 +47,9 @@ check: $(VENV)/dev.done  ## format, lint, types, import floors
 format: $(VENV)/dev.done  ## put the code into its format
 	$(BIN)/ruff format src tests examples benchmarks
 	$(BIN)/ruff check --fix src tests examples benchmarks
+
+walk: $(VENV)/dev.done  ## the whole system in miniature, twice: world, VAE, packed stages, videos, judge
+	$(BIN)/python tests/walks/walk.py
 
 bench: $(VENV)/dev.done  ## measure ours beside diffusers and write docs/performance.md
 	$(BIN)/python benchmarks/run.py

@@ -80,7 +80,7 @@ def train_transformer(out: Path, clips: Path, vae: Path, scale: Scale) -> Path:
     """Two stages of packed rows, pictures and clips together."""
     preset = get_preset("tiny")
     task = DiffusionTraining(
-        transformer=preset.transformer, schedule=preset.schedule, vae=str(vae), text="tiny",
+        transformer=preset.transformer.with_arm(patch_size=2), schedule=preset.schedule, vae=str(vae), text="tiny",
         cache=str(out / "cache"), data=FolderData(folder=str(clips), held_out=0),
     )  # fmt: skip
     optim = OptimConfig(name="muon", muon_lr=0.02, ema=0.95)
