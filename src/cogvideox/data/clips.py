@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -17,6 +18,7 @@ from cogvideox.data.listing import Entry, Listing
 from cogvideox.errors import ConfigError, MediaError
 from cogvideox.video import Video, read_image, read_video, replacing
 from cogvideox.world import caption, render, sample_scene
+from cogvideox.world.scene import TIERS, Scene
 
 
 class Source(Protocol):
@@ -170,10 +172,22 @@ class _Digests:
 
 
 class WorldClips:
-    """Rendered clips of the tiny world: a function of (seed, split, number)."""
+    """Rendered clips of the tiny world: a function of (seed, split, number), and of the stories' shares if given.
 
-    def __init__(self, seed: int, split: str, count: int, size: int, frames: int) -> None:
+    Raises ConfigError for shares that name no story or give none a chance.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        split: str,
+        count: int,
+        size: int,
+        frames: int,
+        shares: Mapping[str, float] | None = None,
+    ) -> None:
         self.seed, self.split, self.count, self.side, self.frames = seed, split, count, size, frames
+        self.shares = _shares(shares) if shares else None
         one = render(sample_scene(seed, 0, split), size=size, frames=frames)
         self.look = hashlib.sha256(one.tobytes()).hexdigest()[:12]  # changes when the renderer does
 
@@ -184,14 +198,33 @@ class WorldClips:
         return f"{self.split}/{index:06d}"
 
     def content(self, index: int) -> str:
-        return f"world/{self.look}/{self.seed}/{self.split}/{index}/{self.side}/{self.frames}"
+        story = f"/{self._tier(index)}" if self.shares else ""
+        return f"world/{self.look}/{self.seed}/{self.split}/{index}{story}/{self.side}/{self.frames}"
 
     def pixels(self, index: int) -> np.ndarray:
-        return render(sample_scene(self.seed, index, self.split), size=self.side, frames=self.frames)
+        return render(self._scene(index), size=self.side, frames=self.frames)
 
     def caption(self, index: int, variant: int) -> str:
-        scene = sample_scene(self.seed, index, self.split)
-        return caption(scene, self.seed, index * 31 + variant)
+        return caption(self._scene(index), self.seed, index * 31 + variant)
+
+    def _scene(self, index: int) -> Scene:
+        return sample_scene(self.seed, index, self.split, self._tier(index))
+
+    def _tier(self, index: int) -> str | None:
+        """The story of one clip; None: drawn by the world itself."""
+        if self.shares is None:
+            return None
+        names, weights = list(self.shares), list(self.shares.values())
+        return random.Random(f"{self.seed}/{self.split}/tier/{index}").choices(names, weights)[0]
+
+
+def _shares(given: Mapping[str, float]) -> dict[str, float]:
+    strange = [name for name in given if name not in TIERS]
+    if strange or min(given.values()) < 0 or sum(given.values()) <= 0:
+        raise ConfigError(
+            f"stories {dict(given)}: give shares of at least 0, one above it, for some of {', '.join(TIERS)}"
+        )
+    return dict(given)
 
 
 def best_share(listing: Listing, share: float) -> Listing:

@@ -144,7 +144,7 @@ def encoded(source: Source, vae: nn.Module, folder: str | Path, title: str = "cl
     """
     cache = TensorCache(folder)
     found = EncodedClips(source, cache)
-    keys = _keys(source, digest_of(vae), found.dropped)
+    keys = _keys(source, digest_of(vae.encoder, vae.config), found.dropped)  # whatever the decoder becomes
     missing = [index for index, key in keys.items() if key not in cache]
     for start in range(0, len(missing), PIECE):
         piece = missing[start : start + PIECE]
@@ -227,10 +227,9 @@ def embedded(
     return lambda prompt: cache.get(key(prompt), "text")
 
 
-def digest_of(module: nn.Module) -> str:
-    """A digest of a network's weights, and of its settings where it has any."""
-    config = getattr(module, "config", None)
-    digest = hashlib.sha256(repr(config).encode())
+def digest_of(module: nn.Module, config: object = None) -> str:
+    """A digest of a network's weights, and of ``config`` or the settings it has itself."""
+    digest = hashlib.sha256(repr(config or getattr(module, "config", None)).encode())
     for name, value in sorted(module.state_dict().items()):
         digest.update(f"{name}{tuple(value.shape)}".encode())
         digest.update(value.float().cpu().contiguous().numpy().tobytes())

@@ -75,6 +75,9 @@ class DiffusionTraining(Config):
     cache: str = Field("runs/latents", description="where encoded clips are kept")
     data: FolderData | None = Field(None, description="a folder of clips; null: the tiny world")
     clips: int = Field(12000, gt=0, description="clips of the world, encoded once and drawn from")
+    stories: dict[str, float] | None = Field(
+        None, description="shares of the world's stories among the clips; null: those of its test"
+    )
     size: int = Field(64, gt=0, description="height and width of a clip of the world")
     frames: int = Field(17, gt=0, description="frames of a clip of the world")
     batch: int = Field(32, gt=0, description="clips of a row (world, and rows: batch)")
@@ -267,8 +270,11 @@ class DiffusionTask:
         config = self.config
         if config.data is None:
             sources = (
-                WorldClips(self.seed, split, count, config.size, config.frames)
-                for split, count in (("train", config.clips), ("held_out", MEASURED))
+                WorldClips(self.seed, split, count, config.size, config.frames, shares)
+                for split, count, shares in (
+                    ("train", config.clips, config.stories),
+                    ("held_out", MEASURED, None),
+                )
             )
             clips = [encoded(source, self.vae, config.cache, source.split) for source in sources]
             return self._examples(clips[0], self._encode), self._examples(clips[1], self._encode)
