@@ -165,23 +165,36 @@ def generate(
         enhance=Enhance(enhance, enhance_model),
     )
     job.enhance.check()
-    if batch is not None and words is not None:
-        raise ConfigError(f"prompt {words!r}: the prompts of --batch stand in its file; give one of them")
-    if strength is not None and not video and batch is None:
-        raise ConfigError(f"strength {strength:g}: has no effect without --video; give one")
-    if lora_alpha is not None and not lora:
-        raise ConfigError(f"lora-alpha {lora_alpha:g}: has no effect without --lora; give one")
-    if carry_on and not video and batch is None:
-        raise ConfigError("--continue: there is no video to carry on from; give one with --video")
+    _check_pairs(settings, words, batch, lora_alpha if not lora else None)
     if batch is not None:
         from cogvideox.cli.batch import run_batch
 
         run_batch(Path(batch), Path(out or "out"), settings, job, dry_run)
-        return
-    if "prompt" not in settings and not image and not video:
+    else:
+        _make_one(settings, job, out, dry_run)
+
+
+def _check_pairs(
+    settings: dict[str, Any], words: str | None, batch: str | None, lost_alpha: float | None
+) -> None:
+    """Refuse a flag that has no effect without another one."""
+    alone = batch is None and "video" not in settings
+    if batch is not None and words is not None:
+        raise ConfigError(f"prompt {words!r}: the prompts of --batch stand in its file; give one of them")
+    if "strength" in settings and alone:
+        raise ConfigError(f"strength {settings['strength']:g}: has no effect without --video; give one")
+    if lost_alpha is not None:
+        raise ConfigError(f"lora-alpha {lost_alpha:g}: has no effect without --lora; give one")
+    if "video_use" in settings and alone:
+        raise ConfigError("--continue: there is no video to carry on from; give one with --video")
+    if batch is None and not settings.keys() & {"prompt", "image", "video"}:
         raise ConfigError(
             'prompt: missing; for example: cogvideox generate "a red circle moves to the right"'
         )
+
+
+def _make_one(settings: dict[str, Any], job: Job, out: str | None, dry_run: bool) -> None:
+    """One request: everything is checked and planned before a weight is read."""
     path = target(out, job)
     options = resolve(settings)
     name = job.model_for(settings)
