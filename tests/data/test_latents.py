@@ -9,6 +9,7 @@ from clip_folders import clip, write_layout
 from cogvideox.data.clips import ClipSize, FolderClips, WorldClips
 from cogvideox.data.latents import TensorCache, embedded, encoded
 from cogvideox.data.listing import list_clips
+from cogvideox.errors import ConfigError
 from cogvideox.vae import VAE
 from toy import toy_model
 
@@ -49,6 +50,27 @@ def test_other_weights_are_never_given_these_latents(vae, tmp_path):
     again = Counted(0, "train", 2, 32, 9)
     encoded(again, vae, tmp_path)
     assert again.drawn == 2
+
+
+def test_a_decoder_that_was_trained_on_leaves_latents_valid(vae, tmp_path):
+    encoded(Counted(0, "train", 2, 32, 9), vae, tmp_path)
+    with torch.no_grad():
+        vae.decoder.conv_in.conv.weight.mul_(2)
+    again = Counted(0, "train", 2, 32, 9)
+    encoded(again, vae, tmp_path)
+    assert not again.drawn
+
+
+def test_stories_have_the_shares_that_are_asked_for():
+    shares = {"rotate": 3.0, "count": 1.0}
+    clips = WorldClips(0, "train", 400, 32, 9, shares)
+    spins = sum(any(word in clips.caption(i, 0) for word in ("rotat", "spin")) for i in range(400))
+    assert 270 < spins < 330
+    plain = WorldClips(0, "train", 400, 32, 9)
+    assert not {clips.content(i) for i in range(400)} & {plain.content(i) for i in range(400)}
+    for wrong in ({"dance": 1.0}, {"count": -1.0, "pan": 2.0}, {"count": 0.0}):
+        with pytest.raises(ConfigError, match="motion, size, rotate"):
+            WorldClips(0, "train", 4, 32, 9, wrong)
 
 
 def folder_clips(root) -> FolderClips:
