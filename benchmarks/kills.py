@@ -16,6 +16,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,6 +27,7 @@ from cogvideox.curation.prints import Prints  # noqa: E402
 from cogvideox.curation.recipes import tiny  # noqa: E402
 from cogvideox.curation.scores import Light  # noqa: E402
 from cogvideox.data.curated import curate  # noqa: E402
+from cogvideox.data.report import dropped_rows, kept_rows  # noqa: E402
 from films import take, write  # noqa: E402
 
 RECIPE = tiny().model_copy(update={"steps": (Light(), Prints()), "per_shard": 50})
@@ -63,7 +65,7 @@ def digest(out: Path) -> dict[str, str]:
     }
 
 
-def attempt(root: Path, out: Path, engine) -> int:
+def start(root: Path, out: Path, engine) -> int:
     """Start a run in a process group of its own; returns its process."""
     child = os.fork()
     if child == 0:
@@ -75,36 +77,83 @@ def attempt(root: Path, out: Path, engine) -> int:
     return child
 
 
+def spent(process: int) -> float:
+    """Processor seconds of a process and of its children that live; what is gone has none."""
+    try:
+        children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+        return sum(_ticks(one) for one in (process, *children)) / os.sysconf("SC_CLK_TCK")
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+
+
+def _ticks(process: int | str) -> int:
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])  # utime and stime, see proc(5)
+
+
+def killed(child: int, after: float) -> bool:
+    """SIGKILL ``child`` and its workers once they have worked ``after`` seconds; False when it ended before that.
+
+    Instants are drawn in processor time: on a busy machine they spread over the work, not over the waiting.
+    """
+    while spent(child) < after:
+        if os.waitpid(child, os.WNOHANG)[0]:
+            return False
+        time.sleep(0.002)
+    os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return True
+
+
+def stage(out: Path, films: int) -> str:
+    """What a run was at when it was killed, by the marks it left."""
+    if sum(1 for _ in (out / "work").joinpath("measured").rglob("*.json")) < films:
+        return "measuring"
+    return "accounting" if (out / "clips.parquet").exists() else "cutting and packing"
+
+
+def fates(root: Path, out: Path) -> tuple[int, int]:
+    """(kept, dropped) films; raises AssertionError unless every film is in exactly one of the two, once."""
+    kept = [row["path"] for row in kept_rows(out, ["path"])]
+    dropped = [row["source"]["path"] for row in dropped_rows(out)]
+    names = sorted(p.relative_to(root).as_posix() for p in root.rglob("*.mp4"))
+    assert sorted(kept + dropped) == names, (len(kept), len(dropped), len(names))
+    return len(kept), len(dropped)
+
+
 def run(count: int, kills: int, folder: Path, seed: int = 0) -> dict:
     """The counts; raises AssertionError when bytes differ or a film is missing or doubled."""
-    root = films(folder, count)
-    began = time.monotonic()
+    root, out = films(folder, count), folder / "killed"
+    curate(films(folder / "few", 10), folder / "first", RECIPE, Here())  # imports what forks then share
+    began = time.process_time()
     curate(root, folder / "whole", RECIPE, Here())
-    whole = time.monotonic() - began
-    rng, done, finished = random.Random(seed), 0, 0
+    most = 0.2 + 2 * (time.process_time() - began) / kills
+    rng, done, finished, at = random.Random(seed), 0, 0, Counter()
     while done < kills:
-        engine = engines.LocalEngine(1) if done % 5 == 4 else Here()
-        child = attempt(root, folder / "killed", engine)
-        time.sleep(rng.uniform(0.02, max(0.3, 2.5 * whole / kills)) + (1.0 if done % 5 == 4 else 0.0))
-        if os.waitpid(child, os.WNOHANG)[0]:
-            finished += 1  # it was faster than the kill: begin again with nothing
-            for mark in sorted((folder / "killed" / "work").rglob("*.json"))[:: 2 + done % 3]:
-                mark.unlink()
-        else:
-            os.killpg(child, signal.SIGKILL)
-            os.waitpid(child, 0)
+        workers = done % 5 == 4
+        child = start(root, out, engines.LocalEngine(1) if workers else Here())
+        if killed(child, rng.uniform(0, most + 2.0 * workers)):  # workers import for 2 s before they work
             done += 1
-    curate(root, folder / "killed", RECIPE, Here())
-    first, second = digest(folder / "whole"), digest(folder / "killed")
+            at[stage(out, count)] += 1
+            if done % 10 == 0:
+                print(f"{done} kills, {finished} runs ended before theirs, {dict(at)}", file=sys.stderr)
+        else:
+            finished += 1  # it was faster than the kill: some of its work has to be done again
+            for mark in sorted((out / "work").rglob("*.json"))[:: 1 + finished % 3]:
+                mark.unlink()
+            (out / "clips.parquet").unlink()
+    curate(root, out, RECIPE, Here())
+    first, second = digest(folder / "whole"), digest(out)
     assert first == second, sorted(name for name in first | second if first.get(name) != second.get(name))
-    summary = json.loads((folder / "killed" / "summary.json").read_bytes())
-    assert summary["films"] == count and summary["clips"] >= count
+    kept, dropped = fates(root, out)
     return {
         "films": count,
         "kills": done,
-        "finished before the kill": finished,
-        "files": len(first),
-        "kept": summary["kept"],
+        "killed while": dict(at),
+        "ended before the kill": finished,
+        "files with the same bytes": len(first),
+        "kept": kept,
+        "dropped": dropped,
     }
 
 
