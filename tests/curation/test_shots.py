@@ -45,6 +45,13 @@ def test_a_dissolve_is_found_and_left_out():
     assert found[0][0] <= 27 and found[0][1] >= 33
 
 
+def test_a_piece_that_falls_between_two_looks_is_too_short(tmp_path):
+    film = write(tmp_path / "a.mp4", np.concatenate([take(1, 31), take(2, 4), take(3, 30)]), fps=60)
+    got = pieces(film, trim=0, min_seconds=0.01, dissolves=False)[0]
+    assert [piece.span.stop for piece in got] == [31, 35, 65]
+    assert [piece.view is None for piece in got] == [False, True, False] and "look" in got[1].note
+
+
 @pytest.mark.parametrize("speed", [0.0, 1.0, 4.0])
 def test_movement_is_no_dissolve(speed):
     assert transitions(take(5, 60, speed=speed)[..., 1]) == []

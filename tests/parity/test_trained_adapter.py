@@ -9,7 +9,8 @@ from clip_folders import write_layout
 from cogvideox.checkpoints import load_lora, load_model
 from cogvideox.data.clips import ClipSize
 from cogvideox.generate import GenerateOptions
-from cogvideox.training.diffusion import DiffusionTraining, FolderData
+from cogvideox.training.diffusion import DiffusionTraining
+from cogvideox.training.folder import FolderData
 from cogvideox.training.loop import TrainConfig, train
 from cogvideox.training.lora import LoraTuning
 from cogvideox.training.optim import OptimConfig

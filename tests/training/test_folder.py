@@ -11,12 +11,14 @@ from cogvideox.checkpoints.diffusers import load_transformer
 from cogvideox.checkpoints.lora import load_lora
 from cogvideox.data.clips import ClipSize
 from cogvideox.errors import ConfigError
-from cogvideox.training.diffusion import DiffusionTask, DiffusionTraining, FolderData
+from cogvideox.training.diffusion import DiffusionTask, DiffusionTraining
 from cogvideox.training.examples import velocity_errors
+from cogvideox.training.folder import FolderData, listed
 from cogvideox.training.loop import TrainConfig, train
 from cogvideox.training.lora import LoraTuning
 from cogvideox.training.optim import OptimConfig
 from cogvideox.training.state import latest_state
+from films import take, write
 from toy_folder import write_toy
 
 
@@ -35,9 +37,8 @@ def settings(place: Path, kind="toy", data=None, **more) -> DiffusionTraining:
         start=str(place / kind), vae=str(place / kind), text=str(place / kind), cache=str(place / "cache")
     )
     size = ClipSize(frames=17, least_frames=9, short_side=32)
-    values["data"] = FolderData(
-        folder=str(place / "clips"), size=size, **({"budget": 80, "held_out": 0.2} | (data or {}))
-    )
+    usual = {"folder": str(place / "clips"), "budget": 80, "held_out": 0.2}
+    values["data"] = FolderData(size=size, **(usual | (data or {})))
     return DiffusionTraining(**(values | more))
 
 
@@ -181,3 +182,32 @@ def test_a_clip_that_fits_no_row_is_said(place):
 def test_an_adapter_needs_a_model_to_stand_on():
     with pytest.raises(ConfigError, match="give a model to start from"):
         DiffusionTraining(lora=LoraTuning())
+
+
+def test_raw_films_are_curated_and_train_an_adapter_in_one_run(place, tmp_path):
+    for number in range(3):
+        write(tmp_path / "films" / f"{number}.mp4", take(number, 24))
+    (tmp_path / "films" / "broken.mp4").write_bytes(b"no film")
+    (tmp_path / "films" / "1.txt").write_text("a drifting texture")
+    data = {"films": str(tmp_path / "films"), "folder": str(tmp_path / "curated"), "recipe": "tiny"}
+    data |= {"caption": "a film clip", "held_out": 0}
+    config = run(
+        place, tmp_path / "run", steps=2, data=data, lora=LoraTuning(rank=2), cache=str(tmp_path / "cache")
+    )
+    result = train(config)
+    assert (result / "pytorch_lora_weights.safetensors").is_file()
+    shard = tmp_path / "curated" / "shards" / "clips-00000.tar"
+    made = shard.stat().st_mtime_ns
+    task = DiffusionTask(config.task, 0)
+    entries = listed(config.task.data).entries
+    assert sorted(entry.caption for entry in entries) == ["a drifting texture", "a film clip", "a film clip"]
+    assert len(task.examples.clips) == 3 and shard.stat().st_mtime_ns == made
+    dropped = (tmp_path / "curated" / "dropped.jsonl").read_text()
+    assert dropped.count("\n") == 1 and "broken.mp4" in dropped
+
+
+def test_films_of_which_nothing_is_kept_stop_the_run(tmp_path):
+    write(tmp_path / "films" / "small.mp4", take(1, 24))
+    data = FolderData(films=str(tmp_path / "films"), folder=str(tmp_path / "curated"))
+    with pytest.raises(ConfigError, match="0 of 1 clips of 1 films kept by recipe 'default'"):
+        listed(data)

@@ -10,7 +10,8 @@ from clip_folders import write_layout
 from cogvideox.checkpoints import load_model
 from cogvideox.data.clips import ClipSize
 from cogvideox.errors import CheckpointError, ConfigError
-from cogvideox.training.diffusion import DiffusionTraining, FolderData, load_config
+from cogvideox.training.diffusion import DiffusionTraining, load_config
+from cogvideox.training.folder import FolderData
 from cogvideox.training.loop import train
 from cogvideox.training.optim import OptimConfig
 from cogvideox.training.recipes import RECIPES, recipe, run_file

@@ -26,7 +26,8 @@ from cogvideox.data.clips import ClipSize
 from cogvideox.data.doctor import diagnose
 from cogvideox.generate import GenerateOptions, generate
 from cogvideox.presets import get_preset
-from cogvideox.training.diffusion import DiffusionTraining, FolderData
+from cogvideox.training.diffusion import DiffusionTraining
+from cogvideox.training.folder import FolderData
 from cogvideox.training.loop import TrainConfig, train
 from cogvideox.training.optim import OptimConfig
 from cogvideox.training.stages import DiffusionRun, Stage, StagedRun, train_stages

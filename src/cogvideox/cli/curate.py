@@ -29,10 +29,9 @@ def curate_folder(
             f"engine {engine!r}: unknown{suggest(engine, ENGINES)}; choose {' or '.join(ENGINES)}"
         )
     from cogvideox.curation.engines import LocalEngine, RayEngine
-    from cogvideox.curation.recipe import Recipe
-    from cogvideox.curation.recipes import recipe as named
+    from cogvideox.curation.recipes import find_recipe
 
-    chosen = Recipe.from_yaml(recipe) if recipe.endswith((".yaml", ".yml")) else named(recipe)
+    chosen = find_recipe(recipe)
     chosen = chosen.override(settings) if settings else chosen
     if dry_run:
         result(chosen.to_yaml().rstrip())

@@ -25,6 +25,7 @@ def doctor(
     least_frames: Annotated[int, typer.Option(min=1, help="videos with fewer are dropped, 8n + 1")] = 9,
     short_side: Annotated[int, typer.Option(min=16, help="pixels of the short side")] = 256,
     budget: Annotated[int | None, typer.Option(min=1, help="tokens of a packed row")] = None,
+    caption: Annotated[str | None, typer.Option(help="of clips that have none")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="read headers only")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="results as JSON")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
@@ -34,7 +35,7 @@ def doctor(
     from cogvideox.data.doctor import diagnose
 
     size = ClipSize(fps=fps, frames=frames, least_frames=min(least_frames, frames), short_side=short_side)
-    report = diagnose(folder, size, decode=not quick, budget=budget)
+    report = diagnose(folder, size, decode=not quick, budget=budget, caption=caption)
     if as_json:
         result_json(report.to_json())
     else:

@@ -117,6 +117,11 @@ class Film:
         if seconds < self.shots.min_seconds:
             yield Piece(self._span(held), None, f"{seconds:.2f} s, the least is {self.shots.min_seconds:g} s")
             return
+        if all(frame.picture is None for frame in held):
+            yield Piece(
+                self._span(held), None, f"{seconds:.2f} s, a look is taken {self.look.fps:g} times a second"
+            )
+            return
         parts = int(np.ceil(seconds / self.shots.max_seconds - 1e-6))
         edges = np.linspace(0, len(held), parts + 1).round().astype(int)
         for first, stop in zip(edges[:-1], edges[1:], strict=True):

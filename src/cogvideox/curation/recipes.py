@@ -106,3 +106,8 @@ def recipe(name: str) -> Recipe:
     if name not in RECIPES:
         raise ConfigError(f"recipe {name!r}: unknown{suggest(name, RECIPES)}; there are {', '.join(RECIPES)}")
     return RECIPES[name]()
+
+
+def find_recipe(name: str) -> Recipe:
+    """The recipe of a file that ends in .yaml, or the one called ``name``. Raises ConfigError."""
+    return Recipe.from_yaml(name) if name.endswith((".yaml", ".yml")) else recipe(name)

@@ -52,14 +52,20 @@ class Report:
 
 
 def diagnose(
-    folder: str | Path, size: ClipSize, *, decode: bool = True, words: int = 226, budget: int | None = None
+    folder: str | Path,
+    size: ClipSize,
+    *,
+    decode: bool = True,
+    words: int = 226,
+    budget: int | None = None,
+    caption: str | None = None,
 ) -> Report:
     """Examine every clip of ``folder``; with ``decode`` false only headers are read.
 
-    ``budget``: tokens of a packed row, to tell what packing would waste. Raises ConfigError when there is nothing to
-    examine.
+    ``budget``: tokens of a packed row, to tell what packing would waste; ``caption``: of clips that have none.
+    Raises ConfigError when there is nothing to examine.
     """
-    listing = list_clips(folder)
+    listing = list_clips(folder, caption)
     report = Report(str(folder), listing.layout, dropped=dict(listing.dropped))
     clips = FolderClips(listing, size)
     for index, entry in enumerate(listing.entries):

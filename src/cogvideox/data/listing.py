@@ -46,15 +46,21 @@ class Entry:
 
 @dataclass
 class Listing:
-    """What a folder holds; ``dropped`` has a reason for each name that cannot be used."""
+    """What a folder holds; ``dropped`` has a reason for each name that cannot be used.
+
+    ``default`` is the caption of clips that have none; without it they are dropped.
+    """
 
     root: Path
     layout: str
     entries: list[Entry] = field(default_factory=list)
     dropped: dict[str, str] = field(default_factory=dict)
+    default: str | None = None
 
     def add(self, name: str, caption: str | None, part: Part | Path, score: Any = None) -> None:
         """Take an item, or note why not."""
+        if self.default is not None and not (caption or "").strip():
+            caption = self.default
         reason = self._reason(name, caption, part)
         if reason:
             self.dropped[name] = reason
@@ -79,12 +85,15 @@ class Listing:
         return None
 
 
-def list_clips(folder: str | Path) -> Listing:
-    """Read a folder's layout. Raises ConfigError when it is no folder, holds nothing, or contradicts itself."""
+def list_clips(folder: str | Path, default: str | None = None) -> Listing:
+    """Read a folder's layout; ``default`` is the caption of clips that have none.
+
+    Raises ConfigError when it is no folder, holds nothing, or contradicts itself.
+    """
     root = Path(folder)
     if not root.is_dir():
         raise ConfigError(f"{root}: not a folder; give one that holds clips and captions")
-    found = next((reader(root) for matches, reader in LAYOUTS if matches(root)), None)
+    found = next((reader(root, default) for matches, reader in LAYOUTS if matches(root)), None)
     if found is None or not (found.entries or found.dropped):
         raise ConfigError(
             f"{root}: holds no clips in a known layout; put clips with a .txt beside each, or write metadata.jsonl"
@@ -107,9 +116,9 @@ def _tables(root: Path) -> list[Path]:
     return [place / name for place in places for name in names if (place / name).is_file()][:1]
 
 
-def _from_table(root: Path) -> Listing:
+def _from_table(root: Path, default: str | None) -> Listing:
     table = _tables(root)[0]
-    listing = Listing(root, f"table {table.relative_to(root)}")
+    listing = Listing(root, f"table {table.relative_to(root)}", default=default)
     for number, row in enumerate(_rows(table), 1):
         file = _first(row, FILE_COLUMNS)
         if file is None:
@@ -139,8 +148,8 @@ def _rows(table: Path) -> Iterator[Mapping[str, Any]]:
             yield row if isinstance(row, dict) else {}
 
 
-def _from_lines(root: Path) -> Listing:
-    listing = Listing(root, "lines of videos.txt and prompts.txt")
+def _from_lines(root: Path, default: str | None) -> Listing:
+    listing = Listing(root, "lines of videos.txt and prompts.txt", default=default)
     names, captions = ((root / file).read_text(encoding="utf-8-sig").splitlines() for file in LINES)
     if len(names) != len(captions):
         raise ConfigError(
@@ -153,16 +162,16 @@ def _from_lines(root: Path) -> Listing:
     return listing
 
 
-def _from_labels(root: Path) -> Listing:
-    listing = Listing(root, "videos/ and labels/")
+def _from_labels(root: Path, default: str | None) -> Listing:
+    listing = Listing(root, "videos/ and labels/", default=default)
     for file in _media(root / "videos"):
         label = root / "labels" / file.relative_to(root / "videos").with_suffix(".txt")
         listing.add(_name(root, file), _text(label), file)
     return listing
 
 
-def _from_shards(root: Path) -> Listing:
-    listing = Listing(root, "shards")
+def _from_shards(root: Path, default: str | None) -> Listing:
+    listing = Listing(root, "shards", default=default)
     for shard in sorted(root.rglob("*.tar")) or sorted(
         root.rglob("*.parquet")
     ):  # beside tars, tables describe
@@ -175,8 +184,8 @@ def _from_shards(root: Path) -> Listing:
     return listing
 
 
-def _from_stems(root: Path) -> Listing:
-    listing = Listing(root, "clips with .txt beside them")
+def _from_stems(root: Path, default: str | None) -> Listing:
+    listing = Listing(root, "clips with .txt beside them", default=default)
     for file in _media(root):
         listing.add(_name(root, file), _text(file.with_suffix(".txt")), file)
     return listing

@@ -9,7 +9,6 @@ sometimes. All weights move, or an adapter's.
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -21,11 +20,10 @@ from torch import Tensor, nn
 from cogvideox.checkpoints.diffusers import load_transformer, load_vae
 from cogvideox.checkpoints.hub import find_folder
 from cogvideox.config import Config
-from cogvideox.data.clips import ClipSize, FolderClips, WorldClips, best_share, held_out
+from cogvideox.data.clips import FolderClips, WorldClips
 from cogvideox.data.latents import EncodedClips, digest_of, embedded, encoded
-from cogvideox.data.listing import list_clips
 from cogvideox.data.pack import Row
-from cogvideox.data.stream import RowKind, rows_of
+from cogvideox.data.stream import rows_of
 from cogvideox.diffusion import Schedule, ScheduleConfig
 from cogvideox.diffusion.timesteps import explicit_uniform, uniform
 from cogvideox.errors import CheckpointError, ConfigError
@@ -33,6 +31,7 @@ from cogvideox.presets import PRESETS
 from cogvideox.text import TextEncoder
 from cogvideox.training.blocks import compile_blocks, recompute_blocks
 from cogvideox.training.examples import Examples, Texts, velocity_errors
+from cogvideox.training.folder import FolderData, check_lost, listed, split
 from cogvideox.training.lora import LoraTuning, put_on, write_lora
 from cogvideox.transformer import Transformer, TransformerConfig
 from cogvideox.transformer.initialise import initialise
@@ -40,21 +39,6 @@ from cogvideox.transformer.kernels import use_kernel
 
 BANDS = (100, 300, 500, 700, 900)  # the timesteps of Table 9, of 1000
 MEASURED = 64  # held-out clips at most
-
-
-class FolderData(Config):
-    """Clips and captions of a folder, in any layout that ``cogvideox data doctor`` reads."""
-
-    folder: str = Field(description="the folder")
-    size: ClipSize = Field(ClipSize(), description="how files become clips")
-    images: bool = Field(True, description="pictures take part, as clips of one frame")
-    rows: RowKind = Field("pack", description="pack: rows of one token budget; bucket: of one shape; batch")
-    budget: int = Field(25_000, gt=0, description="tokens of a row, text included (pack, bucket)")
-    best: float = Field(1.0, gt=0, le=1, description="share of clips kept, by the score in the metadata")
-    held_out: float = Field(
-        0.05, ge=0, lt=1, description="share of clips to measure with instead of training"
-    )
-    lost: float = Field(0.01, ge=0, le=1, description="largest share of clips that may turn out unusable")
 
 
 class DiffusionTraining(Config):
@@ -278,20 +262,13 @@ class DiffusionTask:
             )
             clips = [encoded(source, self.vae, config.cache, source.split) for source in sources]
             return self._examples(clips[0], self._encode), self._examples(clips[1], self._encode)
-        listing = best_share(list_clips(config.data.folder), config.data.best)
-        if not config.data.images:
-            listing.entries = [entry for entry in listing.entries if not entry.is_image]
-        train, test = held_out(listing, config.data.held_out)
-        if not test.entries:
-            print(
-                f"{config.data.folder}: no clip is held out; figures are of clips trained on", file=sys.stderr
-            )
-            test.entries = train.entries
+        listing = listed(config.data)
+        train, test = split(config.data, listing)
         test.entries = test.entries[:MEASURED]
         memory = Path(config.cache) / "digests.json"
         parts = [FolderClips(each, config.data.size, memory) for each in (train, test)]
         clips = [encoded(part, self.vae, config.cache, "clips") for part in parts]
-        _check_lost(
+        check_lost(
             config.data,
             listing.dropped | clips[0].dropped | clips[1].dropped,
             len(listing.entries) + len(listing.dropped),
@@ -345,17 +322,6 @@ def _alike(examples: Examples, most: int = MEASURED) -> list[list[int]]:
     for one in range(len(examples.clips)):
         groups.setdefault(examples.clips.shape(one), []).append(one)
     return [group[at : at + most] for group in groups.values() for at in range(0, len(group), most)]
-
-
-def _check_lost(data: FolderData, dropped: dict[str, str], total: int) -> None:
-    """No clip is left out in silence, and too many stop the run."""
-    for name, reason in list(dropped.items())[:20]:
-        print(f"left out {name}: {reason}", file=sys.stderr)
-    if dropped and len(dropped) > data.lost * total:
-        raise ConfigError(
-            f"{data.folder}: {len(dropped)} of {total} clips cannot be used, {data.lost:.0%} may; see `cogvideox data "
-            f"doctor {data.folder}`, or raise task.data.lost"
-        )
 
 
 def _result(name: str, place: str, recipe: str) -> Path:

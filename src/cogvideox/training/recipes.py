@@ -15,7 +15,8 @@ from cogvideox.errors import ConfigError, suggest
 from cogvideox.presets import get_preset
 from cogvideox.training.captioner import CaptionerTraining
 from cogvideox.training.classifier import ClassifierTraining
-from cogvideox.training.diffusion import DiffusionTraining, FolderData
+from cogvideox.training.diffusion import DiffusionTraining
+from cogvideox.training.folder import FolderData
 from cogvideox.training.guard import GuardConfig
 from cogvideox.training.loop import TrainConfig, train
 from cogvideox.training.lora import LoraTuning
@@ -178,6 +179,28 @@ def lora() -> Run:
     )
 
 
+def films_lora() -> Run:
+    """Raw videos to an adapter in one command, at the size of the shipped model: set task.data.films.
+
+    Captions: a .txt beside each film, or a curation recipe that writes them; `task.data.caption` where there is none.
+    """
+    data = FolderData(
+        films="films",
+        folder="runs/films/curated",
+        caption="a film clip",
+        size=ClipSize(fps=8, frames=17, short_side=64),
+    )
+    return Run(
+        name="films-lora",
+        out="runs/films/lora",
+        task=DiffusionTraining(start="tiny", vae="tiny", text="tiny", data=data, lora=LoraTuning()),
+        steps=200,
+        optim=OptimConfig(lr=5e-4, warmup=20, ema=0.99),
+        precision="bf16",
+        measure_every=100,
+    )
+
+
 def world_captioner() -> Run:
     """The shipped captioner: 5 pictures of a clip to a sentence. It stopped at step 1200, see its training.json."""
     return Run(
@@ -303,6 +326,7 @@ RECIPES: dict[str, Callable[[], Run | StagedRun]] = {
     "world-vae-decoder": world_vae_decoder,
     "finetune": finetune,
     "lora": lora,
+    "films-lora": films_lora,
     "paper-2b": paper_2b,
     "paper-5b": paper_5b,
     "world-stages": world_stages,

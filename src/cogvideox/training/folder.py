@@ -1,0 +1,84 @@
+"""A folder of clips as training reads it; raw films are curated into it first."""
+
+from __future__ import annotations
+
+import sys
+
+from pydantic import Field
+
+from cogvideox.config import Config
+from cogvideox.data.clips import ClipSize, best_share, held_out
+from cogvideox.data.listing import Listing, list_clips
+from cogvideox.data.stream import RowKind
+from cogvideox.errors import ConfigError
+from cogvideox.parallel.mesh import is_first
+
+
+class FolderData(Config):
+    """Clips and captions of a folder, in any layout that ``cogvideox data doctor`` reads."""
+
+    folder: str = Field(description="the folder; with films, where their curation goes")
+    films: str | None = Field(None, description="folder of raw videos, curated into `folder` before training")
+    recipe: str = Field(
+        "default", description="how films are curated: default, staged, tiny, cuts, or a recipe.yaml"
+    )
+    caption: str | None = Field(
+        None, min_length=1, description="of clips that have none; null: they are left out"
+    )
+    size: ClipSize = Field(ClipSize(), description="how files become clips")
+    images: bool = Field(True, description="pictures take part, as clips of one frame")
+    rows: RowKind = Field("pack", description="pack: rows of one token budget; bucket: of one shape; batch")
+    budget: int = Field(25_000, gt=0, description="tokens of a row, text included (pack, bucket)")
+    best: float = Field(1.0, gt=0, le=1, description="share of clips kept, by the score in the metadata")
+    held_out: float = Field(
+        0.05, ge=0, lt=1, description="share of clips to measure with instead of training"
+    )
+    lost: float = Field(0.01, ge=0, le=1, description="largest share of clips that may turn out unusable")
+
+
+def listed(data: FolderData) -> Listing:
+    """The clips that take part; films are curated first. Raises ConfigError when there are none."""
+    curate_films(data)
+    listing = best_share(list_clips(data.folder, data.caption), data.best)
+    if not data.images:
+        listing.entries = [entry for entry in listing.entries if not entry.is_image]
+    return listing
+
+
+def split(data: FolderData, listing: Listing) -> tuple[Listing, Listing]:
+    """(to train on, to measure with); without held-out clips both are the same, and that is said."""
+    train, test = held_out(listing, data.held_out)
+    if not test.entries:
+        print(f"{data.folder}: no clip is held out; figures are of clips trained on", file=sys.stderr)
+        test.entries = list(train.entries)
+    return train, test
+
+
+def check_lost(data: FolderData, dropped: dict[str, str], total: int) -> None:
+    """No clip is left out in silence, and too many stop the run."""
+    for name, reason in list(dropped.items())[:20]:
+        print(f"left out {name}: {reason}", file=sys.stderr)
+    if dropped and len(dropped) > data.lost * total:
+        raise ConfigError(
+            f"{data.folder}: {len(dropped)} of {total} clips cannot be used, {data.lost:.0%} may; see `cogvideox data "
+            f"doctor {data.folder}`, or raise task.data.lost"
+        )
+
+
+def curate_films(data: FolderData) -> None:
+    """Curate the films, if any, into the folder; what is done is not done again. One process does it for all.
+
+    Raises ConfigError when no clip is kept.
+    """
+    if data.films is None or not is_first():
+        return
+    from cogvideox.curation.recipes import find_recipe
+    from cogvideox.data.curated import curate
+
+    summary = curate(data.films, data.folder, find_recipe(data.recipe))
+    said = f"{summary['kept']} of {summary['clips']} clips of {summary['films']} films kept"
+    print(f"{data.films}: {said}; see {data.folder}/report.html", file=sys.stderr)
+    if not summary["kept"]:
+        raise ConfigError(
+            f"{data.films}: {said} by recipe {data.recipe!r}; see {data.folder}/report.html, or choose another recipe"
+        )
