@@ -12,8 +12,10 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from cogvideox.clip import Clip, Source, Span
@@ -23,15 +25,39 @@ from cogvideox.curation.measuring import Clock, measure
 from cogvideox.curation.pipeline import Pipeline
 from cogvideox.curation.recipes import default
 from cogvideox.curation.work import write_measured
+from cogvideox.video.reading import OpenVideo
+
+
+class Decoded:
+    """Counts every frame that any reader of this process decodes, while it is entered."""
+
+    count = 0
+
+    def __enter__(self) -> Decoded:
+        self._plain = plain = OpenVideo.frames
+
+        def counted(opened: OpenVideo) -> Iterator[tuple[float, object]]:
+            for each in plain(opened):
+                self.count += 1
+                yield each
+
+        OpenVideo.frames = counted
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        OpenVideo.frames = self._plain
 
 
 def steps(folder: Path) -> list[tuple[str, float, float]]:
     """(what, processor seconds, seconds of film per processor second)."""
-    names, clock, seconds, clips = [one.path for one in listing(folder)], Clock(), 0.0, 0
-    for name in names:
-        found = measure(folder, name, default(), clock)
-        seconds += found[0].source.seconds
-        clips += len(found)
+    names, clock, seconds, clips, frames = [one.path for one in listing(folder)], Clock(), 0.0, 0, 0
+    with Decoded() as decoded:
+        for name in names:
+            found = measure(folder, name, default(), clock)
+            seconds += found[0].source.seconds
+            frames += found[0].source.frames
+            clips += len(found)
+    print(f"{len(names)} films, {seconds:.0f} s, {frames} frames, {decoded.count} decoded", file=sys.stderr)
     rows = [(name, spent) for name, spent in clock.seconds.items()]
     total = sum(spent for _, spent in rows)
     rows.append((f"together ({clips} clips, {clips / total:.2f} clips/s)", total))

@@ -29,7 +29,7 @@ from cogvideox.curation.view import Look  # noqa: E402
 from cogvideox.video import Size, Video, walk  # noqa: E402
 from films import write  # noqa: E402
 
-HEIGHT, WIDTH, FPS = 180, 320, 24
+HEIGHT, WIDTH, FPS = 96, 160, 24
 MIX = 12  # frames of a dissolve
 EDGE = 3  # frames of a take that are left away beside its known cuts
 Joint = tuple[int, int]
@@ -38,7 +38,7 @@ Joint = tuple[int, int]
 
 @dataclass(frozen=True)
 class Take:
-    """Part of a real film between two cuts: ``uint8 [t, 180, 320, 3]``."""
+    """Part of a real film between two cuts: ``uint8 [t, 96, 160, 3]``."""
 
     name: str
     frames: np.ndarray
@@ -66,7 +66,7 @@ def known(index: Path) -> dict[Path, list[int]]:
     return {index.parent / row["file"]: row["hard_cuts"] for row in rows if row.get("hard_cuts") is not None}
 
 
-def takes(film: Path, cuts: list[int], least: int = 36) -> list[Take]:
+def takes(film: Path, cuts: list[int], least: int = 30) -> list[Take]:
     """The takes of a film, filling the frame, those of at least ``least`` frames."""
     with walk(film, Bounds().of_decoding()) as walking:
         size = Size(HEIGHT, WIDTH)
@@ -86,13 +86,13 @@ def takes(film: Path, cuts: list[int], least: int = 36) -> list[Take]:
 
 
 def joined(pool: list[Take], rng: random.Random, how: str) -> tuple[np.ndarray, list[Joint], list[str]]:
-    """A film of six pieces of 1.5 to 4 s, neighbours from different films; its joints, and what each one joins."""
+    """A film of six pieces of 1 to 2.5 s, neighbours from different films; its joints, and what each one joins."""
     pieces: list[Take] = []
     while len(pieces) < 6:
         one = rng.choice(pool)
         if pieces and pieces[-1].name == one.name:
             continue
-        length = min(len(one.frames), rng.randint(36, 96))
+        length = min(len(one.frames), rng.randint(30, 60))
         first = rng.randint(0, len(one.frames) - length)
         pieces.append(Take(one.name, one.frames[first : first + length]))
     film, joints = pieces[0].frames, []
@@ -154,6 +154,7 @@ def measure(index: Path, films: int, folder: Path, seed: int = 0) -> dict[str, T
             file = write(folder / f"{how} {number}.mp4", frames, fps=FPS)
             compare(tally, joints, found(file, dissolves=True), 1, names, " | ".join(names))
             file.unlink()
+        print(tally.row(how), file=sys.stderr, flush=True)
     tally = tallies["listed cuts of the films themselves"] = Tally()
     for film, cuts in truth.items():
         names = [f"{film.name}, frame {cut}" for cut in cuts]
@@ -165,7 +166,7 @@ def main() -> None:
     """See the module's docstring."""
     parser = argparse.ArgumentParser()
     parser.add_argument("index", type=Path)
-    parser.add_argument("--films", type=int, default=40, help="joined films of each kind")
+    parser.add_argument("--films", type=int, default=30, help="joined films of each kind")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         tallies = measure(chosen.index, chosen.films, Path(folder))
