@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from cogvideox.config import Config
+from cogvideox.curation.asked import AskedLabels
 from cogvideox.curation.borders import Borders
 from cogvideox.curation.describing import Describe
 from cogvideox.curation.duplicates import ExactCopies, LookAlikes, NearCopies
@@ -40,6 +41,7 @@ AnyStep = Annotated[
     | Watermark
     | AestheticScore
     | Labels
+    | AskedLabels
     | Prints
     | Embedding
     | Describe,
