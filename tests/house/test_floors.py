@@ -18,8 +18,9 @@ FLOORS = {
     6: "conditioning presets parallel data",
     7: "generate checkpoints memory",
     8: "training serving",
-    9: "cli",
-    10: "__main__",
+    9: "reproduce",
+    10: "cli",
+    11: "__main__",
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms.split()}
 FACE = "__init__"  # lists what is public and loads it late, so it stands above everything

@@ -16,6 +16,7 @@ from cogvideox.cli.data import data
 from cogvideox.cli.evaluate import evaluate
 from cogvideox.cli.generate import generate
 from cogvideox.cli.plan import plan
+from cogvideox.cli.reproduce import reproduce
 from cogvideox.cli.terminal import ERROR, INTERRUPTED, result, say, verb
 from cogvideox.errors import CheckpointError, ConfigError, suggest
 
@@ -37,6 +38,7 @@ app.command()(plan)
 app.command()(caption)
 app.command()(calibrate)
 app.command()(evaluate)
+app.command()(reproduce)
 
 Debug = Annotated[bool, typer.Option("--debug", help="show tracebacks")]
 Json = Annotated[bool, typer.Option("--json", help="results as JSON")]

@@ -62,6 +62,9 @@ class DiffusionTraining(Config):
     stories: dict[str, float] | None = Field(
         None, description="shares of the world's stories among the clips; null: those of its test"
     )
+    clips_seed: int | None = Field(
+        None, ge=0, description="decides which clips of the world; null: as the run's seed"
+    )
     size: int = Field(64, gt=0, description="height and width of a clip of the world")
     frames: int = Field(17, gt=0, description="frames of a clip of the world")
     batch: int = Field(32, gt=0, description="clips of a row (world, and rows: batch)")
@@ -253,8 +256,9 @@ class DiffusionTask:
         """Examples to train on and to measure with."""
         config = self.config
         if config.data is None:
+            seed = self.seed if config.clips_seed is None else config.clips_seed
             sources = (
-                WorldClips(self.seed, split, count, config.size, config.frames, shares)
+                WorldClips(seed, split, count, config.size, config.frames, shares)
                 for split, count, shares in (
                     ("train", config.clips, config.stories),
                     ("held_out", MEASURED, None),

@@ -36,6 +36,11 @@ def split(config: TransformerConfig) -> TransformerConfig:
     return config.with_arm(attention="split")
 
 
+def sinusoidal(config: TransformerConfig) -> TransformerConfig:
+    """Sin-cos positions added to x instead of rotary ones (Fig. 10a)."""
+    return config.with_positions("sinusoidal")
+
+
 def parameter_count(config: TransformerConfig) -> int:
     """Weights of a model, counted without allocating any."""
     with torch.device("meta"):

@@ -1,0 +1,84 @@
+"""Results into the pages: a section of docs/reproduce.md, a row of docs/paper.md, a picture; and beside the runs."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cogvideox.reproduce.experiments import EXPERIMENTS
+from cogvideox.reproduce.run import Outcome
+from cogvideox.video import write_json
+
+PAGE, LEDGER = "reproduce.md", "paper.md"
+LEDGER_PART = "reproduced"
+
+
+def section(outcome: Outcome, image: str = "") -> str:
+    """Markdown of one experiment: claim, status, table, picture, what a full run needs."""
+    row = outcome.experiment
+    parts = [
+        f"## {row.name}",
+        f"{row.title[:1].upper()}{row.title[1:]}. The paper: {row.claim}. It prints: {row.paper}.",
+        f"**{outcome.status}**: {outcome.why}. Measured on: {outcome.scale.rstrip('.')}.",
+        f"![{row.name}]({image})" if image else "",
+        outcome.table,
+        f"At full size: `{row.full}`; needs {row.needs}." if row.full else "",
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def ledger_row(outcome: Outcome) -> str:
+    """One line of the ledger."""
+    row, today = outcome.experiment, datetime.now(UTC).date()
+    return (
+        f"| {row.name} | {row.title} | **{outcome.status}**: {outcome.why} "
+        f"| `cogvideox reproduce {row.name}`; in full: `{row.full}` | {today} |"
+    )
+
+
+def write_results(outcome: Outcome, out: Path, docs: Path | None) -> Path:
+    """Result, table and curves into ``out/<name>``; into the pages of ``docs`` where those are. -> the folder."""
+    name = outcome.experiment.name
+    folder = out / "results" / name
+    record = {"status": outcome.status, "why": outcome.why, "scale": outcome.scale, "table": outcome.table}
+    write_json(folder / "result.json", record | {"experiment": asdict(outcome.experiment)}, overwrite=True)
+    _write(folder / "result.md", section(outcome, "curves.svg" if outcome.picture else "") + "\n")
+    if outcome.picture:
+        _write(folder / "curves.svg", outcome.picture)
+    if docs is not None:
+        image = f"images/reproduce-{name}.svg" if outcome.picture else ""
+        if image:
+            _write(docs / image, outcome.picture)
+        page, ledger = docs / PAGE, docs / LEDGER
+        _write(page, put(page.read_text(encoding="utf-8"), name, section(outcome, image)))
+        _write(ledger, put_row(ledger.read_text(encoding="utf-8"), name, ledger_row(outcome)))
+    return folder
+
+
+def put(page: str, name: str, part: str) -> str:
+    """The page with the part between the marks of ``name`` replaced, or with it added at the end."""
+    begin, end = f"<!-- {name}: written by cogvideox reproduce -->", f"<!-- end of {name} -->"
+    whole = f"{begin}\n{part}\n{end}"
+    pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+    if pattern.search(page):
+        return pattern.sub(lambda _: whole, page)
+    return f"{page.rstrip()}\n\n{whole}\n"
+
+
+def put_row(page: str, name: str, row: str) -> str:
+    """The ledger with the row of ``name`` replaced or added, rows in the order of the table of experiments."""
+    begin, end = f"<!-- {LEDGER_PART}: written by cogvideox reproduce -->", f"<!-- end of {LEDGER_PART} -->"
+    found = re.search(re.escape(begin) + "(.*?)" + re.escape(end), page, re.DOTALL)
+    rows = {
+        line.split("|")[1].strip(): line for line in (found[1] if found else "").splitlines() if "|" in line
+    }
+    rows = {known: line for known, line in rows.items() if known in EXPERIMENTS} | {name: row}
+    heads = ["| what | | status | command | date |", "|---|---|---|---|---|"]
+    return put(page, LEDGER_PART, "\n".join([*heads, *(rows[n] for n in EXPERIMENTS if n in rows)]))
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")

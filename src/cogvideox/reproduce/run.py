@@ -1,0 +1,165 @@
+"""Train every arm of an experiment with every seed, measure, compare, and say what came out."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+
+import numpy as np
+
+from cogvideox.errors import ConfigError
+from cogvideox.reproduce import videos
+from cogvideox.reproduce.arms import BATCH, Scale, check_size, run_of, vae_size
+from cogvideox.reproduce.curves import Line, curves, smoothed
+from cogvideox.reproduce.experiments import FULL, Arm, Experiment
+from cogvideox.reproduce.verdict import Status, Values, differences, status_of
+from cogvideox.training.loop import train
+from cogvideox.training.recipes import Run
+from cogvideox.training.variants import variant_run
+from cogvideox.video import write_json
+
+WINDOW = 9  # losses of a running mean
+MADE = {"fvd", "facts"}  # measures of videos
+AT_ONCE = "at-once.json"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an experiment says: ``table`` is Markdown, ``picture`` SVG or empty, ``scale`` how large it was."""
+
+    experiment: Experiment
+    status: Status
+    why: str
+    table: str
+    scale: str
+    picture: str = ""
+
+
+def run_arms(row: Experiment, scale: Scale) -> Outcome:
+    """An experiment of transformers. Finished runs are left as they are, others go on. Raises ConfigError.
+
+    Parameter counts are checked before anything is trained.
+    """
+    counts = {arm.name: check_size(arm) for arm in row.arms}
+    wanted = {measure.name for measure in row.measures}
+    values: dict[str, list[dict[str, float]]] = {arm.name: [] for arm in row.arms}
+    for seed in range(scale.seeds):
+        for arm in row.arms:
+            values[arm.name].append(trained(arm, seed, scale, wanted))
+    words = (
+        f"{scale.steps} steps of {BATCH} clips, {scale.seeds} seeds, {scale.clips} clips of the tiny world"
+    )
+    if wanted & MADE:
+        words += f", {scale.videos} videos of each arm and seed"
+    return compared(row, values, counts, words, scale.folder)
+
+
+def run_vaes(row: Experiment, scale: Scale) -> Outcome:
+    """Table 1: every autoencoder trained on as many clips as the others."""
+    values: dict[str, list[dict[str, float]]] = {arm.name: [] for arm in row.arms}
+    for seed in range(scale.seeds):
+        for arm in row.arms:
+            out = scale.folder(arm, seed, "table1-")
+            train(variant_run(arm.name, scale.steps).model_copy(update={"out": str(out), "seed": seed}))
+            values[arm.name].append(last_measured(out))
+    counts = {arm.name: vae_size(arm) for arm in row.arms}
+    words = f"{scale.steps} steps of 4 pieces of 17x32x32 of the tiny world, {scale.seeds} seeds"
+    return compared(row, values, counts, words, lambda arm, seed: scale.folder(arm, seed, "table1-"))
+
+
+def trained(arm: Arm, seed: int, scale: Scale, wanted: set[str]) -> dict[str, float]:
+    """Train one arm with one seed, or find it trained, and measure it."""
+    start = FULL if arm.after else None
+    if start is not None:
+        train(run_of(start, seed, scale))
+    run = run_of(arm, seed, scale, start)
+    at_once = untrained(run, scale.videos) if start is not None else {}
+    train(run)
+    found = last_measured(Path(run.out)) | at_once | {"loss_spread": spread(losses(Path(run.out)))}
+    return found | (videos.scores(Path(run.out) / "model", scale.videos) if wanted & MADE else {})
+
+
+def untrained(run: Run, count: int) -> dict[str, float]:
+    """The state a run begins in: its held-out error and the sharpness of its videos, kept beside it."""
+    kept = Path(run.out) / AT_ONCE
+    if not kept.is_file():
+        task = run.task.build(run.seed)
+        folder = Path(run.out) / "at-once"
+        task.export(task.module, folder)
+        found = {
+            "held_out_at_once": task.measure(task.module)["held_out"],
+            "sharpness": videos.sharpness(folder, count),
+        }
+        write_json(kept, found, overwrite=True)
+    return json.loads(kept.read_text(encoding="utf-8"))
+
+
+def compared(
+    row: Experiment,
+    values: Values,
+    counts: Mapping[str, int],
+    words: str,
+    folder: Callable[[Arm, int], Path],
+) -> Outcome:
+    """Table, picture and status of measured arms. ``words``: how large the experiment was."""
+    found = differences(row, values)
+    status, why = status_of(row, found)
+    gaps = {(each.arm, each.measure.name): each for each in found}
+    lines = ["| measure | arm | weights | over seeds | first arm better by (95 %) | first arm is |"]
+    lines.append("|---" * 6 + "|")
+    for measure in row.measures:
+        for arm in row.arms:
+            each = [seed[measure.name] for seed in values[arm.name]]
+            gap = gaps.get((arm.name, measure.name))
+            told = f"{gap.value:.3g} ({gap.low:.3g} to {gap.high:.3g}) | {gap.reading}" if gap else " | "
+            lines.append(
+                f"| {measure.label} | {arm.label} | {counts[arm.name]:,} | {around(each)} | {told} |"
+            )
+    seeds = range(len(values[row.arms[0].name]))
+    curve = {arm.label: [line_of(folder(arm, seed), row.curve) for seed in seeds] for arm in row.arms}
+    axis = "training loss, running mean" if row.curve == "loss" else "held-out velocity error"
+    picture = curves(f"{row.name}: {row.title}", curve, axis)
+    return Outcome(row, status, why, "\n".join(lines), words, picture)
+
+
+def line_of(folder: Path, name: str) -> Line:
+    """(step, value) of one number of a run's metrics; losses as a running mean."""
+    line = [(row["step"], row[name]) for row in metrics(folder) if name in row]
+    return smoothed(line, min(WINDOW, len(line))) if name == "loss" else line
+
+
+def last_measured(folder: Path) -> dict[str, float]:
+    """The last held-out figures of a run. Raises ConfigError when it has none."""
+    rows = [row for row in metrics(folder) if any(name.startswith("held_out") for name in row)]
+    if not rows:
+        raise ConfigError(f"{folder}: no held-out figures; remove it and run again")
+    return {name: value for name, value in rows[-1].items() if name.startswith("held_out")}
+
+
+def losses(folder: Path) -> list[float]:
+    """The training losses that were logged, in order."""
+    return [row["loss"] for row in metrics(folder) if "loss" in row]
+
+
+def spread(values: Sequence[float]) -> float:
+    """Standard deviation around a straight line, over the second half of a run: how unsteady its loss is."""
+    half = np.asarray(values[len(values) // 2 :], dtype=float)
+    if len(half) < 4:
+        return math.nan
+    steps = np.arange(len(half))
+    return float(np.std(half - np.polyval(np.polyfit(steps, half, 1), steps), ddof=2))
+
+
+def metrics(folder: Path) -> list[dict[str, float]]:
+    """The lines of a run's metrics.jsonl."""
+    text = (folder / "metrics.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def around(values: Sequence[float]) -> str:
+    """Mean and standard deviation."""
+    return f"{mean(values):.4g}" + (f" ± {stdev(values):.2g}" if len(values) > 1 else "")
