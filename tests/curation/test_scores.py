@@ -165,7 +165,7 @@ def test_a_clip_model_and_a_head_from_files_score_pictures(tmp_path):
     save_file(head, tmp_path / "head.safetensors")
     frames = take(13, 2)
     got = score(AestheticScore(clip=str(tmp_path / "clip"), head=str(tmp_path / "head.safetensors")), frames)
-    from cogvideox.perception.embedding import clip_pixels
+    from cogvideox.perception.image_text import clip_pixels
 
     places = view(frames).spread(3)
     with torch.no_grad():

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from cogvideox.errors import InputError
+from cogvideox.evaluation.lengths import is_long, over_pieces
 from cogvideox.evaluation.score import Score, mean_score, not_computed
 from cogvideox.perception.experts import ActionClassifier, Captioner, Detector, FlowMagnitudes
 from cogvideox.perception.image_text import ImageText
@@ -116,12 +117,18 @@ def dynamic_degree(videos: Iterable[Video], flow: FlowMagnitudes | None) -> Scor
     name, protocol = "vbench_dynamic_degree_raw", "RAFT flow at about 8 fps, top 5 % over 6 pixels at 256"
     if flow is None:
         return not_computed(name, "needs RAFT-things flow (--observations FILE)", protocol=protocol)
-    each = []
-    for video in videos:
+
+    def moving(video: Video) -> float:
         some = every_eighth(video)
         short = min(video.height, video.width)
-        each.append(float(moves(flow(some, _name(video)), len(some), short, video.fps)))
-    return mean_score(name, each, binary=True, protocol=protocol, settings={"network": flow.name})
+        return float(moves(flow(some, _name(video)), len(some), short, video.fps))
+
+    each, long = [], 0
+    for video in videos:
+        each.append(over_pieces(video, "dynamic_degree", moving))
+        long += is_long(video)
+    settings = {"network": flow.name, "long_videos": long}
+    return mean_score(name, each, binary=not long, protocol=protocol, settings=settings)
 
 
 def every_eighth(video: Video) -> np.ndarray:
@@ -207,10 +214,12 @@ def _asked(
     if expert is None:
         why = f"needs {needs} (--observations FILE)"
         return not_computed(f"vbench_{name}_raw", why, protocol=protocol)
-    each = [measure(video, what) for video, what in zip(videos, asked, strict=True)]
-    return mean_score(
-        f"vbench_{name}_raw", each, clusters=list(asked), protocol=protocol, settings={"network": expert.name}
-    )
+    each, long = [], 0
+    for video, what in zip(videos, asked, strict=True):
+        each.append(over_pieces(video, name, lambda piece, what=what: measure(piece, what)))
+        long += is_long(video)
+    settings = {"network": expert.name, "long_videos": long}
+    return mean_score(f"vbench_{name}_raw", each, clusters=list(asked), protocol=protocol, settings=settings)
 
 
 def _sampled(video: Video) -> np.ndarray:

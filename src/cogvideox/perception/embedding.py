@@ -8,12 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from cogvideox.errors import CheckpointError, DependencyError
 from cogvideox.perception.flow import opencv
-
-CLIP_SIDE = 224
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of the pictures CLIP was trained on
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+from cogvideox.perception.image_text import clip_pixels, load_clip
 
 
 class Embedder(Protocol):
@@ -60,20 +56,8 @@ class ClipEmbedder:
 
     @cached_property
     def _model(self) -> Any:
-        try:
-            from transformers import CLIPVisionModelWithProjection
-        except ImportError:
-            raise DependencyError("transformers is not installed; install cogvideox[caption]") from None
-        try:
-            model = CLIPVisionModelWithProjection.from_pretrained(
-                str(self.folder), local_files_only=True, use_safetensors=True
-            )
-        except (OSError, ValueError, KeyError) as error:
-            why = " ".join(str(error).split())[:200]
-            raise CheckpointError(
-                f"{self.folder}: no CLIP model can be read ({why}); give its folder"
-            ) from None
-        return model.eval().to(self.device)
+        found = load_clip("CLIPVisionModelWithProjection", self.folder, use_safetensors=True)
+        return found.eval().to(self.device)
 
     def __call__(self, pictures: np.ndarray) -> np.ndarray:
         """See Embedder. Raises CheckpointError when the folder holds no CLIP."""
@@ -83,23 +67,6 @@ class ClipEmbedder:
         with torch.inference_mode():
             found = self._model(pixel_values=clip_pixels(pictures, side).to(self.device)).image_embeds
         return np.stack([_unit(row) for row in found.float().cpu().numpy()])
-
-
-def clip_pixels(pictures: np.ndarray, side: int = CLIP_SIDE):
-    """``uint8 [n, h, w, 3]`` -> what CLIP reads: ``float32 [n, 3, side, side]``, shorter side fitted, centre cut."""
-    import torch
-
-    cv2 = opencv()
-    ready = []
-    for picture in pictures:
-        scale = side / min(picture.shape[:2])
-        size = (max(side, round(picture.shape[1] * scale)), max(side, round(picture.shape[0] * scale)))
-        way = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-        fitted = cv2.resize(picture, size, interpolation=way)
-        top, left = (size[1] - side) // 2, (size[0] - side) // 2
-        ready.append(fitted[top : top + side, left : left + side])
-    values = (np.stack(ready).astype(np.float32) / 255 - CLIP_MEAN) / CLIP_STD
-    return torch.from_numpy(values.astype(np.float32)).permute(0, 3, 1, 2).contiguous()
 
 
 def _unit(vector: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +12,7 @@ from PIL import Image
 
 from cogvideox.errors import CheckpointError, DependencyError
 
+SIDE = 224
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -42,8 +44,8 @@ class ClipImageText:
         rows = []
         with torch.inference_mode():
             for first in range(0, len(frames), self.batch):
-                pixels = np.stack([clip_picture(frame, side) for frame in frames[first : first + self.batch]])
-                vision = self._model.vision_model(pixel_values=torch.from_numpy(pixels))
+                pixels = clip_pixels(frames[first : first + self.batch], side)
+                vision = self._model.vision_model(pixel_values=pixels)
                 rows.append(self._model.visual_projection(vision.pooler_output).double().numpy())
         return unit(np.concatenate(rows))
 
@@ -58,24 +60,34 @@ class ClipImageText:
 
     @cached_property
     def _model(self) -> Any:
-        return self._load("CLIPModel", use_safetensors=True).eval()
+        return load_clip("CLIPModel", self.folder, use_safetensors=True).eval()
 
     @cached_property
     def _tokenizer(self) -> Any:
-        return self._load("CLIPTokenizer")
+        return load_clip("CLIPTokenizer", self.folder)
 
-    def _load(self, kind: str, **settings: Any) -> Any:
-        try:
-            import transformers
-        except ImportError:
-            raise DependencyError("transformers is not installed; install cogvideox[oracle]") from None
-        try:
-            return getattr(transformers, kind).from_pretrained(
-                str(self.folder), local_files_only=True, **settings
-            )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = " ".join(str(error).split())[:160]
-            raise CheckpointError(f"{self.folder}: no CLIP can be read ({reason}); give its folder") from None
+
+def load_clip(kind: str, folder: Path, **settings: Any) -> Any:
+    """A part of CLIP by its class in transformers, from a local folder.
+
+    Raises DependencyError without transformers, CheckpointError when the folder holds no CLIP.
+    """
+    try:
+        import transformers
+    except ImportError:
+        raise DependencyError("transformers is not installed; install cogvideox[oracle]") from None
+    try:
+        return getattr(transformers, kind).from_pretrained(str(folder), local_files_only=True, **settings)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise CheckpointError(f"{folder}: no CLIP can be read ({reason}); give its folder") from None
+
+
+def clip_pixels(pictures: Iterable[np.ndarray], side: int = SIDE) -> Any:
+    """Pictures ``uint8 [h, w, 3]`` of whatever sizes -> what CLIP reads: a float32 tensor ``[n, 3, side, side]``."""
+    import torch
+
+    return torch.from_numpy(np.stack([clip_picture(picture, side) for picture in pictures]))
 
 
 def clip_picture(frame: np.ndarray, side: int) -> np.ndarray:
