@@ -27,7 +27,7 @@ def is_long(video: Video) -> bool:
 def pieces(video: Video, dimension: str) -> list[Video]:
     """A short video itself; a long one as pieces of equal length, the last of which ends where the video does.
 
-    Pieces are named as VBench-Long names them, ``<name>_000.mp4`` and so on: recorded observations are looked up by that.
+    Pieces have the names that VBench-Long gives them, ``<name>_000.mp4`` ...: recorded observations are found by those.
     """
     if not is_long(video):
         return [video]

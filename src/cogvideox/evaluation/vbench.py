@@ -127,7 +127,7 @@ def dynamic_degree(videos: Iterable[Video], flow: FlowMagnitudes | None) -> Scor
     for video in videos:
         each.append(over_pieces(video, "dynamic_degree", moving))
         long += is_long(video)
-    settings = {"network": flow.name, "long_videos": long}
+    settings = {"network": flow.name} | ({"long_videos": long} if long else {})
     return mean_score(name, each, binary=not long, protocol=protocol, settings=settings)
 
 
@@ -218,7 +218,7 @@ def _asked(
     for video, what in zip(videos, asked, strict=True):
         each.append(over_pieces(video, name, lambda piece, what=what: measure(piece, what)))
         long += is_long(video)
-    settings = {"network": expert.name, "long_videos": long}
+    settings = {"network": expert.name} | ({"long_videos": long} if long else {})
     return mean_score(f"vbench_{name}_raw", each, clusters=list(asked), protocol=protocol, settings=settings)
 
 
