@@ -48,7 +48,7 @@ def pieces(video: Video, dimension: str) -> list[Video]:
     ]
 
 
-def over_pieces(video: Video, dimension: str, measure: Callable[[Video], float]) -> float:
-    """The rule for short videos, averaged over the pieces of a long one."""
-    values = [measure(piece) for piece in pieces(video, dimension)]
+def over_pieces(video: Video, dimension: str, measure: Callable[..., float], *asked: str) -> float:
+    """The rule for short videos, ``measure(piece, *asked)``, averaged over the pieces of a long one."""
+    values = [measure(piece, *asked) for piece in pieces(video, dimension)]
     return sum(values) / len(values)

@@ -216,7 +216,7 @@ def _asked(
         return not_computed(f"vbench_{name}_raw", why, protocol=protocol)
     each, long = [], 0
     for video, what in zip(videos, asked, strict=True):
-        each.append(over_pieces(video, name, lambda piece, what=what: measure(piece, what)))
+        each.append(over_pieces(video, name, measure, what))
         long += is_long(video)
     settings = {"network": expert.name} | ({"long_videos": long} if long else {})
     return mean_score(f"vbench_{name}_raw", each, clusters=list(asked), protocol=protocol, settings=settings)
