@@ -11,7 +11,12 @@ from functools import partial
 import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import (
+    FSDPModule,
+    MixedPrecisionPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
@@ -42,7 +47,10 @@ def shard(
         over = _data_and_parts(mesh)
     for block in blocks:
         fully_shard(block, mesh=over, mp_policy=policy)
-    return fully_shard(module, mesh=over, mp_policy=policy)
+    whole_module = fully_shard(module, mesh=over, mp_policy=policy)
+    if hasattr(module, "forward_packed"):  # a second way in: weights come together for it too
+        register_fsdp_forward_method(module, "forward_packed")
+    return whole_module
 
 
 def _data_and_parts(mesh: DeviceMesh) -> DeviceMesh:
@@ -55,3 +63,9 @@ def _data_and_parts(mesh: DeviceMesh) -> DeviceMesh:
 def whole(value: torch.Tensor) -> torch.Tensor:
     """A tensor that may lie in parts, on every rank."""
     return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def gathered_again(module: nn.Module) -> None:
+    """Forget the whole weights that a forward without a way back has left gathered: they are about to change."""
+    if isinstance(module, FSDPModule):
+        module.reshard()
