@@ -69,7 +69,7 @@ def refusals(place: Path, out: Path) -> list[str]:
         run(place, out, two, parts=3),
         run(place, out, two, adding="exact"),
         run(place, out, two, optim=OptimConfig(name="muon")),
-        run(place, out, two, task=other),
+        run(place, out, two, task=other, sample_every=None),
     ]
     told = []
     for config in configs:
@@ -116,11 +116,8 @@ def test_one_process_then_two_then_four_in_parts_end_as_one(place, tmp_path):
     assert (alone / "ledger.jsonl").read_bytes() == (shared / "ledger.jsonl").read_bytes()
     assert held_out(shared) == pytest.approx(held_out(alone), abs=1e-5)
     for out in (alone, shared):
-        assert sorted(file.name for file in (out / "samples" / f"{STEPS:08d}").glob("*.mp4")) == [
-            "0.mp4",
-            "1.mp4",
-            "2.mp4",
-        ]
+        videos = (out / "samples" / f"{STEPS:08d}").glob("*.mp4")  # of the two clips that are held out
+        assert sorted(file.name for file in videos) == ["0.mp4", "1.mp4"]
     one, many = (load_transformer(out / "model", dtype="float32") for out in (alone, shared))
     pairs = zip(one.parameters(), many.parameters(), strict=True)
     assert all(torch.allclose(a, b, atol=2e-3) for a, b in pairs)  # stored in float16

@@ -1,7 +1,6 @@
 """One state by several writers: whole or not at all, whoever fails."""
 
 import threading
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,25 +11,7 @@ from cogvideox.training.saving import Saver
 from cogvideox.training.state import latest_state, save_state, snapshot, write_state
 from cogvideox.training.team import Team
 from cogvideox.training.writers import Writers
-
-
-def write(folder: Path, ranks: int, patience: float = 20) -> list[Exception | None]:
-    """All ranks at once, as threads; what each of them failed with."""
-    failed: list[Exception | None] = [None] * ranks
-
-    def one(rank: int) -> None:
-        taken = snapshot(2, {"module": {f"weight{rank}": torch.full((3,), float(rank))}})
-        try:
-            write_state(folder, taken, Writers(rank, ranks, patience))
-        except Exception as error:
-            failed[rank] = error
-
-    threads = [threading.Thread(target=one, args=(rank,)) for rank in range(ranks)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return failed
+from writing import write
 
 
 def test_every_rank_writes_its_own_files_under_one_manifest(tmp_path):

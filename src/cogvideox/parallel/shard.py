@@ -5,6 +5,7 @@ The order matters and is that of the functions here: recompute inside compile, c
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from functools import partial
 
@@ -40,6 +41,8 @@ def shard(
 
     ``half``: weights are gathered and computed with in this precision; gradients are added up in float32.
     """
+    # our outputs are views that nobody writes to; said once a process at every start
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32)
     parts = mesh["shard", "context"]._flatten("weights")
     over = mesh["data"] if parts.size() == 1 else parts

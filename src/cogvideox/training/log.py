@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cogvideox.checkpoints.atomic import atomic_file
-from cogvideox.errors import DependencyError
+from cogvideox.errors import DependencyError, OutputError
 
 Board = Callable[[int, dict[str, float]], None]
 """Shows the numbers of one step somewhere else."""
@@ -120,11 +120,14 @@ class RunLog:
         self.progress.start()
 
     def write(self, step: int, values: dict[str, Any]) -> None:
-        """Append one report."""
+        """Append one report. Raises OutputError."""
         row = {"step": step, "seconds": round(time.monotonic() - self.clock, 2)}
         row |= {name: round(float(value), 6) for name, value in values.items()}
-        with self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        try:
+            with self.path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be written ({error.strerror}); free some space") from None
         for board in self.boards:
             board(step, {name: float(value) for name, value in values.items()})
         if self.progress.disable:

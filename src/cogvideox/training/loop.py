@@ -118,8 +118,8 @@ def _spread(config: TrainConfig, task: Task) -> None:
     """Lay the network in parts over the mesh. Raises ConfigError for what cannot lie so."""
     if not isinstance(task, Spreads):
         raise ConfigError(
-            f"task {_kind(config)}, mesh shard {config.mesh.shard} x context {config.mesh.context}: its network is not made "
-            "to lie in parts; use mesh.data alone"
+            f"task {_kind(config)}, mesh shard {config.mesh.shard} x context {config.mesh.context}: its network is "
+            "not made to lie in parts; use mesh.data alone"
         )
     if config.optim.name != "adamw":
         raise ConfigError(

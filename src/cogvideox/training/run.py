@@ -263,8 +263,8 @@ class Run:
         module = self.task.module
         frozen = {name for name, p in module.named_parameters() if not p.requires_grad}
         own = {name: value for name, value in module.state_dict().items() if name not in frozen}
-        if own.keys() != saved.keys():
-            names = ", ".join(sorted(own.keys() ^ saved.keys())[:3])
+        if own.keys() != saved.keys() - frozen:
+            names = ", ".join(sorted(own.keys() ^ (saved.keys() - frozen))[:3])
             raise CheckpointError(f"{self.out}: its state is of another network: {names} do not match")
         for name, value in own.items():
             if value.shape != saved[name].shape:
