@@ -99,11 +99,11 @@ def held_out(out: Path) -> dict[str, float]:
 
 
 @pytest.mark.timeout(600)
-def test_one_process_then_two_then_four_in_parts_end_as_one(place, tmp_path):
+def test_one_process_then_copies_in_parts_then_shared_clips_end_as_one(place, tmp_path):
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     train(run(place, alone))
     train(run(place, shared), stop_at=1)
-    together(2, go_on, place, shared, {"shard": 2}, 2)
+    together(4, go_on, place, shared, {"data": 2, "shard": 2}, 2)
     together(4, go_on, place, shared, {"shard": 2, "context": 2}, STEPS)
     expected, found = values(alone), values(shared)
     assert expected.keys() == found.keys()
