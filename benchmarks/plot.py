@@ -5,7 +5,7 @@ python benchmarks/plot.py        draws both again from the pages as they are
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -13,7 +13,6 @@ from pathlib import Path
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 WIDTH, LABEL, BAR, GAP = 760, 250, 16, 10
 COLOURS = ("#2f6fb2", "#c9c9c9")
-LINES = ("#b25a2f", "#2f6fb2")
 
 
 @dataclass(frozen=True)
@@ -52,33 +51,6 @@ def bars(title: str, pairs: Sequence[Pair], sides: tuple[str, str] = ("ours", "d
             parts.append(
                 f'<text x="{LABEL + length + 6:.1f}" y="{y + 11}">{value:.4g} {escape(pair.unit)}</text>'
             )
-    return "\n".join([*parts, "</svg>"]) + "\n"
-
-
-def curves(title: str, series: Mapping[str, Sequence[float]], height: int = 260) -> str:
-    """Lines of values by step, from 0 up, each with its name."""
-    most = max(max(values) for values in series.values()) or 1.0
-    steps = max(len(values) for values in series.values())
-    left, top, right, bottom = 60, 56, WIDTH - 20, height - 30
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" '
-        f'viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" font-size="12" role="img">',
-        f"<title>{escape(title)}</title>",
-        f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
-        f'<text x="8" y="20" font-size="14">{escape(title)}</text>',
-        f'<path d="M{left} {top}V{bottom}H{right}" fill="none" stroke="#666666"/>',
-        f'<text x="8" y="{top + 4}">{most:.3g}</text><text x="8" y="{bottom}">0</text>',
-        f'<text x="{right - 60}" y="{bottom + 18}">step {steps}</text>',
-    ]
-    for number, (name, values) in enumerate(series.items()):
-        colour = LINES[number]
-        points = " ".join(
-            f"{left + (right - left) * i / max(steps - 1, 1):.1f},{bottom - (bottom - top) * value / most:.1f}"
-            for i, value in enumerate(values)
-        )
-        parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
-        parts.append(f'<rect x="{LABEL + 110 * number}" y="29" width="12" height="12" fill="{colour}"/>')
-        parts.append(f'<text x="{LABEL + 18 + 110 * number}" y="40">{escape(name)}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 

@@ -31,6 +31,27 @@ def test_the_widened_model_says_the_same_before_training(tmp_path: Path) -> None
         assert same.abs().max() > 0
 
 
+def test_smaller_patches_say_the_same_of_an_even_region(tmp_path: Path) -> None:
+    coarse = initialise(Transformer(TransformerConfig(in_channels=4, **SMALL)), 0)
+    coarse.transformer_blocks.requires_grad_(False).apply(
+        lambda part: [torch.nn.init.zeros_(w) for w in part.parameters(recurse=False)] and None
+    )  # tokens by themselves: attention sees four times as many of the smaller ones
+    torch.nn.init.normal_(coarse.proj_out.weight)
+    torch.nn.init.normal_(coarse.proj_out.bias)
+    with torch.no_grad():  # an output that is even within a patch
+        coarse.proj_out.weight.copy_(coarse.proj_out.weight.view(4, 4, -1)[:, :1].expand(4, 4, -1).flatten(0, 1))
+        coarse.proj_out.bias.copy_(coarse.proj_out.bias.view(4, 4)[:, :1].expand(4, 4).flatten())
+    write_transformer(tmp_path, coarse.config, coarse.state_dict(), "1GB")
+    fine = initialise(Transformer(TransformerConfig(in_channels=4, patch_size=1, **SMALL)), 1)
+    widen(fine, tmp_path)
+    even = torch.randn(1, 4, 3, 4, 4).repeat_interleave(2, 3).repeat_interleave(2, 4)
+    text, t = torch.randn(1, 4, 8), torch.tensor([500])
+    with torch.no_grad():
+        same = coarse(even, text, t)
+        assert torch.allclose(fine(even, text, t), same, atol=1e-5)
+        assert same.std() > 0.1
+
+
 def test_another_width_is_refused(tmp_path: Path) -> None:
     narrow = Transformer(TransformerConfig(in_channels=4, **SMALL))
     write_transformer(tmp_path, narrow.config, narrow.state_dict(), "1GB")

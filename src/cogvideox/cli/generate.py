@@ -203,7 +203,6 @@ def _make_one(settings: dict[str, Any], job: Job, out: str | None, dry_run: bool
     options = checks.with_calibration(options, ready.folder)
     fitted = fit_memory(job, options, ready, limit_of(job))
     options = follow(options, fitted.choice)
-    check_shareable(options, fitted)
     if dry_run:
         show_plan(options, ready, path, job, fitted)
         return
@@ -216,29 +215,14 @@ def _make_one(settings: dict[str, Any], job: Job, out: str | None, dry_run: bool
             say(f"{name}: {what}")
         job = replace(job, device=place)
         loaded = load(job, ready.folder, policy=fitted.choice.policy)
-        share(loaded, options)
+        share(loaded, options, fitted)
         made = make(loaded, options, ready, options.prompt[:40] or path.name, fitted, enhanced)
         if is_first():
             save(made, path, job, options)
 
 
-def check_shareable(options: GenerateOptions, fitted: MemoryPlan) -> None:
-    """Raises ConfigError for what one process can do alone only, when torchrun started several."""
-    from cogvideox.parallel.mesh import is_launched
-
-    if not is_launched():
-        return
-    policy = fitted.choice.policy
-    if policy.residence != "resident" or policy.storage != "stored":
-        raise ConfigError(
-            f"memory {policy.name}: several processes hold the weights in parts already; pass --memory resident"
-        )
-    if options.compile:
-        raise ConfigError("compile: not for several processes; leave out --compile, or start one process")
-
-
-def share(model: CogVideoX, options: GenerateOptions) -> None:
-    """Let the processes that torchrun started make one video together."""
+def share(model: CogVideoX, options: GenerateOptions, fitted: MemoryPlan) -> None:
+    """Let the processes that torchrun started make one video together. Raises ConfigError."""
     from cogvideox.parallel.mesh import is_launched
 
     if not is_launched():
@@ -249,6 +233,11 @@ def share(model: CogVideoX, options: GenerateOptions) -> None:
     from cogvideox.generate.sampling import guidance_of
     from cogvideox.parallel.inference import Spread, spread
 
+    policy = fitted.choice.policy
+    if policy.residence != "resident" or policy.storage != "stored":
+        raise ConfigError(
+            f"memory {policy.name}: several processes hold the weights in parts already; pass --memory resident"
+        )
     guided = is_guided(guidance_of(options)) and options.guidance_pair != "sequence"
     spread(model.transformer, Spread.over(get_world_size(), guided), model.device.type)
 

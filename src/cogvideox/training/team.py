@@ -5,14 +5,11 @@ turn, so any number of ranks, up to that of calls, goes through the same samples
 order, and a run may go on with another number. ``fast`` adds gradients up rank by rank; ``exact`` adds them call by
 call in the order of one process, so that weights are equal to the last bit, for the price of everybody's gradients
 in memory.
-
-Where weights lie in parts (``mesh.shard`` or ``mesh.context`` above 1), the ranks that share every clip take a call
-together, FSDP2 adds the gradients up, and there are as many groups as data times shard.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -21,39 +18,21 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from cogvideox.errors import ConfigError
-from cogvideox.parallel.mesh import MeshConfig
 
 Adding = Literal["fast", "exact"]
 
 
 class Team:
-    """Alone, everything here does nothing.
+    """Alone, everything here does nothing. Raises ConfigError when a step has fewer calls than there are ranks."""
 
-    Raises ConfigError when the mesh is not made of as many ranks as were started, and when a step has fewer calls
-    than there are groups of ranks or cannot be shared by them.
-    """
-
-    def __init__(self, calls: int, adding: Adding = "fast", mesh: MeshConfig | None = None) -> None:
+    def __init__(self, calls: int, adding: Adding = "fast") -> None:
         together = dist.is_available() and dist.is_initialized()
         self.rank, self.size = (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
-        data, shard, context = (mesh or MeshConfig()).sizes(self.size)
-        self.calls, self.adding, self.in_parts = calls, adding, shard * context > 1
-        self.groups, self.group = data * shard, self.rank // context
-        self.leads = self.rank % context == 0
-        if calls < self.groups:
+        self.calls, self.adding = calls, adding
+        if calls < self.size:
             raise ConfigError(
-                f"parts {calls}: {self.size} processes were started, {self.groups} of them take a part of a step "
-                f"each; set task.parts={self.groups} or more, or start fewer"
-            )
-        if self.in_parts and calls % self.groups:
-            raise ConfigError(
-                f"parts {calls}, mesh data {data} x shard {shard}: weights in parts are gathered by all at once, so "
-                f"each must take as many; set task.parts to a multiple of {self.groups}"
-            )
-        if self.in_parts and adding == "exact":
-            raise ConfigError(
-                f"adding exact, mesh shard {shard} x context {context}: exact sums whole gradients and FSDP2 adds "
-                "up their parts; use adding=fast, or mesh.data alone"
+                f"parts {calls}: {self.size} processes were started and each takes a part of a step; "
+                f"set task.parts={self.size} or more, or start fewer"
             )
         self.sums: list[Tensor | None] = []
 
@@ -63,25 +42,20 @@ class Team:
         return self.rank == 0
 
     def is_mine(self, place: int) -> bool:
-        """Whether the call at this place of a step is this process's, alone or with those that share its clips."""
-        return place % self.groups == self.group
-
-    @property
-    def share(self) -> float:
-        """What a loss is multiplied by: FSDP2 takes the mean over groups where a step wants the sum."""
-        return float(self.groups) if self.in_parts else 1.0
+        """Whether the call at this place of a step is this process's."""
+        return place % self.size == self.rank
 
     def after(self, place: int, weights: Sequence[nn.Parameter]) -> None:
         """After the call at ``place``, whoever made it: exact adding takes a round of gradients at its end."""
-        if self.size == 1 or self.in_parts or self.adding == "fast":
+        if self.size == 1 or self.adding == "fast":
             return
         if (place + 1) % self.size and place + 1 < self.calls:
             return
         self._collect(weights, present=place % self.size + 1)
 
     def finish(self, weights: Sequence[nn.Parameter]) -> None:
-        """At the end of a step: every process holds the gradients of all calls, of the weights that it holds."""
-        if self.size == 1 or self.in_parts:
+        """At the end of a step: every process holds the gradients of all calls."""
+        if self.size == 1:
             return
         if self.adding == "exact":
             for weight, total in zip(weights, self.sums, strict=True):
@@ -99,29 +73,14 @@ class Team:
         """What every call of the step reported, in order; ``reports``: mine, by place."""
         if self.size == 1:
             return [reports[place] for place in range(self.calls)]
-        names = list(reports[self.group])
-        mine = {place: [float(report[name]) for name in names] for place, report in reports.items()}
-        kinds = [reports[self.group][name].dtype for name in names]
-        rows = self.table(mine, self.calls, len(names))
-        return [{name: torch.tensor(row[i], dtype=kinds[i]) for i, name in enumerate(names)} for row in rows]
-
-    def table(self, mine: Mapping[int, Sequence[float]], rows: int, width: int) -> list[list[float]]:
-        """Numbers by row, each known to one group of ranks; on return all of them are known to all, unchanged."""
-        table = torch.zeros(rows, width, dtype=torch.float64)
-        if self.leads:
-            for row, values in mine.items():
-                table[row] = torch.tensor(values, dtype=torch.float64)
-        if self.size > 1:
-            dist.all_reduce(table)  # every row is zero but for its owner
-        return table.tolist()
-
-    def turns(self, count: int) -> list[int]:
-        """Which of ``count`` pieces of work this process does. Where weights lie in parts all do equally many, for
-        they are gathered together: then some are done twice."""
-        if not self.in_parts:
-            return list(range(self.group, count, self.groups))
-        rounds = -(-count // self.groups)
-        return [min(turn * self.groups + self.group, count - 1) for turn in range(rounds)]
+        names = list(reports[self.rank])
+        table = torch.zeros(self.calls, len(names), dtype=torch.float64)
+        for place, report in reports.items():
+            table[place] = torch.stack([report[name].detach().double().cpu() for name in names])
+        dist.all_reduce(table)  # every row is zero but for its owner
+        kinds = [reports[self.rank][name].dtype for name in names]
+        rows = table.unbind()
+        return [{n: row[i].to(kinds[i]) for i, n in enumerate(names)} for row in rows]
 
     def any(self, flag: bool) -> bool:
         """Whether it is so for any process."""

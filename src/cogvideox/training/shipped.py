@@ -1,0 +1,190 @@
+"""The runs whose results ship inside the package, and how to make them again on two CPU cores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cogvideox.presets import get_preset
+from cogvideox.training.captioner import CaptionerTraining
+from cogvideox.training.classifier import ClassifierTraining
+from cogvideox.training.diffusion import DiffusionTraining
+from cogvideox.training.optim import OptimConfig
+from cogvideox.training.perceptual import PerceptualTraining
+from cogvideox.training.run import Run
+from cogvideox.training.text import TextTraining
+from cogvideox.training.vae import Crops, VAETraining
+
+
+def world_vae() -> Run:
+    """The shipped VAE: still frames first, then small crops, whole clips last."""
+    return Run(
+        name="world-vae",
+        out="runs/world-vae",
+        task=VAETraining(
+            vae=get_preset("tiny").vae,
+            phases=(
+                Crops(until=480, frames=1, size=64, batch=16),
+                Crops(until=980, frames=9, size=32, batch=8),
+                Crops(until=1200, frames=17, size=64, batch=2, coding="chunked"),
+            ),
+        ),
+        steps=1200,
+        optim=OptimConfig(lr=2e-3, ema=0.99),
+        precision="bf16",
+        measure_every=300,
+        save_every=100,
+    )
+
+
+def world_vae_decoder() -> Run:
+    """A sharper decoder for latents that stay as they are, so that a trained transformer goes on serving."""
+    return Run(
+        name="world-vae-decoder",
+        out="runs/world-vae-decoder",
+        task=VAETraining(
+            vae=get_preset("tiny").vae,
+            phases=(
+                Crops(until=800, frames=9, size=32, batch=8, coding="chunked"),
+                Crops(until=1200, frames=17, size=64, batch=2, coding="chunked"),
+            ),
+            start="tiny",
+            decoder_only=True,
+            edges=1.0,
+        ),
+        steps=1200,
+        seed=1,
+        optim=OptimConfig(lr=1e-3, ema=0.99),
+        precision="bf16",
+        measure_every=200,
+        save_every=50,
+    )
+
+
+def world_text() -> Run:
+    """The shipped text encoder: reads the facts of a scene out of its caption."""
+    return Run(
+        name="world-text",
+        out="runs/world-text",
+        task=TextTraining(dropout=0.25),
+        steps=560,
+        optim=OptimConfig(lr=2e-3, weight_decay=0.05, ema=0.98),
+        measure_every=150,
+    )
+
+
+def world_t2v() -> Run:
+    """A text-to-video transformer as the shipped one began, on patches of 2x2. Needs world-vae and world-text."""
+    preset = get_preset("tiny")
+    return _of_the_world(
+        "world-t2v",
+        DiffusionTraining(
+            preset="tiny",
+            transformer=preset.transformer.with_arm(patch_size=2),
+            schedule=preset.schedule,
+            clips=9000,
+        ),
+        OptimConfig(name="muon", lr=1.5e-3, muon_lr=0.02, ema=0.998),
+        steps=9500,
+    )
+
+
+def world_t2v_fine() -> Run:
+    """The shipped text-to-video transformer, started from world-t2v: every latent its own patch, rare stories often."""
+    preset = get_preset("tiny")
+    return _of_the_world(
+        "world-t2v-fine",
+        DiffusionTraining(
+            preset="tiny",
+            transformer=preset.transformer,
+            schedule=preset.schedule,
+            start="runs/world-t2v/model",
+            stories={
+                "motion": 0.32, "size": 0.12, "rotate": 0.17, "transform": 0.19, "count": 0.14, "pan": 0.06,
+            },
+            batch=16,
+        ),
+        OptimConfig(name="muon", lr=1e-3, muon_lr=0.015, ema=0.999),
+        steps=4500,
+    )  # fmt: skip
+
+
+def world_i2v() -> Run:
+    """The shipped image-to-video transformer, started from world-t2v-fine."""
+    preset = get_preset("tiny-i2v")
+    return _of_the_world(
+        "world-i2v",
+        DiffusionTraining(
+            preset="tiny-i2v",
+            transformer=preset.transformer,
+            schedule=preset.schedule,
+            start="runs/world-t2v-fine/model",
+            batch=16,
+        ),
+        OptimConfig(name="muon", lr=7e-4, muon_lr=0.01, ema=0.995),
+        steps=1200,
+    )
+
+
+def _of_the_world(name: str, task: DiffusionTraining, optim: OptimConfig, steps: int) -> Run:
+    return Run(
+        name=name,
+        out=f"runs/{name}",
+        task=task,
+        steps=steps,
+        optim=optim,
+        precision="bf16",
+        measure_every=500,
+    )
+
+
+def world_lpips() -> Run:
+    """The shipped stand-in for LPIPS, the measure of how different two pictures look."""
+    return Run(
+        name="world-lpips",
+        out="runs/world-lpips",
+        task=PerceptualTraining(),
+        steps=400,
+        optim=OptimConfig(lr=2e-3, warmup=20, ema=0.98),
+        precision="bf16",
+        measure_every=100,
+    )
+
+
+def world_captioner() -> Run:
+    """The shipped captioner: 5 pictures of a clip to a sentence. It stopped at step 1200, see its training.json."""
+    return Run(
+        name="world-captioner",
+        out="runs/world-captioner",
+        task=CaptionerTraining(),
+        steps=1450,
+        optim=OptimConfig(lr=2e-3, ema=0.99, weight_decay=0.02),
+        measure_every=300,
+        save_every=100,
+    )
+
+
+def labels() -> Run:
+    """The classifier of the six negative labels, from a folder of clean films: most of the time goes into samples."""
+    return Run(
+        name="labels",
+        out="runs/labels",
+        task=ClassifierTraining(films="films"),
+        steps=1200,
+        optim=OptimConfig(lr=2e-3, weight_decay=0.05, warmup=50, ema=0.99),
+        log_every=100,
+        measure_every=400,
+        save_every=400,
+    )
+
+
+SHIPPED: dict[str, Callable[[], Run]] = {
+    "world-vae": world_vae,
+    "world-vae-decoder": world_vae_decoder,
+    "world-text": world_text,
+    "world-t2v": world_t2v,
+    "world-t2v-fine": world_t2v_fine,
+    "world-i2v": world_i2v,
+    "world-captioner": world_captioner,
+    "world-lpips": world_lpips,
+    "labels": labels,
+}
