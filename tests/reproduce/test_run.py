@@ -10,7 +10,7 @@ import pytest
 from cogvideox.reproduce import run as room
 from cogvideox.reproduce.arms import Scale
 from cogvideox.reproduce.experiments import experiment
-from cogvideox.reproduce.pages import put_row, section, write_results
+from cogvideox.reproduce.pages import put_row, put_section, section, write_results
 from cogvideox.reproduce.readings import from_benchmark, from_evaluation, from_labels, from_study
 from cogvideox.training import diffusion
 
@@ -90,6 +90,16 @@ def test_rows_of_the_ledger_stand_in_the_order_of_the_table():
     page = put_row("# Ledger\n", "table9", "| table9 | b |")
     page = put_row(page, "fig8a", "| fig8a | a |")
     assert page.index("| fig8a |") < page.index("| table9 |")
+
+
+def test_sections_stand_in_the_order_of_the_table_too():
+    page = "# Page\n\nWords.\n"
+    for name in ("table9", "fig8a", "table9"):
+        page = put_section(page, name, f"## {name}\n\nof {name}")
+    assert page.startswith("# Page\n\nWords.\n\n<!-- fig8a") and page.index("of fig8a") < page.index(
+        "of table9"
+    )
+    assert page.count("## table9") == 1 and "\n\n\n" not in page
 
 
 def test_table_14_is_the_report_of_the_classifier_that_ships():

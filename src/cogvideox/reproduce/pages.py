@@ -20,8 +20,9 @@ def section(outcome: Outcome, image: str = "") -> str:
     row = outcome.experiment
     parts = [
         f"## {row.name}",
-        f"{row.title[:1].upper()}{row.title[1:]}. The paper: {row.claim}. It prints: {row.paper}.",
-        f"**{outcome.status}**: {outcome.why}. Measured on: {outcome.scale.rstrip('.')}.",
+        f"{row.title[:1].upper()}{row.title[1:]}. The paper: {row.claim} ({row.paper}).",
+        f"**{outcome.status}**: {outcome.why}."
+        + (f" On {outcome.scale.rstrip('.')}." if outcome.scale else ""),
         f"![{row.name}]({image})" if image else "",
         outcome.table,
         f"At full size: `{row.full}`; needs {row.needs}." if row.full else "",
@@ -52,25 +53,36 @@ def write_results(outcome: Outcome, out: Path, docs: Path | None) -> Path:
         if image:
             _write(docs / image, outcome.picture)
         page, ledger = docs / PAGE, docs / LEDGER
-        _write(page, put(page.read_text(encoding="utf-8"), name, section(outcome, image)))
+        _write(page, put_section(page.read_text(encoding="utf-8"), name, section(outcome, image)))
         _write(ledger, put_row(ledger.read_text(encoding="utf-8"), name, ledger_row(outcome)))
     return folder
 
 
 def put(page: str, name: str, part: str) -> str:
     """The page with the part between the marks of ``name`` replaced, or with it added at the end."""
-    begin, end = f"<!-- {name}: written by cogvideox reproduce -->", f"<!-- end of {name} -->"
-    whole = f"{begin}\n{part}\n{end}"
-    pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
-    if pattern.search(page):
-        return pattern.sub(lambda _: whole, page)
+    whole = f"<!-- {name}: written by cogvideox reproduce -->\n{part}\n<!-- end of {name} -->"
+    if _marks(name).search(page):
+        return _marks(name).sub(lambda _: whole, page)
     return f"{page.rstrip()}\n\n{whole}\n"
+
+
+def put_section(page: str, name: str, part: str) -> str:
+    """The page with the section of ``name`` replaced or added, sections in the order of the table of experiments."""
+    page = put(page, name, part)
+    found = {each: match[0] for each in EXPERIMENTS if (match := _marks(each).search(page))}
+    for whole in found.values():
+        page = page.replace(whole, "").rstrip()
+    return "\n\n".join([re.sub(r"\n{3,}", "\n\n", page), *found.values()]) + "\n"
+
+
+def _marks(name: str) -> re.Pattern[str]:
+    begin, end = f"<!-- {name}: written by cogvideox reproduce -->", f"<!-- end of {name} -->"
+    return re.compile(re.escape(begin) + "(.*?)" + re.escape(end), re.DOTALL)
 
 
 def put_row(page: str, name: str, row: str) -> str:
     """The ledger with the row of ``name`` replaced or added, rows in the order of the table of experiments."""
-    begin, end = f"<!-- {LEDGER_PART}: written by cogvideox reproduce -->", f"<!-- end of {LEDGER_PART} -->"
-    found = re.search(re.escape(begin) + "(.*?)" + re.escape(end), page, re.DOTALL)
+    found = _marks(LEDGER_PART).search(page)
     rows = {
         line.split("|")[1].strip(): line for line in (found[1] if found else "").splitlines() if "|" in line
     }

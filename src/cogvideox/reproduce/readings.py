@@ -58,7 +58,7 @@ def from_benchmark(row: Experiment, scale: Scale) -> Outcome:
         if name.startswith(part)
     ]
     why = "the tiny size shows only that every part runs; launches, not arithmetic, take its time"
-    return Outcome(row, NEEDS, why, "\n".join(lines), found["machine"])
+    return Outcome(row, NEEDS, why, "\n".join(lines), found["machine"].removeprefix("Measured on "))
 
 
 def from_evaluation(row: Experiment, scale: Scale) -> Outcome:
@@ -66,7 +66,7 @@ def from_evaluation(row: Experiment, scale: Scale) -> Outcome:
     folder = scale.out / row.name
     if not (folder / REPORT).is_file():
         if row.name != "table2":
-            return _absent(row, f"no evaluation in {folder}")
+            return _absent(row, "no evaluation has been made")
         command = [sys.executable, "-m", "cogvideox", "evaluate", "--suite", "vae", "--model", "tiny"]
         _told([*command, "--prompts", str(scale.videos), "--out", str(folder)])
     report = Report.read(folder)
@@ -98,12 +98,12 @@ def from_study(row: Experiment, scale: Scale) -> Outcome:
     """Table 4: a study of raters in ``out/table4``."""
     folder = scale.out / row.name
     if not (folder / LEDGER).is_file():
-        return _absent(row, f"no study in {folder}")
+        return _absent(row, "no study has been made")
     study = Study.read(folder)
     entries = list(Ledger(folder / LEDGER).entries())
     ratings = study.ratings(entries)
     if study.mode != "grades" or not ratings:
-        return _absent(row, f"{folder} holds {len(ratings)} grades of {study.mode}")
+        return _absent(row, f"the study holds {len(ratings)} ratings, of {study.mode}")
     raters = len({entry.rater for entry in entries})
     words = f"{len(ratings)} ratings by {raters} raters"
     return Outcome(row, NEEDS, "these raters and videos are not the paper's", table_4(ratings), words)
@@ -133,7 +133,7 @@ READERS: dict[str, Callable[[Experiment, Scale], Outcome]] = {
 
 
 def _absent(row: Experiment, what: str) -> Outcome:
-    return Outcome(row, NEEDS, what, "", "nothing was measured")
+    return Outcome(row, NEEDS, what, "", "")
 
 
 def _value(report: Report, name: str) -> float | None:
