@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+import shlex
 
 import pytest
+import typer
 
+from cogvideox.cli import app
 from cogvideox.reproduce.experiments import EXPERIMENTS, Arm, Claim, Experiment, Measure, experiment
 from cogvideox.reproduce.verdict import difference, differences, status_of
+from cogvideox.training.recipes import recipe
 
 LOSS, SCORE = Measure("loss", "loss"), Measure("score", "score", "higher")
 
@@ -72,3 +76,18 @@ def test_every_experiment_of_the_issue_is_in_the_table_and_names_arms_it_has():
 def test_an_unknown_experiment_is_one_line_with_a_suggestion():
     with pytest.raises(Exception, match="fig8a"):
         experiment("fig8z")
+
+
+COMMANDS = [row.full for row in EXPERIMENTS.values() if row.full.startswith("cogvideox")]
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_the_command_of_a_full_run_is_one_that_the_program_understands(line):
+    command, name, rest = typer.main.get_command(app), "cogvideox", shlex.split(line)[1:]
+    while hasattr(command, "commands"):
+        name, *rest = rest
+        command = command.commands[name]
+    assert command.make_context(name, list(rest)) is not None
+    if name == "train":
+        config = recipe(rest[0])
+        assert len(rest) == 1 or config.override(rest[1:]) != config
