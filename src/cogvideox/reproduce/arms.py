@@ -109,7 +109,7 @@ def run_of(arm: Arm, seed: int, scale: Scale, start: Arm | None = None) -> Run:
         steps=steps,
         seed=seed,
         optim=OptimConfig(lr=2e-3 if start is None else 1e-3, warmup=max(1, steps // 10), ema=0.98),
-        save_every=max(1, steps // 3),
+        save_every=-(-steps // 3),
         log_every=max(1, steps // 75),
-        measure_every=max(1, steps // 3),
+        measure_every=-(-steps // 3),
     )
