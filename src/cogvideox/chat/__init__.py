@@ -2,6 +2,7 @@
 
 question.py   Question, Image, Answer: what is said, as values with a content hash; LanguageModel, the protocol
 failure.py    ChatFailure: every way an answer can fail to come, and whether trying again may help
+local.py      LocalModel: a model folder of transformers, without a server; language_model: an address or a folder
 server.py     Server: any OpenAI-compatible server, one attempt at a time
 pace.py       waiting, budgets and the circuit breaker
 keep.py       answers kept by content hash; transcripts, recorded and replayed
@@ -15,6 +16,7 @@ from cogvideox.chat.asking import Chat, ChatConfig, Outcome
 from cogvideox.chat.clean import Cleaning, clean
 from cogvideox.chat.failure import ChatFailure
 from cogvideox.chat.keep import Cache, Replay
+from cogvideox.chat.local import LocalModel, language_model
 from cogvideox.chat.question import Answer, Image, LanguageModel, Question
 from cogvideox.chat.reading import as_text, json_reader
 from cogvideox.chat.scripted import Scripted
@@ -29,6 +31,7 @@ __all__ = [
     "Cleaning",
     "Image",
     "LanguageModel",
+    "LocalModel",
     "Outcome",
     "Question",
     "Replay",
@@ -38,4 +41,5 @@ __all__ = [
     "as_text",
     "clean",
     "json_reader",
+    "language_model",
 ]

@@ -19,7 +19,9 @@ def caption(
     ] = None,
     ask: Annotated[
         str | None,
-        typer.Option(help="address of an OpenAI-compatible server, or rules (tiny world, offline)"),
+        typer.Option(
+            help="address of an OpenAI-compatible server, model folder of transformers, or rules (tiny world)"
+        ),
     ] = None,
     ask_model: Annotated[str | None, typer.Option(help="the model on it; its key: OPENAI_API_KEY")] = None,
     captioner: Annotated[

@@ -12,7 +12,7 @@ from cogvideox.errors import ConfigError, PromptError
 if TYPE_CHECKING:
     from cogvideox.generate.options import GenerateOptions
 
-ENHANCE_HELP = "write the prompt out: rules, or the address of an OpenAI-compatible server"
+ENHANCE_HELP = "write the prompt out: rules, the address of an OpenAI-compatible server, or a model folder"
 MODEL_HELP = "the model on that server; its key is read from OPENAI_API_KEY"
 
 

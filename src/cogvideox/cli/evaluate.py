@@ -49,7 +49,9 @@ def evaluate(
         str | None, typer.Option(help="recorded answers of VBench's networks (JSON lines)")
     ] = None,
     devil: Annotated[str | None, typer.Option(help="DEVIL's dynamics and qualities per video (JSON)")] = None,
-    judge_url: Annotated[str | None, typer.Option(help="OpenAI-compatible server, for MTScore")] = None,
+    judge_url: Annotated[
+        str | None, typer.Option(help="OpenAI-compatible server or model folder, for MTScore")
+    ] = None,
     judge_model: Annotated[str, typer.Option(help="the judge's name on that server")] = "gpt-4o-2024-05-13",
     judge_replay: Annotated[str | None, typer.Option(help="recorded answers of a judge, instead")] = None,
     against: Annotated[str | None, typer.Option(help="folder of another evaluation, to compare with")] = None,
@@ -186,12 +188,11 @@ def _judge(url: str | None, model: str, replay: str | None, out: Path) -> Chat |
         return None
     if url is not None and replay is not None:
         raise ConfigError(f"judge-url {url} and judge-replay {replay}: give one of them")
-    from cogvideox.chat import Chat, Replay, Server, ServerConfig
+    from cogvideox.chat import Chat, Replay, language_model
 
     if replay is not None:
         return Chat(Replay(replay))
-    server = Server(ServerConfig(url=url, model=model))
-    return Chat(server, cache=out / "judge", transcript=out / "judge.jsonl")
+    return Chat(language_model(url, model), cache=out / "judge", transcript=out / "judge.jsonl")
 
 
 def _devil(path: str) -> dict[str, list[float]]:

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from cogvideox.chat import Chat, ChatConfig, ChatFailure, Image, Server, ServerConfig, json_reader
+from cogvideox.chat import Chat, ChatConfig, ChatFailure, Image, json_reader, language_model
 from cogvideox.clip import Clip, Label
 from cogvideox.config import Config
 from cogvideox.curation.captions.instructions import Instruction
@@ -43,7 +43,7 @@ class Verdict(Config):
 
 
 class AskedLabels(Step):
-    """The six labels by a model behind an OpenAI-compatible server, from a few frames.
+    """The six labels by a model behind an OpenAI-compatible server, or in a folder, from a few frames.
 
     What it says is as it says it: nothing calibrates it. A clip of which it says nothing usable is dropped with the
     reason; when the server cannot be reached the film is left for the next run.
@@ -51,8 +51,10 @@ class AskedLabels(Step):
 
     kind: Literal["asked_labels"] = "asked_labels"
     version: ClassVar[int] = 1
-    ask: str = Field(description="address of an OpenAI-compatible server")
-    ask_model: str = Field(description="the model on it, one that sees pictures; its key: OPENAI_API_KEY")
+    ask: str = Field(description="address of an OpenAI-compatible server, or a model folder of transformers")
+    ask_model: str | None = Field(
+        None, description="the model on it, one that sees pictures; its key: OPENAI_API_KEY"
+    )
     frames: int = Field(8, gt=1, le=32, description="frames it is shown, spread over the clip")
     threshold: float = Field(0.5, ge=0, le=1, description="at or above it the clip has the defect")
     chat: ChatConfig = ChatConfig()
@@ -60,14 +62,17 @@ class AskedLabels(Step):
 
     def measure(self, clip: Clip, view: View) -> Clip:
         """``clip.labels``, and how sure it is as scores ``label.<name>``. Raises ChatError when to ask again later."""
+        chat = _chat(self.model_dump_json())
         try:
-            found = judged(_chat(self.model_dump_json()), view, self.frames)
+            found = judged(chat, view, self.frames)
         except ChatFailure as failure:
             if failure.pending:
                 raise ChatError(f"{self.ask}: {failure}; run again") from None
             return clip.drop(self.kind, "not judged", str(failure)[:300])
         labels = {
-            name: Label(probability=share, threshold=self.threshold, judge=f"{self.ask_model}:{DEFECTS.name}")
+            name: Label(
+                probability=share, threshold=self.threshold, judge=f"{chat.model.name}:{DEFECTS.name}"
+            )
             for name, share in found.items()
         }
         scores = {f"label.{name}": share for name, share in found.items()}
@@ -89,5 +94,6 @@ def judged(chat: Chat, view: View, frames: int = 8) -> dict[str, float]:
 def _chat(settings: str) -> Chat:
     """Made once a process."""
     step = AskedLabels.model_validate_json(settings)
-    server = Server(ServerConfig(url=step.ask, model=step.ask_model))
-    return Chat(server, step.chat, Path(step.answers) if step.answers else None)
+    return Chat(
+        language_model(step.ask, step.ask_model), step.chat, Path(step.answers) if step.answers else None
+    )

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
-from cogvideox.chat import Chat, ChatConfig, ChatFailure, Cleaning, Question, Server, ServerConfig, clean
+from cogvideox.chat import Chat, ChatConfig, ChatFailure, Cleaning, Question, clean, language_model
 from cogvideox.errors import ChatError, ConfigError
 from cogvideox.world import read_caption
 
@@ -81,19 +82,25 @@ class RuleEnhancer:
 
 
 def enhancer(spec: str, model: str | None, world: bool) -> Enhancer:
-    """``rules``, or the base URL of an OpenAI-compatible server and the model on it. Raises ConfigError."""
+    """``rules``, the base URL of an OpenAI-compatible server and the model on it, or a model folder.
+
+    Raises ConfigError, CheckpointError.
+    """
     if spec == RULES:
         if model:
             raise ConfigError(f"enhance-model {model!r}: has no effect with --enhance {RULES}; leave it out")
         return RuleEnhancer(world)
-    if "://" not in spec:
+    local = Path(spec).is_dir()
+    if "://" not in spec and not local:
         raise ConfigError(
-            f"enhance {spec!r}: unknown; write {RULES}, or the address of a server such as http://127.0.0.1:8000/v1"
+            f"enhance {spec!r}: unknown; write {RULES}, the address of a server such as http://127.0.0.1:8000/v1, or a "
+            "model folder of transformers"
         )
-    if not model:
+    if not model and not local:
         raise ConfigError(f"enhance {spec}: which model of that server? name it with --enhance-model")
-    server = Server(ServerConfig(url=spec, model=model))
-    return AskedEnhancer(Chat(server, ChatConfig(concurrency=1, tries=3, longest_wait=20)))
+    return AskedEnhancer(
+        Chat(language_model(spec, model), ChatConfig(concurrency=1, tries=3, longest_wait=20))
+    )
 
 
 def record(original: str, enhanced: str, name: str) -> dict[str, Any]:

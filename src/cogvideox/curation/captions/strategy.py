@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from cogvideox.chat import Chat, ChatConfig, Cleaning, LanguageModel, Server, ServerConfig
+from cogvideox.chat import Chat, ChatConfig, Cleaning, LanguageModel, language_model
 from cogvideox.config import Config
 from cogvideox.curation.captions.describe import Describer
 from cogvideox.curation.captions.match import AskedMatch, Matcher, WorldMatch
@@ -37,7 +37,8 @@ class CaptionConfig(Config):
         "distilled: merged by a local summariser; ask: a video model behind a server",
     )
     ask: str | None = Field(
-        None, description="address of an OpenAI-compatible server, or rules (tiny world, offline)"
+        None,
+        description="address of an OpenAI-compatible server, model folder of transformers, or rules (tiny world)",
     )
     ask_model: str | None = Field(None, description="the model on that server")
     captioner: str | None = Field(None, description="folder of the local captioner; null: the shipped one")
@@ -58,7 +59,8 @@ class CaptionConfig(Config):
         asks = self.strategy != "watch" or self.match == "ask"
         if asks and self.ask is None:
             raise ConfigError(f"strategy {self.strategy}, match {self.match}: who is asked? give ask")
-        if self.ask not in (None, RULES) and self.ask_model is None:
+        needless = self.ask in (None, RULES) or Path(self.ask).is_dir()
+        if self.ask_model is None and not needless:
             raise ConfigError(f"ask {self.ask}: which model of that server? give ask_model")
         if self.strategy == "distilled" and self.summariser is None:
             raise ConfigError("strategy distilled: which summariser? give summariser, or use strategy paper")
@@ -92,7 +94,7 @@ def _model(config: CaptionConfig) -> LanguageModel | None:
         return None
     if config.ask == RULES:
         return world_model()
-    return Server(ServerConfig(url=config.ask, model=str(config.ask_model)))
+    return language_model(config.ask, config.ask_model)
 
 
 def _stages(config: CaptionConfig, chat: Chat | None) -> Iterator[Stage]:
