@@ -130,7 +130,7 @@ def run(count: int, kills: int, folder: Path, seed: int = 0) -> dict:
     most = 0.2 + 2 * (time.process_time() - began) / kills
     rng, done, finished, at = random.Random(seed), 0, 0, Counter()
     while done < kills:
-        workers = done % 5 == 4
+        workers = done % 10 == 9
         child = start(root, out, engines.LocalEngine(1) if workers else Here())
         if killed(child, rng.uniform(0, most + 2.0 * workers)):  # workers import for 2 s before they work
             done += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import tarfile
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from cogvideox.curation.recipe import Recipe
 from cogvideox.curation.recipes import RECIPES, recipe, tiny
 from cogvideox.data.curated import curate
 from cogvideox.errors import ConfigError, InputError, OutputError
-from cogvideox.video import read_video
+from cogvideox.video import read_video, whole_file
 from films import take, write
 
 SMALL = tiny().override(["per_shard=3", "shots.min_seconds=0.5"])
@@ -146,6 +147,24 @@ def test_a_run_stopped_at_every_job_ends_in_the_same_bytes(result, films, tmp_pa
     else:
         pytest.fail("never came to an end")
     assert outputs(tmp_path / "out") == outputs(result)
+
+
+def test_what_a_killed_run_left_half_written_goes(result, films, tmp_path):
+    out = tmp_path / "out"
+    curate(films, out, SMALL, InProcess())
+    for place in ("shards/clips-00000.tar", "clips.parquet", "dropped.jsonl", "work/measured/aa/a.json"):
+        child = os.fork()
+        if child == 0:
+            with whole_file(out / place) as temporary:
+                temporary.write_bytes(b"half")
+                os.kill(os.getpid(), signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert len(list(out.rglob(".*.tmp*"))) == 4
+    (out / ".mine.tmp").write_text("not ours")
+    curate(films, out, SMALL, InProcess())
+    assert [path.name for path in out.rglob(".*.tmp*")] == [".mine.tmp"]
+    (out / ".mine.tmp").unlink()
+    assert outputs(out) == outputs(result)
 
 
 def test_a_changed_film_is_done_again_and_its_old_clips_go(films, tmp_path):

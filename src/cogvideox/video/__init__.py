@@ -15,6 +15,7 @@ from cogvideox.video.saving import (
     previews_of,
     replacing,
     sidecar_of,
+    sweep,
     whole_file,
     write_json,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "sha256_of_file",
     "sidecar_of",
     "walk",
+    "sweep",
     "whole_file",
     "write_json",
 ]

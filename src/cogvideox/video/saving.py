@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -114,6 +115,14 @@ def whole_file(path: Path) -> Iterator[Path]:
         ) from None
     finally:
         _remove(temporary)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed runs left half-written by ``whole_file`` anywhere below; only for who alone writes there."""
+    for place, _, names in os.walk(folder):
+        for name in names:
+            if re.fullmatch(r"\.[0-9a-f]{12}\.tmp(\..*)?", name):
+                _remove(Path(place, name))
 
 
 def _remove(path: Path) -> None:
