@@ -39,7 +39,9 @@ def test_smaller_patches_say_the_same_of_an_even_region(tmp_path: Path) -> None:
     torch.nn.init.normal_(coarse.proj_out.weight)
     torch.nn.init.normal_(coarse.proj_out.bias)
     with torch.no_grad():  # an output that is even within a patch
-        coarse.proj_out.weight.copy_(coarse.proj_out.weight.view(4, 4, -1)[:, :1].expand(4, 4, -1).flatten(0, 1))
+        coarse.proj_out.weight.copy_(
+            coarse.proj_out.weight.view(4, 4, -1)[:, :1].expand(4, 4, -1).flatten(0, 1)
+        )
         coarse.proj_out.bias.copy_(coarse.proj_out.bias.view(4, 4)[:, :1].expand(4, 4).flatten())
     write_transformer(tmp_path, coarse.config, coarse.state_dict(), "1GB")
     fine = initialise(Transformer(TransformerConfig(in_channels=4, patch_size=1, **SMALL)), 1)

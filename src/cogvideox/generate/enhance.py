@@ -93,8 +93,8 @@ def enhancer(spec: str, model: str | None, world: bool) -> Enhancer:
     local = Path(spec).is_dir()
     if "://" not in spec and not local:
         raise ConfigError(
-            f"enhance {spec!r}: unknown; write {RULES}, the address of a server such as http://127.0.0.1:8000/v1, or a "
-            "model folder of transformers"
+            f"enhance {spec!r}: unknown; write {RULES}, or the address of a server such as "
+            "http://127.0.0.1:8000/v1, or a model folder of transformers"
         )
     if not model and not local:
         raise ConfigError(f"enhance {spec}: which model of that server? name it with --enhance-model")
