@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from cogvideox.cli import checks
-from cogvideox.cli.generate import Job, fit_memory, limit_of, load, make, resolve, save
+from cogvideox.cli.job import Job, fit_memory, limit_of, load, make, resolve, save
 from cogvideox.cli.plan import follow
 from cogvideox.cli.terminal import PARTIAL, describe, result_json, say
 from cogvideox.errors import CogVideoXError, ConfigError, MediaError, OutputError

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cogvideox.cli import checks
-from cogvideox.cli.generate import Job, load, resolve
+from cogvideox.cli.job import Job, load, resolve
 from cogvideox.cli.terminal import result, result_json, say, verb
 from cogvideox.errors import ConfigError
 

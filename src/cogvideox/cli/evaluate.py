@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cogvideox.cli import checks
-from cogvideox.cli.generate import Job
+from cogvideox.cli.job import Job
 from cogvideox.cli.terminal import progress, result, result_json, say, verb
 from cogvideox.errors import ConfigError, InputError, suggest
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cogvideox.cli import checks
-from cogvideox.cli.generate import Job, load, resolve
+from cogvideox.cli.job import Job, load, resolve
 from cogvideox.cli.terminal import progress
 from cogvideox.errors import ConfigError
 

@@ -1,0 +1,197 @@
+"""What every verb that generates goes through: check, fit into memory, load, make, save."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cogvideox.cli import checks
+from cogvideox.cli.enhance import Enhance
+from cogvideox.cli.plan import best_device, fit, read_limit, room
+from cogvideox.cli.terminal import progress, result, result_json, say
+from cogvideox.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cogvideox.generate.options import GenerateOptions
+    from cogvideox.memory import MemoryPlan, Policy
+    from cogvideox.model import CogVideoX
+    from cogvideox.video import Video
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the flags say besides the options: which model on what, where to, how much to tell."""
+
+    model: str  # '': the shipped one that fits
+    adapters: tuple[tuple[str, float], ...] = ()
+    alpha: float | None = None
+    dtype: str | None = None
+    device: str | None = None
+    overwrite: bool = False
+    metadata: bool = True
+    preview: bool = False
+    as_json: bool = False
+    debug: bool = False
+    memory: str = "auto"
+    memory_limit: str | None = None
+    enhance: Enhance = Enhance()
+
+    @property
+    def place(self) -> str:
+        """The device: as asked, or the best there is."""
+        return self.device or best_device()
+
+    def model_for(self, settings: dict[str, Any]) -> str:
+        """The model asked for, or the shipped one that reads what is given."""
+        return self.model or (checks.SHIPPED_I2V if settings.get("image") else checks.SHIPPED)
+
+
+def share(model: CogVideoX, options: GenerateOptions, fitted: MemoryPlan) -> None:
+    """Let the processes that torchrun started make one video together. Raises ConfigError."""
+    from cogvideox.parallel.mesh import is_launched
+
+    if not is_launched():
+        return
+    from torch.distributed import get_world_size
+
+    from cogvideox.diffusion import is_guided
+    from cogvideox.generate.sampling import guidance_of
+    from cogvideox.parallel.inference import Spread, spread
+
+    policy = fitted.choice.policy
+    if policy.residence != "resident" or policy.storage != "stored":
+        raise ConfigError(
+            f"memory {policy.name}: several processes hold the weights in parts already; pass --memory resident"
+        )
+    guided = is_guided(guidance_of(options)) and options.guidance_pair != "sequence"
+    spread(model.transformer, Spread.over(get_world_size(), guided), model.device.type)
+
+
+def resolve(settings: dict[str, Any]) -> GenerateOptions:
+    """Flags to options, everything checked that needs no model. Raises InputError and ConfigError."""
+    from cogvideox.generate.options import GenerateOptions
+    from cogvideox.text import check_prompt
+
+    for name in ("prompt", "negative_prompt"):
+        if name in settings:
+            check_prompt(settings[name], name.replace("_", " "))
+    if "sampler" in settings:
+        settings = {**settings, "sampler": checks.choose("sampler", settings["sampler"], checks.SAMPLERS)}
+    return GenerateOptions.parse(settings)
+
+
+def target(out: str | None, job: Job) -> Path:
+    """The file to write, checked; without --out the first free of video.mp4, video-2.mp4, ..."""
+    from cogvideox.video import check_output, previews_of, sidecar_of
+
+    if out is None:
+        number, path = 1, Path("video.mp4")
+        while any(each.exists() for each in (path, sidecar_of(path), *previews_of(path))):
+            number += 1
+            path = Path(f"video-{number}.mp4")
+    else:
+        path = Path(out)
+    check_output(path, job.overwrite, sidecar=job.metadata)
+    for preview in previews_of(path) if job.preview else ():
+        check_output(preview, job.overwrite)
+    return path
+
+
+def fit_memory(job: Job, options: GenerateOptions, ready: checks.Ready, limit: int | None) -> MemoryPlan:
+    """What the run will do with its memory. Raises InputError when it cannot fit, ConfigError."""
+    return fit(ready, options, job.dtype, job.place, job.memory, limit)
+
+
+def limit_of(job: Job) -> int | None:
+    """The bytes a run may take: as asked, or what the device has free. Raises ConfigError."""
+    return read_limit(job.memory_limit) or room(job.place)
+
+
+def load(
+    job: Job, folder: Path, weights: dict[str, str] | None = None, policy: Policy | None = None
+) -> CogVideoX:
+    """The model with its adapters, on the device, or where a policy keeps it.
+
+    ``weights``: their digests, where they are known already. Raises CheckpointError, ConfigError.
+    """
+    import torch
+
+    from cogvideox.checkpoints import load_lora, load_model
+    from cogvideox.checkpoints.adapter import read_adapter
+    from cogvideox.manifest import digests_of
+    from cogvideox.memory import Policy, lower, move_in
+
+    device = job.place
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0][:120]
+        raise ConfigError(f"device {device!r}: not available here ({reason}); try --device cpu") from None
+    for path, _ in job.adapters:
+        read_adapter(path, job.alpha)  # a file that is no adapter is an error before weights are loaded
+    policy = policy or Policy()
+    at_home = policy.residence != "resident" or policy.storage != "stored"
+    loaded = load_model(folder, dtype=job.dtype, device="cpu" if at_home else device, compute_device=device)
+    for path, scale in job.adapters:
+        load_lora(loaded, path, scale, alpha=job.alpha)
+    if job.metadata:
+        loaded.weights = weights or digests_of(folder)
+    lower(loaded, policy.storage, device)
+    return move_in(loaded, device, policy.residence) if at_home else loaded
+
+
+def make(
+    model: CogVideoX,
+    options: GenerateOptions,
+    ready: checks.Ready,
+    title: str,
+    fitted: MemoryPlan,
+    enhanced: dict[str, Any] | None = None,
+) -> Video:
+    """One video, with a bar on the terminal; its manifest says what was done about memory and the prompt."""
+    from cogvideox.generate.run import generate as run
+
+    with progress(title) as show:
+        made = run(
+            model,
+            options,
+            lambda step: show(step.stage, step.done, step.total),
+            image=ready.given.image,
+            video=ready.given.video,
+        )
+    facts = {**made.manifest["run"], "memory": fitted.record()}
+    facts |= {"enhance": enhanced} if enhanced else {}
+    return replace(made, manifest={**made.manifest, "run": facts})
+
+
+def save(video: Video, path: Path, job: Job, options: GenerateOptions, replace: bool = False) -> None:
+    """Write the video, its record and preview, and say where; ``replace`` even what exists."""
+    replace = replace or job.overwrite
+    video.save(path, replace, job.metadata)
+    previews = video.save_previews(path, replace, job.metadata) if job.preview else []
+    if job.as_json:
+        seconds = video.manifest.get("run", {}).get("seconds")
+        size = {"frames": len(video), "height": video.height, "width": video.width, "fps": video.fps}
+        names = {".gif": "preview", ".png": "sheet"}
+        paths = {"path": str(path), **{names[each.suffix]: str(each) for each in previews}}
+        result_json({**paths, **size, "seed": options.seed, "seconds": seconds})
+        return
+    say(f"{video} with seed {options.seed}")
+    for each in (path, *previews):
+        result(str(each))
+
+
+def show_plan(
+    options: GenerateOptions, ready: checks.Ready, path: Path, job: Job, fitted: MemoryPlan
+) -> None:
+    """The resolved settings, as YAML or JSON on stdout."""
+    plan: dict[str, Any] = {"height": ready.plan.height, "width": ready.plan.width, "fps": ready.plan.fps}
+    plan |= {"frames": ready.plan.frames.asked, "why": ready.plan.frames.why}
+    plan |= {"memory": fitted.why}
+    if job.as_json:
+        settings = options.model_dump(mode="json")
+        result_json({"model": str(ready.folder), "out": str(path), "options": settings, "plan": plan})
+        return
+    lines = [f"model: {ready.folder}", f"out: {path}", *(f"plan_{k}: {v}" for k, v in plan.items())]
+    result("\n".join(f"# {line}" for line in lines) + "\n" + options.to_yaml().rstrip())
