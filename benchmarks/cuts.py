@@ -3,7 +3,8 @@
 python benchmarks/cuts.py index.jsonl
 
 ``index.jsonl`` names real films beside it, one a line, ``{"file": "a.mp4", "hard_cuts": [81, 240]}``: the frames that
-begin a new take. The takes between are what films are joined from; the cuts of the films themselves are looked for too.
+begin a new take. The takes between are what films are joined from, but for films whose ``tags`` say that they fade,
+dissolve or show titles: who knows what is a take there. The cuts of the films themselves are looked for too.
 A cut is right within one frame, a dissolve when what was found overlaps it.
 """
 
@@ -14,6 +15,7 @@ import json
 import random
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,6 +34,7 @@ from films import write  # noqa: E402
 HEIGHT, WIDTH, FPS = 96, 160, 24
 MIX = 12  # frames of a dissolve
 EDGE = 3  # frames of a take that are left away beside its known cuts
+EDITED = {"dissolve", "fade", "titles"}
 Joint = tuple[int, int]
 """First and last frame of a joint; equal for a hard cut, whose frame begins the new take."""
 
@@ -60,10 +63,12 @@ class Tally:
         return f"| {name} | {self.there} | {recall:.3f} | {precision:.3f} |"
 
 
-def known(index: Path) -> dict[Path, list[int]]:
-    """Films and their cuts; films without a list are left out."""
+def known(index: Path) -> tuple[dict[Path, list[int]], set[Path]]:
+    """Films and their cuts, without those that have no list; and the films to join pieces of."""
     rows = [json.loads(line) for line in index.read_text(encoding="utf-8").splitlines() if line.strip()]
-    return {index.parent / row["file"]: row["hard_cuts"] for row in rows if row.get("hard_cuts") is not None}
+    rows = [row for row in rows if row.get("hard_cuts") is not None]
+    plain = {index.parent / row["file"] for row in rows if not EDITED & set(row.get("tags", ()))}
+    return {index.parent / row["file"]: row["hard_cuts"] for row in rows}, plain
 
 
 def takes(film: Path, cuts: list[int], least: int = 30) -> list[Take]:
@@ -142,24 +147,24 @@ def compare(
     tally.wrong += [f"frame {one[0]} of {film}" for one in rest]
 
 
-def measure(index: Path, films: int, folder: Path, seed: int = 0) -> dict[str, Tally]:
-    """Every kind of joint -> its tally."""
-    truth, rng, tallies = known(index), random.Random(seed), {}
-    pool = [take for film, cuts in truth.items() for take in takes(film, cuts)]
-    print(f"{len(pool)} takes of {len({take.name for take in pool})} films", file=sys.stderr)
+def measure(index: Path, films: int, folder: Path, seed: int = 0) -> Iterator[tuple[str, Tally]]:
+    """Every kind of joint and its tally."""
+    (truth, plain), rng = known(index), random.Random(seed)
+    pool = [take for film in truth if film in plain for take in takes(film, truth[film])]
+    print(f"{len(pool)} takes of {len(plain)} films", file=sys.stderr)
     for how in ("hard cuts", "dissolves", "fades through black"):
-        tally = tallies[f"{how} of {films} joined films"] = Tally()
+        tally = Tally()
         for number in range(films):
             frames, joints, names = joined(pool, rng, how)
             file = write(folder / f"{how} {number}.mp4", frames, fps=FPS)
             compare(tally, joints, found(file, dissolves=True), 1, names, " | ".join(names))
             file.unlink()
-        print(tally.row(how), file=sys.stderr, flush=True)
-    tally = tallies["listed cuts of the films themselves"] = Tally()
+        yield f"{how} of {films} joined films", tally
+    tally = Tally()
     for film, cuts in truth.items():
         names = [f"{film.name}, frame {cut}" for cut in cuts]
         compare(tally, [(cut, cut) for cut in cuts], found(film, dissolves=False), 1, names, film.name)
-    return tallies
+    yield f"listed cuts of {len(truth)} films", tally
 
 
 def main() -> None:
@@ -168,14 +173,12 @@ def main() -> None:
     parser.add_argument("index", type=Path)
     parser.add_argument("--films", type=int, default=30, help="joined films of each kind")
     chosen = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        tallies = measure(chosen.index, chosen.films, Path(folder))
     print("| joints | there | recall | precision |\n|---|---|---|---|")
-    for name, tally in tallies.items():
-        print(tally.row(name))
-    for name, tally in tallies.items():
-        for kind, cases in (("missed", tally.missed), ("wrong", tally.wrong)):
-            print(f"{name}, {kind}: {'; '.join(cases) or 'none'}", file=sys.stderr)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, tally in measure(chosen.index, chosen.films, Path(folder)):
+            print(tally.row(name), flush=True)
+            for kind, cases in (("missed", tally.missed), ("wrong", tally.wrong)):
+                print(f"{name}, {kind}: {'; '.join(cases) or 'none'}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
