@@ -6,8 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 
-from cogvideox.native import Linear, half_is_native, product
+from cogvideox.native import Linear, conv3d, half_is_native, product
 from cogvideox.text import T5Config, T5Encoder
 from cogvideox.transformer import Transformer, initialise
 from small_models import small_preset
@@ -70,3 +71,28 @@ def test_this_processor_is_asked_for_its_units():
     assert all(isinstance(half_is_native(dtype), bool) for dtype in HALVES)
     x = torch.randn(2, 3)
     assert torch.equal(product(F.linear, x, x, None), F.linear(x, x))
+
+
+SMALL_CONVOLUTIONS = [
+    ((1, 3, 4, 6, 5), (4, 3, 3, 3, 3), (1, 1, 1)),
+    ((2, 8, 1, 7, 7), (4, 8, 1, 3, 3), (1, 2, 2)),
+]
+
+
+@pytest.mark.parametrize("shape, kernel, stride", SMALL_CONVOLUTIONS)
+def test_a_small_convolution_equals_torchs_own_and_so_do_its_gradients(shape, kernel, stride):
+    given = [torch.randn(size, requires_grad=True) for size in (shape, kernel, kernel[:1])]
+    ours, theirs = (op(*given, stride=stride, padding=(0, 1, 1)) for op in (conv3d, F.conv3d))
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    pull = torch.randn_like(ours)
+    for a, b in zip(*(torch.autograd.grad((y * pull).sum(), given) for y in (ours, theirs)), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch without oneDNN")
+def test_small_convolutions_are_not_unrolled_on_a_cpu():
+    x, weight = (torch.randn(size) for size in SMALL_CONVOLUTIONS[0][:2])
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        conv3d(x, weight)
+    names = {event.key for event in seen.key_averages()}
+    assert "aten::mkldnn_convolution" in names and not any("slow_conv3d" in name for name in names)

@@ -1,8 +1,9 @@
 """What torch's CPU convolutions take besides their input and output; a rule read off the library and measured.
 
-torch hands a float32 convolution to oneDNN when batch x channels x frames x rows exceeds 20,480 (columns do not
-count). oneDNN works on a blocked copy of the input, of the output and of the weights. Smaller convolutions are
-unrolled into one matrix of input channels x kernel size x output positions; a kernel of one pixel needs none.
+The autoencoder's convolutions go to oneDNN (``cogvideox.native.conv3d``), the others when batch x channels x rows
+exceeds 20,480 (columns do not count). oneDNN works on a blocked copy of the input, of the output and of the
+weights. Smaller convolutions are unrolled into one matrix of input channels x kernel size x output positions;
+a kernel of one pixel needs none.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ def cpu_workspace(packet: Any, args: Sequence[Any], result: Any) -> int:
         return 0
     x, weight = args[0], args[1]
     kernel = weight.shape[2:]
-    if _blocked(x, kernel):
+    transposed = bool(args[6])
+    if (len(kernel) == 3 and not transposed) or _blocked(x, kernel):
         return _bytes(x) + _bytes(result) + 2 * _bytes(weight)
     if prod(kernel) == 1:
         return 0

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cogvideox.native import product
+from cogvideox.native import conv3d, product
 from cogvideox.vae.frames import Frames
 from cogvideox.vae.past import Past
 
@@ -75,7 +75,7 @@ class CausalConv3d(nn.Module):
         bias, space = self.conv.bias, tuple(size // 2 for size in weight.shape[3:])
         if bias is not None and len(weight) > len(bias):
             bias = bias.repeat(2)
-        return product(F.conv3d, x, weight, bias, padding=(0, *space))
+        return product(conv3d, x, weight, bias, padding=(0, *space))
 
 
 class Downsample(nn.Module):
@@ -93,7 +93,7 @@ class Downsample(nn.Module):
         if self.compress_time:
             x = _mean_of_pairs(x, past.alone(x.shape[2]))
         x = F.pad(x, (0, 1, 0, 1))  # zeros to the right and below only
-        return product(F.conv3d, x, self.conv.weight.unsqueeze(2), self.conv.bias, stride=(1, 2, 2))
+        return product(conv3d, x, self.conv.weight.unsqueeze(2), self.conv.bias, stride=(1, 2, 2))
 
 
 class Upsample(nn.Module):
