@@ -32,10 +32,17 @@ def clean_estimate(
     """x0 = sqrt(alpha_bar) x_t - sqrt(1 - alpha_bar) v, or its like for networks that predict eps or x0."""
     alpha, sigma = alpha_bar**0.5, (1.0 - alpha_bar) ** 0.5
     if prediction_type == "v_prediction":
-        return torch.add(alpha * x, prediction, alpha=-sigma)
+        return add_over(alpha * x, prediction, -sigma)
     if prediction_type == "epsilon":
         return torch.sub(x, prediction, alpha=sigma) / alpha
     return prediction
+
+
+def add_over(total: Tensor, x: Tensor, weight: float) -> Tensor:
+    """total + weight x, written over ``total``, which must be nobody else's, if its type can hold the sum."""
+    if torch.promote_types(total.dtype, x.dtype) == total.dtype:
+        return total.add_(x, alpha=weight)
+    return torch.add(total, x, alpha=weight)
 
 
 def denoiser(network: Network, prediction_type: str = "v_prediction") -> Denoise:

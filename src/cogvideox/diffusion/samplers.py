@@ -12,11 +12,10 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cogvideox.diffusion.denoiser import Denoise
+from cogvideox.diffusion.denoiser import Denoise, add_over
 from cogvideox.diffusion.schedule import Step
 from cogvideox.errors import ConfigError
 
@@ -37,7 +36,8 @@ def ddim(
     for step in path:
         x0 = denoise(x, step)
         ratio = ((1.0 - step.next_alpha_bar) / (1.0 - step.alpha_bar)) ** 0.5
-        x = torch.add(ratio * x, x0, alpha=step.next_alpha_bar**0.5 - step.alpha_bar**0.5 * ratio).to(x.dtype)
+        pull = step.next_alpha_bar**0.5 - step.alpha_bar**0.5 * ratio
+        x = add_over(ratio * x, x0, pull).to(x.dtype)
         if after is not None:
             after(step, x, x0)
     return x
@@ -53,7 +53,7 @@ def dpmpp_2m(
         h = _log_snr(step.next_alpha_bar) - _log_snr(step.alpha_bar)
         keep = ((1.0 - step.next_alpha_bar) / (1.0 - step.alpha_bar)) ** 0.5
         pull = -(step.next_alpha_bar**0.5) * math.expm1(-h)
-        x = torch.add(keep * x, _extrapolate(x0, x0_before, step, h), alpha=pull).to(x.dtype)
+        x = add_over(keep * x, _extrapolate(x0, x0_before, step, h), pull).to(x.dtype)
         x0_before = x0
         if after is not None:
             after(step, x, x0)
@@ -79,10 +79,10 @@ def dpmpp_sde(
         keep = ((1.0 - step.next_alpha_bar) / (1.0 - step.alpha_bar)) ** 0.5 * math.exp(-h)
         pull = -(step.next_alpha_bar**0.5) * math.expm1(-2.0 * h)
         sigma = (1.0 - step.next_alpha_bar) ** 0.5 * (1.0 - math.exp(-2.0 * h)) ** 0.5
-        draw = noise(1 if x0_before is None or step.final else 2)
-        moved = torch.add(keep * x, _extrapolate(x0, x0_before, step, h), alpha=pull)
-        x = torch.add(moved, draw, alpha=sigma).to(x.dtype)
+        draws, dtype = 1 if x0_before is None or step.final else 2, x.dtype
+        x = add_over(keep * x, _extrapolate(x0, x0_before, step, h), pull)
         x0_before = x0
+        x = add_over(x, noise(draws), sigma).to(dtype)  # drawn last: the estimate before this one is gone
         if after is not None:
             after(step, x, x0)
     return x
@@ -106,4 +106,4 @@ def _extrapolate(x0: Tensor, before: Tensor | None, step: Step, h: float) -> Ten
         return x0
     r = (_log_snr(step.alpha_bar) - _log_snr(step.back_alpha_bar)) / h
     half = 1.0 / (2.0 * r)  # 0 when the step before started from pure noise
-    return torch.add((1.0 + half) * x0, before, alpha=-half)
+    return add_over((1.0 + half) * x0, before, -half)
