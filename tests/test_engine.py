@@ -15,6 +15,8 @@ from cogvideox.generate.calibration import Calibration, beside, read_calibration
 from cogvideox.generate.engine import running
 from cogvideox.generate.measure import attempt, observe
 from cogvideox.memory.offload import attach
+from cogvideox.parallel.sequence import SplitArm
+from cogvideox.transformer.attention import Attention
 from cogvideox.transformer.reuse import measuring, reusing
 from toy import toy_model, toy_text
 from toy_folder import write_toy
@@ -186,8 +188,8 @@ def test_calibrating_measures_real_runs(tmp_path):
     path.write_text(run.calibration.to_json())
     nothing = attempt(model, [run], 0.0, str(path), **toy_text())
     everything = attempt(model, [run], 1.0, str(path), **toy_text())
-    assert (nothing.computed, nothing.psnr) == (4, 100)
-    assert everything.computed < 4 and 0 < everything.psnr < 100
+    assert (nothing.computed, nothing.psnr, nothing.lpips_stand_in) == (4, 100, 0)
+    assert everything.computed < 4 and 0 < everything.psnr < 100 and everything.lpips_stand_in > 0
 
 
 def cogvideox(*words: str, code: int = 0):
@@ -202,6 +204,21 @@ def test_an_unknown_kernel_is_refused_before_anything_is_loaded(monkeypatch):
     )
     said = cogvideox("generate", "a red circle", "--attention", "flash-33", code=2).stderr
     assert "did you mean 'flash-3'" in said
+
+
+def test_compiling_is_refused_where_several_processes_share_a_video(monkeypatch):
+    model = toy_model()
+    for module in model.transformer.modules():
+        if isinstance(module, Attention):
+            module.arm = SplitArm(module.arm, None, "ulysses")
+    with pytest.raises(ConfigError, match="compile: the transformer is spread over processes"):
+        latents(of(compile=True), model)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(
+        "cogvideox.checkpoints.load_model", lambda *_, **__: pytest.fail("weights were loaded")
+    )
+    said = cogvideox("generate", "a red circle", "--compile", "--memory", "resident", code=2).stderr
+    assert "compile: not for several processes" in said
 
 
 def test_calibrate_and_generate_with_it(tmp_path):

@@ -85,10 +85,11 @@ def read_thresholds(text: str) -> list[float]:
 
 def as_text(trials: list[Trial]) -> str:
     """The report for people."""
-    lines = ["threshold  steps computed  speed-up  PSNR to the exact video (dB)"]
+    lines = ["threshold  steps computed  speed-up  PSNR to the exact video (dB)  LPIPS (stand-in)"]
     for trial in trials:
         share = f"{trial.computed} of {trial.steps}"
-        lines.append(f"{trial.threshold:9g}  {share:>14}  {trial.speedup:7.2f}x  {trial.psnr:7.2f}")
+        likeness = f"{trial.psnr:28.2f}  {trial.lpips_stand_in:16.4f}"
+        lines.append(f"{trial.threshold:9g}  {share:>14}  {trial.speedup:7.2f}x  {likeness}")
     return "\n".join(lines)
 
 

@@ -11,7 +11,19 @@ import typer
 from cogvideox.cli import checks
 from cogvideox.cli.enhance import ENHANCE_HELP, Enhance
 from cogvideox.cli.enhance import MODEL_HELP as ENHANCER_HELP
-from cogvideox.cli.job import Job, fit_memory, limit_of, load, make, resolve, save, share, show_plan, target
+from cogvideox.cli.job import (
+    Job,
+    check_shareable,
+    fit_memory,
+    limit_of,
+    load,
+    make,
+    resolve,
+    save,
+    share,
+    show_plan,
+    target,
+)
 from cogvideox.cli.plan import LIMIT_HELP, MEMORY_HELP, follow
 from cogvideox.cli.terminal import say, verb
 from cogvideox.errors import CheckpointError, ConfigError
@@ -169,6 +181,7 @@ def _make_one(settings: dict[str, Any], job: Job, out: str | None, dry_run: bool
     options = checks.with_calibration(options, ready.folder)
     fitted = fit_memory(job, options, ready, limit_of(job))
     options = follow(options, fitted.choice)
+    check_shareable(options, fitted)
     if dry_run:
         show_plan(options, ready, path, job, fitted)
         return
@@ -181,7 +194,7 @@ def _make_one(settings: dict[str, Any], job: Job, out: str | None, dry_run: bool
             say(f"{name}: {what}")
         job = replace(job, device=place)
         loaded = load(job, ready.folder, policy=fitted.choice.policy)
-        share(loaded, options, fitted)
+        share(loaded, options)
         made = make(loaded, options, ready, options.prompt[:40] or path.name, fitted, enhanced)
         if is_first():
             save(made, path, job, options)

@@ -47,8 +47,23 @@ class Job:
         return self.model or (checks.SHIPPED_I2V if settings.get("image") else checks.SHIPPED)
 
 
-def share(model: CogVideoX, options: GenerateOptions, fitted: MemoryPlan) -> None:
-    """Let the processes that torchrun started make one video together. Raises ConfigError."""
+def check_shareable(options: GenerateOptions, fitted: MemoryPlan) -> None:
+    """Raises ConfigError for what one process can do alone only, when torchrun started several."""
+    from cogvideox.parallel.mesh import is_launched
+
+    if not is_launched():
+        return
+    policy = fitted.choice.policy
+    if policy.residence != "resident" or policy.storage != "stored":
+        raise ConfigError(
+            f"memory {policy.name}: several processes hold the weights in parts already; pass --memory resident"
+        )
+    if options.compile:
+        raise ConfigError("compile: not for several processes; leave out --compile, or start one process")
+
+
+def share(model: CogVideoX, options: GenerateOptions) -> None:
+    """Let the processes that torchrun started make one video together."""
     from cogvideox.parallel.mesh import is_launched
 
     if not is_launched():
@@ -59,11 +74,6 @@ def share(model: CogVideoX, options: GenerateOptions, fitted: MemoryPlan) -> Non
     from cogvideox.generate.sampling import guidance_of
     from cogvideox.parallel.inference import Spread, spread
 
-    policy = fitted.choice.policy
-    if policy.residence != "resident" or policy.storage != "stored":
-        raise ConfigError(
-            f"memory {policy.name}: several processes hold the weights in parts already; pass --memory resident"
-        )
     guided = is_guided(guidance_of(options)) and options.guidance_pair != "sequence"
     spread(model.transformer, Spread.over(get_world_size(), guided), model.device.type)
 

@@ -16,6 +16,7 @@ from cogvideox.generate.calibration import read_calibration
 from cogvideox.generate.options import GenerateOptions
 from cogvideox.generate.sampling import guidance_of
 from cogvideox.model import CogVideoX
+from cogvideox.parallel.sequence import SplitArm
 from cogvideox.transformer.compiled import compiled, launched
 from cogvideox.transformer.kernels import Fastest, Named, using
 from cogvideox.transformer.layout import Clip
@@ -50,9 +51,15 @@ class Engine:
 def running(model: CogVideoX, options: GenerateOptions, path: Sequence[Step], clip: Clip) -> Iterator[Engine]:
     """The transformer of ``model`` as the options want it, for the times of ``path`` and one ``clip`` only.
 
-    Raises ConfigError for an attention kernel that does not exist, and for a calibration of other steps.
+    Raises ConfigError for an attention kernel that does not exist, for a calibration of other steps, and for a
+    compiled transformer that is spread over processes.
     """
     network, factors = model.transformer, chosen_steps(options, path)
+    if options.compile and is_spread(network):
+        raise ConfigError(
+            "compile: the transformer is spread over processes, which talk between its layers; "
+            "turn compile off, or make the video by one process"
+        )
     with ExitStack() as stack:
         attention = stack.enter_context(using(network, options.attention))
         tables = options.modulation == "tables" and not is_sharded(network)
@@ -85,6 +92,12 @@ def chosen_steps(options: GenerateOptions, path: Sequence[Step]) -> list[float |
 def is_sharded(network: nn.Module) -> bool:
     """Whether weights are spread over processes: they come together only while the whole network is called."""
     return any(hasattr(weight, "placements") for weight in network.parameters())
+
+
+def is_spread(network: nn.Module) -> bool:
+    """Whether several processes share the network: its weights, or every sequence."""
+    arms = (getattr(module, "arm", None) for module in network.modules())
+    return is_sharded(network) or any(isinstance(arm, SplitArm) for arm in arms)
 
 
 def _parking(model: CogVideoX) -> str | None:
