@@ -16,7 +16,6 @@ from cogvideox.generate.calibration import read_calibration
 from cogvideox.generate.options import GenerateOptions
 from cogvideox.generate.sampling import guidance_of
 from cogvideox.model import CogVideoX
-from cogvideox.parallel.sequence import SplitArm
 from cogvideox.transformer.compiled import compiled, launched
 from cogvideox.transformer.kernels import Fastest, Named, using
 from cogvideox.transformer.layout import Clip
@@ -96,6 +95,8 @@ def is_sharded(network: nn.Module) -> bool:
 
 def is_spread(network: nn.Module) -> bool:
     """Whether several processes share the network: its weights, or every sequence."""
+    from cogvideox.parallel.sequence import SplitArm  # here, for one process never needs torch's distributed
+
     arms = (getattr(module, "arm", None) for module in network.modules())
     return is_sharded(network) or any(isinstance(arm, SplitArm) for arm in arms)
 
