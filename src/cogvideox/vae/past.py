@@ -61,14 +61,16 @@ class Remember(StartOfVideo):
     """The end of the previous piece, kept per convolution; before the first piece, the start of a video.
 
     One object serves one pass over one video. It holds kernel - 1 frames per convolution, however long it is,
-    and hands them out instead of keeping a copy.
+    and hands them out instead of keeping a copy. ``ends``: the piece is the last, and nothing is kept of it.
     """
 
     def __init__(self) -> None:
         self.kept: dict[nn.Module, Tensor] = {}
+        self.ends = False
 
     def before(self, conv: nn.Module, x: Frames, frames: int) -> Float[Tensor, "b c f h w"] | None:
         return self.kept.pop(conv, None)
 
     def keep(self, conv: nn.Module, tail: Float[Tensor, "b c f h w"]) -> None:
-        self.kept[conv] = tail.clone()  # a view would keep the whole piece alive
+        if not self.ends:
+            self.kept[conv] = tail.clone()  # a view would keep the whole piece alive

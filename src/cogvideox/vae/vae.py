@@ -135,7 +135,13 @@ class VAE(nn.Module):
         if coding == "whole" or len(bounds) == 1:  # nothing will follow, nothing to remember
             return _run(network, x, StartOfVideo())
         past = Remember()
-        return join((_run(network, x[:, :, start:stop], past) for start, stop in bounds), made(x.shape[2]))
+
+        def pieces() -> Iterator[Tensor]:
+            for start, stop in bounds:
+                past.ends = stop == x.shape[2]
+                yield _run(network, x[:, :, start:stop], past)
+
+        return join(pieces(), made(x.shape[2]))
 
     def _stream(
         self, network: nn.Module, pieces: Iterable[Tensor], total: int | None, chunk: int, check: Callable
