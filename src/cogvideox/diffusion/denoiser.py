@@ -39,8 +39,8 @@ def clean_estimate(
 
 
 def add_over(total: Tensor, x: Tensor, weight: float) -> Tensor:
-    """total + weight x, written over ``total``, which must be nobody else's, if its type can hold the sum."""
-    if torch.promote_types(total.dtype, x.dtype) == total.dtype:
+    """total + weight x, written over ``total``, which must be nobody else's, where both have one type."""
+    if total.dtype == x.dtype:
         return total.add_(x, alpha=weight)
     return torch.add(total, x, alpha=weight)
 
