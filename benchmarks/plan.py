@@ -22,6 +22,7 @@ from cogvideox.memory import Request
 from cogvideox.memory.stages import decoding, denoising, encoding
 from cogvideox.presets import Preset, get_preset
 from cogvideox.transformer import Transformer
+from cogvideox.transformer.tables import tabulated
 from cogvideox.vae import VAE
 from memory import peak_of
 
@@ -91,7 +92,8 @@ class Setting:
                 return lambda x, time: network(x, words, time)
 
             both = in_turn([reading(w) for w in text.split(1)]) if self.pair == "sequence" else reading(text)
-            return SAMPLERS["ddim"](guided(both, lambda step: 6.0), x, path)
+            with tabulated(network, [step.t for step in path]):  # as generate does by default
+                return SAMPLERS["ddim"](guided(both, lambda step: 6.0), x, path)
 
         return work
 

@@ -2,6 +2,8 @@
 
 python benchmarks/run.py                   a few minutes, writes docs/performance.md
 python benchmarks/run.py --size smoke      seconds, prints only
+python benchmarks/run.py --only "VAE encode" --threads 1 --clock processor
+                                           one row, prints only; on a machine with other work on it
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import argparse
 import datetime
 import os
 import platform
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -40,16 +43,7 @@ def machine() -> str:
 def measure(args: argparse.Namespace) -> str:
     """Run everything and return the page."""
     size = SIZES[args.size]
-    rows = []
-    for name, case in CASES.items():
-        took = timing.measure(case, size, args.repeats)
-        need = {side: memory.measure(name, side, args.size, args.threads) for side in ("ours", "diffusers")}
-        share = need["ours"] / max(need["diffusers"], 1)
-        rows.append(
-            f"| {name} | {took.ours:.3f} | {took.theirs:.3f} | **{took.ratio:.2f}** "
-            f"| {need['ours']:.0f} | {need['diffusers']:.0f} | **{share:.2f}** | {took.difference:.1e} |"
-        )
-        print(rows[-1], flush=True)
+    rows = measure_rows(CASES, args)
     loads = imports.measure(max(args.repeats // 2, 1))
     torch_alone = loads["`import torch`"]
     programs = [
@@ -57,6 +51,21 @@ def measure(args: argparse.Namespace) -> str:
     ]
     half = [found.row for found in halves.measure(size, args.repeats)]
     return page(args, rows, programs, half)
+
+
+def measure_rows(names: Iterable[str], args: argparse.Namespace) -> list[str]:
+    """Time and memory of these cases on both sides, a line each, printed as they come."""
+    rows = []
+    for name in names:
+        took = timing.measure(CASES[name], SIZES[args.size], args.repeats, args.clock)
+        need = {side: memory.measure(name, side, args.size, args.threads) for side in ("ours", "diffusers")}
+        share = need["ours"] / max(need["diffusers"], 1)
+        rows.append(
+            f"| {name} | {took.ours:.3f} | {took.theirs:.3f} | **{took.ratio:.2f}** "
+            f"| {need['ours']:.0f} | {need['diffusers']:.0f} | **{share:.2f}** | {took.difference:.1e} |"
+        )
+        print(rows[-1], flush=True)
+    return rows
 
 
 @torch.inference_mode()
@@ -104,7 +113,7 @@ least and the most of the rounds.
 {chr(10).join(programs)}
 
 - Size `{args.size}`: {shapes}.
-- {args.repeats} repetitions, {args.threads} threads, float32.
+- {args.repeats} repetitions, {args.threads} threads, float32, {args.clock} clock.
 - {machine()}; Python {platform.python_version()}; cogvideox {cogvideox.__version__}, {versions}.
 - {datetime.date.today().isoformat()}.
 
@@ -118,11 +127,16 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="mid", help="how large the work is")
     parser.add_argument("--repeats", type=int, default=5, help="timed runs of each side")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads of torch")
+    parser.add_argument("--clock", choices=timing.CLOCKS, default="wall", help="which seconds are counted")
+    parser.add_argument("--only", action="append", choices=CASES, help="this row, and no page; repeatable")
     parser.add_argument(
         "--out", type=Path, help="the page to write (default: docs/performance.md, none for smoke)"
     )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    if args.only:
+        measure_rows(args.only, args)
+        return
     text = measure(args)
     out = args.out or (PAGE if args.size != "smoke" else None)
     if out is None:

@@ -45,7 +45,7 @@ def test_the_page_has_a_row_for_every_case(cases, monkeypatch):
     import halves
     import run
 
-    args = argparse.Namespace(size="smoke", repeats=1, threads=1)
+    args = argparse.Namespace(size="smoke", repeats=1, threads=1, clock="wall")
     half = halves.Half("x", 1.0, 0.5, 1.1, (1.0, 1.2)).row
     text = run.page(args, [f"| {name} |" for name in cases.CASES], ["| `import torch` |"], [half])
     assert "**1.10** (1.00 to 1.20)" in text

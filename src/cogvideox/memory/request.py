@@ -11,6 +11,8 @@ from cogvideox.errors import SizeError
 from cogvideox.presets import Preset
 from cogvideox.transformer import Transformer
 from cogvideox.vae import VAE, Tiles
+from cogvideox.vae.conv import CausalConv3d
+from cogvideox.vae.frames import CPU_ELEMENTS
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,10 @@ class Request:
         return [step.t for step in Schedule(self.row.schedule).path(self.steps)]
 
     def vae(self) -> VAE:
-        """The real autoencoder without memory."""
+        """The real autoencoder without memory, reading as few frames at a time as the device of the request."""
         with torch.device("meta"):
-            return VAE(self.row.vae).eval().to(self.dtype)
+            vae = VAE(self.row.vae).eval().to(self.dtype)
+        for module in vae.modules():
+            if self.on_cpu and isinstance(module, CausalConv3d):
+                module.window = min(module.window, CPU_ELEMENTS)
+        return vae

@@ -1,9 +1,9 @@
 """What torch's CPU convolutions take besides their input and output; a rule read off the library and measured.
 
 The autoencoder's convolutions go to oneDNN (``cogvideox.native.conv3d``), the others when batch x channels x rows
-exceeds 20,480 (columns do not count). oneDNN works on a blocked copy of the input, of the output and of the
-weights. Smaller convolutions are unrolled into one matrix of input channels x kernel size x output positions;
-a kernel of one pixel needs none.
+exceeds 20,480 (columns do not count) or the kernel is larger than 3x3. oneDNN works on a blocked copy of the input,
+of the output and of the weights. Smaller convolutions are unrolled into one matrix of input channels x kernel
+size x output positions; a kernel of one pixel needs none.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def cpu_workspace(packet: Any, args: Sequence[Any], result: Any) -> int:
 def _blocked(x: Tensor, kernel: Sequence[int]) -> bool:
     if tuple(kernel[-2:]) == (1, 1) and torch.get_num_threads() == 1 and x.shape[0] < 16:
         return False
-    return x.shape[0] > 1 or prod(x.shape[:4]) > SMALL
+    return x.shape[0] > 1 or min(kernel[-2:]) > 3 or prod(x.shape[:4]) > SMALL
 
 
 def _bytes(tensor: Tensor) -> int:
