@@ -28,7 +28,7 @@ def product(op: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor |
 def conv3d(
     x: Float[Tensor, "b c t h w"],
     weight: Float[Tensor, "d c kt kh kw"],
-    bias: Float[Tensor, d] | None = None,
+    bias: Float[Tensor, " d"] | None = None,
     stride: tuple[int, int, int] = (1, 1, 1),
     padding: tuple[int, int, int] = (0, 0, 0),
 ) -> Float[Tensor, "b d t2 h2 w2"]:
