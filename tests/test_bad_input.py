@@ -239,6 +239,8 @@ for code, words, command in [
     (2, "key.path=value", ["train", "world-vae", "steps"]),
     (2, "steps", ["train", "world-vae", "steps=many"]),
     (2, "gone.yaml", ["train", "gone.yaml"]),
+    (2, "is 2 processes, started: 1", ["train", "world-vae", "mesh.shard=2"]),
+    (2, "mesh.context", ["train", "world-vae", "mesh.context=0"]),
     (2, "suite 'vbench'", ["evaluate", "--suite", "vbench"]),
     (1, "no such folder", ["evaluate", "--model", "gone", "--out", "many"]),
     (2, "no such file", ["world", "judge", "gone.mp4"]),

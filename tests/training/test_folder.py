@@ -72,7 +72,7 @@ def test_every_clip_comes_once_an_epoch_and_held_out_ones_never(place, rows):
         names += task.samples(call)
         call += 1
     assert sorted(names[:count]) == sorted(task.examples.clips.name(one) for one in range(count))
-    held = {task.measured.clips.name(one) for one in range(len(task.measured.clips))}
+    held = {task.held_out.examples.clips.name(one) for one in range(len(task.held_out.examples.clips))}
     assert held and not held & set(names)
 
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from cogvideox.errors import CheckpointError, ConfigError, NumericsError
+from cogvideox.training.claim import PREEMPTED
 from cogvideox.training.lock import run_lock
-from cogvideox.training.loop import PREEMPTED, train
+from cogvideox.training.loop import train
 from cogvideox.training.state import latest_state, save_state, sweep
 from training_line import run
 

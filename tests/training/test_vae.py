@@ -8,7 +8,8 @@ import torch
 from cogvideox.checkpoints.diffusers import load_vae, write_vae
 from cogvideox.errors import ConfigError
 from cogvideox.noise import generator
-from cogvideox.training.loop import TrainConfig, _same_run, train
+from cogvideox.training.claim import same_run
+from cogvideox.training.loop import TrainConfig, train
 from cogvideox.training.optim import OptimConfig
 from cogvideox.training.recipes import recipe
 from cogvideox.training.state import latest_state
@@ -110,15 +111,15 @@ def test_frame_rates_differ_from_step_to_step() -> None:
     assert [clip_frames(17, fps) for fps in (8, 12, 16)] == [17, 25, 33]
 
 
-def test_an_older_file_of_the_same_run_is_the_same_run(tmp_path: Path) -> None:
+def test_an_older_file_of_the_same_run_is_thesame_run(tmp_path: Path) -> None:
     """A run of a recipe that was begun before a setting existed goes on."""
     run = recipe("world-vae").override([f"out={tmp_path}"])
     lines = [line for line in run.to_yaml().splitlines() if "gan:" not in line and "lpips" not in line]
     (tmp_path / "run.yaml").write_text("\n".join(lines))
     (tmp_path / "state-00000001").mkdir()
-    _same_run(run, tmp_path)
+    same_run(run, tmp_path)
     with pytest.raises(ConfigError, match="other settings"):
-        _same_run(run.override(["task.kl=0.5"]), tmp_path)
+        same_run(run.override(["task.kl=0.5"]), tmp_path)
 
 
 @pytest.mark.parametrize("name", list(TABLE_1))

@@ -116,7 +116,6 @@ def _held(frames: np.ndarray, scene) -> list[float]:
 
 def walk(out: Path, scale: Scale) -> dict[str, Any]:
     """All of it; what it found, and a digest of everything it left behind."""
-    torch.set_num_threads(2)
     write_folder(out / "clips", scale)
     report = diagnose(out / "clips", ClipSize(frames=17, short_side=64), budget=1200, words=32)
     assert not report.dropped and len(report.kept) == 3 * scale.scenes
@@ -150,7 +149,9 @@ def main() -> None:
     """Walk twice and compare."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/walk"))
+    parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
+    torch.set_num_threads(args.threads)
     shutil.rmtree(args.out, ignore_errors=True)
     found = []
     for name in ("one", "two"):

@@ -82,7 +82,7 @@ def count(work: Callable[[], Any], fuse: bool = True, workspace: Workspace | Non
     counts as one fused kernel, as on a GPU: no score matrix is ever written.
     """
     counter = _Counter(workspace)
-    with torch.no_grad(), _FusedAttention(), counter:
+    with torch.no_grad(), FusedAttention(), counter:
         result = work()
     traffic, calls = Counter[str](), Counter[str]()
     for call in counter.calls:
@@ -101,6 +101,23 @@ def count(work: Callable[[], Any], fuse: bool = True, workspace: Workspace | Non
     )
     del result  # alive until here, so that it was counted as output
     return found
+
+
+def kept(work: Callable[[], Any]) -> int:
+    """Bytes that stay for the way back after ``work``, weights not counted: run it with gradients, on meta tensors."""
+    held: dict[int, Any] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        if not (tensor.is_leaf and tensor.requires_grad):
+            storage = tensor.untyped_storage()
+            held[storage._cdata] = storage
+        return tensor
+
+    with FusedAttention(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        result = work()
+    size = sum(storage.nbytes() for storage in held.values())
+    del result  # what it holds was alive until here
+    return size
 
 
 class _Counter(TorchDispatchMode):
@@ -176,7 +193,7 @@ def _overwritten(func: Any, args: Any) -> Iterator[Tensor]:
             yield from _tensors(given)
 
 
-class _FusedAttention(TorchFunctionMode):
+class FusedAttention(TorchFunctionMode):
     """Attention on meta tensors as the one kernel it is on a device; there torch would write all scores."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

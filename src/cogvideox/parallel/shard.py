@@ -5,13 +5,19 @@ The order matters and is that of the functions here: recompute inside compile, c
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from functools import partial
 
 import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import (
+    FSDPModule,
+    MixedPrecisionPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
@@ -35,6 +41,8 @@ def shard(
 
     ``half``: weights are gathered and computed with in this precision; gradients are added up in float32.
     """
+    # our outputs are views that nobody writes to; said once a process at every start
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32)
     parts = mesh["shard", "context"]._flatten("weights")
     over = mesh["data"] if parts.size() == 1 else parts
@@ -42,7 +50,10 @@ def shard(
         over = _data_and_parts(mesh)
     for block in blocks:
         fully_shard(block, mesh=over, mp_policy=policy)
-    return fully_shard(module, mesh=over, mp_policy=policy)
+    whole_module = fully_shard(module, mesh=over, mp_policy=policy)
+    if hasattr(module, "forward_packed"):  # a second way in: weights come together for it too
+        register_fsdp_forward_method(module, "forward_packed")
+    return whole_module
 
 
 def _data_and_parts(mesh: DeviceMesh) -> DeviceMesh:
@@ -55,3 +66,9 @@ def _data_and_parts(mesh: DeviceMesh) -> DeviceMesh:
 def whole(value: torch.Tensor) -> torch.Tensor:
     """A tensor that may lie in parts, on every rank."""
     return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def gathered_again(module: nn.Module) -> None:
+    """Forget the whole weights that a forward without a way back has left gathered: they are about to change."""
+    if isinstance(module, FSDPModule):
+        module.reshard()

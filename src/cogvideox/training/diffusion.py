@@ -9,13 +9,14 @@ sometimes. All weights move, or an adapter's.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 
 from cogvideox.checkpoints.diffusers import load_transformer, load_vae
 from cogvideox.checkpoints.hub import find_folder
@@ -27,17 +28,22 @@ from cogvideox.data.stream import rows_of
 from cogvideox.diffusion import Schedule, ScheduleConfig
 from cogvideox.diffusion.timesteps import explicit_uniform, uniform
 from cogvideox.errors import CheckpointError, ConfigError
+from cogvideox.model import CogVideoX
+from cogvideox.parallel.sequence import split_sequence
+from cogvideox.parallel.shard import shard
 from cogvideox.presets import PRESETS
 from cogvideox.text import TextEncoder
 from cogvideox.training.blocks import compile_blocks, recompute_blocks
 from cogvideox.training.examples import Examples, Texts, velocity_errors
 from cogvideox.training.folder import FolderData, check_lost, listed, split
+from cogvideox.training.held_out import HeldOut
 from cogvideox.training.lora import LoraTuning, put_on, write_lora
+from cogvideox.training.work import Sample, Work
 from cogvideox.transformer import Transformer, TransformerConfig
 from cogvideox.transformer.initialise import initialise
 from cogvideox.transformer.kernels import use_kernel
+from cogvideox.video import Video
 
-BANDS = (100, 300, 500, 700, 900)  # the timesteps of Table 9, of 1000
 MEASURED = 64  # held-out clips at most
 
 
@@ -90,6 +96,8 @@ class DiffusionTraining(Config):
     )
     compile: bool = Field(False, description="compile the blocks with torch.compile")
     device: str = Field("cpu", description="where the network is: cpu, cuda")
+    samples: int = Field(4, ge=0, description="held-out prompts of which videos are made (sample_every)")
+    sample_steps: int = Field(25, gt=0, description="denoising steps of a sample video")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -128,7 +136,10 @@ class DiffusionTask:
         self.module = self._network()
         self.shape = self.module.config
         self.image = self.shape.in_channels == 2 * self.shape.out_channels
-        self.examples, self.measured = self._data()
+        self.examples, measured = self._data()
+        self.held_out, self.work = HeldOut(measured, self.schedule), Work(self.shape)
+        self.pieces, self.figures = len(self.held_out.pieces), 2
+        self.shown = min(config.samples, len(measured.clips))
         tokens = [self._tokens(one) for one in range(len(self.examples.clips))]
         shapes = [self.examples.clips.shape(one) for one in range(len(tokens))]
         kind, budget = (config.data.rows, config.data.budget) if config.data else ("batch", 0)
@@ -152,21 +163,54 @@ class DiffusionTask:
         """The names of the clips of one row."""
         return [self.examples.clips.name(one) for one in self.rows[call]]
 
-    @torch.no_grad()
     def measure(self, module: nn.Module) -> dict[str, float]:
         """Velocity error of held-out clips in five bands, on fixed (clip, timestep, noise) triples."""
-        rows = _alike(self.measured)
-        bands = {}
-        for share in BANDS:
-            band = share * self.schedule.config.num_train_timesteps // 1000
-            errors = [
-                velocity_errors(
-                    module, self.schedule, self.measured.fixed(row), torch.full((len(row),), band)
-                )
-                for row in rows
-            ]
-            bands[f"held_out_{band}"] = float(torch.cat(errors).mean())
-        return bands | {"held_out": sum(bands.values()) / len(bands)}
+        return self.measured([self.measure_piece(module, piece) for piece in range(self.pieces)])
+
+    def measure_piece(self, module: nn.Module, piece: int) -> tuple[float, float]:
+        """Some clips in one band: (sum of errors, clips)."""
+        return self.held_out.measure(module, piece)
+
+    def measured(self, found: Sequence[Sequence[float]]) -> dict[str, float]:
+        """The figures from all pieces."""
+        return self.held_out.figures(found)
+
+    def show(self, module: nn.Module, number: int) -> Video:
+        """A video of held-out caption ``number`` (and its first frame), as ``module`` makes it now."""
+        from cogvideox.generate import GenerateOptions, generate
+
+        clips = self.held_out.examples.clips
+        words, steps = clips.caption(number, 0), self.config.sample_steps
+        image = clips.first(number).numpy() if self.image else None
+        options = GenerateOptions(prompt=words, seed=number, steps=steps, attention="torch")
+        return generate(self._model(self._parts(module)), options, image=image)
+
+    def spread(self, mesh: DeviceMesh) -> None:
+        """Sequences over ``context``, weights in parts over shard and context, copies along data."""
+        if self.config.lora is not None and self.config.lora.base in ("int8", "fp8"):
+            raise ConfigError(
+                f"lora.base {self.config.lora.base}: weights of one byte do not lie in parts; use bfloat16 or mesh.data"
+            )
+        if mesh["context"].size() > 1:
+            split_sequence(self.module, mesh["context"].get_group())
+        shard(self.module, self.module.transformer_blocks, mesh)
+
+    def gathered(self, weights: Mapping[str, Tensor]) -> nn.Module:
+        """A network in one piece with these weights."""
+        module = self._network()
+        module.load_state_dict(weights)
+        return module
+
+    def flops(self, step: int) -> float:
+        """Of all rows of a step."""
+        rows = (self._row(call)[0] for call in self._step_of(step * self.parts))
+        return sum(self.work.flops(self._samples(row), self.config.lora is not None) for row in rows)
+
+    def activations(self) -> float:
+        """Of the longest row of the first step."""
+        rows = [self._row(call)[0] for call in self._step_of(0)]
+        longest = max(rows, key=lambda row: sum(map(self._tokens, row)))
+        return self.work.activations(self._samples(longest), self.config.recompute)
 
     def export(self, module: nn.Module, folder: Path) -> None:
         """A whole model folder: this transformer with the VAE, text encoder and schedule it was trained with.
@@ -178,38 +222,37 @@ class DiffusionTask:
             return
         from cogvideox.checkpoints import save_model
         from cogvideox.checkpoints.record import read_record
-        from cogvideox.model import CogVideoX
 
         half = {name: copy.deepcopy(part).half().cpu() for name, part in self._parts(module).items()}
-        text = TextEncoder(half["text"], self.text.tokenizer, self.text.max_tokens)
-        frames, height, width, fps = self._made()
-        name = self.config.preset or (
-            read_record(find_folder(self.config.start)).preset if self.config.start else ""
-        )
-        save_model(
-            CogVideoX(
-                transformer=half["transformer"],
-                vae=half["vae"],
-                text=text,
-                schedule=self.schedule,
-                kind="i2v" if self.image else "t2v",
-                name=name,
-                height=height,
-                width=width,
-                frames=frames,
-                fps=fps,
-                guidance=PRESETS[name].guidance if name in PRESETS else None,
-            ),
-            folder,
-            overwrite=True,
-        )
+        save_model(self._model(half), folder, overwrite=True)
         read_record(folder).model_copy(update={"dtype": "float32"}).write(folder)
+
+    def _model(self, parts: Mapping[str, nn.Module]) -> CogVideoX:
+        """The whole model that these parts make."""
+        from cogvideox.checkpoints.record import read_record
+
+        frames, height, width, fps = self._made()
+        start = read_record(find_folder(self.config.start)).preset if self.config.start else ""
+        name = self.config.preset or start
+        return CogVideoX(
+            transformer=parts["transformer"],
+            vae=parts["vae"],
+            text=TextEncoder(parts["text"], self.text.tokenizer, self.text.max_tokens),
+            schedule=self.schedule,
+            kind="i2v" if self.image else "t2v",
+            name=name,
+            height=height,
+            width=width,
+            frames=frames,
+            fps=fps,
+            guidance=PRESETS[name].guidance if name in PRESETS else None,
+        )
 
     def describe(self) -> str:
         """What a step reads."""
         rows = [self._row(call)[0] for call in self._step_of(0)]
         clips, tokens = sum(map(len, rows)), sum(self._tokens(one) for row in rows for one in row)
-        return f"{len(self.examples.clips)} clips, {clips} of them and {tokens:,} tokens in the first step, "
+        return f"{len(self.examples.clips)} clips, effective batch {clips} clips, {tokens:,} tokens a step, "
 
     def lineage(self) -> dict[str, Any]:
         """Digests of the networks it was made with, and the folders' names."""
@@ -219,6 +262,9 @@ class DiffusionTask:
     def _row(self, call: int) -> tuple[Row, range]:
         row, first = self.rows[call], self.rows.first_sample(call)
         return row, range(first, first + len(row))
+
+    def _samples(self, row: Row) -> list[Sample]:
+        return [(self.examples.clips.shape(one), self.text.max_tokens) for one in row]
 
     def _step_of(self, call: int) -> range:
         return range(call // self.parts * self.parts, (call // self.parts + 1) * self.parts)
@@ -318,14 +364,6 @@ def load_config(folder: Path) -> TransformerConfig:
     from cogvideox.checkpoints.diffusers import component, read_transformer_config
 
     return read_transformer_config(component(folder, "transformer"))
-
-
-def _alike(examples: Examples, most: int = MEASURED) -> list[list[int]]:
-    """All clips, in groups of one shape."""
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for one in range(len(examples.clips)):
-        groups.setdefault(examples.clips.shape(one), []).append(one)
-    return [group[at : at + most] for group in groups.values() for at in range(0, len(group), most)]
 
 
 def _result(name: str, place: str, recipe: str) -> Path:

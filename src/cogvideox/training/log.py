@@ -6,12 +6,12 @@ import json
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cogvideox.checkpoints.atomic import atomic_file
-from cogvideox.errors import DependencyError
+from cogvideox.errors import DependencyError, OutputError
 
 Board = Callable[[int, dict[str, float]], None]
 """Shows the numbers of one step somewhere else."""
@@ -58,6 +58,45 @@ def _wandb(folder: Path, project: str, config: dict[str, Any]) -> Board:
     return lambda step, values: run.log(values, step=step)
 
 
+PEAKS = {"H200": 989.0, "H100": 989.0, "A100": 312.0, "B200": 2250.0, "L40S": 362.0, "4090": 165.0}
+"""Dense bfloat16 TFLOPs a second of cards, as their vendor prints them."""
+
+
+def known_peak(device: str, precision: str) -> float | None:
+    """TFLOPs a second of this card at most, None where nobody has printed it (CPUs, other cards, float32)."""
+    if device != "cuda" or precision != "bf16":
+        return None
+    import torch
+
+    name = torch.cuda.get_device_name()
+    return next((peak for card, peak in PEAKS.items() if card in name), None)
+
+
+class Speed:
+    """How fast the last steps were: tokens and FLOPs a second, and the share of what devices can do at most (MFU)."""
+
+    def __init__(self, peak: float | None) -> None:
+        self.peak, self.tokens, self.flops, self.seconds = peak, 0.0, 0.0, 0.0
+
+    def add(self, report: Mapping[str, Any], flops: float, seconds: float) -> None:
+        """Take in a step; what happens between steps (measuring, saving) is not its time."""
+        self.tokens += float(report.get("tokens", 0))
+        self.flops += flops
+        self.seconds += seconds
+
+    def since(self) -> dict[str, float]:
+        """Figures since they were asked for the last time."""
+        found, seconds = {}, max(self.seconds, 1e-9)
+        if self.tokens:
+            found["tokens_per_second"] = self.tokens / seconds
+        if self.flops:
+            found["gflops_per_second"] = self.flops / seconds / 1e9
+            if self.peak:
+                found["mfu"] = self.flops / seconds / self.peak
+        self.tokens = self.flops = self.seconds = 0.0
+        return found
+
+
 class RunLog:
     """``metrics.jsonl`` plus a progress bar; a resumed run drops lines beyond the step it resumes from."""
 
@@ -81,11 +120,14 @@ class RunLog:
         self.progress.start()
 
     def write(self, step: int, values: dict[str, Any]) -> None:
-        """Append one report."""
+        """Append one report. Raises OutputError."""
         row = {"step": step, "seconds": round(time.monotonic() - self.clock, 2)}
         row |= {name: round(float(value), 6) for name, value in values.items()}
-        with self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        try:
+            with self.path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be written ({error.strerror}); free some space") from None
         for board in self.boards:
             board(step, {name: float(value) for name, value in values.items()})
         if self.progress.disable:

@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import nn
 
 from cogvideox.config import Config
+from cogvideox.training.pieces import Rows, local, mine
 
 
 class OptimConfig(Config):
@@ -76,7 +77,8 @@ def set_learning_rate(optimizers: list[torch.optim.Optimizer], factor: float) ->
 class Average:
     """Exponential moving average of the weights that are trained; its decay warms up as min(decay, (1 + n) / (10 + n)).
 
-    Frozen weights are not copied: an adapter's average is as small as the adapter.
+    Frozen weights are not copied: an adapter's average is as small as the adapter. Of weights that lie in parts each
+    process averages its own.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
@@ -86,13 +88,14 @@ class Average:
     @torch.no_grad()
     def update(self) -> None:
         """Take in the weights as they are; the first time they are copied."""
-        now = [p.detach() for _, p in _trained(self.module)]
+        now = [local(p.detach()) for _, p in _trained(self.module)]
+        values = [local(value) for value in self.values.values()]
         n = float(self.count)
         share = 1 - min(self.decay, (1 + n) / (10 + n)) if self.count else 1.0
         if self.count:
-            torch._foreach_lerp_(list(self.values.values()), now, share)
+            torch._foreach_lerp_(values, now, share)
         else:
-            torch._foreach_copy_(list(self.values.values()), now)
+            torch._foreach_copy_(values, now)
         self.count += 1
 
     @contextmanager
@@ -107,9 +110,14 @@ class Average:
             for part, was in training.items():
                 part.training = was
 
+    @torch.no_grad()
     def _swap(self) -> None:
+        """In place: FSDP2 gathers weights from the memory it knows."""
         for name, p in _trained(self.module):
-            p.data, self.values[name] = self.values[name], p.data
+            weight, average = local(p.detach()), local(self.values[name])
+            held = weight.clone()
+            weight.copy_(average)
+            average.copy_(held)
 
     def state(self) -> dict[str, Any]:
         """What a resumed run needs."""
@@ -120,7 +128,8 @@ class Average:
         """Go on where ``state`` was taken."""
         self.count = int(state["count"])
         for name, value in self.values.items():
-            value.copy_(state["values"][name])
+            saved: torch.Tensor | Rows = state["values"][name]
+            local(value).copy_(mine(saved, value))
 
 
 def _trained(module: nn.Module) -> list[tuple[str, nn.Parameter]]:

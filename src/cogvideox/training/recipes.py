@@ -128,7 +128,9 @@ def paper(preset: str) -> StagedRun:
         guard=GuardConfig(sigmas=6),
         precision="bf16",
         save_every=1000,
+        background=True,
         measure_every=5000,
+        sample_every=5000,
     )
     low = ClipSize(fps=8, frames=49, short_side=256, longest=1.5)
     middle = ClipSize(fps=8, frames=49, short_side=480, longest=1.5)

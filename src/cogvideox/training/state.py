@@ -3,6 +3,9 @@
 ``state-<step>/`` holds ``tree.json`` (the structure and plain values), ``tensors-*.safetensors`` and ``manifest.json``
 (step, size and SHA-256 of every file, and a digest of itself). Digests are of the bytes that were meant to be written.
 A state is complete when its manifest verifies; the newest that does is resumed from, whatever else lies there.
+
+Where weights lie in parts, each process writes files of its own rows into the one folder and says so there; the first
+waits for all, writes the manifest and gives the folder its name. The folder must be one that all processes see.
 """
 
 from __future__ import annotations
@@ -14,20 +17,35 @@ import shutil
 import uuid
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load, save
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from cogvideox.checkpoints.atomic import atomic_folder
 from cogvideox.errors import CheckpointError, NumericsError
+from cogvideox.training.pieces import Rows, is_mine_to_write, local, rows_of
+from cogvideox.training.writers import ALONE, Writers
 
 KEEP = 2  # never less: the newest may be damaged
 SCHEMA = 1
 FILE_BYTES = 1 << 29
 PLAIN = (str, int, float, bool, type(None))
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What this process will write of a state; copies, so the run may go on meanwhile."""
+
+    step: int
+    tree: Any
+    tensors: dict[str, Tensor]
 
 
 def save_state(folder: Path, step: int, state: dict[str, Any]) -> Path:
@@ -36,22 +54,43 @@ def save_state(folder: Path, step: int, state: dict[str, Any]) -> Path:
     ``state`` is a tree of dicts, lists, tuples, plain values and tensors. Raises OutputError when it cannot be written,
     NumericsError when a weight of ``module`` is not finite: such a state must not become the newest.
     """
+    return write_state(folder, snapshot(step, state))
+
+
+def snapshot(step: int, state: dict[str, Any]) -> Snapshot:
+    """Copy what this process will write of ``state``. Raises NumericsError as ``save_state`` does."""
     _check_finite(state.get("module") or {}, step)
-    target = folder / f"state-{step:08d}"
     tensors: dict[str, Tensor] = {}
     tree = _flatten({"step": step, **state}, "", tensors)
+    return Snapshot(step, tree, tensors)
+
+
+def write_state(folder: Path, taken: Snapshot, writers: Writers = ALONE) -> Path:
+    """Write a snapshot, together with the other ``writers``. Raises OutputError on every one whose part fails, and on
+    the first when any fails."""
+    target = folder / f"state-{taken.step:08d}"
+    if not writers.is_first:
+        with writers.joining(target) as work:
+            writers.publish(work, _write_tensors(work, taken, writers.prefix))
+        return target
     if target.exists():
         _remove(target)  # a damaged one that was passed over when the run resumed
     with atomic_folder(target) as work:
-        files = {"tree.json": json.dumps(tree).encode()}
-        sizes = {name: _write(work / name, data) for name, data in files.items()}
-        for number, some in enumerate(_files(tensors)):
-            name = f"tensors-{number:05d}.safetensors"
-            sizes[name] = _write(work / name, save(some))
-        _write(work / "manifest.json", _manifest(step, sizes))
+        sizes = {"tree.json": _write(work / "tree.json", json.dumps(taken.tree).encode())}
+        sizes |= _write_tensors(work, taken, writers.prefix)
+        sizes |= writers.others(work)
+        _write(work / "manifest.json", _manifest(taken.step, sizes))
     for old in _states(folder)[KEEP:]:
         _remove(old)
     return target
+
+
+def _write_tensors(work: Path, taken: Snapshot, prefix: str) -> dict[str, Any]:
+    sizes = {}
+    for number, some in enumerate(_files(taken.tensors)):
+        name = f"tensors-{prefix}{number:05d}.safetensors"
+        sizes[name] = _write(work / name, save(some))
+    return sizes
 
 
 def latest_state(folder: Path) -> dict[str, Any] | None:
@@ -135,6 +174,12 @@ def _files(tensors: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
 
 def _flatten(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     """JSON in which a tensor is its name; strides are kept, for a moment must lie in memory as its weight does."""
+    if isinstance(value, DTensor):
+        first, last = rows_of(value)
+        if is_mine_to_write(value) and last > first:
+            tensors[f"{path}@{first}"] = local(value.detach()).contiguous().cpu().clone()
+        each = -(-value.shape[0] // value.device_mesh.size(-1))
+        return {"rows": path, "shape": list(value.shape), "each": each}
     if isinstance(value, Tensor):
         name = path or "value"
         tensors[name] = value.detach().contiguous().cpu().clone()
@@ -151,9 +196,11 @@ def _flatten(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     return value
 
 
-def _build(tree: Any, tensors: dict[str, Tensor]) -> Any:
+def _build(tree: Any, tensors: dict[str, Tensor], parts: dict[str, Path]) -> Any:
     if not isinstance(tree, dict):
         return tree
+    if "rows" in tree:
+        return Rows(tuple(tree["shape"]), partial(_rows, tree["rows"], tree["each"], parts))
     ((kind, value),) = [item for item in tree.items() if item[0] != "stride"]
     if kind == "tensor":
         tensor = tensors[value]
@@ -161,8 +208,8 @@ def _build(tree: Any, tensors: dict[str, Tensor]) -> Any:
             return tensor
         return torch.empty_strided(tensor.shape, tree["stride"], dtype=tensor.dtype).copy_(tensor)
     if kind == "dict":
-        return {key: _build(each, tensors) for key, each in value}
-    built = [_build(each, tensors) for each in value]
+        return {key: _build(each, tensors, parts) for key, each in value}
+    built = [_build(each, tensors, parts) for each in value]
     return built if kind == "list" else tuple(built)
 
 
@@ -176,6 +223,7 @@ def _read(place: Path) -> dict[str, Any]:
     if place.name != f"state-{manifest['step']:08d}":
         raise CheckpointError(f"it is the state of step {manifest['step']} under another name")
     tensors: dict[str, Tensor] = {}
+    parts: dict[str, Path] = {}
     tree = None
     for name, facts in manifest["files"].items():
         data = (place / name).read_bytes()
@@ -184,8 +232,25 @@ def _read(place: Path) -> dict[str, Any]:
         if name == "tree.json":
             tree = json.loads(data)
         else:
-            tensors |= load(data)
-    return _build(tree, tensors)
+            for key, value in load(data).items():
+                if re.search(
+                    r"@\d+$", key
+                ):  # read again when rows are asked for: all parts may not fit in memory
+                    parts[key] = place / name
+                else:
+                    tensors[key] = value
+    return _build(tree, tensors, parts)
+
+
+def _rows(name: str, each: int, parts: dict[str, Path], first: int, last: int) -> Tensor:
+    """Rows ``first`` to ``last`` of a tensor that was written ``each`` rows at a time."""
+    pieces = []
+    for start in range(first // each * each, last, each) if last > first else (0,):
+        key = f"{name}@{start}"
+        with safe_open(parts[key], framework="pt") as file:
+            here = (max(first - start, 0), min(last - start, each)) if last > first else (0, 0)
+            pieces.append(file.get_slice(key)[slice(*here)])
+    return torch.cat(pieces)
 
 
 def _read_file(file: Path) -> dict[str, Any]:
@@ -202,7 +267,7 @@ def _read_file(file: Path) -> dict[str, Any]:
 
 def _check_finite(weights: dict[str, Tensor], step: int) -> None:
     for name, value in weights.items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        if value.is_floating_point() and not bool(torch.isfinite(local(value)).all()):
             raise NumericsError(
                 f"step {step}: {name} is not finite, so no state is written; the one before stays. Lower the rate"
             )

@@ -7,10 +7,14 @@ exactly where it stopped.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+
+from cogvideox.video import Video
 
 
 class Task(Protocol):
@@ -49,6 +53,56 @@ class Describes(Protocol):
 
     def lineage(self) -> dict[str, Any]:
         """What the result was made from: name -> digest or path."""
+
+
+@runtime_checkable
+class Spreads(Protocol):
+    """A task whose network several processes can hold in parts."""
+
+    def spread(self, mesh: DeviceMesh) -> None:
+        """Let the ranks of ``mesh`` (data, shard, context) share ``module``; before optimisers are made."""
+
+    def gathered(self, weights: Mapping[str, Tensor]) -> nn.Module:
+        """The network with these whole weights, in one piece again, for ``export``."""
+
+
+@runtime_checkable
+class MeasuresInPieces(Protocol):
+    """A task whose held-out figures are made of pieces that different processes may work on."""
+
+    pieces: int
+    """How many there are."""
+
+    figures: int
+    """How many numbers a piece gives."""
+
+    def measure_piece(self, module: nn.Module, piece: int) -> Sequence[float]:
+        """What one piece gives."""
+
+    def measured(self, found: Sequence[Sequence[float]]) -> dict[str, float]:
+        """The figures of ``measure`` from all pieces in order."""
+
+
+@runtime_checkable
+class ShowsSamples(Protocol):
+    """A task whose network makes videos that one can look at while it trains."""
+
+    shown: int
+    """How many."""
+
+    def show(self, module: nn.Module, number: int) -> Video:
+        """Video ``number``, from a fixed prompt and fixed noise."""
+
+
+@runtime_checkable
+class CountsWork(Protocol):
+    """A task that knows what its steps cost."""
+
+    def flops(self, step: int) -> float:
+        """FLOPs of all calls of a step, forwards and backwards; what is computed again does not count."""
+
+    def activations(self) -> float:
+        """Bytes that the largest call of the first step keeps for the way back, about, in float32."""
 
 
 def parts_of(task: Task) -> int:

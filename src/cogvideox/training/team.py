@@ -5,11 +5,14 @@ turn, so any number of ranks, up to that of calls, goes through the same samples
 order, and a run may go on with another number. ``fast`` adds gradients up rank by rank; ``exact`` adds them call by
 call in the order of one process, so that weights are equal to the last bit, for the price of everybody's gradients
 in memory.
+
+Where weights lie in parts (``mesh.shard`` or ``mesh.context`` above 1), the ranks that share every clip take a call
+together, FSDP2 adds the gradients up, and there are as many groups as data times shard.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -18,21 +21,39 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from cogvideox.errors import ConfigError
+from cogvideox.parallel.mesh import MeshConfig
 
 Adding = Literal["fast", "exact"]
 
 
 class Team:
-    """Alone, everything here does nothing. Raises ConfigError when a step has fewer calls than there are ranks."""
+    """Alone, everything here does nothing.
 
-    def __init__(self, calls: int, adding: Adding = "fast") -> None:
+    Raises ConfigError when the mesh is not made of as many ranks as were started, and when a step has fewer calls
+    than there are groups of ranks or cannot be shared by them.
+    """
+
+    def __init__(self, calls: int, adding: Adding = "fast", mesh: MeshConfig | None = None) -> None:
         together = dist.is_available() and dist.is_initialized()
         self.rank, self.size = (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
-        self.calls, self.adding = calls, adding
-        if calls < self.size:
+        data, shard, context = (mesh or MeshConfig()).sizes(self.size)
+        self.calls, self.adding, self.in_parts = calls, adding, shard * context > 1
+        self.groups, self.group = data * shard, self.rank // context
+        self.leads = self.rank % context == 0
+        if calls < self.groups:
             raise ConfigError(
-                f"parts {calls}: {self.size} processes were started and each takes a part of a step; "
-                f"set task.parts={self.size} or more, or start fewer"
+                f"parts {calls}: {self.size} processes were started, {self.groups} of them take a part of a step "
+                f"each; set task.parts={self.groups} or more, or start fewer"
+            )
+        if self.in_parts and calls % self.groups:
+            raise ConfigError(
+                f"parts {calls}, mesh data {data} x shard {shard}: weights in parts are gathered by all at once, so "
+                f"each must take as many; set task.parts to a multiple of {self.groups}"
+            )
+        if self.in_parts and adding == "exact":
+            raise ConfigError(
+                f"adding exact, mesh shard {shard} x context {context}: exact sums whole gradients and FSDP2 adds "
+                "up their parts; use adding=fast, or mesh.data alone"
             )
         self.sums: list[Tensor | None] = []
 
@@ -42,20 +63,25 @@ class Team:
         return self.rank == 0
 
     def is_mine(self, place: int) -> bool:
-        """Whether the call at this place of a step is this process's."""
-        return place % self.size == self.rank
+        """Whether the call at this place of a step is this process's, alone or with those that share its clips."""
+        return place % self.groups == self.group
+
+    @property
+    def share(self) -> float:
+        """What a loss is multiplied by: FSDP2 takes the mean over groups where a step wants the sum."""
+        return float(self.groups) if self.in_parts else 1.0
 
     def after(self, place: int, weights: Sequence[nn.Parameter]) -> None:
         """After the call at ``place``, whoever made it: exact adding takes a round of gradients at its end."""
-        if self.size == 1 or self.adding == "fast":
+        if self.size == 1 or self.in_parts or self.adding == "fast":
             return
         if (place + 1) % self.size and place + 1 < self.calls:
             return
         self._collect(weights, present=place % self.size + 1)
 
     def finish(self, weights: Sequence[nn.Parameter]) -> None:
-        """At the end of a step: every process holds the gradients of all calls."""
-        if self.size == 1:
+        """At the end of a step: every process holds the gradients of all calls, of the weights that it holds."""
+        if self.size == 1 or self.in_parts:
             return
         if self.adding == "exact":
             for weight, total in zip(weights, self.sums, strict=True):
@@ -73,14 +99,29 @@ class Team:
         """What every call of the step reported, in order; ``reports``: mine, by place."""
         if self.size == 1:
             return [reports[place] for place in range(self.calls)]
-        names = list(reports[self.rank])
-        table = torch.zeros(self.calls, len(names), dtype=torch.float64)
-        for place, report in reports.items():
-            table[place] = torch.stack([report[name].detach().double().cpu() for name in names])
-        dist.all_reduce(table)  # every row is zero but for its owner
-        kinds = [reports[self.rank][name].dtype for name in names]
-        rows = table.unbind()
-        return [{n: row[i].to(kinds[i]) for i, n in enumerate(names)} for row in rows]
+        names = list(reports[self.group])
+        mine = {place: [float(report[name]) for name in names] for place, report in reports.items()}
+        kinds = [reports[self.group][name].dtype for name in names]
+        rows = self.table(mine, self.calls, len(names))
+        return [{name: torch.tensor(row[i], dtype=kinds[i]) for i, name in enumerate(names)} for row in rows]
+
+    def table(self, mine: Mapping[int, Sequence[float]], rows: int, width: int) -> list[list[float]]:
+        """Numbers by row, each known to one group of ranks; on return all of them are known to all, unchanged."""
+        table = torch.zeros(rows, width, dtype=torch.float64)
+        if self.leads:
+            for row, values in mine.items():
+                table[row] = torch.tensor(values, dtype=torch.float64)
+        if self.size > 1:
+            dist.all_reduce(table)  # every row is zero but for its owner
+        return table.tolist()
+
+    def turns(self, count: int) -> list[int]:
+        """Which of ``count`` pieces of work this process does. Where weights lie in parts all do equally many, for
+        they are gathered together: then some are done twice."""
+        if not self.in_parts:
+            return list(range(self.group, count, self.groups))
+        rounds = -(-count // self.groups)
+        return [min(turn * self.groups + self.group, count - 1) for turn in range(rounds)]
 
     def any(self, flag: bool) -> bool:
         """Whether it is so for any process."""
@@ -92,12 +133,24 @@ class Team:
 
     @contextmanager
     def first_goes_first(self) -> Iterator[None]:
-        """The first process does what is inside alone, then the others do."""
-        if self.size > 1 and not self.is_first:
-            dist.barrier()
-        yield
-        if self.size > 1 and self.is_first:
-            dist.barrier()
+        """The first process does what is inside alone, then the others do.
+
+        When it fails the others do not begin: they raise ConfigError, so that nobody waits for the dead.
+        """
+        if self.size > 1 and not self.is_first and self._told_by_first():
+            raise ConfigError("the first process of this run could not begin; see its message")
+        failed = True
+        try:
+            yield
+            failed = False
+        finally:
+            if self.size > 1 and self.is_first:
+                self._told_by_first(failed)
+
+    def _told_by_first(self, word: bool = False) -> bool:
+        said = torch.tensor(int(word))
+        dist.broadcast(said, src=0)
+        return bool(said)
 
     def wait(self) -> None:
         """Until all are here."""

@@ -1,0 +1,95 @@
+"""Several processes that write one state: they meet in the folder, not in collectives, so threads can do it.
+
+The first process makes the hidden folder; the others find it, write their files and then ``rank-<n>.json`` with the
+digests, or ``rank-<n>.failed`` with the reason. The first one waits for all of them. Nobody waits without end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cogvideox.errors import OutputError
+
+PATIENCE = 600.0
+"""Seconds after which a process that has said nothing is taken for dead."""
+
+
+@dataclass(frozen=True)
+class Writers:
+    """Who writes a state together: ``size`` processes, of which this is number ``rank``."""
+
+    rank: int = 0
+    size: int = 1
+    patience: float = PATIENCE
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this one makes the folder and finishes it."""
+        return self.rank == 0
+
+    @property
+    def prefix(self) -> str:
+        """In the names of my files."""
+        return f"{self.rank:05d}-" if self.size > 1 else ""
+
+    @contextmanager
+    def joining(self, target: Path) -> Iterator[Path]:
+        """The hidden folder of ``target`` that the first process has made. Raises OutputError, and says so there."""
+        work = self._found(target)
+        try:
+            yield work
+        except OSError as error:
+            with suppress(OSError):
+                (work / f"rank-{self.rank}.failed").write_text(error.strerror or str(error))
+            raise OutputError(f"{target}: cannot be written: {error.strerror or error}") from error
+
+    def publish(self, work: Path, files: dict[str, Any]) -> None:
+        """Say which files are mine, when they are durable."""
+        for name in files:
+            with open(work / name, "rb") as stream:
+                os.fsync(stream.fileno())
+        part = work / f".rank-{self.rank}"
+        part.write_text(json.dumps(files))
+        part.rename(work / f"rank-{self.rank}.json")
+
+    def others(self, work: Path) -> dict[str, Any]:
+        """The files of all others, once they are there. Raises OutputError when one of them fails or is silent."""
+        files: dict[str, Any] = {}
+        for rank in range(1, self.size):
+            said = work / f"rank-{rank}.json"
+            self._until(said.exists, work, f"process {rank} has written nothing of")
+            files |= json.loads(said.read_bytes())
+            said.unlink()
+        return files
+
+    def _found(self, target: Path) -> Path:
+        def there() -> list[Path]:
+            return list(target.parent.glob(f".{target.name}.new-*"))
+
+        self._until(there, target, "the first process has not begun")
+        return there()[0]
+
+    def _until(self, done: Any, place: Path, silent: str) -> None:
+        end = time.monotonic() + self.patience
+        while not done():
+            failed = sorted(place.glob("rank-*.failed"))
+            if failed:
+                reason = failed[0].read_text()
+                raise OutputError(
+                    f"{place}: {failed[0].stem} cannot write its part: {reason}; free some space"
+                )
+            if time.monotonic() > end:
+                raise OutputError(
+                    f"{place}: {silent} it in {self.patience:.0f} s; do all processes see this folder?"
+                )
+            time.sleep(0.01)
+
+
+ALONE = Writers()

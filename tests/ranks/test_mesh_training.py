@@ -1,0 +1,137 @@
+"""A run whose weights and clips are shared by several processes is the run of one, and goes on on another number."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from clip_folders import write_layout
+from cogvideox.checkpoints.diffusers import load_transformer
+from cogvideox.data.clips import ClipSize
+from cogvideox.errors import ConfigError
+from cogvideox.parallel.mesh import MeshConfig
+from cogvideox.training.diffusion import DiffusionTraining, FolderData
+from cogvideox.training.loop import TrainConfig, train
+from cogvideox.training.optim import OptimConfig
+from cogvideox.training.pieces import Rows
+from cogvideox.training.state import latest_state
+from cogvideox.training.vae import Crops, VAETraining
+from cogvideox.vae import VAEConfig
+from processes import together
+from toy_folder import write_toy
+
+STEPS = 3
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A toy model, and clips of 9 and 17 frames and pictures."""
+    root = tmp_path_factory.mktemp("mesh")
+    write_toy(root / "toy")
+    write_layout(root / "clips", "stems", count=7, frames=(9, 17), size=48, images=3)
+    return root
+
+
+def run(place: Path, out: Path, mesh: dict | None = None, parts: int = 4, **settings) -> TrainConfig:
+    toy, size = str(place / "toy"), ClipSize(frames=17, least_frames=9, short_side=32)
+    data = FolderData(folder=str(place / "clips"), size=size, budget=80, held_out=0.2)
+    task = DiffusionTraining(
+        start=toy,
+        vae=toy,
+        text=toy,
+        cache=str(place / "cache"),
+        data=data,
+        parts=parts,
+        samples=3,
+        sample_steps=2,
+    )
+    optim = OptimConfig(lr=1e-3, eps=1e-4, warmup=0, ema=0.9)  # a small eps would turn rounding into steps
+    values = dict(task=task, optim=optim, save_every=1, log_every=1, measure_every=STEPS, sample_every=STEPS)
+    values |= dict(background=True, mesh=MeshConfig(**(mesh or {})), peak_tflops=0.001)
+    return TrainConfig(name="mesh", out=str(out), steps=STEPS, **(values | settings))
+
+
+def go_on(place: Path, out: Path, mesh: dict, stop: int) -> None:
+    train(run(place, out, mesh), stop_at=stop)
+
+
+def refusals(place: Path, out: Path) -> list[str]:
+    vae = VAEConfig(block_out_channels=(4, 4, 4, 4), layers_per_block=1, norm_num_groups=2, latent_channels=2)
+    phase = Crops(until=4, frames=9, size=16, batch=1)
+    other = VAETraining(vae=vae, phases=(phase,), size=16, frames=9, parts=2)
+    two = {"shard": 2}
+    configs = [
+        run(place, out, {"shard": 3}),
+        run(place, out, two, parts=3),
+        run(place, out, two, adding="exact"),
+        run(place, out, two, optim=OptimConfig(name="muon")),
+        run(place, out, two, task=other, sample_every=None),
+        run(place, out.parent / "first", two, seed=1),
+    ]
+    told = []
+    for config in configs:
+        try:
+            train(config)
+        except ConfigError as error:
+            told.append(str(error))
+        dist.barrier()
+    return told
+
+
+def values(out: Path) -> dict[str, torch.Tensor]:
+    state = latest_state(out)
+    assert state is not None and state["step"] == STEPS
+    found = {f"module.{name}": value for name, value in state["module"].items()}
+    found |= {f"average.{name}": value for name, value in state["average"]["values"].items()}
+    for number, moments in state["optimizers"][0]["state"].items():
+        found |= {f"optimizer.{number}.{name}": value for name, value in moments.items()}
+    return {name: value.whole() if isinstance(value, Rows) else value for name, value in found.items()}
+
+
+def held_out(out: Path) -> dict[str, float]:
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return next(
+        {k: v for k, v in row.items() if k.startswith("held_out")} for row in rows if "held_out" in row
+    )
+
+
+@pytest.mark.timeout(600)
+def test_one_process_then_copies_in_parts_then_shared_clips_end_as_one(place, tmp_path):
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    train(run(place, alone))
+    train(run(place, shared), stop_at=1)
+    together(4, go_on, place, shared, {"data": 2, "shard": 2}, 2)
+    together(4, go_on, place, shared, {"shard": 2, "context": 2}, STEPS)
+    expected, found = values(alone), values(shared)
+    assert expected.keys() == found.keys()
+    far = {name: float((found[name] - expected[name]).abs().max()) for name in expected}
+    assert max(far.values()) <= 1e-5, max(far.items(), key=lambda item: item[1])
+    newest = shared / f"state-{STEPS:08d}"
+    assert {file.name.split("-")[1] for file in newest.glob("tensors-*")} == {
+        f"{rank:05d}" for rank in range(4)
+    }
+    assert (alone / "ledger.jsonl").read_bytes() == (shared / "ledger.jsonl").read_bytes()
+    assert held_out(shared) == pytest.approx(held_out(alone), abs=1e-5)
+    first = json.loads((alone / "metrics.jsonl").read_text().splitlines()[0])
+    assert first["mfu"] == pytest.approx(first["gflops_per_second"], rel=1e-2)  # of 1 GFLOP a second
+    for out in (alone, shared):
+        videos = (out / "samples" / f"{STEPS:08d}").glob("*.mp4")  # of the two clips that are held out
+        assert sorted(file.name for file in videos) == ["0.mp4", "1.mp4"]
+    one, many = (load_transformer(out / "model", dtype="float32") for out in (alone, shared))
+    pairs = zip(one.parameters(), many.parameters(), strict=True)
+    assert all(torch.allclose(a, b, atol=2e-3) for a, b in pairs)  # stored in float16
+
+
+def test_what_cannot_be_shared_is_refused(place, tmp_path):
+    train(run(place, tmp_path / "first"), stop_at=1)  # fills the cache
+    for rank, told in enumerate(together(2, refusals, place, tmp_path / "out")):
+        mesh, parts, adding, muon, kind, seed = told
+        assert ("the first process of this run" if rank else "other settings (seed: 0 -> seed: 1)") in seed
+        assert "is 3 processes, started: 2" in mesh
+        assert "parts 3" in parts and "a multiple of 2" in parts
+        assert "adding exact" in adding and "muon" in muon and "task vae" in kind
+    assert not any((tmp_path / "out").glob("*"))

@@ -1,0 +1,128 @@
+"""What goes wrong around a run: each is refused in one line, or survived without a bit lost."""
+
+import os
+import resource
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from cogvideox.errors import CheckpointError, CogVideoXError, ConfigError, NumericsError
+from cogvideox.parallel.mesh import MeshConfig
+from cogvideox.training.loop import train
+from cogvideox.training.state import latest_state, save_state
+from cogvideox.training.team import Team
+from training_line import run
+from writing import write
+
+
+def equal(a, b) -> bool:
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return all(map(equal, a, b))
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+@pytest.mark.parametrize(
+    ("mesh", "ranks", "told"),
+    [
+        ({"shard": 3}, 4, "mesh data 1 x shard 3 x context 1 is 3 processes, started: 4"),
+        ({"data": 2, "context": 2}, 6, "mesh data 2 x shard 1 x context 2 is 4 processes, started: 6"),
+        ({"data": 2}, 1, "mesh data 2 x shard 1 x context 1 is 2 processes, started: 1"),
+        ({"shard": 2, "context": 4}, 4, "is 8 processes, started: 4"),
+    ],
+)
+def test_a_mesh_that_does_not_fit_is_refused_with_both_numbers(mesh, ranks, told):
+    with pytest.raises(ConfigError, match=told):
+        MeshConfig(**mesh).sizes(ranks)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"mesh": MeshConfig(shard=2)}, "is 2 processes, started: 1"),
+        ({"mesh": MeshConfig(context=3)}, "is 3 processes, started: 1"),
+        ({"sample_every": 2}, "a run of Line makes no videos"),
+    ],
+)
+def test_a_run_that_cannot_be_is_refused_and_leaves_nothing(settings, told, tmp_path):
+    with pytest.raises(ConfigError, match=told):
+        train(run(tmp_path / "run").model_copy(update=settings))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_a_disk_that_is_full_stops_the_run_which_goes_on_with_the_same_bits(background, tmp_path):
+    settings = {"background": background}
+    child = os.fork()
+    if child == 0:  # a limit of this process stands for a disk that is full
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+        def fill(step: int) -> None:
+            if step == 2:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (500, resource.RLIM_INFINITY))
+
+        try:
+            train(run(tmp_path / "run").model_copy(update=settings), on_step=fill)
+        except CogVideoXError as error:
+            os.write(
+                os.open(tmp_path / "error", os.O_WRONLY | os.O_CREAT),
+                f"{type(error).__name__} {error}".encode(),
+            )
+            os._exit(7)
+        os._exit(0)
+    assert os.WEXITSTATUS(os.waitpid(child, 0)[1]) == 7
+    told = (tmp_path / "error").read_text()
+    assert told.startswith("OutputError") and "\n" not in told
+    assert latest_state(tmp_path / "run")["step"] == 2
+    train(run(tmp_path / "run").model_copy(update=settings))
+    train(run(tmp_path / "whole").model_copy(update=settings))
+    assert equal(latest_state(tmp_path / "run"), latest_state(tmp_path / "whole"))
+    ledgers = [(tmp_path / name / "ledger.jsonl").read_bytes() for name in ("run", "whole")]
+    assert ledgers[0] == ledgers[1]
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+@pytest.mark.parametrize("damage", ["flip", "cut", "gone"])
+def test_a_corrupt_shard_of_any_rank_brings_back_the_state_before(rank, damage, tmp_path):
+    save_state(tmp_path, 1, {"module": {}})
+    assert write(tmp_path, 3) == [None] * 3
+    shard = tmp_path / "state-00000002" / f"tensors-{rank:05d}-00000.safetensors"
+    data = shard.read_bytes()
+    if damage == "gone":
+        shard.unlink()
+    else:
+        shard.write_bytes(data[:-1] if damage == "cut" else data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.warns(UserWarning, match="passed over: state-00000002"):
+        assert latest_state(tmp_path)["step"] == 1
+
+
+@pytest.mark.parametrize(("bad", "told"), [((2,), None), ((1, 3), None), ((1, 2, 3), "3 steps in a row")])
+def test_data_that_is_not_finite_is_skipped_or_stops_the_run(bad, told, tmp_path):
+    config = run(tmp_path, bad=bad, where="data")
+    if told:
+        with pytest.raises(NumericsError, match=told):
+            train(config)
+        return
+    train(config)
+    state = latest_state(tmp_path)
+    assert state["step"] == 6 and state["guard"]["skipped"] == len(bad)
+    assert all(bool(value.isfinite().all()) for value in state["module"].values())
+
+
+def test_a_state_of_another_network_is_named(tmp_path):
+    config = run(tmp_path)
+    train(config, stop_at=1)
+    state = latest_state(tmp_path)
+    state["module"]["weight"] = torch.zeros(1, 7)
+    save_state(Path(config.out), 2, {name: value for name, value in state.items() if name != "step"})
+    with pytest.raises(CheckpointError, match=r"weight is \(1, 7\) there and \(1, 3\) here"):
+        train(config)
+
+
+def test_alone_a_team_has_no_parts():
+    team = Team(3)
+    assert (team.groups, team.share, team.in_parts, team.turns(3)) == (1, 1.0, False, [0, 1, 2])
