@@ -4,12 +4,13 @@ VENV ?= .venv
 WORKERS ?= 2
 PROMPT ?= a red circle moves to the right
 TORCH ?= torch==2.13.0
+EXPERIMENTS ?= fig10a fig10b fig10c fig10d table9 fig9 fig8a fig8b fig8c fig8d table1 table2 table3 table4 table7 table8 table14
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # A model this small is fastest on one thread per process, and the tests already run in $(WORKERS) processes.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help venv video test check format walk bench bench-gpu count clean
+.PHONY: help venv video test check format walk bench bench-gpu reproduce count clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -56,6 +57,9 @@ bench: $(VENV)/dev.done  ## measure ours beside diffusers and write docs/perform
 
 bench-gpu: $(VENV)/dev.done  ## on an NVIDIA GPU: the paper's Tables 7 and 8, kernel rates, training; into docs/performance.md
 	$(BIN)/python benchmarks/gpu.py
+
+reproduce: $(VENV)/core.done  ## run the paper's ablations again in miniature; writes docs/reproduce.md and the ledger
+	@for name in $(EXPERIMENTS); do $(ONE_THREAD) $(BIN)/cogvideox reproduce $$name || exit; done
 
 count: $(VENV)/dev.done  ## count FLOPs, bytes and peak memory at real sizes and write docs/counts.md
 	$(ONE_THREAD) $(BIN)/python benchmarks/count.py

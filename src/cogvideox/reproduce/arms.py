@@ -101,7 +101,7 @@ def run_of(arm: Arm, seed: int, scale: Scale, start: Arm | None = None) -> Run:
     )
     if start is not None:
         model = str(scale.folder(start, seed) / "model")
-        settings |= dict(start=model, size=2 * SIDE, batch=BATCH // 2, clips=max(1, scale.clips * 3 // 8))
+        settings |= dict(start=model, size=2 * SIDE, batch=BATCH // 2, clips=max(BATCH, scale.clips * 3 // 8))
     return Run(
         name=f"reproduce-{arm.name}",
         out=str(scale.folder(arm, seed)),
