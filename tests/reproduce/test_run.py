@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ from cogvideox.reproduce.experiments import experiment
 from cogvideox.reproduce.pages import put_row, put_section, section, write_results
 from cogvideox.reproduce.readings import from_benchmark, from_evaluation, from_labels, from_study
 from cogvideox.training import diffusion
-from cogvideox.training.variants import variant_run
 
 
 @pytest.fixture(scope="module")
@@ -66,29 +64,6 @@ def test_figures_share_their_arms_and_videos_are_scored_once(outcome, scale, mon
     assert first.status == "not reproduced" and "undecided" in first.why  # one seed decides nothing
     monkeypatch.setattr("cogvideox.reproduce.videos.made_by", lambda *_: pytest.fail("made again"))
     assert room.run_arms(experiment("fig8c"), one) == first
-
-
-def test_a_second_leg_is_seen_before_it_is_trained_and_after(scale):
-    one = replace(scale, seeds=1, videos=2)
-    found = room.run_arms(experiment("fig9"), one)
-    for arm in found.experiment.arms:
-        at_once = json.loads((one.folder(arm, 0) / "at-once.json").read_text())
-        after = room.last_measured(one.folder(arm, 0))
-        assert at_once["sharpness"] > 0 and after["held_out"] != at_once["held_out_at_once"]
-    assert "before any training" in found.table
-
-
-def test_autoencoders_of_table_1_are_trained_and_compared(tmp_path, monkeypatch):
-    def smaller(name: str, steps: int):
-        run = variant_run(name, steps)
-        return run.model_copy(update={"task": run.task.model_copy(update={"size": 32})})
-
-    monkeypatch.setattr(room, "variant_run", smaller)
-    row = experiment("table1")
-    few = replace(row, arms=row.arms[:2], claims=row.claims[2:])  # B and the image autoencoder
-    found = room.run_vaes(few, Scale(steps=2, seeds=1, out=tmp_path))
-    assert found.table.count("\n") == 5 and "undecided" in found.why
-    assert room.last_measured(tmp_path / "2-steps" / "table1-base" / "0")["held_out_psnr"] > 0
 
 
 def test_the_spread_of_a_straight_loss_is_zero():
