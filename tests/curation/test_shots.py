@@ -30,6 +30,14 @@ def test_hard_cuts_between_takes_are_found_at_the_frame(tmp_path):
     assert right / real >= 0.98 and right / found >= 0.98
 
 
+def test_a_cut_between_fast_takes_shows_in_their_colours(tmp_path):
+    takes = [take(seed, 24, speed=29) for seed in (1, 3)]
+    film = write(tmp_path / "a.mp4", np.concatenate(takes), fps=24)
+    settings = dict(trim=0, min_seconds=0.2, dissolves=False)
+    assert [piece.span.stop for piece in pieces(film, **settings)[0]] == [24, 48]
+    assert [piece.span.stop for piece in pieces(film, **settings, least_alike=-1)[0]] == [48]
+
+
 def test_frames_beside_a_cut_are_left_out_and_ends_of_the_film_are_not(tmp_path):
     film = write(tmp_path / "a.mp4", np.concatenate([take(1, 30), take(2, 30)]), fps=24)
     spans = [(piece.span.first, piece.span.stop) for piece in pieces(film, trim=3, min_seconds=0.2)[0]]

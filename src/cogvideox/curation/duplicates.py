@@ -52,9 +52,9 @@ class LookAlikes(Config):
 
     def choose(self, table: Table) -> None:
         """Drops all but the best of each group with reason ``look-alike``."""
-        alive = table.alive[table.seen]
-        pairs = alike_pairs(table.vectors[alive], self.similarity)
-        _keep_best(table, table.seen[alive], pairs, self.kind, "look-alike")
+        among = np.flatnonzero(table.alive[table.seen])
+        pairs = alike_pairs(table.vectors, self.similarity, among)
+        _keep_best(table, table.seen[among], pairs, self.kind, "look-alike")
 
 
 def near_pairs(prints: np.ndarray, distance: int, agree: int) -> Iterator[tuple[int, int]]:
@@ -89,12 +89,18 @@ def _pairs_within(
                 yield int(row), int(other)
 
 
-def alike_pairs(vectors: np.ndarray, similarity: float) -> Iterator[tuple[int, int]]:
-    """Pairs (a, b), a < b, of unit rows ``float32 [n, d]`` whose cosine is at least ``similarity``, in order."""
-    for start in range(0, len(vectors), BLOCK):
-        block = vectors[start : start + BLOCK]
-        for other in range(start, len(vectors), BLOCK):
-            cosine = block @ vectors[other : other + BLOCK].T
+def alike_pairs(
+    vectors: np.ndarray, similarity: float, among: np.ndarray | None = None
+) -> Iterator[tuple[int, int]]:
+    """Pairs (a, b), a < b, of unit rows ``float32 [n, d]`` whose cosine is at least ``similarity``.
+
+    Of the rows ``among`` [m] only, if given, and numbered within it: the vectors of all clips are not copied.
+    """
+    among = np.arange(len(vectors)) if among is None else among
+    for start in range(0, len(among), BLOCK):
+        block = vectors[among[start : start + BLOCK]]
+        for other in range(start, len(among), BLOCK):
+            cosine = block @ vectors[among[other : other + BLOCK]].T
             for a, b in zip(*np.nonzero(cosine >= similarity), strict=True):
                 if start + a < other + b:
                     yield int(start + a), int(other + b)
