@@ -22,7 +22,7 @@ class Shots(Config):
         15.0, ge=0, description="grey levels by which the frames of a cut differ at least"
     )
     least_alike: float = Field(
-        0.25,
+        0.5,
         ge=-1,
         le=1,
         description="colours of neighbouring frames that correlate less are a cut, however fast things move; -1: never",
