@@ -227,6 +227,7 @@ _TINY = replace(
         time_embed_dim=128,
         text_embed_dim=128,
         max_text_seq_length=32,
+        patch_size=1,  # its latents are 8x8: a patch of 2 would be a quarter of a shape
         sample_height=8,
         sample_width=8,
         sample_frames=17,
