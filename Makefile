@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
 PROMPT ?= a red circle moves to the right
+export PROMPT  # any text, quotes too: the shell reads it from its environment
 TORCH ?= torch==2.13.0
 EXPERIMENTS ?= fig10a fig10b fig10c fig10d table9 fig9 fig8a fig8b fig8c fig8d table1 table2 table3 table4 table7 table8 table14
 BIN := $(VENV)/bin
@@ -34,7 +35,7 @@ $(VENV)/dev.done: $(VENV)/core.done
 venv: $(VENV)/dev.done  ## make .venv with everything the tests and checks need
 
 video: $(VENV)/core.done  ## make a video with the shipped model (PROMPT='...')
-	$(BIN)/cogvideox generate --model tiny --prompt '$(PROMPT)' --out out/video.mp4 --overwrite
+	$(BIN)/cogvideox generate --model tiny --prompt "$$PROMPT" --out out/video.mp4 --overwrite
 
 test: $(VENV)/dev.done  ## run the tests
 	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile

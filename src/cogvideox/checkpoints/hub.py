@@ -37,7 +37,11 @@ def find_folder(path_or_id: str | Path, revision: str | None = None) -> Path:
         return download(hub, revision)
     if HUB_ID.fullmatch(name) and not path.is_absolute():
         return download(name, revision)
-    raise CheckpointError(f"{name}: no such folder, preset or hub id{suggest(name, PRESETS)}")
+    known = ", ".join(preset for preset, row in PRESETS.items() if row.hub or shipped_folder(preset))
+    raise CheckpointError(
+        f"{name}: no such folder, preset or hub id{suggest(name.lower(), PRESETS)}; give a folder, owner/name, "
+        f"or one of {known}"
+    )
 
 
 def shipped_folder(name: str) -> Path | None:

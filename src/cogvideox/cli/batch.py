@@ -202,10 +202,13 @@ def _values(source: Path, number: int, line: str) -> dict[str, Any]:
         return {"prompt": line.strip()}
     try:
         values: dict[str, Any] = json.loads(line)
+    except json.JSONDecodeError as error:
+        reason = f"{error.msg} at character {error.colno}"
     except (ValueError, RecursionError) as error:
         reason = str(error)[:80]
-        raise ConfigError(f"{source}: line {number}: not JSON ({reason}); fix the line") from None
-    return values
+    else:
+        return values
+    raise ConfigError(f"{source}: line {number}: not JSON ({reason}); fix the line")
 
 
 def _item(

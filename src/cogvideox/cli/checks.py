@@ -18,8 +18,6 @@ SHIPPED, SHIPPED_I2V = "tiny", "tiny-i2v"
 ABSURD = 20  # times the token budget: not a long prompt but a mistake
 DTYPES = {"float32": "float32", "fp32": "float32", "float16": "float16", "fp16": "float16"}
 DTYPES |= {"bfloat16": "bfloat16", "bf16": "bfloat16"}
-SAMPLERS = {"ddim": "ddim", "dpm": "dpmpp_sde", "dpm-ode": "dpmpp_2m"}
-SAMPLERS |= {"dpmpp_sde": "dpmpp_sde", "dpmpp_2m": "dpmpp_2m"}
 
 
 @dataclass(frozen=True)

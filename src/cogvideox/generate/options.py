@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from cogvideox.config import Config
 
@@ -18,6 +18,10 @@ LIMITS: dict[str, tuple[float, float]] = {
     "steps": (1, 1000),
 }
 """What no model can make is refused when it is asked for, not when the work is done."""
+
+SAMPLERS = {"ddim": "ddim", "dpm": "dpmpp_sde", "dpm-ode": "dpmpp_2m"}
+SAMPLERS |= {"dpmpp_sde": "dpmpp_sde", "dpmpp_2m": "dpmpp_2m"}
+"""What samplers may be called; dpm is the public pipelines' scheduler for the 5B models."""
 
 
 class GenerateOptions(Config):
@@ -99,6 +103,11 @@ class GenerateOptions(Config):
     )
     reuse_table: str | None = Field(None, description="path of the model's calibration of reuse")
     check_numerics: bool = Field(True, description="when NaN or Inf appear, find the layer that made them")
+
+    @field_validator("sampler", mode="before")
+    @classmethod
+    def _full_name(cls, name: Any) -> Any:
+        return SAMPLERS.get(name, name) if isinstance(name, str) else name
 
     @model_validator(mode="after")
     def _check(self) -> Self:

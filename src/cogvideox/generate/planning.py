@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -173,8 +174,16 @@ def _context(model: CogVideoX, options: GenerateOptions, available: int) -> int:
     return (min(options.context_frames, available) - 1) // unit * unit + 1
 
 
-def read_given(options: GenerateOptions, image: np.ndarray | None, video: Video | None) -> Given:
-    """The arguments, or else what the options name. Raises MediaError or InputError."""
+def read_given(
+    options: GenerateOptions, image: np.ndarray | str | Path | None, video: Video | str | Path | None
+) -> Given:
+    """The arguments, or else what the options name; paths are read. Raises MediaError or InputError."""
+    image = read_image(image) if isinstance(image, (str, Path)) else image
+    video = read_video(video) if isinstance(video, (str, Path)) else video
+    if image is not None and not isinstance(image, np.ndarray):
+        raise InputError(f"image of {type(image).__name__}: give a path or an array uint8 [height, width, 3]")
+    if video is not None and not isinstance(video, Video):
+        raise InputError(f"video of {type(video).__name__}: give a path or a Video")
     if image is not None and video is not None:
         raise InputError("image and video: both say how the video begins; give one of them")
     if image is None and video is None:

@@ -21,7 +21,7 @@ from torch import Tensor
 from cogvideox import conditioning
 from cogvideox.conditioning import Coder, Conditioning
 from cogvideox.diffusion import Step, is_guided
-from cogvideox.errors import PromptError, SizeError
+from cogvideox.errors import ConfigError, PromptError, SizeError
 from cogvideox.generate.engine import running
 from cogvideox.generate.numerics import PeakMemory, guarded
 from cogvideox.generate.options import GenerateOptions
@@ -50,11 +50,11 @@ OnStep = Callable[[Progress], None]
 @torch.no_grad()
 def generate(
     model: CogVideoX,
-    options: GenerateOptions,
+    options: GenerateOptions | str,
     on_step: OnStep | None = None,
     *,
-    image: np.ndarray | None = None,
-    video: Video | None = None,
+    image: np.ndarray | str | Path | None = None,
+    video: Video | str | Path | None = None,
     prompt_embedding: Float[Tensor, "1 l d"] | None = None,
     negative_embedding: Float[Tensor, "1 l d"] | None = None,
     initial_latents: Float[Tensor, "1 c t h w"] | None = None,
@@ -62,11 +62,16 @@ def generate(
 ) -> Video:
     """Make one video. Raises InputError, ConfigError or NumericsError; what ``on_step`` raises stops the run.
 
-    ``image`` [h, w, 3] uint8 and ``video`` stand in for the paths of the options, the embeddings for the
-    prompts, ``initial_latents`` (standard normal, with the plan's padding) for the seed's first noise. An
-    explicit ``generator`` draws everything as the public pipelines do. The result holds exactly the frames
-    asked for; its manifest says how they were made, how long it took and the peak of memory.
+    ``options`` may be the prompt alone. ``image`` (a path or [h, w, 3] uint8) and ``video`` stand in for the paths
+    of the options, the embeddings for the prompts, ``initial_latents`` (standard normal, with the plan's padding)
+    for the seed's first noise. An explicit ``generator`` draws everything as the public pipelines do. The result
+    holds exactly the frames asked for; its manifest says how they were made, how long it took and the peak of
+    memory.
     """
+    if isinstance(options, str):
+        options = GenerateOptions(prompt=options)
+    if not isinstance(options, GenerateOptions):
+        raise ConfigError(f"options of {type(options).__name__}: give GenerateOptions or a prompt")
     report = _Clock(on_step)
     check_prompt(options.prompt)
     check_prompt(options.negative_prompt, "negative prompt")

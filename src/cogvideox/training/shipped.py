@@ -109,7 +109,7 @@ def world_t2v_fine() -> Run:
 
 
 def world_i2v() -> Run:
-    """The shipped image-to-video transformer, started from world-t2v-fine."""
+    """The shipped image-to-video transformer, on patches of 2x2, started from world-t2v."""
     preset = get_preset("tiny-i2v")
     return _of_the_world(
         "world-i2v",
@@ -117,8 +117,7 @@ def world_i2v() -> Run:
             preset="tiny-i2v",
             transformer=preset.transformer,
             schedule=preset.schedule,
-            start="runs/world-t2v-fine/model",
-            batch=16,
+            start="runs/world-t2v/model",
         ),
         OptimConfig(name="muon", lr=7e-4, muon_lr=0.01, ema=0.995),
         steps=1200,

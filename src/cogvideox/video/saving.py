@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -85,8 +86,13 @@ def _check_folder(path: Path) -> None:
         folder = folder.parent
     if not folder.is_dir():
         raise OutputError(f"{path}: {folder} is a file, not a folder; choose another folder")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"{path}: no permission to write in {folder}; choose another folder")
+    try:
+        with tempfile.TemporaryFile(dir=folder):  # os.access says yes to root, whatever the folder
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"{path}: {folder} cannot be written in ({_reason(error)}); choose another folder"
+        ) from None
 
 
 @contextmanager
