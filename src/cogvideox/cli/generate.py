@@ -185,6 +185,7 @@ def _make_one(settings: dict[str, Any], job: Job, out: str | None, dry_run: bool
     if dry_run:
         show_plan(options, ready, path, job, fitted)
         return
+    _tell_the_limits(name, options.prompt)
     plan = ready.plan
     what = f"{plan.frames.asked} frames of {plan.height}x{plan.width} in {options.steps} steps"
     from cogvideox.parallel.mesh import is_first, launched
@@ -198,6 +199,18 @@ def _make_one(settings: dict[str, Any], job: Job, out: str | None, dry_run: bool
         made = make(loaded, options, ready, options.prompt[:40] or path.name, fitted, enhanced)
         if is_first():
             save(made, path, job, options)
+
+
+def _tell_the_limits(model: str, prompt: str) -> None:
+    """The shipped models know one small world: a prompt about something else gives whatever shape comes."""
+    from cogvideox.world.parse import read_caption
+    from cogvideox.world.scene import COLOURS, SHAPES
+
+    if model in (checks.SHIPPED, checks.SHIPPED_I2V) and prompt and not read_caption(prompt):
+        say(
+            f"{model} knows moving shapes only ({', '.join(SHAPES)} in {', '.join(COLOURS)}), and nothing else of "
+            "this prompt; for anything in the world use --model with a public checkpoint"
+        )
 
 
 def _adapter(text: str) -> tuple[str, float]:
