@@ -221,7 +221,7 @@ for code, words, command in [
     (1, "no file ending", [G, "a", *RUN, "--out", "old"]),
     (1, "is a file, not a folder", [G, "a", *RUN, "--out", "note.txt/new.mp4"]),
     (1, "NUL", [G, "a", *RUN, "--out", "a\0.mp4"]),
-    (1, "could not be written", [G, "a", *RUN, "--out", "/proc/new.mp4", "--no-metadata"]),
+    (1, "cannot be written", [G, "a", *RUN, "--out", "/proc/new.mp4", "--no-metadata"]),
     (1, "File name too long", [G, "a", *RUN, "--out", "n" * 300 + ".mp4"]),
     # batches
     (2, "cannot be read", [G, "--batch", "gone.jsonl", "--model", "toy", "--out", "many"]),

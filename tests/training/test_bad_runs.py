@@ -77,7 +77,8 @@ def test_a_disk_that_is_full_stops_the_run_which_goes_on_with_the_same_bits(back
     assert os.WEXITSTATUS(os.waitpid(child, 0)[1]) == 7
     told = (tmp_path / "error").read_text()
     assert told.startswith("OutputError") and "\n" not in told
-    assert latest_state(tmp_path / "run")["step"] == 2
+    kept = (1, 2) if background else (2,)  # the second may be half-written when the disk fills up
+    assert latest_state(tmp_path / "run")["step"] in kept
     train(run(tmp_path / "run").model_copy(update=settings))
     train(run(tmp_path / "whole").model_copy(update=settings))
     assert equal(latest_state(tmp_path / "run"), latest_state(tmp_path / "whole"))
