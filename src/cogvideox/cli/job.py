@@ -11,7 +11,7 @@ from cogvideox.cli.enhance import Enhance
 from cogvideox.cli.plan import best_device, fit, read_limit, room
 from cogvideox.cli.terminal import progress, result, result_json, say
 from cogvideox.errors import ConfigError
-from cogvideox.generate.options import SAMPLERS
+from cogvideox.generate.options import SAMPLER_NAMES
 
 if TYPE_CHECKING:
     from cogvideox.generate.options import GenerateOptions
@@ -88,7 +88,7 @@ def resolve(settings: dict[str, Any]) -> GenerateOptions:
         if name in settings:
             check_prompt(settings[name], name.replace("_", " "))
     if "sampler" in settings:
-        settings = {**settings, "sampler": checks.choose("sampler", settings["sampler"], SAMPLERS)}
+        settings = {**settings, "sampler": checks.choose("sampler", settings["sampler"], SAMPLER_NAMES)}
     return GenerateOptions.parse(settings)
 
 

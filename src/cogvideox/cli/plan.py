@@ -10,7 +10,7 @@ import typer
 from cogvideox.cli import checks
 from cogvideox.cli.terminal import USAGE, result, result_json, say, verb
 from cogvideox.errors import CheckpointError, ConfigError, InputError
-from cogvideox.generate.options import SAMPLERS
+from cogvideox.generate.options import SAMPLER_NAMES
 
 if TYPE_CHECKING:
     import torch
@@ -54,7 +54,7 @@ def plan(
 ) -> None:
     """Predict the memory of a run under every policy, and choose; loads no weights (exit code 2: nothing fits)."""
     precision = checks.choose("dtype", dtype, checks.DTYPES) if dtype else None
-    method = checks.choose("sampler", sampler, SAMPLERS)
+    method = checks.choose("sampler", sampler, SAMPLER_NAMES)
     limit = read_limit(memory_limit)
     from cogvideox.checkpoints import settings_of
     from cogvideox.memory import plan as run

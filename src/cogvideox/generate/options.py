@@ -19,8 +19,8 @@ LIMITS: dict[str, tuple[float, float]] = {
 }
 """What no model can make is refused when it is asked for, not when the work is done."""
 
-SAMPLERS = {"ddim": "ddim", "dpm": "dpmpp_sde", "dpm-ode": "dpmpp_2m"}
-SAMPLERS |= {"dpmpp_sde": "dpmpp_sde", "dpmpp_2m": "dpmpp_2m"}
+SAMPLER_NAMES = {"ddim": "ddim", "dpm": "dpmpp_sde", "dpm-ode": "dpmpp_2m"}
+SAMPLER_NAMES |= {"dpmpp_sde": "dpmpp_sde", "dpmpp_2m": "dpmpp_2m"}
 """What samplers may be called; dpm is the public pipelines' scheduler for the 5B models."""
 
 
@@ -107,7 +107,7 @@ class GenerateOptions(Config):
     @field_validator("sampler", mode="before")
     @classmethod
     def _full_name(cls, name: Any) -> Any:
-        return SAMPLERS.get(name, name) if isinstance(name, str) else name
+        return SAMPLER_NAMES.get(name, name) if isinstance(name, str) else name
 
     @model_validator(mode="after")
     def _check(self) -> Self:
