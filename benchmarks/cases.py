@@ -7,8 +7,11 @@ check that both agree before it compares how long they took.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -191,21 +194,28 @@ def _ours_generation(
     return work
 
 
-def dpm_steps(size: Size, side: Side) -> Work:
-    """A first- and a second-order step of the stochastic sampler, with the released stream of noise."""
+def dpm_steps(size: Size, side: Side, drawn: bool = True) -> Work:
+    """A first- and a second-order step of the stochastic sampler.
+
+    The noise is the released stream, of which the second step drops a draw; or it is given, and costs nothing.
+    """
     shape = (1, *size.step, 16)  # b t h w c, and no layout is favoured
     frames, height, width = size.step
     x, v = (_noise(*shape, seed=seed).permute(0, 4, 1, 2, 3).contiguous() for seed in (5, 6))
     source = torch.Generator()
+    given = _noise(1, frames, 16, height, width, seed=7)
     if side == "ours":
         from cogvideox.diffusion import Schedule, denoiser, dpmpp_sde
+        from cogvideox.noise import skip_normal
 
         path = Schedule().path(50)[20:22]
 
         def draw(draws: int) -> Tensor:
-            return [torch.randn(1, frames, 16, height, width, generator=source) for _ in range(draws)][
-                -1
-            ].transpose(1, 2)
+            if not drawn:
+                return given.transpose(1, 2)
+            for _ in range(draws - 1):
+                skip_normal(given.shape, source)
+            return torch.randn(given.shape, generator=source).transpose(1, 2)
 
         def work() -> Tensor:
             source.manual_seed(0)
@@ -213,6 +223,7 @@ def dpm_steps(size: Size, side: Side) -> Work:
 
         return work
     from diffusers import CogVideoXDPMScheduler
+    from diffusers.schedulers import scheduling_dpm_cogvideox as released
 
     scheduler = CogVideoXDPMScheduler(
         snr_shift_scale=1.0,
@@ -227,9 +238,10 @@ def dpm_steps(size: Size, side: Side) -> Work:
     def theirs() -> Tensor:
         source.manual_seed(0)
         y, before = start, None
-        for i, t in enumerate(times):
-            back = times[i - 1] if i else None
-            y, before = scheduler.step(predicted, before, t, back, y, generator=source, return_dict=False)
+        with nullcontext() if drawn else patch.object(released, "randn_tensor", lambda *_, **__: given):
+            for i, t in enumerate(times):
+                back = times[i - 1] if i else None
+                y, before = scheduler.step(predicted, before, t, back, y, generator=source, return_dict=False)
         return y.transpose(1, 2)
 
     return theirs
@@ -304,6 +316,7 @@ CASES: dict[str, Callable[[Size, Side], Work]] = {
     "transformer forward": forward,
     "generation, 10 steps": generation,
     "2 DPM steps": dpm_steps,
+    "2 DPM steps, noise given": partial(dpm_steps, drawn=False),
     "training step": training_step,
     "VAE training step": vae_training_step,
 }

@@ -27,6 +27,7 @@ def cases(monkeypatch):
         "transformer forward",
         "generation, 10 steps",
         "2 DPM steps",
+        "2 DPM steps, noise given",
         "training step",
         "VAE training step",
     ],

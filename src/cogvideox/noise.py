@@ -7,6 +7,7 @@ the same seed then starts from the same noise everywhere.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 
 import torch
@@ -25,3 +26,16 @@ def normal(
 ) -> Float[Tensor, "..."]:
     """Standard normal noise, drawn in float32 on the CPU, then cast to ``dtype``."""
     return torch.randn(tuple(shape), generator=generator(seed, purpose, index)).to(dtype)
+
+
+def skip_normal(shape: Sequence[int], source: torch.Generator, dtype: torch.dtype = torch.float32) -> None:
+    """Leave ``source`` where drawing standard normal noise of this shape would leave it.
+
+    On the CPU a normal draw of 16 n float32 values takes one number of the generator for each; these can be taken as
+    bytes, without the logarithms, roots and cosines. Any other draw is made and dropped.
+    """
+    count = math.prod(shape)
+    if source.device.type == "cpu" and dtype == torch.float32 and count >= 16 and count % 16 == 0:
+        torch.empty(count, dtype=torch.uint8).random_(generator=source)
+    else:
+        torch.randn(tuple(shape), generator=source, device=source.device, dtype=dtype)

@@ -46,14 +46,20 @@ class Noises:
     def steps(self, shape: Sequence[int]) -> Noise:
         """Fresh noise for each step of a stochastic sampler; asked again, the same noise again.
 
-        Only an explicit generator makes the draws that the public pipelines make and throw away.
+        Only an explicit generator goes past the draws that the public pipelines make and throw away.
         """
         source = self.explicit or noise.generator(self.seed, "steps")
         if self.explicit is not None:
             if self._before_steps is None:
                 self._before_steps = self.explicit.get_state()
             self.explicit.set_state(self._before_steps)
-        return lambda draws: [self._draw(shape, source) for _ in range(draws if self.explicit else 1)][-1]
+
+        def draw(draws: int) -> Tensor:
+            for _ in range(draws - 1 if self.explicit else 0):
+                noise.skip_normal(shape, source, self.dtype)
+            return self._draw(shape, source)
+
+        return draw
 
     def _draw(self, shape: Sequence[int], source: torch.Generator) -> Tensor:
         b, c, t, h, w = shape

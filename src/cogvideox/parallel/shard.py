@@ -23,15 +23,15 @@ from torch.utils.checkpoint import checkpoint
 
 
 def recompute(blocks: Iterable[nn.Module]) -> None:
-    """Keep only the inputs of each block, and compute what is inside again on the way back."""
+    """Each block keeps its inputs alone and runs again on the way back: the same gradients, a third more work."""
     for block in blocks:
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
 
 
 def compile_blocks(blocks: Iterable[nn.Module]) -> None:
-    """Compile each block by itself: equal blocks share one compilation."""
+    """Each block by itself: equal blocks share one compilation, and shapes may change from row to row."""
     for block in blocks:
-        block.compile()
+        block.compile(dynamic=True)
 
 
 def shard(

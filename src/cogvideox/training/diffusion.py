@@ -30,10 +30,9 @@ from cogvideox.diffusion.timesteps import explicit_uniform, uniform
 from cogvideox.errors import CheckpointError, ConfigError
 from cogvideox.model import CogVideoX
 from cogvideox.parallel.sequence import split_sequence
-from cogvideox.parallel.shard import shard
+from cogvideox.parallel.shard import compile_blocks, recompute, shard
 from cogvideox.presets import PRESETS
 from cogvideox.text import TextEncoder
-from cogvideox.training.blocks import compile_blocks, recompute_blocks
 from cogvideox.training.examples import Examples, Texts, velocity_errors
 from cogvideox.training.folder import FolderData, check_lost, listed, split
 from cogvideox.training.held_out import HeldOut
@@ -293,9 +292,9 @@ class DiffusionTask:
         module.to(config.device)
         use_kernel(module, config.kernel)
         if config.recompute:
-            recompute_blocks(module)
+            recompute(module.transformer_blocks)
         if config.compile:
-            compile_blocks(module)
+            compile_blocks(module.transformer_blocks)
         return module
 
     def _data(self) -> tuple[Examples, Examples]:
