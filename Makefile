@@ -5,7 +5,7 @@ WORKERS ?= 2
 PROMPT ?= a red circle moves to the right
 export PROMPT  # any text, quotes too: the shell reads it from its environment
 TORCH ?= torch==2.13.0
-EXPERIMENTS ?= fig10a fig10b fig10c fig10d table9 fig9 fig8a fig8b fig8c fig8d table1 table2 table3 table4 table7 table8 table14
+EXPERIMENTS ?= fig10a fig10b fig10c fig10d table9 fig9 fig8a fig8b fig8c fig8d table1 gan table2 table3 table4 table7 table8 table14
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # A model this small is fastest on one thread per process, and the tests already run in $(WORKERS) processes.

@@ -63,7 +63,7 @@ def test_a_claim_holds_only_when_its_whole_interval_does(other, claim, status, w
 
 def test_every_experiment_of_the_issue_is_in_the_table_and_names_arms_it_has():
     figures = "fig8a fig8b fig8c fig8d fig9 fig10a fig10b fig10c fig10d"
-    tables = "table1 table2 table3 table4 table7 table8 table9 table14"
+    tables = "table1 gan table2 table3 table4 table7 table8 table9 table14"
     assert set(EXPERIMENTS) == set(f"{figures} {tables}".split())
     for each in EXPERIMENTS.values():
         names = {arm.name for arm in each.arms}

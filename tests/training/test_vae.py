@@ -1,22 +1,29 @@
 """What a step of VAE training adds up, and what a decoder-only run leaves alone."""
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from cogvideox.checkpoints.diffusers import load_vae, write_vae
+from cogvideox.data.clips import ClipSize
 from cogvideox.errors import ConfigError
 from cogvideox.noise import generator
 from cogvideox.training.claim import same_run
+from cogvideox.training.crops import FolderCrops, clip_frames
+from cogvideox.training.folder import FolderData
 from cogvideox.training.loop import TrainConfig, train
 from cogvideox.training.optim import OptimConfig
 from cogvideox.training.recipes import recipe
 from cogvideox.training.state import latest_state
-from cogvideox.training.vae import Crops, Gan, VAETask, VAETraining, clip_frames
+from cogvideox.training.vae import Crops, Gan, VAETask, VAETraining
 from cogvideox.training.variants import TABLE_1, variant_config
 from cogvideox.vae import VAE, VAEConfig
 from cogvideox.vae.critics import CriticConfig
+from cogvideox.video import Video
 
 SMALL = VAEConfig(
     block_out_channels=(8, 8, 8, 8),
@@ -36,7 +43,7 @@ def test_the_edge_term_is_the_error_of_steps_between_neighbours() -> None:
     """Written out pixel by pixel; a shift of all brightness costs L1 and no edges."""
     built = VAETask(task(edges=3.0, l1=0.0, l2=0.0, kl=0.0), seed=0)
     losses = built.losses(0)
-    pixels = built._pieces(built.config.phases[0], 0)
+    pixels = built.clips.pieces(built.config.phases[0], 0)
     sample = built.module.encode(pixels, coding="whole").sample(generator(0, "latent noise", 0))
     error = built.module.decode(sample, coding="whole") - pixels
     down = (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
@@ -106,8 +113,11 @@ def test_frame_rates_differ_from_step_to_step() -> None:
     phase = Crops(until=1, frames=9, size=16, batch=1, fps=(8, 16))
     mixed = VAETask(task().model_copy(update={"phases": (phase,)}), 0)
     usual = VAETask(task(), 0)
-    same = [torch.equal(mixed._pieces(phase, s), usual._pieces(usual.config.phases[0], s)) for s in range(4)]
-    assert not all(same) and mixed._pieces(phase, 0).shape == (1, 3, 9, 16, 16)
+    same = [
+        torch.equal(mixed.clips.pieces(phase, s), usual.clips.pieces(usual.config.phases[0], s))
+        for s in range(4)
+    ]
+    assert not all(same) and mixed.clips.pieces(phase, 0).shape == (1, 3, 9, 16, 16)
     assert [clip_frames(17, fps) for fps in (8, 12, 16)] == [17, 25, 33]
 
 
@@ -146,11 +156,64 @@ def test_the_papers_two_stages_are_phases() -> None:
         Crops(until=3, frames=161, size=16, batch=1),
     )
     built = VAETask(VAETraining(vae=SMALL, phases=stages, size=16, frames=161), 0)
-    assert [built._pieces(stage, 0).shape[2] for stage in stages] == [17, 161]
+    assert [built.clips.pieces(stage, 0).shape[2] for stage in stages] == [17, 161]
 
 
 def test_parts_of_a_step_see_different_clips_in_the_same_phase() -> None:
     built = VAETask(task(parts=2, gan=Gan(start=1, critic=CRITIC)), 0)
-    pieces = [built._pieces(built.config.phases[0], call) for call in range(3)]
+    pieces = [built.clips.pieces(built.config.phases[0], call) for call in range(3)]
     assert not torch.equal(pieces[0], pieces[1]) and not torch.equal(pieces[1], pieces[2])
     assert "gan" not in built.losses(1) and "gan" in built.losses(2)
+
+
+def folder_of_clips(folder: Path) -> FolderData:
+    """Four clips of 9 frames whose brightness is their number, one of 3 frames, a picture, a file that is no video."""
+    folder.mkdir()
+    for number in range(4):
+        frames = np.full((9, 32, 48, 3), 40 * number + 20, np.uint8)
+        Video(frames, 8).save(folder / f"{number}.mp4")
+    Video(np.zeros((3, 32, 48, 3), np.uint8), 8).save(folder / "short.mp4")
+    Image.fromarray(np.full((32, 48, 3), 255, np.uint8)).save(folder / "white.png")
+    (folder / "broken.mp4").write_bytes(b"no video")
+    size = ClipSize(frames=9, least_frames=9, short_side=16)
+    return FolderData(folder=str(folder), size=size, held_out=0, lost=0.5)
+
+
+def test_pieces_of_a_folder_are_each_clip_once_an_epoch(tmp_path: Path, capsys) -> None:
+    clips = FolderCrops(folder_of_clips(tmp_path / "clips"), seed=3)
+    phase = Crops(until=1, frames=9, size=16, batch=7)
+    found = clips.pieces(phase, 0)
+    assert found.shape == (7, 3, 9, 16, 16)
+    said = capsys.readouterr().err
+    assert torch.equal(found, FolderCrops(clips.data, seed=3).pieces(phase, 0))
+    brightness = {round(float(one.mean() * 127.5 + 127.5) / 40 - 0.5) for one in found}
+    assert brightness == {0, 1, 2, 3}, "every clip that can be used stands in an epoch; pictures do not"
+    assert said.count("left out broken.mp4") == 1 and said.count("left out short.mp4") == 1
+    assert any(
+        float(one.mean()) > 0.95 for one in clips.pieces(Crops(until=1, frames=1, size=16, batch=7), 0)
+    )
+
+
+def test_a_folder_that_loses_too_much_or_is_too_short_stops(tmp_path: Path) -> None:
+    data = folder_of_clips(tmp_path / "clips")
+    phase = Crops(until=1, frames=9, size=16, batch=7)
+    with pytest.raises(ConfigError, match="2 of 7 clips cannot be used"):
+        FolderCrops(data.model_copy(update={"lost": 0.2}), seed=0).pieces(phase, 0)
+    long = data.model_copy(update={"size": ClipSize(frames=17, least_frames=9, short_side=16)})
+    with pytest.raises(ConfigError, match="none of 7 clips has 17 frames"):
+        FolderCrops(long, seed=0).pieces(Crops(until=1, frames=17, size=16, batch=1), 0)
+    with pytest.raises(ValueError, match="pieces of 9 frames and 32 pixels cannot be cut"):
+        VAETraining(vae=SMALL, phases=(Crops(until=1, frames=9, size=32, batch=1),), data=data)
+
+
+def test_the_autoencoder_learns_from_a_folder(tmp_path: Path) -> None:
+    """And is measured on clips of it."""
+    data = folder_of_clips(tmp_path / "clips")
+    run = TrainConfig(
+        name="test", task=task(data=data), out=str(tmp_path / "run"), steps=2, measure_every=1, log_every=1,
+        optim=OptimConfig(lr=1e-2, warmup=0, ema=0),
+    )  # fmt: skip
+    model = train(run)
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert all(np.isfinite(row["held_out_psnr"]) for row in rows if "held_out_psnr" in row)
+    assert any("held_out_psnr" in row for row in rows) and load_vae(model).config.scaling_factor > 0

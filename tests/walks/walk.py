@@ -32,6 +32,7 @@ from cogvideox.training.loop import TrainConfig, train
 from cogvideox.training.optim import OptimConfig
 from cogvideox.training.stages import DiffusionRun, Stage, StagedRun, train_stages
 from cogvideox.training.vae import Crops, VAETraining
+from cogvideox.vae import VAEConfig
 from cogvideox.video import Video, read_video
 from cogvideox.world import caption, facts, judge, render, sample_scene
 
@@ -41,9 +42,9 @@ class Scale:
     """How much of everything."""
 
     scenes: int = 8
-    vae_steps: int = 160
-    low_steps: int = 120
-    high_steps: int = 160
+    vae_steps: int = 320
+    low_steps: int = 80
+    high_steps: int = 120
     steps: int = 12  # of a sampler
 
 
@@ -62,19 +63,22 @@ def write_folder(folder: Path, scale: Scale) -> None:
     (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def train_vae(out: Path, scale: Scale) -> Path:
+def train_vae(out: Path, clips: Path, scale: Scale) -> Path:
     """Pictures, then short pieces."""
-    half = max(1, scale.vae_steps // 2)
+    stills = max(1, scale.vae_steps // 5)
     phases = (
-        Crops(until=half, frames=1, size=64, batch=8),
-        Crops(until=scale.vae_steps, frames=9, size=32, batch=4),
+        Crops(until=stills, frames=1, size=64, batch=4),
+        Crops(until=max(stills + 1, scale.vae_steps), frames=9, size=64, batch=2),
     )
-    task = VAETraining(vae=get_preset("tiny").vae, phases=phases)
-    optim = OptimConfig(lr=2e-3, warmup=5, ema=0.95)
+    tiny = get_preset("tiny").vae
+    vae = VAEConfig(**(tiny.model_dump() | {"block_out_channels": (16, 32, 64, 64)}))
+    size = ClipSize(frames=17, least_frames=9, short_side=64)
+    data = FolderData(folder=str(clips), size=size, held_out=0)
+    task = VAETraining(vae=vae, phases=phases, data=data, l1=0.3, l2=10)  # squares: a small shape counts too
+    optim = OptimConfig(lr=4e-3, warmup=5, ema=0.95)
     run = TrainConfig(name="walk-vae", task=task, out=str(out), steps=scale.vae_steps, optim=optim, precision="fp32",
-                      log_every=1, save_every=half, measure_every=10**6)  # fmt: skip
-    result = train(run)
-    return result
+                      log_every=1, save_every=stills, measure_every=10**6)  # fmt: skip
+    return train(run)
 
 
 def train_transformer(out: Path, clips: Path, vae: Path, scale: Scale) -> Path:
@@ -119,7 +123,7 @@ def walk(out: Path, scale: Scale) -> dict[str, Any]:
     write_folder(out / "clips", scale)
     report = diagnose(out / "clips", ClipSize(frames=17, short_side=64), budget=1200, words=32)
     assert not report.dropped and len(report.kept) == 3 * scale.scenes
-    vae = train_vae(out / "vae", scale)
+    vae = train_vae(out / "vae", out / "clips", scale)
     model = train_transformer(out / "transformer", out / "clips", vae, scale)
     right, chance = judged(model, out / "videos", scale)
     digest = hashlib.sha256()

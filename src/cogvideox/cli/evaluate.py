@@ -37,7 +37,7 @@ def evaluate(
     prompt_set: Annotated[
         str, typer.Option(help="paper: vbench, vbench-long, gallery, compositional")
     ] = "vbench",
-    seeds: Annotated[int, typer.Option(min=1, help="videos per prompt")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="videos per prompt")] = 1,
     steps: Annotated[int | None, typer.Option(help="denoising steps")] = None,
     guidance: Annotated[float | None, typer.Option(help="how strongly to follow the prompt")] = None,
     sampler: Annotated[str | None, typer.Option(help="ddim, dpm or dpm-ode")] = None,

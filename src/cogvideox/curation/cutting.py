@@ -84,9 +84,7 @@ def _encoded(frames: _Rewindable, clip: Clip, folder: Path, recipe: Recipe) -> M
     target, count = folder / f"{clip.id}.mp4", 0
     with (
         whole_file(target) as temporary,
-        mp4_writer(
-            temporary, shape.height, shape.width, rate, {}, cutting.crf, cutting.preset, threads=1
-        ) as add,
+        mp4_writer(temporary, shape.height, shape.width, rate, {}, cutting.crf, cutting.preset) as add,
     ):
         for step in _wanted(frames, clip, float(rate), keep_all=cutting.fps is None and clip.source.steady):
             add(_picture(step, clip, shape))

@@ -58,9 +58,14 @@ def check_lost(data: FolderData, dropped: dict[str, str], total: int) -> None:
     """No clip is left out in silence, and too many stop the run."""
     for name, reason in list(dropped.items())[:20]:
         print(f"left out {name}: {reason}", file=sys.stderr)
-    if dropped and len(dropped) > data.lost * total:
+    refuse_lost(data, len(dropped), total)
+
+
+def refuse_lost(data: FolderData, count: int, total: int) -> None:
+    """Raises ConfigError when more clips of a folder are lost than may be."""
+    if count > data.lost * total:
         raise ConfigError(
-            f"{data.folder}: {len(dropped)} of {total} clips cannot be used, {data.lost:.0%} may; see `cogvideox data "
+            f"{data.folder}: {count} of {total} clips cannot be used, {data.lost:.0%} may; see `cogvideox data "
             f"doctor {data.folder}`, or raise task.data.lost"
         )
 

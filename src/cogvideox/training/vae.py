@@ -19,31 +19,15 @@ from torch import Tensor, nn
 
 from cogvideox.checkpoints.hub import find_folder
 from cogvideox.config import Config
-from cogvideox.data.world import to_model, world_pixels
 from cogvideox.errors import ConfigError
 from cogvideox.noise import generator
 from cogvideox.perception.lpips import load_lpips
+from cogvideox.training.crops import Clips, Crops, FolderCrops, WorldCrops, clip_frames
+from cogvideox.training.folder import FolderData
 from cogvideox.vae import VAE, VAEConfig
 from cogvideox.vae.critics import CriticConfig, PatchCritic
 from cogvideox.vae.losses import adversarial_losses, kl_loss, perceptual_loss
 from cogvideox.vae.norm import SpatialNorm
-
-WORLD_FPS = 8
-"""Frames a second of a clip of the world as it is rendered."""
-
-
-class Crops(Config):
-    """One phase of training: until which step, on which pieces of clips."""
-
-    until: int = Field(gt=0, description="last step of this phase")
-    frames: int = Field(9, gt=0, description="frames of a piece, 8n + 1")
-    size: int = Field(32, gt=0, description="height and width of a piece")
-    batch: int = Field(8, gt=0, description="pieces a step")
-    coding: Literal["whole", "chunked"] = Field("whole", description="as the VAE's own setting")
-    fps: tuple[float, float] = Field(
-        (WORLD_FPS, WORLD_FPS),
-        description="lowest and highest frame rate; each step draws one (the paper: 8 to 16 in the first stage)",
-    )
 
 
 class Gan(Config):
@@ -55,11 +39,14 @@ class Gan(Config):
 
 
 class VAETraining(Config):
-    """Clips of the tiny world -> the same clips."""
+    """Clips -> the same clips."""
 
     kind: Literal["vae"] = "vae"
     vae: VAEConfig = Field(description="widths and compression")
     phases: tuple[Crops, ...] = Field(min_length=1, description="in order of their last step")
+    data: FolderData | None = Field(
+        None, description="clips and pictures of a folder (captions do not matter); null: the tiny world"
+    )
     size: int = Field(64, gt=0, description="height and width of a rendered clip")
     frames: int = Field(17, gt=0, description="frames of a rendered clip")
     parts: int = Field(1, gt=0, description="batches of a step, one after the other or on several processes")
@@ -80,7 +67,12 @@ class VAETraining(Config):
 
     @model_validator(mode="after")
     def _pieces_fit(self) -> Self:
-        _check_codes("clip", self.frames, self.size, self.vae)
+        side, most = self.size, self.frames
+        if self.data is None:
+            _check_codes("clip", most, side, self.vae)
+        else:
+            size = self.data.size
+            side, most = min(size.height or size.short_side, size.width or size.short_side), size.frames
         if self.decoder_only and self.start is None:
             raise ConfigError("decoder_only: there is no encoder to keep; set start to a model folder")
         ends = [phase.until for phase in self.phases]
@@ -92,21 +84,16 @@ class VAETraining(Config):
             _check_codes(f"phases.{place}", phase.frames, phase.size, self.vae)
             if not 0 < phase.fps[0] <= phase.fps[1]:
                 raise ConfigError(f"phases.{place}: fps {phase.fps}: give the lowest, then the highest rate")
-            if phase.frames > clip_frames(self.frames, phase.fps[0]) or phase.size > self.size:
+            if phase.frames > (most if self.data else clip_frames(most, phase.fps[0])) or phase.size > side:
                 raise ConfigError(
                     f"phases.{place}: pieces of {phase.frames} frames and {phase.size} pixels cannot be cut from "
-                    f"clips of {self.frames} frames and {self.size} pixels; make frames and size at most these"
+                    f"clips of {most} frames and {side} pixels; make frames and size at most these"
                 )
         return self
 
     def build(self, seed: int) -> VAETask:
         """The task, with weights made from ``seed``."""
         return VAETask(self, seed)
-
-
-def clip_frames(frames: int, fps: float) -> int:
-    """Frames of a clip of the world at ``fps`` that has ``frames`` frames at its usual rate."""
-    return round((frames - 1) * fps / WORLD_FPS) + 1
 
 
 def _check_codes(what: str, frames: int, size: int, vae: VAEConfig) -> None:
@@ -132,6 +119,11 @@ class VAETask:
         initialise(self.module)
         self.critic = PatchCritic(config.gan.critic) if config.gan else None
         self.lpips = load_lpips(config.lpips_trunk, config.lpips_heads) if config.lpips else None
+        self.clips: Clips = (
+            WorldCrops(seed, config.size, config.frames)
+            if config.data is None
+            else FolderCrops(config.data, seed)
+        )
         self.scale: float | None = None
         if config.start is not None:
             self._go_on_from(find_folder(config.start))
@@ -155,7 +147,7 @@ class VAETask:
         """Reconstruction of random pieces of random clips."""
         step = call // self.parts
         phase = next((p for p in self.config.phases if step < p.until), self.config.phases[-1])
-        pixels = self._pieces(phase, call)
+        pixels = self.clips.pieces(phase, call)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.decoder_only):
             latents = self.module.encode(pixels, coding=phase.coding)
         sample = latents.sample(generator(self.seed, "latent noise", call))
@@ -179,36 +171,18 @@ class VAETask:
             loss = loss + gan.weight * sides.weight * sides.decoder + sides.critic
         return {"loss": loss + self.config.kl * kl, **report}
 
-    def _pieces(self, phase: Crops, call: int) -> Tensor:
-        first = call * phase.batch
-        low, high = phase.fps
-        fps = low + (high - low) * float(torch.rand((), generator=generator(self.seed, "fps", call)))
-        frames, size = clip_frames(self.config.frames, fps), self.config.size
-        clips = to_model(world_pixels(self.seed, range(first, first + phase.batch), "train", size, frames))
-        draw = generator(self.seed, "crops", call)
-        ends = (frames - phase.frames, size - phase.size, size - phase.size)
-        pieces = []
-        for clip in clips:
-            t, y, x = (int(torch.randint(end + 1, (), generator=draw)) for end in ends)
-            pieces.append(clip[:, t : t + phase.frames, y : y + phase.size, x : x + phase.size])
-        return torch.stack(pieces).contiguous(memory_format=torch.channels_last_3d)
-
     @torch.no_grad()
     def measure(self, module: nn.Module) -> dict[str, float]:
         """Held-out clips through the chunked coder: PSNR, flickering, LPIPS if asked for, spread of latents."""
         found: dict[str, list[Tensor]] = {"psnr": [], "flickering": [], "lpips": []}
         spread = []
-        for first in range(0, 32, 8):
-            clips = world_pixels(
-                self.seed, range(first, first + 8), "held_out", self.config.size, self.config.frames
-            )
-            pixels = to_model(clips)
+        for pixels in self.clips.held_out():
             latents = module.encode(pixels).mode()
             made = module.decode(latents).clamp(-1, 1)
             found["psnr"].append(psnr((made - pixels).square().mean((1, 2, 3, 4))))
             found["flickering"].append(flickering(made))
             if self.lpips is not None:
-                middle = self.config.frames // 2
+                middle = pixels.shape[2] // 2
                 found["lpips"].append(self.lpips(made[:, :, middle], pixels[:, :, middle]))
             spread.append(latents.std())
         means = {f"held_out_{name}": float(torch.cat(rows).mean()) for name, rows in found.items() if rows}

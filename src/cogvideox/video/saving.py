@@ -164,12 +164,11 @@ def mp4_writer(
     tags: dict[str, str],
     crf: int = 18,
     preset: str = "medium",
-    threads: int = 0,
 ) -> Iterator[Callable[[np.ndarray], None]]:
     """Yields ``add(frame)`` for frames ``uint8 [h, w, 3]``, which are encoded as they come; see write_mp4.
 
-    threads: 0 leaves it to the machine; the bytes depend on it, so whoever needs the same bytes everywhere
-    gives a number.
+    One thread encodes: with several, x264 wrote other bytes now and then (1 of 480 times), and the same seed must give
+    the same file.
     """
     options = {"movflags": "+faststart+use_metadata_tags"}
     written = 0
@@ -181,7 +180,7 @@ def mp4_writer(
         stream.pix_fmt = "yuv420p"
         stream.options = {"crf": str(crf), "preset": preset}
         context = stream.codec_context
-        context.thread_count = threads
+        context.thread_count = 1
         context.color_primaries = context.color_trc = context.colorspace = BT709
         context.color_range = 1  # limited
 
