@@ -403,3 +403,16 @@ def test_a_signal_in_a_process_ends_with_130(tmp_path, toy):
         child.wait(240)
     assert child.returncode == 130 and b"Traceback" not in rest
     assert list(tmp_path.iterdir()) == []
+
+
+def test_progress_in_a_log_is_a_line_now_and_then(monkeypatch, capsys):
+    from cogvideox.cli import terminal
+
+    clock = [0.0]
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: clock[0])
+    with terminal.progress("making") as show:
+        for done in range(1, 101):
+            clock[0] = done * 1.0
+            show("denoise", done, 100)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "denoise: 30 of 100, 29 s, about 68 s left" and len(lines) == 3

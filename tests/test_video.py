@@ -16,6 +16,7 @@ from cogvideox.errors import FrameError, MediaError, NumericsError, OutputError,
 from cogvideox.video import (
     Limits,
     Video,
+    about,
     check_output,
     contact_sheet,
     probe,
@@ -493,3 +494,17 @@ def test_gif_preview_enlarges_tiny_frames(tmp_path):
     saving.write_gif(tmp_path / "p.gif", moving_square(), 8.0, least_height=100)
     with Image.open(tmp_path / "p.gif") as image:
         assert image.size == (48 * 4, 32 * 4) and image.n_frames == 9
+
+
+def test_what_a_file_says_of_itself(tmp_path):
+    """Header and manifest, from the tags or from the file beside it; nothing of a stranger's JSON is taken for ours."""
+    manifest = {"kind": "generate", "config": {"prompt": "a red circle", "seed": 7, "image": None}}
+    made = Video(np.zeros((9, 32, 48, 3), np.uint8), 8, manifest).save(tmp_path / "made.mp4")
+    told = about(made)
+    assert told.manifest["config"]["seed"] == 7 and (told.probe.width, told.probe.frames) == (48, 9)
+    assert "prompt    a red circle" in told.to_text() and "image" not in told.to_text()
+    gif = Video(np.zeros((9, 32, 48, 3), np.uint8), 8, manifest).save(tmp_path / "moving.gif")
+    assert about(gif).manifest["config"]["prompt"] == "a red circle"
+    plain = Video(np.zeros((9, 32, 48, 3), np.uint8), 8).save(tmp_path / "plain.mp4")
+    (tmp_path / "plain.json").write_text('{"prompt": "not ours"}')
+    assert about(plain).manifest == {} and "no word of what made it" in about(plain).to_text()

@@ -40,6 +40,8 @@ app.command()(calibrate)
 app.command()(evaluate)
 app.command()(reproduce)
 
+VIDEO_ENDINGS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".ts", ".gif", ".m4v")
+
 Debug = Annotated[bool, typer.Option("--debug", help="show tracebacks")]
 Json = Annotated[bool, typer.Option("--json", help="results as JSON")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace files that exist")]
@@ -86,16 +88,24 @@ def convert(
 @app.command()
 @verb
 def inspect(
-    path: Annotated[str, typer.Argument(help="model folder or part, SAT checkpoint, LoRA, hub id or preset")],
+    path: Annotated[
+        str, typer.Argument(help="model folder or part, SAT checkpoint, LoRA, hub id, preset or video")
+    ],
     check: Annotated[bool, typer.Option("--check", help="read every tensor: NaN, Inf, digests")] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Say what a checkpoint is, and what is wrong with it (exit code 1 when something is)."""
+    """Say what a checkpoint or a video is, and what is wrong with it (exit code 1 when something is)."""
     if "\0" in path or not path.strip():
         raise CheckpointError(f"{path!r}: not a path; pass a folder, a file or a preset")
     if _is_only_a_name(path):
         result(_preset_as_text(path, as_json))
+        return
+    if Path(path).suffix.lower() in VIDEO_ENDINGS and Path(path).is_file():
+        from cogvideox.video import about
+
+        found = about(path)
+        result(found.to_json() if as_json else found.to_text())
         return
     from cogvideox.checkpoints import inspect as run
 

@@ -10,6 +10,7 @@ import functools
 import json
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -115,11 +116,14 @@ def warnings_as_lines() -> Iterator[None]:
 
 @contextlib.contextmanager
 def progress(title: str) -> Iterator[Callable[[str, int, int], None]]:
-    """Yields ``show(stage, done, total)``: a bar with the time left on a terminal, silence elsewhere."""
+    """Yields ``show(stage, done, total)``: a bar with the time left on a terminal; in a log, a line now and then."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _lines()
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -128,7 +132,7 @@ def progress(title: str) -> Iterator[Callable[[str, int, int], None]]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+    with Progress(*columns, console=console, transient=True) as bars:
         task = bars.add_task(printable(title).replace("[", r"\["), total=1)
         seen = [""]
 
@@ -139,3 +143,20 @@ def progress(title: str) -> Iterator[Callable[[str, int, int], None]]:
             bars.update(task, completed=done, total=max(total, 1))
 
         yield show
+
+
+def _lines(every: float = 30.0) -> Callable[[str, int, int], None]:
+    """``show`` that writes to a log: at most a line in ``every`` seconds, nothing about what takes less."""
+    stage_began: dict[str, float] = {}
+    said = [time.monotonic()]
+
+    def show(stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        began = stage_began.setdefault(stage, now)
+        if now - said[0] < every or not done:
+            return
+        said[0] = now
+        left = (now - began) / done * max(total - done, 0)
+        say(f"{stage}: {done} of {total}, {now - began:.0f} s, about {left:.0f} s left")
+
+    return show

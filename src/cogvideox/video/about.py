@@ -1,0 +1,66 @@
+"""What a video file is and what it says made it; nothing is decoded."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cogvideox.video.reading import LIMITS, OpenVideo, Probe
+from cogvideox.video.saving import sidecar_of
+
+LONGEST = 1 << 20  # characters of a manifest
+
+
+@dataclass(frozen=True)
+class About:
+    """A video file: its header, and the manifest in its tags or in the JSON beside it ({} when there is none)."""
+
+    path: str
+    probe: Probe
+    manifest: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Everything, as JSON."""
+        return json.dumps(asdict(self), indent=2)
+
+    def to_text(self) -> str:
+        """A few lines for people."""
+        p = self.probe
+        sound = ", with sound" if p.sound else ""
+        lines = [
+            self.path,
+            "  kind      video",
+            f"  frames    {p.frames} of {p.width}x{p.height}, {p.fps:g} per second, {p.seconds:.2f} s",
+            f"  coding    {p.codec}, {p.pixel_format or 'unknown pixels'}, in {p.container}{sound}",
+        ]
+        config = self.manifest.get("config")
+        if isinstance(config, dict):
+            lines += [f"  {name:<10}{config[name]}" for name in _SHOWN if config.get(name) is not None]
+        return "\n".join([*lines, *([] if self.manifest else ["  no word of what made it"])])
+
+
+_SHOWN = ("prompt", "model", "seed", "steps", "guidance", "sampler", "image", "video", "lora")
+
+
+def about(path: str | Path) -> About:
+    """Read the header and the manifest. Raises MediaError."""
+    with OpenVideo(path, LIMITS) as opened:
+        assert opened.container is not None
+        manifest = _json(opened.container.metadata.get("comment", ""))
+        found = opened.probe()
+    beside = sidecar_of(Path(path))
+    if "config" not in manifest and beside.is_file() and beside.stat().st_size <= LONGEST:
+        written = _json(beside.read_text(encoding="utf-8", errors="replace"))
+        manifest = written if "config" in written else manifest  # another program's file is not ours to read
+    return About(str(path), found, manifest)
+
+
+def _json(text: str) -> dict[str, Any]:
+    """The object that ``text`` is; {} for anything else: whoever wrote the file may have put there what they like."""
+    try:
+        value = json.loads(text) if len(text) <= LONGEST else {}
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
