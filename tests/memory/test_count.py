@@ -138,3 +138,11 @@ def test_what_an_operator_writes_is_counted_even_if_it_returns_nothing():
     one, two = torch.empty(10), torch.empty(10)
     cost = count(lambda: torch._foreach_add_([one, two], 1.0), fuse=False)
     assert cost.calls == 1 and cost.traffic == 2 * 2 * 10 * 4
+
+
+def test_attention_over_frames_is_attention_of_a_larger_batch():
+    frames, batch = empty(2, 5, 3, 7, 8), empty(10, 3, 7, 8)
+    five, four = (count(lambda x=x: F.scaled_dot_product_attention(x, x, x)) for x in (frames, batch))
+    assert (five.flops, five.traffic, five.peak) == (four.flops, four.traffic, four.peak)
+    mask = empty(3, 7, 7)
+    assert F.scaled_dot_product_attention(frames, frames, frames, mask).shape == frames.shape

@@ -135,3 +135,20 @@ def test_benchmarks_are_called_where_they_are(monkeypatch, tmp_path):
     monkeypatch.setattr("cogvideox.reproduce.readings.BENCH", Path(tmp_path / "gpu.py"))
     with pytest.raises(Exception, match="clone of the repository"):
         from_benchmark(experiment("table8"), Scale())
+
+
+@pytest.mark.parametrize("name", ["fig10b", "fig10c", "fig9"])
+def test_every_other_arm_trains_and_is_compared(name, scale):
+    row = experiment(name)
+    found = room.run_arms(row, Scale(steps=10, seeds=1, clips=8, videos=8, out=scale.out))
+    for arm in row.arms:
+        assert found.table.count(f"| {arm.label} |") == len(row.measures)
+        assert "nan" not in found.table.replace("(nan to nan)", ""), (
+            "one seed has no interval, but it has values"
+        )
+
+
+def test_autoencoders_train_and_are_compared(tmp_path):
+    row = experiment("gan")
+    found = room.run_vaes(row, Scale(steps=2, seeds=1, out=tmp_path))
+    assert found.table.count("LPIPS") >= 2 and "PSNR" in found.table
