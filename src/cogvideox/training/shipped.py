@@ -168,7 +168,7 @@ def labels() -> Run:
         name="labels",
         out="runs/labels",
         task=ClassifierTraining(films="films"),
-        steps=1200,
+        steps=800,
         optim=OptimConfig(lr=2e-3, weight_decay=0.05, warmup=50, ema=0.99),
         log_every=100,
         measure_every=400,
