@@ -35,14 +35,18 @@ def test_the_network_gives_the_same_bits_with_and_without_gradients(name):
     assert torch.equal(latents, before[0][:, :, : latents.shape[2]]) and torch.equal(text, before[1])
 
 
-def test_a_block_leaves_its_input_alone():
+def test_the_residual_stream_is_one_memory_from_layer_to_layer():
+    """A block adds to its input where nobody wants gradients, and leaves it alone where somebody does."""
     net = network("5b")
     layout = Layout.packed([3, 5], [Grid(1, 2, 3), Grid(2, 2, 2)])
     x = torch.randn(1, layout.tokens, net.config.width)
     kept, signal = x.clone(), torch.randn(1, 2, net.config.time_embed_dim)
-    with torch.no_grad():
-        net.transformer_blocks[0](x, signal, net.rotary.turn(layout, x.device), layout)
+    block, turn = net.transformer_blocks[0], net.rotary.turn(layout, x.device)
+    with_graph = block(x, signal, turn, layout)
     assert torch.equal(x, kept)
+    with torch.no_grad():
+        without = block(x, signal, turn, layout)
+    assert without.data_ptr() == x.data_ptr() and torch.equal(without, with_graph)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

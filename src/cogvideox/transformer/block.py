@@ -48,7 +48,7 @@ class ExpertNorm(nn.Module):
 def gated(
     x: Float[Tensor, "b n d"], update: Float[Tensor, "b n d"], table: Table, layout: Layout
 ) -> Float[Tensor, "b n d"]:
-    """x + gate · update, with the gate of each token's clip and modality; ``update`` is written over."""
+    """x + gate · update, with the gate of each token's clip and modality; without gradients written over ``x``."""
     return affine(x, update, table[..., 2, :], layout)
 
 
@@ -60,7 +60,8 @@ def affine(
 ) -> Float[Tensor, "b n d"]:
     """base + x · scale, where rows of ``scale`` (and of ``base``) hold for the tokens of a clip and modality.
 
-    Range by range over one joint sequence; without gradients the result is written over ``x``.
+    Range by range over one joint sequence. Without gradients the result is written over ``base`` where that has a row
+    for every token (the residual stream is one memory then, from the first layer to the last), else over ``x``.
     """
     over = in_place() and base.dtype == x.dtype == scale.dtype  # else: promote, as usual
     parts = x.split(layout.lengths, dim=1)
@@ -68,9 +69,11 @@ def affine(
     written = []
     for segment, part, rest in zip(layout.segments, parts, bases, strict=True):
         row = (slice(None), slice(segment.clip, segment.clip + 1), segment.modality % scale.shape[2])
-        rest = base[row] if rest is None else rest
-        written.append(torch.addcmul(rest, part, scale[row], out=part if over else None))
-    return x if over else torch.cat(written, dim=1)
+        out = None if not over else part if rest is None else rest
+        written.append(torch.addcmul(base[row] if rest is None else rest, part, scale[row], out=out))
+    if not over:
+        return torch.cat(written, dim=1)
+    return x if base.ndim == 4 else base
 
 
 class Widen(nn.Module):

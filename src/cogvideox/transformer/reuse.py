@@ -44,9 +44,10 @@ def reusing(network: Transformer, factors: Sequence[float | None], branches: int
         if factor is not None and before is not None:
             return torch.add(x, before, alpha=factor)
         kept[branch] = before = None  # before the blocks need memory
-        out = trunk(x, *rest)
-        if step + 1 < len(factors) and factors[step + 1] is not None:
-            kept[branch] = torch.sub(out, x, out=x)
+        start = x.clone() if step + 1 < len(factors) and factors[step + 1] is not None else None
+        out = trunk(x, *rest)  # written over x
+        if start is not None:
+            kept[branch] = torch.sub(out, start, out=start)
         return out
 
     with instead_of_trunk(network, reused):
@@ -96,8 +97,9 @@ def measuring(network: Transformer, reach: int) -> Iterator[Measured]:
     trunk, found, before = network.trunk, Measured(), deque[Residual](maxlen=reach)
 
     def watched(x: Residual, *rest: object) -> Residual:
-        out = trunk(x, *rest)
-        now = (out - x).float()
+        start = x.clone()
+        out = trunk(x, *rest)  # written over x
+        now = (out - start).float()
         found.add(now, before)
         before.appendleft(now)
         return out
