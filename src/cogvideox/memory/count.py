@@ -214,9 +214,14 @@ def _attention(
     **rest: Any,
 ) -> Tensor:
     if q.ndim > 4:  # kernels know batch and heads; what else stands in front is more of the batch
-        flat = (each.flatten(0, -4) for each in (q, k, v))
-        rows = None if attn_mask is None else attn_mask.expand(*q.shape[:-1], k.shape[-2]).flatten(0, -4)
-        return _attention(*flat, rows, dropout_p, is_causal, scale).unflatten(0, q.shape[:-3])
+        front = q.shape[:-3]
+        q, k, v = (each.flatten(0, -4) for each in (q, k, v))
+        rows = (
+            None
+            if attn_mask is None
+            else attn_mask.expand(*front, -1, q.shape[-2], k.shape[-2]).flatten(0, -4)
+        )
+        return _attention(q, k, v, rows, dropout_p, is_causal, scale).unflatten(0, front)
     if attn_mask is None:
         return aten._scaled_dot_product_flash_attention(q, k, v, dropout_p, is_causal, scale=scale)[0]
     bias = attn_mask if attn_mask.is_floating_point() else torch.empty_like(attn_mask, dtype=q.dtype)
