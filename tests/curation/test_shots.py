@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cogvideox.curation.film import Film
-from cogvideox.curation.shots import Shots, transitions
+from cogvideox.curation.shots import CutFinder, Shots, transitions
 from cogvideox.curation.view import Look
 from cogvideox.errors import ConfigError
 from cogvideox.video import walk
@@ -36,6 +36,23 @@ def test_a_cut_between_fast_takes_shows_in_their_colours(tmp_path):
     settings = dict(trim=0, min_seconds=0.2, dissolves=False)
     assert [piece.span.stop for piece in pieces(film, **settings)[0]] == [24, 48]
     assert [piece.span.stop for piece in pieces(film, **settings, least_alike=-1)[0]] == [48]
+
+
+@pytest.mark.parametrize("end", [0, 255])
+def test_a_fade_and_a_flash_change_no_colours(end):
+    """Most of a fade to black or white, and a flash: everything changes and no colour does."""
+    take = _coloured()
+    shares = [0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.5, 0, 0.6, 0]
+    finder = CutFinder(Shots(threshold=1000))
+    found = [finder.add((take * (1 - share) + end * share).astype(np.uint8)) for share in shares]
+    assert found == [[]] * len(shares)
+    assert finder.add(255 - take) == [len(shares)], "other colours are a cut"
+
+
+def _coloured() -> np.ndarray:
+    """A still picture of soft colours, ``uint8 [36, 64, 3]``."""
+    y, x = np.mgrid[0:36, 0:64] / 64
+    return np.stack([40 + 180 * x, 60 + 120 * y, 200 - 190 * x * (1 - y)], -1).astype(np.uint8)
 
 
 def test_frames_beside_a_cut_are_left_out_and_ends_of_the_film_are_not(tmp_path):

@@ -74,7 +74,7 @@ class CutFinder:
 
     def _has_other_colours(self, tiny: np.ndarray) -> bool:
         """Whether colours correlate less with those of the frame before than they must, and much has changed."""
-        now = self._cv2.calcHist([tiny], [0, 1, 2], None, [8, 8, 8], [0, 256] * 3).ravel()
+        now = self._cv2.calcHist([_even(tiny)], [0, 1, 2], None, [8, 8, 8], [0, 256] * 3).ravel()
         now -= now.mean()
         before, self._before = self._before, (tiny, now)
         if before is None or self._settings.least_alike <= -1:
@@ -83,6 +83,17 @@ class CutFinder:
         alike = before[1] @ now / size if size else 1.0
         changed = np.abs(tiny.astype(np.int16) - before[0]).mean()
         return bool(alike < self._settings.least_alike and changed >= self._settings.least_change)
+
+
+def _even(tiny: np.ndarray) -> np.ndarray:
+    """The frame at a brightness and contrast that are the same for all: fades and flashes change no colours then.
+
+    One that is all but even, black or white, stays grey.
+    """
+    values = tiny.astype(np.float32)
+    return np.clip((values - values.mean()) * (48 / max(float(values.std()), 8.0)) + 128, 0, 255).astype(
+        np.uint8
+    )
 
 
 WINDOWS = (24, 14, 8, 4)  # half lengths of transitions in frames, tried from long to short
