@@ -217,3 +217,20 @@ def test_the_autoencoder_learns_from_a_folder(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert all(np.isfinite(row["held_out_psnr"]) for row in rows if "held_out_psnr" in row)
     assert any("held_out_psnr" in row for row in rows) and load_vae(model).config.scaling_factor > 0
+
+
+def test_no_clip_of_a_folder_goes_unsaid(tmp_path: Path, capsys) -> None:
+    """Too short for a phase, named in the table and not there; nothing to measure with; rates that do not meet."""
+    data = folder_of_clips(tmp_path / "clips")
+    size = ClipSize(frames=17, least_frames=9, short_side=16)
+    Video(np.zeros((17, 32, 48, 3), np.uint8), 8).save(tmp_path / "clips/long.mp4")
+    clips = FolderCrops(data.model_copy(update={"size": size}), seed=0)
+    clips.pieces(Crops(until=1, frames=17, size=16, batch=8), 0)
+    assert "0.mp4: 9 frames, too short for pieces of 17" in capsys.readouterr().err
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad/a.mp4").write_bytes(b"no video")
+    with pytest.raises(ConfigError, match="no clip to measure with"):
+        FolderCrops(FolderData(folder=str(tmp_path / "bad"), lost=1), seed=0)
+    slow = data.model_copy(update={"size": ClipSize(frames=9, least_frames=9, short_side=16, fps=4)})
+    with pytest.raises(ValueError, match=r"but data\.size\.fps 4"):
+        VAETraining(vae=SMALL, phases=(Crops(until=1, frames=9, size=16, batch=1),), data=slow)

@@ -18,7 +18,7 @@ from cogvideox.cli.generate import generate
 from cogvideox.cli.plan import plan
 from cogvideox.cli.reproduce import reproduce
 from cogvideox.cli.terminal import ERROR, INTERRUPTED, result, say, verb
-from cogvideox.errors import CheckpointError, ConfigError, suggest
+from cogvideox.errors import CheckpointError, ConfigError, MediaError, suggest
 
 app = typer.Typer(
     name="cogvideox",
@@ -95,13 +95,15 @@ def inspect(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Say what a checkpoint or a video is, and what is wrong with it (exit code 1 when something is)."""
+    """What a checkpoint is, and what is wrong with it (exit code 1 when something is); what a video says of itself."""
     if "\0" in path or not path.strip():
         raise CheckpointError(f"{path!r}: not a path; pass a folder, a file or a preset")
     if _is_only_a_name(path):
         result(_preset_as_text(path, as_json))
         return
-    if Path(path).suffix.lower() in VIDEO_ENDINGS and Path(path).is_file():
+    if Path(path).suffix.lower() in VIDEO_ENDINGS:
+        if not Path(path).is_file():
+            raise MediaError(f"{path}: no such file; check the path")
         from cogvideox.video import about
 
         found = about(path)

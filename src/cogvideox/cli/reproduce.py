@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -50,6 +51,9 @@ def reproduce(
     scale = Scale(steps=steps, seeds=seeds, clips=clips, videos=videos, out=Path(out))
     pages = Path(docs) if all((Path(docs) / page).is_file() for page in (LEDGER, PAGE)) else None
     outcome = {"arms": run_arms, "vae": run_vaes, **READERS}[row.kind](row, scale)
+    given = {"steps": steps, "seeds": seeds, "clips": clips, "videos": videos}
+    flags = [f" --{name} {value}" for name, value in given.items() if value != getattr(Scale(), name)]
+    outcome = replace(outcome, flags="".join(flags) if row.arms else "")
     folder = write_results(outcome, Path(out), pages)
     if as_json:
         result_json({"name": name, "status": outcome.status, "why": outcome.why, "folder": str(folder)})

@@ -219,7 +219,7 @@ def _attention(
         rows = (
             None
             if attn_mask is None
-            else attn_mask.expand(*front, -1, q.shape[-2], k.shape[-2]).flatten(0, -4)
+            else attn_mask.expand(*front, *q.shape[1:-1], k.shape[-2]).flatten(0, -4)
         )
         return _attention(q, k, v, rows, dropout_p, is_causal, scale).unflatten(0, front)
     if attn_mask is None:

@@ -35,7 +35,7 @@ def ledger_row(outcome: Outcome) -> str:
     row, today = outcome.experiment, datetime.now(UTC).date()
     return (
         f"| {row.name} | {row.title} | **{outcome.status}**: {outcome.why} "
-        f"| `cogvideox reproduce {row.name}`; in full: `{row.full}` | {today} |"
+        f"| `cogvideox reproduce {row.name}{outcome.flags}`; in full: `{row.full}` | {today} |"
     )
 
 

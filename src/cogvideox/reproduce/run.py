@@ -29,7 +29,9 @@ AT_ONCE = "at-once.json"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an experiment says: ``table`` is Markdown, ``picture`` SVG or empty, ``scale`` how large it was."""
+    """What an experiment says: ``table`` is Markdown, ``picture`` SVG or empty, ``scale`` how large it was, ``flags``
+    what the command was given beside its name.
+    """
 
     experiment: Experiment
     status: Status
@@ -37,6 +39,7 @@ class Outcome:
     table: str
     scale: str
     picture: str = ""
+    flags: str = ""
 
 
 def run_arms(row: Experiment, scale: Scale) -> Outcome:

@@ -19,7 +19,7 @@ from cogvideox.data.clips import FolderClips
 from cogvideox.data.world import to_model, world_pixels
 from cogvideox.errors import ConfigError, MediaError
 from cogvideox.noise import generator
-from cogvideox.training.folder import FolderData, listed, refuse_lost, split
+from cogvideox.training.folder import FolderData, check_lost, listed, refuse_lost, split
 
 WORLD_FPS = 8
 """Frames a second of a clip of the world as it is rendered."""
@@ -79,10 +79,16 @@ class FolderCrops:
     """
 
     def __init__(self, data: FolderData, seed: int, kept: int = 64) -> None:
-        self.data, self.seed, self.dropped = data, seed, set[str]()
+        self.data, self.seed = data, seed
         listing = listed(data.model_copy(update={"caption": data.caption or "no words are read here"}))
-        self.total, self.listings = len(listing.entries), split(data, listing)
+        self.total, self.listings = len(listing.entries) + len(listing.dropped), split(data, listing)
+        check_lost(data, listing.dropped, self.total)
+        self.dropped, self.short = set(listing.dropped), set[str]()
         self._read = lru_cache(maxsize=kept)(self._pixels)
+        if next(self.held_out(), None) is None:
+            raise ConfigError(
+                f"{data.folder}: no clip to measure with can be read; repair the clips named above, or set held_out"
+            )
 
     def pieces(self, phase: Crops, call: int) -> Float[Tensor, "b 3 t h w"]:
         """Of the next clips of the epoch."""
@@ -114,6 +120,11 @@ class FolderCrops:
             pixels = self._read(0, number, fps)
             if pixels is not None and len(pixels) >= phase.frames:
                 return pixels
+            if pixels is not None and (name := entries[number].name) not in self.short:
+                self.short.add(name)
+                print(
+                    f"{name}: {len(pixels)} frames, too short for pieces of {phase.frames}", file=sys.stderr
+                )
         raise ConfigError(
             f"{self.data.folder}: none of {len(entries)} clips has {phase.frames} frames at {fps:g} per second; use "
             "longer clips, or fewer frames in the phases"

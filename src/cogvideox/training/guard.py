@@ -46,7 +46,7 @@ class Guard:
             if self.not_finite >= self.config.abort_after:
                 raise NumericsError(
                     f"step {step}: the loss is {loss}, the gradient norm {norm}, {self.not_finite} steps in a row; "
-                    "lower the learning rate or use fp32, and see `cogvideox data doctor`"
+                    "lower the learning rate or set precision=fp32, and see `cogvideox data doctor`"
                 )
             return False
         self.not_finite = 0

@@ -30,7 +30,7 @@ def world_vae() -> Run:
         ),
         steps=1200,
         optim=OptimConfig(lr=2e-3, ema=0.99),
-        precision="bf16",
+        precision="fp32",
         measure_every=300,
         save_every=100,
     )
@@ -54,7 +54,7 @@ def world_vae_decoder() -> Run:
         steps=1200,
         seed=1,
         optim=OptimConfig(lr=1e-3, ema=0.99),
-        precision="bf16",
+        precision="fp32",
         measure_every=200,
         save_every=50,
     )

@@ -84,6 +84,11 @@ class VAETraining(Config):
             _check_codes(f"phases.{place}", phase.frames, phase.size, self.vae)
             if not 0 < phase.fps[0] <= phase.fps[1]:
                 raise ConfigError(f"phases.{place}: fps {phase.fps}: give the lowest, then the highest rate")
+            if self.data is not None and not phase.fps[0] <= self.data.size.fps <= phase.fps[1]:
+                raise ConfigError(
+                    f"phases.{place}: fps {phase.fps}, but data.size.fps {self.data.size.fps:g}, at which clips are "
+                    "measured; make it one of the rates trained on"
+                )
             if phase.frames > (most if self.data else clip_frames(most, phase.fps[0])) or phase.size > side:
                 raise ConfigError(
                     f"phases.{place}: pieces of {phase.frames} frames and {phase.size} pixels cannot be cut from "

@@ -37,24 +37,34 @@ class About:
         ]
         config = self.manifest.get("config")
         if isinstance(config, dict):
-            lines += [f"  {name:<10}{config[name]}" for name in _SHOWN if config.get(name) is not None]
+            lines += [
+                f"  {n:<10}{' '.join(str(config[n]).split())}" for n in _SHOWN if config.get(n) is not None
+            ]
+        model = self.manifest.get("model")
+        if isinstance(model, dict) and "name" in model:
+            lines.append(f"  model     {' '.join(str(model['name']).split())}")
         return "\n".join([*lines, *([] if self.manifest else ["  no word of what made it"])])
 
 
-_SHOWN = ("prompt", "model", "seed", "steps", "guidance", "sampler", "image", "video", "lora")
+_SHOWN = ("prompt", "seed", "steps", "guidance", "sampler", "image", "video", "lora")
 
 
 def about(path: str | Path) -> About:
     """Read the header and the manifest. Raises MediaError."""
     with OpenVideo(path, LIMITS) as opened:
         assert opened.container is not None
-        manifest = _json(opened.container.metadata.get("comment", ""))
+        manifest = _json(_comment(opened.container.metadata))
         found = opened.probe()
     beside = sidecar_of(Path(path))
     if "config" not in manifest and beside.is_file() and beside.stat().st_size <= LONGEST:
         written = _json(beside.read_text(encoding="utf-8", errors="replace"))
         manifest = written if "config" in written else manifest  # another program's file is not ours to read
     return About(str(path), found, manifest)
+
+
+def _comment(tags: dict[str, str]) -> str:
+    """The comment; Matroska writes names of tags in capitals."""
+    return next((value for name, value in tags.items() if name.lower() == "comment"), "")
 
 
 def _json(text: str) -> dict[str, Any]:

@@ -167,8 +167,8 @@ def mp4_writer(
 ) -> Iterator[Callable[[np.ndarray], None]]:
     """Yields ``add(frame)`` for frames ``uint8 [h, w, 3]``, which are encoded as they come; see write_mp4.
 
-    One thread encodes: with several, x264 wrote other bytes now and then (1 of 480 times), and the same seed must give
-    the same file.
+    One thread encodes: with the number x264 chose itself it wrote other bytes now and then (1 of 480 times), and the
+    same seed must give the same file.
     """
     options = {"movflags": "+faststart+use_metadata_tags"}
     written = 0
