@@ -40,8 +40,6 @@ app.command()(calibrate)
 app.command()(evaluate)
 app.command()(reproduce)
 
-VIDEO_ENDINGS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".ts", ".gif", ".m4v")
-
 Debug = Annotated[bool, typer.Option("--debug", help="show tracebacks")]
 Json = Annotated[bool, typer.Option("--json", help="results as JSON")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace files that exist")]
@@ -101,7 +99,9 @@ def inspect(
     if _is_only_a_name(path):
         result(_preset_as_text(path, as_json))
         return
-    if Path(path).suffix.lower() in VIDEO_ENDINGS:
+    from cogvideox.data.listing import VIDEOS
+
+    if Path(path).suffix.lower() in VIDEOS:
         if not Path(path).is_file():
             raise MediaError(f"{path}: no such file; check the path")
         from cogvideox.video import about

@@ -84,7 +84,7 @@ class FolderCrops:
         self.total, self.listings = len(listing.entries) + len(listing.dropped), split(data, listing)
         check_lost(data, listing.dropped, self.total)
         self.dropped, self.short = set(listing.dropped), set[str]()
-        self._read = lru_cache(maxsize=kept)(self._pixels)
+        self._read, self._order = lru_cache(maxsize=kept)(self._pixels), lru_cache(maxsize=2)(self._shuffled)
         if next(self.held_out(), None) is None:
             raise ConfigError(
                 f"{data.folder}: no clip to measure with can be read; repair the clips named above, or set held_out"
@@ -112,8 +112,7 @@ class FolderCrops:
         """The clip at this place of the run, or the first after it in the epoch's order that is long enough."""
         entries = self.listings[0].entries
         epoch, start = divmod(place, len(entries))
-        order = list(range(len(entries)))
-        random.Random(f"{self.seed}/crops/{epoch}").shuffle(order)
+        order = self._order(epoch)
         for number in order[start:] + order[:start]:
             if phase.frames > 1 and entries[number].is_image:
                 continue
@@ -129,6 +128,11 @@ class FolderCrops:
             f"{self.data.folder}: none of {len(entries)} clips has {phase.frames} frames at {fps:g} per second; use "
             "longer clips, or fewer frames in the phases"
         )
+
+    def _shuffled(self, epoch: int) -> list[int]:
+        order = list(range(len(self.listings[0].entries)))
+        random.Random(f"{self.seed}/crops/{epoch}").shuffle(order)
+        return order
 
     def _pixels(self, side: int, number: int, fps: float) -> np.ndarray | None:
         """Frames of a clip; None for one that is left out."""
