@@ -167,8 +167,8 @@ def mp4_writer(
 ) -> Iterator[Callable[[np.ndarray], None]]:
     """Yields ``add(frame)`` for frames ``uint8 [h, w, 3]``, which are encoded as they come; see write_mp4.
 
-    One thread encodes: with the number x264 chose itself it wrote other bytes now and then (1 of 480 times), and the
-    same seed must give the same file.
+    The same frames give the same bytes. So one thread encodes, and x264's macroblock tree is off: with B-frames its
+    vector code reads memory that nobody has written (other bytes under each value of glibc's MALLOC_PERTURB_).
     """
     options = {"movflags": "+faststart+use_metadata_tags"}
     written = 0
@@ -178,7 +178,7 @@ def mp4_writer(
         stream = container.add_stream("libx264", rate=fps)
         stream.height, stream.width = height + height % 2, width + width % 2
         stream.pix_fmt = "yuv420p"
-        stream.options = {"crf": str(crf), "preset": preset}
+        stream.options = {"crf": str(crf), "preset": preset, "x264-params": "mbtree=0"}
         context = stream.codec_context
         context.thread_count = 1
         context.color_primaries = context.color_trc = context.colorspace = BT709
