@@ -2,6 +2,8 @@
 
 The same work at the smallest size goes first, so that code that is read in, threads and kernels made on first use count
 for neither side; then what building the weights left unused goes back to the system, or it would hide some megabytes.
+Every block of 64 KiB and more goes back as soon as it is free (MALLOC_MMAP_THRESHOLD_, glibc): else holes in the heap,
+which are a matter of luck, move the result by a tenth.
 
 python benchmarks/memory.py "VAE decode" ours mid
 """
@@ -10,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import resource
 import subprocess
 import sys
@@ -54,7 +57,8 @@ def peak_of(work) -> float:
 def measure(case: str, side: Side, size: str, threads: int) -> float:
     """The same, in a process of its own."""
     command = [sys.executable, __file__, case, side, size, str(threads)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    exact = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(1 << 16)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=exact)
     if done.returncode:
         raise RuntimeError(f"{case}, {side}: {done.stderr.strip().splitlines()[-1]}")
     return float(done.stdout.strip().splitlines()[-1])

@@ -6,7 +6,9 @@ Imports are paid once: a server process imports torch and this package, and ever
 from __future__ import annotations
 
 import multiprocessing
+import queue
 import tempfile
+import time
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
@@ -39,7 +41,7 @@ def together(ranks: int, work: Callable[..., Any], *args: Any, seconds: float = 
         for process in processes:
             process.start()
         try:
-            found = dict(_answer(answers, seconds) for _ in processes)
+            found = dict(_answer(answers, processes, seconds) for _ in processes)
         finally:
             for process in processes:
                 process.join(timeout=5)
@@ -48,10 +50,21 @@ def together(ranks: int, work: Callable[..., Any], *args: Any, seconds: float = 
     return [found[rank] for rank in range(ranks)]
 
 
-def _answer(answers: Any, seconds: float) -> tuple[int, Any]:
-    rank, value, error = answers.get(timeout=seconds)
-    assert error is None, f"rank {rank}:\n{error}"
-    return rank, value
+def _answer(answers: Any, processes: list[Any], seconds: float) -> tuple[int, Any]:
+    """The next answer of any rank; a rank that died before it could answer is noticed at once."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            rank, value, error = answers.get(timeout=2)
+        except queue.Empty:
+            dead = [n for n, process in enumerate(processes) if process.exitcode]
+            assert not dead, (
+                f"ranks {dead} died without an answer (python -m pytest, so that they can import tests?)"
+            )
+            assert time.monotonic() < end, f"no answer in {seconds} seconds"
+            continue
+        assert error is None, f"rank {rank}:\n{error}"
+        return rank, value
 
 
 def _rank(rank: int, ranks: int, store: str, answers: Any, work: Callable[..., Any], args: tuple) -> None:

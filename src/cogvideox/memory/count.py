@@ -24,6 +24,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from cogvideox.memory.fuse import Call, fused_traffic
 from cogvideox.memory.region import Region
+from cogvideox.remade import watched
 
 aten = torch.ops.aten
 ALLOCATIONS = {aten.empty, aten.empty_like, aten.empty_strided, aten.new_empty, aten.new_empty_strided}
@@ -107,13 +108,12 @@ def kept(work: Callable[[], Any]) -> int:
     """Bytes that stay for the way back after ``work``, weights not counted: run it with gradients, on meta tensors."""
     held: dict[int, Any] = {}
 
-    def note(tensor: Tensor) -> Tensor:
+    def note(tensor: Tensor) -> None:
         if not (tensor.is_leaf and tensor.requires_grad):
             storage = tensor.untyped_storage()
             held[storage._cdata] = storage
-        return tensor
 
-    with FusedAttention(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+    with FusedAttention(), watched(note):
         result = work()
     size = sum(storage.nbytes() for storage in held.values())
     del result  # what it holds was alive until here

@@ -8,6 +8,7 @@ row never see each other and no mask is built; an arm may know a kernel for the 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
@@ -16,6 +17,7 @@ from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
 from cogvideox.native import Linear
+from cogvideox.remade import made, remade
 from cogvideox.transformer.layout import Clip, Layout
 from cogvideox.transformer.modality import shared_or_not, through
 from cogvideox.transformer.position import turned
@@ -102,19 +104,20 @@ class Attention(nn.Module):
     def forward(
         self, x: Float[Tensor, "b n d"], turn: Complex[Tensor, "n 1 e_half"] | None, layout: Layout
     ) -> Float[Tensor, "b n d"]:
-        q = self._placed(self.to_q, self.norm_q, x, turn, layout)
-        k = self._placed(self.to_k, self.norm_k, x, turn, layout)
         v = self._heads(self.to_v, x, layout)
-        q, k, v = (part.to(v.dtype).transpose(1, 2) for part in (q, k, v))
-        seen = attend(self.arm, q, k, v, layout).transpose(1, 2).flatten(2)
-        return self.to_out[1](through(self.to_out[0], seen, layout))
+        place = partial(self._placed, turn=turn, layout=layout, dtype=v.dtype)
+        q, q_again = made(partial(place, self.norm_q), self._heads(self.to_q, x, layout))
+        k, k_again = made(partial(place, self.norm_k), self._heads(self.to_k, x, layout))
+        with remade(q, q_again), remade(k, k_again):
+            seen = attend(self.arm, *(part.transpose(1, 2) for part in (q, k, v)), layout)
+            return self.to_out[1](through(self.to_out[0], seen.transpose(1, 2).flatten(2), layout))
 
     def _heads(self, project: nn.Module, x: Float[Tensor, "b n d"], layout: Layout) -> Tensor:
         return through(project, x, layout).unflatten(-1, (self.heads, -1))  # b n k e
 
     def _placed(
-        self, project: nn.Module, norm: nn.Module, x: Tensor, turn: Tensor | None, layout: Layout
+        self, norm: nn.Module, part: Tensor, turn: Tensor | None, layout: Layout, dtype: torch.dtype
     ) -> Tensor:
-        """q or k: projected, normalised, turned; each step lets go of the one before."""
-        part = through(norm, self._heads(project, x, layout), layout)
-        return part if turn is None else turned(part, turn)
+        """q or k normalised and turned; each step lets go of the one before."""
+        part = through(norm, part, layout)
+        return (part if turn is None else turned(part, turn)).to(dtype)

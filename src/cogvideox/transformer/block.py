@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -10,6 +11,7 @@ from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
 from cogvideox.native import Linear
+from cogvideox.remade import Again, made, remade
 from cogvideox.transformer.attention import Attention, AttentionKind
 from cogvideox.transformer.layout import Layout
 from cogvideox.transformer.modality import Experts, shared_or_not, through
@@ -19,10 +21,11 @@ Table = Float[Tensor, "b clips modalities 3 d"]
 
 
 class Modulated(NamedTuple):
-    """A normalised and modulated input, and the table whose last row gates what comes of it."""
+    """A normalised and modulated input, the table whose last row gates what comes of it, and how to remake it."""
 
     x: Float[Tensor, "b n d"]
     table: Table
+    again: Again
 
 
 class ExpertNorm(nn.Module):
@@ -41,8 +44,14 @@ class ExpertNorm(nn.Module):
         self, x: Float[Tensor, "b n d"], signal: Float[Tensor, "b clips s"], layout: Layout
     ) -> Modulated:
         table = self.linear(signal).unflatten(-1, (self.modalities, 3, -1))
+        modulated, again = made(partial(self._modulated, layout=layout), x, table)
+        return Modulated(modulated, table, again)
+
+    def _modulated(self, x: Float[Tensor, "b n d"], table: Table, layout: Layout) -> Float[Tensor, "b n d"]:
         shift, scale, _ = table.unbind(-2)
-        return Modulated(affine(shift, self.norm(x), 1 + scale, layout), table)
+        normed, again = made(self.norm, x)
+        with remade(normed, again):
+            return affine(shift, normed, 1 + scale, layout)
 
 
 def gated(
@@ -77,18 +86,14 @@ def affine(
 
 
 class Widen(nn.Module):
-    """Linear to four times the width, then GELU; ``proj`` is the released name."""
+    """Linear to four times the width; ``proj`` is the released name."""
 
-    def __init__(self, width: int, approximate: str):
+    def __init__(self, width: int):
         super().__init__()
         self.proj = Linear(width, 4 * width)
-        self.approximate = approximate
 
     def forward(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d4"]:
-        x = self.proj(x)
-        if in_place():
-            return torch.ops.aten.gelu_(x, approximate=self.approximate)
-        return F.gelu(x, approximate=self.approximate)
+        return self.proj(x)
 
 
 class FeedForward(nn.Module):
@@ -97,12 +102,15 @@ class FeedForward(nn.Module):
     def __init__(self, width: int, *, approximate: str = "tanh", dropout: float = 0.0):
         super().__init__()
         drop = nn.Dropout(dropout)
-        self.net = nn.ModuleList([Widen(width, approximate), drop, Linear(4 * width, width), drop])
+        self.approximate = approximate
+        self.net = nn.ModuleList([Widen(width), drop, Linear(4 * width, width), drop])
 
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        for layer in self.net:
-            x = layer(x)
-        return x
+        widen, drop, narrow, _ = self.net
+        gelu = torch.ops.aten.gelu_ if in_place() else F.gelu
+        hidden, again = made(partial(gelu, approximate=self.approximate), widen(x))
+        with remade(hidden, again):
+            return drop(narrow(drop(hidden)))
 
 
 class Block(nn.Module):
@@ -144,7 +152,11 @@ class Block(nn.Module):
         layout: Layout,
     ) -> Float[Tensor, "b n d"]:
         """``signal`` is SiLU(time embedding) of each clip; ``turn`` the rotary table or None."""
-        inner, table = self.norm1(x, signal, layout)
-        x = gated(x, self.attn1(inner, turn, layout), table, layout)
-        inner, table = self.norm2(x, signal, layout)
-        return gated(x, through(self.ff, inner, layout), table, layout)
+        inner, table, again = self.norm1(x, signal, layout)
+        with remade(inner, again):
+            update = self.attn1(inner, turn, layout)
+        x = gated(x, update, table, layout)
+        inner, table, again = self.norm2(x, signal, layout)
+        with remade(inner, again):
+            update = through(self.ff, inner, layout)
+        return gated(x, update, table, layout)
