@@ -109,7 +109,7 @@ class Attention(nn.Module):
         q, q_again = made(partial(place, self.norm_q), self._heads(self.to_q, x, layout))
         k, k_again = made(partial(place, self.norm_k), self._heads(self.to_k, x, layout))
         with remade(q, q_again), remade(k, k_again):
-            seen = attend(self.arm, *(part.transpose(1, 2) for part in (q, k, v)), layout)
+            seen = attend(self.arm, q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), layout)
             return self.to_out[1](through(self.to_out[0], seen.transpose(1, 2).flatten(2), layout))
 
     def _heads(self, project: nn.Module, x: Float[Tensor, "b n d"], layout: Layout) -> Tensor:
