@@ -13,7 +13,8 @@ from cogvideox.cli import app
 from cogvideox.evaluation.report import Report
 from cogvideox.evaluation.two_objects import render_two, two_object_prompts
 from cogvideox.evaluation.vbench import export_name
-from cogvideox.video import Video
+from cogvideox.video import Video, read_video
+from cogvideox.world import held_out_prompts, render
 from toy_folder import write_toy
 
 
@@ -59,6 +60,18 @@ def test_a_models_world_videos_are_made_kept_and_scored(here, toy):
     assert not removed.exists() and all(
         path.stat().st_mtime_ns == kept[path] for path in kept if path != removed
     )
+
+
+def test_an_image_to_video_model_begins_at_the_true_first_frame(here):
+    words = ["--model", "tiny-i2v", "--prompts", "1", "--steps", "2", "--guidance", "1"]
+    run(*words, "--suite", "world", "--out", "w")
+    (made,) = Path("w/videos").glob("*.mkv")
+    truth = render(held_out_prompts()[0].scene)[0].astype(float)
+    assert np.abs(read_video(made).frames[0] - truth).mean() < 12
+    run(*words, "--suite", "two", "--out", "t")
+    (made,) = Path("t/videos").glob("*.mkv")
+    truth = render_two(two_object_prompts()[0])[0].astype(float)
+    assert np.abs(read_video(made).frames[0] - truth).mean() < 12
 
 
 def test_an_autoencoder_is_scored_against_rendered_truth(here, toy):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,8 @@ from cogvideox.errors import CheckpointError, ConfigError, PromptError, suggest
 from cogvideox.presets import PRESETS
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from cogvideox.generate.options import GenerateOptions
     from cogvideox.generate.planning import Given, Plan
 
@@ -53,15 +56,20 @@ def model_folder(name: str) -> Path:
     return folder
 
 
-def check_request(model: str, options: GenerateOptions) -> Ready:
-    """Plan the run from the model's config files alone and read what it begins with. Raises our errors."""
+def check_request(
+    model: str, options: GenerateOptions, first: Callable[[], np.ndarray] | None = None
+) -> Ready:
+    """Plan the run from the model's config files alone and read what it begins with. Raises our errors.
+
+    ``first`` makes the image that an image-to-video model will be given where the options name none.
+    """
     from cogvideox.generate.planning import plan_run, read_given
     from cogvideox.transformer.kernels import arm_of
 
     arm_of(options.attention)  # says which kernels there are
-    given = read_given(options, None, None)
     folder = model_folder(model)
     shell = _shell(folder)
+    given = read_given(options, first() if first is not None and shell.kind == "i2v" else None, None)
     budget = shell.transformer.config.max_text_seq_length
     for what, text in (("prompt", options.prompt), ("negative prompt", options.negative_prompt)):
         words = len(text.split())

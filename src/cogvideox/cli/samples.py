@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
 
     from cogvideox.evaluation.measures import Material, Tools
     from cogvideox.evaluation.prompts import Asked
+    from cogvideox.evaluation.two_objects import Two
     from cogvideox.model import CogVideoX
     from cogvideox.video import Video
+    from cogvideox.world import Scene
 
 SETTINGS = "evaluation.json"
 VIDEOS, ORIGINALS = "videos", "originals"
@@ -74,7 +77,7 @@ def samples(
 ) -> Samples:
     """The videos of a suite by one model; a rerun makes only what is missing. Raises ConfigError for another model."""
     options = resolve({"prompt": "x", **settings})
-    folder = checks.check_request(job.model, options).folder
+    folder = checks.check_request(job.model, options, _begins(suite)).folder
     from cogvideox.manifest import digests_of
     from cogvideox.video import check_output
 
@@ -111,13 +114,14 @@ def _world(
 
     chosen = list(held_out_prompts())[:prompts]
     folder = out / VIDEOS
-    ids = {prompt.prompt: prompt.id for prompt in chosen}
+    by_prompt = {prompt.prompt: prompt for prompt in chosen}
     names = {_name(p.id, seed): p.prompt for p in chosen for seed in range(seeds)}
     maker = _Maker(model, settings)
     with progress("evaluating") as show:
 
         def make(prompt: str, seed: int) -> np.ndarray:
-            return maker.frames(folder / _name(ids[prompt], seed), prompt, seed)
+            asked = by_prompt[prompt]
+            return maker.frames(folder / _name(asked.id, seed), prompt, seed, partial(_first, asked.scene))
 
         judged = evaluate_world(
             make, out, chosen, tuple(range(seeds)), lambda done, total: show("videos judged", done, total)
@@ -152,10 +156,10 @@ def _prompted(
     """Videos for a prompt suite; a long prompt is generated from, its short one is what is judged."""
     folder = out / VIDEOS
     names = {_name(row.id, seed): row.short for row in chosen for seed in range(seeds)}
-    maker = _Maker(model, settings)
+    maker, firsts = _Maker(model, settings), _firsts(suite)
     with progress("generating") as show:
         for done, (row, seed) in enumerate(((row, seed) for row in chosen for seed in range(seeds)), 1):
-            maker.frames(folder / _name(row.id, seed), row.prompt, seed)
+            maker.frames(folder / _name(row.id, seed), row.prompt, seed, firsts.get(row.id))
             show("videos made", done, len(names))
     _tell(folder, names)
     return Samples(suite, folder, tuple(names), references=refs)
@@ -187,7 +191,7 @@ Original = tuple[str, str, Callable[[], "Video"]]
 def _truth(num: int | None) -> Iterator[Original]:
     """(name, prompt, video) of rendered held-out scenes."""
     from cogvideox.video import Video
-    from cogvideox.world import Scene, held_out_prompts, render
+    from cogvideox.world import held_out_prompts, render
 
     for prompt in list(held_out_prompts())[:num]:
 
@@ -219,19 +223,53 @@ class _Maker:
     """Videos of one model, which is loaded when the first one is missing."""
 
     def __init__(self, model: Callable[[], Any], settings: dict[str, Any]) -> None:
-        self.settings, self._model, self._load = settings, None, model
+        self.settings, self._load = settings, model
+        self._model: CogVideoX | None = None
 
-    def frames(self, path: Path, prompt: str, seed: int) -> np.ndarray:
-        """``uint8 [t, h, w, 3]``, read where it was made before."""
+    def frames(
+        self, path: Path, prompt: str, seed: int, first: Callable[[], np.ndarray] | None = None
+    ) -> np.ndarray:
+        """``uint8 [t, h, w, 3]``, read where it was made before; an image-to-video model begins at ``first``."""
         from cogvideox.generate.run import generate
         from cogvideox.video import read_video
 
         if path.is_file():
             return read_video(path).frames
-        self._model = self._model or self._load()
-        made = generate(self._model, resolve({**self.settings, "prompt": prompt, "seed": seed}))
+        self._model = model = self._model or self._load()
+        image = first() if first is not None and model.kind == "i2v" else None
+        made = generate(model, resolve({**self.settings, "prompt": prompt, "seed": seed}), image=image)
         made.save(path, overwrite=True, metadata=False)
         return made.frames
+
+
+def _first(scene: Scene) -> np.ndarray:
+    from cogvideox.world import render
+
+    return render(scene)[0]
+
+
+def _begins(suite: str) -> Callable[[], np.ndarray] | None:
+    """How some video of a suite begins; None where nobody knows."""
+    from cogvideox.world import held_out_prompts
+
+    if suite in ("world", "vae"):  # no video is generated for the autoencoder
+        return partial(_first, held_out_prompts()[0].scene)
+    return next(iter(_firsts(suite).values()), None)
+
+
+def _firsts(suite: str) -> dict[str, Callable[[], np.ndarray]]:
+    """How a suite's prompts begin, by id, where there is a truth."""
+    from cogvideox.evaluation.two_objects import two_object_prompts
+
+    if suite != "two":
+        return {}
+    return {two.id: partial(_first_of_two, two) for two in two_object_prompts()}
+
+
+def _first_of_two(two: Two) -> np.ndarray:
+    from cogvideox.evaluation.two_objects import render_two
+
+    return render_two(two)[0]
 
 
 def _name(id: str, seed: int) -> str:
