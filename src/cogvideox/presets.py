@@ -239,7 +239,7 @@ _TINY_I2V = replace(
     kind="i2v",
     about="the shipped image-to-video model of the tiny world: 17 frames of 64x64 from an image and text",
     guidance=2.5,
-    transformer_settings=dict(_TINY.transformer_settings) | dict(in_channels=32, patch_size=2),
+    transformer_settings=dict(_TINY.transformer_settings) | dict(in_channels=32),
 )
 
 

@@ -88,6 +88,11 @@ def world_t2v() -> Run:
     )
 
 
+RARE_STORIES_OFTEN = {
+    "motion": 0.32, "size": 0.12, "rotate": 0.17, "transform": 0.19, "count": 0.14, "pan": 0.06,
+}  # fmt: skip
+
+
 def world_t2v_fine() -> Run:
     """The shipped text-to-video transformer, started from world-t2v: every latent its own patch, rare stories often."""
     preset = get_preset("tiny")
@@ -98,18 +103,16 @@ def world_t2v_fine() -> Run:
             transformer=preset.transformer,
             schedule=preset.schedule,
             start="runs/world-t2v/model",
-            stories={
-                "motion": 0.32, "size": 0.12, "rotate": 0.17, "transform": 0.19, "count": 0.14, "pan": 0.06,
-            },
+            stories=RARE_STORIES_OFTEN,
             batch=16,
         ),
         OptimConfig(name="muon", lr=1e-3, muon_lr=0.015, ema=0.999),
         steps=4500,
-    )  # fmt: skip
+    )
 
 
 def world_i2v() -> Run:
-    """The shipped image-to-video transformer, on patches of 2x2, started from world-t2v."""
+    """The shipped image-to-video transformer, started from world-t2v-fine."""
     preset = get_preset("tiny-i2v")
     return _of_the_world(
         "world-i2v",
@@ -117,10 +120,12 @@ def world_i2v() -> Run:
             preset="tiny-i2v",
             transformer=preset.transformer,
             schedule=preset.schedule,
-            start="runs/world-t2v/model",
+            start="runs/world-t2v-fine/model",
+            stories=RARE_STORIES_OFTEN,
+            batch=16,
         ),
         OptimConfig(name="muon", lr=7e-4, muon_lr=0.01, ema=0.995),
-        steps=1200,
+        steps=2300,
     )
 
 
