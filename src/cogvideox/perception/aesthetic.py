@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from cogvideox.errors import CheckpointError
 from cogvideox.perception.embedding import ClipEmbedder
 from cogvideox.perception.flow import opencv
+from cogvideox.perception.tensors import read_tensors
 
 
 class Aesthetic(Protocol):
@@ -80,7 +81,7 @@ class ClipAesthetic:
 
     @cached_property
     def _layers(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        tensors = {name: value.double().numpy() for name, value in _read_tensors(self.head).items()}
+        tensors = {name: value.double().numpy() for name, value in read_tensors(self.head).items()}
         stems = sorted({name.rpartition(".")[0] for name in tensors}, key=lambda stem: (len(stem), stem))
         layers = []
         for stem in stems:
@@ -94,26 +95,3 @@ class ClipAesthetic:
         if not layers or len(layers[-1][1]) != 1:
             raise CheckpointError(f"{self.head}: does not end in one number; give an aesthetic head")
         return layers
-
-
-def _read_tensors(path: Path) -> dict[str, Any]:
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(str(path))
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, SafetensorError, EOFError) as error:
-        why = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{path}: cannot be read ({why}); give a .safetensors file") from None
-    except (
-        Exception
-    ) as error:  # unpickling refuses in many ways: all of them mean that these are not plain tensors
-        raise CheckpointError(
-            f"{path}: not plain tensors ({type(error).__name__}); give a .safetensors file"
-        ) from None
-    if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
-        raise CheckpointError(f"{path}: not a table of tensors; give a .safetensors file")
-    return found

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import os
+from functools import cache
+from typing import Annotated, Literal, Protocol, Self
 
 import numpy as np
+from pydantic import Field, model_validator
 
-from cogvideox.errors import DependencyError
+from cogvideox.config import Config
+from cogvideox.errors import CheckpointError, DependencyError
 
 
 def opencv():
@@ -20,18 +24,20 @@ def opencv():
 
 
 class Flow(Protocol):
-    """Two grey pictures to a field of movements."""
+    """Two pictures to a field of movements. ``colour``: whether colours help it."""
 
     name: str
+    colour: bool
 
     def __call__(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
-        """``uint8 [h, w]`` twice -> ``float32 [h, w, 2]``: pixels to the right and down."""
+        """``uint8 [h, w]``, or ``[h, w, 3]`` in colour, twice -> ``float32 [h, w, 2]``: pixels to the right and down."""
 
 
 class DisFlow:
     """Dense inverse search (Kroeger et al. 2016), as OpenCV ships it: no weights, a few milliseconds a pair."""
 
     name = "opencv-dis-fast"
+    colour = False
     least = 24  # pixels a side; below it the pyramid of DIS has no level
 
     def __init__(self) -> None:
@@ -47,3 +53,70 @@ class DisFlow:
         size = (before.shape[1] * grow, before.shape[0] * grow)
         big = [self._cv2.resize(p, size, interpolation=self._cv2.INTER_LINEAR) for p in (before, after)]
         return self._dis.calc(*big, None)[::grow, ::grow] / grow
+
+
+class Dis(Config):
+    """OpenCV's DIS: see DisFlow."""
+
+    name: Literal["dis"] = "dis"
+
+    def build(self) -> Flow:
+        """A new one: it remembers sizes it has seen. Raises DependencyError."""
+        return DisFlow()
+
+    def check(self) -> None:
+        """No file is named, so nothing can be wrong."""
+
+    def digest(self) -> str:
+        """Of its file: it has none."""
+        return ""
+
+
+class Raft(Config):
+    """RAFT (Teed & Deng 2020) by weights that you have: see perception.raft."""
+
+    name: Literal["raft"] = "raft"
+    weights: str = Field(
+        "", description="file of raft_large or raft_small as torchvision publishes them, .pth or .safetensors"
+    )
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="cpu, cuda or cuda:1")
+    updates: int = Field(12, ge=1, le=64, description="rounds of the recurrence")
+
+    @model_validator(mode="after")
+    def _has_weights(self) -> Self:
+        if not self.weights:
+            raise ValueError(
+                "raft needs weights, none are given; name the file of torchvision's raft_large or raft_small"
+            )
+        return self
+
+    def build(self) -> Flow:
+        """The network on its device, loaded once a process. Raises CheckpointError, ConfigError."""
+        from cogvideox.perception.raft import raft_flow
+
+        return raft_flow(self)
+
+    def check(self) -> None:
+        """Raises CheckpointError when the file holds no RAFT."""
+        from cogvideox.perception.raft import load_raft
+
+        load_raft(self.weights)
+
+    def digest(self) -> str:
+        """The SHA-256 of the file of weights, as 64 hex digits. Raises CheckpointError."""
+        try:
+            about = os.stat(self.weights)
+            return _digest(self.weights, about.st_size, about.st_mtime_ns)
+        except OSError as error:
+            raise CheckpointError(f"{self.weights}: cannot be read ({error.strerror}); name another file") from None
+
+
+AnyFlow = Annotated[Dis | Raft, Field(discriminator="name")]
+
+
+@cache
+def _digest(path: str, size: int, changed: int) -> str:
+    """Once for a file that nobody touches: it is asked for with every film."""
+    from cogvideox.video import sha256_of_file
+
+    return sha256_of_file(path)

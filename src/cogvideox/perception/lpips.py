@@ -9,7 +9,7 @@ not comparable with published LPIPS.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from cogvideox.config import Config
 from cogvideox.errors import CheckpointError, SizeError
+from cogvideox.perception.tensors import fill, read_tensors
 
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of version 0.1, for pixels in [-1, 1]
 STAND_IN = Path(__file__).resolve().parents[1] / "shipped" / "lpips" / "stand-in.safetensors"
@@ -112,9 +113,9 @@ def load_lpips(trunk: str | Path | None = None, heads: str | Path | None = None)
     if trunk is None or heads is None:
         return _stand_in()
     network = LPIPS()
-    weights = {name: value for name, value in _read(Path(trunk)).items() if name.startswith("features.")}
-    weights |= {name: value for name, value in _read(Path(heads)).items() if name.startswith("lin")}
-    _fill(network, weights, f"{trunk}, {heads}")
+    weights = {name: value for name, value in read_tensors(trunk).items() if name.startswith("features.")}
+    weights |= {name: value for name, value in read_tensors(heads).items() if name.startswith("lin")}
+    fill(network, weights, f"{trunk}, {heads}", "this LPIPS")
     return network.requires_grad_(False).eval()
 
 
@@ -125,26 +126,5 @@ def _stand_in() -> LPIPS:
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{STAND_IN}: the shipped stand-in cannot be read: {error}") from None
     network = LPIPS(config)
-    _fill(network, _read(STAND_IN), str(STAND_IN))
+    fill(network, read_tensors(STAND_IN), str(STAND_IN), "this LPIPS")
     return network.requires_grad_(False).eval()
-
-
-def _read(file: Path) -> Mapping[str, Tensor]:
-    try:
-        if file.suffix == ".safetensors":
-            with safe_open(file, framework="pt") as opened:
-                return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # a broken archive raises many kinds; each means that this file is no use
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise CheckpointError(f"{file}: cannot be read as weights of LPIPS: {reason}") from None
-
-
-def _fill(network: LPIPS, weights: Mapping[str, Tensor], where: str) -> None:
-    wanted = network.state_dict()
-    wrong = wanted.keys() ^ weights.keys() or {n for n in wanted if wanted[n].shape != weights[n].shape}
-    if wrong:
-        raise CheckpointError(
-            f"{where}: no weights of this LPIPS: {sorted(wrong)[:3]} missing or of another size"
-        )
-    network.load_state_dict({name: value.float() for name, value in weights.items()})
