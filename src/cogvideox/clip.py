@@ -113,6 +113,11 @@ class Clip(Config):
     prints: tuple[str, ...] = Field((), description="perceptual hashes of frames, 16 hex digits each")
     embedding: tuple[float, ...] = Field((), description="unit vector of what is seen")
     embedder: str = Field("", description="what made the embedding")
+    networks: dict[str, str] = Field(
+        {},
+        description="step -> the network from a user's file that it asked, with a digest",
+        exclude_if=lambda networks: not networks,  # records of those who name none are as they always were
+    )
     decisions: tuple[Decision, ...] = ()
     dropped: Dropped | None = None
 

@@ -23,6 +23,9 @@ from cogvideox import errors
 from cogvideox.curation.work import Order
 from cogvideox.errors import CogVideoXError, DependencyError
 
+GPU_SHARE = (
+    0.25  # of a GPU for a task of Ray whose steps need one: Ray hides GPUs from tasks that ask for none
+)
 DEATHS = 2  # a job is given up when so many workers died of it
 
 
@@ -77,7 +80,11 @@ class RayEngine:
         workers = self.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
         blocks = max(1, min(len(lines), 4 * workers))
         rows = ray.data.from_items(lines, override_num_blocks=blocks).map_batches(
-            _ray_batch, fn_kwargs={"order": order.model_dump_json()}, batch_size=None
+            _ray_batch,
+            fn_kwargs={"order": order.model_dump_json()},
+            batch_size=None,
+            num_cpus=1,
+            num_gpus=GPU_SHARE if order.recipe.on_gpu() else None,
         )
         for row in rows.iter_rows():
             if row["stop"]:
@@ -214,13 +221,13 @@ class _Pool:
             return
         *lines, child.rest = (child.rest + told).split(b"\n")
         for line in lines:
+            answer = json.loads(line)
+            if answer.get("stop"):
+                raise _as_raised(answer["kind"], answer["stop"])
             if not child.ready:
                 child.ready = True
                 continue
             job, child.job = child.job, None
-            answer = json.loads(line)
-            if answer.get("stop"):
-                raise _as_raised(answer["kind"], answer["stop"])
             yield Outcome(job, answer.get("error", ""), answer.get("detail", ""))
 
     def _died(self, job: dict[str, Any] | None, ended: int) -> Iterator[Outcome]:

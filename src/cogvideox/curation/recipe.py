@@ -104,11 +104,25 @@ class Recipe(Config):
         "webdataset", description="tar files, or a folder of videos with metadata.jsonl"
     )
 
+    def check(self) -> None:
+        """Raises what is wrong with files that steps name: CheckpointError, DependencyError."""
+        for step in self.steps:
+            step.check()
+
+    def ready(self) -> None:
+        """Steps load what is large; raises what is missing here."""
+        for step in self.steps:
+            step.ready()
+
+    def on_gpu(self) -> bool:
+        """Whether a step needs a GPU."""
+        return any(step.on_gpu() for step in self.steps)
+
     def measuring(self) -> str:
         """16 hex digits of everything that decides what is measured; choosing and cutting are not among it."""
         parts = self.model_dump(mode="json", include={"gate", "look", "shots", "steps"})
         limits = self.limits.model_dump(mode="json", include={"frames", "seconds", "pixels", "streams"})
-        versions = [(step.kind, step.version) for step in self.steps]
+        versions = [(step.kind, step.version, *step.digests()) for step in self.steps]
         return _digest([parts, limits, versions])
 
     def cut(self) -> str:

@@ -12,8 +12,8 @@ from cogvideox.clip import Clip
 from cogvideox.curation.step import Step
 from cogvideox.curation.view import View
 from cogvideox.perception import Aesthetic, AestheticProxy, ClipAesthetic
-from cogvideox.perception.flow import opencv
-from cogvideox.perception.motion import summarise
+from cogvideox.perception.flow import AnyFlow, Dis, opencv
+from cogvideox.perception.motion import motion_of
 
 
 class Light(Step):
@@ -76,10 +76,33 @@ class MotionScore(Step):
     """How much moves: see perception.motion for the units."""
 
     kind: Literal["motion"] = "motion"
+    flow: AnyFlow = Field(Dis(), description="dis, or raft with weights that you have")
+
+    def check(self) -> None:
+        """See Step."""
+        self.flow.check()
+
+    def ready(self) -> None:
+        """See Step."""
+        self.flow.build()
+
+    def digests(self) -> tuple[str, ...]:
+        """See Step."""
+        return tuple(filter(None, [self.flow.digest()]))
+
+    def on_gpu(self) -> bool:
+        """See Step."""
+        return self.flow.on_gpu()
 
     def measure(self, clip: Clip, view: View) -> Clip:
-        """``motion``, ``motion_top``, ``motion_camera``, ``motion_own``, ``shake``, ``still``."""
-        motion = summarise(view.fields, np.diff(view.picture_moments))
+        """``motion``, ``motion_top``, ``motion_camera``, ``motion_own``, ``shake``, ``still``.
+
+        A flow with weights of yours is named in ``clip.networks``, with a digest of them.
+        """
+        flow = self.flow.build()
+        motion = motion_of(view.pictures if flow.colour else view.grey, view.picture_moments, flow)
+        if self.flow.digest():
+            clip = clip.model_copy(update={"networks": {**clip.networks, self.kind: flow.name}})
         return clip.with_scores(
             motion=motion.mean,
             motion_top=motion.top,

@@ -1,7 +1,7 @@
 """What steps look at: the frames of one clip, decoded once, at two sizes.
 
 All frames are kept tiny (for cuts, flicker and copies), and a few a second at a size where motion, text and sharpness
-can be seen. What several steps need (grey pictures, flow) is computed when first asked for and shared.
+can be seen. What several steps need (grey pictures) is computed when first asked for and shared.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from pydantic import Field
 
 from cogvideox.clip import Box
 from cogvideox.config import Config
-from cogvideox.perception.flow import DisFlow, opencv
-from cogvideox.perception.motion import flow_fields
+from cogvideox.perception.flow import opencv
 
 
 class Look(Config):
@@ -57,11 +56,6 @@ class View:
     def grey(self) -> np.ndarray:
         """``uint8 [m, H, W]``."""
         return to_grey(self.pictures)
-
-    @cached_property
-    def fields(self) -> np.ndarray:
-        """Speeds between pictures ``float32 [m - 1, H / 2, W / 2, 2]``: see perception.motion."""
-        return flow_fields(self.grey, self.picture_moments, DisFlow())
 
     def spread(self, count: int) -> np.ndarray:
         """Places of at most ``count`` pictures, evenly inside the clip: 5 of them at 10, 30, 50, 70, 90 %."""

@@ -28,6 +28,7 @@ from cogvideox.errors import CogVideoXError, MediaError
 from cogvideox.video import whole_file
 
 FAILED = "failed"  # a step stumbled over a film
+NO_MEMORY = ("Insufficient memory", "can't allocate memory")  # OpenCV's and torch's MemoryError
 PARENT_DEATH = 1  # PR_SET_PDEATHSIG of Linux
 
 
@@ -115,6 +116,11 @@ def main() -> None:
     os.dup2(2, 1)  # whatever a library prints does not get between our lines
     order = Order.parse(json.loads(sys.stdin.readline()))
     warnings.simplefilter("ignore")
+    try:
+        order.recipe.ready()  # before the limit, which is for films
+    except CogVideoXError as error:
+        answers.write(json.dumps(_stop(error)) + "\n")
+        return
     _limit(order.recipe)
     answers.write("{}\n")  # ready
     for line in sys.stdin:
@@ -128,12 +134,16 @@ def _answer(line: str, order: Order) -> dict[str, str]:
     except MemoryError:
         return {"error": "too large", "detail": f"needs more than {order.recipe.limits.memory} MiB"}
     except CogVideoXError as error:  # a full disk, settings, missing libraries: no film is at fault
-        return {"stop": str(error), "kind": type(error).__name__}
+        return _stop(error)
     except Exception as error:  # one film must not end the run: it is dropped under this name, and counted
-        if "Insufficient memory" in str(error):  # OpenCV's own MemoryError
+        if any(words in str(error) for words in NO_MEMORY):
             return {"error": "too large", "detail": f"needs more than {order.recipe.limits.memory} MiB"}
         return {"error": FAILED, "detail": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
     return {}
+
+
+def _stop(error: CogVideoXError) -> dict[str, str]:
+    return {"stop": str(error), "kind": type(error).__name__}
 
 
 if __name__ == "__main__":

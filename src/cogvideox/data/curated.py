@@ -65,8 +65,8 @@ def curate(
 ) -> dict[str, Any]:
     """Curate ``folder`` into ``out``; returns the summary. Running it again does only what is left or has changed.
 
-    Raises InputError for a missing folder, ConfigError when ``out`` lies inside it, OutputError when the disk is full
-    or another run holds ``out``.
+    Raises InputError for a missing folder, ConfigError when ``out`` lies inside it, CheckpointError for weights that
+    cannot be used, OutputError when the disk is full or another run holds ``out``.
     """
     folder, out = Path(folder), Path(out)
     if not folder.is_dir():
@@ -75,6 +75,7 @@ def curate(
         raise ConfigError(
             f"out {out}: lies inside {folder}, so its clips would be curated next time; choose another"
         )
+    recipe.check()
     with only_one(out):
         return _Curation(Pipeline(folder, out / "work", recipe, engine or LocalEngine(), progress), out).run()
 

@@ -30,7 +30,7 @@ class Flow(Protocol):
     colour: bool
 
     def __call__(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
-        """``uint8 [h, w]``, or ``[h, w, 3]`` in colour, twice -> ``float32 [h, w, 2]``: pixels to the right and down."""
+        """``uint8 [h, w]``, or in colour ``[h, w, 3]``, twice -> ``float32 [h, w, 2]``: pixels right and down."""
 
 
 class DisFlow:
@@ -71,6 +71,10 @@ class Dis(Config):
         """Of its file: it has none."""
         return ""
 
+    def on_gpu(self) -> bool:
+        """Whether it runs on one."""
+        return False
+
 
 class Raft(Config):
     """RAFT (Teed & Deng 2020) by weights that you have: see perception.raft."""
@@ -108,7 +112,13 @@ class Raft(Config):
             about = os.stat(self.weights)
             return _digest(self.weights, about.st_size, about.st_mtime_ns)
         except OSError as error:
-            raise CheckpointError(f"{self.weights}: cannot be read ({error.strerror}); name another file") from None
+            raise CheckpointError(
+                f"{self.weights}: cannot be read ({error.strerror}); name another file"
+            ) from None
+
+    def on_gpu(self) -> bool:
+        """Whether it runs on one."""
+        return self.device != "cpu"
 
 
 AnyFlow = Annotated[Dis | Raft, Field(discriminator="name")]

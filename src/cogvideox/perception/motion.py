@@ -31,26 +31,27 @@ class Motion:
 RESTING = Motion(0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
 
 
-def motion_of(grey: np.ndarray, moments: Sequence[float], flow: Flow | None = None) -> Motion:
+def motion_of(pictures: np.ndarray, moments: Sequence[float], flow: Flow | None = None) -> Motion:
     """The motion of a clip.
 
-    grey: ``uint8 [t, h, w]``. moments: seconds of each frame, rising. One frame does not move.
+    pictures: ``uint8 [t, h, w]``, or ``[t, h, w, 3]`` for a flow that reads colours. moments: seconds of each frame,
+    rising. One frame does not move.
     """
-    fields = flow_fields(grey, moments, flow or DisFlow())
+    fields = flow_fields(pictures, moments, flow or DisFlow())
     return summarise(fields, np.diff(np.asarray(moments, float)))
 
 
-def flow_fields(grey: np.ndarray, moments: Sequence[float], flow: Flow) -> np.ndarray:
+def flow_fields(pictures: np.ndarray, moments: Sequence[float], flow: Flow) -> np.ndarray:
     """Speeds ``float32 [t - 1, h, w, 2]`` in shorter sides per second, to the right and down.
 
     Every second row and column of pictures of 64 pixels and more: flow is smooth, memory is not free.
     """
-    _, height, width = grey.shape
+    height, width = pictures.shape[1:3]
     short = min(height, width)
     every = 2 if short >= 64 else 1
-    fields = np.zeros((max(0, len(grey) - 1), -(-height // every), -(-width // every), 2), np.float32)
+    fields = np.zeros((max(0, len(pictures) - 1), -(-height // every), -(-width // every), 2), np.float32)
     for place, span in enumerate(np.diff(np.asarray(moments, float))):
-        field = flow(np.ascontiguousarray(grey[place]), np.ascontiguousarray(grey[place + 1]))
+        field = flow(np.ascontiguousarray(pictures[place]), np.ascontiguousarray(pictures[place + 1]))
         fields[place] = field[::every, ::every] / (short * max(float(span), 1e-3))
     return fields
 

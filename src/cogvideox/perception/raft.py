@@ -24,7 +24,7 @@ from cogvideox.perception.tensors import fill, read_tensors
 
 STRIDE = 8  # pixels a side of one place
 LEVELS = 4  # of the correlation pyramid
-LEAST = 2 * STRIDE * 2 ** (LEVELS - 1)  # pixels a side; below it the last level has no two places to look between
+LEAST = 2 * STRIDE * 2 ** (LEVELS - 1)  # pixels a side: the last level needs two places to look between
 
 
 class RAFTConfig(Config):
@@ -80,7 +80,10 @@ class RAFT(nn.Module):
     def forward(
         self, before: Float[Tensor, "b 3 h w"], after: Float[Tensor, "b 3 h w"], updates: int = 12
     ) -> Float[Tensor, "b 2 h w"]:
-        """Pixels to the right and down. Pictures in [-1, 1]; each side at least 128 and a multiple of 8, or SizeError."""
+        """Pixels to the right and down, from pictures in [-1, 1].
+
+        Raises SizeError unless each side is at least 128 and a multiple of 8.
+        """
         _check(before, after)
         first, second = self.feature_encoder(torch.cat([before, after])).chunk(2)
         pyramid = correlations(first, second)
@@ -180,7 +183,9 @@ class Recurrent(nn.Module):
         for place, kernel in enumerate(config.kernels, 1):
             self.add_module(f"convgru{place}", GRU(config.hidden, config.context + config.motion, kernel))
 
-    def forward(self, state: Float[Tensor, "b d h w"], x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
+    def forward(
+        self, state: Float[Tensor, "b d h w"], x: Float[Tensor, "b c h w"]
+    ) -> Float[Tensor, "b d h w"]:
         for place in range(1, self.steps + 1):
             state = self.get_submodule(f"convgru{place}")(state, x)
         return state
@@ -196,7 +201,9 @@ class GRU(nn.Module):
         self.convr = nn.Conv2d(hidden + given, hidden, kernel, padding=padding)
         self.convq = nn.Conv2d(hidden + given, hidden, kernel, padding=padding)
 
-    def forward(self, state: Float[Tensor, "b d h w"], x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
+    def forward(
+        self, state: Float[Tensor, "b d h w"], x: Float[Tensor, "b c h w"]
+    ) -> Float[Tensor, "b d h w"]:
         both = torch.cat([state, x], 1)
         z, r = self.convz(both).sigmoid(), self.convr(both).sigmoid()
         q = self.convq(torch.cat([r * state, x], 1)).tanh()
@@ -228,7 +235,12 @@ class Mask(nn.Module):
 
 
 def unit(
-    before: int, after: int, kernel: int, stride: int = 1, norm: type[nn.Module] | None = None, relu: bool = True
+    before: int,
+    after: int,
+    kernel: int,
+    stride: int = 1,
+    norm: type[nn.Module] | None = None,
+    relu: bool = True,
 ) -> nn.Sequential:
     """Convolution, norm, ReLU; the latter two where wanted."""
     layers: list[nn.Module] = [nn.Conv2d(before, after, kernel, stride, kernel // 2)]
@@ -264,12 +276,14 @@ def look_up(pyramid: list[Tensor], places: Float[Tensor, "b 2 h w"], radius: int
     seen = []
     for level, volume in enumerate(pyramid):
         size = torch.tensor([volume.shape[3] - 1, volume.shape[2] - 1], device=places.device)
-        at = 2 * (centres / 2**level + square) / size - 1  # [b * h * w, 2 r + 1, 2 r + 1, 2], as grid_sample counts
+        at = 2 * (centres / 2**level + square) / size - 1  # [b * h * w, 2 r + 1, 2 r + 1, 2] in [-1, 1]
         seen.append(F.grid_sample(volume, at, align_corners=True).view(batch, height, width, -1))
     return torch.cat(seen, 3).permute(0, 3, 1, 2).contiguous()
 
 
-def enlarge(flow: Float[Tensor, "b 2 h w"], mask: Float[Tensor, "b 576 h w"] | None) -> Float[Tensor, "b 2 hp wp"]:
+def enlarge(
+    flow: Float[Tensor, "b 2 h w"], mask: Float[Tensor, "b 576 h w"] | None
+) -> Float[Tensor, "b 2 hp wp"]:
     """The flow of pixels from that of places: a mean of 9 places each, weighed by the mask, or bilinear."""
     batch, _, height, width = flow.shape
     if mask is None:

@@ -48,7 +48,9 @@ def fill(network: nn.Module, weights: Mapping[str, Tensor], where: str, what: st
                 f"{where}: no weights of {what}: {name} is {list(value.shape)}, "
                 f"it takes {list(wanted[name].shape)}; give another file"
             )
-    counters = {name: value.new_zeros((), device="cpu") for name, value in wanted.items() if name.endswith(COUNTER)}
+    counters = {
+        name: value.new_zeros((), device="cpu") for name, value in wanted.items() if name.endswith(COUNTER)
+    }
     network.load_state_dict({name: value.float() for name, value in given.items()} | counters, assign=True)
 
 
