@@ -82,14 +82,17 @@ class RayEngine:
         rows = ray.data.from_items(lines, override_num_blocks=blocks).map_batches(
             _ray_batch,
             fn_kwargs={"order": order.model_dump_json()},
-            batch_size=None,
-            num_cpus=1,
-            num_gpus=GPU_SHARE if order.recipe.on_gpu() else None,
+            **_needs(order, -(-len(lines) // blocks)),
         )
         for row in rows.iter_rows():
             if row["stop"]:
                 raise _as_raised(row["kind"], row["stop"])
             yield Outcome(json.loads(row["job"]), row["error"], row["detail"])
+
+
+def _needs(order: Order, jobs: int) -> dict[str, Any]:
+    """What a task of Ray asks for; one with a GPU must say how many jobs it takes."""
+    return {"batch_size": jobs, "num_gpus": GPU_SHARE} if order.recipe.on_gpu() else {"batch_size": None}
 
 
 def _ray_batch(batch: dict[str, Any], order: str) -> dict[str, list[str]]:
