@@ -41,7 +41,9 @@ class ClassifierTraining(Config):
     labels: str | None = Field(None, description="file of labels: what films have by themselves")
     held_out: tuple[str, ...] = Field((), description="films whose names begin so are for the test only")
     left_out: tuple[str, ...] = Field((), description="films whose names begin so are not used")
-    samples: int = Field(12_000, gt=0, description="made for training")
+    samples: int = Field(
+        12_000, gt=0, description="made for training, and as many that look like other films"
+    )
     checks: int = Field(600, gt=0, description="made from the training films, for calibration and thresholds")
     tests: int = Field(640, gt=0, description="made from held-out films")
     width: int = Field(64, gt=0, description="of the hidden layers")
@@ -99,11 +101,10 @@ class ClassifierTask:
         self.trained, self.tested = sorted(names - held), sorted(held)
         self.digests = {name: sha256_of_file(Path(config.films) / name) for name in sorted(names)}
         cache = Path(config.cache)
-        parts = (
-            ("train", stock.part(names - held), config.samples),
-            ("check", stock.part(names - held), config.checks),
-        )
-        self.data = {name: samples(part, seed, name, count, cache) for name, part, count in parts}
+        own = stock.part(names - held)
+        parts = [samples(own, seed, part, config.samples, cache) for part in ("train", "varied")]
+        self.data = {"train": {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}}
+        self.data["check"] = samples(own, seed, "check", config.checks, cache)
         test = stock.part(held)
         self.data["test"] = samples(test, seed, "test", config.tests, cache)
         self.data["new"] = samples(test, seed, "new", config.tests // 2, cache)
@@ -180,7 +181,7 @@ class ClassifierTask:
 
 def samples(stock: Stock, seed: int, part: str, count: int, cache: Path) -> Data:
     """Traits and labels of ``count`` samples; pieces of a hundred are kept, so an interrupted run continues."""
-    lot = {"train": 0, "check": 1, "test": 2, "new": 3}[part]
+    lot = {"train": 0, "varied": 0, "check": 1, "test": 2, "new": 3}[part]
     facts = f"{sorted(stock.takes)} {sorted(stock.known.items())} {seed} {part}"
     folder = cache / f"{part}-{hashlib.sha256(facts.encode()).hexdigest()[:12]}"
     pieces = []
@@ -188,7 +189,8 @@ def samples(stock: Stock, seed: int, part: str, count: int, cache: Path) -> Data
         file = folder / f"{start:06d}.safetensors"
         if not file.exists():
             rows = [
-                _row(stock, seed * 4 + lot, index, part == "new") for index in range(start, start + PIECE)
+                _row(stock, seed * 4 + lot, index, part == "new", part == "varied")
+                for index in range(start, start + PIECE)
             ]
             with whole_file(file) as temporary:
                 save_file({name: np.stack([row[name] for row in rows]) for name in rows[0]}, temporary)
@@ -196,8 +198,8 @@ def samples(stock: Stock, seed: int, part: str, count: int, cache: Path) -> Data
     return {name: np.concatenate([piece[name] for piece in pieces])[:count] for name in pieces[0]}
 
 
-def _row(stock: Stock, seed: int, index: int, new_effects: bool) -> Data:
-    made = sample(stock, seed, index, new_effects)
+def _row(stock: Stock, seed: int, index: int, new_effects: bool, varied: bool) -> Data:
+    made = sample(stock, seed, index, new_effects, varied)
     traits = traits_of(made.frames)
     labels = [float("nan") if made.labels[name] is None else float(made.labels[name]) for name in LABELS]
     return {"frames": traits.frames, "clip": traits.clip, "labels": np.array(labels, np.float32)}

@@ -8,7 +8,7 @@ import numpy as np
 
 from cogvideox.curation.faults.effects import FAULTS, HELD_OUT, INNOCENT
 from cogvideox.curation.faults.painting import recoded
-from cogvideox.curation.faults.stock import WIDTHS, Stock
+from cogvideox.curation.faults.stock import WIDTHS, Stock, as_another_film
 from cogvideox.curation.labels import LABELS
 
 REPLACE = ("lecture", "screenshot")  # these draw a new picture; others change the one there is
@@ -25,15 +25,18 @@ class Sample:
     film: str
 
 
-def sample(stock: Stock, seed: int, index: int, new_effects: bool = False) -> Sample:
+def sample(stock: Stock, seed: int, index: int, new_effects: bool = False, varied: bool = False) -> Sample:
     """Every label is given to about three of ten samples, one label in turn, a second one now and then.
 
-    new_effects: take the effects that training leaves out instead of those it uses.
+    new_effects: take the effects that training leaves out instead of those it uses; varied: takes look as if they
+    came from more films than there are.
     """
     rng = np.random.Generator(np.random.Philox(key=(seed << 32) + index))
     width = int(rng.choice(WIDTHS))
     frames, film = stock.clip(rng, width)
     other = stock.clip(rng, width)[0]
+    if varied:
+        frames, other = as_another_film(frames, rng), as_another_film(other, rng)
     wanted = _wanted(rng, index)
     made = []
     if not wanted or rng.random() < 0.3:

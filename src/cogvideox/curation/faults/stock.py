@@ -93,6 +93,39 @@ def drawn(rng: np.random.Generator, width: int) -> np.ndarray:
     return np.stack(frames)
 
 
+def as_another_film(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The take as other people might have shot it: framing, pace, light, colour, softness and grain of another film.
+
+    Few films can be shipped from; what is said of a take must not depend on how its film looks. Harmless amounts only.
+    """
+    cv2 = opencv()
+    t, h, w = frames.shape[:3]
+    if rng.random() < 0.5:  # closer
+        zoom = rng.uniform(1.0, 1.8)
+        y, x = rng.uniform(0, h - h / zoom), rng.uniform(0, w - w / zoom)
+        part = frames[:, int(y) : int(y) + int(h / zoom), int(x) : int(x) + int(w / zoom)]
+        frames = np.stack([cv2.resize(frame, (w, h), interpolation=cv2.INTER_LINEAR) for frame in part])
+    if rng.random() < 0.3:  # slower, without new pictures in between being sharp or still
+        pace = rng.uniform(0.5, 1.0)
+        place = np.arange(t) * pace
+        low, share = place.astype(int), (place % 1)[:, None, None, None]
+        frames = (frames[low] * (1 - share) + frames[np.minimum(low + 1, t - 1)] * share).astype(np.uint8)
+    if rng.random() < 0.3:
+        frames = np.stack([cv2.GaussianBlur(frame, (0, 0), rng.uniform(0.3, 1.2)) for frame in frames])
+    if rng.random() < 0.7:
+        level = np.arange(256) / 255
+        curve = level ** np.exp(rng.normal(0, 0.3))
+        curve = 0.5 + (curve - 0.5) * rng.uniform(0.6, 1.3) + rng.normal(0, 0.06)
+        frames = (curve.clip(0, 1) * 255).astype(np.uint8)[frames]
+    if rng.random() < 0.5:
+        grey = frames.mean(axis=3, keepdims=True)
+        vivid, tint = rng.uniform(0, 1.5), rng.normal(1, 0.06, 3)
+        frames = ((grey + (frames - grey) * vivid) * tint).clip(0, 255).astype(np.uint8)
+    if rng.random() < 0.3:
+        frames = (frames + rng.normal(0, rng.uniform(1, 6), frames.shape)).clip(0, 255).astype(np.uint8)
+    return frames
+
+
 def fitted(frames: np.ndarray, width: int) -> np.ndarray:
     """``[n, 128, width, 3]``."""
     cv2 = opencv()
