@@ -10,6 +10,7 @@ per processor second.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import resource
 import sys
@@ -129,7 +130,7 @@ def _record(films: Path, work: Path, number: int, pipeline: Pipeline) -> None:
     name = f"{number:07d}.mp4"
     (films / name).touch()
     source = Source(
-        path=name, sha256=f"{number * 2654435761 % 2**64:064x}", width=640, height=360, fps=24, frames=48
+        path=name, sha256=hashlib.sha256(name.encode()).hexdigest(), width=640, height=360, fps=24, frames=48
     )
     scores = {f"score{n}": (number * 37 + n) % 1000 / 1000 for n in range(18)} | {
         "luma": 100.0,

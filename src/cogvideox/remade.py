@@ -11,33 +11,48 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.func import functional_call
 
 Again = Callable[[], Tensor]
 Note = Callable[[Tensor], object]
 
 
-def made(make: Callable[..., Tensor], *inputs: Tensor) -> tuple[Tensor, Again]:
-    """``make(*inputs)``, and a function that makes it again; that holds the inputs only where there are gradients."""
-    held = [x.detach() for x in inputs] if torch.is_grad_enabled() else []
+def made(make: Callable[..., Tensor], *inputs: Tensor | nn.Module) -> tuple[Tensor, Again]:
+    """``make(*inputs)``, and a function that makes it again; that holds the inputs only where there are gradients.
+
+    A module among the inputs stands for itself with the weights it has now, whatever it is given until then.
+    """
+    wanted = torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    held = [_held(one) for one in inputs] if wanted else []
     return make(*inputs), partial(make, *held)
+
+
+def _held(one: Any) -> Any:
+    if isinstance(one, nn.Module):
+        weights = {name: weight.detach() for name, weight in one.named_parameters()}
+        return lambda *args: functional_call(one, weights, args)
+    return one.detach() if isinstance(one, Tensor) else one
 
 
 @contextmanager
 def remade(x: Tensor, again: Again) -> Iterator[None]:
     """What is saved of ``x`` in here is ``again``, which gives the same values from what is kept anyway.
 
-    Calls nest: inside, ``x`` of the outer calls is remade too. Without gradients and in a compiler this does nothing.
+    Calls nest: inside, ``x`` of the outer calls is remade too. This does nothing without gradients, in a compiler,
+    under transforms of torch.func, and where others keep what is saved in their way (checkpointing, offloading).
     """
-    if not torch.is_grad_enabled() or torch.compiler.is_compiling() or not _on.get():
+    off = not torch.is_grad_enabled() or torch.compiler.is_compiling() or not _on.get() or _others_keep()
+    place = None if off else _storage(x)
+    if place is None:
         yield
         return
     # the hooks live as long as the graph, so they must not hold x itself
-    source = _Source(x.untyped_storage()._cdata, x.numel(), x.dtype, again, _autocast(x.device.type))
+    source = _Source(place, x.numel(), x.dtype, again, _autocast(x.device.type))
     before = _sources.set((*_sources.get(), source))
     try:
         with saved_tensors_hooks(_Pack(_sources.get()), _unpack):
@@ -60,13 +75,9 @@ def everything_kept() -> Iterator[None]:
 def watched(note: Note) -> Iterator[None]:
     """``note`` is called with every tensor that autograd keeps in here, inside of ``remade`` and outside."""
 
-    def pack(saved: Tensor) -> Tensor:
-        note(saved)
-        return saved
-
     before = _note.set(note)
     try:
-        with saved_tensors_hooks(pack, _unpack):
+        with saved_tensors_hooks(_Pack(()), _unpack):
             yield
     finally:
         _note.reset(before)
@@ -87,7 +98,7 @@ class _Source:
 
     def holds(self, saved: Tensor) -> bool:
         same = saved.dtype == self.dtype and saved.numel() <= self.numel
-        return same and saved.untyped_storage()._cdata == self.place
+        return same and _storage(saved) == self.place
 
     def __call__(self) -> Tensor:
         if self.made is None:
@@ -110,6 +121,20 @@ class _View(NamedTuple):
     size: torch.Size
     stride: tuple[int, ...]
     offset: int
+
+
+def _others_keep() -> bool:
+    """Whether somebody else's hooks are told what autograd saves; only the last ones are, so ours would hide theirs."""
+    top = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    return top is not None and not isinstance(top[0], _Pack)
+
+
+def _storage(x: Tensor) -> int | None:
+    """What tells the memory of a tensor from others; None where it has none of its own (torch.func)."""
+    try:
+        return x.untyped_storage()._cdata
+    except NotImplementedError:
+        return None
 
 
 def _autocast(device: str) -> Callable[[], AbstractContextManager]:

@@ -21,7 +21,7 @@ def test_the_first_of_equal_files_is_kept():
     table = Table([clip("a.mp4"), clip("b.mp4"), clip("c.mp4", sha="cd")])
     ExactCopies().choose(table)
     assert table.alive.tolist() == [True, False, True]
-    assert table.drops[1].detail == f"of {table.id(0)}"
+    assert table.dropped(1).detail == f"of {table.id(0)}"
 
 
 def test_the_largest_of_near_copies_is_kept():
@@ -36,7 +36,7 @@ def test_the_largest_of_near_copies_is_kept():
     table = Table(rows)
     NearCopies().choose(table)
     assert table.alive.tolist() == [False, True, True]
-    assert table.drops[0].reason == "near copy"
+    assert table.dropped(0).reason == "near copy"
 
 
 def test_banded_search_finds_every_pair_that_comparing_all_finds():
@@ -82,7 +82,7 @@ def test_rules_are_fixed_or_shares_and_a_clip_needs_one_stage():
     assert stages.stages[0].rules[0].most == 0.9
     stages.choose(table)
     assert np.flatnonzero(~table.alive).tolist() == [0, 1, 2, 3, 4]
-    assert table.drops[3].reason == "motion low" and table.drops[3].detail == "motion 0.03 < 0.05"
+    assert table.dropped(3).reason == "motion low" and table.dropped(3).detail == "motion 0.03 < 0.05"
     decisions = [stage.decide(rows[95].scores) for stage in stages.stages]
     assert [decision.kept for decision in decisions] == [False, True]
     assert decisions[0].reasons == ("motion 0.95 > 0.9",)

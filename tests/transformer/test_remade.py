@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.autograd.graph import saved_tensors_hooks
+from torch.func import functional_call
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils.checkpoint import checkpoint
 
 from cogvideox.memory.count import kept
 from cogvideox.parallel.shard import recompute
@@ -95,3 +100,77 @@ def test_recomputed_blocks_keep_their_inputs_alone():
     assert all(each.expired() for each in kept_wide)
     found = gradients(network, outputs)
     assert all(torch.equal(plain[name], found[name]) for name in plain)
+
+
+def noisy(network: Transformer) -> dict[str, torch.Tensor]:
+    draw = torch.Generator().manual_seed(3)
+    return {
+        name: (value + 0.2 * torch.randn(value.shape, generator=draw)).detach().requires_grad_()
+        for name, value in network.named_parameters()
+    }
+
+
+def given() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    draw = torch.Generator().manual_seed(2)
+    return (
+        torch.randn(1, 4, 3, 8, 12, generator=draw),
+        torch.randn(1, 5, 12, generator=draw),
+        torch.tensor([7]),
+    )
+
+
+def test_weights_that_are_lent_for_one_pass_are_those_of_its_way_back():
+    network = model().train()
+    found = []
+    for way in (nullcontext, everything_kept):
+        weights = noisy(network)
+        with way():
+            out = functional_call(network, weights, given())
+        found.append(torch.autograd.grad(out.square().mean(), list(weights.values())))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_transforms_of_torch_func_work():
+    network = model().train()
+
+    def loss(weights):
+        return functional_call(network, weights, given()).square().mean()
+
+    weights = noisy(network)
+    found = torch.func.grad(loss)(weights)
+    expected = torch.autograd.grad(loss(weights), list(weights.values()))
+    for a, b in zip(found.values(), expected, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_others_are_told_all_that_is_saved():
+    network = model().train()
+    told = []
+    for way in (nullcontext, everything_kept):
+        sizes = []
+        with way(), saved_tensors_hooks(lambda x, s=sizes: (s.append(x.numel()), x)[1], lambda x: x):
+            network(*given())
+        told.append(sizes)
+    assert told[0] == told[1]
+
+
+def test_checkpointing_around_the_model_keeps_no_activation():
+    network = model().train()
+    wide = []
+    for each in network.transformer_blocks:
+        each.ff.net[0].register_forward_hook(
+            lambda _, __, x: wide.append(StorageWeakRef(x.untyped_storage()))
+        )
+    out = checkpoint(network, *given(), use_reentrant=False)
+    assert wide and all(each.expired() for each in wide)
+    out.sum().backward()
+
+
+def test_experts_with_weights_of_their_own_are_remade_too():
+    found = []
+    for way in (nullcontext, everything_kept):
+        network = model(experts={"norm": True, "weights": True}).train()
+        with way():
+            outputs = rows_of(network)
+        found.append(gradients(network, outputs))
+    assert all(torch.equal(found[0][name], value) for name, value in found[1].items())

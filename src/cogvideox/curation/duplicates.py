@@ -12,7 +12,7 @@ from cogvideox.config import Config
 from cogvideox.curation.table import Table
 
 BITS = 64
-BLOCK = 2048  # rows compared with all others at a time
+BLOCK = 1024  # rows compared with all others at a time
 
 
 class ExactCopies(Config):

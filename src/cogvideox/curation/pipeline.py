@@ -174,7 +174,7 @@ class Chosen:
                 decisions = tuple(
                     stage.decide(clip.scores) for fitted in self.thresholds for stage in fitted.stages
                 )
-                clip = clip.model_copy(update={"decisions": decisions, "dropped": self.table.drops.get(row)})
+                clip = clip.model_copy(update={"decisions": decisions, "dropped": self.table.dropped(row)})
             yield clip
 
 

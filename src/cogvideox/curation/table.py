@@ -27,7 +27,7 @@ class Table:
     """Rows are clips in their final order; a row that was dropped while measuring is not alive from the start."""
 
     def __init__(self, clips: Iterable[Clip], vectors: bool = True) -> None:
-        self.drops: dict[int, Dropped] = {}
+        self._drops: dict[int, tuple[str, str, str]] = {}  # step, reason, detail: a model each would be heavy
         self._ids = bytearray()
         self._sources = bytearray()  # 16 of the 64 digits of the file's hash, as bytes
         self._columns: dict[str, array] = {}
@@ -51,7 +51,7 @@ class Table:
         for name, value in clip.scores.items():
             if value is not None:
                 self._columns.setdefault(name, array("d")).append(value)
-                self._places.setdefault(name, array("q")).append(row)
+                self._places.setdefault(name, array("I")).append(row)
         hashes = [int(one, 16) for one in clip.prints] or [0] * PRINTS
         self._prints.extend(hashes)
         self._quality.append(clip.width * clip.height + min(clip.source.fps, 120) / 128)
@@ -73,7 +73,7 @@ class Table:
         """``float64 [n]``, NaN where a clip has no such score."""
         column = np.full(len(self), MISSING)
         if name in self._columns:
-            column[np.frombuffer(self._places[name], np.int64)] = np.frombuffer(self._columns[name])
+            column[np.frombuffer(self._places[name], np.uint32)] = np.frombuffer(self._columns[name])
         return column
 
     @property
@@ -116,4 +116,11 @@ class Table:
         """Row is dropped; a row that is dropped already keeps its first reason."""
         if self.alive[row]:
             self.alive[row] = False
-            self.drops[row] = Dropped(step=step, reason=reason, detail=detail)
+            self._drops[row] = (step, reason, detail)
+
+    def dropped(self, row: int) -> Dropped | None:
+        """Why a choice dropped this row; None for one that it kept, or that was dropped before."""
+        if row not in self._drops:
+            return None
+        step, reason, detail = self._drops[row]
+        return Dropped(step=step, reason=reason, detail=detail)

@@ -90,7 +90,7 @@ class Attention(nn.Module):
         separate: bool = False,
     ):
         super().__init__()
-        self.heads = heads
+        self.heads, self.separate = heads, separate
         self.arm = ARMS[kind]
         self.norm_q = shared_or_not(separate, lambda: nn.LayerNorm(width // heads, eps=QK_NORM_EPS))
         self.norm_k = shared_or_not(separate, lambda: nn.LayerNorm(width // heads, eps=QK_NORM_EPS))
@@ -105,9 +105,9 @@ class Attention(nn.Module):
         self, x: Float[Tensor, "b n d"], turn: Complex[Tensor, "n 1 e_half"] | None, layout: Layout
     ) -> Float[Tensor, "b n d"]:
         v = self._heads(self.to_v, x, layout)
-        place = partial(self._placed, turn=turn, layout=layout, dtype=v.dtype)
-        q, q_again = made(partial(place, self.norm_q), self._heads(self.to_q, x, layout))
-        k, k_again = made(partial(place, self.norm_k), self._heads(self.to_k, x, layout))
+        place = partial(_placed, turn=turn, layout=layout, dtype=v.dtype, separate=self.separate)
+        q, q_again = made(place, self.norm_q, self._heads(self.to_q, x, layout))
+        k, k_again = made(place, self.norm_k, self._heads(self.to_k, x, layout))
         with remade(q, q_again), remade(k, k_again):
             seen = attend(self.arm, q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), layout)
             return self.to_out[1](through(self.to_out[0], seen.transpose(1, 2).flatten(2), layout))
@@ -115,9 +115,15 @@ class Attention(nn.Module):
     def _heads(self, project: nn.Module, x: Float[Tensor, "b n d"], layout: Layout) -> Tensor:
         return through(project, x, layout).unflatten(-1, (self.heads, -1))  # b n k e
 
-    def _placed(
-        self, norm: nn.Module, part: Tensor, turn: Tensor | None, layout: Layout, dtype: torch.dtype
-    ) -> Tensor:
-        """q or k normalised and turned; each step lets go of the one before."""
-        part = through(norm, part, layout)
-        return (part if turn is None else turned(part, turn)).to(dtype)
+
+def _placed(
+    norm: Callable[..., Tensor],
+    part: Tensor,
+    turn: Tensor | None,
+    layout: Layout,
+    dtype: torch.dtype,
+    separate: bool,
+) -> Tensor:
+    """q or k normalised and turned; each step lets go of the one before."""
+    part = norm(part, layout) if separate else norm(part)
+    return (part if turn is None else turned(part, turn)).to(dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -44,14 +45,21 @@ class ExpertNorm(nn.Module):
         self, x: Float[Tensor, "b n d"], signal: Float[Tensor, "b clips s"], layout: Layout
     ) -> Modulated:
         table = self.linear(signal).unflatten(-1, (self.modalities, 3, -1))
-        modulated, again = made(partial(self._modulated, layout=layout), x, table)
+        modulated, again = made(partial(_modulated, layout=layout), self.norm, x, table)
         return Modulated(modulated, table, again)
 
-    def _modulated(self, x: Float[Tensor, "b n d"], table: Table, layout: Layout) -> Float[Tensor, "b n d"]:
-        shift, scale, _ = table.unbind(-2)
-        normed, again = made(self.norm, x)
-        with remade(normed, again):
-            return affine(shift, normed, 1 + scale, layout)
+
+def _modulated(
+    norm: Callable[[Tensor], Tensor], x: Float[Tensor, "b n d"], table: Table, layout: Layout
+) -> Float[Tensor, "b n d"]:
+    shift, scale, _ = table.unbind(-2)
+    normed, again = made(_applied, norm, x)
+    with remade(normed, again):
+        return affine(shift, normed, 1 + scale, layout)
+
+
+def _applied(norm: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    return norm(x)
 
 
 def gated(
