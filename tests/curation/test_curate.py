@@ -126,6 +126,13 @@ def test_a_rerun_does_nothing_again(result, films):
     assert outputs(result) == before
 
 
+def test_a_folder_without_videos_is_refused_and_no_earlier_result_goes(result, tmp_path):
+    (tmp_path / "unmounted").mkdir()
+    with pytest.raises(InputError, match="holds no videos"):
+        curate(tmp_path / "unmounted", tmp_path / "out", SMALL, InProcess())
+    assert not (tmp_path / "out").exists()
+
+
 def test_another_engine_gives_the_same_bytes(result, films, tmp_path):
     curate(films, tmp_path / "out", SMALL, InProcess())
     assert outputs(tmp_path / "out") == outputs(result)

@@ -49,6 +49,10 @@ def caption(
     if dry_run:
         result(config.to_yaml().rstrip())
         return
+    if config.strategy == "watch" and config.captioner is None:
+        say(
+            "the shipped captioner knows the tiny world of moving shapes alone; for other videos: --captioner or --ask"
+        )
     done = [0]
     with progress("describing") as show:
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from cogvideox.clip import Clip, Dropped
 from cogvideox.curation.engines import Engine, LocalEngine
+from cogvideox.curation.listing import SUFFIXES, listing
 from cogvideox.curation.pipeline import Chosen, Pipeline, Progress, only_one, silent
 from cogvideox.curation.recipe import Recipe
 from cogvideox.curation.thresholds import quantiles
@@ -65,8 +66,9 @@ def curate(
 ) -> dict[str, Any]:
     """Curate ``folder`` into ``out``; returns the summary. Running it again does only what is left or has changed.
 
-    Raises InputError for a missing folder, ConfigError when ``out`` lies inside it, CheckpointError for weights that
-    cannot be used, OutputError when the disk is full or another run holds ``out``.
+    Raises InputError for a folder that is missing or holds no video (a disk that is not mounted?), ConfigError when
+    ``out`` lies inside it, CheckpointError for weights that cannot be used, OutputError when the disk is full or
+    another run holds ``out``.
     """
     folder, out = Path(folder), Path(out)
     if not folder.is_dir():
@@ -75,6 +77,8 @@ def curate(
         raise ConfigError(
             f"out {out}: lies inside {folder}, so its clips would be curated next time; choose another"
         )
+    if next(listing(folder), None) is None:
+        raise InputError(f"{folder}: holds no videos ({', '.join(SUFFIXES[:6])}, ...); check the path")
     recipe.check()
     with only_one(out):
         return _Curation(Pipeline(folder, out / "work", recipe, engine or LocalEngine(), progress), out).run()
