@@ -78,7 +78,7 @@ def curate(
             f"out {out}: lies inside {folder}, so its clips would be curated next time; choose another"
         )
     if next(listing(folder), None) is None:
-        raise InputError(f"{folder}: holds no videos ({', '.join(SUFFIXES[:6])}, ...); check the path")
+        raise InputError(f"{folder}: holds no videos ({', '.join(sorted(SUFFIXES))}); check the path")
     recipe.check()
     with only_one(out):
         return _Curation(Pipeline(folder, out / "work", recipe, engine or LocalEngine(), progress), out).run()
