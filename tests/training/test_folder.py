@@ -13,7 +13,7 @@ from cogvideox.data.clips import ClipSize
 from cogvideox.errors import ConfigError
 from cogvideox.training.diffusion import DiffusionTask, DiffusionTraining
 from cogvideox.training.examples import velocity_errors
-from cogvideox.training.folder import FolderData, listed
+from cogvideox.training.folder import FolderData, check_apart, listed
 from cogvideox.training.loop import TrainConfig, train
 from cogvideox.training.lora import LoraTuning
 from cogvideox.training.optim import OptimConfig
@@ -211,3 +211,22 @@ def test_films_of_which_nothing_is_kept_stop_the_run(tmp_path):
     data = FolderData(films=str(tmp_path / "films"), folder=str(tmp_path / "curated"))
     with pytest.raises(ConfigError, match="0 of 1 clips of 1 films kept by recipe 'default'"):
         listed(data)
+
+
+@pytest.mark.parametrize("inside", ["", "runs/one"])
+def test_a_run_does_not_write_where_it_reads_clips(place, tmp_path, inside):
+    """Its sample videos would be clips after a resume."""
+    clips = place / "clips"
+    before = sorted(clips.rglob("*"))
+    (tmp_path / "link").symlink_to(clips)
+    for out in (clips / inside, tmp_path / "link" / inside):
+        with pytest.raises(
+            ConfigError, match="lies inside .*clips, so its sample videos would be trained on"
+        ):
+            train(run(place, out))
+    assert sorted(clips.rglob("*")) == before
+    films = FolderData(folder=str(tmp_path / "not yet"), films=str(clips))
+    with pytest.raises(ConfigError, match="lies inside"):
+        check_apart(films, clips / "run")
+    for folder in ("https://example.org/clips", str(tmp_path / "not yet")):
+        check_apart(FolderData(folder=folder), tmp_path / "run")

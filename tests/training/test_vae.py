@@ -234,3 +234,11 @@ def test_no_clip_of_a_folder_goes_unsaid(tmp_path: Path, capsys) -> None:
     slow = data.model_copy(update={"size": ClipSize(frames=9, least_frames=9, short_side=16, fps=4)})
     with pytest.raises(ValueError, match=r"but data\.size\.fps 4"):
         VAETraining(vae=SMALL, phases=(Crops(until=1, frames=9, size=16, batch=1),), data=slow)
+
+
+def test_the_run_of_an_autoencoder_lies_outside_its_folder(tmp_path: Path) -> None:
+    data = folder_of_clips(tmp_path / "clips")
+    out = tmp_path / "clips/run"
+    with pytest.raises(ConfigError, match="lies inside"):
+        train(TrainConfig(name="test", task=task(data=data), out=str(out), steps=2))
+    assert not out.exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from pydantic import Field
 
@@ -34,6 +35,15 @@ class FolderData(Config):
         0.05, ge=0, lt=1, description="share of clips to measure with instead of training"
     )
     lost: float = Field(0.01, ge=0, le=1, description="largest share of clips that may turn out unusable")
+
+
+def check_apart(data: FolderData, out: Path) -> None:
+    """A run must not write where clips are read. Raises ConfigError when ``out`` lies inside either folder."""
+    for place in filter(None, (data.folder, data.films)):
+        if out.resolve().is_relative_to(Path(place).resolve()):
+            raise ConfigError(
+                f"out {out}: lies inside {place}, so its sample videos would be trained on next time; choose another"
+            )
 
 
 def listed(data: FolderData) -> Listing:

@@ -18,6 +18,7 @@ from cogvideox.errors import CheckpointError, ConfigError
 from cogvideox.manifest import manifest, write_sidecar
 from cogvideox.parallel.mesh import MeshConfig, make_mesh
 from cogvideox.training.claim import claim, same_run
+from cogvideox.training.folder import FolderData, check_apart
 from cogvideox.training.guard import GuardConfig
 from cogvideox.training.lock import run_lock
 from cogvideox.training.optim import OptimConfig
@@ -73,10 +74,12 @@ def train(
 
     A run that is finished already is left as it is; only a result that is missing is written again. On SIGTERM the
     state is saved and SystemExit(143) raised. Raises ConfigError when ``out`` holds a run with other settings or one
-    that is under way, or when the mesh does not fit; NumericsError when losses stay not finite, OutputError on every
-    process when a state cannot be written by one.
+    that is under way, when it lies inside the folder of clips, or when the mesh does not fit; NumericsError when losses
+    stay not finite, OutputError on every process when a state cannot be written by one.
     """
-    out = Path(config.out)
+    out, data = Path(config.out), getattr(config.task, "data", None)
+    if isinstance(data, FolderData):
+        check_apart(data, out)
     team = Team(getattr(config.task, "parts", 1), config.adding, config.mesh)
     with ExitStack() as held:
         with team.first_goes_first():
