@@ -1,5 +1,7 @@
 """Training on a plain folder of clips and pictures: packed, all weights or an adapter, resumed in mid-epoch."""
 
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from cogvideox.training.folder import FolderData, check_apart, listed
 from cogvideox.training.loop import TrainConfig, train
 from cogvideox.training.lora import LoraTuning
 from cogvideox.training.optim import OptimConfig
-from cogvideox.training.state import latest_state
+from cogvideox.training.state import latest_state, save_state
 from films import take, write
 from toy_folder import write_toy
 
@@ -230,3 +232,44 @@ def test_a_run_does_not_write_where_it_reads_clips(place, tmp_path, inside):
         check_apart(films, clips / "run")
     for folder in ("https://example.org/clips", str(tmp_path / "not yet")):
         check_apart(FolderData(folder=folder), tmp_path / "run")
+
+
+def changed(clips: Path, how: str) -> None:
+    """One clip less, one more, or other words for one."""
+    if how == "removed":
+        (clips / "clip0.mp4").unlink()
+        (clips / "clip0.txt").unlink()
+    elif how == "added":
+        shutil.copy(clips / "clip0.mp4", clips / "more.mp4")
+        shutil.copy(clips / "clip0.txt", clips / "more.txt")
+    else:
+        (clips / "clip0.txt").write_text("other words")
+
+
+@pytest.mark.parametrize(("how", "now"), [("removed", 9), ("added", 11), ("said otherwise", 10)])
+def test_a_run_does_not_go_on_with_another_folder(place, tmp_path, how, now):
+    clips, out = tmp_path / "clips", tmp_path / "run"
+    shutil.copytree(place / "clips", clips)
+    config = run(place, out, data={"folder": str(clips), "held_out": 0.2})
+    train(config, stop_at=1)
+    kept = latest_state(out)["data"]
+    assert kept["train"] + kept["held_out"] == 10
+    changed(clips, how)
+    with pytest.raises(
+        ConfigError, match="changed since.*samples then.*put the clips and captions back"
+    ) as told:
+        train(config)
+    counts = [int(n) for n in re.findall(r"(\d+) \+ (\d+) held", str(told.value)) for n in n]
+    assert (sum(counts[:2]), sum(counts[2:])) == (10, now)
+    shutil.rmtree(clips)
+    shutil.copytree(place / "clips", clips)
+    assert train(config) == out / "model"
+
+
+def test_a_state_that_does_not_say_what_it_read_is_gone_on_from(place, tmp_path):
+    config = run(place, tmp_path / "run", steps=2)
+    train(config, stop_at=1)
+    state = latest_state(tmp_path / "run")
+    state.pop("data")
+    save_state(tmp_path / "run", state.pop("step"), state)
+    assert train(config) == tmp_path / "run" / "model"

@@ -242,3 +242,15 @@ def test_the_run_of_an_autoencoder_lies_outside_its_folder(tmp_path: Path) -> No
     with pytest.raises(ConfigError, match="lies inside"):
         train(TrainConfig(name="test", task=task(data=data), out=str(out), steps=2))
     assert not out.exists()
+
+
+def test_an_autoencoder_does_not_go_on_with_another_folder(tmp_path: Path) -> None:
+    data = folder_of_clips(tmp_path / "clips")
+    run = TrainConfig(name="test", task=task(data=data), out=str(tmp_path / "run"), steps=2)
+    train(run, stop_at=1)
+    (tmp_path / "clips/3.txt").write_text("words, which are not read here")
+    Video(np.zeros((9, 32, 48, 3), np.uint8), 8).save(tmp_path / "clips/more.mp4")
+    with pytest.raises(ConfigError, match="changed since the run's last state: 7 .* then, 8 "):
+        train(run)
+    (tmp_path / "clips/more.mp4").unlink()
+    train(run)

@@ -6,7 +6,7 @@ import random
 import sys
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from cogvideox.data.clips import FolderClips
 from cogvideox.data.world import to_model, world_pixels
 from cogvideox.errors import ConfigError, MediaError
 from cogvideox.noise import generator
-from cogvideox.training.folder import FolderData, check_lost, listed, refuse_lost, split
+from cogvideox.training.folder import FolderData, check_lost, facts_of, listed, refuse_lost, split
 
 WORLD_FPS = 8
 """Frames a second of a clip of the world as it is rendered."""
@@ -42,6 +42,9 @@ class Crops(Config):
 class Clips(Protocol):
     """Where pieces come from; everything is a function of the seed and the number of the call."""
 
+    facts: dict[str, Any] | None
+    """What a state keeps of a folder that is read."""
+
     def pieces(self, phase: Crops, call: int) -> Float[Tensor, "b 3 t h w"]:
         """Random pieces for one call, in [-1, 1]."""
 
@@ -51,6 +54,8 @@ class Clips(Protocol):
 
 class WorldCrops:
     """The tiny world, rendered on the fly: a clip is seen once."""
+
+    facts = None
 
     def __init__(self, seed: int, size: int, frames: int) -> None:
         self.seed, self.size, self.frames = seed, size, frames
@@ -83,6 +88,7 @@ class FolderCrops:
         listing = listed(data.model_copy(update={"caption": data.caption or "no words are read here"}))
         self.total, self.listings = len(listing.entries) + len(listing.dropped), split(data, listing)
         check_lost(data, listing.dropped, self.total)
+        self.facts = facts_of(*([entry.name for entry in side.entries] for side in self.listings))
         self.dropped, self.short = set(listing.dropped), set[str]()
         self._read, self._order = lru_cache(maxsize=kept)(self._pixels), lru_cache(maxsize=2)(self._shuffled)
         if next(self.held_out(), None) is None:

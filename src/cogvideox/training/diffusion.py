@@ -34,7 +34,7 @@ from cogvideox.parallel.shard import compile_blocks, recompute, shard
 from cogvideox.presets import PRESETS
 from cogvideox.text import TextEncoder
 from cogvideox.training.examples import Examples, Texts, velocity_errors
-from cogvideox.training.folder import FolderData, check_lost, listed, split
+from cogvideox.training.folder import FolderData, check_lost, facts_of, listed, split
 from cogvideox.training.held_out import HeldOut
 from cogvideox.training.lora import LoraTuning, put_on, write_lora
 from cogvideox.training.work import Sample, Work
@@ -161,6 +161,13 @@ class DiffusionTask:
     def samples(self, call: int) -> list[str]:
         """The names of the clips of one row."""
         return [self.examples.clips.name(one) for one in self.rows[call]]
+
+    def read(self) -> dict[str, Any] | None:
+        """What a state keeps of the folder: names and captions of both sides, in the order they are used."""
+        if self.config.data is None:
+            return None
+        sides = (self.examples.clips, self.held_out.examples.clips)
+        return facts_of(*([[s.name(n), s.caption(n, 0)] for n in range(len(s))] for s in sides))
 
     def measure(self, module: nn.Module) -> dict[str, float]:
         """Velocity error of held-out clips in five bands, on fixed (clip, timestep, noise) triples."""

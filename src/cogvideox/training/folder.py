@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from pydantic import Field
 
@@ -62,6 +66,34 @@ def split(data: FolderData, listing: Listing) -> tuple[Listing, Listing]:
         print(f"{data.folder}: no clip is held out; figures are of clips trained on", file=sys.stderr)
         test.entries = list(train.entries)
     return train, test
+
+
+@runtime_checkable
+class ReadsFolder(Protocol):
+    """A task that may read a folder which can change between two starts of a run."""
+
+    def read(self) -> dict[str, Any] | None:
+        """``facts_of`` the folder; None when there is none."""
+
+
+def facts_of(train: Sequence[Any], test: Sequence[Any]) -> dict[str, Any]:
+    """What a state keeps of a folder: samples to train on and to measure with, and a digest of what they are."""
+    digest = hashlib.sha256(json.dumps([train, test]).encode()).hexdigest()
+    return {"train": len(train), "held_out": len(test), "digest": digest}
+
+
+def check_unchanged(folder: str, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Samples are found by their place in the folder's order: another folder would double some and lose others.
+
+    Raises ConfigError.
+    """
+    if before["digest"] == now["digest"]:
+        return
+    then, here = (f"{facts['train']} + {facts['held_out']} held out" for facts in (before, now))
+    raise ConfigError(
+        f"{folder}: changed since the run's last state: {then} samples then, {here} now, or other names or captions; "
+        "put the clips and captions back, or start in another out="
+    )
 
 
 def check_lost(data: FolderData, dropped: dict[str, str], total: int) -> None:

@@ -18,7 +18,7 @@ from cogvideox.errors import CheckpointError, ConfigError
 from cogvideox.manifest import manifest, write_sidecar
 from cogvideox.parallel.mesh import MeshConfig, make_mesh
 from cogvideox.training.claim import claim, same_run
-from cogvideox.training.folder import FolderData, check_apart
+from cogvideox.training.folder import FolderData, ReadsFolder, check_apart, check_unchanged
 from cogvideox.training.guard import GuardConfig
 from cogvideox.training.lock import run_lock
 from cogvideox.training.optim import OptimConfig
@@ -74,8 +74,8 @@ def train(
 
     A run that is finished already is left as it is; only a result that is missing is written again. On SIGTERM the
     state is saved and SystemExit(143) raised. Raises ConfigError when ``out`` holds a run with other settings or one
-    that is under way, when it lies inside the folder of clips, or when the mesh does not fit; NumericsError when losses
-    stay not finite, OutputError on every process when a state cannot be written by one.
+    that is under way, when it lies inside the folder of clips, when that folder has changed, or when the mesh does not
+    fit; NumericsError when losses stay not finite, OutputError on every process when a state cannot be written by one.
     """
     out, data = Path(config.out), getattr(config.task, "data", None)
     if isinstance(data, FolderData):
@@ -97,6 +97,8 @@ def train(
         with team.first_goes_first():  # it fills the caches
             task: Task = config.task.build(config.seed)  # type: ignore[attr-defined]
         _check_one_state(team, out, state)
+        if isinstance(data, FolderData):
+            _check_same_data(data, task, state)
         if config.sample_every and not isinstance(task, ShowsSamples):
             raise ConfigError(
                 f"sample_every {config.sample_every}: a run of {_kind(config)} makes no videos; leave it out"
@@ -141,6 +143,13 @@ def _check_one_state(team: Team, out: Path, state: dict[str, Any] | None) -> Non
         raise CheckpointError(
             f"{out}: processes read different states (steps {sorted(steps)}); do all see this folder?"
         )
+
+
+def _check_same_data(data: FolderData, task: Task, state: dict[str, Any] | None) -> None:
+    """A run goes on with the samples it began with; older states do not say which they were."""
+    before, now = (state or {}).get("data"), task.read() if isinstance(task, ReadsFolder) else None
+    if before is not None and now is not None:
+        check_unchanged(data.folder, before, now)
 
 
 def _kind(config: TrainConfig) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from cogvideox.errors import CheckpointError
 from cogvideox.parallel.shard import gathered_again, whole
 from cogvideox.training.claim import PREEMPTED, term_is_noted
+from cogvideox.training.folder import ReadsFolder
 from cogvideox.training.guard import Guard
 from cogvideox.training.ledger import Ledger, NamesSamples
 from cogvideox.training.log import RunLog, Speed, boards, known_peak
@@ -56,6 +57,7 @@ class Running:
             self.optimizers += build_optimizers(task.critic, config.critic or config.optim)
         self.average = Average(task.module, config.optim.ema) if config.optim.ema else None
         self.guard = Guard(config.guard)
+        self.read = task.read() if isinstance(task, ReadsFolder) else None
         self.step = self._restore(state) if state is not None else 0
         size = int(state.get("ledger_bytes", 0)) if state is not None else 0
         self.ledger = Ledger(self.out, size) if self.team.is_first else None
@@ -244,6 +246,7 @@ class Running:
             "average": self.average.state() if self.average is not None else None,
             "critic": dict(self.task.critic.state_dict()) if self.task.critic is not None else None,
             "guard": self.guard.state(),
+            **({"data": self.read} if self.read is not None else {}),
         }
 
     def _restore(self, state: dict[str, Any]) -> int:

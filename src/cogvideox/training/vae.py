@@ -10,7 +10,7 @@ sees other statistics there.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from jaxtyping import Float
@@ -175,6 +175,10 @@ class VAETask:
             report |= {"gan": sides.decoder, "gan_weight": sides.weight, "critic": sides.critic}
             loss = loss + gan.weight * sides.weight * sides.decoder + sides.critic
         return {"loss": loss + self.config.kl * kl, **report}
+
+    def read(self) -> dict[str, Any] | None:
+        """What a state keeps of the folder: names of both sides; captions do not matter."""
+        return self.clips.facts
 
     @torch.no_grad()
     def measure(self, module: nn.Module) -> dict[str, float]:
