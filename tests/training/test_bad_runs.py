@@ -13,7 +13,7 @@ from cogvideox.parallel.mesh import MeshConfig
 from cogvideox.training.loop import train
 from cogvideox.training.state import latest_state, save_state
 from cogvideox.training.team import Team
-from training_line import run
+from training_line import LineTask, run
 from writing import write
 
 
@@ -127,3 +127,14 @@ def test_a_state_of_another_network_is_named(tmp_path):
 def test_alone_a_team_has_no_parts():
     team = Team(3)
     assert (team.groups, team.share, team.in_parts, team.turns(3)) == (1, 1.0, False, [0, 1, 2])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_run_whose_last_figures_are_not_finite_has_a_state_and_no_model(value, tmp_path, monkeypatch):
+    """Started again it says the same."""
+    monkeypatch.setattr(LineTask, "measure", lambda task, module: {"held_out": value})
+    for _ in range(2):
+        with pytest.raises(NumericsError, match=f"step 6: held_out is {value}, so no model is written"):
+            train(run(tmp_path / "run"))
+        assert latest_state(tmp_path / "run")["step"] == 6
+        assert not (tmp_path / "run/model").exists()

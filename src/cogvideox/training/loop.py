@@ -75,7 +75,8 @@ def train(
     A run that is finished already is left as it is; only a result that is missing is written again. On SIGTERM the
     state is saved and SystemExit(143) raised. Raises ConfigError when ``out`` holds a run with other settings or one
     that is under way, when it lies inside the folder of clips, when that folder has changed, or when the mesh does not
-    fit; NumericsError when losses stay not finite, OutputError on every process when a state cannot be written by one.
+    fit; NumericsError when losses stay or the last figures are not finite, OutputError on every process when a
+    state cannot be written by one.
     """
     out, data = Path(config.out), getattr(config.task, "data", None)
     if isinstance(data, FolderData):
@@ -111,6 +112,7 @@ def train(
         run = Running(config, task, state, team)
         run.go(min(config.steps, stop_at or config.steps), on_step)
         if run.step >= config.steps:
+            run.check_figures()
             run.export(result)
             if team.is_first:
                 lineage = task.lineage() if isinstance(task, Describes) else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from cogvideox.errors import CheckpointError
+from cogvideox.errors import CheckpointError, NumericsError
 from cogvideox.parallel.shard import gathered_again, whole
 from cogvideox.training.claim import PREEMPTED, term_is_noted
 from cogvideox.training.folder import ReadsFolder
@@ -57,6 +58,7 @@ class Running:
             self.optimizers += build_optimizers(task.critic, config.critic or config.optim)
         self.average = Average(task.module, config.optim.ema) if config.optim.ema else None
         self.guard = Guard(config.guard)
+        self.figures: dict[str, float] | None = None  # measured last
         self.read = task.read() if isinstance(task, ReadsFolder) else None
         self.step = self._restore(state) if state is not None else 0
         size = int(state.get("ledger_bytes", 0)) if state is not None else 0
@@ -105,9 +107,9 @@ class Running:
         """Held-out figures and sample videos, when it is time for them."""
         config, last = self.config, self.step == self.config.steps
         if self.step % config.measure_every == 0 or last:
-            figures = self.measure()
+            self.figures = self.measure()
             if log:
-                log.write(self.step, figures)
+                log.write(self.step, self.figures)
         if config.sample_every and (self.step % config.sample_every == 0 or last):
             self.show()
 
@@ -123,6 +125,17 @@ class Running:
             found = {piece: task.measure_piece(module, piece) for piece in team.turns(task.pieces)}
         known = {piece: values for piece, values in found.items() if team.is_mine(piece)}
         return task.measured(team.table(known, task.pieces, task.figures))
+
+    def check_figures(self) -> None:
+        """Raises NumericsError when a last held-out figure is not finite; a run at its end already measures again."""
+        if self.figures is None:
+            self.figures = self.measure()
+        for name, value in self.figures.items():
+            if not math.isfinite(value):
+                raise NumericsError(
+                    f"{self.out}: step {self.step}: {name} is {value}, so no model is written; the state is kept. "
+                    "Lower the learning rate or set precision=fp32, and start in another out="
+                )
 
     def show(self) -> None:
         """Sample videos of the averaged weights in ``<out>/samples/<step>/``, spread over the processes."""
