@@ -9,6 +9,7 @@ import torch
 
 from cogvideox.errors import ConfigError, NumericsError, OutputError
 from cogvideox.training import state
+from cogvideox.training.log import RunLog
 from cogvideox.training.loop import TrainConfig, train
 from cogvideox.training.optim import Average, OptimConfig, learning_rate_factor
 from cogvideox.training.state import latest_state, save_state
@@ -144,6 +145,15 @@ def test_a_log_that_was_cut_short_does_not_stop_resuming(tmp_path: Path) -> None
         train(run(tmp_path))
     steps = [json.loads(line)["step"] for line in file.read_text().splitlines() if "loss" in json.loads(line)]
     assert steps == [1, 2, 3, 4]
+
+
+def test_numbers_that_are_not_finite_are_null_in_the_log(tmp_path: Path) -> None:
+    train(run(tmp_path), stop_at=1)
+    log = RunLog(tmp_path, 2, 1, "again")
+    log.write(2, {"loss": float("nan"), "grad_norm": float("inf"), "lr": 0.5})
+    log.progress.stop()
+    row = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1], parse_constant=pytest.fail)
+    assert row["loss"] is None and row["grad_norm"] is None and row["lr"] == 0.5
 
 
 def test_a_start_that_failed_does_not_keep_the_folder(tmp_path: Path, monkeypatch) -> None:

@@ -141,7 +141,7 @@ def walk(out: Path, scale: Scale) -> dict[str, Any]:
 def _fell(run: Path) -> float:
     """The mean loss of a run's last reports over that of its first."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    losses = [row["loss"] for row in rows if "loss" in row]
+    losses = [row["loss"] for row in rows if row.get("loss") is not None]
     return _mean(losses[-3:]) / _mean(losses[:3])
 
 

@@ -158,9 +158,9 @@ def spread(values: Sequence[float]) -> float:
 
 
 def metrics(folder: Path) -> list[dict[str, float]]:
-    """The lines of a run's metrics.jsonl."""
-    text = (folder / "metrics.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
+    """The lines of a run's metrics.jsonl; NaN where it says null."""
+    rows = map(json.loads, (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    return [{name: math.nan if value is None else value for name, value in row.items()} for row in rows]
 
 
 def around(values: Sequence[float]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 import warnings
@@ -125,7 +126,8 @@ class RunLog:
         row |= {name: round(float(value), 6) for name, value in values.items()}
         try:
             with self.path.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+                plain = {name: value if math.isfinite(value) else None for name, value in row.items()}
+                file.write(json.dumps(plain, allow_nan=False) + "\n")
         except OSError as error:
             raise OutputError(f"{self.path}: cannot be written ({error.strerror}); free some space") from None
         for board in self.boards:
