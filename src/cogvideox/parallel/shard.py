@@ -21,18 +21,11 @@ from torch.distributed.fsdp import (
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
-from cogvideox.remade import everything_kept
-
 
 def recompute(blocks: Iterable[nn.Module]) -> None:
     """Each block keeps its inputs alone and runs again on the way back: the same gradients, a third more work."""
     for block in blocks:
-        block.forward = partial(  # type: ignore[method-assign]
-            checkpoint,
-            block.forward,
-            use_reentrant=False,
-            context_fn=lambda: (everything_kept(), everything_kept()),
-        )
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
 
 
 def compile_blocks(blocks: Iterable[nn.Module]) -> None:
