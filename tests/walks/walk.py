@@ -41,10 +41,11 @@ from cogvideox.world import caption, facts, judge, render, sample_scene
 class Scale:
     """How much of everything."""
 
-    scenes: int = 8
-    vae_steps: int = 320
+    scenes: int = 4
+    stills: int = 300  # steps of the autoencoder on pictures, which cost a quarter of a clip
+    vae_steps: int = 440
     low_steps: int = 80
-    high_steps: int = 120
+    high_steps: int = 160
     steps: int = 12  # of a sampler
 
 
@@ -65,19 +66,18 @@ def write_folder(folder: Path, scale: Scale) -> None:
 
 def train_vae(out: Path, clips: Path, scale: Scale) -> Path:
     """Pictures, then short pieces."""
-    stills = max(1, scale.vae_steps // 5)
     phases = (
-        Crops(until=stills, frames=1, size=64, batch=4),
-        Crops(until=max(stills + 1, scale.vae_steps), frames=9, size=64, batch=2),
+        Crops(until=scale.stills, frames=1, size=64, batch=4),
+        Crops(until=scale.vae_steps, frames=9, size=64, batch=2),
     )
     tiny = get_preset("tiny").vae
     vae = VAEConfig(**(tiny.model_dump() | {"block_out_channels": (16, 32, 64, 64)}))
     size = ClipSize(frames=17, least_frames=9, short_side=64)
     data = FolderData(folder=str(clips), size=size, held_out=0)
     task = VAETraining(vae=vae, phases=phases, data=data, l1=0.3, l2=10)  # squares: a small shape counts too
-    optim = OptimConfig(lr=4e-3, warmup=5, ema=0.95)
+    optim = OptimConfig(lr=2e-3, warmup=5, ema=0.98)
     run = TrainConfig(name="walk-vae", task=task, out=str(out), steps=scale.vae_steps, optim=optim, precision="fp32",
-                      log_every=1, save_every=stills, measure_every=10**6)  # fmt: skip
+                      log_every=1, save_every=50, measure_every=10**6)  # fmt: skip
     return train(run)
 
 
@@ -105,7 +105,8 @@ def judged(model_folder: Path, out: Path, scale: Scale) -> tuple[float, float]:
     scenes = [sample_scene(0, number, "train") for number in range(scale.scenes)]
     for number, scene in enumerate(scenes):
         video = generate(
-            model, GenerateOptions(prompt=caption(scene, 0, number), seed=number, steps=scale.steps)
+            model,
+            GenerateOptions(prompt=caption(scene, 0, number), seed=number, steps=scale.steps, guidance=1.5),
         )
         video.save(out / f"{number}.mp4")
         right += _held(video.frames, scene)

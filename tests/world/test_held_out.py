@@ -31,7 +31,7 @@ def test_the_list_in_the_package_is_the_one_that_is_made():
 
 def test_the_list_has_200_different_prompts_with_the_shares_of_training():
     assert len({p.prompt.lower().rstrip(".") for p in PROMPTS}) == len({p.id for p in PROMPTS}) == 200
-    assert Counter(p.tier for p in PROMPTS) == {tier: round(200 * share) for tier, share in TIERS.items()}
+    assert Counter(p.tier for p in PROMPTS) == Counter({tier: round(200 * s) for tier, s in TIERS.items()})
 
 
 def test_every_prompt_names_something_training_never_shows():

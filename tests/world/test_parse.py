@@ -15,6 +15,13 @@ def test_every_caption_reads_back_as_its_facts(split):
         assert read_caption(text) == facts(scene), text
 
 
+def test_captions_of_two_different_things_read_back_too():
+    for index in range(600):
+        scene = sample_scene(7, index, tier="pair")
+        text = caption(scene, 7, index)
+        assert read_caption(text) == facts(scene) and len(text.split()) <= 24, text
+
+
 def test_what_is_not_said_is_absent():
     assert read_caption("") == read_caption("a dog runs on a beach") == ()
     assert read_caption("something red") == (Check("colour", "red"),)

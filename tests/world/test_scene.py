@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from cogvideox.errors import InputError
+from cogvideox.evaluation.two_objects import two_object_prompts
 from cogvideox.world import (
     COLOURS,
     DIRECTIONS,
@@ -44,6 +45,13 @@ def test_ten_thousand_training_scenes_hold_no_held_out_pair_or_triple():
         assert (scene.colour, scene.shape) not in HELD_OUT_PAIRS
         assert (scene.colour, scene.into) not in HELD_OUT_PAIRS
         assert not is_held_out_triple(scene.colour, scene.shape, scene.direction)
+
+
+def test_training_shows_no_two_things_together_that_the_test_asks_for():
+    pairs = [sample_scene(0, index, tier="pair") for index in range(2000)]
+    asked = {frozenset(two.scene.things) for two in two_object_prompts()}
+    assert not asked & {frozenset(scene.things) for scene in pairs}
+    assert not any(set(scene.things) & HELD_OUT_PAIRS for scene in pairs)
 
 
 def test_every_held_out_scene_holds_something_training_lacks():

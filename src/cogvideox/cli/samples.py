@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from cogvideox.evaluation.measures import Material, Tools
     from cogvideox.evaluation.prompts import Asked
-    from cogvideox.evaluation.two_objects import Two
     from cogvideox.model import CogVideoX
     from cogvideox.video import Video
     from cogvideox.world import Scene
@@ -263,13 +262,7 @@ def _firsts(suite: str) -> dict[str, Callable[[], np.ndarray]]:
 
     if suite != "two":
         return {}
-    return {two.id: partial(_first_of_two, two) for two in two_object_prompts()}
-
-
-def _first_of_two(two: Two) -> np.ndarray:
-    from cogvideox.evaluation.two_objects import render_two
-
-    return render_two(two)[0]
+    return {two.id: partial(_first, two.scene) for two in two_object_prompts()}
 
 
 def _name(id: str, seed: int) -> str:

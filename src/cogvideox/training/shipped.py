@@ -88,6 +88,18 @@ def world_t2v() -> Run:
     )
 
 
+def world_text_pairs() -> Run:
+    """The shipped text-to-video model's text encoder: world-text, which learns which of two things is which."""
+    return Run(
+        name="world-text-pairs",
+        out="runs/world-text-pairs",
+        task=TextTraining(start="runs/world-text/model", pairs=0.5, keep=5.0, dropout=0.2, batch=64),
+        steps=1500,
+        optim=OptimConfig(lr=2e-3, weight_decay=0.05, ema=0.98),
+        measure_every=250,
+    )
+
+
 RARE_STORIES_OFTEN = {
     "motion": 0.32, "size": 0.12, "rotate": 0.17, "transform": 0.19, "count": 0.14, "pan": 0.06,
 }  # fmt: skip
@@ -108,6 +120,31 @@ def world_t2v_fine() -> Run:
         ),
         OptimConfig(name="muon", lr=1e-3, muon_lr=0.015, ema=0.999),
         steps=4500,
+    )
+
+
+STORIES_WITH_PAIRS = {
+    "motion": 0.24, "size": 0.08, "rotate": 0.14, "transform": 0.17, "count": 0.13, "pan": 0.05, "pair": 0.19,
+}  # fmt: skip
+
+
+def world_t2v_pairs() -> Run:
+    """The shipped text-to-video transformer, started from world-t2v-fine: two different things too."""
+    preset = get_preset("tiny")
+    return _of_the_world(
+        "world-t2v-pairs",
+        DiffusionTraining(
+            preset="tiny",
+            transformer=preset.transformer,
+            schedule=preset.schedule,
+            start="runs/world-t2v-fine/model",
+            text="runs/world-text-pairs/model",
+            stories=STORIES_WITH_PAIRS,
+            clips=9000,
+            batch=16,
+        ),
+        OptimConfig(name="muon", lr=1e-3, muon_lr=0.015, ema=0.999),
+        steps=3000,
     )
 
 
@@ -185,8 +222,10 @@ SHIPPED: dict[str, Callable[[], Run]] = {
     "world-vae": world_vae,
     "world-vae-decoder": world_vae_decoder,
     "world-text": world_text,
+    "world-text-pairs": world_text_pairs,
     "world-t2v": world_t2v,
     "world-t2v-fine": world_t2v_fine,
+    "world-t2v-pairs": world_t2v_pairs,
     "world-i2v": world_i2v,
     "world-captioner": world_captioner,
     "world-lpips": world_lpips,

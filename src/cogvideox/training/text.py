@@ -2,22 +2,29 @@
 
 The released models borrow T5-XXL, trained on the web. The tiny world has no such luxury, so its T5 learns its language
 by a multi-label task: which facts does this caption state? The transformer then reads frozen features, as in the paper.
+
+An encoder that a transformer was trained on can learn more without that transformer having to start again: what it says
+of the captions it knows is kept (``keep``).
 """
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from cogvideox.checkpoints.hub import find_folder
+from cogvideox.checkpoints.text import load_text
 from cogvideox.config import Config
+from cogvideox.errors import ConfigError
 from cogvideox.noise import generator
 from cogvideox.text import T5Config, T5Encoder, TextEncoder, train_tokenizer
-from cogvideox.world import caption, facts, sample_scene
+from cogvideox.world import COLOURS, SHAPES, Scene, caption, facts, sample_scene
 
 
 class TextTraining(Config):
@@ -34,23 +41,42 @@ class TextTraining(Config):
     )
     batch: int = Field(128, description="captions a step")
     scenes: int = Field(20000, description="scenes the captions are drawn from")
+    pairs: float = Field(0.0, ge=0, lt=1, description="share of captions about two different things")
+    start: str | None = Field(None, description="model folder, or name, whose text encoder goes on learning")
+    keep: float = Field(
+        0.0, ge=0, description="weight of the squared change of the start's features, pairs apart"
+    )
+
+    @model_validator(mode="after")
+    def _has_what_it_keeps(self) -> Self:
+        if self.keep and self.start is None:
+            raise ConfigError(
+                "keep: there are no features to keep; set start to a model folder, or keep to 0"
+            )
+        return self
 
     def build(self, seed: int) -> TextTask:
         """The task, with a fresh tokenizer and weights made from ``seed``."""
         return TextTask(self, seed)
 
 
+WORDS = ("first", "second", *COLOURS, *SHAPES)
+"""What is read at each token of one of two things: which of them it is, its colour, its shape."""
+
+
 class Reader(nn.Module):
-    """T5 and a linear read-out of facts from the mean over all positions, padding included."""
+    """T5 and two linear read-outs: facts from the mean over all positions, padding included, and ``WORDS`` at each."""
 
     def __init__(self, encoder: nn.Module, facts: int) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = nn.Linear(encoder.config.d_model, facts)
+        self.places = nn.Linear(encoder.config.d_model, len(WORDS))
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """Token ids [b, l] -> a logit for every fact [b, facts]."""
-        return self.head(self.encoder(ids).mean(1))
+    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Token ids [b, l] -> logits of facts [b, facts] and of words [b, l, words], and the features [b, l, d]."""
+        features = self.encoder(ids)
+        return self.head(features.mean(1)), self.places(features), features
 
 
 class TextTask:
@@ -61,8 +87,12 @@ class TextTask:
     def __init__(self, config: TextTraining, seed: int) -> None:
         self.config, self.seed = config, seed
         scenes = [sample_scene(seed, index, "train") for index in range(3000)]
-        texts = [caption(scene, seed, index) for index, scene in enumerate(scenes)]
-        tokenizer = train_tokenizer(texts, config.vocabulary, config.max_tokens)
+        start = load_text(find_folder(config.start), dtype="float32") if config.start else None
+        if start is None:
+            texts = [caption(scene, seed, index) for index, scene in enumerate(scenes)]
+            tokenizer = train_tokenizer(texts, config.vocabulary, config.max_tokens)
+        else:
+            tokenizer = start.tokenizer
         self.labels = sorted({label for scene in scenes for label in labels(scene)})
         model = T5Encoder(
             T5Config(
@@ -75,6 +105,9 @@ class TextTask:
                 dropout_rate=config.dropout,
             )
         ).initialise(generator(seed, "text weights"))
+        self.before = start.model if start else None
+        if self.before is not None:
+            _go_on(model, self.before, config)
         self.text = TextEncoder(model, tokenizer, config.max_tokens)
         self.module = Reader(model, len(self.labels))
 
@@ -83,20 +116,41 @@ class TextTask:
         draw = torch.randint(
             self.config.scenes, (self.config.batch,), generator=generator(self.seed, "scenes", step)
         )
-        ids, truth = self._batch([int(i) for i in draw], step, "train")
+        ids, truth, words, paired = self._batch([int(i) for i in draw], step, "train")
         self.module.train()
         with torch.random.fork_rng(devices=[]):  # dropout is a function of the step too
             torch.manual_seed(generator(self.seed, "dropout", step).initial_seed())
-            logits = self.module(ids)
-        loss = F.binary_cross_entropy_with_logits(logits, truth)
-        return {"loss": loss, "exact": exact(logits, truth)}
+            logits, places, _ = self.module(ids)
+        loss = F.binary_cross_entropy_with_logits(logits[~paired], truth[~paired])
+        report = {"exact": exact(logits[~paired], truth[~paired])}
+        if self.config.pairs:
+            told = words.any(-1)
+            loss = loss + F.binary_cross_entropy_with_logits(places[told], words[told])
+        if self.config.keep:
+            report["moved"] = self._moved(self.module, ids[~paired])
+            loss = loss + self.config.keep * report["moved"]
+        return {"loss": loss, **report}
+
+    def _moved(self, module: nn.Module, ids: Tensor) -> Tensor:
+        """Mean squared change of the start's features, without dropout, as a share of their mean square."""
+        with torch.no_grad():
+            before = self.before(ids)
+        features = module.eval()(ids)[-1]
+        return (features - before).square().mean() / before.square().mean()
 
     @torch.no_grad()
     def measure(self, module: nn.Module) -> dict[str, float]:
         """Share of held-out captions whose facts are all read right."""
         module.eval()
-        ids, truth = self._batch(list(range(512)), 0, "held_out")
-        return {"held_out_exact": float(exact(module(ids), truth))}
+        ids, truth, words, paired = self._batch(list(range(512)), 0, "held_out")
+        logits, places, _ = module(ids)
+        found = {"held_out_exact": float(exact(logits[~paired], truth[~paired]))}
+        if self.config.pairs:
+            seen = torch.where(words.any(-1, keepdim=True), places, -1.0)
+            found["held_out_pairs"] = float(exact(seen[paired].flatten(1), words[paired].flatten(1)))
+        if self.before is not None:
+            found["held_out_moved"] = float(self._moved(module, ids[~paired]))
+        return found
 
     def export(self, module: nn.Module, folder: Path) -> None:
         """``text_encoder/`` and ``tokenizer/``."""
@@ -104,8 +158,13 @@ class TextTask:
 
         write_text(folder, TextEncoder(module.encoder, self.text.tokenizer, self.config.max_tokens))
 
-    def _batch(self, indices: list[int], variant: int, split: str) -> tuple[Tensor, Tensor]:
-        scenes = [sample_scene(self.seed, index, split) for index in indices]
+    def _scene(self, index: int, split: str) -> Scene:
+        drawn = random.Random(f"{self.seed}/{split}/pair/{index}").random()
+        return sample_scene(self.seed, index, split, "pair" if drawn < self.config.pairs else None)
+
+    def _batch(self, indices: list[int], variant: int, split: str) -> tuple[Tensor, ...]:
+        """(token ids, facts stated by each caption, WORDS told at each token, whether it is about two things)."""
+        scenes = [self._scene(index, split) for index in indices]
         texts = [
             caption(scene, self.seed, index * 31 + variant)
             for index, scene in zip(indices, scenes, strict=True)
@@ -113,10 +172,56 @@ class TextTask:
         ids, _, _ = self.text.tokenize(texts)
         stated = [labels(scene) for scene in scenes]
         truth = torch.tensor([[float(name in facts) for name in self.labels] for facts in stated])
-        return ids, truth
+        paired = torch.tensor([scene.second is not None for scene in scenes])
+        words = torch.zeros(*ids.shape, len(WORDS))
+        for row in paired.nonzero().flatten().tolist():
+            self._tell(words[row], texts[row], scenes[row])
+        return ids, truth, words, paired
+
+    def _tell(self, words: Tensor, text: str, scene: Scene) -> None:
+        """Mark the tokens of both things with what they are part of."""
+        at = 0
+        for word in text.rstrip(".").split():
+            tokens = len(self.text.tokenizer.encode(word))
+            for place, thing in zip(("first", "second"), scene.things, strict=True):
+                if word in thing:
+                    words[at : at + tokens, [WORDS.index(each) for each in (place, *thing)]] = 1
+            at += tokens
 
 
-def labels(scene) -> set[str]:
+def _go_on(model: T5Encoder, before: T5Encoder, config: TextTraining) -> None:
+    """Take the weights of ``before``. Raises ConfigError where it has another shape."""
+    weights = before.state_dict()
+    strange = [name for name, value in model.state_dict().items() if value.shape != weights[name].shape]
+    if strange:
+        raise ConfigError(
+            f"start {config.start}: its text encoder has other sizes ({strange[0]}); make width, layers and heads equal"
+        )
+    model.load_state_dict(weights)
+    before.requires_grad_(False)
+    if config.pairs:
+        _look_around(model)
+
+
+@torch.no_grad()
+def _look_around(model: T5Encoder) -> None:
+    """Let three heads look at what stands before, after and near a token.
+
+    Where captions name one thing the order of words says nothing, so these biases were never learned; from nothing
+    that takes thousands of steps.
+    """
+    named = dict(model.named_parameters())
+    table = next(named[name] for name in named if "relative_attention_bias" in name)
+    buckets = torch.arange(len(table))
+    half = len(buckets) // 2
+    distance = buckets % half  # exact up to half // 2, then logarithmic
+    after = buckets >= half
+    table[:, 0] -= 4.0 * after
+    table[:, 1] -= 4.0 * ~after
+    table[:, 2] -= 1.0 * distance
+
+
+def labels(scene: Scene) -> set[str]:
     """The facts of a scene as flat names."""
     return {f"{fact.kind}={fact.value}/{fact.into}" for fact in facts(scene)}
 

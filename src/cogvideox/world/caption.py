@@ -72,6 +72,11 @@ _PHRASES: dict[str, tuple[str, ...]] = {
         "{a} while the camera pans {where}",
         "a camera pan {where} over {a}",
     ),
+    "pair": ("{a} and {b}", "there is {a} and {b}", "{a} next to {b}", "{a} beside {b}"),
+    "left": ("{a} to the left of {b}", "{a} is to the left of {b}", "{a} left of {b}"),
+    "right": ("{a} to the right of {b}", "{a} is to the right of {b}", "{a} right of {b}"),
+    "above": ("{a} above {b}", "{a} is above {b}"),
+    "below": ("{a} below {b}", "{a} is below {b}"),
 }
 
 
@@ -79,7 +84,8 @@ _PHRASES: dict[str, tuple[str, ...]] = {
 class Check:
     """One fact that frames can be asked about.
 
-    ``kind`` is colour, shape, count, direction, speed, change or camera. ``into`` is the final shape of a
+    ``kind`` is colour, shape, count, direction, speed, change or camera; where things differ, thing ("red circle")
+    and relation ("red circle left of blue square") stand for colour and shape. ``into`` is the final shape of a
     transformation; ``when`` is "start" where a shape is only claimed for the beginning of the clip.
     """
 
@@ -108,6 +114,9 @@ class Check:
 
 def facts(scene: Scene) -> tuple[Check, ...]:
     """What every caption of this scene states."""
+    if scene.second is not None:
+        first, second = scene.things
+        return pair_facts(first, second, scene.relation)
     start = "start" if scene.into is not None else "always"
     checks = [
         Check("colour", scene.colour),
@@ -125,6 +134,16 @@ def facts(scene: Scene) -> tuple[Check, ...]:
     return tuple(checks)
 
 
+def pair_facts(first: tuple[str, str], second: tuple[str, str], relation: str) -> tuple[Check, ...]:
+    """What is stated of two different (colour, shape); relation "none": nothing of how they stand."""
+    one, other = " ".join(first), " ".join(second)
+    checks = (Check("thing", one), Check("thing", other), Check("count", 2))
+    if relation == "none":
+        return checks
+    between = f"{relation} of" if relation in ("left", "right") else relation
+    return (*checks, Check("relation", f"{one} {between} {other}"))
+
+
 def caption(scene: Scene, seed: int, index: int) -> str:
     """One of the scene's phrasings, chosen by (seed, index): at most 24 words, some written as a sentence."""
     rng = random_source(seed, "caption", index)
@@ -136,6 +155,10 @@ def caption(scene: Scene, seed: int, index: int) -> str:
 
 
 def _sentence(scene: Scene, rng: np.random.Generator) -> str:
+    if scene.second is not None:
+        named = [_with_article(" ".join(thing)) for thing in scene.things]
+        phrases = _PHRASES["pair" if scene.relation == "none" else scene.relation]
+        return _choose(rng, phrases).format(a=named[0], b=named[1])
     one = scene.count == 1
     name = f"{scene.colour} {scene.shape}"
     subject = _with_article(name) if one else f"{_NUMBERS[scene.count]} {_plural(name)}"

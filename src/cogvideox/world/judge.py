@@ -8,8 +8,9 @@ docs/world.md.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from cogvideox.errors import InputError
 from cogvideox.world.caption import Check
 from cogvideox.world.foreground import Foreground, Thing, find_things
 from cogvideox.world.movement import camera_travel, object_travel
-from cogvideox.world.scene import SHAPES
+from cogvideox.world.scene import RELATIONS, SHAPES
 from cogvideox.world.templates import PERIOD, Likeness, compare
 
 UNCLEAR = "unclear"
@@ -27,7 +28,17 @@ _MOVED = 0.08  # of the side
 _FAST = 0.34  # of the side: between the slow travel, .20, and the fast one, .50
 _GREW, _SHRANK = 1.30, 0.77  # ratio of the sizes at the end and at the beginning
 _TURNED = 45.0  # degrees
+_APART = 0.10  # of the side, by which centres of two things must differ along the way of their relation
 _END = 0.3  # share of the clip that counts as its beginning, and as its end
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One thing in one frame; its centre (x, y) in shares of the side."""
+
+    colour: str
+    shape: str
+    centre: tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +55,12 @@ class Reading:
     change: str
     camera: str
     confidence: dict[str, float]
+    things: tuple[tuple[Seen, ...], ...]
+    """What each frame shows."""
+
+    def share(self, holds: Callable[[tuple[Seen, ...]], bool]) -> float:
+        """In which share of the frames something holds."""
+        return sum(holds(frame) for frame in self.things) / len(self.things)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +111,35 @@ def judge(frames: np.ndarray, checks: Iterable[Check | dict]) -> Verdict:
 
 
 def _find(check: Check, reading: Reading) -> Finding:
+    if check.kind in _IN_FRAMES:
+        share = reading.share(partial(_IN_FRAMES[check.kind], check.value))
+        return Finding(check, share > 0.5, f"in {share:.0%} of the frames", abs(2 * share - 1))
     if check.kind not in reading.confidence:
-        raise InputError(f"check {check.kind!r}: not one of {', '.join(reading.confidence)}; see world.facts")
+        known = (*reading.confidence, *_IN_FRAMES)
+        raise InputError(f"check {check.kind!r}: not one of {', '.join(known)}; see world.facts")
     seen = getattr(reading, "first_shape" if check.kind == "shape" and check.when == "start" else check.kind)
     holds = seen == check.value
     if check.kind == "change" and check.into is not None:
         holds = holds and reading.last_shape == check.into
         seen = f"{seen} into {reading.last_shape}" if seen == "transform" else seen
     return Finding(check, bool(holds), seen, reading.confidence[check.kind])
+
+
+def _shows(name: str, things: Sequence[Seen]) -> bool:
+    """Whether one of the things is a "red circle"."""
+    return any(f"{thing.colour} {thing.shape}" == name for thing in things)
+
+
+def _stand(stated: str, things: Sequence[Seen]) -> bool:
+    """Whether things stand as in "red circle left of blue square"; their colours tell which they are."""
+    first, _, relation, *_, second, _ = stated.split()
+    axis = 0 if RELATIONS[relation][0] else 1
+    places = [[t.centre[axis] for t in things if t.colour == colour] for colour in (first, second)]
+    return all(places) and RELATIONS[relation][axis] * (places[0][0] - places[1][0]) > _APART
+
+
+_IN_FRAMES: dict[str, Callable[[str, Sequence[Seen]], bool]] = {"thing": _shows, "relation": _stand}
+"""Facts about things that differ: each is looked for in every frame and must be there in most."""
 
 
 def read_frames(frames: np.ndarray) -> Reading:
@@ -137,6 +175,7 @@ def read_frames(frames: np.ndarray) -> Reading:
         speed="fast" if far > _FAST else "slow",
         change=change,
         camera="static" if panned == "none" else panned,
+        things=_things(foreground, whole, likeness, len(frames), side),
         confidence={
             "colour": colour_sure,
             "shape": shape_sure,
@@ -147,6 +186,23 @@ def read_frames(frames: np.ndarray) -> Reading:
             "camera": min(1.0, abs(float(np.abs(camera).max()) - _MOVED) / _MOVED),
         },
     )
+
+
+def _things(
+    foreground: Foreground, whole: list[Thing], likeness: Likeness, frames: int, side: int
+) -> tuple[tuple[Seen, ...], ...]:
+    """What each frame shows; the shape of what is cut by the frame's edge is unclear."""
+    score = likeness.score
+    shapes = {
+        thing.label: SHAPES[row.argmax()] if row.max() >= _CLEAR_SHAPE else UNCLEAR
+        for thing, row in zip(whole, score, strict=True)
+    }
+    seen: list[list[Seen]] = [[] for _ in range(frames)]
+    for thing in foreground.things:
+        colour = thing.colour if thing.colour_match > _CLEAR_COLOUR else UNCLEAR
+        centre = (thing.centre[0] / side, thing.centre[1] / side)
+        seen[thing.frame].append(Seen(colour, shapes.get(thing.label, UNCLEAR), centre))
+    return tuple(map(tuple, seen))
 
 
 def _colour(things: Sequence[Thing]) -> tuple[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from cogvideox.world.caption import Check
+from cogvideox.world.caption import Check, pair_facts
 from cogvideox.world.scene import COLOURS, SHAPES
 
 _NUMBERS = {"two": 2, "three": 3}
@@ -23,6 +23,10 @@ _CHANGES = {
     "shrink": re.compile(r"\b(?:shrink(?:s|ing)?|smaller)\b"),
     "rotate": re.compile(r"\b(?:rotat(?:es?|ing)|spin(?:s|ning)?)\b"),
 }
+_THING = rf"an?\s+({'|'.join(COLOURS)})\s+({'|'.join(SHAPES)})"
+_PAIR = re.compile(
+    rf"\b{_THING}\s+(?:is\s+)?(?:(?:to\s+the\s+)?(left|right)\s+of|(above|below)|and|next\s+to|beside)\s+{_THING}\b"
+)
 _SPEEDS = {"slow": re.compile(r"\bslowly\b"), "fast": re.compile(r"\b(?:quickly|fast)\b")}
 
 
@@ -32,6 +36,9 @@ def read_caption(text: str) -> tuple[Check, ...]:
     For every scene ``read_caption(caption(scene, ...)) == facts(scene)``. The first colour and shape named count.
     """
     said = " ".join(re.sub(r"[^a-z\s]", " ", text.lower()).split())
+    pair = _PAIR.search(said)
+    if pair:
+        return pair_facts((pair[1], pair[2]), (pair[5], pair[6]), pair[3] or pair[4] or "none")
     into, camera = _INTO.search(said), _CAMERA.search(said)
     rest = _CAMERA.sub(" ", said)
     colour, shape, moves = _COLOUR.search(rest), _SHAPE.search(rest), _MOVES.search(rest)

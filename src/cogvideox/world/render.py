@@ -61,9 +61,8 @@ def render(scene: Scene, size: int = 64, frames: int = 17) -> np.ndarray:
     time = np.linspace(0.0, 1.0, frames) if frames > 1 else np.zeros(1)
     camera = camera_path(scene, time)
     clip = _ground(scene.ground, camera, size)[..., None].repeat(3, axis=-1)  # [t, h, w, 3]
-    colour = np.array(COLOURS[scene.colour], np.float32)
-    for place in scene.places:
-        _draw(clip, scene, object_path(scene, place, time) - camera, time, colour)
+    for place, (colour, shape) in zip(scene.places, scene.things, strict=True):
+        _draw(clip, scene, shape, object_path(scene, place, time) - camera, time, colour)
     return np.rint(clip, out=clip).astype(np.uint8)
 
 
@@ -82,7 +81,9 @@ def object_path(scene: Scene, place: tuple[float, float], time: np.ndarray) -> n
     return centre + (time - 0.5)[:, None] * TRAVEL[scene.speed] * np.array(DIRECTIONS[scene.direction])
 
 
-def _draw(clip: np.ndarray, scene: Scene, path: np.ndarray, time: np.ndarray, colour: np.ndarray) -> None:
+def _draw(
+    clip: np.ndarray, scene: Scene, shape: str, path: np.ndarray, time: np.ndarray, colour: str
+) -> None:
     """Paint one object into the clip, inside the box it ever touches."""
     size = clip.shape[1]
     radius = scene.radius * (1 + (GROWTH.get(scene.change, 1.0) - 1) * time)
@@ -90,12 +91,12 @@ def _draw(clip: np.ndarray, scene: Scene, path: np.ndarray, time: np.ndarray, co
     (left, top), (right, bottom) = (path.min(0) - reach) * size, (path.max(0) + reach) * size
     xs = slice(max(0, int(left)), min(size, int(np.ceil(right))))
     ys = slice(max(0, int(top)), min(size, int(np.ceil(bottom))))
-    alpha = _coverage(scene, path, radius, time, xs, ys, size)[..., None]
+    alpha = _coverage(scene, shape, path, radius, time, xs, ys, size)[..., None]
     box = clip[:, ys, xs]
-    box += alpha * (colour - box)
+    box += alpha * (np.array(COLOURS[colour], np.float32) - box)
 
 
-def _coverage(scene: Scene, path, radius, time, xs: slice, ys: slice, size: int) -> np.ndarray:
+def _coverage(scene: Scene, shape: str, path, radius, time, xs: slice, ys: slice, size: int) -> np.ndarray:
     """How much of each pixel the object covers, float32 ``[t, h, w]`` in 0..1."""
     scale = (1 / radius)[:, None].astype(np.float32)
     x = ((np.arange(xs.start, xs.stop) + 0.5) / size - path[:, :1]).astype(np.float32) * scale  # [t, w]
@@ -104,7 +105,7 @@ def _coverage(scene: Scene, path, radius, time, xs: slice, ys: slice, size: int)
     if scene.change == "rotate":
         angle = np.deg2rad(SPIN_DEGREES * time).astype(np.float32)[:, None, None]
         x, y = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
-    distance = DISTANCE[scene.shape](x, y)
+    distance = DISTANCE[shape](x, y)
     if scene.into is not None:
         part = np.clip((time - _MORPH[0]) / (_MORPH[1] - _MORPH[0]), 0, 1)
         part = (part * part * (3 - 2 * part)).astype(np.float32)[:, None, None]

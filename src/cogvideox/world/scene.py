@@ -2,8 +2,8 @@
 
 Lengths are fractions of the frame's side, y grows downwards, angles are degrees clockwise, time runs from 0
 (first frame) to 1 (last frame). One scene tells one story (its tier): a single shape moves, grows or shrinks,
-rotates, turns into another shape; there are one to three equal shapes; or the camera pans over a resting
-shape.
+rotates, turns into another shape; there are one to three equal shapes, or two that differ in colour and in
+shape; or the camera pans over a resting shape.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ TRAVEL: dict[str, float] = {"slow": 0.20, "normal": 0.35, "fast": 0.50}
 PAN_TRAVEL = 0.35
 GROWTH: dict[str, float] = {"grow": 1.8, "shrink": 0.5}
 SPIN_DEGREES = 120.0
+RELATIONS: dict[str, tuple[int, int]] = {"left": (-1, 0), "right": (1, 0), "above": (0, -1), "below": (0, 1)}
+"""How the first of two things stands to the second, and the way from the second to the first."""
 SPLITS = ("train", "held_out")
 
 TIERS: dict[str, float] = {
@@ -40,8 +42,9 @@ TIERS: dict[str, float] = {
     "transform": 0.10,
     "count": 0.10,
     "pan": 0.10,
+    "pair": 0.0,
 }
-"""The tiers and the share of scenes each one has."""
+"""The tiers and the share of scenes each one has; two different things are shown only where they are asked for."""
 
 HELD_OUT_PAIRS = frozenset(
     {
@@ -66,11 +69,16 @@ _EXTENT = {
 }
 _TURNING_EXTENT = (1.45, 1.45, 1.45)
 _MARGIN = 0.02
+_APART = 0.22  # of the side: how far each of two things is from the middle
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One clip's truth. ``places``: centres (x, y) of its equal objects at mid-clip, in world coordinates."""
+    """One clip's truth. ``places``: centres (x, y) of its objects at mid-clip, in world coordinates.
+
+    They are equal, unless there is a ``second`` (colour, shape), to which the first stands in ``relation``, as far as
+    captions tell.
+    """
 
     tier: str
     colour: str
@@ -83,6 +91,14 @@ class Scene:
     into: str | None = None
     camera: str = "static"
     ground: int = 0
+    second: tuple[str, str] | None = None
+    relation: str = "none"
+
+    @property
+    def things(self) -> tuple[tuple[str, str], ...]:
+        """(colour, shape) of the object at each place, at the beginning."""
+        first = (self.colour, self.shape)
+        return (first,) * len(self.places) if self.second is None else (first, self.second)
 
     @property
     def count(self) -> int:
@@ -92,8 +108,10 @@ class Scene:
     @property
     def is_held_out(self) -> bool:
         """Whether anything in this scene is reserved for testing."""
-        pair = (self.colour, self.shape) in HELD_OUT_PAIRS or (self.colour, self.into) in HELD_OUT_PAIRS
-        return pair or is_held_out_triple(self.colour, self.shape, self.direction)
+        shown = {*self.things, (self.colour, self.into)}
+        if self.second is not None and is_held_out_meeting(*self.things):
+            return True
+        return bool(shown & HELD_OUT_PAIRS) or is_held_out_triple(self.colour, self.shape, self.direction)
 
 
 def is_held_out_triple(colour: str, shape: str, direction: str) -> bool:
@@ -101,6 +119,12 @@ def is_held_out_triple(colour: str, shape: str, direction: str) -> bool:
     if direction == "none":
         return False
     return hashlib.sha256(f"{colour} {shape} {direction}".encode()).digest()[0] % 10 == 0
+
+
+def is_held_out_meeting(first: tuple[str, str], second: tuple[str, str]) -> bool:
+    """Whether training never shows these two (colour, shape) in one clip: about one in four, by a fixed hash."""
+    names = sorted(f"{colour} {shape}" for colour, shape in (first, second))
+    return hashlib.sha256(" and ".join(names).encode()).digest()[0] % 4 == 0
 
 
 def random_source(seed: int, purpose: str, index: int) -> np.random.Generator:
@@ -231,6 +255,27 @@ def _pan(rng: np.random.Generator) -> Scene:
     return Scene("pan", colour, shape, radius, (place,), camera=camera, ground=_ground(rng))
 
 
+def _pair(rng: np.random.Generator) -> Scene:
+    colours, shapes = rng.choice(list(COLOURS), 2, replace=False), rng.choice(SHAPES, 2, replace=False)
+    relation = _pick(rng, RELATIONS)
+    across = rng.uniform(0.44, 0.56, 2)
+    way, radius = np.array(RELATIONS[relation]), float(rng.uniform(0.11, 0.14))
+    places = [
+        np.where(way == 0, free, 0.5 + _APART * side * way)
+        for free, side in zip(across, (1, -1), strict=True)
+    ]
+    return Scene(
+        "pair",
+        str(colours[0]),
+        str(shapes[0]),
+        radius,
+        tuple((float(x), float(y)) for x, y in places),
+        ground=_ground(rng),
+        second=(str(colours[1]), str(shapes[1])),
+        relation=relation if rng.random() < 0.75 else "none",
+    )
+
+
 _DRAW = {
     "motion": _motion,
     "size": _size,
@@ -238,4 +283,5 @@ _DRAW = {
     "transform": _transform,
     "count": _count,
     "pan": _pan,
+    "pair": _pair,
 }
