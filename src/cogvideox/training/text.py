@@ -109,6 +109,7 @@ class TextTask:
         if self.before is not None:
             _go_on(model, self.before, config)
         self.text = TextEncoder(model, tokenizer, config.max_tokens)
+        torch.manual_seed(seed)  # the read-outs
         self.module = Reader(model, len(self.labels))
 
     def losses(self, step: int) -> dict[str, Tensor]:
