@@ -68,8 +68,10 @@ def test_a_dead_server_is_left_alone():
         raise ChatFailure("server", "503")
 
     settings = FAST.model_copy(update={"failures": 4, "openings": 3})
-    outcomes = list(Chat(Scripted(reply), settings).ask_all(questions(500)))
+    with pytest.warns(UserWarning, match=r"does not answer \(server: 503\): it is left alone"):
+        outcomes = list(Chat(Scripted(reply), settings).ask_all(questions(500)))
     assert len(outcomes) == 500 and not any(o.ok for o in outcomes)
+    assert "at last with server: 503" in str(outcomes[-1].failure)
     assert {o.failure.kind for o in outcomes} <= {"server", "down"}
     assert all(o.failure.pending for o in outcomes)
     assert len(calls) < 20

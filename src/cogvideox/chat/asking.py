@@ -7,6 +7,7 @@ flat and the result does not depend on who answered first.
 from __future__ import annotations
 
 import threading
+import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -168,7 +169,9 @@ class Chat:
 
     def _note(self, failure: ChatFailure) -> None:
         if failure.traits.sick:
-            self.breaker.failed()
+            if self.breaker.failed(str(failure)):
+                rest = f"it is left alone for {self.config.rest:g} s; stop here if it is not meant to be down"
+                warnings.warn(f"{self.model.name} does not answer ({failure}): {rest}", stacklevel=2)
         elif failure.kind in ("busy", "refused", "rejected", "key", "quota", "moved"):
             self.breaker.worked()  # it answers, even if not with what was hoped for
 

@@ -58,6 +58,7 @@ class Breaker:
     ) -> None:
         self.failures, self.rest, self.openings, self.now = failures, rest, openings, now
         self._row = self._opened = 0
+        self._last = ""
         self._until: float | None = None  # None: closed
         self._trying = False
         self._lock = threading.Lock()
@@ -70,7 +71,8 @@ class Breaker:
             if self._opened >= self.openings:
                 raise ChatFailure(
                     "down",
-                    f"the server failed {self.failures} times in a row, {self._opened} times over; run again",
+                    f"the server failed {self.failures} times in a row, {self._opened} times over, at last with "
+                    f"{self._last}; run again",
                 )
             left = self._until - self.now()
             if left <= 0 and not self._trying:
@@ -84,11 +86,13 @@ class Breaker:
             self._row = self._opened = 0
             self._until, self._trying = None, False
 
-    def failed(self) -> None:
-        """It did not."""
+    def failed(self, why: str = "no answer") -> bool:
+        """It did not; whether the server is left alone from now on."""
         with self._lock:
-            self._row += 1
+            self._row, self._last = self._row + 1, why
             probed = self._trying
             if probed or (self._until is None and self._row >= self.failures):
                 self._until, self._trying = self.now() + self.rest, False
                 self._opened += 1
+                return True
+            return False
