@@ -1,6 +1,7 @@
 """Every public layout lists the same clips, and nothing that cannot be used disappears without a reason."""
 
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -175,3 +176,14 @@ def test_the_aspect_is_kept_up_to_a_limit():
     size = ClipSize(short_side=64, longest=2)
     assert size.fit(720, 1280) == (64, 112) and size.fit(1280, 720) == (112, 64)
     assert size.fit(100, 100) == (64, 64) and size.fit(100, 900) == (64, 128)
+
+
+def test_a_link_to_nothing_and_a_pipe_are_named_not_passed_over(tmp_path):
+    write_layout(tmp_path, "stems", count=1)
+    (tmp_path / "away.mp4").symlink_to(tmp_path / "moved.mp4")
+    os.mkfifo(tmp_path / "pipe.mp4")
+    dropped = list_clips(tmp_path).dropped
+    assert {name: "link to none or a pipe" in why for name, why in dropped.items()} == {
+        "moved.mp4": True,
+        "pipe.mp4": True,
+    }

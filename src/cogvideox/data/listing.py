@@ -75,7 +75,7 @@ class Listing:
             if not part.resolve().is_relative_to(self.root.resolve()):
                 return "leads out of the folder; copy it in"
             if not part.is_file():
-                return "there is no such file; check the path"
+                return "there is no such file, or it is a link to none or a pipe; check the path"
         if caption is None:
             return "no caption; write one"
         if not caption.strip():
@@ -202,7 +202,7 @@ LAYOUTS = (
 
 
 def _media(folder: Path) -> list[Path]:
-    files = (file for file in folder.rglob("*") if file.suffix.lower() in VIDEOS | IMAGES and file.is_file())
+    files = (file for file in folder.rglob("*") if file.suffix.lower() in VIDEOS | IMAGES and not file.is_dir())
     return sorted(
         file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)
     )
