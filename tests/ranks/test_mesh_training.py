@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -21,10 +22,11 @@ from cogvideox.training.pieces import Rows
 from cogvideox.training.state import latest_state
 from cogvideox.training.vae import Crops, VAETraining
 from cogvideox.vae import VAEConfig
+from dying import die_at_operation
 from processes import together
 from toy_folder import write_toy
 
-STEPS = 3
+STEPS, KILLS = 3, 4
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +84,17 @@ def refusals(place: Path, out: Path) -> list[str]:
     return told
 
 
+def die_or_end(place: Path, out: Path, mesh: dict, rank: int, die_at: int, mark: Path) -> None:
+    """Train, but one rank dies at its ``die_at``-th operation of the file system."""
+    if dist.get_rank() == rank:
+        die_at_operation(out, die_at, mark)
+    train(run(place, out, mesh))
+
+
+def bits(out: Path) -> dict[str, bytes]:
+    return {name: value.contiguous().numpy().tobytes() for name, value in values(out).items()}
+
+
 def values(out: Path) -> dict[str, torch.Tensor]:
     state = latest_state(out)
     assert state is not None and state["step"] == STEPS
@@ -124,6 +137,30 @@ def test_one_process_then_copies_in_parts_then_shared_clips_end_as_one(place, tm
     one, many = (load_transformer(out / "model", dtype="float32") for out in (alone, shared))
     pairs = zip(one.parameters(), many.parameters(), strict=True)
     assert all(torch.allclose(a, b, atol=2e-3) for a, b in pairs)  # stored in float16
+
+
+@pytest.mark.timeout(600)
+def test_ranks_killed_inside_saves_and_outside_end_with_the_same_bits(place, tmp_path):
+    draw, mark, mesh = random.Random(1), tmp_path / "inside", {"shard": 2}
+    whole = tmp_path / "whole"
+    together(2, die_or_end, place, whole, mesh, 0, 10**9, mark)
+    kills = inside = runs = 0
+    while kills < KILLS:
+        runs += 1
+        out = tmp_path / f"run{runs}"
+        while True:
+            mark.unlink(missing_ok=True)
+            rank, die_at = draw.randrange(2), draw.randrange(1, 150)
+            try:
+                together(2, die_or_end, place, out, mesh, rank, die_at, mark)
+                break
+            except AssertionError:
+                kills, inside = kills + 1, inside + mark.exists()
+        assert bits(out) == bits(whole)
+        assert (out / "ledger.jsonl").read_bytes() == (whole / "ledger.jsonl").read_bytes()
+        assert (out / "model" / "training.json").is_file()
+        assert not list(out.glob(".*")), "nothing half-written is left"
+    print(f"{kills} deaths of one of two ranks, {inside} of them inside a save, {runs} runs")
 
 
 def test_what_cannot_be_shared_is_refused(place, tmp_path):

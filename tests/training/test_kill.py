@@ -17,34 +17,14 @@ import torch
 
 from cogvideox.training.loop import train
 from cogvideox.training.state import latest_state
+from dying import die_at_operation
 from training_line import run
 
 STEPS, KILLS = 24, 50
-OPERATIONS = ("fsync", "rename", "replace", "mkdir", "truncate", "unlink", "rmdir", "open")
 
 
 def one_life(out: Path, die_at: int | None, mark: Path) -> None:
-    """Run until the end, or until the ``die_at``-th operation; ``mark`` is made when that is inside a save."""
-    count = 0
-
-    def counted(name):
-        whole = getattr(os, name)
-
-        def operation(*args, **kwargs):
-            nonlocal count
-            count += 1
-            if count == die_at:
-                inside = any(path.name.startswith(".state-") for path in out.glob(".state-*"))
-                if inside:
-                    with contextlib.suppress(OSError):
-                        mark.touch()
-                os.kill(os.getpid(), signal.SIGKILL)
-            return whole(*args, **kwargs)
-
-        return operation
-
-    for name in OPERATIONS:
-        setattr(os, name, counted(name))
+    die_at_operation(out, die_at, mark)
     train(run(out, steps=STEPS, save_every=2))
 
 
