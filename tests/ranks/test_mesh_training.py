@@ -57,8 +57,12 @@ def run(place: Path, out: Path, mesh: dict | None = None, parts: int = 4, **sett
     return TrainConfig(name="mesh", out=str(out), steps=STEPS, **(values | settings))
 
 
-def go_on(place: Path, out: Path, mesh: dict, stop: int) -> None:
-    train(run(place, out, mesh), stop_at=stop)
+def go_on(place: Path, out: Path, mesh: dict, stop: int, **settings) -> None:
+    train(run(place, out, mesh, **settings), stop_at=stop)
+
+
+def in_bf16(place: Path, out: Path, mesh: dict) -> None:
+    go_on(place, out, mesh, STEPS, precision="bf16")
 
 
 def refusals(place: Path, out: Path) -> list[str]:
@@ -137,6 +141,20 @@ def test_one_process_then_copies_in_parts_then_shared_clips_end_as_one(place, tm
     one, many = (load_transformer(out / "model", dtype="float32") for out in (alone, shared))
     pairs = zip(one.parameters(), many.parameters(), strict=True)
     assert all(torch.allclose(a, b, atol=2e-3) for a, b in pairs)  # stored in float16
+
+
+@pytest.mark.parametrize(
+    "mesh", [{"data": 2}, {"shard": 2}, {"context": 2}], ids=lambda mesh: next(iter(mesh))
+)
+def test_in_bfloat16_processes_end_near_one(mesh, place, tmp_path):
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    in_bf16(place, alone, {})
+    together(2, in_bf16, place, shared, mesh)
+    expected, found = values(alone), values(shared)
+    moved = [name for name in expected if name.startswith("module.")]
+    far = {name: float((found[name] - expected[name]).abs().max()) for name in moved}
+    assert max(far.values()) <= (0 if "data" in mesh else 2e-3), max(far.items(), key=lambda item: item[1])
+    assert (alone / "ledger.jsonl").read_bytes() == (shared / "ledger.jsonl").read_bytes()
 
 
 @pytest.mark.timeout(600)
