@@ -238,6 +238,7 @@ for code, words, command in [
     (2, "unknown setting", ["train", "world-vae", "nosuch=1"]),
     (2, "key.path=value", ["train", "world-vae", "steps"]),
     (2, "steps", ["train", "world-vae", "steps=many"]),
+    (2, "before the GAN loss begins", ["train", "table1-b-gan", "steps=60"]),
     (2, "gone.yaml", ["train", "gone.yaml"]),
     (2, "is 2 processes, started: 1", ["train", "world-vae", "mesh.shard=2"]),
     (2, "mesh.context", ["train", "world-vae", "mesh.context=0"]),

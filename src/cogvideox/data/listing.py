@@ -202,7 +202,9 @@ LAYOUTS = (
 
 
 def _media(folder: Path) -> list[Path]:
-    files = (file for file in folder.rglob("*") if file.suffix.lower() in VIDEOS | IMAGES and not file.is_dir())
+    files = (
+        file for file in folder.rglob("*") if file.suffix.lower() in VIDEOS | IMAGES and not file.is_dir()
+    )
     return sorted(
         file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)
     )

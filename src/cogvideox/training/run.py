@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from cogvideox.errors import ConfigError
 from cogvideox.training.captioner import CaptionerTraining
 from cogvideox.training.classifier import ClassifierTraining
 from cogvideox.training.diffusion import DiffusionTraining
@@ -29,3 +30,13 @@ class Run(TrainConfig):
         | ClassifierTraining,
         Field(discriminator="kind"),
     ]
+
+    @model_validator(mode="after")
+    def _the_critic_begins(self) -> Self:
+        gan = self.task.gan if isinstance(self.task, VAETraining) else None
+        if gan is not None and gan.start >= self.steps:
+            raise ConfigError(
+                f"task.gan.start {gan.start}: the run ends at step {self.steps}, before the GAN loss begins; "
+                "lower task.gan.start, or set task.gan=null"
+            )
+        return self
