@@ -47,6 +47,8 @@ class Config(BaseModel):
         try:
             text = str(source) if is_text else Path(source).read_text(encoding="utf-8")
             values = yaml.safe_load(text)
+        except FileNotFoundError:
+            raise ConfigError(f"{source}: no such file; check the path") from None
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise ConfigError(f"{source}: cannot be read as YAML: {_one_line(error)}") from None
         if not isinstance(values, dict):

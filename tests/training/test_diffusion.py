@@ -55,10 +55,14 @@ def test_parts_stored_in_float16_are_trained_with_in_float32(tmp_path):
 @pytest.mark.parametrize(
     ("name", "run"), [("vae", "world-vae"), ("text", "world-text"), ("start", "world-t2v")]
 )
-def test_a_result_that_is_missing_names_the_run_that_makes_it(name, run, tmp_path):
-    config = settings(tmp_path).model_copy(update={name: str(tmp_path / "gone")})
+def test_a_result_that_is_missing_names_the_run_that_makes_it(name, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = settings(tmp_path).model_copy(update={name: f"runs/{run}/model"})
     with pytest.raises(ConfigError, match=f"cogvideox train {run}` first, or set task.{name}="):
         config.build(0)
+    with pytest.raises(ConfigError, match=f"task.{name}: gone: no such folder") as told:
+        config.model_copy(update={name: "gone"}).build(0)
+    assert run not in str(told.value)
 
 
 def test_a_model_that_was_trained_on_keeps_its_name(tmp_path):

@@ -177,7 +177,7 @@ def test_too_many_clips_that_cannot_be_used_stop_the_run_by_name(place, tmp_path
 
 
 def test_a_clip_that_fits_no_row_is_said(place):
-    with pytest.raises(ConfigError, match="a row has 10"):
+    with pytest.raises(ConfigError, match=r"task.data.budget 10: \S+ alone has \d+ tokens"):
         DiffusionTask(settings(place, data={"budget": 10}), 0)
 
 

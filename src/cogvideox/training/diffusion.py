@@ -142,6 +142,12 @@ class DiffusionTask:
         tokens = [self._tokens(one) for one in range(len(self.examples.clips))]
         shapes = [self.examples.clips.shape(one) for one in range(len(tokens))]
         kind, budget = (config.data.rows, config.data.budget) if config.data else ("batch", 0)
+        if config.data and kind != "batch" and max(tokens) > budget:
+            most = tokens.index(max(tokens))
+            raise ConfigError(
+                f"task.data.budget {budget}: {self.examples.clips.name(most)} alone has {max(tokens)} tokens; "
+                "raise the budget to that or more, or lower frames or sides of task.data.size"
+            )
         self.rows = rows_of(kind, shapes, tokens, batch=config.batch, budget=budget, seed=seed)
         self.rows.first_sample(0)  # plans the first epoch: what fits no row is said now
 
@@ -377,9 +383,8 @@ def _result(name: str, place: str, recipe: str) -> Path:
     try:
         return find_folder(place)
     except CheckpointError as error:
-        raise ConfigError(
-            f"{error}; run `cogvideox train {recipe}` first, or set task.{name}=FOLDER"
-        ) from None
+        first = f"run `cogvideox train {recipe}` first, or " if place == f"runs/{recipe}/model" else ""
+        raise ConfigError(f"task.{name}: {error}; {first}set task.{name}=FOLDER") from None
 
 
 def widen(transformer: Transformer, folder: Path) -> None:
