@@ -50,6 +50,8 @@ def films(tmp_path_factory) -> Path:
     (root / ".hidden.mp4").write_bytes(b"x")
     (root / "notes.md").write_text("no film")
     os.symlink("/etc/hostname", root / "link.mp4")
+    os.symlink(root / "gone.mp4", root / "dangling.mp4")
+    os.mkfifo(root / "pipe.mp4")
     return root
 
 
@@ -62,7 +64,14 @@ def outputs(out: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def result(films, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("out") / "curated"
-    curate(films, out, SMALL, LocalEngine(2))
+    with pytest.warns(UserWarning, match="left out") as told:
+        curate(films, out, SMALL, LocalEngine(2))
+    named = {
+        str(each.message).partition(":")[0].rpartition("/")[2]
+        for each in told
+        if "left out" in str(each.message)
+    }
+    assert named == {"link.mp4", "dangling.mp4", "pipe.mp4"}
     return out
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,8 @@ class Input:
 
 
 def listing(root: Path) -> Iterator[Input]:
-    """The videos below ``root`` by name, sorted, hidden ones and links out of the folder left out.
+    """The videos below ``root`` by name, sorted, hidden ones left out; links out of the folder, links to nothing and
+    pipes are left out with a warning.
 
     Raises InputError when the folder does not exist. Memory holds one folder at a time.
     """
@@ -44,10 +46,14 @@ def _below(folder: Path, real: Path, prefix: str) -> Iterator[Input]:
         path = folder / name
         if name.startswith("."):
             continue
-        if path.is_symlink() and not path.resolve().is_relative_to(real):
-            continue
-        if path.is_dir() and not path.is_symlink():
-            yield from _below(path, real, f"{prefix}{name}/")
-        elif path.is_file() and path.suffix.lower() in SUFFIXES:
+        leaves = path.is_symlink() and not path.resolve().is_relative_to(real)
+        if path.is_dir():
+            if not path.is_symlink():
+                yield from _below(path, real, f"{prefix}{name}/")
+        elif path.suffix.lower() in SUFFIXES:
+            if leaves or not path.is_file():
+                what = "a link out of the folder" if leaves else "a link to nothing, or no ordinary file"
+                warnings.warn(f"{path}: left out: {what}", stacklevel=2)
+                continue
             status = path.stat()
             yield Input(prefix + name, status.st_size, status.st_mtime_ns)
