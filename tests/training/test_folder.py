@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from clip_folders import write_layout
 from cogvideox.checkpoints import load_model
 from cogvideox.checkpoints.diffusers import load_transformer
 from cogvideox.checkpoints.lora import load_lora
 from cogvideox.data.clips import ClipSize
+from cogvideox.diffusion.timesteps import interval
 from cogvideox.errors import ConfigError
 from cogvideox.training.diffusion import DiffusionTask, DiffusionTraining
 from cogvideox.training.examples import velocity_errors
@@ -58,7 +60,7 @@ def test_rows_mix_videos_and_pictures_and_the_loss_is_that_of_each_clip_alone(pl
     calls, errors = [task.losses(call) for call in (0, 1)], []
     for call in (0, 1):
         row, samples = task._row(call)
-        times = task._times(samples)
+        times = task._times(call, samples)
         for example, t in zip(task.examples.training(row, samples), times, strict=True):
             errors.append(velocity_errors(task.module, task.schedule, [example], t[None]))
     mean = torch.stack([each["loss"] for each in calls]).mean()
@@ -242,11 +244,15 @@ def changed(clips: Path, how: str) -> None:
     elif how == "added":
         shutil.copy(clips / "clip0.mp4", clips / "more.mp4")
         shutil.copy(clips / "clip0.txt", clips / "more.txt")
+    elif how == "filmed otherwise":
+        shutil.copy(clips / "clip1.mp4", clips / "clip0.mp4")
     else:
         (clips / "clip0.txt").write_text("other words")
 
 
-@pytest.mark.parametrize(("how", "now"), [("removed", 9), ("added", 11), ("said otherwise", 10)])
+@pytest.mark.parametrize(
+    ("how", "now"), [("removed", 9), ("added", 11), ("said otherwise", 10), ("filmed otherwise", 10)]
+)
 def test_a_run_does_not_go_on_with_another_folder(place, tmp_path, how, now):
     clips, out = tmp_path / "clips", tmp_path / "run"
     shutil.copytree(place / "clips", clips)
@@ -264,6 +270,36 @@ def test_a_run_does_not_go_on_with_another_folder(place, tmp_path, how, now):
     shutil.rmtree(clips)
     shutil.copytree(place / "clips", clips)
     assert train(config) == out / "model"
+
+
+@pytest.mark.parametrize(("setting", "part", "lora"), [("vae", "vae", None), ("text", "text_encoder", None),
+                                                      ("start", "transformer", LoraTuning(rank=2))])  # fmt: skip
+def test_a_run_does_not_go_on_with_another_frozen_network(place, tmp_path, setting, part, lora):
+    shutil.copytree(place / "toy", tmp_path / "toy")
+    config = run(place, tmp_path / "run", lora=lora, **{setting: str(tmp_path / "toy")})
+    train(config, stop_at=1)
+    file = next((tmp_path / "toy" / part).glob("*.safetensors"))
+    whole = load_file(file)
+    save_file({name: value * 1.5 for name, value in whole.items()}, file)
+    with pytest.raises(
+        ConfigError, match=f"task.{setting}: the network there is not the one of the run's last"
+    ):
+        train(config)
+    save_file(whole, file)
+    assert train(config) == tmp_path / "run/model"
+
+
+def test_a_step_covers_the_times_whatever_rows_it_is_made_of(place):
+    task = DiffusionTask(settings(place, parts=3), 0)
+    total = task.schedule.config.num_train_timesteps
+    for step in range(4):
+        rows = [task._row(call) for call in range(3 * step, 3 * step + 3)]
+        times = torch.cat([task._times(3 * step + n, samples) for n, (_, samples) in enumerate(rows)]).sort()[
+            0
+        ]
+        assert len({len(samples) for _, samples in rows}) >= 1 and len(times) > 3
+        parts = [interval(part, len(times), total) for part in range(len(times))]
+        assert all(int(t) in part for t, part in zip(times, parts, strict=True)), times
 
 
 def test_a_state_that_does_not_say_what_it_read_is_gone_on_from(place, tmp_path):

@@ -32,6 +32,13 @@ class Part:
     column: str = ""
     suffix: str = ""
 
+    @property
+    def length(self) -> int | None:
+        """How many bytes there are; None for a cell of a table, and for a file that is gone."""
+        if self.size is not None or self.row is not None:
+            return self.size
+        return self.file.stat().st_size if self.file.is_file() else None
+
     @contextmanager
     def local(self) -> Iterator[Path]:
         """A path to a plain file with these bytes, for as long as the block runs. Raises MediaError."""

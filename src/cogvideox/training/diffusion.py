@@ -85,7 +85,7 @@ class DiffusionTraining(Config):
     intervals: int | None = Field(
         None,
         gt=0,
-        description="virtual ranks: so many samples in a row cover all times evenly; null: those of a row",
+        description="virtual ranks: so many samples one after the other cover all times evenly; null: those of a step",
     )
     kernel: str = Field(
         "torch-float32", description="attention kernel; this one saves a quarter of a bf16 step on a CPU"
@@ -132,6 +132,10 @@ class DiffusionTask:
         self.vae = load_vae(vae, dtype="float32").eval().requires_grad_(False).to(config.device)
         self.text = load_text(text, dtype="float32")
         self.schedule = Schedule(config.schedule) if config.schedule else load_schedule(self.start)
+        self.frozen = {
+            "vae": digest_of(self.vae.encoder, self.vae.config),
+            "text": digest_of(self.text.model),
+        }
         self.module = self._network()
         self.shape = self.module.config
         self.image = self.shape.in_channels == 2 * self.shape.out_channels
@@ -155,7 +159,7 @@ class DiffusionTask:
         """The velocity's squared error, each clip of the step weighing the same whatever row it stands in."""
         row, samples = self._row(call)
         found = self.examples.training(row, samples)
-        errors = velocity_errors(self.module, self.schedule, found, self._times(samples))
+        errors = velocity_errors(self.module, self.schedule, found, self._times(call, samples))
         whole = sum(len(self.rows[other]) for other in self._step_of(call)) / self.parts
         tokens = float(sum(self._tokens(one) for one in row)) * self.parts
         return {
@@ -169,11 +173,13 @@ class DiffusionTask:
         return [self.examples.clips.name(one) for one in self.rows[call]]
 
     def read(self) -> dict[str, Any] | None:
-        """What a state keeps of the folder: names and captions of both sides, in the order they are used."""
-        if self.config.data is None:
-            return None
+        """What a state keeps: what the clips of both sides are, in the order they are used, and the frozen networks."""
         sides = (self.examples.clips, self.held_out.examples.clips)
-        return facts_of(*([[s.name(n), s.caption(n, 0)] for n in range(len(s))] for s in sides))
+        words = self.config.data is not None  # those of the tiny world follow from its clips
+        train, test = (
+            [[key, s.caption(n, 0) if words else ""] for n, key in enumerate(s.keys)] for s in sides
+        )
+        return facts_of(train, test, self.frozen)
 
     def measure(self, module: nn.Module) -> dict[str, float]:
         """Velocity error of held-out clips in five bands, on fixed (clip, timestep, noise) triples."""
@@ -286,11 +292,17 @@ class DiffusionTask:
         pt, ph, pw = self.shape.patch
         return self.text.max_tokens + -(-t // pt) * (h // ph) * (w // pw)
 
-    def _times(self, samples: range) -> Tensor:
+    def _times(self, call: int, samples: range) -> Tensor:
+        """Of one row; without ``intervals`` all rows of its step, the global batch, cover the times together."""
         total = self.schedule.config.num_train_timesteps
         if self.config.uniform == "plain":
             return uniform(samples, self.seed, total)
-        return explicit_uniform(samples, self.seed, self.config.intervals, total)
+        if self.config.intervals is not None:
+            return explicit_uniform(samples, self.seed, self.config.intervals, total)
+        rows = self._step_of(call)
+        first = self.rows.first_sample(rows.start)
+        whole = range(first, first + sum(len(self.rows[row]) for row in rows))
+        return explicit_uniform(whole, self.seed, None, total)[samples.start - first : samples.stop - first]
 
     def _network(self) -> Transformer:
         config = self.config
@@ -301,6 +313,7 @@ class DiffusionTask:
             if self.start is not None:
                 widen(module, self.start)
         if config.lora is not None:
+            self.frozen["start"] = digest_of(module)
             put_on(module, config.lora, self.seed)
         module.to(config.device)
         use_kernel(module, config.kernel)

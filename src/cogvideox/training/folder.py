@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -70,30 +70,40 @@ def split(data: FolderData, listing: Listing) -> tuple[Listing, Listing]:
 
 @runtime_checkable
 class ReadsFolder(Protocol):
-    """A task that may read a folder which can change between two starts of a run."""
+    """A task that reads what can change between two starts of a run: a folder of clips, networks it does not train."""
 
     def read(self) -> dict[str, Any] | None:
-        """``facts_of`` the folder; None when there is none."""
+        """``facts_of`` them; None when there is nothing that can change."""
 
 
-def facts_of(train: Sequence[Any], test: Sequence[Any]) -> dict[str, Any]:
-    """What a state keeps of a folder: samples to train on and to measure with, and a digest of what they are."""
+def facts_of(
+    train: Sequence[Any], test: Sequence[Any], networks: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """What a state keeps of the data: how many samples to train on and to measure with, a digest of what they are, and
+    digests of frozen networks by the setting that names them."""
     digest = hashlib.sha256(json.dumps([train, test]).encode()).hexdigest()
-    return {"train": len(train), "held_out": len(test), "digest": digest}
+    return {"train": len(train), "held_out": len(test), "clips": digest, "networks": dict(networks or {})}
 
 
-def check_unchanged(folder: str, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Samples are found by their place in the folder's order: another folder would double some and lose others.
+def check_unchanged(place: str, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Samples are found by their place in the folder's order: another folder would double some and lose others; other
+    networks would make the rest of the run another one.
 
-    Raises ConfigError.
+    Raises ConfigError. States of older versions do not say everything; what they do not say is not compared.
     """
-    if before["digest"] == now["digest"]:
-        return
-    then, here = (f"{facts['train']} + {facts['held_out']} held out" for facts in (before, now))
-    raise ConfigError(
-        f"{folder}: changed since the run's last state: {then} samples then, {here} now, or other names or captions; "
-        "put the clips and captions back, or start in another out="
-    )
+    networks = before.get("networks", now["networks"])
+    other = [name for name, digest in now["networks"].items() if networks.get(name, digest) != digest]
+    if other:
+        raise ConfigError(
+            f"task.{other[0]}: the network there is not the one of the run's last state; put it back, or start in "
+            "another out="
+        )
+    if before.get("clips", now["clips"]) != now["clips"]:
+        then, here = (f"{facts['train']} + {facts['held_out']} held out" for facts in (before, now))
+        raise ConfigError(
+            f"{place}: changed since the run's last state: {then} samples then, {here} now, or other names, captions "
+            "or bytes; put the clips and captions back, or start in another out="
+        )
 
 
 def check_lost(data: FolderData, dropped: dict[str, str], total: int) -> None:

@@ -98,8 +98,7 @@ def train(
         with team.first_goes_first():  # it fills the caches
             task: Task = config.task.build(config.seed)  # type: ignore[attr-defined]
         _check_one_state(team, out, state)
-        if isinstance(data, FolderData):
-            _check_same_data(data, task, state)
+        _check_same_data(data.folder if isinstance(data, FolderData) else out.name, task, state)
         if config.sample_every and not isinstance(task, ShowsSamples):
             raise ConfigError(
                 f"sample_every {config.sample_every}: a run of {_kind(config)} makes no videos; leave it out"
@@ -147,11 +146,11 @@ def _check_one_state(team: Team, out: Path, state: dict[str, Any] | None) -> Non
         )
 
 
-def _check_same_data(data: FolderData, task: Task, state: dict[str, Any] | None) -> None:
-    """A run goes on with the samples it began with; older states do not say which they were."""
+def _check_same_data(place: str, task: Task, state: dict[str, Any] | None) -> None:
+    """A run goes on with the samples and the frozen networks it began with."""
     before, now = (state or {}).get("data"), task.read() if isinstance(task, ReadsFolder) else None
     if before is not None and now is not None:
-        check_unchanged(data.folder, before, now)
+        check_unchanged(place, before, now)
 
 
 def _kind(config: TrainConfig) -> str:

@@ -177,7 +177,7 @@ class VAETask:
         return {"loss": loss + self.config.kl * kl, **report}
 
     def read(self) -> dict[str, Any] | None:
-        """What a state keeps of the folder: names of both sides; captions do not matter."""
+        """What a state keeps of the folder: names and lengths of both sides; captions do not matter."""
         return self.clips.facts
 
     @torch.no_grad()
