@@ -69,6 +69,21 @@ def test_another_configuration_is_refused(tmp_path: Path) -> None:
         train(run(tmp_path, steps=5))
 
 
+def test_states_without_their_settings_are_not_gone_on_from(tmp_path: Path) -> None:
+    train(run(tmp_path), stop_at=2)
+    (tmp_path / "run.yaml").unlink()
+    with pytest.raises(
+        ConfigError, match="no run.yaml that says which; choose another out=, or remove the folder"
+    ):
+        train(run(tmp_path, seed=7))
+
+
+def test_small_learning_rates_are_not_rounded_away(tmp_path: Path) -> None:
+    train(run(tmp_path, optim=OptimConfig(lr=1e-9, warmup=0)), stop_at=1)
+    first = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
+    assert first["lr"] == pytest.approx(1e-9, rel=1e-3)
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(NumericsError, match="loss is"):
         train(run(tmp_path, optim=OptimConfig(lr=1e30, warmup=0, clip=1e30)))

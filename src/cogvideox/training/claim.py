@@ -30,13 +30,18 @@ def same_run(config: TrainConfig, out: Path) -> None:
     file, text = out / "run.yaml", config.to_yaml()
     if not has_state(out):
         return
-    if file.exists() and (old := file.read_text(encoding="utf-8")) != text and not _means(file, config):
+    if not file.exists():
+        raise ConfigError(
+            f"{out}: holds states of a run, but no {file.name} that says which; choose another out=, or remove "
+            "the folder"
+        )
+    if (old := file.read_text(encoding="utf-8")) != text and not _means(file, config):
         before, now = old.splitlines(), text.splitlines()
         changed = next(
             (f"{b.strip()} -> {n.strip()}" for b, n in zip(before, now, strict=False) if b != n), "its length"
         )
         raise ConfigError(
-            f"{file}: holds a run with other settings ({changed}); choose another out= or remove it"
+            f"{file}: holds a run with other settings ({changed}); choose another out=, or remove the folder {out}"
         )
 
 

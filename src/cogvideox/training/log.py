@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import sys
@@ -52,10 +53,10 @@ def _wandb(folder: Path, project: str, config: dict[str, Any]) -> Board:
         raise DependencyError(
             "wandb: not installed; pip install 'cogvideox[track]', or leave it off"
         ) from None
-    # one id for one folder: a resumed run goes on in the same curves
-    run = wandb.init(
-        project=project, dir=str(folder), config=config, id=folder.absolute().name, resume="allow"
-    )
+    # one id for one folder: a resumed run goes on in the same curves, and stages of two runs stay apart
+    place = folder.absolute()
+    id = f"{place.name}-{hashlib.sha256(str(place).encode()).hexdigest()[:8]}"
+    run = wandb.init(project=project, dir=str(folder), config=config, id=id, name=place.name, resume="allow")
     return lambda step, values: run.log(values, step=step)
 
 
@@ -123,7 +124,7 @@ class RunLog:
     def write(self, step: int, values: dict[str, Any]) -> None:
         """Append one report. Raises OutputError."""
         row = {"step": step, "seconds": round(time.monotonic() - self.clock, 2)}
-        row |= {name: round(float(value), 6) for name, value in values.items()}
+        row |= {name: float(f"{float(value):.6g}") for name, value in values.items()}
         try:
             with self.path.open("a") as file:
                 plain = {name: value if math.isfinite(value) else None for name, value in row.items()}
