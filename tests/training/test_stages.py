@@ -72,6 +72,15 @@ def test_a_result_that_was_exchanged_is_not_built_on(tmp_path):
         train_stages(config)
 
 
+def test_scores_are_asked_for_before_the_first_stage(tmp_path):
+    config = staged(tmp_path, "run")
+    table = Path(config.base.task.data.folder) / "metadata.csv"
+    table.write_text(table.read_text().replace("score", "other", 1))  # the name of the column
+    with pytest.raises(ConfigError, match="have no score"):
+        train_stages(config)
+    assert not list(Path(config.base.out).rglob("run.yaml"))
+
+
 def test_stages_that_cannot_be_are_refused(tmp_path):
     config = staged(tmp_path, "out")
     with pytest.raises(ConfigError, match="two have one name"):

@@ -14,7 +14,8 @@ from pydantic import Field, model_validator
 
 from cogvideox.checkpoints.atomic import atomic_file
 from cogvideox.config import Config
-from cogvideox.data.clips import ClipSize
+from cogvideox.data.clips import ClipSize, best_share
+from cogvideox.data.listing import list_clips
 from cogvideox.errors import CheckpointError, ConfigError
 from cogvideox.manifest import digests_of
 from cogvideox.training.diffusion import DiffusionTraining
@@ -102,6 +103,7 @@ def train_stages(config: StagedRun) -> Path:
     raises.
     """
     file = Path(config.base.out) / "lineage.json"
+    _check_scores(config)
     lineage: list[dict[str, Any]] = _read(file)
     result = Path(config.base.out)
     for number, stage in enumerate(config.stages):
@@ -121,6 +123,14 @@ def train_stages(config: StagedRun) -> Path:
             with atomic_file(file, overwrite=True) as work:
                 work.write_text(json.dumps(lineage, indent=1), encoding="utf-8")
     return result
+
+
+def _check_scores(config: StagedRun) -> None:
+    """A stage of the best clips needs scores: asked for before the stages that come first. Raises ConfigError."""
+    data = config.base.task.data
+    shares = [stage.best for stage in config.stages if stage.best < 1]
+    if data is not None and data.films is None and shares:
+        best_share(list_clips(data.folder, data.caption), min(shares))
 
 
 def _read(file: Path) -> list[dict[str, Any]]:
