@@ -1,7 +1,9 @@
 """Every public layout lists the same clips, and nothing that cannot be used disappears without a reason."""
 
 import json
+import math
 import os
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 from clip_folders import LAYOUT_WRITERS, LAYOUTS, clip, write_clips, write_layout
 from cogvideox.data.clips import ClipSize, FolderClips, best_share, held_out
 from cogvideox.data.doctor import diagnose
-from cogvideox.data.listing import list_clips
+from cogvideox.data.listing import list_clips, unused
 from cogvideox.errors import ConfigError, MediaError
 
 SIZE = ClipSize(frames=17, short_side=32)
@@ -176,6 +178,57 @@ def test_the_aspect_is_kept_up_to_a_limit():
     size = ClipSize(short_side=64, longest=2)
     assert size.fit(720, 1280) == (64, 112) and size.fit(1280, 720) == (112, 64)
     assert size.fit(100, 100) == (64, 64) and size.fit(100, 900) == (64, 128)
+
+
+def test_what_is_beside_the_listed_clips_is_told(tmp_path):
+    write_layout(tmp_path, "jsonl", count=2)
+    shutil.copy(next(tmp_path.rglob("*.mp4")), tmp_path / "loose.mp4")
+    (tmp_path / "old.mpg").write_bytes(b"x")
+    assert unused(list_clips(tmp_path)) == ["loose.mp4", "old.mpg"]
+    assert (
+        "2 files of films or pictures are no part of it: loose.mp4, old.mpg"
+        in diagnose(tmp_path, SIZE).to_text()
+    )
+
+
+def test_one_strange_row_does_not_end_the_rest(tmp_path):
+    write_layout(tmp_path, "jsonl", count=1)
+    file = tmp_path / "metadata.jsonl"
+    rows = [{"file_name": "a.mp4", "caption": 7}, {"file_name": "b.mp4", "caption": ["x"]},
+            {"file_name": "c\0.mp4", "caption": "x"}, {"file_name": "d" * 300 + ".mp4", "caption": "x"}]  # fmt: skip
+    file.write_text(file.read_text() + "".join(json.dumps(row) + "\n" for row in rows))
+    listing = list_clips(tmp_path)
+    assert len(listing.entries) == 1 and len(listing.dropped) == 4, listing.dropped
+
+
+def test_a_link_to_itself_is_named_and_strange_files_are_refused_in_one_line(tmp_path):
+    write_layout(tmp_path / "stems", "stems", count=1)
+    (tmp_path / "stems/loop.mp4").symlink_to(tmp_path / "stems/loop.mp4")
+    (tmp_path / "stems/clip0.txt").write_bytes("caf\xe9".encode("latin-1"))
+    dropped = list_clips(tmp_path / "stems").dropped
+    assert set(dropped) == {"loop.mp4", "clip0.mp4"} and "in UTF-8" in dropped["clip0.mp4"]
+    write_layout(tmp_path / "lines", "lines", count=1)
+    (tmp_path / "lines/prompts.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        list_clips(tmp_path / "lines")
+    write_layout(tmp_path / "csv", "csv", count=1)
+    with open(tmp_path / "csv/metadata.csv", "a") as table:
+        table.write("clip0.mp4," + "x" * (2**20 + 1) + "\n")
+    with pytest.raises(ConfigError, match="cannot be read as CSV"):
+        list_clips(tmp_path / "csv")
+
+
+def test_a_score_that_is_no_number_is_none(tmp_path):
+    write_layout(tmp_path, "jsonl", count=2)
+    file = tmp_path / "metadata.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    file.write_text(
+        "".join(
+            json.dumps(row | {"score": score}) + "\n" for row, score in zip(rows, (math.nan, 2), strict=True)
+        )
+    )
+    with pytest.raises(ConfigError, match="1 clips have no score"):
+        best_share(list_clips(tmp_path), 0.5)
 
 
 def test_a_link_to_nothing_and_a_pipe_are_named_not_passed_over(tmp_path):

@@ -9,7 +9,7 @@ from typing import Any
 
 from cogvideox.data.buckets import Shape
 from cogvideox.data.clips import ClipSize, FolderClips
-from cogvideox.data.listing import Entry, list_clips
+from cogvideox.data.listing import Entry, list_clips, unused
 from cogvideox.data.pack import pack_rows, waste
 from cogvideox.errors import CogVideoXError, ConfigError
 from cogvideox.video import probe, read_image
@@ -76,6 +76,11 @@ def diagnose(
             report.dropped[entry.name] = str(error)
             report.remarks.pop(entry.name, None)
     _count(report, words, budget)
+    left = unused(listing)
+    if left:
+        report.remarks["the folder"] = [
+            f"{len(left)} files of films or pictures are no part of it: {', '.join(left[:3])}"
+        ]
     return report
 
 

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -59,6 +60,9 @@ class Listing:
 
     def add(self, name: str, caption: str | None, part: Part | Path, score: Any = None) -> None:
         """Take an item, or note why not."""
+        if caption is not None and not isinstance(caption, str):
+            self.dropped[name] = f"the caption is {type(caption).__name__}, not text; write words"
+            return
         if self.default is not None and not (caption or "").strip():
             caption = self.default
         reason = self._reason(name, caption, part)
@@ -72,12 +76,17 @@ class Listing:
         if PurePosixPath(name).suffix.lower() not in VIDEOS | IMAGES:
             return f"not a video or image by its ending {PurePosixPath(name).suffix!r}"
         if isinstance(part, Path):
-            if not part.resolve().is_relative_to(self.root.resolve()):
+            try:
+                inside = part.resolve().is_relative_to(self.root.resolve())
+                whole = part.is_file()
+            except (OSError, RuntimeError, ValueError) as error:  # a link to itself, a name no file can have
+                return f"not a path that can be followed ({' '.join(str(error).split())[:60]}); check it"
+            if not inside:
                 return "leads out of the folder; copy it in"
-            if not part.is_file():
+            if not whole:
                 return "there is no such file, or it is a link to none or a pipe; check the path"
         if caption is None:
-            return "no caption; write one"
+            return "no caption that can be read; write one, in UTF-8"
         if not caption.strip():
             return "the caption is empty; write one"
         if "\x00" in caption:
@@ -138,7 +147,11 @@ def _rows(table: Path) -> Iterator[Mapping[str, Any]]:
         return
     with open(table, encoding="utf-8-sig", errors="replace", newline="") as stream:
         if table.suffix == ".csv":
-            yield from csv.DictReader(stream)
+            csv.field_size_limit(LONGEST_FIELD)
+            try:
+                yield from csv.DictReader(stream)
+            except csv.Error as error:
+                raise ConfigError(f"{table}: cannot be read as CSV ({error}); repair it") from None
             return
         for line in filter(str.strip, stream):
             try:
@@ -150,7 +163,10 @@ def _rows(table: Path) -> Iterator[Mapping[str, Any]]:
 
 def _from_lines(root: Path, default: str | None) -> Listing:
     listing = Listing(root, "lines of videos.txt and prompts.txt", default=default)
-    names, captions = ((root / file).read_text(encoding="utf-8-sig").splitlines() for file in LINES)
+    try:
+        names, captions = ((root / file).read_text(encoding="utf-8-sig").splitlines() for file in LINES)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{root}: {' or '.join(LINES)} is not UTF-8 ({error.reason}); convert it") from None
     if len(names) != len(captions):
         raise ConfigError(
             f"{root}: videos.txt has {len(names)} lines, prompts.txt {len(captions)}; they must be as many"
@@ -191,6 +207,7 @@ def _from_stems(root: Path, default: str | None) -> Listing:
     return listing
 
 
+LONGEST_FIELD = 2**20  # characters of a cell
 LINES = ("videos.txt", "prompts.txt")
 LAYOUTS = (
     (lambda root: bool(_tables(root)), _from_table),
@@ -202,29 +219,38 @@ LAYOUTS = (
 
 
 def _media(folder: Path) -> list[Path]:
-    files = (
-        file for file in folder.rglob("*") if file.suffix.lower() in VIDEOS | IMAGES and not file.is_dir()
-    )
+    return _files(folder, VIDEOS | IMAGES)
+
+
+def _files(folder: Path, suffixes: Set[str]) -> list[Path]:
+    files = (file for file in folder.rglob("*") if file.suffix.lower() in suffixes and not file.is_dir())
     return sorted(
         file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)
     )
 
 
+def unused(listing: Listing) -> list[str]:
+    """Films and pictures below the folder that are neither used nor named as dropped: beside a table or an archive."""
+    known = {entry.name for entry in listing.entries} | listing.dropped.keys()
+    suffixes = VIDEOS | IMAGES | {".mpg", ".mpeg", ".flv", ".wmv", ".ogv", ".3gp", ".ts", ".m2ts"}
+    return [
+        name for name in (_name(listing.root, f) for f in _files(listing.root, suffixes)) if name not in known
+    ]
+
+
 def _name(root: Path, file: Path) -> str:
     try:
         return file.resolve().relative_to(root.resolve()).as_posix()
-    except (ValueError, OSError):
-        return file.as_posix()
+    except (ValueError, OSError, RuntimeError):
+        return file.relative_to(root).as_posix() if file.is_relative_to(root) else file.as_posix()
 
 
 def _text(file: Path) -> str | None:
-    """A caption file, or None when there is none."""
+    """A caption file, or None when there is none that can be read."""
     try:
         return file.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        return None
     except (OSError, UnicodeDecodeError):
-        return ""
+        return None
 
 
 def _first(row: Mapping[str, Any], columns: tuple[str, ...]) -> Any:
@@ -233,6 +259,7 @@ def _first(row: Mapping[str, Any], columns: tuple[str, ...]) -> Any:
 
 def _number(value: Any) -> float | None:
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError):
         return None
+    return number if math.isfinite(number) else None
