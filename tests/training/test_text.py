@@ -55,8 +55,17 @@ def test_a_step_is_a_function_of_its_number_where_nothing_is_kept():
     assert torch.equal(one.losses(1)["loss"], other.losses(1)["loss"])
 
 
+def test_a_batch_without_a_pair_or_of_pairs_only_has_a_loss():
+    for pairs in (0.001, 0.999):
+        task = TextTraining(**(GOING_ON | {"pairs": pairs})).build(0)
+        assert torch.isfinite(task.losses(0)["loss"])
+
+
 def test_what_cannot_go_on_is_refused():
     with pytest.raises(ConfigError, match="no features to keep"):
         TextTraining(keep=1.0)
     with pytest.raises(ConfigError, match="make width, layers and heads equal"):
         TextTraining(start="tiny", width=64).build(0)
+    for layers in (1, 3):
+        with pytest.raises(ConfigError, match="make width, layers and heads equal"):
+            TextTraining(start="tiny", layers=layers).build(0)

@@ -122,12 +122,13 @@ class TextTask:
         with torch.random.fork_rng(devices=[]):  # dropout is a function of the step too
             torch.manual_seed(generator(self.seed, "dropout", step).initial_seed())
             logits, places, _ = self.module(ids)
-        loss = F.binary_cross_entropy_with_logits(logits[~paired], truth[~paired])
-        report = {"exact": exact(logits[~paired], truth[~paired])}
-        if self.config.pairs:
-            told = words.any(-1)
+        loss, report, told = logits.new_zeros(()), {}, words.any(-1)
+        if not paired.all():
+            loss = loss + F.binary_cross_entropy_with_logits(logits[~paired], truth[~paired])
+            report["exact"] = exact(logits[~paired], truth[~paired])
+        if paired.any():
             loss = loss + F.binary_cross_entropy_with_logits(places[told], words[told])
-        if self.config.keep:
+        if self.config.keep and not paired.all():
             report["moved"] = self._moved(self.module, ids[~paired])
             loss = loss + self.config.keep * report["moved"]
         return {"loss": loss, **report}
@@ -193,7 +194,8 @@ class TextTask:
 def _go_on(model: T5Encoder, before: T5Encoder, config: TextTraining) -> None:
     """Take the weights of ``before``. Raises ConfigError where it has another shape."""
     weights = before.state_dict()
-    strange = [name for name, value in model.state_dict().items() if value.shape != weights[name].shape]
+    sizes, others = ({n: tuple(w.shape) for n, w in each.items()} for each in (model.state_dict(), weights))
+    strange = sorted(name for name in sizes.keys() | others.keys() if sizes.get(name) != others.get(name))
     if strange:
         raise ConfigError(
             f"start {config.start}: its text encoder has other sizes ({strange[0]}); make width, layers and heads equal"
