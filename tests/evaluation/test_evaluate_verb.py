@@ -90,6 +90,15 @@ def test_a_prompt_suite_is_generated_and_what_cannot_be_computed_is_said(here, t
     assert "vbench_scene_raw: needs Tag2Text" in done.stdout and "mtscore: needs" in done.stdout
 
 
+def test_a_video_made_for_another_prompt_is_not_scored(here, toy):
+    words = ["--suite", "two", "--prompts", "1", "--steps", "1", "--out", "q"]
+    run(toy, *words)
+    told = Path("q/videos/metadata.jsonl")
+    told.write_text(json.dumps(json.loads(told.read_text()) | {"text": "another prompt"}) + "\n")
+    done = CliRunner().invoke(app, ["evaluate", "--model", str(toy), *words])
+    assert done.exit_code == 2 and "made for another prompt" in done.output
+
+
 def test_two_folders_are_compared(here):
     right, wrong = two_videos(here / "right"), two_videos(here / "wrong", turned=True)
     run(right, "--suite", "two", "--out", "a")

@@ -15,6 +15,7 @@ from cogvideox.world import (
     judge,
     read_frames,
     render,
+    report,
     sample_scene,
 )
 from cogvideox.world.foreground import label_pieces
@@ -110,6 +111,14 @@ def test_verdicts_take_checks_as_plain_values_and_give_them():
     scene = sample_scene(0, 4)
     record = judge(render(scene), [check.to_dict() for check in facts(scene)]).to_dict()
     assert record["all"] and all(check["holds"] for check in record["checks"])
+
+
+def test_facts_of_two_things_have_rows_and_a_relation_must_be_one():
+    scene = sample_scene(0, 3, tier="pair")
+    rows = {row.kind: row for row in report([judge(render(scene), facts(scene))])}
+    assert rows["thing"].right == rows["thing"].asked == 1
+    with pytest.raises(InputError, match="red circle left of blue square"):
+        judge(render(scene), [Check("relation", "nonsense")])
 
 
 def test_arrays_that_are_no_clip_are_refused():

@@ -22,6 +22,11 @@ def test_captions_of_two_different_things_read_back_too():
         assert read_caption(text) == facts(scene) and len(text.split()) <= 24, text
 
 
+def test_a_sentence_that_says_more_is_read_as_about_its_first_thing():
+    said = read_caption("a red circle next to a blue square while the camera pans left")
+    assert Check("camera", "left") in said and Check("colour", "red") in said
+
+
 def test_what_is_not_said_is_absent():
     assert read_caption("") == read_caption("a dog runs on a beach") == ()
     assert read_caption("something red") == (Check("colour", "red"),)

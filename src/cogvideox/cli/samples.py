@@ -115,6 +115,7 @@ def _world(
     folder = out / VIDEOS
     by_prompt = {prompt.prompt: prompt for prompt in chosen}
     names = {_name(p.id, seed): p.prompt for p in chosen for seed in range(seeds)}
+    _same_prompts(folder, names)
     maker = _Maker(model, settings)
     with progress("evaluating") as show:
 
@@ -155,6 +156,7 @@ def _prompted(
     """Videos for a prompt suite; a long prompt is generated from, its short one is what is judged."""
     folder = out / VIDEOS
     names = {_name(row.id, seed): row.short for row in chosen for seed in range(seeds)}
+    _same_prompts(folder, names)
     maker, firsts = _Maker(model, settings), _firsts(suite)
     with progress("generating") as show:
         for done, (row, seed) in enumerate(((row, seed) for row in chosen for seed in range(seeds)), 1):
@@ -267,6 +269,18 @@ def _firsts(suite: str) -> dict[str, Callable[[], np.ndarray]]:
 
 def _name(id: str, seed: int) -> str:
     return f"{id}-{seed}.mkv"
+
+
+def _same_prompts(folder: Path, prompts: dict[str, str]) -> None:
+    """A video that is there must have been made for the prompt it has now. Raises ConfigError."""
+    from cogvideox.evaluation.clips import read_prompts
+
+    for name, told in read_prompts(folder).items():
+        if name in prompts and (folder / name).is_file() and told != prompts[name]:
+            raise ConfigError(
+                f"{folder / name}: made for another prompt ({told[:60]!r}, now {prompts[name][:60]!r}); "
+                "choose another out"
+            )
 
 
 def _tell(folder: Path, prompts: dict[str, str]) -> None:

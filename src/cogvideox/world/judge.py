@@ -7,6 +7,7 @@ docs/world.md.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -125,6 +126,9 @@ def _find(check: Check, reading: Reading) -> Finding:
     return Finding(check, bool(holds), seen, reading.confidence[check.kind])
 
 
+_RELATION = re.compile(rf"(\w+) \w+ ({'|'.join(RELATIONS)})(?: of)? (\w+) \w+")
+
+
 def _shows(name: str, things: Sequence[Seen]) -> bool:
     """Whether one of the things is a "red circle"."""
     return any(f"{thing.colour} {thing.shape}" == name for thing in things)
@@ -132,7 +136,10 @@ def _shows(name: str, things: Sequence[Seen]) -> bool:
 
 def _stand(stated: str, things: Sequence[Seen]) -> bool:
     """Whether things stand as in "red circle left of blue square"; their colours tell which they are."""
-    first, _, relation, *_, second, _ = stated.split()
+    stands = _RELATION.fullmatch(stated)
+    if stands is None:
+        raise InputError(f"check relation {stated!r}: say it as 'red circle left of blue square'")
+    first, relation, second = stands.groups()
     axis = 0 if RELATIONS[relation][0] else 1
     places = [[t.centre[axis] for t in things if t.colour == colour] for colour in (first, second)]
     return all(places) and RELATIONS[relation][axis] * (places[0][0] - places[1][0]) > _APART

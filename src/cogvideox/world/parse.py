@@ -25,7 +25,7 @@ _CHANGES = {
 }
 _THING = rf"an?\s+({'|'.join(COLOURS)})\s+({'|'.join(SHAPES)})"
 _PAIR = re.compile(
-    rf"\b{_THING}\s+(?:is\s+)?(?:(?:to\s+the\s+)?(left|right)\s+of|(above|below)|and|next\s+to|beside)\s+{_THING}\b"
+    rf"(?:there\s+is\s+)?{_THING}\s+(?:is\s+)?(?:(?:to\s+the\s+)?(left|right)\s+of|(above|below)|and|next\s+to|beside)\s+{_THING}"
 )
 _SPEEDS = {"slow": re.compile(r"\bslowly\b"), "fast": re.compile(r"\b(?:quickly|fast)\b")}
 
@@ -36,7 +36,7 @@ def read_caption(text: str) -> tuple[Check, ...]:
     For every scene ``read_caption(caption(scene, ...)) == facts(scene)``. The first colour and shape named count.
     """
     said = " ".join(re.sub(r"[^a-z\s]", " ", text.lower()).split())
-    pair = _PAIR.search(said)
+    pair = _PAIR.fullmatch(said)  # what says more is read as about its first thing
     if pair:
         return pair_facts((pair[1], pair[2]), (pair[5], pair[6]), pair[3] or pair[4] or "none")
     into, camera = _INTO.search(said), _CAMERA.search(said)

@@ -13,6 +13,8 @@ KINDS = (
     "colour",
     "shape",
     "colour and shape",
+    "thing",
+    "relation",
     "count",
     "direction",
     "speed",
