@@ -11,7 +11,7 @@ OPERATIONS = ("fsync", "rename", "replace", "mkdir", "truncate", "unlink", "rmdi
 
 
 def die_at_operation(out: Path, die_at: int | None, mark: Path) -> None:
-    """SIGKILL this process at its ``die_at``-th operation from here; ``mark`` is made when that is inside a save."""
+    """SIGKILL this process at its ``die_at``-th operation from here; ``mark`` says whether that is inside a save."""
     count = 0
 
     def counted(name):
@@ -22,9 +22,8 @@ def die_at_operation(out: Path, die_at: int | None, mark: Path) -> None:
             count += 1
             if count == die_at:
                 inside = any(path.name.startswith(".state-") for path in out.glob(".state-*"))
-                if inside:
-                    with contextlib.suppress(OSError):
-                        mark.touch()
+                with contextlib.suppress(OSError):
+                    mark.write_text("inside" if inside else "outside")
                 os.kill(os.getpid(), signal.SIGKILL)
             return whole(*args, **kwargs)
 
