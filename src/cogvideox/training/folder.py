@@ -36,7 +36,10 @@ class FolderData(Config):
     budget: int = Field(25_000, gt=0, description="tokens of a row, text included (pack, bucket)")
     best: float = Field(1.0, gt=0, le=1, description="share of clips kept, by the score in the metadata")
     held_out: float = Field(
-        0.05, ge=0, lt=1, description="share of clips to measure with instead of training"
+        0.05,
+        ge=0,
+        lt=1,
+        description="share of clips that are not trained on; at most 64 of them are measured with",
     )
     lost: float = Field(0.01, ge=0, le=1, description="largest share of clips that may turn out unusable")
 
