@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-Z = 1.96  # 95 %
+from cogvideox.world.score import wilson
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Row:
     @property
     def interval(self) -> tuple[float, float]:
         """95 % of the accuracy (Wilson)."""
-        return wilson(self.accuracy, self.clips)
+        return wilson(self.accuracy * self.clips, self.clips)
 
     @property
     def recall(self) -> float:
@@ -77,15 +77,6 @@ def judged(label: str, probability: np.ndarray, truth: np.ndarray, threshold: fl
         threshold=threshold,
         auc=auc(probability[chosen], is_),
     )
-
-
-def wilson(share: float, count: int) -> tuple[float, float]:
-    """95 % interval of a share of ``count`` (Wilson 1927)."""
-    if not count:
-        return 0.0, 1.0
-    middle = (share + Z * Z / (2 * count)) / (1 + Z * Z / count)
-    half = Z / (1 + Z * Z / count) * math.sqrt(share * (1 - share) / count + Z * Z / (4 * count * count))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def auc(values: np.ndarray, is_: np.ndarray) -> float:

@@ -37,14 +37,14 @@ class Row:
     high: float
 
 
-def wilson(right: int, asked: int) -> tuple[float, float]:
+def wilson(right: float, asked: int) -> tuple[float, float]:
     """The 95 % Wilson interval of a share; (0, 1) when nothing was asked."""
     if asked == 0:
         return 0.0, 1.0
     share, z2 = right / asked, _Z**2 / asked
     middle = share + z2 / 2
     half = _Z * sqrt(share * (1 - share) / asked + z2 / (4 * asked))
-    return (middle - half) / (1 + z2), (middle + half) / (1 + z2)
+    return max(0.0, (middle - half) / (1 + z2)), min(1.0, (middle + half) / (1 + z2))
 
 
 def report(results: Iterable[Verdict | dict]) -> list[Row]:
