@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import av
 import numpy as np
 import pytest
 import torch
+import typer
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
@@ -403,6 +405,28 @@ def test_a_signal_in_a_process_ends_with_130(tmp_path, toy):
         child.wait(240)
     assert child.returncode == 130 and b"Traceback" not in rest
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupt_that_python_loses_stops_the_work_at_the_next_report():
+    from cogvideox.cli.terminal import progress, verb
+
+    reports = []
+
+    @verb
+    def work():
+        with progress("making") as show:
+            show("denoise", 1, 3)
+            with contextlib.suppress(KeyboardInterrupt):  # as a destructor does
+                signal.raise_signal(signal.SIGINT)
+            reports.append("went on")
+            show("denoise", 2, 3)
+            reports.append("never")
+
+    for _ in range(2):  # and what was noted is not kept for the next verb
+        with pytest.raises(typer.Exit) as ended:
+            work()
+        assert ended.value.exit_code == 130 and reports.pop() == "went on" and not reports
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_progress_in_a_log_is_a_line_now_and_then(monkeypatch, capsys):

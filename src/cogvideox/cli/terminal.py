@@ -9,7 +9,9 @@ import contextlib
 import functools
 import json
 import os
+import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -57,7 +59,7 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
     def run(*args: Any, **kwargs: Any) -> None:
         debug = bool(kwargs.get("debug"))
         try:
-            with warnings_as_lines():
+            with warnings_as_lines(), interrupts_are_kept():
                 function(*args, **kwargs)
         except KeyboardInterrupt:
             say("interrupted; nothing half-written was left behind")
@@ -114,9 +116,46 @@ def warnings_as_lines() -> Iterator[None]:
         yield
 
 
+_interrupted = threading.Event()
+
+
+@contextlib.contextmanager
+def interrupts_are_kept() -> Iterator[None]:
+    """Python loses an interrupt that comes inside a destructor or a callback of its importer; here it is raised again
+    at the next report of progress."""
+    _interrupted.clear()
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler or (
+        threading.current_thread() is not threading.main_thread()
+    ):
+        yield
+        return
+
+    def note(number: int, frame: Any) -> None:
+        _interrupted.set()
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @contextlib.contextmanager
 def progress(title: str) -> Iterator[Callable[[str, int, int], None]]:
     """Yields ``show(stage, done, total)``: a bar with the time left on a terminal; in a log, a line now and then."""
+    with _shown(title) as show:
+
+        def told(stage: str, done: int, total: int) -> None:
+            if _interrupted.is_set():
+                raise KeyboardInterrupt
+            show(stage, done, total)
+
+        yield told
+
+
+@contextlib.contextmanager
+def _shown(title: str) -> Iterator[Callable[[str, int, int], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
