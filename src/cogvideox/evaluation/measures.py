@@ -25,7 +25,7 @@ from cogvideox.perception.image_text import ImageText
 from cogvideox.perception.world_features import fixed_features, world_features
 from cogvideox.video import Video
 from cogvideox.world import judge as judge_world
-from cogvideox.world.score import KINDS, outcomes
+from cogvideox.world.score import KINDS, OF_PAIRS, outcomes
 
 NO_REFERENCES = "needs originals of the same names (--references FOLDER)"
 
@@ -220,6 +220,7 @@ def world(material: Material) -> list[Score]:
             protocol="share of videos the judge agrees with",
         )
         for kind, each in held.items()
+        if kind not in OF_PAIRS or not np.isnan(each).all()
     ]
 
 

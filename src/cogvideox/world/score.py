@@ -22,6 +22,7 @@ KINDS = (
     "camera",
     "all facts",
 )
+OF_PAIRS = ("thing", "relation")  # asked of two different things only
 _Z = 1.959964  # two-sided 95 %
 
 
