@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import av
@@ -398,7 +399,12 @@ def test_a_signal_in_a_process_ends_with_130(tmp_path, toy):
         "--out",
         "v.mp4",
     ]
-    with subprocess.Popen([*command, "--steps", "1000"], cwd=tmp_path, stderr=subprocess.PIPE) as child:
+    listens = partial(
+        signal.signal, signal.SIGINT, signal.SIG_DFL
+    )  # also where tests run in the background of a shell
+    with subprocess.Popen(
+        [*command, "--steps", "1000"], cwd=tmp_path, stderr=subprocess.PIPE, preexec_fn=listens
+    ) as child:
         assert b"9 frames of 32x48" in child.stderr.readline()  # checked; now it loads and draws
         child.send_signal(signal.SIGINT)
         rest = child.stderr.read()
@@ -411,6 +417,7 @@ def test_an_interrupt_that_python_loses_stops_the_work_at_the_next_report():
     from cogvideox.cli.terminal import progress, verb
 
     reports = []
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     @verb
     def work():
@@ -427,6 +434,7 @@ def test_an_interrupt_that_python_loses_stops_the_work_at_the_next_report():
             work()
         assert ended.value.exit_code == 130 and reports.pop() == "went on" and not reports
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
 
 
 def test_progress_in_a_log_is_a_line_now_and_then(monkeypatch, capsys):

@@ -123,7 +123,6 @@ _interrupted = threading.Event()
 def interrupts_are_kept() -> Iterator[None]:
     """Python loses an interrupt that comes inside a destructor or a callback of its importer; here it is raised again
     at the next report of progress."""
-    _interrupted.clear()
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler or (
         threading.current_thread() is not threading.main_thread()
     ):
@@ -139,6 +138,7 @@ def interrupts_are_kept() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        _interrupted.clear()
 
 
 @contextlib.contextmanager
