@@ -429,12 +429,14 @@ def test_an_interrupt_that_python_loses_stops_the_work_at_the_next_report():
             show("denoise", 2, 3)
             reports.append("never")
 
-    for _ in range(2):  # and what was noted is not kept for the next verb
-        with pytest.raises(typer.Exit) as ended:
-            work()
-        assert ended.value.exit_code == 130 and reports.pop() == "went on" and not reports
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    signal.signal(signal.SIGINT, before)
+    try:
+        for _ in range(2):  # and what was noted is not kept for the next verb
+            with pytest.raises(typer.Exit) as ended:
+                work()
+            assert ended.value.exit_code == 130 and reports.pop() == "went on" and not reports
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_progress_in_a_log_is_a_line_now_and_then(monkeypatch, capsys):

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from cogvideox.curation.listing import SUFFIXES
 from cogvideox.data.archives import Part, parquet_table, parts_of
 from cogvideox.errors import ConfigError, MediaError
 
@@ -232,10 +233,8 @@ def _files(folder: Path, suffixes: Set[str]) -> list[Path]:
 def unused(listing: Listing) -> list[str]:
     """Films and pictures below the folder that are neither used nor named as dropped: beside a table or an archive."""
     known = {entry.name for entry in listing.entries} | listing.dropped.keys()
-    suffixes = VIDEOS | IMAGES | {".mpg", ".mpeg", ".flv", ".wmv", ".ogv", ".3gp", ".ts", ".m2ts"}
-    return [
-        name for name in (_name(listing.root, f) for f in _files(listing.root, suffixes)) if name not in known
-    ]
+    files = _files(listing.root, SUFFIXES | VIDEOS | IMAGES)
+    return [name for name in (_name(listing.root, file) for file in files) if name not in known]
 
 
 def _name(root: Path, file: Path) -> str:

@@ -1,6 +1,6 @@
 """Two different things in one clip: are both there, is each colour on its own shape, do they stand as asked?
 
-The prompts are held-out scenes of the world's story ``pair``: training shows no such two together, and in two of three
+The prompts are held-out scenes of the world's story ``pair``: training shows no such two together, and in 42 of the 60
 prompts one of them in no clip at all. The world's judge reads the pixels.
 """
 

@@ -160,7 +160,7 @@ class DiffusionTask:
         row, samples = self._row(call)
         found = self.examples.training(row, samples)
         errors = velocity_errors(self.module, self.schedule, found, self._times(call, samples))
-        whole = sum(len(self.rows[other]) for other in self._step_of(call)) / self.parts
+        whole = len(self._samples_of_step(call)) / self.parts
         tokens = float(sum(self._tokens(one) for one in row)) * self.parts
         return {
             "loss": errors.sum() / whole,
@@ -287,6 +287,12 @@ class DiffusionTask:
     def _step_of(self, call: int) -> range:
         return range(call // self.parts * self.parts, (call // self.parts + 1) * self.parts)
 
+    def _samples_of_step(self, call: int) -> range:
+        """The numbers in the run of a global batch's samples."""
+        rows = self._step_of(call)
+        first = self.rows.first_sample(rows.start)
+        return range(first, first + sum(len(self.rows[row]) for row in rows))
+
     def _tokens(self, clip: int) -> int:
         _, t, h, w = self.examples.clips.shape(clip)
         pt, ph, pw = self.shape.patch
@@ -299,10 +305,9 @@ class DiffusionTask:
             return uniform(samples, self.seed, total)
         if self.config.intervals is not None:
             return explicit_uniform(samples, self.seed, self.config.intervals, total)
-        rows = self._step_of(call)
-        first = self.rows.first_sample(rows.start)
-        whole = range(first, first + sum(len(self.rows[row]) for row in rows))
-        return explicit_uniform(whole, self.seed, None, total)[samples.start - first : samples.stop - first]
+        whole = self._samples_of_step(call)
+        begin = samples.start - whole.start
+        return explicit_uniform(whole, self.seed, None, total)[begin : begin + len(samples)]
 
     def _network(self) -> Transformer:
         config = self.config

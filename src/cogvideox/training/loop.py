@@ -98,7 +98,8 @@ def train(
         with team.first_goes_first():  # it fills the caches
             task: Task = config.task.build(config.seed)  # type: ignore[attr-defined]
         _check_one_state(team, out, state)
-        _check_same_data(data.folder if isinstance(data, FolderData) else out.name, task, state)
+        read = task.read() if isinstance(task, ReadsFolder) else None
+        _check_same_data(data.folder if isinstance(data, FolderData) else out.name, read, state)
         if config.sample_every and not isinstance(task, ShowsSamples):
             raise ConfigError(
                 f"sample_every {config.sample_every}: a run of {_kind(config)} makes no videos; leave it out"
@@ -108,7 +109,7 @@ def train(
         if team.is_first:  # only now: settings that cannot be built must not keep the folder for themselves
             claim(config, out)
         team.calls = parts_of(task)
-        run = Running(config, task, state, team)
+        run = Running(config, task, state, team, read)
         run.go(min(config.steps, stop_at or config.steps), on_step)
         if run.step >= config.steps:
             run.check_figures()
@@ -146,9 +147,9 @@ def _check_one_state(team: Team, out: Path, state: dict[str, Any] | None) -> Non
         )
 
 
-def _check_same_data(place: str, task: Task, state: dict[str, Any] | None) -> None:
+def _check_same_data(place: str, now: dict[str, Any] | None, state: dict[str, Any] | None) -> None:
     """A run goes on with the samples and the frozen networks it began with."""
-    before, now = (state or {}).get("data"), task.read() if isinstance(task, ReadsFolder) else None
+    before = (state or {}).get("data")
     if before is not None and now is not None:
         check_unchanged(place, before, now)
 

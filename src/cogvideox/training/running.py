@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from cogvideox.errors import CheckpointError, NumericsError
 from cogvideox.parallel.shard import gathered_again, whole
 from cogvideox.training.claim import PREEMPTED, term_is_noted
-from cogvideox.training.folder import ReadsFolder
 from cogvideox.training.guard import Guard
 from cogvideox.training.ledger import Ledger, NamesSamples
 from cogvideox.training.log import RunLog, Speed, boards, known_peak
@@ -48,7 +47,12 @@ class Running:
     """A run in memory; ``go`` moves it."""
 
     def __init__(
-        self, config: TrainConfig, task: Task, state: dict[str, Any] | None, team: Team | None = None
+        self,
+        config: TrainConfig,
+        task: Task,
+        state: dict[str, Any] | None,
+        team: Team | None = None,
+        read: dict[str, Any] | None = None,
     ) -> None:
         self.config, self.task, self.out = config, task, Path(config.out)
         self.team = team or Team(parts_of(task), config.adding, config.mesh)
@@ -59,7 +63,7 @@ class Running:
         self.average = Average(task.module, config.optim.ema) if config.optim.ema else None
         self.guard = Guard(config.guard)
         self.figures: dict[str, float] | None = None  # measured last
-        self.read = task.read() if isinstance(task, ReadsFolder) else None
+        self.read = read  # what the task reads, kept in every state
         self.step = self._restore(state) if state is not None else 0
         size = int(state.get("ledger_bytes", 0)) if state is not None else 0
         self.ledger = Ledger(self.out, size) if self.team.is_first else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from cogvideox.presets import get_preset
 from cogvideox.training.captioner import CaptionerTraining
@@ -107,17 +108,9 @@ RARE_STORIES_OFTEN = {
 
 def world_t2v_fine() -> Run:
     """The shipped text-to-video transformer, started from world-t2v: every latent its own patch, rare stories often."""
-    preset = get_preset("tiny")
     return _of_the_world(
         "world-t2v-fine",
-        DiffusionTraining(
-            preset="tiny",
-            transformer=preset.transformer,
-            schedule=preset.schedule,
-            start="runs/world-t2v/model",
-            stories=RARE_STORIES_OFTEN,
-            batch=16,
-        ),
+        _gone_on("tiny", start="runs/world-t2v/model", stories=RARE_STORIES_OFTEN),
         OptimConfig(name="muon", lr=1e-3, muon_lr=0.015, ema=0.999),
         steps=4500,
     )
@@ -130,39 +123,35 @@ STORIES_WITH_PAIRS = {
 
 def world_t2v_pairs() -> Run:
     """The shipped text-to-video transformer, started from world-t2v-fine: two different things too."""
-    preset = get_preset("tiny")
     return _of_the_world(
         "world-t2v-pairs",
-        DiffusionTraining(
-            preset="tiny",
-            transformer=preset.transformer,
-            schedule=preset.schedule,
+        _gone_on(
+            "tiny",
             start="runs/world-t2v-fine/model",
             text="runs/world-text-pairs/model",
             stories=STORIES_WITH_PAIRS,
             clips=9000,
-            batch=16,
         ),
         OptimConfig(name="muon", lr=1e-3, muon_lr=0.015, ema=0.999),
-        steps=3000,
+        steps=2400,
     )
 
 
 def world_i2v() -> Run:
     """The shipped image-to-video transformer, started from world-t2v-fine."""
-    preset = get_preset("tiny-i2v")
     return _of_the_world(
         "world-i2v",
-        DiffusionTraining(
-            preset="tiny-i2v",
-            transformer=preset.transformer,
-            schedule=preset.schedule,
-            start="runs/world-t2v-fine/model",
-            stories=RARE_STORIES_OFTEN,
-            batch=16,
-        ),
+        _gone_on("tiny-i2v", start="runs/world-t2v-fine/model", stories=RARE_STORIES_OFTEN),
         OptimConfig(name="muon", lr=7e-4, muon_lr=0.01, ema=0.995),
         steps=2300,
+    )
+
+
+def _gone_on(name: str, **settings: Any) -> DiffusionTraining:
+    """Training of a preset's transformer that starts from a trained one."""
+    preset = get_preset(name)
+    return DiffusionTraining(
+        preset=name, transformer=preset.transformer, schedule=preset.schedule, batch=16, **settings
     )
 
 
