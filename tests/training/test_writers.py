@@ -5,6 +5,7 @@ import threading
 import pytest
 import torch
 
+from cogvideox.checkpoints.atomic import atomic_folder
 from cogvideox.errors import OutputError
 from cogvideox.training import state
 from cogvideox.training.saving import Saver
@@ -36,6 +37,31 @@ def test_a_disk_that_is_full_for_one_rank_leaves_the_state_before(tmp_path, monk
     assert isinstance(failed[0], OutputError) and "No space left" in str(failed[0])
     assert isinstance(failed[broken], OutputError)
     assert [path.name for path in tmp_path.iterdir()] == ["state-00000001"]
+
+
+def test_a_folder_that_is_given_up_while_others_write_in_it_is_gone(tmp_path):
+    target = tmp_path / "state-00000002"
+    told = []
+
+    def other(rank):
+        try:
+            with Writers(rank, 4, patience=20).joining(target) as work:
+                for number in range(100_000):
+                    (work / f"tensors-{rank:05d}-{number:05d}").write_bytes(b"x")
+        except OutputError as error:
+            told.append(str(error))
+
+    threads = [threading.Thread(target=other, args=(rank,)) for rank in (1, 2, 3)]
+    for thread in threads:
+        thread.start()
+    with pytest.raises(OutputError, match="No space left"), atomic_folder(target) as work:
+        while len(list(work.iterdir())) < 1000 or len({path.name[:13] for path in work.iterdir()}) < 3:
+            pass
+        raise OSError(28, "No space left on device")
+    for thread in threads:
+        thread.join()
+    assert len(told) == 3 and all("the first process gave up" in text for text in told)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_rank_that_says_nothing_is_not_waited_for_without_end(tmp_path):

@@ -39,7 +39,7 @@ def atomic_folder(target: str | Path, overwrite: bool = False) -> Iterator[Path]
     except OSError as error:
         raise OutputError(f"{target}: cannot be written: {error.strerror or error}") from error
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        discard(work)
 
 
 @contextmanager
@@ -60,6 +60,23 @@ def atomic_file(target: str | Path, overwrite: bool = False) -> Iterator[Path]:
         raise OutputError(f"{target}: cannot be written: {reason}; free some space and try again") from error
     finally:
         work.unlink(missing_ok=True)
+
+
+def discard(path: Path) -> None:
+    """Delete a folder or file at which others may be at work; nothing happens where nothing stands.
+
+    It loses its name first: nobody begins anything more in it, and half-deleted it is not taken for damaged. A file
+    that was being made in it at that moment may outlive one look through the folder, so there are two.
+    """
+    hidden = path.parent / f".{path.name.lstrip('.')}.old-{uuid.uuid4().hex[:12]}"
+    try:
+        path.rename(hidden)
+    except OSError:
+        hidden = path
+    if not hidden.is_dir():
+        hidden.unlink(missing_ok=True)
+    for _ in range(2):
+        shutil.rmtree(hidden, ignore_errors=True)
 
 
 def _check_free(target: Path, overwrite: bool) -> None:
@@ -94,7 +111,7 @@ def _swap(work: Path, target: Path) -> None:
         os.rename(target, old)
     os.rename(work, target)
     _flush_one(target.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    discard(old)
 
 
 def _flush(folder: Path) -> None:

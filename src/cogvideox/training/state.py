@@ -13,8 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
-import uuid
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,7 +26,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from cogvideox.checkpoints.atomic import atomic_folder
+from cogvideox.checkpoints.atomic import atomic_folder, discard
 from cogvideox.errors import CheckpointError, NumericsError
 from cogvideox.training.pieces import Rows, is_mine_to_write, local, rows_of
 from cogvideox.training.writers import ALONE, Writers
@@ -74,14 +72,14 @@ def write_state(folder: Path, taken: Snapshot, writers: Writers = ALONE) -> Path
             writers.publish(work, _write_tensors(work, taken, writers.prefix))
         return target
     if target.exists():
-        _remove(target)  # a damaged one that was passed over when the run resumed
-    with atomic_folder(target) as work:
+        discard(target)  # a damaged one that was passed over when the run resumed
+    with atomic_folder(target) as work, writers.leading(work):
         sizes = {"tree.json": _write(work / "tree.json", json.dumps(taken.tree).encode())}
         sizes |= _write_tensors(work, taken, writers.prefix)
         sizes |= writers.others(work)
         _write(work / "manifest.json", _manifest(taken.step, sizes))
     for old in _states(folder)[KEEP:]:
-        _remove(old)
+        discard(old)
     return target
 
 
@@ -124,26 +122,13 @@ def sweep(folder: Path) -> None:
     """Remove what killed runs left half-written; only for who holds the run's lock."""
     for pattern in (".new-*", ".*.new-*", ".*.old-*"):
         for litter in folder.glob(pattern):
-            if litter.is_dir():
-                shutil.rmtree(litter, ignore_errors=True)
-            else:
-                litter.unlink(missing_ok=True)
+            discard(litter)
 
 
 def _states(folder: Path) -> list[Path]:
     """States by step, newest first; ``.pt`` files are those of version 0.1."""
     found = [path for path in folder.glob("state-*") if re.fullmatch(r"state-\d{8}(\.pt)?", path.name)]
     return sorted(found, key=lambda path: path.name[6:14], reverse=True)
-
-
-def _remove(state: Path) -> None:
-    """Out of sight first: a half-deleted folder must not look like a damaged state."""
-    hidden = state.parent / f".{state.name}.old-{uuid.uuid4().hex[:12]}"
-    state.rename(hidden)
-    if hidden.is_dir():
-        shutil.rmtree(hidden, ignore_errors=True)
-    else:
-        hidden.unlink(missing_ok=True)
 
 
 def _write(file: Path, data: bytes) -> dict[str, Any]:

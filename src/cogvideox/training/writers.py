@@ -19,6 +19,8 @@ from cogvideox.errors import OutputError
 
 PATIENCE = 600.0
 """Seconds after which a process that has said nothing is taken for dead."""
+MOMENT = 5.0
+"""Seconds for which a first process that has failed stays, so that no other waits for a folder that never comes."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,17 @@ class Writers:
         return f"{self.rank:05d}-" if self.size > 1 else ""
 
     @contextmanager
+    def leading(self, work: Path) -> Iterator[None]:
+        """What the first process does in ``work``; when it fails, the others get a moment to notice."""
+        try:
+            yield
+        except Exception:
+            end = time.monotonic() + min(self.patience, MOMENT)
+            while len(list(work.glob("rank-*"))) < self.size - 1 and time.monotonic() < end:
+                time.sleep(0.01)
+            raise
+
+    @contextmanager
     def joining(self, target: Path) -> Iterator[Path]:
         """The hidden folder of ``target`` that the first process has made. Raises OutputError, and says so there."""
         work = self._found(target)
@@ -48,7 +61,10 @@ class Writers:
         except OSError as error:
             with suppress(OSError):
                 (work / f"rank-{self.rank}.failed").write_text(error.strerror or str(error))
-            raise OutputError(f"{target}: cannot be written: {error.strerror or error}") from error
+            reason = (
+                (error.strerror or error) if work.is_dir() else "the first process gave up; see its message"
+            )
+            raise OutputError(f"{target}: cannot be written: {reason}") from error
 
     def publish(self, work: Path, files: dict[str, Any]) -> None:
         """Say which files are mine, when they are durable."""
@@ -66,7 +82,8 @@ class Writers:
             said = work / f"rank-{rank}.json"
             self._until(said.exists, work, f"process {rank} has written nothing of")
             files |= json.loads(said.read_bytes())
-            said.unlink()
+        for rank in range(1, self.size):
+            (work / f"rank-{rank}.json").unlink()
         return files
 
     def _found(self, target: Path) -> Path:
