@@ -46,7 +46,7 @@ class Writers:
         """What the first process does in ``work``; when it fails, the others get a moment to notice."""
         try:
             yield
-        except Exception:
+        except (OSError, OutputError):
             end = time.monotonic() + min(self.patience, MOMENT)
             while len(list(work.glob("rank-*"))) < self.size - 1 and time.monotonic() < end:
                 time.sleep(0.01)
