@@ -351,7 +351,7 @@ def test_overwriting_without_metadata_takes_our_old_record_away(here, toy):
 def test_the_best_device_is_cuda_then_mps_then_cpu(monkeypatch, cuda, mps, best):
     import torch
 
-    from cogvideox.cli.plan import best_device
+    from cogvideox.device import best_device
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)

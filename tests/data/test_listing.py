@@ -109,6 +109,8 @@ def test_the_doctor_remarks_on_enlarging_cropping_and_packing(tmp_path):
     assert any("enlarged 4.0 times" in text for text in remarks)
     assert any("cropped" in text for text in remarks)
     assert report.waste is not None and 0 <= report.waste < 1
+    small = diagnose(tmp_path / "set", ClipSize(frames=9, height=64, width=128), budget=60, words=8)
+    assert small.dropped["clip0.mp4"].startswith("104 tokens, a row holds 60") and not small.kept
 
 
 def test_a_shard_that_is_cut_off_gives_what_it_holds_and_says_so(tmp_path):

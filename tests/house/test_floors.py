@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "src" / "cogvideox"
 FLOORS = {
     1: "errors noise native remade",
     2: "config",
-    3: "video clip chat",
+    3: "video clip chat device",
     4: "vae transformer diffusion text perception world manifest",
     5: "model curation evaluation",
     6: "conditioning presets parallel data",

@@ -185,7 +185,7 @@ def test_what_cannot_be_shared_is_refused(place, tmp_path):
     train(run(place, tmp_path / "first"), stop_at=1)  # fills the cache
     for rank, told in enumerate(together(2, refusals, place, tmp_path / "out")):
         mesh, parts, adding, muon, kind, seed = told
-        assert ("the first process of this run" if rank else "other settings (seed: 0 -> seed: 1)") in seed
+        assert ("the first process of this run" if rank else "other settings (seed: 0 -> 1)") in seed
         assert "is 3 processes, started: 2" in mesh
         assert "parts 3" in parts and "a multiple of 2" in parts
         assert "adding exact" in adding and "muon" in muon and "task vae" in kind

@@ -12,17 +12,17 @@ from clip_folders import write_layout
 from cogvideox.checkpoints import load_model
 from cogvideox.checkpoints.diffusers import load_transformer
 from cogvideox.checkpoints.lora import load_lora
-from cogvideox.data.clips import ClipSize
 from cogvideox.diffusion.timesteps import interval
 from cogvideox.errors import ConfigError
 from cogvideox.training.diffusion import DiffusionTask, DiffusionTraining
 from cogvideox.training.examples import velocity_errors
 from cogvideox.training.folder import FolderData, check_apart, listed
-from cogvideox.training.loop import TrainConfig, train
+from cogvideox.training.loop import train
 from cogvideox.training.lora import LoraTuning
 from cogvideox.training.optim import OptimConfig
 from cogvideox.training.state import latest_state, save_state
 from films import take, write
+from folder_runs import run, settings
 from toy_folder import write_toy
 
 
@@ -34,24 +34,6 @@ def place(tmp_path_factory) -> Path:
     write_toy(root / "toy-i2v", "i2v")
     write_layout(root / "clips", "stems", count=7, frames=(9, 17), size=48, images=3)
     return root
-
-
-def settings(place: Path, kind="toy", data=None, **more) -> DiffusionTraining:
-    values = dict(
-        start=str(place / kind), vae=str(place / kind), text=str(place / kind), cache=str(place / "cache")
-    )
-    size = ClipSize(frames=17, least_frames=9, short_side=32)
-    usual = {"folder": str(place / "clips"), "budget": 80, "held_out": 0.2}
-    values["data"] = FolderData(size=size, **(usual | (data or {})))
-    return DiffusionTraining(**(values | more))
-
-
-def run(place: Path, out: Path, steps=4, **more) -> TrainConfig:
-    optim = OptimConfig(lr=1e-2, warmup=0, ema=0.9)
-    return TrainConfig(
-        name="folder", task=settings(place, **more), out=str(out), steps=steps, optim=optim, save_every=1, log_every=1,
-        measure_every=100,
-    )  # fmt: skip
 
 
 def test_rows_mix_videos_and_pictures_and_the_loss_is_that_of_each_clip_alone(place):
@@ -153,6 +135,56 @@ def test_a_fresh_adapter_changes_nothing_and_a_trained_one_loads_where_it_is_ask
         assert not torch.allclose(out, start(clip, text, t), atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_an_adapter_goes_on_from_a_file(place, tmp_path, name):
+    """Muon takes all weights of an adapter, which are matrices in blocks."""
+    optim = OptimConfig(name=name, lr=1e-2, warmup=0, ema=0)
+    first = train(
+        run(place, tmp_path / "one", lora=LoraTuning(rank=4, alpha=8)).model_copy(update={"optim": optim})
+    )
+    tuning = LoraTuning(start=str(first))
+    on = DiffusionTask(settings(place, lora=tuning), 0).module
+    base = load_model(place / "toy")
+    load_lora(base, first)
+    clip, text, t = torch.randn(1, 4, 3, 4, 4), torch.randn(1, 8, 24), torch.tensor([500])
+    with torch.no_grad():
+        assert torch.equal(on(clip, text, t), base.transformer(clip, text, t))
+    moved = {name for name, p in on.named_parameters() if p.requires_grad}
+    assert moved and all("lora_" in name for name in moved)
+    second = train(run(place, tmp_path / "two", lora=tuning))
+    before, after = (load_file(folder / "pytorch_lora_weights.safetensors") for folder in (first, second))
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(value, after[name]) for name, value in before.items())
+    with pytest.raises(ConfigError, match="task.start .*holds an adapter; name the model.*task.lora.start="):
+        DiffusionTask(settings(place, start=str(first)), 0)
+
+
+def test_a_model_keeps_the_precision_of_the_one_it_was_started_from(place, tmp_path):
+    shutil.copytree(place / "toy", tmp_path / "toy")
+    for part in ("transformer", "vae", "text_encoder"):
+        for file in (tmp_path / "toy" / part).glob("*.safetensors"):
+            save_file({name: value.bfloat16() for name, value in load_file(file).items()}, file)
+    (tmp_path / "toy" / "cogvideox.json").unlink(missing_ok=True)
+    result = train(
+        run(
+            place, tmp_path / "run", steps=1, **dict.fromkeys(("start", "vae", "text"), str(tmp_path / "toy"))
+        )
+    )
+    for part in ("transformer", "vae", "text_encoder"):
+        file = next((result / part).glob("*.safetensors"))
+        assert {value.dtype for value in load_file(file).values()} == {torch.bfloat16}
+    assert load_model(result).dtype == torch.bfloat16
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_a_device_that_is_not_here_is_refused_and_a_cpu_is_taken_by_itself(place):
+    with pytest.raises(ConfigError, match="device 'cuda': not available here"):
+        settings(place, device="cuda").build(0)
+    task = settings(place).build(0)
+    assert next(task.module.parameters()).device.type == "cpu"
+    assert task.module.transformer_blocks[0].attn1.arm.kernel.name == "torch-float32"
+
+
 def test_an_adapter_learns_on_a_base_of_one_byte_a_weight_and_resumes(place, tmp_path):
     pytest.importorskip("torchao")
     tuning = LoraTuning(rank=4, base="int8")
@@ -172,8 +204,9 @@ def test_too_many_clips_that_cannot_be_used_stop_the_run_by_name(place, tmp_path
         update={"data": broken.data.model_copy(update={"folder": str(tmp_path / "set")})}
     )
     with pytest.raises(ConfigError, match="1 of 4 clips cannot be used.*data doctor"):
-        DiffusionTask(broken, 0)
+        DiffusionTask(broken.model_copy(update={"cache": str(tmp_path / "cache")}), 0)
     assert "left out clip1.mp4: no caption" in capsys.readouterr().err
+    assert not (tmp_path / "cache").exists(), "told before anything is encoded"
     kept = broken.model_copy(update={"data": broken.data.model_copy(update={"lost": 0.5})})
     assert len(DiffusionTask(kept, 0).examples.clips) == 3
 

@@ -10,12 +10,13 @@ from clip_folders import write_layout
 from cogvideox.checkpoints import load_model
 from cogvideox.data.clips import ClipSize
 from cogvideox.errors import CheckpointError, ConfigError
-from cogvideox.training.diffusion import DiffusionTraining, load_config
+from cogvideox.training.diffusion import DiffusionTraining
 from cogvideox.training.folder import FolderData
 from cogvideox.training.loop import train
 from cogvideox.training.optim import OptimConfig
 from cogvideox.training.recipes import RECIPES, recipe, run_file
 from cogvideox.training.stages import DiffusionRun, Stage, StagedRun, train_stages
+from cogvideox.training.start import load_config
 from toy_folder import write_toy
 
 
@@ -89,6 +90,18 @@ def test_stages_that_cannot_be_are_refused(tmp_path):
         config.override(["base.task.data=null"])
     with pytest.raises(ConfigError, match="transformer is null"):
         config.override(["base.task.transformer=null"])
+    with pytest.raises(ConfigError, match="base.task.lora: each stage starts from the whole model"):
+        config.override(["base.task.lora={}"])
+    for setting, own in (
+        ("base.steps=9", "steps"),
+        ("base.optim.lr=1", "lr"),
+        ("base.task.data.size.fps=8", "size"),
+    ):
+        with pytest.raises(
+            ConfigError, match=rf"{setting}: every stage has its own; set stages.0.{own}, stages.1"
+        ):
+            config.override([setting])
+    assert config.override(["stages.0.steps=9", "base.seed=1"]).stages[0].steps == 9
 
 
 def test_a_file_with_stages_is_a_progressive_run(tmp_path):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from cogvideox.checkpoints.diffusers import STEM, read_transformer_config, read_vae_config
+import torch
+
+from cogvideox.checkpoints.diffusers import STEM, component, read_transformer_config, read_vae_config
 from cogvideox.checkpoints.hub import find_folder, shipped_folder
 from cogvideox.checkpoints.record import guess_preset, kind_of, read_record
 from cogvideox.checkpoints.tensors import read_folder, read_json
@@ -27,6 +29,12 @@ def settings_of(path_or_name: str | Path) -> Preset:
     return read_settings(folder)
 
 
+def stored_dtype(path: str | Path) -> torch.dtype:
+    """The precision that a transformer's weights are stored in, by their headers."""
+    entries = read_folder(component(path, "transformer"), STEM).entries.values()
+    return next((entry.dtype for entry in entries if entry.dtype.is_floating_point), torch.float32)
+
+
 def read_settings(folder: Path) -> Preset:
     """The settings of a model folder. Raises CheckpointError or ConfigError when they cannot be read."""
     transformer = read_transformer_config(folder / "transformer")
@@ -37,8 +45,6 @@ def read_settings(folder: Path) -> Preset:
     native = (transformer.sample_height * ratio, transformer.sample_width * ratio)
     height, width = (known.height, known.width) if known else native
     row = known or PRESETS["5b"]  # which says what no file does, such as a name for the licence
-    entries = read_folder(folder / "transformer", STEM).entries.values()
-    stored = next((entry.dtype for entry in entries if entry.dtype.is_floating_point), None)
     text = folder / "text_encoder" / "config.json"
     return replace(
         row,
@@ -47,7 +53,7 @@ def read_settings(folder: Path) -> Preset:
         height=record.height or height,
         width=record.width or width,
         frames=record.frames or transformer.sample_frames,
-        dtype=record.dtype or str(stored or "float32").removeprefix("torch."),
+        dtype=record.dtype or str(stored_dtype(folder)).removeprefix("torch."),
         text_tokens=transformer.max_text_seq_length,
         text_dim=transformer.text_embed_dim,
         transformer_settings=transformer.model_dump(mode="json"),

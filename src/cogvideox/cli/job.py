@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from cogvideox.cli import checks
 from cogvideox.cli.enhance import Enhance
-from cogvideox.cli.plan import best_device, fit, read_limit, room
+from cogvideox.cli.plan import fit, read_limit, room
 from cogvideox.cli.terminal import progress, result, result_json, say
+from cogvideox.device import best_device, check_device
 from cogvideox.errors import ConfigError
 from cogvideox.generate.options import SAMPLER_NAMES
 
@@ -126,19 +127,13 @@ def load(
 
     ``weights``: their digests, where they are known already. Raises CheckpointError, ConfigError.
     """
-    import torch
-
     from cogvideox.checkpoints import load_lora, load_model
     from cogvideox.checkpoints.adapter import read_adapter
     from cogvideox.manifest import digests_of
     from cogvideox.memory import Policy, lower, move_in
 
     device = job.place
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0][:120]
-        raise ConfigError(f"device {device!r}: not available here ({reason}); try --device cpu") from None
+    check_device(device)
     for path, _ in job.adapters:
         read_adapter(path, job.alpha)  # a file that is no adapter is an error before weights are loaded
     policy = policy or Policy()

@@ -9,6 +9,7 @@ import typer
 
 from cogvideox.cli import checks
 from cogvideox.cli.terminal import USAGE, result, result_json, say, verb
+from cogvideox.device import best_device
 from cogvideox.errors import CheckpointError, ConfigError, InputError
 from cogvideox.generate.options import SAMPLER_NAMES
 
@@ -158,15 +159,6 @@ def follow(options: GenerateOptions, choice: Option) -> GenerateOptions:
     if policy.vae == "tiled":
         changes["vae_coding"] = "tiled"
     return options.model_copy(update=changes)
-
-
-def best_device() -> str:
-    """The fastest kind of device here."""
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def room(device: str) -> int | None:

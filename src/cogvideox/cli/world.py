@@ -106,7 +106,7 @@ def _round_trip(model: str, device: str | None) -> Callable[..., np.ndarray]:
     """Frames to latents and back."""
     from cogvideox.checkpoints.diffusers import load_vae
     from cogvideox.cli.checks import model_folder
-    from cogvideox.cli.plan import best_device
+    from cogvideox.device import best_device
     from cogvideox.evaluation.reconstruction import round_trip
 
     vae = load_vae(model_folder(model), dtype="float32").to(device or best_device())

@@ -11,7 +11,7 @@ from cogvideox.data.buckets import Shape
 from cogvideox.data.clips import ClipSize, FolderClips
 from cogvideox.data.listing import Entry, list_clips, unused
 from cogvideox.data.pack import pack_rows, waste
-from cogvideox.errors import CogVideoXError, ConfigError
+from cogvideox.errors import CogVideoXError
 from cogvideox.video import probe, read_image
 
 WORDS = 170  # English words that surely fit into the 226 tokens of the released models are fewer
@@ -119,13 +119,19 @@ def _remark(report: Report, entry: Entry, text: str) -> None:
 
 
 def _count(report: Report, words: int, budget: int | None) -> None:
-    """Tokens with patches of 2 x 2 latents, and what packing wastes."""
-    sizes = [
-        words + ((s.frames - 1) // 4 + 1) * (s.height // 16) * (s.width // 16) for s in report.kept.values()
-    ]
+    """Tokens with patches of 2 x 2 latents, and what packing wastes; a clip that no row can hold is dropped."""
+    tokens = {
+        name: words + ((s.frames - 1) // 4 + 1) * (s.height // 16) * (s.width // 16)
+        for name, s in report.kept.items()
+    }
+    if budget is not None:
+        for name in [name for name, count in tokens.items() if count > budget]:
+            report.dropped[name] = (
+                f"{tokens.pop(name)} tokens, a row holds {budget}; raise the budget, or cut it smaller"
+            )
+            del report.kept[name]
+            report.remarks.pop(name, None)
+    sizes = list(tokens.values())
     report.tokens, report.longest = sum(sizes), max(sizes, default=0)
     if budget is not None and sizes:
-        try:
-            report.waste = waste(pack_rows(sizes, budget), sizes, budget)
-        except ConfigError as error:
-            report.remarks.setdefault("all", []).append(str(error))
+        report.waste = waste(pack_rows(sizes, budget), sizes, budget)

@@ -17,6 +17,7 @@ from pydantic import Field
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from cogvideox.config import Config
+from cogvideox.device import check_device
 from cogvideox.errors import ConfigError
 
 AXES = ("data", "shard", "context")
@@ -56,6 +57,7 @@ def launched(device: str = "cpu", minutes: float = 30) -> Iterator[str]:
         yield device
         return
     if device.startswith("cuda"):
+        check_device(device)
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"

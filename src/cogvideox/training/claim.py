@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,12 +23,19 @@ PREEMPTED = 143
 """Exit code after SIGTERM: the state was saved, and the same command resumes."""
 
 
+FREE = {
+    "out", "save_every", "background", "log_every", "measure_every", "sample_every", "peak_tflops", "tensorboard",
+    "wandb", "task.cache", "task.device", "task.recompute", "task.samples", "task.sample_steps",
+}  # fmt: skip
+"""What a resume may change beside ``mesh``: how and where the work is done and told, not what comes of it."""
+
+
 def same_run(config: TrainConfig, out: Path) -> None:
     """A folder with states belongs to one configuration; resuming it with another would mix two runs.
 
-    Only how processes share the work may change (``mesh``). Raises ConfigError.
+    Only ``FREE`` settings and how processes share the work (``mesh``) may change. Raises ConfigError.
     """
-    file, text = out / "run.yaml", config.to_yaml()
+    file = out / "run.yaml"
     if not has_state(out):
         return
     if not file.exists():
@@ -35,26 +43,51 @@ def same_run(config: TrainConfig, out: Path) -> None:
             f"{out}: holds states of a run, but no {file.name} that says which; choose another out=, or remove "
             "the folder"
         )
-    if (old := file.read_text(encoding="utf-8")) != text and not _means(file, config):
-        before, now = old.splitlines(), text.splitlines()
-        changed = next(
-            (f"{b.strip()} -> {n.strip()}" for b, n in zip(before, now, strict=False) if b != n), "its length"
-        )
+    before, now = _fixed(_read(file, type(config))), _fixed(config.model_dump(mode="json"))
+    changed = [
+        f"{name}: {_shown(before, name)} -> {_shown(now, name)}"
+        for name in {**now, **before}
+        if before.get(name, file) != now.get(name, file)  # file: a value that no setting has
+    ]
+    if changed:
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         raise ConfigError(
-            f"{file}: holds a run with other settings ({changed}); choose another out=, or remove the folder {out}"
+            f"{file}: holds a run with other settings ({'; '.join(changed[:3])}{more}); set them back to go on, or "
+            "choose another out="
         )
 
 
-def _means(file: Path, config: TrainConfig) -> bool:
-    """Whether an older file says the same, but for the mesh: settings that are new since then have their defaults."""
-    now = yaml.safe_load(config.to_yaml())
+def _read(file: Path, kind: type[TrainConfig]) -> dict[str, Any]:
+    """Its settings; those that are new since it was written have their defaults."""
     try:
-        before = yaml.safe_load(file.read_text(encoding="utf-8"))
-        if {**before, "mesh": now["mesh"]} == now:
-            return True
-        return type(config).from_yaml(file).model_copy(update={"mesh": config.mesh}) == config
-    except (ConfigError, yaml.YAMLError, TypeError):
-        return False
+        return kind.from_yaml(file).model_dump(mode="json")
+    except ConfigError as error:  # of another kind, or of another version
+        try:
+            values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError):
+            values = None
+        if not isinstance(values, dict):
+            raise ConfigError(
+                f"{file}: cannot be read ({error}); put it back, or choose another out="
+            ) from None
+        return values
+
+
+def _fixed(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """By dotted name, without what may change; a folder is the same with and without a last slash."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{above}{key}"
+        if isinstance(value, dict) and value:
+            found |= _fixed(value, f"{name}.")
+        elif name not in FREE and not name.startswith("mesh."):
+            found[name] = value.rstrip("/") if isinstance(value, str) else value
+    return found
+
+
+def _shown(values: Mapping[str, Any], name: str) -> str:
+    text = str(values.get(name, "not set"))
+    return text if len(text) < 60 else f"{text[:57]}..."
 
 
 def claim(config: TrainConfig, out: Path) -> None:
@@ -64,19 +97,29 @@ def claim(config: TrainConfig, out: Path) -> None:
 
 
 @contextmanager
-def term_is_noted() -> Iterator[list[int]]:
-    """Inside, the first SIGTERM is only noted, in the list; a second one ends the process at once."""
+def stop_is_noted() -> Iterator[list[int]]:
+    """Inside, the first SIGTERM or Ctrl-C is only noted, in the list; a second one ends the process at once."""
     noted: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield noted
         return
+    # where somebody ignores a signal (SIGINT in the background of a shell) it stays ignored
+    before = {
+        number: signal.getsignal(number)
+        for number in (signal.SIGTERM, signal.SIGINT)
+        if signal.getsignal(number) not in (signal.SIG_IGN, None)
+    }
 
     def note(number: int, frame: Any) -> None:
         noted.append(number)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if number == signal.SIGINT:  # not print: a handler may run within a write
+            os.write(2, b"stopping after this step, with its state saved; Ctrl-C again stops at once\n")
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else before[number])
 
-    before = signal.signal(signal.SIGTERM, note)
+    for number in before:
+        signal.signal(number, note)
     try:
         yield noted
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

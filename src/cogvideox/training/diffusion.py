@@ -25,9 +25,10 @@ from cogvideox.data.clips import FolderClips, WorldClips
 from cogvideox.data.latents import EncodedClips, digest_of, embedded, encoded
 from cogvideox.data.pack import Row
 from cogvideox.data.stream import rows_of
+from cogvideox.device import check_device
 from cogvideox.diffusion import Schedule, ScheduleConfig
 from cogvideox.diffusion.timesteps import explicit_uniform, uniform
-from cogvideox.errors import CheckpointError, ConfigError
+from cogvideox.errors import ConfigError
 from cogvideox.model import CogVideoX
 from cogvideox.parallel.sequence import split_sequence
 from cogvideox.parallel.shard import compile_blocks, recompute, shard
@@ -37,6 +38,7 @@ from cogvideox.training.examples import Examples, Texts, velocity_errors
 from cogvideox.training.folder import FolderData, check_lost, facts_of, listed, split
 from cogvideox.training.held_out import HeldOut
 from cogvideox.training.lora import LoraTuning, put_on, write_lora
+from cogvideox.training.start import load_config, model_folder, widen
 from cogvideox.training.work import Sample, Work
 from cogvideox.transformer import Transformer, TransformerConfig
 from cogvideox.transformer.initialise import initialise
@@ -87,14 +89,18 @@ class DiffusionTraining(Config):
         gt=0,
         description="virtual ranks: so many samples one after the other cover all times evenly; null: those of a step",
     )
-    kernel: str = Field(
-        "torch-float32", description="attention kernel; this one saves a quarter of a bf16 step on a CPU"
+    kernel: str | None = Field(
+        None,
+        description="attention kernel; null: the fastest right one on a GPU, torch-float32 on a CPU, where it saves a "
+        "quarter of a bf16 step",
     )
     recompute: bool = Field(
         False, description="keep no activations inside blocks: a third more work, less memory"
     )
     compile: bool = Field(False, description="compile the blocks with torch.compile")
-    device: str = Field("cpu", description="where the network is: cpu, cuda")
+    device: str | None = Field(
+        None, description="where the network is: cpu, cuda; null: cuda where there is one, else cpu"
+    )
     samples: int = Field(4, ge=0, description="held-out prompts of which videos are made (sample_every)")
     sample_steps: int = Field(25, gt=0, description="denoising steps of a sample video")
 
@@ -111,8 +117,15 @@ class DiffusionTraining(Config):
                 )
         return self
 
+    @property
+    def place(self) -> str:
+        """The device that computes."""
+        return self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+
     def build(self, seed: int) -> DiffusionTask:
-        """The task; encodes the clips when the cache does not hold them."""
+        """The task; encodes the clips when the cache does not hold them. Raises ConfigError for a device that is not
+        here."""
+        check_device(self.place)
         return DiffusionTask(self, seed)
 
 
@@ -127,9 +140,12 @@ class DiffusionTask:
 
         self.config, self.seed, self.parts = config, seed, config.parts
         # all three before any is read: a wrong name must not be told after minutes of work
-        vae, text = _result("vae", config.vae, "world-vae"), _result("text", config.text, "world-text")
-        self.start = _result("start", config.start, "world-t2v") if config.start is not None else None
-        self.vae = load_vae(vae, dtype="float32").eval().requires_grad_(False).to(config.device)
+        vae, text = (
+            model_folder("vae", config.vae, "world-vae"),
+            model_folder("text", config.text, "world-text"),
+        )
+        self.start = model_folder("start", config.start, "world-t2v") if config.start is not None else None
+        self.vae = load_vae(vae, dtype="float32").eval().requires_grad_(False).to(config.place)
         self.text = load_text(text, dtype="float32")
         self.schedule = Schedule(config.schedule) if config.schedule else load_schedule(self.start)
         self.frozen = {
@@ -233,17 +249,22 @@ class DiffusionTask:
     def export(self, module: nn.Module, folder: Path) -> None:
         """A whole model folder: this transformer with the VAE, text encoder and schedule it was trained with.
 
-        Stored in float16, computed in float32. An adapter is written alone, in diffusers' form.
+        Stored and computed in as the model it was started from; a new one in float16 and float32. An adapter is
+        written alone, in diffusers' form.
         """
         if self.config.lora is not None:
             write_lora(module, folder)
             return
         from cogvideox.checkpoints import save_model
         from cogvideox.checkpoints.record import read_record
+        from cogvideox.checkpoints.settings import stored_dtype
 
-        half = {name: copy.deepcopy(part).half().cpu() for name, part in self._parts(module).items()}
-        save_model(self._model(half), folder, overwrite=True)
-        read_record(folder).model_copy(update={"dtype": "float32"}).write(folder)
+        stored, computed = torch.float16, "float32"
+        if self.start is not None:
+            stored, computed = stored_dtype(self.start), read_record(self.start).dtype
+        parts = {name: copy.deepcopy(part).to(stored).cpu() for name, part in self._parts(module).items()}
+        save_model(self._model(parts), folder, overwrite=True)
+        read_record(folder).model_copy(update={"dtype": computed}).write(folder)
 
     def _model(self, parts: Mapping[str, nn.Module]) -> CogVideoX:
         """The whole model that these parts make."""
@@ -320,8 +341,8 @@ class DiffusionTask:
         if config.lora is not None:
             self.frozen["start"] = digest_of(module)
             put_on(module, config.lora, self.seed)
-        module.to(config.device)
-        use_kernel(module, config.kernel)
+        module.to(config.place)
+        use_kernel(module, config.kernel or ("torch-float32" if config.place == "cpu" else "fastest"))
         if config.recompute:
             recompute(module.transformer_blocks)
         if config.compile:
@@ -343,16 +364,14 @@ class DiffusionTask:
             clips = [encoded(source, self.vae, config.cache, source.split) for source in sources]
             return self._examples(clips[0], self._encode), self._examples(clips[1], self._encode)
         listing = listed(config.data)
+        total = len(listing.entries) + len(listing.dropped)
+        check_lost(config.data, listing.dropped, total)  # before the work of encoding
         train, test = split(config.data, listing)
         test.entries = test.entries[:MEASURED]
         memory = Path(config.cache) / "digests.json"
         parts = [FolderClips(each, config.data.size, memory) for each in (train, test)]
         clips = [encoded(part, self.vae, config.cache, "clips") for part in parts]
-        check_lost(
-            config.data,
-            listing.dropped | clips[0].dropped | clips[1].dropped,
-            len(listing.entries) + len(listing.dropped),
-        )
+        check_lost(config.data, clips[0].dropped | clips[1].dropped, total, len(listing.dropped))
         captions = ["", *(entry.caption for entry in listing.entries)]
         weights = f"{digest_of(self.text.model)}/{self.text.max_tokens}"
         kept = embedded(captions, self._encode, weights, config.cache)
@@ -387,58 +406,3 @@ class DiffusionTask:
         clips, ratio = self.examples.clips, self.vae.config.spatial_compression_ratio
         _, t, h, w = max(clips.shape(one) for one in range(len(clips)))
         return self.vae.config.pixel_frames(t), ratio * h, ratio * w, self.config.data.size.fps
-
-
-def load_config(folder: Path) -> TransformerConfig:
-    """The settings of a model folder's transformer."""
-    from cogvideox.checkpoints.diffusers import component, read_transformer_config
-
-    return read_transformer_config(component(folder, "transformer"))
-
-
-def _result(name: str, place: str, recipe: str) -> Path:
-    """The folder that another run left; ConfigError that names that run when there is none."""
-    try:
-        return find_folder(place)
-    except CheckpointError as error:
-        first = f"run `cogvideox train {recipe}` first, or " if place == f"runs/{recipe}/model" else ""
-        raise ConfigError(f"task.{name}: {error}; {first}set task.{name}=FOLDER") from None
-
-
-def widen(transformer: Transformer, folder: Path) -> None:
-    """Start from another model: equal tensors are copied, two projections may have other sizes.
-
-    A patch projection with more input channels gets zeros for them: with zero weights on the image channels
-    the widened model gives exactly the old one's output. Smaller patches take the sum of the old projection
-    over the old patch, and the average of the old output: tokens of an even region say what they said before.
-    """
-    old, new = load_transformer(folder, dtype="float32").state_dict(), transformer.state_dict()
-    if old.keys() != new.keys():
-        raise CheckpointError(
-            f"{folder}: holds another architecture: {sorted(old.keys() ^ new.keys())[:3]} differ"
-        )
-    before, now = load_config(folder), transformer.config
-    for name, value in new.items():
-        source = _repatched(name, old[name], before, now)
-        if value.shape == source.shape:
-            value.copy_(source)
-        elif name == "patch_embed.proj.weight" and value.shape[1] == 2 * source.shape[1]:
-            value.zero_()
-            value[:, : source.shape[1]].copy_(source)
-        else:
-            raise ConfigError(
-                f"{name}: {tuple(source.shape)} in {folder}, {tuple(value.shape)} asked for; sizes must agree"
-            )
-
-
-def _repatched(name: str, tensor: Tensor, before: TransformerConfig, now: TransformerConfig) -> Tensor:
-    """A tensor of a model with patches of ``before`` as one with the smaller patches of ``now``; else unchanged."""
-    p, q = before.patch_size, now.patch_size
-    if p == q or p % q or before.patch_size_t is not None or now.patch_size_t is not None:
-        return tensor
-    if name == "patch_embed.proj.weight":
-        return tensor.unflatten(3, (p // q, q)).unflatten(2, (p // q, q)).sum((2, 4))
-    if name in ("proj_out.weight", "proj_out.bias"):
-        blocks = tensor.unflatten(0, (before.out_channels, p // q, q, p // q, q))
-        return blocks.mean((1, 3)).flatten(0, 2)
-    return tensor

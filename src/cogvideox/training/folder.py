@@ -109,11 +109,11 @@ def check_unchanged(place: str, before: dict[str, Any], now: dict[str, Any]) -> 
         )
 
 
-def check_lost(data: FolderData, dropped: dict[str, str], total: int) -> None:
-    """No clip is left out in silence, and too many stop the run."""
+def check_lost(data: FolderData, dropped: Mapping[str, str], total: int, before: int = 0) -> None:
+    """No clip is left out in silence, and too many, with the ``before`` that are known already, stop the run."""
     for name, reason in list(dropped.items())[:20]:
         print(f"left out {name}: {reason}", file=sys.stderr)
-    refuse_lost(data, len(dropped), total)
+    refuse_lost(data, before + len(dropped), total)
 
 
 def refuse_lost(data: FolderData, count: int, total: int) -> None:

@@ -35,8 +35,9 @@ def run_lock(folder: Path) -> Iterator[None]:
     file = folder / ".lock"
     number = _taken(file)
     try:
-        os.ftruncate(number, 0)
-        os.write(number, f"{socket.gethostname()} process {os.getpid()}".encode())
+        with suppress(OSError):  # a full disk: whoever looks in is told of another process without its name
+            os.ftruncate(number, 0)
+            os.write(number, f"{socket.gethostname()} process {os.getpid()}".encode())
         yield
     finally:
         file.unlink(missing_ok=True)  # while it is held: who opened this very file looks again

@@ -9,6 +9,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ Board = Callable[[int, dict[str, float]], None]
 
 
 def boards(folder: Path, tensorboard: bool, wandb: str | None, config: dict[str, Any]) -> list[Board]:
-    """The boards a run asks for. Raises DependencyError when a library is missing."""
+    """The boards a run asks for; their libraries are there (``check_boards``)."""
     found = []
     if tensorboard:
         found.append(_tensorboard(folder))
@@ -29,13 +30,21 @@ def boards(folder: Path, tensorboard: bool, wandb: str | None, config: dict[str,
     return found
 
 
+def check_boards(tensorboard: bool, wandb: str | None) -> None:
+    """Raises DependencyError when a library is missing: before the work of a run, not after."""
+    for wanted, library, extra in (
+        (tensorboard, "tensorboard", "train"),
+        (wandb is not None, "wandb", "track"),
+    ):
+        if wanted and find_spec(library) is None:
+            raise DependencyError(
+                f"{library}: not installed; pip install 'cogvideox[{extra}]', or leave it off"
+            )
+
+
 def _tensorboard(folder: Path) -> Board:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise DependencyError(
-            "tensorboard: not installed; pip install 'cogvideox[train]', or leave it off"
-        ) from None
+    from torch.utils.tensorboard import SummaryWriter
+
     writer = SummaryWriter(str(folder / "tensorboard"))
 
     def show(step: int, values: dict[str, float]) -> None:
@@ -47,12 +56,8 @@ def _tensorboard(folder: Path) -> Board:
 
 
 def _wandb(folder: Path, project: str, config: dict[str, Any]) -> Board:
-    try:
-        import wandb
-    except ImportError:
-        raise DependencyError(
-            "wandb: not installed; pip install 'cogvideox[track]', or leave it off"
-        ) from None
+    import wandb
+
     # one id for one folder: a resumed run goes on in the same curves, and stages of two runs stay apart
     place = folder.absolute()
     id = f"{place.name}-{hashlib.sha256(str(place).encode()).hexdigest()[:8]}"

@@ -21,6 +21,7 @@ from cogvideox.training.claim import claim, same_run
 from cogvideox.training.folder import FolderData, ReadsFolder, check_apart, check_unchanged
 from cogvideox.training.guard import GuardConfig
 from cogvideox.training.lock import run_lock
+from cogvideox.training.log import check_boards
 from cogvideox.training.optim import OptimConfig
 from cogvideox.training.running import Running, device_of
 from cogvideox.training.state import latest_state, sweep
@@ -72,16 +73,21 @@ def train(
 ) -> Path:
     """Run to the end (or to ``stop_at``) and return the folder of the result, ``<out>/model``.
 
-    A run that is finished already is left as it is; only a result that is missing is written again. On SIGTERM the
-    state is saved and SystemExit(143) raised. Raises ConfigError when ``out`` holds a run with other settings or one
-    that is under way, when it lies inside the folder of clips, when that folder has changed, or when the mesh does not
-    fit; NumericsError when losses stay or the last figures are not finite, OutputError on every process when a
+    A run that is finished already is left as it is; only a result that is missing is written again. On SIGTERM or
+    Ctrl-C the step is ended, the state saved and SystemExit(143) or KeyboardInterrupt raised.
+
+    Raises ConfigError when ``out`` holds a run with other settings or one that is under way, when it lies inside the
+    folder of clips, when that folder has changed, or when the mesh does not fit; DependencyError when a board is not
+    installed, NumericsError when losses stay or the last figures are not finite, OutputError on every process when a
     state cannot be written by one.
     """
     out, data = Path(config.out), getattr(config.task, "data", None)
     if isinstance(data, FolderData):
         check_apart(data, out)
+    check_boards(config.tensorboard, config.wandb)
     team = Team(getattr(config.task, "parts", 1), config.adding, config.mesh)
+    if team.in_parts:
+        _check_parts(config)
     with ExitStack() as held:
         with team.first_goes_first():
             if team.is_first:
@@ -122,17 +128,21 @@ def train(
         return out if run.step < config.steps else result
 
 
+def _check_parts(config: TrainConfig) -> None:
+    """Raises ConfigError for an optimiser that cannot move weights in parts."""
+    if config.optim.name != "adamw":
+        raise ConfigError(
+            f"optim.name {config.optim.name}: it turns whole matrices, and mesh shard {config.mesh.shard} x context "
+            f"{config.mesh.context} lays them in parts; use adamw"
+        )
+
+
 def _spread(config: TrainConfig, task: Task) -> None:
     """Lay the network in parts over the mesh. Raises ConfigError for what cannot lie so."""
     if not isinstance(task, Spreads):
         raise ConfigError(
             f"task {_kind(config)}, mesh shard {config.mesh.shard} x context {config.mesh.context}: its network is "
             "not made to lie in parts; use mesh.data alone"
-        )
-    if config.optim.name != "adamw":
-        raise ConfigError(
-            f"optim.name {config.optim.name}: it turns whole matrices, and mesh shard {config.mesh.shard} x context "
-            f"{config.mesh.context} lays them in parts; use adamw"
         )
     task.spread(make_mesh(config.mesh, device_of(task)))
 

@@ -12,7 +12,8 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from cogvideox.checkpoints.lora import TARGETS, add_lora, save_lora
+from cogvideox.checkpoints.adapter import Adapter, Pair, read_adapter
+from cogvideox.checkpoints.lora import TARGETS, add_lora, attach_lora, save_lora
 from cogvideox.config import Config
 
 
@@ -22,16 +23,21 @@ class LoraTuning(Config):
     rank: int = Field(64, gt=0, description="rank; the authors recommend 64 or more")
     alpha: float | None = Field(None, gt=0, description="scale is alpha / rank; null: alpha = rank")
     targets: tuple[str, ...] = Field(TARGETS, min_length=1, description="endings of the layers' names")
+    start: str | None = Field(
+        None, description="adapter to go on from; its layers and ranks are kept; null: a fresh one"
+    )
     base: Literal["float32", "bfloat16", "int8", "fp8"] = Field(
         "float32", description="how the frozen weights are stored; int8 and fp8 need torchao"
     )
 
 
 def put_on(transformer: nn.Module, tuning: LoraTuning, seed: int) -> None:
-    """Freeze ``transformer``, store it as asked, and add a fresh adapter that changes nothing yet.
+    """Freeze ``transformer``, store it as asked, and add an adapter: a fresh one changes nothing yet.
 
-    Raises DependencyError without torchao where it is needed, ConfigError when no layer matches ``targets``.
+    Raises DependencyError without torchao where it is needed, ConfigError when no layer matches ``targets``,
+    CheckpointError when ``start`` cannot be read or is of another model.
     """
+    begun = read_adapter(tuning.start, tuning.alpha) if tuning.start is not None else None
     if tuning.base == "bfloat16":
         transformer.to(torch.bfloat16)
     elif tuning.base in ("int8", "fp8"):
@@ -40,7 +46,12 @@ def put_on(transformer: nn.Module, tuning: LoraTuning, seed: int) -> None:
 
         for block in blocks_of(transformer):
             quantise(block, tuning.base)
-    add_lora(transformer, tuning.rank, tuning.alpha, tuning.targets, seed=seed)
+    if begun is None:
+        add_lora(transformer, tuning.rank, tuning.alpha, tuning.targets, seed=seed)
+        return
+    pairs = {path: Pair(pair.a.float(), pair.b.float(), pair.alpha) for path, pair in begun.pairs.items()}
+    transformer.requires_grad_(False)
+    attach_lora(transformer, Adapter(pairs))
 
 
 def write_lora(transformer: nn.Module, folder: Path) -> Path:

@@ -33,7 +33,7 @@ class OptimConfig(Config):
 
 
 def build_optimizers(module: nn.Module, config: OptimConfig) -> list[torch.optim.Optimizer]:
-    """One optimiser, or two when muon takes the matrices inside blocks."""
+    """Adamw, muon for the matrices inside blocks where it is asked for, or both."""
     named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     matrices = [p for name, p in named if config.name == "muon" and p.ndim == 2 and "block" in name]
     taken = {id(p) for p in matrices}
@@ -41,16 +41,18 @@ def build_optimizers(module: nn.Module, config: OptimConfig) -> list[torch.optim
     decayed = [p for p in rest if p.ndim > 1]
     plain = [p for p in rest if p.ndim <= 1]
     groups = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
-    optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(
-            [group for group in groups if group["params"]],
-            lr=config.lr,
-            betas=config.betas,
-            eps=config.eps,
-            weight_decay=config.weight_decay,
-            fused=True,  # one pass over the weights
+    optimizers: list[torch.optim.Optimizer] = []
+    if rest:  # of an adapter muon takes all
+        optimizers.append(
+            torch.optim.AdamW(
+                [group for group in groups if group["params"]],
+                lr=config.lr,
+                betas=config.betas,
+                eps=config.eps,
+                weight_decay=config.weight_decay,
+                fused=True,  # one pass over the weights
+            )
         )
-    ]
     if matrices:
         optimizers.append(torch.optim.Muon(matrices, lr=config.muon_lr, weight_decay=config.weight_decay))
     for optimizer in optimizers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from cogvideox.errors import CheckpointError, NumericsError
+from cogvideox.parallel.mesh import AXES
 from cogvideox.parallel.shard import gathered_again, whole
-from cogvideox.training.claim import PREEMPTED, term_is_noted
+from cogvideox.training.claim import PREEMPTED, stop_is_noted
 from cogvideox.training.guard import Guard
 from cogvideox.training.ledger import Ledger, NamesSamples
 from cogvideox.training.log import RunLog, Speed, boards, known_peak
@@ -73,7 +75,7 @@ class Running:
         config, log = self.config, self._log() if self.team.is_first else None
         speed = Speed(self._peak())
         try:
-            with term_is_noted() as term:
+            with stop_is_noted() as noted:
                 while self.step < last:
                     factor = learning_rate_factor(self.step, config.steps, config.optim)
                     set_learning_rate(self.optimizers, factor)
@@ -86,7 +88,7 @@ class Running:
                         log.write(self.step, {**report, "lr": lr, **speed.since()})
                     self._look(log)
                     # asked once: a signal after the save waits for the next step
-                    stopping = self.team.any(bool(term))
+                    stopping = self.team.any(bool(noted))
                     if self.step % config.save_every == 0 or self.step == last or stopping:
                         self.save()
                     if self.step == last or stopping:
@@ -101,6 +103,8 @@ class Running:
                             f"{self.out}: stopped at step {self.step}; the same command resumes",
                             file=sys.stderr,
                         )
+                        if signal.SIGINT in noted:
+                            raise KeyboardInterrupt
                         raise SystemExit(PREEMPTED)
         finally:
             self.saver.wait()
@@ -242,7 +246,9 @@ class Running:
         facts = self.task.describe() if isinstance(self.task, Describes) else ""
         kept = self.task.activations() if isinstance(self.task, CountsWork) else 0.0
         room = f" and about {kept / 2**20:.0f} MB between forward and back (float32)" if kept else ""
-        ranks = f"{self.team.size} processes ({self.config.mesh}), " if self.team.size > 1 else ""
+        axes = zip(AXES, self.config.mesh.sizes(self.team.size), strict=True)
+        mesh = " x ".join(f"{name} {count}" for name, count in axes)
+        ranks = f"{self.team.size} processes ({mesh}), " if self.team.size > 1 else ""
         return (
             f"{self.config.name}: {sum(p.numel() for p in moved):,} of {sum(p.numel() for p in weights):,} weights "
             f"move, {facts}{ranks}{mine / 2**20:.0f} MB for weights, gradients, optimiser and average{room}, "

@@ -7,6 +7,7 @@ from what stands in ``<out>/lineage.json`` with the SHA-256 of every result's we
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,6 +22,13 @@ from cogvideox.manifest import digests_of
 from cogvideox.training.diffusion import DiffusionTraining
 from cogvideox.training.loop import TrainConfig, train
 from cogvideox.transformer.position import RotaryMode
+
+OWN = {
+    "base.steps": "steps", "base.optim.lr": "lr", "base.optim.warmup": "warmup", "base.task.parts": "parts",
+    "base.task.data.size": "size", "base.task.data.budget": "budget", "base.task.data.images": "images",
+    "base.task.data.best": "best",
+}  # fmt: skip
+"""Settings of a run that each stage has its own of, and their names there."""
 
 
 class Stage(Config):
@@ -64,11 +72,27 @@ class StagedRun(Config):
             raise ConfigError(
                 "base.task.data: missing; stages differ in how they cut the clips of a folder, name it"
             )
+        if self.base.task.lora is not None:
+            raise ConfigError(
+                "base.task.lora: each stage starts from the whole model of the one before, and an adapter's run writes "
+                "an adapter alone; train it in one run after the stages"
+            )
         if self.base.task.transformer is None and any(stage.rotary for stage in self.stages):
             raise ConfigError(
                 "stages set rotary, base.task.transformer is null; give the transformer's settings"
             )
         return self
+
+    def override(self, settings: Sequence[str]) -> Self:
+        """As every config's. Raises ConfigError for a setting of the base that each stage has its own of."""
+        for setting in settings:
+            name = setting.partition("=")[0]
+            for run, own in OWN.items():
+                if name == run or name.startswith(f"{run}."):
+                    raise ConfigError(
+                        f"{setting}: every stage has its own; set stages.0.{own}, stages.1.{own}, ..."
+                    )
+        return super().override(settings)
 
     def run_of(self, number: int) -> DiffusionRun:
         """The run of one stage, counted from 0."""

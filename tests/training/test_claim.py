@@ -1,0 +1,110 @@
+"""Whose folder it is: what a resume may change, and how a run is stopped and gone on with."""
+
+import signal
+
+import pytest
+import torch
+
+from clip_folders import write_layout
+from cogvideox.errors import ConfigError, DependencyError
+from cogvideox.training import log
+from cogvideox.training.loop import train
+from cogvideox.training.state import latest_state
+from folder_runs import run
+from toy_folder import write_toy
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A toy model, a folder of clips, and a whole run."""
+    root = tmp_path_factory.mktemp("claims")
+    write_toy(root / "toy")
+    write_layout(root / "clips", "stems", count=7, frames=(9, 17), size=48, images=3)
+    train(run(root, root / "whole"))
+    return root
+
+
+def same(one, two):
+    first, second = (latest_state(out)["module"] for out in (one, two))
+    return all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def test_how_a_run_is_done_and_told_may_change(place, tmp_path):
+    config = run(place, tmp_path / "run")
+    train(config, stop_at=2)
+    (tmp_path / "run").rename(tmp_path / "moved")
+    task = config.task
+    data = task.data.model_copy(update={"folder": task.data.folder + "/"})
+    changes = {
+        "data": data,
+        "recompute": True,
+        "cache": str(tmp_path / "cache"),
+        "device": "cpu",
+        "samples": 1,
+    }
+    more = {"save_every": 3, "log_every": 2, "measure_every": 4, "background": True, "peak_tflops": 1.0}
+    changed = config.model_copy(
+        update={"task": task.model_copy(update=changes), "out": str(tmp_path / "moved"), **more}
+    )
+    train(changed)
+    assert same(place / "whole", tmp_path / "moved")
+    assert "recompute: true" in (tmp_path / "moved" / "run.yaml").read_text()
+
+
+def test_what_comes_of_a_run_may_not_change_and_is_named(place, tmp_path):
+    config = run(place, tmp_path)
+    train(config, stop_at=1)
+    with pytest.raises(
+        ConfigError, match=r"\(steps: 4 -> 5; seed: 0 -> 1; optim.lr: 0.01 -> 0.1\); set them back"
+    ):
+        train(config.override(["steps=5", "seed=1", "optim.lr=0.1"]))
+    with pytest.raises(ConfigError, match=r"task.data.budget: 80 -> 90"):
+        train(config.override(["task.data.budget=90"]))
+    (tmp_path / "run.yaml").write_text("{ no settings")
+    with pytest.raises(ConfigError, match="run.yaml: cannot be read"):
+        train(config)
+
+
+@pytest.fixture
+def interruptible():
+    """Ctrl-C as in a terminal: the background of a shell ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_the_first_ctrl_c_saves_and_the_same_command_goes_on(place, tmp_path, interruptible, capfd):
+    config = run(place, tmp_path).model_copy(update={"save_every": 100})
+    with pytest.raises(KeyboardInterrupt):
+        train(config, on_step=lambda step: step == 1 and signal.raise_signal(signal.SIGINT))
+    said = capfd.readouterr().err
+    assert "stopping after this step" in said and "stopped at step 2; the same command resumes" in said
+    assert latest_state(tmp_path)["step"] == 2
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    train(config)
+    assert same(place / "whole", tmp_path)
+
+
+def test_the_second_ctrl_c_ends_at_once(place, tmp_path, interruptible):
+    def twice(step):
+        for _ in range(2):
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(run(place, tmp_path).model_copy(update={"save_every": 100}), on_step=twice)
+    assert latest_state(tmp_path) is None
+
+
+def test_an_ignored_ctrl_c_stays_ignored(place, tmp_path, interruptible):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    train(run(place, tmp_path), on_step=lambda step: signal.raise_signal(signal.SIGINT))
+    assert latest_state(tmp_path)["step"] == 4
+
+
+@pytest.mark.parametrize("board", [{"wandb": "project"}, {"tensorboard": True}])
+def test_a_board_that_is_not_installed_is_told_before_the_work(place, tmp_path, monkeypatch, board):
+    monkeypatch.setattr(log, "find_spec", lambda name: None)
+    config = run(place, tmp_path / "run", cache=str(tmp_path / "cache")).model_copy(update=board)
+    with pytest.raises(DependencyError, match="not installed; pip install"):
+        train(config)
+    assert not list(tmp_path.iterdir())
