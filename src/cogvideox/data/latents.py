@@ -1,106 +1,38 @@
 """Encode once, train many times: tensors kept under a digest of everything they follow from.
 
-A piece is a safetensors file with the tensors of many items, each named by its item's key; a piece appears whole or
-not at all, and what is in the cache is what the pieces' headers say. The key of a clip's latents holds the digest
-of its pixels' source, of the autoencoder's weights and of how it codes: when any of them changes, another key is
-asked for and the old tensors are never read again. Text embeddings are kept the same way.
+The key of a clip's latents holds the digest of its pixels' source, of the autoencoder's weights and of how it codes:
+when any of them changes, another key is asked for and the old tensors are never read again. Text embeddings are kept
+the same way.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
+import math
 import sys
-import uuid
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from cogvideox.data.cache import TensorCache
 from cogvideox.data.clips import Source
 from cogvideox.data.world import to_model
-from cogvideox.errors import CogVideoXError, MediaError, OutputError
+from cogvideox.errors import CogVideoXError, MediaError, NumericsError
 
-PIECE = 500  # items of one file
-TOGETHER = 20  # clips of one shape encoded at once
+TOGETHER = 20  # clips of one shape, or prompts, encoded at once, at most
+PIXELS = (
+    1 << 21
+)  # of the clips encoded at once: 20 of 25x64x64; one of 49x480x720 has eight times as many, and goes alone
+EVERY = 10.0  # seconds between two lines in a log
 
-
-class TensorCache:
-    """Named tensors of items by key, in a folder of pieces."""
-
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
-        self.shapes: dict[str, dict[str, tuple[int, ...]]] = {}
-        self.files: dict[str, Path] = {}
-        for file in sorted(self.folder.glob("[!.]*.safetensors")):
-            self._take(file)
-
-    def __contains__(self, key: str) -> bool:
-        return key in self.files
-
-    def get(self, key: str, name: str) -> Tensor:
-        """One tensor of one item, read from disk."""
-        return _open(self.files[key]).get_tensor(f"{key}/{name}")
-
-    def shape(self, key: str, name: str) -> tuple[int, ...]:
-        """Its shape, from the header alone."""
-        return self.shapes[key][name]
-
-    def add(self, items: dict[str, dict[str, Tensor]]) -> None:
-        """Write items as one piece. Raises OutputError."""
-        if not items:
-            return
-        tensors = {
-            f"{key}/{name}": value.contiguous() for key, each in items.items() for name, value in each.items()
-        }
-        file = self.folder / f"{uuid.uuid4().hex}.safetensors"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        work = file.with_name(f".{file.name}")
-        try:
-            save_file(tensors, work)
-            os.replace(work, file)
-        except (OSError, SafetensorError) as error:
-            raise OutputError(
-                f"{file}: cannot be written ({error}); free some space, or set another cache"
-            ) from None
-        finally:
-            work.unlink(missing_ok=True)
-        self._take(file)
-
-    def _take(self, file: Path) -> None:
-        try:
-            header = _header(file)
-        except (OSError, ValueError, SafetensorError) as error:
-            warnings.warn(
-                f"{file}: a damaged piece of the cache is left out and made again ({error})", stacklevel=3
-            )
-            return
-        for full, entry in header.items():
-            key, _, name = full.partition("/")
-            self.files[key] = file
-            self.shapes.setdefault(key, {})[name] = tuple(entry["shape"])
-
-
-@lru_cache(maxsize=64)
-def _open(file: Path):
-    return safe_open(file, "pt")
-
-
-def _header(file: Path) -> dict[str, dict]:
-    safe_open(file, "pt")  # checks the file against its header
-    with open(file, "rb") as stream:
-        size = int.from_bytes(stream.read(8), "little")
-        header = json.loads(stream.read(size))
-    header.pop("__metadata__", None)
-    return header
+Batch = list[tuple[int, np.ndarray]]
+"""Numbers of clips and their pixels, all of one shape."""
 
 
 @dataclass
@@ -129,29 +61,37 @@ class EncodedClips:
 
     def latents(self, index: int) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation [c, t, h, w], float32."""
-        key = self.keys[index]
-        return self.cache.get(key, "mean").float(), self.cache.get(key, "deviation").float()
+        key, name = self.keys[index], self.name(index)
+        return self.cache.get(key, "mean", name).float(), self.cache.get(key, "deviation", name).float()
 
     def first(self, index: int) -> Tensor:
         """The first frame, uint8 [h, w, 3]."""
-        return self.cache.get(self.keys[index], "first")
+        return self.cache.get(self.keys[index], "first", self.name(index))
 
 
 def encoded(source: Source, vae: nn.Module, folder: str | Path, title: str = "clips") -> EncodedClips:
     """The clips of ``source`` as latents: from the cache where it holds them, encoded and kept otherwise.
 
-    Pieces are written as they are made, so an interrupted run continues.
+    What is made is written every half minute and when the work is stopped, so an interrupted run continues; the same
+    clips are encoded together then as without the stop. Raises NumericsError when latents are not finite.
     """
     cache = TensorCache(folder)
     found = EncodedClips(source, cache)
     keys = _keys(source, digest_of(vae.encoder, vae.config), found.dropped)  # whatever the decoder becomes
-    missing = [index for index, key in keys.items() if key not in cache]
-    for start in range(0, len(missing), PIECE):
-        piece = missing[start : start + PIECE]
-        cache.add({keys[index]: item for index, item in _encode(source, piece, vae, found.dropped)})
-        print(f"{title}: {start + len(piece)}/{len(missing)} encoded", file=sys.stderr, flush=True)
-    found.indices = [index for index, key in keys.items() if key in cache]
-    found.keys = [keys[index] for index in found.indices]
+    missing: dict[str, int] = {}
+    for index, key in keys.items():
+        if key not in cache:
+            missing.setdefault(key, index)  # a clip that is there twice is encoded once
+    with cache.adding() as add, _counted(title, len(missing)) as count:
+        for batch in _batches(source, missing.values(), found.dropped):
+            add({keys[index]: item for index, item in _encode(vae, batch, source)})
+            count(len(batch))
+    for index, key in keys.items():
+        if key in cache:
+            found.indices.append(index)
+            found.keys.append(key)
+        else:
+            found.dropped[source.name(index)] = found.dropped[source.name(missing[key])]
     return found
 
 
@@ -170,28 +110,28 @@ def _keys(source: Source, weights: str, dropped: dict[str, str]) -> dict[int, st
     return keys
 
 
-def _encode(
-    source: Source, indices: Sequence[int], vae: nn.Module, dropped: dict[str, str]
-) -> Iterator[tuple[int, dict[str, Tensor]]]:
-    batch: list[tuple[int, np.ndarray]] = []
+def _batches(source: Source, indices: Iterable[int], dropped: dict[str, str]) -> Iterator[Batch]:
+    """Neighbours of one shape, as many as may be encoded at once; clips that cannot be read are noted."""
+    batch: Batch = []
     for index in indices:
         try:
             pixels = source.pixels(index)
         except CogVideoXError as error:
             dropped[source.name(index)] = str(error)
             continue
-        if batch and (len(batch) == TOGETHER or batch[0][1].shape != pixels.shape):
-            yield from _encode_batch(vae, batch)
+        if batch and batch[0][1].shape != pixels.shape:
+            yield batch
             batch = []
         batch.append((index, pixels))
+        if len(batch) >= min(TOGETHER, PIXELS // math.prod(pixels.shape[:3])):
+            yield batch
+            batch = []
     if batch:
-        yield from _encode_batch(vae, batch)
+        yield batch
 
 
 @torch.no_grad()
-def _encode_batch(
-    vae: nn.Module, batch: list[tuple[int, np.ndarray]]
-) -> Iterator[tuple[int, dict[str, Tensor]]]:
+def _encode(vae: nn.Module, batch: Batch, source: Source) -> Iterator[tuple[int, dict[str, Tensor]]]:
     """bfloat16 and channels last: four times as fast on a CPU; the rounding is far below the posterior's own noise."""
     weight = next(vae.parameters())
     for each in vae.parameters():
@@ -205,7 +145,46 @@ def _encode_batch(
     mean = latents.mean.float().half().cpu()
     deviation = (0.5 * latents.logvar.float()).exp().half().cpu()
     for place, (index, _) in enumerate(batch):
+        _check_finite(source.name(index), mean[place], deviation[place])
         yield index, {"mean": mean[place], "deviation": deviation[place], "first": pixels[place, 0]}
+
+
+def _check_finite(name: str, *values: Tensor) -> None:
+    for value in values:
+        if not value.isfinite().all():
+            raise NumericsError(
+                f"{name}: its latents are not finite ({int((~value.isfinite()).sum())} of {value.numel()} values); "
+                "the autoencoder is damaged or overflows, use another; if it is this clip alone, take it out"
+            )
+
+
+@contextmanager
+def _counted(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Yields ``count(more)``: a bar on a terminal; in a log a line every few seconds and one at the end."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    bars = Progress(*columns, console=Console(stderr=True), disable=not (total and sys.stderr.isatty()))
+    bar = bars.add_task(title, total=total)
+    done, began = 0, time.monotonic()
+    said = began
+
+    def count(more: int) -> None:
+        nonlocal done, said
+        done, now = done + more, time.monotonic()
+        bars.update(bar, completed=done)
+        if bars.disable and now - said >= EVERY and done < total:
+            left = (now - began) / done * (total - done)
+            print(f"{title}: {done}/{total} encoded, about {left:.0f} s left", file=sys.stderr, flush=True)
+            said = now
+
+    try:
+        with bars:
+            yield count
+    finally:
+        if total:
+            print(f"{title}: {done}/{total} encoded", file=sys.stderr, flush=True)
 
 
 def embedded(
@@ -218,13 +197,12 @@ def embedded(
         return hashlib.sha256(f"text/{weights}/{prompt}".encode("utf-8", "replace")).hexdigest()[:32]
 
     missing = [prompt for prompt in dict.fromkeys(prompts) if key(prompt) not in cache]
-    for start in range(0, len(missing), PIECE):
-        items: dict[str, dict[str, Tensor]] = {}
-        for at in range(start, min(start + PIECE, len(missing)), TOGETHER):
-            some = missing[at : min(at + TOGETHER, start + PIECE)]
-            items |= {key(one): {"text": value.cpu()} for one, value in zip(some, encode(some), strict=True)}
-        cache.add(items)
-    return lambda prompt: cache.get(key(prompt), "text")
+    with cache.adding() as add, _counted("captions", len(missing)) as count:
+        for start in range(0, len(missing), TOGETHER):
+            some = missing[start : start + TOGETHER]
+            add({key(one): {"text": value.cpu()} for one, value in zip(some, encode(some), strict=True)})
+            count(len(some))
+    return lambda prompt: cache.get(key(prompt), "text", f"caption {prompt[:60]!r}")
 
 
 def digest_of(module: nn.Module, config: object = None) -> str:
