@@ -1,5 +1,6 @@
 """Every public layout lists the same clips, and nothing that cannot be used disappears without a reason."""
 
+import io
 import json
 import math
 import os
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from clip_folders import LAYOUT_WRITERS, LAYOUTS, clip, write_clips, write_layout
 from cogvideox.data.clips import ClipSize, FolderClips, best_share, held_out
@@ -133,6 +135,111 @@ def test_a_name_in_a_shard_never_becomes_a_path(tmp_path):
     with listing.entries[0].part.local() as file:
         assert "escaped" not in str(file)
     assert not list(tmp_path.rglob("escaped*"))
+
+
+def write_tar(file: Path, members: dict[str, bytes], links: dict[str, str] | None = None) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(file, "w") as tar:
+        tar.add(file.parent.parent / "stems", ".", recursive=False)  # as `tar cf x.tar .` has it
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+        for name, target in (links or {}).items():
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = tarfile.LNKTYPE, target
+            tar.addfile(member)
+
+
+def test_a_picture_beside_its_video_does_not_take_its_place(tmp_path):
+    film, picture = (file.read_bytes() for file, _ in write_clips(tmp_path / "stems", 1, images=1))
+    order = [("0001.mp4", film), ("0001.jpg", picture), ("0001.thumb.png", picture), ("0001.txt", b"a film")]
+    order += [("0002.png", picture), ("0002.txt", b"a picture")]
+    for name, members in (("a", order), ("b", order[::-1])):
+        write_tar(tmp_path / name / "s.tar", dict(members))
+        listing = list_clips(tmp_path / name)
+        assert [(e.name, e.caption) for e in listing.entries] == [
+            ("s.tar/0001.mp4", "a film"),
+            ("s.tar/0002.png", "a picture"),
+        ]
+        assert not listing.dropped and FolderClips(listing, SIZE).pixels(0).shape == (9, 32, 32, 3)
+
+
+def test_names_with_dots_in_a_shard_are_clips_of_their_own(tmp_path):
+    film = write_clips(tmp_path / "stems", 1)[0][0].read_bytes()
+    write_tar(
+        tmp_path / "set/s.tar",
+        {
+            "my.clip.mp4": film, "my.clip.txt": b"mine", "2024.01.mp4": film, "2024.02.mp4": film,
+            "2024.txt": b"that year", "2024.02.json": b'{"caption": "in spring", "score": 3}',
+            "._my.clip.mp4": b"x", "notes.pdf": b"x",
+        },
+    )  # fmt: skip
+    listing = list_clips(tmp_path / "set")
+    assert [(e.name, e.caption, e.score) for e in listing.entries] == [
+        ("s.tar/2024.01.mp4", "that year", None),
+        ("s.tar/2024.02.mp4", "in spring", 3),
+        ("s.tar/my.clip.mp4", "mine", None),
+    ]
+    assert not listing.dropped
+
+
+def test_every_clip_of_a_shard_that_is_not_taken_is_named(tmp_path, monkeypatch):
+    film = write_clips(tmp_path / "stems", 1)[0][0].read_bytes()
+    members = {"a.mp4": film, "a.webm": film, "a.txt": b"a", "long.mp4": film, "long.txt": b"x" * (2**20 + 1)}
+    members |= {"large.mp4": film + bytes(9), "large.txt": b"b", "bare.mp4": film}
+    write_tar(tmp_path / "set/s.tar", members, links={"linked.mp4": "a.mp4"})
+    monkeypatch.setattr("cogvideox.data.archives.LARGEST", len(film))
+    listing = list_clips(tmp_path / "set")
+    assert [e.name for e in listing.entries] == ["s.tar/a.mp4"]
+    expected = {"a.webm": "a.mp4 has the same key", "long.mp4": "long.txt beside it has 1048577 bytes",
+                "large.mp4": f"the most is {len(film)}", "linked.mp4": "a link", "bare.mp4": "no caption"}  # fmt: skip
+    assert listing.dropped.keys() == {f"s.tar/{name}" for name in expected}
+    assert all(text in listing.dropped[f"s.tar/{name}"] for name, text in expected.items())
+
+
+def write_table(root: Path, column: str, cells: list, **more) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    root.mkdir()
+    table = pa.table({column: cells, "text": [f"number {place}" for place in range(len(cells))], **more})
+    parquet.write_table(table, root / "train-0.parquet", row_group_size=2)
+
+
+def test_pictures_in_a_table_as_hugging_face_writes_them(tmp_path):
+    (film, _), (still, _) = write_clips(tmp_path / "source", 1, images=1)
+    Image.open(still).save(jpeg := tmp_path / "still.jpg")
+    cells = [{"bytes": jpeg.read_bytes(), "path": "x/still.JPG"}, {"bytes": still.read_bytes(), "path": None}]
+    write_table(tmp_path / "set", "image", [*cells, {"bytes": film.read_bytes(), "path": "film.mp4"}])
+    listing = list_clips(tmp_path / "set")
+    assert [e.name for e in listing.entries] == [
+        f"train-0.parquet/0000000{place}{suffix}" for place, suffix in enumerate((".jpg", ".png", ".mp4"))
+    ]
+    clips = FolderClips(listing, SIZE)
+    assert [len(clips.pixels(place)) for place in range(3)] == [1, 1, 9]
+
+
+def test_what_is_wrong_in_a_table_is_told_by_table_and_row(tmp_path):
+    film = write_clips(tmp_path / "source", 1)[0][0].read_bytes()
+    write_table(
+        tmp_path / "set", "video", [film, b"not a video", film[:900], None], name=["a.b", "c", "d", "e"]
+    )
+    dropped = diagnose(tmp_path / "set", SIZE).dropped
+    assert list(dropped) == [f"train-0.parquet/{name}.mp4" for name in "cde"]
+    for row, reason in enumerate(dropped.values(), 1):
+        assert reason.startswith(f"{tmp_path / 'set' / 'train-0.parquet'}: row {row} of 'video'"), reason
+
+
+def test_a_line_separator_inside_a_caption_ends_no_line(tmp_path):
+    write_layout(tmp_path / "set", "lines", count=2)
+    file = tmp_path / "set" / "prompts.txt"
+    file.write_text("a cat\u2028on a\x85mat\x0casleep\na dog\n", encoding="utf-8")
+    assert [e.caption for e in list_clips(tmp_path / "set").entries] == ["a cat on a mat asleep", "a dog"]
+    for name in ("prompts.txt", "videos.txt"):
+        whole = tmp_path / "set" / name
+        whole.write_bytes(whole.read_bytes().replace(b"\n", b"\r\n").removesuffix(b"\r\n"))
+    assert [e.caption for e in list_clips(tmp_path / "set").entries] == ["a cat on a mat asleep", "a dog"]
 
 
 def test_lines_that_do_not_match_are_refused(tmp_path):

@@ -22,11 +22,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cogvideox.curation.listing import SUFFIXES
-from cogvideox.data.archives import Part, parquet_table, parts_of
+from cogvideox.data.archives import PICTURES, Part, parquet_table, parts_of
 from cogvideox.errors import ConfigError, MediaError
 
 VIDEOS = frozenset([".mp4", ".mov", ".mkv", ".webm", ".avi", ".ts", ".gif", ".m4v"])
-IMAGES = frozenset([".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"])
+IMAGES = PICTURES
 FILE_COLUMNS = ("file_name", "video", "path", "video_path", "file", "image")
 CAPTION_COLUMNS = ("caption", "text", "prompt")
 SCORE_COLUMNS = ("score", "aesthetic", "aes", "aesthetic_score")
@@ -165,7 +165,7 @@ def _rows(table: Path) -> Iterator[Mapping[str, Any]]:
 def _from_lines(root: Path, default: str | None) -> Listing:
     listing = Listing(root, "lines of videos.txt and prompts.txt", default=default)
     try:
-        names, captions = ((root / file).read_text(encoding="utf-8-sig").splitlines() for file in LINES)
+        names, captions = (_lines((root / file).read_text(encoding="utf-8-sig")) for file in LINES)
     except UnicodeDecodeError as error:
         raise ConfigError(f"{root}: {' or '.join(LINES)} is not UTF-8 ({error.reason}); convert it") from None
     if len(names) != len(captions):
@@ -177,6 +177,11 @@ def _from_lines(root: Path, default: str | None) -> Listing:
             place = root / name.strip()
             listing.add(_name(root, place), caption, place)
     return listing
+
+
+def _lines(text: str) -> list[str]:
+    """Cut at line ends alone: ``splitlines`` also cuts at U+2028 and others that stand inside captions."""
+    return text.removesuffix("\n").split("\n") if text else []
 
 
 def _from_labels(root: Path, default: str | None) -> Listing:
@@ -193,11 +198,13 @@ def _from_shards(root: Path, default: str | None) -> Listing:
         root.rglob("*.parquet")
     ):  # beside tars, tables describe
         name = _name(root, shard)
+        lost: dict[str, str] = {}
         try:
-            for key, caption, part, score in parts_of(shard, VIDEOS | IMAGES):
+            for key, caption, part, score in parts_of(shard, VIDEOS | IMAGES, lost):
                 listing.add(f"{name}/{key}", caption, part, score)
         except MediaError as error:
             listing.dropped[name] = str(error)
+        listing.dropped |= {f"{name}/{key}": reason for key, reason in lost.items()}
     return listing
 
 
