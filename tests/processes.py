@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+SECONDS = 270.0  # that a test of several processes may take, and that one of them may wait for another
 PRELOAD = ["torch.distributed.fsdp", "cogvideox.parallel.context", "cogvideox.parallel.inference"]
 PRELOAD += [
     "cogvideox.checkpoints",
@@ -27,15 +28,20 @@ PRELOAD += [
 ]
 
 
-def together(ranks: int, work: Callable[..., Any], *args: Any, seconds: float = 270) -> list[Any]:
-    """What ``work(*args)`` returns on each of ``ranks`` processes that form one group; their errors are raised."""
+def together(
+    ranks: int, work: Callable[..., Any], *args: Any, seconds: float = SECONDS, wait: float = SECONDS
+) -> list[Any]:
+    """What ``work(*args)`` returns on each of ``ranks`` processes that form one group; their errors are raised.
+
+    ``wait``: seconds after which a collective gives up.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     answers = context.Queue()
     with tempfile.TemporaryDirectory() as folder:
         store = str(Path(folder) / "store")
         processes = [
-            context.Process(target=_rank, args=(rank, ranks, store, answers, work, args), daemon=True)
+            context.Process(target=_rank, args=(rank, ranks, store, answers, wait, work, args), daemon=True)
             for rank in range(ranks)
         ]
         for process in processes:
@@ -67,11 +73,17 @@ def _answer(answers: Any, processes: list[Any], seconds: float) -> tuple[int, An
         return rank, value
 
 
-def _rank(rank: int, ranks: int, store: str, answers: Any, work: Callable[..., Any], args: tuple) -> None:
+def _rank(
+    rank: int, ranks: int, store: str, answers: Any, wait: float, work: Callable[..., Any], args: tuple
+) -> None:
     torch.set_num_threads(1)
     try:
         dist.init_process_group(
-            "gloo", init_method=f"file://{store}", rank=rank, world_size=ranks, timeout=timedelta(seconds=120)
+            "gloo",
+            init_method=f"file://{store}",
+            rank=rank,
+            world_size=ranks,
+            timeout=timedelta(seconds=wait),
         )
         answers.put((rank, work(*args), None))
         dist.barrier()

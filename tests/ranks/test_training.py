@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 
-from cogvideox.errors import ConfigError
+from cogvideox.errors import ConfigError, OutputError
+from cogvideox.training import team
 from cogvideox.training.loop import TrainConfig, train
 from cogvideox.training.optim import OptimConfig
 from cogvideox.training.state import latest_state
@@ -92,3 +94,29 @@ def test_more_processes_than_parts_are_refused(tmp_path):
     for told in together(2, go_on, tmp_path, 4, 1):
         assert "parts 1: 2 processes" in told
     assert not any(tmp_path.iterdir())
+
+
+def first_is_slow(seconds: float, beat: float, fails: bool) -> tuple[str, float]:
+    """What became of the wait for the first process, and how long it was."""
+    team.BEAT, began = beat, time.monotonic()
+    said = "done"
+    try:
+        with team.Team(2).first_goes_first():
+            if dist.get_rank() == 0:
+                time.sleep(seconds)
+                if fails:
+                    raise OutputError("no room")
+    except (ConfigError, OutputError) as error:
+        said = str(error)
+    return said, time.monotonic() - began
+
+
+def test_waiting_for_the_first_process_outlives_the_patience_of_a_collective():
+    (first, _), (second, waited) = together(2, first_is_slow, 10.0, 0.5, False, wait=6.0)
+    assert (first, second) == ("done", "done") and waited > 8
+
+
+def test_a_slow_first_process_that_fails_is_not_waited_for():
+    (first, _), (second, waited) = together(2, first_is_slow, 1.0, 0.2, True)
+    assert first == "no room" and waited < 60
+    assert second == "the first process of this run could not begin; see its message"

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from threading import Event, Thread
 from typing import Literal
 
 import torch
@@ -24,6 +25,8 @@ from cogvideox.errors import ConfigError
 from cogvideox.parallel.mesh import MeshConfig
 
 Adding = Literal["fast", "exact"]
+BEAT = 10.0  # seconds between two signs of life, far below what a collective waits
+_DONE, _FAILED, _BUSY = range(3)  # what the first process says to those that wait for it
 
 
 class Team:
@@ -135,22 +138,37 @@ class Team:
     def first_goes_first(self) -> Iterator[None]:
         """The first process does what is inside alone, then the others do.
 
-        When it fails the others do not begin: they raise ConfigError, so that nobody waits for the dead.
+        It may take hours, longer than a collective waits: meanwhile a thread of the first tells the others every few
+        seconds that it lives. When it fails the others do not begin: they raise ConfigError, so that nobody waits for
+        the dead. Nothing inside may be a collective.
         """
-        if self.size > 1 and not self.is_first and self._told_by_first():
-            raise ConfigError("the first process of this run could not begin; see its message")
-        failed = True
+        if self.size == 1:
+            yield
+        elif self.is_first:
+            with self._telling():
+                yield
+        else:
+            word = _BUSY
+            while word == _BUSY:
+                word = _said_by_first(word)
+            if word == _FAILED:
+                raise ConfigError("the first process of this run could not begin; see its message")
+            yield
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """The others hear that this process is busy, at the end how it went."""
+        done = Event()
+        thread = Thread(target=_say_busy, args=(done,), daemon=True)
+        thread.start()
+        word = _FAILED
         try:
             yield
-            failed = False
+            word = _DONE
         finally:
-            if self.size > 1 and self.is_first:
-                self._told_by_first(failed)
-
-    def _told_by_first(self, word: bool = False) -> bool:
-        said = torch.tensor(int(word))
-        dist.broadcast(said, src=0)
-        return bool(said)
+            done.set()
+            thread.join()
+            _said_by_first(word)
 
     def wait(self) -> None:
         """Until all are here."""
@@ -171,3 +189,20 @@ class Team:
                 total = self.sums[place]
                 self.sums[place] = grad if total is None else total + grad
             weight.grad = None
+
+
+def _said_by_first(word: int) -> int:
+    """What the first process says; ``word`` counts there alone."""
+    said = torch.tensor(word)
+    dist.broadcast(said, src=0)
+    return int(said)
+
+
+def _say_busy(done: Event) -> None:
+    while not done.wait(BEAT):
+        try:
+            _said_by_first(_BUSY)
+        except (
+            RuntimeError
+        ):  # another process is gone: the word at the end meets the same error, and raises it
+            return
