@@ -80,6 +80,12 @@ def test_no_bad_line_stops_the_others(toy, unmade):
     assert "unexpected" not in done.stderr
 
 
+def test_a_line_ends_where_it_ends_not_within_a_prompt(toy, unmade):
+    """U+2028 and U+0085 are line ends to Python's splitlines and may stand in JSON as they are."""
+    batch(toy, [json.dumps({"prompt": "a\u2028b\x85c"}, ensure_ascii=False), {"prompt": "d"}])
+    assert len(unmade) == 2
+
+
 def test_running_out_of_memory_on_one_line_does_not_lose_the_rest(toy, monkeypatch):
     import cogvideox.generate.run as run
 

@@ -10,7 +10,7 @@ import pytest
 
 from cogvideox.errors import ConfigError, InputError
 from cogvideox.evaluation import compare
-from cogvideox.evaluation.clips import counts, open_clips
+from cogvideox.evaluation.clips import counts, open_clips, read_prompts
 from cogvideox.evaluation.flaws import spoil
 from cogvideox.evaluation.measures import Material, partners
 from cogvideox.evaluation.report import Report
@@ -41,6 +41,17 @@ def truth(tmp_path_factory):
 @pytest.fixture(scope="module")
 def blurred(tmp_path_factory):
     return fill(tmp_path_factory.mktemp("blurred"), 1.0)
+
+
+def test_prompts_may_hold_what_looks_like_the_end_of_a_line(tmp_path):
+    text = "a cat\u2028on a\x85mat"
+    (tmp_path / "metadata.jsonl").write_text(
+        json.dumps({"file_name": "1.mp4", "text": text}, ensure_ascii=False)
+    )
+    assert read_prompts(tmp_path) == {"1.mp4": text}
+    (tmp_path / "metadata.jsonl").unlink()
+    (tmp_path / "metadata.csv").write_text('file_name,text\n1.mp4,"two\nlines"\n')
+    assert read_prompts(tmp_path) == {"1.mp4": "two\nlines"}
 
 
 def test_lossless_files_give_the_frames_back(truth):

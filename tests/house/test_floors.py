@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[2] / "src" / "cogvideox"
 
 FLOORS = {
-    1: "errors noise native remade",
+    1: "errors lines noise native remade",
     2: "config",
     3: "video clip chat device",
     4: "vae transformer diffusion text perception world manifest",

@@ -12,6 +12,7 @@ from typing import Any
 from cogvideox.chat.failure import KINDS, ChatFailure
 from cogvideox.chat.question import Answer, Question
 from cogvideox.errors import InputError, OutputError
+from cogvideox.lines import lines_of
 
 
 class Cache:
@@ -110,7 +111,7 @@ class Replay:
 def _read(file: Path) -> list[dict[str, Any]]:
     """The lines of a transcript; one that a crash cut short is left out. Raises InputError."""
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = lines_of(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file}: cannot be read as a transcript ({error}); check the path") from None
     records = []

@@ -26,6 +26,7 @@ from cogvideox.cli.job import Job, fit_memory, limit_of, load, make, resolve, sa
 from cogvideox.cli.plan import follow
 from cogvideox.cli.terminal import PARTIAL, describe, result_json, say
 from cogvideox.errors import CogVideoXError, ConfigError, MediaError, OutputError
+from cogvideox.lines import lines_of
 
 if TYPE_CHECKING:
     from cogvideox.generate.options import GenerateOptions
@@ -174,7 +175,7 @@ def read_items(source: Path, folder: Path, settings: dict[str, Any], job: Job) -
     try:
         if source.stat().st_size > MOST_BYTES:
             raise MediaError(f"{source}: larger than {MOST_BYTES >> 20} MiB; split it")
-        lines = source.read_text(encoding="utf-8-sig").splitlines()
+        lines = lines_of(source.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
         raise MediaError(f"{source}: not UTF-8 text at byte {error.start}; save it as UTF-8") from None
     except (OSError, ValueError) as error:

@@ -18,6 +18,7 @@ from cogvideox.clip import Clip, Label
 from cogvideox.curation.step import Step
 from cogvideox.curation.view import View
 from cogvideox.errors import InputError, suggest
+from cogvideox.lines import lines_of
 from cogvideox.perception.classifier import LabelClassifier
 from cogvideox.perception.traits import traits_of
 from cogvideox.video import whole_file
@@ -67,7 +68,7 @@ def classifier(folder: str | None) -> LabelClassifier:
 def read_labels(path: str | Path) -> dict[str, dict[str, bool]]:
     """path of a film -> its known labels; later lines win. Raises InputError that names the line."""
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = lines_of(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({type(error).__name__}); give a file of labels") from None
     found: dict[str, dict[str, bool]] = {}

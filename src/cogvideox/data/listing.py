@@ -24,6 +24,7 @@ from typing import Any
 from cogvideox.curation.listing import SUFFIXES
 from cogvideox.data.archives import PICTURES, Part, parquet_table, parts_of
 from cogvideox.errors import ConfigError, MediaError
+from cogvideox.lines import lines_of
 
 VIDEOS = frozenset([".mp4", ".mov", ".mkv", ".webm", ".avi", ".ts", ".gif", ".m4v"])
 IMAGES = PICTURES
@@ -165,7 +166,7 @@ def _rows(table: Path) -> Iterator[Mapping[str, Any]]:
 def _from_lines(root: Path, default: str | None) -> Listing:
     listing = Listing(root, "lines of videos.txt and prompts.txt", default=default)
     try:
-        names, captions = (_lines((root / file).read_text(encoding="utf-8-sig")) for file in LINES)
+        names, captions = (lines_of((root / file).read_text(encoding="utf-8-sig")) for file in LINES)
     except UnicodeDecodeError as error:
         raise ConfigError(f"{root}: {' or '.join(LINES)} is not UTF-8 ({error.reason}); convert it") from None
     if len(names) != len(captions):
@@ -177,11 +178,6 @@ def _from_lines(root: Path, default: str | None) -> Listing:
             place = root / name.strip()
             listing.add(_name(root, place), caption, place)
     return listing
-
-
-def _lines(text: str) -> list[str]:
-    """Cut at line ends alone: ``splitlines`` also cuts at U+2028 and others that stand inside captions."""
-    return text.removesuffix("\n").split("\n") if text else []
 
 
 def _from_labels(root: Path, default: str | None) -> Listing:

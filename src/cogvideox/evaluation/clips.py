@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import re
 from collections import Counter, OrderedDict
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cogvideox.errors import InputError, MediaError
+from cogvideox.lines import lines_of
 from cogvideox.manifest import sha256_of
 from cogvideox.video import Video, read_video, sidecar_of
 
@@ -220,8 +222,8 @@ def read_prompts(root: Path) -> dict[str, str]:
 
 
 def _json_rows(text: str) -> Iterator[Any]:
-    return (json.loads(line) for line in text.splitlines() if line.strip())
+    return (json.loads(line) for line in lines_of(text) if line.strip())
 
 
 def _csv_rows(text: str) -> Iterator[Any]:
-    return iter(csv.DictReader(text.splitlines()))
+    return iter(csv.DictReader(io.StringIO(text, newline="")))

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from cogvideox.errors import InputError
+from cogvideox.lines import lines_of
 from cogvideox.world import judge
 from cogvideox.world.held_out import Prompt, held_out_prompts
 from cogvideox.world.score import Row, report, report_by_tier, score_table
@@ -100,7 +101,7 @@ def _read(file: Path) -> list[dict[str, Any]]:
     if not file.exists():
         return []
     records, whole = [], []
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in lines_of(file.read_text(encoding="utf-8")):
         try:
             record = json.loads(line)
         except json.JSONDecodeError:

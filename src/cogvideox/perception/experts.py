@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from cogvideox.errors import InputError
+from cogvideox.lines import lines_of
 
 KINDS = ("objects", "captions", "actions", "flow")
 MOST_BYTES = 1 << 30
@@ -84,7 +85,7 @@ def read_recorded(path: str | Path) -> dict[str, Recorded]:
     try:
         if file.stat().st_size > MOST_BYTES:
             raise InputError(f"{path}: larger than {MOST_BYTES >> 20} MiB; record fewer videos")
-        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [json.loads(line) for line in lines_of(file.read_text(encoding="utf-8")) if line.strip()]
         models = dict(lines[0]["models"])
         rows = {str(line["file"]): line for line in lines[1:]}
     except (OSError, ValueError, KeyError, IndexError, TypeError, RecursionError) as error:

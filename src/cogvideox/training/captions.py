@@ -15,6 +15,7 @@ from cogvideox.curation.captions.local import look
 from cogvideox.curation.captions.network import CaptionerConfig
 from cogvideox.data.world import world_pixels
 from cogvideox.errors import ConfigError
+from cogvideox.lines import lines_of
 from cogvideox.text.tokenizer import PAD
 from cogvideox.training.text import labels
 from cogvideox.video import read_video
@@ -115,7 +116,7 @@ class RecordedClips:
 def read_lines(file: Path, *names: str) -> list[dict[str, Any]]:
     """The JSON lines of a file that have every name. Raises ConfigError."""
     try:
-        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [json.loads(line) for line in lines_of(file.read_text(encoding="utf-8")) if line.strip()]
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"data {file}: cannot be read as JSON lines ({error}); check the path") from None
     for number, line in enumerate(lines, 1):
