@@ -202,7 +202,5 @@ def _say_busy(done: Event) -> None:
     while not done.wait(BEAT):
         try:
             _said_by_first(_BUSY)
-        except (
-            RuntimeError
-        ):  # another process is gone: the word at the end meets the same error, and raises it
+        except RuntimeError:  # another process is gone: the last word meets the same error, and raises it
             return
