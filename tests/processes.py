@@ -28,20 +28,15 @@ PRELOAD += [
 ]
 
 
-def together(
-    ranks: int, work: Callable[..., Any], *args: Any, seconds: float = SECONDS, wait: float = SECONDS
-) -> list[Any]:
-    """What ``work(*args)`` returns on each of ``ranks`` processes that form one group; their errors are raised.
-
-    ``wait``: seconds after which a collective gives up.
-    """
+def together(ranks: int, work: Callable[..., Any], *args: Any, seconds: float = SECONDS) -> list[Any]:
+    """What ``work(*args)`` returns on each of ``ranks`` processes that form one group; their errors are raised."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     answers = context.Queue()
     with tempfile.TemporaryDirectory() as folder:
         store = str(Path(folder) / "store")
         processes = [
-            context.Process(target=_rank, args=(rank, ranks, store, answers, wait, work, args), daemon=True)
+            context.Process(target=_rank, args=(rank, ranks, store, answers, work, args), daemon=True)
             for rank in range(ranks)
         ]
         for process in processes:
@@ -73,9 +68,7 @@ def _answer(answers: Any, processes: list[Any], seconds: float) -> tuple[int, An
         return rank, value
 
 
-def _rank(
-    rank: int, ranks: int, store: str, answers: Any, wait: float, work: Callable[..., Any], args: tuple
-) -> None:
+def _rank(rank: int, ranks: int, store: str, answers: Any, work: Callable[..., Any], args: tuple) -> None:
     torch.set_num_threads(1)
     try:
         dist.init_process_group(
@@ -83,7 +76,7 @@ def _rank(
             init_method=f"file://{store}",
             rank=rank,
             world_size=ranks,
-            timeout=timedelta(seconds=wait),
+            timeout=timedelta(seconds=SECONDS),
         )
         answers.put((rank, work(*args), None))
         dist.barrier()

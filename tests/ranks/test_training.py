@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -96,10 +97,11 @@ def test_more_processes_than_parts_are_refused(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-def first_is_slow(seconds: float, beat: float, fails: bool) -> tuple[str, float]:
+def first_is_slow(seconds: float, beat: float, fails: bool, patience: float = 60) -> tuple[str, float]:
     """What became of the wait for the first process, and how long it was."""
-    team.BEAT, began = beat, time.monotonic()
-    said = "done"
+    dist.barrier()  # both are here: a machine that starts them slowly does not count
+    dist.distributed_c10d._set_pg_timeout(timedelta(seconds=patience))
+    team.BEAT, began, said = beat, time.monotonic(), "done"
     try:
         with team.Team(2).first_goes_first():
             if dist.get_rank() == 0:
@@ -112,7 +114,7 @@ def first_is_slow(seconds: float, beat: float, fails: bool) -> tuple[str, float]
 
 
 def test_waiting_for_the_first_process_outlives_the_patience_of_a_collective():
-    (first, _), (second, waited) = together(2, first_is_slow, 10.0, 0.5, False, wait=6.0)
+    (first, _), (second, waited) = together(2, first_is_slow, 10.0, 0.5, False, 6.0)
     assert (first, second) == ("done", "done") and waited > 8
 
 
