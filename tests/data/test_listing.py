@@ -165,6 +165,17 @@ def test_a_picture_beside_its_video_does_not_take_its_place(tmp_path):
         assert not listing.dropped and FolderClips(listing, SIZE).pixels(0).shape == (9, 32, 32, 3)
 
 
+def test_pictures_with_words_of_their_own_are_no_thumbnails(tmp_path):
+    film, picture = (file.read_bytes() for file, _ in write_clips(tmp_path / "stems", 1, images=1))
+    members = {"2024.mp4": film, "2024.txt": b"a film", "2024.01.png": picture, "2024.01.txt": b"a picture"}
+    write_tar(tmp_path / "set" / "s.tar", members)
+    listing = list_clips(tmp_path / "set")
+    assert [(e.name, e.caption) for e in listing.entries] == [
+        ("s.tar/2024.01.png", "a picture"),
+        ("s.tar/2024.mp4", "a film"),
+    ]
+
+
 def test_names_with_dots_in_a_shard_are_clips_of_their_own(tmp_path):
     film = write_clips(tmp_path / "stems", 1)[0][0].read_bytes()
     write_tar(

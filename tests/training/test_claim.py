@@ -1,6 +1,7 @@
 """Whose folder it is: what a resume may change, and how a run is stopped and gone on with."""
 
 import signal
+from importlib.machinery import ModuleSpec
 
 import pytest
 import torch
@@ -41,6 +42,7 @@ def test_how_a_run_is_done_and_told_may_change(place, tmp_path):
         "cache": str(tmp_path / "cache"),
         "device": "cpu",
         "samples": 1,
+        "kernel": "torch",
     }
     more = {"save_every": 3, "log_every": 2, "measure_every": 4, "background": True, "peak_tflops": 1.0}
     changed = config.model_copy(
@@ -95,16 +97,43 @@ def test_the_second_ctrl_c_ends_at_once(place, tmp_path, interruptible):
     assert latest_state(tmp_path) is None
 
 
+@pytest.mark.parametrize("step", [3, 4])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_in_the_last_step_is_not_forgotten(place, tmp_path, interruptible, step, number):
+    """Stages would go on with the next one; step 3 is over when the signal comes, so the fourth and last hears it."""
+    with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else SystemExit):
+        train(run(place, tmp_path), on_step=lambda done: done == step and signal.raise_signal(number))
+    assert latest_state(tmp_path)["step"] == 4 and not (tmp_path / "model").exists()
+    assert train(run(place, tmp_path)) == tmp_path / "model"
+    assert same(place / "whole", tmp_path)
+
+
 def test_an_ignored_ctrl_c_stays_ignored(place, tmp_path, interruptible):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     train(run(place, tmp_path), on_step=lambda step: signal.raise_signal(signal.SIGINT))
     assert latest_state(tmp_path)["step"] == 4
 
 
-@pytest.mark.parametrize("board", [{"wandb": "project"}, {"tensorboard": True}])
-def test_a_board_that_is_not_installed_is_told_before_the_work(place, tmp_path, monkeypatch, board):
-    monkeypatch.setattr(log, "find_spec", lambda name: None)
+@pytest.mark.parametrize(
+    "found", [lambda name: None, lambda name: ModuleSpec(name, None)], ids=["none", "folder"]
+)
+@pytest.mark.parametrize("board", [{"wandb": "project"}, {"tensorboard": True}], ids=["wandb", "tensorboard"])
+def test_a_board_that_is_not_installed_is_told_before_the_work(place, tmp_path, monkeypatch, board, found):
+    monkeypatch.setattr(log, "find_spec", found)
     config = run(place, tmp_path / "run", cache=str(tmp_path / "cache")).model_copy(update=board)
     with pytest.raises(DependencyError, match="not installed; pip install"):
         train(config)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_board_shows_no_steps_of_a_run_that_died(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for start, last in ((0, 5), (2, 4)):
+        (show,) = log.boards(tmp_path, True, None, {}, start)
+        for step in range(start + 1, last + 1):
+            show(step, {"loss": float(start)})
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 0), (2, 0), (3, 2), (4, 2)]

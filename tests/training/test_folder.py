@@ -151,7 +151,17 @@ def test_an_adapter_goes_on_from_a_file(place, tmp_path, name):
         assert torch.equal(on(clip, text, t), base.transformer(clip, text, t))
     moved = {name for name, p in on.named_parameters() if p.requires_grad}
     assert moved and all("lora_" in name for name in moved)
-    second = train(run(place, tmp_path / "two", lora=tuning))
+    second = run(place, tmp_path / "two", lora=tuning)
+    train(second, stop_at=1)
+    file = first / "pytorch_lora_weights.safetensors"
+    kept = file.read_bytes()
+    file.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
+    with pytest.raises(
+        ConfigError, match="task.lora.start: the network there is not the one of the run's last"
+    ):
+        train(second)
+    file.write_bytes(kept)
+    second = train(second)
     before, after = (load_file(folder / "pytorch_lora_weights.safetensors") for folder in (first, second))
     assert before.keys() == after.keys()
     assert any(not torch.equal(value, after[name]) for name, value in before.items())

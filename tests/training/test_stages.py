@@ -62,6 +62,17 @@ def test_stages_follow_each_other_and_a_rerun_goes_on_where_it_stopped(tmp_path,
     assert used <= {f"clips/clip{number}.mp4" for number in range(4, 8)}
 
 
+def test_a_moved_run_goes_on_in_a_later_stage(tmp_path):
+    config = staged(tmp_path, "one")
+    train(config.run_of(0))
+    train(config.run_of(1), stop_at=1)
+    (tmp_path / "one").rename(tmp_path / "two")
+    moved = train_stages(config.override([f"base.out={tmp_path / 'two'}"]))
+    whole = train_stages(staged(tmp_path, "whole"))
+    one, two = (load_model(folder).transformer for folder in (moved, whole))
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+
+
 def test_a_result_that_was_exchanged_is_not_built_on(tmp_path):
     config = staged(tmp_path, "out")
     config = config.model_copy(update={"stages": config.stages[:2]})
@@ -92,14 +103,12 @@ def test_stages_that_cannot_be_are_refused(tmp_path):
         config.override(["base.task.transformer=null"])
     with pytest.raises(ConfigError, match="base.task.lora: each stage starts from the whole model"):
         config.override(["base.task.lora={}"])
-    for setting, own in (
-        ("base.steps=9", "steps"),
-        ("base.optim.lr=1", "lr"),
-        ("base.task.data.size.fps=8", "size"),
-    ):
-        with pytest.raises(
-            ConfigError, match=rf"{setting}: every stage has its own; set stages.0.{own}, stages.1"
-        ):
+    for setting, name in (
+        ("base.steps=9", "steps"), ("base.optim.lr=2", "optim.lr"), ("base.optim={lr: 3, warmup: 7}", "optim.lr"),
+        ("base.task.data.size.fps=16", "task.data.size"),
+    ):  # fmt: skip
+        own = name.rpartition(".")[2]
+        with pytest.raises(ConfigError, match=rf"base.{name}: every stage has its own; set stages.0.{own}, "):
             config.override([setting])
     assert config.override(["stages.0.steps=9", "base.seed=1"]).stages[0].steps == 9
 

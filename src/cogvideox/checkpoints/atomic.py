@@ -68,7 +68,7 @@ def discard(path: Path) -> None:
     It loses its name first: nobody begins anything more in it, and half-deleted it is not taken for damaged. A file
     that was being made in it at that moment may outlive one look through the folder, so there are two.
     """
-    hidden = path.parent / f".{path.name.lstrip('.')}.old-{uuid.uuid4().hex[:12]}"
+    hidden = path.parent / f".{uuid.uuid4().hex[:12]}.old-{path.name.lstrip('.')}"
     try:
         path.rename(hidden)
     except OSError:

@@ -178,12 +178,16 @@ class _Members:
         """Clips by key: all videos, and the pictures that stand for themselves."""
         for key, part in (*self.videos.items(), *self.pictures.items()):
             reason = self.heavy.get(key) or self.heavy.get(_first_key(key))
-            if part is self.pictures.get(key) and (key in self.videos or _first_key(key) in self.videos):
+            if part is self.pictures.get(key) and self._is_thumbnail(key):
                 continue
             if reason and "caption" not in self.known(key):
                 self.dropped[part.member] = f"{reason}; shorten it"
                 continue
             yield key, part
+
+    def _is_thumbnail(self, key: str) -> bool:
+        """Whether a picture stands for a video: it has its key, or one that begins so and nothing said of its own."""
+        return key in self.videos or (_first_key(key) in self.videos and key not in self.facts)
 
     def known(self, key: str) -> dict[str, Any]:
         """What is said about a clip."""

@@ -42,7 +42,7 @@ class Source(Protocol):
 class ClipSize(Config):
     """How a file becomes a clip: frames by timestamp, short side, aspect kept."""
 
-    fps: float = Field(8, gt=0, le=240, description="frames per second; the frame nearest in time is taken")
+    fps: float = Field(8.0, gt=0, le=240, description="frames per second; the frame nearest in time is taken")
     frames: int = Field(49, gt=0, description="at most so many frames, 8n + 1")
     least_frames: int = Field(9, gt=0, description="videos with fewer frames are dropped, 8n + 1")
     short_side: int = Field(256, gt=0, description="pixels of the short side after scaling")

@@ -146,7 +146,7 @@ def _encode(vae: nn.Module, batch: Batch, source: Source) -> Iterator[tuple[int,
     deviation = (0.5 * latents.logvar.float()).exp().half().cpu()
     for place, (index, _) in enumerate(batch):
         _check_finite(source.name(index), mean[place], deviation[place])
-        yield index, {"mean": mean[place], "deviation": deviation[place], "first": pixels[place, 0]}
+        yield index, {"mean": mean[place], "deviation": deviation[place], "first": pixels[place, 0].clone()}
 
 
 def _check_finite(name: str, *values: Tensor) -> None:

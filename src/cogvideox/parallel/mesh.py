@@ -57,8 +57,8 @@ def launched(device: str = "cpu", minutes: float = 30) -> Iterator[str]:
         yield device
         return
     if device.startswith("cuda"):
-        check_device(device)
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        check_device(device)
         torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
     dist.init_process_group(backend, timeout=timedelta(minutes=minutes))

@@ -25,9 +25,10 @@ PREEMPTED = 143
 
 FREE = {
     "out", "save_every", "background", "log_every", "measure_every", "sample_every", "peak_tflops", "tensorboard",
-    "wandb", "task.cache", "task.device", "task.recompute", "task.samples", "task.sample_steps",
+    "wandb", "task.cache", "task.compile", "task.device", "task.kernel", "task.recompute", "task.samples",
+    "task.sample_steps",
 }  # fmt: skip
-"""What a resume may change beside ``mesh``: how and where the work is done and told, not what comes of it."""
+"""What a resume may change beside ``mesh``: how and where work is done and told; rounding aside, the result stays."""
 
 
 def same_run(config: TrainConfig, out: Path) -> None:
@@ -43,7 +44,12 @@ def same_run(config: TrainConfig, out: Path) -> None:
             f"{out}: holds states of a run, but no {file.name} that says which; choose another out=, or remove "
             "the folder"
         )
-    before, now = _fixed(_read(file, type(config))), _fixed(config.model_dump(mode="json"))
+    then, here = _read(file, type(config)), config.model_dump(mode="json")
+    before, now = _fixed(then), _fixed(here)
+    if (
+        _start_beside(then) == _start_beside(here) is not None
+    ):  # both were moved: a stage and the one before it
+        now["task.start"] = before["task.start"]
     changed = [
         f"{name}: {_shown(before, name)} -> {_shown(now, name)}"
         for name in {**now, **before}
@@ -71,6 +77,14 @@ def _read(file: Path, kind: type[TrainConfig]) -> dict[str, Any]:
                 f"{file}: cannot be read ({error}); put it back, or choose another out="
             ) from None
         return values
+
+
+def _start_beside(values: Mapping[str, Any]) -> str | None:
+    """Where ``task.start`` lies as seen from the folder around the run's; None when it is elsewhere."""
+    start, around = (values.get("task") or {}).get("start"), Path(str(values.get("out", ""))).parent
+    if not isinstance(start, str) or not Path(start).is_relative_to(around):
+        return None
+    return Path(start).relative_to(around).as_posix()
 
 
 def _fixed(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:

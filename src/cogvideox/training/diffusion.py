@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
+from cogvideox.checkpoints.adapter import find_adapter
 from cogvideox.checkpoints.diffusers import load_transformer, load_vae
 from cogvideox.checkpoints.hub import find_folder
 from cogvideox.config import Config
@@ -29,6 +30,7 @@ from cogvideox.device import check_device
 from cogvideox.diffusion import Schedule, ScheduleConfig
 from cogvideox.diffusion.timesteps import explicit_uniform, uniform
 from cogvideox.errors import ConfigError
+from cogvideox.manifest import sha256_of
 from cogvideox.model import CogVideoX
 from cogvideox.parallel.sequence import split_sequence
 from cogvideox.parallel.shard import compile_blocks, recompute, shard
@@ -296,7 +298,8 @@ class DiffusionTask:
     def lineage(self) -> dict[str, Any]:
         """Digests of the networks it was made with, and the folders' names."""
         made = {"vae": digest_of(self.vae), "text": digest_of(self.text.model)}
-        return made | ({"start": self.start.as_posix()} if self.start else {})
+        begun = {"lora.start": self.frozen["lora.start"]} if "lora.start" in self.frozen else {}
+        return made | begun | ({"start": self.start.as_posix()} if self.start else {})
 
     def _row(self, call: int) -> tuple[Row, range]:
         row, first = self.rows[call], self.rows.first_sample(call)
@@ -340,6 +343,8 @@ class DiffusionTask:
                 widen(module, self.start)
         if config.lora is not None:
             self.frozen["start"] = digest_of(module)
+            if config.lora.start is not None:
+                self.frozen["lora.start"] = sha256_of(find_adapter(Path(config.lora.start)))
             put_on(module, config.lora, self.seed)
         module.to(config.place)
         use_kernel(module, config.kernel or ("torch-float32" if config.place == "cpu" else "fastest"))

@@ -20,11 +20,13 @@ Board = Callable[[int, dict[str, float]], None]
 """Shows the numbers of one step somewhere else."""
 
 
-def boards(folder: Path, tensorboard: bool, wandb: str | None, config: dict[str, Any]) -> list[Board]:
-    """The boards a run asks for; their libraries are there (``check_boards``)."""
+def boards(
+    folder: Path, tensorboard: bool, wandb: str | None, config: dict[str, Any], start: int
+) -> list[Board]:
+    """The boards a run asks for, from after step ``start``; their libraries are there (``check_boards``)."""
     found = []
     if tensorboard:
-        found.append(_tensorboard(folder))
+        found.append(_tensorboard(folder, start))
     if wandb is not None:
         found.append(_wandb(folder, wandb, config))
     return found
@@ -36,16 +38,19 @@ def check_boards(tensorboard: bool, wandb: str | None) -> None:
         (tensorboard, "tensorboard", "train"),
         (wandb is not None, "wandb", "track"),
     ):
-        if wanted and find_spec(library) is None:
+        found = find_spec(library) if wanted else None
+        if wanted and (found is None or found.origin is None):  # a folder of that name is no library
             raise DependencyError(
                 f"{library}: not installed; pip install 'cogvideox[{extra}]', or leave it off"
             )
 
 
-def _tensorboard(folder: Path) -> Board:
+def _tensorboard(folder: Path, start: int) -> Board:
     from torch.utils.tensorboard import SummaryWriter
 
-    writer = SummaryWriter(str(folder / "tensorboard"))
+    writer = SummaryWriter(
+        str(folder / "tensorboard"), purge_step=start + 1
+    )  # later ones are of a run that died
 
     def show(step: int, values: dict[str, float]) -> None:
         for name, value in values.items():

@@ -6,10 +6,10 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -98,18 +98,21 @@ class Running:
                         log.advance(self.step)
                     if on_step is not None:
                         on_step(self.step)
-                    if stopping and self.step < config.steps:
-                        print(
-                            f"{self.out}: stopped at step {self.step}; the same command resumes",
-                            file=sys.stderr,
-                        )
-                        if signal.SIGINT in noted:
-                            raise KeyboardInterrupt
-                        raise SystemExit(PREEMPTED)
+                    if stopping:
+                        self._stop(noted)
+                if self.team.any(bool(noted)):  # since the last step was asked
+                    self._stop(noted)
         finally:
             self.saver.wait()
             if log:
                 log.close()
+
+    def _stop(self, noted: Sequence[int]) -> NoReturn:
+        """End the process as the signal asks; the state is saved."""
+        print(f"{self.out}: stopped at step {self.step}; the same command resumes", file=sys.stderr)
+        if signal.SIGINT in noted:
+            raise KeyboardInterrupt
+        raise SystemExit(PREEMPTED)
 
     def _look(self, log: RunLog | None) -> None:
         """Held-out figures and sample videos, when it is time for them."""
@@ -184,7 +187,7 @@ class Running:
 
     def _log(self) -> RunLog:
         config = self.config
-        board = boards(self.out, config.tensorboard, config.wandb, config.model_dump(mode="json"))
+        board = boards(self.out, config.tensorboard, config.wandb, config.model_dump(mode="json"), self.step)
         log = RunLog(self.out, config.steps, self.step, config.name, board)
         print(self.summary(), file=sys.stderr)
         return log

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any, Self
 
@@ -85,14 +86,12 @@ class StagedRun(Config):
 
     def override(self, settings: Sequence[str]) -> Self:
         """As every config's. Raises ConfigError for a setting of the base that each stage has its own of."""
-        for setting in settings:
-            name = setting.partition("=")[0]
-            for run, own in OWN.items():
-                if name == run or name.startswith(f"{run}."):
-                    raise ConfigError(
-                        f"{setting}: every stage has its own; set stages.0.{own}, stages.1.{own}, ..."
-                    )
-        return super().override(settings)
+        changed = super().override(settings)
+        for name, own in OWN.items():
+            before, now = (reduce(getattr, name.split("."), run) for run in (self, changed))
+            if before != now:
+                raise ConfigError(f"{name}: every stage has its own; set stages.0.{own}, stages.1.{own}, ...")
+        return changed
 
     def run_of(self, number: int) -> DiffusionRun:
         """The run of one stage, counted from 0."""

@@ -87,11 +87,14 @@ class Writers:
         return files
 
     def _found(self, target: Path) -> Path:
+        found: list[Path] = []
+
         def there() -> list[Path]:
-            return list(target.parent.glob(f".{target.name}.new-*"))
+            found.extend(target.parent.glob(f".{target.name}.new-*"))
+            return found
 
         self._until(there, target, "the first process has not begun")
-        return there()[0]
+        return found[0]
 
     def _until(self, done: Any, place: Path, silent: str) -> None:
         end = time.monotonic() + self.patience
