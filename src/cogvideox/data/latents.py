@@ -26,9 +26,7 @@ from cogvideox.data.world import to_model
 from cogvideox.errors import CogVideoXError, MediaError, NumericsError
 
 TOGETHER = 20  # clips of one shape, or prompts, encoded at once, at most
-PIXELS = (
-    1 << 21
-)  # of the clips encoded at once: 20 of 25x64x64; 49x480x720 are eight times as many and go alone
+PIXELS = 1 << 21  # of the clips encoded at once: 20 of 25x64x64; one of 49x480x720 has more and goes alone
 EVERY = 10.0  # seconds between two lines in a log
 
 Batch = list[tuple[int, np.ndarray]]

@@ -46,9 +46,10 @@ def same_run(config: TrainConfig, out: Path) -> None:
         )
     then, here = _read(file, type(config)), config.model_dump(mode="json")
     before, now = _fixed(then), _fixed(here)
-    if (
-        _start_beside(then) == _start_beside(here) is not None
-    ):  # both were moved: a stage and the one before it
+    beside = _start_beside(here)
+    if beside is not None and beside == _start_beside(
+        then
+    ):  # a stage and the one before it were moved together
         now["task.start"] = before["task.start"]
     changed = [
         f"{name}: {_shown(before, name)} -> {_shown(now, name)}"

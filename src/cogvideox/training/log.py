@@ -48,9 +48,8 @@ def check_boards(tensorboard: bool, wandb: str | None) -> None:
 def _tensorboard(folder: Path, start: int) -> Board:
     from torch.utils.tensorboard import SummaryWriter
 
-    writer = SummaryWriter(
-        str(folder / "tensorboard"), purge_step=start + 1
-    )  # later ones are of a run that died
+    # steps after ``start`` that stand there already are of a run that died
+    writer = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
 
     def show(step: int, values: dict[str, float]) -> None:
         for name, value in values.items():
