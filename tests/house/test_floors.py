@@ -11,16 +11,17 @@ PACKAGE = Path(__file__).resolve().parents[2] / "src" / "cogvideox"
 
 FLOORS = {
     1: "errors lines noise native remade",
-    2: "config",
-    3: "video clip chat device",
-    4: "vae transformer diffusion text perception world manifest",
-    5: "model curation evaluation",
-    6: "conditioning presets parallel data",
-    7: "generate checkpoints memory",
-    8: "training serving",
-    9: "reproduce",
-    10: "cli",
-    11: "__main__",
+    2: "files",
+    3: "config",
+    4: "video clip chat device",
+    5: "vae transformer diffusion text perception world manifest",
+    6: "model curation evaluation",
+    7: "conditioning presets parallel data",
+    8: "generate checkpoints memory",
+    9: "training serving",
+    10: "reproduce",
+    11: "cli",
+    12: "__main__",
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms.split()}
 FACE = "__init__"  # lists what is public and loads it late, so it stands above everything

@@ -1,0 +1,15 @@
+"""Files on the ground floor: reading small texts, settings and tables safely; endings and column names, each once.
+
+| file | what it does |
+|---|---|
+| ``text`` | read a small text of anybody's: regular file, no link out, bounded, encoding named |
+| ``structured`` | JSON and YAML with bounded depth, size and aliases; ``short``: a bounded repr for messages |
+| ``media`` | endings of videos and pictures; names of caption, file and score columns |
+"""
+
+from __future__ import annotations
+
+from cogvideox.files.structured import parse_json, parse_yaml, read_json, read_yaml, short
+from cogvideox.files.text import inside, read_small_text
+
+__all__ = ["inside", "parse_json", "parse_yaml", "read_json", "read_small_text", "read_yaml", "short"]

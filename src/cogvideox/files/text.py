@@ -1,0 +1,87 @@
+"""Read small texts that others may have written: captions, records, tables, histories, settings.
+
+A file beside a clip may be a named pipe, a device, a link to ``/etc/passwd`` or endless. Opening it the plain way
+hangs or leaks; every small text of this package is read through ``read_small_text`` instead.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+from cogvideox.errors import CogVideoXError, InputError
+
+MOST_BYTES = 1 << 20  # of a caption, a record, a settings file
+MOST_TABLE_BYTES = 256 << 20  # of a table with a line for each clip
+
+
+def inside(path: str | Path, root: str | Path) -> bool:
+    """Whether ``path``, with every link followed, lies in ``root``; false for what cannot be followed."""
+    try:
+        return Path(path).resolve().is_relative_to(Path(root).resolve())
+    except (OSError, RuntimeError, ValueError):  # a link to itself, a name no file can have
+        return False
+
+
+def read_small_bytes(
+    path: str | Path,
+    *,
+    root: str | Path | None = None,
+    most: int = MOST_BYTES,
+    error: type[CogVideoXError] = InputError,
+) -> bytes:
+    """The bytes of a regular file of at most ``most`` bytes; never waits for a pipe or a device.
+
+    root: the folder that links must not lead out of; None follows links anywhere, for paths a user typed.
+    Raises ``error`` with the path, the reason and what to do; FileNotFoundError never leaves.
+    """
+    file = Path(path)
+    try:
+        if root is not None and not inside(file, root):
+            raise error(f"{file}: leads out of {root}; copy the file itself there")
+        # O_NONBLOCK: opening a pipe that nobody writes to returns at once; it means nothing for regular files.
+        number = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        with open(number, "rb") as stream:
+            status = os.fstat(number)
+            if stat.S_ISDIR(status.st_mode):
+                raise error(f"{file}: a folder; give a file")
+            if not stat.S_ISREG(status.st_mode):
+                raise error(f"{file}: a pipe or device, not a regular file; remove it or write a plain file")
+            content = stream.read(most + 1)
+    except FileNotFoundError:
+        raise error(f"{file}: no such file; check the path") from None
+    except (OSError, ValueError) as problem:
+        reason = getattr(problem, "strerror", None) or str(problem)
+        if isinstance(problem, OSError) and problem.errno == errno.EISDIR:
+            reason = "a folder"
+        raise error(f"{str(file)!r}: cannot be read ({reason}); check the path and its rights") from None
+    if len(content) > most:
+        raise error(f"{file}: more than {most:,} bytes, the limit for this kind of file; shorten or split it")
+    return content
+
+
+def read_small_text(
+    path: str | Path,
+    *,
+    root: str | Path | None = None,
+    most: int = MOST_BYTES,
+    error: type[CogVideoXError] = InputError,
+) -> str:
+    """A small text in UTF-8 (with or without a byte order mark) or in UTF-16 with one; see ``read_small_bytes``.
+
+    Raises ``error`` for another encoding, naming the byte where UTF-8 ends, and for a NUL character.
+    """
+    content = read_small_bytes(path, root=root, most=most, error=error)
+    utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+    try:
+        text = content.decode("utf-16" if utf16 else "utf-8-sig")
+    except UnicodeDecodeError as problem:
+        named = "UTF-16" if utf16 else "UTF-8"
+        raise error(
+            f"{path}: not {named} (byte {problem.start}: {problem.reason}); save it as UTF-8"
+        ) from None
+    if "\x00" in text:
+        raise error(f"{path}: holds a NUL character, so it is no text; save it as UTF-8 text")
+    return text.replace("\r\n", "\n")
