@@ -1,8 +1,8 @@
 """JSON and YAML from files that others may have written: data only, bounded in size, depth and repetition.
 
 Beyond what the parsers themselves refuse: a key that stands twice, NaN and Infinity, nesting deeper than
-``MOST_DEPTH``, YAML aliases that unfold to more than ``MOST_NODES`` values or to themselves. YAML is read by the rules of version 1.2,
-so ``1:30`` and dates are text, ``1e-4`` is a number, and only ``true`` and ``false`` are truth values.
+``MOST_DEPTH``, YAML aliases that unfold to more than ``MOST_NODES`` values or to themselves. YAML is read by the rules
+of version 1.2, so ``1:30`` and dates are text, ``1e-4`` is a number, and only ``true`` and ``false`` are truth values.
 """
 
 from __future__ import annotations
