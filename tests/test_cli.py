@@ -77,12 +77,23 @@ def test_the_same_seed_gives_the_same_video_and_another_does_not(here, toy):
     assert (a == b).all() and (a != c).any()
 
 
+def test_without_a_seed_each_run_draws_one_and_tells_it(here, toy):
+    words = ["generate", "a red circle", "--model", toy, *FAST]
+    told = [cogvideox(*words, "--out", f"{name}.mp4").stderr for name in "ab"]
+    seeds = [json.loads(Path(f"{name}.json").read_text())["seed"] for name in "ab"]
+    assert seeds[0] != seeds[1]
+    assert all(f"--seed {seed} repeats it" in text for seed, text in zip(seeds, told, strict=True))
+    cogvideox(*words, "--out", "c.mp4", "--seed", seeds[0])
+    assert (read_video("a.mp4").frames == read_video("c.mp4").frames).all()
+
+
 def test_prompt_as_a_flag_json_and_preview(here, toy):
     words = ["--prompt", "a red circle", "--model", toy, "--out", "v.mp4", "--json", "--preview", *FAST]
     done = cogvideox("generate", *words)
     (line,) = done.stdout.splitlines()
     record = json.loads(line)
-    assert record["path"] == "v.mp4" and record["preview"] == "v.gif" and record["seed"] == 42
+    assert record["path"] == "v.mp4" and record["preview"] == "v.gif"
+    assert record["seed"] == json.loads(Path("v.json").read_text())["seed"]
     assert read_video("v.gif").height >= 256 and len(read_video("v.gif")) == 9
     assert record["sheet"] == "v.png" and b"trainedAlgorithmicMedia" in Path("v.png").read_bytes()
     assert "v.png: exists already" in cogvideox("generate", *words[:4], "--out", "v.png", code=1).stderr
@@ -143,13 +154,14 @@ def test_a_lora_is_read_with_its_scale(here, toy):
         value.data.normal_(0, 0.5)
     save_lora(model, here / "mine.safetensors")
     save_file(load_file("mine.safetensors"), "silent.safetensors")  # the alpha stood in the metadata
+    seeded = ["--seed", "42", *FAST]
     for name, extra in (
         ("plain", []),
         ("one", ["--lora", "mine.safetensors"]),
         ("zero", ["--lora", "mine.safetensors:0"]),
         ("told", ["--lora", "silent.safetensors", "--lora-alpha", "2"]),
     ):
-        cogvideox("generate", "a red circle", "--model", toy, "--out", f"{name}.mp4", *extra, *FAST)
+        cogvideox("generate", "a red circle", "--model", toy, "--out", f"{name}.mp4", *extra, *seeded)
     names = ("plain", "one", "zero", "told")
     plain, one, zero, told = (read_video(f"{name}.mp4").frames.astype(int) for name in names)
     seen = np.abs(plain - one).mean()

@@ -22,7 +22,7 @@ from toy import toy_model, toy_text
 from toy_folder import write_toy
 
 SHAPE = (1, 4, 3, 4, 6)
-PLAIN = GenerateOptions(prompt="x", steps=4, frames=9, modulation="layers", attention="torch")
+PLAIN = GenerateOptions(prompt="x", seed=42, steps=4, frames=9, modulation="layers", attention="torch")
 
 
 def latents(options, model=None):

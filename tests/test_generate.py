@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -29,7 +30,7 @@ from cogvideox.video import Video
 from golden import fill
 from toy import WIDTH, WORDS, toy_frames, toy_model, toy_text
 
-QUICK = GenerateOptions(steps=2, frames=9)
+QUICK = GenerateOptions(steps=2, frames=9, seed=42)
 
 
 def make(model=None, options=QUICK, on_step=None, **more):
@@ -229,6 +230,26 @@ def test_the_same_seed_gives_the_same_video(sampler):
     assert not np.array_equal(one.frames, make(options=options.override(["seed=43"])).frames)
 
 
+def test_without_a_seed_one_is_drawn_for_each_run_and_recorded():
+    options = GenerateOptions(steps=1, frames=9, sampler="dpmpp_sde")
+    videos = [make(options=options) for _ in range(2)]
+    seeds = [video.manifest["seed"] for video in videos]
+    assert seeds[0] != seeds[1] and not np.array_equal(videos[0].frames, videos[1].frames)
+    assert [video.manifest["config"]["seed"] for video in videos] == seeds
+    again = make(options=options.override([f"seed={seeds[0]}"]))
+    assert np.array_equal(again.frames, videos[0].frames)
+    torch.manual_seed(0)
+    random.seed(0)  # a program that seeds its own random numbers still gets a new video each time
+    assert make(options=options).manifest["seed"] not in seeds
+
+
+def test_a_run_with_a_generator_has_no_seed():
+    video = make(generator=torch.Generator().manual_seed(1), options=GenerateOptions(steps=1, frames=9))
+    assert video.manifest["seed"] is None and video.manifest["run"]["noise"] == "explicit generator"
+    with pytest.raises(ConfigError, match="seed: missing"):
+        Noises(None, torch.float32, "cpu")
+
+
 def test_the_first_noise_can_be_given():
     start = Noises(42, torch.float32, "cpu").initial((1, 4, 3, 4, 6))
     assert np.array_equal(make(initial_latents=start).frames, make().frames)
@@ -300,7 +321,7 @@ def test_an_image_of_any_shape_starts_a_video(tmp_path):
 
 def test_a_text_model_keeps_a_given_image_as_its_first_frame():
     model, picture = toy_model(), toy_frames(1)[0]
-    options = GenerateOptions(steps=2, frames=9, sample_image=False)
+    options = GenerateOptions(steps=2, frames=9, sample_image=False, seed=1)
     seen, decode = [], model.decode_latents
     model.decode_latents = lambda latents, *more: seen.append(latents) or decode(latents, *more)
     make(model, options, image=picture)
@@ -320,7 +341,7 @@ def test_less_strength_stays_closer_to_the_given_video():
     coded = model.encode_video(given.to_tensor(), sample=False)
     distance = {}
     for strength in (0.25, 1.0):
-        options = GenerateOptions(steps=4, strength=strength, sample_image=False)
+        options = GenerateOptions(steps=4, strength=strength, sample_image=False, seed=1)
         seen, decode = [], toy_model().decode_latents
         model.decode_latents = lambda z, *more, seen=seen, decode=decode: seen.append(z) or decode(z, *more)
         make(model, options, video=given)
@@ -524,8 +545,8 @@ def test_guidance_that_nobody_asked_for_is_the_models_own():
     model = toy_model()
     assert model.guidance == 6.0  # as the released models
     model.guidance = 2.5
-    own = generate(model, GenerateOptions(steps=2), **toy_text())
+    own = generate(model, GenerateOptions(steps=2, seed=1), **toy_text())
     assert own.manifest["config"]["guidance"] == 2.5
-    same = generate(model, GenerateOptions(steps=2, guidance=2.5), **toy_text())
-    other = generate(model, GenerateOptions(steps=2, guidance=6.0), **toy_text())
+    same = generate(model, GenerateOptions(steps=2, guidance=2.5, seed=1), **toy_text())
+    other = generate(model, GenerateOptions(steps=2, guidance=6.0, seed=1), **toy_text())
     assert np.array_equal(own.frames, same.frames) and not np.array_equal(own.frames, other.frames)

@@ -16,7 +16,7 @@ OPTIONS = GenerateOptions(prompt="a red circle moves to the right", steps=2, see
 
 def make(ranks: int) -> tuple[np.ndarray, float]:
     """The frames, and the share of the transformer's weights that this rank holds."""
-    model = cogvideox.load("tiny")
+    model = cogvideox.load("tiny", device="cpu")
     whole = sum(p.numel() for p in model.transformer.parameters())
     if ranks > 1:
         spread(model.transformer, Spread.over(ranks, guided=True))
@@ -43,3 +43,16 @@ def test_several_processes_make_the_video_of_one(ranks):
         difference = np.abs(frames.astype(int) - alone)
         assert difference.max() <= 1 and (difference > 0).mean() < 0.01
         assert share < 1 / ranks + 0.05
+
+
+def unseeded(ranks: int) -> int:
+    model = cogvideox.load("tiny", device="cpu")
+    spread(model.transformer, Spread.over(ranks, guided=True))
+    seed = cogvideox.generate(model, OPTIONS.model_copy(update={"seed": None})).manifest["seed"]
+    dist.barrier()
+    return seed
+
+
+def test_processes_that_share_a_video_share_its_drawn_seed():
+    first, second = together(2, unseeded, 2)
+    assert first == second

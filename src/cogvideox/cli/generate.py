@@ -63,7 +63,9 @@ def generate(
     sampler: Annotated[str | None, typer.Option(help="ddim, dpm or dpm-ode")] = None,
     previous: Annotated[str | None, typer.Option(help="where a step ends: released or corrected")] = None,
     negative_prompt: Annotated[str | None, typer.Option(help="what to lead away from")] = None,
-    seed: Annotated[int | None, typer.Option(help="the same seed gives the same video")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="the same seed gives the same video; default: drawn")
+    ] = None,
     dtype: Annotated[
         str | None, typer.Option(help="float32, bfloat16 or float16; default: as stored")
     ] = None,

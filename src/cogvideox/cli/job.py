@@ -176,14 +176,15 @@ def save(video: Video, path: Path, job: Job, options: GenerateOptions, replace: 
     replace = replace or job.overwrite
     video.save(path, replace, job.metadata)
     previews = video.save_previews(path, replace, job.metadata) if job.preview else []
+    seed = video.manifest.get("seed", options.seed)
     if job.as_json:
         seconds = video.manifest.get("run", {}).get("seconds")
         size = {"frames": len(video), "height": video.height, "width": video.width, "fps": video.fps}
         names = {".gif": "preview", ".png": "sheet"}
         paths = {"path": str(path), **{names[each.suffix]: str(each) for each in previews}}
-        result_json({**paths, **size, "seed": options.seed, "seconds": seconds})
+        result_json({**paths, **size, "seed": seed, "seconds": seconds})
         return
-    say(f"{video} with seed {options.seed}")
+    say(f"{video} with seed {seed}" + (f" (drawn; --seed {seed} repeats it)" if options.seed is None else ""))
     for each in (path, *previews):
         result(str(each))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import warnings
 from typing import Any, Literal, Self
 
@@ -70,8 +71,10 @@ class GenerateOptions(Config):
     guidance_schedule: Literal["constant", "wave", "cosine"] = Field(
         "constant", description="guidance over the steps; wave is the released dynamic guidance"
     )
-    seed: int = Field(
-        42, ge=0, description="the same seed gives the same video, on any device up to rounding"
+    seed: int | None = Field(
+        None,
+        ge=0,
+        description="the same seed gives the same video, on any device up to rounding; default: drawn for each run",
     )
 
     sample_image: bool = Field(True, description="draw the given image's latents, or take their mean")
@@ -131,3 +134,8 @@ class GenerateOptions(Config):
         if self.join and self.video_use != "continue":
             warnings.warn("join has no effect without video_use 'continue'", stacklevel=2)
         return self
+
+
+def draw_seed() -> int:
+    """A seed nobody chose: 31 bits from the system, whatever a program has done to Python's own random numbers."""
+    return secrets.randbelow(2**31)

@@ -22,9 +22,9 @@ from cogvideox import conditioning
 from cogvideox.conditioning import Coder, Conditioning
 from cogvideox.diffusion import Step, is_guided
 from cogvideox.errors import ConfigError, PromptError, SizeError
-from cogvideox.generate.engine import running
+from cogvideox.generate.engine import is_spread, running
 from cogvideox.generate.numerics import PeakMemory, guarded
-from cogvideox.generate.options import GenerateOptions
+from cogvideox.generate.options import GenerateOptions, draw_seed
 from cogvideox.generate.planning import Given, Plan, fit_video, plan_run, read_given
 from cogvideox.generate.sampling import Noises, guidance_of, sample_latents
 from cogvideox.manifest import manifest
@@ -64,8 +64,8 @@ def generate(
 
     ``options`` may be the prompt alone. ``image`` (a path or [h, w, 3] uint8) and ``video`` stand in for the paths
     of the options, the embeddings for the prompts, ``initial_latents`` (standard normal, with the plan's padding)
-    for the seed's first noise. An explicit ``generator`` draws everything as the public pipelines do. The result
-    holds exactly the frames asked for; its manifest says how they were made, how long it took and the peak of
+    for the seed's first noise. Without a seed one is drawn anew for each run; it stands in ``manifest["seed"]``. An
+    explicit ``generator`` draws everything as the public pipelines do. The result holds exactly the frames asked for; its manifest says how they were made, how long it took and the peak of
     memory.
     """
     if isinstance(options, str):
@@ -78,6 +78,9 @@ def generate(
     given = read_given(options, image, video)
     plan = plan_run(model, options, given)
     options = plan.options
+    if options.seed is None and generator is None:
+        options = options.model_copy(update={"seed": _drawn_seed(model)})
+        plan = replace(plan, options=options)
     noises = Noises(options.seed, _latent_dtype(model, options), model.device, generator)
 
     with PeakMemory(model.device) as memory, _evaluating(model):
@@ -109,6 +112,16 @@ def generate(
         "noise": "explicit generator" if generator is not None else f"seed {options.seed}",
     }
     return replace(result, manifest=record)
+
+
+def _drawn_seed(model: CogVideoX) -> int:
+    """A new seed; where processes share the network, the first one's for all of them."""
+    seed = draw_seed()
+    if not is_spread(model.transformer):
+        return seed
+    told = [seed]
+    torch.distributed.broadcast_object_list(told, src=0, device=torch.device("cpu"))
+    return told[0]
 
 
 def _text(

@@ -22,33 +22,35 @@ class Noises:
     """Every draw of a run. From a seed, each purpose has a stream of its own; nothing depends on the device.
 
     An explicit generator instead is used for everything in the order, layout and precision of the public
-    pipelines (frames before channels, the model's precision), which reproduces their seeds.
+    pipelines (frames before channels, the model's precision), which reproduces their seeds; then no seed is needed.
     """
 
     def __init__(
         self,
-        seed: int,
+        seed: int | None,
         dtype: torch.dtype,
         device: torch.device | str,
         generator: torch.Generator | None = None,
     ) -> None:
+        if seed is None and generator is None:
+            raise ConfigError("seed: missing; give one, or a generator")
         self.seed, self.dtype, self.device, self.explicit = seed, dtype, device, generator
         self._before_steps: Tensor | None = None
 
     def encoding(self) -> torch.Generator:
         """For latents drawn from the autoencoder's distribution."""
-        return self.explicit or noise.generator(self.seed, "encode")
+        return self._source("encode")
 
     def initial(self, shape: Sequence[int]) -> Float[Tensor, "b c t h w"]:
         """The noise a video starts from."""
-        return self._draw(shape, self.explicit or noise.generator(self.seed, "latents"))
+        return self._draw(shape, self._source("latents"))
 
     def steps(self, shape: Sequence[int]) -> Noise:
         """Fresh noise for each step of a stochastic sampler; asked again, the same noise again.
 
         Only an explicit generator goes past the draws that the public pipelines make and throw away.
         """
-        source = self.explicit or noise.generator(self.seed, "steps")
+        source = self._source("steps")
         if self.explicit is not None:
             if self._before_steps is None:
                 self._before_steps = self.explicit.get_state()
@@ -60,6 +62,12 @@ class Noises:
             return self._draw(shape, source)
 
         return draw
+
+    def _source(self, purpose: str) -> torch.Generator:
+        if self.explicit is not None:
+            return self.explicit
+        assert self.seed is not None  # refused above
+        return noise.generator(self.seed, purpose)
 
     def _draw(self, shape: Sequence[int], source: torch.Generator) -> Tensor:
         b, c, t, h, w = shape
