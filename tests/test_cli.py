@@ -449,16 +449,3 @@ def test_an_interrupt_that_python_loses_stops_the_work_at_the_next_report():
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def test_progress_in_a_log_is_a_line_now_and_then(monkeypatch, capsys):
-    from cogvideox.cli import terminal
-
-    clock = [0.0]
-    monkeypatch.setattr(terminal.time, "monotonic", lambda: clock[0])
-    with terminal.progress("making") as show:
-        for done in range(1, 101):
-            clock[0] = done * 1.0
-            show("denoise", done, 100)
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "denoise: 30 of 100, 29 s, about 68 s left" and len(lines) == 3

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cogvideox.cli import checks
+from cogvideox.cli.clock import duration
 from cogvideox.cli.enhance import Enhance
 from cogvideox.cli.plan import fit, read_limit, room
 from cogvideox.cli.terminal import progress, result, result_json, say
@@ -131,6 +133,7 @@ def load(
     from cogvideox.checkpoints.adapter import read_adapter
     from cogvideox.manifest import digests_of
     from cogvideox.memory import Policy, lower, move_in
+    from cogvideox.parallel.mesh import is_first
 
     device = job.place
     check_device(device)
@@ -138,13 +141,26 @@ def load(
         read_adapter(path, job.alpha)  # a file that is no adapter is an error before weights are loaded
     policy = policy or Policy()
     at_home = policy.residence != "resident" or policy.storage != "stored"
-    loaded = load_model(folder, dtype=job.dtype, device="cpu" if at_home else device, compute_device=device)
-    for path, scale in job.adapters:
-        load_lora(loaded, path, scale, alpha=job.alpha)
-    if job.metadata:
-        loaded.weights = weights or digests_of(folder)
-    lower(loaded, policy.storage, device)
-    return move_in(loaded, device, policy.residence) if at_home else loaded
+    name, began = job.model or folder.name, time.monotonic()
+    with progress(f"loading {name}") as show:
+        show(f"loading {name}", 0, 1)
+        loaded = load_model(
+            folder, dtype=job.dtype, device="cpu" if at_home else device, compute_device=device
+        )
+        for path, scale in job.adapters:
+            load_lora(loaded, path, scale, alpha=job.alpha)
+        if job.metadata and weights is None:
+            show("digests of the weights", 0, 1)
+            weights = digests_of(folder)
+        if job.metadata:
+            loaded.weights = weights or {}
+        show(f"moving to {device}", 0, 1)
+        lower(loaded, policy.storage, device)
+        if at_home:
+            loaded = move_in(loaded, device, policy.residence)
+    if is_first():
+        say(f"{name}: loaded in {duration(time.monotonic() - began)}, on {device}")
+    return loaded
 
 
 def make(
@@ -174,17 +190,23 @@ def make(
 def save(video: Video, path: Path, job: Job, options: GenerateOptions, replace: bool = False) -> None:
     """Write the video, its record and preview, and say where; ``replace`` even what exists."""
     replace = replace or job.overwrite
-    video.save(path, replace, job.metadata)
-    previews = video.save_previews(path, replace, job.metadata) if job.preview else []
-    seed = video.manifest.get("seed", options.seed)
+    began = time.monotonic()
+    with progress(f"writing {path.name}") as show:
+        show(f"writing {path.name}", 0, 1)
+        video.save(path, replace, job.metadata)
+        previews = video.save_previews(path, replace, job.metadata) if job.preview else []
+    written = time.monotonic() - began
+    seed, run = video.manifest.get("seed", options.seed), video.manifest.get("run", {})
     if job.as_json:
-        seconds = video.manifest.get("run", {}).get("seconds")
         size = {"frames": len(video), "height": video.height, "width": video.width, "fps": video.fps}
         names = {".gif": "preview", ".png": "sheet"}
         paths = {"path": str(path), **{names[each.suffix]: str(each) for each in previews}}
-        result_json({**paths, **size, "seed": seed, "seconds": seconds})
+        result_json({**paths, **size, "seed": seed, "seconds": run.get("seconds")})
         return
-    say(f"{video} with seed {seed}" + (f" (drawn; --seed {seed} repeats it)" if options.seed is None else ""))
+    stages = {**run.get("stages", {}), "write": written}
+    times = ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in stages.items())
+    drawn = f" (drawn; --seed {seed} repeats it)" if options.seed is None else ""
+    say(f"{video} with seed {seed}{drawn}; {times}")
     for each in (path, *previews):
         result(str(each))
 

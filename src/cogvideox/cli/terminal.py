@@ -14,12 +14,16 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from cogvideox.cli.clock import Clock
 from cogvideox.errors import CogVideoXError, ConfigError, InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 OK, ERROR, USAGE, PARTIAL, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 130, 141
 
@@ -141,61 +145,101 @@ def interrupts_are_kept() -> Iterator[None]:
         _interrupted.clear()
 
 
+Show = Callable[[str, int, int], None]
+"""(stage, items done, items in all): what the work reports. 0 done says that the stage begins."""
+
+
 @contextlib.contextmanager
-def progress(title: str) -> Iterator[Callable[[str, int, int], None]]:
-    """Yields ``show(stage, done, total)``: a bar with the time left on a terminal; in a log, a line now and then."""
-    with _shown(title) as show:
+def progress(title: str, expected: Mapping[str, float] | None = None) -> Iterator[Show]:
+    """Yields ``show(stage, done, total)``: a bar with the time left on a terminal; in a log, a line every 30 seconds,
+    also while nothing is reported. ``expected``: estimated seconds of stages by name, for the time left until the
+    first item of a stage is done. Inside another ``progress`` the stages are shown in the outer one.
+    """
+    if _showing:
+        yield _showing[-1]
+        return
+    with _shown(title, Clock(expected)) as show:
 
         def told(stage: str, done: int, total: int) -> None:
             if _interrupted.is_set():
                 raise KeyboardInterrupt
             show(stage, done, total)
 
-        yield told
+        _showing.append(told)
+        try:
+            yield told
+        finally:
+            _showing.pop()
+
+
+_showing: list[Show] = []
 
 
 @contextlib.contextmanager
-def _shown(title: str) -> Iterator[Callable[[str, int, int], None]]:
+def _shown(title: str, clock: Clock) -> Iterator[Show]:
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _lines()
-        return
+    with _bar(title, clock, console) if console.is_terminal else _lines(title, clock) as show:
+        yield show
+
+
+@contextlib.contextmanager
+def _bar(title: str, clock: Clock, console: Console) -> Iterator[Show]:
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+    from rich.text import Text
+
+    class Left(ProgressColumn):
+        """The time left, drawn again with every refresh: it goes down within a long step too."""
+
+        def render(self, task: Task) -> Text:
+            return Text(clock.left_text())
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.completed:.0f}/{task.total:.0f}"),
         TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        Left(),
     )
     with Progress(*columns, console=console, transient=True) as bars:
         task = bars.add_task(printable(title).replace("[", r"\["), total=1)
-        seen = [""]
 
         def show(stage: str, done: int, total: int) -> None:
-            if stage != seen[0]:
-                seen[0] = stage
-                bars.reset(task, total=max(total, 1), description=stage)
+            if clock.report(stage, done, total):
+                bars.reset(task, total=max(total, 1), description=printable(stage).replace("[", r"\["))
             bars.update(task, completed=done, total=max(total, 1))
 
         yield show
 
 
-def _lines(every: float = 30.0) -> Callable[[str, int, int], None]:
-    """``show`` that writes to a log: at most a line in ``every`` seconds, nothing about what takes less."""
-    stage_began: dict[str, float] = {}
-    said = [time.monotonic()]
+@contextlib.contextmanager
+def _lines(title: str, clock: Clock, every: float = 30.0) -> Iterator[Show]:
+    """``show`` that writes to a log: a line every so many seconds, nothing about what takes less."""
+    lock, ended = threading.Lock(), threading.Event()
+    said = time.monotonic()
+    clock.stage = title
+
+    def tell() -> None:
+        nonlocal said
+        with lock:
+            if time.monotonic() - said >= every:
+                said = time.monotonic()
+                say(clock.line())
+
+    def watch() -> None:
+        while not ended.wait(every / 10):
+            tell()
 
     def show(stage: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        began = stage_began.setdefault(stage, now)
-        if now - said[0] < every or not done:
-            return
-        said[0] = now
-        left = (now - began) / done * max(total - done, 0)
-        say(f"{stage}: {done} of {total}, {now - began:.0f} s, about {left:.0f} s left")
+        with lock:
+            clock.report(stage, done, total)
+        tell()
 
-    return show
+    watcher = threading.Thread(target=watch, name="progress", daemon=True)
+    watcher.start()
+    try:
+        yield show
+    finally:
+        ended.set()
+        watcher.join()

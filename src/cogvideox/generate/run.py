@@ -35,7 +35,10 @@ from cogvideox.video import Video
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run is. ``stage`` is text, encode, denoise or decode; ``estimate`` the clean latents so far."""
+    """Where a run is. ``stage`` is text, encode, denoise or decode; ``estimate`` the clean latents so far.
+
+    A stage begins with ``done`` 0, before its first step.
+    """
 
     stage: str
     done: int
@@ -64,9 +67,9 @@ def generate(
 
     ``options`` may be the prompt alone. ``image`` (a path or [h, w, 3] uint8) and ``video`` stand in for the paths
     of the options, the embeddings for the prompts, ``initial_latents`` (standard normal, with the plan's padding)
-    for the seed's first noise. Without a seed one is drawn anew for each run; it stands in ``manifest["seed"]``. An
-    explicit ``generator`` draws everything as the public pipelines do. The result holds exactly the frames asked for; its manifest says how they were made, how long it took and the peak of
-    memory.
+    for the seed's first noise. Without a seed one is drawn for each run; it stands in ``manifest["seed"]``. An
+    explicit ``generator`` draws everything as the public pipelines do. The result holds exactly the frames asked
+    for; its manifest says how they were made, how long it took and the peak of memory.
     """
     if isinstance(options, str):
         options = GenerateOptions(prompt=options)
@@ -90,8 +93,8 @@ def generate(
         )
         report("encode", 0, 1)
         condition = _condition(model, plan, given, noises)
-        report.begin("denoise")
         path = model.schedule.path(options.steps, options.previous, condition.strength)
+        report("denoise", 0, len(path))
         clip = model.clip_of(plan.latent_shape, prompt.shape[1])
         with running(model, options, path, clip) as engine:
             latents = _denoise(model, plan, condition, prompt, negative, noises, initial_latents, report)
@@ -240,14 +243,10 @@ class _Clock:
         self.begun: dict[str, float] = {}
 
     def __call__(self, stage: str, done: int, total: int, estimate: Tensor | None = None) -> None:
-        now = self.begin(stage)
+        now = self.seconds
+        self.begun.setdefault(stage, now)
         if self.on_step is not None:
             self.on_step(Progress(stage, done, total, now, estimate))
-
-    def begin(self, stage: str) -> float:
-        """The stage has begun, unless it had before; returns the seconds since the start."""
-        self.begun.setdefault(stage, self.seconds)
-        return self.seconds
 
     @property
     def seconds(self) -> float:
