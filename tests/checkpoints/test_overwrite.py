@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import random
+import signal
+import sys
+import time
+import warnings
+
 import pytest
 import torch
 
 from cogvideox.checkpoints import convert, load_model, save_model, write_adapter
 from cogvideox.checkpoints.adapter import Adapter, Pair
-from cogvideox.checkpoints.atomic import atomic_file
 from cogvideox.errors import OutputError
+from cogvideox.files.atomic import atomic_file
 from small_models import small_model
 
 
@@ -80,3 +88,42 @@ def test_an_interrupted_file_leaves_nothing_and_the_old_one_whole(error, tmp_pat
         work.write_text("half")
         raise error
     assert [path.name for path in tmp_path.iterdir()] == ["x.pt"] and file.read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    "name", ["notes.txt", "transformer/films/a.mp4", "old/model.safetensors", "vae/my_lora.safetensors"]
+)
+def test_files_of_others_beside_a_checkpoint_keep_it_from_being_replaced(name, model):
+    file = model / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("precious")
+    with pytest.raises(OutputError, match=f"beside a checkpoint it holds {name}"):
+        save_model(small_model("2b"), model, overwrite=True)
+    assert file.read_text() == "precious" and load_model(model, text=False).name == "5b"
+
+
+def test_a_model_that_is_saved_again_and_again_is_whole_after_every_kill(tmp_path):
+    """SIGKILL and SIGTERM at random: a whole model stands under the name, and the next save leaves no litter."""
+    target, rng = tmp_path / "model", random.Random(0)
+    models = [small_model("5b"), small_model("2b")]
+    save_model(models[0], target)
+    for number in range(16):
+        kill = (signal.SIGKILL, signal.SIGTERM)[number % 2]
+        child = os.fork()
+        if child == 0:
+            for model in itertools.cycle(models):
+                try:
+                    save_model(model, target, overwrite=True)
+                finally:
+                    if sys.exc_info()[0] is not None:
+                        os._exit(1)
+        time.sleep(rng.uniform(0.02, 0.3))
+        os.kill(child, kill)
+        os.waitpid(child, 0)
+        assert load_model(target, text=False, check=True).name in ("2b", "5b")
+        if kill == signal.SIGTERM:
+            assert not list(tmp_path.glob(".*/new/transformer"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        save_model(models[0], target, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]

@@ -175,11 +175,11 @@ def test_what_a_killed_run_left_half_written_goes(result, films, tmp_path):
                 temporary.write_bytes(b"half")
                 os.kill(os.getpid(), signal.SIGKILL)
         os.waitpid(child, 0)
-    assert len(list(out.rglob(".*.tmp*"))) == 4
-    (out / ".mine.tmp").write_text("not ours")
+    assert len(list(out.rglob(".*.new-*"))) == 4
+    (out / ".mine.new-0123456789ab").write_text("not ours")
     curate(films, out, SMALL, InProcess())
-    assert [path.name for path in out.rglob(".*.tmp*")] == [".mine.tmp"]
-    (out / ".mine.tmp").unlink()
+    assert [path.name for path in out.rglob(".*.new-*")] == [".mine.new-0123456789ab"]
+    (out / ".mine.new-0123456789ab").unlink()
     assert outputs(out) == outputs(result)
 
 

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from cogvideox.errors import CheckpointError, ConfigError, NumericsError
+from cogvideox.files.atomic import atomic_folder
+from cogvideox.files.lock import folder_lock
 from cogvideox.training.claim import PREEMPTED
-from cogvideox.training.lock import run_lock
 from cogvideox.training.loop import train
-from cogvideox.training.state import latest_state, save_state, sweep
+from cogvideox.training.state import latest_state, save_state
 from training_line import run
 
 
@@ -107,14 +108,22 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
 
 
 def test_litter_of_killed_saves_is_swept(tmp_path):
-    (tmp_path / ".state-00000003.new-0123").mkdir()
-    (tmp_path / ".state-00000003.new-0123" / "tree.json").write_text("{")
-    sweep(tmp_path)
-    assert not list(tmp_path.iterdir())
+    """By the run that goes on, which says so; a folder that only looks like it stays."""
+    out = tmp_path / "run"
+    if os.fork() == 0:
+        with atomic_folder(out / "state-00000003") as work:
+            (work / "tree.json").write_text("{")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.wait()
+    (out / ".state-00000003.new-0123456789ab").mkdir()
+    (out / ".state-00000003.new-0123456789ab" / "mine.txt").write_text("not ours")
+    with pytest.warns(UserWarning, match="half-written state-00000003 of a process that was killed"):
+        train(run(out))
+    assert [path.name for path in out.glob(".*")] == [".state-00000003.new-0123456789ab"]
 
 
 def hold(folder: str, ready, go) -> None:
-    with run_lock(Path(folder)):
+    with folder_lock(Path(folder)):
         ready.set()
         go.wait(60)
 

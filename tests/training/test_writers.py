@@ -5,8 +5,8 @@ import threading
 import pytest
 import torch
 
-from cogvideox.checkpoints.atomic import atomic_folder
 from cogvideox.errors import OutputError
+from cogvideox.files.atomic import atomic_folder
 from cogvideox.training import state
 from cogvideox.training.saving import Saver
 from cogvideox.training.state import latest_state, save_state, snapshot, write_state

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
-import uuid
 from pathlib import Path
 from typing import Any
 
 from cogvideox.chat.failure import KINDS, ChatFailure
 from cogvideox.chat.question import Answer, Question
 from cogvideox.errors import InputError, OutputError
+from cogvideox.files.atomic import write_text
 from cogvideox.lines import lines_of
 
 
@@ -31,24 +30,10 @@ class Cache:
 
     def put(self, key: str, answer: Answer) -> None:
         """Keep an answer. Raises OutputError."""
-        write_whole(self._file(key), json.dumps({"answer": answer.record()}))
+        write_text(self._file(key), json.dumps({"answer": answer.record()}))
 
     def _file(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.json"
-
-
-def write_whole(file: Path, text: str) -> None:
-    """A text file that is there whole, or as it was before; folders are made. Raises OutputError."""
-    work = file.with_name(f".{uuid.uuid4().hex[:12]}.new")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        work.write_text(text, encoding="utf-8")
-        os.replace(work, file)
-    except OSError as error:
-        raise OutputError(f"{file}: cannot be written ({error.strerror}); free some space") from None
-    finally:
-        if file.parent.is_dir():
-            work.unlink(missing_ok=True)
 
 
 class Transcript:

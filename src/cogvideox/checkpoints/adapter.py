@@ -17,11 +17,11 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from cogvideox.checkpoints.atomic import atomic_file
 from cogvideox.checkpoints.keymap import few
 from cogvideox.checkpoints.sat import PREFIX, SUFFIXES, keymap, read_sat, write_sat
 from cogvideox.checkpoints.tensors import Tensors, read_file, read_json, write_file
 from cogvideox.errors import CheckpointError
+from cogvideox.files.atomic import atomic_file
 
 Form = Literal["diffusers", "peft", "sat"]
 FILE = "pytorch_lora_weights.safetensors"

@@ -15,7 +15,6 @@ from typing import Any, Literal
 from torch import Tensor
 
 from cogvideox.checkpoints.adapter import FILE, PEFT_FILE, is_adapter, read_adapter, write_adapter
-from cogvideox.checkpoints.atomic import atomic_folder
 from cogvideox.checkpoints.beside import copy_schedule, copy_text, keep_settings, root_of, settings_of
 from cogvideox.checkpoints.diffusers import (
     STEM,
@@ -34,6 +33,7 @@ from cogvideox.checkpoints.diffusers import (
 )
 from cogvideox.checkpoints.fill import check_names
 from cogvideox.checkpoints.hub import find_folder
+from cogvideox.checkpoints.overwrite import checkpoint_folder
 from cogvideox.checkpoints.record import Record, kind_of, network_of, read_record
 from cogvideox.checkpoints.sat import SUFFIXES, SatFile, find_parts, is_sat, keymap, read_sat, write_sat
 from cogvideox.checkpoints.tensors import read_file, read_folder
@@ -101,7 +101,7 @@ def _keep_apart(source: Path, dst: Path) -> None:
 
 def _convert_adapter(source: Path, dst: Path, to: Target, alpha: float | None, overwrite: bool) -> Path:
     adapter = read_adapter(source, alpha)
-    with atomic_folder(dst, overwrite) as folder:
+    with checkpoint_folder(dst, overwrite) as folder:
         write_adapter(adapter, folder, to)
     return dst
 
@@ -120,7 +120,7 @@ def _sat_to_diffusers(
     row = preset or (None if all(known.values()) else _guess(files))
     transformer: TransformerConfig | None = None
     vae: VAEConfig | None = None
-    with atomic_folder(dst, overwrite) as folder:
+    with checkpoint_folder(dst, overwrite) as folder:
         for file in files:
             config = known[file.part] or _of_preset(file, row, named=preset is not None)
             tensors = _ours(file, config, preset)
@@ -202,7 +202,7 @@ def _guess(files: list[SatFile]) -> Preset:
 
 def _diffusers_to_sat(source: Path, dst: Path, preset: Preset | None, overwrite: bool) -> Path:
     parts = [part for part in ("transformer", "vae") if (source / part / "config.json").is_file()]
-    with atomic_folder(dst, overwrite) as folder:
+    with checkpoint_folder(dst, overwrite) as folder:
         for part in parts or [_part_of(source)]:
             place = component(source, part)
             config = read_vae_config(place) if part == "vae" else read_transformer_config(place)

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from cogvideox.checkpoints.atomic import atomic_folder
 from cogvideox.checkpoints.fill import assign, check_finite, check_names, to_dtype
 from cogvideox.checkpoints.hub import find_folder
+from cogvideox.checkpoints.overwrite import checkpoint_folder
 from cogvideox.checkpoints.precision import for_a_cpu
 from cogvideox.checkpoints.record import (
     RELEASED_TRANSFORMER,
@@ -212,7 +212,7 @@ def save_model(
     attached: merge it or save it alone), OutputError when the place is taken or full.
     """
     target = Path(path)
-    with atomic_folder(target, overwrite) as folder:
+    with checkpoint_folder(target, overwrite) as folder:
         write_transformer(folder, model.transformer.config, model.transformer.state_dict(), shard_size)
         write_vae(folder, model.vae.config, model.vae.state_dict(), shard_size)
         write_schedule(folder, model.schedule.config)

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from cogvideox.errors import CheckpointError, suggest
+from cogvideox.files.atomic import sweep
 from cogvideox.presets import PRESETS
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -22,6 +23,8 @@ def find_folder(path_or_id: str | Path, revision: str | None = None) -> Path:
     download is used without a network. Raises CheckpointError that says which of these failed.
     """
     path = Path(path_or_id).expanduser()
+    if not path.exists() and path.parent.is_dir():
+        sweep(path.parent)  # whoever exchanged it may have been killed between two renames
     if path.exists():
         return path
     name = str(path_or_id)

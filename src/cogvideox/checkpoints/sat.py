@@ -15,10 +15,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from cogvideox.checkpoints.atomic import atomic_file
 from cogvideox.checkpoints.keymap import Keymap, few, sat_transformer, sat_vae
 from cogvideox.checkpoints.tensors import is_finite, owned
 from cogvideox.errors import CheckpointError
+from cogvideox.files.atomic import atomic_file
 
 Part = Literal["transformer", "vae", "lora"]
 SUFFIXES = (".pt", ".pth", ".ckpt", ".bin")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 import uuid
 import warnings
@@ -24,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, uint8
 
 from cogvideox.errors import MediaError, OutputError
+from cogvideox.files.atomic import temporary_file
 
 PIECE = 500  # items of one file, at most
 HEAVY = 256 << 20  # bytes of one file, about
@@ -88,17 +88,13 @@ class TensorCache:
         }
         digests = {full: _digest(full, value) for full, value in tensors.items()}
         file = self.folder / f"{uuid.uuid4().hex}.safetensors"
-        work = file.with_name(f".{file.name}")
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, work, metadata=digests)
-            os.replace(work, file)
+            with temporary_file(file) as work:
+                save_file(tensors, work, metadata=digests)
         except (OSError, SafetensorError) as error:
             raise OutputError(
                 f"{file}: cannot be written ({error}); free some space, or set another cache"
             ) from None
-        finally:
-            work.unlink(missing_ok=True)
         self._take(file)
 
     def _take(self, file: Path) -> None:

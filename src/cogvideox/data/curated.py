@@ -25,8 +25,9 @@ from cogvideox.curation.thresholds import quantiles
 from cogvideox.data.report import SAMPLES, write_report
 from cogvideox.data.shards import clip_table, folder_row, json_lines, write_tar
 from cogvideox.errors import ConfigError, InputError
+from cogvideox.files.atomic import sweep
 from cogvideox.manifest import versions
-from cogvideox.video import sweep, whole_file
+from cogvideox.video import whole_file
 
 
 @dataclass
@@ -94,7 +95,7 @@ class _Curation:
     def run(self) -> dict[str, Any]:
         recipe = self.pipeline.recipe
         self.out.mkdir(parents=True, exist_ok=True)
-        sweep(self.out)
+        sweep(self.out, below=True)
         with whole_file(self.out / "recipe.yaml") as temporary:
             temporary.write_text(recipe.to_yaml(), encoding="utf-8")
         self.pipeline.measure()

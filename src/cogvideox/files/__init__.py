@@ -4,6 +4,9 @@
 |---|---|
 | ``text`` | read a small text of anybody's: regular file, no link out, bounded, encoding named |
 | ``structured`` | JSON and YAML with bounded depth, size and aliases; ``short``: a bounded repr for messages |
+| ``atomic`` | the one way to write a whole file or folder, to discard one, to sweep what killed writers left |
+| ``maker``, ``exchange`` | for it: the mark of who writes; two names change places in one step |
+| ``lock`` | one process at a time in a folder |
 | ``media`` | endings of videos and pictures; names of caption, file and score columns |
 """
 

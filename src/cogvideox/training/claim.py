@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from cogvideox.checkpoints.atomic import atomic_file
 from cogvideox.errors import ConfigError
+from cogvideox.files.atomic import atomic_file
 from cogvideox.training.state import has_state
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from cogvideox.checkpoints.atomic import atomic_file
 from cogvideox.errors import DependencyError, OutputError
+from cogvideox.files.atomic import atomic_file
 
 Board = Callable[[int, dict[str, float]], None]
 """Shows the numbers of one step somewhere else."""

@@ -15,16 +15,17 @@ from pydantic import Field, SerializeAsAny
 
 from cogvideox.config import Config
 from cogvideox.errors import CheckpointError, ConfigError
+from cogvideox.files.atomic import sweep
+from cogvideox.files.lock import folder_lock
 from cogvideox.manifest import manifest, write_sidecar
 from cogvideox.parallel.mesh import MeshConfig, make_mesh
 from cogvideox.training.claim import claim, same_run
 from cogvideox.training.folder import FolderData, ReadsFolder, check_apart, check_unchanged
 from cogvideox.training.guard import GuardConfig
-from cogvideox.training.lock import run_lock
 from cogvideox.training.log import check_boards
 from cogvideox.training.optim import OptimConfig
 from cogvideox.training.running import Running, device_of
-from cogvideox.training.state import latest_state, sweep
+from cogvideox.training.state import latest_state
 from cogvideox.training.task import Describes, ShowsSamples, Spreads, Task, parts_of
 from cogvideox.training.team import Adding, Team
 
@@ -91,7 +92,7 @@ def train(
     with ExitStack() as held:
         with team.first_goes_first():
             if team.is_first:
-                held.enter_context(run_lock(out))
+                held.enter_context(folder_lock(out))
                 sweep(out)
             same_run(config, out)
             state, result = latest_state(out), out / "model"

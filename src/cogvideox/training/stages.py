@@ -14,11 +14,11 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from cogvideox.checkpoints.atomic import atomic_file
 from cogvideox.config import Config
 from cogvideox.data.clips import ClipSize, best_share
 from cogvideox.data.listing import list_clips
 from cogvideox.errors import CheckpointError, ConfigError
+from cogvideox.files.atomic import atomic_file
 from cogvideox.manifest import digests_of
 from cogvideox.training.diffusion import DiffusionTraining
 from cogvideox.training.loop import TrainConfig, train

@@ -26,8 +26,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from cogvideox.checkpoints.atomic import atomic_folder, discard
 from cogvideox.errors import CheckpointError, NumericsError
+from cogvideox.files.atomic import atomic_folder, discard
 from cogvideox.training.pieces import Rows, is_mine_to_write, local, rows_of
 from cogvideox.training.writers import ALONE, Writers
 
@@ -116,13 +116,6 @@ def latest_state(folder: Path) -> dict[str, Any] | None:
 def has_state(folder: Path) -> bool:
     """Whether anything stands there that a run would resume from."""
     return bool(_states(folder))
-
-
-def sweep(folder: Path) -> None:
-    """Remove what killed runs left half-written; only for who holds the run's lock."""
-    for pattern in (".new-*", ".*.new-*", ".*.old-*"):
-        for litter in folder.glob(pattern):
-            discard(litter)
 
 
 def _states(folder: Path) -> list[Path]:

@@ -90,7 +90,7 @@ class Writers:
         found: list[Path] = []
 
         def there() -> list[Path]:
-            found.extend(target.parent.glob(f".{target.name}.new-*"))
+            found.extend(target.parent.glob(f".{target.name}.new-*/new"))
             return found
 
         self._until(there, target, "the first process has not begun")

@@ -17,7 +17,6 @@ from cogvideox.video.saving import (
     previews_of,
     replacing,
     sidecar_of,
-    sweep,
     whole_file,
     write_json,
 )
@@ -46,7 +45,6 @@ __all__ = [
     "sha256_of_file",
     "sidecar_of",
     "walk",
-    "sweep",
     "whole_file",
     "write_json",
 ]

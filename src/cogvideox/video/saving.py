@@ -10,9 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import tempfile
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -26,6 +24,7 @@ from PIL.GifImagePlugin import getdata, getheader
 from PIL.PngImagePlugin import PngInfo
 
 from cogvideox.errors import OutputError
+from cogvideox.files.atomic import temporary_file
 
 SUFFIXES = (".mp4", ".mkv", ".gif", ".png")
 RECORDS = (".json", ".html")
@@ -106,36 +105,15 @@ def replacing(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """As ``replacing``, for any ending and without asking: what stands at ``path`` is replaced."""
-    temporary = path.with_name(f".{uuid.uuid4().hex[:12]}.tmp{path.suffix}")
+def whole_file(path: Path, mode: int | None = None) -> Iterator[Path]:
+    """As ``replacing``, for any ending and without asking: what stands at ``path`` is replaced. mode: its rights."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with open(temporary, "rb+") as stream:
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
+        with temporary_file(path, mode) as temporary:
+            yield temporary
     except (OSError, av.error.FFmpegError) as error:
         raise OutputError(
             f"{path}: could not be written ({_reason(error)}); free some space or choose another folder"
         ) from None
-    finally:
-        _remove(temporary)
-
-
-def sweep(folder: Path) -> None:
-    """Remove what killed runs left half-written by ``whole_file`` anywhere below; only for who alone writes there."""
-    for place, _, names in os.walk(folder):
-        for name in names:
-            if re.fullmatch(r"\.[0-9a-f]{12}\.tmp(\..*)?", name):
-                _remove(Path(place, name))
-
-
-def _remove(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError:  # the folder itself is gone or forbidden: then there is nothing of ours left to remove
-        return
 
 
 def write_json(path: str | Path, values: Any, overwrite: bool = False) -> Path:

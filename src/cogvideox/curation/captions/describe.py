@@ -17,11 +17,11 @@ from typing import Literal
 from pydantic import Field
 
 from cogvideox.chat import ChatFailure
-from cogvideox.chat.keep import write_whole
 from cogvideox.config import Config
 from cogvideox.curation.captions.match import Matcher
 from cogvideox.curation.captions.stages import Seen, Stage, Told
 from cogvideox.errors import ConfigError, MediaError
+from cogvideox.files.atomic import write_text
 
 NO_CAPTION = "no caption"
 
@@ -87,7 +87,7 @@ class Describer:
             kept = [self._kept(work, one.id) for one in some]
             fresh = self._wave([one for one, record in zip(some, kept, strict=True) if record is None])
             for record in fresh.values():
-                write_whole(self._file(work, record.id), record.model_dump_json())
+                write_text(self._file(work, record.id), record.model_dump_json())
             for one, record in zip(some, kept, strict=True):
                 ended = record or fresh[one.id]
                 if on_record is not None:

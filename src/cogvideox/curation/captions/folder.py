@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as Pillow
 
-from cogvideox.chat.keep import write_whole
 from cogvideox.curation.captions.describe import Footage, Record
 from cogvideox.curation.captions.stages import Seen
 from cogvideox.curation.captions.strategy import CaptionConfig, build
 from cogvideox.errors import MediaError
+from cogvideox.files.atomic import write_text
 from cogvideox.manifest import sha256_of
 from cogvideox.video import read_video
 
@@ -97,4 +97,4 @@ def see(file: Path) -> Seen:
 
 
 def _write_lines(file: Path, lines: Sequence[dict]) -> None:
-    write_whole(file, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    write_text(file, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))

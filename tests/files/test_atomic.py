@@ -1,0 +1,293 @@
+"""Whole or not at all, whatever kills the writer and whenever; what it leaves is swept, and nothing else is."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import signal
+import time
+import warnings
+
+import pytest
+
+from cogvideox.errors import OutputError
+from cogvideox.files import atomic, maker
+from cogvideox.files.atomic import atomic_file, atomic_folder, discard, sweep, temporary_file, write_text
+from cogvideox.files.exchange import exchange
+
+FILES = ("a", "b/c", "b/d/e", "f")
+
+
+def replaceable(folder):
+    return ""
+
+
+def write_version(target, number):
+    with atomic_folder(target, overwrite=True, replaceable=replaceable) as work:
+        for name in FILES:
+            (work / name).parent.mkdir(parents=True, exist_ok=True)
+            (work / name).write_text(str(number))
+
+
+def version(target):
+    """The number that all its files hold; fails when they differ or one is missing."""
+    found = {(target / name).read_text() for name in FILES}
+    assert len(found) == 1, found
+    return int(found.pop())
+
+
+def killed(work, kill, seconds):
+    """Run ``work`` in a child that is killed some time after it began."""
+    here, there = os.pipe()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.write(there, b"x")
+            work()
+            code = 0
+        except SystemExit as error:
+            code = error.code
+        finally:
+            os._exit(code)
+    os.read(here, 1)
+    time.sleep(seconds)
+    os.kill(child, kill)
+    _, status = os.waitpid(child, 0)
+    os.close(here)
+    os.close(there)
+    return os.waitstatus_to_exitcode(status)
+
+
+def litter(folder):
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith("."))
+
+
+@pytest.mark.parametrize("exchanges", [True, False], ids=["exchanged", "renamed twice"])
+def test_a_folder_that_is_overwritten_again_and_again_is_whole_after_every_kill(
+    exchanges, tmp_path, monkeypatch
+):
+    if not exchanges:
+        monkeypatch.setattr(atomic, "exchange", lambda a, b: False)
+    target, rng, last = tmp_path / "model", random.Random(0), 0
+    write_version(target, 0)
+
+    def work():
+        for number in itertools.count(last + 1):
+            write_version(target, number)
+
+    for _ in range(80):
+        assert killed(work, signal.SIGKILL, rng.uniform(0, 0.03)) == -signal.SIGKILL
+        if exchanges:
+            last = version(target)  # nobody has swept yet
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            sweep(tmp_path)
+        assert litter(tmp_path) == []
+        last = version(target)
+    assert last > 0
+
+
+def test_sigterm_leaves_nothing_behind(tmp_path):
+    target, rng, last = tmp_path / "model", random.Random(1), 0
+    write_version(target, 0)
+
+    def work():
+        while True:
+            with atomic_folder(target, overwrite=True, replaceable=replaceable) as work:
+                for name in FILES:
+                    (work / name).parent.mkdir(parents=True, exist_ok=True)
+                    (work / name).write_text(str(last + 1))
+                    time.sleep(0.002)
+
+    ended = 0
+    for _ in range(30):
+        ended += killed(work, signal.SIGTERM, rng.uniform(0.005, 0.03)) == atomic.TERMINATED
+        last = version(target)
+        sweep(tmp_path)  # a signal between two writes ends a process at once
+        assert litter(tmp_path) == []
+    assert ended > 20
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_writer_that_died_between_two_renames_is_finished_by_the_next_start(tmp_path, monkeypatch):
+    target = tmp_path / "model"
+    write_version(target, 1)
+    monkeypatch.setattr(atomic, "exchange", lambda a, b: False)
+    rename = os.rename
+
+    def second_fails(source, to):
+        if os.path.basename(source) == "new":
+            os.kill(os.getpid(), signal.SIGKILL)
+        rename(source, to)
+
+    if os.fork() == 0:
+        monkeypatch.setattr(os, "rename", second_fails)
+        write_version(target, 2)
+    os.wait()
+    assert not target.exists()
+    with pytest.warns(UserWarning, match="model: its writer was killed at the last step, which is done now"):
+        sweep(tmp_path)
+    assert version(target) == 2 and litter(tmp_path) == []
+
+
+def test_a_killed_file_is_swept_and_named_and_the_old_one_stands(tmp_path):
+    file = tmp_path / "x.bin"
+    file.write_text("old")
+
+    def work():
+        with temporary_file(file) as half:
+            half.write_bytes(bytes(3_000_000))
+            time.sleep(60)
+
+    killed(work, signal.SIGKILL, 0.3)
+    assert file.read_text() == "old" and len(litter(tmp_path)) == 1
+    with pytest.warns(UserWarning, match=r"half-written x\.bin of a process that was killed .*3\.0 MB"):
+        sweep(tmp_path)
+    assert os.listdir(tmp_path) == ["x.bin"]
+
+
+def test_the_next_write_sweeps(tmp_path):
+    def work():
+        with temporary_file(tmp_path / "deep" / "x") as half:
+            half.write_text("half")
+            time.sleep(60)
+
+    for write in (
+        lambda: write_text(tmp_path / "deep" / "y", "whole"),
+        lambda: write_version(tmp_path / "deep" / "z", 1),
+    ):
+        killed(work, signal.SIGKILL, 0.3)
+        atomic._swept.clear()  # as in a new process
+        with pytest.warns(UserWarning, match="half-written x"):
+            write()
+        assert litter(tmp_path / "deep") == []
+
+
+def test_who_still_writes_is_left_alone(tmp_path):
+    with atomic_folder(tmp_path / "model") as work:
+        (work / "a").write_text("1")
+        assert sweep(tmp_path) == []
+        if os.fork() == 0:
+            os._exit(len(sweep(tmp_path)))
+        assert os.wait()[1] == 0
+        assert (work / "a").exists()
+    assert (tmp_path / "model" / "a").read_text() == "1"
+
+
+def mark(place, **said):
+    place.mkdir()
+    (place / "new").mkdir()
+    (place / "new" / "film.mp4").write_text("precious")
+    here = {"kind": maker.KIND, "name": "model", **maker._here(), "pid": 2**22 + 1}
+    (place / maker.MARK).write_text(json.dumps(here | said))
+
+
+STRANGERS = {
+    "no mark": lambda place: (mark(place), (place / maker.MARK).unlink()),
+    "another program's mark": lambda place: mark(place, kind="another program"),
+    "not JSON": lambda place: (mark(place), (place / maker.MARK).write_text("{")),
+    "deep JSON": lambda place: (mark(place), (place / maker.MARK).write_text("[" * 2000)),
+    "a path as name": lambda place: mark(place, name="../model"),
+    "a pipe as mark": lambda place: (
+        mark(place),
+        (place / maker.MARK).unlink(),
+        os.mkfifo(place / maker.MARK),
+    ),
+    "a link as mark": lambda place: (
+        mark(place),
+        (place / maker.MARK).rename(place.parent / "mark"),
+        (place / maker.MARK).symlink_to(place.parent / "mark"),
+    ),
+    "a link as folder": lambda place: (
+        mark(place.parent / "real"),
+        place.symlink_to(place.parent / "real"),
+    ),
+    "empty mark": lambda place: (mark(place), (place / maker.MARK).write_text("")),
+}
+
+
+@pytest.mark.parametrize("make", STRANGERS.values(), ids=STRANGERS.keys())
+def test_what_is_not_provably_ours_stays(make, tmp_path):
+    place = tmp_path / ".model.new-0123456789ab"
+    make(place)
+    before = sorted(tmp_path.rglob("*"))
+    assert sweep(tmp_path, below=True) == [] and sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_another_machine_left_is_named_and_stays(tmp_path):
+    mark(tmp_path / ".model.new-0123456789ab", host="elsewhere", boot="another")
+    with pytest.warns(UserWarning, match="left by process .* on elsewhere while it wrote model"):
+        sweep(tmp_path)
+    assert (tmp_path / ".model.new-0123456789ab" / "new" / "film.mp4").exists()
+
+
+def test_an_empty_workplace_goes(tmp_path):
+    """Its maker died before its first word."""
+    (tmp_path / ".a.new-0123456789ab").mkdir()
+    (tmp_path / ".b.new-0123456789ab").mkdir()
+    (tmp_path / ".b.new-0123456789ab" / maker.MARK).touch()
+    sweep(tmp_path)
+    assert litter(tmp_path) == []
+
+
+def test_two_names_change_places_in_one_step(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").write_text("b")
+    if not exchange(tmp_path / "a", tmp_path / "b"):
+        pytest.skip("this file system cannot")
+    assert (tmp_path / "b").is_dir() and (tmp_path / "a").read_text() == "b"
+    with pytest.raises(FileNotFoundError):
+        exchange(tmp_path / "a", tmp_path / "missing")
+
+
+def test_a_link_to_a_folder_stays_a_link(tmp_path):
+    write_version(tmp_path / "disk" / "model", 1)
+    (tmp_path / "model").symlink_to(tmp_path / "disk" / "model")
+    write_version(tmp_path / "model", 2)
+    assert (tmp_path / "model").is_symlink() and version(tmp_path / "disk" / "model") == 2
+
+
+def test_what_appears_meanwhile_is_not_replaced(tmp_path):
+    target = tmp_path / "model"
+    with pytest.raises(OutputError, match="holds files already"), atomic_folder(target):
+        target.mkdir()
+        (target / "mine").write_text("mine")
+    assert (target / "mine").exists() and litter(tmp_path) == []
+
+
+def test_names_of_every_kind_and_length_can_be_written(tmp_path):
+    for name in ("n" * 255, "é" * 120, "-x", "new", ".hidden", "a\nb"):
+        write_text(tmp_path / "deep" / name, name)
+        assert (tmp_path / "deep" / name).read_text() == name
+    assert litter(tmp_path / "deep") == [".hidden"]
+
+
+def test_rights_are_set_before_the_name(tmp_path):
+    before = os.umask(0)
+    try:
+        write_text(tmp_path / "secret", "x", mode=0o600)
+        write_text(tmp_path / "open", "x")
+    finally:
+        os.umask(before)
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("secret", "open")] == [0o600, 0o666]
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_text(tmp_path / "file" / "x", "x")
+    with pytest.raises(OutputError, match="exists already"), atomic_file(tmp_path / "file"):
+        pass
+
+
+def test_discarding_removes_links_and_never_what_they_lead_to(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "a").touch()
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "file").touch()
+    for name in ("link", "file", "missing"):
+        discard(tmp_path / name)
+    assert sorted(os.listdir(tmp_path)) == ["real"] and (tmp_path / "real" / "a").exists()
