@@ -98,9 +98,10 @@ def label_data(folder: Path, labels: Path, port: int) -> None:
     """Answer on this machine's loopback until it is stopped."""
     try:
         from cogvideox.serving.labelling import Sheet, labelling_app
-        from cogvideox.serving.loopback import serve
+        from cogvideox.serving.loopback import address, listen, serve
     except ImportError:
         raise DependencyError("fastapi and uvicorn are not installed; install cogvideox[serve]") from None
     app = labelling_app(Sheet(folder, labels))
-    result(f"http://127.0.0.1:{port}/")
-    serve(app, port)
+    with listen(port) as server:
+        result(address(server))
+        serve(app, server)

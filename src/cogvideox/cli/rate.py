@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cogvideox.cli.terminal import progress, result, result_json, say
 from cogvideox.errors import ConfigError, DependencyError, suggest
+from cogvideox.files.lock import folder_lock
+
+if TYPE_CHECKING:
+    from cogvideox.serving.study import Study
 
 MODES = ("grades", "pairs")
+REMARKS = 10  # lines about changed videos, at most
 
 
 def serve_ratings(
@@ -21,29 +27,43 @@ def serve_ratings(
     if not 0 <= port <= 65535:
         raise ConfigError(f"port {port}: must lie between 0 and 65535")
     try:
-        from cogvideox.serving.loopback import serve
+        from cogvideox.serving.loopback import address, listen, serve
         from cogvideox.serving.ratings import ratings_app
     except ImportError:
         raise DependencyError("fastapi and uvicorn are not installed; install cogvideox[serve]") from None
+    from cogvideox.serving.study import Study, make_private
+
+    named = _named(folders)
+    if not named:
+        Study.read(out)  # nothing is made for a mistyped folder
+    make_private(out)
+    with ExitStack() as held:
+        held.enter_context(folder_lock(out, "a rating server is at work there", "choose another --out"))
+        server = None if dry_run else held.enter_context(listen(port))
+        study = _study(named, out, mode)
+        if server is None:
+            return
+        result(address(server))
+        serve(ratings_app(study, out, hosts), server)
+
+
+def _study(named: dict[str, Path], out: Path, mode: Any) -> Study:
+    """Made, or opened again; what was left out or changed is said."""
     from cogvideox.serving.study import Study, make_study
 
-    if folders:
+    if named:
         with progress("preparing") as show:
-            study = make_study(
-                _named(folders),
-                out,
-                mode,
-                lambda done, total: show("videos coded", done, total),  # type: ignore[arg-type]
-            )
+            study = make_study(named, out, mode, lambda done, total: show("videos coded", done, total))
     else:
         study = Study.read(out)
     for each in study.refused:
         say(f"left out: {each.name}: {each.kind}, {each.why}")
+    for remark in study.remarks[:REMARKS]:
+        say(f"note: {remark}")
+    if len(study.remarks) > REMARKS:
+        say(f"note: {len(study.remarks) - REMARKS} more in {out / 'study.json'}")
     say(f"{len(study.units)} units of {study.mode} in {out}")
-    if dry_run:
-        return
-    result(f"http://127.0.0.1:{port}/")
-    serve(ratings_app(study, out, hosts), port)
+    return study
 
 
 def report_ratings(out: Path, as_json: bool) -> None:

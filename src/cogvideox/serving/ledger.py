@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import threading
 import time
@@ -41,6 +42,7 @@ class Ledger:
         self._lock = threading.Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            _make_private(path)
             self._db = sqlite3.connect(path, check_same_thread=False, timeout=10)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute(
@@ -50,7 +52,7 @@ class Ledger:
             if problem != "ok":
                 raise OutputError(f"{path}: damaged ({problem}); keep it aside and start another study")
             self._db.executescript(SCHEMA)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise OutputError(f"{path}: cannot be used ({error}); choose another --out") from None
 
     def add(self, entry: Entry) -> bool:
@@ -89,3 +91,12 @@ class Ledger:
         """Let go of the file."""
         with self._lock:
             self._db.close()
+
+
+def _make_private(path: Path) -> None:
+    """The file, readable by its owner alone whatever the umask; SQLite gives the files beside it the same rights."""
+    number = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+    os.close(number)
+    for file in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
+        if file.is_file():
+            file.chmod(0o600)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Awaitable, Callable, Sequence
+import socket
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,6 +14,12 @@ from urllib.parse import urlsplit
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
+from starlette.datastructures import MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from cogvideox.errors import OutputError
+from cogvideox.serving.connections import BACKLOG, Limits, bounded, quiet
 
 MOST_BODY = 64 << 10
 HEADERS = {
@@ -26,7 +34,8 @@ KINDS = {
     "js": "text/javascript; charset=utf-8",
     "css": "text/css; charset=utf-8",
 }
-Next = Callable[[Request], Awaitable[Response]]
+TELLING = ("last-modified", "etag", "server")
+"""Headers that say something of the files behind an answer or of the program; no page needs them."""
 
 
 def loopback_app(page: str, hosts: Sequence[str] = ()) -> FastAPI:
@@ -37,12 +46,7 @@ def loopback_app(page: str, hosts: Sequence[str] = ()) -> FastAPI:
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     allowed = {"localhost", "127.0.0.1", "[::1]", *(host.lower() for host in hosts)}
 
-    @app.middleware("http")
-    async def guard(request: Request, go_on: Next) -> Response:
-        refused = _refuse(request, allowed)
-        response = refused if refused is not None else await go_on(request)
-        response.headers.update(HEADERS)
-        return response
+    app.add_middleware(_Guard, allowed=allowed)
 
     @app.get("/")
     def whole() -> Response:
@@ -55,27 +59,76 @@ def loopback_app(page: str, hosts: Sequence[str] = ()) -> FastAPI:
     return app
 
 
-def serve(app: FastAPI, port: int) -> None:
-    """Answer on this machine's loopback until it is stopped."""
+class _Guard:
+    """Refuses strangers before anything is read, and puts the same headers on every answer."""
+
+    def __init__(self, app: ASGIApp, allowed: set[str]) -> None:
+        self.app, self.allowed = app, allowed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_on(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name in TELLING:
+                    del headers[name]
+                headers.update(HEADERS)
+            await send(message)
+
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        refused = _refuse(Request(scope), self.allowed)
+        await (self.app if refused is None else refused)(scope, receive, send_on)
+
+
+def listen(port: int) -> socket.socket:
+    """A socket on this machine's loopback that waits for connections; 0 takes a free port. Raises OutputError."""
+    server = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        if os.name != "nt":  # where it would allow two servers on one port
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind(("127.0.0.1", port))
+        server.listen(BACKLOG)
+    except OSError as error:
+        server.close()
+        raise OutputError(
+            f"port {port}: cannot be served on ({error.strerror}); choose another --port, 0 for any"
+        ) from None
+    return server
+
+
+def address(server: socket.socket) -> str:
+    """Where a browser finds it."""
+    return f"http://127.0.0.1:{server.getsockname()[1]}/"
+
+
+def serve(app: FastAPI, server: socket.socket, limits: Limits | None = None) -> None:
+    """Answer on a socket of ``listen`` until the process is stopped."""
+    quiet()
     config = uvicorn.Config(
         app,
-        host="127.0.0.1",
-        port=port,
-        log_level="warning",
+        http=bounded(limits or Limits()),
+        ws="none",
+        lifespan="off",
+        log_config=None,
         access_log=False,
         server_header=False,
+        backlog=BACKLOG,
         timeout_graceful_shutdown=5,
     )
-    uvicorn.Server(config).run()
+    uvicorn.Server(config).run(sockets=[server])
 
 
 async def read_object(request: Request) -> dict[str, Any] | Response:
     """The body as an object, at most 64 KiB; else the answer that says why not."""
     body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > MOST_BODY:
-            return problem(413, f"more than {MOST_BODY >> 10} KiB")
+    try:
+        async for piece in request.stream():
+            body += piece
+            if len(body) > MOST_BODY:
+                return problem(413, f"more than {MOST_BODY >> 10} KiB")
+    except ClientDisconnect:
+        return problem(400, "cut short")  # nobody reads it
     try:
         said = json.loads(body)
     except (ValueError, RecursionError):

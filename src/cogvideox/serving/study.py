@@ -1,7 +1,7 @@
 """A study: videos of several models for the same prompts, under names that say nothing, and who sees what when.
 
-Everything is coded again with one setting, so that neither file names nor codecs tell the models apart. What a rater
-is asked next is a signed assignment: nobody can rate what was not given to them.
+Everything is coded again alike (``blind``), so that neither names nor files tell the models apart. What a rater is
+asked next is a signed assignment: nobody can rate what was not given to them.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
-from cogvideox.errors import ConfigError, InputError
+from cogvideox.errors import ConfigError, InputError, OutputError
 from cogvideox.evaluation.clips import Clips, Refused, open_clips
 from cogvideox.evaluation.human import ASPECTS, GRADES, MOST_TOTAL, Battle, Rating
+from cogvideox.files.atomic import atomic_folder, write_text
+from cogvideox.files.structured import read_json
+from cogvideox.serving.blind import PRIVATE, common_fps, write_alike
 from cogvideox.serving.ledger import Entry
-from cogvideox.video import Video, write_json
 
 FILE, MEDIA, LEDGER = "study.json", "media", "ratings.sqlite"
-LEAST_HEIGHT = (
-    240  # pixels; smaller videos are enlarged without blur, so that codecs and screens do not blur them
-)
 LONGEST_NOTE = 2000
+MOST_RECORD = 256 << 20  # bytes of study.json
 Mode = Literal["grades", "pairs"]
 
 
@@ -44,12 +44,14 @@ class Unit:
 
 @dataclass(frozen=True)
 class Study:
-    """``units`` in the order they were made; every rater sees them in an order of their own."""
+    """``units`` in the order they were made; every rater sees them in an order of their own. ``remarks``: what was
+    changed about the videos, or could tell models apart all the same."""
 
     mode: Mode
     secret: str
     units: tuple[Unit, ...]
     refused: tuple[Refused, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def rater(self, name: str) -> str:
         """The id of a rater's name; names themselves are not kept. Raises InputError."""
@@ -133,26 +135,26 @@ class Study:
 
     def save(self, folder: Path) -> None:
         """Write study.json; it holds the secret, so only its owner may read it."""
-        record = {name: getattr(self, name) for name in ("mode", "secret")}
+        record = {name: getattr(self, name) for name in ("mode", "secret", "remarks")}
         record["units"] = [vars(unit) for unit in self.units]
         record["refused"] = [vars(each) for each in self.refused]
-        write_json(folder / FILE, record, overwrite=True).chmod(0o600)
+        write_text(folder / FILE, json.dumps(record, indent=2) + "\n", PRIVATE)
 
     @classmethod
     def read(cls, folder: Path) -> Study:
         """From study.json. Raises InputError."""
         file = folder / FILE
         try:
-            record = json.loads(file.read_text(encoding="utf-8"))
+            record = read_json(file, most=MOST_RECORD, error=InputError)
             units = tuple(
                 Unit(**{**unit, "models": tuple(unit["models"]), "media": tuple(unit["media"])})
                 for unit in record["units"]
             )
-            return cls(
-                record["mode"], record["secret"], units, tuple(Refused(**r) for r in record["refused"])
-            )
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise InputError(f"{file}: no study ({type(error).__name__}); make one with rate serve") from None
+            refused = tuple(Refused(**r) for r in record["refused"])
+            return cls(record["mode"], record["secret"], units, refused, tuple(record.get("remarks", ())))
+        except (InputError, KeyError, TypeError, AttributeError) as error:
+            reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+            raise InputError(f"{file}: no study ({reason}); make one with rate serve") from None
 
 
 def make_study(
@@ -172,14 +174,28 @@ def make_study(
     shared = _items(clips, mode)
     if (out / FILE).exists():
         return _opened(Study.read(out), mode, {(m, i) for i, by in shared.items() for m in by})
+    if (out / LEDGER).exists():
+        raise ConfigError(
+            f"{out}: holds ratings of a study whose {FILE} is gone; put it back, or choose another --out"
+        )
+    if (out / MEDIA).exists():
+        raise ConfigError(
+            f"{out / MEDIA}: is of a study that was never finished; remove it, or choose another --out"
+        )
     secret = secrets.token_hex(32)
     media: dict[tuple[str, str], str] = {}
+    remarks = _tells(clips, shared)
+    fps = common_fps([clips[m].items[p].fps for by_model in shared.values() for m, p in by_model.items()])
     total = sum(map(len, shared.values()))
-    for item, by_model in shared.items():
-        for model, place in by_model.items():
-            digest = hmac.new(bytes.fromhex(secret), f"{model}/{item}".encode(), hashlib.sha256).hexdigest()
-            media[model, item] = digest[:24]
-            _code_again(clips[model][place], out / MEDIA / f"{digest[:24]}.mp4")
+    with atomic_folder(out / MEDIA) as work:
+        work.chmod(0o700)
+        for item, by_model in shared.items():
+            for model in by_model:
+                text = f"{model}/{item}".encode("utf-8", "surrogateescape")
+                media[model, item] = hmac.new(bytes.fromhex(secret), text, hashlib.sha256).hexdigest()[:24]
+            videos = [clips[model][place] for model, place in by_model.items()]
+            changes = write_alike(videos, [work / f"{media[m, item]}.mp4" for m in by_model], fps)
+            remarks += [f"{m}/{item}: {said}" for m, said in zip(by_model, changes, strict=True) if said]
             if on_item is not None:
                 on_item(len(media), total)
     units = []
@@ -188,11 +204,44 @@ def make_study(
         groups = [(m,) for m in by_model] if mode == "grades" else list(combinations(sorted(by_model), 2))
         for models in groups:
             files = tuple(media[model, item] for model in models)
-            unit = hashlib.sha256("/".join(files).encode()).hexdigest()[:16]
+            unit = hmac.new(bytes.fromhex(secret), "/".join(files).encode(), hashlib.sha256).hexdigest()[:16]
             units.append(Unit(unit, item, prompt, tuple(models), files))
-    study = Study(mode, secret, tuple(units), refused)
+    study = Study(mode, secret, tuple(units), refused, tuple(remarks))
+    if (out / FILE).exists():
+        raise ConfigError(
+            f"{out}: another process has made a study there meanwhile; serve that one, or choose another"
+        )
     study.save(out)
     return study
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder that its owner alone can read, whatever the umask; one that is there keeps what it allows.
+    Raises OutputError."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700)
+        folder.chmod(0o700)
+    except FileExistsError:
+        if not folder.is_dir():
+            raise OutputError(f"{folder}: is no folder; choose another --out") from None
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made ({error.strerror}); choose another --out") from None
+
+
+def _tells(clips: Mapping[str, Clips], shared: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """What could tell models apart, or be unfair, and cannot be mended here."""
+    said = []
+    for model in clips:
+        alone = sum(set(by) == {model} for by in shared.values())
+        if alone and len(clips) > 1:
+            said.append(
+                f"{model}: {alone} videos of which no other model has one; raters may know it by their prompts"
+            )
+    for item, by_model in shared.items():
+        if len({clips[m].items[p].prompt for m, p in by_model.items()} - {""}) > 1:
+            said.append(f"{item}: made for different prompts; raters are shown the first one's")
+    return said
 
 
 def _items(clips: Mapping[str, Clips], mode: Mode) -> dict[str, dict[str, int]]:
@@ -218,10 +267,3 @@ def _opened(study: Study, mode: Mode, videos: set[tuple[str, str]]) -> Study:
             f"study: made of {len(known)} videos, now there are {len(videos)} or others; choose another --out"
         )
     return study
-
-
-def _code_again(video: Video, path: Path) -> None:
-    """One setting for all; small frames enlarged by a whole number."""
-    grow = max(1, -(-LEAST_HEIGHT // video.height))
-    frames = video.frames.repeat(grow, axis=1).repeat(grow, axis=2)
-    Video(frames, video.fps).save(path, overwrite=True, metadata=False)

@@ -1,0 +1,128 @@
+"""Connections that cost nothing for long: limits in time and number, and a log that stays small.
+
+uvicorn waits for the rest of a request without end, and without files left to open it writes a traceback for every
+attempt. Here a connection has so many seconds for its header, its body and for taking an answer; when there are too
+many, the one that has kept us waiting longest is closed, so that others are still served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+BACKLOG = 32  # connections that are taken at one go, and that the system keeps waiting
+RESERVED = 4 * BACKLOG + 40
+"""Files for other things: a few goes are taken before the first of them can be closed again."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Seconds a client may take, and how many may be connected."""
+
+    header: float = 10.0
+    body: float = 20.0
+    stalled: float = 60.0  # takes nothing of what is sent to it
+    connections: int = 256
+
+
+def fitting(limits: Limits) -> Limits:
+    """The same with as many connections as this process may open files for."""
+    if sys.platform == "win32":
+        return limits
+    import resource
+
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    most = limits.connections if files == resource.RLIM_INFINITY else max(8, (files - RESERVED) // 2)
+    return Limits(limits.header, limits.body, limits.stalled, min(limits.connections, most))
+
+
+def bounded(limits: Limits) -> type[H11Protocol]:
+    """uvicorn's protocol for one connection, within ``limits``."""
+    return type("Bounded", (BoundedProtocol,), {"limits": fitting(limits)})
+
+
+class BoundedProtocol(H11Protocol):
+    """``since``: when it began to keep us waiting for what it owes now."""
+
+    limits = Limits()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self.since, self.unsent, self.owed = time.monotonic(), 0, "header"
+        there = [each for each in self.connections if isinstance(each, BoundedProtocol)]
+        there = [each for each in there if not each.transport.is_closing()]
+        if len(there) >= self.limits.connections:
+            min(there, key=lambda each: (each.owed == "answer", each.since)).transport.abort()
+        super().connection_made(transport)
+        self.watch = self.loop.call_later(1.0, self._look)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._note()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self.owed, self.since = "header", time.monotonic()
+        self._note()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.watch.cancel()
+        super().connection_lost(exc)
+
+    def _note(self) -> None:
+        """What it owes now: the rest of its header or body, or to take its answer."""
+        state = self.conn.their_state
+        owed = "header" if state is h11.IDLE else "body" if state is h11.SEND_BODY else "answer"
+        if owed != self.owed:
+            self.owed, self.since = owed, time.monotonic()
+
+    def _look(self) -> None:
+        """Once a second: has it taken too long?"""
+        if self.transport.is_closing():
+            return
+        now, unsent = time.monotonic(), self.transport.get_write_buffer_size()
+        if self.owed == "answer" and (not unsent or unsent != self.unsent):
+            self.since = now  # it takes what it gets, or we are at work on it
+        self.unsent = unsent
+        allowed = {"header": self.limits.header, "body": self.limits.body}.get(self.owed, self.limits.stalled)
+        if now - self.since > allowed:
+            self.transport.abort()
+            return
+        self.watch = self.loop.call_later(1.0, self._look)
+
+
+class Few(logging.Filter):
+    """At most ``most`` messages a minute; the first of the next minute says how many were left out."""
+
+    def __init__(self, most: int = 10, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self.most, self.clock = most, clock
+        self.began, self.said, self.left_out = clock(), 0, 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        now = self.clock()
+        if now - self.began >= 60:
+            if self.left_out:
+                record.msg = f"{record.msg} ({self.left_out} messages were left out in the minute before)"
+            self.began, self.said, self.left_out = now, 0, 0
+        self.said += 1
+        self.left_out += self.said > self.most
+        return self.said <= self.most
+
+
+def quiet() -> None:
+    """Errors alone, few of them, on stderr."""
+    handler: logging.Handler = logging.StreamHandler()
+    handler.addFilter(Few())
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    for name in ("uvicorn.error", "uvicorn.access", "asyncio"):
+        logger: Any = logging.getLogger(name)
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(logging.ERROR)
