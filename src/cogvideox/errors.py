@@ -68,7 +68,19 @@ class DependencyError(CogVideoXError):
     """An optional library is not installed; the message names the extra that brings it."""
 
 
+MOST_OPTIONS, MOST_LETTERS = 500, 120  # what a suggestion is looked for among: comparing costs their product
+
+
 def suggest(name: str, options: Iterable[str]) -> str:
-    """' (did you mean 'x'?)' for the closest option, or '' when nothing is close."""
-    close = get_close_matches(name, list(options), n=1, cutoff=0.6)
+    """' (did you mean 'x'?)' for the closest option, or '' when nothing is close.
+
+    Takes a bounded time for any input: of many options those are compared that end like ``name``.
+    """
+    if len(name) > MOST_LETTERS:
+        return ""
+    known = [option for option in options if len(option) <= MOST_LETTERS]
+    if len(known) > MOST_OPTIONS:
+        end = name.rpartition(".")[2]
+        known = [option for option in known if option.endswith(end)][:MOST_OPTIONS]
+    close = get_close_matches(name, known, n=1, cutoff=0.6)
     return f" (did you mean {close[0]!r}?)" if close else ""

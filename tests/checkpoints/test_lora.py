@@ -271,6 +271,11 @@ def test_inspecting_an_adapter_that_does_not_say_its_alpha_tells_the_rest(tmp_pa
         "ranks": [4],
         "alphas": [],
         "norm_of_changes": None,
+        "origin": "diffusers",
+        "alpha_from": "",
+        "variants": [],
+        "applied": {"attn1.to_k": 2, "attn1.to_out.0": 2, "attn1.to_q": 2, "attn1.to_v": 2},
+        "passed_over": [],
     }
     assert "8 layers, rank 4, alpha not said" in report.to_text()
 

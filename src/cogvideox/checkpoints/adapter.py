@@ -1,170 +1,304 @@
-"""A low-rank adapter as a value, and the files it travels in: diffusers, PEFT, kohya and SAT.
+"""The files that low-rank adapters travel in: diffusers, PEFT, kohya and its kin, ComfyUI, SAT.
 
-    W + scale * alpha / rank * B A        A: [rank, in]   B: [out, rank]
-
-The same two matrices mean different things under another ``alpha``, and guessing it is the best known way to
-get a LoRA that "does nothing": alpha comes from the file, or from the caller, or reading stops.
+The same two matrices mean different things under another ``alpha``, and guessing it is the best known way to get a LoRA
+that "does nothing": alpha comes from the file, from the caller, or from the one convention that all files of its kind
+follow; otherwise reading stops. Layers are found by ``adapter_names``.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
-from cogvideox.checkpoints.keymap import few
-from cogvideox.checkpoints.sat import PREFIX, SUFFIXES, keymap, read_sat, write_sat
-from cogvideox.checkpoints.tensors import Tensors, read_file, read_json, write_file
-from cogvideox.errors import CheckpointError
-from cogvideox.files.atomic import atomic_file
-
-Form = Literal["diffusers", "peft", "sat"]
-FILE = "pytorch_lora_weights.safetensors"
-PEFT_FILE, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
-METADATA = "lora_adapter_metadata"
-DIFFUSERS_PREFIX, PEFT_PREFIX = "transformer.", "base_model.model."
-SIDES = {"lora_A": "a", "lora_down": "a", "lora.down": "a", "lora_B": "b", "lora_up": "b", "lora.up": "b"}
-_SIDE = re.compile(
-    r"(?P<module>.+)\.(?P<side>lora_A|lora_B|lora_down|lora_up|lora\.down|lora\.up)(\.[\w-]+)?\.weight"
+from cogvideox.checkpoints.adapter_names import (
+    Layers,
+    Role,
+    Target,
+    is_of_text_encoder,
+    is_usual_prefix,
+    other_kind,
+    public_layers,
+    take_apart,
 )
-_KOHYA = re.compile(r"lora_(?:unet|transformer)_transformer_blocks_(\d+)_(.+)")
-_KOHYA_LEAVES = {
-    name.replace(".", "_"): name
-    for name in ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0", "ff.net.0.proj", "ff.net.2",
-                 "norm1.linear", "norm2.linear")
-}  # fmt: skip
-_SAT_QKV = "transformer.layers.{i}.attention.query_key_value.matrix_{side}.{p}"
-_SAT_DENSE = "transformer.layers.{i}.attention.dense.matrix_{side}.{p}"
-_SAT_KEY = re.compile(r"transformer\.layers\.(\d+)\.attention\.(query_key_value|dense)\.matrix_([AB])\.(\d+)")
+from cogvideox.checkpoints.adapter_pairs import (
+    Adapter,
+    AlphaUnknownError,
+    OddSettingsError,
+    Pair,
+    check_alpha,
+    make_pair,
+)
+from cogvideox.checkpoints.adapter_settings import FILE, FINETRAINERS, PEFT_CONFIG, PEFT_FILE, Said, read_said
+from cogvideox.checkpoints.adapter_writing import Form, write_adapter
+from cogvideox.checkpoints.keymap import Rule, few
+from cogvideox.checkpoints.sat import PREFIX, SUFFIXES, keymap, read_sat
+from cogvideox.checkpoints.tensors import read_file
+from cogvideox.errors import CheckpointError, suggest
 
+__all__ = [
+    "FILE",
+    "PEFT_FILE",
+    "Adapter",
+    "AlphaUnknownError",
+    "Form",
+    "OddSettingsError",
+    "Pair",
+    "find_adapter",
+    "is_adapter",
+    "read_adapter",
+    "write_adapter",
+]
 
-class AlphaUnknownError(CheckpointError):
-    """A sound adapter whose file does not say its alpha."""
-
-
-@dataclass(frozen=True)
-class Pair:
-    """The two matrices of one linear layer, and the alpha they were trained with."""
-
-    a: Tensor
-    b: Tensor
-    alpha: float
-
-    @property
-    def rank(self) -> int:
-        """Rows of A, columns of B."""
-        return self.a.shape[0]
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Outputs and inputs of the layer they are for."""
-        return self.b.shape[0], self.a.shape[1]
-
-    @property
-    def scaling(self) -> float:
-        """What B A is multiplied by."""
-        return self.alpha / self.rank
+DIFFERENCE = "an extracted difference of two models"
+COGKIT = (128, 64.0)  # rank and alpha of every adapter that CogKit trains
 
 
 @dataclass(frozen=True)
-class Adapter:
-    """Pairs by the name of the linear layer in our transformer."""
+class Group:
+    """The tensors of one layer in the file's spelling, by role."""
 
-    pairs: dict[str, Pair]
+    spelled: str
+    partition: int | None
+    names: dict[Role, str]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A group and the layers of ours that it changes: several where the file holds them as one."""
+
+    group: Group
+    target: Target
+    before: tuple[str, ...]
 
     @property
-    def ranks(self) -> list[int]:
-        """The ranks that occur."""
-        return sorted({pair.rank for pair in self.pairs.values()})
+    def layers(self) -> tuple[str, ...]:
+        """Our layers that this group changes."""
+        part = self.group.partition
+        return self.target.layers if part is None else self.target.layers[part : part + 1]
 
-    def delta_norm(self) -> float:
-        """The Frobenius norm of all changes to the weights; 0 means that the adapter does nothing."""
-        return sum(_delta_square(pair) for pair in self.pairs.values()) ** 0.5
+    @property
+    def rule(self) -> Rule | None:
+        """How what the file holds as one is cut; None where the group is of one layer."""
+        return self.target.rule if self.group.partition is None else None
 
 
-def read_adapter(path: str | Path, alpha: float | None = None) -> Adapter:
-    """Read an adapter from a file or folder in any of the four forms; the form is recognised by its names.
+def read_adapter(path: str | Path, alpha: float | None = None, layers: Layers | None = None) -> Adapter:
+    """Read an adapter from a file or folder of any form; the form is recognised by its names.
 
-    ``alpha`` overrides the file's. Raises CheckpointError for unknown names, a pair that is not whole,
-    matrices that do not fit each other, and a file that does not say its alpha when none is given.
+    ``alpha`` overrides the file's. ``layers`` are those of the model it is for; without it those of every public
+    CogVideoX. Raises CheckpointError for unknown names, two names of one layer, a pair that is not whole, matrices that
+    do not fit each other, and AlphaUnknownError for a file that does not say its alpha when none is given.
     """
     file = find_adapter(Path(path))
+    if alpha is not None:
+        alpha = check_alpha(alpha, f"{file}: given", CheckpointError)
+    tensors: Mapping[str, Tensor]
     if file.suffix in SUFFIXES:
-        return _from_sat(file, alpha)
-    tensors = read_file(file)
-    halves: dict[str, dict[str, Tensor]] = {}
-    alphas: dict[str, float] = {}
-    unknown = []
+        tensors, metadata = read_sat(file).tensors, {}
+    else:
+        opened = read_file(file)
+        tensors, metadata = opened, opened.metadata
+    groups = _groups(file, tensors)
+    found, passed = _resolve(file, groups, layers or public_layers(tensors))
+    said, unread = _said(file, metadata, alpha)
+    origin = _origin(file, found, metadata, not said.source and _is_difference(found, tensors))
+    pairs, sources = {}, []
+    for each in found:
+        for layer, parts in _cut(each, tensors).items():
+            pair = make_pair(str(file), layer, parts, 0.0)
+            value, source = _alpha(file, each, pair, layer, tensors, alpha, said, origin)
+            pairs[layer] = replace(pair, alpha=value)
+            sources.append(source)
+    unsaid = sources.count("")
+    if unsaid:
+        ranks = ", ".join(map(str, sorted({pair.rank for pair in pairs.values()})))
+        raise AlphaUnknownError(
+            f"{file}: does not say its alpha (rank {ranks}); pass alpha (--lora-alpha): the value it was trained "
+            "with, or the rank for an effective scale of 1, as diffusers assumes. CogVideo's own trainer takes half "
+            "the rank, SAT (DimensionX and other exports) 1"
+        )
+    kinds = ", ".join(dict.fromkeys(sources))
+    return Adapter(pairs, origin, kinds, (*unread, *passed))
+
+
+def _groups(file: Path, tensors: Mapping[str, Tensor]) -> list[Group]:
+    """The tensors by the layer that they name. Raises CheckpointError for what no LoRA holds."""
+    groups: dict[tuple[str, int | None], Group] = {}
+    unknown, kinds = [], []
     for name in tensors:
-        if name.endswith(".alpha") and tensors.entries[name].elements == 1:
-            alphas[_module(name.removesuffix(".alpha"))] = float(tensors[name])
-            continue
-        found = _SIDE.fullmatch(name)
-        if found is None:
+        parsed = take_apart(name)
+        if parsed is None:
+            kind = other_kind(name)
             unknown.append(name)
+            kinds += [kind] if kind else []
             continue
-        halves.setdefault(_module(found["module"]), {})[SIDES[found["side"]]] = tensors[name]
+        key = parsed.layer, parsed.partition
+        names = groups.setdefault(key, Group(parsed.layer, parsed.partition, {})).names
+        if parsed.role in names:
+            raise CheckpointError(
+                f"{file}: {few([names[parsed.role], name])} are two of one kind for one layer; keep one of them"
+            )
+        names[parsed.role] = name
+    if any(group.partition is not None for group in groups.values()):
+        # a SAT fine-tuning run saves the frozen weights too, under ``original``
+        known = keymap("transformer")
+        unknown = [
+            name for name in unknown if not known.knows(name.removeprefix(PREFIX).replace(".original.", "."))
+        ]
+    if kinds:
+        raise CheckpointError(
+            f"{file}: holds {few(list(dict.fromkeys(kinds)))} (such as {few(unknown, 1)}), which is not run here; "
+            "merge it into the model with the tool that made it, or convert it to a plain LoRA"
+        )
     if unknown:
         raise CheckpointError(f"{file}: not tensors of a LoRA: {few(unknown)}")
-    given = _alphas_of(file, tensors)
-    known = {module: alpha if alpha is not None else alphas.get(module, given(module)) for module in halves}
-    unsaid = [module for module, value in known.items() if value is None]
-    if unsaid:
-        ranks = sorted({pair["a"].shape[0] for pair in halves.values() if "a" in pair})
-        raise AlphaUnknownError(
-            f"{file}: does not say its alpha (rank {few([str(rank) for rank in ranks])}); pass alpha "
-            "(--lora-alpha): the value it was trained with, or the rank for an effective scale of 1, as "
-            "diffusers assumes"
+    if not any(role != "alpha" for group in groups.values() for role in group.names):
+        raise CheckpointError(f"{file}: holds no matrices of a LoRA")
+    return list(groups.values())
+
+
+def _resolve(file: Path, groups: list[Group], layers: Layers) -> tuple[list[Found], list[str]]:
+    """The layers of the groups, and what belongs to a text encoder. Raises CheckpointError for other layers."""
+    found, passed, unknown = [], 0, []
+    for group in groups:
+        hit = layers.find(group.spelled)
+        if hit is not None and (group.partition is None or group.partition < len(hit[0].layers)):
+            found.append(Found(group, *hit))
+        elif is_of_text_encoder(group.spelled):
+            passed += 1
+        else:
+            unknown.append(group.spelled)
+    prefixes = {each.before for each in found}
+    if len(prefixes) > 1:  # an unusual word before all names is a wrapper; before some, another network
+        unknown += [each.group.spelled for each in found if not is_usual_prefix(each.before)]
+    if unknown:
+        hints = [name + suggest(name, layers.names) for name in unknown[:5]]
+        raise CheckpointError(
+            f"{file}: layers that this kind of model does not have: {few(hints + unknown[5:])}"
         )
-    return Adapter(
-        {module: _pair(file, module, half, float(known[module] or 0)) for module, half in halves.items()}
-    )
+    if not found:
+        raise CheckpointError(f"{file}: adapts a text encoder alone ({passed} layers), which is not run here")
+    taken: dict[str, str] = {}
+    for each in found:
+        for layer in each.layers:
+            if layer in taken:
+                raise CheckpointError(
+                    f"{file}: {layer} has two names: {few([taken[layer], each.group.spelled])}; keep one of them"
+                )
+            taken[layer] = each.group.spelled
+    return found, [f"{passed} layers of a text encoder"] if passed else []
 
 
-def write_adapter(
-    adapter: Adapter, path: str | Path, form: Form = "diffusers", overwrite: bool = False
-) -> Path:
-    """Write an adapter with its rank and alpha; returns the file.
+def _cut(found: Found, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """The tensors by role for each of our layers; rows of q, k and v held as one are cut apart."""
+    parts: dict[str, Tensor] = {
+        role: tensors[name] for role, name in found.group.names.items() if role != "alpha"
+    }
+    if found.rule is None:
+        return {found.layers[0]: parts}
+    cut: dict[str, dict[str, Tensor]] = {layer: {} for layer in found.layers}
+    for role, tensor in parts.items():
+        whole = role == "a"
+        pieces = [tensor] * len(cut) if whole else found.rule.split(found.group.names[role], tensor)
+        for layer, piece in zip(found.layers, pieces, strict=True):
+            cut[layer][role] = piece
+    return cut
 
-    ``path`` is a folder, or for ``diffusers`` also a ``.safetensors`` file. SAT has no place for alpha (it is
-    always 1), so B is multiplied by alpha there: exact when alpha is a power of two.
-    """
-    path = Path(path)
-    if not adapter.pairs:
-        raise CheckpointError(f"{path}: an adapter without layers is not written")
-    if form == "sat":
-        return write_sat(path, "lora", _to_sat(adapter), overwrite)
-    prefix = DIFFUSERS_PREFIX if form == "diffusers" else PEFT_PREFIX
-    tensors = {}
-    for module, pair in adapter.pairs.items():
-        tensors[f"{prefix}{module}.lora_A.weight"] = pair.a
-        tensors[f"{prefix}{module}.lora_B.weight"] = pair.b
-    settings = _settings(adapter)
-    if form == "diffusers":
-        metadata = {
-            METADATA: json.dumps(
-                {f"transformer.{key}": value for key, value in settings.items()}, sort_keys=True
+
+def _said(file: Path, metadata: Mapping[str, str], alpha: float | None) -> tuple[Said, list[str]]:
+    try:
+        return read_said(file, metadata, beside=file.name == PEFT_FILE), []
+    except OddSettingsError:
+        if alpha is None:
+            raise
+        return Said(), ["settings in the file that cannot be used"]
+
+
+def _alpha(
+    file: Path,
+    found: Found,
+    pair: Pair,
+    layer: str,
+    tensors: Mapping[str, Tensor],
+    given: float | None,
+    said: Said,
+    origin: str,
+) -> tuple[float, str]:
+    """Alpha of a layer and where it was found, '' for nowhere."""
+    own = found.group.names.get("alpha")
+    if given is not None:
+        value, source = given, "given"
+    elif own is not None:
+        tensor = tensors[own]
+        if tensor.numel() != 1 or tensor.dtype == torch.bool:
+            raise OddSettingsError(
+                f"{file}: {own} {list(tensor.shape)} is not one number; pass alpha (--lora-alpha)"
             )
-        }
-        file = path if path.suffix == ".safetensors" else path / FILE
+        value, source = check_alpha(tensor.item(), f"{file}: {own}"), "tensors of the file"
     else:
-        metadata, file = {}, path / PEFT_FILE
-    with atomic_file(file, overwrite) as work:
-        write_file(work, tensors, metadata)
-    if form == "peft":
-        with atomic_file(path / PEFT_CONFIG, overwrite) as work:
-            work.write_text(json.dumps({"peft_type": "LORA", **settings}, indent=2) + "\n", encoding="utf-8")
-    return file
+        said.check_rank(str(file), layer, pair.rank)
+        known = said.alpha_of(layer)
+        if known is None:
+            return _convention(origin, found, pair)
+        value, source = known, said.source
+    if said.rank_stabilised and own is None:
+        return value * pair.rank**0.5, f"{source}, rank-stabilised"
+    return value, source
+
+
+def _convention(origin: str, found: Found, pair: Pair) -> tuple[float, str]:
+    """The alpha of files of this kind that do not say it, where all trainers of the kind agree; else 0 and ''."""
+    if origin == "SAT":
+        return 1.0, "convention of SAT: 1"
+    if "down" in found.group.names["a"].split(".")[-2:] or ".lora_down" in found.group.names["a"]:
+        return float(pair.rank), f"convention of {origin}: alpha = rank"
+    if origin in ("ComfyUI", DIFFERENCE):
+        return float(pair.rank), f"convention of {origin}: alpha = rank"
+    if origin == "CogKit" and pair.rank == COGKIT[0]:
+        return COGKIT[1], "convention of CogKit: 64"
+    return 0.0, ""
+
+
+def _is_difference(found: list[Found], tensors: Mapping[str, Tensor]) -> bool:
+    """Whether the patch convolution is among the layers, without alpha: no trainer adapts it, extraction does."""
+    return any(
+        tensors[each.group.names["a"]].ndim > 2
+        for each in found
+        if each.layers == ("patch_embed.proj",) and "a" in each.group.names
+    ) and not any("alpha" in each.group.names for each in found)
+
+
+def _origin(file: Path, found: list[Found], metadata: Mapping[str, str], difference: bool) -> str:
+    """Which kind of trainer or exporter wrote the file, by its names."""
+    spelled = [each.group.spelled for each in found]
+    before = found[0].before
+    rules = {
+        "SAT": any(each.group.partition is not None for each in found),
+        "finetrainers": FINETRAINERS in metadata,
+        "VideoX-Fun": any(name.startswith("lora_unet__") for name in spelled),
+        "kohya": any(name.startswith("lora_") for name in spelled),
+        "diffusers before PEFT": any(".processor." in name for name in spelled),
+        "ComfyUI": before[-2:] == ("diffusion", "model"),
+        "PEFT": before[:2] == ("base", "model") or (file.parent / PEFT_CONFIG).is_file(),
+        DIFFERENCE: difference,
+        "diffusers": before[:1] == ("transformer",),
+        "CogKit": not before and file.name == PEFT_FILE,
+        "names of the layers alone": not before,
+    }
+    return next((kind for kind, fits in rules.items() if fits), f"names after {' '.join(before)!r}")
 
 
 def is_adapter(names: Iterable[str]) -> bool:
-    """Whether a file with these tensor names holds an adapter."""
-    return any(_SIDE.fullmatch(name) or ".matrix_A." in name for name in names)
+    """Whether a file with these tensor names holds an adapter, of a kind that is run or not."""
+    for name in names:
+        parsed = take_apart(name)
+        if other_kind(name) or (parsed is not None and parsed.role != "alpha"):
+            return True
+    return False
 
 
 def find_adapter(path: Path) -> Path:
@@ -182,133 +316,3 @@ def find_adapter(path: Path) -> Path:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
     return path
-
-
-def _module(name: str) -> str:
-    """Our name of a layer from that of any form."""
-    for prefix in (PEFT_PREFIX, DIFFUSERS_PREFIX, "diffusion_model."):
-        name = name.removeprefix(prefix)
-    kohya = _KOHYA.fullmatch(name)
-    if kohya and kohya[2] in _KOHYA_LEAVES:
-        return f"transformer_blocks.{kohya[1]}.{_KOHYA_LEAVES[kohya[2]]}"
-    # before PEFT, diffusers kept adapters in attention processors
-    return re.sub(
-        r"\.processor\.(to_\w+)_lora$", lambda m: f".{m[1]}.0" if m[1] == "to_out" else f".{m[1]}", name
-    )
-
-
-def _pair(file: Path, module: str, half: Mapping[str, Tensor], alpha: float) -> Pair:
-    for side, name in (("a", "lora_A"), ("b", "lora_B")):
-        if side not in half:
-            raise CheckpointError(f"{file}: {module} has no {name}: the pair is not whole")
-    a, b = half["a"], half["b"]
-    if a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1] or not a.shape[0]:
-        raise CheckpointError(
-            f"{file}: {module}: lora_A {list(a.shape)} and lora_B {list(b.shape)} do not fit each other"
-        )
-    return Pair(a, b, alpha)
-
-
-def _alphas_of(file: Path, tensors: Tensors) -> Any:
-    """From a layer to the alpha that the file's metadata, or the PEFT config beside it, gives it."""
-    settings: dict[str, Any] = {}
-    if METADATA in tensors.metadata:
-        try:
-            values = json.loads(tensors.metadata[METADATA])
-            settings = {key.removeprefix("transformer."): value for key, value in values.items()}
-        except (ValueError, AttributeError):
-            raise CheckpointError(f"{file}: metadata {METADATA!r} is not a JSON object; pass alpha") from None
-    elif (file.parent / PEFT_CONFIG).is_file() and file.name == PEFT_FILE:
-        settings = read_json(file.parent / PEFT_CONFIG)
-    whole = settings.get("lora_alpha")
-    for key in ("lora_alpha", "alpha", "ss_network_alpha"):
-        whole = tensors.metadata.get(key) if whole is None else whole
-    pattern = settings.get("alpha_pattern") or {}
-    rank_scaled = bool(settings.get("use_rslora"))
-    if rank_scaled or settings.get("use_dora"):
-        raise CheckpointError(
-            f"{file}: rank-stabilised and DoRA adapters are not read; merge it with the tool that made it"
-        )
-
-    def alpha(module: str) -> float | None:
-        own = next((value for key, value in pattern.items() if re.fullmatch(rf"(.*\.)?{key}", module)), None)
-        try:
-            return None if own is None and whole is None else float(whole if own is None else own)
-        except (TypeError, ValueError):
-            raise CheckpointError(
-                f"{file}: alpha {whole!r} in its metadata is not a number; pass alpha"
-            ) from None
-
-    return alpha
-
-
-def _settings(adapter: Adapter) -> dict[str, Any]:
-    """What PEFT needs to know: rank and alpha of the most layers, and the layers that differ."""
-    ranks = [pair.rank for pair in adapter.pairs.values()]
-    alphas = [pair.alpha for pair in adapter.pairs.values()]
-    rank, alpha = max(set(ranks), key=ranks.count), max(set(alphas), key=alphas.count)
-    pairs = adapter.pairs.items()
-    return {
-        "r": rank,
-        "lora_alpha": alpha,
-        "rank_pattern": {re.escape(name): pair.rank for name, pair in pairs if pair.rank != rank},
-        "alpha_pattern": {re.escape(name): pair.alpha for name, pair in pairs if pair.alpha != alpha},
-        "target_modules": sorted(adapter.pairs),
-        "lora_dropout": 0.0,
-        "bias": "none",
-    }
-
-
-def _from_sat(file: Path, alpha: float | None) -> Adapter:
-    """SAT keeps q, k, v as partitions 0, 1, 2 of one layer, and its alpha is always 1."""
-    halves: dict[str, dict[str, Tensor]] = {}
-    unknown = []
-    sat = read_sat(file)
-    for name, tensor in sat.tensors.items():
-        short = name.removeprefix(PREFIX)
-        found = _SAT_KEY.fullmatch(short)
-        if found is None:
-            # a fine-tuning run saves the frozen weights too, under ``original``
-            base = short.replace(".original.", ".")
-            if not keymap("transformer").knows(base):
-                unknown.append(name)
-            continue
-        layer, kind, side, part = found.groups()
-        leaf = "to_out.0" if kind == "dense" else f"to_{'qkv'[int(part)]}" if int(part) < 3 else None
-        if leaf is None or (kind == "dense" and part != "0"):
-            unknown.append(name)
-            continue
-        halves.setdefault(f"transformer_blocks.{layer}.attn1.{leaf}", {})[side.lower()] = tensor
-    if unknown:
-        raise CheckpointError(f"{file}: unknown tensors: {few(unknown)}")
-    if not halves:
-        raise CheckpointError(f"{file}: holds no matrix_A and matrix_B: not a SAT LoRA")
-    value = 1.0 if alpha is None else alpha
-    return Adapter({module: _pair(file, module, half, value) for module, half in sorted(halves.items())})
-
-
-def _to_sat(adapter: Adapter) -> dict[str, Tensor]:
-    found = {}
-    wrong = []
-    for module, pair in adapter.pairs.items():
-        name = re.fullmatch(r"transformer_blocks\.(\d+)\.attn1\.to_(q|k|v|out\.0)", module)
-        if name is None:
-            wrong.append(module)
-            continue
-        pattern = _SAT_DENSE if name[2] == "out.0" else _SAT_QKV
-        part = "0" if name[2] == "out.0" else str("qkv".index(name[2]))
-        for side, tensor in (("A", pair.a), ("B", pair.b if pair.alpha == 1.0 else pair.b * pair.alpha)):
-            found[PREFIX + pattern.replace("{i}", name[1]).replace("{side}", side).replace("{p}", part)] = (
-                tensor
-            )
-    if wrong:
-        raise CheckpointError(
-            f"SAT adapts q, k, v and the attention output only; these have no place: {few(wrong)}"
-        )
-    return found
-
-
-def _delta_square(pair: Pair) -> float:
-    # |B A|² = trace((Bᵀ B)(A Aᵀ)): rank x rank products, never out x in
-    a, b = pair.a.float(), pair.b.float()
-    return float(((b.T @ b) * (a @ a.T)).sum().clamp_min(0)) * pair.scaling**2

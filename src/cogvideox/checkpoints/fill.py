@@ -55,7 +55,10 @@ def check_names(
 ) -> None:
     """Raise CheckpointError unless both hold the same names with the same shapes."""
     missing = [name for name in expected if name not in found]
-    unknown = [name + suggest(name, missing) for name in found if name not in expected]
+    unknown = [name for name in found if name not in expected]
+    hint = _common_prefix(unknown, expected)
+    if not hint:  # only those that are shown: each costs a comparison with all that is missing
+        unknown[:5] = [name + suggest(name, missing) for name in unknown[:5]]
     shaped = [
         f"{name} is {list(found[name])}, should be {list(expected[name])}"
         for name in expected
@@ -64,9 +67,18 @@ def check_names(
     parts = [("missing tensors", missing), ("unknown tensors", unknown), ("mis-shaped tensors", shaped)]
     told = [f"{len(names)} {what}: {few(names)}" for what, names in parts if names]
     if told:
-        raise CheckpointError(
-            f"{where}: {'; '.join(told)}; is config.json or the preset the one of these weights?"
-        )
+        cure = hint or "is config.json or the preset the one of these weights?"
+        raise CheckpointError(f"{where}: {'; '.join(told)}; {cure}")
+
+
+def _common_prefix(unknown: list[str], expected: Mapping[str, tuple[int, ...]]) -> str:
+    """What to do when all unknown names are known ones with something before them ('' when they are not)."""
+    words = unknown[0].split(".") if unknown else []
+    for at in range(1, min(len(words), 8)):
+        prefix = ".".join(words[:at]) + "."
+        if all(name.startswith(prefix) and name[len(prefix) :] in expected for name in unknown):
+            return f"all unknown names begin with {prefix!r}: save the weights without it"
+    return ""
 
 
 def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-from cogvideox.checkpoints.adapter import AlphaUnknownError, is_adapter, read_adapter
+from cogvideox.checkpoints import inspect_adapter
+from cogvideox.checkpoints.adapter import is_adapter
 from cogvideox.checkpoints.diffusers import (
     STEM,
     load_schedule,
@@ -80,14 +81,7 @@ class Report:
         return "\n".join(lines)
 
     def _lora_as_text(self) -> list[str]:
-        if "lora" not in self.config:
-            return []
-        facts = self.config["lora"]
-        ranks = ", ".join(map(str, facts["ranks"]))
-        alphas = (
-            ", ".join(f"{alpha:g}" for alpha in facts["alphas"]) or "not said (to use it, pass --lora-alpha)"
-        )
-        return [f"  {'lora':<10}{facts['layers']} layers, rank {ranks}, alpha {alphas}"]
+        return inspect_adapter.as_text(self.config["lora"]) if "lora" in self.config else []
 
     __str__ = to_text
 
@@ -181,25 +175,15 @@ def _look_at_file(file: Path, report: Report, check: bool) -> None:
     tensors = read_file(file)
     _weigh(file.name, tensors, report, check)
     if is_adapter(tensors):
-        report.kind = "LoRA"
+        report.kind = inspect_adapter.kind_of_adapter(tensors)
         _look_at_adapter(file, report)
     else:
         report.kind = "safetensors file"
 
 
 def _look_at_adapter(file: Path, report: Report) -> None:
-    try:
-        adapter, said = read_adapter(file), True
-    except AlphaUnknownError:  # a fact about the file, not a fault of it
-        adapter, said = read_adapter(file, alpha=1.0), False
-    report.config["lora"] = {
-        "layers": len(adapter.pairs),
-        "ranks": adapter.ranks,
-        "alphas": sorted({pair.alpha for pair in adapter.pairs.values()}) if said else [],
-        "norm_of_changes": adapter.delta_norm() if said else None,
-    }
-    if adapter.delta_norm() < 1e-8:
-        report.problems.append(f"{file}: this LoRA changes nothing; was it trained?")
+    report.config["lora"], problems = inspect_adapter.facts_of(file)
+    report.problems += problems
 
 
 def _weigh(

@@ -18,6 +18,7 @@ from torch import Tensor
 from cogvideox.errors import CheckpointError
 
 Rows = tuple[tuple[int, ...], ...]
+MOST_SHOWN = 300  # letters of one name in a message
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,9 @@ class Keymap:
 
 def few(names: Sequence[str], limit: int = 5) -> str:
     """The first names and how many there are in all, for a one-line message."""
-    shown = ", ".join(names[:limit])
+    shown = ", ".join(
+        name if len(name) <= MOST_SHOWN else f"{name[:MOST_SHOWN]}..." for name in names[:limit]
+    )
     return shown if len(names) <= limit else f"{shown}, ... ({len(names)} in all)"
 
 

@@ -15,20 +15,19 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
+from cogvideox.checkpoints.adapted import AdaptedLinear
 from cogvideox.checkpoints.adapter import Adapter, Form, Pair, find_adapter, read_adapter, write_adapter
+from cogvideox.checkpoints.adapter_names import Layers, layers_of
 from cogvideox.checkpoints.keymap import few
 from cogvideox.errors import CheckpointError, ConfigError, suggest
 from cogvideox.manifest import sha256_of
-from cogvideox.native import Linear, product
 from cogvideox.noise import generator
+from cogvideox.transformer.transformer import FlatPatch
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 """The layers that the public trainers adapt: the four projections of attention."""
-NOTHING = 1e-8  # norm of all changes below which an adapter surely was not trained
 
 
 class HasTransformer(Protocol):
@@ -40,57 +39,6 @@ class HasTransformer(Protocol):
 Model = nn.Module | HasTransformer
 
 
-class AdaptedLinear(nn.Module):
-    """A linear layer and the adapters on it, in the order they were added."""
-
-    def __init__(self, linear: nn.Linear) -> None:
-        super().__init__()
-        self.in_features, self.out_features = linear.in_features, linear.out_features
-        self.register_parameter("weight", linear.weight)
-        self.register_parameter("bias", linear.bias)
-        self.lora_A = nn.ParameterDict()
-        self.lora_B = nn.ParameterDict()
-        self.alphas: dict[str, float] = {}
-        self.scales: dict[str, float] = {}
-
-    def forward(self, x: Float[Tensor, "... i"]) -> Float[Tensor, "... o"]:
-        y = product(F.linear, x, self.weight, self.bias)
-        for name, a in self.lora_A.items():
-            factor = self.scales[name] * self.alphas[name] / a.shape[0]
-            y = (y + F.linear(F.linear(x.to(a.dtype), a), self.lora_B[name]) * factor).to(y.dtype)
-        return y
-
-    def add(self, name: str, pair: Pair, scale: float) -> None:
-        """Put an adapter on; its matrices keep their precision and move to the layer's device."""
-        device = self.weight.device
-        self.lora_A[name] = nn.Parameter(pair.a.to(device, copy=True))
-        self.lora_B[name] = nn.Parameter(pair.b.to(device, copy=True))
-        self.alphas[name], self.scales[name] = pair.alpha, scale
-
-    def remove(self, name: str) -> None:
-        """Take one adapter off."""
-        del self.lora_A[name], self.lora_B[name], self.alphas[name], self.scales[name]
-
-    def pair(self, name: str) -> Pair:
-        """The matrices of one adapter."""
-        return Pair(self.lora_A[name].detach(), self.lora_B[name].detach(), self.alphas[name])
-
-    @torch.no_grad()
-    def merge(self, name: str) -> None:
-        """Add one adapter into the weight, computed in float32, and take it off."""
-        a, b = self.lora_A[name].float(), self.lora_B[name].float()
-        delta = b @ a * (self.scales[name] * self.alphas[name] / a.shape[0])
-        self.weight.copy_((self.weight.float() + delta).to(self.weight.dtype))
-        self.remove(name)
-
-    def plain(self) -> nn.Linear:
-        """The layer without adapters; it shares the weights."""
-        with torch.device("meta"):
-            linear = Linear(self.in_features, self.out_features, bias=self.bias is not None)
-        linear.weight, linear.bias = self.weight, self.bias
-        return linear.train(self.training)
-
-
 def load_lora(
     model: Model, path: str | Path, scale: float = 1.0, *, alpha: float | None = None, name: str | None = None
 ) -> Adapter:
@@ -98,19 +46,44 @@ def load_lora(
     the file's is taken); returns it.
 
     ``scale`` weakens or strengthens it; ``alpha`` is needed when the file does not say it. Warns about an
-    adapter that changes nothing. Raises CheckpointError when it does not fit the model; the model is then as
-    before.
+    adapter that changes nothing, and about what the file holds beside and is passed over. Raises CheckpointError when
+    it does not fit the model; the model is then as before.
     """
-    adapter = read_adapter(path, alpha)
+    module = _transformer(model)
+    adapter = read_adapter(path, alpha, Layers(layers_of(module)))
     file = find_adapter(Path(path))
-    source = {"file": file.name, "sha256": sha256_of(file)}
+    source: dict[str, Any] = {"file": file.name, "sha256": sha256_of(file), "origin": adapter.origin}
+    source |= {"alpha_from": adapter.alpha_from, "passed_over": list(adapter.passed_over)}
     attach_lora(model, adapter, name or _free_name(model, Path(path)), scale, source)
-    if scale == 0 or adapter.delta_norm() < NOTHING:
+    if adapter.passed_over:
+        warnings.warn(f"{path}: passed over: {', '.join(adapter.passed_over)}", stacklevel=2)
+    if scale == 0 or adapter.does_nothing():
         reason = (
             "scale is 0" if scale == 0 else f"norm of its changes {adapter.delta_norm():.1e}; was it trained?"
         )
         warnings.warn(f"{path}: this LoRA changes nothing: {reason}", stacklevel=2)
     return adapter
+
+
+def check_fits(model: Model, adapter: Adapter, name: str = "default") -> None:
+    """Raise CheckpointError when a layer of the adapter is unknown or of another size; ``model`` may be on ``meta``."""
+    layers = _adaptable(_transformer(model))
+    unknown = [path for path in adapter.pairs if path not in layers]
+    if unknown:
+        unknown[:5] = [path + suggest(path, layers) for path in unknown[:5]]
+        raise CheckpointError(f"LoRA {name!r}: layers this model does not have: {few(unknown)}")
+    wrong = []
+    for path, pair in adapter.pairs.items():
+        shape = layers[path].weight.shape
+        size = shape[0], shape[1:].numel()
+        if pair.size != size:
+            wrong.append(f"{path} {pair.size}, here {size}")
+        elif pair.kernel and pair.kernel != tuple(shape[2:]) and any(side != 1 for side in pair.kernel):
+            wrong.append(
+                f"{path} of a convolution {list(pair.kernel)}, here {list(shape[2:]) or 'a linear layer'}"
+            )
+    if wrong:
+        raise CheckpointError(f"LoRA {name!r} was made for another model: {few(wrong)}")
 
 
 def attach_lora(
@@ -125,32 +98,19 @@ def attach_lora(
     ``source`` says where it came from; it is noted on the transformer with name, ranks, alphas and scale.
     """
     module = _transformer(model)
-    layers = {
-        path: layer for path, layer in module.named_modules() if isinstance(layer, nn.Linear | AdaptedLinear)
-    }
-    unknown = [path + suggest(path, layers) for path in adapter.pairs if path not in layers]
-    if unknown:
-        raise CheckpointError(f"LoRA {name!r}: layers this model does not have: {few(unknown)}")
-    sizes = {path: (layers[path].out_features, layers[path].in_features) for path in adapter.pairs}
-    shaped = [
-        f"{path} {pair.size}, here {sizes[path]}"
-        for path, pair in adapter.pairs.items()
-        if pair.size != sizes[path]
-    ]
-    if shaped:
-        raise CheckpointError(f"LoRA {name!r} was made for another model: {few(shaped)}")
+    check_fits(module, adapter, name)
     if name in lora_names(module):
         raise CheckpointError(
             f"LoRA {name!r} is on this model already; unload it, or give this one another name"
         )
+    layers = _adaptable(module)
     for path, pair in adapter.pairs.items():
         layer = layers[path]
-        if isinstance(layer, nn.Linear):
-            layer = AdaptedLinear(layer).train(layer.training)
+        if not isinstance(layer, AdaptedLinear):
+            layer = AdaptedLinear(layer)
             _replace(module, path, layer)
         layer.add(name, pair, scale)
-    alphas = sorted({pair.alpha for pair in adapter.pairs.values()})
-    facts = {"rank": adapter.ranks, "alpha": alphas, "scale": scale, "merged": False}
+    facts = {"rank": adapter.ranks, "alpha": adapter.alphas, "scale": scale, "merged": False}
     _notes(module).append({"name": name, **(source or {}), **facts})
 
 
@@ -166,26 +126,18 @@ def add_lora(
     """Put a fresh adapter on for training and return its parameters; everything else is frozen.
 
     A is Kaiming-uniform and B zero, so the model starts as it was. ``targets`` are endings of layer names;
-    ``alpha`` defaults to the rank. Raises ConfigError when nothing matches.
+    ``alpha`` defaults to the rank. Raises ConfigError for a target that no linear layer ends with.
     """
     module = _transformer(model)
     if rank < 1:
         raise ConfigError(f"rank {rank}: must be at least 1")
-    endings = tuple(targets)
     pairs = {}
-    for path, layer in module.named_modules():
-        if isinstance(layer, nn.Linear | AdaptedLinear) and any(
-            path == e or path.endswith("." + e) for e in endings
-        ):
-            kept = dtype or layer.weight.dtype
-            a = torch.empty(rank, layer.in_features)
-            nn.init.kaiming_uniform_(a, a=math.sqrt(5), generator=generator(seed, f"lora/{path}"))
-            pairs[path] = Pair(
-                a.to(kept), torch.zeros(layer.out_features, rank, dtype=kept), float(alpha or rank)
-            )
-    if not pairs:
-        raise ConfigError(
-            f"targets {', '.join(endings)}: no linear layer of the transformer ends so; try {TARGETS[0]}"
+    for path, layer in _targeted(module, tuple(targets)).items():
+        kept = dtype or layer.weight.dtype
+        a = torch.empty(rank, layer.in_features)
+        nn.init.kaiming_uniform_(a, a=math.sqrt(5), generator=generator(seed, f"lora/{path}"))
+        pairs[path] = Pair(
+            a.to(kept), torch.zeros(layer.out_features, rank, dtype=kept), float(alpha or rank)
         )
     module.requires_grad_(False)
     attach_lora(module, Adapter(pairs), name)
@@ -227,7 +179,7 @@ def scale_lora(model: Model, scale: float, name: str | None = None) -> None:
     name = _one(module, name)
     for layer in _adapted(module):
         if name in layer.scales:
-            layer.scales[name] = scale
+            layer.rescale(name, scale)
     for note in _notes_on(module, name):
         note["scale"] = scale
 
@@ -235,7 +187,12 @@ def scale_lora(model: Model, scale: float, name: str | None = None) -> None:
 def merge_lora(model: Model, name: str | None = None) -> None:
     """Add adapters (one, or all) into the weights for good; the layers are plain again when none is left."""
     module = _transformer(model)
-    for each in [_one(module, name)] if name else lora_names(module):
+    names = [_one(module, name)] if name else lora_names(module)
+    for layer in _adapted(module):
+        for each in names:
+            if each in layer.scales:
+                layer.check_mergeable(each)
+    for each in names:
         for layer in _adapted(module):
             if each in layer.scales:
                 layer.merge(each)
@@ -282,6 +239,30 @@ def _notes_on(module: nn.Module, name: str) -> list[dict[str, Any]]:
 
 def _transformer(model: Model) -> nn.Module:
     return model if isinstance(model, nn.Module) else model.transformer
+
+
+def _adaptable(module: nn.Module) -> dict[str, nn.Linear | FlatPatch]:
+    """The layers that an adapter can change, by name."""
+    return {path: module.get_submodule(path) for path in layers_of(module)}  # type: ignore[misc]
+
+
+def _targeted(module: nn.Module, endings: tuple[str, ...]) -> dict[str, nn.Linear]:
+    """The linear layers whose names end so. Raises ConfigError for an ending of none."""
+    layers = {path: layer for path, layer in module.named_modules() if isinstance(layer, nn.Linear)}
+    found, unused = {}, list(endings)
+    for path, layer in layers.items():
+        fits = [e for e in endings if path == e or path.endswith("." + e)]
+        if fits:
+            found[path] = layer
+            unused = [e for e in unused if e not in fits]
+    if unused or not found:
+        ends = {path.rpartition("transformer_blocks.0.")[2] for path in layers if ".1." not in path}
+        leaves = sorted(ends | {path.rpartition(".")[2] for path in ends})
+        raise ConfigError(
+            f"targets {', '.join(unused) or 'none'}: no linear layer of the transformer ends so"
+            f"{suggest(unused[0], leaves) if unused else ''}; try {TARGETS[0]}"
+        )
+    return found
 
 
 def _adapted(module: nn.Module) -> Iterator[AdaptedLinear]:

@@ -1,0 +1,136 @@
+"""A layer with adapters on it: it stands where the layer stood, with the layer's own weights under their own names.
+
+    y = W x + b + Σ scale · alpha / rank · (B A x + bias of B)
+
+and with DoRA, where row o of the changed weight W' has the norm g[o]: the output of all that came before is first made
+g / ‖W'‖ times as large (its bias apart), and so is the adapter's, as PEFT computes it.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from cogvideox.checkpoints.adapter_pairs import Pair
+from cogvideox.errors import CheckpointError
+from cogvideox.native import product
+from cogvideox.transformer.transformer import FlatPatch
+
+
+class AdaptedLinear(nn.Linear):
+    """A linear layer and the adapters on it, in the order they were added.
+
+    Whatever asks for linear layers (storing weights in fewer bits) finds this one; a patch convolution, whose inputs
+    are flat patches, is one matrix product too.
+    """
+
+    def __init__(self, layer: nn.Linear | FlatPatch) -> None:
+        nn.Module.__init__(self)  # no weights of its own
+        self.out_features = layer.weight.shape[0]
+        self.in_features = layer.weight.shape[1:].numel()
+        self.register_parameter("weight", layer.weight)
+        self.register_parameter("bias", layer.bias)
+        self.lora_A = nn.ParameterDict()
+        self.lora_B = nn.ParameterDict()
+        self.lora_bias = nn.ParameterDict()
+        self.lora_magnitude = nn.ParameterDict()
+        self.lora_ratio = nn.ParameterDict()  # magnitude by the norm of W', per output
+        self.alphas: dict[str, float] = {}
+        self.scales: dict[str, float] = {}
+        layer.register_parameter("weight", None)
+        layer.register_parameter("bias", None)
+        self._layer = (layer,)  # in a tuple, so that it is no module of this one
+        self.train(layer.training)
+
+    def forward(self, x: Float[Tensor, "... i"]) -> Float[Tensor, "... o"]:
+        weight = self.weight if self.weight.ndim == 2 else self.weight.flatten(1)
+        y = product(F.linear, x, weight, self.bias)
+        for name, a in self.lora_A.items():
+            bias = self.lora_bias.get(name)
+            update = F.linear(F.linear(x.to(a.dtype), a), self.lora_B[name], bias) * self.factor(name)
+            if name in self.lora_ratio:
+                ratio, fixed = self.lora_ratio[name], 0 if self.bias is None else self.bias
+                y = ((y - fixed) * ratio + fixed + update * ratio).to(y.dtype)
+            else:
+                y = (y + update).to(y.dtype)
+        return y
+
+    def factor(self, name: str) -> float:
+        """What B A x is multiplied by."""
+        return self.scales[name] * self.alphas[name] / self.lora_A[name].shape[0]
+
+    def add(self, name: str, pair: Pair, scale: float) -> None:
+        """Put an adapter on; its matrices keep their precision and move to the layer's device."""
+        kept = {self.lora_A: pair.a, self.lora_B: pair.b, self.lora_bias: pair.bias}
+        for table, tensor in (*kept.items(), (self.lora_magnitude, pair.magnitude)):
+            if tensor is not None:
+                table[name] = nn.Parameter(tensor.to(self.weight.device, copy=True))
+        self.alphas[name] = pair.alpha
+        self.rescale(name, scale)
+
+    @torch.no_grad()
+    def rescale(self, name: str, scale: float) -> None:
+        """Change the strength of one adapter."""
+        self.scales[name] = scale
+        if name in self.lora_magnitude:
+            norm = (self._wide() + self._delta(name)).norm(dim=1)
+            self.lora_ratio[name] = nn.Parameter(
+                self.lora_magnitude[name].float() / norm, requires_grad=False
+            )
+
+    def remove(self, name: str) -> None:
+        """Take one adapter off."""
+        for table in (self.lora_A, self.lora_B, self.lora_bias, self.lora_magnitude, self.lora_ratio):
+            if name in table:
+                del table[name]
+        del self.alphas[name], self.scales[name]
+
+    def pair(self, name: str) -> Pair:
+        """The matrices of one adapter."""
+        bias, magnitude = (
+            table[name].detach() if name in table else None for table in (self.lora_bias, self.lora_magnitude)
+        )
+        a, b = self.lora_A[name].detach(), self.lora_B[name].detach()
+        return Pair(a, b, self.alphas[name], bias, magnitude, tuple(self.weight.shape[2:]))
+
+    def check_mergeable(self, name: str) -> None:
+        """Raises CheckpointError where the weights cannot take the adapter in."""
+        if is_traceable_wrapper_subclass(self.weight):
+            raise CheckpointError(
+                f"LoRA {name!r}: weights in one byte take no adapter in; merge before storing them so"
+            )
+        if name in self.lora_bias and self.bias is None:
+            raise CheckpointError(
+                f"LoRA {name!r}: has a bias, the layer has none; leave the adapter beside it"
+            )
+
+    @torch.no_grad()
+    def merge(self, name: str) -> None:
+        """Add one adapter into the weight, computed in float32, and take it off."""
+        changed = self._wide() + self._delta(name)
+        if name in self.lora_ratio:
+            changed *= self.lora_ratio[name][:, None]
+        self.weight.copy_(changed.reshape(self.weight.shape).to(self.weight.dtype))
+        if name in self.lora_bias:
+            self.bias.copy_(
+                (self.bias.float() + self.lora_bias[name].float() * self.factor(name)).to(self.bias.dtype)
+            )
+        self.remove(name)
+
+    def plain(self) -> nn.Module:
+        """The layer without adapters; it has its weights back."""
+        (layer,) = self._layer
+        layer.register_parameter("weight", self.weight)
+        layer.register_parameter("bias", self.bias)
+        return layer.train(self.training)
+
+    def _wide(self) -> Float[Tensor, "o i"]:
+        weight = self.weight.detach()
+        dense = weight.dequantize() if is_traceable_wrapper_subclass(weight) else weight
+        return dense.flatten(1).float()
+
+    def _delta(self, name: str) -> Float[Tensor, "o i"]:
+        return self.lora_B[name].float() @ self.lora_A[name].float() * self.factor(name)
