@@ -6,11 +6,9 @@ and started again ends with the same bytes as one that was not, whatever the eng
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,8 @@ from cogvideox.curation.recipe import Recipe
 from cogvideox.curation.table import Table
 from cogvideox.curation.thresholds import Thresholds
 from cogvideox.curation.work import FAILED, Order, write_cut, write_measured
-from cogvideox.errors import OutputError
+from cogvideox.errors import ConfigError, OutputError
+from cogvideox.files.lock import folder_lock
 
 Progress = Callable[[str, int, int], None]
 
@@ -186,20 +185,15 @@ def as_values(clips: list[Clip]) -> list[dict[str, Any]]:
 
 @contextmanager
 def only_one(folder: Path) -> Iterator[None]:
-    """Hold the folder for this run; OutputError when another run has it. A run that dies lets go of it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "a+") as stream:
+    """Hold the folder for this run. A run that dies lets go of it.
+
+    Raises OutputError when another run has it, or when a ``.lock`` stands there that is not ours.
+    """
+    with ExitStack() as held:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            stream.seek(0)
-            holder = stream.read(64).strip() or "another process"
-            raise OutputError(
-                f"{folder}: another run works here ({holder}); wait for it, or choose another folder"
-            ) from None
-        stream.truncate(0)
-        stream.write(f"process {os.getpid()}")
-        stream.flush()
+            held.enter_context(folder_lock(folder, "another run works here", "choose another folder"))
+        except ConfigError as error:
+            raise OutputError(str(error)) from None
         yield
 
 

@@ -2,16 +2,19 @@
 
 ``out`` holds ``shards/`` (or ``videos/`` and ``metadata.jsonl``), ``clips.parquet``, ``dropped.jsonl``,
 ``recipe.yaml``, ``summary.json`` (written last) and ``report.html``. ``out/work`` holds the marks of what is finished:
-with it a rerun does only what is left; without it everything is done again, to the same bytes.
+with it a rerun does only what is left; without it everything is done again, to the same bytes. ``out/.curate`` lists
+what was made there (``made.py``): nothing else is ever replaced or removed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,9 +25,11 @@ from cogvideox.curation.listing import SUFFIXES, listing
 from cogvideox.curation.pipeline import Chosen, Pipeline, Progress, only_one, silent
 from cogvideox.curation.recipe import Recipe
 from cogvideox.curation.thresholds import quantiles
+from cogvideox.data.made import Made
 from cogvideox.data.report import SAMPLES, write_report
 from cogvideox.data.shards import clip_table, folder_row, json_lines, write_tar
 from cogvideox.errors import ConfigError, InputError
+from cogvideox.files.apart import lies_in
 from cogvideox.files.atomic import sweep
 from cogvideox.manifest import versions
 from cogvideox.video import whole_file
@@ -68,21 +73,31 @@ def curate(
     """Curate ``folder`` into ``out``; returns the summary. Running it again does only what is left or has changed.
 
     Raises InputError for a folder that is missing or holds no video (a disk that is not mounted?), ConfigError when
-    ``out`` lies inside it, CheckpointError for weights that cannot be used, OutputError when the disk is full or
-    another run holds ``out``.
+    one of the folders lies inside the other, CheckpointError for weights that cannot be used, OutputError when the
+    disk is full, another run holds ``out``, or files of others stand where ours belong.
     """
     folder, out = Path(folder), Path(out)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give a folder of videos")
-    if out.resolve().is_relative_to(folder.resolve()):
-        raise ConfigError(
-            f"out {out}: lies inside {folder}, so its clips would be curated next time; choose another"
-        )
+    check_apart(folder, out)
     if next(listing(folder), None) is None:
         raise InputError(f"{folder}: holds no videos ({', '.join(sorted(SUFFIXES))}); check the path")
     recipe.check()
+    Made(out).check()
     with only_one(out):
         return _Curation(Pipeline(folder, out / "work", recipe, engine or LocalEngine(), progress), out).run()
+
+
+def check_apart(folder: str | Path, out: str | Path) -> None:
+    """Raises ConfigError when raw videos and the folder of the result lie in each other, by whatever names."""
+    if lies_in(out, folder):
+        raise ConfigError(
+            f"out {out}: lies inside {folder}, so its clips would be curated next time; choose another"
+        )
+    if lies_in(folder, out):
+        raise ConfigError(
+            f"{folder}: lies inside out {out}, where curate writes and removes files; choose another out"
+        )
 
 
 @dataclass
@@ -92,19 +107,29 @@ class _Curation:
     pipeline: Pipeline
     out: Path
 
+    def __post_init__(self) -> None:
+        self.made = Made(self.out)
+
     def run(self) -> dict[str, Any]:
         recipe = self.pipeline.recipe
         self.out.mkdir(parents=True, exist_ok=True)
         sweep(self.out, below=True)
-        with whole_file(self.out / "recipe.yaml") as temporary:
-            temporary.write_text(recipe.to_yaml(), encoding="utf-8")
+        self.made.check()
+        self.write("recipe.yaml", recipe.to_yaml())
         self.pipeline.measure()
         chosen = self.pipeline.choose()
         count = self.pack(chosen)
         self.retire(count)
         summary = self.account(chosen)
-        write_report(self.out)
+        write_report(self.out, self.made)
+        self.made.settle()
+        self.made.warn_of_others()
         return summary
+
+    def write(self, name: str, text: str) -> None:
+        """A small file of the result."""
+        with self.made.writing(name) as draft, whole_file(draft) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
     def shards(self, chosen: Chosen) -> Iterator[Shard]:
         """Kept clips in order, in shards that end where a film ends."""
@@ -160,10 +185,11 @@ class _Curation:
         kept = [clip for clip in shard.clips if clip.id in media]
         if self.pipeline.recipe.layout == "webdataset":
             rows = ((clip, self.pipeline.clip_file(clip), media[clip.id]) for clip in kept)
-            write_tar(self.out / "shards" / shard.name, rows)
+            with self.made.writing(f"shards/{shard.name}") as draft:
+                write_tar(draft, rows)
         else:
             for clip in kept:
-                with whole_file(self.out / "videos" / f"{clip.id}.mp4") as temporary:
+                with self.made.writing(f"videos/{clip.id}.mp4") as draft, whole_file(draft) as temporary:
                     shutil.copyfile(self.pipeline.clip_file(clip), temporary)
         mark = {"digest": shard.digest(self.pipeline.recipe), "media": media, "failed": failed}
         with whole_file(self.mark(shard.number)) as temporary:
@@ -183,31 +209,29 @@ class _Curation:
             return {"digest": "", "media": {}, "failed": {}}
 
     def is_packed(self, shard: Shard) -> bool:
-        """Whether the shard stands, with these very clips."""
+        """Whether the shard stands as we wrote it, with these very clips."""
         mark = self.read_mark(shard.number)
         if mark["failed"] or mark["digest"] != shard.digest(self.pipeline.recipe):
             return False
         if self.pipeline.recipe.layout == "webdataset":
-            return (self.out / "shards" / shard.name).is_file()
-        return all((self.out / "videos" / f"{clip.id}.mp4").is_file() for clip in shard.clips)
+            return f"shards/{shard.name}" in self.made
+        return all(f"videos/{clip.id}.mp4" in self.made for clip in shard.clips)
 
     def retire(self, count: int) -> None:
-        """Remove shards of an earlier, larger result, and what another layout left; nothing that is not ours."""
+        """Remove shards of an earlier, larger result, and what another layout left; nothing that is not on our list."""
         known: set[str] = set()
         folder = self.pipeline.recipe.layout == "videofolder"
-        for mark in sorted((self.pipeline.work / "packed").glob("[0-9]*.json")):
+        for mark in sorted((self.pipeline.work / "packed").glob("*.json")):
+            if not re.fullmatch(r"\d{5,9}", mark.stem):
+                continue
             if int(mark.stem) >= count:
                 mark.unlink()
             elif folder:
-                known |= set(self.read_mark(int(mark.stem))["media"])
-        for tar in (self.out / "shards").glob("clips-[0-9]*.tar"):
-            if folder or int(tar.stem.partition("-")[2]) >= count:
-                tar.unlink()
-        for video in (self.out / "videos").glob("*.mp4"):
-            if video.stem not in known:
-                video.unlink()
+                known |= {f"videos/{name}.mp4" for name in self.read_mark(int(mark.stem))["media"]}
         if not folder:
-            (self.out / "metadata.jsonl").unlink(missing_ok=True)
+            known = {f"shards/{Shard(number).name}" for number in range(count)}
+            self.made.remove("metadata.jsonl")
+        self.made.retire(known.__contains__)
 
     def final(self, chosen: Chosen) -> Iterator[tuple[Clip, dict[str, Any], str]]:
         """(clip, facts about its file, shard) for every clip in order; what could not be cut out is dropped here."""
@@ -234,11 +258,14 @@ class _Curation:
         about = {"recipe": recipe.to_yaml(), "versions": json.dumps(versions(), sort_keys=True)}
         tally = _Tally()
         folder = recipe.layout == "videofolder"
-        rows = self.out / ("metadata.jsonl" if folder else "work/rows.jsonl")
+        made = self.made
         with (
-            clip_table(self.out / "clips.parquet", chosen.table.names, about) as keep,
-            json_lines(self.out / "dropped.jsonl") as drop,
-            json_lines(rows) as line,
+            made.writing("clips.parquet") as table,
+            made.writing("dropped.jsonl") as dropped,
+            made.writing("metadata.jsonl") if folder else nullcontext() as rows,
+            clip_table(table, chosen.table.names, about) as keep,
+            json_lines(dropped) as drop,
+            json_lines(rows) if rows else nullcontext() as line,
         ):
             for clip, media, shard in self.final(chosen):
                 tally.add(clip, media)
@@ -248,8 +275,6 @@ class _Curation:
                         line(folder_row(clip, media))
                 else:
                     drop({"id": clip.id, **clip.model_dump(mode="json", exclude={"embedding"})})
-        if not folder:
-            rows.unlink(missing_ok=True)
         self.pipeline.strips([clip for group in tally.samples.values() for clip in group])
         summary = tally.summary() | {
             "recipe": recipe.name,
@@ -257,8 +282,7 @@ class _Curation:
             "quantiles": quantiles(chosen.table),
             "versions": versions(),
         }
-        with whole_file(self.out / "summary.json") as temporary:
-            temporary.write_text(json.dumps(summary, indent=1), encoding="ascii")
+        self.write("summary.json", json.dumps(summary, indent=1))
         return summary
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from cogvideox.curation.places import strip_file
+from cogvideox.data.made import Made
 from cogvideox.errors import DependencyError, InputError
 from cogvideox.video import whole_file
 
@@ -41,12 +42,15 @@ class Scores:
     dropped: array = field(default_factory=lambda: array("d"))
 
 
-def write_report(out: Path) -> Path:
-    """Write ``out/report.html`` from the files of a finished curation. Raises InputError when there is none."""
+def write_report(out: Path, made: Made | None = None) -> Path:
+    """Write ``out/report.html`` from the files of a finished curation; ``made`` lists what curation wrote there.
+
+    Raises InputError when there is none, OutputError when a page that curation did not write stands there.
+    """
     summary = read_summary(out)
     scores = _scores(out)
     page = "".join(_page(out, summary, scores))
-    with whole_file(out / "report.html") as temporary:
+    with (made or Made(out)).writing("report.html") as draft, whole_file(draft) as temporary:
         temporary.write_text(page, encoding="utf-8", errors="replace")
     return out / "report.html"
 

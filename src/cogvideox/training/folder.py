@@ -16,6 +16,7 @@ from cogvideox.data.clips import ClipSize, best_share, held_out
 from cogvideox.data.listing import Listing, list_clips
 from cogvideox.data.stream import RowKind
 from cogvideox.errors import ConfigError
+from cogvideox.files.apart import lies_in
 from cogvideox.parallel.mesh import is_first
 
 
@@ -45,12 +46,17 @@ class FolderData(Config):
 
 
 def check_apart(data: FolderData, out: Path) -> None:
-    """A run must not write where clips are read. Raises ConfigError when ``out`` lies inside either folder."""
+    """A run must not write where clips are read, nor curation where films are. Raises ConfigError when ``out`` lies
+    inside either folder, or one of the two inside the other."""
     for place in filter(None, (data.folder, data.films)):
-        if out.resolve().is_relative_to(Path(place).resolve()):
+        if lies_in(out, place):
             raise ConfigError(
                 f"out {out}: lies inside {place}, so its sample videos would be trained on next time; choose another"
             )
+    if data.films is not None:
+        from cogvideox.data.curated import check_apart as check_films
+
+        check_films(data.films, data.folder)
 
 
 def listed(data: FolderData) -> Listing:
