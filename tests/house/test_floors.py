@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "src" / "cogvideox"
 FLOORS = {
     1: "errors lines noise native remade",
     2: "files",
-    3: "config",
+    3: "config layouts",
     4: "video clip chat device",
     5: "vae transformer diffusion text perception world manifest",
     6: "model curation evaluation",

@@ -99,9 +99,9 @@ def inspect(
     if _is_only_a_name(path):
         result(_preset_as_text(path, as_json))
         return
-    from cogvideox.data.listing import VIDEOS
+    from cogvideox.files.media import VIDEO_SUFFIXES
 
-    if Path(path).suffix.lower() in VIDEOS:
+    if Path(path).suffix.lower() in VIDEO_SUFFIXES:
         if not Path(path).is_file():
             raise MediaError(f"{path}: no such file; check the path")
         from cogvideox.video import about

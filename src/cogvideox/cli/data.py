@@ -26,6 +26,11 @@ def doctor(
     short_side: Annotated[int, typer.Option(min=16, help="pixels of the short side")] = 256,
     budget: Annotated[int | None, typer.Option(min=1, help="tokens of a packed row")] = None,
     caption: Annotated[str | None, typer.Option(help="of clips that have none")] = None,
+    captions: Annotated[
+        str | None, typer.Option(metavar="FILE", help="table, or list beside videos.txt, of the captions")
+    ] = None,
+    caption_column: Annotated[str | None, typer.Option(help="column of the captions")] = None,
+    file_column: Annotated[str | None, typer.Option(help="column of the files")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="read headers only")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="results as JSON")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
@@ -33,9 +38,11 @@ def doctor(
     """Say of every clip whether it can be trained on, and why not (exit code 3 when some cannot)."""
     from cogvideox.data.clips import ClipSize
     from cogvideox.data.doctor import diagnose
+    from cogvideox.layouts import CaptionSource, Columns
 
     size = ClipSize(fps=fps, frames=frames, least_frames=min(least_frames, frames), short_side=short_side)
-    report = diagnose(folder, size, decode=not quick, budget=budget, caption=caption)
+    source = CaptionSource(captions, Columns(caption_column, file_column))
+    report = diagnose(folder, size, decode=not quick, budget=budget, caption=caption, source=source)
     if as_json:
         result_json(report.to_json())
     else:

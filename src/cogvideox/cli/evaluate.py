@@ -139,6 +139,8 @@ def _folder(
     with progress("reading") as show:
         clips = open_clips(folder, asked, lambda done, total: show("videos read", done, total))
         originals = open_clips(references) if references else None
+    if clips.without_prompt:
+        say(f"{folder}: {clips.without_prompt}; scores that need one leave them out")
     if suite != "world":
         return Material(clips, originals, tools=tools), [], ""
     found, keep = world_checks(clips.items)

@@ -62,6 +62,9 @@ def _study(named: dict[str, Path], out: Path, mode: Any) -> Study:
         say(f"note: {remark}")
     if len(study.remarks) > REMARKS:
         say(f"note: {len(study.remarks) - REMARKS} more in {out / 'study.json'}")
+    bare = sum(not unit.prompt for unit in study.units)
+    if bare:
+        say(f"{bare} of {len(study.units)} units have no prompt: raters see none; write metadata.csv")
     say(f"{len(study.units)} units of {study.mode} in {out}")
     return study
 

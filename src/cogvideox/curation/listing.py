@@ -9,11 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cogvideox.errors import InputError
-
-SUFFIXES = frozenset(
-    (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".gif")
-    + (".mpg", ".mpeg", ".flv", ".wmv", ".ogv", ".3gp")
-)
+from cogvideox.files.media import VIDEO_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -50,7 +46,7 @@ def _below(folder: Path, real: Path, prefix: str) -> Iterator[Input]:
         if path.is_dir():
             if not path.is_symlink():
                 yield from _below(path, real, f"{prefix}{name}/")
-        elif path.suffix.lower() in SUFFIXES:
+        elif path.suffix.lower() in VIDEO_SUFFIXES:
             if leaves or not path.is_file():
                 what = "a link out of the folder" if leaves else "a link to nothing, or no ordinary file"
                 warnings.warn(f"{path}: left out: {what}", stacklevel=2)

@@ -110,14 +110,20 @@ class FolderClips:
         return hashlib.sha256(f"{self.digests.of(self.entries[index])}/{how}".encode()).hexdigest()
 
     def pixels(self, index: int) -> np.ndarray:
+        return self.cut(index, self.uncut(index))
+
+    def uncut(self, index: int) -> Video:
+        """A clip at the wanted rate with at most the wanted frames, not yet 8n + 1 of them. Raises MediaError."""
         entry = self.entries[index]
         with entry.part.local() as file:
             if entry.is_image:
-                video = Video(read_image(file)[None], 1)
-            else:
-                video = self._cut(
-                    read_video(file, max_frames=self.size.frames, fps=self.size.fps), entry.name
-                )
+                return Video(read_image(file)[None], 1)
+            return read_video(file, max_frames=self.size.frames, fps=self.size.fps)
+
+    def cut(self, index: int, video: Video) -> np.ndarray:
+        """uint8 [t, h, w, 3] of the wanted size, t = 8n + 1. Raises MediaError for a clip that is too short."""
+        entry = self.entries[index]
+        video = video if entry.is_image else self._cut(video, entry.name)
         return np.ascontiguousarray(video.cover(*self.size.fit(video.height, video.width)).frames)
 
     def caption(self, index: int, variant: int) -> str:

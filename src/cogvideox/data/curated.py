@@ -21,7 +21,7 @@ from typing import Any
 
 from cogvideox.clip import Clip, Dropped
 from cogvideox.curation.engines import Engine, LocalEngine
-from cogvideox.curation.listing import SUFFIXES, listing
+from cogvideox.curation.listing import listing
 from cogvideox.curation.pipeline import Chosen, Pipeline, Progress, only_one, silent
 from cogvideox.curation.recipe import Recipe
 from cogvideox.curation.thresholds import quantiles
@@ -31,6 +31,7 @@ from cogvideox.data.shards import clip_table, folder_row, json_lines, write_tar
 from cogvideox.errors import ConfigError, InputError
 from cogvideox.files.apart import lies_in
 from cogvideox.files.atomic import sweep
+from cogvideox.files.media import VIDEO_SUFFIXES
 from cogvideox.manifest import versions
 from cogvideox.video import whole_file
 
@@ -81,7 +82,7 @@ def curate(
         raise InputError(f"{folder}: no such folder; give a folder of videos")
     check_apart(folder, out)
     if next(listing(folder), None) is None:
-        raise InputError(f"{folder}: holds no videos ({', '.join(sorted(SUFFIXES))}); check the path")
+        raise InputError(f"{folder}: holds no videos ({', '.join(sorted(VIDEO_SUFFIXES))}); check the path")
     recipe.check()
     Made(out).check()
     with only_one(out):

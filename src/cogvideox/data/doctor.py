@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,10 +13,12 @@ from cogvideox.data.clips import ClipSize, FolderClips
 from cogvideox.data.listing import Entry, list_clips, unused
 from cogvideox.data.pack import pack_rows, waste
 from cogvideox.errors import CogVideoXError
+from cogvideox.layouts import CaptionSource
 from cogvideox.video import probe, read_image
 
 WORDS = 170  # English words that surely fit into the 226 tokens of the released models are fewer
 SHRUNK = 0.35  # share of the picture that cropping may take before it is worth a word
+CUT = 0.1  # share of a clip's frames that may be cut away for 8n + 1 before it is worth a word
 
 
 @dataclass
@@ -59,41 +62,53 @@ def diagnose(
     words: int = 226,
     budget: int | None = None,
     caption: str | None = None,
+    source: CaptionSource | None = None,
 ) -> Report:
     """Examine every clip of ``folder``; with ``decode`` false only headers are read.
 
-    ``budget``: tokens of a packed row, to tell what packing would waste; ``caption``: of clips that have none.
-    Raises ConfigError when there is nothing to examine.
+    ``budget``: tokens of a packed row, to tell what packing would waste; ``caption``: of clips that have none;
+    ``source``: where the captions are, if not found by usual names. Raises ConfigError when nothing is there.
     """
-    listing = list_clips(folder, caption)
+    listing = list_clips(folder, caption, source)
     report = Report(str(folder), listing.layout, dropped=dict(listing.dropped))
     clips = FolderClips(listing, size)
     for index, entry in enumerate(listing.entries):
         try:
-            shape = _examine(entry, size, report)
-            report.kept[entry.name] = Shape(*clips.pixels(index).shape[:3]) if decode else shape
+            shape, frames = _examine(entry, size, report)
+            if decode:
+                video = clips.uncut(index)
+                shape, frames = Shape(*clips.cut(index, video).shape[:3]), len(video)
+            report.kept[entry.name] = shape
+            if frames and shape.frames < (1 - CUT) * min(frames, size.frames):
+                _remark(
+                    report,
+                    entry,
+                    f"{frames - shape.frames} of {frames} frames will be cut away: {shape.frames} are 8n + 1",
+                )
         except CogVideoXError as error:
             report.dropped[entry.name] = str(error)
             report.remarks.pop(entry.name, None)
     _count(report, words, budget)
     left = unused(listing)
+    about = list(listing.notes)
     if left:
-        report.remarks["the folder"] = [
-            f"{len(left)} files of films or pictures are no part of it: {', '.join(left[:3])}"
-        ]
+        about.append(f"{len(left)} files of films or pictures are no part of it: {', '.join(left[:3])}")
+    if about:
+        report.remarks["the folder"] = about
     return report
 
 
-def _examine(entry: Entry, size: ClipSize, report: Report) -> Shape:
-    """The shape by the header, and remarks. Raises MediaError for what cannot be read or is too short."""
+def _examine(entry: Entry, size: ClipSize, report: Report) -> tuple[Shape, int]:
+    """The shape and the number of frames by the header, and remarks. Raises MediaError for what cannot be read."""
     with entry.part.local() as file:
         if entry.is_image:
             height, width = read_image(file).shape[:2]
-            frames = 1
+            frames = there = 1
         else:
             header = probe(file)
             height, width = header.height, header.width
-            frames = size.count(int(header.seconds * size.fps) + 1) if header.seconds else size.frames
+            there = max(1, math.ceil(header.seconds * size.fps - 0.01)) if header.seconds else 0
+            frames = size.count(there) if there else size.frames
             if header.fps < 0.9 * size.fps:
                 _remark(
                     report,
@@ -111,7 +126,7 @@ def _examine(entry: Entry, size: ClipSize, report: Report) -> Shape:
         _remark(report, entry, f"{1 - seen:.0%} of the picture will be cropped away")
     if len(entry.caption.split()) > WORDS:
         _remark(report, entry, f"a caption of {len(entry.caption.split())} words may not fit into 226 tokens")
-    return Shape(frames, tall, wide)
+    return Shape(frames, tall, wide), there
 
 
 def _remark(report: Report, entry: Entry, text: str) -> None:

@@ -1,31 +1,41 @@
 """A folder of videos as something that can be measured: every file is either read or named with its reason.
 
-A prompt is found, in this order, in ``metadata.jsonl`` or ``metadata.csv`` (columns file_name and text or
-prompt), in the record beside a video (``<name>.json``), or in a name like ``<prompt>-<number>.mp4`` when the
-prompts are known. Links and files that lead out of the folder are not followed.
+A prompt is found, in this order, in a table or list of the folder (any that training reads, see ``layouts``), in the
+text or record beside a video (``<name>.txt``, ``<name>.json``), or in a name like ``<prompt>-<number>.mp4`` when the
+prompts are known: of a suite, or of VBench's JSON in the folder. Links that lead out of the folder are not followed.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
+import os
 import re
+import warnings
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cogvideox.errors import InputError, MediaError
-from cogvideox.lines import lines_of
+from cogvideox.errors import ConfigError, InputError, MediaError
+from cogvideox.files import files_below, read_json, shown
+from cogvideox.files.media import VIDEO_SUFFIXES
+from cogvideox.layouts import (
+    CaptionSource,
+    Columns,
+    Places,
+    Told,
+    find_only_table,
+    find_told,
+    prompts_alone,
+    text_beside,
+)
+from cogvideox.layouts.beside import MOST_RECORD
 from cogvideox.manifest import sha256_of
 from cogvideox.video import Video, read_video, sidecar_of
 
-SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".ts", ".gif", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv")
 CACHE_BYTES = 512 << 20
-MOST_RECORD = 4 << 20  # bytes of a record beside a video
 LONGEST_PROMPT = 8192
 NUMBERED = re.compile(r"^(?P<stem>.+)-(?P<number>\d{1,6})$", re.DOTALL)
 
@@ -92,6 +102,15 @@ class Clips(Sequence[Video]):
         """Their names in the folder."""
         return [item.name for item in self.items]
 
+    @property
+    def without_prompt(self) -> str | None:
+        """'2 of 9 videos have no prompt, such as a.mp4', for people; None where each has one."""
+        bare = [item.name for item in self.items if not item.prompt]
+        if not bare:
+            return None
+        have = "has" if len(bare) == 1 else "have"
+        return f"{len(bare)} of {len(self.items)} videos {have} no prompt, such as {bare[0]}"
+
     def only(self, keep: Callable[[Clip], Refused | None]) -> Clips:
         """Without those that ``keep`` gives a reason against, which join the refused."""
         reasons = [keep(item) for item in self.items]
@@ -120,18 +139,16 @@ def open_clips(
     root = Path(folder)
     if "\0" in str(folder) or not root.is_dir():
         raise InputError(f"{str(folder)!r}: no such folder; give a folder of videos")
-    files = [
-        path for path in sorted(root.rglob("*")) if path.suffix.lower() in SUFFIXES and _is_shown(path, root)
-    ]
+    skipped: dict[str, str] = {}
+    files = files_below(root, VIDEO_SUFFIXES, skipped)
     files = [path for path in files if only is None or path.relative_to(root).as_posix() in only]
     if not files:
-        raise InputError(
-            f"{folder}: holds no video ({', '.join(SUFFIXES[:6])}, ...); give a folder of videos"
-        )
+        raise InputError(f"{folder}: holds no video (.mp4, .mov, .mkv, .webm, ...); give a folder of videos")
     told = read_prompts(root)
-    known = {_as_name(prompt): prompt for prompt in prompts}
+    listed = [*prompts, *prompts_alone(root, Columns())]
+    known = {_as_name(prompt): prompt for prompt in reversed(listed)}
     items: list[Clip] = []
-    refused: list[Refused] = []
+    refused = [Refused(name, "unsafe", why) for name, why in skipped.items()]
     for done, path in enumerate(files, 1):
         found = _read(path, root, told, known)
         (items if isinstance(found, Clip) else refused).append(found)  # type: ignore[arg-type]
@@ -145,22 +162,20 @@ def counts(clips: Clips) -> dict[str, int]:
     return {"read": len(clips), **Counter(each.kind for each in clips.refused)}
 
 
-def _is_shown(path: Path, root: Path) -> bool:
-    return not any(part.startswith(".") for part in path.relative_to(root).parts) and (
-        path.is_symlink() or not path.is_dir()
-    )
-
-
 def _read(path: Path, root: Path, told: dict[str, str], known: dict[str, str]) -> Clip | Refused:
     name = path.relative_to(root).as_posix()
+    if shown(name) != name:
+        return Refused(shown(name), "unsafe", "its name is not UTF-8; rename it")
     if path.is_symlink() or not path.resolve().is_relative_to(root.resolve()):
         return Refused(name, "unsafe", "a link; copy the file into the folder")
     try:
-        if path.is_file() and path.stat().st_size == 0:
+        if not path.is_file():
+            return Refused(name, "broken", "a pipe or device; remove it")
+        if path.stat().st_size == 0:
             return Refused(name, "empty", "the file has no bytes")
         video = read_video(path)
-        record = _record_beside(path)
-        prompt, number = _prompt_of(name, path, record, told, known)
+        record = _record_beside(path, root)
+        prompt, number = _prompt_of(name, path, root, record, told, known)
         size = {"frames": len(video), "height": video.height, "width": video.width, "fps": video.fps}
         return Clip(name, path, prompt, number, sha256_of(path), record=record, **size)  # type: ignore[arg-type]
     except MediaError as error:
@@ -171,13 +186,21 @@ def _read(path: Path, root: Path, told: dict[str, str], known: dict[str, str]) -
 
 
 def _prompt_of(
-    name: str, path: Path, record: Mapping[str, Any], told: dict[str, str], known: dict[str, str]
+    name: str,
+    path: Path,
+    root: Path,
+    record: Mapping[str, Any],
+    told: dict[str, str],
+    known: dict[str, str],
 ) -> tuple[str, int]:
     numbered = NUMBERED.match(path.stem)
     number = int(numbered["number"]) if numbered else 0
-    if name in told or path.name in told:
-        return told.get(name, told.get(path.name, "")), number
+    if told.get(name):
+        return told[name], number
+    beside, _ = text_beside(path.with_suffix(""), root)
     config = record.get("config")
+    if isinstance(beside, str) and beside.strip() and not (isinstance(config, dict) and "prompt" in config):
+        return beside.strip()[:LONGEST_PROMPT], number
     if isinstance(config, dict) and isinstance(config.get("prompt"), str):
         seed = config.get("seed")
         return config["prompt"][:LONGEST_PROMPT], seed if isinstance(seed, int) and not numbered else number
@@ -192,38 +215,50 @@ def _as_name(prompt: str) -> str:
     return prompt.replace("/", "_").replace("\0", "_")[:180]
 
 
-def _record_beside(path: Path) -> dict[str, Any]:
+def _record_beside(path: Path, root: Path) -> dict[str, Any]:
     """What stands in ``<name>.json``; {} where there is none that can be read."""
     file = sidecar_of(path)
+    if not os.path.lexists(file):
+        return {}
     try:
-        if file.is_symlink() or file.stat().st_size > MOST_RECORD:
-            return {}
-        record = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        record = read_json(file, root=root, most=MOST_RECORD, nan_is_none=True, error=InputError)
+    except InputError as error:
+        warnings.warn(f"the record beside {path.name} is not used: {error}", stacklevel=2)
         return {}
     return record if isinstance(record, dict) else {}
 
 
 def read_prompts(root: Path) -> dict[str, str]:
-    """file_name -> text, from metadata.jsonl or metadata.csv. Raises InputError for one that cannot be read."""
-    for name, rows in (("metadata.jsonl", _json_rows), ("metadata.csv", _csv_rows)):
-        file = root / name
-        if file.is_file() and not file.is_symlink():
-            try:
-                found = list(rows(file.read_text(encoding="utf-8")))
-            except (OSError, ValueError, RecursionError, csv.Error) as error:
-                raise InputError(f"{file}: not readable ({type(error).__name__}); write it again") from None
-            return {
-                str(row["file_name"]): str(row.get("text") or row.get("prompt") or "")[:LONGEST_PROMPT]
-                for row in found
-                if isinstance(row, dict) and "file_name" in row
-            }
-    return {}
+    """File name in the folder -> prompt, from the table or list that the folder has, as training reads it.
+
+    What cannot be used for certain is told in one warning. Raises InputError for one that cannot be read at all.
+    """
+    try:
+        told = find_told(root, CaptionSource()) or find_only_table(root, Columns())
+        return {} if told is None else _prompts_told(root, told)
+    except ConfigError as error:
+        raise InputError(str(error)) from None
 
 
-def _json_rows(text: str) -> Iterator[Any]:
-    return (json.loads(line) for line in lines_of(text) if line.strip())
-
-
-def _csv_rows(text: str) -> Iterator[Any]:
-    return iter(csv.DictReader(io.StringIO(text, newline="")))
+def _prompts_told(root: Path, told: Told) -> dict[str, str]:
+    places = Places(root, told.base)
+    found: dict[str, str] = {}
+    odd: list[str] = []
+    for row in told.rows:
+        problem = row.problem
+        if problem is None and row.files:
+            file, problem = places.find(row.files)
+            name = os.path.relpath(file, root) if file.is_relative_to(root) else row.files[0]
+            prompt = row.caption if isinstance(row.caption, str) else ""
+            prompt = prompt[:LONGEST_PROMPT]
+            if problem is None and found.setdefault(name, prompt) != prompt:
+                problem = f"{name} has two prompts that differ"
+                found[name] = ""
+        if problem is not None:
+            odd.append(f"{row.where}: {problem}")
+    if odd and not found:
+        raise InputError(f"{root}: {told.layout}: no row can be used, such as {odd[0]}; repair or remove it")
+    if odd:
+        more = f" (and {len(odd) - 1} more)" if len(odd) > 1 else ""
+        warnings.warn(f"{told.layout}: prompts left out: {odd[0]}{more}", stacklevel=2)
+    return found

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from cogvideox.errors import InputError, MediaError, suggest
-from cogvideox.evaluation.clips import SUFFIXES
 from cogvideox.evaluation.fvd import LEAST, frechet
+from cogvideox.files.media import VIDEO_SUFFIXES
 from cogvideox.perception.features import FeatureExtractor, NetworkFeatures, load_i3d
 from cogvideox.perception.world_features import fixed_features, world_features
 from cogvideox.video import read_video
@@ -75,7 +75,7 @@ def growth(clips: Sequence[np.ndarray], network: FeatureExtractor) -> Mapping[st
 
 def real_clips(folder: Path, frames: int, size: int) -> Iterator[np.ndarray]:
     """``uint8 [frames, size, size, 3]``: the first windows of every video of a folder, at 8 frames per second."""
-    for file in sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES):
+    for file in sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES):
         try:
             video = read_video(file, max_frames=WINDOWS * frames, fps=FPS).cover(size, size)
         except MediaError as error:

@@ -7,12 +7,27 @@
 | ``atomic`` | the one way to write a whole file or folder, to discard one, to sweep what killed writers left |
 | ``maker``, ``exchange`` | for it: the mark of who writes; two names change places in one step |
 | ``lock`` | one process at a time in a folder |
+| ``walk`` | every file below a folder by its ending, whatever is between |
 | ``media`` | endings of videos and pictures; names of caption, file and score columns |
 """
 
 from __future__ import annotations
 
 from cogvideox.files.structured import parse_json, parse_yaml, read_json, read_yaml, short
-from cogvideox.files.text import inside, read_small_text
+from cogvideox.files.text import decoded, inside, open_regular, read_small_bytes, read_small_text, shown
+from cogvideox.files.walk import files_below
 
-__all__ = ["inside", "parse_json", "parse_yaml", "read_json", "read_small_text", "read_yaml", "short"]
+__all__ = [
+    "decoded",
+    "files_below",
+    "inside",
+    "open_regular",
+    "parse_json",
+    "parse_yaml",
+    "read_json",
+    "read_small_bytes",
+    "read_small_text",
+    "read_yaml",
+    "short",
+    "shown",
+]

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from cogvideox.errors import CogVideoXError, ConfigError
-from cogvideox.files.text import MOST_BYTES, read_small_text
+from cogvideox.files.text import MOST_BYTES, read_small_text, shown
 
 MOST_DEPTH = 64
 MOST_NODES = 100_000
@@ -39,14 +39,21 @@ def read_json(
     *,
     root: str | Path | None = None,
     most: int = MOST_BYTES,
+    nan_is_none: bool = False,
     error: type[CogVideoXError] = ConfigError,
 ) -> Any:
-    """The value in a JSON file. Raises ``error`` naming the file, and the line where one is known."""
-    return parse_json(read_small_text(path, root=root, most=most, error=error), str(path), error=error)
+    """The value in a JSON file; see ``parse_json``. Raises ``error`` naming file and line."""
+    text = read_small_text(path, root=root, most=most, error=error)
+    return parse_json(text, shown(str(path)), nan_is_none=nan_is_none, error=error)
 
 
-def parse_json(text: str, where: str, *, error: type[CogVideoXError] = ConfigError) -> Any:
-    """The value of a JSON text; ``where`` names it in messages. Raises ``error``."""
+def parse_json(
+    text: str, where: str, *, nan_is_none: bool = False, error: type[CogVideoXError] = ConfigError
+) -> Any:
+    """The value of a JSON text; ``where`` names it in messages. Raises ``error``.
+
+    nan_is_none: NaN and Infinity, which Python writes for missing numbers in tables, are None instead of an error.
+    """
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         values = dict(items)
@@ -57,6 +64,8 @@ def parse_json(text: str, where: str, *, error: type[CogVideoXError] = ConfigErr
         return values
 
     def constant(name: str) -> Any:
+        if nan_is_none:
+            return None
         raise error(f"{where}: {name} is not a number that JSON knows; write a finite number")
 
     def number(kind: type) -> Any:

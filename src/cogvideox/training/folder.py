@@ -17,6 +17,7 @@ from cogvideox.data.listing import Listing, list_clips
 from cogvideox.data.stream import RowKind
 from cogvideox.errors import ConfigError
 from cogvideox.files.apart import lies_in
+from cogvideox.layouts import CaptionSource, Columns
 from cogvideox.parallel.mesh import is_first
 
 
@@ -31,6 +32,17 @@ class FolderData(Config):
     caption: str | None = Field(
         None, min_length=1, description="of clips that have none; null: they are left out"
     )
+    captions: str | None = Field(
+        None,
+        min_length=1,
+        description="table, or list beside videos.txt, of the captions; null: found by its name",
+    )
+    caption_column: str | None = Field(
+        None, min_length=1, description="column of the captions; null: caption, text, prompt, ..."
+    )
+    file_column: str | None = Field(
+        None, min_length=1, description="column of the files; null: file_name, file_path, video, path, ..."
+    )
     size: ClipSize = Field(ClipSize(), description="how files become clips")
     images: bool = Field(True, description="pictures take part, as clips of one frame")
     rows: RowKind = Field("pack", description="pack: rows of one token budget; bucket: of one shape; batch")
@@ -43,6 +55,11 @@ class FolderData(Config):
         description="share of clips that are not trained on; at most 64 of them are measured with",
     )
     lost: float = Field(0.01, ge=0, le=1, description="largest share of clips that may turn out unusable")
+
+    @property
+    def source(self) -> CaptionSource:
+        """Where the captions are."""
+        return CaptionSource(self.captions, Columns(self.caption_column, self.file_column))
 
 
 def check_apart(data: FolderData, out: Path) -> None:
@@ -62,7 +79,7 @@ def check_apart(data: FolderData, out: Path) -> None:
 def listed(data: FolderData) -> Listing:
     """The clips that take part; films are curated first. Raises ConfigError when there are none."""
     curate_films(data)
-    listing = best_share(list_clips(data.folder, data.caption), data.best)
+    listing = best_share(list_clips(data.folder, data.caption, data.source), data.best)
     if not data.images:
         listing.entries = [entry for entry in listing.entries if not entry.is_image]
     return listing

@@ -153,7 +153,7 @@ def _check_scores(config: StagedRun) -> None:
     data = config.base.task.data
     shares = [stage.best for stage in config.stages if stage.best < 1]
     if data is not None and data.films is None and shares:
-        best_share(list_clips(data.folder, data.caption), min(shares))
+        best_share(list_clips(data.folder, data.caption, data.source), min(shares))
 
 
 def _read(file: Path) -> list[dict[str, Any]]:

@@ -18,10 +18,10 @@ from cogvideox.curation.captions.stages import Seen
 from cogvideox.curation.captions.strategy import CaptionConfig, build
 from cogvideox.errors import MediaError
 from cogvideox.files.atomic import write_text
+from cogvideox.files.media import VIDEO_SUFFIXES
 from cogvideox.manifest import sha256_of
 from cogvideox.video import read_video
 
-SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif", ".m4v")
 RATE, LONGEST_SIDE = 8.0, 768  # frames per second and pixels at which clips are looked at
 
 
@@ -74,10 +74,10 @@ def find_videos(place: Path) -> list[Path]:
     found = sorted(
         path
         for path in place.rglob("*")
-        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.is_symlink()
+        if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file() and not path.is_symlink()
     )
     if not found:
-        raise MediaError(f"{place}: holds no videos ({', '.join(SUFFIXES)}); check the path")
+        raise MediaError(f"{place}: holds no videos ({', '.join(sorted(VIDEO_SUFFIXES))}); check the path")
     return found
 
 
