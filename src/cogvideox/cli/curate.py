@@ -66,7 +66,7 @@ def print_summary(summary: dict[str, Any], out: Path, as_json: bool) -> None:
 
 def inspect_data(out: Path, clip: str | None, as_json: bool) -> None:
     """What is in a curated folder, or all that is known of one clip or film."""
-    from cogvideox.data.report import dropped_rows, kept_rows, read_summary
+    from cogvideox.data.results import dropped_rows, kept_rows, read_summary
 
     summary = read_summary(out)
     if clip is None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
-import json
 from array import array
 from collections import Counter
 from collections.abc import Iterator
@@ -16,11 +14,15 @@ import numpy as np
 
 from cogvideox.curation.places import strip_file
 from cogvideox.data.made import Made
-from cogvideox.errors import DependencyError, InputError
+from cogvideox.data.results import dropped_rows, kept_rows, read_summary, score_names
+from cogvideox.errors import InputError
+from cogvideox.files.page import page, text
+from cogvideox.files.text import read_small_bytes
 from cogvideox.video import whole_file
 
 SAMPLES = 12  # clips shown of every fate
 BINS = 40
+MOST_PICTURE = 4 << 20  # bytes
 STYLE = """
 body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem;color:#1a1a1a;background:#fff}
 h1{font-size:1.6rem;margin:0 0 .3rem}h2{font-size:1.2rem;margin:2.2rem 0 .6rem}p{margin:.3rem 0}
@@ -49,51 +51,15 @@ def write_report(out: Path, made: Made | None = None) -> Path:
     """
     summary = read_summary(out)
     scores = _scores(out)
-    page = "".join(_page(out, summary, scores))
+    whole = page("Curation report", STYLE, "".join(_parts(out, summary, scores)))
     with (made or Made(out)).writing("report.html") as draft, whole_file(draft) as temporary:
-        temporary.write_text(page, encoding="utf-8", errors="replace")
+        temporary.write_text(whole, encoding="utf-8", errors="replace")
     return out / "report.html"
 
 
-def read_summary(out: Path) -> dict[str, Any]:
-    """What ``curate`` wrote last. Raises InputError when the folder holds no finished curation."""
-    try:
-        return json.loads((out / "summary.json").read_bytes())
-    except FileNotFoundError:
-        raise InputError(
-            f"{out}: no summary.json; it is no curated folder, or its run has not finished: run it again"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{out / 'summary.json'}: cannot be read ({type(error).__name__}); curate again"
-        ) from None
-
-
-def dropped_rows(out: Path) -> Iterator[dict[str, Any]]:
-    """The lines of dropped.jsonl."""
-    with open(out / "dropped.jsonl", "rb") as stream:
-        for line in stream:
-            yield json.loads(line)
-
-
-def kept_rows(out: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
-    """The rows of clips.parquet, a thousand in memory."""
-    try:
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise DependencyError("pyarrow is not installed; install cogvideox[data]") from None
-    with pq.ParquetFile(out / "clips.parquet") as table:
-        for batch in table.iter_batches(1000, columns=columns):
-            yield from batch.to_pylist()
-
-
 def _scores(out: Path) -> dict[str, Scores]:
-    import pyarrow.parquet as pq
-
     found: dict[str, Scores] = {}
-    with pq.ParquetFile(out / "clips.parquet") as table:
-        names = [name for name in table.schema_arrow.names if name.startswith("score.")]
-    for row in kept_rows(out, names):
+    for row in kept_rows(out, score_names(out)):
         for name, value in row.items():
             if value is not None:
                 found.setdefault(name.removeprefix("score."), Scores()).kept.append(value)
@@ -104,22 +70,19 @@ def _scores(out: Path) -> dict[str, Scores]:
     return dict(sorted(found.items()))
 
 
-def _page(out: Path, summary: dict[str, Any], scores: dict[str, Scores]) -> Iterator[str]:
-    yield '<!doctype html><html lang="en"><meta charset="utf-8"><title>Curation report</title>'
-    yield '<meta name="viewport" content="width=device-width,initial-scale=1">'
-    yield f"<style>{STYLE}</style><h1>Curation report</h1>"
+def _parts(out: Path, summary: dict[str, Any], scores: dict[str, Scores]) -> Iterator[str]:
+    yield "<h1>Curation report</h1>"
     share = summary["kept_seconds"] / summary["seconds"] if summary["seconds"] else 0.0
     yield (
         f"<p>{summary['films']} films gave {summary['clips']} clips; <b>{summary['kept']} are kept</b>: "
         f"{summary['kept_seconds']:.0f} of {summary['seconds']:.0f} seconds ({share:.0%}), "
         f"{summary['kept_bytes'] / 1e6:.1f} MB, {summary['copied']} of them copied as they were. "
-        f"Recipe <b>{html.escape(summary['recipe'])}</b>.</p>"
+        f"Recipe <b>{text(summary['recipe'])}</b>.</p>"
     )
     yield from _funnel(summary)
     yield from _thresholds(summary)
     yield from _histograms(scores, summary)
     yield from _sheets(out, summary)
-    yield "</html>\n"
 
 
 def _funnel(summary: dict[str, Any]) -> Iterator[str]:
@@ -154,7 +117,7 @@ FUNNEL = (
 def _bar(name: str, count: int, total: int, kind: str = "") -> str:
     width = 24 * count / total
     return (
-        f'<tr><td>{html.escape(name)}</td><td class="n">{count}</td>'
+        f'<tr><td>{text(name)}</td><td class="n">{count}</td>'
         f'<td><div class="bar {kind}" style="width:{width:.2f}rem"></div></td></tr>'
     )
 
@@ -168,8 +131,8 @@ def _thresholds(summary: dict[str, Any]) -> Iterator[str]:
         for stage in fitted["stages"]:
             count = summary["stages"].get(stage["name"], 0)
             for place, rule in enumerate(stage["rules"]):
-                name = html.escape(stage["name"]) if place == 0 else ""
-                yield f"<tr><td>{name}</td><td>{html.escape(rule['score'])}</td>"
+                name = text(stage["name"]) if place == 0 else ""
+                yield f"<tr><td>{name}</td><td>{text(rule['score'])}</td>"
                 yield f'<td class="n">{_number(rule["least"])}</td><td class="n">{_number(rule["most"])}</td>'
                 yield f'<td class="n">{count if place == 0 else ""}</td></tr>'
     yield "</table>"
@@ -190,7 +153,7 @@ def _histograms(scores: dict[str, Scores], summary: dict[str, Any]) -> Iterator[
         for rule in stage["rules"]
     }
     for name, values in scores.items():
-        yield f"<div><b>{html.escape(name)}</b>{_histogram(values, rules.get(name, {}))}</div>"
+        yield f"<div><b>{text(name)}</b>{_histogram(values, rules.get(name, {}))}</div>"
     yield "</div>"
 
 
@@ -226,19 +189,19 @@ def _sheets(out: Path, summary: dict[str, Any]) -> Iterator[str]:
     for fate in sorted(summary["samples"], key=lambda fate: (fate != "|", fate)):
         step, _, reason = fate.partition("|")
         title = f"Dropped by {step}: {reason}" if step else "Kept"
-        yield f'<h2>{html.escape(title)}</h2><div class="grid">'
+        yield f'<h2>{text(title)}</h2><div class="grid">'
         for name in summary["samples"][fate]:
             path, note = notes.get(name, (name, ""))
             yield f"<div>{_picture(out, name)}"
-            yield f'<span class="name">{html.escape(path)}</span> <small>{html.escape(note)}</small></div>'
+            yield f'<span class="name">{text(path)}</span> <small>{text(note)}</small></div>'
         yield "</div>"
 
 
 def _notes(out: Path, wanted: dict[str, str]) -> Iterator[tuple[str, tuple[str, str]]]:
     for row in kept_rows(out, ["id", "path", "start", "end", "caption"]):
         if row["id"] in wanted:
-            text = f"{row['start']:.2f} to {row['end']:.2f} s. {row['caption'][:120]}"
-            yield row["id"], (row["path"], text)
+            note = f"{row['start']:.2f} to {row['end']:.2f} s. {row['caption'][:120]}"
+            yield row["id"], (row["path"], note)
     for row in dropped_rows(out):
         if row["id"] in wanted:
             span = row["span"]
@@ -248,7 +211,7 @@ def _notes(out: Path, wanted: dict[str, str]) -> Iterator[tuple[str, tuple[str, 
 
 def _picture(out: Path, name: str) -> str:
     try:
-        data = strip_file(out / "work", name).read_bytes()
-    except FileNotFoundError:
+        data = read_small_bytes(strip_file(out / "work", name), root=out, most=MOST_PICTURE)
+    except InputError:
         return '<p class="dim">no picture</p>'
     return f'<img alt="" src="data:image/png;base64,{base64.b64encode(data).decode()}">'

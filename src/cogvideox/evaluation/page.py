@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 import math
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from PIL import Image
 from cogvideox.evaluation.clips import Clips
 from cogvideox.evaluation.report import Report, number
 from cogvideox.evaluation.score import Score
+from cogvideox.files.page import page, text
 from cogvideox.video import replacing
 
 FILE = "report.html"
@@ -37,33 +37,25 @@ overflow-wrap:anywhere}svg{display:block}small{color:#777}
 def write_page(report: Report, clips: Clips, out: Path) -> Path:
     """Write report.html into ``out``; returns where."""
     parts = [
-        f"<h1>{_text(report.suite)} suite: {_text(report.subject or clips.folder.name)}</h1>",
-        f'<p class="sub">{_text(report.counted)}. {_text(report.made.get("created", ""))}</p>',
+        f"<h1>{text(report.suite)} suite: {text(report.subject or clips.folder.name)}</h1>",
+        f'<p class="sub">{text(report.counted)}. {text(report.made.get("created", ""))}</p>',
         _scores([score for score in report.scores if score.value is not None]),
         _absent([score for score in report.scores if score.value is None]),
         _left_out(report),
         _thumbnails(report, clips),
     ]
-    policy = (
-        "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # nothing runs, nothing is fetched
-    )
-    head = (
-        f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{_text(report.suite)}: {_text(report.subject)}</title><style>{STYLE}</style>"
-    )
     path = out / FILE
     with replacing(path, overwrite=True) as temporary:
-        page = f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>'
-        temporary.write_text(page, encoding="utf-8", errors="replace")
+        title = f"{report.suite}: {report.subject}"
+        temporary.write_text(page(title, STYLE, "".join(parts)), encoding="utf-8", errors="replace")
     return path
 
 
 def _scores(scores: Sequence[Score]) -> str:
     rows = [
-        f"<tr><td>{_text(score.name)}<br><small>{_text(score.protocol)}</small></td>"
-        f'<td class="n">{number(score.value)} {_text(score.unit)}</td><td class="n">{_between(score)}</td>'
-        f'<td class="n">{score.videos}</td><td>{score.better}</td><td>{histogram(score)}</td></tr>'
+        f"<tr><td>{text(score.name)}<br><small>{text(score.protocol)}</small></td>"
+        f'<td class="n">{number(score.value)} {text(score.unit)}</td><td class="n">{_between(score)}</td>'
+        f'<td class="n">{text(score.videos)}</td><td>{text(score.better)}</td><td>{histogram(score)}</td></tr>'
         for score in scores
     ]
     heads = "".join(
@@ -104,17 +96,17 @@ def histogram(score: Score, width: int = 180, height: int = 42) -> str:
 def _absent(scores: Sequence[Score]) -> str:
     if not scores:
         return ""
-    rows = "".join(f'<tr><td>{_text(s.name)}</td><td class="why">{_text(s.why)}</td></tr>' for s in scores)
+    rows = "".join(f'<tr><td>{text(s.name)}</td><td class="why">{text(s.why)}</td></tr>' for s in scores)
     return f"<h2>Not computed</h2><table>{rows}</table>"
 
 
 def _left_out(report: Report) -> str:
     rows = [
-        f'<tr><td>{_text(r.name)}</td><td class="bad">{_text(r.kind)}</td><td>{_text(r.why)}</td></tr>'
+        f'<tr><td>{text(r.name)}</td><td class="bad">{text(r.kind)}</td><td>{text(r.why)}</td></tr>'
         for r in report.refused
     ]
     rows += [
-        f'<tr><td>{_text(name)}</td><td class="bad">missing</td><td>asked for and not there</td></tr>'
+        f'<tr><td>{text(name)}</td><td class="bad">missing</td><td>asked for and not there</td></tr>'
         for name in report.missing
     ]
     return f"<h2>Left out</h2><table>{''.join(rows)}</table>" if rows else ""
@@ -141,10 +133,6 @@ def _figure(frames: np.ndarray, name: str, prompt: str) -> str:
     file = io.BytesIO()
     row.save(file, format="JPEG", quality=80)
     data = base64.b64encode(file.getvalue()).decode()
-    caption = _text(prompt or name)
+    caption = text(prompt or name)
     image = f'<img src="data:image/jpeg;base64,{data}" alt="{caption}">'
-    return f"<figure>{image}<figcaption>{caption}<br><small>{_text(name)}</small></figcaption></figure>"
-
-
-def _text(value: object) -> str:
-    return html.escape(str(value), quote=True)
+    return f"<figure>{image}<figcaption>{caption}<br><small>{text(name)}</small></figcaption></figure>"

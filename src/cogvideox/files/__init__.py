@@ -8,6 +8,7 @@
 | ``maker``, ``exchange`` | for it: the mark of who writes; two names change places in one step |
 | ``lock`` | one process at a time in a folder |
 | ``walk`` | every file below a folder by its ending, whatever is between |
+| ``page`` | the frame of every page that is written: nothing runs, nothing is fetched |
 | ``media`` | endings of videos and pictures; names of caption, file and score columns |
 """
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import json
 import math
 import tempfile
@@ -16,6 +15,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from cogvideox.errors import FrameError, MediaError, NumericsError, SizeError
+from cogvideox.files.page import text
 from cogvideox.video.reading import LIMITS, Limits, read_frames
 from cogvideox.video.saving import (
     LABEL,
@@ -189,7 +189,7 @@ class Video:
         return (
             f'<video width="{width}" style="image-rendering: pixelated" controls loop autoplay muted>'
             f"{source}</video>"
-            f"<div>{html.escape(self.title)}</div>"
+            f"<div>{text(self.title)}</div>"
         )
 
 
