@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import time
+from typing import Literal
+
 import pytest
 
 from cogvideox.config import Config
@@ -9,7 +13,7 @@ from cogvideox.errors import ConfigError
 from cogvideox.generate import GenerateOptions
 from cogvideox.training.diffusion import DiffusionTraining
 from cogvideox.training.optim import OptimConfig
-from cogvideox.training.recipes import Run, recipe
+from cogvideox.training.recipes import Run, recipe, run_file
 from cogvideox.training.vae import Crops, VAETraining
 from cogvideox.vae import VAEConfig
 
@@ -58,7 +62,7 @@ def test_settings_reach_into_lists():
     assert "did you mean 'phases'" in told(lambda: recipe("world-vae").override(["task.phase.0.batch=2"]))
 
 
-@pytest.mark.parametrize("value", ["[", "{a: ", "2001-99-99"])
+@pytest.mark.parametrize("value", ["[", "{a: ", "a: b: c", "{a: 1, a: 2}", ".inf", "*x"])
 def test_a_value_that_is_not_yaml_is_named(value):
     assert f"steps={value}" in told(lambda: recipe("world-vae").override([f"steps={value}"]))
 
@@ -90,3 +94,76 @@ def test_the_recipe_of_the_text_encoder_is_the_run_that_was_made():
     run = recipe("world-text")
     assert (run.steps, run.optim.lr, run.optim.weight_decay, run.optim.ema) == (560, 2e-3, 0.05, 0.98)
     assert run.task.dropout == 0.25
+
+
+class Inner(Config):
+    width: int = 3
+
+
+class Settings(Config):
+    count: int = 1
+    rate: float | None = 1.0
+    on: bool = False
+    sizes: tuple[int, ...] = ()
+    shares: dict[str, float] = {}
+    inner: Inner = Inner()
+    either: int | Literal["auto"] = "auto"
+    name: str = ""
+
+
+@pytest.mark.parametrize(
+    ("given", "where"),
+    [
+        ({"count": True}, "count: "),
+        ({"count": "1"}, "count: "),
+        ({"count": 1.5}, "count: "),
+        ({"rate": False}, "rate: "),
+        ({"rate": "1:30"}, "rate: "),
+        ({"rate": math.inf}, "rate: "),
+        ({"rate": math.nan}, "rate: "),
+        ({"on": 1}, "on: "),
+        ({"on": "1"}, "on: "),
+        ({"sizes": [1, True]}, "sizes.1: "),
+        ({"shares": {"a": math.nan}}, "shares.a: "),
+        ({"inner": {"width": True}}, "inner.width: "),
+        ({"either": "1"}, "either: "),
+        ({"name": 1}, "name: "),
+    ],
+)
+def test_numbers_are_numbers_and_truth_is_true_or_false(given, where):
+    assert told(lambda: Settings.parse(given)).startswith(where)
+    assert told(lambda: Settings(**given)).startswith(where)
+
+
+def test_what_says_a_number_without_doubt_is_read():
+    read = Settings.parse({"count": 2.0, "rate": 2, "on": "yes", "either": 3, "inner": {"width": 4}})
+    assert (read.count, read.rate, read.on, read.either, read.inner.width) == (2, 2.0, True, 3, 4)
+    assert Settings().override(["count=1e3", "rate=1e-4", "on=off"]).count == 1000
+
+
+@pytest.mark.parametrize(
+    "name", ["1e5", "1:30", "yes", "0x1F", "010", "1_000", ".inf", "2020-01-01", "", "~"]
+)
+def test_settings_that_are_written_are_read_back(name):
+    assert Settings.from_yaml(Settings(name=name).to_yaml()).name == name
+
+
+def test_no_file_and_no_setting_hangs_or_floods_a_message(tmp_path):
+    bomb = "[x,x,x,x,x,x,x,x,x]"
+    lines = [f"name: [&a0 {bomb}", *(f"&a{i} [{','.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 11))]
+    file = tmp_path / "bomb.yaml"
+    file.write_text(", ".join(lines) + "]")
+    started = time.monotonic()
+    messages = [
+        told(lambda: Settings.from_yaml(file)),
+        told(lambda: run_file(file)),
+        told(lambda: Settings().override(["name=" + lines[0][6:] + "," + ",".join(lines[1:]) + "]"])),
+        told(lambda: Settings().override(["x" * 10**6 + "=1"])),
+        told(lambda: Settings().override(["sizes." + "9" * 5000 + "=1"])),
+        told(lambda: Settings().override(["count=" + "9" * 10**6])),
+        told(lambda: Settings().override(["count=" + "[" * 10**5])),
+        told(lambda: Settings.parse({"name": [["x"] * 10**5] * 10**3})),
+        told(lambda: Settings.parse({"x" * 10**6: 1})),
+    ]
+    assert time.monotonic() - started < 5
+    assert max(map(len, messages)) < 500

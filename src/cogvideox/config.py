@@ -1,7 +1,8 @@
 """Frozen settings, to and from YAML, with dotted overrides and errors that name the path.
 
 A setting lives in one place: a pydantic field beside the code that reads it. Unknown keys are refused with a
-suggestion, values are checked on entry, and what was resolved can be dumped whole next to an output.
+suggestion, values are checked on entry, and what was resolved can be dumped whole next to an output. Numbers are
+numbers: ``true``, text such as ``"10"``, infinity and NaN are refused where a setting is a number.
 """
 
 from __future__ import annotations
@@ -10,16 +11,57 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self, get_args
 
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from cogvideox.errors import ConfigError, suggest
+from cogvideox.files import dump_yaml, parse_yaml, read_yaml, short
+
+YES, NO = ("true", "yes", "on"), ("false", "no", "off")
+
+
+def _strict(schema: CoreSchema) -> CoreSchema:
+    """The schema of one group of settings, its numbers and truth values checked before pydantic converts them."""
+
+    def walk(node: Any, inside: bool) -> Any:
+        if isinstance(node, list | tuple):
+            return type(node)(walk(inner, inside) for inner in node)
+        if not isinstance(node, dict):
+            return node
+        kind = node.get("type")
+        if kind == "model" and inside:  # a group in a group has been through here already
+            return node
+        inside = inside or kind == "model"
+        kept = ("metadata", "serialization", "default", "config", "cls", "ref", "expected")
+        node = {key: value if key in kept else walk(value, inside) for key, value in node.items()}
+        if inside and kind in ("int", "float"):
+            return core_schema.no_info_before_validator_function(_number, node)
+        if inside and kind == "bool":
+            return core_schema.no_info_before_validator_function(_truth, node)
+        return node
+
+    return walk(schema, False)
+
+
+def _number(value: Any) -> Any:
+    """Raises for what pydantic would make a number of although it is none."""
+    if isinstance(value, bool | str | bytes):
+        raise PydanticCustomError("number", "Input should be a number")
+    return value
+
+
+def _truth(value: Any) -> Any:
+    """A truth value, or its word; 1 and 0 are numbers."""
+    word = value.lower() if isinstance(value, str) and len(value) < 6 else ""
+    if isinstance(value, bool) or word in YES + NO:
+        return value if isinstance(value, bool) else word in YES
+    raise PydanticCustomError("truth", "Input should be true or false")
 
 
 class Config(BaseModel):
     """The base of every settings object: frozen, strict about names, readable from YAML."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
     def __init__(self, **values: Any) -> None:
         """From keywords; raises ConfigError that names the path of the first mistake."""
@@ -33,6 +75,10 @@ class Config(BaseModel):
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
     @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return _strict(handler(source))
+
+    @classmethod
     def parse(cls, values: dict[str, Any], where: str = "") -> Self:
         """Build from plain values; raises ConfigError that names the path of the first mistake."""
         try:
@@ -44,20 +90,15 @@ class Config(BaseModel):
     def from_yaml(cls, source: str | Path) -> Self:
         """Read a YAML file, or YAML text when ``source`` is a string with a line break."""
         is_text = isinstance(source, str) and "\n" in source
-        try:
-            text = str(source) if is_text else Path(source).read_text(encoding="utf-8")
-            values = yaml.safe_load(text)
-        except FileNotFoundError:
-            raise ConfigError(f"{source}: no such file; check the path") from None
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ConfigError(f"{source}: cannot be read as YAML: {_one_line(error)}") from None
+        values = parse_yaml(str(source), "settings") if is_text else read_yaml(source)
         if not isinstance(values, dict):
-            raise ConfigError(f"{source}: expected 'name: value' lines, found {type(values).__name__}")
+            where = "settings" if is_text else source
+            raise ConfigError(f"{where}: expected 'name: value' lines, found {type(values).__name__}")
         return cls.parse(values, where="" if is_text else str(source))
 
     def to_yaml(self) -> str:
         """Everything, defaults included, as YAML."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return dump_yaml(self.model_dump(mode="json"))
 
     def override(self, settings: Sequence[str]) -> Self:
         """A copy with ``key.path=value`` settings applied; values are read as YAML."""
@@ -65,16 +106,14 @@ class Config(BaseModel):
         for setting in settings:
             path, found, text = setting.partition("=")
             if not found or not path:
-                raise ConfigError(f"{setting!r}: settings look like key.path=value")
-            values = _set(values, path.split("."), _read(path, text), path)
+                raise ConfigError(f"{short(setting)}: settings look like key.path=value")
+            values = _set(values, path.split("."), parse_yaml(text, short_of(setting)), short_of(path))
         return type(self).parse(values)
 
 
-def _read(path: str, text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{path}={text}: the value cannot be read as YAML: {_one_line(error)}") from None
+def short_of(text: str) -> str:
+    """What a person typed, cut where it is too long for a message."""
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _set(values: Any, path: Sequence[str], value: Any, whole: str) -> Any:
@@ -83,28 +122,30 @@ def _set(values: Any, path: Sequence[str], value: Any, whole: str) -> Any:
         return value
     key, rest = path[0], path[1:]
     if isinstance(values, list | tuple):
-        if not key.isdecimal() or int(key) >= len(values):
-            raise ConfigError(f"{whole}: {key!r}: this list has {len(values)} entries, counted from 0")
+        if not (key.isascii() and key.isdecimal()) or len(key) > 9 or int(key) >= len(values):
+            raise ConfigError(f"{whole}: {short(key)}: this list has {len(values)} entries, counted from 0")
         place = int(key)
         return [*values[:place], _set(values[place], rest, value, whole), *values[place + 1 :]]
     if not isinstance(values, dict):
-        raise ConfigError(f"{whole}: what {key!r} would be in is one value ({values!r}), not a group")
+        raise ConfigError(
+            f"{whole}: what {short(key)} would be in is one value ({short(values)}), not a group"
+        )
     if key not in values:
         what = "there is no group" if rest else "unknown setting"
-        raise ConfigError(f"{whole}: {what} {key!r}{suggest(key, values)}")
+        raise ConfigError(f"{whole}: {what} {short(key)}{suggest(key, values)}")
     return {**values, key: _set(values[key], rest, value, whole)}
 
 
 def _explain(model: type[BaseModel], error: ValidationError, where: str) -> str:
     first = error.errors(include_url=False)[0]
     names, groups = _walk(model, first["loc"])
-    path = ".".join(names)
+    path = ".".join(map(short_of, names))
     prefix = f"{where}: " if where else ""
     if first["type"] == "extra_forbidden":
         known = {name for group in groups for name in group.model_fields}
         return f"{prefix}{path}: unknown setting{suggest(names[-1], known)}"
     text = first["msg"].removeprefix("Value error, ")
-    given = "" if first["type"] in ("missing", "value_error") else f", got {first.get('input')!r}"[:120]
+    given = "" if first["type"] in ("missing", "value_error") else f", got {short(first.get('input'))}"
     return f"{prefix}{path + ': ' if path else ''}{text}{given}"
 
 
@@ -119,6 +160,10 @@ def _walk(model: type[BaseModel], place: Sequence[int | str]) -> tuple[list[str]
         tagged = [group for group in inside if len(inside) > 1 and _is_tag(group, step)]
         if tagged:
             inside = tagged
+            continue
+        if isinstance(step, str) and step.startswith(
+            "function-before["
+        ):  # a number or truth value in a union
             continue
         names.append(str(step))
         if isinstance(step, str):
@@ -137,7 +182,3 @@ def _groups_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield annotation
     for inner in get_args(annotation):
         yield from _groups_in(inner)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

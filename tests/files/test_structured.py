@@ -8,7 +8,7 @@ import time
 import pytest
 
 from cogvideox.errors import ConfigError, InputError
-from cogvideox.files import parse_json, parse_yaml, read_small_text, read_yaml, short
+from cogvideox.files import dump_yaml, parse_json, parse_yaml, read_small_text, read_yaml, short
 from cogvideox.files.structured import MOST_DEPTH
 
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
@@ -151,3 +151,33 @@ def test_a_file_of_yaml_is_named_in_its_errors(tmp_path):
     file.write_text("a: [1")
     with pytest.raises(ConfigError, match="recipe.yaml"):
         read_yaml(file)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "".join(f"k{i}: 1\n" for i in range(49_000)),
+        "".join(f"- &a{i} 1\n" for i in range(49_000)),
+        "[" * 60 + ",".join(["1"] * 90_000) + "]" * 60,
+        "a: " + "x " * 500_000,
+    ],
+    ids=["keys", "anchors", "list", "text"],
+)
+def test_the_largest_yaml_that_is_read_takes_seconds_not_minutes(text):
+    quick(lambda: parse_yaml(text, "t"), most=15.0)
+
+
+def test_a_key_that_stands_twice_among_many_is_found_at_once():
+    def work():
+        with pytest.raises(ConfigError, match="'k89999' stands twice"):
+            parse_json("{" + ",".join(f'"k{i}":1' for i in range(90_000)) + ',"k89999":2}', "t")
+
+    quick(work, most=5.0)
+
+
+@pytest.mark.parametrize("word", ["1e5", "1.e5", "1:30", "on", "0x1F", "010", "1_000", "<<", ""])
+def test_yaml_that_is_written_is_read_back_and_by_readers_of_version_1_1_too(word):
+    import yaml
+
+    values = {"a": word, "b": [1e-5, 1e16, 3, None, True]}
+    assert parse_yaml(dump_yaml(values), "t") == yaml.safe_load(dump_yaml(values)) == values

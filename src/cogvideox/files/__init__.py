@@ -14,12 +14,13 @@
 
 from __future__ import annotations
 
-from cogvideox.files.structured import parse_json, parse_yaml, read_json, read_yaml, short
+from cogvideox.files.structured import dump_yaml, parse_json, parse_yaml, read_json, read_yaml, short
 from cogvideox.files.text import decoded, inside, open_regular, read_small_bytes, read_small_text, shown
 from cogvideox.files.walk import files_below
 
 __all__ = [
     "decoded",
+    "dump_yaml",
     "files_below",
     "inside",
     "open_regular",

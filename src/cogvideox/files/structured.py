@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import reprlib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ MOST_DEPTH = 64
 MOST_NODES = 100_000
 MOST_DIGITS = 400  # of one number; Python itself refuses integers beyond 4,300 digits, slowly below
 
+_Safe = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C where PyYAML was built with it
 _short = reprlib.Repr()
 _short.maxdict = _short.maxlist = _short.maxtuple = _short.maxset = 4
 _short.maxstring = _short.maxother = _short.maxlong = 80
@@ -30,7 +32,10 @@ _short.maxlevel = 3
 
 def short(value: Any, most: int = 120) -> str:
     """A repr of at most ``most`` characters, made without walking the whole value: for messages about any input."""
-    text = _short.repr(value)
+    try:
+        text = _short.repr(value)
+    except ValueError:  # Python writes out no integer beyond 4,300 digits
+        text = f"<{type(value).__name__}>"
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
@@ -58,8 +63,7 @@ def parse_json(
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         values = dict(items)
         if len(values) != len(items):
-            names = [name for name, _ in items]
-            twice = next(name for name in names if names.count(name) > 1)
+            twice = next(name for name, many in Counter(name for name, _ in items).items() if many > 1)
             raise error(f"{where}: the key {short(twice)} stands twice in one object; keep one")
         return values
 
@@ -87,6 +91,8 @@ def parse_json(
             parse_int=number(int),
             parse_float=number(float),
         )
+    except CogVideoXError:
+        raise
     except RecursionError:
         raise error(f"{where}: nested too deeply; the most is {MOST_DEPTH} levels") from None
     except ValueError as problem:
@@ -119,6 +125,8 @@ def parse_yaml(text: str, where: str, *, error: type[CogVideoXError] = ConfigErr
     try:
         _check_events(text, where, error)
         return yaml.load(text, Loader=_Loader)  # a subclass of SafeLoader
+    except CogVideoXError:
+        raise
     except yaml.YAMLError as problem:
         mark = getattr(problem, "problem_mark", None)
         place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
@@ -135,7 +143,7 @@ def _check_events(text: str, where: str, error: type[CogVideoXError]) -> None:
     sizes: dict[str, int] = {}  # by anchor: values it stands for, aliases unfolded
     open_: list[tuple[str | None, int]] = []  # anchors and counts of the collections around
     total = 0
-    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+    for event in yaml.parse(text, Loader=_Safe):
         count = 0
         if isinstance(event, yaml.AliasEvent):
             if event.anchor in {anchor for anchor, _ in open_}:
@@ -159,7 +167,7 @@ def _check_events(text: str, where: str, error: type[CogVideoXError]) -> None:
             raise error(f"{where}: more than {MOST_NODES:,} values with its aliases unfolded; shorten it")
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(_Safe):  # type: ignore[misc, valid-type]
     """Plain data by the rules of YAML 1.2, without keys that stand twice."""
 
     yaml_implicit_resolvers: dict[Any, Any] = {}
@@ -167,15 +175,17 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         own = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
         keys = [self.construct_object(key, deep=True) for key in own]
+        seen = set()
         for place, key in enumerate(keys):
             if not isinstance(key, str | int | float | bool | None):
                 raise yaml.constructor.ConstructorError(
                     None, None, "a key must be one word", own[place].start_mark
                 )
-            if key in keys[:place]:
+            if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {short(key)} stands twice; keep one", own[place].start_mark
                 )
+            seen.add(key)
         return super().construct_mapping(node, deep)
 
 
@@ -196,6 +206,15 @@ def _decimal(loader: _Loader, node: yaml.ScalarNode) -> float:
     return value
 
 
+def dump_yaml(values: Any) -> str:
+    """Plain values as YAML that ``parse_yaml`` and readers of YAML 1.1 both read back as they were."""
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what either version of YAML would take for something else than text, such as ``1:30`` and ``1e5``."""
+
+
 _FLOAT = (
     r"[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+"
     r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
@@ -207,8 +226,8 @@ for tag, pattern, first in (
     ("null", r"~|null|Null|NULL|", "~nN\0"),
     ("merge", r"<<", "<"),
 ):
-    _Loader.add_implicit_resolver(
-        f"tag:yaml.org,2002:{tag}", re.compile(f"^(?:{pattern})$"), [c if c != "\0" else "" for c in first]
-    )
+    firsts = [c if c != "\0" else "" for c in first]
+    for either in (_Loader, _Dumper):
+        either.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(f"^(?:{pattern})$"), firsts)
 _Loader.add_constructor("tag:yaml.org,2002:int", _integer)
 _Loader.add_constructor("tag:yaml.org,2002:float", _decimal)

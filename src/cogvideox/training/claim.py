@@ -10,9 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from cogvideox.errors import ConfigError
+from cogvideox.files import read_yaml
 from cogvideox.files.atomic import atomic_file
 from cogvideox.training.state import has_state
 
@@ -70,8 +69,8 @@ def _read(file: Path, kind: type[TrainConfig]) -> dict[str, Any]:
         return kind.from_yaml(file).model_dump(mode="json")
     except ConfigError as error:  # of another kind, or of another version
         try:
-            values = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError):
+            values = read_yaml(file)
+        except ConfigError:
             values = None
         if not isinstance(values, dict):
             raise ConfigError(

@@ -6,10 +6,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import yaml
-
 from cogvideox.data.clips import ClipSize
 from cogvideox.errors import ConfigError, suggest
+from cogvideox.files import read_yaml
 from cogvideox.presets import get_preset
 from cogvideox.training.diffusion import DiffusionTraining
 from cogvideox.training.folder import FolderData
@@ -195,10 +194,7 @@ def recipe(name: str) -> Run | StagedRun:
 
 def run_file(path: str | Path) -> Run | StagedRun:
     """A run from a YAML file; one that declares ``stages`` is a progressive run. Raises ConfigError."""
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        values = None  # read again below, where what is wrong is told
+    values = read_yaml(path)
     staged = isinstance(values, dict) and "stages" in values
     return StagedRun.from_yaml(path) if staged else Run.from_yaml(path)
 
