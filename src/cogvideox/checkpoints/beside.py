@@ -15,7 +15,9 @@ from pathlib import Path
 from cogvideox.checkpoints.diffusers import load_schedule, read_transformer_config, read_vae_config
 from cogvideox.checkpoints.record import NAME, read_record
 from cogvideox.checkpoints.sat import SatFile
-from cogvideox.checkpoints.tensors import read_json
+from cogvideox.checkpoints.tensors import link_root, read_json
+from cogvideox.errors import CheckpointError
+from cogvideox.files import check_link
 from cogvideox.transformer import TransformerConfig
 from cogvideox.vae import VAEConfig
 
@@ -45,7 +47,7 @@ def settings_of(file: SatFile) -> TransformerConfig | VAEConfig | None:
 
 def keep_settings(part: Path, target: Path) -> None:
     """Copy the settings of one part into ``target``, and the record above it without its digests of other files."""
-    shutil.copyfile(part / "config.json", target / "config.json")
+    copy_file(part / "config.json", target / "config.json", link_root(part))
     read_record(part.parent).model_copy(update={"files": {}}).write(target.parent)
 
 
@@ -55,7 +57,7 @@ def copy_schedule(root: Path, folder: Path) -> bool:
         return False
     load_schedule(root)
     (folder / "scheduler").mkdir()
-    shutil.copyfile(root / SCHEDULE, folder / SCHEDULE)
+    copy_file(root / SCHEDULE, folder / SCHEDULE, link_root(root))
     return True
 
 
@@ -71,5 +73,14 @@ def copy_text(root: Path, folder: Path) -> bool:
 
 def _copy(place: Path, target: Path, patterns: tuple[str, ...]) -> None:
     target.mkdir()
+    root = link_root(place)
     for file in (found for pattern in patterns for found in sorted(place.glob(pattern))):
-        shutil.copyfile(file, target / file.name)
+        copy_file(file, target / file.name, root)
+
+
+def copy_file(file: Path, target: Path, root: Path) -> None:
+    """Copy the bytes of a regular file that lies in ``root``, its links followed. Raises CheckpointError."""
+    check_link(file, root, CheckpointError)
+    if not file.is_file():
+        raise CheckpointError(f"{file}: not a regular file; remove it")
+    shutil.copyfile(file, target)

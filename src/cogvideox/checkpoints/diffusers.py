@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
+from cogvideox.checkpoints.families import BY_PIPELINE, check_condition, check_floats, check_unquantised
 from cogvideox.checkpoints.fill import assign, check_finite, check_names, to_dtype
 from cogvideox.checkpoints.hub import find_folder
 from cogvideox.checkpoints.overwrite import checkpoint_folder
 from cogvideox.checkpoints.precision import for_a_cpu
 from cogvideox.checkpoints.record import (
+    NAME,
     RELEASED_TRANSFORMER,
     Record,
     guess_preset,
@@ -38,6 +40,7 @@ from cogvideox.config import Config
 from cogvideox.diffusion.guidance import RELEASED_GUIDANCE
 from cogvideox.diffusion.schedule import Schedule, ScheduleConfig
 from cogvideox.errors import CheckpointError, suggest
+from cogvideox.files import short
 from cogvideox.manifest import sha256_of
 from cogvideox.presets import PRESETS
 from cogvideox.transformer import Transformer, TransformerConfig
@@ -187,6 +190,7 @@ def load_schedule(path: str | Path) -> Schedule:
 def read_transformer_config(folder: Path) -> TransformerConfig:
     """``config.json`` of a transformer folder, with what ``cogvideox.json`` above it adds."""
     values = read_json(folder / "config.json")
+    check_condition(values, folder / "config.json", own=(folder.parent / NAME).is_file())
     _check_class(values, (CLASSES["transformer"][1],), folder / "config.json")
     return _config(TransformerConfig, values | read_record(folder.parent).transformer, folder / "config.json")
 
@@ -194,6 +198,7 @@ def read_transformer_config(folder: Path) -> TransformerConfig:
 def read_vae_config(folder: Path) -> VAEConfig:
     """``config.json`` of a VAE folder, with what ``cogvideox.json`` above it adds."""
     values = read_json(folder / "config.json")
+    check_unquantised(values, folder / "config.json")
     _check_class(values, (CLASSES["vae"][1],), folder / "config.json")
     return _config(VAEConfig, values | read_record(folder.parent).vae, folder / "config.json")
 
@@ -293,6 +298,7 @@ def meta_names(config: TransformerConfig | VAEConfig) -> dict[str, tuple[int, ..
 
 def _load(make: Any, folder: Path, dtype: Any, device: Any, variant: str | None, check: bool) -> Any:
     tensors = read_folder(folder, STEM, variant)
+    check_floats(tensors.shapes, tensors.dtypes, folder, tensors.metadata)
     with torch.device("meta"):
         module: nn.Module = make()
     if check:
@@ -316,7 +322,15 @@ def read_index(folder: Path) -> dict[str, Any]:
         held = sorted(path.name for path in folder.iterdir())[:8] if folder.is_dir() else "one file"
         raise CheckpointError(f"{folder}: not a model folder: model_index.json is missing; it holds {held}")
     index = read_json(file)
+    name = index.get("_class_name")
+    if isinstance(name, str) and name in BY_PIPELINE:
+        raise BY_PIPELINE[name].refusal(file)
     _check_class(index, KNOWN_PIPELINES, file)
+    for part, given in index.items():
+        if part not in CLASSES and not part.startswith("_") and given not in ([None, None], None):
+            warnings.warn(
+                f"{file}: {short(part)}: {short(given)} is no part of CogVideoX and not used", stacklevel=3
+            )
     for part, (_, name) in CLASSES.items():
         given = index.get(part, [None, None])
         known = {
@@ -325,8 +339,9 @@ def read_index(folder: Path) -> dict[str, Any]:
             *(SCHEDULERS if part == "scheduler" else ()),
             *(("T5TokenizerFast",) if part == "tokenizer" else ()),
         }
-        if not isinstance(given, list) or len(given) != 2 or given[1] not in known:
-            raise CheckpointError(f"{file}: {part} is {given!r}; only {name} can be loaded")
+        right = isinstance(given, list) and len(given) == 2 and isinstance(given[1], str | None)
+        if not right or given[1] not in known:
+            raise CheckpointError(f"{file}: {part} is {short(given)}; only {name} can be loaded")
     return index
 
 
@@ -334,7 +349,7 @@ def _check_class(values: Mapping[str, Any], known: tuple[str, ...], file: Path) 
     name = values.get("_class_name", known[0])
     if name not in known:
         raise CheckpointError(
-            f"{file}: _class_name is {name!r}, expected {' or '.join(known)}; it is another model's"
+            f"{file}: _class_name is {short(name)}, expected {' or '.join(known)}; it is another model's"
         )
 
 
@@ -344,7 +359,8 @@ def _config(kind: type[C], values: Mapping[str, Any], file: Path) -> C:
     for key in values:
         if key not in known and key not in HARMLESS and not key.startswith("_"):
             warnings.warn(
-                f"{file}: unknown setting {key!r} is ignored{suggest(key, kind.model_fields)}", stacklevel=3
+                f"{file}: unknown setting {short(key)} is ignored{suggest(key, kind.model_fields)}",
+                stacklevel=3,
             )
     fixed: dict[str, Any] = getattr(kind, "fixed", {})
     checked = {

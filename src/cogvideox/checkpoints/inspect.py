@@ -21,12 +21,21 @@ from cogvideox.checkpoints.diffusers import (
     read_transformer_config,
     read_vae_config,
 )
+from cogvideox.checkpoints.families import (
+    FAMILY_NAMES,
+    check_floats,
+    family_of_config,
+    family_of_file,
+    family_of_tensors,
+)
 from cogvideox.checkpoints.fill import check_finite, check_names
 from cogvideox.checkpoints.hub import find_folder
-from cogvideox.checkpoints.record import guess_preset, kind_of, read_record
+from cogvideox.checkpoints.record import NAME, guess_preset, kind_of, read_record
 from cogvideox.checkpoints.sat import find_parts, is_sat, read_sat
-from cogvideox.checkpoints.tensors import Tensors, read_file, read_folder, read_json
+from cogvideox.checkpoints.tensors import Tensors, link_root, read_file, read_folder, read_json
+from cogvideox.checkpoints.text import TIED, read_t5_config, text_names
 from cogvideox.errors import CogVideoXError
+from cogvideox.files import inside
 from cogvideox.manifest import sha256_of
 
 
@@ -133,7 +142,7 @@ def _look_at_model(folder: Path, report: Report, check: bool) -> None:
         elif index.get(part, [None, None])[1] is not None:
             report.problems.append(f"{folder}: {part}/ is missing, though model_index.json names it")
     _try(report, lambda: report.config.update(schedule=load_schedule(folder).config.model_dump(mode="json")))
-    report.kind = "model folder"
+    report.kind = "model folder" if report.kind not in FAMILY_NAMES else report.kind
     report.preset = record.preset or report.preset
     report.task = record.kind or report.task
     if check:
@@ -142,6 +151,9 @@ def _look_at_model(folder: Path, report: Report, check: bool) -> None:
 
 def _look_at_part(folder: Path, report: Report, check: bool) -> None:
     values = read_json(folder / "config.json")
+    if (family := family_of_config(values, own=(folder.parent / NAME).is_file())) is not None:
+        report.kind = family.name
+        raise family.refusal(folder)
     name = str(values.get("_class_name") or (values.get("architectures") or ["unknown"])[0])
     if name == "AutoencoderKLCogVideoX":
         report.kind, vae = "vae", read_vae_config(folder)
@@ -153,8 +165,11 @@ def _look_at_part(folder: Path, report: Report, check: bool) -> None:
         report.preset, report.task = guess_preset(transformer), kind_of(transformer)
         _weigh(folder.name, read_folder(folder, STEM), report, check, meta_names(transformer))
     elif name == "T5EncoderModel":
-        report.kind, report.config["text_encoder"] = "text encoder", values
-        _weigh(folder.name, read_folder(folder, "model"), report, check)
+        report.kind, config = "text encoder", read_t5_config(folder / "config.json")
+        report.config["text_encoder"] = config.model_dump(mode="json")
+        tensors = read_folder(folder, "model")
+        tensors.entries.pop(TIED, None)
+        _weigh(folder.name, tensors, report, check, text_names(config))
     else:
         report.problems.append(f"{folder / 'config.json'}: {name} is not a part of this kind of model")
 
@@ -172,8 +187,15 @@ def _look_at_sat(place: Path, report: Report, check: bool) -> None:
 
 
 def _look_at_file(file: Path, report: Report, check: bool) -> None:
+    if (container := family_of_file(file)) is not None:
+        report.kind = container.name
+        raise container.refusal(file)
     tensors = read_file(file)
-    _weigh(file.name, tensors, report, check)
+    family = family_of_tensors(tensors.shapes, tensors.dtypes, tensors.metadata)
+    _weigh(file.name, tensors, report, check, floats=family is None)
+    if family is not None:
+        report.kind = family.name
+        raise family.refusal(file)
     if is_adapter(tensors):
         report.kind = inspect_adapter.kind_of_adapter(tensors)
         _look_at_adapter(file, report)
@@ -193,6 +215,7 @@ def _weigh(
     check: bool,
     expected: Mapping[str, tuple[int, ...]] | None = None,
     files: list[str] | None = None,
+    floats: bool = True,
 ) -> None:
     if isinstance(tensors, Tensors):
         sizes = [(entry.elements, entry.bytes, entry.dtype) for entry in tensors.entries.values()]
@@ -204,6 +227,8 @@ def _weigh(
     types = Counter(str(dtype).removeprefix("torch.") for _, _, dtype in sizes)
     parameters, weight = sum(size[0] for size in sizes), sum(size[1] for size in sizes)
     report.parts.append(Part(name, len(sizes), parameters, weight, dict(types.most_common()), files or []))
+    if floats and isinstance(tensors, Tensors):
+        _try(report, lambda: check_floats(tensors.shapes, tensors.dtypes, name, tensors.metadata))
     if expected is not None and isinstance(tensors, Tensors):
         _try(report, lambda: check_names(expected, tensors.shapes, name))
         report.checked.append(f"{name} names and shapes")
@@ -213,9 +238,10 @@ def _weigh(
 
 
 def _check_digests(folder: Path, files: Mapping[str, str], report: Report) -> None:
+    root = link_root(folder)
     for name, digest in files.items():
         file = folder / name
-        if not file.resolve().is_relative_to(folder.resolve()) or not file.is_file():
+        if not inside(file, root) or not file.is_file():
             report.problems.append(f"{file}: named in cogvideox.json, but not there")
         elif sha256_of(file) != digest:
             report.problems.append(f"{file}: is not the file that was saved (SHA-256 differs); copy it again")

@@ -28,11 +28,13 @@ class Record(Config):
     format: Literal[1] = Field(1, description="version of this file")
     preset: str = Field("", description="the row of the preset table this model is")
     kind: Literal["t2v", "i2v", ""] = Field("", description="text to video, or image and text to video")
-    height: int | None = Field(None, gt=0, description="native height in pixels")
-    width: int | None = Field(None, gt=0, description="native width in pixels")
-    frames: int | None = Field(None, gt=0, description="native number of frames")
-    fps: float | None = Field(None, gt=0, description="native frames per second")
-    guidance: float | None = Field(None, ge=0, description="guidance when none is asked for, if it is not 6")
+    height: int | None = Field(None, gt=0, le=65_536, description="native height in pixels")
+    width: int | None = Field(None, gt=0, le=65_536, description="native width in pixels")
+    frames: int | None = Field(None, gt=0, le=65_536, description="native number of frames")
+    fps: float | None = Field(None, gt=0, le=1000, description="native frames per second")
+    guidance: float | None = Field(
+        None, ge=0, le=1000, description="guidance when none is asked for, if it is not 6"
+    )
     dtype: str | None = Field(None, description="precision to compute in, when it is not the one stored")
     licence: str = Field("", description="under which the weights may be used")
     transformer: dict[str, Any] = Field(

@@ -6,7 +6,6 @@ plain containers, and mapped rather than loaded, so a 20 GB file costs no memory
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from cogvideox.checkpoints.families import check_floats
 from cogvideox.checkpoints.keymap import Keymap, few, sat_transformer, sat_vae
-from cogvideox.checkpoints.tensors import is_finite, owned
+from cogvideox.checkpoints.pickled import is_plain, load_pickled
+from cogvideox.checkpoints.tensors import is_finite, link_root, owned
 from cogvideox.errors import CheckpointError
+from cogvideox.files import check_link, read_small_text, short
 from cogvideox.files.atomic import atomic_file
 
 Part = Literal["transformer", "vae", "lora"]
@@ -52,18 +54,21 @@ def read_sat(path: str | Path) -> SatFile:
     Raises CheckpointError when it is cut, is not one, or would have to run code to be read.
     """
     file = find_file(Path(path))
-    values = _load(file)
+    values = load_pickled(file)
     extra = {name: value for name, value in values.items() if isinstance(value, (int, float, str))}
     for wrapper in WRAPPERS:
         inner = values.get(wrapper)
         if isinstance(inner, Mapping):
             values = dict(inner)
-    odd = [str(name) for name, value in values.items() if not isinstance(name, str) or not _plain(value)]
+    odd = [str(name) for name, value in values.items() if not isinstance(name, str) or not is_plain(value)]
     if odd or not values:
         raise CheckpointError(
             f"{file}: {'entries that are not plain tensors: ' + few(odd) if odd else 'holds no tensors'}"
         )
-    return SatFile(file, _part(file, values), values, extra)
+    part = _part(file, values)
+    kinds = {name: value.dtype for name, value in values.items()}
+    check_floats({name: tuple(value.shape) for name, value in values.items()}, kinds, file)
+    return SatFile(file, part, values, extra)
 
 
 def find_file(path: Path) -> Path:
@@ -74,14 +79,22 @@ def find_file(path: Path) -> Path:
         if not path.is_file():
             raise CheckpointError(f"{path}: not a regular file")
         return path
-    latest = path / "latest"
-    if latest.is_file():
-        tag = latest.read_text(encoding="utf-8", errors="replace")[:100].strip()
+    root, latest = link_root(path), path / "latest"
+    if latest.exists():
+        tag = read_small_text(latest, root=root, most=4096, error=CheckpointError).strip()
         if not tag or Path(tag).name != tag or tag == "..":
-            raise CheckpointError(f"{latest}: {tag!r} is not the name of a folder beside it")
-        return find_file(path / tag / STATES)
+            raise CheckpointError(f"{latest}: {short(tag)} is not the name of a folder beside it")
+        inner = path / tag
+        held = [inner / name for name in (STATES, f"pytorch_model/{STATES}") if (inner / name).is_file()]
+        if not held:
+            raise CheckpointError(
+                f"{latest}: names {tag}, but {inner / STATES} is missing; copy the folder again"
+            )
+        check_link(held[0], root, CheckpointError)
+        return held[0]
     for name in (STATES, "3d-vae.pt"):
         if (path / name).is_file():
+            check_link(path / name, root, CheckpointError)
             return path / name
     raise CheckpointError(f"{path}: not a SAT folder: holds neither 'latest', {STATES} nor 3d-vae.pt")
 
@@ -131,38 +144,6 @@ def write_sat(
     return file
 
 
-def _load(file: Path) -> dict[Any, Any]:
-    try:
-        values = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{file}: refused: it holds more than tensors, and reading it could run code ({_line(error)}); "
-            "save its state dict alone"
-        ) from None
-    except (
-        RuntimeError,
-        OSError,
-        EOFError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        IndexError,
-    ) as error:
-        raise CheckpointError(f"{file}: cut short, damaged, or not a PyTorch file: {_line(error)}") from None
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{file}: expected names and tensors, found {type(values).__name__}")
-    return values
-
-
-def _plain(value: Any) -> bool:
-    return (
-        type(value) in (Tensor, torch.nn.Parameter)
-        and value.layout == torch.strided
-        and not value.is_quantized
-    )
-
-
 def _part(file: Path, names: Mapping[str, Tensor]) -> Part:
     shorts = [name.removeprefix(PREFIX) for name in names]
     if any(".matrix_A." in name or ".matrix_B." in name for name in shorts):
@@ -172,7 +153,3 @@ def _part(file: Path, names: Mapping[str, Tensor]) -> Part:
     if any(name.startswith(("encoder.", "decoder.")) for name in shorts):
         return "vae"
     raise CheckpointError(f"{file}: neither a SAT transformer nor a SAT VAE: it holds {few(shorts)}")
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160]

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from cogvideox.checkpoints.keymap import few
 from cogvideox.errors import CheckpointError
+from cogvideox.files import check_link, root_of_links, short, structured
 
 HEADER_LIMIT = 8 * 2**20  # bytes; the largest public model needs 150 kB
 DTYPES = {
@@ -88,15 +89,23 @@ class Tensors(Mapping[str, Tensor]):
         return len(self.entries)
 
     @property
+    def dtypes(self) -> dict[str, torch.dtype]:
+        """Types by name, without reading a tensor."""
+        return {name: entry.dtype for name, entry in self.entries.items()}
+
+    @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes by name, without reading a tensor."""
         return {name: entry.shape for name, entry in self.entries.items()}
 
 
-def read_file(path: str | Path) -> Tensors:
-    """The tensors of one safetensors file; raises CheckpointError for any other, cut or damaged file."""
+def read_file(path: str | Path, root: Path | None = None) -> Tensors:
+    """The tensors of one safetensors file; raises CheckpointError for any other, cut or damaged file.
+
+    root: the folder that a link must not lead out of; None for a path that a person typed.
+    """
     path = Path(path)
-    _check_regular(path)
+    _check_regular(path, root)
     try:
         with open(path, "rb") as file:
             head = file.read(8)
@@ -120,6 +129,7 @@ def read_folder(folder: str | Path, stem: str, variant: str | None = None) -> Te
     only is read as that. Raises CheckpointError when files are missing or disagree with the index.
     """
     folder = Path(folder)
+    root = link_root(folder)
     variant = variant or _only_variant(folder, stem)
     name = f"{stem}.{variant}" if variant else stem
     single = folder / f"{name}.safetensors"
@@ -128,7 +138,7 @@ def read_folder(folder: str | Path, stem: str, variant: str | None = None) -> Te
         folder / f"{name}.safetensors.index.json",
     ):
         if index.is_file() and not single.is_file():
-            return _read_shards(index)
+            return _read_shards(index, root)
     if not single.exists():
         held = sorted(path.name for path in folder.glob("*")) if folder.is_dir() else []
         hint = (
@@ -137,7 +147,12 @@ def read_folder(folder: str | Path, stem: str, variant: str | None = None) -> Te
             else ""
         )
         raise CheckpointError(f"{single}: no such file{hint}; the folder holds {few(held) or 'nothing'}")
-    return read_file(single)
+    return read_file(single, root)
+
+
+def link_root(folder: Path) -> Path:
+    """The folder that links in a model folder, or in one of its parts, must not lead out of."""
+    return root_of_links(folder, "model_index.json", "cogvideox.json")
 
 
 def write_folder(
@@ -226,19 +241,14 @@ def to_bytes(size: int | str) -> int:
 
 def read_json(path: Path, limit: int = 16 * 2**20) -> dict:
     """A JSON object from a file; raises CheckpointError when it is missing, too large or not an object."""
-    _check_regular(path)
-    if path.stat().st_size > limit:
-        raise CheckpointError(f"{path}: {path.stat().st_size} bytes of JSON; at most {limit} are read")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: cannot be read as JSON: {_line(error)}") from None
+    _check_regular(path, link_root(path.parent))
+    values = structured.read_json(path, most=limit, error=CheckpointError)
     if not isinstance(values, dict):
         raise CheckpointError(f"{path}: expected a JSON object, found {type(values).__name__}")
     return values
 
 
-def _read_shards(index: Path) -> Tensors:
+def _read_shards(index: Path, root: Path) -> Tensors:
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
         raise CheckpointError(f"{index}: no 'weight_map' from tensor names to file names")
@@ -247,9 +257,9 @@ def _read_shards(index: Path) -> Tensors:
     for file in dict.fromkeys(weight_map.values()):
         if Path(file).name != file or not file.endswith(".safetensors"):
             raise CheckpointError(
-                f"{index}: shard {file!r} is not the name of a safetensors file in this folder"
+                f"{index}: shard {short(file)} is not the name of a safetensors file in this folder"
             )
-        shard = read_file(index.parent / file)
+        shard = read_file(index.parent / file, root)
         twice = [name for name in shard if name in entries]
         if twice:
             raise CheckpointError(
@@ -303,13 +313,15 @@ def _only_variant(folder: Path, stem: str) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
-def _check_regular(path: Path) -> None:
+def _check_regular(path: Path, root: Path | None) -> None:
     try:
         mode = os.stat(path).st_mode
-    except OSError:
+    except (OSError, ValueError):
         raise CheckpointError(f"{path}: no such file") from None
     if not stat.S_ISREG(mode):
         raise CheckpointError(f"{path}: not a regular file")
+    if root is not None:
+        check_link(path, root, CheckpointError)
 
 
 def _kind(path: Path) -> str:
@@ -317,6 +329,10 @@ def _kind(path: Path) -> str:
         head = file.read(64)
     if head.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x04")):
         return "a pickled PyTorch file, which can run code; save the weights as safetensors"
+    if head.startswith(b"GGUF"):
+        return (
+            "a GGUF file, whose quantised weights this version does not run; take the full-precision release"
+        )
     if head.startswith(b"version https://git-lfs"):
         return "a Git LFS pointer; run `git lfs pull`"
     return f"{path.stat().st_size} bytes that begin with {head[:8]!r}"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import torch
 
+from cogvideox.checkpoints.families import check_floats, check_unquantised
 from cogvideox.checkpoints.fill import assign, check_finite, to_dtype
 from cogvideox.checkpoints.tensors import read_folder, read_json, to_bytes, write_folder
-from cogvideox.errors import CheckpointError
+from cogvideox.errors import CheckpointError, suggest
+from cogvideox.files import short
 from cogvideox.text import T5Config, T5Encoder, TextEncoder, Tokenizer
 
 STEM = "model"
@@ -17,6 +20,24 @@ TIED = "encoder.embed_tokens.weight"  # some files hold the embedding under this
 LONGEST = 226  # tokens; the released models
 CONFIG = {"architectures": ["T5EncoderModel"], "model_type": "t5", "is_encoder_decoder": False, "use_cache": False,
           "pad_token_id": 0, "eos_token_id": 1, "is_gated_act": True, "dense_act_fn": "gelu_new"}  # fmt: skip
+
+ENCODERS = ("T5EncoderModel", "T5ForConditionalGeneration", "T5Model")
+FIXED = {"model_type": "t5", "is_gated_act": True, "dense_act_fn": "gelu_new"}
+_UNUSED = """
+    architectures attn_implementation add_cross_attention bad_words_ids begin_suppress_tokens bos_token_id
+    chunk_size_feed_forward classifier_dropout cross_attention_hidden_size decoder_start_token_id dense_act_fn
+    diversity_penalty do_sample dtype early_stopping encoder_no_repeat_ngram_size eos_token_id
+    exponential_decay_length_penalty finetuning_task forced_bos_token_id forced_eos_token_id gradient_checkpointing
+    id2label initializer_factor is_decoder is_encoder_decoder is_gated_act label2id length_penalty max_length
+    min_length model_type n_positions no_repeat_ngram_size num_beam_groups num_beams num_decoder_layers
+    num_return_sequences output_attentions output_hidden_states output_past output_scores pad_token_id prefix
+    problem_type pruned_heads remove_invalid_values repetition_penalty return_dict return_dict_in_generate
+    scale_decoder_outputs sep_token_id suppress_tokens task_specific_params temperature tf_legacy_loss
+    tie_encoder_decoder tie_word_embeddings tokenizer_class top_k top_p torch_dtype torchscript
+    transformers_version typical_p use_bfloat16 use_cache vocab_size
+    """
+UNUSED = frozenset(_UNUSED.split())
+"""Written by some version of transformers, and without effect on what the encoder computes."""
 
 
 def load_text(
@@ -43,6 +64,7 @@ def load_text(
     config = read_t5_config(folder / "text_encoder" / "config.json")
     tensors = read_folder(folder / "text_encoder", STEM, variant)
     tensors.entries.pop(TIED, None)
+    check_floats(tensors.shapes, tensors.dtypes, folder / "text_encoder", tensors.metadata)
     if check:
         check_finite(tensors, str(folder / "text_encoder"))
     with torch.device("meta"):
@@ -65,7 +87,32 @@ def write_text(folder: Path, text: TextEncoder, shard_size: int | str = "5GB") -
     text.tokenizer.write(folder / "tokenizer")
 
 
+def text_names(config: T5Config) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors of an encoder, computed without allocating any."""
+    with torch.device("meta"):
+        module = T5Encoder(config)
+    return {name: tuple(value.shape) for name, value in module.state_dict().items()}
+
+
 def read_t5_config(file: Path) -> T5Config:
-    """The settings that decide the network; what else transformers writes into the file is not read."""
+    """The settings that decide the network. Raises CheckpointError for another kind of network, ConfigError for
+    sizes out of bounds; warns of settings that no version of transformers writes."""
     values = read_json(file)
+    check_unquantised(values, file)
+    given = values.get("architectures") or ["T5EncoderModel"]
+    if not isinstance(given, list) or given[0] not in ENCODERS:
+        raise CheckpointError(
+            f"{file}: architectures is {short(given)}; one of {', '.join(ENCODERS)} can be read"
+        )
+    for key, only in FIXED.items():
+        if values.get(key, only) != only:
+            raise CheckpointError(
+                f"{file}: {key} is {short(values[key])}; only {only!r}, T5 v1.1, can be read"
+            )
+    for key in values:
+        if key not in T5Config.model_fields and key not in UNUSED and not key.startswith("_"):
+            warnings.warn(
+                f"{file}: unknown setting {short(key)} is ignored{suggest(key, T5Config.model_fields)}",
+                stacklevel=3,
+            )
     return T5Config.parse({key: values[key] for key in T5Config.model_fields if key in values}, str(file))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import torch
@@ -31,29 +31,29 @@ class ScheduleConfig(Config):
     """The values of ``scheduler_config.json``, under the same names; the defaults are 5B's."""
 
     num_train_timesteps: int = Field(
-        1000, ge=2, description="number of noise levels the model was trained on"
+        1000, ge=2, le=100_000, description="number of noise levels the model was trained on"
     )
     beta_start: float = Field(0.00085, gt=0, lt=1, description="noise added by the first level")
     beta_end: float = Field(0.012, gt=0, lt=1, description="noise added by the last level")
     beta_schedule: Literal["scaled_linear", "linear"] = Field(
         "scaled_linear", description="beta between its ends: linear in its square root, or linear"
     )
-    trained_betas: tuple[float, ...] | None = Field(
+    trained_betas: tuple[Annotated[float, Field(ge=0, le=1)], ...] | None = Field(
         None, description="explicit betas, instead of the three above"
     )
     snr_shift_scale: float = Field(
-        1.0, gt=0, description="divide the signal-to-noise ratio by this: 3 for 2B, else 1"
+        1.0, gt=0, le=1e6, description="divide the signal-to-noise ratio by this: 3 for 2B, else 1"
     )
     rescale_betas_zero_snr: bool = Field(True, description="make the last level pure noise")
     timestep_spacing: Spacing = Field("trailing", description="which levels a sampler visits")
-    steps_offset: int = Field(0, ge=0, description="added to every time of the leading spacing")
+    steps_offset: int = Field(0, ge=0, le=100_000, description="added to every time of the leading spacing")
     set_alpha_to_one: bool = Field(True, description="the level after the last step is a clean video")
     prediction_type: Literal["v_prediction", "epsilon", "sample"] = Field(
         "v_prediction", description="what the network predicts"
     )
     clip_sample: bool = Field(False, description="kept for the file; latents are never clipped")
-    clip_sample_range: float = Field(1.0, description="kept for the file")
-    sample_max_value: float = Field(1.0, description="kept for the file")
+    clip_sample_range: float = Field(1.0, ge=0, le=1e6, description="kept for the file")
+    sample_max_value: float = Field(1.0, ge=0, le=1e6, description="kept for the file")
 
     @model_validator(mode="after")
     def _check(self) -> Self:

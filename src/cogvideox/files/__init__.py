@@ -15,10 +15,20 @@
 from __future__ import annotations
 
 from cogvideox.files.structured import dump_yaml, parse_json, parse_yaml, read_json, read_yaml, short
-from cogvideox.files.text import decoded, inside, open_regular, read_small_bytes, read_small_text, shown
+from cogvideox.files.text import (
+    check_link,
+    decoded,
+    inside,
+    open_regular,
+    read_small_bytes,
+    read_small_text,
+    root_of_links,
+    shown,
+)
 from cogvideox.files.walk import files_below
 
 __all__ = [
+    "check_link",
     "decoded",
     "dump_yaml",
     "files_below",
@@ -30,6 +40,7 @@ __all__ = [
     "read_small_bytes",
     "read_small_text",
     "read_yaml",
+    "root_of_links",
     "short",
     "shown",
 ]

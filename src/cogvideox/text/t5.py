@@ -8,12 +8,12 @@ the stream is kept finite, as T5 overflows otherwise.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from cogvideox.config import Config
@@ -23,19 +23,30 @@ from cogvideox.native import Linear
 class T5Config(Config):
     """Shape of the encoder, in the words of ``text_encoder/config.json``."""
 
-    vocab_size: int = Field(32128, gt=0, description="rows of the embedding")
-    d_model: int = Field(4096, gt=0, description="width")
-    d_kv: int = Field(64, gt=0, description="width of a head")
-    d_ff: int = Field(10240, gt=0, description="width inside the feed-forward layer")
-    num_layers: int = Field(24, gt=0, description="layers")
-    num_heads: int = Field(64, gt=0, description="heads")
-    relative_attention_num_buckets: int = Field(32, gt=1, description="distances that are told apart")
-    relative_attention_max_distance: int = Field(
-        128, gt=1, description="distance that all larger ones count as"
+    vocab_size: int = Field(32128, gt=0, le=1_048_576, description="rows of the embedding")
+    d_model: int = Field(4096, gt=0, le=65_536, description="width")
+    d_kv: int = Field(64, gt=0, le=1024, description="width of a head")
+    d_ff: int = Field(10240, gt=0, le=262_144, description="width inside the feed-forward layer")
+    num_layers: int = Field(24, gt=0, le=512, description="layers")
+    num_heads: int = Field(64, gt=0, le=1024, description="heads")
+    relative_attention_num_buckets: int = Field(
+        32, ge=4, le=4096, description="distances that are told apart"
     )
-    layer_norm_epsilon: float = Field(1e-6, gt=0, description="added to the mean square")
+    relative_attention_max_distance: int = Field(
+        128, gt=1, le=1_048_576, description="distance that all larger ones count as"
+    )
+    layer_norm_epsilon: float = Field(1e-6, gt=0, le=1, description="added to the mean square")
     feed_forward_proj: Literal["gated-gelu"] = Field("gated-gelu", description="T5 v1.1's activation")
     dropout_rate: float = Field(0.0, ge=0, lt=1, description="in training; loading for use does not need it")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.relative_attention_max_distance <= self.relative_attention_num_buckets // 2:
+            raise ValueError(
+                f"relative_attention_max_distance {self.relative_attention_max_distance}: must be larger than half of "
+                f"relative_attention_num_buckets {self.relative_attention_num_buckets}"
+            )
+        return self
 
 
 class T5Encoder(nn.Module):

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cogvideox.errors import CheckpointError
+from cogvideox.files import parse_json, root_of_links, short
+from cogvideox.files.text import read_small_bytes
 
 PAD, END, UNKNOWN = 0, 1, 2
 SETTINGS = "tokenizer_config.json"
@@ -23,7 +26,7 @@ class Tokenizer:
     """Encode and decode, and the files that say how. Raises CheckpointError when they cannot be read."""
 
     def __init__(self, files: Mapping[str, bytes], where: str = "tokenizer") -> None:
-        self.files = dict(files)
+        self.files, self.where = dict(files), where
         try:
             self._codec = _codec(self.files)
         except Exception as error:  # both libraries raise bare exceptions: name the place, keep the reason
@@ -37,11 +40,10 @@ class Tokenizer:
     @classmethod
     def read(cls, folder: Path) -> Tokenizer:
         """From a ``tokenizer/`` folder."""
-        present = [folder / name for name in FILES if (folder / name).is_file()]
-        for file in present:
-            if file.stat().st_size > LIMIT:
-                raise CheckpointError(f"{file}: {file.stat().st_size} bytes; a tokenizer has at most {LIMIT}")
-        return cls({file.name: file.read_bytes() for file in present}, str(folder))
+        root = root_of_links(folder, "model_index.json", "cogvideox.json")
+        present = [folder / name for name in FILES if (folder / name).exists()]
+        read = partial(read_small_bytes, root=root, most=LIMIT, error=CheckpointError)
+        return cls({file.name: read(file) for file in present}, str(folder))
 
     def write(self, folder: Path) -> None:
         """To a ``tokenizer/`` folder, byte for byte what was read."""
@@ -52,8 +54,16 @@ class Tokenizer:
     @property
     def longest(self) -> int | None:
         """How many tokens the files say a text may have."""
-        settings = json.loads(self.files.get(SETTINGS, b"{}"))
-        return int(settings["model_max_length"]) if "model_max_length" in settings else None
+        text = self.files.get(SETTINGS, b"{}").decode("utf-8", errors="replace")
+        settings = parse_json(text, f"{self.where}/{SETTINGS}", error=CheckpointError)
+        longest = settings.get("model_max_length") if isinstance(settings, dict) else None
+        if longest is None:
+            return None
+        if isinstance(longest, bool) or not isinstance(longest, int | float) or longest < 1:
+            raise CheckpointError(
+                f"{self.where}/{SETTINGS}: model_max_length is {short(longest)}, not a number of tokens"
+            )
+        return int(longest)
 
     def encode(self, text: str) -> list[int]:
         """Token ids, without the end token."""

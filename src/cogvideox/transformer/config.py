@@ -14,31 +14,41 @@ from cogvideox.transformer.modality import Experts
 class TransformerConfig(Config):
     """Everything that shapes the network. The defaults are those of the class in diffusers: CogVideoX-2B."""
 
-    num_attention_heads: int = Field(30, gt=0, description="heads; the width is heads times head size")
-    attention_head_dim: int = Field(64, gt=0, description="channels of one head, a multiple of 16")
-    in_channels: int = Field(16, gt=0, description="latent channels in; twice as many for an image condition")
-    out_channels: int = Field(16, gt=0, description="latent channels out")
+    num_attention_heads: int = Field(
+        30, gt=0, le=256, description="heads; the width is heads times head size"
+    )
+    attention_head_dim: int = Field(64, gt=0, le=512, description="channels of one head, a multiple of 16")
+    in_channels: int = Field(
+        16, gt=0, le=4096, description="latent channels in; twice as many for an image condition"
+    )
+    out_channels: int = Field(16, gt=0, le=4096, description="latent channels out")
     flip_sin_to_cos: bool = Field(True, description="time sinusoid as [cos | sin] instead of [sin | cos]")
-    freq_shift: int = Field(0, description="shift in the denominator of the time frequencies")
-    time_embed_dim: int = Field(512, gt=0, description="width of the time embedding")
-    ofs_embed_dim: int | None = Field(None, description="width of the ofs embedding (1.5-I2V), or null")
-    text_embed_dim: int = Field(4096, gt=0, description="width of the text encoder's output")
-    num_layers: int = Field(30, gt=0, description="depth")
+    freq_shift: int = Field(0, ge=0, le=1, description="shift in the denominator of the time frequencies")
+    time_embed_dim: int = Field(512, gt=0, le=32_768, description="width of the time embedding")
+    ofs_embed_dim: int | None = Field(
+        None, gt=0, le=32_768, description="width of the ofs embedding (1.5-I2V), or null"
+    )
+    text_embed_dim: int = Field(4096, gt=0, le=65_536, description="width of the text encoder's output")
+    num_layers: int = Field(30, gt=0, le=512, description="depth")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout after embedding, attention and feed forward")
     attention_bias: bool = Field(True, description="biases on q, k and v")
-    sample_width: int = Field(90, gt=0, description="native width in latent pixels")
-    sample_height: int = Field(60, gt=0, description="native height in latent pixels")
-    sample_frames: int = Field(49, gt=0, description="native number of PIXEL frames")
-    patch_size: int = Field(2, gt=0, description="latent pixels of a patch along height and width")
-    patch_size_t: int | None = Field(None, description="latent frames of a patch (1.5: 2), or null for one")
-    temporal_compression_ratio: int = Field(4, gt=0, description="pixel frames for each latent frame")
-    max_text_seq_length: int = Field(226, gt=0, description="text tokens")
+    sample_width: int = Field(90, gt=0, le=8192, description="native width in latent pixels")
+    sample_height: int = Field(60, gt=0, le=8192, description="native height in latent pixels")
+    sample_frames: int = Field(49, gt=0, le=16_384, description="native number of PIXEL frames")
+    patch_size: int = Field(2, gt=0, le=64, description="latent pixels of a patch along height and width")
+    patch_size_t: int | None = Field(
+        None, gt=0, le=64, description="latent frames of a patch (1.5: 2), or null for one"
+    )
+    temporal_compression_ratio: int = Field(4, gt=0, le=64, description="pixel frames for each latent frame")
+    max_text_seq_length: int = Field(226, gt=0, le=16_384, description="text tokens")
     activation_fn: Literal["gelu-approximate", "gelu"] = Field("gelu-approximate", description="feed forward")
     timestep_activation_fn: Literal["silu"] = Field("silu", description="activation of the time embedding")
     norm_elementwise_affine: bool = Field(True, description="affine LayerNorms")
-    norm_eps: float = Field(1e-5, gt=0, description="eps of the LayerNorms, q and k excepted")
-    spatial_interpolation_scale: float = Field(1.875, gt=0, description="divides sinusoidal h and w")
-    temporal_interpolation_scale: float = Field(1.0, gt=0, description="divides t in sinusoidal positions")
+    norm_eps: float = Field(1e-5, gt=0, le=1, description="eps of the LayerNorms, q and k excepted")
+    spatial_interpolation_scale: float = Field(1.875, gt=0, le=1000, description="divides sinusoidal h and w")
+    temporal_interpolation_scale: float = Field(
+        1.0, gt=0, le=1000, description="divides t in sinusoidal positions"
+    )
     use_rotary_positional_embeddings: bool = Field(
         False, description="3D rotary instead of sinusoidal positions"
     )

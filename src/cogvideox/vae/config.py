@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import log2
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -21,32 +21,44 @@ class VAEConfig(Config):
     every convolution an image one (the baseline row).
     """
 
-    in_channels: int = Field(3, ge=1, description="Channels of the pixels that go in.")
-    out_channels: int = Field(3, ge=1, description="Channels of the pixels that come out.")
-    latent_channels: int = Field(16, ge=1, description="Channels of the latents (Table 1: 4 to 128).")
-    block_out_channels: tuple[int, ...] = Field(
+    in_channels: int = Field(3, ge=1, le=1024, description="Channels of the pixels that go in.")
+    out_channels: int = Field(3, ge=1, le=1024, description="Channels of the pixels that come out.")
+    latent_channels: int = Field(
+        16, ge=1, le=1024, description="Channels of the latents (Table 1: 4 to 128)."
+    )
+    block_out_channels: tuple[Annotated[int, Field(ge=1, le=8192)], ...] = Field(
         (128, 256, 256, 512),
         min_length=1,
+        max_length=8,
         description="Width of each stage; each stage but the last halves height and width.",
     )
     layers_per_block: int = Field(
-        3, ge=1, description="Residual blocks in an encoder stage; the decoder has one more."
+        3, ge=1, le=64, description="Residual blocks in an encoder stage; the decoder has one more."
     )
-    norm_num_groups: int = Field(32, ge=1, description="Groups of every group normalisation.")
+    norm_num_groups: int = Field(32, ge=1, le=8192, description="Groups of every group normalisation.")
     norm_eps: float = Field(
-        1e-6, gt=0, description="Added to the variance in the residual blocks of the encoder."
+        1e-6, gt=0, le=1, description="Added to the variance in the residual blocks of the encoder."
     )
-    temporal_compression_ratio: int = Field(4, ge=1, description="Frames per latent frame: 1, 2, 4, 8.")
+    temporal_compression_ratio: int = Field(
+        4, ge=1, le=64, description="Frames per latent frame: 1, 2, 4, 8."
+    )
     time_kernel: Literal[1, 3] = Field(
         3, description="Frames a convolution sees; 1 makes every convolution an image one."
     )
-    sample_height: int = Field(480, ge=1, description="Usual height in pixels; tiles default to half of it.")
-    sample_width: int = Field(720, ge=1, description="Usual width in pixels; tiles default to half of it.")
+    sample_height: int = Field(
+        480, ge=1, le=65_536, description="Usual height in pixels; tiles default to half of it."
+    )
+    sample_width: int = Field(
+        720, ge=1, le=65_536, description="Usual width in pixels; tiles default to half of it."
+    )
     scaling_factor: float = Field(
-        1.15258426, gt=0, description="Latents are multiplied by this before diffusion."
+        1.15258426, gt=0, le=1e6, description="Latents are multiplied by this before diffusion."
     )
     shift_factor: float | None = Field(
-        None, description="Subtracted from latents before scaling; the released models have none."
+        None,
+        ge=-1e6,
+        le=1e6,
+        description="Subtracted from latents before scaling; the released models have none.",
     )
     invert_scale_latents: bool = Field(
         False, description="Image latents are divided by the scaling factor (1.5 image-to-video)."
@@ -54,9 +66,11 @@ class VAEConfig(Config):
     force_upcast: bool = Field(
         True, description="Carried along for other readers of config.json; unused here."
     )
-    chunk_frames: int = Field(8, ge=1, description="Frames encoded at once; the released weights expect 8.")
+    chunk_frames: int = Field(
+        8, ge=1, le=4096, description="Frames encoded at once; the released weights expect 8."
+    )
     chunk_latents: int = Field(
-        2, ge=2, description="Latent frames decoded at once; the released weights expect 2."
+        2, ge=2, le=4096, description="Latent frames decoded at once; the released weights expect 2."
     )
 
     # Settings of the released file with only one meaning here: read, checked, written back, never stored.

@@ -7,6 +7,8 @@ pictures spread evenly over the clip, whatever its length.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from jaxtyping import Float, Int, UInt8
 from pydantic import Field
@@ -19,13 +21,16 @@ from cogvideox.text import T5Config, T5Decoder
 class CaptionerConfig(Config):
     """Shape of the network, in ``config.json``."""
 
-    frames: int = Field(5, gt=1, description="pictures of a clip that are looked at")
-    size: int = Field(40, gt=15, description="height and width they are made to have, pixels")
-    channels: tuple[int, ...] = Field(
-        (24, 48, 64), description="of the convolutions; each halves height and width"
+    frames: int = Field(5, gt=1, le=1024, description="pictures of a clip that are looked at")
+    size: int = Field(40, gt=15, le=2048, description="height and width they are made to have, pixels")
+    channels: tuple[Annotated[int, Field(ge=4, le=8192)], ...] = Field(
+        (24, 48, 64),
+        min_length=1,
+        max_length=8,
+        description="of the convolutions; each halves height and width",
     )
-    mixers: int = Field(2, ge=0, description="layers that look across time")
-    longest: int = Field(48, gt=0, description="most tokens of a caption")
+    mixers: int = Field(2, ge=0, le=256, description="layers that look across time")
+    longest: int = Field(48, gt=0, le=16_384, description="most tokens of a caption")
     text: T5Config = Field(description="the decoder")
 
 

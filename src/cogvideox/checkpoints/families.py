@@ -1,0 +1,232 @@
+"""Weights of the CogVideoX world that this version does not run, each named as what it is.
+
+Quantised files, models with other condition channels, ControlNets and tiny autoencoders look like a damaged release
+to a strict reader. They are told apart by a few tensor names, shapes, types and settings; nothing is run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cogvideox.errors import CheckpointError
+from cogvideox.files import short
+
+FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)
+FULL = "take the full-precision release (bf16, fp16 or fp32)"
+BASE = "take the text-to-video or image-to-video model of the same size, or a program made for this one"
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of weights that is known by name and not run: what it is called, what that is, what to do instead."""
+
+    name: str
+    what: str
+    do: str
+
+    def refusal(self, where: str | Path) -> CheckpointError:
+        """The error for a place that holds it."""
+        return CheckpointError(f"{where}: {self.name}: {self.what}; this version does not run it: {self.do}")
+
+
+def _quantised(name: str, what: str) -> Family:
+    return Family(name, what, FULL)
+
+
+NF4 = _quantised("bitsandbytes 4-bit weights (nf4)", "packed in pairs, with tables beside each weight")
+LLM_INT8 = _quantised("bitsandbytes int8 weights", "8-bit rows with scales (SCB)")
+TORCHAO = _quantised("torchao weights", "quantised tensors in pieces")
+QUANTO = _quantised("quanto weights", "quantised data and scales")
+QVGEN = _quantised("QVGen W4A4 weights", "weights with the quantisers of 4-bit training")
+GGUF_BLOCKS = _quantised("GGUF blocks in safetensors", "4- or 8-bit blocks under ..._qweight")
+GGUF = _quantised("a GGUF file", "a container of llama.cpp")
+SCALED_FP8 = _quantised("scaled fp8 weights", "8-bit floats with a scale beside each weight")
+PLAIN_FP8 = _quantised("fp8 weights without scales", "every weight cast to 8-bit floats")
+UNKNOWN_QUANT = _quantised("quantised weights", "config.json has a quantization_config")
+INTEGERS = _quantised("integer weights", "whole numbers where floats belong, and no scales beside them")
+
+CONTROLNET = Family("a CogVideoX ControlNet", "an add-on network that steers a base model, not a model", BASE)
+TINY_VAE = Family(
+    "a tiny autoencoder (taecvx)", "a small stand-in for the VAE, for previews", "use the model's own VAE"
+)
+FUN_INP = Family("CogVideoX-Fun InP", "33 channels: noisy latents, a mask, the masked video", BASE)
+FUN_CONTROL = Family("CogVideoX-Fun Control or Pose", "32 channels: noisy latents, a control video", BASE)
+VOID = Family("Netflix VOID", "48 channels: noisy latents, a coded mask, the video", BASE)
+VOID_STACKED = Family(
+    "Netflix VOID with a stacked mask", "36 channels: noisy latents, 4 of mask, the video", BASE
+)
+REPEATED = Family(
+    "a 2B model of 32 channels",
+    "CogVideoX-Fun Control or Pose, or an image model that repeats its image in every frame (its weights do not say)",
+    BASE,
+)
+THE_MATRIX = Family("TheMatrix, stage 4", "a control branch beside the blocks", BASE)
+
+BY_PIPELINE = {
+    "CogVideoXFunControlPipeline": FUN_CONTROL,
+    "CogVideoXFunInpaintPipeline": FUN_INP,
+    "CogVideoX_Fun_Pipeline_Inpaint": FUN_INP,
+    "CogVideoX_Fun_Pipeline_Control": FUN_CONTROL,
+}
+CONTROL_CLASSES = ("CogVideoXControlnet", "CogVideoXControlNetModel", "CogVideoXControlnetModel")
+FAMILY_NAMES = frozenset(value.name for value in list(globals().values()) if isinstance(value, Family))
+
+
+def family_of_config(values: Mapping[str, Any], own: bool = False) -> Family | None:
+    """The family that a part's ``config.json`` describes, None for one that is run.
+
+    own: the folder has our ``cogvideox.json``, so that 32 channels are an image model whatever its size.
+    """
+    if (quantised := quantisation_of(values)) is not None:
+        return quantised
+    if values.get("_class_name") in CONTROL_CLASSES or "vae_channels" in values:
+        return CONTROLNET
+    if values.get("_class_name") not in (None, "CogVideoXTransformer3DModel"):
+        return None
+    if values.get("control_dim") is not None or values.get("cond_proj_dim") is not None:
+        return THE_MATRIX
+    sizes = [
+        values.get(key, usual)
+        for key, usual in (
+            ("in_channels", 16), ("out_channels", 16), ("num_attention_heads", 30), ("attention_head_dim", 64)
+        )
+    ]  # fmt: skip
+    if not all(type(size) is int for size in sizes):
+        return None  # refused where the settings are read
+    inside, outside, heads, head = sizes
+    learned = values.get("use_learned_positional_embeddings") is True
+    return _by_channels(inside, outside, heads * head, bool(values.get("patch_size_t")), learned or own, own)
+
+
+def family_of_tensors(
+    shapes: Mapping[str, tuple[int, ...]],
+    dtypes: Mapping[str, torch.dtype],
+    metadata: Mapping[str, str] | None = None,
+    own: bool = False,
+) -> Family | None:
+    """The family of a set of tensors by their names, shapes and types, None for one that is run or not known."""
+    found = _quantised_names(shapes, metadata or {})
+    if found is None and dtypes and any(dtype in FP8 for dtype in dtypes.values()):
+        found = PLAIN_FP8
+    if found is not None:
+        return found
+    if any(name.startswith(("controlnet_encode_first.", "controlnet_encode_second.")) for name in shapes):
+        return CONTROLNET
+    if "encoder.0.weight" in shapes and len(shapes["encoder.0.weight"]) == 4:
+        return TINY_VAE
+    names = [n for n in shapes if n.endswith("patch_embed.proj.weight") and "mixins." not in n]
+    if len(names) != 1:
+        return None
+    shape, prefix = shapes[names[0]], names[0].removesuffix("patch_embed.proj.weight")
+    learned = f"{prefix}patch_embed.pos_embedding" in shapes
+    if len(shape) == 4:
+        return _by_channels(shape[1], 16, shape[0], False, learned or own, own) if shape[1] > 16 else None
+    if len(shape) == 2 and shape[1] % 8 == 0 and shape[1] > 128:
+        return _by_channels(shape[1] // 8, 16, shape[0], True, learned, own)
+    return None
+
+
+def family_of_file(path: Path) -> Family | None:
+    """A container that is told by its first bytes."""
+    if not path.is_file():
+        return None
+    try:
+        with open(path, "rb") as file:
+            return GGUF if file.read(4) == b"GGUF" else None
+    except OSError:
+        return None
+
+
+def quantisation_of(values: Mapping[str, Any]) -> Family | None:
+    """What ``quantization_config`` of a part's config says, None when there is none."""
+    config = values.get("quantization_config")
+    if config is None:
+        return None
+    method = str(config.get("quant_method", "")).lower() if isinstance(config, Mapping) else ""
+    if "bitsandbytes" in method or method == "bnb":
+        return LLM_INT8 if config.get("load_in_8bit") else NF4
+    return next(
+        (
+            family
+            for word, family in (("torchao", TORCHAO), ("quanto", QUANTO), ("gguf", GGUF))
+            if word in method
+        ),
+        UNKNOWN_QUANT,
+    )
+
+
+def check_unquantised(values: Mapping[str, Any], where: str | Path) -> None:
+    """Raise CheckpointError for the config of a quantised part."""
+    if (found := quantisation_of(values)) is not None:
+        raise found.refusal(where)
+
+
+def check_condition(values: Mapping[str, Any], where: str | Path, own: bool) -> None:
+    """Raise CheckpointError for a transformer whose channels or settings belong to a family that is not run."""
+    if (found := family_of_config(values, own)) is not None:
+        raise found.refusal(where)
+
+
+def check_floats(
+    shapes: Mapping[str, tuple[int, ...]],
+    dtypes: Mapping[str, torch.dtype],
+    where: str | Path,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Raise CheckpointError for weights that are not plain floats, naming what they are or the first that is not."""
+    if (found := _quantised_names(shapes, metadata or {})) is not None:
+        raise found.refusal(where)
+    if any(dtype in FP8 for dtype in dtypes.values()):
+        raise PLAIN_FP8.refusal(where)
+    wrong = [name for name, dtype in dtypes.items() if not dtype.is_floating_point]
+    if wrong:
+        kind = str(dtypes[wrong[0]]).removeprefix("torch.")
+        raise CheckpointError(
+            f"{where}: {len(wrong)} weights are not floats: {short(wrong[0])} is {kind}; take the original weights"
+        )
+
+
+def _by_channels(
+    inside: int, outside: int, width: int, in_time: bool, learned: bool, own: bool
+) -> Family | None:
+    if outside < 1 or inside == outside:
+        return None
+    if inside == 2 * outside:
+        if own or in_time or learned or outside != 16:
+            return None
+        return {3072: FUN_CONTROL, 1920: REPEATED}.get(width)
+    known = {
+        2 * outside + 1: FUN_INP,
+        3 * outside: VOID,
+        2 * outside + 4: VOID_STACKED,
+        4 * outside: CONTROLNET,
+    }
+    return known.get(inside) or Family(
+        f"a transformer with in_channels {inside} and out_channels {outside}",
+        f"{inside - outside} channels of a condition that no known model has",
+        "use in_channels equal to out_channels, or twice as many for an image",
+    )
+
+
+def _quantised_names(names: Mapping[str, Any], metadata: Mapping[str, str]) -> Family | None:
+    for name in names:
+        if name.endswith("_qweight") and ".Q" in name:
+            return GGUF_BLOCKS
+        if name.endswith(".weight.absmax") or ".quant_state.bitsandbytes__" in name:
+            return NF4
+        if name.endswith(".SCB"):
+            return LLM_INT8
+        if name.endswith(".wquantizer.scale"):
+            return QVGEN
+        if name.endswith(("._weight_qdata", "._weight_scale")):
+            return TORCHAO
+        if name.endswith((".weight._data", ".weight._scale")):
+            return QUANTO
+        if name.endswith((".scale_weight", ".weight_scale")) or name == "scaled_fp8":
+            return SCALED_FP8
+    return TORCHAO if "tensor_names" in metadata else None
