@@ -224,7 +224,7 @@ for code, words, command in [
     (1, "cannot be written", [G, "a", *RUN, "--out", "/proc/new.mp4", "--no-metadata"]),
     (1, "File name too long", [G, "a", *RUN, "--out", "n" * 300 + ".mp4"]),
     # batches
-    (2, "cannot be read", [G, "--batch", "gone.jsonl", "--model", "toy", "--out", "many"]),
+    (2, "no such file", [G, "--batch", "gone.jsonl", "--model", "toy", "--out", "many"]),
     (2, "holds no prompts", [G, "--batch", "empty.png", "--model", "toy", "--out", "many"]),
     (2, "not UTF-8", [G, "--batch", "good.png", "--model", "toy", "--out", "many"]),
     # other verbs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,13 @@ def unmade(monkeypatch) -> list[str]:
         return Video(np.full((9, 32, 48, 3), 99, np.uint8), 8.0, record)
 
     seen: list[str] = []
-    monkeypatch.setattr(batch, "load", lambda job, folder, policy=None: folder.name)
+
+    def load(job, folder, policy=None):
+        loads.append(folder.name)
+        return folder.name
+
+    loads: list[str] = []
+    monkeypatch.setattr(batch, "load", load)
     monkeypatch.setattr(batch, "make", make)
     return seen
 
@@ -167,6 +174,11 @@ def test_files_of_somebody_else_are_not_replaced(toy, unmade):
     assert failures() == [1, 2] and Path("made/good.png").is_file()
     assert Path("made/notes.json").read_text() == '{"mine": 1}'
     assert Path("made/look.gif").read_bytes() == b"GIF89a mine"
+    batch(toy, lines, "--preview", "--overwrite", code=3)  # named are the videos, not what lies beside them
+    assert failures() == [1, 2] and Path("made/notes.json").read_text() == '{"mine": 1}'
+    assert Path("made/look.gif").read_bytes() == b"GIF89a mine"
+    for mine in ("notes.json", "look.gif"):
+        Path("made", mine).unlink()
     batch(toy, lines, "--preview", "--overwrite")
     assert not Path("made/failed.json").exists()
     Path("made/good.mp4").unlink()  # what is left of a run that was stopped is ours to replace
@@ -174,8 +186,8 @@ def test_files_of_somebody_else_are_not_replaced(toy, unmade):
 
 
 def test_the_list_of_failures_keeps_its_name_and_no_other_is_replaced(toy, unmade):
-    assert "that of the failures" in batch(toy, [{"prompt": "a", "name": "Failed"}], code=2).stderr
-    Path("made").mkdir()
+    assert "that of the failures" in batch(toy, [{"prompt": "a", "name": "Failed"}], code=3).stderr
+    Path("made/failed.json").unlink()
     Path("made/failed.json").write_text('["mine"]')
     assert "not a list of failures" in batch(toy, ["a"], code=1).stderr
     assert Path("made/failed.json").read_text() == '["mine"]'
@@ -189,4 +201,124 @@ def test_each_line_gets_the_shipped_model_that_reads_it(unmade, monkeypatch, tmp
     monkeypatch.setattr(hub, "SHIPPED", (tmp_path / "shipped",))
     Image.new("RGB", (48, 32)).save("one.png")
     batch("", ["a red circle", {"prompt": "a", "image": "one.png"}, "a blue circle"])
-    assert unmade == ["tiny", "tiny-i2v", "tiny"]
+    assert unmade == ["tiny", "tiny", "tiny-i2v"]  # a model is loaded once
+
+
+def test_an_inserted_line_makes_only_that_line(toy, unmade):
+    lines = ["a red circle", "a blue circle", {"prompt": "a red circle", "seed": 7}]
+    first = batch(toy, lines).stdout.split()
+    again = batch(toy, ["a green circle", *lines])
+    (new,) = again.stdout.split()
+    assert "3 made before, 1 to make" in again.stderr and new.startswith("made/a-green-circle-")
+    assert batch(toy, [lines[2], "a green circle", lines[1], lines[0]]).stdout == ""
+    assert all(Path(path).is_file() for path in first)
+
+
+def test_equal_lines_are_several_videos(toy, unmade):
+    assert len(set(batch(toy, ["a", "a", "a"]).stdout.split())) == 3
+    assert len(batch(toy, ["a", "a", "a", "a"]).stdout.split()) == 1
+
+
+def test_the_keys_of_a_line_are_the_names_of_the_flags(toy, unmade):
+    line = {"prompt": "a", "negative-prompt": "b", "guidance-schedule": "wave", "lora": [], "compile": False}
+    batch(toy, [line, {"prompt": "a", "negative_prompt": "c", "continue": False}])
+    records = [json.loads(path.read_text())["config"] for path in sorted(Path("made").glob("*.json"))]
+    assert {record["negative_prompt"] for record in records} == {"b", "c"}
+
+
+def test_every_flag_of_one_video_is_a_key_and_no_other_is():
+    import typer
+
+    from cogvideox.cli.batch_file import OF_THE_RUN, key_of, line_keys
+
+    command = typer.main.get_command(app).commands["generate"]
+    flags = {key_of(name) for each in command.params for name in each.opts if name.startswith("--")}
+    assert flags - {"help"} - set(OF_THE_RUN) <= line_keys()
+    assert not line_keys() & set(OF_THE_RUN) and set(OF_THE_RUN) <= flags
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ({"promt": "a"}, "'promt': unknown setting (did you mean 'prompt'?)"),
+        ({"prompt": "a", "negativ-prompt": "b"}, "did you mean 'negative_prompt'?"),
+        ({"prompt": "a", "out": "b.mp4"}, "flag of the whole run; a line is named by its key name"),
+        ({"prompt": "a", "device": "cpu"}, "flag of the whole run; give it on the command line"),
+        ({"prompt": "a", "seed": 1, "--seed": 2}, "stands twice"),
+        ({"prompt": "a", "model": "no-such-model"}, "no such folder"),
+        ({"prompt": "a", "lora": "missing.safetensors"}, "no such file or folder"),
+        ({"prompt": "a", "image": "missing.png"}, "missing.png"),
+        ({"prompt": "a", "height": 33}, "multiple of 16"),
+        ({"prompt": "a", "name": "../b"}, "not a file name"),
+    ],
+)
+def test_a_bad_line_is_named_by_its_number_before_any_is_made(toy, unmade, line, says):
+    done = batch(toy, ["a red circle", line, "a blue circle"], code=3)
+    told = [text for text in done.stderr.splitlines() if text.startswith("line 2: ")]
+    assert len(told) == 1 and says in told[0], done.stderr
+    assert done.stderr.index("line 2: ") < done.stderr.index("Video(")
+    assert failures() == [2] and len(unmade) == 2
+
+
+def test_a_line_may_have_a_model_of_its_own(toy, unmade, tmp_path):
+    other = write_toy(tmp_path / "other")
+    lines = ["a red circle", {"prompt": "a", "model": str(other)}, "a blue circle"]
+    batch(toy, lines)
+    assert unmade == ["toy", "toy", "other"]
+
+
+def test_a_table_has_the_same_names_as_columns(toy, unmade):
+    Path("p.csv").write_text('Prompt,seed,--name\n"a red, small circle",7,red\na blue circle,,\n\nx,y,z,w\n')
+    command = ["generate", "--batch", "p.csv", "--model", toy, "--out", "made", "--steps", "1"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 3 and "line 5: 4 fields, the header has 3" in done.stderr
+    record = json.loads(Path("made/red.json").read_text())
+    assert record["seed"] == 7 and record["config"]["prompt"] == "a red, small circle" and len(unmade) == 2
+    Path("p.csv").write_text("prompt,sede\na,1\n")
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 2 and "line 1: 'sede': unknown setting (did you mean 'seed'?)" in done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_or_an_endless_file_is_no_batch(toy):
+    os.mkfifo("pipe.txt")
+    Path("endless.txt").symlink_to("/dev/zero")
+    for name in ("pipe.txt", "endless.txt"):
+        done = CliRunner().invoke(app, ["generate", "--batch", name, "--model", toy])
+        assert done.exit_code == 2 and "a pipe or device" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_video_that_others_marked_as_ai_made_is_not_ours(toy, unmade):
+    from cogvideox.video import is_ours
+    from cogvideox.video.saving import AI_MADE
+
+    Path("made").mkdir()
+    Path("made/red.mp4").write_bytes(f'<Iptc4xmpExt:DigitalSourceType rdf:resource="{AI_MADE}"/>'.encode())
+    assert not is_ours("made/red.mp4")
+    batch(toy, [{"prompt": "a", "name": "red"}], "--no-metadata")  # kept: it may be what was asked for
+    assert b"Iptc4xmpExt" in Path("made/red.mp4").read_bytes() and not unmade
+
+
+def test_join_has_a_flag(toy):
+    from cogvideox.video import Video
+
+    Video(np.zeros((11, 32, 48, 3), np.uint8), 8.0).save("given.mp4")
+    words = ["generate", "a", "--model", toy, "--steps", "1", "--frames", "5", "--video", "given.mp4"]
+    for extra, frames in (([], 5), (["--join"], 16)):
+        done = CliRunner().invoke(app, [*words, "--continue", *extra, "--out", f"{frames}.mp4"])
+        assert done.exit_code == 0 and f"Video({frames} frames" in done.stderr, done.stderr
+    done = CliRunner().invoke(app, [*words, "--join"])
+    assert done.exit_code == 2 and "--join: has no effect without --continue" in done.stderr
+
+
+def test_overwriting_a_video_leaves_a_foreign_file_beside_it(toy):
+    words = ["generate", "a", "--model", toy, "--steps", "1", "--out", "v.mp4", "--overwrite"]
+    for mine, extra in (("v.json", []), ("v.gif", ["--preview"])):
+        Path(mine).write_text('{"mine": 1}')
+        done = CliRunner().invoke(app, [*words, *extra])
+        assert done.exit_code == 1 and f"{mine}: " in done.stderr and "not made here" in done.stderr
+        assert Path(mine).read_text() == '{"mine": 1}' and not Path("v.mp4").exists()
+        done = CliRunner().invoke(app, [*words, "--no-metadata"])
+        assert done.exit_code == 0 and Path(mine).read_text() == '{"mine": 1}'
+        Path(mine).unlink()
+        Path("v.mp4").unlink()

@@ -101,7 +101,9 @@ def test_a_batch_is_enhanced_line_by_line(here, toy):
         words = ("--model", toy, "--steps", "1", "--out", "made", "--batch", "p.txt")
         served = ("--enhance", seen.url, "--enhance-model", "m")
         run(*words, *served, code=3)
-        records = [json.loads(file.read_text()) for file in sorted(Path("made").glob("0*.json"))]
+        records = [
+            json.loads(file.read_text()) for file in sorted(Path("made").glob("a-*.json"), reverse=True)
+        ]
         assert [r["config"]["prompt"] for r in records] == [
             "A dog, in the evening sun",
             "A cat, in the evening sun",

@@ -45,13 +45,3 @@ def test_a_model_that_is_not_found_says_what_there_is():
 def test_a_folder_that_only_looks_writable_is_found_before_the_work():
     with pytest.raises(OutputError, match="cannot be written"):
         check_output("/proc/x.mp4")
-
-
-def test_the_shipped_model_says_what_it_does_not_know(capsys):
-    from cogvideox.cli.generate import _tell_the_limits
-
-    _tell_the_limits("tiny", "a red circle moves to the right")
-    _tell_the_limits("5b", "a golden retriever runs")
-    assert not capsys.readouterr().err
-    _tell_the_limits("tiny", "a golden retriever runs")
-    assert "moving shapes only" in capsys.readouterr().err

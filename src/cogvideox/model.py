@@ -38,7 +38,7 @@ class CogVideoX:
     takes them from the transformer's config. ``guidance`` is the scale used when none is asked for.
     ``compute_device`` is where inputs go when the weights live elsewhere (offloading); None means where the
     weights are. ``weights`` is the SHA-256 of each weights file, where the caller found it worth reading them
-    for (see ``manifest.digests_of``).
+    for (see ``manifest.digests_of``). ``shipped``: it came with the package and has seen the tiny world alone.
     """
 
     transformer: Transformer
@@ -54,6 +54,7 @@ class CogVideoX:
     guidance: float | None = None
     compute_device: torch.device | None = None
     weights: dict[str, str] = field(default_factory=dict)
+    shipped: bool = False
 
     def __post_init__(self) -> None:
         config = self.transformer.config

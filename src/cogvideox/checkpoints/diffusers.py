@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from cogvideox.checkpoints.families import BY_PIPELINE, check_condition, check_floats, check_unquantised
 from cogvideox.checkpoints.fill import assign, check_finite, check_names, to_dtype
-from cogvideox.checkpoints.hub import find_folder
+from cogvideox.checkpoints.hub import find_folder, is_shipped
 from cogvideox.checkpoints.overwrite import checkpoint_folder
 from cogvideox.checkpoints.precision import for_a_cpu
 from cogvideox.checkpoints.record import (
@@ -137,6 +137,7 @@ def _assemble(
         frames=record.frames,
         fps=record.fps,
         guidance=record.guidance,
+        shipped=is_shipped(folder),
     )
 
 

@@ -52,6 +52,13 @@ def shipped_folder(name: str) -> Path | None:
     return next((place / name for place in SHIPPED if (place / name / "model_index.json").is_file()), None)
 
 
+def is_shipped(folder: str | Path) -> bool:
+    """Whether a folder is a model that comes with the package, under whatever path it was named."""
+    name = Path(folder).resolve().name
+    found = shipped_folder(name) if name in PRESETS else None
+    return found is not None and found.resolve() == Path(folder).resolve()
+
+
 def download(repository: str, revision: str | None = None) -> Path:
     """The snapshot of a hub repository; raises CheckpointError when it cannot be had."""
     from huggingface_hub import snapshot_download

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -102,6 +102,23 @@ def with_calibration(options: GenerateOptions, folder: Path) -> GenerateOptions:
             f"{path}: calibrated for {steps} steps, asked for {options.steps}; calibrate for these"
         )
     return options.model_copy(update={"reuse_table": path})
+
+
+def check_adapters(adapters: Sequence[tuple[str, float]], alpha: float | None) -> None:
+    """A file that is no adapter is an error before weights are loaded. Raises CheckpointError."""
+    from cogvideox.checkpoints.adapter import read_adapter
+
+    for path, _ in adapters:
+        read_adapter(path, alpha)
+
+
+def warn_of_unknown(ready: Ready, options: GenerateOptions, adapters: Sequence[Any]) -> None:
+    """Warn of words and pictures that a shipped model has never seen; an adapter may have taught it others."""
+    from cogvideox.checkpoints.hub import is_shipped
+    from cogvideox.generate.beyond import warn_of_unknown as warn
+
+    if is_shipped(ready.folder) and not adapters:
+        warn(ready.folder.resolve().name, options.prompt, ready.given)
 
 
 def _shell(folder: Path) -> Any:

@@ -33,12 +33,17 @@ class Enhance:
 
         enhancer(self.spec, self.model, world=False)
 
+    @property
+    def is_rules(self) -> bool:
+        """Whether prompts are written out here, without asking anybody."""
+        return self.spec == "rules"
+
     def apply(
-        self, options: GenerateOptions, folder: Path, dry_run: bool = False
+        self, options: GenerateOptions, folder: Path, dry_run: bool = False, quiet: bool = False
     ) -> tuple[GenerateOptions, dict[str, Any] | None]:
         """The options with the prompt to use, and what the record says. Raises PromptError, ChatError.
 
-        In a dry run no server is asked.
+        In a dry run no server is asked; ``quiet`` does not tell what was written.
         """
         if self.spec is None:
             return options, None
@@ -59,6 +64,7 @@ class Enhance:
             )
         write = enhancer(self.spec, self.model, world=(read_record(folder).preset or "").startswith("tiny"))
         enhanced = write(options.prompt)
-        say(f"enhance: {enhanced}")
+        if not quiet:
+            say(f"enhance: {enhanced}")
         told = record(options.prompt, enhanced, write.name)
         return options.model_copy(update={"prompt": enhanced}), told

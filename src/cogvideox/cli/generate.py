@@ -18,6 +18,7 @@ from cogvideox.cli.job import (
     limit_of,
     load,
     make,
+    read_lora,
     resolve,
     save,
     share,
@@ -26,7 +27,7 @@ from cogvideox.cli.job import (
 )
 from cogvideox.cli.plan import LIMIT_HELP, MEMORY_HELP, follow
 from cogvideox.cli.terminal import say, verb
-from cogvideox.errors import CheckpointError, ConfigError
+from cogvideox.errors import ConfigError
 
 ATTENTION_HELP = (
     "kernel: fastest (the fastest right one here), torch, torch-cudnn, flash-3, sage (8-bit), ..."
@@ -48,6 +49,9 @@ def generate(
         float | None, typer.Option(help="how much of --video is remade, above 0 to 1")
     ] = None,
     carry_on: Annotated[bool, typer.Option("--continue", help="make what follows after --video")] = False,
+    join: Annotated[
+        bool, typer.Option("--join", help="with --continue: put the video before what follows")
+    ] = False,
     lora: Annotated[list[str] | None, typer.Option(help="adapter, PATH or PATH:SCALE; repeatable")] = None,
     lora_alpha: Annotated[
         float | None, typer.Option(help="alpha of adapters whose file does not say it")
@@ -86,7 +90,7 @@ def generate(
     ] = None,
     enhance: Annotated[str | None, typer.Option(help=ENHANCE_HELP)] = None,
     enhance_model: Annotated[str | None, typer.Option(help=ENHANCER_HELP)] = None,
-    batch: Annotated[str | None, typer.Option(help="file with one prompt or JSON object per line")] = None,
+    batch: Annotated[str | None, typer.Option(help="file: one prompt or JSON object a line, or .csv")] = None,
     out: Annotated[str | None, typer.Option(help="file (.mp4, .gif, .png), with --batch a folder")] = None,
     preview: Annotated[
         bool, typer.Option("--preview", help="also write an enlarged GIF and a contact sheet")
@@ -110,6 +114,7 @@ def generate(
         "image": image,
         "video": video,
         "video_use": "continue" if carry_on else None,
+        "join": join or None,
         "strength": strength,
         "frames": frames,
         "seconds": seconds,
@@ -131,7 +136,7 @@ def generate(
     settings = {name: value for name, value in settings.items() if value is not None}
     job = Job(
         model=model or "",
-        adapters=tuple(_adapter(text) for text in lora or []),
+        adapters=tuple(read_lora(text) for text in lora or []),
         alpha=lora_alpha,
         dtype=checks.choose("dtype", dtype, checks.DTYPES) if dtype else None,
         device=device,
@@ -167,6 +172,8 @@ def _check_pairs(
         raise ConfigError(f"lora-alpha {lost_alpha:g}: has no effect without --lora; give one")
     if "video_use" in settings and alone:
         raise ConfigError("--continue: there is no video to carry on from; give one with --video")
+    if "join" in settings and "video_use" not in settings and batch is None:
+        raise ConfigError("--join: has no effect without --continue; give both")
     if batch is None and not settings.keys() & {"prompt", "image", "video"}:
         raise ConfigError(
             'prompt: missing; for example: cogvideox generate "a red circle moves to the right"'
@@ -180,6 +187,7 @@ def _make_one(settings: dict[str, Any], job: Job, out: str | None, dry_run: bool
     name = job.model_for(settings)
     ready = checks.check_request(name, options)
     options, enhanced = job.enhance.apply(options, ready.folder, dry_run)
+    checks.warn_of_unknown(ready, options, job.adapters)
     options = checks.with_calibration(options, ready.folder)
     fitted = fit_memory(job, options, ready, limit_of(job))
     options = follow(options, fitted.choice)
@@ -187,7 +195,6 @@ def _make_one(settings: dict[str, Any], job: Job, out: str | None, dry_run: bool
     if dry_run:
         show_plan(options, ready, path, job, fitted)
         return
-    _tell_the_limits(name, options.prompt)
     plan = ready.plan
     what = f"{plan.frames.asked} frames of {plan.height}x{plan.width} in {options.steps} steps"
     from cogvideox.parallel.mesh import is_first, launched
@@ -201,33 +208,3 @@ def _make_one(settings: dict[str, Any], job: Job, out: str | None, dry_run: bool
         made = make(loaded, options, ready, options.prompt[:40] or path.name, fitted, enhanced)
         if is_first():
             save(made, path, job, options)
-
-
-def _tell_the_limits(model: str, prompt: str) -> None:
-    """The shipped models know one small world: a prompt about something else gives whatever shape comes."""
-    from cogvideox.world.parse import read_caption
-    from cogvideox.world.scene import COLOURS, SHAPES
-
-    if model in (checks.SHIPPED, checks.SHIPPED_I2V) and prompt and not read_caption(prompt):
-        say(
-            f"{model} knows moving shapes only ({', '.join(SHAPES)} in {', '.join(COLOURS)}), and nothing else of "
-            "this prompt; for anything in the world use --model with a public checkpoint"
-        )
-
-
-def _adapter(text: str) -> tuple[str, float]:
-    """``PATH`` or ``PATH:SCALE``. Raises ConfigError, CheckpointError."""
-    path, colon, number = text.rpartition(":")
-    scale = 1.0
-    if not colon or "\0" in text or Path(text).exists():
-        path = text
-    else:
-        try:
-            scale = float(number)
-        except ValueError:
-            raise ConfigError(f"lora {text!r}: {number!r} is not a scale; write PATH:0.8") from None
-    if not -100 < scale < 100:
-        raise ConfigError(f"lora {text!r}: scale {scale:g} must lie between -100 and 100; write PATH:0.8")
-    if "\0" in path or not Path(path).exists():
-        raise CheckpointError(f"lora {path}: no such file or folder; check the path")
-    return path, scale

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from cogvideox.cli.enhance import Enhance
 from cogvideox.cli.plan import fit, read_limit, room
 from cogvideox.cli.terminal import progress, result, result_json, say
 from cogvideox.device import best_device, check_device
-from cogvideox.errors import ConfigError
+from cogvideox.errors import CheckpointError, ConfigError, OutputError
 from cogvideox.generate.options import SAMPLER_NAMES
 
 if TYPE_CHECKING:
@@ -95,13 +96,54 @@ def resolve(settings: dict[str, Any]) -> GenerateOptions:
     return GenerateOptions.parse(settings)
 
 
+def read_lora(text: str) -> tuple[str, float]:
+    """``PATH`` or ``PATH:SCALE``. Raises ConfigError, CheckpointError."""
+    path, colon, number = text.rpartition(":")
+    scale = 1.0
+    if not colon or "\0" in text or Path(text).exists():
+        path = text
+    else:
+        try:
+            scale = float(number)
+        except ValueError:
+            raise ConfigError(f"lora {text!r}: {number!r} is not a scale; write PATH:0.8") from None
+    if not -100 < scale < 100:
+        raise ConfigError(f"lora {text!r}: scale {scale:g} must lie between -100 and 100; write PATH:0.8")
+    if "\0" in path or not Path(path).exists():
+        raise CheckpointError(f"lora {path}: no such file or folder; check the path")
+    return path, scale
+
+
+def check_free(file: Path) -> None:
+    """Raises OutputError when something stands there that this program did not make."""
+    from cogvideox.video import is_ours
+
+    if os.path.lexists(file) and not is_ours(file):
+        raise OutputError(
+            f"{file}: exists already and was not made here; choose another name, or move it away"
+        )
+
+
+def check_beside(path: Path, job: Job) -> None:
+    """The record and the previews of a video take the place of our own files only, whatever --overwrite says of the
+    video. Raises OutputError.
+    """
+    from cogvideox.video import previews_of, sidecar_of
+
+    for file in (
+        *([sidecar_of(path)] if job.metadata else []),
+        *(previews_of(path) if job.preview else []),
+    ):
+        check_free(file)
+
+
 def target(out: str | None, job: Job) -> Path:
     """The file to write, checked; without --out the first free of video.mp4, video-2.mp4, ..."""
     from cogvideox.video import check_output, previews_of, sidecar_of
 
     if out is None:
         number, path = 1, Path("video.mp4")
-        while any(each.exists() for each in (path, sidecar_of(path), *previews_of(path))):
+        while any(os.path.lexists(each) for each in (path, sidecar_of(path), *previews_of(path))):
             number += 1
             path = Path(f"video-{number}.mp4")
     else:
@@ -109,6 +151,7 @@ def target(out: str | None, job: Job) -> Path:
     check_output(path, job.overwrite, sidecar=job.metadata)
     for preview in previews_of(path) if job.preview else ():
         check_output(preview, job.overwrite)
+    check_beside(path, job)
     return path
 
 
@@ -130,15 +173,13 @@ def load(
     ``weights``: their digests, where they are known already. Raises CheckpointError, ConfigError.
     """
     from cogvideox.checkpoints import load_lora, load_model
-    from cogvideox.checkpoints.adapter import read_adapter
     from cogvideox.manifest import digests_of
     from cogvideox.memory import Policy, lower, move_in
     from cogvideox.parallel.mesh import is_first
 
     device = job.place
     check_device(device)
-    for path, _ in job.adapters:
-        read_adapter(path, job.alpha)  # a file that is no adapter is an error before weights are loaded
+    checks.check_adapters(job.adapters, job.alpha)
     policy = policy or Policy()
     at_home = policy.residence != "resident" or policy.storage != "stored"
     name, began = job.model or folder.name, time.monotonic()

@@ -22,6 +22,7 @@ from cogvideox import conditioning
 from cogvideox.conditioning import Coder, Conditioning
 from cogvideox.diffusion import Step, is_guided
 from cogvideox.errors import ConfigError, PromptError, SizeError
+from cogvideox.generate.beyond import warn_of_unknown
 from cogvideox.generate.engine import is_spread, running
 from cogvideox.generate.numerics import PeakMemory, guarded
 from cogvideox.generate.options import GenerateOptions, draw_seed
@@ -85,6 +86,9 @@ def generate(
         options = options.model_copy(update={"seed": _drawn_seed(model)})
         plan = replace(plan, options=options)
     noises = Noises(options.seed, _latent_dtype(model, options), model.device, generator)
+
+    if model.shipped and not model.adapters:
+        warn_of_unknown(model.name, options.prompt if prompt_embedding is None else "", given)
 
     with PeakMemory(model.device) as memory, _evaluating(model):
         report("text", 0, 1)

@@ -23,7 +23,8 @@ from PIL import Image
 from PIL.GifImagePlugin import getdata, getheader
 from PIL.PngImagePlugin import PngInfo
 
-from cogvideox.errors import OutputError
+from cogvideox.errors import ConfigError, OutputError
+from cogvideox.files import read_json
 from cogvideox.files.atomic import temporary_file
 
 SUFFIXES = (".mp4", ".mkv", ".gif", ".png")
@@ -46,15 +47,22 @@ def previews_of(path: str | Path) -> list[Path]:
 
 
 def is_ours(path: str | Path) -> bool:
-    """Whether ``generate`` wrote this file (or the record beside one): it says so itself."""
+    """Whether this package made this file, by what it says of itself: a record by its fields, a video or picture by the
+    mark in its tags. What others mark as AI-made is theirs.
+    """
+    path = Path(path)
+    mark = json.dumps({LABEL: AI_MADE})[1:-1].encode()
     try:
-        data = Path(path).read_bytes()
-        if Path(path).suffix.lower() != ".json":
-            return AI_MADE.encode() in data
-        record = json.loads(data)
-    except (OSError, ValueError, RecursionError):
+        if not path.is_file():  # a pipe or a device is not read
+            return False
+        if path.suffix.lower() != ".json":
+            return mark in path.read_bytes()
+        record = read_json(path)
+    except (OSError, ConfigError):
         return False
-    return isinstance(record, dict) and record.get("kind") == "generate" and LABEL in record
+    return (
+        isinstance(record, dict) and record.get(LABEL) == AI_MADE and {"kind", "config_hash"} <= set(record)
+    )
 
 
 def check_output(path: str | Path, overwrite: bool = False, sidecar: bool = False) -> Path:
@@ -73,6 +81,13 @@ def check_output(path: str | Path, overwrite: bool = False, sidecar: bool = Fals
                 raise OutputError(f"{target}: is a folder; give a file name in it")
             if os.path.lexists(target) and not overwrite:
                 raise OutputError(f"{target}: exists already; choose another name or pass --overwrite")
+            if target.exists() and not target.is_file():
+                raise OutputError(f"{target}: is a pipe or a device; choose another name")
+            if os.path.lexists(target) and target != path and not is_ours(target):
+                raise OutputError(
+                    f"{target}: was not made here, and the record of {path.name} would replace it; "
+                    "choose another name, or move it away"
+                )
         _check_folder(path)
     except (OSError, ValueError) as error:
         raise OutputError(f"{str(path)!r}: {_reason(error)}; choose another path") from None
