@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+import time
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from cogvideox.checkpoints import inspect, load_lora, load_model, load_transformer, load_vae, save_model
 from cogvideox.checkpoints.fill import check_names, to_dtype
 from cogvideox.checkpoints.tensors import read_file, to_bytes, write_folder
-from cogvideox.errors import CheckpointError, ConfigError, OutputError
+from cogvideox.errors import CheckpointError, ConfigError, OutputError, suggest
 from cogvideox.transformer import Experts, Transformer
 from small_models import VARIANTS, same, small_model
 
@@ -265,3 +266,24 @@ def test_a_models_own_guidance_is_kept(folder, tmp_path):
     model.guidance = 2.5
     save_model(model, tmp_path / "own")
     assert load_model(tmp_path / "own").guidance == 2.5
+
+
+def test_thousands_of_names_behind_a_prefix_are_told_at_once():
+    expected = {
+        f"transformer_blocks.{i}.{leaf}.weight": (4, 4)
+        for i in range(300)
+        for leaf in ("to_q", "to_k", "ff", "n")
+    }
+    begun = time.monotonic()
+    with pytest.raises(CheckpointError, match=r"all unknown names begin with 'module\.'"):
+        check_names(expected, {f"module.{name}": shape for name, shape in expected.items()}, "here")
+    with pytest.raises(CheckpointError, match="did you mean"):
+        check_names(expected, {name.replace("blocks", "block"): s for name, s in expected.items()}, "here")
+    assert time.monotonic() - begun < 10  # it took 45 s to compare each name with each
+
+
+def test_suggestions_take_no_time_for_any_input():
+    begun = time.monotonic()
+    assert suggest("x" * 10**6, ["y" * 10**6] * 100) == ""
+    assert suggest("a.weight", (f"b{n}.weight" for n in range(10**5))) != "nothing"
+    assert time.monotonic() - begun < 10

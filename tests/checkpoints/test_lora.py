@@ -8,6 +8,7 @@ import warnings
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.testing._internal.two_tensor import TwoTensor
 
 from cogvideox.checkpoints import (
     add_lora,
@@ -228,12 +229,27 @@ def test_mistakes_in_making_one_are_told():
         add_lora(model, rank=0)
     with pytest.raises(ConfigError, match="no linear layer"):
         add_lora(model, rank=2, targets=["nothing"])
+    with pytest.raises(ConfigError, match=r"targets to_qq: .*did you mean 'to_q'"):
+        add_lora(model, rank=2, targets=["to_q", "to_qq"])  # the others match
+    assert not lora_names(model)
     with pytest.raises(CheckpointError, match="name one of them"):
         extract_lora(model)
     with pytest.raises(CheckpointError, match="have no place"):
         write_adapter(
             Adapter({"proj_out": Pair(torch.zeros(1, 32), torch.zeros(64, 1), 1.0)}), "nowhere", "sat"
         )
+
+
+def test_low_bit_weights_take_no_adapter_in():
+    model = small_model("5b")
+    attach_lora(model, some_adapter(), "a")
+    layer = model.transformer.transformer_blocks[0].attn1.to_q
+    assert isinstance(layer, torch.nn.Linear)  # what stores weights in fewer bits looks for linear layers
+    weight = layer.weight
+    layer.weight = torch.nn.Parameter(TwoTensor(weight.data, weight.data), requires_grad=False)
+    with pytest.raises(CheckpointError, match="merge before"):
+        merge_lora(model)
+    assert lora_names(model) == ["a"]
 
 
 def test_the_norm_of_changes_is_that_of_the_product():

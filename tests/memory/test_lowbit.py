@@ -6,8 +6,10 @@ import sys
 
 import pytest
 import torch
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from cogvideox.errors import ConfigError, DependencyError
+from cogvideox.checkpoints import add_lora, merge_lora, unload_lora
+from cogvideox.errors import CheckpointError, ConfigError, DependencyError
 from cogvideox.memory import lower
 from cogvideox.memory.offload import attach
 from cogvideox.memory.weights import low_bit_bytes
@@ -45,6 +47,31 @@ def test_int8_is_close_and_streams_to_the_same_bits():
     assert 0 < (low - plain).norm() / plain.norm() < 0.05
     streamed = forward(attach(lower(toy_model(), "int8"), torch.device("cpu"), stream=True))
     assert torch.equal(streamed, low)
+
+
+@torch.no_grad()
+def test_adapters_leave_every_layer_of_the_blocks_in_one_byte():
+    pytest.importorskip("torchao")
+    model = toy_model()
+    add_lora(model, rank=2, targets=("to_q", "ff.net.2"))
+    for layer in model.transformer.modules():
+        for matrix in getattr(layer, "lora_B", {}).values():
+            matrix.copy_(torch.randn_like(matrix) * 0.1)
+    plain = forward(model)
+    low = forward(lower(model, "int8"))
+    assert 0 < (low - plain).norm() / plain.norm() < 0.05
+    kept = [
+        name
+        for block in model.transformer.transformer_blocks
+        for name, layer in block.named_modules()
+        if isinstance(layer, torch.nn.Linear) and not is_traceable_wrapper_subclass(layer.weight)
+    ]
+    assert not kept
+    with pytest.raises(CheckpointError, match="merge before"):
+        merge_lora(model)
+    unload_lora(model)
+    alone = forward(model)
+    assert torch.equal(alone, forward(lower(toy_model(), "int8")))
 
 
 def test_predicted_bytes_of_int8():

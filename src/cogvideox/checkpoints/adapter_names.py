@@ -227,7 +227,11 @@ def blocks_in(names: Iterable[str]) -> list[int]:
     for name in names:
         words = _words(name[:MOST_NAME])
         for word, after in zip(words, words[1:], strict=False):
-            if word in ("blocks", "layers", "modulations", "list") and after.isdecimal() and len(after) <= 3:
+            if (
+                word.endswith(("blocks", "layers", "modulations", "list"))
+                and after.isdecimal()
+                and len(after) <= 3
+            ):
                 found.add(int(after))
     return sorted(found)
 

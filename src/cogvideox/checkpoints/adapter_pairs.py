@@ -178,8 +178,9 @@ def _usable(tensor: Tensor | None) -> Tensor | None:
 
 
 def _row_norms(where: str, layer: str, magnitude: Tensor, out: int) -> Tensor:
-    if magnitude.numel() == out and magnitude.shape[0] == out:
-        return magnitude.flatten()
+    shape = tuple(magnitude.shape)
+    if magnitude.numel() == out and (shape[0] == out or (len(shape) > 2 and shape[1] == out)):
+        return magnitude.flatten()  # PEFT keeps those of convolutions as [1, out, 1, 1]
     if magnitude.numel() == out and magnitude.ndim > 1 and magnitude.shape[1] == out and out > 1:
         kind = "norms over the outputs (LyCORIS with wd_on_output false)"
     else:

@@ -69,7 +69,8 @@ def _named(pair: Pair) -> dict[str, Tensor]:
     if pair.bias is not None:
         found["lora_B.bias"] = pair.bias
     if pair.magnitude is not None:
-        found["lora_magnitude_vector"] = pair.magnitude
+        shape = (1, -1, *(1,) * len(pair.kernel)) if pair.kernel else (-1,)
+        found["lora_magnitude_vector"] = pair.magnitude.reshape(shape)
     return found
 
 
