@@ -35,11 +35,11 @@ def run(*words: str, code: int = 0):
     return done
 
 
-def two_videos(folder: Path, turned: bool = False) -> Path:
-    """Six rendered prompts about two things; turned: each answers another prompt."""
-    asked = two_object_prompts()[1:7]
+def two_videos(folder: Path, turned: bool = False, num: int = 6) -> Path:
+    """Some rendered prompts about two things; turned: each answers another prompt."""
+    asked = two_object_prompts()[1 : num + 1]
     for place, two in enumerate(asked):
-        shown = asked[(place + 3) % 6] if turned else two
+        shown = asked[(place + 3) % num] if turned else two
         Video(render(shown.scene, frames=5), 8).save(folder / export_name(two.prompt, 0, ".mkv"))
     return folder
 
@@ -100,7 +100,7 @@ def test_a_video_made_for_another_prompt_is_not_scored(here, toy):
 
 
 def test_two_folders_are_compared(here):
-    right, wrong = two_videos(here / "right"), two_videos(here / "wrong", turned=True)
+    right, wrong = two_videos(here / "right", num=24), two_videos(here / "wrong", turned=True, num=24)
     run(right, "--suite", "two", "--out", "a")
     done = run(wrong, "--suite", "two", "--out", "b", "--against", "a")
     assert "| two_all | 0 | 1 | -1 |" in done.stdout and "worse" in done.stdout
@@ -108,7 +108,74 @@ def test_two_folders_are_compared(here):
     assert rows["two_all"] == "worse" and rows["frozen_share"] == "undecided"
     assert Report.read("a").score("two_all").value == 1
     page = Path("b/report.html").read_text()
-    assert page.count("data:image/jpeg") == 6 and "<svg" in page
+    assert page.count("data:image/jpeg") == 24 and "<svg" in page
+    report = Report.read("b")
+    assert report.comparison["against"] == "right" or str(right) in report.comparison["against"]
+    assert {row["name"]: row["verdict"] for row in report.comparison["rows"]} == rows
+    assert "<td>worse</td>" in page and "A verdict needs 20 prompts" in page and "Against" in page
+
+
+def test_few_prompts_get_no_verdict_anywhere(here):
+    right, wrong = two_videos(here / "right"), two_videos(here / "wrong", turned=True)
+    run(right, "--suite", "two", "--out", "a")
+    done = run(wrong, "--suite", "two", "--out", "b", "--against", "a")
+    assert "| two_all | 0 | 1 | -1 |" in done.stdout and "20 are needed" in done.stdout
+    page = Path("b/report.html").read_text()
+    for words in (
+        done.stdout.partition("| difference |")[2],
+        page.partition("Against")[2].partition("</table>")[0],
+    ):
+        assert "too few prompts" in words
+        assert not {"worse", "better", "undecided"} & set(words.replace("<", " ").replace(">", " ").split())
+    assert {row["verdict"] for row in Report.read("b").comparison["rows"]} == {"too few prompts"}
+
+
+def test_a_folder_without_a_suite_gets_the_one_its_prompts_belong_to(here):
+    two_videos(here / "two")
+    assert "suite two, by the prompts" in run("two", "--out", "a").stderr
+    for place, prompt in enumerate(held_out_prompts()[:3]):
+        video = Video(render(prompt.scene, frames=5), 8, {"config": {"prompt": prompt.prompt}})
+        video.save(here / "world" / f"{place}.mkv")
+    assert "suite world, by the prompts" in run("world", "--out", "b").stderr
+    rng = np.random.default_rng(0)
+    for place in range(3):
+        Video(rng.integers(0, 255, (9, 32, 48, 3), np.uint8), 8).save(here / "any" / f"{place}.mp4")
+    done = run("any", "--out", "c")
+    assert "suite paper, by the prompts" in done.stderr and "| frozen_share | 0 " in done.stdout
+
+
+def test_an_evaluation_that_measured_nothing_is_an_error(here):
+    (here / "v").mkdir()
+    (here / "v" / "a.mp4").write_bytes(b"no video")
+    for words in ([], ["--suite", "world"], ["--suite", "paper"], ["--suite", "two"], ["--suite", "vae"]):
+        done = run("v", *words, "--out", f"out{len(words)}{words[-1:]}", code=2)
+        assert "nothing could be measured" in done.stderr and "1 broken" in done.stdout
+
+
+def test_distances_over_unlike_rates_are_refused_or_brought_to_one_rate(here):
+    rng = np.random.default_rng(0)
+    for place in range(10):
+        noise = rng.integers(0, 255, (54, 32, 48, 3), np.uint8)
+        Video(noise[:18], 8).save(here / "ours" / f"{place}.mp4")
+        Video(noise, 24).save(here / "real" / f"{place}.mp4")
+    Video(noise[:20], 24).save(here / "real" / "short.mp4")
+    Video(noise[:20], 4).save(here / "real" / "slow.mp4")
+    words = ["ours", "--suite", "paper", "--references", "real"]
+    done = run(*words, "--out", "a")
+    assert (
+        "videos have 8 frames a second and references 4 to 24" in done.stdout and "--fvd-fps" in done.stdout
+    )
+    done = run(*words, "--fvd-fps", "8", "--out", "a")
+    score = next(s for s in Report.read("a").scores if s.name.startswith("fvd_fixed") and s.value is not None)
+    assert (score.settings["fps"], score.settings["fps_videos"], score.settings["fps_references"]) == (
+        8,
+        [8, 8],
+        [4, 24],
+    )
+    assert score.settings["too_short"] == {"videos": 0, "references": 1}
+    assert score.settings["too_slow"] == {"videos": 0, "references": 1}
+    for text in (done.stdout, Path("a/report.html").read_text()):
+        assert "0 videos and 1 references shorter than" in text and "slower than the common rate" in text
 
 
 def test_what_cannot_be_asked_is_refused(here, toy):
@@ -121,5 +188,5 @@ def test_what_cannot_be_asked_is_refused(here, toy):
     assert "no record of experts" in run("v", "--suite", "paper", "--observations", "gone", code=2).stderr
     (here / "empty").mkdir()
     assert "no video" in run("empty", code=2).stderr
-    done = run("v", "--suite", "world", "--out", "w")
-    assert "1 mismatched" in done.stdout and "no prompt is known" in done.stdout
+    done = run("v", "--suite", "world", "--out", "w", code=2)
+    assert "none of 1 videos belongs to suite world (no prompt is known for it)" in done.stderr

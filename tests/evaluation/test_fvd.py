@@ -167,3 +167,48 @@ def test_a_file_that_is_no_network_is_refused(tmp_path):
     (tmp_path / "i3d.pt").write_bytes(b"no script")
     with pytest.raises(CheckpointError, match="TorchScript"):
         load_i3d(tmp_path / "i3d.pt")
+
+
+def moving(frames, fps, num=10, seed=0):
+    """Clips in which a bright column moves; the same second looks the same at every rate."""
+    found = []
+    for place in range(num):
+        rng = np.random.default_rng(seed + place)
+        frame, speed = rng.integers(0, 60, (frames, 32, 32, 3), np.uint8), rng.uniform(4, 12)
+        for number in range(frames):
+            frame[number, :, int(number / fps * speed + place) % 32] = 255
+        found.append(Video(frame, fps))
+    return found
+
+
+def test_fvd_of_unlike_rates_is_refused_or_made_at_one_rate():
+    slow, fast = moving(20, 8), moving(60, 24)
+    with pytest.raises(InputError, match="videos have 8 frames a second and references 24: .* give fps"):
+        fvd.fvd(slow, fast, fixed_features())
+    score = fvd.fvd(slow, [*fast, *moving(20, 24, 2)], fixed_features(), fps=8)
+    assert score.value is not None and score.videos == 10
+    assert (score.settings["fps"], score.settings["fps_references"]) == (8, [24, 24])
+    assert score.settings["too_short"] == {"videos": 0, "references": 2}
+    assert "at 8 frames a second" in score.protocol and "2 references shorter than" in score.protocol
+
+
+def test_ntsc_rates_are_alike_and_a_slower_side_is_never_made_faster():
+    assert fvd.unlike_rates([30], [30000 / 1001]) == ""
+    score = fvd.fvd(moving(20, 8), moving(60, 24), fixed_features(), fps=24)
+    assert (
+        score.value is None and "10 videos and 0 references slower than the common rate left out" in score.why
+    )
+
+
+@pytest.mark.parametrize(
+    ("frames", "at", "to", "kept"), [(48, 24, 8, 16), (49, 24, 8, 17), (17, 8, 8, 17), (30, 29.97, 10, 11)]
+)
+def test_a_frame_is_on_the_screen_until_its_end(frames, at, to, kept):
+    video = Video(
+        np.arange(frames, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8), at
+    )
+    made = fvd.at_rate(video, to)
+    assert len(made) == kept and made.fps == to
+    assert [int(frame[0, 0, 0]) for frame in made.frames] == [
+        min(frames - 1, int(k * at / to + 1e-6)) for k in range(kept)
+    ]

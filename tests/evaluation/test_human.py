@@ -70,8 +70,49 @@ def test_a_table_like_the_papers():
     ]
     table = human.table_4(ratings)
     assert "| ours | 1 (1.00 to 1.00)" in table and "2.74" in table
-    assert "ours is better" in human.differences(ratings)[0]
-    assert "undecided" in human.differences([rate("r", m, "p", 3) for m in "ab"])[0]
+    assert "ours is better" in human.differences(ratings, least=8)[0]
+    assert "no verdict, too few prompts (8; 20 are needed)" in human.differences(ratings)[0]
+    assert "undecided" in human.differences([rate("r", m, "p", 3) for m in "ab"], least=1)[0]
+
+
+def test_agreement_near_chance_stands_beside_every_verdict():
+    rng = np.random.default_rng(0)
+
+    def said(spread, raters=("ann", "bob")):
+        ratings = []
+        for item in range(30):
+            for model, better in (("ours", 1.5), ("theirs", 0.0)):
+                true = 1 + better + rng.integers(0, 2)
+                ratings += [
+                    rate(r, model, f"p{item}", float(np.clip(true + spread * rng.normal(), 0, 5)))
+                    for r in raters
+                ]
+        return human.differences(ratings)[0]
+
+    alike, apart = said(0.0), said(9.0)
+    assert alike.endswith(": ours is better") or "alpha" not in alike
+    assert "raters agree hardly more than by chance (Krippendorff's alpha" in apart
+    assert "is not known" in said(0.0, ("ann",))
+
+
+def test_pairs_get_verdicts_with_agreement_and_a_least_number_of_prompts():
+    rng = np.random.default_rng(0)
+    alike = [
+        human.Battle(rater, f"p{item}", *pair, winner)
+        for item in range(30)
+        for rater in ("ann", "bob")
+        for pair, winner in [((("a", "b"), "a"), (("b", "a"), "b"))[item % 2]]
+        if item < 27 or winner
+    ]
+    assert human.preferences(alike) == ["a preferred to b 100% of the time on 30 prompts: a is better"]
+    few = human.preferences(alike[:10])[0]
+    assert "no verdict, too few prompts (5; 20 are needed)" in few
+    guessed = [
+        human.Battle(rater, f"p{item}", "a", "b", rng.choice(["a", "b", "b"]))
+        for item in range(60)
+        for rater in "xyz"
+    ]
+    assert "hardly more than by chance" in human.preferences(guessed)[0]
 
 
 def test_seventy_five_of_a_hundred_is_a_distance_of_191():

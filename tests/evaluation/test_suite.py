@@ -150,12 +150,12 @@ def test_the_world_suite_says_what_holds(reports):
 
 def test_comparing_says_better_worse_or_undecided(reports):
     perfect, spoilt = reports
-    verdicts = {each.name: each for each in compare.compare(perfect, spoilt)}
+    verdicts = {each.name: each for each in compare.compare(perfect, spoilt, least=1)}
     assert verdicts["flicker_l1_pair_mean"].verdict == "worse"  # blur flickers less
     assert verdicts["flicker_l1_pair_mean"].pairs == 10
     assert verdicts["frozen_share"].verdict == "undecided"
-    assert {each.verdict for each in compare.compare(perfect, perfect)} == {"undecided"}
-    back = {each.name: each.verdict for each in compare.compare(spoilt, perfect)}
+    assert {each.verdict for each in compare.compare(perfect, perfect, least=1)} == {"undecided"}
+    back = {each.name: each.verdict for each in compare.compare(spoilt, perfect, least=1)}
     assert back["flicker_l1_pair_mean"] == "better"
     assert "| flicker_l1_pair_mean |" in compare.table(list(verdicts.values()))
 

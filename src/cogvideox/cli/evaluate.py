@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,7 +28,12 @@ def evaluate(
     subject: Annotated[
         str | None, typer.Argument(metavar="[DIR|MODEL]", help="videos, or what makes them")
     ] = None,
-    suite: Annotated[str, typer.Option(help="world, two (things), paper or vae")] = "world",
+    suite: Annotated[
+        str | None,
+        typer.Option(
+            help="world, two (things), paper or vae; default: world for a model, for videos by their prompts"
+        ),
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="the same as MODEL; without either the shipped one")
     ] = None,
@@ -43,6 +49,9 @@ def evaluate(
     sampler: Annotated[str | None, typer.Option(help="ddim, dpm or dpm-ode")] = None,
     references: Annotated[str | None, typer.Option(help="folder of originals or of real videos")] = None,
     i3d: Annotated[str | None, typer.Option(help="I3D TorchScript file, for FVD")] = None,
+    fvd_fps: Annotated[
+        float | None, typer.Option(min=0.01, help="FVD: bring videos and references to this rate")
+    ] = None,
     clip: Annotated[str | None, typer.Option(help="folder of CLIP ViT-B/32")] = None,
     lpips: Annotated[str | None, typer.Option(help="folder of vgg16.pth and LPIPS's vgg.pth")] = None,
     observations: Annotated[
@@ -66,7 +75,7 @@ def evaluate(
     debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
 ) -> None:
     """Score videos: of a folder, or of a model, with intervals, and beside another run."""
-    if suite not in SUITES:
+    if suite is not None and suite not in SUITES:
         raise ConfigError(f"suite {suite!r}: unknown{suggest(suite, SUITES)}; there are: {', '.join(SUITES)}")
     if subject is not None and model is not None:
         raise ConfigError(f"{subject!r} and --model {model!r}: give one of them")
@@ -75,16 +84,20 @@ def evaluate(
     tools = replace(tools, judge=_judge(judge_url, judge_model, judge_replay, Path(out)))
     name = subject or model or checks.SHIPPED
     if model is None and subject is not None and _is_folder_of_videos(subject):
-        material, missing, words = _folder(Path(subject), suite, references, tools)
+        suite, material = _folder(Path(subject), suite, references, tools)
+        missing: list[str] = []
+        words = ""
     else:
         from cogvideox.cli.samples import samples
 
         settings = {"steps": steps, "guidance": guidance, "sampler": sampler}
         settings = {key: value for key, value in settings.items() if value is not None}
         precision = checks.choose("dtype", dtype, checks.DTYPES) if dtype else None
+        suite = suite or "world"
         job = Job(name, dtype=precision, device=device, as_json=as_json)
         made = samples(suite, prompt_set, prompts, seeds, Path(out), settings, job, references)
         material, missing, words = made.material(tools), made.missing, made.words
+    material = replace(material, fvd_fps=fvd_fps)
     _report(material, suite, Path(out), name, missing, words, other, as_json)
 
 
@@ -100,6 +113,7 @@ def _report(
 ) -> None:
     """Score, compare, print, and say where it stands."""
     from cogvideox.evaluation import compare
+    from cogvideox.evaluation.suite import add_comparison
     from cogvideox.evaluation.suite import evaluate as run
     from cogvideox.video import write_json
 
@@ -107,7 +121,9 @@ def _report(
         report = run(
             material, suite, out, subject, missing, lambda name, done, total: show(name, done, total)
         )
-    differences = compare.compare(report, other) if other else []
+    differences: list[compare.Difference] = []
+    if other is not None:
+        report, differences = add_comparison(report, other, material.clips, out)
     record: dict[str, Any] = json.loads(words) if as_json and words.startswith("{") else {}
     if differences:
         rows = [vars(each) for each in differences]
@@ -119,12 +135,15 @@ def _report(
         tables = [words, report.table(), compare.table(differences) if differences else ""]
         result("\n\n".join(table for table in tables if table))
     say(f"{report.counted}; the page is {out / 'report.html'}, the numbers are {out / 'report.json'}")
+    if all(score.value is None for score in report.scores):
+        raise InputError(f"{subject}: nothing could be measured by suite {suite}; the reasons stand above")
 
 
-def _folder(
-    folder: Path, suite: str, references: str | None, tools: Tools
-) -> tuple[Material, list[str], str]:
-    """A folder of videos as material of a suite."""
+def _folder(folder: Path, suite: str | None, references: str | None, tools: Tools) -> tuple[str, Material]:
+    """A folder of videos as material of a suite: the one asked for, or the one that its prompts belong to.
+
+    Raises InputError when no video belongs to the suite that was asked for.
+    """
     from cogvideox.evaluation.clips import open_clips
     from cogvideox.evaluation.measures import Material
     from cogvideox.evaluation.prompts import prompt_suite
@@ -132,19 +151,41 @@ def _folder(
     from cogvideox.evaluation.two_objects import two_object_prompts
     from cogvideox.world import held_out_prompts
 
-    asked = {
-        "world": lambda: [prompt.prompt for prompt in held_out_prompts()],
-        "two": lambda: [two.prompt for two in two_object_prompts()],
-    }.get(suite, lambda: [row.short for row in prompt_suite("vbench")])()
+    known = {
+        "world": [prompt.prompt for prompt in held_out_prompts()],
+        "two": [two.prompt for two in two_object_prompts()],
+        "paper": [row.short for row in prompt_suite("vbench")],
+    }
+    known["vae"] = known["paper"]
+    asked = known[suite] if suite else [prompt for prompts in known.values() for prompt in prompts]
     with progress("reading") as show:
         clips = open_clips(folder, asked, lambda done, total: show("videos read", done, total))
-        originals = open_clips(references) if references else None
-    if clips.without_prompt:
-        say(f"{folder}: {clips.without_prompt}; scores that need one leave them out")
-    if suite != "world":
-        return Material(clips, originals, tools=tools), [], ""
+        originals = (
+            open_clips(references, on_item=lambda done, total: show("references read", done, total))
+            if references
+            else None
+        )
     found, keep = world_checks(clips.items)
-    return Material(clips.only(keep), originals, world_truth(), tools, found), [], ""
+    if suite is None:
+        suite = _suite_of(clips.prompts, len(found), known["two"])
+        say(f"suite {suite}, by the prompts of the videos; --suite takes another")
+    if suite != "world":
+        return suite, Material(clips, originals, tools=tools)
+    kept = clips.only(keep)
+    if clips.items and not kept.items:
+        raise InputError(
+            f"{folder}: none of {len(clips.items)} videos belongs to suite world ({kept.refused[-1].why}); "
+            "leave --suite out, or use --suite paper"
+        )
+    return suite, Material(kept, originals, world_truth(), tools, found)
+
+
+def _suite_of(prompts: Sequence[str], of_world: int, two: Sequence[str]) -> str:
+    """The suite that most of the videos' prompts belong to; paper, which measures anyone's videos, where it is none."""
+    pairs = len(set(prompts) & set(two))
+    if 2 * max(of_world, pairs) <= len(prompts):
+        return "paper"
+    return "two" if pairs > of_world else "world"
 
 
 def _is_folder_of_videos(subject: str) -> bool:

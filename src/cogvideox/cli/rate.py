@@ -76,20 +76,27 @@ def report_ratings(out: Path, as_json: bool) -> None:
     from cogvideox.serving.study import LEDGER, Study
 
     study = Study.read(out)
-    entries = list(Ledger(out / LEDGER).entries())
+    entries = list(Ledger(out / LEDGER).entries()) if (out / LEDGER).exists() else []
+    strange = len(entries) - sum(entry.unit in {unit.id for unit in study.units} for entry in entries)
+    if strange:
+        say(f"{strange} ratings are of videos that this study does not have: they are not counted")
     raters = len({entry.rater for entry in entries})
     counted = f"{len(entries)} ratings by {raters} raters, {len(study.units)} units"
     if study.mode == "pairs":
         battles = study.battles(entries)
         scores = human.bradley_terry(battles)
         if as_json:
-            result_json(
-                {"counted": counted, "ratings": {name: score.to_dict() for name, score in scores.items()}}
-            )
+            found = {name: score.to_dict() for name, score in scores.items()}
+            result_json({"counted": counted, "ratings": found, "preferences": human.preferences(battles)})
             return
         lines = [f"| {score.name} | {_score(score)} | {score.videos} battles |" for score in scores.values()]
         table = "\n".join(["| model | Elo points | |", "|---|---|---|", *lines])
-        result("\n\n".join([counted + ".", table, human.win_table(battles)] if battles else [counted + "."]))
+        said = "\n".join(human.preferences(battles))
+        result(
+            "\n\n".join(
+                [counted + ".", table, human.win_table(battles), said] if battles else [counted + "."]
+            )
+        )
         return
     ratings = study.ratings(entries)
     alphas = human.agreement(ratings)

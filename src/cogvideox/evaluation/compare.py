@@ -1,17 +1,19 @@
-"""Is one run better than another? Paired on what both made videos for; better, worse or undecided, nothing between."""
+"""Is one run better than another? Paired on what both made videos for; better, worse or undecided, nothing between.
+
+Below ``LEAST_PROMPTS`` prompts there is no verdict, whatever the numbers."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from cogvideox.errors import InputError
 from cogvideox.evaluation.report import Report, number
-from cogvideox.evaluation.score import Score, mean_interval
+from cogvideox.evaluation.score import LEAST_PROMPTS, Score, mean_interval
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,18 @@ class Difference:
     low: float | None
     high: float | None
     pairs: int
-    verdict: str  # better, worse, undecided, or different where neither direction is better
+    prompts: int  # how many different ones it stands on
+    verdict: str  # better, worse, undecided, different where neither direction is better, or TOO_FEW
 
 
-def compare(this: Report, other: Report) -> list[Difference]:
-    """One difference per score that both have; raises InputError when the reports share no score or no video."""
+TOO_FEW = "too few prompts"
+
+
+def compare(this: Report, other: Report, least: int = LEAST_PROMPTS) -> list[Difference]:
+    """One difference per score that both have; without a verdict for those that stand on fewer than ``least`` prompts.
+
+    Raises InputError when the reports share no score or no video.
+    """
     pairs, clusters = _pairs(this, other)
     theirs = {score.name: score for score in other.scores}
     found = []
@@ -41,8 +50,9 @@ def compare(this: Report, other: Report) -> list[Difference]:
             raise InputError(
                 f"{score.name}: the two runs used different feature networks; evaluate one of them again"
             )
-        found.append(_paired(score, match, pairs, clusters) if score.each else _of_sets(score, match))
-    kept = [each for each in found if each is not None]
+        whole = min(_prompts(this), _prompts(other))
+        found.append(_paired(score, match, pairs, clusters) if score.each else _of_sets(score, match, whole))
+    kept = [_with_enough(each, least) for each in found if each is not None]
     if not kept:
         raise InputError(
             "compare: the two runs share no score of the same videos; use one suite and one set of prompts"
@@ -57,7 +67,21 @@ def table(differences: Sequence[Difference]) -> str:
         between = "" if each.low is None else f"{number(each.low)} to {number(each.high)}"
         numbers = " | ".join(map(number, (each.this, each.other, each.difference)))
         lines.append(f"| {each.name} | {numbers} | {between} | {each.pairs or 'sets'} | {each.verdict} |")
+    few = [each.prompts for each in differences if each.verdict == TOO_FEW]
+    if few:
+        lines += [
+            "",
+            f"No verdict on {min(few)} prompts: {LEAST_PROMPTS} are needed; make videos for more of them.",
+        ]
     return "\n".join(lines)
+
+
+def _with_enough(found: Difference, least: int) -> Difference:
+    return found if found.prompts >= least else replace(found, verdict=TOO_FEW)
+
+
+def _prompts(report: Report) -> int:
+    return len({video["prompt"] or _stem(video["name"]) for video in report.videos})
 
 
 def _paired(
@@ -69,21 +93,23 @@ def _paired(
     if not both:
         return None
     first, second = (np.array([row[place] for row in both], float) for place in (0, 1))
-    low, high = mean_interval(first - second, [row[2] for row in both])
-    return _judged(score, float(first.mean()), float(second.mean()), low, high, len(both))
+    prompts = [row[2] for row in both]
+    low, high = mean_interval(first - second, prompts)
+    counts = len(both), len(set(prompts))
+    return _judged(score, float(first.mean()), float(second.mean()), low, high, counts)
 
 
-def _of_sets(score: Score, match: Score) -> Difference | None:
+def _of_sets(score: Score, match: Score, prompts: int) -> Difference | None:
     """Two numbers with their own intervals, taken as independent: cautious, since they share their references."""
     if score.low is None or match.low is None:
-        return _judged(score, score.value, match.value, None, None, 0)
+        return _judged(score, score.value, match.value, None, None, (0, prompts))
     half = math.hypot((score.high - score.low) / 2, (match.high - match.low) / 2)
     difference = score.value - match.value
-    return _judged(score, score.value, match.value, difference - half, difference + half, 0)
+    return _judged(score, score.value, match.value, difference - half, difference + half, (0, prompts))
 
 
 def _judged(
-    score: Score, this: float, other: float, low: float | None, high: float | None, pairs: int
+    score: Score, this: float, other: float, low: float | None, high: float | None, counts: tuple[int, int]
 ) -> Difference:
     verdict = "undecided"
     if low is not None and (low > 0 or high < 0):
@@ -95,7 +121,7 @@ def _judged(
             if up == (score.better == "higher")
             else "worse"
         )
-    return Difference(score.name, this, other, this - other, low, high, pairs, verdict)
+    return Difference(score.name, this, other, this - other, low, high, *counts, verdict)
 
 
 def _pairs(this: Report, other: Report) -> tuple[list[tuple[int, int]], list[Any]]:

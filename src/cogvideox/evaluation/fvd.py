@@ -7,8 +7,9 @@ are alike), so it comes in two forms: as everybody computes it, and extrapolated
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,82 @@ GROUPS = 20  # of the jackknife
 SIZES = 6  # subsets of the extrapolation, from half of the videos to all
 REPEATS = 4
 LEAST = 8  # videos on each side
+ALIKE = 1.01  # rates that differ by less are one: 29.97 and 30
 Distance = Callable[[np.ndarray, np.ndarray], float]
+
+
+@dataclass
+class Sampled:
+    """Videos of one side at one rate, and what was left out: shorter than ``frames``, slower than ``fps``.
+
+    ``fps``: the rate that all are brought to; None leaves each at its own. Counts are complete after iterating once.
+    """
+
+    videos: Iterable[Video]
+    frames: int
+    fps: float | None = None
+    rates: list[float] = field(default_factory=list)
+    too_short: int = 0
+    too_slow: int = 0
+
+    def __iter__(self) -> Iterator[Video]:
+        self.rates, self.too_short, self.too_slow = [], 0, 0
+        for video in self.videos:
+            self.rates.append(video.fps)
+            if self.fps is not None and video.fps < self.fps / ALIKE:
+                self.too_slow += 1
+                continue
+            sampled = video if self.fps is None else at_rate(video, self.fps)
+            if len(sampled) < self.frames:
+                self.too_short += 1
+                continue
+            yield sampled
+
+
+def at_rate(video: Video, fps: float) -> Video:
+    """The frames that stand on the screen at 0, 1 / fps, 2 / fps, ... until the video ends."""
+    if abs(video.fps - fps) < 1e-6 * fps:
+        return video
+    count = max(1, math.ceil(video.seconds * fps - 1e-6))
+    places = np.floor(np.arange(count) * video.fps / fps + 1e-6).astype(int)
+    return Video(video.frames[np.minimum(places, len(video) - 1)], fps, video.manifest)
+
+
+def unlike_rates(a: Sequence[float], b: Sequence[float]) -> str:
+    """Why two sets cannot be compared as they are; "" when all have one rate (to a hundredth)."""
+    every = [*a, *b]
+    if not a or not b or max(every) <= min(every) * ALIKE:
+        return ""
+    return f"videos have {_range(a)} frames a second and references {_range(b)}: motion would be compared at two speeds"
+
+
+def _range(rates: Sequence[float]) -> str:
+    low, high = min(rates), max(rates)
+    return f"{low:g}" if high <= low * 1.001 else f"{low:g} to {high:g}"
+
+
+def set_facts(videos: Sampled, references: Sampled) -> dict[str, Any]:
+    """For a score's settings: the rate of both, what they had before, and how many were left out on each side."""
+    sides = {"videos": videos, "references": references}
+    return {
+        "fps": videos.fps or (videos.rates[0] if videos.rates else None),
+        **{f"fps_{name}": [min(s.rates), max(s.rates)] if s.rates else None for name, s in sides.items()},
+        "too_short": {name: side.too_short for name, side in sides.items()},
+        "too_slow": {name: side.too_slow for name, side in sides.items()},
+    }
+
+
+def left_out(facts: dict[str, Any], frames: int) -> str:
+    """What ``set_facts`` says was left out, in words; "" for nothing."""
+    said = []
+    for kind, why in (
+        ("too_short", f"shorter than {frames} frames"),
+        ("too_slow", "slower than the common rate"),
+    ):
+        count = facts[kind]
+        if any(count.values()):
+            said.append(f"{count['videos']} videos and {count['references']} references {why} left out")
+    return ", ".join(said)
 
 
 def features_of(videos: Iterable[Video], extractor: FeatureExtractor) -> np.ndarray:
@@ -36,10 +112,31 @@ def fvd(
     extractor: FeatureExtractor,
     extrapolate: bool = False,
     seed: int = 0,
+    fps: float | None = None,
 ) -> Score:
-    """Frechet video distance (Unterthiner et al. 2018) of generated to real videos."""
-    pair = features_of(videos, extractor), features_of(references, extractor)
-    return (fvd_extrapolated if extrapolate else fvd_of_features)(*pair, extractor.card, seed)
+    """Frechet video distance (Unterthiner et al. 2018) of generated to real videos.
+
+    fps: a rate that both are brought to. Clips that are slower, or then shorter than the network reads, are left out
+    and counted in the settings. Raises InputError for unlike rates without ``fps``.
+    """
+    card = extractor.card
+    sides = Sampled(videos, card.frames, fps), Sampled(references, card.frames, fps)
+    features = [features_of(side, extractor) for side in sides]
+    if fps is None and (why := unlike_rates(sides[0].rates, sides[1].rates)):
+        raise InputError(f"fvd: {why}; give fps")
+    score = (fvd_extrapolated if extrapolate else fvd_of_features)(features[0], features[1], card, seed)
+    return told(score, set_facts(*sides), card)
+
+
+def told(score: Score, facts: dict[str, Any], card: FeatureCard) -> Score:
+    """A score of two sets with what ``set_facts`` says, in its settings and its protocol; in its reason where there is
+    none."""
+    words = left_out(facts, card.frames)
+    rate = f", at {facts['fps']:g} frames a second" if facts["fps"] else ""
+    score = replace(score, settings={**score.settings, **facts, "left_out": words})
+    if score.value is None:
+        return replace(score, why=f"{score.why}; {words}" if words else score.why)
+    return replace(score, protocol=score.protocol + rate + (f"; {words}" if words else ""))
 
 
 def fvd_of_features(a: np.ndarray, b: np.ndarray, card: FeatureCard, seed: int = 0) -> Score:

@@ -14,11 +14,15 @@ from typing import Any
 import numpy as np
 
 from cogvideox.errors import InputError
-from cogvideox.evaluation.score import Score, mean_score
+from cogvideox.evaluation.score import LEAST_PROMPTS, Score, mean_score
 
 GRADES = (0.0, 0.5, 1.0)
 MOST_TOTAL, CAP = 5.0, 2.0
 BOOTSTRAPS = 500
+BY_CHANCE, TENTATIVE = (
+    0.2,
+    0.667,
+)  # of Krippendorff's alpha: below the first raters guess, below the second conclude little
 
 ASPECTS: dict[str, tuple[str, dict[float, str]]] = {
     "sensory": (
@@ -282,21 +286,61 @@ def win_table(battles: Sequence[Battle]) -> str:
     return "\n".join(lines)
 
 
-def differences(ratings: Sequence[Rating]) -> list[str]:
-    """For every two models, in words: which total is higher on the prompts both were rated on, or undecided."""
+def differences(ratings: Sequence[Rating], least: int = LEAST_PROMPTS) -> list[str]:
+    """For every two models, in words: which total is higher on the prompts both were rated on, or undecided, with how
+    far the raters agree. No verdict below ``least`` prompts."""
     found = []
     for a, b in combinations(sorted({rating.model for rating in ratings}), 2):
-        means = [_by_item(ratings, model) for model in (a, b)]
+        both = [rating for rating in ratings if rating.model in (a, b)]
+        means = [_by_item(both, model) for model in (a, b)]
         items = sorted(means[0].keys() & means[1].keys())
         score = mean_score("difference", [means[0][item] - means[1][item] for item in items])
-        if score.value is None:
-            continue
-        verdict = "undecided"
-        if score.low is not None and (score.low > 0 or score.high < 0):
-            verdict = f"{a if score.low > 0 else b} is better"
-        between = "" if score.low is None else f" ({score.low:.2f} to {score.high:.2f})"
-        found.append(f"{a} - {b}: total {score.value:+.2f}{between} on {len(items)} prompts: {verdict}")
+        if score.value is not None:
+            said = f"{_plain(a)} - {_plain(b)}: total {score.value:+.2f}{_between(score)} on {len(items)} prompts"
+            verdict = _verdict(score, _plain(a), _plain(b), len(items), least)
+            found.append(f"{said}: {verdict}{_trust(agreement(both)['total'])}")
     return found
+
+
+def preferences(battles: Sequence[Battle], least: int = LEAST_PROMPTS) -> list[str]:
+    """As ``differences``, for pairs: how often each is preferred, ties as halves, prompts resampled whole."""
+    found = []
+    for pair in sorted({tuple(sorted((battle.a, battle.b))) for battle in battles}):
+        a, b = pair
+        won: dict[str, dict[str, float]] = {}  # item -> rater -> how far a won
+        for battle in battles:
+            if {battle.a, battle.b} == {a, b}:
+                side = {"tie": 0.0, "a": 1.0, "b": -1.0}[battle.winner] * (1 if battle.a == a else -1)
+                won.setdefault(battle.item, {})[battle.rater] = side
+        score = mean_score("preference", [float(np.mean(list(by.values()))) for by in won.values()])
+        share = f"{(1 + score.value) / 2:.0%} of the time" if score.value is not None else ""
+        raters = sorted({rater for by in won.values() for rater in by})
+        grid = np.array([[by.get(rater, np.nan) for by in won.values()] for rater in raters])
+        verdict = _verdict(score, _plain(a), _plain(b), len(won), least)
+        trust = _trust(krippendorff_alpha(grid, "ordinal"))
+        found.append(f"{_plain(a)} preferred to {_plain(b)} {share} on {len(won)} prompts: {verdict}{trust}")
+    return found
+
+
+def _verdict(score: Score, a: str, b: str, prompts: int, least: int) -> str:
+    if prompts < least:
+        return f"no verdict, too few prompts ({prompts}; {least} are needed)"
+    if score.low is not None and (score.low > 0 or score.high < 0):
+        return f"{a if score.low > 0 else b} is better"
+    return "undecided"
+
+
+def _trust(alpha: float | None) -> str:
+    """What stands beside every verdict when raters hardly agree, or when nobody knows."""
+    if alpha is None:
+        return "; no two raters rated the same, so how far they agree is not known"
+    if alpha < BY_CHANCE:
+        return f"; but raters agree hardly more than by chance (Krippendorff's alpha {alpha:.2f}): conclude nothing"
+    return f"; raters agree little (Krippendorff's alpha {alpha:.2f})" if alpha < TENTATIVE else ""
+
+
+def _between(score: Score) -> str:
+    return "" if score.low is None else f" ({score.low:.2f} to {score.high:.2f})"
 
 
 def _by_item(ratings: Sequence[Rating], model: str) -> dict[str, float]:
@@ -310,7 +354,7 @@ def _by_item(ratings: Sequence[Rating], model: str) -> dict[str, float]:
 def _cell(score: Score) -> str:
     if score.value is None:
         return ""
-    return f"{score.value:.3g}" + ("" if score.low is None else f" ({score.low:.2f} to {score.high:.2f})")
+    return f"{score.value:.3g}{_between(score)}"
 
 
 def _plain(text: Any) -> str:

@@ -55,8 +55,9 @@ class Tools:
 class Material:
     """Videos, what they are compared with, and what looks at them.
 
-    ``references`` may be a folder's clips (paired by name) or any sequence of real videos (for FVD alone).
-    ``checks``: the facts each video was asked to show, for the world; ``verdicts``: those already judged.
+    ``references`` may be a folder's clips (paired by name) or any sequence of real videos (for FVD alone). ``fvd_fps``:
+    the rate that distances between sets bring both sides to. ``checks``: the facts each video was asked to show, for
+    the world; ``verdicts``: those already judged.
     """
 
     clips: Clips
@@ -65,6 +66,7 @@ class Material:
     tools: Tools = field(default_factory=Tools)
     checks: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     verdicts: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    fvd_fps: float | None = None
 
 
 Group = Callable[[Material], list[Score]]
@@ -142,13 +144,30 @@ def distances(material: Material) -> list[Score]:
                 not_computed(f"fvd_{card.name}_{card.frames}f", "needs real videos (--references FOLDER)")
             )
             continue
-        sides = [
-            fvd.features_of((v for v in side if len(v) >= card.frames), network)
-            for side in (material.clips, real)
-        ]
-        measures = (fvd.fvd_of_features, fvd.fvd_extrapolated, fvd.kernel_distance)
-        found += [measure(sides[0], sides[1], card) for measure in measures]
+        found += _distances_of(material, real, network)
     return found
+
+
+def _distances_of(material: Material, real: Sequence[Video], network: FeatureExtractor) -> list[Score]:
+    """The distances that one network measures, at one rate; not computed where the rates are unlike."""
+    card = network.card
+    names = (f"fvd_{card.name}_{card.frames}f", f"fvd_{card.name}_{card.frames}f_extrapolated")
+    names = (*names, f"mmd_poly_{card.name}")
+    if material.fvd_fps is None and (why := fvd.unlike_rates(_rates(material.clips), _rates(real))):
+        reason = f"{why}; bring both to one rate with --fvd-fps"
+        return [not_computed(name, reason, better="lower") for name in names]
+    sides = [fvd.Sampled(side, card.frames, material.fvd_fps) for side in (material.clips, real)]
+    a, b = (fvd.features_of(side, network) for side in sides)
+    facts = fvd.set_facts(*sides)
+    measures = (fvd.fvd_of_features, fvd.fvd_extrapolated, fvd.kernel_distance)
+    return [fvd.told(measure(a, b, card), facts, card) for measure in measures]
+
+
+def _rates(videos: Sequence[Video]) -> list[float]:
+    """Frames a second of each; rendered truth has one rate."""
+    if isinstance(videos, Clips):
+        return [item.fps for item in videos.items]
+    return [videos[0].fps] if len(videos) else []
 
 
 def text(material: Material) -> list[Score]:

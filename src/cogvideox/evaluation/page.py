@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -40,6 +41,7 @@ def write_page(report: Report, clips: Clips, out: Path) -> Path:
         f"<h1>{text(report.suite)} suite: {text(report.subject or clips.folder.name)}</h1>",
         f'<p class="sub">{text(report.counted)}. {text(report.made.get("created", ""))}</p>',
         _scores([score for score in report.scores if score.value is not None]),
+        _comparison(report.comparison),
         _absent([score for score in report.scores if score.value is None]),
         _left_out(report),
         _thumbnails(report, clips),
@@ -91,6 +93,26 @@ def histogram(score: Score, width: int = 180, height: int = 42) -> str:
         f'<text x="{width}" y="{height - 1}" font-size="9" text-anchor="end" fill="currentColor">{number(high)}</text>'
     )
     return f'<svg width="{width}" height="{height}" role="img">{bars}{line}{ends}</svg>'
+
+
+def _comparison(said: dict[str, Any]) -> str:
+    """The differences to another run, with what a verdict needs."""
+    if not said:
+        return ""
+    heads = "".join(
+        f"<th>{name}</th>"
+        for name in ("score", "this", "other", "difference", "95 %", "videos", "prompts", "verdict")
+    )
+    rows = ""
+    for row in said["rows"]:
+        between = "" if row["low"] is None else f"{number(row['low'])} to {number(row['high'])}"
+        cells = [*(number(row[key]) for key in ("this", "other", "difference")), between]
+        cells += [text(row["pairs"] or "sets"), text(row["prompts"])]
+        rows += f"<tr><td>{text(row['name'])}</td>" + "".join(f'<td class="n">{cell}</td>' for cell in cells)
+        rows += f"<td>{text(row['verdict'])}</td></tr>"
+    least = f"A verdict needs {text(said['least_prompts'])} prompts."
+    against = f"Against {text(said['against'])}, {text(said['made'])}"
+    return f'<h2>{against}</h2><p class="sub">{least}</p><table><tr>{heads}</tr>{rows}</table>'
 
 
 def _absent(scores: Sequence[Score]) -> str:

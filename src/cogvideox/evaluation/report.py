@@ -32,6 +32,8 @@ class Report:
     missing: tuple[str, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
     made: dict[str, Any] = field(default_factory=dict)
+    comparison: dict[str, Any] = field(default_factory=dict)
+    """With another run: ``against`` (its subject), ``least_prompts`` and ``rows``; {} when there was none."""
 
     @classmethod
     def of(cls, suite: str, subject: str, scores: list[Score], clips: Clips, **rest: Any) -> Report:
@@ -63,6 +65,11 @@ class Report:
         lines = ["| score | value | 95 % interval | videos | better |", "|---|---|---|---|---|"]
         lines += [_row(score) for score in self.scores if score.value is not None]
         lines += ["", self.counted + "."]
+        lines += [
+            f"{score.name}: {score.settings['left_out']}."
+            for score in self.scores
+            if score.value is not None and score.settings.get("left_out")
+        ]
         absent = [score for score in self.scores if score.value is None]
         lines += (
             ["", "Not computed:", *(f"- {score.name}: {score.why}" for score in absent)] if absent else []

@@ -14,6 +14,8 @@ from cogvideox.world.score import wilson
 
 Better = Literal["higher", "lower", "neither"]
 ROUNDS = 2000
+LEAST_PROMPTS = 20
+"""Prompts below which nothing is called better or worse: one prompt decides, and intervals cover too seldom."""
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cogvideox.errors import ConfigError, suggest
-from cogvideox.evaluation.clips import Clip, Refused
+from cogvideox.evaluation.clips import Clip, Clips, Refused
+from cogvideox.evaluation.compare import Difference, compare
 from cogvideox.evaluation.measures import SUITES, Material, partners
 from cogvideox.evaluation.page import write_page
 from cogvideox.evaluation.report import Report
-from cogvideox.evaluation.score import Score
+from cogvideox.evaluation.score import LEAST_PROMPTS, Score
 from cogvideox.video import Video, write_json
 from cogvideox.world import Prompt, held_out_prompts, render
 
@@ -52,6 +54,18 @@ def evaluate(
     report.save(out)
     write_page(report, material.clips, out)
     return report
+
+
+def add_comparison(report: Report, other: Report, clips: Clips, out: Path) -> tuple[Report, list[Difference]]:
+    """Compare with another run and write the report and its page again with that. Raises InputError where the two share
+    nothing; the report without it stays."""
+    found = compare(report, other)
+    rows = [vars(each) for each in found]
+    said = {"against": other.subject, "made": other.made.get("created", ""), "least_prompts": LEAST_PROMPTS}
+    report = replace(report, comparison={**said, "rows": rows})
+    report.save(out)
+    write_page(report, clips, out)
+    return report, found
 
 
 def world_checks(clips: Sequence[Clip]) -> tuple[dict[str, Sequence[Any]], Callable[[Clip], Refused | None]]:
@@ -115,7 +129,7 @@ def _key(material: Material) -> str:
     """Changes with any video, reference, fact or tool."""
     references = material.references.fingerprint() if material.references is not None else len(material.real)
     checks = {name: [str(check) for check in asked] for name, asked in material.checks.items()}
-    parts = [material.clips.fingerprint(), references, material.tools.names(), checks]
+    parts = [material.clips.fingerprint(), references, material.tools.names(), checks, material.fvd_fps]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
