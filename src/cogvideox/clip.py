@@ -27,12 +27,18 @@ class Source(Config):
     height: int = Field(0, description="pixels, upright and square")
     aspect: float = Field(1.0, description="width / height of one stored pixel")
     turns: int = Field(0, description="quarter turns to the left that made it upright")
-    fps: float = Field(0.0, description="frames per second: decoded frames over their time")
+    fps: float = Field(0.0, description="frames per second of its own: frames over their time")
     steady: bool = Field(True, description="whether all frames last equally long")
     frames: int = Field(0, description="frames decoded, not what the header promises")
     seconds: float = Field(0.0, description="from the first frame to the end of the last")
     bit_rate: int = Field(0, description="bits per second, as the file says")
     sound: bool = False
+    mirrored: bool = Field(False, description="whether it was mirrored left to right before it was turned")
+    matrix: str = Field("", description="of its colours: bt601, bt709, bt2020, rgb, ...")
+    full_range: bool = Field(False, description="whether its numbers go from 0 to the highest")
+    matrix_guessed: bool = Field(
+        False, description="whether the file has no tag of its matrix: it was guessed"
+    )
 
 
 class Span(Config):

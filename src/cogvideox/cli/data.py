@@ -31,6 +31,9 @@ def doctor(
     ] = None,
     caption_column: Annotated[str | None, typer.Option(help="column of the captions")] = None,
     file_column: Annotated[str | None, typer.Option(help="column of the files")] = None,
+    colour: Annotated[
+        str, typer.Option(help="how untagged videos are read: guess (by their size), bt601 or bt709")
+    ] = "guess",
     quick: Annotated[bool, typer.Option("--quick", help="read headers only")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="results as JSON")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
@@ -39,10 +42,19 @@ def doctor(
     from cogvideox.data.clips import ClipSize
     from cogvideox.data.doctor import diagnose
     from cogvideox.layouts import CaptionSource, Columns
+    from cogvideox.video.colour import colour_of
 
     size = ClipSize(fps=fps, frames=frames, least_frames=min(least_frames, frames), short_side=short_side)
     source = CaptionSource(captions, Columns(caption_column, file_column))
-    report = diagnose(folder, size, decode=not quick, budget=budget, caption=caption, source=source)
+    report = diagnose(
+        folder,
+        size,
+        decode=not quick,
+        budget=budget,
+        caption=caption,
+        source=source,
+        colour=colour_of(colour),
+    )
     if as_json:
         result_json(report.to_json())
     else:

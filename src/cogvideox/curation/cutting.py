@@ -15,8 +15,8 @@ from cogvideox.clip import Clip
 from cogvideox.curation.recipe import Recipe
 from cogvideox.errors import MediaError
 from cogvideox.perception.flow import opencv
-from cogvideox.video import Size, mp4_writer, sha256_of_file, walk, whole_file
-from cogvideox.video.reading import nearest_in_time
+from cogvideox.video import Size, Timing, mp4_writer, sha256_of_file, walk, whole_file
+from cogvideox.video.timing import nearest_in_time
 from cogvideox.video.walking import Step
 
 
@@ -48,10 +48,11 @@ def cut(
         else:
             rest.append(clip)
     if rest:
-        with walk(root / path, recipe.limits.of_decoding()) as walking:
+        with walk(root / path, recipe.limits.of_decoding(), recipe.colour) as walking:
             frames = _Rewindable(walking.frames())
             for clip in sorted(rest, key=lambda clip: clip.span.first):
-                made[clip.id] = asdict(_encoded(frames, clip, folder, recipe))
+                own = walking.timing.part(clip.span.first, clip.span.stop)
+                made[clip.id] = asdict(_encoded(frames, own, clip, folder, recipe))
     return made
 
 
@@ -60,7 +61,7 @@ def can_copy(clip: Clip, recipe: Recipe) -> bool:
     source, cutting = clip.source, recipe.cutting
     whole = clip.crop is None and clip.span.first == 0 and clip.span.stop == source.frames
     plain = source.container == "mov" and source.codec == "h264" and source.pixel_format == "yuv420p"
-    upright = source.aspect == 1 and source.turns == 0 and source.steady
+    upright = source.aspect == 1 and source.turns == 0 and not source.mirrored and source.steady
     as_is = cutting.fps is None and (cutting.side is None or cutting.side >= min(source.width, source.height))
     return cutting.copy_whole and whole and plain and upright and as_is
 
@@ -76,9 +77,9 @@ def _copied(film: Path, clip: Clip, folder: Path) -> Media:
     return Media(digest, target.stat().st_size, clip.source.frames, str(rate), clip.width, clip.height, True)
 
 
-def _encoded(frames: _Rewindable, clip: Clip, folder: Path, recipe: Recipe) -> Media:
+def _encoded(frames: _Rewindable, own: Timing, clip: Clip, folder: Path, recipe: Recipe) -> Media:
     cutting = recipe.cutting
-    rate = cutting.rate(clip.source.fps)
+    rate = cutting.rate(own.rate)
     shape = Size(clip.height, clip.width).fitted(cutting.side or 1 << 20)
     shape = Size(shape.height - shape.height % 2 or 2, shape.width - shape.width % 2 or 2)
     target, count = folder / f"{clip.id}.mp4", 0
@@ -86,7 +87,7 @@ def _encoded(frames: _Rewindable, clip: Clip, folder: Path, recipe: Recipe) -> M
         whole_file(target) as temporary,
         mp4_writer(temporary, shape.height, shape.width, rate, {}, cutting.crf, cutting.preset) as add,
     ):
-        for step in _wanted(frames, clip, float(rate), keep_all=cutting.fps is None and clip.source.steady):
+        for step in _wanted(frames, own, clip, float(rate), keep_all=cutting.fps is None and own.steady):
             add(_picture(step, clip, shape))
             count += 1
         if not count:
@@ -98,11 +99,19 @@ def _encoded(frames: _Rewindable, clip: Clip, folder: Path, recipe: Recipe) -> M
     )
 
 
-def _wanted(frames: _Rewindable, clip: Clip, rate: float, keep_all: bool) -> Iterator[Step]:
-    inside = (
-        (moment - clip.span.start, step) for moment, step in frames.within(clip.span.first, clip.span.stop)
-    )
-    return (step for _, step in inside) if keep_all else nearest_in_time(inside, rate)
+def _wanted(frames: _Rewindable, own: Timing, clip: Clip, rate: float, keep_all: bool) -> Iterator[Step]:
+    """The frames of a clip: all of them, or those nearest to i / rate of its own clock."""
+    inside = frames.within(clip.span.first, clip.span.stop)
+    return (step for _, step in inside) if keep_all else nearest_in_time(_from_zero(inside, own), rate, own)
+
+
+def _from_zero(frames: Iterator[tuple[float, Step]], own: Timing) -> Iterator[tuple[float, Step]]:
+    """Seconds since the first of these frames; on the grid of a steady clip, exactly."""
+    start: float | None = None
+    for moment, step in frames:
+        start = moment if start is None else start
+        since = moment - start
+        yield (round(since * own.fps) / own.fps if own.steady else since), step
 
 
 def _picture(step: Step, clip: Clip, shape: Size) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 from cogvideox.clip import Span
 from cogvideox.curation.shots import CutFinder, Shots, takes, transitions
 from cogvideox.curation.view import Look, View
-from cogvideox.video import Size, Walk
+from cogvideox.video import Size, Timing, Walk
 
 
 @dataclass
@@ -29,26 +29,15 @@ class Totals:
 
     frames: int = 0
     last: float = 0.0
-    widest: float = 0.0  # the longest and the shortest time between two frames
-    narrowest: float = float("inf")
+    fps: float = 0.0  # of its own: frames over their time
+    steady: bool = True  # whether frames last equally long, by the rule of ``video.timing``
+    seconds: float = 0.0  # from the first frame to the end of the last
 
-    def add(self, moment: float) -> None:
+    def add(self, moment: float, timing: Timing) -> None:
         """Count one frame."""
-        if self.frames:
-            step = moment - self.last
-            self.widest, self.narrowest = max(self.widest, step), min(self.narrowest, step)
         self.frames += 1
         self.last = moment
-
-    @property
-    def fps(self) -> float:
-        """Frames per second; 0 when there is one frame only."""
-        return (self.frames - 1) / self.last if self.last > 0 else 0.0
-
-    @property
-    def steady(self) -> bool:
-        """Whether frames last equally long, up to the rounding of a millisecond clock."""
-        return self.widest - self.narrowest <= max(0.0025, 0.1 * self.narrowest)
+        self.fps, self.steady, self.seconds = timing.fps, timing.steady, moment + timing.last
 
 
 @dataclass(frozen=True)
@@ -92,7 +81,7 @@ class Film:
     def _frames(self) -> Iterator[Frame]:
         due = 0.0
         for number, (moment, step) in enumerate(self.walk.frames()):
-            self.totals.add(moment)
+            self.totals.add(moment, self.walk.timing)
             size = self.walk.size
             picture = None
             if moment >= due - 1e-6:
@@ -128,8 +117,9 @@ class Film:
             yield Piece(self._span(held[first:stop]), self._view(held[first:stop]))
 
     def _seconds(self, held: list[Frame]) -> float:
-        each = 1 / self.totals.fps if self.totals.fps else 1 / self.walk.header.fps
-        return held[-1].moment - held[0].moment + each
+        """From the start of the first to the end of the last."""
+        timing, last = self.walk.timing, held[-1].number
+        return held[-1].moment - held[0].moment + timing.part(last, last + 1).seconds
 
     def _span(self, held: list[Frame]) -> Span:
         start = round(held[0].moment, 6)

@@ -40,7 +40,7 @@ def measure(root: Path, path: str, recipe: Recipe, clock: Clock | None = None) -
     try:
         source = source.model_copy(update={"bytes": file.stat().st_size, "sha256": sha256_of_file(file)})
         clock.lap("hash")
-        with walk(file, recipe.limits.of_decoding()) as walking:
+        with walk(file, recipe.limits.of_decoding(), recipe.colour) as walking:
             source = described(source, walking.header)
             refused = recipe.gate.refuses(walking.header)
             if refused:
@@ -89,6 +89,9 @@ def described(source: Source, header: Probe) -> Source:
             "fps": round(header.fps, 4),
             "bit_rate": header.bit_rate,
             "sound": header.sound,
+            "matrix": header.colours.matrix,
+            "full_range": header.colours.full,
+            "matrix_guessed": header.colours.guessed,
         }
     )
 
@@ -96,16 +99,16 @@ def described(source: Source, header: Probe) -> Source:
 def finished(source: Source, film: Film) -> Source:
     """With what is only known after the last frame."""
     totals, size = film.totals, film.walk.size
-    fps = totals.fps or source.fps
     return source.model_copy(
         update={
             "width": size.width,
             "height": size.height,
-            "turns": film.walk.turns,
+            "turns": film.walk.orientation.turns,
+            "mirrored": film.walk.orientation.mirrored,
             "frames": totals.frames,
-            "fps": round(fps, 4),
+            "fps": round(totals.fps, 4),
             "steady": totals.steady,
-            "seconds": round(totals.last + 1 / fps, 6),
+            "seconds": round(totals.seconds, 6),
         }
     )
 

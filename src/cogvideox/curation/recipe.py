@@ -29,6 +29,7 @@ from cogvideox.curation.scores import (
 from cogvideox.curation.shots import Shots
 from cogvideox.curation.thresholds import Thresholds
 from cogvideox.curation.view import Look
+from cogvideox.video import READER, Colour
 from cogvideox.video.reading import Limits
 
 AnyStep = Annotated[
@@ -83,9 +84,9 @@ class Cutting(Config):
         True, description="a film that is one clip and plays everywhere is copied, not encoded"
     )
 
-    def rate(self, fps: float) -> Fraction:
-        """Frames per second of a clip from a film of ``fps``."""
-        return Fraction(self.fps or fps).limit_denominator(1001)
+    def rate(self, own: Fraction) -> Fraction:
+        """Frames per second of a clip whose frames in the film have a rate of their ``own``."""
+        return Fraction(self.fps or own).limit_denominator(1001)
 
 
 class Recipe(Config):
@@ -99,6 +100,9 @@ class Recipe(Config):
     steps: tuple[AnyStep, ...] = Field(description="in this order, on each clip")
     choices: tuple[AnyChoice, ...] = Field(description="in this order, on all clips together")
     cutting: Cutting = Cutting()
+    colour: Colour = Field(
+        "guess", description="how films without a colour tag are read; guess: by their size"
+    )
     per_shard: int = Field(200, gt=0, description="clips in one shard")
     layout: Literal["webdataset", "videofolder"] = Field(
         "webdataset", description="tar files, or a folder of videos with metadata.jsonl"
@@ -120,14 +124,14 @@ class Recipe(Config):
 
     def measuring(self) -> str:
         """16 hex digits of everything that decides what is measured; choosing and cutting are not among it."""
-        parts = self.model_dump(mode="json", include={"gate", "look", "shots", "steps"})
+        parts = self.model_dump(mode="json", include={"gate", "look", "shots", "steps", "colour"})
         limits = self.limits.model_dump(mode="json", include={"frames", "seconds", "pixels", "streams"})
         versions = [(step.kind, step.version, *step.digests()) for step in self.steps]
-        return _digest([parts, limits, versions])
+        return _digest([parts, limits, versions, READER])
 
     def cut(self) -> str:
         """16 hex digits of everything that decides the bytes of a clip's file."""
-        return _digest(self.cutting.model_dump(mode="json"))
+        return _digest([self.cutting.model_dump(mode="json"), self.colour, READER])
 
 
 def _digest(value: object) -> str:

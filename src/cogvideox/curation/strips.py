@@ -26,7 +26,7 @@ def write_strips(root: Path, path: str, clips: Sequence[Clip], work: Path, recip
             wanted.setdefault(int(number), []).append(place)
     seen: list[list[np.ndarray]] = [[] for _ in clips]
     try:
-        with walk(root / path, recipe.limits.of_decoding()) as walking:
+        with walk(root / path, recipe.limits.of_decoding(), recipe.colour) as walking:
             for number, (_, step) in enumerate(walking.frames()):
                 for place in wanted.get(number, ()):
                     seen[place].append(step.pixels(walking.size.fitted(SIDE)))

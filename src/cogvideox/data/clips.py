@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from cogvideox.config import Config
 from cogvideox.data.listing import Entry, Listing
 from cogvideox.errors import ConfigError, MediaError
-from cogvideox.video import Video, read_image, read_video, replacing
+from cogvideox.video import READER, Colour, Video, read_image, read_video, replacing
 from cogvideox.world import caption, render, sample_scene
 from cogvideox.world.scene import TIERS, Scene
 
@@ -94,9 +94,11 @@ class ClipSize(Config):
 class FolderClips:
     """The clips of a listing, cut to size as they are read."""
 
-    def __init__(self, listing: Listing, size: ClipSize, digests: Path | None = None) -> None:
+    def __init__(
+        self, listing: Listing, size: ClipSize, digests: Path | None = None, colour: Colour = "guess"
+    ) -> None:
         self.entries: list[Entry] = listing.entries
-        self.size = size
+        self.size, self.colour = size, colour
         self.digests = _Digests(digests)
 
     def __len__(self) -> int:
@@ -107,7 +109,9 @@ class FolderClips:
 
     def content(self, index: int) -> str:
         how = json.dumps(self.size.model_dump(), sort_keys=True)
-        return hashlib.sha256(f"{self.digests.of(self.entries[index])}/{how}".encode()).hexdigest()
+        return hashlib.sha256(
+            f"{self.digests.of(self.entries[index])}/{how}/{self.colour}/{READER}".encode()
+        ).hexdigest()
 
     def pixels(self, index: int) -> np.ndarray:
         return self.cut(index, self.uncut(index))
@@ -118,7 +122,7 @@ class FolderClips:
         with entry.part.local() as file:
             if entry.is_image:
                 return Video(read_image(file)[None], 1)
-            return read_video(file, max_frames=self.size.frames, fps=self.size.fps)
+            return read_video(file, max_frames=self.size.frames, fps=self.size.fps, colour=self.colour)
 
     def cut(self, index: int, video: Video) -> np.ndarray:
         """uint8 [t, h, w, 3] of the wanted size, t = 8n + 1. Raises MediaError for a clip that is too short."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from cogvideox.data.listing import Entry, list_clips, unused
 from cogvideox.data.pack import pack_rows, waste
 from cogvideox.errors import CogVideoXError
 from cogvideox.layouts import CaptionSource
-from cogvideox.video import probe, read_image
+from cogvideox.video import Colour, read_image, survey
 
 WORDS = 170  # English words that surely fit into the 226 tokens of the released models are fewer
 SHRUNK = 0.35  # share of the picture that cropping may take before it is worth a word
@@ -63,18 +62,20 @@ def diagnose(
     budget: int | None = None,
     caption: str | None = None,
     source: CaptionSource | None = None,
+    colour: Colour = "guess",
 ) -> Report:
     """Examine every clip of ``folder``; with ``decode`` false only headers are read.
 
     ``budget``: tokens of a packed row, to tell what packing would waste; ``caption``: of clips that have none;
-    ``source``: where the captions are, if not found by usual names. Raises ConfigError when nothing is there.
+    ``source``: where the captions are, if not found by usual names; ``colour``: how videos without a colour tag are
+    read. Raises ConfigError when nothing is there.
     """
     listing = list_clips(folder, caption, source)
     report = Report(str(folder), listing.layout, dropped=dict(listing.dropped))
-    clips = FolderClips(listing, size)
+    clips = FolderClips(listing, size, colour=colour)
     for index, entry in enumerate(listing.entries):
         try:
-            shape, frames = _examine(entry, size, report)
+            shape, frames = _examine(entry, size, report, colour)
             if decode:
                 video = clips.uncut(index)
                 shape, frames = Shape(*clips.cut(index, video).shape[:3]), len(video)
@@ -98,17 +99,23 @@ def diagnose(
     return report
 
 
-def _examine(entry: Entry, size: ClipSize, report: Report) -> tuple[Shape, int]:
+def _examine(entry: Entry, size: ClipSize, report: Report, colour: Colour) -> tuple[Shape, int]:
     """The shape and the number of frames by the header, and remarks. Raises MediaError for what cannot be read."""
     with entry.part.local() as file:
         if entry.is_image:
             height, width = read_image(file).shape[:2]
             frames = there = 1
         else:
-            header = probe(file)
+            header, timing = survey(file, colour=colour)
             height, width = header.height, header.width
-            there = max(1, math.ceil(header.seconds * size.fps - 0.01)) if header.seconds else 0
+            there = timing.count(size.fps) if timing.whole else 0
             frames = size.count(there) if there else size.frames
+            if header.colours.guessed:
+                _remark(
+                    report,
+                    entry,
+                    f"no colour tag: read as {header.colours}; the setting colour says it for a folder",
+                )
             if header.fps < 0.9 * size.fps:
                 _remark(
                     report,
@@ -116,7 +123,7 @@ def _examine(entry: Entry, size: ClipSize, report: Report) -> tuple[Shape, int]:
                     f"{header.fps:g} frames per second, {size.fps:g} wanted: frames will repeat",
                 )
             if not frames:
-                frames = size.least_frames  # decoding has the last word: headers round
+                frames = size.least_frames  # decoding has the last word
     tall, wide = size.fit(height, width)
     scale = max(tall / height, wide / width)
     if scale > 1.05:

@@ -145,7 +145,7 @@ class FolderCrops:
         listing = self.listings[side]
         size = self.data.size.model_copy(update={"fps": fps})
         try:
-            return FolderClips(listing, size).pixels(number)
+            return FolderClips(listing, size, colour=self.data.colour).pixels(number)
         except MediaError as error:
             name = listing.entries[number].name
             if name not in self.dropped:

@@ -374,7 +374,7 @@ class DiffusionTask:
         train, test = split(config.data, listing)
         test.entries = test.entries[:MEASURED]
         memory = Path(config.cache) / "digests.json"
-        parts = [FolderClips(each, config.data.size, memory) for each in (train, test)]
+        parts = [FolderClips(each, config.data.size, memory, config.data.colour) for each in (train, test)]
         clips = [encoded(part, self.vae, config.cache, "clips") for part in parts]
         check_lost(config.data, clips[0].dropped | clips[1].dropped, total, len(listing.dropped))
         captions = ["", *(entry.caption for entry in listing.entries)]

@@ -19,6 +19,7 @@ from cogvideox.errors import ConfigError
 from cogvideox.files.apart import lies_in
 from cogvideox.layouts import CaptionSource, Columns
 from cogvideox.parallel.mesh import is_first
+from cogvideox.video.colour import Colour
 
 
 class FolderData(Config):
@@ -42,6 +43,9 @@ class FolderData(Config):
     )
     file_column: str | None = Field(
         None, min_length=1, description="column of the files; null: file_name, file_path, video, path, ..."
+    )
+    colour: Colour = Field(
+        "guess", description="how videos without a colour tag are read; guess: by their size"
     )
     size: ClipSize = Field(ClipSize(), description="how files become clips")
     images: bool = Field(True, description="pictures take part, as clips of one frame")
@@ -158,7 +162,10 @@ def curate_films(data: FolderData) -> None:
     from cogvideox.curation.recipes import find_recipe
     from cogvideox.data.curated import curate
 
-    summary = curate(data.films, data.folder, find_recipe(data.recipe))
+    recipe = find_recipe(data.recipe)
+    if data.colour != "guess":
+        recipe = recipe.model_copy(update={"colour": data.colour})
+    summary = curate(data.films, data.folder, recipe)
     said = f"{summary['kept']} of {summary['clips']} clips of {summary['films']} films kept"
     print(f"{data.films}: {said}; see {data.folder}/report.html", file=sys.stderr)
     if not summary["kept"]:

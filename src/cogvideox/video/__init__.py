@@ -1,7 +1,11 @@
 """Video = frames + frames per second + where it came from; reading, writing, fitting, showing.
 
-about.py     what a file is and what made it, without decoding
+about.py     what a file is and what made it
 reading.py   untrusted files in, within limits on pixels, frames, bytes and time
+pictures.py  the same for still pictures
+timing.py    when each frame is on the screen, and the frames at a rate
+colour.py    which colours the numbers mean, and the guess where no tag says so
+orientation.py  how a stored picture is turned and mirrored
 saving.py    files out: whole or absent, never over somebody's work
 value.py     the Video itself
 walking.py   one pass over a video of any length, each frame at the size it is needed
@@ -9,7 +13,10 @@ sheet.py     rows of frames with captions, to look at many videos at once
 """
 
 from cogvideox.video.about import About, about
-from cogvideox.video.reading import LIMITS, Limits, Probe, probe, read_image, sha256_of_file
+from cogvideox.video.colour import Colour, Colours
+from cogvideox.video.orientation import Orientation
+from cogvideox.video.pictures import read_image
+from cogvideox.video.reading import LIMITS, READER, Limits, Probe, probe, sha256_of_file, survey
 from cogvideox.video.saving import (
     check_output,
     is_ours,
@@ -21,14 +28,21 @@ from cogvideox.video.saving import (
     write_json,
 )
 from cogvideox.video.sheet import contact_sheet
+from cogvideox.video.timing import Timing
 from cogvideox.video.value import Video, read_video
 from cogvideox.video.walking import Size, Walk, walk
 
 __all__ = [
     "About",
+    "Colour",
+    "Colours",
+    "Orientation",
+    "Timing",
+    "survey",
     "LIMITS",
     "Limits",
     "Probe",
+    "READER",
     "Size",
     "Video",
     "Walk",

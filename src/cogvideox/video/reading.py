@@ -1,8 +1,9 @@
-"""Read images and videos that may be damaged, huge or hostile: every answer is pixels or one MediaError.
+"""Read videos that may be damaged, huge or hostile: every answer is pixels or one MediaError.
 
 A file is recognised by its first bytes and opened as that container only, so a playlist or a description that
 names other files or addresses is never followed. Limits are checked on the header and again while decoding,
-because headers lie. Frames are chosen by timestamp, not by counting: frame ``i`` is nearest to ``i / fps``.
+because headers lie. Frames are chosen by timestamp, not by counting: frame ``i`` is nearest to ``i / fps``; how many
+there are, and what a timestamp is worth, is told in timing.py, which colours they have in colour.py.
 """
 
 from __future__ import annotations
@@ -12,22 +13,24 @@ import math
 import os
 import stat
 import time
-import warnings
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
 
 import av
 import numpy as np
-from PIL import Image, ImageOps
 
 from cogvideox.errors import MediaError
+from cogvideox.video.colour import Colour, Colours, code_for, colours_of
+from cogvideox.video.orientation import Orientation, orientation_of
+from cogvideox.video.timing import Timing, exact, fit, nearest_in_time
 
 VIDEO_SUFFIXES = ".mp4, .mov, .mkv, .webm, .avi, .ts or .gif"
-IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
-Frame = TypeVar("Frame")
 HDR_TRANSFERS = {16: "PQ", 18: "HLG"}  # ITU-T H.273 transfer characteristics
+DECLARES_RATE = ("mov", "matroska", "avi")  # others' rates are guesses of the demuxer
+REORDERED = 64  # frames that may be stored before an earlier one
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,16 @@ class Limits:
 
 
 LIMITS = Limits()
+READER = 2  # higher where the same file gives other frames, times or colours than before; stands in digests
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What the header says, with square pixels; ``frames`` and ``seconds`` are 0 when it does not say."""
+    """What a file is. ``width`` and ``height``: with square pixels, and upright where the first frame was looked at.
+
+    From ``probe``, ``frames``, ``seconds`` and ``fps`` are those of the pictures in the file, exactly; from a header
+    alone they are what it says, 0 for ``frames`` and ``seconds`` where it does not say.
+    """
 
     width: int
     height: int
@@ -65,32 +73,55 @@ class Probe:
     aspect: float = 1.0  # width / height of one stored pixel; ``width`` above has it applied
     bit_rate: int = 0  # of the pictures where the file says so, else of the whole file
     sound: bool = False
+    steady: bool = True  # all frames last equally long
+    colours: Colours = Colours()
+    orientation: Orientation = Orientation()
 
 
-def probe(path: str | Path, limits: Limits = LIMITS) -> Probe:
-    """Read the header only. Raises MediaError."""
-    with OpenVideo(path, limits) as opened:
-        return opened.probe()
+def probe(path: str | Path, limits: Limits = LIMITS, colour: Colour = "guess") -> Probe:
+    """Read the header, the timestamps and the first frame. Raises MediaError."""
+    return survey(path, limits, colour)[0]
+
+
+def survey(path: str | Path, limits: Limits = LIMITS, colour: Colour = "guess") -> tuple[Probe, Timing]:
+    """As ``probe``, and the clock of its frames. Raises MediaError."""
+    with OpenVideo(path, limits, colour) as opened:
+        header, timing = opened.probe(), opened.timing
+        if timing.whole:
+            header = replace(header, frames=timing.frames, seconds=timing.seconds, steady=timing.steady)
+            header = replace(header, fps=min(timing.fps, limits.fps))
+        _, first = next(opened.frames(), (0.0, None))
+        if first is None:
+            raise MediaError(f"{path}: no frame could be decoded; the file is damaged, re-encode it")
+        colours, orientation = opened.colours(first), orientation_of(first)
+        if orientation.on_its_side:
+            header = replace(header, width=header.height, height=header.width)
+        return replace(header, colours=colours, orientation=orientation), timing
 
 
 def read_frames(
-    path: str | Path, max_frames: int | None = None, fps: float | None = None, limits: Limits = LIMITS
+    path: str | Path,
+    max_frames: int | None = None,
+    fps: float | None = None,
+    limits: Limits = LIMITS,
+    colour: Colour = "guess",
 ) -> tuple[np.ndarray, float]:
     """Frames ``uint8 [t, h, w, 3]`` at a constant rate, and that rate.
 
-    fps: frames per second wanted; the file's own average rate when None. max_frames: stop after so many;
-    without it a video beyond the limits is an error. Raises MediaError.
+    fps: frames per second wanted; the file's own when None, which gives exactly its frames. max_frames: stop after so
+    many; without it a video beyond the limits is an error. colour: how untagged colours are read. Raises MediaError.
     """
-    with OpenVideo(path, limits) as opened:
-        header = opened.probe()
-        rate = float(fps) if fps else header.fps
+    with OpenVideo(path, limits, colour) as opened:
+        header, timing = opened.probe(), opened.timing
+        rate = float(fps) if fps else min(timing.fps, limits.fps)
         most = max_frames if max_frames is not None else limits.frames
         if most < 1 or not math.isfinite(rate) or rate <= 0:
             raise MediaError(f"{path}: {most} frames at {rate} per second asked for; both must be above zero")
-        kept = header.width * header.height * 3 * min(most, max(1, header.frames))
+        expected = min(most, timing.count(rate) if timing.whole else most)
+        kept = header.width * header.height * 3 * expected
         if kept > limits.kept_bytes:
             raise MediaError(
-                f"{path}: {min(most, header.frames)} frames of {header.width}x{header.height} need "
+                f"{path}: {expected} frames of {header.width}x{header.height} need "
                 f"{kept >> 20} MiB, the limit is {limits.kept_bytes >> 20} MiB; read fewer frames"
             )
         frames = list(_at_rate(opened, rate, most, complete=max_frames is None))
@@ -104,7 +135,7 @@ def read_frames(
 def _at_rate(opened: OpenVideo, rate: float, most: int, complete: bool) -> Iterator[np.ndarray]:
     """The pixels of the frames nearest in time to i / rate, at most so many; beyond them an error if ``complete``."""
     kept = 0
-    for count, frame in enumerate(nearest_in_time(opened.frames(), rate), 1):
+    for count, frame in enumerate(nearest_in_time(opened.frames(), rate, opened.timing), 1):
         if count > most:
             raise opened.error(f"more than {most} frames; cut it, or read with max_frames or a lower fps")
         pixels = opened.pixels(frame)
@@ -116,28 +147,14 @@ def _at_rate(opened: OpenVideo, rate: float, most: int, complete: bool) -> Itera
             return
 
 
-def nearest_in_time(frames: Iterable[tuple[float, Frame]], rate: float) -> Iterator[Frame]:
-    """Of (seconds, frame) in rising order, the frame nearest to i / rate for i = 0, 1, ...; the earlier on a tie."""
-    before: tuple[float, Frame] | None = None
-    wanted = 0
-    for moment, frame in frames:
-        while before is not None and wanted / rate <= moment:
-            yield before[1] if wanted / rate - before[0] <= moment - wanted / rate else frame
-            wanted += 1
-        before = (moment, frame)
-    while before is not None and wanted / rate <= before[0] + 1e-6:
-        yield before[1]
-        wanted += 1
-
-
 class OpenVideo:
     """One video file, open, with its limits; leaves as MediaError whatever went wrong inside.
 
-    A context manager; ``frames`` can be walked once.
+    A context manager; ``frames`` can be walked once. ``colour``: how untagged colours are read.
     """
 
-    def __init__(self, path: str | Path, limits: Limits):
-        self.path, self.limits = path, limits
+    def __init__(self, path: str | Path, limits: Limits, colour: Colour = "guess"):
+        self.path, self.limits, self.colour = path, limits, colour
         self.started = time.monotonic()
         self.container: av.container.InputContainer | None = None
 
@@ -145,12 +162,10 @@ class OpenVideo:
         return MediaError(f"{self.path}: {why}")
 
     def __enter__(self) -> OpenVideo:
-        file = _regular_file(self.path, self.limits.file_bytes)
-        kind = _container_of(file, self.path)
+        file = regular_file(self.path, self.limits.file_bytes)
+        self._place = f"file:{file}", _container_of(file, self.path)
         try:
-            self.container = av.open(
-                f"file:{file}", format=kind, options={"protocol_whitelist": "file"}, metadata_errors="replace"
-            )
+            self.container = self._open()
             if len(self.container.streams) > self.limits.streams:
                 raise self.error(f"{len(self.container.streams)} streams; the limit is {self.limits.streams}")
             pictures = [s for s in self.container.streams.video if not _is_cover_art(s)]
@@ -165,6 +180,10 @@ class OpenVideo:
             self.__exit__(type(error), error, None)
             raise
         return self
+
+    def _open(self) -> av.container.InputContainer:
+        place, kind = self._place
+        return av.open(place, format=kind, options={"protocol_whitelist": "file"}, metadata_errors="replace")
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self.container is not None:
@@ -186,10 +205,11 @@ class OpenVideo:
         transfer = HDR_TRANSFERS.get(int(codec.color_trc or 0))
         if transfer:
             raise self.error(f"HDR ({transfer}) video; tone-map it to 8-bit BT.709 first")
+        self.colours(codec)
 
     def probe(self) -> Probe:
         stream, codec = self.stream, self.stream.codec_context
-        rate = float(stream.average_rate or stream.base_rate or stream.guessed_rate or 0)
+        rate = float(exact(stream.average_rate) or exact(stream.base_rate) or exact(stream.guessed_rate) or 0)
         seconds = float(stream.duration * stream.time_base) if stream.duration else 0.0
         if not seconds and self.container.duration:
             seconds = self.container.duration / av.time_base
@@ -210,32 +230,90 @@ class OpenVideo:
             aspect if 1 / 16 <= aspect <= 16 else 1.0,
             int(stream.bit_rate or self.container.bit_rate or 0),
             bool(self.container.streams.audio),
+            colours=self.colours(codec),
         )
+
+    def colours(self, source: av.VideoFrame | av.VideoCodecContext) -> Colours:
+        """What the numbers of a frame, or of the stream by its header, mean. Raises MediaError for rare matrices."""
+        found = colours_of(source, self.colour)
+        if found is None:
+            raise self.error(f"colours by matrix {int(source.colorspace)} of H.273; convert it to BT.709")
+        return found
+
+    @cached_property
+    def timing(self) -> Timing:
+        """The clock of the frames, from the timestamps of all packets (as far as ``limits.frames`` goes); no decoding.
+
+        Where timestamps are missing, or all the same, frames follow each other at the header's rate.
+        """
+        times: list[int | None] = []
+        final = (-math.inf, 0)  # timestamp and duration of the frame that is shown last
+        whole = True
+        with self._open() as container:
+            stream = container.streams[self.stream.index]
+            try:
+                for packet in container.demux(stream):
+                    if not packet.size or packet.is_discard:  # an edit list shows none of it
+                        continue
+                    self._in_time()
+                    if len(times) >= self.limits.frames + REORDERED:
+                        whole = False
+                        break
+                    times.append(packet.pts if packet.pts is not None else packet.dts)
+                    if times[-1] is not None:
+                        final = max(final, (times[-1], packet.duration or 0))
+            except av.error.FFmpegError:  # decoding has the last word on what is damaged
+                whole = False
+        known = sorted(time for time in times if time is not None)
+        declared = []
+        if self.kind in DECLARES_RATE:
+            declared = [self.stream.average_rate, self.stream.base_rate]
+        if len(known) == len(times) and (len(known) == 1 or len(set(known)) > 1):
+            tick, stored = self.stream.time_base, self.kind == "avi"
+            return fit(known, tick, last=final[1], declared=declared, whole=whole, numbered=stored)
+        rate = Fraction(self.probe().fps).limit_denominator(1001)
+        return fit(range(max(1, len(times))), 1 / rate, declared=[rate], whole=whole, numbered=True)
+
+    @property
+    def kind(self) -> str:
+        """The container: mov, matroska, avi, gif or mpegts."""
+        return self._place[1]
+
+    def _timestamp(self, frame: av.VideoFrame, number: int) -> float:
+        """Seconds on the file's clock of a decoded frame, the ``number``-th to be shown."""
+        timing = self.timing
+        if frame.pts is not None and not timing.numbered:
+            return float(frame.pts * frame.time_base)
+        known = timing.times
+        return float(known[number]) if number < len(known) else timing.origin + number / timing.fps
+
+    def _in_time(self) -> None:
+        if time.monotonic() - self.started > self.limits.wall_seconds:
+            raise self.error(
+                f"decoding took more than {self.limits.wall_seconds:g} s; scale it down or cut it"
+            )
 
     def frames(self) -> Iterator[tuple[float, av.VideoFrame]]:
         """(seconds since the first, frame) in display order; refuses a file that is cut off."""
         first, last, count = None, 0.0, 0
-        fps = self.probe().fps
+        timing = self.timing
         for frame in self.container.decode(self.stream):
             count += 1
             if count > self.limits.frames:
                 raise self.error(f"more than {self.limits.frames} frames; cut it to the part you need")
-            if time.monotonic() - self.started > self.limits.wall_seconds:
-                raise self.error(
-                    f"decoding took more than {self.limits.wall_seconds:g} s; scale it down or cut it"
-                )
+            self._in_time()
             if frame.width * frame.height > self.limits.video_pixels:
                 raise self.error(
                     f"a frame of {frame.width}x{frame.height} pixels; the limit is on the header too"
                 )
-            moment = frame.time if frame.time is not None else (first or 0.0) + (count - 1) / fps
+            moment = timing.moment(self._timestamp(frame, count - 1))
             first = moment if first is None else first
             last = max(last, moment - first)
             if last > self.limits.seconds:
                 raise self.error(f"longer than {self.limits.seconds:g} s; cut it to the part you need")
             yield last, frame
         promised = self._promised()
-        if count and last + 2 / fps < 0.8 * promised:
+        if count and last + 2 / timing.fps < 0.8 * promised:
             raise self.error(
                 f"cut off: it ends at {last:.2f} s of {promised:.2f} s; download or export it again"
             )
@@ -257,66 +335,12 @@ class OpenVideo:
         width = max(1, round(frame.width * aspect)) if 1 / 16 <= aspect <= 16 else frame.width
         if width * frame.height > self.limits.video_pixels * 4:
             raise self.error(f"{width}x{frame.height} with square pixels; scale it down")
-        array = frame.to_ndarray(format="rgb24", width=width, height=frame.height)
-        turns = round(frame.rotation / 90) % 4
-        return np.ascontiguousarray(np.rot90(array, turns)) if turns else array
+        matrix = code_for(frame, self.colours(frame))
+        array = frame.to_ndarray(format="rgb24", width=width, height=frame.height, src_colorspace=matrix)
+        return orientation_of(frame).apply(array)
 
 
-def read_image(path: str | Path, limits: Limits = LIMITS) -> np.ndarray:
-    """A picture as ``uint8 [h, w, 3]``: upright (EXIF), first frame of an animation, transparency over white.
-
-    Raises MediaError for anything that is not a whole picture within the limits.
-    """
-    file = _regular_file(path, limits.image_bytes)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is stricter
-            with Image.open(file, formats=IMAGE_FORMATS) as image:
-                width, height = image.size
-                if width * height > limits.image_pixels or max(width, height) > 4 * limits.side:
-                    raise MediaError(
-                        f"{path}: an image of {width}x{height} pixels; "
-                        f"the limit is {limits.image_pixels} pixels, scale it down"
-                    )
-                image.load()
-                return _to_rgb(ImageOps.exif_transpose(image))
-    except Image.DecompressionBombError:
-        raise MediaError(
-            f"{path}: more pixels than the limit of {limits.image_pixels}; scale it down"
-        ) from None
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        EOFError,
-        KeyError,
-        TypeError,
-        MemoryError,
-        OverflowError,
-    ) as error:
-        names = ", ".join(IMAGE_FORMATS)
-        raise MediaError(f"{path}: {_why_not_image(error)}; give a whole picture, one of {names}") from None
-
-
-def _why_not_image(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return (
-        "not an image" if "cannot identify" in text else f"a damaged image ({text or type(error).__name__})"
-    )
-
-
-def _to_rgb(image: Image.Image) -> np.ndarray:
-    if image.mode.startswith("I"):  # 16-bit grey
-        grey = (np.asarray(image).astype(np.float64) / 257).clip(0, 255).round().astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    if image.has_transparency_data:
-        over = image.convert("RGBA")
-        white = Image.new("RGBA", over.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, over)
-    return np.array(image.convert("RGB"))
-
-
-def _regular_file(path: str | Path, most_bytes: int) -> Path:
+def regular_file(path: str | Path, most_bytes: int) -> Path:
     """The absolute path of a plain, non-empty file within the size limit."""
     try:
         file = Path(path).expanduser().absolute()

@@ -16,6 +16,7 @@ from PIL import Image
 
 from cogvideox.errors import FrameError, MediaError, NumericsError, SizeError
 from cogvideox.files.page import text
+from cogvideox.video.colour import Colour
 from cogvideox.video.reading import LIMITS, Limits, read_frames
 from cogvideox.video.saving import (
     LABEL,
@@ -194,10 +195,17 @@ class Video:
 
 
 def read_video(
-    path: str | Path, max_frames: int | None = None, fps: float | None = None, limits: Limits = LIMITS
+    path: str | Path,
+    max_frames: int | None = None,
+    fps: float | None = None,
+    limits: Limits = LIMITS,
+    colour: Colour = "guess",
 ) -> Video:
-    """Read a video file, at its own rate or sampled at ``fps``: see read_frames. Raises MediaError."""
-    frames, rate = read_frames(path, max_frames, fps, limits)
+    """Read a video file, at its own rate (exactly its frames) or sampled at ``fps``: see read_frames.
+
+    ``colour``: how untagged colours are read. Raises MediaError.
+    """
+    frames, rate = read_frames(path, max_frames, fps, limits, colour)
     return Video(frames, min(rate, limits.fps))
 
 

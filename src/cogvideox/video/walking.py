@@ -15,7 +15,10 @@ import av
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
+from cogvideox.video.colour import Colour, code_for
+from cogvideox.video.orientation import Orientation, orientation_of
 from cogvideox.video.reading import LIMITS, Limits, OpenVideo, Probe
+from cogvideox.video.timing import Timing
 
 
 @dataclass(frozen=True)
@@ -38,22 +41,27 @@ class Walk:
         self._opened = opened
         self.header: Probe = opened.probe()
         self.size = Size(self.header.height, self.header.width)
-        self.turns = 0
+        self.orientation = Orientation()
         self._scalers: dict[Size, VideoReformatter] = {}
+
+    @property
+    def timing(self) -> Timing:
+        """The clock of the whole file."""
+        return self._opened.timing
 
     def frames(self) -> Iterator[tuple[float, Step]]:
         """(seconds since the first frame, frame) in display order.
 
         Raises MediaError at damage, at a limit, and when the frame size changes on the way.
         """
-        stored: tuple[int, int, int] | None = None
+        stored: tuple[int, int, Orientation] | None = None
         for moment, frame in self._opened.frames():
-            turns = round(frame.rotation / 90) % 4
-            now = (frame.height, frame.width, turns)
+            orientation = orientation_of(frame)
+            now = (frame.height, frame.width, orientation)
             if stored is None:
-                stored, self.turns = now, turns
+                stored, self.orientation = now, orientation
                 width = max(1, round(frame.width * self.header.aspect))
-                upright = (width, frame.height) if turns % 2 else (frame.height, width)
+                upright = (width, frame.height) if orientation.on_its_side else (frame.height, width)
                 self.size = Size(*upright)
             elif now != stored:
                 raise self._opened.error("the frame size changes on the way; re-encode it at one size")
@@ -61,12 +69,20 @@ class Walk:
 
     def pixels(self, frame: av.VideoFrame, size: Size) -> np.ndarray:
         """``uint8 [h, w, 3]`` of ``size``, upright."""
-        flat = Size(size.width, size.height) if self.turns % 2 else size
+        flat = Size(size.width, size.height) if self.orientation.on_its_side else size
         scaler = self._scalers.setdefault(flat, VideoReformatter())
         way = Interpolation.AREA if flat.height < frame.height else Interpolation.BICUBIC
-        scaled = scaler.reformat(frame, flat.width, flat.height, format="rgb24", interpolation=way, threads=1)
-        array = scaled.to_ndarray()
-        return np.ascontiguousarray(np.rot90(array, self.turns)) if self.turns else array
+        matrix = code_for(frame, self._opened.colours(frame))
+        scaled = scaler.reformat(
+            frame,
+            flat.width,
+            flat.height,
+            format="rgb24",
+            src_colorspace=matrix,
+            interpolation=way,
+            threads=1,
+        )
+        return self.orientation.apply(scaled.to_ndarray())
 
 
 class Step:
@@ -81,7 +97,10 @@ class Step:
 
 
 @contextmanager
-def walk(path: str | Path, limits: Limits = LIMITS) -> Iterator[Walk]:
-    """Open a video for one walk. Raises MediaError for whatever is wrong with it, now or on the way."""
-    with OpenVideo(path, limits) as opened:
+def walk(path: str | Path, limits: Limits = LIMITS, colour: Colour = "guess") -> Iterator[Walk]:
+    """Open a video for one walk. Raises MediaError for whatever is wrong with it, now or on the way.
+
+    colour: how untagged colours are read.
+    """
+    with OpenVideo(path, limits, colour) as opened:
         yield Walk(opened)

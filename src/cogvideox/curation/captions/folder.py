@@ -20,7 +20,7 @@ from cogvideox.errors import MediaError
 from cogvideox.files.atomic import write_text
 from cogvideox.files.media import VIDEO_SUFFIXES
 from cogvideox.manifest import sha256_of
-from cogvideox.video import read_video
+from cogvideox.video import probe, read_video
 
 RATE, LONGEST_SIDE = 8.0, 768  # frames per second and pixels at which clips are looked at
 
@@ -83,8 +83,8 @@ def find_videos(place: Path) -> list[Path]:
 
 def see(file: Path) -> Seen:
     """Frames of a video at most 8 a second, no side over 768 pixels. Raises MediaError."""
-    own = read_video(file, max_frames=1).fps
-    video = read_video(file, fps=min(own, RATE))
+    own = probe(file).fps
+    video = read_video(file, fps=RATE if own > RATE else None)
     tall, wide = video.frames.shape[1:3]
     frames = video.frames
     if max(tall, wide) > LONGEST_SIDE:
