@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import av
 import numpy as np
-from av.sidedata.sidedata import Type
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Orientation:
 
 def orientation_of(frame: av.VideoFrame) -> Orientation:
     """Of a frame's display matrix; a slanted one counts as the nearest of the eight, a meaningless one as none."""
-    data = frame.side_data.get(Type.DISPLAYMATRIX)
+    data = frame.side_data.get("DISPLAYMATRIX")
     raw = bytes(data) if data is not None else b""
     if len(raw) < 36:
         return Orientation()
