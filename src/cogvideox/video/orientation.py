@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import av
 import numpy as np
+from av.sidedata.sidedata import Type
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,7 @@ class Orientation:
 
 def orientation_of(frame: av.VideoFrame) -> Orientation:
     """Of a frame's display matrix; a slanted one counts as the nearest of the eight, a meaningless one as none."""
-    data = frame.side_data.get("DISPLAYMATRIX")
-    raw = bytes(data) if data is not None else b""
+    raw = next((bytes(data) for data in frame.side_data if data.type == Type.DISPLAYMATRIX), b"")
     if len(raw) < 36:
         return Orientation()
     a, b, _, c, d, _, _, _, _ = struct.unpack("=9i", raw[:36])
