@@ -1,4 +1,4 @@
-"""What a video file is and what it says made it; nothing is decoded."""
+"""What a video file is and what it says made it; one frame is decoded."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cogvideox.video.reading import LIMITS, OpenVideo, Probe
+from cogvideox.video.reading import LIMITS, OpenVideo, Probe, probe
 from cogvideox.video.saving import sidecar_of
 
 LONGEST = 1 << 20  # characters of a manifest
@@ -15,7 +15,7 @@ LONGEST = 1 << 20  # characters of a manifest
 
 @dataclass(frozen=True)
 class About:
-    """A video file: its header, and the manifest in its tags or in the JSON beside it ({} when there is none)."""
+    """A video file: what is in it, and the manifest in its tags or in the JSON beside it ({} when there is none)."""
 
     path: str
     probe: Probe
@@ -29,12 +29,16 @@ class About:
         """A few lines for people."""
         p = self.probe
         sound = ", with sound" if p.sound else ""
+        pace = "" if p.steady else " on average, of variable rate"
         lines = [
             self.path,
             "  kind      video",
-            f"  frames    {p.frames} of {p.width}x{p.height}, {p.fps:g} per second, {p.seconds:.2f} s",
+            f"  frames    {p.frames} of {p.width}x{p.height}, {p.fps:g} per second{pace}, {p.seconds:.2f} s",
             f"  coding    {p.codec}, {p.pixel_format or 'unknown pixels'}, in {p.container}{sound}",
+            f"  colours   {p.colours}",
         ]
+        if not p.orientation.plain:
+            lines.append(f"  orientation  {p.orientation}")
         config = self.manifest.get("config")
         if isinstance(config, dict):
             lines += [
@@ -50,16 +54,15 @@ _SHOWN = ("prompt", "seed", "steps", "guidance", "sampler", "image", "video", "l
 
 
 def about(path: str | Path) -> About:
-    """Read the header and the manifest. Raises MediaError."""
+    """Read the header, the timestamps, the first frame and the manifest. Raises MediaError."""
     with OpenVideo(path, LIMITS) as opened:
         assert opened.container is not None
         manifest = _json(_comment(opened.container.metadata))
-        found = opened.probe()
     beside = sidecar_of(Path(path))
     if "config" not in manifest and beside.is_file() and beside.stat().st_size <= LONGEST:
         written = _json(beside.read_text(encoding="utf-8", errors="replace"))
         manifest = written if "config" in written else manifest  # another program's file is not ours to read
-    return About(str(path), found, manifest)
+    return About(str(path), probe(path), manifest)
 
 
 def _comment(tags: dict[str, str]) -> str:

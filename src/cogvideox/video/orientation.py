@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -44,7 +45,10 @@ class Orientation:
 
 def orientation_of(frame: av.VideoFrame) -> Orientation:
     """Of a frame's display matrix; a slanted one counts as the nearest of the eight, a meaningless one as none."""
-    raw = next((bytes(data) for data in frame.side_data if data.type == Type.DISPLAYMATRIX), b"")
+    try:
+        raw = bytes(cast(Any, frame.side_data)[Type.DISPLAYMATRIX])
+    except KeyError:
+        return Orientation()
     if len(raw) < 36:
         return Orientation()
     a, b, _, c, d, _, _, _, _ = struct.unpack("=9i", raw[:36])
