@@ -60,9 +60,7 @@ def is_ours(path: str | Path) -> bool:
         record = read_json(path)
     except (OSError, ConfigError):
         return False
-    return (
-        isinstance(record, dict) and record.get(LABEL) == AI_MADE and {"kind", "config_hash"} <= set(record)
-    )
+    return isinstance(record, dict) and {LABEL, "kind", "config", "seed"} <= set(record)  # see manifest.py
 
 
 def check_output(path: str | Path, overwrite: bool = False, sidecar: bool = False) -> Path:
