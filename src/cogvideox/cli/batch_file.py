@@ -7,7 +7,7 @@ import inspect
 import io
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from cogvideox.errors import CogVideoXError, ConfigError, MediaError, suggest
 from cogvideox.files import parse_json, read_small_text, short
@@ -99,6 +99,8 @@ def named_as_options(values: dict[str, Any]) -> dict[str, Any]:
             raise ConfigError(f"{short(name)}: unknown setting{hint}; the keys are the names of the flags")
         if key in ("continue", "compile", "join") and isinstance(value, str):
             value = _switch(name, value)
+        if isinstance(value, str) and key in _numbers():
+            value = _number(value)
         if key == "continue":
             if value is None or value is False:
                 continue
@@ -120,6 +122,27 @@ def _switch(name: str, text: str) -> bool:
     if text.strip().lower() not in YES | NO:
         raise ConfigError(f"{short(name)} {short(text)}: write true or false")
     return text.strip().lower() in YES
+
+
+def _number(text: str) -> Any:
+    """The number that a text is, as the command line reads it; other text as it is, for the options to refuse."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+@cache
+def _numbers() -> frozenset[str]:
+    """Options that are numbers."""
+    from cogvideox.generate.options import GenerateOptions
+
+    fields = GenerateOptions.model_fields.items()
+    return frozenset(
+        name for name, each in fields if {int, float} & {each.annotation, *get_args(each.annotation)}
+    )
 
 
 @cache
