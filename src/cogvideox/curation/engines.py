@@ -20,6 +20,7 @@ from signal import SIGXCPU, Signals
 from typing import Any, Protocol
 
 from cogvideox import errors
+from cogvideox.curation.confined import clean_environment
 from cogvideox.curation.work import Order
 from cogvideox.errors import CogVideoXError, DependencyError
 
@@ -124,7 +125,11 @@ class _Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": _import_path()},
+            env={
+                **clean_environment(os.environ, order.recipe.key_variables()),
+                "OMP_NUM_THREADS": "1",
+                "PYTHONPATH": _import_path(),
+            },
         )
         self.job: dict[str, Any] | None = None
         self.ready = False

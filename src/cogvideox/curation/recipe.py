@@ -60,6 +60,8 @@ class Bounds(Config):
     streams: int = Field(32, gt=0)
     cpu_seconds: int = Field(600, gt=0, description="processor time of the worker")
     wall_seconds: float = Field(900.0, gt=0, description="time until the worker is stopped")
+    open_files: int = Field(512, ge=64, description="files a worker may have open at once")
+    written: int = Field(8192, gt=0, description="MiB of any file that a worker writes")
     memory: int = Field(1536, gt=0, description="MiB a worker may take for one file")
 
     def of_decoding(self) -> Limits:
@@ -121,6 +123,10 @@ class Recipe(Config):
     def on_gpu(self) -> bool:
         """Whether a step needs a GPU."""
         return any(step.on_gpu() for step in self.steps)
+
+    def key_variables(self) -> frozenset[str]:
+        """Environment variables with keys of servers that steps ask; none: no step needs the network."""
+        return frozenset(name for step in self.steps for name in step.key_variables())
 
     def measuring(self) -> str:
         """16 hex digits of everything that decides what is measured; choosing and cutting are not among it."""

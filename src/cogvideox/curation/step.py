@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 from cogvideox.clip import Clip
 from cogvideox.config import Config
@@ -29,6 +30,10 @@ class Step(Config):
         """Whether it needs one."""
         return False
 
+    def key_variables(self) -> frozenset[str]:
+        """Environment variables that may hold the keys of servers it asks; none when its settings name no address."""
+        return frozenset(_keys(self.model_dump(mode="json")))
+
     def look(self, clip: Clip, view: View) -> tuple[Clip, View]:
         """The clip with what was found, dropped or not, and the view that later steps see (cropped, or the same)."""
         return self.measure(clip, view), view
@@ -36,3 +41,16 @@ class Step(Config):
     def measure(self, clip: Clip, view: View) -> Clip:
         """The clip with what was found. Steps that only measure implement this one."""
         raise TypeError(f"{type(self).__name__} has neither look nor measure")
+
+
+def _keys(value: Any) -> Iterator[str]:
+    """Of settings that hold an address: the variables they name, and the one that is usual."""
+    if isinstance(value, str) and value.lower().startswith(("http://", "https://")):
+        yield "OPENAI_API_KEY"
+    elif isinstance(value, dict):
+        below = [name for part in value.values() for name in _keys(part)]
+        yield from below
+        if below and isinstance(value.get("key_variable"), str):
+            yield value["key_variable"]
+    elif isinstance(value, list | tuple):
+        yield from (name for part in value for name in _keys(part))

@@ -1,7 +1,8 @@
 """What a worker process does: one line of JSON in, the work in files, one line of JSON out.
 
 It is started as ``python -m cogvideox.curation.work`` and touches videos nobody trusts, so it gives away what it does
-not need: memory and processor time are limited by the system, no core is dumped, and it dies with whoever started it.
+not need: it has no secrets in its environment and no network (unless a step asks a server), memory, processor time,
+open files and the size of a file are limited by the system, no core is dumped, and it dies with whoever started it.
 What it answers is JSON, read as values: nothing that a video does to this process can run code in its parent.
 """
 
@@ -9,16 +10,14 @@ from __future__ import annotations
 
 import json
 import os
-import resource
-import signal
 import sys
 import warnings
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from cogvideox.clip import Clip
 from cogvideox.config import Config
+from cogvideox.curation.confined import leave_network, limit, limit_processor
 from cogvideox.curation.cutting import cut
 from cogvideox.curation.measuring import Clock, measure
 from cogvideox.curation.places import clip_folder, cut_file, measured_file
@@ -29,7 +28,6 @@ from cogvideox.video import whole_file
 
 FAILED = "failed"  # a step stumbled over a film
 NO_MEMORY = ("Insufficient memory", "can't allocate memory")  # OpenCV's and torch's MemoryError
-PARENT_DEATH = 1  # PR_SET_PDEATHSIG of Linux
 
 
 class Order(Config):
@@ -90,41 +88,24 @@ def _write(path: Path, record: dict[str, Any]) -> None:
         temporary.write_text(json.dumps(record, ensure_ascii=True), encoding="ascii")
 
 
-def _limit(recipe: Recipe) -> None:
-    """Memory from now on, no core dumps, and death with the parent."""
-    with suppress(OSError, AttributeError):
-        import ctypes
-
-        ctypes.CDLL(None).prctl(PARENT_DEATH, signal.SIGKILL)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with suppress(OSError, ValueError):
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-        used = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmData"))
-        most = (used << 10) + (recipe.limits.memory << 20)
-        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-
-
-def _allow_cpu(seconds: int) -> None:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    used = int(usage.ru_utime + usage.ru_stime) + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (used + seconds, resource.getrlimit(resource.RLIMIT_CPU)[1]))
-
-
 def main() -> None:
     """Serve jobs until there are no more lines."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever a library prints does not get between our lines
     order = Order.parse(json.loads(sys.stdin.readline()))
     warnings.simplefilter("ignore")
+    limits = order.recipe.limits
+    if not order.recipe.key_variables():
+        leave_network()
     try:
         order.recipe.ready()  # before the limit, which is for films
     except CogVideoXError as error:
         answers.write(json.dumps(_stop(error)) + "\n")
         return
-    _limit(order.recipe)
+    limit(limits.memory, limits.written, limits.open_files)
     answers.write("{}\n")  # ready
     for line in sys.stdin:
-        _allow_cpu(order.recipe.limits.cpu_seconds)
+        limit_processor(limits.cpu_seconds)
         answers.write(json.dumps(_answer(line, order)) + "\n")
 
 
