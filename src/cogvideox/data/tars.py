@@ -108,10 +108,11 @@ class _Members:
                         tar.offset = _behind(stream, member)
                     else:
                         self.take(stream, member)
+                behind = _what_is_behind(stream, tar.offset)
         except DAMAGED as error:
             what = " ".join(str(error).split())[:80] or type(error).__name__
             return MediaError(f"{self.shard}: damaged or cut off ({what}); download it again")
-        return None
+        return MediaError(f"{self.shard}: {behind}") if behind else None
 
     def take(self, stream: BinaryIO, member: tarfile.TarInfo) -> None:
         """Note a clip, or read a text; hidden files are passed over, as in a folder."""
@@ -191,6 +192,19 @@ class _Members:
         records = (self.records.get(each, {}) for each in (key, _first_key(key)))
         scores = (row_of(record, "", self.columns)[0].score for record in records)
         return next((score for score in scores if score is not None), None)
+
+
+def _what_is_behind(stream: BinaryIO, end: int) -> str | None:
+    """What ``tarfile`` passes over in silence where it stops: no header, another archive; None for zeros."""
+    stream.seek(end)
+    if any(stream.read(BLOCK)):
+        return f"damaged at byte {end}; what stands behind is lost, download it again"
+    while data := stream.read(LONGEST):
+        if any(data):
+            return (
+                f"holds more behind its end mark at byte {end}; shards that were joined must be packed again"
+            )
+    return None
 
 
 def _behind(stream: BinaryIO, member: tarfile.TarInfo) -> int:

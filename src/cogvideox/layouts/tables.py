@@ -211,24 +211,25 @@ def _header(table: Table, lines: _Lines, strict: bool) -> tuple[str, list[str]]:
     """The delimiter and the column names. Raises ConfigError unless both are certain (when ``strict``)."""
     first = next((line for line in lines if line.strip()), "")
     found: dict[str, list[str]] = {}
-    for delimiter in ("\t",) if table.path.suffix.lower() == ".tsv" else DELIMITERS:
+    delimiters = ("\t",) if table.path.suffix.lower() == ".tsv" else tuple(DELIMITERS)
+    for delimiter in delimiters:
         try:
             found[delimiter] = next(csv.reader([first], delimiter=delimiter, strict=True), [])
         except csv.Error:
             continue
-    if not found:
-        raise ConfigError(
-            f"{table.where}: line {lines.number}, the header, has a quote that is not closed; close it"
-        )
-    usual = next(iter(found))
+    usual = delimiters[0]
 
     def score(names: list[str]) -> int:
         files, captions, _ = table.columns.among(names)
         return bool(files) + bool(captions)
 
-    best = max(found, key=lambda delimiter: score(found[delimiter]))
-    names = found[best] if score(found[best]) else found[usual]
+    best = max(found, key=lambda delimiter: score(found[delimiter]), default=usual)
+    if usual not in found and not (best in found and score(found[best])):
+        raise ConfigError(
+            f"{table.where}: line {lines.number}, the header, has a quote that is not closed; close it"
+        )
     delimiter = best if score(found[best]) else usual
+    names = found[delimiter]
     if not strict:
         return delimiter, names
     check_names(names, table.columns, table.where)
