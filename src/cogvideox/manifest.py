@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cogvideox.errors import MediaError
+from cogvideox.files import files_below
 from cogvideox.video import sha256_of_file, sidecar_of, write_json
 from cogvideox.video.saving import AI_MADE, LABEL
 
@@ -60,9 +61,13 @@ def sha256_of(path: str | Path) -> str:
     digest = hashlib.sha256()
     try:
         if not path.is_dir():
+            if path.exists() and not path.is_file():
+                raise MediaError(f"{path}: a pipe or device, not a regular file; give a plain file")
             return sha256_of_file(path)
-        for file in sorted(p for p in path.rglob("*") if p.is_file()):
-            digest.update(f"{file.relative_to(path).as_posix()}\0{sha256_of(file)}\n".encode())
+        for file in files_below(path, None, hidden=True):
+            if file.is_file():
+                line = f"{file.relative_to(path).as_posix()}\0{sha256_of(file)}\n"
+                digest.update(line.encode("utf-8", "surrogateescape"))
     except OSError as error:
         raise MediaError(f"{path}: cannot be read ({error.strerror}); check the path") from None
     return digest.hexdigest()

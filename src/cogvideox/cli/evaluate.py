@@ -14,6 +14,7 @@ from cogvideox.cli import checks
 from cogvideox.cli.job import Job
 from cogvideox.cli.terminal import progress, result, result_json, say, verb
 from cogvideox.errors import ConfigError, InputError, suggest
+from cogvideox.files import read_json
 
 if TYPE_CHECKING:
     from cogvideox.chat import Chat
@@ -241,12 +242,11 @@ def _judge(url: str | None, model: str, replay: str | None, out: Path) -> Chat |
 def _devil(path: str) -> dict[str, list[float]]:
     """``{"dynamics": [...], "naturalness": [...], ...}``. Raises InputError."""
     try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
+        record = read_json(path, most=64 << 20, error=InputError)
         found = {str(key): [float(value) for value in values] for key, values in record.items()}
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(
-            f"{path}: no lists of numbers by name ({type(error).__name__}); write them as JSON"
-        ) from None
+    except (InputError, ValueError, TypeError, AttributeError) as error:
+        why = str(error) if isinstance(error, InputError) else type(error).__name__
+        raise InputError(f"{path}: no lists of numbers by name ({why}); write them as JSON") from None
     if "dynamics" not in found or len({len(values) for values in found.values()}) != 1 or len(found) < 2:
         raise InputError(f"{path}: needs 'dynamics' and at least one quality, one number each per video")
     return found

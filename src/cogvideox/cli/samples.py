@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,6 +14,7 @@ from cogvideox.cli import checks
 from cogvideox.cli.job import Job, load, resolve
 from cogvideox.cli.terminal import progress
 from cogvideox.errors import ConfigError
+from cogvideox.files import read_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -300,12 +302,12 @@ def _same_run(out: Path, settings: dict[str, Any]) -> None:
     file = out / SETTINGS
     settings = json.loads(json.dumps(settings))
     try:
-        before = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        write_json(file, settings)
-        return
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{file}: not readable ({type(error).__name__}); choose another --out") from None
+        if not os.path.lexists(file):
+            write_json(file, settings)
+            return
+        before = read_json(file, most=16 << 20)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: not readable ({error}); choose another --out") from None
     if not isinstance(before, dict):
         raise ConfigError(f"{file}: no record of an evaluation; choose another --out")
     if before != settings:

@@ -30,19 +30,38 @@ OK, ERROR, USAGE, PARTIAL, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 130, 141
 
 def result(text: str) -> None:
     """One line of result, for people and pipes."""
-    sys.stdout.write(printable(text) + "\n")
-    sys.stdout.flush()
+    _write(sys.stdout, printable(text))
 
 
 def result_json(values: Any) -> None:
     """One result as one line of JSON."""
-    result(json.dumps(values, ensure_ascii=False, default=str))
+    text = json.dumps(values, ensure_ascii=False, default=str)
+    if not (text.isascii() and text.isprintable()):
+        text = "".join(c if c.isprintable() and _fits(c) else json.dumps(c)[1:-1] for c in text)
+    _write(sys.stdout, text)
 
 
 def say(text: str) -> None:
     """One line about the work, on stderr."""
-    sys.stderr.write(printable(text) + "\n")
-    sys.stderr.flush()
+    _write(sys.stderr, printable(text))
+
+
+def _write(stream: Any, text: str) -> None:
+    """A line on a terminal or pipe of any encoding: what it cannot show is escaped."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    stream.flush()
+
+
+def _fits(character: str) -> bool:
+    """Whether standard output can show a character."""
+    if character.isascii():
+        return True
+    try:
+        character.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def printable(text: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ import typer
 
 from cogvideox.cli.terminal import PARTIAL, describe, progress, result, result_json, say
 from cogvideox.errors import CogVideoXError, ConfigError, InputError, MediaError, suggest
+from cogvideox.files import read_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -121,13 +122,10 @@ def _facts_beside(path: Path) -> list[dict[str, Any]]:
         raise MediaError(f"{str(path)!r}: no such file; check the path")
     beside = sidecar_of(path)
     try:
-        if beside.stat().st_size > MOST_FACTS:
-            raise InputError(f"{beside}: larger than {MOST_FACTS >> 20} MiB; this is no record of a video")
-        record = json.loads(beside.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{beside}: missing; the facts to judge {path.name} by stand there") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{beside}: not readable as JSON ({type(error).__name__}); write it again") from None
+        record = read_json(beside, root=beside.parent, most=MOST_FACTS, nan_is_none=True, error=InputError)
+    except InputError as error:
+        why = "missing" if not os.path.lexists(beside) else f"not readable as JSON ({error})"
+        raise InputError(f"{beside}: {why}; the facts to judge {path.name} by stand there") from None
     checks = record.get("checks") if isinstance(record, dict) else None
     if not isinstance(checks, list) or not all(isinstance(check, dict) for check in checks):
         known = record if isinstance(record, dict) else {}

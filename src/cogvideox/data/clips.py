@@ -15,10 +15,13 @@ from pydantic import Field, model_validator
 
 from cogvideox.config import Config
 from cogvideox.data.listing import Entry, Listing
-from cogvideox.errors import ConfigError, MediaError
+from cogvideox.errors import ConfigError, InputError, MediaError
+from cogvideox.files import read_small_bytes
 from cogvideox.video import READER, Colour, Video, read_image, read_video, replacing
 from cogvideox.world import caption, render, sample_scene
 from cogvideox.world.scene import TIERS, Scene
+
+MOST_DIGESTS = 1 << 30  # bytes of the file of digests
 
 
 class Source(Protocol):
@@ -155,8 +158,9 @@ class _Digests:
         if self.file is None or not self.file.is_file():
             return {}
         try:
-            return {str(k): str(v) for k, v in json.loads(self.file.read_text(encoding="utf-8")).items()}
-        except (ValueError, AttributeError):
+            values = json.loads(read_small_bytes(self.file, most=MOST_DIGESTS))
+            return {str(k): str(v) for k, v in values.items()}
+        except (InputError, ValueError, AttributeError, RecursionError):
             return {}
 
     def of(self, entry: Entry) -> str:

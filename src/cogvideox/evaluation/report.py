@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any
 from cogvideox.errors import InputError
 from cogvideox.evaluation.clips import Clips, Refused
 from cogvideox.evaluation.score import Score
+from cogvideox.files import read_json
 from cogvideox.manifest import versions
 from cogvideox.video import write_json
 
@@ -98,7 +98,7 @@ class Report:
         file = Path(folder)
         file = file / FILE if file.is_dir() else file
         try:
-            record = json.loads(file.read_text(encoding="utf-8"))
+            record = read_json(file, most=256 << 20, nan_is_none=True, error=InputError)
             if record.pop("schema") != SCHEMA:
                 raise KeyError("schema")
             record["scores"] = tuple(Score.from_dict(score) for score in record["scores"])
@@ -106,10 +106,9 @@ class Report:
             for name in ("videos", "missing"):
                 record[name] = tuple(record[name])
             return cls(**record)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise InputError(
-                f"{file}: no report of an evaluation ({type(error).__name__}); run it first"
-            ) from None
+        except (InputError, ValueError, KeyError, TypeError, AttributeError) as error:
+            why = str(error) if isinstance(error, InputError) else type(error).__name__
+            raise InputError(f"{file}: no report of an evaluation ({why[:200]}); run it first") from None
 
 
 def _row(score: Score) -> str:

@@ -9,13 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cogvideox.errors import ConfigError, suggest
+from cogvideox.errors import ConfigError, InputError, suggest
 from cogvideox.evaluation.clips import Clip, Clips, Refused
 from cogvideox.evaluation.compare import Difference, compare
 from cogvideox.evaluation.measures import SUITES, Material, partners
 from cogvideox.evaluation.page import write_page
 from cogvideox.evaluation.report import Report
 from cogvideox.evaluation.score import LEAST_PROMPTS, Score
+from cogvideox.files import read_json
 from cogvideox.video import Video, write_json
 from cogvideox.world import Prompt, held_out_prompts, render
 
@@ -136,9 +137,9 @@ def _key(material: Material) -> str:
 def _read_group(file: Path, key: str) -> list[Score] | None:
     """Scores of a finished group on the same material; None where they must be made."""
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
+        record = read_json(file, most=64 << 20, nan_is_none=True, error=InputError)
         if record["key"] == key:
             return [Score.from_dict(score) for score in record["scores"]]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (InputError, ValueError, KeyError, TypeError):
         return None
     return None

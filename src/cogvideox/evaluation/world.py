@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from cogvideox.errors import InputError
+from cogvideox.errors import ConfigError, InputError
+from cogvideox.files import parse_json, read_small_text
 from cogvideox.lines import lines_of
 from cogvideox.world import judge
 from cogvideox.world.held_out import Prompt, held_out_prompts
@@ -101,10 +102,10 @@ def _read(file: Path) -> list[dict[str, Any]]:
     if not file.exists():
         return []
     records, whole = [], []
-    for line in lines_of(file.read_text(encoding="utf-8")):
+    for line in lines_of(read_small_text(file, most=256 << 20)):
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
+            record = parse_json(line, str(file), nan_is_none=True)
+        except ConfigError:
             continue
         if not isinstance(record, dict) or not {"id", "seed", "tier", "prompt", "verdict"} <= record.keys():
             raise InputError(f"{file}: holds something that is no verdict; choose another --out")

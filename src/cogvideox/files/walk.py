@@ -10,28 +10,33 @@ from cogvideox.files.text import shown
 
 
 def files_below(
-    root: str | Path, endings: Collection[str], skipped: MutableMapping[str, str] | None = None
+    root: str | Path,
+    endings: Collection[str] | None,
+    skipped: MutableMapping[str, str] | None = None,
+    hidden: bool = False,
 ) -> list[Path]:
-    """Everything below ``root`` that is no folder and ends in one of ``endings`` (lower case, with the dot), sorted.
+    """All but folders below ``root`` whose names end in one of ``endings`` (".mp4", lower case; None: any), sorted.
 
-    Links and pipes are among them, for the caller to judge. Hidden files and folders are passed over. ``skipped`` gets
-    a reason for each folder that is not entered: a link to a folder, one that cannot be listed.
+    Links and pipes are among them, for the caller to judge. Hidden files and folders are passed over unless ``hidden``.
+    ``skipped`` gets a reason for each folder that is not entered: a link to a folder, one that cannot be listed.
     """
-    return sorted(_files(Path(root), endings, {} if skipped is None else skipped))
+    return sorted(_files(Path(root), endings, {} if skipped is None else skipped, hidden))
 
 
-def _files(root: Path, endings: Collection[str], skipped: MutableMapping[str, str]) -> Iterator[Path]:
+def _files(
+    root: Path, endings: Collection[str] | None, skipped: MutableMapping[str, str], hidden: bool
+) -> Iterator[Path]:
     waiting = [str(root)]
     while waiting:
         folder = waiting.pop()
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
-                    if entry.name.startswith("."):
+                    if entry.name.startswith(".") and not hidden:
                         continue
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(entry.path)
-                    elif os.path.splitext(entry.name)[1].lower() in endings:
+                    elif endings is None or os.path.splitext(entry.name)[1].lower() in endings:
                         if not _is_folder(entry):
                             yield Path(entry.path)
                     elif entry.is_symlink() and _is_folder(entry):

@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from cogvideox.config import Config
 from cogvideox.errors import ConfigError
+from cogvideox.files import read_json
 
 REACH = 4
 """How many steps old a residual may be."""
@@ -90,11 +91,10 @@ class Calibration(Config):
 def read_calibration(path: str | Path) -> Calibration:
     """Raises ConfigError for a file that is none."""
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        reason = getattr(error, "strerror", None) or "not JSON"
+        values = read_json(path)
+    except ConfigError as error:
         raise ConfigError(
-            f"{str(path)!r}: no calibration of reuse ({reason}); make one with cogvideox calibrate"
+            f"{str(path)!r}: no calibration of reuse ({error}); make one with cogvideox calibrate"
         ) from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: no calibration of reuse; make one with cogvideox calibrate")

@@ -6,7 +6,6 @@ writes one line of JSON per video, and the rules here read it: see ``Recorded``.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from cogvideox.errors import InputError
+from cogvideox.files import parse_json, read_small_text
 from cogvideox.lines import lines_of
 
 KINDS = ("objects", "captions", "actions", "flow")
@@ -83,12 +83,15 @@ def read_recorded(path: str | Path) -> dict[str, Recorded]:
     """
     file = Path(path)
     try:
-        if file.stat().st_size > MOST_BYTES:
-            raise InputError(f"{path}: larger than {MOST_BYTES >> 20} MiB; record fewer videos")
-        lines = [json.loads(line) for line in lines_of(file.read_text(encoding="utf-8")) if line.strip()]
+        text = read_small_text(file, most=MOST_BYTES)
+        lines = [
+            parse_json(line, "a line", error=InputError, nan_is_none=True)
+            for line in lines_of(text)
+            if line.strip()
+        ]
         models = dict(lines[0]["models"])
         rows = {str(line["file"]): line for line in lines[1:]}
-    except (OSError, ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
+    except (InputError, ValueError, KeyError, IndexError, TypeError) as error:
         raise InputError(
             f"{path}: no record of experts ({type(error).__name__}: {error}); see its format"
         ) from None

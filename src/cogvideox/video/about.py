@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import warnings
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cogvideox.errors import InputError
+from cogvideox.files import read_small_text
 from cogvideox.video.reading import LIMITS, OpenVideo, Probe, probe
 from cogvideox.video.saving import sidecar_of
 
@@ -59,8 +63,12 @@ def about(path: str | Path) -> About:
         assert opened.container is not None
         manifest = _json(_comment(opened.container.metadata))
     beside = sidecar_of(Path(path))
-    if "config" not in manifest and beside.is_file() and beside.stat().st_size <= LONGEST:
-        written = _json(beside.read_text(encoding="utf-8", errors="replace"))
+    if "config" not in manifest and os.path.lexists(beside):
+        try:
+            written = _json(read_small_text(beside, root=beside.parent, most=LONGEST))
+        except InputError as error:
+            warnings.warn(f"the record beside {path} is not used: {error}", stacklevel=2)
+            written = {}
         manifest = written if "config" in written else manifest  # another program's file is not ours to read
     return About(str(path), probe(path), manifest)
 
