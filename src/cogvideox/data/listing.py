@@ -147,7 +147,12 @@ def list_clips(
     if "\0" in str(folder) or not root.is_dir():
         raise ConfigError(f"{shown(str(root))!r}: not a folder; give one that holds clips and captions")
     source = source or CaptionSource()
-    listing = _read(root, default, source)
+    try:
+        listing = _read(root, default, source)
+    except ConfigError as error:
+        if str(root) in str(error):
+            raise
+        raise ConfigError(f"{root}: {error}") from None
     listing.finish()
     if not (listing.entries or listing.dropped):
         raise ConfigError(
