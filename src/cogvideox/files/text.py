@@ -23,9 +23,10 @@ MOST_TABLE_BYTES = 256 << 20  # of a table with a line for each clip
 def inside(path: str | Path, root: str | Path) -> bool:
     """Whether ``path``, with every link followed, lies in ``root``; false for what cannot be followed."""
     try:
-        return Path(path).resolve().is_relative_to(Path(root).resolve())
-    except (OSError, RuntimeError, ValueError):  # a link to itself, a name no file can have
+        real, base = os.path.realpath(path), os.path.realpath(root)
+    except (OSError, ValueError):  # a name no file can have
         return False
+    return not os.path.islink(real) and (real == base or real.startswith(os.path.join(base, "")))
 
 
 def root_of_links(folder: str | Path, *marks: str) -> Path:
