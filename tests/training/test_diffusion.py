@@ -58,7 +58,9 @@ def test_parts_stored_in_float16_are_trained_with_in_float32(tmp_path):
 def test_a_result_that_is_missing_names_the_run_that_makes_it(name, run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = settings(tmp_path).model_copy(update={name: f"runs/{run}/model"})
-    with pytest.raises(ConfigError, match=f"cogvideox train {run}` first, or set task.{name}="):
+    with pytest.raises(
+        ConfigError, match=f"cogvideox train {run}` first, or use the shipped ones: task.{name}=tiny"
+    ):
         config.build(0)
     with pytest.raises(ConfigError, match=f"task.{name}: gone: no such folder") as told:
         config.model_copy(update={name: "gone"}).build(0)

@@ -65,8 +65,12 @@ def test_a_truncated_state_falls_back_to_the_one_before(tmp_path: Path) -> None:
 
 def test_another_configuration_is_refused(tmp_path: Path) -> None:
     train(run(tmp_path), stop_at=1)
-    with pytest.raises(ConfigError, match="other settings"):
+    with pytest.raises(ConfigError, match="is a run of 4 steps, 5 asked for.* set steps=4 to go on"):
         train(run(tmp_path, steps=5))
+    with pytest.raises(ConfigError, match="other settings"):
+        train(run(tmp_path, steps=3))
+    with pytest.raises(ConfigError, match="other settings"):
+        train(run(tmp_path, seed=5))
 
 
 def test_states_without_their_settings_are_not_gone_on_from(tmp_path: Path) -> None:

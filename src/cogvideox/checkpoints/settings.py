@@ -53,6 +53,7 @@ def read_settings(folder: Path) -> Preset:
         height=record.height or height,
         width=record.width or width,
         frames=record.frames or transformer.sample_frames,
+        fps=record.fps or row.fps,  # type: ignore[arg-type]  # whole in the table, any number in a folder
         dtype=record.dtype or str(stored_dtype(folder)).removeprefix("torch."),
         text_tokens=transformer.max_text_seq_length,
         text_dim=transformer.text_embed_dim,

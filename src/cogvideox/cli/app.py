@@ -125,7 +125,10 @@ def train(
     ],
     settings: Annotated[list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...")] = None,
     out: Annotated[str | None, typer.Option(help="folder of the run; the same folder resumes")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the complete settings and stop")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="check folders and models; print settings, memory, time"),
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Train; rerunning the same command resumes."""
@@ -143,7 +146,9 @@ def train(
     changes = [*(settings or []), *([f"{place}={out}"] if out else [])]
     config = config.override(changes) if changes else config
     if dry_run:
-        result(config.to_yaml().rstrip())
+        from cogvideox.cli.dry_run import show_run
+
+        show_run(config)
         return
     from cogvideox.parallel.mesh import is_first, launched
 

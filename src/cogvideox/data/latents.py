@@ -11,7 +11,7 @@ import hashlib
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ from cogvideox.data.cache import TensorCache
 from cogvideox.data.clips import Source
 from cogvideox.data.world import to_model
 from cogvideox.errors import CogVideoXError, MediaError, NumericsError
+from cogvideox.native import half_is_native
 
 TOGETHER = 20  # clips of one shape, or prompts, encoded at once, at most
 PIXELS = 1 << 21  # of the clips encoded at once: 20 of 25x64x64; one of 49x480x720 has more and goes alone
@@ -43,6 +44,8 @@ class EncodedClips:
     """The number in the source of each clip here."""
     keys: list[str] = field(default_factory=list)
     dropped: dict[str, str] = field(default_factory=dict)
+    alike: str = ""
+    """The key of a clip that is there, whose shape those have that were passed over."""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -54,8 +57,9 @@ class EncodedClips:
         return self.source.caption(self.indices[index], variant)
 
     def shape(self, index: int) -> tuple[int, ...]:
-        """(c, t, h, w) of the latents."""
-        return self.cache.shape(self.keys[index], "mean")
+        """(c, t, h, w) of the latents; of a clip that was passed over, those of all others."""
+        key = self.keys[index]
+        return self.cache.shape(key if key in self.cache else self.alike, "mean")
 
     def latents(self, index: int) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation [c, t, h, w], float32."""
@@ -67,8 +71,17 @@ class EncodedClips:
         return self.cache.get(self.keys[index], "first", self.name(index))
 
 
-def encoded(source: Source, vae: nn.Module, folder: str | Path, title: str = "clips") -> EncodedClips:
+def encoded(
+    source: Source,
+    vae: nn.Module,
+    folder: str | Path,
+    title: str = "clips",
+    only: Set[int] | None = None,
+) -> EncodedClips:
     """The clips of ``source`` as latents: from the cache where it holds them, encoded and kept otherwise.
+
+    ``only``: numbers of the clips that will be asked for; the others are listed but not encoded. All clips of the
+    source must have one shape then.
 
     What is made is written every half minute and when the work is stopped, so an interrupted run continues; the same
     clips are encoded together then as without the stop. Raises NumericsError when latents are not finite.
@@ -78,14 +91,16 @@ def encoded(source: Source, vae: nn.Module, folder: str | Path, title: str = "cl
     keys = _keys(source, digest_of(vae.encoder, vae.config), found.dropped)  # whatever the decoder becomes
     missing: dict[str, int] = {}
     for index, key in keys.items():
-        if key not in cache:
+        if key not in cache and (only is None or index in only):
             missing.setdefault(key, index)  # a clip that is there twice is encoded once
     with cache.adding() as add, _counted(title, len(missing)) as count:
         for batch in _batches(source, missing.values(), found.dropped):
             add({keys[index]: item for index, item in _encode(vae, batch, source)})
             count(len(batch))
     for index, key in keys.items():
-        if key in cache:
+        if key in cache and not found.alike:
+            found.alike = key
+        if key in cache or (only is not None and index not in only):
             found.indices.append(index)
             found.keys.append(key)
         else:
@@ -130,7 +145,8 @@ def _batches(source: Source, indices: Iterable[int], dropped: dict[str, str]) ->
 
 @torch.no_grad()
 def _encode(vae: nn.Module, batch: Batch, source: Source) -> Iterator[tuple[int, dict[str, Tensor]]]:
-    """bfloat16 and channels last: four times as fast on a CPU; the rounding is far below the posterior's own noise."""
+    """bfloat16 and channels last: four times as fast on a CPU with units for it; the rounding is far below the
+    posterior's own noise. A CPU without them would take sixty times as long, and gets float32."""
     weight = next(vae.parameters())
     for each in vae.parameters():
         if each.ndim == 5:
@@ -138,7 +154,9 @@ def _encode(vae: nn.Module, batch: Batch, source: Source) -> Iterator[tuple[int,
     pixels = torch.from_numpy(np.stack([clip for _, clip in batch]))
     given = to_model(pixels).contiguous(memory_format=torch.channels_last_3d).to(weight.device)
     cpu = weight.device.type == "cpu"
-    with torch.autocast(weight.device.type, dtype=torch.bfloat16, enabled=cpu):
+    with torch.autocast(
+        weight.device.type, dtype=torch.bfloat16, enabled=cpu and half_is_native(torch.bfloat16)
+    ):
         latents = vae.encode(given if cpu else given.to(weight.dtype))
     mean = latents.mean.float().half().cpu()
     deviation = (0.5 * latents.logvar.float()).exp().half().cpu()

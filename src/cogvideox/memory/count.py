@@ -120,6 +120,19 @@ def kept(work: Callable[[], Any]) -> int:
     return size
 
 
+def peak_with_gradients(work: Callable[[], Any], times: int = 1) -> int:
+    """Most bytes alive at once while ``work`` runs, gradients included, which add up over ``times``.
+
+    Run it on fake tensors (``FakeTensorMode``): they know casts and backward kernels, and take no memory. Attention
+    counts as one fused kernel.
+    """
+    counter = _Counter()
+    with counter:
+        for _ in range(times):
+            work()
+    return counter.peak
+
+
 class _Counter(TorchDispatchMode):
     """Sees every operator. A storage gets a number when first seen; only those made inside count as memory."""
 
@@ -143,6 +156,8 @@ class _Counter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func.namespace == "prim":  # a question to a fake tensor, such as where it is
+            return func(*args, **kwargs)
         if _is_composite(func):
             with self:  # inference mode hands on whole functions: take them apart
                 return func.decompose(*args, **kwargs)

@@ -55,12 +55,38 @@ def same_run(config: TrainConfig, out: Path) -> None:
         for name in {**now, **before}
         if before.get(name, file) != now.get(name, file)  # file: a value that no setting has
     ]
+    if (
+        changed
+        and [line.partition(":")[0] for line in changed] == ["steps"]
+        and here["steps"] > then["steps"]
+    ):
+        raise ConfigError(_more_steps(out, then, here))
     if changed:
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         raise ConfigError(
             f"{file}: holds a run with other settings ({'; '.join(changed[:3])}{more}); set them back to go on, or "
             "choose another out="
         )
+
+
+def _more_steps(out: Path, then: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """Steps are not free to change: the learning rate falls to its end at the last one. The ways to go on all the same.
+
+    A run that is not finished has no result to start from.
+    """
+    before, now = then.get("steps"), here.get("steps")
+    head = f"{out}: is a run of {before} steps, {now} asked for"
+    task, result = here.get("task") or {}, out / "model"
+    if not (result / "training.json").is_file():
+        return f"{head}; its learning rate falls to its end at step {before}: set steps={before} to go on to there"
+    if "start" not in task:
+        return f"{head}; it is finished, train for {now} steps in another out="
+    ways = [f"task.lora.start={result}"] if task.get("lora") else [f"task.start={result}"]
+    begins = "the optimiser, the learning rate with its warm-up, the average of the weights and the order of the clips"
+    return (
+        f"{head}; it is finished, and its learning rate is at its end. To train on, start a new run from its result: "
+        f"{' '.join(ways)} out=ANOTHER steps=MORE; {begins} begin anew (set another seed=, and a lower optim.lr)"
+    )
 
 
 def _read(file: Path, kind: type[TrainConfig]) -> dict[str, Any]:

@@ -15,11 +15,12 @@ from pydantic import Field
 from torch import Tensor
 
 from cogvideox.config import Config
-from cogvideox.data.clips import FolderClips
+from cogvideox.data.clips import ClipSize, FolderClips
 from cogvideox.data.world import to_model, world_pixels
 from cogvideox.errors import ConfigError, MediaError
 from cogvideox.noise import generator
 from cogvideox.training.folder import FolderData, check_lost, facts_of, listed, refuse_lost, split
+from cogvideox.training.sizes import SizeSetting
 
 WORLD_FPS = 8
 """Frames a second of a clip of the world as it is rendered."""
@@ -84,7 +85,7 @@ class FolderCrops:
     """
 
     def __init__(self, data: FolderData, seed: int, kept: int = 64) -> None:
-        self.data, self.seed = data, seed
+        self.data, self.seed, self.size = data, seed, _size(data)
         listing = listed(data.model_copy(update={"caption": data.caption or "no words are read here"}))
         self.total, self.listings = len(listing.entries) + len(listing.dropped), split(data, listing)
         check_lost(data, listing.dropped, self.total)
@@ -110,7 +111,7 @@ class FolderCrops:
         entries = self.listings[1].entries
         videos = [number for number, entry in enumerate(entries) if not entry.is_image]
         for number in (videos or range(len(entries)))[:16]:
-            pixels = self._read(1, number, self.data.size.fps)
+            pixels = self._read(1, number, self.size.fps)
             if pixels is not None:
                 yield to_model(torch.from_numpy(pixels)[None])
 
@@ -143,7 +144,7 @@ class FolderCrops:
     def _pixels(self, side: int, number: int, fps: float) -> np.ndarray | None:
         """Frames of a clip; None for one that is left out."""
         listing = self.listings[side]
-        size = self.data.size.model_copy(update={"fps": fps})
+        size = self.size.model_copy(update={"fps": fps})
         try:
             return FolderClips(listing, size, colour=self.data.colour).pixels(number)
         except MediaError as error:
@@ -153,6 +154,11 @@ class FolderCrops:
                 print(f"left out {name}: {error}", file=sys.stderr)
                 refuse_lost(self.data, len(self.dropped), self.total)
             return None
+
+
+def _size(data: FolderData) -> ClipSize:
+    size: SizeSetting | ClipSize = data.size  # a copy that was changed in Python may hold either
+    return size if isinstance(size, ClipSize) else size.resolved(None)
 
 
 def clip_frames(frames: int, fps: float) -> int:

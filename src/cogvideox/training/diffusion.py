@@ -36,11 +36,14 @@ from cogvideox.parallel.sequence import split_sequence
 from cogvideox.parallel.shard import compile_blocks, recompute, shard
 from cogvideox.presets import PRESETS
 from cogvideox.text import TextEncoder
+from cogvideox.training.enough import drawn_in, enough
 from cogvideox.training.examples import Examples, Texts, velocity_errors
 from cogvideox.training.folder import FolderData, check_lost, facts_of, listed, split
 from cogvideox.training.held_out import HeldOut
 from cogvideox.training.lora import LoraTuning, put_on, write_lora
-from cogvideox.training.start import load_config, model_folder, widen
+from cogvideox.training.native import WORLD_TEXT, WORLD_VAE, completed
+from cogvideox.training.start import load_config, model_folders, widen
+from cogvideox.training.unused import check_used
 from cogvideox.training.work import Sample, Work
 from cogvideox.transformer import Transformer, TransformerConfig
 from cogvideox.transformer.initialise import initialise
@@ -59,10 +62,15 @@ class DiffusionTraining(Config):
     )
     transformer: TransformerConfig | None = Field(None, description="the network; null: that of start")
     schedule: ScheduleConfig | None = Field(None, description="noise levels; null: those of start")
-    vae: str = Field("runs/world-vae/model", description="folder that holds vae/")
-    text: str = Field("runs/world-text/model", description="folder that holds text_encoder/ and tokenizer/")
     start: str | None = Field(
-        None, description="model folder to start from; new input channels start at zero"
+        None, description="model to start from: a preset, folder or hub id; new input channels start at zero"
+    )
+    vae: str | None = Field(
+        None, description=f"model or folder that holds vae/; null: start, without one {WORLD_VAE}"
+    )
+    text: str | None = Field(
+        None,
+        description=f"model or folder that holds text_encoder/ and tokenizer/; null: start, without one {WORLD_TEXT}",
     )
     lora: LoraTuning | None = Field(None, description="train an adapter on a frozen start; null: all weights")
     cache: str = Field("runs/latents", description="where encoded clips are kept")
@@ -96,8 +104,10 @@ class DiffusionTraining(Config):
         description="attention kernel; null: the fastest right one on a GPU, torch-float32 on a CPU, where it saves a "
         "quarter of a bf16 step",
     )
-    recompute: bool = Field(
-        False, description="keep no activations inside blocks: a third more work, less memory"
+    recompute: bool | None = Field(
+        None,
+        description="keep no activations inside blocks: a third more work, less memory; null: for a billion weights or "
+        "more",
     )
     compile: bool = Field(False, description="compile the blocks with torch.compile")
     device: str | None = Field(
@@ -117,18 +127,25 @@ class DiffusionTraining(Config):
                 raise ConfigError(
                     f"start null, {name} {'set' if name == 'lora' else 'null'}: give a model to start from"
                 )
+        check_used(self)
         return self
+
+    def completed(self, fetch: bool = False) -> DiffusionTraining:
+        """With everything filled in that the model to start from decides; ``fetch``: download it where needed."""
+        return completed(self, fetch)
 
     @property
     def place(self) -> str:
         """The device that computes."""
         return self.device or ("cuda" if torch.cuda.is_available() else "cpu")
 
-    def build(self, seed: int) -> DiffusionTask:
-        """The task; encodes the clips when the cache does not hold them. Raises ConfigError for a device that is not
-        here."""
+    def build(self, seed: int, steps: int | None = None) -> DiffusionTask:
+        """The task; encodes the clips that ``steps`` need (None: all) when the cache does not hold them.
+
+        Raises ConfigError for a device that is not here.
+        """
         check_device(self.place)
-        return DiffusionTask(self, seed)
+        return DiffusionTask(self, seed, steps)
 
 
 class DiffusionTask:
@@ -136,17 +153,15 @@ class DiffusionTask:
 
     critic = None
 
-    def __init__(self, config: DiffusionTraining, seed: int) -> None:
+    def __init__(self, config: DiffusionTraining, seed: int, steps: int | None = None) -> None:
         from cogvideox.checkpoints.diffusers import load_schedule
         from cogvideox.checkpoints.text import load_text
 
+        # all folders before any is read: a wrong name must not be told after minutes of work
+        found = model_folders(config)
+        config = config.completed()  # now that downloads are there
         self.config, self.seed, self.parts = config, seed, config.parts
-        # all three before any is read: a wrong name must not be told after minutes of work
-        vae, text = (
-            model_folder("vae", config.vae, "world-vae"),
-            model_folder("text", config.text, "world-text"),
-        )
-        self.start = model_folder("start", config.start, "world-t2v") if config.start is not None else None
+        vae, text, self.start = found["vae"], found["text"], found.get("start")
         self.vae = load_vae(vae, dtype="float32").eval().requires_grad_(False).to(config.place)
         self.text = load_text(text, dtype="float32")
         self.schedule = Schedule(config.schedule) if config.schedule else load_schedule(self.start)
@@ -157,7 +172,7 @@ class DiffusionTask:
         self.module = self._network()
         self.shape = self.module.config
         self.image = self.shape.in_channels == 2 * self.shape.out_channels
-        self.examples, measured = self._data()
+        self.examples, measured = self._data(None if steps is None else steps * config.parts)
         self.held_out, self.work = HeldOut(measured, self.schedule), Work(self.shape)
         self.pieces, self.figures = len(self.held_out.pieces), 2
         self.shown = min(config.samples, len(measured.clips))
@@ -246,7 +261,7 @@ class DiffusionTask:
         """Of the longest row of the first step."""
         rows = [self._row(call)[0] for call in self._step_of(0)]
         longest = max(rows, key=lambda row: sum(map(self._tokens, row)))
-        return self.work.activations(self._samples(longest), self.config.recompute)
+        return self.work.activations(self._samples(longest), bool(self.config.recompute))
 
     def export(self, module: nn.Module, folder: Path) -> None:
         """A whole model folder: this transformer with the VAE, text encoder and schedule it was trained with.
@@ -354,8 +369,8 @@ class DiffusionTask:
             compile_blocks(module.transformer_blocks)
         return module
 
-    def _data(self) -> tuple[Examples, Examples]:
-        """Examples to train on and to measure with."""
+    def _data(self, rows: int | None) -> tuple[Examples, Examples]:
+        """Examples to train on, as many as ``rows`` need, and to measure with."""
         config = self.config
         if config.data is None:
             seed = self.seed if config.clips_seed is None else config.clips_seed
@@ -366,18 +381,24 @@ class DiffusionTask:
                     ("held_out", MEASURED, None),
                 )
             )
-            clips = [encoded(source, self.vae, config.cache, source.split) for source in sources]
+            drawn = drawn_in(rows, config.clips, config.batch, self.seed)
+            clips = [
+                encoded(each, self.vae, config.cache, each.split, drawn if each.split == "train" else None)
+                for each in sources
+            ]
             return self._examples(clips[0], self._encode), self._examples(clips[1], self._encode)
         listing = listed(config.data)
         total = len(listing.entries) + len(listing.dropped)
         check_lost(config.data, listing.dropped, total)  # before the work of encoding
         train, test = split(config.data, listing)
         test.entries = test.entries[:MEASURED]
+        train = enough(train, config, self.shape, self.text.max_tokens, rows, self.seed)
         memory = Path(config.cache) / "digests.json"
-        parts = [FolderClips(each, config.data.size, memory, config.data.colour) for each in (train, test)]
+        size = config.data.size.resolved(None)
+        parts = [FolderClips(each, size, memory, config.data.colour) for each in (train, test)]
         clips = [encoded(part, self.vae, config.cache, "clips") for part in parts]
         check_lost(config.data, clips[0].dropped | clips[1].dropped, total, len(listing.dropped))
-        captions = ["", *(entry.caption for entry in listing.entries)]
+        captions = ["", *(entry.caption for entry in (*train.entries, *test.entries))]
         weights = f"{digest_of(self.text.model)}/{self.text.max_tokens}"
         kept = embedded(captions, self._encode, weights, config.cache)
 
@@ -410,4 +431,4 @@ class DiffusionTask:
             return self.config.frames, self.config.size, self.config.size, 8
         clips, ratio = self.examples.clips, self.vae.config.spatial_compression_ratio
         _, t, h, w = max(clips.shape(one) for one in range(len(clips)))
-        return self.vae.config.pixel_frames(t), ratio * h, ratio * w, self.config.data.size.fps
+        return self.vae.config.pixel_frames(t), ratio * h, ratio * w, self.config.data.size.resolved(None).fps

@@ -12,20 +12,21 @@ from typing import Any, Protocol, runtime_checkable
 from pydantic import Field
 
 from cogvideox.config import Config
-from cogvideox.data.clips import ClipSize, best_share, held_out
+from cogvideox.data.clips import best_share, held_out
 from cogvideox.data.listing import Listing, list_clips
 from cogvideox.data.stream import RowKind
 from cogvideox.errors import ConfigError
 from cogvideox.files.apart import lies_in
 from cogvideox.layouts import CaptionSource, Columns
 from cogvideox.parallel.mesh import is_first
+from cogvideox.training.sizes import SizeSetting
 from cogvideox.video.colour import Colour
 
 
 class FolderData(Config):
     """Clips and captions of a folder, in any layout that ``cogvideox data doctor`` reads."""
 
-    folder: str = Field(description="the folder; with films, where their curation goes")
+    folder: str = Field("", description="the folder; with films, where their curation goes; has no default")
     films: str | None = Field(None, description="folder of raw videos, curated into `folder` before training")
     recipe: str = Field(
         "default", description="how films are curated: default, staged, tiny, cuts, or a recipe.yaml"
@@ -47,10 +48,16 @@ class FolderData(Config):
     colour: Colour = Field(
         "guess", description="how videos without a colour tag are read; guess: by their size"
     )
-    size: ClipSize = Field(ClipSize(), description="how files become clips")
+    size: SizeSetting = Field(
+        SizeSetting(), description="how files become clips; what is null is that of the model"
+    )
     images: bool = Field(True, description="pictures take part, as clips of one frame")
     rows: RowKind = Field("pack", description="pack: rows of one token budget; bucket: of one shape; batch")
-    budget: int = Field(25_000, gt=0, description="tokens of a row, text included (pack, bucket)")
+    budget: int | None = Field(
+        None,
+        gt=0,
+        description="tokens of a row, text included (pack, bucket); null: one clip, or short ones up to 2,000",
+    )
     best: float = Field(1.0, gt=0, le=1, description="share of clips kept, by the score in the metadata")
     held_out: float = Field(
         0.05,
@@ -64,6 +71,20 @@ class FolderData(Config):
     def source(self) -> CaptionSource:
         """Where the captions are."""
         return CaptionSource(self.captions, Columns(self.caption_column, self.file_column))
+
+
+def check_named(data: FolderData) -> None:
+    """Raises ConfigError when nobody has said which folder: none is trained on by chance."""
+    if data.films == "":
+        raise ConfigError(
+            "task.data.films: not set; name the folder of raw videos, such as task.data.films=films/, or train on "
+            "clips with task.data.folder=clips/"
+        )
+    if not data.folder:
+        raise ConfigError(
+            "task.data.folder: not set; name a folder of clips and captions, such as task.data.folder=clips/ "
+            "(`cogvideox data doctor clips/` says what it holds)"
+        )
 
 
 def check_apart(data: FolderData, out: Path) -> None:
@@ -82,6 +103,7 @@ def check_apart(data: FolderData, out: Path) -> None:
 
 def listed(data: FolderData) -> Listing:
     """The clips that take part; films are curated first. Raises ConfigError when there are none."""
+    check_named(data)
     curate_films(data)
     listing = best_share(list_clips(data.folder, data.caption, data.source), data.best)
     if not data.images:

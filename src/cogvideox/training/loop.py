@@ -20,13 +20,13 @@ from cogvideox.files.lock import folder_lock
 from cogvideox.manifest import manifest, write_sidecar
 from cogvideox.parallel.mesh import MeshConfig, make_mesh
 from cogvideox.training.claim import claim, same_run
-from cogvideox.training.folder import FolderData, ReadsFolder, check_apart, check_unchanged
+from cogvideox.training.folder import FolderData, ReadsFolder, check_apart, check_named, check_unchanged
 from cogvideox.training.guard import GuardConfig
 from cogvideox.training.log import check_boards
 from cogvideox.training.optim import OptimConfig
 from cogvideox.training.running import Running, device_of
 from cogvideox.training.state import latest_state
-from cogvideox.training.task import Describes, ShowsSamples, Spreads, Task, parts_of
+from cogvideox.training.task import CompletesItself, Describes, ShowsSamples, Spreads, Task, parts_of
 from cogvideox.training.team import Adding, Team
 
 
@@ -82,8 +82,11 @@ def train(
     installed, NumericsError when losses stay or the last figures are not finite, OutputError on every process when a
     state cannot be written by one.
     """
+    if isinstance(config.task, CompletesItself):
+        config = config.model_copy(update={"task": config.task.completed(fetch=True)})
     out, data = Path(config.out), getattr(config.task, "data", None)
     if isinstance(data, FolderData):
+        check_named(data)
         check_apart(data, out)
     check_boards(config.tensorboard, config.wandb)
     team = Team(getattr(config.task, "parts", 1), config.adding, config.mesh)
@@ -103,7 +106,7 @@ def train(
             print(f"{out}: finished at step {config.steps} already; nothing to do", file=sys.stderr)
             return result
         with team.first_goes_first():  # it fills the caches
-            task: Task = config.task.build(config.seed)  # type: ignore[attr-defined]
+            task = _built(config)
         _check_one_state(team, out, state)
         read = task.read() if isinstance(task, ReadsFolder) else None
         _check_same_data(data.folder if isinstance(data, FolderData) else out.name, read, state)
@@ -127,6 +130,13 @@ def train(
                 write_sidecar(made, record, overwrite=True)
         team.wait()
         return out if run.step < config.steps else result
+
+
+def _built(config: TrainConfig) -> Task:
+    """The task; one that completes itself is told how far the run goes, to prepare no more than that."""
+    if isinstance(config.task, CompletesItself):
+        return config.task.build(config.seed, config.steps)
+    return config.task.build(config.seed)  # type: ignore[attr-defined]
 
 
 def _check_parts(config: TrainConfig) -> None:

@@ -26,8 +26,10 @@ class LoraTuning(Config):
     start: str | None = Field(
         None, description="adapter to go on from; its layers and ranks are kept; null: a fresh one"
     )
-    base: Literal["float32", "bfloat16", "int8", "fp8"] = Field(
-        "float32", description="how the frozen weights are stored; int8 and fp8 need torchao"
+    base: Literal["float32", "bfloat16", "int8", "fp8"] | None = Field(
+        None,
+        description="how the frozen weights are stored; int8 and fp8 need torchao; null: bfloat16 for a billion "
+        "weights or more, else float32",
     )
 
 

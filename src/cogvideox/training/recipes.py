@@ -23,29 +23,22 @@ from cogvideox.training.variants import TABLE_1, variant_run
 
 
 def finetune() -> Run:
-    """All weights of a model on a folder of clips: set task.data.folder, task.start, task.vae and task.text."""
-    return _from_a_model(
-        "finetune", FolderData(folder="clips"), OptimConfig(lr=1e-5, warmup=50, ema=0.999), parts=4
-    )
+    """All weights of a model on a folder of clips: set task.data.folder and task.start (a preset or a folder)."""
+    return _from_a_model("finetune", FolderData(), OptimConfig(lr=1e-5, warmup=50, ema=0.999), parts=4)
 
 
 def lora() -> Run:
-    """An adapter for a model on a folder of clips: set task.data.folder, task.start, task.vae and task.text."""
+    """An adapter for a model on a folder of clips: set task.data.folder and task.start (a preset or a folder)."""
     optim = OptimConfig(lr=5e-4, warmup=50, ema=0.99)
-    return _from_a_model("lora", FolderData(folder="clips"), optim, parts=4, lora=LoraTuning())
+    return _from_a_model("lora", FolderData(), optim, parts=4, lora=LoraTuning())
 
 
 def films_lora() -> Run:
-    """Raw videos to an adapter in one command, at the size of the shipped model: set task.data.films.
+    """Raw videos to an adapter in one command: set task.data.films, and task.start for another than the shipped model.
 
     Captions: a .txt beside each film, or a curation recipe that writes them; `task.data.caption` where there is none.
     """
-    data = FolderData(
-        films="films",
-        folder="runs/films/curated",
-        caption="a film clip",
-        size=ClipSize(fps=8, frames=17, short_side=64),
-    )
+    data = FolderData(films="", folder="runs/films/curated")
     run = _from_a_model(
         "films-lora", data, OptimConfig(lr=5e-4, warmup=20, ema=0.99), steps=200, lora=LoraTuning()
     )
@@ -63,7 +56,7 @@ def _from_a_model(
     return Run(
         name=name,
         out=f"runs/{name}",
-        task=DiffusionTraining(start="tiny", vae="tiny", text="tiny", data=data, parts=parts, lora=lora),
+        task=DiffusionTraining(start="tiny", data=data, parts=parts, lora=lora),
         steps=steps,
         optim=optim,
         precision="bf16",
@@ -115,7 +108,7 @@ def paper(preset: str) -> StagedRun:
         schedule=row.schedule,
         vae=preset,
         text=preset,
-        data=FolderData(folder="clips"),
+        data=FolderData(),
         recompute=True,
         device="cuda",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
@@ -14,6 +15,7 @@ from cogvideox.training.loop import TrainConfig
 from cogvideox.training.perceptual import PerceptualTraining
 from cogvideox.training.summariser import SummariserTraining
 from cogvideox.training.text import TextTraining
+from cogvideox.training.unused import check_used_names
 from cogvideox.training.vae import VAETraining
 
 
@@ -30,6 +32,13 @@ class Run(TrainConfig):
         | ClassifierTraining,
         Field(discriminator="kind"),
     ]
+
+    def override(self, settings: Sequence[str]) -> Self:
+        """As every config's. Raises ConfigError for a setting that would change nothing."""
+        changed = super().override(settings)
+        if isinstance(changed.task, DiffusionTraining):
+            check_used_names(changed.task, settings)
+        return changed
 
     @model_validator(mode="after")
     def _the_critic_begins(self) -> Self:

@@ -9,6 +9,7 @@ from cogvideox.presets import get_preset
 from cogvideox.training.captioner import CaptionerTraining
 from cogvideox.training.classifier import ClassifierTraining
 from cogvideox.training.diffusion import DiffusionTraining
+from cogvideox.training.native import WORLD_TEXT, WORLD_VAE
 from cogvideox.training.optim import OptimConfig
 from cogvideox.training.perceptual import PerceptualTraining
 from cogvideox.training.run import Run
@@ -82,6 +83,8 @@ def world_t2v() -> Run:
             preset="tiny",
             transformer=preset.transformer.with_arm(patch_size=2),
             schedule=preset.schedule,
+            vae=WORLD_VAE,
+            text=WORLD_TEXT,
             clips=9000,
         ),
         OptimConfig(name="muon", lr=1.5e-3, muon_lr=0.02, ema=0.998),
@@ -155,7 +158,11 @@ def _gone_on(name: str, **settings: Any) -> DiffusionTraining:
     """Training of a preset's transformer that starts from a trained one."""
     preset = get_preset(name)
     return DiffusionTraining(
-        preset=name, transformer=preset.transformer, schedule=preset.schedule, batch=16, **settings
+        preset=name,
+        transformer=preset.transformer,
+        schedule=preset.schedule,
+        batch=16,
+        **({"vae": WORLD_VAE, "text": WORLD_TEXT} | settings),
     )
 
 

@@ -22,6 +22,8 @@ from cogvideox.files.atomic import atomic_file
 from cogvideox.manifest import digests_of
 from cogvideox.training.diffusion import DiffusionTraining
 from cogvideox.training.loop import TrainConfig, train
+from cogvideox.training.sizes import SizeSetting
+from cogvideox.training.unused import check_used_names
 from cogvideox.transformer.position import RotaryMode
 
 OWN = {
@@ -87,6 +89,7 @@ class StagedRun(Config):
     def override(self, settings: Sequence[str]) -> Self:
         """As every config's. Raises ConfigError for a setting of the base that each stage has its own of."""
         changed = super().override(settings)
+        check_used_names(changed.base.task, settings)
         for name, own in OWN.items():
             before, now = (reduce(getattr, name.split("."), run) for run in (self, changed))
             if before != now:
@@ -96,7 +99,12 @@ class StagedRun(Config):
     def run_of(self, number: int) -> DiffusionRun:
         """The run of one stage, counted from 0."""
         stage, task, optim = self.stages[number], self.base.task, self.base.optim
-        cut = {"size": stage.size, "budget": stage.budget, "images": stage.images, "best": stage.best}
+        cut = {
+            "size": SizeSetting.of(stage.size),
+            "budget": stage.budget,
+            "images": stage.images,
+            "best": stage.best,
+        }
         changes: dict[str, Any] = {"data": task.data.model_copy(update=cut), "parts": stage.parts}
         if number:
             changes["start"] = str(self.folder(number - 1) / "model")

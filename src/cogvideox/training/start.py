@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -10,7 +12,11 @@ from cogvideox.checkpoints.adapter import FILE, PEFT_FILE
 from cogvideox.checkpoints.diffusers import component, load_transformer, read_transformer_config
 from cogvideox.checkpoints.hub import find_folder
 from cogvideox.errors import CheckpointError, ConfigError
+from cogvideox.training.native import WORLD_TEXT, WORLD_VAE
 from cogvideox.transformer import Transformer, TransformerConfig
+
+if TYPE_CHECKING:
+    from cogvideox.training.diffusion import DiffusionTraining
 
 
 def load_config(folder: Path) -> TransformerConfig:
@@ -18,19 +24,50 @@ def load_config(folder: Path) -> TransformerConfig:
     return read_transformer_config(component(folder, "transformer"))
 
 
-def model_folder(name: str, place: str, recipe: str) -> Path:
-    """The folder that another run left. Raises ConfigError that names that run when there is none, or an adapter."""
-    try:
-        found = find_folder(place)
-    except CheckpointError as error:
-        first = f"run `cogvideox train {recipe}` first, or " if place == f"runs/{recipe}/model" else ""
-        raise ConfigError(f"task.{name}: {error}; {first}set task.{name}=FOLDER") from None
-    if any((found / file).is_file() for file in (FILE, PEFT_FILE)):
-        raise ConfigError(
-            f"task.{name} {place}: holds an adapter; name the model that it is for, and set task.lora.start={place} to "
-            "go on from the adapter"
-        )
+def model_folders(config: DiffusionTraining) -> dict[str, Path]:
+    """The folders of vae, text and, where there is one, start; a hub model is downloaded.
+
+    Raises ConfigError that names every one that is missing, and how to get it, or that is an adapter.
+    """
+    places = {"start": config.start, "vae": config.vae or config.start or WORLD_VAE}
+    places["text"] = config.text or config.start or WORLD_TEXT
+    found, missing = dict[str, Path](), dict[str, str]()
+    for name, place in places.items():
+        if place is None:
+            continue
+        try:
+            found[name] = find_folder(place)
+        except CheckpointError as error:
+            missing[name] = str(error)
+            continue
+        if any((found[name] / file).is_file() for file in (FILE, PEFT_FILE)):
+            raise ConfigError(
+                f"task.{name} {place}: holds an adapter; name the model that it is for, and set "
+                f"task.lora.start={place} to go on from the adapter"
+            )
+    if missing:
+        raise ConfigError(_how_to_get(missing, places))
     return found
+
+
+def _how_to_get(missing: Mapping[str, str], places: Mapping[str, str | None]) -> str:
+    """What is missing, and the two ways to it where a recipe of the world makes it: train it, or take the shipped."""
+    made = {name: _recipe_of(str(places[name])) for name in missing}
+    first = next(iter(missing))
+    if not all(made.values()):
+        settings = " ".join(f"task.{name}=FOLDER" for name in missing)
+        return f"task.{first}: {missing[first]}; set {settings}"
+    there = ", ".join(f"task.{name} {places[name]}" for name in missing)
+    runs = " and ".join(dict.fromkeys(f"`cogvideox train {recipe}`" for recipe in made.values()))
+    shipped = " ".join(f"task.{name}=tiny" for name in missing)
+    return f"{there}: not there yet; run {runs} first, or use the shipped ones: {shipped}"
+
+
+def _recipe_of(place: str) -> str | None:
+    """The recipe whose result would lie at ``place`` by default."""
+    parts = Path(place).parts
+    usual = len(parts) == 3 and parts[0] == "runs" and parts[2] == "model" and parts[1].startswith("world-")
+    return parts[1] if usual else None
 
 
 def widen(transformer: Transformer, folder: Path) -> None:

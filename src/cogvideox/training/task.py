@@ -56,6 +56,17 @@ class Describes(Protocol):
 
 
 @runtime_checkable
+class CompletesItself(Protocol):
+    """The settings of a task that leave something to the model it starts from."""
+
+    def completed(self, fetch: bool = False) -> Any:
+        """The same settings with all of it filled in; ``fetch``: a model that is not here is downloaded."""
+
+    def build(self, seed: int, steps: int | None = None) -> Any:
+        """The task; ``steps`` of the whole run say how much of the data it will see."""
+
+
+@runtime_checkable
 class Spreads(Protocol):
     """A task whose network several processes can hold in parts."""
 

@@ -71,7 +71,7 @@ class VAETraining(Config):
         if self.data is None:
             _check_codes("clip", most, side, self.vae)
         else:
-            size = self.data.size
+            size = self.data.size.resolved(None)
             side, most = min(size.height or size.short_side, size.width or size.short_side), size.frames
         if self.decoder_only and self.start is None:
             raise ConfigError("decoder_only: there is no encoder to keep; set start to a model folder")
@@ -84,9 +84,12 @@ class VAETraining(Config):
             _check_codes(f"phases.{place}", phase.frames, phase.size, self.vae)
             if not 0 < phase.fps[0] <= phase.fps[1]:
                 raise ConfigError(f"phases.{place}: fps {phase.fps}: give the lowest, then the highest rate")
-            if self.data is not None and not phase.fps[0] <= self.data.size.fps <= phase.fps[1]:
+            if (
+                self.data is not None
+                and not phase.fps[0] <= self.data.size.resolved(None).fps <= phase.fps[1]
+            ):
                 raise ConfigError(
-                    f"phases.{place}: fps {phase.fps}, but data.size.fps {self.data.size.fps:g}, at which clips are "
+                    f"phases.{place}: fps {phase.fps}, but data.size.fps {self.data.size.resolved(None).fps:g}, at which clips are "
                     "measured; make it one of the rates trained on"
                 )
             if phase.frames > (most if self.data else clip_frames(most, phase.fps[0])) or phase.size > side:

@@ -197,3 +197,9 @@ def learned_rows(
     )
     video = fallback.table(grid, table.device).to(table.dtype)
     return video.new_zeros(words, video.shape[1]), video
+
+
+def forget_tables() -> None:
+    """Empty the caches: before and after work on tensors without memory, which must not meet real ones there."""
+    for cached in (_turn, _turn_of_grid, _sinusoidal):
+        cached.cache_clear()

@@ -1,0 +1,269 @@
+"""What a fine-tuning needs before it begins: memory of device and host, FLOPs and seconds of a step.
+
+The real network, with the adapter and the recomputation asked for, runs forward and back on tensors without memory;
+two and three of its blocks are counted and carried on in a straight line. Weights and optimiser follow from shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from cogvideox.checkpoints.lora import add_lora
+from cogvideox.memory import Request
+from cogvideox.memory.count import peak_with_gradients
+from cogvideox.memory.stages import encoding
+from cogvideox.memory.weights import TextShape, bytes_of, low_bit_bytes
+from cogvideox.parallel.shard import recompute
+from cogvideox.presets import Preset
+from cogvideox.training.lora import LoraTuning
+from cogvideox.training.sizes import tokens_of
+from cogvideox.training.work import Sample, Work
+from cogvideox.transformer import Transformer
+from cogvideox.transformer.kernels import use_kernel
+from cogvideox.transformer.position import forget_tables
+
+FEW = 2
+"""Blocks that are counted, and one more: the rest follows in a straight line."""
+
+FLOAT32 = 4
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """One step of one process: ``row`` of the table of models, ``samples`` of its longest row, and how it is trained.
+
+    ``rows``: rows of a step on one process, one after the other. ``shard`` and ``context``: ranks that hold parts of
+    the weights, and of every clip. ``average``: whether a moving average is kept. ``muon``: one moment, not two.
+    """
+
+    row: Preset
+    samples: Sequence[Sample]
+    rows: int = 1
+    lora: LoraTuning | None = None
+    recompute: bool = False
+    bf16: bool = True
+    average: bool = True
+    muon: bool = False
+    shard: int = 1
+    context: int = 1
+    device: str = "cuda"
+    pixels: tuple[int, int, int] = (
+        49,
+        480,
+        720,
+    )  # frames, height, width of the largest clip, which is encoded first
+
+    @property
+    def tokens(self) -> int:
+        """Of the row."""
+        return sum(tokens_of(shape, text, self.row.transformer.patch) for shape, text in self.samples)
+
+    @property
+    def parts(self) -> int:
+        """Ranks that share one copy of the weights."""
+        return self.shard * self.context
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether the network is trained on the CPU, where device memory is the host's."""
+        return self.device.split(":")[0] == "cpu"
+
+
+@dataclass(frozen=True)
+class TrainingMemory:
+    """Bytes of one process. Weights, gradients, optimiser and average: its part of them. ``step``: the most that
+    forward and back hold at once beside weights, with the gradients. ``gathered``: blocks put together from parts.
+
+    ``encode``: the peak on the device while clips are encoded, before the first step. ``host``: at the start, when
+    the transformer, the text encoder and the autoencoder are read in float32.
+    """
+
+    weights: int
+    moved: int
+    gradients: int
+    optimiser: int
+    average: int
+    step: int
+    gathered: int
+    encode: int
+    host: int
+
+    @property
+    def activations(self) -> int:
+        """What a step holds beside weights and gradients."""
+        return max(self.step - self.gradients, 0)
+
+    @property
+    def peak(self) -> int:
+        """The most the device holds at once."""
+        training = self.weights + self.optimiser + self.average + self.step + self.gathered
+        return max(training, self.encode)
+
+
+class Prediction:
+    """Everything about one ``TrainRequest``; each count is made once, when it is first asked for."""
+
+    def __init__(self, request: TrainRequest) -> None:
+        self.request = request
+
+    @cached_property
+    def memory(self) -> TrainingMemory:
+        """Bytes of one process."""
+        request, (frozen, moved, block) = self.request, self._weights
+        parts = request.parts
+        grads, step = moved * FLOAT32, self._step
+        if parts > 1:
+            step = (step - grads) // request.context + grads // parts
+        return TrainingMemory(
+            weights=(frozen + grads) // parts,
+            moved=moved,
+            gradients=grads // parts,
+            optimiser=grads * (1 if request.muon else 2) // parts,
+            average=grads // parts if request.average else 0,
+            step=step,
+            gathered=2 * block if parts > 1 else 0,
+            encode=self._encode(frozen + grads),
+            host=self._host,
+        )
+
+    @cached_property
+    def flops(self) -> float:
+        """FLOPs that one process computes in a step, what is computed again included."""
+        request = self.request
+        work = Work(request.row.transformer).flops(request.samples, request.lora is not None)
+        forward = work / (2 if request.lora is not None else 3)
+        return (work + (forward if request.recompute else 0)) * request.rows / request.context
+
+    @cached_property
+    def _weights(self) -> tuple[int, int, int]:
+        """(bytes that are frozen, numbers that move, bytes of one block) of the whole network."""
+        sizes = [self._sizes(layers) for layers in (1, 2)]
+        frozen, moved = (_carried(a, b, self._layers, 1) for a, b in zip(*sizes, strict=True))
+        return frozen, moved, sizes[1][0] - sizes[0][0] + (sizes[1][1] - sizes[0][1]) * FLOAT32
+
+    def _sizes(self, layers: int) -> tuple[int, int]:
+        """(bytes that are frozen, numbers that move) with so many blocks."""
+        tuning, network = self.request.lora, self._network(layers, torch.device("meta"))
+        saved = 0
+        if tuning is not None:
+            if tuning.base in ("int8", "fp8"):
+                saved = sum(bytes_of(each) - low_bit_bytes(each) for each in network.transformer_blocks)
+            add_lora(network, tuning.rank, tuning.alpha, tuning.targets)
+        moved = [weight for weight in network.parameters() if weight.requires_grad]
+        frozen = bytes_of(network) - sum(weight.nbytes for weight in moved) - saved
+        return frozen, sum(weight.numel() for weight in moved)
+
+    @property
+    def _layers(self) -> int:
+        return self.request.row.transformer.num_layers
+
+    @cached_property
+    def _step(self) -> int:
+        few = min(FEW, self._layers)
+        base = self._count(few)
+        return base if self._layers <= FEW else _carried(base, self._count(few + 1), self._layers, few)
+
+    def _count(self, layers: int) -> int:
+        """Most bytes that a step of a network of so many blocks holds beside its weights."""
+        request = self.request
+        with _fake():
+            network = self._network(layers, torch.device("cpu"))
+            if request.lora is not None:
+                add_lora(network, request.lora.rank, request.lora.alpha, request.lora.targets)
+            use_kernel(network, "torch-float32" if request.on_cpu else "torch")
+            if request.recompute:
+                recompute(network.transformer_blocks)
+            clips, texts = zip(*(self._given(*sample) for sample in request.samples), strict=True)
+            times = torch.zeros(len(clips), dtype=torch.long)
+            half = torch.autocast("cpu", dtype=torch.bfloat16) if request.bf16 else nullcontext()
+
+            def forward_and_back() -> None:
+                with half:
+                    if len({(clip.shape, text.shape) for clip, text in zip(clips, texts, strict=True)}) == 1:
+                        out = list(network(torch.stack(clips), torch.stack(texts), times))
+                    else:
+                        out = network.forward_packed(clips, texts, times)
+                    loss = torch.stack([each.float().square().mean() for each in out]).sum()
+                loss.backward()
+
+            return peak_with_gradients(forward_and_back, min(request.rows, 2))
+
+    def _given(self, shape: tuple[int, ...], text: int) -> tuple[torch.Tensor, torch.Tensor]:
+        config, (_, t, h, w) = self.request.row.transformer, shape
+        frames = -(-t // config.patch[0]) * config.patch[0]
+        return torch.empty(config.in_channels, frames, h, w), torch.empty(text, config.text_embed_dim)
+
+    def _network(self, layers: int, device: torch.device) -> Transformer:
+        """The network with so many blocks; a frozen one as it is stored, in bfloat16 where one byte is kept."""
+        config, tuning = self.request.row.transformer, self.request.lora
+        with device:
+            network = Transformer(config.model_copy(update={"num_layers": layers}))
+        if tuning is not None and tuning.base in ("bfloat16", "int8", "fp8"):
+            for module in network.modules():
+                for name, weight in module._parameters.items():  # fake tensors cannot be swapped in place
+                    if weight is not None:
+                        module._parameters[name] = nn.Parameter(weight.detach().to(torch.bfloat16))
+        return network
+
+    def _encode(self, weights: int) -> int:
+        """The autoencoder in float32 beside the network, on the largest clip."""
+        request = self.request
+        frames, height, width = request.pixels
+        ask = Request(request.row, frames, 1, height, width, torch.float32, request.device, given=frames)
+        return weights + bytes_of(ask.vae()) + encoding(ask, "chunked")
+
+    @cached_property
+    def _host(self) -> int:
+        row = self.request.row
+        text = TextShape.of(row.text_settings).numbers if row.text_settings is not None else 0
+        with torch.device("meta"):
+            one, two = (
+                Transformer(row.transformer.model_copy(update={"num_layers": layers})) for layers in (1, 2)
+            )
+        network = _carried(bytes_of(one), bytes_of(two), self._layers, 1)
+        return network + text * FLOAT32
+
+
+@contextmanager
+def _fake() -> Iterator[None]:
+    """Tensors without memory inside; tables that are cached between runs are made anew on both sides."""
+    forget_tables()
+    try:
+        with FakeTensorMode():
+            yield
+    finally:
+        forget_tables()
+
+
+def _carried(base: int, more: int, layers: int, few: int) -> int:
+    """A straight line through ``few`` and ``few + 1`` blocks, at ``layers``."""
+    return base + (layers - few) * (more - base)
+
+
+def variants(request: TrainRequest) -> list[tuple[str, TrainRequest]]:
+    """What to try when a request does not fit, cheapest first, with the settings that ask for it."""
+    found: list[tuple[str, TrainRequest]] = []
+    now, said = request, ""
+    if not now.recompute:
+        now, said = replace(now, recompute=True), "task.recompute=true"
+        found.append((said, now))
+    if now.lora is not None and now.lora.base in (None, "float32", "bfloat16"):
+        for base in ("bfloat16", "int8"):
+            if base != now.lora.base:
+                lora = now.lora.model_copy(update={"base": base})
+                found.append((f"{said} task.lora.base={base}".strip(), replace(now, lora=lora)))
+        return found
+    if now.average:
+        now, said = replace(now, average=False), f"{said} optim.ema=0".strip()
+        found.append((said, now))
+    for shard in (2, 4, 8, 16, 32, 64):
+        if shard > request.shard and (request.lora is None or request.lora.base != "int8"):
+            found.append((f"{said} mesh.shard={shard}".strip(), replace(now, shard=shard)))
+    return found

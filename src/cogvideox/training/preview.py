@@ -1,0 +1,202 @@
+"""A run before it runs: whether all it needs is there, what a step reads, and how much memory and time it will take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import ceil
+from pathlib import Path
+
+import torch
+
+from cogvideox.data.listing import list_clips
+from cogvideox.errors import CogVideoXError, ConfigError
+from cogvideox.presets import PRESETS, Preset
+from cogvideox.training.diffusion import DiffusionTraining
+from cogvideox.training.folder import check_apart, check_named
+from cogvideox.training.log import PEAKS
+from cogvideox.training.loop import TrainConfig
+from cogvideox.training.memory import Prediction, TrainRequest
+from cogvideox.training.native import WORLD_TEXT, WORLD_VAE, here, row_of
+from cogvideox.training.running import computes_half
+from cogvideox.training.sizes import latent_shape, tokens_of
+
+SHARE_OF_CARD, SHARE_OF_CPU = 0.35, 0.4
+"""Of what a card's vendor prints, and of what a product of matrices reaches on this CPU, that a step is taken to do."""
+
+
+@dataclass
+class Preview:
+    """Lines that tell, and problems that would stop the run."""
+
+    lines: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def preview(config: TrainConfig) -> Preview:
+    """Look at a run without loading, encoding or downloading anything."""
+    found, task = Preview(), config.task
+    if not isinstance(task, DiffusionTraining):
+        return found
+    task = task.completed()
+    _check_models(task, found)
+    clips = _clips(task, config, found)
+    row = row_of(task)
+    if row is None:
+        found.lines.append("sizes, memory and time: not known before the model is here")
+        return found
+    request = request_of(config, task, row)
+    per_row = len(request.samples)
+    each = per_row * task.parts
+    found.lines.append(
+        f"a step: {each} clips of the largest size, {request.tokens * task.parts:,} tokens in {task.parts} rows"
+    )
+    if clips:
+        epoch = ceil(clips / each)
+        epochs = f"{config.steps} steps are {config.steps / epoch:.3g} epochs"
+        found.lines.append(f"an epoch: {clips} clips, {epoch} steps; {epochs}")
+    found.lines += list(told(request, config.steps, card=None))
+    return found
+
+
+def request_of(config: TrainConfig, task: DiffusionTraining, row: Preset, processes: int = 1) -> TrainRequest:
+    """What the planner is asked for a step of this run, all clips of the largest size."""
+    if task.data is not None:
+        size = task.data.size.resolved(row)
+        shape = latent_shape(size, row)
+        one = tokens_of(shape, row.text_tokens, row.transformer.patch)
+        many = task.batch if task.data.rows == "batch" else max(1, (task.data.budget or one) // one)
+        pixels = (size.frames, shape[2] * row.vae.spatial_compression_ratio, 0)
+        pixels = (*pixels[:2], shape[3] * row.vae.spatial_compression_ratio)
+    else:
+        ratio = row.vae.spatial_compression_ratio
+        frames = (task.frames - 1) // row.vae.temporal_compression_ratio + 1
+        shape = (row.vae.latent_channels, frames, task.size // ratio, task.size // ratio)
+        many, pixels = task.batch, (task.frames, task.size, task.size)
+    mesh = config.mesh
+    groups = max(1, processes // mesh.context)
+    return TrainRequest(
+        row,
+        [(shape, row.text_tokens)] * many,
+        rows=ceil(task.parts / groups),
+        lora=task.lora,
+        recompute=bool(task.recompute),
+        bf16=config.precision == "bf16" and computes_half(task.place),
+        average=bool(config.optim.ema),
+        muon=config.optim.name == "muon",
+        shard=mesh.shard,
+        context=mesh.context,
+        device=task.place,
+        pixels=pixels,
+    )
+
+
+def told(request: TrainRequest, steps: int, card: str | None) -> Iterator[str]:
+    """Memory and time of a request, line by line, with what the time stands on."""
+    prediction = Prediction(request)
+    memory = prediction.memory
+    yield (
+        f"memory of a process on {request.device}: {_gb(memory.peak)} at its peak: weights {_gb(memory.weights)}, "
+        f"gradients {_gb(memory.gradients)}, optimiser {_gb(memory.optimiser)}, average {_gb(memory.average)}, "
+        f"activations {_gb(memory.activations)}"
+        + (f", blocks put together {_gb(memory.gathered)}" if memory.gathered else "")
+        + f"; while clips are encoded {_gb(memory.encode)}"
+    )
+    yield f"memory of the host: {_gb(memory.host)} for each process while models are read"
+    rate, stands_on = rate_of(request, card)
+    seconds = prediction.flops / rate
+    yield (
+        f"time: {prediction.flops:.2g} FLOPs a step and process, about {_span(seconds)} a step, "
+        f"{_span(seconds * steps)} for {steps} steps ({stands_on}; reading, encoding and measuring come on top)"
+    )
+
+
+def rate_of(request: TrainRequest, card: str | None = None) -> tuple[float, str]:
+    """(FLOPs a second, what that number stands on)."""
+    if not request.on_cpu:
+        name = card or _card_here() or "H100"
+        if name not in PEAKS:
+            raise ConfigError(f"card {name!r}: not in the table; choose one of {', '.join(PEAKS)}")
+        return PEAKS[
+            name
+        ] * 1e12 * SHARE_OF_CARD, f"{SHARE_OF_CARD:.0%} of an {name}'s printed {PEAKS[name]:g} TFLOPs"
+    rate = _products(torch.bfloat16 if request.bf16 else torch.float32)
+    return (
+        rate * SHARE_OF_CPU,
+        f"{SHARE_OF_CPU:.0%} of the {rate / 1e9:.0f} GFLOPs of a product measured here now",
+    )
+
+
+def _card_here() -> str | None:
+    if not torch.cuda.is_available():
+        return None
+    name = torch.cuda.get_device_name()
+    return next((card for card in PEAKS if card in name), None)
+
+
+def _products(dtype: torch.dtype, size: int = 512) -> float:
+    """FLOPs a second of products of matrices on this CPU now, the best of five."""
+    a, b = (torch.randn(size, size, dtype=dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(6):
+        began = time.perf_counter()
+        a @ b
+        best = min(best, time.perf_counter() - began)
+    return 2 * size**3 / best
+
+
+def _check_models(task: DiffusionTraining, found: Preview) -> None:
+    places = {"start": task.start, "vae": task.vae or WORLD_VAE, "text": task.text or WORLD_TEXT}
+    for place in dict.fromkeys(filter(None, places.values())):
+        names = " and ".join(f"task.{name}" for name, value in places.items() if value == place)
+        if here(place) is not None:
+            continue
+        hub = PRESETS[place].hub if place in PRESETS else None
+        if hub is not None or place.count("/") == 1 and not place.startswith((".", "/", "runs/")):
+            found.lines.append(f"{names} {place}: not on this machine; the run downloads {hub or place}")
+        else:
+            found.problems.append(
+                f"{names} {place}: no such model or folder; name a preset, a folder or a hub id"
+            )
+
+
+def _clips(task: DiffusionTraining, config: TrainConfig, found: Preview) -> int:
+    """How many clips there are to train on; 0 where that is not known."""
+    if task.data is None:
+        return task.clips
+    try:
+        check_named(task.data)
+        check_apart(task.data, Path(config.out))
+        if task.data.films is not None and not Path(task.data.folder).is_dir():
+            if not Path(task.data.films).is_dir():
+                raise ConfigError(f"task.data.films {task.data.films}: no such folder; check the path")
+            found.lines.append(
+                f"clips: {task.data.films} is curated first; how many are kept is not known yet"
+            )
+            return 0
+        listing = list_clips(task.data.folder, task.data.caption, task.data.source)
+    except CogVideoXError as error:
+        found.problems.append(str(error))
+        return 0
+    lost, whole = len(listing.dropped), len(listing.dropped) + len(listing.entries)
+    found.lines.append(
+        f"clips: {len(listing.entries)} in {task.data.folder} ({listing.layout}), {lost} left out"
+    )
+    if lost > task.data.lost * whole:
+        name, why = next(iter(listing.dropped.items()))
+        found.problems.append(
+            f"{task.data.folder}: {lost} of {whole} clips cannot be used, such as {name}: {why}; see `cogvideox data "
+            f"doctor {task.data.folder}`, or raise task.data.lost"
+        )
+    return round(len(listing.entries) * (1 - task.data.held_out))
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.3g} GB"
+
+
+def _span(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"

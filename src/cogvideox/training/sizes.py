@@ -1,0 +1,97 @@
+"""How files become clips where a setting may be left to the model: its own frame rate, length and size."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from cogvideox.config import Config
+from cogvideox.data.clips import ClipSize
+from cogvideox.presets import Preset
+
+ROW = 2_000
+"""Tokens of a row at least, where nobody says how many: short clips stand together up to this."""
+
+
+class SizeSetting(Config):
+    """As ``ClipSize``; what is null is that of the model the run starts from (CogVideoX 1.0: 49 frames at 8 per second
+    of 480x720; 1.5: 81 at 16 of 768x1360), or without a model the default of ``ClipSize``."""
+
+    fps: float | None = Field(
+        None, gt=0, le=240, description="frames per second; null: the model's (1.0: 8, 1.5: 16)"
+    )
+    frames: int | None = Field(None, gt=0, description="at most so many frames, 8n + 1; null: the model's")
+    least_frames: int | None = Field(
+        None, gt=0, description="videos with fewer frames are dropped, 8n + 1; null: 9, or frames if fewer"
+    )
+    short_side: int | None = Field(
+        None, gt=0, description="pixels of the short side, aspect kept; null: the model's height and width"
+    )
+    longest: float | None = Field(
+        None, ge=1, description="with short_side: largest aspect kept, longer sides are cropped; null: 2"
+    )
+    height: int | None = Field(
+        None, gt=0, description="with width: one size for all, cropped to its aspect; null: the model's"
+    )
+    width: int | None = Field(None, gt=0, description="with height: one size for all; null: the model's")
+    multiple: int | None = Field(
+        None, gt=0, description="sides are multiples of this; null: eight times the patch of the model"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_clip_size(cls, value: Any) -> Any:
+        """A whole ``ClipSize`` says everything."""
+        return value.model_dump() if isinstance(value, ClipSize) else value
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        self._filled({"multiple": 8})  # every model takes that; a model may ask for more when it is known
+        return self
+
+    @classmethod
+    def of(cls, size: ClipSize) -> Self:
+        """The setting that leaves nothing open."""
+        return cls(**size.model_dump())
+
+    def resolved(self, row: Preset | None) -> ClipSize:
+        """What is not set filled in from the model ``row``. Raises ConfigError for sizes that cannot be."""
+        if row is None:
+            return self._filled({})
+        step = row.vae.spatial_compression_ratio * row.transformer.patch_size
+        usual: dict[str, Any] = {"fps": row.fps, "multiple": step, "frames": cut(row.frames)}
+        if self.height is None and self.width is None and self.short_side is None:
+            usual |= {"height": row.height, "width": row.width}
+        return self._filled(usual)
+
+    def _filled(self, usual: dict[str, Any]) -> ClipSize:
+        given = {name: value for name, value in self.model_dump().items() if value is not None}
+        values = usual | given
+        values.setdefault("least_frames", min(9, values.get("frames", 9)))
+        return ClipSize(**values)
+
+
+def cut(frames: int) -> int:
+    """The largest 8n + 1 within a number of frames."""
+    return max(1, (frames - 1) // 8 * 8 + 1)
+
+
+def tokens_of(shape: tuple[int, ...], text: int, patch: tuple[int, int, int]) -> int:
+    """Tokens of a clip with latents ``shape`` (c, t, h, w): its patches and its text."""
+    _, t, h, w = shape
+    return text + -(-t // patch[0]) * (h // patch[1]) * (w // patch[2])
+
+
+def latent_shape(size: ClipSize, row: Preset) -> tuple[int, int, int, int]:
+    """(c, t, h, w) of the latents of the largest clip that ``size`` makes."""
+    ratio = row.vae.spatial_compression_ratio
+    high, wide = size.fit(1000, round(1000 * size.longest))
+    frames = (size.frames - 1) // row.vae.temporal_compression_ratio + 1
+    return row.vae.latent_channels, frames, high // ratio, wide // ratio
+
+
+def usual_budget(size: ClipSize, row: Preset) -> int:
+    """Tokens of a row: one clip of the largest size, or as many as ``ROW`` holds."""
+    one = tokens_of(latent_shape(size, row), row.text_tokens, row.transformer.patch)
+    return one * max(1, ROW // one)
