@@ -84,12 +84,10 @@ class VAETraining(Config):
             _check_codes(f"phases.{place}", phase.frames, phase.size, self.vae)
             if not 0 < phase.fps[0] <= phase.fps[1]:
                 raise ConfigError(f"phases.{place}: fps {phase.fps}: give the lowest, then the highest rate")
-            if (
-                self.data is not None
-                and not phase.fps[0] <= self.data.size.resolved(None).fps <= phase.fps[1]
-            ):
+            rate = self.data.size.resolved(None).fps if self.data is not None else None
+            if rate is not None and not phase.fps[0] <= rate <= phase.fps[1]:
                 raise ConfigError(
-                    f"phases.{place}: fps {phase.fps}, but data.size.fps {self.data.size.resolved(None).fps:g}, at which clips are "
+                    f"phases.{place}: fps {phase.fps}, but data.size.fps {rate:g}, at which clips are "
                     "measured; make it one of the rates trained on"
                 )
             if phase.frames > (most if self.data else clip_frames(most, phase.fps[0])) or phase.size > side:
