@@ -58,7 +58,7 @@ def test_vbench_prompts_name_the_videos(tmp_path):
 def test_evaluate_says_how_many_videos_have_no_prompt(tmp_path, capsys):
     videos(tmp_path, "a", "b")
     (tmp_path / "prompts.csv").write_text("\ufeffvideo,caption\na.mp4,a cat\n", encoding="utf-8")
-    material, *_ = _folder(tmp_path, "paper", None, Tools())
+    _, material = _folder(tmp_path, "paper", None, Tools())
     assert material.clips.prompts == ["a cat", ""]
     assert "1 of 2 videos has no prompt, such as b.mp4" in capsys.readouterr().err
 

@@ -166,6 +166,8 @@ def _folder(folder: Path, suite: str | None, references: str | None, tools: Tool
             if references
             else None
         )
+    if clips.without_prompt:
+        say(f"{folder}: {clips.without_prompt}; scores that need one leave them out")
     found, keep = world_checks(clips.items)
     if suite is None:
         suite = _suite_of(clips.prompts, len(found), known["two"])
