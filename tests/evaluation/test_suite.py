@@ -14,7 +14,7 @@ from cogvideox.evaluation.clips import counts, open_clips, read_prompts
 from cogvideox.evaluation.flaws import spoil
 from cogvideox.evaluation.measures import Material, partners
 from cogvideox.evaluation.report import Report
-from cogvideox.evaluation.suite import evaluate, world_checks
+from cogvideox.evaluation.suite import evaluate, world_checks, world_truth
 from cogvideox.video import Video
 from cogvideox.world import held_out_prompts, render
 
@@ -209,3 +209,21 @@ def test_reports_are_kept_whole(reports, tmp_path):
         Report.read(tmp_path)
     with pytest.raises(ConfigError, match="did you mean 'paper'"):
         evaluate(None, "papre", tmp_path)
+
+
+def test_every_long_stage_of_an_evaluation_is_told_with_how_much_is_left(truth, tmp_path):
+    clips, seen = open_clips(truth), {}
+
+    def show(stage, done, total):
+        seen.setdefault(stage, []).append((done, total))
+
+    evaluate(Material(clips, clips), "paper", tmp_path / "out", show=show)
+    for stage in ("reconstruction: videos", "reconstruction: references", "flicker: videos", "flicker: videos, pass 2",
+                  "faults: videos", "distances: videos", "distances: references", "distances: intervals"):  # fmt: skip
+        assert stage in seen, (stage, sorted(seen))
+    for stage, told in seen.items():
+        assert [done for done, _ in told] == sorted(done for done, _ in told), stage  # a bar never goes back
+        assert {total for _, total in told} in ({len(clips)}, {min(20, len(clips))})
+    checks, _ = world_checks(clips.items)
+    evaluate(Material(clips, None, world_truth(), checks=checks), "world", tmp_path / "w", show=show)
+    assert seen["distances: real videos"][-1] == (200, 200) and "world: videos" in seen

@@ -119,9 +119,7 @@ def _report(
     from cogvideox.video import write_json
 
     with progress("measuring") as show:
-        report = run(
-            material, suite, out, subject, missing, lambda name, done, total: show(name, done, total)
-        )
+        report = run(material, suite, out, subject, missing, show)
     differences: list[compare.Difference] = []
     if other is not None:
         report, differences = add_comparison(report, other, material.clips, out)

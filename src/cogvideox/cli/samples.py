@@ -59,7 +59,11 @@ class Samples:
                 self.folder, on_item=lambda done, total: show("videos read", done, total), only=asked
             )
             where = self.originals or self.references
-            originals = open_clips(where, only=asked if self.originals else None) if where else None
+            only = asked if self.originals else None
+            originals = None
+            if where:
+                told = partial(show, "originals read")
+                originals = open_clips(where, on_item=told, only=only)
         found, keep = world_checks(clips.items)
         if self.suite == "world":
             return Material(clips.only(keep), originals, world_truth(), tools, found, self.verdicts)
@@ -210,7 +214,8 @@ def _real(folder: str, num: int | None) -> Iterator[Original]:
     from cogvideox.video import Video
 
     frames, side = TABLE_2
-    clips = open_clips(folder)
+    with progress("reading") as show:
+        clips = open_clips(folder, on_item=partial(show, "clips read"))
     for place, item in list(enumerate(clips.items))[:num]:
         if item.frames < frames:
             continue

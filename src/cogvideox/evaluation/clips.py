@@ -72,6 +72,8 @@ class Clips(Sequence[Video]):
     folder: Path
     items: tuple[Clip, ...]
     refused: tuple[Refused, ...] = ()
+    watch: Callable[[int, int], Any] | None = field(default=None, compare=False, repr=False)
+    """Told (number, of how many) whenever a video is asked for."""
     _cache: OrderedDict[int, Video] = field(default_factory=OrderedDict, compare=False, repr=False)
 
     def __len__(self) -> int:
@@ -81,6 +83,8 @@ class Clips(Sequence[Video]):
         if isinstance(place, slice):
             return [self[each] for each in range(*place.indices(len(self)))]
         place = range(len(self))[place]
+        if self.watch is not None:
+            self.watch(place + 1, len(self))
         if place not in self._cache:
             item = self.items[place]
             self._cache[place] = replace(read_video(item.path), manifest={"file": item.name})

@@ -25,6 +25,8 @@ REPEATS = 4
 LEAST = 8  # videos on each side
 ALIKE = 1.01  # rates that differ by less are one: 29.97 and 30
 Distance = Callable[[np.ndarray, np.ndarray], float]
+Watch = Callable[[int, int], Any] | None
+"""Told how many of the jackknife's distances are made."""
 
 
 @dataclass
@@ -139,7 +141,9 @@ def told(score: Score, facts: dict[str, Any], card: FeatureCard) -> Score:
     return replace(score, protocol=score.protocol + rate + (f"; {words}" if words else ""))
 
 
-def fvd_of_features(a: np.ndarray, b: np.ndarray, card: FeatureCard, seed: int = 0) -> Score:
+def fvd_of_features(
+    a: np.ndarray, b: np.ndarray, card: FeatureCard, seed: int = 0, watch: Watch = None
+) -> Score:
     """The plain distance of equally many features, as everybody reports it: too large by the floor in settings.
 
     ``settings["floor"]``: the distance of one half of the references to the other half, at half the number.
@@ -151,10 +155,12 @@ def fvd_of_features(a: np.ndarray, b: np.ndarray, card: FeatureCard, seed: int =
     half = len(b) // 2
     floor = frechet(b[:half], b[half : 2 * half]) if half >= LEAST // 2 else None
     score = _set_score(name, card, len(a), "", floor=floor, rank_deficient=len(a) <= card.dim)
-    return _with_interval(score, frechet, a, b)
+    return _with_interval(score, frechet, a, b, watch)
 
 
-def fvd_extrapolated(a: np.ndarray, b: np.ndarray, card: FeatureCard, seed: int = 0) -> Score:
+def fvd_extrapolated(
+    a: np.ndarray, b: np.ndarray, card: FeatureCard, seed: int = 0, watch: Watch = None
+) -> Score:
     """The distance that endless videos would have: the intercept of a line in 1/N through subsets (FVD-infinity).
 
     May come out below zero when the sets are alike. Not computed below twice as many videos as dimensions, where
@@ -167,16 +173,18 @@ def fvd_extrapolated(a: np.ndarray, b: np.ndarray, card: FeatureCard, seed: int 
     if problem:
         return _set_score(name, card, 0, problem)
     score = _set_score(name, card, len(a), "", fit=f"{SIZES} sizes from N/2 to N, {REPEATS} subsets each")
-    return _with_interval(score, intercept, a, b)
+    return _with_interval(score, intercept, a, b, watch)
 
 
-def kernel_distance(a: np.ndarray, b: np.ndarray, card: FeatureCard, seed: int = 0) -> Score:
+def kernel_distance(
+    a: np.ndarray, b: np.ndarray, card: FeatureCard, seed: int = 0, watch: Watch = None
+) -> Score:
     """100 x MMD with the polynomial kernel of JEDi (Luo et al. 2024): degree 2, gamma 1/dim, no constant."""
     a, b, problem = _equal_sets(a, b, card, seed)
     name = f"mmd_poly_{card.name}"
     if problem:
         return _set_score(name, card, 0, problem)
-    return _with_interval(_set_score(name, card, len(a), ""), lambda x, y: 100 * mmd_poly(x, y), a, b)
+    return _with_interval(_set_score(name, card, len(a), ""), lambda x, y: 100 * mmd_poly(x, y), a, b, watch)
 
 
 def frechet(a: np.ndarray, b: np.ndarray) -> float:
@@ -227,12 +235,17 @@ def intercept(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.polyfit(1 / sizes, means, 1)[1])
 
 
-def _with_interval(score: Score, distance: Distance, a: np.ndarray, b: np.ndarray) -> Score:
+def _with_interval(score: Score, distance: Distance, a: np.ndarray, b: np.ndarray, watch: Watch) -> Score:
     """Delete-a-group jackknife: a bootstrap would see the same video twice, which this distance punishes."""
     groups = min(GROUPS, len(a))
     part = np.arange(len(a)) % groups
     value = distance(a, b)
-    left_out = np.array([distance(a[part != g], b[part != g]) for g in range(groups)])
+    found = []
+    for g in range(groups):
+        if watch is not None:
+            watch(g + 1, groups)
+        found.append(distance(a[part != g], b[part != g]))
+    left_out = np.array(found)
     half = 2.093 * float(
         np.sqrt((groups - 1) / groups * ((left_out - left_out.mean()) ** 2).sum())
     )  # t, 19 df

@@ -67,6 +67,8 @@ class Material:
     checks: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     verdicts: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     fvd_fps: float | None = None
+    watch: Callable[[int, int], Any] | None = field(default=None, compare=False, repr=False)
+    """Told how far the interval of a distance is, which may take minutes."""
 
 
 Group = Callable[[Material], list[Score]]
@@ -160,7 +162,7 @@ def _distances_of(material: Material, real: Sequence[Video], network: FeatureExt
     a, b = (fvd.features_of(side, network) for side in sides)
     facts = fvd.set_facts(*sides)
     measures = (fvd.fvd_of_features, fvd.fvd_extrapolated, fvd.kernel_distance)
-    return [fvd.told(measure(a, b, card), facts, card) for measure in measures]
+    return [fvd.told(measure(a, b, card, watch=material.watch), facts, card) for measure in measures]
 
 
 def _rates(videos: Sequence[Video]) -> list[float]:

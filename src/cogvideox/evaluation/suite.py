@@ -16,6 +16,7 @@ from cogvideox.evaluation.measures import SUITES, Material, partners
 from cogvideox.evaluation.page import write_page
 from cogvideox.evaluation.report import Report
 from cogvideox.evaluation.score import LEAST_PROMPTS, Score
+from cogvideox.evaluation.watched import Show, watched
 from cogvideox.files import read_json
 from cogvideox.video import Video, write_json
 from cogvideox.world import Prompt, held_out_prompts, render
@@ -29,24 +30,22 @@ def evaluate(
     out: Path,
     subject: str = "",
     missing: Sequence[str] = (),
-    on_group: Callable[[str, int, int], Any] | None = None,
+    show: Show | None = None,
     **settings: Any,
 ) -> Report:
     """Every score of a suite. Writes report.json and report.html into ``out``; raises ConfigError for no such suite.
 
-    ``missing``: names of videos that were asked for and are not there.
+    ``show``: told how far each stage is. ``missing``: names of videos that were asked for and are not there.
     """
     if suite not in SUITES:
         raise ConfigError(f"suite {suite!r}: unknown{suggest(suite, SUITES)}; there are: {', '.join(SUITES)}")
     scores: list[Score] = []
     groups = SUITES[suite]
-    for done, (name, group) in enumerate(groups.items()):
-        if on_group is not None:
-            on_group(name, done, len(groups))
+    for name, group in groups.items():
         kept, key = out / GROUPS / f"{name}.json", _key(material)
         found = _read_group(kept, key)
         if found is None:
-            found = group(material)
+            found = group(watched(material, name, show) if show is not None else material)
             write_json(kept, {"key": key, "scores": [score.to_dict() for score in found]}, overwrite=True)
         scores += found
     report = Report.of(
