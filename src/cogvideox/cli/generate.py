@@ -52,6 +52,12 @@ def generate(
     join: Annotated[
         bool, typer.Option("--join", help="with --continue: put the video before what follows")
     ] = False,
+    fit: Annotated[
+        str | None,
+        typer.Option(
+            help="how --image or --video fills the size: cover (crop), contain (black bars), stretch"
+        ),
+    ] = None,
     lora: Annotated[list[str] | None, typer.Option(help="adapter, PATH or PATH:SCALE; repeatable")] = None,
     lora_alpha: Annotated[
         float | None, typer.Option(help="alpha of adapters whose file does not say it")
@@ -116,6 +122,7 @@ def generate(
         "video_use": "continue" if carry_on else None,
         "join": join or None,
         "strength": strength,
+        "fit": fit,
         "frames": frames,
         "seconds": seconds,
         "height": height,

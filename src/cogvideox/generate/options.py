@@ -45,9 +45,10 @@ class GenerateOptions(Config):
         9, ge=1, description="frames of the given video that a continuation sees (image-to-video models: 1)"
     )
     join: bool = Field(False, description="put the given video before its continuation")
-    fit: Literal["cover", "stretch"] = Field(
+    fit: Literal["cover", "contain", "stretch"] = Field(
         "cover",
-        description="make the image or video fit by cropping, or by stretching as the released code does",
+        description="make the image or video fit by cropping (cover), with black bars (contain), or by stretching "
+        "as the released code does",
     )
 
     frames: int | None = Field(None, description="number of frames; any number")

@@ -17,6 +17,8 @@ from cogvideox.model import CogVideoX
 from cogvideox.vae import Tiles
 from cogvideox.video import Video, read_image, read_video
 
+CROPPED = 0.05  # share of a given picture that may be cut away without a word
+
 
 @dataclass(frozen=True)
 class Given:
@@ -87,6 +89,7 @@ def plan_run(model: CogVideoX, options: GenerateOptions, given: Given | None = N
     shape = (1, model.latent_channels, frames.latents, height // factor, width // factor)
     tiles = _tiles(model, options)
     _warn_of_no_effect(options, given)
+    _warn_of_cropping(model, options, given, height, width)
     return Plan(options, height, width, fps, frames, context, shape, tiles)
 
 
@@ -154,6 +157,36 @@ def _warn_of_no_effect(options: GenerateOptions, given: Given) -> None:
         warnings.warn("negative_prompt has no effect with zero_negative", stacklevel=3)
 
 
+def _warn_of_cropping(
+    model: CogVideoX, options: GenerateOptions, given: Given, height: int, width: int
+) -> None:
+    """Say how much of a picture of another aspect is cut away, and what keeps it."""
+    if given.shape is None or options.fit != "cover":
+        return
+    tall, wide = given.shape
+    cut = _cut_away(given.shape, (height, width))
+    if cut <= CROPPED:
+        return
+    what = "image" if given.image is not None else "video"
+    keeps = "fit contain keeps all of it between black bars, fit stretch distorts it"
+    if not model.transformer.config.use_learned_positional_embeddings:
+        scale, unit = (height * width / (tall * wide)) ** 0.5, model.pixel_multiple
+        below = [max(1, int(side * scale / unit)) for side in given.shape]
+        near = [((below[0] + i) * unit, (below[1] + j) * unit) for i in (0, 1) for j in (0, 1)]
+        high, broad = min(near, key=lambda size: _cut_away((tall, wide), size))
+        keeps = f"width {broad} and height {high} keep it; {keeps}"
+    warnings.warn(
+        f"{what} of {wide}x{tall}: {cut:.0%} of it is cut away to fill {width}x{height}; {keeps}",
+        stacklevel=3,
+    )
+
+
+def _cut_away(shape: tuple[int, int], size: tuple[int, int]) -> float:
+    """The share of a picture (height, width) that is lost when it covers ``size``."""
+    tall, wide = (to / of for to, of in zip(size, shape, strict=True))
+    return 1 - min(tall, wide) / max(tall, wide)
+
+
 def _check_table(model: CogVideoX, height: int, width: int) -> None:
     config, ratio = model.transformer.config, model.vae.config.spatial_compression_ratio
     native = config.sample_height * ratio, config.sample_width * ratio
@@ -200,4 +233,6 @@ def fit_video(video: Video, plan: Plan) -> Video:
     """The given frames at the size of the run."""
     if plan.options.fit == "cover":
         return video.cover(plan.height, plan.width)
+    if plan.options.fit == "contain":
+        return video.contain(plan.height, plan.width)
     return video.resize(plan.height, plan.width)

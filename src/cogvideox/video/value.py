@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import math
+import operator
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from jaxtyping import Float
@@ -70,6 +72,32 @@ class Video:
 
     def __len__(self) -> int:
         return len(self.frames)
+
+    @overload
+    def __getitem__(self, place: int) -> np.ndarray: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Video: ...
+
+    def __getitem__(self, place: int | slice) -> np.ndarray | Video:
+        """``video[0]``: a frame, uint8 [h, w, 3], counted from the end when negative; ``video[8:16]``: a Video of the
+        same rate and record, with a step too (``video[::-1]`` plays backwards). Raises IndexError or FrameError.
+        """
+        if isinstance(place, slice):
+            frames = self.frames[place]
+            if not len(frames):
+                raise FrameError(
+                    f"frames {place.start}:{place.stop}:{place.step} of {len(self)}: none is left"
+                )
+            return Video(frames, self.fps, self.manifest)
+        place = operator.index(place)
+        if not -len(self) <= place < len(self):
+            raise IndexError(f"frame {place}: the video has {len(self)}, 0 to {len(self) - 1}")
+        return self.frames[place]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Its frames, uint8 [h, w, 3] each."""
+        return iter(self.frames)
 
     def __repr__(self) -> str:
         return (
@@ -152,6 +180,18 @@ class Video:
         top, left = (tall - height) // 2, (wide - width) // 2
         scaled = self.resize(tall, wide)
         return Video(scaled.frames[:, top : top + height, left : left + width], self.fps, self.manifest)
+
+    def contain(self, height: int, width: int) -> Video:
+        """Scaled, aspect kept, until it fits into height x width, in the middle between black bars."""
+        _check_size(height, width)
+        scale = min(height / self.height, width / self.width)
+        tall, wide = (
+            min(height, max(1, round(self.height * scale))),
+            min(width, max(1, round(self.width * scale))),
+        )
+        top, left = (height - tall) // 2, (width - wide) // 2
+        bars = ((0, 0), (top, height - tall - top), (left, width - wide - left), (0, 0))
+        return Video(np.pad(self.resize(tall, wide).frames, bars), self.fps, self.manifest)
 
     def to_tensor(self) -> Float[Tensor, "1 3 t h w"]:
         """Float32 in [-1, 1]."""
