@@ -178,7 +178,8 @@ def test_a_rate_that_no_file_keeps_is_refused(tmp_path, suffix):
 
 def test_an_old_record_of_ours_goes_with_its_video_and_no_other_does(tmp_path):
     video = Video(moving_square(), 8.0, MADE)
-    for name, text in (("ours", json.dumps(MADE)), ("theirs", '{"mine": 1}')):
+    ours = MADE | {"digitalSourceType": saving.AI_MADE, "config_hash": "0" * 16}
+    for name, text in (("ours", json.dumps(ours)), ("theirs", '{"mine": 1}')):
         (tmp_path / f"{name}.json").write_text(text)
         video.save(tmp_path / f"{name}.mp4", overwrite=True, metadata=False)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["ours.mp4", "theirs.json", "theirs.mp4"]

@@ -153,6 +153,23 @@ def test_missing_timestamps_are_numbered(tmp_path):
     assert is_each_frame(read_video(path).frames, 17) and len(read_video(path, fps=8)) == 6
 
 
+def test_a_frame_that_an_avi_leaves_out_is_time_all_the_same(tmp_path):
+    """Frames 0 to 8 and 17 to 24 of 25: the one before the gap stays on the screen."""
+    numbers = [*range(9), *range(17, 25)]
+    with av.open(str(tmp_path / "v.avi"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width = stream.height = 16
+        stream.pix_fmt = "yuv420p"
+        for number, level in zip(numbers, levels(len(numbers)), strict=True):
+            frame = av.VideoFrame.from_ndarray(np.full((16, 16, 3), level, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    header, timing = survey(tmp_path / "v.avi")
+    assert (header.frames, header.steady, timing.seconds) == (17, False, 1.0)
+    assert len(read_video(tmp_path / "v.avi")) == 17 and len(read_video(tmp_path / "v.avi", fps=25)) == 25
+
+
 def test_both_files_of_the_issue_are_seen_by_the_same_rule(tmp_path: Path):
     """Equal clips in two containers pair: evaluation compares frames one by one."""
     one = write_tiny(tmp_path / "a.mp4", 17, Fraction(30), "libx264")
