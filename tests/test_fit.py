@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import warnings
+from fractions import Fraction
 
 import numpy as np
 import pytest
 
-from cogvideox.generate import GenerateOptions
+from cogvideox.generate import GenerateOptions, generate
 from cogvideox.generate.planning import Given, fit_video, plan_run
 from cogvideox.video import Video
 from small_models import small_model
+from tiny_videos import write_tiny
+from toy import toy_model, toy_text
 
 PORTRAIT = np.full((96, 64, 3), 255, np.uint8)
 
@@ -47,3 +50,11 @@ def test_contain_reaches_the_frames():
     fitted = fit_video(Video(PORTRAIT[None], 1.0), plan)
     assert fitted.frames.shape == (1, 64, 96, 3)
     assert fitted.frames[0, :, 48].min() == 255 and fitted.frames[0, :, :20].max() == 0
+
+
+def test_the_record_says_how_the_colours_of_the_given_video_were_read(tmp_path):
+    path = write_tiny(tmp_path / "given.mkv", 9, Fraction(30), "libx264")
+    options = GenerateOptions(video=str(path), steps=2, strength=0.5, seed=1)
+    made = generate(toy_model(), options, **toy_text())
+    assert made.manifest["inputs"]["given_colours"] == "bt601, limited range (a guess by the frame size)"
+    assert (len(made), made.fps) == (9, 30)

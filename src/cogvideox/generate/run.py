@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from torch import Tensor
 from cogvideox import conditioning
 from cogvideox.conditioning import Coder, Conditioning
 from cogvideox.diffusion import Step, is_guided
-from cogvideox.errors import ConfigError, PromptError, SizeError
+from cogvideox.errors import ConfigError, MediaError, PromptError, SizeError
 from cogvideox.generate.beyond import warn_of_unknown
 from cogvideox.generate.engine import is_spread, running
 from cogvideox.generate.numerics import PeakMemory, guarded
@@ -31,7 +31,7 @@ from cogvideox.generate.sampling import Noises, guidance_of, sample_latents
 from cogvideox.manifest import manifest
 from cogvideox.model import CogVideoX
 from cogvideox.text import check_prompt
-from cogvideox.video import Video
+from cogvideox.video import Video, probe
 
 
 @dataclass(frozen=True)
@@ -287,6 +287,9 @@ def _record(
     inputs: dict[str, Any] = {name: path for name, path in paths.items() if path.exists()}
     if given.shape is not None:
         inputs["given_size"] = list(given.shape)
+    if "video" in inputs:
+        with suppress(MediaError):  # it was read before; who took it away since must not cost the result
+            inputs["given_colours"] = str(probe(inputs["video"]).colours)
     record = manifest("generate", settings, inputs, options.seed)
     path = model.schedule.path(options.steps, options.previous, condition.strength)
     scale = guidance_of(options).build()
