@@ -477,7 +477,7 @@ class Cases:
             )
             out.writerow(list(rows[0]))
             for row in rows:
-                out.writerow([str(value)[:5000].replace("\0", "") for value in row.values()])
+                out.writerow([as_cell(value) for value in row.values()])
             data = text.getvalue().encode("utf-8", "replace")
             place_at = rng.randrange(len(data) + 1)
             data = (
@@ -546,6 +546,14 @@ class Cases:
         lines = [as_json(spoil(line, rng, 0.2), rng) for _ in range(rng.randrange(1, 5))]
         file.write_bytes(b"\n".join(lines))
         return file
+
+
+def as_cell(value: Any) -> str:
+    """A value as a table's cell; one that is too deep for Python to write is a word."""
+    try:
+        return str(value)[:5000].replace("\0", "")
+    except RecursionError:
+        return "deep"
 
 
 def short_json(value: Any) -> str:

@@ -153,9 +153,12 @@ def test_where_no_clip_has_a_caption_the_error_names_what_was_seen_and_the_way(t
     write(tmp_path, "captions.txt", "A cat\n")
     write(tmp_path, "info.json", '{"name": "my set"}')
     write(tmp_path, "readme.txt", "about")
+    write(tmp_path, "0" * 240 + ".mp4", b"x")
+    (tmp_path / "0.mp4").unlink()
     with pytest.raises(ConfigError) as error:
         list_clips(tmp_path)
     told = str(error.value)
+    assert len(told) < 1000
     for part in ("none of 3 clips has a caption", "what.csv (no file or caption column among 'id', 'words')",
                  "captions.txt (needs videos.txt", "info.json", "readme.txt", "task.data.captions=FILE",
                  "task.data.caption_column="):  # fmt: skip

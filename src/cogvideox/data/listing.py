@@ -24,7 +24,7 @@ from typing import Any
 
 from cogvideox.data.archives import Part, holds_clips, parts_of
 from cogvideox.errors import ConfigError, MediaError
-from cogvideox.files import files_below, inside, shown
+from cogvideox.files import files_below, inside, short, shown
 from cogvideox.files.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from cogvideox.layouts import (
     CaptionSource,
@@ -272,8 +272,8 @@ def _refuse_without_captions(listing: Listing, source: CaptionSource) -> None:
     )
     more = f" and {len(seen) - 8} more" if len(seen) > 8 else ""
     raise ConfigError(
-        f"{listing.root}: none of {len(without)} clips has a caption, such as {without[0]}; {told}{more}. Write a .txt "
-        "beside each clip, or point at the file that holds the captions: task.data.captions=FILE, with "
+        f"{listing.root}: none of {len(without)} clips has a caption, such as {short(without[0])}; {told}{more}. "
+        "Write a .txt beside each clip, or point at the file that holds the captions: task.data.captions=FILE, with "
         "task.data.caption_column= and task.data.file_column= where columns have other names (data doctor: --captions, "
         "--caption-column, --file-column); task.data.caption= is one caption for all"
     )
