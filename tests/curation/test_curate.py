@@ -89,7 +89,8 @@ def test_every_film_is_accounted_for_and_every_drop_has_a_reason(result):
     assert {row["path"] for row in kept} == {"a.mp4", "b/c.mp4", "d.mkv", "f.avi"}
     assert reasons == {
         ("b/copy.mp4", "exact copy"), ("broken.mp4", "unreadable"), ("words.mp4", "unreadable"),
-        ("e.mp4", "frozen high"),
+        ("e.mp4", "frozen high"), ("link.mp4", "a link out of the folder"), ("dangling.mp4", "a link to nothing"),
+        ("pipe.mp4", "no ordinary file"),
     }  # fmt: skip
     ids = [row["id"] for row in kept] + [row["id"] for row in dropped]
     assert len(ids) == len(set(ids))
@@ -316,10 +317,18 @@ def test_the_command_line_curates_inspects_and_reports(films, tmp_path):
         ["curate", str(films), "--out", out, "--recipe", "tiny", "--workers", "1", "shots.min_seconds=0.5"],
     )
     assert made.exit_code == 0, made.output
-    assert "5 of 9 clips kept from 8 films" in made.stdout
+    assert "5 of 12 clips kept from 11 films" in made.stdout
     assert run(app, ["data", "report", out]).exit_code == 0
-    told = run(app, ["data", "inspect", out, "--clip", "broken.mp4"])
+    told = run(app, ["data", "inspect", out, "--clip", "broken.mp4", "--json"])
     assert json.loads(told.stdout)["dropped"]["reason"] == "unreadable"
+    told = run(app, ["data", "inspect", out, "--clip", "broken.mp4"])
+    assert "dropped by decode: unreadable" in told.stdout and max(map(len, told.stdout.splitlines())) < 200
+    told = run(app, ["data", "inspect", out, "--clip", "b/c.mp4"])
+    lines = dict(line.split(None, 1) for line in told.stdout.splitlines() if line.startswith(" "))
+    assert (
+        lines["caption"] == "A drifting texture." and float(lines["luma"]) > 16 and "64x96" not in told.stdout
+    )
+    assert "96x64" in told.stdout and "{" not in told.stdout
     assert run(app, ["data", "inspect", out, "--clip", "nothing"]).exit_code == 2
     assert run(app, ["curate", str(films), "--out", out, "--engine", "rai"]).exit_code == 2
     assert run(app, ["data", "inspect", str(tmp_path)]).exit_code == 2

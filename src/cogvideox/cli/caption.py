@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from cogvideox.cli.terminal import PARTIAL, progress, result, result_json, say, verb
+from cogvideox.errors import ConfigError
 
 
 @verb
@@ -32,20 +33,39 @@ def caption(
     least_match: Annotated[
         float | None, typer.Option(help="captions that fit less are dropped, 0 to 1")
     ] = None,
-    out: Annotated[str, typer.Option(help="folder of the captions; the same folder goes on")] = "captions",
+    out: Annotated[
+        str | None,
+        typer.Option(help="folder of clips and captions; default: captions, or into a curated folder itself"),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="results as JSON")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the complete settings and stop")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
 ) -> None:
-    """Describe videos; rerunning the same command asks only for what is missing."""
+    """Describe a folder of videos, or the clips of a curated folder in place.
+
+    Rerunning the same command asks only for what is missing.
+    """
     from cogvideox.curation.captions.folder import caption_folder, find_videos
     from cogvideox.curation.captions.strategy import CaptionConfig
+    from cogvideox.data.captions import caption_curated, is_curated, to_caption
 
     flags: dict[str, Any] = {"strategy": strategy, "ask": ask, "ask_model": ask_model, "captioner": captioner}
     flags |= {"summariser": summariser, "match": match, "least_match": least_match}
     config = CaptionConfig.parse({name: value for name, value in flags.items() if value is not None})
     config = config.override(settings) if settings else config
-    place, total = Path(videos), len(find_videos(Path(videos)))
+    place = Path(videos)
+    inside = is_curated(place)
+    if inside and out is not None and not (Path(out).exists() and place.samefile(out)):
+        raise ConfigError(f"--out {out}: captions of a curated folder are written into it; leave --out away")
+    if inside:
+        total, own, files = to_caption(place)
+        what = f"{files} shards" if (place / "shards").is_dir() else "metadata.jsonl"
+        say(
+            f"{place}: a curated folder: captions of {total} clips are written into it ({what}, clips.parquet, "
+            f"report.html, captions.jsonl; each whole or not at all); {own} clips have their author's and keep it"
+        )
+    else:
+        total = len(find_videos(place))
     if dry_run:
         result(config.to_yaml().rstrip())
         return
@@ -60,7 +80,10 @@ def caption(
             done[0] += 1
             show("describing", done[0], total)
 
-        ended = caption_folder(place, Path(out), config, count)
+        if inside:
+            ended = caption_curated(place, config, count, show)
+        else:
+            ended = caption_folder(place, Path(out or "captions"), config, count)
     counts = ", ".join(f"{number} {kind}" for kind, number in sorted(ended.counts.items()))
     say(f"{total} videos: {counts}")
     paths = {"metadata": str(ended.metadata), "records": str(ended.records)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,19 +74,44 @@ def inspect_data(out: Path, clip: str | None, as_json: bool) -> None:
     if clip is None:
         print_summary(summary, out, as_json)
         return
-    found = 0
-    for row in kept_rows(out, ["id", "path", "record"]):
-        if clip in (row["id"], row["path"]):
-            found += 1
-            result(row["record"])
-    for row in dropped_rows(out):
-        if clip in (row["id"], row["source"]["path"]):
-            found += 1
-            result_json(row)
+    found = [
+        json.loads(row["record"])
+        for row in kept_rows(out, ["record"])
+        if _is(clip, json.loads(row["record"]))
+    ]
+    found += [row for row in dropped_rows(out) if _is(clip, row)]
     if not found:
         raise ConfigError(
             f"clip {clip!r}: neither kept nor dropped in {out}; give an id or the path of a film"
         )
+    for row in found:
+        result_json(row) if as_json else result("\n".join(_lines(row)))
+
+
+def _is(clip: str, row: dict[str, Any]) -> bool:
+    return clip in (row["id"], row["source"]["path"])
+
+
+def _lines(row: dict[str, Any]) -> Iterator[str]:
+    """A record as a person reads it: what became of the clip, the film, the captions, then each number in a line."""
+    source, span, dropped = row["source"], row["span"], row.get("dropped")
+    place = f", {span['start']:.2f} to {span['end']:.2f} s" if span else ""
+    yield f"{row['id']}: {source['path']}{place}"
+    if dropped:
+        yield f"  dropped by {dropped['step']}: {dropped['reason']}{': ' * bool(dropped['detail'])}{dropped['detail']}"
+    else:
+        media = row["media"]
+        yield f"  kept          {media['frames']} frames of {media['width']}x{media['height']}, {media['fps']} a second"
+        yield f"  stages        {', '.join(one['stage'] for one in row['decisions'] if one['kept'])}"
+    if source["frames"]:
+        yield (
+            f"  film          {source['width']}x{source['height']}, {source['fps']:g} frames a second, "
+            f"{source['seconds']:.2f} s, {source['codec']} in {source['container']}, {source['bytes']:,} bytes"
+        )
+    for one in row["captions"]:
+        yield f"  {'caption':13} {one['text']}{' (' * bool(one['author'])}{one['author']}{')' * bool(one['author'])}"
+    for name, value in sorted(row["scores"].items()):
+        yield f"  {name:15} {'not known' if value is None else format(value, '.4g')}"
 
 
 def report_data(out: Path) -> None:

@@ -60,6 +60,10 @@ class AskedLabels(Step):
     chat: ChatConfig = ChatConfig()
     answers: str | None = Field(None, description="folder where answers are kept between runs")
 
+    def gives(self) -> tuple[str, ...]:
+        """See Step."""
+        return tuple(f"label.{name}" for name in MEANING)
+
     def measure(self, clip: Clip, view: View) -> Clip:
         """``clip.labels``, and how sure it is as scores ``label.<name>``. Raises ChatError when to ask again later."""
         chat = _chat(self.model_dump_json())

@@ -29,6 +29,10 @@ class Borders(Step):
     least_area: float = Field(0.5, gt=0, le=1, description="a smaller share of the picture left: dropped")
     ignore: float = Field(0.004, ge=0, lt=0.2, description="bars narrower than this share of a side stay")
 
+    def gives(self) -> tuple[str, ...]:
+        """See Step."""
+        return ("border",)
+
     def look(self, clip: Clip, view: View) -> tuple[Clip, View]:
         """Scores ``border`` (share of the picture that is bars); crops both."""
         top, bottom = bars(view.grey)

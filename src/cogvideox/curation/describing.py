@@ -30,6 +30,10 @@ class Describe(Step):
     captions: CaptionConfig = CaptionConfig()
     answers: str | None = Field(None, description="folder where answers of models are kept between runs")
 
+    def gives(self) -> tuple[str, ...]:
+        """See Step."""
+        return ("match",)
+
     def measure(self, clip: Clip, view: View) -> Clip:
         """Raises ChatError when a later run should ask again."""
         start = float(view.picture_moments[0]) if len(view.picture_moments) else 0.0

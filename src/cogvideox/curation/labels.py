@@ -43,6 +43,10 @@ class Labels(Step):
         None, description="folder of a trained classifier; none: the one that ships"
     )
 
+    def gives(self) -> tuple[str, ...]:
+        """See Step."""
+        return tuple(f"label.{name}" for name in LABELS)
+
     def measure(self, clip: Clip, view: View) -> Clip:
         """``clip.labels``, and the probabilities as scores ``label.<name>``, for rules."""
         judge = classifier(self.classifier)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 from cogvideox.clip import Caption, Clip, Source
 from cogvideox.curation.film import Film, Piece
 from cogvideox.curation.recipe import Recipe
-from cogvideox.errors import MediaError
+from cogvideox.errors import InputError, MediaError
+from cogvideox.files import read_small_text
 from cogvideox.video import Probe, sha256_of_file, walk
 
 MOST_TEXT = 1 << 16  # bytes of a caption that stands beside a video
@@ -58,7 +60,15 @@ def measure(root: Path, path: str, recipe: Recipe, clock: Clock | None = None) -
                 return [Clip(source=source).drop("shots", "short", "no frame is left between its cuts")]
     except (MediaError, OSError) as error:
         return [Clip(source=source).drop("decode", "unreadable", _without(str(error), file, path))]
-    words = caption_beside(file)
+    try:
+        words = caption_beside(file, root)
+    except InputError as error:
+        beside = Path(path).with_suffix(".txt").as_posix()
+        why = _without(str(error), file.with_suffix(".txt"), beside).replace(str(root), "the folder")
+        return [
+            clip.model_copy(update={"source": source}).drop("caption", "caption unreadable", why)
+            for clip in clips
+        ]
     return [
         clip.model_copy(update={"source": source, "captions": (*words, *clip.captions)}) for clip in clips
     ]
@@ -113,14 +123,15 @@ def finished(source: Source, film: Film) -> Source:
     )
 
 
-def caption_beside(file: Path) -> tuple[Caption, ...]:
-    """The text of ``name.txt`` beside ``name.mp4``, as its author's caption; nothing when there is none."""
+def caption_beside(file: Path, root: Path) -> tuple[Caption, ...]:
+    """The text of ``name.txt`` beside ``name.mp4``, as its author's caption; nothing when there is none.
+
+    Raises InputError for a pipe, a link out of ``root``, a text that is too long or not in UTF-8.
+    """
     beside = file.with_suffix(".txt")
-    try:
-        with open(beside, "rb") as stream:
-            text = " ".join(stream.read(MOST_TEXT).decode("utf-8", "replace").split())
-    except OSError:
+    if not os.path.lexists(beside):
         return ()
+    text = " ".join(read_small_text(beside, root=root, most=MOST_TEXT).split())
     return (Caption(kind="user", text=text),) if text else ()
 
 

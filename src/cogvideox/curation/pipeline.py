@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from cogvideox.clip import Clip, Source
 from cogvideox.curation.engines import Engine, Outcome
-from cogvideox.curation.listing import Input, listing
+from cogvideox.curation.listing import Input, LeftOut, everything, listing
 from cogvideox.curation.measuring import Clock
 from cogvideox.curation.places import clip_folder, cut_file, measured_file, strip_file
 from cogvideox.curation.recipe import Recipe
@@ -55,7 +55,7 @@ class Pipeline:
         """Measure what is new or changed; returns how many films that were."""
         total = sum(1 for _ in self.inputs())
         waiting = (one for one in self.inputs() if not self._is_measured(one))
-        jobs = ({"do": "measure", "path": i.path, "size": i.size, "changed": i.changed} for i in waiting)
+        jobs = ({"do": "measure", **asdict(one)} for one in waiting)
         done = 0
         for outcome in self.engine.run(jobs, self.order):
             if outcome.error:
@@ -65,8 +65,11 @@ class Pipeline:
         return done
 
     def clips(self) -> Iterator[Clip]:
-        """Every clip of every film, in order, as measured."""
-        for one in self.inputs():
+        """Every clip of every film, in order, as measured; what the listing left out is a dropped clip, too."""
+        for one in everything(self.root):
+            if isinstance(one, LeftOut):
+                yield Clip(source=Source(path=one.path)).drop("listing", one.reason, one.detail)
+                continue
             record = _read(measured_file(self.work, one.path))
             if record is None:
                 continue  # came while we ran: the next run's
@@ -78,21 +81,32 @@ class Pipeline:
         vectors = any(choice.kind == "look_alikes" for choice in self.recipe.choices)
         table = Table(self.clips(), vectors)
         fitted = []
-        for choice in self.recipe.choices:
+        for done, choice in enumerate(self.recipe.choices, 1):
+            self.progress("choosing", done - 1, len(self.recipe.choices))
             if isinstance(choice, Thresholds):
                 choice = choice.fitted(table)
                 fitted.append(choice)
             choice.choose(table)
         return Chosen(self, table, tuple(fitted))
 
-    def cut(self, films: Iterator[tuple[str, list[Clip]]], each: Callable[[str], None]) -> None:
-        """Cut out the clips of films, given as (path, clips); ``each(path)`` is called when one is ready."""
+    def cut(self, films: Iterator[tuple[str, list[Clip]]], each: Callable[[str], None], total: int) -> None:
+        """Cut out the clips of films, given as (path, clips); ``each(path)`` is called when one is ready. ``total``:
+        clips in all, for the progress."""
+        counts: dict[str, int] = {}
+        done = 0
+
+        def ready(path: str) -> None:
+            nonlocal done
+            done += counts.pop(path)
+            self.progress("cutting", done, total)
+            each(path)
 
         def jobs() -> Iterator[dict[str, Any]]:
             for path, clips in films:
+                counts[path] = len(clips)
                 job = {"do": "cut", "path": path, "clips": as_values(clips)}
                 if self._is_cut(job):
-                    each(path)
+                    ready(path)
                 else:
                     yield job
 
@@ -100,7 +114,7 @@ class Pipeline:
             if outcome.error:
                 why = f"{outcome.error}: {outcome.detail}"
                 write_cut(self.work, outcome.job, self.recipe, {}, why)
-            each(outcome.job["path"])
+            ready(outcome.job["path"])
 
     def cut_result(self, path: str) -> tuple[dict[str, dict[str, Any]], str]:
         """id -> Media as plain values for the clips of a film, and why there are none."""
@@ -124,8 +138,9 @@ class Pipeline:
             if clip.span is not None and not strip_file(self.work, clip.id).exists():
                 films.setdefault(clip.source.path, []).append(clip)
         jobs = ({"do": "strip", "path": path, "clips": as_values(some)} for path, some in films.items())
-        for _ in self.engine.run(jobs, self.order):
-            pass  # a film that can no longer be read has no strip; the page says so
+        for done, _ in enumerate(self.engine.run(jobs, self.order), 1):
+            self.progress("pictures for the report", done, len(films))
+        # a film that can no longer be read has no strip; the page says so
 
     def seconds(self) -> dict[str, float]:
         """Processor seconds of each step over all films, as they were when measured."""
@@ -140,8 +155,8 @@ class Pipeline:
         record = _read(measured_file(self.work, one.path))
         if record is None or any((clip["dropped"] or {}).get("reason") == FAILED for clip in record["clips"]):
             return False  # a step stumbled: that is our fault, not the film's, and may be mended by now
-        found = (record["size"], record["changed"], record["recipe"])
-        return found == (one.size, one.changed, self.recipe.measuring())
+        found = (record["size"], record["changed"], record.get("beside", ""), record["recipe"])
+        return found == (one.size, one.changed, one.beside, self.recipe.measuring())
 
     def _is_cut(self, job: dict[str, Any]) -> bool:
         record = _read(cut_file(self.work, job["path"]))

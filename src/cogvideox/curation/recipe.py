@@ -7,7 +7,7 @@ import json
 from fractions import Fraction
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cogvideox.config import Config
 from cogvideox.curation.asked import AskedLabels
@@ -15,6 +15,7 @@ from cogvideox.curation.borders import Borders
 from cogvideox.curation.describing import Describe
 from cogvideox.curation.duplicates import ExactCopies, LookAlikes, NearCopies
 from cogvideox.curation.labels import Labels
+from cogvideox.curation.patterns import Patterns
 from cogvideox.curation.prints import Embedding, Prints
 from cogvideox.curation.probing import Gate
 from cogvideox.curation.scores import (
@@ -29,6 +30,7 @@ from cogvideox.curation.scores import (
 from cogvideox.curation.shots import Shots
 from cogvideox.curation.thresholds import Thresholds
 from cogvideox.curation.view import Look
+from cogvideox.errors import ConfigError, suggest
 from cogvideox.video import READER, Colour
 from cogvideox.video.reading import Limits
 
@@ -43,6 +45,7 @@ AnyStep = Annotated[
     | AestheticScore
     | Labels
     | AskedLabels
+    | Patterns
     | Prints
     | Embedding
     | Describe,
@@ -109,6 +112,21 @@ class Recipe(Config):
     layout: Literal["webdataset", "videofolder"] = Field(
         "webdataset", description="tar files, or a folder of videos with metadata.jsonl"
     )
+
+    @model_validator(mode="after")
+    def _rules_name_scores(self) -> Recipe:
+        """A rule about a score that nothing measures would keep every clip, in silence."""
+        given = {name for step in self.steps for name in step.gives()}
+        rules = (
+            rule.score for choice in self.choices if isinstance(choice, Thresholds) for rule in choice.rules()
+        )
+        for name in rules:
+            if name not in given:
+                known = ", ".join(sorted(given)) or "none"
+                raise ConfigError(
+                    f"rule {name}: no step of this recipe gives that score{suggest(name, given)}; there are {known}"
+                )
+        return self
 
     def check(self) -> None:
         """Raises what is wrong with files that steps name: CheckpointError, DependencyError."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from cogvideox.curation.borders import Borders
 from cogvideox.curation.duplicates import ExactCopies, LookAlikes, NearCopies
+from cogvideox.curation.patterns import Patterns
 from cogvideox.curation.prints import Embedding, Prints
 from cogvideox.curation.probing import Gate
 from cogvideox.curation.recipe import Cutting, Recipe
@@ -33,17 +34,20 @@ STEPS = (
     AestheticScore(),
     Prints(),
     Embedding(),
+    Patterns(),
 )
 
 
 def default() -> Recipe:
-    """Real footage, one tolerant stage: drops what is broken, frozen, copied or hardly visible."""
+    """Real footage, one tolerant stage: drops what is broken, frozen, copied, hardly visible, test bars or a title."""
     rules = (
         Rule(score="luma", least=16, most=240),
         Rule(score="contrast", least=8),
         Rule(score="frozen", most=0.9),
         Rule(score="motion_top", least=0.01, most=6.0),
         Rule(score="flicker", most=12),
+        Rule(score="bars", most=0.15),
+        Rule(score="plain", most=0.85),
         Rule(score="aesthetic", least=4.5),  # only where a head was given; the paper's lowest value
     )
     return Recipe(name="default", steps=STEPS, choices=_choices((Stage(name="all", rules=rules),)))

@@ -21,6 +21,10 @@ class Light(Step):
 
     kind: Literal["light"] = "light"
 
+    def gives(self) -> tuple[str, ...]:
+        """See Step."""
+        return "luma", "contrast", "clipped", "saturation"
+
     def measure(self, clip: Clip, view: View) -> Clip:
         """``luma``, ``contrast``, ``saturation`` in grey levels, ``clipped`` share of pixels above 250 or below 5."""
         places = np.unique(np.linspace(0, len(view.tiny) - 1, 32).astype(int))
@@ -41,6 +45,10 @@ class Sharpness(Step):
 
     kind: Literal["sharpness"] = "sharpness"
 
+    def gives(self) -> tuple[str, ...]:
+        """See Step."""
+        return "sharpness", "noise", "blocks"
+
     def measure(self, clip: Clip, view: View) -> Clip:
         """``sharpness`` (median variance of the Laplacian), ``noise`` (grey levels), ``blocks`` (1: none)."""
         cv2 = opencv()
@@ -57,6 +65,10 @@ class Flicker(Step):
     """How much the brightness of the whole picture jumps to and fro."""
 
     kind: Literal["flicker"] = "flicker"
+
+    def gives(self) -> tuple[str, ...]:
+        """See Step."""
+        return "flicker", "frozen"
 
     def measure(self, clip: Clip, view: View) -> Clip:
         """``flicker``: mean bend of the mean brightness, in grey levels a frame; a fade bends nowhere.
@@ -77,6 +89,10 @@ class MotionScore(Step):
 
     kind: Literal["motion"] = "motion"
     flow: AnyFlow = Field(Dis(), description="dis, or raft with weights that you have")
+
+    def gives(self) -> tuple[str, ...]:
+        """See Step."""
+        return "motion", "motion_top", "motion_camera", "motion_own", "shake", "still"
 
     def check(self) -> None:
         """See Step."""
@@ -118,6 +134,10 @@ class TextArea(Step):
 
     kind: Literal["text"] = "text"
 
+    def gives(self) -> tuple[str, ...]:
+        """See Step."""
+        return ("text_area",)
+
     def measure(self, clip: Clip, view: View) -> Clip:
         """``text_area``: share of the picture, the largest of 5 pictures."""
         return clip.with_scores(text_area=max(text_area(picture) for picture in view.grey[view.spread(5)]))
@@ -128,6 +148,10 @@ class Watermark(Step):
 
     kind: Literal["watermark"] = "watermark"
     least: float = Field(24.0, gt=0, description="grey levels of gradient that stay")
+
+    def gives(self) -> tuple[str, ...]:
+        """See Step."""
+        return ("overlay",)
 
     def measure(self, clip: Clip, view: View) -> Clip:
         """``overlay``: share of the picture; None when the camera rests, for then everything stays."""
@@ -141,6 +165,10 @@ class AestheticScore(Step):
     clip: str | None = Field(None, description="folder of a CLIP model; without it the proxy is used")
     head: str | None = Field(None, description="file of the head that was trained on ratings")
     pictures: int = Field(3, gt=0, description="pictures of a clip that are scored and averaged")
+
+    def gives(self) -> tuple[str, ...]:
+        """See Step."""
+        return "aesthetic", "aesthetic_proxy"
 
     def measure(self, clip: Clip, view: View) -> Clip:
         """``aesthetic`` (about 1 to 10) with weights, ``aesthetic_proxy`` (0 to 1) without."""

@@ -26,6 +26,10 @@ class Step(Config):
         """Of files that settings name and whose change changes what is measured."""
         return ()
 
+    def gives(self) -> tuple[str, ...]:
+        """Names of the scores it may give, for rules."""
+        return ()
+
     def on_gpu(self) -> bool:
         """Whether it needs one."""
         return False

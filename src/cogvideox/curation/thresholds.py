@@ -85,6 +85,10 @@ class Thresholds(Config):
         min_length=1, description="in the order of training, the most tolerant first"
     )
 
+    def rules(self) -> tuple[Rule, ...]:
+        """Of all stages."""
+        return tuple(rule for stage in self.stages for rule in stage.rules)
+
     def fitted(self, table: Table) -> Thresholds:
         """With fixed limits only: shares become quantiles of the clips that are alive now."""
         among = np.flatnonzero(table.alive)

@@ -44,6 +44,7 @@ def write_measured(work: Path, job: dict[str, Any], recipe: Recipe, clips: list[
         "path": job["path"],
         "size": job["size"],
         "changed": job["changed"],
+        "beside": job.get("beside", ""),
         "recipe": recipe.measuring(),
         "seconds": {name: round(value, 4) for name, value in clock.seconds.items()},
         "clips": [clip.model_dump(mode="json") for clip in clips],

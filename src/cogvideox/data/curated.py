@@ -25,6 +25,7 @@ from cogvideox.curation.listing import listing
 from cogvideox.curation.pipeline import Chosen, Pipeline, Progress, only_one, silent
 from cogvideox.curation.recipe import Recipe
 from cogvideox.curation.thresholds import quantiles
+from cogvideox.data.captions import read_captions, with_captions
 from cogvideox.data.made import Made
 from cogvideox.data.report import SAMPLES, write_report
 from cogvideox.data.shards import clip_table, folder_row, json_lines, write_tar
@@ -110,6 +111,7 @@ class _Curation:
 
     def __post_init__(self) -> None:
         self.made = Made(self.out)
+        self.captions = read_captions(self.out)
 
     def run(self) -> dict[str, Any]:
         recipe = self.pipeline.recipe
@@ -167,9 +169,9 @@ class _Curation:
             shard.waiting.discard(path)
             if not shard.waiting:
                 self.pack_one(shard)
-                self.pipeline.progress("packing", shard.number + 1, count)
 
-        self.pipeline.cut(films(), ready)
+        waiting = sum(len(shard.clips) for shard in self.shards(chosen) if not self.is_packed(shard))
+        self.pipeline.cut(films(), ready, waiting)
         return count
 
     def pack_one(self, shard: Shard) -> None:
@@ -185,7 +187,7 @@ class _Curation:
                     failed[clip.id] = why
         kept = [clip for clip in shard.clips if clip.id in media]
         if self.pipeline.recipe.layout == "webdataset":
-            rows = ((clip, self.pipeline.clip_file(clip), media[clip.id]) for clip in kept)
+            rows = ((self.told(clip), self.pipeline.clip_file(clip), media[clip.id]) for clip in kept)
             with self.made.writing(f"shards/{shard.name}") as draft:
                 write_tar(draft, rows)
         else:
@@ -251,7 +253,11 @@ class _Curation:
                 )
                 yield clip.model_copy(update={"dropped": why}), {}, ""
             else:
-                yield clip, media, f"clips-{number:05d}.tar"
+                yield self.told(clip), media, f"clips-{number:05d}.tar"
+
+    def told(self, clip: Clip) -> Clip:
+        """The clip with what ``cogvideox caption`` has written about it."""
+        return with_captions(clip, self.captions.get(clip.id, ()))
 
     def account(self, chosen: Chosen) -> dict[str, Any]:
         """Write the tables of kept and dropped clips and the summary."""
@@ -268,7 +274,9 @@ class _Curation:
             json_lines(dropped) as drop,
             json_lines(rows) if rows else nullcontext() as line,
         ):
-            for clip, media, shard in self.final(chosen):
+            for number, (clip, media, shard) in enumerate(self.final(chosen)):
+                if number % 256 == 0:
+                    self.pipeline.progress("writing tables", number, len(chosen.table))
                 tally.add(clip, media)
                 if clip.dropped is None:
                     keep(clip, media, "" if folder else shard)

@@ -24,8 +24,8 @@ def record(clip: Clip, media: Mapping[str, Any]) -> dict[str, Any]:
     return {"id": clip.id, **clip.model_dump(mode="json", exclude=HEAVY | {"dropped"}), "media": dict(media)}
 
 
-def write_tar(target: Path, clips: Iterable[tuple[Clip, Path, Mapping[str, Any]]]) -> None:
-    """One shard: for each (clip, its file, facts about the file) the members <id>.json, <id>.mp4 and <id>.txt.
+def write_tar(target: Path, clips: Iterable[tuple[Clip, Path | bytes, Mapping[str, Any]]]) -> None:
+    """One shard: for each (clip, its file or bytes, facts about the file) the members <id>.json, <id>.mp4 and <id>.txt.
 
     Raises DependencyError without webdataset, OutputError when the disk is full.
     """
@@ -36,7 +36,8 @@ def write_tar(target: Path, clips: Iterable[tuple[Clip, Path, Mapping[str, Any]]
     with whole_file(target) as temporary, temporary.open("wb") as stream:
         writer = TarWriter(stream, user="", group="", mtime=0, encoder=False)
         for clip, file, media in clips:
-            sample = {"__key__": clip.id, "mp4": file.read_bytes(), "json": _json(record(clip, media))}
+            film = file if isinstance(file, bytes) else file.read_bytes()
+            sample = {"__key__": clip.id, "mp4": film, "json": _json(record(clip, media))}
             if clip.caption:
                 sample["txt"] = clip.caption.encode()
             writer.write(sample)

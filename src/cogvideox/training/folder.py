@@ -95,7 +95,7 @@ def check_apart(data: FolderData, out: Path) -> None:
             raise ConfigError(
                 f"out {out}: lies inside {place}, so its sample videos would be trained on next time; choose another"
             )
-    if data.films is not None:
+    if data.films:
         from cogvideox.data.curated import check_apart as check_films
 
         check_films(data.films, data.folder)

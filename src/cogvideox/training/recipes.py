@@ -36,7 +36,8 @@ def lora() -> Run:
 def films_lora() -> Run:
     """Raw videos to an adapter in one command: set task.data.films, and task.start for another than the shipped model.
 
-    Captions: a .txt beside each film, or a curation recipe that writes them; `task.data.caption` where there is none.
+    Captions: a .txt beside each film, or a curation recipe that writes them; a clip without one is left out unless
+    `task.data.caption` says what to call it.
     """
     data = FolderData(films="", folder="runs/films/curated")
     run = _from_a_model(

@@ -11,6 +11,7 @@ from cogvideox.chat import Chat, ChatFailure, Image, json_reader
 from cogvideox.config import Config
 from cogvideox.curation.captions.instructions import MATCH
 from cogvideox.curation.captions.stages import Seen
+from cogvideox.curation.captions.world import FOREIGN, is_tiny_world
 from cogvideox.errors import InputError
 from cogvideox.world import judge, read_caption
 
@@ -61,6 +62,8 @@ class WorldMatch:
         return [self._one(clip, text) for clip, text in pairs]
 
     def _one(self, clip: Seen, text: str) -> float | ChatFailure:
+        if not is_tiny_world(clip.frames):
+            return ChatFailure("refused", FOREIGN)
         checks = read_caption(text)
         if not checks:
             return 0.0

@@ -8,7 +8,7 @@ describe.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -171,12 +171,20 @@ class Watch:
 
     kind, needed = "dense", True
 
-    def __init__(self, captioner: Captioner, cleaning: Cleaning | None = None) -> None:
-        self.captioner, self.cleaning = captioner, cleaning or Cleaning()
+    def __init__(
+        self,
+        captioner: Captioner,
+        cleaning: Cleaning | None = None,
+        knows: Callable[[np.ndarray], bool] | None = None,
+    ) -> None:
+        """knows: whether the network was trained on anything like these frames; None: it is asked about all."""
+        self.captioner, self.cleaning, self.knows = captioner, cleaning or Cleaning(), knows
 
     def write(self, clips: Sequence[Seen]) -> list[Result]:
         return [
-            _local(self.kind, self.captioner.name, self.cleaning, self.captioner, clip.frames)
+            ChatFailure("refused", f"{self.captioner.name} was not trained on anything like this clip")
+            if self.knows is not None and not self.knows(clip.frames)
+            else _local(self.kind, self.captioner.name, self.cleaning, self.captioner, clip.frames)
             for clip in clips
         ]
 

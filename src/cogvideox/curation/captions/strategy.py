@@ -22,7 +22,7 @@ from cogvideox.curation.captions.stages import (
     Summarise,
     Watch,
 )
-from cogvideox.curation.captions.world import world_model
+from cogvideox.curation.captions.world import is_tiny_world, world_model
 from cogvideox.errors import ConfigError
 
 RULES = "rules"
@@ -102,7 +102,9 @@ def _stages(config: CaptionConfig, chat: Chat | None) -> Iterator[Stage]:
     if config.strategy == "watch":
         from cogvideox.curation.captions.local import load_captioner  # loads torch
 
-        yield Watch(load_captioner(config.captioner), cleaning)
+        yield Watch(
+            load_captioner(config.captioner), cleaning, is_tiny_world if config.captioner is None else None
+        )
     elif config.strategy == "ask":
         yield AskDense(chat, min(config.seconds, 1.0), cleaning=cleaning)
     else:

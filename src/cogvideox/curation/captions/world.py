@@ -24,6 +24,29 @@ CHANGES = {"grow": "grows", "shrink": "shrinks", "rotate": "rotates"}
 LEAST_SURE = 0.5  # a speed between slow and fast is not said
 
 
+FOREIGN = (
+    "this is no clip of the tiny world of moving shapes, the only one these rules know; ask a video model"
+)
+
+
+def is_tiny_world(frames: np.ndarray) -> bool:
+    """Whether ``uint8 [t, h, w, 3]`` may be of the tiny world: an even grey ground, and shapes of strong colour.
+
+    Of 5 frames averaged to about 64 pixels: of world clips at least .88 is ground and at most .03 weakly coloured.
+    """
+    some = frames[np.linspace(0, len(frames) - 1, 5).round().astype(int)]
+    step = max(1, min(some.shape[1:3]) // 64)
+    tall, wide = some.shape[1] // step, some.shape[2] // step
+    cut = some[:, : tall * step, : wide * step].reshape(len(some), tall, step, wide, step, 3)
+    small = cut.mean(axis=(2, 4), dtype=np.float32)
+    grey = small.mean(axis=-1)
+    strength = np.linalg.norm(small - grey[..., None], axis=-1)
+    ground = strength <= 14
+    if ground.mean() < 0.75 or ((strength > 14) & (strength < 40)).mean() > 0.06:
+        return False
+    return bool(grey[ground].std() <= 22 and 50 <= grey[ground].mean() <= 140)
+
+
 def world_model() -> Scripted:
     """The model."""
     return Scripted(_reply, "world rules/1")
@@ -64,16 +87,24 @@ def sentence(reading: Reading) -> str:
 
 
 def _reading(question: Question) -> Reading:
-    frames = np.stack([image.pixels() for image in question.images])
+    frames = _frames(question)
     try:
         return read_frames(frames)
     except InputError as error:
         raise ChatFailure("rejected", str(error)) from None
 
 
+def _frames(question: Question) -> np.ndarray:
+    """The pictures of a question. Raises ChatFailure("refused") for what these rules know nothing about."""
+    frames = np.stack([image.pixels() for image in question.images])
+    if not is_tiny_world(frames):
+        raise ChatFailure("refused", FOREIGN)
+    return frames
+
+
 def _frame(question: Question) -> str:
     """Each thing with its colour, shape, size and place."""
-    frame = question.images[0].pixels()
+    frame = _frames(question)[0]
     foreground = find_things(frame[None])
     things = list(foreground.things)
     if not things:
@@ -124,7 +155,7 @@ def _match(question: Question) -> str:
     checks = read_caption(question.text)
     if not checks:
         return json.dumps({"score": 1, "wrong": "it states nothing that can be seen"})
-    frames = np.stack([image.pixels() for image in question.images])
+    frames = _frames(question)
     verdict = judge(frames, checks)
     wrong = [finding.check.kind for finding in verdict.findings if not finding.holds]
     return json.dumps({"score": 1 + round(4 * verdict.share), "wrong": ", ".join(wrong)})

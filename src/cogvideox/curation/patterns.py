@@ -1,0 +1,82 @@
+"""Pictures that nobody filmed: colour bars of test signals, and title cards, by how much of them is exactly plain.
+
+A drawn area has one value in all of its pixels; a filmed one has noise, texture or a gradient. Colour bars show the six
+pure colours side by side in plain areas, title cards one or two plain colours and a little writing.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from cogvideox.clip import Clip
+from cogvideox.curation.step import Step
+from cogvideox.curation.view import View
+from cogvideox.perception.flow import opencv
+
+PLAIN = 4  # grey levels by which a pixel's neighbours may differ, in every channel
+HUE, PURE, BRIGHT = (
+    14.0,
+    0.25,
+    96,
+)  # degrees from a pure hue; least over most channel; of the brightest channel
+HUES = 4  # of red, yellow, green, cyan, blue and magenta, each on a hundredth of the picture; or three large ones
+
+
+class Patterns(Step):
+    """Test patterns and title cards."""
+
+    kind: Literal["patterns"] = "patterns"
+
+    def gives(self) -> tuple[str, ...]:
+        """See Step."""
+        return "bars", "plain"
+
+    def measure(self, clip: Clip, view: View) -> Clip:
+        """``bars``: share of the picture in plain areas of pure colour, 0 unless several stand side by side.
+
+        ``plain``: share in the two plain colours that cover most. Both are medians of 5 pictures.
+        """
+        found = [(bars_of(picture), plain_of(picture)) for picture in view.pictures[view.spread(5)]]
+        bars, plain = np.median(np.array(found), axis=0)
+        return clip.with_scores(bars=float(bars), plain=float(plain))
+
+
+def bars_of(picture: np.ndarray) -> float:
+    """Of ``uint8 [h, w, 3]``: see Patterns."""
+    cv2 = opencv()
+    most, least = picture.max(axis=-1), picture.min(axis=-1)
+    hue = cv2.cvtColor(picture, cv2.COLOR_RGB2HSV_FULL)[..., 0].astype(np.float32) * (360 / 256)
+    nearest = np.round(hue / 60)
+    pure = _flat(picture) & (most >= BRIGHT) & (least <= PURE * most) & (np.abs(hue - 60 * nearest) <= HUE)
+    shares = np.bincount(nearest[pure].astype(int) % 6, minlength=6) / pure.size
+    several = (shares > 0.01).sum() >= HUES or (shares > 0.05).sum() >= HUES - 1
+    return float(shares.sum()) if several else 0.0
+
+
+def plain_of(picture: np.ndarray) -> float:
+    """Of ``uint8 [h, w, 3]``: see Patterns. A colour is a box of 16 grey levels, wherever it lies."""
+    flat = _flat(picture)
+    cells = picture[flat] >> 3
+    counts = np.zeros(
+        (34, 34, 34)
+    )  # an empty cell around, so that boxes of two cells can be summed by shifts
+    np.add.at(counts, tuple(1 + cells.T.astype(int)), 1)
+    total = 0.0
+    for _ in range(2):
+        boxes = sum(
+            counts[x : 33 + x, y : 33 + y, z : 33 + z] for x in (0, 1) for y in (0, 1) for z in (0, 1)
+        )
+        x, y, z = np.unravel_index(int(boxes.argmax()), boxes.shape)
+        total += float(boxes[x, y, z])
+        counts[x : x + 2, y : y + 2, z : z + 2] = 0
+    return total / flat.size
+
+
+def _flat(picture: np.ndarray) -> np.ndarray:
+    """``bool [h, w]``: pixels whose neighbours have nearly the same value."""
+    cv2 = opencv()
+    around = np.ones((3, 3), np.uint8)
+    spread = cv2.dilate(picture, around).astype(np.int16) - cv2.erode(picture, around)
+    return spread.max(axis=-1) <= PLAIN
