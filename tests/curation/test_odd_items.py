@@ -42,7 +42,7 @@ def fates(out: Path) -> dict[str, str]:
 
 
 @pytest.mark.filterwarnings("ignore:.*left out")
-def test_names_links_and_depth_that_are_odd_are_named_and_the_rest_is_curated(tmp_path):
+def test_names_links_and_depth_that_are_odd_are_named_and_the_rest_is_curated(tmp_path, request):
     root, out = tmp_path / "films", tmp_path / "out"
     write(root / "good.mp4", take(1, 12))
     film = (root / "good.mp4").read_bytes()
@@ -53,6 +53,9 @@ def test_names_links_and_depth_that_are_odd_are_named_and_the_rest_is_curated(tm
     (root / "passwd.mp4").symlink_to("/etc/passwd")
     os.mkfifo(root / "pipe.mp4")
     (root / "folder.mp4").mkdir()
+    request.addfinalizer(
+        lambda: subprocess.run(["rm", "-rf", root / "d"], check=True)
+    )  # too deep for pytest's own
     place = os.open(root, os.O_RDONLY)
     for _ in range(1100):
         os.mkdir("d", dir_fd=place)
