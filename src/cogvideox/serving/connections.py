@@ -18,7 +18,8 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-BACKLOG = 32  # connections that are taken at one go, and that the system keeps waiting
+BACKLOG = 32  # connections that are taken at one go
+WAITING = 1024  # that the system keeps for us meanwhile
 RESERVED = 4 * BACKLOG + 40
 """Files for other things: a few goes are taken before the first of them can be closed again."""
 

@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cogvideox.errors import OutputError
-from cogvideox.serving.connections import BACKLOG, Limits, bounded, quiet
+from cogvideox.serving.connections import BACKLOG, WAITING, Limits, bounded, quiet
 
 MOST_BODY = 64 << 10
 HEADERS = {
@@ -88,7 +88,7 @@ def listen(port: int) -> socket.socket:
         if os.name != "nt":  # where it would allow two servers on one port
             server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         server.bind(("127.0.0.1", port))
-        server.listen(BACKLOG)
+        server.listen(WAITING)
     except OSError as error:
         server.close()
         raise OutputError(
@@ -116,7 +116,16 @@ def serve(app: FastAPI, server: socket.socket, limits: Limits | None = None) -> 
         backlog=BACKLOG,
         timeout_graceful_shutdown=5,
     )
-    uvicorn.Server(config).run(sockets=[server])
+    _Server(config).run(sockets=[server])
+
+
+class _Server(uvicorn.Server):
+    """asyncio makes one number of two: how many connections it takes at one go, and how many the system keeps."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for each in sockets or []:
+            each.listen(WAITING)
 
 
 async def read_object(request: Request) -> dict[str, Any] | Response:
