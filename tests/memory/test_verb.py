@@ -45,3 +45,52 @@ def test_the_record_says_what_was_done_about_memory(tmp_path):
     )
     found = json.loads(out.with_suffix(".json").read_text())["run"]["memory"]
     assert found["limit_bytes"] == 4 * 10**9 and found["policy"]["residence"] == "resident"
+
+
+def test_plan_and_generate_agree_without_torchao_and_name_the_extra(monkeypatch):
+    import cogvideox.memory as memory
+
+    monkeypatch.setattr(memory, "has_torchao", lambda: False)
+    asked = ("--device", "cpu", "--height", "64", "--width", "64")
+    rows = json.loads(cogvideox("plan", "tiny", *asked, "--memory-limit", "4GB", "--json").stdout)["options"]
+    low, plain = (
+        min(row["peak_bytes"] for row in rows if (row["policy"]["storage"] == "int8") == wanted)
+        for wanted in (True, False)
+    )
+    assert low < plain and all((row["needs"] is None) == row["fits"] for row in rows)
+    between = str(int((low + plain) / 2 / 0.9))  # int8 weights alone would fit
+    told = [
+        cogvideox(*words, "--memory-limit", between, code=2)
+        for words in (("plan", "tiny", *asked), ("generate", "a red circle", *asked))
+    ]
+    assert all("int8 weights would fit: pip install 'cogvideox[lowp]'" in done.stderr for done in told)
+    assert "needs pip install 'cogvideox[lowp]'" in told[0].stdout and "->" not in told[0].stdout
+    monkeypatch.setattr(memory, "has_torchao", lambda: True)
+    assert (
+        "int8"
+        in json.loads(cogvideox("plan", "tiny", *asked, "--memory-limit", between, "--json").stdout)["why"]
+    )
+
+
+def test_an_adapter_of_another_model_is_refused_before_weights_are_read(tmp_path, monkeypatch):
+    import torch
+    from safetensors.torch import save_file
+
+    import cogvideox.checkpoints as checkpoints
+
+    monkeypatch.setattr(checkpoints, "load_model", lambda *_, **__: pytest.fail("weights were loaded"))
+    name = "transformer.transformer_blocks.0.attn1.to_q.lora_"
+    wide = {f"{name}A.weight": torch.ones(2, 1920), f"{name}B.weight": torch.ones(1920, 2)}
+    save_file(wide, tmp_path / "wide.safetensors", {"lora_alpha": "2"})
+    for more in ((), ("--dry-run",)):
+        done = cogvideox(
+            "generate",
+            "a red circle",
+            "--lora",
+            tmp_path / "wide.safetensors",
+            "--device",
+            "cpu",
+            *more,
+            code=1,
+        )
+        assert "made for another model" in done.stderr and "1920" in done.stderr

@@ -143,7 +143,7 @@ class _Checker:
                 raise item.fault
             options = resolve(item.settings)
             ready = checks.check_request(item.model, options)
-            checks.check_adapters(item.job.adapters, item.job.alpha)
+            checks.check_adapters(item.job.adapters, item.job.alpha, ready.folder)
             _check_free(item)
             enhance = item.job.enhance
             if self.dry_run or enhance.is_rules:

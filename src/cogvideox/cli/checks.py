@@ -104,12 +104,32 @@ def with_calibration(options: GenerateOptions, folder: Path) -> GenerateOptions:
     return options.model_copy(update={"reuse_table": path})
 
 
-def check_adapters(adapters: Sequence[tuple[str, float]], alpha: float | None) -> None:
-    """A file that is no adapter is an error before weights are loaded. Raises CheckpointError."""
-    from cogvideox.checkpoints.adapter import read_adapter
+def check_adapters(
+    adapters: Sequence[tuple[str, float]], alpha: float | None, folder: Path | None = None
+) -> None:
+    """Read adapters, and hold them against the shapes of the model in ``folder``, before weights are read.
 
+    Raises CheckpointError.
+    """
+    if not adapters:
+        return
+    import torch
+
+    from cogvideox.checkpoints.adapter import read_adapter
+    from cogvideox.checkpoints.adapter_names import Layers, layers_of
+    from cogvideox.checkpoints.diffusers import read_transformer_config
+    from cogvideox.checkpoints.lora import check_fits
+    from cogvideox.transformer import Transformer
+
+    network = None
+    if folder is not None:
+        with torch.device("meta"):
+            network = Transformer(read_transformer_config(folder / "transformer"))
+    layers = Layers(layers_of(network)) if network is not None else None
     for path, _ in adapters:
-        read_adapter(path, alpha)
+        adapter = read_adapter(path, alpha, layers)
+        if network is not None:
+            check_fits(network, adapter, path)
 
 
 def warn_of_unknown(ready: Ready, options: GenerateOptions, adapters: Sequence[Any]) -> None:

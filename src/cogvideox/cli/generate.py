@@ -200,6 +200,7 @@ def _make_one(settings: dict[str, Any], job: Job, out: str | None, dry_run: bool
     options = follow(options, fitted.choice)
     check_shareable(options, fitted)
     if dry_run:
+        checks.check_adapters(job.adapters, job.alpha, ready.folder)
         show_plan(options, ready, path, job, fitted)
         return
     plan = ready.plan

@@ -179,7 +179,7 @@ def load(
 
     device = job.place
     check_device(device)
-    checks.check_adapters(job.adapters, job.alpha)
+    checks.check_adapters(job.adapters, job.alpha, folder)
     policy = policy or Policy()
     at_home = policy.residence != "resident" or policy.storage != "stored"
     name, began = job.model or folder.name, time.monotonic()

@@ -58,14 +58,14 @@ def plan(
     method = checks.choose("sampler", sampler, SAMPLER_NAMES)
     limit = read_limit(memory_limit)
     from cogvideox.checkpoints import settings_of
+    from cogvideox.memory import has_torchao, require
     from cogvideox.memory import plan as run
-    from cogvideox.memory import require
 
     place = device or best_device()
     request = of_size(settings_of(model), frames, height, width, precision, place)
     request = replace(request, guided=not no_guidance, sampler=method)
     request = replace(request, given=request.frames if video else request.given)
-    found = run(request, limit or room(place), memory)
+    found = run(request, limit or room(place), memory, low_bit=has_torchao())
     result_json(as_values(found)) if as_json else result(as_text(found))
     if found.choice is None:
         try:
@@ -200,6 +200,7 @@ def as_values(found: MemoryPlan) -> dict[str, Any]:
             "peak_bytes": option.peak,
             "stages": {s.name: {"weights": s.weights, "work": s.work} for s in option.stages},
             "fits": option.fits,
+            "needs": option.needs or None,
         }
         for option in found.options
     ]
@@ -218,9 +219,8 @@ def as_text(found: MemoryPlan) -> str:
         peaks = "".join(f"{_gb(stage.peak):>9}" for stage in option.stages)
         mark = "->" if option is found.choice else "  "
         fits = "yes" if option.fits else "no"
-        lines.append(
-            f"{mark} {option.policy.name:55}{peaks}{_gb(option.peak):>9}  {fits:4}  {option.policy.price}"
-        )
+        price = option.policy.price + (f"; needs pip install '{option.needs}'" if option.needs else "")
+        lines.append(f"{mark} {option.policy.name:55}{peaks}{_gb(option.peak):>9}  {fits:4}  {price}")
     return "\n".join([*lines, "", found.why])
 
 

@@ -19,6 +19,7 @@ from cogvideox.memory.weights import Storage, TextShape, Weights, weigh
 
 RESERVE = 0.1
 GB = 1e9
+LOW_BIT_EXTRA = "cogvideox[lowp]"
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Option:
     stages: list[Stage]
     limit: int | None
     bound: bool = False  # the stages are upper bounds, far within the limit
+    needs: str = ""  # the extra to install first; '' where all is there
 
     @property
     def peak(self) -> int:
@@ -42,7 +44,12 @@ class Option:
 
     @property
     def fits(self) -> bool:
-        """Whether the peak and the reserve stay within the limit; without a limit everything does."""
+        """Whether it can be done here, and the peak and the reserve stay within the limit (no limit: any peak does)."""
+        return not self.needs and self.would_fit
+
+    @property
+    def would_fit(self) -> bool:
+        """The same if what it needs were installed."""
         return self.limit is None or self.peak <= self.limit * (1 - RESERVE)
 
 
@@ -61,15 +68,20 @@ class MemoryPlan:
 
     @property
     def least(self) -> Option:
-        """The option with the smallest peak."""
-        return min(self.options, key=lambda option: option.peak)
+        """The option with the smallest peak of those that can be done here."""
+        here = [option for option in self.options if not option.needs]
+        return min(here or self.options, key=lambda option: option.peak)
 
     @property
     def why(self) -> str:
         """One line: what was chosen, and why nothing cheaper."""
         choice = self.choice
         if choice is None:
-            return f"nothing fits {_gb(self.limit)}: {_need(self.least)} with {self.least.policy.name}"
+            least = f"nothing fits {_gb(self.limit)}: {_need(self.least)} with {self.least.policy.name}"
+            later = next((option for option in self.options if option.would_fit), None)
+            if later is None:
+                return least
+            return f"{least}; {later.policy.name} would fit: pip install '{later.needs}'"
         if self.limit is None:
             return f"{choice.policy.name}: no limit is known"
         if choice.bound:
@@ -135,10 +147,11 @@ class Prediction:
         text = self.text.work(row.text_tokens, request.dtype) if self.text is not None else 0
         return Work(text, vae if request.given else 0, denoise, vae)
 
-    def option(self, policy: Policy, limit: int | None) -> Option:
-        """One policy for this request."""
+    def option(self, policy: Policy, limit: int | None, low_bit: bool = True) -> Option:
+        """One policy for this request; ``low_bit`` false: the library for rounded weights is not installed."""
         found = stages(policy, self.weights(policy.storage), self.work(policy.pair, policy.vae))
-        return Option(policy, found, limit)
+        needs = "" if low_bit or policy.storage == "stored" else LOW_BIT_EXTRA
+        return Option(policy, found, limit, needs=needs)
 
     def _once(self, key: tuple[str, str], make: Callable[[], Any]) -> Any:
         if key not in self._counts:
@@ -146,28 +159,32 @@ class Prediction:
         return self._counts[key]
 
 
-def plan(request: Request, limit: int | None = None, residence: str = "auto") -> MemoryPlan:
-    """Predict all policies of a request against ``limit`` bytes. Raises ConfigError for an unknown residence."""
+def plan(
+    request: Request, limit: int | None = None, residence: str = "auto", low_bit: bool = True
+) -> MemoryPlan:
+    """Predict all policies of a request against ``limit`` bytes; ``low_bit`` false: without the library for rounded
+    weights, which are then shown and not chosen. Raises ConfigError for an unknown residence.
+    """
     prediction = Prediction(request)
     ways = list(policies(request.on_cpu, request.guided, request.tiles, residence))
-    return MemoryPlan(request, limit, [prediction.option(policy, limit) for policy in ways])
+    return MemoryPlan(request, limit, [prediction.option(policy, limit, low_bit) for policy in ways])
 
 
 def settle(request: Request, limit: int | None, residence: str = "auto", low_bit: bool = True) -> MemoryPlan:
     """A plan as far as the first policy that fits; what fits many times over is not even counted.
 
-    ``low_bit`` false leaves rounded weights out, for want of the library.
+    ``low_bit`` false: rounded weights are not chosen, for want of the library, but named where they would fit.
 
     Raises ConfigError for an unknown residence.
     """
     prediction = Prediction(request)
     found: list[Option] = []
-    for policy in policies(request.on_cpu, request.guided, request.tiles, residence, low_bit):
+    for policy in policies(request.on_cpu, request.guided, request.tiles, residence):
         if not found:
             bound = stages(policy, prediction.weights(policy.storage), prediction.bound)
             if limit is None or max(stage.peak for stage in bound) < limit / 2:
                 return MemoryPlan(request, limit, [Option(policy, bound, limit, bound=True)])
-        found.append(prediction.option(policy, limit))
+        found.append(prediction.option(policy, limit, low_bit))
         if found[-1].fits:
             break
     return MemoryPlan(request, limit, found)

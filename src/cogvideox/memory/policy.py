@@ -59,14 +59,11 @@ class Policy:
         return asdict(self)
 
 
-def policies(
-    on_cpu: bool, guided: bool, tiles: bool, residence: str = "auto", low_bit: bool = True
-) -> Iterator[Policy]:
+def policies(on_cpu: bool, guided: bool, tiles: bool, residence: str = "auto") -> Iterator[Policy]:
     """Every way that has an effect, cheapest first: what is exact before what changes the picture.
 
     On a CPU the device's memory is the computer's own: moving weights away saves nothing there.
-    ``tiles``: whether the picture is larger than a tile of the autoencoder; ``low_bit``: whether rounded weights
-    are a way.
+    ``tiles``: whether the picture is larger than a tile of the autoencoder.
     Raises ConfigError for a ``residence`` that is not auto or one of RESIDENCES.
     """
     if residence not in ("auto", *RESIDENCES):
@@ -79,7 +76,7 @@ def policies(
         places = tuple(place for place in RESIDENCES if place == residence)
     pairs: tuple[Pair, ...] = ("batched", "sequence") if guided else ("batched",)
     ways: tuple[VaeWay, ...] = ("chunked", "tiled") if tiles else ("chunked",)
-    storages: tuple[Storage, ...] = ("stored", "int8") if low_bit else ("stored",)
+    storages: tuple[Storage, ...] = ("stored", "int8")
     for storage in storages:
         for way in ways:
             for place in places:
