@@ -53,6 +53,7 @@ class Preset:
     licence: str
     about: str
     hub: str | None = None
+    download_gb: float | None = None  # of the files that are downloaded from there
     guidance: float | None = None  # when none is asked for; None: that of the released models
     vae_settings: Settings = field(default_factory=dict)
     transformer_settings: Settings = field(default_factory=dict)
@@ -149,7 +150,8 @@ _2B = Preset(
     text_dim=4096,
     licence="Apache-2.0",
     about="CogVideoX-2B: text to 6 s of 480x720 at 8 frames per second; sin-cos positions, SNR shift 3",
-    hub="THUDM/CogVideoX-2b",
+    hub="zai-org/CogVideoX-2b",
+    download_gb=13.3,
     vae_settings=_VAE | dict(scaling_factor=1.15258426),
     transformer_settings=_TRANSFORMER
     | dict(num_attention_heads=30, num_layers=30, use_rotary_positional_embeddings=False),
@@ -161,7 +163,8 @@ _5B = replace(
     dtype="bfloat16",
     licence="CogVideoX licence",
     about="CogVideoX-5B: text to 6 s of 480x720 at 8 frames per second; rotary positions",
-    hub="THUDM/CogVideoX-5b",
+    hub="zai-org/CogVideoX-5b",
+    download_gb=21.1,
     vae_settings=_VAE,
     transformer_settings=_TRANSFORMER,
     schedule_settings=_SCHEDULE,
@@ -171,7 +174,8 @@ _5B_I2V = replace(
     name="5b-i2v",
     kind="i2v",
     about="CogVideoX-5B-I2V: an image and text to 6 s of 480x720; rotary and learned positions",
-    hub="THUDM/CogVideoX-5b-I2V",
+    hub="zai-org/CogVideoX-5b-I2V",
+    download_gb=21.2,
     transformer_settings=_TRANSFORMER | dict(in_channels=32, use_learned_positional_embeddings=True),
 )
 _15_5B = replace(
@@ -183,7 +187,7 @@ _15_5B = replace(
     fps=16,
     text_tokens=224,
     about="CogVideoX1.5-5B: text to 5 or 10 s of 768x1360 at 16 frames per second",
-    hub="THUDM/CogVideoX1.5-5B",
+    hub="zai-org/CogVideoX1.5-5B",
     vae_settings=_VAE | dict(invert_scale_latents=True),
     transformer_settings=_TRANSFORMER_15,
 )
@@ -192,7 +196,7 @@ _15_5B_I2V = replace(
     name="1.5-5b-i2v",
     kind="i2v",
     about="CogVideoX1.5-5B-I2V: an image and text to 5 or 10 s, short side 768, at 16 frames per second",
-    hub="THUDM/CogVideoX1.5-5B-I2V",
+    hub="zai-org/CogVideoX1.5-5B-I2V",
     transformer_settings=_TRANSFORMER_15 | dict(in_channels=32, ofs_embed_dim=512),
 )
 _TINY = replace(
@@ -208,6 +212,7 @@ _TINY = replace(
     licence="Apache-2.0",
     about="the shipped model of the tiny world: 17 frames of 64x64 moving shapes, seconds on a laptop CPU",
     hub=None,
+    download_gb=None,
     guidance=3.5,  # from 2.5 to 5 the same facts come out right
     text_settings=T5_OF_THE_WORLD,
     vae_settings=_VAE

@@ -207,6 +207,7 @@ def test_another_kind_of_model_is_named(folder):
 def test_a_missing_model_says_what_was_tried(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointError, match="not available from the hub"):
         load_model("nobody/no-such-model")
     with pytest.raises(CheckpointError, match="no such folder"):

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from cogvideox.checkpoints.diffusers import STEM, component, read_transformer_config, read_vae_config
-from cogvideox.checkpoints.hub import find_folder, shipped_folder
+from cogvideox.checkpoints.hub import cached, exists, find_folder, released, shipped_folder
 from cogvideox.checkpoints.record import guess_preset, kind_of, read_record
 from cogvideox.checkpoints.tensors import read_folder, read_json
 from cogvideox.errors import CheckpointError
@@ -16,14 +16,18 @@ from cogvideox.presets import PRESETS, Preset, get_preset
 
 
 def settings_of(path_or_name: str | Path) -> Preset:
-    """The settings of a preset by name (nothing is downloaded), a model folder, or a hub id.
+    """The settings of a preset by name, a model folder, or a hub id; nothing is downloaded.
 
     ``dtype`` is what the folder is computed in. Raises CheckpointError when there is no such model.
     """
     name = str(path_or_name)
-    if name in PRESETS and not Path(name).exists() and shipped_folder(name) is None:
-        return get_preset(name)
-    folder = find_folder(path_or_name)
+    if not exists(Path(name)):
+        if name in PRESETS and shipped_folder(name) is None:
+            return get_preset(name)
+        row = released(name)
+        if row is not None and cached(row.hub or name) is None:
+            return row
+    folder = find_folder(path_or_name, download=False)
     if not (folder / "model_index.json").is_file():
         raise CheckpointError(f"{folder}: no model_index.json; pass the folder of a whole model")
     return read_settings(folder)

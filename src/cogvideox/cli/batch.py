@@ -182,7 +182,7 @@ class _Maker:
         job = item.job
         with _failing(item) as noted, _warnings_were_told():
             options = resolve(item.settings)
-            ready = checks.check_request(item.model, options)
+            ready = checks.check_request(item.model, options, download=not dry_run)
             options = checks.with_calibration(options, ready.folder)
             _check_free(item)
             options, enhanced = job.enhance.apply(options, ready.folder)

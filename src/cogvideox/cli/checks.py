@@ -42,32 +42,36 @@ def choose(what: str, name: Any, options: dict[str, str]) -> str:
     return options[name]
 
 
-def model_folder(name: str) -> Path:
-    """Where the model lies; downloads a hub id. Raises CheckpointError."""
+def model_folder(name: str, download: bool = True) -> Path:
+    """Where the model lies; a hub id is downloaded where ``download`` allows it. Raises CheckpointError."""
     from cogvideox.checkpoints.hub import find_folder
 
     if "\0" in name or not name.strip():
         raise CheckpointError(
             f"model {name!r}: not a name; pass a folder, a hub id or one of {', '.join(PRESETS)}"
         )
-    folder = find_folder(name)
+    folder = find_folder(name, download=download)
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: is a file; pass the model's folder, the one with model_index.json")
     return folder
 
 
 def check_request(
-    model: str, options: GenerateOptions, first: Callable[[], np.ndarray] | None = None
+    model: str,
+    options: GenerateOptions,
+    first: Callable[[], np.ndarray] | None = None,
+    download: bool = True,
 ) -> Ready:
     """Plan the run from the model's config files alone and read what it begins with. Raises our errors.
 
     ``first`` makes the image that an image-to-video model will be given where the options name none.
+    download: whether a model of the hub may be downloaded for it; a dry run never does.
     """
     from cogvideox.generate.planning import plan_run, read_given
     from cogvideox.transformer.kernels import arm_of
 
     arm_of(options.attention)  # says which kernels there are
-    folder = model_folder(model)
+    folder = model_folder(model, download)
     shell = _shell(folder)
     given = read_given(options, first() if first is not None and shell.kind == "i2v" else None, None)
     budget = shell.transformer.config.max_text_seq_length

@@ -192,7 +192,7 @@ def _make_one(settings: dict[str, Any], job: Job, out: str | None, dry_run: bool
     path = target(out, job)
     options = resolve(settings)
     name = job.model_for(settings)
-    ready = checks.check_request(name, options)
+    ready = checks.check_request(name, options, download=not dry_run)
     options, enhanced = job.enhance.apply(options, ready.folder, dry_run)
     checks.warn_of_unknown(ready, options, job.adapters)
     options = checks.with_calibration(options, ready.folder)
