@@ -119,7 +119,7 @@ class LocalModel:
         try:
             import transformers
         except ImportError:
-            raise DependencyError("transformers is not installed; install cogvideox[oracle]") from None
+            raise DependencyError("transformers is not installed; install cogvideox[transformers]") from None
         try:
             return getattr(transformers, kind).from_pretrained(
                 str(self.folder), local_files_only=True, trust_remote_code=False, **settings

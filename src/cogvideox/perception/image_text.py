@@ -75,7 +75,7 @@ def load_clip(kind: str, folder: Path, **settings: Any) -> Any:
     try:
         import transformers
     except ImportError:
-        raise DependencyError("transformers is not installed; install cogvideox[oracle]") from None
+        raise DependencyError("transformers is not installed; install cogvideox[transformers]") from None
     try:
         return getattr(transformers, kind).from_pretrained(str(folder), local_files_only=True, **settings)
     except (OSError, ValueError, KeyError, TypeError) as error:
