@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, ClassVar, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
@@ -20,8 +20,9 @@ from cogvideox.files import dump_yaml, parse_yaml, read_yaml, short
 YES, NO = ("true", "yes", "on"), ("false", "no", "off")
 
 
-def _strict(schema: CoreSchema) -> CoreSchema:
+def _strict(schema: CoreSchema, text: bool) -> CoreSchema:
     """The schema of one group of settings, its numbers and truth values checked before pydantic converts them."""
+    number = _number_or_text if text else _number
 
     def walk(node: Any, inside: bool) -> Any:
         if isinstance(node, list | tuple):
@@ -35,7 +36,7 @@ def _strict(schema: CoreSchema) -> CoreSchema:
         kept = ("metadata", "serialization", "default", "config", "cls", "ref", "expected")
         node = {key: value if key in kept else walk(value, inside) for key, value in node.items()}
         if inside and kind in ("int", "float"):
-            return core_schema.no_info_before_validator_function(_number, node)
+            return core_schema.no_info_before_validator_function(number, node)
         if inside and kind == "bool":
             return core_schema.no_info_before_validator_function(_truth, node)
         return node
@@ -48,6 +49,11 @@ def _number(value: Any) -> Any:
     if isinstance(value, bool | str | bytes):
         raise PydanticCustomError("number", "Input should be a number")
     return value
+
+
+def _number_or_text(value: Any) -> Any:
+    """As ``_number``, for settings of lists that people type: text such as "9" is the number that it says."""
+    return value if isinstance(value, str) else _number(value)
 
 
 def _truth(value: Any) -> Any:
@@ -63,6 +69,9 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
+    numbers_as_text: ClassVar[bool] = False
+    """Whether text such as "9" is read where a number belongs: in lists that people type, never in files of models."""
+
     def __init__(self, **values: Any) -> None:
         """From keywords; raises ConfigError that names the path of the first mistake."""
         try:
@@ -76,7 +85,7 @@ class Config(BaseModel):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return _strict(handler(source))
+        return _strict(handler(source), cls.numbers_as_text)
 
     @classmethod
     def parse(cls, values: dict[str, Any], where: str = "") -> Self:

@@ -22,6 +22,7 @@ from cogvideox.checkpoints.diffusers import (
     component,
     load_stored,
     meta_names,
+    read_index,
     read_transformer_config,
     read_vae_config,
     save_model,
@@ -31,12 +32,15 @@ from cogvideox.checkpoints.diffusers import (
     write_transformer,
     write_vae,
 )
+from cogvideox.checkpoints.families import check_floats, family_of_file
 from cogvideox.checkpoints.fill import check_names
-from cogvideox.checkpoints.hub import find_folder
+from cogvideox.checkpoints.hub import cached, find_folder
 from cogvideox.checkpoints.overwrite import checkpoint_folder
-from cogvideox.checkpoints.record import Record, kind_of, network_of, read_record
+from cogvideox.checkpoints.record import Record, guess_preset, kind_of, network_of, of_preset, read_record
 from cogvideox.checkpoints.sat import SUFFIXES, SatFile, find_parts, is_sat, keymap, read_sat, write_sat
 from cogvideox.checkpoints.tensors import read_file, read_folder
+from cogvideox.checkpoints.trainers import config_of_run, network_in, not_a_model, recognise
+from cogvideox.diffusion.schedule import ScheduleConfig
 from cogvideox.errors import CheckpointError, OutputError
 from cogvideox.presets import PRESETS, Preset, get_preset
 from cogvideox.transformer import TransformerConfig
@@ -54,10 +58,13 @@ def convert(
     shard_size: ShardSize = "5GB",
     overwrite: bool = False,
     alpha: float | None = None,
+    base: str | Path | None = None,
 ) -> Path:
     """Convert a model, a part of one, or an adapter; returns ``dst``, which appears whole or not at all.
 
-    ``src``: a SAT file or folder, a diffusers model folder or part, a LoRA file or folder. ``preset`` names
+    ``src``: a SAT file or folder, a diffusers model folder or part, a LoRA file or folder, what a trainer left (weights
+    without a config, a training state), a preset or hub id. ``base`` is the model folder whose VAE, text encoder and
+    tokenizer go beside a network that has none. ``preset`` names
     the model (needed for SAT weights that fit none by shape and have no settings beside them). ``alpha`` is for
     adapters that do not say theirs. Raises CheckpointError for files that do not fit the preset, OutputError when
     ``dst`` would take the place of ``src``.
@@ -66,7 +73,19 @@ def convert(
         raise CheckpointError(f"to {to!r}: formats are 'diffusers' and 'sat'")
     row = get_preset(preset) if isinstance(preset, str) else preset
     source = find_folder(src)
+    if (container := family_of_file(source)) is not None:
+        raise container.refusal(source)
+    run = recognise(source)
+    source = run.model if run is not None and run.model is not None else source
     _keep_apart(source, Path(dst))
+    if (trained := network_in(source)) is not None:
+        if to == "sat":
+            raise CheckpointError(
+                f"{source}: what a trainer left is converted to 'diffusers' first, then to 'sat'"
+            )
+        return _network_to_diffusers(source, trained, Path(dst), row, base, shard_size, overwrite)
+    if base is not None:
+        raise CheckpointError(f"base {base}: {source} is not what a trainer left; leave base out")
     if _holds_adapter(source):
         if row is not None:
             warnings.warn(f"preset {row.name} has no effect: {source} is an adapter", stacklevel=2)
@@ -87,7 +106,7 @@ def guess_from_shapes(part: str, names: Mapping[str, tuple[int, ...]]) -> Preset
         config = preset.vae if part == "vae" else preset.transformer
         if meta_names(config) == names:
             return preset
-    raise CheckpointError(f"the {part} has the shapes of none of {', '.join(PRESETS)}; pass preset")
+    raise CheckpointError(f"the {part} has the shapes of none of {', '.join(PRESETS)}; pass preset, or base")
 
 
 def _keep_apart(source: Path, dst: Path) -> None:
@@ -146,6 +165,57 @@ def _sat_to_diffusers(
         name = preset.name if preset else record.preset or (row.name if row else "")
         write_record(folder, transformer, vae, name, {**record.provenance, **made}, _native(record))
     return dst
+
+
+def _network_to_diffusers(
+    source: Path,
+    tensors: dict[str, Tensor],
+    dst: Path,
+    preset: Preset | None,
+    base: str | Path | None,
+    shard_size: ShardSize,
+    overwrite: bool,
+) -> Path:
+    """A model folder of a network, with what ``base`` (or an earlier download of its release) holds beside it."""
+    shapes = {name: tuple(value.shape) for name, value in tensors.items()}
+    around = find_folder(base, download=False) if base is not None else None
+    if around is not None:
+        read_index(around)
+        config, where = read_transformer_config(around / "transformer"), f"{source} as {around}"
+    else:
+        config = config_of_run(source) or (preset or guess_from_shapes("transformer", shapes)).transformer
+        where = f"{source} as preset {preset.name}" if preset else str(source)
+    check_names(meta_names(config), shapes, where)
+    row = preset or PRESETS.get(guess_preset(config))
+    if around is None and row is not None and row.hub is not None:
+        around = cached(row.hub)
+    record = read_record(around) if around is not None else of_preset(row) if row is not None else Record()
+    with checkpoint_folder(dst, overwrite) as folder:
+        write_transformer(folder, config, tensors, shard_size)
+        vae = _copy_beside(around, folder) if around is not None else None
+        if around is None:
+            warnings.warn(
+                f"{source}: holds the network alone: {dst} has no VAE and no text encoder; convert with base=MODEL "
+                f"(--base MODEL), the folder of the model it was trained from{f', {row.hub}' if row else ''}",
+                stacklevel=3,
+            )
+            write_schedule(folder, row.schedule if row is not None else ScheduleConfig())
+        write_index(folder, kind_of(config))
+        made = {"converted_from": [source.name], "format": "trainer"}
+        name = record.preset or (row.name if row is not None else "")
+        write_record(folder, config, vae, name, {**record.provenance, **made}, _native(record))
+    return dst
+
+
+def _copy_beside(around: Path, folder: Path) -> VAEConfig:
+    """VAE, schedule, text encoder and tokenizer of another model folder."""
+    vae = read_vae_config(around / "vae")
+    tensors = read_folder(around / "vae", STEM)
+    check_floats(tensors.shapes, tensors.dtypes, around / "vae", tensors.metadata)
+    write_vae(folder, vae, tensors, "5GB")
+    copy_schedule(around, folder)
+    copy_text(around, folder)
+    return vae
 
 
 def _native(record: Record) -> dict[str, Any]:
@@ -225,6 +295,8 @@ def _rewrite_diffusers(
     source: Path, dst: Path, preset: Preset | None, shard_size: ShardSize, overwrite: bool
 ) -> Path:
     """The same layout again: other shards, everything checked on the way, every tensor as it was stored."""
+    if not (source / "model_index.json").is_file():
+        raise not_a_model(source)
     model, record = load_stored(source), read_record(source)
     _check_preset(source / "transformer", model.transformer.config, preset)
     _check_preset(source / "vae", model.vae.config, preset)
@@ -269,6 +341,8 @@ def _holds_adapter(source: Path) -> bool:
 
 def _sat_files(source: Path) -> list[SatFile]:
     if source.is_file():
+        if source.suffix == ".safetensors":
+            raise not_a_model(source)
         if source.suffix not in SUFFIXES:
             raise CheckpointError(
                 f"{source}: a single {source.suffix or 'unnamed'} file is neither SAT nor an adapter; "

@@ -320,8 +320,9 @@ def read_index(folder: Path) -> dict[str, Any]:
     """``model_index.json``, its classes checked against the few we have; raises CheckpointError."""
     file = folder / "model_index.json"
     if not file.is_file():
-        held = sorted(path.name for path in folder.iterdir())[:8] if folder.is_dir() else "one file"
-        raise CheckpointError(f"{folder}: not a model folder: model_index.json is missing; it holds {held}")
+        from cogvideox.checkpoints.trainers import not_a_model
+
+        raise not_a_model(folder)
     index = read_json(file)
     name = index.get("_class_name")
     if isinstance(name, str) and name in BY_PIPELINE:

@@ -122,10 +122,11 @@ def _fetch(repository: str, revision: str | None, name: str, download: bool) -> 
         raise CheckpointError(
             _how_to_get(repository, name, "not on this computer, and nothing is downloaded here")
         )
+    # all that the hub's client and the network under it raise
+    failures: tuple[type[BaseException], ...] = (*HfHubHTTPError.__bases__, OSError, ValueError, RuntimeError)
     try:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=ALLOWED))
-    # all that the hub's client and the network under it raise
-    except (*HfHubHTTPError.__bases__, OSError, ValueError, RuntimeError) as error:
+    except failures as error:
         if (found := cached(repository, revision)) is not None:
             return found
         reason = (" ".join(str(error).split()) or type(error).__name__)[:120]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -34,9 +35,11 @@ from cogvideox.checkpoints.record import NAME, guess_preset, kind_of, read_recor
 from cogvideox.checkpoints.sat import find_parts, is_sat, read_sat
 from cogvideox.checkpoints.tensors import Tensors, link_root, read_file, read_folder, read_json
 from cogvideox.checkpoints.text import TIED, read_t5_config, text_names
+from cogvideox.checkpoints.trainers import network_in, recognise
 from cogvideox.errors import CogVideoXError
 from cogvideox.files import inside
 from cogvideox.manifest import sha256_of
+from cogvideox.presets import PRESETS
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class Report:
     parts: list[Part] = field(default_factory=list)
     checked: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    todo: str = ""
 
     @property
     def ok(self) -> bool:
@@ -86,7 +90,9 @@ class Report:
             )
         lines += self._lora_as_text()
         lines += [f"  {'checked':<10}{', '.join(self.checked)}"] if self.checked else []
-        lines += [f"  problem   {problem}" for problem in self.problems] or ["  no problems found"]
+        lines += [f"  problem   {problem}" for problem in self.problems] or [
+            f"  to use it {self.todo}" if self.todo else "  no problems found"
+        ]
         return "\n".join(lines)
 
     def _lora_as_text(self) -> list[str]:
@@ -111,6 +117,11 @@ def inspect(path: str | Path, check: bool = False) -> Report:
 
 
 def _look(place: Path, report: Report, check: bool) -> None:
+    if (container := family_of_file(place)) is not None:
+        report.kind = container.name
+        raise container.refusal(place)
+    if place.is_dir() and not is_model_or_part(place) and _look_at_trained(place, report, check):
+        return
     if is_sat(place):
         _look_at_sat(place, report, check)
     elif place.is_file():
@@ -123,12 +134,48 @@ def _look(place: Path, report: Report, check: bool) -> None:
         for part in parts.values():
             _look_at_sat(part, report, check)
         report.kind = "SAT model"
+        report.todo = f"cogvideox convert {place} OUT --to diffusers makes a model folder of it"
     elif found := sorted(place.glob("*.safetensors")):
         for file in found:
             _look_at_file(file, report, check)
     else:
         held = ", ".join(sorted(child.name for child in place.iterdir())[:8])
         report.problems.append(f"{place}: nothing that is a checkpoint; the folder holds {held or 'nothing'}")
+
+
+def is_model_or_part(place: Path) -> bool:
+    """Whether a folder has the files of a model folder or of a part of one."""
+    return any((place / name).is_file() for name in ("model_index.json", "config.json", NAME))
+
+
+def _look_at_trained(place: Path, report: Report, check: bool, weigh: bool = True) -> bool:
+    """Look at what a trainer left; false when it is of SAT, an adapter, or not known."""
+    found = recognise(place)
+    if found is None or (found.weights is None and found.model is None and place.is_file()):
+        return False
+    if found.weights is None:
+        report.kind = found.kind
+        report.problems.append(f"{place}: {found.kind}, not a model: {found.do}")
+        return True
+    with warnings.catch_warnings(record=True) as beside:
+        warnings.simplefilter("always")
+        tensors = network_in(place)
+    if tensors is None:
+        if not place.is_dir() or is_sat(place):
+            return False
+        report.kind = found.kind
+        report.problems.append(f"{place}: {found.kind} that holds no network of CogVideoX")
+        return True
+    report.kind = f"{found.kind}, with the network of CogVideoX"
+    shapes = {name: tuple(value.shape) for name, value in tensors.items()}
+    report.preset = next((n for n, row in PRESETS.items() if meta_names(row.transformer) == shapes), "")
+    if weigh:
+        _weigh(place.name, tensors, report, check)
+    report.checked += [" ".join(str(note.message).split()) for note in beside]
+    report.todo = found.do
+    if place.is_dir():
+        report.problems.append(f"{place}: {found.kind}, not a model: {found.do}")
+    return True
 
 
 def _look_at_model(folder: Path, report: Report, check: bool) -> None:
@@ -175,8 +222,11 @@ def _look_at_part(folder: Path, report: Report, check: bool) -> None:
 
 
 def _look_at_sat(place: Path, report: Report, check: bool) -> None:
+    if place.is_file() and _look_at_trained(place, report, check):
+        return
     sat = read_sat(place)
     report.kind = f"SAT {sat.part}"
+    report.todo = f"cogvideox convert {place} OUT --to diffusers makes a model folder of it"
     _weigh(f"sat {sat.part}", sat.tensors, report, check, files=[sat.path.name])
     if sat.part == "lora":
         _look_at_adapter(sat.path, report)
@@ -187,9 +237,6 @@ def _look_at_sat(place: Path, report: Report, check: bool) -> None:
 
 
 def _look_at_file(file: Path, report: Report, check: bool) -> None:
-    if (container := family_of_file(file)) is not None:
-        report.kind = container.name
-        raise container.refusal(file)
     tensors = read_file(file)
     family = family_of_tensors(tensors.shapes, tensors.dtypes, tensors.metadata)
     _weigh(file.name, tensors, report, check, floats=family is None)
@@ -199,8 +246,9 @@ def _look_at_file(file: Path, report: Report, check: bool) -> None:
     if is_adapter(tensors):
         report.kind = inspect_adapter.kind_of_adapter(tensors)
         _look_at_adapter(file, report)
-    else:
+    elif not _look_at_trained(file, report, check=False, weigh=False):
         report.kind = "safetensors file"
+        report.todo = "nothing here is known: it holds no network of CogVideoX and no adapter"
 
 
 def _look_at_adapter(file: Path, report: Report) -> None:

@@ -6,6 +6,7 @@ plain containers, and mapped rather than loaded, so a 20 GB file costs no memory
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,12 @@ def read_sat(path: str | Path) -> SatFile:
         raise CheckpointError(
             f"{file}: {'entries that are not plain tensors: ' + few(odd) if odd else 'holds no tensors'}"
         )
+    beside = [name for name in values if not name.startswith(PREFIX)]
+    if beside and len(beside) < len(values):  # what SAT trains the network with, and saves along with it
+        warnings.warn(
+            f"{file}: {len(beside)} tensors beside the network are passed over: {few(beside)}", stacklevel=3
+        )
+        values = {name: value for name, value in values.items() if name.startswith(PREFIX)}
     part = _part(file, values)
     kinds = {name: value.dtype for name, value in values.items()}
     check_floats({name: tuple(value.shape) for name, value in values.items()}, kinds, file)

@@ -11,7 +11,7 @@ from cogvideox.checkpoints.diffusers import STEM, component, read_transformer_co
 from cogvideox.checkpoints.hub import cached, exists, find_folder, released, shipped_folder
 from cogvideox.checkpoints.record import guess_preset, kind_of, read_record
 from cogvideox.checkpoints.tensors import read_folder, read_json
-from cogvideox.errors import CheckpointError
+from cogvideox.checkpoints.trainers import not_a_model
 from cogvideox.presets import PRESETS, Preset, get_preset
 
 
@@ -29,7 +29,7 @@ def settings_of(path_or_name: str | Path) -> Preset:
             return row
     folder = find_folder(path_or_name, download=False)
     if not (folder / "model_index.json").is_file():
-        raise CheckpointError(f"{folder}: no model_index.json; pass the folder of a whole model")
+        raise not_a_model(folder)
     return read_settings(folder)
 
 

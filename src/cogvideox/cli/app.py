@@ -58,12 +58,17 @@ def options(
 @app.command()
 @verb
 def convert(
-    source: Annotated[str, typer.Argument(help="SAT file or folder, model folder, part of one, or LoRA")],
+    source: Annotated[
+        str, typer.Argument(help="SAT file or folder, model folder or part, LoRA, trainer's output, preset")
+    ],
     target: Annotated[str, typer.Argument(help="new folder")],
     to: Annotated[str, typer.Option(help="diffusers or sat")] = "diffusers",
     preset: Annotated[str | None, typer.Option(help="the model it is, when its shapes do not say")] = None,
     shard_size: Annotated[str, typer.Option(help="largest file, such as 5GB")] = "5GB",
     alpha: Annotated[float | None, typer.Option(help="for LoRA files that do not say theirs")] = None,
+    base: Annotated[
+        str | None, typer.Option(help="model whose VAE and text encoder go beside a trainer's network")
+    ] = None,
     overwrite: Overwrite = False,
     debug: Debug = False,
 ) -> None:
@@ -74,13 +79,16 @@ def convert(
         raise ConfigError(f"to {to!r}: unknown{suggest(to, ('diffusers', 'sat'))}; choose diffusers or sat")
     if preset is not None and preset not in PRESETS:
         get_preset(preset)  # says which there are
-    if "\0" in source + target or not Path(source).exists():
-        raise CheckpointError(f"{source}: no such file or folder; check the path")
+    if "\0" in source + target:
+        raise CheckpointError(f"{source!r}, {target!r}: not a path; check it")
     if Path(target).exists() and not overwrite:
         raise CheckpointError(f"{target}: exists already; choose another name or pass --overwrite")
     from cogvideox.checkpoints import convert as run
 
-    result(str(run(source, target, to, preset, shard_size=shard_size, overwrite=overwrite, alpha=alpha)))
+    found = run(
+        source, target, to, preset, shard_size=shard_size, overwrite=overwrite, alpha=alpha, base=base
+    )
+    result(str(found))
 
 
 @app.command()

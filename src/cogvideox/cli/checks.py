@@ -52,7 +52,9 @@ def model_folder(name: str, download: bool = True) -> Path:
         )
     folder = find_folder(name, download=download)
     if not folder.is_dir():
-        raise CheckpointError(f"{folder}: is a file; pass the model's folder, the one with model_index.json")
+        from cogvideox.checkpoints.trainers import not_a_model
+
+        raise not_a_model(folder)
     return folder
 
 
@@ -149,10 +151,11 @@ def _shell(folder: Path) -> Any:
     """The model without its networks: configs are enough to plan."""
     from cogvideox.checkpoints.diffusers import read_transformer_config, read_vae_config
     from cogvideox.checkpoints.record import guess_preset, kind_of, read_record
+    from cogvideox.checkpoints.trainers import not_a_model
     from cogvideox.model import CogVideoX
 
     if not (folder / "model_index.json").is_file():
-        raise CheckpointError(f"{folder}: no model_index.json; pass the folder of a whole model")
+        raise not_a_model(folder)
     transformer = read_transformer_config(folder / "transformer")
     vae = read_vae_config(folder / "vae")
     record = read_record(folder)

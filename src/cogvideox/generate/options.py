@@ -28,6 +28,8 @@ SAMPLER_NAMES |= {"dpmpp_sde": "dpmpp_sde", "dpmpp_2m": "dpmpp_2m"}
 class GenerateOptions(Config):
     """Everything that decides one video, besides the model. What is None is the model's own default."""
 
+    numbers_as_text = True  # lines of a batch often hold numbers in quotes
+
     prompt: str = Field("", description="what the video shows, in English; long and concrete works best")
     negative_prompt: str = Field("", description="what guidance leads away from")
     zero_negative: bool = Field(

@@ -1,0 +1,128 @@
+"""Weights that this version does not run are named as what they are, by every verb that reads a model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from cogvideox.checkpoints import convert, inspect, load_model, settings_of
+from cogvideox.cli.checks import model_folder
+from cogvideox.errors import CheckpointError, CogVideoXError
+from toy_folder import write_toy
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return write_toy(tmp_path_factory.mktemp("base") / "model")
+
+
+def bf16(*shape):
+    return torch.zeros(shape, dtype=torch.bfloat16)
+
+
+FP8, INT8, BYTES = (
+    torch.zeros(8).to(torch.float8_e4m3fn),
+    torch.zeros(8, 4).to(torch.int8),
+    torch.zeros(8, 18).byte(),
+)
+FILES = {
+    "bitsandbytes 4-bit": {"a.weight": BYTES, "a.weight.absmax": torch.zeros(2)},
+    "bitsandbytes int8": {"a.weight": INT8, "a.SCB": torch.zeros(8)},
+    "GGUF blocks": {"a.Q4_0_qweight": BYTES},
+    "scaled fp8": {"a.weight": FP8, "a.scale_weight": torch.ones(1)},
+    "fp8 weights without scales": {"a.weight": FP8},
+    "torchao": {"a._weight_qdata": INT8, "a._weight_scale": torch.ones(1)},
+    "quanto": {"a.weight._data": INT8, "a.weight._scale": torch.ones(1)},
+    "QVGen": {"a.w": torch.zeros(8, 8), "a.wquantizer.scale": torch.ones(8, 1)},
+    "CogVideoX-Fun InP": {"patch_embed.proj.weight": bf16(3072, 33, 2, 2)},
+    "Fun InP": {"patch_embed.proj.weight": bf16(3072, 264)},
+    "Fun Control": {"patch_embed.proj.weight": bf16(3072, 32, 2, 2)},
+    "a 2B model of 32 channels": {"patch_embed.proj.weight": bf16(1920, 32, 2, 2)},
+    "Netflix VOID": {"patch_embed.proj.weight": bf16(3072, 384)},
+    "ControlNet": {"controlnet_encode_first.0.weight": bf16(96, 192, 1, 1)},
+    "taecvx": {"encoder.0.weight": bf16(64, 3, 3, 3), "decoder.1.weight": bf16(256, 16, 3, 3)},
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_that_are_not_run_are_named_by_every_verb(name, tmp_path):
+    file = tmp_path / "weights.safetensors"
+    save_file(FILES[name], file)
+    report = inspect(file, check=True)
+    assert not report.ok and name in report.to_text()
+    verbs = (
+        load_model,
+        settings_of,
+        lambda path: model_folder(str(path)),
+        lambda path: convert(path, tmp_path / "out", "diffusers"),
+    )
+    for verb in verbs:
+        with pytest.raises(CheckpointError, match=name):
+            verb(file)
+
+
+@pytest.mark.parametrize("name", ["a.gguf", "b.safetensors", "c.bin"])
+def test_a_gguf_file_is_named_whatever_its_ending(name, tmp_path):
+    file = tmp_path / name
+    file.write_bytes(b"GGUF" + bytes(100))
+    assert "GGUF" in inspect(file).to_text()
+    for verb in (load_model, settings_of, lambda path: convert(path, tmp_path / "out", "diffusers")):
+        with pytest.raises(CheckpointError, match="GGUF"):
+            verb(file)
+
+
+QUANTISED = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "name"),
+    [
+        ("transformer", {"in_channels": 33}, "Fun InP"),
+        ("transformer", {"in_channels": 48}, "VOID"),
+        ("transformer", {"in_channels": 36}, "stacked mask"),
+        (
+            "transformer",
+            {"in_channels": 32, "num_attention_heads": 48, "attention_head_dim": 64},
+            "Fun Control",
+        ),
+        (
+            "transformer",
+            {"in_channels": 32, "num_attention_heads": 30, "attention_head_dim": 64},
+            "2B model of 32",
+        ),
+        ("transformer", {"in_channels": 21}, "in_channels 21"),
+        ("transformer", {"_class_name": "CogVideoXControlnet"}, "ControlNet"),
+        ("transformer", {"control_dim": 768}, "TheMatrix"),
+        ("transformer", {"quantization_config": QUANTISED}, "4-bit"),
+        ("transformer", {"quantization_config": {"quant_method": "torchao"}}, "torchao"),
+        ("text_encoder", {"quantization_config": {**QUANTISED, "load_in_8bit": True}}, "int8"),
+        ("vae", {"quantization_config": {}}, "quantised"),
+    ],
+)
+def test_folders_that_are_not_run_are_named_by_every_verb(part, changes, name, base, tmp_path):
+    folder = shutil.copytree(base, tmp_path / "model")
+    (folder / "cogvideox.json").unlink()
+    file = folder / part / "config.json"
+    channels = {"out_channels": 16} if part == "transformer" else {}
+    file.write_text(json.dumps({**json.loads(file.read_text()), **channels, **changes}))
+    report = inspect(folder)
+    assert not report.ok and name in report.to_text()
+    verbs = [load_model, lambda path: convert(path, tmp_path / "out", "diffusers")]
+    for verb in verbs + ([settings_of] if part != "text_encoder" else []):
+        with pytest.raises(CogVideoXError, match=name):
+            verb(folder)
+
+
+def test_the_pipeline_of_another_family_is_named(base, tmp_path):
+    folder = shutil.copytree(base, tmp_path / "model")
+    file = folder / "model_index.json"
+    file.write_text(
+        json.dumps({**json.loads(file.read_text()), "_class_name": "CogVideoXFunControlPipeline"})
+    )
+    with pytest.raises(CheckpointError, match="Fun Control"):
+        load_model(folder)
+    assert "Fun Control" in inspect(folder).to_text()
