@@ -81,6 +81,10 @@ def convert(
         get_preset(preset)  # says which there are
     if "\0" in source + target:
         raise CheckpointError(f"{source!r}, {target!r}: not a path; check it")
+    if "/" not in source and source not in PRESETS and not Path(source).exists():
+        raise CheckpointError(
+            f"{source}: no such file or folder, nor a preset{suggest(source, PRESETS)}; check it"
+        )
     if Path(target).exists() and not overwrite:
         raise CheckpointError(f"{target}: exists already; choose another name or pass --overwrite")
     from cogvideox.checkpoints import convert as run

@@ -142,7 +142,7 @@ class _Checker:
             if item.fault is not None:
                 raise item.fault
             options = resolve(item.settings)
-            ready = checks.check_request(item.model, options)
+            ready = checks.check_request(item.model, options, download=not self.dry_run)
             checks.check_adapters(item.job.adapters, item.job.alpha, ready.folder)
             _check_free(item)
             enhance = item.job.enhance
@@ -182,7 +182,7 @@ class _Maker:
         job = item.job
         with _failing(item) as noted, _warnings_were_told():
             options = resolve(item.settings)
-            ready = checks.check_request(item.model, options, download=not dry_run)
+            ready = checks.check_request(item.model, options)
             options = checks.with_calibration(options, ready.folder)
             _check_free(item)
             options, enhanced = job.enhance.apply(options, ready.folder)
