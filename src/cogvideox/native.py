@@ -7,7 +7,9 @@ convolutions into matrices of its own, where oneDNN takes a half to a quarter of
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import Any
 
@@ -19,7 +21,7 @@ from torch import Tensor, nn
 
 def product(op: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor | None, **how: Any) -> Tensor:
     """``op(x, weight, bias, **how)``, a matrix product or convolution, through float32 where that is faster."""
-    if x.is_cpu and x.dtype.itemsize == 2 and weight.dtype == x.dtype and not half_is_native(x.dtype):
+    if x.is_cpu and x.dtype.itemsize == 2 and weight.dtype == x.dtype and not _fast(x.dtype):
         wide = (t if t is None else t.float() for t in (x, weight, bias))
         return op(*wide, **how).to(x.dtype)
     return op(x, weight, bias, **how)
@@ -40,6 +42,23 @@ def conv3d(
     if x.is_cpu and plain and torch.backends.mkldnn.is_available():
         return torch.mkldnn_convolution(x, weight, bias, padding, stride, (1, 1, 1), 1)
     return F.conv3d(x, weight, bias, stride, padding)
+
+
+@contextmanager
+def as_on_a_card() -> Iterator[None]:
+    """Half precision counts as fast in here: for work on tensors without memory that stands for a GPU's."""
+    before = _on_a_card.set(True)
+    try:
+        yield
+    finally:
+        _on_a_card.reset(before)
+
+
+_on_a_card = ContextVar("on a card", default=False)
+
+
+def _fast(dtype: torch.dtype) -> bool:
+    return _on_a_card.get() or half_is_native(dtype)
 
 
 @cache

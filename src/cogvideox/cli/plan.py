@@ -33,6 +33,16 @@ def plan(
     model: Annotated[
         str, typer.Argument(help="a preset, a folder or a hub id; presets are not downloaded")
     ] = checks.SHIPPED,
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="with --train: as of train")
+    ] = None,
+    train: Annotated[
+        str | None, typer.Option(help="plan a training instead: lora or finetune, with the settings of train")
+    ] = None,
+    gpus: Annotated[int, typer.Option(min=1, help="with --train: processes, one on each card")] = 1,
+    card: Annotated[
+        str | None, typer.Option(help="with --train: the card whose speed is assumed, such as H100 or A100")
+    ] = None,
     frames: Annotated[int | None, typer.Option(help="number of frames")] = None,
     height: Annotated[int | None, typer.Option(help="pixels")] = None,
     width: Annotated[int | None, typer.Option(help="pixels")] = None,
@@ -62,6 +72,17 @@ def plan(
     from cogvideox.memory import plan as run
 
     place = device or best_device()
+    if train is not None:
+        from cogvideox.cli.plan_train import plan_training
+
+        sizes = {"height": height, "width": width, "frames": frames}
+        changes = [f"task.data.size.{name}={value}" for name, value in sizes.items() if value is not None]
+        plan_training(
+            model, train, [*changes, *(settings or [])], gpus, place, card, limit or room(place), as_json
+        )
+        return
+    if settings or gpus > 1 or card:
+        raise ConfigError(f"{' '.join(settings or ['--gpus, --card'])}: for a training; add --train lora")
     request = of_size(settings_of(model), frames, height, width, precision, place)
     request = replace(request, guided=not no_guidance, sampler=method)
     request = replace(request, given=request.frames if video else request.given)

@@ -20,6 +20,7 @@ from cogvideox.memory import Request
 from cogvideox.memory.count import peak_with_gradients
 from cogvideox.memory.stages import encoding
 from cogvideox.memory.weights import TextShape, bytes_of, low_bit_bytes
+from cogvideox.native import as_on_a_card
 from cogvideox.parallel.shard import recompute
 from cogvideox.presets import Preset
 from cogvideox.training.lora import LoraTuning
@@ -173,7 +174,7 @@ class Prediction:
     def _count(self, layers: int) -> int:
         """Most bytes that a step of a network of so many blocks holds beside its weights."""
         request = self.request
-        with _fake():
+        with _fake(), nullcontext() if request.on_cpu else as_on_a_card():
             network = self._network(layers, torch.device("cpu"))
             if request.lora is not None:
                 add_lora(network, request.lora.rank, request.lora.alpha, request.lora.targets)

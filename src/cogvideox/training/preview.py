@@ -82,7 +82,7 @@ def request_of(config: TrainConfig, task: DiffusionTraining, row: Preset, proces
         rows=ceil(task.parts / groups),
         lora=task.lora,
         recompute=bool(task.recompute),
-        bf16=config.precision == "bf16" and computes_half(task.place),
+        bf16=config.precision == "bf16" and (_stored_half(task) or computes_half(task.place)),
         average=bool(config.optim.ema),
         muon=config.optim.name == "muon",
         shard=mesh.shard,
@@ -90,6 +90,10 @@ def request_of(config: TrainConfig, task: DiffusionTraining, row: Preset, proces
         device=task.place,
         pixels=pixels,
     )
+
+
+def _stored_half(task: DiffusionTraining) -> bool:
+    return task.lora is not None and task.lora.base not in (None, "float32")
 
 
 def told(request: TrainRequest, steps: int, card: str | None) -> Iterator[str]:

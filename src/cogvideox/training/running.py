@@ -180,8 +180,10 @@ class Running:
 
     @property
     def _half(self) -> bool:
-        """bf16 where it is asked for and the device has units for it: without them it takes many times as long."""
-        return self.config.precision == "bf16" and computes_half(device_of(self.task))
+        """bf16 where it is asked for and the device has units for it, without which it takes many times as long; always
+        where weights are stored so."""
+        stored = any(weight.dtype != torch.float32 for weight in self.task.module.parameters())
+        return self.config.precision == "bf16" and (stored or computes_half(device_of(self.task)))
 
     def _flops(self) -> float:
         return self.task.flops(self.step) if isinstance(self.task, CountsWork) else 0.0

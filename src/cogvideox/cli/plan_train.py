@@ -1,0 +1,97 @@
+"""``plan MODEL --train lora|finetune``: memory, host memory and seconds of a training run, before there is any data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+from cogvideox.cli.terminal import USAGE, result, result_json, say
+from cogvideox.errors import ConfigError
+from cogvideox.training.memory import Prediction, TrainRequest, variants
+from cogvideox.training.native import row_of
+from cogvideox.training.preview import rate_of, request_of, told
+from cogvideox.training.recipes import recipe
+from cogvideox.training.run import Run
+
+RESERVE = 0.1
+"""Share of the limit that is left free, as in ``plan``: allocators round up and kernels take workspaces."""
+
+
+def plan_training(
+    model: str,
+    name: str,
+    settings: Sequence[str],
+    processes: int,
+    device: str,
+    card: str | None,
+    limit: int | None,
+    as_json: bool,
+) -> None:
+    """Print what a step of recipe ``name`` on ``model`` needs; exit code 2 when it does not fit ``limit``.
+
+    Raises ConfigError for a recipe that does not fine-tune, a model that is not here, or a mesh that does not fit.
+    """
+    request, steps = _request(model, name, settings, processes, device)
+    memory = Prediction(request).memory
+    fits = limit is None or memory.peak <= limit * (1 - RESERVE)
+    if as_json:
+        result_json(_values(request, processes, card) | {"limit_bytes": limit, "fits": fits})
+    else:
+        frames, height, width = request.pixels
+        result(
+            f"{model}, {name}, {processes} x {device}: {len(request.samples)} clips of {frames} frames of {height}x"
+            f"{width} in a row of {request.tokens:,} tokens, {request.rows} rows of a step on each process"
+        )
+        for line in told(request, steps, card):
+            result(line)
+    if not fits:
+        say(
+            f"error: {memory.peak / 1e9:.3g} GB do not fit {(limit or 0) / 1e9:.3g} GB; {_advice(request, limit or 0)}"
+        )
+        raise typer.Exit(USAGE)
+
+
+def _request(
+    model: str, name: str, settings: Sequence[str], processes: int, device: str
+) -> tuple[TrainRequest, int]:
+    if name not in ("lora", "finetune"):
+        raise ConfigError(f"train {name!r}: choose lora or finetune")
+    config = recipe(name)
+    assert isinstance(config, Run)
+    config = config.override(
+        [f"task.start={model}", "task.data.folder=clips", f"task.device={device}", *settings]
+    )
+    config.mesh.sizes(processes)
+    task = config.task.completed()  # type: ignore[union-attr]
+    row = row_of(task)
+    if row is None:
+        raise ConfigError(f"{model}: not on this machine; name a preset, or a folder with model_index.json")
+    return request_of(config, task, row, processes), config.steps
+
+
+def _values(request: TrainRequest, processes: int, card: str | None) -> dict[str, Any]:
+    prediction = Prediction(request)
+    memory, (rate, stands_on) = prediction.memory, rate_of(request, card)
+    return {
+        "tokens": request.tokens,
+        "rows": request.rows,
+        "processes": processes,
+        "peak_bytes": memory.peak,
+        "activation_bytes": memory.activations,
+        "predicted": dict(vars(memory)),
+        "flops": prediction.flops,
+        "seconds": prediction.flops / rate,
+        "seconds_stand_on": stands_on,
+    }
+
+
+def _advice(request: TrainRequest, limit: int) -> str:
+    """The first cheaper way that fits."""
+    for how, other in variants(request):
+        peak = Prediction(other).memory.peak
+        if peak <= limit * (1 - RESERVE):
+            more = f" on {other.shard} processes" if other.shard > request.shard else ""
+            return f"{peak / 1e9:.3g} GB with {how}{more}"
+    return "no way of saving is enough: use fewer frames (task.data.size.frames), smaller sides, or a larger device"
