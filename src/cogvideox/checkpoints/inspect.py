@@ -164,7 +164,9 @@ def _look_at_trained(place: Path, report: Report, check: bool, weigh: bool = Tru
         if not place.is_dir() or is_sat(place):
             return False
         report.kind = found.kind
-        report.problems.append(f"{place}: {found.kind} that holds no network of CogVideoX")
+        report.problems.append(
+            f"{place}: {found.kind}; it holds no transformer: go on with what wrote it, or name another folder"
+        )
         return True
     report.kind = f"{found.kind}, with the network of CogVideoX"
     shapes = {name: tuple(value.shape) for name, value in tensors.items()}
