@@ -121,6 +121,27 @@ def test_what_cannot_fit_is_refused_with_what_does():
         require(settle(asked, 1000))
 
 
+def test_plan_and_generate_agree_without_torchao_and_name_the_extra():
+    asked = request(guided=False)
+    asked = replace(asked, device="cpu")
+    options = plan(asked, low_bit=False).options
+    plain, low = (
+        min((o for o in options if (o.policy.storage == "int8") == wanted), key=lambda o: o.peak)
+        for wanted in (False, True)
+    )
+    assert (plain.needs, low.needs) == ("", "cogvideox[lowp]") and low.peak < plain.peak and not low.fits
+    limit = int((low.peak + plain.peak) / 2 / 0.9)  # int8 weights alone fit
+    for found in (
+        plan(asked, limit, low_bit=False),
+        settle(asked, limit, low_bit=False),
+    ):  # the verbs' two ways
+        assert found.choice is None and found.least.policy.storage == "stored"
+        with pytest.raises(InputError, match=r"int8 weights would fit: pip install 'cogvideox\[lowp\]'"):
+            require(found)
+    for found in (plan(asked, limit), settle(asked, limit)):
+        assert require(found).policy.storage == "int8"
+
+
 def test_an_unknown_policy_is_refused():
     with pytest.raises(ConfigError, match="did you mean 'stream'"):
         settle(request(), 10**9, "streem")
