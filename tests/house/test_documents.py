@@ -73,7 +73,15 @@ def test_make_knows_every_target(page):
     assert set(re.findall(r"(?:^|&& )make ([a-z]+)", text, re.MULTILINE)) <= rules
 
 
-COMMANDS = [(page, line) for page in PAGES for line in commands(page, "cogvideox")]
+def launched(page: Path) -> list[str]:
+    """The same lines for what a launcher starts (``torchrun ... -m cogvideox train ...``)."""
+    return ["cogvideox" + line.partition("-m cogvideox")[2] for line in commands(page, "torchrun")]
+
+
+COMMANDS = [(page, line) for page in PAGES for line in commands(page, "cogvideox") + launched(page)]
+TRAININGS = [
+    (page, line) for page, line in COMMANDS if line.startswith("cogvideox train ") and ".yaml" not in line
+]
 
 
 @pytest.mark.parametrize(("page", "line"), COMMANDS, ids=[f"{name_of(p)}: {c}" for p, c in COMMANDS])
@@ -85,6 +93,15 @@ def test_the_command_line_understands_what_a_page_shows(page, line):
         assert name in command.commands, f"{name} is not a verb"
         command = command.commands[name]
     assert command.make_context(name, rest) is not None
+
+
+@pytest.mark.parametrize(("page", "line"), TRAININGS, ids=[f"{name_of(p)}: {c}" for p, c in TRAININGS])
+def test_recipes_and_settings_that_a_page_shows_exist_and_have_an_effect(page, line):
+    from cogvideox.training.recipes import recipe
+
+    words = [word for word in shlex.split(line, comments=True)[2:] if "=" in word or not word.startswith("-")]
+    name, settings = words[0], [word for word in words[1:] if "=" in word and not word.startswith("-")]
+    assert recipe(name).override(settings) is not None
 
 
 PYTHON = [(page, text) for page in PAGES for text in blocks(page, "python")]

@@ -113,7 +113,7 @@ def test_parts_of_the_weights_are_a_rank_s_share():
     full = TrainRequest(TINY, SAMPLES, recompute=True)
     one, eight = (Prediction(replace(full, shard=ranks)).memory for ranks in (1, 8))
     assert eight.optimiser == one.optimiser // 8 and eight.weights == one.weights // 8
-    assert one.gathered == 0 < eight.gathered and eight.activations == pytest.approx(one.activations, abs=8)
+    assert one.gathered == 0 < eight.gathered and eight.activations >= one.activations
     assert [how for how, _ in variants(full)][:2] == ["optim.ema=0", "optim.ema=0 mesh.shard=2"]
 
 

@@ -194,7 +194,8 @@ class Prediction:
                     loss = torch.stack([each.float().square().mean() for each in out]).sum()
                 loss.backward()
 
-            return peak_with_gradients(forward_and_back, min(request.rows, 2))
+            # gradients of earlier rows are there from the start; those that lie in parts never meet the activations
+            return peak_with_gradients(forward_and_back, 2 if request.rows > 1 or request.parts > 1 else 1)
 
     def _given(self, shape: tuple[int, ...], text: int) -> tuple[torch.Tensor, torch.Tensor]:
         config, (_, t, h, w) = self.request.row.transformer, shape
