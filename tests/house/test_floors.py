@@ -17,11 +17,12 @@ FLOORS = {
     5: "vae transformer diffusion text perception world manifest",
     6: "model curation evaluation",
     7: "conditioning presets parallel data",
-    8: "generate checkpoints memory",
-    9: "training serving",
-    10: "reproduce",
-    11: "cli",
-    12: "__main__",
+    8: "checkpoints memory",
+    9: "generate",
+    10: "training serving",
+    11: "reproduce",
+    12: "cli",
+    13: "__main__",
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms.split()}
 FACE = "__init__"  # lists what is public and loads it late, so it stands above everything

@@ -25,11 +25,13 @@ import typer
 
 from cogvideox.cli import checks
 from cogvideox.cli.batch_file import read_lines
+from cogvideox.cli.clock import duration
 from cogvideox.cli.job import (
     Job,
     check_beside,
     check_free,
     fit_memory,
+    foresee,
     limit_of,
     load,
     make,
@@ -95,6 +97,8 @@ def run_batch(source: Path, folder: Path, settings: dict[str, Any], job: Job, dr
             failure = checker.check(item)
             failed += [failure] if failure else []
             good += [] if failure else [item]
+    if checker.seconds:
+        say(f"estimated time of all: about {duration(checker.seconds)}")
     if not dry_run:
         if failed and good:
             say(f"{len(failed)} of {len(waiting)} lines cannot be made; the other {len(good)} are made now")
@@ -135,6 +139,7 @@ class _Checker:
     """Finds what is wrong with a line before anything is loaded for any of them; a dry run prints what is right."""
 
     dry_run: bool
+    seconds: float = 0.0  # estimated for all that passed
 
     def check(self, item: Item) -> dict[str, Any] | None:
         """None, or what is wrong with it. Warnings are told with the number of the line."""
@@ -153,7 +158,9 @@ class _Checker:
             if enhance.spec is None or enhanced:
                 checks.warn_of_unknown(ready, options, item.job.adapters)
             options = checks.with_calibration(options, ready.folder)
-            fit_memory(item.job, options, ready, limit_of(item.job))
+            found = foresee(item.job, options, ready)
+            fit_memory(item.job, options, ready, limit_of(item.job, options.anyway))
+            self.seconds += found.seconds if found else 0.0
             if self.dry_run:
                 settings = item.settings | ({"prompt": options.prompt} if enhanced else {})
                 result_json({"line": item.line, "out": str(item.path), "options": settings})
@@ -187,8 +194,10 @@ class _Maker:
             _check_free(item)
             options, enhanced = job.enhance.apply(options, ready.folder)
             model, fitted = self._fitted(item, options, ready)
+            found = foresee(job, options, ready)
             options = follow(options, fitted.choice)
-            video = make(model, options, ready, f"{item.line}: {options.prompt[:40]}", fitted, enhanced)
+            title = f"{item.line}: {options.prompt[:40]}"
+            video = make(model, options, ready, title, fitted, enhanced, found)
             video = replace(video, manifest={**video.manifest, KEY: item.key})
             # a record without its video is the rest of a run that was stopped between the two
             save(video, item.path, job, options, replace=True)
@@ -200,7 +209,7 @@ class _Maker:
         """The model, loaded the way the item's plan says; planned against what was free before it was loaded."""
         if item.weights != self.weights:
             self.loaded, self.weights = None, item.weights  # first, so that no model lies beside another
-            self.limit = limit_of(item.job)
+            self.limit = limit_of(item.job, options.anyway)
         fitted = fit_memory(item.job, options, ready, self.limit)
         policy = fitted.choice.policy
         before = self.loaded[1] if self.loaded else None

@@ -97,7 +97,7 @@ def named_as_options(values: dict[str, Any]) -> dict[str, Any]:
         if key not in line_keys():
             hint = suggest(key, line_keys())
             raise ConfigError(f"{short(name)}: unknown setting{hint}; the keys are the names of the flags")
-        if key in ("continue", "compile", "join") and isinstance(value, str):
+        if key in ("continue", "compile", "join", "anyway") and isinstance(value, str):
             value = _switch(name, value)
         if isinstance(value, str) and key in _numbers():
             value = _number(value)

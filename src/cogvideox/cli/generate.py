@@ -14,7 +14,9 @@ from cogvideox.cli.enhance import MODEL_HELP as ENHANCER_HELP
 from cogvideox.cli.job import (
     Job,
     check_shareable,
+    cost_of,
     fit_memory,
+    foresee,
     limit_of,
     load,
     make,
@@ -23,6 +25,7 @@ from cogvideox.cli.job import (
     save,
     share,
     show_plan,
+    size_of,
     target,
 )
 from cogvideox.cli.plan import LIMIT_HELP, MEMORY_HELP, follow
@@ -94,6 +97,10 @@ def generate(
     reuse_table: Annotated[
         str | None, typer.Option(help="calibration of --reuse; default: the one beside the model")
     ] = None,
+    anyway: Annotated[
+        bool,
+        typer.Option("--anyway", help="make it even if it is estimated not to fit, or to take over a day"),
+    ] = False,
     enhance: Annotated[str | None, typer.Option(help=ENHANCE_HELP)] = None,
     enhance_model: Annotated[str | None, typer.Option(help=ENHANCER_HELP)] = None,
     batch: Annotated[str | None, typer.Option(help="file: one prompt or JSON object a line, or .csv")] = None,
@@ -139,6 +146,7 @@ def generate(
         "compile": compile or None,
         "reuse": reuse,
         "reuse_table": reuse_table,
+        "anyway": anyway or None,
     }
     settings = {name: value for name, value in settings.items() if value is not None}
     job = Job(
@@ -196,23 +204,22 @@ def _make_one(settings: dict[str, Any], job: Job, out: str | None, dry_run: bool
     options, enhanced = job.enhance.apply(options, ready.folder, dry_run)
     checks.warn_of_unknown(ready, options, job.adapters)
     options = checks.with_calibration(options, ready.folder)
-    fitted = fit_memory(job, options, ready, limit_of(job))
+    found = foresee(job, options, ready)
+    fitted = fit_memory(job, options, ready, limit_of(job, options.anyway))
     options = follow(options, fitted.choice)
     check_shareable(options, fitted)
     if dry_run:
         checks.check_adapters(job.adapters, job.alpha, ready.folder)
-        show_plan(options, ready, path, job, fitted)
+        show_plan(options, ready, path, job, fitted, found)
         return
-    plan = ready.plan
-    what = f"{plan.frames.asked} frames of {plan.height}x{plan.width} in {options.steps} steps"
     from cogvideox.parallel.mesh import is_first, launched
 
     with launched(job.place) as place:
         if is_first():
-            say(f"{name}: {what}")
+            say(f"{name}: {size_of(options, ready)}; {cost_of(fitted, found)}")
         job = replace(job, device=place)
         loaded = load(job, ready.folder, policy=fitted.choice.policy)
         share(loaded, options)
-        made = make(loaded, options, ready, options.prompt[:40] or path.name, fitted, enhanced)
+        made = make(loaded, options, ready, options.prompt[:40] or path.name, fitted, enhanced, found)
         if is_first():
             save(made, path, job, options)

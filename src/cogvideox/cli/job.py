@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from cogvideox.cli import checks
 from cogvideox.cli.clock import duration
 from cogvideox.cli.enhance import Enhance
-from cogvideox.cli.plan import fit, read_limit, room
+from cogvideox.cli.plan import fit, of_ready, read_limit, room
 from cogvideox.cli.terminal import progress, result, result_json, say
 from cogvideox.device import best_device, check_device
 from cogvideox.errors import CheckpointError, ConfigError, OutputError
@@ -19,6 +20,7 @@ from cogvideox.generate.options import SAMPLER_NAMES
 
 if TYPE_CHECKING:
     from cogvideox.generate.options import GenerateOptions
+    from cogvideox.generate.preflight import Forecast
     from cogvideox.memory import MemoryPlan, Policy
     from cogvideox.model import CogVideoX
     from cogvideox.video import Video
@@ -157,12 +159,55 @@ def target(out: str | None, job: Job) -> Path:
 
 def fit_memory(job: Job, options: GenerateOptions, ready: checks.Ready, limit: int | None) -> MemoryPlan:
     """What the run will do with its memory. Raises InputError when it cannot fit, ConfigError."""
-    return fit(ready, options, job.dtype, job.place, job.memory, limit)
+    with progress("planning the memory") as show:
+        show("planning the memory", 0, 1)  # large pictures are counted tile by tile
+        return fit(ready, options, job.dtype, job.place, job.memory, limit)
 
 
-def limit_of(job: Job) -> int | None:
-    """The bytes a run may take: as asked, or what the device has free. Raises ConfigError."""
-    return read_limit(job.memory_limit) or room(job.place)
+def limit_of(job: Job, anyway: bool = False) -> int | None:
+    """The bytes a run may take: as asked, and unless ``anyway`` no more than are free. Raises ConfigError."""
+    asked, free = read_limit(job.memory_limit), room(job.place)
+    if asked is None or free is None or asked <= free or anyway:
+        return asked or free
+    warnings.warn(
+        f"memory-limit {job.memory_limit}: only {free / 1e9:.3g} GB are free, and the run is planned for these",
+        stacklevel=2,
+    )
+    return free
+
+
+def foresee(job: Job, options: GenerateOptions, ready: checks.Ready) -> Forecast | None:
+    """How long a run will take here; None where that is not known: for a device that is elsewhere, and for several
+    processes. Raises InputError for more than a day, unless the options say ``anyway``.
+    """
+    from cogvideox.generate.preflight import forecast, refuse_hours, steps_of
+    from cogvideox.parallel.mesh import is_launched
+
+    if is_launched():
+        return None
+    try:
+        check_device(job.place)
+    except ConfigError:
+        return None
+    request = of_ready(ready, options, job.dtype, job.place)
+    found = forecast(request, steps_of(options, ready.given))
+    refuse_hours(size_of(options, ready), found, options.anyway, "--anyway")
+    return found
+
+
+def size_of(options: GenerateOptions, ready: checks.Ready) -> str:
+    """What is made, for messages."""
+    plan = ready.plan
+    return f"{plan.frames.asked} frames of {plan.height}x{plan.width} in {options.steps} steps"
+
+
+def cost_of(fitted: MemoryPlan, found: Forecast | None) -> str:
+    """Estimated memory and time, for people."""
+    choice = fitted.choice
+    memory = f"{'at most ' if choice.bound else ''}{choice.peak / 1e9:.2g} GB" if choice else "?"
+    limit = f" of {fitted.limit / 1e9:.3g} GB" if fitted.limit else ""
+    took = f"about {duration(found.seconds)} ({found.basis}), " if found else ""
+    return f"estimated: {took}memory {memory}{limit}"
 
 
 def load(
@@ -211,11 +256,13 @@ def make(
     title: str,
     fitted: MemoryPlan,
     enhanced: dict[str, Any] | None = None,
+    expected: Forecast | None = None,
 ) -> Video:
     """One video, with a bar on the terminal; its manifest says what was done about memory and the prompt."""
     from cogvideox.generate.run import generate as run
 
-    with progress(title) as show:
+    with progress(title, expected.stages if expected else None) as show, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "estimated time:.*", UserWarning)  # it was told
         made = run(
             model,
             options,
@@ -253,12 +300,17 @@ def save(video: Video, path: Path, job: Job, options: GenerateOptions, replace: 
 
 
 def show_plan(
-    options: GenerateOptions, ready: checks.Ready, path: Path, job: Job, fitted: MemoryPlan
+    options: GenerateOptions,
+    ready: checks.Ready,
+    path: Path,
+    job: Job,
+    fitted: MemoryPlan,
+    found: Forecast | None,
 ) -> None:
     """The resolved settings, as YAML or JSON on stdout."""
     plan: dict[str, Any] = {"height": ready.plan.height, "width": ready.plan.width, "fps": ready.plan.fps}
     plan |= {"frames": ready.plan.frames.asked, "why": ready.plan.frames.why}
-    plan |= {"memory": fitted.why}
+    plan |= {"memory": fitted.why, "seconds": round(found.seconds, 1) if found else None}
     if job.as_json:
         settings = options.model_dump(mode="json")
         result_json({"model": str(ready.folder), "out": str(path), "options": settings, "plan": plan})

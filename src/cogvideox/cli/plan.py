@@ -151,6 +151,15 @@ def computed_in(row: Preset, dtype: str | None, device: str) -> torch.dtype:
     return getattr(torch, dtype or stored)
 
 
+def of_ready(ready: checks.Ready, options: GenerateOptions, dtype: str | None, device: str) -> Request:
+    """The request of a run that was checked."""
+    from cogvideox.checkpoints import read_settings
+    from cogvideox.generate.preflight import encoded_frames
+
+    encoded = encoded_frames(ready.plan, ready.given)
+    return of_run(read_settings(ready.folder), options, ready.plan, encoded, dtype, device)
+
+
 def fit(
     ready: checks.Ready,
     options: GenerateOptions,
@@ -160,16 +169,16 @@ def fit(
     limit: int | None,
 ) -> MemoryPlan:
     """What a run will do with its memory. Raises InputError when nothing fits, with what would."""
-    from cogvideox.checkpoints import read_settings
-    from cogvideox.memory import has_torchao, require, settle
+    from cogvideox.memory import MemoryPlan, has_torchao, require, settle
 
-    plan, given = ready.plan, ready.given
-    encoded = 1 if given.image is not None else 0
-    if given.video is not None:
-        encoded = plan.context or plan.frames.made
-    request = of_run(read_settings(ready.folder), options, plan, encoded, dtype, device)
+    request = of_ready(ready, options, dtype, device)
     found = settle(request, limit, memory, low_bit=has_torchao())
-    require(found)
+    if found.choice is None and options.anyway:
+        return MemoryPlan(request, None, [replace(found.least, limit=None)])
+    try:
+        require(found)
+    except InputError as error:
+        raise InputError(f"{error}; --anyway makes it all the same") from None
     return found
 
 

@@ -108,6 +108,9 @@ class GenerateOptions(Config):
         0.0, ge=0, le=1, description="error at which a step may reuse what an earlier one computed; 0: never"
     )
     reuse_table: str | None = Field(None, description="path of the model's calibration of reuse")
+    anyway: bool = Field(
+        False, description="make it even if more memory than there is, or more than a day, is estimated"
+    )
     check_numerics: bool = Field(True, description="when NaN or Inf appear, find the layer that made them")
 
     @field_validator("sampler", mode="before")

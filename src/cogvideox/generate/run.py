@@ -22,6 +22,7 @@ from cogvideox import conditioning
 from cogvideox.conditioning import Coder, Conditioning
 from cogvideox.diffusion import Step, is_guided
 from cogvideox.errors import ConfigError, MediaError, PromptError, SizeError
+from cogvideox.generate import preflight
 from cogvideox.generate.beyond import warn_of_unknown
 from cogvideox.generate.engine import is_spread, running
 from cogvideox.generate.numerics import PeakMemory, guarded
@@ -89,6 +90,9 @@ def generate(
 
     if model.shipped and not model.adapters:
         warn_of_unknown(model.name, options.prompt if prompt_embedding is None else "", given)
+
+    if not is_spread(model.transformer):  # together they have more of both
+        preflight.check(model, plan, given)
 
     with PeakMemory(model.device) as memory, _evaluating(model):
         report("text", 0, 1)

@@ -1,0 +1,200 @@
+"""How long a run will take: its work counted by formula, over rates measured on the device in a moment.
+
+The work of a stage is multiply-adds, bytes moved and calls. A rate is what a product, an attention and a convolution of
+the model's own widths reach here, and a copy and a small operator. On an idle machine estimates of whole runs were
+within a factor of two of processor time (docs/memory.md); on a busy one the clock is longer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cogvideox import native
+from cogvideox.memory.request import Request
+from cogvideox.memory.weights import TextShape
+from cogvideox.vae.config import VAEConfig
+
+PASSES = 56  # times a block's rows are read or written, in widths of one token: counted from the real block
+VAE_PASSES = 150  # the same of decoding, in first widths for each pixel of a frame: 100 to 210 were counted
+CALLS = 30  # operators of a block that are not views
+REPEATS, LEAST = 3, 0.02  # a probe is repeated; the fastest of at least so many seconds counts
+PROBE_TOKENS = {"cpu": 512, "other": 4096}
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What a device reaches: multiply-adds times two in a second for products, attention and convolutions, bytes in a
+    second for copies, and seconds for starting one operator.
+    """
+
+    products: float
+    attention: float
+    convolutions: float
+    bytes: float
+    call: float
+
+    def text(self) -> str:
+        """One phrase for people."""
+        products, attention = self.products / 1e9, self.attention / 1e9
+        return f"measured here: {products:,.0f} GFLOP/s in products, {attention:,.0f} in attention"
+
+
+@dataclass(frozen=True)
+class Effort:
+    """The work of one stage: FLOPs of products, attention and convolutions, bytes moved, operators."""
+
+    products: float = 0
+    attention: float = 0
+    convolutions: float = 0
+    bytes: float = 0
+    calls: float = 0
+
+    def seconds(self, rates: Rates) -> float:
+        """One after the other at these rates."""
+        return (
+            self.products / rates.products
+            + self.attention / rates.attention
+            + self.convolutions / rates.convolutions
+            + self.bytes / rates.bytes
+            + self.calls * rates.call
+        )
+
+    def times(self, factor: float) -> Effort:
+        """The same work so many times."""
+        return Effort(*(value * factor for value in vars(self).values()))
+
+
+def efforts(request: Request, steps: int) -> dict[str, Effort]:
+    """The work of each stage of a run of so many denoising steps, by the names that ``generate`` reports."""
+    pair = 1 + request.guided
+    found = {"text": _text(request).times(pair), "denoise": _step(request).times(steps)}
+    pixels = request.height * request.width
+    coding = _coding(request.row.vae, request.dtype.itemsize)
+    if request.given:  # the encoder does about half of what the decoder does
+        found["encode"] = coding.times(0.5 * request.given * pixels)
+    return found | {"decode": coding.times(request.frames * pixels)}
+
+
+def estimate(request: Request, steps: int, rates: Rates | None = None) -> dict[str, float]:
+    """Seconds of each stage on the device of the request; weights are there already."""
+    rates = rates or measured(request)
+    return {stage: effort.seconds(rates) for stage, effort in efforts(request, steps).items()}
+
+
+def _step(request: Request) -> Effort:
+    """One evaluation of the transformer, for both halves of guidance."""
+    config, row = request.row.transformer, request.row
+    side = row.vae.spatial_compression_ratio * config.patch_size
+    video = request.latents // (config.patch_size_t or 1) * (request.height // side) * (request.width // side)
+    tokens, layers, width = video + row.text_tokens, config.num_layers, config.width
+    rows = (1 + request.guided) * tokens * layers
+    return Effort(
+        products=rows * 24 * width**2,  # query, key, value, out, and a feed-forward of four widths
+        attention=rows * 4 * tokens * width,
+        bytes=rows * PASSES * width * request.dtype.itemsize,
+        calls=layers * CALLS,
+    )
+
+
+def _text(request: Request) -> Effort:
+    if request.row.text_settings is None:
+        return Effort()
+    shape = TextShape.of(request.row.text_settings)
+    weights = shape.layers * shape.layer
+    moved = weights * request.dtype.itemsize
+    return Effort(products=2 * weights * request.row.text_tokens, bytes=moved, calls=shape.layers * CALLS)
+
+
+@cache
+def _coding(config: VAEConfig, itemsize: int) -> Effort:
+    """Decoding, for one pixel of one frame: every weight of a convolution, as often as its level has pixels and frames.
+
+    Above the counted work by an eighth to a quarter.
+    """
+    from cogvideox.vae import VAE
+
+    with torch.device("meta"):
+        decoder = VAE(config).decoder
+    side, time_ratio, flops = config.spatial_compression_ratio, config.temporal_compression_ratio, 0.0
+    for name, weight in decoder.named_parameters():
+        if weight.ndim < 3:
+            continue
+        level = 0
+        if name.startswith("up_blocks."):
+            level = int(name.split(".")[1]) + ("upsampler" in name)
+        elif name.startswith(("norm_out", "conv_out")):
+            level = len(config.block_out_channels) - 1
+        flops += 2 * weight.numel() * min(2**level / side, 1) ** 2 * min(2**level / time_ratio, 1)
+    return Effort(convolutions=flops, bytes=VAE_PASSES * config.block_out_channels[0] * itemsize)
+
+
+def measured(request: Request) -> Rates:
+    """The rates of the device of a request for its widths and precision; measured once in a process."""
+    config = request.row.transformer
+    channels = request.row.vae.block_out_channels[0]
+    return _measured(
+        request.device,
+        request.dtype,
+        config.width,
+        config.attention_head_dim,
+        channels,
+        torch.get_num_threads(),
+    )
+
+
+@cache
+def _measured(device: str, dtype: torch.dtype, width: int, head: int, channels: int, threads: int) -> Rates:
+    tokens = PROBE_TOKENS["cpu" if device.split(":")[0] == "cpu" else "other"]
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.randn(shape).to(device, dtype)
+
+    with torch.no_grad():
+        x, weight = drawn(tokens, width), drawn(4 * width, width)
+        q = drawn(2, max(width // head, 1), 2 * tokens, head)
+        film, kernel = drawn(1, channels, 4, 64, 64), drawn(channels, channels, 3, 3, 3)
+        small, large = drawn(8), drawn(1 << 22)
+        target = torch.empty_like(large)
+        padded = film.shape[2] - 2
+        work: dict[str, tuple[Callable[[], object], float]] = {
+            "products": (lambda: native.product(F.linear, x, weight, None), 8 * tokens * width**2),
+            "attention": (lambda: F.scaled_dot_product_attention(q, q, q), 4 * q.numel() * q.shape[2]),
+            "convolutions": (
+                lambda: native.product(native.conv3d, film, kernel, None, padding=(0, 1, 1)),
+                2 * padded * 64 * 64 * 27 * channels**2,
+            ),
+            "bytes": (lambda: target.copy_(large), 2 * large.nbytes),
+        }
+        rates = {name: amount / _fastest(run, device) for name, (run, amount) in work.items()}
+        return Rates(**rates, call=_fastest(lambda: [small + 1 for _ in range(50)], device) / 50)
+
+
+def _fastest(run: Callable[[], object], device: str) -> float:
+    """Seconds of the fastest of a few runs; the first one, which prepares, does not count."""
+    run()
+    best, spent, runs = float("inf"), 0.0, 0
+    while runs < REPEATS or spent < LEAST:
+        _wait(device)
+        began = time.perf_counter()
+        run()
+        _wait(device)
+        took = time.perf_counter() - began
+        best, spent, runs = min(best, took), spent + took, runs + 1
+        if spent > 1 and runs:  # one run is a second: it is known well enough
+            break
+    return max(best, 1e-9)
+
+
+def _wait(device: str) -> None:
+    kind = device.split(":")[0]
+    if kind == "cuda":
+        torch.cuda.synchronize(device)
+    elif kind == "mps":
+        torch.mps.synchronize()
