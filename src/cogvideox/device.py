@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
+
 from cogvideox.errors import ConfigError
+
+SPARE = 1.2  # times the weights: what the least work beside them takes
 
 
 def best_device() -> str:
@@ -12,6 +16,38 @@ def best_device() -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def device_for(needed: int) -> str:
+    """The best device for so many bytes of weights: the GPU; with a warning the CPU where they do not fit."""
+    best = best_device()
+    if best == "cpu":
+        return best
+    try:
+        check_device(best)
+    except ConfigError as error:
+        warnings.warn(f"{error}; loaded on the CPU", stacklevel=3)
+        return "cpu"
+    free = free_bytes(best)
+    if free is None or needed * SPARE <= free:
+        return best
+    warnings.warn(
+        f"device {best}: {needed / 1e9:.3g} GB of weights do not fit its {free / 1e9:.3g} GB of free memory; loaded on "
+        f"the CPU, which is slow. Pass device={best!r} to insist, or a smaller dtype; cogvideox generate --memory auto "
+        "brings parts to the device when they are needed",
+        stacklevel=3,
+    )
+    return "cpu"
+
+
+def free_bytes(device: str) -> int | None:
+    """Bytes free on a GPU, those included that torch holds without using them; None where that is not told."""
+    import torch
+
+    if not device.startswith("cuda"):
+        return None
+    idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + idle
 
 
 def check_device(device: str) -> None:

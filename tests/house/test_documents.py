@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,13 @@ def is_face(node: ast.AST) -> bool:
 def test_the_readme_shows_the_two_commands_first():
     first = blocks(ROOT / "README.md", "bash")[0]
     assert "make video" in first and "make test" in first
+
+
+def test_the_readme_says_what_each_extra_is_for():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    rows = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| `")]
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+    assert set(extras) <= named
 
 
 def test_continuous_integration_runs_the_readmes_test_command():

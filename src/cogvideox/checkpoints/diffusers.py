@@ -37,6 +37,7 @@ from cogvideox.checkpoints.tensors import read_folder, read_json, to_bytes, writ
 from cogvideox.checkpoints.text import STEM as TEXT_STEM
 from cogvideox.checkpoints.text import load_text, write_text
 from cogvideox.config import Config
+from cogvideox.device import device_for
 from cogvideox.diffusion.guidance import RELEASED_GUIDANCE
 from cogvideox.diffusion.schedule import Schedule, ScheduleConfig
 from cogvideox.errors import CheckpointError, suggest
@@ -71,7 +72,7 @@ C = TypeVar("C", bound=Config)
 def load_model(
     path_or_id: str | Path,
     dtype: str | torch.dtype | None = None,
-    device: str | torch.device = "cpu",
+    device: str | torch.device | None = None,
     *,
     variant: str | None = None,
     revision: str | None = None,
@@ -83,10 +84,11 @@ def load_model(
 
     ``dtype`` casts the weights (None: what ``cogvideox.json`` asks for, else what is stored, except that a CPU gets
     float32 for float16, which it computes 10 to 100 times slower), ``variant`` picks files such as
-    ``*.fp16.safetensors``, ``text`` false leaves the text encoder out, ``check`` reads every tensor and
-    refuses NaN. ``compute_device`` says where it will run when that is not ``device`` (offloading). Raises
-    CheckpointError for files that are missing, cut, mis-shaped or unsafe and ConfigError for settings that make no
-    sense.
+    ``*.fp16.safetensors``, ``text`` false leaves the text encoder out, ``check`` reads every tensor and refuses NaN.
+    ``device`` None is the GPU that is there; the CPU where there is none, and with a warning where its free memory is
+    too small for the weights. ``compute_device`` says where it will run when that is not ``device`` (offloading).
+    Raises CheckpointError for files that are missing, cut, mis-shaped or unsafe and ConfigError for settings that
+    make no sense.
     """
     folder = find_folder(path_or_id, revision)
     index = read_index(folder)
@@ -95,6 +97,10 @@ def load_model(
     if text and index.get("text_encoder", [True])[0] is not None:
         parts["text_encoder"] = TEXT_STEM
     types = dict.fromkeys(parts, wanted)
+    if device is None:
+        files = [file for part in parts for file in (folder / part).glob("*.safetensors")]
+        wants = [file for file in files if (f".{variant}" in file.name if variant else "." not in file.stem)]
+        device = device_for(sum(file.stat().st_size for file in wants))
     if torch.device(compute_device or device).type == "cpu":
         types = for_a_cpu(folder, parts, wanted, asked=dtype is not None, variant=variant)
     return _assemble(folder, types, device, variant, check)

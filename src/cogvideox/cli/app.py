@@ -18,10 +18,12 @@ from cogvideox.cli.generate import generate
 from cogvideox.cli.plan import plan
 from cogvideox.cli.reproduce import reproduce
 from cogvideox.cli.terminal import ERROR, INTERRUPTED, result, say, verb
+from cogvideox.cli.usage import OneLineGroup
 from cogvideox.errors import CheckpointError, ConfigError, MediaError, suggest
 
 app = typer.Typer(
     name="cogvideox",
+    cls=OneLineGroup,
     help="Text, images and videos to video: make, train, convert, measure.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from cogvideox.device import free_bytes
+
 ROOT = Path("/")
 
 
@@ -19,8 +21,7 @@ def available(device: torch.device | str) -> int | None:
     """
     device = torch.device(device)
     if device.type == "cuda":
-        idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + idle
+        return free_bytes(str(device))
     if device.type != "cpu":
         return None
     found = [left for left in (_system(), *_groups(), _address_space()) if left is not None]
