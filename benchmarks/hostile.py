@@ -580,9 +580,9 @@ def read_settings(path: Path) -> None:
 
 def read_curation(path: Path) -> None:
     """As ``cogvideox curate . --recipe FILE --dry-run`` does."""
-    from cogvideox.curation.recipes import recipe
+    from cogvideox.curation.recipes import find_recipe
 
-    recipe(str(path)).to_yaml()
+    find_recipe(str(path)).to_yaml()
 
 
 def read_model(path: Path) -> None:
