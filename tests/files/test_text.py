@@ -51,8 +51,11 @@ def test_a_name_that_is_no_utf8_is_shown_by_its_bytes():
     assert shown("café") == "café"
 
 
-def test_a_walk_goes_as_deep_as_there_is_and_follows_no_link(tmp_path):
+def test_a_walk_goes_as_deep_as_there_is_and_follows_no_link(tmp_path, request):
     deep = tmp_path / "deep"
+    request.addfinalizer(  # deeper than Python's own removal goes
+        lambda: subprocess.run(["rm", "-rf", str(deep)], check=True)
+    )
     deep.mkdir()
     here = os.getcwd()
     os.chdir(deep)
@@ -74,4 +77,3 @@ def test_a_walk_goes_as_deep_as_there_is_and_follows_no_link(tmp_path):
     names = [path.relative_to(tmp_path).name for path in files_below(tmp_path, {".mp4"}, skipped)]
     assert names == ["a.mp4", "last.mp4", "inner.mp4", "loop.mp4"]
     assert list(skipped) == ["again"] and "link to a folder" in skipped["again"]
-    subprocess.run(["rm", "-rf", str(deep)], check=True)  # deeper than Python's own removal goes
