@@ -124,8 +124,8 @@ for code, words, command in [
     (2, "height 0", [G, "a", "--height", "0", *RUN]),
     (2, "height -16", [G, "a", "--height", "-16", *RUN]),
     (2, "width 100000", [G, "a", "--width", "100000", *RUN]),
-    (2, "Invalid value", [G, "a", "--width", "wide", *RUN]),
-    (2, "Invalid value", [G, "a", "--width", "32.5", *RUN]),
+    (2, "invalid value", [G, "a", "--width", "wide", *RUN]),
+    (2, "invalid value", [G, "a", "--width", "32.5", *RUN]),
     # frames, seconds, rates
     (2, "frames 0", [G, "a", "--frames", "0", *RUN]),
     (2, "frames -5", [G, "a", "--frames", "-5", *RUN]),
@@ -159,7 +159,7 @@ for code, words, command in [
     (2, "strength", [G, "a", "--video", "good.mp4", "--strength", "0", *RUN]),
     (2, "without --video", [G, "a", "--strength", "0.5", *RUN]),
     (2, "--continue", [G, "a", "--continue", *RUN]),
-    (2, "No such option", [G, "a", "--guidence", "3", *RUN]),
+    (2, "no such option", [G, "a", "--guidence", "3", *RUN]),
     (2, "give one of them", [G, "a", "--image", "good.png", "--video", "good.mp4", *RUN]),
     # images
     (2, "no such file", [G, "a", "--image", "gone.png", *RUN]),
