@@ -15,12 +15,12 @@ from pydantic import Field
 from torch import Tensor
 
 from cogvideox.config import Config
-from cogvideox.data.clips import ClipSize, FolderClips
+from cogvideox.data.clips import FolderClips
 from cogvideox.data.world import to_model, world_pixels
 from cogvideox.errors import ConfigError, MediaError
 from cogvideox.noise import generator
 from cogvideox.training.folder import FolderData, check_lost, facts_of, listed, refuse_lost, split
-from cogvideox.training.sizes import SizeSetting
+from cogvideox.training.sizes import clip_size
 
 WORLD_FPS = 8
 """Frames a second of a clip of the world as it is rendered."""
@@ -85,7 +85,7 @@ class FolderCrops:
     """
 
     def __init__(self, data: FolderData, seed: int, kept: int = 64) -> None:
-        self.data, self.seed, self.size = data, seed, _size(data)
+        self.data, self.seed, self.size = data, seed, clip_size(data.size)
         listing = listed(data.model_copy(update={"caption": data.caption or "no words are read here"}))
         self.total, self.listings = len(listing.entries) + len(listing.dropped), split(data, listing)
         check_lost(data, listing.dropped, self.total)
@@ -154,11 +154,6 @@ class FolderCrops:
                 print(f"left out {name}: {error}", file=sys.stderr)
                 refuse_lost(self.data, len(self.dropped), self.total)
             return None
-
-
-def _size(data: FolderData) -> ClipSize:
-    size: SizeSetting | ClipSize = data.size  # a copy that was changed in Python may hold either
-    return size if isinstance(size, ClipSize) else size.resolved(None)
 
 
 def clip_frames(frames: int, fps: float) -> int:

@@ -8,13 +8,17 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from cogvideox.errors import DependencyError, OutputError
 from cogvideox.files.atomic import atomic_file
+
+EVERY = 10.0
+"""Seconds between two lines about a long stage, where there is no bar."""
 
 Board = Callable[[int, dict[str, float]], None]
 """Shows the numbers of one step somewhere else."""
@@ -144,6 +148,27 @@ class RunLog:
             board(step, {name: float(value) for name, value in values.items()})
         if self.progress.disable:
             print(" ".join(f"{name}={value:.5g}" for name, value in row.items()), file=sys.stderr, flush=True)
+
+    @contextmanager
+    def stage(self, title: str, total: int) -> Iterator[Callable[[], None]]:
+        """Yields ``done()``, called after each of ``total`` pieces: a bar of its own; in a log, a line now and then."""
+        bar = self.progress.add_task(title, total=total)
+        began = said = time.monotonic()
+        count = 0
+
+        def done() -> None:
+            nonlocal count, said
+            count, now = count + 1, time.monotonic()
+            self.progress.update(bar, completed=count)
+            if self.progress.disable and now - said >= EVERY and count < total:
+                left = (now - began) / count * (total - count)
+                print(f"{title}: {count}/{total}, about {left:.0f} s left", file=sys.stderr, flush=True)
+                said = now
+
+        try:
+            yield done
+        finally:
+            self.progress.remove_task(bar)
 
     def advance(self, step: int) -> None:
         """Move the bar."""

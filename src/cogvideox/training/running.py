@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -119,13 +119,13 @@ class Running:
         """Held-out figures and sample videos, when it is time for them."""
         config, last = self.config, self.step == self.config.steps
         if self.step % config.measure_every == 0 or last:
-            self.figures = self.measure()
+            self.figures = self.measure(log)
             if log:
                 log.write(self.step, self.figures)
         if config.sample_every and (self.step % config.sample_every == 0 or last):
-            self.show()
+            self.show(log)
 
-    def measure(self) -> dict[str, float]:
+    def measure(self, log: RunLog | None = None) -> dict[str, float]:
         """Held-out figures of the averaged weights; pieces are spread over the processes where the task has any."""
         task, team = self.task, self.team
         if not isinstance(task, MeasuresInPieces):
@@ -134,7 +134,12 @@ class Running:
             with self.best() as module:
                 return task.measure(module)
         with self.best() as module:
-            found = {piece: task.measure_piece(module, piece) for piece in team.turns(task.pieces)}
+            found = {}
+            pieces = list(team.turns(task.pieces))
+            with stage(log, "held-out clips", len(pieces)) as done:
+                for piece in pieces:
+                    found[piece] = task.measure_piece(module, piece)
+                    done()
         known = {piece: values for piece, values in found.items() if team.is_mine(piece)}
         return task.measured(team.table(known, task.pieces, task.figures))
 
@@ -149,14 +154,16 @@ class Running:
                     "Lower the learning rate or set precision=fp32, and start in another out="
                 )
 
-    def show(self) -> None:
+    def show(self, log: RunLog | None = None) -> None:
         """Sample videos of the averaged weights in ``<out>/samples/<step>/``, spread over the processes."""
         task, team = self.task, self.team
         assert isinstance(task, ShowsSamples)  # refused before
         folder = self.out / "samples" / f"{self.step:08d}"
-        with self.best() as module:
-            for number in team.turns(task.shown):
+        numbers = list(team.turns(task.shown))
+        with self.best() as module, stage(log, "sample videos", len(numbers)) as done:
+            for number in numbers:
                 video = task.show(module, number)
+                done()
                 if team.leads and team.is_mine(number):
                     folder.mkdir(parents=True, exist_ok=True)
                     video.save(folder / f"{number}.mp4", overwrite=True)
@@ -312,6 +319,11 @@ class Running:
                     f"{tuple(value.shape)} here"
                 )
             local(value).copy_(mine(saved[name], value))
+
+
+def stage(log: RunLog | None, title: str, total: int) -> AbstractContextManager[Callable[[], None]]:
+    """A bar of its own for what lasts between two steps; nothing where nobody reports."""
+    return log.stage(title, total) if log is not None else nullcontext(lambda: None)
 
 
 def device_of(task: Task) -> str:

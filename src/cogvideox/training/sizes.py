@@ -72,6 +72,11 @@ class SizeSetting(Config):
         return ClipSize(**values)
 
 
+def clip_size(size: SizeSetting | ClipSize) -> ClipSize:
+    """Without a model to ask; a copy of settings that was changed in Python may hold either."""
+    return size if isinstance(size, ClipSize) else size.resolved(None)
+
+
 def cut(frames: int) -> int:
     """The largest 8n + 1 within a number of frames."""
     return max(1, (frames - 1) // 8 * 8 + 1)

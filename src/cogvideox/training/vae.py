@@ -24,6 +24,7 @@ from cogvideox.noise import generator
 from cogvideox.perception.lpips import load_lpips
 from cogvideox.training.crops import Clips, Crops, FolderCrops, WorldCrops, clip_frames
 from cogvideox.training.folder import FolderData
+from cogvideox.training.sizes import clip_size
 from cogvideox.vae import VAE, VAEConfig
 from cogvideox.vae.critics import CriticConfig, PatchCritic
 from cogvideox.vae.losses import adversarial_losses, kl_loss, perceptual_loss
@@ -71,7 +72,7 @@ class VAETraining(Config):
         if self.data is None:
             _check_codes("clip", most, side, self.vae)
         else:
-            size = self.data.size.resolved(None)
+            size = clip_size(self.data.size)
             side, most = min(size.height or size.short_side, size.width or size.short_side), size.frames
         if self.decoder_only and self.start is None:
             raise ConfigError("decoder_only: there is no encoder to keep; set start to a model folder")
@@ -84,7 +85,7 @@ class VAETraining(Config):
             _check_codes(f"phases.{place}", phase.frames, phase.size, self.vae)
             if not 0 < phase.fps[0] <= phase.fps[1]:
                 raise ConfigError(f"phases.{place}: fps {phase.fps}: give the lowest, then the highest rate")
-            rate = self.data.size.resolved(None).fps if self.data is not None else None
+            rate = clip_size(self.data.size).fps if self.data is not None else None
             if rate is not None and not phase.fps[0] <= rate <= phase.fps[1]:
                 raise ConfigError(
                     f"phases.{place}: fps {phase.fps}, but data.size.fps {rate:g}, at which clips are "
