@@ -64,6 +64,10 @@ def _request(
         [f"task.start={model}", "task.data.folder=clips", f"task.device={device}", *settings]
     )
     config.mesh.sizes(processes)
+    if not device.startswith("cpu") and not any(setting.startswith("precision=") for setting in settings):
+        config = config.model_copy(
+            update={"precision": "bf16"}
+        )  # what the recipe says where such a device is
     task = config.task.completed()  # type: ignore[union-attr]
     row = row_of(task)
     if row is None:

@@ -84,6 +84,7 @@ def train(
     """
     if isinstance(config.task, CompletesItself):
         config = config.model_copy(update={"task": config.task.completed(fetch=True)})
+        _check_precision(config)
     out, data = Path(config.out), getattr(config.task, "data", None)
     if isinstance(data, FolderData):
         check_named(data)
@@ -137,6 +138,15 @@ def _built(config: TrainConfig) -> Task:
     if isinstance(config.task, CompletesItself):
         return config.task.build(config.seed, config.steps)
     return config.task.build(config.seed)  # type: ignore[attr-defined]
+
+
+def _check_precision(config: TrainConfig) -> None:
+    """Raises ConfigError for frozen weights in half precision under arithmetic in float32."""
+    lora = getattr(config.task, "lora", None)
+    if config.precision == "fp32" and lora is not None and lora.base == "bfloat16":
+        raise ConfigError(
+            "precision fp32: the frozen weights are bfloat16; set precision=bf16, or task.lora.base=float32"
+        )
 
 
 def _check_parts(config: TrainConfig) -> None:

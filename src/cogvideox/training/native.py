@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
 
 from cogvideox.checkpoints.hub import HUB_ID, find_folder
 from cogvideox.checkpoints.settings import read_settings
+from cogvideox.device import best_device
 from cogvideox.errors import CheckpointError
+from cogvideox.native import half_is_native
 from cogvideox.presets import PRESETS, Preset
 from cogvideox.training.sizes import SizeSetting, usual_budget
 
@@ -41,6 +45,11 @@ def completed(task: DiffusionTraining, fetch: bool = False) -> DiffusionTraining
         budget = task.data.budget or (usual_budget(size, row) if row is not None else 25_000)
         changes["data"] = task.data.model_copy(update={"size": SizeSetting.of(size), "budget": budget})
     return task.model_copy(update=changes)
+
+
+def usual_precision() -> Literal["fp32", "bf16"]:
+    """bf16 where the device that trains has units for it: on a CPU without them a step takes many times as long."""
+    return "bf16" if best_device() != "cpu" or half_is_native(torch.bfloat16) else "fp32"
 
 
 def row_of(task: DiffusionTraining, fetch: bool = False) -> Preset | None:

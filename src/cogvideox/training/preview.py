@@ -19,7 +19,6 @@ from cogvideox.training.log import PEAKS
 from cogvideox.training.loop import TrainConfig
 from cogvideox.training.memory import Prediction, TrainRequest
 from cogvideox.training.native import WORLD_TEXT, WORLD_VAE, here, row_of
-from cogvideox.training.running import computes_half
 from cogvideox.training.sizes import latent_shape, tokens_of
 
 SHARE_OF_CARD, SHARE_OF_CPU = 0.35, 0.4
@@ -82,7 +81,7 @@ def request_of(config: TrainConfig, task: DiffusionTraining, row: Preset, proces
         rows=ceil(task.parts / groups),
         lora=task.lora,
         recompute=bool(task.recompute),
-        bf16=config.precision == "bf16" and (_stored_half(task) or computes_half(task.place)),
+        bf16=config.precision == "bf16",
         average=bool(config.optim.ema),
         muon=config.optim.name == "muon",
         shard=mesh.shard,
@@ -90,10 +89,6 @@ def request_of(config: TrainConfig, task: DiffusionTraining, row: Preset, proces
         device=task.place,
         pixels=pixels,
     )
-
-
-def _stored_half(task: DiffusionTraining) -> bool:
-    return task.lora is not None and task.lora.base not in (None, "float32")
 
 
 def told(request: TrainRequest, steps: int, card: str | None) -> Iterator[str]:

@@ -15,6 +15,7 @@ from cogvideox.training.folder import FolderData
 from cogvideox.training.guard import GuardConfig
 from cogvideox.training.loop import train
 from cogvideox.training.lora import LoraTuning
+from cogvideox.training.native import usual_precision
 from cogvideox.training.optim import OptimConfig
 from cogvideox.training.run import Run
 from cogvideox.training.shipped import SHIPPED
@@ -60,7 +61,7 @@ def _from_a_model(
         task=DiffusionTraining(start="tiny", data=data, parts=parts, lora=lora),
         steps=steps,
         optim=optim,
-        precision="bf16",
+        precision=usual_precision(),
         measure_every=max(100, steps // 5),
     )
 
@@ -81,7 +82,7 @@ def world_stages() -> StagedRun:
         out="runs/world-stages",
         task=task,
         optim=optim,
-        precision="bf16",
+        precision=usual_precision(),
         measure_every=100,
     )
     small, whole = ({"fps": 8, "frames": 17, "least_frames": 9, "short_side": side} for side in (32, 64))

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from cogvideox.errors import CheckpointError, NumericsError
-from cogvideox.native import half_is_native
 from cogvideox.parallel.mesh import AXES
 from cogvideox.parallel.shard import gathered_again, whole
 from cogvideox.training.claim import PREEMPTED, stop_is_noted
@@ -185,13 +184,6 @@ class Running:
         if self.team.is_first:
             self.task.export(self.task.gathered(weights), result)
 
-    @property
-    def _half(self) -> bool:
-        """bf16 where it is asked for and the device has units for it, without which it takes many times as long; always
-        where weights are stored so."""
-        stored = any(weight.dtype != torch.float32 for weight in self.task.module.parameters())
-        return self.config.precision == "bf16" and (stored or computes_half(device_of(self.task)))
-
     def _flops(self) -> float:
         return self.task.flops(self.step) if isinstance(self.task, CountsWork) else 0.0
 
@@ -214,7 +206,9 @@ class Running:
         for place in range(parts):
             call = self.step * parts + place
             if self.team.is_mine(place):
-                with torch.autocast(device_of(self.task), dtype=torch.bfloat16, enabled=self._half):
+                with torch.autocast(
+                    device_of(self.task), dtype=torch.bfloat16, enabled=config.precision == "bf16"
+                ):
                     losses = self.task.losses(call)
                 (losses["loss"] * self.team.share / parts).backward()
                 mine[place] = {name: value.detach() for name, value in losses.items()}
@@ -268,12 +262,8 @@ class Running:
         return (
             f"{self.config.name}: {sum(p.numel() for p in moved):,} of {sum(p.numel() for p in weights):,} weights "
             f"move, {facts}{ranks}{mine / 2**20:.0f} MB for weights, gradients, optimiser and average{room}, "
-            f"{device_of(self.task)}, {self._precision()}, steps {self.step} to {self.config.steps}"
+            f"{device_of(self.task)}, {self.config.precision}, steps {self.step} to {self.config.steps}"
         )
-
-    def _precision(self) -> str:
-        asked = self.config.precision
-        return asked if asked == "fp32" or self._half else "fp32 (this CPU has no units for bf16)"
 
     def _moved(self) -> list[nn.Parameter]:
         """All weights that get gradients, in a fixed order."""
@@ -329,11 +319,6 @@ def stage(log: RunLog | None, title: str, total: int) -> AbstractContextManager[
 def device_of(task: Task) -> str:
     """Kind of device that a task's network is on."""
     return next(task.module.parameters()).device.type
-
-
-def computes_half(device: str) -> bool:
-    """Whether a device has units for bfloat16; every kind but an older CPU has."""
-    return device.split(":")[0] != "cpu" or half_is_native(torch.bfloat16)
 
 
 def _clip(module: nn.Module, config: OptimConfig) -> Tensor:

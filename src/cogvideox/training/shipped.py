@@ -9,7 +9,7 @@ from cogvideox.presets import get_preset
 from cogvideox.training.captioner import CaptionerTraining
 from cogvideox.training.classifier import ClassifierTraining
 from cogvideox.training.diffusion import DiffusionTraining
-from cogvideox.training.native import WORLD_TEXT, WORLD_VAE
+from cogvideox.training.native import WORLD_TEXT, WORLD_VAE, usual_precision
 from cogvideox.training.optim import OptimConfig
 from cogvideox.training.perceptual import PerceptualTraining
 from cogvideox.training.run import Run
@@ -173,7 +173,7 @@ def _of_the_world(name: str, task: DiffusionTraining, optim: OptimConfig, steps:
         task=task,
         steps=steps,
         optim=optim,
-        precision="bf16",
+        precision=usual_precision(),
         measure_every=500,
     )
 
