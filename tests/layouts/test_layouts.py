@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import tarfile
 import time
 from pathlib import Path
 
@@ -330,3 +331,14 @@ def test_a_lone_surrogate_in_a_caption_is_named(tmp_path):
     )
     listing = list_clips(tmp_path)
     assert [e.name for e in listing.entries] == ["1.mp4"] and "half a character" in listing.dropped["0.mp4"]
+
+
+def test_a_curated_folder_without_captions_says_the_command_that_writes_them(tmp_path):
+    clips(tmp_path / "made")
+    (tmp_path / "curated/shards").mkdir(parents=True)
+    with tarfile.open(tmp_path / "curated/shards/clips-00000.tar", "w") as shard:
+        shard.add(tmp_path / "made/0.mp4", "0.mp4")
+    for name in ("clips.parquet", "dropped.jsonl"):
+        write(tmp_path / "curated", name, "")
+    with pytest.raises(ConfigError, match="curated folder, and none of its 1 clips .*`cogvideox caption"):
+        list_clips(tmp_path / "curated")

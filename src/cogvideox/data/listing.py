@@ -266,6 +266,12 @@ def _refuse_without_captions(listing: Listing, source: CaptionSource) -> None:
     without = [name for name, reason in listing.dropped.items() if reason.endswith(NO_CAPTION)]
     if not without:
         return
+    if (listing.root / "clips.parquet").is_file() and (listing.root / "dropped.jsonl").is_file():
+        raise ConfigError(
+            f"{listing.root}: a curated folder, and none of its {len(without)} clips has a caption yet; run "
+            f"`cogvideox caption {listing.root}` (--ask names the model), or give one caption for all: "
+            "task.data.caption= (data doctor: --caption)"
+        )
     seen = sources_seen(listing.root, source.columns)
     told = (
         f"seen: {'; '.join(seen[:8])}" if seen else "no text, csv or json file that could hold them was seen"
