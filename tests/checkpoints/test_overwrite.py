@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import random
 import signal
@@ -52,9 +53,9 @@ def test_checkpoints_of_every_kind_are_replaced(model, tmp_path):
     write_adapter(adapter, lora)
     convert(model, sat, "sat")
     for source, to in (
-        (model, "sat"),
         (lora, "sat"),
         (lora, "diffusers"),
+        (model, "sat"),
         (model, "diffusers"),
         (sat, "diffusers"),
     ):
@@ -127,3 +128,34 @@ def test_a_model_that_is_saved_again_and_again_is_whole_after_every_kill(tmp_pat
         warnings.simplefilter("ignore")
         save_model(models[0], target, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_index.json": {"_class_name": "WanPipeline"}},
+        {"config.json": {"architectures": ["LlamaForCausalLM"]}},
+        {"config.json": {"_class_name": "FluxTransformer2DModel"}},
+        {"config.json": {"architectures": [1, None, {}]}},
+    ],
+)
+def test_a_model_of_another_kind_is_never_replaced(config, model, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    for name, values in config.items():
+        (other / name).write_text(json.dumps(values))
+    (other / "model.safetensors").write_text("mine")
+    before = content(other)
+    for to in ("sat", "diffusers"):
+        with pytest.raises(OutputError, match="no checkpoint"):
+            convert(model, other, to, overwrite=True)
+    assert content(other) == before
+
+
+def test_a_whole_model_is_never_replaced_by_a_part_or_an_adapter(model, tmp_path):
+    before = content(model)
+    adapter = Adapter({"transformer_blocks.0.attn1.to_q": Pair(torch.ones(1, 32), torch.ones(32, 1), 1.0)})
+    write_adapter(adapter, tmp_path / "lora")
+    with pytest.raises(OutputError, match="holds a transformer and a vae that the new one has not"):
+        convert(tmp_path / "lora", model, "diffusers", overwrite=True)
+    assert content(model) == before

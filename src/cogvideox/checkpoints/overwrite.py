@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from cogvideox.errors import CogVideoXError
+from cogvideox.errors import CogVideoXError, OutputError
 from cogvideox.files.atomic import atomic_folder
 from cogvideox.files.structured import read_json
 
@@ -20,6 +20,14 @@ OURS = (*MARKS[:4], *MARKS[6:], "config.json", "training.json", "scheduler_confi
         "model*.safetensors", "model*.safetensors.index.json", "spiece.model", "tokenizer*.json",
         "special_tokens_map.json", "added_tokens.json")  # fmt: skip
 """Names of the files that this package writes as a checkpoint, in the folder itself or in one of ``PARTS``."""
+HELD = {
+    "transformer": ("transformer/*.safetensors", "transformer/latest"),
+    "vae": ("vae/*.safetensors", "3d-vae.pt", "vae/3d-vae.pt"),
+    "text_encoder": ("text_encoder/*.safetensors",),
+}
+"""Parts of a whole model, by files of either layout."""
+CLASSES = ("CogVideoX", "AutoencoderKLCogVideoX", "T5EncoderModel", "UMT5EncoderModel")
+"""How the classes of our configs begin: a folder of anybody else's model is not replaced."""
 
 
 @contextmanager
@@ -28,6 +36,12 @@ def checkpoint_folder(target: str | Path, overwrite: bool = False) -> Iterator[P
     anything else. Raises OutputError, see ``atomic_folder``."""
     with atomic_folder(target, overwrite, why_not) as folder:
         yield folder
+        lost = [name for name in HELD if _holds(Path(target), name) and not _holds(folder, name)]
+        if lost:
+            raise OutputError(
+                f"{target}: is not replaced, since it holds a {' and a '.join(lost)} that the new one has not; choose "
+                "another folder"
+            )
 
 
 def why_not(folder: Path) -> str:
@@ -44,13 +58,27 @@ def why_not(folder: Path) -> str:
 
 def is_checkpoint(folder: Path) -> bool:
     """Whether a folder looks like a model, a part of one, a SAT checkpoint or an adapter."""
-    if any((folder / mark).is_file() for mark in MARKS):
-        return True
+    whole = folder / "model_index.json"
+    if whole.exists():
+        return _is_of_ours(whole)
+    return any((folder / mark).is_file() for mark in MARKS) or _is_of_ours(folder / "config.json")
+
+
+def _is_of_ours(file: Path) -> bool:
+    """Whether a config names a class of CogVideoX or of its text encoder."""
     try:
-        values = read_json(folder / "config.json")
+        values = read_json(file)
     except CogVideoXError:
         return False
-    return isinstance(values, dict) and ("_class_name" in values or "architectures" in values)
+    if not isinstance(values, dict):
+        return False
+    listed = values.get("architectures")
+    named = [values.get("_class_name"), *(listed if isinstance(listed, list) else [])]
+    return any(str(name).startswith(CLASSES) for name in named if name)
+
+
+def _holds(folder: Path, part: str) -> bool:
+    return any(next(folder.glob(pattern), None) is not None for pattern in HELD[part])
 
 
 def _foreign(folder: Path) -> Iterator[str]:
