@@ -7,12 +7,13 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from cogvideox.checkpoints.diffusers import meta_names
 from cogvideox.checkpoints.record import guess_preset
 from cogvideox.errors import ConfigError
 from cogvideox.presets import PRESETS, get_preset
-from cogvideox.transformer import mmdit_of_same_size
+from cogvideox.transformer import Transformer, mmdit_of_same_size
 
 # tensors and elements of the released files
 PUBLISHED = {
@@ -59,3 +60,11 @@ def test_an_unknown_name_gets_a_suggestion():
 def test_reading_the_table_loads_no_torch():
     code = "import sys, cogvideox.presets as p; p.get_preset('5b'); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_names_computed_from_one_block_are_those_of_the_whole_network(name):
+    config = PRESETS[name].transformer
+    with torch.device("meta"):
+        whole = Transformer(config).state_dict()
+    assert meta_names(config) == {key: tuple(value.shape) for key, value in whole.items()}

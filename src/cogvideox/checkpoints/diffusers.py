@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from cogvideox.model import CogVideoX
 
 STEM = "diffusion_pytorch_model"
+FIRST_BLOCK = "transformer_blocks.0."
 LIBRARY = "0.30.0"  # the first diffusers release that knows CogVideoX
 PIPELINES = {"t2v": "CogVideoXPipeline", "i2v": "CogVideoXImageToVideoPipeline"}
 KNOWN_PIPELINES = (*PIPELINES.values(), "CogVideoXVideoToVideoPipeline")
@@ -297,10 +298,25 @@ def write_record(
 
 
 def meta_names(config: TransformerConfig | VAEConfig) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors of a network, computed without allocating any."""
+    """Names and shapes of the tensors of a network, computed without allocating any.
+
+    All blocks of a transformer are alike, so one is built, whatever their number.
+    """
+    one = isinstance(config, TransformerConfig) and config.num_layers > 1
     with torch.device("meta"):
-        module = VAE(config) if isinstance(config, VAEConfig) else Transformer(config)
-    return {name: tuple(value.shape) for name, value in module.state_dict().items()}
+        if isinstance(config, VAEConfig):
+            module: nn.Module = VAE(config)
+        else:
+            module = Transformer(config.model_copy(update={"num_layers": 1}) if one else config)
+    shapes = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    if isinstance(config, TransformerConfig) and one:
+        first = {name: shape for name, shape in shapes.items() if name.startswith(FIRST_BLOCK)}
+        shapes |= {
+            f"transformer_blocks.{number}.{name.removeprefix(FIRST_BLOCK)}": shape
+            for number in range(1, config.num_layers)
+            for name, shape in first.items()
+        }
+    return shapes
 
 
 def _load(make: Any, folder: Path, dtype: Any, device: Any, variant: str | None, check: bool) -> Any:
