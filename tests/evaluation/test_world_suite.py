@@ -62,7 +62,8 @@ def test_fewer_prompts_and_seeds_read_what_is_there(tmp_path: Path) -> None:
 
 
 def test_a_file_that_holds_no_verdicts_is_refused_and_kept(tmp_path: Path) -> None:
-    (tmp_path / "verdicts.jsonl").write_text("[1]\n")
-    with pytest.raises(InputError, match="no verdict"):
-        evaluate_world(truth, tmp_path, PROMPTS[:1], seeds=(0,))
-    assert (tmp_path / "verdicts.jsonl").read_text() == "[1]\n"
+    for text in ("[1]\n", "my own lines\nand more\n", "my own", '{"mine": 1}'):
+        (tmp_path / "verdicts.jsonl").write_text(text)
+        with pytest.raises(InputError, match="no verdict"):
+            evaluate_world(truth, tmp_path, PROMPTS[:1], seeds=(0,))
+        assert (tmp_path / "verdicts.jsonl").read_text() == text

@@ -10,6 +10,7 @@ from typing import Any
 from cogvideox.chat.failure import KINDS, ChatFailure
 from cogvideox.chat.question import Answer, Question
 from cogvideox.errors import InputError, OutputError
+from cogvideox.files import read_small_text
 from cogvideox.files.atomic import write_text
 from cogvideox.lines import lines_of
 
@@ -23,9 +24,9 @@ class Cache:
     def get(self, key: str) -> Answer | None:
         """The answer, or None; a damaged file counts as none."""
         try:
-            values = json.loads(self._file(key).read_text(encoding="utf-8"))
+            values = json.loads(read_small_text(self._file(key), most=64 << 20))
             return Answer(**values["answer"])
-        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        except (InputError, ValueError, TypeError, KeyError, RecursionError):
             return None
 
     def put(self, key: str, answer: Answer) -> None:
@@ -96,8 +97,8 @@ class Replay:
 def _read(file: Path) -> list[dict[str, Any]]:
     """The lines of a transcript; one that a crash cut short is left out. Raises InputError."""
     try:
-        lines = lines_of(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        lines = lines_of(read_small_text(file, most=1 << 30))
+    except InputError as error:
         raise InputError(f"{file}: cannot be read as a transcript ({error}); check the path") from None
     records = []
     for number, line in enumerate(lines, 1):

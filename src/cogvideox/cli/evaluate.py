@@ -81,6 +81,9 @@ def evaluate(
     if subject is not None and model is not None:
         raise ConfigError(f"{subject!r} and --model {model!r}: give one of them")
     other = _earlier(against)
+    from cogvideox.evaluation.report import Report
+
+    Report.check_free(Path(out))
     tools = _tools(i3d, clip, lpips, observations, devil)
     tools = replace(tools, judge=_judge(judge_url, judge_model, judge_replay, Path(out)))
     name = subject or model or checks.SHIPPED

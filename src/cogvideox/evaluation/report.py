@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cogvideox.errors import InputError
+from cogvideox.errors import CogVideoXError, InputError, OutputError
 from cogvideox.evaluation.clips import Clips, Refused
 from cogvideox.evaluation.score import Score
 from cogvideox.files import read_json
@@ -92,6 +93,19 @@ class Report:
         """Write report.json; returns where."""
         return write_json(folder / FILE, self.to_dict(), overwrite=True)
 
+    @staticmethod
+    def check_free(folder: Path) -> None:
+        """Before anything is measured: what stands in ``folder`` under the names of a report must be of an evaluation.
+
+        Raises OutputError when it is not, or when nobody can tell.
+        """
+        for name in (FILE, "comparison.json", "scores.json", "report.html"):
+            if os.path.lexists(folder / name) and not _is_of_an_evaluation(folder, name):
+                raise OutputError(
+                    f"{folder / name}: was not made by evaluate, so it is not replaced; choose another --out, or move "
+                    "it away"
+                )
+
     @classmethod
     def read(cls, folder: str | Path) -> Report:
         """From report.json of a folder, or that file itself. Raises InputError."""
@@ -109,6 +123,21 @@ class Report:
         except (InputError, ValueError, KeyError, TypeError, AttributeError) as error:
             why = str(error) if isinstance(error, InputError) else type(error).__name__
             raise InputError(f"{file}: no report of an evaluation ({why[:200]}); run it first") from None
+
+
+def _is_of_an_evaluation(folder: Path, name: str) -> bool:
+    """Whether a file has the marks of those that evaluate writes; a page has that of the report beside it."""
+    try:
+        record = read_json(
+            folder / (FILE if name.endswith(".html") else name), most=256 << 20, nan_is_none=True
+        )
+    except CogVideoXError:
+        return False
+    if name == "comparison.json":
+        return isinstance(record, list) and all(isinstance(row, dict) and "verdict" in row for row in record)
+    if name == "scores.json":
+        return isinstance(record, dict) and ("rows" in record or "videos" in record)
+    return isinstance(record, dict) and str(record.get("schema", "")).startswith("cogvideox-evaluation-")
 
 
 def _row(score: Score) -> str:

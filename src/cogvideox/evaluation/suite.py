@@ -39,6 +39,7 @@ def evaluate(
     """
     if suite not in SUITES:
         raise ConfigError(f"suite {suite!r}: unknown{suggest(suite, SUITES)}; there are: {', '.join(SUITES)}")
+    Report.check_free(out)
     scores: list[Score] = []
     groups = SUITES[suite]
     for name, group in groups.items():

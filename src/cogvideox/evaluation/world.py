@@ -16,6 +16,7 @@ import numpy as np
 
 from cogvideox.errors import ConfigError, InputError
 from cogvideox.files import parse_json, read_small_text
+from cogvideox.files.atomic import write_text
 from cogvideox.lines import lines_of
 from cogvideox.world import judge
 from cogvideox.world.held_out import Prompt, held_out_prompts
@@ -98,18 +99,26 @@ def _same_prompts(file: Path, records: Iterable[dict[str, Any]], prompts: Sequen
 
 
 def _read(file: Path) -> list[dict[str, Any]]:
-    """Finished verdicts; a last line cut off by a crash is dropped and made again."""
+    """Finished verdicts; a last line cut off by a crash is dropped and made again.
+
+    Raises InputError when anything else stands there: it is not ours, and stays as it is.
+    """
     if not file.exists():
         return []
-    records, whole = [], []
-    for line in lines_of(read_small_text(file, most=256 << 20)):
+    text = read_small_text(file, most=256 << 20)
+    lines = lines_of(text)
+    records: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, 1):
         try:
             record = parse_json(line, str(file), nan_is_none=True)
         except ConfigError:
-            continue
+            if records and number == len(lines) and not text.endswith("\n"):
+                write_text(file, "".join(whole + "\n" for whole in lines[:-1]))
+                break
+            record = None
         if not isinstance(record, dict) or not {"id", "seed", "tier", "prompt", "verdict"} <= record.keys():
-            raise InputError(f"{file}: holds something that is no verdict; choose another --out")
+            raise InputError(
+                f"{file} line {number}: is no verdict, so the file is left; choose another --out"
+            )
         records.append(record)
-        whole.append(line)
-    file.write_text("".join(line + "\n" for line in whole), encoding="utf-8")
     return records

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from cogvideox.errors import CheckpointError, FrameError
+from cogvideox.files.text import open_regular
 
 I3D_SIZE, I3D_FRAMES, I3D_LOGITS = 224, 16, 400
 
@@ -96,7 +97,8 @@ def load_i3d(
     Raises CheckpointError for a file that is no TorchScript or gives something else than [b, 400].
     """
     try:
-        digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        with open_regular(path, most=4 << 30, error=CheckpointError) as stream:  # a pipe would wait for ever
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
         script = torch.jit.load(str(path), map_location="cpu").eval()
     except (OSError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0][:120]

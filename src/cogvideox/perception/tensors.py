@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cogvideox.errors import CheckpointError
+from cogvideox.files.text import open_regular
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -63,6 +64,8 @@ def _read(path: Path) -> Any:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    with open_regular(path, most=64 << 30, error=CheckpointError):
+        pass  # opening a pipe the plain way would wait for ever
     try:
         if path.suffix == ".safetensors":
             return load_file(str(path))
