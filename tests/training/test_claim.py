@@ -1,5 +1,6 @@
 """Whose folder it is: what a resume may change, and how a run is stopped and gone on with."""
 
+import os
 import signal
 from importlib.machinery import ModuleSpec
 
@@ -137,3 +138,16 @@ def test_a_board_shows_no_steps_of_a_run_that_died(tmp_path):
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 0), (2, 0), (3, 2), (4, 2)]
+
+
+@pytest.mark.parametrize("name", ["run.yaml", "metrics.jsonl"])
+def test_files_of_others_in_the_folder_are_never_replaced(place, tmp_path, name):
+    for text in ("mine: 1\n", "my own figures\n", ""):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ConfigError, match=f"{name}: is of no run"):
+            train(run(place, tmp_path))
+        assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: text}
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(ConfigError, match=f"{name}: is of no run"):
+        train(run(place, tmp_path))

@@ -37,6 +37,7 @@ def same_run(config: TrainConfig, out: Path) -> None:
     """
     file = out / "run.yaml"
     if not has_state(out):
+        _check_free(out, type(config))
         return
     if not file.exists():
         raise ConfigError(
@@ -66,6 +67,22 @@ def same_run(config: TrainConfig, out: Path) -> None:
         raise ConfigError(
             f"{file}: holds a run with other settings ({'; '.join(changed[:3])}{more}); set them back to go on, or "
             "choose another out="
+        )
+
+
+def _check_free(out: Path, kind: type[TrainConfig]) -> None:
+    """A folder without states may be of a run that ended before its first; other files of those names are not ours."""
+    settings, figures = out / "run.yaml", out / "metrics.jsonl"
+    ours = not os.path.lexists(settings) and not os.path.lexists(figures)
+    if os.path.lexists(settings):
+        try:
+            ours = set(_read(settings, kind)) >= {"steps", "seed", "task"}
+        except ConfigError:
+            ours = False
+    if not ours:
+        name = settings.name if os.path.lexists(settings) else figures.name
+        raise ConfigError(
+            f"{out / name}: is of no run, so it is not replaced; choose another out=, or move it away"
         )
 
 

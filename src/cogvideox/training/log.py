@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cogvideox.errors import DependencyError, OutputError
+from cogvideox.files import read_small_bytes
 from cogvideox.files.atomic import atomic_file
 
 EVERY = 10.0
@@ -123,7 +124,11 @@ class RunLog:
 
         self.path = folder / "metrics.jsonl"
         if self.path.exists():
-            lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+            lines = (
+                read_small_bytes(self.path, most=1 << 30, error=OutputError)
+                .decode("utf-8", "replace")
+                .splitlines()
+            )
             kept = [line for line in lines if _step_of(line, self.path) <= start]
             with atomic_file(self.path, overwrite=True) as work:
                 work.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
