@@ -77,3 +77,12 @@ def test_ratings_whose_study_is_gone_are_never_taken_for_those_of_another(tmp_pa
     (out / FILE).unlink()
     with pytest.raises(ConfigError, match="ratings of a study whose study.json is gone"):
         make_study({"a": folder}, out)
+
+
+def test_a_study_inside_the_videos_it_is_about_is_refused(tmp_path):
+    folder = videos(tmp_path / "a", 1, frames=1)
+    (tmp_path / "link").symlink_to(folder)
+    for out in (folder, folder / "study", tmp_path / "link" / "study"):
+        with pytest.raises(ConfigError, match="lies inside the videos of a"):
+            make_study({"a": folder}, out)
+    assert not (folder / "study").exists() and not (folder / FILE).exists()

@@ -20,6 +20,7 @@ from typing import Any, Literal
 from cogvideox.errors import ConfigError, InputError, OutputError
 from cogvideox.evaluation.clips import Clips, Refused, open_clips
 from cogvideox.evaluation.human import ASPECTS, GRADES, MOST_TOTAL, Battle, Rating
+from cogvideox.files.apart import lies_in
 from cogvideox.files.atomic import atomic_folder, write_text
 from cogvideox.files.structured import read_json
 from cogvideox.serving.blind import PRIVATE, common_fps, write_alike
@@ -167,6 +168,12 @@ def make_study(
 
     ``folders``: model -> its videos. Raises InputError, ConfigError.
     """
+    for model, folder in folders.items():
+        if lies_in(out, folder):
+            raise ConfigError(
+                f"--out {out}: lies inside the videos of {model} ({folder}), so its media would count as videos next "
+                "time; choose another --out"
+            )
     clips = {model: open_clips(folder) for model, folder in folders.items()}
     refused = tuple(
         Refused(f"{m}/{r.name}", r.kind, r.why) for m, each in clips.items() for r in each.refused
