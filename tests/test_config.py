@@ -167,3 +167,9 @@ def test_no_file_and_no_setting_hangs_or_floods_a_message(tmp_path):
     ]
     assert time.monotonic() - started < 5
     assert max(map(len, messages)) < 500
+
+
+def test_what_was_typed_stands_on_one_line_of_the_message():
+    settings = ["steps=a: &a [x,x,x]\nb: &b [*a,*b]\n", "steps=x\n\r\ty\0", "a\nb=[", "steps=\n\n&a [*a]"]
+    for setting in settings:
+        told(lambda setting=setting: recipe("lora").override([setting]))

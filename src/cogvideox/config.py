@@ -121,7 +121,8 @@ class Config(BaseModel):
 
 
 def short_of(text: str) -> str:
-    """What a person typed, cut where it is too long for a message."""
+    """What a person typed, on one line and cut where it is too long for a message."""
+    text = "".join(" " if each in "\n\r\t\v\f" else each for each in text[:100])
     return text if len(text) <= 80 else text[:77] + "..."
 
 
