@@ -16,7 +16,8 @@ def warn_of_unknown(name: str, prompt: str, given: Given) -> None:
 
     Such a request is made all the same, and shows whatever shape comes nearest.
     """
-    other = "for anything in the world use a public checkpoint (--model 5b)"
+    better = "5b-i2v" if given.image is not None else "5b"
+    other = f"for anything in the world use a public checkpoint (--model {better})"
     unknown = unknown_words(prompt)
     if unknown:
         more = f" and {len(unknown) - MOST_SHOWN} more" if len(unknown) > MOST_SHOWN else ""
