@@ -172,6 +172,8 @@ BAD_ROWS = {
     '0.mp4,"A "big" cat"': "double the quotes",
     '0.mp4,"A cat\n9.mp4,A dog\n8.mp4,Rain"': r"names another file ('9.mp4')",
     "0.mp4,": "the caption is empty",
+    "0.mp4,nan": "which programs write where there is none",
+    "0.mp4, None": "which programs write where there is none",
     "0.mp4,A cat,": "3 fields, more",
     "0.mp4," + "x" * (2**20 + 1): "cannot be read as CSV",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -74,10 +75,13 @@ def caption(
             "the shipped captioner knows the tiny world of moving shapes alone; for other videos: --captioner or --ask"
         )
     done = [0]
+    reasons: Counter[str] = Counter()
     with progress("describing") as show:
 
         def count(record) -> None:
             done[0] += 1
+            if record.ended in ("failed", "pending"):
+                reasons[f"{record.ended}: {record.detail or record.reason}"[:300]] += 1
             show("describing", done[0], total)
 
         if inside:
@@ -89,5 +93,8 @@ def caption(
     paths = {"metadata": str(ended.metadata), "records": str(ended.records)}
     result_json({**paths, "counts": ended.counts}) if as_json else result(str(ended.metadata))
     if set(ended.counts) & {"failed", "pending"}:
-        say(f"the reasons are in {ended.records}; run again for what is pending")
+        for reason, number in reasons.most_common(3):
+            say(f"{number} {reason}")
+        again = "; run again for what is pending" if "pending" in ended.counts else ""
+        say(f"all reasons are in {ended.records}{again}")
         raise typer.Exit(PARTIAL)

@@ -14,6 +14,9 @@ from cogvideox.files.media import CAPTION_COLUMNS, FILE_COLUMNS, SCORE_COLUMNS
 VIDEO_LISTS = ("video_list",)
 """Columns with several files each: VBench's full_info.json."""
 
+NO_CAPTION = frozenset(["nan", "null", "none", "n/a", "na", "<na>"])
+"""What programs write into a table where a caption is missing."""
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -88,6 +91,10 @@ def row_of(values: Mapping[str, Any], where: str, columns: Columns) -> list[Row]
             f"has captions that differ in {names}; choose one with task.data.caption_column={list(said)[0]}"
         )
     caption = next(iter(said.values()), None)
+    if isinstance(caption, str) and plain(caption) in NO_CAPTION:
+        problem = (
+            problem or f"the caption is {caption!r}, which programs write where there is none; write one"
+        )
     if caption is None and captions:
         caption = ""
     score = next((values[name] for name in scores if values[name] not in (None, "")), None)
