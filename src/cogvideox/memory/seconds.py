@@ -24,8 +24,9 @@ from cogvideox.vae.config import VAEConfig
 PASSES = 56  # times a block's rows are read or written, in widths of one token: counted from the real block
 VAE_PASSES = 150  # the same of decoding, in first widths for each pixel of a frame: 100 to 210 were counted
 CALLS = 30  # operators of a block that are not views
-REPEATS, LEAST = 3, 0.02  # a probe is repeated; the fastest of at least so many seconds counts
-PROBE_TOKENS = {"cpu": 512, "other": 4096}
+REPEATS, LEAST = 10, 0.04  # a probe is repeated; the fastest of at least so many runs and seconds counts
+PROBE = {"cpu": (512, 1e9), "other": (4096, 1e12)}
+"""Most tokens of a probe and most of its FLOPs: on a CPU that others use, one short run of many is undisturbed."""
 
 
 @dataclass(frozen=True)
@@ -151,15 +152,17 @@ def measured(request: Request) -> Rates:
 
 @cache
 def _measured(device: str, dtype: torch.dtype, width: int, head: int, channels: int, threads: int) -> Rates:
-    tokens = PROBE_TOKENS["cpu" if device.split(":")[0] == "cpu" else "other"]
+    tokens, most = PROBE["cpu" if device.split(":")[0] == "cpu" else "other"]
+    tokens = int(max(min(tokens, most / (8 * width**2)), 32))
+    side = 64 if 2**15 * 27 * channels**2 <= most else 32
 
     def drawn(*shape: int) -> Tensor:
         return torch.randn(shape).to(device, dtype)
 
     with torch.no_grad():
         x, weight = drawn(tokens, width), drawn(4 * width, width)
-        q = drawn(2, max(width // head, 1), 2 * tokens, head)
-        film, kernel = drawn(1, channels, 4, 64, 64), drawn(channels, channels, 3, 3, 3)
+        q = drawn(2, max(width // head, 1), tokens, head)
+        film, kernel = drawn(1, channels, 4, side, side), drawn(channels, channels, 3, 3, 3)
         small, large = drawn(8), drawn(1 << 22)
         target = torch.empty_like(large)
         padded = film.shape[2] - 2
@@ -168,7 +171,7 @@ def _measured(device: str, dtype: torch.dtype, width: int, head: int, channels: 
             "attention": (lambda: F.scaled_dot_product_attention(q, q, q), 4 * q.numel() * q.shape[2]),
             "convolutions": (
                 lambda: native.product(native.conv3d, film, kernel, None, padding=(0, 1, 1)),
-                2 * padded * 64 * 64 * 27 * channels**2,
+                2 * padded * side**2 * 27 * channels**2,
             ),
             "bytes": (lambda: target.copy_(large), 2 * large.nbytes),
         }
