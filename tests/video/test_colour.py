@@ -87,6 +87,14 @@ def test_a_setting_says_what_untagged_files_of_a_folder_are(tmp_path):
     assert "no colour tag" not in diagnose(tmp_path, small, colour="bt601").to_text()
 
 
+def test_the_doctor_tells_the_guess_also_of_clips_that_have_no_caption_yet(tmp_path):
+    write_patches(tmp_path / "v.mkv", "bt601", size=(1284, 720), codec="libx264")
+    report = diagnose(tmp_path, ClipSize(frames=9, short_side=64))
+    assert not report.kept and "no caption" in report.dropped["v.mkv"]
+    assert "no colour tag: read as bt709" in report.remarks["v.mkv"][0]
+    assert "none of 1 clips has a caption" in report.remarks["the folder"][0]
+
+
 @pytest.mark.parametrize("codec, pixel_format", [("utvideo", "gbrp"), ("ffv1", "bgr0")])
 def test_rgb_needs_no_matrix_whatever_its_size(tmp_path, codec, pixel_format):
     path = tmp_path / ("v.avi" if codec == "utvideo" else "v.mkv")

@@ -9,7 +9,7 @@ from typing import Any
 
 from cogvideox.data.buckets import Shape
 from cogvideox.data.clips import ClipSize, FolderClips
-from cogvideox.data.listing import Entry, list_clips, unused
+from cogvideox.data.listing import NO_CAPTION, Entry, WithoutCaptionsError, list_clips, unused
 from cogvideox.data.pack import pack_rows, waste
 from cogvideox.errors import CogVideoXError
 from cogvideox.layouts import CaptionSource
@@ -70,7 +70,12 @@ def diagnose(
     ``source``: where the captions are, if not found by usual names; ``colour``: how videos without a colour tag are
     read. Raises ConfigError when nothing is there.
     """
-    listing = list_clips(folder, caption, source)
+    about: list[str] = []
+    try:
+        listing = list_clips(folder, caption, source)
+    except WithoutCaptionsError as error:  # the pictures can be examined all the same
+        about = [str(error)]
+        listing = list_clips(folder, "not written yet", source)
     report = Report(str(folder), listing.layout, dropped=dict(listing.dropped))
     clips = FolderClips(listing, size, colour=colour)
     for index, entry in enumerate(listing.entries):
@@ -89,9 +94,12 @@ def diagnose(
         except CogVideoXError as error:
             report.dropped[entry.name] = str(error)
             report.remarks.pop(entry.name, None)
+    if about:
+        report.dropped |= dict.fromkeys(report.kept, NO_CAPTION)
+        report.kept.clear()
     _count(report, words, budget)
     left = unused(listing)
-    about = list(listing.notes)
+    about += listing.notes
     if left:
         about.append(f"{len(left)} files of films or pictures are no part of it: {', '.join(left[:3])}")
     if about:

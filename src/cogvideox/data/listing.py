@@ -40,6 +40,10 @@ MEDIA = VIDEO_SUFFIXES | IMAGE_SUFFIXES
 NO_CAPTION = "no caption that can be read; write one, in UTF-8"
 
 
+class WithoutCaptionsError(ConfigError):
+    """A folder with clips of which none has a caption; the message says what was seen and how to point at captions."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """One clip: its name within the data set, its caption, and where its bytes are."""
@@ -262,12 +266,12 @@ def _media(folder: Path, listing: Listing) -> list[Path]:
 
 
 def _refuse_without_captions(listing: Listing, source: CaptionSource) -> None:
-    """Raises ConfigError when clips are there, none has a caption, and nothing else is wrong with them."""
+    """Raises WithoutCaptionsError when clips are there, none has a caption, and nothing else is wrong with them."""
     without = [name for name, reason in listing.dropped.items() if reason.endswith(NO_CAPTION)]
     if not without:
         return
     if (listing.root / "clips.parquet").is_file() and (listing.root / "dropped.jsonl").is_file():
-        raise ConfigError(
+        raise WithoutCaptionsError(
             f"{listing.root}: a curated folder, and none of its {len(without)} clips has a caption yet; run "
             f"`cogvideox caption {listing.root}` (--ask names the model), or give one caption for all: "
             "task.data.caption= (data doctor: --caption)"
@@ -277,7 +281,7 @@ def _refuse_without_captions(listing: Listing, source: CaptionSource) -> None:
         f"seen: {'; '.join(seen[:8])}" if seen else "no text, csv or json file that could hold them was seen"
     )
     more = f" and {len(seen) - 8} more" if len(seen) > 8 else ""
-    raise ConfigError(
+    raise WithoutCaptionsError(
         f"{listing.root}: none of {len(without)} clips has a caption, such as {short(without[0])}; {told}{more}. "
         "Write a .txt beside each clip, or point at the file that holds the captions: task.data.captions=FILE, with "
         "task.data.caption_column= and task.data.file_column= where columns have other names (data doctor: --captions, "
