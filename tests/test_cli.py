@@ -260,6 +260,17 @@ def test_the_judge_is_compared_with_the_truth(here):
     assert "no such folder" in cogvideox("world", "validate", "--n", "1", "--model", "tniy", code=1).stderr
 
 
+def test_rendering_over_somebody_elses_video_is_refused(here):
+    (here / "mine").mkdir()
+    (here / "mine/00001.mp4").write_bytes(b"holiday")
+    refused = cogvideox("world", "render", "--n", "2", "--out", "mine", "--overwrite", code=1)
+    assert "was not made here" in refused.stderr
+    assert [file.name for file in (here / "mine").iterdir()] == ["00001.mp4"]
+    assert (here / "mine/00001.mp4").read_bytes() == b"holiday"
+    cogvideox("world", "render", "--n", "1", "--out", "ours")
+    cogvideox("world", "render", "--n", "1", "--out", "ours", "--overwrite")
+
+
 def test_the_world_is_rendered_and_judged(here):
     clips = cogvideox("world", "render", "--n", "3", "--out", "clips").stdout.split()
     assert clips == [f"clips/{i:05d}.mp4" for i in range(3)]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from cogvideox.cli.terminal import PARTIAL, describe, progress, result, result_json, say
-from cogvideox.errors import CogVideoXError, ConfigError, InputError, MediaError, suggest
+from cogvideox.errors import CogVideoXError, ConfigError, InputError, MediaError, OutputError, suggest
 from cogvideox.files import read_json
 
 if TYPE_CHECKING:
@@ -33,6 +33,12 @@ def render_world(n: int, out: Path, seed: int, split: str, size: int, frames: in
         check_output(out, overwrite)
         if n > 200:
             raise ConfigError(f"n {n}: a contact sheet holds at most 200 rows; name a folder instead")
+    elif overwrite:
+        foreign = [file for file in (out / f"{index:05d}.mp4" for index in range(n)) if _is_foreign(file)]
+        if foreign:
+            raise OutputError(
+                f"{foreign[0]}: exists already and was not made here; move it or choose another --out"
+            )
     videos, captions = [], []
     with progress("rendering") as show:
         for index in range(n):
@@ -52,6 +58,19 @@ def render_world(n: int, out: Path, seed: int, split: str, size: int, frames: in
         with replacing(out, overwrite) as temporary:
             contact_sheet(videos, captions).save(temporary, format="PNG")
         result(str(out))
+
+
+def _is_foreign(file: Path) -> bool:
+    """Whether something stands there that has no record of a rendered scene beside it."""
+    from cogvideox.video import sidecar_of
+
+    if not os.path.lexists(file):
+        return False
+    try:
+        record = read_json(sidecar_of(file), most=MOST_FACTS)
+    except CogVideoXError:
+        return True
+    return not (isinstance(record, dict) and record.get("kind") == "world" and "checks" in record)
 
 
 def judge_videos(paths: list[Path], as_json: bool) -> None:
