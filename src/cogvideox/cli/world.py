@@ -62,15 +62,9 @@ def render_world(n: int, out: Path, seed: int, split: str, size: int, frames: in
 
 def _is_foreign(file: Path) -> bool:
     """Whether something stands there that has no record of a rendered scene beside it."""
-    from cogvideox.video import sidecar_of
+    from cogvideox.video import is_ours, sidecar_of
 
-    if not os.path.lexists(file):
-        return False
-    try:
-        record = read_json(sidecar_of(file), most=MOST_FACTS)
-    except CogVideoXError:
-        return True
-    return not (isinstance(record, dict) and record.get("kind") == "world" and "checks" in record)
+    return os.path.lexists(file) and not is_ours(sidecar_of(file))
 
 
 def judge_videos(paths: list[Path], as_json: bool) -> None:

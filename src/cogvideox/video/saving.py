@@ -60,7 +60,12 @@ def is_ours(path: str | Path) -> bool:
         record = read_json(path)
     except (OSError, ConfigError):
         return False
-    return isinstance(record, dict) and {LABEL, "kind", "config", "seed"} <= set(record)  # see manifest.py
+    if not isinstance(record, dict):
+        return False
+    rendered = record.get("kind") == "world" and {"config", "checks"} <= set(
+        record
+    )  # a scene, see cli/world.py
+    return rendered or {LABEL, "kind", "config", "seed"} <= set(record)  # see manifest.py
 
 
 def check_output(path: str | Path, overwrite: bool = False, sidecar: bool = False) -> Path:
