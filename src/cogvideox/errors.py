@@ -19,9 +19,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+MOST_MESSAGE = 1900  # characters
+
 
 class CogVideoXError(Exception):
-    """The root: catch it to catch everything this package raises on purpose."""
+    """The root: catch it to catch everything this package raises on purpose.
+
+    Messages are one printable line of bounded length, whatever names and values of files stand in them.
+    """
+
+    def __init__(self, *values: object) -> None:
+        super().__init__(*(one_line(value) if isinstance(value, str) else value for value in values))
 
 
 class InputError(CogVideoXError):
@@ -69,6 +77,16 @@ class DependencyError(CogVideoXError):
 
 
 MOST_OPTIONS, MOST_LETTERS = 500, 120  # what a suggestion is looked for among: comparing costs their product
+
+
+def one_line(text: str) -> str:
+    """A text with its control characters, line ends and lone surrogates escaped; a long one loses its middle."""
+    if len(text) > MOST_MESSAGE:
+        text = f"{text[:1500]} ... {text[-350:]}"
+    if text.isprintable():
+        return text
+    escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(escaped)[: 2 * MOST_MESSAGE]
 
 
 def suggest(name: str, options: Iterable[str]) -> str:

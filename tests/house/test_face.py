@@ -82,3 +82,12 @@ def test_a_model_loads_and_reads_a_prompt_without_transformers_and_torchvision()
         "import cogvideox; print(cogvideox.load('tiny').text.encode(['a red ring']).tokens)"
     )
     assert run_python(code).strip().splitlines()[-1].startswith("[")
+
+
+def test_every_message_is_one_printable_line_of_bounded_length():
+    from cogvideox.errors import CheckpointError, CogVideoXError
+
+    told = str(CheckpointError("weights.pt: holds \r\n, \x1b[31m and \ud800 " + "a" * 100_000 + " end"))
+    assert told.isprintable() and len(told) < 2000 and told.endswith(" end")
+    assert "\\r\\n" in told and "\\ud800" in told
+    assert str(CogVideoXError("Kätzchen – 日本")) == "Kätzchen – 日本"
