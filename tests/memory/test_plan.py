@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import pytest
@@ -110,6 +111,20 @@ def test_what_fits_many_times_over_is_not_counted():
     assert found.choice is not None and found.choice.bound and found.choice.policy == Policy()
     counted = Prediction(request()).option(Policy(), None)
     assert all(a.peak >= b.peak for a, b in zip(found.choice.stages, counted.stages, strict=True))
+
+
+def test_equal_requests_are_counted_once(monkeypatch):
+    asked = request(frames=9, latents=3, steps=7)
+    first = plan(asked)
+
+    def again(*_: object) -> None:
+        raise AssertionError("an equal request was counted again")
+
+    for name in ("weigh", "encoding", "denoising", "decoding"):
+        monkeypatch.setattr(sys.modules[Prediction.__module__], name, again)
+    assert plan(request(frames=9, latents=3, steps=7)).options == first.options
+    with pytest.raises(AssertionError, match="counted again"):
+        plan(request(frames=9, latents=3, steps=8))
 
 
 def test_what_cannot_fit_is_refused_with_what_does():

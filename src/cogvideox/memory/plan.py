@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from cogvideox.errors import InputError
@@ -106,12 +106,18 @@ class MemoryPlan:
         }
 
 
+@lru_cache(maxsize=32)
+def _counts_of(request: str) -> dict[tuple[str, str], Any]:
+    """The counts made so far in this process for an equal request, by its text: a batch of prompts counts once."""
+    return {}
+
+
 class Prediction:
-    """The stages of one request; every count is made once, when a policy first asks for it."""
+    """The stages of one request; every count is made once for equal requests, when a policy first asks for it."""
 
     def __init__(self, request: Request) -> None:
         self.request = request
-        self._counts: dict[tuple[str, str], Any] = {}
+        self._counts = _counts_of(repr(request))
 
     @cached_property
     def text(self) -> TextShape | None:
