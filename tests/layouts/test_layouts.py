@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from cogvideox.data.listing import list_clips
-from cogvideox.errors import CogVideoXError, ConfigError
+from cogvideox.data.results import kept_rows
+from cogvideox.errors import CogVideoXError, ConfigError, InputError, MediaError
 from cogvideox.evaluation.clips import read_prompts
 from cogvideox.layouts import CaptionSource, Columns
+from cogvideox.layouts.parquet import open_parquet
 
 TEXTS = ['A cat, seen from above, says "hello".', "A dog runs; it barks.", "Rain \u2014 on a roof"]
 
@@ -104,6 +106,19 @@ def test_a_parquet_table_of_paths_is_a_table_under_any_name(tmp_path):
     listing = list_clips(tmp_path)
     assert {e.name: e.caption for e in listing.entries} == dict(ROWS) == read_prompts(tmp_path)
     assert [e.score for e in listing.entries] == [1, 2, 3]
+
+
+def test_a_parquet_table_whose_names_are_not_utf8_is_named_as_damaged(tmp_path):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    file = tmp_path / "clips.parquet"
+    parquet.write_table(pa.table({"path": FILES, "a_long_name": TEXTS}), file)
+    file.write_bytes(file.read_bytes().replace(b"a_long_name", b"\xff\xfelong_name"))
+    with pytest.raises(MediaError, match="not a Parquet table"):
+        open_parquet(file, tmp_path)
+    with pytest.raises(InputError, match="cannot be read"):
+        list(kept_rows(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from typing import Any
 
 from cogvideox.errors import MediaError
 from cogvideox.layouts.columns import Columns, row_of
-from cogvideox.layouts.parquet import light_columns, open_parquet, rows_of
+from cogvideox.layouts.parquet import light_columns, open_parquet, parquet_errors, rows_of
 
 BATCH = 8  # rows of clips in memory at a time
 
@@ -173,8 +173,6 @@ def _suffix(key: str, path: Any, column: str, endings: frozenset[str]) -> str:
 
 def _cell(part: Part) -> bytes:
     """One cell; only its group of rows is read, and no row of it behind the cell. Raises MediaError."""
-    from pyarrow import ArrowException
-
     table = _opened(part.file)
     row = part.row or 0
     for group in range(table.num_row_groups):
@@ -182,7 +180,7 @@ def _cell(part: Part) -> bytes:
         if row < rows:
             try:
                 value = _value(table, group, row, part.column)
-            except (ArrowException, OSError) as error:
+            except parquet_errors() as error:
                 raise MediaError(
                     f"{part.label}: damaged ({' '.join(str(error).split())[:80]}); download the table again"
                 ) from None

@@ -14,6 +14,7 @@ from cogvideox.errors import DependencyError, InputError
 from cogvideox.files import parse_json, short
 from cogvideox.files.structured import read_json
 from cogvideox.files.text import MOST_BYTES, inside
+from cogvideox.layouts.parquet import parquet_errors
 
 SUMMARY, DROPPED, TABLE = "summary.json", "dropped.jsonl", "clips.parquet"
 MOST_SUMMARY = 64 << 20  # bytes
@@ -104,7 +105,6 @@ def dropped_rows(out: Path) -> Iterator[dict[str, Any]]:
 def kept_rows(out: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
     """The rows of clips.parquet, a thousand in memory. Raises InputError, naming the row."""
     try:
-        import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError:
         raise DependencyError("pyarrow is not installed; install cogvideox[data]") from None
@@ -121,20 +121,19 @@ def kept_rows(out: Path, columns: list[str] | None = None) -> Iterator[dict[str,
                     scores = {name: _maybe(_number) for name in row if name.startswith("score.")}
                     _check(row, shape | scores, f"{file}, row {number}")
                     yield row
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except parquet_errors() as error:
         raise InputError(f"{file}: cannot be read ({short(str(error))}); curate again") from None
 
 
 def score_names(out: Path) -> list[str]:
     """The columns of scores in clips.parquet."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     file = out / TABLE
     try:
         with pq.ParquetFile(_plain(file, out)) as table:
             return [name for name in table.schema_arrow.names if name.startswith("score.")]
-    except (pa.ArrowException, OSError) as error:
+    except parquet_errors() as error:
         raise InputError(f"{file}: cannot be read ({short(str(error))}); curate again") from None
 
 

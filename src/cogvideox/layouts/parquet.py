@@ -14,10 +14,17 @@ MOST_BYTES = 1 << 50  # no limit of ours: only what is asked for is read
 BATCH = 256  # rows that one damaged page may take with it before the page
 
 
+def parquet_errors() -> tuple[type[Exception], ...]:
+    """What pyarrow raises for damaged tables; names that are not UTF-8 come as UnicodeDecodeError."""
+    from pyarrow import ArrowException
+
+    return (ArrowException, OSError, UnicodeDecodeError)
+
+
 def open_parquet(file: Path, root: Path | None) -> Any:
     """A ``pyarrow.parquet.ParquetFile`` of a plain file that lies in ``root``. Raises DependencyError, MediaError."""
     try:
-        from pyarrow import ArrowException, parquet
+        from pyarrow import parquet
     except ImportError:
         raise DependencyError(
             f"{file}: reading Parquet needs pyarrow; pip install 'cogvideox[data]'"
@@ -25,10 +32,12 @@ def open_parquet(file: Path, root: Path | None) -> Any:
     with open_regular(file, root=root, most=MOST_BYTES, error=MediaError):
         pass
     try:
-        return parquet.ParquetFile(
+        table = parquet.ParquetFile(
             file, thrift_string_size_limit=64 << 20, thrift_container_size_limit=1 << 20
         )
-    except (ArrowException, OSError) as error:
+        _ = table.schema_arrow  # made when it is first asked for, and damaged ones cannot be
+        return table
+    except parquet_errors() as error:
         raise MediaError(f"{shown(str(file))}: not a Parquet table ({_short(error)})") from None
 
 
@@ -74,9 +83,7 @@ _LOST = "damaged; download the table again"
 
 def rows_of(table: Any, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
     """(number, values) of every row of an open table; for rows that are damaged one (number, 'rows 5 to 9')."""
-    from pyarrow import ArrowException
-
-    first = 0
+    first, damage = 0, parquet_errors()
     for group in range(table.num_row_groups):
         count = table.metadata.row_group(group).num_rows
         read = 0
@@ -85,7 +92,7 @@ def rows_of(table: Any, columns: Sequence[str]) -> Iterator[tuple[int, dict[str,
                 for values in batch.to_pylist():
                     yield first + read, values
                     read += 1
-        except (ArrowException, OSError, UnicodeDecodeError):
+        except damage:
             yield first + read, f"rows {first + read} to {first + count - 1}"
         first += count
 
