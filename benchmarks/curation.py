@@ -20,12 +20,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cogvideox.clip import Clip, Source, Span
+from cogvideox.clip_folders.video_files import listing
 from cogvideox.curation.engines import LocalEngine
-from cogvideox.curation.listing import listing
 from cogvideox.curation.measuring import Clock, measure
 from cogvideox.curation.pipeline import Pipeline
 from cogvideox.curation.recipes import default
-from cogvideox.curation.work import write_measured
+from cogvideox.curation.worker import write_measured
 from cogvideox.video.reading import OpenVideo
 
 

@@ -24,8 +24,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from cogvideox.curation.film import Film  # noqa: E402
 from cogvideox.curation.recipe import Bounds  # noqa: E402
+from cogvideox.curation.shot_views import Film  # noqa: E402
 from cogvideox.curation.shots import Shots  # noqa: E402
 from cogvideox.curation.view import Look  # noqa: E402
 from cogvideox.video import Size, Video, walk  # noqa: E402

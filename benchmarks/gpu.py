@@ -29,7 +29,7 @@ import torch
 import torch.nn.functional as F
 
 from cogvideox.diffusion import Constant, Schedule, ddim, guided
-from cogvideox.generate import GenerateOptions, generate
+from cogvideox.generation import GenerateOptions, generate
 from cogvideox.memory import move_in
 from cogvideox.model import CogVideoX
 from cogvideox.presets import Preset, get_preset
@@ -37,7 +37,7 @@ from cogvideox.transformer import Grid, Transformer, split
 from cogvideox.transformer.compiled import compiled, launched
 from cogvideox.transformer.kernels import KERNELS, using
 from cogvideox.transformer.layout import Clip
-from cogvideox.transformer.tables import tabulated
+from cogvideox.transformer.modulation import tabulated
 from cogvideox.vae import VAE
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "performance.md"

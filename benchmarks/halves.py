@@ -11,7 +11,7 @@ import torch
 from cases import TEXT_WIDTH, Size, Work, _noise, _transformer, _vae, fill
 from timing import _seconds
 
-from cogvideox import native
+from cogvideox import cpu_ops
 from cogvideox.transformer.kernels import use_kernel
 
 
@@ -37,12 +37,12 @@ class Half:
 
 @contextmanager
 def _without_units() -> Iterator[None]:
-    known = native.half_is_native
-    native.half_is_native = lambda dtype: False
+    known = cpu_ops.half_is_native
+    cpu_ops.half_is_native = lambda dtype: False
     try:
         yield
     finally:
-        native.half_is_native = known
+        cpu_ops.half_is_native = known
 
 
 def _forward(size: Size, dtype: torch.dtype) -> Work:

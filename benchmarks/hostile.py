@@ -632,7 +632,7 @@ def read_clips(path: Path) -> None:
 
 def read_scored(path: Path) -> None:
     """As ``evaluate FOLDER`` and ``rate serve`` do before they decode."""
-    from cogvideox.evaluation.clips import open_clips
+    from cogvideox.evaluation.video_folder import open_clips
 
     open_clips(path)
 

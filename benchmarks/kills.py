@@ -22,12 +22,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from cogvideox.curation import engines, work  # noqa: E402
-from cogvideox.curation.prints import Prints  # noqa: E402
+from cogvideox.curation import engines, worker  # noqa: E402
+from cogvideox.curation.hashes import Prints  # noqa: E402
 from cogvideox.curation.recipes import tiny  # noqa: E402
+from cogvideox.curation.report import dropped_rows, kept_rows  # noqa: E402
+from cogvideox.curation.run import curate  # noqa: E402
 from cogvideox.curation.scores import Light  # noqa: E402
-from cogvideox.data.curated import curate  # noqa: E402
-from cogvideox.data.report import dropped_rows, kept_rows  # noqa: E402
 from films import take, write  # noqa: E402
 
 RECIPE = tiny().model_copy(update={"steps": (Light(), Prints()), "per_shard": 50})
@@ -38,7 +38,7 @@ class Here:
 
     def run(self, jobs, order):
         for job in jobs:
-            work.do(job, order)
+            worker.do(job, order)
             yield engines.Outcome(job)
 
 

@@ -13,7 +13,7 @@ import json
 from collections import defaultdict
 from pathlib import Path
 
-from cogvideox.data.report import dropped_rows, kept_rows
+from cogvideox.curation.report import dropped_rows, kept_rows
 
 GROUPS = {
     "little moves": {"low_motion", "static"},

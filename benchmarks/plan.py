@@ -22,7 +22,7 @@ from cogvideox.memory import Request
 from cogvideox.memory.stages import decoding, denoising, encoding
 from cogvideox.presets import Preset, get_preset
 from cogvideox.transformer import Transformer
-from cogvideox.transformer.tables import tabulated
+from cogvideox.transformer.modulation import tabulated
 from cogvideox.vae import VAE
 from memory import peak_of
 

@@ -13,7 +13,7 @@ import statistics
 import torch
 
 from cogvideox.presets import get_preset
-from cogvideox.training.diffusion import DiffusionTask, DiffusionTraining
+from cogvideox.training.tasks.diffusion import DiffusionTask, DiffusionTraining
 
 
 @torch.no_grad()

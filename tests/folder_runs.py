@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from cogvideox.data.clips import ClipSize
-from cogvideox.training.diffusion import DiffusionTraining
-from cogvideox.training.folder import FolderData
+from cogvideox.training.config import Run
 from cogvideox.training.optim import OptimConfig
-from cogvideox.training.run import Run
+from cogvideox.training.tasks.diffusion import DiffusionTraining
+from cogvideox.training.tasks.folder import FolderData
 
 
 def settings(place: Path, kind="toy", data=None, **more) -> DiffusionTraining:

@@ -22,9 +22,9 @@ SECONDS = 270.0  # that a test of several processes may take, and that one of th
 PRELOAD = ["torch.distributed.fsdp", "cogvideox.parallel.context", "cogvideox.parallel.inference"]
 PRELOAD += [
     "cogvideox.checkpoints",
-    "cogvideox.generate.run",
+    "cogvideox.generation.pipeline",
     "cogvideox.training.loop",
-    "cogvideox.training.vae",
+    "cogvideox.training.tasks.vae",
 ]
 
 

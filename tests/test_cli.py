@@ -205,7 +205,7 @@ def test_a_batch_that_was_stopped_between_record_and_video_goes_on(here, toy):
 
 @pytest.mark.parametrize("where", ["denoise", "decode"])
 def test_ctrl_c_ends_with_130_and_leaves_nothing(here, toy, monkeypatch, where):
-    import cogvideox.generate.run as run
+    import cogvideox.generation.pipeline as run
 
     def interrupted(*_, **__):
         raise KeyboardInterrupt
@@ -217,7 +217,7 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing(here, toy, monkeypatch, where):
 
 
 def test_unexpected_errors_are_one_line_and_debug_shows_them(here, toy, monkeypatch):
-    import cogvideox.generate.run as run
+    import cogvideox.generation.pipeline as run
 
     def broken(*_, **__):
         raise ZeroDivisionError("two\nlines")

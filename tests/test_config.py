@@ -10,11 +10,11 @@ import pytest
 
 from cogvideox.config import Config
 from cogvideox.errors import ConfigError
-from cogvideox.generate import GenerateOptions
-from cogvideox.training.diffusion import DiffusionTraining
+from cogvideox.generation import GenerateOptions
 from cogvideox.training.optim import OptimConfig
 from cogvideox.training.recipes import Run, recipe, run_file
-from cogvideox.training.vae import Crops, VAETraining
+from cogvideox.training.tasks.diffusion import DiffusionTraining
+from cogvideox.training.tasks.vae import Crops, VAETraining
 from cogvideox.vae import VAEConfig
 
 

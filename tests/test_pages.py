@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cogvideox.data.report import write_report
+from cogvideox.curation.report import write_report
 from cogvideox.errors import InputError
-from cogvideox.evaluation.clips import Refused, open_clips
 from cogvideox.evaluation.page import write_page
 from cogvideox.evaluation.report import Report
 from cogvideox.evaluation.score import Score
+from cogvideox.evaluation.video_folder import Refused, open_clips
 from cogvideox.reproduce.curves import curves
 from cogvideox.video import Video
 

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from cogvideox.config import Config
-from cogvideox.training.guard import GuardConfig
 from cogvideox.training.loop import TrainConfig
 from cogvideox.training.optim import OptimConfig
+from cogvideox.training.step_guard import GuardConfig
 
 
 class Line(Config):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from cogvideox.training.state import snapshot, write_state
-from cogvideox.training.writers import Writers
+from cogvideox.training.checkpoint.state import snapshot, write_state
+from cogvideox.training.checkpoint.writers import Writers
 
 
 def write(folder: Path, ranks: int, patience: float = 20) -> list[Exception | None]:

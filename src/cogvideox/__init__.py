@@ -16,7 +16,7 @@ from typing import Any as _Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from cogvideox import errors, generate
+    from cogvideox import errors
     from cogvideox.checkpoints import convert, inspect, load_lora
     from cogvideox.checkpoints import load_model as load
     from cogvideox.checkpoints import save_model as save
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         NumericsError,
         OutputError,
     )
-    from cogvideox.generate import GenerateOptions
+    from cogvideox.generation import GenerateOptions, generate
     from cogvideox.model import CogVideoX
     from cogvideox.presets import PRESETS, Preset, get_preset
     from cogvideox.video import Video, contact_sheet, read_image, read_video
@@ -40,8 +40,8 @@ _HOMES = {
     "load_lora": "checkpoints",
     "convert": "checkpoints",
     "inspect": "checkpoints",
-    "generate": "generate:",  # the room itself, which can be called
-    "GenerateOptions": "generate",
+    "generate": "generation",
+    "GenerateOptions": "generation",
     "CogVideoX": "model",
     "Video": "video",
     "read_video": "video",

@@ -13,10 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from cogvideox.captioning.network import CaptionerConfig
 from cogvideox.checkpoints import convert, inspect, load_model, read_sat, read_settings
 from cogvideox.checkpoints.record import Record
 from cogvideox.checkpoints.text import load_text
-from cogvideox.curation.captions.network import CaptionerConfig
 from cogvideox.diffusion.schedule import ScheduleConfig
 from cogvideox.errors import CheckpointError, CogVideoXError, ConfigError
 from cogvideox.text import T5Config, Tokenizer

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from cogvideox.checkpoints import convert, inspect, load_model, settings_of
 from cogvideox.checkpoints.tensors import write_folder
 from cogvideox.errors import CheckpointError
-from cogvideox.training.state import save_state
+from cogvideox.training.checkpoint.state import save_state
 from small_models import same
 from toy_folder import write_toy
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from cogvideox.clip import Clip, Source
-from cogvideox.curation.asked import AskedLabels
 from cogvideox.curation.labels import LABELS
 from cogvideox.curation.recipe import Recipe
 from cogvideox.curation.thresholds import Rule, Stage, Thresholds
 from cogvideox.curation.view import View
+from cogvideox.curation.vlm_labels import AskedLabels
 from cogvideox.errors import ChatError
 from films import take
 from scripted_server import Reply, completion, error, scripted_server

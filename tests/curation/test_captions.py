@@ -8,13 +8,13 @@ import threading
 import numpy as np
 import pytest
 
+from cogvideox.captioning.describe import Describer, Footage
+from cogvideox.captioning.instructions import FRAME, MATCH, MERGE, SHORT
+from cogvideox.captioning.match import AskedMatch, WorldMatch
+from cogvideox.captioning.stages import AskDense, FrameCaptions, Merge, ShortCaption, merge_text
+from cogvideox.captioning.world import world_model
 from cogvideox.chat import Chat, ChatConfig, ChatFailure, Scripted, Server, ServerConfig
 from cogvideox.chat.clean import Cleaning
-from cogvideox.curation.captions.describe import Describer, Footage
-from cogvideox.curation.captions.instructions import FRAME, MATCH, MERGE, SHORT
-from cogvideox.curation.captions.match import AskedMatch, WorldMatch
-from cogvideox.curation.captions.stages import AskDense, FrameCaptions, Merge, ShortCaption, merge_text
-from cogvideox.curation.captions.world import world_model
 from cogvideox.errors import ConfigError, MediaError
 from cogvideox.world import facts, read_caption
 from curation.world_clips import clip_of, footage_of, scene_of

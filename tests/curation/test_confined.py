@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from cogvideox.curation.asked import AskedLabels
 from cogvideox.curation.confined import clean_environment
 from cogvideox.curation.engines import _Child
 from cogvideox.curation.recipes import find_recipe
-from cogvideox.curation.work import Order
+from cogvideox.curation.vlm_labels import AskedLabels
+from cogvideox.curation.worker import Order
 
 CANARIES = {
     "OPENAI_API_KEY": "canary-1",

@@ -13,12 +13,12 @@ import pytest
 from typer.testing import CliRunner
 
 from cogvideox.cli import app
-from cogvideox.curation import engines, work
+from cogvideox.curation import engines, worker
 from cogvideox.curation.engines import LocalEngine
 from cogvideox.curation.pipeline import Pipeline, only_one
 from cogvideox.curation.recipe import Recipe
 from cogvideox.curation.recipes import RECIPES, recipe, tiny
-from cogvideox.data.curated import curate
+from cogvideox.curation.run import curate
 from cogvideox.errors import ConfigError, InputError, OutputError
 from cogvideox.video import read_video, whole_file
 from films import take, write
@@ -31,7 +31,7 @@ class InProcess:
 
     def run(self, jobs, order):
         for job in jobs:
-            work.do(job, order)
+            worker.do(job, order)
             yield engines.Outcome(job)
 
 
@@ -213,7 +213,7 @@ def test_a_videofolder_holds_the_same_clips(result, films, tmp_path):
 def test_a_film_that_kills_its_worker_is_given_up_alone(films, tmp_path, monkeypatch):
     """A worker that aborts on one film: two workers die, the film is dropped by name, the others are done."""
     code = (
-        "import os, cogvideox.curation.work as w\n"
+        "import os, cogvideox.curation.worker as w\n"
         "old = w.measure\n"
         "def measure(root, path, *rest):\n"
         "    if path == 'f.avi': os.abort()\n"
@@ -246,9 +246,9 @@ def test_a_step_that_stumbles_is_named_and_tried_again_next_time(films, tmp_path
             for job in jobs:
                 calls.append(job["path"])
                 if job["path"] == "f.avi" and len(calls) < 20 and job["do"] == "measure":
-                    yield engines.Outcome(job, work.FAILED, "ZeroDivisionError: of a step")
+                    yield engines.Outcome(job, worker.FAILED, "ZeroDivisionError: of a step")
                 else:
-                    work.do(job, order)
+                    worker.do(job, order)
                     yield engines.Outcome(job)
 
     curate(films, tmp_path / "out", SMALL, Stumbles())
@@ -259,13 +259,13 @@ def test_a_step_that_stumbles_is_named_and_tried_again_next_time(films, tmp_path
 
 
 def test_a_full_disk_stops_the_run_by_name_and_the_next_goes_on(films, tmp_path, monkeypatch):
-    from cogvideox.data import curated
+    from cogvideox.curation import run
 
     def full(*_):
         raise OutputError("shards/clips-00000.tar: could not be written (No space left on device)")
 
     with monkeypatch.context() as patch:
-        patch.setattr(curated, "write_tar", full)
+        patch.setattr(run, "write_tar", full)
         with pytest.raises(OutputError, match="No space left"):
             curate(films, tmp_path / "out", SMALL, InProcess())
     assert not (tmp_path / "out" / "summary.json").exists()
@@ -374,6 +374,8 @@ def test_a_worker_that_is_ready_and_done_at_once_is_heard(films, tmp_path, monke
     monkeypatch.setattr(
         engines.subprocess, "Popen", lambda command, **more: real([command[0], "-c", code], **more)
     )
-    order = work.Order(root=str(films), work=str(tmp_path), recipe=SMALL.override(["limits.wall_seconds=20"]))
+    order = worker.Order(
+        root=str(films), work=str(tmp_path), recipe=SMALL.override(["limits.wall_seconds=20"])
+    )
     outcomes = list(LocalEngine(1).run([{"do": "measure", "path": "a.mp4"}], order))
     assert [(outcome.error, outcome.detail) for outcome in outcomes] == [("", "")]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from cogvideox.captioning.strategy import CaptionConfig
 from cogvideox.clip import Clip, Source
-from cogvideox.curation.captions.strategy import CaptionConfig
 from cogvideox.curation.describing import Describe
 from cogvideox.curation.recipe import Recipe
 from cogvideox.curation.view import View

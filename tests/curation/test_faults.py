@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cogvideox.curation.faults.effects import FAULTS, HELD_OUT, INNOCENT
-from cogvideox.curation.faults.samples import sample
-from cogvideox.curation.faults.stock import Stock, drawn, read_stock
 from cogvideox.curation.labels import LABELS
-from cogvideox.perception.traits import MOMENTS, traits_of
+from cogvideox.perception.handcrafted import MOMENTS, traits_of
+from cogvideox.training.tasks.faults.effects import FAULTS, HELD_OUT, INNOCENT
+from cogvideox.training.tasks.faults.samples import sample
+from cogvideox.training.tasks.faults.take_library import Stock, drawn, read_stock
 from films import take, write
 
 STOCK = Stock({"a.mp4": [take(1, 30, 128, 192)], "b.mp4": [take(2, 30, 128, 192)]}, {"a.mp4": {"text": True}})

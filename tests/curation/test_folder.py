@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from cogvideox.captioning.folder import see
+from cogvideox.captioning.strategy import CaptionConfig
 from cogvideox.cli import app
-from cogvideox.curation.captions.folder import see
-from cogvideox.curation.captions.strategy import CaptionConfig
 from cogvideox.errors import ConfigError
 from cogvideox.video import Video
 from cogvideox.world import caption, facts, read_caption, render, sample_scene

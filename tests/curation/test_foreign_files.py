@@ -9,12 +9,12 @@ import pytest
 from typer.testing import CliRunner
 
 from cogvideox.cli import app
-from cogvideox.curation import engines, work
+from cogvideox.curation import engines, worker
 from cogvideox.curation.pipeline import only_one
 from cogvideox.curation.recipes import tiny
-from cogvideox.data.curated import curate
+from cogvideox.curation.run import curate
 from cogvideox.errors import ConfigError, OutputError
-from cogvideox.training.folder import FolderData, check_apart, listed
+from cogvideox.training.tasks.folder import FolderData, check_apart, listed
 from films import take, write
 
 SMALL = tiny().override(["per_shard=1", "shots.min_seconds=0.5"])
@@ -26,7 +26,7 @@ class InProcess:
 
     def run(self, jobs, order):
         for job in jobs:
-            work.do(job, order)
+            worker.do(job, order)
             yield engines.Outcome(job)
 
 

@@ -16,11 +16,11 @@ import pytest
 from typer.testing import CliRunner
 
 from cogvideox.cli import app
-from cogvideox.curation import engines, work
-from cogvideox.curation.listing import LeftOut, everything, listing
+from cogvideox.clip_folders.video_files import LeftOut, everything, listing
+from cogvideox.curation import engines, worker
 from cogvideox.curation.patterns import bars_of, plain_of
 from cogvideox.curation.recipes import default, tiny
-from cogvideox.data.curated import curate
+from cogvideox.curation.run import curate
 from cogvideox.errors import ConfigError
 from films import take, write
 
@@ -32,7 +32,7 @@ class InProcess:
 
     def run(self, jobs, order):
         for job in jobs:
-            work.do(job, order)
+            worker.do(job, order)
             yield engines.Outcome(job)
 
 

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from cogvideox.captioning.strategy import CaptionConfig
 from cogvideox.cli import app
-from cogvideox.curation import engines, work
-from cogvideox.curation.captions.strategy import CaptionConfig
+from cogvideox.clip_folders.listing import list_clips
+from cogvideox.curation import engines, worker
+from cogvideox.curation.captions import caption_curated, read_captions
 from cogvideox.curation.recipes import tiny
-from cogvideox.data.captions import caption_curated, read_captions
-from cogvideox.data.curated import curate
-from cogvideox.data.listing import list_clips
-from cogvideox.data.report import kept_rows
+from cogvideox.curation.report import kept_rows
+from cogvideox.curation.run import curate
 from cogvideox.errors import OutputError
 from cogvideox.video import Video
 from cogvideox.world import render, sample_scene
@@ -37,7 +37,7 @@ class InProcess:
 
     def run(self, jobs, order):
         for job in jobs:
-            work.do(job, order)
+            worker.do(job, order)
             yield engines.Outcome(job)
 
 
@@ -199,7 +199,7 @@ def test_a_film_without_words_is_not_trained_on_under_a_made_up_name():
 
 
 def test_the_tiny_world_is_told_from_everything_else():
-    from cogvideox.curation.captions.world import is_tiny_world
+    from cogvideox.captioning.world import is_tiny_world
 
     assert all(is_tiny_world(render(sample_scene(3, n), size=64)) for n in range(24))
     grey = np.full((5, 64, 64, 3), 90, np.uint8)

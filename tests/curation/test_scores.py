@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 import cogvideox.world  # noqa: F401  (fills sys.modules: the function of the same name hides the module)
 from cogvideox.clip import Clip, Source, Span
 from cogvideox.curation.borders import Borders, bars
-from cogvideox.curation.prints import Embedding, Prints, phash
+from cogvideox.curation.hashes import Embedding, Prints, phash
 from cogvideox.curation.scores import (
     AestheticScore,
     Flicker,

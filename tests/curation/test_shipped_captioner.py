@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cogvideox.curation.captions.local import load_captioner
-from cogvideox.curation.captions.stages import Watch
+from cogvideox.captioning.local import load_captioner
+from cogvideox.captioning.stages import Watch
 from cogvideox.world import facts, read_caption
 from curation.world_clips import clip_of, scene_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cogvideox.curation.film import Film
+from cogvideox.curation.shot_views import Film
 from cogvideox.curation.shots import CutFinder, Shots, transitions
 from cogvideox.curation.view import Look
 from cogvideox.errors import ConfigError

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cogvideox.curation.captions.describe import Footage
-from cogvideox.curation.captions.stages import Seen
+from cogvideox.captioning.describe import Footage
+from cogvideox.captioning.stages import Seen
 from cogvideox.world import render, sample_scene
 
 

@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from clip_folders import clip, write_layout
+from cogvideox.clip_folders.listing import list_clips
 from cogvideox.data import cache, latents
 from cogvideox.data.cache import TensorCache
 from cogvideox.data.clips import ClipSize, FolderClips, WorldClips
 from cogvideox.data.latents import embedded, encoded
-from cogvideox.data.listing import list_clips
 from cogvideox.errors import ConfigError, MediaError, NumericsError
 from cogvideox.vae import VAE
 from toy import toy_model

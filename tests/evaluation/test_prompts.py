@@ -11,14 +11,14 @@ import pytest
 
 from cogvideox.cli.evaluate import _folder
 from cogvideox.errors import CogVideoXError
-from cogvideox.evaluation.clips import Clips, open_clips, read_prompts
 from cogvideox.evaluation.measures import Tools
 from cogvideox.evaluation.report import Report
+from cogvideox.evaluation.video_folder import Clips, open_clips, read_prompts
 from cogvideox.evaluation.world import _read
-from cogvideox.generate.calibration import read_calibration
+from cogvideox.generation.residual_reuse import read_calibration
 from cogvideox.manifest import sha256_of
 from cogvideox.perception.experts import read_recorded
-from cogvideox.serving.study import Study
+from cogvideox.rating.study import Study
 from cogvideox.video import Video, about
 from cogvideox.world import held_out_prompts, render
 

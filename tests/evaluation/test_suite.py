@@ -10,11 +10,11 @@ import pytest
 
 from cogvideox.errors import ConfigError, InputError
 from cogvideox.evaluation import compare
-from cogvideox.evaluation.clips import counts, open_clips, read_prompts
 from cogvideox.evaluation.flaws import spoil
 from cogvideox.evaluation.measures import Material, partners
 from cogvideox.evaluation.report import Report
 from cogvideox.evaluation.suite import evaluate, world_checks, world_truth
+from cogvideox.evaluation.video_folder import counts, open_clips, read_prompts
 from cogvideox.video import Video
 from cogvideox.world import held_out_prompts, render
 

@@ -49,8 +49,8 @@ def test_every_public_name_can_be_had():
 
 def test_generate_is_a_function_and_a_room_in_any_order():
     code = (
-        "import cogvideox.generate.options, cogvideox\n"
-        "from cogvideox.generate import GenerateOptions\n"
+        "import cogvideox.generation.options, cogvideox\n"
+        "from cogvideox.generation import GenerateOptions\n"
         "print(callable(cogvideox.generate), cogvideox.GenerateOptions is GenerateOptions)"
     )
     assert run_python(code).strip() == "True True"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import cogvideox
-from cogvideox.generate import GenerateOptions
+from cogvideox.generation import GenerateOptions
 from cogvideox.memory.offload import attach, blocks_of, move_in, places, stages_of
 from toy import toy_model, toy_text
 

@@ -16,7 +16,7 @@ from cogvideox.memory.stages import _sampling, decoding, denoising, peak_of
 from cogvideox.memory.weights import TextShape, bytes_of, weigh
 from cogvideox.presets import T5_OF_THE_WORLD, T5_XXL, get_preset
 from cogvideox.text.t5 import T5Config, T5Encoder
-from cogvideox.transformer.tables import Rows, tabulated
+from cogvideox.transformer.modulation import Rows, tabulated
 from small_models import small_preset
 
 TINY = get_preset("tiny")

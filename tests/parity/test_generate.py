@@ -9,7 +9,7 @@ from PIL import Image
 
 from cogvideox.conditioning import Coder, Conditioning, from_image, from_video
 from cogvideox.diffusion import Schedule, ScheduleConfig
-from cogvideox.generate import GenerateOptions, Noises, generate, sample_latents
+from cogvideox.generation import GenerateOptions, Noises, generate, sample_latents
 from cogvideox.model import CogVideoX
 from cogvideox.transformer import Transformer, TransformerConfig
 from cogvideox.vae import VAE, VAEConfig

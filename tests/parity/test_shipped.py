@@ -7,7 +7,7 @@ from PIL import Image
 
 from cogvideox import load
 from cogvideox.checkpoints.hub import shipped_folder
-from cogvideox.generate import GenerateOptions, generate
+from cogvideox.generation import GenerateOptions, generate
 from cogvideox.world import render, sample_scene
 
 diffusers = pytest.importorskip("diffusers")

@@ -8,12 +8,12 @@ import torch
 from clip_folders import write_layout
 from cogvideox.checkpoints import load_lora, load_model
 from cogvideox.data.clips import ClipSize
-from cogvideox.generate import GenerateOptions
-from cogvideox.training.diffusion import DiffusionTraining
-from cogvideox.training.folder import FolderData
+from cogvideox.generation import GenerateOptions
 from cogvideox.training.loop import TrainConfig, train
-from cogvideox.training.lora import LoraTuning
 from cogvideox.training.optim import OptimConfig
+from cogvideox.training.tasks.diffusion import DiffusionTraining
+from cogvideox.training.tasks.folder import FolderData
+from cogvideox.training.tasks.lora import LoraTuning
 from parity.test_generate import ours, pipeline, theirs
 from toy_folder import write_toy
 

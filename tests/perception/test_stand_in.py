@@ -3,7 +3,7 @@
 import torch
 
 from cogvideox.perception.lpips import load_lpips
-from cogvideox.training.perceptual import blocky, blurred, brighter, harsh_and_benign, shifted, textures
+from cogvideox.training.tasks.lpips import blocky, blurred, brighter, harsh_and_benign, shifted, textures
 from cogvideox.world import render, sample_scene
 
 

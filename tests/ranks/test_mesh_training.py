@@ -14,13 +14,13 @@ from clip_folders import write_layout
 from cogvideox.checkpoints.diffusers import load_transformer
 from cogvideox.data.clips import ClipSize
 from cogvideox.errors import ConfigError
+from cogvideox.parallel.dtensor import Rows
 from cogvideox.parallel.mesh import MeshConfig
-from cogvideox.training.diffusion import DiffusionTraining, FolderData
+from cogvideox.training.checkpoint.state import latest_state
 from cogvideox.training.loop import TrainConfig, train
 from cogvideox.training.optim import OptimConfig
-from cogvideox.training.pieces import Rows
-from cogvideox.training.state import latest_state
-from cogvideox.training.vae import Crops, VAETraining
+from cogvideox.training.tasks.diffusion import DiffusionTraining, FolderData
+from cogvideox.training.tasks.vae import Crops, VAETraining
 from cogvideox.vae import VAEConfig
 from dying import die_at_operation
 from processes import together

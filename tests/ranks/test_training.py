@@ -11,11 +11,11 @@ import torch
 import torch.distributed as dist
 
 from cogvideox.errors import ConfigError, OutputError
-from cogvideox.training import team
+from cogvideox.parallel import data_parallel
+from cogvideox.training.checkpoint.state import latest_state
 from cogvideox.training.loop import TrainConfig, train
 from cogvideox.training.optim import OptimConfig
-from cogvideox.training.state import latest_state
-from cogvideox.training.vae import Crops, Gan, VAETraining
+from cogvideox.training.tasks.vae import Crops, Gan, VAETraining
 from cogvideox.vae import VAEConfig
 from cogvideox.vae.critics import CriticConfig
 from processes import together
@@ -101,9 +101,9 @@ def first_is_slow(seconds: float, beat: float, fails: bool, patience: float = 60
     """What became of the wait for the first process, and how long it was."""
     dist.barrier()  # both are here: a machine that starts them slowly does not count
     dist.distributed_c10d._set_pg_timeout(timedelta(seconds=patience))
-    team.BEAT, began, said = beat, time.monotonic(), "done"
+    data_parallel.BEAT, began, said = beat, time.monotonic(), "done"
     try:
-        with team.Team(2).first_goes_first():
+        with data_parallel.Team(2).first_goes_first():
             if dist.get_rank() == 0:
                 time.sleep(seconds)
                 if fails:

@@ -13,7 +13,7 @@ from cogvideox.reproduce.arms import Scale
 from cogvideox.reproduce.experiments import experiment
 from cogvideox.reproduce.pages import put_row, put_section, section, write_results
 from cogvideox.reproduce.readings import from_benchmark, from_evaluation, from_labels, from_study
-from cogvideox.training import diffusion
+from cogvideox.training.tasks import diffusion
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_running_again_trains_nothing(outcome, scale, monkeypatch):
     def never(*_):
         raise AssertionError("a finished arm was trained again")
 
-    monkeypatch.setattr("cogvideox.training.diffusion.DiffusionTraining.build", never)
+    monkeypatch.setattr("cogvideox.training.tasks.diffusion.DiffusionTraining.build", never)
     assert room.run_arms(experiment("fig10d"), scale) == outcome
 
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from cogvideox.errors import CheckpointError, CogVideoXError, ConfigError, NumericsError
+from cogvideox.parallel.data_parallel import Team
 from cogvideox.parallel.mesh import MeshConfig
+from cogvideox.training.checkpoint.state import latest_state, save_state
 from cogvideox.training.loop import train
-from cogvideox.training.state import latest_state, save_state
-from cogvideox.training.team import Team
 from training_line import LineTask, run
 from writing import write
 

@@ -8,23 +8,23 @@ import numpy as np
 import pytest
 import torch
 
-from cogvideox.chat import Chat
-from cogvideox.curation.captions.describe import Describer
-from cogvideox.curation.captions.local import (
+from cogvideox.captioning.describe import Describer
+from cogvideox.captioning.local import (
     Captioner,
     load_captioner,
     load_summariser,
     save_captioner,
     save_summariser,
 )
-from cogvideox.curation.captions.stages import FrameCaptions, Merge, ShortCaption, Summarise, Watch
-from cogvideox.curation.captions.world import world_model
+from cogvideox.captioning.stages import FrameCaptions, Merge, ShortCaption, Summarise, Watch
+from cogvideox.captioning.world import world_model
+from cogvideox.chat import Chat
 from cogvideox.errors import CheckpointError, ConfigError
-from cogvideox.training.captioner import CaptionerTraining, agreement
-from cogvideox.training.captions import is_held_out
 from cogvideox.training.loop import TrainConfig, train
 from cogvideox.training.optim import OptimConfig
-from cogvideox.training.summariser import SummariserTraining
+from cogvideox.training.tasks.captioner import CaptionerTraining, agreement
+from cogvideox.training.tasks.captions import is_held_out
+from cogvideox.training.tasks.summariser import SummariserTraining
 from cogvideox.video import Video
 from cogvideox.world import render, sample_scene
 from curation.world_clips import footage_of
@@ -148,7 +148,7 @@ def test_agreement_counts_facts():
 
 
 def test_pictures_are_spread_over_the_whole_clip():
-    from cogvideox.curation.captions.local import look
+    from cogvideox.captioning.local import look
 
     task = CaptionerTraining(**SMALL).build(0)
     frames = np.zeros((33, 64, 96, 3), np.uint8)

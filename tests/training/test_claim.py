@@ -9,9 +9,9 @@ import torch
 
 from clip_folders import write_layout
 from cogvideox.errors import ConfigError, DependencyError
-from cogvideox.training import log
+from cogvideox.training import metrics
+from cogvideox.training.checkpoint.state import latest_state
 from cogvideox.training.loop import train
-from cogvideox.training.state import latest_state
 from folder_runs import run
 from toy_folder import write_toy
 
@@ -120,7 +120,7 @@ def test_an_ignored_ctrl_c_stays_ignored(place, tmp_path, interruptible):
 )
 @pytest.mark.parametrize("board", [{"wandb": "project"}, {"tensorboard": True}], ids=["wandb", "tensorboard"])
 def test_a_board_that_is_not_installed_is_told_before_the_work(place, tmp_path, monkeypatch, board, found):
-    monkeypatch.setattr(log, "find_spec", found)
+    monkeypatch.setattr(metrics, "find_spec", found)
     config = run(place, tmp_path / "run", cache=str(tmp_path / "cache")).model_copy(update=board)
     with pytest.raises(DependencyError, match="not installed; pip install"):
         train(config)
@@ -132,7 +132,7 @@ def test_a_board_shows_no_steps_of_a_run_that_died(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     for start, last in ((0, 5), (2, 4)):
-        (show,) = log.boards(tmp_path, True, None, {}, start)
+        (show,) = metrics.boards(tmp_path, True, None, {}, start)
         for step in range(start + 1, last + 1):
             show(step, {"loss": float(start)})
     events = EventAccumulator(str(tmp_path / "tensorboard"))

@@ -11,11 +11,11 @@ import torch
 from cogvideox.curation.labels import LABELS, Labels
 from cogvideox.errors import CheckpointError
 from cogvideox.perception.classifier import LabelClassifier
-from cogvideox.perception.traits import Traits, traits_of
-from cogvideox.training.classifier import ClassifierTraining, Network
+from cogvideox.perception.handcrafted import Traits, traits_of
 from cogvideox.training.loop import TrainConfig, train
 from cogvideox.training.optim import OptimConfig
-from cogvideox.training.scores import auc, best_threshold, calibrate, judged
+from cogvideox.training.tasks.label_classifier import ClassifierTraining, Network
+from cogvideox.training.tasks.label_report import auc, best_threshold, calibrate, judged
 from films import take, write
 
 
@@ -32,14 +32,14 @@ def run(tmp_path_factory):
         name="labels", task=task, out=str(folder / "run"), steps=30, optim=OptimConfig(lr=3e-3, warmup=5, ema=0.0),
         save_every=100, measure_every=100, log_every=15,
     )  # fmt: skip
-    from cogvideox.training import classifier
+    from cogvideox.training.tasks import label_classifier
 
-    whole = classifier.PIECE
-    classifier.PIECE = 18  # pieces of the cache as small as the data
+    whole = label_classifier.PIECE
+    label_classifier.PIECE = 18  # pieces of the cache as small as the data
     try:
         return task.build(0), train(config)
     finally:
-        classifier.PIECE = whole
+        label_classifier.PIECE = whole
 
 
 def test_the_numpy_form_equals_the_network(run):
@@ -104,7 +104,7 @@ def test_thresholds_part_and_heat_cools_what_is_too_sure():
 
 
 def test_the_classifier_that_ships_sees_what_is_plain_to_see():
-    from cogvideox.curation.faults.effects import credits, still, titles
+    from cogvideox.training.tasks.faults.effects import credits, still, titles
 
     judge = LabelClassifier.load()
     rng = np.random.default_rng(0)

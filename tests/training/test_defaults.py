@@ -9,11 +9,11 @@ import pytest
 from clip_folders import write_layout
 from cogvideox.data.clips import ClipSize
 from cogvideox.errors import ConfigError
-from cogvideox.training.diffusion import DiffusionTask, DiffusionTraining
-from cogvideox.training.folder import FolderData
 from cogvideox.training.loop import train
 from cogvideox.training.recipes import recipe
-from cogvideox.training.sizes import SizeSetting
+from cogvideox.training.tasks.diffusion import DiffusionTask, DiffusionTraining
+from cogvideox.training.tasks.folder import FolderData
+from cogvideox.training.tasks.sizes import SizeSetting
 from folder_runs import run, settings
 from toy_folder import write_toy
 

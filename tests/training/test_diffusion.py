@@ -11,14 +11,14 @@ from cogvideox.checkpoints import load_model, save_model
 from cogvideox.checkpoints.record import read_record
 from cogvideox.diffusion import ScheduleConfig
 from cogvideox.errors import ConfigError
-from cogvideox.training.diffusion import DiffusionTask, DiffusionTraining
+from cogvideox.training.tasks.diffusion import DiffusionTask, DiffusionTraining
 from toy_folder import write_toy
 
 
 @pytest.fixture(autouse=True)
 def few_held_out(monkeypatch):
     """Four held-out clips instead of 64."""
-    monkeypatch.setattr("cogvideox.training.diffusion.MEASURED", 4)
+    monkeypatch.setattr("cogvideox.training.tasks.diffusion.MEASURED", 4)
 
 
 def settings(folder: Path, kind: str = "t2v", **more) -> DiffusionTraining:

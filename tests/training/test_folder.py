@@ -14,13 +14,13 @@ from cogvideox.checkpoints.diffusers import load_transformer
 from cogvideox.checkpoints.lora import load_lora
 from cogvideox.diffusion.timesteps import interval
 from cogvideox.errors import ConfigError
-from cogvideox.training.diffusion import DiffusionTask, DiffusionTraining
-from cogvideox.training.examples import velocity_errors
-from cogvideox.training.folder import FolderData, check_apart, listed
+from cogvideox.training.checkpoint.state import latest_state, save_state
 from cogvideox.training.loop import train
-from cogvideox.training.lora import LoraTuning
 from cogvideox.training.optim import OptimConfig
-from cogvideox.training.state import latest_state, save_state
+from cogvideox.training.tasks.diffusion import DiffusionTask, DiffusionTraining
+from cogvideox.training.tasks.diffusion_batches import velocity_errors
+from cogvideox.training.tasks.folder import FolderData, check_apart, listed
+from cogvideox.training.tasks.lora import LoraTuning
 from films import take, write
 from folder_runs import run, settings
 from toy_folder import write_toy

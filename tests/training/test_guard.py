@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from cogvideox.errors import NumericsError
-from cogvideox.training.guard import Guard, GuardConfig
+from cogvideox.training.checkpoint.state import latest_state
 from cogvideox.training.loop import train
-from cogvideox.training.state import latest_state
+from cogvideox.training.step_guard import Guard, GuardConfig
 from training_line import run
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from cogvideox.training.checkpoint.state import latest_state
 from cogvideox.training.loop import train
-from cogvideox.training.state import latest_state
 from dying import die_at_operation
 from training_line import run
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cogvideox.training import log
-from cogvideox.training.log import RunLog
+from cogvideox.training import metrics
+from cogvideox.training.metrics import RunLog
 
 
 def test_each_long_stage_says_how_far_it_is_and_how_long_it_will_take(tmp_path: Path, capsys, monkeypatch):
-    monkeypatch.setattr(log, "EVERY", 0.0)
+    monkeypatch.setattr(metrics, "EVERY", 0.0)
     told = RunLog(tmp_path, steps=4, start=0, title="run")
     with told.stage("sample videos", 3) as done:
         for _ in range(3):

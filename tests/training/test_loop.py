@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from cogvideox.errors import ConfigError, NumericsError, OutputError
-from cogvideox.training import state
-from cogvideox.training.log import RunLog
+from cogvideox.training.checkpoint import state
+from cogvideox.training.checkpoint.state import latest_state, save_state
 from cogvideox.training.loop import TrainConfig, train
+from cogvideox.training.metrics import RunLog
 from cogvideox.training.optim import Average, OptimConfig, learning_rate_factor
-from cogvideox.training.state import latest_state, save_state
-from cogvideox.training.vae import Crops, VAETraining, psnr
+from cogvideox.training.tasks.vae import Crops, VAETraining, psnr
 from cogvideox.vae import VAEConfig
 
 VAE = VAEConfig(block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4, latent_channels=4)

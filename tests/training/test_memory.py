@@ -14,9 +14,9 @@ from cogvideox.checkpoints.lora import add_lora
 from cogvideox.cli import app
 from cogvideox.parallel.shard import recompute
 from cogvideox.presets import get_preset
-from cogvideox.training.lora import LoraTuning
 from cogvideox.training.memory import Prediction, TrainRequest, variants
-from cogvideox.training.sizes import SizeSetting, latent_shape
+from cogvideox.training.tasks.lora import LoraTuning
+from cogvideox.training.tasks.sizes import SizeSetting, latent_shape
 from cogvideox.transformer import Transformer
 from cogvideox.transformer.kernels import use_kernel
 from cogvideox.transformer.position import Rotary

@@ -10,13 +10,13 @@ from clip_folders import write_layout
 from cogvideox.checkpoints import load_model
 from cogvideox.data.clips import ClipSize
 from cogvideox.errors import CheckpointError, ConfigError
-from cogvideox.training.diffusion import DiffusionTraining
-from cogvideox.training.folder import FolderData
+from cogvideox.training.init_from import load_config
 from cogvideox.training.loop import train
 from cogvideox.training.optim import OptimConfig
 from cogvideox.training.recipes import RECIPES, recipe, run_file
 from cogvideox.training.stages import DiffusionRun, Stage, StagedRun, train_stages
-from cogvideox.training.start import load_config
+from cogvideox.training.tasks.diffusion import DiffusionTraining
+from cogvideox.training.tasks.folder import FolderData
 from toy_folder import write_toy
 
 

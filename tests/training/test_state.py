@@ -12,9 +12,9 @@ import torch
 from cogvideox.errors import CheckpointError, ConfigError, NumericsError
 from cogvideox.files.atomic import atomic_folder
 from cogvideox.files.lock import folder_lock
+from cogvideox.training.checkpoint.state import latest_state, save_state
 from cogvideox.training.claim import PREEMPTED
 from cogvideox.training.loop import train
-from cogvideox.training.state import latest_state, save_state
 from training_line import run
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cogvideox.errors import ConfigError
-from cogvideox.training.text import WORDS, TextTraining
+from cogvideox.training.tasks.text_encoder import WORDS, TextTraining
 from cogvideox.world import caption, sample_scene
 
 GOING_ON = {"start": "tiny", "pairs": 0.5, "keep": 5.0, "dropout": 0.1, "batch": 16}

@@ -12,15 +12,15 @@ from cogvideox.checkpoints.diffusers import load_vae, write_vae
 from cogvideox.data.clips import ClipSize
 from cogvideox.errors import ConfigError
 from cogvideox.noise import generator
+from cogvideox.training.checkpoint.state import latest_state
 from cogvideox.training.claim import same_run
-from cogvideox.training.crops import FolderCrops, clip_frames
-from cogvideox.training.folder import FolderData
 from cogvideox.training.loop import TrainConfig, train
 from cogvideox.training.optim import OptimConfig
 from cogvideox.training.recipes import recipe
-from cogvideox.training.state import latest_state
-from cogvideox.training.vae import Crops, Gan, VAETask, VAETraining
-from cogvideox.training.variants import TABLE_1, variant_config
+from cogvideox.training.recipes.vae_variants import TABLE_1, variant_config
+from cogvideox.training.tasks.crops import FolderCrops, clip_frames
+from cogvideox.training.tasks.folder import FolderData
+from cogvideox.training.tasks.vae import Crops, Gan, VAETask, VAETraining
 from cogvideox.vae import VAE, VAEConfig
 from cogvideox.vae.critics import CriticConfig
 from cogvideox.video import Video

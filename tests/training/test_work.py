@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from cogvideox.memory.count import kept
-from cogvideox.training.log import Speed
-from cogvideox.training.work import Work
+from cogvideox.training.flops import Work
+from cogvideox.training.metrics import Speed
 from toy import WIDTH, WORDS, toy_model
 
 

@@ -7,11 +7,11 @@ import torch
 
 from cogvideox.errors import OutputError
 from cogvideox.files.atomic import atomic_folder
-from cogvideox.training import state
-from cogvideox.training.saving import Saver
-from cogvideox.training.state import latest_state, save_state, snapshot, write_state
-from cogvideox.training.team import Team
-from cogvideox.training.writers import Writers
+from cogvideox.parallel.data_parallel import Team
+from cogvideox.training.checkpoint import state
+from cogvideox.training.checkpoint.saver import Saver
+from cogvideox.training.checkpoint.state import latest_state, save_state, snapshot, write_state
+from cogvideox.training.checkpoint.writers import Writers
 from writing import write
 
 

@@ -11,7 +11,7 @@ from cogvideox.transformer.attention import full_attention
 from cogvideox.transformer.compiled import Launcher, compiled, launched, settled
 from cogvideox.transformer.kernels import use_kernel
 from cogvideox.transformer.layout import Clip, Grid
-from cogvideox.transformer.tables import tabulated
+from cogvideox.transformer.modulation import tabulated
 from small_models import small_preset
 
 CLIP = Clip(6, Grid(3, 4, 6))

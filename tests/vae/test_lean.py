@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cogvideox.native import conv3d
+from cogvideox.cpu_ops import conv3d
 from cogvideox.vae import VAE, Remember, StartOfVideo, VAEConfig
 from cogvideox.vae.conv import CausalConv3d, Upsample, each_twice, project
 from cogvideox.vae.frames import Frames
@@ -149,7 +149,7 @@ def test_gradients_of_a_residual_block(frames, twice):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_without_units_computes_in_float32(dtype, monkeypatch):
-    monkeypatch.setattr("cogvideox.native.half_is_native", lambda dtype: False)
+    monkeypatch.setattr("cogvideox.cpu_ops.half_is_native", lambda dtype: False)
     seen = []
     monkeypatch.setattr(
         "cogvideox.vae.conv.conv3d", lambda x, *rest, **how: seen.append(x.dtype) or conv3d(x, *rest, **how)

@@ -24,14 +24,14 @@ from PIL import Image
 from cogvideox.checkpoints import load_model
 from cogvideox.data.clips import ClipSize
 from cogvideox.data.doctor import diagnose
-from cogvideox.generate import GenerateOptions, generate
+from cogvideox.generation import GenerateOptions, generate
 from cogvideox.presets import get_preset
-from cogvideox.training.diffusion import DiffusionTraining
-from cogvideox.training.folder import FolderData
 from cogvideox.training.loop import TrainConfig, train
 from cogvideox.training.optim import OptimConfig
 from cogvideox.training.stages import DiffusionRun, Stage, StagedRun, train_stages
-from cogvideox.training.vae import Crops, VAETraining
+from cogvideox.training.tasks.diffusion import DiffusionTraining
+from cogvideox.training.tasks.folder import FolderData
+from cogvideox.training.tasks.vae import Crops, VAETraining
 from cogvideox.vae import VAEConfig
 from cogvideox.video import Video, read_video
 from cogvideox.world import caption, facts, judge, render, sample_scene

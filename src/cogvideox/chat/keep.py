@@ -12,7 +12,7 @@ from cogvideox.chat.question import Answer, Question
 from cogvideox.errors import InputError, OutputError
 from cogvideox.files import read_small_text
 from cogvideox.files.atomic import write_text
-from cogvideox.lines import lines_of
+from cogvideox.files.lines import lines_of
 
 
 class Cache:

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from cogvideox.checkpoints.adapter_pairs import Pair
+from cogvideox.cpu_ops import product
 from cogvideox.errors import CheckpointError
-from cogvideox.native import product
 from cogvideox.transformer.transformer import FlatPatch
 
 

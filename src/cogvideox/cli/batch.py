@@ -45,7 +45,7 @@ from cogvideox.errors import CogVideoXError, ConfigError, MediaError, OutputErro
 from cogvideox.files import read_json, short
 
 if TYPE_CHECKING:
-    from cogvideox.generate.options import GenerateOptions
+    from cogvideox.generation.options import GenerateOptions
     from cogvideox.memory import MemoryPlan, Policy
     from cogvideox.model import CogVideoX
 

@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from cogvideox.errors import CogVideoXError, ConfigError, MediaError, suggest
 from cogvideox.files import parse_json, read_small_text, short
-from cogvideox.lines import lines_of
+from cogvideox.files.lines import lines_of
 
 MOST_BYTES = 64 << 20
 OF_THE_RUN = ("batch", "debug", "device", "dry_run", "enhance", "enhance_model", "json", "memory", "memory_limit",
@@ -137,7 +137,7 @@ def _number(text: str) -> Any:
 @cache
 def _numbers() -> frozenset[str]:
     """Options that are numbers."""
-    from cogvideox.generate.options import GenerateOptions
+    from cogvideox.generation.options import GenerateOptions
 
     fields = GenerateOptions.model_fields.items()
     return frozenset(
@@ -149,7 +149,7 @@ def _numbers() -> frozenset[str]:
 def line_keys() -> frozenset[str]:
     """What a line may say: every flag that is of one video, every option, and the name of its file."""
     from cogvideox.cli.generate import generate
-    from cogvideox.generate.options import GenerateOptions
+    from cogvideox.generation.options import GenerateOptions
 
     flags = set(inspect.signature(generate).parameters) - {"words", "carry_on", "as_json", *OF_THE_RUN}
     return frozenset(flags | set(GenerateOptions.model_fields) | {"continue", "name"})

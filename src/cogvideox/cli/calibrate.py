@@ -13,7 +13,7 @@ from cogvideox.cli.terminal import result, result_json, say, verb
 from cogvideox.errors import ConfigError
 
 if TYPE_CHECKING:
-    from cogvideox.generate.measure import Trial
+    from cogvideox.generation.calibrate_reuse import Trial
 
 PROMPTS = 2
 
@@ -49,8 +49,8 @@ def calibrate(
         resolve({**settings, "prompt": words, "seed": seed}) for seed, words in enumerate(_prompts(prompt))
     ]
     ready = [checks.check_request(model, options) for options in runs][0]
-    from cogvideox.generate.calibration import Calibration, beside
-    from cogvideox.generate.measure import attempt, observe
+    from cogvideox.generation.calibrate_reuse import attempt, observe
+    from cogvideox.generation.residual_reuse import Calibration, beside
     from cogvideox.video import check_output, replacing
 
     path = Path(out) if out else beside(ready.folder, steps)

@@ -46,9 +46,9 @@ def caption(
 
     Rerunning the same command asks only for what is missing.
     """
-    from cogvideox.curation.captions.folder import caption_folder, find_videos
-    from cogvideox.curation.captions.strategy import CaptionConfig
-    from cogvideox.data.captions import caption_curated, is_curated, to_caption
+    from cogvideox.captioning.folder import caption_folder, find_videos
+    from cogvideox.captioning.strategy import CaptionConfig
+    from cogvideox.curation.captions import caption_curated, is_curated, to_caption
 
     flags: dict[str, Any] = {"strategy": strategy, "ask": ask, "ask_model": ask_model, "captioner": captioner}
     flags |= {"summariser": summariser, "match": match, "least_match": least_match}

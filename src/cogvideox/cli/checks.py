@@ -14,8 +14,8 @@ from cogvideox.presets import PRESETS
 if TYPE_CHECKING:
     import numpy as np
 
-    from cogvideox.generate.options import GenerateOptions
-    from cogvideox.generate.planning import Given, Plan
+    from cogvideox.generation.options import GenerateOptions
+    from cogvideox.generation.plan import Given, Plan
 
 SHIPPED, SHIPPED_I2V = "tiny", "tiny-i2v"
 ABSURD = 20  # times the token budget: not a long prompt but a mistake
@@ -69,7 +69,7 @@ def check_request(
     ``first`` makes the image that an image-to-video model will be given where the options name none.
     download: whether a model of the hub may be downloaded for it; a dry run never does.
     """
-    from cogvideox.generate.planning import plan_run, read_given
+    from cogvideox.generation.plan import plan_run, read_given
     from cogvideox.transformer.kernels import arm_of
 
     arm_of(options.attention)  # says which kernels there are
@@ -94,7 +94,7 @@ def with_calibration(options: GenerateOptions, folder: Path) -> GenerateOptions:
     """The options with the calibration of reuse that they need: as named, or beside the model. Raises ConfigError."""
     if not options.reuse:
         return options
-    from cogvideox.generate.calibration import beside, read_calibration
+    from cogvideox.generation.residual_reuse import beside, read_calibration
 
     path = options.reuse_table or str(beside(folder, options.steps))
     if options.reuse_table is None and not Path(path).is_file():
@@ -141,7 +141,7 @@ def check_adapters(
 def warn_of_unknown(ready: Ready, options: GenerateOptions, adapters: Sequence[Any]) -> None:
     """Warn of words and pictures that a shipped model has never seen; an adapter may have taught it others."""
     from cogvideox.checkpoints.hub import is_shipped
-    from cogvideox.generate.beyond import warn_of_unknown as warn
+    from cogvideox.generation.beyond import warn_of_unknown as warn
 
     if is_shipped(ready.folder) and not adapters:
         warn(ready.folder.resolve().name, options.prompt, ready.given)

@@ -38,7 +38,7 @@ def curate_folder(
     if dry_run:
         result(chosen.to_yaml().rstrip())
         return
-    from cogvideox.data.curated import curate
+    from cogvideox.curation.run import curate
 
     with progress("curating") as show:
         done = LocalEngine(workers) if engine == "local" else RayEngine(workers)
@@ -68,7 +68,7 @@ def print_summary(summary: dict[str, Any], out: Path, as_json: bool) -> None:
 
 def inspect_data(out: Path, clip: str | None, as_json: bool) -> None:
     """What is in a curated folder, or all that is known of one clip or film."""
-    from cogvideox.data.results import dropped_rows, kept_rows, read_summary
+    from cogvideox.curation.results import dropped_rows, kept_rows, read_summary
 
     summary = read_summary(out)
     if clip is None:
@@ -116,7 +116,7 @@ def _lines(row: dict[str, Any]) -> Iterator[str]:
 
 def report_data(out: Path) -> None:
     """Write the report again."""
-    from cogvideox.data.report import write_report
+    from cogvideox.curation.report import write_report
 
     result(str(write_report(out)))
 
@@ -124,8 +124,8 @@ def report_data(out: Path) -> None:
 def label_data(folder: Path, labels: Path, port: int) -> None:
     """Answer on this machine's loopback until it is stopped."""
     try:
-        from cogvideox.serving.labelling import Sheet, labelling_app
-        from cogvideox.serving.loopback import address, listen, serve
+        from cogvideox.rating.labelling import Sheet, labelling_app
+        from cogvideox.rating.loopback import address, listen, serve
     except ImportError:
         raise DependencyError("fastapi and uvicorn are not installed; install cogvideox[serve]") from None
     app = labelling_app(Sheet(folder, labels))

@@ -39,9 +39,9 @@ def doctor(
     debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
 ) -> None:
     """Say of every clip whether it can be trained on, and why not (exit code 3 when some cannot)."""
+    from cogvideox.clip_folders import CaptionSource, Columns
     from cogvideox.data.clips import ClipSize
     from cogvideox.data.doctor import diagnose
-    from cogvideox.layouts import CaptionSource, Columns
     from cogvideox.video.colour import colour_of
 
     size = ClipSize(fps=fps, frames=frames, least_frames=min(least_frames, frames), short_side=short_side)

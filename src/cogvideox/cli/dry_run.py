@@ -5,12 +5,12 @@ from __future__ import annotations
 import typer
 
 from cogvideox.cli.terminal import USAGE, one_line, result, say
-from cogvideox.training.diffusion import DiffusionTraining
+from cogvideox.training.config import Run
 from cogvideox.training.loop import TrainConfig
-from cogvideox.training.native import completed
 from cogvideox.training.preview import Preview, preview
-from cogvideox.training.run import Run
 from cogvideox.training.stages import StagedRun
+from cogvideox.training.tasks.base_model import completed
+from cogvideox.training.tasks.diffusion import DiffusionTraining
 
 
 def show_run(config: Run | StagedRun) -> None:

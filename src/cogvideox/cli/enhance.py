@@ -10,7 +10,7 @@ from cogvideox.cli.terminal import say
 from cogvideox.errors import ConfigError, PromptError
 
 if TYPE_CHECKING:
-    from cogvideox.generate.options import GenerateOptions
+    from cogvideox.generation.options import GenerateOptions
 
 ENHANCE_HELP = "write the prompt out: rules, the address of an OpenAI-compatible server, or a model folder"
 MODEL_HELP = "the model on that server; its key is read from OPENAI_API_KEY"
@@ -29,7 +29,7 @@ class Enhance:
             if self.model is not None:
                 raise ConfigError(f"enhance-model {self.model!r}: has no effect without --enhance; give both")
             return
-        from cogvideox.generate.enhance import enhancer
+        from cogvideox.generation.prompt_enhance import enhancer
 
         enhancer(self.spec, self.model, world=False)
 
@@ -52,7 +52,7 @@ class Enhance:
                 "prompt: empty, so --enhance has nothing to write out; say what the video should show"
             )
         from cogvideox.checkpoints.record import read_record
-        from cogvideox.generate.enhance import RULES, enhancer, record
+        from cogvideox.generation.prompt_enhance import RULES, enhancer, record
         from cogvideox.parallel.mesh import is_launched
 
         if dry_run and self.spec != RULES:

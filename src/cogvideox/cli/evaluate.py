@@ -146,11 +146,11 @@ def _folder(folder: Path, suite: str | None, references: str | None, tools: Tool
 
     Raises InputError when no video belongs to the suite that was asked for.
     """
-    from cogvideox.evaluation.clips import open_clips
     from cogvideox.evaluation.measures import Material
     from cogvideox.evaluation.prompts import prompt_suite
     from cogvideox.evaluation.suite import world_checks, world_truth
     from cogvideox.evaluation.two_objects import two_object_prompts
+    from cogvideox.evaluation.video_folder import open_clips
     from cogvideox.world import held_out_prompts
 
     known = {

@@ -16,11 +16,11 @@ from cogvideox.cli.plan import fit, of_ready, read_limit, room
 from cogvideox.cli.terminal import progress, result, result_json, say
 from cogvideox.device import best_device, check_device
 from cogvideox.errors import CheckpointError, ConfigError, OutputError
-from cogvideox.generate.options import SAMPLER_NAMES
+from cogvideox.generation.options import SAMPLER_NAMES
 
 if TYPE_CHECKING:
-    from cogvideox.generate.options import GenerateOptions
-    from cogvideox.generate.preflight import Forecast
+    from cogvideox.generation.options import GenerateOptions
+    from cogvideox.generation.preflight import Forecast
     from cogvideox.memory import MemoryPlan, Policy
     from cogvideox.model import CogVideoX
     from cogvideox.video import Video
@@ -78,7 +78,7 @@ def share(model: CogVideoX, options: GenerateOptions) -> None:
     from torch.distributed import get_world_size
 
     from cogvideox.diffusion import is_guided
-    from cogvideox.generate.sampling import guidance_of
+    from cogvideox.generation.sampling import guidance_of
     from cogvideox.parallel.inference import Spread, spread
 
     guided = is_guided(guidance_of(options)) and options.guidance_pair != "sequence"
@@ -87,7 +87,7 @@ def share(model: CogVideoX, options: GenerateOptions) -> None:
 
 def resolve(settings: dict[str, Any]) -> GenerateOptions:
     """Flags to options, everything checked that needs no model. Raises InputError and ConfigError."""
-    from cogvideox.generate.options import GenerateOptions
+    from cogvideox.generation.options import GenerateOptions
     from cogvideox.text import check_prompt
 
     for name in ("prompt", "negative_prompt"):
@@ -180,7 +180,7 @@ def foresee(job: Job, options: GenerateOptions, ready: checks.Ready) -> Forecast
     """How long a run will take here; None where that is not known: for a device that is elsewhere, and for several
     processes. Raises InputError for more than a day, unless the options say ``anyway``.
     """
-    from cogvideox.generate.preflight import forecast, refuse_hours, steps_of
+    from cogvideox.generation.preflight import forecast, refuse_hours, steps_of
     from cogvideox.parallel.mesh import is_launched
 
     if is_launched():
@@ -259,7 +259,7 @@ def make(
     expected: Forecast | None = None,
 ) -> Video:
     """One video, with a bar on the terminal; its manifest says what was done about memory and the prompt."""
-    from cogvideox.generate.run import generate as run
+    from cogvideox.generation.pipeline import generate as run
 
     with progress(title, expected.stages if expected else None) as show, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "estimated time:.*", UserWarning)  # it was told

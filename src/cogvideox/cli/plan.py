@@ -11,13 +11,13 @@ from cogvideox.cli import checks
 from cogvideox.cli.terminal import USAGE, result, result_json, say, verb
 from cogvideox.device import best_device
 from cogvideox.errors import CheckpointError, ConfigError, InputError
-from cogvideox.generate.options import SAMPLER_NAMES
+from cogvideox.generation.options import SAMPLER_NAMES
 
 if TYPE_CHECKING:
     import torch
 
-    from cogvideox.generate.options import GenerateOptions
-    from cogvideox.generate.planning import Plan
+    from cogvideox.generation.options import GenerateOptions
+    from cogvideox.generation.plan import Plan
     from cogvideox.memory import MemoryPlan, Option, Request
     from cogvideox.presets import Preset
 
@@ -105,7 +105,7 @@ def of_size(
     device: str,
 ) -> Request:
     """A request from plain numbers; what is None is the model's own. Raises FrameError, SizeError."""
-    from cogvideox.generate.frames import plan_frames, plan_size
+    from cogvideox.generation.frame_plan import plan_frames, plan_size
     from cogvideox.memory import Request
 
     vae, patch = row.vae, row.transformer.patch_size_t or 1
@@ -122,7 +122,7 @@ def of_run(
 ) -> Request:
     """The request that a run of generate makes."""
     from cogvideox.diffusion import is_guided
-    from cogvideox.generate.sampling import guidance_of
+    from cogvideox.generation.sampling import guidance_of
     from cogvideox.memory import Request
 
     return Request(
@@ -154,7 +154,7 @@ def computed_in(row: Preset, dtype: str | None, device: str) -> torch.dtype:
 def of_ready(ready: checks.Ready, options: GenerateOptions, dtype: str | None, device: str) -> Request:
     """The request of a run that was checked."""
     from cogvideox.checkpoints import read_settings
-    from cogvideox.generate.preflight import encoded_frames
+    from cogvideox.generation.preflight import encoded_frames
 
     encoded = encoded_frames(ready.plan, ready.given)
     return of_run(read_settings(ready.folder), options, ready.plan, encoded, dtype, device)

@@ -9,11 +9,11 @@ import typer
 
 from cogvideox.cli.terminal import USAGE, result, result_json, say
 from cogvideox.errors import ConfigError
+from cogvideox.training.config import Run
 from cogvideox.training.memory import Prediction, TrainRequest, variants
-from cogvideox.training.native import row_of
 from cogvideox.training.preview import rate_of, request_of, told
 from cogvideox.training.recipes import recipe
-from cogvideox.training.run import Run
+from cogvideox.training.tasks.base_model import row_of
 
 RESERVE = 0.1
 """Share of the limit that is left free, as in ``plan``: allocators round up and kernels take workspaces."""

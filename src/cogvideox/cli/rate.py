@@ -12,7 +12,7 @@ from cogvideox.errors import ConfigError, DependencyError, suggest
 from cogvideox.files.lock import folder_lock
 
 if TYPE_CHECKING:
-    from cogvideox.serving.study import Study
+    from cogvideox.rating.study import Study
 
 MODES = ("grades", "pairs")
 REMARKS = 10  # lines about changed videos, at most
@@ -27,11 +27,11 @@ def serve_ratings(
     if not 0 <= port <= 65535:
         raise ConfigError(f"port {port}: must lie between 0 and 65535")
     try:
-        from cogvideox.serving.loopback import address, listen, serve
-        from cogvideox.serving.ratings import ratings_app
+        from cogvideox.rating.loopback import address, listen, serve
+        from cogvideox.rating.ratings import ratings_app
     except ImportError:
         raise DependencyError("fastapi and uvicorn are not installed; install cogvideox[serve]") from None
-    from cogvideox.serving.study import Study, make_private
+    from cogvideox.rating.study import Study, make_private
 
     named = _named(folders)
     if not named:
@@ -49,7 +49,7 @@ def serve_ratings(
 
 def _study(named: dict[str, Path], out: Path, mode: Any) -> Study:
     """Made, or opened again; what was left out or changed is said."""
-    from cogvideox.serving.study import Study, make_study
+    from cogvideox.rating.study import Study, make_study
 
     if named:
         with progress("preparing") as show:
@@ -72,8 +72,8 @@ def _study(named: dict[str, Path], out: Path, mode: Any) -> Study:
 def report_ratings(out: Path, as_json: bool) -> None:
     """A table like the paper's, differences in words, agreement; for pairs Bradley-Terry and who beat whom."""
     from cogvideox.evaluation import human
-    from cogvideox.serving.ledger import Ledger
-    from cogvideox.serving.study import LEDGER, Study
+    from cogvideox.rating.ledger import Ledger
+    from cogvideox.rating.study import LEDGER, Study
 
     study = Study.read(out)
     entries = list(Ledger(out / LEDGER).entries()) if (out / LEDGER).exists() else []

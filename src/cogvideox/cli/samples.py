@@ -49,9 +49,9 @@ class Samples:
 
     def material(self, tools: Tools) -> Material:
         """Everything in the folder that was asked for now."""
-        from cogvideox.evaluation.clips import open_clips
         from cogvideox.evaluation.measures import Material
         from cogvideox.evaluation.suite import world_checks, world_truth
+        from cogvideox.evaluation.video_folder import open_clips
 
         asked = set(self.names)
         with progress("reading") as show:
@@ -210,7 +210,7 @@ def _truth(num: int | None) -> Iterator[Original]:
 
 def _real(folder: str, num: int | None) -> Iterator[Original]:
     """(name, prompt, video) of real clips: the first 17 frames, 256x256 from the centre."""
-    from cogvideox.evaluation.clips import open_clips
+    from cogvideox.evaluation.video_folder import open_clips
     from cogvideox.video import Video
 
     frames, side = TABLE_2
@@ -238,7 +238,7 @@ class _Maker:
         self, path: Path, prompt: str, seed: int, first: Callable[[], np.ndarray] | None = None
     ) -> np.ndarray:
         """``uint8 [t, h, w, 3]``, read where it was made before; an image-to-video model begins at ``first``."""
-        from cogvideox.generate.run import generate
+        from cogvideox.generation.pipeline import generate
         from cogvideox.video import read_video
 
         if path.is_file():
@@ -280,7 +280,7 @@ def _name(id: str, seed: int) -> str:
 
 def _same_prompts(folder: Path, prompts: dict[str, str]) -> None:
     """A video that is there must have been made for the prompt it has now. Raises ConfigError."""
-    from cogvideox.evaluation.clips import read_prompts
+    from cogvideox.evaluation.video_folder import read_prompts
 
     for name, told in read_prompts(folder).items():
         if name in prompts and (folder / name).is_file() and told != prompts[name]:
@@ -292,7 +292,7 @@ def _same_prompts(folder: Path, prompts: dict[str, str]) -> None:
 
 def _tell(folder: Path, prompts: dict[str, str]) -> None:
     """Write what each video was asked for into metadata.jsonl; what stands there of others stays."""
-    from cogvideox.evaluation.clips import read_prompts
+    from cogvideox.evaluation.video_folder import read_prompts
 
     folder.mkdir(parents=True, exist_ok=True)
     rows = {**read_prompts(folder), **prompts}

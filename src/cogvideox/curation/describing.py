@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from cogvideox.captioning.stages import Seen
+from cogvideox.captioning.strategy import CaptionConfig, build
 from cogvideox.clip import Caption, Clip
-from cogvideox.curation.captions.stages import Seen
-from cogvideox.curation.captions.strategy import CaptionConfig, build
 from cogvideox.curation.step import Step
 from cogvideox.curation.view import View
 from cogvideox.errors import ChatError
 
 if TYPE_CHECKING:
-    from cogvideox.curation.captions.describe import Describer
+    from cogvideox.captioning.describe import Describer
 
 
 class Describe(Step):

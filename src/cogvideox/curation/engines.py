@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from cogvideox import errors
 from cogvideox.curation.confined import clean_environment
-from cogvideox.curation.work import Order
+from cogvideox.curation.worker import Order
 from cogvideox.errors import CogVideoXError, DependencyError
 
 GPU_SHARE = (
@@ -121,7 +121,7 @@ class _Child:
 
     def __init__(self, order: Order) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "cogvideox.curation.work"],
+            [sys.executable, "-m", "cogvideox.curation.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -222,7 +222,7 @@ class _Pool:
         told = os.read(child.process.stdout.fileno(), 1 << 16)
         if not told and not child.ready:
             raise DependencyError(
-                f"a worker could not start; run '{Path(sys.executable).name} -m cogvideox.curation.work' to see why"
+                f"a worker could not start; run '{Path(sys.executable).name} -m cogvideox.curation.worker' to see why"
             )
         if not told:
             yield from self._died(child.job, self._bury(child))

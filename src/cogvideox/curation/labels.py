@@ -18,9 +18,9 @@ from cogvideox.clip import Clip, Label
 from cogvideox.curation.step import Step
 from cogvideox.curation.view import View
 from cogvideox.errors import InputError, suggest
-from cogvideox.lines import lines_of
+from cogvideox.files.lines import lines_of
 from cogvideox.perception.classifier import LabelClassifier
-from cogvideox.perception.traits import traits_of
+from cogvideox.perception.handcrafted import traits_of
 from cogvideox.video import whole_file
 
 MEANING = {

@@ -8,8 +8,8 @@ from collections import Counter
 from pathlib import Path
 
 from cogvideox.clip import Caption, Clip, Source
-from cogvideox.curation.film import Film, Piece
 from cogvideox.curation.recipe import Recipe
+from cogvideox.curation.shot_views import Film, Piece
 from cogvideox.errors import InputError, MediaError
 from cogvideox.files import read_small_text
 from cogvideox.video import Probe, sha256_of_file, walk

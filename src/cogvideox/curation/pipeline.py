@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from cogvideox.clip import Clip, Source
+from cogvideox.clip_folders.video_files import Input, LeftOut, everything, listing
 from cogvideox.curation.engines import Engine, Outcome
-from cogvideox.curation.listing import Input, LeftOut, everything, listing
 from cogvideox.curation.measuring import Clock
-from cogvideox.curation.places import clip_folder, cut_file, measured_file, strip_file
+from cogvideox.curation.paths import clip_folder, cut_file, measured_file, strip_file
 from cogvideox.curation.recipe import Recipe
 from cogvideox.curation.table import Table
 from cogvideox.curation.thresholds import Thresholds
-from cogvideox.curation.work import FAILED, Order, write_cut, write_measured
+from cogvideox.curation.worker import FAILED, Order, write_cut, write_measured
 from cogvideox.errors import ConfigError, OutputError
 from cogvideox.files.lock import folder_lock
 

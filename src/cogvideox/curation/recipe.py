@@ -10,14 +10,13 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from cogvideox.config import Config
-from cogvideox.curation.asked import AskedLabels
 from cogvideox.curation.borders import Borders
 from cogvideox.curation.describing import Describe
 from cogvideox.curation.duplicates import ExactCopies, LookAlikes, NearCopies
+from cogvideox.curation.hashes import Embedding, Prints
+from cogvideox.curation.header_gate import Gate
 from cogvideox.curation.labels import Labels
 from cogvideox.curation.patterns import Patterns
-from cogvideox.curation.prints import Embedding, Prints
-from cogvideox.curation.probing import Gate
 from cogvideox.curation.scores import (
     AestheticScore,
     Flicker,
@@ -30,6 +29,7 @@ from cogvideox.curation.scores import (
 from cogvideox.curation.shots import Shots
 from cogvideox.curation.thresholds import Thresholds
 from cogvideox.curation.view import Look
+from cogvideox.curation.vlm_labels import AskedLabels
 from cogvideox.errors import ConfigError, suggest
 from cogvideox.video import READER, Colour
 from cogvideox.video.reading import Limits

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from cogvideox.curation.borders import Borders
 from cogvideox.curation.duplicates import ExactCopies, LookAlikes, NearCopies
+from cogvideox.curation.hashes import Embedding, Prints
+from cogvideox.curation.header_gate import Gate
 from cogvideox.curation.patterns import Patterns
-from cogvideox.curation.prints import Embedding, Prints
-from cogvideox.curation.probing import Gate
 from cogvideox.curation.recipe import Cutting, Recipe
 from cogvideox.curation.scores import (
     AestheticScore,

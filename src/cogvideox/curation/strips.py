@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cogvideox.clip import Clip
-from cogvideox.curation.places import strip_file
+from cogvideox.curation.paths import strip_file
 from cogvideox.curation.recipe import Recipe
 from cogvideox.errors import MediaError
 from cogvideox.perception.flow import opencv

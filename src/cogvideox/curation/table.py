@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from cogvideox.clip import Clip, Dropped
-from cogvideox.curation.prints import PRINTS
+from cogvideox.curation.hashes import PRINTS
 
 MISSING = float("nan")  # inside columns only; a record says None
 

@@ -13,8 +13,8 @@ from typing import Protocol, Self
 import numpy as np
 from pydantic import Field, model_validator
 
+from cogvideox.clip_folders.listing import Entry, Listing
 from cogvideox.config import Config
-from cogvideox.data.listing import Entry, Listing
 from cogvideox.errors import ConfigError, InputError, MediaError
 from cogvideox.files import read_small_bytes
 from cogvideox.video import READER, Colour, Video, read_image, read_video, replacing

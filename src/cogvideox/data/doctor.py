@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cogvideox.clip_folders import CaptionSource
+from cogvideox.clip_folders.listing import NO_CAPTION, Entry, WithoutCaptionsError, list_clips, unused
 from cogvideox.data.buckets import Shape
 from cogvideox.data.clips import ClipSize, FolderClips
-from cogvideox.data.listing import NO_CAPTION, Entry, WithoutCaptionsError, list_clips, unused
 from cogvideox.data.pack import pack_rows, waste
 from cogvideox.errors import CogVideoXError
-from cogvideox.layouts import CaptionSource
 from cogvideox.video import Colour, read_image, survey
 
 WORDS = 170  # English words that surely fit into the 226 tokens of the released models are fewer

@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cogvideox.cpu_ops import half_is_native
 from cogvideox.data.cache import TensorCache
 from cogvideox.data.clips import Source
 from cogvideox.data.world import to_model
 from cogvideox.errors import CogVideoXError, MediaError, NumericsError
-from cogvideox.native import half_is_native
 
 TOGETHER = 20  # clips of one shape, or prompts, encoded at once, at most
 PIXELS = 1 << 21  # of the clips encoded at once: 20 of 25x64x64; one of 49x480x720 has more and goes alone

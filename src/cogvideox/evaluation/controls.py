@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from cogvideox.evaluation.clips import open_clips
 from cogvideox.evaluation.flaws import spoil
 from cogvideox.evaluation.measures import Material
 from cogvideox.evaluation.report import Report, number
 from cogvideox.evaluation.suite import evaluate, world_checks
+from cogvideox.evaluation.video_folder import open_clips
 from cogvideox.video import Video
 from cogvideox.world import Prompt, held_out_prompts, render, sample_scene
 from cogvideox.world.scene import random_source

@@ -14,11 +14,11 @@ import numpy as np
 
 from cogvideox.chat import Chat
 from cogvideox.evaluation import alignment, fidelity, fvd, lpips, motion, vbench
-from cogvideox.evaluation.clips import Clips
 from cogvideox.evaluation.judge import mtscore
 from cogvideox.evaluation.prompts import Asked, prompt_suite
 from cogvideox.evaluation.score import Score, mean_score, not_computed
 from cogvideox.evaluation.two_objects import two_object_prompts, two_objects
+from cogvideox.evaluation.video_folder import Clips
 from cogvideox.perception.experts import Recorded
 from cogvideox.perception.features import FeatureExtractor
 from cogvideox.perception.image_text import ImageText

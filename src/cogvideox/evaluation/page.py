@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cogvideox.evaluation.clips import Clips
 from cogvideox.evaluation.report import Report, number
 from cogvideox.evaluation.score import Score
+from cogvideox.evaluation.video_folder import Clips
 from cogvideox.files.page import page, text
 from cogvideox.video import replacing
 

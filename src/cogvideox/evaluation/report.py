@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from cogvideox.errors import CogVideoXError, InputError, OutputError
-from cogvideox.evaluation.clips import Clips, Refused
 from cogvideox.evaluation.score import Score
+from cogvideox.evaluation.video_folder import Clips, Refused
 from cogvideox.files import read_json
 from cogvideox.manifest import versions
 from cogvideox.video import write_json

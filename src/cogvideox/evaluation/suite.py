@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from cogvideox.errors import ConfigError, InputError, suggest
-from cogvideox.evaluation.clips import Clip, Clips, Refused
 from cogvideox.evaluation.compare import Difference, compare
 from cogvideox.evaluation.measures import SUITES, Material, partners
 from cogvideox.evaluation.page import write_page
+from cogvideox.evaluation.progress import Show, watched
 from cogvideox.evaluation.report import Report
 from cogvideox.evaluation.score import LEAST_PROMPTS, Score
-from cogvideox.evaluation.watched import Show, watched
+from cogvideox.evaluation.video_folder import Clip, Clips, Refused
 from cogvideox.files import read_json
 from cogvideox.video import Video, write_json
 from cogvideox.world import Prompt, held_out_prompts, render

@@ -24,7 +24,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from cogvideox.memory.fuse import Call, fused_traffic
 from cogvideox.memory.region import Region
-from cogvideox.remade import watched
+from cogvideox.recompute import watched
 
 aten = torch.ops.aten
 ALLOCATIONS = {aten.empty, aten.empty_like, aten.empty_strided, aten.new_empty, aten.new_empty_strided}

@@ -19,8 +19,8 @@ from cogvideox.memory.count import count
 from cogvideox.memory.request import Request
 from cogvideox.memory.workspace import cpu_workspace
 from cogvideox.transformer import Transformer
+from cogvideox.transformer.modulation import tabulated
 from cogvideox.transformer.reuse import reusing
-from cogvideox.transformer.tables import tabulated
 from cogvideox.vae import Tiles, decode_tiled, encode_tiled
 
 Pair = Literal["batched", "sequence"]

@@ -11,7 +11,7 @@ from torch import nn
 
 from cogvideox.memory.request import Request
 from cogvideox.transformer import Transformer
-from cogvideox.transformer.tables import Rows, tabulated
+from cogvideox.transformer.modulation import Rows, tabulated
 
 Storage = Literal["stored", "int8", "fp8"]
 SLOTS = 2

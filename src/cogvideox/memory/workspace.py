@@ -1,6 +1,6 @@
 """What torch's CPU convolutions take besides their input and output; a rule read off the library and measured.
 
-The autoencoder's convolutions go to oneDNN (``cogvideox.native.conv3d``), the others when batch x channels x rows
+The autoencoder's convolutions go to oneDNN (``cogvideox.cpu_ops.conv3d``), the others when batch x channels x rows
 exceeds 20,480 (columns do not count) or the kernel is larger than 3x3. oneDNN works on a blocked copy of the input,
 of the output and of the weights. Smaller convolutions are unrolled into one matrix of input channels x kernel
 size x output positions; a kernel of one pixel needs none.

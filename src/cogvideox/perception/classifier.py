@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from cogvideox.errors import CheckpointError
-from cogvideox.perception.traits import Traits
+from cogvideox.perception.handcrafted import Traits
 
 SHIPPED = Path(__file__).resolve().parents[1] / "shipped" / "labels"
 WEIGHTS, CARD = "classifier.safetensors", "classifier.json"

@@ -14,10 +14,10 @@ import torch
 from cogvideox.errors import ConfigError
 from cogvideox.presets import get_preset
 from cogvideox.reproduce.experiments import FULL, Arm
-from cogvideox.training.diffusion import DiffusionTraining
 from cogvideox.training.optim import OptimConfig
 from cogvideox.training.recipes import Run
-from cogvideox.training.variants import variant_config
+from cogvideox.training.recipes.vae_variants import variant_config
+from cogvideox.training.tasks.diffusion import DiffusionTraining
 from cogvideox.transformer import TransformerConfig, arms
 from cogvideox.vae import VAE
 

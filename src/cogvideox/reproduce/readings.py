@@ -13,11 +13,11 @@ from cogvideox.errors import InputError, OutputError
 from cogvideox.evaluation.human import table_4
 from cogvideox.evaluation.report import FILE as REPORT
 from cogvideox.evaluation.report import Report, number
+from cogvideox.rating.ledger import Ledger
+from cogvideox.rating.study import LEDGER, Study
 from cogvideox.reproduce.arms import Scale
 from cogvideox.reproduce.experiments import Experiment
 from cogvideox.reproduce.run import Outcome
-from cogvideox.serving.ledger import Ledger
-from cogvideox.serving.study import LEDGER, Study
 
 BENCH = Path(__file__).resolve().parents[3] / "benchmarks" / "gpu.py"
 NEEDS = "needs weights or data"

@@ -19,7 +19,7 @@ from cogvideox.reproduce.experiments import FULL, Arm, Experiment
 from cogvideox.reproduce.verdict import Status, Values, differences, status_of
 from cogvideox.training.loop import train
 from cogvideox.training.recipes import Run
-from cogvideox.training.variants import variant_run
+from cogvideox.training.recipes.vae_variants import variant_run
 from cogvideox.video import write_json
 
 WINDOW = 9  # losses of a running mean

@@ -10,7 +10,7 @@ import numpy as np
 
 from cogvideox.checkpoints import load_model
 from cogvideox.evaluation.fvd import features_of, frechet
-from cogvideox.generate import GenerateOptions, generate
+from cogvideox.generation import GenerateOptions, generate
 from cogvideox.perception.world_features import world_features
 from cogvideox.video import Video, write_json
 from cogvideox.world import Prompt, held_out_prompts, judge, render

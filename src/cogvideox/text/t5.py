@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from cogvideox.config import Config
-from cogvideox.native import Linear
+from cogvideox.cpu_ops import Linear
 
 
 class T5Config(Config):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cogvideox.errors import ConfigError
 from cogvideox.files import read_yaml
 from cogvideox.files.atomic import atomic_file
-from cogvideox.training.state import has_state
+from cogvideox.training.checkpoint.state import has_state
 
 if TYPE_CHECKING:
     from cogvideox.training.loop import TrainConfig

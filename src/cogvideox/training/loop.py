@@ -18,16 +18,16 @@ from cogvideox.errors import CheckpointError, ConfigError
 from cogvideox.files.atomic import sweep
 from cogvideox.files.lock import folder_lock
 from cogvideox.manifest import manifest, write_sidecar
+from cogvideox.parallel.data_parallel import Adding, Team
 from cogvideox.parallel.mesh import MeshConfig, make_mesh
+from cogvideox.training.checkpoint.state import latest_state
 from cogvideox.training.claim import claim, same_run
-from cogvideox.training.folder import FolderData, ReadsFolder, check_apart, check_named, check_unchanged
-from cogvideox.training.guard import GuardConfig
-from cogvideox.training.log import check_boards
+from cogvideox.training.metrics import check_boards
 from cogvideox.training.optim import OptimConfig
-from cogvideox.training.running import Running, device_of
-from cogvideox.training.state import latest_state
+from cogvideox.training.step_guard import GuardConfig
 from cogvideox.training.task import CompletesItself, Describes, ShowsSamples, Spreads, Task, parts_of
-from cogvideox.training.team import Adding, Team
+from cogvideox.training.tasks.folder import FolderData, ReadsFolder, check_apart, check_named, check_unchanged
+from cogvideox.training.trainer import Running, device_of
 
 
 class TrainConfig(Config):

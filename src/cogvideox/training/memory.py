@@ -16,16 +16,16 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from cogvideox.checkpoints.lora import add_lora
+from cogvideox.cpu_ops import as_on_a_card
 from cogvideox.memory import Request
 from cogvideox.memory.count import peak_with_gradients
 from cogvideox.memory.stages import encoding
 from cogvideox.memory.weights import TextShape, bytes_of, low_bit_bytes
-from cogvideox.native import as_on_a_card
 from cogvideox.parallel.shard import recompute
 from cogvideox.presets import Preset
-from cogvideox.training.lora import LoraTuning
-from cogvideox.training.sizes import tokens_of
-from cogvideox.training.work import Sample, Work
+from cogvideox.training.flops import Sample, Work
+from cogvideox.training.tasks.lora import LoraTuning
+from cogvideox.training.tasks.sizes import tokens_of
 from cogvideox.transformer import Transformer
 from cogvideox.transformer.kernels import use_kernel
 from cogvideox.transformer.position import forget_tables

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import nn
 
 from cogvideox.config import Config
-from cogvideox.training.pieces import Rows, local, mine
+from cogvideox.parallel.dtensor import Rows, local, mine
 
 
 class OptimConfig(Config):

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import torch
 
-from cogvideox.data.listing import list_clips
+from cogvideox.clip_folders.listing import list_clips
 from cogvideox.errors import CogVideoXError, ConfigError
 from cogvideox.presets import PRESETS, Preset
-from cogvideox.training.diffusion import DiffusionTraining
-from cogvideox.training.folder import check_apart, check_named
-from cogvideox.training.log import PEAKS
 from cogvideox.training.loop import TrainConfig
 from cogvideox.training.memory import Prediction, TrainRequest
-from cogvideox.training.native import WORLD_TEXT, WORLD_VAE, here, row_of
-from cogvideox.training.sizes import latent_shape, tokens_of
+from cogvideox.training.metrics import PEAKS
+from cogvideox.training.tasks.base_model import WORLD_TEXT, WORLD_VAE, here, row_of
+from cogvideox.training.tasks.diffusion import DiffusionTraining
+from cogvideox.training.tasks.folder import check_apart, check_named
+from cogvideox.training.tasks.sizes import latent_shape, tokens_of
 
 SHARE_OF_CARD, SHARE_OF_CPU = 0.35, 0.4
 """Of what a card's vendor prints, and of what a product of matrices reaches on this CPU, that a step is taken to do."""

@@ -14,15 +14,15 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
+from cogvideox.clip_folders.listing import list_clips
 from cogvideox.config import Config
 from cogvideox.data.clips import ClipSize, best_share
-from cogvideox.data.listing import list_clips
 from cogvideox.errors import CheckpointError, ConfigError
 from cogvideox.files.atomic import atomic_file
 from cogvideox.manifest import digests_of
-from cogvideox.training.diffusion import DiffusionTraining
 from cogvideox.training.loop import TrainConfig, train
-from cogvideox.training.sizes import SizeSetting
+from cogvideox.training.tasks.diffusion import DiffusionTraining
+from cogvideox.training.tasks.sizes import SizeSetting
 from cogvideox.training.unused import check_used_names
 from cogvideox.transformer.position import RotaryMode
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cogvideox.errors import ConfigError
 
 if TYPE_CHECKING:
-    from cogvideox.training.diffusion import DiffusionTraining
+    from cogvideox.training.tasks.diffusion import DiffusionTraining
 
 OF_THE_WORLD = {
     "frames": "task.data.size.frames",

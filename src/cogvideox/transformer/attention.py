@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
-from cogvideox.native import Linear
-from cogvideox.remade import made, remade
+from cogvideox.cpu_ops import Linear
+from cogvideox.recompute import made, remade
 from cogvideox.transformer.layout import Clip, Layout
 from cogvideox.transformer.modality import shared_or_not, through
 from cogvideox.transformer.position import turned

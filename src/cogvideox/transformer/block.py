@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
-from cogvideox.native import Linear
-from cogvideox.remade import Again, made, remade
+from cogvideox.cpu_ops import Linear
+from cogvideox.recompute import Again, made, remade
 from cogvideox.transformer.attention import Attention, AttentionKind
 from cogvideox.transformer.layout import Layout
 from cogvideox.transformer.modality import Experts, shared_or_not, through

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
+from cogvideox.cpu_ops import Linear, product
 from cogvideox.errors import ConfigError, FrameError, SizeError
-from cogvideox.native import Linear, product
 from cogvideox.transformer.block import Block
 from cogvideox.transformer.config import TransformerConfig
 from cogvideox.transformer.layout import VIDEO, Grid, Layout

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cogvideox.native import conv3d, product
+from cogvideox.cpu_ops import conv3d, product
 from cogvideox.vae.frames import Frames
 from cogvideox.vae.past import Past
 

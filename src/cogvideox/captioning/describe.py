@@ -1,0 +1,184 @@
+"""Clips to records: stages in order, wave by wave, each clip in exactly one of done, failed and pending.
+
+A record is one file, written whole, named by the clip and by what describes it. A rerun reads what is there and asks
+again only for what is pending; with the chat's cache beside it, even a wave that was cut short is not paid for twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from cogvideox.captioning.match import Matcher
+from cogvideox.captioning.stages import Seen, Stage, Told
+from cogvideox.chat import ChatFailure
+from cogvideox.config import Config
+from cogvideox.errors import ConfigError, MediaError
+from cogvideox.files.atomic import write_text
+
+NO_CAPTION = "no caption"
+
+
+class Note(Config):
+    """One caption in a record."""
+
+    kind: str = Field(description="short, frame or dense")
+    text: str
+    author: str = Field(description="the model that wrote it; for local ones with a digest of its weights")
+    prompt: str = Field("", description="the instruction, with its version")
+    moments: tuple[float, ...] = Field((), description="seconds into the clip of the frames it is about")
+
+
+class Record(Config):
+    """What came of one clip. ``caption`` is the one to train on."""
+
+    id: str
+    ended: Literal["done", "failed", "pending", "unlike"]
+    caption: str = ""
+    notes: tuple[Note, ...] = Field(
+        (), description="every caption on the way, in the order they were written"
+    )
+    match: float | None = Field(None, description="how well the caption fits the clip, 0 to 1")
+    matcher: str = Field("", description="who says so")
+    stage: str = Field("", description="where it ended, unless it is done")
+    reason: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Footage:
+    """A clip that can be looked at: ``load`` raises MediaError. ``id`` must change when the content does."""
+
+    id: str
+    load: Callable[[], Seen]
+
+
+@dataclass(frozen=True)
+class Describer:
+    """Stages in order, and a judge of the result. ``identity`` says everything that decides what they write."""
+
+    stages: Sequence[Stage]
+    identity: str
+    matcher: Matcher | None = None
+    least_match: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.stages or self.stages[-1].kind != "dense":
+            kinds = ", ".join(stage.kind for stage in self.stages) or "none"
+            raise ConfigError(f"stages {kinds}: the last must write the dense caption")
+
+    def describe(
+        self,
+        footage: Iterable[Footage],
+        work: Path,
+        wave: int = 16,
+        on_record: Callable[[Record], None] | None = None,
+    ) -> Iterator[Record]:
+        """A record for each clip, in order. ``work`` keeps them; ``wave`` clips are held in memory at a time."""
+        waiting = iter(footage)
+        while some := list(islice(waiting, wave)):
+            kept = [self._kept(work, one.id) for one in some]
+            fresh = self._wave([one for one, record in zip(some, kept, strict=True) if record is None])
+            for record in fresh.values():
+                write_text(self._file(work, record.id), record.model_dump_json())
+            for one, record in zip(some, kept, strict=True):
+                ended = record or fresh[one.id]
+                if on_record is not None:
+                    on_record(ended)
+                yield ended
+
+    def describe_one(self, clip: Seen) -> Record:
+        """The record of a clip that is in memory already; nothing is kept."""
+        return self._wave([Footage(clip.id, lambda: clip)])[clip.id]
+
+    def _wave(self, footage: Sequence[Footage]) -> dict[str, Record]:
+        ended: dict[str, Record] = {}
+        clips: list[Seen] = []
+        for one in {each.id: each for each in footage}.values():
+            try:
+                clips.append(one.load())
+            except MediaError as error:
+                why = ChatFailure("rejected", str(error))
+                ended[one.id] = _failed(Seen(one.id, None, ()), "decode", why)  # type: ignore[arg-type]
+        for stage in self.stages:
+            clips, lost = _stage(stage, clips)
+            ended |= lost
+        return ended | self._judged(clips)
+
+    def _judged(self, clips: Sequence[Seen]) -> dict[str, Record]:
+        if self.matcher is None:
+            return {clip.id: _done(clip) for clip in clips}
+        pairs = [(clip, clip.of("dense")[-1].text) for clip in clips]
+        records = {}
+        for clip, found in zip(clips, self.matcher.score(pairs), strict=True):
+            if isinstance(found, ChatFailure):
+                records[clip.id] = _failed(clip, "match", found)
+                continue
+            record = _done(clip).model_copy(update={"match": round(found, 4), "matcher": self.matcher.name})
+            if found < self.least_match:
+                detail = f"match {found:.3g} is below {self.least_match:g}"
+                why = {
+                    "ended": "unlike",
+                    "stage": "match",
+                    "reason": "caption does not match",
+                    "detail": detail,
+                }
+                record = record.model_copy(update=why)
+            records[clip.id] = record
+        return records
+
+    def _kept(self, work: Path, name: str) -> Record | None:
+        """A finished record of an earlier run; a damaged or pending one is made anew."""
+        try:
+            record = Record.parse(json.loads(self._file(work, name).read_text(encoding="utf-8")))
+        except (OSError, ValueError, RecursionError):
+            return None
+        return None if record.ended == "pending" or record.id != name else record
+
+    def _file(self, work: Path, name: str) -> Path:
+        judge = [self.matcher.name if self.matcher else "", self.least_match]
+        text = json.dumps([name, self.identity, judge])
+        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:24]
+        return work / digest[:2] / f"{digest}.json"
+
+
+def _stage(stage: Stage, clips: Sequence[Seen]) -> tuple[list[Seen], dict[str, Record]]:
+    """The clips that go on, with what the stage told, and records of those that do not."""
+    going, lost = [], {}
+    for clip, result in zip(clips, stage.write(clips), strict=True):
+        if not isinstance(result, ChatFailure):
+            going.append(Seen(clip.id, clip.frames, clip.moments, (*clip.told, *result)))
+        elif stage.needed or result.pending:
+            lost[clip.id] = _failed(clip, stage.kind, result)
+        else:
+            going.append(clip)
+    return going, lost
+
+
+def _notes(told: Iterable[Told]) -> tuple[Note, ...]:
+    return tuple(
+        Note(kind=t.kind, text=t.text, author=t.author, prompt=t.prompt, moments=t.moments) for t in told
+    )
+
+
+def _done(clip: Seen) -> Record:
+    return Record(id=clip.id, ended="done", caption=clip.of("dense")[-1].text, notes=_notes(clip.told))
+
+
+def _failed(clip: Seen, stage: str, failure: ChatFailure) -> Record:
+    ended: Literal["pending", "failed"] = "pending" if failure.pending else "failed"
+    return Record(
+        id=clip.id,
+        ended=ended,
+        notes=_notes(clip.told),
+        stage=stage,
+        reason=failure.kind,
+        detail=failure.detail,
+    )

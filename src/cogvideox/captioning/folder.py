@@ -1,0 +1,155 @@
+"""A folder of videos gets captions: what is read, and what is written where."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image as Pillow
+
+from cogvideox.captioning.describe import Footage, Record
+from cogvideox.captioning.stages import Seen
+from cogvideox.captioning.strategy import CaptionConfig, build
+from cogvideox.clip_folders.video_files import LeftOut, everything, listing
+from cogvideox.errors import MediaError, OutputError
+from cogvideox.files import read_small_text
+from cogvideox.files.apart import lies_in
+from cogvideox.files.atomic import write_text
+from cogvideox.files.media import VIDEO_SUFFIXES
+from cogvideox.manifest import sha256_of
+from cogvideox.video import probe, read_video, whole_file
+
+RATE, LONGEST_SIDE = 8.0, 768  # frames per second and pixels at which clips are looked at
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What came of a folder: how many records of each kind, and where they stand."""
+
+    counts: dict[str, int]
+    metadata: Path
+    records: Path
+
+
+def caption_folder(
+    videos: Path, out: Path, config: CaptionConfig, on_record: Callable[[Record], None] | None = None
+) -> Ended:
+    """Captions for every video under a folder.
+
+    ``out`` becomes a folder that training reads: ``videos/`` (hard links to the clips that have a caption, copies where
+    the file system has no links) and ``metadata.jsonl`` (file_name, text); beside them ``records.jsonl`` (a record for
+    each video, with the reason where there is no caption), ``asked.jsonl`` (the transcript), and what makes a rerun
+    cheap. Raises ConfigError, CheckpointError and MediaError before any work, OutputError where somebody else's file
+    stands under one of these names.
+    """
+    files, odd = find_videos(videos), left_out(videos)
+    describer = build(config, out / "cache", out / "asked.jsonl")
+    ours = _Ours(out)
+    ours.check()
+    top = videos if videos.is_dir() else videos.parent
+    footage = (Footage(sha256_of(file), partial(see, file)) for file in files)
+    wave = 1 if config.strategy == "watch" else 16
+    records = list(describer.describe(footage, out / "work", wave, on_record=on_record))
+    lines, told = [], []
+    for file, record in zip(files, records, strict=True):
+        if record.ended == "done":
+            name = _shared(file, top, out)
+            lines.append({"file_name": name, "text": record.caption, "match": record.match})
+        told.append({"file": file.relative_to(top).as_posix(), **record.model_dump(mode="json")})
+    for one in odd:
+        why = Record(id="", ended="failed", stage="listing", reason=one.reason, detail=one.detail)
+        told.append({"file": one.path, **why.model_dump(mode="json")})
+    told.sort(key=lambda line: line["file"])
+    ours.write("metadata.jsonl", lines)
+    ours.write("records.jsonl", told)
+    counts = dict(Counter(str(line["ended"]) for line in told))
+    return Ended(counts, out / "metadata.jsonl", out / "records.jsonl")
+
+
+def find_videos(place: Path) -> list[Path]:
+    """The videos under a folder in the order of their names, or one file; what cannot be taken is left out with a
+    warning. Raises MediaError when there are none."""
+    if place.is_file():
+        return [place]
+    found = [place / one.path for one in listing(place)] if place.is_dir() else []
+    if not found:
+        raise MediaError(f"{place}: holds no videos ({', '.join(sorted(VIDEO_SUFFIXES))}); check the path")
+    return found
+
+
+def left_out(place: Path) -> list[LeftOut]:
+    """Videos and folders under a folder that cannot be taken."""
+    return [one for one in everything(place) if isinstance(one, LeftOut)] if place.is_dir() else []
+
+
+def _shared(file: Path, top: Path, out: Path) -> str:
+    """The name of a clip in ``out``, where a link to it or a copy stands now. Raises OutputError."""
+    if lies_in(file, out):
+        return Path(os.path.relpath(file.resolve(), out.resolve())).as_posix()
+    name = Path("videos", file.relative_to(top))
+    target = out / name
+    if os.path.lexists(target):
+        if target.is_symlink() or not (
+            os.path.samefile(file, target) or sha256_of(file) == sha256_of(target)
+        ):
+            raise OutputError(f"{target}: another file stands there; choose another --out, or move it away")
+        return name.as_posix()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(file.resolve(), target)
+    except OSError:  # another file system, or one without links
+        with whole_file(target) as temporary:
+            shutil.copyfile(file, temporary)
+    return name.as_posix()
+
+
+class _Ours:
+    """The two tables in a folder of captions: one that stands there with bytes we did not write is not replaced."""
+
+    def __init__(self, out: Path) -> None:
+        self.out, self.list = out, out / "work" / "made.txt"
+
+    def check(self) -> None:
+        """Raises OutputError."""
+        known = read_small_text(self.list, root=self.out).split() if self.list.exists() else []
+        for name in ("metadata.jsonl", "records.jsonl"):
+            file = self.out / name
+            if os.path.lexists(file) and (
+                file.is_symlink() or not file.is_file() or sha256_of(file) not in known
+            ):
+                raise OutputError(
+                    f"{file}: not as caption wrote it, so it is not replaced; choose another --out, or move it away"
+                )
+
+    def write(self, name: str, lines: Sequence[dict]) -> None:
+        """Replace a table. Raises OutputError."""
+        self.check()
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        digest = hashlib.sha256(text.encode("utf-8")).hexdigest()
+        known = read_small_text(self.list, root=self.out).split() if self.list.exists() else []
+        if digest not in known:
+            write_text(self.list, "\n".join([*known[-63:], digest]) + "\n")
+        write_text(self.out / name, text)
+
+
+def see(file: Path) -> Seen:
+    """Frames of a video at most 8 a second, no side over 768 pixels. Raises MediaError."""
+    own = probe(file).fps
+    video = read_video(file, fps=RATE if own > RATE else None)
+    tall, wide = video.frames.shape[1:3]
+    frames = video.frames
+    if max(tall, wide) > LONGEST_SIDE:
+        scale = LONGEST_SIDE / max(tall, wide)
+        size = (max(1, round(wide * scale)), max(1, round(tall * scale)))
+        frames = np.stack(
+            [np.asarray(Pillow.fromarray(f).resize(size, Pillow.Resampling.BOX)) for f in frames]
+        )
+    return Seen(sha256_of(file), frames, tuple(round(i / video.fps, 4) for i in range(len(frames))))

@@ -1,0 +1,255 @@
+"""The five stages, one protocol: what was seen of clips goes in, captions come out, one or a reason for each clip.
+
+Figure 7 of the paper: (1) a short caption of the clip, (2) captions of frames, (3) a language model merges them in
+order of time, (4) a small model that has learned to do what (3) does, (5) a captioner that has learned to see what they
+describe.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from cogvideox.captioning.instructions import DENSE, FRAME, MERGE, SHORT, Instruction
+from cogvideox.chat import Chat, ChatFailure, Image, Outcome, Question
+from cogvideox.chat.clean import Cleaning, clean, reader
+
+if TYPE_CHECKING:
+    from cogvideox.captioning.local import Captioner, Summariser
+
+
+@dataclass(frozen=True)
+class Told:
+    """A caption and where it comes from. ``moments``: seconds from the beginning of the clip to the
+    frames it was written from.
+    """
+
+    kind: str
+    text: str
+    author: str
+    prompt: str = ""
+    moments: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """A clip as stages see it: ``frames`` uint8 [t, h, w, 3] at ``moments`` [t] seconds, and what was told so far."""
+
+    id: str
+    frames: np.ndarray
+    moments: tuple[float, ...]
+    told: tuple[Told, ...] = field(default=())
+
+    def of(self, kind: str) -> list[Told]:
+        """What was told by one stage."""
+        return [told for told in self.told if told.kind == kind]
+
+    def every(self, seconds: float, most: int) -> list[int]:
+        """Places of frames ``seconds`` apart, from the first, at most ``most``, spread out if that is not enough."""
+        span = self.moments[-1] - self.moments[0]
+        count = min(most, int(span / seconds + 1e-6) + 1, len(self.frames))
+        if count * seconds <= span or count == 1:
+            wanted = np.linspace(self.moments[0], self.moments[-1], max(count, 1))
+        else:
+            wanted = self.moments[0] + seconds * np.arange(count)
+        times = np.asarray(self.moments)
+        return sorted({int(np.abs(times - moment).argmin()) for moment in wanted})
+
+    def spread(self, count: int) -> list[int]:
+        """Places of ``count`` frames from the first to the last."""
+        return sorted(set(np.linspace(0, len(self.frames) - 1, count).round().astype(int).tolist()))
+
+
+Result = list[Told] | ChatFailure
+
+
+class Stage(Protocol):
+    """One way to tell what is seen."""
+
+    kind: str
+    needed: bool
+    """Whether a clip fails when this stage does."""
+
+    def write(self, clips: Sequence[Seen]) -> list[Result]:
+        """Captions of each clip, or why there are none."""
+
+
+class ShortCaption:
+    """(1) One sentence about the clip, from frames spread over it (the paper: Panda-70M's captioner)."""
+
+    kind, needed = "short", False
+
+    def __init__(self, chat: Chat, frames: int = 8, cleaning: Cleaning | None = None) -> None:
+        self.chat, self.frames = chat, frames
+        self.cleaning = cleaning or Cleaning(words=40)
+
+    def write(self, clips: Sequence[Seen]) -> list[Result]:
+        places = [clip.spread(self.frames) for clip in clips]
+        asked = [_about(SHORT, clip, some) for clip, some in zip(clips, places, strict=True)]
+        outcomes = self.chat.ask_all(asked, reader(self.cleaning))
+        return [
+            _result(self.kind, SHORT, outcome, clip, some)
+            for outcome, clip, some in zip(outcomes, clips, places, strict=True)
+        ]
+
+
+class FrameCaptions:
+    """(2) A description of one frame every ``seconds`` (the paper: CogVLM, every 2 s)."""
+
+    kind, needed = "frame", True
+
+    def __init__(
+        self,
+        chat: Chat,
+        seconds: float = 2.0,
+        most: int = 16,
+        least: float = 0.5,
+        cleaning: Cleaning | None = None,
+    ) -> None:
+        self.chat, self.seconds, self.most, self.least = chat, seconds, most, least
+        self.cleaning = cleaning or Cleaning(words=80)
+
+    def write(self, clips: Sequence[Seen]) -> list[Result]:
+        """Fails for a clip when less than the share ``least`` of its frames could be described."""
+        work = [(clip, place) for clip in clips for place in clip.every(self.seconds, self.most)]
+        asked = (_about(FRAME, clip, [place]) for clip, place in work)
+        found: dict[str, list[Told]] = {clip.id: [] for clip in clips}
+        failed: dict[str, list[ChatFailure]] = {clip.id: [] for clip in clips}
+        outcomes = self.chat.ask_all(asked, reader(self.cleaning))
+        for outcome, (clip, place) in zip(outcomes, work, strict=True):
+            result = _result(self.kind, FRAME, outcome, clip, [place])
+            if isinstance(result, ChatFailure):
+                failed[clip.id].append(result)
+            else:
+                found[clip.id] += result
+        return [self._enough(found[clip.id], failed[clip.id]) for clip in clips]
+
+    def _enough(self, found: list[Told], failed: list[ChatFailure]) -> Result:
+        short = failed and len(found) < self.least * (len(found) + len(failed))
+        waits = [failure for failure in failed if failure.pending]
+        return (waits or failed)[0] if short or waits else found
+
+
+class Merge:
+    """(3) One description in order of time, from the captions of frames and of the clip (the paper: GPT-4)."""
+
+    kind, needed = "dense", True
+
+    def __init__(self, chat: Chat, cleaning: Cleaning | None = None) -> None:
+        self.chat, self.cleaning = chat, cleaning or Cleaning()
+
+    def write(self, clips: Sequence[Seen]) -> list[Result]:
+        asked = [MERGE.question((merge_text(clip.told),)) for clip in clips]
+        outcomes = self.chat.ask_all(asked, reader(self.cleaning))
+        return [
+            _result(self.kind, MERGE, outcome, clip, [])
+            for outcome, clip in zip(outcomes, clips, strict=True)
+        ]
+
+
+class Summarise:
+    """(4) What (3) does, by a small network that was trained on its results."""
+
+    kind, needed = "dense", True
+
+    def __init__(self, summariser: Summariser, cleaning: Cleaning | None = None) -> None:
+        self.summariser, self.cleaning = summariser, cleaning or Cleaning()
+
+    def write(self, clips: Sequence[Seen]) -> list[Result]:
+        return [
+            _local(self.kind, self.summariser.name, self.cleaning, self.summariser, merge_text(clip.told))
+            for clip in clips
+        ]
+
+
+class Watch:
+    """(5) From the clip at once, by a network that was trained on what the other stages wrote."""
+
+    kind, needed = "dense", True
+
+    def __init__(
+        self,
+        captioner: Captioner,
+        cleaning: Cleaning | None = None,
+        knows: Callable[[np.ndarray], bool] | None = None,
+    ) -> None:
+        """knows: whether the network was trained on anything like these frames; None: it is asked about all."""
+        self.captioner, self.cleaning, self.knows = captioner, cleaning or Cleaning(), knows
+
+    def write(self, clips: Sequence[Seen]) -> list[Result]:
+        return [
+            ChatFailure("refused", f"{self.captioner.name} was not trained on anything like this clip")
+            if self.knows is not None and not self.knows(clip.frames)
+            else _local(self.kind, self.captioner.name, self.cleaning, self.captioner, clip.frames)
+            for clip in clips
+        ]
+
+
+class AskDense:
+    """(5) behind a server: a video model that sees one frame a second, as CogVLM2-Caption does."""
+
+    kind, needed = "dense", True
+
+    def __init__(
+        self, chat: Chat, seconds: float = 1.0, most: int = 24, cleaning: Cleaning | None = None
+    ) -> None:
+        self.chat, self.seconds, self.most = chat, seconds, most
+        self.cleaning = cleaning or Cleaning(words=200)
+
+    def write(self, clips: Sequence[Seen]) -> list[Result]:
+        places = [clip.every(self.seconds, self.most) for clip in clips]
+        asked = [_about(DENSE, clip, some) for clip, some in zip(clips, places, strict=True)]
+        outcomes = self.chat.ask_all(asked, reader(self.cleaning))
+        return [
+            _result(self.kind, DENSE, outcome, clip, some)
+            for outcome, clip, some in zip(outcomes, clips, places, strict=True)
+        ]
+
+
+class Written(Protocol):
+    """A caption, while it is made or from a record."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def moments(self) -> tuple[float, ...]: ...
+
+
+def merge_text(told: Iterable[Written]) -> str:
+    """What is merged: a dictionary second -> caption of a frame, and the short caption where there is one."""
+    told = list(told)
+    frames = {f"{each.moments[0]:g}": each.text for each in told if each.kind == "frame"}
+    short = "".join(f"\nWhole clip: {each.text}" for each in told if each.kind == "short")
+    return json.dumps(frames, ensure_ascii=False) + short
+
+
+def _about(instruction: Instruction, clip: Seen, places: list[int]) -> Question:
+    """A question about frames of a clip, each with its second before it where there are several."""
+    parts: list[str | Image] = []
+    for place in places:
+        if len(places) > 1:
+            parts.append(f"{clip.moments[place] - clip.moments[0]:.2g} s:")
+        parts.append(Image.of(clip.frames[place]))
+    return instruction.question(tuple(parts))
+
+
+def _result(kind: str, instruction: Instruction, outcome: Outcome, clip: Seen, places: list[int]) -> Result:
+    if outcome.failure is not None:
+        return outcome.failure
+    moments = tuple(round(clip.moments[place] - clip.moments[0], 3) for place in places)
+    return [Told(kind, outcome.value, outcome.answer.model, instruction.name, moments)]
+
+
+def _local(kind: str, author: str, cleaning: Cleaning, write, given) -> Result:
+    try:
+        return [Told(kind, clean(write(given), cleaning), author)]
+    except ChatFailure as failure:
+        return failure
+    except ValueError as error:
+        return ChatFailure("unusable", str(error))

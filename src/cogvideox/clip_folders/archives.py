@@ -1,0 +1,204 @@
+"""Clips inside other files: members of webdataset shards (.tar) and rows of Parquet tables.
+
+A member is found by its place and read alone; an archive is never unpacked as a whole, no name in it becomes a
+path, and nothing in it is unpickled or run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from cogvideox.clip_folders.columns import Columns, row_of
+from cogvideox.clip_folders.parquet import light_columns, open_parquet, parquet_errors, rows_of
+from cogvideox.errors import MediaError
+
+BATCH = 8  # rows of clips in memory at a time
+
+
+@dataclass(frozen=True)
+class Part:
+    """Where the bytes of a clip are: a whole file, ``size`` bytes of it from ``start``, or a cell of a table."""
+
+    file: Path
+    start: int = 0
+    size: int | None = None
+    row: int | None = None
+    column: str = ""
+    suffix: str = ""
+    member: str = ""
+
+    @property
+    def label(self) -> str:
+        """What messages call it: the file, and the row or member."""
+        place = f"row {self.row} of {self.column!r}" if self.row is not None else self.member
+        return f"{self.file}: {place}" if place else str(self.file)
+
+    @property
+    def length(self) -> int | None:
+        """How many bytes there are; None for a cell of a table, and for a file that is gone."""
+        if self.size is not None or self.row is not None:
+            return self.size
+        return self.file.stat().st_size if self.file.is_file() else None
+
+    @contextmanager
+    def local(self) -> Iterator[Path]:
+        """A path to a plain file with these bytes, for as long as the block runs. Raises MediaError."""
+        if self.size is None and self.row is None:
+            yield self.file
+            return
+        with tempfile.NamedTemporaryFile(suffix=self.suffix) as copy:
+            copy.write(self.read())
+            copy.flush()
+            try:
+                yield Path(copy.name)
+            except MediaError as error:
+                raise MediaError(str(error).replace(copy.name, self.label)) from None
+
+    def read(self) -> bytes:
+        """The bytes. Raises MediaError."""
+        try:
+            if self.row is not None:
+                return _cell(self)
+            with open(self.file, "rb") as stream:
+                stream.seek(self.start)
+                data = stream.read() if self.size is None else stream.read(self.size)
+        except OSError as error:
+            raise MediaError(f"{self.file}: cannot be read ({error.strerror}); check the path") from None
+        if self.size is not None and len(data) != self.size:
+            raise MediaError(
+                f"{self.file}: cut off at byte {self.start + len(data)}; download the shard again"
+            )
+        return data
+
+    def digest(self) -> str:
+        """SHA-256 of the bytes. Raises MediaError."""
+        if self.size is None and self.row is None:
+            try:
+                with open(self.file, "rb") as stream:
+                    return hashlib.file_digest(stream, "sha256").hexdigest()
+            except OSError as error:
+                raise MediaError(f"{self.file}: cannot be read ({error.strerror}); check the path") from None
+        return hashlib.sha256(self.read()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Found:
+    """One clip of a shard: key with its ending, caption, place of its bytes, score, and why it cannot be used."""
+
+    key: str
+    caption: Any
+    part: Part
+    score: Any = None
+    problem: str | None = None
+
+
+def parts_of(
+    shard: Path, endings: frozenset[str], dropped: dict[str, str], columns: Columns | None = None
+) -> Iterator[Found]:
+    """The clips of a shard; what cannot be taken is noted in ``dropped`` by its name in the shard.
+
+    columns: keys of JSON, or columns, that hold the caption. Raises MediaError when the shard is damaged, after what
+    could be read.
+    """
+    from cogvideox.clip_folders.tars import members_of
+
+    columns = columns or Columns()
+    if shard.suffix.lower() == ".tar":
+        yield from members_of(shard, endings, dropped, columns)
+    else:
+        yield from _cells(shard, endings, dropped, columns)
+
+
+def holds_clips(file: Path) -> bool:
+    """Whether a Parquet table holds clips as bytes; one that cannot be opened counts, so that it is named."""
+    try:
+        return _clip_column(_opened(file)) is not None
+    except MediaError:
+        return True
+
+
+CLIP_COLUMNS = ("video", "mp4", "image", "bytes", "content")
+
+
+def _clip_column(table: Any) -> str | None:
+    """The column of bytes, or of HF's {bytes, path}."""
+    from pyarrow import types
+
+    def is_bytes(kind: Any) -> bool:
+        if types.is_struct(kind):
+            return any(kind.field(place).name == "bytes" for place in range(kind.num_fields))
+        return types.is_binary(kind) or types.is_large_binary(kind) or types.is_null(kind)
+
+    fields = {field.name: field.type for field in table.schema_arrow}
+    return next((name for name in CLIP_COLUMNS if name in fields and is_bytes(fields[name])), None)
+
+
+def _cells(file: Path, endings: frozenset[str], dropped: dict[str, str], columns: Columns) -> Iterator[Found]:
+    """Rows that hold a clip as bytes: a binary column, or HF's {bytes, path}."""
+    table = _opened(file)
+    names = table.schema_arrow.names
+    column = _clip_column(table)
+    if column is None:
+        raise MediaError(
+            f"{file}: has columns {', '.join(names[:8])}; the clips should stand in 'video' as bytes"
+        )
+    light = light_columns(table)
+    _, captions, scores = columns.among(light)
+    light = [*captions, *scores, *(name for name in light if name in ("name", "key"))]
+    paths = [f"{column}.path"] if f"{column}.path" in {c.path for c in table.schema} else []
+    for row, values in rows_of(table, light + paths):
+        if isinstance(values, str):
+            dropped[values] = "damaged; download the table again"
+            continue
+        key = str(values.get("name") or values.get("key") or f"{row:08d}")
+        path = (values.get(column) or {}).get("path") if paths else None
+        suffix = _suffix(key, path, column, endings)
+        key = key if key.lower().endswith(suffix) else key + suffix
+        said = row_of({name: values.get(name) for name in [*captions, *scores]}, "", columns)[0]
+        part = Part(file, row=row, column=column, suffix=suffix)
+        yield Found(key, said.caption, part, said.score, said.problem)
+
+
+def _suffix(key: str, path: Any, column: str, endings: frozenset[str]) -> str:
+    """Of the row's name, else of the path that HF keeps beside the bytes, else what the column's name says."""
+    given = (PurePosixPath(str(name)).suffix.lower() for name in (key, path or ""))
+    return next((suffix for suffix in given if suffix in endings), ".png" if column == "image" else ".mp4")
+
+
+def _cell(part: Part) -> bytes:
+    """One cell; only its group of rows is read, and no row of it behind the cell. Raises MediaError."""
+    table = _opened(part.file)
+    row = part.row or 0
+    for group in range(table.num_row_groups):
+        rows = table.metadata.row_group(group).num_rows
+        if row < rows:
+            try:
+                value = _value(table, group, row, part.column)
+            except parquet_errors() as error:
+                raise MediaError(
+                    f"{part.label}: damaged ({' '.join(str(error).split())[:80]}); download the table again"
+                ) from None
+            value = value.get("bytes") if isinstance(value, dict) else value
+            if not isinstance(value, bytes):
+                raise MediaError(f"{part.label} holds no bytes; store the clip itself")
+            return value
+        row -= rows
+    raise MediaError(f"{part.file}: has {table.metadata.num_rows} rows; it has changed since it was listed")
+
+
+def _value(table: Any, group: int, row: int, column: str) -> Any:
+    for batch in table.iter_batches(BATCH, row_groups=[group], columns=[column]):
+        if row < batch.num_rows:
+            return batch.column(0)[row].as_py()
+        row -= batch.num_rows
+    return None
+
+
+def _opened(file: Path) -> Any:
+    return open_parquet(file, None)

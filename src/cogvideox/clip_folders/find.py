@@ -1,0 +1,174 @@
+"""Which table or list of a folder says what its videos show."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cogvideox.clip_folders.columns import Columns, Row
+from cogvideox.clip_folders.lists import CAPTION_LISTS, FILE_LISTS, find_lists, list_rows
+from cogvideox.clip_folders.tables import ENDINGS, Table, has_columns
+from cogvideox.errors import CogVideoXError, ConfigError
+from cogvideox.files import inside, short, shown
+from cogvideox.files.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+
+METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet", "metadata.json", "metadata.tsv")
+FOLDERS = ("", "train", "data")
+MOST_TABLES = 40  # files with a table's ending that are looked into, beside those with a known name
+
+
+@dataclass(frozen=True)
+class CaptionSource:
+    """Where a user says that the captions are; all None: found by the usual names.
+
+    captions: a table, or a list beside videos.txt; relative to the folder, or as typed.
+    """
+
+    captions: str | None = None
+    columns: Columns = Columns()
+
+
+@dataclass
+class Told:
+    """A table or list that says what the clips of a folder show. ``base``: what its file names are relative to.
+
+    ``rows`` can be walked once; reading it raises ConfigError. ``notes``: what a person should know, complete after it.
+    """
+
+    layout: str
+    base: Path
+    rows: Iterator[Row]
+    notes: list[str] = field(default_factory=list)
+    source: Path | None = None
+
+
+def find_told(root: Path, source: CaptionSource) -> Told | None:
+    """The table or lists that were asked for, or those with a usual name. Raises ConfigError."""
+    if source.captions is not None:
+        return _asked(root, source)
+    tables = [table for table in _named_tables(root, source.columns) if _is_table(table)]
+    if tables:
+        told = _table(tables[0])
+        told.notes += [f"{other.where} is not read, {tables[0].where} is" for other in tables[1:]]
+        return told
+    lists = find_lists(root)
+    return _lists(root, *lists) if lists else None
+
+
+def find_only_table(root: Path, columns: Columns, default: bool = False) -> Told | None:
+    """The one table of a folder, whatever its name, that names files and holds captions; None without one.
+
+    default: a caption is known for clips without one, so that a table of files alone will do. Raises ConfigError when
+    there are several.
+    """
+    fitting = []
+    for table in _other_tables(root, columns):
+        try:
+            files, captions = has_columns(table)
+        except CogVideoXError:
+            continue
+        if files and (captions or default):
+            fitting.append(table)
+    if len(fitting) > 1:
+        names = ", ".join(table.where for table in fitting[:5])
+        raise ConfigError(
+            f"{root}: {len(fitting)} tables name clips and captions ({names}); choose one with "
+            f"task.data.captions={fitting[0].where} (data doctor: --captions)"
+        )
+    return _table(fitting[0]) if fitting else None
+
+
+def prompts_alone(root: Path, columns: Columns) -> list[str]:
+    """Prompts of tables that name no files: VBench's list of prompts, whose videos are named by them."""
+    found: list[str] = []
+    for table in _other_tables(root, columns):
+        try:
+            if has_columns(table) == (False, True):
+                found += [row.caption for row in table.rows() if isinstance(row.caption, str)]
+        except CogVideoXError:
+            continue
+    return found
+
+
+def sources_seen(root: Path, columns: Columns) -> list[str]:
+    """The text, csv and json files of a folder that might hold captions, each with why it was not read."""
+    seen = []
+    for table in [*_named_tables(root, columns), *_other_tables(root, columns)]:
+        try:
+            files, captions = has_columns(table)
+            lacks = [what for there, what in ((files, "file"), (captions, "caption")) if not there]
+            names = ", ".join(short(name, 30) for name in table.names[:8])
+            why = f"no {' or '.join(lacks)} column among {names}" if lacks else "has both columns"
+        except CogVideoXError as error:
+            why = str(error).removeprefix(f"{table.where}: ")[:100]
+        seen.append(f"{table.where} ({why})")
+    beside = {path.stem for path in _entries(root) if path.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES}
+    for path in _entries(root):
+        if path.suffix.lower() == ".txt" and path.stem not in beside:
+            listed = path.name in CAPTION_LISTS
+            needs = f" (needs {FILE_LISTS[0]} beside it: the file of each line)" if listed else ""
+            seen.append(shown(path.name) + needs)
+    return seen
+
+
+def _asked(root: Path, source: CaptionSource) -> Told:
+    file = root / source.captions if os.path.lexists(root / source.captions) else Path(source.captions)
+    if not os.path.lexists(file):
+        raise ConfigError(f"captions {source.captions!r}: no such file in {root} or here; check the path")
+    if file.suffix.lower() in ENDINGS:
+        return _table(Table(file, root, source.columns))
+    files = next((root / name for name in FILE_LISTS if os.path.lexists(root / name)), None)
+    if files is None:
+        raise ConfigError(
+            f"captions {source.captions!r}: is no table ({', '.join(ENDINGS)}); as a list of captions it needs "
+            f"{root / FILE_LISTS[0]}, the file of each line"
+        )
+    return _lists(root, files, [file])
+
+
+def _table(table: Table) -> Told:
+    return Told(f"table {table.where}", table.path.parent, table.rows(), table.notes, table.path)
+
+
+def _lists(root: Path, files: Path, captions: list[Path]) -> Told:
+    rows = list_rows(root, files, captions)
+    return Told(f"lines of {files.name} and {captions[0].name}", root, rows, source=captions[0])
+
+
+def _named_tables(root: Path, columns: Columns) -> list[Table]:
+    files = [root / folder / name for folder in FOLDERS for name in METADATA]
+    return [Table(file, root, columns) for file in files if os.path.lexists(file)]
+
+
+def _is_table(table: Table) -> bool:
+    """A metadata.json may be about anything; the others are tables by their name."""
+    if table.path.suffix.lower() != ".json":
+        return True
+    try:
+        return has_columns(table)[0]
+    except CogVideoXError:
+        return False
+
+
+def _other_tables(root: Path, columns: Columns) -> list[Table]:
+    """Files with a table's ending and no name of our own knowledge, that stand for no single clip."""
+    found = []
+    for folder in FOLDERS:
+        entries = _entries(root / folder) if inside(root / folder, root) else []
+        media = {path.stem for path in entries if path.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES}
+        found += [
+            path
+            for path in entries
+            if path.suffix.lower() in ENDINGS and path.name not in METADATA and path.stem not in media
+        ]
+    return [Table(path, root, columns) for path in found[:MOST_TABLES]]
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError:
+        return []
+    return [folder / name for name in names if not name.startswith(".")]

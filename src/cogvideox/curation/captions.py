@@ -1,0 +1,215 @@
+"""Captions of curated clips, written into the shards or the folder of videos that curation made.
+
+``captions.jsonl`` keeps what was written, so that a later ``curate`` packs it again; then each shard is written anew,
+whole or not at all, and the tables. Stopped in between, the same command goes on; nothing is asked twice.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cogvideox.captioning.describe import Footage, Record
+from cogvideox.captioning.folder import Ended, see
+from cogvideox.captioning.strategy import CaptionConfig, build
+from cogvideox.clip import Caption, Clip
+from cogvideox.clip_folders.archives import Part
+from cogvideox.curation.outputs import HOME, SHARD, Made
+from cogvideox.curation.pipeline import Progress, only_one, silent
+from cogvideox.curation.report import write_report
+from cogvideox.curation.shards import folder_row, json_lines, write_tar
+from cogvideox.errors import InputError, MediaError, OutputError
+from cogvideox.files import parse_json
+from cogvideox.files.text import MOST_TABLE_BYTES, read_small_text
+from cogvideox.video import whole_file
+
+FILE = "captions.jsonl"
+OWN = "user"  # the kind of a caption that somebody wrote beside a film
+
+Kept = tuple[Clip, Mapping[str, Any], Part]
+"""A clip, facts about its file, where its bytes are."""
+
+
+def is_curated(folder: Path) -> bool:
+    """Whether curation made this folder."""
+    return (folder / HOME / "made.jsonl").is_file() and (folder / "clips.parquet").is_file()
+
+
+def kept_clips(out: Path, made: Made) -> Iterator[Kept]:
+    """The clips that curation kept, from the shards and the table it made; dropped ones are not among them.
+
+    Raises InputError for a shard or table that cannot be read.
+    """
+    if "metadata.jsonl" in made:
+        text = read_small_text(out / "metadata.jsonl", root=out, most=MOST_TABLE_BYTES)
+        for number, line in enumerate(text.splitlines(), 1):
+            values = parse_json(line, f"{out / 'metadata.jsonl'}:{number}", error=InputError)
+            clip, media = _clip(values, f"{out / 'metadata.jsonl'}:{number}")
+            yield clip, media, Part(out / "videos" / f"{clip.id}.mp4")
+    for name in sorted(made.known):
+        if SHARD.fullmatch(name) and name in made:
+            yield from _members(out / name)
+
+
+def _members(shard: Path) -> Iterator[Kept]:
+    films: dict[str, Part] = {}
+    records: dict[str, Any] = {}
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            for member in tar:
+                key, _, ending = member.name.partition(".")
+                if ending == "mp4":
+                    films[key] = Part(
+                        shard, member.offset_data, member.size, suffix=".mp4", member=member.name
+                    )
+                elif ending == "json" and (stream := tar.extractfile(member)):
+                    text = stream.read(1 << 20).decode("utf-8", "replace")
+                    records[key] = parse_json(text, f"{shard}: {member.name}", error=InputError)
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise InputError(f"{shard}: damaged ({' '.join(str(error).split())[:120]}); curate again") from None
+    for key, values in records.items():
+        if key in films:
+            yield (*_clip(values, f"{shard}: {key}.json"), films[key])
+
+
+def _clip(values: Any, where: str) -> tuple[Clip, Mapping[str, Any]]:
+    if not isinstance(values, dict) or not isinstance(values.get("media"), dict):
+        raise InputError(f"{where}: not a record of curate; curate again")
+    return Clip.parse({name: values[name] for name in Clip.model_fields if name in values}, where), values[
+        "media"
+    ]
+
+
+def with_captions(clip: Clip, captions: Iterable[Caption]) -> Clip:
+    """The clip with these captions after its author's own; those of an earlier captioning go."""
+    new = tuple(captions)
+    if not new:
+        return clip
+    return clip.model_copy(update={"captions": (*(one for one in clip.captions if one.kind == OWN), *new)})
+
+
+def read_captions(out: Path) -> dict[str, tuple[Caption, ...]]:
+    """What was written about the clips of a curated folder, by id; nothing where nobody captioned it."""
+    file = out / FILE
+    if not file.exists():
+        return {}
+    found = {}
+    for number, line in enumerate(read_small_text(file, root=out, most=MOST_TABLE_BYTES).splitlines(), 1):
+        values = parse_json(line, f"{file}:{number}", error=InputError)
+        if not isinstance(values, dict) or not isinstance(values.get("captions"), list):
+            raise InputError(
+                f"{file}:{number}: not a line that caption wrote; remove the file, and caption again"
+            )
+        found[str(values["id"])] = tuple(Caption.parse(one, f"{file}:{number}") for one in values["captions"])
+    return found
+
+
+def to_caption(out: Path) -> tuple[int, int, int]:
+    """(clips to describe, clips that have their author's caption and keep it, files that are written anew)."""
+    made = Made(out)
+    clips = [clip for clip, _, _ in kept_clips(out, made)]
+    own = sum(_has_own(clip) for clip in clips)
+    return len(clips) - own, own, sum(bool(SHARD.fullmatch(name)) for name in made.known) or 1
+
+
+def caption_curated(
+    out: Path,
+    config: CaptionConfig,
+    on_record: Callable[[Record], None] | None = None,
+    progress: Progress = silent,
+) -> Ended:
+    """Describe the kept clips of a curated folder and write the captions into it. A clip whose author wrote a text
+    beside the film keeps that.
+
+    Raises ConfigError and CheckpointError before any work, InputError for a damaged shard, OutputError where a file is
+    not as curate wrote it, another run works there or the disk is full.
+    """
+    with only_one(out):
+        made = Made(out)
+        made.check()
+        work = out / "work" / "captions"
+        describer = build(config, work / "cache", work / "asked.jsonl")
+        clips = [(clip, media, part) for clip, media, part in kept_clips(out, made) if not _has_own(clip)]
+        footage = (Footage(media["sha256"], partial(_see, media["sha256"], part)) for _, media, part in clips)
+        wave = 1 if config.strategy == "watch" else 16
+        records = list(describer.describe(footage, work / "records", wave, on_record=on_record))
+        written = read_captions(out) | {
+            clip.id: tuple(
+                Caption(kind=n.kind, text=n.text, author=n.author, prompt=n.prompt) for n in record.notes
+            )
+            for (clip, _, _), record in zip(clips, records, strict=True)
+            if record.ended == "done"
+        }
+        told = work / "records.jsonl"
+        with json_lines(told) as line:
+            for (clip, _, _), record in zip(clips, records, strict=True):
+                line({"clip": clip.id, "file": clip.source.path, **record.model_dump(mode="json")})
+        with made.writing(FILE) as draft, json_lines(draft) as line:
+            for name, captions in sorted(written.items()):
+                line({"id": name, "captions": [one.model_dump(mode="json") for one in captions]})
+        _write(out, made, written, progress)
+        place = out / ("metadata.jsonl" if "metadata.jsonl" in made else "shards")
+        return Ended(dict(Counter(record.ended for record in records)), place, told)
+
+
+def _has_own(clip: Clip) -> bool:
+    return any(one.kind == OWN for one in clip.captions)
+
+
+def _see(digest: str, part: Part) -> Any:
+    with part.local() as file:
+        seen = see(file)
+    if seen.id != digest:
+        raise MediaError(f"{part.label}: not the clip that curate wrote; curate again")
+    return seen
+
+
+def _write(out: Path, made: Made, written: Mapping[str, tuple[Caption, ...]], progress: Progress) -> None:
+    """Everything that carries captions, each file whole or as it was before."""
+    shards = sorted(name for name in made.known if SHARD.fullmatch(name) and name in made)
+    for done, name in enumerate(shards, 1):
+        if not made.is_ours(name):
+            raise OutputError(
+                f"{out / name}: not as curate wrote it, so no caption is written into it; curate again"
+            )
+        with made.writing(name) as draft:
+            kept = _members(out / name)
+            write_tar(
+                draft,
+                ((with_captions(c, written.get(c.id, ())), part.read(), media) for c, media, part in kept),
+            )
+        progress("writing shards", done, len(shards))
+    if "metadata.jsonl" in made:
+        rows = [(with_captions(c, written.get(c.id, ())), media) for c, media, _ in kept_clips(out, made)]
+        with made.writing("metadata.jsonl") as draft, json_lines(draft) as line:
+            for clip, media in rows:
+                line(folder_row(clip, media))
+    _write_table(out, made, written)
+    write_report(out, made)
+    made.settle()
+
+
+def _write_table(out: Path, made: Made, written: Mapping[str, tuple[Caption, ...]]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with (
+        pq.ParquetFile(out / "clips.parquet") as table,
+        made.writing("clips.parquet") as draft,
+        whole_file(draft) as temporary,
+        pq.ParquetWriter(temporary, table.schema_arrow, compression="zstd") as writer,
+    ):
+        for batch in table.iter_batches(1000):
+            rows = batch.to_pylist()
+            for row in rows:
+                values = json.loads(row["record"])
+                clip = with_captions(_clip(values, "clips.parquet")[0], written.get(row["id"], ()))
+                row["caption"] = clip.caption
+                values["captions"] = clip.model_dump(mode="json", include={"captions"})["captions"]
+                row["record"] = json.dumps(values, ensure_ascii=True, separators=(",", ":"))
+            writer.write_table(pa.Table.from_pylist(rows, schema=table.schema_arrow))

@@ -1,0 +1,180 @@
+"""What a curation wrote, read back and checked: the folder may be anybody's, and its values go into a page."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from cogvideox.clip_folders.parquet import parquet_errors
+from cogvideox.errors import DependencyError, InputError
+from cogvideox.files import parse_json, short
+from cogvideox.files.structured import read_json
+from cogvideox.files.text import MOST_BYTES, inside
+
+SUMMARY, DROPPED, TABLE = "summary.json", "dropped.jsonl", "clips.parquet"
+MOST_SUMMARY = 64 << 20  # bytes
+Shape = Any
+"""A test of one value, a list of one shape for every entry, a dict of shapes for named entries."""
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 53
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _maybe(shape: Shape) -> Callable[[Any], bool]:
+    return lambda value: value is None or fits(value, shape)
+
+
+def _by_name(shape: Shape) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, dict) and all(fits(each, shape) for each in value.values())
+
+
+def _is_id(value: Any) -> bool:
+    """Also the name of a file, so nothing else may pass."""
+    return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{1,64}", value) is not None
+
+
+RULE = {"score": _text, "least": _maybe(_number), "most": _maybe(_number)}
+SUMMARY_SHAPE = {
+    **dict.fromkeys(("films", "clips", "kept", "copied"), _count),
+    **dict.fromkeys(("seconds", "kept_seconds", "kept_bytes"), _number),
+    "recipe": _text,
+    "dropped": [{"step": _text, "reason": _text, "clips": _count}],
+    "thresholds": [{"stages": [{"name": _text, "rules": [RULE]}]}],
+    "stages": _by_name(_count),
+    "samples": _by_name([_is_id]),
+}
+DROPPED_SHAPE = {
+    "id": _is_id,
+    "source": {"path": _text},
+    "span": _maybe({"start": _number, "end": _number}),
+    "dropped": {"step": _text, "reason": _text, "detail": _text},
+    "scores": _by_name(_maybe(_number)),
+}
+KEPT_SHAPE = {
+    "id": _is_id,
+    "path": _text,
+    "start": _number,
+    "end": _number,
+    "caption": _text,
+    "record": _text,
+}
+
+
+def read_summary(out: Path) -> dict[str, Any]:
+    """What ``curate`` wrote last. Raises InputError when the folder holds no finished curation, or another's."""
+    file = out / SUMMARY
+    if not file.exists():
+        raise InputError(
+            f"{out}: no {SUMMARY}; it is no curated folder, or its run has not finished: run it again"
+        )
+    summary = read_json(file, root=out, most=MOST_SUMMARY, error=InputError)
+    _check(summary, SUMMARY_SHAPE, str(file))
+    return summary
+
+
+def dropped_rows(out: Path) -> Iterator[dict[str, Any]]:
+    """The lines of dropped.jsonl. Raises InputError, naming file and line."""
+    file = out / DROPPED
+    with open(_plain(file, out), "rb") as stream:
+        number = 0
+        while line := stream.readline(MOST_BYTES):
+            number += 1
+            where = f"{file}:{number}"
+            try:
+                row = parse_json(line.decode("utf-8"), where, error=InputError)
+            except UnicodeDecodeError as error:
+                raise InputError(f"{where}: not UTF-8 ({error.reason}); curate again") from None
+            _check(row, DROPPED_SHAPE, where)
+            yield row
+
+
+def kept_rows(out: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
+    """The rows of clips.parquet, a thousand in memory. Raises InputError, naming the row."""
+    try:
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise DependencyError("pyarrow is not installed; install cogvideox[data]") from None
+    file, number = out / TABLE, 0
+    try:
+        with pq.ParquetFile(_plain(file, out)) as table:
+            missing = set(columns or ()) - set(table.schema_arrow.names)
+            if missing:
+                raise InputError(f"{file}: no column {', '.join(sorted(missing))}; curate again")
+            for batch in table.iter_batches(1000, columns=columns):
+                for row in batch.to_pylist():
+                    number += 1
+                    shape = {name: KEPT_SHAPE[name] for name in row if name in KEPT_SHAPE}
+                    scores = {name: _maybe(_number) for name in row if name.startswith("score.")}
+                    _check(row, shape | scores, f"{file}, row {number}")
+                    yield row
+    except parquet_errors() as error:
+        raise InputError(f"{file}: cannot be read ({short(str(error))}); curate again") from None
+
+
+def score_names(out: Path) -> list[str]:
+    """The columns of scores in clips.parquet."""
+    import pyarrow.parquet as pq
+
+    file = out / TABLE
+    try:
+        with pq.ParquetFile(_plain(file, out)) as table:
+            return [name for name in table.schema_arrow.names if name.startswith("score.")]
+    except parquet_errors() as error:
+        raise InputError(f"{file}: cannot be read ({short(str(error))}); curate again") from None
+
+
+def fits(value: Any, shape: Shape) -> bool:
+    """Whether a value has a shape; entries that no shape names do not matter."""
+    return _misfit(value, shape, "") is None
+
+
+def _misfit(value: Any, shape: Shape, where: str) -> str | None:
+    """Where a value leaves its shape; None when it fits."""
+    if isinstance(shape, dict):
+        if not isinstance(value, dict):
+            return where or "the whole"
+        for key, inner in shape.items():
+            name = f"{where}.{key}" if where else key
+            found = _misfit(value[key], inner, name) if key in value else name
+            if found is not None:
+                return found
+        return None
+    if isinstance(shape, list):
+        if not isinstance(value, list):
+            return where
+        found = (_misfit(each, shape[0], where) for each in value)
+        return next((misfit for misfit in found if misfit is not None), None)
+    return None if shape(value) else where
+
+
+def _check(value: Any, shape: Shape, where: str) -> None:
+    misfit = _misfit(value, shape, "")
+    if misfit is not None:
+        raise InputError(f"{where}: {misfit} is not what curate writes there; curate again")
+
+
+def _plain(file: Path, out: Path) -> Path:
+    """The file, when it is a regular one inside the folder. Raises InputError."""
+    if not inside(file, out):
+        raise InputError(f"{file}: leads out of {out}; copy the file itself there")
+    try:
+        status = os.stat(file)
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror}); curate again") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{file}: no regular file; curate again")
+    return file

@@ -1,0 +1,349 @@
+"""From a folder of raw videos to training data: measure, choose, cut, pack, and account for every clip.
+
+``out`` holds ``shards/`` (or ``videos/`` and ``metadata.jsonl``), ``clips.parquet``, ``dropped.jsonl``,
+``recipe.yaml``, ``summary.json`` (written last) and ``report.html``. ``out/work`` holds the marks of what is finished:
+with it a rerun does only what is left; without it everything is done again, to the same bytes. ``out/.curate`` lists
+what was made there (``made.py``): nothing else is ever replaced or removed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cogvideox.clip import Clip, Dropped
+from cogvideox.clip_folders.video_files import listing
+from cogvideox.curation.captions import read_captions, with_captions
+from cogvideox.curation.engines import Engine, LocalEngine
+from cogvideox.curation.outputs import Made
+from cogvideox.curation.pipeline import Chosen, Pipeline, Progress, only_one, silent
+from cogvideox.curation.recipe import Recipe
+from cogvideox.curation.report import SAMPLES, write_report
+from cogvideox.curation.shards import clip_table, folder_row, json_lines, write_tar
+from cogvideox.curation.thresholds import quantiles
+from cogvideox.errors import ConfigError, InputError
+from cogvideox.files.apart import lies_in
+from cogvideox.files.atomic import sweep
+from cogvideox.files.media import VIDEO_SUFFIXES
+from cogvideox.manifest import versions
+from cogvideox.video import whole_file
+
+
+@dataclass
+class Shard:
+    """Clips that are packed together: all kept clips of some films that follow each other."""
+
+    number: int
+    clips: list[Clip] = field(default_factory=list)
+    waiting: set[str] = field(default_factory=set)
+
+    @property
+    def name(self) -> str:
+        """Of the tar file."""
+        return f"clips-{self.number:05d}.tar"
+
+    def films(self) -> dict[str, list[Clip]]:
+        """Clips by film."""
+        found: dict[str, list[Clip]] = {}
+        for clip in self.clips:
+            found.setdefault(clip.source.path, []).append(clip)
+        return found
+
+    def digest(self, recipe: Recipe) -> str:
+        """What the shard will hold, as 32 hex digits."""
+        digest = hashlib.sha256(f"{recipe.cut()} {recipe.layout}".encode())
+        for clip in self.clips:
+            digest.update(clip.model_dump_json().encode("utf-8", "backslashreplace"))
+        return digest.hexdigest()[:32]
+
+
+def curate(
+    folder: str | Path,
+    out: str | Path,
+    recipe: Recipe,
+    engine: Engine | None = None,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Curate ``folder`` into ``out``; returns the summary. Running it again does only what is left or has changed.
+
+    Raises InputError for a folder that is missing or holds no video (a disk that is not mounted?), ConfigError when
+    one of the folders lies inside the other, CheckpointError for weights that cannot be used, OutputError when the
+    disk is full, another run holds ``out``, or files of others stand where ours belong.
+    """
+    folder, out = Path(folder), Path(out)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give a folder of videos")
+    check_apart(folder, out)
+    if next(listing(folder), None) is None:
+        raise InputError(f"{folder}: holds no videos ({', '.join(sorted(VIDEO_SUFFIXES))}); check the path")
+    recipe.check()
+    Made(out).check()
+    with only_one(out):
+        return _Curation(Pipeline(folder, out / "work", recipe, engine or LocalEngine(), progress), out).run()
+
+
+def check_apart(folder: str | Path, out: str | Path) -> None:
+    """Raises ConfigError when raw videos and the folder of the result lie in each other, by whatever names."""
+    if lies_in(out, folder):
+        raise ConfigError(
+            f"out {out}: lies inside {folder}, so its clips would be curated next time; choose another"
+        )
+    if lies_in(folder, out):
+        raise ConfigError(
+            f"{folder}: lies inside out {out}, where curate writes and removes files; choose another out"
+        )
+
+
+@dataclass
+class _Curation:
+    """One run."""
+
+    pipeline: Pipeline
+    out: Path
+
+    def __post_init__(self) -> None:
+        self.made = Made(self.out)
+        self.captions = read_captions(self.out)
+
+    def run(self) -> dict[str, Any]:
+        recipe = self.pipeline.recipe
+        self.out.mkdir(parents=True, exist_ok=True)
+        sweep(self.out, below=True)
+        self.made.check()
+        self.write("recipe.yaml", recipe.to_yaml())
+        self.pipeline.measure()
+        chosen = self.pipeline.choose()
+        count = self.pack(chosen)
+        self.retire(count)
+        summary = self.account(chosen)
+        write_report(self.out, self.made)
+        self.made.settle()
+        self.made.warn_of_others()
+        return summary
+
+    def write(self, name: str, text: str) -> None:
+        """A small file of the result."""
+        with self.made.writing(name) as draft, whole_file(draft) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+    def shards(self, chosen: Chosen) -> Iterator[Shard]:
+        """Kept clips in order, in shards that end where a film ends."""
+        shard = Shard(0)
+        for clip in chosen.clips():
+            if clip.dropped is not None:
+                continue
+            full = len(shard.clips) >= self.pipeline.recipe.per_shard
+            if full and clip.source.path != shard.clips[-1].source.path:
+                yield shard
+                shard = Shard(shard.number + 1)
+            shard.clips.append(clip)
+        if shard.clips:
+            yield shard
+
+    def pack(self, chosen: Chosen) -> int:
+        """Cut and pack every shard that is not there yet; returns how many shards there are."""
+        owner: dict[str, Shard] = {}
+        count = 0
+
+        def films() -> Iterator[tuple[str, list[Clip]]]:
+            nonlocal count
+            for shard in self.shards(chosen):
+                count += 1
+                if self.is_packed(shard):
+                    continue
+                cuts = shard.films()
+                shard.waiting = set(cuts)
+                owner.update(dict.fromkeys(cuts, shard))
+                yield from cuts.items()
+
+        def ready(path: str) -> None:
+            shard = owner.pop(path)
+            shard.waiting.discard(path)
+            if not shard.waiting:
+                self.pack_one(shard)
+
+        waiting = sum(len(shard.clips) for shard in self.shards(chosen) if not self.is_packed(shard))
+        self.pipeline.cut(films(), ready, waiting)
+        return count
+
+    def pack_one(self, shard: Shard) -> None:
+        """Write a shard, then its mark, then remove what it was made from."""
+        media: dict[str, Any] = {}
+        failed: dict[str, str] = {}
+        for path, clips in shard.films().items():
+            made, why = self.pipeline.cut_result(path)
+            for clip in clips:
+                if clip.id in made:
+                    media[clip.id] = made[clip.id]
+                else:
+                    failed[clip.id] = why
+        kept = [clip for clip in shard.clips if clip.id in media]
+        if self.pipeline.recipe.layout == "webdataset":
+            rows = ((self.told(clip), self.pipeline.clip_file(clip), media[clip.id]) for clip in kept)
+            with self.made.writing(f"shards/{shard.name}") as draft:
+                write_tar(draft, rows)
+        else:
+            for clip in kept:
+                with self.made.writing(f"videos/{clip.id}.mp4") as draft, whole_file(draft) as temporary:
+                    shutil.copyfile(self.pipeline.clip_file(clip), temporary)
+        mark = {"digest": shard.digest(self.pipeline.recipe), "media": media, "failed": failed}
+        with whole_file(self.mark(shard.number)) as temporary:
+            temporary.write_text(json.dumps(mark), encoding="ascii")
+        for path, clips in shard.films().items():
+            self.pipeline.forget(path, clips)
+
+    def mark(self, number: int) -> Path:
+        """Where it is written what a shard holds."""
+        return self.pipeline.work / "packed" / f"{number:05d}.json"
+
+    def read_mark(self, number: int) -> dict[str, Any]:
+        """What a shard holds; nothing when it is not there."""
+        try:
+            return json.loads(self.mark(number).read_bytes())
+        except (FileNotFoundError, ValueError):
+            return {"digest": "", "media": {}, "failed": {}}
+
+    def is_packed(self, shard: Shard) -> bool:
+        """Whether the shard stands as we wrote it, with these very clips."""
+        mark = self.read_mark(shard.number)
+        if mark["failed"] or mark["digest"] != shard.digest(self.pipeline.recipe):
+            return False
+        if self.pipeline.recipe.layout == "webdataset":
+            return f"shards/{shard.name}" in self.made
+        return all(f"videos/{clip.id}.mp4" in self.made for clip in shard.clips)
+
+    def retire(self, count: int) -> None:
+        """Remove shards of an earlier, larger result, and what another layout left; nothing that is not on our list."""
+        known: set[str] = set()
+        folder = self.pipeline.recipe.layout == "videofolder"
+        for mark in sorted((self.pipeline.work / "packed").glob("*.json")):
+            if not re.fullmatch(r"\d{5,9}", mark.stem):
+                continue
+            if int(mark.stem) >= count:
+                mark.unlink()
+            elif folder:
+                known |= {f"videos/{name}.mp4" for name in self.read_mark(int(mark.stem))["media"]}
+        if not folder:
+            known = {f"shards/{Shard(number).name}" for number in range(count)}
+            self.made.remove("metadata.jsonl")
+        self.made.retire(known.__contains__)
+
+    def final(self, chosen: Chosen) -> Iterator[tuple[Clip, dict[str, Any], str]]:
+        """(clip, facts about its file, shard) for every clip in order; what could not be cut out is dropped here."""
+        number, size, path, mark = 0, 0, "", self.read_mark(0)
+        for clip in chosen.clips():
+            if clip.dropped is not None:
+                yield clip, {}, ""
+                continue
+            if size >= self.pipeline.recipe.per_shard and clip.source.path != path:
+                number, size, mark = number + 1, 0, self.read_mark(number + 1)
+            size, path = size + 1, clip.source.path
+            media = mark["media"].get(clip.id)
+            if media is None:
+                why = Dropped(
+                    step="cut", reason="cannot be cut", detail=mark["failed"].get(clip.id, "not packed")
+                )
+                yield clip.model_copy(update={"dropped": why}), {}, ""
+            else:
+                yield self.told(clip), media, f"clips-{number:05d}.tar"
+
+    def told(self, clip: Clip) -> Clip:
+        """The clip with what ``cogvideox caption`` has written about it."""
+        return with_captions(clip, self.captions.get(clip.id, ()))
+
+    def account(self, chosen: Chosen) -> dict[str, Any]:
+        """Write the tables of kept and dropped clips and the summary."""
+        recipe = self.pipeline.recipe
+        about = {"recipe": recipe.to_yaml(), "versions": json.dumps(versions(), sort_keys=True)}
+        tally = _Tally()
+        folder = recipe.layout == "videofolder"
+        made = self.made
+        with (
+            made.writing("clips.parquet") as table,
+            made.writing("dropped.jsonl") as dropped,
+            made.writing("metadata.jsonl") if folder else nullcontext() as rows,
+            clip_table(table, chosen.table.names, about) as keep,
+            json_lines(dropped) as drop,
+            json_lines(rows) if rows else nullcontext() as line,
+        ):
+            for number, (clip, media, shard) in enumerate(self.final(chosen)):
+                if number % 256 == 0:
+                    self.pipeline.progress("writing tables", number, len(chosen.table))
+                tally.add(clip, media)
+                if clip.dropped is None:
+                    keep(clip, media, "" if folder else shard)
+                    if folder:
+                        line(folder_row(clip, media))
+                else:
+                    drop({"id": clip.id, **clip.model_dump(mode="json", exclude={"embedding"})})
+        self.pipeline.strips([clip for group in tally.samples.values() for clip in group])
+        summary = tally.summary() | {
+            "recipe": recipe.name,
+            "thresholds": [fitted.model_dump(mode="json") for fitted in chosen.thresholds],
+            "quantiles": quantiles(chosen.table),
+            "versions": versions(),
+        }
+        self.write("summary.json", json.dumps(summary, indent=1))
+        return summary
+
+
+class _Tally:
+    """Counts, and the first clips of every fate for people to look at."""
+
+    def __init__(self) -> None:
+        self.films: set[bytes] = set()
+        self.fates: Counter[tuple[str, str]] = Counter()
+        self.stages: Counter[str] = Counter()
+        self.samples: dict[tuple[str, str], list[Clip]] = {}
+        self.seconds = self.kept_seconds = 0.0
+        self.bytes = self.copied = 0
+
+    def add(self, clip: Clip, media: dict[str, Any]) -> None:
+        self.films.add(
+            hashlib.blake2b(clip.source.path.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+        )
+        fate = (clip.dropped.step, clip.dropped.reason) if clip.dropped else ("", "")
+        self.fates[fate] += 1
+        samples = self.samples.setdefault(fate, [])
+        if len(samples) < SAMPLES:
+            samples.append(clip)
+        seconds = clip.span.seconds if clip.span else 0.0
+        self.seconds += seconds
+        self.stages.update(
+            decision.stage for decision in clip.decisions if decision.kept and clip.dropped is None
+        )
+        if clip.dropped is None:
+            self.kept_seconds += seconds
+            self.bytes += media["bytes"]
+            self.copied += media["copied"]
+
+    def summary(self) -> dict[str, Any]:
+        """Plain values."""
+        kept = self.fates.get(("", ""), 0)
+        dropped = [
+            {"step": step, "reason": reason, "clips": count}
+            for (step, reason), count in sorted(self.fates.items())
+            if step
+        ]
+        return {
+            "films": len(self.films),
+            "clips": sum(self.fates.values()),
+            "kept": kept,
+            "seconds": round(self.seconds, 3),
+            "kept_seconds": round(self.kept_seconds, 3),
+            "kept_bytes": self.bytes,
+            "copied": self.copied,
+            "stages": dict(sorted(self.stages.items())),
+            "dropped": dropped,
+            "samples": {
+                "|".join(fate): [clip.id for clip in clips] for fate, clips in sorted(self.samples.items())
+            },
+        }

@@ -1,0 +1,132 @@
+"""What a worker process does: one line of JSON in, the work in files, one line of JSON out.
+
+It is started as ``python -m cogvideox.curation.worker`` and touches videos nobody trusts, so it gives away what it does
+not need: it has no secrets in its environment and no network (unless a step asks a server), memory, processor time,
+open files and the size of a file are limited by the system, no core is dumped, and it dies with whoever started it.
+What it answers is JSON, read as values: nothing that a video does to this process can run code in its parent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+from cogvideox.clip import Clip
+from cogvideox.config import Config
+from cogvideox.curation.confined import leave_network, limit, limit_processor
+from cogvideox.curation.cutting import cut
+from cogvideox.curation.measuring import Clock, measure
+from cogvideox.curation.paths import clip_folder, cut_file, measured_file
+from cogvideox.curation.recipe import Recipe
+from cogvideox.curation.strips import write_strips
+from cogvideox.errors import CogVideoXError, MediaError
+from cogvideox.video import whole_file
+
+FAILED = "failed"  # a step stumbled over a film
+NO_MEMORY = ("Insufficient memory", "can't allocate memory")  # OpenCV's and torch's MemoryError
+
+
+class Order(Config):
+    """What all jobs of a worker have in common."""
+
+    root: str
+    work: str
+    recipe: Recipe
+
+
+def write_measured(work: Path, job: dict[str, Any], recipe: Recipe, clips: list[Clip], clock: Clock) -> None:
+    """The mark that a film is measured, and what was found, in one file."""
+    record = {
+        "path": job["path"],
+        "size": job["size"],
+        "changed": job["changed"],
+        "beside": job.get("beside", ""),
+        "recipe": recipe.measuring(),
+        "seconds": {name: round(value, 4) for name, value in clock.seconds.items()},
+        "clips": [clip.model_dump(mode="json") for clip in clips],
+    }
+    _write(measured_file(work, job["path"]), record)
+
+
+def write_cut(
+    work: Path, job: dict[str, Any], recipe: Recipe, made: dict[str, Any], failed: str = ""
+) -> None:
+    """The mark that the clips of a film are cut out, or why they cannot be."""
+    record = {
+        "cut": recipe.cut(),
+        "clips": sorted(clip["id"] for clip in job["clips"]),
+        "made": made,
+        "failed": failed,
+    }
+    _write(cut_file(work, job["path"]), record)
+
+
+def do(job: dict[str, Any], order: Order) -> None:
+    """Do one job; its result is a file. Raises OutputError when it cannot be written."""
+    root, work, recipe = Path(order.root), Path(order.work), order.recipe
+    clock = Clock()
+    if job["do"] == "measure":
+        clips = measure(root, job["path"], recipe, clock)
+        write_measured(work, job, recipe, clips, clock)
+        return
+    clips = [Clip.model_validate(one["clip"]) for one in job["clips"]]
+    if job["do"] == "strip":
+        write_strips(root, job["path"], clips, work, recipe)
+        return
+    folder = clip_folder(work, job["path"])
+    try:
+        write_cut(work, job, recipe, cut(root, job["path"], clips, folder, recipe))
+    except MediaError as error:
+        write_cut(work, job, recipe, {}, str(error).replace(str(root / job["path"]), job["path"]))
+
+
+def _write(path: Path, record: dict[str, Any]) -> None:
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(record, ensure_ascii=True), encoding="ascii")
+
+
+def main() -> None:
+    """Serve jobs until there are no more lines."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # whatever a library prints does not get between our lines
+    order = Order.parse(json.loads(sys.stdin.readline()))
+    warnings.simplefilter("ignore")
+    limits = order.recipe.limits
+    if not order.recipe.key_variables():
+        leave_network()
+    try:
+        order.recipe.ready()  # before the limit, which is for films
+    except CogVideoXError as error:
+        answers.write(json.dumps(_stop(error)) + "\n")
+        return
+    limit(limits.memory, limits.written, limits.open_files)
+    answers.write("{}\n")  # ready
+    for line in sys.stdin:
+        limit_processor(limits.cpu_seconds)
+        answers.write(json.dumps(_answer(line, order)) + "\n")
+
+
+def _answer(line: str, order: Order) -> dict[str, str]:
+    try:
+        do(json.loads(line), order)
+    except MemoryError:
+        return {"error": "too large", "detail": f"needs more than {order.recipe.limits.memory} MiB"}
+    except CogVideoXError as error:  # a full disk, settings, missing libraries: no film is at fault
+        return _stop(error)
+    except Exception as error:  # one film must not end the run: it is dropped under this name, and counted
+        if any(words in str(error) for words in NO_MEMORY):
+            return {"error": "too large", "detail": f"needs more than {order.recipe.limits.memory} MiB"}
+        return {"error": FAILED, "detail": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+    return {}
+
+
+def _stop(error: CogVideoXError) -> dict[str, str]:
+    return {"stop": str(error), "kind": type(error).__name__}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""How the transformer runs during one sampling: modulations, attention kernel, reuse. Undone afterwards."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from cogvideox.diffusion import Step, is_guided
+from cogvideox.errors import ConfigError
+from cogvideox.generation.options import GenerateOptions
+from cogvideox.generation.residual_reuse import read_calibration
+from cogvideox.generation.sampling import guidance_of
+from cogvideox.model import CogVideoX
+from cogvideox.transformer.compiled import compiled, launched
+from cogvideox.transformer.kernels import Fastest, Named, using
+from cogvideox.transformer.layout import Clip
+from cogvideox.transformer.modulation import tabulated
+from cogvideox.transformer.reuse import reusing
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What a run does to go fast. ``factors``: see ``Calibration.choose``; [] when every step is computed."""
+
+    options: GenerateOptions
+    attention: Fastest | Named
+    factors: list[float | None]
+    tables: bool
+
+    def record(self) -> dict[str, Any]:
+        """For the manifest: what was asked for, and what came of it."""
+        options = self.options
+        facts: dict[str, Any] = {
+            "modulation": "tables" if self.tables else "layers",
+            "compile": options.compile,
+            "attention": {"asked": options.attention, "used": sorted(self.attention.used)},
+        }
+        if options.reuse > 0:
+            skipped = [i for i, factor in enumerate(self.factors) if factor is not None]
+            facts["reuse"] = {"threshold": options.reuse, "reused_steps": skipped}
+        return facts
+
+
+@contextmanager
+def running(model: CogVideoX, options: GenerateOptions, path: Sequence[Step], clip: Clip) -> Iterator[Engine]:
+    """The transformer of ``model`` as the options want it, for the times of ``path`` and one ``clip`` only.
+
+    Raises ConfigError for an attention kernel that does not exist, for a calibration of other steps, and for a
+    compiled transformer that is spread over processes.
+    """
+    network, factors = model.transformer, chosen_steps(options, path)
+    if options.compile and is_spread(network):
+        raise ConfigError(
+            "compile: the transformer is spread over processes, which talk between its layers; "
+            "turn compile off, or make the video by one process"
+        )
+    with ExitStack() as stack:
+        attention = stack.enter_context(using(network, options.attention))
+        tables = options.modulation == "tables" and not is_sharded(network)
+        if tables:
+            stack.enter_context(tabulated(network, [step.t for step in path], _parking(model)))
+        guided = is_guided(guidance_of(options))
+        in_turn = options.guidance_pair == "sequence" and guided
+        if options.compile and model.compute_device is not None:
+            warnings.warn("compile has no effect while weights visit the device", stacklevel=4)
+        elif options.compile:
+            stack.enter_context(compiled(network, 2 if guided and not in_turn else 1, clip))
+            stack.enter_context(launched(network))
+        if factors:
+            stack.enter_context(reusing(network, factors, branches=2 if in_turn else 1))
+        yield Engine(options, attention, factors, tables)
+
+
+def chosen_steps(options: GenerateOptions, path: Sequence[Step]) -> list[float | None]:
+    """What the calibration and the threshold choose; [] when nothing is reused. Raises ConfigError."""
+    if options.reuse == 0:
+        return []
+    if options.reuse_table is None:
+        raise ConfigError(
+            f"reuse {options.reuse:g}: needs the calibration of this model as reuse_table; "
+            "make one with cogvideox calibrate"
+        )
+    return read_calibration(options.reuse_table).choose([step.t for step in path], options.reuse)
+
+
+def is_sharded(network: nn.Module) -> bool:
+    """Whether weights are spread over processes: they come together only while the whole network is called."""
+    return any(hasattr(weight, "placements") for weight in network.parameters())
+
+
+def is_spread(network: nn.Module) -> bool:
+    """Whether several processes share the network: its weights, or every sequence."""
+    from cogvideox.parallel.sequence import SplitArm  # here, for one process never needs torch's distributed
+
+    arms = (getattr(module, "arm", None) for module in network.modules())
+    return is_sharded(network) or any(isinstance(arm, SplitArm) for arm in arms)
+
+
+def _parking(model: CogVideoX) -> str | None:
+    """Where modulation layers wait: host memory, unless they live there anyway."""
+    at_home = model.compute_device is not None or model.device.type == "cpu"
+    return None if at_home else "cpu"

@@ -1,0 +1,238 @@
+"""What is decided about a run before the first network runs: what was given, its size and its frames."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cogvideox.diffusion import is_guided
+from cogvideox.errors import ConfigError, FrameError, InputError, MediaError, SizeError
+from cogvideox.generation.frame_plan import FramePlan, plan_frames, plan_size
+from cogvideox.generation.options import LIMITS, GenerateOptions
+from cogvideox.generation.sampling import guidance_of
+from cogvideox.model import CogVideoX
+from cogvideox.vae import Tiles
+from cogvideox.video import Video, read_image, read_video
+
+CROPPED = 0.05  # share of a given picture that may be cut away without a word
+
+
+@dataclass(frozen=True)
+class Given:
+    """The picture or video that a run starts from, as read."""
+
+    image: np.ndarray | None = None
+    video: Video | None = None
+
+    @property
+    def shape(self) -> tuple[int, int] | None:
+        """Height and width of what was given."""
+        if self.image is not None:
+            return self.image.shape[0], self.image.shape[1]
+        return (self.video.height, self.video.width) if self.video is not None else None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything about a run that is decided before the first network runs."""
+
+    options: GenerateOptions
+    height: int
+    width: int
+    fps: float
+    frames: FramePlan
+    context: int
+    latent_shape: tuple[int, int, int, int, int]
+    tiles: Tiles | None = None
+
+
+def plan_run(model: CogVideoX, options: GenerateOptions, given: Given | None = None) -> Plan:
+    """Sizes, frames and shapes of a run; runs no network. Raises SizeError, FrameError or ConfigError.
+
+    Warns about settings that have no effect on it.
+    """
+    given = given or Given()
+    if options.guidance is None:
+        options = options.model_copy(update={"guidance": model.guidance})
+    config, patch = model.vae.config, model.frame_patch
+    free_aspect = model.kind == "i2v" and patch > 1  # 1.5-I2V: short side as usual, the image's own aspect
+    height, width = plan_size(
+        options.height,
+        options.width,
+        (model.height, model.width),
+        model.pixel_multiple,
+        given.shape if free_aspect else None,
+    )
+    _check_table(model, height, width)
+    fps = options.fps or (given.video.fps if given.video is not None else model.fps)
+    least, most = LIMITS["fps"]
+    if not least <= fps <= most:
+        raise FrameError(
+            f"fps {fps:g} of the given video: must be {least:g} to {most:g}; ask for another fps"
+        )
+    context = 0
+    if given.video is not None and options.video_use == "continue":
+        context = _context(model, options, len(given.video))
+    frames = plan_frames(
+        _asked(model, options, given, fps, context),
+        config.temporal_compression_ratio,
+        patch,
+        "start" if given.image is not None else "middle",
+        context,
+        model.frames,
+    )
+    _check_steps(options, given)
+    factor = config.spatial_compression_ratio
+    shape = (1, model.latent_channels, frames.latents, height // factor, width // factor)
+    tiles = _tiles(model, options)
+    _warn_of_no_effect(options, given)
+    _warn_of_cropping(model, options, given, height, width)
+    return Plan(options, height, width, fps, frames, context, shape, tiles)
+
+
+def _asked(model: CogVideoX, options: GenerateOptions, given: Given, fps: float, context: int) -> int:
+    """The number of new frames: as asked, or those of the given video, or the number the model knows."""
+    if options.seconds is not None:
+        asked = max(1, round(options.seconds * fps))
+    elif options.frames is not None:
+        asked = options.frames
+    elif given.video is not None and not context:
+        asked = len(given.video)
+    else:
+        asked = max(1, model.frames - context)
+    if asked > LIMITS["frames"][1]:
+        length = f"frames {asked}" if options.seconds is None else f"seconds {options.seconds:g}"
+        raise FrameError(
+            f"{length}: {asked} frames at {fps:g} per second, the most is {LIMITS['frames'][1]:g}; ask for fewer"
+        )
+    if given.video is not None and not context and asked > len(given.video):
+        raise FrameError(
+            f"frames {asked}: the given video has {len(given.video)}; ask for as many or fewer, "
+            "or carry on from it with video_use 'continue'"
+        )
+    return asked
+
+
+def _check_steps(options: GenerateOptions, given: Given) -> None:
+    """A video is changed by the last part of the steps only, and one of them must be left."""
+    changed = given.video is not None and options.video_use == "change"
+    if changed and int(options.steps * options.strength) < 1:
+        raise ConfigError(
+            f"strength {options.strength:g} of {options.steps} steps: no step is left; raise one of them"
+        )
+
+
+def _tiles(model: CogVideoX, options: GenerateOptions) -> Tiles | None:
+    """Tiles of the size asked for, or the autoencoder's usual ones; refused now if they cannot be laid."""
+    if options.vae_coding != "tiled":
+        return None
+    config = model.vae.config
+    tiles = Tiles.usual(config)
+    if options.tile_height is not None and options.tile_width is not None:
+        tiles = Tiles.sized(config, options.tile_height, options.tile_width)
+    tiles.grid(config)
+    return tiles
+
+
+def _warn_of_no_effect(options: GenerateOptions, given: Given) -> None:
+    """Say which settings of this run change nothing."""
+    continued = given.video is not None and options.video_use == "continue"
+    needs = {
+        "strength": ("a video to change", given.video is not None and not continued),
+        "context_frames": ("a video to carry on from", continued),
+        "fit": ("an image or a video", given.shape is not None),
+        "negative_prompt": ("guidance above 1", is_guided(guidance_of(options))),
+        "guidance_schedule": ("guidance above 1", is_guided(guidance_of(options))),
+        "zero_negative": ("guidance above 1", is_guided(guidance_of(options))),
+    }
+    usual = GenerateOptions.model_fields
+    for name, (need, met) in needs.items():
+        value = getattr(options, name)
+        if not met and value != usual[name].default:
+            warnings.warn(f"{name} {value!r} has no effect without {need}", stacklevel=3)
+    if options.zero_negative and options.negative_prompt:
+        warnings.warn("negative_prompt has no effect with zero_negative", stacklevel=3)
+
+
+def _warn_of_cropping(
+    model: CogVideoX, options: GenerateOptions, given: Given, height: int, width: int
+) -> None:
+    """Say how much of a picture of another aspect is cut away, and what keeps it."""
+    if given.shape is None or options.fit != "cover":
+        return
+    tall, wide = given.shape
+    cut = _cut_away(given.shape, (height, width))
+    if cut <= CROPPED:
+        return
+    what = "image" if given.image is not None else "video"
+    keeps = "fit contain keeps all of it between black bars, fit stretch distorts it"
+    if not model.transformer.config.use_learned_positional_embeddings:
+        scale, unit = (height * width / (tall * wide)) ** 0.5, model.pixel_multiple
+        below = [max(1, int(side * scale / unit)) for side in given.shape]
+        near = [((below[0] + i) * unit, (below[1] + j) * unit) for i in (0, 1) for j in (0, 1)]
+        high, broad = min(near, key=lambda size: _cut_away((tall, wide), size))
+        keeps = f"width {broad} and height {high} keep it; {keeps}"
+    warnings.warn(
+        f"{what} of {wide}x{tall}: {cut:.0%} of it is cut away to fill {width}x{height}; {keeps}",
+        stacklevel=3,
+    )
+
+
+def _cut_away(shape: tuple[int, int], size: tuple[int, int]) -> float:
+    """The share of a picture (height, width) that is lost when it covers ``size``."""
+    tall, wide = (to / of for to, of in zip(size, shape, strict=True))
+    return 1 - min(tall, wide) / max(tall, wide)
+
+
+def _check_table(model: CogVideoX, height: int, width: int) -> None:
+    config, ratio = model.transformer.config, model.vae.config.spatial_compression_ratio
+    native = config.sample_height * ratio, config.sample_width * ratio
+    if config.use_learned_positional_embeddings and (height, width) != native:
+        raise SizeError(
+            f"size {height}x{width}: the model has learned a table of positions for {native[0]}x{native[1]}; "
+            "use that size"
+        )
+
+
+def _context(model: CogVideoX, options: GenerateOptions, available: int) -> int:
+    """How many given frames a continuation sees: 8n + 1, so that they are latents of their own; 1 for i2v
+    models.
+    """
+    if model.kind == "i2v":
+        return 1
+    unit = max(1, 2 * model.vae.config.temporal_compression_ratio)
+    return (min(options.context_frames, available) - 1) // unit * unit + 1
+
+
+def read_given(
+    options: GenerateOptions, image: np.ndarray | str | Path | None, video: Video | str | Path | None
+) -> Given:
+    """The arguments, or else what the options name; paths are read. Raises MediaError or InputError."""
+    image = read_image(image) if isinstance(image, (str, Path)) else image
+    video = read_video(video) if isinstance(video, (str, Path)) else video
+    if image is not None and not isinstance(image, np.ndarray):
+        raise InputError(f"image of {type(image).__name__}: give a path or an array uint8 [height, width, 3]")
+    if video is not None and not isinstance(video, Video):
+        raise InputError(f"video of {type(video).__name__}: give a path or a Video")
+    if image is not None and video is not None:
+        raise InputError("image and video: both say how the video begins; give one of them")
+    if image is None and video is None:
+        image = read_image(options.image) if options.image is not None else None
+        video = read_video(options.video) if options.video is not None else None
+    if image is not None and (image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8):
+        raise MediaError(f"image of {image.dtype} {list(image.shape)}: expected uint8 [height, width, 3]")
+    if video is None and options.video_use == "continue":
+        raise InputError("video_use 'continue': there is no video to carry on from; pass one")
+    return Given(image, video)
+
+
+def fit_video(video: Video, plan: Plan) -> Video:
+    """The given frames at the size of the run."""
+    if plan.options.fit == "cover":
+        return video.cover(plan.height, plan.width)
+    if plan.options.fit == "contain":
+        return video.contain(plan.height, plan.width)
+    return video.resize(plan.height, plan.width)

@@ -1,0 +1,1 @@
+"""Training states on disk: written whole, hashed, read without unpickling anything."""

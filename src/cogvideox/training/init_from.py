@@ -1,0 +1,109 @@
+"""What a run starts from: folders of other runs and of models, and their weights in a network of another size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from cogvideox.checkpoints.adapter import FILE, PEFT_FILE
+from cogvideox.checkpoints.diffusers import component, load_transformer, read_transformer_config
+from cogvideox.checkpoints.hub import find_folder
+from cogvideox.errors import CheckpointError, ConfigError
+from cogvideox.training.tasks.base_model import WORLD_TEXT, WORLD_VAE
+from cogvideox.transformer import Transformer, TransformerConfig
+
+if TYPE_CHECKING:
+    from cogvideox.training.tasks.diffusion import DiffusionTraining
+
+
+def load_config(folder: Path) -> TransformerConfig:
+    """The settings of a model folder's transformer."""
+    return read_transformer_config(component(folder, "transformer"))
+
+
+def model_folders(config: DiffusionTraining) -> dict[str, Path]:
+    """The folders of vae, text and, where there is one, start; a hub model is downloaded.
+
+    Raises ConfigError that names every one that is missing, and how to get it, or that is an adapter.
+    """
+    places = {"start": config.start, "vae": config.vae or config.start or WORLD_VAE}
+    places["text"] = config.text or config.start or WORLD_TEXT
+    found, missing = dict[str, Path](), dict[str, str]()
+    for name, place in places.items():
+        if place is None:
+            continue
+        try:
+            found[name] = find_folder(place)
+        except CheckpointError as error:
+            missing[name] = str(error)
+            continue
+        if any((found[name] / file).is_file() for file in (FILE, PEFT_FILE)):
+            raise ConfigError(
+                f"task.{name} {place}: holds an adapter; name the model that it is for, and set "
+                f"task.lora.start={place} to go on from the adapter"
+            )
+    if missing:
+        raise ConfigError(_how_to_get(missing, places))
+    return found
+
+
+def _how_to_get(missing: Mapping[str, str], places: Mapping[str, str | None]) -> str:
+    """What is missing, and the two ways to it where a recipe of the world makes it: train it, or take the shipped."""
+    made = {name: _recipe_of(str(places[name])) for name in missing}
+    first = next(iter(missing))
+    if not all(made.values()):
+        settings = " ".join(f"task.{name}=FOLDER" for name in missing)
+        return f"task.{first}: {missing[first]}; set {settings}"
+    there = ", ".join(f"task.{name} {places[name]}" for name in missing)
+    runs = " and ".join(dict.fromkeys(f"`cogvideox train {recipe}`" for recipe in made.values()))
+    shipped = " ".join(f"task.{name}=tiny" for name in missing)
+    return f"{there}: not there yet; run {runs} first, or use the shipped ones: {shipped}"
+
+
+def _recipe_of(place: str) -> str | None:
+    """The recipe whose result would lie at ``place`` by default."""
+    parts = Path(place).parts
+    usual = len(parts) == 3 and parts[0] == "runs" and parts[2] == "model" and parts[1].startswith("world-")
+    return parts[1] if usual else None
+
+
+def widen(transformer: Transformer, folder: Path) -> None:
+    """Start from another model: equal tensors are copied, two projections may have other sizes.
+
+    A patch projection with more input channels gets zeros for them: with zero weights on the image channels
+    the widened model gives exactly the old one's output. Smaller patches take the sum of the old projection
+    over the old patch, and the average of the old output: tokens of an even region say what they said before.
+    """
+    old, new = load_transformer(folder, dtype="float32").state_dict(), transformer.state_dict()
+    if old.keys() != new.keys():
+        raise CheckpointError(
+            f"{folder}: holds another architecture: {sorted(old.keys() ^ new.keys())[:3]} differ"
+        )
+    before, now = load_config(folder), transformer.config
+    for name, value in new.items():
+        source = _repatched(name, old[name], before, now)
+        if value.shape == source.shape:
+            value.copy_(source)
+        elif name == "patch_embed.proj.weight" and value.shape[1] == 2 * source.shape[1]:
+            value.zero_()
+            value[:, : source.shape[1]].copy_(source)
+        else:
+            raise ConfigError(
+                f"{name}: {tuple(source.shape)} in {folder}, {tuple(value.shape)} asked for; sizes must agree"
+            )
+
+
+def _repatched(name: str, tensor: Tensor, before: TransformerConfig, now: TransformerConfig) -> Tensor:
+    """A tensor of a model with patches of ``before`` as one with the smaller patches of ``now``; else unchanged."""
+    p, q = before.patch_size, now.patch_size
+    if p == q or p % q or before.patch_size_t is not None or now.patch_size_t is not None:
+        return tensor
+    if name == "patch_embed.proj.weight":
+        return tensor.unflatten(3, (p // q, q)).unflatten(2, (p // q, q)).sum((2, 4))
+    if name in ("proj_out.weight", "proj_out.bias"):
+        blocks = tensor.unflatten(0, (before.out_channels, p // q, q, p // q, q))
+        return blocks.mean((1, 3)).flatten(0, 2)
+    return tensor

@@ -1,0 +1,233 @@
+"""The runs whose results ship inside the package, and how to make them again on two CPU cores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from cogvideox.presets import get_preset
+from cogvideox.training.config import Run
+from cogvideox.training.optim import OptimConfig
+from cogvideox.training.tasks.base_model import WORLD_TEXT, WORLD_VAE, usual_precision
+from cogvideox.training.tasks.captioner import CaptionerTraining
+from cogvideox.training.tasks.diffusion import DiffusionTraining
+from cogvideox.training.tasks.label_classifier import ClassifierTraining
+from cogvideox.training.tasks.lpips import PerceptualTraining
+from cogvideox.training.tasks.text_encoder import TextTraining
+from cogvideox.training.tasks.vae import Crops, VAETraining
+
+
+def world_vae() -> Run:
+    """The shipped VAE: still frames first, then small crops, whole clips last."""
+    return Run(
+        name="world-vae",
+        out="runs/world-vae",
+        task=VAETraining(
+            vae=get_preset("tiny").vae,
+            phases=(
+                Crops(until=480, frames=1, size=64, batch=16),
+                Crops(until=980, frames=9, size=32, batch=8),
+                Crops(until=1200, frames=17, size=64, batch=2, coding="chunked"),
+            ),
+        ),
+        steps=1200,
+        optim=OptimConfig(lr=2e-3, ema=0.99),
+        precision="fp32",
+        measure_every=300,
+        save_every=100,
+    )
+
+
+def world_vae_decoder() -> Run:
+    """A sharper decoder for latents that stay as they are, so that a trained transformer goes on serving."""
+    return Run(
+        name="world-vae-decoder",
+        out="runs/world-vae-decoder",
+        task=VAETraining(
+            vae=get_preset("tiny").vae,
+            phases=(
+                Crops(until=800, frames=9, size=32, batch=8, coding="chunked"),
+                Crops(until=1200, frames=17, size=64, batch=2, coding="chunked"),
+            ),
+            start="tiny",
+            decoder_only=True,
+            edges=1.0,
+        ),
+        steps=1200,
+        seed=1,
+        optim=OptimConfig(lr=1e-3, ema=0.99),
+        precision="fp32",
+        measure_every=200,
+        save_every=50,
+    )
+
+
+def world_text() -> Run:
+    """The shipped text encoder: reads the facts of a scene out of its caption."""
+    return Run(
+        name="world-text",
+        out="runs/world-text",
+        task=TextTraining(dropout=0.25),
+        steps=560,
+        optim=OptimConfig(lr=2e-3, weight_decay=0.05, ema=0.98),
+        measure_every=150,
+    )
+
+
+def world_t2v() -> Run:
+    """A text-to-video transformer as the shipped one began, on patches of 2x2. Needs world-vae and world-text."""
+    preset = get_preset("tiny")
+    return _of_the_world(
+        "world-t2v",
+        DiffusionTraining(
+            preset="tiny",
+            transformer=preset.transformer.with_arm(patch_size=2),
+            schedule=preset.schedule,
+            vae=WORLD_VAE,
+            text=WORLD_TEXT,
+            clips=9000,
+        ),
+        OptimConfig(name="muon", lr=1.5e-3, muon_lr=0.02, ema=0.998),
+        steps=9500,
+    )
+
+
+def world_text_pairs() -> Run:
+    """The shipped text-to-video model's text encoder: world-text, which learns which of two things is which."""
+    return Run(
+        name="world-text-pairs",
+        out="runs/world-text-pairs",
+        task=TextTraining(start="runs/world-text/model", pairs=0.5, keep=5.0, dropout=0.2, batch=64),
+        steps=1500,
+        optim=OptimConfig(lr=2e-3, weight_decay=0.05, ema=0.98),
+        measure_every=250,
+    )
+
+
+RARE_STORIES_OFTEN = {
+    "motion": 0.32, "size": 0.12, "rotate": 0.17, "transform": 0.19, "count": 0.14, "pan": 0.06,
+}  # fmt: skip
+
+
+def world_t2v_fine() -> Run:
+    """The shipped text-to-video transformer, started from world-t2v: every latent its own patch, rare stories often."""
+    return _of_the_world(
+        "world-t2v-fine",
+        _gone_on("tiny", start="runs/world-t2v/model", stories=RARE_STORIES_OFTEN),
+        OptimConfig(name="muon", lr=1e-3, muon_lr=0.015, ema=0.999),
+        steps=4500,
+    )
+
+
+STORIES_WITH_PAIRS = {
+    "motion": 0.24, "size": 0.08, "rotate": 0.14, "transform": 0.17, "count": 0.13, "pan": 0.05, "pair": 0.19,
+}  # fmt: skip
+
+
+def world_t2v_pairs() -> Run:
+    """The shipped text-to-video transformer, started from world-t2v-fine: two different things too.
+
+    It ran twice: from its own result again with task.start=runs/world-t2v-pairs/model, task.clips_seed=21, seed=22,
+    steps=2800.
+    """
+    return _of_the_world(
+        "world-t2v-pairs",
+        _gone_on(
+            "tiny",
+            start="runs/world-t2v-fine/model",
+            text="runs/world-text-pairs/model",
+            stories=STORIES_WITH_PAIRS,
+            clips=9000,
+        ),
+        OptimConfig(name="muon", lr=1e-3, muon_lr=0.015, ema=0.999),
+        steps=2400,
+    )
+
+
+def world_i2v() -> Run:
+    """The shipped image-to-video transformer, started from world-t2v-fine."""
+    return _of_the_world(
+        "world-i2v",
+        _gone_on("tiny-i2v", start="runs/world-t2v-fine/model", stories=RARE_STORIES_OFTEN),
+        OptimConfig(name="muon", lr=7e-4, muon_lr=0.01, ema=0.995),
+        steps=2300,
+    )
+
+
+def _gone_on(name: str, **settings: Any) -> DiffusionTraining:
+    """Training of a preset's transformer that starts from a trained one."""
+    preset = get_preset(name)
+    return DiffusionTraining(
+        preset=name,
+        transformer=preset.transformer,
+        schedule=preset.schedule,
+        batch=16,
+        **({"vae": WORLD_VAE, "text": WORLD_TEXT} | settings),
+    )
+
+
+def _of_the_world(name: str, task: DiffusionTraining, optim: OptimConfig, steps: int) -> Run:
+    return Run(
+        name=name,
+        out=f"runs/{name}",
+        task=task,
+        steps=steps,
+        optim=optim,
+        precision=usual_precision(),
+        measure_every=500,
+    )
+
+
+def world_lpips() -> Run:
+    """The shipped stand-in for LPIPS, the measure of how different two pictures look."""
+    return Run(
+        name="world-lpips",
+        out="runs/world-lpips",
+        task=PerceptualTraining(),
+        steps=400,
+        optim=OptimConfig(lr=2e-3, warmup=20, ema=0.98),
+        precision="bf16",
+        measure_every=100,
+    )
+
+
+def world_captioner() -> Run:
+    """The shipped captioner: 5 pictures of a clip to a sentence. It stopped at step 1200, see its training.json."""
+    return Run(
+        name="world-captioner",
+        out="runs/world-captioner",
+        task=CaptionerTraining(),
+        steps=1450,
+        optim=OptimConfig(lr=2e-3, ema=0.99, weight_decay=0.02),
+        measure_every=300,
+        save_every=100,
+    )
+
+
+def labels() -> Run:
+    """The classifier of the six negative labels, from a folder of clean films: most of the time goes into samples."""
+    return Run(
+        name="labels",
+        out="runs/labels",
+        task=ClassifierTraining(films="films"),
+        steps=800,
+        optim=OptimConfig(lr=2e-3, weight_decay=0.05, warmup=50, ema=0.99),
+        log_every=100,
+        measure_every=400,
+        save_every=400,
+    )
+
+
+SHIPPED: dict[str, Callable[[], Run]] = {
+    "world-vae": world_vae,
+    "world-vae-decoder": world_vae_decoder,
+    "world-text": world_text,
+    "world-text-pairs": world_text_pairs,
+    "world-t2v": world_t2v,
+    "world-t2v-fine": world_t2v_fine,
+    "world-t2v-pairs": world_t2v_pairs,
+    "world-i2v": world_i2v,
+    "world-captioner": world_captioner,
+    "world-lpips": world_lpips,
+    "labels": labels,
+}

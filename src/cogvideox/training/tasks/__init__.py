@@ -1,0 +1,1 @@
+"""What can be trained: the transformer, the autoencoder, and the small networks around them."""

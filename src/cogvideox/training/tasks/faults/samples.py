@@ -1,0 +1,85 @@
+"""Sample n: which faults, on which clip, through which codec; a function of (seed, n) alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cogvideox.curation.labels import LABELS
+from cogvideox.training.tasks.faults.effects import FAULTS, HELD_OUT, INNOCENT
+from cogvideox.training.tasks.faults.painting import recoded
+from cogvideox.training.tasks.faults.take_library import WIDTHS, Stock, as_another_film
+
+REPLACE = ("lecture", "screenshot")  # these draw a new picture; others change the one there is
+ORDER = ("lecture", "screenshot", "static", "editing", "text", "low_quality")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Frames ``uint8 [20, 128, w, 3]``, whether each label holds (None: not known), and how it was made."""
+
+    frames: np.ndarray
+    labels: dict[str, bool | None]
+    made: tuple[str, ...]
+    film: str
+
+
+def sample(stock: Stock, seed: int, index: int, new_effects: bool = False, varied: bool = False) -> Sample:
+    """Every label is given to about three of ten samples, one label in turn, a second one now and then.
+
+    new_effects: take the effects that training leaves out instead of those it uses; varied: takes look as if they
+    came from more films than there are.
+    """
+    rng = np.random.Generator(np.random.Philox(key=(seed << 32) + index))
+    width = int(rng.choice(WIDTHS))
+    frames, film = stock.clip(rng, width)
+    other = stock.clip(rng, width)[0]
+    if varied:
+        frames, other = as_another_film(frames, rng), as_another_film(other, rng)
+    wanted = _wanted(rng, index)
+    made = []
+    if not wanted or rng.random() < 0.3:
+        effect = INNOCENT[int(rng.integers(len(INNOCENT)))]
+        frames, made = effect(frames, rng, other), [effect.__name__]
+    for label in ORDER:
+        if label in wanted:
+            choices = [f for f in FAULTS[label] if (f.__name__ in HELD_OUT) == new_effects]
+            effect = choices[int(rng.integers(len(choices)))]
+            frames = effect(frames, rng, other)
+            made.append(effect.__name__)
+    if rng.random() < 0.8:
+        frames = recoded(frames, int(rng.integers(45, 96)))
+    return Sample(np.ascontiguousarray(frames), _labels(stock, film, wanted), tuple(made), film)
+
+
+def _wanted(rng: np.random.Generator, index: int) -> set[str]:
+    """A third of the samples is clean; the others have one label in turn, one in four of them a second."""
+    turn = index % 9
+    if turn >= len(LABELS):
+        return set()
+    wanted = {LABELS[turn]}
+    if rng.random() < 0.25:
+        second = LABELS[int(rng.integers(len(LABELS)))]
+        if not (second in REPLACE and wanted & set(REPLACE)):
+            wanted.add(second)
+    return wanted
+
+
+def _labels(stock: Stock, film: str, wanted: set[str]) -> dict[str, bool | None]:
+    """What was put in holds; what the film has by itself holds too, unless a new picture took its place."""
+    own = {} if wanted & set(REPLACE) else stock.known.get(film, {})
+    labels: dict[str, bool | None] = {name: name in wanted or own.get(name, False) for name in LABELS}
+    if wanted & {
+        "screenshot",
+        "lecture",
+    }:  # windows and slides hold writing and rest; people differ about both
+        labels["text"] = True if "text" in wanted else None
+        labels["static"] = True if "static" in wanted else None
+    if "text" in wanted and "static" not in wanted:
+        labels["static"] = None
+    if "low_quality" in wanted and "editing" not in wanted:
+        labels["editing"] = labels["editing"] or False
+    if wanted & {"static"} and "editing" not in wanted:
+        labels["editing"] = None  # a slide show is edited too
+    return labels

@@ -1,0 +1,134 @@
+"""Clean clips to start from: single takes of a folder of films, and textures and shapes that are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from cogvideox.clip_folders.video_files import listing
+from cogvideox.curation.shot_views import Film
+from cogvideox.curation.shots import Shots
+from cogvideox.curation.view import Look
+from cogvideox.errors import InputError, MediaError
+from cogvideox.perception.flow import opencv
+from cogvideox.video import walk
+from cogvideox.video.reading import Limits
+
+SIDE = 128
+FRAMES = 20  # at eight a second
+WIDTHS = (128, 160, 192, 224)
+
+
+@dataclass
+class Stock:
+    """Takes ``uint8 [n, 128, w, 3]`` by film; ``known`` are labels a film has by itself."""
+
+    takes: dict[str, list[np.ndarray]]
+    known: dict[str, dict[str, bool]] = field(default_factory=dict)
+
+    def part(self, names: set[str]) -> Stock:
+        """Only these films."""
+        return Stock({name: takes for name, takes in self.takes.items() if name in names}, self.known)
+
+    def clip(self, rng: np.random.Generator, width: int) -> tuple[np.ndarray, str]:
+        """A window ``uint8 [20, 128, width, 3]`` of some film (or drawn, one in eight), and the film's name."""
+        if rng.random() < 0.125 or not self.takes:
+            return drawn(rng, width), ""
+        name = sorted(self.takes)[int(rng.integers(len(self.takes)))]
+        takes = self.takes[name]
+        take = takes[int(rng.integers(len(takes)))]
+        start = int(rng.integers(max(1, len(take) - FRAMES + 1)))
+        frames = take[start : start + FRAMES]
+        if len(frames) < FRAMES:  # there and back again
+            frames = np.concatenate([frames, frames[::-1], frames, frames[::-1]])[:FRAMES]
+        if rng.random() < 0.5:
+            frames = frames[:, :, ::-1]
+        left = int(rng.integers(max(1, frames.shape[2] - width + 1)))
+        return fitted(frames[:, :, left : left + width], width), name
+
+
+def read_stock(folder: Path, known: Mapping[str, Mapping[str, bool]] | None = None) -> Stock:
+    """Takes of two seconds and more of all films of a folder. Raises InputError when there are none."""
+    takes: dict[str, list[np.ndarray]] = {}
+    shots, look = Shots(min_seconds=1.5, max_seconds=6.0), Look(side=SIDE, fps=8.0)
+    for one in listing(folder):
+        try:
+            with walk(folder / one.path, Limits(frames=4096)) as walking:
+                pieces = [piece.view.pictures for piece in Film(walking, shots, look).pieces() if piece.view]
+        except MediaError:
+            continue  # broken films are no stock
+        upright = [piece for piece in pieces if piece.shape[1] <= piece.shape[2] and len(piece) >= 8]
+        if upright:
+            takes[one.path] = upright[:8]
+    if not takes:
+        raise InputError(f"{folder}: no film has a take of 1.5 seconds; give a folder of clean clips")
+    return Stock(takes, {name: dict(labels) for name, labels in (known or {}).items()})
+
+
+def drawn(rng: np.random.Generator, width: int) -> np.ndarray:
+    """A texture that drifts, with discs that move on their own."""
+    cv2 = opencv()
+    base = cv2.resize(
+        rng.uniform(0, 255, (6, 9, 3)).astype(np.float32),
+        (width * 2, SIDE * 2),
+        interpolation=cv2.INTER_CUBIC,
+    )
+    base += (
+        rng.normal(0, 6, base.shape[:2])[..., None]
+        + 18 * np.sin(np.arange(width * 2) * rng.uniform(0.05, 0.4))[None, :, None]
+    )
+    speed, discs = rng.uniform(-3, 3, 2), rng.uniform(0, 1, (4, 2))
+    moves, inks = rng.normal(0, 0.025, (4, 2)), rng.integers(0, 256, (4, 3))
+    frames = []
+    for n in range(FRAMES):
+        top, left = (int(abs(v * n)) % limit for v, limit in zip(speed, (SIDE, width), strict=True))
+        frame = base[top : top + SIDE, left : left + width].clip(0, 255).astype(np.uint8).copy()
+        for place, move, ink in zip(discs, moves, inks, strict=True):
+            x, y = (place + n * move) % 1
+            cv2.circle(frame, (int(x * width), int(y * SIDE)), 12, ink.tolist(), -1, cv2.LINE_AA)
+        frames.append(frame)
+    return np.stack(frames)
+
+
+def as_another_film(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The take as other people might have shot it: framing, pace, light, colour, softness and grain of another film.
+
+    Few films can be shipped from; what is said of a take must not depend on how its film looks. Harmless amounts only.
+    """
+    cv2 = opencv()
+    t, h, w = frames.shape[:3]
+    if rng.random() < 0.5:  # closer
+        zoom = rng.uniform(1.0, 1.8)
+        y, x = rng.uniform(0, h - h / zoom), rng.uniform(0, w - w / zoom)
+        part = frames[:, int(y) : int(y) + int(h / zoom), int(x) : int(x) + int(w / zoom)]
+        frames = np.stack([cv2.resize(frame, (w, h), interpolation=cv2.INTER_LINEAR) for frame in part])
+    if rng.random() < 0.3:  # slower, without new pictures in between being sharp or still
+        pace = rng.uniform(0.5, 1.0)
+        place = np.arange(t) * pace
+        low, share = place.astype(int), (place % 1)[:, None, None, None]
+        frames = (frames[low] * (1 - share) + frames[np.minimum(low + 1, t - 1)] * share).astype(np.uint8)
+    if rng.random() < 0.3:
+        frames = np.stack([cv2.GaussianBlur(frame, (0, 0), rng.uniform(0.3, 1.2)) for frame in frames])
+    if rng.random() < 0.7:
+        level = np.arange(256) / 255
+        curve = level ** np.exp(rng.normal(0, 0.3))
+        curve = 0.5 + (curve - 0.5) * rng.uniform(0.6, 1.3) + rng.normal(0, 0.06)
+        frames = (curve.clip(0, 1) * 255).astype(np.uint8)[frames]
+    if rng.random() < 0.5:
+        grey = frames.mean(axis=3, keepdims=True)
+        vivid, tint = rng.uniform(0, 1.5), rng.normal(1, 0.06, 3)
+        frames = ((grey + (frames - grey) * vivid) * tint).clip(0, 255).astype(np.uint8)
+    if rng.random() < 0.3:
+        frames = (frames + rng.normal(0, rng.uniform(1, 6), frames.shape)).clip(0, 255).astype(np.uint8)
+    return frames
+
+
+def fitted(frames: np.ndarray, width: int) -> np.ndarray:
+    """``[n, 128, width, 3]``."""
+    cv2 = opencv()
+    if frames.shape[1:3] == (SIDE, width):
+        return np.ascontiguousarray(frames)
+    return np.stack([cv2.resize(frame, (width, SIDE), interpolation=cv2.INTER_AREA) for frame in frames])

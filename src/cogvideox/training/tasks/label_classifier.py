@@ -1,0 +1,214 @@
+"""Training the classifier of the six negative labels: faults made on purpose in, a small network and its report out.
+
+The paper trains six filters on 20,000 clips that people labelled (section 3, Table 14). Nobody's labels ship with this
+project, so faults are made: cuts, overlays, slide shows, writing, windows, blur, people who are drawn. Films are
+never in both the training and the test part. What people labelled (``labels``) joins in as what a film has by itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from safetensors.numpy import load_file, save_file
+from torch import Tensor, nn
+
+from cogvideox.config import Config
+from cogvideox.curation.labels import LABELS, read_labels
+from cogvideox.noise import generator
+from cogvideox.perception.classifier import CARD, WEIGHTS
+from cogvideox.perception.handcrafted import traits_of
+from cogvideox.training.tasks.faults.samples import sample
+from cogvideox.training.tasks.faults.take_library import Stock, read_stock
+from cogvideox.training.tasks.label_report import Row, best_threshold, calibrate, judged, report
+from cogvideox.video import sha256_of_file, whole_file
+
+PIECE = 100  # samples in one file of the cache
+Data = dict[str, np.ndarray]  # frames [n, 8, f], clip [n, g], labels [n, 6] with NaN where nothing is known
+
+
+class ClassifierTraining(Config):
+    """Films and faults -> a classifier."""
+
+    kind: Literal["classifier"] = "classifier"
+    films: str = Field(description="folder of clean films")
+    labels: str | None = Field(None, description="file of labels: what films have by themselves")
+    held_out: tuple[str, ...] = Field((), description="films whose names begin so are for the test only")
+    left_out: tuple[str, ...] = Field((), description="films whose names begin so are not used")
+    samples: int = Field(
+        12_000, gt=0, description="made for training, and as many that look like other films"
+    )
+    checks: int = Field(600, gt=0, description="made from the training films, for calibration and thresholds")
+    tests: int = Field(640, gt=0, description="made from held-out films")
+    width: int = Field(64, gt=0, description="of the hidden layers")
+    batch: int = Field(256, gt=0)
+    dropout: float = Field(0.4, ge=0, lt=1)
+    jitter: float = Field(0.3, ge=0, description="noise on the traits, in their standard deviations")
+    cache: str = Field("runs/traits", description="folder where traits are kept")
+
+    def build(self, seed: int) -> ClassifierTask:
+        """The task; makes the samples that the cache does not hold."""
+        return ClassifierTask(self, seed)
+
+
+class Network(nn.Module):
+    """The network of perception.classifier, as it trains."""
+
+    def __init__(self, data: Data, width: int, dropout: float) -> None:
+        super().__init__()
+        for name, axes in (("frame", (0, 1)), ("clip", (0,))):
+            values = torch.from_numpy(data["frames" if name == "frame" else "clip"])
+            self.register_buffer(f"{name}_mean", values.mean(axes))
+            self.register_buffer(f"{name}_std", values.std(axes).clamp_min(1e-3))
+        self.first = nn.Linear(len(self.frame_mean), width)
+        self.second = nn.Linear(width, width)
+        self.third = nn.Linear(3 * width + len(self.clip_mean), width)
+        self.heads = nn.Linear(width, len(LABELS))
+        self.register_buffer("temperature", torch.ones(len(LABELS)))
+        self.dropout = dropout
+
+    def forward(self, frames: Tensor, clip: Tensor, jitter: float = 0.0) -> Tensor:
+        """Traits [b, 8, f] and [b, g] -> logits [b, 6]."""
+        frames = ((frames - self.frame_mean) / self.frame_std).clamp(-6, 6)
+        clip = ((clip - self.clip_mean) / self.clip_std).clamp(-6, 6)
+        if self.training and jitter:
+            frames, clip = frames + jitter * torch.randn_like(frames), clip + jitter * torch.randn_like(clip)
+        hidden = _gelu(self.second(_gelu(self.first(frames))))
+        pooled = torch.cat([hidden.mean(1), hidden.amax(1), hidden.std(1, correction=0), clip], 1)
+        pooled = F.dropout(pooled, self.dropout, self.training)
+        return (
+            self.heads(F.dropout(_gelu(self.third(pooled)), self.dropout, self.training)) / self.temperature
+        )
+
+
+class ClassifierTask:
+    """See the module's docstring."""
+
+    critic = None
+
+    def __init__(self, config: ClassifierTraining, seed: int) -> None:
+        self.config, self.seed = config, seed
+        known = read_labels(config.labels) if config.labels else {}
+        stock = read_stock(Path(config.films), known)
+        names = {name for name in stock.takes if not name.startswith(config.left_out or "\0")}
+        held = {name for name in names if config.held_out and name.startswith(config.held_out)}
+        self.trained, self.tested = sorted(names - held), sorted(held)
+        self.digests = {name: sha256_of_file(Path(config.films) / name) for name in sorted(names)}
+        cache = Path(config.cache)
+        own = stock.part(names - held)
+        parts = [samples(own, seed, part, config.samples, cache) for part in ("train", "varied")]
+        self.data = {"train": {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}}
+        self.data["check"] = samples(own, seed, "check", config.checks, cache)
+        test = stock.part(held)
+        self.data["test"] = samples(test, seed, "test", config.tests, cache)
+        self.data["new"] = samples(test, seed, "new", config.tests // 2, cache)
+        torch.manual_seed(generator(seed, "weights").initial_seed())
+        self.module = Network(self.data["train"], config.width, config.dropout)
+
+    def losses(self, step: int) -> dict[str, Tensor]:
+        """Binary cross-entropy over the labels that are known."""
+        data = self.data["train"]
+        rows = torch.randint(
+            len(data["labels"]), (self.config.batch,), generator=generator(self.seed, "rows", step)
+        )
+        truth = torch.from_numpy(data["labels"])[rows]
+        self.module.train()
+        with torch.random.fork_rng(devices=[]):  # dropout and jitter are functions of the step too
+            torch.manual_seed(generator(self.seed, "dropout", step).initial_seed())
+            frames, clip = (torch.from_numpy(data[name])[rows] for name in ("frames", "clip"))
+            logits = self.module(frames, clip, self.config.jitter)
+        known = ~truth.isnan()
+        smooth = truth[known] * 0.96 + 0.02
+        return {"loss": F.binary_cross_entropy_with_logits(logits[known], smooth)}
+
+    @torch.no_grad()
+    def measure(self, module: nn.Module) -> dict[str, float]:
+        """Mean accuracy over labels, halves of the truth being positive, on films that training has not seen."""
+        rows = self.judge(module)
+        return {"held_out_accuracy": float(np.mean([row.accuracy for row in rows]))}
+
+    def export(self, module: nn.Module, folder: Path) -> None:
+        """``classifier.safetensors``, ``classifier.json`` and the report (``report.json``, ``report.md``)."""
+        folder.mkdir(parents=True, exist_ok=True)
+        logits = self.logits(module, "check")
+        truth = self.data["check"]["labels"]
+        heat = np.array([calibrate(logits[:, n], truth[:, n]) for n in range(len(LABELS))], np.float32)
+        module.temperature.copy_(torch.from_numpy(heat))
+        thresholds = self.thresholds(module)
+        weights = {name: value.detach().float().numpy().copy() for name, value in module.state_dict().items()}
+        save_file(weights, folder / WEIGHTS)
+        name = "labels-" + sha256_of_file(folder / WEIGHTS)[:12]
+        card = {
+            "name": name,
+            "labels": list(LABELS),
+            "thresholds": dict(zip(LABELS, map(float, thresholds), strict=True)),
+            "trained_on": {film: self.digests[film] for film in self.trained},
+            "tested_on": {film: self.digests[film] for film in self.tested},
+        }
+        _write(folder / CARD, json.dumps(card, indent=1))
+        tables = {part: self.judge(module, part) for part in ("test", "new")}
+        _write(
+            folder / "report.json",
+            json.dumps({k: [row.plain() for row in v] for k, v in tables.items()}, indent=1),
+        )
+        _write(folder / "report.md", report(tables["test"], tables["new"], name))
+
+    def logits(self, module: nn.Module, part: str) -> np.ndarray:
+        """[n, 6] of one part of the data."""
+        module.eval()
+        with torch.no_grad():
+            data = self.data[part]
+            return module(torch.from_numpy(data["frames"]), torch.from_numpy(data["clip"])).numpy()
+
+    def thresholds(self, module: nn.Module) -> list[float]:
+        """Of probabilities, one per label: those that decide best on the checks."""
+        found = 1 / (1 + np.exp(-self.logits(module, "check")))
+        truth = self.data["check"]["labels"]
+        return [best_threshold(found[:, n], truth[:, n]) for n in range(len(LABELS))]
+
+    def judge(self, module: nn.Module, part: str = "test") -> list[Row]:
+        """A row of the table for each label."""
+        found = 1 / (1 + np.exp(-self.logits(module, part)))
+        truth, limits = self.data[part]["labels"], self.thresholds(module)
+        return [judged(name, found[:, n], truth[:, n], limits[n]) for n, name in enumerate(LABELS)]
+
+
+def samples(stock: Stock, seed: int, part: str, count: int, cache: Path) -> Data:
+    """Traits and labels of ``count`` samples; pieces of a hundred are kept, so an interrupted run continues."""
+    lot = {"train": 0, "varied": 0, "check": 1, "test": 2, "new": 3}[part]
+    facts = f"{sorted(stock.takes)} {sorted(stock.known.items())} {seed} {part}"
+    folder = cache / f"{part}-{hashlib.sha256(facts.encode()).hexdigest()[:12]}"
+    pieces = []
+    for start in range(0, count, PIECE):
+        file = folder / f"{start:06d}.safetensors"
+        if not file.exists():
+            rows = [
+                _row(stock, seed * 4 + lot, index, part == "new", part == "varied")
+                for index in range(start, start + PIECE)
+            ]
+            with whole_file(file) as temporary:
+                save_file({name: np.stack([row[name] for row in rows]) for name in rows[0]}, temporary)
+        pieces.append(load_file(file))
+    return {name: np.concatenate([piece[name] for piece in pieces])[:count] for name in pieces[0]}
+
+
+def _row(stock: Stock, seed: int, index: int, new_effects: bool, varied: bool) -> Data:
+    made = sample(stock, seed, index, new_effects, varied)
+    traits = traits_of(made.frames)
+    labels = [float("nan") if made.labels[name] is None else float(made.labels[name]) for name in LABELS]
+    return {"frames": traits.frames, "clip": traits.clip, "labels": np.array(labels, np.float32)}
+
+
+def _gelu(x: Tensor) -> Tensor:
+    return F.gelu(x, approximate="tanh")
+
+
+def _write(path: Path, text: str) -> None:
+    with whole_file(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")

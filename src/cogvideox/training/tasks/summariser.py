@@ -1,0 +1,115 @@
+"""Training a small summariser: captions of frames to one of the clip (step 4 of the paper's caption pipeline).
+
+It learns from what a language model wrote in step 3, so that millions of clips need no such model. It starts from
+scratch, from an earlier summariser, or from any T5 v1.1 or Flan-T5 folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from cogvideox.captioning.describe import Note
+from cogvideox.captioning.local import load_summariser, save_summariser
+from cogvideox.captioning.stages import merge_text
+from cogvideox.config import Config
+from cogvideox.errors import ConfigError
+from cogvideox.noise import generator
+from cogvideox.text import T5, T5Config, Tokenizer, train_tokenizer
+from cogvideox.text.tokenizer import END
+from cogvideox.training.tasks.captions import is_held_out, padded, read_lines, shifted, word_loss
+
+
+class SummariserTraining(Config):
+    """Captions of frames -> caption of the clip."""
+
+    kind: Literal["summariser"] = "summariser"
+    data: str = Field(description="JSON lines of records with notes, as `cogvideox caption` writes them")
+    start: str | None = Field(
+        None, description="summariser or T5 folder to start from; its shape and words are kept"
+    )
+    width: int = Field(128, gt=0, description="d_model")
+    layers: int = Field(2, gt=0, description="layers of encoder and decoder")
+    vocabulary: int = Field(512, gt=0, description="at most this many SentencePiece pieces")
+    longest: int = Field(512, gt=0, description="tokens; longer texts are cut")
+    dropout: float = Field(0.0, ge=0, lt=1)
+    batch: int = Field(16, gt=0, description="texts a step")
+    held_out: int = Field(64, gt=0, description="texts that are measured")
+
+    def build(self, seed: int) -> SummariserTask:
+        """The task, with weights made from ``seed``."""
+        return SummariserTask(self, seed)
+
+
+class SummariserTask:
+    """See the module's docstring."""
+
+    critic = None
+
+    def __init__(self, config: SummariserTraining, seed: int) -> None:
+        self.config, self.seed = config, seed
+        pairs = read_pairs(Path(config.data))
+        self.train = [pair for pair in pairs if not is_held_out(pair[0])]
+        self.held_out = [pair for pair in pairs if is_held_out(pair[0])][: config.held_out]
+        if not self.train or not self.held_out:
+            raise ConfigError(
+                f"data {config.data}: {len(pairs)} merged captions are too few; give some dozens"
+            )
+        self.module, self.tokenizer = self._start()
+
+    def losses(self, step: int) -> dict[str, Tensor]:
+        """Cross-entropy of the next word."""
+        g = generator(self.seed, "texts", step)
+        rows = torch.randint(len(self.train), (self.config.batch,), generator=g).tolist()
+        return {"loss": self._loss(self.module, [self.train[row] for row in rows])}
+
+    @torch.no_grad()
+    def measure(self, module: nn.Module) -> dict[str, float]:
+        """The same for texts that are not trained on."""
+        return {"held_out_loss": float(self._loss(module, self.held_out))}
+
+    def export(self, module: nn.Module, folder: Path) -> None:
+        """``config.json``, ``model.safetensors``, ``tokenizer/``."""
+        save_summariser(folder, module, self.tokenizer)
+
+    def _loss(self, module: nn.Module, pairs: Sequence[tuple[str, str]]) -> Tensor:
+        longest = self.config.longest
+        given, words = (
+            padded([[*self.tokenizer.encode(pair[side])[: longest - 1], END] for pair in pairs])
+            for side in (0, 1)
+        )
+        return word_loss(module(given, shifted(words)), words)
+
+    def _start(self) -> tuple[nn.Module, Tokenizer]:
+        c = self.config
+        if c.start is not None:
+            found = load_summariser(c.start)
+            return found.network.train(), found.tokenizer
+        texts = [text for pair in self.train for text in pair]
+        tokenizer = train_tokenizer(texts, c.vocabulary, c.longest)
+        shape = T5Config(
+            vocab_size=-(-len(tokenizer) // 64) * 64,
+            d_model=c.width,
+            d_kv=c.width // 4,
+            d_ff=2 * c.width,
+            num_layers=c.layers,
+            num_heads=4,
+            dropout_rate=c.dropout,
+        )
+        return T5(shape).initialise(generator(self.seed, "summariser weights")), tokenizer
+
+
+def read_pairs(file: Path) -> list[tuple[str, str]]:
+    """(what was merged, what came of it) of each record with captions of frames and a dense one. Raises ConfigError."""
+    pairs = []
+    for line in read_lines(file, "notes"):
+        notes = [Note.parse(note, str(file)) for note in line["notes"]]
+        dense = [note.text for note in notes if note.kind == "dense"]
+        if dense and any(note.kind == "frame" for note in notes):
+            pairs.append((merge_text(notes), dense[-1]))
+    return pairs

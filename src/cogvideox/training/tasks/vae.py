@@ -1,0 +1,239 @@
+"""Training the 3D causal VAE: L1 + squared error + LPIPS + KL, and from a chosen step a GAN loss (section 2.1).
+
+The shipped one learns from stills, then crops, then whole clips of the tiny world.
+
+A still frame shows five times as many scenes for the price of a clip, and its filters are the clip's; crops then
+teach time at a tenth of the price of a clip; whole clips last, with the chunks used at inference, because GroupNorm
+sees other statistics there.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from jaxtyping import Float
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from cogvideox.checkpoints.hub import find_folder
+from cogvideox.config import Config
+from cogvideox.errors import ConfigError
+from cogvideox.noise import generator
+from cogvideox.perception.lpips import load_lpips
+from cogvideox.training.tasks.crops import Clips, Crops, FolderCrops, WorldCrops, clip_frames
+from cogvideox.training.tasks.folder import FolderData
+from cogvideox.training.tasks.sizes import clip_size
+from cogvideox.vae import VAE, VAEConfig
+from cogvideox.vae.critics import CriticConfig, PatchCritic
+from cogvideox.vae.losses import adversarial_losses, kl_loss, perceptual_loss
+from cogvideox.vae.norm import SpatialNorm
+
+
+class Gan(Config):
+    """The adversarial loss."""
+
+    start: int = Field(ge=0, description="first step with it (the paper: a few thousand)")
+    weight: float = Field(1.0, ge=0, description="weight beside the adaptive one")
+    critic: CriticConfig = CriticConfig()
+
+
+class VAETraining(Config):
+    """Clips -> the same clips."""
+
+    kind: Literal["vae"] = "vae"
+    vae: VAEConfig = Field(description="widths and compression")
+    phases: tuple[Crops, ...] = Field(min_length=1, description="in order of their last step")
+    data: FolderData | None = Field(
+        None, description="clips and pictures of a folder (captions do not matter); null: the tiny world"
+    )
+    size: int = Field(64, gt=0, description="height and width of a rendered clip")
+    frames: int = Field(17, gt=0, description="frames of a rendered clip")
+    parts: int = Field(1, gt=0, description="batches of a step, one after the other or on several processes")
+    start: str | None = Field(None, description="model folder, or name, to go on from")
+    decoder_only: bool = Field(
+        False, description="leave the encoder, and with it the latents that a transformer was trained on"
+    )
+    l1: float = Field(1.0, ge=0, description="weight of the absolute error")
+    l2: float = Field(1.0, ge=0, description="weight of the squared error")
+    edges: float = Field(0.0, ge=0, description="weight of the absolute error of neighbouring pixels' steps")
+    kl: float = Field(1e-5, ge=0, description="weight of the KL term, averaged over latent values")
+    lpips: float = Field(0.0, ge=0, description="weight of LPIPS on one random frame of each piece")
+    lpips_trunk: str | None = Field(
+        None, description="file of VGG16's weights; default: the shipped stand-in"
+    )
+    lpips_heads: str | None = Field(None, description="file of the public linear heads for VGG16")
+    gan: Gan | None = Field(None, description="the adversarial loss; default: none")
+
+    @model_validator(mode="after")
+    def _pieces_fit(self) -> Self:
+        side, most = self.size, self.frames
+        if self.data is None:
+            _check_codes("clip", most, side, self.vae)
+        else:
+            size = clip_size(self.data.size)
+            side, most = min(size.height or size.short_side, size.width or size.short_side), size.frames
+        if self.decoder_only and self.start is None:
+            raise ConfigError("decoder_only: there is no encoder to keep; set start to a model folder")
+        ends = [phase.until for phase in self.phases]
+        if ends != sorted(set(ends)):
+            raise ConfigError(
+                f"phases end at {ends}: every phase must end after the one before it; sort them"
+            )
+        for place, phase in enumerate(self.phases):
+            _check_codes(f"phases.{place}", phase.frames, phase.size, self.vae)
+            if not 0 < phase.fps[0] <= phase.fps[1]:
+                raise ConfigError(f"phases.{place}: fps {phase.fps}: give the lowest, then the highest rate")
+            rate = clip_size(self.data.size).fps if self.data is not None else None
+            if rate is not None and not phase.fps[0] <= rate <= phase.fps[1]:
+                raise ConfigError(
+                    f"phases.{place}: fps {phase.fps}, but data.size.fps {rate:g}, at which clips are "
+                    "measured; make it one of the rates trained on"
+                )
+            if phase.frames > (most if self.data else clip_frames(most, phase.fps[0])) or phase.size > side:
+                raise ConfigError(
+                    f"phases.{place}: pieces of {phase.frames} frames and {phase.size} pixels cannot be cut from "
+                    f"clips of {most} frames and {side} pixels; make frames and size at most these"
+                )
+        return self
+
+    def build(self, seed: int) -> VAETask:
+        """The task, with weights made from ``seed``."""
+        return VAETask(self, seed)
+
+
+def _check_codes(what: str, frames: int, size: int, vae: VAEConfig) -> None:
+    """Only counts that come back from the autoencoder as they went in can be compared with it."""
+    back, ratio = vae.pixel_frames(vae.latent_frames(frames)), vae.spatial_compression_ratio
+    if back != frames:
+        raise ConfigError(
+            f"{what}: {frames} frames come back from the VAE as {back}; use 8n + 1, such as 9 or 17"
+        )
+    if size % ratio:
+        raise ConfigError(
+            f"{what}: size {size} must be a multiple of {ratio}; try {-(-size // ratio) * ratio}"
+        )
+
+
+class VAETask:
+    """See the module's docstring."""
+
+    def __init__(self, config: VAETraining, seed: int) -> None:
+        self.config, self.seed, self.parts = config, seed, config.parts
+        torch.manual_seed(seed)
+        self.module = VAE(config.vae)
+        initialise(self.module)
+        self.critic = PatchCritic(config.gan.critic) if config.gan else None
+        self.lpips = load_lpips(config.lpips_trunk, config.lpips_heads) if config.lpips else None
+        self.clips: Clips = (
+            WorldCrops(seed, config.size, config.frames)
+            if config.data is None
+            else FolderCrops(config.data, seed)
+        )
+        self.scale: float | None = None
+        if config.start is not None:
+            self._go_on_from(find_folder(config.start))
+        self.module.encoder.requires_grad_(not config.decoder_only)
+        for weight in self.module.parameters():
+            if weight.ndim == 5:  # 3D convolutions on a CPU run up to twice as fast with channels last
+                weight.data = weight.data.contiguous(memory_format=torch.channels_last_3d)
+
+    def _go_on_from(self, folder: Path) -> None:
+        from cogvideox.checkpoints.diffusers import load_vae
+
+        start = load_vae(folder, dtype="float32")
+        if start.config.model_copy(update={"scaling_factor": 1.0}) != self.config.vae.model_copy(
+            update={"scaling_factor": 1.0}
+        ):
+            raise ConfigError(f"start {folder}: its VAE has another config than task.vae; make them equal")
+        self.module.load_state_dict(start.state_dict())
+        self.scale = start.config.scaling_factor if self.config.decoder_only else None
+
+    def losses(self, call: int) -> dict[str, Tensor]:
+        """Reconstruction of random pieces of random clips."""
+        step = call // self.parts
+        phase = next((p for p in self.config.phases if step < p.until), self.config.phases[-1])
+        pixels = self.clips.pieces(phase, call)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.decoder_only):
+            latents = self.module.encode(pixels, coding=phase.coding)
+        sample = latents.sample(generator(self.seed, "latent noise", call))
+        made = self.module.decode(sample, coding=phase.coding).float()
+        error = made - pixels
+        l1, l2 = error.abs().mean(), error.square().mean()
+        edges = error.diff(dim=-2).abs().mean() + error.diff(dim=-1).abs().mean()
+        kl = kl_loss(latents.mean, latents.logvar)
+        report = {"l1": l1, "psnr": psnr(l2), "edges": edges, "kl": kl}
+        loss = self.config.l1 * l1 + self.config.l2 * l2 + self.config.edges * edges
+        if self.config.lpips:
+            draw = generator(self.seed, "frame", call)
+            frames = torch.randint(phase.frames, (phase.batch,), generator=draw)
+            report["lpips"] = perceptual_loss(self.lpips, made, pixels, frames)
+            loss = loss + self.config.lpips * report["lpips"]
+        gan = self.config.gan
+        if gan is not None and step >= gan.start:
+            last = self.module.decoder.conv_out.conv.weight
+            sides = adversarial_losses(self.critic, made, pixels, loss, last)
+            report |= {"gan": sides.decoder, "gan_weight": sides.weight, "critic": sides.critic}
+            loss = loss + gan.weight * sides.weight * sides.decoder + sides.critic
+        return {"loss": loss + self.config.kl * kl, **report}
+
+    def read(self) -> dict[str, Any] | None:
+        """What a state keeps of the folder: names and lengths of both sides; captions do not matter."""
+        return self.clips.facts
+
+    @torch.no_grad()
+    def measure(self, module: nn.Module) -> dict[str, float]:
+        """Held-out clips through the chunked coder: PSNR, flickering, LPIPS if asked for, spread of latents."""
+        found: dict[str, list[Tensor]] = {"psnr": [], "flickering": [], "lpips": []}
+        spread = []
+        for pixels in self.clips.held_out():
+            latents = module.encode(pixels).mode()
+            made = module.decode(latents).clamp(-1, 1)
+            found["psnr"].append(psnr((made - pixels).square().mean((1, 2, 3, 4))))
+            found["flickering"].append(flickering(made))
+            if self.lpips is not None:
+                middle = pixels.shape[2] // 2
+                found["lpips"].append(self.lpips(made[:, :, middle], pixels[:, :, middle]))
+            spread.append(latents.std())
+        means = {f"held_out_{name}": float(torch.cat(rows).mean()) for name, rows in found.items() if rows}
+        return means | {"latent_std": float(torch.stack(spread).mean())}
+
+    def export(self, module: nn.Module, folder: Path) -> None:
+        """``vae/``, with the scaling factor that gives latents unit variance."""
+        from cogvideox.checkpoints.diffusers import write_vae
+
+        scale = self.scale or round(1 / self.measure(module)["latent_std"], 4)
+        config = self.config.vae.model_copy(update={"scaling_factor": scale})
+        folder.mkdir(parents=True, exist_ok=True)
+        write_vae(folder, config, module.state_dict(), shard_size="5GB")
+
+
+@torch.no_grad()
+def initialise(vae: VAE) -> None:
+    """Begin where signal flows: unit gain in the decoder's spatial norms, almost no noise on the latents.
+
+    PyTorch's default gives those norms a gain around zero, and latents noise of unit size; both drown the first signal.
+    """
+    vae.encoder.conv_out.conv.bias[vae.config.latent_channels :] = -6.0
+    for module in vae.modules():
+        if isinstance(module, SpatialNorm):
+            module.conv_y.conv.weight.mul_(0.2)
+            module.conv_b.conv.weight.mul_(0.2)
+            module.conv_y.conv.bias.fill_(1.0)
+            module.conv_b.conv.bias.zero_()
+
+
+def psnr(squared_error: Tensor) -> Tensor:
+    """Decibels for pixels in [-1, 1]."""
+    return 10 * torch.log10(4 / squared_error.clamp_min(1e-12))
+
+
+def flickering(pixels: Float[Tensor, "b c f h w"]) -> Float[Tensor, " b"]:
+    """Mean absolute difference of neighbouring frames, in steps of 255; 0 for a single frame.
+
+    The paper gives no unit for its flickering (Tables 1 and 2); only the direction can be compared.
+    """
+    if pixels.shape[2] == 1:
+        return pixels.new_zeros(len(pixels))
+    return (pixels[:, :, 1:] - pixels[:, :, :-1]).abs().mean((1, 2, 3, 4)) * 127.5

@@ -1,0 +1,47 @@
+"""What Python users try first: a plain prompt, a path, the command line's names of samplers."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import cogvideox
+from cogvideox.errors import CheckpointError, ConfigError, InputError, OutputError
+from cogvideox.generation import GenerateOptions, generate
+from cogvideox.generation.plan import read_given
+from cogvideox.video import check_output
+from toy import toy_model, toy_text
+
+
+def test_a_prompt_alone_is_options_enough():
+    made = generate(toy_model(), "a red circle", **toy_text())
+    assert made.manifest["config"]["prompt"] == "a red circle"
+    with pytest.raises(ConfigError, match="give GenerateOptions or a prompt"):
+        generate(toy_model(), {"prompt": "a red circle"})
+
+
+def test_paths_are_read_and_other_things_refused(tmp_path):
+    Image.fromarray(np.full((32, 48, 3), 7, np.uint8)).save(tmp_path / "a.png")
+    given = read_given(GenerateOptions(), str(tmp_path / "a.png"), None)
+    assert given.image.shape == (32, 48, 3)
+    for wrong in (5, [1, 2]):
+        with pytest.raises(InputError, match="give a path"):
+            read_given(GenerateOptions(), wrong, None)
+        with pytest.raises(InputError, match="give a path"):
+            read_given(GenerateOptions(), None, wrong)
+
+
+def test_samplers_have_the_same_names_everywhere():
+    assert GenerateOptions(sampler="dpm").sampler == "dpmpp_sde"
+    assert GenerateOptions(sampler="dpm-ode").sampler == "dpmpp_2m"
+    with pytest.raises(ConfigError, match="sampler"):
+        GenerateOptions.parse({"sampler": "euler"})
+
+
+def test_a_model_that_is_not_found_says_what_there_is():
+    with pytest.raises(CheckpointError, match=r"did you mean '5b'.*one of 2b, 5b"):
+        cogvideox.load("5B")
+
+
+def test_a_folder_that_only_looks_writable_is_found_before_the_work():
+    with pytest.raises(OutputError, match="cannot be written"):
+        check_output("/proc/x.mp4")
