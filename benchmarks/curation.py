@@ -19,10 +19,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from cogvideox.clip import Clip, Source, Span
+from cogvideox.clip import Clip, SourceFile, Span
 from cogvideox.clip_folders.video_files import listing
 from cogvideox.curation.engines import LocalEngine
-from cogvideox.curation.measuring import Clock, measure
+from cogvideox.curation.measuring import StepTimer, measure
 from cogvideox.curation.pipeline import Pipeline
 from cogvideox.curation.recipes import default
 from cogvideox.curation.worker import write_measured
@@ -51,7 +51,7 @@ class Decoded:
 
 def steps(folder: Path) -> list[tuple[str, float, float]]:
     """(what, processor seconds, seconds of film per processor second)."""
-    names, clock, seconds, clips, frames = [one.path for one in listing(folder)], Clock(), 0.0, 0, 0
+    names, clock, seconds, clips, frames = [one.path for one in listing(folder)], StepTimer(), 0.0, 0, 0
     with Decoded() as decoded:
         for name in names:
             found = measure(folder, name, default(), clock)
@@ -129,7 +129,7 @@ def memory(count: int, folder: Path) -> tuple[int, int]:
 def _record(films: Path, work: Path, number: int, pipeline: Pipeline) -> None:
     name = f"{number:07d}.mp4"
     (films / name).touch()
-    source = Source(
+    source = SourceFile(
         path=name, sha256=hashlib.sha256(name.encode()).hexdigest(), width=640, height=360, fps=24, frames=48
     )
     scores = {f"score{n}": (number * 37 + n) % 1000 / 1000 for n in range(18)} | {
@@ -141,7 +141,7 @@ def _record(films: Path, work: Path, number: int, pipeline: Pipeline) -> None:
         prints=tuple(f"{(number + n) * 0x9E3779B97F4A7C15 % 2**64:016x}" for n in range(5)),
         embedding=tuple(((number * (n + 7)) % 97 - 48) / 400 for n in range(192)), embedder="none",
     )  # fmt: skip
-    write_measured(work, {"path": name, "size": 0, "changed": 0}, pipeline.recipe, [clip], Clock())
+    write_measured(work, {"path": name, "size": 0, "changed": 0}, pipeline.recipe, [clip], StepTimer())
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from cogvideox.curation.recipe import Bounds  # noqa: E402
-from cogvideox.curation.shot_views import Film  # noqa: E402
+from cogvideox.curation.shot_views import ShotViews  # noqa: E402
 from cogvideox.curation.shots import Shots  # noqa: E402
 from cogvideox.curation.view import Look  # noqa: E402
 from cogvideox.video import Size, Video, walk  # noqa: E402
@@ -127,7 +127,7 @@ def found(file: Path, dissolves: bool) -> list[Joint]:
     """The joints that curation finds: between the pieces, which are too short to be looked at, all of them."""
     shots = Shots(trim=0, min_seconds=10_000, max_seconds=100_000, dissolves=dissolves)
     with walk(file, Bounds().of_decoding()) as walking:
-        spans = [piece.span for piece in Film(walking, shots, Look()).pieces()]
+        spans = [piece.span for piece in ShotViews(walking, shots, Look()).pieces()]
     return [(a.stop, b.first) for a, b in zip(spans[:-1], spans[1:], strict=True)]
 
 

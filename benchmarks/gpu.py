@@ -33,10 +33,10 @@ from cogvideox.generation import GenerateOptions, generate
 from cogvideox.memory import move_in
 from cogvideox.model import CogVideoX
 from cogvideox.presets import Preset, get_preset
-from cogvideox.transformer import Grid, Transformer, split
+from cogvideox.transformer import TokenGrid, Transformer, split
 from cogvideox.transformer.compiled import compiled, launched
 from cogvideox.transformer.kernels import KERNELS, using
-from cogvideox.transformer.layout import Clip
+from cogvideox.transformer.layout import ClipTokens
 from cogvideox.transformer.modulation import tabulated
 from cogvideox.vae import VAE
 
@@ -59,11 +59,11 @@ class Size:
         factor = row.vae.spatial_compression_ratio
         return (self.frames - 1) // 4 + 1, self.height // factor, self.width // factor
 
-    def clip(self, row: Preset) -> Clip:
+    def clip(self, row: Preset) -> ClipTokens:
         """Its tokens."""
         t, h, w = self.latents(row)
         patch = row.transformer.patch_size
-        return Clip(row.text_tokens, Grid(t, h // patch, w // patch))
+        return ClipTokens(row.text_tokens, TokenGrid(t, h // patch, w // patch))
 
 
 SMALL_VIDEO = Size("256×384, 6 s", 49, 256, 384)

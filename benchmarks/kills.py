@@ -23,14 +23,14 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from cogvideox.curation import engines, worker  # noqa: E402
-from cogvideox.curation.hashes import Prints  # noqa: E402
+from cogvideox.curation.hashes import Hashes  # noqa: E402
 from cogvideox.curation.recipes import tiny  # noqa: E402
 from cogvideox.curation.report import dropped_rows, kept_rows  # noqa: E402
 from cogvideox.curation.run import curate  # noqa: E402
 from cogvideox.curation.scores import Light  # noqa: E402
 from films import take, write  # noqa: E402
 
-RECIPE = tiny().model_copy(update={"steps": (Light(), Prints()), "per_shard": 50})
+RECIPE = tiny().model_copy(update={"steps": (Light(), Hashes()), "per_shard": 50})
 
 
 class Here:
@@ -39,7 +39,7 @@ class Here:
     def run(self, jobs, order):
         for job in jobs:
             worker.do(job, order)
-            yield engines.Outcome(job)
+            yield engines.JobOutcome(job)
 
 
 def films(folder: Path, count: int) -> Path:

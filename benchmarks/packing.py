@@ -20,7 +20,7 @@ from torch import Tensor
 from cogvideox.data.buckets import bucket_rows
 from cogvideox.data.pack import Row, pack_rows, shuffled, waste
 from cogvideox.presets import get_preset
-from cogvideox.transformer import Grid, Transformer, initialise
+from cogvideox.transformer import TokenGrid, Transformer, initialise
 from cogvideox.transformer.kernels import use_kernel
 
 SHAPES = {1: 0.25} | {
@@ -29,24 +29,24 @@ SHAPES = {1: 0.25} | {
 ASPECTS = ((8, 8), (8, 10), (8, 14))  # patches of 16 pixels: 128x128, 128x160, 128x224
 
 
-def clips(count: int, words: int) -> tuple[list[Grid], list[int]]:
+def clips(count: int, words: int) -> tuple[list[TokenGrid], list[int]]:
     """Grids of ``count`` clips of the distribution above, and their tokens with the text."""
     draw = random.Random(0)
     frames = draw.choices(list(SHAPES), list(SHAPES.values()), k=count)
-    grids = [Grid((f - 1) // 4 + 1, *draw.choice(ASPECTS)) for f in frames]
+    grids = [TokenGrid((f - 1) // 4 + 1, *draw.choice(ASPECTS)) for f in frames]
     return grids, [words + grid.tokens for grid in grids]
 
 
 class Trainer:
     """One model and the three ways to give it the same clips."""
 
-    def __init__(self, preset: str, device: str, grids: list[Grid], words: int) -> None:
+    def __init__(self, preset: str, device: str, grids: list[TokenGrid], words: int) -> None:
         self.config = get_preset(preset).transformer
         self.network = initialise(Transformer(self.config), 0).to(device)
         self.device, self.grids, self.words = device, grids, words
         use_kernel(self.network, "fastest" if device != "cpu" else "torch")
 
-    def _latents(self, grid: Grid, many: int = 0) -> Tensor:
+    def _latents(self, grid: TokenGrid, many: int = 0) -> Tensor:
         size = (self.config.in_channels, grid.t, 2 * grid.h, 2 * grid.w)
         return torch.randn((many, *size) if many else size, device=self.device)
 
@@ -68,9 +68,9 @@ class Trainer:
     def padded(self, row: Row) -> None:
         """A batch in which every clip has the tokens of the longest."""
         longest = max(self.grids[one].tokens for one in row)
-        self._batch(Grid(1, 2, -(-longest // 2)), len(row))
+        self._batch(TokenGrid(1, 2, -(-longest // 2)), len(row))
 
-    def _batch(self, grid: Grid, many: int) -> None:
+    def _batch(self, grid: TokenGrid, many: int) -> None:
         times = torch.randint(1000, (many,), device=self.device)
         self.network(self._latents(grid, many), self._text(many), times).square().mean().backward()
 

@@ -15,7 +15,7 @@ import pytest
 from cogvideox.curation.report import write_report
 from cogvideox.errors import InputError
 from cogvideox.evaluation.page import write_page
-from cogvideox.evaluation.report import Report
+from cogvideox.evaluation.report import ScoreReport
 from cogvideox.evaluation.score import Score
 from cogvideox.evaluation.video_folder import Refused, open_clips
 from cogvideox.reproduce.curves import curves
@@ -189,8 +189,8 @@ def test_a_report_of_an_evaluation_is_text(tmp_path):
         Score(EVIL, 0.5, 0.4, 0.6, 3, EVIL, EVIL, EVIL, each=(0.1, 0.2, 0.3), settings={EVIL: EVIL}),  # type: ignore[arg-type]
         Score(EVIL, None, why=EVIL),
     ]
-    report = Report.of(EVIL, EVIL, scores, clips, missing=(EVIL,))
-    report = Report(
+    report = ScoreReport.of(EVIL, EVIL, scores, clips, missing=(EVIL,))
+    report = ScoreReport(
         **{**vars(report), "refused": (*report.refused, Refused(EVIL, EVIL, EVIL)), "made": {"created": EVIL}}
     )
     words = check(write_page(report, clips, tmp_path / "out").read_text())

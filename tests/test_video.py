@@ -17,7 +17,7 @@ from PIL import Image
 
 from cogvideox.errors import FrameError, MediaError, NumericsError, OutputError, SizeError
 from cogvideox.video import (
-    Limits,
+    DecodeLimits,
     Video,
     about,
     check_output,
@@ -278,11 +278,11 @@ def test_sound_only_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "limits, word",
     [
-        (Limits(video_pixels=1000), "scale it down"),
-        (Limits(frames=4), "more than 4 frames"),
-        (Limits(kept_bytes=10_000), "the limit is"),
-        (Limits(file_bytes=100), "the limit is"),
-        (Limits(wall_seconds=-1), "decoding took"),
+        (DecodeLimits(video_pixels=1000), "scale it down"),
+        (DecodeLimits(frames=4), "more than 4 frames"),
+        (DecodeLimits(kept_bytes=10_000), "the limit is"),
+        (DecodeLimits(file_bytes=100), "the limit is"),
+        (DecodeLimits(wall_seconds=-1), "decoding took"),
     ],
 )
 def test_limits_are_named(tmp_path, limits, word):

@@ -14,7 +14,7 @@ from pydantic import Field
 from cogvideox.config import Config
 
 
-class Source(Config):
+class SourceFile(Config):
     """The file a clip comes from, as found when it was decoded."""
 
     path: str = Field(description="relative to the folder that was given, with forward slashes")
@@ -110,7 +110,7 @@ class Decision(Config):
 class Clip(Config):
     """See the module's docstring. ``span`` is None for a file that never became clips."""
 
-    source: Source
+    source: SourceFile
     span: Span | None = None
     crop: Box | None = Field(None, description="None: the whole picture")
     scores: dict[str, float | None] = {}

@@ -19,7 +19,7 @@ from cogvideox.diffusion.guidance import RELEASED_GUIDANCE
 from cogvideox.errors import PromptError
 from cogvideox.text import TextEmbedding, TextEncoder
 from cogvideox.transformer import Transformer
-from cogvideox.transformer.layout import Clip
+from cogvideox.transformer.layout import ClipTokens
 from cogvideox.vae import VAE, Tiles, decode_tiled, encode_tiled
 
 Kind = Literal["t2v", "i2v"]
@@ -120,9 +120,9 @@ class CogVideoX:
                 part.to(dtype=wanted)
         return self
 
-    def clip_of(self, latents: Sequence[int], words: int) -> Clip:
+    def clip_of(self, latents: Sequence[int], words: int) -> ClipTokens:
         """The tokens of latents of this shape (b c t h w) and so many of text. Raises SizeError, FrameError."""
-        return Clip(words, self.transformer.grid(torch.empty(tuple(latents), device="meta")))
+        return ClipTokens(words, self.transformer.grid(torch.empty(tuple(latents), device="meta")))
 
     def embed(self, prompts: Sequence[str]) -> TextEmbedding:
         """Prompts to what the transformer reads. Raises PromptError without a text encoder."""

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from cogvideox.captioning.network import CaptionerConfig
 from cogvideox.checkpoints import convert, inspect, load_model, read_sat, read_settings
-from cogvideox.checkpoints.record import Record
+from cogvideox.checkpoints.record import ModelRecord
 from cogvideox.checkpoints.text import load_text
 from cogvideox.diffusion.schedule import ScheduleConfig
 from cogvideox.errors import CheckpointError, CogVideoXError, ConfigError
@@ -50,7 +50,7 @@ def numbers(kind):
 
 
 @pytest.mark.parametrize(
-    "kind", [TransformerConfig, VAEConfig, ScheduleConfig, T5Config, Record, CaptionerConfig]
+    "kind", [TransformerConfig, VAEConfig, ScheduleConfig, T5Config, ModelRecord, CaptionerConfig]
 )
 def test_every_number_that_is_read_from_a_model_folder_has_an_upper_bound(kind):
     bounds = (annotated_types.Le, annotated_types.Lt)

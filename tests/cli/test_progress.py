@@ -57,7 +57,7 @@ def test_a_log_gets_a_line_now_and_then(at, capsys):
 
 
 def test_the_first_step_is_in_the_clock_and_its_estimate_shows_before_it_is_over(at):
-    told = clock.Clock({"denoise": 4500.0})
+    told = clock.StageClock({"denoise": 4500.0})
     told.report("denoise", 0, 50)
     assert told.line() == "denoise: 0 of 50, 0.0 s, about 75 min left (estimated)"
     at(60)
@@ -73,7 +73,7 @@ def test_the_first_step_is_in_the_clock_and_its_estimate_shows_before_it_is_over
 
 
 def test_a_stage_that_goes_on_is_timed_by_what_was_done_since(at):
-    told = clock.Clock()
+    told = clock.StageClock()
     told.report("videos", 70, 100)
     at(10)
     told.report("videos", 80, 100)
@@ -86,7 +86,7 @@ def test_progress_within_progress_is_one_bar(capsys):
 
 
 def test_an_estimate_that_was_too_short_says_so(at):
-    told = clock.Clock({"denoise": 10.0})
+    told = clock.StageClock({"denoise": 10.0})
     told.report("denoise", 0, 50)
     at(11)
     assert told.line() == "denoise: 0 of 50, 11 s, longer than estimated"
@@ -94,7 +94,7 @@ def test_an_estimate_that_was_too_short_says_so(at):
 
 def test_a_log_hears_of_a_step_that_does_not_end(capsys):
     """Nothing is reported during a long step: the line comes by itself."""
-    with terminal._lines("making", terminal.Clock({"denoise": 4500.0}), every=0.05) as show:
+    with terminal._lines("making", terminal.StageClock({"denoise": 4500.0}), every=0.05) as show:
         show("denoise", 0, 50)
         deadline, err = time.monotonic() + 20, ""
         while "denoise: 0 of 50" not in err and time.monotonic() < deadline:
@@ -106,7 +106,7 @@ def test_a_log_hears_of_a_step_that_does_not_end(capsys):
 def test_a_terminal_gets_a_bar_with_the_estimate():
     shown = io.StringIO()
     console = Console(file=shown, force_terminal=True, width=120)
-    with terminal._bar("making [1]", terminal.Clock({"denoise": 4500.0}), console) as show:
+    with terminal._bar("making [1]", terminal.StageClock({"denoise": 4500.0}), console) as show:
         show("loading", 0, 1)
         show("denoise", 0, 50)
         deadline = time.monotonic() + 20

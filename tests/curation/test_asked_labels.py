@@ -7,18 +7,18 @@ import json
 import numpy as np
 import pytest
 
-from cogvideox.clip import Clip, Source
+from cogvideox.clip import Clip, SourceFile
 from cogvideox.curation.labels import LABELS
 from cogvideox.curation.recipe import Recipe
-from cogvideox.curation.thresholds import Rule, Stage, Thresholds
+from cogvideox.curation.thresholds import ThresholdRule, Thresholds, ThresholdStage
 from cogvideox.curation.view import View
-from cogvideox.curation.vlm_labels import AskedLabels
+from cogvideox.curation.vlm_labels import VlmLabels
 from cogvideox.errors import ChatError
 from films import take
 from scripted_server import Reply, completion, error, scripted_server
 
 pytest.importorskip("openai")
-CLIP = Clip(source=Source(path="a.mp4"))
+CLIP = Clip(source=SourceFile(path="a.mp4"))
 SURE = dict.fromkeys(LABELS, 5) | {"text": 90}
 
 
@@ -27,7 +27,7 @@ def look(url: str, speed: float = 1.0, **more) -> Clip:
     moments = 3.0 + np.arange(24, dtype=np.float32) / 8
     view = View(frames, moments, frames, moments, 64, 96)
     chat = {"tries": 2, "first_wait": 0, "rest": 0}
-    return AskedLabels(ask=url, ask_model="seer", frames=4, chat=chat, **more).measure(CLIP, view)
+    return VlmLabels(ask=url, ask_model="seer", frames=4, chat=chat, **more).measure(CLIP, view)
 
 
 def answering(*replies: Reply):
@@ -69,8 +69,8 @@ def test_a_server_in_trouble_leaves_the_film_for_the_next_run():
 
 
 def test_the_step_stands_in_recipes_and_rules_read_it():
-    rule = Rule(score="label.text", most=0.5)
-    step = AskedLabels(ask="http://127.0.0.1:8000/v1", ask_model="seer")
-    recipe = Recipe(steps=(step,), choices=(Thresholds(stages=(Stage(name="all", rules=(rule,)),)),))
+    rule = ThresholdRule(score="label.text", most=0.5)
+    step = VlmLabels(ask="http://127.0.0.1:8000/v1", ask_model="seer")
+    recipe = Recipe(steps=(step,), choices=(Thresholds(stages=(ThresholdStage(name="all", rules=(rule,)),)),))
     assert Recipe.from_yaml(recipe.to_yaml()) == recipe
-    assert not Stage(name="all", rules=(rule,)).decide({"label.text": 0.9}).kept
+    assert not ThresholdStage(name="all", rules=(rule,)).decide({"label.text": 0.9}).kept

@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 
-from cogvideox.captioning.describe import Describer, Footage
+from cogvideox.captioning.describe import ClipSource, Describer
 from cogvideox.captioning.instructions import FRAME, MATCH, MERGE, SHORT
 from cogvideox.captioning.match import AskedMatch, WorldMatch
 from cogvideox.captioning.stages import AskDense, FrameCaptions, Merge, ShortCaption, merge_text
@@ -167,7 +167,7 @@ def test_an_unreadable_clip_fails_by_name_and_alone(tmp_path):
     def broken():
         raise MediaError("x.mp4: no frame could be decoded")
 
-    footage = [*footage_of(1), Footage("bad", broken), *footage_of(1)]
+    footage = [*footage_of(1), ClipSource("bad", broken), *footage_of(1)]
     records = list(paper(Chat(world_model())).describe(footage, tmp_path))
     assert [(r.ended, r.stage) for r in records] == [("done", ""), ("failed", "decode"), ("done", "")]
     assert "no frame" in records[1].detail

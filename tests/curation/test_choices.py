@@ -5,20 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cogvideox.clip import Clip, Source, Span
+from cogvideox.clip import Clip, SourceFile, Span
 from cogvideox.curation.duplicates import ExactCopies, LookAlikes, NearCopies, alike_pairs, near_pairs
-from cogvideox.curation.table import Table
-from cogvideox.curation.thresholds import Rule, Stage, Thresholds, quantiles
+from cogvideox.curation.table import ClipTable
+from cogvideox.curation.thresholds import ThresholdRule, Thresholds, ThresholdStage, quantiles
 from cogvideox.errors import ConfigError
 
 
 def clip(name: str, sha: str = "ab", width: int = 640, **more) -> Clip:
-    source = Source(path=name, sha256=sha * 32, width=width, height=360, fps=24, frames=48)
+    source = SourceFile(path=name, sha256=sha * 32, width=width, height=360, fps=24, frames=48)
     return Clip(source=source, span=Span(first=0, stop=48, start=0, end=2), **more)
 
 
 def test_the_first_of_equal_files_is_kept():
-    table = Table([clip("a.mp4"), clip("b.mp4"), clip("c.mp4", sha="cd")])
+    table = ClipTable([clip("a.mp4"), clip("b.mp4"), clip("c.mp4", sha="cd")])
     ExactCopies().choose(table)
     assert table.alive.tolist() == [True, False, True]
     assert table.dropped(1).detail == f"of {table.id(0)}"
@@ -33,7 +33,7 @@ def test_the_largest_of_near_copies_is_kept():
         clip("b", "02", 640, prints=close),
         clip("c", "03", prints=far),
     ]
-    table = Table(rows)
+    table = ClipTable(rows)
     NearCopies().choose(table)
     assert table.alive.tolist() == [False, True, True]
     assert table.dropped(0).reason == "near copy"
@@ -64,18 +64,20 @@ def test_look_alikes_are_pairs_of_vectors_that_point_the_same_way():
         clip("a", "01"),
         *(clip(f"n{n}", f"{n:02x}", embedding=tuple(vectors[n].tolist())) for n in (5, 7)),
     ]
-    table = Table([*rows, clip("z", "77", embedding=tuple(vectors[2900].tolist()))])
+    table = ClipTable([*rows, clip("z", "77", embedding=tuple(vectors[2900].tolist()))])
     LookAlikes(similarity=0.99).choose(table)
     assert table.alive.tolist() == [True, True, True, False]
 
 
 def test_rules_are_fixed_or_shares_and_a_clip_needs_one_stage():
     rows = [clip(f"{n:03d}", scores={"motion": n / 100}) for n in range(100)]
-    table = Table(rows)
+    table = ClipTable(rows)
     stages = Thresholds(
         stages=(
-            Stage(name="early", rules=(Rule(score="motion", least=0.05, drop_highest=0.1),)),
-            Stage(name="late", rules=(Rule(score="motion", drop_lowest=0.8),)),
+            ThresholdStage(
+                name="early", rules=(ThresholdRule(score="motion", least=0.05, drop_highest=0.1),)
+            ),
+            ThresholdStage(name="late", rules=(ThresholdRule(score="motion", drop_lowest=0.8),)),
         )
     ).fitted(table)
     assert [rule.least for stage in stages.stages for rule in stage.rules] == [0.05, 0.8]
@@ -90,16 +92,18 @@ def test_rules_are_fixed_or_shares_and_a_clip_needs_one_stage():
 
 def test_shares_do_not_depend_on_the_order_of_clips():
     rows = [clip(f"{n:03d}", scores={"motion": (n * 37 % 100) / 100}) for n in range(100)]
-    rule = Thresholds(stages=(Stage(name="a", rules=(Rule(score="motion", drop_lowest=0.33),)),))
-    assert rule.fitted(Table(rows)) == rule.fitted(Table(rows[::-1]))
-    assert quantiles(Table(rows)) == quantiles(Table(rows[::-1]))
+    rule = Thresholds(
+        stages=(ThresholdStage(name="a", rules=(ThresholdRule(score="motion", drop_lowest=0.33),)),)
+    )
+    assert rule.fitted(ClipTable(rows)) == rule.fitted(ClipTable(rows[::-1]))
+    assert quantiles(ClipTable(rows)) == quantiles(ClipTable(rows[::-1]))
 
 
 def test_what_was_not_measured_cannot_condemn():
-    table = Table([clip("a", scores={"overlay": None}), clip("b")])
-    Thresholds(stages=(Stage(name="a", rules=(Rule(score="overlay", most=0.0),)),)).fitted(table).choose(
+    table = ClipTable([clip("a", scores={"overlay": None}), clip("b")])
+    Thresholds(stages=(ThresholdStage(name="a", rules=(ThresholdRule(score="overlay", most=0.0),)),)).fitted(
         table
-    )
+    ).choose(table)
     assert table.alive.all()
 
 
@@ -112,4 +116,4 @@ def test_what_was_not_measured_cannot_condemn():
 )
 def test_rules_that_contradict_themselves_are_refused(rule, why):
     with pytest.raises(ConfigError, match=why):
-        Rule(score="motion", **rule)
+        ThresholdRule(score="motion", **rule)

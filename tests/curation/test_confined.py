@@ -11,7 +11,7 @@ import pytest
 from cogvideox.curation.confined import clean_environment
 from cogvideox.curation.engines import _Child
 from cogvideox.curation.recipes import find_recipe
-from cogvideox.curation.vlm_labels import AskedLabels
+from cogvideox.curation.vlm_labels import VlmLabels
 from cogvideox.curation.worker import Order
 
 CANARIES = {
@@ -71,8 +71,8 @@ def test_only_what_is_harmless_or_asked_for_is_handed_on():
 def test_the_key_of_a_server_goes_to_who_asks_it_and_to_no_other():
     recipe = find_recipe("tiny")
     assert recipe.key_variables() == frozenset()
-    asked = AskedLabels(ask="https://models.example/v1", ask_model="seer")
+    asked = VlmLabels(ask="https://models.example/v1", ask_model="seer")
     assert (
         asked.key_variables() == {"OPENAI_API_KEY"}
-        and AskedLabels(ask="models/seer").key_variables() == frozenset()
+        and VlmLabels(ask="models/seer").key_variables() == frozenset()
     )

@@ -32,7 +32,7 @@ class InProcess:
     def run(self, jobs, order):
         for job in jobs:
             worker.do(job, order)
-            yield engines.Outcome(job)
+            yield engines.JobOutcome(job)
 
 
 @pytest.fixture(scope="module")
@@ -246,10 +246,10 @@ def test_a_step_that_stumbles_is_named_and_tried_again_next_time(films, tmp_path
             for job in jobs:
                 calls.append(job["path"])
                 if job["path"] == "f.avi" and len(calls) < 20 and job["do"] == "measure":
-                    yield engines.Outcome(job, worker.FAILED, "ZeroDivisionError: of a step")
+                    yield engines.JobOutcome(job, worker.FAILED, "ZeroDivisionError: of a step")
                 else:
                     worker.do(job, order)
-                    yield engines.Outcome(job)
+                    yield engines.JobOutcome(job)
 
     curate(films, tmp_path / "out", SMALL, Stumbles())
     assert any(d["dropped"]["reason"] == "failed" for d in rows(tmp_path / "out")[1])
@@ -338,12 +338,12 @@ def test_the_command_line_curates_inspects_and_reports(films, tmp_path):
 def test_memory_of_the_table_grows_by_less_than_2_kb_a_clip():
     import tracemalloc
 
-    from cogvideox.clip import Clip, Source, Span
-    from cogvideox.curation.table import Table
+    from cogvideox.clip import Clip, SourceFile, Span
+    from cogvideox.curation.table import ClipTable
 
     def clips(count):
         for n in range(count):
-            source = Source(path=f"film{n}.mp4", sha256=f"{n:064x}", width=64, height=64, fps=8, frames=9)
+            source = SourceFile(path=f"film{n}.mp4", sha256=f"{n:064x}", width=64, height=64, fps=8, frames=9)
             yield Clip(
                 source=source, span=Span(first=0, stop=9, start=0, end=1),
                 scores={f"s{k}": n + k for k in range(20)}, prints=(f"{n:016x}",) * 5,
@@ -351,7 +351,7 @@ def test_memory_of_the_table_grows_by_less_than_2_kb_a_clip():
             )  # fmt: skip
 
     tracemalloc.start()
-    table = Table(clips(2000))
+    table = ClipTable(clips(2000))
     used = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert len(table) == 2000 and used / 2000 < 2048

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cogvideox.captioning.strategy import CaptionConfig
-from cogvideox.clip import Clip, Source
+from cogvideox.clip import Clip, SourceFile
 from cogvideox.curation.describing import Describe
 from cogvideox.curation.recipe import Recipe
 from cogvideox.curation.view import View
@@ -15,7 +15,7 @@ from cogvideox.world import facts, read_caption
 from curation.world_clips import clip_of, scene_of
 
 STEP = Describe(captions=CaptionConfig(strategy="paper", ask="rules", match="rules", seconds=1.0))
-CLIP = Clip(source=Source(path="a.mp4"))
+CLIP = Clip(source=SourceFile(path="a.mp4"))
 
 
 def view_of(frames: np.ndarray) -> View:

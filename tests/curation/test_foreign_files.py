@@ -27,7 +27,7 @@ class InProcess:
     def run(self, jobs, order):
         for job in jobs:
             worker.do(job, order)
-            yield engines.Outcome(job)
+            yield engines.JobOutcome(job)
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ class InProcess:
     def run(self, jobs, order):
         for job in jobs:
             worker.do(job, order)
-            yield engines.Outcome(job)
+            yield engines.JobOutcome(job)
 
 
 def members(out: Path) -> dict[str, bytes]:

@@ -19,7 +19,7 @@ from cogvideox.curation.recipe import Recipe
 from cogvideox.curation.recipes import tiny
 from cogvideox.curation.run import curate
 from cogvideox.curation.scores import MotionScore
-from cogvideox.curation.thresholds import Stage, Thresholds
+from cogvideox.curation.thresholds import Thresholds, ThresholdStage
 from cogvideox.errors import CheckpointError, ConfigError
 from cogvideox.manifest import sha256_of
 from cogvideox.perception.raft import RAFT, SMALL
@@ -43,7 +43,7 @@ def moving(file: Path, **more) -> Recipe:
     """Measures motion by these weights, and nothing else."""
     steps = [{"kind": "motion", "flow": {"name": "raft", "weights": str(file), "updates": 2, **more}}]
     shape = tiny().model_dump(include={"gate", "shots"})
-    choices = [Thresholds(stages=(Stage(name="all", rules=()),)).model_dump()]
+    choices = [Thresholds(stages=(ThresholdStage(name="all", rules=()),)).model_dump()]
     return Recipe.parse({"name": "moving", "steps": steps, "choices": choices, **shape})
 
 

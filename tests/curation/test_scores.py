@@ -9,9 +9,9 @@ import pytest
 from scipy.stats import spearmanr
 
 import cogvideox.world  # noqa: F401  (fills sys.modules: the function of the same name hides the module)
-from cogvideox.clip import Clip, Source, Span
+from cogvideox.clip import Clip, SourceFile, Span
 from cogvideox.curation.borders import Borders, bars
-from cogvideox.curation.hashes import Embedding, Prints, phash
+from cogvideox.curation.hashes import EmbeddingStep, Hashes, phash
 from cogvideox.curation.scores import (
     AestheticScore,
     Flicker,
@@ -25,7 +25,7 @@ from cogvideox.perception import motion_of
 from cogvideox.world import render, sample_scene
 from films import take
 
-CLIP = Clip(source=Source(path="a.mp4"), span=Span(first=0, stop=1, start=0, end=1))
+CLIP = Clip(source=SourceFile(path="a.mp4"), span=Span(first=0, stop=1, start=0, end=1))
 
 
 def view(frames: np.ndarray, fps: float = 8.0) -> View:
@@ -135,11 +135,11 @@ def test_prints_stay_near_under_noise_and_far_for_other_takes():
     first, second = phash(frames[0, ..., 1]), phash(noisy[0, ..., 1])
     other = phash(take(9, 1)[0, ..., 1])
     assert (first ^ second).bit_count() <= 6 < (first ^ other).bit_count()
-    assert len(Prints().measure(CLIP, view(frames)).prints) == 5
+    assert len(Hashes().measure(CLIP, view(frames)).prints) == 5
 
 
 def test_embeddings_are_unit_vectors_near_for_copies():
-    vectors = [np.array(Embedding().measure(CLIP, view(take(s, 6))).embedding) for s in (10, 10, 11)]
+    vectors = [np.array(EmbeddingStep().measure(CLIP, view(take(s, 6))).embedding) for s in (10, 10, 11)]
     assert np.linalg.norm(vectors[0]) == pytest.approx(1, abs=1e-3)
     assert vectors[0] @ vectors[1] > 0.999 > 0.95 > vectors[0] @ vectors[2]
 

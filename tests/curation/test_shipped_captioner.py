@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from cogvideox.captioning.local import load_captioner
-from cogvideox.captioning.stages import Watch
+from cogvideox.captioning.stages import LocalCaptioner
 from cogvideox.world import facts, read_caption
 from curation.world_clips import clip_of, scene_of
 
 
 def test_the_shipped_captioner_knows_the_tiny_world():
-    stage = Watch(load_captioner())
+    stage = LocalCaptioner(load_captioner())
     clips = [clip_of(index) for index in range(24)]
     results = stage.write(clips)
     right = told = 0

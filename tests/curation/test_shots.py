@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cogvideox.curation.shot_views import Film
+from cogvideox.curation.shot_views import ShotViews
 from cogvideox.curation.shots import CutFinder, Shots, transitions
 from cogvideox.curation.view import Look
 from cogvideox.errors import ConfigError
@@ -15,7 +15,7 @@ from films import take, write
 
 def pieces(path, **shots):
     with walk(path) as walking:
-        film = Film(walking, Shots(**shots), Look())
+        film = ShotViews(walking, Shots(**shots), Look())
         return list(film.pieces()), film
 
 

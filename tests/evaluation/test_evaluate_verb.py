@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cogvideox.cli import app
-from cogvideox.evaluation.report import Report
+from cogvideox.evaluation.report import ScoreReport
 from cogvideox.evaluation.two_objects import two_object_prompts
 from cogvideox.evaluation.vbench import export_name
 from cogvideox.video import Video, read_video
@@ -48,7 +48,7 @@ def test_a_models_world_videos_are_made_kept_and_scored(here, toy):
     words = ["--model", toy, "--prompts", "3", "--seeds", "1", "--steps", "1", "--out", "run"]
     first = run(*words)
     assert "| fact |" in first.stdout and "world_all_facts" in first.stdout
-    report = Report.read("run")
+    report = ScoreReport.read("run")
     assert len(report.videos) == 3 and report.score("world_all_facts").videos == 3
     kept = {path: path.stat().st_mtime_ns for path in Path("run/videos").iterdir() if path.suffix == ".mkv"}
     assert len(kept) == 3
@@ -76,7 +76,7 @@ def test_an_image_to_video_model_begins_at_the_true_first_frame(here):
 
 def test_an_autoencoder_is_scored_against_rendered_truth(here, toy):
     done = run(toy, "--suite", "vae", "--prompts", "2", "--out", "vae")
-    report = Report.read("vae")
+    report = ScoreReport.read("vae")
     assert report.score("psnr_clip").videos == 2 and report.score("ssim_rgb").low is not None
     assert report.score("world_all_facts").videos == 2
     assert "lpips_stand_in" in done.stdout
@@ -106,10 +106,10 @@ def test_two_folders_are_compared(here):
     assert "| two_all | 0 | 1 | -1 |" in done.stdout and "worse" in done.stdout
     rows = {row["name"]: row["verdict"] for row in json.loads(Path("b/comparison.json").read_text())}
     assert rows["two_all"] == "worse" and rows["frozen_share"] == "undecided"
-    assert Report.read("a").score("two_all").value == 1
+    assert ScoreReport.read("a").score("two_all").value == 1
     page = Path("b/report.html").read_text()
     assert page.count("data:image/jpeg") == 24 and "<svg" in page
-    report = Report.read("b")
+    report = ScoreReport.read("b")
     assert report.comparison["against"] == "right" or str(right) in report.comparison["against"]
     assert {row["name"]: row["verdict"] for row in report.comparison["rows"]} == rows
     assert "<td>worse</td>" in page and "A verdict needs 20 prompts" in page and "Against" in page
@@ -127,7 +127,7 @@ def test_few_prompts_get_no_verdict_anywhere(here):
     ):
         assert "too few prompts" in words
         assert not {"worse", "better", "undecided"} & set(words.replace("<", " ").replace(">", " ").split())
-    assert {row["verdict"] for row in Report.read("b").comparison["rows"]} == {"too few prompts"}
+    assert {row["verdict"] for row in ScoreReport.read("b").comparison["rows"]} == {"too few prompts"}
 
 
 def test_a_folder_without_a_suite_gets_the_one_its_prompts_belong_to(here):
@@ -166,7 +166,9 @@ def test_distances_over_unlike_rates_are_refused_or_brought_to_one_rate(here):
         "videos have 8 frames a second and references 4 to 24" in done.stdout and "--fvd-fps" in done.stdout
     )
     done = run(*words, "--fvd-fps", "8", "--out", "a")
-    score = next(s for s in Report.read("a").scores if s.name.startswith("fvd_fixed") and s.value is not None)
+    score = next(
+        s for s in ScoreReport.read("a").scores if s.name.startswith("fvd_fixed") and s.value is not None
+    )
     assert (score.settings["fps"], score.settings["fps_videos"], score.settings["fps_references"]) == (
         8,
         [8, 8],

@@ -12,8 +12,8 @@ import pytest
 from cogvideox.cli.evaluate import _folder
 from cogvideox.errors import CogVideoXError
 from cogvideox.evaluation.measures import Tools
-from cogvideox.evaluation.report import Report
-from cogvideox.evaluation.video_folder import Clips, open_clips, read_prompts
+from cogvideox.evaluation.report import ScoreReport
+from cogvideox.evaluation.video_folder import VideoFolder, open_clips, read_prompts
 from cogvideox.evaluation.world import _read
 from cogvideox.generation.residual_reuse import read_calibration
 from cogvideox.manifest import sha256_of
@@ -31,7 +31,7 @@ def videos(root: Path, *names: str) -> None:
         Video(FRAMES, 8).save(root / f"{name}.mp4", metadata=False)
 
 
-def prompts(clips: Clips) -> dict[str, str]:
+def prompts(clips: VideoFolder) -> dict[str, str]:
     return dict(zip(clips.names, clips.prompts, strict=True))
 
 
@@ -75,7 +75,7 @@ def _inside(reader):
 
 
 READERS = {
-    "report.json": Report.read,
+    "report.json": ScoreReport.read,
     "study.json": _inside(Study.read),
     "verdicts.jsonl": _read,
     "reuse.json": read_calibration,

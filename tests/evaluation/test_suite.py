@@ -12,7 +12,7 @@ from cogvideox.errors import ConfigError, InputError
 from cogvideox.evaluation import compare
 from cogvideox.evaluation.flaws import spoil
 from cogvideox.evaluation.measures import Material, partners
-from cogvideox.evaluation.report import Report
+from cogvideox.evaluation.report import ScoreReport
 from cogvideox.evaluation.suite import evaluate, world_checks, world_truth
 from cogvideox.evaluation.video_folder import counts, open_clips, read_prompts
 from cogvideox.video import Video
@@ -168,13 +168,13 @@ def test_paired_comparison_sees_what_intervals_alone_do_not():
     videos = tuple({"name": f"{i}.mp4", "prompt": ""} for i in range(40))
 
     def report(values):
-        return Report("paper", "", (mean_score("psnr", list(values)),), videos)
+        return ScoreReport("paper", "", (mean_score("psnr", list(values)),), videos)
 
     found = compare.compare(report(base + 0.1), report(base))[0]
     assert found.verdict == "better" and found.difference == pytest.approx(0.1)
     assert report(base + 0.1).scores[0].low < report(base).scores[0].high
     with pytest.raises(InputError, match="no score"):
-        compare.compare(report(base), Report("paper", "", (), videos))
+        compare.compare(report(base), ScoreReport("paper", "", (), videos))
 
 
 def test_a_rerun_makes_only_what_is_missing(truth, tmp_path, monkeypatch):
@@ -203,10 +203,10 @@ def test_a_rerun_makes_only_what_is_missing(truth, tmp_path, monkeypatch):
 
 def test_reports_are_kept_whole(reports, tmp_path):
     reports[0].save(tmp_path)
-    assert Report.read(tmp_path).to_dict() == reports[0].to_dict()
+    assert ScoreReport.read(tmp_path).to_dict() == reports[0].to_dict()
     (tmp_path / "report.json").write_text("{}")
     with pytest.raises(InputError, match="no report"):
-        Report.read(tmp_path)
+        ScoreReport.read(tmp_path)
     with pytest.raises(ConfigError, match="did you mean 'paper'"):
         evaluate(None, "papre", tmp_path)
 

@@ -10,13 +10,13 @@ import torch
 
 from cogvideox.errors import ConfigError, InputError
 from cogvideox.memory import Policy, Request, plan, require, settle
-from cogvideox.memory.plan import Prediction
+from cogvideox.memory.plan import MemoryPrediction
 from cogvideox.memory.policy import policies
 from cogvideox.memory.stages import _sampling, decoding, denoising, peak_of
 from cogvideox.memory.weights import TextShape, bytes_of, weigh
 from cogvideox.presets import T5_OF_THE_WORLD, T5_XXL, get_preset
 from cogvideox.text.t5 import T5Config, T5Encoder
-from cogvideox.transformer.modulation import Rows, tabulated
+from cogvideox.transformer.modulation import ModulationTable, tabulated
 from small_models import small_preset
 
 TINY = get_preset("tiny")
@@ -59,7 +59,7 @@ def test_tables_stand_on_the_device_and_their_layers_wait_where_they_can():
     found = weigh(asked, None, "stored")
     whole = asked.transformer(asked.row.transformer.num_layers)
     with tabulated(whole, asked.times):
-        tables = sum(module.table.nbytes for module in whole.modules() if isinstance(module, Rows))
+        tables = sum(module.table.nbytes for module in whole.modules() if isinstance(module, ModulationTable))
         assert found.denoiser.total == bytes_of(whole) + tables
     assert weigh(replace(asked, device="cpu"), None, "stored").denoiser.total == bytes_of(whole) + tables
     assert weigh(replace(asked, tables=False), None, "stored").denoiser == found.transformer
@@ -79,7 +79,7 @@ def test_the_text_encoder_weighs_what_is_predicted():
 
 
 def test_every_policy_saves_what_it_promises():
-    prediction = Prediction(request())
+    prediction = MemoryPrediction(request())
     resident, phases, stream = (
         prediction.option(Policy(place), None).peak for place in ("resident", "phases", "stream")
     )
@@ -109,7 +109,7 @@ def test_the_cheapest_that_fits_is_chosen():
 def test_what_fits_many_times_over_is_not_counted():
     found = settle(request(), 10**12)
     assert found.choice is not None and found.choice.bound and found.choice.policy == Policy()
-    counted = Prediction(request()).option(Policy(), None)
+    counted = MemoryPrediction(request()).option(Policy(), None)
     assert all(a.peak >= b.peak for a, b in zip(found.choice.stages, counted.stages, strict=True))
 
 
@@ -121,7 +121,7 @@ def test_equal_requests_are_counted_once(monkeypatch):
         raise AssertionError("an equal request was counted again")
 
     for name in ("weigh", "encoding", "denoising", "decoding"):
-        monkeypatch.setattr(sys.modules[Prediction.__module__], name, again)
+        monkeypatch.setattr(sys.modules[MemoryPrediction.__module__], name, again)
     assert plan(request(frames=9, latents=3, steps=7)).options == first.options
     with pytest.raises(AssertionError, match="counted again"):
         plan(request(frames=9, latents=3, steps=8))

@@ -14,7 +14,7 @@ from clip_folders import write_layout
 from cogvideox.checkpoints.diffusers import load_transformer
 from cogvideox.data.clips import ClipSize
 from cogvideox.errors import ConfigError
-from cogvideox.parallel.dtensor import Rows
+from cogvideox.parallel.dtensor import SavedShards
 from cogvideox.parallel.mesh import MeshConfig
 from cogvideox.training.checkpoint.state import latest_state
 from cogvideox.training.loop import TrainConfig, train
@@ -106,7 +106,7 @@ def values(out: Path) -> dict[str, torch.Tensor]:
     found |= {f"average.{name}": value for name, value in state["average"]["values"].items()}
     for number, moments in state["optimizers"][0]["state"].items():
         found |= {f"optimizer.{number}.{name}": value for name, value in moments.items()}
-    return {name: value.whole() if isinstance(value, Rows) else value for name, value in found.items()}
+    return {name: value.whole() if isinstance(value, SavedShards) else value for name, value in found.items()}
 
 
 def held_out(out: Path) -> dict[str, float]:

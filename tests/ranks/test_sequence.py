@@ -8,10 +8,10 @@ import torch.distributed as dist
 
 from cogvideox.errors import ConfigError
 from cogvideox.parallel.mesh import MeshConfig, make_mesh
-from cogvideox.parallel.sequence import Part, shares, split_sequence
+from cogvideox.parallel.sequence import TokenRange, shares, split_sequence
 from cogvideox.parallel.shard import recompute, shard, whole
 from cogvideox.transformer import Transformer, TransformerConfig
-from cogvideox.transformer.layout import Grid, Layout
+from cogvideox.transformer.layout import Layout, TokenGrid
 from golden import fill, fill_model
 from processes import together
 
@@ -178,9 +178,9 @@ def test_what_does_not_fit_is_refused(found):
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 7, 20])
 def test_parts_make_up_the_row(ranks):
-    layout = Layout.packed([3, 0, 2], [Grid(1, 2, 2), Grid(2, 1, 3), Grid(1, 1, 1)])
+    layout = Layout.packed([3, 0, 2], [TokenGrid(1, 2, 2), TokenGrid(2, 1, 3), TokenGrid(1, 1, 1)])
     stops = torch.tensor(shares(layout.tokens, ranks)).cumsum(0).tolist()
-    parts = [Part(layout.clips, a, b) for a, b in zip([0, *stops], stops, strict=False)]
+    parts = [TokenRange(layout.clips, a, b) for a, b in zip([0, *stops], stops, strict=False)]
     for i, segment in enumerate(layout.segments):
         assert sum(part.lengths[i] for part in parts) == segment.length
     assert [sum(part.lengths) for part in parts] == list(shares(layout.tokens, ranks))

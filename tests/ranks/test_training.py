@@ -103,7 +103,7 @@ def first_is_slow(seconds: float, beat: float, fails: bool, patience: float = 60
     dist.distributed_c10d._set_pg_timeout(timedelta(seconds=patience))
     data_parallel.BEAT, began, said = beat, time.monotonic(), "done"
     try:
-        with data_parallel.Team(2).first_goes_first():
+        with data_parallel.DataParallel(2).first_goes_first():
             if dist.get_rank() == 0:
                 time.sleep(seconds)
                 if fails:

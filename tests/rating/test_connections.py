@@ -18,7 +18,7 @@ uvicorn = pytest.importorskip("uvicorn")
 from fastapi import Request, Response  # noqa: E402
 
 from cogvideox.errors import OutputError  # noqa: E402
-from cogvideox.rating.connections import Few, Limits, fitting  # noqa: E402
+from cogvideox.rating.connections import ConnectionLimits, Few, fitting  # noqa: E402
 from cogvideox.rating.loopback import listen, loopback_app, read_object, serve  # noqa: E402
 from serving_process import ask, serving, videos  # noqa: E402
 
@@ -106,7 +106,7 @@ def quick():
         return Response(bytes(60_000_000))
 
     server = listen(0)
-    limits = Limits(header=1.5, body=2.5, stalled=2.5, connections=12)
+    limits = ConnectionLimits(header=1.5, body=2.5, stalled=2.5, connections=12)
     threading.Thread(target=serve, args=(app, server, limits), daemon=True).start()
     return server.getsockname()[1]
 
@@ -183,9 +183,9 @@ def test_of_too_many_the_one_that_waits_longest_goes(quick):
 
 def test_a_process_with_few_files_takes_fewer_connections(monkeypatch):
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (256, 4096))
-    assert fitting(Limits()).connections == 44
+    assert fitting(ConnectionLimits()).connections == 44
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (20, 20))
-    assert fitting(Limits()).connections == 8
+    assert fitting(ConnectionLimits()).connections == 8
 
 
 def test_a_log_says_little_and_how_much_it_left_out():

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("uvicorn")
 from cogvideox.errors import ConfigError, OutputError  # noqa: E402
-from cogvideox.rating.ledger import Entry, Ledger  # noqa: E402
+from cogvideox.rating.ledger import RatingEntry, RatingLedger  # noqa: E402
 from cogvideox.rating.study import FILE, LEDGER, make_study  # noqa: E402
 from serving_process import ask, serving, videos  # noqa: E402
 
@@ -41,8 +41,8 @@ def test_only_the_owner_reads_a_study_whatever_the_umask(tmp_path):
     try:
         with serving(tmp_path, f"a={folder}", "--out", str(out)) as server:
             ask(server.port)
-            ledger = Ledger(out / LEDGER)
-            ledger.add(Entry("r", "u", {}))
+            ledger = RatingLedger(out / LEDGER)
+            ledger.add(RatingEntry("r", "u", {}))
             rights = {
                 path.relative_to(out).as_posix(): path.stat().st_mode & 0o777 for path in out.rglob("*")
             }
@@ -56,9 +56,9 @@ def test_only_the_owner_reads_a_study_whatever_the_umask(tmp_path):
 
 
 def test_a_ledger_that_others_could_read_is_closed_to_them(tmp_path):
-    Ledger(tmp_path / LEDGER).close()
+    RatingLedger(tmp_path / LEDGER).close()
     (tmp_path / LEDGER).chmod(0o644)
-    Ledger(tmp_path / LEDGER).close()
+    RatingLedger(tmp_path / LEDGER).close()
     assert (tmp_path / LEDGER).stat().st_mode & 0o777 == 0o600
 
 
@@ -66,14 +66,14 @@ def test_a_link_is_no_ledger(tmp_path):
     (tmp_path / "other").write_text("precious")
     (tmp_path / LEDGER).symlink_to(tmp_path / "other")
     with pytest.raises(OutputError, match="cannot be used"):
-        Ledger(tmp_path / LEDGER)
+        RatingLedger(tmp_path / LEDGER)
     assert (tmp_path / "other").read_text() == "precious"
 
 
 def test_ratings_whose_study_is_gone_are_never_taken_for_those_of_another(tmp_path):
     folder, out = videos(tmp_path / "a", 1, frames=1), tmp_path / "study"
     make_study({"a": folder}, out)
-    Ledger(out / LEDGER).close()
+    RatingLedger(out / LEDGER).close()
     (out / FILE).unlink()
     with pytest.raises(ConfigError, match="ratings of a study whose study.json is gone"):
         make_study({"a": folder}, out)

@@ -14,7 +14,7 @@ import pytest
 
 from cogvideox.errors import ConfigError, InputError, OutputError
 from cogvideox.evaluation.human import ASPECTS
-from cogvideox.rating.ledger import Entry, Ledger
+from cogvideox.rating.ledger import RatingEntry, RatingLedger
 from cogvideox.rating.study import LEDGER, Study, make_study
 from cogvideox.video import Video
 
@@ -185,10 +185,10 @@ def test_ratings_get_their_models_back(study):
 WRITER = """
 import sys
 from pathlib import Path
-from cogvideox.rating.ledger import Entry, Ledger
-ledger = Ledger(Path(sys.argv[1]))
+from cogvideox.rating.ledger import RatingEntry, RatingLedger
+ledger = RatingLedger(Path(sys.argv[1]))
 for number in range(100_000):
-    assert ledger.add(Entry("r", str(number), {"total": number}))
+    assert ledger.add(RatingEntry("r", str(number), {"total": number}))
     print(number, flush=True)
 """
 
@@ -207,21 +207,21 @@ def test_what_was_acknowledged_survives_a_kill(tmp_path):
                 os.kill(writer.pid, signal.SIGKILL)
         writer.wait()
         writer.stdout.close()
-        kept = {int(entry.unit) for entry in Ledger(file).entries()}
+        kept = {int(entry.unit) for entry in RatingLedger(file).entries()}
         assert kept >= set(range(acknowledged + 1))
 
 
 def test_a_damaged_ledger_is_not_overwritten(tmp_path):
     (tmp_path / LEDGER).write_bytes(b"no database" * 100)
     with pytest.raises(OutputError):
-        Ledger(tmp_path / LEDGER)
+        RatingLedger(tmp_path / LEDGER)
     assert (tmp_path / LEDGER).read_bytes().startswith(b"no database")
 
 
 def test_a_full_disk_is_said(tmp_path):
-    ledger = Ledger(tmp_path / LEDGER)
+    ledger = RatingLedger(tmp_path / LEDGER)
     ledger._db.execute("PRAGMA max_page_count=4")
     with pytest.raises(OutputError, match="space"):
         for number in range(50):
-            ledger.add(Entry("r", str(number), {"note": "x" * 2000}))
+            ledger.add(RatingEntry("r", str(number), {"note": "x" * 2000}))
     assert sqlite3.connect(tmp_path / LEDGER).execute("PRAGMA integrity_check").fetchone() == ("ok",)

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from cogvideox.evaluation.human import ASPECTS, capped_total
-from cogvideox.rating.ledger import Ledger
+from cogvideox.rating.ledger import RatingLedger
 from cogvideox.rating.study import LEDGER, Study, make_study
 from cogvideox.video import Video
 from cogvideox.world import caption, render, sample_scene
@@ -151,7 +151,7 @@ def walk_raters(root: Path, raters: int, videos: int, kills: int, shots: Path | 
         if shots is not None:
             picture(chromium, server, shots)
     study = Study.read(out)
-    kept = {(entry.rater, entry.unit): entry.said for entry in Ledger(out / LEDGER).entries()}
+    kept = {(entry.rater, entry.unit): entry.said for entry in RatingLedger(out / LEDGER).entries()}
     for rater, units in said.items():
         for unit, expected in units.items():
             found = kept.pop((study.rater(rater), unit))

@@ -120,14 +120,14 @@ def test_what_needs_weights_or_people_says_the_exact_command(read, name, tmp_pat
 
 
 def test_an_evaluation_of_the_paper_s_model_is_held_against_its_numbers(tmp_path):
-    from cogvideox.evaluation.report import Report
+    from cogvideox.evaluation.report import ScoreReport
     from cogvideox.evaluation.score import Score
 
     def read(psnr: float):
         scores = (Score("flicker_paper_style_sum16", 86.0), Score("psnr_frame_mean", psnr))
         folder = tmp_path / str(psnr) / "table2"
         folder.mkdir(parents=True)
-        Report("vae", "5b", scores, ()).save(folder)
+        ScoreReport("vae", "5b", scores, ()).save(folder)
         return from_evaluation(experiment("table2"), Scale(out=folder.parent))
 
     assert read(29.3).status == "reproduced in direction"

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cogvideox.errors import CheckpointError, CogVideoXError, ConfigError, NumericsError
-from cogvideox.parallel.data_parallel import Team
+from cogvideox.parallel.data_parallel import DataParallel
 from cogvideox.parallel.mesh import MeshConfig
 from cogvideox.training.checkpoint.state import latest_state, save_state
 from cogvideox.training.loop import train
@@ -125,7 +125,7 @@ def test_a_state_of_another_network_is_named(tmp_path):
 
 
 def test_alone_a_team_has_no_parts():
-    team = Team(3)
+    team = DataParallel(3)
     assert (team.groups, team.share, team.in_parts, team.turns(3)) == (1, 1.0, False, [0, 1, 2])
 
 

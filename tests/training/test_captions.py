@@ -10,13 +10,13 @@ import torch
 
 from cogvideox.captioning.describe import Describer
 from cogvideox.captioning.local import (
-    Captioner,
+    CaptionModel,
     load_captioner,
     load_summariser,
     save_captioner,
     save_summariser,
 )
-from cogvideox.captioning.stages import FrameCaptions, Merge, ShortCaption, Summarise, Watch
+from cogvideox.captioning.stages import FrameCaptions, LocalCaptioner, Merge, ShortCaption, Summarise
 from cogvideox.captioning.world import world_model
 from cogvideox.chat import Chat
 from cogvideox.errors import CheckpointError, ConfigError
@@ -101,7 +101,7 @@ def test_the_stages_use_the_folders(records, tmp_path):
     summariser = SummariserTraining(data=str(records), width=32, layers=1, vocabulary=120).build(0)
     save_summariser(tmp_path / "s", summariser.module, summariser.tokenizer)
     clips = [one.load() for one in footage_of(2)]
-    for stage in (Watch(load_captioner(tmp_path / "c")), Summarise(load_summariser(tmp_path / "s"))):
+    for stage in (LocalCaptioner(load_captioner(tmp_path / "c")), Summarise(load_summariser(tmp_path / "s"))):
         assert len(stage.write(clips)) == 2  # untrained: captions or reasons, one for each
 
 
@@ -110,7 +110,7 @@ def test_a_saved_captioner_says_the_same(tmp_path):
     network = task.module.captioner.half().float()  # as it is stored
     frames = render(sample_scene(1, 1))
     folder = save_captioner(tmp_path, network, task.tokenizer)
-    assert load_captioner(folder)(frames) == Captioner(network, task.tokenizer, "")(frames)
+    assert load_captioner(folder)(frames) == CaptionModel(network, task.tokenizer, "")(frames)
 
 
 @pytest.mark.parametrize("spoil", ["config", "weights", "kind", "shape"])

@@ -11,10 +11,10 @@ import torch
 from cogvideox.curation.labels import LABELS, Labels
 from cogvideox.errors import CheckpointError
 from cogvideox.perception.classifier import LabelClassifier
-from cogvideox.perception.handcrafted import Traits, traits_of
+from cogvideox.perception.handcrafted import HandcraftedFeatures, traits_of
 from cogvideox.training.loop import TrainConfig, train
 from cogvideox.training.optim import OptimConfig
-from cogvideox.training.tasks.label_classifier import ClassifierTraining, Network
+from cogvideox.training.tasks.label_classifier import ClassifierNetwork, ClassifierTraining
 from cogvideox.training.tasks.label_report import auc, best_threshold, calibrate, judged
 from films import take, write
 
@@ -45,7 +45,7 @@ def run(tmp_path_factory):
 def test_the_numpy_form_equals_the_network(run):
     task, folder = run
     judge = LabelClassifier.load(folder)
-    network = Network(task.data["train"], 16, 0.0)
+    network = ClassifierNetwork(task.data["train"], 16, 0.0)
     from safetensors.torch import load_file
 
     network.load_state_dict(load_file(folder / "classifier.safetensors"))
@@ -53,7 +53,7 @@ def test_the_numpy_form_equals_the_network(run):
     for row in range(6):
         frames, clip = task.data["test"]["frames"][row], task.data["test"]["clip"][row]
         want = torch.sigmoid(network(torch.from_numpy(frames)[None], torch.from_numpy(clip)[None]))[0]
-        got = judge(Traits(frames, clip))
+        got = judge(HandcraftedFeatures(frames, clip))
         assert np.allclose([got[name] for name in LABELS], want.detach().numpy(), atol=1e-5)
 
 
@@ -70,11 +70,11 @@ def test_the_loss_falls(run):
 
 
 def test_the_step_reads_a_trained_classifier(run):
-    from cogvideox.clip import Clip, Source, Span
+    from cogvideox.clip import Clip, SourceFile, Span
     from cogvideox.curation.view import View
 
     frames, moments = take(9, 12, 128, 160), np.arange(12) / 8
-    clip = Clip(source=Source(path="a"), span=Span(first=0, stop=12, start=0, end=1.5))
+    clip = Clip(source=SourceFile(path="a"), span=Span(first=0, stop=12, start=0, end=1.5))
     found = Labels(classifier=str(run[1])).measure(clip, View(frames, moments, frames, moments, 128, 160))
     assert set(found.labels) == set(LABELS) and set(found.scores) == {f"label.{name}" for name in LABELS}
     assert all(label.judge.startswith("labels-") for label in found.labels.values())

@@ -12,7 +12,7 @@ from cogvideox.training.checkpoint import state
 from cogvideox.training.checkpoint.state import latest_state, save_state
 from cogvideox.training.loop import TrainConfig, train
 from cogvideox.training.metrics import RunLog
-from cogvideox.training.optim import Average, OptimConfig, learning_rate_factor
+from cogvideox.training.optim import EMA, OptimConfig, learning_rate_factor
 from cogvideox.training.tasks.vae import Crops, VAETraining, psnr
 from cogvideox.vae import VAEConfig
 
@@ -104,7 +104,7 @@ def test_the_result_is_an_ordinary_folder(tmp_path: Path) -> None:
 
 def test_the_average_moves_towards_the_weights() -> None:
     module = torch.nn.Linear(2, 2)
-    average = Average(module, decay=0.9)
+    average = EMA(module, decay=0.9)
     average.update()
     before = module.weight.detach().clone()
     with torch.no_grad():

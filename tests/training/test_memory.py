@@ -14,7 +14,7 @@ from cogvideox.checkpoints.lora import add_lora
 from cogvideox.cli import app
 from cogvideox.parallel.shard import recompute
 from cogvideox.presets import get_preset
-from cogvideox.training.memory import Prediction, TrainRequest, variants
+from cogvideox.training.memory import TrainingPrediction, TrainRequest, variants
 from cogvideox.training.tasks.lora import LoraTuning
 from cogvideox.training.tasks.sizes import SizeSetting, latent_shape
 from cogvideox.transformer import Transformer
@@ -75,20 +75,20 @@ def test_a_predicted_step_is_within_a_tenth_of_a_real_one(tuning, again, rows):
         device="cpu",
         pixels=(9, 96, 96),
     )
-    predicted, real = Prediction(request).memory.step, measured(request)
+    predicted, real = TrainingPrediction(request).memory.step, measured(request)
     assert abs(predicted - real) < TOLERANCE * real, (predicted, real)
 
 
 def test_weights_gradients_and_optimiser_are_those_of_the_network():
     network = Transformer(TINY.transformer)
     numbers = sum(weight.numel() for weight in network.parameters())
-    full = Prediction(TrainRequest(TINY, SAMPLES, bf16=False, device="cpu")).memory
+    full = TrainingPrediction(TrainRequest(TINY, SAMPLES, bf16=False, device="cpu")).memory
     assert (full.moved, full.gradients, full.optimiser, full.average) == (
         numbers, 4 * numbers, 8 * numbers, 4 * numbers,
     )  # fmt: skip
     tuning = LoraTuning(rank=8, base="bfloat16")
     moved = sum(weight.numel() for weight in add_lora(network, 8, None, tuning.targets))
-    small = Prediction(TrainRequest(TINY, SAMPLES, lora=tuning, device="cpu")).memory
+    small = TrainingPrediction(TrainRequest(TINY, SAMPLES, lora=tuning, device="cpu")).memory
     assert small.moved == moved and full.weights // 2 < small.weights - 4 * moved + 1 < 0.6 * full.weights
 
 
@@ -101,8 +101,8 @@ def at_full_size(name: str, **how) -> TrainRequest:
 def test_a_5b_is_planned_without_a_weight_and_every_saving_saves():
     lora = LoraTuning(rank=64, base="bfloat16")
     request = at_full_size("5b", lora=lora, recompute=True)
-    found, plain = Prediction(request), Prediction(replace(request, recompute=False))
-    byte = Prediction(replace(request, lora=LoraTuning(rank=64, base="int8")))
+    found, plain = TrainingPrediction(request), TrainingPrediction(replace(request, recompute=False))
+    byte = TrainingPrediction(replace(request, lora=LoraTuning(rank=64, base="int8")))
     assert 11e9 < found.memory.weights < 12e9 and 40e9 < found.memory.host < 42e9
     assert 5.5e9 < byte._weights[0] < 6.5e9
     assert found.memory.step * 4 < plain._step < 80e9
@@ -111,14 +111,14 @@ def test_a_5b_is_planned_without_a_weight_and_every_saving_saves():
 
 def test_parts_of_the_weights_are_a_rank_s_share():
     full = TrainRequest(TINY, SAMPLES, recompute=True)
-    one, eight = (Prediction(replace(full, shard=ranks)).memory for ranks in (1, 8))
+    one, eight = (TrainingPrediction(replace(full, shard=ranks)).memory for ranks in (1, 8))
     assert eight.optimiser == one.optimiser // 8 and eight.weights == one.weights // 8
     assert one.gathered == 0 < eight.gathered and eight.activations >= one.activations
     assert [how for how, _ in variants(full)][:2] == ["optim.ema=0", "optim.ema=0 mesh.shard=2"]
 
 
 def test_a_plan_leaves_no_table_without_memory_behind():
-    Prediction(TrainRequest(TINY, SAMPLES, device="cpu")).memory  # noqa: B018
+    TrainingPrediction(TrainRequest(TINY, SAMPLES, device="cpu")).memory  # noqa: B018
     network = Transformer(TINY.transformer)
     assert isinstance(network.rotary, Rotary)
     with torch.no_grad():

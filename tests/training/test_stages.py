@@ -14,7 +14,7 @@ from cogvideox.training.init_from import load_config
 from cogvideox.training.loop import train
 from cogvideox.training.optim import OptimConfig
 from cogvideox.training.recipes import RECIPES, recipe, run_file
-from cogvideox.training.stages import DiffusionRun, Stage, StagedRun, train_stages
+from cogvideox.training.stages import DiffusionRun, StagedRun, TrainingStage, train_stages
 from cogvideox.training.tasks.diffusion import DiffusionTraining
 from cogvideox.training.tasks.folder import FolderData
 from toy_folder import write_toy
@@ -35,9 +35,9 @@ def staged(root: Path, out: str, **more) -> StagedRun:
     )
     small, large = ClipSize(frames=9, short_side=16), ClipSize(frames=17, short_side=32)
     stages = (
-        Stage(name="low", steps=2, size=small, lr=1e-2, warmup=0, budget=60),
-        Stage(name="high", steps=2, size=large, lr=1e-3, warmup=0, budget=90, rotary="ntk"),
-        Stage(name="best", steps=1, size=large, lr=1e-4, warmup=0, budget=90, best=0.5, parts=2),
+        TrainingStage(name="low", steps=2, size=small, lr=1e-2, warmup=0, budget=60),
+        TrainingStage(name="high", steps=2, size=large, lr=1e-3, warmup=0, budget=90, rotary="ntk"),
+        TrainingStage(name="best", steps=1, size=large, lr=1e-4, warmup=0, budget=90, best=0.5, parts=2),
     )
     return StagedRun(base=base, **({"stages": stages} | more))
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cogvideox.memory.count import kept
-from cogvideox.training.flops import Work
+from cogvideox.training.flops import FlopCounter
 from cogvideox.training.metrics import Speed
 from toy import WIDTH, WORDS, toy_model
 
@@ -16,7 +16,7 @@ def network():
 
 def test_flops_of_a_clip_are_those_of_its_products(network):
     config = network.config
-    work, sample = Work(config), ((4, 3, 16, 24), WORDS)
+    work, sample = FlopCounter(config), ((4, 3, 16, 24), WORDS)
     n, d, layers = WORDS + 3 * 8 * 12, config.width, config.num_layers
     products = layers * (
         24 * n * d * d + 4 * n * n * d
@@ -31,7 +31,7 @@ def test_what_is_kept_is_about_what_autograd_keeps(network):
     clips = [torch.randn(*shape) for shape, _ in samples]
     texts = [torch.randn(words, WIDTH) for _, words in samples]
     real = kept(lambda: network.forward_packed(clips, texts, torch.tensor([10.0, 500.0])))
-    work = Work(network.config)
+    work = FlopCounter(network.config)
     assert work.activations(samples, recompute=False) == pytest.approx(real, rel=0.15)
     assert work.activations(samples, recompute=True) < 0.7 * real
 

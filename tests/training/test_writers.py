@@ -7,7 +7,7 @@ import torch
 
 from cogvideox.errors import OutputError
 from cogvideox.files.atomic import atomic_folder
-from cogvideox.parallel.data_parallel import Team
+from cogvideox.parallel.data_parallel import DataParallel
 from cogvideox.training.checkpoint import state
 from cogvideox.training.checkpoint.saver import Saver
 from cogvideox.training.checkpoint.state import latest_state, save_state, snapshot, write_state
@@ -74,7 +74,7 @@ def test_a_rank_that_says_nothing_is_not_waited_for_without_end(tmp_path):
 
 
 def test_a_save_in_the_background_is_of_its_moment_and_its_failure_is_told(tmp_path, monkeypatch):
-    saver, weight, gate = Saver(tmp_path, Team(1), background=True), torch.ones(2), threading.Event()
+    saver, weight, gate = Saver(tmp_path, DataParallel(1), background=True), torch.ones(2), threading.Event()
     whole = state._write
 
     def slow(file, data):

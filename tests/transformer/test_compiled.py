@@ -10,11 +10,11 @@ from cogvideox.transformer import Transformer, initialise
 from cogvideox.transformer.attention import full_attention
 from cogvideox.transformer.compiled import Launcher, compiled, launched, settled
 from cogvideox.transformer.kernels import use_kernel
-from cogvideox.transformer.layout import Clip, Grid
+from cogvideox.transformer.layout import ClipTokens, TokenGrid
 from cogvideox.transformer.modulation import tabulated
 from small_models import small_preset
 
-CLIP = Clip(6, Grid(3, 4, 6))
+CLIP = ClipTokens(6, TokenGrid(3, 4, 6))
 
 
 def network(name: str, layers: int = 3) -> Transformer:

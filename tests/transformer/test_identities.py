@@ -7,7 +7,7 @@ import torch
 
 from cogvideox.transformer import Experts, Transformer, TransformerConfig
 from cogvideox.transformer.attention import full_attention, split_attention
-from cogvideox.transformer.layout import Clip, Grid
+from cogvideox.transformer.layout import ClipTokens, TokenGrid
 
 SMALL = dict(
     num_attention_heads=2, attention_head_dim=32, num_layers=2, in_channels=4, out_channels=4,
@@ -74,7 +74,7 @@ def test_packed_clips_do_not_see_each_other():
 
 def heads(words, t, h, w):
     torch.manual_seed(0)
-    return [torch.randn(2, 3, words + t * h * w, 8) for _ in range(3)], Clip(words, Grid(t, h, w))
+    return [torch.randn(2, 3, words + t * h * w, 8) for _ in range(3)], ClipTokens(words, TokenGrid(t, h, w))
 
 
 def test_split_attention_of_one_frame_is_full_attention():

@@ -8,7 +8,7 @@ import torch
 from cogvideox.transformer import Transformer
 from cogvideox.transformer.block import affine
 from cogvideox.transformer.initialise import initialise
-from cogvideox.transformer.layout import Grid, Layout
+from cogvideox.transformer.layout import Layout, TokenGrid
 from cogvideox.transformer.position import Rotary, turned
 from small_models import VARIANTS, small_preset
 
@@ -38,7 +38,7 @@ def test_the_network_gives_the_same_bits_with_and_without_gradients(name):
 def test_the_residual_stream_is_one_memory_from_layer_to_layer():
     """A block adds to its input where nobody wants gradients, and leaves it alone where somebody does."""
     net = network("5b")
-    layout = Layout.packed([3, 5], [Grid(1, 2, 3), Grid(2, 2, 2)])
+    layout = Layout.packed([3, 5], [TokenGrid(1, 2, 3), TokenGrid(2, 2, 2)])
     x = torch.randn(1, layout.tokens, net.config.width)
     kept, signal = x.clone(), torch.randn(1, 2, net.config.time_embed_dim)
     block, turn = net.transformer_blocks[0], net.rotary.turn(layout, x.device)
@@ -51,7 +51,7 @@ def test_the_residual_stream_is_one_memory_from_layer_to_layer():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_turning_equals_the_complex_product_in_float32(dtype):
-    layout = Layout.plain(3, Grid(2, 3, 4))
+    layout = Layout.plain(3, TokenGrid(2, 3, 4))
     turn = Rotary(16, "slice", (3, 4)).turn(layout, torch.device("cpu"))
     x = torch.randn(2, layout.tokens, 5, 16).to(dtype)
     plain = torch.view_as_real(torch.view_as_complex(x.float().unflatten(-1, (-1, 2))) * turn)
@@ -62,7 +62,7 @@ def test_turning_equals_the_complex_product_in_float32(dtype):
 
 
 def test_an_affine_map_under_mixed_precision_keeps_the_wider_type():
-    layout = Layout.plain(3, Grid(1, 2, 2))
+    layout = Layout.plain(3, TokenGrid(1, 2, 2))
     base, x = torch.randn(1, 7, 8), torch.randn(1, 7, 8).bfloat16()
     rows = torch.randn(1, 1, 2, 8)
     scale = torch.cat([rows[:, 0, 1:2].expand(-1, 3, -1), rows[:, 0, 0:1].expand(-1, 4, -1)], 1)

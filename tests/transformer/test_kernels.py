@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from cogvideox.errors import ConfigError
 from cogvideox.transformer import Transformer
 from cogvideox.transformer.kernels import KERNELS, Fastest, Kernel, Named, in_float32, use_kernel
-from cogvideox.transformer.layout import Clip, Grid
+from cogvideox.transformer.layout import ClipTokens, TokenGrid
 from small_models import small_preset
 
-CLIP = Clip(4, Grid(1, 2, 3))
+CLIP = ClipTokens(4, TokenGrid(1, 2, 3))
 
 
 def heads(dtype=torch.float32):

@@ -2,12 +2,12 @@
 
 import torch
 
-from cogvideox.transformer.layout import TEXT, VIDEO, Grid, Layout
+from cogvideox.transformer.layout import TEXT, VIDEO, Layout, TokenGrid
 from cogvideox.transformer.transformer import patchify, unpatchify
 
 
 def test_every_token_knows_clip_modality_and_place():
-    layout = Layout.packed([2, 1], [Grid(1, 1, 2), Grid(2, 1, 1)])
+    layout = Layout.packed([2, 1], [TokenGrid(1, 1, 2), TokenGrid(2, 1, 1)])
     assert layout.tokens == 7 and not layout.is_plain
     assert layout.clip().tolist() == [0, 0, 0, 0, 1, 1, 1]
     assert layout.modality().tolist() == [TEXT, TEXT, VIDEO, VIDEO, TEXT, VIDEO, VIDEO]
@@ -16,18 +16,18 @@ def test_every_token_knows_clip_modality_and_place():
 
 
 def test_the_plain_case_is_one_clip():
-    layout = Layout.plain(3, Grid(1, 2, 2))
+    layout = Layout.plain(3, TokenGrid(1, 2, 2))
     assert layout.is_plain and layout.lengths == [3, 4] and layout.clip_lengths == [7]
 
 
 def test_equal_layouts_are_one_key():
-    assert len({Layout.plain(3, Grid(1, 2, 2)), Layout.packed([3], [Grid(1, 2, 2)])}) == 1
+    assert len({Layout.plain(3, TokenGrid(1, 2, 2)), Layout.packed([3], [TokenGrid(1, 2, 2)])}) == 1
 
 
 def test_patches_there_and_back():
     latents = torch.randn(2, 3, 4, 6, 8)
     for patch in ((1, 2, 2), (2, 2, 2), (1, 1, 1)):
-        grid = Grid(*(size // p for size, p in zip((4, 6, 8), patch, strict=True)))
+        grid = TokenGrid(*(size // p for size, p in zip((4, 6, 8), patch, strict=True)))
         assert torch.equal(unpatchify(patchify(latents, patch), grid, patch), latents)
 
 

@@ -5,7 +5,7 @@ import torch
 from torch.nn.attention.flex_attention import flex_attention
 
 from cogvideox.errors import ConfigError
-from cogvideox.transformer import Grid, Layout
+from cogvideox.transformer import Layout, TokenGrid
 from cogvideox.transformer.attention import clip_by_clip, full_attention
 from cogvideox.transformer.kernels import KERNELS, Fastest, Kernel, Named, use_kernel
 from cogvideox.transformer.packed import _blocks, boundaries, end_to_end
@@ -51,7 +51,7 @@ def heads(layout: Layout, rows: int = 2):
     return [torch.randn(rows, 3, layout.tokens, 16, generator=draw) for _ in range(3)]
 
 
-LAYOUT = Layout.packed((2, 0, 3), (Grid(2, 3, 4), Grid(1, 2, 2), Grid(3, 1, 5)))
+LAYOUT = Layout.packed((2, 0, 3), (TokenGrid(2, 3, 4), TokenGrid(1, 2, 2), TokenGrid(3, 1, 5)))
 
 
 def test_the_boundaries_cut_rows_laid_end_to_end_into_their_clips():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cogvideox.errors import ConfigError, SizeError
-from cogvideox.transformer.layout import Grid, Layout
+from cogvideox.transformer.layout import Layout, TokenGrid
 from cogvideox.transformer.position import Rotary, Sinusoidal, coordinates, crop_region, learned_rows, turned
 from cogvideox.transformer.transformer import sinusoid
 
@@ -29,13 +29,13 @@ def test_resampled_grid_covers_the_released_region(grid, top_left, bottom_right)
 
 
 def test_native_size_gives_integers_in_both_modes():
-    modes = (coordinates(Grid(5, 30, 45), mode, BASE) for mode in ("slice", "resample"))
+    modes = (coordinates(TokenGrid(5, 30, 45), mode, BASE) for mode in ("slice", "resample"))
     for one, other in zip(*modes, strict=True):
         assert torch.allclose(one, other, atol=1e-5)
 
 
 def test_rotary_golden_numbers():
-    turn = Rotary(64, "resample", BASE).turn(Layout.plain(0, Grid(13, 30, 45)), CPU)
+    turn = Rotary(64, "resample", BASE).turn(Layout.plain(0, TokenGrid(13, 30, 45)), CPU)
     token = turn[(5 * 30 + 7) * 45 + 11, 0]
     channels = [channel // 2 for channel in (0, 2, 16, 18, 40, 42)]
     cos = [0.2836622, -0.0103423, 0.7539023, -0.9942253, 0.0044257, 0.3832928]
@@ -45,7 +45,7 @@ def test_rotary_golden_numbers():
 
 
 def test_text_is_not_turned():
-    turn = Rotary(32, "slice", (4, 4)).turn(Layout.plain(3, Grid(2, 2, 2)), CPU)
+    turn = Rotary(32, "slice", (4, 4)).turn(Layout.plain(3, TokenGrid(2, 2, 2)), CPU)
     x = torch.randn(1, 11, 2, 32)
     assert torch.equal(turned(x, turn)[:, :3], x[:, :3])
     assert torch.allclose(turned(x, turn).norm(dim=-1), x.norm(dim=-1), atol=1e-5)
@@ -53,7 +53,7 @@ def test_text_is_not_turned():
 
 @pytest.mark.parametrize("head_dim", [16, 32, 64])
 def test_scores_depend_on_distance_alone(head_dim):
-    grid = Grid(4, 5, 6)
+    grid = TokenGrid(4, 5, 6)
     turn = Rotary(head_dim, "slice", (4, 4)).turn(Layout.plain(0, grid), CPU)
     q, k = torch.randn(head_dim), torch.randn(head_dim)
 
@@ -69,7 +69,7 @@ def test_scores_depend_on_distance_alone(head_dim):
 
 
 def test_sinusoidal_golden_numbers():
-    table = Sinusoidal(1920, 1.875, 1.0).table(Grid(13, 30, 45)).unflatten(0, (13, 1350))
+    table = Sinusoidal(1920, 1.875, 1.0).table(TokenGrid(13, 30, 45)).unflatten(0, (13, 1350))
     expected = {
         (1, 0, 0): 0.84147098, (1, 0, 1): 0.82053744, (1, 0, 240): 0.54030231, (0, 1, 480): 0.50840657,
         (0, 1, 840): 0.86111715, (0, 45, 480): 0, (0, 45, 1200): 0.50840657, (12, 1349, 0): -0.53657292,
@@ -93,7 +93,7 @@ def test_unflipped_sinusoid_starts_with_sine():
     assert plain[0].item() == pytest.approx(math.sin(3.0))
 
 
-NATIVE = Grid(3, 2, 4)
+NATIVE = TokenGrid(3, 2, 4)
 
 
 def learned(words=2, grid=NATIVE):
@@ -109,20 +109,20 @@ def test_learned_rows_start_after_all_text_rows():
 
 def test_learned_positions_refuse_another_size_and_longer_text():
     with pytest.raises(SizeError, match="4x4.*2x4"):
-        learned(grid=Grid(3, 4, 4))
+        learned(grid=TokenGrid(3, 4, 4))
     with pytest.raises(ConfigError, match="text of 6 tokens.*5"):
         learned(words=6)
 
 
 def test_learned_positions_warn_when_another_length_makes_them_sinusoidal():
     with pytest.warns(UserWarning, match="2 latent frames.*3"):
-        words, video = learned(grid=Grid(2, 2, 4))
+        words, video = learned(grid=TokenGrid(2, 2, 4))
     assert not words.any()
-    assert torch.equal(video, Sinusoidal(16, 1.875, 1.0).table(Grid(2, 2, 4)))
+    assert torch.equal(video, Sinusoidal(16, 1.875, 1.0).table(TokenGrid(2, 2, 4)))
 
 
 def test_tables_cached_while_inferring_can_be_trained_with():
-    rotary, layout = Rotary(16, "slice", (9, 9)), Layout.plain(0, Grid(1, 5, 2))
+    rotary, layout = Rotary(16, "slice", (9, 9)), Layout.plain(0, TokenGrid(1, 5, 2))
     with torch.inference_mode():
         rotary.turn(layout, CPU)
     turn = rotary.turn(layout, CPU)
@@ -132,12 +132,14 @@ def test_tables_cached_while_inferring_can_be_trained_with():
 
 
 def test_ntk_is_slice_up_to_the_native_grid_and_slows_only_slow_channels_beyond():
-    from cogvideox.transformer.layout import Grid
+    from cogvideox.transformer.layout import TokenGrid
     from cogvideox.transformer.position import _angles
 
     base, dim = (4, 6), 64
-    assert torch.equal(_angles(Grid(2, 4, 6), dim, "ntk", base), _angles(Grid(2, 4, 6), dim, "slice", base))
-    large = Grid(2, 8, 12)  # twice the native grid
+    assert torch.equal(
+        _angles(TokenGrid(2, 4, 6), dim, "ntk", base), _angles(TokenGrid(2, 4, 6), dim, "slice", base)
+    )
+    large = TokenGrid(2, 8, 12)  # twice the native grid
     ntk, plain = (_angles(large, dim, mode, base).unflatten(0, large) for mode in ("ntk", "slice"))
     assert torch.equal(ntk[..., : dim // 8], plain[..., : dim // 8])  # time
     fastest, slowest = dim // 8, dim // 8 + dim // 16 * 3 - 1  # the first and last channel of the height

@@ -9,7 +9,7 @@ from cogvideox.cpu_ops import conv3d
 from cogvideox.vae import VAE, Remember, StartOfVideo, VAEConfig
 from cogvideox.vae.conv import CausalConv3d, Upsample, each_twice, project
 from cogvideox.vae.frames import Frames
-from cogvideox.vae.network import Residual
+from cogvideox.vae.network import ResidualBlock
 from cogvideox.vae.norm import SpatialNorm, activated
 from golden import fill, fill_model
 from live import Live
@@ -127,7 +127,7 @@ def test_frames_are_normalised_when_read(frames, latents, start, gradients):
 )
 @pytest.mark.parametrize("modulated", [False, True])
 def test_residual_block(widths, frames, latents, twice, modulated, gradients, window):
-    block = fill_model(Residual(*widths, SMALL, modulated))
+    block = fill_model(ResidualBlock(*widths, SMALL, modulated))
     x = fill("x", (2, widths[0], frames, 8, 8))
     z = fill("z", (2, 4, latents, 2, 2)) if modulated else None
     plain = plain_residual(block, x, z, twice)
@@ -136,7 +136,7 @@ def test_residual_block(widths, frames, latents, twice, modulated, gradients, wi
 
 @pytest.mark.parametrize(("frames", "twice"), [(1, False), (5, False), (3, True)])
 def test_gradients_of_a_residual_block(frames, twice):
-    block = fill_model(Residual(8, 4, SMALL, latents=True))
+    block = fill_model(ResidualBlock(8, 4, SMALL, latents=True))
     x, z = fill("x", (2, 8, frames, 8, 8)).requires_grad_(), fill("z", (2, 4, frames, 2, 2)).requires_grad_()
     inputs = (x, z, *block.parameters())
     found, plain = block(x, StartOfVideo(), z, twice), plain_residual(block, x, z, twice)

@@ -28,7 +28,7 @@ from cogvideox.generation import GenerateOptions, generate
 from cogvideox.presets import get_preset
 from cogvideox.training.loop import TrainConfig, train
 from cogvideox.training.optim import OptimConfig
-from cogvideox.training.stages import DiffusionRun, Stage, StagedRun, train_stages
+from cogvideox.training.stages import DiffusionRun, StagedRun, TrainingStage, train_stages
 from cogvideox.training.tasks.diffusion import DiffusionTraining
 from cogvideox.training.tasks.folder import FolderData
 from cogvideox.training.tasks.vae import Crops, VAETraining
@@ -93,8 +93,10 @@ def train_transformer(out: Path, clips: Path, vae: Path, scale: Scale) -> Path:
                         save_every=50, measure_every=10**6)  # fmt: skip
     low, high = (ClipSize(frames=17, least_frames=9, short_side=side) for side in (32, 64))
     stages = (
-        Stage(name="32", steps=scale.low_steps, size=low, lr=2e-3, warmup=10, budget=600),
-        Stage(name="64", steps=scale.high_steps, size=high, lr=1e-3, warmup=10, budget=1200, rotary="slice"),
+        TrainingStage(name="32", steps=scale.low_steps, size=low, lr=2e-3, warmup=10, budget=600),
+        TrainingStage(
+            name="64", steps=scale.high_steps, size=high, lr=1e-3, warmup=10, budget=1200, rotary="slice"
+        ),
     )
     return train_stages(StagedRun(base=base, stages=stages))
 

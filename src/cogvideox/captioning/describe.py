@@ -17,7 +17,7 @@ from typing import Literal
 from pydantic import Field
 
 from cogvideox.captioning.match import Matcher
-from cogvideox.captioning.stages import Seen, Stage, Told
+from cogvideox.captioning.stages import CaptionStage, ClipFrames, Told
 from cogvideox.chat import ChatFailure
 from cogvideox.config import Config
 from cogvideox.errors import ConfigError, MediaError
@@ -36,7 +36,7 @@ class Note(Config):
     moments: tuple[float, ...] = Field((), description="seconds into the clip of the frames it is about")
 
 
-class Record(Config):
+class CaptionRecord(Config):
     """What came of one clip. ``caption`` is the one to train on."""
 
     id: str
@@ -53,18 +53,18 @@ class Record(Config):
 
 
 @dataclass(frozen=True)
-class Footage:
+class ClipSource:
     """A clip that can be looked at: ``load`` raises MediaError. ``id`` must change when the content does."""
 
     id: str
-    load: Callable[[], Seen]
+    load: Callable[[], ClipFrames]
 
 
 @dataclass(frozen=True)
 class Describer:
     """Stages in order, and a judge of the result. ``identity`` says everything that decides what they write."""
 
-    stages: Sequence[Stage]
+    stages: Sequence[CaptionStage]
     identity: str
     matcher: Matcher | None = None
     least_match: float = 0.0
@@ -76,11 +76,11 @@ class Describer:
 
     def describe(
         self,
-        footage: Iterable[Footage],
+        footage: Iterable[ClipSource],
         work: Path,
         wave: int = 16,
-        on_record: Callable[[Record], None] | None = None,
-    ) -> Iterator[Record]:
+        on_record: Callable[[CaptionRecord], None] | None = None,
+    ) -> Iterator[CaptionRecord]:
         """A record for each clip, in order. ``work`` keeps them; ``wave`` clips are held in memory at a time."""
         waiting = iter(footage)
         while some := list(islice(waiting, wave)):
@@ -94,25 +94,25 @@ class Describer:
                     on_record(ended)
                 yield ended
 
-    def describe_one(self, clip: Seen) -> Record:
+    def describe_one(self, clip: ClipFrames) -> CaptionRecord:
         """The record of a clip that is in memory already; nothing is kept."""
-        return self._wave([Footage(clip.id, lambda: clip)])[clip.id]
+        return self._wave([ClipSource(clip.id, lambda: clip)])[clip.id]
 
-    def _wave(self, footage: Sequence[Footage]) -> dict[str, Record]:
-        ended: dict[str, Record] = {}
-        clips: list[Seen] = []
+    def _wave(self, footage: Sequence[ClipSource]) -> dict[str, CaptionRecord]:
+        ended: dict[str, CaptionRecord] = {}
+        clips: list[ClipFrames] = []
         for one in {each.id: each for each in footage}.values():
             try:
                 clips.append(one.load())
             except MediaError as error:
                 why = ChatFailure("rejected", str(error))
-                ended[one.id] = _failed(Seen(one.id, None, ()), "decode", why)  # type: ignore[arg-type]
+                ended[one.id] = _failed(ClipFrames(one.id, None, ()), "decode", why)  # type: ignore[arg-type]
         for stage in self.stages:
             clips, lost = _stage(stage, clips)
             ended |= lost
         return ended | self._judged(clips)
 
-    def _judged(self, clips: Sequence[Seen]) -> dict[str, Record]:
+    def _judged(self, clips: Sequence[ClipFrames]) -> dict[str, CaptionRecord]:
         if self.matcher is None:
             return {clip.id: _done(clip) for clip in clips}
         pairs = [(clip, clip.of("dense")[-1].text) for clip in clips]
@@ -134,10 +134,10 @@ class Describer:
             records[clip.id] = record
         return records
 
-    def _kept(self, work: Path, name: str) -> Record | None:
+    def _kept(self, work: Path, name: str) -> CaptionRecord | None:
         """A finished record of an earlier run; a damaged or pending one is made anew."""
         try:
-            record = Record.parse(json.loads(self._file(work, name).read_text(encoding="utf-8")))
+            record = CaptionRecord.parse(json.loads(self._file(work, name).read_text(encoding="utf-8")))
         except (OSError, ValueError, RecursionError):
             return None
         return None if record.ended == "pending" or record.id != name else record
@@ -149,12 +149,14 @@ class Describer:
         return work / digest[:2] / f"{digest}.json"
 
 
-def _stage(stage: Stage, clips: Sequence[Seen]) -> tuple[list[Seen], dict[str, Record]]:
+def _stage(
+    stage: CaptionStage, clips: Sequence[ClipFrames]
+) -> tuple[list[ClipFrames], dict[str, CaptionRecord]]:
     """The clips that go on, with what the stage told, and records of those that do not."""
     going, lost = [], {}
     for clip, result in zip(clips, stage.write(clips), strict=True):
         if not isinstance(result, ChatFailure):
-            going.append(Seen(clip.id, clip.frames, clip.moments, (*clip.told, *result)))
+            going.append(ClipFrames(clip.id, clip.frames, clip.moments, (*clip.told, *result)))
         elif stage.needed or result.pending:
             lost[clip.id] = _failed(clip, stage.kind, result)
         else:
@@ -168,13 +170,13 @@ def _notes(told: Iterable[Told]) -> tuple[Note, ...]:
     )
 
 
-def _done(clip: Seen) -> Record:
-    return Record(id=clip.id, ended="done", caption=clip.of("dense")[-1].text, notes=_notes(clip.told))
+def _done(clip: ClipFrames) -> CaptionRecord:
+    return CaptionRecord(id=clip.id, ended="done", caption=clip.of("dense")[-1].text, notes=_notes(clip.told))
 
 
-def _failed(clip: Seen, stage: str, failure: ChatFailure) -> Record:
+def _failed(clip: ClipFrames, stage: str, failure: ChatFailure) -> CaptionRecord:
     ended: Literal["pending", "failed"] = "pending" if failure.pending else "failed"
-    return Record(
+    return CaptionRecord(
         id=clip.id,
         ended=ended,
         notes=_notes(clip.told),

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as Pillow
 
-from cogvideox.captioning.describe import Footage, Record
-from cogvideox.captioning.stages import Seen
+from cogvideox.captioning.describe import CaptionRecord, ClipSource
+from cogvideox.captioning.stages import ClipFrames
 from cogvideox.captioning.strategy import CaptionConfig, build
 from cogvideox.clip_folders.video_files import LeftOut, everything, listing
 from cogvideox.errors import MediaError, OutputError
@@ -40,7 +40,7 @@ class Ended:
 
 
 def caption_folder(
-    videos: Path, out: Path, config: CaptionConfig, on_record: Callable[[Record], None] | None = None
+    videos: Path, out: Path, config: CaptionConfig, on_record: Callable[[CaptionRecord], None] | None = None
 ) -> Ended:
     """Captions for every video under a folder.
 
@@ -55,7 +55,7 @@ def caption_folder(
     ours = _Ours(out)
     ours.check()
     top = videos if videos.is_dir() else videos.parent
-    footage = (Footage(sha256_of(file), partial(see, file)) for file in files)
+    footage = (ClipSource(sha256_of(file), partial(see, file)) for file in files)
     wave = 1 if config.strategy == "watch" else 16
     records = list(describer.describe(footage, out / "work", wave, on_record=on_record))
     lines, told = [], []
@@ -65,7 +65,7 @@ def caption_folder(
             lines.append({"file_name": name, "text": record.caption, "match": record.match})
         told.append({"file": file.relative_to(top).as_posix(), **record.model_dump(mode="json")})
     for one in odd:
-        why = Record(id="", ended="failed", stage="listing", reason=one.reason, detail=one.detail)
+        why = CaptionRecord(id="", ended="failed", stage="listing", reason=one.reason, detail=one.detail)
         told.append({"file": one.path, **why.model_dump(mode="json")})
     told.sort(key=lambda line: line["file"])
     ours.write("metadata.jsonl", lines)
@@ -140,7 +140,7 @@ class _Ours:
         write_text(self.out / name, text)
 
 
-def see(file: Path) -> Seen:
+def see(file: Path) -> ClipFrames:
     """Frames of a video at most 8 a second, no side over 768 pixels. Raises MediaError."""
     own = probe(file).fps
     video = read_video(file, fps=RATE if own > RATE else None)
@@ -152,4 +152,4 @@ def see(file: Path) -> Seen:
         frames = np.stack(
             [np.asarray(Pillow.fromarray(f).resize(size, Pillow.Resampling.BOX)) for f in frames]
         )
-    return Seen(sha256_of(file), frames, tuple(round(i / video.fps, 4) for i in range(len(frames))))
+    return ClipFrames(sha256_of(file), frames, tuple(round(i / video.fps, 4) for i in range(len(frames))))

@@ -22,7 +22,7 @@ WEIGHTS, SETTINGS = "model.safetensors", "config.json"
 SHIPPED = Path(__file__).resolve().parents[1] / "shipped" / "captioner"
 
 
-class Captioner:
+class CaptionModel:
     """A network that sees a clip and writes a caption."""
 
     def __init__(self, network: CaptionerNetwork, tokenizer: Tokenizer, name: str) -> None:
@@ -84,12 +84,12 @@ def save_summariser(folder: Path, network: T5, tokenizer: Tokenizer) -> Path:
     return _save(folder, "t5", network, network.config, tokenizer)
 
 
-def load_captioner(folder: str | Path | None = None) -> Captioner:
+def load_captioner(folder: str | Path | None = None) -> CaptionModel:
     """The captioner of a folder, or the shipped one for the tiny world. Raises CheckpointError."""
     place = Path(folder) if folder is not None else SHIPPED
     config, name, weights = _read(place, "captioner", CaptionerConfig)
     network = _filled(CaptionerNetwork(config), weights, place)
-    return Captioner(network, Tokenizer.read(place / "tokenizer"), name)
+    return CaptionModel(network, Tokenizer.read(place / "tokenizer"), name)
 
 
 def load_summariser(folder: str | Path) -> Summariser:

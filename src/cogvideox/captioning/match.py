@@ -8,7 +8,7 @@ from typing import Protocol
 from pydantic import Field
 
 from cogvideox.captioning.instructions import MATCH
-from cogvideox.captioning.stages import Seen
+from cogvideox.captioning.stages import ClipFrames
 from cogvideox.captioning.world import FOREIGN, is_tiny_world
 from cogvideox.chat import Chat, ChatFailure, Image, json_reader
 from cogvideox.config import Config
@@ -21,7 +21,7 @@ class Matcher(Protocol):
 
     name: str
 
-    def score(self, pairs: Sequence[tuple[Seen, str]]) -> list[float | ChatFailure]:
+    def score(self, pairs: Sequence[tuple[ClipFrames, str]]) -> list[float | ChatFailure]:
         """Between 0 (something else) and 1 (all of it is there), or why it cannot be said."""
 
 
@@ -39,7 +39,7 @@ class AskedMatch:
         self.chat, self.frames = chat, frames
         self.name = f"{chat.model.name}:{MATCH.name}"
 
-    def score(self, pairs: Sequence[tuple[Seen, str]]) -> list[float | ChatFailure]:
+    def score(self, pairs: Sequence[tuple[ClipFrames, str]]) -> list[float | ChatFailure]:
         """(score - 1) / 4 of each pair."""
         shape = Opinion.model_json_schema()
         asked = (
@@ -57,11 +57,11 @@ class WorldMatch:
 
     name = "world judge"
 
-    def score(self, pairs: Sequence[tuple[Seen, str]]) -> list[float | ChatFailure]:
+    def score(self, pairs: Sequence[tuple[ClipFrames, str]]) -> list[float | ChatFailure]:
         """0 for a caption that states no fact of that world."""
         return [self._one(clip, text) for clip, text in pairs]
 
-    def _one(self, clip: Seen, text: str) -> float | ChatFailure:
+    def _one(self, clip: ClipFrames, text: str) -> float | ChatFailure:
         if not is_tiny_world(clip.frames):
             return ChatFailure("refused", FOREIGN)
         checks = read_caption(text)

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from cogvideox.captioning.instructions import DENSE, FRAME, MERGE, SHORT, Instruction
-from cogvideox.chat import Chat, ChatFailure, Image, Outcome, Question
+from cogvideox.chat import AskOutcome, Chat, ChatFailure, Image, Question
 from cogvideox.chat.clean import Cleaning, clean, reader
 
 if TYPE_CHECKING:
-    from cogvideox.captioning.local import Captioner, Summariser
+    from cogvideox.captioning.local import CaptionModel, Summariser
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Told:
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class ClipFrames:
     """A clip as stages see it: ``frames`` uint8 [t, h, w, 3] at ``moments`` [t] seconds, and what was told so far."""
 
     id: str
@@ -67,14 +67,14 @@ class Seen:
 Result = list[Told] | ChatFailure
 
 
-class Stage(Protocol):
+class CaptionStage(Protocol):
     """One way to tell what is seen."""
 
     kind: str
     needed: bool
     """Whether a clip fails when this stage does."""
 
-    def write(self, clips: Sequence[Seen]) -> list[Result]:
+    def write(self, clips: Sequence[ClipFrames]) -> list[Result]:
         """Captions of each clip, or why there are none."""
 
 
@@ -87,7 +87,7 @@ class ShortCaption:
         self.chat, self.frames = chat, frames
         self.cleaning = cleaning or Cleaning(words=40)
 
-    def write(self, clips: Sequence[Seen]) -> list[Result]:
+    def write(self, clips: Sequence[ClipFrames]) -> list[Result]:
         places = [clip.spread(self.frames) for clip in clips]
         asked = [_about(SHORT, clip, some) for clip, some in zip(clips, places, strict=True)]
         outcomes = self.chat.ask_all(asked, reader(self.cleaning))
@@ -113,7 +113,7 @@ class FrameCaptions:
         self.chat, self.seconds, self.most, self.least = chat, seconds, most, least
         self.cleaning = cleaning or Cleaning(words=80)
 
-    def write(self, clips: Sequence[Seen]) -> list[Result]:
+    def write(self, clips: Sequence[ClipFrames]) -> list[Result]:
         """Fails for a clip when less than the share ``least`` of its frames could be described."""
         work = [(clip, place) for clip in clips for place in clip.every(self.seconds, self.most)]
         asked = (_about(FRAME, clip, [place]) for clip, place in work)
@@ -142,7 +142,7 @@ class Merge:
     def __init__(self, chat: Chat, cleaning: Cleaning | None = None) -> None:
         self.chat, self.cleaning = chat, cleaning or Cleaning()
 
-    def write(self, clips: Sequence[Seen]) -> list[Result]:
+    def write(self, clips: Sequence[ClipFrames]) -> list[Result]:
         asked = [MERGE.question((merge_text(clip.told),)) for clip in clips]
         outcomes = self.chat.ask_all(asked, reader(self.cleaning))
         return [
@@ -159,28 +159,28 @@ class Summarise:
     def __init__(self, summariser: Summariser, cleaning: Cleaning | None = None) -> None:
         self.summariser, self.cleaning = summariser, cleaning or Cleaning()
 
-    def write(self, clips: Sequence[Seen]) -> list[Result]:
+    def write(self, clips: Sequence[ClipFrames]) -> list[Result]:
         return [
             _local(self.kind, self.summariser.name, self.cleaning, self.summariser, merge_text(clip.told))
             for clip in clips
         ]
 
 
-class Watch:
+class LocalCaptioner:
     """(5) From the clip at once, by a network that was trained on what the other stages wrote."""
 
     kind, needed = "dense", True
 
     def __init__(
         self,
-        captioner: Captioner,
+        captioner: CaptionModel,
         cleaning: Cleaning | None = None,
         knows: Callable[[np.ndarray], bool] | None = None,
     ) -> None:
         """knows: whether the network was trained on anything like these frames; None: it is asked about all."""
         self.captioner, self.cleaning, self.knows = captioner, cleaning or Cleaning(), knows
 
-    def write(self, clips: Sequence[Seen]) -> list[Result]:
+    def write(self, clips: Sequence[ClipFrames]) -> list[Result]:
         return [
             ChatFailure("refused", f"{self.captioner.name} was not trained on anything like this clip")
             if self.knows is not None and not self.knows(clip.frames)
@@ -200,7 +200,7 @@ class AskDense:
         self.chat, self.seconds, self.most = chat, seconds, most
         self.cleaning = cleaning or Cleaning(words=200)
 
-    def write(self, clips: Sequence[Seen]) -> list[Result]:
+    def write(self, clips: Sequence[ClipFrames]) -> list[Result]:
         places = [clip.every(self.seconds, self.most) for clip in clips]
         asked = [_about(DENSE, clip, some) for clip, some in zip(clips, places, strict=True)]
         outcomes = self.chat.ask_all(asked, reader(self.cleaning))
@@ -229,7 +229,7 @@ def merge_text(told: Iterable[Written]) -> str:
     return json.dumps(frames, ensure_ascii=False) + short
 
 
-def _about(instruction: Instruction, clip: Seen, places: list[int]) -> Question:
+def _about(instruction: Instruction, clip: ClipFrames, places: list[int]) -> Question:
     """A question about frames of a clip, each with its second before it where there are several."""
     parts: list[str | Image] = []
     for place in places:
@@ -239,7 +239,9 @@ def _about(instruction: Instruction, clip: Seen, places: list[int]) -> Question:
     return instruction.question(tuple(parts))
 
 
-def _result(kind: str, instruction: Instruction, outcome: Outcome, clip: Seen, places: list[int]) -> Result:
+def _result(
+    kind: str, instruction: Instruction, outcome: AskOutcome, clip: ClipFrames, places: list[int]
+) -> Result:
     if outcome.failure is not None:
         return outcome.failure
     moments = tuple(round(clip.moments[place] - clip.moments[0], 3) for place in places)

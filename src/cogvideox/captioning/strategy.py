@@ -13,12 +13,12 @@ from cogvideox.captioning.describe import Describer
 from cogvideox.captioning.match import AskedMatch, Matcher, WorldMatch
 from cogvideox.captioning.stages import (
     AskDense,
+    CaptionStage,
     FrameCaptions,
+    LocalCaptioner,
     Merge,
     ShortCaption,
-    Stage,
     Summarise,
-    Watch,
 )
 from cogvideox.captioning.world import is_tiny_world, world_model
 from cogvideox.chat import Chat, ChatConfig, Cleaning, LanguageModel, language_model
@@ -97,12 +97,12 @@ def _model(config: CaptionConfig) -> LanguageModel | None:
     return language_model(config.ask, config.ask_model)
 
 
-def _stages(config: CaptionConfig, chat: Chat | None) -> Iterator[Stage]:
+def _stages(config: CaptionConfig, chat: Chat | None) -> Iterator[CaptionStage]:
     cleaning = Cleaning(words=config.words)
     if config.strategy == "watch":
         from cogvideox.captioning.local import load_captioner  # loads torch
 
-        yield Watch(
+        yield LocalCaptioner(
             load_captioner(config.captioner), cleaning, is_tiny_world if config.captioner is None else None
         )
     elif config.strategy == "ask":

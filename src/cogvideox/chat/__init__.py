@@ -12,7 +12,7 @@ asking.py     Chat: many questions at once; each ends in exactly one outcome
 scripted.py   Scripted: answers from a function, for work without a network
 """
 
-from cogvideox.chat.asking import Chat, ChatConfig, Outcome
+from cogvideox.chat.asking import AskOutcome, Chat, ChatConfig
 from cogvideox.chat.clean import Cleaning, clean
 from cogvideox.chat.failure import ChatFailure
 from cogvideox.chat.keep import Cache, Replay
@@ -32,7 +32,7 @@ __all__ = [
     "Image",
     "LanguageModel",
     "LocalModel",
-    "Outcome",
+    "AskOutcome",
     "Question",
     "Replay",
     "Scripted",

@@ -44,7 +44,7 @@ class ChatConfig(Config):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class AskOutcome:
     """How one question ended: ``failure`` is None, or ``value`` and ``answer`` are."""
 
     index: int
@@ -85,14 +85,14 @@ class Chat:
             raise outcome.failure
         return outcome.value
 
-    def ask_all(self, questions: Iterable[Question], read: Reader = as_text) -> Iterator[Outcome]:
+    def ask_all(self, questions: Iterable[Question], read: Reader = as_text) -> Iterator[AskOutcome]:
         """Outcomes in the order of the questions, each exactly once.
 
         ``read`` makes a value of an answer's text and raises ValueError (ask again) or ChatFailure. When the caller
         stops early, questions that wait are stopped too. OutputError when cache or transcript cannot be written.
         """
         stop = threading.Event()
-        waiting: deque[Future[Outcome]] = deque()
+        waiting: deque[Future[AskOutcome]] = deque()
         with ThreadPoolExecutor(self.config.concurrency, "chat") as pool:
             try:
                 for index, question in enumerate(questions):
@@ -106,7 +106,7 @@ class Chat:
                 for future in waiting:
                     future.cancel()
 
-    def _ask(self, index: int, question: Question, read: Reader, stop: threading.Event) -> Outcome:
+    def _ask(self, index: int, question: Question, read: Reader, stop: threading.Event) -> AskOutcome:
         key = question.key(self.model.name)
         kept = self._kept(index, key, read)
         if kept is not None:
@@ -118,22 +118,22 @@ class Chat:
             failure, attempts = end.failure, end.attempts
             if failure.traits.halts:
                 self._halted = failure
-            outcome = Outcome(index, key, None, None, failure, attempts)
+            outcome = AskOutcome(index, key, None, None, failure, attempts)
         else:
-            outcome = Outcome(index, key, value, answer, None, attempts)
+            outcome = AskOutcome(index, key, value, answer, None, attempts)
             if self.cache is not None:
                 self.cache.put(key, answer)
         if self.transcript is not None and outcome.attempts:
             self.transcript.write(self.model.name, key, question, answer, outcome.failure, attempts)
         return outcome
 
-    def _kept(self, index: int, key: str, read: Reader) -> Outcome | None:
+    def _kept(self, index: int, key: str, read: Reader) -> AskOutcome | None:
         """An answer of an earlier run, if the reader still takes it."""
         answer = self.cache.get(key) if self.cache is not None else None
         if answer is None:
             return None
         try:
-            return Outcome(index, key, read(answer.text), answer, None, 0)
+            return AskOutcome(index, key, read(answer.text), answer, None, 0)
         except (ValueError, ChatFailure):
             return None
 

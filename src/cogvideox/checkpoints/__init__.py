@@ -4,7 +4,7 @@ from cogvideox.checkpoints.adapter import Adapter, Pair, read_adapter, write_ada
 from cogvideox.checkpoints.convert import convert
 from cogvideox.checkpoints.diffusers import load_model, load_schedule, load_transformer, load_vae, save_model
 from cogvideox.checkpoints.hub import find_folder
-from cogvideox.checkpoints.inspect import Report, inspect
+from cogvideox.checkpoints.inspect import CheckpointReport, inspect
 from cogvideox.checkpoints.lora import (
     add_lora,
     attach_lora,
@@ -22,7 +22,7 @@ from cogvideox.checkpoints.settings import read_settings, settings_of
 __all__ = [
     "Adapter",
     "Pair",
-    "Report",
+    "CheckpointReport",
     "SatFile",
     "add_lora",
     "attach_lora",

@@ -34,7 +34,7 @@ from cogvideox.checkpoints.adapter_pairs import (
 )
 from cogvideox.checkpoints.adapter_settings import FILE, FINETRAINERS, PEFT_CONFIG, PEFT_FILE, Said, read_said
 from cogvideox.checkpoints.adapter_writing import Form, write_adapter
-from cogvideox.checkpoints.keymap import Rule, few
+from cogvideox.checkpoints.keymap import RenameRule, few
 from cogvideox.checkpoints.sat import PREFIX, SUFFIXES, keymap, read_sat
 from cogvideox.checkpoints.tensors import read_file
 from cogvideox.errors import CheckpointError, suggest
@@ -67,7 +67,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Found:
+class AdapterFile:
     """A group and the layers of ours that it changes: several where the file holds them as one."""
 
     group: Group
@@ -81,7 +81,7 @@ class Found:
         return self.target.layers if part is None else self.target.layers[part : part + 1]
 
     @property
-    def rule(self) -> Rule | None:
+    def rule(self) -> RenameRule | None:
         """How what the file holds as one is cut; None where the group is of one layer."""
         return self.target.rule if self.group.partition is None else None
 
@@ -161,13 +161,13 @@ def _groups(file: Path, tensors: Mapping[str, Tensor]) -> list[Group]:
     return list(groups.values())
 
 
-def _resolve(file: Path, groups: list[Group], layers: Layers) -> tuple[list[Found], list[str]]:
+def _resolve(file: Path, groups: list[Group], layers: Layers) -> tuple[list[AdapterFile], list[str]]:
     """The layers of the groups, and what belongs to a text encoder. Raises CheckpointError for other layers."""
     found, passed, unknown = [], 0, []
     for group in groups:
         hit = layers.find(group.spelled)
         if hit is not None and (group.partition is None or group.partition < len(hit[0].layers)):
-            found.append(Found(group, *hit))
+            found.append(AdapterFile(group, *hit))
         elif is_of_text_encoder(group.spelled):
             passed += 1
         else:
@@ -193,7 +193,7 @@ def _resolve(file: Path, groups: list[Group], layers: Layers) -> tuple[list[Foun
     return found, [f"{passed} layers of a text encoder"] if passed else []
 
 
-def _cut(found: Found, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+def _cut(found: AdapterFile, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     """The tensors by role for each of our layers; rows of q, k and v held as one are cut apart."""
     parts: dict[str, Tensor] = {
         role: tensors[name] for role, name in found.group.names.items() if role != "alpha"
@@ -220,7 +220,7 @@ def _said(file: Path, metadata: Mapping[str, str], alpha: float | None) -> tuple
 
 def _alpha(
     file: Path,
-    found: Found,
+    found: AdapterFile,
     pair: Pair,
     layer: str,
     tensors: Mapping[str, Tensor],
@@ -250,7 +250,7 @@ def _alpha(
     return value, source
 
 
-def _convention(origin: str, found: Found, pair: Pair) -> tuple[float, str]:
+def _convention(origin: str, found: AdapterFile, pair: Pair) -> tuple[float, str]:
     """The alpha of files of this kind that do not say it, where all trainers of the kind agree; else 0 and ''."""
     if origin == "SAT":
         return 1.0, "convention of SAT: 1"
@@ -263,7 +263,7 @@ def _convention(origin: str, found: Found, pair: Pair) -> tuple[float, str]:
     return 0.0, ""
 
 
-def _is_difference(found: list[Found], tensors: Mapping[str, Tensor]) -> bool:
+def _is_difference(found: list[AdapterFile], tensors: Mapping[str, Tensor]) -> bool:
     """Whether the patch convolution is among the layers, without alpha: no trainer adapts it, extraction does."""
     return any(
         tensors[each.group.names["a"]].ndim > 2
@@ -272,7 +272,7 @@ def _is_difference(found: list[Found], tensors: Mapping[str, Tensor]) -> bool:
     ) and not any("alpha" in each.group.names for each in found)
 
 
-def _origin(file: Path, found: list[Found], metadata: Mapping[str, str], difference: bool) -> str:
+def _origin(file: Path, found: list[AdapterFile], metadata: Mapping[str, str], difference: bool) -> str:
     """Which kind of trainer or exporter wrote the file, by its names."""
     spelled = [each.group.spelled for each in found]
     before = found[0].before

@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from cogvideox.checkpoints.keymap import Rule, sat_transformer
+from cogvideox.checkpoints.keymap import RenameRule, sat_transformer
 from cogvideox.errors import CheckpointError
 from cogvideox.presets import get_preset
 from cogvideox.transformer.transformer import FlatPatch, Transformer
@@ -89,7 +89,7 @@ class Target:
     """A layer of the model, or several that the file holds as one, with the rule that cuts them apart."""
 
     layers: tuple[str, ...]
-    rule: Rule | None = None
+    rule: RenameRule | None = None
 
 
 def take_apart(name: str) -> TensorName | None:

@@ -36,7 +36,14 @@ from cogvideox.checkpoints.families import check_floats, family_of_file
 from cogvideox.checkpoints.fill import check_names
 from cogvideox.checkpoints.hub import cached, find_folder
 from cogvideox.checkpoints.overwrite import checkpoint_folder
-from cogvideox.checkpoints.record import Record, guess_preset, kind_of, network_of, of_preset, read_record
+from cogvideox.checkpoints.record import (
+    ModelRecord,
+    guess_preset,
+    kind_of,
+    network_of,
+    of_preset,
+    read_record,
+)
 from cogvideox.checkpoints.sat import SUFFIXES, SatFile, find_parts, is_sat, keymap, read_sat, write_sat
 from cogvideox.checkpoints.tensors import read_file, read_folder
 from cogvideox.checkpoints.trainers import config_of_run, network_in, not_a_model, recognise
@@ -134,7 +141,7 @@ def _sat_to_diffusers(
     overwrite: bool,
 ) -> Path:
     root = root_of(source)
-    record = read_record(root) if root.is_dir() else Record()
+    record = read_record(root) if root.is_dir() else ModelRecord()
     known = {file.part: settings_of(file) for file in files}
     row = preset or (None if all(known.values()) else _guess(files))
     transformer: TransformerConfig | None = None
@@ -189,7 +196,9 @@ def _network_to_diffusers(
     row = preset or PRESETS.get(guess_preset(config))
     if around is None and row is not None and row.hub is not None:
         around = cached(row.hub)
-    record = read_record(around) if around is not None else of_preset(row) if row is not None else Record()
+    record = (
+        read_record(around) if around is not None else of_preset(row) if row is not None else ModelRecord()
+    )
     with checkpoint_folder(dst, overwrite) as folder:
         write_transformer(folder, config, tensors, shard_size)
         vae = _copy_beside(around, folder) if around is not None else None
@@ -218,7 +227,7 @@ def _copy_beside(around: Path, folder: Path) -> VAEConfig:
     return vae
 
 
-def _native(record: Record) -> dict[str, Any]:
+def _native(record: ModelRecord) -> dict[str, Any]:
     """What a record says about use rather than about weights, as far as it says anything."""
     values = {
         name: getattr(record, name)

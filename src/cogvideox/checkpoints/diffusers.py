@@ -26,7 +26,7 @@ from cogvideox.checkpoints.precision import for_a_cpu
 from cogvideox.checkpoints.record import (
     NAME,
     RELEASED_TRANSFORMER,
-    Record,
+    ModelRecord,
     guess_preset,
     kind_of,
     of_preset,
@@ -288,7 +288,7 @@ def write_record(
     native: Mapping[str, Any] | None = None,
 ) -> None:
     """``cogvideox.json``: preset, own settings, provenance, and a digest of each weights file."""
-    record = of_preset(PRESETS[name]) if name in PRESETS else Record(preset=name)
+    record = of_preset(PRESETS[name]) if name in PRESETS else ModelRecord(preset=name)
     kind = kind_of(transformer) if transformer is not None else record.kind
     files = {
         file.relative_to(folder).as_posix(): sha256_of(file) for file in sorted(folder.rglob("*.safetensors"))

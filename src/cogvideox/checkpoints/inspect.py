@@ -43,7 +43,7 @@ from cogvideox.presets import PRESETS
 
 
 @dataclass(frozen=True)
-class Part:
+class TensorSet:
     """One set of tensors: its place, how many there are, what they weigh, and their precision."""
 
     name: str
@@ -55,7 +55,7 @@ class Part:
 
 
 @dataclass
-class Report:
+class CheckpointReport:
     """What was found, ready to be shown as text or JSON; ``problems`` is empty for a sound checkpoint."""
 
     path: str
@@ -63,7 +63,7 @@ class Report:
     preset: str = ""
     task: str = ""
     config: dict[str, Any] = field(default_factory=dict)
-    parts: list[Part] = field(default_factory=list)
+    parts: list[TensorSet] = field(default_factory=list)
     checked: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     todo: str = ""
@@ -101,14 +101,14 @@ class Report:
     __str__ = to_text
 
 
-def inspect(path: str | Path, check: bool = False) -> Report:
+def inspect(path: str | Path, check: bool = False) -> CheckpointReport:
     """Look at a model folder, a part, a SAT checkpoint or an adapter without making a model of it.
 
     ``check`` reads every tensor: NaN and Inf, and the digests in ``cogvideox.json``. What is wrong goes into
     ``problems``; only a path that leads nowhere raises (CheckpointError).
     """
     place = find_folder(path)
-    report = Report(str(place))
+    report = CheckpointReport(str(place))
     try:
         _look(place, report, check)
     except CogVideoXError as error:
@@ -116,7 +116,7 @@ def inspect(path: str | Path, check: bool = False) -> Report:
     return report
 
 
-def _look(place: Path, report: Report, check: bool) -> None:
+def _look(place: Path, report: CheckpointReport, check: bool) -> None:
     if (container := family_of_file(place)) is not None:
         report.kind = container.name
         raise container.refusal(place)
@@ -148,7 +148,7 @@ def is_model_or_part(place: Path) -> bool:
     return any((place / name).is_file() for name in ("model_index.json", "config.json", NAME))
 
 
-def _look_at_trained(place: Path, report: Report, check: bool, weigh: bool = True) -> bool:
+def _look_at_trained(place: Path, report: CheckpointReport, check: bool, weigh: bool = True) -> bool:
     """Look at what a trainer left; false when it is of SAT, an adapter, or not known."""
     found = recognise(place)
     if found is None or (found.weights is None and found.model is None and place.is_file()):
@@ -180,7 +180,7 @@ def _look_at_trained(place: Path, report: Report, check: bool, weigh: bool = Tru
     return True
 
 
-def _look_at_model(folder: Path, report: Report, check: bool) -> None:
+def _look_at_model(folder: Path, report: CheckpointReport, check: bool) -> None:
     report.kind = "model folder"
     index = read_index(folder)
     record = read_record(folder)
@@ -198,7 +198,7 @@ def _look_at_model(folder: Path, report: Report, check: bool) -> None:
         _check_digests(folder, record.files, report)
 
 
-def _look_at_part(folder: Path, report: Report, check: bool) -> None:
+def _look_at_part(folder: Path, report: CheckpointReport, check: bool) -> None:
     values = read_json(folder / "config.json")
     if (family := family_of_config(values, own=(folder.parent / NAME).is_file())) is not None:
         report.kind = family.name
@@ -223,7 +223,7 @@ def _look_at_part(folder: Path, report: Report, check: bool) -> None:
         report.problems.append(f"{folder / 'config.json'}: {name} is not a part of this kind of model")
 
 
-def _look_at_sat(place: Path, report: Report, check: bool) -> None:
+def _look_at_sat(place: Path, report: CheckpointReport, check: bool) -> None:
     if place.is_file() and _look_at_trained(place, report, check):
         return
     sat = read_sat(place)
@@ -238,7 +238,7 @@ def _look_at_sat(place: Path, report: Report, check: bool) -> None:
         report.checked.append("names")
 
 
-def _look_at_file(file: Path, report: Report, check: bool) -> None:
+def _look_at_file(file: Path, report: CheckpointReport, check: bool) -> None:
     tensors = read_file(file)
     family = family_of_tensors(tensors.shapes, tensors.dtypes, tensors.metadata)
     _weigh(file.name, tensors, report, check, floats=family is None)
@@ -253,7 +253,7 @@ def _look_at_file(file: Path, report: Report, check: bool) -> None:
         report.todo = "nothing here is known: it holds no network of CogVideoX and no adapter"
 
 
-def _look_at_adapter(file: Path, report: Report) -> None:
+def _look_at_adapter(file: Path, report: CheckpointReport) -> None:
     report.config["lora"], problems = inspect_adapter.facts_of(file)
     report.problems += problems
 
@@ -261,7 +261,7 @@ def _look_at_adapter(file: Path, report: Report) -> None:
 def _weigh(
     name: str,
     tensors: Mapping[str, Tensor],
-    report: Report,
+    report: CheckpointReport,
     check: bool,
     expected: Mapping[str, tuple[int, ...]] | None = None,
     files: list[str] | None = None,
@@ -276,7 +276,9 @@ def _weigh(
         ]
     types = Counter(str(dtype).removeprefix("torch.") for _, _, dtype in sizes)
     parameters, weight = sum(size[0] for size in sizes), sum(size[1] for size in sizes)
-    report.parts.append(Part(name, len(sizes), parameters, weight, dict(types.most_common()), files or []))
+    report.parts.append(
+        TensorSet(name, len(sizes), parameters, weight, dict(types.most_common()), files or [])
+    )
     if floats and isinstance(tensors, Tensors):
         _try(report, lambda: check_floats(tensors.shapes, tensors.dtypes, name, tensors.metadata))
     if expected is not None and isinstance(tensors, Tensors):
@@ -287,7 +289,7 @@ def _weigh(
         report.checked.append(f"{name} finite")
 
 
-def _check_digests(folder: Path, files: Mapping[str, str], report: Report) -> None:
+def _check_digests(folder: Path, files: Mapping[str, str], report: CheckpointReport) -> None:
     root = link_root(folder)
     for name, digest in files.items():
         file = folder / name
@@ -299,7 +301,7 @@ def _check_digests(folder: Path, files: Mapping[str, str], report: Report) -> No
         report.checked.append(f"{len(files)} digests")
 
 
-def _try(report: Report, look: Any) -> None:
+def _try(report: CheckpointReport, look: Any) -> None:
     try:
         look()
     except CogVideoXError as error:

@@ -22,7 +22,7 @@ MOST_SHOWN = 300  # letters of one name in a message
 
 
 @dataclass(frozen=True)
-class Rule:
+class RenameRule:
     """One foreign name against one or several of ours.
 
     With several, the foreign tensor is cut along its first axis into equal chunks and ``rows[k]`` lists the
@@ -63,7 +63,7 @@ class Rule:
 class Keymap:
     """Ordered rules, a prefix that every foreign name carries, and foreign names that mean nothing to us."""
 
-    rules: tuple[Rule, ...]
+    rules: tuple[RenameRule, ...]
     prefix: str = ""
     drop: tuple[str, ...] = ()
 
@@ -114,7 +114,7 @@ class Keymap:
             raise CheckpointError(f"tensors that the other format cannot hold: {few(wrong)}")
         return found
 
-    def _first(self, name: str, foreign: bool) -> tuple[Rule, dict[str, str]] | None:
+    def _first(self, name: str, foreign: bool) -> tuple[RenameRule, dict[str, str]] | None:
         for rule in self.rules:
             for pattern in (rule.foreign,) if foreign else rule.ours:
                 holes = _match(pattern, name)
@@ -149,8 +149,8 @@ def _fill(pattern: str, holes: Mapping[str, str]) -> str:
     return pattern
 
 
-def _rename(foreign: str, ours: str) -> Rule:
-    return Rule(foreign, (ours,))
+def _rename(foreign: str, ours: str) -> RenameRule:
+    return RenameRule(foreign, (ours,))
 
 
 DIFFUSERS = Keymap(rules=(_rename("{rest}", "{rest}"),))
@@ -201,7 +201,7 @@ def sat_transformer(learned_positions: bool = False) -> Keymap:
         _rename("mixins.patch_embed.text_proj.{wb}", "patch_embed.text_proj.{wb}"),
         # twelve chunks: (shift, scale, gate) of attention, then of the feed forward, for video and then for
         # text
-        Rule(
+        RenameRule(
             "mixins.adaln_layer.adaLN_modulations.{i}.1.{wb}",
             (block + "norm1.linear.{wb}", block + "norm2.linear.{wb}"),
             ((0, 1, 2, 6, 7, 8), (3, 4, 5, 9, 10, 11)),
@@ -213,7 +213,7 @@ def sat_transformer(learned_positions: bool = False) -> Keymap:
         _rename("mixins.final_layer.linear.{wb}", "proj_out.{wb}"),
         _rename(layer + "input_layernorm.{wb}", block + "norm1.norm.{wb}"),
         _rename(layer + "post_attention_layernorm.{wb}", block + "norm2.norm.{wb}"),
-        Rule(
+        RenameRule(
             layer + "attention.query_key_value.{wb}",
             tuple(block + f"attn1.to_{letter}.{{wb}}" for letter in "qkv"),
             ((0,), (1,), (2,)),

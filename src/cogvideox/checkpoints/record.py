@@ -22,7 +22,7 @@ RELEASED_TRANSFORMER = tuple(name for name in TransformerConfig.model_fields if 
 OWN_VAE = ("time_kernel", "chunk_frames", "chunk_latents")
 
 
-class Record(Config):
+class ModelRecord(Config):
     """The extra file of a model folder. Every field may be absent: foreign folders have no such file."""
 
     format: Literal[1] = Field(1, description="version of this file")
@@ -50,20 +50,20 @@ class Record(Config):
         (folder / NAME).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def read_record(folder: Path) -> Record:
+def read_record(folder: Path) -> ModelRecord:
     """The record of a model folder, empty when there is none; raises ConfigError or CheckpointError."""
     file = folder / NAME
     if not file.is_file():
-        return Record()
+        return ModelRecord()
     values = read_json(file)
     if values.get("format", 1) != 1:
         raise CheckpointError(f"{file}: format {values['format']!r}, this version reads 1; upgrade cogvideox")
-    return Record.parse(values, str(file))
+    return ModelRecord.parse(values, str(file))
 
 
-def of_preset(preset: Preset) -> Record:
+def of_preset(preset: Preset) -> ModelRecord:
     """What a preset says about the model it describes."""
-    return Record(
+    return ModelRecord(
         preset=preset.name, kind=preset.kind, height=preset.height, width=preset.width, frames=preset.frames,
         fps=preset.fps, guidance=preset.guidance, licence=preset.licence,
     )  # fmt: skip

@@ -42,7 +42,7 @@ DTYPES = {
 
 
 @dataclass(frozen=True)
-class Entry:
+class TensorEntry:
     """What a header says about one tensor."""
 
     shape: tuple[int, ...]
@@ -66,7 +66,7 @@ class Entry:
 class Tensors(Mapping[str, Tensor]):
     """The tensors of some safetensors files by name; headers are read at once, a tensor when asked for."""
 
-    def __init__(self, entries: Mapping[str, Entry], metadata: Mapping[str, str]) -> None:
+    def __init__(self, entries: Mapping[str, TensorEntry], metadata: Mapping[str, str]) -> None:
         self.entries = dict(entries)
         self.metadata = dict(metadata)
         self._open: dict[Path, safe_open] = {}
@@ -252,7 +252,7 @@ def _read_shards(index: Path, root: Path) -> Tensors:
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
         raise CheckpointError(f"{index}: no 'weight_map' from tensor names to file names")
-    entries: dict[str, Entry] = {}
+    entries: dict[str, TensorEntry] = {}
     metadata: dict[str, str] = {}
     for file in dict.fromkeys(weight_map.values()):
         if Path(file).name != file or not file.endswith(".safetensors"):
@@ -278,12 +278,12 @@ def _read_shards(index: Path, root: Path) -> Tensors:
     return Tensors(entries, metadata)
 
 
-def _entry(file: safe_open, name: str, path: Path) -> Entry:
+def _entry(file: safe_open, name: str, path: Path) -> TensorEntry:
     piece = file.get_slice(name)
     kind = piece.get_dtype()
     if kind not in DTYPES:
         raise CheckpointError(f"{path}: {name} has type {kind}; one of {', '.join(DTYPES)} is read")
-    return Entry(tuple(piece.get_shape()), DTYPES[kind], path)
+    return TensorEntry(tuple(piece.get_shape()), DTYPES[kind], path)
 
 
 def _plan(tensors: Mapping[str, Tensor], shard_bytes: int) -> list[list[str]]:

@@ -25,7 +25,7 @@ def duration(seconds: float) -> str:
     return f"{round(seconds / YEAR):,} years"
 
 
-class Clock:
+class StageClock:
     """The time of the stage that runs now: what it took, and what is left.
 
     ``expected``: estimated seconds of stages by name. Until the first of a stage's items is done the time left comes

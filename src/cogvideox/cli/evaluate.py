@@ -19,7 +19,7 @@ from cogvideox.files import read_json
 if TYPE_CHECKING:
     from cogvideox.chat import Chat
     from cogvideox.evaluation.measures import Material, Tools
-    from cogvideox.evaluation.report import Report
+    from cogvideox.evaluation.report import ScoreReport
 
 SUITES = ("world", "two", "paper", "vae")
 
@@ -81,9 +81,9 @@ def evaluate(
     if subject is not None and model is not None:
         raise ConfigError(f"{subject!r} and --model {model!r}: give one of them")
     other = _earlier(against)
-    from cogvideox.evaluation.report import Report
+    from cogvideox.evaluation.report import ScoreReport
 
-    Report.check_free(Path(out))
+    ScoreReport.check_free(Path(out))
     tools = _tools(i3d, clip, lpips, observations, devil)
     tools = replace(tools, judge=_judge(judge_url, judge_model, judge_replay, Path(out)))
     name = subject or model or checks.SHIPPED
@@ -112,7 +112,7 @@ def _report(
     subject: str,
     missing: list[str],
     words: str,
-    other: Report | None,
+    other: ScoreReport | None,
     as_json: bool,
 ) -> None:
     """Score, compare, print, and say where it stands."""
@@ -123,7 +123,7 @@ def _report(
 
     with progress("measuring") as show:
         report = run(material, suite, out, subject, missing, show)
-    differences: list[compare.Difference] = []
+    differences: list[compare.PairedDifference] = []
     if other is not None:
         report, differences = add_comparison(report, other, material.clips, out)
     record: dict[str, Any] = json.loads(words) if as_json and words.startswith("{") else {}
@@ -202,19 +202,19 @@ def _is_folder_of_videos(subject: str) -> bool:
     return path.is_dir() and subject not in PRESETS and not (path / "model_index.json").is_file()
 
 
-def _earlier(against: str | None) -> Report | None:
+def _earlier(against: str | None) -> ScoreReport | None:
     if against is None:
         return None
-    from cogvideox.evaluation.report import Report
+    from cogvideox.evaluation.report import ScoreReport
 
-    return Report.read(against)
+    return ScoreReport.read(against)
 
 
 def _tools(
     i3d: str | None, clip: str | None, lpips: str | None, observations: str | None, devil: str | None
 ) -> Tools:
     """What the user has; files are read now, so that a wrong one is said before the work."""
-    from cogvideox.evaluation.lpips import Network
+    from cogvideox.evaluation.lpips import DistanceNetwork
     from cogvideox.evaluation.measures import Tools
     from cogvideox.perception.experts import read_recorded
     from cogvideox.perception.features import load_i3d
@@ -224,7 +224,7 @@ def _tools(
         clip=ClipImageText(clip) if clip else None,
         i3d=load_i3d(i3d) if i3d else None,
         experts=read_recorded(observations) if observations else {},
-        lpips=Network.load(lpips),
+        lpips=DistanceNetwork.load(lpips),
         devil=_devil(devil) if devil else None,
     )
 

@@ -10,7 +10,7 @@ import typer
 from cogvideox.cli.terminal import USAGE, result, result_json, say
 from cogvideox.errors import ConfigError
 from cogvideox.training.config import Run
-from cogvideox.training.memory import Prediction, TrainRequest, variants
+from cogvideox.training.memory import TrainingPrediction, TrainRequest, variants
 from cogvideox.training.preview import rate_of, request_of, told
 from cogvideox.training.recipes import recipe
 from cogvideox.training.tasks.base_model import row_of
@@ -34,7 +34,7 @@ def plan_training(
     Raises ConfigError for a recipe that does not fine-tune, a model that is not here, or a mesh that does not fit.
     """
     request, steps = _request(model, name, settings, processes, device)
-    memory = Prediction(request).memory
+    memory = TrainingPrediction(request).memory
     fits = limit is None or memory.peak <= limit * (1 - RESERVE)
     if as_json:
         result_json(_values(request, processes, card) | {"limit_bytes": limit, "fits": fits})
@@ -76,7 +76,7 @@ def _request(
 
 
 def _values(request: TrainRequest, processes: int, card: str | None) -> dict[str, Any]:
-    prediction = Prediction(request)
+    prediction = TrainingPrediction(request)
     memory, (rate, stands_on) = prediction.memory, rate_of(request, card)
     return {
         "tokens": request.tokens,
@@ -94,7 +94,7 @@ def _values(request: TrainRequest, processes: int, card: str | None) -> dict[str
 def _advice(request: TrainRequest, limit: int) -> str:
     """The first cheaper way that fits."""
     for how, other in variants(request):
-        peak = Prediction(other).memory.peak
+        peak = TrainingPrediction(other).memory.peak
         if peak <= limit * (1 - RESERVE):
             more = f" on {other.shard} processes" if other.shard > request.shard else ""
             return f"{peak / 1e9:.3g} GB with {how}{more}"

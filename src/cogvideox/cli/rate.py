@@ -72,11 +72,11 @@ def _study(named: dict[str, Path], out: Path, mode: Any) -> Study:
 def report_ratings(out: Path, as_json: bool) -> None:
     """A table like the paper's, differences in words, agreement; for pairs Bradley-Terry and who beat whom."""
     from cogvideox.evaluation import human
-    from cogvideox.rating.ledger import Ledger
+    from cogvideox.rating.ledger import RatingLedger
     from cogvideox.rating.study import LEDGER, Study
 
     study = Study.read(out)
-    entries = list(Ledger(out / LEDGER).entries()) if (out / LEDGER).exists() else []
+    entries = list(RatingLedger(out / LEDGER).entries()) if (out / LEDGER).exists() else []
     strange = len(entries) - sum(entry.unit in {unit.id for unit in study.units} for entry in entries)
     if strange:
         say(f"{strange} ratings are of videos that this study does not have: they are not counted")

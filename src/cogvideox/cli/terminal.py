@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cogvideox.cli.clock import Clock
+from cogvideox.cli.clock import StageClock
 from cogvideox.errors import CogVideoXError, ConfigError, InputError
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def progress(title: str, expected: Mapping[str, float] | None = None) -> Iterato
     if _showing:
         yield _showing[-1]
         return
-    with _shown(title, Clock(expected)) as show:
+    with _shown(title, StageClock(expected)) as show:
 
         def told(stage: str, done: int, total: int) -> None:
             if _interrupted.is_set():
@@ -195,7 +195,7 @@ _showing: list[Show] = []
 
 
 @contextlib.contextmanager
-def _shown(title: str, clock: Clock) -> Iterator[Show]:
+def _shown(title: str, clock: StageClock) -> Iterator[Show]:
     from rich.console import Console
 
     console = Console(stderr=True)
@@ -204,7 +204,7 @@ def _shown(title: str, clock: Clock) -> Iterator[Show]:
 
 
 @contextlib.contextmanager
-def _bar(title: str, clock: Clock, console: Console) -> Iterator[Show]:
+def _bar(title: str, clock: StageClock, console: Console) -> Iterator[Show]:
     from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
     from rich.text import Text
 
@@ -233,7 +233,7 @@ def _bar(title: str, clock: Clock, console: Console) -> Iterator[Show]:
 
 
 @contextlib.contextmanager
-def _lines(title: str, clock: Clock, every: float = 30.0) -> Iterator[Show]:
+def _lines(title: str, clock: StageClock, every: float = 30.0) -> Iterator[Show]:
     """``show`` that writes to a log: a line every so many seconds, nothing about what takes less."""
     lock, ended = threading.Lock(), threading.Event()
     said = time.monotonic()

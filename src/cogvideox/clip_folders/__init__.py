@@ -16,10 +16,10 @@ Training (``data``) and evaluation read folders with this same code. No video is
 from __future__ import annotations
 
 from cogvideox.clip_folders.beside import caption_in, text_beside
-from cogvideox.clip_folders.columns import Columns, Row
+from cogvideox.clip_folders.columns import Columns, TableRow
 from cogvideox.clip_folders.find import (
     CaptionSource,
-    Told,
+    ListedCaptions,
     find_only_table,
     find_told,
     prompts_alone,
@@ -31,8 +31,8 @@ __all__ = [
     "CaptionSource",
     "Columns",
     "Places",
-    "Row",
-    "Told",
+    "TableRow",
+    "ListedCaptions",
     "caption_in",
     "find_only_table",
     "find_told",

@@ -22,7 +22,7 @@ BATCH = 8  # rows of clips in memory at a time
 
 
 @dataclass(frozen=True)
-class Part:
+class ByteRange:
     """Where the bytes of a clip are: a whole file, ``size`` bytes of it from ``start``, or a cell of a table."""
 
     file: Path
@@ -88,19 +88,19 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Found:
+class ArchiveEntry:
     """One clip of a shard: key with its ending, caption, place of its bytes, score, and why it cannot be used."""
 
     key: str
     caption: Any
-    part: Part
+    part: ByteRange
     score: Any = None
     problem: str | None = None
 
 
 def parts_of(
     shard: Path, endings: frozenset[str], dropped: dict[str, str], columns: Columns | None = None
-) -> Iterator[Found]:
+) -> Iterator[ArchiveEntry]:
     """The clips of a shard; what cannot be taken is noted in ``dropped`` by its name in the shard.
 
     columns: keys of JSON, or columns, that hold the caption. Raises MediaError when the shard is damaged, after what
@@ -139,7 +139,9 @@ def _clip_column(table: Any) -> str | None:
     return next((name for name in CLIP_COLUMNS if name in fields and is_bytes(fields[name])), None)
 
 
-def _cells(file: Path, endings: frozenset[str], dropped: dict[str, str], columns: Columns) -> Iterator[Found]:
+def _cells(
+    file: Path, endings: frozenset[str], dropped: dict[str, str], columns: Columns
+) -> Iterator[ArchiveEntry]:
     """Rows that hold a clip as bytes: a binary column, or HF's {bytes, path}."""
     table = _opened(file)
     names = table.schema_arrow.names
@@ -161,8 +163,8 @@ def _cells(file: Path, endings: frozenset[str], dropped: dict[str, str], columns
         suffix = _suffix(key, path, column, endings)
         key = key if key.lower().endswith(suffix) else key + suffix
         said = row_of({name: values.get(name) for name in [*captions, *scores]}, "", columns)[0]
-        part = Part(file, row=row, column=column, suffix=suffix)
-        yield Found(key, said.caption, part, said.score, said.problem)
+        part = ByteRange(file, row=row, column=column, suffix=suffix)
+        yield ArchiveEntry(key, said.caption, part, said.score, said.problem)
 
 
 def _suffix(key: str, path: Any, column: str, endings: frozenset[str]) -> str:
@@ -171,7 +173,7 @@ def _suffix(key: str, path: Any, column: str, endings: frozenset[str]) -> str:
     return next((suffix for suffix in given if suffix in endings), ".png" if column == "image" else ".mp4")
 
 
-def _cell(part: Part) -> bytes:
+def _cell(part: ByteRange) -> bytes:
     """One cell; only its group of rows is read, and no row of it behind the cell. Raises MediaError."""
     table = _opened(part.file)
     row = part.row or 0

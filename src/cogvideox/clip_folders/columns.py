@@ -42,7 +42,7 @@ class Columns:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One row of a table or line of a list. ``where``: file and line; ``problem``: why it cannot be used.
 
     files: what the row calls its clip, in order of preference; several where two columns name one. A row without any
@@ -79,7 +79,7 @@ def check_names(names: Sequence[str], columns: Columns, where: str) -> None:
             )
 
 
-def row_of(values: Mapping[str, Any], where: str, columns: Columns) -> list[Row]:
+def row_of(values: Mapping[str, Any], where: str, columns: Columns) -> list[TableRow]:
     """What a table's row or a JSON object says; several rows where it lists several files."""
     files, captions, scores = columns.among(values)
     said = {name: values[name] for name in captions if values[name] not in (None, "")}
@@ -100,8 +100,8 @@ def row_of(values: Mapping[str, Any], where: str, columns: Columns) -> list[Row]
     score = next((values[name] for name in scores if values[name] not in (None, "")), None)
     named = [values[name] for name in files if values[name] not in (None, "", [])]
     if named and isinstance(named[0], list):
-        return [Row(where, (_file(each),), caption, score, problem) for each in named[0][:10_000]]
-    return [Row(where, tuple(dict.fromkeys(map(_file, named))), caption, score, problem)]
+        return [TableRow(where, (_file(each),), caption, score, problem) for each in named[0][:10_000]]
+    return [TableRow(where, tuple(dict.fromkeys(map(_file, named))), caption, score, problem)]
 
 
 def _file(value: Any) -> str:

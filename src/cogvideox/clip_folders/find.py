@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cogvideox.clip_folders.columns import Columns, Row
+from cogvideox.clip_folders.columns import Columns, TableRow
 from cogvideox.clip_folders.lists import CAPTION_LISTS, FILE_LISTS, find_lists, list_rows
-from cogvideox.clip_folders.tables import ENDINGS, Table, has_columns
+from cogvideox.clip_folders.tables import ENDINGS, CaptionTable, has_columns
 from cogvideox.errors import CogVideoXError, ConfigError
 from cogvideox.files import inside, short, shown
 from cogvideox.files.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
@@ -31,7 +31,7 @@ class CaptionSource:
 
 
 @dataclass
-class Told:
+class ListedCaptions:
     """A table or list that says what the clips of a folder show. ``base``: what its file names are relative to.
 
     ``rows`` can be walked once; reading it raises ConfigError. ``notes``: what a person should know, complete after it.
@@ -39,12 +39,12 @@ class Told:
 
     layout: str
     base: Path
-    rows: Iterator[Row]
+    rows: Iterator[TableRow]
     notes: list[str] = field(default_factory=list)
     source: Path | None = None
 
 
-def find_told(root: Path, source: CaptionSource) -> Told | None:
+def find_told(root: Path, source: CaptionSource) -> ListedCaptions | None:
     """The table or lists that were asked for, or those with a usual name. Raises ConfigError."""
     if source.captions is not None:
         return _asked(root, source)
@@ -57,7 +57,7 @@ def find_told(root: Path, source: CaptionSource) -> Told | None:
     return _lists(root, *lists) if lists else None
 
 
-def find_only_table(root: Path, columns: Columns, default: bool = False) -> Told | None:
+def find_only_table(root: Path, columns: Columns, default: bool = False) -> ListedCaptions | None:
     """The one table of a folder, whatever its name, that names files and holds captions; None without one.
 
     default: a caption is known for clips without one, so that a table of files alone will do. Raises ConfigError when
@@ -113,12 +113,12 @@ def sources_seen(root: Path, columns: Columns) -> list[str]:
     return seen
 
 
-def _asked(root: Path, source: CaptionSource) -> Told:
+def _asked(root: Path, source: CaptionSource) -> ListedCaptions:
     file = root / source.captions if os.path.lexists(root / source.captions) else Path(source.captions)
     if not os.path.lexists(file):
         raise ConfigError(f"captions {source.captions!r}: no such file in {root} or here; check the path")
     if file.suffix.lower() in ENDINGS:
-        return _table(Table(file, root, source.columns))
+        return _table(CaptionTable(file, root, source.columns))
     files = next((root / name for name in FILE_LISTS if os.path.lexists(root / name)), None)
     if files is None:
         raise ConfigError(
@@ -128,21 +128,21 @@ def _asked(root: Path, source: CaptionSource) -> Told:
     return _lists(root, files, [file])
 
 
-def _table(table: Table) -> Told:
-    return Told(f"table {table.where}", table.path.parent, table.rows(), table.notes, table.path)
+def _table(table: CaptionTable) -> ListedCaptions:
+    return ListedCaptions(f"table {table.where}", table.path.parent, table.rows(), table.notes, table.path)
 
 
-def _lists(root: Path, files: Path, captions: list[Path]) -> Told:
+def _lists(root: Path, files: Path, captions: list[Path]) -> ListedCaptions:
     rows = list_rows(root, files, captions)
-    return Told(f"lines of {files.name} and {captions[0].name}", root, rows, source=captions[0])
+    return ListedCaptions(f"lines of {files.name} and {captions[0].name}", root, rows, source=captions[0])
 
 
-def _named_tables(root: Path, columns: Columns) -> list[Table]:
+def _named_tables(root: Path, columns: Columns) -> list[CaptionTable]:
     files = [root / folder / name for folder in FOLDERS for name in METADATA]
-    return [Table(file, root, columns) for file in files if os.path.lexists(file)]
+    return [CaptionTable(file, root, columns) for file in files if os.path.lexists(file)]
 
 
-def _is_table(table: Table) -> bool:
+def _is_table(table: CaptionTable) -> bool:
     """A metadata.json may be about anything; the others are tables by their name."""
     if table.path.suffix.lower() != ".json":
         return True
@@ -152,7 +152,7 @@ def _is_table(table: Table) -> bool:
         return False
 
 
-def _other_tables(root: Path, columns: Columns) -> list[Table]:
+def _other_tables(root: Path, columns: Columns) -> list[CaptionTable]:
     """Files with a table's ending and no name of our own knowledge, that stand for no single clip."""
     found = []
     for folder in FOLDERS:
@@ -163,7 +163,7 @@ def _other_tables(root: Path, columns: Columns) -> list[Table]:
             for path in entries
             if path.suffix.lower() in ENDINGS and path.name not in METADATA and path.stem not in media
         ]
-    return [Table(path, root, columns) for path in found[:MOST_TABLES]]
+    return [CaptionTable(path, root, columns) for path in found[:MOST_TABLES]]
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -24,14 +24,14 @@ from typing import Any
 
 from cogvideox.clip_folders import (
     CaptionSource,
+    ListedCaptions,
     Places,
-    Told,
     find_only_table,
     find_told,
     sources_seen,
     text_beside,
 )
-from cogvideox.clip_folders.archives import Part, holds_clips, parts_of
+from cogvideox.clip_folders.archives import ByteRange, holds_clips, parts_of
 from cogvideox.errors import ConfigError, MediaError
 from cogvideox.files import files_below, inside, short, shown
 from cogvideox.files.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
@@ -45,12 +45,12 @@ class WithoutCaptionsError(ConfigError):
 
 
 @dataclass(frozen=True)
-class Entry:
+class ListedClip:
     """One clip: its name within the data set, its caption, and where its bytes are."""
 
     name: str
     caption: str
-    part: Part
+    part: ByteRange
     score: float | None = None
 
     @property
@@ -67,12 +67,14 @@ class Listing:
 
     root: Path
     layout: str
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[ListedClip] = field(default_factory=list)
     dropped: dict[str, str] = field(default_factory=dict)
     default: str | None = None
     notes: list[str] = field(default_factory=list)
     captions_seen: int = 0
-    _seen: dict[str, tuple[Entry, str]] = field(default_factory=dict, repr=False)  # with the line, by name
+    _seen: dict[str, tuple[ListedClip, str]] = field(
+        default_factory=dict, repr=False
+    )  # with the line, by name
     _unlike: set[str] = field(default_factory=set, repr=False)  # names with two captions
     _times: Counter[str] = field(default_factory=Counter, repr=False)  # how often a name was dropped
     _paths: _Paths | None = field(default=None, repr=False)
@@ -88,7 +90,7 @@ class Listing:
         self,
         name: str,
         caption: Any,
-        part: Part,
+        part: ByteRange,
         score: Any = None,
         *,
         where: str = "",
@@ -106,7 +108,7 @@ class Listing:
         elif name in self._seen:
             self._again(name, " ".join(caption.split()), where)
         else:
-            entry = Entry(name, " ".join(caption.split()), part, _number(score))
+            entry = ListedClip(name, " ".join(caption.split()), part, _number(score))
             self._seen[name] = entry, where
             self.entries.append(entry)
 
@@ -115,7 +117,7 @@ class Listing:
     ) -> None:
         """Take a file of the folder, or note why not."""
         name, astray = self.paths.of(file)
-        self.add(name, caption, Part(file), score, where=where, problem=problem or astray)
+        self.add(name, caption, ByteRange(file), score, where=where, problem=problem or astray)
 
     def _again(self, name: str, caption: str, where: str) -> None:
         """A clip that is listed twice: with one caption it is taken once, with two it is not known which is right."""
@@ -185,7 +187,7 @@ def _read(root: Path, default: str | None, source: CaptionSource) -> Listing:
     return listing if told is None else _from_told(root, told, default, source)
 
 
-def _from_told(root: Path, told: Told, default: str | None, source: CaptionSource) -> Listing:
+def _from_told(root: Path, told: ListedCaptions, default: str | None, source: CaptionSource) -> Listing:
     listing = Listing(root, told.layout, default=default)
     places = Places(root, told.base)
     for row in told.rows:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from cogvideox.clip_folders.columns import Row, told_where
+from cogvideox.clip_folders.columns import TableRow, told_where
 from cogvideox.errors import ConfigError
 from cogvideox.files import read_small_text
 from cogvideox.files.lines import lines_of
@@ -23,7 +23,7 @@ def find_lists(root: Path) -> tuple[Path, list[Path]] | None:
     return (files[0], captions) if files and captions else None
 
 
-def list_rows(root: Path, files: Path, captions: list[Path]) -> Iterator[Row]:
+def list_rows(root: Path, files: Path, captions: list[Path]) -> Iterator[TableRow]:
     """Line n of ``files`` with line n of ``captions``; blank lines at the end are none.
 
     Raises ConfigError when it is not certain which caption is whose: other numbers of lines, two lists of captions that
@@ -44,10 +44,10 @@ def list_rows(root: Path, files: Path, captions: list[Path]) -> Iterator[Row]:
     for number, (name, text) in enumerate(zip(names, texts, strict=True), 1):
         where = told_where(list_of, "line", number)
         if name.strip():
-            yield Row(where, (name.strip(),), text)
+            yield TableRow(where, (name.strip(),), text)
         elif text.strip():
             blank = told_where(files.name, "line", number)
-            yield Row(blank, problem=f"is blank, {where} is not; write the file, or remove both lines")
+            yield TableRow(blank, problem=f"is blank, {where} is not; write the file, or remove both lines")
 
 
 def _lines(root: Path, file: Path) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cogvideox.clip_folders.columns import Columns, Row, check_names, row_of, told_where
+from cogvideox.clip_folders.columns import Columns, TableRow, check_names, row_of, told_where
 from cogvideox.errors import ConfigError, DependencyError, MediaError
 from cogvideox.files import open_regular, shown
 
@@ -62,7 +62,7 @@ def light_columns(table: Any) -> list[str]:
     return [field.name for field in table.schema_arrow if light(field.type)]
 
 
-def parquet_rows(file: Path, root: Path | None, where: str, columns: Columns) -> Iterator[Row]:
+def parquet_rows(file: Path, root: Path | None, where: str, columns: Columns) -> Iterator[TableRow]:
     """The rows of a table of files and captions. Raises ConfigError."""
     try:
         table = open_parquet(file, root)
@@ -73,7 +73,7 @@ def parquet_rows(file: Path, root: Path | None, where: str, columns: Columns) ->
     wanted = [name for group in columns.among(names) for name in group]
     for number, values in rows_of(table, list(dict.fromkeys(wanted))):
         if isinstance(values, str):
-            yield Row(where=f"{where} {values}", problem=_LOST)
+            yield TableRow(where=f"{where} {values}", problem=_LOST)
         else:
             yield from row_of(values, told_where(where, "row", number), columns)
 

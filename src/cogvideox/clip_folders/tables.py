@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from cogvideox.clip_folders.columns import Columns, Row, check_names, row_of, told_where
+from cogvideox.clip_folders.columns import Columns, TableRow, check_names, row_of, told_where
 from cogvideox.clip_folders.parquet import parquet_names, parquet_rows
 from cogvideox.errors import ConfigError
 from cogvideox.files import decoded, open_regular, parse_json, read_small_text, short, shown
@@ -35,7 +35,7 @@ MEDIA_NAME = re.compile(
 
 
 @dataclass
-class Table:
+class CaptionTable:
     """An open question to one table: ``names`` of its columns, ``notes`` on how it is read."""
 
     path: Path
@@ -58,7 +58,7 @@ class Table:
         """The folder its bytes must lie in; None for a table outside of it, which a user named."""
         return self.root if self.path.is_relative_to(self.root) else None
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[TableRow]:
         """Every row. Raises ConfigError for a table of which none can be trusted, or that is no plain file."""
         problems = 0
         for row in self._rows():
@@ -71,7 +71,7 @@ class Table:
                     )
             yield row
 
-    def _rows(self) -> Iterator[Row]:
+    def _rows(self) -> Iterator[TableRow]:
         ending = self.path.suffix.lower()
         if ending == ".parquet":
             yield from parquet_rows(self.path, self.inside, self.where, self.columns)
@@ -85,7 +85,7 @@ class Table:
             raise ConfigError(f"{self.where}: not a table by its ending; name it {', '.join(ENDINGS)}")
 
 
-def has_columns(table: Table) -> tuple[bool, bool]:
+def has_columns(table: CaptionTable) -> tuple[bool, bool]:
     """Whether a table names files and holds captions, from its first rows. Raises ConfigError where it is unreadable.
 
     Also fills ``table.names``.
@@ -109,7 +109,7 @@ def has_columns(table: Table) -> tuple[bool, bool]:
 class _Lines:
     """Lines of a table with their ends, decoded one by one; ``number`` of the last one. Raises ConfigError."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: CaptionTable) -> None:
         self.table, self.number = table, 0
 
     def __enter__(self) -> _Lines:
@@ -156,7 +156,7 @@ class _Lines:
 # --- csv ---
 
 
-def _csv_rows(table: Table) -> Iterator[Row]:
+def _csv_rows(table: CaptionTable) -> Iterator[TableRow]:
     csv.field_size_limit(LONGEST_FIELD)
     with _Lines(table) as lines:
         delimiter, names = _header(table, lines, strict=True)
@@ -167,7 +167,7 @@ def _csv_rows(table: Table) -> Iterator[Row]:
             except StopIteration:
                 return
             except csv.Error as error:
-                yield Row(
+                yield TableRow(
                     told_where(table.where, "line", before + 1, lines.number), problem=_csv_problem(error)
                 )
             else:
@@ -178,11 +178,11 @@ def _csv_rows(table: Table) -> Iterator[Row]:
             before = lines.number
 
 
-def _csv_row(table: Table, names: list[str], fields: list[str], where: str) -> list[Row]:
+def _csv_row(table: CaptionTable, names: list[str], fields: list[str], where: str) -> list[TableRow]:
     if len(fields) != len(names):
         more = "more" if len(fields) > len(names) else "fewer"
         return [
-            Row(where, problem=f"{len(fields)} fields, {more} than the {len(names)} of the header; "
+            TableRow(where, problem=f"{len(fields)} fields, {more} than the {len(names)} of the header; "
                 "put quotes around a caption that holds the delimiter")
         ]  # fmt: skip
     for field_ in fields:
@@ -190,7 +190,7 @@ def _csv_row(table: Table, names: list[str], fields: list[str], where: str) -> l
         if newline and (found := MEDIA_NAME.search(rest)):
             name = rest[: found.end()].rsplit("\n", 1)[-1][-80:]
             return [
-                Row(
+                TableRow(
                     where,
                     problem=f"are one row, and its text names another file ({short(name)}); close the quote",
                 )
@@ -207,7 +207,7 @@ def _csv_problem(error: csv.Error) -> str:
     return f"cannot be read as CSV ({what}); repair it"
 
 
-def _header(table: Table, lines: _Lines, strict: bool) -> tuple[str, list[str]]:
+def _header(table: CaptionTable, lines: _Lines, strict: bool) -> tuple[str, list[str]]:
     """The delimiter and the column names. Raises ConfigError unless both are certain (when ``strict``)."""
     first = next((line for line in lines if line.strip()), "")
     found: dict[str, list[str]] = {}
@@ -250,7 +250,7 @@ def _header(table: Table, lines: _Lines, strict: bool) -> tuple[str, list[str]]:
 # --- json ---
 
 
-def _is_lines(table: Table) -> bool:
+def _is_lines(table: CaptionTable) -> bool:
     """Whether a file is JSON lines by what it holds: either ending stands before both kinds."""
     with _Lines(table) as lines:
         full = [
@@ -266,7 +266,7 @@ def _is_lines(table: Table) -> bool:
         return False
 
 
-def _json_lines(table: Table) -> Iterator[Row]:
+def _json_lines(table: CaptionTable) -> Iterator[TableRow]:
     with _Lines(table) as lines:
         for line in lines:
             if not line.strip():
@@ -275,23 +275,23 @@ def _json_lines(table: Table) -> Iterator[Row]:
             try:
                 values = parse_json(line.strip(), "the line", nan_is_none=True)
             except ConfigError as error:
-                yield Row(where, problem=str(error))
+                yield TableRow(where, problem=str(error))
                 continue
             if not isinstance(values, dict):
-                yield Row(where, problem=f"is {type(values).__name__}, not an object; write {{...}}")
+                yield TableRow(where, problem=f"is {type(values).__name__}, not an object; write {{...}}")
                 continue
             yield from row_of(values, where, table.columns)
 
 
-def _json_rows(table: Table) -> Iterator[Row]:
+def _json_rows(table: CaptionTable) -> Iterator[TableRow]:
     for where, values in _json_objects(table):
         if isinstance(values, dict):
             yield from row_of(values, where, table.columns)
         else:
-            yield Row(where, problem=f"is {type(values).__name__}, not an object; write {{...}}")
+            yield TableRow(where, problem=f"is {type(values).__name__}, not an object; write {{...}}")
 
 
-def _json_objects(table: Table) -> Iterator[tuple[str, Any]]:
+def _json_objects(table: CaptionTable) -> Iterator[tuple[str, Any]]:
     """A list of objects; or one object of file name -> caption, or file name -> object."""
     text = read_small_text(table.path, root=table.inside, most=MOST_JSON, error=ConfigError)
     if text.count(",") + text.count(":") + text.count("[") > MOST_VALUES:
@@ -316,7 +316,7 @@ def _json_objects(table: Table) -> Iterator[tuple[str, Any]]:
         yield where, {file: name, **each} if isinstance(each, dict) else {file: name, caption: each}
 
 
-def _first_objects(table: Table) -> Iterator[Mapping[str, Any]]:
+def _first_objects(table: CaptionTable) -> Iterator[Mapping[str, Any]]:
     """The objects of a JSON table that can be read, the first first."""
     if _is_lines(table):
         with _Lines(table) as lines:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from cogvideox.clip_folders.archives import Found, Part
+from cogvideox.clip_folders.archives import ArchiveEntry, ByteRange
 from cogvideox.clip_folders.beside import caption_in
 from cogvideox.clip_folders.columns import Columns, row_of
 from cogvideox.errors import InputError, MediaError
@@ -33,7 +33,7 @@ DAMAGED = (
 
 def members_of(
     shard: Path, endings: frozenset[str], dropped: dict[str, str], columns: Columns
-) -> Iterator[Found]:
+) -> Iterator[ArchiveEntry]:
     """webdataset: neighbouring members share a key; a clip with a .txt or .json of its key.
 
     Names with more dots than one are common, so the key is all before the last; what webdataset would call the key,
@@ -49,7 +49,7 @@ def members_of(
     for key, part in found.clips():
         if part.start + (part.size or 0) <= whole:
             caption, why = found.caption(key)
-            yield Found(key + part.suffix, caption, part, found.score(key), why)
+            yield ArchiveEntry(key + part.suffix, caption, part, found.score(key), why)
         else:
             problem = MediaError(f"{shard}: cut off in {shown(key)}{part.suffix}; download it again")
     if problem:
@@ -89,8 +89,8 @@ class _Members:
         self, shard: Path, endings: frozenset[str], dropped: dict[str, str], columns: Columns
     ) -> None:
         self.shard, self.endings, self.dropped, self.columns = shard, endings, dropped, columns
-        self.videos: dict[str, Part] = {}
-        self.pictures: dict[str, Part] = {}
+        self.videos: dict[str, ByteRange] = {}
+        self.pictures: dict[str, ByteRange] = {}
         self.texts: dict[str, str] = {}
         self.records: dict[str, dict[str, Any]] = {}
         self.problems: dict[str, str] = {}  # texts that cannot be read, by key
@@ -151,12 +151,14 @@ class _Members:
             name = member.name if member.name != same[key].member else f"{member.name} (again)"
             self._drop(name, f"{same[key].member} has the same key and is used; name it otherwise")
         else:
-            same[key] = Part(self.shard, member.offset_data, member.size, suffix=ending, member=member.name)
+            same[key] = ByteRange(
+                self.shard, member.offset_data, member.size, suffix=ending, member=member.name
+            )
 
     def _drop(self, name: str, reason: str) -> None:
         self.dropped[shown(name)] = reason
 
-    def clips(self) -> Iterator[tuple[str, Part]]:
+    def clips(self) -> Iterator[tuple[str, ByteRange]]:
         """Clips by key: all videos, and the pictures that stand for themselves."""
         yield from self.videos.items()
         yield from (each for each in self.pictures.items() if not self._is_thumbnail(each[0]))

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from cogvideox.clip import Box, Clip
-from cogvideox.curation.step import Step
+from cogvideox.curation.step import CurationStep
 from cogvideox.curation.view import View
 
 PLAIN = 6.0  # grey levels: how far a bar differs from one colour, in space and time
@@ -22,7 +22,7 @@ SAME = 0.15  # the two bars of a pair differ by at most this share of the wider
 SHARE = 0.9  # of frames in which the step must be seen
 
 
-class Borders(Step):
+class Borders(CurationStep):
     """Find bars, and crop to what is inside them."""
 
     kind: Literal["borders"] = "borders"
@@ -30,7 +30,7 @@ class Borders(Step):
     ignore: float = Field(0.004, ge=0, lt=0.2, description="bars narrower than this share of a side stay")
 
     def gives(self) -> tuple[str, ...]:
-        """See Step."""
+        """See CurationStep."""
         return ("border",)
 
     def look(self, clip: Clip, view: View) -> tuple[Clip, View]:

@@ -14,11 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cogvideox.captioning.describe import Footage, Record
+from cogvideox.captioning.describe import CaptionRecord, ClipSource
 from cogvideox.captioning.folder import Ended, see
 from cogvideox.captioning.strategy import CaptionConfig, build
 from cogvideox.clip import Caption, Clip
-from cogvideox.clip_folders.archives import Part
+from cogvideox.clip_folders.archives import ByteRange
 from cogvideox.curation.outputs import HOME, SHARD, Made
 from cogvideox.curation.pipeline import Progress, only_one, silent
 from cogvideox.curation.report import write_report
@@ -31,7 +31,7 @@ from cogvideox.video import whole_file
 FILE = "captions.jsonl"
 OWN = "user"  # the kind of a caption that somebody wrote beside a film
 
-Kept = tuple[Clip, Mapping[str, Any], Part]
+Kept = tuple[Clip, Mapping[str, Any], ByteRange]
 """A clip, facts about its file, where its bytes are."""
 
 
@@ -50,21 +50,21 @@ def kept_clips(out: Path, made: Made) -> Iterator[Kept]:
         for number, line in enumerate(text.splitlines(), 1):
             values = parse_json(line, f"{out / 'metadata.jsonl'}:{number}", error=InputError)
             clip, media = _clip(values, f"{out / 'metadata.jsonl'}:{number}")
-            yield clip, media, Part(out / "videos" / f"{clip.id}.mp4")
+            yield clip, media, ByteRange(out / "videos" / f"{clip.id}.mp4")
     for name in sorted(made.known):
         if SHARD.fullmatch(name) and name in made:
             yield from _members(out / name)
 
 
 def _members(shard: Path) -> Iterator[Kept]:
-    films: dict[str, Part] = {}
+    films: dict[str, ByteRange] = {}
     records: dict[str, Any] = {}
     try:
         with tarfile.open(shard, "r:") as tar:
             for member in tar:
                 key, _, ending = member.name.partition(".")
                 if ending == "mp4":
-                    films[key] = Part(
+                    films[key] = ByteRange(
                         shard, member.offset_data, member.size, suffix=".mp4", member=member.name
                     )
                 elif ending == "json" and (stream := tar.extractfile(member)):
@@ -120,7 +120,7 @@ def to_caption(out: Path) -> tuple[int, int, int]:
 def caption_curated(
     out: Path,
     config: CaptionConfig,
-    on_record: Callable[[Record], None] | None = None,
+    on_record: Callable[[CaptionRecord], None] | None = None,
     progress: Progress = silent,
 ) -> Ended:
     """Describe the kept clips of a curated folder and write the captions into it. A clip whose author wrote a text
@@ -135,7 +135,9 @@ def caption_curated(
         work = out / "work" / "captions"
         describer = build(config, work / "cache", work / "asked.jsonl")
         clips = [(clip, media, part) for clip, media, part in kept_clips(out, made) if not _has_own(clip)]
-        footage = (Footage(media["sha256"], partial(_see, media["sha256"], part)) for _, media, part in clips)
+        footage = (
+            ClipSource(media["sha256"], partial(_see, media["sha256"], part)) for _, media, part in clips
+        )
         wave = 1 if config.strategy == "watch" else 16
         records = list(describer.describe(footage, work / "records", wave, on_record=on_record))
         written = read_captions(out) | {
@@ -161,7 +163,7 @@ def _has_own(clip: Clip) -> bool:
     return any(one.kind == OWN for one in clip.captions)
 
 
-def _see(digest: str, part: Part) -> Any:
+def _see(digest: str, part: ByteRange) -> Any:
     with part.local() as file:
         seen = see(file)
     if seen.id != digest:

@@ -17,7 +17,7 @@ from cogvideox.errors import MediaError
 from cogvideox.perception.flow import opencv
 from cogvideox.video import Size, Timing, mp4_writer, sha256_of_file, walk, whole_file
 from cogvideox.video.timing import nearest_in_time
-from cogvideox.video.walking import Step
+from cogvideox.video.walking import DecodedFrame
 
 
 @dataclass(frozen=True)
@@ -99,13 +99,17 @@ def _encoded(frames: _Rewindable, own: Timing, clip: Clip, folder: Path, recipe:
     )
 
 
-def _wanted(frames: _Rewindable, own: Timing, clip: Clip, rate: float, keep_all: bool) -> Iterator[Step]:
+def _wanted(
+    frames: _Rewindable, own: Timing, clip: Clip, rate: float, keep_all: bool
+) -> Iterator[DecodedFrame]:
     """The frames of a clip: all of them, or those nearest to i / rate of its own clock."""
     inside = frames.within(clip.span.first, clip.span.stop)
     return (step for _, step in inside) if keep_all else nearest_in_time(_from_zero(inside, own), rate, own)
 
 
-def _from_zero(frames: Iterator[tuple[float, Step]], own: Timing) -> Iterator[tuple[float, Step]]:
+def _from_zero(
+    frames: Iterator[tuple[float, DecodedFrame]], own: Timing
+) -> Iterator[tuple[float, DecodedFrame]]:
     """Seconds since the first of these frames; on the grid of a steady clip, exactly."""
     start: float | None = None
     for moment, step in frames:
@@ -114,7 +118,7 @@ def _from_zero(frames: Iterator[tuple[float, Step]], own: Timing) -> Iterator[tu
         yield (round(since * own.fps) / own.fps if own.steady else since), step
 
 
-def _picture(step: Step, clip: Clip, shape: Size) -> np.ndarray:
+def _picture(step: DecodedFrame, clip: Clip, shape: Size) -> np.ndarray:
     """``uint8 [h, w, 3]`` of ``shape``: cropped, then scaled."""
     box, source = clip.crop, clip.source
     if box is None:
@@ -130,11 +134,11 @@ def _picture(step: Step, clip: Clip, shape: Size) -> np.ndarray:
 class _Rewindable:
     """Numbered frames of a walk; the one that ended a span is still there for the next."""
 
-    def __init__(self, frames: Iterator[tuple[float, Step]]) -> None:
+    def __init__(self, frames: Iterator[tuple[float, DecodedFrame]]) -> None:
         self._frames = enumerate(frames)
-        self._held: tuple[int, tuple[float, Step]] | None = None
+        self._held: tuple[int, tuple[float, DecodedFrame]] | None = None
 
-    def within(self, first: int, stop: int) -> Iterator[tuple[float, Step]]:
+    def within(self, first: int, stop: int) -> Iterator[tuple[float, DecodedFrame]]:
         """(seconds, frame) for the frames numbered first to before stop."""
         while True:
             numbered = self._held or next(self._frames, None)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from cogvideox.captioning.stages import Seen
+from cogvideox.captioning.stages import ClipFrames
 from cogvideox.captioning.strategy import CaptionConfig, build
 from cogvideox.clip import Caption, Clip
-from cogvideox.curation.step import Step
+from cogvideox.curation.step import CurationStep
 from cogvideox.curation.view import View
 from cogvideox.errors import ChatError
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cogvideox.captioning.describe import Describer
 
 
-class Describe(Step):
+class Describe(CurationStep):
     """Every caption on the way is kept with its author and instruction; the last one is the clip's.
 
     Put it last: what earlier steps drop is not described. A clip without a caption, or with one that does not match, is
@@ -31,14 +31,14 @@ class Describe(Step):
     answers: str | None = Field(None, description="folder where answers of models are kept between runs")
 
     def gives(self) -> tuple[str, ...]:
-        """See Step."""
+        """See CurationStep."""
         return ("match",)
 
     def measure(self, clip: Clip, view: View) -> Clip:
         """Raises ChatError when a later run should ask again."""
         start = float(view.picture_moments[0]) if len(view.picture_moments) else 0.0
         moments = tuple(round(float(moment) - start, 4) for moment in view.picture_moments)
-        record = _describer(self.model_dump_json()).describe_one(Seen(clip.id, view.pictures, moments))
+        record = _describer(self.model_dump_json()).describe_one(ClipFrames(clip.id, view.pictures, moments))
         if record.ended == "pending":
             raise ChatError(f"{record.stage}: {record.reason}: {record.detail}; run again")
         notes = tuple(

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from cogvideox.config import Config
-from cogvideox.curation.table import Table
+from cogvideox.curation.table import ClipTable
 
 BITS = 64
 BLOCK = 1024  # rows compared with all others at a time
@@ -20,7 +20,7 @@ class ExactCopies(Config):
 
     kind: Literal["exact_copies"] = "exact_copies"
 
-    def choose(self, table: Table) -> None:
+    def choose(self, table: ClipTable) -> None:
         """Drops copies with reason ``exact copy``."""
         groups = table.contents
         first: dict[int, int] = {}
@@ -37,7 +37,7 @@ class NearCopies(Config):
     distance: int = Field(6, ge=0, le=20, description="bits of 64 in which two frames may differ")
     frames: int = Field(4, ge=2, le=5, description="of 5 frames, so many must agree")
 
-    def choose(self, table: Table) -> None:
+    def choose(self, table: ClipTable) -> None:
         """Drops all but the best of each group with reason ``near copy``."""
         rows = np.flatnonzero(table.alive & table.prints.any(axis=1))
         pairs = near_pairs(table.prints[rows], self.distance, self.frames)
@@ -50,7 +50,7 @@ class LookAlikes(Config):
     kind: Literal["look_alikes"] = "look_alikes"
     similarity: float = Field(0.985, gt=0, le=1, description="cosine from which two clips are alike")
 
-    def choose(self, table: Table) -> None:
+    def choose(self, table: ClipTable) -> None:
         """Drops all but the best of each group with reason ``look-alike``."""
         among = np.flatnonzero(table.alive[table.seen])
         pairs = alike_pairs(table.vectors, self.similarity, among)
@@ -107,7 +107,7 @@ def alike_pairs(
 
 
 def _keep_best(
-    table: Table, rows: np.ndarray, pairs: Iterator[tuple[int, int]], step: str, reason: str
+    table: ClipTable, rows: np.ndarray, pairs: Iterator[tuple[int, int]], step: str, reason: str
 ) -> None:
     """Best first; a clip is dropped when one that is kept is its pair: chains do not swallow what is far apart."""
     near: dict[int, list[int]] = {}

@@ -31,7 +31,7 @@ DEATHS = 2  # a job is given up when so many workers died of it
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobOutcome:
     """What became of a job: nothing to say, or why it was given up."""
 
     job: dict[str, Any]
@@ -39,10 +39,10 @@ class Outcome:
     detail: str = ""
 
 
-class Engine(Protocol):
+class CurationEngine(Protocol):
     """Does jobs in any order; each exactly once, unless its worker dies."""
 
-    def run(self, jobs: Iterable[dict[str, Any]], order: Order) -> Iterator[Outcome]:
+    def run(self, jobs: Iterable[dict[str, Any]], order: Order) -> Iterator[JobOutcome]:
         """Outcomes as they come. Raises what a worker met that is no film's fault: OutputError for a full disk."""
 
 
@@ -52,8 +52,8 @@ class LocalEngine:
     def __init__(self, workers: int | None = None) -> None:
         self.workers = workers or len(os.sched_getaffinity(0)) or 1
 
-    def run(self, jobs: Iterable[dict[str, Any]], order: Order) -> Iterator[Outcome]:
-        """See Engine."""
+    def run(self, jobs: Iterable[dict[str, Any]], order: Order) -> Iterator[JobOutcome]:
+        """See CurationEngine."""
         with _Pool(self.workers, order) as pool:
             yield from pool.run(iter(jobs))
 
@@ -64,8 +64,8 @@ class RayEngine:
     def __init__(self, workers: int | None = None) -> None:
         self.workers = workers
 
-    def run(self, jobs: Iterable[dict[str, Any]], order: Order) -> Iterator[Outcome]:
-        """See Engine. Raises DependencyError when ray is not installed."""
+    def run(self, jobs: Iterable[dict[str, Any]], order: Order) -> Iterator[JobOutcome]:
+        """See CurationEngine. Raises DependencyError when ray is not installed."""
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
             import ray
@@ -88,7 +88,7 @@ class RayEngine:
         for row in rows.iter_rows():
             if row["stop"]:
                 raise _as_raised(row["kind"], row["stop"])
-            yield Outcome(json.loads(row["job"]), row["error"], row["detail"])
+            yield JobOutcome(json.loads(row["job"]), row["error"], row["detail"])
 
 
 def _needs(order: Order, jobs: int) -> dict[str, Any]:
@@ -99,14 +99,14 @@ def _needs(order: Order, jobs: int) -> dict[str, Any]:
 def _ray_batch(batch: dict[str, Any], order: str) -> dict[str, list[str]]:
     """Jobs of one task of Ray: a pool of one process, so that a film that crashes does not take the task with it."""
     jobs = [json.loads(job) for job in batch["job"]]
-    outcomes: list[Outcome] = []
+    outcomes: list[JobOutcome] = []
     stop = kind = ""
     try:
         with _Pool(1, Order.parse(json.loads(order))) as pool:
             outcomes.extend(pool.run(iter(jobs)))
     except CogVideoXError as error:
         stop, kind = str(error), type(error).__name__
-        outcomes = [Outcome(job) for job in jobs]
+        outcomes = [JobOutcome(job) for job in jobs]
     return {
         "job": [json.dumps(outcome.job) for outcome in outcomes],
         "error": [outcome.error for outcome in outcomes],
@@ -174,7 +174,7 @@ class _Pool:
             child.end()
         self.selector.close()
 
-    def run(self, jobs: Iterator[dict[str, Any]]) -> Iterator[Outcome]:
+    def run(self, jobs: Iterator[dict[str, Any]]) -> Iterator[JobOutcome]:
         """Outcomes as they come."""
         while True:
             self._feed(jobs)
@@ -187,7 +187,9 @@ class _Pool:
             for child in [one for one in self.children if one.job and time.monotonic() >= one.deadline]:
                 job = child.job
                 self._bury(child)
-                yield Outcome(job, "too slow", f"took more than {self.order.recipe.limits.wall_seconds:g} s")
+                yield JobOutcome(
+                    job, "too slow", f"took more than {self.order.recipe.limits.wall_seconds:g} s"
+                )
 
     def _feed(self, jobs: Iterator[dict[str, Any]]) -> None:
         idle = deque(child for child in self.children if child.job is None)
@@ -217,7 +219,7 @@ class _Pool:
         child.end()
         return ended
 
-    def _hear(self, child: _Child) -> Iterator[Outcome]:
+    def _hear(self, child: _Child) -> Iterator[JobOutcome]:
         """Every line that is there: a worker may say that it is ready and that it is done before anybody looks."""
         told = os.read(child.process.stdout.fileno(), 1 << 16)
         if not told and not child.ready:
@@ -236,14 +238,14 @@ class _Pool:
                 child.ready = True
                 continue
             job, child.job = child.job, None
-            yield Outcome(job, answer.get("error", ""), answer.get("detail", ""))
+            yield JobOutcome(job, answer.get("error", ""), answer.get("detail", ""))
 
-    def _died(self, job: dict[str, Any] | None, ended: int) -> Iterator[Outcome]:
+    def _died(self, job: dict[str, Any] | None, ended: int) -> Iterator[JobOutcome]:
         if job is None:
             return
         if ended == -SIGXCPU:
             limit = self.order.recipe.limits.cpu_seconds
-            yield Outcome(job, "too slow", f"used more than {limit} s of processor time")
+            yield JobOutcome(job, "too slow", f"used more than {limit} s of processor time")
             return
         key = f"{job['do']} {job['path']}"
         self.deaths[key] = self.deaths.get(key, 0) + 1
@@ -251,7 +253,7 @@ class _Pool:
             self.again.append(job)
             return
         how = Signals(-ended).name if ended < 0 else f"exit code {ended}"
-        yield Outcome(job, "crashed", f"{DEATHS} workers died of it ({how})")
+        yield JobOutcome(job, "crashed", f"{DEATHS} workers died of it ({how})")
 
 
 def _as_raised(kind: str, text: str) -> CogVideoXError:

@@ -1,4 +1,4 @@
-"""Prints: short descriptions by which copies, near copies and look-alikes are found later (duplicates.py)."""
+"""Hashes: short descriptions by which copies, near copies and look-alikes are found later (duplicates.py)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from cogvideox.clip import Clip
-from cogvideox.curation.step import Step
+from cogvideox.curation.step import CurationStep
 from cogvideox.curation.view import View
 from cogvideox.perception import ClipEmbedder, Embedder, PlainEmbedder
 from cogvideox.perception.flow import opencv
@@ -17,7 +17,7 @@ from cogvideox.perception.flow import opencv
 PRINTS = 5
 
 
-class Prints(Step):
+class Hashes(CurationStep):
     """A 64-bit perceptual hash of five frames."""
 
     kind: Literal["prints"] = "prints"
@@ -28,7 +28,7 @@ class Prints(Step):
         return clip.model_copy(update={"prints": tuple(f"{phash(view.grey[n]):016x}" for n in places)})
 
 
-class Embedding(Step):
+class EmbeddingStep(CurationStep):
     """A unit vector of what is seen: CLIP from your folder, or the plain one that ships."""
 
     kind: Literal["embedding"] = "embedding"

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from cogvideox.clip import Clip, Label
-from cogvideox.curation.step import Step
+from cogvideox.curation.step import CurationStep
 from cogvideox.curation.view import View
 from cogvideox.errors import InputError, suggest
 from cogvideox.files.lines import lines_of
@@ -34,7 +34,7 @@ MEANING = {
 LABELS = tuple(MEANING)
 
 
-class Labels(Step):
+class Labels(CurationStep):
     """Probabilities of the six labels by the classifier that ships, or by yours."""
 
     kind: Literal["labels"] = "labels"
@@ -44,7 +44,7 @@ class Labels(Step):
     )
 
     def gives(self) -> tuple[str, ...]:
-        """See Step."""
+        """See CurationStep."""
         return tuple(f"label.{name}" for name in LABELS)
 
     def measure(self, clip: Clip, view: View) -> Clip:

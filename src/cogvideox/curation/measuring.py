@@ -7,9 +7,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from cogvideox.clip import Caption, Clip, Source
+from cogvideox.clip import Caption, Clip, SourceFile
 from cogvideox.curation.recipe import Recipe
-from cogvideox.curation.shot_views import Film, Piece
+from cogvideox.curation.shot_views import Piece, ShotViews
 from cogvideox.errors import InputError, MediaError
 from cogvideox.files import read_small_text
 from cogvideox.video import Probe, sha256_of_file, walk
@@ -17,7 +17,7 @@ from cogvideox.video import Probe, sha256_of_file, walk
 MOST_TEXT = 1 << 16  # bytes of a caption that stands beside a video
 
 
-class Clock:
+class StepTimer:
     """Seconds of processor time by name."""
 
     def __init__(self) -> None:
@@ -31,14 +31,14 @@ class Clock:
         self._since = now
 
 
-def measure(root: Path, path: str, recipe: Recipe, clock: Clock | None = None) -> list[Clip]:
+def measure(root: Path, path: str, recipe: Recipe, clock: StepTimer | None = None) -> list[Clip]:
     """The clips of ``root/path``, at least one: a file that gives none is one dropped clip that says why.
 
     Each frame is decoded once. What is wrong with the file is in ``dropped``; nothing is raised for it.
     """
-    clock = clock or Clock()
+    clock = clock or StepTimer()
     file = root / path
-    source = Source(path=path)
+    source = SourceFile(path=path)
     try:
         source = source.model_copy(update={"bytes": file.stat().st_size, "sha256": sha256_of_file(file)})
         clock.lap("hash")
@@ -47,7 +47,7 @@ def measure(root: Path, path: str, recipe: Recipe, clock: Clock | None = None) -
             refused = recipe.gate.refuses(walking.header)
             if refused:
                 return [Clip(source=source).drop("probe", *refused)]
-            film = Film(walking, recipe.shots, recipe.look)
+            film = ShotViews(walking, recipe.shots, recipe.look)
             clips = []
             for piece in film.pieces():
                 clock.lap("decode and cut")
@@ -74,7 +74,7 @@ def measure(root: Path, path: str, recipe: Recipe, clock: Clock | None = None) -
     ]
 
 
-def _piece(piece: Piece, source: Source, recipe: Recipe, clock: Clock) -> Clip:
+def _piece(piece: Piece, source: SourceFile, recipe: Recipe, clock: StepTimer) -> Clip:
     clip, view = Clip(source=source, span=piece.span), piece.view
     if view is None:
         return clip.drop("shots", "short", piece.note)
@@ -86,7 +86,7 @@ def _piece(piece: Piece, source: Source, recipe: Recipe, clock: Clock) -> Clip:
     return clip
 
 
-def described(source: Source, header: Probe) -> Source:
+def described(source: SourceFile, header: Probe) -> SourceFile:
     """With what the header says."""
     return source.model_copy(
         update={
@@ -106,7 +106,7 @@ def described(source: Source, header: Probe) -> Source:
     )
 
 
-def finished(source: Source, film: Film) -> Source:
+def finished(source: SourceFile, film: ShotViews) -> SourceFile:
     """With what is only known after the last frame."""
     totals, size = film.totals, film.walk.size
     return source.model_copy(

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from cogvideox.clip import Clip
-from cogvideox.curation.step import Step
+from cogvideox.curation.step import CurationStep
 from cogvideox.curation.view import View
 from cogvideox.perception.flow import opencv
 
@@ -24,13 +24,13 @@ HUE, PURE, BRIGHT = (
 HUES = 4  # of red, yellow, green, cyan, blue and magenta, each on a hundredth of the picture; or three large ones
 
 
-class Patterns(Step):
+class Patterns(CurationStep):
     """Test patterns and title cards."""
 
     kind: Literal["patterns"] = "patterns"
 
     def gives(self) -> tuple[str, ...]:
-        """See Step."""
+        """See CurationStep."""
         return "bars", "plain"
 
     def measure(self, clip: Clip, view: View) -> Clip:

@@ -13,13 +13,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cogvideox.clip import Clip, Source
+from cogvideox.clip import Clip, SourceFile
 from cogvideox.clip_folders.video_files import Input, LeftOut, everything, listing
-from cogvideox.curation.engines import Engine, Outcome
-from cogvideox.curation.measuring import Clock
+from cogvideox.curation.engines import CurationEngine, JobOutcome
+from cogvideox.curation.measuring import StepTimer
 from cogvideox.curation.paths import clip_folder, cut_file, measured_file, strip_file
 from cogvideox.curation.recipe import Recipe
-from cogvideox.curation.table import Table
+from cogvideox.curation.table import ClipTable
 from cogvideox.curation.thresholds import Thresholds
 from cogvideox.curation.worker import FAILED, Order, write_cut, write_measured
 from cogvideox.errors import ConfigError, OutputError
@@ -39,7 +39,7 @@ class Pipeline:
     root: Path
     work: Path
     recipe: Recipe
-    engine: Engine
+    engine: CurationEngine
     progress: Progress = silent
 
     @property
@@ -68,7 +68,7 @@ class Pipeline:
         """Every clip of every film, in order, as measured; what the listing left out is a dropped clip, too."""
         for one in everything(self.root):
             if isinstance(one, LeftOut):
-                yield Clip(source=Source(path=one.path)).drop("listing", one.reason, one.detail)
+                yield Clip(source=SourceFile(path=one.path)).drop("listing", one.reason, one.detail)
                 continue
             record = _read(measured_file(self.work, one.path))
             if record is None:
@@ -79,7 +79,7 @@ class Pipeline:
     def choose(self) -> Chosen:
         """Apply the choices in order; memory holds numbers only."""
         vectors = any(choice.kind == "look_alikes" for choice in self.recipe.choices)
-        table = Table(self.clips(), vectors)
+        table = ClipTable(self.clips(), vectors)
         fitted = []
         for done, choice in enumerate(self.recipe.choices, 1):
             self.progress("choosing", done - 1, len(self.recipe.choices))
@@ -166,11 +166,11 @@ class Pipeline:
         folder = clip_folder(self.work, job["path"])
         return wanted <= set(record["made"]) and all((folder / f"{name}.mp4").exists() for name in wanted)
 
-    def _give_up(self, outcome: Outcome) -> None:
+    def _give_up(self, outcome: JobOutcome) -> None:
         """A film that no worker survives becomes one dropped clip; it is not read again, not even for its hash."""
-        clip = Clip(source=Source(path=outcome.job["path"], bytes=outcome.job["size"]))
+        clip = Clip(source=SourceFile(path=outcome.job["path"], bytes=outcome.job["size"]))
         clip = clip.drop("decode", outcome.error, outcome.detail)
-        write_measured(self.work, outcome.job, self.recipe, [clip], Clock())
+        write_measured(self.work, outcome.job, self.recipe, [clip], StepTimer())
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ class Chosen:
     """What was decided about every clip, in the order of the clips."""
 
     pipeline: Pipeline
-    table: Table
+    table: ClipTable
     thresholds: tuple[Thresholds, ...]
 
     def clips(self) -> Iterator[Clip]:

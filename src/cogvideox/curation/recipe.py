@@ -13,7 +13,7 @@ from cogvideox.config import Config
 from cogvideox.curation.borders import Borders
 from cogvideox.curation.describing import Describe
 from cogvideox.curation.duplicates import ExactCopies, LookAlikes, NearCopies
-from cogvideox.curation.hashes import Embedding, Prints
+from cogvideox.curation.hashes import EmbeddingStep, Hashes
 from cogvideox.curation.header_gate import Gate
 from cogvideox.curation.labels import Labels
 from cogvideox.curation.patterns import Patterns
@@ -29,10 +29,10 @@ from cogvideox.curation.scores import (
 from cogvideox.curation.shots import Shots
 from cogvideox.curation.thresholds import Thresholds
 from cogvideox.curation.view import Look
-from cogvideox.curation.vlm_labels import AskedLabels
+from cogvideox.curation.vlm_labels import VlmLabels
 from cogvideox.errors import ConfigError, suggest
 from cogvideox.video import READER, Colour
-from cogvideox.video.reading import Limits
+from cogvideox.video.reading import DecodeLimits
 
 AnyStep = Annotated[
     Borders
@@ -44,10 +44,10 @@ AnyStep = Annotated[
     | Watermark
     | AestheticScore
     | Labels
-    | AskedLabels
+    | VlmLabels
     | Patterns
-    | Prints
-    | Embedding
+    | Hashes
+    | EmbeddingStep
     | Describe,
     Field(discriminator="kind"),
 ]
@@ -67,9 +67,9 @@ class Bounds(Config):
     written: int = Field(8192, gt=0, description="MiB of any file that a worker writes")
     memory: int = Field(1536, gt=0, description="MiB a worker may take for one file")
 
-    def of_decoding(self) -> Limits:
+    def of_decoding(self) -> DecodeLimits:
         """What the reader itself refuses."""
-        return Limits(
+        return DecodeLimits(
             frames=self.frames,
             seconds=self.seconds,
             video_pixels=self.pixels,

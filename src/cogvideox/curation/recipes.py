@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from cogvideox.curation.borders import Borders
 from cogvideox.curation.duplicates import ExactCopies, LookAlikes, NearCopies
-from cogvideox.curation.hashes import Embedding, Prints
+from cogvideox.curation.hashes import EmbeddingStep, Hashes
 from cogvideox.curation.header_gate import Gate
 from cogvideox.curation.patterns import Patterns
 from cogvideox.curation.recipe import Cutting, Recipe
@@ -20,7 +20,7 @@ from cogvideox.curation.scores import (
     Watermark,
 )
 from cogvideox.curation.shots import Shots
-from cogvideox.curation.thresholds import Rule, Stage, Thresholds
+from cogvideox.curation.thresholds import ThresholdRule, Thresholds, ThresholdStage
 from cogvideox.errors import ConfigError, suggest
 
 STEPS = (
@@ -32,8 +32,8 @@ STEPS = (
     TextArea(),
     Watermark(),
     AestheticScore(),
-    Prints(),
-    Embedding(),
+    Hashes(),
+    EmbeddingStep(),
     Patterns(),
 )
 
@@ -41,31 +41,31 @@ STEPS = (
 def default() -> Recipe:
     """Real footage, one tolerant stage: drops what is broken, frozen, copied, hardly visible, test bars or a title."""
     rules = (
-        Rule(score="luma", least=16, most=240),
-        Rule(score="contrast", least=8),
-        Rule(score="frozen", most=0.9),
-        Rule(score="motion_top", least=0.01, most=6.0),
-        Rule(score="flicker", most=12),
-        Rule(score="bars", most=0.15),
-        Rule(score="plain", most=0.85),
-        Rule(score="aesthetic", least=4.5),  # only where a head was given; the paper's lowest value
+        ThresholdRule(score="luma", least=16, most=240),
+        ThresholdRule(score="contrast", least=8),
+        ThresholdRule(score="frozen", most=0.9),
+        ThresholdRule(score="motion_top", least=0.01, most=6.0),
+        ThresholdRule(score="flicker", most=12),
+        ThresholdRule(score="bars", most=0.15),
+        ThresholdRule(score="plain", most=0.85),
+        ThresholdRule(score="aesthetic", least=4.5),  # only where a head was given; the paper's lowest value
     )
-    return Recipe(name="default", steps=STEPS, choices=_choices((Stage(name="all", rules=rules),)))
+    return Recipe(name="default", steps=STEPS, choices=_choices((ThresholdStage(name="all", rules=rules),)))
 
 
 def staged() -> Recipe:
     """The paper's plan: thresholds rise from stage to stage, the last takes the best 20 %. Needs some hundred clips."""
 
-    def stage(name: str, low: float, aesthetic: float, best: float) -> Stage:
-        return Stage(
+    def stage(name: str, low: float, aesthetic: float, best: float) -> ThresholdStage:
+        return ThresholdStage(
             name=name,
             rules=(
-                Rule(score="luma", least=16, most=240),
-                Rule(score="frozen", most=0.9),
-                Rule(score="motion_top", least=0.01, drop_lowest=low, drop_highest=0.01),
-                Rule(score="aesthetic", least=aesthetic),
-                Rule(score="aesthetic_proxy", drop_lowest=best),
-                Rule(score="overlay", most=0.0 if name == "finetune" else None),
+                ThresholdRule(score="luma", least=16, most=240),
+                ThresholdRule(score="frozen", most=0.9),
+                ThresholdRule(score="motion_top", least=0.01, drop_lowest=low, drop_highest=0.01),
+                ThresholdRule(score="aesthetic", least=aesthetic),
+                ThresholdRule(score="aesthetic_proxy", drop_lowest=best),
+                ThresholdRule(score="overlay", most=0.0 if name == "finetune" else None),
             ),
         )
 
@@ -80,25 +80,25 @@ def staged() -> Recipe:
 
 def tiny() -> Recipe:
     """Clips of the tiny world and other small ones: no least size or length. Seconds."""
-    rules = (Rule(score="frozen", most=0.95),)
+    rules = (ThresholdRule(score="frozen", most=0.95),)
     return Recipe(
         name="tiny",
         gate=Gate(short_side=16, fps=1),
         shots=Shots(min_seconds=0.5),
         steps=STEPS,
-        choices=_choices((Stage(name="all", rules=rules),)),
+        choices=_choices((ThresholdStage(name="all", rules=rules),)),
     )
 
 
 def cuts() -> Recipe:
     """Only find the takes and cut them out: nothing is judged."""
-    rules = Stage(name="all", rules=())
+    rules = ThresholdStage(name="all", rules=())
     return Recipe(
         name="cuts", steps=(), choices=(Thresholds(stages=(rules,)),), cutting=Cutting(copy_whole=True)
     )
 
 
-def _choices(stages: tuple[Stage, ...]) -> tuple:
+def _choices(stages: tuple[ThresholdStage, ...]) -> tuple:
     return (ExactCopies(), Thresholds(stages=stages), NearCopies(), LookAlikes())
 
 

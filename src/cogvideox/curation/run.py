@@ -22,7 +22,7 @@ from typing import Any
 from cogvideox.clip import Clip, Dropped
 from cogvideox.clip_folders.video_files import listing
 from cogvideox.curation.captions import read_captions, with_captions
-from cogvideox.curation.engines import Engine, LocalEngine
+from cogvideox.curation.engines import CurationEngine, LocalEngine
 from cogvideox.curation.outputs import Made
 from cogvideox.curation.pipeline import Chosen, Pipeline, Progress, only_one, silent
 from cogvideox.curation.recipe import Recipe
@@ -69,7 +69,7 @@ def curate(
     folder: str | Path,
     out: str | Path,
     recipe: Recipe,
-    engine: Engine | None = None,
+    engine: CurationEngine | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Curate ``folder`` into ``out``; returns the summary. Running it again does only what is left or has changed.

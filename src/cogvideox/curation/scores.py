@@ -9,20 +9,20 @@ import numpy as np
 from pydantic import Field
 
 from cogvideox.clip import Clip
-from cogvideox.curation.step import Step
+from cogvideox.curation.step import CurationStep
 from cogvideox.curation.view import View
 from cogvideox.perception import Aesthetic, AestheticProxy, ClipAesthetic
 from cogvideox.perception.flow import AnyFlow, Dis, opencv
 from cogvideox.perception.motion import motion_of
 
 
-class Light(Step):
+class Light(CurationStep):
     """Brightness, contrast, colour, and how much is burnt out or black."""
 
     kind: Literal["light"] = "light"
 
     def gives(self) -> tuple[str, ...]:
-        """See Step."""
+        """See CurationStep."""
         return "luma", "contrast", "clipped", "saturation"
 
     def measure(self, clip: Clip, view: View) -> Clip:
@@ -40,13 +40,13 @@ class Light(Step):
         )
 
 
-class Sharpness(Step):
+class Sharpness(CurationStep):
     """How much detail there is, and how much of it is noise or blocks of a codec."""
 
     kind: Literal["sharpness"] = "sharpness"
 
     def gives(self) -> tuple[str, ...]:
-        """See Step."""
+        """See CurationStep."""
         return "sharpness", "noise", "blocks"
 
     def measure(self, clip: Clip, view: View) -> Clip:
@@ -61,13 +61,13 @@ class Sharpness(Step):
         )
 
 
-class Flicker(Step):
+class Flicker(CurationStep):
     """How much the brightness of the whole picture jumps to and fro."""
 
     kind: Literal["flicker"] = "flicker"
 
     def gives(self) -> tuple[str, ...]:
-        """See Step."""
+        """See CurationStep."""
         return "flicker", "frozen"
 
     def measure(self, clip: Clip, view: View) -> Clip:
@@ -84,30 +84,30 @@ class Flicker(Step):
         )
 
 
-class MotionScore(Step):
+class MotionScore(CurationStep):
     """How much moves: see perception.motion for the units."""
 
     kind: Literal["motion"] = "motion"
     flow: AnyFlow = Field(Dis(), description="dis, or raft with weights that you have")
 
     def gives(self) -> tuple[str, ...]:
-        """See Step."""
+        """See CurationStep."""
         return "motion", "motion_top", "motion_camera", "motion_own", "shake", "still"
 
     def check(self) -> None:
-        """See Step."""
+        """See CurationStep."""
         self.flow.check()
 
     def ready(self) -> None:
-        """See Step."""
+        """See CurationStep."""
         self.flow.build()
 
     def digests(self) -> tuple[str, ...]:
-        """See Step."""
+        """See CurationStep."""
         return tuple(filter(None, [self.flow.digest()]))
 
     def on_gpu(self) -> bool:
-        """See Step."""
+        """See CurationStep."""
         return self.flow.on_gpu()
 
     def measure(self, clip: Clip, view: View) -> Clip:
@@ -129,13 +129,13 @@ class MotionScore(Step):
         )
 
 
-class TextArea(Step):
+class TextArea(CurationStep):
     """How much of the picture looks like writing: many short strokes in lines. A heuristic, not a reader."""
 
     kind: Literal["text"] = "text"
 
     def gives(self) -> tuple[str, ...]:
-        """See Step."""
+        """See CurationStep."""
         return ("text_area",)
 
     def measure(self, clip: Clip, view: View) -> Clip:
@@ -143,14 +143,14 @@ class TextArea(Step):
         return clip.with_scores(text_area=max(text_area(picture) for picture in view.grey[view.spread(5)]))
 
 
-class Watermark(Step):
+class Watermark(CurationStep):
     """Marks that stay while the picture behind them moves: logos, captions, frames."""
 
     kind: Literal["watermark"] = "watermark"
     least: float = Field(24.0, gt=0, description="grey levels of gradient that stay")
 
     def gives(self) -> tuple[str, ...]:
-        """See Step."""
+        """See CurationStep."""
         return ("overlay",)
 
     def measure(self, clip: Clip, view: View) -> Clip:
@@ -158,7 +158,7 @@ class Watermark(Step):
         return clip.with_scores(overlay=overlay_area(view.grey, self.least))
 
 
-class AestheticScore(Step):
+class AestheticScore(CurationStep):
     """How pleasing the pictures are: a CLIP head from your files, or a proxy under another name."""
 
     kind: Literal["aesthetic"] = "aesthetic"
@@ -167,7 +167,7 @@ class AestheticScore(Step):
     pictures: int = Field(3, gt=0, description="pictures of a clip that are scored and averaged")
 
     def gives(self) -> tuple[str, ...]:
-        """See Step."""
+        """See CurationStep."""
         return "aesthetic", "aesthetic_proxy"
 
     def measure(self, clip: Clip, view: View) -> Clip:

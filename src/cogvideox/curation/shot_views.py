@@ -49,7 +49,7 @@ class Piece:
     note: str = ""
 
 
-class Film:
+class ShotViews:
     """Iterate over ``pieces``; ``totals`` is whole afterwards."""
 
     def __init__(self, walk: Walk, shots: Shots, look: Look) -> None:

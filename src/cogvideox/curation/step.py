@@ -1,4 +1,4 @@
-"""Step: one idea about one clip. A recipe is a list of them; each is pure, so it can run anywhere and be run again."""
+"""CurationStep: one idea about one clip. A recipe is a list of them; each is pure and can run anywhere, again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cogvideox.config import Config
 from cogvideox.curation.view import View
 
 
-class Step(Config):
+class CurationStep(Config):
     """The base of steps. Settings are fields; ``version`` changes when the same settings give other numbers."""
 
     kind: str

@@ -1,4 +1,4 @@
-"""Table: what choices need to know about all clips, in columns of numbers: 100,000 clips fit in little memory."""
+"""ClipTable: what choices need to know about all clips, in columns of numbers: 100,000 clips fit in little memory."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Choice(Protocol):
 
     kind: str
 
-    def choose(self, table: Table) -> None:
+    def choose(self, table: ClipTable) -> None:
         """Drop rows of the table, each for a reason."""
 
 
-class Table:
+class ClipTable:
     """Rows are clips in their final order; a row that was dropped while measuring is not alive from the start."""
 
     def __init__(self, clips: Iterable[Clip], vectors: bool = True) -> None:

@@ -14,11 +14,11 @@ from pydantic import Field, model_validator
 
 from cogvideox.clip import Decision
 from cogvideox.config import Config
-from cogvideox.curation.table import Table
+from cogvideox.curation.table import ClipTable
 from cogvideox.errors import ConfigError
 
 
-class Rule(Config):
+class ThresholdRule(Config):
     """Limits of one score. A clip without the score passes: what was not measured cannot condemn."""
 
     score: str
@@ -28,7 +28,7 @@ class Rule(Config):
     drop_highest: float = Field(0.0, ge=0, lt=1, description="share of clips that is too high")
 
     @model_validator(mode="after")
-    def _limits_fit(self) -> Rule:
+    def _limits_fit(self) -> ThresholdRule:
         if self.least is not None and self.most is not None and self.least > self.most:
             raise ConfigError(f"rule {self.score}: least {self.least:g} is above most {self.most:g}")
         if self.drop_lowest + self.drop_highest >= 1:
@@ -38,7 +38,7 @@ class Rule(Config):
             )
         return self
 
-    def fitted(self, values: np.ndarray) -> Rule:
+    def fitted(self, values: np.ndarray) -> ThresholdRule:
         """The rule with fixed limits only, shares replaced by quantiles of ``values`` (NaN left out)."""
         known = np.sort(values[~np.isnan(values)])
         low, high = self.least, self.most
@@ -46,7 +46,9 @@ class Rule(Config):
             low = max(filter(_is_number, (low, _quantile(known, self.drop_lowest))))
         if len(known) and self.drop_highest:
             high = min(filter(_is_number, (high, _quantile(known, 1 - self.drop_highest))))
-        return Rule.model_construct(score=self.score, least=low, most=high, drop_lowest=0.0, drop_highest=0.0)
+        return ThresholdRule.model_construct(
+            score=self.score, least=low, most=high, drop_lowest=0.0, drop_highest=0.0
+        )
 
     def broken(self, value: float | None) -> str:
         """'' when ``value`` is within the fixed limits, else both values."""
@@ -59,15 +61,15 @@ class Rule(Config):
         return ""
 
 
-class Stage(Config):
+class ThresholdStage(Config):
     """What one stage of training wants."""
 
     name: str
-    rules: tuple[Rule, ...]
+    rules: tuple[ThresholdRule, ...]
 
-    def fitted(self, table: Table, among: np.ndarray) -> Stage:
+    def fitted(self, table: ClipTable, among: np.ndarray) -> ThresholdStage:
         """The stage with fixed limits only; shares are shares of the rows ``among``."""
-        return Stage(
+        return ThresholdStage(
             name=self.name, rules=tuple(rule.fitted(table.scores(rule.score)[among]) for rule in self.rules)
         )
 
@@ -81,20 +83,20 @@ class Thresholds(Config):
     """Drop clips that no stage wants."""
 
     kind: Literal["thresholds"] = "thresholds"
-    stages: tuple[Stage, ...] = Field(
+    stages: tuple[ThresholdStage, ...] = Field(
         min_length=1, description="in the order of training, the most tolerant first"
     )
 
-    def rules(self) -> tuple[Rule, ...]:
+    def rules(self) -> tuple[ThresholdRule, ...]:
         """Of all stages."""
         return tuple(rule for stage in self.stages for rule in stage.rules)
 
-    def fitted(self, table: Table) -> Thresholds:
+    def fitted(self, table: ClipTable) -> Thresholds:
         """With fixed limits only: shares become quantiles of the clips that are alive now."""
         among = np.flatnonzero(table.alive)
         return Thresholds(stages=tuple(stage.fitted(table, among) for stage in self.stages))
 
-    def choose(self, table: Table) -> None:
+    def choose(self, table: ClipTable) -> None:
         """Drops with the first broken rule of the first stage as the reason; the rules must be fitted."""
         names = {rule.score for stage in self.stages for rule in stage.rules}
         columns = {name: table.scores(name) for name in names}
@@ -106,7 +108,7 @@ class Thresholds(Config):
                 table.drop(int(row), self.kind, _short(first[0]), "; ".join(first))
 
 
-def quantiles(table: Table) -> dict[str, list[float]]:
+def quantiles(table: ClipTable) -> dict[str, list[float]]:
     """21 quantiles of every score over all clips that have it: a reference to choose thresholds by."""
     found = {}
     for name in table.names:

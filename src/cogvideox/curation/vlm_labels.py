@@ -16,7 +16,7 @@ from cogvideox.chat import Chat, ChatConfig, ChatFailure, Image, json_reader, la
 from cogvideox.clip import Clip, Label
 from cogvideox.config import Config
 from cogvideox.curation.labels import MEANING
-from cogvideox.curation.step import Step
+from cogvideox.curation.step import CurationStep
 from cogvideox.curation.view import View
 from cogvideox.errors import ChatError
 
@@ -31,7 +31,7 @@ DEFECTS = Instruction(
 )
 
 
-class Verdict(Config):
+class LabelVerdict(Config):
     """What the judge answers: how sure it is of each defect, 0 to 100."""
 
     editing: int = Field(ge=0, le=100)
@@ -42,7 +42,7 @@ class Verdict(Config):
     screenshot: int = Field(ge=0, le=100)
 
 
-class AskedLabels(Step):
+class VlmLabels(CurationStep):
     """The six labels by a model behind an OpenAI-compatible server, or in a folder, from a few frames.
 
     What it says is as it says it: nothing calibrates it. A clip of which it says nothing usable is dropped with the
@@ -61,7 +61,7 @@ class AskedLabels(Step):
     answers: str | None = Field(None, description="folder where answers are kept between runs")
 
     def gives(self) -> tuple[str, ...]:
-        """See Step."""
+        """See CurationStep."""
         return tuple(f"label.{name}" for name in MEANING)
 
     def measure(self, clip: Clip, view: View) -> Clip:
@@ -88,16 +88,17 @@ def judged(chat: Chat, view: View, frames: int = 8) -> dict[str, float]:
     start, parts = float(view.picture_moments[0]), []
     for place in view.spread(frames):
         parts += [f"{float(view.picture_moments[place]) - start:.2f} s", Image.of(view.pictures[place])]
-    question = DEFECTS.question(tuple(parts), Verdict.model_json_schema())
+    question = DEFECTS.question(tuple(parts), LabelVerdict.model_json_schema())
     return {
-        name: value / 100 for name, value in chat.ask(question, json_reader(Verdict)).model_dump().items()
+        name: value / 100
+        for name, value in chat.ask(question, json_reader(LabelVerdict)).model_dump().items()
     }
 
 
 @cache
 def _chat(settings: str) -> Chat:
     """Made once a process."""
-    step = AskedLabels.model_validate_json(settings)
+    step = VlmLabels.model_validate_json(settings)
     return Chat(
         language_model(step.ask, step.ask_model), step.chat, Path(step.answers) if step.answers else None
     )

@@ -19,7 +19,7 @@ from cogvideox.clip import Clip
 from cogvideox.config import Config
 from cogvideox.curation.confined import leave_network, limit, limit_processor
 from cogvideox.curation.cutting import cut
-from cogvideox.curation.measuring import Clock, measure
+from cogvideox.curation.measuring import StepTimer, measure
 from cogvideox.curation.paths import clip_folder, cut_file, measured_file
 from cogvideox.curation.recipe import Recipe
 from cogvideox.curation.strips import write_strips
@@ -38,7 +38,9 @@ class Order(Config):
     recipe: Recipe
 
 
-def write_measured(work: Path, job: dict[str, Any], recipe: Recipe, clips: list[Clip], clock: Clock) -> None:
+def write_measured(
+    work: Path, job: dict[str, Any], recipe: Recipe, clips: list[Clip], clock: StepTimer
+) -> None:
     """The mark that a film is measured, and what was found, in one file."""
     record = {
         "path": job["path"],
@@ -68,7 +70,7 @@ def write_cut(
 def do(job: dict[str, Any], order: Order) -> None:
     """Do one job; its result is a file. Raises OutputError when it cannot be written."""
     root, work, recipe = Path(order.root), Path(order.work), order.recipe
-    clock = Clock()
+    clock = StepTimer()
     if job["do"] == "measure":
         clips = measure(root, job["path"], recipe, clock)
         write_measured(work, job, recipe, clips, clock)

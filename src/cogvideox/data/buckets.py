@@ -17,7 +17,7 @@ from cogvideox.errors import ConfigError
 from cogvideox.noise import generator
 
 
-class Shape(NamedTuple):
+class ClipShape(NamedTuple):
     """A clip in pixels."""
 
     frames: int
@@ -25,7 +25,7 @@ class Shape(NamedTuple):
     width: int
 
 
-def bucket_of(clip: Shape, buckets: Sequence[Shape]) -> Shape:
+def bucket_of(clip: ClipShape, buckets: Sequence[ClipShape]) -> ClipShape:
     """The bucket for a clip: the most frames that the clip has, then the nearest aspect, then the nearest area.
 
     Raises ConfigError when the clip is shorter than every bucket; a bucket of one frame takes everything.
@@ -38,7 +38,7 @@ def bucket_of(clip: Shape, buckets: Sequence[Shape]) -> Shape:
         )
     most = max(bucket.frames for bucket in fitting)
 
-    def distance(bucket: Shape) -> tuple[float, float]:
+    def distance(bucket: ClipShape) -> tuple[float, float]:
         aspect = math.log(clip.height / clip.width * bucket.width / bucket.height)
         area = math.log(clip.height * clip.width / (bucket.height * bucket.width))
         return round(abs(aspect), 6), abs(area)

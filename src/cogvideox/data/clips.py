@@ -13,7 +13,7 @@ from typing import Protocol, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from cogvideox.clip_folders.listing import Entry, Listing
+from cogvideox.clip_folders.listing import ListedClip, Listing
 from cogvideox.config import Config
 from cogvideox.errors import ConfigError, InputError, MediaError
 from cogvideox.files import read_small_bytes
@@ -24,7 +24,7 @@ from cogvideox.world.scene import TIERS, Scene
 MOST_DIGESTS = 1 << 30  # bytes of the file of digests
 
 
-class Source(Protocol):
+class ClipDataset(Protocol):
     """Clips by number; a number always means the same clip."""
 
     def __len__(self) -> int: ...
@@ -100,7 +100,7 @@ class FolderClips:
     def __init__(
         self, listing: Listing, size: ClipSize, digests: Path | None = None, colour: Colour = "guess"
     ) -> None:
-        self.entries: list[Entry] = listing.entries
+        self.entries: list[ListedClip] = listing.entries
         self.size, self.colour = size, colour
         self.digests = _Digests(digests)
 
@@ -163,7 +163,7 @@ class _Digests:
         except (InputError, ValueError, AttributeError, RecursionError):
             return {}
 
-    def of(self, entry: Entry) -> str:
+    def of(self, entry: ListedClip) -> str:
         part = entry.part
         try:
             status = os.stat(part.file)

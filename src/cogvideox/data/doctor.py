@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cogvideox.clip_folders import CaptionSource
-from cogvideox.clip_folders.listing import NO_CAPTION, Entry, WithoutCaptionsError, list_clips, unused
-from cogvideox.data.buckets import Shape
+from cogvideox.clip_folders.listing import NO_CAPTION, ListedClip, WithoutCaptionsError, list_clips, unused
+from cogvideox.data.buckets import ClipShape
 from cogvideox.data.clips import ClipSize, FolderClips
 from cogvideox.data.pack import pack_rows, waste
 from cogvideox.errors import CogVideoXError
@@ -21,12 +21,12 @@ CUT = 0.1  # share of a clip's frames that may be cut away for 8n + 1 before it 
 
 
 @dataclass
-class Report:
+class DoctorReport:
     """The doctor's findings; ``kept`` has the shape in pixels of each clip as training would see it."""
 
     folder: str
     layout: str
-    kept: dict[str, Shape] = field(default_factory=dict)
+    kept: dict[str, ClipShape] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
     remarks: dict[str, list[str]] = field(default_factory=dict)
     tokens: int = 0
@@ -63,7 +63,7 @@ def diagnose(
     caption: str | None = None,
     source: CaptionSource | None = None,
     colour: Colour = "guess",
-) -> Report:
+) -> DoctorReport:
     """Examine every clip of ``folder``; with ``decode`` false only headers are read.
 
     ``budget``: tokens of a packed row, to tell what packing would waste; ``caption``: of clips that have none;
@@ -76,14 +76,14 @@ def diagnose(
     except WithoutCaptionsError as error:  # the pictures can be examined all the same
         about = [str(error)]
         listing = list_clips(folder, "not written yet", source)
-    report = Report(str(folder), listing.layout, dropped=dict(listing.dropped))
+    report = DoctorReport(str(folder), listing.layout, dropped=dict(listing.dropped))
     clips = FolderClips(listing, size, colour=colour)
     for index, entry in enumerate(listing.entries):
         try:
             shape, frames = _examine(entry, size, report, colour)
             if decode:
                 video = clips.uncut(index)
-                shape, frames = Shape(*clips.cut(index, video).shape[:3]), len(video)
+                shape, frames = ClipShape(*clips.cut(index, video).shape[:3]), len(video)
             report.kept[entry.name] = shape
             if frames and shape.frames < (1 - CUT) * min(frames, size.frames):
                 _remark(
@@ -107,7 +107,9 @@ def diagnose(
     return report
 
 
-def _examine(entry: Entry, size: ClipSize, report: Report, colour: Colour) -> tuple[Shape, int]:
+def _examine(
+    entry: ListedClip, size: ClipSize, report: DoctorReport, colour: Colour
+) -> tuple[ClipShape, int]:
     """The shape and the number of frames by the header, and remarks. Raises MediaError for what cannot be read."""
     with entry.part.local() as file:
         if entry.is_image:
@@ -141,14 +143,14 @@ def _examine(entry: Entry, size: ClipSize, report: Report, colour: Colour) -> tu
         _remark(report, entry, f"{1 - seen:.0%} of the picture will be cropped away")
     if len(entry.caption.split()) > WORDS:
         _remark(report, entry, f"a caption of {len(entry.caption.split())} words may not fit into 226 tokens")
-    return Shape(frames, tall, wide), there
+    return ClipShape(frames, tall, wide), there
 
 
-def _remark(report: Report, entry: Entry, text: str) -> None:
+def _remark(report: DoctorReport, entry: ListedClip, text: str) -> None:
     report.remarks.setdefault(entry.name, []).append(text)
 
 
-def _count(report: Report, words: int, budget: int | None) -> None:
+def _count(report: DoctorReport, words: int, budget: int | None) -> None:
     """Tokens with patches of 2 x 2 latents, and what packing wastes; a clip that no row can hold is dropped."""
     tokens = {
         name: words + ((s.frames - 1) // 4 + 1) * (s.height // 16) * (s.width // 16)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from cogvideox.cpu_ops import half_is_native
 from cogvideox.data.cache import TensorCache
-from cogvideox.data.clips import Source
+from cogvideox.data.clips import ClipDataset
 from cogvideox.data.world import to_model
 from cogvideox.errors import CogVideoXError, MediaError, NumericsError
 
@@ -38,7 +38,7 @@ Batch = list[tuple[int, np.ndarray]]
 class EncodedClips:
     """Clips of a source as latents, unscaled; clips that could not be read stand in ``dropped`` with the reason."""
 
-    source: Source
+    source: ClipDataset
     cache: TensorCache
     indices: list[int] = field(default_factory=list)
     """The number in the source of each clip here."""
@@ -72,7 +72,7 @@ class EncodedClips:
 
 
 def encoded(
-    source: Source,
+    source: ClipDataset,
     vae: nn.Module,
     folder: str | Path,
     title: str = "clips",
@@ -108,7 +108,7 @@ def encoded(
     return found
 
 
-def _keys(source: Source, weights: str, dropped: dict[str, str]) -> dict[int, str]:
+def _keys(source: ClipDataset, weights: str, dropped: dict[str, str]) -> dict[int, str]:
     keys = {}
     for index in range(len(source)):
         try:
@@ -123,7 +123,7 @@ def _keys(source: Source, weights: str, dropped: dict[str, str]) -> dict[int, st
     return keys
 
 
-def _batches(source: Source, indices: Iterable[int], dropped: dict[str, str]) -> Iterator[Batch]:
+def _batches(source: ClipDataset, indices: Iterable[int], dropped: dict[str, str]) -> Iterator[Batch]:
     """Neighbours of one shape, as many as may be encoded at once; clips that cannot be read are noted."""
     batch: Batch = []
     for index in indices:
@@ -144,7 +144,7 @@ def _batches(source: Source, indices: Iterable[int], dropped: dict[str, str]) ->
 
 
 @torch.no_grad()
-def _encode(vae: nn.Module, batch: Batch, source: Source) -> Iterator[tuple[int, dict[str, Tensor]]]:
+def _encode(vae: nn.Module, batch: Batch, source: ClipDataset) -> Iterator[tuple[int, dict[str, Tensor]]]:
     """bfloat16 and channels last: four times as fast on a CPU with units for it; the rounding is far below the
     posterior's own noise. A CPU without them would take sixty times as long, and gets float32."""
     weight = next(vae.parameters())

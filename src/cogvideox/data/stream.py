@@ -16,7 +16,7 @@ from cogvideox.errors import ConfigError
 RowKind = Literal["batch", "pack", "bucket"]
 
 
-class Rows(Protocol):
+class PackedRows(Protocol):
     """Rows of samples by number."""
 
     def __getitem__(self, number: int) -> Row: ...
@@ -55,7 +55,7 @@ def rows_of(
     batch: int,
     budget: int,
     seed: int,
-) -> Rows:
+) -> PackedRows:
     """Rows of one kind over samples of these shapes and sizes; raises ConfigError when a sample fits no row."""
     if kind == "batch":
         return BatchRows(len(shapes), batch, seed)

@@ -3,7 +3,7 @@
 from cogvideox.diffusion.denoiser import Denoise, Network, clean_estimate, denoiser, guided, in_turn, pinned
 from cogvideox.diffusion.guidance import GUIDANCE, Constant, Cosine, Guidance, Wave, is_guided
 from cogvideox.diffusion.samplers import SAMPLERS, SamplerName, ddim, dpmpp_2m, dpmpp_sde
-from cogvideox.diffusion.schedule import Previous, Schedule, ScheduleConfig, Spacing, Step
+from cogvideox.diffusion.schedule import Previous, SamplerStep, Schedule, ScheduleConfig, Spacing
 from cogvideox.diffusion.timesteps import explicit_uniform, interval, uniform
 
 __all__ = [
@@ -19,7 +19,7 @@ __all__ = [
     "Schedule",
     "ScheduleConfig",
     "Spacing",
-    "Step",
+    "SamplerStep",
     "Wave",
     "clean_estimate",
     "ddim",

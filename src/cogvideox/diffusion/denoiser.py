@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cogvideox.diffusion.guidance import Guide
-from cogvideox.diffusion.schedule import Step
+from cogvideox.diffusion.schedule import SamplerStep
 
 Network = Callable[[Float[Tensor, "b *dims"], Int[Tensor, " b"]], Float[Tensor, "b *dims"]]
 """x_t and its time to the prediction (v, by default)."""
@@ -23,7 +23,7 @@ Network = Callable[[Float[Tensor, "b *dims"], Int[Tensor, " b"]], Float[Tensor, 
 class Denoise(Protocol):
     """Noisy x [b, ...] at a step, to the float32 estimate of x0, of the same shape."""
 
-    def __call__(self, x: Tensor, step: Step) -> Tensor: ...
+    def __call__(self, x: Tensor, step: SamplerStep) -> Tensor: ...
 
 
 def clean_estimate(
@@ -48,7 +48,7 @@ def add_over(total: Tensor, x: Tensor, weight: float) -> Tensor:
 def denoiser(network: Network, prediction_type: str = "v_prediction") -> Denoise:
     """A network without guidance, as a denoiser."""
 
-    def denoise(x: Tensor, step: Step) -> Tensor:
+    def denoise(x: Tensor, step: SamplerStep) -> Tensor:
         return clean_estimate(x, network(x, _times(x, step)).float(), step.alpha_bar, prediction_type)
 
     return denoise
@@ -61,7 +61,7 @@ def guided(network: Network, guide: Guide, prediction_type: str = "v_prediction"
     negative prompt and the second half for the prompt.
     """
 
-    def denoise(x: Tensor, step: Step) -> Tensor:
+    def denoise(x: Tensor, step: SamplerStep) -> Tensor:
         twice = torch.cat([x, x])
         negative, prompt = network(twice, _times(twice, step)).float().chunk(2)
         prediction = torch.add(negative, prompt - negative, alpha=guide(step))
@@ -93,12 +93,12 @@ def pinned(denoise: Denoise, known: Float[Tensor, "b c k h w"]) -> Denoise:
     """
     k = known.shape[2]
 
-    def denoise_rest(x: Tensor, step: Step) -> Tensor:
+    def denoise_rest(x: Tensor, step: SamplerStep) -> Tensor:
         estimate = denoise(x, step)
         return torch.cat([known.to(estimate), estimate[:, :, k:]], dim=2)
 
     return denoise_rest
 
 
-def _times(x: Tensor, step: Step) -> Tensor:
+def _times(x: Tensor, step: SamplerStep) -> Tensor:
     return torch.full((x.shape[0],), step.t, dtype=torch.int64, device=x.device)

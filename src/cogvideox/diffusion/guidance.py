@@ -15,9 +15,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from cogvideox.config import Config
-from cogvideox.diffusion.schedule import Step
+from cogvideox.diffusion.schedule import SamplerStep
 
-Guide = Callable[[Step], float]
+Guide = Callable[[SamplerStep], float]
 
 RELEASED_GUIDANCE = 6.0
 """The scale the released models are used with."""

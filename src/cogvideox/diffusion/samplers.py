@@ -16,21 +16,25 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cogvideox.diffusion.denoiser import Denoise, add_over
-from cogvideox.diffusion.schedule import Step
+from cogvideox.diffusion.schedule import SamplerStep
 from cogvideox.errors import ConfigError
 
 Latents = Float[Tensor, "b *dims"]
 Noise = Callable[[int], Tensor]
 """The last of so many draws; a source that need not reproduce the released stream may make that one only."""
 
-After = Callable[[Step, Tensor, Tensor], None]
+After = Callable[[SamplerStep, Tensor, Tensor], None]
 """What happens after a step: (step, x after it, estimate of x0)."""
 
 SamplerName = Literal["ddim", "dpmpp_sde", "dpmpp_2m"]
 
 
 def ddim(
-    denoise: Denoise, x: Latents, path: Sequence[Step], noise: Noise | None = None, after: After | None = None
+    denoise: Denoise,
+    x: Latents,
+    path: Sequence[SamplerStep],
+    noise: Noise | None = None,
+    after: After | None = None,
 ) -> Latents:
     """Deterministic DDIM (Song et al. 2021, Eq. 12 with sigma = 0). ``noise`` is not used."""
     for step in path:
@@ -44,7 +48,11 @@ def ddim(
 
 
 def dpmpp_2m(
-    denoise: Denoise, x: Latents, path: Sequence[Step], noise: Noise | None = None, after: After | None = None
+    denoise: Denoise,
+    x: Latents,
+    path: Sequence[SamplerStep],
+    noise: Noise | None = None,
+    after: After | None = None,
 ) -> Latents:
     """DPM-Solver++ (2M), the deterministic form (Lu et al. 2022, Algorithm 2). ``noise`` is not used."""
     x0_before: Tensor | None = None
@@ -61,7 +69,11 @@ def dpmpp_2m(
 
 
 def dpmpp_sde(
-    denoise: Denoise, x: Latents, path: Sequence[Step], noise: Noise | None = None, after: After | None = None
+    denoise: Denoise,
+    x: Latents,
+    path: Sequence[SamplerStep],
+    noise: Noise | None = None,
+    after: After | None = None,
 ) -> Latents:
     """DPM-Solver++ SDE (2M), the sampler of the released demos. Raises ConfigError without ``noise``.
 
@@ -100,7 +112,7 @@ def _log_snr(alpha_bar: float) -> float:
     return 0.5 * math.log(alpha_bar / (1.0 - alpha_bar))
 
 
-def _extrapolate(x0: Tensor, before: Tensor | None, step: Step, h: float) -> Tensor:
+def _extrapolate(x0: Tensor, before: Tensor | None, step: SamplerStep, h: float) -> Tensor:
     """The second-order estimate (1 + 1/2r) x0 - (1/2r) x0_before; plain x0 at the first step and the last."""
     if before is None or step.back_alpha_bar is None or step.final:
         return x0

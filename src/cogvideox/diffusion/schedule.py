@@ -77,7 +77,7 @@ class ScheduleConfig(Config):
 
 
 @dataclass(frozen=True)
-class Step:
+class SamplerStep:
     """One step of a sampler, in Python numbers, so that a step never waits for the device.
 
     ``alpha_bar``, ``next_alpha_bar`` and ``back_alpha_bar`` are the signal levels here, after this step, and
@@ -125,7 +125,7 @@ class Schedule:
             times = (np.arange(steps) * (total // steps))[::-1] + self.config.steps_offset
         return [min(int(t), total - 1) for t in times]
 
-    def path(self, steps: int, previous: Previous = "released", strength: float = 1.0) -> list[Step]:
+    def path(self, steps: int, previous: Previous = "released", strength: float = 1.0) -> list[SamplerStep]:
         """The steps of one run; ``strength`` below 1 keeps only the last part, to start from a noised video.
 
         ``previous`` says which level a step ends at. "released": time t - 1000 // steps, as the published
@@ -139,7 +139,7 @@ class Schedule:
         ends = [t - stride for t in times] if previous == "released" else [*times[1:], -1]
         kept = list(zip(times, ends, strict=True))[steps - min(int(steps * strength), steps) :]
         return [
-            Step(
+            SamplerStep(
                 index=index,
                 count=len(kept),
                 t=t,

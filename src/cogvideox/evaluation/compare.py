@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from cogvideox.errors import InputError
-from cogvideox.evaluation.report import Report, number
+from cogvideox.evaluation.report import ScoreReport, number
 from cogvideox.evaluation.score import LEAST_PROMPTS, Score, mean_interval
 
 
 @dataclass(frozen=True)
-class Difference:
+class PairedDifference:
     """This run minus the other one. ``pairs``: how many videos of each it stands on; 0 for measures of whole sets."""
 
     name: str
@@ -34,7 +34,7 @@ class Difference:
 TOO_FEW = "too few prompts"
 
 
-def compare(this: Report, other: Report, least: int = LEAST_PROMPTS) -> list[Difference]:
+def compare(this: ScoreReport, other: ScoreReport, least: int = LEAST_PROMPTS) -> list[PairedDifference]:
     """One difference per score that both have; without a verdict for those that stand on fewer than ``least`` prompts.
 
     Raises InputError when the reports share no score or no video.
@@ -60,7 +60,7 @@ def compare(this: Report, other: Report, least: int = LEAST_PROMPTS) -> list[Dif
     return kept
 
 
-def table(differences: Sequence[Difference]) -> str:
+def table(differences: Sequence[PairedDifference]) -> str:
     """Markdown."""
     lines = ["| score | this | other | difference | 95 % interval | pairs | verdict |", "|---" * 7 + "|"]
     for each in differences:
@@ -76,17 +76,17 @@ def table(differences: Sequence[Difference]) -> str:
     return "\n".join(lines)
 
 
-def _with_enough(found: Difference, least: int) -> Difference:
+def _with_enough(found: PairedDifference, least: int) -> PairedDifference:
     return found if found.prompts >= least else replace(found, verdict=TOO_FEW)
 
 
-def _prompts(report: Report) -> int:
+def _prompts(report: ScoreReport) -> int:
     return len({video["prompt"] or _stem(video["name"]) for video in report.videos})
 
 
 def _paired(
     score: Score, match: Score, pairs: list[tuple[int, int]], clusters: list[Any]
-) -> Difference | None:
+) -> PairedDifference | None:
     """Bootstrap of the mean difference over pairs, all pairs of a prompt together."""
     both = [(score.each[a], match.each[b], c) for (a, b), c in zip(pairs, clusters, strict=True)]
     both = [row for row in both if math.isfinite(row[0]) and math.isfinite(row[1])]
@@ -99,7 +99,7 @@ def _paired(
     return _judged(score, float(first.mean()), float(second.mean()), low, high, counts)
 
 
-def _of_sets(score: Score, match: Score, prompts: int) -> Difference | None:
+def _of_sets(score: Score, match: Score, prompts: int) -> PairedDifference | None:
     """Two numbers with their own intervals, taken as independent: cautious, since they share their references."""
     if score.low is None or match.low is None:
         return _judged(score, score.value, match.value, None, None, (0, prompts))
@@ -110,7 +110,7 @@ def _of_sets(score: Score, match: Score, prompts: int) -> Difference | None:
 
 def _judged(
     score: Score, this: float, other: float, low: float | None, high: float | None, counts: tuple[int, int]
-) -> Difference:
+) -> PairedDifference:
     verdict = "undecided"
     if low is not None and (low > 0 or high < 0):
         up = low > 0
@@ -121,10 +121,10 @@ def _judged(
             if up == (score.better == "higher")
             else "worse"
         )
-    return Difference(score.name, this, other, this - other, low, high, *counts, verdict)
+    return PairedDifference(score.name, this, other, this - other, low, high, *counts, verdict)
 
 
-def _pairs(this: Report, other: Report) -> tuple[list[tuple[int, int]], list[Any]]:
+def _pairs(this: ScoreReport, other: ScoreReport) -> tuple[list[tuple[int, int]], list[Any]]:
     """Places of the same video in both (same name without its ending), and the prompt of each."""
     theirs = {_stem(video["name"]): place for place, video in enumerate(other.videos)}
     pairs, clusters = [], []

@@ -17,7 +17,7 @@ import numpy as np
 
 from cogvideox.evaluation.flaws import spoil
 from cogvideox.evaluation.measures import Material
-from cogvideox.evaluation.report import Report, number
+from cogvideox.evaluation.report import ScoreReport, number
 from cogvideox.evaluation.suite import evaluate, world_checks
 from cogvideox.evaluation.video_folder import open_clips
 from cogvideox.video import Video
@@ -82,7 +82,7 @@ CONTROLS: dict[str, Make] = {
 }
 
 
-def run(out: Path, num: int, makes: Mapping[str, Make] = CONTROLS) -> dict[str, Report]:
+def run(out: Path, num: int, makes: Mapping[str, Make] = CONTROLS) -> dict[str, ScoreReport]:
     """The world suite of every control on the first ``num`` prompts; videos and scores stay in ``out``."""
     prompts = held_out_prompts()[:num]
     found = {}
@@ -110,7 +110,7 @@ def _fields(scene: object) -> dict:
     return {name: getattr(scene, name) for name in scene.__dataclass_fields__}  # type: ignore[attr-defined]
 
 
-def table(reports: Mapping[str, Report], shown: Sequence[str] = SHOWN) -> str:
+def table(reports: Mapping[str, ScoreReport], shown: Sequence[str] = SHOWN) -> str:
     """Markdown: a row per model, a column per score, with intervals."""
     lines = [f"| model | {' | '.join(shown)} |", "|---" * (len(shown) + 1) + "|"]
     for name, report in reports.items():
@@ -138,7 +138,7 @@ def main() -> None:
     arguments = parser.parse_args()
     reports = run(arguments.out, arguments.prompts)
     beside = (text.partition("=")[::2] for text in arguments.beside)
-    print(table({name: Report.read(folder) for name, folder in beside} | reports))
+    print(table({name: ScoreReport.read(folder) for name, folder in beside} | reports))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image as Pillow
 from pydantic import BaseModel, ConfigDict, Field
 
-from cogvideox.chat import Chat, Image, Outcome, Question, json_reader
+from cogvideox.chat import AskOutcome, Chat, Image, Question, json_reader
 from cogvideox.evaluation.score import Score, mean_score, not_computed
 from cogvideox.video import Video
 
@@ -97,7 +97,7 @@ def _fitted(frame: np.ndarray) -> np.ndarray:
     return np.asarray(Pillow.fromarray(frame).resize(size, Pillow.Resampling.LANCZOS))
 
 
-def _unanswered(outcomes: list[Outcome]) -> dict[str, int]:
+def _unanswered(outcomes: list[AskOutcome]) -> dict[str, int]:
     """How many questions ended without a grade, by kind."""
     kinds: dict[str, int] = {}
     for outcome in outcomes:

@@ -39,14 +39,14 @@ def lpips(videos: Iterable[Video], references: Iterable[Video], distance: Distan
     return mean_score(name, each, better="lower", protocol=protocol, settings={"network": distance.name})
 
 
-class Network:
+class DistanceNetwork:
     """LPIPS by a network of ``perception.lpips``; the shipped stand-in's numbers are not published LPIPS."""
 
     def __init__(self, network: LPIPS, name: str) -> None:
         self.network, self.name = network, name
 
     @classmethod
-    def load(cls, folder: str | Path | None = None) -> Network | None:
+    def load(cls, folder: str | Path | None = None) -> DistanceNetwork | None:
         """VGG16 from a folder with ``vgg16`` and ``vgg`` (.pth or .safetensors); without one the stand-in.
 
         None where no stand-in ships. Raises CheckpointError.

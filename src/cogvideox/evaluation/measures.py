@@ -18,7 +18,7 @@ from cogvideox.evaluation.judge import mtscore
 from cogvideox.evaluation.prompts import Asked, prompt_suite
 from cogvideox.evaluation.score import Score, mean_score, not_computed
 from cogvideox.evaluation.two_objects import two_object_prompts, two_objects
-from cogvideox.evaluation.video_folder import Clips
+from cogvideox.evaluation.video_folder import VideoFolder
 from cogvideox.perception.experts import Recorded
 from cogvideox.perception.features import FeatureExtractor
 from cogvideox.perception.image_text import ImageText
@@ -60,8 +60,8 @@ class Material:
     the world; ``verdicts``: those already judged.
     """
 
-    clips: Clips
-    references: Clips | None = None
+    clips: VideoFolder
+    references: VideoFolder | None = None
     real: Sequence[Video] = ()
     tools: Tools = field(default_factory=Tools)
     checks: Mapping[str, Sequence[Any]] = field(default_factory=dict)
@@ -113,7 +113,7 @@ def reconstruction(material: Material) -> list[Score]:
     return [_spread(measure(ours, theirs), places, len(material.clips)) for measure in measures.values()]
 
 
-def partners(clips: Clips, references: Clips) -> list[tuple[int, int]]:
+def partners(clips: VideoFolder, references: VideoFolder) -> list[tuple[int, int]]:
     """Places of videos and of their originals: same name without its ending, same frames and size."""
     known = {item.name.rpartition(".")[0]: place for place, item in enumerate(references.items)}
     found = []
@@ -167,7 +167,7 @@ def _distances_of(material: Material, real: Sequence[Video], network: FeatureExt
 
 def _rates(videos: Sequence[Video]) -> list[float]:
     """Frames a second of each; rendered truth has one rate."""
-    if isinstance(videos, Clips):
+    if isinstance(videos, VideoFolder):
         return [item.fps for item in videos.items]
     return [videos[0].fps] if len(videos) else []
 

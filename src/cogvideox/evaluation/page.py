@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cogvideox.evaluation.report import Report, number
+from cogvideox.evaluation.report import ScoreReport, number
 from cogvideox.evaluation.score import Score
-from cogvideox.evaluation.video_folder import Clips
+from cogvideox.evaluation.video_folder import VideoFolder
 from cogvideox.files.page import page, text
 from cogvideox.video import replacing
 
@@ -35,7 +35,7 @@ overflow-wrap:anywhere}svg{display:block}small{color:#777}
 """
 
 
-def write_page(report: Report, clips: Clips, out: Path) -> Path:
+def write_page(report: ScoreReport, clips: VideoFolder, out: Path) -> Path:
     """Write report.html into ``out``; returns where."""
     parts = [
         f"<h1>{text(report.suite)} suite: {text(report.subject or clips.folder.name)}</h1>",
@@ -122,7 +122,7 @@ def _absent(scores: Sequence[Score]) -> str:
     return f"<h2>Not computed</h2><table>{rows}</table>"
 
 
-def _left_out(report: Report) -> str:
+def _left_out(report: ScoreReport) -> str:
     rows = [
         f'<tr><td>{text(r.name)}</td><td class="bad">{text(r.kind)}</td><td>{text(r.why)}</td></tr>'
         for r in report.refused
@@ -134,7 +134,7 @@ def _left_out(report: Report) -> str:
     return f"<h2>Left out</h2><table>{''.join(rows)}</table>" if rows else ""
 
 
-def _thumbnails(report: Report, clips: Clips) -> str:
+def _thumbnails(report: ScoreReport, clips: VideoFolder) -> str:
     shown = [
         _figure(clips[place].frames, item.name, item.prompt) for place, item in enumerate(clips.items[:SHOWN])
     ]

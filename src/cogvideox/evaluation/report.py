@@ -1,4 +1,4 @@
-"""Report = the scores of one set of videos, with every video they stand on and every one they do not."""
+"""ScoreReport = the scores of one set of videos, with every video they stand on and every one they do not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from cogvideox.errors import CogVideoXError, InputError, OutputError
 from cogvideox.evaluation.score import Score
-from cogvideox.evaluation.video_folder import Clips, Refused
+from cogvideox.evaluation.video_folder import Refused, VideoFolder
 from cogvideox.files import read_json
 from cogvideox.manifest import versions
 from cogvideox.video import write_json
@@ -22,7 +22,7 @@ FILE = "report.json"
 
 
 @dataclass(frozen=True)
-class Report:
+class ScoreReport:
     """``videos``: name, prompt and size of each that was read; the scores' ``each`` follow their order."""
 
     suite: str
@@ -37,7 +37,9 @@ class Report:
     """With another run: ``against`` (its subject), ``least_prompts`` and ``rows``; {} when there was none."""
 
     @classmethod
-    def of(cls, suite: str, subject: str, scores: list[Score], clips: Clips, **rest: Any) -> Report:
+    def of(
+        cls, suite: str, subject: str, scores: list[Score], clips: VideoFolder, **rest: Any
+    ) -> ScoreReport:
         """A report of now, on what ``clips`` hold."""
         keys = ("name", "prompt", "frames", "height", "width", "fps", "sha256")
         videos = tuple({key: getattr(item, key) for key in keys} for item in clips.items)
@@ -107,7 +109,7 @@ class Report:
                 )
 
     @classmethod
-    def read(cls, folder: str | Path) -> Report:
+    def read(cls, folder: str | Path) -> ScoreReport:
         """From report.json of a folder, or that file itself. Raises InputError."""
         file = Path(folder)
         file = file / FILE if file.is_dir() else file

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from cogvideox.errors import ConfigError, InputError, suggest
-from cogvideox.evaluation.compare import Difference, compare
+from cogvideox.evaluation.compare import PairedDifference, compare
 from cogvideox.evaluation.measures import SUITES, Material, partners
 from cogvideox.evaluation.page import write_page
 from cogvideox.evaluation.progress import Show, watched
-from cogvideox.evaluation.report import Report
+from cogvideox.evaluation.report import ScoreReport
 from cogvideox.evaluation.score import LEAST_PROMPTS, Score
-from cogvideox.evaluation.video_folder import Clip, Clips, Refused
+from cogvideox.evaluation.video_folder import Refused, ScoredVideo, VideoFolder
 from cogvideox.files import read_json
 from cogvideox.video import Video, write_json
 from cogvideox.world import Prompt, held_out_prompts, render
@@ -32,14 +32,14 @@ def evaluate(
     missing: Sequence[str] = (),
     show: Show | None = None,
     **settings: Any,
-) -> Report:
+) -> ScoreReport:
     """Every score of a suite. Writes report.json and report.html into ``out``; raises ConfigError for no such suite.
 
     ``show``: told how far each stage is. ``missing``: names of videos that were asked for and are not there.
     """
     if suite not in SUITES:
         raise ConfigError(f"suite {suite!r}: unknown{suggest(suite, SUITES)}; there are: {', '.join(SUITES)}")
-    Report.check_free(out)
+    ScoreReport.check_free(out)
     scores: list[Score] = []
     groups = SUITES[suite]
     for name, group in groups.items():
@@ -49,7 +49,7 @@ def evaluate(
             found = group(watched(material, name, show) if show is not None else material)
             write_json(kept, {"key": key, "scores": [score.to_dict() for score in found]}, overwrite=True)
         scores += found
-    report = Report.of(
+    report = ScoreReport.of(
         suite, subject, scores, _with_strangers(material), missing=tuple(missing), settings=settings
     )
     report.save(out)
@@ -57,7 +57,9 @@ def evaluate(
     return report
 
 
-def add_comparison(report: Report, other: Report, clips: Clips, out: Path) -> tuple[Report, list[Difference]]:
+def add_comparison(
+    report: ScoreReport, other: ScoreReport, clips: VideoFolder, out: Path
+) -> tuple[ScoreReport, list[PairedDifference]]:
     """Compare with another run and write the report and its page again with that. Raises InputError where the two share
     nothing; the report without it stays."""
     found = compare(report, other)
@@ -69,7 +71,9 @@ def add_comparison(report: Report, other: Report, clips: Clips, out: Path) -> tu
     return report, found
 
 
-def world_checks(clips: Sequence[Clip]) -> tuple[dict[str, Sequence[Any]], Callable[[Clip], Refused | None]]:
+def world_checks(
+    clips: Sequence[ScoredVideo],
+) -> tuple[dict[str, Sequence[Any]], Callable[[ScoredVideo], Refused | None]]:
     """The facts each video of the tiny world was asked to show, by name, and a filter for those that say none.
 
     A video belongs to the suite when its prompt is one of the 200, or when a list of checks stands beside it.
@@ -83,7 +87,7 @@ def world_checks(clips: Sequence[Clip]) -> tuple[dict[str, Sequence[Any]], Calla
         elif isinstance(beside, list) and all(isinstance(check, dict) for check in beside):
             checks[clip.name] = beside
 
-    def keep(clip: Clip) -> Refused | None:
+    def keep(clip: ScoredVideo) -> Refused | None:
         if clip.frames < 5:
             return Refused(clip.name, "mismatched", f"{clip.frames} frames; the judge reads at least 5")
         if clip.name in checks:

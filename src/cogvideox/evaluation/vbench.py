@@ -14,7 +14,7 @@ import numpy as np
 from cogvideox.errors import InputError
 from cogvideox.evaluation.lengths import is_long, over_pieces
 from cogvideox.evaluation.score import Score, mean_score, not_computed
-from cogvideox.perception.experts import ActionClassifier, Captioner, Detector, FlowMagnitudes
+from cogvideox.perception.experts import ActionClassifier, CaptionExpert, Detector, FlowMagnitudes
 from cogvideox.perception.image_text import ImageText
 from cogvideox.video import Video
 
@@ -72,7 +72,7 @@ def action_of(prompt: str) -> str:
     return prompt.lower().split("-")[0].split("person is ")[-1].split("_")[0]
 
 
-def scene(videos: Iterable[Video], scenes: Sequence[str], captioner: Captioner | None) -> Score:
+def scene(videos: Iterable[Video], scenes: Sequence[str], captioner: CaptionExpert | None) -> Score:
     """Share of frames whose caption contains every word of the scene's name."""
 
     def share(video: Video, name: str) -> float:

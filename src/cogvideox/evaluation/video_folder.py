@@ -21,8 +21,8 @@ from typing import Any
 from cogvideox.clip_folders import (
     CaptionSource,
     Columns,
+    ListedCaptions,
     Places,
-    Told,
     find_only_table,
     find_told,
     prompts_alone,
@@ -41,7 +41,7 @@ NUMBERED = re.compile(r"^(?P<stem>.+)-(?P<number>\d{1,6})$", re.DOTALL)
 
 
 @dataclass(frozen=True)
-class Clip:
+class ScoredVideo:
     """One video of a folder: its name there, what was asked for (or ''), and which sample of it this is."""
 
     name: str
@@ -66,14 +66,14 @@ class Refused:
 
 
 @dataclass(frozen=True)
-class Clips(Sequence[Video]):
+class VideoFolder(Sequence[Video]):
     """The readable videos of a folder, decoded when they are asked for; the last ones stay in memory."""
 
     folder: Path
-    items: tuple[Clip, ...]
+    items: tuple[ScoredVideo, ...]
     refused: tuple[Refused, ...] = ()
     watch: Callable[[int, int], Any] | None = field(default=None, compare=False, repr=False)
-    """Told (number, of how many) whenever a video is asked for."""
+    """Called with (number, of how many) whenever a video is asked for."""
     _cache: OrderedDict[int, Video] = field(default_factory=OrderedDict, compare=False, repr=False)
 
     def __len__(self) -> int:
@@ -115,7 +115,7 @@ class Clips(Sequence[Video]):
         have = "has" if len(bare) == 1 else "have"
         return f"{len(bare)} of {len(self.items)} videos {have} no prompt, such as {bare[0]}"
 
-    def only(self, keep: Callable[[Clip], Refused | None]) -> Clips:
+    def only(self, keep: Callable[[ScoredVideo], Refused | None]) -> VideoFolder:
         """Without those that ``keep`` gives a reason against, which join the refused."""
         reasons = [keep(item) for item in self.items]
         items = tuple(item for item, reason in zip(self.items, reasons, strict=True) if reason is None)
@@ -134,7 +134,7 @@ def open_clips(
     prompts: Sequence[str] = (),
     on_item: Callable[[int, int], Any] | None = None,
     only: Collection[str] | None = None,
-) -> Clips:
+) -> VideoFolder:
     """Every video of a folder and its subfolders, in the order of their names, decoded once to know it can be.
 
     ``prompts``: those a name may begin with. ``only``: names to read, where the folder holds others too. Raises
@@ -151,22 +151,22 @@ def open_clips(
     told = read_prompts(root)
     listed = [*prompts, *prompts_alone(root, Columns())]
     known = {_as_name(prompt): prompt for prompt in reversed(listed)}
-    items: list[Clip] = []
+    items: list[ScoredVideo] = []
     refused = [Refused(name, "unsafe", why) for name, why in skipped.items()]
     for done, path in enumerate(files, 1):
         found = _read(path, root, told, known)
-        (items if isinstance(found, Clip) else refused).append(found)  # type: ignore[arg-type]
+        (items if isinstance(found, ScoredVideo) else refused).append(found)  # type: ignore[arg-type]
         if on_item is not None:
             on_item(done, len(files))
-    return Clips(root, tuple(items), tuple(refused))
+    return VideoFolder(root, tuple(items), tuple(refused))
 
 
-def counts(clips: Clips) -> dict[str, int]:
+def counts(clips: VideoFolder) -> dict[str, int]:
     """How many were read, and how many not, by kind."""
     return {"read": len(clips), **Counter(each.kind for each in clips.refused)}
 
 
-def _read(path: Path, root: Path, told: dict[str, str], known: dict[str, str]) -> Clip | Refused:
+def _read(path: Path, root: Path, told: dict[str, str], known: dict[str, str]) -> ScoredVideo | Refused:
     name = path.relative_to(root).as_posix()
     if shown(name) != name:
         return Refused(shown(name), "unsafe", "its name is not UTF-8; rename it")
@@ -181,7 +181,7 @@ def _read(path: Path, root: Path, told: dict[str, str], known: dict[str, str]) -
         record = _record_beside(path, root)
         prompt, number = _prompt_of(name, path, root, record, told, known)
         size = {"frames": len(video), "height": video.height, "width": video.width, "fps": video.fps}
-        return Clip(name, path, prompt, number, sha256_of(path), record=record, **size)  # type: ignore[arg-type]
+        return ScoredVideo(name, path, prompt, number, sha256_of(path), record=record, **size)  # type: ignore[arg-type]
     except MediaError as error:
         reason = str(error).replace(str(path), "").removeprefix(": ").strip()
         return Refused(name, "broken", reason[:300])
@@ -244,7 +244,7 @@ def read_prompts(root: Path) -> dict[str, str]:
         raise InputError(str(error)) from None
 
 
-def _prompts_told(root: Path, told: Told) -> dict[str, str]:
+def _prompts_told(root: Path, told: ListedCaptions) -> dict[str, str]:
     places = Places(root, told.base)
     found: dict[str, str] = {}
     odd: list[str] = []

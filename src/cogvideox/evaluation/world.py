@@ -20,7 +20,7 @@ from cogvideox.files.atomic import write_text
 from cogvideox.files.lines import lines_of
 from cogvideox.world import judge
 from cogvideox.world.held_out import Prompt, held_out_prompts
-from cogvideox.world.score import Row, report, report_by_tier, score_table
+from cogvideox.world.score import FactScore, report, report_by_tier, score_table
 
 Make = Callable[[str, int], np.ndarray]
 
@@ -32,7 +32,7 @@ class WorldReport:
     records: list[dict[str, Any]]
 
     @property
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[FactScore]:
         """How often each kind of fact holds."""
         return report(record["verdict"] for record in self.records)
 
@@ -43,7 +43,7 @@ class WorldReport:
 
     def to_json(self) -> str:
         """Every verdict and every row."""
-        rows = [{name: getattr(row, name) for name in Row.__dataclass_fields__} for row in self.rows]
+        rows = [{name: getattr(row, name) for name in FactScore.__dataclass_fields__} for row in self.rows]
         return json.dumps({"rows": rows, "videos": self.records}, indent=1)
 
 

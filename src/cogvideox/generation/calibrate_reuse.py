@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from cogvideox.evaluation.fidelity import psnr_of_clip
-from cogvideox.evaluation.lpips import Network
+from cogvideox.evaluation.lpips import DistanceNetwork
 from cogvideox.generation.options import GenerateOptions
 from cogvideox.generation.pipeline import generate
 from cogvideox.generation.residual_reuse import REACH, Calibration
@@ -69,7 +69,7 @@ def observe(model: CogVideoX, options: GenerateOptions, **given: Tensor) -> Exac
 def attempt(model: CogVideoX, exact: Sequence[Exact], threshold: float, table: str, **given: Tensor) -> Trial:
     """The same runs with a threshold, ``table`` being the path of the calibration."""
     seconds, ratios, distances, reused, steps = 0.0, [], [], 0, 1
-    looks = Network.load()
+    looks = DistanceNetwork.load()
     for run in exact:
         options = run.options.model_copy(update={"reuse": threshold, "reuse_table": table})
         video = generate(model, options, **given)

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from cogvideox.diffusion import Step, is_guided
+from cogvideox.diffusion import SamplerStep, is_guided
 from cogvideox.errors import ConfigError
 from cogvideox.generation.options import GenerateOptions
 from cogvideox.generation.residual_reuse import read_calibration
@@ -18,13 +18,13 @@ from cogvideox.generation.sampling import guidance_of
 from cogvideox.model import CogVideoX
 from cogvideox.transformer.compiled import compiled, launched
 from cogvideox.transformer.kernels import Fastest, Named, using
-from cogvideox.transformer.layout import Clip
+from cogvideox.transformer.layout import ClipTokens
 from cogvideox.transformer.modulation import tabulated
 from cogvideox.transformer.reuse import reusing
 
 
 @dataclass(frozen=True)
-class Engine:
+class FastPaths:
     """What a run does to go fast. ``factors``: see ``Calibration.choose``; [] when every step is computed."""
 
     options: GenerateOptions
@@ -47,7 +47,9 @@ class Engine:
 
 
 @contextmanager
-def running(model: CogVideoX, options: GenerateOptions, path: Sequence[Step], clip: Clip) -> Iterator[Engine]:
+def running(
+    model: CogVideoX, options: GenerateOptions, path: Sequence[SamplerStep], clip: ClipTokens
+) -> Iterator[FastPaths]:
     """The transformer of ``model`` as the options want it, for the times of ``path`` and one ``clip`` only.
 
     Raises ConfigError for an attention kernel that does not exist, for a calibration of other steps, and for a
@@ -73,10 +75,10 @@ def running(model: CogVideoX, options: GenerateOptions, path: Sequence[Step], cl
             stack.enter_context(launched(network))
         if factors:
             stack.enter_context(reusing(network, factors, branches=2 if in_turn else 1))
-        yield Engine(options, attention, factors, tables)
+        yield FastPaths(options, attention, factors, tables)
 
 
-def chosen_steps(options: GenerateOptions, path: Sequence[Step]) -> list[float | None]:
+def chosen_steps(options: GenerateOptions, path: Sequence[SamplerStep]) -> list[float | None]:
     """What the calibration and the threshold choose; [] when nothing is reused. Raises ConfigError."""
     if options.reuse == 0:
         return []

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from cogvideox import conditioning
 from cogvideox.conditioning import Coder, Conditioning
-from cogvideox.diffusion import Step, is_guided
+from cogvideox.diffusion import SamplerStep, is_guided
 from cogvideox.errors import ConfigError, MediaError, PromptError, SizeError
 from cogvideox.generation import preflight
 from cogvideox.generation.beyond import warn_of_unknown
@@ -213,7 +213,7 @@ def _denoise(
         raise SizeError(f"initial_latents of {tuple(initial.shape)}: this run needs {plan.latent_shape}")
     start = initial.to(model.device, noises.dtype)
 
-    def after(step: Step, x: Tensor, estimate: Tensor) -> None:
+    def after(step: SamplerStep, x: Tensor, estimate: Tensor) -> None:
         report("denoise", step.index + 1, step.count, estimate)
 
     def produce(again: bool) -> Tensor:

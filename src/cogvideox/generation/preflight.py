@@ -13,7 +13,7 @@ from cogvideox.generation.options import GenerateOptions
 from cogvideox.generation.plan import Given, Plan
 from cogvideox.generation.sampling import guidance_of
 from cogvideox.memory import available
-from cogvideox.memory.plan import Prediction
+from cogvideox.memory.plan import MemoryPrediction
 from cogvideox.memory.request import Request
 from cogvideox.memory.seconds import efforts, estimate, measured
 from cogvideox.model import CogVideoX
@@ -126,7 +126,7 @@ def _check_memory(request: Request, options: GenerateOptions, asked: str, flag: 
     limit = available(request.device)
     if limit is None:
         return
-    prediction = Prediction(request)
+    prediction = MemoryPrediction(request)
     bound = prediction.bound
     if max(bound.text, bound.encode, bound.denoise, bound.decode) < limit / 2:
         return

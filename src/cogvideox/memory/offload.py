@@ -43,10 +43,12 @@ def move_in(model: CogVideoX, device: torch.device | str, residence: Residence) 
 
 def attach(model: CogVideoX, device: torch.device, stream: bool) -> CogVideoX:
     """The same for any device, a CPU included, whose weights are then copied: how tests watch it."""
-    guests = Guests()
+    guests = OffloadGroup()
     for part in stages_of(model):
         blocks = blocks_of(part) if stream and not _is_half_of(model.vae, part) else []
-        guests.admit(Guest(part, device, Stream(blocks, device).attach() if blocks else None))
+        guests.admit(
+            OffloadedModule(part, device, BlockStreamer(blocks, device).attach() if blocks else None)
+        )
     model.compute_device = device
     return model
 
@@ -77,12 +79,12 @@ def _alike(row: list[nn.Module]) -> bool:
 
 
 @dataclass
-class Guest:
+class OffloadedModule:
     """A network that visits a device; the blocks of ``stream`` come and go by themselves."""
 
     network: nn.Module
     device: torch.device
-    stream: Stream | None = None
+    stream: BlockStreamer | None = None
     home: dict[Spot, tuple[Place, Tensor]] = field(default_factory=dict)
 
     def enter(self) -> None:
@@ -112,12 +114,12 @@ class Guest:
 
 
 @dataclass
-class Guests:
+class OffloadGroup:
     """Who may be on the device: one at a time."""
 
-    known: list[Guest] = field(default_factory=list)
+    known: list[OffloadedModule] = field(default_factory=list)
 
-    def admit(self, guest: Guest) -> None:
+    def admit(self, guest: OffloadedModule) -> None:
         """Bring ``guest`` in whenever it, or a part of it, is called, and send the others home first."""
         self.known.append(guest)
 
@@ -133,7 +135,7 @@ class Guests:
             module.register_forward_pre_hook(before, with_kwargs=True)
 
 
-class Stream:
+class BlockStreamer:
     """Blocks in host memory (pinned for a GPU) that visit two slots of the device by turns.
 
     A block is used from the first call of one of its layers until a layer of another block is called. While it
@@ -151,7 +153,7 @@ class Stream:
         for index in range(len(self.blocks)):
             self._homes(index)
 
-    def attach(self) -> Stream:
+    def attach(self) -> BlockStreamer:
         """Hook every layer of every block."""
         for index, block in enumerate(self.blocks):
 

@@ -12,9 +12,9 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from cogvideox.errors import InputError
-from cogvideox.memory.policy import Policy, Stage, policies, stages
+from cogvideox.memory.policy import Policy, StageMemory, policies, stages
 from cogvideox.memory.request import Request
-from cogvideox.memory.stages import Pair, VaeWay, Work, decoding, denoising, encoding
+from cogvideox.memory.stages import ActivationBytes, Pair, VaeWay, decoding, denoising, encoding
 from cogvideox.memory.weights import Storage, TextShape, Weights, weigh
 
 RESERVE = 0.1
@@ -27,7 +27,7 @@ class Option:
     """One policy for one request: its stages, and whether it fits."""
 
     policy: Policy
-    stages: list[Stage]
+    stages: list[StageMemory]
     limit: int | None
     bound: bool = False  # the stages are upper bounds, far within the limit
     needs: str = ""  # the extra to install first; '' where all is there
@@ -38,7 +38,7 @@ class Option:
         return max(stage.peak for stage in self.stages)
 
     @property
-    def largest(self) -> Stage:
+    def largest(self) -> StageMemory:
         """The stage that decides."""
         return max(self.stages, key=lambda stage: stage.peak)
 
@@ -112,7 +112,7 @@ def _counts_of(request: str) -> dict[tuple[str, str], Any]:
     return {}
 
 
-class Prediction:
+class MemoryPrediction:
     """The stages of one request; every count is made once for equal requests, when a policy first asks for it."""
 
     def __init__(self, request: Request) -> None:
@@ -129,11 +129,11 @@ class Prediction:
         """Bytes of every part, stored this way."""
         return self._once(("weights", storage), lambda: weigh(self.request, self.text, storage))
 
-    def work(self, pair: Pair, way: VaeWay) -> Work:
+    def work(self, pair: Pair, way: VaeWay) -> ActivationBytes:
         """Bytes every stage works in."""
         request = self.request
         text = self.text.work(request.row.text_tokens, request.dtype) if self.text is not None else 0
-        return Work(
+        return ActivationBytes(
             text,
             self._once(("encode", way), lambda: encoding(request, way)),
             self._once(("denoise", pair), lambda: denoising(request, pair)),
@@ -141,7 +141,7 @@ class Prediction:
         )
 
     @cached_property
-    def bound(self) -> Work:
+    def bound(self) -> ActivationBytes:
         """More than any stage works in: activations at full size and width, many times over."""
         request, row = self.request, self.request.row
         pixels, size = request.height * request.width, max(request.dtype.itemsize, 4)
@@ -151,7 +151,7 @@ class Prediction:
         tokens = request.volume // (2 * row.vae.spatial_compression_ratio) ** 2 + row.text_tokens
         denoise = 30 * 2 * tokens * row.transformer.width * size
         text = self.text.work(row.text_tokens, request.dtype) if self.text is not None else 0
-        return Work(text, vae if request.given else 0, denoise, vae)
+        return ActivationBytes(text, vae if request.given else 0, denoise, vae)
 
     def option(self, policy: Policy, limit: int | None, low_bit: bool = True) -> Option:
         """One policy for this request; ``low_bit`` false: the library for rounded weights is not installed."""
@@ -171,7 +171,7 @@ def plan(
     """Predict all policies of a request against ``limit`` bytes; ``low_bit`` false: without the library for rounded
     weights, which are then shown and not chosen. Raises ConfigError for an unknown residence.
     """
-    prediction = Prediction(request)
+    prediction = MemoryPrediction(request)
     ways = list(policies(request.on_cpu, request.guided, request.tiles, residence))
     return MemoryPlan(request, limit, [prediction.option(policy, limit, low_bit) for policy in ways])
 
@@ -183,7 +183,7 @@ def settle(request: Request, limit: int | None, residence: str = "auto", low_bit
 
     Raises ConfigError for an unknown residence.
     """
-    prediction = Prediction(request)
+    prediction = MemoryPrediction(request)
     found: list[Option] = []
     for policy in policies(request.on_cpu, request.guided, request.tiles, residence):
         if not found:
@@ -219,7 +219,7 @@ def nearest(found: MemoryPlan) -> str | None:
             guess = max(stage.weights + stage.work * share for stage in least.stages if stage.name != "text")
             if max(guess, least.stages[0].peak) > limit:
                 continue
-            if Prediction(request).option(least.policy, limit).fits:
+            if MemoryPrediction(request).option(least.policy, limit).fits:
                 return f"{request.frames} frames of {request.height}x{request.width} ({least.policy.name})"
     return None
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from cogvideox.errors import ConfigError, suggest
-from cogvideox.memory.stages import Pair, VaeWay, Work
+from cogvideox.memory.stages import ActivationBytes, Pair, VaeWay
 from cogvideox.memory.weights import Storage, Weights
 
 Residence = Literal["resident", "phases", "stream"]
@@ -85,7 +85,7 @@ def policies(on_cpu: bool, guided: bool, tiles: bool, residence: str = "auto") -
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageMemory:
     """Memory of one stage in bytes: weights on the device, and what it works in."""
 
     name: str
@@ -98,7 +98,7 @@ class Stage:
         return self.weights + self.work
 
 
-def stages(policy: Policy, weights: Weights, work: Work) -> list[Stage]:
+def stages(policy: Policy, weights: Weights, work: ActivationBytes) -> list[StageMemory]:
     """The stages of one generation under a policy, in their order.
 
     The tables of modulations are made with the whole transformer there, before anything else is.
@@ -112,9 +112,9 @@ def stages(policy: Policy, weights: Weights, work: Work) -> list[Stage]:
     else:
         text, transformer, vae = weights.text.streamed, weights.transformer.streamed, weights.vae
         denoiser = weights.denoiser.streamed
-    found = [Stage("text", text, work.text), Stage("encode", vae, work.encode)]
+    found = [StageMemory("text", text, work.text), StageMemory("encode", vae, work.encode)]
     found += [
-        Stage("denoise", denoiser, max(work.denoise, transformer - denoiser)),
-        Stage("decode", vae, work.decode),
+        StageMemory("denoise", denoiser, max(work.denoise, transformer - denoiser)),
+        StageMemory("decode", vae, work.decode),
     ]
     return [stage for stage in found if stage.work]

@@ -167,7 +167,7 @@ def _along(latents: int, pixels: int, request: Request, peak: Callable[[int], in
 
 
 @dataclass(frozen=True)
-class Work:
+class ActivationBytes:
     """Bytes that each stage works in, weights not counted."""
 
     text: int

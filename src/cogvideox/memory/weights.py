@@ -11,7 +11,7 @@ from torch import nn
 
 from cogvideox.memory.request import Request
 from cogvideox.transformer import Transformer
-from cogvideox.transformer.modulation import Rows, tabulated
+from cogvideox.transformer.modulation import ModulationTable, tabulated
 
 Storage = Literal["stored", "int8", "fp8"]
 SLOTS = 2
@@ -61,7 +61,7 @@ class TextShape:
         """How many weights there are; a test holds this against the real network."""
         return self.table + self.layers * self.layer
 
-    def part(self, dtype: torch.dtype, storage: Storage = "stored") -> Part:
+    def part(self, dtype: torch.dtype, storage: Storage = "stored") -> NetworkBytes:
         """Memory of the weights. In a float16 model the outputs of the feed-forward layers stay float32."""
         if storage == "stored":
             kept = self.width * self.hidden if dtype == torch.float16 else 0
@@ -69,7 +69,7 @@ class TextShape:
         else:
             block = self.layer
         around = self.table * dtype.itemsize
-        return Part(around + self.layers * block, around, block)
+        return NetworkBytes(around + self.layers * block, around, block)
 
     def work(self, tokens: int, dtype: torch.dtype) -> int:
         """Most bytes alive while one prompt is read: scores and their softmax, or the widened rows."""
@@ -94,16 +94,16 @@ def low_bit_bytes(part: nn.Module) -> int:
 
 
 @dataclass(frozen=True)
-class Part:
+class NetworkBytes:
     """Bytes of a network that is a row of blocks: all of it, without its blocks, and its largest block."""
 
     total: int
     around: int
     block: int
 
-    def beside(self, more: int) -> Part:
+    def beside(self, more: int) -> NetworkBytes:
         """The same with so many bytes around the blocks."""
-        return Part(self.total + more, self.around + more, self.block)
+        return NetworkBytes(self.total + more, self.around + more, self.block)
 
     @property
     def streamed(self) -> int:
@@ -117,9 +117,9 @@ class Weights:
     modulations, and, where they can wait elsewhere, without the layers that make them.
     """
 
-    text: Part
-    transformer: Part
-    denoiser: Part
+    text: NetworkBytes
+    transformer: NetworkBytes
+    denoiser: NetworkBytes
     vae: int
 
     @property
@@ -132,12 +132,12 @@ def weigh(request: Request, text: TextShape | None, storage: Storage) -> Weights
     """Bytes of every part, counted from one block. Low-bit storage leaves the autoencoder as it is."""
     size = bytes_of if storage == "stored" else low_bit_bytes
     one = request.transformer(1)
-    words = text.part(request.dtype, storage) if text is not None else Part(0, 0, 0)
+    words = text.part(request.dtype, storage) if text is not None else NetworkBytes(0, 0, 0)
     transformer = _transformer(request, one, size)
     denoiser = transformer
     if request.tables:
         with tabulated(one, request.times):
-            rows = [(name, m.table) for name, m in one.named_modules() if isinstance(m, Rows)]
+            rows = [(name, m.table) for name, m in one.named_modules() if isinstance(m, ModulationTable)]
             without = _transformer(request, one, size)
         layers = request.row.transformer.num_layers
         tables = sum(t.nbytes * (layers if "transformer_blocks" in name else 1) for name, t in rows)
@@ -145,8 +145,8 @@ def weigh(request: Request, text: TextShape | None, storage: Storage) -> Weights
     return Weights(words, transformer, denoiser, bytes_of(request.vae()))
 
 
-def _transformer(request: Request, one: Transformer, size: Callable[[nn.Module], int]) -> Part:
+def _transformer(request: Request, one: Transformer, size: Callable[[nn.Module], int]) -> NetworkBytes:
     """Carried on from a transformer of one block."""
     block = size(one.transformer_blocks[0])
     around = bytes_of(one) - bytes_of(one.transformer_blocks[0])
-    return Part(around + request.row.transformer.num_layers * block, around, block)
+    return NetworkBytes(around + request.row.transformer.num_layers * block, around, block)

@@ -29,7 +29,7 @@ BEAT = 10.0  # seconds between two signs of life, far below what a collective wa
 _DONE, _FAILED, _BUSY = range(3)  # what the first process says to those that wait for it
 
 
-class Team:
+class DataParallel:
     """Alone, everything here does nothing.
 
     Raises ConfigError when the mesh is not made of as many ranks as were started, and when a step has fewer calls

@@ -16,7 +16,7 @@ from torch.distributed.tensor import DTensor
 
 
 @dataclass(frozen=True)
-class Rows:
+class SavedShards:
     """A tensor in a state that was written in parts. ``read(first, last)`` returns these rows of the whole."""
 
     shape: tuple[int, ...]
@@ -47,15 +47,15 @@ def is_mine_to_write(value: DTensor) -> bool:
     return value.device_mesh.ndim == 1 or value.device_mesh.get_local_rank(0) == 0
 
 
-def mine(saved: Tensor | Rows, like: Tensor) -> Tensor:
+def mine(saved: Tensor | SavedShards, like: Tensor) -> Tensor:
     """What this process holds of ``saved`` when it lies as ``like`` does."""
     if isinstance(like, DTensor):
         first, last = rows_of(like)
-        return saved.read(first, last) if isinstance(saved, Rows) else saved[first:last]
-    return saved.whole() if isinstance(saved, Rows) else saved
+        return saved.read(first, last) if isinstance(saved, SavedShards) else saved[first:last]
+    return saved.whole() if isinstance(saved, SavedShards) else saved
 
 
-def laid_like(saved: Tensor | Rows, like: Tensor) -> Tensor:
+def laid_like(saved: Tensor | SavedShards, like: Tensor) -> Tensor:
     """``saved`` as a tensor that lies as ``like`` does, whole or in parts."""
     found = mine(saved, like)
     if not isinstance(like, DTensor):
@@ -81,6 +81,8 @@ def optimizer_state(saved: dict[str, Any], optimizer: torch.optim.Optimizer) -> 
 
 
 def _moment(value: Any, weight: Tensor) -> Any:
-    if isinstance(value, Rows) or (isinstance(value, Tensor) and value.shape == weight.shape and value.ndim):
+    if isinstance(value, SavedShards) or (
+        isinstance(value, Tensor) and value.shape == weight.shape and value.ndim
+    ):
         return laid_like(value, weight)
     return value

@@ -24,13 +24,13 @@ from cogvideox.parallel.exchange import Group, joined, swapped
 from cogvideox.parallel.ring import ring_attention
 from cogvideox.transformer import Transformer
 from cogvideox.transformer.attention import Arm, Attention, Heads, attend, split_attention
-from cogvideox.transformer.layout import Clip, Layout, Segment
+from cogvideox.transformer.layout import ClipTokens, Layout, Segment
 
 Way = Literal["auto", "ulysses", "ring"]
 
 
 @dataclass(frozen=True)
-class Part(Layout):
+class TokenRange(Layout):
     """The tokens ``start`` to ``stop`` of a row. Segments without tokens stay, so that every weight is used."""
 
     start: int = 0
@@ -70,12 +70,12 @@ class SplitArm:
     group: Group
     way: Way
 
-    def __call__(self, q: Heads, k: Heads, v: Heads, clip: Clip) -> Heads:
+    def __call__(self, q: Heads, k: Heads, v: Heads, clip: ClipTokens) -> Heads:
         return self.inner(q, k, v, clip)
 
     def row(self, q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
         """My tokens' answers; ``q``, ``k``, ``v`` hold my tokens of all heads."""
-        if not isinstance(layout, Part):
+        if not isinstance(layout, TokenRange):
             return attend(self.inner, q, k, v, layout)
         lengths = shares(layout.tokens, dist.get_world_size(self.group))
         if self.way == "ring":
@@ -137,15 +137,15 @@ def split_sequence(transformer: Transformer, group: Group, way: Way = "auto") ->
     return undo
 
 
-def part_of(layout: Layout, group: Group) -> Part:
+def part_of(layout: Layout, group: Group) -> TokenRange:
     """My part of a row. Raises ConfigError for a row with fewer tokens than ranks."""
-    if isinstance(layout, Part):
+    if isinstance(layout, TokenRange):
         return layout
     lengths, rank = shares(layout.tokens, dist.get_world_size(group)), dist.get_rank(group)
     if not lengths[-1]:
         raise ConfigError(f"{layout.tokens} tokens over {len(lengths)} ranks: each rank needs one; use fewer")
     start = sum(lengths[:rank])
-    return Part(layout.clips, start, start + lengths[rank])
+    return TokenRange(layout.clips, start, start + lengths[rank])
 
 
 def _mine(group: Group, first: bool) -> Callable[[nn.Module, tuple], tuple]:

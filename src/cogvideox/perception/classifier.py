@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from cogvideox.errors import CheckpointError
-from cogvideox.perception.handcrafted import Traits
+from cogvideox.perception.handcrafted import HandcraftedFeatures
 
 SHIPPED = Path(__file__).resolve().parents[1] / "shipped" / "labels"
 WEIGHTS, CARD = "classifier.safetensors", "classifier.json"
@@ -28,7 +28,7 @@ class LabelClassifier:
     thresholds: dict[str, float]
     name: str
 
-    def __call__(self, traits: Traits) -> dict[str, float]:
+    def __call__(self, traits: HandcraftedFeatures) -> dict[str, float]:
         """label -> calibrated probability that the clip has the defect."""
         w = self.weights
         frames = np.clip((traits.frames - w["frame_mean"]) / w["frame_std"], -6, 6)

@@ -30,7 +30,7 @@ class Detector(Protocol):
         """``uint8 [16, h, w, 3]`` and the video's name -> a set of names per frame."""
 
 
-class Captioner(Protocol):
+class CaptionExpert(Protocol):
     """One caption for each of 16 frames (VBench: Tag2Text)."""
 
     name: str

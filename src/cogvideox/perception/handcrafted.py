@@ -1,4 +1,4 @@
-"""Traits: cheap numbers about pictures and about what changes between them; small networks read them.
+"""Handcrafted features: cheap numbers about pictures and about what changes between them; small networks read them.
 
 Each picture gives where light, detail and colour are (a 4x4 grid), how its edges lie, and how flat, blurred, noisy and
 blocky it is; each pair of neighbours gives where and how much it changes and how much of it a camera explains.
@@ -19,14 +19,14 @@ GRID = 4
 
 
 @dataclass(frozen=True)
-class Traits:
+class HandcraftedFeatures:
     """``frames`` float32 [8, f] about moments of the clip, ``clip`` float32 [g] about all of it."""
 
     frames: np.ndarray
     clip: np.ndarray
 
 
-def traits_of(pictures: np.ndarray) -> Traits:
+def traits_of(pictures: np.ndarray) -> HandcraftedFeatures:
     """The traits of ``uint8 [n, h, w, 3]`` pictures, about eight a second; any n and size above zero."""
     cv2 = opencv()
     scale = SIDE / min(pictures.shape[1:3])
@@ -44,7 +44,7 @@ def traits_of(pictures: np.ndarray) -> Traits:
         if place not in known:
             pair = (grey[place], grey[min(place + 1, len(grey) - 1)])
             known[place] = np.concatenate([_picture(small[place], grey[place]), _pair(*pair, changes[place])])
-    return Traits(np.stack([known[place] for place in places]), _whole(changes, grey))
+    return HandcraftedFeatures(np.stack([known[place] for place in places]), _whole(changes, grey))
 
 
 def _picture(colour: np.ndarray, grey: np.ndarray) -> np.ndarray:

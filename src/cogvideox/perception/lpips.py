@@ -53,7 +53,7 @@ class LPIPS(nn.Module):
                 layers += [nn.Conv2d(before, width, 3, padding=1), nn.ReLU()]
                 before = width
             self.taps.append(len(layers) - 1)
-            self.add_module(f"lin{stage}", Head(width))
+            self.add_module(f"lin{stage}", LPIPSHead(width))
         self.features = nn.Sequential(*layers)
         self.register_buffer("shift", torch.tensor(SHIFT).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("scale", torch.tensor(SCALE).view(1, 3, 1, 1), persistent=False)
@@ -79,7 +79,7 @@ class LPIPS(nn.Module):
         return found
 
 
-class Head(nn.Module):
+class LPIPSHead(nn.Module):
     """One weight per channel, under the public name."""
 
     def __init__(self, width: int) -> None:

@@ -72,10 +72,10 @@ class RAFT(nn.Module):
         super().__init__()
         self.config = config
         context = config.hidden + config.context
-        self.feature_encoder = Encoder(config, config.features, nn.InstanceNorm2d)
-        self.context_encoder = Encoder(config, context, nn.BatchNorm2d if config.context_norm else None)
+        self.feature_encoder = RaftEncoder(config, config.features, nn.InstanceNorm2d)
+        self.context_encoder = RaftEncoder(config, context, nn.BatchNorm2d if config.context_norm else None)
         self.update_block = Update(config)
-        self.mask_predictor = Mask(config) if config.mask else None
+        self.mask_predictor = MaskHead(config) if config.mask else None
 
     def forward(
         self, before: Float[Tensor, "b 3 h w"], after: Float[Tensor, "b 3 h w"], updates: int = 12
@@ -98,7 +98,7 @@ class RAFT(nn.Module):
         return enlarge(places - start, self.mask_predictor(state) if self.mask_predictor else None)
 
 
-class Encoder(nn.Module):
+class RaftEncoder(nn.Module):
     """Pictures to features, an eighth of the size."""
 
     def __init__(self, config: RAFTConfig, out: int, norm: type[nn.Module] | None) -> None:
@@ -107,8 +107,8 @@ class Encoder(nn.Module):
         self.convnormrelu = unit(3, stem, 7, 2, norm)
         for place, (before, after) in enumerate(zip(config.widths, stages, strict=False), 1):
             blocks = (
-                Residual(before, after, 1 if place == 1 else 2, norm, config.bottleneck),
-                Residual(after, after, 1, norm, config.bottleneck),
+                RaftResidual(before, after, 1 if place == 1 else 2, norm, config.bottleneck),
+                RaftResidual(after, after, 1, norm, config.bottleneck),
             )
             self.add_module(f"layer{place}", nn.Sequential(*blocks))
         self.conv = nn.Conv2d(stages[-1], out, 1)
@@ -117,7 +117,7 @@ class Encoder(nn.Module):
         return self.conv(self.layer3(self.layer2(self.layer1(self.convnormrelu(x)))))
 
 
-class Residual(nn.Module):
+class RaftResidual(nn.Module):
     """``relu(x + f(x))``, where f is two 3x3 convolutions, or a bottleneck of three."""
 
     def __init__(
@@ -147,9 +147,9 @@ class Update(nn.Module):
 
     def __init__(self, config: RAFTConfig) -> None:
         super().__init__()
-        self.motion_encoder = Motion(config)
+        self.motion_encoder = MotionEncoder(config)
         self.recurrent_block = Recurrent(config)
-        self.flow_head = Head(config)
+        self.flow_head = FlowHead(config)
 
     def forward(self, state: Tensor, context: Tensor, seen: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
         """All ``[b, ?, h / 8, w / 8]`` -> the next state and the change of the flow ``[b, 2, h / 8, w / 8]``."""
@@ -157,7 +157,7 @@ class Update(nn.Module):
         return state, self.flow_head(state)
 
 
-class Motion(nn.Module):
+class MotionEncoder(nn.Module):
     """Correlations and flow to features; the flow itself is among them."""
 
     def __init__(self, config: RAFTConfig) -> None:
@@ -210,7 +210,7 @@ class GRU(nn.Module):
         return (1 - z) * state + z * q
 
 
-class Head(nn.Module):
+class FlowHead(nn.Module):
     """The recurrent state to a change of the flow."""
 
     def __init__(self, config: RAFTConfig) -> None:
@@ -222,7 +222,7 @@ class Head(nn.Module):
         return self.conv2(F.relu(self.conv1(state)))
 
 
-class Mask(nn.Module):
+class MaskHead(nn.Module):
     """For each of the 64 pixels of a place, how much it takes from each of the 9 places around (section 3.3)."""
 
     def __init__(self, config: RAFTConfig) -> None:

@@ -25,7 +25,7 @@ DIM, FRAMES, SIZE = 64, 17, 64
 WEIGHTS = "world_features.safetensors"
 
 
-class Stage(nn.Module):
+class FeatureStage(nn.Module):
     """A convolution in space, then one in time, each with GroupNorm and SiLU ("(2+1)D")."""
 
     def __init__(self, wide_in: int, wide: int, stride: int) -> None:
@@ -47,7 +47,7 @@ class WorldNetwork(nn.Module):
     def __init__(self, heads: Mapping[str, int]) -> None:
         super().__init__()
         self.stem = nn.Conv3d(3, 16, (1, 5, 5), (1, 2, 2), (0, 2, 2))
-        self.stages = nn.Sequential(Stage(16, 32, 2), Stage(32, 64, 2), Stage(64, 64, 1))
+        self.stages = nn.Sequential(FeatureStage(16, 32, 2), FeatureStage(32, 64, 2), FeatureStage(64, 64, 1))
         self.project = nn.Linear(128, DIM)
         self.heads = nn.ModuleDict({name: nn.Linear(DIM, size) for name, size in heads.items()})
 

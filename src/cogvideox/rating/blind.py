@@ -26,7 +26,7 @@ FREE = struct.Struct(">I4s")  # ISO 14496-12: a box of nothing, its size with th
 
 
 @dataclass(frozen=True)
-class Shape:
+class VideoShape:
     """What all videos of one prompt share: frames a second, frames, height and width."""
 
     fps: Fraction
@@ -43,13 +43,13 @@ def common_fps(rates: Sequence[float]) -> Fraction:
     return common if common <= MOST_FPS else max(exact)
 
 
-def common_shape(videos: Sequence[Video], fps: Fraction) -> Shape:
+def common_shape(videos: Sequence[Video], fps: Fraction) -> VideoShape:
     """The shortest time and the largest size of the videos of one prompt, at the rate of the whole study."""
     seconds = min(video.seconds for video in videos)
     tallest = max(video.height for video in videos)
     widest = max(round(video.width * tallest / video.height) for video in videos)
     grow = max(1, -(-LEAST_HEIGHT // tallest))
-    return Shape(fps, max(1, round(seconds * fps)), tallest * grow, widest * grow)
+    return VideoShape(fps, max(1, round(seconds * fps)), tallest * grow, widest * grow)
 
 
 def write_alike(videos: Sequence[Video], paths: Sequence[Path], fps: Fraction) -> list[str]:
@@ -71,7 +71,7 @@ def write_alike(videos: Sequence[Video], paths: Sequence[Path], fps: Fraction) -
     return [_changes(video, shape) for video in videos]
 
 
-def fitted(video: Video, place: int, shape: Shape) -> np.ndarray:
+def fitted(video: Video, place: int, shape: VideoShape) -> np.ndarray:
     """The frame ``uint8 [h, w, 3]`` on the screen at ``place``, enlarged, black where its shape is another."""
     now = Fraction(place) / shape.fps
     source = min(len(video) - 1, math.floor(now * Fraction(video.fps).limit_denominator(1001)))
@@ -98,7 +98,7 @@ def _fill(path: Path, size: int) -> None:
     os.utime(path, (0, 0))
 
 
-def _changes(video: Video, shape: Shape) -> str:
+def _changes(video: Video, shape: VideoShape) -> str:
     said = []
     seconds = float(shape.frames / shape.fps)
     if video.seconds - seconds > 0.5 / float(shape.fps):

@@ -25,7 +25,7 @@ RESERVED = 4 * BACKLOG + 40
 
 
 @dataclass(frozen=True)
-class Limits:
+class ConnectionLimits:
     """Seconds a client may take, and how many may be connected."""
 
     header: float = 10.0
@@ -34,7 +34,7 @@ class Limits:
     connections: int = 256
 
 
-def fitting(limits: Limits) -> Limits:
+def fitting(limits: ConnectionLimits) -> ConnectionLimits:
     """The same with as many connections as this process may open files for."""
     if sys.platform == "win32":
         return limits
@@ -42,10 +42,10 @@ def fitting(limits: Limits) -> Limits:
 
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     most = limits.connections if files == resource.RLIM_INFINITY else max(8, (files - RESERVED) // 2)
-    return Limits(limits.header, limits.body, limits.stalled, min(limits.connections, most))
+    return ConnectionLimits(limits.header, limits.body, limits.stalled, min(limits.connections, most))
 
 
-def bounded(limits: Limits) -> type[H11Protocol]:
+def bounded(limits: ConnectionLimits) -> type[H11Protocol]:
     """uvicorn's protocol for one connection, within ``limits``."""
     return type("Bounded", (BoundedProtocol,), {"limits": fitting(limits)})
 
@@ -53,7 +53,7 @@ def bounded(limits: Limits) -> type[H11Protocol]:
 class BoundedProtocol(H11Protocol):
     """``since``: when it began to keep us waiting for what it owes now."""
 
-    limits = Limits()
+    limits = ConnectionLimits()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.since, self.unsent, self.owed = time.monotonic(), 0, "header"

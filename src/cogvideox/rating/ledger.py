@@ -26,7 +26,7 @@ CREATE TABLE IF NOT EXISTS ratings (
 
 
 @dataclass(frozen=True)
-class Entry:
+class RatingEntry:
     """One rater about one unit; ``said`` as the page sent it, checked."""
 
     rater: str
@@ -34,7 +34,7 @@ class Entry:
     said: dict[str, Any]
 
 
-class Ledger:
+class RatingLedger:
     """The file of a study. Threads may share it. Raises OutputError where it cannot be used."""
 
     def __init__(self, path: Path) -> None:
@@ -55,7 +55,7 @@ class Ledger:
         except (sqlite3.Error, OSError) as error:
             raise OutputError(f"{path}: cannot be used ({error}); choose another --out") from None
 
-    def add(self, entry: Entry) -> bool:
+    def add(self, entry: RatingEntry) -> bool:
         """Keep a rating; True when it is on disk, also when the same was said before, False when another was.
 
         Raises OutputError when the disk refuses it.
@@ -81,11 +81,11 @@ class Ledger:
         with self._lock:
             return {row[0] for row in self._db.execute("SELECT unit FROM ratings WHERE rater = ?", (rater,))}
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[RatingEntry]:
         """Everything that was said, by rater and unit."""
         with self._lock:
             rows = self._db.execute("SELECT rater, unit, said FROM ratings ORDER BY rater, unit").fetchall()
-        return (Entry(rater, unit, json.loads(said)) for rater, unit, said in rows)
+        return (RatingEntry(rater, unit, json.loads(said)) for rater, unit, said in rows)
 
     def close(self) -> None:
         """Let go of the file."""

@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cogvideox.errors import OutputError
-from cogvideox.rating.connections import BACKLOG, WAITING, Limits, bounded, quiet
+from cogvideox.rating.connections import BACKLOG, WAITING, ConnectionLimits, bounded, quiet
 
 MOST_BODY = 64 << 10
 HEADERS = {
@@ -102,12 +102,12 @@ def address(server: socket.socket) -> str:
     return f"http://127.0.0.1:{server.getsockname()[1]}/"
 
 
-def serve(app: FastAPI, server: socket.socket, limits: Limits | None = None) -> None:
+def serve(app: FastAPI, server: socket.socket, limits: ConnectionLimits | None = None) -> None:
     """Answer on a socket of ``listen`` until the process is stopped."""
     quiet()
     config = uvicorn.Config(
         app,
-        http=bounded(limits or Limits()),
+        http=bounded(limits or ConnectionLimits()),
         ws="none",
         lifespan="off",
         log_config=None,

@@ -18,7 +18,7 @@ from fastapi.responses import FileResponse, JSONResponse
 
 from cogvideox.errors import InputError, OutputError
 from cogvideox.evaluation.human import ASPECTS, CAP, GRADES, MOST_TOTAL
-from cogvideox.rating.ledger import Ledger
+from cogvideox.rating.ledger import RatingLedger
 from cogvideox.rating.loopback import loopback_app, problem, read_object
 from cogvideox.rating.study import LEDGER, MEDIA, Study
 
@@ -28,7 +28,7 @@ MEDIA_NAME = re.compile(r"[0-9a-f]{24}")
 def ratings_app(study: Study, folder: Path, hosts: Sequence[str] = ()) -> FastAPI:
     """The web application of a study. ``hosts``: names it may be reached by besides this machine's own."""
     app = loopback_app("ratings", hosts)
-    ledger = Ledger(folder / LEDGER)
+    ledger = RatingLedger(folder / LEDGER)
 
     @app.get("/media/{name}.mp4")
     def media(name: str) -> Response:
@@ -67,7 +67,7 @@ def ratings_app(study: Study, folder: Path, hosts: Sequence[str] = ()) -> FastAP
     return app
 
 
-def what_next(study: Study, ledger: Ledger, rater: str) -> dict[str, Any]:
+def what_next(study: Study, ledger: RatingLedger, rater: str) -> dict[str, Any]:
     """The first unit of the rater's order that they have not rated, or that all are done."""
     done = ledger.done(rater)
     order = study.order(rater)

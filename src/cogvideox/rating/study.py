@@ -19,12 +19,12 @@ from typing import Any, Literal
 
 from cogvideox.errors import ConfigError, InputError, OutputError
 from cogvideox.evaluation.human import ASPECTS, GRADES, MOST_TOTAL, Battle, Rating
-from cogvideox.evaluation.video_folder import Clips, Refused, open_clips
+from cogvideox.evaluation.video_folder import Refused, VideoFolder, open_clips
 from cogvideox.files.apart import lies_in
 from cogvideox.files.atomic import atomic_folder, write_text
 from cogvideox.files.structured import read_json
 from cogvideox.rating.blind import PRIVATE, common_fps, write_alike
-from cogvideox.rating.ledger import Entry
+from cogvideox.rating.ledger import RatingEntry
 
 FILE, MEDIA, LEDGER = "study.json", "media", "ratings.sqlite"
 LONGEST_NOTE = 2000
@@ -93,7 +93,7 @@ class Study:
         key = bytes.fromhex(self.secret)
         return hmac.new(key, f"{purpose}/{text}".encode("utf-8", "replace"), hashlib.sha256).hexdigest()
 
-    def entry(self, assignment: str, said: Mapping[str, Any]) -> Entry:
+    def entry(self, assignment: str, said: Mapping[str, Any]) -> RatingEntry:
         """What the page sent, checked. Raises InputError."""
         rater, unit = self.assigned(assignment)
         note = str(said.get("note", ""))[:LONGEST_NOTE]
@@ -104,7 +104,9 @@ class Study:
             place = {"left": 0, "right": 1}.get(str(choice))
             if place is not None and self.turned(rater, unit):
                 place = 1 - place
-            return Entry(rater, unit.id, {"winner": "tie" if place is None else "ab"[place], "note": note})
+            return RatingEntry(
+                rater, unit.id, {"winner": "tie" if place is None else "ab"[place], "note": note}
+            )
         aspects, total = said.get("aspects"), said.get("total")
         if not isinstance(aspects, dict) or set(aspects) != set(ASPECTS):
             raise InputError(f"aspects: grade each of {', '.join(ASPECTS)}")
@@ -113,9 +115,9 @@ class Study:
         if isinstance(total, bool) or not isinstance(total, int | float) or not 0 <= total <= MOST_TOTAL:
             raise InputError(f"total: a number from 0 to {MOST_TOTAL:g}")
         grades = {name: float(value) for name, value in aspects.items()}
-        return Entry(rater, unit.id, {"aspects": grades, "total": float(total), "note": note})
+        return RatingEntry(rater, unit.id, {"aspects": grades, "total": float(total), "note": note})
 
-    def ratings(self, entries: Sequence[Entry]) -> list[Rating]:
+    def ratings(self, entries: Sequence[RatingEntry]) -> list[Rating]:
         """Entries of a study of grades, with the models' names."""
         units = {unit.id: unit for unit in self.units}
         return [
@@ -124,7 +126,7 @@ class Study:
             if e.unit in units
         ]
 
-    def battles(self, entries: Sequence[Entry]) -> list[Battle]:
+    def battles(self, entries: Sequence[RatingEntry]) -> list[Battle]:
         """Entries of a study of pairs, with the models' names."""
         units = {unit.id: unit for unit in self.units}
         found = []
@@ -236,7 +238,7 @@ def make_private(folder: Path) -> None:
         raise OutputError(f"{folder}: cannot be made ({error.strerror}); choose another --out") from None
 
 
-def _tells(clips: Mapping[str, Clips], shared: Mapping[str, Mapping[str, int]]) -> list[str]:
+def _tells(clips: Mapping[str, VideoFolder], shared: Mapping[str, Mapping[str, int]]) -> list[str]:
     """What could tell models apart, or be unfair, and cannot be mended here."""
     said = []
     for model in clips:
@@ -251,7 +253,7 @@ def _tells(clips: Mapping[str, Clips], shared: Mapping[str, Mapping[str, int]]) 
     return said
 
 
-def _items(clips: Mapping[str, Clips], mode: Mode) -> dict[str, dict[str, int]]:
+def _items(clips: Mapping[str, VideoFolder], mode: Mode) -> dict[str, dict[str, int]]:
     """item -> model -> place of its video. Pairs need an item from two models. Raises InputError."""
     found: dict[str, dict[str, int]] = {}
     for model, each in clips.items():

@@ -8,14 +8,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cogvideox.reproduce.experiments import EXPERIMENTS
-from cogvideox.reproduce.run import Outcome
+from cogvideox.reproduce.run import ExperimentOutcome
 from cogvideox.video import write_json
 
 PAGE, LEDGER = "reproduce.md", "paper.md"
 LEDGER_PART = "reproduced"
 
 
-def section(outcome: Outcome, image: str = "") -> str:
+def section(outcome: ExperimentOutcome, image: str = "") -> str:
     """Markdown of one experiment: claim, status, table, picture, what a full run needs."""
     row = outcome.experiment
     parts = [
@@ -30,7 +30,7 @@ def section(outcome: Outcome, image: str = "") -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def ledger_row(outcome: Outcome) -> str:
+def ledger_row(outcome: ExperimentOutcome) -> str:
     """One line of the ledger."""
     row, today = outcome.experiment, datetime.now(UTC).date()
     return (
@@ -39,7 +39,7 @@ def ledger_row(outcome: Outcome) -> str:
     )
 
 
-def write_results(outcome: Outcome, out: Path, docs: Path | None) -> Path:
+def write_results(outcome: ExperimentOutcome, out: Path, docs: Path | None) -> Path:
     """Result, table and curves into ``out/<name>``; into the pages of ``docs`` where those are. -> the folder."""
     name = outcome.experiment.name
     folder = out / "results" / name

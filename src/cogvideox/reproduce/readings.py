@@ -12,12 +12,12 @@ from pathlib import Path
 from cogvideox.errors import InputError, OutputError
 from cogvideox.evaluation.human import table_4
 from cogvideox.evaluation.report import FILE as REPORT
-from cogvideox.evaluation.report import Report, number
-from cogvideox.rating.ledger import Ledger
+from cogvideox.evaluation.report import ScoreReport, number
+from cogvideox.rating.ledger import RatingLedger
 from cogvideox.rating.study import LEDGER, Study
 from cogvideox.reproduce.arms import Scale
 from cogvideox.reproduce.experiments import Experiment
-from cogvideox.reproduce.run import Outcome
+from cogvideox.reproduce.run import ExperimentOutcome
 
 BENCH = Path(__file__).resolve().parents[3] / "benchmarks" / "gpu.py"
 NEEDS = "needs weights or data"
@@ -44,7 +44,7 @@ PRINTED: Mapping[str, dict[str, tuple[float, ...]]] = {
 PAPER_MEAN_14 = 0.94
 
 
-def from_benchmark(row: Experiment, scale: Scale) -> Outcome:
+def from_benchmark(row: Experiment, scale: Scale) -> ExperimentOutcome:
     """Tables 7 and 8: the benchmark's part at a tiny size, on any machine. Raises InputError outside a checkout."""
     if not BENCH.is_file():
         raise InputError(f"{BENCH.name}: benchmarks are not installed; run this in a clone of the repository")
@@ -58,10 +58,10 @@ def from_benchmark(row: Experiment, scale: Scale) -> Outcome:
         if name.startswith(part)
     ]
     why = "the tiny size shows only that every part runs; launches, not arithmetic, take its time"
-    return Outcome(row, NEEDS, why, "\n".join(lines), found["machine"].removeprefix("Measured on "))
+    return ExperimentOutcome(row, NEEDS, why, "\n".join(lines), found["machine"].removeprefix("Measured on "))
 
 
-def from_evaluation(row: Experiment, scale: Scale) -> Outcome:
+def from_evaluation(row: Experiment, scale: Scale) -> ExperimentOutcome:
     """Tables 2 and 3: the evaluation in ``out/<name>``; Table 2 of the shipped model is made when there is none."""
     folder = scale.out / row.name
     if not (folder / REPORT).is_file():
@@ -69,7 +69,7 @@ def from_evaluation(row: Experiment, scale: Scale) -> Outcome:
             return _absent(row, "no evaluation has been made")
         command = [sys.executable, "-m", "cogvideox", "evaluate", "--suite", "vae", "--model", "tiny"]
         _told([*command, "--prompts", str(scale.videos), "--out", str(folder)])
-    report = Report.read(folder)
+    report = ScoreReport.read(folder)
     columns = COLUMNS[row.name]
     values = {label: _value(report, name) for name, label in columns.items()}
     model = Path(report.subject).name
@@ -83,33 +83,37 @@ def from_evaluation(row: Experiment, scale: Scale) -> Outcome:
     ]
     table, words = "\n".join(lines), report.counted
     if model not in rows:
-        return Outcome(row, NEEDS, f"{model} is not a model of the paper", table, words)
+        return ExperimentOutcome(row, NEEDS, f"{model} is not a model of the paper", table, words)
     off = [
         label
         for (label, value), printed in zip(values.items(), rows[model], strict=True)
         if value is None or abs(value - printed) > NEAR * printed
     ]
     if off:
-        return Outcome(row, "not reproduced", f"not within {NEAR:.0%}: {', '.join(off)}", table, words)
-    return Outcome(row, "reproduced in direction", f"every number within {NEAR:.0%}", table, words)
+        return ExperimentOutcome(
+            row, "not reproduced", f"not within {NEAR:.0%}: {', '.join(off)}", table, words
+        )
+    return ExperimentOutcome(row, "reproduced in direction", f"every number within {NEAR:.0%}", table, words)
 
 
-def from_study(row: Experiment, scale: Scale) -> Outcome:
+def from_study(row: Experiment, scale: Scale) -> ExperimentOutcome:
     """Table 4: a study of raters in ``out/table4``."""
     folder = scale.out / row.name
     if not (folder / LEDGER).is_file():
         return _absent(row, "no study has been made")
     study = Study.read(folder)
-    entries = list(Ledger(folder / LEDGER).entries())
+    entries = list(RatingLedger(folder / LEDGER).entries())
     ratings = study.ratings(entries)
     if study.mode != "grades" or not ratings:
         return _absent(row, f"the study holds {len(ratings)} ratings, of {study.mode}")
     raters = len({entry.rater for entry in entries})
     words = f"{len(ratings)} ratings by {raters} raters"
-    return Outcome(row, NEEDS, "these raters and videos are not the paper's", table_4(ratings), words)
+    return ExperimentOutcome(
+        row, NEEDS, "these raters and videos are not the paper's", table_4(ratings), words
+    )
 
 
-def from_labels(row: Experiment, scale: Scale) -> Outcome:
+def from_labels(row: Experiment, scale: Scale) -> ExperimentOutcome:
     """Table 14: the report of the classifier that ships."""
     file = resources.files("cogvideox") / "shipped" / "labels" / "report.json"
     found = json.loads(file.read_text(encoding="utf-8"))["test"]
@@ -121,10 +125,10 @@ def from_labels(row: Experiment, scale: Scale) -> Outcome:
     mean = sum(each["accuracy"] for each in found) / len(found)
     clips = sum(each["clips"] for each in found)
     why = f"mean accuracy {mean:.3f}, the paper's is {PAPER_MEAN_14}; faults made on purpose, not labelled clips"
-    return Outcome(row, "not reproduced", why, "\n".join(lines), f"{clips} clips of held-out films")
+    return ExperimentOutcome(row, "not reproduced", why, "\n".join(lines), f"{clips} clips of held-out films")
 
 
-READERS: dict[str, Callable[[Experiment, Scale], Outcome]] = {
+READERS: dict[str, Callable[[Experiment, Scale], ExperimentOutcome]] = {
     "bench": from_benchmark,
     "evaluation": from_evaluation,
     "study": from_study,
@@ -132,11 +136,11 @@ READERS: dict[str, Callable[[Experiment, Scale], Outcome]] = {
 }
 
 
-def _absent(row: Experiment, what: str) -> Outcome:
-    return Outcome(row, NEEDS, what, "", "")
+def _absent(row: Experiment, what: str) -> ExperimentOutcome:
+    return ExperimentOutcome(row, NEEDS, what, "", "")
 
 
-def _value(report: Report, name: str) -> float | None:
+def _value(report: ScoreReport, name: str) -> float | None:
     """A score by its name or, for a judge's, by how its name begins; percent for VBench's shares."""
     for score in report.scores:
         if score.name == name or (name == "mtscore" and score.name.startswith("mtscore_")):

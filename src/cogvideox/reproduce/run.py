@@ -28,7 +28,7 @@ AT_ONCE = "at-once.json"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ExperimentOutcome:
     """What an experiment says: ``table`` is Markdown, ``picture`` SVG or empty, ``scale`` how large it was, ``flags``
     what the command was given beside its name.
     """
@@ -42,7 +42,7 @@ class Outcome:
     flags: str = ""
 
 
-def run_arms(row: Experiment, scale: Scale) -> Outcome:
+def run_arms(row: Experiment, scale: Scale) -> ExperimentOutcome:
     """An experiment of transformers. Finished runs are left as they are, others go on. Raises ConfigError.
 
     Parameter counts are checked before anything is trained.
@@ -61,7 +61,7 @@ def run_arms(row: Experiment, scale: Scale) -> Outcome:
     return compared(row, values, counts, words, scale.folder)
 
 
-def run_vaes(row: Experiment, scale: Scale) -> Outcome:
+def run_vaes(row: Experiment, scale: Scale) -> ExperimentOutcome:
     """Table 1: every autoencoder trained on as many clips as the others."""
     values: dict[str, list[dict[str, float]]] = {arm.name: [] for arm in row.arms}
     for seed in range(scale.seeds):
@@ -107,7 +107,7 @@ def compared(
     counts: Mapping[str, int],
     words: str,
     folder: Callable[[Arm, int], Path],
-) -> Outcome:
+) -> ExperimentOutcome:
     """Table, picture and status of measured arms. ``words``: how large the experiment was."""
     found = differences(row, values)
     status, why = status_of(row, found)
@@ -126,7 +126,7 @@ def compared(
     curve = {arm.label: [line_of(folder(arm, seed), row.curve) for seed in seeds] for arm in row.arms}
     axis = "training loss, running mean" if row.curve == "loss" else "held-out velocity error"
     picture = curves(f"{row.name}: {row.title}", curve, axis)
-    return Outcome(row, status, why, "\n".join(lines), words, picture)
+    return ExperimentOutcome(row, status, why, "\n".join(lines), words, picture)
 
 
 def line_of(folder: Path, name: str) -> Line:

@@ -19,7 +19,7 @@ T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 
 @dataclass(frozen=True)
-class Difference:
+class SeedDifference:
     """By how much the first arm is better than ``arm``, seed by seed; ``low`` and ``high`` hold 95 %."""
 
     arm: str
@@ -36,7 +36,7 @@ class Difference:
         return "worse" if self.high < 0 else "undecided"
 
 
-def difference(values: Values, first: str, arm: str, measure: Measure) -> Difference:
+def difference(values: Values, first: str, arm: str, measure: Measure) -> SeedDifference:
     """Paired over seeds: positive where ``first`` is better. One seed decides nothing."""
     sign = 1 if measure.better == "lower" else -1
     each = [
@@ -46,16 +46,16 @@ def difference(values: Values, first: str, arm: str, measure: Measure) -> Differ
     half = math.inf
     if len(each) > 1:
         half = T[min(len(each) - 2, len(T) - 1)] * stdev(each) / math.sqrt(len(each))
-    return Difference(arm, measure, mean(each), mean(each) - half, mean(each) + half)
+    return SeedDifference(arm, measure, mean(each), mean(each) - half, mean(each) + half)
 
 
-def differences(row: Experiment, values: Values) -> list[Difference]:
+def differences(row: Experiment, values: Values) -> list[SeedDifference]:
     """Every other arm against the first, by every measure."""
     first, *others = row.arms
     return [difference(values, first.name, arm.name, m) for m in row.measures for arm in others]
 
 
-def status_of(row: Experiment, found: Sequence[Difference]) -> tuple[Status, str]:
+def status_of(row: Experiment, found: Sequence[SeedDifference]) -> tuple[Status, str]:
     """(status, why): reproduced when everything that the paper claims is decided its way."""
     labels = {arm.name: arm.label for arm in row.arms}
     missed = []
@@ -69,5 +69,5 @@ def status_of(row: Experiment, found: Sequence[Difference]) -> tuple[Status, str
     return "reproduced in direction", "every claimed difference has its 95 % interval on the paper's side"
 
 
-def _speaks_of(claim: Claim, found: Difference) -> bool:
+def _speaks_of(claim: Claim, found: SeedDifference) -> bool:
     return claim.arm == found.arm and claim.measure in (None, found.measure.name)

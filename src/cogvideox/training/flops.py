@@ -15,7 +15,7 @@ Sample = tuple[tuple[int, ...], int]
 """A clip of a row: (c, t, h, w) of its latents, and its text tokens."""
 
 
-class Work:
+class FlopCounter:
     """Costs of a transformer of these settings; every shape is counted once."""
 
     def __init__(self, config: TransformerConfig) -> None:

@@ -18,7 +18,7 @@ from cogvideox.errors import CheckpointError, ConfigError
 from cogvideox.files.atomic import sweep
 from cogvideox.files.lock import folder_lock
 from cogvideox.manifest import manifest, write_sidecar
-from cogvideox.parallel.data_parallel import Adding, Team
+from cogvideox.parallel.data_parallel import Adding, DataParallel
 from cogvideox.parallel.mesh import MeshConfig, make_mesh
 from cogvideox.training.checkpoint.state import latest_state
 from cogvideox.training.claim import claim, same_run
@@ -27,7 +27,7 @@ from cogvideox.training.optim import OptimConfig
 from cogvideox.training.step_guard import GuardConfig
 from cogvideox.training.task import CompletesItself, Describes, ShowsSamples, Spreads, Task, parts_of
 from cogvideox.training.tasks.folder import FolderData, ReadsFolder, check_apart, check_named, check_unchanged
-from cogvideox.training.trainer import Running, device_of
+from cogvideox.training.trainer import Trainer, device_of
 
 
 class TrainConfig(Config):
@@ -90,7 +90,7 @@ def train(
         check_named(data)
         check_apart(data, out)
     check_boards(config.tensorboard, config.wandb)
-    team = Team(getattr(config.task, "parts", 1), config.adding, config.mesh)
+    team = DataParallel(getattr(config.task, "parts", 1), config.adding, config.mesh)
     if team.in_parts:
         _check_parts(config)
     with ExitStack() as held:
@@ -120,7 +120,7 @@ def train(
         if team.is_first:  # only now: settings that cannot be built must not keep the folder for themselves
             claim(config, out)
         team.calls = parts_of(task)
-        run = Running(config, task, state, team, read)
+        run = Trainer(config, task, state, team, read)
         run.go(min(config.steps, stop_at or config.steps), on_step)
         if run.step >= config.steps:
             run.check_figures()
@@ -168,7 +168,7 @@ def _spread(config: TrainConfig, task: Task) -> None:
     task.spread(make_mesh(config.mesh, device_of(task)))
 
 
-def _check_one_state(team: Team, out: Path, state: dict[str, Any] | None) -> None:
+def _check_one_state(team: DataParallel, out: Path, state: dict[str, Any] | None) -> None:
     """All processes must go on from the same step: a file that only one of them cannot read would part them."""
     step = -1.0 if state is None else float(state["step"])
     steps = {row[0] for row in team.table({team.group: [step]}, team.groups, 1)}

@@ -23,7 +23,7 @@ from cogvideox.memory.stages import encoding
 from cogvideox.memory.weights import TextShape, bytes_of, low_bit_bytes
 from cogvideox.parallel.shard import recompute
 from cogvideox.presets import Preset
-from cogvideox.training.flops import Sample, Work
+from cogvideox.training.flops import FlopCounter, Sample
 from cogvideox.training.tasks.lora import LoraTuning
 from cogvideox.training.tasks.sizes import tokens_of
 from cogvideox.transformer import Transformer
@@ -108,7 +108,7 @@ class TrainingMemory:
         return max(training, self.encode)
 
 
-class Prediction:
+class TrainingPrediction:
     """Everything about one ``TrainRequest``; each count is made once, when it is first asked for."""
 
     def __init__(self, request: TrainRequest) -> None:
@@ -138,7 +138,7 @@ class Prediction:
     def flops(self) -> float:
         """FLOPs that one process computes in a step, what is computed again included."""
         request = self.request
-        work = Work(request.row.transformer).flops(request.samples, request.lora is not None)
+        work = FlopCounter(request.row.transformer).flops(request.samples, request.lora is not None)
         forward = work / (2 if request.lora is not None else 3)
         return (work + (forward if request.recompute else 0)) * request.rows / request.context
 

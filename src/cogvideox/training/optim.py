@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import nn
 
 from cogvideox.config import Config
-from cogvideox.parallel.dtensor import Rows, local, mine
+from cogvideox.parallel.dtensor import SavedShards, local, mine
 
 
 class OptimConfig(Config):
@@ -76,7 +76,7 @@ def set_learning_rate(optimizers: list[torch.optim.Optimizer], factor: float) ->
             group["lr"] = group["peak"] * factor
 
 
-class Average:
+class EMA:
     """Exponential moving average of the weights that are trained; its decay warms up as min(decay, (1 + n) / (10 + n)).
 
     Frozen weights are not copied: an adapter's average is as small as the adapter. Of weights that lie in parts each
@@ -130,7 +130,7 @@ class Average:
         """Go on where ``state`` was taken."""
         self.count = int(state["count"])
         for name, value in self.values.items():
-            saved: torch.Tensor | Rows = state["values"][name]
+            saved: torch.Tensor | SavedShards = state["values"][name]
             local(value).copy_(mine(saved, value))
 
 

@@ -14,7 +14,7 @@ from cogvideox.clip_folders.listing import list_clips
 from cogvideox.errors import CogVideoXError, ConfigError
 from cogvideox.presets import PRESETS, Preset
 from cogvideox.training.loop import TrainConfig
-from cogvideox.training.memory import Prediction, TrainRequest
+from cogvideox.training.memory import TrainingPrediction, TrainRequest
 from cogvideox.training.metrics import PEAKS
 from cogvideox.training.tasks.base_model import WORLD_TEXT, WORLD_VAE, here, row_of
 from cogvideox.training.tasks.diffusion import DiffusionTraining
@@ -93,7 +93,7 @@ def request_of(config: TrainConfig, task: DiffusionTraining, row: Preset, proces
 
 def told(request: TrainRequest, steps: int, card: str | None) -> Iterator[str]:
     """Memory and time of a request, line by line, with what the time stands on."""
-    prediction = Prediction(request)
+    prediction = TrainingPrediction(request)
     memory = prediction.memory
     yield (
         f"memory of a process on {request.device}: {_gb(memory.peak)} at its peak: weights {_gb(memory.weights)}, "

@@ -34,7 +34,7 @@ OWN = {
 """Settings of a run that each stage has its own of, and their names there."""
 
 
-class Stage(Config):
+class TrainingStage(Config):
     """A row of Table 5: what changes from stage to stage."""
 
     name: str = Field(min_length=1, pattern=r"^[\w-]+$", description="names the stage's folder")
@@ -64,7 +64,7 @@ class StagedRun(Config):
     """A whole progressive training."""
 
     base: DiffusionRun
-    stages: tuple[Stage, ...] = Field(min_length=1, description="in order")
+    stages: tuple[TrainingStage, ...] = Field(min_length=1, description="in order")
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -15,16 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from cogvideox.errors import CheckpointError, NumericsError
-from cogvideox.parallel.data_parallel import Team
+from cogvideox.parallel.data_parallel import DataParallel
 from cogvideox.parallel.dtensor import local, mine, optimizer_state
 from cogvideox.parallel.mesh import AXES
 from cogvideox.parallel.shard import gathered_again, whole
-from cogvideox.training.checkpoint.sample_ledger import Ledger, NamesSamples
+from cogvideox.training.checkpoint.sample_ledger import NamesSamples, SampleLedger
 from cogvideox.training.checkpoint.saver import Saver
 from cogvideox.training.claim import PREEMPTED, stop_is_noted
 from cogvideox.training.metrics import RunLog, Speed, boards, known_peak
 from cogvideox.training.optim import (
-    Average,
+    EMA,
     OptimConfig,
     build_optimizers,
     learning_rate_factor,
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from cogvideox.training.loop import TrainConfig
 
 
-class Running:
+class Trainer:
     """A run in memory; ``go`` moves it."""
 
     def __init__(
@@ -53,22 +53,22 @@ class Running:
         config: TrainConfig,
         task: Task,
         state: dict[str, Any] | None,
-        team: Team | None = None,
+        team: DataParallel | None = None,
         read: dict[str, Any] | None = None,
     ) -> None:
         self.config, self.task, self.out = config, task, Path(config.out)
-        self.team = team or Team(parts_of(task), config.adding, config.mesh)
+        self.team = team or DataParallel(parts_of(task), config.adding, config.mesh)
         self.saver = Saver(self.out, self.team, config.background)
         self.optimizers = build_optimizers(task.module, config.optim)
         if task.critic is not None:
             self.optimizers += build_optimizers(task.critic, config.critic or config.optim)
-        self.average = Average(task.module, config.optim.ema) if config.optim.ema else None
+        self.average = EMA(task.module, config.optim.ema) if config.optim.ema else None
         self.guard = Guard(config.guard)
         self.figures: dict[str, float] | None = None  # measured last
         self.read = read  # what the task reads, kept in every state
         self.step = self._restore(state) if state is not None else 0
         size = int(state.get("ledger_bytes", 0)) if state is not None else 0
-        self.ledger = Ledger(self.out, size) if self.team.is_first else None
+        self.ledger = SampleLedger(self.out, size) if self.team.is_first else None
 
     def go(self, last: int, on_step: Callable[[int], Any] | None) -> None:
         """Steps until ``last``."""

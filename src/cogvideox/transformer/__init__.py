@@ -9,13 +9,13 @@ from cogvideox.transformer.arms import (
 )
 from cogvideox.transformer.config import TransformerConfig
 from cogvideox.transformer.initialise import initialise
-from cogvideox.transformer.layout import Grid, Layout
+from cogvideox.transformer.layout import Layout, TokenGrid
 from cogvideox.transformer.modality import Experts
 from cogvideox.transformer.transformer import Transformer
 
 __all__ = [
     "Experts",
-    "Grid",
+    "TokenGrid",
     "Layout",
     "Transformer",
     "TransformerConfig",

@@ -18,22 +18,22 @@ from torch import Tensor, nn
 
 from cogvideox.cpu_ops import Linear
 from cogvideox.recompute import made, remade
-from cogvideox.transformer.layout import Clip, Layout
+from cogvideox.transformer.layout import ClipTokens, Layout
 from cogvideox.transformer.modality import shared_or_not, through
 from cogvideox.transformer.position import turned
 
 Heads = Float[Tensor, "b k n e"]
-Arm = Callable[[Heads, Heads, Heads, Clip], Heads]
+Arm = Callable[[Heads, Heads, Heads, ClipTokens], Heads]
 AttentionKind = Literal["full", "split"]
 QK_NORM_EPS = 1e-6
 
 
-def full_attention(q: Heads, k: Heads, v: Heads, clip: Clip) -> Heads:
+def full_attention(q: Heads, k: Heads, v: Heads, clip: ClipTokens) -> Heads:
     """3D full attention (paper section 2.2): all text and video tokens of the clip see each other."""
     return F.scaled_dot_product_attention(q, k, v)
 
 
-def split_attention(q: Heads, k: Heads, v: Heads, clip: Clip) -> Heads:
+def split_attention(q: Heads, k: Heads, v: Heads, clip: ClipTokens) -> Heads:
     """2D + 1D attention: a video token sees the text and its own frame, then its own place in all frames.
 
     Both steps use the same q and k, so the arm has exactly the weights of full attention and a comparison is

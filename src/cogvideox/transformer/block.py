@@ -93,7 +93,7 @@ def affine(
     return x if base.ndim == 4 else base
 
 
-class Widen(nn.Module):
+class FeedForwardIn(nn.Module):
     """Linear to four times the width; ``proj`` is the released name."""
 
     def __init__(self, width: int):
@@ -111,7 +111,7 @@ class FeedForward(nn.Module):
         super().__init__()
         drop = nn.Dropout(dropout)
         self.approximate = approximate
-        self.net = nn.ModuleList([Widen(width), drop, Linear(4 * width, width), drop])
+        self.net = nn.ModuleList([FeedForwardIn(width), drop, Linear(4 * width, width), drop])
 
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         widen, drop, narrow, _ = self.net

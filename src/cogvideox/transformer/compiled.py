@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cogvideox.transformer.attention import Arm, Attention, Heads, full_attention
 from cogvideox.transformer.kernels import KERNELS, Fastest, Named
-from cogvideox.transformer.layout import Clip, Layout
+from cogvideox.transformer.layout import ClipTokens, Layout
 from cogvideox.transformer.reuse import instead_of_trunk
 from cogvideox.transformer.transformer import Transformer
 
@@ -27,7 +27,7 @@ SHORT = 8192
 
 @contextmanager
 def compiled(
-    network: Transformer, rows: int, clip: Clip, backend: str | Callable = "inductor"
+    network: Transformer, rows: int, clip: ClipTokens, backend: str | Callable = "inductor"
 ) -> Iterator[None]:
     """Inside, the blocks of ``network`` are compiled, for batches of ``rows`` such clips; for inference.
 
@@ -49,7 +49,7 @@ def compiled(
             each.arm = arm
 
 
-def settled(arm: Arm, network: Transformer, rows: int, clip: Clip) -> Arm:
+def settled(arm: Arm, network: Transformer, rows: int, clip: ClipTokens) -> Arm:
     """The arm as one plain function: what ``arm`` would choose for such a batch."""
     if not isinstance(arm, Fastest | Named):
         return arm
@@ -61,7 +61,7 @@ def settled(arm: Arm, network: Transformer, rows: int, clip: Clip) -> Arm:
     if kernel is KERNELS[0]:
         return full_attention
 
-    def attention(q: Heads, k: Heads, v: Heads, clip: Clip) -> Heads:
+    def attention(q: Heads, k: Heads, v: Heads, clip: ClipTokens) -> Heads:
         return kernel.run(q, k, v)
 
     return attention

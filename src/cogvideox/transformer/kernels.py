@@ -22,7 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cogvideox.errors import ConfigError, suggest
 from cogvideox.transformer.attention import Arm, Attention, Heads, clip_by_clip, full_attention
-from cogvideox.transformer.layout import Clip, Layout
+from cogvideox.transformer.layout import ClipTokens, Layout
 from cogvideox.transformer.packed import PackedArm, flash_3_varlen, flex, flex_plain, varlen
 
 REPEATS = 3
@@ -104,7 +104,7 @@ class Fastest:
     rows: dict[tuple, str] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
 
-    def __call__(self, q: Heads, k: Heads, v: Heads, clip: Clip) -> Heads:
+    def __call__(self, q: Heads, k: Heads, v: Heads, clip: ClipTokens) -> Heads:
         kernel = self.kernel_for(q, k, v)
         self.used.add(kernel.name)
         return kernel.run(q, k, v)
@@ -147,7 +147,7 @@ class Named:
     kernel: Kernel
     used: set[str] = field(default_factory=set)
 
-    def __call__(self, q: Heads, k: Heads, v: Heads, clip: Clip) -> Heads:
+    def __call__(self, q: Heads, k: Heads, v: Heads, clip: ClipTokens) -> Heads:
         kernel = self.kernel_for(q, k, v)
         self.used.add(kernel.name)
         return kernel.run(q, k, v)

@@ -19,7 +19,7 @@ VIDEO, TEXT = 0, 1
 """Modality numbers, in the order of the released adaLN chunks: three for video, then three for text."""
 
 
-class Grid(NamedTuple):
+class TokenGrid(NamedTuple):
     """Patches of one clip along time, height and width."""
 
     t: int
@@ -31,11 +31,11 @@ class Grid(NamedTuple):
         return self.t * self.h * self.w
 
 
-class Clip(NamedTuple):
+class ClipTokens(NamedTuple):
     """The tokens of one clip: ``words`` of text, then the patches of ``grid``."""
 
     words: int
-    grid: Grid
+    grid: TokenGrid
 
     @property
     def tokens(self) -> int:
@@ -54,7 +54,7 @@ class Segment(NamedTuple):
 class Layout:
     """The clips of one row, first to last; every row of a batch has the same layout."""
 
-    clips: tuple[Clip, ...]
+    clips: tuple[ClipTokens, ...]
     segments: tuple[Segment, ...] = field(init=False, repr=False, compare=False)
     """Text and video of each clip, in row order."""
     lengths: list[int] = field(init=False, repr=False, compare=False)
@@ -76,14 +76,14 @@ class Layout:
         )
 
     @classmethod
-    def plain(cls, words: int, grid: Grid) -> Layout:
+    def plain(cls, words: int, grid: TokenGrid) -> Layout:
         """One clip in each row."""
-        return cls((Clip(words, grid),))
+        return cls((ClipTokens(words, grid),))
 
     @classmethod
-    def packed(cls, words: Sequence[int], grids: Sequence[Grid]) -> Layout:
+    def packed(cls, words: Sequence[int], grids: Sequence[TokenGrid]) -> Layout:
         """Many clips in a row."""
-        return cls(tuple(Clip(length, grid) for length, grid in zip(words, grids, strict=True)))
+        return cls(tuple(ClipTokens(length, grid) for length, grid in zip(words, grids, strict=True)))
 
     @property
     def is_plain(self) -> bool:

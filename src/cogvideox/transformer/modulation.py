@@ -20,7 +20,7 @@ from cogvideox.transformer.block import ExpertNorm
 from cogvideox.transformer.transformer import FinalNorm, Transformer
 
 
-class Rows(nn.Module):
+class ModulationTable(nn.Module):
     """Stands where a linear layer stood: row numbers in, its results out.
 
     The table is no buffer: it is where it was made, on the device that computes, and never travels.
@@ -52,7 +52,7 @@ def tabulated(network: Transformer, timesteps: Sequence[int], park: str | None =
     layers: list[nn.Linear] = [norm.linear for norm in norms]
     try:
         for norm, linear in zip(norms, layers, strict=True):
-            norm.linear = Rows(linear, signals)
+            norm.linear = ModulationTable(linear, signals)
             if park is not None:
                 linear.to(park)
         network.signal = lambda times, ofs, dtype: torch.searchsorted(known, times.to(known.dtype))[:, None]  # type: ignore[method-assign]

@@ -15,7 +15,7 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 
 from cogvideox.errors import ConfigError, SizeError
-from cogvideox.transformer.layout import Grid, Layout
+from cogvideox.transformer.layout import Layout, TokenGrid
 
 THETA = 10000.0
 RotaryMode = Literal["slice", "resample", "ntk"]
@@ -66,7 +66,7 @@ def turned(x: Float[Tensor, "b n k e"], turn: Complex[Tensor, "n 1 e_half"]) -> 
 
 
 def coordinates(
-    grid: Grid, mode: RotaryMode, base: tuple[int, int]
+    grid: TokenGrid, mode: RotaryMode, base: tuple[int, int]
 ) -> tuple[Float[Tensor, " t"], Float[Tensor, " h"], Float[Tensor, " w"]]:
     """The coordinate of every patch along each axis; ``base`` is the native patch grid (h, w)."""
     t = torch.arange(grid.t, dtype=torch.float32)
@@ -109,13 +109,15 @@ def _turn(
 @lru_cache(maxsize=64)  # packed rows differ from step to step, the sizes of their clips come again
 @torch.inference_mode(False)
 def _turn_of_grid(
-    grid: Grid, head_dim: int, mode: RotaryMode, base: tuple[int, int]
+    grid: TokenGrid, head_dim: int, mode: RotaryMode, base: tuple[int, int]
 ) -> Complex[Tensor, "n 1 e_half"]:
     angles = _angles(grid, head_dim, mode, base)
     return torch.complex(angles.cos(), angles.sin())[:, None]
 
 
-def _angles(grid: Grid, head_dim: int, mode: RotaryMode, base: tuple[int, int]) -> Float[Tensor, "n e_half"]:
+def _angles(
+    grid: TokenGrid, head_dim: int, mode: RotaryMode, base: tuple[int, int]
+) -> Float[Tensor, "n e_half"]:
     axes = coordinates(grid, mode, base)
     dims = (head_dim // 4, head_dim // 8 * 3, head_dim // 8 * 3)
     stretch = (
@@ -142,7 +144,7 @@ class Sinusoidal:
     def __init__(self, width: int, spatial_scale: float, temporal_scale: float):
         self.width, self.spatial_scale, self.temporal_scale = width, spatial_scale, temporal_scale
 
-    def table(self, grid: Grid, device: torch.device | None = None) -> Float[Tensor, "n d"]:
+    def table(self, grid: TokenGrid, device: torch.device | None = None) -> Float[Tensor, "n d"]:
         """What is added to the video tokens of one clip."""
         device = device or torch.device("cpu")
         return _sinusoidal(grid, self.width, self.spatial_scale, self.temporal_scale, device)
@@ -151,7 +153,7 @@ class Sinusoidal:
 @lru_cache(maxsize=16)
 @torch.inference_mode(False)
 def _sinusoidal(
-    grid: Grid, width: int, spatial: float, temporal: float, device: torch.device
+    grid: TokenGrid, width: int, spatial: float, temporal: float, device: torch.device
 ) -> Float[Tensor, "n d"]:
     t = _sin_cos(torch.arange(grid.t) / temporal, width // 4)[:, None, None]
     h = _sin_cos(torch.arange(grid.h) / spatial, width // 8 * 3)[None, :, None]
@@ -170,8 +172,8 @@ def _sin_cos(positions: Float[Tensor, " n"], width: int) -> Float[Tensor, "n wid
 def learned_rows(
     table: Float[Tensor, "1 m d"],
     words: int,
-    grid: Grid,
-    native: Grid,
+    grid: TokenGrid,
+    native: TokenGrid,
     text_tokens: int,
     fallback: Sinusoidal,
 ) -> tuple[Float[Tensor, "l d"], Float[Tensor, "n d"]]:

@@ -14,7 +14,7 @@ from cogvideox.cpu_ops import Linear, product
 from cogvideox.errors import ConfigError, FrameError, SizeError
 from cogvideox.transformer.block import Block
 from cogvideox.transformer.config import TransformerConfig
-from cogvideox.transformer.layout import VIDEO, Grid, Layout
+from cogvideox.transformer.layout import VIDEO, Layout, TokenGrid
 from cogvideox.transformer.position import Rotary, Sinusoidal, learned_rows
 
 OFS = 2.0
@@ -30,9 +30,9 @@ class Transformer(nn.Module):
         width = config.width
         self.patch_embed = PatchEmbed(config)
         self.embedding_dropout = nn.Dropout(config.dropout)
-        self.time_embedding = Embedding(width, config.time_embed_dim)
+        self.time_embedding = TimestepEmbedding(width, config.time_embed_dim)
         if config.ofs_embed_dim:
-            self.ofs_embedding = Embedding(config.ofs_embed_dim, config.ofs_embed_dim)
+            self.ofs_embedding = TimestepEmbedding(config.ofs_embed_dim, config.ofs_embed_dim)
         self.transformer_blocks = nn.ModuleList(_block(config) for _ in range(config.num_layers))
         self.norm_final = nn.LayerNorm(width, config.norm_eps, config.norm_elementwise_affine)
         self.norm_out = FinalNorm(config)
@@ -80,7 +80,7 @@ class Transformer(nn.Module):
         signal = self.signal(timesteps, ofs, clips[0].dtype)[None]
         return [v[0] for v in self.run(x, signal, layout)]
 
-    def grid(self, latents: Float[Tensor, "b c t h w"]) -> Grid:
+    def grid(self, latents: Float[Tensor, "b c t h w"]) -> TokenGrid:
         """The patches of these latents; raises SizeError or FrameError when they do not divide."""
         _, _, t, h, w = latents.shape
         patch_t, patch_h, patch_w = self.config.patch
@@ -94,7 +94,7 @@ class Transformer(nn.Module):
                 f"{t} latent frames: patches are {patch_t} latent frames long; "
                 f"use a multiple of {patch_t}, for example {max(patch_t, -(-t // patch_t) * patch_t)}"
             )
-        return Grid(t // patch_t, h // patch_h, w // patch_w)
+        return TokenGrid(t // patch_t, h // patch_h, w // patch_w)
 
     def signal(
         self, timesteps: Float[Tensor, " b"], ofs: Float[Tensor, 1] | None, dtype: torch.dtype
@@ -174,16 +174,16 @@ class PatchEmbed(nn.Module):
             self.pos_embedding = nn.Parameter(torch.zeros(1, rows, config.width))
 
     @property
-    def native_grid(self) -> Grid:
+    def native_grid(self) -> TokenGrid:
         """The patches of the size that the model was trained for."""
         config = self.config
         frames = (config.sample_frames - 1) // config.temporal_compression_ratio + 1
-        return Grid(
+        return TokenGrid(
             frames, config.sample_height // config.patch_size, config.sample_width // config.patch_size
         )
 
     def forward(
-        self, latents: Float[Tensor, "b c t h w"], text: Float[Tensor, "b l e"], grid: Grid
+        self, latents: Float[Tensor, "b c t h w"], text: Float[Tensor, "b l e"], grid: TokenGrid
     ) -> tuple[Float[Tensor, "b l d"], Float[Tensor, "b n d"]]:
         """Text tokens and video tokens."""
         self._check(latents, text)
@@ -223,7 +223,7 @@ class FlatPatch(nn.Conv2d):
         return product(F.linear, patches, self.weight.flatten(1), self.bias)
 
 
-class Embedding(nn.Module):
+class TimestepEmbedding(nn.Module):
     """Two linear layers with SiLU between, after a sinusoid."""
 
     def __init__(self, width_in: int, width: int):
@@ -268,7 +268,7 @@ def patchify(latents: Float[Tensor, "b c t h w"], patch: tuple[int, int, int]) -
 
 
 def unpatchify(
-    patches: Float[Tensor, "b n p"], grid: Grid, patch: tuple[int, int, int]
+    patches: Float[Tensor, "b n p"], grid: TokenGrid, patch: tuple[int, int, int]
 ) -> Float[Tensor, "b c t h w"]:
     """The inverse of ``patchify``."""
     x = patches.unflatten(1, grid).unflatten(-1, (-1, *patch))  # b t h w c pt ph pw

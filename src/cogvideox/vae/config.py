@@ -174,12 +174,12 @@ class Tiles(Config):
             overlaps[name] = shared / latents
         return cls(height=height, width=width, **overlaps)
 
-    def grid(self, config: VAEConfig) -> Grid:
+    def grid(self, config: VAEConfig) -> TileGrid:
         """The numbers both directions need; raises SizeError when pixel and latent strides disagree."""
         ratio = config.spatial_compression_ratio
         rows = _side("height", self.height, self.overlap_height, ratio)
         columns = _side("width", self.width, self.overlap_width, ratio)
-        return Grid(rows=rows, columns=columns)
+        return TileGrid(rows=rows, columns=columns)
 
 
 class Side(Config):
@@ -193,7 +193,7 @@ class Side(Config):
     latent_blend: int
 
 
-class Grid(Config):
+class TileGrid(Config):
     """Both directions of the tile grid."""
 
     rows: Side

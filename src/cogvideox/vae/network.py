@@ -18,7 +18,7 @@ from cogvideox.vae.norm import SpatialNorm, activated
 from cogvideox.vae.past import Past
 
 
-class Residual(nn.Module):
+class ResidualBlock(nn.Module):
     """norm, SiLU, conv, norm, SiLU, conv, plus a shortcut. With ``latents`` the norms are SpatialNorms."""
 
     def __init__(self, in_channels: int, out_channels: int, config: VAEConfig, latents: bool) -> None:
@@ -66,8 +66,8 @@ def _add_over(
     return out.clone() if out.shape[1] < x.shape[1] else out  # a view would keep all channels alive
 
 
-class Stage(nn.Module):
-    """Residual blocks, then perhaps a change of size."""
+class VaeStage(nn.Module):
+    """ResidualBlock blocks, then perhaps a change of size."""
 
     def __init__(
         self, in_channels: int, out_channels: int, layers: int, config: VAEConfig, latents: bool
@@ -75,7 +75,7 @@ class Stage(nn.Module):
         super().__init__()
         widths = [in_channels] + [out_channels] * layers
         self.resnets = nn.ModuleList(
-            Residual(before, after, config, latents)
+            ResidualBlock(before, after, config, latents)
             for before, after in zip(widths, widths[1:], strict=False)
         )
 
@@ -98,11 +98,11 @@ class Encoder(nn.Module):
         self.conv_in = CausalConv3d(config.in_channels, widths[0], time_kernel=config.time_kernel)
         self.down_blocks = nn.ModuleList()
         for i, (before, after) in enumerate(zip((widths[0], *widths), widths, strict=False)):
-            stage = Stage(before, after, config.layers_per_block, config, latents=False)
+            stage = VaeStage(before, after, config.layers_per_block, config, latents=False)
             if i < len(widths) - 1:
                 stage.downsamplers = nn.ModuleList([Downsample(after, i < config.time_stages)])
             self.down_blocks.append(stage)
-        self.mid_block = Stage(widths[-1], widths[-1], 2, config, latents=False)
+        self.mid_block = VaeStage(widths[-1], widths[-1], 2, config, latents=False)
         self.norm_out = nn.GroupNorm(config.norm_num_groups, widths[-1], eps=1e-6)
         self.conv_out = CausalConv3d(widths[-1], 2 * config.latent_channels, time_kernel=config.time_kernel)
         for module in self.modules():
@@ -125,10 +125,10 @@ class Decoder(nn.Module):
         widths = config.block_out_channels[::-1]
         self.time_stages = config.time_stages
         self.conv_in = CausalConv3d(config.latent_channels, widths[0], time_kernel=config.time_kernel)
-        self.mid_block = Stage(widths[0], widths[0], 2, config, latents=True)
+        self.mid_block = VaeStage(widths[0], widths[0], 2, config, latents=True)
         self.up_blocks = nn.ModuleList()
         for i, (before, after) in enumerate(zip((widths[0], *widths), widths, strict=False)):
-            stage = Stage(before, after, config.layers_per_block + 1, config, latents=True)
+            stage = VaeStage(before, after, config.layers_per_block + 1, config, latents=True)
             if i < len(widths) - 1:
                 stage.upsamplers = nn.ModuleList([Upsample(after)])
             self.up_blocks.append(stage)

@@ -16,7 +16,7 @@ from cogvideox.video.about import About, about
 from cogvideox.video.colour import Colour, Colours
 from cogvideox.video.orientation import Orientation
 from cogvideox.video.pictures import read_image
-from cogvideox.video.reading import LIMITS, READER, Limits, Probe, probe, sha256_of_file, survey
+from cogvideox.video.reading import LIMITS, READER, DecodeLimits, Probe, probe, sha256_of_file, survey
 from cogvideox.video.saving import (
     check_output,
     is_ours,
@@ -40,7 +40,7 @@ __all__ = [
     "Timing",
     "survey",
     "LIMITS",
-    "Limits",
+    "DecodeLimits",
     "Probe",
     "READER",
     "Size",

@@ -9,12 +9,12 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from cogvideox.errors import MediaError
-from cogvideox.video.reading import LIMITS, Limits, regular_file
+from cogvideox.video.reading import LIMITS, DecodeLimits, regular_file
 
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 
 
-def read_image(path: str | Path, limits: Limits = LIMITS) -> np.ndarray:
+def read_image(path: str | Path, limits: DecodeLimits = LIMITS) -> np.ndarray:
     """A picture as ``uint8 [h, w, 3]``: upright (EXIF), first frame of an animation, transparency over white.
 
     Raises MediaError for anything that is not a whole picture within the limits.

@@ -1,7 +1,7 @@
 """Read videos that may be damaged, huge or hostile: every answer is pixels or one MediaError.
 
 A file is recognised by its first bytes and opened as that container only, so a playlist or a description that
-names other files or addresses is never followed. Limits are checked on the header and again while decoding,
+names other files or addresses is never followed. DecodeLimits are checked on the header and again while decoding,
 because headers lie. Frames are chosen by timestamp, not by counting: frame ``i`` is nearest to ``i / fps``; how many
 there are, and what a timestamp is worth, is told in timing.py, which colours they have in colour.py.
 """
@@ -34,7 +34,7 @@ REORDERED = 64  # frames that may be stored before an earlier one
 
 
 @dataclass(frozen=True)
-class Limits:
+class DecodeLimits:
     """What reading one file may cost; anything larger is refused by name."""
 
     file_bytes: int = 4 << 30
@@ -50,7 +50,7 @@ class Limits:
     fps: float = 240.0
 
 
-LIMITS = Limits()
+LIMITS = DecodeLimits()
 READER = 2  # higher where the same file gives other frames, times or colours than before; stands in digests
 
 
@@ -78,12 +78,12 @@ class Probe:
     orientation: Orientation = Orientation()
 
 
-def probe(path: str | Path, limits: Limits = LIMITS, colour: Colour = "guess") -> Probe:
+def probe(path: str | Path, limits: DecodeLimits = LIMITS, colour: Colour = "guess") -> Probe:
     """Read the header, the timestamps and the first frame. Raises MediaError."""
     return survey(path, limits, colour)[0]
 
 
-def survey(path: str | Path, limits: Limits = LIMITS, colour: Colour = "guess") -> tuple[Probe, Timing]:
+def survey(path: str | Path, limits: DecodeLimits = LIMITS, colour: Colour = "guess") -> tuple[Probe, Timing]:
     """As ``probe``, and the clock of its frames. Raises MediaError."""
     with OpenVideo(path, limits, colour) as opened:
         header, timing = opened.probe(), opened.timing
@@ -103,7 +103,7 @@ def read_frames(
     path: str | Path,
     max_frames: int | None = None,
     fps: float | None = None,
-    limits: Limits = LIMITS,
+    limits: DecodeLimits = LIMITS,
     colour: Colour = "guess",
 ) -> tuple[np.ndarray, float]:
     """Frames ``uint8 [t, h, w, 3]`` at a constant rate, and that rate.
@@ -153,7 +153,7 @@ class OpenVideo:
     A context manager; ``frames`` can be walked once. ``colour``: how untagged colours are read.
     """
 
-    def __init__(self, path: str | Path, limits: Limits, colour: Colour = "guess"):
+    def __init__(self, path: str | Path, limits: DecodeLimits, colour: Colour = "guess"):
         self.path, self.limits, self.colour = path, limits, colour
         self.started = time.monotonic()
         self.container: av.container.InputContainer | None = None

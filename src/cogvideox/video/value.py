@@ -19,7 +19,7 @@ from PIL import Image
 from cogvideox.errors import FrameError, MediaError, NumericsError, SizeError
 from cogvideox.files.page import text
 from cogvideox.video.colour import Colour
-from cogvideox.video.reading import LIMITS, Limits, read_frames
+from cogvideox.video.reading import LIMITS, DecodeLimits, read_frames
 from cogvideox.video.saving import (
     LABEL,
     LEAST_FPS,
@@ -238,7 +238,7 @@ def read_video(
     path: str | Path,
     max_frames: int | None = None,
     fps: float | None = None,
-    limits: Limits = LIMITS,
+    limits: DecodeLimits = LIMITS,
     colour: Colour = "guess",
 ) -> Video:
     """Read a video file, at its own rate (exactly its frames) or sampled at ``fps``: see read_frames.

@@ -17,7 +17,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 
 from cogvideox.video.colour import Colour, code_for
 from cogvideox.video.orientation import Orientation, orientation_of
-from cogvideox.video.reading import LIMITS, Limits, OpenVideo, Probe
+from cogvideox.video.reading import LIMITS, DecodeLimits, OpenVideo, Probe
 from cogvideox.video.timing import Timing
 
 
@@ -49,7 +49,7 @@ class Walk:
         """The clock of the whole file."""
         return self._opened.timing
 
-    def frames(self) -> Iterator[tuple[float, Step]]:
+    def frames(self) -> Iterator[tuple[float, DecodedFrame]]:
         """(seconds since the first frame, frame) in display order.
 
         Raises MediaError at damage, at a limit, and when the frame size changes on the way.
@@ -65,7 +65,7 @@ class Walk:
                 self.size = Size(*upright)
             elif now != stored:
                 raise self._opened.error("the frame size changes on the way; re-encode it at one size")
-            yield moment, Step(self, frame)
+            yield moment, DecodedFrame(self, frame)
 
     def pixels(self, frame: av.VideoFrame, size: Size) -> np.ndarray:
         """``uint8 [h, w, 3]`` of ``size``, upright."""
@@ -85,7 +85,7 @@ class Walk:
         return self.orientation.apply(scaled.to_ndarray())
 
 
-class Step:
+class DecodedFrame:
     """One frame of a walk, not yet turned into pixels."""
 
     def __init__(self, walk: Walk, frame: av.VideoFrame) -> None:
@@ -97,7 +97,7 @@ class Step:
 
 
 @contextmanager
-def walk(path: str | Path, limits: Limits = LIMITS, colour: Colour = "guess") -> Iterator[Walk]:
+def walk(path: str | Path, limits: DecodeLimits = LIMITS, colour: Colour = "guess") -> Iterator[Walk]:
     """Open a video for one walk. Raises MediaError for whatever is wrong with it, now or on the way.
 
     colour: how untagged colours are read.

@@ -15,7 +15,7 @@ from cogvideox.world.scene import (
     is_held_out_triple,
     sample_scene,
 )
-from cogvideox.world.score import Row, report, report_by_tier, score_table
+from cogvideox.world.score import FactScore, report, report_by_tier, score_table
 
 __all__ = [
     "COLOURS",
@@ -27,7 +27,7 @@ __all__ = [
     "Finding",
     "Prompt",
     "Reading",
-    "Row",
+    "FactScore",
     "Scene",
     "Verdict",
     "caption",

@@ -34,7 +34,7 @@ _END = 0.3  # share of the clip that counts as its beginning, and as its end
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class SeenThing:
     """One thing in one frame; its centre (x, y) in shares of the side."""
 
     colour: str
@@ -56,10 +56,10 @@ class Reading:
     change: str
     camera: str
     confidence: dict[str, float]
-    things: tuple[tuple[Seen, ...], ...]
+    things: tuple[tuple[SeenThing, ...], ...]
     """What each frame shows."""
 
-    def share(self, holds: Callable[[tuple[Seen, ...]], bool]) -> float:
+    def share(self, holds: Callable[[tuple[SeenThing, ...]], bool]) -> float:
         """In which share of the frames something holds."""
         return sum(holds(frame) for frame in self.things) / len(self.things)
 
@@ -129,12 +129,12 @@ def _find(check: Check, reading: Reading) -> Finding:
 _RELATION = re.compile(rf"(\w+) \w+ ({'|'.join(RELATIONS)})(?: of)? (\w+) \w+")
 
 
-def _shows(name: str, things: Sequence[Seen]) -> bool:
+def _shows(name: str, things: Sequence[SeenThing]) -> bool:
     """Whether one of the things is a "red circle"."""
     return any(f"{thing.colour} {thing.shape}" == name for thing in things)
 
 
-def _stand(stated: str, things: Sequence[Seen]) -> bool:
+def _stand(stated: str, things: Sequence[SeenThing]) -> bool:
     """Whether things stand as in "red circle left of blue square"; their colours tell which they are."""
     stands = _RELATION.fullmatch(stated)
     if stands is None:
@@ -145,7 +145,7 @@ def _stand(stated: str, things: Sequence[Seen]) -> bool:
     return all(places) and RELATIONS[relation][axis] * (places[0][0] - places[1][0]) > _APART
 
 
-_IN_FRAMES: dict[str, Callable[[str, Sequence[Seen]], bool]] = {"thing": _shows, "relation": _stand}
+_IN_FRAMES: dict[str, Callable[[str, Sequence[SeenThing]], bool]] = {"thing": _shows, "relation": _stand}
 """Facts about things that differ: each is looked for in every frame and must be there in most."""
 
 
@@ -197,18 +197,18 @@ def read_frames(frames: np.ndarray) -> Reading:
 
 def _things(
     foreground: Foreground, whole: list[Thing], likeness: Likeness, frames: int, side: int
-) -> tuple[tuple[Seen, ...], ...]:
+) -> tuple[tuple[SeenThing, ...], ...]:
     """What each frame shows; the shape of what is cut by the frame's edge is unclear."""
     score = likeness.score
     shapes = {
         thing.label: SHAPES[row.argmax()] if row.max() >= _CLEAR_SHAPE else UNCLEAR
         for thing, row in zip(whole, score, strict=True)
     }
-    seen: list[list[Seen]] = [[] for _ in range(frames)]
+    seen: list[list[SeenThing]] = [[] for _ in range(frames)]
     for thing in foreground.things:
         colour = thing.colour if thing.colour_match > _CLEAR_COLOUR else UNCLEAR
         centre = (thing.centre[0] / side, thing.centre[1] / side)
-        seen[thing.frame].append(Seen(colour, shapes.get(thing.label, UNCLEAR), centre))
+        seen[thing.frame].append(SeenThing(colour, shapes.get(thing.label, UNCLEAR), centre))
     return tuple(map(tuple, seen))
 
 

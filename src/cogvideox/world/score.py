@@ -27,7 +27,7 @@ _Z = 1.959964  # two-sided 95 %
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class FactScore:
     """``right`` of ``asked`` clips have a kind of fact right; ``low`` and ``high`` bound the true share."""
 
     kind: str
@@ -48,7 +48,7 @@ def wilson(right: float, asked: int) -> tuple[float, float]:
     return max(0.0, (middle - half) / (1 + z2)), min(1.0, (middle + half) / (1 + z2))
 
 
-def report(results: Iterable[Verdict | dict]) -> list[Row]:
+def report(results: Iterable[Verdict | dict]) -> list[FactScore]:
     """One row per kind of fact that was asked; takes verdicts or what their ``to_dict`` wrote."""
     right, asked = Counter[str](), Counter[str]()
     for result in results:
@@ -56,13 +56,15 @@ def report(results: Iterable[Verdict | dict]) -> list[Row]:
         right.update(kind for kind, held in holds.items() if held)
         asked.update(holds.keys())
     return [
-        Row(kind, right[kind], asked[kind], right[kind] / asked[kind], *wilson(right[kind], asked[kind]))
+        FactScore(
+            kind, right[kind], asked[kind], right[kind] / asked[kind], *wilson(right[kind], asked[kind])
+        )
         for kind in KINDS
         if asked[kind]
     ]
 
 
-def report_by_tier(results: Iterable[tuple[str, Verdict | dict]]) -> list[Row]:
+def report_by_tier(results: Iterable[tuple[str, Verdict | dict]]) -> list[FactScore]:
     """One row per tier, for (tier, verdict) pairs: the share of clips in which all facts hold."""
     right, asked = Counter[str](), Counter[str]()
     for tier, result in results:
@@ -70,12 +72,14 @@ def report_by_tier(results: Iterable[tuple[str, Verdict | dict]]) -> list[Row]:
         asked[tier] += 1
         right[tier] += bool(record["all"])
     return [
-        Row(tier, right[tier], asked[tier], right[tier] / asked[tier], *wilson(right[tier], asked[tier]))
+        FactScore(
+            tier, right[tier], asked[tier], right[tier] / asked[tier], *wilson(right[tier], asked[tier])
+        )
         for tier in asked
     ]
 
 
-def score_table(rows: Iterable[Row]) -> str:
+def score_table(rows: Iterable[FactScore]) -> str:
     """The rows as a Markdown table, shares in percent."""
     lines = ["| fact | right | of | % | 95 % interval |", "|---|---|---|---|---|"]
     for row in rows:

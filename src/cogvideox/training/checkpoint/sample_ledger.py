@@ -23,7 +23,7 @@ class NamesSamples(Protocol):
         """The names of the samples of one call of ``losses``, in order."""
 
 
-class Ledger:
+class SampleLedger:
     """``ledger.jsonl``; lines stand in memory until ``commit``."""
 
     def __init__(self, folder: Path, size: int) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cogvideox.errors import CogVideoXError, OutputError
-from cogvideox.parallel.data_parallel import Team
+from cogvideox.parallel.data_parallel import DataParallel
 from cogvideox.training.checkpoint.state import Snapshot, snapshot, write_state
 from cogvideox.training.checkpoint.writers import Writers
 
@@ -15,7 +15,7 @@ from cogvideox.training.checkpoint.writers import Writers
 class Saver:
     """Writes the states of one run. ``background``: the run goes on meanwhile, for the price of a copy in memory."""
 
-    def __init__(self, folder: Path, team: Team, background: bool = False) -> None:
+    def __init__(self, folder: Path, team: DataParallel, background: bool = False) -> None:
         self.folder, self.team, self.background = folder, team, background
         self.writers = Writers(team.rank, team.size) if team.in_parts else Writers()
         self.thread: threading.Thread | None = None

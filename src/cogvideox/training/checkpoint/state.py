@@ -28,7 +28,7 @@ from torch.distributed.tensor import DTensor
 
 from cogvideox.errors import CheckpointError, NumericsError
 from cogvideox.files.atomic import atomic_folder, discard
-from cogvideox.parallel.dtensor import Rows, is_mine_to_write, local, rows_of
+from cogvideox.parallel.dtensor import SavedShards, is_mine_to_write, local, rows_of
 from cogvideox.training.checkpoint.writers import ALONE, Writers
 
 KEEP = 2  # never less: the newest may be damaged
@@ -178,7 +178,7 @@ def _build(tree: Any, tensors: dict[str, Tensor], parts: dict[str, Path]) -> Any
     if not isinstance(tree, dict):
         return tree
     if "rows" in tree:
-        return Rows(tuple(tree["shape"]), partial(_rows, tree["rows"], tree["each"], parts))
+        return SavedShards(tuple(tree["shape"]), partial(_rows, tree["rows"], tree["each"], parts))
     ((kind, value),) = [item for item in tree.items() if item[0] != "stride"]
     if kind == "tensor":
         tensor = tensors[value]

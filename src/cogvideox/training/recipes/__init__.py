@@ -15,7 +15,7 @@ from cogvideox.training.loop import train
 from cogvideox.training.optim import OptimConfig
 from cogvideox.training.recipes.shipped import SHIPPED
 from cogvideox.training.recipes.vae_variants import TABLE_1, variant_run
-from cogvideox.training.stages import DiffusionRun, Stage, StagedRun, train_stages
+from cogvideox.training.stages import DiffusionRun, StagedRun, TrainingStage, train_stages
 from cogvideox.training.step_guard import GuardConfig
 from cogvideox.training.tasks.base_model import usual_precision
 from cogvideox.training.tasks.diffusion import DiffusionTraining
@@ -89,9 +89,11 @@ def world_stages() -> StagedRun:
     return StagedRun(
         base=base,
         stages=(
-            Stage(name="32", steps=600, size=ClipSize(**small), lr=1.5e-3, budget=1000, parts=1),
-            Stage(name="64", steps=600, size=ClipSize(**whole), lr=1e-3, budget=2000, parts=1),
-            Stage(name="best", steps=100, size=ClipSize(**whole), lr=2e-4, budget=2000, parts=1, best=0.2),
+            TrainingStage(name="32", steps=600, size=ClipSize(**small), lr=1.5e-3, budget=1000, parts=1),
+            TrainingStage(name="64", steps=600, size=ClipSize(**whole), lr=1e-3, budget=2000, parts=1),
+            TrainingStage(
+                name="best", steps=100, size=ClipSize(**whole), lr=2e-4, budget=2000, parts=1, best=0.2
+            ),
         ),
     )
 
@@ -132,12 +134,16 @@ def paper(preset: str) -> StagedRun:
     return StagedRun(
         base=base,
         stages=(
-            Stage(name="256", steps=400_000, size=low, lr=1e-4, warmup=1000, parts=2000, budget=25_000 // 4),
-            Stage(
+            TrainingStage(
+                name="256", steps=400_000, size=low, lr=1e-4, warmup=1000, parts=2000, budget=25_000 // 4
+            ),
+            TrainingStage(
                 name="480", steps=220_000, size=middle, lr=1e-4, warmup=1000, parts=1000, budget=75_000 // 4
             ),
-            Stage(name="768", steps=120_000, size=high, lr=5e-5, warmup=1000, parts=250, budget=700_000 // 4),
-            Stage(
+            TrainingStage(
+                name="768", steps=120_000, size=high, lr=5e-5, warmup=1000, parts=250, budget=700_000 // 4
+            ),
+            TrainingStage(
                 name="best",
                 steps=10_000,
                 size=high,

@@ -23,7 +23,14 @@ from cogvideox.noise import generator
 from cogvideox.text import T5Config, Tokenizer
 from cogvideox.text.decoder import write
 from cogvideox.text.tokenizer import END, PAD, UNKNOWN
-from cogvideox.training.tasks.captions import Clips, RecordedClips, WorldClips, padded, shifted, word_loss
+from cogvideox.training.tasks.captions import (
+    CaptionedClips,
+    CaptionedWorldClips,
+    RecordedClips,
+    padded,
+    shifted,
+    word_loss,
+)
 from cogvideox.world import read_caption
 
 
@@ -72,8 +79,8 @@ class CaptionerTask:
         self.config, self.seed = config, seed
         network, self.tokenizer = _start(config, seed)
         shape = network.config
-        self.clips: Clips = (
-            WorldClips(seed, config.clips, config.held_out, shape)
+        self.clips: CaptionedClips = (
+            CaptionedWorldClips(seed, config.clips, config.held_out, shape)
             if config.data is None
             else RecordedClips(Path(config.data), config.held_out, shape)
         )

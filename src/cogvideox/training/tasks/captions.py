@@ -24,7 +24,7 @@ from cogvideox.world import caption, facts, read_caption, sample_scene
 SHARE_HELD_OUT = 10  # one in so many texts is never trained on
 
 
-class Clips(Protocol):
+class CaptionedClips(Protocol):
     """Clips with captions, numbered within their split."""
 
     count: int
@@ -47,7 +47,7 @@ class Clips(Protocol):
         """1 where a training clip has a label, ``float [b, labels]``."""
 
 
-class WorldClips:
+class CaptionedWorldClips:
     """Rendered scenes; each is rendered once."""
 
     def __init__(self, seed: int, count: int, held_out: int, shape: CaptionerConfig) -> None:

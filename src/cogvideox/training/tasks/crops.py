@@ -40,7 +40,7 @@ class Crops(Config):
     )
 
 
-class Clips(Protocol):
+class CropSource(Protocol):
     """Where pieces come from; everything is a function of the seed and the number of the call."""
 
     facts: dict[str, Any] | None

@@ -36,10 +36,10 @@ from cogvideox.parallel.sequence import split_sequence
 from cogvideox.parallel.shard import compile_blocks, recompute, shard
 from cogvideox.presets import PRESETS
 from cogvideox.text import TextEncoder
-from cogvideox.training.flops import Sample, Work
+from cogvideox.training.flops import FlopCounter, Sample
 from cogvideox.training.init_from import load_config, model_folders, widen
 from cogvideox.training.tasks.base_model import WORLD_TEXT, WORLD_VAE, completed
-from cogvideox.training.tasks.diffusion_batches import Examples, Texts, velocity_errors
+from cogvideox.training.tasks.diffusion_batches import DiffusionBatcher, Texts, velocity_errors
 from cogvideox.training.tasks.enough import drawn_in, enough
 from cogvideox.training.tasks.folder import FolderData, check_lost, facts_of, listed, split
 from cogvideox.training.tasks.held_out import HeldOut
@@ -173,7 +173,7 @@ class DiffusionTask:
         self.shape = self.module.config
         self.image = self.shape.in_channels == 2 * self.shape.out_channels
         self.examples, measured = self._data(None if steps is None else steps * config.parts)
-        self.held_out, self.work = HeldOut(measured, self.schedule), Work(self.shape)
+        self.held_out, self.work = HeldOut(measured, self.schedule), FlopCounter(self.shape)
         self.pieces, self.figures = len(self.held_out.pieces), 2
         self.shown = min(config.samples, len(measured.clips))
         tokens = [self._tokens(one) for one in range(len(self.examples.clips))]
@@ -369,8 +369,8 @@ class DiffusionTask:
             compile_blocks(module.transformer_blocks)
         return module
 
-    def _data(self, rows: int | None) -> tuple[Examples, Examples]:
-        """Examples to train on, as many as ``rows`` need, and to measure with."""
+    def _data(self, rows: int | None) -> tuple[DiffusionBatcher, DiffusionBatcher]:
+        """Samples to train on, as many as ``rows`` need, and to measure with."""
         config = self.config
         if config.data is None:
             seed = self.seed if config.clips_seed is None else config.clips_seed
@@ -407,8 +407,8 @@ class DiffusionTask:
 
         return self._examples(clips[0], texts), self._examples(clips[1], texts)
 
-    def _examples(self, clips: EncodedClips, texts: Texts) -> Examples:
-        return Examples(
+    def _examples(self, clips: EncodedClips, texts: Texts) -> DiffusionBatcher:
+        return DiffusionBatcher(
             clips,
             texts,
             self.vae,

@@ -23,7 +23,7 @@ Texts = Callable[[Sequence[str]], Sequence[Float[Tensor, "l e"]]]
 
 
 @dataclass(frozen=True)
-class Example:
+class DiffusionSample:
     """One clip, scaled, with as many latent frames as the patches want; ``image`` is for the input's later channels."""
 
     clean: Float[Tensor, "c t h w"]
@@ -33,7 +33,7 @@ class Example:
 
 
 @dataclass
-class Examples:
+class DiffusionBatcher:
     """Makes examples of the clips of a data set."""
 
     clips: EncodedClips
@@ -45,7 +45,7 @@ class Examples:
     text_dropout: float = 0.1
     image_dropout: float = 0.05
 
-    def training(self, members: Sequence[int], samples: range) -> list[Example]:
+    def training(self, members: Sequence[int], samples: range) -> list[DiffusionSample]:
         """The clips ``members`` as the samples with these numbers: drawn, noised, sometimes without text or image."""
         coins = [torch.rand(2, generator=generator(self.seed, "dropout", n)) for n in samples]
         prompts = [
@@ -63,7 +63,7 @@ class Examples:
         ]
         return self._examples(clean, noise, prompts, kept)
 
-    def fixed(self, members: Sequence[int]) -> list[Example]:
+    def fixed(self, members: Sequence[int]) -> list[DiffusionSample]:
         """The same clips every time: means instead of draws, the same noise, the caption and the image as they are."""
         clean = [self.clips.latents(one)[0] for one in members]
         noise = [(0, "held-out noise", one) for one in members]
@@ -72,13 +72,13 @@ class Examples:
 
     def _examples(
         self, clean: list[Tensor], noise: list, prompts: list[str], images: list[Tensor]
-    ) -> list[Example]:
+    ) -> list[DiffusionSample]:
         texts = self.texts(prompts)
         scaled = [self._padded(each * self.vae.config.scaling_factor) for each in clean]
         made = []
         for place, latents in enumerate(scaled):
             image = _ahead(images[place], latents.shape[1]) if images else None
-            made.append(Example(latents, normal(latents.shape, *noise[place]), texts[place], image))
+            made.append(DiffusionSample(latents, normal(latents.shape, *noise[place]), texts[place], image))
         return made
 
     def _padded(self, latents: Float[Tensor, "c t h w"]) -> Float[Tensor, "c t h w"]:
@@ -113,7 +113,7 @@ class Examples:
 
 
 def velocity_errors(
-    network: nn.Module, schedule: Schedule, examples: Sequence[Example], times: Int[Tensor, " n"]
+    network: nn.Module, schedule: Schedule, examples: Sequence[DiffusionSample], times: Int[Tensor, " n"]
 ) -> Float[Tensor, " n"]:
     """Mean squared error of the velocity, clip by clip (section 2.2; equals the released weighting of clean estimates).
 

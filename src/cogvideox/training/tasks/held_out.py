@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from cogvideox.diffusion import Schedule
-from cogvideox.training.tasks.diffusion_batches import Examples, velocity_errors
+from cogvideox.training.tasks.diffusion_batches import DiffusionBatcher, velocity_errors
 
 BANDS = (100, 300, 500, 700, 900)  # the timesteps of Table 9, of 1000
 ROW = 16  # clips of one shape that are measured at once
@@ -17,7 +17,7 @@ ROW = 16  # clips of one shape that are measured at once
 class HeldOut:
     """Velocity error in five bands, on fixed (clip, timestep, noise) triples; a piece is some clips in one band."""
 
-    def __init__(self, examples: Examples, schedule: Schedule) -> None:
+    def __init__(self, examples: DiffusionBatcher, schedule: Schedule) -> None:
         self.examples, self.schedule = examples, schedule
         total = schedule.config.num_train_timesteps
         self.bands = [share * total // 1000 for share in BANDS]
@@ -40,7 +40,7 @@ class HeldOut:
         return means | {"held_out": sum(means.values()) / len(means)}
 
 
-def _alike(examples: Examples) -> list[list[int]]:
+def _alike(examples: DiffusionBatcher) -> list[list[int]]:
     """All clips, in groups of one shape."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for one in range(len(examples.clips)):

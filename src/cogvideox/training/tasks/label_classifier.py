@@ -25,8 +25,8 @@ from cogvideox.noise import generator
 from cogvideox.perception.classifier import CARD, WEIGHTS
 from cogvideox.perception.handcrafted import traits_of
 from cogvideox.training.tasks.faults.samples import sample
-from cogvideox.training.tasks.faults.take_library import Stock, read_stock
-from cogvideox.training.tasks.label_report import Row, best_threshold, calibrate, judged, report
+from cogvideox.training.tasks.faults.take_library import TakeLibrary, read_stock
+from cogvideox.training.tasks.label_report import LabelScore, best_threshold, calibrate, judged, report
 from cogvideox.video import sha256_of_file, whole_file
 
 PIECE = 100  # samples in one file of the cache
@@ -57,7 +57,7 @@ class ClassifierTraining(Config):
         return ClassifierTask(self, seed)
 
 
-class Network(nn.Module):
+class ClassifierNetwork(nn.Module):
     """The network of perception.classifier, as it trains."""
 
     def __init__(self, data: Data, width: int, dropout: float) -> None:
@@ -109,7 +109,7 @@ class ClassifierTask:
         self.data["test"] = samples(test, seed, "test", config.tests, cache)
         self.data["new"] = samples(test, seed, "new", config.tests // 2, cache)
         torch.manual_seed(generator(seed, "weights").initial_seed())
-        self.module = Network(self.data["train"], config.width, config.dropout)
+        self.module = ClassifierNetwork(self.data["train"], config.width, config.dropout)
 
     def losses(self, step: int) -> dict[str, Tensor]:
         """Binary cross-entropy over the labels that are known."""
@@ -172,14 +172,14 @@ class ClassifierTask:
         truth = self.data["check"]["labels"]
         return [best_threshold(found[:, n], truth[:, n]) for n in range(len(LABELS))]
 
-    def judge(self, module: nn.Module, part: str = "test") -> list[Row]:
+    def judge(self, module: nn.Module, part: str = "test") -> list[LabelScore]:
         """A row of the table for each label."""
         found = 1 / (1 + np.exp(-self.logits(module, part)))
         truth, limits = self.data[part]["labels"], self.thresholds(module)
         return [judged(name, found[:, n], truth[:, n], limits[n]) for n, name in enumerate(LABELS)]
 
 
-def samples(stock: Stock, seed: int, part: str, count: int, cache: Path) -> Data:
+def samples(stock: TakeLibrary, seed: int, part: str, count: int, cache: Path) -> Data:
     """Traits and labels of ``count`` samples; pieces of a hundred are kept, so an interrupted run continues."""
     lot = {"train": 0, "varied": 0, "check": 1, "test": 2, "new": 3}[part]
     facts = f"{sorted(stock.takes)} {sorted(stock.known.items())} {seed} {part}"
@@ -198,7 +198,7 @@ def samples(stock: Stock, seed: int, part: str, count: int, cache: Path) -> Data
     return {name: np.concatenate([piece[name] for piece in pieces])[:count] for name in pieces[0]}
 
 
-def _row(stock: Stock, seed: int, index: int, new_effects: bool, varied: bool) -> Data:
+def _row(stock: TakeLibrary, seed: int, index: int, new_effects: bool, varied: bool) -> Data:
     made = sample(stock, seed, index, new_effects, varied)
     traits = traits_of(made.frames)
     labels = [float("nan") if made.labels[name] is None else float(made.labels[name]) for name in LABELS]

@@ -13,7 +13,7 @@ from cogvideox.world.score import wilson
 
 
 @dataclass(frozen=True)
-class Row:
+class LabelScore:
     """One label. Shares of all clips judged; positive means that the clip has the defect."""
 
     label: str
@@ -56,7 +56,7 @@ class Row:
         return {name: _rounded(value) for name, value in (asdict(self) | extra).items()}
 
 
-def judged(label: str, probability: np.ndarray, truth: np.ndarray, threshold: float) -> Row:
+def judged(label: str, probability: np.ndarray, truth: np.ndarray, threshold: float) -> LabelScore:
     """The row of one label, from ``[n]`` probabilities and truths (NaN: unknown), positives and negatives in balance.
 
     The rarer kind is counted whole and the other in its order as often, so that guessing gives 0.5.
@@ -67,7 +67,7 @@ def judged(label: str, probability: np.ndarray, truth: np.ndarray, threshold: fl
     chosen = np.concatenate([positive[:count], negative[:count]])
     says, is_ = probability[chosen] >= threshold, truth[chosen] == 1
     total = max(1, len(chosen))
-    return Row(
+    return LabelScore(
         label,
         len(chosen),
         tp=float((says & is_).sum()) / total,
@@ -109,7 +109,7 @@ def best_threshold(probability: np.ndarray, truth: np.ndarray) -> float:
     return float(grid[best[len(best) // 2]])
 
 
-def report(rows: Sequence[Row], new: Sequence[Row], name: str) -> str:
+def report(rows: Sequence[LabelScore], new: Sequence[LabelScore], name: str) -> str:
     """Markdown: the table for held-out films, and one for effects that training never saw."""
     text = [
         f"# {name}",

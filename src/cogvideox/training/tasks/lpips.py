@@ -45,7 +45,7 @@ class PerceptualTraining(Config):
         return PerceptualTask(self, seed)
 
 
-class Reader(nn.Module):
+class SceneReader(nn.Module):
     """The network that ships and what teaches it: answers about the scene, heads kept positive."""
 
     def __init__(self, config: LPIPSConfig) -> None:
@@ -78,7 +78,7 @@ class PerceptualTask:
     def __init__(self, config: PerceptualTraining, seed: int) -> None:
         self.config, self.seed = config, seed
         torch.manual_seed(seed)
-        self.module = Reader(config.network)
+        self.module = SceneReader(config.network)
 
     def losses(self, step: int) -> dict[str, Tensor]:
         """What is seen, and in which order damage is put."""
@@ -102,7 +102,7 @@ class PerceptualTask:
         return {"loss": seen + order, "seen": right, "ordered": (margins > 0).float().mean()}
 
     def _margins(
-        self, module: Reader, x: Pictures, draw: torch.Generator, one: Kinds, harsh: Kinds, benign: Kinds
+        self, module: SceneReader, x: Pictures, draw: torch.Generator, one: Kinds, harsh: Kinds, benign: Kinds
     ) -> Float[Tensor, " n"]:
         """log d(more) − log d(less), for pairs of which the rules say which one looks more different.
 

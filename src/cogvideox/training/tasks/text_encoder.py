@@ -64,7 +64,7 @@ WORDS = ("first", "second", *COLOURS, *SHAPES)
 """What is read at each token of one of two things: which of them it is, its colour, its shape."""
 
 
-class Reader(nn.Module):
+class FactReader(nn.Module):
     """T5 and two linear read-outs: facts from the mean over all positions, padding included, and ``WORDS`` at each."""
 
     def __init__(self, encoder: nn.Module, facts: int) -> None:
@@ -110,7 +110,7 @@ class TextTask:
             _go_on(model, self.before, config)
         self.text = TextEncoder(model, tokenizer, config.max_tokens)
         torch.manual_seed(seed)  # the read-outs
-        self.module = Reader(model, len(self.labels))
+        self.module = FactReader(model, len(self.labels))
 
     def losses(self, step: int) -> dict[str, Tensor]:
         """Binary cross-entropy over all facts."""

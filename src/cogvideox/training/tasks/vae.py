@@ -22,7 +22,7 @@ from cogvideox.config import Config
 from cogvideox.errors import ConfigError
 from cogvideox.noise import generator
 from cogvideox.perception.lpips import load_lpips
-from cogvideox.training.tasks.crops import Clips, Crops, FolderCrops, WorldCrops, clip_frames
+from cogvideox.training.tasks.crops import Crops, CropSource, FolderCrops, WorldCrops, clip_frames
 from cogvideox.training.tasks.folder import FolderData
 from cogvideox.training.tasks.sizes import clip_size
 from cogvideox.vae import VAE, VAEConfig
@@ -126,7 +126,7 @@ class VAETask:
         initialise(self.module)
         self.critic = PatchCritic(config.gan.critic) if config.gan else None
         self.lpips = load_lpips(config.lpips_trunk, config.lpips_heads) if config.lpips else None
-        self.clips: Clips = (
+        self.clips: CropSource = (
             WorldCrops(seed, config.size, config.frames)
             if config.data is None
             else FolderCrops(config.data, seed)

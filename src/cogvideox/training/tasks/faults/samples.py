@@ -9,7 +9,7 @@ import numpy as np
 from cogvideox.curation.labels import LABELS
 from cogvideox.training.tasks.faults.effects import FAULTS, HELD_OUT, INNOCENT
 from cogvideox.training.tasks.faults.painting import recoded
-from cogvideox.training.tasks.faults.take_library import WIDTHS, Stock, as_another_film
+from cogvideox.training.tasks.faults.take_library import WIDTHS, TakeLibrary, as_another_film
 
 REPLACE = ("lecture", "screenshot")  # these draw a new picture; others change the one there is
 ORDER = ("lecture", "screenshot", "static", "editing", "text", "low_quality")
@@ -25,7 +25,9 @@ class Sample:
     film: str
 
 
-def sample(stock: Stock, seed: int, index: int, new_effects: bool = False, varied: bool = False) -> Sample:
+def sample(
+    stock: TakeLibrary, seed: int, index: int, new_effects: bool = False, varied: bool = False
+) -> Sample:
     """Every label is given to about three of ten samples, one label in turn, a second one now and then.
 
     new_effects: take the effects that training leaves out instead of those it uses; varied: takes look as if they
@@ -66,7 +68,7 @@ def _wanted(rng: np.random.Generator, index: int) -> set[str]:
     return wanted
 
 
-def _labels(stock: Stock, film: str, wanted: set[str]) -> dict[str, bool | None]:
+def _labels(stock: TakeLibrary, film: str, wanted: set[str]) -> dict[str, bool | None]:
     """What was put in holds; what the film has by itself holds too, unless a new picture took its place."""
     own = {} if wanted & set(REPLACE) else stock.known.get(film, {})
     labels: dict[str, bool | None] = {name: name in wanted or own.get(name, False) for name in LABELS}

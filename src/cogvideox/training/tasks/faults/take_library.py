@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from cogvideox.clip_folders.video_files import listing
-from cogvideox.curation.shot_views import Film
+from cogvideox.curation.shot_views import ShotViews
 from cogvideox.curation.shots import Shots
 from cogvideox.curation.view import Look
 from cogvideox.errors import InputError, MediaError
 from cogvideox.perception.flow import opencv
 from cogvideox.video import walk
-from cogvideox.video.reading import Limits
+from cogvideox.video.reading import DecodeLimits
 
 SIDE = 128
 FRAMES = 20  # at eight a second
@@ -23,15 +23,15 @@ WIDTHS = (128, 160, 192, 224)
 
 
 @dataclass
-class Stock:
+class TakeLibrary:
     """Takes ``uint8 [n, 128, w, 3]`` by film; ``known`` are labels a film has by itself."""
 
     takes: dict[str, list[np.ndarray]]
     known: dict[str, dict[str, bool]] = field(default_factory=dict)
 
-    def part(self, names: set[str]) -> Stock:
+    def part(self, names: set[str]) -> TakeLibrary:
         """Only these films."""
-        return Stock({name: takes for name, takes in self.takes.items() if name in names}, self.known)
+        return TakeLibrary({name: takes for name, takes in self.takes.items() if name in names}, self.known)
 
     def clip(self, rng: np.random.Generator, width: int) -> tuple[np.ndarray, str]:
         """A window ``uint8 [20, 128, width, 3]`` of some film (or drawn, one in eight), and the film's name."""
@@ -50,14 +50,16 @@ class Stock:
         return fitted(frames[:, :, left : left + width], width), name
 
 
-def read_stock(folder: Path, known: Mapping[str, Mapping[str, bool]] | None = None) -> Stock:
+def read_stock(folder: Path, known: Mapping[str, Mapping[str, bool]] | None = None) -> TakeLibrary:
     """Takes of two seconds and more of all films of a folder. Raises InputError when there are none."""
     takes: dict[str, list[np.ndarray]] = {}
     shots, look = Shots(min_seconds=1.5, max_seconds=6.0), Look(side=SIDE, fps=8.0)
     for one in listing(folder):
         try:
-            with walk(folder / one.path, Limits(frames=4096)) as walking:
-                pieces = [piece.view.pictures for piece in Film(walking, shots, look).pieces() if piece.view]
+            with walk(folder / one.path, DecodeLimits(frames=4096)) as walking:
+                pieces = [
+                    piece.view.pictures for piece in ShotViews(walking, shots, look).pieces() if piece.view
+                ]
         except MediaError:
             continue  # broken films are no stock
         upright = [piece for piece in pieces if piece.shape[1] <= piece.shape[2] and len(piece) >= 8]
@@ -65,7 +67,7 @@ def read_stock(folder: Path, known: Mapping[str, Mapping[str, bool]] | None = No
             takes[one.path] = upright[:8]
     if not takes:
         raise InputError(f"{folder}: no film has a take of 1.5 seconds; give a folder of clean clips")
-    return Stock(takes, {name: dict(labels) for name, labels in (known or {}).items()})
+    return TakeLibrary(takes, {name: dict(labels) for name, labels in (known or {}).items()})
 
 
 def drawn(rng: np.random.Generator, width: int) -> np.ndarray:
