@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from cogvideox.video import probe, read_video  # noqa: E402
-from tiny_videos import CONTAINERS, LENGTHS, RATES, expected, is_each_frame, write_tiny  # noqa: E402
+from support.tiny_videos import CONTAINERS, LENGTHS, RATES, expected, is_each_frame, write_tiny  # noqa: E402
 
 
 def wrong(path: Path, container: str, rate: Fraction, count: int) -> list[str]:

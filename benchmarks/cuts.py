@@ -29,7 +29,7 @@ from cogvideox.curation.shot_views import ShotViews  # noqa: E402
 from cogvideox.curation.shots import Shots  # noqa: E402
 from cogvideox.curation.view import Look  # noqa: E402
 from cogvideox.video import Size, Video, walk  # noqa: E402
-from films import write  # noqa: E402
+from support.films import write  # noqa: E402
 
 HEIGHT, WIDTH, FPS = 96, 160, 24
 MIX = 12  # frames of a dissolve

@@ -28,7 +28,7 @@ from cogvideox.curation.recipes import tiny  # noqa: E402
 from cogvideox.curation.report import dropped_rows, kept_rows  # noqa: E402
 from cogvideox.curation.run import curate  # noqa: E402
 from cogvideox.curation.scores import Light  # noqa: E402
-from films import take, write  # noqa: E402
+from support.films import take, write  # noqa: E402
 
 RECIPE = tiny().model_copy(update={"steps": (Light(), Hashes()), "per_shard": 50})
 

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from cogvideox.cli import app
 from cogvideox.video import Video
-from toy_folder import write_toy
+from support.toy_folder import write_toy
 
 G = "generate"
 RUN = ["--model", "toy", "--steps", "1", "--out", "new.mp4"]

@@ -24,7 +24,7 @@ from cogvideox import __version__
 from cogvideox.cli import app
 from cogvideox.manifest import sha256_of
 from cogvideox.video import Video, read_video
-from toy_folder import write_toy
+from support.toy_folder import write_toy
 
 FAST = ["--steps", "2"]
 

@@ -7,8 +7,8 @@ import torch
 
 from cogvideox.conditioning import Coder, continuation, from_image, from_text, from_video
 from cogvideox.errors import FrameError, InputError
-from golden import fill
-from toy import toy_model
+from support.golden import fill
+from support.toy import toy_model
 
 
 def coder(kind: str = "t2v", **settings) -> Coder:

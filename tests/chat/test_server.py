@@ -11,7 +11,7 @@ from cogvideox.chat import Chat, ChatConfig, ChatFailure, Image, Question, Serve
 from cogvideox.chat.server import retry_after
 from cogvideox.config import Config
 from cogvideox.errors import ConfigError
-from scripted_server import Reply, completion, error, scripted_server
+from support.scripted_server import Reply, completion, error, scripted_server
 
 pytest.importorskip("openai")
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from cogvideox.checkpoints import convert, inspect, load_model, settings_of
 from cogvideox.cli.checks import model_folder
 from cogvideox.errors import CheckpointError, CogVideoXError
-from toy_folder import write_toy
+from support.toy_folder import write_toy
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from cogvideox.errors import CheckpointError, CogVideoXError, ConfigError
 from cogvideox.text import T5Config, Tokenizer
 from cogvideox.transformer import TransformerConfig
 from cogvideox.vae import VAEConfig
-from toy_folder import write_toy
+from support.toy_folder import write_toy
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 

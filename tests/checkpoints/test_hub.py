@@ -8,7 +8,7 @@ import cogvideox.checkpoints.hub as hub
 from cogvideox.checkpoints import find_folder, inspect, load_model, settings_of
 from cogvideox.errors import CheckpointError
 from cogvideox.presets import PRESETS
-from toy_folder import write_toy
+from support.toy_folder import write_toy
 
 
 @pytest.fixture

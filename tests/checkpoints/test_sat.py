@@ -22,8 +22,8 @@ from cogvideox.checkpoints import (
 from cogvideox.checkpoints.keymap import DIFFUSERS, sat_transformer, sat_vae
 from cogvideox.errors import CheckpointError
 from cogvideox.transformer import Transformer
-from small_models import VARIANTS, same, small_model, small_preset
-from toy_folder import write_toy
+from support.small_models import VARIANTS, same, small_model, small_preset
+from support.toy_folder import write_toy
 
 PREFIX = "model.diffusion_model."
 

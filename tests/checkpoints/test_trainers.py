@@ -13,8 +13,8 @@ from cogvideox.checkpoints import convert, inspect, load_model, settings_of
 from cogvideox.checkpoints.tensors import write_folder
 from cogvideox.errors import CheckpointError
 from cogvideox.training.checkpoint.state import save_state
-from small_models import same
-from toy_folder import write_toy
+from support.small_models import same
+from support.toy_folder import write_toy
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 PREFIX = "model.diffusion_model."

@@ -13,7 +13,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from cogvideox.cli import app, clock, terminal
-from toy_folder import write_toy
+from support.toy_folder import write_toy
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from clip_folders import write_clips, write_layout
 from cogvideox.clip_folders.listing import list_clips, unused
 from cogvideox.data.clips import ClipSize, FolderClips
 from cogvideox.data.doctor import diagnose
+from support.clip_folders import write_clips, write_layout
 
 SIZE = ClipSize(frames=9, short_side=32)
 

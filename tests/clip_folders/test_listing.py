@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clip_folders import LAYOUT_WRITERS, LAYOUTS, clip, write_clips, write_layout
 from cogvideox.clip_folders.listing import list_clips, unused
 from cogvideox.data.clips import ClipSize, FolderClips, best_share, held_out
 from cogvideox.data.doctor import diagnose
 from cogvideox.errors import ConfigError, MediaError
+from support.clip_folders import LAYOUT_WRITERS, LAYOUTS, clip, write_clips, write_layout
 
 SIZE = ClipSize(frames=17, short_side=32)
 

@@ -14,8 +14,8 @@ from cogvideox.curation.thresholds import ThresholdRule, Thresholds, ThresholdSt
 from cogvideox.curation.view import View
 from cogvideox.curation.vlm_labels import VlmLabels
 from cogvideox.errors import ChatError
-from films import take
-from scripted_server import Reply, completion, error, scripted_server
+from support.films import take
+from support.scripted_server import Reply, completion, error, scripted_server
 
 pytest.importorskip("openai")
 CLIP = Clip(source=SourceFile(path="a.mp4"))

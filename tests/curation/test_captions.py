@@ -17,8 +17,8 @@ from cogvideox.chat import Chat, ChatConfig, ChatFailure, Scripted, Server, Serv
 from cogvideox.chat.clean import Cleaning
 from cogvideox.errors import ConfigError, MediaError
 from cogvideox.world import facts, read_caption
-from curation.world_clips import clip_of, footage_of, scene_of
-from scripted_server import Reply, completion, error, scripted_server
+from support.scripted_server import Reply, completion, error, scripted_server
+from support.world_clips import clip_of, footage_of, scene_of
 
 FAST = ChatConfig(concurrency=8, tries=3, first_wait=0.005, longest_wait=0.02, failures=1000, rest=0.01)
 

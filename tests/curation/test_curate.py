@@ -21,7 +21,7 @@ from cogvideox.curation.recipes import RECIPES, recipe, tiny
 from cogvideox.curation.run import curate
 from cogvideox.errors import ConfigError, InputError, OutputError
 from cogvideox.video import read_video, whole_file
-from films import take, write
+from support.films import take, write
 
 SMALL = tiny().override(["per_shard=3", "shots.min_seconds=0.5"])
 

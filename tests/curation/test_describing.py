@@ -12,7 +12,7 @@ from cogvideox.curation.recipe import Recipe
 from cogvideox.curation.view import View
 from cogvideox.errors import ChatError
 from cogvideox.world import facts, read_caption
-from curation.world_clips import clip_of, scene_of
+from support.world_clips import clip_of, scene_of
 
 STEP = Describe(captions=CaptionConfig(strategy="paper", ask="rules", match="rules", seconds=1.0))
 CLIP = Clip(source=SourceFile(path="a.mp4"))

@@ -10,7 +10,7 @@ from cogvideox.perception.handcrafted import MOMENTS, traits_of
 from cogvideox.training.tasks.faults.effects import FAULTS, HELD_OUT, INNOCENT
 from cogvideox.training.tasks.faults.samples import sample
 from cogvideox.training.tasks.faults.take_library import TakeLibrary, drawn, read_stock
-from films import take, write
+from support.films import take, write
 
 STOCK = TakeLibrary(
     {"a.mp4": [take(1, 30, 128, 192)], "b.mp4": [take(2, 30, 128, 192)]}, {"a.mp4": {"text": True}}

@@ -14,7 +14,7 @@ from cogvideox.cli import app
 from cogvideox.errors import ConfigError
 from cogvideox.video import Video
 from cogvideox.world import caption, facts, read_caption, render, sample_scene
-from scripted_server import completion, error, scripted_server
+from support.scripted_server import completion, error, scripted_server
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from cogvideox.curation.recipes import tiny
 from cogvideox.curation.run import curate
 from cogvideox.errors import ConfigError, OutputError
 from cogvideox.training.tasks.folder import FolderData, check_apart, listed
-from films import take, write
+from support.films import take, write
 
 SMALL = tiny().override(["per_shard=1", "shots.min_seconds=0.5"])
 FOLDER = SMALL.override(["layout=videofolder"])

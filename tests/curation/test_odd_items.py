@@ -22,7 +22,7 @@ from cogvideox.curation.patterns import bars_of, plain_of
 from cogvideox.curation.recipes import default, tiny
 from cogvideox.curation.run import curate
 from cogvideox.errors import ConfigError
-from films import take, write
+from support.films import take, write
 
 SMALL = tiny().override(["shots.min_seconds=0.5"])
 

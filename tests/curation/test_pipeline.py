@@ -23,9 +23,9 @@ from cogvideox.curation.run import curate
 from cogvideox.errors import OutputError
 from cogvideox.video import Video
 from cogvideox.world import render, sample_scene
-from films import take, write
-from scripted_server import completion, scripted_server
-from toy_folder import write_toy
+from support.films import take, write
+from support.scripted_server import completion, scripted_server
+from support.toy_folder import write_toy
 
 README = Path(__file__).parents[2] / "README.md"
 SMALL = tiny().override(["per_shard=2", "shots.min_seconds=0.5"])

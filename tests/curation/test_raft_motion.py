@@ -23,7 +23,7 @@ from cogvideox.curation.thresholds import Thresholds, ThresholdStage
 from cogvideox.errors import CheckpointError, ConfigError
 from cogvideox.manifest import sha256_of
 from cogvideox.perception.raft import RAFT, SMALL
-from films import take, write
+from support.films import take, write
 
 
 @pytest.fixture(scope="module")

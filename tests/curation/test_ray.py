@@ -8,7 +8,7 @@ import pytest
 from cogvideox.curation.engines import LocalEngine, RayEngine
 from cogvideox.curation.recipes import tiny
 from cogvideox.curation.run import curate
-from films import take, write
+from support.films import take, write
 
 ray = pytest.importorskip("ray", reason="ray comes with the extra 'cluster'")
 

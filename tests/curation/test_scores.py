@@ -23,7 +23,7 @@ from cogvideox.curation.scores import (
 from cogvideox.curation.view import View
 from cogvideox.perception import motion_of
 from cogvideox.world import render, sample_scene
-from films import take
+from support.films import take
 
 CLIP = Clip(source=SourceFile(path="a.mp4"), span=Span(first=0, stop=1, start=0, end=1))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cogvideox.captioning.local import load_captioner
 from cogvideox.captioning.stages import LocalCaptioner
 from cogvideox.world import facts, read_caption
-from curation.world_clips import clip_of, scene_of
+from support.world_clips import clip_of, scene_of
 
 
 def test_the_shipped_captioner_knows_the_tiny_world():

@@ -10,7 +10,7 @@ from cogvideox.curation.shots import CutFinder, Shots, transitions
 from cogvideox.curation.view import Look
 from cogvideox.errors import ConfigError
 from cogvideox.video import walk
-from films import take, write
+from support.films import take, write
 
 
 def pieces(path, **shots):

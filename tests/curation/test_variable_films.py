@@ -10,7 +10,7 @@ from cogvideox.curation.cutting import cut
 from cogvideox.curation.measuring import measure
 from cogvideox.curation.recipes import find_recipe
 from cogvideox.video import probe
-from films import take, write
+from support.films import take, write
 
 
 def test_each_clip_of_a_film_of_two_rates_has_the_rate_and_all_the_frames_of_its_part(tmp_path):

@@ -7,7 +7,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from clip_folders import clip, write_layout
 from cogvideox.clip_folders.listing import list_clips
 from cogvideox.data import cache, latents
 from cogvideox.data.cache import TensorCache
@@ -15,7 +14,8 @@ from cogvideox.data.clips import ClipSize, FolderClips, WorldClips
 from cogvideox.data.latents import embedded, encoded
 from cogvideox.errors import ConfigError, MediaError, NumericsError
 from cogvideox.vae import VAE
-from toy import toy_model
+from support.clip_folders import clip, write_layout
+from support.toy import toy_model
 
 SIZE = ClipSize(frames=9, short_side=32)
 

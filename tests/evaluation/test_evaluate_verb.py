@@ -15,7 +15,7 @@ from cogvideox.evaluation.two_objects import two_object_prompts
 from cogvideox.evaluation.vbench import export_name
 from cogvideox.video import Video, read_video
 from cogvideox.world import held_out_prompts, render
-from toy_folder import write_toy
+from support.toy_folder import write_toy
 
 
 @pytest.fixture(scope="module")

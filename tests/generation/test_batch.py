@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from cogvideox.cli import app
-from toy_folder import write_toy
+from support.toy_folder import write_toy
 
 
 @pytest.fixture(scope="module")

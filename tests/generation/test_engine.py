@@ -18,8 +18,8 @@ from cogvideox.memory.offload import attach
 from cogvideox.parallel.sequence import SplitArm
 from cogvideox.transformer.attention import Attention
 from cogvideox.transformer.reuse import measuring, reusing
-from toy import toy_model, toy_text
-from toy_folder import write_toy
+from support.toy import toy_model, toy_text
+from support.toy_folder import write_toy
 
 SHAPE = (1, 4, 3, 4, 6)
 PLAIN = GenerateOptions(prompt="x", seed=42, steps=4, frames=9, modulation="layers", attention="torch")

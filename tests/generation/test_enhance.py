@@ -13,8 +13,8 @@ from cogvideox.cli import app
 from cogvideox.errors import ChatError
 from cogvideox.generation.prompt_enhance import AskedEnhancer, RuleEnhancer
 from cogvideox.world import caption, facts, read_caption, sample_scene
-from scripted_server import completion, error, scripted_server
-from toy_folder import write_toy
+from support.scripted_server import completion, error, scripted_server
+from support.toy_folder import write_toy
 
 
 @pytest.fixture(scope="module")

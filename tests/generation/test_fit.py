@@ -12,9 +12,9 @@ import pytest
 from cogvideox.generation import GenerateOptions, generate
 from cogvideox.generation.plan import Given, fit_video, plan_run
 from cogvideox.video import Video
-from small_models import small_model
-from tiny_videos import write_tiny
-from toy import toy_model, toy_text
+from support.small_models import small_model
+from support.tiny_videos import write_tiny
+from support.toy import toy_model, toy_text
 
 PORTRAIT = np.full((96, 64, 3), 255, np.uint8)
 

@@ -27,8 +27,8 @@ from cogvideox.generation import GenerateOptions, Noises, generate, plan_frames,
 from cogvideox.text import TextEmbedding
 from cogvideox.vae import VAEConfig
 from cogvideox.video import Video
-from golden import fill
-from toy import WIDTH, WORDS, toy_frames, toy_model, toy_text
+from support.golden import fill
+from support.toy import WIDTH, WORDS, toy_frames, toy_model, toy_text
 
 QUICK = GenerateOptions(steps=2, frames=9, seed=42)
 

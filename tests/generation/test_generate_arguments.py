@@ -9,7 +9,7 @@ from cogvideox.errors import CheckpointError, ConfigError, InputError, OutputErr
 from cogvideox.generation import GenerateOptions, generate
 from cogvideox.generation.plan import read_given
 from cogvideox.video import check_output
-from toy import toy_model, toy_text
+from support.toy import toy_model, toy_text
 
 
 def test_a_prompt_alone_is_options_enough():

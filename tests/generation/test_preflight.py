@@ -20,8 +20,8 @@ from cogvideox.generation import GenerateOptions, preflight
 from cogvideox.memory import Request, available, count, device
 from cogvideox.memory.seconds import Rates, efforts, estimate, measured
 from cogvideox.presets import PRESETS
-from toy import toy_model, toy_text
-from toy_folder import write_toy
+from support.toy import toy_model, toy_text
+from support.toy_folder import write_toy
 
 SLOW = Rates(1e6, 1e6, 1e6, 1e6, 1e-3)
 TINY = Request(PRESETS["tiny"], 17, 5, 64, 64, torch.float32)

@@ -13,7 +13,7 @@ from cogvideox.errors import CheckpointError, ConfigError, DependencyError
 from cogvideox.memory import lower
 from cogvideox.memory.offload import attach
 from cogvideox.memory.weights import low_bit_bytes
-from toy import toy_model
+from support.toy import toy_model
 
 
 def test_without_torchao_it_says_what_to_install(monkeypatch):

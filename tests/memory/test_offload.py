@@ -8,7 +8,7 @@ import torch
 import cogvideox
 from cogvideox.generation import GenerateOptions
 from cogvideox.memory.offload import attach, blocks_of, move_in, places, stages_of
-from toy import toy_model, toy_text
+from support.toy import toy_model, toy_text
 
 CPU = torch.device("cpu")
 OPTIONS = GenerateOptions(prompt="x", steps=2, frames=9, seed=42)

@@ -14,8 +14,8 @@ from cogvideox.model import CogVideoX
 from cogvideox.transformer import Transformer, TransformerConfig
 from cogvideox.vae import VAE, VAEConfig
 from cogvideox.video import Video
-from golden import fill, fill_model, summary
-from toy import toy_frames, toy_model, toy_text
+from support.golden import fill, fill_model, summary
+from support.toy import toy_frames, toy_model, toy_text
 
 diffusers = pytest.importorskip("diffusers")
 

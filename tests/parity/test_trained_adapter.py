@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from clip_folders import write_layout
 from cogvideox.checkpoints import load_lora, load_model
 from cogvideox.data.clips import ClipSize
 from cogvideox.generation import GenerateOptions
@@ -15,7 +14,8 @@ from cogvideox.training.tasks.diffusion import DiffusionTraining
 from cogvideox.training.tasks.folder import FolderData
 from cogvideox.training.tasks.lora import LoraTuning
 from parity.test_generate import ours, pipeline, theirs
-from toy_folder import write_toy
+from support.clip_folders import write_layout
+from support.toy_folder import write_toy
 
 pytest.importorskip("peft")
 

@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 
 from cogvideox.errors import CheckpointError, SizeError
 from cogvideox.perception.lpips import LPIPS, SCALE, SHIFT, LPIPSConfig, load_lpips
-from golden import fill
+from support.golden import fill
 
 SMALL = LPIPSConfig(widths=(4, 6), convolutions=(1, 2))
 

@@ -14,8 +14,8 @@ from cogvideox.errors import CheckpointError, ConfigError, SizeError
 from cogvideox.perception.flow import Dis, Raft
 from cogvideox.perception.motion import motion_of
 from cogvideox.perception.raft import LARGE, RAFT, SMALL, RAFTFlow, load_raft
-from films import take
-from golden import fill, param, summary
+from support.films import take
+from support.golden import fill, param, summary
 
 
 def golden_weights(network: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -10,8 +10,8 @@ from cogvideox.errors import FrameError
 from cogvideox.parallel.context import TimeSplit
 from cogvideox.parallel.exchange import summed
 from cogvideox.vae import VAE, VAEConfig
-from golden import fill, fill_model
-from processes import together
+from support.golden import fill, fill_model
+from support.processes import together
 
 TINY = VAEConfig(block_out_channels=(4, 4, 4), layers_per_block=1, latent_channels=2, norm_num_groups=2)
 CASES = [(ranks, frames) for ranks in (2, 3, 4) for frames in (17, 161)] + [(2, 8), (4, 16)]

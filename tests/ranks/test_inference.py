@@ -9,7 +9,7 @@ import torch.distributed as dist
 import cogvideox
 from cogvideox import GenerateOptions
 from cogvideox.parallel.inference import Spread, spread
-from processes import together
+from support.processes import together
 
 OPTIONS = GenerateOptions(prompt="a red circle moves to the right", steps=2, seed=5)
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from clip_folders import write_layout
 from cogvideox.checkpoints.diffusers import load_transformer
 from cogvideox.data.clips import ClipSize
 from cogvideox.errors import ConfigError
@@ -22,9 +21,10 @@ from cogvideox.training.optim import OptimConfig
 from cogvideox.training.tasks.diffusion import DiffusionTraining, FolderData
 from cogvideox.training.tasks.vae import Crops, VAETraining
 from cogvideox.vae import VAEConfig
-from dying import die_at_operation
-from processes import together
-from toy_folder import write_toy
+from support.clip_folders import write_layout
+from support.dying import die_at_operation
+from support.processes import together
+from support.toy_folder import write_toy
 
 STEPS, KILLS = 3, 4
 

@@ -12,8 +12,8 @@ from cogvideox.parallel.sequence import TokenRange, shares, split_sequence
 from cogvideox.parallel.shard import recompute, shard, whole
 from cogvideox.transformer import Transformer, TransformerConfig
 from cogvideox.transformer.layout import Layout, TokenGrid
-from golden import fill, fill_model
-from processes import together
+from support.golden import fill, fill_model
+from support.processes import together
 
 TINY = TransformerConfig(
     num_attention_heads=3,

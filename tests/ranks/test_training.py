@@ -18,7 +18,7 @@ from cogvideox.training.optim import OptimConfig
 from cogvideox.training.tasks.vae import Crops, Gan, VAETraining
 from cogvideox.vae import VAEConfig
 from cogvideox.vae.critics import CriticConfig
-from processes import together
+from support.processes import together
 
 VAE = VAEConfig(block_out_channels=(4, 4, 4, 4), layers_per_block=1, norm_num_groups=2, latent_channels=2)
 

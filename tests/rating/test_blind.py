@@ -16,7 +16,7 @@ pytest.importorskip("uvicorn")
 from cogvideox.rating.blind import common_fps, common_shape, fitted, write_alike  # noqa: E402
 from cogvideox.rating.study import Study, make_study  # noqa: E402
 from cogvideox.video import Video, read_video  # noqa: E402
-from serving_process import serving, videos  # noqa: E402
+from support.serving_process import serving, videos  # noqa: E402
 
 OLD, NEW = 1_000_000_000, 1_700_000_000
 

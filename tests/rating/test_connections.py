@@ -20,7 +20,7 @@ from fastapi import Request, Response  # noqa: E402
 from cogvideox.errors import OutputError  # noqa: E402
 from cogvideox.rating.connections import ConnectionLimits, Few, fitting  # noqa: E402
 from cogvideox.rating.loopback import listen, loopback_app, read_object, serve  # noqa: E402
-from serving_process import ask, serving, videos  # noqa: E402
+from support.serving_process import ask, serving, videos  # noqa: E402
 
 HALF = b"POST /api/next HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
 

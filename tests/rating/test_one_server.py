@@ -12,7 +12,7 @@ pytest.importorskip("uvicorn")
 from cogvideox.errors import ConfigError, OutputError  # noqa: E402
 from cogvideox.rating.ledger import RatingEntry, RatingLedger  # noqa: E402
 from cogvideox.rating.study import FILE, LEDGER, make_study  # noqa: E402
-from serving_process import ask, serving, videos  # noqa: E402
+from support.serving_process import ask, serving, videos  # noqa: E402
 
 
 def test_a_second_server_of_one_study_is_refused_and_ratings_of_the_first_count(tmp_path):

@@ -13,8 +13,8 @@ from cogvideox.parallel.data_parallel import DataParallel
 from cogvideox.parallel.mesh import MeshConfig
 from cogvideox.training.checkpoint.state import latest_state, save_state
 from cogvideox.training.loop import train
-from training_line import LineTask, run
-from writing import write
+from support.training_line import LineTask, run
+from support.writing import write
 
 
 def equal(a, b) -> bool:

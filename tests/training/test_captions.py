@@ -27,7 +27,7 @@ from cogvideox.training.tasks.captions import is_held_out
 from cogvideox.training.tasks.summariser import SummariserTraining
 from cogvideox.video import Video
 from cogvideox.world import render, sample_scene
-from curation.world_clips import footage_of
+from support.world_clips import footage_of
 
 OPTIM = OptimConfig(lr=5e-3, warmup=4, ema=0.0)
 SMALL = {"width": 32, "layers": 1, "frames": 3, "size": 16, "clips": 32, "batch": 8, "held_out": 8}

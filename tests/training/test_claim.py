@@ -7,13 +7,13 @@ from importlib.machinery import ModuleSpec
 import pytest
 import torch
 
-from clip_folders import write_layout
 from cogvideox.errors import ConfigError, DependencyError
 from cogvideox.training import metrics
 from cogvideox.training.checkpoint.state import latest_state
 from cogvideox.training.loop import train
-from folder_runs import run
-from toy_folder import write_toy
+from support.clip_folders import write_layout
+from support.folder_runs import run
+from support.toy_folder import write_toy
 
 
 @pytest.fixture(scope="module")

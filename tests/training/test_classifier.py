@@ -16,7 +16,7 @@ from cogvideox.training.loop import TrainConfig, train
 from cogvideox.training.optim import OptimConfig
 from cogvideox.training.tasks.label_classifier import ClassifierNetwork, ClassifierTraining
 from cogvideox.training.tasks.label_report import auc, best_threshold, calibrate, judged
-from films import take, write
+from support.films import take, write
 
 
 @pytest.fixture(scope="module")

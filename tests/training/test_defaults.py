@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from clip_folders import write_layout
 from cogvideox.data.clips import ClipSize
 from cogvideox.errors import ConfigError
 from cogvideox.training.loop import train
@@ -14,8 +13,9 @@ from cogvideox.training.recipes import recipe
 from cogvideox.training.tasks.diffusion import DiffusionTask, DiffusionTraining
 from cogvideox.training.tasks.folder import FolderData
 from cogvideox.training.tasks.sizes import SizeSetting
-from folder_runs import run, settings
-from toy_folder import write_toy
+from support.clip_folders import write_layout
+from support.folder_runs import run, settings
+from support.toy_folder import write_toy
 
 
 def task_of(name: str, *changes: str):

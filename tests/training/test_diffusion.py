@@ -12,7 +12,7 @@ from cogvideox.checkpoints.record import read_record
 from cogvideox.diffusion import ScheduleConfig
 from cogvideox.errors import ConfigError
 from cogvideox.training.tasks.diffusion import DiffusionTask, DiffusionTraining
-from toy_folder import write_toy
+from support.toy_folder import write_toy
 
 
 @pytest.fixture(autouse=True)

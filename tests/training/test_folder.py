@@ -8,7 +8,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from clip_folders import write_layout
 from cogvideox.checkpoints import load_model
 from cogvideox.checkpoints.diffusers import load_transformer
 from cogvideox.checkpoints.lora import load_lora
@@ -21,9 +20,10 @@ from cogvideox.training.tasks.diffusion import DiffusionTask, DiffusionTraining
 from cogvideox.training.tasks.diffusion_batches import velocity_errors
 from cogvideox.training.tasks.folder import FolderData, check_apart, listed
 from cogvideox.training.tasks.lora import LoraTuning
-from films import take, write
-from folder_runs import run, settings
-from toy_folder import write_toy
+from support.clip_folders import write_layout
+from support.films import take, write
+from support.folder_runs import run, settings
+from support.toy_folder import write_toy
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from cogvideox.errors import NumericsError
 from cogvideox.training.checkpoint.state import latest_state
 from cogvideox.training.loop import train
 from cogvideox.training.step_guard import Guard, GuardConfig
-from training_line import run
+from support.training_line import run
 
 
 @pytest.mark.parametrize("where", ["data", "loss"])

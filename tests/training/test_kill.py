@@ -17,8 +17,8 @@ import torch
 
 from cogvideox.training.checkpoint.state import latest_state
 from cogvideox.training.loop import train
-from dying import die_at_operation
-from training_line import run
+from support.dying import die_at_operation
+from support.training_line import run
 
 STEPS, KILLS = 24, 50
 

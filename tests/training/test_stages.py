@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from clip_folders import write_layout
 from cogvideox.checkpoints import load_model
 from cogvideox.data.clips import ClipSize
 from cogvideox.errors import CheckpointError, ConfigError
@@ -17,7 +16,8 @@ from cogvideox.training.recipes import RECIPES, recipe, run_file
 from cogvideox.training.stages import DiffusionRun, StagedRun, TrainingStage, train_stages
 from cogvideox.training.tasks.diffusion import DiffusionTraining
 from cogvideox.training.tasks.folder import FolderData
-from toy_folder import write_toy
+from support.clip_folders import write_layout
+from support.toy_folder import write_toy
 
 
 def staged(root: Path, out: str, **more) -> StagedRun:

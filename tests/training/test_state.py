@@ -15,7 +15,7 @@ from cogvideox.files.lock import folder_lock
 from cogvideox.training.checkpoint.state import latest_state, save_state
 from cogvideox.training.claim import PREEMPTED
 from cogvideox.training.loop import train
-from training_line import run
+from support.training_line import run
 
 
 def tree(step: int) -> dict:

@@ -6,7 +6,7 @@ import torch
 from cogvideox.memory.count import kept
 from cogvideox.training.flops import FlopCounter
 from cogvideox.training.metrics import Speed
-from toy import WIDTH, WORDS, toy_model
+from support.toy import WIDTH, WORDS, toy_model
 
 
 @pytest.fixture(scope="module")

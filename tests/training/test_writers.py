@@ -12,7 +12,7 @@ from cogvideox.training.checkpoint import state
 from cogvideox.training.checkpoint.saver import Saver
 from cogvideox.training.checkpoint.state import latest_state, save_state, snapshot, write_state
 from cogvideox.training.checkpoint.writers import Writers
-from writing import write
+from support.writing import write
 
 
 def test_every_rank_writes_its_own_files_under_one_manifest(tmp_path):

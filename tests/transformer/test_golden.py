@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cogvideox.transformer import Transformer, TransformerConfig
-from golden import fill, fill_model, summary
+from support.golden import fill, fill_model, summary
 
 SMALL = dict(
     num_attention_heads=2, num_layers=2, in_channels=4, out_channels=4, time_embed_dim=32, text_embed_dim=24,

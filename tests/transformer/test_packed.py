@@ -9,7 +9,7 @@ from cogvideox.transformer import Layout, TokenGrid
 from cogvideox.transformer.attention import clip_by_clip, full_attention
 from cogvideox.transformer.kernels import KERNELS, Fastest, Kernel, Named, use_kernel
 from cogvideox.transformer.packed import _blocks, boundaries, end_to_end
-from small_transformer import gradients, model, row
+from support.small_transformer import gradients, model, row
 
 
 @pytest.mark.parametrize("attention", ["full", "split"])

@@ -16,7 +16,7 @@ from cogvideox.memory.count import kept
 from cogvideox.parallel.shard import recompute
 from cogvideox.recompute import everything_kept, remade
 from cogvideox.transformer import Transformer, TransformerConfig, attention, block
-from small_transformer import SMALL, gradients, model, row
+from support.small_transformer import SMALL, gradients, model, row
 
 
 def rows_of(network: Transformer) -> list[torch.Tensor]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cogvideox.vae import VAE, Tiles, VAEConfig, decode_tiled, encode_tiled
-from golden import fill, fill_model, param, summary
+from support.golden import fill, fill_model, param, summary
 
 TILES = Tiles(height=48, width=80)
 

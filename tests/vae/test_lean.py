@@ -11,8 +11,8 @@ from cogvideox.vae.conv import CausalConv3d, Upsample, each_twice, project
 from cogvideox.vae.frames import Frames
 from cogvideox.vae.network import ResidualBlock
 from cogvideox.vae.norm import SpatialNorm, activated
-from golden import fill, fill_model
-from live import Live
+from support.golden import fill, fill_model
+from support.live import Live
 
 SMALL = VAEConfig(block_out_channels=(8, 8, 16, 16), layers_per_block=1, latent_channels=4, norm_num_groups=4)
 

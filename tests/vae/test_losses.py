@@ -6,7 +6,7 @@ from torch import nn
 
 from cogvideox.vae.critics import CriticConfig, PatchCritic
 from cogvideox.vae.losses import adaptive_weight, adversarial_losses, hinge_loss, kl_loss, perceptual_loss
-from golden import fill, fill_model
+from support.golden import fill, fill_model
 
 CRITIC = CriticConfig(width=4, most=8, stages=2, time_stages=1)
 

@@ -5,7 +5,7 @@ import torch
 
 from cogvideox.errors import FrameError
 from cogvideox.vae import VAE, Remember, VAEConfig
-from golden import fill, fill_model
+from support.golden import fill, fill_model
 
 SMALL = VAEConfig(block_out_channels=(8, 8, 16, 16), layers_per_block=1, latent_channels=4, norm_num_groups=4)
 

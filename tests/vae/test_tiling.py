@@ -6,7 +6,7 @@ import torch
 from cogvideox.errors import SizeError
 from cogvideox.vae import VAE, Tiles, VAEConfig, decode_tiled, encode_tiled
 from cogvideox.vae.tiling import blend
-from golden import fill, fill_model
+from support.golden import fill, fill_model
 
 SMALL = VAEConfig(block_out_channels=(8, 8, 16, 16), layers_per_block=1, latent_channels=4, norm_num_groups=4)
 

@@ -13,7 +13,7 @@ from cogvideox.vae import VAE, Remember, StartOfVideo, VAEConfig
 from cogvideox.vae.conv import CausalConv3d, Downsample, Upsample, each_twice
 from cogvideox.vae.norm import activated
 from cogvideox.vae.vae import chunk_bounds
-from golden import fill, fill_model
+from support.golden import fill, fill_model
 
 SMALL = VAEConfig(block_out_channels=(8, 8, 16, 16), layers_per_block=1, latent_channels=4, norm_num_groups=4)
 

@@ -12,7 +12,7 @@ import pytest
 
 from cogvideox.video import Video, probe, read_video, survey
 from cogvideox.video.timing import fit, nearest_in_time
-from tiny_videos import CONTAINERS, LENGTHS, RATES, expected, is_each_frame, levels, write_tiny
+from support.tiny_videos import CONTAINERS, LENGTHS, RATES, expected, is_each_frame, levels, write_tiny
 
 HALF = [
     (container, rate, LENGTHS[(3 * number + 5 * place) % len(LENGTHS)])

@@ -9,7 +9,7 @@ from cogvideox.diffusion import Schedule, ScheduleConfig
 from cogvideox.model import CogVideoX
 from cogvideox.transformer import Transformer, TransformerConfig
 from cogvideox.vae import VAE, VAEConfig
-from golden import fill, fill_model
+from support.golden import fill, fill_model
 
 WORDS, WIDTH = 5, 24
 

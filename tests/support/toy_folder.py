@@ -8,7 +8,7 @@ import torch
 
 from cogvideox.checkpoints import save_model
 from cogvideox.text import T5Config, T5Encoder, TextEncoder, train_tokenizer
-from toy import WIDTH, toy_model
+from support.toy import WIDTH, toy_model
 
 TOKENS = 8
 

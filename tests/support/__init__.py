@@ -1,0 +1,1 @@
+"""What several tests use: small models, made videos, servers, processes that are killed."""
