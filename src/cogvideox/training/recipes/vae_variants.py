@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from cogvideox.training.loop import TrainConfig
+from cogvideox.training.config import Run
 from cogvideox.training.optim import OptimConfig
 from cogvideox.training.tasks.vae import Crops, Gan, VAETraining
 from cogvideox.vae import VAEConfig
@@ -40,21 +40,21 @@ WIDTHS = (16, 16, 32, 32, 32)
 
 def variant_config(name: str, widths: tuple[int, ...] = WIDTHS) -> VAEConfig:
     """The settings of a column. The baseline is an image autoencoder: no convolution sees more than its frame."""
-    found = TABLE_1[name]
+    variant = TABLE_1[name]
     return VAEConfig(
-        block_out_channels=widths[: found.space.bit_length()],
-        latent_channels=found.channels,
-        temporal_compression_ratio=found.time,
-        time_kernel=1 if found.time == 1 else 3,
+        block_out_channels=widths[: variant.space.bit_length()],
+        latent_channels=variant.channels,
+        temporal_compression_ratio=variant.time,
+        time_kernel=1 if variant.time == 1 else 3,
         layers_per_block=1,
         norm_num_groups=8,
     )
 
 
-def variant_run(name: str, steps: int = 400) -> TrainConfig:
-    """Train one column on clips of the tiny world at mixed frame rates; every column for as many steps and pieces."""
+def variant_run(name: str, steps: int = 400) -> Run:
+    """Train one column on clips of the tiny world at mixed frame rates; every column for as many steps and crops."""
     gan = Gan(start=steps // 2, critic=CriticConfig(width=16, most=64, stages=2)) if name == "b-gan" else None
-    return TrainConfig(
+    return Run(
         name=f"table1-{name}",
         out=f"runs/table1/{name}",
         task=VAETraining(

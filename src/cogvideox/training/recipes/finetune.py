@@ -1,0 +1,46 @@
+"""Fine-tuning recipes: all weights of a model or an adapter, on a folder of clips or on raw videos."""
+
+from __future__ import annotations
+
+from cogvideox.training.config import Run
+from cogvideox.training.optim import OptimConfig
+from cogvideox.training.tasks.base_model import usual_precision
+from cogvideox.training.tasks.diffusion import DiffusionTraining
+from cogvideox.training.tasks.folder import FolderData
+from cogvideox.training.tasks.lora import LoraTuning
+
+
+def finetune() -> Run:
+    """All weights of a model on a folder of clips: set task.data.folder and task.start (a preset or a folder)."""
+    task = DiffusionTraining(start="tiny", data=FolderData(), parts=4)
+    return _run("finetune", task, OptimConfig(lr=1e-5, warmup=50, ema=0.999))
+
+
+def lora() -> Run:
+    """An adapter for a model on a folder of clips: set task.data.folder and task.start (a preset or a folder)."""
+    task = DiffusionTraining(start="tiny", data=FolderData(), parts=4, lora=LoraTuning())
+    return _run("lora", task, OptimConfig(lr=5e-4, warmup=50, ema=0.99))
+
+
+def films_lora() -> Run:
+    """Raw videos to an adapter in one command: set task.data.films, and task.start for another than the shipped model.
+
+    Captions: a .txt beside each film, or a curation recipe that writes them; a clip without one is left out unless
+    `task.data.caption` says what to call it.
+    """
+    data = FolderData(films="", folder="runs/films/curated")
+    task = DiffusionTraining(start="tiny", data=data, lora=LoraTuning())
+    optim = OptimConfig(lr=5e-4, warmup=20, ema=0.99)
+    return _run("films-lora", task, optim, steps=200, out="runs/films/lora")
+
+
+def _run(name: str, task: DiffusionTraining, optim: OptimConfig, steps: int = 1000, out: str = "") -> Run:
+    return Run(
+        name=name,
+        out=out or f"runs/{name}",
+        task=task,
+        steps=steps,
+        optim=optim,
+        precision=usual_precision(),
+        measure_every=max(100, steps // 5),
+    )

@@ -1,0 +1,47 @@
+"""Recipes by name, and runs read from files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from cogvideox.errors import ConfigError, suggest
+from cogvideox.files import read_yaml
+from cogvideox.training.config import Run
+from cogvideox.training.loop import train
+from cogvideox.training.recipes.finetune import films_lora, finetune, lora
+from cogvideox.training.recipes.paper import paper_2b, paper_5b, world_stages
+from cogvideox.training.recipes.shipped import SHIPPED
+from cogvideox.training.recipes.vae_variants import TABLE_1, variant_run
+from cogvideox.training.stages import StagedRun, train_stages
+
+RECIPES: dict[str, Callable[[], Run | StagedRun]] = {
+    **SHIPPED,
+    "finetune": finetune,
+    "lora": lora,
+    "films-lora": films_lora,
+    "world-stages": world_stages,
+    "paper-2b": paper_2b,
+    "paper-5b": paper_5b,
+    **{f"table1-{name}": partial(variant_run, name) for name in TABLE_1},
+}
+
+
+def recipe(name: str) -> Run | StagedRun:
+    """The run called ``name``; ConfigError with a suggestion when there is none."""
+    if name not in RECIPES:
+        raise ConfigError(f"recipe {name!r}: unknown{suggest(name, RECIPES)}; there are {', '.join(RECIPES)}")
+    return RECIPES[name]()
+
+
+def run_file(path: str | Path) -> Run | StagedRun:
+    """A run from a YAML file; one that declares ``stages`` is a progressive run. Raises ConfigError."""
+    values = read_yaml(path)
+    staged = isinstance(values, dict) and "stages" in values
+    return StagedRun.from_yaml(path) if staged else Run.from_yaml(path)
+
+
+def run(config: Run | StagedRun) -> Path:
+    """Train, in one stage or several; the folder of the result."""
+    return train_stages(config) if isinstance(config, StagedRun) else train(config)
