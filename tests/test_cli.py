@@ -440,7 +440,8 @@ def test_a_signal_in_a_process_ends_with_130(tmp_path, toy):
 
 
 def test_an_interrupt_that_python_loses_stops_the_work_at_the_next_report():
-    from cogvideox.cli.terminal import progress, verb
+    from cogvideox.cli.terminal import verb
+    from cogvideox.progress import progress
 
     reports = []
     before = signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from cogvideox.cli.terminal import result, result_json, say
+from cogvideox.cli.terminal import result, result_json
+from cogvideox.progress import say
 
 ODD = os.fsdecode(b"caf\xe9") + " \u20ac \x1b[2J \x7f \u200b \U000e0001 \ud800 \U0001f600 end"
 

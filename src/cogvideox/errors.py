@@ -89,6 +89,19 @@ def one_line(text: str) -> str:
     return "".join(escaped)[: 2 * MOST_MESSAGE]
 
 
+def describe(error: Exception) -> str:
+    """Any error as one line for a person: what, where, what to do."""
+    if isinstance(error, CogVideoXError):
+        return one_line(" ".join(str(error).split()))
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "out of memory: lower --frames, --height or --width, or use --dtype bfloat16"
+    if isinstance(error, OSError):
+        what = f"{error.filename or 'system'}: {error.strerror or error}"
+        return one_line(" ".join(f"{what}; check the path and the disk".split()))
+    kind, text = type(error).__name__, one_line(" ".join(str(error).split()))[:300]
+    return f"unexpected {kind}: {text}; run again with --debug for the traceback, and please report it"
+
+
 def suggest(name: str, options: Iterable[str]) -> str:
     """' (did you mean 'x'?)' for the closest option, or '' when nothing is close.
 

@@ -12,7 +12,8 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from cogvideox.cli import app, clock, terminal
+from cogvideox import progress
+from cogvideox.cli import app
 from support.toy_folder import write_toy
 
 
@@ -20,7 +21,7 @@ from support.toy_folder import write_toy
 def at(monkeypatch):
     """Sets the time."""
     now = [0.0]
-    monkeypatch.setattr(clock.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
 
     def set_to(seconds: float) -> None:
         now[0] = seconds
@@ -43,11 +44,11 @@ def at(monkeypatch):
     ],
 )
 def test_durations_are_short_to_read(seconds, text):
-    assert clock.duration(seconds) == text
+    assert progress.duration(seconds) == text
 
 
 def test_a_log_gets_a_line_now_and_then(at, capsys):
-    with terminal.progress("making") as show:
+    with progress.progress("making") as show:
         show("denoise", 0, 100)
         for done in range(1, 101):
             at(done * 1.0)
@@ -57,7 +58,7 @@ def test_a_log_gets_a_line_now_and_then(at, capsys):
 
 
 def test_the_first_step_is_in_the_clock_and_its_estimate_shows_before_it_is_over(at):
-    told = clock.StageClock({"denoise": 4500.0})
+    told = progress.StageClock({"denoise": 4500.0})
     told.report("denoise", 0, 50)
     assert told.line() == "denoise: 0 of 50, 0.0 s, about 75 min left (estimated)"
     at(60)
@@ -73,7 +74,7 @@ def test_the_first_step_is_in_the_clock_and_its_estimate_shows_before_it_is_over
 
 
 def test_a_stage_that_goes_on_is_timed_by_what_was_done_since(at):
-    told = clock.StageClock()
+    told = progress.StageClock()
     told.report("videos", 70, 100)
     at(10)
     told.report("videos", 80, 100)
@@ -81,12 +82,12 @@ def test_a_stage_that_goes_on_is_timed_by_what_was_done_since(at):
 
 
 def test_progress_within_progress_is_one_bar(capsys):
-    with terminal.progress("outer") as outer, terminal.progress("inner") as inner:
+    with progress.progress("outer") as outer, progress.progress("inner") as inner:
         assert inner is outer
 
 
 def test_an_estimate_that_was_too_short_says_so(at):
-    told = clock.StageClock({"denoise": 10.0})
+    told = progress.StageClock({"denoise": 10.0})
     told.report("denoise", 0, 50)
     at(11)
     assert told.line() == "denoise: 0 of 50, 11 s, longer than estimated"
@@ -94,7 +95,7 @@ def test_an_estimate_that_was_too_short_says_so(at):
 
 def test_a_log_hears_of_a_step_that_does_not_end(capsys):
     """Nothing is reported during a long step: the line comes by itself."""
-    with terminal._lines("making", terminal.StageClock({"denoise": 4500.0}), every=0.05) as show:
+    with progress._lines("making", progress.StageClock({"denoise": 4500.0}), every=0.05) as show:
         show("denoise", 0, 50)
         deadline, err = time.monotonic() + 20, ""
         while "denoise: 0 of 50" not in err and time.monotonic() < deadline:
@@ -106,7 +107,7 @@ def test_a_log_hears_of_a_step_that_does_not_end(capsys):
 def test_a_terminal_gets_a_bar_with_the_estimate():
     shown = io.StringIO()
     console = Console(file=shown, force_terminal=True, width=120)
-    with terminal._bar("making [1]", terminal.StageClock({"denoise": 4500.0}), console) as show:
+    with progress._bar("making [1]", progress.StageClock({"denoise": 4500.0}), console) as show:
         show("loading", 0, 1)
         show("denoise", 0, 50)
         deadline = time.monotonic() + 20

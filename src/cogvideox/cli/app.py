@@ -17,9 +17,10 @@ from cogvideox.cli.evaluate import evaluate
 from cogvideox.cli.generate import generate
 from cogvideox.cli.plan import plan
 from cogvideox.cli.reproduce import reproduce
-from cogvideox.cli.terminal import ERROR, INTERRUPTED, result, say, verb
+from cogvideox.cli.terminal import ERROR, INTERRUPTED, result, verb
 from cogvideox.cli.usage import OneLineGroup
 from cogvideox.errors import CheckpointError, ConfigError, MediaError, suggest
+from cogvideox.progress import say
 
 app = typer.Typer(
     name="cogvideox",

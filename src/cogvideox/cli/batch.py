@@ -25,7 +25,6 @@ import typer
 
 from cogvideox.cli import checks
 from cogvideox.cli.batch_file import read_lines
-from cogvideox.cli.clock import duration
 from cogvideox.cli.job import (
     Job,
     check_beside,
@@ -40,9 +39,10 @@ from cogvideox.cli.job import (
     save,
 )
 from cogvideox.cli.plan import follow
-from cogvideox.cli.terminal import PARTIAL, describe, one_line, progress, result_json, say
-from cogvideox.errors import CogVideoXError, ConfigError, MediaError, OutputError
+from cogvideox.cli.terminal import PARTIAL, result_json
+from cogvideox.errors import CogVideoXError, ConfigError, MediaError, OutputError, describe
 from cogvideox.files import read_json, short
+from cogvideox.progress import duration, on_one_line, progress, say
 
 if TYPE_CHECKING:
     from cogvideox.generation.options import GenerateOptions
@@ -172,7 +172,9 @@ def _told_with_the_line(line: int) -> Iterator[None]:
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", UserWarning)
         yield
-    for text in dict.fromkeys(one_line(str(each.message)) for each in told if each.category is UserWarning):
+    for text in dict.fromkeys(
+        on_one_line(str(each.message)) for each in told if each.category is UserWarning
+    ):
         say(f"line {line}: warning: {text}")
 
 

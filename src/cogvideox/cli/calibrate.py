@@ -9,8 +9,9 @@ import typer
 
 from cogvideox.cli import checks
 from cogvideox.cli.job import Job, load, resolve
-from cogvideox.cli.terminal import result, result_json, say, verb
+from cogvideox.cli.terminal import result, result_json, verb
 from cogvideox.errors import ConfigError
+from cogvideox.progress import say
 
 if TYPE_CHECKING:
     from cogvideox.generation.calibrate_reuse import Trial

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from cogvideox.cli.terminal import PARTIAL, progress, result, result_json, say, verb
+from cogvideox.cli.terminal import PARTIAL, result, result_json, verb
 from cogvideox.errors import ConfigError
+from cogvideox.progress import progress, say
 
 
 @verb

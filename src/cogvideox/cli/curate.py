@@ -9,8 +9,9 @@ from typing import Any
 
 import typer
 
-from cogvideox.cli.terminal import PARTIAL, progress, result, result_json, say
+from cogvideox.cli.terminal import PARTIAL, result, result_json
 from cogvideox.errors import ConfigError, DependencyError, suggest
+from cogvideox.progress import progress, say
 
 ENGINES = ("local", "ray")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from cogvideox.cli.terminal import USAGE, one_line, result, say
+from cogvideox.cli.terminal import USAGE, result
+from cogvideox.progress import on_one_line, say
 from cogvideox.training.config import Run
 from cogvideox.training.loop import TrainConfig
 from cogvideox.training.preview import Preview, preview
@@ -23,11 +24,11 @@ def show_run(config: Run | StagedRun) -> None:
     found = [preview(stage) for stage in stages]
     for stage, one in zip(stages, found, strict=True):
         for line in one.lines:
-            result(f"# {f'{stage.name}: ' if len(stages) > 1 else ''}{one_line(line)}")
+            result(f"# {f'{stage.name}: ' if len(stages) > 1 else ''}{on_one_line(line)}")
     result(config.to_yaml().rstrip())
     problems = _once(found)
     for problem in problems:
-        say(f"error: {one_line(problem)}")
+        say(f"error: {on_one_line(problem)}")
     if problems:
         raise typer.Exit(USAGE)
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cogvideox.cli.terminal import say
 from cogvideox.errors import ConfigError, PromptError
+from cogvideox.progress import say
 
 if TYPE_CHECKING:
     from cogvideox.generation.options import GenerateOptions

@@ -12,9 +12,10 @@ import typer
 
 from cogvideox.cli import checks
 from cogvideox.cli.job import Job
-from cogvideox.cli.terminal import progress, result, result_json, say, verb
+from cogvideox.cli.terminal import result, result_json, verb
 from cogvideox.errors import ConfigError, InputError, suggest
 from cogvideox.files import read_json
+from cogvideox.progress import progress, say
 
 if TYPE_CHECKING:
     from cogvideox.chat import Chat

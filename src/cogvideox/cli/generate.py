@@ -29,8 +29,9 @@ from cogvideox.cli.job import (
     target,
 )
 from cogvideox.cli.plan import LIMIT_HELP, MEMORY_HELP, follow
-from cogvideox.cli.terminal import say, verb
+from cogvideox.cli.terminal import verb
 from cogvideox.errors import ConfigError
+from cogvideox.progress import say
 
 ATTENTION_HELP = (
     "kernel: fastest (the fastest right one here), torch, torch-cudnn, flash-3, sage (8-bit), ..."

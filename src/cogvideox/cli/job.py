@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cogvideox.cli import checks
-from cogvideox.cli.clock import duration
 from cogvideox.cli.enhance import Enhance
 from cogvideox.cli.plan import fit, of_ready, read_limit, room
-from cogvideox.cli.terminal import progress, result, result_json, say
+from cogvideox.cli.terminal import result, result_json
 from cogvideox.device import best_device, check_device
 from cogvideox.errors import CheckpointError, ConfigError, OutputError
 from cogvideox.generation.options import SAMPLER_NAMES
+from cogvideox.progress import duration, progress, say
 
 if TYPE_CHECKING:
     from cogvideox.generation.options import GenerateOptions

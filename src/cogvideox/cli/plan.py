@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cogvideox.cli import checks
-from cogvideox.cli.terminal import USAGE, result, result_json, say, verb
+from cogvideox.cli.terminal import USAGE, result, result_json, verb
 from cogvideox.device import best_device
 from cogvideox.errors import CheckpointError, ConfigError, InputError
 from cogvideox.generation.options import SAMPLER_NAMES
+from cogvideox.progress import say
 
 if TYPE_CHECKING:
     import torch

@@ -7,8 +7,9 @@ from typing import Any
 
 import typer
 
-from cogvideox.cli.terminal import USAGE, result, result_json, say
+from cogvideox.cli.terminal import USAGE, result, result_json
 from cogvideox.errors import ConfigError
+from cogvideox.progress import say
 from cogvideox.training.config import Run
 from cogvideox.training.memory import TrainingPrediction, TrainRequest, variants
 from cogvideox.training.preview import rate_of, request_of, told

@@ -7,9 +7,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cogvideox.cli.terminal import progress, result, result_json, say
+from cogvideox.cli.terminal import result, result_json
 from cogvideox.errors import ConfigError, DependencyError, suggest
 from cogvideox.files.lock import folder_lock
+from cogvideox.progress import progress, say
 
 if TYPE_CHECKING:
     from cogvideox.rating.study import Study

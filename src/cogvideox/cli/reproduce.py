@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from cogvideox.cli.terminal import result, result_json, say, verb
+from cogvideox.cli.terminal import result, result_json, verb
+from cogvideox.progress import say
 from cogvideox.reproduce.experiments import EXPERIMENTS, experiment
 
 

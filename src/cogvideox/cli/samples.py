@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from cogvideox.cli import checks
 from cogvideox.cli.job import Job, load, resolve
-from cogvideox.cli.terminal import progress
 from cogvideox.errors import ConfigError
 from cogvideox.files import read_json
+from cogvideox.progress import progress
 
 if TYPE_CHECKING:
     import numpy as np

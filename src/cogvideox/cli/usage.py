@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from cogvideox.cli.terminal import one_line, say
+from cogvideox.progress import on_one_line, say
 
 NOT_UNDERSTOOD: Any = typer.BadParameter.__mro__[2]
 """The parser's root of exceptions; its own module has another name in every version of typer."""
@@ -48,5 +48,5 @@ def _tell(error: Any) -> None:
         error.show()  # nothing was asked for: the help is the answer
         return
     context = getattr(error, "ctx", None)
-    text = one_line(error.format_message()).rstrip(".")
+    text = on_one_line(error.format_message()).rstrip(".")
     say(f"error: {text[:1].lower()}{text[1:]}; see {context.command_path if context else 'cogvideox'} --help")

@@ -9,9 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cogvideox.cli.terminal import PARTIAL, describe, progress, result, result_json, say
-from cogvideox.errors import CogVideoXError, ConfigError, InputError, MediaError, OutputError, suggest
+from cogvideox.cli.terminal import PARTIAL, result, result_json
+from cogvideox.errors import (
+    CogVideoXError,
+    ConfigError,
+    InputError,
+    MediaError,
+    OutputError,
+    describe,
+    suggest,
+)
 from cogvideox.files import read_json
+from cogvideox.progress import progress, say
 
 if TYPE_CHECKING:
     import numpy as np
