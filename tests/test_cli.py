@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from cogvideox import __version__
 from cogvideox.cli import app
-from cogvideox.manifest import sha256_of
+from cogvideox.files.digest import sha256_of
 from cogvideox.video import Video, read_video
 from support.toy_folder import write_toy
 

@@ -10,7 +10,8 @@ import sys
 import pytest
 
 from cogvideox.errors import MediaError, OutputError
-from cogvideox.manifest import AI_MADE, manifest, sha256_of, write_sidecar
+from cogvideox.files.digest import sha256_of
+from cogvideox.manifest import AI_MADE, manifest, write_sidecar
 
 
 def test_a_record_is_plain_and_says_that_a_model_made_it(tmp_path):

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from cogvideox.errors import FrameError, MediaError, NumericsError, OutputError, SizeError
+from cogvideox.files.atomic import atomic_file
 from cogvideox.video import (
     DecodeLimits,
     Video,
@@ -25,7 +26,6 @@ from cogvideox.video import (
     probe,
     read_image,
     read_video,
-    replacing,
     saving,
 )
 
@@ -449,7 +449,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, suffix):
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
     try:
-        with pytest.raises(OutputError, match="could not be written"):
+        with pytest.raises(OutputError, match="cannot be written"):
             Video(frames, 8.0).save(tmp_path / f"a.{suffix}")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -479,7 +479,7 @@ def test_a_failed_overwrite_keeps_the_old_file(tmp_path, monkeypatch):
     monkeypatch.setattr(
         os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
     )
-    with pytest.raises(OutputError, match="No space"), replacing(path, overwrite=True) as temporary:
+    with pytest.raises(OutputError, match="No space"), atomic_file(path, overwrite=True) as temporary:
         temporary.write_text("new")
     assert path.read_text() == "old" and len(list(tmp_path.iterdir())) == 1
 

@@ -14,9 +14,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from cogvideox.errors import MediaError
-from cogvideox.files import files_below
-from cogvideox.video import sha256_of_file, sidecar_of, write_json
+from cogvideox.files.atomic import write_json
+from cogvideox.files.digest import sha256_of
+from cogvideox.video import sidecar_of
 from cogvideox.video.saving import AI_MADE, LABEL
 
 PACKAGES = ("cogvideox", "torch", "safetensors", "av", "numpy")
@@ -53,32 +53,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue  # not installed: nothing to record
     return found
-
-
-def sha256_of(path: str | Path) -> str:
-    """The SHA-256 of a file, or of a folder (names and contents, in sorted order), as 64 hex digits."""
-    path = Path(path)
-    digest = hashlib.sha256()
-    try:
-        if not path.is_dir():
-            if path.exists() and not path.is_file():
-                raise MediaError(f"{path}: a pipe or device, not a regular file; give a plain file")
-            return sha256_of_file(path)
-        for file in files_below(path, None, hidden=True):
-            if file.is_file():
-                line = f"{file.relative_to(path).as_posix()}\0{sha256_of(file)}\n"
-                digest.update(line.encode("utf-8", "surrogateescape"))
-    except OSError as error:
-        raise MediaError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    return digest.hexdigest()
-
-
-def digests_of(folder: str | Path, pattern: str = "**/*.safetensors") -> dict[str, str]:
-    """The SHA-256 of each file of a folder, its weights by default, read now: what it says of itself may be
-    old.
-    """
-    folder = Path(folder)
-    return {file.relative_to(folder).as_posix(): sha256_of(file) for file in sorted(folder.glob(pattern))}
 
 
 def write_sidecar(path: str | Path, record: Mapping[str, Any], overwrite: bool = False) -> Path:

@@ -20,7 +20,8 @@ from cogvideox.curation.recipe import Recipe
 from cogvideox.curation.recipes import RECIPES, recipe, tiny
 from cogvideox.curation.run import curate
 from cogvideox.errors import ConfigError, InputError, OutputError
-from cogvideox.video import read_video, whole_file
+from cogvideox.files.atomic import atomic_file
+from cogvideox.video import read_video
 from support.films import take, write
 
 SMALL = tiny().override(["per_shard=3", "shots.min_seconds=0.5"])
@@ -172,7 +173,7 @@ def test_what_a_killed_run_left_half_written_goes(result, films, tmp_path):
     for place in ("shards/clips-00000.tar", "clips.parquet", "dropped.jsonl", "work/measured/aa/a.json"):
         child = os.fork()
         if child == 0:
-            with whole_file(out / place) as temporary:
+            with atomic_file(out / place, overwrite=True) as temporary:
                 temporary.write_bytes(b"half")
                 os.kill(os.getpid(), signal.SIGKILL)
         os.waitpid(child, 0)
@@ -262,7 +263,7 @@ def test_a_full_disk_stops_the_run_by_name_and_the_next_goes_on(films, tmp_path,
     from cogvideox.curation import run
 
     def full(*_):
-        raise OutputError("shards/clips-00000.tar: could not be written (No space left on device)")
+        raise OutputError("shards/clips-00000.tar: cannot be written (No space left on device)")
 
     with monkeypatch.context() as patch:
         patch.setattr(run, "write_tar", full)

@@ -21,7 +21,7 @@ from cogvideox.curation.run import curate
 from cogvideox.curation.scores import MotionScore
 from cogvideox.curation.thresholds import Thresholds, ThresholdStage
 from cogvideox.errors import CheckpointError, ConfigError
-from cogvideox.manifest import sha256_of
+from cogvideox.files.digest import sha256_of
 from cogvideox.perception.raft import RAFT, SMALL
 from support.films import take, write
 

@@ -15,8 +15,8 @@ from cogvideox.evaluation.measures import Tools
 from cogvideox.evaluation.report import ScoreReport
 from cogvideox.evaluation.video_folder import VideoFolder, open_clips, read_prompts
 from cogvideox.evaluation.world import _read
+from cogvideox.files.digest import sha256_of
 from cogvideox.generation.residual_reuse import read_calibration
-from cogvideox.manifest import sha256_of
 from cogvideox.perception.experts import read_recorded
 from cogvideox.rating.study import Study
 from cogvideox.video import Video, about

@@ -13,9 +13,8 @@ import warnings
 import pytest
 
 from cogvideox.errors import OutputError
-from cogvideox.files import atomic, maker
-from cogvideox.files.atomic import atomic_file, atomic_folder, discard, sweep, temporary_file, write_text
-from cogvideox.files.exchange import exchange
+from cogvideox.files import atomic, pidfile
+from cogvideox.files.atomic import atomic_file, atomic_folder, discard, exchange, sweep, write_text
 
 FILES = ("a", "b/c", "b/d/e", "f")
 
@@ -138,7 +137,7 @@ def test_a_killed_file_is_swept_and_named_and_the_old_one_stands(tmp_path):
     file.write_text("old")
 
     def work():
-        with temporary_file(file) as half:
+        with atomic_file(file, overwrite=True) as half:
             half.write_bytes(bytes(3_000_000))
             time.sleep(60)
 
@@ -151,7 +150,7 @@ def test_a_killed_file_is_swept_and_named_and_the_old_one_stands(tmp_path):
 
 def test_the_next_write_sweeps(tmp_path):
     def work():
-        with temporary_file(tmp_path / "deep" / "x") as half:
+        with atomic_file(tmp_path / "deep" / "x") as half:
             half.write_text("half")
             time.sleep(60)
 
@@ -181,31 +180,31 @@ def mark(place, **said):
     place.mkdir()
     (place / "new").mkdir()
     (place / "new" / "film.mp4").write_text("precious")
-    here = {"kind": maker.KIND, "name": "model", **maker._here(), "pid": 2**22 + 1}
-    (place / maker.MARK).write_text(json.dumps(here | said))
+    here = {"kind": pidfile.KIND, "name": "model", **pidfile._here(), "pid": 2**22 + 1}
+    (place / pidfile.NAME).write_text(json.dumps(here | said))
 
 
 STRANGERS = {
-    "no mark": lambda place: (mark(place), (place / maker.MARK).unlink()),
+    "no mark": lambda place: (mark(place), (place / pidfile.NAME).unlink()),
     "another program's mark": lambda place: mark(place, kind="another program"),
-    "not JSON": lambda place: (mark(place), (place / maker.MARK).write_text("{")),
-    "deep JSON": lambda place: (mark(place), (place / maker.MARK).write_text("[" * 2000)),
+    "not JSON": lambda place: (mark(place), (place / pidfile.NAME).write_text("{")),
+    "deep JSON": lambda place: (mark(place), (place / pidfile.NAME).write_text("[" * 2000)),
     "a path as name": lambda place: mark(place, name="../model"),
     "a pipe as mark": lambda place: (
         mark(place),
-        (place / maker.MARK).unlink(),
-        os.mkfifo(place / maker.MARK),
+        (place / pidfile.NAME).unlink(),
+        os.mkfifo(place / pidfile.NAME),
     ),
     "a link as mark": lambda place: (
         mark(place),
-        (place / maker.MARK).rename(place.parent / "mark"),
-        (place / maker.MARK).symlink_to(place.parent / "mark"),
+        (place / pidfile.NAME).rename(place.parent / "mark"),
+        (place / pidfile.NAME).symlink_to(place.parent / "mark"),
     ),
     "a link as folder": lambda place: (
         mark(place.parent / "real"),
         place.symlink_to(place.parent / "real"),
     ),
-    "empty mark": lambda place: (mark(place), (place / maker.MARK).write_text("")),
+    "empty mark": lambda place: (mark(place), (place / pidfile.NAME).write_text("")),
 }
 
 
@@ -228,7 +227,7 @@ def test_an_empty_workplace_goes(tmp_path):
     """Its maker died before its first word."""
     (tmp_path / ".a.new-0123456789ab").mkdir()
     (tmp_path / ".b.new-0123456789ab").mkdir()
-    (tmp_path / ".b.new-0123456789ab" / maker.MARK).touch()
+    (tmp_path / ".b.new-0123456789ab" / pidfile.NAME).touch()
     sweep(tmp_path)
     assert litter(tmp_path) == []
 

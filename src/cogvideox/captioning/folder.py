@@ -21,11 +21,11 @@ from cogvideox.captioning.strategy import CaptionConfig, build
 from cogvideox.clip_folders.video_files import LeftOut, everything, listing
 from cogvideox.errors import MediaError, OutputError
 from cogvideox.files import read_small_text
-from cogvideox.files.apart import lies_in
-from cogvideox.files.atomic import write_text
+from cogvideox.files.atomic import atomic_file, write_text
+from cogvideox.files.digest import sha256_of
 from cogvideox.files.media import VIDEO_SUFFIXES
-from cogvideox.manifest import sha256_of
-from cogvideox.video import probe, read_video, whole_file
+from cogvideox.files.paths import lies_in
+from cogvideox.video import probe, read_video
 
 RATE, LONGEST_SIDE = 8.0, 768  # frames per second and pixels at which clips are looked at
 
@@ -106,7 +106,7 @@ def _shared(file: Path, top: Path, out: Path) -> str:
     try:
         os.link(file.resolve(), target)
     except OSError:  # another file system, or one without links
-        with whole_file(target) as temporary:
+        with atomic_file(target, overwrite=True) as temporary:
             shutil.copyfile(file, temporary)
     return name.as_posix()
 

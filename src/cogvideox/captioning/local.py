@@ -118,7 +118,7 @@ def _save(folder: Path, kind: str, network: nn.Module, config: Config, tokenizer
 
 def _read(folder: Path, kind: str, shape: type) -> tuple:
     """Settings, a name that says which weights these are, and the weights."""
-    from cogvideox.manifest import sha256_of
+    from cogvideox.files.digest import sha256_of
 
     for part in (SETTINGS, WEIGHTS):
         if not (folder / part).is_file():

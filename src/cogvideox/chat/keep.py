@@ -9,10 +9,10 @@ from typing import Any
 
 from cogvideox.chat.failure import KINDS, ChatFailure
 from cogvideox.chat.question import Answer, Question
-from cogvideox.errors import InputError, OutputError
-from cogvideox.files import read_small_text
+from cogvideox.errors import ConfigError, InputError, OutputError
+from cogvideox.files import parse_json, read_json, read_small_text
 from cogvideox.files.atomic import write_text
-from cogvideox.files.lines import lines_of
+from cogvideox.files.jsonl import lines_of
 
 
 class Cache:
@@ -24,9 +24,9 @@ class Cache:
     def get(self, key: str) -> Answer | None:
         """The answer, or None; a damaged file counts as none."""
         try:
-            values = json.loads(read_small_text(self._file(key), most=64 << 20))
+            values = read_json(self._file(key), most=64 << 20)
             return Answer(**values["answer"])
-        except (InputError, ValueError, TypeError, KeyError, RecursionError):
+        except (ConfigError, TypeError, KeyError):
             return None
 
     def put(self, key: str, answer: Answer) -> None:
@@ -103,8 +103,8 @@ def _read(file: Path) -> list[dict[str, Any]]:
     records = []
     for number, line in enumerate(lines, 1):
         try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
+            record = parse_json(line, f"{file}:{number}")
+        except ConfigError:
             continue
         if not isinstance(record, dict) or not {"model", "key", "answer", "failure"} <= record.keys():
             raise InputError(f"{file}: line {number}: not a line of a transcript; check the path")

@@ -42,7 +42,7 @@ from cogvideox.diffusion.guidance import RELEASED_GUIDANCE
 from cogvideox.diffusion.schedule import Schedule, ScheduleConfig
 from cogvideox.errors import CheckpointError, suggest
 from cogvideox.files import short
-from cogvideox.manifest import sha256_of
+from cogvideox.files.digest import sha256_of
 from cogvideox.presets import PRESETS
 from cogvideox.transformer import Transformer, TransformerConfig
 from cogvideox.vae import VAE, VAEConfig

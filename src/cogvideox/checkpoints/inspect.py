@@ -38,7 +38,7 @@ from cogvideox.checkpoints.text import TIED, read_t5_config, text_names
 from cogvideox.checkpoints.trainers import network_in, recognise
 from cogvideox.errors import CogVideoXError
 from cogvideox.files import inside
-from cogvideox.manifest import sha256_of
+from cogvideox.files.digest import sha256_of
 from cogvideox.presets import PRESETS
 
 

@@ -22,7 +22,7 @@ from cogvideox.checkpoints.adapter import Adapter, Form, Pair, find_adapter, rea
 from cogvideox.checkpoints.adapter_names import Layers, layers_of
 from cogvideox.checkpoints.keymap import few
 from cogvideox.errors import CheckpointError, ConfigError, suggest
-from cogvideox.manifest import sha256_of
+from cogvideox.files.digest import sha256_of
 from cogvideox.noise import generator
 from cogvideox.transformer.transformer import FlatPatch
 

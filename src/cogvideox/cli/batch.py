@@ -83,7 +83,8 @@ class Item:
 
 def run_batch(source: Path, folder: Path, settings: dict[str, Any], job: Job, dry_run: bool) -> None:
     """Check every line that is not made yet, then make the good ones; the bad ones are recorded (exit code 3)."""
-    from cogvideox.video import check_output, write_json
+    from cogvideox.files.atomic import write_json
+    from cogvideox.video import check_output
 
     items = read_items(source, folder, settings, job)
     check_output(folder / FAILURES, overwrite=True)
@@ -367,7 +368,7 @@ def _check_name(name: Any) -> None:
 
 def _digest(path: str) -> str:
     """What a file or folder holds now; '' for one that cannot be read: it fails when it is checked."""
-    from cogvideox.manifest import sha256_of
+    from cogvideox.files.digest import sha256_of
 
     try:
         return sha256_of(path) if Path(path).is_file() or Path(path).is_dir() else ""

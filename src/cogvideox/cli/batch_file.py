@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from cogvideox.errors import CogVideoXError, ConfigError, MediaError, suggest
 from cogvideox.files import parse_json, read_small_text, short
-from cogvideox.files.lines import lines_of
+from cogvideox.files.jsonl import lines_of
 
 MOST_BYTES = 64 << 20
 OF_THE_RUN = ("batch", "debug", "device", "dry_run", "enhance", "enhance_model", "json", "memory", "memory_limit",

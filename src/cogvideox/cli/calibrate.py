@@ -50,9 +50,10 @@ def calibrate(
         resolve({**settings, "prompt": words, "seed": seed}) for seed, words in enumerate(_prompts(prompt))
     ]
     ready = [checks.check_request(model, options) for options in runs][0]
+    from cogvideox.files.atomic import atomic_file
     from cogvideox.generation.calibrate_reuse import attempt, observe
     from cogvideox.generation.residual_reuse import Calibration, beside
-    from cogvideox.video import check_output, replacing
+    from cogvideox.video import check_output
 
     path = Path(out) if out else beside(ready.folder, steps)
     check_output(path, overwrite)
@@ -62,7 +63,7 @@ def calibrate(
     for options in runs:
         say(f"every step: {options.prompt[:60]}")
         exact.append(observe(loaded, options))
-    with replacing(path, overwrite) as file:
+    with atomic_file(check_output(path, overwrite), overwrite) as file:
         file.write_text(Calibration.average([run.calibration for run in exact]).to_json(), encoding="utf-8")
     result(str(path))
     trials = [attempt(loaded, exact, threshold, str(path)) for threshold in thresholds]

@@ -120,7 +120,7 @@ def _report(
     from cogvideox.evaluation import compare
     from cogvideox.evaluation.suite import add_comparison
     from cogvideox.evaluation.suite import evaluate as run
-    from cogvideox.video import write_json
+    from cogvideox.files.atomic import write_json
 
     with progress("measuring") as show:
         report = run(material, suite, out, subject, missing, show)

@@ -218,7 +218,7 @@ def load(
     ``weights``: their digests, where they are known already. Raises CheckpointError, ConfigError.
     """
     from cogvideox.checkpoints import load_lora, load_model
-    from cogvideox.manifest import digests_of
+    from cogvideox.files.digest import digests_of
     from cogvideox.memory import Policy, lower, move_in
     from cogvideox.parallel.mesh import is_first
 

@@ -83,7 +83,7 @@ def samples(
     """The videos of a suite by one model; a rerun makes only what is missing. Raises ConfigError for another model."""
     options = resolve({"prompt": "x", **settings})
     folder = checks.check_request(job.model, options, _begins(suite)).folder
-    from cogvideox.manifest import digests_of
+    from cogvideox.files.digest import digests_of
     from cogvideox.video import check_output
 
     check_output(out / SETTINGS, overwrite=True)
@@ -114,7 +114,7 @@ def _world(
 ) -> Samples:
     """The held-out prompts of the tiny world, judged while they are made: verdicts stay in ``verdicts.jsonl``."""
     from cogvideox.evaluation.world import evaluate_world
-    from cogvideox.video import write_json
+    from cogvideox.files.atomic import write_json
     from cogvideox.world import held_out_prompts
 
     chosen = list(held_out_prompts())[:prompts]
@@ -302,7 +302,7 @@ def _tell(folder: Path, prompts: dict[str, str]) -> None:
 
 def _same_run(out: Path, settings: dict[str, Any]) -> None:
     """Videos of one folder belong to one model and one way of sampling. Raises ConfigError."""
-    from cogvideox.video import write_json
+    from cogvideox.files.atomic import write_json
 
     file = out / SETTINGS
     settings = json.loads(json.dumps(settings))

@@ -31,7 +31,8 @@ MOST_FACTS = 1 << 20  # bytes
 
 def render_world(n: int, out: Path, seed: int, split: str, size: int, frames: int, overwrite: bool) -> None:
     """A folder of clips with their captions and facts beside them, or one contact sheet."""
-    from cogvideox.video import Video, check_output, contact_sheet, replacing
+    from cogvideox.files.atomic import atomic_file
+    from cogvideox.video import Video, check_output, contact_sheet
     from cogvideox.world import caption, facts, render, sample_scene
 
     split = split.replace("-", "_")
@@ -64,7 +65,7 @@ def render_world(n: int, out: Path, seed: int, split: str, size: int, frames: in
                 result(str(video.save(out / f"{index:05d}.mp4", overwrite)))
             show("rendering", index + 1, n)
     if sheet:
-        with replacing(out, overwrite) as temporary:
+        with atomic_file(check_output(out, overwrite), overwrite) as temporary:
             contact_sheet(videos, captions).save(temporary, format="PNG")
         result(str(out))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from cogvideox.clip_folders.columns import TableRow, told_where
 from cogvideox.errors import ConfigError
 from cogvideox.files import read_small_text
-from cogvideox.files.lines import lines_of
+from cogvideox.files.jsonl import lines_of
 
 FILE_LISTS = ("videos.txt", "video.txt", "files.txt")
 CAPTION_LISTS = ("prompts.txt", "prompt.txt", "captions.txt", "caption.txt")

@@ -22,11 +22,10 @@ from cogvideox.clip_folders.archives import ByteRange
 from cogvideox.curation.outputs import HOME, SHARD, Made
 from cogvideox.curation.pipeline import Progress, only_one, silent
 from cogvideox.curation.report import write_report
-from cogvideox.curation.shards import folder_row, json_lines, write_tar
+from cogvideox.curation.shards import folder_row, write_tar
 from cogvideox.errors import InputError, MediaError, OutputError
 from cogvideox.files import parse_json
-from cogvideox.files.text import MOST_TABLE_BYTES, read_small_text
-from cogvideox.video import whole_file
+from cogvideox.files.jsonl import json_lines_writer, read_json_lines
 
 FILE = "captions.jsonl"
 OWN = "user"  # the kind of a caption that somebody wrote beside a film
@@ -46,10 +45,8 @@ def kept_clips(out: Path, made: Made) -> Iterator[Kept]:
     Raises InputError for a shard or table that cannot be read.
     """
     if "metadata.jsonl" in made:
-        text = read_small_text(out / "metadata.jsonl", root=out, most=MOST_TABLE_BYTES)
-        for number, line in enumerate(text.splitlines(), 1):
-            values = parse_json(line, f"{out / 'metadata.jsonl'}:{number}", error=InputError)
-            clip, media = _clip(values, f"{out / 'metadata.jsonl'}:{number}")
+        for where, values in read_json_lines(out / "metadata.jsonl", root=out):
+            clip, media = _clip(values, where)
             yield clip, media, ByteRange(out / "videos" / f"{clip.id}.mp4")
     for name in sorted(made.known):
         if SHARD.fullmatch(name) and name in made:
@@ -98,15 +95,12 @@ def read_captions(out: Path) -> dict[str, tuple[Caption, ...]]:
     file = out / FILE
     if not file.exists():
         return {}
-    found = {}
-    for number, line in enumerate(read_small_text(file, root=out, most=MOST_TABLE_BYTES).splitlines(), 1):
-        values = parse_json(line, f"{file}:{number}", error=InputError)
+    captions = {}
+    for where, values in read_json_lines(file, root=out):
         if not isinstance(values, dict) or not isinstance(values.get("captions"), list):
-            raise InputError(
-                f"{file}:{number}: not a line that caption wrote; remove the file, and caption again"
-            )
-        found[str(values["id"])] = tuple(Caption.parse(one, f"{file}:{number}") for one in values["captions"])
-    return found
+            raise InputError(f"{where}: not a line that caption wrote; remove the file, and caption again")
+        captions[str(values.get("id"))] = tuple(Caption.parse(one, where) for one in values["captions"])
+    return captions
 
 
 def to_caption(out: Path) -> tuple[int, int, int]:
@@ -148,10 +142,10 @@ def caption_curated(
             if record.ended == "done"
         }
         told = work / "records.jsonl"
-        with json_lines(told) as line:
+        with json_lines_writer(told) as line:
             for (clip, _, _), record in zip(clips, records, strict=True):
                 line({"clip": clip.id, "file": clip.source.path, **record.model_dump(mode="json")})
-        with made.writing(FILE) as draft, json_lines(draft) as line:
+        with made.writing(FILE) as draft, json_lines_writer(draft) as line:
             for name, captions in sorted(written.items()):
                 line({"id": name, "captions": [one.model_dump(mode="json") for one in captions]})
         _write(out, made, written, progress)
@@ -188,7 +182,7 @@ def _write(out: Path, made: Made, written: Mapping[str, tuple[Caption, ...]], pr
         progress("writing shards", done, len(shards))
     if "metadata.jsonl" in made:
         rows = [(with_captions(c, written.get(c.id, ())), media) for c, media, _ in kept_clips(out, made)]
-        with made.writing("metadata.jsonl") as draft, json_lines(draft) as line:
+        with made.writing("metadata.jsonl") as draft, json_lines_writer(draft) as line:
             for clip, media in rows:
                 line(folder_row(clip, media))
     _write_table(out, made, written)
@@ -203,8 +197,7 @@ def _write_table(out: Path, made: Made, written: Mapping[str, tuple[Caption, ...
     with (
         pq.ParquetFile(out / "clips.parquet") as table,
         made.writing("clips.parquet") as draft,
-        whole_file(draft) as temporary,
-        pq.ParquetWriter(temporary, table.schema_arrow, compression="zstd") as writer,
+        pq.ParquetWriter(draft, table.schema_arrow, compression="zstd") as writer,
     ):
         for batch in table.iter_batches(1000):
             rows = batch.to_pylist()

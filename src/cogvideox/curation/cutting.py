@@ -14,8 +14,10 @@ import numpy as np
 from cogvideox.clip import Clip
 from cogvideox.curation.recipe import Recipe
 from cogvideox.errors import MediaError
+from cogvideox.files.atomic import atomic_file
+from cogvideox.files.digest import sha256_of_file
 from cogvideox.perception.flow import opencv
-from cogvideox.video import Size, Timing, mp4_writer, sha256_of_file, walk, whole_file
+from cogvideox.video import Size, Timing, mp4_writer, walk
 from cogvideox.video.timing import nearest_in_time
 from cogvideox.video.walking import DecodedFrame
 
@@ -68,7 +70,7 @@ def can_copy(clip: Clip, recipe: Recipe) -> bool:
 
 def _copied(film: Path, clip: Clip, folder: Path) -> Media:
     target = folder / f"{clip.id}.mp4"
-    with whole_file(target) as temporary:
+    with atomic_file(target, overwrite=True) as temporary:
         shutil.copyfile(film, temporary)
     digest = sha256_of_file(target)
     if digest != clip.source.sha256:
@@ -84,7 +86,7 @@ def _encoded(frames: _Rewindable, own: Timing, clip: Clip, folder: Path, recipe:
     shape = Size(shape.height - shape.height % 2 or 2, shape.width - shape.width % 2 or 2)
     target, count = folder / f"{clip.id}.mp4", 0
     with (
-        whole_file(target) as temporary,
+        atomic_file(target, overwrite=True) as temporary,
         mp4_writer(temporary, shape.height, shape.width, rate, {}, cutting.crf, cutting.preset) as add,
     ):
         for step in _wanted(frames, own, clip, float(rate), keep_all=cutting.fps is None and own.steady):

@@ -18,10 +18,10 @@ from cogvideox.clip import Clip, Label
 from cogvideox.curation.step import CurationStep
 from cogvideox.curation.view import View
 from cogvideox.errors import InputError, suggest
-from cogvideox.files.lines import lines_of
+from cogvideox.files.atomic import write_text
+from cogvideox.files.jsonl import read_json_lines
 from cogvideox.perception.classifier import LabelClassifier
 from cogvideox.perception.handcrafted import traits_of
-from cogvideox.video import whole_file
 
 MEANING = {
     "editing": "edited again after filming: cuts, inserts, split screens, stickers, effects",
@@ -71,23 +71,17 @@ def classifier(folder: str | None) -> LabelClassifier:
 
 def read_labels(path: str | Path) -> dict[str, dict[str, bool]]:
     """path of a film -> its known labels; later lines win. Raises InputError that names the line."""
-    try:
-        lines = lines_of(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({type(error).__name__}); give a file of labels") from None
-    found: dict[str, dict[str, bool]] = {}
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            name, labels = _line(line, f"{path}:{number}")
-            found.setdefault(name, {}).update(labels)
-    return found
+    known: dict[str, dict[str, bool]] = {}
+    for where, values in read_json_lines(path):
+        name, labels = _checked(values, where)
+        known.setdefault(name, {}).update(labels)
+    return known
 
 
-def _line(line: str, where: str) -> tuple[str, dict[str, bool]]:
+def _checked(values: Any, where: str) -> tuple[str, dict[str, bool]]:
     try:
-        values: Any = json.loads(line)
         name, labels = values["path"], values["labels"]
-    except (ValueError, KeyError, TypeError):
+    except (KeyError, TypeError):
         raise InputError(
             f'{where}: a line looks like {{"path": "a.mp4", "labels": {{"text": true}}}}'
         ) from None
@@ -104,8 +98,9 @@ def _line(line: str, where: str) -> tuple[str, dict[str, bool]]:
 
 
 def write_labels(path: str | Path, labels: Mapping[str, Mapping[str, bool]]) -> None:
-    """Write a file of labels, whole or not at all, films in order."""
-    with whole_file(Path(path)) as temporary, temporary.open("w", encoding="utf-8") as stream:
-        for name in sorted(labels):
-            known = {label: bool(labels[name][label]) for label in LABELS if label in labels[name]}
-            stream.write(json.dumps({"path": name, "labels": known}) + "\n")
+    """Write a file of labels, whole or not at all, videos in order. Raises OutputError."""
+    lines = []
+    for name in sorted(labels):
+        known = {label: bool(labels[name][label]) for label in LABELS if label in labels[name]}
+        lines.append(json.dumps({"path": name, "labels": known}) + "\n")
+    write_text(Path(path), "".join(lines))

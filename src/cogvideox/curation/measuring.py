@@ -12,7 +12,8 @@ from cogvideox.curation.recipe import Recipe
 from cogvideox.curation.shot_views import Piece, ShotViews
 from cogvideox.errors import InputError, MediaError
 from cogvideox.files import read_small_text
-from cogvideox.video import Probe, sha256_of_file, walk
+from cogvideox.files.digest import sha256_of_file
+from cogvideox.video import Probe, walk
 
 MOST_TEXT = 1 << 16  # bytes of a caption that stands beside a video
 

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from cogvideox.errors import OutputError
 from cogvideox.files import inside, parse_json
+from cogvideox.files.atomic import atomic_file
+from cogvideox.files.digest import sha256_of_file
 from cogvideox.files.text import MOST_TABLE_BYTES, read_small_text
-from cogvideox.video import sha256_of_file, whole_file
 
 HOME = ".curate"
 KIND = "cogvideox curate"
@@ -79,9 +80,9 @@ class Made:
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
-        """Yields where to write what becomes ``out/name`` when the block ends well; see ``publish``."""
-        draft = self.draft(name)
-        yield draft
+        """Yield where to write what becomes ``out/name`` when the block ends well. Raises OutputError; see publish."""
+        with atomic_file(self.draft(name), overwrite=True) as temporary:
+            yield temporary
         self.publish(name)
 
     def draft(self, name: str) -> Path:
@@ -143,7 +144,7 @@ class Made:
 
     def _rewrite(self) -> None:
         lines = [_line(name, *one) for name, digests in self.known.items() for one in digests.items()]
-        with whole_file(self.file) as temporary:
+        with atomic_file(self.file, overwrite=True) as temporary:
             temporary.write_text(_head() + "".join(lines), encoding="ascii")
 
     def _present(self, folder: str, pattern: re.Pattern[str]) -> list[str]:

@@ -18,7 +18,6 @@ from cogvideox.curation.results import dropped_rows, kept_rows, read_summary, sc
 from cogvideox.errors import InputError
 from cogvideox.files.page import page, text
 from cogvideox.files.text import read_small_bytes
-from cogvideox.video import whole_file
 
 SAMPLES = 12  # clips shown of every fate
 BINS = 40
@@ -52,8 +51,8 @@ def write_report(out: Path, made: Made | None = None) -> Path:
     summary = read_summary(out)
     scores = _scores(out)
     whole = page("Curation report", STYLE, "".join(_parts(out, summary, scores)))
-    with (made or Made(out)).writing("report.html") as draft, whole_file(draft) as temporary:
-        temporary.write_text(whole, encoding="utf-8", errors="replace")
+    with (made or Made(out)).writing("report.html") as draft:
+        draft.write_text(whole, encoding="utf-8", errors="replace")
     return out / "report.html"
 
 

@@ -12,12 +12,14 @@ from typing import Any
 
 from cogvideox.clip_folders.parquet import parquet_errors
 from cogvideox.errors import DependencyError, InputError
-from cogvideox.files import parse_json, short
+from cogvideox.files import short
+from cogvideox.files.jsonl import read_json_lines
 from cogvideox.files.structured import read_json
-from cogvideox.files.text import MOST_BYTES, inside
+from cogvideox.files.text import inside
 
 SUMMARY, DROPPED, TABLE = "summary.json", "dropped.jsonl", "clips.parquet"
 MOST_SUMMARY = 64 << 20  # bytes
+MOST_DROPPED = 64 << 30  # bytes; read line by line
 Shape = Any
 """A test of one value, a list of one shape for every entry, a dict of shapes for named entries."""
 
@@ -88,18 +90,9 @@ def read_summary(out: Path) -> dict[str, Any]:
 
 def dropped_rows(out: Path) -> Iterator[dict[str, Any]]:
     """The lines of dropped.jsonl. Raises InputError, naming file and line."""
-    file = out / DROPPED
-    with open(_plain(file, out), "rb") as stream:
-        number = 0
-        while line := stream.readline(MOST_BYTES):
-            number += 1
-            where = f"{file}:{number}"
-            try:
-                row = parse_json(line.decode("utf-8"), where, error=InputError)
-            except UnicodeDecodeError as error:
-                raise InputError(f"{where}: not UTF-8 ({error.reason}); curate again") from None
-            _check(row, DROPPED_SHAPE, where)
-            yield row
+    for where, row in read_json_lines(out / DROPPED, root=out, most=MOST_DROPPED):
+        _check(row, DROPPED_SHAPE, where)
+        yield row
 
 
 def kept_rows(out: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:

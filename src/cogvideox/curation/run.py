@@ -27,14 +27,14 @@ from cogvideox.curation.outputs import Made
 from cogvideox.curation.pipeline import Chosen, Pipeline, Progress, only_one, silent
 from cogvideox.curation.recipe import Recipe
 from cogvideox.curation.report import SAMPLES, write_report
-from cogvideox.curation.shards import clip_table, folder_row, json_lines, write_tar
+from cogvideox.curation.shards import clip_table, folder_row, write_tar
 from cogvideox.curation.thresholds import quantiles
 from cogvideox.errors import ConfigError, InputError
-from cogvideox.files.apart import lies_in
-from cogvideox.files.atomic import sweep
+from cogvideox.files.atomic import atomic_file, sweep
+from cogvideox.files.jsonl import json_lines_writer
 from cogvideox.files.media import VIDEO_SUFFIXES
+from cogvideox.files.paths import lies_in
 from cogvideox.manifest import versions
-from cogvideox.video import whole_file
 
 
 @dataclass
@@ -131,8 +131,8 @@ class _Curation:
 
     def write(self, name: str, text: str) -> None:
         """A small file of the result."""
-        with self.made.writing(name) as draft, whole_file(draft) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        with self.made.writing(name) as draft:
+            draft.write_text(text, encoding="utf-8")
 
     def shards(self, chosen: Chosen) -> Iterator[Shard]:
         """Kept clips in order, in shards that end where a film ends."""
@@ -192,10 +192,10 @@ class _Curation:
                 write_tar(draft, rows)
         else:
             for clip in kept:
-                with self.made.writing(f"videos/{clip.id}.mp4") as draft, whole_file(draft) as temporary:
-                    shutil.copyfile(self.pipeline.clip_file(clip), temporary)
+                with self.made.writing(f"videos/{clip.id}.mp4") as draft:
+                    shutil.copyfile(self.pipeline.clip_file(clip), draft)
         mark = {"digest": shard.digest(self.pipeline.recipe), "media": media, "failed": failed}
-        with whole_file(self.mark(shard.number)) as temporary:
+        with atomic_file(self.mark(shard.number), overwrite=True) as temporary:
             temporary.write_text(json.dumps(mark), encoding="ascii")
         for path, clips in shard.films().items():
             self.pipeline.forget(path, clips)
@@ -271,8 +271,8 @@ class _Curation:
             made.writing("dropped.jsonl") as dropped,
             made.writing("metadata.jsonl") if folder else nullcontext() as rows,
             clip_table(table, chosen.table.names, about) as keep,
-            json_lines(dropped) as drop,
-            json_lines(rows) if rows else nullcontext() as line,
+            json_lines_writer(dropped) as drop,
+            json_lines_writer(rows) if rows else nullcontext() as line,
         ):
             for number, (clip, media, shard) in enumerate(self.final(chosen)):
                 if number % 256 == 0:

@@ -5,7 +5,6 @@ Equal clips give equal bytes: no times, no names of machines. A shard is whole o
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 from cogvideox.clip import Clip
 from cogvideox.errors import DependencyError
-from cogvideox.video import whole_file
+from cogvideox.files.jsonl import compact_json
 
 ROWS = 1000  # of one row group
 HEAVY = {"embedding", "prints"}  # of use for comparing clips, not for training: only in the table
@@ -33,11 +32,11 @@ def write_tar(target: Path, clips: Iterable[tuple[Clip, Path | bytes, Mapping[st
         from webdataset import TarWriter
     except ImportError:
         raise DependencyError("webdataset is not installed; install cogvideox[data]") from None
-    with whole_file(target) as temporary, temporary.open("wb") as stream:
+    with target.open("wb") as stream:
         writer = TarWriter(stream, user="", group="", mtime=0, encoder=False)
         for clip, file, media in clips:
             film = file if isinstance(file, bytes) else file.read_bytes()
-            sample = {"__key__": clip.id, "mp4": film, "json": _json(record(clip, media))}
+            sample = {"__key__": clip.id, "mp4": film, "json": compact_json(record(clip, media))}
             if clip.caption:
                 sample["txt"] = clip.caption.encode()
             writer.write(sample)
@@ -47,17 +46,6 @@ def write_tar(target: Path, clips: Iterable[tuple[Clip, Path | bytes, Mapping[st
 def folder_row(clip: Clip, media: Mapping[str, Any]) -> dict[str, Any]:
     """A line of metadata.jsonl: what ``datasets.load_dataset("videofolder")`` reads."""
     return {"file_name": f"videos/{clip.id}.mp4", "text": clip.caption, **record(clip, media)}
-
-
-@contextmanager
-def json_lines(target: Path) -> Iterator[Any]:
-    """Yields ``add(values)``, which writes one line; the file appears when all went well."""
-    with whole_file(target) as temporary, temporary.open("wb") as stream:
-
-        def add(values: Mapping[str, Any]) -> None:
-            stream.write(_json(values) + b"\n")
-
-        yield add
 
 
 @contextmanager
@@ -73,7 +61,7 @@ def clip_table(target: Path, scores: list[str], about: Mapping[str, str]) -> Ite
         raise DependencyError("pyarrow is not installed; install cogvideox[data]") from None
     schema = pa.schema(_columns(pa, scores), metadata=dict(about))
     rows: list[dict[str, Any]] = []
-    with whole_file(target) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+    with pq.ParquetWriter(target, schema, compression="zstd") as writer:
 
         def flush() -> None:
             if rows:
@@ -120,9 +108,5 @@ def _row(clip: Clip, media: Mapping[str, Any], shard: str, scores: list[str]) ->
         "embedder": clip.embedder,
         "embedding": list(clip.embedding),
         **{f"score.{name}": clip.scores.get(name) for name in scores},
-        "record": _json(record(clip, media)).decode(),
+        "record": compact_json(record(clip, media)).decode(),
     }
-
-
-def _json(values: Mapping[str, Any]) -> bytes:
-    return json.dumps(values, ensure_ascii=True, separators=(",", ":")).encode("ascii")

@@ -11,8 +11,9 @@ from cogvideox.clip import Clip
 from cogvideox.curation.paths import strip_file
 from cogvideox.curation.recipe import Recipe
 from cogvideox.errors import MediaError
+from cogvideox.files.atomic import atomic_file
 from cogvideox.perception.flow import opencv
-from cogvideox.video import walk, whole_file
+from cogvideox.video import walk
 
 FRAMES = 4
 SIDE = 72  # pixels of the shorter side
@@ -40,5 +41,5 @@ def write_strips(root: Path, path: str, clips: Sequence[Clip], work: Path, recip
         if frames:
             picture = np.concatenate(frames, axis=1)[:, :, ::-1]
             encoded = cv2.imencode(".png", picture)[1]
-            with whole_file(strip_file(work, clip.id)) as temporary:
+            with atomic_file(strip_file(work, clip.id), overwrite=True) as temporary:
                 temporary.write_bytes(encoded.tobytes())

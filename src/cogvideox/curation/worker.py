@@ -24,7 +24,7 @@ from cogvideox.curation.paths import clip_folder, cut_file, measured_file
 from cogvideox.curation.recipe import Recipe
 from cogvideox.curation.strips import write_strips
 from cogvideox.errors import CogVideoXError, MediaError
-from cogvideox.video import whole_file
+from cogvideox.files.atomic import atomic_file
 
 FAILED = "failed"  # a step stumbled over a film
 NO_MEMORY = ("Insufficient memory", "can't allocate memory")  # OpenCV's and torch's MemoryError
@@ -87,7 +87,7 @@ def do(job: dict[str, Any], order: Order) -> None:
 
 
 def _write(path: Path, record: dict[str, Any]) -> None:
-    with whole_file(path) as temporary:
+    with atomic_file(path, overwrite=True) as temporary:
         temporary.write_text(json.dumps(record, ensure_ascii=True), encoding="ascii")
 
 

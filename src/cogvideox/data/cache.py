@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, uint8
 
 from cogvideox.errors import MediaError, OutputError
-from cogvideox.files.atomic import temporary_file
+from cogvideox.files.atomic import atomic_file
 
 PIECE = 500  # items of one file, at most
 HEAVY = 256 << 20  # bytes of one file, about
@@ -89,9 +89,9 @@ class TensorCache:
         digests = {full: _digest(full, value) for full, value in tensors.items()}
         file = self.folder / f"{uuid.uuid4().hex}.safetensors"
         try:
-            with temporary_file(file) as work:
-                save_file(tensors, work, metadata=digests)
-        except (OSError, SafetensorError) as error:
+            with atomic_file(file, overwrite=True) as temporary:
+                save_file(tensors, temporary, metadata=digests)
+        except SafetensorError as error:
             raise OutputError(
                 f"{file}: cannot be written ({error}); free some space, or set another cache"
             ) from None

@@ -17,7 +17,8 @@ from cogvideox.clip_folders.listing import ListedClip, Listing
 from cogvideox.config import Config
 from cogvideox.errors import ConfigError, InputError, MediaError
 from cogvideox.files import read_small_bytes
-from cogvideox.video import READER, Colour, Video, read_image, read_video, replacing
+from cogvideox.files.atomic import atomic_file
+from cogvideox.video import READER, Colour, Video, read_image, read_video
 from cogvideox.world import caption, render, sample_scene
 from cogvideox.world.scene import TIERS, Scene
 
@@ -180,7 +181,7 @@ class _Digests:
         if self.file is not None and self.new:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             self.known = self._written() | self.known  # another data set may have added to it
-            with replacing(self.file, overwrite=True) as work:
+            with atomic_file(self.file, overwrite=True) as work:
                 work.write_text(json.dumps(self.known), encoding="utf-8")
             self.new = 0
 

@@ -15,8 +15,8 @@ from PIL import Image
 from cogvideox.evaluation.report import ScoreReport, number
 from cogvideox.evaluation.score import Score
 from cogvideox.evaluation.video_folder import VideoFolder
+from cogvideox.files.atomic import atomic_file
 from cogvideox.files.page import page, text
-from cogvideox.video import replacing
 
 FILE = "report.html"
 SHOWN = 48  # videos with thumbnails
@@ -47,7 +47,7 @@ def write_page(report: ScoreReport, clips: VideoFolder, out: Path) -> Path:
         _thumbnails(report, clips),
     ]
     path = out / FILE
-    with replacing(path, overwrite=True) as temporary:
+    with atomic_file(path, overwrite=True) as temporary:
         title = f"{report.suite}: {report.subject}"
         temporary.write_text(page(title, STYLE, "".join(parts)), encoding="utf-8", errors="replace")
     return path

@@ -14,8 +14,8 @@ from cogvideox.errors import CogVideoXError, InputError, OutputError
 from cogvideox.evaluation.score import Score
 from cogvideox.evaluation.video_folder import Refused, VideoFolder
 from cogvideox.files import read_json
+from cogvideox.files.atomic import write_json
 from cogvideox.manifest import versions
-from cogvideox.video import write_json
 
 SCHEMA = "cogvideox-evaluation-1"
 FILE = "report.json"

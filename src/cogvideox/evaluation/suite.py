@@ -18,7 +18,8 @@ from cogvideox.evaluation.report import ScoreReport
 from cogvideox.evaluation.score import LEAST_PROMPTS, Score
 from cogvideox.evaluation.video_folder import Refused, ScoredVideo, VideoFolder
 from cogvideox.files import read_json
-from cogvideox.video import Video, write_json
+from cogvideox.files.atomic import write_json
+from cogvideox.video import Video
 from cogvideox.world import Prompt, held_out_prompts, render
 
 GROUPS = "groups"

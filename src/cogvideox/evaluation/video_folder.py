@@ -31,8 +31,8 @@ from cogvideox.clip_folders import (
 from cogvideox.clip_folders.beside import MOST_RECORD
 from cogvideox.errors import ConfigError, InputError, MediaError
 from cogvideox.files import files_below, read_json, shown
+from cogvideox.files.digest import sha256_of
 from cogvideox.files.media import VIDEO_SUFFIXES
-from cogvideox.manifest import sha256_of
 from cogvideox.video import Video, read_video, sidecar_of
 
 CACHE_BYTES = 512 << 20

@@ -17,7 +17,7 @@ import numpy as np
 from cogvideox.errors import ConfigError, InputError
 from cogvideox.files import parse_json, read_small_text
 from cogvideox.files.atomic import write_text
-from cogvideox.files.lines import lines_of
+from cogvideox.files.jsonl import lines_of
 from cogvideox.world import judge
 from cogvideox.world.held_out import Prompt, held_out_prompts
 from cogvideox.world.score import FactScore, report, report_by_tier, score_table

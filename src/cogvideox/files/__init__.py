@@ -1,31 +1,24 @@
-"""Files on the ground floor: reading small texts, settings and tables safely; endings and column names, each once.
+"""Files on the ground floor: small texts and tables read safely, files and folders written whole or not at all.
 
 | file | what it does |
 |---|---|
-| ``text`` | read a small text of anybody's: regular file, no link out, bounded, encoding named |
-| ``structured`` | JSON and YAML with bounded depth, size and aliases; ``short``: a bounded repr for messages |
-| ``atomic`` | the one way to write a whole file or folder, to discard one, to sweep what killed writers left |
-| ``maker``, ``exchange`` | for it: the mark of who writes; two names change places in one step |
+| ``paths`` | where links lead, what lies in what, every file below a folder by its ending |
+| ``text`` | read a small text of anybody's: a regular file, no link out of its folder, bounded, in a known encoding |
+| ``structured`` | JSON and YAML of bounded depth, size and aliases; ``short``: a bounded repr for messages |
+| ``jsonl`` | read and write JSON lines |
+| ``atomic`` | the one way to write a whole file or folder, to discard one, and to sweep what killed writers left |
+| ``pidfile`` | which process writes in a staging folder, and whether it still lives |
 | ``lock`` | one process at a time in a folder |
-| ``walk`` | every file below a folder by its ending, whatever is between |
-| ``page`` | the frame of every page that is written: nothing runs, nothing is fetched |
+| ``digest`` | SHA-256 of files, folders and plain values |
 | ``media`` | endings of videos and pictures; names of caption, file and score columns |
+| ``page`` | the frame of every HTML page that is written: nothing in it runs, nothing is fetched |
 """
 
 from __future__ import annotations
 
+from cogvideox.files.paths import check_link, files_below, inside, lies_in, root_of_links, shown
 from cogvideox.files.structured import dump_yaml, parse_json, parse_yaml, read_json, read_yaml, short
-from cogvideox.files.text import (
-    check_link,
-    decoded,
-    inside,
-    open_regular,
-    read_small_bytes,
-    read_small_text,
-    root_of_links,
-    shown,
-)
-from cogvideox.files.walk import files_below
+from cogvideox.files.text import decoded, open_regular, read_small_bytes, read_small_text
 
 __all__ = [
     "check_link",
@@ -33,6 +26,7 @@ __all__ = [
     "dump_yaml",
     "files_below",
     "inside",
+    "lies_in",
     "open_regular",
     "parse_json",
     "parse_yaml",

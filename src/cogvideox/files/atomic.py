@@ -1,17 +1,21 @@
 """Files and folders that appear whole or not at all, and what is left of writers that were killed.
 
-Everything is written in a hidden workplace beside its target, ``.NAME.new-<12 digits>/``, flushed, and moved to its
-name in one step; where a folder stands there already the two change places in one step, so that a whole one always
-stands under the name. ``.maker`` in the workplace says who writes and is locked as long as that process lives:
-whoever writes there next removes the workplaces of the dead, and nothing else, and says so.
+Everything is written in a hidden staging folder beside its target, ``.NAME.new-<12 digits>/``, flushed, and moved to
+its name in one step. Where a folder stands there already the two are exchanged in one step, so that a whole one always
+stands under the name. A PID file (``.maker``) in the staging folder says which process writes and is locked as long as
+it lives: whoever writes there next removes the staging folders of dead processes, and nothing else, and says so.
 """
 
 from __future__ import annotations
 
+import ctypes
+import errno
+import json
 import os
 import re
 import shutil
 import signal
+import sys
 import threading
 import uuid
 import warnings
@@ -21,12 +25,15 @@ from pathlib import Path
 from typing import Any
 
 from cogvideox.errors import OutputError
-from cogvideox.files import maker
-from cogvideox.files.exchange import exchange
+from cogvideox.files import pidfile
+from cogvideox.files.pidfile import PidFile
 
 NEW, OLD, GONE, SWAPPING = "new", "old", "gone", "swapping"
-WORKPLACE = re.compile(r"\..{0,40}\.new-[0-9a-f]{12}", re.DOTALL)
+STAGING = re.compile(r"\..{0,40}\.new-[0-9a-f]{12}", re.DOTALL)
 TERMINATED = 143
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # Linux: renameat2(2)
+RENAME_SWAP = 2  # macOS: renamex_np(2)
+NO_EXCHANGE = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM}
 _swept: set[Path] = set()
 
 
@@ -41,58 +48,56 @@ def atomic_folder(
     refuses, or cannot be written.
     """
     target = Path(os.path.realpath(target)) if Path(target).is_symlink() else Path(target)
-    with _told(target, "", OSError):
+    with _as_output_error(target, OSError):
         if target.parent.is_dir():
             sweep(target.parent)
         _check_free(target, overwrite, replaceable)
-        with _workplace(target) as place:
-            work = place / NEW
+        with _staging_folder(target) as staging:
+            work = staging / NEW
             work.mkdir()
             yield work
             _flush_all(work)
             _check_free(target, overwrite, replaceable)  # an hour may have passed
-            _publish(place, target)
+            _publish(staging, target)
 
 
 @contextmanager
-def atomic_file(target: str | Path, overwrite: bool = False) -> Iterator[Path]:
-    """Yield a path to write to; it is renamed to ``target`` when the block ends without an error.
+def atomic_file(target: str | Path, overwrite: bool = False, mode: int | None = None) -> Iterator[Path]:
+    """Yield a path of the same ending to write to; when the block ends without an error the file is flushed and takes
+    the place of ``target``, else it is removed. Folders above it are made.
 
-    Raises OutputError when ``target`` is a folder, exists without ``overwrite``, or cannot be written.
+    mode: the file's rights, set before it gets its name; default: what the umask leaves. Raises OutputError when
+    ``target`` is a folder, exists without ``overwrite``, or cannot be written (torch reports a full disk as a
+    RuntimeError).
     """
     target = Path(target)
     if target.is_dir() or (os.path.lexists(target) and not overwrite):
         raise OutputError(f"{target}: exists already; choose another name, or pass overwrite")
-    with (
-        _told(target, "; free some space and try again", (OSError, RuntimeError)),
-        temporary_file(target) as work,
-    ):
-        yield work
-
-
-@contextmanager
-def temporary_file(target: Path, mode: int | None = None) -> Iterator[Path]:
-    """The one writer of files: yield a path of the same ending; on a clean exit it is flushed and takes the place of
-    ``target``, on any other it is removed. Folders are made. Errors of the system pass through.
-
-    mode: the file's rights, set before it gets its name; default: what the umask leaves.
-    """
-    if target.parent.resolve() not in _swept and target.parent.is_dir():
-        sweep(target.parent)
-    with _workplace(target) as place:
-        work = place / target.name
-        yield work
-        if mode is not None:
-            work.chmod(mode)
-        _flush(work)
-        os.replace(work, target)
-        _flush(target.parent)
+    with _as_output_error(target, OSError, RuntimeError):
+        if target.parent.resolve() not in _swept and target.parent.is_dir():
+            sweep(target.parent)
+        with _staging_folder(target) as staging:
+            temporary = staging / target.name
+            yield temporary
+            if mode is not None:
+                temporary.chmod(mode)
+            _flush(temporary)
+            os.replace(temporary, target)
+            _flush(target.parent)
 
 
 def write_text(file: Path, text: str, mode: int | None = None) -> None:
     """Write a text file in UTF-8 that is there whole, or as it was before. Raises OutputError."""
-    with _told(file, "; free some space", OSError), temporary_file(file, mode) as work:
-        work.write_text(text, encoding="utf-8")
+    with atomic_file(file, overwrite=True, mode=mode) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, values: Any, overwrite: bool = False) -> Path:
+    """Write plain values as readable JSON, whole or not at all; returns the path. Raises OutputError."""
+    text = json.dumps(values, indent=2, ensure_ascii=False, default=str)
+    with atomic_file(path, overwrite) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8", errors="replace")
+    return Path(path)
 
 
 def discard(path: Path) -> None:
@@ -103,78 +108,76 @@ def discard(path: Path) -> None:
     if not os.path.lexists(path):
         return
     try:
-        with _workplace(path) as place:
-            path.rename(place / GONE)
-    except OSError:  # a full disk, which may have no room for a workplace
+        with _staging_folder(path) as staging:
+            path.rename(staging / GONE)
+    except OSError:  # a full disk, which may have no room for a staging folder
         _delete(path)
 
 
 def sweep(folder: Path, below: bool = False) -> list[Path]:
     """Remove what killed writers left in ``folder`` (and in the folders below it), warn of it, return where it stood.
 
-    Only workplaces that hold the mark of this program, and whose maker is dead for certain, are touched; one that was
+    Only staging folders with a PID file of this program, whose process is dead for certain, are touched; one that was
     killed while it exchanged two folders is finished instead. Those of which nobody can tell are named.
     """
     _swept.add(folder.resolve())
-    found: list[Path] = []
+    swept: list[Path] = []
     for here, folders, _ in os.walk(folder):
-        for name in [name for name in folders if WORKPLACE.fullmatch(name)]:
+        for name in [name for name in folders if STAGING.fullmatch(name)]:
             folders.remove(name)
             if _swept_one(Path(here, name)):
-                found.append(Path(here, name))
+                swept.append(Path(here, name))
         if not below:
             break
-    return found
+    return swept
 
 
-def _swept_one(place: Path) -> bool:
-    if place.is_symlink():
+def _swept_one(staging: Path) -> bool:
+    if staging.is_symlink():
         return False
     with suppress(
         OSError
     ):  # empty: its maker died before its first word, or is about to write it and begins again
-        place.rmdir()
+        staging.rmdir()
         return False
-    mark = maker.read(place)
-    if mark is None or mark.is_alive:
+    owner = pidfile.read(staging)
+    if owner is None or owner.is_alive:
         return False
-    with mark:
-        if mark.is_alive is None:
+    with owner:
+        if owner.is_alive is None:
             warnings.warn(
-                f"{place}: left by {mark.who} while it wrote {mark.name}; if that has ended, remove it",
+                f"{staging}: left by {owner.who} while it wrote {owner.name}; if that has ended, remove it",
                 stacklevel=4,
             )
             return False
-        target, size = place.parent / mark.name, _size(place)
-        if (place / SWAPPING).exists() and (place / NEW).exists() and not os.path.lexists(target):
-            os.rename(place / NEW, target)
-            _flush(place.parent)
+        target, size = staging.parent / owner.name, _size(staging)
+        if (staging / SWAPPING).exists() and (staging / NEW).exists() and not os.path.lexists(target):
+            os.rename(staging / NEW, target)
+            _flush(staging.parent)
             warnings.warn(
                 f"{target}: its writer was killed at the last step, which is done now", stacklevel=4
             )
         else:
-            what = (
-                f"a half-written {mark.name} of a process that was killed ({mark.who}), {size / 1e6:,.1f} MB"
-            )
-            warnings.warn(f"{place.parent}: {what}, is removed", stacklevel=4)
-        _clear(place)
+            what = f"a half-written {owner.name} of a process that was killed ({owner.who}), {size / 1e6:,.1f} MB"
+            warnings.warn(f"{staging.parent}: {what}, is removed", stacklevel=4)
+        _clear(staging)
     return True
 
 
 @contextmanager
-def _workplace(target: Path) -> Iterator[Path]:
+def _staging_folder(target: Path) -> Iterator[Path]:
     """A hidden folder beside ``target`` that is marked as ours, and gone at the end, also after SIGTERM."""
     with _terminating():
         _make(target.parent)
-        mark = None
-        while mark is None:
-            place = target.parent / f".{target.name[:40]}.new-{uuid.uuid4().hex[:12]}"
-            mark = maker.write(place, target.name)
-        with mark:
+        owner: PidFile | None = None
+        while owner is None:
+            staging = target.parent / f".{target.name[:40]}.new-{uuid.uuid4().hex[:12]}"
+            owner = pidfile.write(staging, target.name)
+        with owner:
             try:
-                yield place
+                yield staging
             finally:
-                _clear(place)
+                _clear(staging)
 
 
 @contextmanager
@@ -201,13 +204,15 @@ def _terminating() -> Iterator[None]:
 
 
 @contextmanager
-def _told(target: Path, cure: str, kinds: type[Exception] | tuple[type[Exception], ...]) -> Iterator[None]:
-    """Errors of the system as ours; torch reports a full disk as a RuntimeError."""
+def _as_output_error(target: Path, *kinds: type[Exception]) -> Iterator[None]:
+    """Raise errors of the system as OutputError that names ``target``."""
     try:
         yield
     except kinds as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
-        raise OutputError(f"{target}: cannot be written: {reason}{cure}") from error
+        raise OutputError(
+            f"{target}: cannot be written ({reason}); free some space, or choose another folder"
+        ) from error
 
 
 def _check_free(target: Path, overwrite: bool, replaceable: Callable[[Path], str] | None) -> None:
@@ -222,35 +227,63 @@ def _check_free(target: Path, overwrite: bool, replaceable: Callable[[Path], str
         raise OutputError(f"{target}: is not replaced, since {why}; choose another folder")
 
 
-def _publish(place: Path, target: Path) -> None:
-    """Put the new folder in the place of ``target``; what stood there stays in the workplace, to be removed with it.
+def _publish(staging: Path, target: Path) -> None:
+    """Put the new folder in the place of ``target``; what stood there stays in the staging folder and goes with it.
 
     Where the system cannot exchange two folders there is a moment without either: ``swapping`` tells the next start.
     """
     if not target.exists():
-        os.rename(place / NEW, target)
-    elif not exchange(place / NEW, target):
-        (place / SWAPPING).touch()
-        _flush(place)
-        os.rename(target, place / OLD)
-        os.rename(place / NEW, target)
+        os.rename(staging / NEW, target)
+    elif not exchange(staging / NEW, target):
+        (staging / SWAPPING).touch()
+        _flush(staging)
+        os.rename(target, staging / OLD)
+        os.rename(staging / NEW, target)
     _flush(target.parent)
 
 
-def _clear(place: Path) -> None:
-    """Remove a workplace: what it holds, then the mark. A file that others were making in it at that moment may
+def exchange(a: Path, b: Path) -> bool:
+    """Exchange what stands under two names of one file system; False where the system or the file system cannot.
+
+    Raises OSError for any other failure.
+    """
+    names = os.fsencode(a), os.fsencode(b)
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if sys.platform == "darwin":
+            failed = libc.renamex_np(*names, ctypes.c_uint(RENAME_SWAP))
+        else:
+            failed = libc.renameat2(
+                ctypes.c_int(AT_FDCWD),
+                names[0],
+                ctypes.c_int(AT_FDCWD),
+                names[1],
+                ctypes.c_uint(RENAME_EXCHANGE),
+            )
+    except (AttributeError, OSError, TypeError):  # no such call, or no C library to ask (Windows)
+        return False
+    if not failed:
+        return True
+    number = ctypes.get_errno()
+    if number in NO_EXCHANGE:
+        return False
+    raise OSError(number, os.strerror(number), str(b))
+
+
+def _clear(staging: Path) -> None:
+    """Remove a staging folder: what it holds, then the owner. A file that others were making in it at that moment may
     outlive one look through it, so there are two; what remains keeps the mark, for the next start."""
     with suppress(OSError):
-        (place / NEW).rename(place / GONE)
+        (staging / NEW).rename(staging / GONE)
     for _ in range(2):
         with suppress(OSError):
-            for path in list(place.iterdir()):
-                if path.name != maker.MARK:
+            for path in list(staging.iterdir()):
+                if path.name != pidfile.NAME:
                     _delete(path)
     with suppress(OSError):
-        if [path.name for path in place.iterdir()] == [maker.MARK]:
-            (place / maker.MARK).unlink()
-        place.rmdir()
+        if [path.name for path in staging.iterdir()] == [pidfile.NAME]:
+            (staging / pidfile.NAME).unlink()
+        staging.rmdir()
 
 
 def _delete(path: Path) -> None:
@@ -261,10 +294,10 @@ def _delete(path: Path) -> None:
             path.unlink()
 
 
-def _size(place: Path) -> int:
-    """Bytes of everything in a workplace, as far as it can be read."""
+def _size(staging: Path) -> int:
+    """Bytes of everything in a staging folder, as far as it can be read."""
     total = 0
-    for here, _, names in os.walk(place):
+    for here, _, names in os.walk(staging):
         for name in names:
             with suppress(OSError):
                 total += os.lstat(os.path.join(here, name)).st_size

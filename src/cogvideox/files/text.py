@@ -15,47 +15,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cogvideox.errors import CogVideoXError, InputError
+from cogvideox.files.paths import inside, shown
 
 MOST_BYTES = 1 << 20  # of a caption, a record, a settings file
 MOST_TABLE_BYTES = 256 << 20  # of a table with a line for each clip
-
-
-def inside(path: str | Path, root: str | Path) -> bool:
-    """Whether ``path``, with every link followed, lies in ``root``; false for what cannot be followed."""
-    try:
-        real, base = os.path.realpath(path), os.path.realpath(root)
-    except (OSError, ValueError):  # a name no file can have
-        return False
-    return not os.path.islink(real) and (real == base or real.startswith(os.path.join(base, "")))
-
-
-def root_of_links(folder: str | Path, *marks: str) -> Path:
-    """The folder that links in ``folder`` must not lead out of.
-
-    That is the repository of the hub's cache when it lies in one (``models--owner--name``, whose snapshots are links
-    into its blobs); else the folder around that holds one of ``marks`` (a part lies in its model's folder); else
-    itself. What the person typed may itself be a link.
-    """
-    folder = Path(folder)
-    around = [folder, folder.parent]
-    top = next((place for place in around if any((place / mark).is_file() for mark in marks)), folder)
-    try:
-        top = top.resolve()
-    except (OSError, RuntimeError):  # a link to itself; found when it is read
-        return top
-    cached = [place.parent for place in top.parents if place.name == "snapshots"]
-    return next((place for place in cached if place.name.startswith("models--")), top)
-
-
-def check_link(path: str | Path, root: str | Path, error: type[CogVideoXError] = InputError) -> None:
-    """Raise ``error`` when ``path``, its links followed, does not lie in ``root``."""
-    if not inside(path, root):
-        raise error(f"{path}: a link that leads out of {root}; copy the file itself there")
-
-
-def shown(text: str) -> str:
-    """A name as messages and JSON can hold it: bytes that are no UTF-8 (lone surrogates) written as escapes."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 @contextmanager

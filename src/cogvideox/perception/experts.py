@@ -15,7 +15,7 @@ import numpy as np
 
 from cogvideox.errors import InputError
 from cogvideox.files import parse_json, read_small_text
-from cogvideox.files.lines import lines_of
+from cogvideox.files.jsonl import lines_of
 
 KINDS = ("objects", "captions", "actions", "flow")
 MOST_BYTES = 1 << 30

@@ -127,6 +127,6 @@ AnyFlow = Annotated[Dis | Raft, Field(discriminator="name")]
 @cache
 def _digest(path: str, size: int, changed: int) -> str:
     """Once for a file that nobody touches: it is asked for with every film."""
-    from cogvideox.video import sha256_of_file
+    from cogvideox.files.digest import sha256_of_file
 
     return sha256_of_file(path)

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cogvideox.video import Video, mp4_writer, whole_file
+from cogvideox.files.atomic import atomic_file
+from cogvideox.video import Video, mp4_writer
 
 LEAST_HEIGHT = 240
 """Pixels; smaller videos are enlarged without blur, so that codecs and screens do not blur them."""
@@ -60,7 +61,7 @@ def write_alike(videos: Sequence[Video], paths: Sequence[Path], fps: Fraction) -
     shape = common_shape(videos, fps)
     for video, path in zip(videos, paths, strict=True):
         with (
-            whole_file(path, PRIVATE) as temporary,
+            atomic_file(path, overwrite=True, mode=PRIVATE) as temporary,
             mp4_writer(temporary, shape.height, shape.width, shape.fps, {}) as add,
         ):
             for place in range(shape.frames):

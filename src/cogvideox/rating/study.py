@@ -20,8 +20,8 @@ from typing import Any, Literal
 from cogvideox.errors import ConfigError, InputError, OutputError
 from cogvideox.evaluation.human import ASPECTS, GRADES, MOST_TOTAL, Battle, Rating
 from cogvideox.evaluation.video_folder import Refused, VideoFolder, open_clips
-from cogvideox.files.apart import lies_in
 from cogvideox.files.atomic import atomic_folder, write_text
+from cogvideox.files.paths import lies_in
 from cogvideox.files.structured import read_json
 from cogvideox.rating.blind import PRIVATE, common_fps, write_alike
 from cogvideox.rating.ledger import RatingEntry

@@ -7,9 +7,9 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cogvideox.files.atomic import write_json
 from cogvideox.reproduce.experiments import EXPERIMENTS
 from cogvideox.reproduce.run import ExperimentOutcome
-from cogvideox.video import write_json
 
 PAGE, LEDGER = "reproduce.md", "paper.md"
 LEDGER_PART = "reproduced"

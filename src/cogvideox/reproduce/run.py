@@ -12,6 +12,7 @@ from statistics import mean, stdev
 import numpy as np
 
 from cogvideox.errors import ConfigError
+from cogvideox.files.atomic import write_json
 from cogvideox.reproduce import videos
 from cogvideox.reproduce.arms import BATCH, Scale, check_size, run_of, vae_size
 from cogvideox.reproduce.curves import Line, curves, smoothed
@@ -20,7 +21,6 @@ from cogvideox.reproduce.verdict import Status, Values, differences, status_of
 from cogvideox.training.loop import train
 from cogvideox.training.recipes import Run
 from cogvideox.training.recipes.vae_variants import variant_run
-from cogvideox.video import write_json
 
 WINDOW = 9  # losses of a running mean
 MADE = {"fvd", "facts"}  # measures of videos

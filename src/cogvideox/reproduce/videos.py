@@ -10,9 +10,10 @@ import numpy as np
 
 from cogvideox.checkpoints import load_model
 from cogvideox.evaluation.fvd import features_of, frechet
+from cogvideox.files.atomic import write_json
 from cogvideox.generation import GenerateOptions, generate
 from cogvideox.perception.world_features import world_features
-from cogvideox.video import Video, write_json
+from cogvideox.video import Video
 from cogvideox.world import Prompt, held_out_prompts, judge, render
 
 STEPS, GUIDANCE = 10, 2.5

@@ -19,7 +19,7 @@ from cogvideox.config import Config
 from cogvideox.data.clips import ClipSize, best_share
 from cogvideox.errors import CheckpointError, ConfigError
 from cogvideox.files.atomic import atomic_file
-from cogvideox.manifest import digests_of
+from cogvideox.files.digest import digests_of
 from cogvideox.training.loop import TrainConfig, train
 from cogvideox.training.tasks.diffusion import DiffusionTraining
 from cogvideox.training.tasks.sizes import SizeSetting

@@ -16,16 +16,13 @@ from cogvideox.video.about import About, about
 from cogvideox.video.colour import Colour, Colours
 from cogvideox.video.orientation import Orientation
 from cogvideox.video.pictures import read_image
-from cogvideox.video.reading import LIMITS, READER, DecodeLimits, Probe, probe, sha256_of_file, survey
+from cogvideox.video.reading import LIMITS, READER, DecodeLimits, Probe, probe, survey
 from cogvideox.video.saving import (
     check_output,
     is_ours,
     mp4_writer,
     previews_of,
-    replacing,
     sidecar_of,
-    whole_file,
-    write_json,
 )
 from cogvideox.video.sheet import contact_sheet
 from cogvideox.video.timing import Timing
@@ -55,10 +52,6 @@ __all__ = [
     "probe",
     "read_image",
     "read_video",
-    "replacing",
-    "sha256_of_file",
     "sidecar_of",
     "walk",
-    "whole_file",
-    "write_json",
 ]

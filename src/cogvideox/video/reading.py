@@ -8,7 +8,6 @@ there are, and what a timestamp is worth, is told in timing.py, which colours th
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import stat
@@ -383,9 +382,3 @@ def _container_of(file: Path, path: str | Path) -> str:
 
 def _is_cover_art(stream: av.VideoStream) -> bool:
     return bool(stream.disposition & av.stream.Disposition.attached_pic)
-
-
-def sha256_of_file(path: str | Path) -> str:
-    """The SHA-256 of a file as 64 hex digits. Raises OSError."""
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

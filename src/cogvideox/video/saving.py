@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
@@ -25,7 +24,6 @@ from PIL.PngImagePlugin import PngInfo
 
 from cogvideox.errors import ConfigError, OutputError
 from cogvideox.files import read_json
-from cogvideox.files.atomic import temporary_file
 
 SUFFIXES = (".mp4", ".mkv", ".gif", ".png")
 RECORDS = (".json", ".html")
@@ -112,36 +110,6 @@ def _check_folder(path: Path) -> None:
         ) from None
 
 
-@contextmanager
-def replacing(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
-    """Yields a temporary path in the same folder; on a clean exit it becomes ``path``, else it is removed.
-
-    Raises OutputError when the folder cannot be written, the disk is full, or ``path`` exists already.
-    """
-    with whole_file(check_output(path, overwrite)) as temporary:
-        yield temporary
-
-
-@contextmanager
-def whole_file(path: Path, mode: int | None = None) -> Iterator[Path]:
-    """As ``replacing``, for any ending and without asking: what stands at ``path`` is replaced. mode: its rights."""
-    try:
-        with temporary_file(path, mode) as temporary:
-            yield temporary
-    except (OSError, av.error.FFmpegError) as error:
-        raise OutputError(
-            f"{path}: could not be written ({_reason(error)}); free some space or choose another folder"
-        ) from None
-
-
-def write_json(path: str | Path, values: Any, overwrite: bool = False) -> Path:
-    """Write plain values as readable JSON. Raises OutputError."""
-    with replacing(path, overwrite) as temporary:
-        text = json.dumps(values, indent=2, ensure_ascii=False, default=str)
-        temporary.write_text(text + "\n", encoding="utf-8", errors="replace")
-    return Path(path)
-
-
 def write_mp4(path: Path, frames: np.ndarray, fps: float, tags: dict[str, str]) -> None:
     """H.264, yuv420p, crf 18, faststart, BT.709. frames ``uint8 [t, h, w, 3]``; odd sides repeat a line."""
     with mp4_writer(
@@ -168,7 +136,7 @@ def mp4_writer(
     """
     options = {"movflags": "+faststart+use_metadata_tags"}
     written = 0
-    with av.open(str(path), "w", format="mp4", options=options) as container:
+    with _muxer_errors(), av.open(str(path), "w", format="mp4", options=options) as container:
         for key, value in tags.items():
             container.metadata[key] = value
         stream = container.add_stream("libx264", rate=fps)
@@ -193,9 +161,18 @@ def mp4_writer(
     _check_whole(path, written)
 
 
+@contextmanager
+def _muxer_errors() -> Iterator[None]:
+    """Errors of FFmpeg as the OSError that whoever writes the file expects, such as a full disk."""
+    try:
+        yield
+    except av.error.FFmpegError as error:
+        raise OSError(error.errno, _reason(error)) from error
+
+
 def write_mkv(path: Path, frames: np.ndarray, fps: float, tags: dict[str, str]) -> None:
     """Lossless: FFV1 in Matroska, every value as it is, for whatever is measured later. ``uint8 [t, h, w, 3]``."""
-    with av.open(str(path), "w", format="matroska") as container:
+    with _muxer_errors(), av.open(str(path), "w", format="matroska") as container:
         for key, value in tags.items():
             container.metadata[key] = value
         stream = container.add_stream("ffv1", rate=Fraction(fps).limit_denominator(1001))

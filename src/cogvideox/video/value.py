@@ -17,6 +17,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from cogvideox.errors import FrameError, MediaError, NumericsError, SizeError
+from cogvideox.files.atomic import atomic_file, write_json
 from cogvideox.files.page import text
 from cogvideox.video.colour import Colour
 from cogvideox.video.reading import LIMITS, DecodeLimits, read_frames
@@ -27,10 +28,8 @@ from cogvideox.video.saving import (
     check_output,
     is_ours,
     previews_of,
-    replacing,
     sidecar_of,
     write_gif,
-    write_json,
     write_mkv,
     write_mp4,
     write_png,
@@ -115,7 +114,7 @@ class Video:
             raise FrameError(f"fps {self.fps:g}: no file keeps so low a rate; the least is {LEAST_FPS:g}")
         if path.suffix.lower() in RECORDS:
             check_output(path.with_suffix(""), overwrite)  # says which endings there are
-        with replacing(path, overwrite) as temporary:
+        with atomic_file(path, overwrite) as temporary:
             self._write(temporary, path.suffix.lower(), self._tags(metadata))
             if beside:
                 write_json(sidecar_of(path), self.manifest, overwrite)
@@ -139,7 +138,7 @@ class Video:
         path, title = Path(path), self.title if metadata else ""
         written = previews_of(path)
         for preview in written:
-            with replacing(preview, overwrite) as temporary:
+            with atomic_file(check_output(preview, overwrite), overwrite) as temporary:
                 if preview.suffix == ".gif":
                     write_gif(temporary, self.frames, self.fps, self._label(), least_height=256)
                 else:

@@ -15,7 +15,7 @@ from cogvideox.captioning.local import look
 from cogvideox.captioning.network import CaptionerConfig
 from cogvideox.data.world import world_pixels
 from cogvideox.errors import ConfigError
-from cogvideox.files.lines import lines_of
+from cogvideox.files.jsonl import lines_of
 from cogvideox.text.tokenizer import PAD
 from cogvideox.training.tasks.text_encoder import labels
 from cogvideox.video import read_video

@@ -30,7 +30,7 @@ from cogvideox.device import check_device
 from cogvideox.diffusion import Schedule, ScheduleConfig
 from cogvideox.diffusion.timesteps import explicit_uniform, uniform
 from cogvideox.errors import ConfigError
-from cogvideox.manifest import sha256_of
+from cogvideox.files.digest import sha256_of
 from cogvideox.model import CogVideoX
 from cogvideox.parallel.sequence import split_sequence
 from cogvideox.parallel.shard import compile_blocks, recompute, shard

@@ -17,7 +17,7 @@ from cogvideox.config import Config
 from cogvideox.data.clips import best_share, held_out
 from cogvideox.data.stream import RowKind
 from cogvideox.errors import ConfigError
-from cogvideox.files.apart import lies_in
+from cogvideox.files.paths import lies_in
 from cogvideox.parallel.mesh import is_first
 from cogvideox.training.tasks.sizes import SizeSetting
 from cogvideox.video.colour import Colour

@@ -21,13 +21,14 @@ from torch import Tensor, nn
 
 from cogvideox.config import Config
 from cogvideox.curation.labels import LABELS, read_labels
+from cogvideox.files.atomic import atomic_file
+from cogvideox.files.digest import sha256_of_file
 from cogvideox.noise import generator
 from cogvideox.perception.classifier import CARD, WEIGHTS
 from cogvideox.perception.handcrafted import traits_of
 from cogvideox.training.tasks.faults.samples import sample
 from cogvideox.training.tasks.faults.take_library import TakeLibrary, read_stock
 from cogvideox.training.tasks.label_report import LabelScore, best_threshold, calibrate, judged, report
-from cogvideox.video import sha256_of_file, whole_file
 
 PIECE = 100  # samples in one file of the cache
 Data = dict[str, np.ndarray]  # frames [n, 8, f], clip [n, g], labels [n, 6] with NaN where nothing is known
@@ -192,7 +193,7 @@ def samples(stock: TakeLibrary, seed: int, part: str, count: int, cache: Path) -
                 _row(stock, seed * 4 + lot, index, part == "new", part == "varied")
                 for index in range(start, start + PIECE)
             ]
-            with whole_file(file) as temporary:
+            with atomic_file(file, overwrite=True) as temporary:
                 save_file({name: np.stack([row[name] for row in rows]) for name in rows[0]}, temporary)
         pieces.append(load_file(file))
     return {name: np.concatenate([piece[name] for piece in pieces])[:count] for name in pieces[0]}
@@ -210,5 +211,5 @@ def _gelu(x: Tensor) -> Tensor:
 
 
 def _write(path: Path, text: str) -> None:
-    with whole_file(path) as temporary:
+    with atomic_file(path, overwrite=True) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
