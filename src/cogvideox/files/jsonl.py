@@ -56,7 +56,11 @@ def json_lines_writer(target: Path) -> Iterator[Callable[[Any], None]]:
     Raises OutputError.
     """
     with atomic_file(target, overwrite=True) as temporary, temporary.open("wb") as stream:
-        yield lambda value: stream.write(compact_json(value) + b"\n") and None
+
+        def add(value: Any) -> None:
+            stream.write(compact_json(value) + b"\n")
+
+        yield add
 
 
 def compact_json(value: Any) -> bytes:
