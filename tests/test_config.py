@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Literal
+import warnings
+from typing import ClassVar, Literal
 
 import pytest
 
@@ -173,3 +174,77 @@ def test_what_was_typed_stands_on_one_line_of_the_message():
     settings = ["steps=a: &a [x,x,x]\nb: &b [*a,*b]\n", "steps=x\n\r\ty\0", "a\nb=[", "steps=\n\n&a [*a]"]
     for setting in settings:
         told(lambda setting=setting: recipe("lora").override([setting]))
+
+
+class Group(Config):
+    renamed_settings: ClassVar[dict[str, str]] = {"adding": "reduce"}
+    reduce: str = "fast"
+    rate: float = 1.0
+
+
+class Whole(Config):
+    steps: int = 1
+    group: Group = Group()
+    maybe: Group | None = None
+    groups: tuple[Group, ...] = (Group(), Group())
+
+
+def test_changed_is_a_checked_copy():
+    whole = Whole(steps=3)
+    changed = whole.changed(steps=5, **{"group.rate": 2.0, "groups.1.reduce": "exact"})
+    assert (changed.steps, changed.group.rate, changed.groups[1].reduce) == (5, 2.0, "exact")
+    assert type(changed) is Whole and whole == Whole(steps=3)
+    assert whole.changed(group={"rate": 3}).group == whole.changed(group=Group(rate=3)).group == Group(rate=3)
+    assert changed.changed(group=Group()).steps == 5
+    assert told(lambda: whole.changed(stepps=5)) == "stepps: unknown setting (did you mean 'steps'?)"
+    assert told(lambda: whole.changed(**{"group.rat": 5})) == (
+        "group.rat: unknown setting (did you mean 'rate'?)"
+    )
+    assert told(lambda: whole.changed(steps="many")).startswith("steps: ")
+    assert told(lambda: whole.changed(**{"group.rate": "much"})).startswith("group.rate: ")
+    assert "2 entries" in told(lambda: whole.changed(**{"groups.2.rate": 5}))
+    assert "is one value" in told(lambda: whole.changed(**{"maybe.rate": 5}))
+
+
+def test_a_run_changes_without_losing_the_type_of_its_task():
+    run = recipe("world-vae")
+    changed = run.changed(**{"task.phases.0.batch": 2, "optim.lr": 1e-3})
+    assert type(changed) is type(run) and type(changed.task) is VAETraining
+    assert changed.task.phases[0].batch == 2 and changed.optim.lr == 1e-3
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Whole(group={"adding": "exact"}),
+        lambda: Whole(group=Group(adding="exact")),
+        lambda: Whole.parse({"group": {"adding": "exact"}}),
+        lambda: Whole.from_yaml("group:\n  adding: exact\n"),
+        lambda: Whole().override(["group.adding=exact"]),
+        lambda: Whole().override(["group={adding: exact}"]),
+        lambda: Whole().changed(**{"group.adding": "exact"}),
+        lambda: Whole().changed(group={"adding": "exact"}),
+    ],
+)
+def test_a_renamed_setting_keeps_its_old_name_for_one_release(make):
+    with pytest.warns(FutureWarning, match="adding: is called (group.)?reduce now") as seen:
+        assert make() == Whole(group=Group(reduce="exact"))
+    assert len(seen) == 1 and "\n" not in str(seen[0].message)
+
+
+def test_a_renamed_setting_in_lists_and_unset_groups():
+    with pytest.warns(FutureWarning):
+        assert Whole().override(["groups.1.adding=exact"]).groups[1].reduce == "exact"
+    with pytest.warns(FutureWarning):
+        assert Whole().override(["maybe={reduce: fast}", "maybe.adding=exact"]).maybe == Group(reduce="exact")
+
+
+def test_a_setting_under_its_old_and_its_new_name_is_refused():
+    both = {"adding": "fast", "reduce": "exact"}
+    assert "adding is the old name of reduce, and both are given" in told(lambda: Group(**both))
+    assert "group: adding is the old name" in told(lambda: Whole.parse({"group": both}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        overrides = ["group.adding=fast", "group.reduce=exact"]
+        assert "is also given as group.adding" in told(lambda: Whole().override(overrides))
+        assert "(did you mean 'reduce'?)" in told(lambda: Whole().override(["group.redduce=a"]))

@@ -7,11 +7,12 @@ numbers: ``true``, text such as ``"10"``, infinity and NaN are refused where a s
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError, model_validator
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from cogvideox.errors import ConfigError, suggest
@@ -72,6 +73,9 @@ class Config(BaseModel):
     numbers_as_text: ClassVar[bool] = False
     """Whether text such as "9" is read where a number belongs: in lists that people type, never in files of models."""
 
+    renamed_settings: ClassVar[dict[str, str]] = {}
+    """Old name of a setting of this class -> its name now. The old one is accepted, with a warning, for one release."""
+
     def __init__(self, **values: Any) -> None:
         """From keywords; raises ConfigError that names the path of the first mistake."""
         try:
@@ -86,6 +90,22 @@ class Config(BaseModel):
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return _strict(handler(source), cls.numbers_as_text)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_old_names(cls, values: Any) -> Any:
+        """The values under the names of now; a setting given under both names is an error."""
+        if not cls.renamed_settings or not isinstance(values, dict):
+            return values
+        named: dict[str, Any] = {}
+        for key, value in values.items():
+            name = cls.renamed_settings.get(key, key) if isinstance(key, str) else key
+            if name != key:
+                if name in values:
+                    raise ValueError(f"{key} is the old name of {name}, and both are given; leave {key} out")
+                _warn_of_old_name(key, name)
+            named[name] = value
+        return named
 
     @classmethod
     def parse(cls, values: dict[str, Any], where: str = "") -> Self:
@@ -112,12 +132,43 @@ class Config(BaseModel):
     def override(self, settings: Sequence[str]) -> Self:
         """A copy with ``key.path=value`` settings applied; values are read as YAML."""
         values = self.model_dump()
+        given: dict[tuple[str, ...], str] = {}  # path under the names of now -> path as it was written
         for setting in settings:
             path, found, text = setting.partition("=")
             if not found or not path:
                 raise ConfigError(f"{short(setting)}: settings look like key.path=value")
-            values = _set(values, path.split("."), parse_yaml(text, short_of(setting)), short_of(path))
+            names = _names_of_now(type(self), path.split("."))
+            if given.setdefault(tuple(names), path) != path:
+                raise ConfigError(f"{path}: is also given as {given[tuple(names)]}; leave the old name out")
+            values = _set(values, names, parse_yaml(text, short_of(setting)), short_of(path))
         return type(self).parse(values)
+
+    def changed(self, **settings: Any) -> Self:
+        """A copy with some settings changed, checked as a new one is. Raises ConfigError.
+
+        A dotted name reaches into a group: ``run.changed(steps=10, **{"optim.lr": 1e-4})``. The other settings of
+        the group stay; a group given whole replaces the group.
+        """
+        values, inside = dict(self), dict[str, dict[str, Any]]()
+        for path, value in settings.items():
+            names = _names_of_now(type(self), path.split("."))
+            if names[0] not in values:
+                raise ConfigError(f"{short_of(path)}: unknown setting{suggest(names[0], values)}")
+            if len(names) == 1:
+                values[names[0]] = value
+            else:
+                inside.setdefault(names[0], {})[".".join(names[1:])] = value
+        for key, some in inside.items():
+            group = values[key]
+            if isinstance(group, Config):
+                try:
+                    values[key] = group.changed(**some)
+                except ConfigError as error:
+                    raise ConfigError(f"{key}.{error}") from None
+                continue
+            for path, value in some.items():
+                values[key] = _set(values[key], path.split("."), value, f"{key}.{path}")
+        return type(self)(**values)
 
 
 def short_of(text: str) -> str:
@@ -126,16 +177,43 @@ def short_of(text: str) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
+def _warn_of_old_name(old: str, new: str) -> None:
+    warnings.warn(
+        f"setting {old}: is called {new} now; the old name will be refused by the next release",
+        FutureWarning,
+        stacklevel=4,
+    )
+
+
+def _names_of_now(model: type[BaseModel], path: Sequence[str]) -> list[str]:
+    """A path of settings with each old name replaced by the name of now, with a warning."""
+    names: list[str] = []
+    groups = [model]
+    for key in path:
+        for group in groups:
+            renamed = group.renamed_settings if issubclass(group, Config) else {}
+            if key in renamed and not any(key in each.model_fields for each in groups):
+                _warn_of_old_name(".".join([*names, key]), ".".join([*names, renamed[key]]))
+                key = renamed[key]
+        names.append(key)
+        if not key.isdecimal():  # the index of a list: its entries are the groups
+            fields = [group.model_fields[key] for group in groups if key in group.model_fields]
+            groups = [inner for field in fields for inner in _groups_in(field.annotation)]
+    return names
+
+
 def _set(values: Any, path: Sequence[str], value: Any, whole: str) -> Any:
-    """``values`` with one setting changed; a step of the path is a name, or the place in a list from 0."""
+    """``values`` with one setting changed; a step of the path is a name, or the index in a list from 0."""
     if not path:
         return value
+    if isinstance(values, Config):
+        return values.changed(**{".".join(path): value})
     key, rest = path[0], path[1:]
     if isinstance(values, list | tuple):
         if not (key.isascii() and key.isdecimal()) or len(key) > 9 or int(key) >= len(values):
             raise ConfigError(f"{whole}: {short(key)}: this list has {len(values)} entries, counted from 0")
-        place = int(key)
-        return [*values[:place], _set(values[place], rest, value, whole), *values[place + 1 :]]
+        index = int(key)
+        return [*values[:index], _set(values[index], rest, value, whole), *values[index + 1 :]]
     if not isinstance(values, dict):
         raise ConfigError(
             f"{whole}: what {short(key)} would be in is one value ({short(values)}), not a group"
@@ -159,14 +237,14 @@ def _explain(model: type[BaseModel], error: ValidationError, where: str) -> str:
     return f"{prefix}{path + ': ' if path else ''}{text}{given}"
 
 
-def _walk(model: type[BaseModel], place: Sequence[int | str]) -> tuple[list[str], list[type[BaseModel]]]:
+def _walk(model: type[BaseModel], location: Sequence[int | str]) -> tuple[list[str], list[type[BaseModel]]]:
     """The path as people write it, and the groups whose settings its last name was looked for in.
 
     Inside a union pydantic adds a step that nobody wrote: the tag, or the name of the class, of the member it tried.
     """
     names: list[str] = []
     groups = inside = [model]
-    for step in place:
+    for step in location:
         tagged = [group for group in inside if len(inside) > 1 and _is_tag(group, step)]
         if tagged:
             inside = tagged
@@ -179,7 +257,7 @@ def _walk(model: type[BaseModel], place: Sequence[int | str]) -> tuple[list[str]
         if isinstance(step, str):
             groups = inside
             fields = [group.model_fields[step] for group in groups if step in group.model_fields]
-            inside = [found for field in fields for found in _groups_in(field.annotation)]
+            inside = [inner for field in fields for inner in _groups_in(field.annotation)]
     return names, groups
 
 
