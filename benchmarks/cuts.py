@@ -28,7 +28,7 @@ from cogvideox.curation.recipe import Bounds  # noqa: E402
 from cogvideox.curation.shot_views import ShotViews  # noqa: E402
 from cogvideox.curation.shots import Shots  # noqa: E402
 from cogvideox.curation.view import Look  # noqa: E402
-from cogvideox.video import Size, Video, walk  # noqa: E402
+from cogvideox.video import Size, Video, open_decoder  # noqa: E402
 from support.films import write  # noqa: E402
 
 HEIGHT, WIDTH, FPS = 96, 160, 24
@@ -73,7 +73,7 @@ def known(index: Path) -> tuple[dict[Path, list[int]], set[Path]]:
 
 def takes(film: Path, cuts: list[int], least: int = 30) -> list[Take]:
     """The takes of a film, filling the frame, those of at least ``least`` frames."""
-    with walk(film, Bounds().of_decoding()) as walking:
+    with open_decoder(film, Bounds().of_decoding()) as walking:
         size = Size(HEIGHT, WIDTH)
         frames = []
         for _, step in walking.frames():
@@ -126,7 +126,7 @@ def blend(before: np.ndarray, after: np.ndarray, through_black: bool) -> np.ndar
 def found(file: Path, dissolves: bool) -> list[Joint]:
     """The joints that curation finds: between the pieces, which are too short to be looked at, all of them."""
     shots = Shots(trim=0, min_seconds=10_000, max_seconds=100_000, dissolves=dissolves)
-    with walk(file, Bounds().of_decoding()) as walking:
+    with open_decoder(file, Bounds().of_decoding()) as walking:
         spans = [piece.span for piece in ShotViews(walking, shots, Look()).pieces()]
     return [(a.stop, b.first) for a, b in zip(spans[:-1], spans[1:], strict=True)]
 

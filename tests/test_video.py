@@ -20,13 +20,13 @@ from cogvideox.files.atomic import atomic_file
 from cogvideox.video import (
     DecodeLimits,
     Video,
-    about,
     check_output,
     contact_sheet,
     probe,
     read_image,
     read_video,
     saving,
+    video_info,
 )
 
 
@@ -460,7 +460,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, suffix):
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 @pytest.mark.parametrize("step", ["write_mp4", "write_json"])
 def test_an_interrupted_save_leaves_nothing_behind(tmp_path, monkeypatch, error, step):
-    import cogvideox.video.value as value
+    import cogvideox.video.video as value
 
     def fails(path, *rest):
         if step == "write_mp4":
@@ -519,11 +519,11 @@ def test_what_a_file_says_of_itself(tmp_path):
     """Header and manifest, from the tags or from the file beside it; nothing of a stranger's JSON is taken for ours."""
     manifest = {"kind": "generate", "config": {"prompt": "a red circle", "seed": 7, "image": None}}
     made = Video(np.zeros((9, 32, 48, 3), np.uint8), 8, manifest).save(tmp_path / "made.mp4")
-    told = about(made)
+    told = video_info(made)
     assert told.manifest["config"]["seed"] == 7 and (told.probe.width, told.probe.frames) == (48, 9)
     assert "prompt    a red circle" in told.to_text() and "image" not in told.to_text()
     gif = Video(np.zeros((9, 32, 48, 3), np.uint8), 8, manifest).save(tmp_path / "moving.gif")
-    assert about(gif).manifest["config"]["prompt"] == "a red circle"
+    assert video_info(gif).manifest["config"]["prompt"] == "a red circle"
     plain = Video(np.zeros((9, 32, 48, 3), np.uint8), 8).save(tmp_path / "plain.mp4")
     (tmp_path / "plain.json").write_text('{"prompt": "not ours"}')
-    assert about(plain).manifest == {} and "no word of what made it" in about(plain).to_text()
+    assert video_info(plain).manifest == {} and "no word of what made it" in video_info(plain).to_text()

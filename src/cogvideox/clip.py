@@ -51,12 +51,12 @@ class Span(Config):
 
     @property
     def frames(self) -> int:
-        """How many."""
+        """Number of frames in the span."""
         return self.stop - self.first
 
     @property
     def seconds(self) -> float:
-        """How long."""
+        """Length of the span in seconds."""
         return self.end - self.start
 
 
@@ -85,10 +85,15 @@ class Label(Config):
 class Caption(Config):
     """A description in words, and who wrote it."""
 
-    kind: str = Field(description="user, short, frames, dense, ...")
+    kind: str = Field(description="user, short, frame, dense, ...")
     text: str
-    author: str = Field("", description="model or person")
-    prompt: str = Field("", description="name of the instruction that was given")
+    author: str = Field("", description="the model that wrote it, local ones with a digest of their weights")
+    prompt: str = Field("", description="name and version of the instruction that was given")
+    moments: tuple[float, ...] = Field(
+        (),
+        description="seconds into the clip of the frames it is about",
+        exclude_if=lambda moments: not moments,  # captions without frames have no such key in records
+    )
 
 
 class Dropped(Config):
@@ -108,7 +113,10 @@ class Decision(Config):
 
 
 class Clip(Config):
-    """See the module's docstring. ``span`` is None for a file that never became clips."""
+    """Facts about a span of a video file: where it is, its scores, labels and captions, and why it was dropped.
+
+    ``span`` is None for a file that never became clips. Scores that were not measured are None, never NaN.
+    """
 
     source: SourceFile
     span: Span | None = None
@@ -137,12 +145,12 @@ class Clip(Config):
 
     @property
     def width(self) -> int:
-        """Of the picture that is kept."""
+        """Pixels of the picture that is kept: the crop, else the whole upright picture."""
         return self.crop.width if self.crop else self.source.width
 
     @property
     def height(self) -> int:
-        """Of the picture that is kept."""
+        """Pixels of the picture that is kept: the crop, else the whole upright picture."""
         return self.crop.height if self.crop else self.source.height
 
     @property

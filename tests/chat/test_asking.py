@@ -18,7 +18,7 @@ from cogvideox.chat import (
     as_text,
     json_reader,
 )
-from cogvideox.chat.pace import Breaker, delay
+from cogvideox.chat.limits import Breaker, delay
 from cogvideox.config import Config
 from cogvideox.errors import InputError, MediaError
 

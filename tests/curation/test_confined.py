@@ -12,7 +12,7 @@ from cogvideox.curation.confined import clean_environment
 from cogvideox.curation.engines import _Child
 from cogvideox.curation.recipes import find_recipe
 from cogvideox.curation.vlm_labels import VlmLabels
-from cogvideox.curation.worker import Order
+from cogvideox.curation.worker import WorkerConfig
 
 CANARIES = {
     "OPENAI_API_KEY": "canary-1",
@@ -28,7 +28,7 @@ CANARIES = {
 def child(tmp_path, monkeypatch):
     for name, value in CANARIES.items():
         monkeypatch.setenv(name, value)
-    order = Order(root=str(tmp_path), work=str(tmp_path / "work"), recipe=find_recipe("tiny"))
+    order = WorkerConfig(root=str(tmp_path), work=str(tmp_path / "work"), recipe=find_recipe("tiny"))
     worker = _Child(order)
     deadline = time.monotonic() + 60
     while os.read(worker.process.stdout.fileno(), 100) == b"" and time.monotonic() < deadline:

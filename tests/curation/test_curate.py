@@ -375,7 +375,7 @@ def test_a_worker_that_is_ready_and_done_at_once_is_heard(films, tmp_path, monke
     monkeypatch.setattr(
         engines.subprocess, "Popen", lambda command, **more: real([command[0], "-c", code], **more)
     )
-    order = worker.Order(
+    order = worker.WorkerConfig(
         root=str(films), work=str(tmp_path), recipe=SMALL.override(["limits.wall_seconds=20"])
     )
     outcomes = list(LocalEngine(1).run([{"do": "measure", "path": "a.mp4"}], order))

@@ -7,14 +7,14 @@ import pytest
 
 from cogvideox.captioning.strategy import CaptionConfig
 from cogvideox.clip import Clip, SourceFile
-from cogvideox.curation.describing import Describe
+from cogvideox.curation.add_captions import AddCaptions
 from cogvideox.curation.recipe import Recipe
 from cogvideox.curation.view import View
 from cogvideox.errors import ChatError
 from cogvideox.world import facts, read_caption
 from support.world_clips import clip_of, scene_of
 
-STEP = Describe(captions=CaptionConfig(strategy="paper", ask="rules", match="rules", seconds=1.0))
+STEP = AddCaptions(captions=CaptionConfig(strategy="paper", ask="rules", match="rules", seconds=1.0))
 CLIP = Clip(source=SourceFile(path="a.mp4"))
 
 
@@ -43,7 +43,7 @@ def test_a_server_that_is_not_there_leaves_the_film_for_the_next_run():
         {"strategy": "ask", "ask": "http://127.0.0.1:9/v1", "ask_model": "m", "chat": {"tries": 1, "rest": 0}}
     )
     with pytest.raises(ChatError, match="run again"):
-        Describe(captions=config).measure(CLIP, view_of(clip_of(0).frames))
+        AddCaptions(captions=config).measure(CLIP, view_of(clip_of(0).frames))
 
 
 def test_the_step_stands_in_recipes():

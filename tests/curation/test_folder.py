@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cogvideox.captioning.folder import see
+from cogvideox.captioning.folder import load_frames
 from cogvideox.captioning.strategy import CaptionConfig
 from cogvideox.cli import app
 from cogvideox.errors import ConfigError
@@ -119,7 +119,7 @@ def _one(folder: Path) -> Path:
 
 def test_long_and_large_videos_are_seen_small_and_slow(here):
     frames = render(sample_scene(0, 0), size=900, frames=33)
-    seen = see(Video(frames, 16.0).save(here / "a.mp4", metadata=False))
+    seen = load_frames(Video(frames, 16.0).save(here / "a.mp4", metadata=False))
     assert seen.frames.shape[1:] == (768, 768, 3) and 16 <= len(seen.frames) <= 18
     assert seen.moments[1] == 0.125
 

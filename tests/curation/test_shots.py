@@ -9,12 +9,12 @@ from cogvideox.curation.shot_views import ShotViews
 from cogvideox.curation.shots import CutFinder, Shots, transitions
 from cogvideox.curation.view import Look
 from cogvideox.errors import ConfigError
-from cogvideox.video import walk
+from cogvideox.video import open_decoder
 from support.films import take, write
 
 
 def pieces(path, **shots):
-    with walk(path) as walking:
+    with open_decoder(path) as walking:
         film = ShotViews(walking, Shots(**shots), Look())
         return list(film.pieces()), film
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from cogvideox.chat.keep import Replay
+from cogvideox.chat.cache import Replay
 from cogvideox.errors import CogVideoXError, OutputError
 from cogvideox.evaluation.report import ScoreReport
 from cogvideox.perception.features import load_i3d

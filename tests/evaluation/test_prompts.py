@@ -19,7 +19,7 @@ from cogvideox.files.digest import sha256_of
 from cogvideox.generation.residual_reuse import read_calibration
 from cogvideox.perception.experts import read_recorded
 from cogvideox.rating.study import Study
-from cogvideox.video import Video, about
+from cogvideox.video import Video, video_info
 from cogvideox.world import held_out_prompts, render
 
 FRAMES = render(held_out_prompts()[0].scene)[:2]
@@ -116,7 +116,7 @@ def test_what_stands_beside_a_video_never_hangs_or_leaks(kind, tmp_path):
     started = time.monotonic()
     clips = open_clips(root)
     assert len(clips) == 1 and "secret" not in repr(clips.items)
-    assert about(root / "a.mp4").manifest == {}
+    assert video_info(root / "a.mp4").manifest == {}
     assert time.monotonic() - started < 5
 
 

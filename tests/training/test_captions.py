@@ -148,10 +148,10 @@ def test_agreement_counts_facts():
 
 
 def test_pictures_are_spread_over_the_whole_clip():
-    from cogvideox.captioning.local import look
+    from cogvideox.captioning.local import sample_frames
 
     task = CaptionerTraining(**SMALL).build(0)
     frames = np.zeros((33, 64, 96, 3), np.uint8)
     frames += np.arange(33, dtype=np.uint8)[:, None, None, None]
-    seen = look(frames, task.module.captioner.config)
+    seen = sample_frames(frames, task.module.captioner.config)
     assert seen.shape == (3, 16, 16, 3) and seen[:, 0, 0, 0].tolist() == [0, 16, 32]

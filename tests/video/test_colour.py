@@ -11,7 +11,7 @@ import pytest
 
 from cogvideox.data.clips import ClipSize
 from cogvideox.data.doctor import diagnose
-from cogvideox.video import Video, about, probe, read_video, walk
+from cogvideox.video import Video, open_decoder, probe, read_video, video_info
 from cogvideox.video.orientation import from_matrix
 
 MATRICES = {"bt709": (1, 0.2126, 0.0722), "bt601": (5, 0.299, 0.114), "bt2020": (9, 0.2627, 0.0593)}
@@ -69,12 +69,12 @@ def test_what_is_tagged_is_read_as_it_says(tmp_path, matrix, full, pixel_format)
 def test_untagged_hd_is_bt709_and_less_is_bt601_and_it_is_said(tmp_path, size, matrix):
     path = write_patches(tmp_path / "v.mkv", matrix, size=size, codec="libx264")
     assert worst(read_video(path)) <= 4
-    with walk(path) as walking:
+    with open_decoder(path) as walking:
         pixels = next(iter(walking.frames()))[1].pixels(walking.size)
     assert worst(Video(pixels[None], 8)) <= 4
     colours = probe(path).colours
     assert (colours.matrix, colours.guessed) == (matrix, True)
-    assert f"colours   {matrix}, limited range (a guess by the frame size)" in about(path).to_text()
+    assert f"colours   {matrix}, limited range (a guess by the frame size)" in video_info(path).to_text()
 
 
 def test_a_setting_says_what_untagged_files_of_a_folder_are(tmp_path):
@@ -143,12 +143,12 @@ def test_each_of_the_eight_display_matrices_is_read(tmp_path, matrix):
     video = read_video(tmp_path / "o.mp4")
     assert video.frames.shape[1:] == wanted.shape
     assert np.abs(video.frames[1].astype(int) - wanted).mean() < 6
-    with walk(tmp_path / "o.mp4") as walking:
+    with open_decoder(tmp_path / "o.mp4") as walking:
         pixels = next(iter(walking.frames()))[1].pixels(walking.size)
     assert np.abs(pixels.astype(int) - wanted).mean() < 6
     header = probe(tmp_path / "o.mp4")
     assert (header.height, header.width) == wanted.shape[:2]
-    assert ("orientation" in about(tmp_path / "o.mp4").to_text()) == (matrix != (1, 0, 0, 1))
+    assert ("orientation" in video_info(tmp_path / "o.mp4").to_text()) == (matrix != (1, 0, 0, 1))
 
 
 def test_slanted_and_empty_matrices_are_the_nearest_of_the_eight():

@@ -1,1 +1,14 @@
-"""Dense captions: five stages, from pictures to one description of the clip (Figure 7 and the caption appendix)."""
+"""Dense captions of videos: five stages, from frames to one description of the clip (Figure 7, caption appendix).
+
+| file | what it does |
+|---|---|
+| ``strategy`` | ``CaptionConfig``: which stages, who is asked, who judges |
+| ``stages`` | short caption, frame captions, merge, summarise, local captioner |
+| ``instructions`` | the prompts, each with a name and a version |
+| ``describe`` | ``Describer``: clips through the stages to caption records, resumable |
+| ``match`` | how well a caption fits its clip, and the filter that uses it |
+| ``folder`` | captions for a folder of videos |
+| ``network`` | the small captioner network |
+| ``local`` | captioner and summariser as folders of weights |
+| ``world`` | rules that answer every instruction for the tiny world, offline |
+"""

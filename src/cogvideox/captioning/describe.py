@@ -1,4 +1,4 @@
-"""Clips to records: stages in order, wave by wave, each clip in exactly one of done, failed and pending.
+"""Clips to caption records: stages in order, wave by wave; each clip ends as done, failed, pending or unlike.
 
 A record is one file, written whole, named by the clip and by what describes it. A rerun reads what is there and asks
 again only for what is pending; with the chat's cache beside it, even a wave that was cut short is not paid for twice.
@@ -17,32 +17,25 @@ from typing import Literal
 from pydantic import Field
 
 from cogvideox.captioning.match import Matcher
-from cogvideox.captioning.stages import CaptionStage, ClipFrames, Told
+from cogvideox.captioning.stages import CaptionStage, ClipFrames
 from cogvideox.chat import ChatFailure
+from cogvideox.clip import Caption
 from cogvideox.config import Config
 from cogvideox.errors import ConfigError, MediaError
+from cogvideox.files import read_json
 from cogvideox.files.atomic import write_text
+from cogvideox.files.text import MOST_TABLE_BYTES
 
 NO_CAPTION = "no caption"
 
 
-class Note(Config):
-    """One caption in a record."""
-
-    kind: str = Field(description="short, frame or dense")
-    text: str
-    author: str = Field(description="the model that wrote it; for local ones with a digest of its weights")
-    prompt: str = Field("", description="the instruction, with its version")
-    moments: tuple[float, ...] = Field((), description="seconds into the clip of the frames it is about")
-
-
 class CaptionRecord(Config):
-    """What came of one clip. ``caption`` is the one to train on."""
+    """The outcome of captioning one clip. ``caption`` is the one to train on."""
 
     id: str
     ended: Literal["done", "failed", "pending", "unlike"]
     caption: str = ""
-    notes: tuple[Note, ...] = Field(
+    notes: tuple[Caption, ...] = Field(
         (), description="every caption on the way, in the order they were written"
     )
     match: float | None = Field(None, description="how well the caption fits the clip, 0 to 1")
@@ -50,6 +43,10 @@ class CaptionRecord(Config):
     stage: str = Field("", description="where it ended, unless it is done")
     reason: str = ""
     detail: str = ""
+
+    def clip_captions(self) -> tuple[Caption, ...]:
+        """The captions as a clip keeps them, without the moments of their frames."""
+        return tuple(Caption(kind=n.kind, text=n.text, author=n.author, prompt=n.prompt) for n in self.notes)
 
 
 @dataclass(frozen=True)
@@ -76,37 +73,36 @@ class Describer:
 
     def describe(
         self,
-        footage: Iterable[ClipSource],
+        clips: Iterable[ClipSource],
         work: Path,
         wave: int = 16,
         on_record: Callable[[CaptionRecord], None] | None = None,
     ) -> Iterator[CaptionRecord]:
         """A record for each clip, in order. ``work`` keeps them; ``wave`` clips are held in memory at a time."""
-        waiting = iter(footage)
+        waiting = iter(clips)
         while some := list(islice(waiting, wave)):
             kept = [self._kept(work, one.id) for one in some]
             fresh = self._wave([one for one, record in zip(some, kept, strict=True) if record is None])
             for record in fresh.values():
                 write_text(self._file(work, record.id), record.model_dump_json())
-            for one, record in zip(some, kept, strict=True):
-                ended = record or fresh[one.id]
+            for one, earlier in zip(some, kept, strict=True):
+                record = earlier or fresh[one.id]
                 if on_record is not None:
-                    on_record(ended)
-                yield ended
+                    on_record(record)
+                yield record
 
     def describe_one(self, clip: ClipFrames) -> CaptionRecord:
         """The record of a clip that is in memory already; nothing is kept."""
         return self._wave([ClipSource(clip.id, lambda: clip)])[clip.id]
 
-    def _wave(self, footage: Sequence[ClipSource]) -> dict[str, CaptionRecord]:
+    def _wave(self, sources: Sequence[ClipSource]) -> dict[str, CaptionRecord]:
         ended: dict[str, CaptionRecord] = {}
         clips: list[ClipFrames] = []
-        for one in {each.id: each for each in footage}.values():
+        for one in {each.id: each for each in sources}.values():
             try:
                 clips.append(one.load())
             except MediaError as error:
-                why = ChatFailure("rejected", str(error))
-                ended[one.id] = _failed(ClipFrames(one.id, None, ()), "decode", why)  # type: ignore[arg-type]
+                ended[one.id] = _failed(one.id, (), "decode", ChatFailure("rejected", str(error)))
         for stage in self.stages:
             clips, lost = _stage(stage, clips)
             ended |= lost
@@ -115,11 +111,11 @@ class Describer:
     def _judged(self, clips: Sequence[ClipFrames]) -> dict[str, CaptionRecord]:
         if self.matcher is None:
             return {clip.id: _done(clip) for clip in clips}
-        pairs = [(clip, clip.of("dense")[-1].text) for clip in clips]
+        pairs = [(clip, clip.captions_of("dense")[-1].text) for clip in clips]
         records = {}
         for clip, found in zip(clips, self.matcher.score(pairs), strict=True):
             if isinstance(found, ChatFailure):
-                records[clip.id] = _failed(clip, "match", found)
+                records[clip.id] = _failed(clip.id, clip.captions, "match", found)
                 continue
             record = _done(clip).model_copy(update={"match": round(found, 4), "matcher": self.matcher.name})
             if found < self.least_match:
@@ -137,8 +133,8 @@ class Describer:
     def _kept(self, work: Path, name: str) -> CaptionRecord | None:
         """A finished record of an earlier run; a damaged or pending one is made anew."""
         try:
-            record = CaptionRecord.parse(json.loads(self._file(work, name).read_text(encoding="utf-8")))
-        except (OSError, ValueError, RecursionError):
+            record = CaptionRecord.parse(read_json(self._file(work, name), most=MOST_TABLE_BYTES))
+        except ConfigError:
             return None
         return None if record.ended == "pending" or record.id != name else record
 
@@ -156,31 +152,22 @@ def _stage(
     going, lost = [], {}
     for clip, result in zip(clips, stage.write(clips), strict=True):
         if not isinstance(result, ChatFailure):
-            going.append(ClipFrames(clip.id, clip.frames, clip.moments, (*clip.told, *result)))
+            going.append(ClipFrames(clip.id, clip.frames, clip.moments, (*clip.captions, *result)))
         elif stage.needed or result.pending:
-            lost[clip.id] = _failed(clip, stage.kind, result)
+            lost[clip.id] = _failed(clip.id, clip.captions, stage.kind, result)
         else:
             going.append(clip)
     return going, lost
 
 
-def _notes(told: Iterable[Told]) -> tuple[Note, ...]:
-    return tuple(
-        Note(kind=t.kind, text=t.text, author=t.author, prompt=t.prompt, moments=t.moments) for t in told
+def _done(clip: ClipFrames) -> CaptionRecord:
+    return CaptionRecord(
+        id=clip.id, ended="done", caption=clip.captions_of("dense")[-1].text, notes=clip.captions
     )
 
 
-def _done(clip: ClipFrames) -> CaptionRecord:
-    return CaptionRecord(id=clip.id, ended="done", caption=clip.of("dense")[-1].text, notes=_notes(clip.told))
-
-
-def _failed(clip: ClipFrames, stage: str, failure: ChatFailure) -> CaptionRecord:
+def _failed(clip_id: str, captions: tuple[Caption, ...], stage: str, failure: ChatFailure) -> CaptionRecord:
     ended: Literal["pending", "failed"] = "pending" if failure.pending else "failed"
     return CaptionRecord(
-        id=clip.id,
-        ended=ended,
-        notes=_notes(clip.told),
-        stage=stage,
-        reason=failure.kind,
-        detail=failure.detail,
+        id=clip_id, ended=ended, notes=captions, stage=stage, reason=failure.kind, detail=failure.detail
     )

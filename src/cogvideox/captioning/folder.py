@@ -31,7 +31,7 @@ RATE, LONGEST_SIDE = 8.0, 768  # frames per second and pixels at which clips are
 
 
 @dataclass(frozen=True)
-class Ended:
+class CaptionSummary:
     """What came of a folder: how many records of each kind, and where they stand."""
 
     counts: dict[str, int]
@@ -41,7 +41,7 @@ class Ended:
 
 def caption_folder(
     videos: Path, out: Path, config: CaptionConfig, on_record: Callable[[CaptionRecord], None] | None = None
-) -> Ended:
+) -> CaptionSummary:
     """Captions for every video under a folder.
 
     ``out`` becomes a folder that training reads: ``videos/`` (hard links to the clips that have a caption, copies where
@@ -55,9 +55,9 @@ def caption_folder(
     ours = _Ours(out)
     ours.check()
     top = videos if videos.is_dir() else videos.parent
-    footage = (ClipSource(sha256_of(file), partial(see, file)) for file in files)
+    clips = (ClipSource(sha256_of(file), partial(load_frames, file)) for file in files)
     wave = 1 if config.strategy == "watch" else 16
-    records = list(describer.describe(footage, out / "work", wave, on_record=on_record))
+    records = list(describer.describe(clips, out / "work", wave, on_record=on_record))
     lines, told = [], []
     for file, record in zip(files, records, strict=True):
         if record.ended == "done":
@@ -71,7 +71,7 @@ def caption_folder(
     ours.write("metadata.jsonl", lines)
     ours.write("records.jsonl", told)
     counts = dict(Counter(str(line["ended"]) for line in told))
-    return Ended(counts, out / "metadata.jsonl", out / "records.jsonl")
+    return CaptionSummary(counts, out / "metadata.jsonl", out / "records.jsonl")
 
 
 def find_videos(place: Path) -> list[Path]:
@@ -140,7 +140,7 @@ class _Ours:
         write_text(self.out / name, text)
 
 
-def see(file: Path) -> ClipFrames:
+def load_frames(file: Path) -> ClipFrames:
     """Frames of a video at most 8 a second, no side over 768 pixels. Raises MediaError."""
     own = probe(file).fps
     video = read_video(file, fps=RATE if own > RATE else None)

@@ -30,7 +30,7 @@ class CaptionModel:
 
     def __call__(self, frames: np.ndarray) -> str:
         """``uint8 [t, h, w, 3]``, the whole clip, any size and length -> one caption."""
-        pictures = torch.from_numpy(look(frames, self.network.config))[None]
+        pictures = torch.from_numpy(sample_frames(frames, self.network.config))[None]
         n = self.network
         with torch.no_grad():
             rows = write(n.shared, n.decoder, n.lm_head, n.see(pictures), None, n.config.longest)
@@ -59,7 +59,7 @@ def decoded(tokenizer: Tokenizer, ids: list[int]) -> str:
     return tokenizer.decode([token for token in ids if token < len(tokenizer)])
 
 
-def look(frames: np.ndarray, config: CaptionerConfig) -> np.ndarray:
+def sample_frames(frames: np.ndarray, config: CaptionerConfig) -> np.ndarray:
     """The pictures a network sees, ``uint8 [frames, size, size, 3]``: evenly from the first to the last, averaged down.
 
     Raises MediaError for what is no clip.

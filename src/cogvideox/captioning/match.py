@@ -44,7 +44,7 @@ class AskedMatch:
         shape = Opinion.model_json_schema()
         asked = (
             MATCH.question(
-                (*(Image.of(clip.frames[place]) for place in clip.spread(self.frames)), text), shape
+                (*(Image.of(clip.frames[index]) for index in clip.spread(self.frames)), text), shape
             )
             for clip, text in pairs
         )

@@ -1,4 +1,4 @@
-"""The five stages, one protocol: what was seen of clips goes in, captions come out, one or a reason for each clip.
+"""The five stages of captioning, one protocol: frames of clips go in, captions or a reason for each clip come out.
 
 Figure 7 of the paper: (1) a short caption of the clip, (2) captions of frames, (3) a language model merges them in
 order of time, (4) a small model that has learned to do what (3) does, (5) a captioner that has learned to see what they
@@ -8,71 +8,59 @@ describe.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from cogvideox.captioning.instructions import DENSE, FRAME, MERGE, SHORT, Instruction
 from cogvideox.chat import AskOutcome, Chat, ChatFailure, Image, Question
 from cogvideox.chat.clean import Cleaning, clean, reader
+from cogvideox.clip import Caption
 
 if TYPE_CHECKING:
     from cogvideox.captioning.local import CaptionModel, Summariser
 
 
-@dataclass(frozen=True)
-class Told:
-    """A caption and where it comes from. ``moments``: seconds from the beginning of the clip to the
-    frames it was written from.
-    """
-
-    kind: str
-    text: str
-    author: str
-    prompt: str = ""
-    moments: tuple[float, ...] = ()
-
-
 @dataclass(frozen=True, eq=False)
 class ClipFrames:
-    """A clip as stages see it: ``frames`` uint8 [t, h, w, 3] at ``moments`` [t] seconds, and what was told so far."""
+    """A clip as stages see it: ``frames`` uint8 [t, h, w, 3] at ``moments`` [t] seconds, and its captions so far."""
 
     id: str
     frames: np.ndarray
     moments: tuple[float, ...]
-    told: tuple[Told, ...] = field(default=())
+    captions: tuple[Caption, ...] = ()
 
-    def of(self, kind: str) -> list[Told]:
-        """What was told by one stage."""
-        return [told for told in self.told if told.kind == kind]
+    def captions_of(self, kind: str) -> list[Caption]:
+        """The captions of one kind ("short", "frame", "dense"), in the order they were written."""
+        return [caption for caption in self.captions if caption.kind == kind]
 
     def every(self, seconds: float, most: int) -> list[int]:
-        """Places of frames ``seconds`` apart, from the first, at most ``most``, spread out if that is not enough."""
+        """Indices of frames ``seconds`` apart, from the first; at most ``most``, then spread over the whole clip."""
         span = self.moments[-1] - self.moments[0]
         count = min(most, int(span / seconds + 1e-6) + 1, len(self.frames))
         if count * seconds <= span or count == 1:
-            wanted = np.linspace(self.moments[0], self.moments[-1], max(count, 1))
+            wanted = np.linspace(self.moments[0], self.moments[-1], max(count, 1)).tolist()
         else:
-            wanted = self.moments[0] + seconds * np.arange(count)
+            wanted = (self.moments[0] + seconds * np.arange(count)).tolist()
         times = np.asarray(self.moments)
         return sorted({int(np.abs(times - moment).argmin()) for moment in wanted})
 
     def spread(self, count: int) -> list[int]:
-        """Places of ``count`` frames from the first to the last."""
+        """Indices of ``count`` frames, evenly from the first to the last."""
         return sorted(set(np.linspace(0, len(self.frames) - 1, count).round().astype(int).tolist()))
 
 
-Result = list[Told] | ChatFailure
+Result = list[Caption] | ChatFailure
+"""What a stage gives for one clip: its captions, or why there are none."""
 
 
 class CaptionStage(Protocol):
-    """One way to tell what is seen."""
+    """One way to write captions. ``kind`` of its captions; ``needed``: whether a clip fails when this stage does."""
 
     kind: str
     needed: bool
-    """Whether a clip fails when this stage does."""
 
     def write(self, clips: Sequence[ClipFrames]) -> list[Result]:
         """Captions of each clip, or why there are none."""
@@ -88,12 +76,13 @@ class ShortCaption:
         self.cleaning = cleaning or Cleaning(words=40)
 
     def write(self, clips: Sequence[ClipFrames]) -> list[Result]:
-        places = [clip.spread(self.frames) for clip in clips]
-        asked = [_about(SHORT, clip, some) for clip, some in zip(clips, places, strict=True)]
+        """See CaptionStage.write."""
+        indices = [clip.spread(self.frames) for clip in clips]
+        asked = [_question(SHORT, clip, some) for clip, some in zip(clips, indices, strict=True)]
         outcomes = self.chat.ask_all(asked, reader(self.cleaning))
         return [
             _result(self.kind, SHORT, outcome, clip, some)
-            for outcome, clip, some in zip(outcomes, clips, places, strict=True)
+            for outcome, clip, some in zip(outcomes, clips, indices, strict=True)
         ]
 
 
@@ -115,23 +104,23 @@ class FrameCaptions:
 
     def write(self, clips: Sequence[ClipFrames]) -> list[Result]:
         """Fails for a clip when less than the share ``least`` of its frames could be described."""
-        work = [(clip, place) for clip in clips for place in clip.every(self.seconds, self.most)]
-        asked = (_about(FRAME, clip, [place]) for clip, place in work)
-        found: dict[str, list[Told]] = {clip.id: [] for clip in clips}
+        work = [(clip, index) for clip in clips for index in clip.every(self.seconds, self.most)]
+        asked = (_question(FRAME, clip, [index]) for clip, index in work)
+        written: dict[str, list[Caption]] = {clip.id: [] for clip in clips}
         failed: dict[str, list[ChatFailure]] = {clip.id: [] for clip in clips}
         outcomes = self.chat.ask_all(asked, reader(self.cleaning))
-        for outcome, (clip, place) in zip(outcomes, work, strict=True):
-            result = _result(self.kind, FRAME, outcome, clip, [place])
+        for outcome, (clip, index) in zip(outcomes, work, strict=True):
+            result = _result(self.kind, FRAME, outcome, clip, [index])
             if isinstance(result, ChatFailure):
                 failed[clip.id].append(result)
             else:
-                found[clip.id] += result
-        return [self._enough(found[clip.id], failed[clip.id]) for clip in clips]
+                written[clip.id] += result
+        return [self._enough(written[clip.id], failed[clip.id]) for clip in clips]
 
-    def _enough(self, found: list[Told], failed: list[ChatFailure]) -> Result:
-        short = failed and len(found) < self.least * (len(found) + len(failed))
+    def _enough(self, written: list[Caption], failed: list[ChatFailure]) -> Result:
+        short = failed and len(written) < self.least * (len(written) + len(failed))
         waits = [failure for failure in failed if failure.pending]
-        return (waits or failed)[0] if short or waits else found
+        return (waits or failed)[0] if short or waits else written
 
 
 class Merge:
@@ -143,7 +132,8 @@ class Merge:
         self.chat, self.cleaning = chat, cleaning or Cleaning()
 
     def write(self, clips: Sequence[ClipFrames]) -> list[Result]:
-        asked = [MERGE.question((merge_text(clip.told),)) for clip in clips]
+        """See CaptionStage.write."""
+        asked = [MERGE.question((merge_text(clip.captions),)) for clip in clips]
         outcomes = self.chat.ask_all(asked, reader(self.cleaning))
         return [
             _result(self.kind, MERGE, outcome, clip, [])
@@ -160,8 +150,9 @@ class Summarise:
         self.summariser, self.cleaning = summariser, cleaning or Cleaning()
 
     def write(self, clips: Sequence[ClipFrames]) -> list[Result]:
+        """See CaptionStage.write."""
         return [
-            _local(self.kind, self.summariser.name, self.cleaning, self.summariser, merge_text(clip.told))
+            _local(self.kind, self.summariser.name, self.cleaning, self.summariser, merge_text(clip.captions))
             for clip in clips
         ]
 
@@ -181,6 +172,7 @@ class LocalCaptioner:
         self.captioner, self.cleaning, self.knows = captioner, cleaning or Cleaning(), knows
 
     def write(self, clips: Sequence[ClipFrames]) -> list[Result]:
+        """See CaptionStage.write."""
         return [
             ChatFailure("refused", f"{self.captioner.name} was not trained on anything like this clip")
             if self.knows is not None and not self.knows(clip.frames)
@@ -201,56 +193,48 @@ class AskDense:
         self.cleaning = cleaning or Cleaning(words=200)
 
     def write(self, clips: Sequence[ClipFrames]) -> list[Result]:
-        places = [clip.every(self.seconds, self.most) for clip in clips]
-        asked = [_about(DENSE, clip, some) for clip, some in zip(clips, places, strict=True)]
+        """See CaptionStage.write."""
+        indices = [clip.every(self.seconds, self.most) for clip in clips]
+        asked = [_question(DENSE, clip, some) for clip, some in zip(clips, indices, strict=True)]
         outcomes = self.chat.ask_all(asked, reader(self.cleaning))
         return [
             _result(self.kind, DENSE, outcome, clip, some)
-            for outcome, clip, some in zip(outcomes, clips, places, strict=True)
+            for outcome, clip, some in zip(outcomes, clips, indices, strict=True)
         ]
 
 
-class Written(Protocol):
-    """A caption, while it is made or from a record."""
-
-    @property
-    def kind(self) -> str: ...
-    @property
-    def text(self) -> str: ...
-    @property
-    def moments(self) -> tuple[float, ...]: ...
-
-
-def merge_text(told: Iterable[Written]) -> str:
-    """What is merged: a dictionary second -> caption of a frame, and the short caption where there is one."""
-    told = list(told)
-    frames = {f"{each.moments[0]:g}": each.text for each in told if each.kind == "frame"}
-    short = "".join(f"\nWhole clip: {each.text}" for each in told if each.kind == "short")
+def merge_text(captions: Sequence[Caption]) -> str:
+    """The text to merge: a JSON object from seconds to captions of frames, then the short caption if there is one."""
+    frames = {f"{each.moments[0]:g}": each.text for each in captions if each.kind == "frame"}
+    short = "".join(f"\nWhole clip: {each.text}" for each in captions if each.kind == "short")
     return json.dumps(frames, ensure_ascii=False) + short
 
 
-def _about(instruction: Instruction, clip: ClipFrames, places: list[int]) -> Question:
+def _question(instruction: Instruction, clip: ClipFrames, indices: list[int]) -> Question:
     """A question about frames of a clip, each with its second before it where there are several."""
-    parts: list[str | Image] = []
-    for place in places:
-        if len(places) > 1:
-            parts.append(f"{clip.moments[place] - clip.moments[0]:.2g} s:")
-        parts.append(Image.of(clip.frames[place]))
-    return instruction.question(tuple(parts))
+    content: list[str | Image] = []
+    for index in indices:
+        if len(indices) > 1:
+            content.append(f"{clip.moments[index] - clip.moments[0]:.2g} s:")
+        content.append(Image.of(clip.frames[index]))
+    return instruction.question(tuple(content))
 
 
 def _result(
-    kind: str, instruction: Instruction, outcome: AskOutcome, clip: ClipFrames, places: list[int]
+    kind: str, instruction: Instruction, outcome: AskOutcome, clip: ClipFrames, indices: list[int]
 ) -> Result:
     if outcome.failure is not None:
         return outcome.failure
-    moments = tuple(round(clip.moments[place] - clip.moments[0], 3) for place in places)
-    return [Told(kind, outcome.value, outcome.answer.model, instruction.name, moments)]
+    moments = tuple(round(clip.moments[index] - clip.moments[0], 3) for index in indices)
+    assert outcome.answer is not None, "an outcome without a failure has an answer"
+    author, prompt = outcome.answer.model, instruction.name
+    return [Caption(kind=kind, text=outcome.value, author=author, prompt=prompt, moments=moments)]
 
 
-def _local(kind: str, author: str, cleaning: Cleaning, write, given) -> Result:
+def _local(kind: str, author: str, cleaning: Cleaning, write: Callable[[Any], str], given: Any) -> Result:
+    """The caption that a local network writes about ``given``, cleaned."""
     try:
-        return [Told(kind, clean(write(given), cleaning), author)]
+        return [Caption(kind=kind, text=clean(write(given), cleaning), author=author)]
     except ChatFailure as failure:
         return failure
     except ValueError as error:

@@ -12,7 +12,7 @@ from collections import Counter
 from pydantic import Field
 
 from cogvideox.chat.failure import ChatFailure
-from cogvideox.chat.reading import Reader, as_text
+from cogvideox.chat.parse import Reader, as_text
 from cogvideox.config import Config
 
 

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -133,3 +134,18 @@ class LanguageModel(Protocol):
 
     def answer(self, question: Question) -> Answer:
         """One attempt. Raises ChatFailure."""
+
+
+class Scripted:
+    """A LanguageModel that answers with what ``reply(question)`` returns: for tests, dry runs, and rules offline.
+
+    ``reply`` may raise ChatFailure, and is called from several threads.
+    """
+
+    def __init__(self, reply: Callable[[Question], str], name: str = "scripted") -> None:
+        self.reply, self.name = reply, name
+
+    def answer(self, question: Question) -> Answer:
+        """One attempt; tokens are counted as words."""
+        text = self.reply(question)
+        return Answer(text, self.name, "stop", len(question.text.split()), len(text.split()))

@@ -119,9 +119,9 @@ def inspect(
     if Path(path).suffix.lower() in VIDEO_SUFFIXES:
         if not Path(path).is_file():
             raise MediaError(f"{path}: no such file; check the path")
-        from cogvideox.video import about
+        from cogvideox.video import video_info
 
-        found = about(path)
+        found = video_info(path)
         result(found.to_json() if as_json else found.to_text())
         return
     from cogvideox.checkpoints import inspect as run

@@ -1,6 +1,6 @@
 """What a folder of videos says about each of them: captions and scores, in every layout that is in public use.
 
-Training (``data``) and evaluation read folders with this same code. No video is opened here.
+Training, curation, evaluation, rating and captioning list folders with this same code. No video is opened here.
 
 | file | what it does |
 |---|---|
@@ -8,35 +8,39 @@ Training (``data``) and evaluation read folders with this same code. No video is
 | ``tables`` | rows of csv, tsv, json and jsonl files; what is not certain is a row with a problem |
 | ``parquet`` | rows of Parquet tables, and which columns they have |
 | ``lists`` | videos.txt beside prompts.txt, line by line |
-| ``beside`` | the text beside one clip: .txt, .caption or .json |
-| ``places`` | from a name in a table to a file of the folder |
+| ``sidecars`` | the text beside one clip: .txt, .caption or .json |
+| ``file_finder`` | from a name in a table to a file of the folder |
 | ``find`` | which of these a folder has |
+| ``archives`` | clips as bytes: ``ByteRange``; cells of Parquet tables |
+| ``tars`` | clips in webdataset shards |
+| ``video_files`` | the video files of a folder, in one order, and what is left out |
+| ``listing`` | ``list_clips``: all clips of a folder with captions, whatever its layout |
 """
 
 from __future__ import annotations
 
-from cogvideox.clip_folders.beside import caption_in, text_beside
 from cogvideox.clip_folders.columns import Columns, TableRow
+from cogvideox.clip_folders.file_finder import FileFinder
 from cogvideox.clip_folders.find import (
     CaptionSource,
     ListedCaptions,
+    candidate_files,
+    find_captions,
     find_only_table,
-    find_told,
     prompts_alone,
-    sources_seen,
 )
-from cogvideox.clip_folders.places import Places
+from cogvideox.clip_folders.sidecars import caption_of_record, sidecar_caption
 
 __all__ = [
     "CaptionSource",
     "Columns",
-    "Places",
+    "FileFinder",
     "TableRow",
     "ListedCaptions",
-    "caption_in",
+    "caption_of_record",
     "find_only_table",
-    "find_told",
+    "find_captions",
     "prompts_alone",
-    "sources_seen",
-    "text_beside",
+    "candidate_files",
+    "sidecar_caption",
 ]

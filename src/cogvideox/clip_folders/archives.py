@@ -98,7 +98,7 @@ class ArchiveEntry:
     problem: str | None = None
 
 
-def parts_of(
+def clips_in_shard(
     shard: Path, endings: frozenset[str], dropped: dict[str, str], columns: Columns | None = None
 ) -> Iterator[ArchiveEntry]:
     """The clips of a shard; what cannot be taken is noted in ``dropped`` by its name in the shard.

@@ -111,7 +111,7 @@ def _file(value: Any) -> str:
     return value if isinstance(value, str) else short(value)
 
 
-def told_where(name: str, what: str, number: int, last: int | None = None) -> str:
+def line_label(name: str, what: str, number: int, last: int | None = None) -> str:
     """'metadata.csv line 3', 'metadata.csv lines 3 to 5'."""
     if last is not None and last > number:
         return f"{shown(name)} {what}s {number} to {last}"

@@ -44,7 +44,7 @@ class ListedCaptions:
     source: Path | None = None
 
 
-def find_told(root: Path, source: CaptionSource) -> ListedCaptions | None:
+def find_captions(root: Path, source: CaptionSource) -> ListedCaptions | None:
     """The table or lists that were asked for, or those with a usual name. Raises ConfigError."""
     if source.captions is not None:
         return _asked(root, source)
@@ -92,7 +92,7 @@ def prompts_alone(root: Path, columns: Columns) -> list[str]:
     return found
 
 
-def sources_seen(root: Path, columns: Columns) -> list[str]:
+def candidate_files(root: Path, columns: Columns) -> list[str]:
     """The text, csv and json files of a folder that might hold captions, each with why it was not read."""
     seen = []
     for table in [*_named_tables(root, columns), *_other_tables(root, columns)]:

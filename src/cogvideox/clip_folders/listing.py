@@ -24,14 +24,14 @@ from typing import Any
 
 from cogvideox.clip_folders import (
     CaptionSource,
+    FileFinder,
     ListedCaptions,
-    Places,
+    candidate_files,
+    find_captions,
     find_only_table,
-    find_told,
-    sources_seen,
-    text_beside,
+    sidecar_caption,
 )
-from cogvideox.clip_folders.archives import ByteRange, holds_clips, parts_of
+from cogvideox.clip_folders.archives import ByteRange, clips_in_shard, holds_clips
 from cogvideox.errors import ConfigError, MediaError
 from cogvideox.files import files_below, inside, short, shown
 from cogvideox.files.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
@@ -170,7 +170,7 @@ def list_clips(
 
 
 def _read(root: Path, default: str | None, source: CaptionSource) -> Listing:
-    told = find_told(root, source)
+    told = find_captions(root, source)
     if told is not None:
         return _from_told(root, told, default, source)
     if (root / "videos").is_dir() and (root / "labels").is_dir():
@@ -189,7 +189,7 @@ def _read(root: Path, default: str | None, source: CaptionSource) -> Listing:
 
 def _from_told(root: Path, told: ListedCaptions, default: str | None, source: CaptionSource) -> Listing:
     listing = Listing(root, told.layout, default=default)
-    places = Places(root, told.base)
+    places = FileFinder(root, told.base)
     for row in told.rows:
         if row.problem and not row.files:
             listing.drop(row.where, row.problem)
@@ -201,7 +201,7 @@ def _from_told(root: Path, told: ListedCaptions, default: str | None, source: Ca
         file, problem = places.find(row.files)
         caption = row.caption
         if caption is None and row.problem is None and inside(file, root):
-            caption, why = text_beside(file.with_suffix(""), root, source.columns)
+            caption, why = sidecar_caption(file.with_suffix(""), root, source.columns)
             problem = problem or why
         listing.add_file(file, caption, row.score, where=row.where, problem=row.problem or problem)
     listing.notes += told.notes
@@ -225,7 +225,7 @@ def _from_shards(root: Path, shards: list[Path], default: str | None, source: Ca
             continue
         lost: dict[str, str] = {}
         try:
-            for found in parts_of(shard, MEDIA, lost, source.columns):
+            for found in clips_in_shard(shard, MEDIA, lost, source.columns):
                 key = f"{name}/{found.key}"
                 listing.add(key, found.caption, found.part, found.score, problem=found.problem)
         except MediaError as error:
@@ -244,7 +244,7 @@ def _from_stems(root: Path, default: str | None, source: CaptionSource) -> Listi
 
 def _add_with_text(listing: Listing, file: Path, stem: Path, source: CaptionSource) -> None:
     """A clip whose caption stands in a file of its own; one that cannot be read is not passed over in silence."""
-    caption, problem = text_beside(stem, listing.root, source.columns)
+    caption, problem = sidecar_caption(stem, listing.root, source.columns)
     listing.captions_seen += problem is not None
     if problem and listing.default is not None:
         listing.notes.append(f"{shown(file.name)}: the default caption is used: {problem}")
@@ -278,7 +278,7 @@ def _refuse_without_captions(listing: Listing, source: CaptionSource) -> None:
             f"`cogvideox caption {listing.root}` (--ask names the model), or give one caption for all: "
             "task.data.caption= (data doctor: --caption)"
         )
-    seen = sources_seen(listing.root, source.columns)
+    seen = candidate_files(listing.root, source.columns)
     told = (
         f"seen: {'; '.join(seen[:8])}" if seen else "no text, csv or json file that could hold them was seen"
     )

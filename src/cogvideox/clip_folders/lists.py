@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from cogvideox.clip_folders.columns import TableRow, told_where
+from cogvideox.clip_folders.columns import TableRow, line_label
 from cogvideox.errors import ConfigError
 from cogvideox.files import read_small_text
 from cogvideox.files.jsonl import lines_of
@@ -42,11 +42,11 @@ def list_rows(root: Path, files: Path, captions: list[Path]) -> Iterator[TableRo
             "they must be as many"
         )
     for number, (name, text) in enumerate(zip(names, texts, strict=True), 1):
-        where = told_where(list_of, "line", number)
+        where = line_label(list_of, "line", number)
         if name.strip():
             yield TableRow(where, (name.strip(),), text)
         elif text.strip():
-            blank = told_where(files.name, "line", number)
+            blank = line_label(files.name, "line", number)
             yield TableRow(blank, problem=f"is blank, {where} is not; write the file, or remove both lines")
 
 

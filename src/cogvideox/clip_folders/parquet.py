@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cogvideox.clip_folders.columns import Columns, TableRow, check_names, row_of, told_where
+from cogvideox.clip_folders.columns import Columns, TableRow, check_names, line_label, row_of
 from cogvideox.errors import ConfigError, DependencyError, MediaError
 from cogvideox.files import open_regular, shown
 
@@ -75,7 +75,7 @@ def parquet_rows(file: Path, root: Path | None, where: str, columns: Columns) ->
         if isinstance(values, str):
             yield TableRow(where=f"{where} {values}", problem=_LOST)
         else:
-            yield from row_of(values, told_where(where, "row", number), columns)
+            yield from row_of(values, line_label(where, "row", number), columns)
 
 
 _LOST = "damaged; download the table again"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from cogvideox.clip_folders.columns import Columns, TableRow, check_names, row_of, told_where
+from cogvideox.clip_folders.columns import Columns, TableRow, check_names, line_label, row_of
 from cogvideox.clip_folders.parquet import parquet_names, parquet_rows
 from cogvideox.errors import ConfigError
 from cogvideox.files import decoded, open_regular, parse_json, read_small_text, short, shown
@@ -168,12 +168,12 @@ def _csv_rows(table: CaptionTable) -> Iterator[TableRow]:
                 return
             except csv.Error as error:
                 yield TableRow(
-                    told_where(table.where, "line", before + 1, lines.number), problem=_csv_problem(error)
+                    line_label(table.where, "line", before + 1, lines.number), problem=_csv_problem(error)
                 )
             else:
                 if fields:
                     yield from _csv_row(
-                        table, names, fields, told_where(table.where, "line", before + 1, lines.number)
+                        table, names, fields, line_label(table.where, "line", before + 1, lines.number)
                     )
             before = lines.number
 
@@ -271,7 +271,7 @@ def _json_lines(table: CaptionTable) -> Iterator[TableRow]:
         for line in lines:
             if not line.strip():
                 continue
-            where = told_where(table.where, "line", lines.number)
+            where = line_label(table.where, "line", lines.number)
             try:
                 values = parse_json(line.strip(), "the line", nan_is_none=True)
             except ConfigError as error:
@@ -301,13 +301,13 @@ def _json_objects(table: CaptionTable) -> Iterator[tuple[str, Any]]:
     values = parse_json(text, table.where, nan_is_none=True)
     if isinstance(values, list):
         for number, each in enumerate(values, 1):
-            yield told_where(table.where, "item", number), each
+            yield line_label(table.where, "item", number), each
         return
     if not isinstance(values, dict):
         raise ConfigError(f"{table.where}: is neither a list nor an object; write a list of objects")
     file, caption = table.columns.files[0], table.columns.captions[0]
     if any(table.columns.among(values)[:2]) and all(not isinstance(v, dict) for v in values.values()):
-        yield told_where(table.where, "item", 1), values
+        yield line_label(table.where, "item", 1), values
         return
     if not any(MEDIA_NAME.search(key) for key in values):
         raise ConfigError(f"{table.where}: an object whose keys name no clip; write a list of objects")

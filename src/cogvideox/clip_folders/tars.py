@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from cogvideox.clip_folders.archives import ArchiveEntry, ByteRange
-from cogvideox.clip_folders.beside import caption_in
 from cogvideox.clip_folders.columns import Columns, row_of
+from cogvideox.clip_folders.sidecars import caption_of_record
 from cogvideox.errors import InputError, MediaError
 from cogvideox.files import decoded, open_regular, parse_json, shown
 from cogvideox.files.media import IMAGE_SUFFIXES
@@ -181,7 +181,7 @@ class _Members:
         text, asked = self.texts.get(key), self.columns.caption
         if asked == "txt":
             return text, None
-        recorded, why = caption_in(self.records.get(key), self.columns)
+        recorded, why = caption_of_record(self.records.get(key), self.columns)
         if asked is not None or text is None or not text.strip():
             return (recorded, why) if recorded is not None or why else (text, self.problems.get(key))
         same = recorded is None or (isinstance(recorded, str) and recorded.split() == text.split())

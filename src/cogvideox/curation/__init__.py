@@ -1,10 +1,35 @@
-"""Curation: raw films become clips with scores, and every clip that is missing can be explained.
+"""Curation: raw videos become clips with scores and captions, and every clip that is missing can be explained.
 
-recipe.py      Recipe: steps, choices, cutting, limits; recipes.py has whole ones
-pipeline.py    measure every film, choose among all clips, cut out what is kept; resumes after any kill
-engines.py     who does the jobs: processes here, or Ray Data on a cluster; work.py is what a worker does
-measuring.py   one film to clips: film.py decodes it once, shots.py finds takes, view.py is what steps see
-step.py        Step; borders.py, scores.py, prints.py, labels.py are the steps
-table.py       Table; duplicates.py and thresholds.py are the choices
-cutting.py     clips to files; strips.py to pictures for people
+| file | what it does |
+|---|---|
+| ``recipe`` | ``Recipe``: header gate, limits, steps, choices, cutting, as settings |
+| ``recipes`` | whole recipes by name |
+| ``run`` | ``curate``: measure, choose, cut, pack, and account for every clip |
+| ``pipeline`` | the stages over all videos; what is finished is not done again |
+| ``engines`` | who does the jobs: processes on this machine, or Ray Data on a cluster |
+| ``worker`` | what a worker process does with one job |
+| ``confined`` | what a worker may see and take: no secrets, no network, bounded resources |
+| ``work_folder`` | where the records of finished work lie |
+| ``measuring`` | one video to clips with scores |
+| ``shot_views`` | a video decoded once, cut where shots end |
+| ``shots`` | cuts, dissolves and fades |
+| ``view`` | the frames of one clip, as steps see them |
+| ``step`` | ``CurationStep``, the base of all steps |
+| ``borders`` | step: black bars are found and cropped away |
+| ``scores`` | steps: light, sharpness, flicker, motion, text, watermarks, aesthetics |
+| ``patterns`` | step: test patterns and title cards |
+| ``hashes`` | steps: perceptual hashes and embeddings |
+| ``labels`` | step: the six negative labels by a classifier |
+| ``vlm_labels`` | step: the same labels by a vision-language model |
+| ``add_captions`` | step: captions |
+| ``table`` | ``ClipTable``: what choices need to know about all clips, in columns of numbers |
+| ``duplicates`` | choices: exact copies, near copies, look-alikes |
+| ``thresholds`` | choice: which clips each stage of training may see |
+| ``cutting`` | kept clips to video files |
+| ``strips`` | a few frames of a clip side by side, for the report |
+| ``shards`` | clips to tar files, a video folder and a Parquet table |
+| ``outputs`` | ``OutputList``: what curation wrote, so that nothing else is ever replaced |
+| ``captions`` | captions written into a curated folder afterwards |
+| ``results`` | what a curation wrote, read back and checked |
+| ``report`` | the HTML report |
 """

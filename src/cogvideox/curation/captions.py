@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from cogvideox.captioning.describe import CaptionRecord, ClipSource
-from cogvideox.captioning.folder import Ended, see
+from cogvideox.captioning.folder import CaptionSummary, load_frames
 from cogvideox.captioning.strategy import CaptionConfig, build
 from cogvideox.clip import Caption, Clip
 from cogvideox.clip_folders.archives import ByteRange
-from cogvideox.curation.outputs import HOME, SHARD, Made
+from cogvideox.curation.outputs import HOME, SHARD, OutputList
 from cogvideox.curation.pipeline import Progress, only_one, silent
 from cogvideox.curation.report import write_report
 from cogvideox.curation.shards import folder_row, write_tar
@@ -39,7 +39,7 @@ def is_curated(folder: Path) -> bool:
     return (folder / HOME / "made.jsonl").is_file() and (folder / "clips.parquet").is_file()
 
 
-def kept_clips(out: Path, made: Made) -> Iterator[Kept]:
+def kept_clips(out: Path, made: OutputList) -> Iterator[Kept]:
     """The clips that curation kept, from the shards and the table it made; dropped ones are not among them.
 
     Raises InputError for a shard or table that cannot be read.
@@ -105,7 +105,7 @@ def read_captions(out: Path) -> dict[str, tuple[Caption, ...]]:
 
 def to_caption(out: Path) -> tuple[int, int, int]:
     """(clips to describe, clips that have their author's caption and keep it, files that are written anew)."""
-    made = Made(out)
+    made = OutputList(out)
     clips = [clip for clip, _, _ in kept_clips(out, made)]
     own = sum(_has_own(clip) for clip in clips)
     return len(clips) - own, own, sum(bool(SHARD.fullmatch(name)) for name in made.known) or 1
@@ -116,7 +116,7 @@ def caption_curated(
     config: CaptionConfig,
     on_record: Callable[[CaptionRecord], None] | None = None,
     progress: Progress = silent,
-) -> Ended:
+) -> CaptionSummary:
     """Describe the kept clips of a curated folder and write the captions into it. A clip whose author wrote a text
     beside the film keeps that.
 
@@ -124,20 +124,18 @@ def caption_curated(
     not as curate wrote it, another run works there or the disk is full.
     """
     with only_one(out):
-        made = Made(out)
+        made = OutputList(out)
         made.check()
         work = out / "work" / "captions"
         describer = build(config, work / "cache", work / "asked.jsonl")
         clips = [(clip, media, part) for clip, media, part in kept_clips(out, made) if not _has_own(clip)]
-        footage = (
+        sources = (
             ClipSource(media["sha256"], partial(_see, media["sha256"], part)) for _, media, part in clips
         )
         wave = 1 if config.strategy == "watch" else 16
-        records = list(describer.describe(footage, work / "records", wave, on_record=on_record))
+        records = list(describer.describe(sources, work / "records", wave, on_record=on_record))
         written = read_captions(out) | {
-            clip.id: tuple(
-                Caption(kind=n.kind, text=n.text, author=n.author, prompt=n.prompt) for n in record.notes
-            )
+            clip.id: record.clip_captions()
             for (clip, _, _), record in zip(clips, records, strict=True)
             if record.ended == "done"
         }
@@ -150,7 +148,7 @@ def caption_curated(
                 line({"id": name, "captions": [one.model_dump(mode="json") for one in captions]})
         _write(out, made, written, progress)
         place = out / ("metadata.jsonl" if "metadata.jsonl" in made else "shards")
-        return Ended(dict(Counter(record.ended for record in records)), place, told)
+        return CaptionSummary(dict(Counter(record.ended for record in records)), place, told)
 
 
 def _has_own(clip: Clip) -> bool:
@@ -159,13 +157,15 @@ def _has_own(clip: Clip) -> bool:
 
 def _see(digest: str, part: ByteRange) -> Any:
     with part.local() as file:
-        seen = see(file)
+        seen = load_frames(file)
     if seen.id != digest:
         raise MediaError(f"{part.label}: not the clip that curate wrote; curate again")
     return seen
 
 
-def _write(out: Path, made: Made, written: Mapping[str, tuple[Caption, ...]], progress: Progress) -> None:
+def _write(
+    out: Path, made: OutputList, written: Mapping[str, tuple[Caption, ...]], progress: Progress
+) -> None:
     """Everything that carries captions, each file whole or as it was before."""
     shards = sorted(name for name in made.known if SHARD.fullmatch(name) and name in made)
     for done, name in enumerate(shards, 1):
@@ -190,7 +190,7 @@ def _write(out: Path, made: Made, written: Mapping[str, tuple[Caption, ...]], pr
     made.settle()
 
 
-def _write_table(out: Path, made: Made, written: Mapping[str, tuple[Caption, ...]]) -> None:
+def _write_table(out: Path, made: OutputList, written: Mapping[str, tuple[Caption, ...]]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

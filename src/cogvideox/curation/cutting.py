@@ -17,9 +17,9 @@ from cogvideox.errors import MediaError
 from cogvideox.files.atomic import atomic_file
 from cogvideox.files.digest import sha256_of_file
 from cogvideox.perception.flow import opencv
-from cogvideox.video import Size, Timing, mp4_writer, walk
+from cogvideox.video import Size, Timing, mp4_writer, open_decoder
+from cogvideox.video.decode import DecodedFrame
 from cogvideox.video.timing import nearest_in_time
-from cogvideox.video.walking import DecodedFrame
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def cut(
         else:
             rest.append(clip)
     if rest:
-        with walk(root / path, recipe.limits.of_decoding(), recipe.colour) as walking:
+        with open_decoder(root / path, recipe.limits.of_decoding(), recipe.colour) as walking:
             frames = _Rewindable(walking.frames())
             for clip in sorted(rest, key=lambda clip: clip.span.first):
                 own = walking.timing.part(clip.span.first, clip.span.stop)

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from cogvideox import errors
 from cogvideox.curation.confined import clean_environment
-from cogvideox.curation.worker import Order
+from cogvideox.curation.worker import WorkerConfig
 from cogvideox.errors import CogVideoXError, DependencyError
 
 GPU_SHARE = (
@@ -42,7 +42,7 @@ class JobOutcome:
 class CurationEngine(Protocol):
     """Does jobs in any order; each exactly once, unless its worker dies."""
 
-    def run(self, jobs: Iterable[dict[str, Any]], order: Order) -> Iterator[JobOutcome]:
+    def run(self, jobs: Iterable[dict[str, Any]], order: WorkerConfig) -> Iterator[JobOutcome]:
         """Outcomes as they come. Raises what a worker met that is no film's fault: OutputError for a full disk."""
 
 
@@ -52,7 +52,7 @@ class LocalEngine:
     def __init__(self, workers: int | None = None) -> None:
         self.workers = workers or len(os.sched_getaffinity(0)) or 1
 
-    def run(self, jobs: Iterable[dict[str, Any]], order: Order) -> Iterator[JobOutcome]:
+    def run(self, jobs: Iterable[dict[str, Any]], order: WorkerConfig) -> Iterator[JobOutcome]:
         """See CurationEngine."""
         with _Pool(self.workers, order) as pool:
             yield from pool.run(iter(jobs))
@@ -64,7 +64,7 @@ class RayEngine:
     def __init__(self, workers: int | None = None) -> None:
         self.workers = workers
 
-    def run(self, jobs: Iterable[dict[str, Any]], order: Order) -> Iterator[JobOutcome]:
+    def run(self, jobs: Iterable[dict[str, Any]], order: WorkerConfig) -> Iterator[JobOutcome]:
         """See CurationEngine. Raises DependencyError when ray is not installed."""
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
@@ -91,7 +91,7 @@ class RayEngine:
             yield JobOutcome(json.loads(row["job"]), row["error"], row["detail"])
 
 
-def _needs(order: Order, jobs: int) -> dict[str, Any]:
+def _needs(order: WorkerConfig, jobs: int) -> dict[str, Any]:
     """What a task of Ray asks for; one with a GPU must say how many jobs it takes."""
     return {"batch_size": jobs, "num_gpus": GPU_SHARE} if order.recipe.on_gpu() else {"batch_size": None}
 
@@ -102,7 +102,7 @@ def _ray_batch(batch: dict[str, Any], order: str) -> dict[str, list[str]]:
     outcomes: list[JobOutcome] = []
     stop = kind = ""
     try:
-        with _Pool(1, Order.parse(json.loads(order))) as pool:
+        with _Pool(1, WorkerConfig.parse(json.loads(order))) as pool:
             outcomes.extend(pool.run(iter(jobs)))
     except CogVideoXError as error:
         stop, kind = str(error), type(error).__name__
@@ -119,7 +119,7 @@ def _ray_batch(batch: dict[str, Any], order: str) -> dict[str, list[str]]:
 class _Child:
     """One worker process and the job it is at."""
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: WorkerConfig) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "cogvideox.curation.worker"],
             stdin=subprocess.PIPE,
@@ -159,7 +159,7 @@ class _Child:
 class _Pool:
     """Workers that share one queue of jobs."""
 
-    def __init__(self, workers: int, order: Order) -> None:
+    def __init__(self, workers: int, order: WorkerConfig) -> None:
         self.workers, self.order = workers, order
         self.children: list[_Child] = []
         self.again: deque[dict[str, Any]] = deque()

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from cogvideox.clip import Caption, Clip, SourceFile
 from cogvideox.curation.recipe import Recipe
-from cogvideox.curation.shot_views import Piece, ShotViews
+from cogvideox.curation.shot_views import ShotSegment, ShotViews
 from cogvideox.errors import InputError, MediaError
 from cogvideox.files import read_small_text
 from cogvideox.files.digest import sha256_of_file
-from cogvideox.video import Probe, walk
+from cogvideox.video import Probe, open_decoder
 
 MOST_TEXT = 1 << 16  # bytes of a caption that stands beside a video
 
@@ -43,7 +43,7 @@ def measure(root: Path, path: str, recipe: Recipe, clock: StepTimer | None = Non
     try:
         source = source.model_copy(update={"bytes": file.stat().st_size, "sha256": sha256_of_file(file)})
         clock.lap("hash")
-        with walk(file, recipe.limits.of_decoding(), recipe.colour) as walking:
+        with open_decoder(file, recipe.limits.of_decoding(), recipe.colour) as walking:
             source = described(source, walking.header)
             refused = recipe.gate.refuses(walking.header)
             if refused:
@@ -75,7 +75,7 @@ def measure(root: Path, path: str, recipe: Recipe, clock: StepTimer | None = Non
     ]
 
 
-def _piece(piece: Piece, source: SourceFile, recipe: Recipe, clock: StepTimer) -> Clip:
+def _piece(piece: ShotSegment, source: SourceFile, recipe: Recipe, clock: StepTimer) -> Clip:
     clip, view = Clip(source=source, span=piece.span), piece.view
     if view is None:
         return clip.drop("shots", "short", piece.note)

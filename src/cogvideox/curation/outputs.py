@@ -28,7 +28,7 @@ SHARD = re.compile(r"shards/clips-\d{5,9}\.tar")
 VIDEO = re.compile(r"videos/[0-9a-f]{24}\.mp4")
 
 
-class Made:
+class OutputList:
     """The files that curation wrote in ``out``, by name relative to it."""
 
     def __init__(self, out: Path) -> None:

@@ -17,11 +17,11 @@ from cogvideox.clip import Clip, SourceFile
 from cogvideox.clip_folders.video_files import Input, LeftOut, everything, listing
 from cogvideox.curation.engines import CurationEngine, JobOutcome
 from cogvideox.curation.measuring import StepTimer
-from cogvideox.curation.paths import clip_folder, cut_file, measured_file, strip_file
 from cogvideox.curation.recipe import Recipe
 from cogvideox.curation.table import ClipTable
 from cogvideox.curation.thresholds import Thresholds
-from cogvideox.curation.worker import FAILED, Order, write_cut, write_measured
+from cogvideox.curation.work_folder import clip_folder, cut_file, measured_file, strip_file
+from cogvideox.curation.worker import FAILED, WorkerConfig, write_cut, write_measured
 from cogvideox.errors import ConfigError, OutputError
 from cogvideox.files.lock import folder_lock
 
@@ -43,9 +43,11 @@ class Pipeline:
     progress: Progress = silent
 
     @property
-    def order(self) -> Order:
+    def order(self) -> WorkerConfig:
         """What all jobs have in common."""
-        return Order(root=str(self.root.absolute()), work=str(self.work.absolute()), recipe=self.recipe)
+        return WorkerConfig(
+            root=str(self.root.absolute()), work=str(self.work.absolute()), recipe=self.recipe
+        )
 
     def inputs(self) -> Iterator[Input]:
         """The films, in order."""

@@ -10,11 +10,10 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from cogvideox.config import Config
+from cogvideox.curation.add_captions import AddCaptions
 from cogvideox.curation.borders import Borders
-from cogvideox.curation.describing import Describe
 from cogvideox.curation.duplicates import ExactCopies, LookAlikes, NearCopies
 from cogvideox.curation.hashes import EmbeddingStep, Hashes
-from cogvideox.curation.header_gate import Gate
 from cogvideox.curation.labels import Labels
 from cogvideox.curation.patterns import Patterns
 from cogvideox.curation.scores import (
@@ -31,7 +30,7 @@ from cogvideox.curation.thresholds import Thresholds
 from cogvideox.curation.view import Look
 from cogvideox.curation.vlm_labels import VlmLabels
 from cogvideox.errors import ConfigError, suggest
-from cogvideox.video import READER, Colour
+from cogvideox.video import READER, Colour, Probe
 from cogvideox.video.reading import DecodeLimits
 
 AnyStep = Annotated[
@@ -48,10 +47,35 @@ AnyStep = Annotated[
     | Patterns
     | Hashes
     | EmbeddingStep
-    | Describe,
+    | AddCaptions,
     Field(discriminator="kind"),
 ]
 AnyChoice = Annotated[ExactCopies | NearCopies | LookAlikes | Thresholds, Field(discriminator="kind")]
+
+
+class Gate(Config):
+    """What a video must have at least, by its header: asked before anything is decoded."""
+
+    short_side: int = Field(256, gt=0, description="pixels of the shorter side")
+    fps: float = Field(8.0, gt=0, description="frames per second")
+    bits_per_pixel: float = Field(
+        0.0, ge=0, description="bit rate / (width * height * fps); 0.02 refuses junk"
+    )
+    widest: float = Field(3.0, ge=1, description="width / height, or height / width")
+
+    def refuses(self, header: Probe) -> tuple[str, str] | None:
+        """(reason, detail) when a video with this header is not worth decoding."""
+        short, long = sorted((header.width, header.height))
+        if short < self.short_side:
+            return "small", f"{header.width}x{header.height} pixels, the shorter side needs {self.short_side}"
+        if long > self.widest * short:
+            return "shape", f"{header.width}x{header.height} pixels, at most {self.widest:g} to 1"
+        if header.fps < self.fps:
+            return "slow", f"{header.fps:.3g} frames per second, the least is {self.fps:g}"
+        bits = header.bit_rate / (header.width * header.height * header.fps)
+        if self.bits_per_pixel and header.bit_rate and bits < self.bits_per_pixel:
+            return "starved", f"{bits:.3g} bits per pixel, the least is {self.bits_per_pixel:g}"
+        return None
 
 
 class Bounds(Config):

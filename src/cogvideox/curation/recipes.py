@@ -7,9 +7,8 @@ from collections.abc import Callable
 from cogvideox.curation.borders import Borders
 from cogvideox.curation.duplicates import ExactCopies, LookAlikes, NearCopies
 from cogvideox.curation.hashes import EmbeddingStep, Hashes
-from cogvideox.curation.header_gate import Gate
 from cogvideox.curation.patterns import Patterns
-from cogvideox.curation.recipe import Cutting, Recipe
+from cogvideox.curation.recipe import Cutting, Gate, Recipe
 from cogvideox.curation.scores import (
     AestheticScore,
     Flicker,

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from cogvideox.curation.outputs import Made
-from cogvideox.curation.paths import strip_file
+from cogvideox.curation.outputs import OutputList
 from cogvideox.curation.results import dropped_rows, kept_rows, read_summary, score_names
+from cogvideox.curation.work_folder import strip_file
 from cogvideox.errors import InputError
 from cogvideox.files.page import page, text
 from cogvideox.files.text import read_small_bytes
@@ -43,7 +43,7 @@ class Scores:
     dropped: array = field(default_factory=lambda: array("d"))
 
 
-def write_report(out: Path, made: Made | None = None) -> Path:
+def write_report(out: Path, made: OutputList | None = None) -> Path:
     """Write ``out/report.html`` from the files of a finished curation; ``made`` lists what curation wrote there.
 
     Raises InputError when there is none, OutputError when a page that curation did not write stands there.
@@ -51,7 +51,7 @@ def write_report(out: Path, made: Made | None = None) -> Path:
     summary = read_summary(out)
     scores = _scores(out)
     whole = page("Curation report", STYLE, "".join(_parts(out, summary, scores)))
-    with (made or Made(out)).writing("report.html") as draft:
+    with (made or OutputList(out)).writing("report.html") as draft:
         draft.write_text(whole, encoding="utf-8", errors="replace")
     return out / "report.html"
 

@@ -23,7 +23,7 @@ from cogvideox.clip import Clip, Dropped
 from cogvideox.clip_folders.video_files import listing
 from cogvideox.curation.captions import read_captions, with_captions
 from cogvideox.curation.engines import CurationEngine, LocalEngine
-from cogvideox.curation.outputs import Made
+from cogvideox.curation.outputs import OutputList
 from cogvideox.curation.pipeline import Chosen, Pipeline, Progress, only_one, silent
 from cogvideox.curation.recipe import Recipe
 from cogvideox.curation.report import SAMPLES, write_report
@@ -85,7 +85,7 @@ def curate(
     if next(listing(folder), None) is None:
         raise InputError(f"{folder}: holds no videos ({', '.join(sorted(VIDEO_SUFFIXES))}); check the path")
     recipe.check()
-    Made(out).check()
+    OutputList(out).check()
     with only_one(out):
         return _Curation(Pipeline(folder, out / "work", recipe, engine or LocalEngine(), progress), out).run()
 
@@ -110,7 +110,7 @@ class _Curation:
     out: Path
 
     def __post_init__(self) -> None:
-        self.made = Made(self.out)
+        self.made = OutputList(self.out)
         self.captions = read_captions(self.out)
 
     def run(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from cogvideox.clip import Span
 from cogvideox.curation.shots import CutFinder, Shots, takes, transitions
 from cogvideox.curation.view import Look, View
-from cogvideox.video import Size, Timing, Walk
+from cogvideox.video import Decoder, Size, Timing
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Totals:
 
 
 @dataclass(frozen=True)
-class Piece:
+class ShotSegment:
     """A part of a film: its place, and its view when it is long enough to be looked at."""
 
     span: Span
@@ -52,12 +52,12 @@ class Piece:
 class ShotViews:
     """Iterate over ``pieces``; ``totals`` is whole afterwards."""
 
-    def __init__(self, walk: Walk, shots: Shots, look: Look) -> None:
+    def __init__(self, walk: Decoder, shots: Shots, look: Look) -> None:
         self.walk, self.shots, self.look = walk, shots, look
         self.totals = Totals()
         self.dissolves = 0
 
-    def pieces(self) -> Iterator[Piece]:
+    def pieces(self) -> Iterator[ShotSegment]:
         """Single-shot pieces in order, too short ones without a view. Raises MediaError as the walk does."""
         finder = CutFinder(self.shots)
         held: list[Frame] = []
@@ -89,7 +89,7 @@ class ShotViews:
                 due = max(due + 1 / self.look.fps, moment)  # slower films: every frame
             yield Frame(number, moment, step.pixels(size.fitted(self.look.tiny_side)), picture)
 
-    def _shot(self, held: list[Frame], after_cut: bool, before_cut: bool) -> Iterator[Piece]:
+    def _shot(self, held: list[Frame], after_cut: bool, before_cut: bool) -> Iterator[ShotSegment]:
         found: list[tuple[int, int]] = []
         if self.shots.dissolves and len(held) > 8:
             found = transitions(np.stack([frame.tiny[:, :, 1] for frame in held]))
@@ -101,20 +101,22 @@ class ShotViews:
             if stop > first:
                 yield from self._lengths(held[first:stop])
 
-    def _lengths(self, held: list[Frame]) -> Iterator[Piece]:
+    def _lengths(self, held: list[Frame]) -> Iterator[ShotSegment]:
         seconds = self._seconds(held)
         if seconds < self.shots.min_seconds:
-            yield Piece(self._span(held), None, f"{seconds:.2f} s, the least is {self.shots.min_seconds:g} s")
+            yield ShotSegment(
+                self._span(held), None, f"{seconds:.2f} s, the least is {self.shots.min_seconds:g} s"
+            )
             return
         if all(frame.picture is None for frame in held):
-            yield Piece(
+            yield ShotSegment(
                 self._span(held), None, f"{seconds:.2f} s, a look is taken {self.look.fps:g} times a second"
             )
             return
         parts = int(np.ceil(seconds / self.shots.max_seconds - 1e-6))
         edges = np.linspace(0, len(held), parts + 1).round().astype(int)
         for first, stop in zip(edges[:-1], edges[1:], strict=True):
-            yield Piece(self._span(held[first:stop]), self._view(held[first:stop]))
+            yield ShotSegment(self._span(held[first:stop]), self._view(held[first:stop]))
 
     def _seconds(self, held: list[Frame]) -> float:
         """From the start of the first to the end of the last."""

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from cogvideox.clip import Clip
-from cogvideox.curation.paths import strip_file
 from cogvideox.curation.recipe import Recipe
+from cogvideox.curation.work_folder import strip_file
 from cogvideox.errors import MediaError
 from cogvideox.files.atomic import atomic_file
 from cogvideox.perception.flow import opencv
-from cogvideox.video import walk
+from cogvideox.video import open_decoder
 
 FRAMES = 4
 SIDE = 72  # pixels of the shorter side
@@ -27,7 +27,7 @@ def write_strips(root: Path, path: str, clips: Sequence[Clip], work: Path, recip
             wanted.setdefault(int(number), []).append(place)
     seen: list[list[np.ndarray]] = [[] for _ in clips]
     try:
-        with walk(root / path, recipe.limits.of_decoding(), recipe.colour) as walking:
+        with open_decoder(root / path, recipe.limits.of_decoding(), recipe.colour) as walking:
             for number, (_, step) in enumerate(walking.frames()):
                 for place in wanted.get(number, ()):
                     seen[place].append(step.pixels(walking.size.fitted(SIDE)))

@@ -20,9 +20,9 @@ from cogvideox.config import Config
 from cogvideox.curation.confined import leave_network, limit, limit_processor
 from cogvideox.curation.cutting import cut
 from cogvideox.curation.measuring import StepTimer, measure
-from cogvideox.curation.paths import clip_folder, cut_file, measured_file
 from cogvideox.curation.recipe import Recipe
 from cogvideox.curation.strips import write_strips
+from cogvideox.curation.work_folder import clip_folder, cut_file, measured_file
 from cogvideox.errors import CogVideoXError, MediaError
 from cogvideox.files.atomic import atomic_file
 
@@ -30,7 +30,7 @@ FAILED = "failed"  # a step stumbled over a film
 NO_MEMORY = ("Insufficient memory", "can't allocate memory")  # OpenCV's and torch's MemoryError
 
 
-class Order(Config):
+class WorkerConfig(Config):
     """What all jobs of a worker have in common."""
 
     root: str
@@ -67,7 +67,7 @@ def write_cut(
     _write(cut_file(work, job["path"]), record)
 
 
-def do(job: dict[str, Any], order: Order) -> None:
+def do(job: dict[str, Any], order: WorkerConfig) -> None:
     """Do one job; its result is a file. Raises OutputError when it cannot be written."""
     root, work, recipe = Path(order.root), Path(order.work), order.recipe
     clock = StepTimer()
@@ -95,7 +95,7 @@ def main() -> None:
     """Serve jobs until there are no more lines."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever a library prints does not get between our lines
-    order = Order.parse(json.loads(sys.stdin.readline()))
+    order = WorkerConfig.parse(json.loads(sys.stdin.readline()))
     warnings.simplefilter("ignore")
     limits = order.recipe.limits
     if not order.recipe.key_variables():
@@ -112,7 +112,7 @@ def main() -> None:
         answers.write(json.dumps(_answer(line, order)) + "\n")
 
 
-def _answer(line: str, order: Order) -> dict[str, str]:
+def _answer(line: str, order: WorkerConfig) -> dict[str, str]:
     try:
         do(json.loads(line), order)
     except MemoryError:

@@ -21,14 +21,14 @@ from typing import Any
 from cogvideox.clip_folders import (
     CaptionSource,
     Columns,
+    FileFinder,
     ListedCaptions,
-    Places,
+    find_captions,
     find_only_table,
-    find_told,
     prompts_alone,
-    text_beside,
+    sidecar_caption,
 )
-from cogvideox.clip_folders.beside import MOST_RECORD
+from cogvideox.clip_folders.sidecars import MOST_RECORD
 from cogvideox.errors import ConfigError, InputError, MediaError
 from cogvideox.files import files_below, read_json, shown
 from cogvideox.files.digest import sha256_of
@@ -201,7 +201,7 @@ def _prompt_of(
     number = int(numbered["number"]) if numbered else 0
     if told.get(name):
         return told[name], number
-    beside, _ = text_beside(path.with_suffix(""), root)
+    beside, _ = sidecar_caption(path.with_suffix(""), root)
     config = record.get("config")
     if isinstance(beside, str) and beside.strip() and not (isinstance(config, dict) and "prompt" in config):
         return beside.strip()[:LONGEST_PROMPT], number
@@ -238,14 +238,14 @@ def read_prompts(root: Path) -> dict[str, str]:
     What cannot be used for certain is told in one warning. Raises InputError for one that cannot be read at all.
     """
     try:
-        told = find_told(root, CaptionSource()) or find_only_table(root, Columns())
+        told = find_captions(root, CaptionSource()) or find_only_table(root, Columns())
         return {} if told is None else _prompts_told(root, told)
     except ConfigError as error:
         raise InputError(str(error)) from None
 
 
 def _prompts_told(root: Path, told: ListedCaptions) -> dict[str, str]:
-    places = Places(root, told.base)
+    places = FileFinder(root, told.base)
     found: dict[str, str] = {}
     odd: list[str] = []
     for row in told.rows:

@@ -1,21 +1,24 @@
-"""Video = frames + frames per second + where it came from; reading, writing, fitting, showing.
+"""Video: frames, frames per second and where they came from; reading, writing, fitting, showing.
 
-about.py     what a file is and what made it
-reading.py   untrusted files in, within limits on pixels, frames, bytes and time
-pictures.py  the same for still pictures
-timing.py    when each frame is on the screen, and the frames at a rate
-colour.py    which colours the numbers mean, and the guess where no tag says so
-orientation.py  how a stored picture is turned and mirrored
-saving.py    files out: whole or absent, never over somebody's work
-value.py     the Video itself
-walking.py   one pass over a video of any length, each frame at the size it is needed
-sheet.py     rows of frames with captions, to look at many videos at once
+| file | what it does |
+|---|---|
+| ``reading`` | untrusted video files in, within limits on pixels, frames, bytes and time |
+| ``timing`` | when each frame is on the screen, and the frames at a rate |
+| ``colour`` | which colours the numbers mean, and the guess where no tag says so |
+| ``orientation`` | how a stored picture is turned and mirrored |
+| ``decode`` | one pass over a video of any length, each frame at the size it is needed |
+| ``image`` | still pictures in, within the same limits |
+| ``saving`` | mp4, mkv, gif and png out, never over somebody's work unless asked |
+| ``sheet`` | contact sheets: rows of frames with captions |
+| ``video`` | ``Video`` itself |
+| ``info`` | what a file is and what made it |
 """
 
-from cogvideox.video.about import About, about
 from cogvideox.video.colour import Colour, Colours
+from cogvideox.video.decode import Decoder, Size, open_decoder
+from cogvideox.video.image import read_image
+from cogvideox.video.info import VideoInfo, video_info
 from cogvideox.video.orientation import Orientation
-from cogvideox.video.pictures import read_image
 from cogvideox.video.reading import LIMITS, READER, DecodeLimits, Probe, probe, survey
 from cogvideox.video.saving import (
     check_output,
@@ -26,11 +29,10 @@ from cogvideox.video.saving import (
 )
 from cogvideox.video.sheet import contact_sheet
 from cogvideox.video.timing import Timing
-from cogvideox.video.value import Video, read_video
-from cogvideox.video.walking import Size, Walk, walk
+from cogvideox.video.video import Video, read_video
 
 __all__ = [
-    "About",
+    "VideoInfo",
     "Colour",
     "Colours",
     "Orientation",
@@ -42,8 +44,8 @@ __all__ = [
     "READER",
     "Size",
     "Video",
-    "Walk",
-    "about",
+    "Decoder",
+    "video_info",
     "check_output",
     "contact_sheet",
     "is_ours",
@@ -53,5 +55,5 @@ __all__ = [
     "read_image",
     "read_video",
     "sidecar_of",
-    "walk",
+    "open_decoder",
 ]

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cogvideox.captioning.local import look
+from cogvideox.captioning.local import sample_frames
 from cogvideox.captioning.network import CaptionerConfig
 from cogvideox.data.world import world_pixels
 from cogvideox.errors import ConfigError
@@ -100,7 +100,9 @@ class RecordedClips:
     def pictures(self, split: str, row: int) -> Tensor:
         name = self._pairs[split][row][0]
         if name not in self._made:
-            self._made[name] = torch.from_numpy(look(read_video(self.folder / name).frames, self.shape))
+            self._made[name] = torch.from_numpy(
+                sample_frames(read_video(self.folder / name).frames, self.shape)
+            )
         return self._made[name]
 
     def text(self, split: str, row: int, variant: int) -> str:

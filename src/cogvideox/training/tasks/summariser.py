@@ -14,9 +14,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from cogvideox.captioning.describe import Note
 from cogvideox.captioning.local import load_summariser, save_summariser
 from cogvideox.captioning.stages import merge_text
+from cogvideox.clip import Caption
 from cogvideox.config import Config
 from cogvideox.errors import ConfigError
 from cogvideox.noise import generator
@@ -108,7 +108,7 @@ def read_pairs(file: Path) -> list[tuple[str, str]]:
     """(what was merged, what came of it) of each record with captions of frames and a dense one. Raises ConfigError."""
     pairs = []
     for line in read_lines(file, "notes"):
-        notes = [Note.parse(note, str(file)) for note in line["notes"]]
+        notes = [Caption.parse(note, str(file)) for note in line["notes"]]
         dense = [note.text for note in notes if note.kind == "dense"]
         if dense and any(note.kind == "frame" for note in notes):
             pairs.append((merge_text(notes), dense[-1]))

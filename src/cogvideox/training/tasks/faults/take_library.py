@@ -14,7 +14,7 @@ from cogvideox.curation.shots import Shots
 from cogvideox.curation.view import Look
 from cogvideox.errors import InputError, MediaError
 from cogvideox.perception.flow import opencv
-from cogvideox.video import walk
+from cogvideox.video import open_decoder
 from cogvideox.video.reading import DecodeLimits
 
 SIDE = 128
@@ -56,7 +56,7 @@ def read_stock(folder: Path, known: Mapping[str, Mapping[str, bool]] | None = No
     shots, look = Shots(min_seconds=1.5, max_seconds=6.0), Look(side=SIDE, fps=8.0)
     for one in listing(folder):
         try:
-            with walk(folder / one.path, DecodeLimits(frames=4096)) as walking:
+            with open_decoder(folder / one.path, DecodeLimits(frames=4096)) as walking:
                 pieces = [
                     piece.view.pictures for piece in ShotViews(walking, shots, look).pieces() if piece.view
                 ]

@@ -17,11 +17,11 @@ from typing import Any
 
 from pydantic import Field
 
+from cogvideox.chat.cache import Cache, Transcript
 from cogvideox.chat.failure import ChatFailure
-from cogvideox.chat.keep import Cache, Transcript
-from cogvideox.chat.pace import Breaker, Budget, delay
+from cogvideox.chat.limits import Breaker, Budget, delay
+from cogvideox.chat.parse import Reader, as_text
 from cogvideox.chat.question import Answer, LanguageModel, Question
-from cogvideox.chat.reading import Reader, as_text
 from cogvideox.config import Config
 
 

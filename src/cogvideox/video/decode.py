@@ -1,4 +1,4 @@
-"""Walk through a video once, frame by frame, without keeping what nobody asked to keep.
+"""Decoder through a video once, frame by frame, without keeping what nobody asked to keep.
 
 For files of any length: memory holds one frame. Whoever walks asks each frame for pixels at the size needed;
 scaling and the conversion to RGB are one pass, and a frame that is not asked costs its decoding only.
@@ -34,7 +34,7 @@ class Size:
         return Size(max(1, round(self.height * scale)), max(1, round(self.width * scale)))
 
 
-class Walk:
+class Decoder:
     """An open video. ``header``: what the file says of itself; ``size``: upright, with square pixels."""
 
     def __init__(self, opened: OpenVideo) -> None:
@@ -88,8 +88,8 @@ class Walk:
 class DecodedFrame:
     """One frame of a walk, not yet turned into pixels."""
 
-    def __init__(self, walk: Walk, frame: av.VideoFrame) -> None:
-        self._walk, self._frame = walk, frame
+    def __init__(self, open_decoder: Decoder, frame: av.VideoFrame) -> None:
+        self._walk, self._frame = open_decoder, frame
 
     def pixels(self, size: Size) -> np.ndarray:
         """``uint8 [h, w, 3]`` at ``size``, upright."""
@@ -97,10 +97,12 @@ class DecodedFrame:
 
 
 @contextmanager
-def walk(path: str | Path, limits: DecodeLimits = LIMITS, colour: Colour = "guess") -> Iterator[Walk]:
+def open_decoder(
+    path: str | Path, limits: DecodeLimits = LIMITS, colour: Colour = "guess"
+) -> Iterator[Decoder]:
     """Open a video for one walk. Raises MediaError for whatever is wrong with it, now or on the way.
 
     colour: how untagged colours are read.
     """
     with OpenVideo(path, limits, colour) as opened:
-        yield Walk(opened)
+        yield Decoder(opened)

@@ -1,4 +1,4 @@
-"""The step that describes: captions for each clip, by any strategy of ``captions``."""
+"""The step that writes captions for each clip, by any strategy of the captioning package."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import Field
 
 from cogvideox.captioning.stages import ClipFrames
 from cogvideox.captioning.strategy import CaptionConfig, build
-from cogvideox.clip import Caption, Clip
+from cogvideox.clip import Clip
 from cogvideox.curation.step import CurationStep
 from cogvideox.curation.view import View
 from cogvideox.errors import ChatError
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from cogvideox.captioning.describe import Describer
 
 
-class Describe(CurationStep):
+class AddCaptions(CurationStep):
     """Every caption on the way is kept with its author and instruction; the last one is the clip's.
 
     Put it last: what earlier steps drop is not described. A clip without a caption, or with one that does not match, is
-    dropped with the reason. When a server cannot be reached the film is left for the next run.
+    dropped with the reason. When a server cannot be reached the video is left for the next run.
     """
 
     kind: Literal["captions"] = "captions"
@@ -41,11 +41,7 @@ class Describe(CurationStep):
         record = _describer(self.model_dump_json()).describe_one(ClipFrames(clip.id, view.pictures, moments))
         if record.ended == "pending":
             raise ChatError(f"{record.stage}: {record.reason}: {record.detail}; run again")
-        notes = tuple(
-            Caption(kind=note.kind, text=note.text, author=note.author, prompt=note.prompt)
-            for note in record.notes
-        )
-        clip = clip.model_copy(update={"captions": (*clip.captions, *notes)})
+        clip = clip.model_copy(update={"captions": (*clip.captions, *record.clip_captions())})
         if record.match is not None:
             clip = clip.with_scores(match=record.match)
         if record.ended == "done":
@@ -56,5 +52,5 @@ class Describe(CurationStep):
 @cache
 def _describer(settings: str) -> Describer:
     """Made once a process."""
-    step = Describe.model_validate_json(settings)
+    step = AddCaptions.model_validate_json(settings)
     return build(step.captions, Path(step.answers) if step.answers else None)

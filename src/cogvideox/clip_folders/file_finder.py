@@ -10,7 +10,7 @@ from cogvideox.files import files_below
 from cogvideox.files.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 
-class Places:
+class FileFinder:
     """Finds files that tables name. ``base``: the folder of the table; ``root``: the folder that is read."""
 
     def __init__(self, root: Path, base: Path) -> None:

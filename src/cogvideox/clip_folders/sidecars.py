@@ -14,7 +14,7 @@ TEXTS = (".txt", ".caption")
 MOST_RECORD = 4 << 20  # bytes of a record beside a video
 
 
-def text_beside(stem: Path, root: Path, columns: Columns | None = None) -> tuple[Any, str | None]:
+def sidecar_caption(stem: Path, root: Path, columns: Columns | None = None) -> tuple[Any, str | None]:
     """(caption, why there is none): of the files called ``stem`` with another ending; (None, None) without such a file.
 
     stem: the path of the clip without its ending, or of its label. root: links must not lead out of it.
@@ -33,10 +33,10 @@ def text_beside(stem: Path, root: Path, columns: Columns | None = None) -> tuple
         record = read_json(file, root=root, most=MOST_RECORD, nan_is_none=True, error=InputError)
     except InputError as error:
         return None, _reason(file, error)
-    return caption_in(record, columns or Columns())
+    return caption_of_record(record, columns or Columns())
 
 
-def caption_in(record: Any, columns: Columns) -> tuple[Any, str | None]:
+def caption_of_record(record: Any, columns: Columns) -> tuple[Any, str | None]:
     """(caption, why there is none) of a record: a caption at its top, or the prompt of our own records."""
     if not isinstance(record, dict):
         return None, None

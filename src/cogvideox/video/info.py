@@ -18,7 +18,7 @@ LONGEST = 1 << 20  # characters of a manifest
 
 
 @dataclass(frozen=True)
-class About:
+class VideoInfo:
     """A video file: what is in it, and the manifest in its tags or in the JSON beside it ({} when there is none)."""
 
     path: str
@@ -57,7 +57,7 @@ class About:
 _SHOWN = ("prompt", "seed", "steps", "guidance", "sampler", "image", "video", "lora")
 
 
-def about(path: str | Path) -> About:
+def video_info(path: str | Path) -> VideoInfo:
     """Read the header, the timestamps, the first frame and the manifest. Raises MediaError."""
     with OpenVideo(path, LIMITS) as opened:
         assert opened.container is not None
@@ -70,7 +70,7 @@ def about(path: str | Path) -> About:
             warnings.warn(f"the record beside {path} is not used: {error}", stacklevel=2)
             written = {}
         manifest = written if "config" in written else manifest  # another program's file is not ours to read
-    return About(str(path), probe(path), manifest)
+    return VideoInfo(str(path), probe(path), manifest)
 
 
 def _comment(tags: dict[str, str]) -> str:
