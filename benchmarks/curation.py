@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cogvideox.clip import Clip, SourceFile, Span
-from cogvideox.clip_folders.video_files import listing
+from cogvideox.clip_folders.video_files import list_videos
 from cogvideox.curation.engines import LocalEngine
 from cogvideox.curation.measuring import StepTimer, measure
 from cogvideox.curation.pipeline import Pipeline
@@ -51,7 +51,7 @@ class Decoded:
 
 def steps(folder: Path) -> list[tuple[str, float, float]]:
     """(what, processor seconds, seconds of film per processor second)."""
-    names, clock, seconds, clips, frames = [one.path for one in listing(folder)], StepTimer(), 0.0, 0, 0
+    names, clock, seconds, clips, frames = [one.path for one in list_videos(folder)], StepTimer(), 0.0, 0, 0
     with Decoded() as decoded:
         for name in names:
             found = measure(folder, name, default(), clock)

@@ -18,7 +18,7 @@ from PIL import Image as Pillow
 from cogvideox.captioning.describe import CaptionRecord, ClipSource
 from cogvideox.captioning.stages import ClipFrames
 from cogvideox.captioning.strategy import CaptionConfig, build
-from cogvideox.clip_folders.video_files import LeftOut, everything, listing
+from cogvideox.clip_folders.video_files import LeftOut, list_videos, walk_videos
 from cogvideox.errors import MediaError, OutputError
 from cogvideox.files import read_small_text
 from cogvideox.files.atomic import atomic_file, write_text
@@ -79,7 +79,7 @@ def find_videos(place: Path) -> list[Path]:
     warning. Raises MediaError when there are none."""
     if place.is_file():
         return [place]
-    found = [place / one.path for one in listing(place)] if place.is_dir() else []
+    found = [place / one.path for one in list_videos(place)] if place.is_dir() else []
     if not found:
         raise MediaError(f"{place}: holds no videos ({', '.join(sorted(VIDEO_SUFFIXES))}); check the path")
     return found
@@ -87,7 +87,7 @@ def find_videos(place: Path) -> list[Path]:
 
 def left_out(place: Path) -> list[LeftOut]:
     """Videos and folders under a folder that cannot be taken."""
-    return [one for one in everything(place) if isinstance(one, LeftOut)] if place.is_dir() else []
+    return [one for one in walk_videos(place) if isinstance(one, LeftOut)] if place.is_dir() else []
 
 
 def _shared(file: Path, top: Path, out: Path) -> str:

@@ -2,7 +2,7 @@
 
 | file | what it does |
 |---|---|
-| ``question`` | ``Question``, ``Image``, ``Answer`` with a content hash; ``LanguageModel``, the protocol; ``Scripted`` |
+| ``question`` | ``Question``, ``Image``, ``Answer``; ``LanguageModel``, the protocol; ``Scripted`` |
 | ``failure`` | ``ChatFailure``: every way an answer can fail to come, and whether trying again may help |
 | ``server`` | any OpenAI-compatible server, one attempt at a time |
 | ``local`` | a model folder of transformers without a server; ``language_model``: an address or a folder |

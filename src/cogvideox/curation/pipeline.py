@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cogvideox.clip import Clip, SourceFile
-from cogvideox.clip_folders.video_files import Input, LeftOut, everything, listing
+from cogvideox.clip_folders.video_files import LeftOut, VideoFile, list_videos, walk_videos
 from cogvideox.curation.engines import CurationEngine, JobOutcome
 from cogvideox.curation.measuring import StepTimer
 from cogvideox.curation.recipe import Recipe
@@ -49,9 +49,9 @@ class Pipeline:
             root=str(self.root.absolute()), work=str(self.work.absolute()), recipe=self.recipe
         )
 
-    def inputs(self) -> Iterator[Input]:
+    def inputs(self) -> Iterator[VideoFile]:
         """The films, in order."""
-        return listing(self.root)
+        return list_videos(self.root)
 
     def measure(self) -> int:
         """Measure what is new or changed; returns how many films that were."""
@@ -68,7 +68,7 @@ class Pipeline:
 
     def clips(self) -> Iterator[Clip]:
         """Every clip of every film, in order, as measured; what the listing left out is a dropped clip, too."""
-        for one in everything(self.root):
+        for one in walk_videos(self.root):
             if isinstance(one, LeftOut):
                 yield Clip(source=SourceFile(path=one.path)).drop("listing", one.reason, one.detail)
                 continue
@@ -153,7 +153,7 @@ class Pipeline:
                 total[name] = round(total.get(name, 0.0) + value, 4)
         return total
 
-    def _is_measured(self, one: Input) -> bool:
+    def _is_measured(self, one: VideoFile) -> bool:
         record = _read(measured_file(self.work, one.path))
         if record is None or any((clip["dropped"] or {}).get("reason") == FAILED for clip in record["clips"]):
             return False  # a step stumbled: that is our fault, not the film's, and may be mended by now

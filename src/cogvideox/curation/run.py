@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from cogvideox.clip import Clip, Dropped
-from cogvideox.clip_folders.video_files import listing
+from cogvideox.clip_folders.video_files import list_videos
 from cogvideox.curation.captions import read_captions, with_captions
 from cogvideox.curation.engines import CurationEngine, LocalEngine
 from cogvideox.curation.outputs import OutputList
@@ -82,7 +82,7 @@ def curate(
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give a folder of videos")
     check_apart(folder, out)
-    if next(listing(folder), None) is None:
+    if next(list_videos(folder), None) is None:
         raise InputError(f"{folder}: holds no videos ({', '.join(sorted(VIDEO_SUFFIXES))}); check the path")
     recipe.check()
     OutputList(out).check()

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from cogvideox.clip_folders.video_files import list_videos
 from cogvideox.errors import InputError, MediaError, suggest
 from cogvideox.evaluation.fvd import LEAST, frechet
-from cogvideox.files.media import VIDEO_SUFFIXES
 from cogvideox.perception.features import FeatureExtractor, NetworkFeatures, load_i3d
 from cogvideox.perception.world_features import fixed_features, world_features
 from cogvideox.video import read_video
@@ -75,9 +75,9 @@ def growth(clips: Sequence[np.ndarray], network: FeatureExtractor) -> Mapping[st
 
 def real_clips(folder: Path, frames: int, size: int) -> Iterator[np.ndarray]:
     """``uint8 [frames, size, size, 3]``: the first windows of every video of a folder, at 8 frames per second."""
-    for file in sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES):
+    for item in list_videos(folder):
         try:
-            video = read_video(file, max_frames=WINDOWS * frames, fps=FPS).cover(size, size)
+            video = read_video(folder / item.path, max_frames=WINDOWS * frames, fps=FPS).cover(size, size)
         except MediaError as error:
             print(f"left out: {error}", file=sys.stderr)
             continue

@@ -29,10 +29,10 @@ from cogvideox.clip_folders import (
     sidecar_caption,
 )
 from cogvideox.clip_folders.sidecars import MOST_RECORD
+from cogvideox.clip_folders.video_files import NO_FILE, LeftOut, walk_videos
 from cogvideox.errors import ConfigError, InputError, MediaError
-from cogvideox.files import files_below, read_json, shown
+from cogvideox.files import read_json
 from cogvideox.files.digest import sha256_of
-from cogvideox.files.media import VIDEO_SUFFIXES
 from cogvideox.video import Video, read_video, sidecar_of
 
 CACHE_BYTES = 512 << 20
@@ -143,16 +143,22 @@ def open_clips(
     root = Path(folder)
     if "\0" in str(folder) or not root.is_dir():
         raise InputError(f"{str(folder)!r}: no such folder; give a folder of videos")
-    skipped: dict[str, str] = {}
-    files = files_below(root, VIDEO_SUFFIXES, skipped)
-    files = [path for path in files if only is None or path.relative_to(root).as_posix() in only]
-    if not files:
+    files: list[Path] = []
+    refused: list[Refused] = []
+    for item in walk_videos(root):
+        if only is not None and item.path not in only:
+            continue
+        if isinstance(item, LeftOut):
+            kind = "broken" if item.reason == NO_FILE else "unsafe"
+            refused.append(Refused(item.path, kind, f"{item.reason}; {item.detail}"))
+        else:
+            files.append(root / item.path)
+    if not files and not refused:
         raise InputError(f"{folder}: holds no video (.mp4, .mov, .mkv, .webm, ...); give a folder of videos")
     told = read_prompts(root)
     listed = [*prompts, *prompts_alone(root, Columns())]
     known = {_as_name(prompt): prompt for prompt in reversed(listed)}
     items: list[ScoredVideo] = []
-    refused = [Refused(name, "unsafe", why) for name, why in skipped.items()]
     for done, path in enumerate(files, 1):
         found = _read(path, root, told, known)
         (items if isinstance(found, ScoredVideo) else refused).append(found)  # type: ignore[arg-type]
@@ -168,13 +174,9 @@ def counts(clips: VideoFolder) -> dict[str, int]:
 
 def _read(path: Path, root: Path, told: dict[str, str], known: dict[str, str]) -> ScoredVideo | Refused:
     name = path.relative_to(root).as_posix()
-    if shown(name) != name:
-        return Refused(shown(name), "unsafe", "its name is not UTF-8; rename it")
-    if path.is_symlink() or not path.resolve().is_relative_to(root.resolve()):
+    if path.is_symlink():  # the file it leads to would be scored twice
         return Refused(name, "unsafe", "a link; copy the file into the folder")
     try:
-        if not path.is_file():
-            return Refused(name, "broken", "a pipe or device; remove it")
         if path.stat().st_size == 0:
             return Refused(name, "empty", "the file has no bytes")
         video = read_video(path)

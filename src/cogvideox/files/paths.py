@@ -6,6 +6,7 @@ No link is followed out of the folder that was given, no depth and no name ends 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Collection, Iterator, MutableMapping
 from pathlib import Path
 
@@ -46,8 +47,11 @@ def check_link(path: str | Path, root: str | Path, error: type[CogVideoXError] =
 
 
 def shown(text: str) -> str:
-    """A name as messages and JSON can hold it: bytes that are no UTF-8 (lone surrogates) written as escapes."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    """A name as messages and JSON can hold it: bytes that are not UTF-8, and lone surrogates, written as escapes."""
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # a surrogate that stands for no byte
+        return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def lies_in(path: str | Path, folder: str | Path) -> bool:
@@ -71,46 +75,47 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
+def walk_files(
+    root: str | Path, endings: Collection[str] | None, hidden: bool = False
+) -> Iterator[tuple[str, str | None]]:
+    """(name below ``root``, None) for each file whose name ends in one of ``endings`` (".mp4", lower case; None: any),
+    and (name, reason) for each folder that is not entered: a link to a folder, one that cannot be listed.
+
+    In the order of names; memory holds the names of the open folders only. Links and pipes are among the files, for the
+    caller to judge. Hidden files and folders are passed over unless ``hidden``.
+    """
+    waiting = [iter([""])]
+    while waiting:
+        name = next(waiting[-1], None)
+        if name is None:
+            waiting.pop()
+            continue
+        path = os.path.join(root, name)
+        try:
+            mode = os.lstat(path).st_mode
+            if stat.S_ISDIR(mode) or not name:
+                entries = sorted(os.listdir(path))  # DirEntry objects would be three times as heavy
+                prefix = f"{name}/" if name else ""
+                waiting.append(iter([prefix + each for each in entries if hidden or each[0] != "."]))
+            elif stat.S_ISLNK(mode) and os.path.isdir(path):
+                yield name, "a link to a folder is not followed; move the folder itself there"
+            elif endings is None or os.path.splitext(name)[1].lower() in endings:
+                yield name, None
+        except OSError as error:
+            yield name or ".", f"the folder cannot be listed ({error.strerror}); check its name and rights"
+
+
 def files_below(
     root: str | Path,
     endings: Collection[str] | None,
     skipped: MutableMapping[str, str] | None = None,
     hidden: bool = False,
 ) -> list[Path]:
-    """All but folders below ``root`` whose names end in one of ``endings`` (".mp4", lower case; None: any), sorted.
-
-    Links and pipes are among them, for the caller to judge. Hidden files and folders are passed over unless ``hidden``.
-    ``skipped`` gets a reason for each folder that is not entered: a link to a folder, one that cannot be listed.
-    """
-    return sorted(_files(Path(root), endings, {} if skipped is None else skipped, hidden))
-
-
-def _files(
-    root: Path, endings: Collection[str] | None, skipped: MutableMapping[str, str], hidden: bool
-) -> Iterator[Path]:
-    waiting = [str(root)]
-    while waiting:
-        folder = waiting.pop()
-        try:
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    if entry.name.startswith(".") and not hidden:
-                        continue
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(entry.path)
-                    elif endings is None or os.path.splitext(entry.name)[1].lower() in endings:
-                        if not _is_folder(entry):
-                            yield Path(entry.path)
-                    elif entry.is_symlink() and _is_folder(entry):
-                        name = shown(os.path.relpath(entry.path, root))
-                        skipped[name] = "a link to a folder is not followed; move the folder itself there"
-        except OSError as error:
-            name = shown(os.path.relpath(folder, root))[:200]
-            skipped[name] = f"the folder cannot be listed ({error.strerror}); check its name and rights"
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
+    """The files of ``walk_files`` as a list; ``skipped`` gets the reason for each folder that is not entered."""
+    files = []
+    for name, reason in walk_files(root, endings, hidden):
+        if reason is None:
+            files.append(Path(root, name))
+        elif skipped is not None:
+            skipped[shown(name)[:200]] = reason
+    return files

@@ -16,7 +16,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 
-from cogvideox.clip_folders.video_files import listing
+from cogvideox.clip_folders.video_files import list_videos
 from cogvideox.curation.labels import LABELS, MEANING, read_labels, write_labels
 from cogvideox.errors import InputError, OutputError
 from cogvideox.rating.loopback import loopback_app, problem, read_object
@@ -27,7 +27,7 @@ class Sheet:
 
     def __init__(self, folder: Path, labels: Path) -> None:
         self.folder, self.file = folder, labels
-        self.films = {_name(one.path): one.path for one in listing(folder)}
+        self.films = {_name(one.path): one.path for one in list_videos(folder)}
         if not self.films:
             raise InputError(f"{folder}: no films in it; give a folder of clips to label")
         self.said = read_labels(labels) if labels.exists() else {}

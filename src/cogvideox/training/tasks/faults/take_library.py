@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cogvideox.clip_folders.video_files import listing
+from cogvideox.clip_folders.video_files import list_videos
 from cogvideox.curation.shot_views import ShotViews
 from cogvideox.curation.shots import Shots
 from cogvideox.curation.view import Look
@@ -54,7 +54,7 @@ def read_stock(folder: Path, known: Mapping[str, Mapping[str, bool]] | None = No
     """Takes of two seconds and more of all films of a folder. Raises InputError when there are none."""
     takes: dict[str, list[np.ndarray]] = {}
     shots, look = Shots(min_seconds=1.5, max_seconds=6.0), Look(side=SIDE, fps=8.0)
-    for one in listing(folder):
+    for one in list_videos(folder):
         try:
             with open_decoder(folder / one.path, DecodeLimits(frames=4096)) as walking:
                 pieces = [
