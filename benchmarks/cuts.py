@@ -127,7 +127,7 @@ def found(file: Path, dissolves: bool) -> list[Joint]:
     """The joints that curation finds: between the pieces, which are too short to be looked at, all of them."""
     shots = Shots(trim=0, min_seconds=10_000, max_seconds=100_000, dissolves=dissolves)
     with open_decoder(file, Bounds().of_decoding()) as walking:
-        spans = [piece.span for piece in ShotViews(walking, shots, Look()).pieces()]
+        spans = [piece.span for piece in ShotViews(walking, shots, Look()).segments()]
     return [(a.stop, b.first) for a, b in zip(spans[:-1], spans[1:], strict=True)]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cogvideox.curation.confined import clean_environment
-from cogvideox.curation.engines import _Child
+from cogvideox.curation.engines import _Worker
 from cogvideox.curation.recipes import find_recipe
 from cogvideox.curation.vlm_labels import VlmLabels
 from cogvideox.curation.worker import WorkerConfig
@@ -29,7 +29,7 @@ def child(tmp_path, monkeypatch):
     for name, value in CANARIES.items():
         monkeypatch.setenv(name, value)
     order = WorkerConfig(root=str(tmp_path), work=str(tmp_path / "work"), recipe=find_recipe("tiny"))
-    worker = _Child(order)
+    worker = _Worker(order)
     deadline = time.monotonic() + 60
     while os.read(worker.process.stdout.fileno(), 100) == b"" and time.monotonic() < deadline:
         time.sleep(0.05)

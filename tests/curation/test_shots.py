@@ -16,7 +16,7 @@ from support.films import take, write
 def pieces(path, **shots):
     with open_decoder(path) as walking:
         film = ShotViews(walking, Shots(**shots), Look())
-        return list(film.pieces()), film
+        return list(film.segments()), film
 
 
 def test_hard_cuts_between_takes_are_found_at_the_frame(tmp_path):

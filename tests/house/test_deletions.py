@@ -20,11 +20,11 @@ ON_MODULES = {"remove": ("os",), "replace": ("os",), "move": ("shutil",), "copyt
 
 PLACES: dict[str, tuple[int, str]] = {
     "cli/batch.py:run_batch": (1, "failures.json, after it was read as one of ours"),
-    "curation/pipeline.py:Pipeline.forget": (2, "cut clips in our work folder, named by the digest of film and span"),
-    "curation/run.py:_Curation.retire": (1, "marks of shards in our work folder, by number"),
+    "curation/pipeline.py:Pipeline.remove_cut_files": (2, "cut clips in our work folder, named by video and span"),
+    "curation/run.py:_Curation.remove_stale": (1, "marks of shards in our work folder, by number"),
     "curation/outputs.py:OutputList.publish": (1, "a draft of ours; what it replaces must have a digest on our list"),
     "curation/outputs.py:OutputList.remove": (1, "a file whose digest is on our list"),
-    "curation/outputs.py:OutputList.settle": (1, "the folder of drafts, if it is empty"),
+    "curation/outputs.py:OutputList.compact": (1, "the folder of drafts, if it is empty"),
     "files/atomic.py:_clear": (3, "a workplace that carries the mark of its maker, which is dead or this process"),
     "files/atomic.py:_delete": (2, "what discard was given, where no workplace could be made"),
     "files/atomic.py:_publish": (4, "exchange of the new folder with the old, which was checked to be replaceable"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,12 +15,17 @@ from torch import Tensor, nn
 from cogvideox.captioning.network import CaptionerConfig, CaptionerNetwork
 from cogvideox.config import Config
 from cogvideox.errors import CheckpointError, MediaError
+from cogvideox.files import read_json
+from cogvideox.files.digest import sha256_of
 from cogvideox.text import T5, T5Config, Tokenizer
 from cogvideox.text.decoder import write
 from cogvideox.text.tokenizer import END
 
 WEIGHTS, SETTINGS = "model.safetensors", "config.json"
 SHIPPED = Path(__file__).resolve().parents[1] / "shipped" / "captioner"
+
+
+Net = TypeVar("Net", bound=nn.Module)
 
 
 class CaptionModel:
@@ -55,7 +61,7 @@ class Summariser:
 
 
 def decoded(tokenizer: Tokenizer, ids: list[int]) -> str:
-    """The text of ids; embeddings have some rows more than there are words, and those mean nothing."""
+    """The text of ids; the embedding may have more rows than the vocabulary has tokens, and those mean nothing."""
     return tokenizer.decode([token for token in ids if token < len(tokenizer)])
 
 
@@ -68,10 +74,10 @@ def sample_frames(frames: np.ndarray, config: CaptionerConfig) -> np.ndarray:
 
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not frames.size:
         raise MediaError(f"frames {frames.dtype} {list(frames.shape)}: a clip is uint8 [t, h, w, 3]")
-    places = np.linspace(0, len(frames) - 1, config.frames).round().astype(int)
+    indices = np.linspace(0, len(frames) - 1, config.frames).round().astype(int)
     side = (config.size, config.size)
     way = Image.Resampling.BOX if min(frames.shape[1:3]) >= config.size else Image.Resampling.BILINEAR
-    return np.stack([np.asarray(Image.fromarray(frames[place]).resize(side, way)) for place in places])
+    return np.stack([np.asarray(Image.fromarray(frames[index]).resize(side, way)) for index in indices])
 
 
 def save_captioner(folder: Path, network: CaptionerNetwork, tokenizer: Tokenizer) -> Path:
@@ -86,10 +92,10 @@ def save_summariser(folder: Path, network: T5, tokenizer: Tokenizer) -> Path:
 
 def load_captioner(folder: str | Path | None = None) -> CaptionModel:
     """The captioner of a folder, or the shipped one for the tiny world. Raises CheckpointError."""
-    place = Path(folder) if folder is not None else SHIPPED
-    config, name, weights = _read(place, "captioner", CaptionerConfig)
-    network = _filled(CaptionerNetwork(config), weights, place)
-    return CaptionModel(network, Tokenizer.read(place / "tokenizer"), name)
+    path = Path(folder) if folder is not None else SHIPPED
+    config, name, weights = _read(path, "captioner", CaptionerConfig)
+    network = _filled(CaptionerNetwork(config), weights, path)
+    return CaptionModel(network, Tokenizer.read(path / "tokenizer"), name)
 
 
 def load_summariser(folder: str | Path) -> Summariser:
@@ -97,12 +103,12 @@ def load_summariser(folder: str | Path) -> Summariser:
 
     Raises CheckpointError.
     """
-    place = Path(folder)
-    config, name, weights = _read(place, "t5", T5Config)
+    path = Path(folder)
+    config, name, weights = _read(path, "t5", T5Config)
     for tied in ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight"):
         weights.pop(tied, None)
-    network = _filled(T5(config), weights, place)
-    tokens = place / "tokenizer" if (place / "tokenizer").is_dir() else place
+    network = _filled(T5(config), weights, path)
+    tokens = path / "tokenizer" if (path / "tokenizer").is_dir() else path
     return Summariser(network, Tokenizer.read(tokens), name)
 
 
@@ -118,15 +124,13 @@ def _save(folder: Path, kind: str, network: nn.Module, config: Config, tokenizer
 
 def _read(folder: Path, kind: str, shape: type) -> tuple:
     """Settings, a name that says which weights these are, and the weights."""
-    from cogvideox.files.digest import sha256_of
-
-    for part in (SETTINGS, WEIGHTS):
-        if not (folder / part).is_file():
-            raise CheckpointError(f"{folder}: {part} is missing; give a folder that training wrote")
+    for name in (SETTINGS, WEIGHTS):
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder}: {name} is missing; give a folder that training wrote")
     try:
-        values = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        values = read_json(folder / SETTINGS, error=CheckpointError)
         weights: dict[str, Tensor] = load_file(folder / WEIGHTS)
-    except (OSError, ValueError, RecursionError, SafetensorError) as error:
+    except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: cannot be read ({' '.join(str(error).split())[:160]})") from None
     if not isinstance(values, dict) or values.get("model_type") != kind:
         found = values.get("model_type") if isinstance(values, dict) else None
@@ -138,7 +142,8 @@ def _read(folder: Path, kind: str, shape: type) -> tuple:
     return shape.parse(known, str(folder / SETTINGS)), name, weights  # type: ignore[attr-defined]
 
 
-def _filled(network: nn.Module, weights: dict[str, Tensor], folder: Path) -> nn.Module:
+def _filled(network: Net, weights: dict[str, Tensor], folder: Path) -> Net:
+    """The network with these weights. Raises CheckpointError when names or shapes differ."""
     wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in weights.items()}
     if wanted != found:

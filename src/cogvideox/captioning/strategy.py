@@ -68,17 +68,20 @@ class CaptionConfig(Config):
 
 
 def build(config: CaptionConfig, cache: Path | None = None, transcript: Path | None = None) -> Describer:
-    """The stages, ready. Raises ConfigError, CheckpointError."""
+    """The describer of these settings, its models loaded. ``cache``: folder of kept answers; ``transcript``: their log.
+
+    Raises ConfigError, CheckpointError.
+    """
     model = _model(config)
     chat = Chat(model, config.chat, cache, transcript) if model is not None else None
     stages = list(_stages(config, chat))
-    matcher: Matcher | None = {"none": None, "rules": WorldMatch()}.get(config.match)
+    matcher: Matcher | None = WorldMatch() if config.match == "rules" else None
     if config.match == "ask":
-        matcher = AskedMatch(chat, config.clip_frames)
-    # what decides the words, and nothing else: another address or pace is not another caption
-    local = (getattr(stage, part, None) for stage in stages for part in ("captioner", "summariser"))
+        matcher = AskedMatch(_needed(chat), config.clip_frames)
+    # what decides the text, and nothing else: another address or pace is not another caption
+    local = (getattr(stage, name, None) for stage in stages for name in ("captioner", "summariser"))
     names = [network.name for network in local if network is not None]
-    told = [
+    identity = [
         config.strategy,
         config.seconds,
         config.clip_frames,
@@ -86,7 +89,12 @@ def build(config: CaptionConfig, cache: Path | None = None, transcript: Path | N
         model.name if model else "",
         names,
     ]
-    return Describer(stages, json.dumps(told), matcher, config.least_match if matcher else 0.0)
+    return Describer(stages, json.dumps(identity), matcher, config.least_match if matcher else 0.0)
+
+
+def _needed(chat: Chat | None) -> Chat:
+    assert chat is not None, "the settings were checked: strategies and judges that ask have a model"
+    return chat
 
 
 def _model(config: CaptionConfig) -> LanguageModel | None:
@@ -106,12 +114,12 @@ def _stages(config: CaptionConfig, chat: Chat | None) -> Iterator[CaptionStage]:
             load_captioner(config.captioner), cleaning, is_tiny_world if config.captioner is None else None
         )
     elif config.strategy == "ask":
-        yield AskDense(chat, min(config.seconds, 1.0), cleaning=cleaning)
+        yield AskDense(_needed(chat), min(config.seconds, 1.0), cleaning=cleaning)
     else:
-        yield ShortCaption(chat, config.clip_frames)
-        yield FrameCaptions(chat, config.seconds)
+        yield ShortCaption(_needed(chat), config.clip_frames)
+        yield FrameCaptions(_needed(chat), config.seconds)
         if config.strategy == "paper":
-            yield Merge(chat, cleaning)
+            yield Merge(_needed(chat), cleaning)
         else:
             from cogvideox.captioning.local import load_summariser
 

@@ -47,12 +47,12 @@ class ListedCaptions:
 def find_captions(root: Path, source: CaptionSource) -> ListedCaptions | None:
     """The table or lists that were asked for, or those with a usual name. Raises ConfigError."""
     if source.captions is not None:
-        return _asked(root, source)
+        return _asked(root, source.captions, source.columns)
     tables = [table for table in _named_tables(root, source.columns) if _is_table(table)]
     if tables:
-        told = _table(tables[0])
-        told.notes += [f"{other.where} is not read, {tables[0].where} is" for other in tables[1:]]
-        return told
+        listed = _table(tables[0])
+        listed.notes += [f"{other.where} is not read, {tables[0].where} is" for other in tables[1:]]
+        return listed
     lists = find_lists(root)
     return _lists(root, *lists) if lists else None
 
@@ -82,14 +82,14 @@ def find_only_table(root: Path, columns: Columns, default: bool = False) -> List
 
 def prompts_alone(root: Path, columns: Columns) -> list[str]:
     """Prompts of tables that name no files: VBench's list of prompts, whose videos are named by them."""
-    found: list[str] = []
+    prompts: list[str] = []
     for table in _other_tables(root, columns):
         try:
             if has_columns(table) == (False, True):
-                found += [row.caption for row in table.rows() if isinstance(row.caption, str)]
+                prompts += [row.caption for row in table.rows() if isinstance(row.caption, str)]
         except CogVideoXError:
             continue
-    return found
+    return prompts
 
 
 def candidate_files(root: Path, columns: Columns) -> list[str]:
@@ -113,16 +113,16 @@ def candidate_files(root: Path, columns: Columns) -> list[str]:
     return seen
 
 
-def _asked(root: Path, source: CaptionSource) -> ListedCaptions:
-    file = root / source.captions if os.path.lexists(root / source.captions) else Path(source.captions)
+def _asked(root: Path, captions: str, columns: Columns) -> ListedCaptions:
+    file = root / captions if os.path.lexists(root / captions) else Path(captions)
     if not os.path.lexists(file):
-        raise ConfigError(f"captions {source.captions!r}: no such file in {root} or here; check the path")
+        raise ConfigError(f"captions {captions!r}: no such file in {root} or here; check the path")
     if file.suffix.lower() in ENDINGS:
-        return _table(CaptionTable(file, root, source.columns))
+        return _table(CaptionTable(file, root, columns))
     files = next((root / name for name in FILE_LISTS if os.path.lexists(root / name)), None)
     if files is None:
         raise ConfigError(
-            f"captions {source.captions!r}: is no table ({', '.join(ENDINGS)}); as a list of captions it needs "
+            f"captions {captions!r}: is no table ({', '.join(ENDINGS)}); as a list of captions it needs "
             f"{root / FILE_LISTS[0]}, the file of each line"
         )
     return _lists(root, files, [file])

@@ -30,7 +30,7 @@ class Borders(CurationStep):
     ignore: float = Field(0.004, ge=0, lt=0.2, description="bars narrower than this share of a side stay")
 
     def gives(self) -> tuple[str, ...]:
-        """See CurationStep."""
+        """Names of its scores."""
         return ("border",)
 
     def look(self, clip: Clip, view: View) -> tuple[Clip, View]:

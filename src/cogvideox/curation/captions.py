@@ -1,4 +1,4 @@
-"""Captions of curated clips, written into the shards or the folder of videos that curation made.
+"""Captions of curated clips, written into the shards or the folder of videos that curation outputs.
 
 ``captions.jsonl`` keeps what was written, so that a later ``curate`` packs it again; then each shard is written anew,
 whole or not at all, and the tables. Stopped in between, the same command goes on; nothing is asked twice.
@@ -16,6 +16,7 @@ from typing import Any
 
 from cogvideox.captioning.describe import CaptionRecord, ClipSource
 from cogvideox.captioning.folder import CaptionSummary, load_frames
+from cogvideox.captioning.stages import ClipFrames
 from cogvideox.captioning.strategy import CaptionConfig, build
 from cogvideox.clip import Caption, Clip
 from cogvideox.clip_folders.archives import ByteRange
@@ -28,7 +29,7 @@ from cogvideox.files import parse_json
 from cogvideox.files.jsonl import json_lines_writer, read_json_lines
 
 FILE = "captions.jsonl"
-OWN = "user"  # the kind of a caption that somebody wrote beside a film
+OWN = "user"  # the kind of a caption that somebody wrote beside a video
 
 Kept = tuple[Clip, Mapping[str, Any], ByteRange]
 """A clip, facts about its file, where its bytes are."""
@@ -36,32 +37,32 @@ Kept = tuple[Clip, Mapping[str, Any], ByteRange]
 
 def is_curated(folder: Path) -> bool:
     """Whether curation made this folder."""
-    return (folder / HOME / "made.jsonl").is_file() and (folder / "clips.parquet").is_file()
+    return (folder / HOME / "outputs.jsonl").is_file() and (folder / "clips.parquet").is_file()
 
 
-def kept_clips(out: Path, made: OutputList) -> Iterator[Kept]:
+def kept_clips(out: Path, outputs: OutputList) -> Iterator[Kept]:
     """The clips that curation kept, from the shards and the table it made; dropped ones are not among them.
 
     Raises InputError for a shard or table that cannot be read.
     """
-    if "metadata.jsonl" in made:
+    if "metadata.jsonl" in outputs:
         for where, values in read_json_lines(out / "metadata.jsonl", root=out):
             clip, media = _clip(values, where)
             yield clip, media, ByteRange(out / "videos" / f"{clip.id}.mp4")
-    for name in sorted(made.known):
-        if SHARD.fullmatch(name) and name in made:
+    for name in sorted(outputs.known):
+        if SHARD.fullmatch(name) and name in outputs:
             yield from _members(out / name)
 
 
 def _members(shard: Path) -> Iterator[Kept]:
-    films: dict[str, ByteRange] = {}
+    videos: dict[str, ByteRange] = {}
     records: dict[str, Any] = {}
     try:
         with tarfile.open(shard, "r:") as tar:
             for member in tar:
                 key, _, ending = member.name.partition(".")
                 if ending == "mp4":
-                    films[key] = ByteRange(
+                    videos[key] = ByteRange(
                         shard, member.offset_data, member.size, suffix=".mp4", member=member.name
                     )
                 elif ending == "json" and (stream := tar.extractfile(member)):
@@ -70,8 +71,8 @@ def _members(shard: Path) -> Iterator[Kept]:
     except (tarfile.TarError, OSError, EOFError) as error:
         raise InputError(f"{shard}: damaged ({' '.join(str(error).split())[:120]}); curate again") from None
     for key, values in records.items():
-        if key in films:
-            yield (*_clip(values, f"{shard}: {key}.json"), films[key])
+        if key in videos:
+            yield (*_clip(values, f"{shard}: {key}.json"), videos[key])
 
 
 def _clip(values: Any, where: str) -> tuple[Clip, Mapping[str, Any]]:
@@ -105,10 +106,10 @@ def read_captions(out: Path) -> dict[str, tuple[Caption, ...]]:
 
 def to_caption(out: Path) -> tuple[int, int, int]:
     """(clips to describe, clips that have their author's caption and keep it, files that are written anew)."""
-    made = OutputList(out)
-    clips = [clip for clip, _, _ in kept_clips(out, made)]
+    outputs = OutputList(out)
+    clips = [clip for clip, _, _ in kept_clips(out, outputs)]
     own = sum(_has_own(clip) for clip in clips)
-    return len(clips) - own, own, sum(bool(SHARD.fullmatch(name)) for name in made.known) or 1
+    return len(clips) - own, own, sum(bool(SHARD.fullmatch(name)) for name in outputs.known) or 1
 
 
 def caption_curated(
@@ -118,19 +119,19 @@ def caption_curated(
     progress: Progress = silent,
 ) -> CaptionSummary:
     """Describe the kept clips of a curated folder and write the captions into it. A clip whose author wrote a text
-    beside the film keeps that.
+    beside the video keeps that.
 
     Raises ConfigError and CheckpointError before any work, InputError for a damaged shard, OutputError where a file is
     not as curate wrote it, another run works there or the disk is full.
     """
     with only_one(out):
-        made = OutputList(out)
-        made.check()
+        outputs = OutputList(out)
+        outputs.check()
         work = out / "work" / "captions"
         describer = build(config, work / "cache", work / "asked.jsonl")
-        clips = [(clip, media, part) for clip, media, part in kept_clips(out, made) if not _has_own(clip)]
+        clips = [(clip, media, part) for clip, media, part in kept_clips(out, outputs) if not _has_own(clip)]
         sources = (
-            ClipSource(media["sha256"], partial(_see, media["sha256"], part)) for _, media, part in clips
+            ClipSource(media["sha256"], partial(_load, media["sha256"], part)) for _, media, part in clips
         )
         wave = 1 if config.strategy == "watch" else 16
         records = list(describer.describe(sources, work / "records", wave, on_record=on_record))
@@ -139,70 +140,70 @@ def caption_curated(
             for (clip, _, _), record in zip(clips, records, strict=True)
             if record.ended == "done"
         }
-        told = work / "records.jsonl"
-        with json_lines_writer(told) as line:
+        record_file = work / "records.jsonl"
+        with json_lines_writer(record_file) as add_line:
             for (clip, _, _), record in zip(clips, records, strict=True):
-                line({"clip": clip.id, "file": clip.source.path, **record.model_dump(mode="json")})
-        with made.writing(FILE) as draft, json_lines_writer(draft) as line:
+                add_line({"clip": clip.id, "file": clip.source.path, **record.model_dump(mode="json")})
+        with outputs.writing(FILE) as draft, json_lines_writer(draft) as add_line:
             for name, captions in sorted(written.items()):
-                line({"id": name, "captions": [one.model_dump(mode="json") for one in captions]})
-        _write(out, made, written, progress)
-        place = out / ("metadata.jsonl" if "metadata.jsonl" in made else "shards")
-        return CaptionSummary(dict(Counter(record.ended for record in records)), place, told)
+                add_line({"id": name, "captions": [one.model_dump(mode="json") for one in captions]})
+        _write(out, outputs, written, progress)
+        target = out / ("metadata.jsonl" if "metadata.jsonl" in outputs else "shards")
+        return CaptionSummary(dict(Counter(record.ended for record in records)), target, record_file)
 
 
 def _has_own(clip: Clip) -> bool:
     return any(one.kind == OWN for one in clip.captions)
 
 
-def _see(digest: str, part: ByteRange) -> Any:
+def _load(digest: str, part: ByteRange) -> ClipFrames:
     with part.local() as file:
-        seen = load_frames(file)
-    if seen.id != digest:
+        frames = load_frames(file)
+    if frames.id != digest:
         raise MediaError(f"{part.label}: not the clip that curate wrote; curate again")
-    return seen
+    return frames
 
 
 def _write(
-    out: Path, made: OutputList, written: Mapping[str, tuple[Caption, ...]], progress: Progress
+    out: Path, outputs: OutputList, written: Mapping[str, tuple[Caption, ...]], progress: Progress
 ) -> None:
     """Everything that carries captions, each file whole or as it was before."""
-    shards = sorted(name for name in made.known if SHARD.fullmatch(name) and name in made)
+    shards = sorted(name for name in outputs.known if SHARD.fullmatch(name) and name in outputs)
     for done, name in enumerate(shards, 1):
-        if not made.is_ours(name):
+        if not outputs.is_ours(name):
             raise OutputError(
                 f"{out / name}: not as curate wrote it, so no caption is written into it; curate again"
             )
-        with made.writing(name) as draft:
+        with outputs.writing(name) as draft:
             kept = _members(out / name)
             write_tar(
                 draft,
                 ((with_captions(c, written.get(c.id, ())), part.read(), media) for c, media, part in kept),
             )
         progress("writing shards", done, len(shards))
-    if "metadata.jsonl" in made:
-        rows = [(with_captions(c, written.get(c.id, ())), media) for c, media, _ in kept_clips(out, made)]
-        with made.writing("metadata.jsonl") as draft, json_lines_writer(draft) as line:
+    if "metadata.jsonl" in outputs:
+        rows = [(with_captions(c, written.get(c.id, ())), media) for c, media, _ in kept_clips(out, outputs)]
+        with outputs.writing("metadata.jsonl") as draft, json_lines_writer(draft) as add_line:
             for clip, media in rows:
-                line(folder_row(clip, media))
-    _write_table(out, made, written)
-    write_report(out, made)
-    made.settle()
+                add_line(folder_row(clip, media))
+    _write_table(out, outputs, written)
+    write_report(out, outputs)
+    outputs.compact()
 
 
-def _write_table(out: Path, made: OutputList, written: Mapping[str, tuple[Caption, ...]]) -> None:
+def _write_table(out: Path, outputs: OutputList, written: Mapping[str, tuple[Caption, ...]]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     with (
         pq.ParquetFile(out / "clips.parquet") as table,
-        made.writing("clips.parquet") as draft,
+        outputs.writing("clips.parquet") as draft,
         pq.ParquetWriter(draft, table.schema_arrow, compression="zstd") as writer,
     ):
         for batch in table.iter_batches(1000):
             rows = batch.to_pylist()
             for row in rows:
-                values = json.loads(row["record"])
+                values = parse_json(row["record"], "clips.parquet", error=InputError)
                 clip = with_captions(_clip(values, "clips.parquet")[0], written.get(row["id"], ()))
                 row["caption"] = clip.caption
                 values["captions"] = clip.model_dump(mode="json", include={"captions"})["captions"]

@@ -1,4 +1,4 @@
-"""Kept clips become files: decoded once more, in one pass over the film, encoded once, or copied as they are."""
+"""Kept clips become files: decoded once more, in one pass over the video, encoded once, or copied as they are."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cogvideox.clip import Clip
+from cogvideox.clip import Clip, Span
 from cogvideox.curation.recipe import Recipe
 from cogvideox.errors import MediaError
 from cogvideox.files.atomic import atomic_file
@@ -24,7 +24,7 @@ from cogvideox.video.timing import nearest_in_time
 
 @dataclass(frozen=True)
 class Media:
-    """One clip's file."""
+    """Facts about the file of one clip."""
 
     sha256: str
     bytes: int
@@ -32,46 +32,46 @@ class Media:
     fps: str  # a fraction, exact
     width: int
     height: int
-    copied: bool  # byte for byte from the film
+    copied: bool  # byte for byte from the video
 
 
 def cut(
     root: Path, path: str, clips: Sequence[Clip], folder: Path, recipe: Recipe
 ) -> dict[str, dict[str, Any]]:
-    """Write ``folder/<id>.mp4`` for clips of one film; returns id -> Media as plain values.
+    """Write ``folder/<id>.mp4`` for clips of one video; returns id -> Media as plain values.
 
-    Raises MediaError when the film cannot be read as far as it was before, OutputError when the disk is full.
+    Raises MediaError when the video cannot be read as far as it was before, OutputError when the disk is full.
     """
-    made: dict[str, dict[str, Any]] = {}
+    media: dict[str, dict[str, Any]] = {}
     rest = []
     for clip in clips:
         if can_copy(clip, recipe):
-            made[clip.id] = asdict(_copied(root / path, clip, folder))
+            media[clip.id] = asdict(_copied(root / path, clip, folder))
         else:
             rest.append(clip)
     if rest:
-        with open_decoder(root / path, recipe.limits.of_decoding(), recipe.colour) as walking:
-            frames = _Rewindable(walking.frames())
-            for clip in sorted(rest, key=lambda clip: clip.span.first):
-                own = walking.timing.part(clip.span.first, clip.span.stop)
-                made[clip.id] = asdict(_encoded(frames, own, clip, folder, recipe))
-    return made
+        with open_decoder(root / path, recipe.limits.of_decoding(), recipe.colour) as decoder:
+            frames = _Rewindable(decoder.frames())
+            for clip in sorted(rest, key=lambda clip: _span(clip).first):
+                own = decoder.timing.part(_span(clip).first, _span(clip).stop)
+                media[clip.id] = asdict(_encoded(frames, own, clip, folder, recipe))
+    return media
 
 
 def can_copy(clip: Clip, recipe: Recipe) -> bool:
-    """Whether the film is this clip, and plays everywhere as it is."""
+    """Whether the video is this clip, and plays everywhere as it is."""
     source, cutting = clip.source, recipe.cutting
-    whole = clip.crop is None and clip.span.first == 0 and clip.span.stop == source.frames
+    whole = clip.crop is None and _span(clip).first == 0 and _span(clip).stop == source.frames
     plain = source.container == "mov" and source.codec == "h264" and source.pixel_format == "yuv420p"
     upright = source.aspect == 1 and source.turns == 0 and not source.mirrored and source.steady
     as_is = cutting.fps is None and (cutting.side is None or cutting.side >= min(source.width, source.height))
     return cutting.copy_whole and whole and plain and upright and as_is
 
 
-def _copied(film: Path, clip: Clip, folder: Path) -> Media:
+def _copied(video: Path, clip: Clip, folder: Path) -> Media:
     target = folder / f"{clip.id}.mp4"
     with atomic_file(target, overwrite=True) as temporary:
-        shutil.copyfile(film, temporary)
+        shutil.copyfile(video, temporary)
     digest = sha256_of_file(target)
     if digest != clip.source.sha256:
         raise MediaError(f"{clip.source.path}: changed since it was measured; run again")
@@ -94,7 +94,7 @@ def _encoded(frames: _Rewindable, own: Timing, clip: Clip, folder: Path, recipe:
             count += 1
         if not count:
             raise MediaError(
-                f"{clip.source.path}: ends before {clip.span.start:.2f} s; it has changed, run again"
+                f"{clip.source.path}: ends before {_span(clip).start:.2f} s; it has changed, run again"
             )
     return Media(
         sha256_of_file(target), target.stat().st_size, count, str(rate), shape.width, shape.height, False
@@ -105,7 +105,7 @@ def _wanted(
     frames: _Rewindable, own: Timing, clip: Clip, rate: float, keep_all: bool
 ) -> Iterator[DecodedFrame]:
     """The frames of a clip: all of them, or those nearest to i / rate of its own clock."""
-    inside = frames.within(clip.span.first, clip.span.stop)
+    inside = frames.within(_span(clip).first, _span(clip).stop)
     return (step for _, step in inside) if keep_all else nearest_in_time(_from_zero(inside, own), rate, own)
 
 
@@ -133,8 +133,13 @@ def _picture(step: DecodedFrame, clip: Clip, shape: Size) -> np.ndarray:
     return cv2.resize(inside, (shape.width, shape.height), interpolation=cv2.INTER_AREA)
 
 
+def _span(clip: Clip) -> Span:
+    assert clip.span is not None, "kept clips have a span"
+    return clip.span
+
+
 class _Rewindable:
-    """Numbered frames of a walk; the one that ended a span is still there for the next."""
+    """Numbered frames of a decoder; the one that ended a span is still there for the next."""
 
     def __init__(self, frames: Iterator[tuple[float, DecodedFrame]]) -> None:
         self._frames = enumerate(frames)

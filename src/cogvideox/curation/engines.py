@@ -1,6 +1,6 @@
 """Engines: who does the jobs. A pool of processes here, or Ray Data on many machines; the files they make are the same.
 
-A film may crash its worker, or keep it busy for ever. Then that film is given up by name, the worker is replaced, and
+A video may crash its worker, or keep it busy for ever. Then that video is given up by name, the worker is replaced, and
 the others never notice.
 """
 
@@ -23,6 +23,7 @@ from cogvideox import errors
 from cogvideox.curation.confined import clean_environment
 from cogvideox.curation.worker import WorkerConfig
 from cogvideox.errors import CogVideoXError, DependencyError
+from cogvideox.files import parse_json
 
 GPU_SHARE = (
     0.25  # of a GPU for a task of Ray whose steps need one: Ray hides GPUs from tasks that ask for none
@@ -32,7 +33,7 @@ DEATHS = 2  # a job is given up when so many workers died of it
 
 @dataclass(frozen=True)
 class JobOutcome:
-    """What became of a job: nothing to say, or why it was given up."""
+    """How a job ended: without an ``error``, or given up for one (a short name) with its ``detail``."""
 
     job: dict[str, Any]
     error: str = ""
@@ -42,8 +43,8 @@ class JobOutcome:
 class CurationEngine(Protocol):
     """Does jobs in any order; each exactly once, unless its worker dies."""
 
-    def run(self, jobs: Iterable[dict[str, Any]], order: WorkerConfig) -> Iterator[JobOutcome]:
-        """Outcomes as they come. Raises what a worker met that is no film's fault: OutputError for a full disk."""
+    def run(self, jobs: Iterable[dict[str, Any]], config: WorkerConfig) -> Iterator[JobOutcome]:
+        """Outcomes as they come. Raises what a worker met that is no video's fault: OutputError for a full disk."""
 
 
 class LocalEngine:
@@ -52,9 +53,9 @@ class LocalEngine:
     def __init__(self, workers: int | None = None) -> None:
         self.workers = workers or len(os.sched_getaffinity(0)) or 1
 
-    def run(self, jobs: Iterable[dict[str, Any]], order: WorkerConfig) -> Iterator[JobOutcome]:
+    def run(self, jobs: Iterable[dict[str, Any]], config: WorkerConfig) -> Iterator[JobOutcome]:
         """See CurationEngine."""
-        with _Pool(self.workers, order) as pool:
+        with _Pool(self.workers, config) as pool:
             yield from pool.run(iter(jobs))
 
 
@@ -64,7 +65,7 @@ class RayEngine:
     def __init__(self, workers: int | None = None) -> None:
         self.workers = workers
 
-    def run(self, jobs: Iterable[dict[str, Any]], order: WorkerConfig) -> Iterator[JobOutcome]:
+    def run(self, jobs: Iterable[dict[str, Any]], config: WorkerConfig) -> Iterator[JobOutcome]:
         """See CurationEngine. Raises DependencyError when ray is not installed."""
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
@@ -82,8 +83,8 @@ class RayEngine:
         blocks = max(1, min(len(lines), 4 * workers))
         rows = ray.data.from_items(lines, override_num_blocks=blocks).map_batches(
             _ray_batch,
-            fn_kwargs={"order": order.model_dump_json()},
-            **_needs(order, -(-len(lines) // blocks)),
+            fn_kwargs={"config": config.model_dump_json()},
+            **_needs(config, -(-len(lines) // blocks)),
         )
         for row in rows.iter_rows():
             if row["stop"]:
@@ -91,18 +92,18 @@ class RayEngine:
             yield JobOutcome(json.loads(row["job"]), row["error"], row["detail"])
 
 
-def _needs(order: WorkerConfig, jobs: int) -> dict[str, Any]:
+def _needs(config: WorkerConfig, jobs: int) -> dict[str, Any]:
     """What a task of Ray asks for; one with a GPU must say how many jobs it takes."""
-    return {"batch_size": jobs, "num_gpus": GPU_SHARE} if order.recipe.on_gpu() else {"batch_size": None}
+    return {"batch_size": jobs, "num_gpus": GPU_SHARE} if config.recipe.on_gpu() else {"batch_size": None}
 
 
-def _ray_batch(batch: dict[str, Any], order: str) -> dict[str, list[str]]:
-    """Jobs of one task of Ray: a pool of one process, so that a film that crashes does not take the task with it."""
+def _ray_batch(batch: dict[str, Any], config: str) -> dict[str, list[str]]:
+    """Jobs of one task of Ray: a pool of one process, so that a video that crashes does not take the task with it."""
     jobs = [json.loads(job) for job in batch["job"]]
     outcomes: list[JobOutcome] = []
     stop = kind = ""
     try:
-        with _Pool(1, WorkerConfig.parse(json.loads(order))) as pool:
+        with _Pool(1, WorkerConfig.parse(json.loads(config))) as pool:
             outcomes.extend(pool.run(iter(jobs)))
     except CogVideoXError as error:
         stop, kind = str(error), type(error).__name__
@@ -116,53 +117,57 @@ def _ray_batch(batch: dict[str, Any], order: str) -> dict[str, list[str]]:
     }
 
 
-class _Child:
+class _Worker:
     """One worker process and the job it is at."""
 
-    def __init__(self, order: WorkerConfig) -> None:
+    def __init__(self, config: WorkerConfig) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "cogvideox.curation.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env={
-                **clean_environment(os.environ, order.recipe.key_variables()),
+                **clean_environment(os.environ, config.recipe.key_variables()),
                 "OMP_NUM_THREADS": "1",
                 "PYTHONPATH": _import_path(),
             },
         )
+        assert self.process.stdin is not None and self.process.stdout is not None, "both are pipes"
+        self.stdin, self.stdout = self.process.stdin, self.process.stdout
         self.job: dict[str, Any] | None = None
         self.ready = False
-        self.rest = b""  # of a line that is not whole yet
+        self.partial_line = b""  # of a line that is not whole yet
         self.deadline = 0.0
-        self.patience = order.recipe.limits.wall_seconds
-        self._tell(order.model_dump(mode="json"))
+        self.time_limit = config.recipe.limits.wall_seconds
+        self._send(config.model_dump(mode="json"))
 
-    def give(self, job: dict[str, Any]) -> None:
-        self.job, self.deadline = job, time.monotonic() + self.patience
-        self._tell(job)
+    def start(self, job: dict[str, Any]) -> None:
+        """Hand it a job."""
+        self.job, self.deadline = job, time.monotonic() + self.time_limit
+        self._send(job)
 
-    def _tell(self, value: dict[str, Any]) -> None:
+    def _send(self, value: dict[str, Any]) -> None:
         try:
-            self.process.stdin.write(json.dumps(value).encode() + b"\n")
-            self.process.stdin.flush()
+            self.stdin.write(json.dumps(value).encode() + b"\n")
+            self.stdin.flush()
         except BrokenPipeError:
             return  # it has died; the end of its answers says so
 
     def end(self) -> None:
+        """Kill it and close its pipes."""
         self.process.kill()
         self.process.wait()
-        self.process.stdin.close()
-        self.process.stdout.close()
+        self.stdin.close()
+        self.stdout.close()
 
 
 class _Pool:
     """Workers that share one queue of jobs."""
 
-    def __init__(self, workers: int, order: WorkerConfig) -> None:
-        self.workers, self.order = workers, order
-        self.children: list[_Child] = []
-        self.again: deque[dict[str, Any]] = deque()
+    def __init__(self, workers: int, config: WorkerConfig) -> None:
+        self.workers, self.config = workers, config
+        self.processes: list[_Worker] = []
+        self.retry: deque[dict[str, Any]] = deque()
         self.deaths: dict[str, int] = {}
         self.selector = selectors.DefaultSelector()
 
@@ -170,87 +175,89 @@ class _Pool:
         return self
 
     def __exit__(self, *what: object) -> None:
-        for child in self.children:
-            child.end()
+        for worker in self.processes:
+            worker.end()
         self.selector.close()
 
     def run(self, jobs: Iterator[dict[str, Any]]) -> Iterator[JobOutcome]:
         """Outcomes as they come."""
         while True:
-            self._feed(jobs)
-            busy = [child for child in self.children if child.job is not None]
+            self._hand_out(jobs)
+            busy = [worker for worker in self.processes if worker.job is not None]
             if not busy:
                 return
-            wait = max(0.0, min(child.deadline for child in busy) - time.monotonic())
+            wait = max(0.0, min(worker.deadline for worker in busy) - time.monotonic())
             for key, _ in self.selector.select(wait):
-                yield from self._hear(key.data)
-            for child in [one for one in self.children if one.job and time.monotonic() >= one.deadline]:
-                job = child.job
-                self._bury(child)
+                yield from self._read_answers(key.data)
+            for worker in [one for one in self.processes if one.job and time.monotonic() >= one.deadline]:
+                job = worker.job
+                self._remove_worker(worker)
+                assert job is not None, "only busy workers have a deadline"
                 yield JobOutcome(
-                    job, "too slow", f"took more than {self.order.recipe.limits.wall_seconds:g} s"
+                    job, "too slow", f"took more than {self.config.recipe.limits.wall_seconds:g} s"
                 )
 
-    def _feed(self, jobs: Iterator[dict[str, Any]]) -> None:
-        idle = deque(child for child in self.children if child.job is None)
-        while idle or len(self.children) < self.workers:
-            job = self.again.popleft() if self.again else next(jobs, None)
+    def _hand_out(self, jobs: Iterator[dict[str, Any]]) -> None:
+        idle = deque(worker for worker in self.processes if worker.job is None)
+        while idle or len(self.processes) < self.workers:
+            job = self.retry.popleft() if self.retry else next(jobs, None)
             if job is None:
                 return
-            child = idle.popleft() if idle else self._hire()
-            child.give(job)
+            worker = idle.popleft() if idle else self._add_worker()
+            worker.start(job)
 
-    def _hire(self) -> _Child:
-        child = _Child(self.order)
-        self.children.append(child)
-        self.selector.register(child.process.stdout, selectors.EVENT_READ, child)
-        return child
+    def _add_worker(self) -> _Worker:
+        worker = _Worker(self.config)
+        self.processes.append(worker)
+        self.selector.register(worker.stdout, selectors.EVENT_READ, worker)
+        return worker
 
-    def _bury(self, child: _Child) -> int:
+    def _remove_worker(self, worker: _Worker) -> int:
         """Remove a worker; returns how it ended."""
-        self.selector.unregister(child.process.stdout)
-        self.children.remove(child)
-        ended = child.process.poll()
+        self.selector.unregister(worker.stdout)
+        self.processes.remove(worker)
+        ended = worker.process.poll()
         if ended is None:
             try:
-                ended = child.process.wait(timeout=0.2)
+                ended = worker.process.wait(timeout=0.2)
             except subprocess.TimeoutExpired:
                 ended = 0
-        child.end()
+        worker.end()
         return ended
 
-    def _hear(self, child: _Child) -> Iterator[JobOutcome]:
+    def _read_answers(self, worker: _Worker) -> Iterator[JobOutcome]:
         """Every line that is there: a worker may say that it is ready and that it is done before anybody looks."""
-        told = os.read(child.process.stdout.fileno(), 1 << 16)
-        if not told and not child.ready:
+        data = os.read(worker.stdout.fileno(), 1 << 16)
+        if not data and not worker.ready:
             raise DependencyError(
                 f"a worker could not start; run '{Path(sys.executable).name} -m cogvideox.curation.worker' to see why"
             )
-        if not told:
-            yield from self._died(child.job, self._bury(child))
+        if not data:
+            yield from self._worker_died(worker.job, self._remove_worker(worker))
             return
-        *lines, child.rest = (child.rest + told).split(b"\n")
+        *lines, worker.partial_line = (worker.partial_line + data).split(b"\n")
         for line in lines:
-            answer = json.loads(line)
+            answer = parse_json(line.decode("utf-8", "replace"), "the answer of a worker")
             if answer.get("stop"):
                 raise _as_raised(answer["kind"], answer["stop"])
-            if not child.ready:
-                child.ready = True
+            if not worker.ready:
+                worker.ready = True
                 continue
-            job, child.job = child.job, None
+            job, worker.job = worker.job, None
+            assert job is not None, "a worker that is ready answers to jobs only"
             yield JobOutcome(job, answer.get("error", ""), answer.get("detail", ""))
 
-    def _died(self, job: dict[str, Any] | None, ended: int) -> Iterator[JobOutcome]:
+    def _worker_died(self, job: dict[str, Any] | None, ended: int) -> Iterator[JobOutcome]:
         if job is None:
             return
         if ended == -SIGXCPU:
-            limit = self.order.recipe.limits.cpu_seconds
+            limit = self.config.recipe.limits.cpu_seconds
             yield JobOutcome(job, "too slow", f"used more than {limit} s of processor time")
             return
         key = f"{job['do']} {job['path']}"
         self.deaths[key] = self.deaths.get(key, 0) + 1
         if self.deaths[key] < DEATHS:
-            self.again.append(job)
+            self.retry.append(job)
             return
         how = Signals(-ended).name if ended < 0 else f"exit code {ended}"
         yield JobOutcome(job, "crashed", f"{DEATHS} workers died of it ({how})")
@@ -258,7 +265,9 @@ class _Pool:
 
 def _as_raised(kind: str, text: str) -> CogVideoXError:
     """The error that a worker met, in this process."""
-    return getattr(errors, kind)(text)
+    found = getattr(errors, kind, None)
+    known = isinstance(found, type) and issubclass(found, CogVideoXError)
+    return found(text) if known else CogVideoXError(text)
 
 
 def _import_path() -> str:

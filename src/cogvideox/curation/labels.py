@@ -44,7 +44,7 @@ class Labels(CurationStep):
     )
 
     def gives(self) -> tuple[str, ...]:
-        """See CurationStep."""
+        """Names of its scores."""
         return tuple(f"label.{name}" for name in LABELS)
 
     def measure(self, clip: Clip, view: View) -> Clip:
@@ -70,7 +70,7 @@ def classifier(folder: str | None) -> LabelClassifier:
 
 
 def read_labels(path: str | Path) -> dict[str, dict[str, bool]]:
-    """path of a film -> its known labels; later lines win. Raises InputError that names the line."""
+    """path of a video -> its known labels; later lines win. Raises InputError that names the line."""
     known: dict[str, dict[str, bool]] = {}
     for where, values in read_json_lines(path):
         name, labels = _checked(values, where)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
 
 from cogvideox.clip import Caption, Clip, SourceFile
@@ -22,11 +22,11 @@ class StepTimer:
     """Seconds of processor time by name."""
 
     def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self._since = time.process_time()
 
     def lap(self, name: str) -> None:
-        """What was used since the last lap goes to ``name``."""
+        """Add the processor time since the last lap to ``name``."""
         now = time.process_time()
         self.seconds[name] += now - self._since
         self._since = now
@@ -43,18 +43,18 @@ def measure(root: Path, path: str, recipe: Recipe, clock: StepTimer | None = Non
     try:
         source = source.model_copy(update={"bytes": file.stat().st_size, "sha256": sha256_of_file(file)})
         clock.lap("hash")
-        with open_decoder(file, recipe.limits.of_decoding(), recipe.colour) as walking:
-            source = described(source, walking.header)
-            refused = recipe.gate.refuses(walking.header)
+        with open_decoder(file, recipe.limits.of_decoding(), recipe.colour) as decoder:
+            source = with_header(source, decoder.header)
+            refused = recipe.gate.refuses(decoder.header)
             if refused:
                 return [Clip(source=source).drop("probe", *refused)]
-            film = ShotViews(walking, recipe.shots, recipe.look)
+            views = ShotViews(decoder, recipe.shots, recipe.look)
             clips = []
-            for piece in film.pieces():
+            for segment in views.segments():
                 clock.lap("decode and cut")
-                clips.append(_piece(piece, source, recipe, clock))
-            source = finished(source, film)
-            if not film.totals.frames:
+                clips.append(_measured(segment, source, recipe, clock))
+            source = with_totals(source, views)
+            if not views.totals.frames:
                 why = f"{path}: no frame could be decoded; the file is damaged, re-encode it"
                 return [Clip(source=source).drop("decode", "unreadable", why)]
             if not clips:  # cuts so close that trimming left nothing between them
@@ -62,7 +62,7 @@ def measure(root: Path, path: str, recipe: Recipe, clock: StepTimer | None = Non
     except (MediaError, OSError) as error:
         return [Clip(source=source).drop("decode", "unreadable", _without(str(error), file, path))]
     try:
-        words = caption_beside(file, root)
+        captions = caption_beside(file, root)
     except InputError as error:
         beside = Path(path).with_suffix(".txt").as_posix()
         why = _without(str(error), file.with_suffix(".txt"), beside).replace(str(root), "the folder")
@@ -71,14 +71,14 @@ def measure(root: Path, path: str, recipe: Recipe, clock: StepTimer | None = Non
             for clip in clips
         ]
     return [
-        clip.model_copy(update={"source": source, "captions": (*words, *clip.captions)}) for clip in clips
+        clip.model_copy(update={"source": source, "captions": (*captions, *clip.captions)}) for clip in clips
     ]
 
 
-def _piece(piece: ShotSegment, source: SourceFile, recipe: Recipe, clock: StepTimer) -> Clip:
-    clip, view = Clip(source=source, span=piece.span), piece.view
+def _measured(segment: ShotSegment, source: SourceFile, recipe: Recipe, clock: StepTimer) -> Clip:
+    clip, view = Clip(source=source, span=segment.span), segment.view
     if view is None:
-        return clip.drop("shots", "short", piece.note)
+        return clip.drop("shots", "short", segment.note)
     for step in recipe.steps:
         clip, view = step.look(clip, view)
         clock.lap(step.kind)
@@ -87,8 +87,8 @@ def _piece(piece: ShotSegment, source: SourceFile, recipe: Recipe, clock: StepTi
     return clip
 
 
-def described(source: SourceFile, header: Probe) -> SourceFile:
-    """With what the header says."""
+def with_header(source: SourceFile, header: Probe) -> SourceFile:
+    """The source with what the header of the file says."""
     return source.model_copy(
         update={
             "container": header.container.split(",")[0],
@@ -107,15 +107,15 @@ def described(source: SourceFile, header: Probe) -> SourceFile:
     )
 
 
-def finished(source: SourceFile, film: ShotViews) -> SourceFile:
-    """With what is only known after the last frame."""
-    totals, size = film.totals, film.walk.size
+def with_totals(source: SourceFile, views: ShotViews) -> SourceFile:
+    """The source with what is only known after the last frame: its size, orientation, timing."""
+    totals, size = views.totals, views.decoder.size
     return source.model_copy(
         update={
             "width": size.width,
             "height": size.height,
-            "turns": film.walk.orientation.turns,
-            "mirrored": film.walk.orientation.mirrored,
+            "turns": views.decoder.orientation.turns,
+            "mirrored": views.decoder.orientation.mirrored,
             "frames": totals.frames,
             "fps": round(totals.fps, 4),
             "steady": totals.steady,

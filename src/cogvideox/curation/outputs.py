@@ -29,12 +29,12 @@ VIDEO = re.compile(r"videos/[0-9a-f]{24}\.mp4")
 
 
 class OutputList:
-    """The files that curation wrote in ``out``, by name relative to it."""
+    """The list of files that curation wrote in ``out``, by name relative to it, kept in ``out/.curate/made.jsonl``."""
 
     def __init__(self, out: Path) -> None:
         self.out, self.file = out, out / HOME / "made.jsonl"
         self.known: dict[str, dict[str, int]] = {}
-        """name -> digest -> size; the last digest is what was written last."""
+        """name -> SHA-256 -> size in bytes; the last digest is what was written last."""
         if os.path.lexists(self.file):
             self._read()
 
@@ -51,10 +51,10 @@ class OutputList:
         if os.path.lexists(self.out) and not self.out.is_dir():
             raise OutputError(f"{self.out}: is a file, not a folder; choose another out")
         for name in (HOME, "shards", "videos", "work"):
-            place = self.out / name
-            if os.path.lexists(place) and not (place.is_dir() and inside(place, self.out)):
+            folder_path = self.out / name
+            if os.path.lexists(folder_path) and not (folder_path.is_dir() and inside(folder_path, self.out)):
                 raise OutputError(
-                    f"{place}: not a folder inside {self.out}; choose another out, or move it away"
+                    f"{folder_path}: not a folder inside {self.out}; choose another out, or move it away"
                 )
         foreign = [name for name in TABLES if os.path.lexists(self.out / name) and name not in self.known]
         foreign += [name for name in self._present("shards", SHARD) if name not in self.known]
@@ -66,15 +66,15 @@ class OutputList:
                 "record of making, so nothing there is touched; choose another out, or move them away"
             )
 
-    def warn_of_others(self) -> None:
-        """Name the files beside our clips that are not ours: they are left, and whoever reads the folder reads them."""
+    def warn_of_foreign_files(self) -> None:
+        """Warn of shards and videos that stand in our folders and not on the list: training may read them, too."""
         for folder, ending in (("shards", ".tar"), ("videos", ".mp4")):
-            place = self.out / folder
-            names = sorted(os.listdir(place)) if place.is_dir() else []
+            folder_path = self.out / folder
+            names = sorted(os.listdir(folder_path)) if folder_path.is_dir() else []
             for name in names:
                 if name.lower().endswith(ending) and f"{folder}/{name}" not in self.known:
                     warnings.warn(
-                        f"{place / name}: not made by curate, so it is left; training may read it too",
+                        f"{folder_path / name}: not made by curate, so it is left; training may read it too",
                         stacklevel=2,
                     )
 
@@ -87,9 +87,9 @@ class OutputList:
 
     def draft(self, name: str) -> Path:
         """Where the bytes of ``name`` are written before they are published; no reader takes it for a clip."""
-        place = self.out / HOME / "new" / f"{name.replace('/', '-')}.part"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        return place
+        folder_path = self.out / HOME / "new" / f"{name.replace('/', '-')}.part"
+        folder_path.parent.mkdir(parents=True, exist_ok=True)
+        return folder_path
 
     def publish(self, name: str) -> None:
         """Give a draft its name. Raises OutputError when what stands there is not as we wrote it."""
@@ -128,14 +128,14 @@ class OutputList:
         self.known.pop(name, None)
         return True
 
-    def retire(self, kept: Callable[[str], bool]) -> None:
-        """Remove the shards and videos of ours that are no longer wanted; nothing that is not on our list."""
+    def remove_unwanted(self, wanted: Callable[[str], bool]) -> None:
+        """Remove the shards and videos on the list that are no longer wanted; nothing that is not on the list."""
         for name in sorted(self.known):
-            if (SHARD.fullmatch(name) or VIDEO.fullmatch(name)) and not kept(name):
+            if (SHARD.fullmatch(name) or VIDEO.fullmatch(name)) and not wanted(name):
                 self.remove(name)
 
-    def settle(self) -> None:
-        """Write the list anew: what is there now, in order, so that equal results have equal lists."""
+    def compact(self) -> None:
+        """Rewrite the list: the files that are there now, in order, so that equal results have equal lists."""
         last = {name: list(digests.items())[-1] for name, digests in sorted(self.known.items())}
         self.known = {name: dict([one]) for name, one in last.items() if os.path.lexists(self.out / name)}
         self._rewrite()
@@ -148,8 +148,8 @@ class OutputList:
             temporary.write_text(_head() + "".join(lines), encoding="ascii")
 
     def _present(self, folder: str, pattern: re.Pattern[str]) -> list[str]:
-        place = self.out / folder
-        names = sorted(os.listdir(place)) if place.is_dir() else []
+        folder_path = self.out / folder
+        names = sorted(os.listdir(folder_path)) if folder_path.is_dir() else []
         return [f"{folder}/{name}" for name in names if pattern.fullmatch(f"{folder}/{name}")]
 
     def _note(self, name: str, digest: str, size: int) -> None:
@@ -172,21 +172,21 @@ class OutputList:
             raise OutputError(
                 f"{self.file}: not a list that curate wrote; choose another out, or move it away"
             )
-        cut_short = lines.pop()  # a line that a kill cut short: its file has not got its name
+        partial = lines.pop()  # a line that a kill cut short: its file has not got its name
         for number, line in enumerate(lines, 2):
             values = parse_json(line, f"{self.file}:{number}", error=OutputError)
-            found = (
+            entry = (
                 [values.get(key) for key in ("file", "sha256", "bytes")] if isinstance(values, dict) else []
             )
             if (
-                not found
-                or not isinstance(found[0], str)
-                or not isinstance(found[2], int)
-                or not _may_be_ours(found[0])
+                not entry
+                or not isinstance(entry[0], str)
+                or not isinstance(entry[2], int)
+                or not _may_be_ours(entry[0])
             ):
                 raise OutputError(f"{self.file}:{number}: not a line that curate wrote; choose another out")
-            self.known.setdefault(found[0], {})[str(found[1])] = found[2]
-        if cut_short:
+            self.known.setdefault(entry[0], {})[str(entry[1])] = entry[2]
+        if partial:
             self._rewrite()
 
 

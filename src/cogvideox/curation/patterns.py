@@ -6,6 +6,7 @@ pure colours side by side in plain areas, title cards one or two plain colours a
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Literal
 
 import numpy as np
@@ -44,7 +45,7 @@ class Patterns(CurationStep):
 
 
 def bars_of(picture: np.ndarray) -> float:
-    """Of ``uint8 [h, w, 3]``: see Patterns."""
+    """Share of a picture ``uint8 [h, w, 3]`` in plain areas of pure colour; 0 unless several stand side by side."""
     cv2 = opencv()
     most, least = picture.max(axis=-1), picture.min(axis=-1)
     hue = cv2.cvtColor(picture, cv2.COLOR_RGB2HSV_FULL)[..., 0].astype(np.float32) * (360 / 256)
@@ -56,7 +57,7 @@ def bars_of(picture: np.ndarray) -> float:
 
 
 def plain_of(picture: np.ndarray) -> float:
-    """Of ``uint8 [h, w, 3]``: see Patterns. A colour is a box of 16 grey levels, wherever it lies."""
+    """Share of a picture ``uint8 [h, w, 3]`` in its two commonest plain colours, each a box of 16 grey levels."""
     flat = _flat(picture)
     cells = picture[flat] >> 3
     counts = np.zeros(
@@ -65,12 +66,12 @@ def plain_of(picture: np.ndarray) -> float:
     np.add.at(counts, tuple(1 + cells.T.astype(int)), 1)
     total = 0.0
     for _ in range(2):
-        boxes = sum(
-            counts[x : 33 + x, y : 33 + y, z : 33 + z] for x in (0, 1) for y in (0, 1) for z in (0, 1)
-        )
-        x, y, z = np.unravel_index(int(boxes.argmax()), boxes.shape)
-        total += float(boxes[x, y, z])
-        counts[x : x + 2, y : y + 2, z : z + 2] = 0
+        boxes = np.zeros((33, 33, 33))
+        for x, y, z in product((0, 1), repeat=3):
+            boxes += counts[x : 33 + x, y : 33 + y, z : 33 + z]
+        i, j, k = np.unravel_index(int(boxes.argmax()), boxes.shape)
+        total += float(boxes[i, j, k])
+        counts[i : i + 2, j : j + 2, k : k + 2] = 0
     return total / flat.size
 
 

@@ -1,12 +1,12 @@
-"""The pipeline: measure every film, choose among all clips, cut out what is kept. What is finished is never done again.
+"""The pipeline: measure every video, choose among all clips, cut out what is kept. What is finished is not done again.
 
-Work lies in files, one per film, written whole or not at all: they are the marks. A run that is killed at any moment
-and started again ends with the same bytes as one that was not, whatever the engine and however many workers.
+The work folder has a record per video, written whole or not at all, that says that the video is done. A run that is
+killed at any moment and started again ends with the same bytes as one that was not, whatever the engine and however
+many workers.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -20,7 +20,7 @@ from cogvideox.curation.measuring import StepTimer
 from cogvideox.curation.recipe import Recipe
 from cogvideox.curation.table import ClipTable
 from cogvideox.curation.thresholds import Thresholds
-from cogvideox.curation.work_folder import clip_folder, cut_file, measured_file, strip_file
+from cogvideox.curation.work_folder import clip_folder, cut_file, measured_file, read_record, strip_file
 from cogvideox.curation.worker import FAILED, WorkerConfig, write_cut, write_measured
 from cogvideox.errors import ConfigError, OutputError
 from cogvideox.files.lock import folder_lock
@@ -29,7 +29,7 @@ Progress = Callable[[str, int, int], None]
 
 
 def silent(stage: str, done: int, total: int) -> None:
-    """Nobody is watching."""
+    """The default of ``progress``: shows nothing."""
 
 
 @dataclass(frozen=True)
@@ -43,23 +43,23 @@ class Pipeline:
     progress: Progress = silent
 
     @property
-    def order(self) -> WorkerConfig:
+    def worker_config(self) -> WorkerConfig:
         """What all jobs have in common."""
         return WorkerConfig(
             root=str(self.root.absolute()), work=str(self.work.absolute()), recipe=self.recipe
         )
 
     def inputs(self) -> Iterator[VideoFile]:
-        """The films, in order."""
+        """The videos, in order."""
         return list_videos(self.root)
 
     def measure(self) -> int:
-        """Measure what is new or changed; returns how many films that were."""
+        """Measure what is new or changed; returns how many videos that were."""
         total = sum(1 for _ in self.inputs())
         waiting = (one for one in self.inputs() if not self._is_measured(one))
         jobs = ({"do": "measure", **asdict(one)} for one in waiting)
         done = 0
-        for outcome in self.engine.run(jobs, self.order):
+        for outcome in self.engine.run(jobs, self.worker_config):
             if outcome.error:
                 self._give_up(outcome)
             done += 1
@@ -67,12 +67,12 @@ class Pipeline:
         return done
 
     def clips(self) -> Iterator[Clip]:
-        """Every clip of every film, in order, as measured; what the listing left out is a dropped clip, too."""
+        """Every clip of every video, in order, as measured; what the listing left out is a dropped clip, too."""
         for one in walk_videos(self.root):
             if isinstance(one, LeftOut):
                 yield Clip(source=SourceFile(path=one.path)).drop("listing", one.reason, one.detail)
                 continue
-            record = _read(measured_file(self.work, one.path))
+            record = read_record(measured_file(self.work, one.path))
             if record is None:
                 continue  # came while we ran: the next run's
             for values in record["clips"]:
@@ -91,8 +91,8 @@ class Pipeline:
             choice.choose(table)
         return Chosen(self, table, tuple(fitted))
 
-    def cut(self, films: Iterator[tuple[str, list[Clip]]], each: Callable[[str], None], total: int) -> None:
-        """Cut out the clips of films, given as (path, clips); ``each(path)`` is called when one is ready. ``total``:
+    def cut(self, videos: Iterator[tuple[str, list[Clip]]], each: Callable[[str], None], total: int) -> None:
+        """Cut out the clips of videos, given as (path, clips); ``each(path)`` is called when one is ready. ``total``:
         clips in all, for the progress."""
         counts: dict[str, int] = {}
         done = 0
@@ -104,7 +104,7 @@ class Pipeline:
             each(path)
 
         def jobs() -> Iterator[dict[str, Any]]:
-            for path, clips in films:
+            for path, clips in videos:
                 counts[path] = len(clips)
                 job = {"do": "cut", "path": path, "clips": as_values(clips)}
                 if self._is_cut(job):
@@ -112,56 +112,56 @@ class Pipeline:
                 else:
                     yield job
 
-        for outcome in self.engine.run(jobs(), self.order):
+        for outcome in self.engine.run(jobs(), self.worker_config):
             if outcome.error:
                 why = f"{outcome.error}: {outcome.detail}"
                 write_cut(self.work, outcome.job, self.recipe, {}, why)
             ready(outcome.job["path"])
 
     def cut_result(self, path: str) -> tuple[dict[str, dict[str, Any]], str]:
-        """id -> Media as plain values for the clips of a film, and why there are none."""
-        record = _read(cut_file(self.work, path))
+        """id -> Media as plain values for the clips of a video, and why there are none."""
+        record = read_record(cut_file(self.work, path))
         return (record["made"], record["failed"]) if record else ({}, "not cut")
 
     def clip_file(self, clip: Clip) -> Path:
         """Where the file of a clip lies until it is packed."""
         return clip_folder(self.work, clip.source.path) / f"{clip.id}.mp4"
 
-    def forget(self, path: str, clips: list[Clip]) -> None:
-        """Remove the cut files of a film: they are packed."""
+    def remove_cut_files(self, path: str, clips: list[Clip]) -> None:
+        """Remove the cut clips of a video once they are packed, and their record."""
         for clip in clips:
             self.clip_file(clip).unlink(missing_ok=True)
         cut_file(self.work, path).unlink(missing_ok=True)
 
     def strips(self, clips: list[Clip]) -> None:
         """Make the strips of clips that can be seen and have none yet."""
-        films: dict[str, list[Clip]] = {}
+        videos: dict[str, list[Clip]] = {}
         for clip in clips:
             if clip.span is not None and not strip_file(self.work, clip.id).exists():
-                films.setdefault(clip.source.path, []).append(clip)
-        jobs = ({"do": "strip", "path": path, "clips": as_values(some)} for path, some in films.items())
-        for done, _ in enumerate(self.engine.run(jobs, self.order), 1):
-            self.progress("pictures for the report", done, len(films))
-        # a film that can no longer be read has no strip; the page says so
+                videos.setdefault(clip.source.path, []).append(clip)
+        jobs = ({"do": "strip", "path": path, "clips": as_values(some)} for path, some in videos.items())
+        for done, _ in enumerate(self.engine.run(jobs, self.worker_config), 1):
+            self.progress("pictures for the report", done, len(videos))
+        # a video that can no longer be read has no strip; the page says so
 
     def seconds(self) -> dict[str, float]:
-        """Processor seconds of each step over all films, as they were when measured."""
+        """Processor seconds of each step over all videos, as they were when measured."""
         total: dict[str, float] = {}
         for one in self.inputs():
-            record = _read(measured_file(self.work, one.path)) or {"seconds": {}}
+            record = read_record(measured_file(self.work, one.path)) or {"seconds": {}}
             for name, value in record["seconds"].items():
                 total[name] = round(total.get(name, 0.0) + value, 4)
         return total
 
     def _is_measured(self, one: VideoFile) -> bool:
-        record = _read(measured_file(self.work, one.path))
+        record = read_record(measured_file(self.work, one.path))
         if record is None or any((clip["dropped"] or {}).get("reason") == FAILED for clip in record["clips"]):
-            return False  # a step stumbled: that is our fault, not the film's, and may be mended by now
-        found = (record["size"], record["changed"], record.get("beside", ""), record["recipe"])
-        return found == (one.size, one.changed, one.beside, self.recipe.measuring())
+            return False  # a step failed: that is our fault, not the video's, and may be mended by now
+        key = (record["size"], record["changed"], record.get("beside", ""), record["recipe"])
+        return key == (one.size, one.changed, one.beside, self.recipe.measuring())
 
     def _is_cut(self, job: dict[str, Any]) -> bool:
-        record = _read(cut_file(self.work, job["path"]))
+        record = read_record(cut_file(self.work, job["path"]))
         if record is None or record["cut"] != self.recipe.cut() or record["failed"]:
             return False
         wanted = {one["id"] for one in job["clips"]}
@@ -169,7 +169,7 @@ class Pipeline:
         return wanted <= set(record["made"]) and all((folder / f"{name}.mp4").exists() for name in wanted)
 
     def _give_up(self, outcome: JobOutcome) -> None:
-        """A film that no worker survives becomes one dropped clip; it is not read again, not even for its hash."""
+        """A video that no worker survives becomes one dropped clip; it is not read again, not even for its hash."""
         clip = Clip(source=SourceFile(path=outcome.job["path"], bytes=outcome.job["size"]))
         clip = clip.drop("decode", outcome.error, outcome.detail)
         write_measured(self.work, outcome.job, self.recipe, [clip], StepTimer())
@@ -212,11 +212,3 @@ def only_one(folder: Path) -> Iterator[None]:
         except ConfigError as error:
             raise OutputError(str(error)) from None
         yield
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    """A mark, or None when there is none that can be read."""
-    try:
-        return json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
-        return None

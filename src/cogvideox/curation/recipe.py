@@ -105,16 +105,16 @@ class Bounds(Config):
 class Cutting(Config):
     """How kept clips become files."""
 
-    fps: float | None = Field(None, gt=0, le=240, description="frames per second; none: as the film")
-    side: int | None = Field(None, ge=16, description="shorter side at most; none: as the film")
+    fps: float | None = Field(None, gt=0, le=240, description="frames per second; none: as the video")
+    side: int | None = Field(None, ge=16, description="shorter side at most; none: as the video")
     crf: int = Field(18, ge=0, le=51, description="quality of H.264; lower is better")
     preset: Literal["ultrafast", "veryfast", "fast", "medium", "slow"] = Field("fast", description="of x264")
     copy_whole: bool = Field(
-        True, description="a film that is one clip and plays everywhere is copied, not encoded"
+        True, description="a video that is one clip and plays everywhere is copied, not encoded"
     )
 
     def rate(self, own: Fraction) -> Fraction:
-        """Frames per second of a clip whose frames in the film have a rate of their ``own``."""
+        """Frames per second of a clip whose frames in the video have a rate of their ``own``."""
         return Fraction(self.fps or own).limit_denominator(1001)
 
 
@@ -130,7 +130,7 @@ class Recipe(Config):
     choices: tuple[AnyChoice, ...] = Field(description="in this order, on all clips together")
     cutting: Cutting = Cutting()
     colour: Colour = Field(
-        "guess", description="how films without a colour tag are read; guess: by their size"
+        "guess", description="how videos without a colour tag are read; guess: by their size"
     )
     per_shard: int = Field(200, gt=0, description="clips in one shard")
     layout: Literal["webdataset", "videofolder"] = Field(

@@ -43,15 +43,15 @@ class Scores:
     dropped: array = field(default_factory=lambda: array("d"))
 
 
-def write_report(out: Path, made: OutputList | None = None) -> Path:
-    """Write ``out/report.html`` from the files of a finished curation; ``made`` lists what curation wrote there.
+def write_report(out: Path, outputs: OutputList | None = None) -> Path:
+    """Write ``out/report.html`` from the files of a finished curation; ``outputs`` lists what curation wrote there.
 
     Raises InputError when there is none, OutputError when a page that curation did not write stands there.
     """
     summary = read_summary(out)
     scores = _scores(out)
-    whole = page("Curation report", STYLE, "".join(_parts(out, summary, scores)))
-    with (made or OutputList(out)).writing("report.html") as draft:
+    whole = page("Curation report", STYLE, "".join(_sections(out, summary, scores)))
+    with (outputs or OutputList(out)).writing("report.html") as draft:
         draft.write_text(whole, encoding="utf-8", errors="replace")
     return out / "report.html"
 
@@ -69,11 +69,11 @@ def _scores(out: Path) -> dict[str, Scores]:
     return dict(sorted(found.items()))
 
 
-def _parts(out: Path, summary: dict[str, Any], scores: dict[str, Scores]) -> Iterator[str]:
+def _sections(out: Path, summary: dict[str, Any], scores: dict[str, Scores]) -> Iterator[str]:
     yield "<h1>Curation report</h1>"
     share = summary["kept_seconds"] / summary["seconds"] if summary["seconds"] else 0.0
     yield (
-        f"<p>{summary['films']} films gave {summary['clips']} clips; <b>{summary['kept']} are kept</b>: "
+        f"<p>{summary['films']} videos gave {summary['clips']} clips; <b>{summary['kept']} are kept</b>: "
         f"{summary['kept_seconds']:.0f} of {summary['seconds']:.0f} seconds ({share:.0%}), "
         f"{summary['kept_bytes'] / 1e6:.1f} MB, {summary['copied']} of them copied as they were. "
         f"Recipe <b>{text(summary['recipe'])}</b>.</p>"
@@ -87,7 +87,7 @@ def _parts(out: Path, summary: dict[str, Any], scores: dict[str, Scores]) -> Ite
 def _funnel(summary: dict[str, Any]) -> Iterator[str]:
     yield "<h2>What is left after each step</h2><table>"
     left, total = summary["clips"], max(1, summary["clips"])
-    yield _bar("all clips and unreadable films", left, total)
+    yield _bar("all clips and unreadable videos", left, total)
     lost: Counter[str] = Counter()
     for row in summary["dropped"]:
         lost[row["step"]] += row["clips"]
@@ -129,11 +129,11 @@ def _thresholds(summary: dict[str, Any]) -> Iterator[str]:
     for fitted in summary["thresholds"]:
         for stage in fitted["stages"]:
             count = summary["stages"].get(stage["name"], 0)
-            for place, rule in enumerate(stage["rules"]):
-                name = text(stage["name"]) if place == 0 else ""
+            for index, rule in enumerate(stage["rules"]):
+                name = text(stage["name"]) if index == 0 else ""
                 yield f"<tr><td>{name}</td><td>{text(rule['score'])}</td>"
                 yield f'<td class="n">{_number(rule["least"])}</td><td class="n">{_number(rule["most"])}</td>'
-                yield f'<td class="n">{count if place == 0 else ""}</td></tr>'
+                yield f'<td class="n">{count if index == 0 else ""}</td></tr>'
     yield "</table>"
 
 
@@ -161,16 +161,16 @@ def _histogram(values: Scores, rule: dict[str, Any]) -> str:
     both = np.concatenate([kept, dropped])
     low, high = float(both.min()), float(np.quantile(both, 0.99))
     high = high if high > low else low + 1.0
-    counts = [np.histogram(np.clip(part, low, high), BINS, (low, high))[0] for part in (kept, dropped)]
+    counts = [np.histogram(np.clip(values, low, high), BINS, (low, high))[0] for values in (kept, dropped)]
     tallest = max(1, int((counts[0] + counts[1]).max()))
     drawn = []
-    for place in range(BINS):
-        first, second = (60 * int(count[place]) / tallest for count in counts)
+    for bin_ in range(BINS):
+        first, second = (60 * int(count[bin_]) / tallest for count in counts)
         drawn.append(
-            f'<rect x="{place * 6}" y="{60 - first:.2f}" width="5" height="{first:.2f}" fill="#3b7dd8"/>'
+            f'<rect x="{bin_ * 6}" y="{60 - first:.2f}" width="5" height="{first:.2f}" fill="#3b7dd8"/>'
         )
         top = 60 - first - second
-        drawn.append(f'<rect x="{place * 6}" y="{top:.2f}" width="5" height="{second:.2f}" fill="#e3a08f"/>')
+        drawn.append(f'<rect x="{bin_ * 6}" y="{top:.2f}" width="5" height="{second:.2f}" fill="#e3a08f"/>')
     for limit in (rule.get("least"), rule.get("most")):
         if limit is not None and low <= limit <= high:
             x = 240 * (limit - low) / (high - low)
@@ -204,8 +204,8 @@ def _notes(out: Path, wanted: dict[str, str]) -> Iterator[tuple[str, tuple[str, 
     for row in dropped_rows(out):
         if row["id"] in wanted:
             span = row["span"]
-            place = f"{span['start']:.2f} to {span['end']:.2f} s. " if span else ""
-            yield row["id"], (row["source"]["path"], place + row["dropped"]["detail"])
+            where = f"{span['start']:.2f} to {span['end']:.2f} s. " if span else ""
+            yield row["id"], (row["source"]["path"], where + row["dropped"]["detail"])
 
 
 def _picture(out: Path, name: str) -> str:

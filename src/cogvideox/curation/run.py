@@ -1,9 +1,9 @@
 """From a folder of raw videos to training data: measure, choose, cut, pack, and account for every clip.
 
 ``out`` holds ``shards/`` (or ``videos/`` and ``metadata.jsonl``), ``clips.parquet``, ``dropped.jsonl``,
-``recipe.yaml``, ``summary.json`` (written last) and ``report.html``. ``out/work`` holds the marks of what is finished:
+``recipe.yaml``, ``summary.json`` (written last) and ``report.html``. ``out/work`` holds records of what is finished:
 with it a rerun does only what is left; without it everything is done again, to the same bytes. ``out/.curate`` lists
-what was made there (``made.py``): nothing else is ever replaced or removed.
+what was made there (``outputs``): nothing else is ever replaced or removed.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ from cogvideox.curation.recipe import Recipe
 from cogvideox.curation.report import SAMPLES, write_report
 from cogvideox.curation.shards import clip_table, folder_row, write_tar
 from cogvideox.curation.thresholds import quantiles
+from cogvideox.curation.work_folder import read_record, shard_file, write_record
 from cogvideox.errors import ConfigError, InputError
-from cogvideox.files.atomic import atomic_file, sweep
+from cogvideox.files.atomic import sweep
 from cogvideox.files.jsonl import json_lines_writer
 from cogvideox.files.media import VIDEO_SUFFIXES
 from cogvideox.files.paths import lies_in
@@ -39,7 +40,7 @@ from cogvideox.manifest import versions
 
 @dataclass
 class Shard:
-    """Clips that are packed together: all kept clips of some films that follow each other."""
+    """Clips that are packed together: all kept clips of some videos that follow each other."""
 
     number: int
     clips: list[Clip] = field(default_factory=list)
@@ -47,15 +48,15 @@ class Shard:
 
     @property
     def name(self) -> str:
-        """Of the tar file."""
+        """Name of the tar file."""
         return f"clips-{self.number:05d}.tar"
 
-    def films(self) -> dict[str, list[Clip]]:
-        """Clips by film."""
-        found: dict[str, list[Clip]] = {}
+    def videos(self) -> dict[str, list[Clip]]:
+        """Its clips by the path of their video."""
+        clips: dict[str, list[Clip]] = {}
         for clip in self.clips:
-            found.setdefault(clip.source.path, []).append(clip)
-        return found
+            clips.setdefault(clip.source.path, []).append(clip)
+        return clips
 
     def digest(self, recipe: Recipe) -> str:
         """What the shard will hold, as 32 hex digits."""
@@ -104,38 +105,38 @@ def check_apart(folder: str | Path, out: str | Path) -> None:
 
 @dataclass
 class _Curation:
-    """One run."""
+    """One run of ``curate``: a pipeline over the videos, and the folder its results go to."""
 
     pipeline: Pipeline
     out: Path
 
     def __post_init__(self) -> None:
-        self.made = OutputList(self.out)
+        self.outputs = OutputList(self.out)
         self.captions = read_captions(self.out)
 
     def run(self) -> dict[str, Any]:
         recipe = self.pipeline.recipe
         self.out.mkdir(parents=True, exist_ok=True)
         sweep(self.out, below=True)
-        self.made.check()
+        self.outputs.check()
         self.write("recipe.yaml", recipe.to_yaml())
         self.pipeline.measure()
         chosen = self.pipeline.choose()
         count = self.pack(chosen)
-        self.retire(count)
-        summary = self.account(chosen)
-        write_report(self.out, self.made)
-        self.made.settle()
-        self.made.warn_of_others()
+        self.remove_stale(count)
+        summary = self.write_tables(chosen)
+        write_report(self.out, self.outputs)
+        self.outputs.compact()
+        self.outputs.warn_of_foreign_files()
         return summary
 
     def write(self, name: str, text: str) -> None:
         """A small file of the result."""
-        with self.made.writing(name) as draft:
+        with self.outputs.writing(name) as draft:
             draft.write_text(text, encoding="utf-8")
 
     def shards(self, chosen: Chosen) -> Iterator[Shard]:
-        """Kept clips in order, in shards that end where a film ends."""
+        """Kept clips in order, in shards that end where a video ends."""
         shard = Shard(0)
         for clip in chosen.clips():
             if clip.dropped is not None:
@@ -153,13 +154,13 @@ class _Curation:
         owner: dict[str, Shard] = {}
         count = 0
 
-        def films() -> Iterator[tuple[str, list[Clip]]]:
+        def videos() -> Iterator[tuple[str, list[Clip]]]:
             nonlocal count
             for shard in self.shards(chosen):
                 count += 1
                 if self.is_packed(shard):
                     continue
-                cuts = shard.films()
+                cuts = shard.videos()
                 shard.waiting = set(cuts)
                 owner.update(dict.fromkeys(cuts, shard))
                 yield from cuts.items()
@@ -171,117 +172,116 @@ class _Curation:
                 self.pack_one(shard)
 
         waiting = sum(len(shard.clips) for shard in self.shards(chosen) if not self.is_packed(shard))
-        self.pipeline.cut(films(), ready, waiting)
+        self.pipeline.cut(videos(), ready, waiting)
         return count
 
     def pack_one(self, shard: Shard) -> None:
-        """Write a shard, then its mark, then remove what it was made from."""
+        """Write a shard, then its record, then remove the cut files it was made from."""
         media: dict[str, Any] = {}
         failed: dict[str, str] = {}
-        for path, clips in shard.films().items():
-            made, why = self.pipeline.cut_result(path)
+        for path, clips in shard.videos().items():
+            cut, why = self.pipeline.cut_result(path)
             for clip in clips:
-                if clip.id in made:
-                    media[clip.id] = made[clip.id]
+                if clip.id in cut:
+                    media[clip.id] = cut[clip.id]
                 else:
                     failed[clip.id] = why
         kept = [clip for clip in shard.clips if clip.id in media]
         if self.pipeline.recipe.layout == "webdataset":
-            rows = ((self.told(clip), self.pipeline.clip_file(clip), media[clip.id]) for clip in kept)
-            with self.made.writing(f"shards/{shard.name}") as draft:
+            rows = (
+                (self.with_written_captions(clip), self.pipeline.clip_file(clip), media[clip.id])
+                for clip in kept
+            )
+            with self.outputs.writing(f"shards/{shard.name}") as draft:
                 write_tar(draft, rows)
         else:
             for clip in kept:
-                with self.made.writing(f"videos/{clip.id}.mp4") as draft:
+                with self.outputs.writing(f"videos/{clip.id}.mp4") as draft:
                     shutil.copyfile(self.pipeline.clip_file(clip), draft)
-        mark = {"digest": shard.digest(self.pipeline.recipe), "media": media, "failed": failed}
-        with atomic_file(self.mark(shard.number), overwrite=True) as temporary:
-            temporary.write_text(json.dumps(mark), encoding="ascii")
-        for path, clips in shard.films().items():
-            self.pipeline.forget(path, clips)
+        record = {"digest": shard.digest(self.pipeline.recipe), "media": media, "failed": failed}
+        write_record(shard_file(self.pipeline.work, shard.number), record)
+        for path, clips in shard.videos().items():
+            self.pipeline.remove_cut_files(path, clips)
 
-    def mark(self, number: int) -> Path:
-        """Where it is written what a shard holds."""
-        return self.pipeline.work / "packed" / f"{number:05d}.json"
-
-    def read_mark(self, number: int) -> dict[str, Any]:
-        """What a shard holds; nothing when it is not there."""
-        try:
-            return json.loads(self.mark(number).read_bytes())
-        except (FileNotFoundError, ValueError):
-            return {"digest": "", "media": {}, "failed": {}}
+    def shard_record(self, number: int) -> dict[str, Any]:
+        """What a shard holds: a digest, facts about the files by clip, why clips are missing; empty without one."""
+        return read_record(shard_file(self.pipeline.work, number)) or {
+            "digest": "",
+            "media": {},
+            "failed": {},
+        }
 
     def is_packed(self, shard: Shard) -> bool:
         """Whether the shard stands as we wrote it, with these very clips."""
-        mark = self.read_mark(shard.number)
-        if mark["failed"] or mark["digest"] != shard.digest(self.pipeline.recipe):
+        record = self.shard_record(shard.number)
+        if record["failed"] or record["digest"] != shard.digest(self.pipeline.recipe):
             return False
         if self.pipeline.recipe.layout == "webdataset":
-            return f"shards/{shard.name}" in self.made
-        return all(f"videos/{clip.id}.mp4" in self.made for clip in shard.clips)
+            return f"shards/{shard.name}" in self.outputs
+        return all(f"videos/{clip.id}.mp4" in self.outputs for clip in shard.clips)
 
-    def retire(self, count: int) -> None:
+    def remove_stale(self, count: int) -> None:
         """Remove shards of an earlier, larger result, and what another layout left; nothing that is not on our list."""
-        known: set[str] = set()
+        wanted: set[str] = set()
         folder = self.pipeline.recipe.layout == "videofolder"
-        for mark in sorted((self.pipeline.work / "packed").glob("*.json")):
-            if not re.fullmatch(r"\d{5,9}", mark.stem):
+        for file in sorted((self.pipeline.work / "packed").glob("*.json")):
+            if not re.fullmatch(r"\d{5,9}", file.stem):
                 continue
-            if int(mark.stem) >= count:
-                mark.unlink()
+            if int(file.stem) >= count:
+                file.unlink()
             elif folder:
-                known |= {f"videos/{name}.mp4" for name in self.read_mark(int(mark.stem))["media"]}
+                wanted |= {f"videos/{name}.mp4" for name in self.shard_record(int(file.stem))["media"]}
         if not folder:
-            known = {f"shards/{Shard(number).name}" for number in range(count)}
-            self.made.remove("metadata.jsonl")
-        self.made.retire(known.__contains__)
+            wanted = {f"shards/{Shard(number).name}" for number in range(count)}
+            self.outputs.remove("metadata.jsonl")
+        self.outputs.remove_unwanted(wanted.__contains__)
 
-    def final(self, chosen: Chosen) -> Iterator[tuple[Clip, dict[str, Any], str]]:
+    def final_clips(self, chosen: Chosen) -> Iterator[tuple[Clip, dict[str, Any], str]]:
         """(clip, facts about its file, shard) for every clip in order; what could not be cut out is dropped here."""
-        number, size, path, mark = 0, 0, "", self.read_mark(0)
+        number, size, path, record = 0, 0, "", self.shard_record(0)
         for clip in chosen.clips():
             if clip.dropped is not None:
                 yield clip, {}, ""
                 continue
             if size >= self.pipeline.recipe.per_shard and clip.source.path != path:
-                number, size, mark = number + 1, 0, self.read_mark(number + 1)
+                number, size, record = number + 1, 0, self.shard_record(number + 1)
             size, path = size + 1, clip.source.path
-            media = mark["media"].get(clip.id)
+            media = record["media"].get(clip.id)
             if media is None:
                 why = Dropped(
-                    step="cut", reason="cannot be cut", detail=mark["failed"].get(clip.id, "not packed")
+                    step="cut", reason="cannot be cut", detail=record["failed"].get(clip.id, "not packed")
                 )
                 yield clip.model_copy(update={"dropped": why}), {}, ""
             else:
-                yield self.told(clip), media, f"clips-{number:05d}.tar"
+                yield self.with_written_captions(clip), media, f"clips-{number:05d}.tar"
 
-    def told(self, clip: Clip) -> Clip:
+    def with_written_captions(self, clip: Clip) -> Clip:
         """The clip with what ``cogvideox caption`` has written about it."""
         return with_captions(clip, self.captions.get(clip.id, ()))
 
-    def account(self, chosen: Chosen) -> dict[str, Any]:
+    def write_tables(self, chosen: Chosen) -> dict[str, Any]:
         """Write the tables of kept and dropped clips and the summary."""
         recipe = self.pipeline.recipe
         about = {"recipe": recipe.to_yaml(), "versions": json.dumps(versions(), sort_keys=True)}
         tally = _Tally()
         folder = recipe.layout == "videofolder"
-        made = self.made
+        outputs = self.outputs
         with (
-            made.writing("clips.parquet") as table,
-            made.writing("dropped.jsonl") as dropped,
-            made.writing("metadata.jsonl") if folder else nullcontext() as rows,
+            outputs.writing("clips.parquet") as table,
+            outputs.writing("dropped.jsonl") as dropped,
+            outputs.writing("metadata.jsonl") if folder else nullcontext() as rows,
             clip_table(table, chosen.table.names, about) as keep,
             json_lines_writer(dropped) as drop,
-            json_lines_writer(rows) if rows else nullcontext() as line,
+            json_lines_writer(rows) if rows else nullcontext() as add_row,
         ):
-            for number, (clip, media, shard) in enumerate(self.final(chosen)):
+            for number, (clip, media, shard) in enumerate(self.final_clips(chosen)):
                 if number % 256 == 0:
                     self.pipeline.progress("writing tables", number, len(chosen.table))
                 tally.add(clip, media)
                 if clip.dropped is None:
                     keep(clip, media, "" if folder else shard)
-                    if folder:
-                        line(folder_row(clip, media))
+                    if add_row is not None:
+                        add_row(folder_row(clip, media))
                 else:
                     drop({"id": clip.id, **clip.model_dump(mode="json", exclude={"embedding"})})
         self.pipeline.strips([clip for group in tally.samples.values() for clip in group])
@@ -299,7 +299,7 @@ class _Tally:
     """Counts, and the first clips of every fate for people to look at."""
 
     def __init__(self) -> None:
-        self.films: set[bytes] = set()
+        self.videos: set[bytes] = set()
         self.fates: Counter[tuple[str, str]] = Counter()
         self.stages: Counter[str] = Counter()
         self.samples: dict[tuple[str, str], list[Clip]] = {}
@@ -307,7 +307,7 @@ class _Tally:
         self.bytes = self.copied = 0
 
     def add(self, clip: Clip, media: dict[str, Any]) -> None:
-        self.films.add(
+        self.videos.add(
             hashlib.blake2b(clip.source.path.encode("utf-8", "surrogateescape"), digest_size=8).digest()
         )
         fate = (clip.dropped.step, clip.dropped.reason) if clip.dropped else ("", "")
@@ -334,7 +334,7 @@ class _Tally:
             if step
         ]
         return {
-            "films": len(self.films),
+            "films": len(self.videos),
             "clips": sum(self.fates.values()),
             "kept": kept,
             "seconds": round(self.seconds, 3),

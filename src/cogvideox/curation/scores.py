@@ -22,13 +22,13 @@ class Light(CurationStep):
     kind: Literal["light"] = "light"
 
     def gives(self) -> tuple[str, ...]:
-        """See CurationStep."""
+        """Names of its scores."""
         return "luma", "contrast", "clipped", "saturation"
 
     def measure(self, clip: Clip, view: View) -> Clip:
         """``luma``, ``contrast``, ``saturation`` in grey levels, ``clipped`` share of pixels above 250 or below 5."""
-        places = np.unique(np.linspace(0, len(view.tiny) - 1, 32).astype(int))
-        grey, tiny = view.tiny_grey[places], view.tiny[places]
+        indices = np.unique(np.linspace(0, len(view.tiny) - 1, 32).astype(int))
+        grey, tiny = view.tiny_grey[indices], view.tiny[indices]
         red, green, blue = (tiny[..., channel] for channel in range(3))
         highest = np.maximum(np.maximum(red, green), blue).astype(np.float32)
         colour = highest - np.minimum(np.minimum(red, green), blue)
@@ -46,7 +46,7 @@ class Sharpness(CurationStep):
     kind: Literal["sharpness"] = "sharpness"
 
     def gives(self) -> tuple[str, ...]:
-        """See CurationStep."""
+        """Names of its scores."""
         return "sharpness", "noise", "blocks"
 
     def measure(self, clip: Clip, view: View) -> Clip:
@@ -67,7 +67,7 @@ class Flicker(CurationStep):
     kind: Literal["flicker"] = "flicker"
 
     def gives(self) -> tuple[str, ...]:
-        """See CurationStep."""
+        """Names of its scores."""
         return "flicker", "frozen"
 
     def measure(self, clip: Clip, view: View) -> Clip:
@@ -91,7 +91,7 @@ class MotionScore(CurationStep):
     flow: AnyFlow = Field(Dis(), description="dis, or raft with weights that you have")
 
     def gives(self) -> tuple[str, ...]:
-        """See CurationStep."""
+        """Names of its scores."""
         return "motion", "motion_top", "motion_camera", "motion_own", "shake", "still"
 
     def check(self) -> None:
@@ -116,7 +116,7 @@ class MotionScore(CurationStep):
         A flow with weights of yours is named in ``clip.networks``, with a digest of them.
         """
         flow = self.flow.build()
-        motion = motion_of(view.pictures if flow.colour else view.grey, view.picture_moments, flow)
+        motion = motion_of(view.pictures if flow.colour else view.grey, view.picture_moments.tolist(), flow)
         if self.flow.digest():
             clip = clip.model_copy(update={"networks": {**clip.networks, self.kind: flow.name}})
         return clip.with_scores(
@@ -135,7 +135,7 @@ class TextArea(CurationStep):
     kind: Literal["text"] = "text"
 
     def gives(self) -> tuple[str, ...]:
-        """See CurationStep."""
+        """Names of its scores."""
         return ("text_area",)
 
     def measure(self, clip: Clip, view: View) -> Clip:
@@ -150,7 +150,7 @@ class Watermark(CurationStep):
     least: float = Field(24.0, gt=0, description="grey levels of gradient that stay")
 
     def gives(self) -> tuple[str, ...]:
-        """See CurationStep."""
+        """Names of its scores."""
         return ("overlay",)
 
     def measure(self, clip: Clip, view: View) -> Clip:
@@ -167,7 +167,7 @@ class AestheticScore(CurationStep):
     pictures: int = Field(3, gt=0, description="pictures of a clip that are scored and averaged")
 
     def gives(self) -> tuple[str, ...]:
-        """See CurationStep."""
+        """Names of its scores."""
         return "aesthetic", "aesthetic_proxy"
 
     def measure(self, clip: Clip, view: View) -> Clip:
@@ -212,8 +212,8 @@ def text_area(grey: np.ndarray) -> float:
     lines = cv2.morphologyEx(strong, cv2.MORPH_CLOSE, np.ones((1, reach), np.uint8))
     count, _, boxes, _ = cv2.connectedComponentsWithStats(lines)
     area = 0
-    for place in range(1, count):
-        left, top, wide, tall, filled = boxes[place]
+    for label in range(1, count):
+        left, top, wide, tall, filled = boxes[label]
         inside = strong[top : top + tall, left : left + wide]
         turns = np.abs(np.diff(inside.astype(np.int8), axis=1)).sum(axis=1).mean() if wide > 1 else 0
         long_line = wide >= 1.8 * tall and 3 <= tall <= height // 4 and wide >= width // 20
@@ -243,5 +243,5 @@ def overlay_area(grey: np.ndarray, least: float) -> float | None:
     )  # Sobel sums 4 grey levels
     marks = cv2.morphologyEx(marks, cv2.MORPH_CLOSE, np.ones((5, 9), np.uint8))
     count, _, boxes, _ = cv2.connectedComponentsWithStats(marks)
-    sizes = [int(boxes[place][4]) for place in range(1, count)]
+    sizes = [int(boxes[label][4]) for label in range(1, count)]
     return float(sum(size for size in sizes if size >= 0.0008 * marks.size) / marks.size)

@@ -35,8 +35,8 @@ def write_tar(target: Path, clips: Iterable[tuple[Clip, Path | bytes, Mapping[st
     with target.open("wb") as stream:
         writer = TarWriter(stream, user="", group="", mtime=0, encoder=False)
         for clip, file, media in clips:
-            film = file if isinstance(file, bytes) else file.read_bytes()
-            sample = {"__key__": clip.id, "mp4": film, "json": compact_json(record(clip, media))}
+            video = file if isinstance(file, bytes) else file.read_bytes()
+            sample = {"__key__": clip.id, "mp4": video, "json": compact_json(record(clip, media))}
             if clip.caption:
                 sample["txt"] = clip.caption.encode()
             writer.write(sample)
@@ -90,6 +90,8 @@ def _columns(pa: Any, scores: list[str]) -> list[Any]:
 
 
 def _row(clip: Clip, media: Mapping[str, Any], shard: str, scores: list[str]) -> dict[str, Any]:
+    span = clip.span
+    assert span is not None, "kept clips have a span"
     return {
         "id": clip.id,
         "shard": shard,
@@ -97,10 +99,10 @@ def _row(clip: Clip, media: Mapping[str, Any], shard: str, scores: list[str]) ->
         "stages": [decision.stage for decision in clip.decisions if decision.kept],
         "path": clip.source.path,
         "sha256": clip.source.sha256,
-        "first": clip.span.first,
-        "stop": clip.span.stop,
-        "start": clip.span.start,
-        "end": clip.span.end,
+        "first": span.first,
+        "stop": span.stop,
+        "start": span.start,
+        "end": span.end,
         "media_sha256": media["sha256"],
         "media_bytes": media["bytes"],
         **{name: media[name] for name in ("frames", "fps", "width", "height", "copied")},

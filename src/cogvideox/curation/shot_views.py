@@ -25,7 +25,7 @@ class Frame:
 
 @dataclass
 class Totals:
-    """What is known of a file when it has been walked to its end."""
+    """What is known of a file when it has been decoded to its end."""
 
     frames: int = 0
     last: float = 0.0
@@ -42,7 +42,7 @@ class Totals:
 
 @dataclass(frozen=True)
 class ShotSegment:
-    """A part of a film: its place, and its view when it is long enough to be looked at."""
+    """A span of a video inside one shot, and its view; without a view ``note`` says why it is too short for one."""
 
     span: Span
     view: View | None
@@ -50,26 +50,26 @@ class ShotSegment:
 
 
 class ShotViews:
-    """Iterate over ``pieces``; ``totals`` is whole afterwards."""
+    """Iterate over ``segments``; ``totals`` is whole afterwards."""
 
-    def __init__(self, walk: Decoder, shots: Shots, look: Look) -> None:
-        self.walk, self.shots, self.look = walk, shots, look
+    def __init__(self, decoder: Decoder, shots: Shots, look: Look) -> None:
+        self.decoder, self.shots, self.look = decoder, shots, look
         self.totals = Totals()
         self.dissolves = 0
 
-    def pieces(self) -> Iterator[ShotSegment]:
-        """Single-shot pieces in order, too short ones without a view. Raises MediaError as the walk does."""
+    def segments(self) -> Iterator[ShotSegment]:
+        """Single-shot segments in order, too short ones without a view. Raises MediaError as the decoder does."""
         finder = CutFinder(self.shots)
         held: list[Frame] = []
         after_cut = False
         for frame in self._frames():
             held.append(frame)
             for cut in finder.add(frame.tiny):
-                where = cut - held[0].number
-                if where <= 0:  # the take was already closed for its length
+                index = cut - held[0].number
+                if index <= 0:  # the take was already closed for its length
                     continue
-                yield from self._shot(held[:where], after_cut, before_cut=True)
-                held, after_cut = held[where:], True
+                yield from self._shot(held[:index], after_cut, before_cut=True)
+                held, after_cut = held[index:], True
             whole = self.shots.max_seconds
             if held[-1].moment - held[0].moment >= whole + self.shots.min_seconds:
                 stop = next(n for n, one in enumerate(held) if one.moment - held[0].moment >= whole)
@@ -80,21 +80,21 @@ class ShotViews:
 
     def _frames(self) -> Iterator[Frame]:
         due = 0.0
-        for number, (moment, step) in enumerate(self.walk.frames()):
-            self.totals.add(moment, self.walk.timing)
-            size = self.walk.size
+        for number, (moment, step) in enumerate(self.decoder.frames()):
+            self.totals.add(moment, self.decoder.timing)
+            size = self.decoder.size
             picture = None
             if moment >= due - 1e-6:
                 picture = step.pixels(size.fitted(self.look.side))
-                due = max(due + 1 / self.look.fps, moment)  # slower films: every frame
+                due = max(due + 1 / self.look.fps, moment)  # slower videos: every frame
             yield Frame(number, moment, step.pixels(size.fitted(self.look.tiny_side)), picture)
 
     def _shot(self, held: list[Frame], after_cut: bool, before_cut: bool) -> Iterator[ShotSegment]:
-        found: list[tuple[int, int]] = []
+        gradual: list[tuple[int, int]] = []
         if self.shots.dissolves and len(held) > 8:
-            found = transitions(np.stack([frame.tiny[:, :, 1] for frame in held]))
-        self.dissolves += len(found)
-        for first, stop in takes(0, len(held), found):
+            gradual = transitions(np.stack([frame.tiny[:, :, 1] for frame in held]))
+        self.dissolves += len(gradual)
+        for first, stop in takes(0, len(held), gradual):
             inner = (after_cut if first == 0 else False, before_cut if stop == len(held) else False)
             first += self.shots.trim * inner[0]
             stop -= self.shots.trim * inner[1]
@@ -113,14 +113,14 @@ class ShotViews:
                 self._span(held), None, f"{seconds:.2f} s, a look is taken {self.look.fps:g} times a second"
             )
             return
-        parts = int(np.ceil(seconds / self.shots.max_seconds - 1e-6))
-        edges = np.linspace(0, len(held), parts + 1).round().astype(int)
+        count = int(np.ceil(seconds / self.shots.max_seconds - 1e-6))
+        edges = np.linspace(0, len(held), count + 1).round().astype(int)
         for first, stop in zip(edges[:-1], edges[1:], strict=True):
             yield ShotSegment(self._span(held[first:stop]), self._view(held[first:stop]))
 
     def _seconds(self, held: list[Frame]) -> float:
         """From the start of the first to the end of the last."""
-        timing, last = self.walk.timing, held[-1].number
+        timing, last = self.decoder.timing, held[-1].number
         return held[-1].moment - held[0].moment + timing.part(last, last + 1).seconds
 
     def _span(self, held: list[Frame]) -> Span:
@@ -129,13 +129,13 @@ class ShotViews:
         return Span(first=held[0].number, stop=held[-1].number + 1, start=start, end=end)
 
     def _view(self, held: list[Frame]) -> View:
-        seen = [frame for frame in held if frame.picture is not None]
-        size: Size = self.walk.size
+        pictures = [(frame.moment, frame.picture) for frame in held if frame.picture is not None]
+        size: Size = self.decoder.size
         return View(
             np.stack([frame.tiny for frame in held]),
             np.array([frame.moment for frame in held]),
-            np.stack([frame.picture for frame in seen]),
-            np.array([frame.moment for frame in seen]),
+            np.stack([picture for _, picture in pictures]),
+            np.array([moment for moment, _ in pictures]),
             size.height,
             size.width,
         )

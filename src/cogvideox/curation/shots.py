@@ -13,7 +13,7 @@ from cogvideox.perception.flow import opencv
 
 
 class Shots(Config):
-    """How films are cut into clips."""
+    """How videos are cut into clips."""
 
     threshold: float = Field(
         3.0, gt=1, description="a frame differs so many times more than those around it: a cut"

@@ -20,7 +20,7 @@ class CurationStep(Config):
         """Asked before anything else, where the run is started. Raises what is wrong with files that settings name."""
 
     def ready(self) -> None:
-        """Asked in each worker before its first film: load what is large. Raises what is missing there."""
+        """Asked in each worker before its first video: load what is large. Raises what is missing there."""
 
     def digests(self) -> tuple[str, ...]:
         """Of files that settings name and whose change changes what is measured."""

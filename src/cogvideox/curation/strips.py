@@ -20,17 +20,18 @@ SIDE = 72  # pixels of the shorter side
 
 
 def write_strips(root: Path, path: str, clips: Sequence[Clip], work: Path, recipe: Recipe) -> None:
-    """One PNG of four frames per clip of one film, in one pass; a film that breaks on the way leaves what was seen."""
+    """One PNG of four frames per clip of one video, in one pass; a video that breaks leaves what was read."""
     wanted: dict[int, list[int]] = {}
-    for place, clip in enumerate(clips):
+    for index, clip in enumerate(clips):
+        assert clip.span is not None, "strips are made of clips, not of unread files"
         for number in np.linspace(clip.span.first, clip.span.stop - 1, FRAMES).astype(int):
-            wanted.setdefault(int(number), []).append(place)
+            wanted.setdefault(int(number), []).append(index)
     seen: list[list[np.ndarray]] = [[] for _ in clips]
     try:
-        with open_decoder(root / path, recipe.limits.of_decoding(), recipe.colour) as walking:
-            for number, (_, step) in enumerate(walking.frames()):
-                for place in wanted.get(number, ()):
-                    seen[place].append(step.pixels(walking.size.fitted(SIDE)))
+        with open_decoder(root / path, recipe.limits.of_decoding(), recipe.colour) as decoder:
+            for number, (_, step) in enumerate(decoder.frames()):
+                for index in wanted.get(number, ()):
+                    seen[index].append(step.pixels(decoder.size.fitted(SIDE)))
                 if number >= max(wanted):
                     break
     except MediaError:

@@ -43,9 +43,11 @@ class ThresholdRule(Config):
         known = np.sort(values[~np.isnan(values)])
         low, high = self.least, self.most
         if len(known) and self.drop_lowest:
-            low = max(filter(_is_number, (low, _quantile(known, self.drop_lowest))))
+            quantile = _quantile(known, self.drop_lowest)
+            low = quantile if low is None else max(low, quantile)
         if len(known) and self.drop_highest:
-            high = min(filter(_is_number, (high, _quantile(known, 1 - self.drop_highest))))
+            quantile = _quantile(known, 1 - self.drop_highest)
+            high = quantile if high is None else min(high, quantile)
         return ThresholdRule.model_construct(
             score=self.score, least=low, most=high, drop_lowest=0.0, drop_highest=0.0
         )
@@ -88,7 +90,7 @@ class Thresholds(Config):
     )
 
     def rules(self) -> tuple[ThresholdRule, ...]:
-        """Of all stages."""
+        """The rules of all stages."""
         return tuple(rule for stage in self.stages for rule in stage.rules)
 
     def fitted(self, table: ClipTable) -> Thresholds:
@@ -110,11 +112,11 @@ class Thresholds(Config):
 
 def quantiles(table: ClipTable) -> dict[str, list[float]]:
     """21 quantiles of every score over all clips that have it: a reference to choose thresholds by."""
-    found = {}
+    by_score = {}
     for name in table.names:
         known = np.sort(column[~np.isnan(column)]) if (column := table.scores(name)).size else column
-        found[name] = [float(f"{_quantile(known, share / 20):.6g}") for share in range(21)]
-    return found
+        by_score[name] = [float(f"{_quantile(known, share / 20):.6g}") for share in range(21)]
+    return by_score
 
 
 def _quantile(ordered: np.ndarray, share: float) -> float:
@@ -126,7 +128,3 @@ def _short(broken: str) -> str:
     """'motion 0.1 < 0.2' -> 'motion low': a reason that is the same for many clips."""
     name, _, sign, _ = broken.split(" ")
     return f"{name} {'low' if sign == '<' else 'high'}"
-
-
-def _is_number(value: float | None) -> bool:
-    return value is not None

@@ -46,7 +46,7 @@ class VlmLabels(CurationStep):
     """The six labels by a model behind an OpenAI-compatible server, or in a folder, from a few frames.
 
     What it says is as it says it: nothing calibrates it. A clip of which it says nothing usable is dropped with the
-    reason; when the server cannot be reached the film is left for the next run.
+    reason; when the server cannot be reached the video is left for the next run.
     """
 
     kind: Literal["asked_labels"] = "asked_labels"
@@ -61,7 +61,7 @@ class VlmLabels(CurationStep):
     answers: str | None = Field(None, description="folder where answers are kept between runs")
 
     def gives(self) -> tuple[str, ...]:
-        """See CurationStep."""
+        """Names of its scores."""
         return tuple(f"label.{name}" for name in MEANING)
 
     def measure(self, clip: Clip, view: View) -> Clip:
@@ -85,10 +85,11 @@ class VlmLabels(CurationStep):
 
 def judged(chat: Chat, view: View, frames: int = 8) -> dict[str, float]:
     """Label -> how sure the model is that the clip has the defect, 0 to 1. Raises ChatFailure."""
-    start, parts = float(view.picture_moments[0]), []
-    for place in view.spread(frames):
-        parts += [f"{float(view.picture_moments[place]) - start:.2f} s", Image.of(view.pictures[place])]
-    question = DEFECTS.question(tuple(parts), LabelVerdict.model_json_schema())
+    start = float(view.picture_moments[0])
+    content: list[str | Image] = []
+    for index in view.spread(frames):
+        content += [f"{float(view.picture_moments[index]) - start:.2f} s", Image.of(view.pictures[index])]
+    question = DEFECTS.question(tuple(content), LabelVerdict.model_json_schema())
     return {
         name: value / 100
         for name, value in chat.ask(question, json_reader(LabelVerdict)).model_dump().items()

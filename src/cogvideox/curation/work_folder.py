@@ -1,31 +1,61 @@
-"""Where the files of a run lie: one per film or clip, under names that do not depend on what others there are."""
+"""The work folder of a run: one record per video, written whole, under names that depend on that video alone.
+
+A record says that something is finished. It is JSON; one that is missing or damaged means that the work is done again.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
+from typing import Any
+
+from cogvideox.errors import InputError
+from cogvideox.files import read_small_bytes
+from cogvideox.files.atomic import write_text
+
+MOST_RECORD = 1 << 30  # bytes
 
 
 def measured_file(work: Path, path: str) -> Path:
-    """Where the clips of a film are written."""
+    """The record of a video's clips as measured."""
     name = _name(path)
     return work / "measured" / name[:2] / f"{name}.json"
 
 
 def cut_file(work: Path, path: str) -> Path:
-    """Where it is written which clips of a film have been cut out."""
+    """The record of which clips of a video have been cut out."""
     name = _name(path)
     return work / "cut" / name[:2] / f"{name}.json"
 
 
-def strip_file(work: Path, name: str) -> Path:
-    """Where a few frames of a clip, side by side, are written for people to look at."""
-    return work / "strips" / name[:2] / f"{name}.png"
+def shard_file(work: Path, number: int) -> Path:
+    """The record of what a shard holds."""
+    return work / "packed" / f"{number:05d}.json"
+
+
+def strip_file(work: Path, clip_id: str) -> Path:
+    """The picture of a few frames of a clip, side by side, for the report."""
+    return work / "strips" / clip_id[:2] / f"{clip_id}.png"
 
 
 def clip_folder(work: Path, path: str) -> Path:
-    """Where the cut clips of a film lie until they are packed."""
+    """The folder of a video's cut clips until they are packed."""
     return work / "cut" / _name(path)[:2]
+
+
+def read_record(file: Path) -> dict[str, Any] | None:
+    """A record; None where there is none that can be read."""
+    try:  # not by ``files.structured``: these are read several times a run, and it takes ten times as long
+        record = json.loads(read_small_bytes(file, most=MOST_RECORD))
+    except (InputError, ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def write_record(file: Path, record: dict[str, Any]) -> None:
+    """Write a record, whole or not at all. Raises OutputError."""
+    write_text(file, json.dumps(record, ensure_ascii=True))
 
 
 def _name(path: str) -> str:

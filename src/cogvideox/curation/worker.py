@@ -22,16 +22,15 @@ from cogvideox.curation.cutting import cut
 from cogvideox.curation.measuring import StepTimer, measure
 from cogvideox.curation.recipe import Recipe
 from cogvideox.curation.strips import write_strips
-from cogvideox.curation.work_folder import clip_folder, cut_file, measured_file
+from cogvideox.curation.work_folder import clip_folder, cut_file, measured_file, write_record
 from cogvideox.errors import CogVideoXError, MediaError
-from cogvideox.files.atomic import atomic_file
 
-FAILED = "failed"  # a step stumbled over a film
+FAILED = "failed"  # a step raised an error at a video
 NO_MEMORY = ("Insufficient memory", "can't allocate memory")  # OpenCV's and torch's MemoryError
 
 
 class WorkerConfig(Config):
-    """What all jobs of a worker have in common."""
+    """What all jobs of a worker have in common: the folder of videos, the work folder, the recipe."""
 
     root: str
     work: str
@@ -41,7 +40,7 @@ class WorkerConfig(Config):
 def write_measured(
     work: Path, job: dict[str, Any], recipe: Recipe, clips: list[Clip], clock: StepTimer
 ) -> None:
-    """The mark that a film is measured, and what was found, in one file."""
+    """Write the record that a video is measured: its clips and the processor seconds of each step."""
     record = {
         "path": job["path"],
         "size": job["size"],
@@ -51,25 +50,25 @@ def write_measured(
         "seconds": {name: round(value, 4) for name, value in clock.seconds.items()},
         "clips": [clip.model_dump(mode="json") for clip in clips],
     }
-    _write(measured_file(work, job["path"]), record)
+    write_record(measured_file(work, job["path"]), record)
 
 
 def write_cut(
-    work: Path, job: dict[str, Any], recipe: Recipe, made: dict[str, Any], failed: str = ""
+    work: Path, job: dict[str, Any], recipe: Recipe, media: dict[str, Any], failed: str = ""
 ) -> None:
-    """The mark that the clips of a film are cut out, or why they cannot be."""
+    """Write the record that the clips of a video are cut out, or why they cannot be."""
     record = {
         "cut": recipe.cut(),
         "clips": sorted(clip["id"] for clip in job["clips"]),
-        "made": made,
+        "made": media,
         "failed": failed,
     }
-    _write(cut_file(work, job["path"]), record)
+    write_record(cut_file(work, job["path"]), record)
 
 
-def do(job: dict[str, Any], order: WorkerConfig) -> None:
+def do(job: dict[str, Any], config: WorkerConfig) -> None:
     """Do one job; its result is a file. Raises OutputError when it cannot be written."""
-    root, work, recipe = Path(order.root), Path(order.work), order.recipe
+    root, work, recipe = Path(config.root), Path(config.work), config.recipe
     clock = StepTimer()
     if job["do"] == "measure":
         clips = measure(root, job["path"], recipe, clock)
@@ -86,22 +85,17 @@ def do(job: dict[str, Any], order: WorkerConfig) -> None:
         write_cut(work, job, recipe, {}, str(error).replace(str(root / job["path"]), job["path"]))
 
 
-def _write(path: Path, record: dict[str, Any]) -> None:
-    with atomic_file(path, overwrite=True) as temporary:
-        temporary.write_text(json.dumps(record, ensure_ascii=True), encoding="ascii")
-
-
 def main() -> None:
     """Serve jobs until there are no more lines."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever a library prints does not get between our lines
-    order = WorkerConfig.parse(json.loads(sys.stdin.readline()))
+    config = WorkerConfig.parse(json.loads(sys.stdin.readline()))
     warnings.simplefilter("ignore")
-    limits = order.recipe.limits
-    if not order.recipe.key_variables():
+    limits = config.recipe.limits
+    if not config.recipe.key_variables():
         leave_network()
     try:
-        order.recipe.ready()  # before the limit, which is for films
+        config.recipe.ready()  # before the limit, which is for videos
     except CogVideoXError as error:
         answers.write(json.dumps(_stop(error)) + "\n")
         return
@@ -109,19 +103,19 @@ def main() -> None:
     answers.write("{}\n")  # ready
     for line in sys.stdin:
         limit_processor(limits.cpu_seconds)
-        answers.write(json.dumps(_answer(line, order)) + "\n")
+        answers.write(json.dumps(_answer(line, config)) + "\n")
 
 
-def _answer(line: str, order: WorkerConfig) -> dict[str, str]:
+def _answer(line: str, config: WorkerConfig) -> dict[str, str]:
     try:
-        do(json.loads(line), order)
+        do(json.loads(line), config)
     except MemoryError:
-        return {"error": "too large", "detail": f"needs more than {order.recipe.limits.memory} MiB"}
-    except CogVideoXError as error:  # a full disk, settings, missing libraries: no film is at fault
+        return {"error": "too large", "detail": f"needs more than {config.recipe.limits.memory} MiB"}
+    except CogVideoXError as error:  # a full disk, settings, missing libraries: no video is at fault
         return _stop(error)
-    except Exception as error:  # one film must not end the run: it is dropped under this name, and counted
+    except Exception as error:  # one video must not end the run: it is dropped under this name, and counted
         if any(words in str(error) for words in NO_MEMORY):
-            return {"error": "too large", "detail": f"needs more than {order.recipe.limits.memory} MiB"}
+            return {"error": "too large", "detail": f"needs more than {config.recipe.limits.memory} MiB"}
         return {"error": FAILED, "detail": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
     return {}
 

@@ -139,7 +139,7 @@ def _open(file: Path) -> tuple[Any, dict[str, str]]:
 def _digest(full: str, value: Tensor) -> str:
     """Of a tensor, its kind and its name."""
     digest = hashlib.sha256(f"{full}/{value.dtype}/{tuple(value.shape)}/".encode())
-    digest.update(value.contiguous().flatten().view(uint8).numpy())
+    digest.update(value.contiguous().flatten().view(uint8).numpy().data)
     return digest.hexdigest()[:32]
 
 

@@ -255,7 +255,7 @@ def best_share(listing: Listing, share: float) -> Listing:
             f"best {share:g} of {listing.root}: {len(without)} clips have no score, such as {without[0]}; "
             "give a score column in metadata, or best=1"
         )
-    ranked = sorted(listing.entries, key=lambda entry: (-entry.score, entry.name))
+    ranked = sorted(listing.entries, key=lambda entry: (-(entry.score or 0.0), entry.name))
     kept = {entry.name for entry in ranked[: max(1, round(share * len(ranked)))]}
     entries = [entry for entry in listing.entries if entry.name in kept]
     return Listing(listing.root, listing.layout, entries, dict(listing.dropped))

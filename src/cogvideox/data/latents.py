@@ -25,6 +25,7 @@ from cogvideox.data.cache import TensorCache
 from cogvideox.data.clips import ClipDataset
 from cogvideox.data.world import to_model
 from cogvideox.errors import CogVideoXError, MediaError, NumericsError
+from cogvideox.vae import VAE
 
 TOGETHER = 20  # clips of one shape, or prompts, encoded at once, at most
 PIXELS = 1 << 21  # of the clips encoded at once: 20 of 25x64x64; one of 49x480x720 has more and goes alone
@@ -73,7 +74,7 @@ class EncodedClips:
 
 def encoded(
     source: ClipDataset,
-    vae: nn.Module,
+    vae: VAE,
     folder: str | Path,
     title: str = "clips",
     only: Set[int] | None = None,
@@ -144,7 +145,7 @@ def _batches(source: ClipDataset, indices: Iterable[int], dropped: dict[str, str
 
 
 @torch.no_grad()
-def _encode(vae: nn.Module, batch: Batch, source: ClipDataset) -> Iterator[tuple[int, dict[str, Tensor]]]:
+def _encode(vae: VAE, batch: Batch, source: ClipDataset) -> Iterator[tuple[int, dict[str, Tensor]]]:
     """bfloat16 and channels last: four times as fast on a CPU with units for it; the rounding is far below the
     posterior's own noise. A CPU without them would take sixty times as long, and gets float32."""
     weight = next(vae.parameters())

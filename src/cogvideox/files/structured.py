@@ -129,10 +129,10 @@ def parse_yaml(text: str, where: str, *, error: type[CogVideoXError] = ConfigErr
         raise
     except yaml.YAMLError as problem:
         mark = getattr(problem, "problem_mark", None)
-        place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        where_in = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
         reason = getattr(problem, "problem", None) or str(problem)
         raise error(
-            f"{where}: cannot be read as YAML{place}: {' '.join(str(reason).split())[:160]}"
+            f"{where}: cannot be read as YAML{where_in}: {' '.join(str(reason).split())[:160]}"
         ) from None
     except (ValueError, RecursionError) as problem:
         raise error(f"{where}: cannot be read as YAML: {' '.join(str(problem).split())[:160]}") from None
@@ -140,7 +140,7 @@ def parse_yaml(text: str, where: str, *, error: type[CogVideoXError] = ConfigErr
 
 def _check_events(text: str, where: str, error: type[CogVideoXError]) -> None:
     """Walk the text once without building anything: depth, and how many values aliases would unfold to."""
-    sizes: dict[str, int] = {}  # by anchor: values it stands for, aliases unfolded
+    sizes: dict[str | None, int] = {}  # by anchor: values it stands for, aliases unfolded
     open_: list[tuple[str | None, int]] = []  # anchors and counts of the collections around
     total = 0
     for event in yaml.parse(text, Loader=_Safe):
@@ -176,14 +176,14 @@ class _Loader(_Safe):  # type: ignore[misc, valid-type]
         own = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
         keys = [self.construct_object(key, deep=True) for key in own]
         seen = set()
-        for place, key in enumerate(keys):
+        for index, key in enumerate(keys):
             if not isinstance(key, str | int | float | bool | None):
                 raise yaml.constructor.ConstructorError(
-                    None, None, "a key must be one word", own[place].start_mark
+                    None, None, "a key must be one word", own[index].start_mark
                 )
             if key in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {short(key)} stands twice; keep one", own[place].start_mark
+                    None, None, f"the key {short(key)} stands twice; keep one", own[index].start_mark
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cogvideox.errors import InputError
-from cogvideox.files import read_small_text
+from cogvideox.errors import ConfigError, InputError
+from cogvideox.files import parse_json, read_small_text
 from cogvideox.video.reading import LIMITS, OpenVideo, Probe, probe
 from cogvideox.video.saving import sidecar_of
 
@@ -60,7 +60,6 @@ _SHOWN = ("prompt", "seed", "steps", "guidance", "sampler", "image", "video", "l
 def video_info(path: str | Path) -> VideoInfo:
     """Read the header, the timestamps, the first frame and the manifest. Raises MediaError."""
     with OpenVideo(path, LIMITS) as opened:
-        assert opened.container is not None
         manifest = _json(_comment(opened.container.metadata))
     beside = sidecar_of(Path(path))
     if "config" not in manifest and os.path.lexists(beside):
@@ -81,7 +80,7 @@ def _comment(tags: dict[str, str]) -> str:
 def _json(text: str) -> dict[str, Any]:
     """The object that ``text`` is; {} for anything else: whoever wrote the file may have put there what they like."""
     try:
-        value = json.loads(text) if len(text) <= LONGEST else {}
-    except (ValueError, RecursionError):
+        value = parse_json(text, "manifest", nan_is_none=True) if len(text) <= LONGEST else {}
+    except ConfigError:
         return {}
     return value if isinstance(value, dict) else {}

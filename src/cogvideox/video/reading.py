@@ -26,7 +26,7 @@ from cogvideox.video.colour import Colour, Colours, code_for, colours_of
 from cogvideox.video.orientation import Orientation, orientation_of
 from cogvideox.video.timing import Timing, exact, fit, nearest_in_time
 
-VIDEO_SUFFIXES = ".mp4, .mov, .mkv, .webm, .avi, .ts or .gif"
+KNOWN = ".mp4, .mov, .mkv, .webm, .avi, .ts or .gif"
 HDR_TRANSFERS = {16: "PQ", 18: "HLG"}  # ITU-T H.273 transfer characteristics
 DECLARES_RATE = ("mov", "matroska", "avi")  # others' rates are guesses of the demuxer
 REORDERED = 64  # frames that may be stored before an earlier one
@@ -149,22 +149,30 @@ def _at_rate(opened: OpenVideo, rate: float, most: int, complete: bool) -> Itera
 class OpenVideo:
     """One video file, open, with its limits; leaves as MediaError whatever went wrong inside.
 
-    A context manager; ``frames`` can be walked once. ``colour``: how untagged colours are read.
+    A context manager; ``frames`` can be walked once. ``colour``: how untagged colours are read; ``kind``: the container
+    (mov, matroska, avi, gif or mpegts); ``stream``: the largest video stream.
     """
 
     def __init__(self, path: str | Path, limits: DecodeLimits, colour: Colour = "guess"):
         self.path, self.limits, self.colour = path, limits, colour
         self.started = time.monotonic()
-        self.container: av.container.InputContainer | None = None
+        self._container: av.container.InputContainer | None = None
+
+    @property
+    def container(self) -> av.container.InputContainer:
+        """The open file of PyAV; there is one inside the ``with`` block only."""
+        assert self._container is not None, "used outside its with block"
+        return self._container
 
     def error(self, why: str) -> MediaError:
+        """A MediaError about this file."""
         return MediaError(f"{self.path}: {why}")
 
     def __enter__(self) -> OpenVideo:
         file = regular_file(self.path, self.limits.file_bytes)
-        self._place = f"file:{file}", _container_of(file, self.path)
+        self._url, self.kind = f"file:{file}", _container_of(file, self.path)
         try:
-            self.container = self._open()
+            self._container = self._open()
             if len(self.container.streams) > self.limits.streams:
                 raise self.error(f"{len(self.container.streams)} streams; the limit is {self.limits.streams}")
             pictures = [s for s in self.container.streams.video if not _is_cover_art(s)]
@@ -181,13 +189,13 @@ class OpenVideo:
         return self
 
     def _open(self) -> av.container.InputContainer:
-        place, kind = self._place
-        return av.open(place, format=kind, options={"protocol_whitelist": "file"}, metadata_errors="replace")
+        options = {"protocol_whitelist": "file"}
+        return av.open(self._url, format=self.kind, options=options, metadata_errors="replace")
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if self.container is not None:
-            self.container.close()
-            self.container = None
+        if self._container is not None:
+            self._container.close()
+            self._container = None
         if isinstance(error, (av.error.FFmpegError, ValueError, MemoryError, RuntimeError)):
             what = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
             raise self.error(f"damaged or not a video ({what}); re-encode it or download it again") from None
@@ -206,10 +214,16 @@ class OpenVideo:
             raise self.error(f"HDR ({transfer}) video; tone-map it to 8-bit BT.709 first")
         self.colours(codec)
 
+    def _stream_seconds(self) -> float:
+        """The length that the stream's header gives; 0 where it gives none."""
+        duration, tick = self.stream.duration, self.stream.time_base
+        return float(duration * tick) if duration and tick else 0.0
+
     def probe(self) -> Probe:
+        """What the header says."""
         stream, codec = self.stream, self.stream.codec_context
         rate = float(exact(stream.average_rate) or exact(stream.base_rate) or exact(stream.guessed_rate) or 0)
-        seconds = float(stream.duration * stream.time_base) if stream.duration else 0.0
+        seconds = self._stream_seconds()
         if not seconds and self.container.duration:
             seconds = self.container.duration / av.time_base
         rate = min(rate, self.limits.fps) if rate > 0 else 25.0
@@ -234,10 +248,10 @@ class OpenVideo:
 
     def colours(self, source: av.VideoFrame | av.VideoCodecContext) -> Colours:
         """What the numbers of a frame, or of the stream by its header, mean. Raises MediaError for rare matrices."""
-        found = colours_of(source, self.colour)
-        if found is None:
+        colours = colours_of(source, self.colour)
+        if colours is None:
             raise self.error(f"colours by matrix {int(source.colorspace)} of H.273; convert it to BT.709")
-        return found
+        return colours
 
     @cached_property
     def timing(self) -> Timing:
@@ -269,19 +283,16 @@ class OpenVideo:
             declared = [self.stream.average_rate, self.stream.base_rate]
         if len(known) == len(times) and (len(known) == 1 or len(set(known)) > 1):
             tick, stored = self.stream.time_base, self.kind == "avi"
+            assert tick is not None, "a stream with timestamps has a unit for them"
             return fit(known, tick, last=final[1], declared=declared, whole=whole, numbered=stored)
         rate = Fraction(self.probe().fps).limit_denominator(1001)
         return fit(range(max(1, len(times))), 1 / rate, declared=[rate], whole=whole, numbered=True)
-
-    @property
-    def kind(self) -> str:
-        """The container: mov, matroska, avi, gif or mpegts."""
-        return self._place[1]
 
     def _timestamp(self, frame: av.VideoFrame, number: int) -> float:
         """Seconds on the file's clock of a decoded frame, the ``number``-th to be shown."""
         timing = self.timing
         if frame.pts is not None and not timing.numbered:
+            assert frame.time_base is not None, "a frame with a timestamp has a unit for it"
             return float(frame.pts * frame.time_base)
         known = timing.times
         return float(known[number]) if number < len(known) else timing.origin + number / timing.fps
@@ -320,13 +331,11 @@ class OpenVideo:
     def _promised(self) -> float:
         """The seconds the header speaks of; Matroska says them of the whole file only, and sound may be longer."""
         if self.stream.duration:
-            return float(self.stream.duration * self.stream.time_base)
-        alone = len(self.container.streams) == 1 and self.container.duration
-        return (
-            (self.container.duration - max(0, self.container.start_time or 0)) / av.time_base
-            if alone
-            else 0.0
-        )
+            return self._stream_seconds()
+        container, duration = self.container, self.container.duration
+        if len(container.streams) != 1 or not duration:
+            return 0.0
+        return (duration - max(0, container.start_time or 0)) / av.time_base
 
     def pixels(self, frame: av.VideoFrame) -> np.ndarray:
         """uint8 [h, w, 3], square pixels, upright."""
@@ -340,7 +349,7 @@ class OpenVideo:
 
 
 def regular_file(path: str | Path, most_bytes: int) -> Path:
-    """The absolute path of a plain, non-empty file within the size limit."""
+    """The absolute path of a plain, non-empty file of at most ``most_bytes``. Raises MediaError."""
     try:
         file = Path(path).expanduser().absolute()
         status = os.stat(file)
@@ -377,7 +386,7 @@ def _container_of(file: Path, path: str | Path) -> str:
         return "avi"
     if head[:1] == b"G" and head[188:189] == b"G":
         return "mpegts"
-    raise MediaError(f"{path}: not a video; give {VIDEO_SUFFIXES}")
+    raise MediaError(f"{path}: not a video; give {KNOWN}")
 
 
 def _is_cover_art(stream: av.VideoStream) -> bool:

@@ -58,7 +58,7 @@ def read_stock(folder: Path, known: Mapping[str, Mapping[str, bool]] | None = No
         try:
             with open_decoder(folder / one.path, DecodeLimits(frames=4096)) as walking:
                 pieces = [
-                    piece.view.pictures for piece in ShotViews(walking, shots, look).pieces() if piece.view
+                    piece.view.pictures for piece in ShotViews(walking, shots, look).segments() if piece.view
                 ]
         except MediaError:
             continue  # broken films are no stock
