@@ -266,8 +266,9 @@ class _Pool:
 def _as_raised(kind: str, text: str) -> CogVideoXError:
     """The error that a worker met, in this process."""
     found = getattr(errors, kind, None)
-    known = isinstance(found, type) and issubclass(found, CogVideoXError)
-    return found(text) if known else CogVideoXError(text)
+    if isinstance(found, type) and issubclass(found, CogVideoXError):
+        return found(text)
+    return CogVideoXError(text)
 
 
 def _import_path() -> str:
