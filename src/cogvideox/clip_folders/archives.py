@@ -1,6 +1,6 @@
 """Clips inside other files: members of webdataset shards (.tar) and rows of Parquet tables.
 
-A member is found by its place and read alone; an archive is never unpacked as a whole, no name in it becomes a
+A member is found by its position and read alone; an archive is never unpacked as a whole, no name in it becomes a
 path, and nothing in it is unpickled or run.
 """
 
@@ -36,8 +36,8 @@ class ByteRange:
     @property
     def label(self) -> str:
         """What messages call it: the file, and the row or member."""
-        place = f"row {self.row} of {self.column!r}" if self.row is not None else self.member
-        return f"{self.file}: {place}" if place else str(self.file)
+        cell = f"row {self.row} of {self.column!r}" if self.row is not None else self.member
+        return f"{self.file}: {cell}" if cell else str(self.file)
 
     @property
     def length(self) -> int | None:
@@ -89,11 +89,11 @@ class ByteRange:
 
 @dataclass(frozen=True)
 class ArchiveEntry:
-    """One clip of a shard: key with its ending, caption, place of its bytes, score, and why it cannot be used."""
+    """One clip of a shard: key with its ending, caption, where its bytes are, score, and why it cannot be used."""
 
     key: str
     caption: Any
-    part: ByteRange
+    location: ByteRange
     score: Any = None
     problem: str | None = None
 
@@ -132,7 +132,7 @@ def _clip_column(table: Any) -> str | None:
 
     def is_bytes(kind: Any) -> bool:
         if types.is_struct(kind):
-            return any(kind.field(place).name == "bytes" for place in range(kind.num_fields))
+            return any(kind.field(index).name == "bytes" for index in range(kind.num_fields))
         return types.is_binary(kind) or types.is_large_binary(kind) or types.is_null(kind)
 
     fields = {field.name: field.type for field in table.schema_arrow}
@@ -162,9 +162,9 @@ def _cells(
         path = (values.get(column) or {}).get("path") if paths else None
         suffix = _suffix(key, path, column, endings)
         key = key if key.lower().endswith(suffix) else key + suffix
-        said = row_of({name: values.get(name) for name in [*captions, *scores]}, "", columns)[0]
-        part = ByteRange(file, row=row, column=column, suffix=suffix)
-        yield ArchiveEntry(key, said.caption, part, said.score, said.problem)
+        row_values = row_of({name: values.get(name) for name in [*captions, *scores]}, "", columns)[0]
+        location = ByteRange(file, row=row, column=column, suffix=suffix)
+        yield ArchiveEntry(key, row_values.caption, location, row_values.score, row_values.problem)
 
 
 def _suffix(key: str, path: Any, column: str, endings: frozenset[str]) -> str:
@@ -173,25 +173,25 @@ def _suffix(key: str, path: Any, column: str, endings: frozenset[str]) -> str:
     return next((suffix for suffix in given if suffix in endings), ".png" if column == "image" else ".mp4")
 
 
-def _cell(part: ByteRange) -> bytes:
+def _cell(location: ByteRange) -> bytes:
     """One cell; only its group of rows is read, and no row of it behind the cell. Raises MediaError."""
-    table = _opened(part.file)
-    row = part.row or 0
+    table = _opened(location.file)
+    row = location.row or 0
     for group in range(table.num_row_groups):
         rows = table.metadata.row_group(group).num_rows
         if row < rows:
             try:
-                value = _value(table, group, row, part.column)
+                value = _value(table, group, row, location.column)
             except parquet_errors() as error:
                 raise MediaError(
-                    f"{part.label}: damaged ({' '.join(str(error).split())[:80]}); download the table again"
+                    f"{location.label}: damaged ({' '.join(str(error).split())[:80]}); download the table again"
                 ) from None
             value = value.get("bytes") if isinstance(value, dict) else value
             if not isinstance(value, bytes):
-                raise MediaError(f"{part.label} holds no bytes; store the clip itself")
+                raise MediaError(f"{location.label} holds no bytes; store the clip itself")
             return value
         row -= rows
-    raise MediaError(f"{part.file}: has {table.metadata.num_rows} rows; it has changed since it was listed")
+    raise MediaError(f"{location.file}: has {table.metadata.num_rows} rows; it has changed since it was listed")
 
 
 def _value(table: Any, group: int, row: int, column: str) -> Any:

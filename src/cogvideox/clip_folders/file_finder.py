@@ -27,7 +27,7 @@ class FileFinder:
         if there:
             return there[0], self._unlike(names, there)
         for name in names:
-            same = [] if _parts(name)[1:] else self._called(name)
+            same = [] if _components(name)[1:] else self._called(name)
             if len(same) == 1:
                 return same[0], None
             if len(same) > 1:
@@ -39,9 +39,9 @@ class FileFinder:
         name = name.strip()
         for text in dict.fromkeys((name, name.replace("\\", "/"))):
             tries = [self.base / text, self.root / text]
-            parts = _parts(text)
-            if parts[1:] and parts[0] in self._own:
-                tries.append(self.root.joinpath(*parts[1:]))
+            components = _components(text)
+            if components[1:] and components[0] in self._own:
+                tries.append(self.root.joinpath(*components[1:]))
             for file in tries:
                 if os.path.lexists(file):
                     return file
@@ -52,8 +52,8 @@ class FileFinder:
         videos = {os.path.realpath(file) for file in there if file.suffix.lower() in VIDEO_SUFFIXES}
         if len(videos) < 2:
             return None
-        told = " and ".join(map(repr, names[:3]))
-        return f"two columns name different files ({told}); choose one with task.data.file_column="
+        both = " and ".join(map(repr, names[:3]))
+        return f"two columns name different files ({both}); choose one with task.data.file_column="
 
     def _called(self, name: str) -> list[Path]:
         """Files anywhere in the folder with exactly this name."""
@@ -64,5 +64,5 @@ class FileFinder:
         return self._by_name.get(name.strip(), [])
 
 
-def _parts(text: str) -> tuple[str, ...]:
+def _components(text: str) -> tuple[str, ...]:
     return PurePosixPath(text).parts

@@ -154,16 +154,16 @@ def _is_table(table: CaptionTable) -> bool:
 
 def _other_tables(root: Path, columns: Columns) -> list[CaptionTable]:
     """Files with a table's ending and no name of our own knowledge, that stand for no single clip."""
-    found = []
+    paths: list[Path] = []
     for folder in FOLDERS:
         entries = _entries(root / folder) if inside(root / folder, root) else []
         media = {path.stem for path in entries if path.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES}
-        found += [
+        paths += [
             path
             for path in entries
             if path.suffix.lower() in ENDINGS and path.name not in METADATA and path.stem not in media
         ]
-    return [CaptionTable(path, root, columns) for path in found[:MOST_TABLES]]
+    return [CaptionTable(path, root, columns) for path in paths[:MOST_TABLES]]
 
 
 def _entries(folder: Path) -> list[Path]:

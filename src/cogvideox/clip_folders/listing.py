@@ -50,7 +50,7 @@ class ListedClip:
 
     name: str
     caption: str
-    part: ByteRange
+    location: ByteRange
     score: float | None = None
 
     @property
@@ -90,7 +90,7 @@ class Listing:
         self,
         name: str,
         caption: Any,
-        part: ByteRange,
+        location: ByteRange,
         score: Any = None,
         *,
         where: str = "",
@@ -108,7 +108,7 @@ class Listing:
         elif name in self._seen:
             self._again(name, " ".join(caption.split()), where)
         else:
-            entry = ListedClip(name, " ".join(caption.split()), part, _number(score))
+            entry = ListedClip(name, " ".join(caption.split()), location, _number(score))
             self._seen[name] = entry, where
             self.entries.append(entry)
 
@@ -170,9 +170,9 @@ def list_clips(
 
 
 def _read(root: Path, default: str | None, source: CaptionSource) -> Listing:
-    told = find_captions(root, source)
-    if told is not None:
-        return _from_told(root, told, default, source)
+    captions = find_captions(root, source)
+    if captions is not None:
+        return _from_captions(root, captions, default, source)
     if (root / "videos").is_dir() and (root / "labels").is_dir():
         return _from_labels(root, default, source)
     walked: dict[str, str] = {}
@@ -183,14 +183,14 @@ def _read(root: Path, default: str | None, source: CaptionSource) -> Listing:
     listing.notes += [f"{name}: {reason}" for name, reason in walked.items()]
     if listing.captions_seen:
         return listing
-    told = find_only_table(root, source.columns, default is not None)
-    return listing if told is None else _from_told(root, told, default, source)
+    captions = find_only_table(root, source.columns, default is not None)
+    return listing if captions is None else _from_captions(root, captions, default, source)
 
 
-def _from_told(root: Path, told: ListedCaptions, default: str | None, source: CaptionSource) -> Listing:
-    listing = Listing(root, told.layout, default=default)
-    places = FileFinder(root, told.base)
-    for row in told.rows:
+def _from_captions(root: Path, captions: ListedCaptions, default: str | None, source: CaptionSource) -> Listing:
+    listing = Listing(root, captions.layout, default=default)
+    finder = FileFinder(root, captions.base)
+    for row in captions.rows:
         if row.problem and not row.files:
             listing.drop(row.where, row.problem)
             continue
@@ -198,13 +198,13 @@ def _from_told(root: Path, told: ListedCaptions, default: str | None, source: Ca
             wanted = ", ".join(source.columns.files[:9])
             listing.drop(row.where, f"names no file; use one of {wanted}")
             continue
-        file, problem = places.find(row.files)
+        file, problem = finder.find(row.files)
         caption = row.caption
         if caption is None and row.problem is None and inside(file, root):
             caption, why = sidecar_caption(file.with_suffix(""), root, source.columns)
             problem = problem or why
         listing.add_file(file, caption, row.score, where=row.where, problem=row.problem or problem)
-    listing.notes += told.notes
+    listing.notes += captions.notes
     return listing
 
 
@@ -225,9 +225,9 @@ def _from_shards(root: Path, shards: list[Path], default: str | None, source: Ca
             continue
         lost: dict[str, str] = {}
         try:
-            for found in clips_in_shard(shard, MEDIA, lost, source.columns):
-                key = f"{name}/{found.key}"
-                listing.add(key, found.caption, found.part, found.score, problem=found.problem)
+            for entry in clips_in_shard(shard, MEDIA, lost, source.columns):
+                key = f"{name}/{entry.key}"
+                listing.add(key, entry.caption, entry.location, entry.score, problem=entry.problem)
         except MediaError as error:
             listing.drop(name, str(error))
         for key, reason in lost.items():
@@ -279,12 +279,12 @@ def _refuse_without_captions(listing: Listing, source: CaptionSource) -> None:
             "task.data.caption= (data doctor: --caption)"
         )
     seen = candidate_files(listing.root, source.columns)
-    told = (
+    candidates = (
         f"seen: {'; '.join(seen[:8])}" if seen else "no text, csv or json file that could hold them was seen"
     )
     more = f" and {len(seen) - 8} more" if len(seen) > 8 else ""
     raise WithoutCaptionsError(
-        f"{listing.root}: none of {len(without)} clips has a caption, such as {short(without[0])}; {told}{more}. "
+        f"{listing.root}: none of {len(without)} clips has a caption, such as {short(without[0])}; {candidates}{more}. "
         "Write a .txt beside each clip, or point at the file that holds the captions: task.data.captions=FILE, with "
         "task.data.caption_column= and task.data.file_column= where columns have other names (data doctor: --captions, "
         "--caption-column, --file-column); task.data.caption= is one caption for all"
@@ -292,7 +292,7 @@ def _refuse_without_captions(listing: Listing, source: CaptionSource) -> None:
 
 
 def unused(listing: Listing) -> list[str]:
-    """Films and pictures below the folder that are neither used nor named as dropped: beside a table or an archive."""
+    """Videos and images below the folder that are neither used nor named as dropped: beside a table or an archive."""
     known = {entry.name for entry in listing.entries} | listing.dropped.keys()
     names = (shown(listing.paths.of(file)[0]) for file in files_below(listing.root, MEDIA))
     return [name for name in names if name not in known]
@@ -314,7 +314,9 @@ class _Paths:
             if base in ("..", ".", "") or os.path.islink(path):
                 path = os.path.realpath(path)
             if not (path == self.real or path.startswith(os.path.join(self.real, ""))):
-                return os.path.relpath(file, self.root), "leads out of the folder; copy it in"
+                below = str(file).startswith(os.path.join(self.root, ""))
+                name = os.path.relpath(file, self.root) if below else str(file)  # as the table has it
+                return name, "leads out of the folder; copy it in"
             name = (
                 os.path.relpath(path, self.real) if ".." in path else path[len(os.path.join(self.real, "")) :]
             )

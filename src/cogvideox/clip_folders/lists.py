@@ -62,5 +62,5 @@ def _blank(lines: list[str]) -> str:
     blank = [str(number) for number, line in enumerate(lines, 1) if not line.strip()]
     if not blank:
         return ""
-    said = ", ".join(blank[:5]) + (", ..." if len(blank) > 5 else "")
-    return f" (line {said} is blank)" if len(blank) == 1 else f" (lines {said} are blank)"
+    numbers = ", ".join(blank[:5]) + (", ..." if len(blank) > 5 else "")
+    return f" (line {numbers} is blank)" if len(blank) == 1 else f" (lines {numbers} are blank)"

@@ -40,18 +40,18 @@ def members_of(
     all before the first, is asked next. A picture beside the video of its key is its thumbnail and no clip. Raises
     MediaError, after what could be read, when the shard is damaged.
     """
-    found = _Members(shard, endings, dropped, columns)
+    members = _Members(shard, endings, dropped, columns)
     with open_regular(shard, most=MOST_BYTES, error=MediaError) as stream:
-        problem = found.read(stream)
+        problem = members.read(stream)
         whole = stream.seek(0, 2)
         if problem is None and not _has_end(stream, whole):
             problem = MediaError(f"{shard}: cut off, its end mark is missing; download it again")
-    for key, part in found.clips():
-        if part.start + (part.size or 0) <= whole:
-            caption, why = found.caption(key)
-            yield ArchiveEntry(key + part.suffix, caption, part, found.score(key), why)
+    for key, location in members.clips():
+        if location.start + (location.size or 0) <= whole:
+            caption, why = members.caption(key)
+            yield ArchiveEntry(key + location.suffix, caption, location, members.score(key), why)
         else:
-            problem = MediaError(f"{shard}: cut off in {shown(key)}{part.suffix}; download it again")
+            problem = MediaError(f"{shard}: cut off in {shown(key)}{location.suffix}; download it again")
     if problem:
         raise problem
 
@@ -164,19 +164,19 @@ class _Members:
         yield from (each for each in self.pictures.items() if not self._is_thumbnail(each[0]))
 
     def _is_thumbnail(self, key: str) -> bool:
-        """Whether a picture stands for a video: it has its key, or one that begins so and nothing said of its own."""
+        """Whether a picture stands for a video: it has its key, or one that begins so, and no text of its own."""
         own = key in self.texts or key in self.records or key in self.problems
         return key in self.videos or (_first_key(key) in self.videos and not own)
 
     def caption(self, key: str) -> tuple[Any, str | None]:
         """(caption, why there is none): of the key, else of what webdataset would call the key."""
         for each in dict.fromkeys((key, _first_key(key))):
-            caption, why = self._said(each)
+            caption, why = self._caption_of(each)
             if caption is not None or why:
                 return caption, why
         return None, None
 
-    def _said(self, key: str) -> tuple[Any, str | None]:
+    def _caption_of(self, key: str) -> tuple[Any, str | None]:
         """A text and a record that say different things are not guessed between, unless one was asked for."""
         text, asked = self.texts.get(key), self.columns.caption
         if asked == "txt":
@@ -215,11 +215,11 @@ def _behind(stream: BinaryIO, member: tarfile.TarInfo) -> int:
     size = stream.read(BLOCK)[124:136].strip(b" \0")
     if size.isdigit() and not set(size) & set(b"89"):
         return member.offset_data + -(-int(size, 8) // BLOCK) * BLOCK
-    place = member.offset_data
-    stream.seek(place)
+    offset = member.offset_data
+    stream.seek(offset)
     while (block := stream.read(BLOCK)) and not (block[257:262] == b"ustar" or not any(block)):
-        place += BLOCK
-    return place
+        offset += BLOCK
+    return offset
 
 
 def _first_key(key: str) -> str:

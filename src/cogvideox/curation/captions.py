@@ -129,9 +129,9 @@ def caption_curated(
         outputs.check()
         work = out / "work" / "captions"
         describer = build(config, work / "cache", work / "asked.jsonl")
-        clips = [(clip, media, part) for clip, media, part in kept_clips(out, outputs) if not _has_own(clip)]
+        clips = [(clip, media, location) for clip, media, location in kept_clips(out, outputs) if not _has_own(clip)]
         sources = (
-            ClipSource(media["sha256"], partial(_load, media["sha256"], part)) for _, media, part in clips
+            ClipSource(media["sha256"], partial(_load, media["sha256"], location)) for _, media, location in clips
         )
         wave = 1 if config.strategy == "watch" else 16
         records = list(describer.describe(sources, work / "records", wave, on_record=on_record))
@@ -156,11 +156,11 @@ def _has_own(clip: Clip) -> bool:
     return any(one.kind == OWN for one in clip.captions)
 
 
-def _load(digest: str, part: ByteRange) -> ClipFrames:
-    with part.local() as file:
+def _load(digest: str, location: ByteRange) -> ClipFrames:
+    with location.local() as file:
         frames = load_frames(file)
     if frames.id != digest:
-        raise MediaError(f"{part.label}: not the clip that curate wrote; curate again")
+        raise MediaError(f"{location.label}: not the clip that curate wrote; curate again")
     return frames
 
 
@@ -178,7 +178,7 @@ def _write(
             kept = _members(out / name)
             write_tar(
                 draft,
-                ((with_captions(c, written.get(c.id, ())), part.read(), media) for c, media, part in kept),
+                ((with_captions(c, written.get(c.id, ())), location.read(), media) for c, media, location in kept),
             )
         progress("writing shards", done, len(shards))
     if "metadata.jsonl" in outputs:

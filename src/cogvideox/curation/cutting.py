@@ -53,7 +53,7 @@ def cut(
         with open_decoder(root / path, recipe.limits.of_decoding(), recipe.colour) as decoder:
             frames = _Rewindable(decoder.frames())
             for clip in sorted(rest, key=lambda clip: _span(clip).first):
-                own = decoder.timing.part(_span(clip).first, _span(clip).stop)
+                own = decoder.timing.span(_span(clip).first, _span(clip).stop)
                 media[clip.id] = asdict(_encoded(frames, own, clip, folder, recipe))
     return media
 

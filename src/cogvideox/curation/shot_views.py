@@ -121,7 +121,7 @@ class ShotViews:
     def _seconds(self, held: list[Frame]) -> float:
         """From the start of the first to the end of the last."""
         timing, last = self.decoder.timing, held[-1].number
-        return held[-1].moment - held[0].moment + timing.part(last, last + 1).seconds
+        return held[-1].moment - held[0].moment + timing.span(last, last + 1).seconds
 
     def _span(self, held: list[Frame]) -> Span:
         start = round(held[0].moment, 6)

@@ -123,7 +123,7 @@ class FolderClips:
     def uncut(self, index: int) -> Video:
         """A clip at the wanted rate with at most the wanted frames, not yet 8n + 1 of them. Raises MediaError."""
         entry = self.entries[index]
-        with entry.part.local() as file:
+        with entry.location.local() as file:
             if entry.is_image:
                 return Video(read_image(file)[None], 1)
             return read_video(file, max_frames=self.size.frames, fps=self.size.fps, colour=self.colour)
@@ -165,16 +165,16 @@ class _Digests:
             return {}
 
     def of(self, entry: ListedClip) -> str:
-        part = entry.part
+        location = entry.location
         try:
-            status = os.stat(part.file)
+            status = os.stat(location.file)
         except OSError as error:
-            raise MediaError(f"{part.file}: cannot be read ({error.strerror}); check the path") from None
-        place = f"{part.file.absolute()}:{status.st_size}:{status.st_mtime_ns}:{part.start}:{part.row}"
-        if place not in self.known:
-            self.known[place] = part.digest()
+            raise MediaError(f"{location.file}: cannot be read ({error.strerror}); check the path") from None
+        key = f"{location.file.absolute()}:{status.st_size}:{status.st_mtime_ns}:{location.start}:{location.row}"
+        if key not in self.known:
+            self.known[key] = location.digest()
             self.new += 1
-        return self.known[place]
+        return self.known[key]
 
     def save(self) -> None:
         """Write down what was computed since."""
@@ -273,6 +273,6 @@ def held_out(listing: Listing, share: float, seed: int = 0) -> tuple[Listing, Li
         out = {min(drawn, key=lambda name: drawn[name])}
     if len(out) == len(entries):
         out = set()
-    parts = ([e for e in entries if e.name not in out], [e for e in entries if e.name in out])
-    train, test = (Listing(listing.root, listing.layout, part, dict(listing.dropped)) for part in parts)
+    groups = ([e for e in entries if e.name not in out], [e for e in entries if e.name in out])
+    train, test = (Listing(listing.root, listing.layout, group, dict(listing.dropped)) for group in groups)
     return train, test

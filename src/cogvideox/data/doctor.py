@@ -111,7 +111,7 @@ def _examine(
     entry: ListedClip, size: ClipSize, report: DoctorReport, colour: Colour
 ) -> tuple[ClipShape, int]:
     """The shape and the number of frames by the header, and remarks. Raises MediaError for what cannot be read."""
-    with entry.part.local() as file:
+    with entry.location.local() as file:
         if entry.is_image:
             height, width = read_image(file).shape[:2]
             frames = there = 1

@@ -42,7 +42,7 @@ class Timing:
     """The clock of one video: frames, their rate, and how a timestamp becomes a time.
 
     ``seconds``: from the start of the first frame to the end of the last; ``last``: how long the last one stays;
-    ``tolerance``: seconds to which a time is known; ``origin``: seconds on the file's clock at which place 0 of the
+    ``tolerance``: seconds to which a time is known; ``origin``: seconds on the file's clock at which point 0 of the
     grid of a steady rate begins; ``whole``: whether all of the file was looked at; ``numbered``: the file
     does not say which frame a timestamp belongs to (AVI counts in the order of storage): the n-th shown has the n-th.
     """
@@ -80,7 +80,7 @@ class Timing:
             return seconds - self.origin
         return round((seconds - self.origin) * self.fps) / self.fps
 
-    def part(self, first: int, stop: int) -> Timing:
+    def span(self, first: int, stop: int) -> Timing:
         """Of the frames numbered ``first`` to before ``stop`` alone: a part of a variable video may well be steady."""
         times = self.times[first:stop]
         if self.steady or not len(times):
