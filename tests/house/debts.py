@@ -16,16 +16,6 @@ from pathlib import Path
 QUOTES = '"' * 3
 
 BANNED_NAMES = """
-captioning/describe.py: told
-captioning/folder.py: place
-captioning/instructions.py: parts
-captioning/network.py: told
-captioning/stages.py: found places told
-captioning/world.py: place
-chat/local.py: _part _parts part parts
-chat/pace.py: _row
-chat/question.py: parts
-chat/server.py: pieces
 checkpoints/adapter.py: _said found said
 checkpoints/beside.py: part place
 checkpoints/convert.py: part place row
@@ -45,24 +35,6 @@ cli/dry_run.py: found
 cli/job.py: found place
 cli/plan.py: found row
 cli/samples.py: _rows place
-clip_folders/archives.py: part row
-clip_folders/find.py: rows
-clip_folders/listing.py: part told
-clip_folders/places.py: _parts places
-clip_folders/tables.py: _rows rows
-clip_folders/tars.py: _said
-config.py: place
-curation/captions.py: made part
-curation/duplicates.py: rows
-curation/measuring.py: _piece piece
-curation/report.py: _parts made
-curation/run.py: made told
-curation/shards.py: _row
-curation/shot_views.py: pieces
-curation/shots.py: found
-curation/table.py: _places row
-curation/worker.py: made
-data/pack.py: _rows made rows
 evaluation/compare.py: found
 evaluation/controls.py: place
 evaluation/fvd.py: told
@@ -141,10 +113,6 @@ vae/losses.py: made
 vae/norm.py: parts
 vae/tiling.py: rows
 vae/vae.py: made pieces
-video/reading.py: _place
-video/sheet.py: _row
-video/timing.py: part
-video/value.py: place
 world/foreground.py: row
 world/render.py: place
 world/scene.py: _place _row places
@@ -154,34 +122,12 @@ world/templates.py: rows
 """Modules, functions, attributes, settings and parameters that still have a name of ``reading.BANNED``."""
 
 UNDOCUMENTED = """
-captioning/stages.py: AskDense.write LocalCaptioner.write Merge.write ShortCaption.write Summarise.write
-captioning/stages.py: Written.kind Written.moments Written.text
-captioning/world.py: world_model
-chat/asking.py: ChatConfig
-chat/pace.py: Budget.take
-chat/question.py: Answer.record Image Image.url
-chat/scripted.py: Scripted.answer
 checkpoints/adapted.py: AdaptedLinear.forward
 checkpoints/diffusers.py: write_schedule
 checkpoints/inspect.py: CheckpointReport.to_json
 checkpoints/text.py: write_text
 cli/plan.py: name_of
-clip.py: Span.frames Span.seconds
-clip_folders/listing.py: ListedClip.is_image
 cpu_ops.py: Linear.forward
-curation/cutting.py: Media
-curation/engines.py: LocalEngine.run
-curation/pipeline.py: silent
-curation/recipe.py: Recipe
-curation/run.py: Shard.films
-curation/shot_views.py: Totals.add
-curation/table.py: ClipTable.id
-curation/thresholds.py: Thresholds.rules
-data/clips.py: FolderClips.caption FolderClips.content FolderClips.name FolderClips.pixels WorldClips.caption
-data/clips.py: WorldClips.content WorldClips.name WorldClips.pixels
-data/doctor.py: DoctorReport.to_json
-data/latents.py: EncodedClips.caption EncodedClips.name
-data/stream.py: BatchRows.first_sample
 evaluation/compare.py: table
 evaluation/fvd.py: features_of
 evaluation/measures.py: flicker text
@@ -239,25 +185,15 @@ vae/critics.py: CriticStage.forward PatchCritic.forward
 vae/network.py: Decoder.forward Encoder.forward
 vae/past.py: Remember.before Remember.keep StartOfVideo.alone StartOfVideo.before StartOfVideo.keep
 vae/past.py: StartOfVideo.together
-video/about.py: About.to_json
-video/reading.py: OpenVideo.error OpenVideo.probe
-video/value.py: Video.height Video.seconds Video.width
 """
 """Public names that no docstring explains by itself."""
 
 UNMAPPED = """
-captioning: describe folder instructions local match network stages strategy world
-chat: asking clean failure keep local pace question reading scripted server
 checkpoints: adapted adapter adapter_names adapter_pairs adapter_settings adapter_writing beside convert
 checkpoints: diffusers families fill hub inspect inspect_adapter keymap lora overwrite pickled precision record
 checkpoints: sat settings tensors text trainers
 cli: app batch batch_file calibrate caption checks curate data dry_run enhance evaluate generate job plan
 cli: plan_train rate reproduce samples terminal usage world
-clip_folders: archives listing tars video_files
-curation: borders captions confined cutting describing duplicates engines hashes header_gate labels measuring
-curation: outputs paths patterns pipeline recipe recipes report results run scores shards shot_views shots step
-curation: strips table thresholds view vlm_labels worker
-data: buckets cache clips doctor latents pack stream world
 diffusion: denoiser guidance samplers schedule timesteps
 evaluation: alignment compare controls fidelity flaws fvd human judge lengths lpips measures motion page
 evaluation: progress prompts reconstruction report score suite train_features two_objects vbench video_folder
@@ -276,7 +212,6 @@ training/tasks/faults: drawing edits effects painting samples scenes take_librar
 transformer: arms attention block compiled config initialise kernels layout modality modulation packed position
 transformer: reuse transformer
 vae: config conv critics frames losses network norm past tiling vae
-video: about colour orientation pictures reading saving sheet timing value walking
 world: caption foreground held_out judge known movement parse render scene score templates validate
 """
 """Modules that the map in their package's ``__init__`` does not name."""

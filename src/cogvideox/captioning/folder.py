@@ -58,36 +58,36 @@ def caption_folder(
     clips = (ClipSource(sha256_of(file), partial(load_frames, file)) for file in files)
     wave = 1 if config.strategy == "watch" else 16
     records = list(describer.describe(clips, out / "work", wave, on_record=on_record))
-    lines, told = [], []
+    lines, rows = [], []
     for file, record in zip(files, records, strict=True):
         if record.ended == "done":
             name = _shared(file, top, out)
             lines.append({"file_name": name, "text": record.caption, "match": record.match})
-        told.append({"file": file.relative_to(top).as_posix(), **record.model_dump(mode="json")})
+        rows.append({"file": file.relative_to(top).as_posix(), **record.model_dump(mode="json")})
     for one in odd:
         why = CaptionRecord(id="", ended="failed", stage="listing", reason=one.reason, detail=one.detail)
-        told.append({"file": one.path, **why.model_dump(mode="json")})
-    told.sort(key=lambda line: line["file"])
+        rows.append({"file": one.path, **why.model_dump(mode="json")})
+    rows.sort(key=lambda line: line["file"])
     ours.write("metadata.jsonl", lines)
-    ours.write("records.jsonl", told)
-    counts = dict(Counter(str(line["ended"]) for line in told))
+    ours.write("records.jsonl", rows)
+    counts = dict(Counter(str(line["ended"]) for line in rows))
     return CaptionSummary(counts, out / "metadata.jsonl", out / "records.jsonl")
 
 
-def find_videos(place: Path) -> list[Path]:
+def find_videos(path: Path) -> list[Path]:
     """The videos under a folder in the order of their names, or one file; what cannot be taken is left out with a
     warning. Raises MediaError when there are none."""
-    if place.is_file():
-        return [place]
-    found = [place / one.path for one in list_videos(place)] if place.is_dir() else []
+    if path.is_file():
+        return [path]
+    found = [path / one.path for one in list_videos(path)] if path.is_dir() else []
     if not found:
-        raise MediaError(f"{place}: holds no videos ({', '.join(sorted(VIDEO_SUFFIXES))}); check the path")
+        raise MediaError(f"{path}: holds no videos ({', '.join(sorted(VIDEO_SUFFIXES))}); check the path")
     return found
 
 
-def left_out(place: Path) -> list[LeftOut]:
+def left_out(path: Path) -> list[LeftOut]:
     """Videos and folders under a folder that cannot be taken."""
-    return [one for one in walk_videos(place) if isinstance(one, LeftOut)] if place.is_dir() else []
+    return [one for one in walk_videos(path) if isinstance(one, LeftOut)] if path.is_dir() else []
 
 
 def _shared(file: Path, top: Path, out: Path) -> str:

@@ -18,10 +18,10 @@ class Instruction:
     top_p: float | None = None
     examples: tuple[tuple[str, str], ...] = ()
 
-    def question(self, parts: tuple[str | Image, ...], schema: dict | None = None) -> Question:
-        """Ask it about something."""
+    def question(self, content: tuple[str | Image, ...], schema: dict | None = None) -> Question:
+        """The instruction about texts and pictures, in reading order; ``schema``: of the JSON it is to answer with."""
         return Question(
-            parts,
+            content,
             system=self.text,
             examples=self.examples,
             purpose=self.name,

@@ -35,7 +35,7 @@ class CaptionerConfig(Config):
 
 
 class CaptionerNetwork(nn.Module):
-    """``forward(pictures, told) -> scores of each next token``."""
+    """``forward(seen, tokens) -> scores of each next token``."""
 
     def __init__(self, config: CaptionerConfig) -> None:
         super().__init__()
@@ -69,9 +69,9 @@ class CaptionerNetwork(nn.Module):
         x = pictures.flatten(0, 1).permute(0, 3, 1, 2).float() / 127.5 - 1
         return self.mix(self.look(x).unflatten(0, (b, t)) + self.time)
 
-    def forward(self, seen: Float[Tensor, "b t d"], told: Int[Tensor, "b l"]) -> Float[Tensor, "b l v"]:
-        """Scores of each next token, for ``told`` that begins with PAD, about what ``see`` gave."""
-        return self.lm_head(self.decoder(self.shared(told), seen))
+    def forward(self, seen: Float[Tensor, "b t d"], tokens: Int[Tensor, "b l"]) -> Float[Tensor, "b l v"]:
+        """Scores of each next token, for ``tokens`` that begins with PAD, about what ``see`` gave."""
+        return self.lm_head(self.decoder(self.shared(tokens), seen))
 
 
 def initialise(network: CaptionerNetwork, generator: torch.Generator) -> CaptionerNetwork:

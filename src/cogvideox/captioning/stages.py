@@ -76,7 +76,7 @@ class ShortCaption:
         self.cleaning = cleaning or Cleaning(words=40)
 
     def write(self, clips: Sequence[ClipFrames]) -> list[Result]:
-        """See CaptionStage.write."""
+        """Captions of each clip, or why there are none."""
         indices = [clip.spread(self.frames) for clip in clips]
         asked = [_question(SHORT, clip, some) for clip, some in zip(clips, indices, strict=True)]
         outcomes = self.chat.ask_all(asked, reader(self.cleaning))
@@ -132,7 +132,7 @@ class Merge:
         self.chat, self.cleaning = chat, cleaning or Cleaning()
 
     def write(self, clips: Sequence[ClipFrames]) -> list[Result]:
-        """See CaptionStage.write."""
+        """Captions of each clip, or why there are none."""
         asked = [MERGE.question((merge_text(clip.captions),)) for clip in clips]
         outcomes = self.chat.ask_all(asked, reader(self.cleaning))
         return [
@@ -150,7 +150,7 @@ class Summarise:
         self.summariser, self.cleaning = summariser, cleaning or Cleaning()
 
     def write(self, clips: Sequence[ClipFrames]) -> list[Result]:
-        """See CaptionStage.write."""
+        """Captions of each clip, or why there are none."""
         return [
             _local(self.kind, self.summariser.name, self.cleaning, self.summariser, merge_text(clip.captions))
             for clip in clips
@@ -172,7 +172,7 @@ class LocalCaptioner:
         self.captioner, self.cleaning, self.knows = captioner, cleaning or Cleaning(), knows
 
     def write(self, clips: Sequence[ClipFrames]) -> list[Result]:
-        """See CaptionStage.write."""
+        """Captions of each clip, or why there are none."""
         return [
             ChatFailure("refused", f"{self.captioner.name} was not trained on anything like this clip")
             if self.knows is not None and not self.knows(clip.frames)
@@ -193,7 +193,7 @@ class AskDense:
         self.cleaning = cleaning or Cleaning(words=200)
 
     def write(self, clips: Sequence[ClipFrames]) -> list[Result]:
-        """See CaptionStage.write."""
+        """Captions of each clip, or why there are none."""
         indices = [clip.every(self.seconds, self.most) for clip in clips]
         asked = [_question(DENSE, clip, some) for clip, some in zip(clips, indices, strict=True)]
         outcomes = self.chat.ask_all(asked, reader(self.cleaning))

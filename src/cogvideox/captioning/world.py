@@ -48,7 +48,7 @@ def is_tiny_world(frames: np.ndarray) -> bool:
 
 
 def world_model() -> Scripted:
-    """The model."""
+    """A language model made of rules that answers every captioning instruction about the tiny world."""
     return Scripted(_reply, "world rules/1")
 
 
@@ -111,16 +111,16 @@ def _frame(question: Question) -> str:
         return "An empty grey background of soft noise."
     shapes = [SHAPES[int(row.argmax())] for row in compare(foreground, things).score]
     side = frame.shape[0]
-    said = []
+    descriptions = []
     for thing, shape in zip(things, shapes, strict=True):
         large = {True: "large ", False: ""}[thing.mass > 0.1 * side**2]
         small = {True: "small ", False: ""}[thing.mass < 0.035 * side**2]
         x, y = thing.centre[0] / frame.shape[1], thing.centre[1] / side
-        said.append(f"{_article(f'{large}{small}{thing.colour} {shape}')} {place(x, y)}")
-    return _capital("; ".join(sorted(said)) + ", on a grey background of soft noise.")
+        descriptions.append(f"{_article(f'{large}{small}{thing.colour} {shape}')} {where(x, y)}")
+    return _capital("; ".join(sorted(descriptions)) + ", on a grey background of soft noise.")
 
 
-def place(x: float, y: float) -> str:
+def where(x: float, y: float) -> str:
     """Where in the picture, in words; x and y run from 0 to 1, y downwards."""
     row = "upper" if y < 0.36 else "lower" if y > 0.64 else ""
     column = "left" if x < 0.36 else "right" if x > 0.64 else ""

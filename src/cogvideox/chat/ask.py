@@ -26,7 +26,7 @@ from cogvideox.config import Config
 
 
 class ChatConfig(Config):
-    """How to ask."""
+    """How questions are asked: how many at a time, how often and how long to try, what may be spent."""
 
     concurrency: int = Field(8, gt=0, le=256, description="questions open at a time")
     tries: int = Field(5, gt=0, le=20, description="attempts at one question")

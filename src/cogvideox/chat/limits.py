@@ -31,7 +31,7 @@ class Budget:
         self._lock = threading.Lock()
 
     def take(self) -> None:
-        """One more request."""
+        """Count one more request. Raises ChatFailure when the budget is used up."""
         with self._lock:
             if self.requests is not None and self.used_requests >= self.requests:
                 raise ChatFailure(
@@ -42,7 +42,7 @@ class Budget:
             self.used_requests += 1
 
     def spend(self, tokens: int) -> None:
-        """What an answer cost."""
+        """Count the tokens that an answer cost."""
         with self._lock:
             self.used_tokens += tokens
 
@@ -57,7 +57,7 @@ class Breaker:
         self, failures: int, rest: float, openings: int, now: Callable[[], float] = time.monotonic
     ) -> None:
         self.failures, self.rest, self.openings, self.now = failures, rest, openings, now
-        self._row = self._opened = 0
+        self._failed_in_a_row = self._opened = 0
         self._last = ""
         self._until: float | None = None  # None: closed
         self._trying = False
@@ -83,15 +83,15 @@ class Breaker:
     def worked(self) -> None:
         """The server answered, whatever it said."""
         with self._lock:
-            self._row = self._opened = 0
+            self._failed_in_a_row = self._opened = 0
             self._until, self._trying = None, False
 
     def failed(self, why: str = "no answer") -> bool:
         """It did not; whether the server is left alone from now on."""
         with self._lock:
-            self._row, self._last = self._row + 1, why
+            self._failed_in_a_row, self._last = self._failed_in_a_row + 1, why
             probed = self._trying
-            if probed or (self._until is None and self._row >= self.failures):
+            if probed or (self._until is None and self._failed_in_a_row >= self.failures):
                 self._until, self._trying = self.now() + self.rest, False
                 self._opened += 1
                 return True

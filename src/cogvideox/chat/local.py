@@ -63,7 +63,7 @@ class LocalModel:
     def _answer(self, question: Question) -> Answer:
         import torch
 
-        reader, model = self._parts
+        reader, model = self._loaded
         if question.images and not self.sees:
             raise ChatFailure("rejected", f"{self.folder}: only reads, and was shown pictures")
         tokens = reader.apply_chat_template(
@@ -89,21 +89,21 @@ class LocalModel:
     def _messages(self, question: Question) -> list[dict[str, Any]]:
         """The conversation as chat templates take it: a list of parts where pictures are seen, else plain text."""
 
-        def content(*parts: str | Picture) -> Any:
+        def content(*items: str | Picture) -> Any:
             if not self.sees:
-                return "\n".join(part for part in parts if isinstance(part, str))
-            return [_part(part) for part in parts]
+                return "\n".join(item for item in items if isinstance(item, str))
+            return [_message_part(item) for item in items]
 
-        said = [{"role": "system", "content": content(question.system)}] if question.system else []
+        messages = [{"role": "system", "content": content(question.system)}] if question.system else []
         for ask, reply in question.examples:
-            said += [
+            messages += [
                 {"role": "user", "content": content(ask)},
                 {"role": "assistant", "content": content(reply)},
             ]
-        return [*said, {"role": "user", "content": content(*question.parts)}]
+        return [*messages, {"role": "user", "content": content(*question.content)}]
 
     @cached_property
-    def _parts(self) -> tuple[Any, Any]:
+    def _loaded(self) -> tuple[Any, Any]:
         import torch
 
         reader = self._read("AutoProcessor" if self.sees else "AutoTokenizer")
@@ -129,9 +129,9 @@ class LocalModel:
             raise CheckpointError(f"{self.folder}: cannot be read by transformers ({reason})") from None
 
 
-def _part(part: str | Picture) -> dict[str, Any]:
-    if isinstance(part, str):
-        return {"type": "text", "text": part}
+def _message_part(item: str | Picture) -> dict[str, Any]:
+    if isinstance(item, str):
+        return {"type": "text", "text": item}
     from PIL import Image
 
-    return {"type": "image", "image": Image.fromarray(part.pixels())}
+    return {"type": "image", "image": Image.fromarray(item.pixels())}

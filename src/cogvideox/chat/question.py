@@ -22,10 +22,10 @@ MOST_PIXELS = 16_000_000
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An encoded picture."""
+    """An encoded picture: its bytes, and ``kind``, their media type (image/png or image/jpeg)."""
 
     data: bytes
-    kind: str  # image/png or image/jpeg
+    kind: str
 
     @classmethod
     def of(cls, frame: np.ndarray, longest: int = 768) -> Image:
@@ -62,19 +62,19 @@ class Image:
 
     @property
     def url(self) -> str:
-        """As a data URL."""
+        """The picture as a ``data:`` URL."""
         return f"data:{self.kind};base64,{base64.b64encode(self.data).decode()}"
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One request. ``parts`` are texts and pictures in reading order; ``examples`` are earlier (ask, answer) pairs.
+    """One request. ``content`` are texts and pictures in reading order; ``examples`` are earlier (ask, answer) pairs.
 
     ``purpose`` names the instruction and its version ("caption.merge/1"); it is recorded and never sent. ``schema`` is
     a JSON schema the answer is to follow, for servers that can be told.
     """
 
-    parts: tuple[str | Image, ...]
+    content: tuple[str | Image, ...]
     system: str = ""
     examples: tuple[tuple[str, str], ...] = ()
     purpose: str = ""
@@ -87,17 +87,17 @@ class Question:
     @property
     def text(self) -> str:
         """The texts, without the pictures."""
-        return "\n".join(part for part in self.parts if isinstance(part, str))
+        return "\n".join(item for item in self.content if isinstance(item, str))
 
     @property
     def images(self) -> tuple[Image, ...]:
         """The pictures, without the texts."""
-        return tuple(part for part in self.parts if isinstance(part, Image))
+        return tuple(item for item in self.content if isinstance(item, Image))
 
     def record(self) -> dict[str, Any]:
         """Plain values; a picture is its digest."""
-        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        values["parts"] = [p if isinstance(p, str) else {"sha256": p.digest} for p in self.parts]
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "content"}
+        values["parts"] = [p if isinstance(p, str) else {"sha256": p.digest} for p in self.content]
         return values
 
     def key(self, model: str) -> str:
@@ -122,7 +122,7 @@ class Answer:
         return (self.prompt_tokens + self.answer_tokens) or max(1, len(self.text) // 4)
 
     def record(self) -> dict[str, Any]:
-        """Plain values."""
+        """The answer as plain values, for a cache or a transcript."""
         return asdict(self)
 
 

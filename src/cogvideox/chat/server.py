@@ -212,7 +212,7 @@ def _request(question: Question) -> dict[str, Any]:
         {"type": "text", "text": part}
         if isinstance(part, str)
         else {"type": "image_url", "image_url": {"url": part.url}}
-        for part in question.parts
+        for part in question.content
     ]
     messages.append({"role": "user", "content": parts if question.images else question.text})
     values: dict[str, Any] = {
@@ -227,10 +227,10 @@ def _request(question: Question) -> dict[str, Any]:
     return values
 
 
-def _bounded(pieces: Any, most: int, deadline: float) -> bytes:
+def _bounded(chunks: Any, most: int, deadline: float) -> bytes:
     body = bytearray()
-    for piece in pieces:
-        body += piece
+    for chunk in chunks:
+        body += chunk
         if len(body) > most:
             raise ChatFailure("garbled", f"the answer is larger than {most} bytes")
         if time.monotonic() > deadline:

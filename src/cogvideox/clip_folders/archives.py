@@ -28,7 +28,7 @@ class ByteRange:
     file: Path
     start: int = 0
     size: int | None = None
-    row: int | None = None
+    row_number: int | None = None
     column: str = ""
     suffix: str = ""
     member: str = ""
@@ -36,20 +36,20 @@ class ByteRange:
     @property
     def label(self) -> str:
         """What messages call it: the file, and the row or member."""
-        cell = f"row {self.row} of {self.column!r}" if self.row is not None else self.member
+        cell = f"row {self.row_number} of {self.column!r}" if self.row_number is not None else self.member
         return f"{self.file}: {cell}" if cell else str(self.file)
 
     @property
     def length(self) -> int | None:
         """How many bytes there are; None for a cell of a table, and for a file that is gone."""
-        if self.size is not None or self.row is not None:
+        if self.size is not None or self.row_number is not None:
             return self.size
         return self.file.stat().st_size if self.file.is_file() else None
 
     @contextmanager
     def local(self) -> Iterator[Path]:
         """A path to a plain file with these bytes, for as long as the block runs. Raises MediaError."""
-        if self.size is None and self.row is None:
+        if self.size is None and self.row_number is None:
             yield self.file
             return
         with tempfile.NamedTemporaryFile(suffix=self.suffix) as copy:
@@ -63,7 +63,7 @@ class ByteRange:
     def read(self) -> bytes:
         """The bytes. Raises MediaError."""
         try:
-            if self.row is not None:
+            if self.row_number is not None:
                 return _cell(self)
             with open(self.file, "rb") as stream:
                 stream.seek(self.start)
@@ -78,7 +78,7 @@ class ByteRange:
 
     def digest(self) -> str:
         """SHA-256 of the bytes. Raises MediaError."""
-        if self.size is None and self.row is None:
+        if self.size is None and self.row_number is None:
             try:
                 with open(self.file, "rb") as stream:
                     return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -163,7 +163,7 @@ def _cells(
         suffix = _suffix(key, path, column, endings)
         key = key if key.lower().endswith(suffix) else key + suffix
         row_values = row_of({name: values.get(name) for name in [*captions, *scores]}, "", columns)[0]
-        location = ByteRange(file, row=row, column=column, suffix=suffix)
+        location = ByteRange(file, row_number=row, column=column, suffix=suffix)
         yield ArchiveEntry(key, row_values.caption, location, row_values.score, row_values.problem)
 
 
@@ -176,7 +176,7 @@ def _suffix(key: str, path: Any, column: str, endings: frozenset[str]) -> str:
 def _cell(location: ByteRange) -> bytes:
     """One cell; only its group of rows is read, and no row of it behind the cell. Raises MediaError."""
     table = _opened(location.file)
-    row = location.row or 0
+    row = location.row_number or 0
     for group in range(table.num_row_groups):
         rows = table.metadata.row_group(group).num_rows
         if row < rows:
@@ -191,14 +191,16 @@ def _cell(location: ByteRange) -> bytes:
                 raise MediaError(f"{location.label} holds no bytes; store the clip itself")
             return value
         row -= rows
-    raise MediaError(f"{location.file}: has {table.metadata.num_rows} rows; it has changed since it was listed")
+    raise MediaError(
+        f"{location.file}: has {table.metadata.num_rows} rows; it has changed since it was listed"
+    )
 
 
-def _value(table: Any, group: int, row: int, column: str) -> Any:
+def _value(table: Any, group: int, index: int, column: str) -> Any:
     for batch in table.iter_batches(BATCH, row_groups=[group], columns=[column]):
-        if row < batch.num_rows:
-            return batch.column(0)[row].as_py()
-        row -= batch.num_rows
+        if index < batch.num_rows:
+            return batch.column(0)[index].as_py()
+        index -= batch.num_rows
     return None
 
 

@@ -87,9 +87,7 @@ def row_of(values: Mapping[str, Any], where: str, columns: Columns) -> list[Tabl
     problem = None
     if len(texts) > 1:
         names = " and ".join(repr(name) for name in list(values_by_column)[:3])
-        problem = (
-            f"has captions that differ in {names}; choose one with task.data.caption_column={list(values_by_column)[0]}"
-        )
+        problem = f"has captions that differ in {names}; choose one with task.data.caption_column={list(values_by_column)[0]}"
     caption = next(iter(values_by_column.values()), None)
     if isinstance(caption, str) and plain(caption) in NO_CAPTION:
         problem = (

@@ -34,12 +34,12 @@ class CaptionSource:
 class ListedCaptions:
     """A table or list that says what the clips of a folder show. ``base``: what its file names are relative to.
 
-    ``rows`` can be walked once; reading it raises ConfigError. ``notes``: what a person should know, complete after it.
+    ``records`` can be walked once; reading it raises ConfigError. ``notes``: what a person should know, whole after it.
     """
 
     layout: str
     base: Path
-    rows: Iterator[TableRow]
+    records: Iterator[TableRow]
     notes: list[str] = field(default_factory=list)
     source: Path | None = None
 
@@ -86,7 +86,7 @@ def prompts_alone(root: Path, columns: Columns) -> list[str]:
     for table in _other_tables(root, columns):
         try:
             if has_columns(table) == (False, True):
-                prompts += [row.caption for row in table.rows() if isinstance(row.caption, str)]
+                prompts += [row.caption for row in table.records() if isinstance(row.caption, str)]
         except CogVideoXError:
             continue
     return prompts
@@ -129,12 +129,12 @@ def _asked(root: Path, captions: str, columns: Columns) -> ListedCaptions:
 
 
 def _table(table: CaptionTable) -> ListedCaptions:
-    return ListedCaptions(f"table {table.where}", table.path.parent, table.rows(), table.notes, table.path)
+    return ListedCaptions(f"table {table.where}", table.path.parent, table.records(), table.notes, table.path)
 
 
 def _lists(root: Path, files: Path, captions: list[Path]) -> ListedCaptions:
-    rows = list_rows(root, files, captions)
-    return ListedCaptions(f"lines of {files.name} and {captions[0].name}", root, rows, source=captions[0])
+    records = list_rows(root, files, captions)
+    return ListedCaptions(f"lines of {files.name} and {captions[0].name}", root, records, source=captions[0])
 
 
 def _named_tables(root: Path, columns: Columns) -> list[CaptionTable]:

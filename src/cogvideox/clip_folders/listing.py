@@ -55,6 +55,7 @@ class ListedClip:
 
     @property
     def is_image(self) -> bool:
+        """Whether it is a still picture, by the ending of its name."""
         return PurePosixPath(self.name).suffix.lower() in IMAGE_SUFFIXES
 
 
@@ -187,10 +188,12 @@ def _read(root: Path, default: str | None, source: CaptionSource) -> Listing:
     return listing if captions is None else _from_captions(root, captions, default, source)
 
 
-def _from_captions(root: Path, captions: ListedCaptions, default: str | None, source: CaptionSource) -> Listing:
+def _from_captions(
+    root: Path, captions: ListedCaptions, default: str | None, source: CaptionSource
+) -> Listing:
     listing = Listing(root, captions.layout, default=default)
     finder = FileFinder(root, captions.base)
-    for row in captions.rows:
+    for row in captions.records:
         if row.problem and not row.files:
             listing.drop(row.where, row.problem)
             continue

@@ -58,10 +58,10 @@ class CaptionTable:
         """The folder its bytes must lie in; None for a table outside of it, which a user named."""
         return self.root if self.path.is_relative_to(self.root) else None
 
-    def rows(self) -> Iterator[TableRow]:
+    def records(self) -> Iterator[TableRow]:
         """Every row. Raises ConfigError for a table of which none can be trusted, or that is no plain file."""
         problems = 0
-        for row in self._rows():
+        for row in self._records():
             if row.problem:
                 problems += 1
                 if problems > MOST_PROBLEMS:
@@ -71,7 +71,7 @@ class CaptionTable:
                     )
             yield row
 
-    def _rows(self) -> Iterator[TableRow]:
+    def _records(self) -> Iterator[TableRow]:
         ending = self.path.suffix.lower()
         if ending == ".parquet":
             yield from parquet_rows(self.path, self.inside, self.where, self.columns)

@@ -129,9 +129,14 @@ def caption_curated(
         outputs.check()
         work = out / "work" / "captions"
         describer = build(config, work / "cache", work / "asked.jsonl")
-        clips = [(clip, media, location) for clip, media, location in kept_clips(out, outputs) if not _has_own(clip)]
+        clips = [
+            (clip, media, location)
+            for clip, media, location in kept_clips(out, outputs)
+            if not _has_own(clip)
+        ]
         sources = (
-            ClipSource(media["sha256"], partial(_load, media["sha256"], location)) for _, media, location in clips
+            ClipSource(media["sha256"], partial(_load, media["sha256"], location))
+            for _, media, location in clips
         )
         wave = 1 if config.strategy == "watch" else 16
         records = list(describer.describe(sources, work / "records", wave, on_record=on_record))
@@ -178,7 +183,10 @@ def _write(
             kept = _members(out / name)
             write_tar(
                 draft,
-                ((with_captions(c, written.get(c.id, ())), location.read(), media) for c, media, location in kept),
+                (
+                    (with_captions(c, written.get(c.id, ())), location.read(), media)
+                    for c, media, location in kept
+                ),
             )
         progress("writing shards", done, len(shards))
     if "metadata.jsonl" in outputs:

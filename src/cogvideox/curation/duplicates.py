@@ -107,13 +107,13 @@ def alike_pairs(
 
 
 def _keep_best(
-    table: ClipTable, rows: np.ndarray, pairs: Iterator[tuple[int, int]], step: str, reason: str
+    table: ClipTable, indices: np.ndarray, pairs: Iterator[tuple[int, int]], step: str, reason: str
 ) -> None:
     """Best first; a clip is dropped when one that is kept is its pair: chains do not swallow what is far apart."""
     near: dict[int, list[int]] = {}
     for a, b in pairs:
-        near.setdefault(int(rows[a]), []).append(int(rows[b]))
-        near.setdefault(int(rows[b]), []).append(int(rows[a]))
+        near.setdefault(int(indices[a]), []).append(int(indices[b]))
+        near.setdefault(int(indices[b]), []).append(int(indices[a]))
     quality = table.quality
     for row in sorted(near, key=lambda row: (-quality[row], row)):
         better = [

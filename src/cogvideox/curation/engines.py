@@ -54,7 +54,7 @@ class LocalEngine:
         self.workers = workers or len(os.sched_getaffinity(0)) or 1
 
     def run(self, jobs: Iterable[dict[str, Any]], config: WorkerConfig) -> Iterator[JobOutcome]:
-        """See CurationEngine."""
+        """Run the jobs in worker processes here; outcomes as they come. Raises as CurationEngine says."""
         with _Pool(self.workers, config) as pool:
             yield from pool.run(iter(jobs))
 
@@ -66,7 +66,7 @@ class RayEngine:
         self.workers = workers
 
     def run(self, jobs: Iterable[dict[str, Any]], config: WorkerConfig) -> Iterator[JobOutcome]:
-        """See CurationEngine. Raises DependencyError when ray is not installed."""
+        """Run the jobs as tasks of Ray Data; outcomes as they come. Raises DependencyError without ray."""
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
             import ray

@@ -119,7 +119,7 @@ class Cutting(Config):
 
 
 class Recipe(Config):
-    """A whole pipeline."""
+    """A whole curation pipeline: limits, header gate, steps on each clip, choices among all, cutting."""
 
     name: str = "default"
     limits: Bounds = Bounds()

@@ -43,7 +43,7 @@ def write_tar(target: Path, clips: Iterable[tuple[Clip, Path | bytes, Mapping[st
         writer.close()
 
 
-def folder_row(clip: Clip, media: Mapping[str, Any]) -> dict[str, Any]:
+def folder_table_row(clip: Clip, media: Mapping[str, Any]) -> dict[str, Any]:
     """A line of metadata.jsonl: what ``datasets.load_dataset("videofolder")`` reads."""
     return {"file_name": f"videos/{clip.id}.mp4", "text": clip.caption, **record(clip, media)}
 
@@ -69,7 +69,7 @@ def clip_table(target: Path, scores: list[str], about: Mapping[str, str]) -> Ite
                 rows.clear()
 
         def add(clip: Clip, media: Mapping[str, Any], shard: str) -> None:
-            rows.append(_row(clip, media, shard, scores))
+            rows.append(_table_row(clip, media, shard, scores))
             if len(rows) >= ROWS:
                 flush()
 
@@ -89,7 +89,7 @@ def _columns(pa: Any, scores: list[str]) -> list[Any]:
     return [*plain, *((f"score.{name}", real) for name in scores), ("record", text)]
 
 
-def _row(clip: Clip, media: Mapping[str, Any], shard: str, scores: list[str]) -> dict[str, Any]:
+def _table_row(clip: Clip, media: Mapping[str, Any], shard: str, scores: list[str]) -> dict[str, Any]:
     span = clip.span
     assert span is not None, "kept clips have a span"
     return {

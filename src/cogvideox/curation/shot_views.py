@@ -34,7 +34,7 @@ class Totals:
     seconds: float = 0.0  # from the first frame to the end of the last
 
     def add(self, moment: float, timing: Timing) -> None:
-        """Count one frame."""
+        """Count one frame, at ``moment`` seconds."""
         self.frames += 1
         self.last = moment
         self.fps, self.steady, self.seconds = timing.fps, timing.steady, moment + timing.last

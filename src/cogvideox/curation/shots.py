@@ -161,10 +161,10 @@ def _strength(frames: np.ndarray, half: int) -> np.ndarray:
     return strength
 
 
-def takes(first: int, stop: int, found: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """The pieces (first, stop) of a shot that lie between its transitions; numbers count within the shot."""
+def takes(first: int, stop: int, gaps: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """The pieces (first, stop) of a shot that lie between its transitions ``gaps``; numbers count within the shot."""
     begin = first
-    for low, high in found:
+    for low, high in gaps:
         if low > begin:
             yield begin, low
         begin = max(begin, high)

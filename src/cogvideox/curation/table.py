@@ -31,7 +31,7 @@ class ClipTable:
         self._ids = bytearray()
         self._sources = bytearray()  # 16 of the 64 digits of the file's hash, as bytes
         self._columns: dict[str, array] = {}
-        self._places: dict[str, array] = {}
+        self._row_numbers: dict[str, array] = {}
         self._alive = bytearray()
         self._prints = array("Q")
         self._quality = array("d")
@@ -51,7 +51,7 @@ class ClipTable:
         for name, value in clip.scores.items():
             if value is not None:
                 self._columns.setdefault(name, array("d")).append(value)
-                self._places.setdefault(name, array("I")).append(row)
+                self._row_numbers.setdefault(name, array("I")).append(row)
         hashes = [int(one, 16) for one in clip.prints] or [0] * PRINTS
         self._prints.extend(hashes)
         self._quality.append(clip.width * clip.height + min(clip.source.fps, 120) / 128)
@@ -65,15 +65,15 @@ class ClipTable:
     def __len__(self) -> int:
         return len(self._alive)
 
-    def id(self, row: int) -> str:
-        """The clip's id."""
-        return self._ids[12 * row : 12 * row + 12].hex()
+    def id(self, index: int) -> str:
+        """The id of the clip in this row of the table."""
+        return self._ids[12 * index : 12 * index + 12].hex()
 
     def scores(self, name: str) -> np.ndarray:
         """``float64 [n]``, NaN where a clip has no such score."""
         column = np.full(len(self), MISSING)
         if name in self._columns:
-            column[np.frombuffer(self._places[name], np.uint32)] = np.frombuffer(self._columns[name])
+            column[np.frombuffer(self._row_numbers[name], np.uint32)] = np.frombuffer(self._columns[name])
         return column
 
     @property
@@ -112,15 +112,15 @@ class ClipTable:
         """``int64 [m]``: the rows that have a vector."""
         return np.frombuffer(self._seen, np.int64)
 
-    def drop(self, row: int, step: str, reason: str, detail: str = "") -> None:
-        """Row is dropped; a row that is dropped already keeps its first reason."""
-        if self.alive[row]:
-            self.alive[row] = False
-            self._drops[row] = (step, reason, detail)
+    def drop(self, index: int, step: str, reason: str, detail: str = "") -> None:
+        """Drop the clip in this row; one that is dropped already keeps its first reason."""
+        if self.alive[index]:
+            self.alive[index] = False
+            self._drops[index] = (step, reason, detail)
 
-    def dropped(self, row: int) -> Dropped | None:
-        """Why a choice dropped this row; None for one that it kept, or that was dropped before."""
-        if row not in self._drops:
+    def dropped(self, index: int) -> Dropped | None:
+        """Why a choice dropped the clip in this row; None for one that it kept, or that was dropped before."""
+        if index not in self._drops:
             return None
-        step, reason, detail = self._drops[row]
+        step, reason, detail = self._drops[index]
         return Dropped(step=step, reason=reason, detail=detail)

@@ -65,5 +65,5 @@ def bucket_rows(
                 f"sample {samples[0]} has {tokens[samples[0]]} tokens, a row has {budget}; raise the token budget"
             )
         rows += [tuple(samples[start : start + many]) for start in range(0, len(samples), many)]
-    turn = torch.randperm(len(rows), generator=generator(seed, "order of rows", epoch)).tolist()
-    return [rows[place] for place in turn]
+    order_of_rows = torch.randperm(len(rows), generator=generator(seed, "order of rows", epoch)).tolist()
+    return [rows[index] for index in order_of_rows]

@@ -109,15 +109,18 @@ class FolderClips:
         return len(self.entries)
 
     def name(self, index: int) -> str:
+        """What the ledger and messages call the clip."""
         return self.entries[index].name
 
     def content(self, index: int) -> str:
+        """A digest of everything its pixels follow from: equal digests, equal pixels."""
         how = json.dumps(self.size.model_dump(), sort_keys=True)
         return hashlib.sha256(
             f"{self.digests.of(self.entries[index])}/{how}/{self.colour}/{READER}".encode()
         ).hexdigest()
 
     def pixels(self, index: int) -> np.ndarray:
+        """Its frames, uint8 [t, h, w, 3] with t = 8n + 1. Raises MediaError."""
         return self.cut(index, self.uncut(index))
 
     def uncut(self, index: int) -> Video:
@@ -135,6 +138,7 @@ class FolderClips:
         return np.ascontiguousarray(video.cover(*self.size.fit(video.height, video.width)).frames)
 
     def caption(self, index: int, variant: int) -> str:
+        """What the clip shows; ``variant`` chooses among several ways to say it."""
         return self.entries[index].caption
 
     def _cut(self, video: Video, name: str) -> Video:
@@ -170,7 +174,7 @@ class _Digests:
             status = os.stat(location.file)
         except OSError as error:
             raise MediaError(f"{location.file}: cannot be read ({error.strerror}); check the path") from None
-        key = f"{location.file.absolute()}:{status.st_size}:{status.st_mtime_ns}:{location.start}:{location.row}"
+        key = f"{location.file.absolute()}:{status.st_size}:{status.st_mtime_ns}:{location.start}:{location.row_number}"
         if key not in self.known:
             self.known[key] = location.digest()
             self.new += 1
@@ -210,16 +214,20 @@ class WorldClips:
         return self.count
 
     def name(self, index: int) -> str:
+        """What the ledger and messages call the clip."""
         return f"{self.split}/{index:06d}"
 
     def content(self, index: int) -> str:
+        """A digest of everything its pixels follow from: equal digests, equal pixels."""
         story = f"/{self._tier(index)}" if self.shares else ""
         return f"world/{self.look}/{self.seed}/{self.split}/{index}{story}/{self.side}/{self.frames}"
 
     def pixels(self, index: int) -> np.ndarray:
+        """Its frames, uint8 [t, h, w, 3] with t = 8n + 1. Raises MediaError."""
         return render(self._scene(index), size=self.side, frames=self.frames)
 
     def caption(self, index: int, variant: int) -> str:
+        """What the clip shows; ``variant`` chooses among several ways to say it."""
         return caption(self._scene(index), self.seed, index * 31 + variant)
 
     def _scene(self, index: int) -> Scene:

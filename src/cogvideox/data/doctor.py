@@ -34,7 +34,7 @@ class DoctorReport:
     waste: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """The findings as plain values, ready for JSON."""
         return asdict(self) | {"kept": {name: list(shape) for name, shape in self.kept.items()}}
 
     def to_text(self) -> str:

@@ -52,9 +52,11 @@ class EncodedClips:
         return len(self.keys)
 
     def name(self, index: int) -> str:
+        """What the ledger and messages call the clip."""
         return self.source.name(self.indices[index])
 
     def caption(self, index: int, variant: int) -> str:
+        """What the clip shows; ``variant`` chooses among several ways to say it."""
         return self.source.caption(self.indices[index], variant)
 
     def shape(self, index: int) -> tuple[int, ...]:
@@ -161,9 +163,9 @@ def _encode(vae: VAE, batch: Batch, source: ClipDataset) -> Iterator[tuple[int, 
         latents = vae.encode(given if cpu else given.to(weight.dtype))
     mean = latents.mean.float().half().cpu()
     deviation = (0.5 * latents.logvar.float()).exp().half().cpu()
-    for place, (index, _) in enumerate(batch):
-        _check_finite(source.name(index), mean[place], deviation[place])
-        yield index, {"mean": mean[place], "deviation": deviation[place], "first": pixels[place, 0].clone()}
+    for item, (index, _) in enumerate(batch):
+        _check_finite(source.name(index), mean[item], deviation[item])
+        yield index, {"mean": mean[item], "deviation": deviation[item], "first": pixels[item, 0].clone()}
 
 
 def _check_finite(name: str, *values: Tensor) -> None:

@@ -42,13 +42,13 @@ def pack_rows(
             open_rows.put(sample, tokens[sample])
         full += open_rows.close(0.98 * budget)
     full += open_rows.close(0)
-    turn = torch.randperm(len(full), generator=generator(seed, "order of rows", epoch)).tolist()
-    return [full[place] for place in turn]
+    order_of_rows = torch.randperm(len(full), generator=generator(seed, "order of rows", epoch)).tolist()
+    return [full[index] for index in order_of_rows]
 
 
-def waste(rows: Sequence[Row], tokens: Sequence[int], budget: int) -> float:
-    """The share of the rows' token places that hold nothing; 0 without rows."""
-    return 1 - sum(tokens[one] for row in rows for one in row) / (len(rows) * budget) if rows else 0.0
+def waste(packed: Sequence[Row], tokens: Sequence[int], budget: int) -> float:
+    """The share of the rows' tokens that hold nothing; 0 without rows."""
+    return 1 - sum(tokens[one] for row in packed for one in row) / (len(packed) * budget) if packed else 0.0
 
 
 def _check_sizes(tokens: Sequence[int], budget: int) -> None:
@@ -61,30 +61,30 @@ def _check_sizes(tokens: Sequence[int], budget: int) -> None:
 
 
 class _OpenRows:
-    """Rows with room left, ordered by that room: the fullest that still takes a sample is found by bisection."""
+    """Rows with tokens left, ordered by how many: the fullest that still takes a sample is found by bisection."""
 
     def __init__(self, budget: int) -> None:
         self.budget = budget
-        self.room: list[tuple[int, int]] = []  # (tokens left, number of the row), sorted
-        self.rows: dict[int, list[int]] = {}
-        self.made = 0
+        self.free: list[tuple[int, int]] = []  # (tokens left, number of the row), sorted
+        self.contents: dict[int, list[int]] = {}
+        self.opened = 0
 
     def put(self, sample: int, size: int) -> None:
-        place = bisect_left(self.room, (size, -1))
-        left, row = self.room.pop(place) if place < len(self.room) else (self.budget, self._new())
-        self.rows[row].append(sample)
-        insort(self.room, (left - size, row))
+        index = bisect_left(self.free, (size, -1))
+        left, row = self.free.pop(index) if index < len(self.free) else (self.budget, self._new())
+        self.contents[row].append(sample)
+        insort(self.free, (left - size, row))
 
     def close(self, at_least: float) -> list[Row]:
         """Take out the rows that hold so many tokens or more."""
-        done = [entry for entry in self.room if self.budget - entry[0] >= at_least]
-        self.room = [entry for entry in self.room if self.budget - entry[0] < at_least]
-        return [tuple(self.rows.pop(row)) for _, row in sorted(done, key=lambda entry: entry[1])]
+        done = [entry for entry in self.free if self.budget - entry[0] >= at_least]
+        self.free = [entry for entry in self.free if self.budget - entry[0] < at_least]
+        return [tuple(self.contents.pop(row)) for _, row in sorted(done, key=lambda entry: entry[1])]
 
     def _new(self) -> int:
-        self.made += 1
-        self.rows[self.made] = []
-        return self.made
+        self.opened += 1
+        self.contents[self.opened] = []
+        return self.opened
 
 
 @dataclass
@@ -100,8 +100,8 @@ class RowStream:
     cached: tuple[int, list[Row]] | None = None
 
     def __getitem__(self, number: int) -> Row:
-        epoch, place = self.locate(number)
-        return self._rows(epoch)[place]
+        epoch, index = self.locate(number)
+        return self._rows_of(epoch)[index]
 
     def locate(self, number: int) -> tuple[int, int]:
         """The epoch of a row, and its place in it."""
@@ -112,9 +112,9 @@ class RowStream:
 
     def first_sample(self, number: int) -> int:
         """How many samples stand in the rows before this one: the number of its first sample in the run."""
-        epoch, place = self.locate(number)
+        epoch, index = self.locate(number)
         before = self._end(epoch - 1)[1] if epoch else 0
-        return before + sum(len(row) for row in self._rows(epoch)[:place])
+        return before + sum(len(row) for row in self._rows_of(epoch)[:index])
 
     def __iter__(self) -> Iterator[Row]:
         number = 0
@@ -125,13 +125,13 @@ class RowStream:
     def _end(self, epoch: int) -> tuple[int, int]:
         while len(self.ends) <= epoch:
             rows, samples = self.ends[-1] if self.ends else (0, 0)
-            new = self._rows(len(self.ends))
+            new = self._rows_of(len(self.ends))
             if not new:
                 raise ConfigError("the data holds no sample; see `cogvideox data doctor`")
             self.ends.append((rows + len(new), samples + sum(map(len, new))))
         return self.ends[epoch]
 
-    def _rows(self, epoch: int) -> list[Row]:
+    def _rows_of(self, epoch: int) -> list[Row]:
         if self.cached is None or self.cached[0] != epoch:
             self.cached = (epoch, self.plan(epoch))
         return self.cached[1]

@@ -38,13 +38,14 @@ class BatchRows:
         return tuple(self._sample(one) for one in range(number * self.batch, (number + 1) * self.batch))
 
     def first_sample(self, number: int) -> int:
+        """The number in the run of the first sample of this row."""
         return number * self.batch
 
     def _sample(self, number: int) -> int:
-        epoch, place = divmod(number, self.count)
+        epoch, index = divmod(number, self.count)
         if epoch != self.epoch:
             self.epoch, self.order = epoch, shuffled(self.count, self.seed, epoch)
-        return self.order[place]
+        return self.order[index]
 
 
 def rows_of(

@@ -250,7 +250,7 @@ def _prompts_told(root: Path, told: ListedCaptions) -> dict[str, str]:
     places = FileFinder(root, told.base)
     found: dict[str, str] = {}
     odd: list[str] = []
-    for row in told.rows:
+    for row in told.records:
         problem = row.problem
         if problem is None and row.files:
             file, problem = places.find(row.files)

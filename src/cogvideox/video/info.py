@@ -26,7 +26,7 @@ class VideoInfo:
     manifest: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """Everything, as JSON."""
+        """Everything about the file, as JSON text."""
         return json.dumps(asdict(self), indent=2)
 
     def to_text(self) -> str:

@@ -38,7 +38,7 @@ def contact_sheet(
         raise MediaError(
             f"contact sheet: {len(captions)} captions for {len(videos)} videos; give one each or none"
         )
-    rows = [_row(video, columns, cell_height) for video in videos]
+    rows = [_frame_row(video, columns, cell_height) for video in videos]
     width = max(row.width for row in rows)
     texts = [_caption(text, width) for text in (captions or [""] * len(videos))]
     height = sum(row.height + text.height + GAP for row, text in zip(rows, texts, strict=True))
@@ -51,7 +51,7 @@ def contact_sheet(
     return sheet
 
 
-def _row(video: HasFrames, columns: int, cell_height: int) -> Image.Image:
+def _frame_row(video: HasFrames, columns: int, cell_height: int) -> Image.Image:
     count = min(columns, len(video.frames))
     picks = np.linspace(0, len(video.frames) - 1, count).round().astype(int)
     cells = [_cell(Image.fromarray(video.frames[pick]), cell_height) for pick in picks]
@@ -80,6 +80,6 @@ def _caption(text: str, width: int) -> Image.Image:
     lines = textwrap.wrap(text[:2000], per_line) or [""]
     image = Image.new("RGB", (width, len(lines) * (FONT_SIZE + 4) + 4), PAPER)
     draw = ImageDraw.Draw(image)
-    for place, line in enumerate(lines):
-        draw.text((2, 2 + place * (FONT_SIZE + 4)), line, fill=INK, font=font)
+    for index, line in enumerate(lines):
+        draw.text((2, 2 + index * (FONT_SIZE + 4)), line, fill=INK, font=font)
     return image

@@ -59,40 +59,43 @@ class Video:
 
     @property
     def height(self) -> int:
+        """Height of its frames in pixels."""
         return self.frames.shape[1]
 
     @property
     def width(self) -> int:
+        """Width of its frames in pixels."""
         return self.frames.shape[2]
 
     @property
     def seconds(self) -> float:
+        """Length of the video in seconds: frames over frames per second."""
         return len(self.frames) / self.fps
 
     def __len__(self) -> int:
         return len(self.frames)
 
     @overload
-    def __getitem__(self, place: int) -> np.ndarray: ...
+    def __getitem__(self, index: int) -> np.ndarray: ...
 
     @overload
-    def __getitem__(self, place: slice) -> Video: ...
+    def __getitem__(self, index: slice) -> Video: ...
 
-    def __getitem__(self, place: int | slice) -> np.ndarray | Video:
+    def __getitem__(self, index: int | slice) -> np.ndarray | Video:
         """``video[0]``: a frame, uint8 [h, w, 3], counted from the end when negative; ``video[8:16]``: a Video of the
         same rate and record, with a step too (``video[::-1]`` plays backwards). Raises IndexError or FrameError.
         """
-        if isinstance(place, slice):
-            frames = self.frames[place]
+        if isinstance(index, slice):
+            frames = self.frames[index]
             if not len(frames):
                 raise FrameError(
-                    f"frames {place.start}:{place.stop}:{place.step} of {len(self)}: none is left"
+                    f"frames {index.start}:{index.stop}:{index.step} of {len(self)}: none is left"
                 )
             return Video(frames, self.fps, self.manifest)
-        place = operator.index(place)
-        if not -len(self) <= place < len(self):
-            raise IndexError(f"frame {place}: the video has {len(self)}, 0 to {len(self) - 1}")
-        return self.frames[place]
+        index = operator.index(index)
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"frame {index}: the video has {len(self)}, 0 to {len(self) - 1}")
+        return self.frames[index]
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """Its frames, uint8 [h, w, 3] each."""

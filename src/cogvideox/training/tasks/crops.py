@@ -89,7 +89,9 @@ class FolderCrops:
         listing = listed(data.model_copy(update={"caption": data.caption or "no words are read here"}))
         self.total, self.listings = len(listing.entries) + len(listing.dropped), split(data, listing)
         check_lost(data, listing.dropped, self.total)
-        self.facts = facts_of(*([[e.name, e.location.length] for e in side.entries] for side in self.listings))
+        self.facts = facts_of(
+            *([[e.name, e.location.length] for e in side.entries] for side in self.listings)
+        )
         self.dropped, self.short = set(listing.dropped), set[str]()
         self._read, self._order = lru_cache(maxsize=kept)(self._pixels), lru_cache(maxsize=2)(self._shuffled)
         if next(self.held_out(), None) is None:
