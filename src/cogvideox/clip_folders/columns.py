@@ -82,13 +82,15 @@ def check_names(names: Sequence[str], columns: Columns, where: str) -> None:
 def row_of(values: Mapping[str, Any], where: str, columns: Columns) -> list[TableRow]:
     """What a table's row or a JSON object says; several rows where it lists several files."""
     files, captions, scores = columns.among(values)
-    values_by_column = {name: values[name] for name in captions if values[name] not in (None, "")}
-    texts = {" ".join(v.split()) if isinstance(v, str) else repr(v) for v in values_by_column.values()}
+    given = {name: values[name] for name in captions if values[name] not in (None, "")}
+    texts = {" ".join(v.split()) if isinstance(v, str) else repr(v) for v in given.values()}
     problem = None
     if len(texts) > 1:
-        names = " and ".join(repr(name) for name in list(values_by_column)[:3])
-        problem = f"has captions that differ in {names}; choose one with task.data.caption_column={list(values_by_column)[0]}"
-    caption = next(iter(values_by_column.values()), None)
+        names = " and ".join(repr(name) for name in list(given)[:3])
+        problem = (
+            f"has captions that differ in {names}; choose one with task.data.caption_column={list(given)[0]}"
+        )
+    caption = next(iter(given.values()), None)
     if isinstance(caption, str) and plain(caption) in NO_CAPTION:
         problem = (
             problem or f"the caption is {caption!r}, which programs write where there is none; write one"

@@ -43,7 +43,7 @@ def write_tar(target: Path, clips: Iterable[tuple[Clip, Path | bytes, Mapping[st
         writer.close()
 
 
-def folder_table_row(clip: Clip, media: Mapping[str, Any]) -> dict[str, Any]:
+def folder_row(clip: Clip, media: Mapping[str, Any]) -> dict[str, Any]:
     """A line of metadata.jsonl: what ``datasets.load_dataset("videofolder")`` reads."""
     return {"file_name": f"videos/{clip.id}.mp4", "text": clip.caption, **record(clip, media)}
 

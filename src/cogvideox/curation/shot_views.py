@@ -10,7 +10,7 @@ import numpy as np
 from cogvideox.clip import Span
 from cogvideox.curation.shots import CutFinder, Shots, takes, transitions
 from cogvideox.curation.view import Look, View
-from cogvideox.video import Decoder, Size, Timing
+from cogvideox.video import Size, Timing, VideoDecoder
 
 
 @dataclass
@@ -52,7 +52,7 @@ class ShotSegment:
 class ShotViews:
     """Iterate over ``segments``; ``totals`` is whole afterwards."""
 
-    def __init__(self, decoder: Decoder, shots: Shots, look: Look) -> None:
+    def __init__(self, decoder: VideoDecoder, shots: Shots, look: Look) -> None:
         self.decoder, self.shots, self.look = decoder, shots, look
         self.totals = Totals()
         self.dissolves = 0

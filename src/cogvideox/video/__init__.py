@@ -15,7 +15,7 @@
 """
 
 from cogvideox.video.colour import Colour, Colours
-from cogvideox.video.decode import Decoder, Size, open_decoder
+from cogvideox.video.decode import Size, VideoDecoder, open_decoder
 from cogvideox.video.image import read_image
 from cogvideox.video.info import VideoInfo, video_info
 from cogvideox.video.orientation import Orientation
@@ -44,7 +44,7 @@ __all__ = [
     "READER",
     "Size",
     "Video",
-    "Decoder",
+    "VideoDecoder",
     "video_info",
     "check_output",
     "contact_sheet",

@@ -1,4 +1,4 @@
-"""Decoder through a video once, frame by frame, without keeping what nobody asked to keep.
+"""VideoDecoder through a video once, frame by frame, without keeping what nobody asked to keep.
 
 For files of any length: memory holds one frame. Whoever walks asks each frame for pixels at the size needed;
 scaling and the conversion to RGB are one pass, and a frame that is not asked costs its decoding only.
@@ -34,7 +34,7 @@ class Size:
         return Size(max(1, round(self.height * scale)), max(1, round(self.width * scale)))
 
 
-class Decoder:
+class VideoDecoder:
     """An open video. ``header``: what the file says of itself; ``size``: upright, with square pixels."""
 
     def __init__(self, opened: OpenVideo) -> None:
@@ -88,7 +88,7 @@ class Decoder:
 class DecodedFrame:
     """One frame of a walk, not yet turned into pixels."""
 
-    def __init__(self, open_decoder: Decoder, frame: av.VideoFrame) -> None:
+    def __init__(self, open_decoder: VideoDecoder, frame: av.VideoFrame) -> None:
         self._walk, self._frame = open_decoder, frame
 
     def pixels(self, size: Size) -> np.ndarray:
@@ -99,10 +99,10 @@ class DecodedFrame:
 @contextmanager
 def open_decoder(
     path: str | Path, limits: DecodeLimits = LIMITS, colour: Colour = "guess"
-) -> Iterator[Decoder]:
+) -> Iterator[VideoDecoder]:
     """Open a video for one walk. Raises MediaError for whatever is wrong with it, now or on the way.
 
     colour: how untagged colours are read.
     """
     with OpenVideo(path, limits, colour) as opened:
-        yield Decoder(opened)
+        yield VideoDecoder(opened)
