@@ -132,7 +132,7 @@ def test_a_name_in_a_shard_never_becomes_a_path(tmp_path):
         tar.add(tmp_path / "source" / "clip0.mp4", "../../escaped.mp4")
         tar.add(tmp_path / "x.txt", "../../escaped.txt")
     listing = list_clips(tmp_path / "set")
-    with listing.entries[0].part.local() as file:
+    with listing.entries[0].location.local() as file:
         assert "escaped" not in str(file)
     assert not list(tmp_path.rglob("escaped*"))
 
