@@ -5,7 +5,6 @@ Captions are untrusted text. They are cleaned, cut and stored; nothing in them i
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 
@@ -14,6 +13,8 @@ from pydantic import Field
 from cogvideox.chat.failure import ChatFailure
 from cogvideox.chat.parse import Reader, as_text
 from cogvideox.config import Config
+from cogvideox.errors import ConfigError
+from cogvideox.files import parse_json
 
 
 class Cleaning(Config):
@@ -94,8 +95,8 @@ def _unwrapped(text: str) -> str:
     text = text.strip().removeprefix("```json").strip("`").strip()
     if text.startswith("{"):
         try:
-            values = json.loads(text)
-        except (ValueError, RecursionError):
+            values = parse_json(text, "the answer")
+        except ConfigError:
             raise ValueError("broken JSON instead of a caption") from None
         texts = [v for v in values.values() if isinstance(v, str)] if isinstance(values, dict) else []
         if not texts:

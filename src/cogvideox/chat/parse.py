@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
+
+from cogvideox.files import parse_json
 
 Model = TypeVar("Model", bound=BaseModel)
 Reader = Callable[[str], object]
@@ -35,8 +36,10 @@ def json_reader(model: type[Model]) -> Callable[[str], Model]:
         body = fenced.group(1) if fenced else said
         start, stop = body.find("{"), body.rfind("}")
         try:
-            return model.model_validate(json.loads(body[start : stop + 1] if start >= 0 else body))
-        except (ValidationError, ValueError, RecursionError) as error:
+            return model.model_validate(
+                parse_json(body[start : stop + 1] if start >= 0 else body, "the answer")
+            )
+        except (ValidationError, ValueError) as error:
             raise ValueError(f"not the JSON that was asked for: {_first_line(error)}") from None
 
     return read

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -70,16 +69,14 @@ def print_summary(summary: dict[str, Any], out: Path, as_json: bool) -> None:
 def inspect_data(out: Path, clip: str | None, as_json: bool) -> None:
     """What is in a curated folder, or all that is known of one clip or film."""
     from cogvideox.curation.results import dropped_rows, kept_rows, read_summary
+    from cogvideox.files import parse_json
 
     summary = read_summary(out)
     if clip is None:
         print_summary(summary, out, as_json)
         return
-    found = [
-        json.loads(row["record"])
-        for row in kept_rows(out, ["record"])
-        if _is(clip, json.loads(row["record"]))
-    ]
+    records = (parse_json(row["record"], "clips.parquet") for row in kept_rows(out, ["record"]))
+    found = [record for record in records if _is(clip, record)]
     found += [row for row in dropped_rows(out) if _is(clip, row)]
     if not found:
         raise ConfigError(

@@ -6,13 +6,13 @@ about the whole clip, go through two more. It runs in plain numpy: workers need 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from cogvideox.errors import CheckpointError
+from cogvideox.files import read_json
 from cogvideox.perception.handcrafted import HandcraftedFeatures
 
 SHIPPED = Path(__file__).resolve().parents[1] / "shipped" / "labels"
@@ -51,7 +51,7 @@ class LabelClassifier:
 
         folder = folder or SHIPPED
         try:
-            card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+            card = read_json(folder / CARD)
             weights = load_file(folder / WEIGHTS)
             labels, thresholds = tuple(card["labels"]), {k: float(v) for k, v in card["thresholds"].items()}
             found = cls(

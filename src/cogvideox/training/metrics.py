@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cogvideox.errors import DependencyError, OutputError
-from cogvideox.files import read_small_bytes
+from cogvideox.files import parse_json, read_small_bytes
 from cogvideox.files.atomic import atomic_file
 
 EVERY = 10.0
@@ -187,7 +187,7 @@ class RunLog:
 def _step_of(line: str, file: Path) -> float:
     """The step a line reports; one that a crash cut short belongs to none and is left out, with a warning."""
     try:
-        return float(json.loads(line)["step"])
+        return float(parse_json(line, str(file), nan_is_none=True)["step"])
     except (ValueError, KeyError, TypeError):
         warnings.warn(f"{file}: a line that cannot be read is left out: {line[:60]!r}", stacklevel=3)
         return float("inf")

@@ -18,8 +18,10 @@ from cogvideox.clip_folders.listing import list_clips
 from cogvideox.config import Config
 from cogvideox.data.clips import ClipSize, best_share
 from cogvideox.errors import CheckpointError, ConfigError
+from cogvideox.files import read_json
 from cogvideox.files.atomic import atomic_file
 from cogvideox.files.digest import digests_of
+from cogvideox.files.text import MOST_TABLE_BYTES
 from cogvideox.training.loop import TrainConfig, train
 from cogvideox.training.tasks.diffusion import DiffusionTraining
 from cogvideox.training.tasks.sizes import SizeSetting
@@ -168,7 +170,7 @@ def _read(file: Path) -> list[dict[str, Any]]:
     if not file.exists():
         return []
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+        values = read_json(file, most=MOST_TABLE_BYTES)
+    except ConfigError as error:
         raise CheckpointError(f"{file}: cannot be read ({error}); remove it, it is made again") from None
     return values if isinstance(values, list) else []

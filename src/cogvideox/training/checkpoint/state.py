@@ -27,7 +27,9 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from cogvideox.errors import CheckpointError, NumericsError
+from cogvideox.files import read_json
 from cogvideox.files.atomic import atomic_folder, discard
+from cogvideox.files.text import MOST_TABLE_BYTES
 from cogvideox.parallel.dtensor import SavedShards, is_mine_to_write, local, rows_of
 from cogvideox.training.checkpoint.writers import ALONE, Writers
 
@@ -192,7 +194,7 @@ def _build(tree: Any, tensors: dict[str, Tensor], parts: dict[str, Path]) -> Any
 
 
 def _read(place: Path) -> dict[str, Any]:
-    manifest = json.loads((place / "manifest.json").read_bytes())
+    manifest = read_json(place / "manifest.json", most=MOST_TABLE_BYTES, error=CheckpointError)
     digest = manifest.pop("digest")
     if digest != _digest(manifest):
         raise CheckpointError("manifest.json: its digest does not match")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +14,7 @@ from cogvideox.captioning.local import sample_frames
 from cogvideox.captioning.network import CaptionerConfig
 from cogvideox.data.world import world_pixels
 from cogvideox.errors import ConfigError
-from cogvideox.files.jsonl import lines_of
+from cogvideox.files.jsonl import read_json_lines
 from cogvideox.text.tokenizer import PAD
 from cogvideox.training.tasks.text_encoder import labels
 from cogvideox.video import read_video
@@ -117,15 +116,11 @@ class RecordedClips:
 
 def read_lines(file: Path, *names: str) -> list[dict[str, Any]]:
     """The JSON lines of a file that have every name. Raises ConfigError."""
-    try:
-        lines = [json.loads(line) for line in lines_of(file.read_text(encoding="utf-8")) if line.strip()]
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"data {file}: cannot be read as JSON lines ({error}); check the path") from None
-    for number, line in enumerate(lines, 1):
+    lines = []
+    for where, line in read_json_lines(file, most=8 << 30, error=ConfigError):
         if not isinstance(line, dict) or not set(names) <= line.keys():
-            raise ConfigError(
-                f"data {file}: line {number}: needs {', '.join(names)}; `cogvideox caption` writes them"
-            )
+            raise ConfigError(f"data {where}: needs {', '.join(names)}; `cogvideox caption` writes them")
+        lines.append(line)
     return lines
 
 
