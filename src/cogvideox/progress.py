@@ -125,12 +125,12 @@ class StageClock:
         return None
 
     def left_text(self) -> str:
-        """The time left as text: '' when nothing is known, 'about' before anything was measured."""
+        """The time left as text: '' when nothing is known or all is done, 'about' before anything was measured."""
         left = self.left
         if left is None:
             return ""
-        if not self.done and left == 0:
-            return "longer than estimated"
+        if left < 0.05:
+            return "longer than estimated" if self.done < self.total else ""
         return f"about {duration(left)} left" + ("" if self.done else " (estimated)")
 
     def line(self) -> str:
