@@ -19,7 +19,8 @@ import torch
 from cases import Side
 
 from cogvideox.memory import Cost, count
-from cogvideox.presets import Preset, get_preset
+from cogvideox.presets import get_preset
+from cogvideox.spec import ModelSpec
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "counts.md"
 BF16 = torch.bfloat16
@@ -45,7 +46,7 @@ def steady(work: Callable[[], object]) -> Cost:
     return count(work)
 
 
-def block(preset: Preset, side: Side, frames: int, height: int, width: int, batch: int = 2) -> Block:
+def block(preset: ModelSpec, side: Side, frames: int, height: int, width: int, batch: int = 2) -> Block:
     """A layer at this size for a batch of clips (2: the guidance pair) in bf16.
 
     Difference of four and three layers, so that what surrounds the layers cancels out.
@@ -62,7 +63,7 @@ def block(preset: Preset, side: Side, frames: int, height: int, width: int, batc
 
 
 def _transformer(
-    preset: Preset, side: Side, layers: int, frames: int, height: int, width: int, batch: int
+    preset: ModelSpec, side: Side, layers: int, frames: int, height: int, width: int, batch: int
 ) -> Callable[[], object]:
     config = preset.transformer.model_copy(update={"num_layers": layers})
     t = -(-((frames - 1) // 4 + 1) // (config.patch_size_t or 1)) * (config.patch_size_t or 1)

@@ -32,7 +32,8 @@ from cogvideox.diffusion import Constant, Schedule, ddim, guided
 from cogvideox.generation import GenerateOptions, generate
 from cogvideox.memory import move_in
 from cogvideox.model import CogVideoX
-from cogvideox.presets import Preset, get_preset
+from cogvideox.presets import get_preset
+from cogvideox.spec import ModelSpec
 from cogvideox.transformer import TokenGrid, Transformer, split
 from cogvideox.transformer.compiled import compiled, launched
 from cogvideox.transformer.kernels import KERNELS, using
@@ -54,12 +55,12 @@ class Size:
     height: int
     width: int
 
-    def latents(self, row: Preset) -> tuple[int, int, int]:
+    def latents(self, row: ModelSpec) -> tuple[int, int, int]:
         """Latent frames, height and width."""
         factor = row.vae.spatial_compression_ratio
         return (self.frames - 1) // 4 + 1, self.height // factor, self.width // factor
 
-    def clip(self, row: Preset) -> ClipTokens:
+    def clip(self, row: ModelSpec) -> ClipTokens:
         """Its tokens."""
         t, h, w = self.latents(row)
         patch = row.transformer.patch_size
@@ -136,7 +137,7 @@ class Bench:
         self.found[name] = value
         print(f"{name}: {value}", file=sys.stderr, flush=True)
 
-    def row(self, name: str) -> Preset:
+    def row(self, name: str) -> ModelSpec:
         """A preset; small ones have two narrow layers and a narrow autoencoder."""
         row = get_preset(name)
         if not self.small:
@@ -153,7 +154,7 @@ class Bench:
         """The size, or a tiny one in its place."""
         return replace(size, frames=9, height=32, width=48) if self.small else size
 
-    def transformer(self, row: Preset, **changes: object) -> Transformer:
+    def transformer(self, row: ModelSpec, **changes: object) -> Transformer:
         """Random weights; nothing is loaded."""
         config = row.transformer.model_copy(update=changes)
         return self.drawn(Transformer, config)
@@ -213,7 +214,7 @@ def kernels(bench: Bench) -> None:
         bench.note(f"convolution 3×3×3, {x.shape[1]} channels{name}", _rate(rate))
 
 
-def _guided(bench: Bench, network: Transformer, row: Preset, size: Size) -> Callable[[int], object]:
+def _guided(bench: Bench, network: Transformer, row: ModelSpec, size: Size) -> Callable[[int], object]:
     """A function that makes so many guided steps."""
     t, h, w = size.latents(row)
     text = bench.noise(2, row.text_tokens, row.transformer.text_embed_dim)
@@ -236,7 +237,7 @@ def step_seconds(bench: Bench, name: str, size: Size, arm: str = "full", steps: 
             return bench.seconds(lambda: run(steps)) / steps
 
 
-def floor(bench: Bench, row: Preset, size: Size) -> float:
+def floor(bench: Bench, row: ModelSpec, size: Size) -> float:
     """Seconds that the products of a guided step take at the rates measured here."""
     tokens, width, layers = size.clip(row).tokens, row.transformer.width, row.transformer.num_layers
     linear, attention = 2 * layers * 24 * width**2 * tokens, 2 * layers * 4 * width * tokens**2
@@ -304,7 +305,7 @@ def memory(bench: Bench) -> None:
     for place in ("resident", "phases", "stream"):
         home = replace(bench, device=torch.device("cpu"))
         parts = home.drawn(Transformer, row.transformer), home.drawn(VAE, row.vae)
-        model = CogVideoX(*parts, None, Schedule(row.schedule), name="5b")
+        model = CogVideoX.assemble(*parts, None, Schedule(row.schedule), name="5b")
         move_in(model, bench.device, place)
 
         def run(model: CogVideoX = model) -> float:
@@ -337,7 +338,7 @@ def training(bench: Bench) -> None:
     )
 
 
-def _training_step(bench: Bench, row: Preset, size: Size, layers: int) -> float:
+def _training_step(bench: Bench, row: ModelSpec, size: Size, layers: int) -> float:
     """Seconds of forward, backward and optimizer for one clip."""
     network = bench.transformer(row, num_layers=layers).requires_grad_(True).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-5, fused=bench.device.type == "cuda")

@@ -593,10 +593,10 @@ def read_curation(path: Path) -> None:
 def read_model(path: Path) -> None:
     """As ``inspect``, ``plan`` and ``load`` do."""
     from cogvideox import load
-    from cogvideox.checkpoints import inspect, settings_of
+    from cogvideox.checkpoints import find_spec, inspect
 
     inspect(path, check=True).to_text()
-    settings_of(path)
+    find_spec(path)
     load(path, device="cpu")
 
 

@@ -20,7 +20,8 @@ import torch
 from cogvideox.diffusion import SAMPLERS, Schedule, guided, in_turn
 from cogvideox.memory import Request
 from cogvideox.memory.stages import decoding, denoising, encoding
-from cogvideox.presets import Preset, get_preset
+from cogvideox.presets import get_preset
+from cogvideox.spec import ModelSpec
 from cogvideox.transformer import Transformer
 from cogvideox.transformer.modulation import tabulated
 from cogvideox.vae import VAE
@@ -35,7 +36,7 @@ class Setting:
     """A stage of a model at a size."""
 
     stage: str  # denoise, decode or encode
-    row: Preset
+    row: ModelSpec
     frames: int
     height: int
     width: int
@@ -59,7 +60,14 @@ class Setting:
         t = (self.frames - 1) // 4 + 1
         given = self.frames if self.stage == "encode" else 0
         return Request(
-            self.row, self.frames, t, self.height, self.width, torch.float32, "cpu", given, steps=2
+            spec=self.row,
+            frames=self.frames,
+            latents=t,
+            height=self.height,
+            width=self.width,
+            dtype=torch.float32,
+            given=given,
+            steps=2,
         )
 
     def predict(self) -> int:
@@ -98,7 +106,7 @@ class Setting:
         return work
 
 
-def _changed(name: str, **settings: object) -> Preset:
+def _changed(name: str, **settings: object) -> ModelSpec:
     row = get_preset(name)
     vae = {key: value for key, value in settings.items() if key in type(row.vae).model_fields}
     network = {key: value for key, value in settings.items() if key not in vae}

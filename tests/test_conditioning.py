@@ -21,14 +21,14 @@ def pixels(frames: int) -> torch.Tensor:
 
 
 def test_text_alone_is_the_empty_condition():
-    condition = from_text(toy_model())
+    condition = from_text(toy_model().spec)
     assert condition.image is condition.known is condition.start is None
     assert condition.strength == 1.0
 
 
 def test_an_image_model_without_an_image_is_refused():
     with pytest.raises(InputError, match="image: missing"):
-        from_text(toy_model("i2v"))
+        from_text(toy_model("i2v").spec)
 
 
 def test_an_image_lies_at_index_zero_with_zeros_after_it():

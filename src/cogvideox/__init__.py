@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from cogvideox.generation import GenerateOptions, generate
     from cogvideox.model import CogVideoX
     from cogvideox.presets import PRESETS, Preset, get_preset
+    from cogvideox.spec import ModelSpec
     from cogvideox.video import Video, contact_sheet, read_image, read_video
 
 _HOMES = {
@@ -48,6 +49,7 @@ _HOMES = {
     "read_image": "video",
     "contact_sheet": "video",
     "PRESETS": "presets",
+    "ModelSpec": "spec",
     "Preset": "presets",
     "get_preset": "presets",
     "errors": "errors:",
@@ -69,6 +71,7 @@ __all__ = [
     "DependencyError",
     "GenerateOptions",
     "InputError",
+    "ModelSpec",
     "NumericsError",
     "OutputError",
     "Preset",

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from cogvideox.errors import FrameError, InputError
 from cogvideox.model import CogVideoX, ImageScale, VaeCoding
+from cogvideox.spec import ModelSpec
 from cogvideox.vae import Tiles
 
 
@@ -67,11 +68,11 @@ class Coder:
         return latents.to(self.dtype)
 
 
-def from_text(model: CogVideoX) -> Conditioning:
+def from_text(spec: ModelSpec) -> Conditioning:
     """Nothing but the prompt. Raises InputError for a model that needs an image."""
-    if model.kind == "i2v":
+    if spec.kind == "i2v":
         raise InputError(
-            f"image: missing, and the model {model.name or 'given'} makes videos from an image; "
+            f"image: missing, and the model {spec.name or 'given'} makes videos from an image; "
             "pass an image, or load a text-to-video model"
         )
     return Conditioning()
@@ -85,7 +86,7 @@ def from_image(
     Image-to-video models read it at index 0, zeros after it. In 1.5 with padding, index 0 is the latent that
     is later dropped: the released layout. A text-to-video model gets it as a known first frame instead.
     """
-    if coder.model.kind == "i2v":
+    if coder.model.spec.kind == "i2v":
         return Conditioning("i2v", image=_ahead(coder.picture(pixels), latent_frames))
     facts = {"method": "first latent replaced at every step: the model was not trained on images"}
     return Conditioning("i2v", known=_padded(coder.video(pixels), padding), facts=facts)
@@ -100,7 +101,7 @@ def from_video(
     """
     latents = _padded(coder.video(pixels), padding)
     image = None
-    if coder.model.kind == "i2v":
+    if coder.model.spec.kind == "i2v":
         image = _ahead(coder.picture(pixels[:, :, :1]), latents.shape[2])
     return Conditioning("v2v", image=image, start=latents, strength=strength, facts={"strength": strength})
 
@@ -113,7 +114,7 @@ def continuation(
     An image-to-video model starts from the last frame, which it was trained to do. Other models keep the
     latents of the given frames as the known beginning. Either way the new video begins with the given frames.
     """
-    if coder.model.kind == "i2v":
+    if coder.model.spec.kind == "i2v":
         made = from_image(coder, pixels[:, :, -1:], latent_frames, padding)
         return Conditioning(
             "continuation",

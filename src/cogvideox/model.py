@@ -1,4 +1,4 @@
-"""CogVideoX: autoencoder, transformer, text encoder and schedule, as one object: where the parts meet.
+"""CogVideoX: autoencoder, transformer, text encoder and schedule as one object.
 
 It holds and connects; it decides nothing about a run. Latents that leave it are scaled the way the
 transformer expects, latents that enter are unscaled before the decoder sees them.
@@ -15,27 +15,21 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cogvideox.diffusion import Schedule
-from cogvideox.diffusion.guidance import RELEASED_GUIDANCE
 from cogvideox.errors import PromptError
+from cogvideox.spec import ModelSpec
 from cogvideox.text import TextEmbedding, TextEncoder
 from cogvideox.transformer import Transformer
 from cogvideox.transformer.layout import ClipTokens
 from cogvideox.vae import VAE, Tiles, decode_tiled, encode_tiled
 
-Kind = Literal["t2v", "i2v"]
 VaeCoding = Literal["chunked", "whole", "tiled"]
 ImageScale = Literal["released", "multiply", "divide", "none"]
-
-SIZE_OF_15 = (768, 1360)  # the 1.5 files name 300x300 latents, which is the size of their rotary table
-FPS_OF_10, FPS_OF_15 = 8, 16
 
 
 @dataclass
 class CogVideoX:
-    """The parts of one model, and what it was made for.
+    """The networks and the schedule of one model, and its spec.
 
-    ``height``, ``width`` (pixels), ``frames`` (pixel frames) and ``fps`` are the size it was trained at; None
-    takes them from the transformer's config. ``guidance`` is the scale used when none is asked for.
     ``compute_device`` is where inputs go when the weights live elsewhere (offloading); None means where the
     weights are. ``weights`` is the SHA-256 of each weights file, where the caller found it worth reading them
     for (see ``manifest.digests_of``). ``shipped``: it came with the package and has seen the tiny world alone.
@@ -45,28 +39,28 @@ class CogVideoX:
     vae: VAE
     text: TextEncoder | None
     schedule: Schedule
-    name: str = ""
-    kind: Kind = "t2v"
-    height: int | None = None
-    width: int | None = None
-    frames: int | None = None
-    fps: float | None = None
-    guidance: float | None = None
+    spec: ModelSpec
     compute_device: torch.device | None = None
     weights: dict[str, str] = field(default_factory=dict)
     shipped: bool = False
 
-    def __post_init__(self) -> None:
-        config = self.transformer.config
-        is_15 = config.patch_size_t is not None
-        ratio = self.vae.config.spatial_compression_ratio
-        native = (config.sample_height * ratio, config.sample_width * ratio)
-        height, width = SIZE_OF_15 if is_15 and config.sample_height == config.sample_width == 300 else native
-        self.height = self.height or height
-        self.width = self.width or width
-        self.frames = self.frames or config.sample_frames
-        self.fps = self.fps or (FPS_OF_15 if is_15 else FPS_OF_10)
-        self.guidance = RELEASED_GUIDANCE if self.guidance is None else self.guidance
+    @classmethod
+    def assemble(
+        cls, transformer: Transformer, vae: VAE, text: TextEncoder | None, schedule: Schedule, **facts: Any
+    ) -> CogVideoX:
+        """A model of networks that are in memory; ``facts`` are fields of its spec that their configs do not say.
+
+        See ``ModelSpec.of_configs`` for those that are left out.
+        """
+        facts = {"dtype": str(_float_dtype(transformer)).removeprefix("torch."), **facts}
+        spec = ModelSpec.of_configs(
+            transformer=transformer.config,
+            vae=vae.config,
+            schedule=schedule.config,
+            text_settings=text.model.config.model_dump(mode="json") if text is not None else None,
+            **facts,
+        )
+        return cls(transformer, vae, text, schedule, spec)
 
     @property
     def device(self) -> torch.device:
@@ -77,21 +71,6 @@ class CogVideoX:
     def dtype(self) -> torch.dtype:
         """The precision the transformer reads: that of its first floating-point weight."""
         return _float_dtype(self.transformer)
-
-    @property
-    def pixel_multiple(self) -> int:
-        """Heights and widths must be multiples of this many pixels: a latent times a patch."""
-        return self.vae.config.spatial_compression_ratio * self.transformer.config.patch_size
-
-    @property
-    def frame_patch(self) -> int:
-        """Latent frames in one patch: 2 in the 1.5 models, else 1."""
-        return self.transformer.config.patch_size_t or 1
-
-    @property
-    def latent_channels(self) -> int:
-        """Channels of a video latent, image latents not counted."""
-        return self.transformer.config.out_channels
 
     @property
     def adapters(self) -> list[dict[str, Any]]:

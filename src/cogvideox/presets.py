@@ -1,26 +1,23 @@
-"""The table of models: the five public checkpoints and the shipped tiny ones, one row each.
+"""The table of models: the five public checkpoints and the shipped tiny ones, one ``ModelSpec`` each.
 
-Reading the table loads no torch: a row keeps plain settings, and its ``vae``, ``transformer`` and
-``schedule`` build the configs when first asked. A setting that a row does not name has the default of its
-config class. Sources: the released ``config.json`` and ``scheduler_config.json`` files; where the paper's
-Table 6 disagrees (32 heads, time width 256 for 2B), the released weights win.
+Reading the table loads no torch. A setting that an entry does not name has the default of its config class. Sources:
+the released ``config.json`` and ``scheduler_config.json`` files; where the paper's Table 6 disagrees (32 heads, time
+width 256 for 2B), the released weights win.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from cogvideox.errors import ConfigError, suggest
+from cogvideox.spec import Condition, ModelSpec, Settings
 
 if TYPE_CHECKING:
-    from cogvideox.diffusion.schedule import ScheduleConfig
     from cogvideox.transformer import TransformerConfig
-    from cogvideox.vae import VAEConfig
 
-Settings = Mapping[str, Any]
+Preset = ModelSpec
+"""The old name of ``ModelSpec``, for one release."""
 
 T5_XXL: Settings = dict(
     vocab_size=32_128, d_model=4096, num_heads=64, d_kv=64, d_ff=10_240, num_layers=24,
@@ -30,57 +27,7 @@ T5_OF_THE_WORLD: Settings = dict(
     vocab_size=128, d_model=128, num_heads=4, d_kv=32, d_ff=256, num_layers=2,
     feed_forward_proj="gated-gelu", relative_attention_num_buckets=32,
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Preset:
-    """One model: its three configs, what it was made for, and where its weights are published.
-
-    ``height`` and ``width`` are pixels, ``frames`` counts pixel frames, ``dtype`` is the released precision,
-    ``text_tokens`` the prompt budget and ``text_dim`` the width of the text encoder's output.
-    ``text_settings`` are the encoder's sizes in T5's names, None for a model without one.
-    """
-
-    name: str
-    kind: Literal["t2v", "i2v"]
-    height: int
-    width: int
-    frames: int
-    fps: int
-    dtype: str
-    text_tokens: int
-    text_dim: int
-    licence: str
-    about: str
-    hub: str | None = None
-    download_gb: float | None = None  # of the files that are downloaded from there
-    guidance: float | None = None  # when none is asked for; None: that of the released models
-    vae_settings: Settings = field(default_factory=dict)
-    transformer_settings: Settings = field(default_factory=dict)
-    schedule_settings: Settings = field(default_factory=dict)
-    text_settings: Settings | None = field(default_factory=lambda: T5_XXL)
-
-    @cached_property
-    def vae(self) -> VAEConfig:
-        """The autoencoder's settings; loads torch."""
-        from cogvideox.vae import VAEConfig
-
-        return VAEConfig.parse(dict(self.vae_settings), f"preset {self.name}: vae")
-
-    @cached_property
-    def transformer(self) -> TransformerConfig:
-        """The transformer's settings; loads torch."""
-        from cogvideox.transformer import TransformerConfig
-
-        return TransformerConfig.parse(dict(self.transformer_settings), f"preset {self.name}: transformer")
-
-    @cached_property
-    def schedule(self) -> ScheduleConfig:
-        """The noise schedule's settings; loads torch."""
-        from cogvideox.diffusion.schedule import ScheduleConfig
-
-        return ScheduleConfig.parse(dict(self.schedule_settings), f"preset {self.name}: schedule")
-
+_IMAGE = (Condition("image", 16),)
 
 _VAE = dict(
     in_channels=3,
@@ -138,16 +85,14 @@ _TRANSFORMER_15 = _TRANSFORMER | dict(
     patch_size_t=2, sample_height=300, sample_width=300, sample_frames=81, patch_bias=False
 )
 
-_2B = Preset(
+_2B = ModelSpec(
     name="2b",
-    kind="t2v",
     height=480,
     width=720,
     frames=49,
     fps=8,
     dtype="float16",
     text_tokens=226,
-    text_dim=4096,
     licence="Apache-2.0",
     about="CogVideoX-2B: text to 6 s of 480x720 at 8 frames per second; sin-cos positions, SNR shift 3",
     hub="zai-org/CogVideoX-2b",
@@ -156,6 +101,7 @@ _2B = Preset(
     transformer_settings=_TRANSFORMER
     | dict(num_attention_heads=30, num_layers=30, use_rotary_positional_embeddings=False),
     schedule_settings=_SCHEDULE | dict(snr_shift_scale=3.0),
+    text_settings=T5_XXL,
 )
 _5B = replace(
     _2B,
@@ -172,7 +118,7 @@ _5B = replace(
 _5B_I2V = replace(
     _5B,
     name="5b-i2v",
-    kind="i2v",
+    conditions=_IMAGE,
     about="CogVideoX-5B-I2V: an image and text to 6 s of 480x720; rotary and learned positions",
     hub="zai-org/CogVideoX-5b-I2V",
     download_gb=21.2,
@@ -194,7 +140,7 @@ _15_5B = replace(
 _15_5B_I2V = replace(
     _15_5B,
     name="1.5-5b-i2v",
-    kind="i2v",
+    conditions=_IMAGE,
     about="CogVideoX1.5-5B-I2V: an image and text to 5 or 10 s, short side 768, at 16 frames per second",
     hub="zai-org/CogVideoX1.5-5B-I2V",
     transformer_settings=_TRANSFORMER_15 | dict(in_channels=32, ofs_embed_dim=512),
@@ -208,7 +154,6 @@ _TINY = replace(
     fps=8,
     dtype="float32",
     text_tokens=32,
-    text_dim=128,
     licence="Apache-2.0",
     about="the shipped model of the tiny world: 17 frames of 64x64 moving shapes, seconds on a laptop CPU",
     hub=None,
@@ -241,14 +186,14 @@ _TINY = replace(
 _TINY_I2V = replace(
     _TINY,
     name="tiny-i2v",
-    kind="i2v",
+    conditions=_IMAGE,
     about="the shipped image-to-video model of the tiny world: 17 frames of 64x64 from an image and text",
     guidance=2.5,
     transformer_settings=dict(_TINY.transformer_settings) | dict(in_channels=32),
 )
 
 
-def _arm(name: str, about: str, **settings: Any) -> Preset:
+def _arm(name: str, about: str, **settings: Any) -> ModelSpec:
     """An ablation of the tiny model: some settings of its transformer changed."""
     return replace(
         _TINY, name=name, about=about, transformer_settings={**_TINY.transformer_settings, **settings}
@@ -279,16 +224,30 @@ _ARMS = (
     ),
 )
 
-PRESETS: dict[str, Preset] = {
+PRESETS: dict[str, ModelSpec] = {
     preset.name: preset for preset in (_2B, _5B, _5B_I2V, _15_5B, _15_5B_I2V, _TINY, _TINY_I2V, *_ARMS)
 }
 """Every model by name."""
 
 
-def get_preset(name: str) -> Preset:
-    """The row called ``name``; raises ConfigError with a suggestion when there is none."""
+def get_preset(name: str) -> ModelSpec:
+    """The model called ``name``; raises ConfigError with a suggestion when there is none."""
     if name not in PRESETS:
         raise ConfigError(
             f"preset {name!r}: no such model{suggest(name, PRESETS)}; one of {', '.join(PRESETS)}"
         )
     return PRESETS[name]
+
+
+def guess_preset(transformer: TransformerConfig) -> str:
+    """The preset with this network, "" when there is none; sizes of position tables do not count."""
+    wanted = network_of(transformer)
+    return next((name for name, spec in PRESETS.items() if network_of(spec.transformer) == wanted), "")
+
+
+def network_of(config: TransformerConfig) -> tuple[Any, ...]:
+    """The settings that tell one network from another; sizes of position tables do not count."""
+    return (
+        config.width, config.num_attention_heads, config.num_layers, config.in_channels, config.patch_size_t,
+        config.ofs_embed_dim, config.text_embed_dim, config.position, config.attention, config.experts,
+    )  # fmt: skip

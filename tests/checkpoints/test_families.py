@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cogvideox.checkpoints import convert, inspect, load_model, settings_of
+from cogvideox.checkpoints import convert, find_spec, inspect, load_model
 from cogvideox.cli.checks import model_folder
 from cogvideox.errors import CheckpointError, CogVideoXError
 from support.toy_folder import write_toy
@@ -56,7 +56,7 @@ def test_files_that_are_not_run_are_named_by_every_verb(name, tmp_path):
     assert not report.ok and name in report.to_text()
     verbs = (
         load_model,
-        settings_of,
+        find_spec,
         lambda path: model_folder(str(path)),
         lambda path: convert(path, tmp_path / "out", "diffusers"),
     )
@@ -70,7 +70,7 @@ def test_a_gguf_file_is_named_whatever_its_ending(name, tmp_path):
     file = tmp_path / name
     file.write_bytes(b"GGUF" + bytes(100))
     assert "GGUF" in inspect(file).to_text()
-    for verb in (load_model, settings_of, lambda path: convert(path, tmp_path / "out", "diffusers")):
+    for verb in (load_model, find_spec, lambda path: convert(path, tmp_path / "out", "diffusers")):
         with pytest.raises(CheckpointError, match="GGUF"):
             verb(file)
 
@@ -112,7 +112,7 @@ def test_folders_that_are_not_run_are_named_by_every_verb(part, changes, name, b
     report = inspect(folder)
     assert not report.ok and name in report.to_text()
     verbs = [load_model, lambda path: convert(path, tmp_path / "out", "diffusers")]
-    for verb in verbs + ([settings_of] if part != "text_encoder" else []):
+    for verb in verbs + ([find_spec] if part != "text_encoder" else []):
         with pytest.raises(CogVideoXError, match=name):
             verb(folder)
 

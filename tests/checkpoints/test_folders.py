@@ -6,6 +6,7 @@ import json
 import os
 import struct
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -41,7 +42,12 @@ def test_saved_equals_loaded(name, tmp_path):
     assert back.transformer.config == model.transformer.config
     assert back.vae.config == model.vae.config
     assert back.schedule.config == model.schedule.config
-    assert (back.name, back.kind, back.fps, back.text) == (name, model.kind, model.fps, None)
+    assert (back.spec.name, back.spec.kind, back.spec.fps, back.text) == (
+        name,
+        model.spec.kind,
+        model.spec.fps,
+        None,
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
@@ -174,8 +180,8 @@ def test_nan_is_never_saved_and_is_found_on_request(folder, tmp_path):
 def test_a_taken_place_is_left_alone_unless_told(folder):
     with pytest.raises(OutputError, match="overwrite"):
         save_model(small_model("2b"), folder)
-    assert load_model(folder).name == "5b"
-    assert load_model(save_model(small_model("2b"), folder, overwrite=True)).name == "2b"
+    assert load_model(folder).spec.name == "5b"
+    assert load_model(save_model(small_model("2b"), folder, overwrite=True)).spec.name == "2b"
 
 
 def test_newer_settings_may_be_absent_and_unknown_ones_warn(folder):
@@ -263,10 +269,10 @@ def test_names_agree_silently():
 
 def test_a_models_own_guidance_is_kept(folder, tmp_path):
     model = load_model(folder)
-    assert model.guidance == 6.0 and "guidance" not in (folder / "cogvideox.json").read_text()
-    model.guidance = 2.5
+    assert model.spec.guidance == 6.0 and "guidance" not in (folder / "cogvideox.json").read_text()
+    model.spec = replace(model.spec, guidance=2.5)
     save_model(model, tmp_path / "own")
-    assert load_model(tmp_path / "own").guidance == 2.5
+    assert load_model(tmp_path / "own").spec.guidance == 2.5
 
 
 def test_thousands_of_names_behind_a_prefix_are_told_at_once():

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cogvideox.captioning.network import CaptionerConfig
-from cogvideox.checkpoints import convert, inspect, load_model, read_sat, read_settings
+from cogvideox.checkpoints import convert, inspect, load_model, read_sat, read_spec
 from cogvideox.checkpoints.record import ModelRecord
 from cogvideox.checkpoints.text import load_text
 from cogvideox.diffusion.schedule import ScheduleConfig
@@ -275,7 +275,7 @@ def test_a_snapshot_of_the_hub_cache_is_read_through_its_links(folder, tmp_path,
         if not place.exists():
             place.symlink_to(snapshot)
         assert load_model(place).text is not None
-        assert read_settings(place).height == 32
+        assert read_spec(place).height == 32
         assert inspect(place, check=True).ok
         assert Tokenizer.read(place / "tokenizer").longest == 8
     assert convert(snapshot, tmp_path / "out", "diffusers").is_dir()

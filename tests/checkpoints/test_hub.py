@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import cogvideox.checkpoints.hub as hub
-from cogvideox.checkpoints import find_folder, inspect, load_model, settings_of
+from cogvideox.checkpoints import find_folder, find_spec, inspect, load_model
 from cogvideox.errors import CheckpointError
 from cogvideox.presets import PRESETS
 from support.toy_folder import write_toy
@@ -75,11 +75,9 @@ def test_a_released_model_that_is_not_here_ends_in_one_line_that_says_how_to_get
 
 
 def test_planning_and_dry_runs_never_ask_the_hub(asked):
-    assert settings_of("5b").name == "5b"
-    assert (
-        settings_of("THUDM/CogVideoX-5b-I2V").name == settings_of("zai-org/CogVideoX-5b-I2V").name == "5b-i2v"
-    )
-    assert "nothing is downloaded here" in told(lambda: settings_of("some-owner/some-model"))
+    assert find_spec("5b").name == "5b"
+    assert find_spec("THUDM/CogVideoX-5b-I2V").name == find_spec("zai-org/CogVideoX-5b-I2V").name == "5b-i2v"
+    assert "nothing is downloaded here" in told(lambda: find_spec("some-owner/some-model"))
     assert "nothing is downloaded here" in told(lambda: find_folder("5b", download=False))
     assert asked == []
 

@@ -60,7 +60,7 @@ def test_checkpoints_of_every_kind_are_replaced(model, tmp_path):
         (sat, "diffusers"),
     ):
         convert(source, out, to, overwrite=True)
-    assert load_model(out, text=False).name == "5b"
+    assert load_model(out, text=False).spec.name == "5b"
 
 
 def test_what_is_read_is_never_written_over(model, tmp_path):
@@ -100,7 +100,7 @@ def test_files_of_others_beside_a_checkpoint_keep_it_from_being_replaced(name, m
     file.write_text("precious")
     with pytest.raises(OutputError, match=f"beside a checkpoint it holds {name}"):
         save_model(small_model("2b"), model, overwrite=True)
-    assert file.read_text() == "precious" and load_model(model, text=False).name == "5b"
+    assert file.read_text() == "precious" and load_model(model, text=False).spec.name == "5b"
 
 
 def test_a_model_that_is_saved_again_and_again_is_whole_after_every_kill(tmp_path):
@@ -121,7 +121,7 @@ def test_a_model_that_is_saved_again_and_again_is_whole_after_every_kill(tmp_pat
         time.sleep(rng.uniform(0.02, 0.3))
         os.kill(child, kill)
         os.waitpid(child, 0)
-        assert load_model(target, text=False, check=True).name in ("2b", "5b")
+        assert load_model(target, text=False, check=True).spec.name in ("2b", "5b")
         if kill == signal.SIGTERM:
             assert not list(tmp_path.glob(".*/new/transformer"))
     with warnings.catch_warnings():

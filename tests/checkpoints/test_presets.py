@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from cogvideox.checkpoints.diffusers import meta_names
-from cogvideox.checkpoints.record import guess_preset
 from cogvideox.errors import ConfigError
-from cogvideox.presets import PRESETS, get_preset
+from cogvideox.presets import PRESETS, get_preset, guess_preset
 from cogvideox.transformer import Transformer, mmdit_of_same_size
 
 # tensors and elements of the released files

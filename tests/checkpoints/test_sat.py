@@ -51,7 +51,8 @@ def test_diffusers_to_sat_to_diffusers_to_sat_keeps_every_bit(name, dtype, tmp_p
     for part in ("transformer", "vae"):
         assert same(read_sat(sat / part).tensors, read_sat(again / part).tensors)
     back = load_model(second)
-    assert (back.name, back.kind, back.schedule.config) == (name, model.kind, model.schedule.config)
+    assert (back.spec.name, back.spec.kind) == (name, model.spec.kind)
+    assert back.schedule.config == model.schedule.config
 
 
 def test_the_sat_layout_is_the_published_one(tmp_path):
@@ -188,7 +189,7 @@ def test_a_round_trip_through_sat_keeps_settings_schedule_and_text(tmp_path):
     schedule = json.loads((first / "scheduler/scheduler_config.json").read_text())
     (first / "scheduler/scheduler_config.json").write_text(json.dumps(schedule | {"snr_shift_scale": 2.5}))
     model = load_model(first)
-    model.fps = 12.0
+    model.spec = replace(model.spec, fps=12.0)
     first = save_model(model, first, overwrite=True)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -197,7 +198,8 @@ def test_a_round_trip_through_sat_keeps_settings_schedule_and_text(tmp_path):
     assert back.vae.config.scaling_factor == 0.5151 and back.vae.config == model.vae.config
     assert back.transformer.config == model.transformer.config
     assert back.schedule.config == model.schedule.config
-    assert (back.name, back.kind, back.fps, back.frames) == (model.name, model.kind, 12.0, model.frames)
+    assert (back.spec.name, back.spec.kind) == (model.spec.name, model.spec.kind)
+    assert (back.spec.fps, back.spec.frames) == (12.0, model.spec.frames)
     assert same(back.text.model.state_dict(), model.text.model.state_dict())
     assert torch.equal(back.embed(["a red circle moves"]).values, model.embed(["a red circle moves"]).values)
 
@@ -228,7 +230,7 @@ def test_a_preset_that_does_not_fit_is_refused_between_diffusers_folders_too(tmp
     for to in ("diffusers", "sat"):
         with pytest.raises(CheckpointError, match="not the network of preset 2b"):
             convert(first, tmp_path / "out", to, "2b")
-    assert load_model(convert(first, tmp_path / "out", "diffusers", small_preset("5b"))).name == "5b"
+    assert load_model(convert(first, tmp_path / "out", "diffusers", small_preset("5b"))).spec.name == "5b"
 
 
 def test_rewriting_a_folder_keeps_precision_and_record(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cogvideox.checkpoints import convert, inspect, load_model, settings_of
+from cogvideox.checkpoints import convert, find_spec, inspect, load_model
 from cogvideox.checkpoints.tensors import write_folder
 from cogvideox.errors import CheckpointError
 from cogvideox.training.checkpoint.state import save_state
@@ -101,14 +101,15 @@ def test_what_a_trainer_leaves_becomes_a_model_folder_with_the_rest_of_its_base(
     write(place, tuned)
     report = inspect(place)
     assert not report.ok and "--base" in report.to_text() and "no problems" not in report.to_text()
-    for wanted in (load_model, settings_of):
+    for wanted in (load_model, find_spec):
         with pytest.raises(CheckpointError, match="not a model folder but .*cogvideox convert"):
             wanted(place)
     made = convert(place, tmp_path / "out", "diffusers", base=base)
     model, before = load_model(made), load_model(base)
     assert same(model.transformer.state_dict(), tuned)
     assert same(model.vae.state_dict(), before.vae.state_dict()) and model.text is not None
-    assert (model.height, model.frames, model.kind) == (before.height, before.frames, before.kind)
+    here, there = model.spec, before.spec
+    assert (here.height, here.frames, here.kind) == (there.height, there.frames, there.kind)
     assert inspect(made, check=True).ok
 
 

@@ -22,7 +22,7 @@ PORTRAIT = np.full((96, 64, 3), 255, np.uint8)
 def warned(model, given: Given, **options) -> str:
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        plan_run(model, GenerateOptions(**options), given)
+        plan_run(model.spec, GenerateOptions(**options), given)
     return " ".join(str(one.message) for one in told)
 
 
@@ -46,7 +46,7 @@ def test_a_model_of_one_size_names_no_other():
 
 
 def test_contain_reaches_the_frames():
-    plan = plan_run(small_model("5b"), GenerateOptions(fit="contain"), Given(image=PORTRAIT))
+    plan = plan_run(small_model("5b").spec, GenerateOptions(fit="contain"), Given(image=PORTRAIT))
     fitted = fit_video(Video(PORTRAIT[None], 1.0), plan)
     assert fitted.frames.shape == (1, 64, 96, 3)
     assert fitted.frames[0, :, 48].min() == 255 and fitted.frames[0, :, :20].max() == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -106,7 +107,7 @@ def test_free_sizes_follow_the_image_with_the_usual_short_side(shape, size):
 def test_learned_positions_fix_the_size():
     model = toy_model("i2v", use_learned_positional_embeddings=True)
     with pytest.raises(SizeError, match="48x48.*32x48"):
-        plan_run(model, GenerateOptions(height=48, width=48))
+        plan_run(model.spec, GenerateOptions(height=48, width=48))
 
 
 # options
@@ -169,17 +170,17 @@ def test_settings_without_effect_on_a_run_warn():
         ({"negative_prompt": "blue", "zero_negative": True}, None),
     ):
         with pytest.warns(UserWarning, match=f"{next(iter(values))}.* has no effect"):
-            plan_run(toy_model(), GenerateOptions(**values), begins)
+            plan_run(toy_model().spec, GenerateOptions(**values), begins)
 
 
 def test_too_many_frames_are_refused_however_they_are_asked_for():
     with pytest.raises(FrameError, match="seconds 3000: 24000 frames"):
-        plan_run(toy_model(), GenerateOptions(seconds=3000))
+        plan_run(toy_model().spec, GenerateOptions(seconds=3000))
 
 
 def test_tiles_are_checked_before_any_work():
     with pytest.raises(SizeError, match="tile height 20: must be a multiple of 8"):
-        plan_run(toy_model(), GenerateOptions(vae_coding="tiled", tile_height=20, tile_width=40))
+        plan_run(toy_model().spec, GenerateOptions(vae_coding="tiled", tile_height=20, tile_width=40))
 
 
 @pytest.mark.parametrize("tile", [(None, None), (16, 16), (32, 24)])
@@ -213,13 +214,13 @@ def test_the_video_has_the_asked_frames_size_and_rate():
 
 
 def test_seconds_are_frames_at_the_rate():
-    assert plan_run(toy_model(), GenerateOptions(seconds=2)).frames.asked == 16
-    assert plan_run(toy_model(), GenerateOptions(seconds=2, fps=4)).frames.asked == 8
+    assert plan_run(toy_model().spec, GenerateOptions(seconds=2)).frames.asked == 16
+    assert plan_run(toy_model().spec, GenerateOptions(seconds=2, fps=4)).frames.asked == 8
 
 
 def test_without_a_length_the_model_decides():
-    assert plan_run(toy_model(), GenerateOptions()).frames.made == 9
-    assert plan_run(toy_model(patch_size_t=2), GenerateOptions()).frames.latents == 6
+    assert plan_run(toy_model().spec, GenerateOptions()).frames.made == 9
+    assert plan_run(toy_model(patch_size_t=2).spec, GenerateOptions()).frames.latents == 6
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "dpmpp_sde"])
@@ -544,8 +545,8 @@ def test_the_manifest_holds_everything_that_decides_the_numbers():
 def test_guidance_that_nobody_asked_for_is_the_models_own():
     """A number in the model's record; what was used stands in the video's."""
     model = toy_model()
-    assert model.guidance == 6.0  # as the released models
-    model.guidance = 2.5
+    assert model.spec.guidance == 6.0  # as the released models
+    model.spec = replace(model.spec, guidance=2.5)
     own = generate(model, GenerateOptions(steps=2, seed=1), **toy_text())
     assert own.manifest["config"]["guidance"] == 2.5
     same = generate(model, GenerateOptions(steps=2, guidance=2.5, seed=1), **toy_text())

@@ -24,7 +24,7 @@ from support.toy import toy_model, toy_text
 from support.toy_folder import write_toy
 
 SLOW = Rates(1e6, 1e6, 1e6, 1e6, 1e-3)
-TINY = Request(PRESETS["tiny"], 17, 5, 64, 64, torch.float32)
+TINY = Request(spec=PRESETS["tiny"], frames=17, latents=5, height=64, width=64, dtype=torch.float32)
 
 
 @pytest.fixture(scope="module")
@@ -104,9 +104,9 @@ def test_the_estimate_stands_before_the_work_and_in_the_dry_run(tmp_path, monkey
 
 def test_the_work_is_that_of_the_real_networks():
     """The formulas against operators counted on the networks themselves."""
-    network = TINY.transformer(TINY.row.transformer.num_layers)
+    network = TINY.transformer(TINY.spec.transformer.num_layers)
     with torch.device("meta"):
-        x, words = torch.empty(2, 16, 5, 8, 8), torch.empty(2, TINY.row.text_tokens, TINY.row.text_dim)
+        x, words = torch.empty(2, 16, 5, 8, 8), torch.empty(2, TINY.spec.text_tokens, TINY.spec.text_dim)
     real = count(lambda: network(x, words, torch.zeros(2, dtype=torch.long, device="meta")), fuse=False)
     step = efforts(TINY, 1)["denoise"]
     assert 0.8 < (step.products + step.attention) / real.flops < 1.25

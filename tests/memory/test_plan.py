@@ -24,12 +24,13 @@ TOKENS = 226
 
 
 def request(**changes) -> Request:
-    plain = Request(replace(small_preset("5b"), text_settings=T5_OF_THE_WORLD), 17, 5, 64, 96, torch.float32)
+    spec = replace(small_preset("5b"), text_settings=T5_OF_THE_WORLD)
+    plain = Request(spec=spec, frames=17, latents=5, height=64, width=96, dtype=torch.float32)
     return replace(plain, device="cuda", **changes)
 
 
 def test_sampling_carried_on_is_sampling_counted():
-    row = request().row
+    row = request().spec
     deep = replace(row, transformer_settings={**row.transformer_settings, "num_layers": 5})
     asked = request(row=deep, steps=5)
     assert denoising(asked, "batched") == pytest.approx(_sampling(asked, "batched", 5, 5), rel=0.01)
@@ -49,7 +50,7 @@ def test_the_pair_in_sequence_needs_less():
 def test_weights_are_those_of_the_networks():
     asked = request()
     found = weigh(asked, TextShape.of(T5_OF_THE_WORLD), "stored")
-    whole = asked.transformer(asked.row.transformer.num_layers)
+    whole = asked.transformer(asked.spec.transformer.num_layers)
     assert (found.transformer.total, found.vae) == (bytes_of(whole), bytes_of(asked.vae()))
     assert weigh(asked, None, "int8").transformer.total < found.transformer.total
 
@@ -57,7 +58,7 @@ def test_weights_are_those_of_the_networks():
 def test_tables_stand_on_the_device_and_their_layers_wait_where_they_can():
     asked = request(steps=7)
     found = weigh(asked, None, "stored")
-    whole = asked.transformer(asked.row.transformer.num_layers)
+    whole = asked.transformer(asked.spec.transformer.num_layers)
     with tabulated(whole, asked.times):
         tables = sum(module.table.nbytes for module in whole.modules() if isinstance(module, ModulationTable))
         assert found.denoiser.total == bytes_of(whole) + tables
@@ -66,7 +67,7 @@ def test_tables_stand_on_the_device_and_their_layers_wait_where_they_can():
 
 
 def test_a_kept_residual_is_half_a_pair_when_the_pair_runs_in_sequence():
-    residual = (5 * 4 * 6 + TOKENS) * request().row.transformer.width * 4
+    residual = (5 * 4 * 6 + TOKENS) * request().spec.transformer.width * 4
     plain, kept = (_sampling(request(reuse=reuse), "sequence", 2, 3) for reuse in (False, True))
     assert 0 < kept - plain <= residual  # less what the first branch has answered by then
 

@@ -68,7 +68,9 @@ def close(a, b):
 def test_diffusers_loads_our_folder_and_gives_the_same_output(name, tmp_path):
     model = small_model(name)
     path = save_model(model, tmp_path / "m", shard_size=50_000)
-    kind = diffusers.CogVideoXImageToVideoPipeline if model.kind == "i2v" else diffusers.CogVideoXPipeline
+    kind = (
+        diffusers.CogVideoXImageToVideoPipeline if model.spec.kind == "i2v" else diffusers.CogVideoXPipeline
+    )
     pipeline = kind.from_pretrained(str(path), text_encoder=None, tokenizer=None)
     assert (
         type(diffusers.DiffusionPipeline.from_pretrained(str(path), text_encoder=None, tokenizer=None))

@@ -90,7 +90,7 @@ def ours(model: CogVideoX, options: GenerateOptions, seed: int, **given) -> tupl
 )
 def test_text_to_video_equals_the_public_pipeline(sampler, schedule, patch_size_t):
     model = toy_model(patch_size_t=patch_size_t)
-    frames = model.frames
+    frames = model.spec.frames
     expected = theirs(
         pipeline(model, sampler, "t2v"),
         3,
@@ -143,7 +143,7 @@ def test_image_to_video_equals_the_public_pipeline(sampler, patch_size_t, invert
         pipeline(model, sampler, "i2v"),
         5,
         image=Image.fromarray(picture),
-        num_frames=model.frames,
+        num_frames=model.spec.frames,
         num_inference_steps=3,
     )
     options = GenerateOptions(steps=3, sampler=sampler, height=32, width=48)
@@ -198,7 +198,7 @@ def golden_model(name: str, vae: VAE) -> CogVideoX:
     )
     schedule = Schedule(ScheduleConfig(snr_shift_scale=3.0 if name == "2b" else 1.0))
     kind = "i2v" if is_i2v else "t2v"
-    return CogVideoX(fill_model(Transformer(config)), vae, None, schedule, name, kind)
+    return CogVideoX.assemble(fill_model(Transformer(config)), vae, None, schedule, name=name, kind=kind)
 
 
 def golden_run(
@@ -209,7 +209,7 @@ def golden_run(
     **settings,
 ) -> torch.Tensor:
     """Latents in the layout of the table: [b, t, c, h, w]."""
-    t = 4 if model.frame_patch == 2 else 3
+    t = 4 if model.spec.frame_patch == 2 else 3
     shape = (1, 4, t, 8, 12)
     if initial is None:
         initial = fill("input.init", (1, t, 4, 8, 12)).transpose(1, 2)
@@ -295,7 +295,7 @@ def test_golden_image_to_video(golden_vae, name, scale, first_latent, expected):
     model = golden_model(name, golden_vae)
     coder = Coder(model, torch.float32, torch.Generator().manual_seed(7), image_scale=scale)
     image = fill("input.image", (1, 3, 1, 64, 96))
-    condition = from_image(coder, image, 4 if model.frame_patch == 2 else 3)
+    condition = from_image(coder, image, 4 if model.spec.frame_patch == 2 else 3)
     assert condition.image[:, :, 0].abs().mean().item() == pytest.approx(first_latent, abs=2e-4)
     assert not condition.image[:, :, 1:].any()
     check(golden_run(model, condition), *expected)

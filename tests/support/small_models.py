@@ -8,14 +8,15 @@ import torch
 
 from cogvideox.diffusion import Schedule
 from cogvideox.model import CogVideoX
-from cogvideox.presets import Preset, get_preset
+from cogvideox.presets import get_preset
+from cogvideox.spec import ModelSpec
 from cogvideox.transformer import Transformer
 from cogvideox.vae import VAE
 
 VARIANTS = ("2b", "5b", "5b-i2v", "1.5-5b", "1.5-5b-i2v")
 
 
-def small_preset(name: str) -> Preset:
+def small_preset(name: str) -> ModelSpec:
     """A public preset with every width cut down and every choice kept."""
     preset = get_preset(name)
     narrow = dict(
@@ -47,7 +48,8 @@ def small_model(name: str, dtype: torch.dtype = torch.float32) -> CogVideoX:
     transformer, vae = Transformer(preset.transformer).eval(), VAE(preset.vae).eval()
     for value in [*transformer.parameters(), *vae.parameters()]:
         value.data = torch.randn_like(value).mul_(0.1).to(dtype)
-    return CogVideoX(transformer, vae, None, Schedule(preset.schedule), name=name, kind=preset.kind)
+    schedule = Schedule(preset.schedule)
+    return CogVideoX.assemble(transformer, vae, None, schedule, name=name, kind=preset.kind)
 
 
 def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:

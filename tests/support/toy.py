@@ -46,7 +46,8 @@ def toy_model(
     )
     transformer = Transformer(TransformerConfig(**(values | settings)))
     schedule = Schedule(ScheduleConfig(snr_shift_scale=shift))
-    return CogVideoX(fill_model(transformer), fill_model(VAE(vae)), None, schedule, "toy", kind)
+    networks = fill_model(transformer), fill_model(VAE(vae))
+    return CogVideoX.assemble(*networks, None, schedule, name="toy", kind=kind)
 
 
 def toy_text() -> dict[str, torch.Tensor]:

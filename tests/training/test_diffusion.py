@@ -75,5 +75,6 @@ def test_a_model_that_was_trained_on_keeps_its_name(tmp_path):
     task = DiffusionTask(settings(tmp_path, start=str(toy)), 0)
     task.export(task.module, tmp_path / "trained")
     assert (
-        read_record(tmp_path / "trained").preset == "5b" and load_model(tmp_path / "trained").guidance == 6.0
+        read_record(tmp_path / "trained").preset == "5b"
+        and load_model(tmp_path / "trained").spec.guidance == 6.0
     )

@@ -81,7 +81,7 @@ def test_a_run_stopped_in_the_middle_of_an_epoch_goes_on_with_the_next_clips(pla
     ledgers = [(tmp_path / name / "ledger.jsonl").read_text() for name in ("whole", "parts")]
     assert ledgers[0] == ledgers[1] and ledgers[0].count("\n") >= 4
     model = load_model(result)
-    assert (model.frames, model.height, model.width) == (17, 32, 32)
+    assert (model.spec.frames, model.spec.height, model.spec.width) == (17, 32, 32)
     start = load_transformer(place / "toy").state_dict()
     assert any(
         not torch.allclose(value, start[n], atol=1e-3) for n, value in model.transformer.state_dict().items()

@@ -29,7 +29,7 @@ TOLERANCE = 0.1
 
 def measured(request: TrainRequest) -> int:
     """Most bytes that torch had taken during a real step beside weights, as its profiler saw them."""
-    network = Transformer(request.row.transformer)
+    network = Transformer(request.spec.transformer)
     if request.lora is not None:
         add_lora(network, request.lora.rank, request.lora.alpha, request.lora.targets)
     use_kernel(network, "torch-float32")
@@ -37,7 +37,7 @@ def measured(request: TrainRequest) -> int:
         recompute(network.transformer_blocks)
     shape, text = request.samples[0]
     many = len(request.samples)
-    clips, texts = torch.randn(many, *shape), torch.randn(many, text, request.row.text_dim)
+    clips, texts = torch.randn(many, *shape), torch.randn(many, text, request.spec.text_dim)
     times = torch.zeros(many, dtype=torch.long)
 
     def step() -> None:

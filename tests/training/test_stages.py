@@ -56,7 +56,10 @@ def test_stages_follow_each_other_and_a_rerun_goes_on_where_it_stopped(tmp_path,
     lineage = json.loads((tmp_path / "parts" / "lineage.json").read_text())
     assert [entry["stage"] for entry in lineage] == ["low", "high", "best"]
     assert lineage[1]["start"] == lineage[0]["weights"] != lineage[1]["weights"]
-    assert load_model(tmp_path / "parts" / "1-low" / "model").height == 16 and load_model(parts).height == 32
+    assert (
+        load_model(tmp_path / "parts" / "1-low" / "model").spec.height == 16
+        and load_model(parts).spec.height == 32
+    )
     ledger = (tmp_path / "parts" / "3-best" / "ledger.jsonl").read_text()
     used = {json.loads(line)["id"] for line in ledger.splitlines()}
     assert used <= {f"clips/clip{number}.mp4" for number in range(4, 8)}

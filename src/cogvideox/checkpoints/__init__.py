@@ -17,7 +17,7 @@ from cogvideox.checkpoints.lora import (
     unload_lora,
 )
 from cogvideox.checkpoints.sat import SatFile, read_sat, write_sat
-from cogvideox.checkpoints.settings import read_settings, settings_of
+from cogvideox.checkpoints.specs import find_spec, read_spec
 
 __all__ = [
     "Adapter",
@@ -29,6 +29,7 @@ __all__ = [
     "convert",
     "extract_lora",
     "find_folder",
+    "find_spec",
     "inspect",
     "load_lora",
     "load_model",
@@ -39,11 +40,10 @@ __all__ = [
     "merge_lora",
     "read_adapter",
     "read_sat",
-    "read_settings",
+    "read_spec",
     "save_lora",
     "save_model",
     "scale_lora",
-    "settings_of",
     "unload_lora",
     "write_adapter",
     "write_sat",

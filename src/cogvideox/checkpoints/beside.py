@@ -12,9 +12,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from cogvideox.checkpoints.diffusers import load_schedule, read_transformer_config, read_vae_config
 from cogvideox.checkpoints.record import NAME, read_record
 from cogvideox.checkpoints.sat import SatFile
+from cogvideox.checkpoints.specs import read_schedule_config, read_transformer_config, read_vae_config
 from cogvideox.checkpoints.tensors import link_root, read_json
 from cogvideox.errors import CheckpointError
 from cogvideox.files import check_link
@@ -55,7 +55,7 @@ def copy_schedule(root: Path, folder: Path) -> bool:
     """Bring the noise schedule along as it is; false when there is none. Raises our errors for one that is wrong."""
     if not (root / SCHEDULE).is_file():
         return False
-    load_schedule(root)
+    read_schedule_config(root / "scheduler")
     (folder / "scheduler").mkdir()
     copy_file(root / SCHEDULE, folder / SCHEDULE, link_root(root))
     return True

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,17 +18,13 @@ from torch import Tensor
 from cogvideox.checkpoints.adapter import FILE, PEFT_FILE, is_adapter, read_adapter, write_adapter
 from cogvideox.checkpoints.beside import copy_schedule, copy_text, keep_settings, root_of, settings_of
 from cogvideox.checkpoints.diffusers import (
-    STEM,
     ShardSize,
-    component,
+    digests_in,
     load_stored,
     meta_names,
     read_index,
-    read_transformer_config,
-    read_vae_config,
     save_model,
     write_index,
-    write_record,
     write_schedule,
     write_transformer,
     write_vae,
@@ -36,20 +33,15 @@ from cogvideox.checkpoints.families import check_floats, family_of_file
 from cogvideox.checkpoints.fill import check_names
 from cogvideox.checkpoints.hub import cached, find_folder
 from cogvideox.checkpoints.overwrite import checkpoint_folder
-from cogvideox.checkpoints.record import (
-    ModelRecord,
-    guess_preset,
-    kind_of,
-    network_of,
-    of_preset,
-    read_record,
-)
+from cogvideox.checkpoints.record import ModelRecord, own_settings, read_record
 from cogvideox.checkpoints.sat import SUFFIXES, SatFile, find_parts, is_sat, keymap, read_sat, write_sat
+from cogvideox.checkpoints.specs import STEM, component, read_transformer_config, read_vae_config
 from cogvideox.checkpoints.tensors import read_file, read_folder
 from cogvideox.checkpoints.trainers import config_of_run, network_in, not_a_model, recognise
 from cogvideox.diffusion.schedule import ScheduleConfig
 from cogvideox.errors import CheckpointError, OutputError
-from cogvideox.presets import PRESETS, Preset, get_preset
+from cogvideox.presets import PRESETS, get_preset, guess_preset, network_of
+from cogvideox.spec import ModelSpec, kind_of
 from cogvideox.transformer import TransformerConfig
 from cogvideox.vae import VAEConfig
 
@@ -60,7 +52,7 @@ def convert(
     src: str | Path,
     dst: str | Path,
     to: Target,
-    preset: str | Preset | None = None,
+    preset: str | ModelSpec | None = None,
     *,
     shard_size: ShardSize = "5GB",
     overwrite: bool = False,
@@ -107,7 +99,7 @@ def convert(
     return _rewrite_diffusers(source, Path(dst), row, shard_size, overwrite)
 
 
-def guess_from_shapes(part: str, names: Mapping[str, tuple[int, ...]]) -> Preset:
+def guess_from_shapes(part: str, names: Mapping[str, tuple[int, ...]]) -> ModelSpec:
     """The preset whose network has exactly these tensors; raises CheckpointError when there is none."""
     for preset in PRESETS.values():
         config = preset.vae if part == "vae" else preset.transformer
@@ -136,7 +128,7 @@ def _sat_to_diffusers(
     source: Path,
     files: list[SatFile],
     dst: Path,
-    preset: Preset | None,
+    preset: ModelSpec | None,
     shard_size: ShardSize,
     overwrite: bool,
 ) -> Path:
@@ -170,7 +162,7 @@ def _sat_to_diffusers(
         write_index(folder, kind)
         made = {"converted_from": [file.path.name for file in files], "format": "sat"}
         name = preset.name if preset else record.preset or (row.name if row else "")
-        write_record(folder, transformer, vae, name, {**record.provenance, **made}, _native(record))
+        _write_record(folder, transformer, vae, name, {**record.provenance, **made}, _native(record))
     return dst
 
 
@@ -178,7 +170,7 @@ def _network_to_diffusers(
     source: Path,
     tensors: dict[str, Tensor],
     dst: Path,
-    preset: Preset | None,
+    preset: ModelSpec | None,
     base: str | Path | None,
     shard_size: ShardSize,
     overwrite: bool,
@@ -197,22 +189,27 @@ def _network_to_diffusers(
     if around is None and row is not None and row.hub is not None:
         around = cached(row.hub)
     record = (
-        read_record(around) if around is not None else of_preset(row) if row is not None else ModelRecord()
+        read_record(around)
+        if around is not None
+        else ModelRecord.of(row)
+        if row is not None
+        else ModelRecord()
     )
     with checkpoint_folder(dst, overwrite) as folder:
         write_transformer(folder, config, tensors, shard_size)
         vae = _copy_beside(around, folder) if around is not None else None
         if around is None:
+            released = f", {row.hub}" if row is not None and row.hub is not None else ""
             warnings.warn(
                 f"{source}: holds the network alone: {dst} has no VAE and no text encoder; convert with base=MODEL "
-                f"(--base MODEL), the folder of the model it was trained from{f', {row.hub}' if row else ''}",
+                f"(--base MODEL), the folder of the model it was trained from{released}",
                 stacklevel=3,
             )
             write_schedule(folder, row.schedule if row is not None else ScheduleConfig())
         write_index(folder, kind_of(config))
         made = {"converted_from": [source.name], "format": "trainer"}
         name = record.preset or (row.name if row is not None else "")
-        write_record(folder, config, vae, name, {**record.provenance, **made}, _native(record))
+        _write_record(folder, config, vae, name, {**record.provenance, **made}, _native(record))
     return dst
 
 
@@ -227,6 +224,22 @@ def _copy_beside(around: Path, folder: Path) -> VAEConfig:
     return vae
 
 
+def _write_record(
+    folder: Path,
+    transformer: TransformerConfig | None,
+    vae: VAEConfig | None,
+    name: str,
+    provenance: dict[str, Any],
+    native: dict[str, Any],
+) -> None:
+    """``cogvideox.json`` of converted networks: what the preset of this name says, and over it what was known."""
+    record = ModelRecord.of(PRESETS[name]) if name in PRESETS else ModelRecord(preset=name)
+    more: dict[str, Any] = {"provenance": provenance, "files": digests_in(folder)}
+    if transformer is not None:
+        more["kind"] = kind_of(transformer)
+    record.model_copy(update={**native, **more, **own_settings(transformer, vae)}).write(folder)
+
+
 def _native(record: ModelRecord) -> dict[str, Any]:
     """What a record says about use rather than about weights, as far as it says anything."""
     values = {
@@ -236,7 +249,7 @@ def _native(record: ModelRecord) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value}
 
 
-def _of_preset(file: SatFile, row: Preset, named: bool) -> TransformerConfig | VAEConfig:
+def _of_preset(file: SatFile, row: ModelSpec, named: bool) -> TransformerConfig | VAEConfig:
     """The preset's settings; only for a released model that was named are they surely the right ones."""
     if not (named and row.hub):
         scale = f" (scaling_factor {row.vae.scaling_factor:g})" if file.part == "vae" else ""
@@ -248,7 +261,9 @@ def _of_preset(file: SatFile, row: Preset, named: bool) -> TransformerConfig | V
     return row.vae if file.part == "vae" else row.transformer
 
 
-def _ours(file: SatFile, config: TransformerConfig | VAEConfig, preset: Preset | None) -> dict[str, Tensor]:
+def _ours(
+    file: SatFile, config: TransformerConfig | VAEConfig, preset: ModelSpec | None
+) -> dict[str, Tensor]:
     """The tensors under our names, checked against the preset first, then against their own settings."""
     whole = preset.vae if preset and file.part == "vae" else preset.transformer if preset else config
     ours: dict[str, Tensor] = {}
@@ -261,7 +276,7 @@ def _ours(file: SatFile, config: TransformerConfig | VAEConfig, preset: Preset |
     return ours
 
 
-def _guess(files: list[SatFile]) -> Preset:
+def _guess(files: list[SatFile]) -> ModelSpec:
     # the transformer decides: all public models share the shapes of the VAE
     file = next((file for file in files if file.part == "transformer"), None)
     if file is None:
@@ -279,7 +294,7 @@ def _guess(files: list[SatFile]) -> Preset:
     return guess_from_shapes("transformer", {name: tuple(tensor.shape) for name, tensor in found.items()})
 
 
-def _diffusers_to_sat(source: Path, dst: Path, preset: Preset | None, overwrite: bool) -> Path:
+def _diffusers_to_sat(source: Path, dst: Path, preset: ModelSpec | None, overwrite: bool) -> Path:
     parts = [part for part in ("transformer", "vae") if (source / part / "config.json").is_file()]
     with checkpoint_folder(dst, overwrite) as folder:
         for part in parts or [_part_of(source)]:
@@ -301,21 +316,23 @@ def _diffusers_to_sat(source: Path, dst: Path, preset: Preset | None, overwrite:
 
 
 def _rewrite_diffusers(
-    source: Path, dst: Path, preset: Preset | None, shard_size: ShardSize, overwrite: bool
+    source: Path, dst: Path, preset: ModelSpec | None, shard_size: ShardSize, overwrite: bool
 ) -> Path:
     """The same layout again: other shards, everything checked on the way, every tensor as it was stored."""
     if not (source / "model_index.json").is_file():
         raise not_a_model(source)
-    model, record = load_stored(source), read_record(source)
+    record = read_record(source)
+    model = load_stored(source, record)
     _check_preset(source / "transformer", model.transformer.config, preset)
     _check_preset(source / "vae", model.vae.config, preset)
-    model.name = preset.name if preset else model.name
-    save_model(model, dst, shard_size, overwrite=overwrite, provenance=record.provenance)
-    read_record(dst).model_copy(update=_native(record)).write(dst)
-    return dst
+    if preset is not None:
+        model.spec = replace(model.spec, name=preset.name)
+    return save_model(
+        model, dst, shard_size, overwrite=overwrite, provenance=record.provenance, dtype=record.dtype
+    )
 
 
-def _check_preset(place: Path, config: TransformerConfig | VAEConfig, preset: Preset | None) -> None:
+def _check_preset(place: Path, config: TransformerConfig | VAEConfig, preset: ModelSpec | None) -> None:
     """A preset that is named must be the one of these weights."""
     if preset is None:
         return

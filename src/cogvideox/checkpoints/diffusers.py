@@ -11,63 +11,59 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from cogvideox.checkpoints.families import BY_PIPELINE, check_condition, check_floats, check_unquantised
+from cogvideox.checkpoints.families import BY_PIPELINE, check_floats
 from cogvideox.checkpoints.fill import assign, check_finite, check_names, to_dtype
 from cogvideox.checkpoints.hub import find_folder, is_shipped
 from cogvideox.checkpoints.overwrite import checkpoint_folder
 from cogvideox.checkpoints.precision import for_a_cpu
-from cogvideox.checkpoints.record import (
-    NAME,
-    RELEASED_TRANSFORMER,
-    ModelRecord,
-    guess_preset,
-    kind_of,
-    of_preset,
-    own_settings,
-    read_record,
+from cogvideox.checkpoints.record import RELEASED_TRANSFORMER, ModelRecord, own_settings, read_record
+from cogvideox.checkpoints.specs import (
+    SCHEDULERS,
+    STEM,
+    TRANSFORMER_CLASS,
+    VAE_CLASS,
+    check_class,
+    component,
+    read_schedule_config,
+    read_transformer_config,
+    read_vae_config,
+    spec_of,
 )
 from cogvideox.checkpoints.tensors import read_folder, read_json, to_bytes, write_folder
 from cogvideox.checkpoints.text import STEM as TEXT_STEM
 from cogvideox.checkpoints.text import load_text, write_text
-from cogvideox.config import Config
 from cogvideox.device import device_for
-from cogvideox.diffusion.guidance import RELEASED_GUIDANCE
 from cogvideox.diffusion.schedule import Schedule, ScheduleConfig
-from cogvideox.errors import CheckpointError, suggest
+from cogvideox.errors import CheckpointError
 from cogvideox.files import short
 from cogvideox.files.digest import sha256_of
-from cogvideox.presets import PRESETS
+from cogvideox.spec import Kind, kind_of
 from cogvideox.transformer import Transformer, TransformerConfig
 from cogvideox.vae import VAE, VAEConfig
 
 if TYPE_CHECKING:
     from cogvideox.model import CogVideoX
 
-STEM = "diffusion_pytorch_model"
 FIRST_BLOCK = "transformer_blocks.0."
 LIBRARY = "0.30.0"  # the first diffusers release that knows CogVideoX
 PIPELINES = {"t2v": "CogVideoXPipeline", "i2v": "CogVideoXImageToVideoPipeline"}
 KNOWN_PIPELINES = (*PIPELINES.values(), "CogVideoXVideoToVideoPipeline")
 CLASSES = {
-    "scheduler": ("diffusers", "CogVideoXDDIMScheduler"),
+    "scheduler": ("diffusers", SCHEDULERS[0]),
     "text_encoder": ("transformers", "T5EncoderModel"),
     "tokenizer": ("transformers", "T5Tokenizer"),
-    "transformer": ("diffusers", "CogVideoXTransformer3DModel"),
-    "vae": ("diffusers", "AutoencoderKLCogVideoX"),
+    "transformer": ("diffusers", TRANSFORMER_CLASS),
+    "vae": ("diffusers", VAE_CLASS),
 }
-SCHEDULERS = ("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler")
-# written by some version of diffusers or of the converters, and without effect on the numbers
-HARMLESS = {"act_fn", "down_block_types", "up_block_types", "latents_mean", "latents_std", "use_quant_conv",
-            "use_post_quant_conv", "sample_size", "force_upcast"}  # fmt: skip
 ShardSize = int | str
-C = TypeVar("C", bound=Config)
+N = TypeVar("N", bound=nn.Module)
 
 
 def load_model(
@@ -93,9 +89,10 @@ def load_model(
     """
     folder = find_folder(path_or_id, revision)
     index = read_index(folder)
-    wanted = to_dtype(dtype or read_record(folder).dtype)
+    record = read_record(folder)
+    wanted = to_dtype(dtype or record.dtype)
     parts = {"transformer": STEM, "vae": STEM}
-    if text and index.get("text_encoder", [True])[0] is not None:
+    if text and has_text(index):
         parts["text_encoder"] = TEXT_STEM
     types = dict.fromkeys(parts, wanted)
     if device is None:
@@ -104,46 +101,44 @@ def load_model(
         device = device_for(sum(file.stat().st_size for file in wants))
     if torch.device(compute_device or device).type == "cpu":
         types = for_a_cpu(folder, parts, wanted, asked=dtype is not None, variant=variant)
-    return _assemble(folder, types, device, variant, check)
+    return _assemble(folder, record, types, device, variant, check)
 
 
-def load_stored(folder: Path) -> CogVideoX:
+def load_stored(folder: Path, record: ModelRecord) -> CogVideoX:
     """A whole model with every tensor exactly as it is stored, for writing it again."""
-    text = (folder / "text_encoder").is_dir() and read_index(folder).get("text_encoder", [True])[
-        0
-    ] is not None
-    return _assemble(folder, dict.fromkeys(("transformer", "vae", *(["text_encoder"] if text else []))))
+    text = (folder / "text_encoder").is_dir() and has_text(read_index(folder))
+    return _assemble(
+        folder, record, dict.fromkeys(("transformer", "vae", *(["text_encoder"] if text else [])))
+    )
+
+
+def has_text(index: Mapping[str, Any]) -> bool:
+    """Whether a ``model_index.json`` names a text encoder; one that says nothing does."""
+    return index.get("text_encoder", [True])[0] is not None
 
 
 def _assemble(
     folder: Path,
+    record: ModelRecord,
     types: Mapping[str, torch.dtype | None],
     device: str | torch.device = "cpu",
     variant: str | None = None,
     check: bool = False,
 ) -> CogVideoX:
-    from cogvideox.model import CogVideoX  # the parts can be read without the whole
+    from cogvideox.model import CogVideoX  # the networks can be read without the whole
 
-    record = read_record(folder)
+    spec = spec_of(folder, record, variant, text="text_encoder" in types)
     options: dict[str, Any] = dict(device=device, variant=variant, check=check)
-    transformer = load_transformer(folder, types["transformer"], **options)
-    vae = load_vae(folder, types["vae"], **options)
-    encoder = None
-    if "text_encoder" in types:
-        length = transformer.config.max_text_seq_length
-        encoder = load_text(folder, types["text_encoder"], device, max_tokens=length, check=check)
     return CogVideoX(
-        transformer=transformer,
-        vae=vae,
-        text=encoder,
-        schedule=load_schedule(folder),
-        name=record.preset or guess_preset(transformer.config),
-        kind=record.kind or kind_of(transformer.config),
-        height=record.height,
-        width=record.width,
-        frames=record.frames,
-        fps=record.fps,
-        guidance=record.guidance,
+        transformer=_load(
+            Transformer, spec.transformer, folder / "transformer", types["transformer"], **options
+        ),
+        vae=_load(VAE, spec.vae, folder / "vae", types["vae"], **options),
+        text=load_text(folder, types["text_encoder"], device, max_tokens=spec.text_tokens, check=check)
+        if "text_encoder" in types
+        else None,
+        schedule=Schedule(spec.schedule),
+        spec=spec,
         shipped=is_shipped(folder),
     )
 
@@ -158,8 +153,7 @@ def load_transformer(
 ) -> Transformer:
     """The transformer of a model folder, or of its ``transformer/`` folder alone."""
     folder = component(path, "transformer")
-    config = read_transformer_config(folder)
-    return _load(lambda: Transformer(config), folder, dtype, device, variant, check)
+    return _load(Transformer, read_transformer_config(folder), folder, dtype, device, variant, check)
 
 
 def load_vae(
@@ -172,43 +166,12 @@ def load_vae(
 ) -> VAE:
     """The autoencoder of a model folder, or of its ``vae/`` folder alone."""
     folder = component(path, "vae")
-    config = read_vae_config(folder)
-    return _load(lambda: VAE(config), folder, dtype, device, variant, check)
+    return _load(VAE, read_vae_config(folder), folder, dtype, device, variant, check)
 
 
 def load_schedule(path: str | Path) -> Schedule:
-    """The noise schedule of a model folder; its file decides, except that times are always spaced "trailing".
-
-    Every published result used that spacing, and it alone starts from pure noise. Warns when the file says otherwise.
-    """
-    folder = component(path, "scheduler", "scheduler_config.json")
-    values = read_json(folder / "scheduler_config.json")
-    _check_class(values, SCHEDULERS, folder / "scheduler_config.json")
-    spacing = values.get("timestep_spacing", "trailing")
-    if spacing != "trailing":
-        warnings.warn(
-            f"{folder / 'scheduler_config.json'}: timestep_spacing {spacing!r} is not used: as in every published "
-            'result, times are spaced "trailing"',
-            stacklevel=2,
-        )
-    values = {**values, "timestep_spacing": "trailing"}
-    return Schedule(_config(ScheduleConfig, values, folder / "scheduler_config.json"))
-
-
-def read_transformer_config(folder: Path) -> TransformerConfig:
-    """``config.json`` of a transformer folder, with what ``cogvideox.json`` above it adds."""
-    values = read_json(folder / "config.json")
-    check_condition(values, folder / "config.json", own=(folder.parent / NAME).is_file())
-    _check_class(values, (CLASSES["transformer"][1],), folder / "config.json")
-    return _config(TransformerConfig, values | read_record(folder.parent).transformer, folder / "config.json")
-
-
-def read_vae_config(folder: Path) -> VAEConfig:
-    """``config.json`` of a VAE folder, with what ``cogvideox.json`` above it adds."""
-    values = read_json(folder / "config.json")
-    check_unquantised(values, folder / "config.json")
-    _check_class(values, (CLASSES["vae"][1],), folder / "config.json")
-    return _config(VAEConfig, values | read_record(folder.parent).vae, folder / "config.json")
+    """The noise schedule of a model folder, or of its ``scheduler/`` folder alone; see ``read_schedule_config``."""
+    return Schedule(read_schedule_config(component(path, "scheduler", "scheduler_config.json")))
 
 
 def save_model(
@@ -218,8 +181,12 @@ def save_model(
     *,
     overwrite: bool = False,
     provenance: Mapping[str, Any] | None = None,
+    dtype: str | None = None,
 ) -> Path:
     """Write a model folder that diffusers loads too; it appears whole or not at all. Returns it.
+
+    Weights are stored as they are. ``dtype`` names the precision to compute in where that is another;
+    ``provenance`` says what made them.
 
     Raises CheckpointError for NaN, Inf or weights that do not belong to the config (an adapter that is still
     attached: merge it or save it alone), OutputError when the place is taken or full.
@@ -231,11 +198,11 @@ def save_model(
         write_schedule(folder, model.schedule.config)
         if model.text is not None:
             write_text(folder, model.text, shard_size)
-        write_index(folder, model.kind)
-        native = {"height": model.height, "width": model.width, "frames": model.frames, "fps": model.fps}
-        if model.guidance != RELEASED_GUIDANCE:
-            native["guidance"] = model.guidance
-        write_record(folder, model.transformer.config, model.vae.config, model.name, provenance, native)
+        write_index(folder, model.spec.kind)
+        configs = model.transformer.config, model.vae.config
+        own = own_settings(*configs) | {"kind": kind_of(configs[0]), "dtype": dtype}
+        more = {"provenance": dict(provenance or {}), "files": digests_in(folder)}
+        ModelRecord.of(model.spec, **own, **more).write(folder)
     return target
 
 
@@ -269,7 +236,7 @@ def write_schedule(folder: Path, config: ScheduleConfig) -> None:
     )
 
 
-def write_index(folder: Path, kind: Literal["t2v", "i2v"]) -> None:
+def write_index(folder: Path, kind: Kind) -> None:
     """``model_index.json``: the pipeline, and null for the parts that this folder does not hold."""
     parts = {
         part: list(names) if (folder / part).is_dir() else [None, None] for part, names in CLASSES.items()
@@ -279,22 +246,11 @@ def write_index(folder: Path, kind: Literal["t2v", "i2v"]) -> None:
     )
 
 
-def write_record(
-    folder: Path,
-    transformer: TransformerConfig | None,
-    vae: VAEConfig | None,
-    name: str,
-    provenance: Mapping[str, Any] | None,
-    native: Mapping[str, Any] | None = None,
-) -> None:
-    """``cogvideox.json``: preset, own settings, provenance, and a digest of each weights file."""
-    record = of_preset(PRESETS[name]) if name in PRESETS else ModelRecord(preset=name)
-    kind = kind_of(transformer) if transformer is not None else record.kind
-    files = {
+def digests_in(folder: Path) -> dict[str, str]:
+    """SHA-256 of each weights file below a folder, by its path there."""
+    return {
         file.relative_to(folder).as_posix(): sha256_of(file) for file in sorted(folder.rglob("*.safetensors"))
     }
-    more = dict(kind=kind, provenance=dict(provenance or {}), files=files, **own_settings(transformer, vae))
-    record.model_copy(update={**(native or {}), **more}).write(folder)
 
 
 def meta_names(config: TransformerConfig | VAEConfig) -> dict[str, tuple[int, ...]]:
@@ -319,23 +275,23 @@ def meta_names(config: TransformerConfig | VAEConfig) -> dict[str, tuple[int, ..
     return shapes
 
 
-def _load(make: Any, folder: Path, dtype: Any, device: Any, variant: str | None, check: bool) -> Any:
+def _load(
+    network: Callable[[Any], N],
+    config: TransformerConfig | VAEConfig,
+    folder: Path,
+    dtype: str | torch.dtype | None,
+    device: str | torch.device,
+    variant: str | None,
+    check: bool,
+) -> N:
+    """A network without memory, filled from the weights files of its folder."""
     tensors = read_folder(folder, STEM, variant)
     check_floats(tensors.shapes, tensors.dtypes, folder, tensors.metadata)
     with torch.device("meta"):
-        module: nn.Module = make()
+        module = network(config)
     if check:
         check_finite(tensors, str(folder))
     return assign(module, tensors, str(folder), to_dtype(dtype), device).eval()
-
-
-def component(path: str | Path, part: str, config: str = "config.json") -> Path:
-    """The folder of one part, given it or the model folder around it."""
-    folder = find_folder(path)
-    inner = folder / part if (folder / part / config).is_file() else folder
-    if not (inner / config).is_file() or (inner == folder and (folder / "model_index.json").is_file()):
-        raise CheckpointError(f"{folder}: no {part}: neither {part}/{config} nor {config} is in it")
-    return inner
 
 
 def read_index(folder: Path) -> dict[str, Any]:
@@ -349,7 +305,7 @@ def read_index(folder: Path) -> dict[str, Any]:
     name = index.get("_class_name")
     if isinstance(name, str) and name in BY_PIPELINE:
         raise BY_PIPELINE[name].refusal(file)
-    _check_class(index, KNOWN_PIPELINES, file)
+    check_class(index, KNOWN_PIPELINES, file)
     for part, given in index.items():
         if part not in CLASSES and not part.startswith("_") and given not in ([None, None], None):
             warnings.warn(
@@ -367,30 +323,6 @@ def read_index(folder: Path) -> dict[str, Any]:
         if not right or given[1] not in known:
             raise CheckpointError(f"{file}: {part} is {short(given)}; only {name} can be loaded")
     return index
-
-
-def _check_class(values: Mapping[str, Any], known: tuple[str, ...], file: Path) -> None:
-    name = values.get("_class_name", known[0])
-    if name not in known:
-        raise CheckpointError(
-            f"{file}: _class_name is {short(name)}, expected {' or '.join(known)}; it is another model's"
-        )
-
-
-def _config(kind: type[C], values: Mapping[str, Any], file: Path) -> C:
-    """A config from a file of any diffusers version: absent keys get defaults, unknown keys warn."""
-    known = {key: value for key, value in values.items() if key in kind.model_fields}
-    for key in values:
-        if key not in known and key not in HARMLESS and not key.startswith("_"):
-            warnings.warn(
-                f"{file}: unknown setting {short(key)} is ignored{suggest(key, kind.model_fields)}",
-                stacklevel=3,
-            )
-    fixed: dict[str, Any] = getattr(kind, "fixed", {})
-    checked = {
-        key: values[key] for key in (*fixed, "down_block_types", "up_block_types") if key in values and fixed
-    }
-    return kind.parse({**known, **checked}, str(file))
 
 
 def _class(part: str) -> dict[str, str]:

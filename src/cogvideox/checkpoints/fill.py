@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,15 +21,16 @@ NAMED = {
     "bf16": torch.bfloat16,
     "bfloat16": torch.bfloat16,
 }
+N = TypeVar("N", bound=nn.Module)
 
 
 def assign(
-    module: nn.Module,
+    module: N,
     tensors: Mapping[str, Tensor],
     where: str,
     dtype: torch.dtype | None = None,
     device: str | torch.device = "cpu",
-) -> nn.Module:
+) -> N:
     """Put tensors into a module built on ``meta``, one at a time, so that memory peaks at one copy of the
     weights.
 

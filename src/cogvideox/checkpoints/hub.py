@@ -8,7 +8,8 @@ from pathlib import Path
 
 from cogvideox.errors import CheckpointError, suggest
 from cogvideox.files import short
-from cogvideox.presets import PRESETS, Preset
+from cogvideox.presets import PRESETS
+from cogvideox.spec import ModelSpec
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 OWNER, OLD_OWNER = "zai-org", "THUDM"
@@ -51,7 +52,7 @@ def find_folder(path_or_id: str | Path, revision: str | None = None, *, download
     )
 
 
-def released(name: str) -> Preset | None:
+def released(name: str) -> ModelSpec | None:
     """The preset that is published under a hub id, of the present owner or the old one; None for any other."""
     wanted = name.lower().replace(f"{OLD_OWNER.lower()}/", f"{OWNER}/", 1)
     return next((row for row in PRESETS.values() if row.hub and row.hub.lower() == wanted), None)

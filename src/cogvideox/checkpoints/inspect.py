@@ -14,14 +14,7 @@ from torch import Tensor
 
 from cogvideox.checkpoints import inspect_adapter
 from cogvideox.checkpoints.adapter import is_adapter
-from cogvideox.checkpoints.diffusers import (
-    STEM,
-    load_schedule,
-    meta_names,
-    read_index,
-    read_transformer_config,
-    read_vae_config,
-)
+from cogvideox.checkpoints.diffusers import load_schedule, meta_names, read_index
 from cogvideox.checkpoints.families import (
     FAMILY_NAMES,
     check_floats,
@@ -31,15 +24,17 @@ from cogvideox.checkpoints.families import (
 )
 from cogvideox.checkpoints.fill import check_finite, check_names
 from cogvideox.checkpoints.hub import find_folder
-from cogvideox.checkpoints.record import NAME, guess_preset, kind_of, read_record
+from cogvideox.checkpoints.record import NAME, read_record
 from cogvideox.checkpoints.sat import find_parts, is_sat, read_sat
+from cogvideox.checkpoints.specs import STEM, read_transformer_config, read_vae_config
 from cogvideox.checkpoints.tensors import Tensors, link_root, read_file, read_folder, read_json
 from cogvideox.checkpoints.text import TIED, read_t5_config, text_names
 from cogvideox.checkpoints.trainers import network_in, recognise
 from cogvideox.errors import CogVideoXError
 from cogvideox.files import inside
 from cogvideox.files.digest import sha256_of
-from cogvideox.presets import PRESETS
+from cogvideox.presets import PRESETS, guess_preset
+from cogvideox.spec import kind_of
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from pydantic import Field
 from cogvideox.checkpoints.tensors import read_json
 from cogvideox.config import Config
 from cogvideox.errors import CheckpointError
-from cogvideox.presets import PRESETS, Preset
+from cogvideox.presets import PRESETS
+from cogvideox.spec import GUIDANCE, ModelSpec
 from cogvideox.transformer import TransformerConfig
 from cogvideox.vae import VAEConfig
 
@@ -23,7 +24,7 @@ OWN_VAE = ("time_kernel", "chunk_frames", "chunk_latents")
 
 
 class ModelRecord(Config):
-    """The extra file of a model folder. Every field may be absent: foreign folders have no such file."""
+    """The fields of the file. Each may be absent, since folders of others have no such file."""
 
     format: Literal[1] = Field(1, description="version of this file")
     preset: str = Field("", description="the row of the preset table this model is")
@@ -44,6 +45,22 @@ class ModelRecord(Config):
     provenance: dict[str, Any] = Field({}, description="what made the weights: run, data, step, versions")
     files: dict[str, str] = Field({}, description="SHA-256 of each weights file")
 
+    @classmethod
+    def of(cls, spec: ModelSpec, **more: Any) -> ModelRecord:
+        """The record of a model of this spec; ``more``: fields that its spec does not hold, or other values."""
+        known = PRESETS.get(spec.name)
+        native: dict[str, Any] = dict(
+            preset=spec.name,
+            kind=spec.kind,
+            height=spec.height,
+            width=spec.width,
+            frames=spec.frames,
+            fps=spec.fps,
+            guidance=None if spec.guidance == GUIDANCE else spec.guidance,
+            licence=spec.licence or (known.licence if known else ""),
+        )
+        return cls.model_construct(**(native | more))
+
     def write(self, folder: Path) -> None:
         """Write the file into a model folder."""
         values = self.model_dump(mode="json", exclude_none=True)
@@ -61,14 +78,6 @@ def read_record(folder: Path) -> ModelRecord:
     return ModelRecord.parse(values, str(file))
 
 
-def of_preset(preset: Preset) -> ModelRecord:
-    """What a preset says about the model it describes."""
-    return ModelRecord(
-        preset=preset.name, kind=preset.kind, height=preset.height, width=preset.width, frames=preset.frames,
-        fps=preset.fps, guidance=preset.guidance, licence=preset.licence,
-    )  # fmt: skip
-
-
 def own_settings(transformer: TransformerConfig | None, vae: VAEConfig | None) -> dict[str, dict[str, Any]]:
     """The settings that differ from what a reader of the diffusers files alone would assume."""
     found: dict[str, dict[str, Any]] = {"transformer": {}, "vae": {}}
@@ -82,22 +91,3 @@ def own_settings(transformer: TransformerConfig | None, vae: VAEConfig | None) -
         values, plain = vae.model_dump(mode="json"), VAEConfig().model_dump(mode="json")
         found["vae"] = {key: values[key] for key in OWN_VAE if values[key] != plain[key]}
     return found
-
-
-def guess_preset(transformer: TransformerConfig) -> str:
-    """The preset with this network, '' when there is none; sizes of position tables do not count."""
-    wanted = network_of(transformer)
-    return next((name for name, preset in PRESETS.items() if network_of(preset.transformer) == wanted), "")
-
-
-def kind_of(transformer: TransformerConfig) -> Literal["t2v", "i2v"]:
-    """An image-to-video model reads the image's latents beside the noisy ones."""
-    return "i2v" if transformer.in_channels > transformer.out_channels else "t2v"
-
-
-def network_of(config: TransformerConfig) -> tuple[Any, ...]:
-    """The settings that tell one network from another; sizes of position tables do not count."""
-    return (
-        config.width, config.num_attention_heads, config.num_layers, config.in_channels, config.patch_size_t,
-        config.ofs_embed_dim, config.text_embed_dim, config.position, config.attention, config.experts,
-    )  # fmt: skip

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from cogvideox.errors import CheckpointError, ConfigError, PromptError, suggest
 from cogvideox.presets import PRESETS
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
 
     from cogvideox.generation.options import GenerateOptions
     from cogvideox.generation.plan import Given, Plan
+    from cogvideox.spec import ModelSpec
 
 SHIPPED, SHIPPED_I2V = "tiny", "tiny-i2v"
 ABSURD = 20  # times the token budget: not a long prompt but a mistake
@@ -25,9 +25,10 @@ DTYPES |= {"bfloat16": "bfloat16", "bf16": "bfloat16"}
 
 @dataclass(frozen=True)
 class Ready:
-    """A request that passed: the folder of the model, the plan, and the image or video it begins with."""
+    """A request that passed: the model's folder and spec, the plan, and the image or video it begins with."""
 
     folder: Path
+    spec: ModelSpec
     plan: Plan
     given: Given
 
@@ -69,14 +70,15 @@ def check_request(
     ``first`` makes the image that an image-to-video model will be given where the options name none.
     download: whether a model of the hub may be downloaded for it; a dry run never does.
     """
+    from cogvideox.checkpoints.specs import read_spec
     from cogvideox.generation.plan import plan_run, read_given
     from cogvideox.transformer.kernels import arm_of
 
     arm_of(options.attention)  # says which kernels there are
     folder = model_folder(model, download)
-    shell = _shell(folder)
-    given = read_given(options, first() if first is not None and shell.kind == "i2v" else None, None)
-    budget = shell.transformer.config.max_text_seq_length
+    spec = read_spec(folder)
+    given = read_given(options, first() if first is not None and spec.kind == "i2v" else None, None)
+    budget = spec.text_tokens
     for what, text in (("prompt", options.prompt), ("negative prompt", options.negative_prompt)):
         words = len(text.split())
         if words > ABSURD * budget or len(text) > 40 * ABSURD * budget:
@@ -84,10 +86,10 @@ def check_request(
     if given.shape is None:
         from cogvideox.conditioning import from_text
 
-        from_text(shell)  # an image-to-video model says here that it needs an image
+        from_text(spec)  # an image-to-video model says here that it needs an image
         if not options.prompt.strip():
             raise PromptError("prompt: empty; say what the video should show")
-    return Ready(folder, plan_run(shell, options, given), given)
+    return Ready(folder, spec, plan_run(spec, options, given), given)
 
 
 def with_calibration(options: GenerateOptions, folder: Path) -> GenerateOptions:
@@ -123,8 +125,8 @@ def check_adapters(
 
     from cogvideox.checkpoints.adapter import read_adapter
     from cogvideox.checkpoints.adapter_names import Layers, layers_of
-    from cogvideox.checkpoints.diffusers import read_transformer_config
     from cogvideox.checkpoints.lora import check_fits
+    from cogvideox.checkpoints.specs import read_transformer_config
     from cogvideox.transformer import Transformer
 
     network = None
@@ -145,33 +147,3 @@ def warn_of_unknown(ready: Ready, options: GenerateOptions, adapters: Sequence[A
 
     if is_shipped(ready.folder) and not adapters:
         warn(ready.folder.resolve().name, options.prompt, ready.given)
-
-
-def _shell(folder: Path) -> Any:
-    """The model without its networks: configs are enough to plan."""
-    from cogvideox.checkpoints.diffusers import read_transformer_config, read_vae_config
-    from cogvideox.checkpoints.record import guess_preset, kind_of, read_record
-    from cogvideox.checkpoints.trainers import not_a_model
-    from cogvideox.model import CogVideoX
-
-    if not (folder / "model_index.json").is_file():
-        raise not_a_model(folder)
-    transformer = read_transformer_config(folder / "transformer")
-    vae = read_vae_config(folder / "vae")
-    record = read_record(folder)
-    parts = [cast(Any, SimpleNamespace(config=config)) for config in (transformer, vae)]
-    name = record.preset or guess_preset(transformer)
-    kind = record.kind or kind_of(transformer)
-    return CogVideoX(
-        transformer=parts[0],
-        vae=parts[1],
-        text=None,
-        schedule=cast(Any, None),
-        name=name,
-        kind=kind,
-        height=record.height,
-        width=record.width,
-        frames=record.frames,
-        fps=record.fps,
-        guidance=record.guidance,
-    )

@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     import torch
 
     from cogvideox.generation.options import GenerateOptions
-    from cogvideox.generation.plan import Plan
     from cogvideox.memory import MemoryPlan, Option, Request
-    from cogvideox.presets import Preset
+    from cogvideox.spec import ModelSpec
 
 MEMORY_HELP = (
     "auto, resident (all weights on the device), phases (one stage at a time), stream (block by block from "
@@ -68,7 +67,10 @@ def plan(
     precision = checks.choose("dtype", dtype, checks.DTYPES) if dtype else None
     method = checks.choose("sampler", sampler, SAMPLER_NAMES)
     limit = read_limit(memory_limit)
-    from cogvideox.checkpoints import settings_of
+    from cogvideox.checkpoints import find_spec
+    from cogvideox.generation.options import GenerateOptions
+    from cogvideox.generation.plan import plan_run
+    from cogvideox.generation.preflight import request_of
     from cogvideox.memory import has_torchao, require
     from cogvideox.memory import plan as run
 
@@ -84,9 +86,14 @@ def plan(
         return
     if settings or gpus > 1 or card:
         raise ConfigError(f"{' '.join(settings or ['--gpus, --card'])}: for a training; add --train lora")
-    request = of_size(settings_of(model), frames, height, width, precision, place)
-    request = replace(request, guided=not no_guidance, sampler=method)
-    request = replace(request, given=request.frames if video else request.given)
+    spec = find_spec(model)
+    options = GenerateOptions(
+        frames=frames, height=height, width=width, sampler=method, guidance=1 if no_guidance else None
+    )
+    made = plan_run(spec, options)
+    encoded = made.frames.made if video else int(spec.kind == "i2v")
+    precision = dtype_of(spec, precision, place)
+    request = request_of(spec, made, encoded=encoded, dtype=precision, device=place)
     found = run(request, limit or room(place), memory, low_bit=has_torchao())
     result_json(as_values(found)) if as_json else result(as_text(found))
     if found.choice is None:
@@ -97,68 +104,23 @@ def plan(
         raise typer.Exit(USAGE)
 
 
-def of_size(
-    row: Preset,
-    frames: int | None,
-    height: int | None,
-    width: int | None,
-    dtype: str | None,
-    device: str,
-) -> Request:
-    """A request from plain numbers; what is None is the model's own. Raises FrameError, SizeError."""
-    from cogvideox.generation.frame_plan import plan_frames, plan_size
-    from cogvideox.memory import Request
-
-    vae, patch = row.vae, row.transformer.patch_size_t or 1
-    made = plan_frames(frames or row.frames, vae.temporal_compression_ratio, patch)
-    multiple = vae.spatial_compression_ratio * row.transformer.patch_size
-    high, wide = plan_size(height, width, (row.height, row.width), multiple)
-    kind = computed_in(row, dtype, device)
-    given = 1 if row.kind == "i2v" else 0
-    return Request(row, made.made, made.latents, high, wide, kind, device, given)
-
-
-def of_run(
-    row: Preset, options: GenerateOptions, plan: Plan, given: int, dtype: str | None, device: str
-) -> Request:
-    """The request that a run of generate makes."""
-    from cogvideox.diffusion import is_guided
-    from cogvideox.generation.sampling import guidance_of
-    from cogvideox.memory import Request
-
-    return Request(
-        row,
-        plan.frames.made,
-        plan.frames.latents,
-        plan.height,
-        plan.width,
-        computed_in(row, dtype, device),
-        device,
-        given,
-        is_guided(guidance_of(options)),
-        options.sampler,
-        options.steps,
-        options.latents == "float32",
-        options.modulation == "tables",
-        options.reuse > 0,
-    )
-
-
-def computed_in(row: Preset, dtype: str | None, device: str) -> torch.dtype:
+def dtype_of(spec: ModelSpec, dtype: str | None, device: str) -> torch.dtype:
     """The precision of a run: as asked, or as stored, except that a CPU gets float32 for float16."""
     import torch
 
-    stored = "float32" if row.dtype == "float16" and device.split(":")[0] == "cpu" else row.dtype
+    stored = "float32" if spec.dtype == "float16" and device.split(":")[0] == "cpu" else spec.dtype
     return getattr(torch, dtype or stored)
 
 
 def of_ready(ready: checks.Ready, options: GenerateOptions, dtype: str | None, device: str) -> Request:
     """The request of a run that was checked."""
-    from cogvideox.checkpoints import read_settings
-    from cogvideox.generation.preflight import encoded_frames
+    from cogvideox.generation.preflight import encoded_frames, request_of
 
-    encoded = encoded_frames(ready.plan, ready.given)
-    return of_run(read_settings(ready.folder), options, ready.plan, encoded, dtype, device)
+    plan = replace(ready.plan, options=options)
+    encoded = encoded_frames(plan, ready.given)
+    return request_of(
+        ready.spec, plan, encoded=encoded, dtype=dtype_of(ready.spec, dtype, device), device=device
+    )
 
 
 def fit(
@@ -220,7 +182,7 @@ def read_limit(text: str | None) -> int | None:
 def as_values(found: MemoryPlan) -> dict[str, Any]:
     """The whole plan for programs."""
     request = found.request
-    asked = {"model": request.row.name, "frames": request.frames, "height": request.height}
+    asked = {"model": request.spec.name, "frames": request.frames, "height": request.height}
     asked |= {"width": request.width, "dtype": name_of(request.dtype), "device": request.device}
     options = [
         {
@@ -244,7 +206,7 @@ def as_text(found: MemoryPlan) -> str:
     size = f"{request.frames} frames of {request.height}x{request.width} in {name_of(request.dtype)}"
     limit = f"{found.limit / 1e9:.3g} GB" if found.limit else "unknown"
     names = [stage.name for stage in found.options[0].stages]
-    lines = [f"{request.row.name}: {size} on {request.device}; memory: {limit}", ""]
+    lines = [f"{request.spec.name}: {size} on {request.device}; memory: {limit}", ""]
     lines.append(f"{'policy':58}" + "".join(f"{name:>9}" for name in names) + f"{'peak':>9}  fits  costs")
     for option in found.options:
         peaks = "".join(f"{_gb(stage.peak):>9}" for stage in option.stages)

@@ -244,7 +244,7 @@ class _Maker:
         if path.is_file():
             return read_video(path).frames
         self._model = model = self._model or self._load()
-        image = first() if first is not None and model.kind == "i2v" else None
+        image = first() if first is not None and model.spec.kind == "i2v" else None
         made = generate(model, resolve({**self.settings, "prompt": prompt, "seed": seed}), image=image)
         made.save(path, overwrite=True, metadata=False)
         return made.frames

@@ -55,7 +55,7 @@ def observe(model: CogVideoX, options: GenerateOptions, **given: Tensor) -> Exac
     video = generate(model, plain, **given)  # timed without the measuring
     run = video.manifest["run"]
     calibration = Calibration(
-        model=model.name,
+        model=model.spec.name,
         times=run["times"],
         factors=tuple(map(tuple, found.factors)),
         errors=tuple(map(tuple, found.errors)),

@@ -81,7 +81,7 @@ def generate(
     check_prompt(options.prompt)
     check_prompt(options.negative_prompt, "negative prompt")
     given = read_given(options, image, video)
-    plan = plan_run(model, options, given)
+    plan = plan_run(model.spec, options, given)
     options = plan.options
     if options.seed is None and generator is None:
         options = options.model_copy(update={"seed": _drawn_seed(model)})
@@ -89,7 +89,7 @@ def generate(
     noises = Noises(options.seed, _latent_dtype(model, options), model.device, generator)
 
     if model.shipped and not model.adapters:
-        warn_of_unknown(model.name, options.prompt if prompt_embedding is None else "", given)
+        warn_of_unknown(model.spec.name, options.prompt if prompt_embedding is None else "", given)
 
     if not is_spread(model.transformer):  # together they have more of both
         preflight.check(model, plan, given)
@@ -185,7 +185,7 @@ def _condition(model: CogVideoX, plan: Plan, given: Given, noises: Noises) -> Co
         pixels = fit_video(Video(given.image[None], 1.0), plan).to_tensor()
         return conditioning.from_image(coder, pixels, frames.latents, frames.padding)
     if given.video is None:
-        return conditioning.from_text(model)
+        return conditioning.from_text(model.spec)
     fitted = fit_video(given.video, plan)
     if options.video_use == "continue":
         context = Video(fitted.frames[-plan.context :], plan.fps).to_tensor()
@@ -298,8 +298,8 @@ def _record(
     path = model.schedule.path(options.steps, options.previous, condition.strength)
     scale = guidance_of(options).build()
     record["model"] = {
-        "name": model.name,
-        "kind": model.kind,
+        "name": model.spec.name,
+        "kind": model.spec.kind,
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": str(model.device),
         "transformer": model.transformer.config.model_dump(mode="json"),

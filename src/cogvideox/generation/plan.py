@@ -13,7 +13,7 @@ from cogvideox.errors import ConfigError, FrameError, InputError, MediaError, Si
 from cogvideox.generation.frame_plan import FramePlan, plan_frames, plan_size
 from cogvideox.generation.options import LIMITS, GenerateOptions
 from cogvideox.generation.sampling import guidance_of
-from cogvideox.model import CogVideoX
+from cogvideox.spec import ModelSpec
 from cogvideox.vae import Tiles
 from cogvideox.video import Video, read_image, read_video
 
@@ -49,25 +49,25 @@ class Plan:
     tiles: Tiles | None = None
 
 
-def plan_run(model: CogVideoX, options: GenerateOptions, given: Given | None = None) -> Plan:
+def plan_run(spec: ModelSpec, options: GenerateOptions, given: Given | None = None) -> Plan:
     """Sizes, frames and shapes of a run; runs no network. Raises SizeError, FrameError or ConfigError.
 
     Warns about settings that have no effect on it.
     """
     given = given or Given()
     if options.guidance is None:
-        options = options.model_copy(update={"guidance": model.guidance})
-    config, patch = model.vae.config, model.frame_patch
-    free_aspect = model.kind == "i2v" and patch > 1  # 1.5-I2V: short side as usual, the image's own aspect
+        options = options.model_copy(update={"guidance": spec.guidance})
+    config, patch = spec.vae, spec.frame_patch
+    free_aspect = spec.kind == "i2v" and patch > 1  # 1.5-I2V: short side as usual, the image's own aspect
     height, width = plan_size(
         options.height,
         options.width,
-        (model.height, model.width),
-        model.pixel_multiple,
+        (spec.height, spec.width),
+        spec.pixel_multiple,
         given.shape if free_aspect else None,
     )
-    _check_table(model, height, width)
-    fps = options.fps or (given.video.fps if given.video is not None else model.fps)
+    _check_table(spec, height, width)
+    fps = options.fps or (given.video.fps if given.video is not None else spec.fps)
     least, most = LIMITS["fps"]
     if not least <= fps <= most:
         raise FrameError(
@@ -75,25 +75,25 @@ def plan_run(model: CogVideoX, options: GenerateOptions, given: Given | None = N
         )
     context = 0
     if given.video is not None and options.video_use == "continue":
-        context = _context(model, options, len(given.video))
+        context = _context(spec, options, len(given.video))
     frames = plan_frames(
-        _asked(model, options, given, fps, context),
+        _asked(spec, options, given, fps, context),
         config.temporal_compression_ratio,
         patch,
         "start" if given.image is not None else "middle",
         context,
-        model.frames,
+        spec.frames,
     )
     _check_steps(options, given)
     factor = config.spatial_compression_ratio
-    shape = (1, model.latent_channels, frames.latents, height // factor, width // factor)
-    tiles = _tiles(model, options)
+    shape = (1, spec.latent_channels, frames.latents, height // factor, width // factor)
+    tiles = _tiles(spec, options)
     _warn_of_no_effect(options, given)
-    _warn_of_cropping(model, options, given, height, width)
+    _warn_of_cropping(spec, options, given, height, width)
     return Plan(options, height, width, fps, frames, context, shape, tiles)
 
 
-def _asked(model: CogVideoX, options: GenerateOptions, given: Given, fps: float, context: int) -> int:
+def _asked(spec: ModelSpec, options: GenerateOptions, given: Given, fps: float, context: int) -> int:
     """The number of new frames: as asked, or those of the given video, or the number the model knows."""
     if options.seconds is not None:
         asked = max(1, round(options.seconds * fps))
@@ -102,7 +102,7 @@ def _asked(model: CogVideoX, options: GenerateOptions, given: Given, fps: float,
     elif given.video is not None and not context:
         asked = len(given.video)
     else:
-        asked = max(1, model.frames - context)
+        asked = max(1, spec.frames - context)
     if asked > LIMITS["frames"][1]:
         length = f"frames {asked}" if options.seconds is None else f"seconds {options.seconds:g}"
         raise FrameError(
@@ -125,11 +125,11 @@ def _check_steps(options: GenerateOptions, given: Given) -> None:
         )
 
 
-def _tiles(model: CogVideoX, options: GenerateOptions) -> Tiles | None:
+def _tiles(spec: ModelSpec, options: GenerateOptions) -> Tiles | None:
     """Tiles of the size asked for, or the autoencoder's usual ones; refused now if they cannot be laid."""
     if options.vae_coding != "tiled":
         return None
-    config = model.vae.config
+    config = spec.vae
     tiles = Tiles.usual(config)
     if options.tile_height is not None and options.tile_width is not None:
         tiles = Tiles.sized(config, options.tile_height, options.tile_width)
@@ -158,7 +158,7 @@ def _warn_of_no_effect(options: GenerateOptions, given: Given) -> None:
 
 
 def _warn_of_cropping(
-    model: CogVideoX, options: GenerateOptions, given: Given, height: int, width: int
+    spec: ModelSpec, options: GenerateOptions, given: Given, height: int, width: int
 ) -> None:
     """Say how much of a picture of another aspect is cut away, and what keeps it."""
     if given.shape is None or options.fit != "cover":
@@ -169,8 +169,8 @@ def _warn_of_cropping(
         return
     what = "image" if given.image is not None else "video"
     keeps = "fit contain keeps all of it between black bars, fit stretch distorts it"
-    if not model.transformer.config.use_learned_positional_embeddings:
-        scale, unit = (height * width / (tall * wide)) ** 0.5, model.pixel_multiple
+    if not spec.transformer.use_learned_positional_embeddings:
+        scale, unit = (height * width / (tall * wide)) ** 0.5, spec.pixel_multiple
         below = [max(1, int(side * scale / unit)) for side in given.shape]
         near = [((below[0] + i) * unit, (below[1] + j) * unit) for i in (0, 1) for j in (0, 1)]
         high, broad = min(near, key=lambda size: _cut_away((tall, wide), size))
@@ -187,8 +187,8 @@ def _cut_away(shape: tuple[int, int], size: tuple[int, int]) -> float:
     return 1 - min(tall, wide) / max(tall, wide)
 
 
-def _check_table(model: CogVideoX, height: int, width: int) -> None:
-    config, ratio = model.transformer.config, model.vae.config.spatial_compression_ratio
+def _check_table(spec: ModelSpec, height: int, width: int) -> None:
+    config, ratio = spec.transformer, spec.vae.spatial_compression_ratio
     native = config.sample_height * ratio, config.sample_width * ratio
     if config.use_learned_positional_embeddings and (height, width) != native:
         raise SizeError(
@@ -197,13 +197,13 @@ def _check_table(model: CogVideoX, height: int, width: int) -> None:
         )
 
 
-def _context(model: CogVideoX, options: GenerateOptions, available: int) -> int:
+def _context(spec: ModelSpec, options: GenerateOptions, available: int) -> int:
     """How many given frames a continuation sees: 8n + 1, so that they are latents of their own; 1 for i2v
     models.
     """
-    if model.kind == "i2v":
+    if spec.kind == "i2v":
         return 1
-    unit = max(1, 2 * model.vae.config.temporal_compression_ratio)
+    unit = max(1, 2 * spec.vae.temporal_compression_ratio)
     return (min(options.context_frames, available) - 1) // unit * unit + 1
 
 

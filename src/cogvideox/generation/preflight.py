@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
+
+import torch
 
 from cogvideox.diffusion import is_guided
 from cogvideox.errors import InputError
@@ -17,7 +18,7 @@ from cogvideox.memory.plan import MemoryPrediction
 from cogvideox.memory.request import Request
 from cogvideox.memory.seconds import efforts, estimate, measured
 from cogvideox.model import CogVideoX
-from cogvideox.presets import Preset
+from cogvideox.spec import ModelSpec
 
 TOLD = 600.0
 """Seconds above which a Python program is told how long a run will take; the command line always says it."""
@@ -41,32 +42,24 @@ class Forecast:
         return sum(self.stages.values())
 
 
-def request_of(model: CogVideoX, plan: Plan, given: Given) -> Request:
-    """The request to the planner of memory and time that a run of a loaded model makes."""
+def request_of(spec: ModelSpec, plan: Plan, *, encoded: int, dtype: torch.dtype, device: str) -> Request:
+    """What a run asks the planners of memory and time for; ``encoded`` given frames are encoded first."""
     options = plan.options
-    spec = SimpleNamespace(
-        name=model.name,
-        vae=model.vae.config,
-        transformer=model.transformer.config,
-        schedule=model.schedule.config,
-        text_settings=None,
-        text_tokens=model.transformer.config.max_text_seq_length,
-    )
     return Request(
-        cast(Preset, spec),
-        plan.frames.made,
-        plan.frames.latents,
-        plan.height,
-        plan.width,
-        model.dtype,
-        str(model.device),
-        encoded_frames(plan, given),
-        is_guided(guidance_of(options)),
-        options.sampler,
-        options.steps,
-        options.latents == "float32",
-        options.modulation == "tables",
-        options.reuse > 0,
+        spec=spec,
+        frames=plan.frames.made,
+        latents=plan.frames.latents,
+        height=plan.height,
+        width=plan.width,
+        dtype=dtype,
+        device=device,
+        given=encoded,
+        guided=is_guided(guidance_of(options)),
+        sampler=options.sampler,
+        steps=options.steps,
+        float32_latents=options.latents == "float32",
+        tables=options.modulation == "tables",
+        reuse=options.reuse > 0,
     )
 
 
@@ -105,7 +98,8 @@ def check(model: CogVideoX, plan: Plan, given: Given) -> None:
     Weights that are loaded are not counted again. Raises InputError unless the options say ``anyway``.
     """
     options = plan.options
-    request = request_of(model, plan, given)
+    encoded = encoded_frames(plan, given)
+    request = request_of(model.spec, plan, encoded=encoded, dtype=model.dtype, device=str(model.device))
     asked = f"{plan.frames.asked} frames of {plan.height}x{plan.width} in {options.steps} steps"
     flag = "GenerateOptions(anyway=True)"
     steps = steps_of(options, given)

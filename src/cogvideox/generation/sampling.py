@@ -132,7 +132,7 @@ def sample_latents(
 
 
 def _network(model: CogVideoX, text: Tensor, image: Tensor | None) -> Network:
-    wants = model.transformer.config.in_channels - model.latent_channels
+    wants = model.transformer.config.in_channels - model.spec.latent_channels
     if (image is None) != (wants == 0):
         given = "none" if image is None else f"{image.shape[1]} channels of it"
         raise InputError(

@@ -122,7 +122,7 @@ class MemoryPrediction:
     @cached_property
     def text(self) -> TextShape | None:
         """Sizes of the text encoder, None without one."""
-        settings = self.request.row.text_settings
+        settings = self.request.spec.text_settings
         return TextShape.of(settings) if settings is not None else None
 
     def weights(self, storage: Storage) -> Weights:
@@ -132,7 +132,7 @@ class MemoryPrediction:
     def work(self, pair: Pair, way: VaeWay) -> ActivationBytes:
         """Bytes every stage works in."""
         request = self.request
-        text = self.text.work(request.row.text_tokens, request.dtype) if self.text is not None else 0
+        text = self.text.work(request.spec.text_tokens, request.dtype) if self.text is not None else 0
         return ActivationBytes(
             text,
             self._once(("encode", way), lambda: encoding(request, way)),
@@ -143,14 +143,14 @@ class MemoryPrediction:
     @cached_property
     def bound(self) -> ActivationBytes:
         """More than any stage works in: activations at full size and width, many times over."""
-        request, row = self.request, self.request.row
+        request, spec = self.request, self.request.spec
         pixels, size = request.height * request.width, max(request.dtype.itemsize, 4)
         video = 4 * 3 * request.frames * pixels * size
         times = 120 if request.on_cpu else 60  # convolutions on a CPU take as much again
-        vae = times * max(row.vae.block_out_channels) * pixels * size + video
-        tokens = request.volume // (2 * row.vae.spatial_compression_ratio) ** 2 + row.text_tokens
-        denoise = 30 * 2 * tokens * row.transformer.width * size
-        text = self.text.work(row.text_tokens, request.dtype) if self.text is not None else 0
+        vae = times * max(spec.vae.block_out_channels) * pixels * size + video
+        tokens = request.volume // (2 * spec.vae.spatial_compression_ratio) ** 2 + spec.text_tokens
+        denoise = 30 * 2 * tokens * spec.transformer.width * size
+        text = self.text.work(spec.text_tokens, request.dtype) if self.text is not None else 0
         return ActivationBytes(text, vae if request.given else 0, denoise, vae)
 
     def option(self, policy: Policy, limit: int | None, low_bit: bool = True) -> Option:
@@ -226,8 +226,8 @@ def nearest(found: MemoryPlan) -> str | None:
 
 def _shorter(request: Request) -> Iterator[Request]:
     """The same picture with fewer frames: three quarters, half, a quarter, ... rounded to what is made."""
-    row = request.row
-    ratio, patch = row.vae.temporal_compression_ratio, row.transformer.patch_size_t or 1
+    spec = request.spec
+    ratio, patch = spec.vae.temporal_compression_ratio, spec.transformer.patch_size_t or 1
     unit, last = 2 * ratio * patch if ratio > 1 else patch, request.frames
     for share in (0.85, 0.7, 0.5, 0.35, 0.2, 0.1):
         frames = max(int(request.frames * share - 1) // unit, 0) * unit + 1
@@ -239,8 +239,8 @@ def _shorter(request: Request) -> Iterator[Request]:
 
 def _smaller(request: Request) -> Iterator[Request]:
     """The same length with a smaller picture of about the same shape."""
-    row = request.row
-    multiple = row.vae.spatial_compression_ratio * row.transformer.patch_size
+    spec = request.spec
+    multiple = spec.vae.spatial_compression_ratio * spec.transformer.patch_size
     for share in (0.85, 0.7, 0.5, 0.35, 0.25):
         height, width = (
             max(int(side * share) // multiple, 1) * multiple for side in (request.height, request.width)

@@ -8,14 +8,14 @@ import torch
 
 from cogvideox.diffusion import Schedule
 from cogvideox.errors import SizeError
-from cogvideox.presets import Preset
+from cogvideox.spec import ModelSpec
 from cogvideox.transformer import Transformer
 from cogvideox.vae import VAE, Tiles
 from cogvideox.vae.conv import CausalConv3d
 from cogvideox.vae.frames import CPU_ELEMENTS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Request:
     """One video of ``frames`` made pixel frames of ``height`` x ``width``, in ``dtype`` on ``device``.
 
@@ -23,7 +23,7 @@ class Request:
     video are encoded first. ``guided`` is false when guidance is off.
     """
 
-    row: Preset
+    spec: ModelSpec
     frames: int
     latents: int
     height: int
@@ -51,9 +51,9 @@ class Request:
     @property
     def tiles(self) -> bool:
         """Whether the picture is larger than a usual tile of the autoencoder, and such tiles fit together."""
-        tiles = Tiles.usual(self.row.vae)
+        tiles = Tiles.usual(self.spec.vae)
         try:
-            tiles.grid(self.row.vae)
+            tiles.grid(self.spec.vae)
         except SizeError:
             return False
         return self.height > tiles.height or self.width > tiles.width
@@ -65,19 +65,19 @@ class Request:
 
     def transformer(self, layers: int) -> Transformer:
         """The real network without memory, with this many blocks."""
-        config = self.row.transformer.model_copy(update={"num_layers": layers})
+        config = self.spec.transformer.model_copy(update={"num_layers": layers})
         with torch.device("meta"):
             return Transformer(config).eval().to(self.dtype)
 
     @property
     def times(self) -> list[int]:
         """The times of the steps."""
-        return [step.t for step in Schedule(self.row.schedule).path(self.steps)]
+        return [step.t for step in Schedule(self.spec.schedule).path(self.steps)]
 
     def vae(self) -> VAE:
         """The real autoencoder without memory, reading as few frames at a time as the device of the request."""
         with torch.device("meta"):
-            vae = VAE(self.row.vae).eval().to(self.dtype)
+            vae = VAE(self.spec.vae).eval().to(self.dtype)
         for module in vae.modules():
             if self.on_cpu and isinstance(module, CausalConv3d):
                 module.window = min(module.window, CPU_ELEMENTS)

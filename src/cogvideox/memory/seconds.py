@@ -77,7 +77,7 @@ def efforts(request: Request, steps: int) -> dict[str, Effort]:
     pair = 1 + request.guided
     found = {"text": _text(request).times(pair), "denoise": _step(request).times(steps)}
     pixels = request.height * request.width
-    coding = _coding(request.row.vae, request.dtype.itemsize)
+    coding = _coding(request.spec.vae, request.dtype.itemsize)
     if request.given:  # the encoder does about half of what the decoder does
         found["encode"] = coding.times(0.5 * request.given * pixels)
     return found | {"decode": coding.times(request.frames * pixels)}
@@ -91,10 +91,10 @@ def estimate(request: Request, steps: int, rates: Rates | None = None) -> dict[s
 
 def _step(request: Request) -> Effort:
     """One evaluation of the transformer, for both halves of guidance."""
-    config, row = request.row.transformer, request.row
-    side = row.vae.spatial_compression_ratio * config.patch_size
+    config, spec = request.spec.transformer, request.spec
+    side = spec.vae.spatial_compression_ratio * config.patch_size
     video = request.latents // (config.patch_size_t or 1) * (request.height // side) * (request.width // side)
-    tokens, layers, width = video + row.text_tokens, config.num_layers, config.width
+    tokens, layers, width = video + spec.text_tokens, config.num_layers, config.width
     rows = (1 + request.guided) * tokens * layers
     return Effort(
         products=rows * 24 * width**2,  # query, key, value, out, and a feed-forward of four widths
@@ -105,12 +105,12 @@ def _step(request: Request) -> Effort:
 
 
 def _text(request: Request) -> Effort:
-    if request.row.text_settings is None:
+    if request.spec.text_settings is None:
         return Effort()
-    shape = TextShape.of(request.row.text_settings)
+    shape = TextShape.of(request.spec.text_settings)
     weights = shape.layers * shape.layer
     moved = weights * request.dtype.itemsize
-    return Effort(products=2 * weights * request.row.text_tokens, bytes=moved, calls=shape.layers * CALLS)
+    return Effort(products=2 * weights * request.spec.text_tokens, bytes=moved, calls=shape.layers * CALLS)
 
 
 @cache
@@ -138,8 +138,8 @@ def _coding(config: VAEConfig, itemsize: int) -> Effort:
 
 def measured(request: Request) -> Rates:
     """The rates of the device of a request for its widths and precision; measured once in a process."""
-    config = request.row.transformer
-    channels = request.row.vae.block_out_channels[0]
+    config = request.spec.transformer
+    channels = request.spec.vae.block_out_channels[0]
     return _measured(
         request.device,
         request.dtype,

@@ -35,7 +35,7 @@ def peak_of(request: Request, work: Callable[[], Any]) -> int:
 
 def denoising(request: Request, pair: Pair) -> int:
     """Bytes alive at the peak of sampling: carried on from two and three layers, two and three steps."""
-    layers, steps = request.row.transformer.num_layers, request.steps
+    layers, steps = request.spec.transformer.num_layers, request.steps
     few, few_steps = min(FEW, layers), min(FEW + request.reuse, steps)
     base = _sampling(request, pair, few, few_steps)
     if layers <= FEW:
@@ -49,12 +49,12 @@ def denoising(request: Request, pair: Pair) -> int:
 
 def _sampling(request: Request, pair: Pair, layers: int, steps: int) -> int:
     """Peak of one sampling with this many layers and steps, its inputs included."""
-    transformer, row = request.transformer(layers), request.row
-    factor = row.vae.spatial_compression_ratio
-    path = Schedule(row.schedule).path(steps)
+    transformer, spec = request.transformer(layers), request.spec
+    factor = spec.vae.spatial_compression_ratio
+    path = Schedule(spec.schedule).path(steps)
     shape = (
         1,
-        row.transformer.out_channels,
+        spec.transformer.out_channels,
         request.latents,
         request.height // factor,
         request.width // factor,
@@ -63,8 +63,8 @@ def _sampling(request: Request, pair: Pair, layers: int, steps: int) -> int:
 
     def work() -> Tensor:
         with torch.device("meta"):
-            text = torch.empty(1 + request.guided, row.text_tokens, row.transformer.text_embed_dim)
-            image = torch.empty(1, row.transformer.in_channels - shape[1], *shape[2:], dtype=between)
+            text = torch.empty(1 + request.guided, spec.text_tokens, spec.transformer.text_embed_dim)
+            image = torch.empty(1, spec.transformer.in_channels - shape[1], *shape[2:], dtype=between)
             start = torch.empty(shape, dtype=between)
         network = _network(transformer, text.to(request.dtype), image, pair)
         denoise = guided(network, lambda step: 6.0) if request.guided else denoiser(network)
@@ -99,7 +99,7 @@ def _network(
 
 def decoding(request: Request, way: VaeWay) -> int:
     """Bytes alive at the peak of decoding, latents and pixels included."""
-    vae, config = request.vae(), request.row.vae
+    vae, config = request.vae(), request.spec.vae
     factor = config.spatial_compression_ratio
     latents = config.latent_frames(request.frames)
 
@@ -135,7 +135,7 @@ def encoding(request: Request, way: VaeWay) -> int:
     """Bytes alive at the peak of encoding the given frames; 0 when nothing is given."""
     if not request.given:
         return 0
-    vae, config = request.vae(), request.row.vae
+    vae, config = request.vae(), request.spec.vae
 
     def plain(frames: int) -> int:
         def work() -> Tensor:
@@ -160,7 +160,7 @@ def _along(latents: int, pixels: int, request: Request, peak: Callable[[int], in
     """
     if latents <= LONG:
         return peak(latents)
-    config = request.row.vae
+    config = request.spec.vae
     frame = pixels * config.out_channels * request.dtype.itemsize
     done, more = config.pixel_frames(latents), config.pixel_frames(latents) - config.pixel_frames(LONG)
     return max(peak(LONG) + more * frame, 2 * done * frame)

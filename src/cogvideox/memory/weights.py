@@ -139,7 +139,7 @@ def weigh(request: Request, text: TextShape | None, storage: Storage) -> Weights
         with tabulated(one, request.times):
             rows = [(name, m.table) for name, m in one.named_modules() if isinstance(m, ModulationTable)]
             without = _transformer(request, one, size)
-        layers = request.row.transformer.num_layers
+        layers = request.spec.transformer.num_layers
         tables = sum(t.nbytes * (layers if "transformer_blocks" in name else 1) for name, t in rows)
         denoiser = (transformer if request.on_cpu else without).beside(tables)
     return Weights(words, transformer, denoiser, bytes_of(request.vae()))
@@ -149,4 +149,4 @@ def _transformer(request: Request, one: Transformer, size: Callable[[nn.Module],
     """Carried on from a transformer of one block."""
     block = size(one.transformer_blocks[0])
     around = bytes_of(one) - bytes_of(one.transformer_blocks[0])
-    return NetworkBytes(around + request.row.transformer.num_layers * block, around, block)
+    return NetworkBytes(around + request.spec.transformer.num_layers * block, around, block)

@@ -22,7 +22,7 @@ from cogvideox.memory.count import peak_with_gradients
 from cogvideox.memory.stages import encoding
 from cogvideox.memory.weights import TextShape, bytes_of, low_bit_bytes
 from cogvideox.parallel.shard import recompute
-from cogvideox.presets import Preset
+from cogvideox.spec import ModelSpec
 from cogvideox.training.flops import FlopCounter, Sample
 from cogvideox.training.tasks.lora import LoraTuning
 from cogvideox.training.tasks.sizes import tokens_of
@@ -38,13 +38,13 @@ FLOAT32 = 4
 
 @dataclass(frozen=True)
 class TrainRequest:
-    """One step of one process: ``row`` of the table of models, ``samples`` of its longest row, and how it is trained.
+    """One step of one process: the model's spec, the ``samples`` of its longest row, and how it is trained.
 
     ``rows``: rows of a step on one process, one after the other. ``shard`` and ``context``: ranks that hold parts of
     the weights, and of every clip. ``average``: whether a moving average is kept. ``muon``: one moment, not two.
     """
 
-    row: Preset
+    spec: ModelSpec
     samples: Sequence[Sample]
     rows: int = 1
     lora: LoraTuning | None = None
@@ -64,7 +64,7 @@ class TrainRequest:
     @property
     def tokens(self) -> int:
         """Of the row."""
-        return sum(tokens_of(shape, text, self.row.transformer.patch) for shape, text in self.samples)
+        return sum(tokens_of(shape, text, self.spec.transformer.patch) for shape, text in self.samples)
 
     @property
     def parts(self) -> int:
@@ -138,7 +138,7 @@ class TrainingPrediction:
     def flops(self) -> float:
         """FLOPs that one process computes in a step, what is computed again included."""
         request = self.request
-        work = FlopCounter(request.row.transformer).flops(request.samples, request.lora is not None)
+        work = FlopCounter(request.spec.transformer).flops(request.samples, request.lora is not None)
         forward = work / (2 if request.lora is not None else 3)
         return (work + (forward if request.recompute else 0)) * request.rows / request.context
 
@@ -163,7 +163,7 @@ class TrainingPrediction:
 
     @property
     def _layers(self) -> int:
-        return self.request.row.transformer.num_layers
+        return self.request.spec.transformer.num_layers
 
     @cached_property
     def _step(self) -> int:
@@ -198,13 +198,13 @@ class TrainingPrediction:
             return peak_with_gradients(forward_and_back, 2 if request.rows > 1 or request.parts > 1 else 1)
 
     def _given(self, shape: tuple[int, ...], text: int) -> tuple[torch.Tensor, torch.Tensor]:
-        config, (_, t, h, w) = self.request.row.transformer, shape
+        config, (_, t, h, w) = self.request.spec.transformer, shape
         frames = -(-t // config.patch[0]) * config.patch[0]
         return torch.empty(config.in_channels, frames, h, w), torch.empty(text, config.text_embed_dim)
 
     def _network(self, layers: int, device: torch.device) -> Transformer:
         """The network with so many blocks; a frozen one as it is stored, in bfloat16 where one byte is kept."""
-        config, tuning = self.request.row.transformer, self.request.lora
+        config, tuning = self.request.spec.transformer, self.request.lora
         with device:
             network = Transformer(config.model_copy(update={"num_layers": layers}))
         if tuning is not None and tuning.base in ("bfloat16", "int8", "fp8"):
@@ -218,12 +218,13 @@ class TrainingPrediction:
         """The autoencoder in float32 beside the network, on the largest clip."""
         request = self.request
         frames, height, width = request.pixels
-        ask = Request(request.row, frames, 1, height, width, torch.float32, request.device, given=frames)
+        size = dict(frames=frames, latents=1, height=height, width=width, given=frames)
+        ask = Request(spec=request.spec, dtype=torch.float32, device=request.device, **size)
         return weights + bytes_of(ask.vae()) + encoding(ask, "chunked")
 
     @cached_property
     def _host(self) -> int:
-        row = self.request.row
+        row = self.request.spec
         text = TextShape.of(row.text_settings).numbers if row.text_settings is not None else 0
         with torch.device("meta"):
             one, two = (

@@ -12,7 +12,8 @@ import torch
 
 from cogvideox.clip_folders.listing import list_clips
 from cogvideox.errors import CogVideoXError, ConfigError
-from cogvideox.presets import PRESETS, Preset
+from cogvideox.presets import PRESETS
+from cogvideox.spec import ModelSpec
 from cogvideox.training.loop import TrainConfig
 from cogvideox.training.memory import TrainingPrediction, TrainRequest
 from cogvideox.training.metrics import PEAKS
@@ -59,7 +60,9 @@ def preview(config: TrainConfig) -> Preview:
     return found
 
 
-def request_of(config: TrainConfig, task: DiffusionTraining, row: Preset, processes: int = 1) -> TrainRequest:
+def request_of(
+    config: TrainConfig, task: DiffusionTraining, row: ModelSpec, processes: int = 1
+) -> TrainRequest:
     """What the planner is asked for a step of this run, all clips of the largest size."""
     if task.data is not None:
         size = task.data.size.resolved(row)

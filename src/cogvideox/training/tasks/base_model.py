@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from cogvideox.checkpoints.hub import HUB_ID, find_folder
-from cogvideox.checkpoints.settings import read_settings
+from cogvideox.checkpoints.specs import read_spec
 from cogvideox.cpu_ops import half_is_native
 from cogvideox.device import best_device
 from cogvideox.errors import CheckpointError
-from cogvideox.presets import PRESETS, Preset
+from cogvideox.presets import PRESETS
+from cogvideox.spec import ModelSpec
 from cogvideox.training.tasks.sizes import SizeSetting, usual_budget
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def usual_precision() -> Literal["fp32", "bf16"]:
     return "bf16" if best_device() != "cpu" or half_is_native(torch.bfloat16) else "fp32"
 
 
-def row_of(task: DiffusionTraining, fetch: bool = False) -> Preset | None:
+def row_of(task: DiffusionTraining, fetch: bool = False) -> ModelSpec | None:
     """The settings of the model that is trained: those of ``start``, with the task's own network; None: not known."""
     row = settings_here(task.start, fetch) if task.start is not None else None
     if row is None and task.preset in PRESETS:
@@ -62,7 +63,7 @@ def row_of(task: DiffusionTraining, fetch: bool = False) -> Preset | None:
     return replace(row, transformer_settings=task.transformer.model_dump(mode="json"))
 
 
-def settings_here(place: str, fetch: bool = False) -> Preset | None:
+def settings_here(place: str, fetch: bool = False) -> ModelSpec | None:
     """The settings of a preset, a folder or a download; None where they are not on this machine."""
     if place in PRESETS and not Path(place).exists():
         return PRESETS[place]
@@ -72,7 +73,7 @@ def settings_here(place: str, fetch: bool = False) -> Preset | None:
     folder = here(place)
     if folder is None and fetch and HUB_ID.fullmatch(place):
         folder = find_folder(place)
-    return read_settings(folder) if folder is not None and (folder / "model_index.json").is_file() else None
+    return read_spec(folder) if folder is not None and (folder / "model_index.json").is_file() else None
 
 
 def here(place: str) -> Path | None:
@@ -94,7 +95,7 @@ def here(place: str) -> Path | None:
         return None
 
 
-def weights_of(row: Preset) -> float:
+def weights_of(row: ModelSpec) -> float:
     """Weights of a transformer, about: those of its blocks' matrices."""
     config = row.transformer
     return 12.0 * config.num_layers * config.width**2

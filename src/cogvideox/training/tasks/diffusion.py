@@ -274,14 +274,13 @@ class DiffusionTask:
             return
         from cogvideox.checkpoints import save_model
         from cogvideox.checkpoints.record import read_record
-        from cogvideox.checkpoints.settings import stored_dtype
+        from cogvideox.checkpoints.specs import stored_dtype
 
         stored, computed = torch.float16, "float32"
         if self.start is not None:
             stored, computed = stored_dtype(self.start), read_record(self.start).dtype
         parts = {name: copy.deepcopy(part).to(stored).cpu() for name, part in self._parts(module).items()}
-        save_model(self._model(parts), folder, overwrite=True)
-        read_record(folder).model_copy(update={"dtype": computed}).write(folder)
+        save_model(self._model(parts), folder, overwrite=True, dtype=computed)
 
     def _model(self, parts: Mapping[str, nn.Module]) -> CogVideoX:
         """The whole model that these parts make."""
@@ -290,7 +289,7 @@ class DiffusionTask:
         frames, height, width, fps = self._made()
         start = read_record(find_folder(self.config.start)).preset if self.config.start else ""
         name = self.config.preset or start
-        return CogVideoX(
+        return CogVideoX.assemble(
             transformer=parts["transformer"],
             vae=parts["vae"],
             text=TextEncoder(parts["text"], self.text.tokenizer, self.text.max_tokens),

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from cogvideox.config import Config
 from cogvideox.data.clips import ClipSize
-from cogvideox.presets import Preset
+from cogvideox.spec import ModelSpec
 
 ROW = 2_000
 """Tokens of a row at least, where nobody says how many: short clips stand together up to this."""
@@ -55,7 +55,7 @@ class SizeSetting(Config):
         """The setting that leaves nothing open."""
         return cls(**size.model_dump())
 
-    def resolved(self, row: Preset | None) -> ClipSize:
+    def resolved(self, row: ModelSpec | None) -> ClipSize:
         """What is not set filled in from the model ``row``. Raises ConfigError for sizes that cannot be."""
         if row is None:
             return self._filled({})
@@ -88,7 +88,7 @@ def tokens_of(shape: tuple[int, ...], text: int, patch: tuple[int, int, int]) ->
     return text + -(-t // patch[0]) * (h // patch[1]) * (w // patch[2])
 
 
-def latent_shape(size: ClipSize, row: Preset) -> tuple[int, int, int, int]:
+def latent_shape(size: ClipSize, row: ModelSpec) -> tuple[int, int, int, int]:
     """(c, t, h, w) of the latents of the largest clip that ``size`` makes."""
     ratio = row.vae.spatial_compression_ratio
     high, wide = size.fit(1000, round(1000 * size.longest))
@@ -96,7 +96,7 @@ def latent_shape(size: ClipSize, row: Preset) -> tuple[int, int, int, int]:
     return row.vae.latent_channels, frames, high // ratio, wide // ratio
 
 
-def usual_budget(size: ClipSize, row: Preset) -> int:
+def usual_budget(size: ClipSize, row: ModelSpec) -> int:
     """Tokens of a row: one clip of the largest size, or as many as ``ROW`` holds."""
     one = tokens_of(latent_shape(size, row), row.text_tokens, row.transformer.patch)
     return one * max(1, ROW // one)

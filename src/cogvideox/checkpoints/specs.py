@@ -1,0 +1,166 @@
+"""The spec of a model from its folder: config files are read and checked, no weight is loaded, no network is built."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from cogvideox.checkpoints.families import check_condition, check_unquantised
+from cogvideox.checkpoints.hub import cached, exists, find_folder, released, shipped_folder
+from cogvideox.checkpoints.record import NAME, ModelRecord, read_record
+from cogvideox.checkpoints.tensors import read_folder, read_json
+from cogvideox.checkpoints.trainers import not_a_model
+from cogvideox.config import Config
+from cogvideox.diffusion.schedule import ScheduleConfig
+from cogvideox.errors import CheckpointError, suggest
+from cogvideox.files import short
+from cogvideox.presets import PRESETS, get_preset, guess_preset
+from cogvideox.spec import ModelSpec
+from cogvideox.transformer import TransformerConfig
+from cogvideox.vae import VAEConfig
+
+STEM = "diffusion_pytorch_model"
+"""How the weights files of transformer and VAE begin."""
+TRANSFORMER_CLASS, VAE_CLASS = "CogVideoXTransformer3DModel", "AutoencoderKLCogVideoX"
+SCHEDULERS = ("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler")
+# written by some version of diffusers or of the converters, and without effect on the numbers
+HARMLESS = {"act_fn", "down_block_types", "up_block_types", "latents_mean", "latents_std", "use_quant_conv",
+            "use_post_quant_conv", "sample_size", "force_upcast"}  # fmt: skip
+C = TypeVar("C", bound=Config)
+
+
+def find_spec(path_or_name: str | Path) -> ModelSpec:
+    """The spec of a preset by name, a model folder, or a hub id; nothing is downloaded.
+
+    Raises CheckpointError when there is no such model on this computer nor in the table.
+    """
+    name = str(path_or_name)
+    if not exists(Path(name)):
+        if name in PRESETS and shipped_folder(name) is None:
+            return get_preset(name)
+        spec = released(name)
+        if spec is not None and cached(spec.hub or name) is None:
+            return spec
+    return read_spec(find_folder(path_or_name, download=False))
+
+
+def read_spec(folder: Path) -> ModelSpec:
+    """The spec of a model folder. Raises CheckpointError or ConfigError when its files cannot be read."""
+    if not (folder / "model_index.json").is_file():
+        raise not_a_model(folder)
+    return spec_of(folder, read_record(folder))
+
+
+def spec_of(folder: Path, record: ModelRecord, variant: str | None = None, text: bool = True) -> ModelSpec:
+    """The spec of a model folder whose ``cogvideox.json`` was read; ``text`` false: without its text encoder.
+
+    The folder's own files decide. The table of models only names the network and gives what no file says.
+    """
+    transformer = read_transformer_config(folder / "transformer", record)
+    vae = read_vae_config(folder / "vae", record)
+    name = record.preset or guess_preset(transformer)
+    known = PRESETS.get(name)
+    t5 = folder / "text_encoder" / "config.json"
+    return ModelSpec.of_configs(
+        transformer=transformer,
+        vae=vae,
+        schedule=read_schedule_config(component(folder, "scheduler", "scheduler_config.json")),
+        text_settings=read_json(t5) if text and t5.is_file() else None,
+        name=name,
+        kind=record.kind or None,
+        height=record.height,
+        width=record.width,
+        frames=record.frames,
+        fps=record.fps,
+        guidance=record.guidance,
+        dtype=record.dtype or str(stored_dtype(folder, variant)).removeprefix("torch."),
+        licence=record.licence or (known.licence if known else ""),
+        about=known.about if known else "",
+        hub=known.hub if known else None,
+        download_gb=known.download_gb if known else None,
+    )
+
+
+def stored_dtype(path: str | Path, variant: str | None = None) -> torch.dtype:
+    """The precision that a transformer's weights are stored in, by their headers."""
+    entries = read_folder(component(path, "transformer"), STEM, variant).entries.values()
+    return next((entry.dtype for entry in entries if entry.dtype.is_floating_point), torch.float32)
+
+
+def read_transformer_config(folder: Path, record: ModelRecord | None = None) -> TransformerConfig:
+    """``config.json`` of a transformer folder, with what ``cogvideox.json`` above it (or ``record``) adds."""
+    file = folder / "config.json"
+    values = read_json(file)
+    check_condition(values, file, own=(folder.parent / NAME).is_file())
+    check_class(values, (TRANSFORMER_CLASS,), file)
+    record = read_record(folder.parent) if record is None else record
+    return _config(TransformerConfig, values | record.transformer, file)
+
+
+def read_vae_config(folder: Path, record: ModelRecord | None = None) -> VAEConfig:
+    """``config.json`` of a VAE folder, with what ``cogvideox.json`` above it (or ``record``) adds."""
+    file = folder / "config.json"
+    values = read_json(file)
+    check_unquantised(values, file)
+    check_class(values, (VAE_CLASS,), file)
+    record = read_record(folder.parent) if record is None else record
+    return _config(VAEConfig, values | record.vae, file)
+
+
+def read_schedule_config(folder: Path) -> ScheduleConfig:
+    """``scheduler_config.json`` of a folder; its values hold, except that times are always spaced "trailing".
+
+    Every published result used that spacing, and it alone starts from pure noise. Warns when the file says otherwise.
+    """
+    file = folder / "scheduler_config.json"
+    values = read_json(file)
+    check_class(values, SCHEDULERS, file)
+    spacing = values.get("timestep_spacing", "trailing")
+    if spacing != "trailing":
+        warnings.warn(
+            f"{file}: timestep_spacing {spacing!r} is not used: as in every published result, times are spaced "
+            '"trailing"',
+            stacklevel=2,
+        )
+    return _config(ScheduleConfig, {**values, "timestep_spacing": "trailing"}, file)
+
+
+def component(path: str | Path, part: str, config: str = "config.json") -> Path:
+    """The folder of one network (or the schedule) of a model, given it or the model folder around it.
+
+    Raises CheckpointError when neither holds it.
+    """
+    folder = find_folder(path)
+    inner = folder / part if (folder / part / config).is_file() else folder
+    if not (inner / config).is_file() or (inner == folder and (folder / "model_index.json").is_file()):
+        raise CheckpointError(f"{folder}: no {part}: neither {part}/{config} nor {config} is in it")
+    return inner
+
+
+def check_class(values: Mapping[str, Any], known: tuple[str, ...], file: Path) -> None:
+    """Raises CheckpointError for a config of another class than the ``known`` ones."""
+    name = values.get("_class_name", known[0])
+    if name not in known:
+        raise CheckpointError(
+            f"{file}: _class_name is {short(name)}, expected {' or '.join(known)}; it is another model's"
+        )
+
+
+def _config(kind: type[C], values: Mapping[str, Any], file: Path) -> C:
+    """A config from a file of any diffusers version: absent keys get defaults, unknown keys warn."""
+    known = {key: value for key, value in values.items() if key in kind.model_fields}
+    for key in values:
+        if key not in known and key not in HARMLESS and not key.startswith("_"):
+            warnings.warn(
+                f"{file}: unknown setting {short(key)} is ignored{suggest(key, kind.model_fields)}",
+                stacklevel=3,
+            )
+    fixed: dict[str, Any] = getattr(kind, "fixed", {})
+    checked = {
+        key: values[key] for key in (*fixed, "down_block_types", "up_block_types") if key in values and fixed
+    }
+    return kind.parse({**known, **checked}, str(file))
