@@ -129,15 +129,15 @@ def read_schedule_config(folder: Path) -> ScheduleConfig:
     return _config(ScheduleConfig, {**values, "timestep_spacing": "trailing"}, file)
 
 
-def component(path: str | Path, part: str, config: str = "config.json") -> Path:
+def component(path: str | Path, name: str, config: str = "config.json") -> Path:
     """The folder of one network (or the schedule) of a model, given it or the model folder around it.
 
     Raises CheckpointError when neither holds it.
     """
     folder = find_folder(path)
-    inner = folder / part if (folder / part / config).is_file() else folder
+    inner = folder / name if (folder / name / config).is_file() else folder
     if not (inner / config).is_file() or (inner == folder and (folder / "model_index.json").is_file()):
-        raise CheckpointError(f"{folder}: no {part}: neither {part}/{config} nor {config} is in it")
+        raise CheckpointError(f"{folder}: no {name}: neither {name}/{config} nor {config} is in it")
     return inner
 
 
