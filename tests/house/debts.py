@@ -33,7 +33,7 @@ cli/batch_file.py: _rows
 cli/curate.py: row
 cli/dry_run.py: found
 cli/job.py: found place
-cli/plan.py: found row
+cli/plan.py: found
 cli/samples.py: _rows place
 evaluation/compare.py: found
 evaluation/controls.py: place
@@ -58,7 +58,6 @@ memory/count.py: made
 memory/lowbit.py: part
 memory/offload.py: part place places row
 memory/plan.py: found
-memory/request.py: row
 memory/weights.py: part
 model.py: part parts
 parallel/data_parallel.py: place rows
@@ -81,7 +80,7 @@ training/checkpoint/writers.py: _found place
 training/flops.py: row
 training/init_from.py: place places
 training/loop.py: place
-training/memory.py: parts row rows
+training/memory.py: parts rows
 training/preview.py: found row told
 training/stages.py: parts
 training/task.py: found piece pieces
@@ -189,9 +188,6 @@ vae/past.py: StartOfVideo.together
 """Public names that no docstring explains by itself."""
 
 UNMAPPED = """
-checkpoints: adapted adapter adapter_names adapter_pairs adapter_settings adapter_writing beside convert
-checkpoints: diffusers families fill hub inspect inspect_adapter keymap lora overwrite pickled precision record
-checkpoints: sat settings tensors text trainers
 cli: app batch batch_file calibrate caption checks curate data dry_run enhance evaluate generate job plan
 cli: plan_train rate reproduce samples terminal usage world
 diffusion: denoiser guidance samplers schedule timesteps
