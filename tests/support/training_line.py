@@ -7,25 +7,23 @@ import math
 import torch
 from torch import nn
 
-from cogvideox.config import Config
 from cogvideox.training.loop import TrainConfig
 from cogvideox.training.optim import OptimConfig
 from cogvideox.training.step_guard import GuardConfig
+from cogvideox.training.task import Task, TaskConfig
 
 
-class Line(Config):
+class Line(TaskConfig):
     """Fit a line; in the steps of ``bad`` something is not finite."""
 
     bad: tuple[int, ...] = ()
     where: str = "loss"
 
-    def build(self, seed: int):
+    def build(self, seed: int, steps: int | None = None):
         return LineTask(self)
 
 
-class LineTask:
-    critic = None
-
+class LineTask(Task):
     def __init__(self, config: Line) -> None:
         torch.manual_seed(0)
         self.config, self.module = config, nn.Linear(3, 1)
@@ -42,8 +40,8 @@ class LineTask:
             loss = loss + 0
         return {"loss": loss}
 
-    def samples(self, call: int) -> list[str]:
-        return [f"line/{(call * 8 + place) % 40}" for place in range(8)]
+    def sample_names(self, micro_step: int) -> list[str]:
+        return [f"line/{(micro_step * 8 + place) % 40}" for place in range(8)]
 
     def measure(self, module):
         return {}

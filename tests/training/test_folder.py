@@ -56,7 +56,7 @@ def test_every_clip_comes_once_an_epoch_and_held_out_ones_never(place, rows):
     task = DiffusionTask(settings(place, data={"rows": rows}, **more), 0)
     count, names, call = len(task.examples.clips), [], 0
     while len(names) < count:
-        names += task.samples(call)
+        names += task.sample_names(call)
         call += 1
     assert sorted(names[:count]) == sorted(task.examples.clips.name(one) for one in range(count))
     held = {task.held_out.examples.clips.name(one) for one in range(len(task.held_out.examples.clips))}

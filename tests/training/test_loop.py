@@ -176,7 +176,7 @@ def test_numbers_that_are_not_finite_are_null_in_the_log(tmp_path: Path) -> None
 
 
 def test_a_start_that_failed_does_not_keep_the_folder(tmp_path: Path, monkeypatch) -> None:
-    def fails(self, seed):
+    def fails(self, seed, steps):
         raise ConfigError("cannot be built")
 
     with monkeypatch.context() as patch:

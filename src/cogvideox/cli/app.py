@@ -168,7 +168,7 @@ def train(
     from cogvideox.parallel.mesh import is_first, launched
 
     task = config.base.task if isinstance(config, StagedRun) else config.task
-    with launched(getattr(task, "place", "cpu")):
+    with launched(task.compute_device):
         folder = run(config)
         if is_first():
             result(str(folder))

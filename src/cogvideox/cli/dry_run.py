@@ -10,8 +10,6 @@ from cogvideox.training.config import Run
 from cogvideox.training.loop import TrainConfig
 from cogvideox.training.preview import Preview, preview
 from cogvideox.training.stages import StagedRun
-from cogvideox.training.tasks.base_model import completed
-from cogvideox.training.tasks.diffusion import DiffusionTraining
 
 
 def show_run(config: Run | StagedRun) -> None:
@@ -19,8 +17,8 @@ def show_run(config: Run | StagedRun) -> None:
     stages: list[TrainConfig] = [config]  # type: ignore[list-item]
     if isinstance(config, StagedRun):
         stages = [config.run_of(number) for number in range(len(config.stages))]
-    elif isinstance(config.task, DiffusionTraining):
-        config = config.model_copy(update={"task": completed(config.task)})
+    else:
+        config = config.changed(task=config.task.completed())
     found = [preview(stage) for stage in stages]
     for stage, one in zip(stages, found, strict=True):
         for line in one.lines:

@@ -15,6 +15,7 @@ from cogvideox.training.memory import TrainingPrediction, TrainRequest, variants
 from cogvideox.training.preview import rate_of, request_of, told
 from cogvideox.training.recipes import recipe
 from cogvideox.training.tasks.base_model import row_of
+from cogvideox.training.tasks.diffusion import DiffusionTraining
 
 RESERVE = 0.1
 """Share of the limit that is left free, as in ``plan``: allocators round up and kernels take workspaces."""
@@ -69,7 +70,8 @@ def _request(
         config = config.model_copy(
             update={"precision": "bf16"}
         )  # what the recipe says where such a device is
-    task = config.task.completed()  # type: ignore[union-attr]
+    task = config.task.completed()
+    assert isinstance(task, DiffusionTraining), "lora and finetune train the transformer"
     row = row_of(task)
     if row is None:
         raise ConfigError(f"{model}: not on this machine; name a preset, or a folder with model_index.json")

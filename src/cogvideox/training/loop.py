@@ -25,8 +25,8 @@ from cogvideox.training.claim import claim, same_run
 from cogvideox.training.metrics import check_boards
 from cogvideox.training.optim import OptimConfig
 from cogvideox.training.step_guard import GuardConfig
-from cogvideox.training.task import CompletesItself, Describes, ShowsSamples, Spreads, Task, parts_of
-from cogvideox.training.tasks.folder import FolderData, ReadsFolder, check_apart, check_named, check_unchanged
+from cogvideox.training.task import TaskConfig
+from cogvideox.training.tasks.folder import check_unchanged
 from cogvideox.training.trainer import Trainer, device_of
 
 
@@ -34,7 +34,7 @@ class TrainConfig(Config):
     """A whole run."""
 
     name: str = Field(description="the recipe this run came from")
-    task: SerializeAsAny[Config] = Field(description="what one step is")
+    task: SerializeAsAny[TaskConfig] = Field(description="what one step is")
     out: str = Field(description="folder of the run: config, metrics, states, result")
     steps: int = Field(1000, gt=0, description="optimiser steps")
     seed: int = Field(0, ge=0, description="decides data order, noise and initial weights")
@@ -82,15 +82,10 @@ def train(
     installed, NumericsError when losses stay or the last figures are not finite, OutputError on every process when a
     state cannot be written by one.
     """
-    if isinstance(config.task, CompletesItself):
-        config = config.model_copy(update={"task": config.task.completed(fetch=True)})
-        _check_precision(config)
-    out, data = Path(config.out), getattr(config.task, "data", None)
-    if isinstance(data, FolderData):
-        check_named(data)
-        check_apart(data, out)
+    config, out = config.changed(task=config.task.completed(fetch=True)), Path(config.out)
+    config.task.check(out=out, precision=config.precision)
     check_boards(config.tensorboard, config.wandb)
-    team = DataParallel(getattr(config.task, "parts", 1), config.adding, config.mesh)
+    team = DataParallel(config.task.parts, config.adding, config.mesh)
     if team.in_parts:
         _check_parts(config)
     with ExitStack() as held:
@@ -107,46 +102,28 @@ def train(
             print(f"{out}: finished at step {config.steps} already; nothing to do", file=sys.stderr)
             return result
         with team.first_goes_first():  # it fills the caches
-            task = _built(config)
+            task = config.task.build(config.seed, config.steps)
         _check_one_state(team, out, state)
-        read = task.read() if isinstance(task, ReadsFolder) else None
-        _check_same_data(data.folder if isinstance(data, FolderData) else out.name, read, state)
-        if config.sample_every and not isinstance(task, ShowsSamples):
+        facts = task.data_facts()
+        _check_same_data(config.task.data_folder or out.name, facts, state)
+        if config.sample_every and not task.sample_videos:
             raise ConfigError(
-                f"sample_every {config.sample_every}: a run of {_kind(config)} makes no videos; leave it out"
+                f"sample_every {config.sample_every}: a run of {config.task.kind} makes no videos; leave it out"
             )
         if team.in_parts:
-            _spread(config, task)
+            task.shard(make_mesh(config.mesh, device_of(task)))
         if team.is_first:  # only now: settings that cannot be built must not keep the folder for themselves
             claim(config, out)
-        team.calls = parts_of(task)
-        run = Trainer(config, task, state, team, read)
+        run = Trainer(config, task, state, team, facts)
         run.go(min(config.steps, stop_at or config.steps), on_step)
         if run.step >= config.steps:
             run.check_figures()
             run.export(result)
             if team.is_first:
-                lineage = task.lineage() if isinstance(task, Describes) else {}
-                record = manifest("training run", config.model_dump(mode="json"), lineage, config.seed)
+                record = manifest("training run", config.model_dump(mode="json"), task.lineage(), config.seed)
                 write_sidecar(made, record, overwrite=True)
         team.wait()
         return out if run.step < config.steps else result
-
-
-def _built(config: TrainConfig) -> Task:
-    """The task; one that completes itself is told how far the run goes, to prepare no more than that."""
-    if isinstance(config.task, CompletesItself):
-        return config.task.build(config.seed, config.steps)
-    return config.task.build(config.seed)  # type: ignore[attr-defined]
-
-
-def _check_precision(config: TrainConfig) -> None:
-    """Raises ConfigError for frozen weights in half precision under arithmetic in float32."""
-    lora = getattr(config.task, "lora", None)
-    if config.precision == "fp32" and lora is not None and lora.base == "bfloat16":
-        raise ConfigError(
-            "precision fp32: the frozen weights are bfloat16; set precision=bf16, or task.lora.base=float32"
-        )
 
 
 def _check_parts(config: TrainConfig) -> None:
@@ -156,16 +133,6 @@ def _check_parts(config: TrainConfig) -> None:
             f"optim.name {config.optim.name}: it turns whole matrices, and mesh shard {config.mesh.shard} x context "
             f"{config.mesh.context} lays them in parts; use adamw"
         )
-
-
-def _spread(config: TrainConfig, task: Task) -> None:
-    """Lay the network in parts over the mesh. Raises ConfigError for what cannot lie so."""
-    if not isinstance(task, Spreads):
-        raise ConfigError(
-            f"task {_kind(config)}, mesh shard {config.mesh.shard} x context {config.mesh.context}: its network is "
-            "not made to lie in parts; use mesh.data alone"
-        )
-    task.spread(make_mesh(config.mesh, device_of(task)))
 
 
 def _check_one_state(team: DataParallel, out: Path, state: dict[str, Any] | None) -> None:
@@ -183,7 +150,3 @@ def _check_same_data(place: str, now: dict[str, Any] | None, state: dict[str, An
     before = (state or {}).get("data")
     if before is not None and now is not None:
         check_unchanged(place, before, now)
-
-
-def _kind(config: TrainConfig) -> str:
-    return str(getattr(config.task, "kind", type(config.task).__name__))

@@ -89,7 +89,7 @@ def request_of(
         muon=config.optim.name == "muon",
         shard=mesh.shard,
         context=mesh.context,
-        device=task.place,
+        device=task.compute_device,
         pixels=pixels,
     )
 

@@ -1,121 +1,148 @@
-"""Task: what one step of training is, for any loop.
+"""What one step of training is: the base classes of every task and of its settings.
 
 A task knows its data, its losses and how its result is stored; it knows no optimiser, no checkpoint, no progress bar.
-Everything a step draws comes from (seed, step), so a task has no random state to save: a resumed run continues
+Everything a step draws comes from (seed, micro-step), so a task has no random state to save: a resumed run continues
 exactly where it stopped.
+
+A new task defines ``build`` in a ``TaskConfig``, and ``module``, ``losses``, ``measure`` and ``export`` in a ``Task``.
+Everything else has a default that does nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Self
 
+from pydantic import Field
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
+from cogvideox.config import Config
+from cogvideox.errors import ConfigError
 from cogvideox.video import Video
 
 
-class Task(Protocol):
+class TaskConfig(Config):
+    """Settings of a task; ``build`` makes the task."""
+
+    kind: str = Field("task", description="which task")
+    parts: int = Field(
+        1,
+        gt=0,
+        description="batches of a step, one after the other (gradient accumulation) or on several processes",
+    )
+
+    def build(self, seed: int, steps: int | None = None) -> Task:
+        """The task, with initial weights made from ``seed``; ``steps``: how far the run goes, so that no more data than
+        that is prepared (None: all)."""
+        raise NotImplementedError
+
+    def completed(self, *, fetch: bool = False) -> Self:
+        """The same settings with all filled in that the model to start from decides; ``fetch``: download that model
+        where it is not on this machine."""
+        return self
+
+    def check(self, *, out: Path, precision: str) -> None:
+        """Raise ConfigError for settings that do not go with the run's folder or its precision."""
+
+    @property
+    def data_folder(self) -> str | None:
+        """The folder of clips that the task reads; None: it reads none."""
+        return None
+
+    @property
+    def compute_device(self) -> str:
+        """The device that the network is on."""
+        return "cpu"
+
+
+class Task:
     """One kind of training."""
 
+    config: TaskConfig
     module: nn.Module
     """What is trained: the optimiser moves its parameters that require gradients."""
 
-    critic: nn.Module | None
+    critic: nn.Module | None = None
     """A network that learns against ``module`` in the same steps, with an optimiser of its own.
 
     It is saved and resumed, but neither averaged nor exported. ``losses`` must keep the two apart: what is
     minimised for one must give the other no gradient.
     """
 
-    def losses(self, step: int) -> dict[str, Tensor]:
-        """Scalars of one step; ``loss`` is the one to minimise, the others are for the log.
+    measure_batches: int = 0
+    """Batches of held-out data that different processes may measure; 0: ``measure`` does all on the first process."""
 
-        A task with ``parts`` is called so many times for one step of the optimiser, with the running number of the
-        call; the step minimises the mean of its calls.
+    measure_width: int = 0
+    """How many numbers ``measure_batch`` returns."""
+
+    sample_videos: int = 0
+    """How many videos ``sample_video`` can make while the network trains; 0: it makes none."""
+
+    def losses(self, micro_step: int) -> dict[str, Tensor]:
+        """Scalars of one forward pass; ``loss`` is the one to minimise, the others are for the log.
+
+        With gradient accumulation the loop asks for several micro-steps before the optimiser moves, numbered through
+        the whole run; the step minimises their mean.
         """
+        raise NotImplementedError
 
     def measure(self, module: nn.Module) -> dict[str, float]:
-        """Held-out numbers of ``module`` (the trained one or its average), on fixed data and noise."""
+        """Held-out figures of ``module`` (the trained one or its average), on fixed data and noise."""
+        return self.combine([self.measure_batch(module, index) for index in range(self.measure_batches)])
+
+    def measure_batch(self, module: nn.Module, index: int) -> Sequence[float]:
+        """The numbers of one batch of held-out data."""
+        raise NotImplementedError
+
+    def combine(self, measured: Sequence[Sequence[float]]) -> dict[str, float]:
+        """The held-out figures from the numbers of all batches, in order."""
+        raise NotImplementedError
 
     def export(self, module: nn.Module, folder: Path) -> None:
         """Write ``module`` into ``folder`` in the layout the rest of the package reads."""
-
-
-@runtime_checkable
-class Describes(Protocol):
-    """A task that tells about itself before it runs and after."""
+        raise NotImplementedError
 
     def describe(self) -> str:
         """What one step reads, for the line a run begins with; ends with ", " or is empty."""
+        return ""
 
     def lineage(self) -> dict[str, Any]:
         """What the result was made from: name -> digest or path."""
+        return {}
 
+    def sample_names(self, micro_step: int) -> Sequence[str]:
+        """The names of the samples that one micro-step learns from, in order, for the ledger."""
+        return ()
 
-@runtime_checkable
-class CompletesItself(Protocol):
-    """The settings of a task that leave something to the model it starts from."""
+    def data_facts(self) -> dict[str, Any] | None:
+        """What could change between two starts of a run (clips, networks that are not trained), as plain values that
+        every state keeps and a resume compares; None: nothing."""
+        return None
 
-    def completed(self, fetch: bool = False) -> Any:
-        """The same settings with all of it filled in; ``fetch``: a model that is not here is downloaded."""
+    def shard(self, mesh: DeviceMesh) -> None:
+        """Let the ranks of ``mesh`` (data, shard, context) hold ``module`` together; before optimisers are made.
 
-    def build(self, seed: int, steps: int | None = None) -> Any:
-        """The task; ``steps`` of the whole run say how much of the data it will see."""
+        Raises ConfigError for a network that cannot be sharded.
+        """
+        raise ConfigError(
+            f"task {self.config.kind}, mesh shard {mesh['shard'].size()} x context {mesh['context'].size()}: its "
+            "network cannot be sharded; use mesh.data alone"
+        )
 
+    def unsharded(self, weights: Mapping[str, Tensor]) -> nn.Module:
+        """A network that is not sharded, with these whole weights, for ``export``."""
+        raise NotImplementedError
 
-@runtime_checkable
-class Spreads(Protocol):
-    """A task whose network several processes can hold in parts."""
-
-    def spread(self, mesh: DeviceMesh) -> None:
-        """Let the ranks of ``mesh`` (data, shard, context) share ``module``; before optimisers are made."""
-
-    def gathered(self, weights: Mapping[str, Tensor]) -> nn.Module:
-        """The network with these whole weights, in one piece again, for ``export``."""
-
-
-@runtime_checkable
-class MeasuresInPieces(Protocol):
-    """A task whose held-out figures are made of pieces that different processes may work on."""
-
-    pieces: int
-    """How many there are."""
-
-    figures: int
-    """How many numbers a piece gives."""
-
-    def measure_piece(self, module: nn.Module, piece: int) -> Sequence[float]:
-        """What one piece gives."""
-
-    def measured(self, found: Sequence[Sequence[float]]) -> dict[str, float]:
-        """The figures of ``measure`` from all pieces in order."""
-
-
-@runtime_checkable
-class ShowsSamples(Protocol):
-    """A task whose network makes videos that one can look at while it trains."""
-
-    shown: int
-    """How many."""
-
-    def show(self, module: nn.Module, number: int) -> Video:
-        """Video ``number``, from a fixed prompt and fixed noise."""
-
-
-@runtime_checkable
-class CountsWork(Protocol):
-    """A task that knows what its steps cost."""
+    def sample_video(self, module: nn.Module, index: int) -> Video:
+        """Sample video ``index``, from a fixed prompt and fixed noise, as ``module`` makes it now."""
+        raise NotImplementedError
 
     def flops(self, step: int) -> float:
-        """FLOPs of all calls of a step, forwards and backwards; what is computed again does not count."""
+        """FLOPs of all micro-steps of a step, forward and backward, without recomputation; 0: not counted."""
+        return 0.0
 
-    def activations(self) -> float:
-        """Bytes that the largest call of the first step keeps for the way back, about, in float32."""
-
-
-def parts_of(task: Task) -> int:
-    """How many calls of ``losses`` make one step."""
-    return int(getattr(task, "parts", 1))
+    def activation_bytes(self) -> float:
+        """Bytes, about, that the largest micro-step of the first step keeps for backward in float32; 0: not counted."""
+        return 0.0

@@ -19,7 +19,7 @@ from cogvideox.parallel.data_parallel import DataParallel
 from cogvideox.parallel.dtensor import local, mine, optimizer_state
 from cogvideox.parallel.mesh import AXES
 from cogvideox.parallel.shard import gathered_again, whole
-from cogvideox.training.checkpoint.sample_ledger import NamesSamples, SampleLedger
+from cogvideox.training.checkpoint.sample_ledger import SampleLedger
 from cogvideox.training.checkpoint.saver import Saver
 from cogvideox.training.claim import PREEMPTED, stop_is_noted
 from cogvideox.training.metrics import RunLog, Speed, boards, known_peak
@@ -31,15 +31,7 @@ from cogvideox.training.optim import (
     set_learning_rate,
 )
 from cogvideox.training.step_guard import Guard
-from cogvideox.training.task import (
-    CountsWork,
-    Describes,
-    MeasuresInPieces,
-    ShowsSamples,
-    Spreads,
-    Task,
-    parts_of,
-)
+from cogvideox.training.task import Task
 
 if TYPE_CHECKING:
     from cogvideox.training.loop import TrainConfig
@@ -54,10 +46,10 @@ class Trainer:
         task: Task,
         state: dict[str, Any] | None,
         team: DataParallel | None = None,
-        read: dict[str, Any] | None = None,
+        facts: dict[str, Any] | None = None,
     ) -> None:
         self.config, self.task, self.out = config, task, Path(config.out)
-        self.team = team or DataParallel(parts_of(task), config.adding, config.mesh)
+        self.team = team or DataParallel(config.task.parts, config.adding, config.mesh)
         self.saver = Saver(self.out, self.team, config.background)
         self.optimizers = build_optimizers(task.module, config.optim)
         if task.critic is not None:
@@ -65,7 +57,7 @@ class Trainer:
         self.average = EMA(task.module, config.optim.ema) if config.optim.ema else None
         self.guard = Guard(config.guard)
         self.figures: dict[str, float] | None = None  # measured last
-        self.read = read  # what the task reads, kept in every state
+        self.facts = facts  # about the data of the task, kept in every state
         self.step = self._restore(state) if state is not None else 0
         size = int(state.get("ledger_bytes", 0)) if state is not None else 0
         self.ledger = SampleLedger(self.out, size) if self.team.is_first else None
@@ -81,7 +73,7 @@ class Trainer:
                     set_learning_rate(self.optimizers, factor)
                     began = time.monotonic()
                     report = self.one_step()
-                    speed.add(report, self._flops(), time.monotonic() - began)
+                    speed.add(report, self.task.flops(self.step), time.monotonic() - began)
                     self.step += 1
                     if log and (self.step % config.log_every == 0 or self.step == last):
                         lr = self.optimizers[0].param_groups[0]["lr"]
@@ -125,22 +117,22 @@ class Trainer:
             self.show(log)
 
     def measure(self, log: RunLog | None = None) -> dict[str, float]:
-        """Held-out figures of the averaged weights; pieces are spread over the processes where the task has any."""
+        """Held-out figures of the averaged weights; the processes share the batches where the task has any."""
         task, team = self.task, self.team
-        if not isinstance(task, MeasuresInPieces):
+        if not task.measure_batches:
             if not team.is_first:
                 return {}
             with self.best() as module:
                 return task.measure(module)
         with self.best() as module:
             found = {}
-            pieces = list(team.turns(task.pieces))
-            with stage(log, "held-out clips", len(pieces)) as done:
-                for piece in pieces:
-                    found[piece] = task.measure_piece(module, piece)
+            batches = team.turns(task.measure_batches)
+            with stage(log, "held-out clips", len(batches)) as done:
+                for index in batches:
+                    found[index] = task.measure_batch(module, index)
                     done()
-        known = {piece: values for piece, values in found.items() if team.is_mine(piece)}
-        return task.measured(team.table(known, task.pieces, task.figures))
+        known = {index: values for index, values in found.items() if team.is_mine(index)}
+        return task.combine(team.table(known, task.measure_batches, task.measure_width))
 
     def check_figures(self) -> None:
         """Raises NumericsError when a last held-out figure is not finite; a run at its end already measures again."""
@@ -156,12 +148,11 @@ class Trainer:
     def show(self, log: RunLog | None = None) -> None:
         """Sample videos of the averaged weights in ``<out>/samples/<step>/``, spread over the processes."""
         task, team = self.task, self.team
-        assert isinstance(task, ShowsSamples)  # refused before
         folder = self.out / "samples" / f"{self.step:08d}"
-        numbers = list(team.turns(task.shown))
+        numbers = team.turns(task.sample_videos)
         with self.best() as module, stage(log, "sample videos", len(numbers)) as done:
             for number in numbers:
-                video = task.show(module, number)
+                video = task.sample_video(module, number)
                 done()
                 if team.leads and team.is_mine(number):
                     folder.mkdir(parents=True, exist_ok=True)
@@ -174,7 +165,6 @@ class Trainer:
                 with self.best() as module:
                     self.task.export(module, result)
             return
-        assert isinstance(self.task, Spreads)
         weights = {}
         with self.best() as module:
             for name, value in module.state_dict().items():
@@ -182,10 +172,7 @@ class Trainer:
                 if self.team.is_first:
                     weights[name] = all_of_it.cpu()
         if self.team.is_first:
-            self.task.export(self.task.gathered(weights), result)
-
-    def _flops(self) -> float:
-        return self.task.flops(self.step) if isinstance(self.task, CountsWork) else 0.0
+            self.task.export(self.task.unsharded(weights), result)
 
     def _peak(self) -> float | None:
         """FLOPs a second that all processes could do at most, where it is known."""
@@ -213,8 +200,8 @@ class Trainer:
                 (losses["loss"] * self.team.share / parts).backward()
                 mine[place] = {name: value.detach() for name, value in losses.items()}
             self.team.after(place, weights)
-            if isinstance(self.task, NamesSamples) and self.ledger is not None:
-                self.ledger.add(self.step, self.task.samples(call))
+            if self.ledger is not None:
+                self.ledger.add(self.step, self.task.sample_names(call))
         self.team.finish(weights)
         report: dict[str, Tensor] = {}
         for losses in self.team.merged(mine):
@@ -253,15 +240,15 @@ class Trainer:
         moved = [p for p in weights if p.requires_grad]
         mine = sum(local(p).nbytes for p in weights)
         mine += sum(local(p).nbytes for p in moved) * (3 + bool(self.average))
-        facts = self.task.describe() if isinstance(self.task, Describes) else ""
-        kept = self.task.activations() if isinstance(self.task, CountsWork) else 0.0
+        kept = self.task.activation_bytes()
         room = f" and about {kept / 2**20:.0f} MB between forward and back (float32)" if kept else ""
         axes = zip(AXES, self.config.mesh.sizes(self.team.size), strict=True)
         mesh = " x ".join(f"{name} {count}" for name, count in axes)
         ranks = f"{self.team.size} processes ({mesh}), " if self.team.size > 1 else ""
         return (
             f"{self.config.name}: {sum(p.numel() for p in moved):,} of {sum(p.numel() for p in weights):,} weights "
-            f"move, {facts}{ranks}{mine / 2**20:.0f} MB for weights, gradients, optimiser and average{room}, "
+            f"move, {self.task.describe()}{ranks}{mine / 2**20:.0f} MB for weights, gradients, optimiser and "
+            f"average{room}, "
             f"{device_of(self.task)}, {self.config.precision}, steps {self.step} to {self.config.steps}"
         )
 
@@ -279,7 +266,7 @@ class Trainer:
             "average": self.average.state() if self.average is not None else None,
             "critic": dict(self.task.critic.state_dict()) if self.task.critic is not None else None,
             "guard": self.guard.state(),
-            **({"data": self.read} if self.read is not None else {}),
+            **({"data": self.facts} if self.facts is not None else {}),
         }
 
     def _restore(self, state: dict[str, Any]) -> int:

@@ -10,17 +10,8 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 from cogvideox.errors import CheckpointError, OutputError
-
-
-@runtime_checkable
-class NamesSamples(Protocol):
-    """A task that can say what it learned from."""
-
-    def samples(self, call: int) -> Sequence[str]:
-        """The names of the samples of one call of ``losses``, in order."""
 
 
 class SampleLedger:

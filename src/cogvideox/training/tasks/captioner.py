@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from cogvideox.captioning.local import decoded, load_captioner, save_captioner
 from cogvideox.captioning.network import CaptionerConfig, CaptionerNetwork, initialise
 from cogvideox.checkpoints.hub import find_folder
-from cogvideox.config import Config
 from cogvideox.noise import generator
 from cogvideox.text import T5Config, Tokenizer
 from cogvideox.text.decoder import write
 from cogvideox.text.tokenizer import END, PAD, UNKNOWN
+from cogvideox.training.task import Task, TaskConfig
 from cogvideox.training.tasks.captions import (
     CaptionedClips,
     CaptionedWorldClips,
@@ -34,7 +34,7 @@ from cogvideox.training.tasks.captions import (
 from cogvideox.world import read_caption
 
 
-class CaptionerTraining(Config):
+class CaptionerTraining(TaskConfig):
     """Clips -> captions."""
 
     kind: Literal["captioner"] = "captioner"
@@ -54,7 +54,7 @@ class CaptionerTraining(Config):
     noise: float = Field(6.0, ge=0, description="grey levels: largest deviation of the noise added to a clip")
     held_out: int = Field(128, gt=0, description="clips of each split that are measured")
 
-    def build(self, seed: int) -> CaptionerTask:
+    def build(self, seed: int, steps: int | None = None) -> CaptionerTask:
         """The task, with weights made from ``seed``."""
         return CaptionerTask(self, seed)
 
@@ -70,10 +70,11 @@ class Watcher(nn.Module):
         nn.init.zeros_(self.facts.bias)
 
 
-class CaptionerTask:
+class CaptionerTask(Task):
     """See the module's docstring."""
 
-    critic = None
+    config: CaptionerTraining
+    module: Watcher
 
     def __init__(self, config: CaptionerTraining, seed: int) -> None:
         self.config, self.seed = config, seed

@@ -21,7 +21,6 @@ from torch.distributed.device_mesh import DeviceMesh
 from cogvideox.checkpoints.adapter import find_adapter
 from cogvideox.checkpoints.diffusers import load_transformer, load_vae
 from cogvideox.checkpoints.hub import find_folder
-from cogvideox.config import Config
 from cogvideox.data.clips import FolderClips, WorldClips
 from cogvideox.data.latents import EncodedClips, digest_of, embedded, encoded
 from cogvideox.data.pack import Row
@@ -38,10 +37,19 @@ from cogvideox.presets import PRESETS
 from cogvideox.text import TextEncoder
 from cogvideox.training.flops import FlopCounter, Sample
 from cogvideox.training.init_from import load_config, model_folders, widen
+from cogvideox.training.task import Task, TaskConfig
 from cogvideox.training.tasks.base_model import WORLD_TEXT, WORLD_VAE, completed
 from cogvideox.training.tasks.diffusion_batches import DiffusionBatcher, Texts, velocity_errors
 from cogvideox.training.tasks.enough import drawn_in, enough
-from cogvideox.training.tasks.folder import FolderData, check_lost, facts_of, listed, split
+from cogvideox.training.tasks.folder import (
+    FolderData,
+    check_apart,
+    check_lost,
+    check_named,
+    facts_of,
+    listed,
+    split,
+)
 from cogvideox.training.tasks.held_out import HeldOut
 from cogvideox.training.tasks.lora import LoraTuning, put_on, write_lora
 from cogvideox.training.unused import check_used
@@ -53,7 +61,7 @@ from cogvideox.video import Video
 MEASURED = 64  # held-out clips at most
 
 
-class DiffusionTraining(Config):
+class DiffusionTraining(TaskConfig):
     """Latents and captions -> velocity."""
 
     kind: Literal["diffusion"] = "diffusion"
@@ -85,7 +93,6 @@ class DiffusionTraining(Config):
     size: int = Field(64, gt=0, description="height and width of a clip of the world")
     frames: int = Field(17, gt=0, description="frames of a clip of the world")
     batch: int = Field(32, gt=0, description="clips of a row (world, and rows: batch)")
-    parts: int = Field(1, gt=0, description="rows of a step, one after the other (gradient accumulation)")
     text_dropout: float = Field(0.1, ge=0, le=1, description="share of clips without their caption")
     image_dropout: float = Field(
         0.05,
@@ -130,12 +137,28 @@ class DiffusionTraining(Config):
         check_used(self)
         return self
 
-    def completed(self, fetch: bool = False) -> DiffusionTraining:
+    def completed(self, *, fetch: bool = False) -> DiffusionTraining:
         """With everything filled in that the model to start from decides; ``fetch``: download it where needed."""
         return completed(self, fetch)
 
+    def check(self, *, out: Path, precision: str) -> None:
+        """Raise ConfigError when the folder of clips is not named or holds ``out``, and for frozen weights in half
+        precision under arithmetic in float32."""
+        if precision == "fp32" and self.lora is not None and self.lora.base == "bfloat16":
+            raise ConfigError(
+                "precision fp32: the frozen weights are bfloat16; set precision=bf16, or task.lora.base=float32"
+            )
+        if self.data is not None:
+            check_named(self.data)
+            check_apart(self.data, out)
+
     @property
-    def place(self) -> str:
+    def data_folder(self) -> str | None:
+        """The folder of clips; None: the tiny world."""
+        return self.data.folder if self.data is not None else None
+
+    @property
+    def compute_device(self) -> str:
         """The device that computes."""
         return self.device or ("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -144,14 +167,15 @@ class DiffusionTraining(Config):
 
         Raises ConfigError for a device that is not here.
         """
-        check_device(self.place)
+        check_device(self.compute_device)
         return DiffusionTask(self, seed, steps)
 
 
-class DiffusionTask:
+class DiffusionTask(Task):
     """See the module's docstring."""
 
-    critic = None
+    config: DiffusionTraining
+    module: Transformer
 
     def __init__(self, config: DiffusionTraining, seed: int, steps: int | None = None) -> None:
         from cogvideox.checkpoints.diffusers import load_schedule
@@ -162,7 +186,7 @@ class DiffusionTask:
         config = config.completed()  # now that downloads are there
         self.config, self.seed, self.parts = config, seed, config.parts
         vae, text, self.start = found["vae"], found["text"], found.get("start")
-        self.vae = load_vae(vae, dtype="float32").eval().requires_grad_(False).to(config.place)
+        self.vae = load_vae(vae, dtype="float32").eval().requires_grad_(False).to(config.compute_device)
         self.text = load_text(text, dtype="float32")
         self.schedule = Schedule(config.schedule) if config.schedule else load_schedule(self.start)
         self.frozen = {
@@ -174,8 +198,8 @@ class DiffusionTask:
         self.image = self.shape.in_channels == 2 * self.shape.out_channels
         self.examples, measured = self._data(None if steps is None else steps * config.parts)
         self.held_out, self.work = HeldOut(measured, self.schedule), FlopCounter(self.shape)
-        self.pieces, self.figures = len(self.held_out.pieces), 2
-        self.shown = min(config.samples, len(measured.clips))
+        self.measure_batches, self.measure_width = len(self.held_out.pieces), 2
+        self.sample_videos = min(config.samples, len(measured.clips))
         tokens = [self._tokens(one) for one in range(len(self.examples.clips))]
         shapes = [self.examples.clips.shape(one) for one in range(len(tokens))]
         kind, budget = (config.data.rows, config.data.budget) if config.data else ("batch", 0)
@@ -188,12 +212,12 @@ class DiffusionTask:
         self.rows = rows_of(kind, shapes, tokens, batch=config.batch, budget=budget, seed=seed)
         self.rows.first_sample(0)  # plans the first epoch: what fits no row is said now
 
-    def losses(self, call: int) -> dict[str, Tensor]:
+    def losses(self, micro_step: int) -> dict[str, Tensor]:
         """The velocity's squared error, each clip of the step weighing the same whatever row it stands in."""
-        row, samples = self._row(call)
+        row, samples = self._row(micro_step)
         found = self.examples.training(row, samples)
-        errors = velocity_errors(self.module, self.schedule, found, self._times(call, samples))
-        whole = len(self._samples_of_step(call)) / self.parts
+        errors = velocity_errors(self.module, self.schedule, found, self._times(micro_step, samples))
+        whole = len(self._samples_of_step(micro_step)) / self.parts
         tokens = float(sum(self._tokens(one) for one in row)) * self.parts
         return {
             "loss": errors.sum() / whole,
@@ -201,11 +225,11 @@ class DiffusionTask:
             "clips": torch.tensor(whole * self.parts),
         }
 
-    def samples(self, call: int) -> list[str]:
+    def sample_names(self, micro_step: int) -> list[str]:
         """The names of the clips of one row."""
-        return [self.examples.clips.name(one) for one in self.rows[call]]
+        return [self.examples.clips.name(one) for one in self.rows[micro_step]]
 
-    def read(self) -> dict[str, Any] | None:
+    def data_facts(self) -> dict[str, Any] | None:
         """What a state keeps: what the clips of both sides are, in the order they are used, and the frozen networks."""
         sides = (self.examples.clips, self.held_out.examples.clips)
         words = self.config.data is not None  # those of the tiny world follow from its clips
@@ -214,29 +238,25 @@ class DiffusionTask:
         )
         return facts_of(train, test, self.frozen)
 
-    def measure(self, module: nn.Module) -> dict[str, float]:
-        """Velocity error of held-out clips in five bands, on fixed (clip, timestep, noise) triples."""
-        return self.measured([self.measure_piece(module, piece) for piece in range(self.pieces)])
+    def measure_batch(self, module: nn.Module, index: int) -> tuple[float, float]:
+        """Velocity error of some held-out clips in one of five bands of timesteps: (sum of errors, clips)."""
+        return self.held_out.measure(module, index)
 
-    def measure_piece(self, module: nn.Module, piece: int) -> tuple[float, float]:
-        """Some clips in one band: (sum of errors, clips)."""
-        return self.held_out.measure(module, piece)
+    def combine(self, measured: Sequence[Sequence[float]]) -> dict[str, float]:
+        """The mean velocity error in each band and over all, from the numbers of all batches."""
+        return self.held_out.figures(measured)
 
-    def measured(self, found: Sequence[Sequence[float]]) -> dict[str, float]:
-        """The figures from all pieces."""
-        return self.held_out.figures(found)
-
-    def show(self, module: nn.Module, number: int) -> Video:
-        """A video of held-out caption ``number`` (and its first frame), as ``module`` makes it now."""
+    def sample_video(self, module: nn.Module, index: int) -> Video:
+        """A video of held-out caption ``index`` (and its first frame), as ``module`` makes it now."""
         from cogvideox.generation import GenerateOptions, generate
 
         clips = self.held_out.examples.clips
-        words, steps = clips.caption(number, 0), self.config.sample_steps
-        image = clips.first(number).numpy() if self.image else None
-        options = GenerateOptions(prompt=words, seed=number, steps=steps, attention="torch")
+        words, steps = clips.caption(index, 0), self.config.sample_steps
+        image = clips.first(index).numpy() if self.image else None
+        options = GenerateOptions(prompt=words, seed=index, steps=steps, attention="torch")
         return generate(self._model(self._parts(module)), options, image=image)
 
-    def spread(self, mesh: DeviceMesh) -> None:
+    def shard(self, mesh: DeviceMesh) -> None:
         """Sequences over ``context``, weights in parts over shard and context, copies along data."""
         if self.config.lora is not None and self.config.lora.base in ("int8", "fp8"):
             raise ConfigError(
@@ -246,7 +266,7 @@ class DiffusionTask:
             split_sequence(self.module, mesh["context"].get_group())
         shard(self.module, self.module.transformer_blocks, mesh)
 
-    def gathered(self, weights: Mapping[str, Tensor]) -> nn.Module:
+    def unsharded(self, weights: Mapping[str, Tensor]) -> nn.Module:
         """A network in one piece with these weights."""
         module = self._network()
         module.load_state_dict(weights)
@@ -254,12 +274,12 @@ class DiffusionTask:
 
     def flops(self, step: int) -> float:
         """Of all rows of a step."""
-        rows = (self._row(call)[0] for call in self._step_of(step * self.parts))
+        rows = (self._row(micro_step)[0] for micro_step in self._step_of(step * self.parts))
         return sum(self.work.flops(self._samples(row), self.config.lora is not None) for row in rows)
 
-    def activations(self) -> float:
+    def activation_bytes(self) -> float:
         """Of the longest row of the first step."""
-        rows = [self._row(call)[0] for call in self._step_of(0)]
+        rows = [self._row(micro_step)[0] for micro_step in self._step_of(0)]
         longest = max(rows, key=lambda row: sum(map(self._tokens, row)))
         return self.work.activations(self._samples(longest), bool(self.config.recompute))
 
@@ -305,7 +325,7 @@ class DiffusionTask:
 
     def describe(self) -> str:
         """What a step reads."""
-        rows = [self._row(call)[0] for call in self._step_of(0)]
+        rows = [self._row(micro_step)[0] for micro_step in self._step_of(0)]
         clips, tokens = sum(map(len, rows)), sum(self._tokens(one) for row in rows for one in row)
         return f"{len(self.examples.clips)} clips, effective batch {clips} clips, {tokens:,} tokens a step, "
 
@@ -315,19 +335,19 @@ class DiffusionTask:
         begun = {"lora.start": self.frozen["lora.start"]} if "lora.start" in self.frozen else {}
         return made | begun | ({"start": self.start.as_posix()} if self.start else {})
 
-    def _row(self, call: int) -> tuple[Row, range]:
-        row, first = self.rows[call], self.rows.first_sample(call)
+    def _row(self, micro_step: int) -> tuple[Row, range]:
+        row, first = self.rows[micro_step], self.rows.first_sample(micro_step)
         return row, range(first, first + len(row))
 
     def _samples(self, row: Row) -> list[Sample]:
         return [(self.examples.clips.shape(one), self.text.max_tokens) for one in row]
 
-    def _step_of(self, call: int) -> range:
-        return range(call // self.parts * self.parts, (call // self.parts + 1) * self.parts)
+    def _step_of(self, micro_step: int) -> range:
+        return range(micro_step // self.parts * self.parts, (micro_step // self.parts + 1) * self.parts)
 
-    def _samples_of_step(self, call: int) -> range:
+    def _samples_of_step(self, micro_step: int) -> range:
         """The numbers in the run of a global batch's samples."""
-        rows = self._step_of(call)
+        rows = self._step_of(micro_step)
         first = self.rows.first_sample(rows.start)
         return range(first, first + sum(len(self.rows[row]) for row in rows))
 
@@ -336,14 +356,14 @@ class DiffusionTask:
         pt, ph, pw = self.shape.patch
         return self.text.max_tokens + -(-t // pt) * (h // ph) * (w // pw)
 
-    def _times(self, call: int, samples: range) -> Tensor:
+    def _times(self, micro_step: int, samples: range) -> Tensor:
         """Of one row; without ``intervals`` all rows of its step, the global batch, cover the times together."""
         total = self.schedule.config.num_train_timesteps
         if self.config.uniform == "plain":
             return uniform(samples, self.seed, total)
         if self.config.intervals is not None:
             return explicit_uniform(samples, self.seed, self.config.intervals, total)
-        whole = self._samples_of_step(call)
+        whole = self._samples_of_step(micro_step)
         begin = samples.start - whole.start
         return explicit_uniform(whole, self.seed, None, total)[begin : begin + len(samples)]
 
@@ -360,8 +380,10 @@ class DiffusionTask:
             if config.lora.start is not None:
                 self.frozen["lora.start"] = sha256_of(find_adapter(Path(config.lora.start)))
             put_on(module, config.lora, self.seed)
-        module.to(config.place)
-        use_kernel(module, config.kernel or ("torch-float32" if config.place == "cpu" else "fastest"))
+        module.to(config.compute_device)
+        use_kernel(
+            module, config.kernel or ("torch-float32" if config.compute_device == "cpu" else "fastest")
+        )
         if config.recompute:
             recompute(module.transformer_blocks)
         if config.compile:

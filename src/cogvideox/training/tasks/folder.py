@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from pydantic import Field
 
@@ -118,14 +118,6 @@ def split(data: FolderData, listing: Listing) -> tuple[Listing, Listing]:
         print(f"{data.folder}: no clip is held out; figures are of clips trained on", file=sys.stderr)
         test.entries = list(train.entries)
     return train, test
-
-
-@runtime_checkable
-class ReadsFolder(Protocol):
-    """A task that reads what can change between two starts of a run: a folder of clips, networks it does not train."""
-
-    def read(self) -> dict[str, Any] | None:
-        """``facts_of`` them; None when there is nothing that can change."""
 
 
 def facts_of(

@@ -19,13 +19,13 @@ from pydantic import Field
 from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
-from cogvideox.config import Config
 from cogvideox.curation.labels import LABELS, read_labels
 from cogvideox.files.atomic import atomic_file
 from cogvideox.files.digest import sha256_of_file
 from cogvideox.noise import generator
 from cogvideox.perception.classifier import CARD, WEIGHTS
 from cogvideox.perception.handcrafted import traits_of
+from cogvideox.training.task import Task, TaskConfig
 from cogvideox.training.tasks.faults.samples import sample
 from cogvideox.training.tasks.faults.take_library import TakeLibrary, read_stock
 from cogvideox.training.tasks.label_report import LabelScore, best_threshold, calibrate, judged, report
@@ -34,7 +34,7 @@ PIECE = 100  # samples in one file of the cache
 Data = dict[str, np.ndarray]  # frames [n, 8, f], clip [n, g], labels [n, 6] with NaN where nothing is known
 
 
-class ClassifierTraining(Config):
+class ClassifierTraining(TaskConfig):
     """Films and faults -> a classifier."""
 
     kind: Literal["classifier"] = "classifier"
@@ -53,7 +53,7 @@ class ClassifierTraining(Config):
     jitter: float = Field(0.3, ge=0, description="noise on the traits, in their standard deviations")
     cache: str = Field("runs/traits", description="folder where traits are kept")
 
-    def build(self, seed: int) -> ClassifierTask:
+    def build(self, seed: int, steps: int | None = None) -> ClassifierTask:
         """The task; makes the samples that the cache does not hold."""
         return ClassifierTask(self, seed)
 
@@ -88,10 +88,11 @@ class ClassifierNetwork(nn.Module):
         )
 
 
-class ClassifierTask:
+class ClassifierTask(Task):
     """See the module's docstring."""
 
-    critic = None
+    config: ClassifierTraining
+    module: ClassifierNetwork
 
     def __init__(self, config: ClassifierTraining, seed: int) -> None:
         self.config, self.seed = config, seed

@@ -20,17 +20,17 @@ from pydantic import Field
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from cogvideox.config import Config
 from cogvideox.data.world import to_model
 from cogvideox.noise import generator
 from cogvideox.perception.lpips import LPIPS, LPIPSConfig, distance
+from cogvideox.training.task import Task, TaskConfig
 from cogvideox.world import render, sample_scene
 from cogvideox.world.scene import COLOURS, SHAPES
 
 Pictures = Float[Tensor, "b 3 h w"]
 
 
-class PerceptualTraining(Config):
+class PerceptualTraining(TaskConfig):
     """Pictures of the tiny world -> what is in them, and which damage shows more."""
 
     kind: Literal["lpips"] = "lpips"
@@ -40,7 +40,7 @@ class PerceptualTraining(Config):
     size: int = Field(64, ge=16, description="height and width of a picture")
     batch: int = Field(16, gt=0, description="pictures a step")
 
-    def build(self, seed: int) -> PerceptualTask:
+    def build(self, seed: int, steps: int | None = None) -> PerceptualTask:
         """The task, with weights made from ``seed``."""
         return PerceptualTask(self, seed)
 
@@ -70,10 +70,11 @@ class SceneReader(nn.Module):
         return [answer(pooled) for answer in self.answers]
 
 
-class PerceptualTask:
+class PerceptualTask(Task):
     """See the module's docstring."""
 
-    critic = None
+    config: PerceptualTraining
+    module: SceneReader
 
     def __init__(self, config: PerceptualTraining, seed: int) -> None:
         self.config, self.seed = config, seed

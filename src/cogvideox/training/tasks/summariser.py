@@ -17,15 +17,15 @@ from torch import Tensor, nn
 from cogvideox.captioning.local import load_summariser, save_summariser
 from cogvideox.captioning.stages import merge_text
 from cogvideox.clip import Caption
-from cogvideox.config import Config
 from cogvideox.errors import ConfigError
 from cogvideox.noise import generator
 from cogvideox.text import T5, T5Config, Tokenizer, train_tokenizer
 from cogvideox.text.tokenizer import END
+from cogvideox.training.task import Task, TaskConfig
 from cogvideox.training.tasks.captions import is_held_out, padded, read_lines, shifted, word_loss
 
 
-class SummariserTraining(Config):
+class SummariserTraining(TaskConfig):
     """Captions of frames -> caption of the clip."""
 
     kind: Literal["summariser"] = "summariser"
@@ -41,15 +41,15 @@ class SummariserTraining(Config):
     batch: int = Field(16, gt=0, description="texts a step")
     held_out: int = Field(64, gt=0, description="texts that are measured")
 
-    def build(self, seed: int) -> SummariserTask:
+    def build(self, seed: int, steps: int | None = None) -> SummariserTask:
         """The task, with weights made from ``seed``."""
         return SummariserTask(self, seed)
 
 
-class SummariserTask:
+class SummariserTask(Task):
     """See the module's docstring."""
 
-    critic = None
+    config: SummariserTraining
 
     def __init__(self, config: SummariserTraining, seed: int) -> None:
         self.config, self.seed = config, seed

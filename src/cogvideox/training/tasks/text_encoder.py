@@ -20,14 +20,14 @@ from torch import Tensor, nn
 
 from cogvideox.checkpoints.hub import find_folder
 from cogvideox.checkpoints.text import load_text
-from cogvideox.config import Config
 from cogvideox.errors import ConfigError
 from cogvideox.noise import generator
 from cogvideox.text import T5Config, T5Encoder, TextEncoder, train_tokenizer
+from cogvideox.training.task import Task, TaskConfig
 from cogvideox.world import COLOURS, SHAPES, Scene, caption, facts, sample_scene
 
 
-class TextTraining(Config):
+class TextTraining(TaskConfig):
     """Captions of the tiny world -> facts."""
 
     kind: Literal["text"] = "text"
@@ -55,7 +55,7 @@ class TextTraining(Config):
             )
         return self
 
-    def build(self, seed: int) -> TextTask:
+    def build(self, seed: int, steps: int | None = None) -> TextTask:
         """The task, with a fresh tokenizer and weights made from ``seed``."""
         return TextTask(self, seed)
 
@@ -79,10 +79,11 @@ class FactReader(nn.Module):
         return self.head(features.mean(1)), self.places(features), features
 
 
-class TextTask:
+class TextTask(Task):
     """See the module's docstring."""
 
-    critic = None
+    config: TextTraining
+    module: FactReader
 
     def __init__(self, config: TextTraining, seed: int) -> None:
         self.config, self.seed = config, seed

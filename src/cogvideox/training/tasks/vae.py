@@ -22,8 +22,9 @@ from cogvideox.config import Config
 from cogvideox.errors import ConfigError
 from cogvideox.noise import generator
 from cogvideox.perception.lpips import load_lpips
+from cogvideox.training.task import Task, TaskConfig
 from cogvideox.training.tasks.crops import Crops, CropSource, FolderCrops, WorldCrops, clip_frames
-from cogvideox.training.tasks.folder import FolderData
+from cogvideox.training.tasks.folder import FolderData, check_apart, check_named
 from cogvideox.training.tasks.sizes import clip_size
 from cogvideox.vae import VAE, VAEConfig
 from cogvideox.vae.critics import CriticConfig, PatchCritic
@@ -39,7 +40,7 @@ class Gan(Config):
     critic: CriticConfig = CriticConfig()
 
 
-class VAETraining(Config):
+class VAETraining(TaskConfig):
     """Clips -> the same clips."""
 
     kind: Literal["vae"] = "vae"
@@ -50,7 +51,6 @@ class VAETraining(Config):
     )
     size: int = Field(64, gt=0, description="height and width of a rendered clip")
     frames: int = Field(17, gt=0, description="frames of a rendered clip")
-    parts: int = Field(1, gt=0, description="batches of a step, one after the other or on several processes")
     start: str | None = Field(None, description="model folder, or name, to go on from")
     decoder_only: bool = Field(
         False, description="leave the encoder, and with it the latents that a transformer was trained on"
@@ -98,7 +98,18 @@ class VAETraining(Config):
                 )
         return self
 
-    def build(self, seed: int) -> VAETask:
+    def check(self, *, out: Path, precision: str) -> None:
+        """Raise ConfigError when the folder of clips is not named, or when it holds ``out``."""
+        if self.data is not None:
+            check_named(self.data)
+            check_apart(self.data, out)
+
+    @property
+    def data_folder(self) -> str | None:
+        """The folder of clips; None: the tiny world."""
+        return self.data.folder if self.data is not None else None
+
+    def build(self, seed: int, steps: int | None = None) -> VAETask:
         """The task, with weights made from ``seed``."""
         return VAETask(self, seed)
 
@@ -116,8 +127,11 @@ def _check_codes(what: str, frames: int, size: int, vae: VAEConfig) -> None:
         )
 
 
-class VAETask:
+class VAETask(Task):
     """See the module's docstring."""
+
+    config: VAETraining
+    module: VAE
 
     def __init__(self, config: VAETraining, seed: int) -> None:
         self.config, self.seed, self.parts = config, seed, config.parts
@@ -178,7 +192,7 @@ class VAETask:
             loss = loss + gan.weight * sides.weight * sides.decoder + sides.critic
         return {"loss": loss + self.config.kl * kl, **report}
 
-    def read(self) -> dict[str, Any] | None:
+    def data_facts(self) -> dict[str, Any] | None:
         """What a state keeps of the folder: names and lengths of both sides; captions do not matter."""
         return self.clips.facts
 
