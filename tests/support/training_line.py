@@ -16,6 +16,7 @@ from cogvideox.training.task import Task, TaskConfig
 class Line(TaskConfig):
     """Fit a line; in the steps of ``bad`` something is not finite."""
 
+    kind: str = "Line"
     bad: tuple[int, ...] = ()
     where: str = "loss"
 
