@@ -4,12 +4,13 @@ A task knows its data, its losses and how its result is stored; it knows no opti
 Everything a step draws comes from (seed, micro-step), so a task has no random state to save: a resumed run continues
 exactly where it stopped.
 
-A new task defines ``build`` in a ``TaskConfig``, and ``module``, ``losses``, ``measure`` and ``export`` in a ``Task``.
+A new task defines ``build`` in a ``TaskConfig``, and ``module``, ``losses`` and ``export`` in a ``Task``.
 Everything else has a default that does nothing.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -36,7 +37,7 @@ class TaskConfig(Config):
     def build(self, seed: int, steps: int | None = None) -> Task:
         """The task, with initial weights made from ``seed``; ``steps``: how far the run goes, so that no more data than
         that is prepared (None: all)."""
-        raise NotImplementedError
+        raise ConfigError(f"task.kind {self.kind}: there is no such task")
 
     def completed(self, *, fetch: bool = False) -> Self:
         """The same settings with all filled in that the model to start from decides; ``fetch``: download that model
@@ -57,7 +58,7 @@ class TaskConfig(Config):
         return "cpu"
 
 
-class Task:
+class Task(ABC):
     """One kind of training."""
 
     config: TaskConfig
@@ -80,13 +81,13 @@ class Task:
     sample_videos: int = 0
     """How many videos ``sample_video`` can make while the network trains; 0: it makes none."""
 
+    @abstractmethod
     def losses(self, micro_step: int) -> dict[str, Tensor]:
         """Scalars of one forward pass; ``loss`` is the one to minimise, the others are for the log.
 
         With gradient accumulation the loop asks for several micro-steps before the optimiser moves, numbered through
         the whole run; the step minimises their mean.
         """
-        raise NotImplementedError
 
     def measure(self, module: nn.Module) -> dict[str, float]:
         """Held-out figures of ``module`` (the trained one or its average), on fixed data and noise."""
@@ -94,15 +95,15 @@ class Task:
 
     def measure_batch(self, module: nn.Module, index: int) -> Sequence[float]:
         """The numbers of one batch of held-out data."""
-        raise NotImplementedError
+        return ()
 
     def combine(self, measured: Sequence[Sequence[float]]) -> dict[str, float]:
-        """The held-out figures from the numbers of all batches, in order."""
-        raise NotImplementedError
+        """The held-out figures from the numbers of all batches, in order; empty: there are none."""
+        return {}
 
+    @abstractmethod
     def export(self, module: nn.Module, folder: Path) -> None:
         """Write ``module`` into ``folder`` in the layout the rest of the package reads."""
-        raise NotImplementedError
 
     def describe(self) -> str:
         """What one step reads, for the line a run begins with; ends with ", " or is empty."""
@@ -133,11 +134,14 @@ class Task:
 
     def unsharded(self, weights: Mapping[str, Tensor]) -> nn.Module:
         """A network that is not sharded, with these whole weights, for ``export``."""
-        raise NotImplementedError
+        return self.module
 
     def sample_video(self, module: nn.Module, index: int) -> Video:
-        """Sample video ``index``, from a fixed prompt and fixed noise, as ``module`` makes it now."""
-        raise NotImplementedError
+        """Sample video ``index``, from a fixed prompt and fixed noise, as ``module`` makes it now.
+
+        Raises ConfigError for a task without any.
+        """
+        raise ConfigError(f"task {self.config.kind}: makes no videos")
 
     def flops(self, step: int) -> float:
         """FLOPs of all micro-steps of a step, forward and backward, without recomputation; 0: not counted."""
