@@ -290,7 +290,7 @@ class Cases:
             "task.transformer.num_layers",
             "out",
         ]
-        keys += ["task", "optim", "task.parts", "a.b.c", "task.data.size.frames", "precision", ""]
+        keys += ["task", "optim", "task.accumulation", "a.b.c", "task.data.size.frames", "precision", ""]
         lines = []
         for _ in range(rng.randrange(1, 4)):
             value = (

@@ -38,7 +38,7 @@ def place(tmp_path_factory) -> Path:
     return root
 
 
-def run(place: Path, out: Path, mesh: dict | None = None, parts: int = 4, **settings) -> TrainConfig:
+def run(place: Path, out: Path, mesh: dict | None = None, accumulation: int = 4, **settings) -> TrainConfig:
     toy, size = str(place / "toy"), ClipSize(frames=17, least_frames=9, short_side=32)
     data = FolderData(folder=str(place / "clips"), size=size, budget=80, held_out=0.2)
     task = DiffusionTraining(
@@ -47,7 +47,7 @@ def run(place: Path, out: Path, mesh: dict | None = None, parts: int = 4, **sett
         text=toy,
         cache=str(place / "cache"),
         data=data,
-        parts=parts,
+        accumulation=accumulation,
         samples=3,
         sample_steps=2,
     )
@@ -68,12 +68,12 @@ def in_bf16(place: Path, out: Path, mesh: dict) -> None:
 def refusals(place: Path, out: Path) -> list[str]:
     vae = VAEConfig(block_out_channels=(4, 4, 4, 4), layers_per_block=1, norm_num_groups=2, latent_channels=2)
     phase = Crops(until=4, frames=9, size=16, batch=1)
-    other = VAETraining(vae=vae, phases=(phase,), size=16, frames=9, parts=2)
+    other = VAETraining(vae=vae, phases=(phase,), size=16, frames=9, accumulation=2)
     two = {"shard": 2}
     configs = [
         run(place, out, {"shard": 3}),
-        run(place, out, two, parts=3),
-        run(place, out, two, adding="exact"),
+        run(place, out, two, accumulation=3),
+        run(place, out, two, reduce="exact"),
         run(place, out, two, optim=OptimConfig(name="muon")),
         run(place, out, two, task=other, sample_every=None),
         run(place, out.parent / "first", two, seed=1),
@@ -184,9 +184,9 @@ def test_ranks_killed_inside_saves_and_outside_end_with_the_same_bits(place, tmp
 def test_what_cannot_be_shared_is_refused(place, tmp_path):
     train(run(place, tmp_path / "first"), stop_at=1)  # fills the cache
     for rank, told in enumerate(together(2, refusals, place, tmp_path / "out")):
-        mesh, parts, adding, muon, kind, seed = told
+        mesh, accumulation, reduce, muon, kind, seed = told
         assert ("the first process of this run" if rank else "other settings (seed: 0 -> 1)") in seed
         assert "is 3 processes, started: 2" in mesh
-        assert "parts 3" in parts and "a multiple of 2" in parts
-        assert "adding exact" in adding and "muon" in muon and "task vae" in kind
+        assert "accumulation 3" in accumulation and "a multiple of 2" in accumulation
+        assert "reduce exact" in reduce and "muon" in muon and "task vae" in kind
     assert not any((tmp_path / "out").glob("*"))

@@ -23,14 +23,14 @@ from support.processes import together
 VAE = VAEConfig(block_out_channels=(4, 4, 4, 4), layers_per_block=1, norm_num_groups=2, latent_channels=2)
 
 
-def run(out: Path, parts: int = 5, critic: bool = True, **settings) -> TrainConfig:
+def run(out: Path, accumulation: int = 5, critic: bool = True, **settings) -> TrainConfig:
     """Four steps of five calls each, which neither 2 nor 4 ranks divide; the critic begins at the second."""
     task = VAETraining(
         vae=VAE,
         phases=(Crops(until=4, frames=9, size=16, batch=1),),
         size=16,
         frames=9,
-        parts=parts,
+        accumulation=accumulation,
         gan=Gan(start=1, critic=CriticConfig(width=4, most=4, stages=1, time_stages=1)) if critic else None,
     )
     optim = OptimConfig(lr=1e-3, warmup=0)
@@ -39,10 +39,10 @@ def run(out: Path, parts: int = 5, critic: bool = True, **settings) -> TrainConf
     )
 
 
-def go_on(out: Path, stop: int, parts: int = 5, adding: str = "fast", critic: bool = True) -> str:
+def go_on(out: Path, stop: int, accumulation: int = 5, reduce: str = "fast", critic: bool = True) -> str:
     """Steps until ``stop``, together with the other ranks."""
     try:
-        train(run(out, parts, critic, adding=adding), stop_at=stop)
+        train(run(out, accumulation, critic, reduce=reduce), stop_at=stop)
     except ConfigError as error:
         return str(error)
     finally:
@@ -61,15 +61,15 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory) -> dict[str, torch.Tensor]:
     out = tmp_path_factory.mktemp("alone")
-    train(run(out, adding="exact"))
+    train(run(out, reduce="exact"))
     return weights(out)
 
 
 def test_one_two_four_one_processes_end_with_the_weights_of_one(alone, tmp_path):
-    train(run(tmp_path, adding="exact"), stop_at=1)
+    train(run(tmp_path, reduce="exact"), stop_at=1)
     assert set(together(2, go_on, tmp_path, 2, 5, "exact")) == {"done"}
     assert set(together(4, go_on, tmp_path, 3, 5, "exact")) == {"done"}
-    train(run(tmp_path, adding="exact"))
+    train(run(tmp_path, reduce="exact"))
     found = weights(tmp_path)
     assert found.keys() == alone.keys()
     assert all(torch.equal(found[name], alone[name]) for name in alone)
@@ -80,7 +80,7 @@ def test_fast_adding_differs_by_rounding(alone, tmp_path, critic, most):
     """All weights together within 1e-5 of their length; a single one may go further where a loss with a corner, or a
     critic's adaptive weight, grows the rounding."""
     if not critic:
-        train(run(tmp_path / "alone", critic=False, adding="exact"))
+        train(run(tmp_path / "alone", critic=False, reduce="exact"))
     one = alone if critic else weights(tmp_path / "alone")
     assert set(together(3, go_on, tmp_path / "three", 4, 5, "fast", critic)) == {"done"}
     found = weights(tmp_path / "three")
@@ -93,7 +93,7 @@ def test_fast_adding_differs_by_rounding(alone, tmp_path, critic, most):
 
 def test_more_processes_than_parts_are_refused(tmp_path):
     for told in together(2, go_on, tmp_path, 4, 1):
-        assert "parts 1: 2 processes" in told
+        assert "accumulation 1: 2 processes" in told
     assert not any(tmp_path.iterdir())
 
 
@@ -101,9 +101,9 @@ def first_is_slow(seconds: float, beat: float, fails: bool, patience: float = 60
     """What became of the wait for the first process, and how long it was."""
     dist.barrier()  # both are here: a machine that starts them slowly does not count
     dist.distributed_c10d._set_pg_timeout(timedelta(seconds=patience))
-    data_parallel.BEAT, began, said = beat, time.monotonic(), "done"
+    data_parallel.HEARTBEAT, began, said = beat, time.monotonic(), "done"
     try:
-        with data_parallel.DataParallel(2).first_goes_first():
+        with data_parallel.DataParallel(2).main_process_first():
             if dist.get_rank() == 0:
                 time.sleep(seconds)
                 if fails:

@@ -125,8 +125,13 @@ def test_a_state_of_another_network_is_named(tmp_path):
 
 
 def test_alone_a_team_has_no_parts():
-    team = DataParallel(3)
-    assert (team.groups, team.share, team.in_parts, team.turns(3)) == (1, 1.0, False, [0, 1, 2])
+    alone = DataParallel(3)
+    assert (alone.dp_size, alone.loss_scale, alone.sharded, alone.local_indices(3)) == (
+        1,
+        1.0,
+        False,
+        [0, 1, 2],
+    )
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -132,7 +132,7 @@ def test_a_board_shows_no_steps_of_a_run_that_died(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     for start, last in ((0, 5), (2, 4)):
-        (show,) = metrics.boards(tmp_path, True, None, {}, start)
+        (show,) = metrics.open_loggers(tmp_path, True, None, {}, start)
         for step in range(start + 1, last + 1):
             show(step, {"loss": float(start)})
     events = EventAccumulator(str(tmp_path / "tensorboard"))

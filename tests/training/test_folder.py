@@ -37,7 +37,7 @@ def place(tmp_path_factory) -> Path:
 
 
 def test_rows_mix_videos_and_pictures_and_the_loss_is_that_of_each_clip_alone(place):
-    task = DiffusionTask(settings(place, parts=2), 0)
+    task = DiffusionTask(settings(place, accumulation=2), 0)
     assert any(len({task.examples.clips.shape(one) for one in task.rows[n]}) > 1 for n in range(6))
     calls, errors = [task.losses(call) for call in (0, 1)], []
     for call in (0, 1):
@@ -334,7 +334,7 @@ def test_a_run_does_not_go_on_with_another_frozen_network(place, tmp_path, setti
 
 
 def test_a_step_covers_the_times_whatever_rows_it_is_made_of(place):
-    task = DiffusionTask(settings(place, parts=3), 0)
+    task = DiffusionTask(settings(place, accumulation=3), 0)
     total = task.schedule.config.num_train_timesteps
     for step in range(4):
         rows = [task._row(call) for call in range(3 * step, 3 * step + 3)]

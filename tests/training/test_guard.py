@@ -50,5 +50,5 @@ def test_a_spike_is_skipped_and_a_new_level_is_accepted():
     answers = [guard.allows(22 + n, 5.0, 1.0) for n in range(5)]
     assert answers == [False, False, False, True, True]
     other = Guard(guard.config)
-    other.restore(guard.state())
-    assert other.state() == guard.state()
+    other.load_state_dict(guard.state_dict())
+    assert other.state_dict() == guard.state_dict()

@@ -10,9 +10,10 @@ import torch
 from cogvideox.errors import ConfigError, NumericsError, OutputError
 from cogvideox.training.checkpoint import state
 from cogvideox.training.checkpoint.state import latest_state, save_state
+from cogvideox.training.ema import EMA
 from cogvideox.training.loop import TrainConfig, train
 from cogvideox.training.metrics import RunLog
-from cogvideox.training.optim import EMA, OptimConfig, learning_rate_factor
+from cogvideox.training.optim import OptimConfig, learning_rate_factor
 from cogvideox.training.tasks.vae import Crops, VAETraining, psnr
 from cogvideox.vae import VAEConfig
 

@@ -37,7 +37,9 @@ def staged(root: Path, out: str, **more) -> StagedRun:
     stages = (
         TrainingStage(name="low", steps=2, size=small, lr=1e-2, warmup=0, budget=60),
         TrainingStage(name="high", steps=2, size=large, lr=1e-3, warmup=0, budget=90, rotary="ntk"),
-        TrainingStage(name="best", steps=1, size=large, lr=1e-4, warmup=0, budget=90, best=0.5, parts=2),
+        TrainingStage(
+            name="best", steps=1, size=large, lr=1e-4, warmup=0, budget=90, best=0.5, accumulation=2
+        ),
     )
     return StagedRun(base=base, **({"stages": stages} | more))
 
@@ -131,7 +133,7 @@ def test_every_recipe_is_whole_and_survives_its_own_yaml(name, tmp_path):
 def test_the_paper_recipes_follow_tables_5_and_6():
     for name, layers, heads in (("paper-2b", 30, 30), ("paper-5b", 42, 48)):
         run = recipe(name)
-        assert [stage.parts for stage in run.stages] == [2000, 1000, 250, 100]
+        assert [stage.accumulation for stage in run.stages] == [2000, 1000, 250, 100]
         assert [stage.steps for stage in run.stages] == [400_000, 220_000, 120_000, 10_000]
         assert run.stages[3].best == 0.2
         shape = run.base.task.transformer

@@ -13,8 +13,8 @@ from cogvideox.errors import CheckpointError, ConfigError, NumericsError
 from cogvideox.files.atomic import atomic_folder
 from cogvideox.files.lock import folder_lock
 from cogvideox.training.checkpoint.state import latest_state, save_state
-from cogvideox.training.claim import PREEMPTED
 from cogvideox.training.loop import train
+from cogvideox.training.signals import PREEMPTED
 from support.training_line import run
 
 

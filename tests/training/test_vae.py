@@ -13,11 +13,11 @@ from cogvideox.data.clips import ClipSize
 from cogvideox.errors import ConfigError
 from cogvideox.noise import generator
 from cogvideox.training.checkpoint.state import latest_state
-from cogvideox.training.claim import same_run
 from cogvideox.training.loop import TrainConfig, train
 from cogvideox.training.optim import OptimConfig
 from cogvideox.training.recipes import recipe
 from cogvideox.training.recipes.vae_variants import TABLE_1, variant_config
+from cogvideox.training.resume import check_same_config
 from cogvideox.training.tasks.crops import FolderCrops, clip_frames
 from cogvideox.training.tasks.folder import FolderData
 from cogvideox.training.tasks.vae import Crops, Gan, VAETask, VAETraining
@@ -121,15 +121,15 @@ def test_frame_rates_differ_from_step_to_step() -> None:
     assert [clip_frames(17, fps) for fps in (8, 12, 16)] == [17, 25, 33]
 
 
-def test_an_older_file_of_the_same_run_is_thesame_run(tmp_path: Path) -> None:
+def test_an_older_file_of_the_same_run_is_the_same_run(tmp_path: Path) -> None:
     """A run of a recipe that was begun before a setting existed goes on."""
     run = recipe("world-vae").override([f"out={tmp_path}"])
     lines = [line for line in run.to_yaml().splitlines() if "gan:" not in line and "lpips" not in line]
     (tmp_path / "run.yaml").write_text("\n".join(lines))
     (tmp_path / "state-00000001").mkdir()
-    same_run(run, tmp_path)
+    check_same_config(run, tmp_path)
     with pytest.raises(ConfigError, match="other settings"):
-        same_run(run.override(["task.kl=0.5"]), tmp_path)
+        check_same_config(run.override(["task.kl=0.5"]), tmp_path)
 
 
 @pytest.mark.parametrize("name", list(TABLE_1))
@@ -160,7 +160,7 @@ def test_the_papers_two_stages_are_phases() -> None:
 
 
 def test_parts_of_a_step_see_different_clips_in_the_same_phase() -> None:
-    built = VAETask(task(parts=2, gan=Gan(start=1, critic=CRITIC)), 0)
+    built = VAETask(task(accumulation=2, gan=Gan(start=1, critic=CRITIC)), 0)
     pieces = [built.clips.pieces(built.config.phases[0], call) for call in range(3)]
     assert not torch.equal(pieces[0], pieces[1]) and not torch.equal(pieces[1], pieces[2])
     assert "gan" not in built.losses(1) and "gan" in built.losses(2)

@@ -87,7 +87,7 @@ def test_a_save_in_the_background_is_of_its_moment_and_its_failure_is_told(tmp_p
     assert not list(tmp_path.glob("state-*"))
     gate.set()
     saver.wait()
-    saver.check()
+    saver.raise_if_failed()
     assert torch.equal(latest_state(tmp_path)["module"]["weight"], torch.ones(2))
 
     def full(file, data):
@@ -97,5 +97,5 @@ def test_a_save_in_the_background_is_of_its_moment_and_its_failure_is_told(tmp_p
     saver.save(2, {"module": {"weight": weight}})
     saver.wait()
     with pytest.raises(OutputError, match="No space left"):
-        saver.check()
+        saver.raise_if_failed()
     assert latest_state(tmp_path)["step"] == 1

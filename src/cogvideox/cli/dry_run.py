@@ -6,8 +6,7 @@ import typer
 
 from cogvideox.cli.terminal import USAGE, result
 from cogvideox.progress import on_one_line, say
-from cogvideox.training.config import Run
-from cogvideox.training.loop import TrainConfig
+from cogvideox.training.config import Run, TrainConfig
 from cogvideox.training.preview import Preview, preview
 from cogvideox.training.stages import StagedRun
 

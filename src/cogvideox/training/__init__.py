@@ -1,22 +1,24 @@
-"""Training: tasks, the loop, recipes, checkpoints.
+"""Training: one loop for all tasks. ``loop.train(config)`` runs, saves, resumes and writes the result.
 
 | file | what it does |
 |---|---|
-| ``config`` | one run as one value |
-| ``task`` | what a task is, for any loop |
-| ``loop`` | ``train``: moves weights, saves, resumes and reports |
-| ``trainer`` | one run in memory |
-| ``optim`` | optimisers, learning-rate curve, moving average of weights |
-| ``metrics`` | progress, JSON lines, loggers |
-| ``step_guard`` | steps that must not move the weights |
-| ``claim`` | whose folder it is, and when to stop |
-| ``init_from`` | what a run starts from |
-| ``stages`` | progressive training |
-| ``flops`` | what a step of the transformer costs |
-| ``memory`` | what a fine-tuning needs before it begins |
-| ``preview`` | a run before it runs |
-| ``unused`` | settings that would change nothing |
-| ``checkpoint/`` | states on disk |
-| ``tasks/`` | what is trained |
-| ``recipes/`` | whole runs |
+| ``config`` | ``TrainConfig``: one run as one value; ``Run``: a run of a task of this package |
+| ``loop`` | ``train``: checks, builds, trains to the end, writes the result; rerun to resume |
+| ``trainer`` | one run in memory: steps with gradient accumulation; when to report, measure and save |
+| ``task`` | ``Task`` and ``TaskConfig``: base classes of what one step is |
+| ``optim`` | optimisers and the learning-rate curve |
+| ``ema`` | exponential moving average of the weights |
+| ``evaluator`` | held-out figures, sample videos and the result, all with the averaged weights |
+| ``metrics`` | metrics.jsonl, progress bar, TensorBoard, Weights & Biases, tokens and FLOPs a second |
+| ``step_guard`` | steps that must not move the weights: losses or gradients that are not finite, spikes |
+| ``signals`` | SIGTERM and Ctrl-C end a run after its step, with its state saved |
+| ``resume`` | settings that a resumed run must share with the run in its folder |
+| ``checkpoint/`` | training states on disk |
+| ``init_from`` | the model that a run starts from |
+| ``stages`` | progressive training: several runs, each from the result of the one before |
+| ``flops`` | FLOPs and activations of a step of the transformer |
+| ``memory`` | memory that a fine-tuning needs, predicted |
+| ``preview`` | what a run will read, hold and take, before it runs |
+| ``tasks/`` | what is trained: transformer, VAE, text encoder, captioner, ... |
+| ``recipes/`` | whole runs, ready to start |
 """

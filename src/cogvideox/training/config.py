@@ -1,14 +1,19 @@
-"""A whole run: what a task is, and how long and with what it trains; one complete config."""
+"""One training run as one value: its task, its optimiser, and what is saved, measured and reported how often."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializeAsAny, model_validator
 
+from cogvideox.config import Config
 from cogvideox.errors import ConfigError
-from cogvideox.training.loop import TrainConfig
+from cogvideox.parallel.data_parallel import Reduce
+from cogvideox.parallel.mesh import MeshConfig
+from cogvideox.training.optim import OptimConfig
+from cogvideox.training.step_guard import GuardConfig
+from cogvideox.training.task import MayChange, TaskConfig
 from cogvideox.training.tasks.captioner import CaptionerTraining
 from cogvideox.training.tasks.diffusion import DiffusionTraining
 from cogvideox.training.tasks.label_classifier import ClassifierTraining
@@ -16,11 +21,55 @@ from cogvideox.training.tasks.lpips import PerceptualTraining
 from cogvideox.training.tasks.summariser import SummariserTraining
 from cogvideox.training.tasks.text_encoder import TextTraining
 from cogvideox.training.tasks.vae import VAETraining
-from cogvideox.training.unused import check_used_names
+
+
+class TrainConfig(Config):
+    """Settings of a run of any task."""
+
+    renamed_settings: ClassVar[dict[str, str]] = {"adding": "reduce"}
+
+    name: str = Field(description="the recipe this run came from")
+    task: SerializeAsAny[TaskConfig] = Field(description="what one step is")
+    out: Annotated[str, MayChange] = Field(description="folder of the run: config, metrics, states, result")
+    steps: int = Field(1000, gt=0, description="optimiser steps")
+    seed: int = Field(0, ge=0, description="decides data order, noise and initial weights")
+    optim: OptimConfig = OptimConfig()
+    critic: OptimConfig | None = Field(None, description="how a task's critic moves; default: as optim")
+    guard: GuardConfig = GuardConfig()
+    reduce: Reduce = Field(
+        "fast", description="gradients of several processes: fast, or exact to the last bit of one process"
+    )
+    mesh: Annotated[MeshConfig, MayChange] = Field(
+        MeshConfig(),
+        description="how processes share the work: copies, shards of the weights, shards of a clip",
+    )
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="arithmetic of the forward pass; weights stay fp32"
+    )
+    save_every: Annotated[int, MayChange] = Field(200, gt=0, description="steps between training states")
+    background: Annotated[bool, MayChange] = Field(
+        False, description="write states while training goes on, for the price of a copy in memory"
+    )
+    log_every: Annotated[int, MayChange] = Field(20, gt=0, description="steps between lines of metrics.jsonl")
+    measure_every: Annotated[int, MayChange] = Field(
+        500, gt=0, description="steps between held-out measurements"
+    )
+    sample_every: Annotated[int | None, MayChange] = Field(
+        None, gt=0, description="steps between sample videos in <out>/samples; null: none"
+    )
+    peak_tflops: Annotated[float | None, MayChange] = Field(
+        None,
+        gt=0,
+        description="TFLOPs a second that a device can do at most, for MFU; null: known cards, else not reported",
+    )
+    tensorboard: Annotated[bool, MayChange] = Field(False, description="write <out>/tensorboard too")
+    wandb: Annotated[str | None, MayChange] = Field(
+        None, description="project of Weights & Biases to report to as well"
+    )
 
 
 class Run(TrainConfig):
-    """A whole run of one of the tasks this package knows."""
+    """Settings of a run of one of the tasks of this package."""
 
     task: Annotated[
         VAETraining
@@ -34,14 +83,13 @@ class Run(TrainConfig):
     ]
 
     def override(self, settings: Sequence[str]) -> Self:
-        """As every config's. Raises ConfigError for a setting that would change nothing."""
+        """A copy with ``key.path=value`` settings applied. Raises ConfigError for one that would change nothing."""
         changed = super().override(settings)
-        if isinstance(changed.task, DiffusionTraining):
-            check_used_names(changed.task, settings)
+        refuse_without_effect(changed.task, settings, "task.")
         return changed
 
     @model_validator(mode="after")
-    def _the_critic_begins(self) -> Self:
+    def _check_gan_start(self) -> Self:
         gan = self.task.gan if isinstance(self.task, VAETraining) else None
         if gan is not None and gan.start >= self.steps:
             raise ConfigError(
@@ -49,3 +97,9 @@ class Run(TrainConfig):
                 "lower task.gan.start, or set task.gan=null"
             )
         return self
+
+
+def refuse_without_effect(task: TaskConfig, settings: Sequence[str], prefix: str) -> None:
+    """Raise ConfigError for a ``key.path=value`` setting of the task (under ``prefix``) that changes nothing."""
+    names = (setting.partition("=")[0] for setting in settings)
+    task.refuse_without_effect(name.removeprefix(prefix) for name in names if name.startswith(prefix))

@@ -1,4 +1,4 @@
-"""What a run says: a line of JSON per report, a progress bar with the time left on stderr, and boards where wanted."""
+"""What a run reports: lines of metrics.jsonl, a progress bar with the time left on stderr, and loggers where wanted."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ from cogvideox.files.atomic import atomic_file
 EVERY = 10.0
 """Seconds between two lines about a long stage, where there is no bar."""
 
-Board = Callable[[int, dict[str, float]], None]
-"""Shows the numbers of one step somewhere else."""
+Logger = Callable[[int, dict[str, float]], None]
+"""Reports the numbers of one step to TensorBoard or Weights & Biases."""
 
 
-def boards(
+def open_loggers(
     folder: Path, tensorboard: bool, wandb: str | None, config: dict[str, Any], start: int
-) -> list[Board]:
-    """The boards a run asks for, from after step ``start``; their libraries are there (``check_boards``)."""
-    found = []
+) -> list[Logger]:
+    """The loggers a run asks for, from after step ``start``; their libraries are there (``check_loggers``)."""
+    loggers = []
     if tensorboard:
-        found.append(_tensorboard(folder, start))
+        loggers.append(_tensorboard(folder, start))
     if wandb is not None:
-        found.append(_wandb(folder, wandb, config))
-    return found
+        loggers.append(_wandb(folder, wandb, config))
+    return loggers
 
 
-def check_boards(tensorboard: bool, wandb: str | None) -> None:
+def check_loggers(tensorboard: bool, wandb: str | None) -> None:
     """Raises DependencyError when a library is missing: before the work of a run, not after."""
     for wanted, library, extra in (
         (tensorboard, "tensorboard", "train"),
         (wandb is not None, "wandb", "track"),
     ):
-        found = find_spec(library) if wanted else None
-        if wanted and (found is None or found.origin is None):  # a folder of that name is no library
+        spec = find_spec(library) if wanted else None
+        if wanted and (spec is None or spec.origin is None):  # a folder of that name is no library
             raise DependencyError(
                 f"{library}: not installed; pip install 'cogvideox[{extra}]', or leave it off"
             )
 
 
-def _tensorboard(folder: Path, start: int) -> Board:
+def _tensorboard(folder: Path, start: int) -> Logger:
     from torch.utils.tensorboard import SummaryWriter
 
     # steps after ``start`` that stand there already are of a run that died
@@ -64,13 +64,13 @@ def _tensorboard(folder: Path, start: int) -> Board:
     return show
 
 
-def _wandb(folder: Path, project: str, config: dict[str, Any]) -> Board:
+def _wandb(folder: Path, project: str, config: dict[str, Any]) -> Logger:
     import wandb
 
     # one id for one folder: a resumed run goes on in the same curves, and stages of two runs stay apart
-    place = folder.absolute()
-    id = f"{place.name}-{hashlib.sha256(str(place).encode()).hexdigest()[:8]}"
-    run = wandb.init(project=project, dir=str(folder), config=config, id=id, name=place.name, resume="allow")
+    path = folder.absolute()
+    id = f"{path.name}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    run = wandb.init(project=project, dir=str(folder), config=config, id=id, name=path.name, resume="allow")
     return lambda step, values: run.log(values, step=step)
 
 
@@ -102,22 +102,22 @@ class Speed:
 
     def since(self) -> dict[str, float]:
         """Figures since they were asked for the last time."""
-        found, seconds = {}, max(self.seconds, 1e-9)
+        figures, seconds = {}, max(self.seconds, 1e-9)
         if self.tokens:
-            found["tokens_per_second"] = self.tokens / seconds
+            figures["tokens_per_second"] = self.tokens / seconds
         if self.flops:
-            found["gflops_per_second"] = self.flops / seconds / 1e9
+            figures["gflops_per_second"] = self.flops / seconds / 1e9
             if self.peak:
-                found["mfu"] = self.flops / seconds / self.peak
+                figures["mfu"] = self.flops / seconds / self.peak
         self.tokens = self.flops = self.seconds = 0.0
-        return found
+        return figures
 
 
 class RunLog:
     """``metrics.jsonl`` plus a progress bar; a resumed run drops lines beyond the step it resumes from."""
 
     def __init__(
-        self, folder: Path, steps: int, start: int, title: str, boards: Sequence[Board] = ()
+        self, folder: Path, steps: int, start: int, title: str, loggers: Sequence[Logger] = ()
     ) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -133,7 +133,7 @@ class RunLog:
             with atomic_file(self.path, overwrite=True) as work:
                 work.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         self.clock = time.monotonic()
-        self.boards = boards
+        self.loggers = loggers
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self.progress = Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
         self.bar = self.progress.add_task(title, total=steps, completed=start)
@@ -149,8 +149,8 @@ class RunLog:
                 file.write(json.dumps(plain, allow_nan=False) + "\n")
         except OSError as error:
             raise OutputError(f"{self.path}: cannot be written ({error.strerror}); free some space") from None
-        for board in self.boards:
-            board(step, {name: float(value) for name, value in values.items()})
+        for logger in self.loggers:
+            logger(step, {name: float(value) for name, value in values.items()})
         if self.progress.disable:
             print(" ".join(f"{name}={value:.5g}" for name, value in row.items()), file=sys.stderr, flush=True)
 
@@ -176,11 +176,11 @@ class RunLog:
             self.progress.remove_task(bar)
 
     def advance(self, step: int) -> None:
-        """Move the bar."""
+        """Move the progress bar to ``step``."""
         self.progress.update(self.bar, completed=step)
 
     def close(self) -> None:
-        """Stop drawing."""
+        """Stop drawing the progress bar."""
         self.progress.stop()
 
 

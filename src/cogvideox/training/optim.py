@@ -1,22 +1,19 @@
-"""Optimisers, the learning-rate curve and the moving average of weights; the methods themselves are torch's."""
+"""Optimisers (torch's) and the learning-rate curve."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import nn
 
 from cogvideox.config import Config
-from cogvideox.parallel.dtensor import SavedShards, local, mine
 
 
 class OptimConfig(Config):
-    """How weights move."""
+    """Settings of the optimiser, of its learning rate and of the moving average of the weights."""
 
     name: Literal["adamw", "muon"] = Field("adamw", description="muon turns matrices, adamw the rest")
     lr: float = Field(1e-3, gt=0, description="peak learning rate of adamw")
@@ -33,7 +30,7 @@ class OptimConfig(Config):
 
 
 def build_optimizers(module: nn.Module, config: OptimConfig) -> list[torch.optim.Optimizer]:
-    """Adamw, muon for the matrices inside blocks where it is asked for, or both."""
+    """AdamW for all weights that get gradients; with ``name: muon``, Muon for the matrices inside blocks."""
     named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     matrices = [p for name, p in named if config.name == "muon" and p.ndim == 2 and "block" in name]
     taken = {id(p) for p in matrices}
@@ -74,65 +71,3 @@ def set_learning_rate(optimizers: list[torch.optim.Optimizer], factor: float) ->
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * factor
-
-
-class EMA:
-    """Exponential moving average of the weights that are trained; its decay warms up as min(decay, (1 + n) / (10 + n)).
-
-    Frozen weights are not copied: an adapter's average is as small as the adapter. Of weights that lie in parts each
-    process averages its own.
-    """
-
-    def __init__(self, module: nn.Module, decay: float) -> None:
-        self.module, self.decay, self.count = module, decay, 0
-        self.values = {name: p.detach().clone() for name, p in _trained(module)}
-
-    @torch.no_grad()
-    def update(self) -> None:
-        """Take in the weights as they are; the first time they are copied."""
-        now = [local(p.detach()) for _, p in _trained(self.module)]
-        values = [local(value) for value in self.values.values()]
-        n = float(self.count)
-        share = 1 - min(self.decay, (1 + n) / (10 + n)) if self.count else 1.0
-        if self.count:
-            torch._foreach_lerp_(values, now, share)
-        else:
-            torch._foreach_copy_(values, now)
-        self.count += 1
-
-    @contextmanager
-    def applied(self) -> Iterator[nn.Module]:
-        """Inside, the module has the averaged weights."""
-        training = {part: part.training for part in self.module.modules()}
-        self._swap()
-        try:
-            yield self.module
-        finally:
-            self._swap()
-            for part, was in training.items():
-                part.training = was
-
-    @torch.no_grad()
-    def _swap(self) -> None:
-        """In place: FSDP2 gathers weights from the memory it knows."""
-        for name, p in _trained(self.module):
-            weight, average = local(p.detach()), local(self.values[name])
-            held = weight.clone()
-            weight.copy_(average)
-            average.copy_(held)
-
-    def state(self) -> dict[str, Any]:
-        """What a resumed run needs."""
-        return {"count": self.count, "values": dict(self.values)}
-
-    @torch.no_grad()
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on where ``state`` was taken."""
-        self.count = int(state["count"])
-        for name, value in self.values.items():
-            saved: torch.Tensor | SavedShards = state["values"][name]
-            local(value).copy_(mine(saved, value))
-
-
-def _trained(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    return [(name, p) for name, p in module.named_parameters() if p.requires_grad]

@@ -14,7 +14,7 @@ from cogvideox.clip_folders.listing import list_clips
 from cogvideox.errors import CogVideoXError, ConfigError
 from cogvideox.presets import PRESETS
 from cogvideox.spec import ModelSpec
-from cogvideox.training.loop import TrainConfig
+from cogvideox.training.config import TrainConfig
 from cogvideox.training.memory import TrainingPrediction, TrainRequest
 from cogvideox.training.metrics import PEAKS
 from cogvideox.training.tasks.base_model import WORLD_TEXT, WORLD_VAE, here, row_of
@@ -48,9 +48,10 @@ def preview(config: TrainConfig) -> Preview:
         return found
     request = request_of(config, task, row)
     per_row = len(request.samples)
-    each = per_row * task.parts
+    each = per_row * task.accumulation
     found.lines.append(
-        f"a step: {each} clips of the largest size, {request.tokens * task.parts:,} tokens in {task.parts} rows"
+        f"a step: {each} clips of the largest size, {request.tokens * task.accumulation:,} tokens in "
+        f"{task.accumulation} rows"
     )
     if clips:
         epoch = ceil(clips / each)
@@ -81,7 +82,7 @@ def request_of(
     return TrainRequest(
         row,
         [(shape, row.text_tokens)] * many,
-        rows=ceil(task.parts / groups),
+        rows=ceil(task.accumulation / groups),
         lora=task.lora,
         recompute=bool(task.recompute),
         bf16=config.precision == "bf16",

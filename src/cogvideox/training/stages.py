@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from functools import reduce
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -22,14 +22,15 @@ from cogvideox.files import read_json
 from cogvideox.files.atomic import atomic_file
 from cogvideox.files.digest import digests_of
 from cogvideox.files.text import MOST_TABLE_BYTES
-from cogvideox.training.loop import TrainConfig, train
+from cogvideox.training.config import TrainConfig, refuse_without_effect
+from cogvideox.training.loop import train
 from cogvideox.training.tasks.diffusion import DiffusionTraining
 from cogvideox.training.tasks.sizes import SizeSetting
-from cogvideox.training.unused import check_used_names
 from cogvideox.transformer.position import RotaryMode
 
 OWN = {
-    "base.steps": "steps", "base.optim.lr": "lr", "base.optim.warmup": "warmup", "base.task.parts": "parts",
+    "base.steps": "steps", "base.optim.lr": "lr", "base.optim.warmup": "warmup",
+    "base.task.accumulation": "accumulation",
     "base.task.data.size": "size", "base.task.data.budget": "budget", "base.task.data.images": "images",
     "base.task.data.best": "best",
 }  # fmt: skip
@@ -39,6 +40,8 @@ OWN = {
 class TrainingStage(Config):
     """A row of Table 5: what changes from stage to stage."""
 
+    renamed_settings: ClassVar[dict[str, str]] = {"parts": "accumulation"}
+
     name: str = Field(min_length=1, pattern=r"^[\w-]+$", description="names the stage's folder")
     steps: int = Field(gt=0, description="optimiser steps")
     size: ClipSize = Field(description="resolution, duration and frame rate")
@@ -47,7 +50,7 @@ class TrainingStage(Config):
         None, gt=0, description="peak learning rate of the matrices under muon; null: as base"
     )
     warmup: int = Field(100, ge=0, description="steps of linear warm-up")
-    parts: int = Field(1, gt=0, description="rows of a step (the batch size of Table 5)")
+    accumulation: int = Field(1, gt=0, description="rows of a step (the batch size of Table 5)")
     budget: int = Field(25_000, gt=0, description="tokens of a row, text included")
     images: bool = Field(True, description="pictures take part, as clips of one frame")
     best: float = Field(
@@ -91,7 +94,7 @@ class StagedRun(Config):
     def override(self, settings: Sequence[str]) -> Self:
         """As every config's. Raises ConfigError for a setting of the base that each stage has its own of."""
         changed = super().override(settings)
-        check_used_names(changed.base.task, settings)
+        refuse_without_effect(changed.base.task, settings, "base.task.")
         for name, own in OWN.items():
             before, now = (reduce(getattr, name.split("."), run) for run in (self, changed))
             if before != now:
@@ -107,21 +110,19 @@ class StagedRun(Config):
             "images": stage.images,
             "best": stage.best,
         }
-        changes: dict[str, Any] = {"data": task.data.model_copy(update=cut), "parts": stage.parts}
+        changes: dict[str, Any] = {"data": task.data.changed(**cut), "accumulation": stage.accumulation}
         if number:
             changes["start"] = str(self.folder(number - 1) / "model")
         rotary = next((s.rotary for s in reversed(self.stages[: number + 1]) if s.rotary), None)
         if rotary:
             changes["transformer"] = task.transformer.with_arm(position_mode=rotary)
         rates = {"lr": stage.lr, "warmup": stage.warmup, "muon_lr": stage.muon_lr or optim.muon_lr}
-        return self.base.model_copy(
-            update={
-                "name": f"{self.base.name}/{stage.name}",
-                "out": str(self.folder(number)),
-                "steps": stage.steps,
-                "task": task.model_copy(update=changes),
-                "optim": optim.model_copy(update=rates),
-            }
+        return self.base.changed(
+            name=f"{self.base.name}/{stage.name}",
+            out=str(self.folder(number)),
+            steps=stage.steps,
+            task=task.changed(**changes),
+            optim=optim.changed(**rates),
         )
 
     def folder(self, number: int) -> Path:

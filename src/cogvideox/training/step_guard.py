@@ -31,7 +31,7 @@ class GuardConfig(Config):
 
 
 class Guard:
-    """Judges one step after the other; ``state`` resumes it."""
+    """Judges one step after the other; ``state_dict`` and ``load_state_dict`` resume it."""
 
     def __init__(self, config: GuardConfig) -> None:
         self.config = config
@@ -69,12 +69,12 @@ class Guard:
             for past, value in pairs
         )
 
-    def state(self) -> dict[str, Any]:
-        """Plain values."""
+    def state_dict(self) -> dict[str, Any]:
+        """Its counts and window, as plain values."""
         counts = {"not_finite": self.not_finite, "spikes": self.spikes, "skipped": self.skipped}
         return counts | {"seen": [list(pair) for pair in self.seen]}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on where ``state`` was taken."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where ``state_dict`` was taken."""
         self.not_finite, self.spikes, self.skipped = (state[k] for k in ("not_finite", "spikes", "skipped"))
         self.seen.extend((loss, norm) for loss, norm in state["seen"])

@@ -11,9 +11,9 @@ Everything else has a default that does nothing.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -24,14 +24,25 @@ from cogvideox.errors import ConfigError
 from cogvideox.video import Video
 
 
+class MayChange:
+    """Marks a setting that may change when a run resumes: ``log_every: Annotated[int, MayChange]``.
+
+    Such settings say how and where the work is done or reported; rounding aside, the result stays the same. All others
+    are compared with those that the run began with.
+    """
+
+
 class TaskConfig(Config):
     """Settings of a task; ``build`` makes the task."""
 
+    renamed_settings: ClassVar[dict[str, str]] = {"parts": "accumulation"}
+
     kind: str = Field("task", description="which task")
-    parts: int = Field(
+    accumulation: int = Field(
         1,
         gt=0,
-        description="batches of a step, one after the other (gradient accumulation) or on several processes",
+        description="micro-steps of a step (gradient accumulation): batches one after the other, or on several "
+        "processes",
     )
 
     def build(self, seed: int, steps: int | None = None) -> Task:
@@ -46,6 +57,18 @@ class TaskConfig(Config):
 
     def check(self, *, out: Path, precision: str) -> None:
         """Raise ConfigError for settings that do not go with the run's folder or its precision."""
+
+    def without_effect(self) -> dict[str, str]:
+        """Settings that change nothing as the others stand: name (dotted) -> why, and what to set instead."""
+        return {}
+
+    def refuse_without_effect(self, names: Iterable[str]) -> None:
+        """Raise ConfigError when one of these settings changes nothing."""
+        reasons = self.without_effect()
+        for name in names:
+            for key, reason in reasons.items():
+                if name == key or name.startswith(f"{key}."):
+                    raise ConfigError(f"task.{name}: {reason}")
 
     @property
     def data_folder(self) -> str | None:

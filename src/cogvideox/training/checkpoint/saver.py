@@ -1,4 +1,4 @@
-"""Saving while the run goes on: a copy is taken, a thread writes it, at most one at a time, and no failure is lost."""
+"""Saving states, in the background where wanted: a copy is taken and a thread writes it, one at a time."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from cogvideox.training.checkpoint.writers import Writers
 class Saver:
     """Writes the states of one run. ``background``: the run goes on meanwhile, for the price of a copy in memory."""
 
-    def __init__(self, folder: Path, team: DataParallel, background: bool = False) -> None:
-        self.folder, self.team, self.background = folder, team, background
-        self.writers = Writers(team.rank, team.size) if team.in_parts else Writers()
+    def __init__(self, folder: Path, parallel: DataParallel, background: bool = False) -> None:
+        self.folder, self.parallel, self.background = folder, parallel, background
+        self.writers = Writers(parallel.rank, parallel.world_size) if parallel.sharded else Writers()
         self.thread: threading.Thread | None = None
         self.error: CogVideoXError | None = None
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Copy ``state`` and write it, now or in the background; every process of the run calls this.
 
-        Raises NumericsError for weights that are not finite. A failure to write is kept for ``check``.
+        Raises NumericsError for weights that are not finite. A failure to write is kept for ``raise_if_failed``.
         """
         self.wait()
         taken = None
-        if self.team.in_parts or self.team.is_first:
+        if self.parallel.sharded or self.parallel.is_main_process:
             try:
                 taken = snapshot(step, state)
             except CogVideoXError as error:
                 self.error = error
-        self.check()  # nobody begins what another cannot finish
+        self.raise_if_failed()  # nobody begins what another cannot finish
         if taken is None:
             return
         if self.background:
@@ -42,16 +42,16 @@ class Saver:
         else:
             self._write(taken)
 
-    def check(self) -> None:
-        """Raise, on all processes, when the last save has failed on any of them."""
-        if self.team.any(self.error is not None):
+    def raise_if_failed(self) -> None:
+        """Raise OutputError, on all processes, when the last save has failed on any of them."""
+        if self.parallel.any(self.error is not None):
             error, self.error = self.error, None
             raise error or OutputError(
-                f"{self.folder}: another process could not write its part of the state; see its message"
+                f"{self.folder}: another process could not write its shard of the state; see its message"
             )
 
     def wait(self) -> None:
-        """Until nothing is being written."""
+        """Wait until nothing is being written."""
         if self.thread is not None:
             self.thread.join()
             self.thread = None

@@ -4,7 +4,7 @@
 (step, size and SHA-256 of every file, and a digest of itself). Digests are of the bytes that were meant to be written.
 A state is complete when its manifest verifies; the newest that does is resumed from, whatever else lies there.
 
-Where weights lie in parts, each process writes files of its own rows into the one folder and says so there; the first
+Where weights are sharded, each process writes files of its own rows into the one folder and reports there; the first
 waits for all, writes the manifest and gives the folder its name. The folder must be one that all processes see.
 """
 
@@ -30,7 +30,7 @@ from cogvideox.errors import CheckpointError, NumericsError
 from cogvideox.files import read_json
 from cogvideox.files.atomic import atomic_folder, discard
 from cogvideox.files.text import MOST_TABLE_BYTES
-from cogvideox.parallel.dtensor import SavedShards, is_mine_to_write, local, rows_of
+from cogvideox.parallel.dtensor import SavedShards, is_first_replica, local_rows, to_local
 from cogvideox.training.checkpoint.writers import ALONE, Writers
 
 KEEP = 2  # never less: the newest may be damaged
@@ -99,11 +99,11 @@ def latest_state(folder: Path) -> dict[str, Any] | None:
     A damaged one is passed over, with a warning, for the one before it; CheckpointError when none can be read.
     """
     problems = []
-    for place in _states(folder):
+    for path in _states(folder):
         try:
-            state = _read(place) if place.is_dir() else _read_file(place)
+            state = _read(path) if path.is_dir() else _read_file(path)
         except Exception as error:  # damage shows in many ways: try the one before, name them all
-            problems.append(f"{place.name}: {' '.join(str(error).split())[:120]}")
+            problems.append(f"{path.name}: {' '.join(str(error).split())[:120]}")
             continue
         for problem in problems:
             warnings.warn(f"{folder}: a damaged training state is passed over: {problem}", stacklevel=2)
@@ -116,14 +116,14 @@ def latest_state(folder: Path) -> dict[str, Any] | None:
 
 
 def has_state(folder: Path) -> bool:
-    """Whether anything stands there that a run would resume from."""
+    """Whether the folder holds any state that a run would resume from."""
     return bool(_states(folder))
 
 
 def _states(folder: Path) -> list[Path]:
     """States by step, newest first; ``.pt`` files are those of version 0.1."""
-    found = [path for path in folder.glob("state-*") if re.fullmatch(r"state-\d{8}(\.pt)?", path.name)]
-    return sorted(found, key=lambda path: path.name[6:14], reverse=True)
+    states = [path for path in folder.glob("state-*") if re.fullmatch(r"state-\d{8}(\.pt)?", path.name)]
+    return sorted(states, key=lambda path: path.name[6:14], reverse=True)
 
 
 def _write(file: Path, data: bytes) -> dict[str, Any]:
@@ -155,9 +155,9 @@ def _files(tensors: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
 def _flatten(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     """JSON in which a tensor is its name; strides are kept, for a moment must lie in memory as its weight does."""
     if isinstance(value, DTensor):
-        first, last = rows_of(value)
-        if is_mine_to_write(value) and last > first:
-            tensors[f"{path}@{first}"] = local(value.detach()).contiguous().cpu().clone()
+        first, last = local_rows(value)
+        if is_first_replica(value) and last > first:
+            tensors[f"{path}@{first}"] = to_local(value.detach()).contiguous().cpu().clone()
         each = -(-value.shape[0] // value.device_mesh.size(-1))
         return {"rows": path, "shape": list(value.shape), "each": each}
     if isinstance(value, Tensor):
@@ -176,11 +176,11 @@ def _flatten(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     return value
 
 
-def _build(tree: Any, tensors: dict[str, Tensor], parts: dict[str, Path]) -> Any:
+def _build(tree: Any, tensors: dict[str, Tensor], shards: dict[str, Path]) -> Any:
     if not isinstance(tree, dict):
         return tree
     if "rows" in tree:
-        return SavedShards(tuple(tree["shape"]), partial(_rows, tree["rows"], tree["each"], parts))
+        return SavedShards(tuple(tree["shape"]), partial(_read_rows, tree["rows"], tree["each"], shards))
     ((kind, value),) = [item for item in tree.items() if item[0] != "stride"]
     if kind == "tensor":
         tensor = tensors[value]
@@ -188,46 +188,44 @@ def _build(tree: Any, tensors: dict[str, Tensor], parts: dict[str, Path]) -> Any
             return tensor
         return torch.empty_strided(tensor.shape, tree["stride"], dtype=tensor.dtype).copy_(tensor)
     if kind == "dict":
-        return {key: _build(each, tensors, parts) for key, each in value}
-    built = [_build(each, tensors, parts) for each in value]
+        return {key: _build(each, tensors, shards) for key, each in value}
+    built = [_build(each, tensors, shards) for each in value]
     return built if kind == "list" else tuple(built)
 
 
-def _read(place: Path) -> dict[str, Any]:
-    manifest = read_json(place / "manifest.json", most=MOST_TABLE_BYTES, error=CheckpointError)
+def _read(folder: Path) -> dict[str, Any]:
+    manifest = read_json(folder / "manifest.json", most=MOST_TABLE_BYTES, error=CheckpointError)
     digest = manifest.pop("digest")
     if digest != _digest(manifest):
         raise CheckpointError("manifest.json: its digest does not match")
     if manifest["schema"] != SCHEMA:
         raise CheckpointError(f"written with schema {manifest['schema']}, this version reads {SCHEMA}")
-    if place.name != f"state-{manifest['step']:08d}":
+    if folder.name != f"state-{manifest['step']:08d}":
         raise CheckpointError(f"it is the state of step {manifest['step']} under another name")
     tensors: dict[str, Tensor] = {}
-    parts: dict[str, Path] = {}
+    shards: dict[str, Path] = {}
     tree = None
     for name, facts in manifest["files"].items():
-        data = (place / name).read_bytes()
+        data = (folder / name).read_bytes()
         if len(data) != facts["bytes"] or hashlib.sha256(data).hexdigest() != facts["sha256"]:
             raise CheckpointError(f"{name}: {len(data)} bytes that are not those written")
         if name == "tree.json":
             tree = json.loads(data)
         else:
             for key, value in load(data).items():
-                if re.search(
-                    r"@\d+$", key
-                ):  # read again when rows are asked for: all parts may not fit in memory
-                    parts[key] = place / name
+                if re.search(r"@\d+$", key):  # read again when rows are asked for: all may not fit in memory
+                    shards[key] = folder / name
                 else:
                     tensors[key] = value
-    return _build(tree, tensors, parts)
+    return _build(tree, tensors, shards)
 
 
-def _rows(name: str, each: int, parts: dict[str, Path], first: int, last: int) -> Tensor:
+def _read_rows(name: str, each: int, shards: dict[str, Path], first: int, last: int) -> Tensor:
     """Rows ``first`` to ``last`` of a tensor that was written ``each`` rows at a time."""
     pieces = []
     for start in range(first // each * each, last, each) if last > first else (0,):
         key = f"{name}@{start}"
-        with safe_open(parts[key], framework="pt") as file:
+        with safe_open(shards[key], framework="pt") as file:
             here = (max(first - start, 0), min(last - start, each)) if last > first else (0, 0)
             pieces.append(file.get_slice(key)[slice(*here)])
     return torch.cat(pieces)
@@ -247,7 +245,7 @@ def _read_file(file: Path) -> dict[str, Any]:
 
 def _check_finite(weights: dict[str, Tensor], step: int) -> None:
     for name, value in weights.items():
-        if value.is_floating_point() and not bool(torch.isfinite(local(value)).all()):
+        if value.is_floating_point() and not bool(torch.isfinite(to_local(value)).all()):
             raise NumericsError(
                 f"step {step}: {name} is not finite, so no state is written; the one before stays. Lower the rate"
             )

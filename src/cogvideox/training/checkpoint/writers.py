@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,12 +38,12 @@ class Writers:
 
     @property
     def prefix(self) -> str:
-        """In the names of my files."""
+        """What the names of this process's files of tensors begin with."""
         return f"{self.rank:05d}-" if self.size > 1 else ""
 
     @contextmanager
     def leading(self, work: Path) -> Iterator[None]:
-        """What the first process does in ``work``; when it fails, the others get a moment to notice."""
+        """The first process works in the body; when it fails, the others get a moment to notice in ``work``."""
         try:
             yield
         except (OSError, OutputError):
@@ -54,8 +54,8 @@ class Writers:
 
     @contextmanager
     def joining(self, target: Path) -> Iterator[Path]:
-        """The hidden folder of ``target`` that the first process has made. Raises OutputError, and says so there."""
-        work = self._found(target)
+        """The hidden folder of ``target``, made by the first process. Raises OutputError, and notes it there."""
+        work = self._find(target)
         try:
             yield work
         except OSError as error:
@@ -67,47 +67,47 @@ class Writers:
             raise OutputError(f"{target}: cannot be written: {reason}") from error
 
     def publish(self, work: Path, files: dict[str, Any]) -> None:
-        """Say which files are mine, when they are durable."""
+        """Make this process's files durable, then list them for the first process."""
         for name in files:
             with open(work / name, "rb") as stream:
                 os.fsync(stream.fileno())
-        part = work / f".rank-{self.rank}"
-        part.write_text(json.dumps(files))
-        part.rename(work / f"rank-{self.rank}.json")
+        listing = work / f".rank-{self.rank}"
+        listing.write_text(json.dumps(files))
+        listing.rename(work / f"rank-{self.rank}.json")
 
     def others(self, work: Path) -> dict[str, Any]:
         """The files of all others, once they are there. Raises OutputError when one of them fails or is silent."""
         files: dict[str, Any] = {}
         for rank in range(1, self.size):
-            said = work / f"rank-{rank}.json"
-            self._until(said.exists, work, f"process {rank} has written nothing of")
-            files |= json.loads(said.read_bytes())
+            listing = work / f"rank-{rank}.json"
+            self._until(listing.exists, work, f"process {rank} has written nothing of")
+            files |= json.loads(listing.read_bytes())
         for rank in range(1, self.size):
             (work / f"rank-{rank}.json").unlink()
         return files
 
-    def _found(self, target: Path) -> Path:
-        found: list[Path] = []
+    def _find(self, target: Path) -> Path:
+        folders: list[Path] = []
 
-        def there() -> list[Path]:
-            found.extend(target.parent.glob(f".{target.name}.new-*/new"))
-            return found
+        def exists() -> bool:
+            folders.extend(target.parent.glob(f".{target.name}.new-*/new"))
+            return bool(folders)
 
-        self._until(there, target, "the first process has not begun")
-        return found[0]
+        self._until(exists, target, "the first process has not begun")
+        return folders[0]
 
-    def _until(self, done: Any, place: Path, silent: str) -> None:
+    def _until(self, done: Callable[[], bool], folder: Path, silent: str) -> None:
         end = time.monotonic() + self.patience
         while not done():
-            failed = sorted(place.glob("rank-*.failed"))
+            failed = sorted(folder.glob("rank-*.failed"))
             if failed:
                 reason = failed[0].read_text()
                 raise OutputError(
-                    f"{place}: {failed[0].stem} cannot write its part: {reason}; free some space"
+                    f"{folder}: {failed[0].stem} cannot write its shard: {reason}; free some space"
                 )
             if time.monotonic() > end:
                 raise OutputError(
-                    f"{place}: {silent} it in {self.patience:.0f} s; do all processes see this folder?"
+                    f"{folder}: {silent} it in {self.patience:.0f} s; do all processes see this folder?"
                 )
             time.sleep(0.01)
 

@@ -12,13 +12,13 @@ from cogvideox.training.tasks.lora import LoraTuning
 
 def finetune() -> Run:
     """All weights of a model on a folder of clips: set task.data.folder and task.start (a preset or a folder)."""
-    task = DiffusionTraining(start="tiny", data=FolderData(), parts=4)
+    task = DiffusionTraining(start="tiny", data=FolderData(), accumulation=4)
     return _run("finetune", task, OptimConfig(lr=1e-5, warmup=50, ema=0.999))
 
 
 def lora() -> Run:
     """An adapter for a model on a folder of clips: set task.data.folder and task.start (a preset or a folder)."""
-    task = DiffusionTraining(start="tiny", data=FolderData(), parts=4, lora=LoraTuning())
+    task = DiffusionTraining(start="tiny", data=FolderData(), accumulation=4, lora=LoraTuning())
     return _run("lora", task, OptimConfig(lr=5e-4, warmup=50, ema=0.99))
 
 

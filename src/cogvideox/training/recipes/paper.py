@@ -96,7 +96,7 @@ def _paper(name: str) -> StagedRun:
             size=size,
             lr=lr,
             warmup=warmup,
-            parts=batch,
+            accumulation=batch,
             budget=length // 4,
             best=best,
         )

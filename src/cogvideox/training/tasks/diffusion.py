@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -37,7 +37,7 @@ from cogvideox.presets import PRESETS
 from cogvideox.text import TextEncoder
 from cogvideox.training.flops import FlopCounter, Sample
 from cogvideox.training.init_from import load_config, model_folders, widen
-from cogvideox.training.task import Task, TaskConfig
+from cogvideox.training.task import MayChange, Task, TaskConfig
 from cogvideox.training.tasks.base_model import WORLD_TEXT, WORLD_VAE, completed
 from cogvideox.training.tasks.diffusion_batches import DiffusionBatcher, Texts, velocity_errors
 from cogvideox.training.tasks.enough import drawn_in, enough
@@ -52,7 +52,7 @@ from cogvideox.training.tasks.folder import (
 )
 from cogvideox.training.tasks.held_out import HeldOut
 from cogvideox.training.tasks.lora import LoraTuning, put_on, write_lora
-from cogvideox.training.unused import check_used
+from cogvideox.training.tasks.unused import without_effect
 from cogvideox.transformer import Transformer, TransformerConfig
 from cogvideox.transformer.initialise import initialise
 from cogvideox.transformer.kernels import use_kernel
@@ -81,7 +81,7 @@ class DiffusionTraining(TaskConfig):
         description=f"model or folder that holds text_encoder/ and tokenizer/; null: start, without one {WORLD_TEXT}",
     )
     lora: LoraTuning | None = Field(None, description="train an adapter on a frozen start; null: all weights")
-    cache: str = Field("runs/latents", description="where encoded clips are kept")
+    cache: Annotated[str, MayChange] = Field("runs/latents", description="where encoded clips are kept")
     data: FolderData | None = Field(None, description="a folder of clips; null: the tiny world")
     clips: int = Field(12000, gt=0, description="clips of the world, encoded once and drawn from")
     stories: dict[str, float] | None = Field(
@@ -106,22 +106,24 @@ class DiffusionTraining(TaskConfig):
         gt=0,
         description="virtual ranks: so many samples one after the other cover all times evenly; null: those of a step",
     )
-    kernel: str | None = Field(
+    kernel: Annotated[str | None, MayChange] = Field(
         None,
         description="attention kernel; null: the fastest right one on a GPU, torch-float32 on a CPU, where it saves a "
         "quarter of a bf16 step",
     )
-    recompute: bool | None = Field(
+    recompute: Annotated[bool | None, MayChange] = Field(
         None,
         description="keep no activations inside blocks: a third more work, less memory; null: for a billion weights or "
         "more",
     )
-    compile: bool = Field(False, description="compile the blocks with torch.compile")
-    device: str | None = Field(
+    compile: Annotated[bool, MayChange] = Field(False, description="compile the blocks with torch.compile")
+    device: Annotated[str | None, MayChange] = Field(
         None, description="where the network is: cpu, cuda; null: cuda where there is one, else cpu"
     )
-    samples: int = Field(4, ge=0, description="held-out prompts of which videos are made (sample_every)")
-    sample_steps: int = Field(25, gt=0, description="denoising steps of a sample video")
+    samples: Annotated[int, MayChange] = Field(
+        4, ge=0, description="held-out prompts of which videos are made (sample_every)"
+    )
+    sample_steps: Annotated[int, MayChange] = Field(25, gt=0, description="denoising steps of a sample video")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -134,8 +136,15 @@ class DiffusionTraining(TaskConfig):
                 raise ConfigError(
                     f"start null, {name} {'set' if name == 'lora' else 'null'}: give a model to start from"
                 )
-        check_used(self)
+        fields = type(self).model_fields
+        self.refuse_without_effect(
+            name for name, field in fields.items() if getattr(self, name) != field.default
+        )
         return self
+
+    def without_effect(self) -> dict[str, str]:
+        """Settings that change nothing as the others stand: name -> why, and what to set instead."""
+        return without_effect(self)
 
     def completed(self, *, fetch: bool = False) -> DiffusionTraining:
         """With everything filled in that the model to start from decides; ``fetch``: download it where needed."""
@@ -184,7 +193,7 @@ class DiffusionTask(Task):
         # all folders before any is read: a wrong name must not be told after minutes of work
         found = model_folders(config)
         config = config.completed()  # now that downloads are there
-        self.config, self.seed, self.parts = config, seed, config.parts
+        self.config, self.seed, self.accumulation = config, seed, config.accumulation
         vae, text, self.start = found["vae"], found["text"], found.get("start")
         self.vae = load_vae(vae, dtype="float32").eval().requires_grad_(False).to(config.compute_device)
         self.text = load_text(text, dtype="float32")
@@ -196,7 +205,7 @@ class DiffusionTask(Task):
         self.module = self._network()
         self.shape = self.module.config
         self.image = self.shape.in_channels == 2 * self.shape.out_channels
-        self.examples, measured = self._data(None if steps is None else steps * config.parts)
+        self.examples, measured = self._data(None if steps is None else steps * config.accumulation)
         self.held_out, self.work = HeldOut(measured, self.schedule), FlopCounter(self.shape)
         self.measure_batches, self.measure_width = len(self.held_out.pieces), 2
         self.sample_videos = min(config.samples, len(measured.clips))
@@ -217,12 +226,12 @@ class DiffusionTask(Task):
         row, samples = self._row(micro_step)
         found = self.examples.training(row, samples)
         errors = velocity_errors(self.module, self.schedule, found, self._times(micro_step, samples))
-        whole = len(self._samples_of_step(micro_step)) / self.parts
-        tokens = float(sum(self._tokens(one) for one in row)) * self.parts
+        whole = len(self._samples_of_step(micro_step)) / self.accumulation
+        tokens = float(sum(self._tokens(one) for one in row)) * self.accumulation
         return {
             "loss": errors.sum() / whole,
             "tokens": torch.tensor(tokens),
-            "clips": torch.tensor(whole * self.parts),
+            "clips": torch.tensor(whole * self.accumulation),
         }
 
     def sample_names(self, micro_step: int) -> list[str]:
@@ -274,7 +283,7 @@ class DiffusionTask(Task):
 
     def flops(self, step: int) -> float:
         """Of all rows of a step."""
-        rows = (self._row(micro_step)[0] for micro_step in self._step_of(step * self.parts))
+        rows = (self._row(micro_step)[0] for micro_step in self._step_of(step * self.accumulation))
         return sum(self.work.flops(self._samples(row), self.config.lora is not None) for row in rows)
 
     def activation_bytes(self) -> float:
@@ -343,7 +352,8 @@ class DiffusionTask(Task):
         return [(self.examples.clips.shape(one), self.text.max_tokens) for one in row]
 
     def _step_of(self, micro_step: int) -> range:
-        return range(micro_step // self.parts * self.parts, (micro_step // self.parts + 1) * self.parts)
+        first = micro_step // self.accumulation * self.accumulation
+        return range(first, first + self.accumulation)
 
     def _samples_of_step(self, micro_step: int) -> range:
         """The numbers in the run of a global batch's samples."""

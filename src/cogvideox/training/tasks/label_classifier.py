@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from cogvideox.files.digest import sha256_of_file
 from cogvideox.noise import generator
 from cogvideox.perception.classifier import CARD, WEIGHTS
 from cogvideox.perception.handcrafted import traits_of
-from cogvideox.training.task import Task, TaskConfig
+from cogvideox.training.task import MayChange, Task, TaskConfig
 from cogvideox.training.tasks.faults.samples import sample
 from cogvideox.training.tasks.faults.take_library import TakeLibrary, read_stock
 from cogvideox.training.tasks.label_report import LabelScore, best_threshold, calibrate, judged, report
@@ -51,7 +51,7 @@ class ClassifierTraining(TaskConfig):
     batch: int = Field(256, gt=0)
     dropout: float = Field(0.4, ge=0, lt=1)
     jitter: float = Field(0.3, ge=0, description="noise on the traits, in their standard deviations")
-    cache: str = Field("runs/traits", description="folder where traits are kept")
+    cache: Annotated[str, MayChange] = Field("runs/traits", description="folder where traits are kept")
 
     def build(self, seed: int, steps: int | None = None) -> ClassifierTask:
         """The task; makes the samples that the cache does not hold."""

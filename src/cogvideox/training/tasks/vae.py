@@ -134,7 +134,7 @@ class VAETask(Task):
     module: VAE
 
     def __init__(self, config: VAETraining, seed: int) -> None:
-        self.config, self.seed, self.parts = config, seed, config.parts
+        self.config, self.seed, self.accumulation = config, seed, config.accumulation
         torch.manual_seed(seed)
         self.module = VAE(config.vae)
         initialise(self.module)
@@ -166,7 +166,7 @@ class VAETask(Task):
 
     def losses(self, call: int) -> dict[str, Tensor]:
         """Reconstruction of random pieces of random clips."""
-        step = call // self.parts
+        step = call // self.accumulation
         phase = next((p for p in self.config.phases if step < p.until), self.config.phases[-1])
         pixels = self.clips.pieces(phase, call)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.decoder_only):

@@ -1,39 +1,30 @@
-"""Whose folder it is, and when to stop: what a run asks before it begins and listens to while it lasts."""
+"""Whether a run may go on from the states in its folder: its settings must be those that it began with.
+
+``run.yaml`` in the folder holds the settings of the run. Those marked ``MayChange`` where they are declared may differ.
+"""
 
 from __future__ import annotations
 
 import os
-import signal
-import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cogvideox.config import Config
 from cogvideox.errors import ConfigError
 from cogvideox.files import read_yaml
 from cogvideox.files.atomic import atomic_file
 from cogvideox.training.checkpoint.state import has_state
+from cogvideox.training.task import MayChange
 
 if TYPE_CHECKING:
-    from cogvideox.training.loop import TrainConfig
-
-PREEMPTED = 143
-"""Exit code after SIGTERM: the state was saved, and the same command resumes."""
+    from cogvideox.training.config import TrainConfig
 
 
-FREE = {
-    "out", "save_every", "background", "log_every", "measure_every", "sample_every", "peak_tflops", "tensorboard",
-    "wandb", "task.cache", "task.compile", "task.device", "task.kernel", "task.recompute", "task.samples",
-    "task.sample_steps",
-}  # fmt: skip
-"""What a resume may change beside ``mesh``: how and where work is done and told; rounding aside, the result stays."""
+def check_same_config(config: TrainConfig, out: Path) -> None:
+    """Raise ConfigError when ``out`` holds states of a run with other settings, naming each with both values.
 
-
-def same_run(config: TrainConfig, out: Path) -> None:
-    """A folder with states belongs to one configuration; resuming it with another would mix two runs.
-
-    Only ``FREE`` settings and how processes share the work (``mesh``) may change. Raises ConfigError.
+    Settings marked ``MayChange`` are not compared. Files of other origin under the names of a run's are not replaced.
     """
     file = out / "run.yaml"
     if not has_state(out):
@@ -45,29 +36,42 @@ def same_run(config: TrainConfig, out: Path) -> None:
             "the folder"
         )
     then, here = _read(file, type(config)), config.model_dump(mode="json")
-    before, now = _fixed(then), _fixed(here)
-    beside = _start_beside(here)
-    if beside is not None and beside == _start_beside(
-        then
-    ):  # a stage and the one before it were moved together
-        now["task.start"] = before["task.start"]
-    changed = [
-        f"{name}: {_shown(before, name)} -> {_shown(now, name)}"
-        for name in {**now, **before}
-        if before.get(name, file) != now.get(name, file)  # file: a value that no setting has
-    ]
-    if (
-        changed
-        and [line.partition(":")[0] for line in changed] == ["steps"]
-        and here["steps"] > then["steps"]
-    ):
+    changed = _changed(then, here, set(_may_change(config)))
+    if [*changed] == ["steps"] and here["steps"] > then["steps"]:
         raise ConfigError(_more_steps(out, then, here))
     if changed:
-        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        told = [f"{name}: {before} -> {now}" for name, (before, now) in changed.items()]
+        more = f" and {len(told) - 3} more" if len(told) > 3 else ""
         raise ConfigError(
-            f"{file}: holds a run with other settings ({'; '.join(changed[:3])}{more}); set them back to go on, or "
+            f"{file}: holds a run with other settings ({'; '.join(told[:3])}{more}); set them back to go on, or "
             "choose another out="
         )
+
+
+def _may_change(config: Config, prefix: str = "") -> Iterator[str]:
+    """Dotted names of the settings that are marked ``MayChange``."""
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        if MayChange in field.metadata:
+            yield f"{prefix}{name}"
+        elif isinstance(value, Config):
+            yield from _may_change(value, f"{prefix}{name}.")
+
+
+def _changed(
+    then: Mapping[str, Any], here: Mapping[str, Any], may_change: set[str]
+) -> dict[str, tuple[str, str]]:
+    """The settings that differ and must not: name -> (before, now) as text."""
+    before, now = _flat(then, may_change), _flat(here, may_change)
+    beside = _start_beside(here)
+    if beside is not None and beside == _start_beside(then):
+        now["task.start"] = before["task.start"]  # a stage and the one before it were moved together
+    unset = object()
+    return {
+        name: (_shown(before, name), _shown(now, name))
+        for name in {**now, **before}
+        if before.get(name, unset) != now.get(name, unset)
+    }
 
 
 def _check_free(out: Path, kind: type[TrainConfig]) -> None:
@@ -130,16 +134,18 @@ def _start_beside(values: Mapping[str, Any]) -> str | None:
     return Path(start).relative_to(around).as_posix()
 
 
-def _fixed(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+def _flat(values: Mapping[str, Any], may_change: set[str], prefix: str = "") -> dict[str, Any]:
     """By dotted name, without what may change; a folder is the same with and without a last slash."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in values.items():
-        name = f"{above}{key}"
+        name = f"{prefix}{key}"
+        if name in may_change:
+            continue
         if isinstance(value, dict) and value:
-            found |= _fixed(value, f"{name}.")
-        elif name not in FREE and not name.startswith("mesh."):
-            found[name] = value.rstrip("/") if isinstance(value, str) else value
-    return found
+            flat |= _flat(value, may_change, f"{name}.")
+        else:
+            flat[name] = value.rstrip("/") if isinstance(value, str) else value
+    return flat
 
 
 def _shown(values: Mapping[str, Any], name: str) -> str:
@@ -147,36 +153,7 @@ def _shown(values: Mapping[str, Any], name: str) -> str:
     return text if len(text) < 60 else f"{text[:57]}..."
 
 
-def claim(config: TrainConfig, out: Path) -> None:
-    """Write what is about to run."""
+def write_config(config: TrainConfig, out: Path) -> None:
+    """Write ``run.yaml``, the settings of what is about to run."""
     with atomic_file(out / "run.yaml", overwrite=True) as work:
         work.write_text(config.to_yaml(), encoding="utf-8")
-
-
-@contextmanager
-def stop_is_noted() -> Iterator[list[int]]:
-    """Inside, the first SIGTERM or Ctrl-C is only noted, in the list; a second one ends the process at once."""
-    noted: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield noted
-        return
-    # where somebody ignores a signal (SIGINT in the background of a shell) it stays ignored
-    before = {
-        number: signal.getsignal(number)
-        for number in (signal.SIGTERM, signal.SIGINT)
-        if signal.getsignal(number) not in (signal.SIG_IGN, None)
-    }
-
-    def note(number: int, frame: Any) -> None:
-        noted.append(number)
-        if number == signal.SIGINT:  # not print: a handler may run within a write
-            os.write(2, b"stopping after this step, with its state saved; Ctrl-C again stops at once\n")
-        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else before[number])
-
-    for number in before:
-        signal.signal(number, note)
-    try:
-        yield noted
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
