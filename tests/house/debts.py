@@ -60,7 +60,6 @@ memory/offload.py: part place places row
 memory/plan.py: found
 memory/weights.py: part
 model.py: part parts
-parallel/data_parallel.py: place rows
 parallel/sequence.py: row
 perception/image_text.py: rows
 perception/raft.py: places
@@ -75,20 +74,15 @@ reproduce/readings.py: _told row
 reproduce/run.py: row
 reproduce/verdict.py: found row
 text/decoder.py: told
-training/checkpoint/state.py: _rows parts place
-training/checkpoint/writers.py: _found place
 training/flops.py: row
 training/init_from.py: place places
-training/loop.py: place
 training/memory.py: parts rows
 training/preview.py: found row told
-training/stages.py: parts
-training/task.py: found piece pieces
 training/tasks/base_model.py: place row
 training/tasks/captioner.py: rows
 training/tasks/captions.py: _made row rows
 training/tasks/crops.py: _piece pieces place
-training/tasks/diffusion.py: _made _parts _row found parts piece pieces place row rows
+training/tasks/diffusion.py: _made _parts _row parts row rows
 training/tasks/enough.py: rows
 training/tasks/faults/samples.py: made
 training/tasks/faults/take_library.py: part
@@ -98,7 +92,6 @@ training/tasks/label_classifier.py: _row part
 training/tasks/label_report.py: rows
 training/tasks/sizes.py: row
 training/tasks/text_encoder.py: places
-training/tasks/vae.py: parts
 transformer/attention.py: part
 transformer/compiled.py: rows
 transformer/kernels.py: _row row rows
@@ -135,7 +128,6 @@ memory/policy.py: Policy.record StageMemory.peak
 memory/region.py: Region.bytes
 memory/weights.py: Weights.total
 parallel/context.py: Neighbour.alone Neighbour.before Neighbour.keep Neighbour.together
-parallel/dtensor.py: SavedShards.whole
 perception/features.py: FeatureCard.to_dict
 perception/image_text.py: ClipImageText.images ClipImageText.texts
 perception/lpips.py: LPIPSHead.weight
@@ -146,12 +138,8 @@ rating/connections.py: BoundedProtocol.data_received BoundedProtocol.on_response
 rating/labelling.py: labelling_app
 reproduce/arms.py: transformer_of
 text/t5.py: GatedGELU.forward RMSNorm.forward SelfAttention.forward
-training/loop.py: TrainConfig
 training/memory.py: TrainRequest.tokens
-training/metrics.py: RunLog.advance RunLog.close
-training/optim.py: OptimConfig
-training/step_guard.py: Guard.state
-training/tasks/captioner.py: CaptionerTask CaptionerTask.export CaptionerTraining
+training/tasks/captioner.py: CaptionerTask CaptionerTraining
 training/tasks/captions.py: CaptionedClips.text CaptionedWorldClips.facts CaptionedWorldClips.pictures
 training/tasks/captions.py: CaptionedWorldClips.text CaptionedWorldClips.truth RecordedClips.facts
 training/tasks/captions.py: RecordedClips.pictures RecordedClips.text RecordedClips.truth
@@ -168,10 +156,9 @@ training/tasks/label_classifier.py: ClassifierTask
 training/tasks/label_report.py: LabelScore.plain
 training/tasks/lora.py: write_lora
 training/tasks/lpips.py: PerceptualTask noisy paler
-training/tasks/summariser.py: SummariserTask SummariserTask.export
-training/tasks/text_encoder.py: TextTask TextTask.export
+training/tasks/summariser.py: SummariserTask
+training/tasks/text_encoder.py: TextTask
 training/tasks/vae.py: Gan VAETask
-training/trainer.py: Trainer.go
 transformer/attention.py: Attention.forward
 transformer/block.py: ExpertNorm.forward FeedForward.forward FeedForwardIn.forward
 transformer/kernels.py: sage
@@ -201,7 +188,6 @@ perception: tensors world_features
 rating: blind connections labelling ledger loopback ratings study
 reproduce: arms curves experiments pages readings run verdict videos
 text: decoder encoder t5 tokenizer
-training/checkpoint: sample_ledger saver state writers
 training/tasks: base_model captioner captions crops diffusion diffusion_batches enough faults folder held_out
 training/tasks: label_classifier label_report lora lpips sizes summariser text_encoder vae
 training/tasks/faults: drawing edits effects painting samples scenes take_library

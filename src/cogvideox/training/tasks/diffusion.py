@@ -38,21 +38,12 @@ from cogvideox.text import TextEncoder
 from cogvideox.training.flops import FlopCounter, Sample
 from cogvideox.training.init_from import load_config, model_folders, widen
 from cogvideox.training.task import MayChange, Task, TaskConfig
-from cogvideox.training.tasks.base_model import WORLD_TEXT, WORLD_VAE, completed
+from cogvideox.training.tasks.base_model import WORLD_TEXT, WORLD_VAE, completed, without_effect
 from cogvideox.training.tasks.diffusion_batches import DiffusionBatcher, Texts, velocity_errors
 from cogvideox.training.tasks.enough import drawn_in, enough
-from cogvideox.training.tasks.folder import (
-    FolderData,
-    check_apart,
-    check_lost,
-    check_named,
-    facts_of,
-    listed,
-    split,
-)
+from cogvideox.training.tasks.folder import FolderData, check_folder, check_lost, facts_of, listed, split
 from cogvideox.training.tasks.held_out import HeldOut
 from cogvideox.training.tasks.lora import LoraTuning, put_on, write_lora
-from cogvideox.training.tasks.unused import without_effect
 from cogvideox.transformer import Transformer, TransformerConfig
 from cogvideox.transformer.initialise import initialise
 from cogvideox.transformer.kernels import use_kernel
@@ -95,10 +86,7 @@ class DiffusionTraining(TaskConfig):
     batch: int = Field(32, gt=0, description="clips of a row (world, and rows: batch)")
     text_dropout: float = Field(0.1, ge=0, le=1, description="share of clips without their caption")
     image_dropout: float = Field(
-        0.05,
-        ge=0,
-        le=1,
-        description="share of clips without their image (the paper's appendix on image-to-video)",
+        0.05, ge=0, le=1, description="share of clips without their image (the paper's appendix)"
     )
     uniform: Literal["explicit", "plain"] = Field("explicit", description="how timesteps are drawn")
     intervals: int | None = Field(
@@ -120,9 +108,7 @@ class DiffusionTraining(TaskConfig):
     device: Annotated[str | None, MayChange] = Field(
         None, description="where the network is: cpu, cuda; null: cuda where there is one, else cpu"
     )
-    samples: Annotated[int, MayChange] = Field(
-        4, ge=0, description="held-out prompts of which videos are made (sample_every)"
-    )
+    samples: Annotated[int, MayChange] = Field(4, ge=0, description="sample videos, of held-out prompts")
     sample_steps: Annotated[int, MayChange] = Field(25, gt=0, description="denoising steps of a sample video")
 
     @model_validator(mode="after")
@@ -157,9 +143,7 @@ class DiffusionTraining(TaskConfig):
             raise ConfigError(
                 "precision fp32: the frozen weights are bfloat16; set precision=bf16, or task.lora.base=float32"
             )
-        if self.data is not None:
-            check_named(self.data)
-            check_apart(self.data, out)
+        check_folder(self.data, out)
 
     @property
     def data_folder(self) -> str | None:

@@ -101,6 +101,13 @@ def check_apart(data: FolderData, out: Path) -> None:
         check_films(data.films, data.folder)
 
 
+def check_folder(data: FolderData | None, out: Path) -> None:
+    """Raise ConfigError when a folder of clips is not named, or when it and the run's folder ``out`` overlap."""
+    if data is not None:
+        check_named(data)
+        check_apart(data, out)
+
+
 def listed(data: FolderData) -> Listing:
     """The clips that take part; films are curated first. Raises ConfigError when there are none."""
     check_named(data)

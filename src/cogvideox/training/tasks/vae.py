@@ -24,7 +24,7 @@ from cogvideox.noise import generator
 from cogvideox.perception.lpips import load_lpips
 from cogvideox.training.task import Task, TaskConfig
 from cogvideox.training.tasks.crops import Crops, CropSource, FolderCrops, WorldCrops, clip_frames
-from cogvideox.training.tasks.folder import FolderData, check_apart, check_named
+from cogvideox.training.tasks.folder import FolderData, check_folder
 from cogvideox.training.tasks.sizes import clip_size
 from cogvideox.vae import VAE, VAEConfig
 from cogvideox.vae.critics import CriticConfig, PatchCritic
@@ -100,9 +100,7 @@ class VAETraining(TaskConfig):
 
     def check(self, *, out: Path, precision: str) -> None:
         """Raise ConfigError when the folder of clips is not named, or when it holds ``out``."""
-        if self.data is not None:
-            check_named(self.data)
-            check_apart(self.data, out)
+        check_folder(self.data, out)
 
     @property
     def data_folder(self) -> str | None:
