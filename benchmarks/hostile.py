@@ -668,7 +668,7 @@ def make_seeds(folder: Path) -> None:
 
     from cogvideox.checkpoints import save_model
     from cogvideox.video import Video
-    from support.small_models import small_model
+    from support.models import small_model
 
     save_model(small_model("2b"), folder / "model")
     frames = np.random.default_rng(0).integers(0, 255, (9, 32, 32, 3), dtype=np.uint8)

@@ -8,12 +8,12 @@ import torch
 from cogvideox.conditioning import Coder, continuation, from_image, from_text, from_video
 from cogvideox.errors import FrameError, InputError
 from support.golden import fill
-from support.toy import toy_model
+from support.models import golden_model
 
 
 def coder(kind: str = "t2v", **settings) -> Coder:
     choices = {name: settings.pop(name) for name in ("sample", "image_scale") if name in settings}
-    return Coder(toy_model(kind, **settings), torch.float32, torch.Generator().manual_seed(0), **choices)
+    return Coder(golden_model(kind, **settings), torch.float32, torch.Generator().manual_seed(0), **choices)
 
 
 def pixels(frames: int) -> torch.Tensor:
@@ -21,14 +21,14 @@ def pixels(frames: int) -> torch.Tensor:
 
 
 def test_text_alone_is_the_empty_condition():
-    condition = from_text(toy_model().spec)
+    condition = from_text(golden_model().spec)
     assert condition.image is condition.known is condition.start is None
     assert condition.strength == 1.0
 
 
 def test_an_image_model_without_an_image_is_refused():
     with pytest.raises(InputError, match="image: missing"):
-        from_text(toy_model("i2v").spec)
+        from_text(golden_model("i2v").spec)
 
 
 def test_an_image_lies_at_index_zero_with_zeros_after_it():
@@ -54,7 +54,7 @@ def test_image_latents_are_scaled_as_the_checkpoint_or_the_caller_says(invert, c
 
 
 def test_scaling_comes_off_again_before_decoding():
-    model = toy_model()
+    model = golden_model()
     latents = model.encode_video(pixels(9), sample=False)
     torch.testing.assert_close(
         model.decode_latents(latents),

@@ -11,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 from cogvideox.cpu_ops import Linear, conv3d, half_is_native, product
 from cogvideox.text import T5Config, T5Encoder
 from cogvideox.transformer import Transformer, initialise
-from support.small_models import small_preset
+from support.models import small_preset
 
 HALVES = [torch.bfloat16, torch.float16]
 

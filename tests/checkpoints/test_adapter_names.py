@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from cogvideox.checkpoints import inspect, load_lora, read_adapter
 from cogvideox.checkpoints.adapter_names import Layers, layers_of, take_apart
 from cogvideox.errors import CheckpointError
-from support.small_models import small_model
+from support.models import small_model
 
 WIDTH, RANK, ALPHA = 32, 4, 2.0
 ATTENTION = ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0")

@@ -12,12 +12,12 @@ from safetensors.torch import save_file
 from cogvideox.checkpoints import convert, find_spec, inspect, load_model
 from cogvideox.cli.checks import model_folder
 from cogvideox.errors import CheckpointError, CogVideoXError
-from support.toy_folder import write_toy
+from support.models import write_model_folder
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    return write_toy(tmp_path_factory.mktemp("base") / "model")
+    return write_model_folder(tmp_path_factory.mktemp("base") / "model")
 
 
 def bf16(*shape):

@@ -17,7 +17,7 @@ from cogvideox.checkpoints.fill import check_names, to_dtype
 from cogvideox.checkpoints.tensors import read_file, to_bytes, write_folder
 from cogvideox.errors import CheckpointError, ConfigError, OutputError, suggest
 from cogvideox.transformer import Experts, Transformer
-from support.small_models import VARIANTS, same, small_model
+from support.models import VARIANTS, same, small_model
 
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
 

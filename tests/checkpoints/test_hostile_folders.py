@@ -22,14 +22,14 @@ from cogvideox.errors import CheckpointError, CogVideoXError, ConfigError
 from cogvideox.text import T5Config, Tokenizer
 from cogvideox.transformer import TransformerConfig
 from cogvideox.vae import VAEConfig
-from support.toy_folder import write_toy
+from support.models import write_model_folder
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
-    return write_toy(tmp_path_factory.mktemp("toy") / "model")
+    return write_model_folder(tmp_path_factory.mktemp("toy") / "model")
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import cogvideox.checkpoints.hub as hub
 from cogvideox.checkpoints import find_folder, find_spec, inspect, load_model
 from cogvideox.errors import CheckpointError
 from cogvideox.presets import PRESETS
-from support.toy_folder import write_toy
+from support.models import write_model_folder
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_planning_and_dry_runs_never_ask_the_hub(asked):
 
 def test_an_old_download_is_found_under_the_old_owner(asked, tmp_path):
     repository = tmp_path / "cache" / "models--THUDM--CogVideoX-2b"
-    write_toy(repository / "snapshots" / ("0" * 40))
+    write_model_folder(repository / "snapshots" / ("0" * 40))
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("0" * 40)
     for name in ("2b", "THUDM/CogVideoX-2b", "zai-org/CogVideoX-2b"):

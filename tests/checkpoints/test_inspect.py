@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from cogvideox.checkpoints import inspect, save_model
 from cogvideox.errors import CheckpointError
-from support.small_models import small_model
+from support.models import small_model
 
 
 def test_a_sound_folder_has_no_problems(tmp_path):

@@ -27,7 +27,7 @@ from cogvideox.checkpoints import (
 )
 from cogvideox.checkpoints.adapter import Adapter, Pair
 from cogvideox.errors import CheckpointError, ConfigError, OutputError
-from support.small_models import same, small_model
+from support.models import same, small_model
 
 WIDTH = 32
 

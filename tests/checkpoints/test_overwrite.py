@@ -18,7 +18,7 @@ from cogvideox.checkpoints import convert, load_model, save_model, write_adapter
 from cogvideox.checkpoints.adapter import Adapter, Pair
 from cogvideox.errors import OutputError
 from cogvideox.files.atomic import atomic_file
-from support.small_models import small_model
+from support.models import small_model
 
 
 def content(folder):

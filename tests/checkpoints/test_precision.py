@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cogvideox.checkpoints import load_model, load_schedule, save_model
-from support.small_models import small_model
+from support.models import small_model
 
 
 def types(model):

@@ -22,8 +22,7 @@ from cogvideox.checkpoints import (
 from cogvideox.checkpoints.keymap import DIFFUSERS, sat_transformer, sat_vae
 from cogvideox.errors import CheckpointError
 from cogvideox.transformer import Transformer
-from support.small_models import VARIANTS, same, small_model, small_preset
-from support.toy_folder import write_toy
+from support.models import VARIANTS, same, small_model, small_preset, write_model_folder
 
 PREFIX = "model.diffusion_model."
 
@@ -183,7 +182,7 @@ def test_inspecting_sat_says_what_it_is(tmp_path):
 
 
 def test_a_round_trip_through_sat_keeps_settings_schedule_and_text(tmp_path):
-    first = write_toy(tmp_path / "first")
+    first = write_model_folder(tmp_path / "first")
     vae = json.loads((first / "vae/config.json").read_text())
     (first / "vae/config.json").write_text(json.dumps(vae | {"scaling_factor": 0.5151}))
     schedule = json.loads((first / "scheduler/scheduler_config.json").read_text())

@@ -12,7 +12,7 @@ from cogvideox.checkpoints import record as records
 from cogvideox.diffusion.guidance import RELEASED_GUIDANCE
 from cogvideox.presets import PRESETS, get_preset
 from cogvideox.spec import GUIDANCE, ModelSpec
-from support.small_models import small_model
+from support.models import small_model
 
 NATIVE = ("kind", "height", "width", "frames", "fps")
 

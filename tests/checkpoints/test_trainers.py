@@ -13,8 +13,7 @@ from cogvideox.checkpoints import convert, find_spec, inspect, load_model
 from cogvideox.checkpoints.tensors import write_folder
 from cogvideox.errors import CheckpointError
 from cogvideox.training.checkpoint.state import save_state
-from support.small_models import same
-from support.toy_folder import write_toy
+from support.models import same, write_model_folder
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 PREFIX = "model.diffusion_model."
@@ -22,7 +21,7 @@ PREFIX = "model.diffusion_model."
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    return write_toy(tmp_path_factory.mktemp("base") / "model")
+    return write_model_folder(tmp_path_factory.mktemp("base") / "model")
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from cogvideox import progress
 from cogvideox.cli import app
-from support.toy_folder import write_toy
+from support.models import write_model_folder
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_a_terminal_gets_a_bar_with_the_estimate():
 
 def test_every_stage_of_a_generation_has_its_time(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    toy = write_toy(tmp_path / "toy")
+    toy = write_model_folder(tmp_path / "toy")
     words = ["generate", "a red circle", "--model", str(toy), "--steps", "2", "--out", "v.mp4"]
     said = CliRunner().invoke(app, words).stderr
     assert re.search(r"^toy: loaded in [\d.]+ s, on \w+$", said.replace(str(toy), "toy"), re.MULTILINE)

@@ -24,8 +24,8 @@ from cogvideox.errors import OutputError
 from cogvideox.video import Video
 from cogvideox.world import render, sample_scene
 from support.films import take, write
+from support.models import write_model_folder
 from support.scripted_server import completion, scripted_server
-from support.toy_folder import write_toy
 
 README = Path(__file__).parents[2] / "README.md"
 SMALL = tiny().override(["per_shard=2", "shots.min_seconds=0.5"])
@@ -75,7 +75,7 @@ def test_the_readmes_commands_work_one_after_the_other(tmp_path, monkeypatch):
         write(tmp_path / "videos" / f"{number}.mp4", take(number, 24, 64, 96))
     (tmp_path / "videos" / "broken.mp4").write_bytes(b"no film")
     monkeypatch.chdir(tmp_path)
-    toy = str(write_toy(tmp_path / "toy"))
+    toy = str(write_model_folder(tmp_path / "toy"))
     more = {
         "curate": ["--recipe", "tiny", "--workers", "1"],
         "data": ["--frames", "9", "--short-side", "32"],

@@ -15,14 +15,14 @@ from cogvideox.data.latents import embedded, encoded
 from cogvideox.errors import ConfigError, MediaError, NumericsError
 from cogvideox.vae import VAE
 from support.clip_folders import clip, write_layout
-from support.toy import toy_model
+from support.models import golden_model
 
 SIZE = ClipSize(frames=9, short_side=32)
 
 
 @pytest.fixture
 def vae() -> VAE:
-    return toy_model().vae.eval()
+    return golden_model().vae.eval()
 
 
 class Counted(WorldClips):

@@ -15,12 +15,12 @@ from cogvideox.evaluation.two_objects import two_object_prompts
 from cogvideox.evaluation.vbench import export_name
 from cogvideox.video import Video, read_video
 from cogvideox.world import held_out_prompts, render
-from support.toy_folder import write_toy
+from support.models import write_model_folder
 
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory) -> str:
-    return str(write_toy(tmp_path_factory.mktemp("models") / "toy"))
+    return str(write_model_folder(tmp_path_factory.mktemp("models") / "toy"))
 
 
 @pytest.fixture

@@ -13,12 +13,12 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from cogvideox.cli import app
-from support.toy_folder import write_toy
+from support.models import write_model_folder
 
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory) -> str:
-    return str(write_toy(tmp_path_factory.mktemp("models") / "toy"))
+    return str(write_model_folder(tmp_path_factory.mktemp("models") / "toy"))
 
 
 @pytest.fixture(autouse=True)
@@ -197,7 +197,7 @@ def test_each_line_gets_the_shipped_model_that_reads_it(unmade, monkeypatch, tmp
     import cogvideox.checkpoints.hub as hub
 
     for name, kind in (("tiny", "t2v"), ("tiny-i2v", "i2v")):
-        write_toy(tmp_path / "shipped" / name, kind)
+        write_model_folder(tmp_path / "shipped" / name, kind)
     monkeypatch.setattr(hub, "SHIPPED", (tmp_path / "shipped",))
     Image.new("RGB", (48, 32)).save("one.png")
     batch("", ["a red circle", {"prompt": "a", "image": "one.png"}, "a blue circle"])
@@ -261,7 +261,7 @@ def test_a_bad_line_is_named_by_its_number_before_any_is_made(toy, unmade, line,
 
 
 def test_a_line_may_have_a_model_of_its_own(toy, unmade, tmp_path):
-    other = write_toy(tmp_path / "other")
+    other = write_model_folder(tmp_path / "other")
     lines = ["a red circle", {"prompt": "a", "model": str(other)}, "a blue circle"]
     batch(toy, lines)
     assert unmade == ["toy", "toy", "other"]

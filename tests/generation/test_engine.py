@@ -18,17 +18,16 @@ from cogvideox.memory.offload import attach
 from cogvideox.parallel.sequence import SplitArm
 from cogvideox.transformer.attention import Attention
 from cogvideox.transformer.reuse import measuring, reusing
-from support.toy import toy_model, toy_text
-from support.toy_folder import write_toy
+from support.models import golden_model, golden_text, write_model_folder
 
 SHAPE = (1, 4, 3, 4, 6)
 PLAIN = GenerateOptions(prompt="x", seed=42, steps=4, frames=9, modulation="layers", attention="torch")
 
 
 def latents(options, model=None):
-    model = model or toy_model()
+    model = model or golden_model()
     noises = Noises(options.seed, torch.float32, "cpu")
-    text = toy_text()
+    text = golden_text()
     clip = model.clip_of(SHAPE, text["prompt_embedding"].shape[1])
     with torch.no_grad(), running(model, options, model.schedule.path(options.steps), clip) as engine:
         steps = noises.steps(SHAPE)
@@ -51,7 +50,7 @@ def of(**changes):
 @pytest.fixture
 def table(tmp_path):
     """A calibration by hand: residuals of steps 2 and 4 are those of the steps before, within 0.1 and 0.2."""
-    times = tuple(step.t for step in toy_model().schedule.path(4))
+    times = tuple(step.t for step in golden_model().schedule.path(4))
     factors, errors = ((), (1.25,), (1, 1), (0.5, 1, 1)), ((), (0.1,), (0.9, 0.9), (0.2, 0.9, 0.9))
     path = tmp_path / "reuse-4.json"
     path.write_text(Calibration(model="toy", times=times, factors=factors, errors=errors).to_json())
@@ -70,7 +69,7 @@ def test_tables_and_the_chosen_kernel_give_the_same_latents(sampler):
 
 
 def test_what_was_applied_is_undone():
-    model = toy_model()
+    model = golden_model()
     before = {name: type(module) for name, module in model.transformer.named_modules()}
     arms = [block.attn1.arm for block in model.transformer.transformer_blocks]
     latents(of(modulation="tables", attention="fastest"), model)
@@ -80,7 +79,7 @@ def test_what_was_applied_is_undone():
 
 
 def test_an_unknown_kernel_is_refused_and_leaves_the_model_whole():
-    model = toy_model()
+    model = golden_model()
     with pytest.raises(ConfigError, match="did you mean 'sage'"):
         latents(of(attention="saga"), model)
     assert torch.equal(latents(PLAIN, model)[0], latents(PLAIN)[0])
@@ -88,8 +87,8 @@ def test_an_unknown_kernel_is_refused_and_leaves_the_model_whole():
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_weights_that_visit_leave_the_modulation_layers_at_home(stream):
-    expected, _ = latents(of(modulation="tables"), toy_model(num_layers=3))
-    model = toy_model(num_layers=3)
+    expected, _ = latents(of(modulation="tables"), golden_model(num_layers=3))
+    model = golden_model(num_layers=3)
     layers = [block.norm1.linear for block in model.transformer.transformer_blocks]
     homes = [layer.weight for layer in layers]
     attach(model, torch.device("cpu"), stream)
@@ -107,7 +106,7 @@ def test_weights_that_visit_leave_the_modulation_layers_at_home(stream):
 
 def test_a_threshold_of_zero_reuses_nothing(table):
     assert Calibration.from_yaml(table).choose(Calibration.from_yaml(table).times, 0.0) == [None] * 4
-    model = toy_model()
+    model = golden_model()
     with reusing(model.transformer, [None] * 4):
         again, _ = latents(PLAIN, model)
     assert torch.equal(again, latents(PLAIN)[0])
@@ -116,7 +115,7 @@ def test_a_threshold_of_zero_reuses_nothing(table):
 @pytest.mark.parametrize("sampler", ["ddim", "dpmpp_2m", "dpmpp_sde"])
 @pytest.mark.parametrize("way", ["plain", "tables", "sequence", "streamed"])
 def test_every_way_of_running_reuses_alike(table, sampler, way):
-    model = toy_model()
+    model = golden_model()
     reuse = of(sampler=sampler, reuse=0.15, reuse_table=table)
     expected, record = latents(reuse)
     assert record["reuse"] == {"threshold": 0.15, "reused_steps": [1]}
@@ -129,7 +128,7 @@ def test_every_way_of_running_reuses_alike(table, sampler, way):
 
 
 def test_the_blocks_of_a_reused_step_are_not_called(table):
-    model, calls = toy_model(), []
+    model, calls = golden_model(), []
     model.transformer.transformer_blocks[0].register_forward_hook(lambda *_: calls.append(1))
     latents(of(reuse=0.3, reuse_table=table), model)
     assert len(calls) == 2  # steps 2 and 4 reuse
@@ -137,7 +136,7 @@ def test_the_blocks_of_a_reused_step_are_not_called(table):
 
 def test_residuals_that_only_grow_are_found_and_reused_exactly():
     """A trunk whose residual is a fixed direction times a number per step: reuse must change nothing."""
-    model, direction, sizes = toy_model(), torch.randn(1, 23, 32), [1.0, 1.5, 0.75, 3.0]
+    model, direction, sizes = golden_model(), torch.randn(1, 23, 32), [1.0, 1.5, 0.75, 3.0]
     calls = []
 
     def trunk(x, *rest):
@@ -181,13 +180,13 @@ def test_a_file_that_is_no_calibration_is_refused(tmp_path, text):
 
 
 def test_calibrating_measures_real_runs(tmp_path):
-    model = toy_model()
-    run = observe(model, PLAIN, **toy_text())
+    model = golden_model()
+    run = observe(model, PLAIN, **golden_text())
     assert [len(row) for row in run.calibration.factors] == [0, 1, 2, 3]
     path = tmp_path / "reuse.json"
     path.write_text(run.calibration.to_json())
-    nothing = attempt(model, [run], 0.0, str(path), **toy_text())
-    everything = attempt(model, [run], 1.0, str(path), **toy_text())
+    nothing = attempt(model, [run], 0.0, str(path), **golden_text())
+    everything = attempt(model, [run], 1.0, str(path), **golden_text())
     assert (nothing.computed, nothing.psnr, nothing.lpips_stand_in) == (4, 100, 0)
     assert everything.computed < 4 and 0 < everything.psnr < 100 and everything.lpips_stand_in > 0
 
@@ -207,7 +206,7 @@ def test_an_unknown_kernel_is_refused_before_anything_is_loaded(monkeypatch):
 
 
 def test_compiling_is_refused_where_several_processes_share_a_video(monkeypatch):
-    model = toy_model()
+    model = golden_model()
     for module in model.transformer.modules():
         if isinstance(module, Attention):
             module.arm = SplitArm(module.arm, None, "ulysses")
@@ -222,7 +221,7 @@ def test_compiling_is_refused_where_several_processes_share_a_video(monkeypatch)
 
 
 def test_calibrate_and_generate_with_it(tmp_path):
-    folder = write_toy(tmp_path / "toy")
+    folder = write_model_folder(tmp_path / "toy")
     ask = ["generate", "a red circle", "--model", folder, "--frames", 9, "--steps", 2, "--reuse", 1]
     said = cogvideox(*ask, "--out", tmp_path / "a.mp4", code=2).stderr
     assert "cogvideox calibrate" in said and "reuse-2.json" in said

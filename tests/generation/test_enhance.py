@@ -13,13 +13,13 @@ from cogvideox.cli import app
 from cogvideox.errors import ChatError
 from cogvideox.generation.prompt_enhance import AskedEnhancer, RuleEnhancer
 from cogvideox.world import caption, facts, read_caption, sample_scene
+from support.models import write_model_folder
 from support.scripted_server import completion, error, scripted_server
-from support.toy_folder import write_toy
 
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory) -> str:
-    return str(write_toy(tmp_path_factory.mktemp("models") / "toy"))
+    return str(write_model_folder(tmp_path_factory.mktemp("models") / "toy"))
 
 
 @pytest.fixture(autouse=True)

@@ -12,9 +12,8 @@ import pytest
 from cogvideox.generation import GenerateOptions, generate
 from cogvideox.generation.plan import Given, fit_video, plan_run
 from cogvideox.video import Video
-from support.small_models import small_model
+from support.models import golden_model, golden_text, small_model
 from support.tiny_videos import write_tiny
-from support.toy import toy_model, toy_text
 
 PORTRAIT = np.full((96, 64, 3), 255, np.uint8)
 
@@ -55,6 +54,6 @@ def test_contain_reaches_the_frames():
 def test_the_record_says_how_the_colours_of_the_given_video_were_read(tmp_path):
     path = write_tiny(tmp_path / "given.mkv", 9, Fraction(30), "libx264")
     options = GenerateOptions(video=str(path), steps=2, strength=0.5, seed=1)
-    made = generate(toy_model(), options, **toy_text())
+    made = generate(golden_model(), options, **golden_text())
     assert made.manifest["inputs"]["given_colours"] == "bt601, limited range (a guess by the frame size)"
     assert (len(made), made.fps) == (9, 30)

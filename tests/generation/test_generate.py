@@ -29,13 +29,13 @@ from cogvideox.text import TextEmbedding
 from cogvideox.vae import VAEConfig
 from cogvideox.video import Video
 from support.golden import fill
-from support.toy import WIDTH, WORDS, toy_frames, toy_model, toy_text
+from support.models import TEXT_WIDTH, TEXT_LEN, golden_frames, golden_model, golden_text
 
 QUICK = GenerateOptions(steps=2, frames=9, seed=42)
 
 
 def make(model=None, options=QUICK, on_step=None, **more):
-    return generate(model or toy_model(), options, on_step, **(toy_text() | more))
+    return generate(model or golden_model(), options, on_step, **(golden_text() | more))
 
 
 # frames and sizes
@@ -105,7 +105,7 @@ def test_free_sizes_follow_the_image_with_the_usual_short_side(shape, size):
 
 
 def test_learned_positions_fix_the_size():
-    model = toy_model("i2v", use_learned_positional_embeddings=True)
+    model = golden_model("i2v", use_learned_positional_embeddings=True)
     with pytest.raises(SizeError, match="48x48.*32x48"):
         plan_run(model.spec, GenerateOptions(height=48, width=48))
 
@@ -150,7 +150,7 @@ def test_what_no_model_can_make_is_no_option(values):
 
 
 def test_text_that_is_none_is_refused_before_any_work():
-    model = toy_model()
+    model = golden_model()
     model.text = Words()
     for name in ("prompt", "negative_prompt"):
         options = GenerateOptions(**{"prompt": "a dog", name: "\ud800"})
@@ -159,7 +159,7 @@ def test_text_that_is_none_is_refused_before_any_work():
 
 
 def test_settings_without_effect_on_a_run_warn():
-    before = SimpleNamespace(video=Video(toy_frames(9), 8), image=None, shape=(32, 48))
+    before = SimpleNamespace(video=Video(golden_frames(9), 8), image=None, shape=(32, 48))
     for values, begins in (
         ({"strength": 0.5}, None),
         ({"context_frames": 17}, None),
@@ -170,17 +170,17 @@ def test_settings_without_effect_on_a_run_warn():
         ({"negative_prompt": "blue", "zero_negative": True}, None),
     ):
         with pytest.warns(UserWarning, match=f"{next(iter(values))}.* has no effect"):
-            plan_run(toy_model().spec, GenerateOptions(**values), begins)
+            plan_run(golden_model().spec, GenerateOptions(**values), begins)
 
 
 def test_too_many_frames_are_refused_however_they_are_asked_for():
     with pytest.raises(FrameError, match="seconds 3000: 24000 frames"):
-        plan_run(toy_model().spec, GenerateOptions(seconds=3000))
+        plan_run(golden_model().spec, GenerateOptions(seconds=3000))
 
 
 def test_tiles_are_checked_before_any_work():
     with pytest.raises(SizeError, match="tile height 20: must be a multiple of 8"):
-        plan_run(toy_model().spec, GenerateOptions(vae_coding="tiled", tile_height=20, tile_width=40))
+        plan_run(golden_model().spec, GenerateOptions(vae_coding="tiled", tile_height=20, tile_width=40))
 
 
 @pytest.mark.parametrize("tile", [(None, None), (16, 16), (32, 24)])
@@ -214,13 +214,13 @@ def test_the_video_has_the_asked_frames_size_and_rate():
 
 
 def test_seconds_are_frames_at_the_rate():
-    assert plan_run(toy_model().spec, GenerateOptions(seconds=2)).frames.asked == 16
-    assert plan_run(toy_model().spec, GenerateOptions(seconds=2, fps=4)).frames.asked == 8
+    assert plan_run(golden_model().spec, GenerateOptions(seconds=2)).frames.asked == 16
+    assert plan_run(golden_model().spec, GenerateOptions(seconds=2, fps=4)).frames.asked == 8
 
 
 def test_without_a_length_the_model_decides():
-    assert plan_run(toy_model().spec, GenerateOptions()).frames.made == 9
-    assert plan_run(toy_model(patch_size_t=2).spec, GenerateOptions()).frames.latents == 6
+    assert plan_run(golden_model().spec, GenerateOptions()).frames.made == 9
+    assert plan_run(golden_model(patch_size_t=2).spec, GenerateOptions()).frames.latents == 6
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "dpmpp_sde"])
@@ -276,20 +276,20 @@ def test_step_noise_can_be_drawn_again(explicit):
 
 
 def test_guidance_of_one_needs_no_negative_prompt():
-    text = {"prompt_embedding": toy_text()["prompt_embedding"]}
-    assert len(generate(toy_model(), QUICK.override(["guidance=1.0"]), **text)) == 9
+    text = {"prompt_embedding": golden_text()["prompt_embedding"]}
+    assert len(generate(golden_model(), QUICK.override(["guidance=1.0"]), **text)) == 9
 
 
 def test_zeros_can_stand_for_the_negative_prompt():
-    zeros = make(negative_embedding=torch.zeros(1, WORDS, WIDTH))
+    zeros = make(negative_embedding=torch.zeros(1, TEXT_LEN, TEXT_WIDTH))
     chosen = generate(
-        toy_model(), QUICK.override(["zero_negative=true"]), prompt_embedding=toy_text()["prompt_embedding"]
+        golden_model(), QUICK.override(["zero_negative=true"]), prompt_embedding=golden_text()["prompt_embedding"]
     )
     assert np.array_equal(zeros.frames, chosen.frames)
 
 
 def test_latents_can_stay_float32_while_the_model_is_bfloat16():
-    model = toy_model().to(dtype=torch.bfloat16, vae_dtype=torch.float32)
+    model = golden_model().to(dtype=torch.bfloat16, vae_dtype=torch.float32)
     seen = []
     decode = model.decode_latents
     model.decode_latents = lambda latents, *more: seen.append(latents.dtype) or decode(latents, *more)
@@ -312,8 +312,8 @@ def test_every_coding_gives_the_same_shape(coding):
 def test_an_image_of_any_shape_starts_a_video(tmp_path):
     path = tmp_path / "folder-with-a-name" / "picture.png"
     path.parent.mkdir()
-    Image.fromarray(toy_frames(1, 50, 70)[0]).save(path)
-    video = make(toy_model("i2v"), GenerateOptions(steps=1, frames=5, image=str(path)))
+    Image.fromarray(golden_frames(1, 50, 70)[0]).save(path)
+    video = make(golden_model("i2v"), GenerateOptions(steps=1, frames=5, image=str(path)))
     assert len(video) == 5
     assert video.manifest["run"]["frames"]["front"] == 0  # the image stays the first frame
     assert video.manifest["inputs"]["image"]["file"] == "picture.png"
@@ -321,7 +321,7 @@ def test_an_image_of_any_shape_starts_a_video(tmp_path):
 
 
 def test_a_text_model_keeps_a_given_image_as_its_first_frame():
-    model, picture = toy_model(), toy_frames(1)[0]
+    model, picture = golden_model(), golden_frames(1)[0]
     options = GenerateOptions(steps=2, frames=9, sample_image=False, seed=1)
     seen, decode = [], model.decode_latents
     model.decode_latents = lambda latents, *more: seen.append(latents) or decode(latents, *more)
@@ -332,18 +332,18 @@ def test_a_text_model_keeps_a_given_image_as_its_first_frame():
 
 @pytest.mark.parametrize("kind", ["t2v", "i2v"])
 def test_a_changed_video_keeps_its_length_and_rate(kind):
-    video = make(toy_model(kind), GenerateOptions(steps=4, strength=0.5), video=Video(toy_frames(6), 10))
+    video = make(golden_model(kind), GenerateOptions(steps=4, strength=0.5), video=Video(golden_frames(6), 10))
     assert (len(video), video.fps) == (6, 10)
     assert len(video.manifest["run"]["times"]) == 2
 
 
 def test_less_strength_stays_closer_to_the_given_video():
-    given, model = Video(toy_frames(9), 8), toy_model()
+    given, model = Video(golden_frames(9), 8), golden_model()
     coded = model.encode_video(given.to_tensor(), sample=False)
     distance = {}
     for strength in (0.25, 1.0):
         options = GenerateOptions(steps=4, strength=strength, sample_image=False, seed=1)
-        seen, decode = [], toy_model().decode_latents
+        seen, decode = [], golden_model().decode_latents
         model.decode_latents = lambda z, *more, seen=seen, decode=decode: seen.append(z) or decode(z, *more)
         make(model, options, video=given)
         distance[strength] = (seen[0] - coded).square().mean().item()
@@ -352,18 +352,18 @@ def test_less_strength_stays_closer_to_the_given_video():
 
 def test_more_frames_than_the_given_video_are_refused():
     with pytest.raises(FrameError, match="frames 9: the given video has 6"):
-        make(video=Video(toy_frames(6), 8))
+        make(video=Video(golden_frames(6), 8))
 
 
 def test_a_strength_that_leaves_no_step_is_refused():
     with pytest.raises(ConfigError, match="strength 0.1 of 2 steps"):
-        make(options=GenerateOptions(steps=2, strength=0.1), video=Video(toy_frames(9), 8))
+        make(options=GenerateOptions(steps=2, strength=0.1), video=Video(golden_frames(9), 8))
 
 
 @pytest.mark.parametrize("kind", ["t2v", "i2v"])
 @pytest.mark.parametrize("patch_size_t", [None, 2])
 def test_a_continuation_gives_the_asked_new_frames(kind, patch_size_t):
-    model, before = toy_model(kind, patch_size_t), Video(toy_frames(11), 8)
+    model, before = golden_model(kind, patch_size_t), Video(golden_frames(11), 8)
     options = GenerateOptions(steps=1, frames=5, video_use="continue")
     assert len(make(model, options, video=before)) == 5
     joined = make(model, options.override(["join=true"]), video=before)
@@ -374,20 +374,20 @@ def test_a_continuation_gives_the_asked_new_frames(kind, patch_size_t):
 
 def test_a_continuation_by_default_fills_the_length_of_the_model():
     plan = plan_run(
-        toy_model(patch_size_t=2),
+        golden_model(patch_size_t=2),
         GenerateOptions(video_use="continue"),
-        SimpleNamespace(video=Video(toy_frames(9), 8), image=None, shape=(32, 48)),
+        SimpleNamespace(video=Video(golden_frames(9), 8), image=None, shape=(32, 48)),
     )
     assert (plan.context, plan.frames.made, plan.frames.asked) == (9, 17, 8)
 
 
 def test_missing_or_contradicting_inputs_are_refused():
     with pytest.raises(InputError, match="image: missing"):
-        make(toy_model("i2v"))
+        make(golden_model("i2v"))
     with pytest.raises(InputError, match="continue"):
         make(options=QUICK.override(["video_use=continue"]))
     with pytest.raises(InputError, match="one of them"):
-        make(image=toy_frames(1)[0], video=Video(toy_frames(9), 8))
+        make(image=golden_frames(1)[0], video=Video(golden_frames(9), 8))
     with pytest.raises(MediaError, match="float64"):
         make(image=np.zeros((8, 8, 3)))
     with pytest.raises(MediaError, match="no such file"):
@@ -404,21 +404,21 @@ class Words:
         self.model, self.cut, self.bad = torch.nn.Identity(), cut, bad
 
     def encode(self, prompts):
-        values = torch.cat([fill(prompt, (1, WORDS, WIDTH)) for prompt in prompts])
+        values = torch.cat([fill(prompt, (1, TEXT_LEN, TEXT_WIDTH)) for prompt in prompts])
         values = values * float("nan") if self.bad else values
-        return TextEmbedding(values, [7] * len(prompts), WORDS, [self.cut] * len(prompts))
+        return TextEmbedding(values, [7] * len(prompts), TEXT_LEN, [self.cut] * len(prompts))
 
 
 def test_prompts_are_embedded_and_counted():
-    model = toy_model()
+    model = golden_model()
     model.text = Words()
     video = generate(model, QUICK.override(["prompt=a dog"]))
-    assert video.manifest["run"]["text"]["prompt"] == {"tokens": 7, "budget": WORDS}
+    assert video.manifest["run"]["text"]["prompt"] == {"tokens": 7, "budget": TEXT_LEN}
     assert not np.array_equal(video.frames, generate(model, QUICK.override(["prompt=a cat"])).frames)
 
 
 def test_words_that_were_cut_are_said():
-    model = toy_model()
+    model = golden_model()
     model.text = Words(cut="in the rain")
     with pytest.warns(UserWarning, match="in the rain"):
         video = generate(model, QUICK.override(["prompt=a dog"]))
@@ -427,18 +427,18 @@ def test_words_that_were_cut_are_said():
 
 def test_a_model_without_text_encoder_asks_for_an_embedding():
     with pytest.raises(PromptError, match="prompt_embedding"):
-        generate(toy_model(), QUICK.override(["prompt=a dog"]))
+        generate(golden_model(), QUICK.override(["prompt=a dog"]))
 
 
 def test_an_empty_prompt_is_refused():
     with pytest.raises(PromptError, match="empty"):
-        generate(toy_model(), QUICK)
+        generate(golden_model(), QUICK)
 
 
 def test_a_given_video_needs_no_prompt():
-    model = toy_model()
+    model = golden_model()
     model.text = Words()
-    assert len(generate(model, GenerateOptions(steps=2), video=Video(toy_frames(9), 8))) == 9
+    assert len(generate(model, GenerateOptions(steps=2), video=Video(golden_frames(9), 8))) == 9
 
 
 # progress, numerics, record
@@ -477,7 +477,7 @@ def test_an_exception_in_the_callback_stops_the_run_at_once():
 
 
 def test_nan_weights_are_traced_to_their_layer():
-    model = toy_model()
+    model = golden_model()
     model.transformer.transformer_blocks[1].ff.net[2].weight.data[0, 0] = float("nan")
     with pytest.raises(
         NumericsError, match=r"latents: transformer\.transformer_blocks\.1\.ff\.net\.2 .*weight holds"
@@ -486,7 +486,7 @@ def test_nan_weights_are_traced_to_their_layer():
 
 
 def test_overflow_is_traced_to_its_layer_and_seen_once_by_the_callback():
-    model, seen = toy_model(), []
+    model, seen = golden_model(), []
     model.transformer.transformer_blocks[0].attn1.to_v.weight.data.fill_(1e38)
     with pytest.raises(NumericsError, match=r"transformer\.transformer_blocks\.0\.attn1\.to_v"):
         make(model, on_step=lambda p: seen.append(p.stage))
@@ -494,28 +494,28 @@ def test_overflow_is_traced_to_its_layer_and_seen_once_by_the_callback():
 
 
 def test_a_bad_decoder_is_traced_to_its_layer():
-    model = toy_model()
+    model = golden_model()
     model.vae.decoder.mid_block.resnets[0].conv1.conv.weight.data[0] = float("inf")
     with pytest.raises(NumericsError, match=r"pixels: vae\.decoder\.mid_block\.resnets\.0.*conv1"):
         make(model)
 
 
 def test_a_bad_embedding_is_not_blamed_on_the_transformer():
-    model = toy_model()
+    model = golden_model()
     model.text = Words(bad=True)
     with pytest.raises(NumericsError, match="text embedding"):
         generate(model, QUICK.override(["prompt=a dog"]))
 
 
 def test_without_the_check_broken_pixels_still_do_not_pass():
-    model = toy_model()
+    model = golden_model()
     model.transformer.proj_out.weight.data[0, 0] = float("nan")
     with pytest.raises(NumericsError):
         make(model, QUICK.override(["check_numerics=false"]))
 
 
 def test_hooks_are_gone_after_a_failure():
-    model = toy_model()
+    model = golden_model()
     model.transformer.proj_out.weight.data[0, 0] = float("nan")
     with pytest.raises(NumericsError):
         make(model)
@@ -523,7 +523,7 @@ def test_hooks_are_gone_after_a_failure():
 
 
 def test_a_model_in_training_is_evaluated_and_goes_on_training():
-    model = toy_model(dropout=0.5)
+    model = golden_model(dropout=0.5)
     expected = make(model).frames
     model.transformer.train()
     assert np.array_equal(make(model).frames, expected)
@@ -544,11 +544,11 @@ def test_the_manifest_holds_everything_that_decides_the_numbers():
 
 def test_guidance_that_nobody_asked_for_is_the_models_own():
     """A number in the model's record; what was used stands in the video's."""
-    model = toy_model()
+    model = golden_model()
     assert model.spec.guidance == 6.0  # as the released models
     model.spec = replace(model.spec, guidance=2.5)
-    own = generate(model, GenerateOptions(steps=2, seed=1), **toy_text())
+    own = generate(model, GenerateOptions(steps=2, seed=1), **golden_text())
     assert own.manifest["config"]["guidance"] == 2.5
-    same = generate(model, GenerateOptions(steps=2, guidance=2.5, seed=1), **toy_text())
-    other = generate(model, GenerateOptions(steps=2, guidance=6.0, seed=1), **toy_text())
+    same = generate(model, GenerateOptions(steps=2, guidance=2.5, seed=1), **golden_text())
+    other = generate(model, GenerateOptions(steps=2, guidance=6.0, seed=1), **golden_text())
     assert np.array_equal(own.frames, same.frames) and not np.array_equal(own.frames, other.frames)

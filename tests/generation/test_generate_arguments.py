@@ -9,14 +9,14 @@ from cogvideox.errors import CheckpointError, ConfigError, InputError, OutputErr
 from cogvideox.generation import GenerateOptions, generate
 from cogvideox.generation.plan import read_given
 from cogvideox.video import check_output
-from support.toy import toy_model, toy_text
+from support.models import golden_model, golden_text
 
 
 def test_a_prompt_alone_is_options_enough():
-    made = generate(toy_model(), "a red circle", **toy_text())
+    made = generate(golden_model(), "a red circle", **golden_text())
     assert made.manifest["config"]["prompt"] == "a red circle"
     with pytest.raises(ConfigError, match="give GenerateOptions or a prompt"):
-        generate(toy_model(), {"prompt": "a red circle"})
+        generate(golden_model(), {"prompt": "a red circle"})
 
 
 def test_paths_are_read_and_other_things_refused(tmp_path):

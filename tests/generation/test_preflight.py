@@ -20,8 +20,7 @@ from cogvideox.generation import GenerateOptions, preflight
 from cogvideox.memory import Request, available, count, device
 from cogvideox.memory.seconds import Rates, efforts, estimate, measured
 from cogvideox.presets import PRESETS
-from support.toy import toy_model, toy_text
-from support.toy_folder import write_toy
+from support.models import golden_model, golden_text, write_model_folder
 
 SLOW = Rates(1e6, 1e6, 1e6, 1e6, 1e-3)
 TINY = Request(spec=PRESETS["tiny"], frames=17, latents=5, height=64, width=64, dtype=torch.float32)
@@ -58,13 +57,13 @@ def test_what_does_not_fit_is_refused_in_python(monkeypatch):
     monkeypatch.setattr(preflight, "available", lambda device: 100_000)
     options = GenerateOptions(steps=1, frames=9)
     with pytest.raises(InputError, match=r"GB are needed to decode, 0\.0001 GB are free.*anyway=True"):
-        cogvideox.generate(toy_model(), options, **toy_text())
-    cogvideox.generate(toy_model(), options.override(["anyway=true"]), **toy_text())
+        cogvideox.generate(golden_model(), options, **golden_text())
+    cogvideox.generate(golden_model(), options.override(["anyway=true"]), **golden_text())
 
 
 def test_a_flag_makes_what_is_estimated_not_to_fit(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    toy = write_toy(tmp_path / "toy")
+    toy = write_model_folder(tmp_path / "toy")
     words = ("a red circle", "--model", str(toy), "--frames", "1", "--steps", "1", "--memory-limit", "0.1MB")
     words += ("--out", "v.mp4")
     done = command(*words)

@@ -13,22 +13,22 @@ from cogvideox.errors import CheckpointError, ConfigError, DependencyError
 from cogvideox.memory import lower
 from cogvideox.memory.offload import attach
 from cogvideox.memory.weights import low_bit_bytes
-from support.toy import toy_model
+from support.models import golden_model
 
 
 def test_without_torchao_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchao.quantization", None)
     with pytest.raises(DependencyError, match="pip install"):
-        lower(toy_model(), "int8")
+        lower(golden_model(), "int8")
 
 
 def test_fp8_needs_a_card():
     with pytest.raises(ConfigError, match="capability 8.9"):
-        lower(toy_model(), "fp8")
+        lower(golden_model(), "fp8")
 
 
 def test_stored_changes_nothing():
-    model = toy_model()
+    model = golden_model()
     assert lower(model, "stored") is model
 
 
@@ -42,17 +42,17 @@ def forward(model):
 
 def test_int8_is_close_and_streams_to_the_same_bits():
     pytest.importorskip("torchao")
-    plain = forward(toy_model())
-    low = forward(lower(toy_model(), "int8"))
+    plain = forward(golden_model())
+    low = forward(lower(golden_model(), "int8"))
     assert 0 < (low - plain).norm() / plain.norm() < 0.05
-    streamed = forward(attach(lower(toy_model(), "int8"), torch.device("cpu"), stream=True))
+    streamed = forward(attach(lower(golden_model(), "int8"), torch.device("cpu"), stream=True))
     assert torch.equal(streamed, low)
 
 
 @torch.no_grad()
 def test_adapters_leave_every_layer_of_the_blocks_in_one_byte():
     pytest.importorskip("torchao")
-    model = toy_model()
+    model = golden_model()
     add_lora(model, rank=2, targets=("to_q", "ff.net.2"))
     for layer in model.transformer.modules():
         for matrix in getattr(layer, "lora_B", {}).values():
@@ -71,7 +71,7 @@ def test_adapters_leave_every_layer_of_the_blocks_in_one_byte():
         merge_lora(model)
     unload_lora(model)
     alone = forward(model)
-    assert torch.equal(alone, forward(lower(toy_model(), "int8")))
+    assert torch.equal(alone, forward(lower(golden_model(), "int8")))
 
 
 def test_predicted_bytes_of_int8():

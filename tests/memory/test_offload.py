@@ -8,31 +8,31 @@ import torch
 import cogvideox
 from cogvideox.generation import GenerateOptions
 from cogvideox.memory.offload import attach, blocks_of, move_in, places, stages_of
-from support.toy import toy_model, toy_text
+from support.models import golden_model, golden_text
 
 CPU = torch.device("cpu")
 OPTIONS = GenerateOptions(prompt="x", steps=2, frames=9, seed=42)
 
 
 def video(model):
-    return torch.from_numpy(cogvideox.generate(model, OPTIONS, **toy_text()).frames.copy())
+    return torch.from_numpy(cogvideox.generate(model, OPTIONS, **golden_text()).frames.copy())
 
 
 @pytest.fixture(scope="module")
 def resident():
-    return video(toy_model(num_layers=4))
+    return video(golden_model(num_layers=4))
 
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_offloaded_equals_resident(resident, stream):
-    model = attach(toy_model(num_layers=4), CPU, stream)
+    model = attach(golden_model(num_layers=4), CPU, stream)
     assert torch.equal(video(model), resident)
     assert torch.equal(video(model), resident)  # the slots of a second run begin where the first one ended
 
 
 def test_one_stage_at_a_time_is_on_the_device():
     """Watched through copies: what computes is never the tensor that lives at home."""
-    model = toy_model()
+    model = golden_model()
     homes = {id(tensor) for part in stages_of(model) for tensor in part.parameters()}
     attach(model, CPU, stream=False)
     seen = []
@@ -47,7 +47,7 @@ def test_one_stage_at_a_time_is_on_the_device():
 
 
 def test_two_blocks_are_on_the_device_when_they_are_streamed():
-    model = toy_model(num_layers=4)
+    model = golden_model(num_layers=4)
     blocks = blocks_of(model.transformer)
     homes = [id(tensor) for block in blocks for tensor in block.parameters()]
     attach(model, CPU, stream=True)
@@ -62,7 +62,7 @@ def test_two_blocks_are_on_the_device_when_they_are_streamed():
 
 
 def test_weights_come_home_unchanged():
-    model = toy_model()
+    model = golden_model()
     before = {name: tensor.clone() for name, tensor in model.transformer.state_dict().items()}
     attach(model, CPU, stream=True)
     video(model)
@@ -71,12 +71,12 @@ def test_weights_come_home_unchanged():
 
 
 def test_blocks_are_the_longest_row_of_equals():
-    model = toy_model(num_layers=4)
+    model = golden_model(num_layers=4)
     assert blocks_of(model.transformer) == list(model.transformer.transformer_blocks)
 
 
 def test_moving_on_a_cpu_says_that_it_has_no_effect():
-    model = toy_model()
+    model = golden_model()
     with pytest.warns(UserWarning, match="no effect on a CPU"):
         move_in(model, "cpu", "phases")
     assert not model.transformer._forward_pre_hooks

@@ -17,7 +17,7 @@ from cogvideox.memory.weights import TextShape, bytes_of, weigh
 from cogvideox.presets import T5_OF_THE_WORLD, T5_XXL, get_preset
 from cogvideox.text.t5 import T5Config, T5Encoder
 from cogvideox.transformer.modulation import ModulationTable, tabulated
-from support.small_models import small_preset
+from support.models import small_preset
 
 TINY = get_preset("tiny")
 TOKENS = 226

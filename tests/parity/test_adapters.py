@@ -18,7 +18,7 @@ from cogvideox.checkpoints import (
     unload_lora,
 )
 from parity.test_checkpoints import ours, theirs
-from support.small_models import small_model, small_preset
+from support.models import small_model, small_preset
 
 diffusers = pytest.importorskip("diffusers")
 peft = pytest.importorskip("peft")

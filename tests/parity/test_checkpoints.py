@@ -14,7 +14,7 @@ from cogvideox.checkpoints import (
     save_model,
 )
 from cogvideox.checkpoints.lora import add_lora, merge_lora, unload_lora
-from support.small_models import VARIANTS, same, small_model, small_preset
+from support.models import VARIANTS, same, small_model, small_preset
 
 diffusers = pytest.importorskip("diffusers")
 peft = pytest.importorskip("peft")

@@ -15,7 +15,7 @@ from cogvideox.transformer import Transformer, TransformerConfig
 from cogvideox.vae import VAE, VAEConfig
 from cogvideox.video import Video
 from support.golden import fill, fill_model, summary
-from support.toy import toy_frames, toy_model, toy_text
+from support.models import golden_frames, golden_model, golden_text
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -59,7 +59,7 @@ def pipeline(model: CogVideoX, sampler: str, kind: str, shift: float = 1.0):
 
 def theirs(pipe, seed: int, **settings) -> torch.Tensor:
     """Latents [b, c, t, h, w], padding included."""
-    text = toy_text()
+    text = golden_text()
     size = {} if "video" in settings else {"num_frames": settings.pop("num_frames")}
     out = pipe(
         prompt_embeds=text["prompt_embedding"],
@@ -80,7 +80,7 @@ def ours(model: CogVideoX, options: GenerateOptions, seed: int, **given) -> tupl
     """The latents that are decoded (without padding), and the video."""
     seen, decode = [], model.decode_latents
     model.decode_latents = lambda latents, *more: seen.append(latents) or decode(latents, *more)
-    video = generate(model, options, generator=torch.Generator().manual_seed(seed), **toy_text(), **given)
+    video = generate(model, options, generator=torch.Generator().manual_seed(seed), **golden_text(), **given)
     return seen[0], video
 
 
@@ -89,7 +89,7 @@ def ours(model: CogVideoX, options: GenerateOptions, seed: int, **given) -> tupl
     ("sampler", "schedule"), [("ddim", "constant"), ("ddim", "wave"), ("dpmpp_sde", "wave")]
 )
 def test_text_to_video_equals_the_public_pipeline(sampler, schedule, patch_size_t):
-    model = toy_model(patch_size_t=patch_size_t)
+    model = golden_model(patch_size_t=patch_size_t)
     frames = model.spec.frames
     expected = theirs(
         pipeline(model, sampler, "t2v"),
@@ -106,16 +106,16 @@ def test_text_to_video_equals_the_public_pipeline(sampler, schedule, patch_size_
 
 @pytest.mark.parametrize("steps", [7, 3])
 def test_steps_that_do_not_divide_the_schedule_are_equal_too(steps):
-    model = toy_model(shift=3.0)
+    model = golden_model(shift=3.0)
     expected = theirs(pipeline(model, "dpmpp_sde", "t2v", 3.0), 3, num_frames=9, num_inference_steps=steps)
     latents, _ = ours(model, GenerateOptions(steps=steps, sampler="dpmpp_sde"), 3)
     torch.testing.assert_close(latents, expected, **CLOSE)
 
 
 def test_pixels_equal_the_public_pipeline():
-    model = toy_model()
+    model = golden_model()
     pipe = pipeline(model, "ddim", "t2v")
-    text = toy_text()
+    text = golden_text()
     expected = pipe(
         prompt_embeds=text["prompt_embedding"],
         negative_prompt_embeds=text["negative_embedding"],
@@ -137,8 +137,8 @@ def test_pixels_equal_the_public_pipeline():
 @pytest.mark.parametrize("sampler", ["ddim", "dpmpp_sde"])
 def test_image_to_video_equals_the_public_pipeline(sampler, patch_size_t, invert):
     settings = {"ofs_embed_dim": 16} if patch_size_t else {}
-    model = toy_model("i2v", patch_size_t, invert_scale_latents=invert, **settings)
-    picture = toy_frames(1)[0]
+    model = golden_model("i2v", patch_size_t, invert_scale_latents=invert, **settings)
+    picture = golden_frames(1)[0]
     expected = theirs(
         pipeline(model, sampler, "i2v"),
         5,
@@ -153,7 +153,7 @@ def test_image_to_video_equals_the_public_pipeline(sampler, patch_size_t, invert
 
 @pytest.mark.parametrize("sampler", ["ddim", "dpmpp_sde"])
 def test_video_to_video_equals_the_public_pipeline(sampler):
-    model, frames = toy_model(), toy_frames(9)
+    model, frames = golden_model(), golden_frames(9)
     expected = theirs(
         pipeline(model, sampler, "v2v"),
         5,
@@ -177,7 +177,7 @@ def golden_vae():
     )
 
 
-def golden_model(name: str, vae: VAE) -> CogVideoX:
+def variant_model(name: str, vae: VAE) -> CogVideoX:
     is_15, is_i2v = name.startswith("1.5"), name.endswith("i2v")
     config = TransformerConfig(
         num_attention_heads=2,
@@ -248,12 +248,12 @@ def check(values: torch.Tensor, *expected: float) -> None:
     ],
 )
 def test_golden_ddim(golden_vae, name, schedule, expected):
-    check(golden_run(golden_model(name, golden_vae), guidance_schedule=schedule), *expected)
+    check(golden_run(variant_model(name, golden_vae), guidance_schedule=schedule), *expected)
 
 
 def test_golden_dpm(golden_vae):
     latents = golden_run(
-        golden_model("5b", golden_vae),
+        variant_model("5b", golden_vae),
         generator=torch.Generator().manual_seed(42),
         sampler="dpmpp_sde",
         guidance_schedule="wave",
@@ -262,7 +262,7 @@ def test_golden_dpm(golden_vae):
 
 
 def test_golden_pixels(golden_vae):
-    model = golden_model("5b", golden_vae)
+    model = variant_model("5b", golden_vae)
     pixels = model.decode_latents(golden_run(model).transpose(1, 2))
     pixels = (pixels / 2 + 0.5).clamp(0, 1).transpose(1, 2)
     check(pixels, 0.298373, 0.298373, 0.536683, 0.427517, 0.280215, 0.0, 0.319038, 0.845070)
@@ -292,7 +292,7 @@ def test_golden_pixels(golden_vae):
     ],
 )
 def test_golden_image_to_video(golden_vae, name, scale, first_latent, expected):
-    model = golden_model(name, golden_vae)
+    model = variant_model(name, golden_vae)
     coder = Coder(model, torch.float32, torch.Generator().manual_seed(7), image_scale=scale)
     image = fill("input.image", (1, 3, 1, 64, 96))
     condition = from_image(coder, image, 4 if model.spec.frame_patch == 2 else 3)
@@ -302,7 +302,7 @@ def test_golden_image_to_video(golden_vae, name, scale, first_latent, expected):
 
 
 def test_golden_video_to_video(golden_vae):
-    model = golden_model("5b", golden_vae)
+    model = variant_model("5b", golden_vae)
     generator = torch.Generator().manual_seed(7)
     coder = Coder(model, torch.float32, generator)
     condition = from_video(coder, fill("input.vid", (1, 9, 3, 64, 96)).transpose(1, 2), 0, 0.8)

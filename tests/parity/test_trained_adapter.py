@@ -15,13 +15,13 @@ from cogvideox.training.tasks.folder import FolderData
 from cogvideox.training.tasks.lora import LoraTuning
 from parity.test_generate import ours, pipeline, theirs
 from support.clip_folders import write_layout
-from support.toy_folder import write_toy
+from support.models import write_model_folder
 
 pytest.importorskip("peft")
 
 
 def test_the_public_pipeline_makes_the_same_video_with_it(tmp_path):
-    toy = str(write_toy(tmp_path / "toy"))
+    toy = str(write_model_folder(tmp_path / "toy"))
     write_layout(tmp_path / "clips", "labels", count=4, size=32)
     data = FolderData(folder=str(tmp_path / "clips"), size=ClipSize(frames=9, short_side=32), budget=80)
     task = DiffusionTraining(

@@ -23,8 +23,8 @@ from cogvideox.training.tasks.vae import Crops, VAETraining
 from cogvideox.vae import VAEConfig
 from support.clip_folders import write_layout
 from support.dying import die_at_operation
+from support.models import write_model_folder
 from support.processes import together
-from support.toy_folder import write_toy
 
 STEPS, KILLS = 3, 4
 
@@ -33,7 +33,7 @@ STEPS, KILLS = 3, 4
 def place(tmp_path_factory) -> Path:
     """A toy model, and clips of 9 and 17 frames and pictures."""
     root = tmp_path_factory.mktemp("mesh")
-    write_toy(root / "toy")
+    write_model_folder(root / "toy")
     write_layout(root / "clips", "stems", count=7, frames=(9, 17), size=48, images=3)
     return root
 

@@ -13,14 +13,14 @@ from cogvideox.training.checkpoint.state import latest_state
 from cogvideox.training.loop import train
 from support.clip_folders import write_layout
 from support.folder_runs import run
-from support.toy_folder import write_toy
+from support.models import write_model_folder
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A toy model, a folder of clips, and a whole run."""
     root = tmp_path_factory.mktemp("claims")
-    write_toy(root / "toy")
+    write_model_folder(root / "toy")
     write_layout(root / "clips", "stems", count=7, frames=(9, 17), size=48, images=3)
     train(run(root, root / "whole"))
     return root

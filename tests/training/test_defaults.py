@@ -15,7 +15,7 @@ from cogvideox.training.tasks.folder import FolderData
 from cogvideox.training.tasks.sizes import SizeSetting
 from support.clip_folders import write_layout
 from support.folder_runs import run, settings
-from support.toy_folder import write_toy
+from support.models import write_model_folder
 
 
 def task_of(name: str, *changes: str):
@@ -61,7 +61,7 @@ def test_one_word_names_the_whole_model_and_what_is_said_stays():
 
 
 def test_what_a_folder_says_of_itself_is_kept_to(tmp_path):
-    write_toy(tmp_path / "toy")
+    write_model_folder(tmp_path / "toy")
     size = task_of("finetune", f"task.start={tmp_path / 'toy'}").data.size.resolved(None)
     assert (size.frames, size.height, size.width) == (9, 32, 48)
 
@@ -120,7 +120,7 @@ def test_two_predecessors_that_are_missing_are_named_with_both_ways(tmp_path, mo
 
 
 def test_a_short_run_in_the_world_encodes_what_its_steps_need(tmp_path, capsys):
-    toy = str(write_toy(tmp_path / "toy"))
+    toy = str(write_model_folder(tmp_path / "toy"))
     config = DiffusionTraining(start=toy, clips=16, batch=2, frames=9, size=16, cache=str(tmp_path / "cache"))
     few = config.build(0, steps=2)
     assert "train: 4/4 encoded" in capsys.readouterr().err
@@ -132,7 +132,7 @@ def test_a_short_run_in_the_world_encodes_what_its_steps_need(tmp_path, capsys):
 
 
 def test_a_short_run_on_a_folder_encodes_what_its_steps_can_reach(tmp_path, capsys):
-    write_toy(tmp_path / "toy")
+    write_model_folder(tmp_path / "toy")
     write_layout(tmp_path / "clips", "stems", count=20, frames=(9,), size=32)
     config = settings(tmp_path, data={"budget": 40, "held_out": 0, "lost": 0})
     few = config.build(0, steps=2)
@@ -143,7 +143,7 @@ def test_a_short_run_on_a_folder_encodes_what_its_steps_can_reach(tmp_path, caps
 
 
 def test_a_finished_run_asked_for_more_steps_names_the_ways(tmp_path):
-    write_toy(tmp_path / "toy")
+    write_model_folder(tmp_path / "toy")
     write_layout(tmp_path / "clips", "stems", count=3, frames=(9,), size=32)
     done = run(tmp_path, tmp_path / "run", steps=1, data={"held_out": 0})
     result = train(done)
@@ -157,7 +157,7 @@ def test_a_finished_run_asked_for_more_steps_names_the_ways(tmp_path):
 
 
 def test_an_adapter_goes_on_by_a_name_of_its_own(tmp_path):
-    write_toy(tmp_path / "toy")
+    write_model_folder(tmp_path / "toy")
     write_layout(tmp_path / "clips", "stems", count=3, frames=(9,), size=32)
     done = run(tmp_path, tmp_path / "run", steps=1, data={"held_out": 0}, lora={"rank": 2})
     result = train(done)
@@ -169,7 +169,7 @@ def test_an_adapter_goes_on_by_a_name_of_its_own(tmp_path):
 
 
 def test_a_run_that_is_not_finished_says_where_it_ends(tmp_path):
-    write_toy(tmp_path / "toy")
+    write_model_folder(tmp_path / "toy")
     write_layout(tmp_path / "clips", "stems", count=3, frames=(9,), size=32)
     half = run(tmp_path, tmp_path / "run", steps=2, data={"held_out": 0})
     train(half, stop_at=1)

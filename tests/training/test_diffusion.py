@@ -12,7 +12,7 @@ from cogvideox.checkpoints.record import read_record
 from cogvideox.diffusion import ScheduleConfig
 from cogvideox.errors import ConfigError
 from cogvideox.training.tasks.diffusion import DiffusionTask, DiffusionTraining
-from support.toy_folder import write_toy
+from support.models import write_model_folder
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +22,7 @@ def few_held_out(monkeypatch):
 
 
 def settings(folder: Path, kind: str = "t2v", **more) -> DiffusionTraining:
-    toy = write_toy(folder / kind, kind)
+    toy = write_model_folder(folder / kind, kind)
     values = dict(vae=str(toy), text=str(toy), cache=str(folder / "latents"), schedule=ScheduleConfig())
     values |= dict(clips=2, size=32, frames=9, batch=2)
     return DiffusionTraining(transformer=load_model(toy).transformer.config, **(values | more))
@@ -45,7 +45,7 @@ def test_held_out_figures_of_an_image_model_do_not_depend_on_what_was_drawn_befo
 
 
 def test_parts_stored_in_float16_are_trained_with_in_float32(tmp_path):
-    half = load_model(write_toy(tmp_path / "whole"), dtype="float16")
+    half = load_model(write_model_folder(tmp_path / "whole"), dtype="float16")
     save_model(half, tmp_path / "half")
     config = settings(tmp_path, vae=str(tmp_path / "half"), text=str(tmp_path / "half"))
     task = DiffusionTask(config, 0)
@@ -69,7 +69,7 @@ def test_a_result_that_is_missing_names_the_run_that_makes_it(name, run, tmp_pat
 
 def test_a_model_that_was_trained_on_keeps_its_name(tmp_path):
     """Fine-tuning another model must not make it a tiny one."""
-    toy = write_toy(tmp_path / "start")
+    toy = write_model_folder(tmp_path / "start")
     record = read_record(toy)
     record.model_copy(update={"preset": "5b"}).write(toy)
     task = DiffusionTask(settings(tmp_path, start=str(toy)), 0)

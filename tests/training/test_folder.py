@@ -23,15 +23,15 @@ from cogvideox.training.tasks.lora import LoraTuning
 from support.clip_folders import write_layout
 from support.films import take, write
 from support.folder_runs import run, settings
-from support.toy_folder import write_toy
+from support.models import write_model_folder
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
     """A toy model and a folder of ten samples: clips of 9 and 17 frames and pictures."""
     root = tmp_path_factory.mktemp("folder")
-    write_toy(root / "toy")
-    write_toy(root / "toy-i2v", "i2v")
+    write_model_folder(root / "toy")
+    write_model_folder(root / "toy-i2v", "i2v")
     write_layout(root / "clips", "stems", count=7, frames=(9, 17), size=48, images=3)
     return root
 

@@ -17,13 +17,13 @@ from cogvideox.training.stages import DiffusionRun, StagedRun, TrainingStage, tr
 from cogvideox.training.tasks.diffusion import DiffusionTraining
 from cogvideox.training.tasks.folder import FolderData
 from support.clip_folders import write_layout
-from support.toy_folder import write_toy
+from support.models import write_model_folder
 
 
 def staged(root: Path, out: str, **more) -> StagedRun:
     toy = root / "toy"
     if not toy.exists():
-        write_toy(toy)
+        write_model_folder(toy)
         write_layout(root / "clips", "csv", count=8, frames=(9, 17), size=32)
     task = DiffusionTraining(
         transformer=load_config(toy), start=str(toy), vae=str(toy), text=str(toy), cache=str(root / "cache"),

@@ -6,18 +6,18 @@ import torch
 from cogvideox.memory.count import kept
 from cogvideox.training.flops import FlopCounter
 from cogvideox.training.metrics import Speed
-from support.toy import WIDTH, WORDS, toy_model
+from support.models import TEXT_LEN, TEXT_WIDTH, golden_model
 
 
 @pytest.fixture(scope="module")
 def network():
-    return toy_model().transformer
+    return golden_model().transformer
 
 
 def test_flops_of_a_clip_are_those_of_its_products(network):
     config = network.config
-    work, sample = FlopCounter(config), ((4, 3, 16, 24), WORDS)
-    n, d, layers = WORDS + 3 * 8 * 12, config.width, config.num_layers
+    work, sample = FlopCounter(config), ((4, 3, 16, 24), TEXT_LEN)
+    n, d, layers = TEXT_LEN + 3 * 8 * 12, config.width, config.num_layers
     products = layers * (
         24 * n * d * d + 4 * n * n * d
     )  # a multiply-add is two; embedding and head are left out
@@ -27,9 +27,9 @@ def test_flops_of_a_clip_are_those_of_its_products(network):
 
 
 def test_what_is_kept_is_about_what_autograd_keeps(network):
-    samples = [((4, 3, 8, 12), WORDS), ((4, 1, 4, 6), WORDS)]
+    samples = [((4, 3, 8, 12), TEXT_LEN), ((4, 1, 4, 6), TEXT_LEN)]
     clips = [torch.randn(*shape) for shape, _ in samples]
-    texts = [torch.randn(words, WIDTH) for _, words in samples]
+    texts = [torch.randn(words, TEXT_WIDTH) for _, words in samples]
     real = kept(lambda: network.forward_packed(clips, texts, torch.tensor([10.0, 500.0])))
     work = FlopCounter(network.config)
     assert work.activations(samples, recompute=False) == pytest.approx(real, rel=0.15)

@@ -12,7 +12,7 @@ from cogvideox.transformer.compiled import Launcher, compiled, launched, settled
 from cogvideox.transformer.kernels import use_kernel
 from cogvideox.transformer.layout import ClipTokens, TokenGrid
 from cogvideox.transformer.modulation import tabulated
-from support.small_models import small_preset
+from support.models import small_preset
 
 CLIP = ClipTokens(6, TokenGrid(3, 4, 6))
 

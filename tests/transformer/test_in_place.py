@@ -10,7 +10,7 @@ from cogvideox.transformer.block import affine
 from cogvideox.transformer.initialise import initialise
 from cogvideox.transformer.layout import Layout, TokenGrid
 from cogvideox.transformer.position import Rotary, turned
-from support.small_models import VARIANTS, small_preset
+from support.models import VARIANTS, small_preset
 
 
 def network(name: str) -> Transformer:

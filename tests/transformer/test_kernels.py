@@ -12,7 +12,7 @@ from cogvideox.errors import ConfigError
 from cogvideox.transformer import Transformer
 from cogvideox.transformer.kernels import KERNELS, Fastest, Kernel, Named, in_float32, use_kernel
 from cogvideox.transformer.layout import ClipTokens, TokenGrid
-from support.small_models import small_preset
+from support.models import small_preset
 
 CLIP = ClipTokens(4, TokenGrid(1, 2, 3))
 

@@ -9,7 +9,7 @@ from cogvideox.errors import ConfigError
 from cogvideox.transformer import Transformer
 from cogvideox.transformer.initialise import initialise
 from cogvideox.transformer.modulation import tabulated
-from support.small_models import VARIANTS, small_preset
+from support.models import VARIANTS, small_preset
 
 TIMES = (999, 640, 19)
 

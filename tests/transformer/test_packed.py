@@ -9,13 +9,13 @@ from cogvideox.transformer import Layout, TokenGrid
 from cogvideox.transformer.attention import clip_by_clip, full_attention
 from cogvideox.transformer.kernels import KERNELS, Fastest, Kernel, Named, use_kernel
 from cogvideox.transformer.packed import _blocks, boundaries, end_to_end
-from support.small_transformer import gradients, model, row
+from support.models import gradients, packed_inputs, small_transformer
 
 
 @pytest.mark.parametrize("attention", ["full", "split"])
 @pytest.mark.parametrize("kernel", ["none", "torch", "fastest"])
 def test_gradients_of_a_packed_row_are_those_of_its_clips(attention, kernel):
-    network, (clips, texts, times) = model(attention=attention), row()
+    network, (clips, texts, times) = small_transformer(attention=attention), packed_inputs()
     if kernel != "none":
         use_kernel(network, kernel)
     packed = network.forward_packed(clips, texts, times)
@@ -33,7 +33,7 @@ def test_gradients_of_a_packed_row_are_those_of_its_clips(attention, kernel):
 
 @pytest.mark.parametrize("disturbed", ["clip", "text", "time"])
 def test_disturbing_one_clip_changes_no_other_bit(disturbed):
-    network, (clips, texts, times) = model(), row()
+    network, (clips, texts, times) = small_transformer(), packed_inputs()
     with torch.no_grad():
         before = network.forward_packed(clips, texts, times)
         if disturbed == "clip":
@@ -93,6 +93,6 @@ def full_plain(q, k, v):
 
 
 def test_a_row_without_a_text_for_each_clip_is_refused():
-    clips, texts, times = row()
+    clips, texts, times = packed_inputs()
     with pytest.raises(ConfigError, match="4 clips, 3 texts"):
-        model().forward_packed(clips, texts[:3], times)
+        small_transformer().forward_packed(clips, texts[:3], times)

@@ -16,11 +16,11 @@ from cogvideox.memory.count import kept
 from cogvideox.parallel.shard import recompute
 from cogvideox.recompute import everything_kept, remade
 from cogvideox.transformer import Transformer, TransformerConfig, attention, block
-from support.small_transformer import SMALL, gradients, model, row
+from support.models import SMALL_TRANSFORMER, gradients, packed_inputs, small_transformer
 
 
 def rows_of(network: Transformer) -> list[torch.Tensor]:
-    return network.forward_packed(*row())
+    return network.forward_packed(*packed_inputs())
 
 
 @pytest.mark.parametrize("settings", [{}, {"norm_elementwise_affine": False}, {"dropout": 0.1}])
@@ -28,7 +28,7 @@ def rows_of(network: Transformer) -> list[torch.Tensor]:
 def test_gradients_have_the_bits_of_a_pass_that_kept_everything(settings, precision):
     found = []
     for way in (everything_kept, None):
-        network = model(**settings).train()
+        network = small_transformer(**settings).train()
         torch.manual_seed(0)
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
             if way is None:
@@ -41,7 +41,7 @@ def test_gradients_have_the_bits_of_a_pass_that_kept_everything(settings, precis
 
 
 def test_more_than_a_third_is_not_kept():
-    config = TransformerConfig(**SMALL | dict(num_layers=6, attention_head_dim=64))
+    config = TransformerConfig(**SMALL_TRANSFORMER | dict(num_layers=6, attention_head_dim=64))
     with torch.device("meta"):
         network = Transformer(config)
         given = (torch.empty(1, 4, 5, 16, 24), torch.empty(1, 5, 12), torch.empty(1))
@@ -81,14 +81,14 @@ def test_nothing_holds_the_memory_of_what_is_remade(monkeypatch):
 
     for place in (attention, block):
         monkeypatch.setattr(place, "remade", noted)
-    outputs = rows_of(model().train())
-    assert len(seen) == 7 * SMALL["num_layers"]  # normed and modulated twice, q, k, GELU
+    outputs = rows_of(small_transformer().train())
+    assert len(seen) == 7 * SMALL_TRANSFORMER["num_layers"]  # normed and modulated twice, q, k, GELU
     assert all(each.expired() for each in seen)
     sum(out.sum() for out in outputs).backward()
 
 
 def test_recomputed_blocks_keep_their_inputs_alone():
-    network = model().train()
+    network = small_transformer().train()
     plain = gradients(network, rows_of(network))
     recompute(network.transformer_blocks)
     kept_wide = []
@@ -120,7 +120,7 @@ def given() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def test_weights_that_are_lent_for_one_pass_are_those_of_its_way_back():
-    network = model().train()
+    network = small_transformer().train()
     found = []
     for way in (nullcontext, everything_kept):
         weights = noisy(network)
@@ -131,7 +131,7 @@ def test_weights_that_are_lent_for_one_pass_are_those_of_its_way_back():
 
 
 def test_transforms_of_torch_func_work():
-    network = model().train()
+    network = small_transformer().train()
 
     def loss(weights):
         return functional_call(network, weights, given()).square().mean()
@@ -144,7 +144,7 @@ def test_transforms_of_torch_func_work():
 
 
 def test_others_are_told_all_that_is_saved():
-    network = model().train()
+    network = small_transformer().train()
     told = []
     for way in (nullcontext, everything_kept):
         sizes = []
@@ -155,7 +155,7 @@ def test_others_are_told_all_that_is_saved():
 
 
 def test_checkpointing_around_the_model_keeps_no_activation():
-    network = model().train()
+    network = small_transformer().train()
     wide = []
     for each in network.transformer_blocks:
         each.ff.net[0].register_forward_hook(
@@ -169,7 +169,7 @@ def test_checkpointing_around_the_model_keeps_no_activation():
 def test_experts_with_weights_of_their_own_are_remade_too():
     found = []
     for way in (nullcontext, everything_kept):
-        network = model(experts={"norm": True, "weights": True}).train()
+        network = small_transformer(experts={"norm": True, "weights": True}).train()
         with way():
             outputs = rows_of(network)
         found.append(gradients(network, outputs))

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from cogvideox.cli import app
 from cogvideox.video import Video
-from support.toy_folder import write_toy
+from support.models import write_model_folder
 
 G = "generate"
 RUN = ["--model", "toy", "--steps", "1", "--out", "new.mp4"]
@@ -32,8 +32,8 @@ VAE = "vae/diffusion_pytorch_model.safetensors"
 def bench(tmp_path_factory) -> Path:
     """A folder with good and bad files of every kind; the cases run inside it."""
     root = tmp_path_factory.mktemp("bench")
-    write_toy(root / "toy")
-    write_toy(root / "toy-i2v", "i2v")
+    write_model_folder(root / "toy")
+    write_model_folder(root / "toy-i2v", "i2v")
     _write_media(root)
     _write_models(root)
     (root / "mine.mp4").write_text("mine")

@@ -24,19 +24,19 @@ from cogvideox import __version__
 from cogvideox.cli import app
 from cogvideox.files.digest import sha256_of
 from cogvideox.video import Video, read_video
-from support.toy_folder import write_toy
+from support.models import write_model_folder
 
 FAST = ["--steps", "2"]
 
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory) -> str:
-    return str(write_toy(tmp_path_factory.mktemp("models") / "toy"))
+    return str(write_model_folder(tmp_path_factory.mktemp("models") / "toy"))
 
 
 @pytest.fixture(scope="module")
 def toy_i2v(tmp_path_factory) -> str:
-    return str(write_toy(tmp_path_factory.mktemp("models") / "toy-i2v", "i2v"))
+    return str(write_model_folder(tmp_path_factory.mktemp("models") / "toy-i2v", "i2v"))
 
 
 @pytest.fixture
@@ -293,7 +293,7 @@ def test_evaluate_prints_a_table_and_resumes(here, toy):
 
 
 def test_evaluate_refuses_verdicts_of_other_weights_at_the_same_place(here, tmp_path):
-    folder = write_toy(tmp_path / "changing")
+    folder = write_model_folder(tmp_path / "changing")
     words = [
         "evaluate",
         "--model",
