@@ -53,16 +53,16 @@ format: $(VENV)/dev.done  ## put the code into its format
 walk: $(VENV)/dev.done  ## the whole system in miniature, twice: world, VAE, packed stages, videos, judge
 	$(BIN)/python tests/walks/walk.py
 
-bench: $(VENV)/dev.done  ## measure ours beside diffusers and write docs/performance.md
+bench: $(VENV)/dev.done  ## measure ours beside diffusers and write docs/records/performance.md
 	$(BIN)/python benchmarks/run.py
 
-bench-gpu: $(VENV)/dev.done  ## on an NVIDIA GPU: the paper's Tables 7 and 8, kernel rates, training; into docs/performance.md
+bench-gpu: $(VENV)/dev.done  ## on an NVIDIA GPU: the paper's Tables 7 and 8, kernel rates, training; into docs/records/performance.md
 	$(BIN)/python benchmarks/gpu.py
 
-reproduce: $(VENV)/core.done  ## run the paper's ablations again in miniature; writes docs/reproduce.md and the ledger
+reproduce: $(VENV)/core.done  ## run the paper's ablations again in miniature; writes docs/records/reproduce.md and the ledger
 	@for name in $(EXPERIMENTS); do $(ONE_THREAD) $(BIN)/cogvideox reproduce $$name || exit; done
 
-count: $(VENV)/dev.done  ## count FLOPs, bytes and peak memory at real sizes and write docs/counts.md
+count: $(VENV)/dev.done  ## count FLOPs, bytes and peak memory at real sizes and write docs/records/counts.md
 	$(ONE_THREAD) $(BIN)/python benchmarks/count.py
 
 clean:  ## remove caches and videos made here; trained models (runs/) stay

@@ -1,6 +1,6 @@
 """What the work costs at real sizes, ours beside diffusers, counted on tensors without memory.
 
-python benchmarks/count.py                 about a minute, writes docs/counts.md
+python benchmarks/count.py                 about a minute, writes docs/records/counts.md
 python benchmarks/count.py --only block    one table, printed
 """
 
@@ -22,7 +22,7 @@ from cogvideox.memory import Cost, count
 from cogvideox.presets import get_preset
 from cogvideox.spec import ModelSpec
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "counts.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "records" / "counts.md"
 BF16 = torch.bfloat16
 SIDES: tuple[Side, ...] = ("ours", "diffusers")
 
@@ -194,7 +194,7 @@ result (0.1 GB for 49 frames of 480×720), weights not counted.
 {HEAD}
 {line.join(coding)}
 
-![ours beside diffusers](images/counts.svg)
+![ours beside diffusers](../images/counts.svg)
 
 - *traffic*: each operator reads its inputs and writes its outputs once; expanded tensors count what they hold.
 - *fused*: what is left when neighbouring pointwise operators, copies and normalisations become one pass.

@@ -1,6 +1,6 @@
 """What the paper measured on its GPUs (Tables 7 and 8), with random weights on yours, and what the card allows.
 
-python benchmarks/gpu.py                     minutes on an NVIDIA GPU; writes its section of docs/performance.md
+python benchmarks/gpu.py                     minutes on an NVIDIA GPU; writes its section of docs/records/performance.md
 python benchmarks/gpu.py --only step         some of kernels, step, video, decode, memory, training
 python benchmarks/gpu.py --small             seconds on any CPU at a tiny size; prints only
 
@@ -41,7 +41,7 @@ from cogvideox.transformer.layout import ClipTokens
 from cogvideox.transformer.modulation import tabulated
 from cogvideox.vae import VAE
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "records" / "performance.md"
 UNKNOWN = "not yet measured on a GPU"
 BEGIN, END = "<!-- gpu: written by make bench-gpu -->", "<!-- end of gpu -->"
 

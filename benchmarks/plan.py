@@ -1,6 +1,6 @@
 """How far a predicted peak is from the measured one: ten settings on the CPU, each in a process of its own.
 
-python benchmarks/plan.py                     minutes; prints a table, and writes docs/planned.md
+python benchmarks/plan.py                     minutes; prints a table, and writes docs/records/memory_predictions.md
 python benchmarks/plan.py --one decode 3      one measurement, bytes
 """
 
@@ -27,7 +27,7 @@ from cogvideox.transformer.modulation import tabulated
 from cogvideox.vae import VAE
 from memory import peak_of
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "planned.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "records" / "memory_predictions.md"
 THREADS = 1
 
 
@@ -178,7 +178,7 @@ def page(rows: list[str]) -> str:
 
 What `cogvideox plan` predicts for a stage beside what the process grew by at its peak, weights not counted; float32
 on a CPU, {THREADS} thread, each setting in a process of its own. Written by `python benchmarks/plan.py`; do not edit by
-hand. [Memory](memory.md) says how the prediction is made.
+hand. [Memory](../memory.md) says how the prediction is made.
 
 | setting | predicted (MB) | measured (MB) | predicted / measured | as glibc keeps it (MB) |
 |---|---|---|---|---|

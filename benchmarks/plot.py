@@ -1,4 +1,4 @@
-"""The tables of docs/performance.md and docs/counts.md as pictures: SVG written here, so that no library is needed.
+"""Tables of docs/records/performance.md and counts.md as pictures: SVG written here, so that no library is needed.
 
 python benchmarks/plot.py        draws both again from the pages as they are
 """
@@ -91,7 +91,7 @@ def draw() -> list[Path]:
     for name, (title, read) in pictures.items():
         path = DOCS / "images" / f"{name}.svg"
         path.write_text(
-            bars(title, read((DOCS / f"{name}.md").read_text(encoding="utf-8"))), encoding="utf-8"
+            bars(title, read((DOCS / "records" / f"{name}.md").read_text(encoding="utf-8"))), encoding="utf-8"
         )
         made.append(path)
     return made

@@ -1,6 +1,6 @@
 """Ours beside diffusers, in one run: time, peak memory, import time. Writes a page of tables.
 
-python benchmarks/run.py                   a few minutes, writes docs/performance.md
+python benchmarks/run.py                   a few minutes, writes docs/records/performance.md
 python benchmarks/run.py --size smoke      seconds, prints only
 python benchmarks/run.py --only "VAE encode" --threads 1 --clock processor
                                            one row, prints only; on a machine with other work on it
@@ -29,7 +29,7 @@ import cogvideox
 import memory
 from cogvideox.memory import count
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "records" / "performance.md"
 
 
 def machine() -> str:
@@ -94,7 +94,7 @@ A ratio below 1 means that ours needs less. Written by `make bench`; do not edit
 |---|---|---|---|---|---|---|---|
 {chr(10).join(rows)}
 
-![ours beside diffusers](images/performance.svg)
+![ours beside diffusers](../images/performance.svg)
 
 Memory is what the resident set grows by at its peak while the work runs, weights and libraries not counted,
 each in a process of its own. The largest difference is between the two results, with random weights.
@@ -130,7 +130,7 @@ def main() -> None:
     parser.add_argument("--clock", choices=timing.CLOCKS, default="wall", help="which seconds are counted")
     parser.add_argument("--only", action="append", choices=CASES, help="this row, and no page; repeatable")
     parser.add_argument(
-        "--out", type=Path, help="the page to write (default: docs/performance.md, none for smoke)"
+        "--out", type=Path, help="the page to write (default: docs/records/performance.md, none for smoke)"
     )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

@@ -48,15 +48,15 @@ def test_the_page_says_what_is_not_measured_and_keeps_what_is(gpu):
     filled = gpu.put_into(page, gpu.section({"video 5b 480×720, 6 s": "61 s"}, "On a card."))
     assert "61 s" in filled and filled.count(gpu.BEGIN) == 1
     assert gpu.taken_from(filled) in filled
-    assert gpu.taken_from((ROOT / "docs" / "performance.md").read_text()).startswith(gpu.BEGIN)
+    assert gpu.taken_from((ROOT / "docs" / "records" / "performance.md").read_text()).startswith(gpu.BEGIN)
 
 
 def test_pictures_are_drawn_from_the_pages(gpu):
     import plot
 
     docs = ROOT / "docs"
-    counted = plot.of_counts((docs / "counts.md").read_text())
-    measured = plot.of_performance((docs / "performance.md").read_text())
+    counted = plot.of_counts((docs / "records" / "counts.md").read_text())
+    measured = plot.of_performance((docs / "records" / "performance.md").read_text())
     assert len(counted) >= 16 and {pair.unit for pair in measured} == {"s", "MB"}
     picture = ElementTree.fromstring(plot.bars("a < b", [plot.Pair("one & two", 1.0, 2.0, "GB")]))
     widths = [float(box.get("width")) for box in picture.iter("{http://www.w3.org/2000/svg}rect")]

@@ -74,12 +74,12 @@ def test_the_spread_of_a_straight_loss_is_zero():
 
 def test_pages_are_replaced_and_not_grown(outcome, tmp_path):
     docs = tmp_path / "docs"
-    docs.mkdir()
-    for page in ("reproduce.md", "paper.md"):
+    (docs / "records").mkdir(parents=True)
+    for page in ("records/reproduce.md", "paper.md"):
         (docs / page).write_text("# A page\n\nWords that stay.\n")
     for _ in range(2):
         folder = write_results(outcome, tmp_path, docs)
-    page, ledger = (docs / "reproduce.md").read_text(), (docs / "paper.md").read_text()
+    page, ledger = (docs / "records" / "reproduce.md").read_text(), (docs / "paper.md").read_text()
     assert page.count("## fig10d") == 1 and "Words that stay." in page
     assert outcome.table in page and outcome.status in ledger
     assert ledger.count("| fig10d |") == 1 and "Words that stay." in ledger

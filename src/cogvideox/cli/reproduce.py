@@ -24,7 +24,7 @@ def reproduce(
     videos: Annotated[int, typer.Option(min=8, max=200, help="videos of each arm, for FVD and facts")] = 16,
     out: Annotated[str, typer.Option(help="folder of the runs; the same folder goes on")] = "runs/reproduce",
     docs: Annotated[
-        str, typer.Option(help="folder of paper.md and reproduce.md, brought up to date where it is")
+        str, typer.Option(help="folder of paper.md and records/reproduce.md, brought up to date where it is")
     ] = "docs",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be run and stop")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="results as JSON")] = False,

@@ -7,5 +7,5 @@ videos.py       what an arm's videos are worth: FVD and facts
 verdict.py      differences over seeds and what they say about the paper's claim
 readings.py     tables that are read from benchmarks, evaluations, studies and reports
 curves.py       curves with bands, as SVG
-pages.py        results into docs/reproduce.md, statuses into docs/paper.md
+pages.py        results into docs/records/reproduce.md, statuses into docs/paper.md
 """

@@ -1,4 +1,4 @@
-"""Results into the pages: a section of docs/reproduce.md, a row of docs/paper.md, a picture; and beside the runs."""
+"""Write results: a section of docs/records/reproduce.md, a line of docs/paper.md, a picture, files beside the runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cogvideox.files.atomic import write_json
 from cogvideox.reproduce.experiments import EXPERIMENTS
 from cogvideox.reproduce.run import ExperimentOutcome
 
-PAGE, LEDGER = "reproduce.md", "paper.md"
+PAGE, LEDGER = "records/reproduce.md", "paper.md"
 LEDGER_PART = "reproduced"
 
 
@@ -53,7 +53,8 @@ def write_results(outcome: ExperimentOutcome, out: Path, docs: Path | None) -> P
         if image:
             _write(docs / image, outcome.picture)
         page, ledger = docs / PAGE, docs / LEDGER
-        _write(page, put_section(page.read_text(encoding="utf-8"), name, section(outcome, image)))
+        shown = f"../{image}" if image else ""
+        _write(page, put_section(page.read_text(encoding="utf-8"), name, section(outcome, shown)))
         _write(ledger, put_row(ledger.read_text(encoding="utf-8"), name, ledger_row(outcome)))
     return folder
 
