@@ -29,7 +29,7 @@ from cogvideox.text import TextEmbedding
 from cogvideox.vae import VAEConfig
 from cogvideox.video import Video
 from support.golden import fill
-from support.models import TEXT_WIDTH, TEXT_LEN, golden_frames, golden_model, golden_text
+from support.models import TEXT_LEN, TEXT_WIDTH, golden_frames, golden_model, golden_text
 
 QUICK = GenerateOptions(steps=2, frames=9, seed=42)
 
@@ -283,7 +283,9 @@ def test_guidance_of_one_needs_no_negative_prompt():
 def test_zeros_can_stand_for_the_negative_prompt():
     zeros = make(negative_embedding=torch.zeros(1, TEXT_LEN, TEXT_WIDTH))
     chosen = generate(
-        golden_model(), QUICK.override(["zero_negative=true"]), prompt_embedding=golden_text()["prompt_embedding"]
+        golden_model(),
+        QUICK.override(["zero_negative=true"]),
+        prompt_embedding=golden_text()["prompt_embedding"],
     )
     assert np.array_equal(zeros.frames, chosen.frames)
 
@@ -332,7 +334,9 @@ def test_a_text_model_keeps_a_given_image_as_its_first_frame():
 
 @pytest.mark.parametrize("kind", ["t2v", "i2v"])
 def test_a_changed_video_keeps_its_length_and_rate(kind):
-    video = make(golden_model(kind), GenerateOptions(steps=4, strength=0.5), video=Video(golden_frames(6), 10))
+    video = make(
+        golden_model(kind), GenerateOptions(steps=4, strength=0.5), video=Video(golden_frames(6), 10)
+    )
     assert (len(video), video.fps) == (6, 10)
     assert len(video.manifest["run"]["times"]) == 2
 
