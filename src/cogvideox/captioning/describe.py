@@ -148,7 +148,7 @@ class Describer:
 def _stage(
     stage: CaptionStage, clips: Sequence[ClipFrames]
 ) -> tuple[list[ClipFrames], dict[str, CaptionRecord]]:
-    """The clips that go on, with what the stage told, and records of those that do not."""
+    """The clips that go on, with the captions of this stage, and records of those that do not."""
     going, lost = [], {}
     for clip, result in zip(clips, stage.write(clips), strict=True):
         if not isinstance(result, ChatFailure):

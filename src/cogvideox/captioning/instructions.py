@@ -1,4 +1,4 @@
-"""What models are told, each with a name and a version that stand in the record of every caption."""
+"""The instructions to models, each with a name and a version that stand in the record of every caption."""
 
 from __future__ import annotations
 

@@ -39,8 +39,8 @@ class CaptionModel:
         pictures = torch.from_numpy(sample_frames(frames, self.network.config))[None]
         n = self.network
         with torch.no_grad():
-            rows = write(n.shared, n.decoder, n.lm_head, n.see(pictures), None, n.config.longest)
-        return decoded(self.tokenizer, rows[0])
+            rows = write(n.shared, n.decoder, n.lm_head, n.encode(pictures), None, n.config.longest)
+        return text_of_tokens(self.tokenizer, rows[0])
 
 
 class Summariser:
@@ -57,10 +57,10 @@ class Summariser:
         with torch.no_grad():
             memory, seen = n.read(ids)
             rows = write(n.shared, n.decoder, n.lm_head, memory, seen, self.longest)
-        return decoded(self.tokenizer, rows[0])
+        return text_of_tokens(self.tokenizer, rows[0])
 
 
-def decoded(tokenizer: Tokenizer, ids: list[int]) -> str:
+def text_of_tokens(tokenizer: Tokenizer, ids: list[int]) -> str:
     """The text of ids; the embedding may have more rows than the vocabulary has tokens, and those mean nothing."""
     return tokenizer.decode([token for token in ids if token < len(tokenizer)])
 

@@ -63,14 +63,14 @@ class CaptionerNetwork(nn.Module):
         self.decoder = T5Decoder(config.text)
         self.lm_head = nn.Linear(width, config.text.vocab_size, bias=False)
 
-    def see(self, pictures: UInt8[Tensor, "b t h w 3"]) -> Float[Tensor, "b t d"]:
+    def encode(self, pictures: UInt8[Tensor, "b t h w 3"]) -> Float[Tensor, "b t d"]:
         """One vector per picture that knows of the others."""
         b, t = pictures.shape[:2]
         x = pictures.flatten(0, 1).permute(0, 3, 1, 2).float() / 127.5 - 1
         return self.mix(self.look(x).unflatten(0, (b, t)) + self.time)
 
     def forward(self, seen: Float[Tensor, "b t d"], tokens: Int[Tensor, "b l"]) -> Float[Tensor, "b l v"]:
-        """Scores of each next token, for ``tokens`` that begins with PAD, about what ``see`` gave."""
+        """Scores of each next token, for ``tokens`` that begins with PAD, about what ``encode`` gave."""
         return self.lm_head(self.decoder(self.shared(tokens), seen))
 
 

@@ -50,7 +50,7 @@ class Budget:
 class Breaker:
     """Leaves a sick server alone. After ``failures`` in a row it opens for ``rest`` seconds, then lets one try.
 
-    Opened ``openings`` times with no success between, it gives up, and nobody waits for the rest of the questions.
+    Opened ``openings`` times with no success between, it gives up, and the remaining questions end at once.
     """
 
     def __init__(

@@ -53,7 +53,7 @@ class LocalModel:
             return self._answer(question)
 
     @cached_property
-    def sees(self) -> bool:
+    def takes_images(self) -> bool:
         """Whether it takes pictures."""
         config = self._read("AutoConfig")
         from transformers import AutoModelForImageTextToText
@@ -64,7 +64,7 @@ class LocalModel:
         import torch
 
         reader, model = self._loaded
-        if question.images and not self.sees:
+        if question.images and not self.takes_images:
             raise ChatFailure("rejected", f"{self.folder}: only reads, and was shown pictures")
         tokens = reader.apply_chat_template(
             self._messages(question),
@@ -90,7 +90,7 @@ class LocalModel:
         """The conversation as chat templates take it: a list of parts where pictures are seen, else plain text."""
 
         def content(*items: str | Picture) -> Any:
-            if not self.sees:
+            if not self.takes_images:
                 return "\n".join(item for item in items if isinstance(item, str))
             return [_message_part(item) for item in items]
 
@@ -106,12 +106,12 @@ class LocalModel:
     def _loaded(self) -> tuple[Any, Any]:
         import torch
 
-        reader = self._read("AutoProcessor" if self.sees else "AutoTokenizer")
+        reader = self._read("AutoProcessor" if self.takes_images else "AutoTokenizer")
         if not getattr(reader, "chat_template", None):
             raise CheckpointError(
                 f"{self.folder}: has no chat template; give a model that was tuned to answer"
             )
-        kind = "AutoModelForImageTextToText" if self.sees else "AutoModelForCausalLM"
+        kind = "AutoModelForImageTextToText" if self.takes_images else "AutoModelForCausalLM"
         model = self._read(kind, use_safetensors=True, dtype="auto").eval()
         return reader, model.to(self._device or ("cuda" if torch.cuda.is_available() else "cpu"))
 

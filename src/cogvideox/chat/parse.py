@@ -12,7 +12,7 @@ from cogvideox.files import parse_json
 
 Model = TypeVar("Model", bound=BaseModel)
 Reader = Callable[[str], object]
-LONGEST = 200_000  # characters; more is no JSON anybody asked for
+LONGEST = 200_000  # characters of JSON in an answer, at most
 _THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL | re.IGNORECASE)
 _FENCE = re.compile(r"```(?:json)?\s*(.*?)```", re.DOTALL)
 

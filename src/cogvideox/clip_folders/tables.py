@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 from cogvideox.clip_folders.columns import Columns, TableRow, check_names, line_label, row_of
 from cogvideox.clip_folders.parquet import parquet_names, parquet_rows
 from cogvideox.errors import ConfigError
-from cogvideox.files import decoded, open_regular, parse_json, read_small_text, short, shown
+from cogvideox.files import decode_text, open_regular, parse_json, read_small_text, short, shown
 from cogvideox.files.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
@@ -120,7 +120,7 @@ class _Lines:
         self._text: Iterator[str] | None = None
         if self._stream.read(2) in (b"\xff\xfe", b"\xfe\xff"):
             self._stream.seek(0)
-            text = decoded(self._stream.read(MOST_JSON), self.table.where, error=ConfigError)
+            text = decode_text(self._stream.read(MOST_JSON), self.table.where, error=ConfigError)
             self._text = io.StringIO(text, newline="\n")
         self._stream.seek(0)
         return self

@@ -1,4 +1,4 @@
-"""Clips in webdataset shards (.tar) of anybody's: one member after the other, whatever its header claims.
+"""Clips in webdataset shards (.tar) from untrusted sources: one member after the other, whatever its header claims.
 
 ``tarfile`` reads the headers through a stream that refuses what hostile headers ask for: a header of more than 1 MiB,
 reading on and on behind the end. A member of negative size, which would send it back, is dropped, and reading goes on
@@ -17,7 +17,7 @@ from cogvideox.clip_folders.archives import ArchiveEntry, ByteRange
 from cogvideox.clip_folders.columns import Columns, row_of
 from cogvideox.clip_folders.sidecars import caption_of_record
 from cogvideox.errors import InputError, MediaError
-from cogvideox.files import decoded, open_regular, parse_json, shown
+from cogvideox.files import decode_text, open_regular, parse_json, shown
 from cogvideox.files.media import IMAGE_SUFFIXES
 
 LARGEST = 4 << 30  # bytes of one member
@@ -134,7 +134,7 @@ class _Members:
         if member.size > LONGEST:
             raise InputError(f"{name} has {member.size} bytes, the most is {LONGEST}; shorten it")
         stream.seek(member.offset_data)
-        text = decoded(stream.read(member.size), name)
+        text = decode_text(stream.read(member.size), name)
         if ending != ".json":
             self.texts.setdefault(key, text)
             return

@@ -1,4 +1,4 @@
-"""What a process that decodes files nobody trusts may see and take: no secrets, no network, bounded resources.
+"""Limits of a process that decodes untrusted files: no secrets, no network, bounded resources.
 
 Where the system does not offer one of these (network namespaces are of Linux, and some containers forbid them), the
 rest still holds: nothing here is an error.

@@ -226,7 +226,7 @@ class _Pool:
         return ended
 
     def _read_answers(self, worker: _Worker) -> Iterator[JobOutcome]:
-        """Every line that is there: a worker may say that it is ready and that it is done before anybody looks."""
+        """Handle all lines in the pipe at once: a worker may have said that it is ready and that it is done."""
         data = os.read(worker.stdout.fileno(), 1 << 16)
         if not data and not worker.ready:
             raise DependencyError(

@@ -195,7 +195,7 @@ def _may_be_ours(name: str) -> bool:
 
 
 def _same(target: Path, digest: str) -> bool:
-    """Whether these very bytes stand there already: then nobody's are lost."""
+    """Whether a plain file with these very bytes stands there already, so that replacing it loses nothing."""
     return not target.is_symlink() and target.is_file() and sha256_of_file(target) == digest
 
 

@@ -1,4 +1,4 @@
-"""Pictures that nobody filmed: colour bars of test signals, and title cards, by how much of them is exactly plain.
+"""Pictures that were drawn, not filmed: test bars and title cards, by how much of them is exactly plain.
 
 A drawn area has one value in all of its pixels; a filmed one has noise, texture or a gradient. Colour bars show the six
 pure colours side by side in plain areas, title cards one or two plain colours and a little writing.

@@ -1,4 +1,4 @@
-"""What a curation wrote, read back and checked: the folder may be anybody's, and its values go into a page."""
+"""Read what a curation wrote, and check it: the folder may come from others, and its values go into an HTML page."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What a worker process does: one line of JSON in, the work in files, one line of JSON out.
 
-It is started as ``python -m cogvideox.curation.worker`` and touches videos nobody trusts, so it gives away what it does
+It is started as ``python -m cogvideox.curation.worker`` and decodes untrusted videos, so it gives up what it does
 not need: it has no secrets in its environment and no network (unless a step asks a server), memory, processor time,
 open files and the size of a file are limited by the system, no core is dumped, and it dies with whoever started it.
 What it answers is JSON, read as values: nothing that a video does to this process can run code in its parent.

@@ -1,8 +1,8 @@
-"""Named tensors of items by key, in a folder of pieces.
+"""Named tensors of items by key, in a folder of safetensors files.
 
-A piece is a safetensors file with the tensors of many items, each named by its item's key; a piece appears whole or
-not at all, and what is in the cache is what the pieces' headers say. The header also holds a digest of each tensor,
-compared at every reading: damage to the disk is told, never trained on.
+Each file holds the tensors of many items, named by their keys; a file appears whole or not at all, and what is in the
+cache is what the headers of the files say. The header also holds a digest of each tensor,
+compared at every reading: damage on the disk is an error, never trained on.
 """
 
 from __future__ import annotations

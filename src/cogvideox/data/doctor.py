@@ -101,7 +101,7 @@ def diagnose(
     left = unused(listing)
     about += listing.notes
     if left:
-        about.append(f"{len(left)} files of films or pictures are no part of it: {', '.join(left[:3])}")
+        about.append(f"{len(left)} video or image files are not used: {', '.join(left[:3])}")
     if about:
         report.remarks["the folder"] = about
     return report

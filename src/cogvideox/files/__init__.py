@@ -3,7 +3,7 @@
 | file | what it does |
 |---|---|
 | ``paths`` | where links lead, what lies in what, every file below a folder by its ending |
-| ``text`` | read a small text of anybody's: a regular file, no link out of its folder, bounded, in a known encoding |
+| ``text`` | read a small text from untrusted sources: a regular file, bounded, in a known encoding |
 | ``structured`` | JSON and YAML of bounded depth, size and aliases; ``short``: a bounded repr for messages |
 | ``jsonl`` | read and write JSON lines |
 | ``atomic`` | the one way to write a whole file or folder, to discard one, and to sweep what killed writers left |
@@ -18,11 +18,11 @@ from __future__ import annotations
 
 from cogvideox.files.paths import check_link, files_below, inside, lies_in, root_of_links, shown
 from cogvideox.files.structured import dump_yaml, parse_json, parse_yaml, read_json, read_yaml, short
-from cogvideox.files.text import decoded, open_regular, read_small_bytes, read_small_text
+from cogvideox.files.text import decode_text, open_regular, read_small_bytes, read_small_text
 
 __all__ = [
     "check_link",
-    "decoded",
+    "decode_text",
     "dump_yaml",
     "files_below",
     "inside",

@@ -103,7 +103,7 @@ def write_json(path: str | Path, values: Any, overwrite: bool = False) -> Path:
 def discard(path: Path) -> None:
     """Delete a file or folder of ours at which others may be at work; nothing happens where nothing stands.
 
-    It loses its name first: nobody begins anything more in it, and half-deleted it is not taken for damaged.
+    It loses its name first, so that no other process starts using it or takes it, half-deleted, for damaged.
     """
     if not os.path.lexists(path):
         return
@@ -118,7 +118,7 @@ def sweep(folder: Path, below: bool = False) -> list[Path]:
     """Remove what killed writers left in ``folder`` (and in the folders below it), warn of it, return where it stood.
 
     Only staging folders with a PID file of this program, whose process is dead for certain, are touched; one that was
-    killed while it exchanged two folders is finished instead. Those of which nobody can tell are named.
+    killed while it exchanged two folders is finished instead. Those of which this cannot be known are named.
     """
     _swept.add(folder.resolve())
     swept: list[Path] = []
@@ -222,7 +222,7 @@ def _check_free(target: Path, overwrite: bool, replaceable: Callable[[Path], str
         return
     if not overwrite:
         raise OutputError(f"{target}: holds files already; choose another folder, or pass overwrite")
-    why = replaceable(target) if replaceable is not None else "nobody knows what it is"
+    why = replaceable(target) if replaceable is not None else "it is not known what it is"
     if why:
         raise OutputError(f"{target}: is not replaced, since {why}; choose another folder")
 

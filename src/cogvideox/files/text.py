@@ -91,10 +91,12 @@ def read_small_text(
 
     Raises ``error`` for another encoding, naming the byte where UTF-8 ends, and for a NUL character.
     """
-    return decoded(read_small_bytes(path, root=root, most=most, error=error), shown(str(path)), error=error)
+    return decode_text(
+        read_small_bytes(path, root=root, most=most, error=error), shown(str(path)), error=error
+    )
 
 
-def decoded(content: bytes, where: str, *, error: type[CogVideoXError] = InputError) -> str:
+def decode_text(content: bytes, where: str, *, error: type[CogVideoXError] = InputError) -> str:
     """Text from bytes in UTF-8 (with or without a byte order mark) or UTF-16 with one; ``where`` names it in messages.
 
     Raises ``error`` for another encoding, naming line and byte, and for a NUL character.

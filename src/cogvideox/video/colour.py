@@ -1,9 +1,9 @@
-"""Which colours the numbers of a video file mean: what its tags say, or a guess that is told.
+"""Which colours the numbers of a video file mean: what its tags say, or a guess that is reported.
 
 Y'CbCr becomes RGB by a matrix: BT.601 of old television, BT.709 of HD, BT.2020. A file says which one in its tags, and
 many say nothing. Then this reader does as players do (mpv, VLC, Chrome, Firefox): a frame of at least 720 lines, or of
 at least 1280 columns, is HD and read as BT.709, a smaller one as BT.601. A setting (``colour``) replaces the guess for
-whoever knows better; tags are always believed. Numbers that nobody calls full range are limited range.
+whoever knows better; tags are always believed. Numbers without a full-range tag are limited range.
 
 BT.2020 of standard range is read by its own matrix; its wider primaries are not mapped to those of BT.709.
 """

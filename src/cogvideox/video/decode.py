@@ -1,7 +1,7 @@
-"""VideoDecoder through a video once, frame by frame, without keeping what nobody asked to keep.
+"""Decode a video once, frame by frame, each frame at the sizes that are asked for.
 
-For files of any length: memory holds one frame. Whoever walks asks each frame for pixels at the size needed;
-scaling and the conversion to RGB are one pass, and a frame that is not asked costs its decoding only.
+For files of any length: memory holds one frame. Scaling and the conversion to RGB are one pass; a frame that is not
+asked for pixels costs its decoding only.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A file is recognised by its first bytes and opened as that container only, so a playlist or a description that
 names other files or addresses is never followed. DecodeLimits are checked on the header and again while decoding,
 because headers lie. Frames are chosen by timestamp, not by counting: frame ``i`` is nearest to ``i / fps``; how many
-there are, and what a timestamp is worth, is told in timing.py, which colours they have in colour.py.
+there are, and what a timestamp is worth, is decided in timing.py; which colours they have, in colour.py.
 """
 
 from __future__ import annotations

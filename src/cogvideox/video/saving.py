@@ -1,7 +1,6 @@
-"""Write files whole or not at all, and never over somebody's work unless told to.
+"""Write videos and pictures, and never over existing files unless asked to.
 
-Everything is written under a temporary name in the same folder, flushed, checked, then renamed; the temporary
-file goes away on any exit, Ctrl-C included. mp4 is H.264 4:2:0 with the index in front and BT.709 tags, so it
+mp4 is H.264 4:2:0 with the index in front and BT.709 tags, so it
 plays everywhere; what made it stands in its tags and in a JSON file beside it.
 """
 

@@ -122,7 +122,7 @@ class Video:
             if beside:
                 write_json(sidecar_of(path), self.manifest, overwrite)
         if overwrite and not beside and is_ours(sidecar_of(path)):
-            sidecar_of(path).unlink()  # it told about the video that stood here before
+            sidecar_of(path).unlink()  # the record of the video that stood here before
         return path
 
     def _write(self, path: Path, suffix: str, tags: dict[str, str]) -> None:

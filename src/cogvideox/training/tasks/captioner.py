@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from cogvideox.captioning.local import decoded, load_captioner, save_captioner
+from cogvideox.captioning.local import load_captioner, save_captioner, text_of_tokens
 from cogvideox.captioning.network import CaptionerConfig, CaptionerNetwork, initialise
 from cogvideox.checkpoints.hub import find_folder
 from cogvideox.noise import generator
@@ -97,7 +97,7 @@ class CaptionerTask(Task):
         words = self._words("train", rows, step)
         told = shifted(words)
         hidden = (torch.rand(told.shape, generator=g) < c.blank) & (told != PAD)
-        seen = self.module.captioner.see(noisy)
+        seen = self.module.captioner.encode(noisy)
         scores = self.module.captioner(seen, told.masked_fill(hidden, UNKNOWN))
         text = word_loss(scores, words)
         if not self.clips.labels or not c.facts_weight:
@@ -115,11 +115,11 @@ class CaptionerTask(Task):
         network = module.captioner
         for split, rows in self.clips.measured.items():
             pixels = torch.stack([self.clips.pictures(split, row) for row in rows])
-            seen, words = network.see(pixels), self._words(split, rows, 0)
+            seen, words = network.encode(pixels), self._words(split, rows, 0)
             found[f"{split}_loss"] = float(word_loss(network(seen, shifted(words)), words))
             told = write(network.shared, network.decoder, network.lm_head, seen, None, network.config.longest)
             pairs = [
-                (self.clips.facts(split, row), set(read_caption(decoded(self.tokenizer, ids))))
+                (self.clips.facts(split, row), set(read_caption(text_of_tokens(self.tokenizer, ids))))
                 for row, ids in zip(rows, told, strict=True)
             ]
             if any(true for true, _ in pairs):
