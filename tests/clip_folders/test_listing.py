@@ -306,7 +306,7 @@ def test_what_is_beside_the_listed_clips_is_told(tmp_path):
     (tmp_path / "old.mpg").write_bytes(b"x")
     assert unused(list_clips(tmp_path)) == ["loose.mp4", "old.mpg"]
     assert (
-        "2 files of films or pictures are no part of it: loose.mp4, old.mpg"
+        "2 video or image files are not used: loose.mp4, old.mpg"
         in diagnose(tmp_path, SIZE).to_text()
     )
 
