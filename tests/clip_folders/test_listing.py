@@ -305,10 +305,7 @@ def test_what_is_beside_the_listed_clips_is_told(tmp_path):
     shutil.copy(next(tmp_path.rglob("*.mp4")), tmp_path / "loose.mp4")
     (tmp_path / "old.mpg").write_bytes(b"x")
     assert unused(list_clips(tmp_path)) == ["loose.mp4", "old.mpg"]
-    assert (
-        "2 video or image files are not used: loose.mp4, old.mpg"
-        in diagnose(tmp_path, SIZE).to_text()
-    )
+    assert "2 video or image files are not used: loose.mp4, old.mpg" in diagnose(tmp_path, SIZE).to_text()
 
 
 def test_one_strange_row_does_not_end_the_rest(tmp_path):
