@@ -17,8 +17,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cogvideox.data.buckets import bucket_rows
-from cogvideox.data.pack import Row, pack_rows, shuffled, waste
+from cogvideox.data.pack import Row, bucket_rows, pack_rows, shuffled, waste
 from cogvideox.presets import get_preset
 from cogvideox.transformer import TokenGrid, Transformer, initialise
 from cogvideox.transformer.kernels import use_kernel

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cogvideox.data.buckets import ClipShape, bucket_of, bucket_rows
-from cogvideox.data.pack import RowStream, pack_rows, waste
+from cogvideox.data.pack import RowStream, bucket_rows, pack_rows, waste
 from cogvideox.errors import ConfigError
 
 SIZES = st.lists(st.integers(1, 100), min_size=1, max_size=200)
@@ -86,13 +85,3 @@ def test_a_bucket_row_has_one_shape_and_every_sample_comes_once(shapes):
     assert sorted(one for row in rows for one in row) == list(range(len(shapes)))
     assert all(len({shapes[one] for one in row}) == 1 for row in rows)
     assert all(sum(tokens[one] for one in row) <= 60 for row in rows)
-
-
-def test_a_clip_goes_to_the_longest_bucket_it_fills_then_to_the_nearest_aspect():
-    buckets = [ClipShape(1, 64, 64), ClipShape(17, 64, 64), ClipShape(17, 64, 112), ClipShape(49, 64, 112)]
-    assert bucket_of(ClipShape(40, 720, 1280), buckets) == ClipShape(17, 64, 112)
-    assert bucket_of(ClipShape(40, 700, 720), buckets) == ClipShape(17, 64, 64)
-    assert bucket_of(ClipShape(90, 700, 720), buckets) == ClipShape(49, 64, 112)
-    assert bucket_of(ClipShape(1, 100, 900), buckets) == ClipShape(1, 64, 64)
-    with pytest.raises(ConfigError, match="shortest bucket has 17"):
-        bucket_of(ClipShape(9, 64, 64), buckets[1:])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from fractions import Fraction
 from typing import Annotated, Literal
 
@@ -30,6 +28,7 @@ from cogvideox.curation.thresholds import Thresholds
 from cogvideox.curation.view import Look
 from cogvideox.curation.vlm_labels import VlmLabels
 from cogvideox.errors import ConfigError, suggest
+from cogvideox.files.digest import sha256_of_values
 from cogvideox.video import READER, Colour, Probe
 from cogvideox.video.reading import DecodeLimits
 
@@ -175,12 +174,8 @@ class Recipe(Config):
         parts = self.model_dump(mode="json", include={"gate", "look", "shots", "steps", "colour"})
         limits = self.limits.model_dump(mode="json", include={"frames", "seconds", "pixels", "streams"})
         versions = [(step.kind, step.version, *step.digests()) for step in self.steps]
-        return _digest([parts, limits, versions, READER])
+        return sha256_of_values([parts, limits, versions, READER])
 
     def cut(self) -> str:
         """16 hex digits of everything that decides the bytes of a clip's file."""
-        return _digest([self.cutting.model_dump(mode="json"), self.colour, READER])
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+        return sha256_of_values([self.cutting.model_dump(mode="json"), self.colour, READER])

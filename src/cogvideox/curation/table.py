@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable
-from typing import Protocol
 
 import numpy as np
 
@@ -12,15 +11,6 @@ from cogvideox.clip import Clip, Dropped
 from cogvideox.curation.hashes import PRINTS
 
 MISSING = float("nan")  # inside columns only; a record says None
-
-
-class Choice(Protocol):
-    """One decision about all clips together."""
-
-    kind: str
-
-    def choose(self, table: ClipTable) -> None:
-        """Drop rows of the table, each for a reason."""
 
 
 class ClipTable:

@@ -6,8 +6,7 @@
 | ``world`` | batches of the tiny world as tensors |
 | ``cache`` | named tensors by key in a folder of safetensors files |
 | ``latents`` | latents and text embeddings, encoded once and kept |
-| ``pack`` | rows of one token budget that hold clips of any shape (frame pack, section 2.4) |
-| ``buckets`` | the alternative: batches of one shape |
+| ``pack`` | rows of one token budget: clips of any shape (frame pack, section 2.4), or of one shape (buckets) |
 | ``stream`` | which clips stand in which row of a run |
 | ``doctor`` | what training would do with a folder, clip by clip |
 """

@@ -8,7 +8,7 @@ import os
 import random
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -41,6 +41,14 @@ class ClipDataset(Protocol):
 
     def caption(self, index: int, variant: int) -> str:
         """What the clip shows; ``variant`` chooses among several ways to say it."""
+
+
+class ClipShape(NamedTuple):
+    """The shape of a clip in pixels."""
+
+    frames: int
+    height: int
+    width: int
 
 
 class ClipSize(Config):

@@ -9,8 +9,7 @@ from typing import Any
 
 from cogvideox.clip_folders import CaptionSource
 from cogvideox.clip_folders.listing import NO_CAPTION, ListedClip, WithoutCaptionsError, list_clips, unused
-from cogvideox.data.buckets import ClipShape
-from cogvideox.data.clips import ClipSize, FolderClips
+from cogvideox.data.clips import ClipShape, ClipSize, FolderClips
 from cogvideox.data.pack import pack_rows, waste
 from cogvideox.errors import CogVideoXError
 from cogvideox.video import Colour, read_image, survey

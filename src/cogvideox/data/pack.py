@@ -1,4 +1,5 @@
-"""Frame pack (paper section 2.4, Fig. 6): clips of any length and size, and images, in rows of one token budget.
+"""Frame pack (paper section 2.4, Fig. 6): clips of any length and size, and images, in rows of one token budget;
+and the alternative, buckets: rows of clips of one shape, which the model takes as a plain dense batch.
 
 The paper gives the idea alone. Here: the samples of an epoch are shuffled, cut into windows, and each window is laid
 into rows by best fit, largest first; rows that are not full wait for the next window. Every sample stands in exactly
@@ -8,7 +9,8 @@ one row of an epoch. Rows are a function of (sizes, seed, epoch) and know no ran
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -85,6 +87,29 @@ class _OpenRows:
         self.opened += 1
         self.contents[self.opened] = []
         return self.opened
+
+
+def bucket_rows(
+    shapes: Sequence[Hashable], tokens: Sequence[int], budget: int, seed: int = 0, epoch: int = 0
+) -> list[Row]:
+    """Batches of one shape that hold every sample once; a shape's last batch of an epoch may be smaller.
+
+    ``shapes[i]`` is anything that two samples share when they can be stacked, ``tokens[i]`` their size. Raises
+    ConfigError for a sample larger than the budget.
+    """
+    by_shape: dict[Hashable, list[int]] = defaultdict(list)
+    for sample in shuffled(len(shapes), seed, epoch):
+        by_shape[shapes[sample]].append(sample)
+    rows: list[Row] = []
+    for samples in by_shape.values():
+        many = budget // tokens[samples[0]]
+        if not many:
+            raise ConfigError(
+                f"sample {samples[0]} has {tokens[samples[0]]} tokens, a row has {budget}; raise the token budget"
+            )
+        rows += [tuple(samples[start : start + many]) for start in range(0, len(samples), many)]
+    order_of_rows = torch.randperm(len(rows), generator=generator(seed, "order of rows", epoch)).tolist()
+    return [rows[index] for index in order_of_rows]
 
 
 @dataclass

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Literal, Protocol
 
-from cogvideox.data.buckets import bucket_rows
-from cogvideox.data.pack import Row, RowStream, pack_rows, shuffled
+from cogvideox.data.pack import Row, RowStream, bucket_rows, pack_rows, shuffled
 from cogvideox.errors import ConfigError
 
 RowKind = Literal["batch", "pack", "bucket"]

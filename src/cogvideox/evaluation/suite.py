@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +17,7 @@ from cogvideox.evaluation.score import LEAST_PROMPTS, Score
 from cogvideox.evaluation.video_folder import Refused, ScoredVideo, VideoFolder
 from cogvideox.files import read_json
 from cogvideox.files.atomic import write_json
+from cogvideox.files.digest import sha256_of_values
 from cogvideox.video import Video
 from cogvideox.world import Prompt, held_out_prompts, render
 
@@ -136,7 +135,7 @@ def _key(material: Material) -> str:
     references = material.references.fingerprint() if material.references is not None else len(material.real)
     checks = {name: [str(check) for check in asked] for name, asked in material.checks.items()}
     parts = [material.clips.fingerprint(), references, material.tools.names(), checks, material.fvd_fps]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    return sha256_of_values(parts)
 
 
 def _read_group(file: Path, key: str) -> list[Score] | None:
