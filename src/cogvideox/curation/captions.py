@@ -37,7 +37,7 @@ Kept = tuple[Clip, Mapping[str, Any], ByteRange]
 
 def is_curated(folder: Path) -> bool:
     """Whether curation made this folder."""
-    return (folder / HOME / "outputs.jsonl").is_file() and (folder / "clips.parquet").is_file()
+    return (folder / HOME / "made.jsonl").is_file() and (folder / "clips.parquet").is_file()
 
 
 def kept_clips(out: Path, outputs: OutputList) -> Iterator[Kept]:
