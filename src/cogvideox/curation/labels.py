@@ -72,19 +72,21 @@ def classifier(folder: str | None) -> LabelClassifier:
 def read_labels(path: str | Path) -> dict[str, dict[str, bool]]:
     """path of a video -> its known labels; later lines win. Raises InputError that names the line."""
     known: dict[str, dict[str, bool]] = {}
-    for where, values in read_json_lines(path):
-        name, labels = _checked(values, where)
-        known.setdefault(name, {}).update(labels)
+    try:
+        for where, values in read_json_lines(path):
+            name, labels = _checked(values, where)
+            known.setdefault(name, {}).update(labels)
+    except InputError as error:
+        raise InputError(
+            f'{error}; a line looks like {{"path": "a.mp4", "labels": {{"text": true}}}}'
+        ) from None
     return known
 
 
 def _checked(values: Any, where: str) -> tuple[str, dict[str, bool]]:
-    try:
-        name, labels = values["path"], values["labels"]
-    except (KeyError, TypeError):
-        raise InputError(
-            f'{where}: a line looks like {{"path": "a.mp4", "labels": {{"text": true}}}}'
-        ) from None
+    if not isinstance(values, dict) or not {"path", "labels"} <= values.keys():
+        raise InputError(f"{where}: no path or no labels in it")
+    name, labels = values["path"], values["labels"]
     if not isinstance(name, str) or not isinstance(labels, dict):
         raise InputError(f"{where}: path is a text and labels a table of true and false")
     for label, value in labels.items():
