@@ -74,10 +74,6 @@ reproduce/readings.py: _told row
 reproduce/run.py: row
 reproduce/verdict.py: found row
 text/decoder.py: told
-training/flops.py: row
-training/init_from.py: place places
-training/memory.py: parts rows
-training/preview.py: found row told
 training/tasks/base_model.py: place row
 training/tasks/captioner.py: rows
 training/tasks/captions.py: _made row rows
@@ -138,7 +134,6 @@ rating/connections.py: BoundedProtocol.data_received BoundedProtocol.on_response
 rating/labelling.py: labelling_app
 reproduce/arms.py: transformer_of
 text/t5.py: GatedGELU.forward RMSNorm.forward SelfAttention.forward
-training/memory.py: TrainRequest.tokens
 training/tasks/captioner.py: CaptionerTask CaptionerTraining
 training/tasks/captions.py: CaptionedClips.text CaptionedWorldClips.facts CaptionedWorldClips.pictures
 training/tasks/captions.py: CaptionedWorldClips.text CaptionedWorldClips.truth RecordedClips.facts

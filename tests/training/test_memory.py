@@ -41,7 +41,7 @@ def measured(request: TrainRequest) -> int:
     times = torch.zeros(many, dtype=torch.long)
 
     def step() -> None:
-        for _ in range(min(request.rows, 2)):
+        for _ in range(min(request.micro_steps, 2)):
             network(clips, texts, times).square().mean().backward()
 
     step()  # caches and libraries are there afterwards
@@ -68,7 +68,7 @@ def test_a_predicted_step_is_within_a_tenth_of_a_real_one(tuning, again, rows):
     request = TrainRequest(
         TINY,
         SAMPLES,
-        rows=rows,
+        micro_steps=rows,
         lora=tuning,
         recompute=again,
         bf16=False,

@@ -12,7 +12,7 @@ from cogvideox.errors import ConfigError
 from cogvideox.progress import say
 from cogvideox.training.config import Run
 from cogvideox.training.memory import TrainingPrediction, TrainRequest, variants
-from cogvideox.training.preview import rate_of, request_of, told
+from cogvideox.training.preview import estimate, rate_of, request_of
 from cogvideox.training.recipes import recipe
 from cogvideox.training.tasks.base_model import row_of
 from cogvideox.training.tasks.diffusion import DiffusionTraining
@@ -44,9 +44,9 @@ def plan_training(
         frames, height, width = request.pixels
         result(
             f"{model}, {name}, {processes} x {device}: {len(request.samples)} clips of {frames} frames of {height}x"
-            f"{width} in a row of {request.tokens:,} tokens, {request.rows} rows of a step on each process"
+            f"{width} in a row of {request.tokens:,} tokens, {request.micro_steps} rows of a step on each process"
         )
-        for line in told(request, steps, card):
+        for line in estimate(request, steps, card):
             result(line)
     if not fits:
         say(
@@ -83,7 +83,7 @@ def _values(request: TrainRequest, processes: int, card: str | None) -> dict[str
     memory, (rate, stands_on) = prediction.memory, rate_of(request, card)
     return {
         "tokens": request.tokens,
-        "rows": request.rows,
+        "rows": request.micro_steps,
         "processes": processes,
         "peak_bytes": memory.peak,
         "activation_bytes": memory.activations,

@@ -1,4 +1,4 @@
-"""What a run starts from: folders of other runs and of models, and their weights in a network of another size."""
+"""The model that a run starts from: its folder, and its weights in a network of another size."""
 
 from __future__ import annotations
 
@@ -29,45 +29,45 @@ def model_folders(config: DiffusionTraining) -> dict[str, Path]:
 
     Raises ConfigError that names every one that is missing, and how to get it, or that is an adapter.
     """
-    places = {"start": config.start, "vae": config.vae or config.start or WORLD_VAE}
-    places["text"] = config.text or config.start or WORLD_TEXT
-    found, missing = dict[str, Path](), dict[str, str]()
-    for name, place in places.items():
-        if place is None:
+    names = {"start": config.start, "vae": config.vae or config.start or WORLD_VAE}
+    names["text"] = config.text or config.start or WORLD_TEXT
+    folders, missing = dict[str, Path](), dict[str, str]()
+    for setting, name in names.items():
+        if name is None:
             continue
         try:
-            found[name] = find_folder(place)
+            folders[setting] = find_folder(name)
         except CheckpointError as error:
-            missing[name] = str(error)
+            missing[setting] = str(error)
             continue
-        if any((found[name] / file).is_file() for file in (FILE, PEFT_FILE)):
+        if any((folders[setting] / file).is_file() for file in (FILE, PEFT_FILE)):
             raise ConfigError(
-                f"task.{name} {place}: holds an adapter; name the model that it is for, and set "
-                f"task.lora.start={place} to go on from the adapter"
+                f"task.{setting} {name}: holds an adapter; name the model that it is for, and set "
+                f"task.lora.start={name} to go on from the adapter"
             )
     if missing:
-        raise ConfigError(_how_to_get(missing, places))
-    return found
+        raise ConfigError(_how_to_get(missing, names))
+    return folders
 
 
-def _how_to_get(missing: Mapping[str, str], places: Mapping[str, str | None]) -> str:
+def _how_to_get(missing: Mapping[str, str], names: Mapping[str, str | None]) -> str:
     """What is missing, and the two ways to it where a recipe of the world makes it: train it, or take the shipped."""
-    made = {name: _recipe_of(str(places[name])) for name in missing}
+    recipes = {setting: _recipe_of(str(names[setting])) for setting in missing}
     first = next(iter(missing))
-    if not all(made.values()):
-        settings = " ".join(f"task.{name}=FOLDER" for name in missing)
+    if not all(recipes.values()):
+        settings = " ".join(f"task.{setting}=FOLDER" for setting in missing)
         return f"task.{first}: {missing[first]}; set {settings}"
-    there = ", ".join(f"task.{name} {places[name]}" for name in missing)
-    runs = " and ".join(dict.fromkeys(f"`cogvideox train {recipe}`" for recipe in made.values()))
-    shipped = " ".join(f"task.{name}=tiny" for name in missing)
-    return f"{there}: not there yet; run {runs} first, or use the shipped ones: {shipped}"
+    absent = ", ".join(f"task.{setting} {names[setting]}" for setting in missing)
+    runs = " and ".join(dict.fromkeys(f"`cogvideox train {recipe}`" for recipe in recipes.values()))
+    shipped = " ".join(f"task.{setting}=tiny" for setting in missing)
+    return f"{absent}: not there yet; run {runs} first, or use the shipped ones: {shipped}"
 
 
-def _recipe_of(place: str) -> str | None:
-    """The recipe whose result would lie at ``place`` by default."""
-    parts = Path(place).parts
-    usual = len(parts) == 3 and parts[0] == "runs" and parts[2] == "model" and parts[1].startswith("world-")
-    return parts[1] if usual else None
+def _recipe_of(name: str) -> str | None:
+    """The recipe whose result is written to this folder by default."""
+    path = Path(name).parts
+    usual = len(path) == 3 and path[0] == "runs" and path[2] == "model" and path[1].startswith("world-")
+    return path[1] if usual else None
 
 
 def widen(transformer: Transformer, folder: Path) -> None:

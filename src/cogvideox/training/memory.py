@@ -1,7 +1,7 @@
-"""What a fine-tuning needs before it begins: memory of device and host, FLOPs and seconds of a step.
+"""Memory of device and host and FLOPs of a step that a fine-tuning will need, predicted before it begins.
 
 The real network, with the adapter and the recomputation asked for, runs forward and back on tensors without memory;
-two and three of its blocks are counted and carried on in a straight line. Weights and optimiser follow from shapes.
+two and three of its blocks are counted and extrapolated linearly. Weights and optimiser follow from shapes.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from cogvideox.transformer.kernels import use_kernel
 from cogvideox.transformer.position import forget_tables
 
 FEW = 2
-"""Blocks that are counted, and one more: the rest follows in a straight line."""
+"""Blocks that are counted, and one more: the rest is extrapolated linearly."""
 
 FLOAT32 = 4
 
 
 @dataclass(frozen=True)
 class TrainRequest:
-    """One step of one process: the model's spec, the ``samples`` of its longest row, and how it is trained.
+    """One step of one process: the model's spec, the ``samples`` of its largest microbatch, and how it is trained.
 
-    ``rows``: rows of a step on one process, one after the other. ``shard`` and ``context``: ranks that hold parts of
-    the weights, and of every clip. ``average``: whether a moving average is kept. ``muon``: one moment, not two.
+    ``micro_steps``: microbatches of a step on one process, one after the other. ``shard`` and ``context``: ranks that
+    share the weights, and every clip. ``average``: whether there is an EMA. ``muon``: one moment, not two.
     """
 
     spec: ModelSpec
     samples: Sequence[Sample]
-    rows: int = 1
+    micro_steps: int = 1
     lora: LoraTuning | None = None
     recompute: bool = False
     bf16: bool = True
@@ -55,19 +55,16 @@ class TrainRequest:
     shard: int = 1
     context: int = 1
     device: str = "cuda"
-    pixels: tuple[int, int, int] = (
-        49,
-        480,
-        720,
-    )  # frames, height, width of the largest clip, which is encoded first
+    pixels: tuple[int, int, int] = (49, 480, 720)
+    """Frames, height and width of the largest clip, which is encoded before the first step."""
 
     @property
     def tokens(self) -> int:
-        """Of the row."""
+        """Tokens of the microbatch, text included."""
         return sum(tokens_of(shape, text, self.spec.transformer.patch) for shape, text in self.samples)
 
     @property
-    def parts(self) -> int:
+    def shards(self) -> int:
         """Ranks that share one copy of the weights."""
         return self.shard * self.context
 
@@ -79,8 +76,9 @@ class TrainRequest:
 
 @dataclass(frozen=True)
 class TrainingMemory:
-    """Bytes of one process. Weights, gradients, optimiser and average: its part of them. ``step``: the most that
-    forward and back hold at once beside weights, with the gradients. ``gathered``: blocks put together from parts.
+    """Bytes of one process. Weights, gradients, optimiser and average: its shard of them. ``moved``: numbers that are
+    trained in all. ``step``: the most that forward and backward hold at once beside weights, with the gradients.
+    ``gathered``: blocks whose shards are gathered.
 
     ``encode``: the peak on the device while clips are encoded, before the first step. ``host``: at the start, when
     the transformer, the text encoder and the autoencoder are read in float32.
@@ -98,12 +96,12 @@ class TrainingMemory:
 
     @property
     def activations(self) -> int:
-        """What a step holds beside weights and gradients."""
+        """Bytes that a step holds beside weights and gradients."""
         return max(self.step - self.gradients, 0)
 
     @property
     def peak(self) -> int:
-        """The most the device holds at once."""
+        """The most bytes that the device holds at once."""
         training = self.weights + self.optimiser + self.average + self.step + self.gathered
         return max(training, self.encode)
 
@@ -116,20 +114,20 @@ class TrainingPrediction:
 
     @cached_property
     def memory(self) -> TrainingMemory:
-        """Bytes of one process."""
+        """The bytes of one process, by what they hold."""
         request, (frozen, moved, block) = self.request, self._weights
-        parts = request.parts
+        shards = request.shards
         grads, step = moved * FLOAT32, self._step
-        if parts > 1:
-            step = (step - grads) // request.context + grads // parts
+        if shards > 1:
+            step = (step - grads) // request.context + grads // shards
         return TrainingMemory(
-            weights=(frozen + grads) // parts,
+            weights=(frozen + grads) // shards,
             moved=moved,
-            gradients=grads // parts,
-            optimiser=grads * (1 if request.muon else 2) // parts,
-            average=grads // parts if request.average else 0,
+            gradients=grads // shards,
+            optimiser=grads * (1 if request.muon else 2) // shards,
+            average=grads // shards if request.average else 0,
             step=step,
-            gathered=2 * block if parts > 1 else 0,
+            gathered=2 * block if shards > 1 else 0,
             encode=self._encode(frozen + grads),
             host=self._host,
         )
@@ -140,13 +138,13 @@ class TrainingPrediction:
         request = self.request
         work = FlopCounter(request.spec.transformer).flops(request.samples, request.lora is not None)
         forward = work / (2 if request.lora is not None else 3)
-        return (work + (forward if request.recompute else 0)) * request.rows / request.context
+        return (work + (forward if request.recompute else 0)) * request.micro_steps / request.context
 
     @cached_property
     def _weights(self) -> tuple[int, int, int]:
         """(bytes that are frozen, numbers that move, bytes of one block) of the whole network."""
         sizes = [self._sizes(layers) for layers in (1, 2)]
-        frozen, moved = (_carried(a, b, self._layers, 1) for a, b in zip(*sizes, strict=True))
+        frozen, moved = (_extrapolated(a, b, self._layers, 1) for a, b in zip(*sizes, strict=True))
         return frozen, moved, sizes[1][0] - sizes[0][0] + (sizes[1][1] - sizes[0][1]) * FLOAT32
 
     def _sizes(self, layers: int) -> tuple[int, int]:
@@ -169,7 +167,7 @@ class TrainingPrediction:
     def _step(self) -> int:
         few = min(FEW, self._layers)
         base = self._count(few)
-        return base if self._layers <= FEW else _carried(base, self._count(few + 1), self._layers, few)
+        return base if self._layers <= FEW else _extrapolated(base, self._count(few + 1), self._layers, few)
 
     def _count(self, layers: int) -> int:
         """Most bytes that a step of a network of so many blocks holds beside its weights."""
@@ -194,8 +192,10 @@ class TrainingPrediction:
                     loss = torch.stack([each.float().square().mean() for each in out]).sum()
                 loss.backward()
 
-            # gradients of earlier rows are there from the start; those that lie in parts never meet the activations
-            return peak_with_gradients(forward_and_back, 2 if request.rows > 1 or request.parts > 1 else 1)
+            # gradients of earlier micro-steps are there from the start; sharded ones never meet the activations
+            return peak_with_gradients(
+                forward_and_back, 2 if request.micro_steps > 1 or request.shards > 1 else 1
+            )
 
     def _given(self, shape: tuple[int, ...], text: int) -> tuple[torch.Tensor, torch.Tensor]:
         config, (_, t, h, w) = self.request.spec.transformer, shape
@@ -206,7 +206,7 @@ class TrainingPrediction:
         """The network with so many blocks; a frozen one as it is stored, in bfloat16 where one byte is kept."""
         config, tuning = self.request.spec.transformer, self.request.lora
         with device:
-            network = Transformer(config.model_copy(update={"num_layers": layers}))
+            network = Transformer(config.changed(num_layers=layers))
         if tuning is not None and tuning.base in ("bfloat16", "int8", "fp8"):
             for module in network.modules():
                 for name, weight in module._parameters.items():  # fake tensors cannot be swapped in place
@@ -218,19 +218,25 @@ class TrainingPrediction:
         """The autoencoder in float32 beside the network, on the largest clip."""
         request = self.request
         frames, height, width = request.pixels
-        size = dict(frames=frames, latents=1, height=height, width=width, given=frames)
-        ask = Request(spec=request.spec, dtype=torch.float32, device=request.device, **size)
+        ask = Request(
+            spec=request.spec,
+            dtype=torch.float32,
+            device=request.device,
+            frames=frames,
+            latents=1,
+            height=height,
+            width=width,
+            given=frames,
+        )
         return weights + bytes_of(ask.vae()) + encoding(ask, "chunked")
 
     @cached_property
     def _host(self) -> int:
-        row = self.request.spec
-        text = TextShape.of(row.text_settings).numbers if row.text_settings is not None else 0
+        spec = self.request.spec
+        text = TextShape.of(spec.text_settings).numbers if spec.text_settings is not None else 0
         with torch.device("meta"):
-            one, two = (
-                Transformer(row.transformer.model_copy(update={"num_layers": layers})) for layers in (1, 2)
-            )
-        network = _carried(bytes_of(one), bytes_of(two), self._layers, 1)
+            one, two = (Transformer(spec.transformer.changed(num_layers=layers)) for layers in (1, 2))
+        network = _extrapolated(bytes_of(one), bytes_of(two), self._layers, 1)
         return network + text * FLOAT32
 
 
@@ -245,28 +251,28 @@ def _fake() -> Iterator[None]:
         forget_tables()
 
 
-def _carried(base: int, more: int, layers: int, few: int) -> int:
+def _extrapolated(base: int, more: int, layers: int, few: int) -> int:
     """A straight line through ``few`` and ``few + 1`` blocks, at ``layers``."""
     return base + (layers - few) * (more - base)
 
 
 def variants(request: TrainRequest) -> list[tuple[str, TrainRequest]]:
     """What to try when a request does not fit, cheapest first, with the settings that ask for it."""
-    found: list[tuple[str, TrainRequest]] = []
-    now, said = request, ""
+    tried: list[tuple[str, TrainRequest]] = []
+    now, settings = request, ""
     if not now.recompute:
-        now, said = replace(now, recompute=True), "task.recompute=true"
-        found.append((said, now))
+        now, settings = replace(now, recompute=True), "task.recompute=true"
+        tried.append((settings, now))
     if now.lora is not None and now.lora.base in (None, "float32", "bfloat16"):
         for base in ("bfloat16", "int8"):
             if base != now.lora.base:
-                lora = now.lora.model_copy(update={"base": base})
-                found.append((f"{said} task.lora.base={base}".strip(), replace(now, lora=lora)))
-        return found
+                lora = now.lora.changed(base=base)
+                tried.append((f"{settings} task.lora.base={base}".strip(), replace(now, lora=lora)))
+        return tried
     if now.average:
-        now, said = replace(now, average=False), f"{said} optim.ema=0".strip()
-        found.append((said, now))
+        now, settings = replace(now, average=False), f"{settings} optim.ema=0".strip()
+        tried.append((settings, now))
     for shard in (2, 4, 8, 16, 32, 64):
         if shard > request.shard and (request.lora is None or request.lora.base != "int8"):
-            found.append((f"{said} mesh.shard={shard}".strip(), replace(now, shard=shard)))
-    return found
+            tried.append((f"{settings} mesh.shard={shard}".strip(), replace(now, shard=shard)))
+    return tried

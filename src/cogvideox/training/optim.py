@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -37,7 +37,7 @@ def build_optimizers(module: nn.Module, config: OptimConfig) -> list[torch.optim
     rest = [p for _, p in named if id(p) not in taken]
     decayed = [p for p in rest if p.ndim > 1]
     plain = [p for p in rest if p.ndim <= 1]
-    groups = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
     optimizers: list[torch.optim.Optimizer] = []
     if rest:  # of an adapter muon takes all
         optimizers.append(

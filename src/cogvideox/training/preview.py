@@ -1,4 +1,4 @@
-"""A run before it runs: whether all it needs is there, what a step reads, and how much memory and time it will take."""
+"""A run before it runs: whether all it needs is there, what a step reads, and the memory and time it will take."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SHARE_OF_CARD, SHARE_OF_CPU = 0.35, 0.4
 
 @dataclass
 class Preview:
-    """Lines that tell, and problems that would stop the run."""
+    """Lines about a run, and the problems that would stop it."""
 
     lines: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -36,53 +36,52 @@ class Preview:
 
 def preview(config: TrainConfig) -> Preview:
     """Look at a run without loading, encoding or downloading anything."""
-    found, task = Preview(), config.task
+    result, task = Preview(), config.task
     if not isinstance(task, DiffusionTraining):
-        return found
+        return result
     task = task.completed()
-    _check_models(task, found)
-    clips = _clips(task, config, found)
-    row = row_of(task)
-    if row is None:
-        found.lines.append("sizes, memory and time: not known before the model is here")
-        return found
-    request = request_of(config, task, row)
-    per_row = len(request.samples)
-    each = per_row * task.accumulation
-    found.lines.append(
+    _check_models(task, result)
+    clips = _clips(task, config, result)
+    spec = row_of(task)
+    if spec is None:
+        result.lines.append("sizes, memory and time: not known before the model is here")
+        return result
+    request = request_of(config, task, spec)
+    each = len(request.samples) * task.accumulation
+    result.lines.append(
         f"a step: {each} clips of the largest size, {request.tokens * task.accumulation:,} tokens in "
         f"{task.accumulation} rows"
     )
     if clips:
         epoch = ceil(clips / each)
         epochs = f"{config.steps} steps are {config.steps / epoch:.3g} epochs"
-        found.lines.append(f"an epoch: {clips} clips, {epoch} steps; {epochs}")
-    found.lines += list(told(request, config.steps, card=None))
-    return found
+        result.lines.append(f"an epoch: {clips} clips, {epoch} steps; {epochs}")
+    result.lines += list(estimate(request, config.steps, card=None))
+    return result
 
 
 def request_of(
-    config: TrainConfig, task: DiffusionTraining, row: ModelSpec, processes: int = 1
+    config: TrainConfig, task: DiffusionTraining, spec: ModelSpec, processes: int = 1
 ) -> TrainRequest:
-    """What the planner is asked for a step of this run, all clips of the largest size."""
+    """What is asked of ``memory`` for a step of this run, all clips of the largest size."""
     if task.data is not None:
-        size = task.data.size.resolved(row)
-        shape = latent_shape(size, row)
-        one = tokens_of(shape, row.text_tokens, row.transformer.patch)
+        size = task.data.size.resolved(spec)
+        shape = latent_shape(size, spec)
+        one = tokens_of(shape, spec.text_tokens, spec.transformer.patch)
         many = task.batch if task.data.rows == "batch" else max(1, (task.data.budget or one) // one)
-        pixels = (size.frames, shape[2] * row.vae.spatial_compression_ratio, 0)
-        pixels = (*pixels[:2], shape[3] * row.vae.spatial_compression_ratio)
+        pixels = (size.frames, shape[2] * spec.vae.spatial_compression_ratio, 0)
+        pixels = (*pixels[:2], shape[3] * spec.vae.spatial_compression_ratio)
     else:
-        ratio = row.vae.spatial_compression_ratio
-        frames = (task.frames - 1) // row.vae.temporal_compression_ratio + 1
-        shape = (row.vae.latent_channels, frames, task.size // ratio, task.size // ratio)
+        ratio = spec.vae.spatial_compression_ratio
+        frames = (task.frames - 1) // spec.vae.temporal_compression_ratio + 1
+        shape = (spec.vae.latent_channels, frames, task.size // ratio, task.size // ratio)
         many, pixels = task.batch, (task.frames, task.size, task.size)
     mesh = config.mesh
     groups = max(1, processes // mesh.context)
     return TrainRequest(
-        row,
-        [(shape, row.text_tokens)] * many,
-        rows=ceil(task.accumulation / groups),
+        spec,
+        [(shape, spec.text_tokens)] * many,
+        micro_steps=ceil(task.accumulation / groups),
         lora=task.lora,
         recompute=bool(task.recompute),
         bf16=config.precision == "bf16",
@@ -95,8 +94,8 @@ def request_of(
     )
 
 
-def told(request: TrainRequest, steps: int, card: str | None) -> Iterator[str]:
-    """Memory and time of a request, line by line, with what the time stands on."""
+def estimate(request: TrainRequest, steps: int, card: str | None) -> Iterator[str]:
+    """Lines that predict the memory and time of a run, and say what the time is based on."""
     prediction = TrainingPrediction(request)
     memory = prediction.memory
     yield (
@@ -107,16 +106,16 @@ def told(request: TrainRequest, steps: int, card: str | None) -> Iterator[str]:
         + f"; while clips are encoded {_gb(memory.encode)}"
     )
     yield f"memory of the host: {_gb(memory.host)} for each process while models are read"
-    rate, stands_on = rate_of(request, card)
+    rate, basis = rate_of(request, card)
     seconds = prediction.flops / rate
     yield (
         f"time: {prediction.flops:.2g} FLOPs a step and process, about {_span(seconds)} a step, "
-        f"{_span(seconds * steps)} for {steps} steps ({stands_on}; reading, encoding and measuring come on top)"
+        f"{_span(seconds * steps)} for {steps} steps ({basis}; reading, encoding and measuring come on top)"
     )
 
 
 def rate_of(request: TrainRequest, card: str | None = None) -> tuple[float, str]:
-    """(FLOPs a second, what that number stands on)."""
+    """(FLOPs a second, what that number is based on)."""
     if not request.on_cpu:
         name = card or _card_here() or "H100"
         if name not in PEAKS:
@@ -149,22 +148,22 @@ def _products(dtype: torch.dtype, size: int = 512) -> float:
     return 2 * size**3 / best
 
 
-def _check_models(task: DiffusionTraining, found: Preview) -> None:
-    places = {"start": task.start, "vae": task.vae or WORLD_VAE, "text": task.text or WORLD_TEXT}
-    for place in dict.fromkeys(filter(None, places.values())):
-        names = " and ".join(f"task.{name}" for name, value in places.items() if value == place)
-        if here(place) is not None:
+def _check_models(task: DiffusionTraining, result: Preview) -> None:
+    models = {"start": task.start, "vae": task.vae or WORLD_VAE, "text": task.text or WORLD_TEXT}
+    for model in dict.fromkeys(filter(None, models.values())):
+        names = " and ".join(f"task.{name}" for name, value in models.items() if value == model)
+        if here(model) is not None:
             continue
-        hub = PRESETS[place].hub if place in PRESETS else None
-        if hub is not None or place.count("/") == 1 and not place.startswith((".", "/", "runs/")):
-            found.lines.append(f"{names} {place}: not on this machine; the run downloads {hub or place}")
+        hub = PRESETS[model].hub if model in PRESETS else None
+        if hub is not None or model.count("/") == 1 and not model.startswith((".", "/", "runs/")):
+            result.lines.append(f"{names} {model}: not on this machine; the run downloads {hub or model}")
         else:
-            found.problems.append(
-                f"{names} {place}: no such model or folder; name a preset, a folder or a hub id"
+            result.problems.append(
+                f"{names} {model}: no such model or folder; name a preset, a folder or a hub id"
             )
 
 
-def _clips(task: DiffusionTraining, config: TrainConfig, found: Preview) -> int:
+def _clips(task: DiffusionTraining, config: TrainConfig, result: Preview) -> int:
     """How many clips there are to train on; 0 where that is not known."""
     if task.data is None:
         return task.clips
@@ -174,21 +173,21 @@ def _clips(task: DiffusionTraining, config: TrainConfig, found: Preview) -> int:
         if task.data.films is not None and not Path(task.data.folder).is_dir():
             if not Path(task.data.films).is_dir():
                 raise ConfigError(f"task.data.films {task.data.films}: no such folder; check the path")
-            found.lines.append(
+            result.lines.append(
                 f"clips: {task.data.films} is curated first; how many are kept is not known yet"
             )
             return 0
         listing = list_clips(task.data.folder, task.data.caption, task.data.source)
     except CogVideoXError as error:
-        found.problems.append(str(error))
+        result.problems.append(str(error))
         return 0
     lost, whole = len(listing.dropped), len(listing.dropped) + len(listing.entries)
-    found.lines.append(
+    result.lines.append(
         f"clips: {len(listing.entries)} in {task.data.folder} ({listing.layout}), {lost} left out"
     )
     if lost > task.data.lost * whole:
         name, why = next(iter(listing.dropped.items()))
-        found.problems.append(
+        result.problems.append(
             f"{task.data.folder}: {lost} of {whole} clips cannot be used, such as {name}: {why}; see `cogvideox data "
             f"doctor {task.data.folder}`, or raise task.data.lost"
         )

@@ -104,6 +104,7 @@ class StagedRun(Config):
     def run_of(self, number: int) -> DiffusionRun:
         """The run of one stage, counted from 0."""
         stage, task, optim = self.stages[number], self.base.task, self.base.optim
+        assert task.data is not None, "checked when these settings were made"
         cut = {
             "size": SizeSetting.of(stage.size),
             "budget": stage.budget,
@@ -115,6 +116,7 @@ class StagedRun(Config):
             changes["start"] = str(self.folder(number - 1) / "model")
         rotary = next((s.rotary for s in reversed(self.stages[: number + 1]) if s.rotary), None)
         if rotary:
+            assert task.transformer is not None, "checked when these settings were made"
             changes["transformer"] = task.transformer.with_arm(position_mode=rotary)
         rates = {"lr": stage.lr, "warmup": stage.warmup, "muon_lr": stage.muon_lr or optim.muon_lr}
         return self.base.changed(
