@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from cogvideox.checkpoints import convert, find_spec, inspect, load_model
-from cogvideox.cli.checks import model_folder
 from cogvideox.errors import CheckpointError, CogVideoXError
+from cogvideox.generation.preflight import model_folder
 from support.models import write_model_folder
 
 

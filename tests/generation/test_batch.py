@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from cogvideox.cli import app
+from cogvideox.manifest import manifest
+from cogvideox.video import Video
 from support.models import write_model_folder
 
 
@@ -30,18 +33,15 @@ def here(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def unmade(monkeypatch) -> list[str]:
     """Nothing is denoised: which model each item had, and a grey video for it."""
-    from cogvideox.cli import batch
-    from cogvideox.manifest import manifest
-    from cogvideox.video import Video
+    from cogvideox.generation import batch
 
-    def make(model, options, *_):
+    def make(model, prepared, *_):
         seen.append(model)
-        record = manifest("generate", options.model_dump(mode="json"), {}, options.seed)
-        return Video(np.full((9, 32, 48, 3), 99, np.uint8), 8.0, record)
+        return GreyVideo(prepared.plan.options)
 
     seen: list[str] = []
 
-    def load(job, folder, policy=None):
+    def load(job, folder, **_):
         loads.append(folder.name)
         return folder.name
 
@@ -49,6 +49,22 @@ def unmade(monkeypatch) -> list[str]:
     monkeypatch.setattr(batch, "load", load)
     monkeypatch.setattr(batch, "make", make)
     return seen
+
+
+class GreyVideo:
+    """What ``make`` returns, without a run."""
+
+    def __init__(self, options, **facts):
+        self.options, self.facts = options, facts
+        self.record = SimpleNamespace(seed=options.seed, stages={}, seconds=0.0)
+
+    def noted(self, **facts):
+        return GreyVideo(self.options, **facts)
+
+    @property
+    def video(self) -> Video:
+        record = manifest("generate", self.options.model_dump(mode="json"), {}, self.options.seed)
+        return Video(np.full((9, 32, 48, 3), 99, np.uint8), 8.0, record | self.facts)
 
 
 def batch(model: str, lines: list, *words: str, code: int = 0):
@@ -229,7 +245,7 @@ def test_the_keys_of_a_line_are_the_names_of_the_flags(toy, unmade):
 def test_every_flag_of_one_video_is_a_key_and_no_other_is():
     import typer
 
-    from cogvideox.cli.batch_file import OF_THE_RUN, key_of, line_keys
+    from cogvideox.generation.batch_file import OF_THE_RUN, key_of, line_keys
 
     command = typer.main.get_command(app).commands["generate"]
     flags = {key_of(name) for each in command.params for name in each.opts if name.startswith("--")}

@@ -73,13 +73,13 @@ def test_a_flag_makes_what_is_estimated_not_to_fit(tmp_path, monkeypatch):
 
 
 def test_a_limit_above_what_is_free_does_not_count(monkeypatch):
-    from cogvideox.cli import job
+    from cogvideox.generation import job
 
-    monkeypatch.setattr(job, "room", lambda device: 4_000_000_000)
+    monkeypatch.setattr(preflight, "free_memory", lambda device: 4_000_000_000)
     with pytest.warns(UserWarning, match="only 4 GB are free"):
-        assert job.limit_of(job.Job("", memory_limit="64GB")) == 4_000_000_000
-    assert job.limit_of(job.Job("", memory_limit="64GB"), anyway=True) == 64_000_000_000
-    assert job.limit_of(job.Job("", memory_limit="1GB")) == 1_000_000_000
+        assert job.limit_of(job.Job(memory_limit="64GB")) == 4_000_000_000
+    assert job.limit_of(job.Job(memory_limit="64GB"), anyway=True) == 64_000_000_000
+    assert job.limit_of(job.Job(memory_limit="1GB")) == 1_000_000_000
 
 
 def test_a_long_run_is_told_in_python(tiny, monkeypatch):

@@ -1,16 +1,18 @@
-"""The verbs of the command line; each does one call into the rooms below, and loads them when it runs.
+"""The command line: verbs, flags and text on a terminal; the work is done by the packages below.
 
-app.py        the command, and the verbs with few words: convert, inspect, train, evaluate, world
-generate.py   generate: flags to options, one video or a batch
-caption.py    caption: a folder of videos gets descriptions
-enhance.py    the flags of prompts that are written out
-checks.py     everything that can be refused before weights are loaded
-curate.py     raw videos to training data
-batch.py      many prompts from a file, resumable; batch_file.py reads it
-job.py        what every verb that generates goes through: check, estimate, fit, load, make, save
-clock.py      time taken and left, as people read it
-usage.py      a command line that is not understood is one line
-terminal.py   results on stdout, progress and errors on stderr, exit codes
+| file | what it does |
+|---|---|
+| ``app`` | the command; verbs that are one call: convert, inspect, train, world |
+| ``generate`` | one video or a batch, from flags made of ``GenerateOptions`` |
+| ``plan``, ``plan_train`` | what fits, as a table: a generation, a training |
+| ``calibrate`` | measure the reuse of steps |
+| ``caption``, ``curate``, ``data`` | videos to clips and captions |
+| ``dry_run`` | what ``train --dry-run`` prints |
+| ``evaluate``, ``samples`` | scores of a folder of videos, or of a model |
+| ``rate``, ``reproduce``, ``world`` | the rating page, the paper's experiments, the tiny world |
+| ``flags`` | flags from the fields of a settings class |
+| ``usage`` | a command line that is not understood is one line; help under headings |
+| ``terminal`` | results on stdout, errors and warnings on stderr, exit codes |
 """
 
 from cogvideox.cli.app import app, main

@@ -18,7 +18,7 @@ from cogvideox.cli.generate import generate
 from cogvideox.cli.plan import plan
 from cogvideox.cli.reproduce import reproduce
 from cogvideox.cli.terminal import ERROR, INTERRUPTED, result, verb
-from cogvideox.cli.usage import OneLineGroup
+from cogvideox.cli.usage import GroupedCommand, OneLineGroup
 from cogvideox.errors import CheckpointError, ConfigError, MediaError, suggest
 from cogvideox.progress import say
 
@@ -36,7 +36,7 @@ app.add_typer(world, name="world")
 app.add_typer(data, name="data")
 rate = typer.Typer(help="People rate videos on a page of this machine.", no_args_is_help=True)
 app.add_typer(rate, name="rate")
-app.command()(generate)
+app.command(cls=GroupedCommand)(generate)
 app.command()(plan)
 app.command()(caption)
 app.command()(calibrate)

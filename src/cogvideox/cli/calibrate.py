@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cogvideox.cli import checks
-from cogvideox.cli.job import Job, load, resolve
 from cogvideox.cli.terminal import result, result_json, verb
 from cogvideox.errors import ConfigError
-from cogvideox.progress import say
+from cogvideox.progress import TERMINAL
 
 if TYPE_CHECKING:
     from cogvideox.generation.calibrate_reuse import Trial
@@ -21,7 +19,7 @@ PROMPTS = 2
 
 @verb
 def calibrate(
-    model: Annotated[str, typer.Argument(help="a folder, a hub id or a preset")] = checks.SHIPPED,
+    model: Annotated[str, typer.Argument(help="a folder, a hub id or a preset")] = "tiny",
     prompt: Annotated[
         list[str] | None, typer.Option(help="what to make; repeatable; default: prompts of the tiny world")
     ] = None,
@@ -46,27 +44,16 @@ def calibrate(
     settings: dict[str, Any] = {"steps": steps, "sampler": sampler, "guidance": guidance}
     settings |= {"frames": frames, "height": height, "width": width}
     settings = {name: value for name, value in settings.items() if value is not None}
-    runs = [
-        resolve({**settings, "prompt": words, "seed": seed}) for seed, words in enumerate(_prompts(prompt))
-    ]
-    ready = [checks.check_request(model, options) for options in runs][0]
-    from cogvideox.files.atomic import atomic_file
-    from cogvideox.generation.calibrate_reuse import attempt, observe
-    from cogvideox.generation.residual_reuse import Calibration, beside
-    from cogvideox.video import check_output
+    from cogvideox.generation.calibrate_reuse import calibrate as run
+    from cogvideox.generation.job import Job, parse_options
 
-    path = Path(out) if out else beside(ready.folder, steps)
-    check_output(path, overwrite)
-    precision = checks.choose("dtype", dtype, checks.DTYPES) if dtype else None
-    loaded = load(Job(model, dtype=precision, device=device, metadata=False), ready.folder)
-    exact = []
-    for options in runs:
-        say(f"every step: {options.prompt[:60]}")
-        exact.append(observe(loaded, options))
-    with atomic_file(check_output(path, overwrite), overwrite) as file:
-        file.write_text(Calibration.average([run.calibration for run in exact]).to_json(), encoding="utf-8")
+    runs = [
+        parse_options({**settings, "prompt": text, "seed": seed})
+        for seed, text in enumerate(_prompts(prompt))
+    ]
+    job = Job(model=model, dtype=dtype, device=device, metadata=False, overwrite=overwrite)
+    path, trials = run(job, runs, out=Path(out) if out else None, thresholds=thresholds, reporter=TERMINAL)
     result(str(path))
-    trials = [attempt(loaded, exact, threshold, str(path)) for threshold in thresholds]
     if as_json:
         for trial in trials:
             result_json(vars(trial))

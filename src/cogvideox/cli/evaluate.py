@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cogvideox.cli import checks
-from cogvideox.cli.job import Job
 from cogvideox.cli.terminal import result, result_json, verb
 from cogvideox.errors import ConfigError, InputError, suggest
 from cogvideox.files import read_json
@@ -87,23 +84,24 @@ def evaluate(
     ScoreReport.check_free(Path(out))
     tools = _tools(i3d, clip, lpips, observations, devil)
     tools = replace(tools, judge=_judge(judge_url, judge_model, judge_replay, Path(out)))
-    name = subject or model or checks.SHIPPED
+    name = subject or model or "tiny"
     if model is None and subject is not None and _is_folder_of_videos(subject):
         suite, material = _folder(Path(subject), suite, references, tools)
         missing: list[str] = []
-        words = ""
+        table, scores = "", dict[str, Any]()
     else:
         from cogvideox.cli.samples import samples
+        from cogvideox.generation.job import Job
 
         settings = {"steps": steps, "guidance": guidance, "sampler": sampler}
         settings = {key: value for key, value in settings.items() if value is not None}
-        precision = checks.choose("dtype", dtype, checks.DTYPES) if dtype else None
         suite = suite or "world"
-        job = Job(name, dtype=precision, device=device, as_json=as_json)
+        job = Job(model=name, dtype=dtype, device=device)
         made = samples(suite, prompt_set, prompts, seeds, Path(out), settings, job, references)
-        material, missing, words = made.material(tools), made.missing, made.words
+        material, missing = made.material(tools), made.missing
+        table, scores = made.table, made.scores
     material = replace(material, fvd_fps=fvd_fps)
-    _report(material, suite, Path(out), name, missing, words, other, as_json)
+    _report(material, suite, Path(out), name, missing, table, scores, other, as_json)
 
 
 def _report(
@@ -112,7 +110,8 @@ def _report(
     out: Path,
     subject: str,
     missing: list[str],
-    words: str,
+    table: str,
+    scores: dict[str, Any],
     other: ScoreReport | None,
     as_json: bool,
 ) -> None:
@@ -127,7 +126,7 @@ def _report(
     differences: list[compare.PairedDifference] = []
     if other is not None:
         report, differences = add_comparison(report, other, material.clips, out)
-    record: dict[str, Any] = json.loads(words) if as_json and words.startswith("{") else {}
+    record: dict[str, Any] = dict(scores)
     if differences:
         rows = [vars(each) for each in differences]
         write_json(out / "comparison.json", rows, overwrite=True)
@@ -135,7 +134,7 @@ def _report(
     if as_json:
         result_json(record | {"report": report.to_dict()})
     else:
-        tables = [words, report.table(), compare.table(differences) if differences else ""]
+        tables = [table, report.table(), compare.table(differences) if differences else ""]
         result("\n\n".join(table for table in tables if table))
     say(f"{report.counted}; the page is {out / 'report.html'}, the numbers are {out / 'report.json'}")
     if all(score.value is None for score in report.scores):

@@ -2,183 +2,139 @@
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cogvideox.cli import checks
-from cogvideox.cli.enhance import ENHANCE_HELP, Enhance
-from cogvideox.cli.enhance import MODEL_HELP as ENHANCER_HELP
-from cogvideox.cli.job import (
-    Job,
-    check_shareable,
-    cost_of,
-    fit_memory,
-    foresee,
-    limit_of,
-    load,
-    make,
-    read_lora,
-    resolve,
-    save,
-    share,
-    show_plan,
-    size_of,
-    target,
-)
-from cogvideox.cli.plan import LIMIT_HELP, MEMORY_HELP, follow
-from cogvideox.cli.terminal import verb
-from cogvideox.errors import ConfigError
-from cogvideox.progress import say
+from cogvideox.cli.flags import with_flags
+from cogvideox.cli.terminal import PARTIAL, result, result_json, verb
+from cogvideox.errors import CogVideoXError, ConfigError
+from cogvideox.generation.options import OPTION_GROUPS, GenerateOptions
+from cogvideox.progress import TERMINAL, duration, say
 
-ATTENTION_HELP = (
-    "kernel: fastest (the fastest right one here), torch, torch-cudnn, flash-3, sage (8-bit), ..."
+if TYPE_CHECKING:
+    from cogvideox.generation.job import Job, Prepared, Saved
+    from cogvideox.generation.preflight import Forecast
+    from cogvideox.generation.record import Generation
+    from cogvideox.memory import MemoryPlan
+
+INPUTS, MODEL, SPEED, OUTPUT = "Prompt and inputs", "Model", "Speed and memory", "Output"
+DTYPE_HELP = "float32, bfloat16 or float16; default: as stored"
+DEVICE_HELP = "cpu, cuda, cuda:1 or mps; default: cuda, else mps, else cpu"
+MEMORY_HELP = (
+    "auto, resident (all weights on the device), phases (one stage at a time), stream (block by block from "
+    "host memory)"
 )
-REUSE_HELP = "error, such as 0.1, at which a step reuses an earlier one (see calibrate); default: 0, never"
-MODULATION_HELP = "tables (once for all steps) or layers (at every step)"
+LIMIT_HELP = "memory to stay within, such as 12GB; default: what the device has free"
 
 
 @verb
+@with_flags(GenerateOptions, OPTION_GROUPS)
 def generate(
+    settings: dict[str, Any],
     words: Annotated[str | None, typer.Argument(metavar="[PROMPT]", help="what the video shows")] = None,
-    prompt: Annotated[str | None, typer.Option(help="the same as a flag")] = None,
-    model: Annotated[
-        str | None, typer.Option(help="a folder, a hub id or a preset; without it the shipped one")
-    ] = None,
-    image: Annotated[str | None, typer.Option(help="image to start from")] = None,
-    video: Annotated[str | None, typer.Option(help="video to change, or with --continue to carry on")] = None,
-    strength: Annotated[
-        float | None, typer.Option(help="how much of --video is remade, above 0 to 1")
-    ] = None,
-    carry_on: Annotated[bool, typer.Option("--continue", help="make what follows after --video")] = False,
-    join: Annotated[
-        bool, typer.Option("--join", help="with --continue: put the video before what follows")
+    carry_on: Annotated[
+        bool, typer.Option("--continue", help="the same as --video-use continue", rich_help_panel=INPUTS)
     ] = False,
-    fit: Annotated[
+    enhance: Annotated[
         str | None,
         typer.Option(
-            help="how --image or --video fills the size: cover (crop), contain (black bars), stretch"
+            help="write the prompt out: rules, the address of an OpenAI-compatible server, or a model folder",
+            rich_help_panel=INPUTS,
         ),
     ] = None,
-    lora: Annotated[list[str] | None, typer.Option(help="adapter, PATH or PATH:SCALE; repeatable")] = None,
+    enhance_model: Annotated[
+        str | None,
+        typer.Option(
+            help="the model on that server; its key is read from OPENAI_API_KEY", rich_help_panel=INPUTS
+        ),
+    ] = None,
+    batch: Annotated[
+        str | None,
+        typer.Option(help="file: one prompt or JSON object a line, or .csv", rich_help_panel=INPUTS),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="a folder, a hub id or a preset; default: the shipped one", rich_help_panel=MODEL),
+    ] = None,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(help="adapter, PATH or PATH:SCALE; repeatable", rich_help_panel=MODEL),
+    ] = None,
     lora_alpha: Annotated[
-        float | None, typer.Option(help="alpha of adapters whose file does not say it")
+        float | None,
+        typer.Option(help="alpha of adapters whose file does not say it", rich_help_panel=MODEL),
     ] = None,
-    frames: Annotated[int | None, typer.Option(help="number of frames")] = None,
-    seconds: Annotated[float | None, typer.Option(help="length in seconds, instead of --frames")] = None,
-    height: Annotated[int | None, typer.Option(help="pixels")] = None,
-    width: Annotated[int | None, typer.Option(help="pixels")] = None,
-    fps: Annotated[float | None, typer.Option(help="frames per second of the result")] = None,
-    steps: Annotated[int | None, typer.Option(help="denoising steps; more is slower and finer")] = None,
-    guidance: Annotated[float | None, typer.Option(help="how strongly to follow the prompt")] = None,
-    guidance_schedule: Annotated[str | None, typer.Option(help="constant, wave or cosine")] = None,
-    sampler: Annotated[str | None, typer.Option(help="ddim, dpm or dpm-ode")] = None,
-    previous: Annotated[str | None, typer.Option(help="where a step ends: released or corrected")] = None,
-    negative_prompt: Annotated[str | None, typer.Option(help="what to lead away from")] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="the same seed gives the same video; default: drawn")
+    dtype: Annotated[str | None, typer.Option(help=DTYPE_HELP, rich_help_panel=SPEED)] = None,
+    device: Annotated[str | None, typer.Option(help=DEVICE_HELP, rich_help_panel=SPEED)] = None,
+    memory: Annotated[str, typer.Option(help=MEMORY_HELP, rich_help_panel=SPEED)] = "auto",
+    memory_limit: Annotated[str | None, typer.Option(help=LIMIT_HELP, rich_help_panel=SPEED)] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(help="file (.mp4, .gif, .png), with --batch a folder", rich_help_panel=OUTPUT),
     ] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16 or float16; default: as stored")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1 or mps; default: cuda, else mps, else cpu")
-    ] = None,
-    memory: Annotated[str, typer.Option(help=MEMORY_HELP)] = "auto",
-    memory_limit: Annotated[str | None, typer.Option(help=LIMIT_HELP)] = None,
-    attention: Annotated[str | None, typer.Option(help=ATTENTION_HELP)] = None,
-    modulation: Annotated[str | None, typer.Option(help=MODULATION_HELP)] = None,
-    compile: Annotated[
-        bool,
-        typer.Option("--compile", help="compile the transformer's blocks: faster steps, a slow first one"),
-    ] = False,
-    reuse: Annotated[float | None, typer.Option(help=REUSE_HELP)] = None,
-    reuse_table: Annotated[
-        str | None, typer.Option(help="calibration of --reuse; default: the one beside the model")
-    ] = None,
-    anyway: Annotated[
-        bool,
-        typer.Option("--anyway", help="make it even if it is estimated not to fit, or to take over a day"),
-    ] = False,
-    enhance: Annotated[str | None, typer.Option(help=ENHANCE_HELP)] = None,
-    enhance_model: Annotated[str | None, typer.Option(help=ENHANCER_HELP)] = None,
-    batch: Annotated[str | None, typer.Option(help="file: one prompt or JSON object a line, or .csv")] = None,
-    out: Annotated[str | None, typer.Option(help="file (.mp4, .gif, .png), with --batch a folder")] = None,
     preview: Annotated[
-        bool, typer.Option("--preview", help="also write an enlarged GIF and a contact sheet")
+        bool,
+        typer.Option("--preview", help="also an enlarged GIF and a contact sheet", rich_help_panel=OUTPUT),
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace files that exist")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="replace files that exist", rich_help_panel=OUTPUT)
+    ] = False,
     no_metadata: Annotated[
-        bool, typer.Option("--no-metadata", help="write neither prompt nor settings, only that it is AI-made")
+        bool,
+        typer.Option(
+            "--no-metadata",
+            help="write neither prompt nor settings, only that it is AI-made",
+            rich_help_panel=OUTPUT,
+        ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="results as JSON lines")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="results as JSON lines", rich_help_panel=OUTPUT)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="show tracebacks", rich_help_panel=OUTPUT)] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="check all, print the settings, make nothing")
+        bool,
+        typer.Option("--dry-run", help="check all, print the settings, make nothing", rich_help_panel=OUTPUT),
     ] = False,
 ) -> None:
     """Make a video from text, an image or a video."""
-    if words is not None and prompt is not None:
+    if words is not None and "prompt" in settings:
         raise ConfigError("prompt: given twice, as an argument and as --prompt; give one")
-    settings = {
-        "prompt": prompt if prompt is not None else words,
-        "negative_prompt": negative_prompt,
-        "image": image,
-        "video": video,
-        "video_use": "continue" if carry_on else None,
-        "join": join or None,
-        "strength": strength,
-        "fit": fit,
-        "frames": frames,
-        "seconds": seconds,
-        "height": height,
-        "width": width,
-        "fps": fps,
-        "steps": steps,
-        "guidance": guidance,
-        "guidance_schedule": guidance_schedule,
-        "sampler": sampler,
-        "previous": previous,
-        "seed": seed,
-        "attention": attention,
-        "modulation": modulation,
-        "compile": compile or None,
-        "reuse": reuse,
-        "reuse_table": reuse_table,
-        "anyway": anyway or None,
-    }
-    settings = {name: value for name, value in settings.items() if value is not None}
+    if words is not None:
+        settings = {"prompt": words, **settings}
+    if carry_on:
+        settings["video_use"] = "continue"
+    _check_pairs(settings, words, batch, lora_alpha if not lora else None)
+    from cogvideox.generation.job import Job, read_adapter_flag
+    from cogvideox.generation.prompt_enhance import Enhance
+
     job = Job(
         model=model or "",
-        adapters=tuple(read_lora(text) for text in lora or []),
+        adapters=tuple(read_adapter_flag(text) for text in lora or []),
         alpha=lora_alpha,
-        dtype=checks.choose("dtype", dtype, checks.DTYPES) if dtype else None,
+        dtype=dtype,
         device=device,
-        overwrite=overwrite,
-        metadata=not no_metadata,
-        preview=preview,
-        as_json=as_json,
-        debug=debug,
         memory=memory,
         memory_limit=memory_limit,
         enhance=Enhance(enhance, enhance_model),
+        overwrite=overwrite,
+        metadata=not no_metadata,
+        preview=preview,
     )
     job.enhance.check()
-    _check_pairs(settings, words, batch, lora_alpha if not lora else None)
     if batch is not None:
-        from cogvideox.cli.batch import run_batch
-
-        run_batch(Path(batch), Path(out or "out"), settings, job, dry_run)
+        _make_batch(Path(batch), Path(out or "out"), settings, job, dry_run, as_json, debug)
     else:
-        _make_one(settings, job, out, dry_run)
+        _make_one(settings, job, out, dry_run, as_json)
 
 
 def _check_pairs(
     settings: dict[str, Any], words: str | None, batch: str | None, lost_alpha: float | None
 ) -> None:
-    """Refuse a flag that has no effect without another one."""
+    """Refuse a flag that has no effect without another one. Raises ConfigError."""
     alone = batch is None and "video" not in settings
     if batch is not None and words is not None:
         raise ConfigError(f"prompt {words!r}: the prompts of --batch stand in its file; give one of them")
@@ -186,7 +142,7 @@ def _check_pairs(
         raise ConfigError(f"strength {settings['strength']:g}: has no effect without --video; give one")
     if lost_alpha is not None:
         raise ConfigError(f"lora-alpha {lost_alpha:g}: has no effect without --lora; give one")
-    if "video_use" in settings and alone:
+    if settings.get("video_use") == "continue" and alone:
         raise ConfigError("--continue: there is no video to carry on from; give one with --video")
     if "join" in settings and "video_use" not in settings and batch is None:
         raise ConfigError("--join: has no effect without --continue; give both")
@@ -196,31 +152,106 @@ def _check_pairs(
         )
 
 
-def _make_one(settings: dict[str, Any], job: Job, out: str | None, dry_run: bool) -> None:
+def _make_one(settings: dict[str, Any], job: Job, out: str | None, dry_run: bool, as_json: bool) -> None:
     """One request: everything is checked and planned before a weight is read."""
-    path = target(out, job)
-    options = resolve(settings)
-    name = job.model_for(settings)
-    ready = checks.check_request(name, options, download=not dry_run)
-    options, enhanced = job.enhance.apply(options, ready.folder, dry_run)
-    checks.warn_of_unknown(ready, options, job.adapters)
-    options = checks.with_calibration(options, ready.folder)
-    found = foresee(job, options, ready)
-    fitted = fit_memory(job, options, ready, limit_of(job, options.anyway))
-    options = follow(options, fitted.choice)
-    check_shareable(options, fitted)
+    from cogvideox.generation.job import load, make, parse_options, prepare, save, share, target
+    from cogvideox.generation.preflight import check_adapters, size_of
+
+    path, options = target(out, job), parse_options(settings)
+    prepared = prepare(job, options, download=not dry_run, ask=not dry_run, reporter=TERMINAL)
+    _tell_prompt(prepared)
     if dry_run:
-        checks.check_adapters(job.adapters, job.alpha, ready.folder)
-        show_plan(options, ready, path, job, fitted, found)
+        check_adapters(job.adapters, job.alpha, prepared.spec)
+        _show_plan(prepared, path, as_json)
         return
     from cogvideox.parallel.mesh import is_first, launched
 
-    with launched(job.place) as place:
+    with launched(job.place) as device:
         if is_first():
-            say(f"{name}: {size_of(options, ready)}; {cost_of(fitted, found)}")
-        job = replace(job, device=place)
-        loaded = load(job, ready.folder, policy=fitted.choice.policy)
-        share(loaded, options)
-        made = make(loaded, options, ready, options.prompt[:40] or path.name, fitted, enhanced, found)
+            cost = _cost_of(prepared.memory, prepared.forecast)
+            say(f"{prepared.name}: {size_of(prepared.plan)}; {cost}")
+        job = replace(job, device=device)
+        model = load(job, prepared.folder, policy=prepared.policy, reporter=TERMINAL)
+        share(model, prepared.plan.options)
+        made = make(model, prepared, prepared.plan.options.prompt[:40] or path.name, TERMINAL)
         if is_first():
-            save(made, path, job, options)
+            files = save(made.video, path, job, reporter=TERMINAL)
+            _tell_saved(made, files, options.seed is None, as_json)
+
+
+def _make_batch(
+    source: Path,
+    folder: Path,
+    settings: dict[str, Any],
+    job: Job,
+    dry_run: bool,
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """Every line of a file; exit code 3 when some failed."""
+    from cogvideox.generation.batch import BatchEvents, Item, run_batch
+
+    class Events(BatchEvents):
+        def checked(self, item: Item, options: GenerateOptions) -> None:
+            values = {**item.settings, "prompt": options.prompt}
+            result_json({"line": item.line, "out": str(item.path), "options": values})
+
+        def saved(self, item: Item, made: Generation, files: Saved) -> None:
+            _tell_saved(made, files, item.settings.get("seed") is None, as_json)
+
+        def failed(self, item: Item, error: Exception) -> None:
+            if debug and not isinstance(error, CogVideoXError):
+                traceback.print_exception(error)
+
+    outcome = run_batch(source, folder, settings, job, dry_run=dry_run, reporter=TERMINAL, events=Events())
+    if outcome.failures:
+        raise typer.Exit(PARTIAL)
+
+
+def _tell_prompt(prepared: Prepared) -> None:
+    """Say how the prompt was written out, or that it was not in a dry run."""
+    enhance = prepared.job.enhance
+    if prepared.enhanced is not None:
+        say(f"enhance: {prepared.enhanced.enhanced}")
+    elif enhance.spec is not None:
+        say(f"enhance: {enhance.spec} is not asked in a dry run; the prompt is shown as it was given")
+
+
+def _cost_of(memory: MemoryPlan, forecast: Forecast | None) -> str:
+    """Estimated memory and time, for people."""
+    choice = memory.choice
+    need = f"{'at most ' if choice.bound else ''}{choice.peak / 1e9:.2g} GB" if choice else "?"
+    limit = f" of {memory.limit / 1e9:.3g} GB" if memory.limit else ""
+    time = f"about {duration(forecast.seconds)} ({forecast.basis}), " if forecast else ""
+    return f"estimated: {time}memory {need}{limit}"
+
+
+def _tell_saved(made: Generation, files: Saved, drawn: bool, as_json: bool) -> None:
+    """Where a video was written, its size and seed, and how long each stage took."""
+    video, record = made.video, made.record
+    if as_json:
+        size = {"frames": len(video), "height": video.height, "width": video.width, "fps": video.fps}
+        names = {".gif": "preview", ".png": "sheet"}
+        paths = {"path": str(files.path), **{names[each.suffix]: str(each) for each in files.previews}}
+        result_json({**paths, **size, "seed": record.seed, "seconds": record.seconds})
+        return
+    stages = {**record.stages, "write": files.seconds}
+    times = ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in stages.items())
+    note = f" (drawn; --seed {record.seed} repeats it)" if drawn else ""
+    say(f"{video} with seed {record.seed}{note}; {times}")
+    for path in (files.path, *files.previews):
+        result(str(path))
+
+
+def _show_plan(prepared: Prepared, path: Path, as_json: bool) -> None:
+    """The resolved settings, as YAML or JSON on stdout."""
+    made, forecast = prepared.plan, prepared.forecast
+    plan: dict[str, Any] = {"height": made.height, "width": made.width, "fps": made.fps}
+    plan |= {"frames": made.frames.asked, "why": made.frames.why}
+    plan |= {"memory": prepared.memory.why, "seconds": round(forecast.seconds, 1) if forecast else None}
+    if as_json:
+        settings = made.options.model_dump(mode="json")
+        result_json({"model": str(prepared.folder), "out": str(path), "options": settings, "plan": plan})
+        return
+    lines = [f"model: {prepared.folder}", f"out: {path}", *(f"plan_{k}: {v}" for k, v in plan.items())]
+    result("\n".join(f"# {line}" for line in lines) + "\n" + made.options.to_yaml().rstrip())

@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cogvideox.cli import checks
+from cogvideox.cli.generate import LIMIT_HELP, MEMORY_HELP
 from cogvideox.cli.terminal import USAGE, result, result_json, verb
 from cogvideox.device import best_device
-from cogvideox.errors import CheckpointError, ConfigError, InputError
-from cogvideox.generation.options import SAMPLER_NAMES
+from cogvideox.errors import ConfigError, InputError
 from cogvideox.progress import say
 
 if TYPE_CHECKING:
     import torch
 
-    from cogvideox.generation.options import GenerateOptions
-    from cogvideox.memory import MemoryPlan, Option, Request
-    from cogvideox.spec import ModelSpec
-
-MEMORY_HELP = (
-    "auto, resident (all weights on the device), phases (one stage at a time), stream (block by block from "
-    "host memory)"
-)
-LIMIT_HELP = "memory to stay within, such as 12GB; default: what the device has free"
+    from cogvideox.memory import MemoryPlan
 
 
 @verb
 def plan(
     model: Annotated[
         str, typer.Argument(help="a preset, a folder or a hub id; presets are not downloaded")
-    ] = checks.SHIPPED,
+    ] = "tiny",
     settings: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="with --train: as of train")
     ] = None,
@@ -64,37 +54,39 @@ def plan(
     debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
 ) -> None:
     """Predict the memory of a run under every policy, and choose; loads no weights (exit code 2: nothing fits)."""
-    precision = checks.choose("dtype", dtype, checks.DTYPES) if dtype else None
-    method = checks.choose("sampler", sampler, SAMPLER_NAMES)
-    limit = read_limit(memory_limit)
-    from cogvideox.checkpoints import find_spec
-    from cogvideox.generation.options import GenerateOptions
-    from cogvideox.generation.plan import plan_run
-    from cogvideox.generation.preflight import request_of
-    from cogvideox.memory import has_torchao, require
-    from cogvideox.memory import plan as run
+    from cogvideox.generation.preflight import free_memory, plan_memory, read_limit
+    from cogvideox.memory import require
 
-    place = device or best_device()
     if train is not None:
         from cogvideox.cli.plan_train import plan_training
 
+        place, limit = device or best_device(), read_limit(memory_limit)
         sizes = {"height": height, "width": width, "frames": frames}
         changes = [f"task.data.size.{name}={value}" for name, value in sizes.items() if value is not None]
         plan_training(
-            model, train, [*changes, *(settings or [])], gpus, place, card, limit or room(place), as_json
+            model,
+            train,
+            [*changes, *(settings or [])],
+            gpus,
+            place,
+            card,
+            limit or free_memory(place),
+            as_json,
         )
         return
     if settings or gpus > 1 or card:
         raise ConfigError(f"{' '.join(settings or ['--gpus, --card'])}: for a training; add --train lora")
-    spec = find_spec(model)
-    options = GenerateOptions(
-        frames=frames, height=height, width=width, sampler=method, guidance=1 if no_guidance else None
+    options = {"frames": frames, "height": height, "width": width, "sampler": sampler}
+    options |= {"guidance": 1.0} if no_guidance else {}
+    found = plan_memory(
+        model,
+        device=device,
+        dtype=dtype,
+        memory_policy=memory,
+        memory_limit=memory_limit,
+        encode_video=video,
+        **{name: value for name, value in options.items() if value is not None},
     )
-    made = plan_run(spec, options)
-    encoded = made.frames.made if video else int(spec.kind == "i2v")
-    precision = dtype_of(spec, precision, place)
-    request = request_of(spec, made, encoded=encoded, dtype=precision, device=place)
-    found = run(request, limit or room(place), memory, low_bit=has_torchao())
     result_json(as_values(found)) if as_json else result(as_text(found))
     if found.choice is None:
         try:
@@ -102,81 +94,6 @@ def plan(
         except InputError as error:
             say(f"error: {error}")
         raise typer.Exit(USAGE)
-
-
-def dtype_of(spec: ModelSpec, dtype: str | None, device: str) -> torch.dtype:
-    """The precision of a run: as asked, or as stored, except that a CPU gets float32 for float16."""
-    import torch
-
-    stored = "float32" if spec.dtype == "float16" and device.split(":")[0] == "cpu" else spec.dtype
-    return getattr(torch, dtype or stored)
-
-
-def of_ready(ready: checks.Ready, options: GenerateOptions, dtype: str | None, device: str) -> Request:
-    """The request of a run that was checked."""
-    from cogvideox.generation.preflight import encoded_frames, request_of
-
-    plan = replace(ready.plan, options=options)
-    encoded = encoded_frames(plan, ready.given)
-    return request_of(
-        ready.spec, plan, encoded=encoded, dtype=dtype_of(ready.spec, dtype, device), device=device
-    )
-
-
-def fit(
-    ready: checks.Ready,
-    options: GenerateOptions,
-    dtype: str | None,
-    device: str,
-    memory: str,
-    limit: int | None,
-) -> MemoryPlan:
-    """What a run will do with its memory. Raises InputError when nothing fits, with what would."""
-    from cogvideox.memory import MemoryPlan, has_torchao, require, settle
-
-    request = of_ready(ready, options, dtype, device)
-    found = settle(request, limit, memory, low_bit=has_torchao())
-    if found.choice is None and options.anyway:
-        return MemoryPlan(request, None, [replace(found.least, limit=None)])
-    try:
-        require(found)
-    except InputError as error:
-        raise InputError(f"{error}; --anyway makes it all the same") from None
-    return found
-
-
-def follow(options: GenerateOptions, choice: Option) -> GenerateOptions:
-    """The options with what the chosen policy decides."""
-    policy = choice.policy
-    changes: dict[str, Any] = {"guidance_pair": policy.pair} if policy.pair != "batched" else {}
-    if policy.vae == "tiled":
-        changes["vae_coding"] = "tiled"
-    return options.model_copy(update=changes)
-
-
-def room(device: str) -> int | None:
-    """Bytes free on a device; None for one that is not here."""
-    from cogvideox.memory import available
-
-    try:
-        return available(device)
-    except (RuntimeError, AssertionError):  # planning for a machine that is elsewhere
-        return None
-
-
-def read_limit(text: str | None) -> int | None:
-    """Bytes from text such as 12GB. Raises ConfigError."""
-    if text is None:
-        return None
-    from cogvideox.checkpoints.tensors import to_bytes
-
-    try:
-        found = to_bytes(text)
-    except CheckpointError:  # it speaks of shards
-        found = 0
-    if found <= 0:
-        raise ConfigError(f"memory-limit {text!r}: not a size; write 12GB or 900MB")
-    return found
 
 
 def as_values(found: MemoryPlan) -> dict[str, Any]:

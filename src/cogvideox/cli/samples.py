@@ -10,11 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cogvideox.cli import checks
-from cogvideox.cli.job import Job, load, resolve
 from cogvideox.errors import ConfigError
 from cogvideox.files import read_json
-from cogvideox.progress import progress
+from cogvideox.generation.job import Job, load, parse_options, prepare
+from cogvideox.progress import TERMINAL, progress
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,7 +31,9 @@ TABLE_2 = (17, 256)  # frames, pixels
 
 @dataclass(frozen=True)
 class Samples:
-    """What was made, where, and what a suite has to know of it. ``words``: a table or JSON to show before scores."""
+    """What was made, where, and what a suite has to know of it. ``table`` and ``scores``: what was
+    judged while the videos were made, as text and as values.
+    """
 
     suite: str
     folder: Path
@@ -40,7 +41,8 @@ class Samples:
     originals: Path | None = None
     references: str | None = None
     verdicts: dict[str, dict[str, Any]] = field(default_factory=dict)
-    words: str = ""
+    table: str = ""
+    scores: dict[str, Any] = field(default_factory=dict)
 
     @property
     def missing(self) -> list[str]:
@@ -81,8 +83,8 @@ def samples(
     references: str | None,
 ) -> Samples:
     """The videos of a suite by one model; a rerun makes only what is missing. Raises ConfigError for another model."""
-    options = resolve({"prompt": "x", **settings})
-    folder = checks.check_request(job.model, options, _begins(suite)).folder
+    options = parse_options({"prompt": "x", **settings})
+    folder = prepare(job, options, first=_begins(suite), reporter=TERMINAL).folder
     from cogvideox.files.digest import digests_of
     from cogvideox.video import check_output
 
@@ -93,7 +95,7 @@ def samples(
     _same_run(out, run if suite == "world" else run | {"suite": suite})
 
     def model() -> CogVideoX:
-        return load(job, folder, weights)
+        return load(job, folder, weights=weights, reporter=TERMINAL)
 
     if suite == "vae":
         return _reconstructed(out, prompts, model, references)
@@ -136,8 +138,9 @@ def _world(
     scores = json.loads(judged.to_json())
     write_json(out / "scores.json", scores, overwrite=True)
     verdicts = {_name(record["id"], record["seed"]): record["verdict"] for record in judged.records}
-    words = json.dumps(scores) if job.as_json else judged.table()
-    return Samples("world", folder, tuple(names), references=refs, verdicts=verdicts, words=words)
+    return Samples(
+        "world", folder, tuple(names), references=refs, verdicts=verdicts, table=judged.table(), scores=scores
+    )
 
 
 def _rows(suite: str, prompt_set: str) -> Sequence[Asked]:
@@ -245,7 +248,7 @@ class _Maker:
             return read_video(path).frames
         self._model = model = self._model or self._load()
         image = first() if first is not None and model.spec.kind == "i2v" else None
-        made = generate(model, resolve({**self.settings, "prompt": prompt, "seed": seed}), image=image)
+        made = generate(model, parse_options({**self.settings, "prompt": prompt, "seed": seed}), image=image)
         made.save(path, overwrite=True, metadata=False)
         return made.frames
 

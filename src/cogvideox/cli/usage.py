@@ -8,12 +8,30 @@ from functools import partial
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from cogvideox.progress import on_one_line, say
 
 NOT_UNDERSTOOD: Any = typer.BadParameter.__mro__[2]
 """The parser's root of exceptions; its own module has another name in every version of typer."""
+
+
+class GroupedCommand(TyperCommand):
+    """A verb whose help lists flags under headings: the ``rich_help_panel`` of each."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write arguments, then the flags of each heading, in the order in which headings first stand."""
+        sections: dict[str, list[tuple[str, str]]] = {"Arguments": []}
+        for param in self.get_params(ctx):
+            heading = getattr(param, "rich_help_panel", None) or "Options"
+            record = param.get_help_record(ctx)
+            if record is not None:
+                heading = "Arguments" if param.param_type_name == "argument" else heading
+                sections.setdefault(heading, []).append(record)
+        for heading, records in sections.items():
+            if records:
+                with formatter.section(heading):
+                    formatter.write_dl(records)
 
 
 class OneLineGroup(TyperGroup):

@@ -129,9 +129,9 @@ def validate_judge(n: int, model: str | None, device: str | None) -> None:
 def _round_trip(model: str, device: str | None) -> Callable[..., np.ndarray]:
     """Frames to latents and back."""
     from cogvideox.checkpoints.diffusers import load_vae
-    from cogvideox.cli.checks import model_folder
     from cogvideox.device import best_device
     from cogvideox.evaluation.reconstruction import round_trip
+    from cogvideox.generation.preflight import model_folder
 
     vae = load_vae(model_folder(model), dtype="float32").to(device or best_device())
     code = round_trip(vae)

@@ -2,18 +2,21 @@
 
 | file | what it does |
 |---|---|
-| ``options`` | what can be asked for; loads no torch |
-| ``frame_plan`` | any number of frames, any size, made from what the network can make; loads no torch |
-| ``prompt_enhance`` | prompts written like the captions of training |
+| ``options`` | ``GenerateOptions``: everything that decides one video; loads no torch |
+| ``frame_plan`` | any number of frames and any size, from what the network can make; loads no torch |
 | ``plan`` | sizes, frames and shapes of a run, before any network runs |
-| ``preflight`` | what a run will take in time and memory, and whether that can be meant |
-| ``beyond`` | words and pictures that the shipped model does not know |
-| ``residual_reuse`` | which steps may reuse what an earlier one computed |
-| ``calibrate_reuse`` | measures that for a model |
-| ``fast_paths`` | how the transformer runs: modulation tables, attention kernel, reuse |
+| ``preflight`` | what a request needs in time and memory, and whether it can be made |
+| ``prompt_enhance`` | prompts written out like the captions of training |
 | ``sampling`` | noise and conditions in, latents out |
+| ``residual_reuse`` | which steps may reuse what an earlier one computed |
+| ``fast_paths`` | how the transformer runs: modulation tables, attention kernel, reuse |
 | ``finite_check`` | NaN and Inf traced to the layer that made them; the peak of memory |
-| ``pipeline`` | ``generate``: everything from the prompt to the Video |
+| ``record`` | what a run was and how it went; the manifest is its dump |
+| ``pipeline`` | ``generate``: from the prompt to the video |
+| ``job`` | one video from a request to its file: prepare, load, make, save |
+| ``batch_file`` | the file of a batch: lines of prompts, JSON or CSV |
+| ``batch`` | many prompts from a file, resumable |
+| ``calibrate_reuse`` | measures ``residual_reuse`` for a model |
 """
 
 from importlib import import_module
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from cogvideox.generation.options import GenerateOptions
     from cogvideox.generation.pipeline import Progress, generate
     from cogvideox.generation.plan import Given, Plan, plan_run
+    from cogvideox.generation.record import Generation, RunRecord
     from cogvideox.generation.sampling import Noises, sample_latents
 
 _HOMES = {
@@ -31,16 +35,19 @@ _HOMES = {
     "options": ("GenerateOptions",),
     "plan": ("Given", "Plan", "plan_run"),
     "pipeline": ("Progress", "generate"),
+    "record": ("Generation", "RunRecord"),
     "sampling": ("Noises", "sample_latents"),
 }
 
 __all__ = [
     "FramePlan",
     "GenerateOptions",
+    "Generation",
     "Given",
     "Noises",
     "Plan",
     "Progress",
+    "RunRecord",
     "generate",
     "plan_frames",
     "plan_run",

@@ -4,32 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
+from cogvideox.errors import ConfigError
 from cogvideox.evaluation.fidelity import psnr_of_clip
 from cogvideox.evaluation.lpips import DistanceNetwork
+from cogvideox.generation.job import Job, load, prepare
 from cogvideox.generation.options import GenerateOptions
-from cogvideox.generation.pipeline import generate
-from cogvideox.generation.residual_reuse import REACH, Calibration
+from cogvideox.generation.pipeline import run
+from cogvideox.generation.plan import Given, plan_run
+from cogvideox.generation.record import Generation
+from cogvideox.generation.residual_reuse import REACH, Calibration, beside
 from cogvideox.model import CogVideoX
+from cogvideox.progress import SILENT, Reporter
 from cogvideox.transformer.reuse import measuring
-from cogvideox.video import Video
+from cogvideox.files.atomic import atomic_file
+from cogvideox.video import check_output
 
 
 @dataclass(frozen=True)
 class Exact:
-    """A run that computed every step: its options, its video, and what its residuals showed."""
+    """A run that computed every step: its options, what it made, and what its residuals showed."""
 
     options: GenerateOptions
-    video: Video
+    made: Generation
     calibration: Calibration
 
     @property
     def seconds(self) -> float:
         """How long its steps took, decoding and text left out."""
-        return self.video.manifest["run"]["stages"]["denoise"]
+        return self.made.record.stages["denoise"]
 
 
 @dataclass(frozen=True)
@@ -47,36 +54,71 @@ class Trial:
     lpips_stand_in: float
 
 
-def observe(model: CogVideoX, options: GenerateOptions, **given: Tensor) -> Exact:
-    """Run once with every step computed and its residuals compared; ``given`` as for ``generate``."""
-    plain = options.model_copy(update={"reuse": 0.0, "reuse_table": None, "guidance_pair": "batched"})
+def calibrate(
+    job: Job,
+    runs: Sequence[GenerateOptions],
+    *,
+    out: Path | None = None,
+    thresholds: Sequence[float] = (),
+    reporter: Reporter = SILENT,
+) -> tuple[Path, list[Trial]]:
+    """Measure the residuals of a model on ``runs`` of equal steps, and try thresholds on the same runs.
+
+    Writes the mean calibration to ``out`` (default: beside the model, where generate looks for it) and returns where.
+    Raises ConfigError, CheckpointError, OutputError.
+    """
+    if not all(0 <= value <= 1 for value in thresholds):
+        raise ConfigError(f"thresholds {list(thresholds)}: each lies between 0 and 1; write 0.05,0.1")
+    prepared = [prepare(job, options, reporter=reporter) for options in runs][0]
+    path = out or beside(prepared.folder, runs[0].steps)
+    check_output(path, job.overwrite)
+    model = load(job, prepared.folder, policy=prepared.policy, reporter=reporter)
+    exact = []
+    for options in runs:
+        reporter.note(f"every step: {options.prompt[:60]}")
+        exact.append(observe(model, options))
+    with atomic_file(path, job.overwrite) as file:
+        file.write_text(Calibration.average([each.calibration for each in exact]).to_json(), encoding="utf-8")
+    return path, [attempt(model, exact, threshold, str(path)) for threshold in thresholds]
+
+
+def observe(model: CogVideoX, options: GenerateOptions, **embeddings: Tensor) -> Exact:
+    """Run once with every step computed and its residuals compared; ``embeddings`` as for ``generate``."""
+    plain = options.changed(reuse=0.0, reuse_table=None, guidance_pair="batched")
     with measuring(model.transformer, REACH) as found:
-        generate(model, plain, **given)
-    video = generate(model, plain, **given)  # timed without the measuring
-    run = video.manifest["run"]
+        _made(model, plain, **embeddings)
+    made = _made(model, plain, **embeddings)  # timed without the measuring
+    record = made.record
+    guidance = record.options.guidance
+    assert guidance is not None  # the plan has set it
     calibration = Calibration(
         model=model.spec.name,
-        times=run["times"],
+        times=tuple(record.times),
         factors=tuple(map(tuple, found.factors)),
         errors=tuple(map(tuple, found.errors)),
         sampler=options.sampler,
-        guidance=video.manifest["config"]["guidance"],
-        size=(run["frames"]["made"], run["height"], run["width"]),
+        guidance=guidance,
+        size=(record.frames.made, record.height, record.width),
     )
-    return Exact(plain, video, calibration)
+    return Exact(plain, made, calibration)
 
 
-def attempt(model: CogVideoX, exact: Sequence[Exact], threshold: float, table: str, **given: Tensor) -> Trial:
+def attempt(
+    model: CogVideoX, exact: Sequence[Exact], threshold: float, table: str, **embeddings: Tensor
+) -> Trial:
     """The same runs with a threshold, ``table`` being the path of the calibration."""
     seconds, ratios, distances, reused, steps = 0.0, [], [], 0, 1
-    looks = DistanceNetwork.load()
-    for run in exact:
-        options = run.options.model_copy(update={"reuse": threshold, "reuse_table": table})
-        video = generate(model, options, **given)
-        seconds += video.manifest["run"]["stages"]["denoise"]
-        ratios.append(psnr_of_clip(video.frames, run.video.frames))
-        distances.append(np.mean(looks(video.frames, run.video.frames)) if looks else np.nan)
-        steps = len(video.manifest["run"]["times"])
-        reused = len(video.manifest["run"]["engine"].get("reuse", {}).get("reused_steps", ()))
-    speedup = sum(run.seconds for run in exact) / seconds
+    network = DistanceNetwork.load()
+    for each in exact:
+        made = _made(model, each.options.changed(reuse=threshold, reuse_table=table), **embeddings)
+        seconds += made.record.stages["denoise"]
+        frames, before = made.video.frames, each.made.video.frames
+        ratios.append(psnr_of_clip(frames, before))
+        distances.append(np.mean(network(frames, before)) if network else np.nan)
+        steps, reused = len(made.record.times), len(made.record.engine.reused_steps)
+    speedup = sum(each.seconds for each in exact) / seconds
     return Trial(threshold, steps - reused, steps, speedup, float(np.mean(ratios)), float(np.mean(distances)))
+
+
+def _made(model: CogVideoX, options: GenerateOptions, **embeddings: Tensor) -> Generation:
+    return run(model, plan_run(model.spec, options), Given(), **embeddings)

@@ -24,6 +24,31 @@ from cogvideox.transformer.reuse import reusing
 
 
 @dataclass(frozen=True)
+class EngineRecord:
+    """How the transformer ran: modulation "tables" or "layers", the attention kernel asked for and those used, the
+    threshold of reuse and the steps (from 0) that reused a residual.
+    """
+
+    modulation: str
+    compile: bool
+    attention: str
+    kernels: tuple[str, ...]
+    reuse: float
+    reused_steps: tuple[int, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the manifest."""
+        facts: dict[str, Any] = {
+            "modulation": self.modulation,
+            "compile": self.compile,
+            "attention": {"asked": self.attention, "used": list(self.kernels)},
+        }
+        if self.reuse > 0:
+            facts["reuse"] = {"threshold": self.reuse, "reused_steps": list(self.reused_steps)}
+        return facts
+
+
+@dataclass(frozen=True)
 class FastPaths:
     """What a run does to go fast. ``factors``: see ``Calibration.choose``; [] when every step is computed."""
 
@@ -32,18 +57,18 @@ class FastPaths:
     factors: list[float | None]
     tables: bool
 
-    def record(self) -> dict[str, Any]:
-        """For the manifest: what was asked for, and what came of it."""
+    def record(self) -> EngineRecord:
+        """What was asked for, and what came of it; the kernels in use are known after the run."""
         options = self.options
-        facts: dict[str, Any] = {
-            "modulation": "tables" if self.tables else "layers",
-            "compile": options.compile,
-            "attention": {"asked": options.attention, "used": sorted(self.attention.used)},
-        }
-        if options.reuse > 0:
-            skipped = [i for i, factor in enumerate(self.factors) if factor is not None]
-            facts["reuse"] = {"threshold": options.reuse, "reused_steps": skipped}
-        return facts
+        skipped = [i for i, factor in enumerate(self.factors) if factor is not None]
+        return EngineRecord(
+            modulation="tables" if self.tables else "layers",
+            compile=options.compile,
+            attention=options.attention,
+            kernels=tuple(sorted(self.attention.used)),
+            reuse=options.reuse,
+            reused_steps=tuple(skipped),
+        )
 
 
 @contextmanager

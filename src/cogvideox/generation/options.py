@@ -25,6 +25,17 @@ SAMPLER_NAMES |= {"dpmpp_sde": "dpmpp_sde", "dpmpp_2m": "dpmpp_2m"}
 """What samplers may be called; dpm is the public pipelines' scheduler for the 5B models."""
 
 
+OPTION_GROUPS = {
+    "Prompt and inputs": "prompt image video video_use strength context_frames join fit sample_image image_scale",
+    "Size and length": "frames seconds height width fps",
+    "Sampling": "steps sampler previous seed latents",
+    "Guidance": "guidance guidance_schedule negative_prompt zero_negative guidance_pair",
+    "Speed and memory": "attention modulation compile reuse reuse_table vae_coding tile_height tile_width",
+    "Checks": "anyway check_numerics",
+}
+"""Where a person looks for an option: the headings of ``cogvideox generate --help``."""
+
+
 class GenerateOptions(Config):
     """Everything that decides one video, besides the model. What is None is the model's own default."""
 
@@ -37,30 +48,42 @@ class GenerateOptions(Config):
     )
     image: str | None = Field(None, description="path of the image to start from")
     video: str | None = Field(
-        None, description="path of a video to change (with strength) or to carry on from"
+        None, description="path of a video to change, or to carry on from (see video-use)"
     )
-    video_use: Literal["change", "continue"] = Field("change", description="what the video is for")
+    video_use: Literal["change", "continue"] = Field(
+        "change", description="whether the video is changed, or followed by what comes after it"
+    )
     strength: float = Field(
-        0.8, gt=0, le=1, description="how much of the given video is remade: 0 nothing, 1 all of it"
+        0.8,
+        gt=0,
+        le=1,
+        description="how much of the given video is remade, above 0 (nothing) to 1 (all of it)",
     )
     context_frames: int = Field(
         9, ge=1, description="frames of the given video that a continuation sees (image-to-video models: 1)"
     )
-    join: bool = Field(False, description="put the given video before its continuation")
+    join: bool = Field(False, description="put the given video before its continuation (video-use continue)")
     fit: Literal["cover", "contain", "stretch"] = Field(
         "cover",
         description="make the image or video fit by cropping (cover), with black bars (contain), or by stretching "
         "as the released code does",
     )
 
-    frames: int | None = Field(None, description="number of frames; any number")
+    frames: int | None = Field(None, description="number of frames, any number; default: the model's own")
     seconds: float | None = Field(None, description="length in seconds, instead of frames")
-    height: int | None = Field(None, description="height in pixels, a multiple of 16")
-    width: int | None = Field(None, description="width in pixels, a multiple of 16")
-    fps: float | None = Field(None, description="frames per second of the result")
+    height: int | None = Field(
+        None, description="height in pixels, a multiple of 16; default: the model's own"
+    )
+    width: int | None = Field(None, description="width in pixels, a multiple of 16; default: the model's own")
+    fps: float | None = Field(
+        None, description="frames per second of the result; default: the model's own, or the given video's"
+    )
 
     steps: int = Field(50, description="denoising steps; more is slower and finer")
-    sampler: Literal["ddim", "dpmpp_2m", "dpmpp_sde"] = Field("ddim", description="how a step is made")
+    sampler: Literal["ddim", "dpmpp_2m", "dpmpp_sde"] = Field(
+        "ddim",
+        description="how a step is made: ddim, dpm (dpmpp_sde, for the 5B models) or dpm-ode (dpmpp_2m)",
+    )
     previous: Literal["released", "corrected"] = Field(
         "released",
         description="where a step ends when steps does not divide 1000; corrected joins without gaps",
@@ -94,20 +117,27 @@ class GenerateOptions(Config):
         "batched", description="both answers of guidance at once, or one after the other in less memory"
     )
     modulation: Literal["tables", "layers"] = Field(
-        "tables", description="what depends on the step alone: once for all steps, or at every step"
+        "tables",
+        description="what depends on the step alone: tables (computed once for all steps) or layers (at every step)",
     )
     attention: str = Field(
         "fastest",
-        description="attention kernel: the fastest right one found here, or its name, such as torch",
+        description="attention kernel: fastest (the fastest correct one here), torch, torch-cudnn, flash-3, "
+        "sage (8-bit), ...",
     )
     compile: bool = Field(
         False,
-        description="compile one block of the transformer and use it for all: faster steps, a slow first one",
+        description="compile one block of the transformer and use it for all: faster steps after a slow first one",
     )
     reuse: float = Field(
-        0.0, ge=0, le=1, description="error at which a step may reuse what an earlier one computed; 0: never"
+        0.0,
+        ge=0,
+        le=1,
+        description="relative error, such as 0.1, up to which a step reuses an earlier one (see calibrate); 0: never",
     )
-    reuse_table: str | None = Field(None, description="path of the model's calibration of reuse")
+    reuse_table: str | None = Field(
+        None, description="path of the calibration for reuse; default: the one beside the model"
+    )
     anyway: bool = Field(
         False, description="make it even if more memory than there is, or more than a day, is estimated"
     )

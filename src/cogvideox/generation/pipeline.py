@@ -1,15 +1,15 @@
-"""generate: from the prompt to the Video, in one readable line of stages.
+"""From the prompt to the video: ``generate`` checks and plans, ``run`` makes what was planned.
 
-inputs -> sizes -> text -> conditions -> noise -> steps -> pixels -> Video with its manifest
+text -> conditions -> noise -> steps -> pixels -> video and its record
 """
 
 from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +21,17 @@ from torch import Tensor
 from cogvideox import conditioning
 from cogvideox.conditioning import Coder, Conditioning
 from cogvideox.diffusion import SamplerStep, is_guided
-from cogvideox.errors import ConfigError, MediaError, PromptError, SizeError
+from cogvideox.errors import ConfigError, PromptError, SizeError
 from cogvideox.generation import preflight
-from cogvideox.generation.beyond import warn_of_unknown
 from cogvideox.generation.fast_paths import is_spread, running
 from cogvideox.generation.finite_check import PeakMemory, guarded
 from cogvideox.generation.options import GenerateOptions, draw_seed
 from cogvideox.generation.plan import Given, Plan, fit_video, plan_run, read_given
+from cogvideox.generation.record import Generation, TextRecord, record_of
 from cogvideox.generation.sampling import Noises, guidance_of, sample_latents
-from cogvideox.manifest import manifest
 from cogvideox.model import CogVideoX
 from cogvideox.text import check_prompt
-from cogvideox.video import Video, probe
+from cogvideox.video import Video
 
 
 @dataclass(frozen=True)
@@ -52,10 +51,9 @@ class Progress:
 OnStep = Callable[[Progress], None]
 
 
-@torch.no_grad()
 def generate(
     model: CogVideoX,
-    options: GenerateOptions | str,
+    options: GenerateOptions | str | None = None,
     on_step: OnStep | None = None,
     *,
     image: np.ndarray | str | Path | None = None,
@@ -64,39 +62,79 @@ def generate(
     negative_embedding: Float[Tensor, "1 l d"] | None = None,
     initial_latents: Float[Tensor, "1 c t h w"] | None = None,
     generator: torch.Generator | None = None,
+    **settings: Any,
 ) -> Video:
-    """Make one video. Raises InputError, ConfigError or NumericsError; what ``on_step`` raises stops the run.
+    """Make one video: ``generate(model, "a red circle", steps=20, image="dog.png")``.
 
-    ``options`` may be the prompt alone. ``image`` (a path or [h, w, 3] uint8) and ``video`` stand in for the paths
-    of the options, the embeddings for the prompts, ``initial_latents`` (standard normal, with the plan's padding)
-    for the seed's first noise. Without a seed one is drawn for each run; it stands in ``manifest["seed"]``. An
-    explicit ``generator`` draws everything as the public pipelines do. The result holds exactly the frames asked
-    for; its manifest says how they were made, how long it took and the peak of memory.
+    ``options`` is a prompt or GenerateOptions; ``settings`` are fields of GenerateOptions, checked like them, and win.
+    ``image`` is a path or uint8 [h, w, 3], ``video`` a path or a Video. The embeddings stand in for the prompts,
+    ``initial_latents`` (standard normal, in the shape of the plan) for the first noise of the seed. Without a seed one
+    is drawn; it stands in ``manifest["seed"]``. A ``generator`` draws everything, as the pipelines of diffusers do.
+    ``on_step`` is called with a Progress after every step; what it raises stops the run.
+
+    The video has exactly the frames asked for; its manifest says how it was made. Raises InputError, ConfigError or
+    NumericsError.
     """
-    if isinstance(options, str):
-        options = GenerateOptions(prompt=options)
-    if not isinstance(options, GenerateOptions):
-        raise ConfigError(f"options of {type(options).__name__}: give GenerateOptions or a prompt")
-    report = _Clock(on_step)
+    if not isinstance(model, CogVideoX):
+        raise ConfigError(f"model of {type(model).__name__}: give what cogvideox.load returns")
+    images = {"image": image, "video": video}
+    settings |= {name: str(path) for name, path in images.items() if isinstance(path, str | Path)}
+    options = options_of(options, settings)
     check_prompt(options.prompt)
     check_prompt(options.negative_prompt, "negative prompt")
-    given = read_given(options, image, video)
+    given = read_given(
+        options,
+        None if isinstance(image, str | Path) else image,
+        None if isinstance(video, str | Path) else video,
+    )
     plan = plan_run(model.spec, options, given)
-    options = plan.options
-    if options.seed is None and generator is None:
-        options = options.model_copy(update={"seed": _drawn_seed(model)})
-        plan = replace(plan, options=options)
-    noises = Noises(options.seed, _latent_dtype(model, options), model.device, generator)
-
     if model.shipped and not model.adapters:
-        warn_of_unknown(model.spec.name, options.prompt if prompt_embedding is None else "", given)
+        preflight.warn_of_unknown(model.spec.name, options.prompt if prompt_embedding is None else "", given)
+    if not is_spread(model.transformer):  # together the processes have more of both
+        preflight.check(model, plan)
+    return run(
+        model,
+        plan,
+        given,
+        on_step,
+        prompt_embedding=prompt_embedding,
+        negative_embedding=negative_embedding,
+        initial_latents=initial_latents,
+        generator=generator,
+    ).video
 
-    if not is_spread(model.transformer):  # together they have more of both
-        preflight.check(model, plan, given)
+
+def options_of(options: GenerateOptions | str | None, settings: Mapping[str, Any]) -> GenerateOptions:
+    """Options from a prompt or options and plain keywords. Raises ConfigError, with a suggestion for unknown names."""
+    if isinstance(options, str):
+        options = GenerateOptions(prompt=options)
+    if options is not None and not isinstance(options, GenerateOptions):
+        raise ConfigError(f"options of {type(options).__name__}: give GenerateOptions or a prompt")
+    return (options or GenerateOptions()).changed(**settings) if settings or not options else options
+
+
+@torch.no_grad()
+def run(
+    model: CogVideoX,
+    plan: Plan,
+    given: Given,
+    on_step: OnStep | None = None,
+    *,
+    prompt_embedding: Float[Tensor, "1 l d"] | None = None,
+    negative_embedding: Float[Tensor, "1 l d"] | None = None,
+    initial_latents: Float[Tensor, "1 c t h w"] | None = None,
+    generator: torch.Generator | None = None,
+) -> Generation:
+    """Make what was planned; nothing is planned or checked again. The arguments are those of ``generate``."""
+    report = _Clock(on_step)
+    if plan.options.seed is None and generator is None:
+        plan = replace(plan, options=plan.options.changed(seed=_drawn_seed(model)))
+    options = plan.options
+    noises = Noises(options.seed, _latent_dtype(model, options), model.device, generator)
 
     with PeakMemory(model.device) as memory, _evaluating(model):
         report("text", 0, 1)
-        prompt, negative, facts = _text(
+        prompt, negative, text = _text(
             model, options, given.shape is not None, prompt_embedding, negative_embedding
         )
         report("encode", 0, 1)
@@ -114,15 +152,20 @@ def generate(
     if options.join and given.video is not None and options.video_use == "continue":
         before = fit_video(given.video, plan)
         result = Video(np.concatenate([before.frames, result.frames]), plan.fps)
-    record = _record(model, plan, given, condition, facts)
-    record["run"] |= {
-        "engine": engine.record(),
-        "seconds": round(report.seconds, 3),
-        "stages": report.stages(),
-        "peak_memory_bytes": memory.bytes,
-        "noise": "explicit generator" if generator is not None else f"seed {options.seed}",
-    }
-    return replace(result, manifest=record)
+    record = record_of(
+        model,
+        plan,
+        given,
+        condition,
+        path,
+        text=text,
+        engine=engine.record(),
+        seconds=round(report.seconds, 3),
+        stages=report.stages(),
+        peak_memory_bytes=memory.bytes,
+        noise="explicit generator" if generator is not None else f"seed {options.seed}",
+    )
+    return Generation.of(result, record)
 
 
 def _drawn_seed(model: CogVideoX) -> int:
@@ -130,44 +173,47 @@ def _drawn_seed(model: CogVideoX) -> int:
     seed = draw_seed()
     if not is_spread(model.transformer):
         return seed
-    told = [seed]
-    torch.distributed.broadcast_object_list(told, src=0, device=torch.device("cpu"))
-    return told[0]
+    seeds = [seed]
+    torch.distributed.broadcast_object_list(seeds, src=0, device=torch.device("cpu"))
+    return seeds[0]
 
 
 def _text(
-    model: CogVideoX, options: GenerateOptions, begins: bool, prompt: Tensor | None, negative: Tensor | None
-) -> tuple[Tensor, Tensor | None, dict[str, Any]]:
-    """Embeddings of the prompt and (with guidance) of the negative prompt, and what happened to the words.
+    model: CogVideoX,
+    options: GenerateOptions,
+    has_image: bool,
+    prompt: Tensor | None,
+    negative: Tensor | None,
+) -> tuple[Tensor, Tensor | None, dict[str, TextRecord]]:
+    """Embeddings of the prompt and (with guidance) of the negative prompt, and how many of their tokens were read.
 
-    ``begins``: an image or video says how the video begins, so the prompt may be empty.
+    ``has_image``: an image or video says how the video begins, so the prompt may be empty.
     """
-    facts: dict[str, Any] = {}
-    parts = {"text_encoder": model.text.model} if model.text is not None else {}
+    records: dict[str, TextRecord] = {}
+    networks = {"text_encoder": model.text.model} if model.text is not None else {}
 
-    def embed(words: str, name: str) -> Tensor:
-        found = model.embed([words])
-        facts[name] = {"tokens": found.tokens[0], "budget": found.budget}
+    def embed(text: str, name: str) -> Tensor:
+        found = model.embed([text])
+        records[name] = TextRecord(found.tokens[0], found.budget, found.cut[0])
         if found.cut[0]:
-            facts[name]["cut"] = found.cut[0]
             warnings.warn(
                 f"{name}: {found.tokens[0]} tokens, the model reads {found.budget}; cut: {found.cut[0]!r}",
-                stacklevel=4,
+                stacklevel=5,
             )
         return found.values
 
     if prompt is None:
-        if not options.prompt.strip() and not begins:
+        if not options.prompt.strip() and not has_image:
             raise PromptError("prompt: empty; say what the video should show")
         prompt = guarded(
-            lambda again: embed(options.prompt, "prompt"), parts, "text embedding", options.check_numerics
+            lambda again: embed(options.prompt, "prompt"), networks, "text embedding", options.check_numerics
         )
     if is_guided(guidance_of(options)) and negative is None:
         if options.zero_negative:
             negative = torch.zeros_like(prompt)
         else:
             negative = embed(options.negative_prompt, "negative_prompt")
-    return prompt, negative, facts
+    return prompt, negative, records
 
 
 def _condition(model: CogVideoX, plan: Plan, given: Given, noises: Noises) -> Conditioning:
@@ -278,46 +324,3 @@ def _evaluating(model: CogVideoX) -> Iterator[None]:
     finally:
         for part in training:
             part.train()
-
-
-def _record(
-    model: CogVideoX, plan: Plan, given: Given, condition: Conditioning, facts: dict[str, Any]
-) -> dict[str, Any]:
-    """What made this video. Of input files only names and hashes are kept: folders tell about people."""
-    options = plan.options
-    given_files = ("image", "video", "reuse_table")
-    paths = {name: Path(path) for name in given_files if (path := getattr(options, name)) is not None}
-    settings = options.model_dump(mode="json") | {name: path.name for name, path in paths.items()}
-    inputs: dict[str, Any] = {name: path for name, path in paths.items() if path.exists()}
-    if given.shape is not None:
-        inputs["given_size"] = list(given.shape)
-    if "video" in inputs:
-        with suppress(MediaError):  # it was read before; who took it away since must not cost the result
-            inputs["given_colours"] = str(probe(inputs["video"]).colours)
-    record = manifest("generate", settings, inputs, options.seed)
-    path = model.schedule.path(options.steps, options.previous, condition.strength)
-    scale = guidance_of(options).build()
-    record["model"] = {
-        "name": model.spec.name,
-        "kind": model.spec.kind,
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "device": str(model.device),
-        "transformer": model.transformer.config.model_dump(mode="json"),
-        "vae": model.vae.config.model_dump(mode="json"),
-        "schedule": model.schedule.config.model_dump(mode="json"),
-        "weights": model.weights,
-        "adapters": model.adapters,
-    }
-    record["run"] = {
-        "way": condition.way,
-        "height": plan.height,
-        "width": plan.width,
-        "fps": plan.fps,
-        "frames": asdict(plan.frames),
-        "condition": condition.facts,
-        "text": facts,
-        "times": [step.t for step in path],
-        "guidance": [round(scale(step), 6) for step in path],
-        "precision_between_steps": options.latents,
-    }
-    return record

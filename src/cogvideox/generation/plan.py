@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from cogvideox.errors import ConfigError, FrameError, InputError, MediaError, Si
 from cogvideox.generation.frame_plan import FramePlan, plan_frames, plan_size
 from cogvideox.generation.options import LIMITS, GenerateOptions
 from cogvideox.generation.sampling import guidance_of
+from cogvideox.memory import Policy
 from cogvideox.spec import ModelSpec
 from cogvideox.vae import Tiles
 from cogvideox.video import Video, read_image, read_video
@@ -21,8 +23,18 @@ CROPPED = 0.05  # share of a given picture that may be cut away without a word
 
 
 @dataclass(frozen=True)
+class GivenSize:
+    """Height and width of what a run starts from, and frames and rate where it is a video."""
+
+    height: int
+    width: int
+    frames: int | None = None
+    fps: float | None = None
+
+
+@dataclass(frozen=True)
 class Given:
-    """The picture or video that a run starts from, as read."""
+    """The picture (uint8 [h, w, 3]) or video that a run starts from, as read."""
 
     image: np.ndarray | None = None
     video: Video | None = None
@@ -33,6 +45,15 @@ class Given:
         if self.image is not None:
             return self.image.shape[0], self.image.shape[1]
         return (self.video.height, self.video.width) if self.video is not None else None
+
+    @property
+    def size(self) -> GivenSize | None:
+        """What a plan depends on; None when nothing was given."""
+        if self.image is not None:
+            return GivenSize(self.image.shape[0], self.image.shape[1])
+        if self.video is None:
+            return None
+        return GivenSize(self.video.height, self.video.width, len(self.video), self.video.fps)
 
 
 @dataclass(frozen=True)
@@ -47,6 +68,8 @@ class Plan:
     context: int
     latent_shape: tuple[int, int, int, int, int]
     tiles: Tiles | None = None
+    encoded: int = 0  # given frames that are encoded first
+    steps: int = 50  # denoising steps that are made: the last part of them where a video is changed
 
 
 def plan_run(spec: ModelSpec, options: GenerateOptions, given: Given | None = None) -> Plan:
@@ -56,7 +79,7 @@ def plan_run(spec: ModelSpec, options: GenerateOptions, given: Given | None = No
     """
     given = given or Given()
     if options.guidance is None:
-        options = options.model_copy(update={"guidance": spec.guidance})
+        options = options.changed(guidance=spec.guidance)
     config, patch = spec.vae, spec.frame_patch
     free_aspect = spec.kind == "i2v" and patch > 1  # 1.5-I2V: short side as usual, the image's own aspect
     height, width = plan_size(
@@ -84,13 +107,27 @@ def plan_run(spec: ModelSpec, options: GenerateOptions, given: Given | None = No
         context,
         spec.frames,
     )
-    _check_steps(options, given)
+    steps = _steps(options, given)
     factor = config.spatial_compression_ratio
     shape = (1, spec.latent_channels, frames.latents, height // factor, width // factor)
     tiles = _tiles(spec, options)
     _warn_of_no_effect(options, given)
     _warn_of_cropping(spec, options, given, height, width)
-    return Plan(options, height, width, fps, frames, context, shape, tiles)
+    encoded = 0
+    if given.shape is not None:
+        encoded = 1 if given.image is not None else context or frames.made
+    return Plan(options, height, width, fps, frames, context, shape, tiles, encoded, steps)
+
+
+def with_policy(spec: ModelSpec, plan: Plan, policy: Policy) -> Plan:
+    """The plan with what a memory policy decides: guidance in sequence, and tiled coding."""
+    changes: dict[str, Any] = {"guidance_pair": policy.pair} if policy.pair != "batched" else {}
+    if policy.vae == "tiled":
+        changes["vae_coding"] = "tiled"
+    if not changes:
+        return plan
+    options = plan.options.changed(**changes)
+    return replace(plan, options=options, tiles=_tiles(spec, options))
 
 
 def _asked(spec: ModelSpec, options: GenerateOptions, given: Given, fps: float, context: int) -> int:
@@ -116,13 +153,16 @@ def _asked(spec: ModelSpec, options: GenerateOptions, given: Given, fps: float, 
     return asked
 
 
-def _check_steps(options: GenerateOptions, given: Given) -> None:
-    """A video is changed by the last part of the steps only, and one of them must be left."""
-    changed = given.video is not None and options.video_use == "change"
-    if changed and int(options.steps * options.strength) < 1:
+def _steps(options: GenerateOptions, given: Given) -> int:
+    """Denoising steps that are made: a video is changed by the last part of them, and one must be left."""
+    if given.video is None or options.video_use != "change":
+        return options.steps
+    steps = int(options.steps * options.strength)
+    if steps < 1:
         raise ConfigError(
             f"strength {options.strength:g} of {options.steps} steps: no step is left; raise one of them"
         )
+    return steps
 
 
 def _tiles(spec: ModelSpec, options: GenerateOptions) -> Tiles | None:

@@ -1,45 +1,188 @@
-"""Before the first step: what a run will take in time and memory, and whether that can be meant."""
+"""Before the first step: what a request needs in time and memory, and whether it can be made.
+
+Everything here reads config files, prompts, adapters' shapes and calibrations; no weight is loaded and no network runs.
+"""
 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 
+from cogvideox import memory
+from cogvideox.checkpoints.adapter import read_adapter
+from cogvideox.checkpoints.adapter_names import Layers, layers_of
+from cogvideox.checkpoints.hub import find_folder
+from cogvideox.checkpoints.lora import check_fits
+from cogvideox.checkpoints.specs import find_spec
+from cogvideox.checkpoints.tensors import to_bytes
+from cogvideox.checkpoints.trainers import not_a_model
+from cogvideox.conditioning import from_text
+from cogvideox.device import best_device
 from cogvideox.diffusion import is_guided
-from cogvideox.errors import InputError
+from cogvideox.errors import CheckpointError, ConfigError, InputError, PromptError, suggest
 from cogvideox.generation.options import GenerateOptions
-from cogvideox.generation.plan import Given, Plan
+from cogvideox.generation.plan import Given, Plan, plan_run, with_policy
+from cogvideox.generation.residual_reuse import beside, read_calibration
 from cogvideox.generation.sampling import guidance_of
-from cogvideox.memory import available
+from cogvideox.memory import MemoryPlan, Request, available
 from cogvideox.memory.plan import MemoryPrediction
-from cogvideox.memory.request import Request
 from cogvideox.memory.seconds import efforts, estimate, measured
 from cogvideox.model import CogVideoX
+from cogvideox.presets import PRESETS
 from cogvideox.spec import ModelSpec
+from cogvideox.text import check_prompt
+from cogvideox.transformer import Transformer
+from cogvideox.transformer.kernels import arm_of
+from cogvideox.world import read_caption
+from cogvideox.world.known import resembles_world, unknown_words, vocabulary_text
 
-TOLD = 600.0
-"""Seconds above which a Python program is told how long a run will take; the command line always says it."""
+LONG = 600.0
+"""Seconds above which a Python program is warned how long a run will take; the command line always says it."""
 LONGEST = 86_400.0
 """Seconds above which a run is refused unless ``anyway`` is set."""
-SMALL = (
-    3e11  # FLOPs that need no estimate: minutes on the slowest machine; a GPU does a thousand times as many
-)
+SMALL = 3e11
+"""FLOPs that need no estimate: minutes on the slowest machine; a GPU does a thousand times as many."""
+ABSURD = 20
+"""Times the token budget: not a long prompt but a mistake."""
+MOST_SHOWN = 6
+DTYPES = {"float32": "float32", "fp32": "float32", "float16": "float16", "fp16": "float16"}
+DTYPES |= {"bfloat16": "bfloat16", "bf16": "bfloat16"}
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """Estimated seconds of each stage, and what the estimate stands on."""
+    """Estimated seconds of each stage, and what the estimate is based on."""
 
     stages: dict[str, float]
     basis: str
 
     @property
     def seconds(self) -> float:
-        """The whole run, loading and writing left out."""
+        """Estimated seconds of the whole run; loading and writing are not counted."""
         return sum(self.stages.values())
+
+
+def choose(what: str, name: Any, known: dict[str, str]) -> str:
+    """The canonical name of a choice. Raises ConfigError with a suggestion."""
+    names = ", ".join(known)
+    if not isinstance(name, str):
+        raise ConfigError(f"{what} {name!r}: not a name; choose one of {names}")
+    if name not in known:
+        raise ConfigError(f"{what} {name!r}: unknown{suggest(name, known)}; choose one of {names}")
+    return known[name]
+
+
+def model_folder(name: str, download: bool = True) -> Path:
+    """The folder of a model; a hub id is downloaded where ``download`` allows it. Raises CheckpointError."""
+    if "\0" in name or not name.strip():
+        raise CheckpointError(
+            f"model {name!r}: not a name; pass a folder, a hub id or one of {', '.join(PRESETS)}"
+        )
+    folder = find_folder(name, download=download)
+    if not folder.is_dir():
+        raise not_a_model(folder)
+    return folder
+
+
+def check_kernel(options: GenerateOptions) -> None:
+    """Raises ConfigError for an attention kernel that does not exist, with those that do."""
+    arm_of(options.attention)
+
+
+def check_request(spec: ModelSpec, options: GenerateOptions, given: Given) -> None:
+    """Refuse prompts that are no text, absurdly long or missing, and a missing image. Raises InputError."""
+    for what, text in (("prompt", options.prompt), ("negative prompt", options.negative_prompt)):
+        check_prompt(text, what)
+        count, budget = len(text.split()), spec.text_tokens
+        if count > ABSURD * budget or len(text) > 40 * ABSURD * budget:
+            raise PromptError(f"{what}: {count} words, the model reads about {budget} tokens; shorten it")
+    if given.shape is None:
+        from_text(spec)  # an image-to-video model is refused here when there is no image
+        if not options.prompt.strip():
+            raise PromptError("prompt: empty; say what the video should show")
+
+
+def with_calibration(options: GenerateOptions, folder: Path) -> GenerateOptions:
+    """The options with the path of the calibration that ``reuse`` needs: as named, or beside the model.
+
+    Raises ConfigError when it is missing or was made for another number of steps.
+    """
+    if not options.reuse:
+        return options
+    path = options.reuse_table or str(beside(folder, options.steps))
+    if options.reuse_table is None and not Path(path).is_file():
+        raise ConfigError(
+            f"reuse {options.reuse:g}: {path} is missing; make it once with cogvideox calibrate, "
+            "or name one with --reuse-table"
+        )
+    steps = len(read_calibration(path).times)
+    if steps != options.steps:
+        raise ConfigError(
+            f"{path}: calibrated for {steps} steps, asked for {options.steps}; calibrate for these"
+        )
+    return options.changed(reuse_table=path)
+
+
+def check_adapters(
+    adapters: Sequence[tuple[str, float]], alpha: float | None, spec: ModelSpec | None = None
+) -> None:
+    """Read adapters and compare their shapes with those of a model's transformer. Raises CheckpointError."""
+    if not adapters:
+        return
+    network = None
+    if spec is not None:
+        with torch.device("meta"):
+            network = Transformer(spec.transformer)
+    layers = Layers(layers_of(network)) if network is not None else None
+    for path, _ in adapters:
+        adapter = read_adapter(path, alpha, layers)
+        if network is not None:
+            check_fits(network, adapter, path)
+
+
+def warn_of_unknown(name: str, prompt: str, given: Given) -> None:
+    """Warn when a prompt uses words, or a picture shows things, that the shipped model ``name`` has never seen.
+
+    The video is made all the same and shows the nearest shapes of the tiny world.
+    """
+    better = "5b-i2v" if given.image is not None else "5b"
+    advice = f"for anything in the world use a public checkpoint (--model {better})"
+    unknown = unknown_words(prompt)
+    if unknown:
+        more = f" and {len(unknown) - MOST_SHOWN} more" if len(unknown) > MOST_SHOWN else ""
+        shown = ", ".join(repr(word[:30]) for word in unknown[:MOST_SHOWN]) + more
+        share = "only part of" if read_caption(prompt) else "nothing of"
+        warnings.warn(
+            f"prompt: {name} knows {share} it: {shown} {'is' if len(unknown) == 1 else 'are'} unknown. "
+            f"It knows {vocabulary_text()}; {advice}",
+            stacklevel=3,
+        )
+    picture = given.image
+    if picture is None and given.video is not None:
+        picture = given.video.frames[-1]
+    if picture is not None and not resembles_world(picture):
+        what = "image" if given.image is not None else "video"
+        warnings.warn(
+            f"{what}: does not look like the tiny world, the only pictures {name} has seen: flat coloured shapes on "
+            f"smooth grey (see: cogvideox world render); expect a blurred picture; {advice}",
+            stacklevel=3,
+        )
+
+
+# time and memory
+
+
+def dtype_of(spec: ModelSpec, dtype: str | None, device: str) -> torch.dtype:
+    """The precision of a run: as asked, or as stored; float16 becomes float32 on a CPU."""
+    stored = "float32" if spec.dtype == "float16" and device.split(":")[0] == "cpu" else spec.dtype
+    found = getattr(torch, dtype or stored)
+    assert isinstance(found, torch.dtype)  # both are checked names
+    return found
 
 
 def request_of(spec: ModelSpec, plan: Plan, *, encoded: int, dtype: torch.dtype, device: str) -> Request:
@@ -63,17 +206,9 @@ def request_of(spec: ModelSpec, plan: Plan, *, encoded: int, dtype: torch.dtype,
     )
 
 
-def encoded_frames(plan: Plan, given: Given) -> int:
-    """How many given frames are encoded first."""
-    if given.video is not None:
-        return plan.context or plan.frames.made
-    return 1 if given.image is not None else 0
-
-
-def steps_of(options: GenerateOptions, given: Given) -> int:
-    """Denoising steps that are made: a video that is changed goes through the last part of them."""
-    changed = given.video is not None and options.video_use == "change"
-    return max(1, int(options.steps * options.strength)) if changed else options.steps
+def size_of(plan: Plan) -> str:
+    """Frames, size and steps of a run, for messages."""
+    return f"{plan.frames.asked} frames of {plan.height}x{plan.width} in {plan.options.steps} steps"
 
 
 def forecast(request: Request, steps: int) -> Forecast:
@@ -82,41 +217,40 @@ def forecast(request: Request, steps: int) -> Forecast:
     return Forecast(estimate(request, steps, rates), rates.text())
 
 
-def refuse_hours(asked: str, found: Forecast, anyway: bool, flag: str) -> None:
+def refuse_hours(plan: Plan, found: Forecast, flag: str) -> None:
     """Raises InputError for a run of more than a day; ``flag`` is what makes it all the same."""
-    if found.seconds > LONGEST and not anyway:
+    if found.seconds > LONGEST and not plan.options.anyway:
         stage = max(found.stages, key=lambda name: found.stages[name])
         raise InputError(
-            f"{asked}: about {found.seconds / 3600:,.0f} hours are estimated, most of them to {stage} ({found.basis}); "
-            f"ask for a smaller or shorter video or fewer steps; {flag} makes it all the same"
+            f"{size_of(plan)}: about {found.seconds / 3600:,.0f} hours are estimated, most of them to {stage} "
+            f"({found.basis}); ask for a smaller or shorter video or fewer steps; {flag} makes it all the same"
         )
 
 
-def check(model: CogVideoX, plan: Plan, given: Given) -> None:
-    """Refuse what this device cannot hold or would take more than a day for; warn of what takes long.
+def check(model: CogVideoX, plan: Plan) -> None:
+    """Refuse what the device of a loaded model cannot hold or would take more than a day for; warn of a long run.
 
-    Weights that are loaded are not counted again. Raises InputError unless the options say ``anyway``.
+    Loaded weights are not counted again. Raises InputError unless the options say ``anyway``.
     """
-    options = plan.options
-    encoded = encoded_frames(plan, given)
-    request = request_of(model.spec, plan, encoded=encoded, dtype=model.dtype, device=str(model.device))
-    asked = f"{plan.frames.asked} frames of {plan.height}x{plan.width} in {options.steps} steps"
+    request = request_of(model.spec, plan, encoded=plan.encoded, dtype=model.dtype, device=str(model.device))
     flag = "GenerateOptions(anyway=True)"
-    steps = steps_of(options, given)
-    work = [each.products + each.attention + each.convolutions for each in efforts(request, steps).values()]
+    work = [
+        each.products + each.attention + each.convolutions for each in efforts(request, plan.steps).values()
+    ]
     if sum(work) > (SMALL if request.on_cpu else 1000 * SMALL):
-        found = forecast(request, steps)
-        refuse_hours(asked, found, options.anyway, flag)
-        if found.seconds > TOLD:
+        found = forecast(request, plan.steps)
+        refuse_hours(plan, found, flag)
+        if found.seconds > LONG:
             minutes = found.seconds / 60
             warnings.warn(
-                f"estimated time: about {minutes:,.0f} minutes for {asked} ({found.basis})", stacklevel=3
+                f"estimated time: about {minutes:,.0f} minutes for {size_of(plan)} ({found.basis})",
+                stacklevel=3,
             )
-    if not options.anyway:  # last: large pictures are counted tile by tile
-        _check_memory(request, options, asked, flag)
+    if not plan.options.anyway:  # last: large pictures are counted tile by tile
+        _check_memory(request, plan, flag)
 
 
-def _check_memory(request: Request, options: GenerateOptions, asked: str, flag: str) -> None:
+def _check_memory(request: Request, plan: Plan, flag: str) -> None:
     limit = available(request.device)
     if limit is None:
         return
@@ -124,12 +258,83 @@ def _check_memory(request: Request, options: GenerateOptions, asked: str, flag: 
     bound = prediction.bound
     if max(bound.text, bound.encode, bound.denoise, bound.decode) < limit / 2:
         return
-    way: Any = "tiled" if options.vae_coding == "tiled" else "chunked"
-    work = prediction.work("sequence" if options.guidance_pair == "sequence" else "batched", way)
+    options = plan.options
+    coding: Literal["tiled", "chunked"] = "tiled" if options.vae_coding == "tiled" else "chunked"
+    work = prediction.work("sequence" if options.guidance_pair == "sequence" else "batched", coding)
     stages = {"encode": work.encode, "denoise": work.denoise, "decode": work.decode}
     stage = max(stages, key=lambda name: stages[name])
     if stages[stage] > limit:
         raise InputError(
-            f"{asked}: {stages[stage] / 1e9:.3g} GB are needed to {stage}, {limit / 1e9:.3g} GB are free; "
+            f"{size_of(plan)}: {stages[stage] / 1e9:.3g} GB are needed to {stage}, {limit / 1e9:.3g} GB are free; "
             f"ask for a smaller or shorter video, or vae_coding 'tiled'; {flag} makes it all the same"
         )
+
+
+def fit(request: Request, policy: str, limit: int | None, anyway: bool = False) -> MemoryPlan:
+    """The cheapest way to run a request within ``limit`` bytes. Raises InputError when nothing fits, with what would.
+
+    policy: "auto" or one of ``memory.RESIDENCES``. ``anyway``: the least way instead of an error.
+    """
+    found = memory.settle(request, limit, policy, low_bit=memory.has_torchao())
+    if found.choice is None and anyway:
+        return MemoryPlan(request, None, [replace(found.least, limit=None)])
+    try:
+        memory.require(found)
+    except InputError as error:
+        raise InputError(f"{error}; --anyway makes it all the same") from None
+    return found
+
+
+def follow(spec: ModelSpec, plan: Plan, found: MemoryPlan) -> Plan:
+    """The plan with what the chosen memory policy decides: guidance in sequence, tiled coding."""
+    assert found.choice is not None  # fit raises otherwise
+    return with_policy(spec, plan, found.choice.policy)
+
+
+def free_memory(device: str) -> int | None:
+    """Bytes free on a device; None for one that is not here."""
+    try:
+        return available(device)
+    except (RuntimeError, AssertionError):  # planning for a machine that is elsewhere
+        return None
+
+
+def read_limit(text: str | None) -> int | None:
+    """Bytes from text such as 12GB. Raises ConfigError."""
+    if text is None:
+        return None
+    try:
+        found = to_bytes(text)
+    except CheckpointError:  # its message speaks of shards
+        found = 0
+    if found <= 0:
+        raise ConfigError(f"memory-limit {text!r}: not a size; write 12GB or 900MB")
+    return found
+
+
+def plan_memory(
+    model: str | Path | ModelSpec,
+    options: GenerateOptions | None = None,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    memory_policy: str = "auto",
+    memory_limit: str | None = None,
+    encode_video: bool = False,
+    **settings: Any,
+) -> MemoryPlan:
+    """Predict the memory of a run under every policy and choose the cheapest that fits; loads no weights.
+
+    model: a preset, a folder, a hub id or a spec; nothing is downloaded. ``settings`` are fields of GenerateOptions
+    (``frames=49, height=480``). device: any name; default: the best one here. memory_limit: such as "12GB"; default:
+    what the device has free. ``encode_video``: the run begins with a video, which is encoded first.
+    ``MemoryPlan.choice`` is None when nothing fits. Raises ConfigError, CheckpointError, SizeError or FrameError.
+    """
+    spec = model if isinstance(model, ModelSpec) else find_spec(model)
+    place = device or best_device()
+    precision = dtype_of(spec, choose("dtype", dtype, DTYPES) if dtype else None, place)
+    plan = plan_run(spec, (options or GenerateOptions()).changed(**settings))
+    encoded = plan.frames.made if encode_video else int(spec.kind == "i2v")
+    request = request_of(spec, plan, encoded=encoded, dtype=precision, device=place)
+    limit = read_limit(memory_limit) or free_memory(place)
+    return memory.plan(request, limit, memory_policy, low_bit=memory.has_torchao())

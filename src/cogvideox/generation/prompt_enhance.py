@@ -7,12 +7,14 @@ that a language model has written out first. The original prompt is always kept 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from cogvideox.chat import Chat, ChatConfig, ChatFailure, Cleaning, Question, clean, language_model
-from cogvideox.errors import ChatError, ConfigError
+from cogvideox.errors import ChatError, ConfigError, PromptError
+from cogvideox.parallel.mesh import is_launched
 from cogvideox.world import read_caption
 
 RULES = "rules"
@@ -103,9 +105,51 @@ def enhancer(spec: str, model: str | None, world: bool) -> Enhancer:
     )
 
 
-def record(original: str, enhanced: str, name: str) -> dict[str, Any]:
-    """What a manifest says about it."""
-    return {"original": original, "enhanced": enhanced, "by": name}
+@dataclass(frozen=True)
+class Enhanced:
+    """A prompt that was written out, and the name of what wrote it."""
+
+    original: str
+    enhanced: str
+    by: str
+
+
+@dataclass(frozen=True)
+class Enhance:
+    """How prompts are written out: see ``enhancer``. ``spec`` None: they stay as they are."""
+
+    spec: str | None = None
+    model: str | None = None
+
+    def check(self) -> None:
+        """Raises ConfigError for settings that contradict each other; asks nobody."""
+        if self.spec is not None:
+            enhancer(self.spec, self.model, world=False)
+        elif self.model is not None:
+            raise ConfigError(f"enhance-model {self.model!r}: has no effect without --enhance; give both")
+
+    @property
+    def is_rules(self) -> bool:
+        """Whether prompts are written out here, without a language model."""
+        return self.spec == RULES
+
+    def apply(self, prompt: str, preset: str) -> Enhanced | None:
+        """The prompt written out for the model ``preset``; None where prompts stay as they are.
+
+        Raises PromptError for an empty prompt, ChatError when the language model gives no usable answer.
+        """
+        if self.spec is None:
+            return None
+        if not prompt.strip():
+            raise PromptError(
+                "prompt: empty, so --enhance has nothing to write out; say what the video should show"
+            )
+        if not self.is_rules and is_launched():
+            raise ConfigError(
+                f"enhance {self.spec}: several processes would be answered differently; use --enhance {RULES}"
+            )
+        write = enhancer(self.spec, self.model, world=preset.startswith("tiny"))
+        return Enhanced(prompt, write(prompt), write.name)
 
 
 _THINGS = {

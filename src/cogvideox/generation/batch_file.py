@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import inspect
 import io
 from functools import cache
 from pathlib import Path
@@ -12,11 +11,14 @@ from typing import Any, get_args
 from cogvideox.errors import CogVideoXError, ConfigError, MediaError, suggest
 from cogvideox.files import parse_json, read_small_text, short
 from cogvideox.files.jsonl import lines_of
+from cogvideox.generation.options import GenerateOptions
 
 MOST_BYTES = 64 << 20
 OF_THE_RUN = ("batch", "debug", "device", "dry_run", "enhance", "enhance_model", "json", "memory", "memory_limit",
               "no_metadata", "out", "overwrite", "preview")  # fmt: skip
-"""Flags that a line cannot have."""
+"""Flags of the command line that a line cannot have."""
+OF_A_LINE = ("continue", "dtype", "lora", "lora_alpha", "model", "name")
+"""Keys of a line besides the fields of GenerateOptions."""
 ELSEWHERE = {
     "out": "a line is named by its key name",
     "enhance": "a line's prompt is written as it should be",
@@ -30,10 +32,10 @@ def read_lines(source: Path) -> list[tuple[int, dict[str, Any] | CogVideoXError]
     Raises MediaError for a file that cannot be read, ConfigError for one that holds nothing or whose header is wrong.
     """
     text = read_small_text(source, most=MOST_BYTES, error=MediaError)
-    told = _rows(source, text) if source.suffix.lower() == ".csv" else _lines(source, text)
-    if not told:
+    lines = _rows(source, text) if source.suffix.lower() == ".csv" else _lines(source, text)
+    if not lines:
         raise ConfigError(f"{source}: holds no prompts; write one per line")
-    return told
+    return lines
 
 
 def _lines(source: Path, text: str) -> list[tuple[int, dict[str, Any] | CogVideoXError]]:
@@ -97,9 +99,9 @@ def named_as_options(values: dict[str, Any]) -> dict[str, Any]:
         if key not in line_keys():
             hint = suggest(key, line_keys())
             raise ConfigError(f"{short(name)}: unknown setting{hint}; the keys are the names of the flags")
-        if key in ("continue", "compile", "join", "anyway") and isinstance(value, str):
+        if isinstance(value, str) and key in (*_fields_of(bool), "continue"):
             value = _switch(name, value)
-        if isinstance(value, str) and key in _numbers():
+        if isinstance(value, str) and key in _fields_of(int, float):
             value = _number(value)
         if key == "continue":
             if value is None or value is False:
@@ -135,21 +137,15 @@ def _number(text: str) -> Any:
 
 
 @cache
-def _numbers() -> frozenset[str]:
-    """Options that are numbers."""
-    from cogvideox.generation.options import GenerateOptions
-
+def _fields_of(*types: type) -> frozenset[str]:
+    """Options whose value is of one of these types."""
     fields = GenerateOptions.model_fields.items()
     return frozenset(
-        name for name, each in fields if {int, float} & {each.annotation, *get_args(each.annotation)}
+        name for name, field in fields if set(types) & {field.annotation, *get_args(field.annotation)}
     )
 
 
 @cache
 def line_keys() -> frozenset[str]:
-    """What a line may say: every flag that is of one video, every option, and the name of its file."""
-    from cogvideox.cli.generate import generate
-    from cogvideox.generation.options import GenerateOptions
-
-    flags = set(inspect.signature(generate).parameters) - {"words", "carry_on", "as_json", *OF_THE_RUN}
-    return frozenset(flags | set(GenerateOptions.model_fields) | {"continue", "name"})
+    """What a line may say: every option, model, adapters and precision, and the name of its file."""
+    return frozenset({*GenerateOptions.model_fields, *OF_A_LINE})

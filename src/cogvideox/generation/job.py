@@ -1,0 +1,345 @@
+"""One video from a request to its file: prepare (check and plan), load, make, save.
+
+The command line, batches and evaluations go through these four; each step takes what the one before has decided.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.distributed import get_world_size
+
+from cogvideox import checkpoints
+from cogvideox.checkpoints.hub import is_shipped
+from cogvideox.checkpoints.specs import read_spec
+from cogvideox.device import best_device, check_device
+from cogvideox.diffusion import is_guided
+from cogvideox.errors import CheckpointError, ConfigError, OutputError
+from cogvideox.generation import preflight
+from cogvideox.generation.options import SAMPLER_NAMES, GenerateOptions
+from cogvideox.generation.pipeline import run
+from cogvideox.generation.plan import Given, GivenSize, Plan, plan_run, read_given
+from cogvideox.generation.preflight import DTYPES, Forecast, choose, model_folder
+from cogvideox.generation.prompt_enhance import Enhance, Enhanced
+from cogvideox.generation.record import Generation
+from cogvideox.generation.sampling import guidance_of
+from cogvideox.files.digest import digests_of
+from cogvideox.memory import MemoryPlan, Policy, lower, move_in
+from cogvideox.model import CogVideoX
+from cogvideox.parallel.inference import Spread, spread
+from cogvideox.parallel.mesh import is_first, is_launched
+from cogvideox.progress import SILENT, Reporter, duration
+from cogvideox.spec import ModelSpec
+from cogvideox.text import check_prompt
+from cogvideox.video import Video, check_output, is_ours, previews_of, sidecar_of
+
+SHIPPED, SHIPPED_I2V = "tiny", "tiny-i2v"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What is asked for besides the options: model and adapters, device and memory, and how the result is written.
+
+    model: a folder, a hub id or a preset; "" is the shipped one that reads what is given. ``adapters`` are paths with
+    their scales, ``alpha`` is that of adapters whose file does not say theirs. memory: "auto" or one of
+    ``memory.RESIDENCES``; memory_limit: such as "12GB". ``metadata`` false: neither prompt nor settings are written.
+    ``preview``: an enlarged GIF and a contact sheet too.
+    """
+
+    model: str = ""
+    adapters: tuple[tuple[str, float], ...] = ()
+    alpha: float | None = None
+    dtype: str | None = None
+    device: str | None = None
+    memory: str = "auto"
+    memory_limit: str | None = None
+    enhance: Enhance = field(default_factory=Enhance)
+    overwrite: bool = False
+    metadata: bool = True
+    preview: bool = False
+
+    def __post_init__(self) -> None:
+        if self.dtype is not None:
+            object.__setattr__(self, "dtype", choose("dtype", self.dtype, DTYPES))
+
+    @property
+    def place(self) -> str:
+        """The device: as asked, or the best there is."""
+        return self.device or best_device()
+
+    def model_for(self, image: Any) -> str:
+        """The model asked for, or the shipped one that reads an ``image`` where one is given."""
+        return self.model or (SHIPPED_I2V if image else SHIPPED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A request that was checked and planned: nothing about it is decided again.
+
+    ``forecast`` is None where the time is not known. ``memory`` has a choice.
+    """
+
+    job: Job
+    name: str
+    folder: Path
+    spec: ModelSpec
+    plan: Plan
+    given: Given
+    memory: MemoryPlan
+    forecast: Forecast | None
+    enhanced: Enhanced | None = None
+    given_size: GivenSize | None = None
+
+    def without_given(self) -> Prepared:
+        """The same without the frames of the image or video, so that many requests fit into memory."""
+        return replace(self, given=Given())
+
+    @property
+    def policy(self) -> Policy:
+        """How the model is kept in memory."""
+        assert self.memory.choice is not None  # fit raises otherwise
+        return self.memory.choice.policy
+
+
+def parse_options(settings: Mapping[str, Any]) -> GenerateOptions:
+    """Options from plain settings, everything checked that needs no model. Raises InputError or ConfigError."""
+    for name in ("prompt", "negative_prompt"):
+        if name in settings:
+            check_prompt(settings[name], name.replace("_", " "))
+    if "sampler" in settings:
+        settings = {**settings, "sampler": choose("sampler", settings["sampler"], SAMPLER_NAMES)}
+    return GenerateOptions.parse(dict(settings))
+
+
+def prepare(
+    job: Job,
+    options: GenerateOptions,
+    *,
+    download: bool = True,
+    ask: bool = True,
+    limit: int | None = None,
+    first: Callable[[], np.ndarray] | None = None,
+    reporter: Reporter = SILENT,
+) -> Prepared:
+    """Check and plan one video before a weight is read: model, inputs, sizes, prompt, time, memory. Raises our errors.
+
+    download: whether a model of the hub may be downloaded. ask: whether a language model may be asked to write the
+    prompt out; else the prompt stays. limit: bytes the run may take; default: what is free (``limit_of``).
+    ``first`` makes the image that an image-to-video model is given where the options name none.
+    """
+    name = job.model_for(options.image)
+    preflight.check_kernel(options)
+    folder = model_folder(name, download)
+    spec = read_spec(folder)
+    given = read_given(options, first() if first is not None and spec.kind == "i2v" else None, None)
+    preflight.check_request(spec, options, given)
+    plan = plan_run(spec, options, given)
+    enhanced = job.enhance.apply(plan.options.prompt, spec.name) if ask or job.enhance.is_rules else None
+    if enhanced is not None:
+        plan = replace(plan, options=plan.options.changed(prompt=enhanced.enhanced))
+    if is_shipped(folder) and not job.adapters and (enhanced is not None or job.enhance.spec is None):
+        preflight.warn_of_unknown(folder.resolve().name, plan.options.prompt, given)
+    plan = replace(plan, options=preflight.with_calibration(plan.options, folder))
+    forecast = foresee(job, spec, plan)
+    limit = limit_of(job, plan.options.anyway) if limit is None else limit
+    memory = fit_memory(job, spec, plan, limit, reporter)
+    prepared = Prepared(
+        job=job, name=name, folder=folder, spec=spec, plan=preflight.follow(spec, plan, memory), given=given,
+        given_size=given.size, memory=memory, forecast=forecast, enhanced=enhanced,
+    )  # fmt: skip
+    check_shareable(prepared)
+    return prepared
+
+
+def check_shareable(prepared: Prepared) -> None:
+    """Raises ConfigError for what one process can do alone only, when torchrun started several."""
+    if not is_launched():
+        return
+    policy = prepared.policy
+    if policy.residence != "resident" or policy.storage != "stored":
+        raise ConfigError(
+            f"memory {policy.name}: several processes hold the weights in parts already; pass --memory resident"
+        )
+    if prepared.plan.options.compile:
+        raise ConfigError("compile: not for several processes; leave out --compile, or start one process")
+
+
+def foresee(job: Job, spec: ModelSpec, plan: Plan) -> Forecast | None:
+    """How long a run will take here; None where that is not known: on a device elsewhere, and for several processes.
+
+    Raises InputError for more than a day, unless the options say ``anyway``.
+    """
+    if is_launched():
+        return None
+    try:
+        check_device(job.place)
+    except ConfigError:
+        return None
+    found = preflight.forecast(_request(job, spec, plan), plan.steps)
+    preflight.refuse_hours(plan, found, "--anyway")
+    return found
+
+
+def fit_memory(
+    job: Job, spec: ModelSpec, plan: Plan, limit: int | None, reporter: Reporter = SILENT
+) -> MemoryPlan:
+    """How the run fits into memory. Raises InputError when it cannot, ConfigError."""
+    with reporter.progress("planning the memory") as report:
+        report("planning the memory", 0, 1)  # large pictures are counted tile by tile
+        return preflight.fit(_request(job, spec, plan), job.memory, limit, plan.options.anyway)
+
+
+def _request(job: Job, spec: ModelSpec, plan: Plan) -> preflight.Request:
+    dtype = preflight.dtype_of(spec, job.dtype, job.place)
+    return preflight.request_of(spec, plan, encoded=plan.encoded, dtype=dtype, device=job.place)
+
+
+def limit_of(job: Job, anyway: bool = False) -> int | None:
+    """The bytes a run may take: as asked, and unless ``anyway`` no more than are free. Raises ConfigError."""
+    asked, free = preflight.read_limit(job.memory_limit), preflight.free_memory(job.place)
+    if asked is None or free is None or asked <= free or anyway:
+        return asked or free
+    warnings.warn(
+        f"memory-limit {job.memory_limit}: only {free / 1e9:.3g} GB are free, and the run is planned for these",
+        stacklevel=2,
+    )
+    return free
+
+
+def load(
+    job: Job,
+    folder: Path,
+    *,
+    policy: Policy | None = None,
+    weights: dict[str, str] | None = None,
+    reporter: Reporter = SILENT,
+) -> CogVideoX:
+    """The model with its adapters, on the job's device, or where a memory policy keeps it.
+
+    ``weights``: their SHA-256 by file, where they are known already. Raises CheckpointError, ConfigError.
+    """
+    device, policy = job.place, policy or Policy()
+    check_device(device)
+    preflight.check_adapters(job.adapters, job.alpha, read_spec(folder) if job.adapters else None)
+    offloaded = policy.residence != "resident" or policy.storage != "stored"
+    name, began = job.model or folder.name, time.monotonic()
+    with reporter.progress(f"loading {name}") as report:
+        report(f"loading {name}", 0, 1)
+        model = checkpoints.load_model(
+            folder, dtype=job.dtype, device="cpu" if offloaded else device, compute_device=device
+        )
+        for path, scale in job.adapters:
+            checkpoints.load_lora(model, path, scale, alpha=job.alpha)
+        if job.metadata and weights is None:
+            report("digests of the weights", 0, 1)
+            weights = digests_of(folder)
+        if job.metadata:
+            model.weights = weights or {}
+        report(f"moving to {device}", 0, 1)
+        lower(model, policy.storage, device)
+        model = move_in(model, device, policy.residence) if offloaded else model
+    if is_first():
+        reporter.note(f"{name}: loaded in {duration(time.monotonic() - began)}, on {device}")
+    return model
+
+
+def share(model: CogVideoX, options: GenerateOptions) -> None:
+    """Let the processes that torchrun started make one video together."""
+    if is_launched():
+        guided = is_guided(guidance_of(options)) and options.guidance_pair != "sequence"
+        spread(model.transformer, Spread.over(get_world_size(), guided), model.device.type)
+
+
+def make(model: CogVideoX, prepared: Prepared, title: str, reporter: Reporter = SILENT) -> Generation:
+    """One video of a prepared request; its record says what was done about memory and the prompt."""
+    stages = prepared.forecast.stages if prepared.forecast else None
+    with reporter.progress(title, stages) as report:
+        made = run(
+            model,
+            prepared.plan,
+            prepared.given,
+            lambda step: report(step.stage, step.done, step.total),
+        )
+    return made.noted(memory=prepared.memory, enhanced=prepared.enhanced)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """Where a video was written, its previews, and the seconds that took."""
+
+    path: Path
+    previews: tuple[Path, ...]
+    seconds: float
+
+
+def save(
+    video: Video, path: Path, job: Job, *, overwrite: bool = False, reporter: Reporter = SILENT
+) -> Saved:
+    """Write a video, its record and previews; ``overwrite``: whatever the job says. Raises OutputError."""
+    overwrite, began = overwrite or job.overwrite, time.monotonic()
+    with reporter.progress(f"writing {path.name}") as report:
+        report(f"writing {path.name}", 0, 1)
+        video.save(path, overwrite, job.metadata)
+        previews = video.save_previews(path, overwrite, job.metadata) if job.preview else []
+    return Saved(path, tuple(previews), time.monotonic() - began)
+
+
+# what is named in a request: adapters and files
+
+
+def read_adapter_flag(text: str) -> tuple[str, float]:
+    """``PATH`` or ``PATH:SCALE`` of an adapter. Raises ConfigError, CheckpointError."""
+    path, colon, number = text.rpartition(":")
+    scale = 1.0
+    if not colon or "\0" in text or Path(text).exists():
+        path = text
+    else:
+        try:
+            scale = float(number)
+        except ValueError:
+            raise ConfigError(f"lora {text!r}: {number!r} is not a scale; write PATH:0.8") from None
+    if not -100 < scale < 100:
+        raise ConfigError(f"lora {text!r}: scale {scale:g} must lie between -100 and 100; write PATH:0.8")
+    if "\0" in path or not Path(path).exists():
+        raise CheckpointError(f"lora {path}: no such file or folder; check the path")
+    return path, scale
+
+
+def target(out: str | None, job: Job) -> Path:
+    """The file to write, checked; ``out`` None: the first free of video.mp4, video-2.mp4, ... Raises OutputError."""
+    if out is None:
+        number, path = 1, Path("video.mp4")
+        while any(os.path.lexists(each) for each in (path, sidecar_of(path), *previews_of(path))):
+            number += 1
+            path = Path(f"video-{number}.mp4")
+    else:
+        path = Path(out)
+    check_output(path, job.overwrite, sidecar=job.metadata)
+    for preview in previews_of(path) if job.preview else ():
+        check_output(preview, job.overwrite)
+    check_beside(path, job)
+    return path
+
+
+def check_beside(path: Path, job: Job) -> None:
+    """Raises OutputError where the record or a preview of a video would replace a file that is not ours."""
+    for file in (
+        *([sidecar_of(path)] if job.metadata else []),
+        *(previews_of(path) if job.preview else []),
+    ):
+        check_free(file)
+
+
+def check_free(file: Path) -> None:
+    """Raises OutputError when something stands there that this program did not make."""
+    if os.path.lexists(file) and not is_ours(file):
+        raise OutputError(
+            f"{file}: exists already and was not made here; choose another name, or move it away"
+        )

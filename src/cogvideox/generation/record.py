@@ -1,0 +1,169 @@
+"""What a run was and how it went, as typed values; the manifest of a video is their dump."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cogvideox.conditioning import Conditioning
+from cogvideox.diffusion import SamplerStep
+from cogvideox.errors import MediaError
+from cogvideox.generation.fast_paths import EngineRecord
+from cogvideox.generation.frame_plan import FramePlan
+from cogvideox.generation.options import GenerateOptions
+from cogvideox.generation.plan import Given, Plan
+from cogvideox.generation.prompt_enhance import Enhanced
+from cogvideox.generation.sampling import guidance_of
+from cogvideox.manifest import manifest
+from cogvideox.memory import MemoryPlan
+from cogvideox.model import CogVideoX
+from cogvideox.video import Video, probe
+
+
+@dataclass(frozen=True)
+class TextRecord:
+    """Tokens of a prompt, the model's budget for them, and the text that was cut off."""
+
+    tokens: int
+    budget: int
+    cut: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the manifest; "cut" stands there only when something was."""
+        return {name: value for name, value in asdict(self).items() if value != ""}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """How one video was made.
+
+    ``provenance`` is the part that every record of this package has (``manifest.manifest``): settings, hashes of
+    inputs, versions. ``model`` holds its configs, weights' digests and adapters. ``times`` and ``guidance`` have one
+    value for each denoising step, ``stages`` the seconds of text, encode, denoise and decode. ``memory`` and
+    ``enhanced`` are set where a memory policy was chosen or the prompt written out, ``batch`` is the hash of a batch's
+    line.
+    """
+
+    options: GenerateOptions
+    provenance: Mapping[str, Any]
+    model: Mapping[str, Any]
+    way: str
+    height: int
+    width: int
+    fps: float
+    frames: FramePlan
+    condition: Mapping[str, Any]
+    text: Mapping[str, TextRecord]
+    times: Sequence[int]
+    guidance: Sequence[float]
+    engine: EngineRecord
+    seconds: float
+    stages: Mapping[str, float]
+    peak_memory_bytes: Mapping[str, int]
+    noise: str
+    memory: MemoryPlan | None = None
+    enhanced: Enhanced | None = None
+    batch: str = ""
+
+    @property
+    def seed(self) -> int | None:
+        """The seed, drawn where none was given; None with a generator of the caller's."""
+        return self.options.seed
+
+    def manifest(self) -> dict[str, Any]:
+        """JSON-ready: what stands beside the video and in it."""
+        run: dict[str, Any] = {
+            "way": self.way,
+            "height": self.height,
+            "width": self.width,
+            "fps": self.fps,
+            "frames": asdict(self.frames),
+            "condition": dict(self.condition),
+            "text": {name: text.to_dict() for name, text in self.text.items()},
+            "times": list(self.times),
+            "guidance": list(self.guidance),
+            "precision_between_steps": self.options.latents,
+            "engine": self.engine.to_dict(),
+            "seconds": self.seconds,
+            "stages": dict(self.stages),
+            "peak_memory_bytes": dict(self.peak_memory_bytes),
+            "noise": self.noise,
+        }
+        if self.memory is not None:
+            run["memory"] = self.memory.record()
+        if self.enhanced is not None:
+            run["enhance"] = asdict(self.enhanced)
+        batch = {"batch": self.batch} if self.batch else {}
+        return {**self.provenance, "model": dict(self.model), "run": run, **batch}
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A video, whose manifest is the dump of the record beside it."""
+
+    video: Video
+    record: RunRecord
+
+    @classmethod
+    def of(cls, video: Video, record: RunRecord) -> Generation:
+        """The video with the manifest of this record."""
+        return cls(replace(video, manifest=record.manifest()), record)
+
+    def noted(self, **facts: Any) -> Generation:
+        """The same with further fields of the record."""
+        return Generation.of(self.video, replace(self.record, **facts))
+
+
+def record_of(
+    model: CogVideoX,
+    plan: Plan,
+    given: Given,
+    condition: Conditioning,
+    path: Sequence[SamplerStep],
+    **run: Any,
+) -> RunRecord:
+    """The record of a run; ``run`` are the fields that were measured.
+
+    Of input files only names and hashes are kept: folders tell about people.
+    """
+    options = plan.options
+    paths = {name: Path(file) for name in FILES if (file := getattr(options, name)) is not None}
+    settings = options.model_dump(mode="json") | {name: file.name for name, file in paths.items()}
+    inputs: dict[str, Any] = {name: file for name, file in paths.items() if file.exists()}
+    if given.shape is not None:
+        inputs["given_size"] = list(given.shape)
+    if "video" in inputs:
+        with suppress(MediaError):  # it was read before; that it is gone since must not cost the result
+            inputs["given_colours"] = str(probe(inputs["video"]).colours)
+    scale = guidance_of(options).build()
+    return RunRecord(
+        options=options,
+        provenance=manifest("generate", settings, inputs, options.seed),
+        model={
+            "name": model.spec.name,
+            "kind": model.spec.kind,
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "device": str(model.device),
+            "transformer": model.transformer.config.model_dump(mode="json"),
+            "vae": model.vae.config.model_dump(mode="json"),
+            "schedule": model.schedule.config.model_dump(mode="json"),
+            "weights": model.weights,
+            "adapters": model.adapters,
+        },
+        way=condition.way,
+        height=plan.height,
+        width=plan.width,
+        fps=plan.fps,
+        frames=plan.frames,
+        condition=condition.facts,
+        times=[step.t for step in path],
+        guidance=[round(scale(step), 6) for step in path],
+        **run,
+    )
+
+
+FILES = ("image", "video", "reuse_table")
+"""Options that are paths of files."""

@@ -1,0 +1,96 @@
+"""Every option of a video is a flag, with one declaration and one help text."""
+
+from __future__ import annotations
+
+import json
+from typing import Literal, get_args, get_origin
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from cogvideox.cli import app
+from cogvideox.generation.options import OPTION_GROUPS, GenerateOptions
+
+COMMAND = typer.main.get_command(app).commands["generate"]
+FLAGS = {param.name: param for param in COMMAND.params if param.name in GenerateOptions.model_fields}
+VALUES = {
+    "prompt": "a blue square", "negative_prompt": "grey", "strength": "0.5", "context_frames": "1",
+    "frames": "5", "height": "32", "width": "64", "fps": "12", "steps": "3", "guidance": "2.5", "seed": "7",
+    "tile_height": "32", "tile_width": "48", "attention": "torch",
+}  # fmt: skip
+
+
+def test_every_option_stands_under_one_heading():
+    names = [name for names in OPTION_GROUPS.values() for name in names.split()]
+    assert sorted(names) == sorted(GenerateOptions.model_fields)
+
+
+@pytest.mark.parametrize("name", GenerateOptions.model_fields)
+def test_every_option_is_a_flag_with_the_description_of_its_field(name):
+    field, flag = GenerateOptions.model_fields[name], FLAGS[name]
+    assert f"--{name.replace('_', '-')}" in flag.opts
+    assert flag.help.startswith(field.description) and flag.default is None
+
+
+def dry_run(*words: str) -> dict:
+    done = CliRunner().invoke(app, ["generate", "--dry-run", "--json", *words])
+    assert done.exit_code == 0, (words, done.stderr)
+    return json.loads(done.stdout)["options"]
+
+
+def words_of(name: str) -> tuple[list[str], object]:
+    """A flag with a value that is not the default, and what the option then is."""
+    field = GenerateOptions.model_fields[name]
+    flag = f"--{name.replace('_', '-')}"
+    if field.annotation is bool:
+        return [flag if not field.default else flag.replace("--", "--no-", 1)], not field.default
+    if get_origin(field.annotation) is Literal:
+        value = next(each for each in get_args(field.annotation) if each != field.default)
+        return [flag, value], value
+    text = VALUES[name]
+    kinds = {float, int} & {field.annotation, *get_args(field.annotation)}
+    return [flag, text], kinds.pop()(text) if kinds else text
+
+
+NEEDS_FILES = {"image", "video", "video_use", "strength", "context_frames", "join", "reuse", "reuse_table"}
+
+
+def test_flags_change_the_options():
+    apart = {"seconds", "prompt"}  # not beside frames, and the command's argument
+    names = [name for name in GenerateOptions.model_fields if name not in NEEDS_FILES | apart]
+    words, expected = ["a red circle"], {"prompt": "a red circle"}
+    for name in names:
+        more, value = words_of(name)
+        words += more
+        expected[name] = value
+    options = dry_run(*words)
+    assert {name: options[name] for name in expected} == expected
+    assert dry_run("--prompt", "a blue square", "--seconds", "0.5")["seconds"] == 0.5
+
+
+def test_flags_of_given_files_change_the_options(tmp_path, monkeypatch):
+    import numpy as np
+
+    from cogvideox.video import Video
+
+    monkeypatch.chdir(tmp_path)
+    Video(np.full((9, 64, 64, 3), 99, np.uint8), 8.0).save("v.mp4")
+    words = ["a red circle", "--video", "v.mp4", "--video-use", "continue", "--context-frames", "1", "--join"]
+    options = dry_run(*words)
+    assert (options["video"], options["video_use"], options["join"]) == ("v.mp4", "continue", True)
+    assert options["context_frames"] == 1
+    short = dry_run("a red circle", "--video", "v.mp4", "--continue")
+    assert short["video_use"] == "continue" and short["join"] is False
+    assert dry_run("a red circle", "--video", "v.mp4", "--strength", "0.5")["strength"] == 0.5
+
+
+def test_a_wrong_value_of_a_choice_names_the_choices():
+    done = CliRunner().invoke(app, ["generate", "x", "--fit", "covr", "--dry-run"])
+    assert done.exit_code == 2 and "fit: Input should be 'cover', 'contain' or 'stretch'" in done.stderr
+
+
+def test_the_help_has_the_headings_in_order():
+    text = CliRunner().invoke(app, ["generate", "--help"]).stdout
+    positions = [text.index(f"\n{heading}:") for heading in OPTION_GROUPS]
+    assert positions == sorted(positions)
