@@ -10,8 +10,9 @@ steps = int(sys.argv[2]) if len(sys.argv) > 2 else 20
 
 model = cogvideox.load("tiny")
 names = ["ddim", "dpmpp_2m", "dpmpp_sde"]
-ask = cogvideox.GenerateOptions(prompt="a blue square grows", seed=3, steps=steps)
-videos = [cogvideox.generate(model, ask.model_copy(update={"sampler": name})) for name in names]
+videos = [
+    cogvideox.generate(model, "a blue square grows", seed=3, steps=steps, sampler=name) for name in names
+]
 
 contact_sheet(videos, names).save(out)
 print(out)

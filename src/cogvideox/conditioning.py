@@ -33,19 +33,27 @@ from cogvideox.vae import Tiles
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What a run is told besides its prompt; everything absent is plain text to video."""
+    """What a run is given besides its prompt; with nothing set it is plain text to video.
+
+    way: "t2v", "i2v", "v2v" or "continuation". ``image``: latents beside the noisy ones at every step. ``known``: the
+    first latents of the result. ``start``: latents that are noised to the level of the first step. ``strength``: the
+    share of the steps that run. ``facts`` stand in the manifest.
+    """
 
     way: str = "t2v"
     image: Float[Tensor, "b c t h w"] | None = None
     known: Float[Tensor, "b c k h w"] | None = None
     start: Float[Tensor, "b c t h w"] | None = None
     strength: float = 1.0
-    facts: dict[str, Any] = field(default_factory=dict)  # for the manifest
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Coder:
-    """How conditions are encoded: with which model, noise, precision and coding."""
+    """Encodes conditions: the model, the latents' precision, and how its autoencoder runs.
+
+    ``sample``: latents are drawn with ``generator``; else they are their mean.
+    """
 
     model: CogVideoX
     dtype: torch.dtype
@@ -69,7 +77,7 @@ class Coder:
 
 
 def from_text(spec: ModelSpec) -> Conditioning:
-    """Nothing but the prompt. Raises InputError for a model that needs an image."""
+    """The prompt alone. Raises InputError for a model that needs an image."""
     if spec.kind == "i2v":
         raise InputError(
             f"image: missing, and the model {spec.name or 'given'} makes videos from an image; "
@@ -87,7 +95,7 @@ def from_image(
     is later dropped: the released layout. A text-to-video model gets it as a known first frame instead.
     """
     if coder.model.spec.kind == "i2v":
-        return Conditioning("i2v", image=_ahead(coder.picture(pixels), latent_frames))
+        return Conditioning("i2v", image=_first_then_zeros(coder.picture(pixels), latent_frames))
     facts = {"method": "first latent replaced at every step: the model was not trained on images"}
     return Conditioning("i2v", known=_padded(coder.video(pixels), padding), facts=facts)
 
@@ -102,7 +110,7 @@ def from_video(
     latents = _padded(coder.video(pixels), padding)
     image = None
     if coder.model.spec.kind == "i2v":
-        image = _ahead(coder.picture(pixels[:, :, :1]), latents.shape[2])
+        image = _first_then_zeros(coder.picture(pixels[:, :, :1]), latents.shape[2])
     return Conditioning("v2v", image=image, start=latents, strength=strength, facts={"strength": strength})
 
 
@@ -115,10 +123,10 @@ def continuation(
     latents of the given frames as the known beginning. Either way the new video begins with the given frames.
     """
     if coder.model.spec.kind == "i2v":
-        made = from_image(coder, pixels[:, :, -1:], latent_frames, padding)
+        first = from_image(coder, pixels[:, :, -1:], latent_frames, padding)
         return Conditioning(
             "continuation",
-            image=made.image,
+            image=first.image,
             facts={"method": "image-to-video from the last frame", "context_frames": 1},
         )
     known = _padded(coder.video(pixels), padding)
@@ -131,12 +139,12 @@ def continuation(
     return Conditioning("continuation", known=known, facts=facts)
 
 
-def _ahead(first: Tensor, latent_frames: int) -> Tensor:
-    """Zeros everywhere but at index 0."""
+def _first_then_zeros(first: Tensor, latent_frames: int) -> Tensor:
+    """One latent frame at index 0 of ``latent_frames``, zeros after it."""
     rest = first.new_zeros(*first.shape[:2], latent_frames - 1, *first.shape[3:])
     return torch.cat([first, rest], dim=2)
 
 
 def _padded(latents: Tensor, padding: int) -> Tensor:
-    """Copies of the first latent in front."""
+    """``padding`` copies of the first latent frame in front."""
     return torch.cat([latents[:, :, :1]] * padding + [latents], dim=2)

@@ -13,7 +13,7 @@ from cogvideox.errors import ConfigError
 from cogvideox.generation import GenerateOptions, Noises, sample_latents
 from cogvideox.generation.calibrate_reuse import attempt, observe
 from cogvideox.generation.fast_paths import running
-from cogvideox.generation.residual_reuse import Calibration, beside, read_calibration
+from cogvideox.generation.residual_reuse import Calibration, calibration_path, read_calibration
 from cogvideox.memory.offload import attach
 from cogvideox.parallel.sequence import SplitArm
 from cogvideox.transformer.attention import Attention
@@ -40,11 +40,11 @@ def latents(options, model=None):
             options,
             step_noise=steps,
         )
-    return found, engine.record()
+    return found, engine.record().to_dict()
 
 
 def of(**changes):
-    return PLAIN.model_copy(update=changes)
+    return PLAIN.changed(**changes)
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_every_way_of_running_reuses_alike(table, sampler, way):
     changes = {"tables": {"modulation": "tables"}, "sequence": {"guidance_pair": "sequence"}}.get(way, {})
     if way == "streamed":
         attach(model, torch.device("cpu"), stream=True)
-    found, _ = latents(reuse.model_copy(update=changes), model)
+    found, _ = latents(reuse.changed(**changes), model)
     assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
     assert (expected - latents(of(sampler=sampler))[0]).abs().max() > 1e-4  # something was reused
 
@@ -227,12 +227,12 @@ def test_calibrate_and_generate_with_it(tmp_path):
     assert "cogvideox calibrate" in said and "reuse-2.json" in said
     words = ["--prompt", "a red circle", "--steps", 2, "--frames", 9, "--try", "0,1", "--json"]
     lines = cogvideox("calibrate", folder, *words).stdout.splitlines()
-    assert lines[0] == str(beside(folder, 2))
+    assert lines[0] == str(calibration_path(folder, 2))
     first, second = map(json.loads, lines[1:])
     assert first["computed"] == 2 and second["threshold"] == 1
     cogvideox(*ask, "--out", tmp_path / "b.mp4")
     record = json.loads((tmp_path / "b.json").read_text())
     assert record["run"]["engine"]["reuse"]["threshold"] == 1
     assert record["inputs"]["reuse_table"]["file"] == "reuse-2.json"
-    other = cogvideox(*ask, "--steps", 3, "--reuse-table", beside(folder, 2), code=2)
+    other = cogvideox(*ask, "--steps", 3, "--reuse-table", calibration_path(folder, 2), code=2)
     assert "calibrated for 2 steps" in other.stderr

@@ -8,21 +8,16 @@ record beside the video says that it was another, and kept when there is no such
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import json
-import re
 import warnings
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cogvideox.errors import CogVideoXError, ConfigError, InputError, MediaError, OutputError, describe
-from cogvideox.files import read_json, short
-from cogvideox.generation.batch_file import read_lines
+from cogvideox.errors import ConfigError, InputError, OutputError, describe
+from cogvideox.files import read_json
+from cogvideox.generation.batch_file import FAILURES, Item, read_items
 from cogvideox.generation.job import (
     Job,
     Prepared,
@@ -33,45 +28,17 @@ from cogvideox.generation.job import (
     make,
     parse_options,
     prepare,
-    read_adapter_flag,
     save,
 )
 from cogvideox.generation.options import GenerateOptions
 from cogvideox.generation.plan import read_given
-from cogvideox.generation.preflight import DTYPES, check_adapters, choose
-from cogvideox.generation.record import FILES, Generation
-from cogvideox.files.digest import sha256_of
+from cogvideox.generation.preflight import check_adapters
+from cogvideox.generation.record import Generation
 from cogvideox.memory import Policy
 from cogvideox.model import CogVideoX
 from cogvideox.progress import SILENT, Reporter, duration, on_one_line
 from cogvideox.files.atomic import write_json
 from cogvideox.video import check_output, sidecar_of
-
-MOST_NAME = 200  # bytes; file systems allow 255
-MOST_WORDS = 40  # characters of a prompt in the name of its file
-FAILURES = "failed.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Item:
-    """One line: its number (from 1), its settings, their hash, its job (model, adapters) and the file it becomes.
-
-    ``named``: the file has a name that the line gives. ``fault``: what is wrong with the line; nothing is made of it.
-    """
-
-    line: int
-    settings: dict[str, Any]
-    path: Path
-    key: str
-    job: Job
-    named: bool = False
-    fault: CogVideoXError | None = None
-
-    @property
-    def weights(self) -> tuple[Any, ...]:
-        """What must be loaded for it: lines with equal weights are made one after the other."""
-        job = self.job
-        return job.model_for(self.settings.get("image")), job.adapters, job.alpha, job.dtype
 
 
 @dataclass(frozen=True)
@@ -301,98 +268,3 @@ def _check_failures(file: Path) -> None:
     )
     if not ours or not failures:
         raise OutputError(f"{file}: is not a list of failures of a batch; move it or choose another --out")
-
-
-def read_items(source: Path, folder: Path, settings: Mapping[str, Any], job: Job) -> list[Item]:
-    """Every line as an item; flags are defaults, the line decides. Raises MediaError, ConfigError."""
-    lines = read_lines(source)
-    digest = functools.cache(_digest)
-    if "prompt" in settings and all("prompt" in values for _, values in lines if isinstance(values, dict)):
-        warnings.warn("--prompt has no effect: every line has its own", stacklevel=2)
-    copies: Counter[str] = Counter()
-    items = [_item(number, values, settings, folder, job, digest, copies) for number, values in lines]
-    names: dict[str, int] = {}
-    for item in items:
-        name = item.path.name.casefold()
-        if item.fault is None and name in names:
-            raise ConfigError(f"{source}: lines {names[name]} and {item.line} have one name; change one")
-        names[name] = item.line
-    return items
-
-
-def _item(
-    number: int,
-    line: dict[str, Any] | CogVideoXError,
-    flags: Mapping[str, Any],
-    folder: Path,
-    job: Job,
-    digest: Callable[[str], str],
-    copies: Counter[str],
-) -> Item:
-    path = folder / f"line-{number}.mp4"
-    if isinstance(line, CogVideoXError):
-        return Item(line=number, settings={}, path=path, key="", job=job, fault=line)
-    values = {**flags, **line}
-    name = values.pop("name", None)
-    try:
-        job = _job_of(values, job)
-        _check_name(name)
-    except CogVideoXError as error:
-        return Item(line=number, settings=values, path=path, key="", job=job, fault=error)
-    begins = {what: digest(file) for what in FILES if isinstance(file := values.get(what), str)}
-    adapters = [(digest(file), scale) for file, scale in job.adapters]
-    asked = [values, begins, job.model_for(values.get("image")), adapters, job.alpha, job.dtype]
-    asked += [job.enhance.spec, job.enhance.model] if job.enhance.spec else []
-    text = json.dumps(asked, sort_keys=True, default=str)
-    if name is None:
-        copies[text] += 1
-        text += f" {copies[text]}" if copies[text] > 1 else ""  # equal lines are several videos
-    key = hashlib.sha256(text.encode(errors="replace")).hexdigest()
-    if name is not None:
-        return Item(line=number, settings=values, path=folder / f"{name}.mp4", key=key, job=job, named=True)
-    words = str(values.get("prompt") or "").lower() if job.metadata else ""
-    words = "-".join(re.findall("[a-z0-9]+", words))[:MOST_WORDS].strip("-") or "video"
-    return Item(line=number, settings=values, path=folder / f"{words}-{key[:8]}.mp4", key=key, job=job)
-
-
-def _job_of(values: dict[str, Any], job: Job) -> Job:
-    """The job with what this line says of model, adapters and precision, which leave ``values``. Raises our errors."""
-    model, dtype, alpha = (values.pop(name, None) for name in ("model", "dtype", "lora_alpha"))
-    lora = values.pop("lora", None)
-    changes: dict[str, Any] = {}
-    if model is not None:
-        if not isinstance(model, str):
-            raise ConfigError(f"model {short(model)}: write its name or folder")
-        changes["model"] = model
-    if dtype is not None:
-        changes["dtype"] = choose("dtype", dtype, DTYPES)
-    if lora is not None:
-        each = lora if isinstance(lora, list) else [lora]
-        if not all(isinstance(text, str) for text in each):
-            raise ConfigError(f"lora {short(lora)}: write PATH or PATH:SCALE, or a list of them")
-        changes["adapters"] = tuple(read_adapter_flag(text) for text in each)
-    if alpha is not None:
-        try:
-            changes["alpha"] = float(alpha)
-        except (TypeError, ValueError):
-            raise ConfigError(f"lora-alpha {short(alpha)}: write a number") from None
-    return replace(job, **changes) if changes else job
-
-
-def _check_name(name: Any) -> None:
-    """Raises ConfigError for what cannot be the name of a file in the folder of the batch."""
-    if name is None:
-        return
-    safe = isinstance(name, str) and name and not set(name) & set('/\\:*?"<>|\0') and name.isprintable()
-    if not safe or name.startswith(".") or len(name.encode()) > MOST_NAME:
-        raise ConfigError(f"name {short(name)}: is not a file name; use letters and digits")
-    if f"{name}.json".casefold() == FAILURES:
-        raise ConfigError(f"name {name!r}: is that of the failures; choose another")
-
-
-def _digest(path: str) -> str:
-    """What a file or folder holds now; '' for one that cannot be read: it fails when it is checked."""
-    try:
-        return sha256_of(path) if Path(path).is_file() or Path(path).is_dir() else ""
-    except (MediaError, OSError, ValueError):
-        return ""

@@ -17,7 +17,7 @@ from cogvideox.generation.options import GenerateOptions
 from cogvideox.generation.pipeline import run
 from cogvideox.generation.plan import Given, plan_run
 from cogvideox.generation.record import Generation
-from cogvideox.generation.residual_reuse import REACH, Calibration, beside
+from cogvideox.generation.residual_reuse import REACH, Calibration, calibration_path
 from cogvideox.model import CogVideoX
 from cogvideox.progress import SILENT, Reporter
 from cogvideox.transformer.reuse import measuring
@@ -70,7 +70,7 @@ def calibrate(
     if not all(0 <= value <= 1 for value in thresholds):
         raise ConfigError(f"thresholds {list(thresholds)}: each lies between 0 and 1; write 0.05,0.1")
     prepared = [prepare(job, options, reporter=reporter) for options in runs][0]
-    path = out or beside(prepared.folder, runs[0].steps)
+    path = out or calibration_path(prepared.folder, runs[0].steps)
     check_output(path, job.overwrite)
     model = load(job, prepared.folder, policy=prepared.policy, reporter=reporter)
     exact = []

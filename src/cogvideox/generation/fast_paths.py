@@ -1,4 +1,4 @@
-"""How the transformer runs during one sampling: modulations, attention kernel, reuse. Undone afterwards."""
+"""How the transformer runs during one sampling: modulation tables, attention kernel, reuse; undone afterwards."""
 
 from __future__ import annotations
 
@@ -50,7 +50,11 @@ class EngineRecord:
 
 @dataclass(frozen=True)
 class FastPaths:
-    """What a run does to go fast. ``factors``: see ``Calibration.choose``; [] when every step is computed."""
+    """How a run goes fast.
+
+    ``factors``: one for each step, see ``Calibration.choose``; [] when every step is computed. ``tables``: modulations
+    are computed once for all steps.
+    """
 
     options: GenerateOptions
     attention: Fastest | Named
@@ -90,7 +94,7 @@ def running(
         attention = stack.enter_context(using(network, options.attention))
         tables = options.modulation == "tables" and not is_sharded(network)
         if tables:
-            stack.enter_context(tabulated(network, [step.t for step in path], _parking(model)))
+            stack.enter_context(tabulated(network, [step.t for step in path], _host_of_modulation(model)))
         guided = is_guided(guidance_of(options))
         in_turn = options.guidance_pair == "sequence" and guided
         if options.compile and model.compute_device is not None:
@@ -104,7 +108,7 @@ def running(
 
 
 def chosen_steps(options: GenerateOptions, path: Sequence[SamplerStep]) -> list[float | None]:
-    """What the calibration and the threshold choose; [] when nothing is reused. Raises ConfigError."""
+    """For each step the factor of the residual it reuses, or None; [] when nothing is reused. Raises ConfigError."""
     if options.reuse == 0:
         return []
     if options.reuse_table is None:
@@ -116,7 +120,7 @@ def chosen_steps(options: GenerateOptions, path: Sequence[SamplerStep]) -> list[
 
 
 def is_sharded(network: nn.Module) -> bool:
-    """Whether weights are spread over processes: they come together only while the whole network is called."""
+    """Whether weights are sharded over processes: they are gathered only while the whole network is called."""
     return any(hasattr(weight, "placements") for weight in network.parameters())
 
 
@@ -128,7 +132,9 @@ def is_spread(network: nn.Module) -> bool:
     return is_sharded(network) or any(isinstance(arm, SplitArm) for arm in arms)
 
 
-def _parking(model: CogVideoX) -> str | None:
-    """Where modulation layers wait: host memory, unless they live there anyway."""
-    at_home = model.compute_device is not None or model.device.type == "cpu"
-    return None if at_home else "cpu"
+def _host_of_modulation(model: CogVideoX) -> str | None:
+    """The device that modulation layers are kept on while their tables are used: host memory, None where they are
+    there anyway.
+    """
+    offloaded = model.compute_device is not None or model.device.type == "cpu"
+    return None if offloaded else "cpu"

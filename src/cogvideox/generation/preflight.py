@@ -27,7 +27,7 @@ from cogvideox.diffusion import is_guided
 from cogvideox.errors import CheckpointError, ConfigError, InputError, PromptError, suggest
 from cogvideox.generation.options import GenerateOptions
 from cogvideox.generation.plan import Given, Plan, plan_run, with_policy
-from cogvideox.generation.residual_reuse import beside, read_calibration
+from cogvideox.generation.residual_reuse import calibration_path, read_calibration
 from cogvideox.generation.sampling import guidance_of
 from cogvideox.memory import MemoryPlan, Request, available
 from cogvideox.memory.plan import MemoryPrediction
@@ -114,7 +114,7 @@ def with_calibration(options: GenerateOptions, folder: Path) -> GenerateOptions:
     """
     if not options.reuse:
         return options
-    path = options.reuse_table or str(beside(folder, options.steps))
+    path = options.reuse_table or str(calibration_path(folder, options.steps))
     if options.reuse_table is None and not Path(path).is_file():
         raise ConfigError(
             f"reuse {options.reuse:g}: {path} is missing; make it once with cogvideox calibrate, "

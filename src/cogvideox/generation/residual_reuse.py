@@ -77,7 +77,7 @@ class Calibration(Config):
             return tuple(tuple(sum(v) / len(v) for v in zip(*step, strict=True)) for step in steps)
 
         factors, errors = mean([run.factors for run in runs]), mean([run.errors for run in runs])
-        return runs[0].model_copy(update={"factors": factors, "errors": errors, "runs": len(runs)})
+        return runs[0].changed(factors=factors, errors=errors, runs=len(runs))
 
     def to_json(self) -> str:
         """One row of numbers per line, rounded to what is known."""
@@ -101,6 +101,6 @@ def read_calibration(path: str | Path) -> Calibration:
     return Calibration.parse(values, str(path))
 
 
-def beside(folder: str | Path, steps: int) -> Path:
+def calibration_path(folder: str | Path, steps: int) -> Path:
     """Where the calibration of a model folder for so many steps is looked for."""
     return Path(folder) / f"reuse-{steps}.json"
