@@ -17,6 +17,7 @@ from typing import Any
 
 from cogvideox.errors import ConfigError, InputError, OutputError, describe
 from cogvideox.files import read_json
+from cogvideox.files.atomic import write_json
 from cogvideox.generation.batch_file import FAILURES, Item, read_items
 from cogvideox.generation.job import (
     Job,
@@ -37,7 +38,6 @@ from cogvideox.generation.record import Generation
 from cogvideox.memory import Policy
 from cogvideox.model import CogVideoX
 from cogvideox.progress import SILENT, Reporter, duration, on_one_line
-from cogvideox.files.atomic import write_json
 from cogvideox.video import check_output, sidecar_of
 
 

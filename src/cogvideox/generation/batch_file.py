@@ -22,12 +22,12 @@ from typing import Any, get_args
 
 from cogvideox.errors import CogVideoXError, ConfigError, MediaError, suggest
 from cogvideox.files import parse_json, read_small_text, short
+from cogvideox.files.digest import sha256_of
 from cogvideox.files.jsonl import lines_of
 from cogvideox.generation.job import Job, read_adapter_flag
 from cogvideox.generation.options import GenerateOptions
 from cogvideox.generation.preflight import DTYPES, choose
 from cogvideox.generation.record import FILES
-from cogvideox.files.digest import sha256_of
 
 MOST_BYTES = 64 << 20
 OF_THE_RUN = ("batch", "debug", "device", "dry_run", "enhance", "enhance_model", "json", "memory", "memory_limit",

@@ -12,6 +12,7 @@ from torch import Tensor
 from cogvideox.errors import ConfigError
 from cogvideox.evaluation.fidelity import psnr_of_clip
 from cogvideox.evaluation.lpips import DistanceNetwork
+from cogvideox.files.atomic import atomic_file
 from cogvideox.generation.job import Job, load, prepare
 from cogvideox.generation.options import GenerateOptions
 from cogvideox.generation.pipeline import run
@@ -21,7 +22,6 @@ from cogvideox.generation.residual_reuse import REACH, Calibration, calibration_
 from cogvideox.model import CogVideoX
 from cogvideox.progress import SILENT, Reporter
 from cogvideox.transformer.reuse import measuring
-from cogvideox.files.atomic import atomic_file
 from cogvideox.video import check_output
 
 

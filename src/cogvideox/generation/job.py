@@ -22,6 +22,7 @@ from cogvideox.checkpoints.specs import read_spec
 from cogvideox.device import best_device, check_device
 from cogvideox.diffusion import is_guided
 from cogvideox.errors import CheckpointError, ConfigError, OutputError
+from cogvideox.files.digest import digests_of
 from cogvideox.generation import preflight
 from cogvideox.generation.options import SAMPLER_NAMES, GenerateOptions
 from cogvideox.generation.pipeline import run
@@ -30,7 +31,6 @@ from cogvideox.generation.preflight import DTYPES, Forecast, choose, model_folde
 from cogvideox.generation.prompt_enhance import Enhance, Enhanced
 from cogvideox.generation.record import Generation
 from cogvideox.generation.sampling import guidance_of
-from cogvideox.files.digest import digests_of
 from cogvideox.memory import MemoryPlan, Policy, lower, move_in
 from cogvideox.model import CogVideoX
 from cogvideox.parallel.inference import Spread, spread
