@@ -48,25 +48,27 @@ def test_a_folder_that_only_looks_writable_is_found_before_the_work():
 
 
 def test_plain_keywords_are_options():
-    text = toy_text()
-    plain = generate(toy_model(), "a red circle", steps=2, seed=3, frames=9, **text)
+    text = golden_text()
+    plain = generate(golden_model(), "a red circle", steps=2, seed=3, frames=9, **text)
     options = GenerateOptions(prompt="a red circle", steps=2, seed=3, frames=9)
-    assert (plain.frames == generate(toy_model(), options, **text).frames).all()
+    assert (plain.frames == generate(golden_model(), options, **text).frames).all()
     assert plain.manifest["config"]["steps"] == 2
-    changed = generate(toy_model(), options, steps=1, **text)
+    changed = generate(golden_model(), options, steps=1, **text)
     assert changed.manifest["config"]["steps"] == 1 and changed.manifest["config"]["seed"] == 3
 
 
 def test_an_unknown_keyword_is_refused_with_a_suggestion():
     with pytest.raises(ConfigError, match="sed: unknown setting .did you mean 'seed'"):
-        generate(toy_model(), "a red circle", sed=3)
+        generate(golden_model(), "a red circle", sed=3)
     with pytest.raises(ConfigError, match="steps 0: must be 1 to 1000"):
-        generate(toy_model(), "a red circle", steps=0)
+        generate(golden_model(), "a red circle", steps=0)
     with pytest.raises(ConfigError, match="model of str: give what cogvideox.load returns"):
         generate("tiny", "a red circle")
 
 
 def test_the_path_of_an_image_is_an_option_and_stands_in_the_record(tmp_path):
     Image.fromarray(np.full((32, 48, 3), 7, np.uint8)).save(tmp_path / "a.png")
-    made = generate(toy_model(), "a red circle", image=tmp_path / "a.png", steps=1, seed=1, **toy_text())
+    made = generate(
+        golden_model(), "a red circle", image=tmp_path / "a.png", steps=1, seed=1, **golden_text()
+    )
     assert made.manifest["config"]["image"] == "a.png" and "sha256" in made.manifest["inputs"]["image"]

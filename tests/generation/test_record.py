@@ -7,7 +7,7 @@ import json
 from cogvideox.generation import GenerateOptions, Generation, Given, generate, plan_run
 from cogvideox.generation.pipeline import run
 from cogvideox.generation.prompt_enhance import Enhanced
-from support.toy import toy_model, toy_text
+from support.models import golden_model, golden_text
 
 RUN = [
     "way", "height", "width", "fps", "frames", "condition", "text", "times", "guidance", "precision_between_steps",
@@ -20,9 +20,9 @@ MODEL = ["name", "kind", "dtype", "device", "transformer", "vae", "schedule", "w
 
 
 def made(**options) -> Generation:
-    model = toy_model()
+    model = golden_model()
     plan = plan_run(model.spec, GenerateOptions(prompt="a red circle", steps=2, frames=9, **options))
-    return run(model, plan, Given(), **toy_text())
+    return run(model, plan, Given(), **golden_text())
 
 
 def test_the_manifest_has_the_keys_it_always_had_in_their_order():
@@ -53,5 +53,5 @@ def test_the_record_says_in_types_what_the_manifest_says_in_json():
 
 def test_a_plan_is_run_as_it_is():
     """The same frames whether a request goes through generate or was planned before."""
-    direct = generate(toy_model(), "a red circle", steps=2, frames=9, seed=3, **toy_text())
+    direct = generate(golden_model(), "a red circle", steps=2, frames=9, seed=3, **golden_text())
     assert (made(seed=3).video.frames == direct.frames).all()
