@@ -28,11 +28,8 @@ checkpoints/overwrite.py: part
 checkpoints/precision.py: parts
 checkpoints/sat.py: _part part
 checkpoints/trainers.py: place
-cli/batch.py: told
-cli/batch_file.py: _rows
 cli/curate.py: row
 cli/dry_run.py: found
-cli/job.py: found place
 cli/plan.py: found
 cli/samples.py: _rows place
 evaluation/compare.py: found
@@ -51,7 +48,6 @@ evaluation/video_folder.py: place told
 evaluation/world.py: rows
 generation/finite_check.py: parts
 generation/frame_plan.py: made
-generation/preflight.py: found
 generation/prompt_enhance.py: found
 generation/residual_reuse.py: rows
 memory/count.py: made
@@ -170,8 +166,6 @@ vae/past.py: StartOfVideo.together
 """Public names that no docstring explains by itself."""
 
 UNMAPPED = """
-cli: app batch batch_file calibrate caption checks curate data dry_run enhance evaluate generate job plan
-cli: plan_train rate reproduce samples terminal usage world
 diffusion: denoiser guidance samplers schedule timesteps
 evaluation: alignment compare controls fidelity flaws fvd human judge lengths lpips measures motion page
 evaluation: progress prompts reconstruction report score suite train_features two_objects vbench video_folder

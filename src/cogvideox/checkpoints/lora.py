@@ -33,7 +33,9 @@ TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 class HasTransformer(Protocol):
     """A whole model; the adapters go on its transformer."""
 
-    transformer: nn.Module
+    @property
+    def transformer(self) -> nn.Module:
+        """The network that adapters are put on."""
 
 
 Model = nn.Module | HasTransformer

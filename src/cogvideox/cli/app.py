@@ -93,7 +93,14 @@ def convert(
     from cogvideox.checkpoints import convert as run
 
     found = run(
-        source, target, to, preset, shard_size=shard_size, overwrite=overwrite, alpha=alpha, base=base
+        source,
+        target,
+        "sat" if to == "sat" else "diffusers",
+        preset,
+        shard_size=shard_size,
+        overwrite=overwrite,
+        alpha=alpha,
+        base=base,
     )
     result(str(found))
 

@@ -166,17 +166,17 @@ def _make_one(settings: dict[str, Any], job: Job, out: str | None, dry_run: bool
         return
     from cogvideox.parallel.mesh import is_first, launched
 
-    with launched(job.place) as device:
+    with launched(job.target_device) as device:
         if is_first():
             cost = _cost_of(prepared.memory, prepared.forecast)
             say(f"{prepared.name}: {size_of(prepared.plan)}; {cost}")
         job = replace(job, device=device)
         model = load(job, prepared.folder, policy=prepared.policy, reporter=TERMINAL)
         share(model, prepared.plan.options)
-        made = make(model, prepared, prepared.plan.options.prompt[:40] or path.name, TERMINAL)
+        generation = make(model, prepared, prepared.plan.options.prompt[:40] or path.name, TERMINAL)
         if is_first():
-            files = save(made.video, path, job, reporter=TERMINAL)
-            _tell_saved(made, files, options.seed is None, as_json)
+            files = save(generation.video, path, job, reporter=TERMINAL)
+            _tell_saved(generation, files, options.seed is None, as_json)
 
 
 def _make_batch(
@@ -196,8 +196,8 @@ def _make_batch(
             values = {**item.settings, "prompt": options.prompt}
             result_json({"line": item.line, "out": str(item.path), "options": values})
 
-        def saved(self, item: Item, made: Generation, files: Saved) -> None:
-            _tell_saved(made, files, item.settings.get("seed") is None, as_json)
+        def saved(self, item: Item, generation: Generation, files: Saved) -> None:
+            _tell_saved(generation, files, item.settings.get("seed") is None, as_json)
 
         def failed(self, item: Item, error: Exception) -> None:
             if debug and not isinstance(error, CogVideoXError):
@@ -226,9 +226,9 @@ def _cost_of(memory: MemoryPlan, forecast: Forecast | None) -> str:
     return f"estimated: {time}memory {need}{limit}"
 
 
-def _tell_saved(made: Generation, files: Saved, drawn: bool, as_json: bool) -> None:
+def _tell_saved(generation: Generation, files: Saved, drawn: bool, as_json: bool) -> None:
     """Where a video was written, its size and seed, and how long each stage took."""
-    video, record = made.video, made.record
+    video, record = generation.video, generation.record
     if as_json:
         size = {"frames": len(video), "height": video.height, "width": video.width, "fps": video.fps}
         names = {".gif": "preview", ".png": "sheet"}

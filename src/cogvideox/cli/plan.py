@@ -76,7 +76,7 @@ def plan(
         return
     if settings or gpus > 1 or card:
         raise ConfigError(f"{' '.join(settings or ['--gpus, --card'])}: for a training; add --train lora")
-    options = {"frames": frames, "height": height, "width": width, "sampler": sampler}
+    options: dict[str, Any] = {"frames": frames, "height": height, "width": width, "sampler": sampler}
     options |= {"guidance": 1.0} if no_guidance else {}
     found = plan_memory(
         model,

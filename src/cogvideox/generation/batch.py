@@ -64,7 +64,7 @@ class BatchEvents:
     def checked(self, item: Item, options: GenerateOptions) -> None:
         """A line has passed a dry run."""
 
-    def saved(self, item: Item, made: Generation, files: Saved) -> None:
+    def saved(self, item: Item, generation: Generation, files: Saved) -> None:
         """A video was written."""
 
     def failed(self, item: Item, error: Exception) -> None:

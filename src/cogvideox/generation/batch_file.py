@@ -169,7 +169,7 @@ def read_lines(source: Path) -> list[tuple[int, dict[str, Any] | CogVideoXError]
     Raises MediaError for a file that cannot be read, ConfigError for one that holds nothing or whose header is wrong.
     """
     text = read_small_text(source, most=MOST_BYTES, error=MediaError)
-    lines = _rows(source, text) if source.suffix.lower() == ".csv" else _lines(source, text)
+    lines = _csv_lines(source, text) if source.suffix.lower() == ".csv" else _lines(source, text)
     if not lines:
         raise ConfigError(f"{source}: holds no prompts; write one per line")
     return lines
@@ -191,7 +191,7 @@ def _lines(source: Path, text: str) -> list[tuple[int, dict[str, Any] | CogVideo
     return found
 
 
-def _rows(source: Path, text: str) -> list[tuple[int, dict[str, Any] | CogVideoXError]]:
+def _csv_lines(source: Path, text: str) -> list[tuple[int, dict[str, Any] | CogVideoXError]]:
     """A CSV with a header of the flags' names; an empty cell says nothing."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     found: list[tuple[int, dict[str, Any] | CogVideoXError]] = []

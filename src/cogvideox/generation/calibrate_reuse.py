@@ -30,13 +30,13 @@ class Exact:
     """A run that computed every step: its options, what it made, and what its residuals showed."""
 
     options: GenerateOptions
-    made: Generation
+    generation: Generation
     calibration: Calibration
 
     @property
     def seconds(self) -> float:
         """How long its steps took, decoding and text left out."""
-        return self.made.record.stages["denoise"]
+        return self.generation.record.stages["denoise"]
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ def observe(model: CogVideoX, options: GenerateOptions, **embeddings: Tensor) ->
     """Run once with every step computed and its residuals compared; ``embeddings`` as for ``generate``."""
     plain = options.changed(reuse=0.0, reuse_table=None, guidance_pair="batched")
     with measuring(model.transformer, REACH) as found:
-        _made(model, plain, **embeddings)
-    made = _made(model, plain, **embeddings)  # timed without the measuring
+        _generate(model, plain, **embeddings)
+    made = _generate(model, plain, **embeddings)  # timed without the measuring
     record = made.record
     guidance = record.options.guidance
     assert guidance is not None  # the plan has set it
@@ -110,9 +110,9 @@ def attempt(
     seconds, ratios, distances, reused, steps = 0.0, [], [], 0, 1
     network = DistanceNetwork.load()
     for each in exact:
-        made = _made(model, each.options.changed(reuse=threshold, reuse_table=table), **embeddings)
+        made = _generate(model, each.options.changed(reuse=threshold, reuse_table=table), **embeddings)
         seconds += made.record.stages["denoise"]
-        frames, before = made.video.frames, each.made.video.frames
+        frames, before = made.video.frames, each.generation.video.frames
         ratios.append(psnr_of_clip(frames, before))
         distances.append(np.mean(network(frames, before)) if network else np.nan)
         steps, reused = len(made.record.times), len(made.record.engine.reused_steps)
@@ -120,5 +120,11 @@ def attempt(
     return Trial(threshold, steps - reused, steps, speedup, float(np.mean(ratios)), float(np.mean(distances)))
 
 
-def _made(model: CogVideoX, options: GenerateOptions, **embeddings: Tensor) -> Generation:
-    return run(model, plan_run(model.spec, options), Given(), **embeddings)
+def _generate(model: CogVideoX, options: GenerateOptions, **embeddings: Tensor) -> Generation:
+    return run(
+        model,
+        plan_run(model.spec, options),
+        Given(),
+        prompt_embedding=embeddings.get("prompt_embedding"),
+        negative_embedding=embeddings.get("negative_embedding"),
+    )

@@ -37,7 +37,7 @@ class EngineRecord:
     reused_steps: tuple[int, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """For the manifest."""
+        """These facts as JSON-ready values for the manifest."""
         facts: dict[str, Any] = {
             "modulation": self.modulation,
             "compile": self.compile,

@@ -9,6 +9,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
 from types import TracebackType
 from typing import Any
 
@@ -18,10 +20,7 @@ from torch import Tensor, nn
 
 from cogvideox.errors import NumericsError
 
-try:
-    import resource
-except ImportError:  # not on Windows
-    resource = None
+resource = import_module("resource") if find_spec("resource") else None  # not on Windows
 
 
 def guarded(

@@ -70,7 +70,7 @@ class Job:
             object.__setattr__(self, "dtype", choose("dtype", self.dtype, DTYPES))
 
     @property
-    def place(self) -> str:
+    def target_device(self) -> str:
         """The device: as asked, or the best there is."""
         return self.device or best_device()
 
@@ -179,7 +179,7 @@ def foresee(job: Job, spec: ModelSpec, plan: Plan) -> Forecast | None:
     if is_launched():
         return None
     try:
-        check_device(job.place)
+        check_device(job.target_device)
     except ConfigError:
         return None
     found = preflight.forecast(_request(job, spec, plan), plan.steps)
@@ -197,13 +197,13 @@ def fit_memory(
 
 
 def _request(job: Job, spec: ModelSpec, plan: Plan) -> preflight.Request:
-    dtype = preflight.dtype_of(spec, job.dtype, job.place)
-    return preflight.request_of(spec, plan, encoded=plan.encoded, dtype=dtype, device=job.place)
+    dtype = preflight.dtype_of(spec, job.dtype, job.target_device)
+    return preflight.request_of(spec, plan, encoded=plan.encoded, dtype=dtype, device=job.target_device)
 
 
 def limit_of(job: Job, anyway: bool = False) -> int | None:
     """The bytes a run may take: as asked, and unless ``anyway`` no more than are free. Raises ConfigError."""
-    asked, free = preflight.read_limit(job.memory_limit), preflight.free_memory(job.place)
+    asked, free = preflight.read_limit(job.memory_limit), preflight.free_memory(job.target_device)
     if asked is None or free is None or asked <= free or anyway:
         return asked or free
     warnings.warn(
@@ -225,7 +225,7 @@ def load(
 
     ``weights``: their SHA-256 by file, where they are known already. Raises CheckpointError, ConfigError.
     """
-    device, policy = job.place, policy or Policy()
+    device, policy = job.target_device, policy or Policy()
     check_device(device)
     preflight.check_adapters(job.adapters, job.alpha, read_spec(folder) if job.adapters else None)
     offloaded = policy.residence != "resident" or policy.storage != "stored"

@@ -217,13 +217,13 @@ def forecast(request: Request, steps: int) -> Forecast:
     return Forecast(estimate(request, steps, rates), rates.text())
 
 
-def refuse_hours(plan: Plan, found: Forecast, flag: str) -> None:
+def refuse_hours(plan: Plan, expected: Forecast, flag: str) -> None:
     """Raises InputError for a run of more than a day; ``flag`` is what makes it all the same."""
-    if found.seconds > LONGEST and not plan.options.anyway:
-        stage = max(found.stages, key=lambda name: found.stages[name])
+    if expected.seconds > LONGEST and not plan.options.anyway:
+        stage = max(expected.stages, key=lambda name: expected.stages[name])
         raise InputError(
-            f"{size_of(plan)}: about {found.seconds / 3600:,.0f} hours are estimated, most of them to {stage} "
-            f"({found.basis}); ask for a smaller or shorter video or fewer steps; {flag} makes it all the same"
+            f"{size_of(plan)}: about {expected.seconds / 3600:,.0f} hours are estimated, most of them to {stage} "
+            f"({expected.basis}); ask for a smaller or shorter video or fewer steps; {flag} makes it all the same"
         )
 
 
@@ -277,7 +277,8 @@ def fit(request: Request, policy: str, limit: int | None, anyway: bool = False) 
     """
     found = memory.settle(request, limit, policy, low_bit=memory.has_torchao())
     if found.choice is None and anyway:
-        return MemoryPlan(request, None, [replace(found.least, limit=None)])
+        least = replace(found.least, limit=None)  # type: ignore[arg-type]  # until memory is strict
+        return MemoryPlan(request, None, [least])  # type: ignore[arg-type]
     try:
         memory.require(found)
     except InputError as error:
@@ -285,10 +286,10 @@ def fit(request: Request, policy: str, limit: int | None, anyway: bool = False) 
     return found
 
 
-def follow(spec: ModelSpec, plan: Plan, found: MemoryPlan) -> Plan:
+def follow(spec: ModelSpec, plan: Plan, memory_plan: MemoryPlan) -> Plan:
     """The plan with what the chosen memory policy decides: guidance in sequence, tiled coding."""
-    assert found.choice is not None  # fit raises otherwise
-    return with_policy(spec, plan, found.choice.policy)
+    assert memory_plan.choice is not None  # fit raises otherwise
+    return with_policy(spec, plan, memory_plan.choice.policy)
 
 
 def free_memory(device: str) -> int | None:

@@ -32,7 +32,7 @@ class TextRecord:
     cut: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """For the manifest; "cut" stands there only when something was."""
+        """These facts for the manifest; "cut" stands there only when something was."""
         return {name: value for name, value in asdict(self).items() if value != ""}
 
 
