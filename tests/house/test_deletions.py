@@ -19,7 +19,7 @@ ON_MODULES = {"remove": ("os",), "replace": ("os",), "move": ("shutil",), "copyt
 """Names that lists, texts and configs have too: only these modules' own are meant, and ``Path.replace(target)``."""
 
 PLACES: dict[str, tuple[int, str]] = {
-    "cli/batch.py:run_batch": (1, "failures.json, after it was read as one of ours"),
+    "generation/batch.py:run_batch": (1, "failures.json, after it was read as one of ours"),
     "curation/pipeline.py:Pipeline.remove_cut_files": (2, "cut clips in our work folder, named by video and span"),
     "curation/run.py:_Curation.remove_stale": (1, "marks of shards in our work folder, by number"),
     "curation/outputs.py:OutputList.publish": (1, "a draft of ours; what it replaces must have a digest on our list"),
