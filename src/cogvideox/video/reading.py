@@ -24,7 +24,7 @@ import numpy as np
 from cogvideox.errors import MediaError
 from cogvideox.video.colour import Colour, Colours, code_for, colours_of
 from cogvideox.video.orientation import Orientation, orientation_of
-from cogvideox.video.timing import Timing, exact, fit, nearest_in_time
+from cogvideox.video.timing import Timing, exact, fit
 
 KNOWN = ".mp4, .mov, .mkv, .webm, .avi, .ts or .gif"
 HDR_TRANSFERS = {16: "PQ", 18: "HLG"}  # ITU-T H.273 transfer characteristics
@@ -96,54 +96,6 @@ def survey(path: str | Path, limits: DecodeLimits = LIMITS, colour: Colour = "gu
         if orientation.on_its_side:
             header = replace(header, width=header.height, height=header.width)
         return replace(header, colours=colours, orientation=orientation), timing
-
-
-def read_frames(
-    path: str | Path,
-    max_frames: int | None = None,
-    fps: float | None = None,
-    limits: DecodeLimits = LIMITS,
-    colour: Colour = "guess",
-) -> tuple[np.ndarray, float]:
-    """Frames ``uint8 [t, h, w, 3]`` at a constant rate, and that rate.
-
-    fps: frames per second wanted; the file's own when None, which gives exactly its frames. max_frames: stop after so
-    many; without it a video beyond the limits is an error. colour: how untagged colours are read. Raises MediaError.
-    """
-    with OpenVideo(path, limits, colour) as opened:
-        header, timing = opened.probe(), opened.timing
-        rate = float(fps) if fps else min(timing.fps, limits.fps)
-        most = max_frames if max_frames is not None else limits.frames
-        if most < 1 or not math.isfinite(rate) or rate <= 0:
-            raise MediaError(f"{path}: {most} frames at {rate} per second asked for; both must be above zero")
-        expected = min(most, timing.count(rate) if timing.whole else most)
-        kept = header.width * header.height * 3 * expected
-        if kept > limits.kept_bytes:
-            raise MediaError(
-                f"{path}: {expected} frames of {header.width}x{header.height} need "
-                f"{kept >> 20} MiB, the limit is {limits.kept_bytes >> 20} MiB; read fewer frames"
-            )
-        frames = list(_at_rate(opened, rate, most, complete=max_frames is None))
-    if not frames:
-        raise MediaError(f"{path}: no frame could be decoded; the file is damaged, re-encode it")
-    if any(frame.shape != frames[0].shape for frame in frames):
-        raise MediaError(f"{path}: the frame size changes on the way; re-encode it at one size")
-    return np.stack(frames), rate
-
-
-def _at_rate(opened: OpenVideo, rate: float, most: int, complete: bool) -> Iterator[np.ndarray]:
-    """The pixels of the frames nearest in time to i / rate, at most so many; beyond them an error if ``complete``."""
-    kept = 0
-    for count, frame in enumerate(nearest_in_time(opened.frames(), rate, opened.timing), 1):
-        if count > most:
-            raise opened.error(f"more than {most} frames; cut it, or read with max_frames or a lower fps")
-        pixels = opened.pixels(frame)
-        kept += pixels.nbytes
-        if kept > opened.limits.kept_bytes:
-            raise opened.error(f"more than {opened.limits.kept_bytes >> 20} MiB of pixels; read fewer frames")
-        yield pixels
-        if count == most and not complete:
-            return
 
 
 class OpenVideo:

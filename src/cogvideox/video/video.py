@@ -20,7 +20,7 @@ from cogvideox.errors import FrameError, MediaError, NumericsError, SizeError
 from cogvideox.files.atomic import atomic_file, write_json
 from cogvideox.files.page import text
 from cogvideox.video.colour import Colour
-from cogvideox.video.reading import LIMITS, DecodeLimits, read_frames
+from cogvideox.video.reading import LIMITS, DecodeLimits, OpenVideo
 from cogvideox.video.saving import (
     LABEL,
     LEAST_FPS,
@@ -35,6 +35,7 @@ from cogvideox.video.saving import (
     write_png,
 )
 from cogvideox.video.sheet import contact_sheet
+from cogvideox.video.timing import nearest_in_time
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -243,12 +244,45 @@ def read_video(
     limits: DecodeLimits = LIMITS,
     colour: Colour = "guess",
 ) -> Video:
-    """Read a video file, at its own rate (exactly its frames) or sampled at ``fps``: see read_frames.
+    """Read a video file at a constant rate.
 
-    ``colour``: how untagged colours are read. Raises MediaError.
+    fps: frames per second wanted; the file's own when None, which gives exactly its frames. max_frames: stop after so
+    many; without it a video beyond the limits is an error. colour: how untagged colours are read. Raises MediaError.
     """
-    frames, rate = read_frames(path, max_frames, fps, limits, colour)
-    return Video(frames, min(rate, limits.fps))
+    with OpenVideo(path, limits, colour) as opened:
+        header, timing = opened.probe(), opened.timing
+        rate = float(fps) if fps else min(timing.fps, limits.fps)
+        most = max_frames if max_frames is not None else limits.frames
+        if most < 1 or not math.isfinite(rate) or rate <= 0:
+            raise MediaError(f"{path}: {most} frames at {rate} per second asked for; both must be above zero")
+        expected = min(most, timing.count(rate) if timing.whole else most)
+        kept = header.width * header.height * 3 * expected
+        if kept > limits.kept_bytes:
+            raise MediaError(
+                f"{path}: {expected} frames of {header.width}x{header.height} need "
+                f"{kept >> 20} MiB, the limit is {limits.kept_bytes >> 20} MiB; read fewer frames"
+            )
+        frames = list(_at_rate(opened, rate, most, complete=max_frames is None))
+    if not frames:
+        raise MediaError(f"{path}: no frame could be decoded; the file is damaged, re-encode it")
+    if any(frame.shape != frames[0].shape for frame in frames):
+        raise MediaError(f"{path}: the frame size changes on the way; re-encode it at one size")
+    return Video(np.stack(frames), min(rate, limits.fps))
+
+
+def _at_rate(opened: OpenVideo, rate: float, most: int, complete: bool) -> Iterator[np.ndarray]:
+    """The pixels of the frames nearest in time to i / rate, at most so many; beyond them an error if ``complete``."""
+    kept = 0
+    for count, frame in enumerate(nearest_in_time(opened.frames(), rate, opened.timing), 1):
+        if count > most:
+            raise opened.error(f"more than {most} frames; cut it, or read with max_frames or a lower fps")
+        pixels = opened.pixels(frame)
+        kept += pixels.nbytes
+        if kept > opened.limits.kept_bytes:
+            raise opened.error(f"more than {opened.limits.kept_bytes >> 20} MiB of pixels; read fewer frames")
+        yield pixels
+        if count == most and not complete:
+            return
 
 
 def _check_size(height: int, width: int) -> None:
