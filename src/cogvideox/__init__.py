@@ -3,7 +3,7 @@
     import cogvideox
 
     model = cogvideox.load("tiny")
-    video = cogvideox.generate(model, cogvideox.GenerateOptions(prompt="a red circle moves to the right"))
+    video = cogvideox.generate(model, "a red circle moves to the right", steps=20)
     video.save("red.mp4")
 
 Everything public is listed here and loaded when it is first used, so importing the package is instant.
@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from cogvideox import errors
+    from cogvideox.api import caption, curate, train
     from cogvideox.checkpoints import convert, inspect, load_lora
     from cogvideox.checkpoints import load_model as load
     from cogvideox.checkpoints import save_model as save
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
         NumericsError,
         OutputError,
     )
-    from cogvideox.generation import GenerateOptions, generate
+    from cogvideox.generation import GenerateOptions, Progress, generate
+    from cogvideox.generation.preflight import plan_memory as plan
+    from cogvideox.memory import MemoryPlan
     from cogvideox.model import CogVideoX
     from cogvideox.presets import PRESETS, Preset, get_preset
     from cogvideox.spec import ModelSpec
@@ -43,6 +46,12 @@ _HOMES = {
     "inspect": "checkpoints",
     "generate": "generation",
     "GenerateOptions": "generation",
+    "Progress": "generation",
+    "plan": "generation.preflight:plan_memory",
+    "MemoryPlan": "memory",
+    "train": "api",
+    "curate": "api",
+    "caption": "api",
     "CogVideoX": "model",
     "Video": "video",
     "read_video": "video",
@@ -71,23 +80,29 @@ __all__ = [
     "DependencyError",
     "GenerateOptions",
     "InputError",
+    "MemoryPlan",
     "ModelSpec",
     "NumericsError",
     "OutputError",
     "Preset",
+    "Progress",
     "Video",
     "__version__",
+    "caption",
     "contact_sheet",
     "convert",
+    "curate",
     "errors",
     "generate",
     "get_preset",
     "inspect",
     "load",
     "load_lora",
+    "plan",
     "read_image",
     "read_video",
     "save",
+    "train",
 ]
 
 

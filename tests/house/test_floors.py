@@ -21,7 +21,7 @@ FLOORS = {
     9: "generation curation",
     10: "data",
     11: "training rating",
-    12: "reproduce",
+    12: "reproduce api",
     13: "cli",
     14: "__main__",
 }

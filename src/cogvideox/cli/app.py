@@ -154,19 +154,15 @@ def train(
     debug: Debug = False,
 ) -> None:
     """Train; rerunning the same command resumes."""
-    in_a_file = recipe.endswith((".yaml", ".yml"))
-    if in_a_file:
+    if recipe.endswith((".yaml", ".yml")):
         from cogvideox.files import read_yaml
 
         read_yaml(recipe)  # a file that cannot be read is told before torch is loaded, which takes seconds
-    from cogvideox.training.recipes import recipe as named
-    from cogvideox.training.recipes import run, run_file
+    from cogvideox.api import training_config
+    from cogvideox.training.recipes import run
     from cogvideox.training.stages import StagedRun
 
-    config = run_file(recipe) if in_a_file else named(recipe)
-    place = "base.out" if isinstance(config, StagedRun) else "out"
-    changes = [*(settings or []), *([f"{place}={out}"] if out else [])]
-    config = config.override(changes) if changes else config
+    config = training_config(recipe, out=out, overrides=settings or [])
     if dry_run:
         from cogvideox.cli.dry_run import show_run
 

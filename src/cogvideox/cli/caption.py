@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cogvideox.cli.terminal import PARTIAL, result, result_json, verb
 from cogvideox.errors import ConfigError
-from cogvideox.progress import progress, say
+from cogvideox.progress import TERMINAL, say
+
+if TYPE_CHECKING:
+    from cogvideox.captioning.describe import CaptionRecord
 
 
 @verb
@@ -47,9 +50,10 @@ def caption(
 
     Rerunning the same command asks only for what is missing.
     """
-    from cogvideox.captioning.folder import caption_folder, find_videos
+    from cogvideox import api
+    from cogvideox.captioning.folder import find_videos
     from cogvideox.captioning.strategy import CaptionConfig
-    from cogvideox.curation.captions import caption_curated, is_curated, to_caption
+    from cogvideox.curation.captions import is_curated, to_caption
 
     flags: dict[str, Any] = {"strategy": strategy, "ask": ask, "ask_model": ask_model, "captioner": captioner}
     flags |= {"summariser": summariser, "match": match, "least_match": least_match}
@@ -75,20 +79,13 @@ def caption(
         say(
             "the shipped captioner knows the tiny world of moving shapes alone; for other videos: --captioner or --ask"
         )
-    done = [0]
     reasons: Counter[str] = Counter()
-    with progress("describing") as show:
 
-        def count(record) -> None:
-            done[0] += 1
-            if record.ended in ("failed", "pending"):
-                reasons[f"{record.ended}: {record.detail or record.reason}"[:300]] += 1
-            show("describing", done[0], total)
+    def note_reason(record: CaptionRecord) -> None:
+        if record.ended in ("failed", "pending"):
+            reasons[f"{record.ended}: {record.detail or record.reason}"[:300]] += 1
 
-        if inside:
-            ended = caption_curated(place, config, count, show)
-        else:
-            ended = caption_folder(place, Path(out or "captions"), config, count)
+    ended = api.caption(place, out, config=config, on_record=note_reason, reporter=TERMINAL)
     counts = ", ".join(f"{number} {kind}" for kind, number in sorted(ended.counts.items()))
     say(f"{total} videos: {counts}")
     paths = {"metadata": str(ended.metadata), "records": str(ended.records)}

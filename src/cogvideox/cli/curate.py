@@ -9,10 +9,8 @@ from typing import Any
 import typer
 
 from cogvideox.cli.terminal import PARTIAL, result, result_json
-from cogvideox.errors import ConfigError, DependencyError, suggest
-from cogvideox.progress import progress, say
-
-ENGINES = ("local", "ray")
+from cogvideox.errors import ConfigError, DependencyError
+from cogvideox.progress import TERMINAL, say
 
 
 def curate_folder(
@@ -25,24 +23,21 @@ def curate_folder(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """One call of ``data.curated.curate``; exit code 3 when a step stumbled or a worker died."""
-    if engine not in ENGINES:
-        raise ConfigError(
-            f"engine {engine!r}: unknown{suggest(engine, ENGINES)}; choose {' or '.join(ENGINES)}"
-        )
-    from cogvideox.curation.engines import LocalEngine, RayEngine
-    from cogvideox.curation.recipes import find_recipe
+    """One call of ``cogvideox.curate``; exit code 3 when a step stumbled or a worker died."""
+    from cogvideox.api import curate, curation_recipe
 
-    chosen = find_recipe(recipe)
-    chosen = chosen.override(settings) if settings else chosen
     if dry_run:
-        result(chosen.to_yaml().rstrip())
+        result(curation_recipe(recipe, settings).to_yaml().rstrip())
         return
-    from cogvideox.curation.run import curate
-
-    with progress("curating") as show:
-        done = LocalEngine(workers) if engine == "local" else RayEngine(workers)
-        summary = curate(folder, out, chosen, done, show)
+    summary = curate(
+        folder,
+        out,
+        recipe=recipe,
+        engine=engine,
+        workers=workers,
+        overrides=settings,
+        reporter=TERMINAL,
+    )
     print_summary(summary, out, as_json)
     trouble = [row for row in summary["dropped"] if row["reason"] in ("failed", "crashed", "cannot be cut")]
     if trouble:

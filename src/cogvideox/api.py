@@ -1,0 +1,141 @@
+"""What the command line does to folders and runs, as one Python call each: ``train``, ``curate``, ``caption``.
+
+``load``, ``save``, ``convert`` and ``inspect`` are ``cogvideox.checkpoints``; ``generate`` and ``plan`` are
+``cogvideox.generation``. Settings are plain keywords; a dotted name reaches into a group: ``**{"optim.lr": 1e-4}``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cogvideox.errors import ConfigError, suggest
+from cogvideox.progress import SILENT, Reporter
+
+if TYPE_CHECKING:
+    from cogvideox.captioning.describe import CaptionRecord
+    from cogvideox.captioning.folder import CaptionSummary
+    from cogvideox.captioning.strategy import CaptionConfig
+    from cogvideox.curation.recipe import Recipe
+    from cogvideox.training.config import Run
+    from cogvideox.training.stages import StagedRun
+
+ENGINES = ("local", "ray")
+
+
+def train(
+    recipe: str | Path | Run | StagedRun,
+    *,
+    out: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    **settings: Any,
+) -> Path:
+    """Train: ``train("world-t2v", out="runs/mine", steps=200)``; the same folder resumes. Returns the folder.
+
+    recipe: the name of a recipe, a run.yaml, or a config. ``overrides`` are "key.path=value" texts, applied before
+    ``settings``. Raises ConfigError, InputError, CheckpointError, OutputError or DependencyError.
+    """
+    from cogvideox.training.recipes import run
+
+    return run(training_config(recipe, out=out, overrides=overrides, **settings))
+
+
+def training_config(
+    recipe: str | Path | Run | StagedRun,
+    *,
+    out: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    **settings: Any,
+) -> Run | StagedRun:
+    """The complete settings that ``train`` would run with; the arguments are the same. Raises ConfigError."""
+    from cogvideox.training.recipes import recipe as named
+    from cogvideox.training.recipes import run_file
+    from cogvideox.training.stages import StagedRun
+
+    if isinstance(recipe, str | Path):
+        config = run_file(recipe) if str(recipe).endswith((".yaml", ".yml")) else named(str(recipe))
+    else:
+        config = recipe
+    if out is not None:
+        overrides = [*overrides, f"{'base.out' if isinstance(config, StagedRun) else 'out'}={out}"]
+    config = config.override(overrides) if overrides else config
+    return config.changed(**settings) if settings else config
+
+
+def curate(
+    folder: str | Path,
+    out: str | Path = "curated",
+    *,
+    recipe: str | Recipe = "default",
+    engine: str = "local",
+    workers: int | None = None,
+    overrides: Sequence[str] = (),
+    reporter: Reporter = SILENT,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Turn raw videos into training clips; the same folders do only what is left. Returns the summary.
+
+    recipe: default, staged, tiny, cuts, the path of a recipe.yaml, or a Recipe. engine: "local" (``workers``
+    processes, by default one per core) or "ray". ``overrides`` are "key.path=value" texts. Raises InputError,
+    ConfigError, CheckpointError or OutputError.
+    """
+    if engine not in ENGINES:
+        raise ConfigError(
+            f"engine {engine!r}: unknown{suggest(engine, ENGINES)}; choose {' or '.join(ENGINES)}"
+        )
+    from cogvideox.curation.engines import LocalEngine, RayEngine
+    from cogvideox.curation.run import curate as run
+
+    with reporter.progress("curating") as report:
+        workplace = LocalEngine(workers) if engine == "local" else RayEngine(workers)
+        return run(folder, out, curation_recipe(recipe, overrides, **settings), workplace, report)
+
+
+def curation_recipe(recipe: str | Recipe, overrides: Sequence[str] = (), **settings: Any) -> Recipe:
+    """The complete recipe that ``curate`` would use. Raises ConfigError."""
+    from cogvideox.curation.recipes import find_recipe
+
+    config = find_recipe(recipe) if isinstance(recipe, str) else recipe
+    config = config.override(overrides) if overrides else config
+    return config.changed(**settings) if settings else config
+
+
+def caption(
+    videos: str | Path,
+    out: str | Path | None = None,
+    *,
+    config: CaptionConfig | None = None,
+    on_record: Callable[[CaptionRecord], None] | None = None,
+    reporter: Reporter = SILENT,
+    **settings: Any,
+) -> CaptionSummary:
+    """Describe a folder of videos: ``caption("films", "captions", ask="http://127.0.0.1:8000/v1")``.
+
+    ``out`` becomes a folder that training reads (default "captions"); the clips of a curated folder are described in
+    place, and ``out`` is left away. ``settings`` are fields of CaptionConfig. The same call asks only for what is
+    missing. ``on_record`` is called with each record. Raises ConfigError, CheckpointError, MediaError or OutputError.
+    """
+    from cogvideox.captioning.folder import caption_folder, find_videos
+    from cogvideox.captioning.strategy import CaptionConfig
+    from cogvideox.curation.captions import caption_curated, is_curated, to_caption
+
+    config = (config or CaptionConfig()).changed(**settings)
+    folder = Path(videos)
+    curated = is_curated(folder)
+    if curated and out is not None and not (Path(out).exists() and folder.samefile(out)):
+        raise ConfigError(f"out {out}: captions of a curated folder are written into it; leave out away")
+    total = to_caption(folder)[0] if curated else len(find_videos(folder))
+    count = 0
+    with reporter.progress("describing") as report:
+
+        def after(record: CaptionRecord) -> None:
+            nonlocal count
+            count += 1
+            if on_record is not None:
+                on_record(record)
+            report("describing", count, total)
+
+        if curated:
+            return caption_curated(folder, config, after, report)
+        return caption_folder(folder, Path(out or "captions"), config, after)
