@@ -248,3 +248,14 @@ def test_a_setting_under_its_old_and_its_new_name_is_refused():
         overrides = ["group.adding=fast", "group.reduce=exact"]
         assert "is also given as group.adding" in told(lambda: Whole().override(overrides))
         assert "(did you mean 'reduce'?)" in told(lambda: Whole().override(["group.redduce=a"]))
+
+
+class Special(Group):
+    renamed_settings: ClassVar[dict[str, str]] = {"speed": "pace"}
+    pace: int = 1
+
+
+def test_a_subclass_keeps_the_old_names_of_its_base():
+    with pytest.warns(FutureWarning) as seen:
+        assert Special.parse({"adding": "exact", "speed": 3}) == Special(reduce="exact", pace=3)
+    assert len(seen) == 2

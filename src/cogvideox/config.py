@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Self, get_args
 
@@ -74,7 +75,10 @@ class Config(BaseModel):
     """Whether text such as "9" is read where a number belongs: in lists that people type, never in files of models."""
 
     renamed_settings: ClassVar[dict[str, str]] = {}
-    """Old name of a setting of this class -> its name now. The old one is accepted, with a warning, for one release."""
+    """Old name of a setting of this class -> its name now. The old one is accepted, with a warning, for one release.
+
+    A subclass inherits those of its bases and adds its own.
+    """
 
     def __init__(self, **values: Any) -> None:
         """From keywords; raises ConfigError that names the path of the first mistake."""
@@ -95,11 +99,12 @@ class Config(BaseModel):
     @classmethod
     def _accept_old_names(cls, values: Any) -> Any:
         """The values under the names of now; a setting given under both names is an error."""
-        if not cls.renamed_settings or not isinstance(values, dict):
+        renamed = _renamed_settings(cls)
+        if not renamed or not isinstance(values, dict):
             return values
         named: dict[str, Any] = {}
         for key, value in values.items():
-            name = cls.renamed_settings.get(key, key) if isinstance(key, str) else key
+            name = renamed.get(key, key)
             if name != key:
                 if name in values:
                     raise ValueError(f"{key} is the old name of {name}, and both are given; leave {key} out")
@@ -185,13 +190,22 @@ def _warn_of_old_name(old: str, new: str) -> None:
     )
 
 
+@cache
+def _renamed_settings(model: type[BaseModel]) -> dict[str, str]:
+    """Old name -> name of now, of a class and its bases."""
+    renamed: dict[str, str] = {}
+    for base in reversed(model.__mro__):
+        renamed |= vars(base).get("renamed_settings", {})
+    return renamed
+
+
 def _names_of_now(model: type[BaseModel], path: Sequence[str]) -> list[str]:
     """A path of settings with each old name replaced by the name of now, with a warning."""
     names: list[str] = []
     groups = [model]
     for key in path:
         for group in groups:
-            renamed = group.renamed_settings if issubclass(group, Config) else {}
+            renamed = _renamed_settings(group)
             if key in renamed and not any(key in each.model_fields for each in groups):
                 _warn_of_old_name(".".join([*names, key]), ".".join([*names, renamed[key]]))
                 key = renamed[key]

@@ -36,7 +36,7 @@ def test_how_a_run_is_done_and_told_may_change(place, tmp_path):
     train(config, stop_at=2)
     (tmp_path / "run").rename(tmp_path / "moved")
     task = config.task
-    data = task.data.model_copy(update={"folder": task.data.folder + "/"})
+    data = task.data.changed(folder=task.data.folder + "/")
     changes = {
         "data": data,
         "recompute": True,
@@ -46,9 +46,7 @@ def test_how_a_run_is_done_and_told_may_change(place, tmp_path):
         "kernel": "torch",
     }
     more = {"save_every": 3, "log_every": 2, "measure_every": 4, "background": True, "peak_tflops": 1.0}
-    changed = config.model_copy(
-        update={"task": task.model_copy(update=changes), "out": str(tmp_path / "moved"), **more}
-    )
+    changed = config.changed(task=task.changed(**changes), out=str(tmp_path / "moved"), **more)
     train(changed)
     assert same(place / "whole", tmp_path / "moved")
     assert "recompute: true" in (tmp_path / "moved" / "run.yaml").read_text()
@@ -77,7 +75,7 @@ def interruptible():
 
 
 def test_the_first_ctrl_c_saves_and_the_same_command_goes_on(place, tmp_path, interruptible, capfd):
-    config = run(place, tmp_path).model_copy(update={"save_every": 100})
+    config = run(place, tmp_path).changed(save_every=100)
     with pytest.raises(KeyboardInterrupt):
         train(config, on_step=lambda step: step == 1 and signal.raise_signal(signal.SIGINT))
     said = capfd.readouterr().err
@@ -94,7 +92,7 @@ def test_the_second_ctrl_c_ends_at_once(place, tmp_path, interruptible):
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        train(run(place, tmp_path).model_copy(update={"save_every": 100}), on_step=twice)
+        train(run(place, tmp_path).changed(save_every=100), on_step=twice)
     assert latest_state(tmp_path) is None
 
 
@@ -121,7 +119,7 @@ def test_an_ignored_ctrl_c_stays_ignored(place, tmp_path, interruptible):
 @pytest.mark.parametrize("board", [{"wandb": "project"}, {"tensorboard": True}], ids=["wandb", "tensorboard"])
 def test_a_board_that_is_not_installed_is_told_before_the_work(place, tmp_path, monkeypatch, board, found):
     monkeypatch.setattr(metrics, "find_spec", found)
-    config = run(place, tmp_path / "run", cache=str(tmp_path / "cache")).model_copy(update=board)
+    config = run(place, tmp_path / "run", cache=str(tmp_path / "cache")).changed(**board)
     with pytest.raises(DependencyError, match="not installed; pip install"):
         train(config)
     assert not list(tmp_path.iterdir())

@@ -15,14 +15,16 @@ from cogvideox.config import Config
 class OptimConfig(Config):
     """Settings of the optimiser, of its learning rate and of the moving average of the weights."""
 
-    name: Literal["adamw", "muon"] = Field("adamw", description="muon turns matrices, adamw the rest")
+    name: Literal["adamw", "muon"] = Field(
+        "adamw", description="muon: for the matrices in blocks, adamw for the rest"
+    )
     lr: float = Field(1e-3, gt=0, description="peak learning rate of adamw")
     muon_lr: float = Field(0.02, gt=0, description="peak learning rate of the matrices under muon")
     betas: tuple[float, float] = Field((0.9, 0.95), description="Table 6")
     eps: float = Field(1e-8, gt=0, description="Table 6")
     weight_decay: float = Field(1e-4, ge=0, description="Table 6")
     warmup: int = Field(100, ge=0, description="steps of linear warm-up")
-    floor: float = Field(0.02, ge=0, le=1, description="last learning rate as a share of the peak")
+    floor: float = Field(0.02, ge=0, le=1, description="last learning rate, as a fraction of the peak")
     clip: float = Field(
         1.0, gt=0, description="gradient norm above which gradients are scaled down (Table 6)"
     )

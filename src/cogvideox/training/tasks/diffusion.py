@@ -101,8 +101,8 @@ class DiffusionTraining(TaskConfig):
     )
     recompute: Annotated[bool | None, MayChange] = Field(
         None,
-        description="keep no activations inside blocks: a third more work, less memory; null: for a billion weights or "
-        "more",
+        description="activation checkpointing of the blocks: a third more work, less memory; null: for a billion "
+        "weights or more",
     )
     compile: Annotated[bool, MayChange] = Field(False, description="compile the blocks with torch.compile")
     device: Annotated[str | None, MayChange] = Field(
