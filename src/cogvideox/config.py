@@ -102,8 +102,9 @@ class Config(BaseModel):
         renamed = _renamed_settings(cls)
         if not renamed or not isinstance(values, dict):
             return values
+        given: dict[str, Any] = values
         named: dict[str, Any] = {}
-        for key, value in values.items():
+        for key, value in given.items():
             name = renamed.get(key, key)
             if name != key:
                 if name in values:

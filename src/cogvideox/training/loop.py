@@ -20,7 +20,7 @@ from cogvideox.parallel.mesh import make_mesh
 from cogvideox.training.checkpoint.state import latest_state
 from cogvideox.training.config import TrainConfig
 from cogvideox.training.metrics import check_loggers
-from cogvideox.training.resume import check_same_config, write_config
+from cogvideox.training.resume import RECORD, check_same_config, write_config
 from cogvideox.training.task import Task
 from cogvideox.training.tasks.folder import check_unchanged
 from cogvideox.training.trainer import Trainer, device_of
@@ -52,8 +52,8 @@ def train(
                 sweep(out)
             check_same_config(config, out)
             state, result = latest_state(out), out / "model"
-            record = result / "training.json"  # written last
-            finished = state is not None and int(state["step"]) >= config.steps and record.is_file()
+            at_end = state is not None and int(state["step"]) >= config.steps
+            finished = at_end and (result / RECORD).is_file()
         parallel.barrier()  # nobody writes before everybody has read
         if finished:
             print(f"{out}: finished at step {config.steps} already; nothing to do", file=sys.stderr)
@@ -71,14 +71,20 @@ def train(
         trainer = Trainer(config, task, state, parallel=parallel, data_facts=data_facts)
         trainer.fit(min(config.steps, stop_at or config.steps), on_step)
         if trainer.step >= config.steps:
-            trainer.evaluator.check_finite(trainer.step)
-            trainer.evaluator.export(result)
-            if parallel.is_main_process:
-                settings = config.model_dump(mode="json")
-                run = manifest("training run", settings, task.lineage(), config.seed)
-                write_sidecar(record, run, overwrite=True)
+            _write_result(trainer, result)
         parallel.barrier()
         return out if trainer.step < config.steps else result
+
+
+def _write_result(trainer: Trainer, result: Path) -> None:
+    """Write the model and, last, the record of what it was made from. Raises NumericsError."""
+    trainer.evaluator.check_finite(trainer.step)
+    trainer.evaluator.export(result)
+    if trainer.parallel.is_main_process:
+        config = trainer.config
+        settings = config.model_dump(mode="json")
+        record = manifest("training run", settings, trainer.task.lineage(), config.seed)
+        write_sidecar(result / RECORD, record, overwrite=True)
 
 
 def _check_optimizer(config: TrainConfig) -> None:

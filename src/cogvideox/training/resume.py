@@ -8,17 +8,18 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cogvideox.config import Config
 from cogvideox.errors import ConfigError
 from cogvideox.files import read_yaml
 from cogvideox.files.atomic import atomic_file
 from cogvideox.training.checkpoint.state import has_state
+from cogvideox.training.config import TrainConfig
 from cogvideox.training.task import MayChange
 
-if TYPE_CHECKING:
-    from cogvideox.training.config import TrainConfig
+RECORD = "training.json"
+"""The file in the folder of a result that is written last: settings, lineage, versions."""
 
 
 def check_same_config(config: TrainConfig, out: Path) -> None:
@@ -40,10 +41,10 @@ def check_same_config(config: TrainConfig, out: Path) -> None:
     if [*changed] == ["steps"] and here["steps"] > then["steps"]:
         raise ConfigError(_more_steps(out, then, here))
     if changed:
-        told = [f"{name}: {before} -> {now}" for name, (before, now) in changed.items()]
-        more = f" and {len(told) - 3} more" if len(told) > 3 else ""
+        lines = [f"{name}: {before} -> {now}" for name, (before, now) in changed.items()]
+        more = f" and {len(lines) - 3} more" if len(lines) > 3 else ""
         raise ConfigError(
-            f"{file}: holds a run with other settings ({'; '.join(told[:3])}{more}); set them back to go on, or "
+            f"{file}: holds a run with other settings ({'; '.join(lines[:3])}{more}); set them back to go on, or "
             "choose another out="
         )
 
@@ -98,7 +99,7 @@ def _more_steps(out: Path, then: Mapping[str, Any], here: Mapping[str, Any]) -> 
     before, now = then.get("steps"), here.get("steps")
     head = f"{out}: is a run of {before} steps, {now} asked for"
     task, result = here.get("task") or {}, out / "model"
-    if not (result / "training.json").is_file():
+    if not (result / RECORD).is_file():
         return f"{head}; its learning rate falls to its end at step {before}: set steps={before} to go on to there"
     if "start" not in task:
         return f"{head}; it is finished, train for {now} steps in another out="
