@@ -293,3 +293,12 @@ def test_a_full_disk_at_the_real_write(bench, monkeypatch, name, call):
     assert done.exit_code == 1 and "No space left on device" in done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: ") and "Traceback" not in done.stderr
     assert snapshot(bench) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_is_called_a_pipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    for words in (["inspect", "pipe"], ["convert", "pipe", "new"]):
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 1 and "pipe: a pipe or a device, not a folder" in done.stderr, words

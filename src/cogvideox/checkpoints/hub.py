@@ -29,6 +29,10 @@ def find_folder(path_or_id: str | Path, revision: str | None = None, *, download
     """
     name, path = str(path_or_id), Path(path_or_id).expanduser()
     if exists(path):
+        if not (path.is_dir() or path.is_file()):
+            raise CheckpointError(
+                f"{path}: a pipe or a device, not a folder or file of weights; check the path"
+            )
         return path
     if name in PRESETS:
         shipped = shipped_folder(name)
