@@ -65,7 +65,7 @@ def block(preset: ModelSpec, side: Side, frames: int, height: int, width: int, b
 def _transformer(
     preset: ModelSpec, side: Side, layers: int, frames: int, height: int, width: int, batch: int
 ) -> Callable[[], object]:
-    config = preset.transformer.model_copy(update={"num_layers": layers})
+    config = preset.transformer.changed(num_layers=layers)
     t = -(-((frames - 1) // 4 + 1) // (config.patch_size_t or 1)) * (config.patch_size_t or 1)
     with torch.device("meta"):
         x = torch.empty(batch, config.in_channels, t, height // 8, width // 8, dtype=BF16)

@@ -156,7 +156,7 @@ class Bench:
 
     def transformer(self, row: ModelSpec, **changes: object) -> Transformer:
         """Random weights; nothing is loaded."""
-        config = row.transformer.model_copy(update=changes)
+        config = row.transformer.changed(**changes)
         return self.drawn(Transformer, config)
 
     def drawn(self, kind: type, config: object) -> torch.nn.Module:

@@ -51,12 +51,12 @@ def test_a_generator_of_questions_is_read_as_answers_are_taken():
 
 
 def test_budgets_end_a_run_and_leave_the_rest_pending():
-    chat = Chat(Scripted(lambda q: "x"), FAST.model_copy(update={"requests": 5}))
+    chat = Chat(Scripted(lambda q: "x"), FAST.changed(requests=5))
     outcomes = list(chat.ask_all(questions(20)))
     assert sum(o.ok for o in outcomes) == 5
     assert {o.failure.kind for o in outcomes if not o.ok} == {"budget"}
     assert all(o.failure.pending for o in outcomes if not o.ok)
-    chat = Chat(Scripted(lambda q: "x " * 50), FAST.model_copy(update={"tokens": 100}))
+    chat = Chat(Scripted(lambda q: "x " * 50), FAST.changed(tokens=100))
     assert 1 <= sum(o.ok for o in chat.ask_all(questions(20))) <= 4
 
 
@@ -67,7 +67,7 @@ def test_a_dead_server_is_left_alone():
         calls.append(question)
         raise ChatFailure("server", "503")
 
-    settings = FAST.model_copy(update={"failures": 4, "openings": 3})
+    settings = FAST.changed(failures=4, openings=3)
     with pytest.warns(UserWarning, match=r"does not answer \(server: 503\): it is left alone"):
         outcomes = list(Chat(Scripted(reply), settings).ask_all(questions(500)))
     assert len(outcomes) == 500 and not any(o.ok for o in outcomes)
@@ -87,7 +87,7 @@ def test_a_server_that_comes_back_is_asked_again():
                 raise ChatFailure("connection", "refused")
         return "fine"
 
-    settings = FAST.model_copy(update={"failures": 3, "openings": 50, "tries": 20})
+    settings = FAST.changed(failures=3, openings=50, tries=20)
     outcomes = list(Chat(Scripted(reply), settings).ask_all(questions(30)))
     assert all(o.ok for o in outcomes)
 

@@ -23,7 +23,7 @@ GB, TERA, BF16 = 1e9, 1e12, torch.bfloat16
 def transformer(layers: int) -> Cost:
     """The 5B at 49x480x720 with the guidance pair."""
     row = get_preset("5b")
-    config = row.transformer.model_copy(update={"num_layers": layers})
+    config = row.transformer.changed(num_layers=layers)
     with torch.device("meta"):
         network = Transformer(config).eval().to(BF16)
         x, text = torch.empty(2, 16, 13, 60, 90, dtype=BF16), torch.empty(2, 226, 4096, dtype=BF16)

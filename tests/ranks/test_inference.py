@@ -48,7 +48,7 @@ def test_several_processes_make_the_video_of_one(ranks):
 def unseeded(ranks: int) -> int:
     model = cogvideox.load("tiny", device="cpu")
     spread(model.transformer, Spread.over(ranks, guided=True))
-    seed = cogvideox.generate(model, OPTIONS.model_copy(update={"seed": None})).manifest["seed"]
+    seed = cogvideox.generate(model, OPTIONS.changed(seed=None)).manifest["seed"]
     dist.barrier()
     return seed
 

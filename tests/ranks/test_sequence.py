@@ -29,7 +29,7 @@ TINY = TransformerConfig(
     max_text_seq_length=5,
     use_rotary_positional_embeddings=True,
 )
-SPLIT = TINY.model_copy(update={"attention": "split"})
+SPLIT = TINY.changed(attention="split")
 CASES = [(ranks, way) for ranks in (2, 3) for way in ("ulysses", "ring", "packed", "packed ring", "split")]
 CASES += [(4, "ring"), (4, "packed ring"), (4, "recompute")]
 
