@@ -30,7 +30,7 @@ from cogvideox.curation.run import curate  # noqa: E402
 from cogvideox.curation.scores import Light  # noqa: E402
 from support.films import take, write  # noqa: E402
 
-RECIPE = tiny().changed(steps=(Light(), Hashes()), per_shard=50)
+RECIPE = tiny().model_copy(update={"steps": (Light(), Hashes()), "per_shard": 50})
 
 
 class Here:
