@@ -30,7 +30,7 @@ import torch.nn.functional as F
 
 from cogvideox.diffusion import Constant, Schedule, ddim, guided
 from cogvideox.generation import GenerateOptions, generate
-from cogvideox.memory import move_in
+from cogvideox.memory import offload
 from cogvideox.model import CogVideoX
 from cogvideox.presets import get_preset
 from cogvideox.spec import ModelSpec
@@ -306,7 +306,7 @@ def memory(bench: Bench) -> None:
         home = replace(bench, device=torch.device("cpu"))
         parts = home.drawn(Transformer, row.transformer), home.drawn(VAE, row.vae)
         model = CogVideoX.assemble(*parts, None, Schedule(row.schedule), name="5b")
-        move_in(model, bench.device, place)
+        offload(model, bench.device, place)
 
         def run(model: CogVideoX = model) -> float:
             given = {"prompt_embedding": text["p"], "negative_embedding": text["n"]}

@@ -14,7 +14,7 @@ from cogvideox.generation import GenerateOptions, Noises, sample_latents
 from cogvideox.generation.calibrate_reuse import attempt, observe
 from cogvideox.generation.fast_paths import running
 from cogvideox.generation.residual_reuse import Calibration, calibration_path, read_calibration
-from cogvideox.memory.offload import attach
+from cogvideox.memory.offload import install
 from cogvideox.parallel.sequence import SplitArm
 from cogvideox.transformer.attention import Attention
 from cogvideox.transformer.reuse import measuring, reusing
@@ -91,7 +91,7 @@ def test_weights_that_visit_leave_the_modulation_layers_at_home(stream):
     model = golden_model(num_layers=3)
     layers = [block.norm1.linear for block in model.transformer.transformer_blocks]
     homes = [layer.weight for layer in layers]
-    attach(model, torch.device("cpu"), stream)
+    install(model, torch.device("cpu"), stream)
     away = []
     model.transformer.transformer_blocks[1].register_forward_hook(
         lambda *_: away.append([layer.weight is not home for layer, home in zip(layers, homes, strict=True)])
@@ -121,7 +121,7 @@ def test_every_way_of_running_reuses_alike(table, sampler, way):
     assert record["reuse"] == {"threshold": 0.15, "reused_steps": [1]}
     changes = {"tables": {"modulation": "tables"}, "sequence": {"guidance_pair": "sequence"}}.get(way, {})
     if way == "streamed":
-        attach(model, torch.device("cpu"), stream=True)
+        install(model, torch.device("cpu"), stream=True)
     found, _ = latents(reuse.changed(**changes), model)
     assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
     assert (expected - latents(of(sampler=sampler))[0]).abs().max() > 1e-4  # something was reused

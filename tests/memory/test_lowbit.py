@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from cogvideox.checkpoints import add_lora, merge_lora, unload_lora
 from cogvideox.errors import CheckpointError, ConfigError, DependencyError
 from cogvideox.memory import lower
-from cogvideox.memory.offload import attach
+from cogvideox.memory.offload import install
 from cogvideox.memory.weights import low_bit_bytes
 from support.models import golden_model
 
@@ -45,7 +45,7 @@ def test_int8_is_close_and_streams_to_the_same_bits():
     plain = forward(golden_model())
     low = forward(lower(golden_model(), "int8"))
     assert 0 < (low - plain).norm() / plain.norm() < 0.05
-    streamed = forward(attach(lower(golden_model(), "int8"), torch.device("cpu"), stream=True))
+    streamed = forward(install(lower(golden_model(), "int8"), torch.device("cpu"), stream=True))
     assert torch.equal(streamed, low)
 
 

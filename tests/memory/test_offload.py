@@ -7,7 +7,7 @@ import torch
 
 import cogvideox
 from cogvideox.generation import GenerateOptions
-from cogvideox.memory.offload import attach, blocks_of, move_in, places, stages_of
+from cogvideox.memory.offload import blocks_of, install, offload, slots, stages_of
 from support.models import golden_model, golden_text
 
 CPU = torch.device("cpu")
@@ -25,7 +25,7 @@ def resident():
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_offloaded_equals_resident(resident, stream):
-    model = attach(golden_model(num_layers=4), CPU, stream)
+    model = install(golden_model(num_layers=4), CPU, stream)
     assert torch.equal(video(model), resident)
     assert torch.equal(video(model), resident)  # the slots of a second run begin where the first one ended
 
@@ -34,7 +34,7 @@ def test_one_stage_at_a_time_is_on_the_device():
     """Watched through copies: what computes is never the tensor that lives at home."""
     model = golden_model()
     homes = {id(tensor) for part in stages_of(model) for tensor in part.parameters()}
-    attach(model, CPU, stream=False)
+    install(model, CPU, stream=False)
     seen = []
 
     def away(part):
@@ -50,7 +50,7 @@ def test_two_blocks_are_on_the_device_when_they_are_streamed():
     model = golden_model(num_layers=4)
     blocks = blocks_of(model.transformer)
     homes = [id(tensor) for block in blocks for tensor in block.parameters()]
-    attach(model, CPU, stream=True)
+    install(model, CPU, stream=True)
     most = []
     for block in blocks:
         block.register_forward_hook(
@@ -64,7 +64,7 @@ def test_two_blocks_are_on_the_device_when_they_are_streamed():
 def test_weights_come_home_unchanged():
     model = golden_model()
     before = {name: tensor.clone() for name, tensor in model.transformer.state_dict().items()}
-    attach(model, CPU, stream=True)
+    install(model, CPU, stream=True)
     video(model)
     after = model.transformer.state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
@@ -78,13 +78,13 @@ def test_blocks_are_the_longest_row_of_equals():
 def test_moving_on_a_cpu_says_that_it_has_no_effect():
     model = golden_model()
     with pytest.warns(UserWarning, match="no effect on a CPU"):
-        move_in(model, "cpu", "phases")
+        offload(model, "cpu", "phases")
     assert not model.transformer._forward_pre_hooks
 
 
 def test_the_blocks_text_encoders_have_are_streamed_too():
     model = cogvideox.load("tiny", device="cpu")
     before = model.embed(["a red circle"]).values
-    assert len(list(places(model.text.model))) > 10
-    attach(model, CPU, stream=True)
+    assert len(list(slots(model.text.model))) > 10
+    install(model, CPU, stream=True)
     assert torch.equal(model.embed(["a red circle"]).values, before)

@@ -32,7 +32,7 @@ def request(**changes) -> Request:
 def test_sampling_carried_on_is_sampling_counted():
     row = request().spec
     deep = replace(row, transformer_settings={**row.transformer_settings, "num_layers": 5})
-    asked = request(row=deep, steps=5)
+    asked = request(spec=deep, steps=5)
     assert denoising(asked, "batched") == pytest.approx(_sampling(asked, "batched", 5, 5), rel=0.01)
 
 
@@ -75,8 +75,8 @@ def test_a_kept_residual_is_half_a_pair_when_the_pair_runs_in_sequence():
 def test_the_text_encoder_weighs_what_is_predicted():
     with torch.device("meta"):
         network = T5Encoder(T5Config(**T5_OF_THE_WORLD))
-    assert TextShape.of(T5_OF_THE_WORLD).part(torch.float32).total == bytes_of(network)
-    assert TextShape.of(T5_XXL).part(torch.bfloat16).total == pytest.approx(9.52e9, rel=0.01)
+    assert TextShape.of(T5_OF_THE_WORLD).network(torch.float32).total == bytes_of(network)
+    assert TextShape.of(T5_XXL).network(torch.bfloat16).total == pytest.approx(9.52e9, rel=0.01)
 
 
 def test_every_policy_saves_what_it_promises():

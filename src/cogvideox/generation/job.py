@@ -31,7 +31,7 @@ from cogvideox.generation.preflight import DTYPES, Forecast, choose, model_folde
 from cogvideox.generation.prompt_enhance import Enhance, Enhanced
 from cogvideox.generation.record import Generation
 from cogvideox.generation.sampling import guidance_of
-from cogvideox.memory import MemoryPlan, Policy, lower, move_in
+from cogvideox.memory import MemoryPlan, Policy, lower, offload
 from cogvideox.model import CogVideoX
 from cogvideox.parallel.inference import Spread, spread
 from cogvideox.parallel.mesh import is_first, is_launched
@@ -244,7 +244,7 @@ def load(
             model.weights = weights or {}
         report(f"moving to {device}", 0, 1)
         lower(model, policy.storage, device)
-        model = move_in(model, device, policy.residence) if offloaded else model
+        model = offload(model, device, policy.residence) if offloaded else model
     if is_first():
         reporter.note(f"{name}: loaded in {duration(time.monotonic() - began)}, on {device}")
     return model

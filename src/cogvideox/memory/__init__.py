@@ -1,23 +1,26 @@
 """What fits: count what work costs, plan a run, keep weights elsewhere, store them in fewer bits.
 
-region.py      which memory a tensor touches
-fuse.py        traffic of operators that run as one pass
-count.py       calls, bytes, FLOPs and peak memory of any work, without a device
-workspace.py   what convolutions take for themselves on a CPU
-device.py      how much memory a device has left
-request.py     what is asked to fit
-weights.py     bytes of every part, in any precision
-stages.py      bytes every stage works in
-policy.py      ways to spend less, and their price
-plan.py        every policy for a request, the cheapest that fits, or the nearest request that does
-offload.py     weights that visit the device: one stage at a time, or block by block
-lowbit.py      weights in one byte
+| file | what it does |
+|---|---|
+| ``request`` | what is asked to fit: a spec, a size, a device |
+| ``region`` | which memory a tensor touches |
+| ``fuse`` | traffic of operators that run as one pass |
+| ``count`` | calls, bytes, FLOPs and peak memory of any work, without a device |
+| ``workspace`` | what convolutions take for themselves on a CPU |
+| ``weights`` | bytes of every network, in any precision |
+| ``stages`` | bytes that each stage of a run works in |
+| ``policy`` | ways to spend less memory, and what each costs |
+| ``plan`` | every policy for a request: the cheapest that fits, or the nearest request that does |
+| ``device`` | how much memory a device has left |
+| ``seconds`` | how long a run takes, from measured rates of the device |
+| ``offload`` | weights that visit the device: one stage at a time, or block by block |
+| ``lowbit`` | weights in one byte |
 """
 
 from cogvideox.memory.count import Cost, count
 from cogvideox.memory.device import available
 from cogvideox.memory.lowbit import has_torchao, lower
-from cogvideox.memory.offload import move_in
+from cogvideox.memory.offload import offload
 from cogvideox.memory.plan import MemoryPlan, Option, plan, require, settle
 from cogvideox.memory.policy import RESIDENCES, Policy
 from cogvideox.memory.request import Request
@@ -33,7 +36,7 @@ __all__ = [
     "count",
     "has_torchao",
     "lower",
-    "move_in",
+    "offload",
     "plan",
     "require",
     "settle",

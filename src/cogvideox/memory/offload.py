@@ -19,12 +19,13 @@ from torch.utils._pytree import tree_map
 from cogvideox.memory.policy import Residence
 from cogvideox.model import CogVideoX
 
-Place = tuple[dict[str, Any], str]
-Spot = tuple[int, str]
-"""A place that can be looked up."""
+Slot = tuple[dict[str, Any], str]
+"""Where a module keeps a weight or buffer: its table of them, and the name in it."""
+SlotKey = tuple[int, str]
+"""A slot as a dictionary key: the identity of the table, and the name."""
 
 
-def move_in(model: CogVideoX, device: torch.device | str, residence: Residence) -> CogVideoX:
+def offload(model: CogVideoX, device: torch.device | str, residence: Residence) -> CogVideoX:
     """Let ``model`` compute on ``device`` with its weights resident, one stage at a time, or streamed.
 
     Returns the model, whose weights must lie in host memory. On a CPU nothing can be saved by moving: the
@@ -38,16 +39,19 @@ def move_in(model: CogVideoX, device: torch.device | str, residence: Residence) 
             f"memory {residence!r} has no effect on a CPU: its memory is where the weights live", stacklevel=2
         )
         return model
-    return attach(model, device, stream=residence == "stream")
+    return install(model, device, stream=residence == "stream")
 
 
-def attach(model: CogVideoX, device: torch.device, stream: bool) -> CogVideoX:
-    """The same for any device, a CPU included, whose weights are then copied: how tests watch it."""
-    guests = OffloadGroup()
-    for part in stages_of(model):
-        blocks = blocks_of(part) if stream and not _is_half_of(model.vae, part) else []
-        guests.admit(
-            OffloadedModule(part, device, BlockStreamer(blocks, device).attach() if blocks else None)
+def install(model: CogVideoX, device: torch.device, stream: bool) -> CogVideoX:
+    """Hook a model so that its weights are copied to ``device`` while they are needed; returns it.
+
+    On a CPU too, where ``offload`` does nothing: tests watch the copies there.
+    """
+    group = OffloadGroup()
+    for network in stages_of(model):
+        blocks = blocks_of(network) if stream and not _is_half_of(model.vae, network) else []
+        group.add(
+            OffloadedModule(network, device, BlockStreamer(blocks, device).install() if blocks else None)
         )
     model.compute_device = device
     return model
@@ -59,23 +63,23 @@ def stages_of(model: CogVideoX) -> list[nn.Module]:
     return [*found, model.text.model] if model.text is not None else found
 
 
-def _is_half_of(vae: nn.Module, part: nn.Module) -> bool:
-    return part is vae.encoder or part is vae.decoder  # small, and their stages differ in size
+def _is_half_of(vae: nn.Module, network: nn.Module) -> bool:
+    return network is vae.encoder or network is vae.decoder  # small, and their stages differ in size
 
 
-def blocks_of(part: nn.Module) -> list[nn.Module]:
-    """The longest row of equal blocks in a network, [] when it is not mostly such a row."""
-    rows = [list(module) for module in part.modules() if isinstance(module, nn.ModuleList)]
-    rows = [row for row in rows if _alike(row)]
-    sizes = [sum(p.numel() for block in row for p in block.parameters()) for row in rows]
-    whole = sum(p.numel() for p in part.parameters())
-    return rows[sizes.index(max(sizes))] if rows and 2 * max(sizes) > whole else []
+def blocks_of(network: nn.Module) -> list[nn.Module]:
+    """The largest list of equal blocks in a network; [] where such blocks are less than half of it."""
+    lists = [list(module) for module in network.modules() if isinstance(module, nn.ModuleList)]
+    lists = [blocks for blocks in lists if _alike(blocks)]
+    sizes = [sum(p.numel() for block in blocks for p in block.parameters()) for blocks in lists]
+    whole = sum(p.numel() for p in network.parameters())
+    return lists[sizes.index(max(sizes))] if lists and 2 * max(sizes) > whole else []
 
 
-def _alike(row: list[nn.Module]) -> bool:
-    """At least two blocks of one kind and about one size: only then do two slots save anything."""
-    sizes = [sum(p.numel() for p in block.parameters()) for block in row]
-    return len(row) > 1 and len({type(block) for block in row}) == 1 and max(sizes) < 1.1 * min(sizes)
+def _alike(blocks: list[nn.Module]) -> bool:
+    """At least two blocks of one kind and about one size: only then do two buffers save anything."""
+    sizes = [sum(p.numel() for p in block.parameters()) for block in blocks]
+    return len(blocks) > 1 and len({type(block) for block in blocks}) == 1 and max(sizes) < 1.1 * min(sizes)
 
 
 @dataclass
@@ -85,18 +89,18 @@ class OffloadedModule:
     network: nn.Module
     device: torch.device
     stream: BlockStreamer | None = None
-    home: dict[Spot, tuple[Place, Tensor]] = field(default_factory=dict)
+    home: dict[SlotKey, tuple[Slot, Tensor]] = field(default_factory=dict)
 
     def enter(self) -> None:
         """Copy the weights to the device that are not there; layers that left the network meanwhile go home."""
         apart = self.stream.blocks if self.stream is not None else ()
-        wanted = {spot_of(place): place for place in places(self.network, apart)}
-        self._send_home([spot for spot in self.home if spot not in wanted])
+        wanted = {key_of(slot): slot for slot in slots(self.network, apart)}
+        self._send_home([key for key in self.home if key not in wanted])
         seen: dict[Tensor, Tensor] = {}  # tied weights stay one
-        for spot, (table, name) in wanted.items():
-            if spot not in self.home:
+        for key, (table, name) in wanted.items():
+            if key not in self.home:
                 tensor = table[name]
-                self.home[spot] = (table, name), tensor
+                self.home[key] = (table, name), tensor
                 if tensor not in seen:
                     seen[tensor] = like(tensor, tensor.detach().to(self.device, non_blocking=True))
                 table[name] = seen[tensor]
@@ -107,36 +111,36 @@ class OffloadedModule:
         if self.stream is not None:
             self.stream.leave()
 
-    def _send_home(self, spots: Sequence[Spot]) -> None:
-        for spot in spots:
-            (table, name), tensor = self.home.pop(spot)
+    def _send_home(self, keys: Sequence[SlotKey]) -> None:
+        for key in keys:
+            (table, name), tensor = self.home.pop(key)
             table[name] = tensor
 
 
 @dataclass
 class OffloadGroup:
-    """Who may be on the device: one at a time."""
+    """Networks of which one at a time has its weights on the device."""
 
-    known: list[OffloadedModule] = field(default_factory=list)
+    members: list[OffloadedModule] = field(default_factory=list)
 
-    def admit(self, guest: OffloadedModule) -> None:
-        """Bring ``guest`` in whenever it, or a part of it, is called, and send the others home first."""
-        self.known.append(guest)
+    def add(self, entering: OffloadedModule) -> None:
+        """Whenever this network or a child of it is called, send the others home and bring its weights in."""
+        self.members.append(entering)
 
         def before(module: nn.Module, args: Any, kwargs: Any) -> Any:
-            if not guest.home:
-                for other in self.known:
-                    if other is not guest:
+            if not entering.home:
+                for other in self.members:
+                    if other is not entering:
                         other.leave()
-            guest.enter()
-            return moved(args, guest.device), moved(kwargs, guest.device)
+            entering.enter()
+            return moved(args, entering.device), moved(kwargs, entering.device)
 
-        for module in (guest.network, *guest.network.children()):
+        for module in (entering.network, *entering.network.children()):
             module.register_forward_pre_hook(before, with_kwargs=True)
 
 
 class BlockStreamer:
-    """Blocks in host memory (pinned for a GPU) that visit two slots of the device by turns.
+    """Blocks in host memory (pinned for a GPU) that visit two buffers on the device in turn.
 
     A block is used from the first call of one of its layers until a layer of another block is called. While it
     computes, the next is copied on a stream of its own; the last is followed by the first, which the next step
@@ -145,15 +149,15 @@ class BlockStreamer:
 
     def __init__(self, blocks: Sequence[nn.Module], device: torch.device) -> None:
         self.blocks, self.device = list(blocks), device
-        self.homes: dict[Spot, tuple[Place, Tensor]] = {}
+        self.homes: dict[SlotKey, tuple[Slot, Tensor]] = {}
         self.side = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.active: int | None = None
-        self.visiting: list[tuple[Place, Tensor]] = []
+        self.visiting: list[tuple[Slot, Tensor]] = []
         self._empty()
         for index in range(len(self.blocks)):
             self._homes(index)
 
-    def attach(self) -> BlockStreamer:
+    def install(self) -> BlockStreamer:
         """Hook every layer of every block."""
         for index, block in enumerate(self.blocks):
 
@@ -170,30 +174,30 @@ class BlockStreamer:
     def use(self, index: int) -> None:
         """Let block ``index`` compute on the device, and send for the one after it."""
         self._release()
-        slot = self._fetch(index, other_than=None)
+        buffer = self._fetch(index, other_than=None)
         if self.side is not None:
-            torch.cuda.current_stream(self.device).wait_event(self.arrived[slot])
+            torch.cuda.current_stream(self.device).wait_event(self.arrived[buffer])
         self.visiting = self._homes(index)
         for number, ((table, name), home) in enumerate(self.visiting):
-            table[name] = self.slots[slot][number, home.shape]
+            table[name] = self.buffers[buffer][number, home.shape]
         self.active = index
-        self._fetch((index + 1) % len(self.blocks), other_than=slot)
+        self._fetch((index + 1) % len(self.blocks), other_than=buffer)
 
     def leave(self) -> None:
-        """Everything home, the slots freed."""
+        """Everything home, the buffers freed."""
         self._release()
         if self.side is not None:
             self.side.synchronize()  # a copy on its way must not land in memory that is given to others
         self._empty()
 
     def _empty(self) -> None:
-        self.slots: list[dict[tuple[int, Any], Tensor]] = [{}, {}]
-        self.held: list[tuple[int, int] | None] = [None, None]  # block, and of how many places
+        self.buffers: list[dict[tuple[int, Any], Tensor]] = [{}, {}]
+        self.held: list[tuple[int, int] | None] = [None, None]  # block, and how many slots it had
         self.arrived: list[Any] = [None, None]
         self.free: list[Any] = [None, None]
 
     def _release(self) -> None:
-        """Give the active block its own weights back; its slot may be refilled when the device is done with it."""
+        """Give the active block its own weights back; its buffer may be refilled when the device is done with it."""
         if self.active is None:
             return
         for (table, name), home in self.visiting:
@@ -205,28 +209,28 @@ class BlockStreamer:
         self.active = None
 
     def _fetch(self, index: int, other_than: int | None) -> int:
-        """The slot that holds (or is being filled with) block ``index``, as it is now: layers may have left it."""
+        """The buffer that holds (or is being filled with) block ``index``, as it is now: layers may have left it."""
         block = index, len(self._homes(index))
         if block in self.held:
             return self.held.index(block)
-        slot = 1 - other_than if other_than is not None else 0
+        buffer = 1 - other_than if other_than is not None else 0
         if self.side is None:
-            self._fill(slot, index)
+            self._fill(buffer, index)
         else:
             with torch.cuda.stream(self.side):
-                if self.free[slot] is not None:
-                    self.side.wait_event(self.free[slot])
-                self._fill(slot, index)
-                self.arrived[slot] = torch.cuda.Event()
-                self.arrived[slot].record(self.side)
-        self.held[slot] = block
-        return slot
+                if self.free[buffer] is not None:
+                    self.side.wait_event(self.free[buffer])
+                self._fill(buffer, index)
+                self.arrived[buffer] = torch.cuda.Event()
+                self.arrived[buffer].record(self.side)
+        self.held[buffer] = block
+        return buffer
 
-    def _fill(self, slot: int, index: int) -> None:
+    def _fill(self, buffer: int, index: int) -> None:
         kept = {}
         for number, (_, home) in enumerate(self._homes(index)):
             key = (number, home.shape)
-            there = self.slots[slot].get(key)
+            there = self.buffers[buffer].get(key)
             if there is None or is_traceable_wrapper_subclass(
                 there
             ):  # low-bit tensors cannot be filled again
@@ -234,25 +238,25 @@ class BlockStreamer:
             else:
                 there.detach().copy_(home.detach(), non_blocking=True)
             kept[key] = there
-        self.slots[slot] = kept
+        self.buffers[buffer] = kept
 
-    def _homes(self, index: int) -> list[tuple[Place, Tensor]]:
+    def _homes(self, index: int) -> list[tuple[Slot, Tensor]]:
         """Where the weights of a block are kept while they are at home."""
         found = []
-        for place in places(self.blocks[index]):
-            if spot_of(place) not in self.homes:
-                self.homes[spot_of(place)] = place, self._pinned(place)
-            found.append(self.homes[spot_of(place)])
+        for slot in slots(self.blocks[index]):
+            if key_of(slot) not in self.homes:
+                self.homes[key_of(slot)] = slot, self._pinned(slot)
+            found.append(self.homes[key_of(slot)])
         return found
 
-    def _pinned(self, place: Place) -> Tensor:
-        table, name = place
+    def _pinned(self, slot: Slot) -> Tensor:
+        table, name = slot
         if self.device.type == "cuda" and not table[name].is_pinned():
             table[name] = like(table[name], table[name].detach().pin_memory())
         return table[name]
 
 
-def places(network: nn.Module, apart: Sequence[nn.Module] = ()) -> Iterator[Place]:
+def slots(network: nn.Module, apart: Sequence[nn.Module] = ()) -> Iterator[Slot]:
     """Where the weights and buffers of a network are kept: (table, name), those of ``apart`` left out."""
     skipped = {id(module) for block in apart for module in block.modules()}
     for module in network.modules():
@@ -261,9 +265,9 @@ def places(network: nn.Module, apart: Sequence[nn.Module] = ()) -> Iterator[Plac
                 yield from ((table, name) for name, tensor in table.items() if tensor is not None)
 
 
-def spot_of(place: Place) -> Spot:
-    """The place as a key: a module keeps its tables as long as it lives."""
-    return id(place[0]), place[1]
+def key_of(slot: Slot) -> SlotKey:
+    """The slot as a key: a module keeps its tables as long as it lives."""
+    return id(slot[0]), slot[1]
 
 
 def like(original: Tensor, copy: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ class Policy:
         return self.vae == "chunked" and self.storage == "stored"
 
     def record(self) -> dict[str, Any]:
-        """For the manifest."""
+        """The policy as plain values, for the manifest of a video."""
         return asdict(self)
 
 
@@ -71,22 +71,22 @@ def policies(on_cpu: bool, guided: bool, tiles: bool, residence: str = "auto") -
         raise ConfigError(
             f"memory {residence!r}: unknown{suggest(residence, known)}; choose one of {', '.join(known)}"
         )
-    places: tuple[Residence, ...] = ("resident",) if on_cpu else RESIDENCES
+    residences: tuple[Residence, ...] = ("resident",) if on_cpu else RESIDENCES
     if residence != "auto":
-        places = tuple(place for place in RESIDENCES if place == residence)
+        residences = tuple(each for each in RESIDENCES if each == residence)
     pairs: tuple[Pair, ...] = ("batched", "sequence") if guided else ("batched",)
     ways: tuple[VaeWay, ...] = ("chunked", "tiled") if tiles else ("chunked",)
     storages: tuple[Storage, ...] = ("stored", "int8")
     for storage in storages:
         for way in ways:
-            for place in places:
+            for each in residences:
                 for pair in pairs:
-                    yield Policy(place, pair, way, storage)
+                    yield Policy(each, pair, way, storage)
 
 
 @dataclass(frozen=True)
 class StageMemory:
-    """Memory of one stage in bytes: weights on the device, and what it works in."""
+    """Memory of one stage in bytes: weights on the device, and ``work``, the activations beside them."""
 
     name: str
     weights: int
@@ -94,7 +94,7 @@ class StageMemory:
 
     @property
     def peak(self) -> int:
-        """Both."""
+        """Most bytes in use during the stage: weights and activations together."""
         return self.weights + self.work
 
 

@@ -14,7 +14,7 @@ from cogvideox.transformer import Transformer
 from cogvideox.transformer.modulation import ModulationTable, tabulated
 
 Storage = Literal["stored", "int8", "fp8"]
-SLOTS = 2
+BLOCKS_STREAMED = 2
 """Blocks on the device at once when they are streamed: one computes, the next arrives."""
 
 
@@ -61,7 +61,7 @@ class TextShape:
         """How many weights there are; a test holds this against the real network."""
         return self.table + self.layers * self.layer
 
-    def part(self, dtype: torch.dtype, storage: Storage = "stored") -> NetworkBytes:
+    def network(self, dtype: torch.dtype, storage: Storage = "stored") -> NetworkBytes:
         """Memory of the weights. In a float16 model the outputs of the feed-forward layers stay float32."""
         if storage == "stored":
             kept = self.width * self.hidden if dtype == torch.float16 else 0
@@ -78,24 +78,24 @@ class TextShape:
         return max(scores, rows) + 5 * self.width * tokens * dtype.itemsize
 
 
-def bytes_of(part: nn.Module) -> int:
+def bytes_of(module: nn.Module) -> int:
     """Memory of the parameters and buffers of a network, meta or real."""
-    return sum(t.numel() * t.element_size() for t in (*part.parameters(), *part.buffers()))
+    return sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers()))
 
 
-def low_bit_bytes(part: nn.Module) -> int:
+def low_bit_bytes(module: nn.Module) -> int:
     """The same when every linear layer keeps one byte per weight and one float32 scale per output."""
     saved = 0
-    for layer in part.modules():
+    for layer in module.modules():
         if isinstance(layer, nn.Linear):
             weight = layer.weight
             saved += weight.numel() * (weight.element_size() - 1) - 4 * weight.shape[0]
-    return bytes_of(part) - saved
+    return bytes_of(module) - saved
 
 
 @dataclass(frozen=True)
 class NetworkBytes:
-    """Bytes of a network that is a row of blocks: all of it, without its blocks, and its largest block."""
+    """Bytes of a network made of equal blocks: all of it, all but its blocks, and its largest block."""
 
     total: int
     around: int
@@ -107,8 +107,8 @@ class NetworkBytes:
 
     @property
     def streamed(self) -> int:
-        """On the device when blocks are streamed: what is around them and SLOTS of them."""
-        return min(self.total, self.around + SLOTS * self.block)
+        """On the device when blocks are streamed: what is around them and BLOCKS_STREAMED of them."""
+        return min(self.total, self.around + BLOCKS_STREAMED * self.block)
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Weights:
 
     @property
     def total(self) -> int:
-        """All parts."""
+        """Bytes of all networks together: text encoder, transformer, autoencoder."""
         return self.text.total + self.transformer.total + self.vae
 
 
@@ -132,7 +132,7 @@ def weigh(request: Request, text: TextShape | None, storage: Storage) -> Weights
     """Bytes of every part, counted from one block. Low-bit storage leaves the autoencoder as it is."""
     size = bytes_of if storage == "stored" else low_bit_bytes
     one = request.transformer(1)
-    words = text.part(request.dtype, storage) if text is not None else NetworkBytes(0, 0, 0)
+    words = text.network(request.dtype, storage) if text is not None else NetworkBytes(0, 0, 0)
     transformer = _transformer(request, one, size)
     denoiser = transformer
     if request.tables:
