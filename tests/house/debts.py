@@ -52,9 +52,7 @@ generation/prompt_enhance.py: found
 generation/residual_reuse.py: rows
 memory/count.py: made
 memory/lowbit.py: part
-memory/offload.py: part place places row
 memory/plan.py: found
-memory/weights.py: part
 model.py: part parts
 parallel/sequence.py: row
 perception/image_text.py: rows
@@ -116,9 +114,7 @@ evaluation/compare.py: table
 evaluation/fvd.py: features_of
 evaluation/measures.py: flicker text
 evaluation/report.py: ScoreReport.to_dict
-memory/policy.py: Policy.record StageMemory.peak
 memory/region.py: Region.bytes
-memory/weights.py: Weights.total
 parallel/context.py: Neighbour.alone Neighbour.before Neighbour.keep Neighbour.together
 perception/features.py: FeatureCard.to_dict
 perception/image_text.py: ClipImageText.images ClipImageText.texts
@@ -170,7 +166,6 @@ diffusion: denoiser guidance samplers schedule timesteps
 evaluation: alignment compare controls fidelity flaws fvd human judge lengths lpips measures motion page
 evaluation: progress prompts reconstruction report score suite train_features two_objects vbench video_folder
 evaluation: world
-memory: count device fuse lowbit offload plan policy region request seconds stages weights workspace
 parallel: context data_parallel dtensor exchange inference mesh ring sequence shard
 perception: aesthetic classifier embedding experts features flow handcrafted image_text lpips motion raft
 perception: tensors world_features
