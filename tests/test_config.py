@@ -15,7 +15,7 @@ from cogvideox.generation import GenerateOptions
 from cogvideox.training.optim import OptimConfig
 from cogvideox.training.recipes import Run, recipe, run_file
 from cogvideox.training.tasks.diffusion import DiffusionTraining
-from cogvideox.training.tasks.vae import Crops, VAETraining
+from cogvideox.training.tasks.vae import CropPhase, VAETraining
 from cogvideox.vae import VAEConfig
 
 
@@ -73,7 +73,7 @@ def test_a_value_that_is_not_yaml_is_named(value):
     [
         ("task.phases=[]", "at least 1 item"),
         ("task.phases.2.frames=25", "phases.2: pieces of 25 frames.*clips of 17 frames"),
-        ("task.phases.1.size=128", "phases.1: pieces of 9 frames and 128 pixels"),
+        ("task.phases.1.size=128", "phases.1: crops of 9 frames and 128 pixels"),
         ("task.phases.1.frames=13", "phases.1: 13 frames come back from the VAE as 16"),
         ("task.phases.1.size=33", "33 must be a multiple of 8; try 40"),
         ("task.phases.1.until=2000", "phases end at .480, 2000, 1200."),
@@ -87,7 +87,7 @@ def test_phases_that_cannot_be_run_are_refused_before_they_run(setting, why):
 
 def test_the_error_is_a_value_error_and_values_stay_frozen():
     assert issubclass(ConfigError, ValueError)
-    assert Crops(until=3).model_copy(update={"batch": 1}).batch == 1
+    assert CropPhase(until=3).model_copy(update={"batch": 1}).batch == 1
     assert Config.parse({}) == Config()
 
 

@@ -14,7 +14,7 @@ from cogvideox.curation.pipeline import only_one
 from cogvideox.curation.recipes import tiny
 from cogvideox.curation.run import curate
 from cogvideox.errors import ConfigError, OutputError
-from cogvideox.training.tasks.folder import FolderData, check_apart, listed
+from cogvideox.training.tasks.folder import FolderData, check_apart, list_folder
 from support.films import take, write
 
 SMALL = tiny().override(["per_shard=1", "shots.min_seconds=0.5"])
@@ -67,11 +67,11 @@ def test_an_input_inside_out_and_an_out_inside_the_input_are_refused(dataset, mo
 
 def test_training_on_films_inside_the_folder_of_clips_is_refused_before_anything_is_written(dataset):
     before = contents(dataset)
-    data = FolderData(films=str(dataset / "videos"), folder=str(dataset.parent / "other"), recipe="tiny")
+    data = FolderData(videos=str(dataset / "videos"), folder=str(dataset.parent / "other"), recipe="tiny")
     with pytest.raises(ConfigError, match="lies inside"):
         check_apart(data, dataset.parent / "run")
     with pytest.raises(ConfigError, match="lies inside"):
-        listed(data)
+        list_folder(data)
     assert contents(dataset) == before
 
 

@@ -79,7 +79,7 @@ def test_the_readmes_commands_work_one_after_the_other(tmp_path, monkeypatch):
     more = {
         "curate": ["--recipe", "tiny", "--workers", "1"],
         "data": ["--frames", "9", "--short-side", "32"],
-        "train": ["steps=1", "precision=fp32", "task.parts=1", "task.data.budget=80",
+        "train": ["steps=1", "precision=fp32", "task.accumulation=1", "task.data.budget=80",
                   f"task.cache={tmp_path / 'cache'}",
                   "task.data.size.frames=9", "task.data.size.short_side=32", "task.lora.rank=2"],
     }  # fmt: skip
@@ -195,7 +195,7 @@ def test_rules_and_the_shipped_captioner_say_what_they_cannot_know(films, tmp_pa
 def test_a_film_without_words_is_not_trained_on_under_a_made_up_name():
     from cogvideox.training.recipes import recipe
 
-    assert recipe("films-lora").task.data.caption is None
+    assert recipe("videos-lora").task.data.caption is None
 
 
 def test_the_tiny_world_is_told_from_everything_else():

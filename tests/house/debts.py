@@ -42,7 +42,6 @@ evaluation/page.py: said
 evaluation/progress.py: place
 evaluation/report.py: _row made
 evaluation/suite.py: place
-evaluation/train_features.py: said
 evaluation/vbench.py: found
 evaluation/video_folder.py: place told
 evaluation/world.py: rows
@@ -68,19 +67,11 @@ reproduce/readings.py: _told row
 reproduce/run.py: row
 reproduce/verdict.py: found row
 text/decoder.py: told
-training/tasks/base_model.py: place row
-training/tasks/captioner.py: rows
-training/tasks/captions.py: _made row rows
-training/tasks/crops.py: _piece pieces place
-training/tasks/diffusion.py: _made _parts _row parts row rows
-training/tasks/enough.py: rows
 training/tasks/faults/samples.py: made
 training/tasks/faults/take_library.py: part
-training/tasks/folder.py: place rows
-training/tasks/held_out.py: found piece pieces
+training/tasks/folder.py: rows
 training/tasks/label_classifier.py: _row part
 training/tasks/label_report.py: rows
-training/tasks/sizes.py: row
 training/tasks/text_encoder.py: places
 transformer/attention.py: part
 transformer/compiled.py: rows
@@ -126,11 +117,7 @@ rating/connections.py: BoundedProtocol.data_received BoundedProtocol.on_response
 rating/labelling.py: labelling_app
 reproduce/arms.py: transformer_of
 text/t5.py: GatedGELU.forward RMSNorm.forward SelfAttention.forward
-training/tasks/captioner.py: CaptionerTask CaptionerTraining
-training/tasks/captions.py: CaptionedClips.text CaptionedWorldClips.facts CaptionedWorldClips.pictures
-training/tasks/captions.py: CaptionedWorldClips.text CaptionedWorldClips.truth RecordedClips.facts
-training/tasks/captions.py: RecordedClips.pictures RecordedClips.text RecordedClips.truth
-training/tasks/diffusion.py: DiffusionTask
+training/tasks/captioner.py: CaptionerTraining
 training/tasks/faults/edits.py: badly_lit blurred broken_blocks combed cut dim dissolve drifting_still flash
 training/tasks/faults/edits.py: framed grade grainy inset mirrored noisy panned particles pixelated shaken
 training/tasks/faults/edits.py: slideshow slow small_sign split squeezed stepping stickers still walker whip
@@ -139,13 +126,9 @@ training/tasks/faults/painting.py: fit shape_of
 training/tasks/faults/scenes.py: credits filmed_screen paragraphs phone screen_capture scrolling
 training/tasks/faults/scenes.py: slide_and_speaker subtitles talking_head titles two_talkers whiteboard
 training/tasks/faults/take_library.py: TakeLibrary.part
-training/tasks/label_classifier.py: ClassifierTask
 training/tasks/label_report.py: LabelScore.plain
-training/tasks/lora.py: write_lora
-training/tasks/lpips.py: PerceptualTask noisy paler
-training/tasks/summariser.py: SummariserTask
-training/tasks/text_encoder.py: TextTask
-training/tasks/vae.py: Gan VAETask
+training/tasks/lpips.py: noisy paler
+training/tasks/vae.py: Gan
 transformer/attention.py: Attention.forward
 transformer/block.py: ExpertNorm.forward FeedForward.forward FeedForwardIn.forward
 transformer/kernels.py: sage
@@ -164,17 +147,13 @@ vae/past.py: StartOfVideo.together
 UNMAPPED = """
 diffusion: denoiser guidance samplers schedule timesteps
 evaluation: alignment compare controls fidelity flaws fvd human judge lengths lpips measures motion page
-evaluation: progress prompts reconstruction report score suite train_features two_objects vbench video_folder
-evaluation: world
+evaluation: progress prompts reconstruction report score suite two_objects vbench video_folder world
 parallel: context data_parallel dtensor exchange inference mesh ring sequence shard
 perception: aesthetic classifier embedding experts features flow handcrafted image_text lpips motion raft
 perception: tensors world_features
 rating: blind connections labelling ledger loopback ratings study
 reproduce: arms curves experiments pages readings run verdict videos
 text: decoder encoder t5 tokenizer
-training/tasks: base_model captioner captions crops diffusion diffusion_batches enough faults folder held_out
-training/tasks: label_classifier label_report lora lpips sizes summariser text_encoder vae
-training/tasks/faults: drawing edits effects painting samples scenes take_library
 transformer: arms attention block compiled config initialise kernels layout modality modulation packed position
 transformer: reuse transformer
 vae: config conv critics frames losses network norm past tiling vae
@@ -183,7 +162,6 @@ world: caption foreground held_out judge known movement parse render scene score
 """Modules that the map in their package's ``__init__`` does not name."""
 
 CYCLES = """
-training: circular
 """
 """Packages in which modules import each other, some of them only for type checking."""
 

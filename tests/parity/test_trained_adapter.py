@@ -11,8 +11,8 @@ from cogvideox.generation import GenerateOptions
 from cogvideox.training.loop import TrainConfig, train
 from cogvideox.training.optim import OptimConfig
 from cogvideox.training.tasks.diffusion import DiffusionTraining
+from cogvideox.training.tasks.diffusion_settings import LoraTuning
 from cogvideox.training.tasks.folder import FolderData
-from cogvideox.training.tasks.lora import LoraTuning
 from parity.test_generate import ours, pipeline, theirs
 from support.clip_folders import write_layout
 from support.models import write_model_folder

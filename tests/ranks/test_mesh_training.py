@@ -19,7 +19,7 @@ from cogvideox.training.checkpoint.state import latest_state
 from cogvideox.training.loop import TrainConfig, train
 from cogvideox.training.optim import OptimConfig
 from cogvideox.training.tasks.diffusion import DiffusionTraining, FolderData
-from cogvideox.training.tasks.vae import Crops, VAETraining
+from cogvideox.training.tasks.vae import CropPhase, VAETraining
 from cogvideox.vae import VAEConfig
 from support.clip_folders import write_layout
 from support.dying import die_at_operation
@@ -67,7 +67,7 @@ def in_bf16(place: Path, out: Path, mesh: dict) -> None:
 
 def refusals(place: Path, out: Path) -> list[str]:
     vae = VAEConfig(block_out_channels=(4, 4, 4, 4), layers_per_block=1, norm_num_groups=2, latent_channels=2)
-    phase = Crops(until=4, frames=9, size=16, batch=1)
+    phase = CropPhase(until=4, frames=9, size=16, batch=1)
     other = VAETraining(vae=vae, phases=(phase,), size=16, frames=9, accumulation=2)
     two = {"shard": 2}
     configs = [

@@ -15,7 +15,7 @@ from cogvideox.parallel import data_parallel
 from cogvideox.training.checkpoint.state import latest_state
 from cogvideox.training.loop import TrainConfig, train
 from cogvideox.training.optim import OptimConfig
-from cogvideox.training.tasks.vae import Crops, Gan, VAETraining
+from cogvideox.training.tasks.vae import CropPhase, Gan, VAETraining
 from cogvideox.vae import VAEConfig
 from cogvideox.vae.critics import CriticConfig
 from support.processes import together
@@ -27,7 +27,7 @@ def run(out: Path, accumulation: int = 5, critic: bool = True, **settings) -> Tr
     """Four steps of five calls each, which neither 2 nor 4 ranks divide; the critic begins at the second."""
     task = VAETraining(
         vae=VAE,
-        phases=(Crops(until=4, frames=9, size=16, batch=1),),
+        phases=(CropPhase(until=4, frames=9, size=16, batch=1),),
         size=16,
         frames=9,
         accumulation=accumulation,

@@ -25,7 +25,7 @@ def run(tmp_path_factory):
     for n in range(3):
         write(folder / "films" / f"{n}.mp4", take(n, 24, 128, 192, speed=1 + n))
     task = ClassifierTraining(
-        films=str(folder / "films"), held_out=("2",), samples=36, checks=18, tests=18, width=16, batch=32,
+        videos=str(folder / "films"), held_out=("2",), samples=36, checks=18, tests=18, width=16, batch=32,
         cache=str(folder / "traits"),
     )  # fmt: skip
     config = TrainConfig(

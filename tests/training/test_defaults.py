@@ -22,12 +22,12 @@ def task_of(name: str, *changes: str):
     return recipe(name).override(["task.data.folder=clips", *changes]).task.completed()
 
 
-@pytest.mark.parametrize("name", ["lora", "finetune", "films-lora"])
+@pytest.mark.parametrize("name", ["lora", "finetune", "videos-lora"])
 def test_nothing_is_trained_on_that_nobody_named(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for folder in ("clips", "films"):
+    for folder in ("clips", "videos"):
         write_layout(tmp_path / folder, "stems", count=2, frames=(9,), size=32)
-    wanted = "films" if name == "films-lora" else "folder"
+    wanted = "videos" if name == "videos-lora" else "folder"
     with pytest.raises(ConfigError, match=f"task.data.{wanted}: not set; name"):
         train(recipe(name))
     assert not (tmp_path / "runs").exists()
@@ -84,7 +84,7 @@ def test_a_size_without_a_model_is_that_of_clips():
         ("task.batch=2", "task.data.budget"),
         ("task.clips=100", "task.data.best"),
         ("task.clips_seed=3", "seed"),
-        ("task.data.recipe=tiny", "task.data.films"),
+        ("task.data.recipe=tiny", "task.data.videos"),
     ],
 )
 def test_a_setting_without_effect_for_a_folder_is_refused_and_the_one_that_has_named(setting, instead):
@@ -136,10 +136,10 @@ def test_a_short_run_on_a_folder_encodes_what_its_steps_can_reach(tmp_path, caps
     write_layout(tmp_path / "clips", "stems", count=20, frames=(9,), size=32)
     config = settings(tmp_path, data={"budget": 40, "held_out": 0, "lost": 0})
     few = config.build(0, steps=2)
-    assert len(few.examples.clips) < 20
-    assert f"{len(few.examples.clips)} of 20 clips are prepared" in capsys.readouterr().err
-    assert few.rows.first_sample(2) <= len(few.examples.clips)  # none comes twice
-    assert len(config.build(0, steps=500).examples.clips) == 20
+    assert len(few.data.train.clips) < 20
+    assert f"{len(few.data.train.clips)} of 20 clips are prepared" in capsys.readouterr().err
+    assert few.data.batches.first_sample(2) <= len(few.data.train.clips)  # none comes twice
+    assert len(config.build(0, steps=500).data.train.clips) == 20
 
 
 def test_a_finished_run_asked_for_more_steps_names_the_ways(tmp_path):

@@ -18,7 +18,7 @@ from support.models import write_model_folder
 @pytest.fixture(autouse=True)
 def few_held_out(monkeypatch):
     """Four held-out clips instead of 64."""
-    monkeypatch.setattr("cogvideox.training.tasks.diffusion.MEASURED", 4)
+    monkeypatch.setattr("cogvideox.training.tasks.diffusion_data.HELD_OUT_CLIPS", 4)
 
 
 def settings(folder: Path, kind: str = "t2v", **more) -> DiffusionTraining:

@@ -18,8 +18,8 @@ from cogvideox.training.loop import train
 from cogvideox.training.optim import OptimConfig
 from cogvideox.training.tasks.diffusion import DiffusionTask, DiffusionTraining
 from cogvideox.training.tasks.diffusion_batches import velocity_errors
-from cogvideox.training.tasks.folder import FolderData, check_apart, listed
-from cogvideox.training.tasks.lora import LoraTuning
+from cogvideox.training.tasks.diffusion_settings import LoraTuning
+from cogvideox.training.tasks.folder import FolderData, check_apart, list_folder
 from support.clip_folders import write_layout
 from support.films import take, write
 from support.folder_runs import run, settings
@@ -38,12 +38,12 @@ def place(tmp_path_factory) -> Path:
 
 def test_rows_mix_videos_and_pictures_and_the_loss_is_that_of_each_clip_alone(place):
     task = DiffusionTask(settings(place, accumulation=2), 0)
-    assert any(len({task.examples.clips.shape(one) for one in task.rows[n]}) > 1 for n in range(6))
+    assert any(len({task.data.train.clips.shape(one) for one in task.data.batches[n]}) > 1 for n in range(6))
     calls, errors = [task.losses(call) for call in (0, 1)], []
     for call in (0, 1):
-        row, samples = task._row(call)
-        times = task._times(call, samples)
-        for example, t in zip(task.examples.training(row, samples), times, strict=True):
+        row, samples = task.data.microbatch(call)
+        times = task.times(call, samples)
+        for example, t in zip(task.data.train.training(row, samples), times, strict=True):
             errors.append(velocity_errors(task.module, task.schedule, [example], t[None]))
     mean = torch.stack([each["loss"] for each in calls]).mean()
     assert torch.allclose(mean, torch.cat(errors).mean(), atol=1e-5)
@@ -54,17 +54,17 @@ def test_rows_mix_videos_and_pictures_and_the_loss_is_that_of_each_clip_alone(pl
 def test_every_clip_comes_once_an_epoch_and_held_out_ones_never(place, rows):
     more = {"batch": 2} if rows == "batch" else {}
     task = DiffusionTask(settings(place, data={"rows": rows}, **more), 0)
-    count, names, call = len(task.examples.clips), [], 0
+    count, names, call = len(task.data.train.clips), [], 0
     while len(names) < count:
         names += task.sample_names(call)
         call += 1
-    assert sorted(names[:count]) == sorted(task.examples.clips.name(one) for one in range(count))
-    held = {task.held_out.examples.clips.name(one) for one in range(len(task.held_out.examples.clips))}
+    assert sorted(names[:count]) == sorted(task.data.train.clips.name(one) for one in range(count))
+    held = {task.data.held_out.clips.name(one) for one in range(len(task.data.held_out.clips))}
     assert held and not held & set(names)
 
 
 def test_what_a_sample_is_does_not_depend_on_its_row(place):
-    examples = DiffusionTask(settings(place), 0).examples
+    examples = DiffusionTask(settings(place), 0).data.train
     together = examples.training((0, 1, 2), range(7, 10))
     alone = [examples.training((one,), range(7 + one, 8 + one))[0] for one in range(3)]
     for a, b in zip(together, alone, strict=True):
@@ -90,7 +90,7 @@ def test_a_run_stopped_in_the_middle_of_an_epoch_goes_on_with_the_next_clips(pla
 
 def test_image_to_video_gives_the_first_frame_and_sometimes_drops_it(place):
     task = DiffusionTask(settings(place, "toy-i2v", image_dropout=0.5), 0)
-    drawn = [task.examples.training((0,), range(n, n + 1))[0] for n in range(12)]
+    drawn = [task.data.train.training((0,), range(n, n + 1))[0] for n in range(12)]
     empty = [not bool(one.image.any()) for one in drawn]
     assert any(empty) and not all(empty)
     assert all(not bool(one.image[:, 1:].any()) and one.image.shape == one.clean.shape for one in drawn)
@@ -100,7 +100,7 @@ def test_image_to_video_gives_the_first_frame_and_sometimes_drops_it(place):
 
 
 def test_text_is_dropped_as_often_as_asked(place):
-    examples = DiffusionTask(settings(place, text_dropout=0.3), 0).examples
+    examples = DiffusionTask(settings(place, text_dropout=0.3), 0).data.train
     empty = examples.texts([""])[0]
     dropped = [torch.equal(examples.training((0,), range(n, n + 1))[0].text, empty) for n in range(100)]
     assert 15 <= sum(dropped) <= 45
@@ -219,7 +219,7 @@ def test_too_many_clips_that_cannot_be_used_stop_the_run_by_name(place, tmp_path
     assert "left out clip1.mp4: no caption" in capsys.readouterr().err
     assert not (tmp_path / "cache").exists(), "told before anything is encoded"
     kept = broken.model_copy(update={"data": broken.data.model_copy(update={"lost": 0.5})})
-    assert len(DiffusionTask(kept, 0).examples.clips) == 3
+    assert len(DiffusionTask(kept, 0).data.train.clips) == 3
 
 
 def test_a_clip_that_fits_no_row_is_said(place):
@@ -237,7 +237,7 @@ def test_raw_films_are_curated_and_train_an_adapter_in_one_run(place, tmp_path):
         write(tmp_path / "films" / f"{number}.mp4", take(number, 24))
     (tmp_path / "films" / "broken.mp4").write_bytes(b"no film")
     (tmp_path / "films" / "1.txt").write_text("a drifting texture")
-    data = {"films": str(tmp_path / "films"), "folder": str(tmp_path / "curated"), "recipe": "tiny"}
+    data = {"videos": str(tmp_path / "films"), "folder": str(tmp_path / "curated"), "recipe": "tiny"}
     data |= {"caption": "a film clip", "held_out": 0}
     config = run(
         place, tmp_path / "run", steps=2, data=data, lora=LoraTuning(rank=2), cache=str(tmp_path / "cache")
@@ -247,18 +247,18 @@ def test_raw_films_are_curated_and_train_an_adapter_in_one_run(place, tmp_path):
     shard = tmp_path / "curated" / "shards" / "clips-00000.tar"
     made = shard.stat().st_mtime_ns
     task = DiffusionTask(config.task, 0)
-    entries = listed(config.task.data).entries
+    entries = list_folder(config.task.data).entries
     assert sorted(entry.caption for entry in entries) == ["a drifting texture", "a film clip", "a film clip"]
-    assert len(task.examples.clips) == 3 and shard.stat().st_mtime_ns == made
+    assert len(task.data.train.clips) == 3 and shard.stat().st_mtime_ns == made
     dropped = (tmp_path / "curated" / "dropped.jsonl").read_text()
     assert dropped.count("\n") == 1 and "broken.mp4" in dropped
 
 
 def test_films_of_which_nothing_is_kept_stop_the_run(tmp_path):
     write(tmp_path / "films" / "small.mp4", take(1, 24))
-    data = FolderData(films=str(tmp_path / "films"), folder=str(tmp_path / "curated"))
-    with pytest.raises(ConfigError, match="0 of 1 clips of 1 films kept by recipe 'default'"):
-        listed(data)
+    data = FolderData(videos=str(tmp_path / "films"), folder=str(tmp_path / "curated"))
+    with pytest.raises(ConfigError, match="0 of 1 clips of 1 videos kept by recipe 'default'"):
+        list_folder(data)
 
 
 @pytest.mark.parametrize("inside", ["", "runs/one"])
@@ -273,7 +273,7 @@ def test_a_run_does_not_write_where_it_reads_clips(place, tmp_path, inside):
         ):
             train(run(place, out))
     assert sorted(clips.rglob("*")) == before
-    films = FolderData(folder=str(tmp_path / "not yet"), films=str(clips))
+    films = FolderData(folder=str(tmp_path / "not yet"), videos=str(clips))
     with pytest.raises(ConfigError, match="lies inside"):
         check_apart(films, clips / "run")
     for folder in ("https://example.org/clips", str(tmp_path / "not yet")):
@@ -337,8 +337,8 @@ def test_a_step_covers_the_times_whatever_rows_it_is_made_of(place):
     task = DiffusionTask(settings(place, accumulation=3), 0)
     total = task.schedule.config.num_train_timesteps
     for step in range(4):
-        rows = [task._row(call) for call in range(3 * step, 3 * step + 3)]
-        times = torch.cat([task._times(3 * step + n, samples) for n, (_, samples) in enumerate(rows)]).sort()[
+        rows = [task.data.microbatch(call) for call in range(3 * step, 3 * step + 3)]
+        times = torch.cat([task.times(3 * step + n, samples) for n, (_, samples) in enumerate(rows)]).sort()[
             0
         ]
         assert len({len(samples) for _, samples in rows}) >= 1 and len(times) > 3

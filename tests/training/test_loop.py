@@ -14,7 +14,7 @@ from cogvideox.training.ema import EMA
 from cogvideox.training.loop import TrainConfig, train
 from cogvideox.training.metrics import RunLog
 from cogvideox.training.optim import OptimConfig, learning_rate_factor
-from cogvideox.training.tasks.vae import Crops, VAETraining, psnr
+from cogvideox.training.tasks.vae import CropPhase, VAETraining, psnr
 from cogvideox.vae import VAEConfig
 
 VAE = VAEConfig(block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4, latent_channels=4)
@@ -23,7 +23,10 @@ VAE = VAEConfig(block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_gr
 def run(out: Path, steps: int = 4, **settings) -> TrainConfig:
     task = VAETraining(
         vae=VAE,
-        phases=(Crops(until=2, frames=1, size=16, batch=2), Crops(until=4, frames=9, size=16, batch=1)),
+        phases=(
+            CropPhase(until=2, frames=1, size=16, batch=2),
+            CropPhase(until=4, frames=9, size=16, batch=1),
+        ),
         size=32,
         frames=9,
     )

@@ -15,7 +15,7 @@ from cogvideox.cli import app
 from cogvideox.parallel.shard import recompute
 from cogvideox.presets import get_preset
 from cogvideox.training.memory import TrainingPrediction, TrainRequest, variants
-from cogvideox.training.tasks.lora import LoraTuning
+from cogvideox.training.tasks.diffusion_settings import LoraTuning
 from cogvideox.training.tasks.sizes import SizeSetting, latent_shape
 from cogvideox.transformer import Transformer
 from cogvideox.transformer.kernels import use_kernel
@@ -151,7 +151,7 @@ def test_a_dry_run_says_what_is_missing_and_what_a_run_takes(tmp_path, monkeypat
     done = cogvideox("train", "lora", "--dry-run", code=2)
     assert "task.data.folder: not set" in done.stderr and "name: lora" in done.stdout
     for words in (
-        "clips of the largest size, 7,040 tokens in 4 rows",
+        "clips of the largest size, 7,040 tokens in 4 microbatches",
         "memory of a process",
         "memory of the host",
     ):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cogvideox.errors import ConfigError
-from cogvideox.training.tasks.text_encoder import WORDS, TextTraining
+from cogvideox.training.tasks.text_encoder import TOKEN_LABELS, TextTraining
 from cogvideox.world import caption, sample_scene
 
 GOING_ON = {"start": "tiny", "pairs": 0.5, "keep": 5.0, "dropout": 0.1, "batch": 16}
@@ -14,11 +14,11 @@ GOING_ON = {"start": "tiny", "pairs": 0.5, "keep": 5.0, "dropout": 0.1, "batch":
 
 def told_at(task, text: str, scene) -> list[tuple[str, set[str]]]:
     """(piece, what it is taught to say) for each token of a caption."""
-    words = torch.zeros(32, len(WORDS))
-    task._tell(words, text, scene)
+    words = torch.zeros(32, len(TOKEN_LABELS))
+    task._label_tokens(words, text, scene)
     pieces = [task.text.tokenizer.decode([piece]) for piece in task.text.tokenizer.encode(text)]
     return [
-        (piece, {WORDS[at] for at in row.nonzero().flatten()})
+        (piece, {TOKEN_LABELS[at] for at in row.nonzero().flatten()})
         for piece, row in zip(pieces, words, strict=False)
     ]
 

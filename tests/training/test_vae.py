@@ -20,7 +20,7 @@ from cogvideox.training.recipes.vae_variants import TABLE_1, variant_config
 from cogvideox.training.resume import check_same_config
 from cogvideox.training.tasks.crops import FolderCrops, clip_frames
 from cogvideox.training.tasks.folder import FolderData
-from cogvideox.training.tasks.vae import Crops, Gan, VAETask, VAETraining
+from cogvideox.training.tasks.vae import CropPhase, Gan, VAETask, VAETraining
 from cogvideox.vae import VAE, VAEConfig
 from cogvideox.vae.critics import CriticConfig
 from cogvideox.video import Video
@@ -35,7 +35,7 @@ SMALL = VAEConfig(
 
 
 def task(**settings) -> VAETraining:
-    phases = (Crops(until=2, frames=9, size=16, batch=1),)
+    phases = (CropPhase(until=2, frames=9, size=16, batch=1),)
     return VAETraining(vae=SMALL, phases=phases, size=16, frames=9, **settings)
 
 
@@ -43,7 +43,7 @@ def test_the_edge_term_is_the_error_of_steps_between_neighbours() -> None:
     """Written out pixel by pixel; a shift of all brightness costs L1 and no edges."""
     built = VAETask(task(edges=3.0, l1=0.0, l2=0.0, kl=0.0), seed=0)
     losses = built.losses(0)
-    pixels = built.clips.pieces(built.config.phases[0], 0)
+    pixels = built.clips.crops(built.config.phases[0], 0)
     sample = built.module.encode(pixels, coding="whole").sample(generator(0, "latent noise", 0))
     error = built.module.decode(sample, coding="whole") - pixels
     down = (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
@@ -110,14 +110,14 @@ def test_a_run_with_two_optimisers_resumes_exactly(tmp_path: Path) -> None:
 
 def test_frame_rates_differ_from_step_to_step() -> None:
     """Pieces of 9 frames from a clip that lasts 9 frames at its usual rate: the faster, the less of it is seen."""
-    phase = Crops(until=1, frames=9, size=16, batch=1, fps=(8, 16))
+    phase = CropPhase(until=1, frames=9, size=16, batch=1, fps=(8, 16))
     mixed = VAETask(task().model_copy(update={"phases": (phase,)}), 0)
     usual = VAETask(task(), 0)
     same = [
-        torch.equal(mixed.clips.pieces(phase, s), usual.clips.pieces(usual.config.phases[0], s))
+        torch.equal(mixed.clips.crops(phase, s), usual.clips.crops(usual.config.phases[0], s))
         for s in range(4)
     ]
-    assert not all(same) and mixed.clips.pieces(phase, 0).shape == (1, 3, 9, 16, 16)
+    assert not all(same) and mixed.clips.crops(phase, 0).shape == (1, 3, 9, 16, 16)
     assert [clip_frames(17, fps) for fps in (8, 12, 16)] == [17, 25, 33]
 
 
@@ -152,16 +152,16 @@ def test_every_column_of_table_1_compresses_as_it_says(name: str) -> None:
 def test_the_papers_two_stages_are_phases() -> None:
     """17 frames at 8 to 16 a second, then 161 frames."""
     stages = (
-        Crops(until=2, frames=17, size=16, batch=1, fps=(8, 16)),
-        Crops(until=3, frames=161, size=16, batch=1),
+        CropPhase(until=2, frames=17, size=16, batch=1, fps=(8, 16)),
+        CropPhase(until=3, frames=161, size=16, batch=1),
     )
     built = VAETask(VAETraining(vae=SMALL, phases=stages, size=16, frames=161), 0)
-    assert [built.clips.pieces(stage, 0).shape[2] for stage in stages] == [17, 161]
+    assert [built.clips.crops(stage, 0).shape[2] for stage in stages] == [17, 161]
 
 
 def test_parts_of_a_step_see_different_clips_in_the_same_phase() -> None:
     built = VAETask(task(accumulation=2, gan=Gan(start=1, critic=CRITIC)), 0)
-    pieces = [built.clips.pieces(built.config.phases[0], call) for call in range(3)]
+    pieces = [built.clips.crops(built.config.phases[0], call) for call in range(3)]
     assert not torch.equal(pieces[0], pieces[1]) and not torch.equal(pieces[1], pieces[2])
     assert "gan" not in built.losses(1) and "gan" in built.losses(2)
 
@@ -181,29 +181,29 @@ def folder_of_clips(folder: Path) -> FolderData:
 
 def test_pieces_of_a_folder_are_each_clip_once_an_epoch(tmp_path: Path, capsys) -> None:
     clips = FolderCrops(folder_of_clips(tmp_path / "clips"), seed=3)
-    phase = Crops(until=1, frames=9, size=16, batch=7)
-    found = clips.pieces(phase, 0)
+    phase = CropPhase(until=1, frames=9, size=16, batch=7)
+    found = clips.crops(phase, 0)
     assert found.shape == (7, 3, 9, 16, 16)
     said = capsys.readouterr().err
-    assert torch.equal(found, FolderCrops(clips.data, seed=3).pieces(phase, 0))
+    assert torch.equal(found, FolderCrops(clips.data, seed=3).crops(phase, 0))
     brightness = {round(float(one.mean() * 127.5 + 127.5) / 40 - 0.5) for one in found}
     assert brightness == {0, 1, 2, 3}, "every clip that can be used stands in an epoch; pictures do not"
     assert said.count("left out broken.mp4") == 1 and said.count("left out short.mp4") == 1
     assert any(
-        float(one.mean()) > 0.95 for one in clips.pieces(Crops(until=1, frames=1, size=16, batch=7), 0)
+        float(one.mean()) > 0.95 for one in clips.crops(CropPhase(until=1, frames=1, size=16, batch=7), 0)
     )
 
 
 def test_a_folder_that_loses_too_much_or_is_too_short_stops(tmp_path: Path) -> None:
     data = folder_of_clips(tmp_path / "clips")
-    phase = Crops(until=1, frames=9, size=16, batch=7)
+    phase = CropPhase(until=1, frames=9, size=16, batch=7)
     with pytest.raises(ConfigError, match="2 of 7 clips cannot be used"):
-        FolderCrops(data.model_copy(update={"lost": 0.2}), seed=0).pieces(phase, 0)
+        FolderCrops(data.model_copy(update={"lost": 0.2}), seed=0).crops(phase, 0)
     long = data.model_copy(update={"size": ClipSize(frames=17, least_frames=9, short_side=16)})
     with pytest.raises(ConfigError, match="none of 7 clips has 17 frames"):
-        FolderCrops(long, seed=0).pieces(Crops(until=1, frames=17, size=16, batch=1), 0)
-    with pytest.raises(ValueError, match="pieces of 9 frames and 32 pixels cannot be cut"):
-        VAETraining(vae=SMALL, phases=(Crops(until=1, frames=9, size=32, batch=1),), data=data)
+        FolderCrops(long, seed=0).crops(CropPhase(until=1, frames=17, size=16, batch=1), 0)
+    with pytest.raises(ValueError, match="crops of 9 frames and 32 pixels cannot be cut"):
+        VAETraining(vae=SMALL, phases=(CropPhase(until=1, frames=9, size=32, batch=1),), data=data)
 
 
 def test_the_autoencoder_learns_from_a_folder(tmp_path: Path) -> None:
@@ -225,15 +225,15 @@ def test_no_clip_of_a_folder_goes_unsaid(tmp_path: Path, capsys) -> None:
     size = ClipSize(frames=17, least_frames=9, short_side=16)
     Video(np.zeros((17, 32, 48, 3), np.uint8), 8).save(tmp_path / "clips/long.mp4")
     clips = FolderCrops(data.model_copy(update={"size": size}), seed=0)
-    clips.pieces(Crops(until=1, frames=17, size=16, batch=8), 0)
-    assert "0.mp4: 9 frames, too short for pieces of 17" in capsys.readouterr().err
+    clips.crops(CropPhase(until=1, frames=17, size=16, batch=8), 0)
+    assert "0.mp4: 9 frames, too short for crops of 17" in capsys.readouterr().err
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad/a.mp4").write_bytes(b"no video")
     with pytest.raises(ConfigError, match="no clip to measure with"):
         FolderCrops(FolderData(folder=str(tmp_path / "bad"), lost=1), seed=0)
     slow = data.model_copy(update={"size": ClipSize(frames=9, least_frames=9, short_side=16, fps=4)})
     with pytest.raises(ValueError, match=r"but data\.size\.fps 4"):
-        VAETraining(vae=SMALL, phases=(Crops(until=1, frames=9, size=16, batch=1),), data=slow)
+        VAETraining(vae=SMALL, phases=(CropPhase(until=1, frames=9, size=16, batch=1),), data=slow)
 
 
 def test_the_run_of_an_autoencoder_lies_outside_its_folder(tmp_path: Path) -> None:

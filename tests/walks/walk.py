@@ -31,7 +31,7 @@ from cogvideox.training.optim import OptimConfig
 from cogvideox.training.stages import DiffusionRun, StagedRun, TrainingStage, train_stages
 from cogvideox.training.tasks.diffusion import DiffusionTraining
 from cogvideox.training.tasks.folder import FolderData
-from cogvideox.training.tasks.vae import Crops, VAETraining
+from cogvideox.training.tasks.vae import CropPhase, VAETraining
 from cogvideox.vae import VAEConfig
 from cogvideox.video import Video, read_video
 from cogvideox.world import caption, facts, judge, render, sample_scene
@@ -67,8 +67,8 @@ def write_folder(folder: Path, scale: Scale) -> None:
 def train_vae(out: Path, clips: Path, scale: Scale) -> Path:
     """Pictures, then short pieces."""
     phases = (
-        Crops(until=scale.stills, frames=1, size=64, batch=4),
-        Crops(until=scale.vae_steps, frames=9, size=64, batch=2),
+        CropPhase(until=scale.stills, frames=1, size=64, batch=4),
+        CropPhase(until=scale.vae_steps, frames=9, size=64, batch=2),
     )
     tiny = get_preset("tiny").vae
     vae = VAEConfig(**(tiny.model_dump() | {"block_out_channels": (16, 32, 64, 64)}))

@@ -7,6 +7,7 @@
 | ``plan``, ``plan_train`` | what fits, as a table: a generation, a training |
 | ``calibrate`` | measure the reuse of steps |
 | ``caption``, ``curate``, ``data`` | videos to clips and captions |
+| ``settings`` | every setting of a training recipe: path, value, type, meaning |
 | ``dry_run`` | what ``train --dry-run`` prints |
 | ``evaluate``, ``samples`` | scores of a folder of videos, or of a model |
 | ``rate``, ``reproduce``, ``world`` | the rating page, the paper's experiments, the tiny world |

@@ -153,7 +153,7 @@ def train(
     ] = False,
     debug: Debug = False,
 ) -> None:
-    """Train; rerunning the same command resumes."""
+    """Train; rerunning the same command resumes. `cogvideox settings RECIPE` lists every setting of a recipe."""
     if recipe.endswith((".yaml", ".yml")):
         from cogvideox.files import read_yaml
 
@@ -175,6 +175,22 @@ def train(
         folder = run(config)
         if is_first():
             result(str(folder))
+
+
+@app.command()
+@verb
+def settings(
+    recipe: Annotated[
+        str | None, typer.Argument(help="a recipe or a run.yaml; none: list the recipes")
+    ] = None,
+    find: Annotated[str | None, typer.Option(help="only settings whose path or meaning holds this")] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Every setting of a training recipe: dotted path, value, type, meaning."""
+    from cogvideox.cli.settings import show_settings
+
+    show_settings(recipe, find, as_json)
 
 
 @world.command("render")

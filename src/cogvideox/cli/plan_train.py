@@ -14,7 +14,7 @@ from cogvideox.training.config import Run
 from cogvideox.training.memory import TrainingPrediction, TrainRequest, variants
 from cogvideox.training.preview import estimate, rate_of, request_of
 from cogvideox.training.recipes import recipe
-from cogvideox.training.tasks.base_model import row_of
+from cogvideox.training.tasks.base_model import base_of
 from cogvideox.training.tasks.diffusion import DiffusionTraining
 
 RESERVE = 0.1
@@ -72,7 +72,7 @@ def _request(
         )  # what the recipe says where such a device is
     task = config.task.completed()
     assert isinstance(task, DiffusionTraining), "lora and finetune train the transformer"
-    row = row_of(task)
+    row = base_of(task)
     if row is None:
         raise ConfigError(f"{model}: not on this machine; name a preset, or a folder with model_index.json")
     return request_of(config, task, row, processes), config.steps

@@ -87,6 +87,7 @@ def warnings_as_lines() -> Iterator[None]:
         if not sys.warnoptions:
             warnings.simplefilter("ignore")
             warnings.simplefilter("always", UserWarning)
+            warnings.filterwarnings("always", ".* is called .* now; the old name", FutureWarning)
         said: set[str] = set()
 
         def show(message: Warning | str, *rest: object, **more: object) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -28,8 +29,8 @@ STAND_IN = Path(__file__).resolve().parents[1] / "shipped" / "lpips" / "stand-in
 class LPIPSConfig(Config):
     """The trunk: stages of 3x3 convolutions with ReLU, the size halved between them. Defaults: VGG16."""
 
-    widths: tuple[int, ...] = (64, 128, 256, 512, 512)
-    convolutions: tuple[int, ...] = (2, 2, 3, 3, 3)
+    widths: tuple[int, ...] = Field((64, 128, 256, 512, 512), description="channels of each stage")
+    convolutions: tuple[int, ...] = Field((2, 2, 3, 3, 3), description="convolutions of each stage")
 
 
 class LPIPS(nn.Module):

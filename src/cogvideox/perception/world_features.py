@@ -3,7 +3,7 @@ wrong with it.
 
 It was taught the facts of a scene and, so that flaws move the features too, how much a clip was blurred, made
 noisy, shuffled and frozen. Features of networks that know only content hardly see frozen or shuffled clips.
-``python -m cogvideox.evaluation.train_features`` made the weights; other weights are another metric.
+``cogvideox train world-features`` trains such a network; other weights are another metric.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class WorldNetwork(nn.Module):
 @cache
 def world_features() -> NetworkFeatures:
     """The network that ships, for clips of the tiny world (17 frames, 64x64)."""
-    data = (resources.files("cogvideox.perception") / WEIGHTS).read_bytes()
+    data = (resources.files("cogvideox") / "shipped" / "features" / WEIGHTS).read_bytes()
     network = WorldNetwork({})
     weights = safetensors.torch.load(data)
     network.load_state_dict({name: tensor.float() for name, tensor in weights.items()})

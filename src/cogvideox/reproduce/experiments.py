@@ -304,7 +304,7 @@ _ROWS = (
         kind="labels",
         paper="TP, FP, TN, FN and accuracy of six classifiers on labelled clips",
         needs="clips labelled by people",
-        full="cogvideox train labels task.films=FILMS",
+        full="cogvideox train labels task.videos=VIDEOS",
     ),
 )
 

@@ -16,6 +16,7 @@ from cogvideox.training.step_guard import GuardConfig
 from cogvideox.training.task import MayChange, TaskConfig
 from cogvideox.training.tasks.captioner import CaptionerTraining
 from cogvideox.training.tasks.diffusion import DiffusionTraining
+from cogvideox.training.tasks.features import FeaturesTraining
 from cogvideox.training.tasks.label_classifier import ClassifierTraining
 from cogvideox.training.tasks.lpips import PerceptualTraining
 from cogvideox.training.tasks.summariser import SummariserTraining
@@ -33,9 +34,9 @@ class TrainConfig(Config):
     out: Annotated[str, MayChange] = Field(description="folder of the run: config, metrics, states, result")
     steps: int = Field(1000, gt=0, description="optimiser steps")
     seed: int = Field(0, ge=0, description="decides data order, noise and initial weights")
-    optim: OptimConfig = OptimConfig()
+    optim: OptimConfig = Field(OptimConfig(), description="how the task's network moves")
     critic: OptimConfig | None = Field(None, description="how a task's critic moves; default: as optim")
-    guard: GuardConfig = GuardConfig()
+    guard: GuardConfig = Field(GuardConfig(), description="which steps are skipped, and when the run stops")
     reduce: Reduce = Field(
         "fast", description="gradients of several processes: fast, or exact to the last bit of one process"
     )
@@ -78,7 +79,8 @@ class Run(TrainConfig):
         | CaptionerTraining
         | SummariserTraining
         | PerceptualTraining
-        | ClassifierTraining,
+        | ClassifierTraining
+        | FeaturesTraining,
         Field(discriminator="kind"),
     ]
 

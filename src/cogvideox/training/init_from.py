@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -12,11 +11,8 @@ from cogvideox.checkpoints.adapter import FILE, PEFT_FILE
 from cogvideox.checkpoints.diffusers import component, load_transformer, read_transformer_config
 from cogvideox.checkpoints.hub import find_folder
 from cogvideox.errors import CheckpointError, ConfigError
-from cogvideox.training.tasks.base_model import WORLD_TEXT, WORLD_VAE
+from cogvideox.training.tasks.diffusion_settings import WORLD_TEXT, WORLD_VAE, DiffusionSettings
 from cogvideox.transformer import Transformer, TransformerConfig
-
-if TYPE_CHECKING:
-    from cogvideox.training.tasks.diffusion import DiffusionTraining
 
 
 def load_config(folder: Path) -> TransformerConfig:
@@ -24,7 +20,7 @@ def load_config(folder: Path) -> TransformerConfig:
     return read_transformer_config(component(folder, "transformer"))
 
 
-def model_folders(config: DiffusionTraining) -> dict[str, Path]:
+def model_folders(config: DiffusionSettings) -> dict[str, Path]:
     """The folders of vae, text and, where there is one, start; a hub model is downloaded.
 
     Raises ConfigError that names every one that is missing, and how to get it, or that is an adapter.

@@ -24,7 +24,7 @@ from cogvideox.memory.weights import TextShape, bytes_of, low_bit_bytes
 from cogvideox.parallel.shard import recompute
 from cogvideox.spec import ModelSpec
 from cogvideox.training.flops import FlopCounter, Sample
-from cogvideox.training.tasks.lora import LoraTuning
+from cogvideox.training.tasks.diffusion_settings import LoraTuning
 from cogvideox.training.tasks.sizes import tokens_of
 from cogvideox.transformer import Transformer
 from cogvideox.transformer.kernels import use_kernel

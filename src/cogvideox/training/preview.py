@@ -17,8 +17,9 @@ from cogvideox.spec import ModelSpec
 from cogvideox.training.config import TrainConfig
 from cogvideox.training.memory import TrainingPrediction, TrainRequest
 from cogvideox.training.metrics import PEAKS
-from cogvideox.training.tasks.base_model import WORLD_TEXT, WORLD_VAE, here, row_of
+from cogvideox.training.tasks.base_model import base_of, local_folder
 from cogvideox.training.tasks.diffusion import DiffusionTraining
+from cogvideox.training.tasks.diffusion_settings import WORLD_TEXT, WORLD_VAE
 from cogvideox.training.tasks.folder import check_apart, check_named
 from cogvideox.training.tasks.sizes import latent_shape, tokens_of
 
@@ -42,7 +43,7 @@ def preview(config: TrainConfig) -> Preview:
     task = task.completed()
     _check_models(task, result)
     clips = _clips(task, config, result)
-    spec = row_of(task)
+    spec = base_of(task)
     if spec is None:
         result.lines.append("sizes, memory and time: not known before the model is here")
         return result
@@ -50,7 +51,7 @@ def preview(config: TrainConfig) -> Preview:
     each = len(request.samples) * task.accumulation
     result.lines.append(
         f"a step: {each} clips of the largest size, {request.tokens * task.accumulation:,} tokens in "
-        f"{task.accumulation} rows"
+        f"{task.accumulation} microbatches"
     )
     if clips:
         epoch = ceil(clips / each)
@@ -152,7 +153,7 @@ def _check_models(task: DiffusionTraining, result: Preview) -> None:
     models = {"start": task.start, "vae": task.vae or WORLD_VAE, "text": task.text or WORLD_TEXT}
     for model in dict.fromkeys(filter(None, models.values())):
         names = " and ".join(f"task.{name}" for name, value in models.items() if value == model)
-        if here(model) is not None:
+        if local_folder(model) is not None:
             continue
         hub = PRESETS[model].hub if model in PRESETS else None
         if hub is not None or model.count("/") == 1 and not model.startswith((".", "/", "runs/")):
@@ -170,11 +171,11 @@ def _clips(task: DiffusionTraining, config: TrainConfig, result: Preview) -> int
     try:
         check_named(task.data)
         check_apart(task.data, Path(config.out))
-        if task.data.films is not None and not Path(task.data.folder).is_dir():
-            if not Path(task.data.films).is_dir():
-                raise ConfigError(f"task.data.films {task.data.films}: no such folder; check the path")
+        if task.data.videos is not None and not Path(task.data.folder).is_dir():
+            if not Path(task.data.videos).is_dir():
+                raise ConfigError(f"task.data.videos {task.data.videos}: no such folder; check the path")
             result.lines.append(
-                f"clips: {task.data.films} is curated first; how many are kept is not known yet"
+                f"clips: {task.data.videos} is curated first; how many are kept is not known yet"
             )
             return 0
         listing = list_clips(task.data.folder, task.data.caption, task.data.source)

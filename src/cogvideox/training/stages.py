@@ -165,7 +165,7 @@ def _check_scores(config: StagedRun) -> None:
     """A stage of the best clips needs scores: asked for before the stages that come first. Raises ConfigError."""
     data = config.base.task.data
     shares = [stage.best for stage in config.stages if stage.best < 1]
-    if data is not None and data.films is None and shares:
+    if data is not None and data.videos is None and shares:
         best_share(list_clips(data.folder, data.caption, data.source), min(shares))
 
 

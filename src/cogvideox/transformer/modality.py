@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 
 from cogvideox.config import Config
@@ -18,10 +19,10 @@ class Experts(Config):
     Without expert adaLN (no, no); CogVideoX (norm); MMDiT (norm and weights).
     """
 
-    norm: bool = True
-    """adaLN modulation of its own for each modality."""
-    weights: bool = False
-    """Attention and feed-forward weights of their own for each modality."""
+    norm: bool = Field(True, description="adaLN modulation of its own for each modality")
+    weights: bool = Field(
+        False, description="attention and feed-forward weights of their own for each modality"
+    )
 
 
 class PerModality(nn.Module):

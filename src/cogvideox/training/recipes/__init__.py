@@ -3,7 +3,8 @@
 | file | what |
 |---|---|
 | `table` | all recipes by name; a run from a YAML file |
-| `finetune` | `finetune`, `lora`, `films-lora`: a model of yours on clips of yours |
+| `settings` | every setting of a run, with type, value and meaning (`cogvideox settings RECIPE`) |
+| `finetune` | `finetune`, `lora`, `videos-lora`: a model of yours on clips of yours |
 | `shipped` | the runs whose results ship inside the package (`world-*`, `labels`) |
 | `vae_variants` | `table1-*`: the autoencoders of Table 1, scaled down |
 | `paper` | `paper-2b`, `paper-5b`: Tables 5 and 6; `world-stages`: the same in miniature |

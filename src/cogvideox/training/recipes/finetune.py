@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from cogvideox.training.config import Run
 from cogvideox.training.optim import OptimConfig
-from cogvideox.training.tasks.base_model import usual_precision
+from cogvideox.training.tasks.base_model import default_precision
 from cogvideox.training.tasks.diffusion import DiffusionTraining
+from cogvideox.training.tasks.diffusion_settings import LoraTuning
 from cogvideox.training.tasks.folder import FolderData
-from cogvideox.training.tasks.lora import LoraTuning
 
 
 def finetune() -> Run:
@@ -22,16 +22,16 @@ def lora() -> Run:
     return _run("lora", task, OptimConfig(lr=5e-4, warmup=50, ema=0.99))
 
 
-def films_lora() -> Run:
-    """Raw videos to an adapter in one command: set task.data.films, and task.start for another than the shipped model.
+def videos_lora() -> Run:
+    """Raw videos to an adapter in one command: set task.data.videos, and task.start for another than the shipped model.
 
-    Captions: a .txt beside each film, or a curation recipe that writes them; a clip without one is left out unless
+    Captions: a .txt beside each video, or a curation recipe that writes them; a clip without one is left out unless
     `task.data.caption` says what to call it.
     """
-    data = FolderData(films="", folder="runs/films/curated")
+    data = FolderData(videos="", folder="runs/videos/curated")
     task = DiffusionTraining(start="tiny", data=data, lora=LoraTuning())
     optim = OptimConfig(lr=5e-4, warmup=20, ema=0.99)
-    return _run("films-lora", task, optim, steps=200, out="runs/films/lora")
+    return _run("videos-lora", task, optim, steps=200, out="runs/videos/lora")
 
 
 def _run(name: str, task: DiffusionTraining, optim: OptimConfig, steps: int = 1000, out: str = "") -> Run:
@@ -41,6 +41,6 @@ def _run(name: str, task: DiffusionTraining, optim: OptimConfig, steps: int = 10
         task=task,
         steps=steps,
         optim=optim,
-        precision=usual_precision(),
+        precision=default_precision(),
         measure_every=max(100, steps // 5),
     )

@@ -7,7 +7,7 @@ from cogvideox.presets import get_preset
 from cogvideox.training.optim import OptimConfig
 from cogvideox.training.stages import DiffusionRun, StagedRun, TrainingStage
 from cogvideox.training.step_guard import GuardConfig
-from cogvideox.training.tasks.base_model import usual_precision
+from cogvideox.training.tasks.base_model import default_precision
 from cogvideox.training.tasks.diffusion import DiffusionTraining
 from cogvideox.training.tasks.folder import FolderData
 
@@ -27,7 +27,7 @@ def world_stages() -> StagedRun:
         out="runs/world-stages",
         task=task,
         optim=OptimConfig(name="muon", muon_lr=0.02, ema=0.99),
-        precision=usual_precision(),
+        precision=default_precision(),
         measure_every=100,
     )
     small, whole = (ClipSize(fps=8, frames=17, least_frames=9, short_side=side) for side in (32, 64))

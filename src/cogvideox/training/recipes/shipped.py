@@ -8,13 +8,15 @@ from typing import Any
 from cogvideox.presets import get_preset
 from cogvideox.training.config import Run
 from cogvideox.training.optim import OptimConfig
-from cogvideox.training.tasks.base_model import WORLD_TEXT, WORLD_VAE, usual_precision
+from cogvideox.training.tasks.base_model import default_precision
 from cogvideox.training.tasks.captioner import CaptionerTraining
 from cogvideox.training.tasks.diffusion import DiffusionTraining
+from cogvideox.training.tasks.diffusion_settings import WORLD_TEXT, WORLD_VAE
+from cogvideox.training.tasks.features import FeaturesTraining
 from cogvideox.training.tasks.label_classifier import ClassifierTraining
 from cogvideox.training.tasks.lpips import PerceptualTraining
 from cogvideox.training.tasks.text_encoder import TextTraining
-from cogvideox.training.tasks.vae import Crops, VAETraining
+from cogvideox.training.tasks.vae import CropPhase, VAETraining
 
 
 def world_vae() -> Run:
@@ -25,9 +27,9 @@ def world_vae() -> Run:
         task=VAETraining(
             vae=get_preset("tiny").vae,
             phases=(
-                Crops(until=480, frames=1, size=64, batch=16),
-                Crops(until=980, frames=9, size=32, batch=8),
-                Crops(until=1200, frames=17, size=64, batch=2, coding="chunked"),
+                CropPhase(until=480, frames=1, size=64, batch=16),
+                CropPhase(until=980, frames=9, size=32, batch=8),
+                CropPhase(until=1200, frames=17, size=64, batch=2, coding="chunked"),
             ),
         ),
         steps=1200,
@@ -46,8 +48,8 @@ def world_vae_decoder() -> Run:
         task=VAETraining(
             vae=get_preset("tiny").vae,
             phases=(
-                Crops(until=800, frames=9, size=32, batch=8, coding="chunked"),
-                Crops(until=1200, frames=17, size=64, batch=2, coding="chunked"),
+                CropPhase(until=800, frames=9, size=32, batch=8, coding="chunked"),
+                CropPhase(until=1200, frames=17, size=64, batch=2, coding="chunked"),
             ),
             start="tiny",
             decoder_only=True,
@@ -77,7 +79,7 @@ def world_text() -> Run:
 def world_t2v() -> Run:
     """A text-to-video transformer as the shipped one began, on patches of 2x2. Needs world-vae and world-text."""
     preset = get_preset("tiny")
-    return _of_the_world(
+    return _world_run(
         "world-t2v",
         DiffusionTraining(
             preset="tiny",
@@ -104,22 +106,22 @@ def world_text_pairs() -> Run:
     )
 
 
-RARE_STORIES_OFTEN = {
+RARE_SCENES_OFTEN = {
     "motion": 0.32, "size": 0.12, "rotate": 0.17, "transform": 0.19, "count": 0.14, "pan": 0.06,
 }  # fmt: skip
 
 
 def world_t2v_fine() -> Run:
-    """The shipped text-to-video transformer, started from world-t2v: every latent its own patch, rare stories often."""
-    return _of_the_world(
+    """The shipped text-to-video transformer, started from world-t2v: every latent its own patch, rare scenes often."""
+    return _world_run(
         "world-t2v-fine",
-        _gone_on("tiny", start="runs/world-t2v/model", stories=RARE_STORIES_OFTEN),
+        _started_from("tiny", start="runs/world-t2v/model", scene_mix=RARE_SCENES_OFTEN),
         OptimConfig(name="muon", lr=1e-3, muon_lr=0.015, ema=0.999),
         steps=4500,
     )
 
 
-STORIES_WITH_PAIRS = {
+SCENES_WITH_PAIRS = {
     "motion": 0.24, "size": 0.08, "rotate": 0.14, "transform": 0.17, "count": 0.13, "pan": 0.05, "pair": 0.19,
 }  # fmt: skip
 
@@ -130,13 +132,13 @@ def world_t2v_pairs() -> Run:
     It ran twice: from its own result again with task.start=runs/world-t2v-pairs/model, task.clips_seed=21, seed=22,
     steps=2800.
     """
-    return _of_the_world(
+    return _world_run(
         "world-t2v-pairs",
-        _gone_on(
+        _started_from(
             "tiny",
             start="runs/world-t2v-fine/model",
             text="runs/world-text-pairs/model",
-            stories=STORIES_WITH_PAIRS,
+            scene_mix=SCENES_WITH_PAIRS,
             clips=9000,
         ),
         OptimConfig(name="muon", lr=1e-3, muon_lr=0.015, ema=0.999),
@@ -146,15 +148,15 @@ def world_t2v_pairs() -> Run:
 
 def world_i2v() -> Run:
     """The shipped image-to-video transformer, started from world-t2v-fine."""
-    return _of_the_world(
+    return _world_run(
         "world-i2v",
-        _gone_on("tiny-i2v", start="runs/world-t2v-fine/model", stories=RARE_STORIES_OFTEN),
+        _started_from("tiny-i2v", start="runs/world-t2v-fine/model", scene_mix=RARE_SCENES_OFTEN),
         OptimConfig(name="muon", lr=7e-4, muon_lr=0.01, ema=0.995),
         steps=2300,
     )
 
 
-def _gone_on(name: str, **settings: Any) -> DiffusionTraining:
+def _started_from(name: str, **settings: Any) -> DiffusionTraining:
     """Training of a preset's transformer that starts from a trained one."""
     preset = get_preset(name)
     return DiffusionTraining(
@@ -166,14 +168,14 @@ def _gone_on(name: str, **settings: Any) -> DiffusionTraining:
     )
 
 
-def _of_the_world(name: str, task: DiffusionTraining, optim: OptimConfig, steps: int) -> Run:
+def _world_run(name: str, task: DiffusionTraining, optim: OptimConfig, steps: int) -> Run:
     return Run(
         name=name,
         out=f"runs/{name}",
         task=task,
         steps=steps,
         optim=optim,
-        precision=usual_precision(),
+        precision=default_precision(),
         measure_every=500,
     )
 
@@ -191,6 +193,20 @@ def world_lpips() -> Run:
     )
 
 
+def world_features() -> Run:
+    """A feature network for FVD of the tiny world, as the shipped one: facts of clips and how they were spoilt."""
+    return Run(
+        name="world-features",
+        out="runs/world-features",
+        task=FeaturesTraining(),
+        steps=3000,
+        seed=7,
+        optim=OptimConfig(lr=4e-3, weight_decay=1e-2, warmup=300, ema=0.99),
+        precision="bf16",
+        measure_every=500,
+    )
+
+
 def world_captioner() -> Run:
     """The shipped captioner: 5 pictures of a clip to a sentence. It stopped at step 1200, see its training.json."""
     return Run(
@@ -205,11 +221,11 @@ def world_captioner() -> Run:
 
 
 def labels() -> Run:
-    """The classifier of the six negative labels, from a folder of clean films: most of the time goes into samples."""
+    """The classifier of the six negative labels, from a folder of clean videos: most of the time goes into samples."""
     return Run(
         name="labels",
         out="runs/labels",
-        task=ClassifierTraining(films="films"),
+        task=ClassifierTraining(videos="videos"),
         steps=800,
         optim=OptimConfig(lr=2e-3, weight_decay=0.05, warmup=50, ema=0.99),
         log_every=100,
@@ -229,5 +245,6 @@ SHIPPED: dict[str, Callable[[], Run]] = {
     "world-i2v": world_i2v,
     "world-captioner": world_captioner,
     "world-lpips": world_lpips,
+    "world-features": world_features,
     "labels": labels,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ from cogvideox.errors import ConfigError, suggest
 from cogvideox.files import read_yaml
 from cogvideox.training.config import Run
 from cogvideox.training.loop import train
-from cogvideox.training.recipes.finetune import films_lora, finetune, lora
+from cogvideox.training.recipes.finetune import finetune, lora, videos_lora
 from cogvideox.training.recipes.paper import paper_2b, paper_5b, world_stages
 from cogvideox.training.recipes.shipped import SHIPPED
 from cogvideox.training.recipes.vae_variants import TABLE_1, variant_run
@@ -20,7 +21,7 @@ RECIPES: dict[str, Callable[[], Run | StagedRun]] = {
     **SHIPPED,
     "finetune": finetune,
     "lora": lora,
-    "films-lora": films_lora,
+    "videos-lora": videos_lora,
     "world-stages": world_stages,
     "paper-2b": paper_2b,
     "paper-5b": paper_5b,
@@ -30,9 +31,23 @@ RECIPES: dict[str, Callable[[], Run | StagedRun]] = {
 
 def recipe(name: str) -> Run | StagedRun:
     """The run called ``name``; ConfigError with a suggestion when there is none."""
+    if name == "films-lora":
+        return _films_lora()
     if name not in RECIPES:
         raise ConfigError(f"recipe {name!r}: unknown{suggest(name, RECIPES)}; there are {', '.join(RECIPES)}")
     return RECIPES[name]()
+
+
+def _films_lora() -> Run:
+    """``videos-lora`` under its old name and with its old folders, so that runs begun so are found and resumed."""
+    warnings.warn(
+        "recipe films-lora: is called videos-lora now; the old name will be refused by the next release",
+        FutureWarning,
+        stacklevel=3,
+    )
+    return videos_lora().override(
+        ["name=films-lora", "out=runs/films/lora", "task.data.folder=runs/films/curated"]
+    )
 
 
 def run_file(path: str | Path) -> Run | StagedRun:

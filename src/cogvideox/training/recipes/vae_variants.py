@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from cogvideox.training.config import Run
 from cogvideox.training.optim import OptimConfig
-from cogvideox.training.tasks.vae import Crops, Gan, VAETraining
+from cogvideox.training.tasks.vae import CropPhase, Gan, VAETraining
 from cogvideox.vae import VAEConfig
 from cogvideox.vae.critics import CriticConfig
 
@@ -59,7 +59,7 @@ def variant_run(name: str, steps: int = 400) -> Run:
         out=f"runs/table1/{name}",
         task=VAETraining(
             vae=variant_config(name),
-            phases=(Crops(until=steps, frames=17, size=32, batch=4, fps=(8, 16)),),
+            phases=(CropPhase(until=steps, frames=17, size=32, batch=4, fps=(8, 16)),),
             l2=10.0,  # squares: a small shape counts too, and PSNR is what is compared
             lpips=0.1 if name.startswith("b-") else 0.0,
             gan=gan,

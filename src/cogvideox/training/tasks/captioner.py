@@ -1,8 +1,8 @@
-"""Training a small video captioner: frames to words (step 5 of the paper's caption pipeline).
+"""Training a small video captioner: frames to text (step 5 of the paper's caption pipeline).
 
 From scratch on the tiny world, or on from a captioner with videos and captions that the other steps wrote. Besides the
-words of the world it predicts the facts of a clip from what it sees, which teaches the eyes sooner than the words do.
-Told words are sometimes blanked, so that the writer looks instead of guessing the shape from the colour.
+next token it predicts the facts of a clip from its features, which trains the image encoder sooner than text does.
+Tokens that the decoder reads are sometimes blanked, so that it does not guess the shape from the colour.
 """
 
 from __future__ import annotations
@@ -27,29 +27,32 @@ from cogvideox.training.tasks.captions import (
     CaptionedClips,
     CaptionedWorldClips,
     RecordedClips,
+    next_token_loss,
     padded,
     shifted,
-    word_loss,
 )
 from cogvideox.world import read_caption
+from cogvideox.world.caption import Check
 
 
 class CaptionerTraining(TaskConfig):
     """Clips -> captions."""
 
-    kind: Literal["captioner"] = "captioner"
+    kind: Literal["captioner"] = Field("captioner", description="the task: train a captioner")
     data: str | None = Field(
         None, description="metadata.jsonl of videos with captions beside it; null: the tiny world"
     )
-    start: str | None = Field(None, description="captioner to start from; its shape and words are kept")
+    start: str | None = Field(None, description="captioner to start from; its sizes and tokenizer are kept")
     tokenizer: str = Field("tiny", description="model folder whose tokenizer/ is used")
     width: int = Field(128, gt=0, description="d_model")
     layers: int = Field(2, gt=0, description="layers of the decoder")
-    frames: int = Field(5, gt=1, description="pictures of a clip")
-    size: int = Field(40, gt=15, description="their height and width")
+    frames: int = Field(5, gt=1, description="frames of a clip that are looked at")
+    size: int = Field(40, gt=15, description="height and width of these frames, in pixels")
     clips: int = Field(6000, gt=0, description="clips of the tiny world, kept in memory")
     batch: int = Field(32, gt=0, description="clips a step")
-    blank: float = Field(0.2, ge=0, lt=1, description="share of told words that are hidden")
+    blank: float = Field(
+        0.2, ge=0, lt=1, description="share of the tokens read by the decoder that are hidden"
+    )
     facts_weight: float = Field(1.0, ge=0, description="weight of predicting the facts (tiny world only)")
     noise: float = Field(6.0, ge=0, description="grey levels: largest deviation of the noise added to a clip")
     held_out: int = Field(128, gt=0, description="clips of each split that are measured")
@@ -71,7 +74,7 @@ class Watcher(nn.Module):
 
 
 class CaptionerTask(Task):
-    """See the module's docstring."""
+    """The captioner learns to write the captions of clips; see the module."""
 
     config: CaptionerTraining
     module: Watcher
@@ -88,58 +91,63 @@ class CaptionerTask(Task):
         self.module = Watcher(network, len(self.clips.labels))
 
     def losses(self, step: int) -> dict[str, Tensor]:
-        """Cross-entropy of the next word, and of every fact."""
+        """Cross-entropy of the next token, and of every fact."""
         c, g = self.config, generator(self.seed, "clips", step)
-        rows = torch.randint(self.clips.count, (c.batch,), generator=g).tolist()
-        pixels = torch.stack([self.clips.pictures("train", row) for row in rows])
+        indices = torch.randint(self.clips.count, (c.batch,), generator=g).tolist()
+        pixels = torch.stack([self.clips.pictures("train", index) for index in indices])
         deviation = torch.rand(c.batch, 1, 1, 1, 1, generator=g) * c.noise
         noisy = pixels + deviation * torch.randn(pixels.shape, generator=g)
-        words = self._words("train", rows, step)
-        told = shifted(words)
-        hidden = (torch.rand(told.shape, generator=g) < c.blank) & (told != PAD)
-        seen = self.module.captioner.encode(noisy)
-        scores = self.module.captioner(seen, told.masked_fill(hidden, UNKNOWN))
-        text = word_loss(scores, words)
+        ids = self._token_ids("train", indices, step)
+        before = shifted(ids)
+        blanked = (torch.rand(before.shape, generator=g) < c.blank) & (before != PAD)
+        features = self.module.captioner.encode(noisy)
+        logits = self.module.captioner(features, before.masked_fill(blanked, UNKNOWN))
+        text = next_token_loss(logits, ids)
         if not self.clips.labels or not c.facts_weight:
             return {"loss": text, "words": text}
-        fact = F.binary_cross_entropy_with_logits(self.module.facts(seen.mean(1)), self.clips.truth(rows))
+        fact = F.binary_cross_entropy_with_logits(
+            self.module.facts(features.mean(1)), self.clips.truth(indices)
+        )
         return {"loss": text + c.facts_weight * fact, "words": text, "facts": fact}
 
     @torch.no_grad()
     def measure(self, module: nn.Module) -> dict[str, float]:
-        """For each split that is not trained on: loss, share of true facts that are told, of told facts that are true,
-        and of captions with all facts right. For the tiny world ``new`` clips are of the kinds seen in training,
-        ``held_out`` ones show combinations never seen.
+        """For each split that is measured: loss, recall and precision of facts in written captions, and the share of
+        captions with all facts right. For the tiny world ``new`` clips are of the kinds seen in training, ``held_out``
+        ones show combinations never seen.
         """
-        found: dict[str, float] = {}
+        figures: dict[str, float] = {}
         network = module.captioner
-        for split, rows in self.clips.measured.items():
-            pixels = torch.stack([self.clips.pictures(split, row) for row in rows])
-            seen, words = network.encode(pixels), self._words(split, rows, 0)
-            found[f"{split}_loss"] = float(word_loss(network(seen, shifted(words)), words))
-            told = write(network.shared, network.decoder, network.lm_head, seen, None, network.config.longest)
+        assert isinstance(network, CaptionerNetwork)
+        for split, indices in self.clips.measured.items():
+            pixels = torch.stack([self.clips.pictures(split, index) for index in indices])
+            features, ids = network.encode(pixels), self._token_ids(split, indices, 0)
+            figures[f"{split}_loss"] = float(next_token_loss(network(features, shifted(ids)), ids))
+            written = write(
+                network.shared, network.decoder, network.lm_head, features, None, network.config.longest
+            )
             pairs = [
-                (self.clips.facts(split, row), set(read_caption(text_of_tokens(self.tokenizer, ids))))
-                for row, ids in zip(rows, told, strict=True)
+                (self.clips.facts(split, index), set(read_caption(text_of_tokens(self.tokenizer, caption))))
+                for index, caption in zip(indices, written, strict=True)
             ]
             if any(true for true, _ in pairs):
-                found |= {f"{split}_{key}": value for key, value in agreement(pairs).items()}
-        return found
+                figures |= {f"{split}_{key}": value for key, value in agreement(pairs).items()}
+        return figures
 
     def export(self, module: nn.Module, folder: Path) -> None:
         """``config.json``, ``model.safetensors``, ``tokenizer/``."""
         save_captioner(folder, module.captioner, self.tokenizer)
 
-    def _words(self, split: str, rows: list[int], variant: int) -> Tensor:
-        texts = [self.clips.text(split, row, variant) for row in rows]
+    def _token_ids(self, split: str, indices: list[int], variant: int) -> Tensor:
+        texts = [self.clips.text(split, index, variant) for index in indices]
         longest = self.module.captioner.config.longest
         return padded([[*self.tokenizer.encode(text)[: longest - 1], END] for text in texts])
 
 
 def _start(config: CaptionerTraining, seed: int) -> tuple[CaptionerNetwork, Tokenizer]:
     if config.start is not None:
-        found = load_captioner(None if config.start == "shipped" else config.start)
-        return found.network.train(), found.tokenizer
+        captioner = load_captioner(None if config.start == "shipped" else config.start)
+        return captioner.network.train(), captioner.tokenizer
     tokenizer = Tokenizer.read(find_folder(config.tokenizer) / "tokenizer")
     text = T5Config(
         vocab_size=-(-len(tokenizer) // 64) * 64,
@@ -153,11 +161,11 @@ def _start(config: CaptionerTraining, seed: int) -> tuple[CaptionerNetwork, Toke
     return initialise(CaptionerNetwork(shape), generator(seed, "captioner weights")), tokenizer
 
 
-def agreement(pairs: list[tuple[set, set]]) -> dict[str, float]:
-    """(true, told) sets of facts -> ``right`` (of the true ones, told), ``true`` (of the told ones), ``all``."""
-    both = sum(len(true & told) for true, told in pairs)
+def agreement(pairs: list[tuple[set[Check], set[Check]]]) -> dict[str, float]:
+    """(true, stated) facts of captions -> ``right`` (recall), ``true`` (precision), ``all`` (share without a fault)."""
+    both = sum(len(true & stated) for true, stated in pairs)
     return {
         "right": both / max(1, sum(len(true) for true, _ in pairs)),
-        "true": both / max(1, sum(len(told) for _, told in pairs)),
-        "all": sum(true == told for true, told in pairs) / len(pairs),
+        "true": both / max(1, sum(len(stated) for _, stated in pairs)),
+        "all": sum(true == stated for true, stated in pairs) / len(pairs),
     }

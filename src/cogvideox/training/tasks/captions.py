@@ -1,4 +1,4 @@
-"""What captioners and summarisers are trained on: clips with words, and texts with their summaries."""
+"""What captioners and summarisers are trained on: clips with captions, texts with their summaries, token ids."""
 
 from __future__ import annotations
 
@@ -18,63 +18,73 @@ from cogvideox.files.jsonl import read_json_lines
 from cogvideox.text.tokenizer import PAD
 from cogvideox.training.tasks.text_encoder import labels
 from cogvideox.video import read_video
-from cogvideox.world import caption, facts, read_caption, sample_scene
+from cogvideox.world import Scene, caption, facts, read_caption, sample_scene
+from cogvideox.world.caption import Check
 
-SHARE_HELD_OUT = 10  # one in so many texts is never trained on
+ONE_IN_HELD_OUT = 10
+"""One in so many texts is never trained on."""
 
 
 class CaptionedClips(Protocol):
-    """Clips with captions, numbered within their split."""
+    """Clips with captions, counted from 0 within their split."""
 
     count: int
-    """How many there are to train on."""
+    """Clips to train on."""
     labels: list[str]
     """Facts that can be predicted; empty where the truth is not known."""
     measured: dict[str, list[int]]
-    """Split -> the clips that are measured."""
+    """Split -> indices of the clips that are measured."""
 
-    def pictures(self, split: str, row: int) -> Tensor:
+    def pictures(self, split: str, index: int) -> Tensor:
         """``uint8 [t, h, w, 3]``, as the network sees them."""
 
-    def text(self, split: str, row: int, variant: int) -> str:
-        """A caption."""
+    def text(self, split: str, index: int, variant: int) -> str:
+        """A caption of a clip; ``variant`` chooses among several."""
 
-    def facts(self, split: str, row: int) -> set:
-        """What a caption of it should state."""
+    def facts(self, split: str, index: int) -> set[Check]:
+        """What a caption of a clip should state."""
 
-    def truth(self, rows: list[int]) -> Tensor:
+    def truth(self, indices: list[int]) -> Tensor:
         """1 where a training clip has a label, ``float [b, labels]``."""
 
 
 class CaptionedWorldClips:
-    """Rendered scenes; each is rendered once."""
+    """Rendered scenes of the tiny world; each is rendered once."""
 
     def __init__(self, seed: int, count: int, held_out: int, shape: CaptionerConfig) -> None:
         self.seed, self.count, self.shape = seed, count, shape
         scenes = [sample_scene(seed, index, "train") for index in range(2000)]
         self.labels = sorted({label for scene in scenes for label in labels(scene)})
         self.measured = {"new": list(range(count, count + held_out)), "held_out": list(range(held_out))}
-        self._made: dict[tuple[str, int], Tensor] = {}
+        self._rendered: dict[tuple[str, int], Tensor] = {}
 
-    def pictures(self, split: str, row: int) -> Tensor:
-        place = (_world(split), row)
-        if place not in self._made:
-            found = world_pixels(self.seed, [row], place[0], self.shape.size, self.shape.frames)
-            self._made[place] = found[0]
-        return self._made[place]
+    def pictures(self, split: str, index: int) -> Tensor:
+        """``uint8 [t, h, w, 3]``, rendered at the network's size."""
+        key = (_world_split(split), index)
+        if key not in self._rendered:
+            clips = world_pixels(self.seed, [index], key[0], self.shape.size, self.shape.frames)
+            self._rendered[key] = clips[0]
+        return self._rendered[key]
 
-    def text(self, split: str, row: int, variant: int) -> str:
-        return caption(sample_scene(self.seed, row, _world(split)), self.seed, row * 31 + variant % 31)
+    def text(self, split: str, index: int, variant: int) -> str:
+        """One of 31 captions of the scene."""
+        return caption(self._scene(split, index), self.seed, index * 31 + variant % 31)
 
-    def facts(self, split: str, row: int) -> set:
-        return set(facts(sample_scene(self.seed, row, _world(split))))
+    def facts(self, split: str, index: int) -> set[Check]:
+        """The facts of the scene."""
+        return set(facts(self._scene(split, index)))
 
-    def truth(self, rows: list[int]) -> Tensor:
-        stated = [labels(sample_scene(self.seed, row, "train")) for row in rows]
+    def truth(self, indices: list[int]) -> Tensor:
+        """1 where a training scene has a label, ``float [b, labels]``."""
+        stated = [labels(self._scene("train", index)) for index in indices]
         return torch.tensor([[float(name in each) for name in self.labels] for each in stated])
 
+    def _scene(self, split: str, index: int) -> Scene:
+        return sample_scene(self.seed, index, _world_split(split))
 
-def _world(split: str) -> str:
+
+def _world_split(split: str) -> str:
+    """The split of the world that a split of clips is drawn from: clips that are ``new`` are of the training part."""
     return "held_out" if split == "held_out" else "train"
 
 
@@ -88,30 +98,37 @@ class RecordedClips:
             (str(line["file_name"]), str(line["text"])) for line in read_lines(file, "file_name", "text")
         ]
         self._pairs = {
-            "train": [p for p in pairs if not is_held_out(p[0])],
-            "held_out": [p for p in pairs if is_held_out(p[0])][:held_out],
+            "train": [pair for pair in pairs if not is_held_out(pair[0])],
+            "held_out": [pair for pair in pairs if is_held_out(pair[0])][:held_out],
         }
-        _enough(file, self._pairs)
+        empty = [split for split, some in self._pairs.items() if not some]
+        if empty:
+            total = sum(map(len, self._pairs.values()))
+            raise ConfigError(f"data {file}: of {total} lines none is left for {empty[0]}; give some dozens")
         self.count = len(self._pairs["train"])
         self.measured = {"held_out": list(range(len(self._pairs["held_out"])))}
-        self._made: dict[str, Tensor] = {}
+        self._decoded: dict[str, Tensor] = {}
 
-    def pictures(self, split: str, row: int) -> Tensor:
-        name = self._pairs[split][row][0]
-        if name not in self._made:
-            self._made[name] = torch.from_numpy(
+    def pictures(self, split: str, index: int) -> Tensor:
+        """``uint8 [t, h, w, 3]``, decoded once."""
+        name = self._pairs[split][index][0]
+        if name not in self._decoded:
+            self._decoded[name] = torch.from_numpy(
                 sample_frames(read_video(self.folder / name).frames, self.shape)
             )
-        return self._made[name]
+        return self._decoded[name]
 
-    def text(self, split: str, row: int, variant: int) -> str:
-        return self._pairs[split][row][1]
+    def text(self, split: str, index: int, variant: int) -> str:
+        """The recorded caption, whatever the variant."""
+        return self._pairs[split][index][1]
 
-    def facts(self, split: str, row: int) -> set:
-        return set(read_caption(self._pairs[split][row][1]))
+    def facts(self, split: str, index: int) -> set[Check]:
+        """The facts that the recorded caption states, if it speaks of the tiny world."""
+        return set(read_caption(self._pairs[split][index][1]))
 
-    def truth(self, rows: list[int]) -> Tensor:
-        return torch.zeros(len(rows), 0)
+    def truth(self, indices: list[int]) -> Tensor:
+        """No labels: ``[b, 0]``."""
+        return torch.zeros(len(indices), 0)
 
 
 def read_lines(file: Path, *names: str) -> list[dict[str, Any]]:
@@ -126,27 +143,20 @@ def read_lines(file: Path, *names: str) -> list[dict[str, Any]]:
 
 def is_held_out(name: str) -> bool:
     """Whether a text or a file is never trained on, by its name alone."""
-    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[0] % SHARE_HELD_OUT == 0
+    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[0] % ONE_IN_HELD_OUT == 0
 
 
-def _enough(file: Path, splits: dict[str, list]) -> None:
-    empty = [split for split, some in splits.items() if not some]
-    if empty:
-        total = sum(map(len, splits.values()))
-        raise ConfigError(f"data {file}: of {total} lines none is left for {empty[0]}; give some dozens")
+def padded(texts: list[list[int]]) -> Tensor:
+    """Token ids of texts, padded to one length [b, l]."""
+    longest = max(map(len, texts))
+    return torch.tensor([ids + [PAD] * (longest - len(ids)) for ids in texts])
 
 
-def padded(rows: list[list[int]]) -> Tensor:
-    """Token ids of one length [b, l]."""
-    longest = max(len(row) for row in rows)
-    return torch.tensor([row + [PAD] * (longest - len(row)) for row in rows])
+def shifted(ids: Tensor) -> Tensor:
+    """What a decoder reads to predict ``ids`` [b, l]: the token before each, PAD before the first."""
+    return torch.cat([torch.full_like(ids[:, :1], PAD), ids[:, :-1]], dim=1)
 
 
-def shifted(words: Tensor) -> Tensor:
-    """What is told before each word: PAD first."""
-    return torch.cat([torch.full_like(words[:, :1], PAD), words[:, :-1]], dim=1)
-
-
-def word_loss(scores: Tensor, words: Tensor) -> Tensor:
-    """Mean cross-entropy of the next word."""
-    return F.cross_entropy(scores.flatten(0, 1).float(), words.flatten(), ignore_index=PAD)
+def next_token_loss(logits: Tensor, ids: Tensor) -> Tensor:
+    """Mean cross-entropy of the tokens ``ids`` [b, l] under ``logits`` [b, l, v]; padding does not count."""
+    return F.cross_entropy(logits.flatten(0, 1).float(), ids.flatten(), ignore_index=PAD)

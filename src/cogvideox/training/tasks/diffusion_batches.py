@@ -1,7 +1,7 @@
-"""What the transformer is given for a clip: clean latents, text, and the image for image-to-video.
+"""What the transformer is given for a clip (clean latents, noise, text, image), and its error, trained on or held out.
 
-Every draw is a function of (seed, number of the sample in the run), so an example does not depend on the row, the
-batch or the rank it stands in.
+Every draw is a function of (seed, number of the sample in the run), so a sample does not depend on the microbatch or
+the rank that it is in.
 """
 
 from __future__ import annotations
@@ -20,11 +20,18 @@ from cogvideox.noise import generator, normal
 from cogvideox.vae import VAE
 
 Texts = Callable[[Sequence[str]], Sequence[Float[Tensor, "l e"]]]
+"""Prompts -> their embeddings."""
+
+BANDS = (100, 300, 500, 700, 900)
+"""Timesteps that held-out clips are measured at: those of Table 9, of 1000."""
+
+MEASURED_AT_ONCE = 16
+"""Held-out clips of one shape that are measured in one forward pass."""
 
 
 @dataclass(frozen=True)
 class DiffusionSample:
-    """One clip, scaled, with as many latent frames as the patches want; ``image`` is for the input's later channels."""
+    """One clip as scaled latents, padded to whole patches in time; ``image`` fills the input's later channels."""
 
     clean: Float[Tensor, "c t h w"]
     noise: Float[Tensor, "c t h w"]
@@ -34,7 +41,7 @@ class DiffusionSample:
 
 @dataclass
 class DiffusionBatcher:
-    """Makes examples of the clips of a data set."""
+    """Makes samples of the clips of a data set: latents drawn, noised, captioned, sometimes without text or image."""
 
     clips: EncodedClips
     texts: Texts
@@ -45,41 +52,41 @@ class DiffusionBatcher:
     text_dropout: float = 0.1
     image_dropout: float = 0.05
 
-    def training(self, members: Sequence[int], samples: range) -> list[DiffusionSample]:
-        """The clips ``members`` as the samples with these numbers: drawn, noised, sometimes without text or image."""
-        coins = [torch.rand(2, generator=generator(self.seed, "dropout", n)) for n in samples]
+    def training(self, clips: Sequence[int], samples: range) -> list[DiffusionSample]:
+        """The clips with these indices as the samples with these numbers in the run."""
+        coins = [torch.rand(2, generator=generator(self.seed, "dropout", number)) for number in samples]
         prompts = [
-            "" if coin[0] < self.text_dropout else self.clips.caption(one, number)
-            for one, number, coin in zip(members, samples, coins, strict=True)
+            "" if coin[0] < self.text_dropout else self.clips.caption(clip, number)
+            for clip, number, coin in zip(clips, samples, coins, strict=True)
         ]
         clean = []
-        for one, number in zip(members, samples, strict=True):
-            mean, deviation = self.clips.latents(one)
+        for clip, number in zip(clips, samples, strict=True):
+            mean, deviation = self.clips.latents(clip)
             clean.append(mean + deviation * normal(mean.shape, self.seed, "latent noise", number))
-        noise = [(self.seed, "noise", number) for number in samples]
-        images = self._images(members, samples) if self.image else []
-        kept = [
+        seeds = [(self.seed, "noise", number) for number in samples]
+        images = self._images(clips, samples) if self.image else []
+        images = [
             image * float(coin[1] >= self.image_dropout) for image, coin in zip(images, coins, strict=False)
         ]
-        return self._examples(clean, noise, prompts, kept)
+        return self._samples(clean, seeds, prompts, images)
 
-    def fixed(self, members: Sequence[int]) -> list[DiffusionSample]:
-        """The same clips every time: means instead of draws, the same noise, the caption and the image as they are."""
-        clean = [self.clips.latents(one)[0] for one in members]
-        noise = [(0, "held-out noise", one) for one in members]
-        prompts = [self.clips.caption(one, 0) for one in members]
-        return self._examples(clean, noise, prompts, self._images(members, None) if self.image else [])
+    def fixed(self, clips: Sequence[int]) -> list[DiffusionSample]:
+        """These clips without chance: the latents' means, noise of the clip's index, caption and image as they are."""
+        clean = [self.clips.latents(clip)[0] for clip in clips]
+        seeds = [(0, "held-out noise", clip) for clip in clips]
+        prompts = [self.clips.caption(clip, 0) for clip in clips]
+        return self._samples(clean, seeds, prompts, self._images(clips, None) if self.image else [])
 
-    def _examples(
-        self, clean: list[Tensor], noise: list, prompts: list[str], images: list[Tensor]
+    def _samples(
+        self, clean: list[Tensor], seeds: list[tuple[int, str, int]], prompts: list[str], images: list[Tensor]
     ) -> list[DiffusionSample]:
         texts = self.texts(prompts)
-        scaled = [self._padded(each * self.vae.config.scaling_factor) for each in clean]
-        made = []
-        for place, latents in enumerate(scaled):
-            image = _ahead(images[place], latents.shape[1]) if images else None
-            made.append(DiffusionSample(latents, normal(latents.shape, *noise[place]), texts[place], image))
-        return made
+        samples = []
+        for index, latents in enumerate(clean):
+            scaled = self._padded(latents * self.vae.config.scaling_factor)
+            image = _first_frame_only(images[index], scaled.shape[1]) if images else None
+            samples.append(DiffusionSample(scaled, normal(scaled.shape, *seeds[index]), texts[index], image))
+        return samples
 
     def _padded(self, latents: Float[Tensor, "c t h w"]) -> Float[Tensor, "c t h w"]:
         """Copies of the first latent in front, until patches in time fit: the rule of 1.5, for images too."""
@@ -87,57 +94,94 @@ class DiffusionBatcher:
         return torch.cat([latents[:, :1]] * missing + [latents], dim=1)
 
     @torch.no_grad()
-    def _images(self, members: Sequence[int], samples: range | None) -> list[Float[Tensor, "c 1 h w"]]:
-        """First frames as latents; noised with a log-normal strength and drawn when ``samples`` says for which."""
-        made: list[Tensor] = []
-        for place, one in enumerate(members):
-            pixels = to_model(self.clips.first(one)[None, None])
+    def _images(self, clips: Sequence[int], samples: range | None) -> list[Float[Tensor, "c 1 h w"]]:
+        """First frames as scaled latents; for training (``samples``) noised in pixels and drawn, else their means."""
+        weight = next(self.vae.parameters())
+        latents: list[Tensor] = []
+        for index, clip in enumerate(clips):
+            pixels = to_model(self.clips.first(clip)[None, None])
             g = None
-            if samples is not None:
-                g = generator(self.seed, "image", samples[place])
-                sigma = torch.exp(
-                    torch.randn(1, generator=g) * 0.5 - 3.0
-                )  # section 2.5; exp(N(-3, 0.5²)) as released
+            if samples is not None:  # section 2.5: log-normal strength, exp(N(-3, 0.5²)) as released
+                g = generator(self.seed, "image", samples[index])
+                sigma = torch.exp(torch.randn(1, generator=g) * 0.5 - 3.0)
                 pixels = pixels + sigma * torch.randn(pixels.shape, generator=g)
-            weight = next(self.vae.parameters())
-            found = self.vae.encode(pixels.to(weight.device, weight.dtype))
-            made.append(
-                (found.mode() if g is None else found.sample(g))[0].float().cpu() * self._image_scale()
-            )
-        return made
+            posterior = self.vae.encode(pixels.to(weight.device, weight.dtype))
+            latent = posterior.mode() if g is None else posterior.sample(g)
+            latents.append(latent[0].float().cpu() * self._image_scale())
+        return latents
 
     def _image_scale(self) -> float:
-        """As this package's own inference reads it: 1.5-I2V divides by the factor."""
+        """The factor that image latents are multiplied with, as inference does: 1.5-I2V divides by the VAE's factor."""
         factor = self.vae.config.scaling_factor
         return 1 / factor if self.vae.config.invert_scale_latents else factor
 
 
 def velocity_errors(
-    network: nn.Module, schedule: Schedule, examples: Sequence[DiffusionSample], times: Int[Tensor, " n"]
+    network: nn.Module, schedule: Schedule, samples: Sequence[DiffusionSample], times: Int[Tensor, " n"]
 ) -> Float[Tensor, " n"]:
-    """Mean squared error of the velocity, clip by clip (section 2.2; equals the released weighting of clean estimates).
+    """Mean squared error of the velocity, clip by clip (section 2.2; the same as the released weighting of clean ones).
 
-    Clips of one shape take the dense path, others are packed into one row; the numbers are those of each clip alone.
+    Clips of one shape take the dense path, others are packed into one sequence; each gives the number it gives alone.
     """
     device = next(network.parameters()).device
     times = times.to(device)
-    clean, noise = ([getattr(one, name).to(device) for one in examples] for name in ("clean", "noise"))
-    text = [one.text.to(device, torch.float32) for one in examples]
+    clean = [sample.clean.to(device) for sample in samples]
+    noise = [sample.noise.to(device) for sample in samples]
+    text = [sample.text.to(device, torch.float32) for sample in samples]
     noisy = [
         schedule.add_noise(x[None], e[None], t[None])[0] for x, e, t in zip(clean, noise, times, strict=True)
     ]
     target = [
         schedule.velocity(x[None], e[None], t[None])[0] for x, e, t in zip(clean, noise, times, strict=True)
     ]
-    images = [one.image for one in examples]
-    given = [x if i is None else torch.cat([x, i.to(device)]) for x, i in zip(noisy, images, strict=True)]
-    if len({(x.shape, len(words)) for x, words in zip(given, text, strict=True)}) == 1:
-        out = list(network(torch.stack(given), torch.stack(text), times))
+    inputs = [
+        x if sample.image is None else torch.cat([x, sample.image.to(device)])
+        for x, sample in zip(noisy, samples, strict=True)
+    ]
+    if len({(x.shape, len(prompt)) for x, prompt in zip(inputs, text, strict=True)}) == 1:
+        velocity = list(network(torch.stack(inputs), torch.stack(text), times))
     else:
-        out = network.forward_packed(given, text, times)
-    return torch.stack([(v.float() - aim).square().mean() for v, aim in zip(out, target, strict=True)])
+        velocity = network.forward_packed(inputs, text, times)
+    return torch.stack([(v.float() - aim).square().mean() for v, aim in zip(velocity, target, strict=True)])
 
 
-def _ahead(first: Float[Tensor, "c 1 h w"], frames: int) -> Float[Tensor, "c t h w"]:
-    """Zeros everywhere but at index 0."""
+class HeldOut:
+    """Velocity error of held-out clips in five bands of noise, on fixed (clip, timestep, noise) triples.
+
+    Measured in batches (some clips of one shape at one timestep) that several processes can share.
+    """
+
+    def __init__(self, batcher: DiffusionBatcher, schedule: Schedule) -> None:
+        self.batcher, self.schedule = batcher, schedule
+        total = schedule.config.num_train_timesteps
+        self.bands = [band * total // 1000 for band in BANDS]
+        by_shape: dict[tuple[int, ...], list[int]] = {}
+        for clip in range(len(batcher.clips)):
+            by_shape.setdefault(batcher.clips.shape(clip), []).append(clip)
+        batches = [
+            clips[at : at + MEASURED_AT_ONCE]
+            for clips in by_shape.values()
+            for at in range(0, len(clips), MEASURED_AT_ONCE)
+        ]
+        self.batches = [(band, clips) for band in self.bands for clips in batches]
+
+    @torch.no_grad()
+    def measure(self, module: nn.Module, index: int) -> tuple[float, float]:
+        """(sum of the errors of one batch, clips in it)."""
+        band, clips = self.batches[index]
+        times = torch.full((len(clips),), band)
+        errors = velocity_errors(module, self.schedule, self.batcher.fixed(clips), times)
+        return float(errors.double().sum()), float(len(clips))
+
+    def figures(self, measured: Sequence[Sequence[float]]) -> dict[str, float]:
+        """The mean error of each band and the mean of the bands, from what ``measure`` gave for all batches."""
+        means = {}
+        for band in self.bands:
+            own = [values for (other, _), values in zip(self.batches, measured, strict=True) if other == band]
+            means[f"held_out_{band}"] = sum(error for error, _ in own) / sum(clips for _, clips in own)
+        return means | {"held_out": sum(means.values()) / len(means)}
+
+
+def _first_frame_only(first: Float[Tensor, "c 1 h w"], frames: int) -> Float[Tensor, "c t h w"]:
+    """``first`` and zeros behind it, ``frames`` latent frames in all."""
     return torch.cat([first, first.new_zeros(first.shape[0], frames - 1, *first.shape[2:])], dim=1)

@@ -1,4 +1,4 @@
-"""A folder of clips as training reads it; raw films are curated into it first."""
+"""A folder of clips as training reads it; raw videos are curated into it first."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -26,13 +26,19 @@ from cogvideox.video.colour import Colour
 class FolderData(Config):
     """Clips and captions of a folder, in any layout that ``cogvideox data doctor`` reads."""
 
-    folder: str = Field("", description="the folder; with films, where their curation goes; has no default")
-    films: str | None = Field(None, description="folder of raw videos, curated into `folder` before training")
+    renamed_settings: ClassVar[dict[str, str]] = {"films": "videos"}
+
+    folder: str = Field(
+        "", description="folder of the clips; with `videos`, where curated clips are written; must be set"
+    )
+    videos: str | None = Field(
+        None, description="folder of raw videos, curated into `folder` before training"
+    )
     recipe: str = Field(
-        "default", description="how films are curated: default, staged, tiny, cuts, or a recipe.yaml"
+        "default", description="how raw videos are curated: default, staged, tiny, cuts, or a recipe.yaml"
     )
     caption: str | None = Field(
-        None, min_length=1, description="of clips that have none; null: they are left out"
+        None, min_length=1, description="caption of clips that have none; null: they are left out"
     )
     captions: str | None = Field(
         None,
@@ -52,11 +58,13 @@ class FolderData(Config):
         SizeSetting(), description="how files become clips; what is null is that of the model"
     )
     images: bool = Field(True, description="pictures take part, as clips of one frame")
-    rows: RowKind = Field("pack", description="pack: rows of one token budget; bucket: of one shape; batch")
+    rows: RowKind = Field(
+        "pack", description="microbatches: pack (one token budget), bucket (one shape), batch"
+    )
     budget: int | None = Field(
         None,
         gt=0,
-        description="tokens of a row, text included (pack, bucket); null: one clip, or short ones up to 2,000",
+        description="tokens of a microbatch, text included (pack, bucket); null: one clip, or short ones up to 2,000",
     )
     best: float = Field(1.0, gt=0, le=1, description="share of clips kept, by the score in the metadata")
     held_out: float = Field(
@@ -74,10 +82,10 @@ class FolderData(Config):
 
 
 def check_named(data: FolderData) -> None:
-    """Raises ConfigError when nobody has said which folder: none is trained on by chance."""
-    if data.films == "":
+    """Raises ConfigError when no folder is set: none is trained on by chance."""
+    if data.videos == "":
         raise ConfigError(
-            "task.data.films: not set; name the folder of raw videos, such as task.data.films=films/, or train on "
+            "task.data.videos: not set; name the folder of raw videos, such as task.data.videos=videos/, or train on "
             "clips with task.data.folder=clips/"
         )
     if not data.folder:
@@ -88,17 +96,17 @@ def check_named(data: FolderData) -> None:
 
 
 def check_apart(data: FolderData, out: Path) -> None:
-    """A run must not write where clips are read, nor curation where films are. Raises ConfigError when ``out`` lies
-    inside either folder, or one of the two inside the other."""
-    for place in filter(None, (data.folder, data.films)):
-        if lies_in(out, place):
+    """A run must not write where clips are read, nor curation where raw videos are. Raises ConfigError when ``out``
+    lies inside either folder, or one of the two inside the other."""
+    for folder in filter(None, (data.folder, data.videos)):
+        if lies_in(out, folder):
             raise ConfigError(
-                f"out {out}: lies inside {place}, so its sample videos would be trained on next time; choose another"
+                f"out {out}: lies inside {folder}, so its sample videos would be trained on next time; choose another"
             )
-    if data.films:
-        from cogvideox.curation.run import check_apart as check_films
+    if data.videos:
+        from cogvideox.curation.run import check_apart as check_videos_apart
 
-        check_films(data.films, data.folder)
+        check_videos_apart(data.videos, data.folder)
 
 
 def check_folder(data: FolderData | None, out: Path) -> None:
@@ -108,18 +116,41 @@ def check_folder(data: FolderData | None, out: Path) -> None:
         check_apart(data, out)
 
 
-def listed(data: FolderData) -> Listing:
-    """The clips that take part; films are curated first. Raises ConfigError when there are none."""
+def list_folder(data: FolderData) -> Listing:
+    """The clips that take part; raw videos are curated first. Raises ConfigError when there are none."""
     check_named(data)
-    curate_films(data)
+    curate_videos(data)
     listing = best_share(list_clips(data.folder, data.caption, data.source), data.best)
     if not data.images:
         listing.entries = [entry for entry in listing.entries if not entry.is_image]
     return listing
 
 
-def split(data: FolderData, listing: Listing) -> tuple[Listing, Listing]:
-    """(to train on, to measure with); without held-out clips both are the same, and that is said."""
+def curate_videos(data: FolderData) -> None:
+    """Curate the raw videos, if any, into the folder; finished ones are not curated again. One process does it.
+
+    Raises ConfigError when no clip is kept.
+    """
+    if data.videos is None or not is_first():
+        return
+    from cogvideox.curation.recipes import find_recipe
+    from cogvideox.curation.run import curate
+
+    recipe = find_recipe(data.recipe)
+    if data.colour != "guess":
+        recipe = recipe.model_copy(update={"colour": data.colour})
+    summary = curate(data.videos, data.folder, recipe)
+    counts = f"{summary['kept']} of {summary['clips']} clips of {summary['films']} videos kept"
+    print(f"{data.videos}: {counts}; see {data.folder}/report.html", file=sys.stderr)
+    if not summary["kept"]:
+        raise ConfigError(
+            f"{data.videos}: {counts} by recipe {data.recipe!r}; see {data.folder}/report.html, or choose another "
+            "recipe"
+        )
+
+
+def train_and_held_out(data: FolderData, listing: Listing) -> tuple[Listing, Listing]:
+    """(clips to train on, clips to measure with); says when none is held out and both are the same."""
     train, test = held_out(listing, data.held_out)
     if not test.entries:
         print(f"{data.folder}: no clip is held out; figures are of clips trained on", file=sys.stderr)
@@ -127,20 +158,41 @@ def split(data: FolderData, listing: Listing) -> tuple[Listing, Listing]:
     return train, test
 
 
-def facts_of(
-    train: Sequence[Any], test: Sequence[Any], networks: Mapping[str, str] | None = None
+def report_dropped(data: FolderData, dropped: Mapping[str, str], total: int, known: int = 0) -> None:
+    """Name clips that are left out, with the reason. Raises ConfigError when these and ``known`` ones are too many."""
+    for name, reason in list(dropped.items())[:20]:
+        print(f"left out {name}: {reason}", file=sys.stderr)
+    check_dropped(data, known + len(dropped), total)
+
+
+def check_dropped(data: FolderData, count: int, total: int) -> None:
+    """Raises ConfigError when more clips of a folder are left out than ``data.lost`` allows."""
+    if count > data.lost * total:
+        raise ConfigError(
+            f"{data.folder}: {count} of {total} clips cannot be used, {data.lost:.0%} may; see `cogvideox data "
+            f"doctor {data.folder}`, or raise task.data.lost"
+        )
+
+
+def data_fingerprint(
+    train: Sequence[Any], held_out: Sequence[Any], networks: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """What a state keeps of the data: how many samples to train on and to measure with, a digest of what they are, and
-    digests of frozen networks by the setting that names them."""
-    digest = hashlib.sha256(json.dumps([train, test]).encode()).hexdigest()
-    return {"train": len(train), "held_out": len(test), "clips": digest, "networks": dict(networks or {})}
+    """What a state keeps of the data: counts of samples, one digest of what they are, and digests of frozen networks
+    by the setting that names each."""
+    digest = hashlib.sha256(json.dumps([train, held_out]).encode()).hexdigest()
+    return {
+        "train": len(train),
+        "held_out": len(held_out),
+        "clips": digest,
+        "networks": dict(networks or {}),
+    }
 
 
-def check_unchanged(place: str, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Samples are found by their place in the folder's order: another folder would double some and lose others; other
-    networks would make the rest of the run another one.
+def check_unchanged(folder: str, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse to go on with other data: samples are found by their index in the folder's order, so another folder would
+    repeat some and lose others, and other frozen networks would make the rest another run.
 
-    Raises ConfigError. States of older versions do not say everything; what they do not say is not compared.
+    Raises ConfigError. States of older versions do not hold everything; what they lack is not compared.
     """
     networks = before.get("networks", now["networks"])
     other = [name for name, digest in now["networks"].items() if networks.get(name, digest) != digest]
@@ -152,44 +204,6 @@ def check_unchanged(place: str, before: dict[str, Any], now: dict[str, Any]) -> 
     if before.get("clips", now["clips"]) != now["clips"]:
         then, here = (f"{facts['train']} + {facts['held_out']} held out" for facts in (before, now))
         raise ConfigError(
-            f"{place}: changed since the run's last state: {then} samples then, {here} now, or other names, captions "
+            f"{folder}: changed since the run's last state: {then} samples then, {here} now, or other names, captions "
             "or bytes; put the clips and captions back, or start in another out="
-        )
-
-
-def check_lost(data: FolderData, dropped: Mapping[str, str], total: int, before: int = 0) -> None:
-    """No clip is left out in silence, and too many, with the ``before`` that are known already, stop the run."""
-    for name, reason in list(dropped.items())[:20]:
-        print(f"left out {name}: {reason}", file=sys.stderr)
-    refuse_lost(data, before + len(dropped), total)
-
-
-def refuse_lost(data: FolderData, count: int, total: int) -> None:
-    """Raises ConfigError when more clips of a folder are lost than may be."""
-    if count > data.lost * total:
-        raise ConfigError(
-            f"{data.folder}: {count} of {total} clips cannot be used, {data.lost:.0%} may; see `cogvideox data "
-            f"doctor {data.folder}`, or raise task.data.lost"
-        )
-
-
-def curate_films(data: FolderData) -> None:
-    """Curate the films, if any, into the folder; what is done is not done again. One process does it for all.
-
-    Raises ConfigError when no clip is kept.
-    """
-    if data.films is None or not is_first():
-        return
-    from cogvideox.curation.recipes import find_recipe
-    from cogvideox.curation.run import curate
-
-    recipe = find_recipe(data.recipe)
-    if data.colour != "guess":
-        recipe = recipe.model_copy(update={"colour": data.colour})
-    summary = curate(data.films, data.folder, recipe)
-    said = f"{summary['kept']} of {summary['clips']} clips of {summary['films']} films kept"
-    print(f"{data.films}: {said}; see {data.folder}/report.html", file=sys.stderr)
-    if not summary["kept"]:
-        raise ConfigError(
-            f"{data.films}: {said} by recipe {data.recipe!r}; see {data.folder}/report.html, or choose another recipe"
         )

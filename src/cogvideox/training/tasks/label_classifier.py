@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -37,8 +37,10 @@ Data = dict[str, np.ndarray]  # frames [n, 8, f], clip [n, g], labels [n, 6] wit
 class ClassifierTraining(TaskConfig):
     """Films and faults -> a classifier."""
 
-    kind: Literal["classifier"] = "classifier"
-    films: str = Field(description="folder of clean films")
+    kind: Literal["classifier"] = Field("classifier", description="the task: train the label classifier")
+    renamed_settings: ClassVar[dict[str, str]] = {"films": "videos"}
+
+    videos: str = Field(description="folder of clean videos")
     labels: str | None = Field(None, description="file of labels: what films have by themselves")
     held_out: tuple[str, ...] = Field((), description="films whose names begin so are for the test only")
     left_out: tuple[str, ...] = Field((), description="films whose names begin so are not used")
@@ -48,8 +50,8 @@ class ClassifierTraining(TaskConfig):
     checks: int = Field(600, gt=0, description="made from the training films, for calibration and thresholds")
     tests: int = Field(640, gt=0, description="made from held-out films")
     width: int = Field(64, gt=0, description="of the hidden layers")
-    batch: int = Field(256, gt=0)
-    dropout: float = Field(0.4, ge=0, lt=1)
+    batch: int = Field(256, gt=0, description="samples of a step")
+    dropout: float = Field(0.4, ge=0, lt=1, description="share of activations that are dropped")
     jitter: float = Field(0.3, ge=0, description="noise on the traits, in their standard deviations")
     cache: Annotated[str, MayChange] = Field("runs/traits", description="folder where traits are kept")
 
@@ -89,7 +91,7 @@ class ClassifierNetwork(nn.Module):
 
 
 class ClassifierTask(Task):
-    """See the module's docstring."""
+    """The classifier learns which of the six labels a clip has; see the module."""
 
     config: ClassifierTraining
     module: ClassifierNetwork
@@ -97,11 +99,11 @@ class ClassifierTask(Task):
     def __init__(self, config: ClassifierTraining, seed: int) -> None:
         self.config, self.seed = config, seed
         known = read_labels(config.labels) if config.labels else {}
-        stock = read_stock(Path(config.films), known)
+        stock = read_stock(Path(config.videos), known)
         names = {name for name in stock.takes if not name.startswith(config.left_out or "\0")}
         held = {name for name in names if config.held_out and name.startswith(config.held_out)}
         self.trained, self.tested = sorted(names - held), sorted(held)
-        self.digests = {name: sha256_of_file(Path(config.films) / name) for name in sorted(names)}
+        self.digests = {name: sha256_of_file(Path(config.videos) / name) for name in sorted(names)}
         cache = Path(config.cache)
         own = stock.part(names - held)
         parts = [samples(own, seed, part, config.samples, cache) for part in ("train", "varied")]

@@ -33,7 +33,7 @@ Pictures = Float[Tensor, "b 3 h w"]
 class PerceptualTraining(TaskConfig):
     """Pictures of the tiny world -> what is in them, and which damage shows more."""
 
-    kind: Literal["lpips"] = "lpips"
+    kind: Literal["lpips"] = Field("lpips", description="the task: train the stand-in for LPIPS")
     network: LPIPSConfig = Field(
         LPIPSConfig(widths=(16, 32, 64), convolutions=(2, 2, 2)), description="the trunk"
     )
@@ -71,7 +71,7 @@ class SceneReader(nn.Module):
 
 
 class PerceptualTask(Task):
-    """See the module's docstring."""
+    """The trunk learns to read scenes, the heads to rank damaged pictures; see the module."""
 
     config: PerceptualTraining
     module: SceneReader

@@ -10,8 +10,8 @@ from cogvideox.config import Config
 from cogvideox.data.clips import ClipSize
 from cogvideox.spec import ModelSpec
 
-ROW = 2_000
-"""Tokens of a row at least, where nobody says how many: short clips stand together up to this."""
+MIN_BUDGET = 2_000
+"""Default token budget of a microbatch where one clip is shorter: short clips are packed together up to this."""
 
 
 class SizeSetting(Config):
@@ -55,48 +55,52 @@ class SizeSetting(Config):
         """The setting that leaves nothing open."""
         return cls(**size.model_dump())
 
-    def resolved(self, row: ModelSpec | None) -> ClipSize:
-        """What is not set filled in from the model ``row``. Raises ConfigError for sizes that cannot be."""
-        if row is None:
+    def resolved(self, model: ModelSpec | None) -> ClipSize:
+        """With what is null filled in from ``model``. Raises ConfigError for sizes that cannot be."""
+        if model is None:
             return self._filled({})
-        step = row.vae.spatial_compression_ratio * row.transformer.patch_size
-        usual: dict[str, Any] = {"fps": row.fps, "multiple": step, "frames": cut(row.frames)}
+        step = model.vae.spatial_compression_ratio * model.transformer.patch_size
+        defaults: dict[str, Any] = {
+            "fps": model.fps,
+            "multiple": step,
+            "frames": whole_latents(model.frames),
+        }
         if self.height is None and self.width is None and self.short_side is None:
-            usual |= {"height": row.height, "width": row.width}
-        return self._filled(usual)
+            defaults |= {"height": model.height, "width": model.width}
+        return self._filled(defaults)
 
-    def _filled(self, usual: dict[str, Any]) -> ClipSize:
+    def _filled(self, defaults: dict[str, Any]) -> ClipSize:
         given = {name: value for name, value in self.model_dump().items() if value is not None}
-        values = usual | given
+        values = defaults | given
         values.setdefault("least_frames", min(9, values.get("frames", 9)))
         return ClipSize(**values)
 
 
 def clip_size(size: SizeSetting | ClipSize) -> ClipSize:
-    """Without a model to ask; a copy of settings that was changed in Python may hold either."""
+    """A size setting without a model to ask; settings that were changed in Python may hold a ``ClipSize`` already."""
     return size if isinstance(size, ClipSize) else size.resolved(None)
 
 
-def cut(frames: int) -> int:
+def whole_latents(frames: int) -> int:
     """The largest 8n + 1 within a number of frames."""
     return max(1, (frames - 1) // 8 * 8 + 1)
 
 
-def tokens_of(shape: tuple[int, ...], text: int, patch: tuple[int, int, int]) -> int:
+def tokens_of(shape: tuple[int, ...], text_len: int, patch: tuple[int, int, int]) -> int:
     """Tokens of a clip with latents ``shape`` (c, t, h, w): its patches and its text."""
     _, t, h, w = shape
-    return text + -(-t // patch[0]) * (h // patch[1]) * (w // patch[2])
+    return text_len + -(-t // patch[0]) * (h // patch[1]) * (w // patch[2])
 
 
-def latent_shape(size: ClipSize, row: ModelSpec) -> tuple[int, int, int, int]:
+def latent_shape(size: ClipSize, model: ModelSpec) -> tuple[int, int, int, int]:
     """(c, t, h, w) of the latents of the largest clip that ``size`` makes."""
-    ratio = row.vae.spatial_compression_ratio
+    ratio = model.vae.spatial_compression_ratio
     high, wide = size.fit(1000, round(1000 * size.longest))
-    frames = (size.frames - 1) // row.vae.temporal_compression_ratio + 1
-    return row.vae.latent_channels, frames, high // ratio, wide // ratio
+    frames = (size.frames - 1) // model.vae.temporal_compression_ratio + 1
+    return model.vae.latent_channels, frames, high // ratio, wide // ratio
 
 
-def usual_budget(size: ClipSize, row: ModelSpec) -> int:
-    """Tokens of a row: one clip of the largest size, or as many as ``ROW`` holds."""
-    one = tokens_of(latent_shape(size, row), row.text_tokens, row.transformer.patch)
-    return one * max(1, ROW // one)
+def default_budget(size: ClipSize, model: ModelSpec) -> int:
+    """Tokens of a microbatch: one clip of the largest size, or as many as ``MIN_BUDGET`` holds."""
+    one = tokens_of(latent_shape(size, model), model.text_tokens, model.transformer.patch)
+    return one * max(1, MIN_BUDGET // one)

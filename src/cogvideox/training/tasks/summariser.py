@@ -22,22 +22,22 @@ from cogvideox.noise import generator
 from cogvideox.text import T5, T5Config, Tokenizer, train_tokenizer
 from cogvideox.text.tokenizer import END
 from cogvideox.training.task import Task, TaskConfig
-from cogvideox.training.tasks.captions import is_held_out, padded, read_lines, shifted, word_loss
+from cogvideox.training.tasks.captions import is_held_out, next_token_loss, padded, read_lines, shifted
 
 
 class SummariserTraining(TaskConfig):
     """Captions of frames -> caption of the clip."""
 
-    kind: Literal["summariser"] = "summariser"
+    kind: Literal["summariser"] = Field("summariser", description="the task: train a summariser")
     data: str = Field(description="JSON lines of records with notes, as `cogvideox caption` writes them")
     start: str | None = Field(
-        None, description="summariser or T5 folder to start from; its shape and words are kept"
+        None, description="summariser or T5 folder to start from; its sizes and tokenizer are kept"
     )
     width: int = Field(128, gt=0, description="d_model")
     layers: int = Field(2, gt=0, description="layers of encoder and decoder")
     vocabulary: int = Field(512, gt=0, description="at most this many SentencePiece pieces")
     longest: int = Field(512, gt=0, description="tokens; longer texts are cut")
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: float = Field(0.0, ge=0, lt=1, description="share of activations that are dropped")
     batch: int = Field(16, gt=0, description="texts a step")
     held_out: int = Field(64, gt=0, description="texts that are measured")
 
@@ -47,7 +47,7 @@ class SummariserTraining(TaskConfig):
 
 
 class SummariserTask(Task):
-    """See the module's docstring."""
+    """The summariser learns one caption from captions of frames; see the module."""
 
     config: SummariserTraining
 
@@ -63,14 +63,14 @@ class SummariserTask(Task):
         self.module, self.tokenizer = self._start()
 
     def losses(self, step: int) -> dict[str, Tensor]:
-        """Cross-entropy of the next word."""
+        """Cross-entropy of the next token."""
         g = generator(self.seed, "texts", step)
-        rows = torch.randint(len(self.train), (self.config.batch,), generator=g).tolist()
-        return {"loss": self._loss(self.module, [self.train[row] for row in rows])}
+        indices = torch.randint(len(self.train), (self.config.batch,), generator=g).tolist()
+        return {"loss": self._loss(self.module, [self.train[index] for index in indices])}
 
     @torch.no_grad()
     def measure(self, module: nn.Module) -> dict[str, float]:
-        """The same for texts that are not trained on."""
+        """Cross-entropy of the next token of texts that are not trained on."""
         return {"held_out_loss": float(self._loss(module, self.held_out))}
 
     def export(self, module: nn.Module, folder: Path) -> None:
@@ -79,17 +79,17 @@ class SummariserTask(Task):
 
     def _loss(self, module: nn.Module, pairs: Sequence[tuple[str, str]]) -> Tensor:
         longest = self.config.longest
-        given, words = (
+        captions, summary = (
             padded([[*self.tokenizer.encode(pair[side])[: longest - 1], END] for pair in pairs])
             for side in (0, 1)
         )
-        return word_loss(module(given, shifted(words)), words)
+        return next_token_loss(module(captions, shifted(summary)), summary)
 
     def _start(self) -> tuple[nn.Module, Tokenizer]:
         c = self.config
         if c.start is not None:
-            found = load_summariser(c.start)
-            return found.network.train(), found.tokenizer
+            summariser = load_summariser(c.start)
+            return summariser.network.train(), summariser.tokenizer
         texts = [text for pair in self.train for text in pair]
         tokenizer = train_tokenizer(texts, c.vocabulary, c.longest)
         shape = T5Config(
@@ -105,7 +105,7 @@ class SummariserTask(Task):
 
 
 def read_pairs(file: Path) -> list[tuple[str, str]]:
-    """(what was merged, what came of it) of each record with captions of frames and a dense one. Raises ConfigError."""
+    """(captions of frames, summary) of each record that has both. Raises ConfigError."""
     pairs = []
     for line in read_lines(file, "notes"):
         notes = [Caption.parse(note, str(file)) for note in line["notes"]]

@@ -30,7 +30,7 @@ from cogvideox.world import COLOURS, SHAPES, Scene, caption, facts, sample_scene
 class TextTraining(TaskConfig):
     """Captions of the tiny world -> facts."""
 
-    kind: Literal["text"] = "text"
+    kind: Literal["text"] = Field("text", description="the task: train the world's text encoder")
     width: int = Field(128, description="d_model, the width the transformer reads")
     layers: int = Field(2, description="T5 layers")
     heads: int = Field(4, description="attention heads")
@@ -60,27 +60,30 @@ class TextTraining(TaskConfig):
         return TextTask(self, seed)
 
 
-WORDS = ("first", "second", *COLOURS, *SHAPES)
+TOKEN_LABELS = ("first", "second", *COLOURS, *SHAPES)
 """What is read at each token of one of two things: which of them it is, its colour, its shape."""
 
 
 class FactReader(nn.Module):
-    """T5 and two linear read-outs: facts from the mean over all positions, padding included, and ``WORDS`` at each."""
+    """T5 and two linear read-outs: facts from the mean over all positions, padding included, ``TOKEN_LABELS`` at each.
+
+    Its parameters' names (``head``, ``places``) are those of training states.
+    """
 
     def __init__(self, encoder: nn.Module, facts: int) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = nn.Linear(encoder.config.d_model, facts)
-        self.places = nn.Linear(encoder.config.d_model, len(WORDS))
+        self.places = nn.Linear(encoder.config.d_model, len(TOKEN_LABELS))
 
     def forward(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Token ids [b, l] -> logits of facts [b, facts] and of words [b, l, words], and the features [b, l, d]."""
+        """Token ids [b, l] -> logits of facts [b, facts], logits of token labels [b, l, labels], features [b, l, d]."""
         features = self.encoder(ids)
         return self.head(features.mean(1)), self.places(features), features
 
 
 class TextTask(Task):
-    """See the module's docstring."""
+    """The text encoder learns to read facts out of captions; see the module."""
 
     config: TextTraining
     module: FactReader
@@ -108,7 +111,7 @@ class TextTask(Task):
         ).initialise(generator(seed, "text weights"))
         self.before = start.model if start else None
         if self.before is not None:
-            _go_on(model, self.before, config)
+            _start_from(model, self.before, config)
         self.text = TextEncoder(model, tokenizer, config.max_tokens)
         torch.manual_seed(seed)  # the read-outs
         self.module = FactReader(model, len(self.labels))
@@ -118,17 +121,17 @@ class TextTask(Task):
         draw = torch.randint(
             self.config.scenes, (self.config.batch,), generator=generator(self.seed, "scenes", step)
         )
-        ids, truth, words, paired = self._batch([int(i) for i in draw], step, "train")
+        ids, truth, token_truth, paired = self._batch([int(i) for i in draw], step, "train")
         self.module.train()
         with torch.random.fork_rng(devices=[]):  # dropout is a function of the step too
             torch.manual_seed(generator(self.seed, "dropout", step).initial_seed())
-            logits, places, _ = self.module(ids)
-        loss, report, told = logits.new_zeros(()), {}, words.any(-1)
+            logits, token_logits, _ = self.module(ids)
+        loss, report, labelled = logits.new_zeros(()), dict[str, Tensor](), token_truth.any(-1)
         if not paired.all():
             loss = loss + F.binary_cross_entropy_with_logits(logits[~paired], truth[~paired])
             report["exact"] = exact(logits[~paired], truth[~paired])
         if paired.any():
-            loss = loss + F.binary_cross_entropy_with_logits(places[told], words[told])
+            loss = loss + F.binary_cross_entropy_with_logits(token_logits[labelled], token_truth[labelled])
         if self.config.keep and not paired.all():
             report["moved"] = self._moved(self.module, ids[~paired])
             loss = loss + self.config.keep * report["moved"]
@@ -136,6 +139,7 @@ class TextTask(Task):
 
     def _moved(self, module: nn.Module, ids: Tensor) -> Tensor:
         """Mean squared change of the start's features, without dropout, as a share of their mean square."""
+        assert self.before is not None  # keep needs a start
         with torch.no_grad():
             before = self.before(ids)
         features = module.eval()(ids)[-1]
@@ -145,15 +149,15 @@ class TextTask(Task):
     def measure(self, module: nn.Module) -> dict[str, float]:
         """Share of held-out captions whose facts are all read right."""
         module.eval()
-        ids, truth, words, paired = self._batch(list(range(512)), 0, "held_out")
-        logits, places, _ = module(ids)
-        found = {"held_out_exact": float(exact(logits[~paired], truth[~paired]))}
+        ids, truth, token_truth, paired = self._batch(list(range(512)), 0, "held_out")
+        logits, token_logits, _ = module(ids)
+        figures = {"held_out_exact": float(exact(logits[~paired], truth[~paired]))}
         if self.config.pairs:
-            seen = torch.where(words.any(-1, keepdim=True), places, -1.0)
-            found["held_out_pairs"] = float(exact(seen[paired].flatten(1), words[paired].flatten(1)))
+            read = torch.where(token_truth.any(-1, keepdim=True), token_logits, -1.0)
+            figures["held_out_pairs"] = float(exact(read[paired].flatten(1), token_truth[paired].flatten(1)))
         if self.before is not None:
-            found["held_out_moved"] = float(self._moved(module, ids[~paired]))
-        return found
+            figures["held_out_moved"] = float(self._moved(module, ids[~paired]))
+        return figures
 
     def export(self, module: nn.Module, folder: Path) -> None:
         """``text_encoder/`` and ``tokenizer/``."""
@@ -166,7 +170,7 @@ class TextTask(Task):
         return sample_scene(self.seed, index, split, "pair" if drawn < self.config.pairs else None)
 
     def _batch(self, indices: list[int], variant: int, split: str) -> tuple[Tensor, ...]:
-        """(token ids, facts stated by each caption, WORDS told at each token, whether it is about two things)."""
+        """(token ids, facts stated by each caption, token labels at each token, whether it is about two things)."""
         scenes = [self._scene(index, split) for index in indices]
         texts = [
             caption(scene, self.seed, index * 31 + variant)
@@ -176,23 +180,23 @@ class TextTask(Task):
         stated = [labels(scene) for scene in scenes]
         truth = torch.tensor([[float(name in facts) for name in self.labels] for facts in stated])
         paired = torch.tensor([scene.second is not None for scene in scenes])
-        words = torch.zeros(*ids.shape, len(WORDS))
-        for row in paired.nonzero().flatten().tolist():
-            self._tell(words[row], texts[row], scenes[row])
-        return ids, truth, words, paired
+        token_truth = torch.zeros(*ids.shape, len(TOKEN_LABELS))
+        for index in paired.nonzero().flatten().tolist():
+            self._label_tokens(token_truth[index], texts[index], scenes[index])
+        return ids, truth, token_truth, paired
 
-    def _tell(self, words: Tensor, text: str, scene: Scene) -> None:
-        """Mark the tokens of both things with what they are part of."""
+    def _label_tokens(self, truth: Tensor, text: str, scene: Scene) -> None:
+        """Set 1 in ``truth`` [l, labels] at the tokens of both things of a scene, for what they are part of."""
         at = 0
         for word in text.rstrip(".").split():
             tokens = len(self.text.tokenizer.encode(word))
-            for place, thing in zip(("first", "second"), scene.things, strict=True):
+            for order, thing in zip(("first", "second"), scene.things, strict=True):
                 if word in thing:
-                    words[at : at + tokens, [WORDS.index(each) for each in (place, *thing)]] = 1
+                    truth[at : at + tokens, [TOKEN_LABELS.index(each) for each in (order, *thing)]] = 1
             at += tokens
 
 
-def _go_on(model: T5Encoder, before: T5Encoder, config: TextTraining) -> None:
+def _start_from(model: T5Encoder, before: T5Encoder, config: TextTraining) -> None:
     """Take the weights of ``before``. Raises ConfigError where it has another shape."""
     weights = before.state_dict()
     sizes, others = ({n: tuple(w.shape) for n, w in each.items()} for each in (model.state_dict(), weights))
@@ -204,11 +208,11 @@ def _go_on(model: T5Encoder, before: T5Encoder, config: TextTraining) -> None:
     model.load_state_dict(weights)
     before.requires_grad_(False)
     if config.pairs:
-        _look_around(model)
+        _open_attention(model)
 
 
 @torch.no_grad()
-def _look_around(model: T5Encoder) -> None:
+def _open_attention(model: T5Encoder) -> None:
     """Let three heads look at what stands before, after and near a token.
 
     Where captions name one thing the order of words says nothing, so these biases were never learned; from nothing

@@ -23,7 +23,7 @@ from cogvideox.errors import ConfigError
 from cogvideox.noise import generator
 from cogvideox.perception.lpips import load_lpips
 from cogvideox.training.task import Task, TaskConfig
-from cogvideox.training.tasks.crops import Crops, CropSource, FolderCrops, WorldCrops, clip_frames
+from cogvideox.training.tasks.crops import CropPhase, CropSource, FolderCrops, WorldCrops, clip_frames
 from cogvideox.training.tasks.folder import FolderData, check_folder
 from cogvideox.training.tasks.sizes import clip_size
 from cogvideox.vae import VAE, VAEConfig
@@ -37,15 +37,17 @@ class Gan(Config):
 
     start: int = Field(ge=0, description="first step with it (the paper: a few thousand)")
     weight: float = Field(1.0, ge=0, description="weight beside the adaptive one")
-    critic: CriticConfig = CriticConfig()
+    critic: CriticConfig = Field(CriticConfig(), description="the network that judges patches")
 
 
 class VAETraining(TaskConfig):
     """Clips -> the same clips."""
 
-    kind: Literal["vae"] = "vae"
-    vae: VAEConfig = Field(description="widths and compression")
-    phases: tuple[Crops, ...] = Field(min_length=1, description="in order of their last step")
+    kind: Literal["vae"] = Field("vae", description="the task: train the autoencoder")
+    vae: VAEConfig = Field(description="the network: widths and compression")
+    phases: tuple[CropPhase, ...] = Field(
+        min_length=1, description="crops to train on, in order of their last step"
+    )
     data: FolderData | None = Field(
         None, description="clips and pictures of a folder (captions do not matter); null: the tiny world"
     )
@@ -59,15 +61,13 @@ class VAETraining(TaskConfig):
     l2: float = Field(1.0, ge=0, description="weight of the squared error")
     edges: float = Field(0.0, ge=0, description="weight of the absolute error of neighbouring pixels' steps")
     kl: float = Field(1e-5, ge=0, description="weight of the KL term, averaged over latent values")
-    lpips: float = Field(0.0, ge=0, description="weight of LPIPS on one random frame of each piece")
-    lpips_trunk: str | None = Field(
-        None, description="file of VGG16's weights; default: the shipped stand-in"
-    )
+    lpips: float = Field(0.0, ge=0, description="weight of LPIPS on one random frame of each crop")
+    lpips_trunk: str | None = Field(None, description="file of VGG16's weights; null: the shipped stand-in")
     lpips_heads: str | None = Field(None, description="file of the public linear heads for VGG16")
-    gan: Gan | None = Field(None, description="the adversarial loss; default: none")
+    gan: Gan | None = Field(None, description="the adversarial loss; null: none")
 
     @model_validator(mode="after")
-    def _pieces_fit(self) -> Self:
+    def _crops_fit(self) -> Self:
         side, most = self.size, self.frames
         if self.data is None:
             _check_codes("clip", most, side, self.vae)
@@ -81,19 +81,19 @@ class VAETraining(TaskConfig):
             raise ConfigError(
                 f"phases end at {ends}: every phase must end after the one before it; sort them"
             )
-        for place, phase in enumerate(self.phases):
-            _check_codes(f"phases.{place}", phase.frames, phase.size, self.vae)
+        for index, phase in enumerate(self.phases):
+            _check_codes(f"phases.{index}", phase.frames, phase.size, self.vae)
             if not 0 < phase.fps[0] <= phase.fps[1]:
-                raise ConfigError(f"phases.{place}: fps {phase.fps}: give the lowest, then the highest rate")
+                raise ConfigError(f"phases.{index}: fps {phase.fps}: give the lowest, then the highest rate")
             rate = clip_size(self.data.size).fps if self.data is not None else None
             if rate is not None and not phase.fps[0] <= rate <= phase.fps[1]:
                 raise ConfigError(
-                    f"phases.{place}: fps {phase.fps}, but data.size.fps {rate:g}, at which clips are "
+                    f"phases.{index}: fps {phase.fps}, but data.size.fps {rate:g}, at which clips are "
                     "measured; make it one of the rates trained on"
                 )
             if phase.frames > (most if self.data else clip_frames(most, phase.fps[0])) or phase.size > side:
                 raise ConfigError(
-                    f"phases.{place}: pieces of {phase.frames} frames and {phase.size} pixels cannot be cut from "
+                    f"phases.{index}: crops of {phase.frames} frames and {phase.size} pixels cannot be cut from "
                     f"clips of {most} frames and {side} pixels; make frames and size at most these"
                 )
         return self
@@ -126,13 +126,13 @@ def _check_codes(what: str, frames: int, size: int, vae: VAEConfig) -> None:
 
 
 class VAETask(Task):
-    """See the module's docstring."""
+    """The autoencoder learns to reconstruct random crops of clips; see the module."""
 
     config: VAETraining
     module: VAE
 
     def __init__(self, config: VAETraining, seed: int) -> None:
-        self.config, self.seed, self.accumulation = config, seed, config.accumulation
+        self.config, self.seed = config, seed
         torch.manual_seed(seed)
         self.module = VAE(config.vae)
         initialise(self.module)
@@ -145,78 +145,78 @@ class VAETask(Task):
         )
         self.scale: float | None = None
         if config.start is not None:
-            self._go_on_from(find_folder(config.start))
+            self._start_from(find_folder(config.start))
         self.module.encoder.requires_grad_(not config.decoder_only)
         for weight in self.module.parameters():
             if weight.ndim == 5:  # 3D convolutions on a CPU run up to twice as fast with channels last
                 weight.data = weight.data.contiguous(memory_format=torch.channels_last_3d)
 
-    def _go_on_from(self, folder: Path) -> None:
+    def _start_from(self, folder: Path) -> None:
         from cogvideox.checkpoints.diffusers import load_vae
 
         start = load_vae(folder, dtype="float32")
-        if start.config.model_copy(update={"scaling_factor": 1.0}) != self.config.vae.model_copy(
-            update={"scaling_factor": 1.0}
-        ):
+        if start.config.changed(scaling_factor=1.0) != self.config.vae.changed(scaling_factor=1.0):
             raise ConfigError(f"start {folder}: its VAE has another config than task.vae; make them equal")
         self.module.load_state_dict(start.state_dict())
         self.scale = start.config.scaling_factor if self.config.decoder_only else None
 
-    def losses(self, call: int) -> dict[str, Tensor]:
-        """Reconstruction of random pieces of random clips."""
-        step = call // self.accumulation
+    def losses(self, micro_step: int) -> dict[str, Tensor]:
+        """Reconstruction of random crops of random clips."""
+        step = micro_step // self.config.accumulation
         phase = next((p for p in self.config.phases if step < p.until), self.config.phases[-1])
-        pixels = self.clips.pieces(phase, call)
+        pixels = self.clips.crops(phase, micro_step)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.decoder_only):
             latents = self.module.encode(pixels, coding=phase.coding)
-        sample = latents.sample(generator(self.seed, "latent noise", call))
-        made = self.module.decode(sample, coding=phase.coding).float()
-        error = made - pixels
+        sample = latents.sample(generator(self.seed, "latent noise", micro_step))
+        decoded = self.module.decode(sample, coding=phase.coding).float()
+        error = decoded - pixels
         l1, l2 = error.abs().mean(), error.square().mean()
         edges = error.diff(dim=-2).abs().mean() + error.diff(dim=-1).abs().mean()
         kl = kl_loss(latents.mean, latents.logvar)
         report = {"l1": l1, "psnr": psnr(l2), "edges": edges, "kl": kl}
         loss = self.config.l1 * l1 + self.config.l2 * l2 + self.config.edges * edges
         if self.config.lpips:
-            draw = generator(self.seed, "frame", call)
+            draw = generator(self.seed, "frame", micro_step)
             frames = torch.randint(phase.frames, (phase.batch,), generator=draw)
-            report["lpips"] = perceptual_loss(self.lpips, made, pixels, frames)
+            report["lpips"] = perceptual_loss(self.lpips, decoded, pixels, frames)
             loss = loss + self.config.lpips * report["lpips"]
         gan = self.config.gan
         if gan is not None and step >= gan.start:
             last = self.module.decoder.conv_out.conv.weight
-            sides = adversarial_losses(self.critic, made, pixels, loss, last)
+            sides = adversarial_losses(self.critic, decoded, pixels, loss, last)
             report |= {"gan": sides.decoder, "gan_weight": sides.weight, "critic": sides.critic}
             loss = loss + gan.weight * sides.weight * sides.decoder + sides.critic
         return {"loss": loss + self.config.kl * kl, **report}
 
     def data_facts(self) -> dict[str, Any] | None:
         """What a state keeps of the folder: names and lengths of both sides; captions do not matter."""
-        return self.clips.facts
+        return self.clips.fingerprint
 
     @torch.no_grad()
     def measure(self, module: nn.Module) -> dict[str, float]:
         """Held-out clips through the chunked coder: PSNR, flickering, LPIPS if asked for, spread of latents."""
-        found: dict[str, list[Tensor]] = {"psnr": [], "flickering": [], "lpips": []}
-        spread = []
+        figures: dict[str, list[Tensor]] = {"psnr": [], "flickering": [], "lpips": []}
+        deviations = []
         for pixels in self.clips.held_out():
             latents = module.encode(pixels).mode()
-            made = module.decode(latents).clamp(-1, 1)
-            found["psnr"].append(psnr((made - pixels).square().mean((1, 2, 3, 4))))
-            found["flickering"].append(flickering(made))
+            decoded = module.decode(latents).clamp(-1, 1)
+            figures["psnr"].append(psnr((decoded - pixels).square().mean((1, 2, 3, 4))))
+            figures["flickering"].append(flickering(decoded))
             if self.lpips is not None:
                 middle = pixels.shape[2] // 2
-                found["lpips"].append(self.lpips(made[:, :, middle], pixels[:, :, middle]))
-            spread.append(latents.std())
-        means = {f"held_out_{name}": float(torch.cat(rows).mean()) for name, rows in found.items() if rows}
-        return means | {"latent_std": float(torch.stack(spread).mean())}
+                figures["lpips"].append(self.lpips(decoded[:, :, middle], pixels[:, :, middle]))
+            deviations.append(latents.std())
+        means = {
+            f"held_out_{name}": float(torch.cat(values).mean()) for name, values in figures.items() if values
+        }
+        return means | {"latent_std": float(torch.stack(deviations).mean())}
 
     def export(self, module: nn.Module, folder: Path) -> None:
         """``vae/``, with the scaling factor that gives latents unit variance."""
         from cogvideox.checkpoints.diffusers import write_vae
 
         scale = self.scale or round(1 / self.measure(module)["latent_std"], 4)
-        config = self.config.vae.model_copy(update={"scaling_factor": scale})
+        config = self.config.vae.changed(scaling_factor=scale)
         folder.mkdir(parents=True, exist_ok=True)
         write_vae(folder, config, module.state_dict(), shard_size="5GB")
 

@@ -1,7 +1,12 @@
 """Faults made on purpose: labelled examples of the six negative labels, from clean clips and from drawing.
 
-stock.py     clean clips to start from: films of a folder, and textures that are drawn
-drawing.py   pictures of writing, windows, slides and people who talk
-effects.py   one function per way to have a fault, and per way to only look as if
-samples.py   sample n: which faults, on which clip; a function of (seed, n) alone
+| file | what |
+|---|---|
+| `take_library` | clean clips to start from: single takes of a folder of videos, and drawn textures |
+| `drawing` | pictures of writing, windows, slides and people who talk |
+| `painting` | what effects share: painting on every frame, scaling, moving, coding again |
+| `edits` | effects that change a clip: editing, stills, bad quality, and innocent changes |
+| `scenes` | effects that draw: people who talk, writing, screens |
+| `effects` | which effect gives which label, and which gives none |
+| `samples` | sample n: which faults, on which clip; a function of (seed, n) alone |
 """

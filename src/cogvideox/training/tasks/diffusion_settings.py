@@ -1,0 +1,184 @@
+"""Settings of training the transformer, and the refusal of those that would change nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+
+from cogvideox.checkpoints.lora import TARGETS
+from cogvideox.config import Config
+from cogvideox.diffusion import ScheduleConfig
+from cogvideox.errors import ConfigError
+from cogvideox.training.task import MayChange, TaskConfig
+from cogvideox.training.tasks.folder import FolderData, check_folder
+from cogvideox.training.tasks.sizes import SizeSetting
+from cogvideox.transformer import TransformerConfig
+
+WORLD_VAE, WORLD_TEXT = "runs/world-vae/model", "runs/world-text/model"
+"""Where the recipes that train a VAE and a text encoder for the tiny world leave them."""
+
+
+class LoraTuning(Config):
+    """An adapter on a frozen model."""
+
+    rank: int = Field(64, gt=0, description="rank; the authors recommend 64 or more")
+    alpha: float | None = Field(None, gt=0, description="scale is alpha / rank; null: alpha = rank")
+    targets: tuple[str, ...] = Field(TARGETS, min_length=1, description="endings of the layers' names")
+    start: str | None = Field(
+        None, description="adapter to go on from; its layers and ranks are kept; null: a fresh one"
+    )
+    base: Literal["float32", "bfloat16", "int8", "fp8"] | None = Field(
+        None,
+        description="how the frozen weights are stored; int8 and fp8 need torchao; null: bfloat16 for a billion "
+        "weights or more, else float32",
+    )
+
+
+class DiffusionSettings(TaskConfig):
+    """Latents and captions -> velocity."""
+
+    renamed_settings: ClassVar[dict[str, str]] = {"parts": "accumulation", "stories": "scene_mix"}
+
+    kind: Literal["diffusion"] = Field("diffusion", description="the task: train the transformer")
+    preset: str | None = Field(
+        None, description="preset of the model folder that is written; null: that of start"
+    )
+    transformer: TransformerConfig | None = Field(None, description="the network; null: that of start")
+    schedule: ScheduleConfig | None = Field(None, description="noise levels; null: those of start")
+    start: str | None = Field(
+        None, description="model to start from: a preset, folder or hub id; new input channels start at zero"
+    )
+    vae: str | None = Field(
+        None, description=f"model or folder that holds vae/; null: start, without one {WORLD_VAE}"
+    )
+    text: str | None = Field(
+        None,
+        description=f"model or folder that holds text_encoder/ and tokenizer/; null: start, without one {WORLD_TEXT}",
+    )
+    lora: LoraTuning | None = Field(None, description="train an adapter on a frozen start; null: all weights")
+    cache: Annotated[str, MayChange] = Field(
+        "runs/latents", description="folder of encoded clips and captions"
+    )
+    data: FolderData | None = Field(None, description="a folder of clips; null: the tiny world")
+    clips: int = Field(12000, gt=0, description="clips of the tiny world, encoded once and drawn from")
+    scene_mix: dict[str, float] | None = Field(
+        None, description="share of each kind of scene among the world's clips; null: that of its test"
+    )
+    clips_seed: int | None = Field(
+        None, ge=0, description="decides which clips of the tiny world; null: the run's seed"
+    )
+    size: int = Field(64, gt=0, description="height and width of a clip of the tiny world, in pixels")
+    frames: int = Field(17, gt=0, description="frames of a clip of the tiny world")
+    batch: int = Field(32, gt=0, description="clips of a microbatch (tiny world, and rows: batch)")
+    text_dropout: float = Field(0.1, ge=0, le=1, description="share of clips without their caption")
+    image_dropout: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="share of clips without their image (the paper's appendix on image-to-video)",
+    )
+    uniform: Literal["explicit", "plain"] = Field(
+        "explicit",
+        description="how timesteps are drawn: stratified over a step (section 2.4), or independent",
+    )
+    intervals: int | None = Field(
+        None,
+        gt=0,
+        description="virtual ranks: so many samples one after the other cover all times evenly; null: those of a step",
+    )
+    kernel: Annotated[str | None, MayChange] = Field(
+        None,
+        description="attention kernel; null: the fastest right one on a GPU, torch-float32 on a CPU, where it saves a "
+        "quarter of a bf16 step",
+    )
+    recompute: Annotated[bool | None, MayChange] = Field(
+        None,
+        description="activation checkpointing of the blocks: a third more work, less memory; null: for a billion "
+        "weights or more",
+    )
+    compile: Annotated[bool, MayChange] = Field(False, description="compile the blocks with torch.compile")
+    device: Annotated[str | None, MayChange] = Field(
+        None, description="where the network is: cpu, cuda; null: cuda where there is one, else cpu"
+    )
+    samples: Annotated[int, MayChange] = Field(4, ge=0, description="sample videos, of held-out prompts")
+    sample_steps: Annotated[int, MayChange] = Field(25, gt=0, description="denoising steps of a sample video")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.start is None:
+            for name, given in (("transformer", self.transformer), ("schedule", self.schedule)):
+                if not given:
+                    raise ConfigError(f"start null, {name} null: give a model to start from")
+            if self.lora:
+                raise ConfigError("start null, lora set: give a model to start from")
+        fields = type(self).model_fields
+        self.refuse_without_effect(
+            name for name, field in fields.items() if getattr(self, name) != field.default
+        )
+        return self
+
+    def without_effect(self) -> dict[str, str]:
+        """Settings that change nothing as the others stand: name -> why, and what to set instead."""
+        return without_effect(self)
+
+    def check(self, *, out: Path, precision: str) -> None:
+        """Raise ConfigError when the folder of clips is not named or holds ``out``, and for frozen weights in half
+        precision under arithmetic in float32."""
+        if precision == "fp32" and self.lora is not None and self.lora.base == "bfloat16":
+            raise ConfigError(
+                "precision fp32: the frozen weights are bfloat16; set precision=bf16, or task.lora.base=float32"
+            )
+        check_folder(self.data, out)
+
+    @property
+    def data_folder(self) -> str | None:
+        """The folder of clips; None: the tiny world."""
+        return self.data.folder if self.data is not None else None
+
+    @property
+    def compute_device(self) -> str:
+        """The device that the network is trained on: ``device``, or the default of this machine."""
+        return self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+OF_THE_WORLD = {
+    "frames": "task.data.size.frames",
+    "size": "task.data.size.short_side, or .height and .width",
+    "clips": "task.data.best, or fewer files in the folder",
+    "scene_mix": "task.data.folder",
+    "clips_seed": "seed",
+}
+"""Settings of the tiny world's clips -> what does the same for a folder."""
+
+
+def without_effect(task: DiffusionSettings) -> dict[str, str]:
+    """Settings within ``task`` that change nothing as the others stand -> why, and what to set instead."""
+    data, reasons = task.data, dict[str, str]()
+    if data is None:
+        return reasons
+    for name, instead in OF_THE_WORLD.items():
+        reasons[name] = (
+            f"speaks of the tiny world and has no effect for {data.folder or 'a folder'}; set {instead}"
+        )
+    if data.rows != "batch":
+        reasons["batch"] = (
+            f"has no effect with task.data.rows={data.rows}; set task.data.budget (tokens of a microbatch) and "
+            "task.accumulation (microbatches of a step), or task.data.rows=batch"
+        )
+    else:
+        reasons["data.budget"] = (
+            "has no effect with task.data.rows=batch; set task.batch (clips of a microbatch)"
+        )
+    if data.videos is None:
+        reasons["data.recipe"] = "says how raw videos are curated, and there are none; set task.data.videos"
+    size, lora = data.size, task.lora
+    if isinstance(size, SizeSetting) and size.height is not None:
+        why = "has no effect beside task.data.size.height and .width; set those to null to use it"
+        reasons |= {"data.size.short_side": why, "data.size.longest": why}
+    if lora is not None and lora.start is not None:
+        why = "the layers and ranks of task.lora.start are kept; leave it out, or begin a fresh adapter"
+        reasons |= {"lora.rank": why, "lora.targets": why}
+    return reasons
