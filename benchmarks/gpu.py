@@ -35,8 +35,8 @@ from cogvideox.model import CogVideoX
 from cogvideox.presets import get_preset
 from cogvideox.spec import ModelSpec
 from cogvideox.transformer import TokenGrid, Transformer, split
-from cogvideox.transformer.compiled import compiled, launched
-from cogvideox.transformer.kernels import KERNELS, using
+from cogvideox.transformer.compiled import compiled, graph_replay
+from cogvideox.transformer.kernels import KERNELS, using_kernel
 from cogvideox.transformer.layout import ClipTokens
 from cogvideox.transformer.modulation import tabulated
 from cogvideox.vae import VAE
@@ -223,17 +223,17 @@ def _guided(bench: Bench, network: Transformer, row: ModelSpec, size: Size) -> C
     return lambda steps: ddim(denoise, x, path[:steps])
 
 
-def step_seconds(bench: Bench, name: str, size: Size, arm: str = "full", steps: int = 1) -> float:
+def step_seconds(bench: Bench, name: str, size: Size, attention: str = "full", steps: int = 1) -> float:
     """Seconds of one guided step, modulations tabled, the fastest kernel, compiled if asked for."""
     row = bench.row(name)
-    config = split(row.transformer) if arm == "split" else row.transformer
+    config = split(row.transformer) if attention == "split" else row.transformer
     network = bench.drawn(Transformer, config)
     times = [step.t for step in Schedule(row.schedule).path(50)]
-    with using(network, "fastest"), tabulated(network, times):
+    with using_kernel(network, "fastest"), tabulated(network, times):
         run = _guided(bench, network, row, size)
         if not bench.compile:
             return bench.seconds(lambda: run(steps)) / steps
-        with compiled(network, 2, size.clip(row)), launched(network):
+        with compiled(network, 2, size.clip(row)), graph_replay(network):
             return bench.seconds(lambda: run(steps)) / steps
 
 
@@ -249,9 +249,9 @@ def step(bench: Bench) -> None:
     row = bench.row("5b")
     for size in (SMALL_VIDEO, VIDEO, LARGE_VIDEO):
         here = bench.size(size)
-        for arm, words in (("full", ""), ("split", ", 2D + 1D")):
-            took = step_seconds(bench, "5b", here, arm)
-            share = f", {floor(bench, row, here) / took:.0%} of the roofline" if arm == "full" else ""
+        for attention, words in (("full", ""), ("split", ", 2D + 1D")):
+            took = step_seconds(bench, "5b", here, attention)
+            share = f", {floor(bench, row, here) / took:.0%} of the roofline" if attention == "full" else ""
             bench.note(f"step 5b {size.name}{words}", f"{took:.3g} s{share}")
             _forget()
         if bench.small:
@@ -353,7 +353,7 @@ def _training_step(bench: Bench, row: ModelSpec, size: Size, layers: int) -> flo
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    with using(network, "fastest"):
+    with using_kernel(network, "fastest"):
         found = bench.seconds(work)
     _forget()
     return found

@@ -28,21 +28,21 @@ SHAPES = {1: 0.25} | {
 ASPECTS = ((8, 8), (8, 10), (8, 14))  # patches of 16 pixels: 128x128, 128x160, 128x224
 
 
-def clips(count: int, words: int) -> tuple[list[TokenGrid], list[int]]:
+def clips(count: int, text_len: int) -> tuple[list[TokenGrid], list[int]]:
     """Grids of ``count`` clips of the distribution above, and their tokens with the text."""
     draw = random.Random(0)
     frames = draw.choices(list(SHAPES), list(SHAPES.values()), k=count)
     grids = [TokenGrid((f - 1) // 4 + 1, *draw.choice(ASPECTS)) for f in frames]
-    return grids, [words + grid.tokens for grid in grids]
+    return grids, [text_len + grid.tokens for grid in grids]
 
 
 class Trainer:
     """One model and the three ways to give it the same clips."""
 
-    def __init__(self, preset: str, device: str, grids: list[TokenGrid], words: int) -> None:
+    def __init__(self, preset: str, device: str, grids: list[TokenGrid], text_len: int) -> None:
         self.config = get_preset(preset).transformer
         self.network = initialise(Transformer(self.config), 0).to(device)
-        self.device, self.grids, self.words = device, grids, words
+        self.device, self.grids, self.text_len = device, grids, text_len
         use_kernel(self.network, "fastest" if device != "cpu" else "torch")
 
     def _latents(self, grid: TokenGrid, many: int = 0) -> Tensor:
@@ -50,7 +50,7 @@ class Trainer:
         return torch.randn((many, *size) if many else size, device=self.device)
 
     def _text(self, *lead: int) -> Tensor:
-        return torch.randn(*lead, self.words, self.config.text_embed_dim, device=self.device)
+        return torch.randn(*lead, self.text_len, self.config.text_embed_dim, device=self.device)
 
     def packed(self, row: Row) -> None:
         """All clips of the row in one sequence."""
@@ -99,9 +99,9 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=96)
     parser.add_argument("--budget", type=int, default=4096, help="tokens of a row")
     args = parser.parse_args()
-    words = get_preset(args.preset).transformer.max_text_seq_length
-    grids, tokens = clips(args.clips, words)
-    trainer = Trainer(args.preset, args.device, grids, words)
+    text_len = get_preset(args.preset).transformer.max_text_seq_length
+    grids, tokens = clips(args.clips, text_len)
+    trainer = Trainer(args.preset, args.device, grids, text_len)
     order = shuffled(args.clips, 0, 0)
     each = max(
         1, round(args.budget * args.clips / sum(tokens))

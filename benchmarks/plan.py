@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from cogvideox.diffusion import SAMPLERS, Schedule, guided, in_turn
+from cogvideox.diffusion import SAMPLERS, Schedule, guided, sequential
 from cogvideox.memory import Request
 from cogvideox.memory.stages import decoding, denoising, encoding
 from cogvideox.presets import get_preset
@@ -99,7 +99,9 @@ class Setting:
             def reading(words: torch.Tensor):
                 return lambda x, time: network(x, words, time)
 
-            both = in_turn([reading(w) for w in text.split(1)]) if self.pair == "sequence" else reading(text)
+            both = (
+                sequential([reading(w) for w in text.split(1)]) if self.pair == "sequence" else reading(text)
+            )
             with tabulated(network, [step.t for step in path]):  # as generate does by default
                 return SAMPLERS["ddim"](guided(both, lambda step: 6.0), x, path)
 

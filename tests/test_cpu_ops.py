@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from cogvideox.cpu_ops import Linear, conv3d, half_is_native, product
+from cogvideox.cpu_ops import Linear, conv3d, half_is_native, via_float32
 from cogvideox.text import T5Config, T5Encoder
 from cogvideox.transformer import Transformer, initialise
 from support.models import small_preset
@@ -70,7 +70,7 @@ def test_networks_have_no_linear_layer_of_another_kind():
 def test_this_processor_is_asked_for_its_units():
     assert all(isinstance(half_is_native(dtype), bool) for dtype in HALVES)
     x = torch.randn(2, 3)
-    assert torch.equal(product(F.linear, x, x, None), F.linear(x, x))
+    assert torch.equal(via_float32(F.linear, x, x, None), F.linear(x, x))
 
 
 SMALL_CONVOLUTIONS = [

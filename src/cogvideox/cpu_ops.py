@@ -1,8 +1,8 @@
-"""What torch does slowly on a CPU, said so that it is fast.
+"""Operations that torch computes slowly on a CPU, written so that they are fast.
 
-Half precision without units for it takes 7 times longer for a matrix product than float32 does, and hundreds of times
-longer for a convolution: such products are computed in float32 and stored as before. And torch unrolls small 3D
-convolutions into matrices of its own, where oneDNN takes a half to a quarter of the time.
+A CPU without half-precision units takes 7 times longer for a half-precision matrix product than for a float32 one, and
+hundreds of times longer for a convolution: there such products are computed in float32 and stored as before. And torch
+unrolls small 3D convolutions into matrices of its own, where oneDNN takes a half to a quarter of the time.
 """
 
 from __future__ import annotations
@@ -19,12 +19,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
-def product(op: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor | None, **how: Any) -> Tensor:
-    """``op(x, weight, bias, **how)``, a matrix product or convolution, through float32 where that is faster."""
-    if x.is_cpu and x.dtype.itemsize == 2 and weight.dtype == x.dtype and not _fast(x.dtype):
+def via_float32(
+    op: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor | None, **settings: Any
+) -> Tensor:
+    """``op(x, weight, bias, **settings)``, a matrix product or convolution, in float32 where that is faster.
+
+    The result has the dtype of ``x``.
+    """
+    if x.is_cpu and x.dtype.itemsize == 2 and weight.dtype == x.dtype and not _is_native(x.dtype):
         wide = (t if t is None else t.float() for t in (x, weight, bias))
-        return op(*wide, **how).to(x.dtype)
-    return op(x, weight, bias, **how)
+        return op(*wide, **settings).to(x.dtype)
+    return op(x, weight, bias, **settings)
 
 
 def conv3d(
@@ -45,20 +50,20 @@ def conv3d(
 
 
 @contextmanager
-def as_on_a_card() -> Iterator[None]:
-    """Half precision counts as fast in here: for work on tensors without memory that stands for a GPU's."""
-    before = _on_a_card.set(True)
+def assume_native_half() -> Iterator[None]:
+    """Inside, half precision counts as fast: for tensors without memory that stand for those of a GPU."""
+    before = _assumed.set(True)
     try:
         yield
     finally:
-        _on_a_card.reset(before)
+        _assumed.reset(before)
 
 
-_on_a_card = ContextVar("on a card", default=False)
+_assumed = ContextVar("assume native half precision", default=False)
 
 
-def _fast(dtype: torch.dtype) -> bool:
-    return _on_a_card.get() or half_is_native(dtype)
+def _is_native(dtype: torch.dtype) -> bool:
+    return _assumed.get() or half_is_native(dtype)
 
 
 @cache
@@ -70,7 +75,8 @@ def half_is_native(dtype: torch.dtype) -> bool:
 
 
 class Linear(nn.Linear):
-    """torch's linear layer, through ``product``."""
+    """torch's linear layer, in float32 where half precision is slow (``via_float32``)."""
 
     def forward(self, input: Float[Tensor, "... i"]) -> Float[Tensor, "... o"]:
-        return product(F.linear, input, self.weight, self.bias)
+        """input · weightᵀ + bias."""
+        return via_float32(F.linear, input, self.weight, self.bias)

@@ -99,9 +99,9 @@ class CogVideoX:
                 part.to(dtype=wanted)
         return self
 
-    def clip_of(self, latents: Sequence[int], words: int) -> ClipTokens:
+    def clip_of(self, latents: Sequence[int], text_len: int) -> ClipTokens:
         """The tokens of latents of this shape (b c t h w) and so many of text. Raises SizeError, FrameError."""
-        return ClipTokens(words, self.transformer.grid(torch.empty(tuple(latents), device="meta")))
+        return ClipTokens(text_len, self.transformer.grid(torch.empty(tuple(latents), device="meta")))
 
     def embed(self, prompts: Sequence[str]) -> TextEmbedding:
         """Prompts to what the transformer reads. Raises PromptError without a text encoder."""

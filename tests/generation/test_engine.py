@@ -71,11 +71,11 @@ def test_tables_and_the_chosen_kernel_give_the_same_latents(sampler):
 def test_what_was_applied_is_undone():
     model = golden_model()
     before = {name: type(module) for name, module in model.transformer.named_modules()}
-    arms = [block.attn1.arm for block in model.transformer.transformer_blocks]
+    attn_fns = [block.attn1.attn_fn for block in model.transformer.transformer_blocks]
     latents(of(modulation="tables", attention="fastest"), model)
     assert {name: type(module) for name, module in model.transformer.named_modules()} == before
-    assert [block.attn1.arm for block in model.transformer.transformer_blocks] == arms
-    assert "signal" not in vars(model.transformer) and "trunk" not in vars(model.transformer)
+    assert [block.attn1.attn_fn for block in model.transformer.transformer_blocks] == attn_fns
+    assert "temb" not in vars(model.transformer) and "run_blocks" not in vars(model.transformer)
 
 
 def test_an_unknown_kernel_is_refused_and_leaves_the_model_whole():
@@ -135,22 +135,22 @@ def test_the_blocks_of_a_reused_step_are_not_called(table):
 
 
 def test_residuals_that_only_grow_are_found_and_reused_exactly():
-    """A trunk whose residual is a fixed direction times a number per step: reuse must change nothing."""
+    """Blocks whose residual is a fixed direction times a number per step: reuse must change nothing."""
     model, direction, sizes = golden_model(), torch.randn(1, 23, 32), [1.0, 1.5, 0.75, 3.0]
     calls = []
 
-    def trunk(x, *rest):
+    def run_blocks(x, *rest):
         calls.append(1)
         return x + sizes[(len(calls) - 1) % 4] * direction
 
-    model.transformer.trunk = trunk
+    model.transformer.run_blocks = run_blocks
     options = of(guidance=1.0)
     with measuring(model.transformer, 2) as found:
         exact, _ = latents(options, model)
     assert found.factors[1] == pytest.approx([1.5], rel=1e-4)
     assert found.factors[3] == pytest.approx([4.0, 2.0], rel=1e-4)
     assert max(sum(found.errors, [])) < 1e-3
-    model.transformer.trunk = lambda x, *rest: x + direction
+    model.transformer.run_blocks = lambda x, *rest: x + direction
     with reusing(model.transformer, [None, 1.5, 0.75, 3.0]):
         reused, _ = latents(options, model)
     torch.testing.assert_close(reused, exact, atol=1e-5, rtol=1e-5)
@@ -209,7 +209,7 @@ def test_compiling_is_refused_where_several_processes_share_a_video(monkeypatch)
     model = golden_model()
     for module in model.transformer.modules():
         if isinstance(module, Attention):
-            module.arm = SplitArm(module.arm, None, "ulysses")
+            module.attn_fn = SequenceParallelAttention(module.attn_fn, None, "ulysses")
     with pytest.raises(ConfigError, match="compile: the transformer is spread over processes"):
         latents(of(compile=True), model)
     monkeypatch.setenv("WORLD_SIZE", "2")

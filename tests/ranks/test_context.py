@@ -8,7 +8,7 @@ import torch.distributed as dist
 
 from cogvideox.errors import FrameError
 from cogvideox.parallel.context import TimeSplit
-from cogvideox.parallel.exchange import summed
+from cogvideox.parallel.exchange import all_reduce
 from cogvideox.vae import VAE, VAEConfig
 from support.golden import fill, fill_model
 from support.processes import together
@@ -47,14 +47,14 @@ def compare(ranks: int, frames: int, group: dist.ProcessGroup) -> dict[str, floa
         plain = vae.decode(latents.mean, "whole")
         least = 0.1 * max(float(q.grad.abs().max()) for q in vae.parameters())
         grads = [
-            far(summed(p.grad, group), q.grad, least)
+            far(all_reduce(p.grad, group), q.grad, least)
             for p, q in zip(mine.parameters(), vae.parameters(), strict=True)
         ]
         return {
             "latents": far(split.whole_latents(seen.mean), latents.mean),
             "pixels": far(split.whole_clip(shown), made),
             "pixels without gradients": far(split.whole_clip(without), plain),
-            "loss": abs(float(summed(share.detach(), group) - loss)),
+            "loss": abs(float(all_reduce(share.detach(), group) - loss)),
             "input gradients": far(split.whole_clip(part.grad), whole.grad),
             "weight gradients": max(grads),
         }

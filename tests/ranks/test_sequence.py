@@ -8,8 +8,8 @@ import torch.distributed as dist
 
 from cogvideox.errors import ConfigError
 from cogvideox.parallel.mesh import MeshConfig, make_mesh
-from cogvideox.parallel.sequence import TokenRange, shares, split_sequence
-from cogvideox.parallel.shard import recompute, shard, whole
+from cogvideox.parallel.sequence import TokenRange, split_sequence, split_sizes
+from cogvideox.parallel.shard import checkpoint_blocks, full_tensor, shard
 from cogvideox.transformer import Transformer, TransformerConfig
 from cogvideox.transformer.layout import Layout, TokenGrid
 from support.golden import fill, fill_model
@@ -62,7 +62,7 @@ def compare(way: str, group: dist.ProcessGroup) -> dict[str, float]:
     kind = "ring" if "ring" in way else "auto" if way == "recompute" else "ulysses"
     undo = split_sequence(mine, group, kind)
     if way == "recompute":
-        recompute(mine.transformer_blocks)
+        checkpoint_blocks(mine.transformer_blocks)
     latents = inputs(2)[0].clone().requires_grad_()
     given = inputs(2)[0].clone().requires_grad_()
     expected, found = answer(alone, way, latents), answer(mine, way, given)
@@ -108,15 +108,15 @@ def composed(sizes: dict[str, int]) -> dict[str, float]:
         (error.square().mean() / (4 // groups)).backward()
     pairs = list(zip(mine.parameters(), alone.parameters(), strict=True))
     least = 0.1 * max(float(q.grad.abs().max()) for _, q in pairs)
-    grads = max(far(whole(p.grad), q.grad, least) for p, q in pairs)
+    grads = max(far(full_tensor(p.grad), q.grad, least) for p, q in pairs)
     norms = [torch.nn.utils.clip_grad_norm_(m.parameters(), 1e-2) for m in (mine, alone)]
     many.step()
     one.step()
     pieces = sum(p.to_local().numel() for p in mine.parameters())
     return {
         "gradients": grads,
-        "norms": far(whole(norms[0]), norms[1]),
-        "weights": max(far(whole(p), q) for p, q in pairs),
+        "norms": far(full_tensor(norms[0]), norms[1]),
+        "weights": max(far(full_tensor(p), q) for p, q in pairs),
         "share": pieces / sum(q.numel() for q in alone.parameters()),
     }
 
@@ -179,9 +179,9 @@ def test_what_does_not_fit_is_refused(found):
 @pytest.mark.parametrize("ranks", [1, 2, 3, 7, 20])
 def test_parts_make_up_the_row(ranks):
     layout = Layout.packed([3, 0, 2], [TokenGrid(1, 2, 2), TokenGrid(2, 1, 3), TokenGrid(1, 1, 1)])
-    stops = torch.tensor(shares(layout.tokens, ranks)).cumsum(0).tolist()
+    stops = torch.tensor(split_sizes(layout.tokens, ranks)).cumsum(0).tolist()
     parts = [TokenRange(layout.clips, a, b) for a, b in zip([0, *stops], stops, strict=False)]
     for i, segment in enumerate(layout.segments):
         assert sum(part.lengths[i] for part in parts) == segment.length
-    assert [sum(part.lengths) for part in parts] == list(shares(layout.tokens, ranks))
-    assert max(shares(layout.tokens, ranks)) - min(shares(layout.tokens, ranks)) <= 1
+    assert [sum(part.lengths) for part in parts] == list(split_sizes(layout.tokens, ranks))
+    assert max(split_sizes(layout.tokens, ranks)) - min(split_sizes(layout.tokens, ranks)) <= 1

@@ -104,7 +104,7 @@ def test_the_whole_t5_equals_transformers():
     from transformers import T5ForConditionalGeneration
 
     from cogvideox.text import T5
-    from cogvideox.text.decoder import write
+    from cogvideox.text.decoder import greedy_decode
 
     model = T5(CONFIG).initialise(torch.Generator().manual_seed(3)).eval()
     settings = {
@@ -125,8 +125,8 @@ def test_the_whole_t5_equals_transformers():
     with torch.no_grad():
         expected = peer(input_ids=ids, attention_mask=(ids != 0).long(), decoder_input_ids=told).logits
         torch.testing.assert_close(model(ids, told), expected, atol=5e-6, rtol=1e-4)
-        memory, seen = model.read(ids)
-        rows = write(model.shared, model.decoder, model.lm_head, memory, seen, 12)
+        memory, seen = model.encode(ids)
+        rows = greedy_decode(model.shared, model.decoder, model.lm_head, memory, seen, 12)
         theirs = peer.generate(
             ids, attention_mask=(ids != 0).long(), max_new_tokens=12, do_sample=False, bad_words_ids=[[0]]
         )

@@ -193,7 +193,7 @@ def test_a_device_that_is_not_here_is_refused_and_a_cpu_is_taken_by_itself(place
         settings(place, device="cuda").build(0)
     task = settings(place).build(0)
     assert next(task.module.parameters()).device.type == "cpu"
-    assert task.module.transformer_blocks[0].attn1.arm.kernel.name == "torch-float32"
+    assert task.module.transformer_blocks[0].attn1.attn_fn.kernel.name == "torch-float32"
 
 
 def test_an_adapter_learns_on_a_base_of_one_byte_a_weight_and_resumes(place, tmp_path):

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from cogvideox.checkpoints.lora import add_lora
 from cogvideox.cli import app
-from cogvideox.parallel.shard import recompute
+from cogvideox.parallel.shard import checkpoint_blocks
 from cogvideox.presets import get_preset
 from cogvideox.training.memory import TrainingPrediction, TrainRequest, variants
 from cogvideox.training.tasks.diffusion_settings import LoraTuning
@@ -34,7 +34,7 @@ def measured(request: TrainRequest) -> int:
         add_lora(network, request.lora.rank, request.lora.alpha, request.lora.targets)
     use_kernel(network, "torch-float32")
     if request.recompute:
-        recompute(network.transformer_blocks)
+        checkpoint_blocks(network.transformer_blocks)
     shape, text = request.samples[0]
     many = len(request.samples)
     clips, texts = torch.randn(many, *shape), torch.randn(many, text, request.spec.text_dim)

@@ -8,7 +8,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from cogvideox.transformer import Transformer, initialise
 from cogvideox.transformer.attention import full_attention
-from cogvideox.transformer.compiled import Launcher, compiled, launched, settled
+from cogvideox.transformer.compiled import GraphReplay, compiled, graph_replay, resolve_kernel
 from cogvideox.transformer.kernels import use_kernel
 from cogvideox.transformer.layout import ClipTokens, TokenGrid
 from cogvideox.transformer.modulation import tabulated
@@ -34,27 +34,27 @@ def test_one_block_is_compiled_whole_and_serves_all(inputs):
     with torch.random.fork_rng():
         for weight in net.parameters():
             weight.add_(0.05 * torch.randn_like(weight))
-    arm, backend = use_kernel(net, "fastest"), CompileCounterWithBackend("aot_eager")
+    attn_fn, backend = use_kernel(net, "fastest"), CompileCounterWithBackend("aot_eager")
     expected = net(*inputs, times)
-    with tabulated(net, [500, 20]), compiled(net, 2, CLIP, backend), launched(net) as launcher:
+    with tabulated(net, [500, 20]), compiled(net, 2, CLIP, backend), graph_replay(net) as launcher:
         found = net(*inputs, times)
         again = net(*inputs, times)
     assert backend.frame_count == 1  # no second graph: neither a break inside a block, nor one for each
     assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
     assert torch.equal(found, again)
-    assert isinstance(launcher, Launcher) and not launcher.recorded  # a CPU needs no recording
-    assert all(block.attn1.arm is arm for block in net.transformer_blocks)
+    assert isinstance(launcher, GraphReplay) and not launcher.recorded  # a CPU needs no recording
+    assert all(block.attn1.attn_fn is attn_fn for block in net.transformer_blocks)
     assert torch.equal(net(*inputs, times), expected)
 
 
 def test_a_chosen_kernel_is_settled_before_compiling():
     net = network("2b", 1)
-    assert settled(use_kernel(net, "torch"), net, 2, CLIP) is full_attention
-    assert settled(full_attention, net, 2, CLIP) is full_attention
+    assert resolve_kernel(use_kernel(net, "torch"), net, 2, CLIP) is full_attention
+    assert resolve_kernel(full_attention, net, 2, CLIP) is full_attention
     half = network("2b", 1).bfloat16()
     q, k, v = (torch.randn(2, 2, CLIP.tokens, 16).bfloat16() for _ in range(3))
-    arm = settled(use_kernel(half, "torch-float32"), half, 2, CLIP)
-    torch.testing.assert_close(arm(q, k, v, CLIP), full_attention(q, k, v, CLIP), atol=2e-2, rtol=2e-2)
+    attn_fn = resolve_kernel(use_kernel(half, "torch-float32"), half, 2, CLIP)
+    torch.testing.assert_close(attn_fn(q, k, v, CLIP), full_attention(q, k, v, CLIP), atol=2e-2, rtol=2e-2)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
@@ -63,7 +63,7 @@ def test_recorded_launches_give_the_same_numbers(inputs):
     net, (x, text) = network("5b").cuda(), (each.cuda() for each in inputs)
     for time in (500, 20):
         expected = net(x, text, torch.tensor([time] * 2, device="cuda"))
-        with launched(net) as launcher:
+        with graph_replay(net) as launcher:
             for _ in range(2):
                 torch.testing.assert_close(net(x, text, torch.tensor([time] * 2, device="cuda")), expected)
         assert len(launcher.recorded) == 1

@@ -30,7 +30,7 @@ def small(**settings):
 
 def clips(sizes):
     torch.manual_seed(1)
-    texts = [torch.randn(words, 12) for words in TEXTS]
+    texts = [torch.randn(text_len, 12) for text_len in TEXTS]
     return [torch.randn(4, *size) for size in sizes], texts[: len(sizes)]
 
 
@@ -72,9 +72,11 @@ def test_packed_clips_do_not_see_each_other():
     assert latents[0].grad is None or not latents[0].grad.any()
 
 
-def heads(words, t, h, w):
+def heads(text_len, t, h, w):
     torch.manual_seed(0)
-    return [torch.randn(2, 3, words + t * h * w, 8) for _ in range(3)], ClipTokens(words, TokenGrid(t, h, w))
+    return [torch.randn(2, 3, text_len + t * h * w, 8) for _ in range(3)], ClipTokens(
+        text_len, TokenGrid(t, h, w)
+    )
 
 
 def test_split_attention_of_one_frame_is_full_attention():

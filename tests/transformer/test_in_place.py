@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from cogvideox.transformer import Transformer
-from cogvideox.transformer.block import affine
+from cogvideox.transformer.block import add_gated
 from cogvideox.transformer.initialise import initialise
 from cogvideox.transformer.layout import Layout, TokenGrid
-from cogvideox.transformer.position import Rotary, turned
+from cogvideox.transformer.position import Rotary, apply_rotary_emb
 from support.models import VARIANTS, small_preset
 
 
@@ -40,23 +40,23 @@ def test_the_residual_stream_is_one_memory_from_layer_to_layer():
     net = network("5b")
     layout = Layout.packed([3, 5], [TokenGrid(1, 2, 3), TokenGrid(2, 2, 2)])
     x = torch.randn(1, layout.tokens, net.config.width)
-    kept, signal = x.clone(), torch.randn(1, 2, net.config.time_embed_dim)
-    block, turn = net.transformer_blocks[0], net.rotary.turn(layout, x.device)
-    with_graph = block(x, signal, turn, layout)
+    kept, temb = x.clone(), torch.randn(1, 2, net.config.time_embed_dim)
+    block, rotary_emb = net.transformer_blocks[0], net.rotary.table(layout, x.device)
+    with_graph = block(x, temb, rotary_emb, layout)
     assert torch.equal(x, kept)
     with torch.no_grad():
-        without = block(x, signal, turn, layout)
+        without = block(x, temb, rotary_emb, layout)
     assert without.data_ptr() == x.data_ptr() and torch.equal(without, with_graph)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_turning_equals_the_complex_product_in_float32(dtype):
     layout = Layout.plain(3, TokenGrid(2, 3, 4))
-    turn = Rotary(16, "slice", (3, 4)).turn(layout, torch.device("cpu"))
+    rotary_emb = Rotary(16, "slice", (3, 4)).table(layout, torch.device("cpu"))
     x = torch.randn(2, layout.tokens, 5, 16).to(dtype)
-    plain = torch.view_as_real(torch.view_as_complex(x.float().unflatten(-1, (-1, 2))) * turn)
+    plain = torch.view_as_real(torch.view_as_complex(x.float().unflatten(-1, (-1, 2))) * rotary_emb)
     with torch.no_grad():
-        ours = turned(x.clone(), turn)
+        ours = apply_rotary_emb(x.clone(), rotary_emb)
     assert ours.dtype == dtype
     torch.testing.assert_close(ours, plain.flatten(-2).to(dtype))
 
@@ -67,4 +67,4 @@ def test_an_affine_map_under_mixed_precision_keeps_the_wider_type():
     rows = torch.randn(1, 1, 2, 8)
     scale = torch.cat([rows[:, 0, 1:2].expand(-1, 3, -1), rows[:, 0, 0:1].expand(-1, 4, -1)], 1)
     with torch.no_grad():
-        torch.testing.assert_close(affine(base, x, rows, layout), base + x * scale)
+        torch.testing.assert_close(add_gated(base, x, rows, layout), base + x * scale)

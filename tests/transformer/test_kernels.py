@@ -71,11 +71,11 @@ def test_a_shape_is_measured_once():
         calls.append(1)
         return slowly(q, k, v)
 
-    arm = Fastest(kernels=(kernel("counting", counting), FAST))
-    arm(*heads(), CLIP)
+    attn_fn = Fastest(kernels=(kernel("counting", counting), FAST))
+    attn_fn(*heads(), CLIP)
     measured = len(calls)
-    arm(*heads(), CLIP)
-    assert len(calls) == measured and len(arm.chosen) == 1
+    attn_fn(*heads(), CLIP)
+    assert len(calls) == measured and len(attn_fn.chosen) == 1
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -90,16 +90,16 @@ def test_a_network_gives_the_same_with_any_kernel(grad):
     net = Transformer(small_preset("5b").transformer).bfloat16()
     x, text = torch.randn(1, 16, 3, 8, 12).bfloat16(), torch.randn(1, 6, 12).bfloat16()
     plain = net(x, text, torch.tensor([5])).detach()
-    arm = use_kernel(net)
+    attn_fn = use_kernel(net)
     with torch.set_grad_enabled(grad):
         torch.testing.assert_close(net(x, text, torch.tensor([5])).detach(), plain, atol=3e-2, rtol=3e-2)
-    assert {one.name for one in arm.chosen.values()} <= {one.name for one in KERNELS}
+    assert {one.name for one in attn_fn.chosen.values()} <= {one.name for one in KERNELS}
 
 
 def test_a_named_kernel_is_used_without_measuring_and_an_unknown_one_refused():
     net = Transformer(small_preset("5b").transformer)
     assert isinstance(use_kernel(net, "torch-float32"), Named)
-    assert net.transformer_blocks[0].attn1.arm.kernel.name == "torch-float32"
+    assert net.transformer_blocks[0].attn1.attn_fn.kernel.name == "torch-float32"
     net(torch.randn(1, 16, 3, 8, 12), torch.randn(1, 6, 12), torch.tensor([5]))  # float32: left to torch
     with pytest.raises(ConfigError, match="did you mean 'sage'"):
         use_kernel(net, "sag")
@@ -109,4 +109,4 @@ def test_split_attention_keeps_its_arm():
     config = small_preset("5b").transformer.model_copy(update={"attention": "split"})
     net = Transformer(config)
     use_kernel(net)
-    assert not any(isinstance(block.attn1.arm, Fastest) for block in net.transformer_blocks)
+    assert not any(isinstance(block.attn1.attn_fn, Fastest) for block in net.transformer_blocks)

@@ -12,7 +12,15 @@ def test_every_token_knows_clip_modality_and_place():
     assert layout.clip().tolist() == [0, 0, 0, 0, 1, 1, 1]
     assert layout.modality().tolist() == [TEXT, TEXT, VIDEO, VIDEO, TEXT, VIDEO, VIDEO]
     nowhere = [-1, -1, -1]
-    assert layout.place().tolist() == [nowhere, nowhere, [0, 0, 0], [0, 0, 1], nowhere, [0, 0, 0], [1, 0, 0]]
+    assert layout.position().tolist() == [
+        nowhere,
+        nowhere,
+        [0, 0, 0],
+        [0, 0, 1],
+        nowhere,
+        [0, 0, 0],
+        [1, 0, 0],
+    ]
 
 
 def test_the_plain_case_is_one_clip():

@@ -6,9 +6,9 @@ from torch.nn.attention.flex_attention import flex_attention
 
 from cogvideox.errors import ConfigError
 from cogvideox.transformer import Layout, TokenGrid
-from cogvideox.transformer.attention import clip_by_clip, full_attention
+from cogvideox.transformer.attention import attend_per_clip, full_attention
 from cogvideox.transformer.kernels import KERNELS, Fastest, Kernel, Named, use_kernel
-from cogvideox.transformer.packed import _blocks, boundaries, end_to_end
+from cogvideox.transformer.packed import _block_mask, cumulative_lengths, flatten_batch
 from support.models import gradients, packed_inputs, small_transformer
 
 
@@ -56,36 +56,36 @@ LAYOUT = Layout.packed((2, 0, 3), (TokenGrid(2, 3, 4), TokenGrid(1, 2, 2), Token
 
 def test_the_boundaries_cut_rows_laid_end_to_end_into_their_clips():
     q, k, v = heads(LAYOUT)
-    flat, starts = [end_to_end(x) for x in (q, k, v)], boundaries(LAYOUT, 2, q.device)
+    flat, starts = [flatten_batch(x) for x in (q, k, v)], cumulative_lengths(LAYOUT, 2, q.device)
     pieces = [
         full_attention(*(x[a:b].transpose(0, 1)[None] for x in flat), None)[0].transpose(0, 1)
         for a, b in zip(starts.tolist(), starts.tolist()[1:], strict=False)
     ]
     whole = torch.cat(pieces).unflatten(0, (2, -1)).transpose(1, 2)
-    assert torch.allclose(whole, clip_by_clip(full_attention, q, k, v, LAYOUT), atol=1e-6)
+    assert torch.allclose(whole, attend_per_clip(full_attention, q, k, v, LAYOUT), atol=1e-6)
 
 
 def test_the_blocks_of_flex_attention_hold_pairs_of_one_clip():
     q, k, v = heads(LAYOUT)
-    out = flex_attention(q, k, v, block_mask=_blocks(LAYOUT, q.device))
-    assert torch.allclose(out, clip_by_clip(full_attention, q, k, v, LAYOUT), atol=1e-5)
+    out = flex_attention(q, k, v, block_mask=_block_mask(LAYOUT, q.device))
+    assert torch.allclose(out, attend_per_clip(full_attention, q, k, v, LAYOUT), atol=1e-5)
 
 
 def test_a_kernel_for_whole_rows_is_tried_and_a_wrong_one_is_not_used():
     q, k, v = heads(LAYOUT)
     wrong = Kernel("wrong", full_plain, lambda q: True, packed=lambda q, k, v, layout: v * float("nan"))
-    arm = Fastest(kernels=(KERNELS[0], wrong))
+    attn_fn = Fastest(kernels=(KERNELS[0], wrong))
     with pytest.warns(UserWarning, match="wrong"):
-        out = arm.row(q, k, v, LAYOUT)
-    assert torch.equal(out, clip_by_clip(full_attention, q, k, v, LAYOUT))
+        out = attn_fn.packed(q, k, v, LAYOUT)
+    assert torch.equal(out, attend_per_clip(full_attention, q, k, v, LAYOUT))
     seen = []
     right = Kernel(
         "right",
         full_plain,
         lambda q: True,
-        packed=lambda *x: seen.append(1) or clip_by_clip(full_attention, *x),
+        packed=lambda *x: seen.append(1) or attend_per_clip(full_attention, *x),
     )
-    assert torch.equal(Named(right).row(q, k, v, LAYOUT), out) and seen
+    assert torch.equal(Named(right).packed(q, k, v, LAYOUT), out) and seen
 
 
 def full_plain(q, k, v):

@@ -7,7 +7,14 @@ import torch
 
 from cogvideox.errors import ConfigError, SizeError
 from cogvideox.transformer.layout import Layout, TokenGrid
-from cogvideox.transformer.position import Rotary, Sinusoidal, coordinates, crop_region, learned_rows, turned
+from cogvideox.transformer.position import (
+    Rotary,
+    Sinusoidal,
+    apply_rotary_emb,
+    coordinates,
+    crop_region,
+    learned_positions,
+)
 from cogvideox.transformer.transformer import sinusoid
 
 BASE = (30, 45)
@@ -35,8 +42,8 @@ def test_native_size_gives_integers_in_both_modes():
 
 
 def test_rotary_golden_numbers():
-    turn = Rotary(64, "resample", BASE).turn(Layout.plain(0, TokenGrid(13, 30, 45)), CPU)
-    token = turn[(5 * 30 + 7) * 45 + 11, 0]
+    rotary_emb = Rotary(64, "resample", BASE).table(Layout.plain(0, TokenGrid(13, 30, 45)), CPU)
+    token = rotary_emb[(5 * 30 + 7) * 45 + 11, 0]
     channels = [channel // 2 for channel in (0, 2, 16, 18, 40, 42)]
     cos = [0.2836622, -0.0103423, 0.7539023, -0.9942253, 0.0044257, 0.3832928]
     sin = [-0.9589243, 0.9999465, 0.6569866, -0.1073124, -0.9999902, -0.9236269]
@@ -45,23 +52,23 @@ def test_rotary_golden_numbers():
 
 
 def test_text_is_not_turned():
-    turn = Rotary(32, "slice", (4, 4)).turn(Layout.plain(3, TokenGrid(2, 2, 2)), CPU)
+    rotary_emb = Rotary(32, "slice", (4, 4)).table(Layout.plain(3, TokenGrid(2, 2, 2)), CPU)
     x = torch.randn(1, 11, 2, 32)
-    assert torch.equal(turned(x, turn)[:, :3], x[:, :3])
-    assert torch.allclose(turned(x, turn).norm(dim=-1), x.norm(dim=-1), atol=1e-5)
+    assert torch.equal(apply_rotary_emb(x, rotary_emb)[:, :3], x[:, :3])
+    assert torch.allclose(apply_rotary_emb(x, rotary_emb).norm(dim=-1), x.norm(dim=-1), atol=1e-5)
 
 
 @pytest.mark.parametrize("head_dim", [16, 32, 64])
 def test_scores_depend_on_distance_alone(head_dim):
     grid = TokenGrid(4, 5, 6)
-    turn = Rotary(head_dim, "slice", (4, 4)).turn(Layout.plain(0, grid), CPU)
+    rotary_emb = Rotary(head_dim, "slice", (4, 4)).table(Layout.plain(0, grid), CPU)
     q, k = torch.randn(head_dim), torch.randn(head_dim)
 
     def score(a, b):
         i, j = ((t * grid.h + h) * grid.w + w for t, h, w in (a, b))
         one, other = (
-            turned(q[None, None, None], turn[i : i + 1]),
-            turned(k[None, None, None], turn[j : j + 1]),
+            apply_rotary_emb(q[None, None, None], rotary_emb[i : i + 1]),
+            apply_rotary_emb(k[None, None, None], rotary_emb[j : j + 1]),
         )
         return (one * other).sum().item()
 
@@ -98,7 +105,7 @@ NATIVE = TokenGrid(3, 2, 4)
 
 def learned(words=2, grid=NATIVE):
     table = torch.arange(1, 1 + 5 + 24.0)[None, :, None].expand(1, -1, 16)
-    return learned_rows(table, words, grid, NATIVE, 5, Sinusoidal(16, 1.875, 1.0))
+    return learned_positions(table, words, grid, NATIVE, 5, Sinusoidal(16, 1.875, 1.0))
 
 
 def test_learned_rows_start_after_all_text_rows():
@@ -124,10 +131,10 @@ def test_learned_positions_warn_when_another_length_makes_them_sinusoidal():
 def test_tables_cached_while_inferring_can_be_trained_with():
     rotary, layout = Rotary(16, "slice", (9, 9)), Layout.plain(0, TokenGrid(1, 5, 2))
     with torch.inference_mode():
-        rotary.turn(layout, CPU)
-    turn = rotary.turn(layout, CPU)
+        rotary.table(layout, CPU)
+    rotary_emb = rotary.table(layout, CPU)
     x = torch.randn(1, 10, 1, 16, requires_grad=True)
-    turned(x, turn).sum().backward()
+    apply_rotary_emb(x, rotary_emb).sum().backward()
     assert x.grad is not None
 
 

@@ -1,4 +1,4 @@
-"""What is made again on the way back has the bits of what was kept, and is not kept."""
+"""What is computed again in the backward pass has the bits of what was kept, and is not kept."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from torch.func import functional_call
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.checkpoint import checkpoint
 
+from cogvideox import recompute
 from cogvideox.memory.count import kept
-from cogvideox.parallel.shard import recompute
-from cogvideox.recompute import everything_kept, remade
-from cogvideox.transformer import Transformer, TransformerConfig, attention, block
+from cogvideox.parallel.shard import checkpoint_blocks
+from cogvideox.recompute import keep_all, recomputable, recomputed
+from cogvideox.transformer import Transformer, TransformerConfig
 from support.models import SMALL_TRANSFORMER, gradients, packed_inputs, small_transformer
 
 
@@ -27,7 +28,7 @@ def rows_of(network: Transformer) -> list[torch.Tensor]:
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_gradients_have_the_bits_of_a_pass_that_kept_everything(settings, precision):
     found = []
-    for way in (everything_kept, None):
+    for way in (keep_all, None):
         network = small_transformer(**settings).train()
         torch.manual_seed(0)
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
@@ -46,43 +47,46 @@ def test_more_than_a_third_is_not_kept():
         network = Transformer(config)
         given = (torch.empty(1, 4, 5, 16, 24), torch.empty(1, 5, 12), torch.empty(1))
     less = kept(lambda: network(*given))
-    with everything_kept():
+    with keep_all():
         more = kept(lambda: network(*given))
     assert less <= 0.65 * more
 
 
 def test_a_second_way_back_finds_everything_again():
     x = torch.randn(5, 8, requires_grad=True)
-    wide = x * 2
-    made = F.gelu(wide)
     calls = []
 
-    def again() -> torch.Tensor:
+    @recomputable
+    def gelu(wide: torch.Tensor) -> torch.Tensor:
         calls.append(1)
-        return F.gelu(wide.detach())
+        return F.gelu(wide)
 
-    with remade(made, again):
-        first, second = made.split([2, 3])
-        loss = first.square().sum() + second.square().sum()
+    @recomputed
+    def layer(wide: torch.Tensor) -> torch.Tensor:
+        first, second = gelu(wide).split([2, 3])
+        return first.square().sum() + second.square().sum()
+
+    loss = layer(x * 2)
     (once,) = torch.autograd.grad(loss, x, retain_graph=True)
     (twice,) = torch.autograd.grad(loss, x)
     (plain,) = torch.autograd.grad(F.gelu(x * 2).square().sum(), x)
     assert torch.equal(once, twice)
     assert torch.equal(once, plain)
-    assert len(calls) == 2  # both views of one way back share what is made
+    assert len(calls) == 1 + 2  # both views of one way back share what is computed
 
 
-def test_nothing_holds_the_memory_of_what_is_remade(monkeypatch):
+def test_nothing_holds_the_memory_of_what_is_recomputed(monkeypatch):
     seen = []
+    add = recompute._Scope.add
 
-    def noted(x, again):
-        seen.append(StorageWeakRef(x.untyped_storage()))
-        return remade(x, again)
+    def noted(scope, result, *recipe):
+        seen.append(StorageWeakRef(result.untyped_storage()))
+        add(scope, result, *recipe)
 
-    for place in (attention, block):
-        monkeypatch.setattr(place, "remade", noted)
+    monkeypatch.setattr(recompute._Scope, "add", noted)
     outputs = rows_of(small_transformer().train())
-    assert len(seen) == 7 * SMALL_TRANSFORMER["num_layers"]  # normed and modulated twice, q, k, GELU
+    # of each layer: normed and modulated twice, q and k normed and rotated, GELU
+    assert len(seen) == 9 * SMALL_TRANSFORMER["num_layers"]
     assert all(each.expired() for each in seen)
     sum(out.sum() for out in outputs).backward()
 
@@ -90,7 +94,7 @@ def test_nothing_holds_the_memory_of_what_is_remade(monkeypatch):
 def test_recomputed_blocks_keep_their_inputs_alone():
     network = small_transformer().train()
     plain = gradients(network, rows_of(network))
-    recompute(network.transformer_blocks)
+    checkpoint_blocks(network.transformer_blocks)
     kept_wide = []
     for each in network.transformer_blocks:
         each.ff.net[0].register_forward_hook(
@@ -122,7 +126,7 @@ def given() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 def test_weights_that_are_lent_for_one_pass_are_those_of_its_way_back():
     network = small_transformer().train()
     found = []
-    for way in (nullcontext, everything_kept):
+    for way in (nullcontext, keep_all):
         weights = noisy(network)
         with way():
             out = functional_call(network, weights, given())
@@ -146,7 +150,7 @@ def test_transforms_of_torch_func_work():
 def test_others_are_told_all_that_is_saved():
     network = small_transformer().train()
     told = []
-    for way in (nullcontext, everything_kept):
+    for way in (nullcontext, keep_all):
         sizes = []
         with way(), saved_tensors_hooks(lambda x, s=sizes: (s.append(x.numel()), x)[1], lambda x: x):
             network(*given())
@@ -166,9 +170,9 @@ def test_checkpointing_around_the_model_keeps_no_activation():
     out.sum().backward()
 
 
-def test_experts_with_weights_of_their_own_are_remade_too():
+def test_experts_with_weights_of_their_own_are_recomputed_too():
     found = []
-    for way in (nullcontext, everything_kept):
+    for way in (nullcontext, keep_all):
         network = small_transformer(experts={"norm": True, "weights": True}).train()
         with way():
             outputs = rows_of(network)

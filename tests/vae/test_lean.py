@@ -7,10 +7,10 @@ from torch import nn
 
 from cogvideox.cpu_ops import conv3d
 from cogvideox.vae import VAE, Remember, StartOfVideo, VAEConfig
-from cogvideox.vae.conv import CausalConv3d, Upsample, each_twice, project
+from cogvideox.vae.conv import CausalConv3d, Upsample, double_frames, project
 from cogvideox.vae.frames import Frames
 from cogvideox.vae.network import ResidualBlock
-from cogvideox.vae.norm import SpatialNorm, activated
+from cogvideox.vae.norm import SpatialNorm, norm_silu
 from support.golden import fill, fill_model
 from support.live import Live
 
@@ -43,8 +43,8 @@ def plain_norm(norm, x, z):
     return norm.norm_layer(x) * norm.conv_y.conv(z) + norm.conv_b.conv(z)
 
 
-def plain_residual(block, x, z, twice):
-    x = each_twice(x, x.shape[2] % 2 == 1) if twice else x
+def plain_residual(block, x, z, double_time):
+    x = double_frames(x, x.shape[2] % 2 == 1) if double_time else x
     h = plain_conv(block.conv1, F.silu(plain_norm(block.norm1, x, z)))
     h = plain_conv(block.conv2, F.silu(plain_norm(block.norm2, h, z)))
     return h + (block.conv_shortcut(x) if hasattr(block, "conv_shortcut") else x)
@@ -63,12 +63,12 @@ def window(request, monkeypatch):
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 4, 9])
-@pytest.mark.parametrize("twice", [False, True])
-def test_causal_convolution(frames, twice, gradients, window):
+@pytest.mark.parametrize("double_time", [False, True])
+def test_causal_convolution(frames, double_time, gradients, window):
     conv = fill_model(CausalConv3d(3, 5))
     x = fill("x", (2, 3, frames, 4, 6))
-    shown = each_twice(x, x.shape[2] % 2 == 1) if twice else x
-    found = torch.cat([*conv.runs(Frames([x]), StartOfVideo(), twice)], dim=2)
+    shown = double_frames(x, x.shape[2] % 2 == 1) if double_time else x
+    found = torch.cat([*conv.slices(Frames([x]), StartOfVideo(), double_time)], dim=2)
     close(found.detach(), plain_conv(conv, shown).detach())
 
 
@@ -77,16 +77,18 @@ def test_doubled_frames_in_pieces(first, gradients, window):
     conv, past = fill_model(CausalConv3d(3, 5)), Remember()
     x = fill("x", (1, 3, first + 4, 4, 6))
     pieces = [
-        run for part in x.split([first, 2, 2], 2) for run in conv.runs(Frames([part]), past, twice=True)
+        run
+        for part in x.split([first, 2, 2], 2)
+        for run in conv.slices(Frames([part]), past, double_time=True)
     ]
-    close(torch.cat(pieces, dim=2).detach(), plain_conv(conv, each_twice(x, x.shape[2] % 2 == 1)).detach())
+    close(torch.cat(pieces, dim=2).detach(), plain_conv(conv, double_frames(x, x.shape[2] % 2 == 1)).detach())
 
 
 def test_an_image_convolution_of_doubled_frames():
     conv = fill_model(CausalConv3d(3, 5, time_kernel=1))
     x = fill("x", (1, 3, 5, 4, 6))
-    found = torch.cat([*conv.runs(Frames([x]), StartOfVideo(), twice=True)], dim=2)
-    close(found, conv.conv(each_twice(x, x.shape[2] % 2 == 1)))
+    found = torch.cat([*conv.slices(Frames([x]), StartOfVideo(), double_time=True)], dim=2)
+    close(found, conv.conv(double_frames(x, x.shape[2] % 2 == 1)))
 
 
 def test_upsampling_is_a_transposed_convolution():
@@ -115,7 +117,7 @@ def test_frames_are_normalised_when_read(frames, latents, start, gradients):
     norm = fill_model(SpatialNorm(8, 4, 2))
     x, z = fill("x", (2, 8, frames, 8, 12)), fill("z", (2, 4, latents, 2, 3))
     plain = F.silu(plain_norm(norm, x, z))
-    lazily = activated(norm, [x], StartOfVideo(), z)
+    lazily = norm_silu(norm, [x], StartOfVideo(), z)
     for stop in range(start + 1, frames + 1):
         close(lazily.read(start, x[:, :, start:stop]).detach(), plain[:, :, start:stop].detach())
     close(lazily.tail(2).detach(), plain[:, :, -2:].detach())
@@ -123,26 +125,27 @@ def test_frames_are_normalised_when_read(frames, latents, start, gradients):
 
 @pytest.mark.parametrize("widths", [(8, 8), (8, 4), (4, 8)])
 @pytest.mark.parametrize(
-    ("frames", "latents", "twice"), [(1, 1, False), (5, 3, False), (3, 3, True), (2, 2, True)]
+    ("frames", "latents", "double_time"), [(1, 1, False), (5, 3, False), (3, 3, True), (2, 2, True)]
 )
 @pytest.mark.parametrize("modulated", [False, True])
-def test_residual_block(widths, frames, latents, twice, modulated, gradients, window):
-    block = fill_model(ResidualBlock(*widths, SMALL, modulated))
+def test_residual_block(widths, frames, latents, double_time, modulated, gradients, window):
+    block = fill_model(ResidualBlock(*widths, SMALL, modulated, double_time))
     x = fill("x", (2, widths[0], frames, 8, 8))
     z = fill("z", (2, 4, latents, 2, 2)) if modulated else None
-    plain = plain_residual(block, x, z, twice)
-    close(block(x, StartOfVideo(), z, twice).detach(), plain.detach())
+    plain = plain_residual(block, x, z, double_time)
+    close(block(x, StartOfVideo(), z).detach(), plain.detach())
 
 
-@pytest.mark.parametrize(("frames", "twice"), [(1, False), (5, False), (3, True)])
-def test_gradients_of_a_residual_block(frames, twice):
-    block = fill_model(ResidualBlock(8, 4, SMALL, latents=True))
+@pytest.mark.parametrize(("frames", "double_time"), [(1, False), (5, False), (3, True)])
+def test_gradients_of_a_residual_block(frames, double_time):
+    block = fill_model(ResidualBlock(8, 4, SMALL, latents=True, double_time=double_time))
     x, z = fill("x", (2, 8, frames, 8, 8)).requires_grad_(), fill("z", (2, 4, frames, 2, 2)).requires_grad_()
     inputs = (x, z, *block.parameters())
-    found, plain = block(x, StartOfVideo(), z, twice), plain_residual(block, x, z, twice)
+    found, plain = block(x, StartOfVideo(), z), plain_residual(block, x, z, double_time)
     pairs = zip(*(torch.autograd.grad(y.square().mean(), inputs) for y in (found, plain)), strict=True)
     largest = max(
-        g.abs().max() for g in torch.autograd.grad(plain_residual(block, x, z, twice).square().mean(), inputs)
+        g.abs().max()
+        for g in torch.autograd.grad(plain_residual(block, x, z, double_time).square().mean(), inputs)
     )
     assert all((ours - theirs).abs().max() <= 1e-5 * largest for ours, theirs in pairs)
 

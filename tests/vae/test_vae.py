@@ -10,8 +10,8 @@ from torch import nn
 
 from cogvideox.errors import ConfigError, FrameError, SizeError
 from cogvideox.vae import VAE, Remember, StartOfVideo, VAEConfig
-from cogvideox.vae.conv import CausalConv3d, Downsample, Upsample, each_twice
-from cogvideox.vae.norm import activated
+from cogvideox.vae.conv import CausalConv3d, Downsample, Upsample, double_frames
+from cogvideox.vae.norm import norm_silu
 from cogvideox.vae.vae import chunk_bounds
 from support.golden import fill, fill_model
 
@@ -27,9 +27,10 @@ class FixedStatistics:
     """A Past that knows mean 0 and variance 1 beforehand: what is left must be exactly causal."""
 
     def __init__(self, past):
-        self.before, self.keep, self.alone, self.asked = past.before, past.keep, past.alone, 0
+        self.before, self.keep, self.asked = past.before, past.keep, 0
+        self.has_single_first_frame = past.has_single_first_frame
 
-    def together(self, averages, frames):
+    def mean_over_clip(self, averages, frames):
         self.asked += 1
         return torch.full_like(averages, float(self.asked % 2 == 0))  # asked for the mean, then the variance
 
@@ -139,7 +140,7 @@ def test_upsampling_shows_an_odd_first_frame_once(frames, after):
     nn.init.zeros_(up.conv.bias)
     up.conv.weight.data[..., 1, 1] = 1.0
     x = torch.arange(float(frames)).view(1, 1, frames, 1, 1)
-    found = each_twice(up(x), x.shape[2] % 2 == 1)
+    found = double_frames(up(x), x.shape[2] % 2 == 1)
     assert found.shape == (1, 1, len(after), 2, 2)
     assert found[0, 0, :, 1, 1].tolist() == after
 
@@ -149,7 +150,7 @@ def test_statistics_of_half_precision_are_float32(dtype):
     norm = nn.GroupNorm(2, 4)
     x = (fill("x", (1, 4, 3, 8, 8)) * 500 + 2000).to(dtype)  # squares overflow float16
     exact = F.silu(norm(x.float()))
-    found = activated(norm.to(dtype), [x], StartOfVideo()).read(0, x)
+    found = norm_silu(norm.to(dtype), [x], StartOfVideo()).read(0, x)
     assert found.dtype == dtype
     torch.testing.assert_close(found.float(), exact, atol=2e-2, rtol=2e-2)
 

@@ -18,7 +18,7 @@ from cogvideox.errors import CheckpointError, MediaError
 from cogvideox.files import read_json
 from cogvideox.files.digest import sha256_of
 from cogvideox.text import T5, T5Config, Tokenizer
-from cogvideox.text.decoder import write
+from cogvideox.text.decoder import greedy_decode
 from cogvideox.text.tokenizer import END
 
 WEIGHTS, SETTINGS = "model.safetensors", "config.json"
@@ -39,7 +39,7 @@ class CaptionModel:
         pictures = torch.from_numpy(sample_frames(frames, self.network.config))[None]
         n = self.network
         with torch.no_grad():
-            rows = write(n.shared, n.decoder, n.lm_head, n.encode(pictures), None, n.config.longest)
+            rows = greedy_decode(n.shared, n.decoder, n.lm_head, n.encode(pictures), None, n.config.longest)
         return text_of_tokens(self.tokenizer, rows[0])
 
 
@@ -55,8 +55,8 @@ class Summariser:
         n = self.network
         ids = torch.tensor([[*self.tokenizer.encode(text), END]])
         with torch.no_grad():
-            memory, seen = n.read(ids)
-            rows = write(n.shared, n.decoder, n.lm_head, memory, seen, self.longest)
+            memory, seen = n.encode(ids)
+            rows = greedy_decode(n.shared, n.decoder, n.lm_head, memory, seen, self.longest)
         return text_of_tokens(self.tokenizer, rows[0])
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from cogvideox.checkpoints.adapter_pairs import Pair
-from cogvideox.cpu_ops import product
+from cogvideox.cpu_ops import via_float32
 from cogvideox.errors import CheckpointError
 from cogvideox.transformer.transformer import FlatPatch
 
@@ -47,7 +47,7 @@ class AdaptedLinear(nn.Linear):
 
     def forward(self, x: Float[Tensor, "... i"]) -> Float[Tensor, "... o"]:
         weight = self.weight if self.weight.ndim == 2 else self.weight.flatten(1)
-        y = product(F.linear, x, weight, self.bias)
+        y = via_float32(F.linear, x, weight, self.bias)
         for name, a in self.lora_A.items():
             bias = self.lora_bias.get(name)
             update = F.linear(F.linear(x.to(a.dtype), a), self.lora_B[name], bias) * self.factor(name)

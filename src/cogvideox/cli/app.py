@@ -168,12 +168,12 @@ def train(
 
         show_run(config)
         return
-    from cogvideox.parallel.mesh import is_first, launched
+    from cogvideox.parallel.mesh import is_main_process, process_group
 
     task = config.base.task if isinstance(config, StagedRun) else config.task
-    with launched(task.compute_device):
+    with process_group(task.compute_device):
         folder = run(config)
-        if is_first():
+        if is_main_process():
             result(str(folder))
 
 

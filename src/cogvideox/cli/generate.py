@@ -164,17 +164,17 @@ def _make_one(settings: dict[str, Any], job: Job, out: str | None, dry_run: bool
         check_adapters(job.adapters, job.alpha, prepared.spec)
         _show_plan(prepared, path, as_json)
         return
-    from cogvideox.parallel.mesh import is_first, launched
+    from cogvideox.parallel.mesh import is_main_process, process_group
 
-    with launched(job.target_device) as device:
-        if is_first():
+    with process_group(job.target_device) as device:
+        if is_main_process():
             cost = _cost_of(prepared.memory, prepared.forecast)
             say(f"{prepared.name}: {size_of(prepared.plan)}; {cost}")
         job = replace(job, device=device)
         model = load(job, prepared.folder, policy=prepared.policy, reporter=TERMINAL)
         share(model, prepared.plan.options)
         generation = make(model, prepared, prepared.plan.options.prompt[:40] or path.name, TERMINAL)
-        if is_first():
+        if is_main_process():
             files = save(generation.video, path, job, reporter=TERMINAL)
             _tell_saved(generation, files, options.seed is None, as_json)
 

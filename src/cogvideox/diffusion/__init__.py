@@ -1,6 +1,23 @@
-"""Diffusion: a noise schedule, a denoiser contract, samplers and guidance. Knows no network."""
+"""Diffusion: a noise schedule, a denoiser contract, samplers and guidance. Knows no network, only a callable.
 
-from cogvideox.diffusion.denoiser import Denoise, Network, clean_estimate, denoiser, guided, in_turn, pinned
+Files, in reading order:
+
+| `schedule` | `Schedule`: the noise level of every timestep, and the steps of a sampler |
+| `denoiser` | `Denoise`: noisy x at a step to the estimate of x0; plain, guided, or pinned to known frames |
+| `samplers` | DDIM, DPM-Solver++ (2M) and its stochastic form |
+| `guidance` | how strong classifier-free guidance is at each step |
+| `timesteps` | the timesteps of training samples |
+"""
+
+from cogvideox.diffusion.denoiser import (
+    Denoise,
+    Network,
+    clean_estimate,
+    denoiser,
+    guided,
+    pinned,
+    sequential,
+)
 from cogvideox.diffusion.guidance import GUIDANCE, Constant, Cosine, Guidance, Wave, is_guided
 from cogvideox.diffusion.samplers import SAMPLERS, SamplerName, ddim, dpmpp_2m, dpmpp_sde
 from cogvideox.diffusion.schedule import Previous, SamplerStep, Schedule, ScheduleConfig, Spacing
@@ -28,7 +45,7 @@ __all__ = [
     "dpmpp_sde",
     "explicit_uniform",
     "guided",
-    "in_turn",
+    "sequential",
     "interval",
     "is_guided",
     "pinned",

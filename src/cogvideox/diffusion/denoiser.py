@@ -32,13 +32,13 @@ def clean_estimate(
     """x0 = sqrt(alpha_bar) x_t - sqrt(1 - alpha_bar) v, or its like for networks that predict eps or x0."""
     alpha, sigma = alpha_bar**0.5, (1.0 - alpha_bar) ** 0.5
     if prediction_type == "v_prediction":
-        return add_over(alpha * x, prediction, -sigma)
+        return add_scaled_(alpha * x, prediction, -sigma)
     if prediction_type == "epsilon":
         return torch.sub(x, prediction, alpha=sigma) / alpha
     return prediction
 
 
-def add_over(total: Tensor, x: Tensor, weight: float) -> Tensor:
+def add_scaled_(total: Tensor, x: Tensor, weight: float) -> Tensor:
     """total + weight x, written over ``total``, which must be nobody else's, where both have one type."""
     if total.dtype == x.dtype:
         return total.add_(x, alpha=weight)
@@ -70,7 +70,7 @@ def guided(network: Network, guide: Guide, prediction_type: str = "v_prediction"
     return denoise
 
 
-def in_turn(networks: Sequence[Network]) -> Network:
+def sequential(networks: Sequence[Network]) -> Network:
     """One network made of several that answer a part of the batch each, one after the other.
 
     For the pair of guidance this halves the memory of the activations; the arithmetic is the same.

@@ -15,7 +15,7 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from cogvideox.diffusion.denoiser import Denoise, add_over
+from cogvideox.diffusion.denoiser import Denoise, add_scaled_
 from cogvideox.diffusion.schedule import SamplerStep
 from cogvideox.errors import ConfigError
 
@@ -41,7 +41,7 @@ def ddim(
         x0 = denoise(x, step)
         ratio = ((1.0 - step.next_alpha_bar) / (1.0 - step.alpha_bar)) ** 0.5
         pull = step.next_alpha_bar**0.5 - step.alpha_bar**0.5 * ratio
-        x = add_over(ratio * x, x0, pull).to(x.dtype)
+        x = add_scaled_(ratio * x, x0, pull).to(x.dtype)
         if after is not None:
             after(step, x, x0)
     return x
@@ -61,7 +61,7 @@ def dpmpp_2m(
         h = _log_snr(step.next_alpha_bar) - _log_snr(step.alpha_bar)
         keep = ((1.0 - step.next_alpha_bar) / (1.0 - step.alpha_bar)) ** 0.5
         pull = -(step.next_alpha_bar**0.5) * math.expm1(-h)
-        x = add_over(keep * x, _extrapolate(x0, x0_before, step, h), pull).to(x.dtype)
+        x = add_scaled_(keep * x, _extrapolate(x0, x0_before, step, h), pull).to(x.dtype)
         x0_before = x0
         if after is not None:
             after(step, x, x0)
@@ -92,9 +92,9 @@ def dpmpp_sde(
         pull = -(step.next_alpha_bar**0.5) * math.expm1(-2.0 * h)
         sigma = (1.0 - step.next_alpha_bar) ** 0.5 * (1.0 - math.exp(-2.0 * h)) ** 0.5
         draws, dtype = 1 if x0_before is None or step.final else 2, x.dtype
-        x = add_over(keep * x, _extrapolate(x0, x0_before, step, h), pull)
+        x = add_scaled_(keep * x, _extrapolate(x0, x0_before, step, h), pull)
         x0_before = x0
-        x = add_over(x, noise(draws), sigma).to(dtype)  # drawn last: the estimate before this one is gone
+        x = add_scaled_(x, noise(draws), sigma).to(dtype)  # drawn last: the estimate before this one is gone
         if after is not None:
             after(step, x, x0)
     return x
@@ -118,4 +118,4 @@ def _extrapolate(x0: Tensor, before: Tensor | None, step: SamplerStep, h: float)
         return x0
     r = (_log_snr(step.alpha_bar) - _log_snr(step.back_alpha_bar)) / h
     half = 1.0 / (2.0 * r)  # 0 when the step before started from pure noise
-    return add_over((1.0 + half) * x0, before, -half)
+    return add_scaled_((1.0 + half) * x0, before, -half)

@@ -16,8 +16,8 @@ from cogvideox.generation.options import GenerateOptions
 from cogvideox.generation.residual_reuse import read_calibration
 from cogvideox.generation.sampling import guidance_of
 from cogvideox.model import CogVideoX
-from cogvideox.transformer.compiled import compiled, launched
-from cogvideox.transformer.kernels import Fastest, Named, using
+from cogvideox.transformer.compiled import compiled, graph_replay
+from cogvideox.transformer.kernels import Fastest, Named, using_kernel
 from cogvideox.transformer.layout import ClipTokens
 from cogvideox.transformer.modulation import tabulated
 from cogvideox.transformer.reuse import reusing
@@ -91,7 +91,7 @@ def running(
             "turn compile off, or make the video by one process"
         )
     with ExitStack() as stack:
-        attention = stack.enter_context(using(network, options.attention))
+        attention = stack.enter_context(using_kernel(network, options.attention))
         tables = options.modulation == "tables" and not is_sharded(network)
         if tables:
             stack.enter_context(tabulated(network, [step.t for step in path], _host_of_modulation(model)))
@@ -101,7 +101,7 @@ def running(
             warnings.warn("compile has no effect while weights visit the device", stacklevel=4)
         elif options.compile:
             stack.enter_context(compiled(network, 2 if guided and not in_turn else 1, clip))
-            stack.enter_context(launched(network))
+            stack.enter_context(graph_replay(network))
         if factors:
             stack.enter_context(reusing(network, factors, branches=2 if in_turn else 1))
         yield FastPaths(options, attention, factors, tables)
@@ -126,10 +126,11 @@ def is_sharded(network: nn.Module) -> bool:
 
 def is_spread(network: nn.Module) -> bool:
     """Whether several processes share the network: its weights, or every sequence."""
-    from cogvideox.parallel.sequence import SplitArm  # here, for one process never needs torch's distributed
+    # imported here: one process never needs torch's distributed
+    from cogvideox.parallel.sequence import SequenceParallelAttention
 
-    arms = (getattr(module, "arm", None) for module in network.modules())
-    return is_sharded(network) or any(isinstance(arm, SplitArm) for arm in arms)
+    attn_fns = (getattr(module, "attn_fn", None) for module in network.modules())
+    return is_sharded(network) or any(isinstance(attn_fn, SequenceParallelAttention) for attn_fn in attn_fns)
 
 
 def _host_of_modulation(model: CogVideoX) -> str | None:

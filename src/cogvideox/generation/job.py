@@ -34,7 +34,7 @@ from cogvideox.generation.sampling import guidance_of
 from cogvideox.memory import MemoryPlan, Policy, lower, offload
 from cogvideox.model import CogVideoX
 from cogvideox.parallel.inference import Spread, spread
-from cogvideox.parallel.mesh import is_first, is_launched
+from cogvideox.parallel.mesh import is_distributed, is_main_process
 from cogvideox.progress import SILENT, Reporter, duration
 from cogvideox.spec import ModelSpec
 from cogvideox.text import check_prompt
@@ -160,7 +160,7 @@ def prepare(
 
 def check_shareable(prepared: Prepared) -> None:
     """Raises ConfigError for what one process can do alone only, when torchrun started several."""
-    if not is_launched():
+    if not is_distributed():
         return
     policy = prepared.policy
     if policy.residence != "resident" or policy.storage != "stored":
@@ -176,7 +176,7 @@ def foresee(job: Job, spec: ModelSpec, plan: Plan) -> Forecast | None:
 
     Raises InputError for more than a day, unless the options say ``anyway``.
     """
-    if is_launched():
+    if is_distributed():
         return None
     try:
         check_device(job.target_device)
@@ -252,7 +252,7 @@ def load(
 
 def share(model: CogVideoX, options: GenerateOptions) -> None:
     """Let the processes that torchrun started make one video together."""
-    if is_launched():
+    if is_distributed():
         guided = is_guided(guidance_of(options)) and options.guidance_pair != "sequence"
         spread(model.transformer, Spread.over(get_world_size(), guided), model.device.type)
 

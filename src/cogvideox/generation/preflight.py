@@ -37,7 +37,7 @@ from cogvideox.presets import PRESETS
 from cogvideox.spec import ModelSpec
 from cogvideox.text import check_prompt
 from cogvideox.transformer import Transformer
-from cogvideox.transformer.kernels import arm_of
+from cogvideox.transformer.kernels import get_attention_fn
 from cogvideox.world import read_caption
 from cogvideox.world.known import resembles_world, unknown_words, vocabulary_text
 
@@ -91,7 +91,7 @@ def model_folder(name: str, download: bool = True) -> Path:
 
 def check_kernel(options: GenerateOptions) -> None:
     """Raises ConfigError for an attention kernel that does not exist, with those that do."""
-    arm_of(options.attention)
+    get_attention_fn(options.attention)
 
 
 def check_request(spec: ModelSpec, options: GenerateOptions, given: Given) -> None:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from cogvideox.chat import Chat, ChatConfig, ChatFailure, Cleaning, Question, clean, language_model
 from cogvideox.errors import ChatError, ConfigError, PromptError
-from cogvideox.parallel.mesh import is_launched
+from cogvideox.parallel.mesh import is_distributed
 from cogvideox.world import read_caption
 
 RULES = "rules"
@@ -144,7 +144,7 @@ class Enhance:
             raise PromptError(
                 "prompt: empty, so --enhance has nothing to write out; say what the video should show"
             )
-        if not self.is_rules and is_launched():
+        if not self.is_rules and is_distributed():
             raise ConfigError(
                 f"enhance {self.spec}: several processes would be answered differently; use --enhance {RULES}"
             )

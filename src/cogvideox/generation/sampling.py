@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cogvideox import noise
 from cogvideox.conditioning import Conditioning
-from cogvideox.diffusion import GUIDANCE, SAMPLERS, Network, denoiser, guided, in_turn, is_guided, pinned
+from cogvideox.diffusion import GUIDANCE, SAMPLERS, Network, denoiser, guided, is_guided, pinned, sequential
 from cogvideox.diffusion.guidance import RELEASED_GUIDANCE, Constant, Cosine, Wave
 from cogvideox.diffusion.samplers import After, Noise
 from cogvideox.errors import ConfigError, InputError
@@ -113,7 +113,7 @@ def sample_latents(
     text = text.to(model.device, model.dtype)
     if options.guidance_pair == "sequence" and active:
         halves = text.split(initial.shape[0])
-        network = in_turn([_network(model, half, condition.image) for half in halves])
+        network = sequential([_network(model, half, condition.image) for half in halves])
     else:
         network = _network(model, text, condition.image)
     kind = model.schedule.config.prediction_type

@@ -24,7 +24,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from cogvideox.memory.fuse import Call, fused_traffic
 from cogvideox.memory.region import Region
-from cogvideox.recompute import watched
+from cogvideox.recompute import watch_saved
 
 aten = torch.ops.aten
 ALLOCATIONS = {aten.empty, aten.empty_like, aten.empty_strided, aten.new_empty, aten.new_empty_strided}
@@ -113,7 +113,7 @@ def kept(work: Callable[[], Any]) -> int:
             storage = tensor.untyped_storage()
             held[storage._cdata] = storage
 
-    with FusedAttention(), watched(note):
+    with FusedAttention(), watch_saved(note):
         result = work()
     size = sum(storage.nbytes() for storage in held.values())
     del result  # what it holds was alive until here

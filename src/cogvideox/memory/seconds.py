@@ -167,10 +167,10 @@ def _measured(device: str, dtype: torch.dtype, width: int, head: int, channels: 
         target = torch.empty_like(large)
         padded = film.shape[2] - 2
         work: dict[str, tuple[Callable[[], object], float]] = {
-            "products": (lambda: cpu_ops.product(F.linear, x, weight, None), 8 * tokens * width**2),
+            "products": (lambda: cpu_ops.via_float32(F.linear, x, weight, None), 8 * tokens * width**2),
             "attention": (lambda: F.scaled_dot_product_attention(q, q, q), 4 * q.numel() * q.shape[2]),
             "convolutions": (
-                lambda: cpu_ops.product(cpu_ops.conv3d, film, kernel, None, padding=(0, 1, 1)),
+                lambda: cpu_ops.via_float32(cpu_ops.conv3d, film, kernel, None, padding=(0, 1, 1)),
                 2 * padded * side**2 * 27 * channels**2,
             ),
             "bytes": (lambda: target.copy_(large), 2 * large.nbytes),

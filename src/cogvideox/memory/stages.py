@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from cogvideox.diffusion import SAMPLERS, Schedule, denoiser, guided, in_turn
+from cogvideox.diffusion import SAMPLERS, Schedule, denoiser, guided, sequential
 from cogvideox.memory.count import count
 from cogvideox.memory.request import Request
 from cogvideox.memory.workspace import cpu_workspace
@@ -94,7 +94,7 @@ def _network(
 
         return network
 
-    return in_turn([reading(words) for words in text.split(1)]) if pair == "sequence" else reading(text)
+    return sequential([reading(words) for words in text.split(1)]) if pair == "sequence" else reading(text)
 
 
 def decoding(request: Request, way: VaeWay) -> int:

@@ -17,7 +17,7 @@ from torch.autograd import Function
 Group = dist.ProcessGroup
 
 
-def summed(x: Tensor, group: Group) -> Tensor:
+def all_reduce(x: Tensor, group: Group) -> Tensor:
     """The sum of everybody's ``x``; gradients are summed too, since everybody's loss sees the sum."""
     return _Sum.apply(x, group)
 
@@ -31,12 +31,12 @@ def from_left(tail: Tensor, start: Tensor | None, frames: int, group: Group) -> 
     return _FromLeft.apply(tail, start, frames, group)
 
 
-def joined(x: Tensor, lengths: Sequence[int], dim: int, group: Group) -> Tensor:
+def all_gather_cat(x: Tensor, lengths: Sequence[int], dim: int, group: Group) -> Tensor:
     """Everybody's pieces in the order of ranks; ``lengths`` along ``dim``. Gradients return to the owners, summed."""
     return _Joined.apply(x, tuple(lengths), dim, group)
 
 
-def swapped(x: Tensor, give: Sequence[int], take: Sequence[int], group: Group) -> Tensor:
+def all_to_all(x: Tensor, give: Sequence[int], take: Sequence[int], group: Group) -> Tensor:
     """A flat ``x`` in pieces, one for each rank: I keep what all ranks cut for me, in the order of ranks.
 
     ``give`` and ``take`` are the lengths of the pieces that go and that come. The gradient makes the way back.
@@ -44,7 +44,7 @@ def swapped(x: Tensor, give: Sequence[int], take: Sequence[int], group: Group) -
     return _Swap.apply(x, list(give), list(take), group)
 
 
-def passed_on(x: Tensor, length: int, dim: int, group: Group) -> Tensor:
+def send_right(x: Tensor, length: int, dim: int, group: Group) -> Tensor:
     """Mine to the right neighbour, the left one's to me, in a ring; it has ``length`` along ``dim``. No gradients."""
     rank, size = dist.get_rank(group), dist.get_world_size(group)
     got = x.new_empty([length if i == dim % x.ndim else n for i, n in enumerate(x.shape)])
@@ -109,7 +109,7 @@ class _Joined(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, lengths: tuple[int, ...], dim: int, group: Group) -> Tensor:
         ctx.lengths, ctx.dim, ctx.group = lengths, dim, group
-        return torch.cat(gathered(x, lengths, dim, group), dim)
+        return torch.cat(all_gather(x, lengths, dim, group), dim)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
@@ -135,7 +135,7 @@ def _swap(x: Tensor, give: list[int], take: list[int], group: Group) -> Tensor:
     return got
 
 
-def gathered(x: Tensor, lengths: Sequence[int], dim: int, group: Group) -> list[Tensor]:
+def all_gather(x: Tensor, lengths: Sequence[int], dim: int, group: Group) -> list[Tensor]:
     """Everybody's piece; pieces may differ in length along ``dim``. Without gradients."""
     longest = max(lengths)
     padded = x.new_zeros([longest if i == dim % x.ndim else n for i, n in enumerate(x.shape)])

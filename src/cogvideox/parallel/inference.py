@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from cogvideox.errors import ConfigError
-from cogvideox.parallel.exchange import Group, gathered
+from cogvideox.parallel.exchange import Group, all_gather
 from cogvideox.parallel.sequence import split_sequence
 from cogvideox.parallel.shard import shard
 from cogvideox.transformer import Transformer
@@ -64,6 +64,6 @@ def _all_rows(group: Group) -> Callable[[nn.Module, Any, Tensor], Tensor]:
     def after(module: nn.Module, given: Any, out: Tensor) -> Tensor:
         if not module.rows_are_shared:
             return out
-        return torch.cat(gathered(out.contiguous(), [len(out)] * dist.get_world_size(group), 0, group))
+        return torch.cat(all_gather(out.contiguous(), [len(out)] * dist.get_world_size(group), 0, group))
 
     return after

@@ -42,18 +42,18 @@ class MeshConfig(Config):
         return data, self.shard, self.context
 
 
-def is_launched() -> bool:
+def is_distributed() -> bool:
     """Whether a launcher such as torchrun started this process as one of several."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 @contextmanager
-def launched(device: str = "cpu", minutes: float = 30) -> Iterator[str]:
+def process_group(device: str = "cpu", minutes: float = 30) -> Iterator[str]:
     """Join the processes that a launcher started, and leave them at the end; yields the device of this one.
 
     A process that was started alone joins nobody.
     """
-    if not is_launched() or dist.is_initialized():
+    if not is_distributed() or dist.is_initialized():
         yield device
         return
     if device.startswith("cuda"):
@@ -68,7 +68,7 @@ def launched(device: str = "cpu", minutes: float = 30) -> Iterator[str]:
         dist.destroy_process_group()
 
 
-def is_first() -> bool:
+def is_main_process() -> bool:
     """Whether this process is the one that writes and talks."""
     return not dist.is_initialized() or dist.get_rank() == 0
 

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd import Function
 
-from cogvideox.parallel.exchange import Group, passed_on
+from cogvideox.parallel.exchange import Group, send_right
 
 Heads = Float[Tensor, "b k n e"]
 MOST_SCORES = 2**26
@@ -49,7 +49,7 @@ class _Ring(Function):
                 out[:, :, rows] = out[:, :, rows] * old + part * new
                 total[:, :, rows] = both
             if not last:
-                turn = passed_on(turn, _left_of(owner, lengths), 3, group)
+                turn = send_right(turn, _left_of(owner, lengths), 3, group)
         ctx.save_for_backward(q, k, v, out, total)
         ctx.lengths, ctx.group, ctx.clips = lengths, group, clips
         return out.to(q.dtype)
@@ -70,7 +70,7 @@ class _Ring(Function):
                 slope = share * (grad[:, :, rows] @ values.mT - drift[:, :, rows]) * scale
                 dq[:, :, rows] += slope @ keys
                 dk += slope.mT @ q[:, :, rows].float()
-            turn = passed_on(turn, _left_of(owner, lengths), 3, group)  # the last one brings them home
+            turn = send_right(turn, _left_of(owner, lengths), 3, group)  # the last one brings them home
         return dq.to(q.dtype), turn[2].to(k.dtype), turn[3].to(v.dtype), None, None, None
 
 

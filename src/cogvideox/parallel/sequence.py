@@ -20,13 +20,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from cogvideox.errors import ConfigError
-from cogvideox.parallel.exchange import Group, joined, swapped
+from cogvideox.parallel.exchange import Group, all_gather_cat, all_to_all
 from cogvideox.parallel.ring import ring_attention
 from cogvideox.transformer import Transformer
-from cogvideox.transformer.attention import Arm, Attention, Heads, attend, split_attention
+from cogvideox.transformer.attention import Attention, AttentionFn, Heads, attend, split_attention
 from cogvideox.transformer.layout import ClipTokens, Layout, Segment
 
-Way = Literal["auto", "ulysses", "ring"]
+SequenceParallel = Literal["auto", "ulysses", "ring"]
 
 
 @dataclass(frozen=True)
@@ -56,32 +56,32 @@ class TokenRange(Layout):
         return tuple(found)
 
 
-def shares(count: int, ranks: int) -> tuple[int, ...]:
+def split_sizes(count: int, ranks: int) -> tuple[int, ...]:
     """``count`` things for ``ranks``, as equal as can be; the first ones have one more."""
     each, more = divmod(count, ranks)
     return tuple(each + (rank < more) for rank in range(ranks))
 
 
 @dataclass(frozen=True)
-class SplitArm:
+class SequenceParallelAttention:
     """An attention arm for rows that are split over a group; for whole rows it is the arm inside."""
 
-    inner: Arm
+    inner: AttentionFn
     group: Group
-    way: Way
+    way: SequenceParallel
 
     def __call__(self, q: Heads, k: Heads, v: Heads, clip: ClipTokens) -> Heads:
         return self.inner(q, k, v, clip)
 
-    def row(self, q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
+    def packed(self, q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
         """My tokens' answers; ``q``, ``k``, ``v`` hold my tokens of all heads."""
         if not isinstance(layout, TokenRange):
             return attend(self.inner, q, k, v, layout)
-        lengths = shares(layout.tokens, dist.get_world_size(self.group))
+        lengths = split_sizes(layout.tokens, dist.get_world_size(self.group))
         if self.way == "ring":
             clips = None if len(layout.clips) == 1 else layout.whole.clip().to(q.device)
             return ring_attention(q, k, v, lengths, self.group, clips)
-        heads = shares(q.shape[1], dist.get_world_size(self.group))
+        heads = split_sizes(q.shape[1], dist.get_world_size(self.group))
         q, k, v = heads_for_tokens(torch.stack([q, k, v]), heads, lengths, self.group)
         return tokens_for_heads(attend(self.inner, q, k, v, layout.whole), heads, lengths, self.group)
 
@@ -92,7 +92,7 @@ def heads_for_tokens(x: Tensor, heads: tuple[int, ...], lengths: tuple[int, ...]
     size = prod(rest) * e
     flat = torch.cat([part.reshape(-1) for part in x.split(heads, dim=-3)])
     take = [size * heads[rank] * length for length in lengths]
-    pieces = swapped(flat, [size * h * n for h in heads], take, group).split(take)
+    pieces = all_to_all(flat, [size * h * n for h in heads], take, group).split(take)
     shaped = (p.view(*rest, heads[rank], length, e) for p, length in zip(pieces, lengths, strict=True))
     return torch.cat([*shaped], dim=-2)
 
@@ -103,27 +103,29 @@ def tokens_for_heads(x: Tensor, heads: tuple[int, ...], lengths: tuple[int, ...]
     size = prod(rest) * e
     flat = torch.cat([part.reshape(-1) for part in x.split(lengths, dim=-2)])
     take = [size * h * lengths[rank] for h in heads]
-    pieces = swapped(flat, [size * k * length for length in lengths], take, group).split(take)
+    pieces = all_to_all(flat, [size * k * length for length in lengths], take, group).split(take)
     shaped = (p.view(*rest, h, lengths[rank], e) for p, h in zip(pieces, heads, strict=True))
     return torch.cat([*shaped], dim=-3)
 
 
-def split_sequence(transformer: Transformer, group: Group, way: Way = "auto") -> Callable[[], None]:
+def split_sequence(
+    transformer: Transformer, group: Group, way: SequenceParallel = "auto"
+) -> Callable[[], None]:
     """Let ``group`` share every sequence that goes through ``transformer``; returns what undoes it.
 
     ``auto``: Ulysses up to one rank a head, ring beyond. Raises ConfigError for more ranks than heads with
     Ulysses, and for ring with separated attention.
     """
     ranks, heads = dist.get_world_size(group), transformer.config.num_attention_heads
-    chosen: Way = way if way != "auto" else "ulysses" if ranks <= heads else "ring"
+    chosen: SequenceParallel = way if way != "auto" else "ulysses" if ranks <= heads else "ring"
     if chosen == "ulysses" and ranks > heads:
         raise ConfigError(f"{ranks} ranks, {heads} heads: Ulysses gives each rank a head; use way ring")
     modules = [m for m in transformer.modules() if isinstance(m, Attention)]
-    if chosen == "ring" and any(m.arm is split_attention for m in modules):
+    if chosen == "ring" and any(m.attn_fn is split_attention for m in modules):
         raise ConfigError("ring: separated attention sees frames and places; use way ulysses")
-    arms = [(module, module.arm) for module in modules]
-    for module, arm in arms:
-        module.arm = SplitArm(arm, group, chosen)
+    attn_fns = [(module, module.attn_fn) for module in modules]
+    for module, attn_fn in attn_fns:
+        module.attn_fn = SequenceParallelAttention(attn_fn, group, chosen)
     blocks = transformer.transformer_blocks
     hooks = [block.register_forward_pre_hook(_mine(group, first=i == 0)) for i, block in enumerate(blocks)]
     hooks.append(blocks[-1].register_forward_hook(_everybodys(group)))
@@ -131,17 +133,17 @@ def split_sequence(transformer: Transformer, group: Group, way: Way = "auto") ->
     def undo() -> None:
         for hook in hooks:
             hook.remove()
-        for module, arm in arms:
-            module.arm = arm
+        for module, attn_fn in attn_fns:
+            module.attn_fn = attn_fn
 
     return undo
 
 
-def part_of(layout: Layout, group: Group) -> TokenRange:
+def token_range(layout: Layout, group: Group) -> TokenRange:
     """My part of a row. Raises ConfigError for a row with fewer tokens than ranks."""
     if isinstance(layout, TokenRange):
         return layout
-    lengths, rank = shares(layout.tokens, dist.get_world_size(group)), dist.get_rank(group)
+    lengths, rank = split_sizes(layout.tokens, dist.get_world_size(group)), dist.get_rank(group)
     if not lengths[-1]:
         raise ConfigError(f"{layout.tokens} tokens over {len(lengths)} ranks: each rank needs one; use fewer")
     start = sum(lengths[:rank])
@@ -150,17 +152,17 @@ def part_of(layout: Layout, group: Group) -> TokenRange:
 
 def _mine(group: Group, first: bool) -> Callable[[nn.Module, tuple], tuple]:
     def before(block: nn.Module, given: tuple) -> tuple:
-        x, signal, turn, layout = given
-        part = part_of(layout, group)
+        x, temb, rotary_emb, layout = given
+        part = token_range(layout, group)
         if first:
             x = x[:, part.start : part.stop].contiguous()
-        return x, signal, turn if turn is None else turn[part.start : part.stop], part
+        return x, temb, rotary_emb if rotary_emb is None else rotary_emb[part.start : part.stop], part
 
     return before
 
 
 def _everybodys(group: Group) -> Callable[[nn.Module, tuple, Any], Tensor]:
     def after(block: nn.Module, given: tuple, x: Tensor) -> Tensor:
-        return joined(x, shares(given[3].tokens, dist.get_world_size(group)), 1, group)
+        return all_gather_cat(x, split_sizes(given[3].tokens, dist.get_world_size(group)), 1, group)
 
     return after

@@ -22,7 +22,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
 
-def recompute(blocks: Iterable[nn.Module]) -> None:
+def checkpoint_blocks(blocks: Iterable[nn.Module]) -> None:
     """Each block keeps its inputs alone and runs again on the way back: the same gradients, a third more work."""
     for block in blocks:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
@@ -63,12 +63,12 @@ def _data_and_parts(mesh: DeviceMesh) -> DeviceMesh:
     return DeviceMesh(mesh.device_type, ranks, mesh_dim_names=("copies", "weights"))
 
 
-def whole(value: torch.Tensor) -> torch.Tensor:
+def full_tensor(value: torch.Tensor) -> torch.Tensor:
     """A tensor that may lie in parts, on every rank."""
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
-def gathered_again(module: nn.Module) -> None:
+def reshard(module: nn.Module) -> None:
     """Forget the whole weights that a forward without a way back has left gathered: they are about to change."""
     if isinstance(module, FSDPModule):
         module.reshard()

@@ -1,4 +1,12 @@
-"""A prompt becomes a sequence of vectors: T5's tokenizer and the encoder half of T5."""
+"""Text: T5's tokenizer, its encoder, which gives the transformer a prompt as vectors, and its decoder.
+
+Files, in reading order:
+
+| `encoder` | `TextEncoder`: prompts to embeddings within a token budget |
+| `tokenizer` | `Tokenizer`: text to token ids and back (SentencePiece) |
+| `t5` | `T5Encoder` and `T5Config` |
+| `decoder` | `T5Decoder`, and `T5`: text to text |
+"""
 
 from cogvideox.text.decoder import T5, T5Decoder
 from cogvideox.text.encoder import TextEmbedding, TextEncoder, check_prompt

@@ -1,7 +1,7 @@
 """The decoder half of T5 v1.1, and the whole: text to text, under the released parameter names.
 
-A decoder position sees those before it (relative positions in one direction) and all of the memory: what the encoder
-read, or what some other network saw.
+A decoder position attends to those before it (relative positions in one direction) and to all of the memory: the output
+of the encoder, or of some other network.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from cogvideox.text.t5 import GatedGELU, RMSNorm, T5Config, T5Encoder
 from cogvideox.text.tokenizer import END, PAD
 
-FAR = -1e9  # added to the score of what must not be seen
+MASKED = -1e9  # added to a score, so that its weight is 0
 
 
 class T5Decoder(nn.Module):
@@ -33,16 +33,16 @@ class T5Decoder(nn.Module):
         self,
         x: Float[Tensor, "b l d"],
         memory: Float[Tensor, "b m d"],
-        seen: Bool[Tensor, "b m"] | None = None,
+        mask: Bool[Tensor, "b m"] | None = None,
     ) -> Float[Tensor, "b l d"]:
-        """``seen`` says which places of the memory hold something."""
-        past = self.block[0].layer[0].SelfAttention.past(x.shape[1])
-        far = None if seen is None else torch.where(seen, 0.0, FAR)[:, None, None].to(x.dtype)
+        """``mask``: which positions of the memory may be attended to (default: all)."""
+        causal_bias = self.block[0].layer[0].SelfAttention.causal_bias(x.shape[1])
+        memory_bias = None if mask is None else torch.where(mask, 0.0, MASKED)[:, None, None].to(x.dtype)
         x = self.dropout(x)
         for block in self.block:
             own, cross, feed = block.layer[0], block.layer[1], block.layer[2]
-            x = x + self.dropout(own.SelfAttention(own.layer_norm(x), None, past))
-            x = x + self.dropout(cross.EncDecAttention(cross.layer_norm(x), memory, far))
+            x = x + self.dropout(own.SelfAttention(own.layer_norm(x), None, causal_bias))
+            x = x + self.dropout(cross.EncDecAttention(cross.layer_norm(x), memory, memory_bias))
             x = x + self.dropout(feed.DenseReluDense(feed.layer_norm(x)))
         return self.dropout(self.final_layer_norm(x))
 
@@ -74,30 +74,30 @@ class _Attention(nn.Module):
             )
 
     def forward(self, x: Tensor, memory: Tensor | None, bias: Tensor | None) -> Tensor:
-        given = x if memory is None else memory
+        source = x if memory is None else memory
         heads = (self.config.num_heads, self.config.d_kv)
         q, k, v = (
-            project(source).unflatten(-1, heads).transpose(1, 2)
-            for project, source in ((self.q, x), (self.k, given), (self.v, given))
+            project(given).unflatten(-1, heads).transpose(1, 2)
+            for project, given in ((self.q, x), (self.k, source), (self.v, source))
         )
         drop = self.config.dropout_rate if self.training else 0.0
         mask = None if bias is None else bias.to(q.dtype)
-        read = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=drop, scale=1.0)
-        return self.o(read.transpose(1, 2).flatten(2))
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=drop, scale=1.0)
+        return self.o(out.transpose(1, 2).flatten(2))
 
-    def past(self, length: int) -> Float[Tensor, "1 k l l"]:
-        """The bias of each head by distance; what comes later is out of sight."""
-        place = torch.arange(length, device=self.relative_attention_bias.weight.device)
-        back = place[:, None] - place[None]
+    def causal_bias(self, length: int) -> Float[Tensor, "1 k l l"]:
+        """The bias of each head by distance; later positions are masked."""
+        position = torch.arange(length, device=self.relative_attention_bias.weight.device)
+        back = position[:, None] - position[None]
         c = self.config
-        rows = buckets_back(
+        index = causal_buckets(
             back.clamp(min=0), c.relative_attention_num_buckets, c.relative_attention_max_distance
         )
-        bias = F.embedding(rows, self.relative_attention_bias.weight).permute(2, 0, 1)[None]
-        return bias.masked_fill(back < 0, FAR)
+        bias = F.embedding(index, self.relative_attention_bias.weight).permute(2, 0, 1)[None]
+        return bias.masked_fill(back < 0, MASKED)
 
 
-def buckets_back(back: Int[Tensor, "l l"], count: int, largest: int) -> Int[Tensor, "l l"]:
+def causal_buckets(back: Int[Tensor, "l l"], count: int, largest: int) -> Int[Tensor, "l l"]:
     """The bucket of a distance into the past: exact up to half of ``count``, logarithmic from there to ``largest``."""
     exact = count // 2
     scale = (count - exact) / math.log(largest / exact)
@@ -116,15 +116,15 @@ class T5(nn.Module):
         self.decoder = T5Decoder(config)
         self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
 
-    def read(self, ids: Int[Tensor, "b m"]) -> tuple[Float[Tensor, "b m d"], Bool[Tensor, "b m"]]:
-        """What the encoder makes of padded token ids, and where there are any."""
-        seen = ids != PAD
-        return T5Encoder.forward(self, ids, seen), seen  # type: ignore[arg-type]
+    def encode(self, ids: Int[Tensor, "b m"]) -> tuple[Float[Tensor, "b m d"], Bool[Tensor, "b m"]]:
+        """The encoder's output for padded token ids, and the mask of those that are no padding."""
+        mask = ids != PAD
+        return T5Encoder.forward(self, ids, mask), mask  # type: ignore[arg-type]
 
-    def forward(self, ids: Int[Tensor, "b m"], told: Int[Tensor, "b l"]) -> Float[Tensor, "b l v"]:
-        """Scores of each next token, for ``told`` that begins with PAD."""
-        memory, seen = self.read(ids)
-        return self.lm_head(self.decoder(self.shared(told), memory, seen))
+    def forward(self, ids: Int[Tensor, "b m"], decoder_ids: Int[Tensor, "b l"]) -> Float[Tensor, "b l v"]:
+        """Scores of each next token; ``decoder_ids`` begin with PAD."""
+        memory, mask = self.encode(ids)
+        return self.lm_head(self.decoder(self.shared(decoder_ids), memory, mask))
 
     def initialise(self, generator: torch.Generator | None = None) -> T5:
         """Random weights to train from; returns itself."""
@@ -133,23 +133,23 @@ class T5(nn.Module):
 
 
 @torch.no_grad()
-def write(
+def greedy_decode(
     embed: nn.Embedding,
     decoder: T5Decoder,
     head: nn.Linear,
     memory: Float[Tensor, "b m d"],
-    seen: Bool[Tensor, "b m"] | None,
+    mask: Bool[Tensor, "b m"] | None,
     longest: int,
 ) -> list[list[int]]:
-    """The likeliest next token again and again, until the end or ``longest`` tokens; without the end token."""
-    told = torch.full((len(memory), 1), PAD, dtype=torch.long, device=memory.device)
+    """Greedy decoding: the likeliest next token until the end or ``longest`` tokens; ids without the end token."""
+    ids = torch.full((len(memory), 1), PAD, dtype=torch.long, device=memory.device)
     ended = torch.zeros(len(memory), dtype=torch.bool, device=memory.device)
     for _ in range(longest):
-        scores = head(decoder(embed(told), memory, seen)[:, -1])
+        scores = head(decoder(embed(ids), memory, mask)[:, -1])
         scores[:, PAD] = -torch.inf
         following = torch.where(ended, PAD, scores.argmax(-1))
-        told = torch.cat([told, following[:, None]], dim=1)
+        ids = torch.cat([ids, following[:, None]], dim=1)
         ended |= following == END
         if bool(ended.all()):
             break
-    return [[token for token in row if token not in (PAD, END)] for row in told.tolist()]
+    return [[token for token in tokens if token not in (PAD, END)] for tokens in ids.tolist()]

@@ -1,4 +1,4 @@
-"""Prompts in, vectors out, and what the token budget cut away: returned, never dropped in silence.
+"""``TextEncoder``: prompts to embeddings, and what the token budget cut away: returned, never dropped in silence.
 
 Padding tokens take part, exactly as in the published model: no attention mask is passed to T5, and the full length
 (226 tokens for the released models) conditions the transformer.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -49,14 +50,14 @@ class TextEncoder:
         for prompt in prompts:
             check_prompt(prompt)
         whole = [[*self.tokenizer.encode(prompt), END] for prompt in prompts]
-        room = self.max_tokens
-        ids = torch.full((len(prompts), room), PAD, dtype=torch.long)
+        budget = self.max_tokens
+        ids = torch.full((len(prompts), budget), PAD, dtype=torch.long)
         cut = []
-        for row, tokens in enumerate(whole):
-            fits = len(tokens) <= room
-            kept = tokens if fits else [*tokens[: room - 1], END]
-            ids[row, : len(kept)] = torch.tensor(kept)
-            cut.append("" if fits else self.tokenizer.decode(tokens[room - 1 : -1]))
+        for i, tokens in enumerate(whole):
+            fits = len(tokens) <= budget
+            kept = tokens if fits else [*tokens[: budget - 1], END]
+            ids[i, : len(kept)] = torch.tensor(kept)
+            cut.append("" if fits else self.tokenizer.decode(tokens[budget - 1 : -1]))
         return ids, [len(tokens) for tokens in whole], cut
 
     @torch.no_grad()
@@ -66,7 +67,7 @@ class TextEncoder:
         values = self.model(ids.to(self.model.shared.weight.device))
         return TextEmbedding(values, tokens, self.max_tokens, cut)
 
-    def to(self, *args, **kwargs) -> TextEncoder:
+    def to(self, *args: Any, **kwargs: Any) -> TextEncoder:
         """Move the network, like ``nn.Module.to``."""
         self.model.to(*args, **kwargs)
         return self

@@ -21,16 +21,16 @@ from cogvideox.cpu_ops import Linear
 
 
 class T5Config(Config):
-    """Shape of the encoder, in the words of ``text_encoder/config.json``."""
+    """Shape of the encoder, under the names of ``text_encoder/config.json``."""
 
-    vocab_size: int = Field(32128, gt=0, le=1_048_576, description="rows of the embedding")
+    vocab_size: int = Field(32128, gt=0, le=1_048_576, description="tokens in the vocabulary")
     d_model: int = Field(4096, gt=0, le=65_536, description="width")
     d_kv: int = Field(64, gt=0, le=1024, description="width of a head")
     d_ff: int = Field(10240, gt=0, le=262_144, description="width inside the feed-forward layer")
     num_layers: int = Field(24, gt=0, le=512, description="layers")
     num_heads: int = Field(64, gt=0, le=1024, description="heads")
     relative_attention_num_buckets: int = Field(
-        32, ge=4, le=4096, description="distances that are told apart"
+        32, ge=4, le=4096, description="buckets that distances between tokens are sorted into"
     )
     relative_attention_max_distance: int = Field(
         128, gt=1, le=1_048_576, description="distance that all larger ones count as"
@@ -62,13 +62,13 @@ class T5Encoder(nn.Module):
         self.dropout = nn.Dropout(config.dropout_rate)
 
     def forward(
-        self, ids: Int[Tensor, "b l"], seen: Bool[Tensor, "b l"] | None = None
+        self, ids: Int[Tensor, "b l"], mask: Bool[Tensor, "b l"] | None = None
     ) -> Float[Tensor, "b l d"]:
-        """``seen``: which tokens others may look at; None, as CogVideoX calls it, is all, padding included."""
+        """``mask``: which tokens may be attended to; None, as CogVideoX calls it, is all, padding included."""
         x = self.dropout(self.shared(ids))
         bias = self.encoder.block[0].layer[0].SelfAttention.bias(ids.shape[1])
-        if seen is not None:
-            bias = bias.masked_fill(~seen[:, None, None], -1e9)
+        if mask is not None:
+            bias = bias.masked_fill(~mask[:, None, None], -1e9)
         for block in self.encoder.block:
             for sublayer in block.layer:
                 x = _finite(sublayer(x, bias))
@@ -101,6 +101,7 @@ class RMSNorm(nn.Module):
         self.eps = config.layer_norm_epsilon
 
     def forward(self, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
+        """``x`` divided by the root of its mean square and multiplied by the weight."""
         normed = x * torch.rsqrt(x.float().square().mean(-1, keepdim=True) + self.eps)
         return self.weight * normed.to(self.weight.dtype)
 
@@ -148,21 +149,21 @@ class SelfAttention(nn.Module):
             )
 
     def forward(self, x: Float[Tensor, "b l d"], bias: Float[Tensor, "#b k l l"]) -> Float[Tensor, "b l d"]:
+        """What each token reads from the others; ``bias`` is added to the scores."""
         heads = (self.config.num_heads, self.config.d_kv)
         q, k, v = (project(x).unflatten(-1, heads).transpose(1, 2) for project in (self.q, self.k, self.v))
         drop = self.config.dropout_rate if self.training else 0.0
-        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype), dropout_p=drop, scale=1.0)
-        return self.o(seen.transpose(1, 2).flatten(2))
+        mask = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype), dropout_p=drop, scale=1.0)
+        return self.o(mask.transpose(1, 2).flatten(2))
 
     def bias(self, length: int) -> Float[Tensor, "1 k l l"]:
         """What each head adds to the score of a query and a key, by their distance."""
         table = self.relative_attention_bias.weight
-        place = torch.arange(length, device=table.device)
+        position = torch.arange(length, device=table.device)
+        distance = position[None] - position[:, None]
         c = self.config
-        rows = buckets(
-            place[None] - place[:, None], c.relative_attention_num_buckets, c.relative_attention_max_distance
-        )
-        return F.embedding(rows, table).permute(2, 0, 1)[None]
+        index = buckets(distance, c.relative_attention_num_buckets, c.relative_attention_max_distance)
+        return F.embedding(index, table).permute(2, 0, 1)[None]
 
 
 class GatedGELU(nn.Module):
@@ -176,13 +177,16 @@ class GatedGELU(nn.Module):
         self.dropout = nn.Dropout(config.dropout_rate)
 
     def forward(self, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
+        """The feed-forward layer of each token by itself."""
         wide = self.dropout(F.gelu(self.wi_0(x), approximate="tanh") * self.wi_1(x))
         return self.wo(wide.to(self.wo.weight.dtype))
 
 
 def buckets(distance: Int[Tensor, "l l"], count: int, largest: int) -> Int[Tensor, "l l"]:
-    """The bucket of key place minus query place: half of them for either side, each exact up to a quarter of
-    ``count`` and logarithmic from there to ``largest``."""
+    """The bucket of a distance, key position minus query position: half of ``count`` for either side.
+
+    Each half is exact up to a quarter of ``count`` and logarithmic from there to ``largest``.
+    """
     half, exact = count // 2, count // 4
     far = distance.abs()
     scale = (half - exact) / math.log(largest / exact)

@@ -11,7 +11,7 @@ from torch import nn
 
 from cogvideox.errors import NumericsError
 from cogvideox.parallel.data_parallel import DataParallel
-from cogvideox.parallel.shard import gathered_again, whole
+from cogvideox.parallel.shard import full_tensor, reshard
 from cogvideox.training.ema import EMA
 from cogvideox.training.metrics import RunLog
 from cogvideox.training.task import Task
@@ -33,7 +33,7 @@ class Evaluator:
         """The module with its EMA weights, or as it is where there is no EMA."""
         with self.ema.applied() if self.ema is not None else nullcontext(self.task.module) as module:
             yield module
-            gathered_again(module)
+            reshard(module)
 
     def measure(self, log: RunLog | None = None) -> dict[str, float]:
         """Held-out figures; the processes share the batches where the task has any, else the first measures alone."""
@@ -89,7 +89,7 @@ class Evaluator:
         weights = {}
         with self.averaged() as module:
             for name, value in module.state_dict().items():
-                gathered = whole(value)
+                gathered = full_tensor(value)
                 if main:
                     weights[name] = gathered.cpu()
         if main:

@@ -16,12 +16,12 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from cogvideox.checkpoints.lora import add_lora
-from cogvideox.cpu_ops import as_on_a_card
+from cogvideox.cpu_ops import assume_native_half
 from cogvideox.memory import Request
 from cogvideox.memory.count import peak_with_gradients
 from cogvideox.memory.stages import encoding
 from cogvideox.memory.weights import TextShape, bytes_of, low_bit_bytes
-from cogvideox.parallel.shard import recompute
+from cogvideox.parallel.shard import checkpoint_blocks
 from cogvideox.spec import ModelSpec
 from cogvideox.training.flops import FlopCounter, Sample
 from cogvideox.training.tasks.diffusion_settings import LoraTuning
@@ -172,13 +172,13 @@ class TrainingPrediction:
     def _count(self, layers: int) -> int:
         """Most bytes that a step of a network of so many blocks holds beside its weights."""
         request = self.request
-        with _fake(), nullcontext() if request.on_cpu else as_on_a_card():
+        with _fake(), nullcontext() if request.on_cpu else assume_native_half():
             network = self._network(layers, torch.device("cpu"))
             if request.lora is not None:
                 add_lora(network, request.lora.rank, request.lora.alpha, request.lora.targets)
             use_kernel(network, "torch-float32" if request.on_cpu else "torch")
             if request.recompute:
-                recompute(network.transformer_blocks)
+                checkpoint_blocks(network.transformer_blocks)
             clips, texts = zip(*(self._given(*sample) for sample in request.samples), strict=True)
             times = torch.zeros(len(clips), dtype=torch.long)
             half = torch.autocast("cpu", dtype=torch.bfloat16) if request.bf16 else nullcontext()

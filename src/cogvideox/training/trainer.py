@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from cogvideox.parallel.data_parallel import DataParallel
 from cogvideox.parallel.dtensor import to_local
 from cogvideox.parallel.mesh import AXES
-from cogvideox.parallel.shard import whole
+from cogvideox.parallel.shard import full_tensor
 from cogvideox.training.checkpoint.sample_ledger import SampleLedger
 from cogvideox.training.checkpoint.saver import Saver
 from cogvideox.training.checkpoint.train_state import TrainState
@@ -217,4 +217,4 @@ def device_of(task: Task) -> str:
 def _clip(module: nn.Module, config: OptimConfig) -> Tensor:
     """Scale gradients down to the largest norm allowed; the norm they had."""
     with_gradients = [p for p in module.parameters() if p.grad is not None]
-    return whole(torch.nn.utils.clip_grad_norm_(with_gradients, config.clip))
+    return full_tensor(torch.nn.utils.clip_grad_norm_(with_gradients, config.clip))

@@ -1,4 +1,22 @@
-"""The expert transformer: text and video in one sequence, 3D full attention, expert adaptive LayerNorm."""
+"""The expert transformer: text and video in one sequence, 3D full attention, expert adaptive LayerNorm.
+
+Files, in reading order:
+
+| `config` | `TransformerConfig`, under the names of diffusers' `config.json` |
+| `layout` | `Layout`: of every token its clip, its modality and its position |
+| `transformer` | `Transformer`: patches in, patches out, around the blocks |
+| `block` | `Block`: modulate, attend, gate; modulate, feed forward, gate |
+| `attention` | full and split attention of a clip, and of packed clips one by one |
+| `position` | rotary, sinusoidal and learned positions |
+| `modality` | `Experts`: what text and video have of their own |
+| `initialise` | the weights that training starts from |
+| `arms` | the paper's ablations, as configs made from a config |
+| `kernels` | attention kernels, chosen by time or by name |
+| `packed` | attention kernels that take a packed sequence as a whole |
+| `modulation` | the modulations of all timesteps of a run, as tables |
+| `reuse` | steps at which an earlier residual stands for the blocks |
+| `compiled` | compiled blocks and CUDA graphs |
+"""
 
 from cogvideox.transformer.arms import (
     mmdit_of_same_depth,

@@ -2,95 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
 from cogvideox.cpu_ops import Linear
-from cogvideox.recompute import Again, made, remade
+from cogvideox.recompute import in_place, recomputable, recomputed
 from cogvideox.transformer.attention import Attention, AttentionKind
-from cogvideox.transformer.layout import Layout
-from cogvideox.transformer.modality import Experts, shared_or_not, through
-from cogvideox.transformer.position import in_place
+from cogvideox.transformer.layout import Layout, Segment
+from cogvideox.transformer.modality import Experts, normalise, shared_or_not, through
 
-Table = Float[Tensor, "b clips modalities 3 d"]
-
-
-class Modulated(NamedTuple):
-    """A normalised and modulated input, the table whose last row gates what comes of it, and how to remake it."""
-
-    x: Float[Tensor, "b n d"]
-    table: Table
-    again: Again
+PerClip = Float[Tensor, "b clips modalities d"]
+"""One vector for the tokens of each clip and modality; with one modality text and video share it."""
 
 
 class ExpertNorm(nn.Module):
-    """LayerNorm with shift, scale and gate from the timestep; with ``experts``, for each modality by itself.
+    """LayerNorm modulated by the timestep (adaLN); with ``experts`` each modality has a modulation of its own.
 
-    The affine LayerNorm itself is shared, as released. Chunks of ``linear``: video's three, then text's.
+    The affine LayerNorm itself is shared, as released. ``linear`` gives video's shift, scale and gate, then text's.
     """
 
-    def __init__(self, signal_width: int, width: int, *, eps: float, affine: bool, experts: bool):
+    def __init__(self, temb_dim: int, width: int, *, eps: float, affine: bool, experts: bool):
         super().__init__()
         self.modalities = 2 if experts else 1
-        self.linear = Linear(signal_width, 3 * self.modalities * width)
+        self.linear: nn.Module = Linear(temb_dim, 3 * self.modalities * width)
         self.norm = nn.LayerNorm(width, eps=eps, elementwise_affine=affine)
 
     def forward(
-        self, x: Float[Tensor, "b n d"], signal: Float[Tensor, "b clips s"], layout: Layout
-    ) -> Modulated:
-        table = self.linear(signal).unflatten(-1, (self.modalities, 3, -1))
-        modulated, again = made(partial(_modulated, layout=layout), self.norm, x, table)
-        return Modulated(modulated, table, again)
+        self, x: Float[Tensor, "b n d"], temb: Float[Tensor, "b clips s"], layout: Layout
+    ) -> tuple[Float[Tensor, "b n d"], PerClip]:
+        """The normalised and modulated ``x``, and the gate for what is computed from it."""
+        shift, scale, gate = self.linear(temb).unflatten(-1, (self.modalities, 3, -1)).unbind(-2)
+        return modulate(normalise(self.norm, x, layout), shift, scale, layout), gate
 
 
-def _modulated(
-    norm: Callable[[Tensor], Tensor], x: Float[Tensor, "b n d"], table: Table, layout: Layout
+@recomputable
+def modulate(
+    x: Float[Tensor, "b n d"], shift: PerClip, scale: PerClip, layout: Layout
 ) -> Float[Tensor, "b n d"]:
-    shift, scale, _ = table.unbind(-2)
-    normed, again = made(_applied, norm, x)
-    with remade(normed, again):
-        return affine(shift, normed, 1 + scale, layout)
+    """shift + x · (1 + scale), with those of each token's clip and modality. Without gradients written over ``x``."""
+    scale = 1 + scale
+    over = in_place() and shift.dtype == x.dtype == scale.dtype  # else: promote, as usual
+    segments = zip(layout.segments, x.split(layout.lengths, dim=1), strict=True)
+    chunks = [torch.addcmul(_at(shift, s), c, _at(scale, s), out=c if over else None) for s, c in segments]
+    return x if over else torch.cat(chunks, dim=1)
 
 
-def _applied(norm: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    return norm(x)
-
-
-def gated(
-    x: Float[Tensor, "b n d"], update: Float[Tensor, "b n d"], table: Table, layout: Layout
+def add_gated(
+    x: Float[Tensor, "b n d"], update: Float[Tensor, "b n d"], gate: PerClip, layout: Layout
 ) -> Float[Tensor, "b n d"]:
-    """x + gate · update, with the gate of each token's clip and modality; without gradients written over ``x``."""
-    return affine(x, update, table[..., 2, :], layout)
+    """x + gate · update, with the gate of each token's clip and modality.
 
-
-Rows = Float[Tensor, "b clips modalities d"]
-
-
-def affine(
-    base: Rows | Float[Tensor, "b n d"], x: Float[Tensor, "b n d"], scale: Rows, layout: Layout
-) -> Float[Tensor, "b n d"]:
-    """base + x · scale, where rows of ``scale`` (and of ``base``) hold for the tokens of a clip and modality.
-
-    Range by range over one joint sequence. Without gradients the result is written over ``base`` where that has a row
-    for every token (the residual stream is one memory then, from the first layer to the last), else over ``x``.
+    Without gradients it is written over ``x``: the residual stream is one memory from the first layer to the last.
     """
-    over = in_place() and base.dtype == x.dtype == scale.dtype  # else: promote, as usual
-    parts = x.split(layout.lengths, dim=1)
-    bases = [None] * len(parts) if base.ndim == 4 else base.split(layout.lengths, dim=1)
-    written = []
-    for segment, part, rest in zip(layout.segments, parts, bases, strict=True):
-        row = (slice(None), slice(segment.clip, segment.clip + 1), segment.modality % scale.shape[2])
-        out = None if not over else part if rest is None else rest
-        written.append(torch.addcmul(base[row] if rest is None else rest, part, scale[row], out=out))
-    if not over:
-        return torch.cat(written, dim=1)
-    return x if base.ndim == 4 else base
+    over = in_place() and x.dtype == update.dtype == gate.dtype
+    segments = zip(
+        layout.segments, x.split(layout.lengths, dim=1), update.split(layout.lengths, dim=1), strict=True
+    )
+    chunks = [torch.addcmul(c, u, _at(gate, s), out=c if over else None) for s, c, u in segments]
+    return x if over else torch.cat(chunks, dim=1)
+
+
+def _at(table: PerClip, segment: Segment) -> Float[Tensor, "b 1 d"]:
+    return table[:, segment.clip : segment.clip + 1, segment.modality % table.shape[2]]
+
+
+@recomputable
+def gelu(x: Float[Tensor, "... d"], approximate: str) -> Float[Tensor, "... d"]:
+    """GELU; without gradients written over ``x``."""
+    function = torch.ops.aten.gelu_ if in_place() else F.gelu
+    return function(x, approximate=approximate)
 
 
 class FeedForwardIn(nn.Module):
@@ -101,11 +83,12 @@ class FeedForwardIn(nn.Module):
         self.proj = Linear(width, 4 * width)
 
     def forward(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d4"]:
+        """Every token at four times the width."""
         return self.proj(x)
 
 
 class FeedForward(nn.Module):
-    """Token by token: widen, GELU, narrow."""
+    """Two linear layers with GELU between, token by token; four times the width inside."""
 
     def __init__(self, width: int, *, approximate: str = "tanh", dropout: float = 0.0):
         super().__init__()
@@ -114,11 +97,10 @@ class FeedForward(nn.Module):
         self.net = nn.ModuleList([FeedForwardIn(width), drop, Linear(4 * width, width), drop])
 
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        widen, drop, narrow, _ = self.net
-        gelu = torch.ops.aten.gelu_ if in_place() else F.gelu
-        hidden, again = made(partial(gelu, approximate=self.approximate), widen(x))
-        with remade(hidden, again):
-            return drop(narrow(drop(hidden)))
+        """What the layer adds to the residual stream ``x``, before its gate."""
+        linear_in, dropout, linear_out, _ = self.net
+        hidden = gelu(linear_in(x), self.approximate)
+        return dropout(linear_out(dropout(hidden)))
 
 
 class Block(nn.Module):
@@ -128,7 +110,7 @@ class Block(nn.Module):
         self,
         width: int,
         heads: int,
-        signal_width: int,
+        temb_dim: int,
         *,
         experts: Experts,
         attention: AttentionKind = "full",
@@ -141,7 +123,7 @@ class Block(nn.Module):
         super().__init__()
 
         def norm() -> ExpertNorm:
-            return ExpertNorm(signal_width, width, eps=norm_eps, affine=norm_affine, experts=experts.norm)
+            return ExpertNorm(temb_dim, width, eps=norm_eps, affine=norm_affine, experts=experts.norm)
 
         self.norm1 = norm()
         self.attn1 = Attention(
@@ -152,19 +134,18 @@ class Block(nn.Module):
             experts.weights, lambda: FeedForward(width, approximate=approximate, dropout=dropout)
         )
 
+    @recomputed
     def forward(
         self,
         x: Float[Tensor, "b n d"],
-        signal: Float[Tensor, "b clips s"],
-        turn: Complex[Tensor, "n 1 e_half"] | None,
+        temb: Float[Tensor, "b clips s"],
+        rotary_emb: Complex[Tensor, "n 1 e_half"] | None,
         layout: Layout,
     ) -> Float[Tensor, "b n d"]:
-        """``signal`` is SiLU(time embedding) of each clip; ``turn`` the rotary table or None."""
-        inner, table, again = self.norm1(x, signal, layout)
-        with remade(inner, again):
-            update = self.attn1(inner, turn, layout)
-        x = gated(x, update, table, layout)
-        inner, table, again = self.norm2(x, signal, layout)
-        with remade(inner, again):
-            update = through(self.ff, inner, layout)
-        return gated(x, update, table, layout)
+        """``temb``: SiLU of the time embedding of each clip; ``rotary_emb``: the table of ``Rotary``, or None."""
+        y, gate = self.norm1(x, temb, layout)
+        update = self.attn1(y, rotary_emb, layout)
+        x = add_gated(x, update, gate, layout)
+        y, gate = self.norm2(x, temb, layout)
+        update = through(self.ff, y, layout)
+        return add_gated(x, update, gate, layout)

@@ -1,7 +1,7 @@
-"""Blocks compiled, and launched together: less time between and inside operations, the same numbers within rounding.
+"""Compiled blocks and CUDA graphs: less time inside and between operations, the same numbers within rounding.
 
-One block is compiled and its code serves all of them, so that compiling takes seconds whatever the depth. Short
-sequences keep a GPU waiting for its host; there the launches of all blocks are recorded once as a CUDA graph.
+One block is compiled and its code serves all of them, so that compiling takes seconds whatever the depth. With short
+sequences a GPU waits for its host; there all blocks are recorded once as a CUDA graph and replayed.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cogvideox.transformer.attention import Arm, Attention, Heads, full_attention
+from cogvideox.transformer.attention import Attention, AttentionFn, Heads, full_attention
 from cogvideox.transformer.kernels import KERNELS, Fastest, Named
 from cogvideox.transformer.layout import ClipTokens, Layout
-from cogvideox.transformer.reuse import instead_of_trunk
+from cogvideox.transformer.reuse import replacing_blocks
 from cogvideox.transformer.transformer import Transformer
 
 SHORT = 8192
@@ -27,17 +27,17 @@ SHORT = 8192
 
 @contextmanager
 def compiled(
-    network: Transformer, rows: int, clip: ClipTokens, backend: str | Callable = "inductor"
+    network: Transformer, batch: int, clip: ClipTokens, backend: str | Callable = "inductor"
 ) -> Iterator[None]:
-    """Inside, the blocks of ``network`` are compiled, for batches of ``rows`` such clips; for inference.
+    """Inside, the blocks of ``network`` are compiled, for batches of ``batch`` such clips; for inference.
 
-    A chosen attention kernel is settled first, since nothing can be measured inside compiled code.
+    Attention gets one fixed kernel first, since nothing can be timed inside compiled code.
     """
     attentions = [module for module in network.modules() if isinstance(module, Attention)]
-    before = [each.arm for each in attentions]
-    arms = {id(arm): settled(arm, network, rows, clip) for arm in before}
+    before = [each.attn_fn for each in attentions]
+    attn_fns = {id(attn_fn): resolve_kernel(attn_fn, network, batch, clip) for attn_fn in before}
     for each in attentions:
-        each.arm = arms[id(each.arm)]
+        each.attn_fn = attn_fns[id(each.attn_fn)]
     for block in network.transformer_blocks:
         block.compile(backend=backend, dynamic=False)
     try:
@@ -45,19 +45,19 @@ def compiled(
     finally:
         for block in network.transformer_blocks:
             block._compiled_call_impl = None
-        for each, arm in zip(attentions, before, strict=True):
-            each.arm = arm
+        for each, attn_fn in zip(attentions, before, strict=True):
+            each.attn_fn = attn_fn
 
 
-def settled(arm: Arm, network: Transformer, rows: int, clip: ClipTokens) -> Arm:
-    """The arm as one plain function: what ``arm`` would choose for such a batch."""
-    if not isinstance(arm, Fastest | Named):
-        return arm
+def resolve_kernel(attn_fn: AttentionFn, network: Transformer, batch: int, clip: ClipTokens) -> AttentionFn:
+    """The kernel that ``attn_fn`` chooses for such a batch, as a plain function; other functions as they are."""
+    if not isinstance(attn_fn, Fastest | Named):
+        return attn_fn
     config, some = network.config, network.proj_out.weight
-    shape = (rows, config.num_attention_heads, clip.tokens, config.attention_head_dim)
+    shape = (batch, config.num_attention_heads, clip.tokens, config.attention_head_dim)
     q, k, v = (torch.randn(shape, device=some.device, dtype=some.dtype) for _ in range(3))
-    kernel = arm.kernel_for(q, k, v)
-    arm.used.add(kernel.name)
+    kernel = attn_fn.kernel_for(q, k, v)
+    attn_fn.used.add(kernel.name)
     if kernel is KERNELS[0]:
         return full_attention
 
@@ -68,54 +68,57 @@ def settled(arm: Arm, network: Transformer, rows: int, clip: ClipTokens) -> Arm:
 
 
 @dataclass(frozen=True)
-class _Recorded:
+class _Graph:
     """A CUDA graph, the tensors it reads and writes, and what must live as long as it does."""
 
     graph: Any
     x: Tensor
-    signal: Tensor
+    temb: Tensor
     out: Tensor
     held: tuple[Any, ...]
 
 
-class Launcher:
-    """All blocks as one launch, recorded at the first call of each shape. Inputs are copied in, results out."""
+class GraphReplay:
+    """Stands for ``run_blocks``: a CUDA graph, recorded at the first call of each shape and replayed by later ones.
 
-    def __init__(self, trunk: Callable[..., Tensor]) -> None:
-        self.trunk = trunk
-        self.recorded: dict[tuple, _Recorded] = {}
+    Inputs are copied into the graph's memory, results out of it. Long sequences and other devices run as usual.
+    """
+
+    def __init__(self, run_blocks: Callable[..., Tensor]) -> None:
+        self.run_blocks = run_blocks
+        self.recorded: dict[tuple, _Graph] = {}
 
     def __call__(
-        self, x: Float[Tensor, "b n d"], signal: Tensor, turn: Tensor | None, layout: Layout
+        self, x: Float[Tensor, "b n d"], temb: Tensor, rotary_emb: Tensor | None, layout: Layout
     ) -> Float[Tensor, "b n d"]:
         if not x.is_cuda or x.shape[0] * x.shape[1] > SHORT:
-            return self.trunk(x, signal, turn, layout)
-        key = (x.shape, x.dtype, signal.shape, signal.dtype, layout)
+            return self.run_blocks(x, temb, rotary_emb, layout)
+        key = (x.shape, x.dtype, temb.shape, temb.dtype, layout)
         if key not in self.recorded:
-            self.recorded[key] = self._record(x, signal, turn, layout)
-        made = self.recorded[key]
-        made.x.copy_(x)
-        made.signal.copy_(signal)
-        made.graph.replay()
-        return made.out.clone()
+            self.recorded[key] = self._record(x, temb, rotary_emb, layout)
+        graph = self.recorded[key]
+        graph.x.copy_(x)
+        graph.temb.copy_(temb)
+        graph.graph.replay()
+        return graph.out.clone()
 
-    def _record(self, x: Tensor, signal: Tensor, turn: Tensor | None, layout: Layout) -> _Recorded:
-        x, signal = x.clone(), signal.clone()
+    def _record(self, x: Tensor, temb: Tensor, rotary_emb: Tensor | None, layout: Layout) -> _Graph:
+        x, temb = x.clone(), temb.clone()
         side = torch.cuda.Stream(x.device)
         side.wait_stream(torch.cuda.current_stream(x.device))
-        with torch.cuda.stream(side):  # kernels choose their ways and take their workspaces before
+        with torch.cuda.stream(side):  # libraries choose kernels and take their workspaces before
             for _ in range(2):
-                self.trunk(x, signal, turn, layout)
+                self.run_blocks(x, temb, rotary_emb, layout)
         torch.cuda.current_stream(x.device).wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            out = self.trunk(x, signal, turn, layout)
-        return _Recorded(graph, x, signal, out, (turn,))
+            out = self.run_blocks(x, temb, rotary_emb, layout)
+        return _Graph(graph, x, temb, out, (rotary_emb,))
 
 
 @contextmanager
-def launched(network: Transformer) -> Iterator[Launcher]:
-    """Inside, short sequences on a GPU run all blocks as one launch. Weights must stay where they are."""
-    launcher = Launcher(network.trunk)
-    with instead_of_trunk(network, launcher):
-        yield launcher
+def graph_replay(network: Transformer) -> Iterator[GraphReplay]:
+    """Inside, short sequences on a GPU replay all blocks as one CUDA graph. Weights must stay where they are."""
+    replay = GraphReplay(network.run_blocks)
+    with replacing_blocks(network, replay):
+        yield replay

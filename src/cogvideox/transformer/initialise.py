@@ -51,5 +51,5 @@ def _rule(name: str, layers: int) -> Callable[[Tensor, torch.Generator], object]
 def _sinusoidal_start(transformer: Transformer) -> None:
     embed = transformer.patch_embed
     embed.pos_embedding.zero_()
-    rows = embed.sinusoidal.table(embed.native_grid, embed.pos_embedding.device)
-    embed.pos_embedding[0, transformer.config.max_text_seq_length :] = rows.to(embed.pos_embedding.dtype)
+    table = embed.sinusoidal.table(embed.native_grid, embed.pos_embedding.device)
+    embed.pos_embedding[0, transformer.config.max_text_seq_length :] = table.to(embed.pos_embedding.dtype)

@@ -1,8 +1,8 @@
-"""Which kernel computes full attention: every one that is installed is tried once, and the fastest right one wins.
+"""Attention kernels: every one that is installed is timed once, and the fastest correct one is used.
 
-Right means finite and close to torch's own. The choice holds for one device, type and shape, with or without
-gradients, as long as the process runs. 8-bit kernels are candidates only where an approximation was asked for. A
-packed row goes to a kernel that takes it whole, where one was chosen that can, and clip by clip otherwise.
+Correct means finite and close to torch's own. The choice holds for one device, type and shape, with or without
+gradients, as long as the process runs. 8-bit kernels are candidates only where an approximation was asked for. A packed
+sequence goes to a kernel that takes it as a whole, where such a one is the fastest, and clip by clip otherwise.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cogvideox.errors import ConfigError, suggest
-from cogvideox.transformer.attention import Arm, Attention, Heads, clip_by_clip, full_attention
+from cogvideox.transformer.attention import Attention, Heads, attend_per_clip, full_attention
 from cogvideox.transformer.layout import ClipTokens, Layout
-from cogvideox.transformer.packed import PackedArm, flash_3_varlen, flex, flex_plain, varlen
+from cogvideox.transformer.packed import PackedAttentionFn, flash_3_varlen, flex, flex_plain, varlen
 
 REPEATS = 3
 EXACT, EIGHT_BIT = 2e-2, 0.2
@@ -38,8 +38,8 @@ class Kernel:
     run: Callable[[Heads, Heads, Heads], Heads]
     usable: Callable[[Tensor], bool]
     approximate: bool = False
-    packed: PackedArm | None = None
-    """The same on a packed row as a whole, each clip by itself; None: only clip by clip."""
+    packed: PackedAttentionFn | None = None
+    """The same on a packed sequence as a whole, no clip seeing another; None: only clip by clip."""
 
 
 def torch_backend(backend: SDPBackend) -> Callable[[Heads, Heads, Heads], Heads]:
@@ -67,7 +67,7 @@ def flash_3(q: Heads, k: Heads, v: Heads) -> Heads:
 
 
 def sage(q: Heads, k: Heads, v: Heads) -> Heads:
-    """SageAttention: 8-bit scores."""
+    """SageAttention: scores computed in 8 bits, an approximation."""
     from sageattention import sageattn
 
     return sageattn(q, k, v, tensor_layout="HND", is_causal=False)
@@ -96,12 +96,12 @@ KERNELS: tuple[Kernel, ...] = (
 
 @dataclass
 class Fastest:
-    """An attention arm that measures the kernels the first time it meets a shape, and keeps the best."""
+    """An attention function that times the kernels the first time it meets a shape, and keeps the fastest."""
 
     approximate: bool = False
     kernels: Sequence[Kernel] = KERNELS
     chosen: dict[tuple, Kernel] = field(default_factory=dict)
-    rows: dict[tuple, str] = field(default_factory=dict)
+    chosen_packed: dict[tuple, str] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
 
     def __call__(self, q: Heads, k: Heads, v: Heads, clip: ClipTokens) -> Heads:
@@ -110,25 +110,25 @@ class Fastest:
         return kernel.run(q, k, v)
 
     def kernel_for(self, q: Heads, k: Heads, v: Heads) -> Kernel:
-        """The choice for tensors like these, measured when it is first asked for."""
+        """The kernel for tensors like these, chosen by time on the first call."""
         key = (q.device, q.dtype, q.shape, q.requires_grad)
         if key not in self.chosen:
             self.chosen[key] = self.choose(q, k, v)
         return self.chosen[key]
 
-    def row(self, q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
-        """A packed row; what was fastest for the first one is kept for all rows of its type, whatever their clips."""
+    def packed(self, q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
+        """A packed sequence; what was fastest for the first is used for all of its type, whatever their clips."""
         key = (q.device, q.dtype, q.shape[1], q.shape[3], q.requires_grad)
-        ways = {BY_CLIP: Kernel(BY_CLIP, partial(_by_clip, self, layout), lambda q: True)}
-        ways |= {one.name: one for one in _whole(self.kernels, layout)}
-        if key not in self.rows:
-            self.rows[key] = replace(self, kernels=tuple(ways.values())).choose(q, k, v).name
-        if self.rows[key] != BY_CLIP:
-            self.used.add(self.rows[key])
-        return ways[self.rows[key]].run(q, k, v)
+        by_clip = Kernel(BY_CLIP, lambda q, k, v: attend_per_clip(self, q, k, v, layout), lambda q: True)
+        kernels = {BY_CLIP: by_clip} | {one.name: one for one in _on_whole_sequence(self.kernels, layout)}
+        if key not in self.chosen_packed:
+            self.chosen_packed[key] = replace(self, kernels=tuple(kernels.values())).choose(q, k, v).name
+        if self.chosen_packed[key] != BY_CLIP:
+            self.used.add(self.chosen_packed[key])
+        return kernels[self.chosen_packed[key]].run(q, k, v)
 
     def choose(self, q: Heads, k: Heads, v: Heads) -> Kernel:
-        """The fastest kernel whose result can be trusted; the first of the list when it stands alone."""
+        """The fastest kernel whose result is correct; the only usable one without timing it."""
         usable = [one for one in self.kernels if one.usable(q) and (self.approximate or not one.approximate)]
         if len(usable) == 1:
             return usable[0]
@@ -139,7 +139,7 @@ class Fastest:
 
 @dataclass(frozen=True)
 class Named:
-    """An attention arm that is always this kernel: nothing is measured, so two runs compute the same.
+    """An attention function that always uses this kernel: nothing is timed, so two runs compute the same.
 
     Where the kernel does not fit a tensor's device or type, torch's own stands in.
     """
@@ -153,36 +153,32 @@ class Named:
         return kernel.run(q, k, v)
 
     def kernel_for(self, q: Heads, k: Heads, v: Heads) -> Kernel:
-        """This kernel, or torch's own."""
+        """This kernel, or torch's own where this one does not fit."""
         return self.kernel if self.kernel.usable(q) else KERNELS[0]
 
-    def row(self, q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
-        """A packed row: whole where this kernel can, else clip by clip."""
+    def packed(self, q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
+        """A packed sequence: as a whole where this kernel can, else clip by clip."""
         if self.kernel.packed is not None and self.kernel.usable(q):
             self.used.add(self.kernel.name)
             return self.kernel.packed(q, k, v, layout)
-        return clip_by_clip(self, q, k, v, layout)
+        return attend_per_clip(self, q, k, v, layout)
 
 
 BY_CLIP = "clip by clip"
 
 
-def _by_clip(arm: Arm, layout: Layout, q: Heads, k: Heads, v: Heads) -> Heads:
-    return clip_by_clip(arm, q, k, v, layout)
+def _on_whole_sequence(kernels: Sequence[Kernel], layout: Layout) -> list[Kernel]:
+    """The kernels that take a packed sequence as a whole, bound to this one."""
 
+    def bound(packed: PackedAttentionFn) -> Callable[[Heads, Heads, Heads], Heads]:
+        return lambda q, k, v: packed(q, k, v, layout)
 
-def _whole(kernels: Sequence[Kernel], layout: Layout) -> list[Kernel]:
-    """The kernels that take a whole row, bound to this one."""
-    return [replace(one, run=partial(_row, one, layout)) for one in kernels if one.packed]
-
-
-def _row(kernel: Kernel, layout: Layout, q: Heads, k: Heads, v: Heads) -> Heads:
-    return kernel.packed(q, k, v, layout)
+    return [replace(one, run=bound(one.packed)) for one in kernels if one.packed is not None]
 
 
 @cache
-def arm_of(name: str = "fastest", approximate: bool = False) -> Fastest | Named:
-    """The arm of this name: one of ``KERNELS``, or the fastest right one. What it measured it keeps.
+def get_attention_fn(name: str = "fastest", approximate: bool = False) -> Fastest | Named:
+    """The attention function of this name: one of ``KERNELS``, or "fastest". Choices are kept between calls.
 
     Raises ConfigError for an unknown name.
     """
@@ -196,41 +192,45 @@ def arm_of(name: str = "fastest", approximate: bool = False) -> Fastest | Named:
 
 
 def use_kernel(network: nn.Module, name: str = "fastest", approximate: bool = False) -> Fastest | Named:
-    """Give every full attention of ``network`` a kernel. Returns the arm; raises ConfigError as ``arm_of``."""
-    arm = arm_of(name, approximate)
+    """Give every full attention of ``network`` a kernel. Returns it; raises ConfigError like ``get_attention_fn``."""
+    attn_fn = get_attention_fn(name, approximate)
     for module in _full(network):
-        module.arm = arm
-    return arm
+        module.attn_fn = attn_fn
+    return attn_fn
 
 
 @contextmanager
-def using(network: nn.Module, name: str = "fastest", approximate: bool = False) -> Iterator[Fastest | Named]:
-    """The same for a while; ``used`` of the arm names the kernels that computed since."""
-    before = [(module, module.arm) for module in _full(network)]
-    arm = use_kernel(network, name, approximate)
-    arm.used.clear()
+def using_kernel(
+    network: nn.Module, name: str = "fastest", approximate: bool = False
+) -> Iterator[Fastest | Named]:
+    """``use_kernel`` inside, and what was there before afterwards; ``used`` names the kernels that ran inside."""
+    before = [(module, module.attn_fn) for module in _full(network)]
+    attn_fn = use_kernel(network, name, approximate)
+    attn_fn.used.clear()
     try:
-        yield arm
+        yield attn_fn
     finally:
         for module, kept in before:
-            module.arm = kept
+            module.attn_fn = kept
 
 
 def _full(network: nn.Module) -> list[Attention]:
-    """The attentions whose arm may be chosen: others (split, over ranks) are more than a kernel."""
+    """The attentions whose kernel may be chosen: other functions (split, over ranks) are more than a kernel."""
     found = [module for module in network.modules() if isinstance(module, Attention)]
-    return [each for each in found if each.arm is full_attention or isinstance(each.arm, Fastest | Named)]
+    return [
+        each for each in found if each.attn_fn is full_attention or isinstance(each.attn_fn, Fastest | Named)
+    ]
 
 
 def _seconds(kernel: Kernel, expected: Tensor, q: Heads, k: Heads, v: Heads) -> float | None:
-    """The best of some runs, with the way back where gradients are wanted; None for a kernel that is wrong."""
+    """The shortest of some runs, with the backward pass where gradients are wanted; None for a kernel that is wrong."""
     best = float("inf")
     for _ in range(REPEATS + 1):
         try:
-            parts = [x.detach().requires_grad_(x.requires_grad) for x in (q, k, v)]
+            inputs = [x.detach().requires_grad_(x.requires_grad) for x in (q, k, v)]
             with torch.enable_grad() if q.requires_grad else nullcontext():
                 start = _now(q.device)
-                out = kernel.run(*parts)
+                out = kernel.run(*inputs)
                 if q.requires_grad:
                     out.sum().backward()
                 best = min(best, _now(q.device) - start)

@@ -1,8 +1,8 @@
-"""What every token of a row is: which clip it belongs to, which modality it is, where in the clip it stands.
+"""``Layout``: of every token of a sequence the clip it belongs to, its modality, and its position in the clip.
 
-A row holds one clip after another, each as ``[text | video]``; video tokens stand in (t, h, w) raster order.
-A plain batch is the one-clip case, a packed row (the paper's frame pack) holds many clips. Each decision of
-the architecture reads one of the answers: attention the clip, experts the modality, positions the place.
+A sequence holds one clip after another, each as ``[text | video]``; video tokens are in (t, h, w) raster order.
+A plain batch is the one-clip case, a packed sequence (the paper's frame pack) holds many clips. Each decision of
+the architecture reads one of the answers: attention the clip, experts the modality, rotary embeddings the position.
 """
 
 from __future__ import annotations
@@ -28,18 +28,20 @@ class TokenGrid(NamedTuple):
 
     @property
     def tokens(self) -> int:
+        """How many patches these are."""
         return self.t * self.h * self.w
 
 
 class ClipTokens(NamedTuple):
-    """The tokens of one clip: ``words`` of text, then the patches of ``grid``."""
+    """The tokens of one clip: ``text_len`` of text, then the patches of ``grid``."""
 
-    words: int
+    text_len: int
     grid: TokenGrid
 
     @property
     def tokens(self) -> int:
-        return self.words + self.grid.tokens
+        """Text and video tokens together."""
+        return self.text_len + self.grid.tokens
 
 
 class Segment(NamedTuple):
@@ -52,11 +54,11 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """The clips of one row, first to last; every row of a batch has the same layout."""
+    """The clips of one sequence, first to last; every sequence of a batch has the same layout."""
 
     clips: tuple[ClipTokens, ...]
     segments: tuple[Segment, ...] = field(init=False, repr=False, compare=False)
-    """Text and video of each clip, in row order."""
+    """Text and video of each clip, in the order of the sequence."""
     lengths: list[int] = field(init=False, repr=False, compare=False)
     """Tokens of each segment: what ``Tensor.split`` wants."""
     clip_lengths: list[int] = field(init=False, repr=False, compare=False)
@@ -72,25 +74,27 @@ class Layout:
         return tuple(
             Segment(index, modality, length)
             for index, clip in enumerate(self.clips)
-            for modality, length in ((TEXT, clip.words), (VIDEO, clip.grid.tokens))
+            for modality, length in ((TEXT, clip.text_len), (VIDEO, clip.grid.tokens))
         )
 
     @classmethod
-    def plain(cls, words: int, grid: TokenGrid) -> Layout:
-        """One clip in each row."""
-        return cls((ClipTokens(words, grid),))
+    def plain(cls, text_len: int, grid: TokenGrid) -> Layout:
+        """One clip in each sequence of the batch."""
+        return cls((ClipTokens(text_len, grid),))
 
     @classmethod
-    def packed(cls, words: Sequence[int], grids: Sequence[TokenGrid]) -> Layout:
-        """Many clips in a row."""
-        return cls(tuple(ClipTokens(length, grid) for length, grid in zip(words, grids, strict=True)))
+    def packed(cls, text_len: Sequence[int], grids: Sequence[TokenGrid]) -> Layout:
+        """Many clips in one sequence."""
+        return cls(tuple(ClipTokens(length, grid) for length, grid in zip(text_len, grids, strict=True)))
 
     @property
     def is_plain(self) -> bool:
+        """Whether the sequence holds one clip only."""
         return len(self.clips) == 1
 
     @property
     def tokens(self) -> int:
+        """Tokens of the whole sequence."""
         return sum(clip.tokens for clip in self.clips)
 
     def clip(self) -> Int[Tensor, " n"]:
@@ -102,10 +106,10 @@ class Layout:
         modalities = torch.tensor([segment.modality for segment in self.segments])
         return modalities.repeat_interleave(torch.tensor(self.lengths))
 
-    def place(self) -> Int[Tensor, "n 3"]:
-        """(t, h, w) of every video token inside its own clip; -1 for text, which stands nowhere."""
-        places = []
-        for words, grid in self.clips:
+    def position(self) -> Int[Tensor, "n 3"]:
+        """(t, h, w) of every video token inside its own clip; -1 for text, which has none."""
+        positions = []
+        for text_len, grid in self.clips:
             axes = torch.meshgrid(*(torch.arange(size) for size in grid), indexing="ij")
-            places += [torch.full((words, 3), -1), torch.stack(axes, -1).reshape(-1, 3)]
-        return torch.cat(places)
+            positions += [torch.full((text_len, 3), -1), torch.stack(axes, -1).reshape(-1, 3)]
+        return torch.cat(positions)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -10,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from cogvideox.config import Config
+from cogvideox.recompute import recomputable
 from cogvideox.transformer.layout import VIDEO, Layout
 
 
@@ -33,17 +35,28 @@ class PerModality(nn.Module):
         self.video, self.text = make(), make()
 
     def forward(self, x: Float[Tensor, "b n ..."], layout: Layout) -> Float[Tensor, "b n ..."]:
-        pieces = zip(layout.segments, x.split(layout.lengths, dim=1), strict=True)
+        """Every token through its modality's module, in the order of the sequence."""
+        segments = zip(layout.segments, x.split(layout.lengths, dim=1), strict=True)
         return torch.cat(
-            [(self.video if s.modality == VIDEO else self.text)(piece) for s, piece in pieces], dim=1
+            [(self.video if s.modality == VIDEO else self.text)(tokens) for s, tokens in segments], dim=1
         )
 
 
 def shared_or_not(separate: bool, make: Callable[[], nn.Module]) -> nn.Module:
-    """One module for both modalities, or one each."""
+    """One module for both modalities, or with ``separate`` one for each."""
     return PerModality(make) if separate else make()
 
 
 def through(module: nn.Module, x: Float[Tensor, "b n ..."], layout: Layout) -> Float[Tensor, "b n ..."]:
     """``x`` through a module that both modalities share, or through each modality's own."""
     return module(x, layout) if isinstance(module, PerModality) else module(x)
+
+
+def normalise(norm: nn.Module, x: Float[Tensor, "b n ..."], layout: Layout) -> Float[Tensor, "b n ..."]:
+    """``through`` a LayerNorm; the result is cheap enough to be computed again in the backward pass."""
+    return _call(norm, x, layout) if isinstance(norm, PerModality) else _call(norm, x)
+
+
+@recomputable
+def _call(module: nn.Module, *args: Any) -> Tensor:
+    return module(*args)

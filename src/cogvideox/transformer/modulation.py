@@ -21,43 +21,44 @@ from cogvideox.transformer.transformer import FinalNorm, Transformer
 
 
 class ModulationTable(nn.Module):
-    """Stands where a linear layer stood: row numbers in, its results out.
+    """Replaces a modulation's linear layer: the index of a timestep in, the layer's result for it out.
 
-    The table is no buffer: it is where it was made, on the device that computes, and never travels.
+    The table is no buffer: it stays on the device where it was computed when modules are moved.
     """
 
-    def __init__(self, linear: nn.Linear, signals: Float[Tensor, "steps s"]) -> None:
+    def __init__(self, linear: nn.Linear, tembs: Float[Tensor, "steps s"]) -> None:
         super().__init__()
-        self.table = linear(signals)
+        self.table = linear(tembs)
 
-    def forward(self, rows: Int[Tensor, "*b 1"]) -> Float[Tensor, "*b d"]:
-        return F.embedding(rows[..., 0], self.table)
+    def forward(self, steps: Int[Tensor, "*b 1"]) -> Float[Tensor, "*b d"]:
+        """The results for timesteps, given by their index in the list that the table was made for."""
+        return F.embedding(steps[..., 0], self.table)
 
 
 @contextmanager
 @torch.no_grad()
 def tabulated(network: Transformer, timesteps: Sequence[int], park: str | None = None) -> Iterator[None]:
-    """Inside, ``network`` knows these timesteps only, and no gradients; afterwards it is as it was.
+    """Inside, ``network`` computes for these timesteps only, without gradients; afterwards it is as before.
 
-    ``park`` names a device where the linear layers wait meanwhile; without it they stay where they are. Equal to
+    ``park`` names a device where the linear layers are kept meanwhile; without it they stay where they are. Equal to
     the plain network within rounding (5e-7 relative in float32). Raises ConfigError for no timesteps.
     """
     if not timesteps:
         raise ConfigError("timesteps: none; a table needs the timesteps of the run")
     some = network.proj_out.weight
     home, dtype = some.device, some.dtype
-    signals = network.signal(torch.tensor(sorted(set(timesteps)), device=home), None, dtype)
-    known = torch.tensor(sorted(set(timesteps)), device=signals.device)
+    tembs = network.temb(torch.tensor(sorted(set(timesteps)), device=home), None, dtype)
+    known = torch.tensor(sorted(set(timesteps)), device=tembs.device)
     norms = [module for module in network.modules() if isinstance(module, ExpertNorm | FinalNorm)]
-    layers: list[nn.Linear] = [norm.linear for norm in norms]
+    layers = [norm.linear for norm in norms]
     try:
         for norm, linear in zip(norms, layers, strict=True):
-            norm.linear = ModulationTable(linear, signals)
+            norm.linear = ModulationTable(linear, tembs)
             if park is not None:
                 linear.to(park)
-        network.signal = lambda times, ofs, dtype: torch.searchsorted(known, times.to(known.dtype))[:, None]  # type: ignore[method-assign]
+        network.temb = lambda times, ofs, dtype: torch.searchsorted(known, times.to(known.dtype))[:, None]  # type: ignore[method-assign]
         yield
     finally:
-        vars(network).pop("signal", None)
+        vars(network).pop("temb", None)
         for norm, linear in zip(norms, layers, strict=True):
             norm.linear = linear.to(home) if park is not None else linear

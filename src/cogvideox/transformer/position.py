@@ -1,7 +1,7 @@
-"""Where a token stands: rotary (turns q and k), sinusoidal and learned (added to x once).
+"""Positions of tokens: rotary (q and k are rotated in every layer), sinusoidal and learned (added to x once).
 
 Tables are computed in float32 or better, from the grid alone, and cached per grid; text tokens get the
-neutral element (no turn, nothing added).
+neutral element (no rotation, nothing added).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 
 from cogvideox.errors import ConfigError, SizeError
+from cogvideox.recompute import in_place, recomputable
 from cogvideox.transformer.layout import Layout, TokenGrid
 
 THETA = 10000.0
@@ -22,44 +23,53 @@ RotaryMode = Literal["slice", "resample", "ntk"]
 
 
 class Rotary:
-    """3D rotary positions (paper section 2.2): a quarter of a head turns with t, 3/8 with h, 3/8 with w.
+    """3D rotary positions (paper section 2.2): a quarter of a head rotates with t, 3/8 with h, 3/8 with w.
 
     ``slice`` uses the patch indices themselves: the paper's extrapolation, and the rule of 1.5.
     ``resample`` squeezes any grid into the native one (``base`` = (h, w)): the rule of 1.0 in diffusers. ``ntk`` keeps
-    the indices and turns slow channels slower where a grid is larger than the native one, so that its last patch is
+    the indices and slows slow channels down where a grid is larger than the native one, so that its last patch is
     as far as the native last one for the slowest channel, while fast channels stay as they were.
     """
 
     def __init__(self, head_dim: int, mode: RotaryMode, base: tuple[int, int]):
         self.head_dim, self.mode, self.base = head_dim, mode, base
 
-    def turn(self, layout: Layout, device: torch.device) -> Complex[Tensor, "n 1 e_half"]:
+    def table(self, layout: Layout, device: torch.device) -> Complex[Tensor, "n 1 e_half"]:
         """The factor exp(i angle) of every token and pair of channels."""
-        return _turn(layout, self.head_dim, self.mode, self.base, device)
+        return _rotary_table(layout, self.head_dim, self.mode, self.base, device)
 
 
-def in_place() -> bool:
-    """Whether results may be written over inputs: nobody wants gradients, and no compiler arranges memory itself."""
-    return not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+@recomputable
+def apply_rotary_emb(
+    x: Float[Tensor, "b n k e"],
+    rotary_emb: Complex[Tensor, "n 1 e_half"] | None,
+    dtype: torch.dtype | None = None,
+) -> Float[Tensor, "b n k e"]:
+    """``x`` with neighbouring channels rotated as complex numbers, x · exp(i angle), in float32; cast to ``dtype``.
 
-
-def turned(x: Float[Tensor, "b n k e"], turn: Complex[Tensor, "n 1 e_half"]) -> Float[Tensor, "b n k e"]:
-    """Neighbouring channels turned as complex numbers, in float32: x0 cos − x1 sin, x1 cos + x0 sin.
-
-    Without gradients a float32 ``x`` is written over, and half precision is widened number by number and never
-    as a whole.
+    ``rotary_emb``: the factors of ``Rotary.table``; None rotates nothing. Without gradients ``x`` may be written over.
     """
-    if torch.compiler.is_compiling():
-        (a, b), cos, sin = x.float().unflatten(-1, (-1, 2)).unbind(-1), turn.real, turn.imag
-        return torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2).type_as(x)
-    if not in_place():
-        pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
-        return torch.view_as_real(pairs * turn).flatten(-2).type_as(x)
-    if x.dtype == torch.float32:
-        torch.view_as_complex(x.unflatten(-1, (-1, 2))).mul_(turn)
-        return x
-    pairs, sin, out = x.unflatten(-1, (-1, 2)), turn.imag, torch.empty_like(x)
-    wide = pairs * turn.real[..., None]  # float32
+    dtype = dtype or x.dtype
+    if rotary_emb is None:
+        return x.to(dtype)
+    if torch.compiler.is_compiling():  # compilers know no complex numbers
+        (a, b), cos, sin = x.float().unflatten(-1, (-1, 2)).unbind(-1), rotary_emb.real, rotary_emb.imag
+        return torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2).type_as(x).to(dtype)
+    if in_place() and x.dtype == torch.float32:
+        torch.view_as_complex(x.unflatten(-1, (-1, 2))).mul_(rotary_emb)
+        return x.to(dtype)
+    if in_place():
+        return _rotate_half_precision(x, rotary_emb).to(dtype)
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * rotary_emb).flatten(-2).type_as(x).to(dtype)
+
+
+def _rotate_half_precision(
+    x: Float[Tensor, "b n k e"], rotary_emb: Complex[Tensor, "n 1 e_half"]
+) -> Float[Tensor, "b n k e"]:
+    """The same without a copy of ``x`` in float32: x0 cos − x1 sin, x1 cos + x0 sin, widened number by number."""
+    pairs, sin, out = x.unflatten(-1, (-1, 2)), rotary_emb.imag, torch.empty_like(x)
+    wide = pairs * rotary_emb.real[..., None]  # float32
     torch.addcmul(wide[..., 0], pairs[..., 1], sin, value=-1, out=out[..., 0::2])
     torch.addcmul(wide[..., 1], pairs[..., 0], sin, out=out[..., 1::2])
     return out
@@ -96,19 +106,19 @@ def _spread(start: int, extent: int, size: int) -> Float[Tensor, " n"]:
 
 @lru_cache(maxsize=8)
 @torch.inference_mode(False)
-def _turn(
+def _rotary_table(
     layout: Layout, head_dim: int, mode: RotaryMode, base: tuple[int, int], device: torch.device
 ) -> Complex[Tensor, "n 1 e_half"]:
-    parts = []
-    for words, grid in layout.clips:
-        video = _turn_of_grid(grid, head_dim, mode, base)
-        parts += [video.new_ones(words, 1, head_dim // 2), video]
-    return torch.cat(parts).to(device)
+    tables = []
+    for text_len, grid in layout.clips:
+        video = _rotary_table_of_grid(grid, head_dim, mode, base)
+        tables += [video.new_ones(text_len, 1, head_dim // 2), video]
+    return torch.cat(tables).to(device)
 
 
-@lru_cache(maxsize=64)  # packed rows differ from step to step, the sizes of their clips come again
+@lru_cache(maxsize=64)  # packed sequences differ from step to step, the sizes of their clips come again
 @torch.inference_mode(False)
-def _turn_of_grid(
+def _rotary_table_of_grid(
     grid: TokenGrid, head_dim: int, mode: RotaryMode, base: tuple[int, int]
 ) -> Complex[Tensor, "n 1 e_half"]:
     angles = _angles(grid, head_dim, mode, base)
@@ -159,7 +169,7 @@ def _sinusoidal(
     h = _sin_cos(torch.arange(grid.h) / spatial, width // 8 * 3)[None, :, None]
     w = _sin_cos(torch.arange(grid.w) / spatial, width // 8 * 3)[None, None]
     # the trap: width comes before height here, while rotary positions go t, h, w
-    table = torch.cat([part.expand(*grid, -1) for part in (t, w, h)], -1)
+    table = torch.cat([axis.expand(*grid, -1) for axis in (t, w, h)], -1)
     return table.flatten(0, 2).float().to(device)
 
 
@@ -169,17 +179,17 @@ def _sin_cos(positions: Float[Tensor, " n"], width: int) -> Float[Tensor, "n wid
     return torch.cat([angles.sin(), angles.cos()], -1)
 
 
-def learned_rows(
+def learned_positions(
     table: Float[Tensor, "1 m d"],
-    words: int,
+    text_len: int,
     grid: TokenGrid,
     native: TokenGrid,
-    text_tokens: int,
+    max_text_len: int,
     fallback: Sinusoidal,
 ) -> tuple[Float[Tensor, "l d"], Float[Tensor, "n d"]]:
-    """The rows of a learned table for the text and for the video of one clip (5B-I2V).
+    """The entries of a learned table for the text and for the video of one clip (5B-I2V).
 
-    Raises SizeError for another height or width than the table's, ConfigError for more text than it has rows.
+    Raises SizeError for another height or width than the table's, ConfigError for more text tokens than it has.
     Another number of frames falls back to sinusoidal positions, as diffusers does, with a warning.
     """
     if (grid.h, grid.w) != (native.h, native.w):
@@ -187,21 +197,21 @@ def learned_rows(
             f"latent patches {grid.h}x{grid.w}: the learned positions are for {native.h}x{native.w} only; "
             "use that size, or a model without learned positions"
         )
-    if words > text_tokens:
+    if text_len > max_text_len:
         raise ConfigError(
-            f"text of {words} tokens: the learned positions have {text_tokens} for text; shorten it"
+            f"text of {text_len} tokens: the learned positions have {max_text_len} for text; shorten it"
         )
     if grid.t == native.t:
-        return table[0, :words], table[0, text_tokens:]
+        return table[0, :text_len], table[0, max_text_len:]
     warnings.warn(
         f"{grid.t} latent frames: the learned positions have {native.t}; sinusoidal ones are used instead",
         stacklevel=2,
     )
     video = fallback.table(grid, table.device).to(table.dtype)
-    return video.new_zeros(words, video.shape[1]), video
+    return video.new_zeros(text_len, video.shape[1]), video
 
 
 def forget_tables() -> None:
     """Empty the caches: before and after work on tensors without memory, which must not meet real ones there."""
-    for cached in (_turn, _turn_of_grid, _sinusoidal):
+    for cached in (_rotary_table, _rotary_table_of_grid, _sinusoidal):
         cached.cache_clear()

@@ -1,4 +1,4 @@
-"""Steps at which the blocks are left out: what they add to their input changes little from one step to the next.
+"""Reuse of residuals: steps at which the blocks are left out, since what they add changes little between steps.
 
 The residual of the blocks, blocks(x) - x, of one step stands for that of a later one after a multiplication by a
 number (MagCache, arXiv 2506.09045, found that the number belongs to the model and hardly to the prompt). The best
@@ -32,7 +32,7 @@ def reusing(network: Transformer, factors: Sequence[float | None], branches: int
     """
     if not factors or factors[0] is not None:
         raise ConfigError("reuse: the first step has no residual to reuse; compute it")
-    trunk = network.trunk
+    run_blocks = network.run_blocks
     kept: list[Residual | None] = [None] * branches
     total, calls = len(factors) * branches, 0
 
@@ -45,26 +45,26 @@ def reusing(network: Transformer, factors: Sequence[float | None], branches: int
             return torch.add(x, before, alpha=factor)
         kept[branch] = before = None  # before the blocks need memory
         start = x.clone() if step + 1 < len(factors) and factors[step + 1] is not None else None
-        out = trunk(x, *rest)  # written over x
+        out = run_blocks(x, *rest)  # written over x
         if start is not None:
             kept[branch] = torch.sub(out, start, out=start)
         return out
 
-    with instead_of_trunk(network, reused):
+    with replacing_blocks(network, reused):
         yield
 
 
 @contextmanager
-def instead_of_trunk(network: Transformer, stand_in: Callable[..., Residual]) -> Iterator[None]:
-    """For a while ``stand_in`` is called where the blocks are; what stood in before does so again afterwards."""
-    before = vars(network).get("trunk")
-    network.trunk = stand_in  # type: ignore[method-assign]
+def replacing_blocks(network: Transformer, replacement: Callable[..., Residual]) -> Iterator[None]:
+    """Inside, ``replacement`` is called in the place of ``network.run_blocks``. Nests: calls may wrap each other."""
+    before = vars(network).get("run_blocks")
+    network.run_blocks = replacement  # type: ignore[method-assign]
     try:
         yield
     finally:
-        del network.trunk
+        del network.run_blocks
         if before is not None:
-            network.trunk = before  # type: ignore[method-assign]
+            network.run_blocks = before  # type: ignore[method-assign]
 
 
 @dataclass
@@ -94,15 +94,15 @@ def measuring(network: Transformer, reach: int) -> Iterator[Measured]:
     """Inside, every call of ``network`` is one step of a run, and its residual is compared with the ``reach``
     before it. The results of the network do not change.
     """
-    trunk, found, before = network.trunk, Measured(), deque[Residual](maxlen=reach)
+    run_blocks, found, before = network.run_blocks, Measured(), deque[Residual](maxlen=reach)
 
     def watched(x: Residual, *rest: object) -> Residual:
         start = x.clone()
-        out = trunk(x, *rest)  # written over x
+        out = run_blocks(x, *rest)  # written over x
         now = (out - start).float()
         found.add(now, before)
         before.appendleft(now)
         return out
 
-    with instead_of_trunk(network, watched):
+    with replacing_blocks(network, watched):
         yield found

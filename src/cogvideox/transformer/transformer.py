@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
-from cogvideox.cpu_ops import Linear, product
+from cogvideox.cpu_ops import Linear, via_float32
 from cogvideox.errors import ConfigError, FrameError, SizeError
 from cogvideox.transformer.block import Block
 from cogvideox.transformer.config import TransformerConfig
 from cogvideox.transformer.layout import VIDEO, Layout, TokenGrid
-from cogvideox.transformer.position import Rotary, Sinusoidal, learned_rows
+from cogvideox.transformer.position import Rotary, Sinusoidal, learned_positions
 
 OFS = 2.0
 """The constant that 1.5-I2V was trained with."""
@@ -54,8 +54,8 @@ class Transformer(nn.Module):
         """
         layout = Layout.plain(text.shape[1], self.grid(latents))
         x = torch.cat(self.patch_embed(latents, text, layout.clips[0].grid), dim=1)
-        signal = self.signal(timestep.expand(latents.shape[0]), ofs, latents.dtype)[:, None]
-        return self.run(x, signal, layout)[0]
+        temb = self.temb(timestep.expand(latents.shape[0]), ofs, latents.dtype)[:, None]
+        return self.run(x, temb, layout)[0]
 
     def forward_packed(
         self,
@@ -64,21 +64,25 @@ class Transformer(nn.Module):
         timesteps: Float[Tensor, " clips"],
         ofs: Float[Tensor, 1] | None = None,
     ) -> list[Float[Tensor, "out t h w"]]:
-        """v for clips of any size packed in one row (frame pack): the numbers of each clip by itself.
+        """v for clips of any size packed in one sequence (frame pack): the numbers of each clip by itself.
 
         Raises ConfigError unless there are as many texts and timesteps as clips, and what ``forward`` raises.
         """
         if not len(clips) == len(texts) == len(timesteps) or not clips:
             raise ConfigError(
-                f"{len(clips)} clips, {len(texts)} texts, {len(timesteps)} timesteps: a packed row needs "
+                f"{len(clips)} clips, {len(texts)} texts, {len(timesteps)} timesteps: a packed sequence needs "
                 "one text and one timestep for each clip, and at least one clip"
             )
         grids = [self.grid(clip[None]) for clip in clips]
         layout = Layout.packed([len(text) for text in texts], grids)
-        parts = zip(clips, texts, grids, strict=True)
-        x = torch.cat([p for c, text, g in parts for p in self.patch_embed(c[None], text[None], g)], dim=1)
-        signal = self.signal(timesteps, ofs, clips[0].dtype)[None]
-        return [v[0] for v in self.run(x, signal, layout)]
+        tokens = [
+            modality
+            for clip, text, grid in zip(clips, texts, grids, strict=True)
+            for modality in self.patch_embed(clip[None], text[None], grid)
+        ]
+        x = torch.cat(tokens, dim=1)
+        temb = self.temb(timesteps, ofs, clips[0].dtype)[None]
+        return [v[0] for v in self.run(x, temb, layout)]
 
     def grid(self, latents: Float[Tensor, "b c t h w"]) -> TokenGrid:
         """The patches of these latents; raises SizeError or FrameError when they do not divide."""
@@ -96,44 +100,44 @@ class Transformer(nn.Module):
             )
         return TokenGrid(t // patch_t, h // patch_h, w // patch_w)
 
-    def signal(
+    def temb(
         self, timesteps: Float[Tensor, " b"], ofs: Float[Tensor, 1] | None, dtype: torch.dtype
     ) -> Float[Tensor, "b s"]:
         """SiLU of the time embedding (plus that of ofs): what every modulation reads."""
         config = self.config
         flip, shift = config.flip_sin_to_cos, config.freq_shift
-        signal = self.time_embedding(sinusoid(timesteps, config.width, flip, shift).to(dtype))
+        temb = self.time_embedding(sinusoid(timesteps, config.width, flip, shift).to(dtype))
         if config.ofs_embed_dim:
             ofs = timesteps.new_full((1,), OFS, dtype=torch.float32) if ofs is None else ofs.reshape(-1)
-            signal = signal + self.ofs_embedding(sinusoid(ofs, config.ofs_embed_dim, flip, shift).to(dtype))
+            temb = temb + self.ofs_embedding(sinusoid(ofs, config.ofs_embed_dim, flip, shift).to(dtype))
         elif ofs is not None:
             raise ConfigError("ofs: this model has no ofs embedding (ofs_embed_dim null); leave ofs out")
-        return F.silu(signal)
+        return F.silu(temb)
 
     def run(
-        self, x: Float[Tensor, "b n d"], signal: Float[Tensor, "b clips s"], layout: Layout
+        self, x: Float[Tensor, "b n d"], temb: Float[Tensor, "b clips s"], layout: Layout
     ) -> list[Float[Tensor, "b out t h w"]]:
-        """All layers on an embedded row, and v of each of its clips."""
+        """All layers on an embedded sequence, and v of each of its clips."""
         x = self.embedding_dropout(x)
-        turn = self.rotary.turn(layout, x.device) if self.rotary else None
-        x = self.trunk(x, signal, turn, layout)
-        pieces = zip(layout.segments, x.split(layout.lengths, dim=1), strict=True)
-        return [self._head(piece, signal, s.clip, layout) for s, piece in pieces if s.modality == VIDEO]
+        rotary_emb = self.rotary.table(layout, x.device) if self.rotary else None
+        x = self.run_blocks(x, temb, rotary_emb, layout)
+        segments = zip(layout.segments, x.split(layout.lengths, dim=1), strict=True)
+        return [self._head(tokens, temb, s.clip, layout) for s, tokens in segments if s.modality == VIDEO]
 
-    def trunk(
+    def run_blocks(
         self,
         x: Float[Tensor, "b n d"],
-        signal: Float[Tensor, "b clips s"],
-        turn: Complex[Tensor, "n 1 e_half"] | None,
+        temb: Float[Tensor, "b clips s"],
+        rotary_emb: Complex[Tensor, "n 1 e_half"] | None,
         layout: Layout,
     ) -> Float[Tensor, "b n d"]:
-        """All blocks: the seam for leaving them out, or for launching them together."""
+        """All blocks in order: the seam for skipping them (``reuse``) and for CUDA graphs (``compiled``)."""
         for block in self.transformer_blocks:
-            x = block(x, signal, turn, layout)
+            x = block(x, temb, rotary_emb, layout)
         return x
 
-    def _head(self, x: Tensor, signal: Tensor, clip: int, layout: Layout) -> Float[Tensor, "b out t h w"]:
-        x = self.norm_out(self.norm_final(x), signal[:, clip, None])
+    def _head(self, x: Tensor, temb: Tensor, clip: int, layout: Layout) -> Float[Tensor, "b out t h w"]:
+        x = self.norm_out(self.norm_final(x), temb[:, clip, None])
         return unpatchify(self.proj_out(x), layout.clips[clip].grid, self.config.patch)
 
 
@@ -170,8 +174,8 @@ class PatchEmbed(nn.Module):
             config.width, config.spatial_interpolation_scale, config.temporal_interpolation_scale
         )
         if config.use_learned_positional_embeddings:
-            rows = config.max_text_seq_length + self.native_grid.tokens
-            self.pos_embedding = nn.Parameter(torch.zeros(1, rows, config.width))
+            tokens = config.max_text_seq_length + self.native_grid.tokens
+            self.pos_embedding = nn.Parameter(torch.zeros(1, tokens, config.width))
 
     @property
     def native_grid(self) -> TokenGrid:
@@ -187,17 +191,17 @@ class PatchEmbed(nn.Module):
     ) -> tuple[Float[Tensor, "b l d"], Float[Tensor, "b n d"]]:
         """Text tokens and video tokens."""
         self._check(latents, text)
-        words = self.text_proj(text)
+        text = self.text_proj(text)
         video = self.proj(patchify(latents, self.config.patch))
         if self.config.position == "sinusoidal":
             video = video + self.sinusoidal.table(grid, video.device).to(video.dtype)
         elif self.config.position == "rotary+learned":
             limit, table = self.config.max_text_seq_length, self.pos_embedding.to(video.dtype)
-            for_words, for_video = learned_rows(
-                table, words.shape[1], grid, self.native_grid, limit, self.sinusoidal
+            for_text, for_video = learned_positions(
+                table, text.shape[1], grid, self.native_grid, limit, self.sinusoidal
             )
-            words, video = words + for_words, video + for_video
-        return words, video
+            text, video = text + for_text, video + for_video
+        return text, video
 
     def _check(self, latents: Tensor, text: Tensor) -> None:
         config = self.config
@@ -220,7 +224,8 @@ class FlatPatch(nn.Conv2d):
         super().__init__(channels, width, kernel_size=patch, stride=patch, bias=bias)
 
     def forward(self, patches: Float[Tensor, "b n p"]) -> Float[Tensor, "b n d"]:
-        return product(F.linear, patches, self.weight.flatten(1), self.bias)
+        """Tokens from flat patches, each in the order (c, h, w)."""
+        return via_float32(F.linear, patches, self.weight.flatten(1), self.bias)
 
 
 class TimestepEmbedding(nn.Module):
@@ -232,6 +237,7 @@ class TimestepEmbedding(nn.Module):
         self.linear_2 = Linear(width, width)
 
     def forward(self, x: Float[Tensor, "b i"]) -> Float[Tensor, "b s"]:
+        """The embedding of a sinusoid."""
         return self.linear_2(F.silu(self.linear_1(x)))
 
 
@@ -243,8 +249,9 @@ class FinalNorm(nn.Module):
         self.linear = Linear(config.time_embed_dim, 2 * config.width)
         self.norm = nn.LayerNorm(config.width, config.norm_eps, config.norm_elementwise_affine)
 
-    def forward(self, x: Float[Tensor, "b n d"], signal: Float[Tensor, "b 1 s"]) -> Float[Tensor, "b n d"]:
-        shift, scale = self.linear(signal).chunk(2, dim=-1)
+    def forward(self, x: Float[Tensor, "b n d"], temb: Float[Tensor, "b 1 s"]) -> Float[Tensor, "b n d"]:
+        """norm(x) · (1 + scale) + shift, for the tokens of one clip."""
+        shift, scale = self.linear(temb).chunk(2, dim=-1)
         return torch.addcmul(shift, self.norm(x), 1 + scale)
 
 

@@ -1,4 +1,18 @@
-"""The 3D causal video autoencoder (section 2.1): whole, in chunks, as a stream, in tiles."""
+"""The 3D causal video autoencoder (section 2.1): whole, in chunks, as a stream, in tiles.
+
+Files, in reading order:
+
+| `config` | `VAEConfig`, under the names of the public `config.json`, and `Tiles`; loads no torch |
+| `vae` | `VAE` and `Gaussian`: encode and decode, in chunks, whole or as a stream |
+| `network` | encoder and decoder: residual blocks in stages |
+| `conv` | causal convolution, downsampling, upsampling |
+| `norm` | group normalisation and its modulation by the latents, as one scale and one shift |
+| `frames` | `Frames`: normalised and activated when they are read, a few at a time |
+| `past` | `Past`: which frames came before the chunk |
+| `tiling` | large pictures in tiles that overlap |
+| `losses` | what training minimises |
+| `critics` | the discriminator of the GAN loss |
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -31,7 +45,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Load a part when it is first asked for: the settings alone need no torch."""
+    """Import a module when one of its names is first used: the settings alone need no torch."""
     for home, names in _HOMES.items():
         if name in names:
             return getattr(import_module(f"{__name__}.{home}"), name)

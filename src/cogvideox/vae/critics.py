@@ -1,4 +1,4 @@
-"""A critic of video: which patches of time and space look made? The discriminator of the GAN loss (section 2.1).
+"""A critic of video: which patches of time and space look generated? The discriminator of the GAN loss (section 2.1).
 
 The paper says *3D discriminator* and no more. This one judges overlapping patches (PatchGAN in three dimensions), works
 for any number of frames, one included, and normalises over channels only, so that a frame's verdict depends on nothing
@@ -44,6 +44,7 @@ class PatchCritic(nn.Module):
         self.verdict = nn.Conv3d(width, 1, 3, padding=(0, 1, 1))
 
     def forward(self, pixels: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b 1 f2 h2 w2"]:
+        """One number per patch; large means it looks real."""
         x = F.leaky_relu(self.first(longer(pixels)), 0.1)
         for stage in self.stages:
             x = stage(x)
@@ -62,6 +63,7 @@ class CriticStage(nn.Module):
         self.stride = (2 if halve_time else 1, 2, 2)
 
     def forward(self, x: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b d f2 h2 w2"]:
+        """The stage's features at half the height and width."""
         y = F.leaky_relu(self.conv1(longer(self._normalised(x))), 0.1)
         y = F.leaky_relu(self.conv2(longer(y)), 0.1)
         both = y + self.shortcut(x)
@@ -70,7 +72,7 @@ class CriticStage(nn.Module):
         return F.avg_pool3d(both, self.stride) * 2**-0.5
 
     def _normalised(self, x: Tensor) -> Tensor:
-        """Over the channels of each place, so that patches stay independent."""
+        """Normalised over the channels of each position, so that patches stay independent."""
         return self.norm(x.movedim(1, -1)).movedim(-1, 1)
 
 

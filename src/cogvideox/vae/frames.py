@@ -1,8 +1,8 @@
-"""What a causal convolution reads: frames that are normalised, modulated and activated as late as possible.
+"""``Frames``: the input of a convolution, normalised, modulated and activated as late as possible.
 
-Group statistics need all frames of a piece; everything after them does not. So a piece stays as it came out
-of the last convolution, and a few frames at a time are scaled, shifted and sent through SiLU, straight into
-the window that the next convolution reads. No activated copy of a whole piece ever exists.
+Group statistics need all frames of a chunk; everything after them does not. So a chunk stays as the last convolution
+left it, and a few frames at a time are scaled, shifted and sent through SiLU, straight into the window that the next
+convolution reads. No activated copy of a whole chunk ever exists.
 """
 
 from __future__ import annotations
@@ -22,90 +22,103 @@ IN_CACHE = {"cpu": 2**22, "cuda": 2**25}  # bytes that are still in cache when t
 
 @dataclass
 class Frames:
-    """A piece of video in parts along time, and what is done to it before it is read.
+    """Frames in pieces along time, and the scale, shift and SiLU that they get when they are read.
 
-    ``scale`` and ``shift`` ([b, c, tz, hz, wz] in float32, each size a divisor) stand for ``silu(x * scale +
-    shift)``; without them the frames are read as they are. ``alone``: the first frame has an entry of its own in
-    them, the others share theirs (default: an odd count). Parts leave the list when they are read.
+    ``scale`` and ``shift`` ([b, c, tz, hz, wz] in float32, each size a divisor) stand for ``silu(x * scale + shift)``;
+    without them frames are read as they are. ``single_first``: the first frame has an entry of its own in them, the
+    others share theirs (default: an odd count). Slices leave ``slices`` when they are taken.
     """
 
-    parts: list[Float[Tensor, "b c _ h w"]]
+    slices: list[Float[Tensor, "b c _ h w"]]
     scale: Tensor | None = None
     shift: Tensor | None = None
-    alone: bool | None = None
+    single_first: bool | None = None
 
     def __post_init__(self) -> None:
-        self.count = sum(part.shape[2] for part in self.parts)
-        if self.alone is None:
-            self.alone = self.count % 2 == 1
+        self.count = sum(x.shape[2] for x in self.slices)
+        if self.single_first is None:
+            self.single_first = self.count % 2 == 1
 
-    def runs(self, window: int, first_alone: bool = False) -> Iterator[tuple[int, Tensor]]:
-        """(start, frames) in order, a few at a time: about ``window`` elements. Autograd takes and keeps all."""
-        if torch.is_grad_enabled() and len(self.parts) > 1:
-            self.parts = [torch.cat(self.parts, dim=2)]
-        most = self._at_once(window)
-        if first_alone and self.parts[0].shape[2] > 1:
-            self.parts[:1] = [self.parts[0][:, :, :1], self.parts[0][:, :, 1:]]
-        start, counts = 0, [part.shape[2] for part in self.parts]
+    def take(self, window: int, split_first: bool = False) -> Iterator[tuple[int, Tensor]]:
+        """(index of the first frame, frames as they are) in order, a few at a time: about ``window`` elements.
+
+        Under autograd, which keeps them anyway, all at once. ``split_first``: the first frame comes by itself.
+        """
+        if torch.is_grad_enabled() and len(self.slices) > 1:
+            self.slices = [torch.cat(self.slices, dim=2)]
+        most = self._frames_at_once(window)
+        if split_first and self.slices[0].shape[2] > 1:
+            self.slices[:1] = [self.slices[0][:, :, :1], self.slices[0][:, :, 1:]]
+        start, counts = 0, [x.shape[2] for x in self.slices]
         for count in counts:
             length = -(-count // -(-count // most))
-            self.parts[:1] = self.parts[0].split(length, dim=2)
+            self.slices[:1] = self.slices[0].split(length, dim=2)
             for first in range(0, count, length):
-                yield start + first, self.parts.pop(0)  # bound to no name here: it is the reader's to drop
+                yield start + first, self.slices.pop(0)  # bound to no name here: it is the reader's to drop
             start += count
 
     def window(
-        self, held: Float[Tensor, "b c f h w"], start: int, x: Float[Tensor, "b c s h w"], old: Tensor | None
+        self,
+        before: Float[Tensor, "b c f h w"],
+        start: int,
+        x: Float[Tensor, "b c s h w"],
+        old: Tensor | None,
     ) -> Float[Tensor, "b c fs h w"]:
-        """``held``, then ``x`` as the convolution reads it; over the ``old`` window when it has the size."""
+        """``before``, then ``x`` as the convolution reads it; over the ``old`` window when it has the size."""
         if torch.is_grad_enabled():
-            return torch.cat([held, self.read(start, x)], dim=2)
-        before, (b, c, length, h, w) = held.shape[2], x.shape
-        if old is None or old.shape[2] != before + length:
-            old = x.new_empty(b, c, before + length, h, w)
-        for i in range(before):  # one by one and in order: ``held`` may be the end of the old window
-            old[:, :, i] = held[:, :, i]
-        self.write(start, x, old[:, :, before:])
+            return torch.cat([before, self.read(start, x)], dim=2)
+        front, (b, c, length, h, w) = before.shape[2], x.shape
+        if old is None or old.shape[2] != front + length:
+            old = x.new_empty(b, c, front + length, h, w)
+        for i in range(front):  # one by one and in order: ``before`` may be the end of the old window
+            old[:, :, i] = before[:, :, i]
+        self.write(start, x, old[:, :, front:])
         return old
 
     def tail(self, frames: int) -> Float[Tensor, "b c f h w"]:
         """The last ``frames`` frames as the convolution reads them."""
-        last = torch.cat([part[:, :, -frames:] for part in self.parts[-frames:]], dim=2)[:, :, -frames:]
+        last = torch.cat([x[:, :, -frames:] for x in self.slices[-frames:]], dim=2)[:, :, -frames:]
         return self.read(self.count - last.shape[2], last)
 
+    def first(self) -> Float[Tensor, "b c 1 h w"]:
+        """The first frame as the convolution reads it."""
+        return self.read(0, self.slices[0][:, :, :1])
+
     def read(self, start: int, x: Float[Tensor, "b c s h w"]) -> Float[Tensor, "b c s h w"]:
-        """Frames ``start``, ... as the convolution reads them."""
+        """silu(x · scale + shift), where ``x`` are the frames from index ``start`` on."""
         if self.scale is None or self.shift is None:
             return x
         if torch.is_grad_enabled():
-            scale, shift = self._rows(self.scale, start, x), self._rows(self.shift, start, x)
-            y = torch.addcmul(shift, _in_rows(x, scale), scale).view(x.shape)
+            scale, shift = self._entries(self.scale, start, x), self._entries(self.shift, start, x)
+            y = torch.addcmul(shift, _grouped(x, scale), scale).view(x.shape)
             return F.silu(y.to(x.dtype))
         y = torch.empty_like(x, memory_format=torch.contiguous_format)
         self.write(start, x, y)
         return y
 
     def write(self, start: int, x: Float[Tensor, "b c s h w"], out: Float[Tensor, "b c s h w"]) -> None:
-        """The same, into ``out``; not for autograd."""
+        """The same, written to ``out``; not for autograd."""
         if self.scale is None or self.shift is None:
             out.copy_(x)
             return
-        scale, shift = self._rows(self.scale, start, x), self._rows(self.shift, start, x)
-        scale_shift_silu(_in_rows(out, scale), _in_rows(x, scale), scale, shift)
+        scale, shift = self._entries(self.scale, start, x), self._entries(self.shift, start, x)
+        scale_shift_silu(_grouped(out, scale), _grouped(x, scale), scale, shift)
 
-    def _at_once(self, window: int) -> int:
+    def _frames_at_once(self, window: int) -> int:
         if torch.is_grad_enabled():
             window = MOST_ELEMENTS
-        elif self.parts[0].is_cpu:
+        elif self.slices[0].is_cpu:
             window = min(window, CPU_ELEMENTS)
-        return max(1, min(window, MOST_ELEMENTS) // self.parts[0][:, :, 0].numel() - 2)
+        return max(1, min(window, MOST_ELEMENTS) // self.slices[0][:, :, 0].numel() - 2)
 
-    def _rows(self, table: Tensor, start: int, x: Tensor) -> Float[Tensor, "b c tz 1 hz 1 wz 1"]:
-        """The table for some frames; each entry serves several frames, rows and columns."""
+    def _entries(self, table: Tensor, start: int, x: Tensor) -> Float[Tensor, "b c tz 1 hz 1 wz 1"]:
+        """The entries of a table for the frames ``x`` from ``start`` on, in the shape of ``_grouped``."""
         if table.shape[2] > 1:
-            length, lone = x.shape[2], int(self.alone)
-            repeat = (self.count - lone) // (table.shape[2] - lone)
-            picks = [i if i < lone else lone + (i - lone) // repeat for i in range(start, start + length)]
+            length, single = x.shape[2], int(bool(self.single_first))
+            repeat = (self.count - single) // (table.shape[2] - single)
+            picks = [
+                i if i < single else single + (i - single) // repeat for i in range(start, start + length)
+            ]
             first, several = picks[0], picks[-1] + 1 - picks[0]
             if picks == [first + i * several // length for i in range(length)] and length % several == 0:
                 table = table[:, :, first : first + several]
@@ -121,12 +134,12 @@ def scale_shift_silu(out: Tensor, x: Tensor, scale: Tensor, shift: Tensor) -> No
     budget = IN_CACHE.get(x.device.type)
     step = x.shape[1] if budget is None else max(1, budget // max(x[:, 0].numel() * x.itemsize, 1))
     for i in range(0, x.shape[1], step):
-        here = slice(i, i + step)
-        torch.addcmul(shift[:, here], x[:, here], scale[:, here], out=out[:, here])
-        F.silu(out[:, here], inplace=True)
+        c = slice(i, i + step)
+        torch.addcmul(shift[:, c], x[:, c], scale[:, c], out=out[:, c])
+        F.silu(out[:, c], inplace=True)
 
 
-def _in_rows(x: Float[Tensor, "b c s h w"], table: Tensor) -> Float[Tensor, "b c tz f hz r wz q"]:
+def _grouped(x: Float[Tensor, "b c s h w"], table: Tensor) -> Float[Tensor, "b c tz f hz r wz q"]:
     """A view of ``x`` that lines up with a table: each entry serves f frames, r rows and q columns."""
     _, _, tz, _, hz, _, wz, _ = table.shape
     return x.unflatten(4, (wz, -1)).unflatten(3, (hz, -1)).unflatten(2, (tz, -1))

@@ -17,20 +17,23 @@ from torch import Tensor, nn
 
 Perceptual = Callable[[Float[Tensor, "n 3 h w"], Float[Tensor, "n 3 h w"]], Float[Tensor, " n"]]
 Total = Callable[[Tensor], Tensor]
-"""A sum over everybody who holds a part of the clip; alone, the value itself."""
+"""The sum of a tensor over all processes that hold slices of a clip."""
 
 
-def alone(value: Tensor) -> Tensor:
-    """Nobody else holds a part."""
+def identity(value: Tensor) -> Tensor:
+    """The ``Total`` of one process: the value itself."""
     return value
 
 
 def perceptual_loss(
-    metric: Perceptual, made: Float[Tensor, "b 3 f h w"], pixels: Float[Tensor, "b 3 f h w"], frames: Tensor
+    metric: Perceptual,
+    decoded: Float[Tensor, "b 3 f h w"],
+    pixels: Float[Tensor, "b 3 f h w"],
+    frames: Tensor,
 ) -> Float[Tensor, ""]:
-    """LPIPS of one frame of each clip (``frames``: which, [b]), averaged over the clips."""
-    rows = torch.arange(len(made), device=made.device)
-    return metric(made[rows, :, frames].float(), pixels[rows, :, frames].float()).mean()
+    """LPIPS of one frame of each clip (``frames``: its index in each, [b]), averaged over the clips."""
+    clips = torch.arange(len(decoded), device=decoded.device)
+    return metric(decoded[clips, :, frames].float(), pixels[clips, :, frames].float()).mean()
 
 
 def kl_loss(mean: Tensor, logvar: Tensor) -> Float[Tensor, ""]:
@@ -38,13 +41,13 @@ def kl_loss(mean: Tensor, logvar: Tensor) -> Float[Tensor, ""]:
     return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).float().mean()
 
 
-def hinge_loss(real: Tensor, made: Tensor) -> Float[Tensor, ""]:
-    """What the critic minimises: real patches above 1, made ones below -1."""
-    return 0.5 * (F.relu(1 - real.float()).mean() + F.relu(1 + made.float()).mean())
+def hinge_loss(real: Tensor, fake: Tensor) -> Float[Tensor, ""]:
+    """What the critic minimises: real patches above 1, decoded ones below -1."""
+    return 0.5 * (F.relu(1 - real.float()).mean() + F.relu(1 + fake.float()).mean())
 
 
 def adaptive_weight(
-    reconstruction: Float[Tensor, ""], adversarial: Float[Tensor, ""], last: Tensor, total: Total = alone
+    reconstruction: Float[Tensor, ""], adversarial: Float[Tensor, ""], last: Tensor, total: Total = identity
 ) -> Float[Tensor, ""]:
     """The weight with which both losses pull equally at the decoder's last weights (Esser et al. 2021, Eq. 7).
 
@@ -69,20 +72,20 @@ class Adversarial:
 
 def adversarial_losses(
     critic: nn.Module,
-    made: Float[Tensor, "b 3 f h w"],
+    decoded: Float[Tensor, "b 3 f h w"],
     pixels: Float[Tensor, "b 3 f h w"],
     reconstruction: Float[Tensor, ""],
     last: Tensor,
     **ranks: Any,
 ) -> Adversarial:
-    """The decoder's loss -mean D(made), its adaptive weight, and the critic's hinge loss, kept apart.
+    """The decoder's loss -mean D(decoded), its adaptive weight, and the critic's hinge loss, kept apart.
 
     The decoder's loss gives the critic's weights no gradient, the critic's gives the decoder none: their sum can
     go backwards at once.
     """
     weights = {name: value.detach() for name, value in critic.named_parameters()}
-    decoder = -torch.func.functional_call(critic, weights, (made,)).float().mean()
+    decoder = -torch.func.functional_call(critic, weights, (decoded,)).float().mean()
     weight = (
-        adaptive_weight(reconstruction, decoder, last, **ranks) if made.requires_grad else decoder.detach()
+        adaptive_weight(reconstruction, decoder, last, **ranks) if decoded.requires_grad else decoder.detach()
     )
-    return Adversarial(weight, decoder, hinge_loss(critic(pixels), critic(made.detach())))
+    return Adversarial(weight, decoder, hinge_loss(critic(pixels), critic(decoded.detach())))

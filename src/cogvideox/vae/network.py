@@ -1,11 +1,12 @@
 """Encoder and decoder: residual blocks in stages that change size (section 2.1).
 
-Module and parameter names are the released ones.
+Module and parameter names are the released ones. Where the decoder doubles time, ``Upsample`` enlarges each frame once,
+and the residual block behind it (``double_time``) reads each frame twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 import torch
@@ -13,16 +14,22 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cogvideox.vae.config import VAEConfig
-from cogvideox.vae.conv import CausalConv3d, Downsample, Upsample, each_twice, project
-from cogvideox.vae.norm import SpatialNorm, activated
+from cogvideox.vae.conv import CausalConv3d, Downsample, Upsample, double_frames, project
+from cogvideox.vae.norm import SpatialNorm, norm_silu
 from cogvideox.vae.past import Past
 
 
 class ResidualBlock(nn.Module):
-    """norm, SiLU, conv, norm, SiLU, conv, plus a shortcut. With ``latents`` the norms are SpatialNorms."""
+    """x + conv(SiLU(norm(conv(SiLU(norm(x)))))). With ``latents`` the norms are SpatialNorms, modulated by ``z``.
 
-    def __init__(self, in_channels: int, out_channels: int, config: VAEConfig, latents: bool) -> None:
+    ``double_time``: every frame of ``x`` is shown twice, a single first one once.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, config: VAEConfig, latents: bool, double_time: bool = False
+    ) -> None:
         super().__init__()
+        self.double_time = double_time
         self.norm1 = _norm(in_channels, config, latents)
         self.conv1 = CausalConv3d(in_channels, out_channels, time_kernel=config.time_kernel)
         self.norm2 = _norm(out_channels, config, latents)
@@ -31,62 +38,69 @@ class ResidualBlock(nn.Module):
             self.conv_shortcut = nn.Conv3d(in_channels, out_channels, 1)
 
     def forward(
-        self, x: Float[Tensor, "b c t h w"], past: Past, z: Tensor | None = None, twice: bool = False
+        self, x: Float[Tensor, "b c t h w"], past: Past, z: Tensor | None = None
     ) -> Float[Tensor, "b d t2 h w"]:
-        """``twice``: each frame of ``x`` is shown twice. Without gradients ``x`` is written over."""
-        h = list(self.conv1.runs(activated(self.norm1, [x], past, z, twice), past, twice))
-        runs = self.conv2.runs(activated(self.norm2, h, past, z), past)
+        """A few frames at a time; without gradients ``x`` is written over."""
+        h = self.conv1.slices(norm_silu(self.norm1, [x], past, z, self.double_time), past, self.double_time)
+        h = self.conv2.slices(norm_silu(self.norm2, list(h), past, z), past)
         if torch.is_grad_enabled():
-            return torch.cat([*runs], dim=2) + self._shortcut(x, past, twice)
-        if twice:
-            return _add_over(self._shortcut(x, past, twice), runs, lambda run: run)
-        return _add_over(x, runs, partial(self._shortcut, past=past))
+            return torch.cat([*h], dim=2) + self._shortcut(x, past)
+        if self.double_time:
+            return _add_in_place(self._shortcut(x, past), h)
+        return _add_in_place(x, h, partial(self._shortcut, past=past))
 
-    def _shortcut(
-        self, x: Float[Tensor, "b c t h w"], past: Past, twice: bool = False
-    ) -> Float[Tensor, "b d t2 h w"]:
-        alone = past.alone(x.shape[2])
+    def _shortcut(self, x: Float[Tensor, "b c t h w"], past: Past) -> Float[Tensor, "b d t2 h w"]:
+        single_first = past.has_single_first_frame(x.shape[2])
         if hasattr(self, "conv_shortcut"):
             x = project(self.conv_shortcut, x)
-        return each_twice(x, alone) if twice else x
+        return double_frames(x, single_first) if self.double_time else x
 
 
-def _add_over(
-    x: Float[Tensor, "b c t h w"], runs: Iterator[Tensor], shortcut: Callable[[Tensor], Tensor]
+def _add_in_place(
+    x: Float[Tensor, "b c t h w"],
+    h: Iterable[Float[Tensor, "b d _ h w"]],
+    shortcut: Callable[[Tensor], Tensor] = lambda x: x,
 ) -> Float[Tensor, "b d t h w"]:
-    """``runs`` + ``shortcut(x)``, run by run written over ``x`` as far as its channels reach."""
+    """``shortcut(x)`` + ``h``, slice by slice, written over ``x`` as far as its channels reach."""
     out, start = x, 0
-    for run in runs:
-        if start == 0 and run.shape[1] != x.shape[1]:
-            fewer = run.shape[1] < x.shape[1]
-            out = x[:, : run.shape[1]] if fewer else x.new_empty(len(x), run.shape[1], *x.shape[2:])
-        here = slice(start, start + run.shape[2])
-        torch.add(shortcut(x[:, :, here]), run, out=out[:, :, here])
-        start = here.stop
+    for y in h:
+        if start == 0 and y.shape[1] != x.shape[1]:
+            fewer = y.shape[1] < x.shape[1]
+            out = x[:, : y.shape[1]] if fewer else x.new_empty(len(x), y.shape[1], *x.shape[2:])
+        frames = slice(start, start + y.shape[2])
+        torch.add(shortcut(x[:, :, frames]), y, out=out[:, :, frames])
+        start = frames.stop
     return out.clone() if out.shape[1] < x.shape[1] else out  # a view would keep all channels alive
 
 
 class VaeStage(nn.Module):
-    """ResidualBlock blocks, then perhaps a change of size."""
+    """Residual blocks, then perhaps a change of size: a container, so that the released names come out."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, layers: int, config: VAEConfig, latents: bool
+        self,
+        in_channels: int,
+        out_channels: int,
+        layers: int,
+        config: VAEConfig,
+        latents: bool = False,
+        double_time: bool = False,
     ) -> None:
         super().__init__()
         widths = [in_channels] + [out_channels] * layers
         self.resnets = nn.ModuleList(
-            ResidualBlock(before, after, config, latents)
-            for before, after in zip(widths, widths[1:], strict=False)
+            ResidualBlock(before, after, config, latents, double_time and i == 0)
+            for i, (before, after) in enumerate(zip(widths, widths[1:], strict=False))
         )
 
-    def steps(
-        self, past: Past, z: Float[Tensor, "b z t h w"] | None = None, twice: bool = False
-    ) -> Iterator[Callable[[Tensor], Tensor]]:
-        """What is done in order, for the caller to do: whoever called would hold the input to the end."""
-        for i, block in enumerate(self.resnets):
-            yield partial(block, past=past, z=z, twice=twice and i == 0)
-        yield from (partial(down, past=past) for down in getattr(self, "downsamplers", ()))
-        yield from getattr(self, "upsamplers", ())
+
+def _layers(*stages: nn.Module) -> Iterator[nn.Module]:
+    """The layers of all stages in order.
+
+    The network calls them one by one: a stage that called its layers would hold its input to its end.
+    """
+    for stage in stages:
+        for name in ("resnets", "downsamplers", "upsamplers"):
+            yield from getattr(stage, name, ())
 
 
 class Encoder(nn.Module):
@@ -98,11 +112,11 @@ class Encoder(nn.Module):
         self.conv_in = CausalConv3d(config.in_channels, widths[0], time_kernel=config.time_kernel)
         self.down_blocks = nn.ModuleList()
         for i, (before, after) in enumerate(zip((widths[0], *widths), widths, strict=False)):
-            stage = VaeStage(before, after, config.layers_per_block, config, latents=False)
+            stage = VaeStage(before, after, config.layers_per_block, config)
             if i < len(widths) - 1:
                 stage.downsamplers = nn.ModuleList([Downsample(after, i < config.time_stages)])
             self.down_blocks.append(stage)
-        self.mid_block = VaeStage(widths[-1], widths[-1], 2, config, latents=False)
+        self.mid_block = VaeStage(widths[-1], widths[-1], 2, config)
         self.norm_out = nn.GroupNorm(config.norm_num_groups, widths[-1], eps=1e-6)
         self.conv_out = CausalConv3d(widths[-1], 2 * config.latent_channels, time_kernel=config.time_kernel)
         for module in self.modules():
@@ -110,11 +124,11 @@ class Encoder(nn.Module):
                 module.window = 2**27  # most of the past is at full size here: leave room for it
 
     def forward(self, x: Float[Tensor, "b c t h w"], past: Past) -> Float[Tensor, "b d t2 h2 w2"]:
+        """Mean and log variance of a chunk of pixels, side by side in the channels."""
         x = self.conv_in(x, past)
-        for stage in (*self.down_blocks, self.mid_block):
-            for step in stage.steps(past):
-                x = step(x)
-        return self.conv_out(activated(self.norm_out, [x], past), past)
+        for layer in _layers(*self.down_blocks, self.mid_block):
+            x = layer(x, past)
+        return self.conv_out(norm_silu(self.norm_out, [x], past), past)
 
 
 class Decoder(nn.Module):
@@ -123,12 +137,12 @@ class Decoder(nn.Module):
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         widths = config.block_out_channels[::-1]
-        self.time_stages = config.time_stages
         self.conv_in = CausalConv3d(config.latent_channels, widths[0], time_kernel=config.time_kernel)
         self.mid_block = VaeStage(widths[0], widths[0], 2, config, latents=True)
         self.up_blocks = nn.ModuleList()
         for i, (before, after) in enumerate(zip((widths[0], *widths), widths, strict=False)):
-            stage = VaeStage(before, after, config.layers_per_block + 1, config, latents=True)
+            double_time = 0 < i <= config.time_stages  # behind the upsampling of the stage before
+            stage = VaeStage(before, after, config.layers_per_block + 1, config, True, double_time)
             if i < len(widths) - 1:
                 stage.upsamplers = nn.ModuleList([Upsample(after)])
             self.up_blocks.append(stage)
@@ -136,14 +150,14 @@ class Decoder(nn.Module):
         self.conv_out = CausalConv3d(widths[-1], config.out_channels, time_kernel=config.time_kernel)
 
     def forward(self, z: Float[Tensor, "b c t h w"], past: Past) -> Float[Tensor, "b d t2 h2 w2"]:
+        """The pixels of a chunk of latents; every norm is modulated by them."""
         x = self.conv_in(z, past)
-        for i, stage in enumerate((self.mid_block, *self.up_blocks)):
-            for step in stage.steps(past, z, twice=1 < i <= self.time_stages + 1):  # time doubles in between
-                x = step(x)
-        return self.conv_out(activated(self.norm_out, [x], past, z), past)
+        for layer in _layers(self.mid_block, *self.up_blocks):
+            x = layer(x, past, z)
+        return self.conv_out(norm_silu(self.norm_out, [x], past, z), past)
 
 
-def _norm(channels: int, config: VAEConfig, latents: bool) -> nn.Module:
+def _norm(channels: int, config: VAEConfig, latents: bool) -> nn.GroupNorm | SpatialNorm:
     if latents:
         return SpatialNorm(channels, config.latent_channels, config.norm_num_groups)
     return nn.GroupNorm(config.norm_num_groups, channels, eps=config.norm_eps)

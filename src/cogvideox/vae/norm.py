@@ -1,7 +1,7 @@
-"""Group normalisation of a piece of video, and its modulation by the latents: as a scale and a shift.
+"""Group normalisation of a chunk of video, and its modulation by the latents: as a scale and a shift.
 
-The statistics are read once, frame by frame; what they and the latents do to the frames is one factor and one
-summand per channel (and per latent position), left to ``Frames`` to apply.
+The statistics are computed once, frame by frame; what they and the latents do to the frames is one factor and one
+summand per channel (and per latent position), which ``Frames`` applies.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cogvideox.vae.conv import CausalConv3d, each_twice
+from cogvideox.vae.conv import CausalConv3d, double_frames
 from cogvideox.vae.frames import Frames
 from cogvideox.vae.past import Past
 
@@ -46,39 +46,40 @@ class SpatialNorm(nn.Module):
         return factor, summand
 
 
-def activated(
+def norm_silu(
     norm: nn.GroupNorm | SpatialNorm,
-    parts: list[Float[Tensor, "b c _ h w"]],
+    slices: list[Float[Tensor, "b c _ h w"]],
     past: Past,
     z: Float[Tensor, "b z tz hz wz"] | None = None,
-    twice: bool = False,
+    double_time: bool = False,
 ) -> Frames:
-    """The parts of a piece, normalised and through SiLU when they are read. With ``z`` modulated by it.
+    """SiLU(norm(x)) of a chunk in slices, computed when a convolution reads it; a SpatialNorm is modulated by ``z``.
 
-    ``twice``: every frame is shown twice (a lone first one once), which the statistics count.
+    ``double_time``: every frame is shown twice (a single first one once), which the statistics count.
     """
     group_norm = norm.norm_layer if isinstance(norm, SpatialNorm) else norm
-    scale, shift = _normalisation(group_norm, parts, past, twice)
+    scale, shift = _scale_and_shift(group_norm, slices, past, double_time)
     if isinstance(norm, SpatialNorm) and z is not None:
         scale, shift = norm.modulated(z, scale, shift)
-    return Frames(parts, scale, shift, past.alone(sum(part.shape[2] for part in parts)))
+    return Frames(slices, scale, shift, past.has_single_first_frame(sum(x.shape[2] for x in slices)))
 
 
-def _normalisation(
-    norm: nn.GroupNorm, parts: list[Tensor], past: Past, twice: bool
+def _scale_and_shift(
+    norm: nn.GroupNorm, slices: list[Tensor], past: Past, double_time: bool
 ) -> tuple[Float[Tensor, "b c 1 1 1"], Float[Tensor, "b c 1 1 1"]]:
-    found = [moments(part) for part in parts]
-    means, variances = (torch.cat(rows, dim=2) for rows in zip(*found, strict=True))  # [b, c, t]
-    if twice:
-        alone = past.alone(means.shape[2])
-        means, variances = each_twice(means, alone), each_twice(variances, alone)
-    means, variances = (rows.unflatten(1, (norm.num_groups, -1)) for rows in (means, variances))
+    """What group normalisation does to each channel: (x - mean) / std · weight + bias as one factor and one summand."""
+    found = [moments(x) for x in slices]
+    means, variances = (torch.cat(each, dim=2) for each in zip(*found, strict=True))  # [b, c, t]
+    if double_time:
+        single_first = past.has_single_first_frame(means.shape[2])
+        means, variances = double_frames(means, single_first), double_frames(variances, single_first)
+    means, variances = (x.unflatten(1, (norm.num_groups, -1)) for x in (means, variances))  # [b, g, c / g, t]
     frames = means.shape[3]
-    mean = past.together(means.mean((2, 3)), frames)  # [b, g]
+    mean = past.mean_over_clip(means.mean((2, 3)), frames)  # [b, g]
     spread = variances + (means - mean[:, :, None, None]) ** 2
-    deviation = (past.together(spread.mean((2, 3)), frames) + norm.eps).rsqrt()
+    inverse_std = (past.mean_over_clip(spread.mean((2, 3)), frames) + norm.eps).rsqrt()
     weight, bias = norm.weight.float(), norm.bias.float()
-    scale = weight * deviation.repeat_interleave(len(weight) // norm.num_groups, dim=1)
+    scale = weight * inverse_std.repeat_interleave(len(weight) // norm.num_groups, dim=1)
     shift = bias - scale * mean.repeat_interleave(len(weight) // norm.num_groups, dim=1)
     return scale[:, :, None, None, None], shift[:, :, None, None, None]
 
@@ -87,8 +88,8 @@ def moments(x: Float[Tensor, "b c t h w"]) -> tuple[Float[Tensor, "b c t"], Floa
     """Mean and variance of every channel of every frame, in float32."""
     if x.is_cpu:  # var_mean is twenty times slower there; sums along rows stay short and thus exact
         mean = x.mean((3, 4), dtype=torch.float32)
-        rows = torch.linalg.vector_norm(x, dim=4, dtype=torch.float32)
-        return mean, (rows.square().mean(3) / x.shape[4] - mean.square()).clamp(min=0)
+        norms = torch.linalg.vector_norm(x, dim=4, dtype=torch.float32)
+        return mean, (norms.square().mean(3) / x.shape[4] - mean.square()).clamp(min=0)
     if x.dtype == torch.float16:
         x = x.float()  # a variance may be larger than float16 can say
     variance, mean = torch.var_mean(x, (3, 4), correction=0)

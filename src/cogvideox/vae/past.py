@@ -1,11 +1,9 @@
-"""What came before my first frame?
+"""``Past``: what a network over time needs to know of the frames outside of the chunk it is given.
 
-A causal convolution over time asks this one question, and a group normalisation one more: over which frames
-do I take my mean? A ``Past`` answers both. The start of a video repeats its first frame; a video coded in
-chunks remembers the end of the last chunk; a video split over ranks asks the left neighbour (that Past lives
-in the parallel room). Where time is halved or doubled there is a third: is my first frame the lone first frame
-of a video? Whoever cuts a video for one process gives an odd number of frames to the first piece only, so there
-an odd piece is one that begins with it.
+A causal convolution asks which frames came before its first one, a group normalisation over which frames it takes its
+mean, and a change of length in time whether the first frame is the single first frame of a video. The start of a
+video repeats its first frame (``StartOfVideo``); a video coded in chunks remembers the end of the last chunk
+(``Remember``); a video split over ranks asks the left neighbour (``parallel.context``).
 """
 
 from __future__ import annotations
@@ -22,22 +20,26 @@ class Past(Protocol):
     """The seam between the VAE and however its time axis is cut."""
 
     def before(self, conv: nn.Module, x: Frames, frames: int) -> Float[Tensor, "b c f h w"] | None:
-        """The ``frames`` input frames of ``conv`` before ``x``, or None where a video starts.
+        """The ``frames`` input frames of ``conv`` that precede ``x``; None at the start of a video.
 
-        Asked once per convolution and piece. ``x.tail(frames)`` is what a neighbour to the right would need.
+        Asked once per convolution and chunk. ``x.tail(frames)`` is what a neighbour to the right would need.
         """
         ...
 
     def keep(self, conv: nn.Module, tail: Float[Tensor, "b c f h w"]) -> None:
-        """The last inputs of ``conv``, told at the end of a piece; a view of something larger."""
+        """Called at the end of a chunk with the last input frames of ``conv``, a view of something larger."""
         ...
 
-    def together(self, averages: Float[Tensor, "b g"], frames: int) -> Float[Tensor, "b g"]:
-        """Averages over this piece of ``frames`` frames, averaged over all pieces coded at the same time."""
+    def mean_over_clip(self, averages: Float[Tensor, "b g"], frames: int) -> Float[Tensor, "b g"]:
+        """Averages over the ``frames`` frames of this chunk, averaged over all chunks coded at the same time."""
         ...
 
-    def alone(self, frames: int) -> bool:
-        """Whether the first of a piece of ``frames`` frames stands for itself, its others for pairs or more."""
+    def has_single_first_frame(self, frames: int) -> bool:
+        """Whether a chunk of ``frames`` frames begins with the first frame of a video of odd length.
+
+        That frame has a latent frame of its own, where all others share one with their neighbours. Only the first
+        chunk of a video may have an odd number of frames, so one process can tell it from the number.
+        """
         ...
 
 
@@ -45,32 +47,37 @@ class StartOfVideo:
     """Nothing came before: the first frame is repeated. No state, so it suits training and recomputation."""
 
     def before(self, conv: nn.Module, x: Frames, frames: int) -> Float[Tensor, "b c f h w"] | None:
+        """None: the convolution repeats the first frame."""
         return None
 
     def keep(self, conv: nn.Module, tail: Float[Tensor, "b c f h w"]) -> None:
-        return None
+        """Keeps nothing: no chunk follows."""
 
-    def together(self, averages: Float[Tensor, "b g"], frames: int) -> Float[Tensor, "b g"]:
+    def mean_over_clip(self, averages: Float[Tensor, "b g"], frames: int) -> Float[Tensor, "b g"]:
+        """The averages themselves: no other chunk is coded at the same time."""
         return averages
 
-    def alone(self, frames: int) -> bool:
+    def has_single_first_frame(self, frames: int) -> bool:
+        """Whether the number of frames is odd."""
         return frames % 2 == 1
 
 
 class Remember(StartOfVideo):
-    """The end of the previous piece, kept per convolution; before the first piece, the start of a video.
+    """The end of the previous chunk, kept per convolution; before the first chunk, the start of a video.
 
     One object serves one pass over one video. It holds kernel - 1 frames per convolution, however long it is,
-    and hands them out instead of keeping a copy. ``ends``: the piece is the last, and nothing is kept of it.
+    and hands them out instead of keeping a copy. With ``is_last_chunk`` nothing more is kept.
     """
 
     def __init__(self) -> None:
-        self.kept: dict[nn.Module, Tensor] = {}
-        self.ends = False
+        self.tails: dict[nn.Module, Tensor] = {}
+        self.is_last_chunk = False
 
     def before(self, conv: nn.Module, x: Frames, frames: int) -> Float[Tensor, "b c f h w"] | None:
-        return self.kept.pop(conv, None)
+        """The last frames of the chunk before, handed out once; None for the first chunk."""
+        return self.tails.pop(conv, None)
 
     def keep(self, conv: nn.Module, tail: Float[Tensor, "b c f h w"]) -> None:
-        if not self.ends:
-            self.kept[conv] = tail.clone()  # a view would keep the whole piece alive
+        """A copy of the last frames, for the next chunk."""
+        if not self.is_last_chunk:
+            self.tails[conv] = tail.clone()  # a view would keep the whole chunk alive

@@ -25,8 +25,8 @@ def encode_tiled(vae: VAE, pixels: Float[Tensor, "b c f h w"], tiles: Tiles | No
         return vae.encode(pixels)
 
     def code(tile: Tensor) -> Tensor:
-        found = vae.encode(tile)
-        return torch.cat([found.mean, found.logvar], dim=1)
+        latents = vae.encode(tile)
+        return torch.cat([latents.mean, latents.logvar], dim=1)
 
     rows, columns = _encoding(grid.rows), _encoding(grid.columns)
     mean, logvar = _tiled(code, pixels, rows, columns).chunk(2, dim=1)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from cogvideox.errors import ConfigError, FrameError, SizeError
 from cogvideox.vae.config import VAEConfig
-from cogvideox.vae.conv import join
+from cogvideox.vae.conv import concat_frames
 from cogvideox.vae.network import Decoder, Encoder
 from cogvideox.vae.past import Past, Remember, StartOfVideo
 
@@ -62,7 +62,7 @@ class VAE(nn.Module):
     def encode(
         self, pixels: Float[Tensor, "b c f h w"], coding: Coding = "chunked", past: Past | None = None
     ) -> Gaussian:
-        """The latent distribution of a video, or with ``past`` of a piece of one, at once.
+        """The latent distribution of a video, or with ``past`` of one chunk of a video, at once.
 
         Raises SizeError or FrameError for shapes it cannot code.
         """
@@ -76,7 +76,7 @@ class VAE(nn.Module):
     def decode(
         self, latents: Float[Tensor, "b c t h w"], coding: Coding = "chunked", past: Past | None = None
     ) -> Float[Tensor, "b c f h w"]:
-        """The video of (unscaled) latents, about in [-1, 1], not clipped; with ``past`` of a piece, at once.
+        """The video of (unscaled) latents, about in [-1, 1], not clipped; with ``past`` of one chunk, at once.
 
         Raises SizeError or FrameError.
         """
@@ -96,27 +96,27 @@ class VAE(nn.Module):
         return self.decode(latents.sample(generator), coding), latents
 
     def stream_encode(
-        self, pieces: Iterable[Float[Tensor, "b c _ h w"]], frames: int | None = None
+        self, slices: Iterable[Float[Tensor, "b c _ h w"]], frames: int | None = None
     ) -> Iterator[Gaussian]:
-        """Encode a video of any length in constant memory: any pieces in, a Gaussian per chunk out.
+        """Encode a video of any length in constant memory: slices of any length in, a Gaussian per chunk out.
 
-        Equals ``encode(coding="chunked")`` of the joined pieces. ``frames`` is the length of the video;
+        Equals ``encode(coding="chunked")`` of the joined slices. ``frames`` is the length of the video;
         without it the length must turn out 8n + 1 (or one chunk): the remainder belongs to the first chunk.
         Raises FrameError when the length is another.
         """
         for moments in self._stream(
-            self.encoder, pieces, frames, self.config.chunk_frames, self._check_pixels
+            self.encoder, slices, frames, self.config.chunk_frames, self._check_pixels
         ):
             yield gaussian(moments)
 
     def stream_decode(
-        self, pieces: Iterable[Float[Tensor, "b c _ h w"]], latents: int | None = None
+        self, slices: Iterable[Float[Tensor, "b c _ h w"]], latents: int | None = None
     ) -> Iterator[Float[Tensor, "b c f h w"]]:
         """Decode latents of any length in constant memory, equal to chunked ``decode``.
 
         ``latents`` is their number; without it, it must turn out odd. Raises FrameError when it is another.
         """
-        yield from self._stream(self.decoder, pieces, latents, self.config.chunk_latents, self._check_latents)
+        yield from self._stream(self.decoder, slices, latents, self.config.chunk_latents, self._check_latents)
 
     def latent_frames(self, frames: int) -> int:
         """Latent frames made from ``frames`` pixel frames."""
@@ -127,7 +127,7 @@ class VAE(nn.Module):
         return self.config.pixel_frames(latents)
 
     def _code(
-        self, network: nn.Module, x: Tensor, coding: Coding, chunk: int, made: Callable[[int], int]
+        self, network: nn.Module, x: Tensor, coding: Coding, chunk: int, frames_out: Callable[[int], int]
     ) -> Tensor:
         if coding not in ("chunked", "whole"):
             raise ConfigError(f"coding {coding!r}: unknown; choose 'chunked' or 'whole'")
@@ -136,20 +136,20 @@ class VAE(nn.Module):
             return _run(network, x, StartOfVideo())
         past = Remember()
 
-        def pieces() -> Iterator[Tensor]:
+        def chunks() -> Iterator[Tensor]:
             for start, stop in bounds:
-                past.ends = stop == x.shape[2]
+                past.is_last_chunk = stop == x.shape[2]
                 yield _run(network, x[:, :, start:stop], past)
 
-        return join(pieces(), made(x.shape[2]))
+        return concat_frames(chunks(), frames_out(x.shape[2]))
 
     def _stream(
-        self, network: nn.Module, pieces: Iterable[Tensor], total: int | None, chunk: int, check: Callable
+        self, network: nn.Module, slices: Iterable[Tensor], total: int | None, chunk: int, check: Callable
     ) -> Iterator[Tensor]:
         past = Remember()
-        for piece in rechunk(pieces, chunk, total):
-            check(piece)
-            yield _run(network, piece, past)
+        for x in rechunk(slices, chunk, total):
+            check(x)
+            yield _run(network, x, past)
 
     def _check_pixels(self, x: Tensor) -> None:
         _check(x, self.config.in_channels, "pixels")
@@ -183,8 +183,8 @@ def chunk_bounds(frames: int, chunk: int) -> list[tuple[int, int]]:
     return [(0, first)] + [(start, start + chunk) for start in range(first, frames, chunk)]
 
 
-def rechunk(pieces: Iterable[Float[Tensor, "b c _ h w"]], chunk: int, total: int | None) -> Iterator[Tensor]:
-    """Cut a stream of pieces at ``chunk_bounds(total, chunk)``, holding at most one chunk and one piece.
+def rechunk(slices: Iterable[Float[Tensor, "b c _ h w"]], chunk: int, total: int | None) -> Iterator[Tensor]:
+    """Cut a stream of slices at ``chunk_bounds(total, chunk)``, holding at most one chunk and one slice.
 
     Without ``total`` the remainder is taken to be 1. Raises FrameError when the stream ends anywhere else.
     """
@@ -192,9 +192,9 @@ def rechunk(pieces: Iterable[Float[Tensor, "b c _ h w"]], chunk: int, total: int
     wanted = wanted if total is None else min(wanted, total)
     held, count = [], 0
     seen, first = 0, True
-    for piece in pieces:
-        held.append(piece)
-        count, seen = count + piece.shape[2], seen + piece.shape[2]
+    for x in slices:
+        held.append(x)
+        count, seen = count + x.shape[2], seen + x.shape[2]
         while count >= wanted:
             joined = held[0] if len(held) == 1 else torch.cat(held, dim=2)
             yield joined[:, :, :wanted]
