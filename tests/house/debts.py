@@ -53,7 +53,6 @@ memory/count.py: made
 memory/lowbit.py: part
 memory/plan.py: found
 model.py: part parts
-parallel/sequence.py: row
 perception/image_text.py: rows
 perception/raft.py: places
 rating/blind.py: place
@@ -61,7 +60,6 @@ rating/connections.py: said
 rating/labelling.py: said
 rating/ledger.py: said
 rating/study.py: said
-recompute.py: made place
 reproduce/pages.py: part row
 reproduce/readings.py: _told row
 reproduce/run.py: row
@@ -73,19 +71,8 @@ training/tasks/folder.py: rows
 training/tasks/label_classifier.py: _row part
 training/tasks/label_report.py: rows
 training/tasks/text_encoder.py: places
-transformer/attention.py: part
-transformer/compiled.py: rows
-transformer/kernels.py: _row row rows
-transformer/layout.py: place
-transformer/modulation.py: rows
-transformer/packed.py: rows
 vae/config.py: rows
-vae/conv.py: pieces
-vae/frames.py: _rows parts
-vae/losses.py: made
-vae/norm.py: parts
 vae/tiling.py: rows
-vae/vae.py: made pieces
 world/foreground.py: row
 world/render.py: place
 world/scene.py: _place _row places
@@ -95,12 +82,10 @@ world/templates.py: rows
 """Modules, functions, attributes, settings and parameters that still have a name of ``reading.BANNED``."""
 
 UNDOCUMENTED = """
-checkpoints/adapted.py: AdaptedLinear.forward
 checkpoints/diffusers.py: write_schedule
 checkpoints/inspect.py: CheckpointReport.to_json
 checkpoints/text.py: write_text
 cli/plan.py: name_of
-cpu_ops.py: Linear.forward
 evaluation/compare.py: table
 evaluation/fvd.py: features_of
 evaluation/measures.py: flicker text
@@ -145,7 +130,6 @@ vae/past.py: StartOfVideo.together
 """Public names that no docstring explains by itself."""
 
 UNMAPPED = """
-diffusion: denoiser guidance samplers schedule timesteps
 evaluation: alignment compare controls fidelity flaws fvd human judge lengths lpips measures motion page
 evaluation: progress prompts reconstruction report score suite two_objects vbench video_folder world
 parallel: context data_parallel dtensor exchange inference mesh ring sequence shard
