@@ -15,7 +15,7 @@ from cogvideox.generation.calibrate_reuse import attempt, observe
 from cogvideox.generation.fast_paths import running
 from cogvideox.generation.residual_reuse import Calibration, calibration_path, read_calibration
 from cogvideox.memory.offload import install
-from cogvideox.parallel.sequence import SplitArm
+from cogvideox.parallel.sequence import SequenceParallelAttention
 from cogvideox.transformer.attention import Attention
 from cogvideox.transformer.reuse import measuring, reusing
 from support.models import golden_model, golden_text, write_model_folder

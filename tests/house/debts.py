@@ -64,7 +64,6 @@ reproduce/pages.py: part row
 reproduce/readings.py: _told row
 reproduce/run.py: row
 reproduce/verdict.py: found row
-text/decoder.py: told
 training/tasks/faults/samples.py: made
 training/tasks/faults/take_library.py: part
 training/tasks/folder.py: rows
@@ -91,7 +90,6 @@ evaluation/fvd.py: features_of
 evaluation/measures.py: flicker text
 evaluation/report.py: ScoreReport.to_dict
 memory/region.py: Region.bytes
-parallel/context.py: Neighbour.alone Neighbour.before Neighbour.keep Neighbour.together
 perception/features.py: FeatureCard.to_dict
 perception/image_text.py: ClipImageText.images ClipImageText.texts
 perception/lpips.py: LPIPSHead.weight
@@ -101,7 +99,6 @@ rating/connections.py: BoundedProtocol.connection_lost BoundedProtocol.connectio
 rating/connections.py: BoundedProtocol.data_received BoundedProtocol.on_response_complete Few.filter
 rating/labelling.py: labelling_app
 reproduce/arms.py: transformer_of
-text/t5.py: GatedGELU.forward RMSNorm.forward SelfAttention.forward
 training/tasks/captioner.py: CaptionerTraining
 training/tasks/faults/edits.py: badly_lit blurred broken_blocks combed cut dim dissolve drifting_still flash
 training/tasks/faults/edits.py: framed grade grainy inset mirrored noisy panned particles pixelated shaken
@@ -114,33 +111,16 @@ training/tasks/faults/take_library.py: TakeLibrary.part
 training/tasks/label_report.py: LabelScore.plain
 training/tasks/lpips.py: noisy paler
 training/tasks/vae.py: Gan
-transformer/attention.py: Attention.forward
-transformer/block.py: ExpertNorm.forward FeedForward.forward FeedForwardIn.forward
-transformer/kernels.py: sage
-transformer/layout.py: ClipTokens.tokens Layout.is_plain Layout.tokens TokenGrid.tokens
-transformer/modality.py: PerModality.forward
-transformer/modulation.py: ModulationTable.forward
-transformer/transformer.py: FinalNorm.forward FlatPatch.forward TimestepEmbedding.forward
-vae/conv.py: CausalConv3d.forward Downsample.forward Upsample.forward repeat
-vae/critics.py: CriticStage.forward PatchCritic.forward
-vae/network.py: Decoder.forward Encoder.forward
-vae/past.py: Remember.before Remember.keep StartOfVideo.alone StartOfVideo.before StartOfVideo.keep
-vae/past.py: StartOfVideo.together
 """
 """Public names that no docstring explains by itself."""
 
 UNMAPPED = """
 evaluation: alignment compare controls fidelity flaws fvd human judge lengths lpips measures motion page
 evaluation: progress prompts reconstruction report score suite two_objects vbench video_folder world
-parallel: context data_parallel dtensor exchange inference mesh ring sequence shard
 perception: aesthetic classifier embedding experts features flow handcrafted image_text lpips motion raft
 perception: tensors world_features
 rating: blind connections labelling ledger loopback ratings study
 reproduce: arms curves experiments pages readings run verdict videos
-text: decoder encoder t5 tokenizer
-transformer: arms attention block compiled config initialise kernels layout modality modulation packed position
-transformer: reuse transformer
-vae: config conv critics frames losses network norm past tiling vae
 world: caption foreground held_out judge known movement parse render scene score templates validate
 """
 """Modules that the map in their package's ``__init__`` does not name."""

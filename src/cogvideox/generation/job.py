@@ -34,7 +34,7 @@ from cogvideox.generation.sampling import guidance_of
 from cogvideox.memory import MemoryPlan, Policy, lower, offload
 from cogvideox.model import CogVideoX
 from cogvideox.parallel.inference import Spread, spread
-from cogvideox.parallel.mesh import is_distributed, is_main_process
+from cogvideox.parallel.mesh import is_distributed
 from cogvideox.progress import SILENT, Reporter, duration
 from cogvideox.spec import ModelSpec
 from cogvideox.text import check_prompt

@@ -20,7 +20,6 @@ from cogvideox.captioning.network import CaptionerConfig, CaptionerNetwork, init
 from cogvideox.checkpoints.hub import find_folder
 from cogvideox.noise import generator
 from cogvideox.text import T5Config, Tokenizer
-from cogvideox.text.decoder import greedy_decode
 from cogvideox.text.tokenizer import END, PAD, UNKNOWN
 from cogvideox.training.task import Task, TaskConfig
 from cogvideox.training.tasks.captions import (

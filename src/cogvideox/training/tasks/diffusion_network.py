@@ -10,7 +10,7 @@ from torch import nn
 from cogvideox.checkpoints.adapter import Adapter, Pair, read_adapter
 from cogvideox.checkpoints.diffusers import load_transformer
 from cogvideox.checkpoints.lora import add_lora, attach_lora, save_lora
-from cogvideox.parallel.shard import compile_blocks, recompute
+from cogvideox.parallel.shard import checkpoint_blocks, compile_blocks
 from cogvideox.training.init_from import load_config, widen
 from cogvideox.training.tasks.diffusion_settings import DiffusionSettings, LoraTuning
 from cogvideox.transformer import Transformer
@@ -38,7 +38,7 @@ def prepare_network(network: Transformer, config: DiffusionSettings, seed: int) 
     network.to(device)
     use_kernel(network, config.kernel or ("torch-float32" if device == "cpu" else "fastest"))
     if config.recompute:
-        recompute(network.transformer_blocks)
+        checkpoint_blocks(network.transformer_blocks)
     if config.compile:
         compile_blocks(network.transformer_blocks)
 

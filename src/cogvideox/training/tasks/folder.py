@@ -18,7 +18,6 @@ from cogvideox.data.clips import best_share, held_out
 from cogvideox.data.stream import RowKind
 from cogvideox.errors import ConfigError
 from cogvideox.files.paths import lies_in
-from cogvideox.parallel.mesh import is_main_process
 from cogvideox.training.tasks.sizes import SizeSetting
 from cogvideox.video.colour import Colour
 
