@@ -34,7 +34,7 @@ from cogvideox.generation.sampling import guidance_of
 from cogvideox.memory import MemoryPlan, Policy, lower, offload
 from cogvideox.model import CogVideoX
 from cogvideox.parallel.inference import Spread, spread
-from cogvideox.parallel.mesh import is_distributed
+from cogvideox.parallel.mesh import is_distributed, is_main_process
 from cogvideox.progress import SILENT, Reporter, duration
 from cogvideox.spec import ModelSpec
 from cogvideox.text import check_prompt
@@ -245,7 +245,7 @@ def load(
         report(f"moving to {device}", 0, 1)
         lower(model, policy.storage, device)
         model = offload(model, device, policy.residence) if offloaded else model
-    if is_first():
+    if is_main_process():
         reporter.note(f"{name}: loaded in {duration(time.monotonic() - began)}, on {device}")
     return model
 

@@ -20,6 +20,7 @@ from cogvideox.captioning.network import CaptionerConfig, CaptionerNetwork, init
 from cogvideox.checkpoints.hub import find_folder
 from cogvideox.noise import generator
 from cogvideox.text import T5Config, Tokenizer
+from cogvideox.text.decoder import greedy_decode
 from cogvideox.text.tokenizer import END, PAD, UNKNOWN
 from cogvideox.training.task import Task, TaskConfig
 from cogvideox.training.tasks.captions import (
@@ -122,7 +123,7 @@ class CaptionerTask(Task):
             pixels = torch.stack([self.clips.pictures(split, index) for index in indices])
             features, ids = network.encode(pixels), self._token_ids(split, indices, 0)
             figures[f"{split}_loss"] = float(next_token_loss(network(features, shifted(ids)), ids))
-            written = write(
+            written = greedy_decode(
                 network.shared, network.decoder, network.lm_head, features, None, network.config.longest
             )
             pairs = [

@@ -18,6 +18,7 @@ from cogvideox.data.clips import best_share, held_out
 from cogvideox.data.stream import RowKind
 from cogvideox.errors import ConfigError
 from cogvideox.files.paths import lies_in
+from cogvideox.parallel.mesh import is_main_process
 from cogvideox.training.tasks.sizes import SizeSetting
 from cogvideox.video.colour import Colour
 
@@ -130,7 +131,7 @@ def curate_videos(data: FolderData) -> None:
 
     Raises ConfigError when no clip is kept.
     """
-    if data.videos is None or not is_first():
+    if data.videos is None or not is_main_process():
         return
     from cogvideox.curation.recipes import find_recipe
     from cogvideox.curation.run import curate
