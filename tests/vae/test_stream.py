@@ -62,7 +62,7 @@ def test_what_is_remembered_does_not_grow(vae):
     sizes = []
     for i in range(4):
         vae.decoder(fill(f"z{i}", (1, 4, 3 if i == 0 else 2, 2, 2)), past)
-        sizes.append(sum(kept.untyped_storage().nbytes() for kept in past.kept.values()))
+        sizes.append(sum(kept.untyped_storage().nbytes() for kept in past.tails.values()))
     assert sizes[0] == sizes[1] == sizes[2] == sizes[3]
 
 
