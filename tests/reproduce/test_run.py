@@ -13,7 +13,7 @@ from cogvideox.reproduce.arms import Scale
 from cogvideox.reproduce.experiments import experiment
 from cogvideox.reproduce.pages import put_row, put_section, section, write_results
 from cogvideox.reproduce.readings import from_benchmark, from_evaluation, from_labels, from_study
-from cogvideox.training.tasks import diffusion
+from cogvideox.training.tasks import diffusion_data
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def scale(tmp_path_factory):
 @pytest.fixture(scope="module", autouse=True)
 def few_are_measured():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(diffusion, "MEASURED", 4)
+        patch.setattr(diffusion_data, "HELD_OUT_CLIPS", 4)
         yield
 
 
