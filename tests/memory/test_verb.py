@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cogvideox.cli import app
+from support.models import write_model_folder
 
 
 def cogvideox(*words: str, code: int = 0):
@@ -21,6 +22,15 @@ def test_a_plan_as_json():
     assert found["policy"]["residence"] == "resident" and found["options"][0]["fits"]
     assert set(found["predicted"]) == {"text", "denoise", "decode"}
     assert 1e7 < found["predicted_peak_bytes"] < 1e9
+
+
+def test_a_plan_names_the_folder_of_a_model_that_is_no_preset(tmp_path):
+    write_model_folder(tmp_path / "mine")
+    (tmp_path / "mine" / "cogvideox.json").unlink()
+    found = json.loads(
+        cogvideox("plan", str(tmp_path / "mine"), "--device", "cpu", "--memory-limit", "4GB", "--json").stdout
+    )
+    assert found["request"]["model"] == "mine"
 
 
 def test_what_cannot_fit_is_refused_before_anything_is_loaded(monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -87,7 +88,7 @@ def plan(
         encode_video=video,
         **{name: value for name, value in options.items() if value is not None},
     )
-    result_json(as_values(found)) if as_json else result(as_text(found))
+    result_json(as_values(found, model)) if as_json else result(as_text(found, model))
     if found.choice is None:
         try:
             require(found)
@@ -96,10 +97,14 @@ def plan(
         raise typer.Exit(USAGE)
 
 
-def as_values(found: MemoryPlan) -> dict[str, Any]:
-    """The whole plan for programs."""
+def as_values(found: MemoryPlan, model: str = "") -> dict[str, Any]:
+    """The whole plan for programs; ``model``: what was asked for, whose folder names a model of no preset."""
     request = found.request
-    asked = {"model": request.spec.name, "frames": request.frames, "height": request.height}
+    asked = {
+        "model": request.spec.name or Path(model).name,
+        "frames": request.frames,
+        "height": request.height,
+    }
     asked |= {"width": request.width, "dtype": name_of(request.dtype), "device": request.device}
     options = [
         {
@@ -117,13 +122,13 @@ def as_values(found: MemoryPlan) -> dict[str, Any]:
     return {"request": asked, **found.record(), "options": options}
 
 
-def as_text(found: MemoryPlan) -> str:
-    """The whole plan for people: one row per policy, GB."""
+def as_text(found: MemoryPlan, model: str = "") -> str:
+    """The whole plan for people: one row per policy, GB; ``model`` as in ``as_values``."""
     request = found.request
     size = f"{request.frames} frames of {request.height}x{request.width} in {name_of(request.dtype)}"
     limit = f"{found.limit / 1e9:.3g} GB" if found.limit else "unknown"
     names = [stage.name for stage in found.options[0].stages]
-    lines = [f"{request.spec.name}: {size} on {request.device}; memory: {limit}", ""]
+    lines = [f"{request.spec.name or Path(model).name}: {size} on {request.device}; memory: {limit}", ""]
     lines.append(f"{'policy':58}" + "".join(f"{name:>9}" for name in names) + f"{'peak':>9}  fits  costs")
     for option in found.options:
         peaks = "".join(f"{_gb(stage.peak):>9}" for stage in option.stages)
