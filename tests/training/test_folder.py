@@ -96,7 +96,7 @@ def test_image_to_video_gives_the_first_frame_and_sometimes_drops_it(place):
     assert all(not bool(one.image[:, 1:].any()) and one.image.shape == one.clean.shape for one in drawn)
     assert torch.isfinite(task.losses(0)["loss"])
     dry = DiffusionTask(settings(place, "toy-i2v", image_dropout=1.0), 0)
-    assert not dry.examples.training((0,), range(1))[0].image.any()
+    assert not dry.data.train.training((0,), range(1))[0].image.any()
 
 
 def test_text_is_dropped_as_often_as_asked(place):
