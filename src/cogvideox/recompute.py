@@ -128,7 +128,7 @@ class _View(NamedTuple):
     recipe: Recompute
     size: torch.Size
     stride: tuple[int, ...]
-    offset: int
+    offset: int | torch.SymInt
 
     def compute(self) -> Tensor:
         return self.recipe.compute().as_strided(self.size, self.stride, self.offset)

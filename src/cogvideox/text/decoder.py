@@ -7,6 +7,7 @@ of the encoder, or of some other network.
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -36,27 +37,41 @@ class T5Decoder(nn.Module):
         mask: Bool[Tensor, "b m"] | None = None,
     ) -> Float[Tensor, "b l d"]:
         """``mask``: which positions of the memory may be attended to (default: all)."""
-        causal_bias = self.block[0].layer[0].SelfAttention.causal_bias(x.shape[1])
+        causal_bias = cast(_Block, self.block[0]).sublayers[0].SelfAttention.causal_bias(x.shape[1])
         memory_bias = None if mask is None else torch.where(mask, 0.0, MASKED)[:, None, None].to(x.dtype)
         x = self.dropout(x)
         for block in self.block:
-            own, cross, feed = block.layer[0], block.layer[1], block.layer[2]
+            own, cross, feed = cast(_Block, block).sublayers
             x = x + self.dropout(own.SelfAttention(own.layer_norm(x), None, causal_bias))
             x = x + self.dropout(cross.EncDecAttention(cross.layer_norm(x), memory, memory_bias))
             x = x + self.dropout(feed.DenseReluDense(feed.layer_norm(x)))
         return self.dropout(self.final_layer_norm(x))
 
 
+class _Sublayer(nn.Module):
+    """A norm and one of the three, under the released names."""
+
+    layer_norm: RMSNorm
+    SelfAttention: _Attention
+    EncDecAttention: _Attention
+    DenseReluDense: GatedGELU
+
+
 class _Block(nn.Module):
     def __init__(self, config: T5Config, first: bool) -> None:
         super().__init__()
-        own, cross, feed = nn.Module(), nn.Module(), nn.Module()
+        own, cross, feed = _Sublayer(), _Sublayer(), _Sublayer()
         own.SelfAttention = _Attention(config, first)
         cross.EncDecAttention = _Attention(config, False)
         feed.DenseReluDense = GatedGELU(config)
         for layer in (own, cross, feed):
             layer.layer_norm = RMSNorm(config)
         self.layer = nn.ModuleList([own, cross, feed])
+
+    @property
+    def sublayers(self) -> tuple[_Sublayer, _Sublayer, _Sublayer]:
+        own, cross, feed = (cast(_Sublayer, each) for each in self.layer)
+        return own, cross, feed
 
 
 class _Attention(nn.Module):

@@ -8,7 +8,7 @@ the stream is kept finite, as T5 overflows otherwise.
 from __future__ import annotations
 
 import math
-from typing import Literal, Self
+from typing import Literal, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -56,7 +56,7 @@ class T5Encoder(nn.Module):
         super().__init__()
         self.config = config
         self.shared = nn.Embedding(config.vocab_size, config.d_model)
-        self.encoder = nn.Module()
+        self.encoder = _Stack()
         self.encoder.block = nn.ModuleList(_Block(config, index == 0) for index in range(config.num_layers))
         self.encoder.final_layer_norm = RMSNorm(config)
         self.dropout = nn.Dropout(config.dropout_rate)
@@ -66,11 +66,11 @@ class T5Encoder(nn.Module):
     ) -> Float[Tensor, "b l d"]:
         """``mask``: which tokens may be attended to; None, as CogVideoX calls it, is all, padding included."""
         x = self.dropout(self.shared(ids))
-        bias = self.encoder.block[0].layer[0].SelfAttention.bias(ids.shape[1])
+        bias = cast(_Attend, cast(_Block, self.encoder.block[0]).layer[0]).SelfAttention.bias(ids.shape[1])
         if mask is not None:
             bias = bias.masked_fill(~mask[:, None, None], -1e9)
         for block in self.encoder.block:
-            for sublayer in block.layer:
+            for sublayer in cast(_Block, block).layer:
                 x = _finite(sublayer(x, bias))
         return self.dropout(self.encoder.final_layer_norm(x))
 
@@ -104,6 +104,11 @@ class RMSNorm(nn.Module):
         """``x`` divided by the root of its mean square and multiplied by the weight."""
         normed = x * torch.rsqrt(x.float().square().mean(-1, keepdim=True) + self.eps)
         return self.weight * normed.to(self.weight.dtype)
+
+
+class _Stack(nn.Module):
+    block: nn.ModuleList
+    final_layer_norm: RMSNorm
 
 
 class _Block(nn.Module):

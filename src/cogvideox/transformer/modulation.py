@@ -26,7 +26,7 @@ class ModulationTable(nn.Module):
     The table is no buffer: it stays on the device where it was computed when modules are moved.
     """
 
-    def __init__(self, linear: nn.Linear, tembs: Float[Tensor, "steps s"]) -> None:
+    def __init__(self, linear: nn.Module, tembs: Float[Tensor, "steps s"]) -> None:
         super().__init__()
         self.table = linear(tembs)
 
@@ -51,12 +51,16 @@ def tabulated(network: Transformer, timesteps: Sequence[int], park: str | None =
     known = torch.tensor(sorted(set(timesteps)), device=tembs.device)
     norms = [module for module in network.modules() if isinstance(module, ExpertNorm | FinalNorm)]
     layers = [norm.linear for norm in norms]
+
+    def indices(timesteps: Tensor, ofs: Tensor | None, dtype: torch.dtype) -> Tensor:
+        return torch.searchsorted(known, timesteps.to(known.dtype))[:, None]
+
     try:
         for norm, linear in zip(norms, layers, strict=True):
             norm.linear = ModulationTable(linear, tembs)
             if park is not None:
                 linear.to(park)
-        network.temb = lambda times, ofs, dtype: torch.searchsorted(known, times.to(known.dtype))[:, None]  # type: ignore[method-assign]
+        network.temb = indices  # type: ignore[method-assign]
         yield
     finally:
         vars(network).pop("temb", None)

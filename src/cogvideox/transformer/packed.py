@@ -41,6 +41,7 @@ def varlen(q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
     starts, longest = cumulative_lengths(layout, len(q), q.device), max(layout.clip_lengths)
     flat_q, flat_k, flat_v = (flatten_batch(x) for x in (q, k, v))
     out = varlen_attn(flat_q, flat_k, flat_v, starts, starts, longest, longest)
+    assert isinstance(out, Tensor)  # a tuple only where the log-sum-exp is asked for
     return out.unflatten(0, (len(q), -1)).transpose(1, 2)
 
 

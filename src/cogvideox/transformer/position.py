@@ -133,7 +133,7 @@ def _angles(
     stretch = (
         (1.0, max(1.0, grid.h / base[0]), max(1.0, grid.w / base[1])) if mode == "ntk" else (1.0, 1.0, 1.0)
     )
-    t, h, w = (torch.outer(p, _frequencies(*each)) for p, *each in zip(axes, dims, stretch, strict=True))
+    t, h, w = (torch.outer(p, _frequencies(dim, s)) for p, dim, s in zip(axes, dims, stretch, strict=True))
     angles = (
         t[:, None, None].expand(*grid, -1),
         h[None, :, None].expand(*grid, -1),

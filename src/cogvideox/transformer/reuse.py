@@ -32,7 +32,7 @@ def reusing(network: Transformer, factors: Sequence[float | None], branches: int
     """
     if not factors or factors[0] is not None:
         raise ConfigError("reuse: the first step has no residual to reuse; compute it")
-    run_blocks = network.run_blocks
+    run_blocks: Callable[..., Residual] = network.run_blocks
     kept: list[Residual | None] = [None] * branches
     total, calls = len(factors) * branches, 0
 
@@ -94,15 +94,16 @@ def measuring(network: Transformer, reach: int) -> Iterator[Measured]:
     """Inside, every call of ``network`` is one step of a run, and its residual is compared with the ``reach``
     before it. The results of the network do not change.
     """
-    run_blocks, found, before = network.run_blocks, Measured(), deque[Residual](maxlen=reach)
+    run_blocks: Callable[..., Residual] = network.run_blocks
+    measured, before = Measured(), deque[Residual](maxlen=reach)
 
     def watched(x: Residual, *rest: object) -> Residual:
         start = x.clone()
         out = run_blocks(x, *rest)  # written over x
         now = (out - start).float()
-        found.add(now, before)
+        measured.add(now, before)
         before.appendleft(now)
         return out
 
     with replacing_blocks(network, watched):
-        yield found
+        yield measured

@@ -39,6 +39,7 @@ class Transformer(nn.Module):
         self.proj_out = Linear(width, config.patch_values * config.out_channels)
         base = (config.sample_height // config.patch_size, config.sample_width // config.patch_size)
         rotary = config.position in ("rotary", "rotary+learned")
+        assert config.position_mode is not None  # the config fills it in
         self.rotary = Rotary(config.attention_head_dim, config.position_mode, base) if rotary else None
 
     def forward(
@@ -246,7 +247,7 @@ class FinalNorm(nn.Module):
 
     def __init__(self, config: TransformerConfig):
         super().__init__()
-        self.linear = Linear(config.time_embed_dim, 2 * config.width)
+        self.linear: nn.Module = Linear(config.time_embed_dim, 2 * config.width)
         self.norm = nn.LayerNorm(config.width, config.norm_eps, config.norm_elementwise_affine)
 
     def forward(self, x: Float[Tensor, "b n d"], temb: Float[Tensor, "b 1 s"]) -> Float[Tensor, "b n d"]:

@@ -36,6 +36,7 @@ class SpatialNorm(nn.Module):
         is multiplied into the weights, which are small.
         """
         y, s = self.conv_y.conv, self.conv_b.conv
+        assert y.bias is not None and s.bias is not None  # the released layers have them
         scale, shift = scale[..., 0, 0], shift[..., 0, 0]  # [b, c, 1]
         y_weight, y_bias = y.weight.flatten(1).float(), y.bias.float()
         s_weight, s_bias = s.weight.flatten(1).float(), s.bias.float()
