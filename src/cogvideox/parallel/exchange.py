@@ -1,7 +1,6 @@
-"""What ranks tell each other, with exact gradients: sums, tails to the right neighbour, whole rows.
+"""Collectives with exact gradients: all-reduce, all-gather, all-to-all, frames from the left neighbour.
 
-Every function here goes back the way it came: what was sent forward comes back as a gradient. Alone, each is the
-identity.
+The backward pass of each sends gradients the opposite way. With one rank each is the identity.
 """
 
 from __future__ import annotations
@@ -18,34 +17,34 @@ Group = dist.ProcessGroup
 
 
 def all_reduce(x: Tensor, group: Group) -> Tensor:
-    """The sum of everybody's ``x``; gradients are summed too, since everybody's loss sees the sum."""
+    """The sum of ``x`` over all ranks; gradients are summed too, since the loss of every rank depends on the sum."""
     return _Sum.apply(x, group)
 
 
 def from_left(tail: Tensor, start: Tensor | None, frames: int, group: Group) -> Tensor:
-    """The ``frames`` frames (dim 2) before mine; ``start`` is what the first rank has there, None elsewhere.
+    """The ``frames`` frames (dim 2) before this rank's; ``start`` is what the first rank has there, None elsewhere.
 
-    ``tail``: my last frames, ``frames`` of them or all that I have. What a short rank cannot give its neighbour
-    it hands on from its own left. The gradient of what was received goes back to whoever sent it.
+    ``tail``: this rank's last frames, ``frames`` of them or all it has. A rank with fewer sends its neighbour frames of
+    its own left neighbour too. The gradient of what was received goes back to the rank that sent it.
     """
     return _FromLeft.apply(tail, start, frames, group)
 
 
 def all_gather_cat(x: Tensor, lengths: Sequence[int], dim: int, group: Group) -> Tensor:
-    """Everybody's pieces in the order of ranks; ``lengths`` along ``dim``. Gradients return to the owners, summed."""
+    """torch.cat of all ranks' ``x`` along ``dim``, of these ``lengths``. Summed gradients return to the owners."""
     return _Joined.apply(x, tuple(lengths), dim, group)
 
 
 def all_to_all(x: Tensor, give: Sequence[int], take: Sequence[int], group: Group) -> Tensor:
-    """A flat ``x`` in pieces, one for each rank: I keep what all ranks cut for me, in the order of ranks.
+    """A flat ``x`` cut into one chunk for each rank; returns what all ranks cut for this one, in their order.
 
-    ``give`` and ``take`` are the lengths of the pieces that go and that come. The gradient makes the way back.
+    ``give`` and ``take``: the lengths of the chunks sent and received. Gradients travel the opposite way.
     """
     return _Swap.apply(x, list(give), list(take), group)
 
 
 def send_right(x: Tensor, length: int, dim: int, group: Group) -> Tensor:
-    """Mine to the right neighbour, the left one's to me, in a ring; it has ``length`` along ``dim``. No gradients."""
+    """Send ``x`` to the right neighbour in a ring; returns the left one's, ``length`` along ``dim``. No gradients."""
     rank, size = dist.get_rank(group), dist.get_world_size(group)
     got = x.new_empty([length if i == dim % x.ndim else n for i, n in enumerate(x.shape)])
     _exchange(group, send=((rank + 1) % size, x), receive=((rank - 1) % size, got))
@@ -76,7 +75,7 @@ class _FromLeft(Function):
         if held is None:
             held = tail.new_empty(*tail.shape[:2], frames, *tail.shape[3:])
         sends = rank + 1 < size
-        if have < frames or rank == 0:  # what I send holds what I receive: first the one, then the other
+        if have < frames or rank == 0:  # what is sent holds what is received: one after the other
             if rank:
                 _exchange(group, receive=(rank - 1, held))
             if sends:
@@ -91,7 +90,7 @@ class _FromLeft(Function):
         group, have, missing = ctx.group, ctx.have, ctx.missing
         rank, size = dist.get_rank(group), dist.get_world_size(group)
         shape = (*grad.shape[:2], have + missing, *grad.shape[3:])
-        back = grad.new_zeros(shape)  # the gradient of what I sent
+        back = grad.new_zeros(shape)  # the gradient of what was sent
         receives = rank + 1 < size
         total = grad.clone(memory_format=torch.contiguous_format)
         if missing or rank == 0:
@@ -136,13 +135,13 @@ def _swap(x: Tensor, give: list[int], take: list[int], group: Group) -> Tensor:
 
 
 def all_gather(x: Tensor, lengths: Sequence[int], dim: int, group: Group) -> list[Tensor]:
-    """Everybody's piece; pieces may differ in length along ``dim``. Without gradients."""
+    """The ``x`` of every rank, of these ``lengths`` along ``dim``. Without gradients."""
     longest = max(lengths)
     padded = x.new_zeros([longest if i == dim % x.ndim else n for i, n in enumerate(x.shape)])
     padded.narrow(dim, 0, x.shape[dim]).copy_(x)
-    pieces = [torch.empty_like(padded) for _ in lengths]
-    dist.all_gather(pieces, padded, group=group)
-    return [piece.narrow(dim, 0, length) for piece, length in zip(pieces, lengths, strict=True)]
+    received = [torch.empty_like(padded) for _ in lengths]
+    dist.all_gather(received, padded, group=group)
+    return [x.narrow(dim, 0, length) for x, length in zip(received, lengths, strict=True)]
 
 
 def _exchange(

@@ -1,4 +1,4 @@
-"""One video by several processes: the guidance pair side by side, sequences split, weights in parts.
+"""One video by several processes: the guidance pair side by side, sequences split, weights sharded.
 
 Every rank ends with the same latents and the same video; one of them writes it.
 """
@@ -47,22 +47,22 @@ def spread(transformer: Transformer, how: Spread, device: str = "cpu") -> None:
     shard(transformer, transformer.transformer_blocks, weights)
     if how.pair > 1:
         group = axes["pair"].get_group()
-        transformer.register_forward_pre_hook(_my_rows(group))
-        transformer.register_forward_hook(_all_rows(group))
+        transformer.register_forward_pre_hook(_take_local_batch(group))
+        transformer.register_forward_hook(_gather_batch(group))
 
 
-def _my_rows(group: Group) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
+def _take_local_batch(group: Group) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
     def before(module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         rank, size = dist.get_rank(group), dist.get_world_size(group)
-        module.rows_are_shared = len(given[0]) % size == 0
-        return tuple(x.chunk(size)[rank] for x in given) if module.rows_are_shared else given
+        module.batch_is_split = len(given[0]) % size == 0
+        return tuple(x.chunk(size)[rank] for x in given) if module.batch_is_split else given
 
     return before
 
 
-def _all_rows(group: Group) -> Callable[[nn.Module, Any, Tensor], Tensor]:
+def _gather_batch(group: Group) -> Callable[[nn.Module, Any, Tensor], Tensor]:
     def after(module: nn.Module, given: Any, out: Tensor) -> Tensor:
-        if not module.rows_are_shared:
+        if not module.batch_is_split:
             return out
         return torch.cat(all_gather(out.contiguous(), [len(out)] * dist.get_world_size(group), 0, group))
 

@@ -1,7 +1,7 @@
-"""Ring attention: everybody keeps their queries, keys and values go round (Liu et al. 2023), exactly.
+"""Ring attention (Liu et al. 2023), exact: ranks keep their queries, keys and values travel from rank to rank.
 
-Each round attends to one rank's keys; parts of the softmax are joined by their log-sum-exp. Backwards the same round
-is made once more, and the gradients of keys and values travel with them until they are home.
+Each round attends to one rank's keys; partial softmaxes are combined by their log-sum-exp. The backward pass goes
+round once more, and the gradients of keys and values travel with them until they are back on their rank.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from cogvideox.parallel.exchange import Group, send_right
 
 Heads = Float[Tensor, "b k n e"]
 MOST_SCORES = 2**26
-"""Scores computed at once; longer rows of queries are taken in parts."""
+"""Scores computed at once; longer sequences of queries are taken in chunks."""
 
 
 def ring_attention(
     q: Heads, k: Heads, v: Heads, lengths: Sequence[int], group: Group, clips: Int[Tensor, " n"] | None = None
 ) -> Heads:
-    """Full attention of my queries over everybody's keys; ``lengths``: tokens of each rank.
+    """Full attention of this rank's queries over all ranks' keys; ``lengths``: tokens of each rank.
 
-    ``clips``: the clip of every token of the whole row; tokens see their own clip only.
+    ``clips``: the clip of every token of the whole sequence; tokens attend to their own clip only.
     """
     return _Ring.apply(q, k, v, tuple(lengths), group, clips)
 
@@ -39,17 +39,17 @@ class _Ring(Function):
     ) -> Tensor:
         out = torch.zeros_like(q, dtype=torch.float32)
         total = torch.full(q.shape[:3], -torch.inf, device=q.device)  # log of the sum of exponentials so far
-        turn = torch.stack([k, v])
+        kv = torch.stack([k, v])
         for owner, last in _owners(lengths, group):
-            for rows, scores in _scores(q, turn[0], _seen(clips, lengths, group, owner)):
+            for queries, scores in _scores(q, kv[0], _mask(clips, lengths, group, owner)):
                 lse = scores.logsumexp(-1)
-                part = torch.exp(scores - _finite(lse)[..., None]) @ turn[1].float()
-                both = torch.logaddexp(total[:, :, rows], lse)
-                old, new = (torch.exp(x - both)[..., None] for x in (total[:, :, rows], lse))
-                out[:, :, rows] = out[:, :, rows] * old + part * new
-                total[:, :, rows] = both
+                chunk = torch.exp(scores - _finite(lse)[..., None]) @ kv[1].float()
+                both = torch.logaddexp(total[:, :, queries], lse)
+                old, new = (torch.exp(x - both)[..., None] for x in (total[:, :, queries], lse))
+                out[:, :, queries] = out[:, :, queries] * old + chunk * new
+                total[:, :, queries] = both
             if not last:
-                turn = send_right(turn, _left_of(owner, lengths), 3, group)
+                kv = send_right(kv, _left_of(owner, lengths), 3, group)
         ctx.save_for_backward(q, k, v, out, total)
         ctx.lengths, ctx.group, ctx.clips = lengths, group, clips
         return out.to(q.dtype)
@@ -61,21 +61,21 @@ class _Ring(Function):
         scale, grad = q.shape[-1] ** -0.5, grad.float()
         drift = (grad * out).sum(-1, keepdim=True)
         dq = torch.zeros_like(q, dtype=torch.float32)
-        turn = torch.stack([k.float(), v.float(), *(torch.zeros_like(k, dtype=torch.float32) for _ in "kv")])
+        kv = torch.stack([k.float(), v.float(), *(torch.zeros_like(k, dtype=torch.float32) for _ in "kv")])
         for owner, _ in _owners(lengths, group):
-            keys, values, dk, dv = turn
-            for rows, scores in _scores(q, keys, _seen(ctx.clips, lengths, group, owner)):
-                share = torch.exp(scores - total[:, :, rows, None])
-                dv += share.mT @ grad[:, :, rows]
-                slope = share * (grad[:, :, rows] @ values.mT - drift[:, :, rows]) * scale
-                dq[:, :, rows] += slope @ keys
-                dk += slope.mT @ q[:, :, rows].float()
-            turn = send_right(turn, _left_of(owner, lengths), 3, group)  # the last one brings them home
-        return dq.to(q.dtype), turn[2].to(k.dtype), turn[3].to(v.dtype), None, None, None
+            keys, values, dk, dv = kv
+            for queries, scores in _scores(q, keys, _mask(ctx.clips, lengths, group, owner)):
+                weights = torch.exp(scores - total[:, :, queries, None])
+                dv += weights.mT @ grad[:, :, queries]
+                slope = weights * (grad[:, :, queries] @ values.mT - drift[:, :, queries]) * scale
+                dq[:, :, queries] += slope @ keys
+                dk += slope.mT @ q[:, :, queries].float()
+            kv = send_right(kv, _left_of(owner, lengths), 3, group)  # the last round brings them back
+        return dq.to(q.dtype), kv[2].to(k.dtype), kv[3].to(v.dtype), None, None, None
 
 
 def _owners(lengths: Sequence[int], group: Group) -> Iterator[tuple[int, bool]]:
-    """Whose keys I hold in each round, and whether it is the last."""
+    """The rank whose keys are here in each round, and whether it is the last round."""
     rank, size = dist.get_rank(group), len(lengths)
     for done in range(size):
         yield (rank - done) % size, done == size - 1
@@ -86,24 +86,24 @@ def _left_of(owner: int, lengths: Sequence[int]) -> int:
     return lengths[(owner - 1) % len(lengths)]
 
 
-def _seen(clips: Tensor | None, lengths: tuple, group: Group, owner: int) -> Tensor | None:
-    """Which of the owner's keys my queries may see; None for all."""
+def _mask(clips: Tensor | None, lengths: tuple, group: Group, owner: int) -> Tensor | None:
+    """Which of the owner's keys this rank's queries may attend to; None for all."""
     if clips is None:
         return None
-    parts = clips.split(lengths)
-    return parts[dist.get_rank(group)][:, None] == parts[owner][None]
+    by_rank = clips.split(lengths)
+    return by_rank[dist.get_rank(group)][:, None] == by_rank[owner][None]
 
 
-def _scores(q: Tensor, k: Tensor, seen: Tensor | None) -> Iterator[tuple[slice, Float[Tensor, "b k s m"]]]:
-    """Scaled scores in float32, some rows of queries at a time."""
+def _scores(q: Tensor, k: Tensor, mask: Tensor | None) -> Iterator[tuple[slice, Float[Tensor, "b k s m"]]]:
+    """Scaled scores in float32, some queries at a time."""
     b, heads, n, e = q.shape
     most = max(1, MOST_SCORES // max(1, b * heads * k.shape[2]))
     for start in range(0, n, most):
-        rows = slice(start, min(n, start + most))
-        scores = (q[:, :, rows].float() * e**-0.5) @ k.float().mT
-        if seen is not None:
-            scores = scores.masked_fill(~seen[rows].to(q.device), -torch.inf)
-        yield rows, scores
+        queries = slice(start, min(n, start + most))
+        scores = (q[:, :, queries].float() * e**-0.5) @ k.float().mT
+        if mask is not None:
+            scores = scores.masked_fill(~mask[queries].to(q.device), -torch.inf)
+        yield queries, scores
 
 
 def _finite(lse: Tensor) -> Tensor:

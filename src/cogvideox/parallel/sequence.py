@@ -1,7 +1,7 @@
 """Sequence parallelism of the transformer: each rank holds a range of the joint text and video sequence.
 
-Everything but attention works token by token. Ulysses lets ranks swap: all tokens of some heads for some tokens of
-all heads, so any attention arm and packed rows work as they are; ring attention serves more ranks than heads. Neither
+Everything but attention works token by token. Ulysses exchanges all tokens of some heads for some tokens of all heads,
+so any attention function and packed sequences work as they are; ring attention serves more ranks than heads. Neither
 needs a length, a height or a number of heads that divides.
 
 Each rank computes the whole output and the same loss; the mean of their gradients is that of one process, as in data
@@ -31,29 +31,29 @@ SequenceParallel = Literal["auto", "ulysses", "ring"]
 
 @dataclass(frozen=True)
 class TokenRange(Layout):
-    """The tokens ``start`` to ``stop`` of a row. Segments without tokens stay, so that every weight is used."""
+    """The tokens ``start`` to ``stop`` of a sequence. Segments without tokens stay, so that every weight is used."""
 
     start: int = 0
     stop: int = 0
 
     @property
     def whole(self) -> Layout:
-        """The row this is a part of."""
+        """The layout of the whole sequence."""
         return Layout(self.clips)
 
     @property
     def is_plain(self) -> bool:
-        """Never: what an attention arm gets is a range of tokens and not a clip."""
+        """Never: an attention function is given a range of tokens and not a clip."""
         return False
 
     def _segments(self) -> tuple[Segment, ...]:
-        found, first = [], 0
+        segments, first = [], 0
         for segment in self.whole.segments:
             last = first + segment.length
             here = max(0, min(last, self.stop) - max(first, self.start))
-            found.append(Segment(segment.clip, segment.modality, here))
+            segments.append(Segment(segment.clip, segment.modality, here))
             first = last
-        return tuple(found)
+        return tuple(segments)
 
 
 def split_sizes(count: int, ranks: int) -> tuple[int, ...]:
@@ -64,7 +64,7 @@ def split_sizes(count: int, ranks: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class SequenceParallelAttention:
-    """An attention arm for rows that are split over a group; for whole rows it is the arm inside."""
+    """An attention function for sequences split over the ranks of a group; for whole ones it is ``inner``."""
 
     inner: AttentionFn
     group: Group
@@ -74,7 +74,7 @@ class SequenceParallelAttention:
         return self.inner(q, k, v, clip)
 
     def packed(self, q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
-        """My tokens' answers; ``q``, ``k``, ``v`` hold my tokens of all heads."""
+        """The output for this rank's tokens; ``q``, ``k``, ``v`` hold this rank's tokens of all heads."""
         if not isinstance(layout, TokenRange):
             return attend(self.inner, q, k, v, layout)
         lengths = split_sizes(layout.tokens, dist.get_world_size(self.group))
@@ -87,24 +87,24 @@ class SequenceParallelAttention:
 
 
 def heads_for_tokens(x: Tensor, heads: tuple[int, ...], lengths: tuple[int, ...], group: Group) -> Tensor:
-    """All heads of my tokens to my heads of all tokens: [..., k, n_mine, e] -> [..., k_mine, n, e]."""
+    """All heads of this rank's tokens to its heads of all tokens: [..., k, n_local, e] -> [..., k_local, n, e]."""
     rank, (*rest, _, n, e) = dist.get_rank(group), x.shape
     size = prod(rest) * e
-    flat = torch.cat([part.reshape(-1) for part in x.split(heads, dim=-3)])
+    flat = torch.cat([chunk.reshape(-1) for chunk in x.split(heads, dim=-3)])
     take = [size * heads[rank] * length for length in lengths]
-    pieces = all_to_all(flat, [size * h * n for h in heads], take, group).split(take)
-    shaped = (p.view(*rest, heads[rank], length, e) for p, length in zip(pieces, lengths, strict=True))
+    chunks = all_to_all(flat, [size * h * n for h in heads], take, group).split(take)
+    shaped = (p.view(*rest, heads[rank], length, e) for p, length in zip(chunks, lengths, strict=True))
     return torch.cat([*shaped], dim=-2)
 
 
 def tokens_for_heads(x: Tensor, heads: tuple[int, ...], lengths: tuple[int, ...], group: Group) -> Tensor:
-    """The way back: my heads of all tokens to all heads of my tokens."""
+    """The inverse: this rank's heads of all tokens to all heads of its tokens."""
     rank, (*rest, k, _, e) = dist.get_rank(group), x.shape
     size = prod(rest) * e
-    flat = torch.cat([part.reshape(-1) for part in x.split(lengths, dim=-2)])
+    flat = torch.cat([chunk.reshape(-1) for chunk in x.split(lengths, dim=-2)])
     take = [size * h * lengths[rank] for h in heads]
-    pieces = all_to_all(flat, [size * k * length for length in lengths], take, group).split(take)
-    shaped = (p.view(*rest, h, lengths[rank], e) for p, h in zip(pieces, heads, strict=True))
+    chunks = all_to_all(flat, [size * k * length for length in lengths], take, group).split(take)
+    shaped = (p.view(*rest, h, lengths[rank], e) for p, h in zip(chunks, heads, strict=True))
     return torch.cat([*shaped], dim=-3)
 
 
@@ -122,13 +122,16 @@ def split_sequence(
         raise ConfigError(f"{ranks} ranks, {heads} heads: Ulysses gives each rank a head; use way ring")
     modules = [m for m in transformer.modules() if isinstance(m, Attention)]
     if chosen == "ring" and any(m.attn_fn is split_attention for m in modules):
-        raise ConfigError("ring: separated attention sees frames and places; use way ulysses")
+        raise ConfigError("ring: separated attention sees frames and patches; use way ulysses")
     attn_fns = [(module, module.attn_fn) for module in modules]
     for module, attn_fn in attn_fns:
         module.attn_fn = SequenceParallelAttention(attn_fn, group, chosen)
     blocks = transformer.transformer_blocks
-    hooks = [block.register_forward_pre_hook(_mine(group, first=i == 0)) for i, block in enumerate(blocks)]
-    hooks.append(blocks[-1].register_forward_hook(_everybodys(group)))
+    hooks = [
+        block.register_forward_pre_hook(_take_local_tokens(group, first=i == 0))
+        for i, block in enumerate(blocks)
+    ]
+    hooks.append(blocks[-1].register_forward_hook(_gather_tokens(group)))
 
     def undo() -> None:
         for hook in hooks:
@@ -140,7 +143,7 @@ def split_sequence(
 
 
 def token_range(layout: Layout, group: Group) -> TokenRange:
-    """My part of a row. Raises ConfigError for a row with fewer tokens than ranks."""
+    """This rank's tokens of a sequence. Raises ConfigError for fewer tokens than ranks."""
     if isinstance(layout, TokenRange):
         return layout
     lengths, rank = split_sizes(layout.tokens, dist.get_world_size(group)), dist.get_rank(group)
@@ -150,7 +153,7 @@ def token_range(layout: Layout, group: Group) -> TokenRange:
     return TokenRange(layout.clips, start, start + lengths[rank])
 
 
-def _mine(group: Group, first: bool) -> Callable[[nn.Module, tuple], tuple]:
+def _take_local_tokens(group: Group, first: bool) -> Callable[[nn.Module, tuple], tuple]:
     def before(block: nn.Module, given: tuple) -> tuple:
         x, temb, rotary_emb, layout = given
         part = token_range(layout, group)
@@ -161,7 +164,7 @@ def _mine(group: Group, first: bool) -> Callable[[nn.Module, tuple], tuple]:
     return before
 
 
-def _everybodys(group: Group) -> Callable[[nn.Module, tuple, Any], Tensor]:
+def _gather_tokens(group: Group) -> Callable[[nn.Module, tuple, Any], Tensor]:
     def after(block: nn.Module, given: tuple, x: Tensor) -> Tensor:
         return all_gather_cat(x, split_sizes(given[3].tokens, dist.get_world_size(group)), 1, group)
 
