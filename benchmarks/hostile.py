@@ -632,9 +632,9 @@ def read_clips(path: Path) -> None:
 
 def read_scored(path: Path) -> None:
     """As ``evaluate FOLDER`` and ``rate serve`` do before they decode."""
-    from cogvideox.evaluation.video_folder import open_clips
+    from cogvideox.evaluation.video_folder import open_videos
 
-    open_clips(path)
+    open_videos(path)
 
 
 def read_batch(path: Path) -> None:

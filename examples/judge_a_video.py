@@ -3,7 +3,7 @@
 import sys
 
 import cogvideox
-from cogvideox.world import judge
+from cogvideox.world import check_facts
 from cogvideox.world.held_out import held_out_prompts
 
 number = int(sys.argv[1]) if len(sys.argv) > 1 else 0
@@ -14,5 +14,5 @@ model = cogvideox.load("tiny")
 video = cogvideox.generate(model, cogvideox.GenerateOptions(prompt=prompt.prompt, seed=1, steps=steps))
 
 print(prompt.prompt)
-for finding in judge(video.frames, prompt.checks).findings:
+for finding in check_facts(video.frames, prompt.checks).findings:
     print("holds" if finding.holds else "fails", finding.check, "seen:", finding.seen)

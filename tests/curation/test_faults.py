@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cogvideox.curation.labels import LABELS
-from cogvideox.perception.handcrafted import MOMENTS, traits_of
+from cogvideox.perception.handcrafted import MOMENTS, handcrafted_features
 from cogvideox.training.tasks.faults.effects import FAULTS, HELD_OUT, INNOCENT
 from cogvideox.training.tasks.faults.samples import sample
 from cogvideox.training.tasks.faults.take_library import TakeLibrary, drawn, read_stock
@@ -58,7 +58,7 @@ def test_traits_are_finite_for_any_size_and_one_picture():
     sizes = [(1, 8, 8), (2, 300, 40), (40, 64, 64)]
     shapes = set()
     for count, height, width in sizes:
-        found = traits_of(
+        found = handcrafted_features(
             np.random.default_rng(0).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
         )
         assert np.isfinite(found.frames).all() and np.isfinite(found.clip).all()

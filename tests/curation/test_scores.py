@@ -38,7 +38,7 @@ def score(step, frames: np.ndarray) -> dict:
 
 
 def test_motion_follows_the_true_speed_of_the_world(monkeypatch):
-    drawing = sys.modules["cogvideox.world.render"]
+    drawing = sys.modules["cogvideox.world.rendering"]
     scenes = [scene for scene in map(lambda n: sample_scene(0, n), range(40)) if scene.direction != "none"]
     still = [scene for scene in scenes if scene.camera == "static" and scene.change == "none"][:3]
     speeds = np.linspace(0, 0.6, 9)
@@ -165,7 +165,7 @@ def test_a_clip_model_and_a_head_from_files_score_pictures(tmp_path):
     save_file(head, tmp_path / "head.safetensors")
     frames = take(13, 2)
     got = score(AestheticScore(clip=str(tmp_path / "clip"), head=str(tmp_path / "head.safetensors")), frames)
-    from cogvideox.perception.image_text import clip_pixels
+    from cogvideox.perception.embedding import clip_pixels
 
     places = view(frames).spread(3)
     with torch.no_grad():

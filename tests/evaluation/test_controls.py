@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from cogvideox.evaluation import controls
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
 @pytest.fixture(scope="module")
-def reports(tmp_path_factory):
+def controls():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCHMARKS))
+        import world_controls
+
+        yield world_controls
+
+
+@pytest.fixture(scope="module")
+def reports(controls, tmp_path_factory):
     chosen = {name: controls.CONTROLS[name] for name in ("truth", "frozen first frame", "shuffled prompts")}
     return controls.run(tmp_path_factory.mktemp("controls"), 12, chosen)
 
@@ -38,5 +49,5 @@ def test_answers_to_other_prompts_look_right_and_are_wrong(reports):
     )
 
 
-def test_the_table_has_a_row_for_each(reports):
+def test_the_table_has_a_row_for_each(controls, reports):
     assert controls.table(reports).count("\n") == 1 + len(reports)

@@ -11,8 +11,7 @@ from typer.testing import CliRunner
 
 from cogvideox.cli import app
 from cogvideox.evaluation.report import ScoreReport
-from cogvideox.evaluation.two_objects import two_object_prompts
-from cogvideox.evaluation.vbench import export_name
+from cogvideox.evaluation.world_facts import two_object_prompts
 from cogvideox.video import Video, read_video
 from cogvideox.world import held_out_prompts, render
 from support.models import write_model_folder
@@ -40,7 +39,7 @@ def two_videos(folder: Path, turned: bool = False, num: int = 6) -> Path:
     asked = two_object_prompts()[1 : num + 1]
     for place, two in enumerate(asked):
         shown = asked[(place + 3) % num] if turned else two
-        Video(render(shown.scene, frames=5), 8).save(folder / export_name(two.prompt, 0, ".mkv"))
+        Video(render(shown.scene, frames=5), 8).save(folder / f"{two.prompt}-0.mkv")
     return folder
 
 

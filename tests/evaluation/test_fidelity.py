@@ -7,9 +7,9 @@ import pytest
 
 from cogvideox.errors import InputError
 from cogvideox.evaluation import fidelity
-from cogvideox.evaluation.flaws import spoil
 from cogvideox.video import Video
 from cogvideox.world import render, sample_scene
+from cogvideox.world.distortions import distort
 
 metrics = pytest.importorskip("skimage.metrics")
 
@@ -25,7 +25,7 @@ def flat(*levels: int, side: int = 16) -> Video:
 @pytest.fixture(scope="module")
 def pair() -> tuple[Video, Video]:
     clip = render(sample_scene(0, 1))[:5]
-    return video(spoil(clip, "noise", 0.5, np.random.default_rng(0))), video(clip)
+    return video(distort(clip, "noise", 0.5, np.random.default_rng(0))), video(clip)
 
 
 def test_psnr_of_a_constant_difference_is_known():
@@ -71,7 +71,7 @@ def test_flicker_of_a_flash_is_known():
 
 def test_blur_lowers_plain_flicker_and_only_the_residual_tells():
     clip = render(sample_scene(0, 0))
-    blurred = spoil(clip, "blur", 0.6, np.random.default_rng(0))
+    blurred = distort(clip, "blur", 0.6, np.random.default_rng(0))
     assert fidelity.flicker_excess([video(blurred)], [video(clip)]).value < 0
     assert fidelity.flicker_residual([video(blurred)], [video(clip)]).value > 0.1
     assert fidelity.flicker_residual([video(clip)], [video(clip)]).value == 0

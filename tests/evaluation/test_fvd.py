@@ -8,11 +8,11 @@ import torch
 
 from cogvideox.errors import CheckpointError, FrameError, InputError
 from cogvideox.evaluation import fvd
-from cogvideox.evaluation.flaws import FLAWS, spoil
 from cogvideox.perception.features import FeatureCard, NetworkFeatures, load_i3d, prepare
 from cogvideox.perception.world_features import fixed_features, world_features
 from cogvideox.video import Video
 from cogvideox.world import render, sample_scene
+from cogvideox.world.distortions import DISTORTIONS, distort
 
 
 def card(dim: int = 4) -> FeatureCard:
@@ -103,7 +103,7 @@ def test_unequal_numbers_are_cut_to_the_smaller():
 CLIPS = [render(sample_scene(5, index)) for index in range(40)]
 
 
-@pytest.mark.parametrize("flaw", FLAWS)
+@pytest.mark.parametrize("flaw", DISTORTIONS)
 def test_the_distance_grows_with_every_flaw(flaw):
     grows(world_features(), flaw)
 
@@ -117,7 +117,7 @@ def grows(network: NetworkFeatures, flaw: str) -> None:
     clean, last = network(CLIPS), 0.0
     for amount in (0.35, 0.65, 1.0):
         rng = np.random.default_rng(3)
-        spoilt = [spoil(clip, flaw, amount, rng) for clip in CLIPS]
+        spoilt = [distort(clip, flaw, amount, rng) for clip in CLIPS]
         value = fvd.fvd_of_features(network(spoilt), clean, network.card).value
         assert value > last, (flaw, amount)
         last = value
@@ -193,7 +193,7 @@ def test_fvd_of_unlike_rates_is_refused_or_made_at_one_rate():
 
 
 def test_ntsc_rates_are_alike_and_a_slower_side_is_never_made_faster():
-    assert fvd.unlike_rates([30], [30000 / 1001]) == ""
+    assert fvd.rates_differ([30], [30000 / 1001]) == ""
     score = fvd.fvd(moving(20, 8), moving(60, 24), fixed_features(), fps=24)
     assert (
         score.value is None and "10 videos and 0 references slower than the common rate left out" in score.why
@@ -207,7 +207,7 @@ def test_a_frame_is_on_the_screen_until_its_end(frames, at, to, kept):
     video = Video(
         np.arange(frames, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8), at
     )
-    made = fvd.at_rate(video, to)
+    made = fvd.resample(video, to)
     assert len(made) == kept and made.fps == to
     assert [int(frame[0, 0, 0]) for frame in made.frames] == [
         min(frames - 1, int(k * at / to + 1e-6)) for k in range(kept)

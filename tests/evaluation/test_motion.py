@@ -7,7 +7,7 @@ import pytest
 
 from cogvideox.errors import InputError
 from cogvideox.evaluation import motion
-from cogvideox.evaluation.alignment import clip4clip
+from cogvideox.evaluation.semantic import clip4clip
 from cogvideox.video import Video
 from cogvideox.world import render, sample_scene
 

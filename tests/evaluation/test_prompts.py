@@ -11,10 +11,10 @@ import pytest
 
 from cogvideox.cli.evaluate import _folder
 from cogvideox.errors import CogVideoXError
-from cogvideox.evaluation.measures import Tools
+from cogvideox.evaluation.metrics import MetricTools
 from cogvideox.evaluation.report import ScoreReport
-from cogvideox.evaluation.video_folder import VideoFolder, open_clips, read_prompts
-from cogvideox.evaluation.world import _read
+from cogvideox.evaluation.video_folder import VideoFolder, open_videos, read_prompts
+from cogvideox.evaluation.world_facts import read_verdicts
 from cogvideox.files.digest import sha256_of
 from cogvideox.generation.residual_reuse import read_calibration
 from cogvideox.perception.experts import read_recorded
@@ -40,7 +40,7 @@ def test_a_text_or_a_record_beside_a_video_tells_its_prompt(tmp_path):
     (tmp_path / "a.txt").write_text("a cat\n", encoding="utf-8-sig")
     (tmp_path / "b.json").write_text(json.dumps({"config": {"prompt": "a dog", "seed": 3}}))
     (tmp_path / "c.json").write_text(json.dumps({"caption": "rain"}))
-    clips = open_clips(tmp_path)
+    clips = open_videos(tmp_path)
     assert prompts(clips) == {"a.mp4": "a cat", "b.mp4": "a dog", "c.mp4": "rain", "d.mp4": ""}
     assert clips.items[1].number == 3
     assert clips.without_prompt == "1 of 4 videos has no prompt, such as d.mp4"
@@ -50,7 +50,7 @@ def test_vbench_prompts_name_the_videos(tmp_path):
     videos(tmp_path, "a cat-0", "a cat-1", "a dog-0")
     rows = [{"prompt_en": "a cat", "dimension": ["object_class"]}, {"prompt_en": "a dog", "dimension": []}]
     (tmp_path / "VBench_full_info.json").write_text(json.dumps(rows))
-    clips = open_clips(tmp_path)
+    clips = open_videos(tmp_path)
     assert clips.prompts == ["a cat", "a cat", "a dog"] and [item.number for item in clips.items] == [0, 1, 0]
     assert clips.without_prompt is None
 
@@ -58,8 +58,8 @@ def test_vbench_prompts_name_the_videos(tmp_path):
 def test_evaluate_says_how_many_videos_have_no_prompt(tmp_path, capsys):
     videos(tmp_path, "a", "b")
     (tmp_path / "prompts.csv").write_text("\ufeffvideo,caption\na.mp4,a cat\n", encoding="utf-8")
-    _, material = _folder(tmp_path, "paper", None, Tools())
-    assert material.clips.prompts == ["a cat", ""]
+    _, inputs = _folder(tmp_path, "paper", None, MetricTools())
+    assert inputs.videos.prompts == ["a cat", ""]
     assert "1 of 2 videos has no prompt, such as b.mp4" in capsys.readouterr().err
 
 
@@ -77,7 +77,7 @@ def _inside(reader):
 READERS = {
     "report.json": ScoreReport.read,
     "study.json": _inside(Study.read),
-    "verdicts.jsonl": _read,
+    "verdicts.jsonl": read_verdicts,
     "reuse.json": read_calibration,
     "observed.jsonl": read_recorded,
     "weights.safetensors": sha256_of,
@@ -114,7 +114,7 @@ def test_what_stands_beside_a_video_never_hangs_or_leaks(kind, tmp_path):
             file.write_bytes(b"[" * 10**5 if kind == "deep" else b"")
             os.truncate(file, 1 << 40) if kind == "huge" else None
     started = time.monotonic()
-    clips = open_clips(root)
+    clips = open_videos(root)
     assert len(clips) == 1 and "secret" not in repr(clips.items)
     assert video_info(root / "a.mp4").manifest == {}
     assert time.monotonic() - started < 5
@@ -124,6 +124,6 @@ def test_names_that_are_no_utf8_are_refused_by_name(tmp_path):
     videos(tmp_path, "a")
     (tmp_path / os.fsdecode(b"caf\xe9.mp4")).write_bytes((tmp_path / "a.mp4").read_bytes())
     (tmp_path / "loop").symlink_to(tmp_path)
-    clips = open_clips(tmp_path)
+    clips = open_videos(tmp_path)
     assert clips.names == ["a.mp4"]
     assert {each.name: each.kind for each in clips.refused} == {"caf\\xe9.mp4": "unsafe", "loop": "unsafe"}

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from cogvideox.errors import ConfigError, InputError
 from cogvideox.evaluation import compare
-from cogvideox.evaluation.flaws import spoil
-from cogvideox.evaluation.measures import Material, partners
+from cogvideox.evaluation.metrics import MetricInputs
 from cogvideox.evaluation.report import ScoreReport
 from cogvideox.evaluation.suite import evaluate, world_checks, world_truth
-from cogvideox.evaluation.video_folder import counts, open_clips, read_prompts
+from cogvideox.evaluation.video_folder import open_videos, read_prompts
 from cogvideox.video import Video
 from cogvideox.world import held_out_prompts, render
+from cogvideox.world.distortions import distort
 
 PROMPTS = held_out_prompts()[:10]
 SCRIPT = "<script>alert(1)</script>"
@@ -26,7 +27,7 @@ def fill(folder, spoilt: float = 0.0, num: int = 10):
     """Rendered truth of held-out prompts, without loss, and what each was asked for."""
     rows = []
     for place, prompt in enumerate(PROMPTS[:num]):
-        frames = spoil(render(prompt.scene), "blur", spoilt, np.random.default_rng(place))
+        frames = distort(render(prompt.scene), "blur", spoilt, np.random.default_rng(place))
         Video(frames, 8).save(folder / f"{place}.mkv")
         rows.append({"file_name": f"{place}.mkv", "text": prompt.prompt})
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -55,7 +56,7 @@ def test_prompts_may_hold_what_looks_like_the_end_of_a_line(tmp_path):
 
 
 def test_lossless_files_give_the_frames_back(truth):
-    assert np.array_equal(open_clips(truth)[0].frames, render(PROMPTS[0].scene))
+    assert np.array_equal(open_videos(truth)[0].frames, render(PROMPTS[0].scene))
 
 
 def test_every_file_of_a_hostile_folder_is_read_or_named(tmp_path):
@@ -72,7 +73,7 @@ def test_every_file_of_a_hostile_folder_is_read_or_named(tmp_path):
     (tmp_path / "folder.mp4").mkdir()
     os.mkfifo(tmp_path / "pipe.mp4")
     (tmp_path / ".hidden.mp4").write_bytes(b"x")
-    clips = open_clips(tmp_path)
+    clips = open_videos(tmp_path)
     assert len(clips) + len(clips.refused) == 9
     kinds = {each.name: each.kind for each in clips.refused}
     assert kinds == {
@@ -84,8 +85,9 @@ def test_every_file_of_a_hostile_folder_is_read_or_named(tmp_path):
         "inside.mkv": "unsafe",
         "pipe.mp4": "broken",
     }
-    assert counts(clips) == {"read": 2, "empty": 1, "broken": 4, "unsafe": 2}
-    report = evaluate(Material(clips), "paper", tmp_path / "out", "hostile")
+    assert len(clips) == 2
+    assert Counter(each.kind for each in clips.refused) == {"empty": 1, "broken": 4, "unsafe": 2}
+    report = evaluate(MetricInputs(clips), "paper", tmp_path / "out", "hostile")
     page = (tmp_path / "out" / "report.html").read_text()
     assert "<script" not in page and "&lt;script&gt;" in page
     assert all(name in page for name in kinds)
@@ -95,19 +97,19 @@ def test_every_file_of_a_hostile_folder_is_read_or_named(tmp_path):
 
 def test_a_folder_without_videos_is_an_error(tmp_path):
     with pytest.raises(InputError, match="no video"):
-        open_clips(tmp_path)
+        open_videos(tmp_path)
     with pytest.raises(InputError, match="no such folder"):
-        open_clips(tmp_path / "gone")
+        open_videos(tmp_path / "gone")
     (tmp_path / "a.mp4").write_bytes(b"")
     (tmp_path / "metadata.jsonl").write_text("{")
     with pytest.raises(InputError, match="metadata.jsonl"):
-        open_clips(tmp_path)
+        open_videos(tmp_path)
 
 
 def test_prompts_are_found_in_names_too(tmp_path):
     frames = render(PROMPTS[0].scene)
     Video(frames, 8).save(tmp_path / "a red cup-3.mp4")
-    clips = open_clips(tmp_path, ["a red cup"])
+    clips = open_videos(tmp_path, ["a red cup"])
     assert (clips.items[0].prompt, clips.items[0].number) == ("a red cup", 3)
 
 
@@ -115,9 +117,9 @@ def test_mismatched_videos_are_named(truth, tmp_path):
     Video(render(PROMPTS[0].scene), 8).save(tmp_path / "0.mkv")
     Video(render(PROMPTS[1].scene)[:9], 8).save(tmp_path / "1.mkv")
     Video(render(PROMPTS[1].scene), 8).save(tmp_path / "stranger.mkv")
-    clips, originals = open_clips(tmp_path), open_clips(truth)
-    assert partners(clips, originals) == [(0, 0)]
-    report = evaluate(Material(clips, originals), "vae", tmp_path / "out")
+    clips, originals = open_videos(tmp_path), open_videos(truth)
+    assert MetricInputs(clips, originals).pairs == [(0, 0)]
+    report = evaluate(MetricInputs(clips, originals), "vae", tmp_path / "out")
     assert {each.name for each in report.refused if each.kind == "unpaired"} == {"1.mkv", "stranger.mkv"}
     score = report.score("psnr_frame_mean")
     assert score.videos == 1 and score.value == 100 and np.isnan(score.each[1:]).all()
@@ -130,10 +132,10 @@ def reports(truth, blurred, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs")
     made = []
     for folder in (truth, blurred):
-        clips = open_clips(folder)
+        clips = open_videos(folder)
         checks, keep = world_checks(clips.items)
         made.append(
-            evaluate(Material(clips.only(keep), checks=checks), "world", out / folder.name, folder.name)
+            evaluate(MetricInputs(clips.only(keep), checks=checks), "world", out / folder.name, folder.name)
         )
     return made
 
@@ -180,7 +182,7 @@ def test_paired_comparison_sees_what_intervals_alone_do_not():
 def test_a_rerun_makes_only_what_is_missing(truth, tmp_path, monkeypatch):
     from cogvideox.evaluation import suite
 
-    clips = open_clips(truth)
+    clips = open_videos(truth)
     calls: list[str] = []
 
     def group(name):
@@ -191,13 +193,13 @@ def test_a_rerun_makes_only_what_is_missing(truth, tmp_path, monkeypatch):
         return run
 
     monkeypatch.setitem(suite.SUITES, "paper", {name: group(name) for name in ("a", "b")})
-    evaluate(Material(clips), "paper", tmp_path)
-    evaluate(Material(clips), "paper", tmp_path)
+    evaluate(MetricInputs(clips), "paper", tmp_path)
+    evaluate(MetricInputs(clips), "paper", tmp_path)
     assert calls == ["a", "b"]
     (tmp_path / "groups" / "b.json").write_text("{")
-    evaluate(Material(clips), "paper", tmp_path)
+    evaluate(MetricInputs(clips), "paper", tmp_path)
     assert calls == ["a", "b", "b"]
-    evaluate(Material(clips, checks={"0.mkv": []}), "paper", tmp_path)
+    evaluate(MetricInputs(clips, checks={"0.mkv": []}), "paper", tmp_path)
     assert calls == ["a", "b", "b", "a", "b"]
 
 
@@ -212,12 +214,12 @@ def test_reports_are_kept_whole(reports, tmp_path):
 
 
 def test_every_long_stage_of_an_evaluation_is_told_with_how_much_is_left(truth, tmp_path):
-    clips, seen = open_clips(truth), {}
+    clips, seen = open_videos(truth), {}
 
     def show(stage, done, total):
         seen.setdefault(stage, []).append((done, total))
 
-    evaluate(Material(clips, clips), "paper", tmp_path / "out", show=show)
+    evaluate(MetricInputs(clips, clips), "paper", tmp_path / "out", show=show)
     for stage in ("reconstruction: videos", "reconstruction: references", "flicker: videos", "flicker: videos, pass 2",
                   "faults: videos", "distances: videos", "distances: references", "distances: intervals"):  # fmt: skip
         assert stage in seen, (stage, sorted(seen))
@@ -225,5 +227,5 @@ def test_every_long_stage_of_an_evaluation_is_told_with_how_much_is_left(truth, 
         assert [done for done, _ in told] == sorted(done for done, _ in told), stage  # a bar never goes back
         assert {total for _, total in told} in ({len(clips)}, {min(20, len(clips))})
     checks, _ = world_checks(clips.items)
-    evaluate(Material(clips, None, world_truth(), checks=checks), "world", tmp_path / "w", show=show)
+    evaluate(MetricInputs(clips, None, world_truth(), checks=checks), "world", tmp_path / "w", show=show)
     assert seen["distances: real videos"][-1] == (200, 200) and "world: videos" in seen

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cogvideox.errors import InputError
-from cogvideox.evaluation.world import evaluate_world
+from cogvideox.evaluation.world_facts import evaluate_world
 from cogvideox.world import render
 from cogvideox.world.held_out import held_out_prompts
 
@@ -20,12 +20,12 @@ def truth(prompt: str, seed: int) -> np.ndarray:
 
 def test_truth_scores_full_marks_and_a_blank_clip_none(tmp_path: Path) -> None:
     best = evaluate_world(truth, tmp_path / "a", PROMPTS, seeds=(0,))
-    rows = {row.kind: row for row in best.rows}
+    rows = {row.kind: row for row in best.facts}
     assert rows["all facts"].share >= 7 / 8
     blank = evaluate_world(
         lambda p, s: np.full((17, 64, 64, 3), 95, np.uint8), tmp_path / "b", PROMPTS, seeds=(0,)
     )
-    assert {row.kind: row for row in blank.rows}["all facts"].right == 0
+    assert {row.kind: row for row in blank.facts}["all facts"].right == 0
     assert "all facts" in best.table() and "interval" in best.table()
 
 

@@ -14,10 +14,10 @@ import pytest
 
 from cogvideox.curation.report import write_report
 from cogvideox.errors import InputError
-from cogvideox.evaluation.page import write_page
 from cogvideox.evaluation.report import ScoreReport
+from cogvideox.evaluation.report_page import write_page
 from cogvideox.evaluation.score import Score
-from cogvideox.evaluation.video_folder import Refused, open_clips
+from cogvideox.evaluation.video_folder import Refused, open_videos
 from cogvideox.reproduce.curves import curves
 from cogvideox.video import Video
 
@@ -184,14 +184,18 @@ def test_a_report_of_an_evaluation_is_text(tmp_path):
         frames = np.zeros((5, 16, 16, 3), np.uint8)
         Video(frames, 8, {"config": {"prompt": EVIL}}).save(folder / f"{name}.mp4")
     (folder / "<title><script>boom()<.mp4").write_bytes(b"")
-    clips = open_clips(folder)
+    clips = open_videos(folder)
     scores = [
         Score(EVIL, 0.5, 0.4, 0.6, 3, EVIL, EVIL, EVIL, each=(0.1, 0.2, 0.3), settings={EVIL: EVIL}),  # type: ignore[arg-type]
         Score(EVIL, None, why=EVIL),
     ]
     report = ScoreReport.of(EVIL, EVIL, scores, clips, missing=(EVIL,))
     report = ScoreReport(
-        **{**vars(report), "refused": (*report.refused, Refused(EVIL, EVIL, EVIL)), "made": {"created": EVIL}}
+        **{
+            **vars(report),
+            "refused": (*report.refused, Refused(EVIL, EVIL, EVIL)),
+            "provenance": {"created": EVIL},
+        }
     )
     words = check(write_page(report, clips, tmp_path / "out").read_text())
     for script in SCRIPTS[:-1]:

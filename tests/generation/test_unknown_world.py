@@ -16,7 +16,7 @@ from cogvideox.cli import app
 from cogvideox.generation import GenerateOptions
 from cogvideox.video import Video
 from cogvideox.world import caption, held_out_prompts, render, sample_scene
-from cogvideox.world.known import resembles_world, unknown_words
+from cogvideox.world.vocabulary import resembles_world, unknown_words
 
 QUICK = {"steps": 2, "seed": 1}
 

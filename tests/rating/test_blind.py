@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("uvicorn")
-from cogvideox.rating.blind import common_fps, common_shape, fitted, write_alike  # noqa: E402
+from cogvideox.rating.anonymize import common_fps, common_shape, fitted, write_anonymized  # noqa: E402
 from cogvideox.rating.study import Study, make_study  # noqa: E402
 from cogvideox.video import Video, read_video  # noqa: E402
 from support.serving_process import serving, videos  # noqa: E402
@@ -173,7 +173,7 @@ def test_videos_are_held_and_enlarged_not_blurred_where_that_can_be():
 def test_equal_videos_are_shown_as_they_are(tmp_path):
     made = [Video(np.full((9, 240, 320, 3), level, np.uint8), 8) for level in (50, 200)]
     paths = [tmp_path / "a.mp4", tmp_path / "b.mp4"]
-    assert write_alike(made, paths, Fraction(8)) == ["", ""]
+    assert write_anonymized(made, paths, Fraction(8)) == ["", ""]
     for video, path in zip(made, paths, strict=True):
         back = read_video(path)
         assert (len(back), back.fps, back.frames.shape) == (9, 8, video.frames.shape)

@@ -18,7 +18,7 @@ uvicorn = pytest.importorskip("uvicorn")
 from fastapi import Request, Response  # noqa: E402
 
 from cogvideox.errors import OutputError  # noqa: E402
-from cogvideox.rating.connections import ConnectionLimits, Few, fitting  # noqa: E402
+from cogvideox.rating.connection_limits import ConnectionLimits, LogRateLimit, within_file_limit  # noqa: E402
 from cogvideox.rating.loopback import listen, loopback_app, read_object, serve  # noqa: E402
 from support.serving_process import ask, serving, videos  # noqa: E402
 
@@ -183,14 +183,14 @@ def test_of_too_many_the_one_that_waits_longest_goes(quick):
 
 def test_a_process_with_few_files_takes_fewer_connections(monkeypatch):
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (256, 4096))
-    assert fitting(ConnectionLimits()).connections == 44
+    assert within_file_limit(ConnectionLimits()).connections == 44
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (20, 20))
-    assert fitting(ConnectionLimits()).connections == 8
+    assert within_file_limit(ConnectionLimits()).connections == 8
 
 
 def test_a_log_says_little_and_how_much_it_left_out():
     now = [0.0]
-    few = Few(2, lambda: now[0])
+    few = LogRateLimit(2, lambda: now[0])
     record = [logging.makeLogRecord({"msg": f"m{n}"}) for n in range(5)]
     assert [few.filter(each) for each in record] == [True, True, False, False, False]
     now[0] = 61

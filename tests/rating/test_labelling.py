@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 
 from cogvideox.curation.labels import LABELS, read_labels, write_labels
 from cogvideox.errors import InputError
-from cogvideox.rating.labelling import Sheet, labelling_app
+from cogvideox.rating.labelling_app import LabelSheet, labelling_app
 
 HERE = {"host": "127.0.0.1:7863"}
 
@@ -20,7 +20,7 @@ def page(tmp_path):
     films.mkdir()
     for name in ("a.mp4", "b.mp4"):
         (films / name).write_bytes(b"film " + name.encode())
-    sheet = Sheet(films, tmp_path / "labels.jsonl")
+    sheet = LabelSheet(films, tmp_path / "labels.jsonl")
     return TestClient(labelling_app(sheet), headers=HERE), tmp_path
 
 
@@ -32,7 +32,7 @@ def test_clips_are_labelled_one_by_one_and_kept_at_once(page):
     assert second["path"] == "b.mp4"
     assert read_labels(folder / "labels.jsonl") == {"a.mp4": {name: name == "text" for name in LABELS}}
     assert client.post("/api/next", json={"skip": [second["clip"]]}).json()["clip"] is None
-    again = Sheet(folder / "films", folder / "labels.jsonl")
+    again = LabelSheet(folder / "films", folder / "labels.jsonl")
     assert again.next(set())["path"] == "b.mp4"
 
 

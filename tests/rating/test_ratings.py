@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from cogvideox.errors import ConfigError, InputError, OutputError
-from cogvideox.evaluation.human import ASPECTS
+from cogvideox.rating.grades import ASPECTS
 from cogvideox.rating.ledger import RatingEntry, RatingLedger
 from cogvideox.rating.study import LEDGER, Study, make_study
 from cogvideox.video import Video
 
 testclient = pytest.importorskip("fastapi.testclient")
-from cogvideox.rating.ratings import ratings_app  # noqa: E402
+from cogvideox.rating.rating_app import ratings_app  # noqa: E402
 
 GOOD = dict.fromkeys(ASPECTS, 1.0)
 SCRIPT = "<script>boom()</script>"
@@ -72,7 +72,7 @@ def test_raters_see_everything_once_in_an_order_of_their_own(study):
     assert len(orders) > 1 and all(sorted(order) == sorted(next(iter(orders))) for order in orders)
     assert made.rater(" A  b") == made.rater("a B")
     if made.mode == "pairs":
-        sides = {made.turned(made.rater(f"rater {i}"), made.units[0]) for i in range(12)}
+        sides = {made.swapped(made.rater(f"rater {i}"), made.units[0]) for i in range(12)}
         assert sides == {True, False}
 
 

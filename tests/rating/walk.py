@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cogvideox.evaluation.human import ASPECTS, capped_total
+from cogvideox.rating.grades import ASPECTS, capped_total
 from cogvideox.rating.ledger import RatingLedger
 from cogvideox.rating.study import LEDGER, Study, make_study
 from cogvideox.video import Video

@@ -11,8 +11,8 @@ import cogvideox
 from cogvideox.reproduce import run as room
 from cogvideox.reproduce.arms import Scale
 from cogvideox.reproduce.experiments import experiment
-from cogvideox.reproduce.pages import put_row, put_section, section, write_results
-from cogvideox.reproduce.readings import from_benchmark, from_evaluation, from_labels, from_study
+from cogvideox.reproduce.external_results import from_benchmark, from_evaluation, from_labels, from_study
+from cogvideox.reproduce.result_pages import put_ledger_line, put_section, section, write_results
 from cogvideox.training.tasks import diffusion_data
 
 
@@ -88,8 +88,8 @@ def test_pages_are_replaced_and_not_grown(outcome, tmp_path):
 
 
 def test_rows_of_the_ledger_stand_in_the_order_of_the_table():
-    page = put_row("# Ledger\n", "table9", "| table9 | b |")
-    page = put_row(page, "fig8a", "| fig8a | a |")
+    page = put_ledger_line("# Ledger\n", "table9", "| table9 | b |")
+    page = put_ledger_line(page, "fig8a", "| fig8a | a |")
     assert page.index("| fig8a |") < page.index("| table9 |")
 
 
@@ -136,7 +136,7 @@ def test_an_evaluation_of_the_paper_s_model_is_held_against_its_numbers(tmp_path
 
 
 def test_benchmarks_are_called_where_they_are(monkeypatch, tmp_path):
-    monkeypatch.setattr("cogvideox.reproduce.readings.BENCH", Path(tmp_path / "gpu.py"))
+    monkeypatch.setattr("cogvideox.reproduce.external_results.BENCH", Path(tmp_path / "gpu.py"))
     with pytest.raises(Exception, match="clone of the repository"):
         from_benchmark(experiment("table8"), Scale())
 

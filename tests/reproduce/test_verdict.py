@@ -10,7 +10,7 @@ import typer
 
 from cogvideox.cli import app
 from cogvideox.reproduce.experiments import EXPERIMENTS, Arm, Claim, Experiment, Measure, experiment
-from cogvideox.reproduce.verdict import difference, differences, status_of
+from cogvideox.reproduce.significance import difference, differences, status_of
 from cogvideox.training.recipes import recipe
 
 LOSS, SCORE = Measure("loss", "loss"), Measure("score", "score", "higher")

@@ -10,8 +10,7 @@ import torch
 
 from cogvideox.curation.labels import LABELS, Labels
 from cogvideox.errors import CheckpointError
-from cogvideox.perception.classifier import LabelClassifier
-from cogvideox.perception.handcrafted import HandcraftedFeatures, traits_of
+from cogvideox.perception.handcrafted import HandcraftedFeatures, LabelClassifier, handcrafted_features
 from cogvideox.training.loop import TrainConfig, train
 from cogvideox.training.optim import OptimConfig
 from cogvideox.training.tasks.label_classifier import ClassifierNetwork, ClassifierTraining
@@ -109,7 +108,9 @@ def test_the_classifier_that_ships_sees_what_is_plain_to_see():
     judge = LabelClassifier.load()
     rng = np.random.default_rng(0)
     frames, other = take(11, 20, 128, 192, speed=2.0), take(12, 20, 128, 192)
-    plain = judge(traits_of(frames))
-    written = [judge(traits_of(effect(frames, rng, other)))["text"] for effect in (credits, titles)]
+    plain = judge(handcrafted_features(frames))
+    written = [
+        judge(handcrafted_features(effect(frames, rng, other)))["text"] for effect in (credits, titles)
+    ]
     assert min(written) > 0.5 > plain["text"]
-    assert judge(traits_of(still(frames, rng, other)))["static"] > plain["static"]
+    assert judge(handcrafted_features(still(frames, rng, other)))["static"] > plain["static"]

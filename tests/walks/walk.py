@@ -34,7 +34,7 @@ from cogvideox.training.tasks.folder import FolderData
 from cogvideox.training.tasks.vae import CropPhase, VAETraining
 from cogvideox.vae import VAEConfig
 from cogvideox.video import Video, read_video
-from cogvideox.world import caption, facts, judge, render, sample_scene
+from cogvideox.world import caption, check_facts, facts, render, sample_scene
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def judged(model_folder: Path, out: Path, scale: Scale) -> tuple[float, float]:
 
 
 def _held(frames: np.ndarray, scene) -> list[float]:
-    return [float(finding.holds) for finding in judge(frames, facts(scene)).findings]
+    return [float(finding.holds) for finding in check_facts(frames, facts(scene)).findings]
 
 
 def walk(out: Path, scale: Scale) -> dict[str, Any]:

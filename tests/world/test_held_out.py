@@ -9,10 +9,10 @@ from cogvideox.world import (
     HELD_OUT_PAIRS,
     TIERS,
     caption,
+    check_facts,
     facts,
     held_out_prompts,
     is_held_out_triple,
-    judge,
     make_held_out_prompts,
     render,
     report,
@@ -57,7 +57,7 @@ def test_prompts_follow_from_their_scenes():
 
 def test_rendered_answers_score_full_marks():
     chosen = PROMPTS[::4]
-    verdicts = [judge(render(p.scene), p.checks) for p in chosen]
+    verdicts = [check_facts(render(p.scene), p.checks) for p in chosen]
     rows = {row.kind: row for row in report(verdicts)}
     assert all(row.share == 1 for row in rows.values())
     assert rows["all facts"].asked == rows["colour and shape"].asked == 50
@@ -69,7 +69,7 @@ def test_rendered_answers_score_full_marks():
 
 
 def test_answers_to_another_prompt_score_low():
-    verdicts = [judge(render(a.scene), b.checks) for a, b in itertools.pairwise(PROMPTS[:40])]
+    verdicts = [check_facts(render(a.scene), b.checks) for a, b in itertools.pairwise(PROMPTS[:40])]
     rows = {row.kind: row for row in report(verdicts)}
     assert rows["all facts"].share < 0.1
     assert rows["colour and shape"].share < 0.4

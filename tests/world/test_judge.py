@@ -11,8 +11,8 @@ from cogvideox.world import (
     DIRECTIONS,
     SHAPES,
     Check,
+    check_facts,
     facts,
-    judge,
     read_frames,
     render,
     report,
@@ -46,7 +46,7 @@ def test_the_judge_refuses_wrong_facts():
         scene = sample_scene(11, index)
         for check in facts(scene):
             wrong = [replace(check, value=v, into=None) for v in options[check.kind] if v != check.value]
-            findings = judge(render(scene), wrong).findings
+            findings = check_facts(render(scene), wrong).findings
             refused += sum(not finding.holds for finding in findings)
             asked += len(findings)
     assert refused / asked >= 0.99
@@ -64,23 +64,23 @@ def test_the_judge_sees_no_story_that_was_not_told():
 def test_a_transformation_into_another_shape_than_asked_fails():
     scene = sample_scene(0, 3, tier="transform")
     other = next(shape for shape in SHAPES if shape not in (scene.shape, scene.into))
-    assert judge(render(scene), [Check("change", "transform", into=scene.into)]).all_hold
-    assert not judge(render(scene), [Check("change", "transform", into=other)]).all_hold
-    assert not judge(render(replace(scene, into=None, change="none")), facts(scene)).all_hold
+    assert check_facts(render(scene), [Check("change", "transform", into=scene.into)]).all_hold
+    assert not check_facts(render(scene), [Check("change", "transform", into=other)]).all_hold
+    assert not check_facts(render(replace(scene, into=None, change="none")), facts(scene)).all_hold
 
 
 def test_clips_without_anything_hold_nothing():
     checks = facts(sample_scene(0, 0))
     for frames in (np.zeros((17, 64, 64, 3), np.uint8), np.full((17, 64, 64, 3), 95, np.uint8)):
         assert not any(
-            finding.holds for finding in judge(frames, checks).findings if finding.check.kind != "speed"
+            finding.holds for finding in check_facts(frames, checks).findings if finding.check.kind != "speed"
         )
-        assert not judge(frames, checks).all_hold
+        assert not check_facts(frames, checks).all_hold
 
 
 def test_noise_is_judged_without_failing():
     frames = np.random.default_rng(0).integers(0, 256, (17, 64, 64, 3), dtype=np.uint8)
-    assert not judge(frames, facts(sample_scene(0, 0))).all_hold
+    assert not check_facts(frames, facts(sample_scene(0, 0))).all_hold
 
 
 def test_a_colour_that_changes_midway_is_not_that_colour():
@@ -88,46 +88,46 @@ def test_a_colour_that_changes_midway_is_not_that_colour():
     frames = render(scene)
     other = "green" if scene.colour != "green" else "red"
     frames[8:] = render(replace(scene, colour=other))[8:]
-    assert not judge(frames, [Check("colour", scene.colour)]).all_hold
+    assert not check_facts(frames, [Check("colour", scene.colour)]).all_hold
 
 
 def test_an_object_that_appears_late_breaks_the_count():
     one = sample_scene(0, 0, tier="rotate")
-    two = replace(one, change="none", radius=0.1, places=((0.25, 0.5), (0.75, 0.5)))
+    two = replace(one, change="none", radius=0.1, centres=((0.25, 0.5), (0.75, 0.5)))
     frames = render(two)
-    frames[:9] = render(replace(two, places=two.places[:1]))[:9]
-    assert judge(frames, [Check("count", 2)]).findings[0].confidence < 0.6
+    frames[:9] = render(replace(two, centres=two.centres[:1]))[:9]
+    assert check_facts(frames, [Check("count", 2)]).findings[0].confidence < 0.6
 
 
 def test_the_judge_is_deterministic_and_leaves_its_input_alone():
     scene = sample_scene(0, 2)
     frames = render(scene)
     before = frames.copy()
-    assert judge(frames, facts(scene)) == judge(frames, facts(scene))
+    assert check_facts(frames, facts(scene)) == check_facts(frames, facts(scene))
     assert np.array_equal(frames, before)
 
 
 def test_verdicts_take_checks_as_plain_values_and_give_them():
     scene = sample_scene(0, 4)
-    record = judge(render(scene), [check.to_dict() for check in facts(scene)]).to_dict()
+    record = check_facts(render(scene), [check.to_dict() for check in facts(scene)]).to_dict()
     assert record["all"] and all(check["holds"] for check in record["checks"])
 
 
 def test_facts_of_two_things_have_rows_and_a_relation_must_be_one():
     scene = sample_scene(0, 3, tier="pair")
-    rows = {row.kind: row for row in report([judge(render(scene), facts(scene))])}
+    rows = {row.kind: row for row in report([check_facts(render(scene), facts(scene))])}
     assert rows["thing"].right == rows["thing"].asked == 1
     with pytest.raises(InputError, match="red circle left of blue square"):
-        judge(render(scene), [Check("relation", "nonsense")])
+        check_facts(render(scene), [Check("relation", "nonsense")])
 
 
 def test_arrays_that_are_no_clip_are_refused():
     with pytest.raises(InputError, match="uint8"):
-        judge(np.zeros((17, 64, 64, 3), np.float32), [])
+        check_facts(np.zeros((17, 64, 64, 3), np.float32), [])
     with pytest.raises(InputError, match="t >= 5"):
-        judge(np.zeros((1, 64, 64, 3), np.uint8), [])
+        check_facts(np.zeros((1, 64, 64, 3), np.uint8), [])
     with pytest.raises(InputError, match="smell"):
-        judge(render(sample_scene(0, 0)), [Check("smell", "sweet")])
+        check_facts(render(sample_scene(0, 0)), [Check("smell", "sweet")])
     with pytest.raises(InputError, match="did you mean 'clean'"):
         validate(1, "claen")
 

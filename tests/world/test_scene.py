@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cogvideox.errors import InputError
-from cogvideox.evaluation.two_objects import two_object_prompts
+from cogvideox.evaluation.world_facts import two_object_prompts
 from cogvideox.world import (
     COLOURS,
     DIRECTIONS,

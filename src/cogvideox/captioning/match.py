@@ -13,7 +13,7 @@ from cogvideox.captioning.world import FOREIGN, is_tiny_world
 from cogvideox.chat import Chat, ChatFailure, Image, json_reader
 from cogvideox.config import Config
 from cogvideox.errors import InputError
-from cogvideox.world import judge, read_caption
+from cogvideox.world import check_facts, read_caption
 
 
 class Matcher(Protocol):
@@ -68,6 +68,6 @@ class WorldMatch:
         if not checks:
             return 0.0
         try:
-            return judge(clip.frames, checks).share
+            return check_facts(clip.frames, checks).share
         except InputError as error:
             return ChatFailure("rejected", str(error))

@@ -13,7 +13,7 @@ import numpy as np
 from cogvideox.captioning.instructions import DENSE, FRAME, MATCH, MERGE, SHORT
 from cogvideox.chat import ChatFailure, Question, Scripted
 from cogvideox.errors import InputError
-from cogvideox.world import Reading, judge, read_caption, read_frames
+from cogvideox.world import Reading, check_facts, read_caption, read_frames
 from cogvideox.world.foreground import find_things
 from cogvideox.world.scene import SHAPES
 from cogvideox.world.templates import compare
@@ -156,7 +156,7 @@ def _match(question: Question) -> str:
     if not checks:
         return json.dumps({"score": 1, "wrong": "it states nothing that can be seen"})
     frames = _frames(question)
-    verdict = judge(frames, checks)
+    verdict = check_facts(frames, checks)
     wrong = [finding.check.kind for finding in verdict.findings if not finding.holds]
     return json.dumps({"score": 1 + round(4 * verdict.share), "wrong": ", ".join(wrong)})
 

@@ -117,11 +117,11 @@ def report_data(out: Path) -> None:
 def label_data(folder: Path, labels: Path, port: int) -> None:
     """Answer on this machine's loopback until it is stopped."""
     try:
-        from cogvideox.rating.labelling import Sheet, labelling_app
+        from cogvideox.rating.labelling_app import LabelSheet, labelling_app
         from cogvideox.rating.loopback import address, listen, serve
     except ImportError:
         raise DependencyError("fastapi and uvicorn are not installed; install cogvideox[serve]") from None
-    app = labelling_app(Sheet(folder, labels))
+    app = labelling_app(LabelSheet(folder, labels))
     with listen(port) as server:
         result(address(server))
         serve(app, server)

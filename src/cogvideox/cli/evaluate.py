@@ -16,8 +16,9 @@ from cogvideox.progress import progress, say
 
 if TYPE_CHECKING:
     from cogvideox.chat import Chat
-    from cogvideox.evaluation.measures import Material, Tools
+    from cogvideox.evaluation.metrics import MetricInputs, MetricTools
     from cogvideox.evaluation.report import ScoreReport
+    from cogvideox.video import Colour
 
 SUITES = ("world", "two", "paper", "vae")
 
@@ -51,6 +52,9 @@ def evaluate(
     fvd_fps: Annotated[
         float | None, typer.Option(min=0.01, help="FVD: bring videos and references to this rate")
     ] = None,
+    colour: Annotated[
+        str, typer.Option(help="how untagged videos are read: guess (by their size), bt601 or bt709")
+    ] = "guess",
     clip: Annotated[str | None, typer.Option(help="folder of CLIP ViT-B/32")] = None,
     lpips: Annotated[str | None, typer.Option(help="folder of vgg16.pth and LPIPS's vgg.pth")] = None,
     observations: Annotated[
@@ -80,13 +84,14 @@ def evaluate(
         raise ConfigError(f"{subject!r} and --model {model!r}: give one of them")
     other = _earlier(against)
     from cogvideox.evaluation.report import ScoreReport
+    from cogvideox.video.colour import colour_of
 
     ScoreReport.check_free(Path(out))
     tools = _tools(i3d, clip, lpips, observations, devil)
     tools = replace(tools, judge=_judge(judge_url, judge_model, judge_replay, Path(out)))
     name = subject or model or "tiny"
     if model is None and subject is not None and _is_folder_of_videos(subject):
-        suite, material = _folder(Path(subject), suite, references, tools)
+        suite, inputs = _folder(Path(subject), suite, references, tools, colour_of(colour))
         missing: list[str] = []
         table, scores = "", dict[str, Any]()
     else:
@@ -98,14 +103,14 @@ def evaluate(
         suite = suite or "world"
         job = Job(model=name, dtype=dtype, device=device)
         made = samples(suite, prompt_set, prompts, seeds, Path(out), settings, job, references)
-        material, missing = made.material(tools), made.missing
+        inputs, missing = made.material(tools), made.missing
         table, scores = made.table, made.scores
-    material = replace(material, fvd_fps=fvd_fps)
-    _report(material, suite, Path(out), name, missing, table, scores, other, as_json)
+    inputs = replace(inputs, fvd_fps=fvd_fps)
+    _report(inputs, suite, Path(out), name, missing, table, scores, other, as_json)
 
 
 def _report(
-    material: Material,
+    inputs: MetricInputs,
     suite: str,
     out: Path,
     subject: str,
@@ -122,10 +127,10 @@ def _report(
     from cogvideox.files.atomic import write_json
 
     with progress("measuring") as show:
-        report = run(material, suite, out, subject, missing, show)
+        report = run(inputs, suite, out, subject, missing, show)
     differences: list[compare.PairedDifference] = []
     if other is not None:
-        report, differences = add_comparison(report, other, material.clips, out)
+        report, differences = add_comparison(report, other, inputs.videos, out)
     record: dict[str, Any] = dict(scores)
     if differences:
         rows = [vars(each) for each in differences]
@@ -141,16 +146,22 @@ def _report(
         raise InputError(f"{subject}: nothing could be measured by suite {suite}; the reasons stand above")
 
 
-def _folder(folder: Path, suite: str | None, references: str | None, tools: Tools) -> tuple[str, Material]:
-    """A folder of videos as material of a suite: the one asked for, or the one that its prompts belong to.
+def _folder(
+    folder: Path,
+    suite: str | None,
+    references: str | None,
+    tools: MetricTools,
+    colour: Colour = "guess",
+) -> tuple[str, MetricInputs]:
+    """A folder of videos as the inputs of a suite: the one asked for, or the one that its prompts belong to.
 
     Raises InputError when no video belongs to the suite that was asked for.
     """
-    from cogvideox.evaluation.measures import Material
-    from cogvideox.evaluation.prompts import prompt_suite
+    from cogvideox.evaluation.metrics import MetricInputs
+    from cogvideox.evaluation.prompt_suites import prompt_suite
     from cogvideox.evaluation.suite import world_checks, world_truth
-    from cogvideox.evaluation.two_objects import two_object_prompts
-    from cogvideox.evaluation.video_folder import open_clips
+    from cogvideox.evaluation.video_folder import open_videos
+    from cogvideox.evaluation.world_facts import two_object_prompts
     from cogvideox.world import held_out_prompts
 
     known = {
@@ -161,9 +172,13 @@ def _folder(folder: Path, suite: str | None, references: str | None, tools: Tool
     known["vae"] = known["paper"]
     asked = known[suite] if suite else [prompt for prompts in known.values() for prompt in prompts]
     with progress("reading") as show:
-        clips = open_clips(folder, asked, lambda done, total: show("videos read", done, total))
+        clips = open_videos(
+            folder, asked, lambda done, total: show("videos read", done, total), colour=colour
+        )
         originals = (
-            open_clips(references, on_item=lambda done, total: show("references read", done, total))
+            open_videos(
+                references, on_item=lambda done, total: show("references read", done, total), colour=colour
+            )
             if references
             else None
         )
@@ -174,14 +189,14 @@ def _folder(folder: Path, suite: str | None, references: str | None, tools: Tool
         suite = _suite_of(clips.prompts, len(found), known["two"])
         say(f"suite {suite}, by the prompts of the videos; --suite takes another")
     if suite != "world":
-        return suite, Material(clips, originals, tools=tools)
+        return suite, MetricInputs(clips, originals, tools=tools)
     kept = clips.only(keep)
     if clips.items and not kept.items:
         raise InputError(
             f"{folder}: none of {len(clips.items)} videos belongs to suite world ({kept.refused[-1].why}); "
             "leave --suite out, or use --suite paper"
         )
-    return suite, Material(kept, originals, world_truth(), tools, found)
+    return suite, MetricInputs(kept, originals, world_truth(), tools, found)
 
 
 def _suite_of(prompts: Sequence[str], of_world: int, two: Sequence[str]) -> str:
@@ -212,19 +227,19 @@ def _earlier(against: str | None) -> ScoreReport | None:
 
 def _tools(
     i3d: str | None, clip: str | None, lpips: str | None, observations: str | None, devil: str | None
-) -> Tools:
+) -> MetricTools:
     """What the user has; files are read now, so that a wrong one is said before the work."""
-    from cogvideox.evaluation.lpips import DistanceNetwork
-    from cogvideox.evaluation.measures import Tools
+    from cogvideox.evaluation.fidelity import LPIPSDistance
+    from cogvideox.evaluation.metrics import MetricTools
+    from cogvideox.perception.embedding import ClipImageText
     from cogvideox.perception.experts import read_recorded
     from cogvideox.perception.features import load_i3d
-    from cogvideox.perception.image_text import ClipImageText
 
-    return Tools(
+    return MetricTools(
         clip=ClipImageText(clip) if clip else None,
         i3d=load_i3d(i3d) if i3d else None,
         experts=read_recorded(observations) if observations else {},
-        lpips=DistanceNetwork.load(lpips),
+        lpips=LPIPSDistance.load(lpips),
         devil=_devil(devil) if devil else None,
     )
 

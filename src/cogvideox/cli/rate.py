@@ -29,7 +29,7 @@ def serve_ratings(
         raise ConfigError(f"port {port}: must lie between 0 and 65535")
     try:
         from cogvideox.rating.loopback import address, listen, serve
-        from cogvideox.rating.ratings import ratings_app
+        from cogvideox.rating.rating_app import ratings_app
     except ImportError:
         raise DependencyError("fastapi and uvicorn are not installed; install cogvideox[serve]") from None
     from cogvideox.rating.study import Study, make_private
@@ -72,7 +72,7 @@ def _study(named: dict[str, Path], out: Path, mode: Any) -> Study:
 
 def report_ratings(out: Path, as_json: bool) -> None:
     """A table like the paper's, differences in words, agreement; for pairs Bradley-Terry and who beat whom."""
-    from cogvideox.evaluation import human
+    from cogvideox.rating import grades, pairwise
     from cogvideox.rating.ledger import RatingLedger
     from cogvideox.rating.study import LEDGER, Study
 
@@ -85,30 +85,34 @@ def report_ratings(out: Path, as_json: bool) -> None:
     counted = f"{len(entries)} ratings by {raters} raters, {len(study.units)} units"
     if study.mode == "pairs":
         battles = study.battles(entries)
-        scores = human.bradley_terry(battles)
+        scores = pairwise.bradley_terry(battles)
         if as_json:
             found = {name: score.to_dict() for name, score in scores.items()}
-            result_json({"counted": counted, "ratings": found, "preferences": human.preferences(battles)})
+            result_json({"counted": counted, "ratings": found, "preferences": pairwise.preferences(battles)})
             return
         lines = [f"| {score.name} | {_score(score)} | {score.videos} battles |" for score in scores.values()]
         table = "\n".join(["| model | Elo points | |", "|---|---|---|", *lines])
-        said = "\n".join(human.preferences(battles))
+        said = "\n".join(pairwise.preferences(battles))
         result(
             "\n\n".join(
-                [counted + ".", table, human.win_table(battles), said] if battles else [counted + "."]
+                [counted + ".", table, pairwise.win_table(battles), said] if battles else [counted + "."]
             )
         )
         return
     ratings = study.ratings(entries)
-    alphas = human.agreement(ratings)
+    alphas = grades.rater_agreement(ratings)
     if as_json:
         models = sorted({rating.model for rating in ratings})
-        found = {m: {n: s.to_dict() for n, s in human.model_scores(ratings, m).items()} for m in models}
+        found = {m: {n: s.to_dict() for n, s in grades.model_scores(ratings, m).items()} for m in models}
         result_json(
-            {"counted": counted, "models": found, "alpha": alphas, "differences": human.differences(ratings)}
+            {"counted": counted, "models": found, "alpha": alphas, "differences": grades.differences(ratings)}
         )
         return
-    parts = [counted + ".", human.table_4(ratings) if ratings else "", "\n".join(human.differences(ratings))]
+    parts = [
+        counted + ".",
+        grades.table_4(ratings) if ratings else "",
+        "\n".join(grades.differences(ratings)),
+    ]
     parts.append(_agreement(alphas, ratings))
     result("\n\n".join(part for part in parts if part))
 

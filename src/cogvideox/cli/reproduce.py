@@ -45,8 +45,8 @@ def reproduce(
         )
         return
     from cogvideox.reproduce.arms import Scale
-    from cogvideox.reproduce.pages import LEDGER, PAGE, section, write_results
-    from cogvideox.reproduce.readings import READERS
+    from cogvideox.reproduce.external_results import READERS
+    from cogvideox.reproduce.result_pages import LEDGER, PAGE, section, write_results
     from cogvideox.reproduce.run import run_arms, run_vaes
 
     scale = Scale(steps=steps, seeds=seeds, clips=clips, videos=videos, out=Path(out))

@@ -18,8 +18,8 @@ from cogvideox.progress import TERMINAL, progress
 if TYPE_CHECKING:
     import numpy as np
 
-    from cogvideox.evaluation.measures import Material, Tools
-    from cogvideox.evaluation.prompts import Asked
+    from cogvideox.evaluation.metrics import MetricInputs, MetricTools
+    from cogvideox.evaluation.prompt_suites import SuitePrompt
     from cogvideox.model import CogVideoX
     from cogvideox.video import Video
     from cogvideox.world import Scene
@@ -49,15 +49,15 @@ class Samples:
         """Names that were asked for and are not there."""
         return [name for name in self.names if not (self.folder / name).is_file()]
 
-    def material(self, tools: Tools) -> Material:
+    def material(self, tools: MetricTools) -> MetricInputs:
         """Everything in the folder that was asked for now."""
-        from cogvideox.evaluation.measures import Material
+        from cogvideox.evaluation.metrics import MetricInputs
         from cogvideox.evaluation.suite import world_checks, world_truth
-        from cogvideox.evaluation.video_folder import open_clips
+        from cogvideox.evaluation.video_folder import open_videos
 
         asked = set(self.names)
         with progress("reading") as show:
-            clips = open_clips(
+            clips = open_videos(
                 self.folder, on_item=lambda done, total: show("videos read", done, total), only=asked
             )
             where = self.originals or self.references
@@ -65,11 +65,11 @@ class Samples:
             originals = None
             if where:
                 told = partial(show, "originals read")
-                originals = open_clips(where, on_item=told, only=only)
+                originals = open_videos(where, on_item=told, only=only)
         found, keep = world_checks(clips.items)
         if self.suite == "world":
-            return Material(clips.only(keep), originals, world_truth(), tools, found, self.verdicts)
-        return Material(clips, originals, tools=tools, checks=found, verdicts=self.verdicts)
+            return MetricInputs(clips.only(keep), originals, world_truth(), tools, found, self.verdicts)
+        return MetricInputs(clips, originals, tools=tools, checks=found, verdicts=self.verdicts)
 
 
 def samples(
@@ -115,7 +115,7 @@ def _world(
     refs: str | None,
 ) -> Samples:
     """The held-out prompts of the tiny world, judged while they are made: verdicts stay in ``verdicts.jsonl``."""
-    from cogvideox.evaluation.world import evaluate_world
+    from cogvideox.evaluation.world_facts import evaluate_world
     from cogvideox.files.atomic import write_json
     from cogvideox.world import held_out_prompts
 
@@ -143,20 +143,20 @@ def _world(
     )
 
 
-def _rows(suite: str, prompt_set: str) -> Sequence[Asked]:
+def _rows(suite: str, prompt_set: str) -> Sequence[SuitePrompt]:
     """The prompts of a suite that is generated for without a judge beside it."""
-    from cogvideox.evaluation.prompts import Asked, prompt_suite
-    from cogvideox.evaluation.two_objects import two_object_prompts
+    from cogvideox.evaluation.prompt_suites import SuitePrompt, prompt_suite
+    from cogvideox.evaluation.world_facts import two_object_prompts
 
     if suite == "two":
-        return [Asked(two.id, two.prompt, two.prompt) for two in two_object_prompts()]
+        return [SuitePrompt(two.id, two.prompt, two.prompt) for two in two_object_prompts()]
     return prompt_suite(prompt_set)
 
 
 def _prompted(
     out: Path,
     suite: str,
-    chosen: Sequence[Asked],
+    chosen: Sequence[SuitePrompt],
     seeds: int,
     settings: dict[str, Any],
     model: Callable[[], Any],
@@ -177,7 +177,7 @@ def _prompted(
 
 def _reconstructed(out: Path, num: int | None, model: Callable[[], Any], refs: str | None) -> Samples:
     """Originals through the autoencoder and back: rendered truth, or real clips as Table 2 shows them."""
-    from cogvideox.evaluation.reconstruction import round_trip
+    from cogvideox.evaluation.fidelity import round_trip
     from cogvideox.video import Video
 
     folder, originals = out / VIDEOS, out / ORIGINALS
@@ -213,12 +213,12 @@ def _truth(num: int | None) -> Iterator[Original]:
 
 def _real(folder: str, num: int | None) -> Iterator[Original]:
     """(name, prompt, video) of real clips: the first 17 frames, 256x256 from the centre."""
-    from cogvideox.evaluation.video_folder import open_clips
+    from cogvideox.evaluation.video_folder import open_videos
     from cogvideox.video import Video
 
     frames, side = TABLE_2
     with progress("reading") as show:
-        clips = open_clips(folder, on_item=partial(show, "clips read"))
+        clips = open_videos(folder, on_item=partial(show, "clips read"))
     for place, item in list(enumerate(clips.items))[:num]:
         if item.frames < frames:
             continue
@@ -270,7 +270,7 @@ def _begins(suite: str) -> Callable[[], np.ndarray] | None:
 
 def _firsts(suite: str) -> dict[str, Callable[[], np.ndarray]]:
     """How a suite's prompts begin, by id, where there is a truth."""
-    from cogvideox.evaluation.two_objects import two_object_prompts
+    from cogvideox.evaluation.world_facts import two_object_prompts
 
     if suite != "two":
         return {}

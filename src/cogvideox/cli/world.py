@@ -80,13 +80,13 @@ def _is_foreign(file: Path) -> bool:
 def judge_videos(paths: list[Path], as_json: bool) -> None:
     """One line per video; exit code 3 when a video could not be judged."""
     from cogvideox.video import read_video
-    from cogvideox.world import judge
+    from cogvideox.world import check_facts
 
     failed = 0
     for path in paths:
         try:
             checks = _facts_beside(path)
-            verdict = judge(read_video(path).frames, checks)
+            verdict = check_facts(read_video(path).frames, checks)
         except CogVideoXError as error:
             if len(paths) == 1:
                 raise
@@ -130,7 +130,7 @@ def _round_trip(model: str, device: str | None) -> Callable[..., np.ndarray]:
     """Frames to latents and back."""
     from cogvideox.checkpoints.diffusers import load_vae
     from cogvideox.device import best_device
-    from cogvideox.evaluation.reconstruction import round_trip
+    from cogvideox.evaluation.fidelity import round_trip
     from cogvideox.generation.preflight import model_folder
 
     vae = load_vae(model_folder(model), dtype="float32").to(device or best_device())

@@ -20,8 +20,7 @@ from cogvideox.curation.view import View
 from cogvideox.errors import InputError, suggest
 from cogvideox.files.atomic import write_text
 from cogvideox.files.jsonl import read_json_lines
-from cogvideox.perception.classifier import LabelClassifier
-from cogvideox.perception.handcrafted import traits_of
+from cogvideox.perception.handcrafted import LabelClassifier, handcrafted_features
 
 MEANING = {
     "editing": "edited again after filming: cuts, inserts, split screens, stickers, effects",
@@ -50,7 +49,7 @@ class Labels(CurationStep):
     def measure(self, clip: Clip, view: View) -> Clip:
         """``clip.labels``, and the probabilities as scores ``label.<name>``, for rules."""
         judge = classifier(self.classifier)
-        found = judge(traits_of(view.pictures))
+        found = judge(handcrafted_features(view.pictures))
         labels = {
             name: Label(
                 probability=round(float(value), 4),

@@ -1,6 +1,6 @@
-"""Is one run better than another? Paired on what both made videos for; better, worse or undecided, nothing between.
+"""Is one run better than another? Differences paired by video, and a verdict: better, worse or undecided.
 
-Below ``LEAST_PROMPTS`` prompts there is no verdict, whatever the numbers."""
+Below ``LEAST_PROMPTS`` prompts there is no verdict."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from cogvideox.errors import InputError
-from cogvideox.evaluation.report import ScoreReport, number
-from cogvideox.evaluation.score import LEAST_PROMPTS, Score, mean_interval
+from cogvideox.evaluation.report import ScoreReport
+from cogvideox.evaluation.score import LEAST_PROMPTS, Score, mean_interval, number
 
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """This run minus the other one. ``pairs``: how many videos of each it stands on; 0 for measures of whole sets."""
+    """One score of this run minus that of the other. ``pairs``: videos of each; 0 for metrics of whole sets."""
 
     name: str
     this: float
@@ -27,8 +27,13 @@ class PairedDifference:
     low: float | None
     high: float | None
     pairs: int
-    prompts: int  # how many different ones it stands on
+    prompts: int  # how many different ones
     verdict: str  # better, worse, undecided, different where neither direction is better, or TOO_FEW
+
+    @property
+    def interval(self) -> str:
+        """'low to high'; '' where there is none."""
+        return "" if self.low is None else f"{number(self.low)} to {number(self.high)}"
 
 
 TOO_FEW = "too few prompts"
@@ -41,7 +46,8 @@ def compare(this: ScoreReport, other: ScoreReport, least: int = LEAST_PROMPTS) -
     """
     pairs, clusters = _pairs(this, other)
     theirs = {score.name: score for score in other.scores}
-    found = []
+    differences: list[PairedDifference] = []
+    whole = min(_prompts(this), _prompts(other))
     for score in this.scores:
         match = theirs.get(score.name)
         if match is None or score.value is None or match.value is None:
@@ -50,23 +56,24 @@ def compare(this: ScoreReport, other: ScoreReport, least: int = LEAST_PROMPTS) -
             raise InputError(
                 f"{score.name}: the two runs used different feature networks; evaluate one of them again"
             )
-        whole = min(_prompts(this), _prompts(other))
-        found.append(_paired(score, match, pairs, clusters) if score.each else _of_sets(score, match, whole))
-    kept = [_with_enough(each, least) for each in found if each is not None]
-    if not kept:
+        each = _paired(score, match, pairs, clusters) if score.each else _of_sets(score, match, whole)
+        if each is not None:
+            differences.append(each if each.prompts >= least else replace(each, verdict=TOO_FEW))
+    if not differences:
         raise InputError(
             "compare: the two runs share no score of the same videos; use one suite and one set of prompts"
         )
-    return kept
+    return differences
 
 
 def table(differences: Sequence[PairedDifference]) -> str:
-    """Markdown."""
+    """Markdown: one line per difference, and how many prompts a verdict needs where there are too few."""
     lines = ["| score | this | other | difference | 95 % interval | pairs | verdict |", "|---" * 7 + "|"]
     for each in differences:
-        between = "" if each.low is None else f"{number(each.low)} to {number(each.high)}"
         numbers = " | ".join(map(number, (each.this, each.other, each.difference)))
-        lines.append(f"| {each.name} | {numbers} | {between} | {each.pairs or 'sets'} | {each.verdict} |")
+        lines.append(
+            f"| {each.name} | {numbers} | {each.interval} | {each.pairs or 'sets'} | {each.verdict} |"
+        )
     few = [each.prompts for each in differences if each.verdict == TOO_FEW]
     if few:
         lines += [
@@ -74,10 +81,6 @@ def table(differences: Sequence[PairedDifference]) -> str:
             f"No verdict on {min(few)} prompts: {LEAST_PROMPTS} are needed; make videos for more of them.",
         ]
     return "\n".join(lines)
-
-
-def _with_enough(found: PairedDifference, least: int) -> PairedDifference:
-    return found if found.prompts >= least else replace(found, verdict=TOO_FEW)
 
 
 def _prompts(report: ScoreReport) -> int:
@@ -89,19 +92,20 @@ def _paired(
 ) -> PairedDifference | None:
     """Bootstrap of the mean difference over pairs, all pairs of a prompt together."""
     both = [(score.each[a], match.each[b], c) for (a, b), c in zip(pairs, clusters, strict=True)]
-    both = [row for row in both if math.isfinite(row[0]) and math.isfinite(row[1])]
+    both = [(a, b, c) for a, b, c in both if math.isfinite(a) and math.isfinite(b)]
     if not both:
         return None
-    first, second = (np.array([row[place] for row in both], float) for place in (0, 1))
-    prompts = [row[2] for row in both]
+    first, second = np.array([a for a, _, _ in both]), np.array([b for _, b, _ in both])
+    prompts = [cluster for _, _, cluster in both]
     low, high = mean_interval(first - second, prompts)
     counts = len(both), len(set(prompts))
     return _judged(score, float(first.mean()), float(second.mean()), low, high, counts)
 
 
-def _of_sets(score: Score, match: Score, prompts: int) -> PairedDifference | None:
+def _of_sets(score: Score, match: Score, prompts: int) -> PairedDifference:
     """Two numbers with their own intervals, taken as independent: cautious, since they share their references."""
-    if score.low is None or match.low is None:
+    assert score.value is not None and match.value is not None  # ``compare`` passes computed scores only
+    if score.low is None or score.high is None or match.low is None or match.high is None:
         return _judged(score, score.value, match.value, None, None, (0, prompts))
     half = math.hypot((score.high - score.low) / 2, (match.high - match.low) / 2)
     difference = score.value - match.value
@@ -112,26 +116,20 @@ def _judged(
     score: Score, this: float, other: float, low: float | None, high: float | None, counts: tuple[int, int]
 ) -> PairedDifference:
     verdict = "undecided"
-    if low is not None and (low > 0 or high < 0):
-        up = low > 0
-        verdict = (
-            "different"
-            if score.better == "neither"
-            else "better"
-            if up == (score.better == "higher")
-            else "worse"
-        )
+    if low is not None and high is not None and (low > 0 or high < 0):
+        improved = "better" if (low > 0) == (score.better == "higher") else "worse"
+        verdict = "different" if score.better == "neither" else improved
     return PairedDifference(score.name, this, other, this - other, low, high, *counts, verdict)
 
 
 def _pairs(this: ScoreReport, other: ScoreReport) -> tuple[list[tuple[int, int]], list[Any]]:
-    """Places of the same video in both (same name without its ending), and the prompt of each."""
-    theirs = {_stem(video["name"]): place for place, video in enumerate(other.videos)}
+    """(index here, index there) of each video that both have (same name without its ending), and its prompt."""
+    theirs = {_stem(video["name"]): index for index, video in enumerate(other.videos)}
     pairs, clusters = [], []
-    for place, video in enumerate(this.videos):
+    for index, video in enumerate(this.videos):
         stem = _stem(video["name"])
         if stem in theirs:
-            pairs.append((place, theirs[stem]))
+            pairs.append((index, theirs[stem]))
             clusters.append(video["prompt"] or stem)
     return pairs, clusters
 

@@ -1,4 +1,4 @@
-"""How far pixels are from their originals, and how much a video flickers. No network is needed.
+"""Videos beside their originals: PSNR, SSIM, LPIPS, flickering; and the round trip of an autoencoder to measure so.
 
 Both sides are uint8 videos of the same size and length, as they come out of the same decoder, never through a
 lossy file on one side only.
@@ -7,19 +7,23 @@ lossy file on one side only.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
 import numpy as np
+import torch
+from torch import nn
 
-from cogvideox.errors import InputError
-from cogvideox.evaluation.score import Score, mean_score
+from cogvideox.errors import CheckpointError, InputError
+from cogvideox.evaluation.score import Score, mean_score, not_computed
+from cogvideox.perception.lpips import LPIPS, STAND_IN, load_lpips
 from cogvideox.video import Video
 
 CAP = 100.0  # dB, for equal frames: as common video code does below a mean squared error of 1e-10
 PAPER_FRAMES = 17  # Table 2
 WINDOW, SIGMA = 11, 1.5  # Wang et al. 2004
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-Compare = Callable[[np.ndarray, np.ndarray], float]
+Measure = Callable[[np.ndarray, np.ndarray], float]
 
 
 def psnr(
@@ -117,7 +121,7 @@ def flicker_excess(videos: Iterable[Video], references: Iterable[Video]) -> Scor
 
 
 def flicker_residual(videos: Iterable[Video], references: Iterable[Video]) -> Score:
-    """Mean |change of the video - change of the original|: what the codec adds, whatever moves."""
+    """Mean |change of the video - change of the original|: flicker that the codec adds, whatever moves."""
     protocol = "mean |(x[t+1] - x[t]) - (y[t+1] - y[t])|"
     return _flicker_score("flicker_residual", list(paired(videos, references, _residual)), protocol)
 
@@ -125,7 +129,7 @@ def flicker_residual(videos: Iterable[Video], references: Iterable[Video]) -> Sc
 def vbench_flicker(videos: Iterable[Video]) -> Score:
     """VBench's temporal flickering, (255 - flicker) / 255, of every video given.
 
-    VBench asks it of still scenes only; ``evaluation.vbench.is_static`` is its filter.
+    VBench measures still scenes only; here every video counts.
     """
     each = [(255 - _pair_mean(v.frames)) / 255 for v in videos]
     protocol = "(255 - mean |x[t+1] - x[t]|) / 255, no filter for still scenes"
@@ -151,13 +155,16 @@ def _residual(frames: np.ndarray, truth: np.ndarray) -> float:
     return float(np.abs(np.diff(error, axis=0)).mean())
 
 
-def paired(videos: Iterable[Video], references: Iterable[Video], measure: Compare) -> Iterator[float]:
-    """One value per pair, read one pair at a time. Raises InputError when they do not fit together."""
+def paired(videos: Iterable[Video], references: Iterable[Video], measure: Measure) -> Iterator[float]:
+    """The measure of each pair of videos, read one pair at a time.
+
+    Raises InputError where shapes differ or the two sides are not equally many.
+    """
     try:
-        for place, (video, reference) in enumerate(zip(videos, references, strict=True)):
+        for index, (video, reference) in enumerate(zip(videos, references, strict=True)):
             if video.frames.shape != reference.frames.shape:
                 raise InputError(
-                    f"video {place}: {list(video.frames.shape)} against a reference of "
+                    f"video {index}: {list(video.frames.shape)} against a reference of "
                     f"{list(reference.frames.shape)}; compare equal sizes and lengths"
                 )
             yield measure(video.frames, reference.frames)
@@ -165,3 +172,78 @@ def paired(videos: Iterable[Video], references: Iterable[Video], measure: Compar
         if "argument" not in str(error):
             raise
         raise InputError("videos and references: not equally many; give one reference per video") from None
+
+
+class ImageDistance(Protocol):
+    """A perceptual distance of images; ``name`` says by which weights."""
+
+    name: str
+
+    def __call__(self, frames: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """``uint8 [n, h, w, 3]`` twice -> one distance per image, float64 ``[n]``."""
+
+
+def lpips(videos: Iterable[Video], references: Iterable[Video], distance: ImageDistance | None) -> Score:
+    """Mean over frames of the distance to the original's frame (Zhang et al. 2018), whole frames, no resizing.
+
+    The shipped stand-in's score has another name: it is no published LPIPS.
+    """
+    if distance is None:
+        why = "needs VGG16 and LPIPS's heads (--lpips FOLDER)"
+        return not_computed("lpips_vgg", why, better="lower")
+    name = "lpips_vgg" if distance.name.startswith("vgg16") else "lpips_stand_in"
+    each = list(paired(videos, references, lambda a, b: float(np.mean(distance(a, b)))))
+    protocol = "mean over frames, whole frames"
+    return mean_score(name, each, better="lower", protocol=protocol, settings={"network": distance.name})
+
+
+class LPIPSDistance:
+    """LPIPS by a network of ``perception.lpips``; the shipped stand-in's numbers are not published LPIPS."""
+
+    def __init__(self, network: LPIPS, name: str) -> None:
+        self.network, self.name = network, name
+
+    @classmethod
+    def load(cls, folder: str | Path | None = None) -> LPIPSDistance | None:
+        """VGG16 from a folder with ``vgg16`` and ``vgg`` (.pth or .safetensors); without one the stand-in.
+
+        None where no stand-in ships. Raises CheckpointError.
+        """
+        if folder is None and not STAND_IN.is_file():
+            return None
+        if folder is None:
+            return cls(load_lpips(), "stand-in of the tiny world (not published LPIPS)")
+        files = [_one_of(Path(folder), stem) for stem in ("vgg16", "vgg")]
+        return cls(load_lpips(*files), "vgg16, version 0.1")
+
+    def __call__(self, frames: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """See ``ImageDistance``; eight images at a time."""
+
+        def pixels(images: np.ndarray) -> torch.Tensor:
+            return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+        distances = []
+        with torch.inference_mode():
+            for first in range(0, len(frames), 8):
+                images = slice(first, first + 8)
+                distances.append(self.network(pixels(frames[images]), pixels(truth[images])))
+        return torch.cat(distances).double().numpy()
+
+
+def _one_of(folder: Path, stem: str) -> Path:
+    for suffix in (".safetensors", ".pth"):
+        if (folder / f"{stem}{suffix}").is_file():
+            return folder / f"{stem}{suffix}"
+    raise CheckpointError(f"{folder}: holds no {stem}.pth or .safetensors; put VGG16 and LPIPS's heads there")
+
+
+def round_trip(vae: nn.Module) -> Callable[[np.ndarray], np.ndarray]:
+    """A function that encodes frames ``uint8 [t, h, w, 3]`` to the mode of their latents and decodes them again."""
+
+    @torch.inference_mode()
+    def code(frames: np.ndarray) -> np.ndarray:
+        weight = next(vae.parameters())
+        pixels = Video(frames, 1.0).to_tensor().to(weight.device, weight.dtype)
+        return Video.from_tensor(vae.decode(vae.encode(pixels).mode()), 1.0).frames[: len(frames)]
+
+    return code

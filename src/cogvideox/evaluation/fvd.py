@@ -1,4 +1,4 @@
-"""Distances between two sets of clips through the features of a network: Frechet (FVD) and polynomial MMD.
+"""Distances between two sets of videos through the features of a network: Frechet (FVD) and polynomial MMD (KVD).
 
 The Frechet distance of few videos is too large (about dim^2 / 2N feature variances too large when the two sets
 are alike), so it comes in two forms: as everybody computes it, and extrapolated to endless videos by a line in
@@ -16,6 +16,7 @@ import numpy as np
 
 from cogvideox.errors import InputError
 from cogvideox.evaluation.score import Score, not_computed
+from cogvideox.evaluation.video_folder import VideoFolder
 from cogvideox.perception.features import FeatureCard, FeatureExtractor
 from cogvideox.video import Video
 
@@ -24,13 +25,13 @@ SIZES = 6  # subsets of the extrapolation, from half of the videos to all
 REPEATS = 4
 LEAST = 8  # videos on each side
 ALIKE = 1.01  # rates that differ by less are one: 29.97 and 30
-Distance = Callable[[np.ndarray, np.ndarray], float]
-Watch = Callable[[int, int], Any] | None
-"""Told how many of the jackknife's distances are made."""
+SetDistance = Callable[[np.ndarray, np.ndarray], float]
+OnProgress = Callable[[int, int], Any] | None
+"""Called with (done, total) of the jackknife's distances."""
 
 
 @dataclass
-class Sampled:
+class ResampledVideos:
     """Videos of one side at one rate, and what was left out: shorter than ``frames``, slower than ``fps``.
 
     ``fps``: the rate that all are brought to; None leaves each at its own. Counts are complete after iterating once.
@@ -50,26 +51,26 @@ class Sampled:
             if self.fps is not None and video.fps < self.fps / ALIKE:
                 self.too_slow += 1
                 continue
-            sampled = video if self.fps is None else at_rate(video, self.fps)
+            sampled = video if self.fps is None else resample(video, self.fps)
             if len(sampled) < self.frames:
                 self.too_short += 1
                 continue
             yield sampled
 
 
-def at_rate(video: Video, fps: float) -> Video:
+def resample(video: Video, fps: float) -> Video:
     """The frames that stand on the screen at 0, 1 / fps, 2 / fps, ... until the video ends."""
     if abs(video.fps - fps) < 1e-6 * fps:
         return video
     count = max(1, math.ceil(video.seconds * fps - 1e-6))
-    places = np.floor(np.arange(count) * video.fps / fps + 1e-6).astype(int)
-    return Video(video.frames[np.minimum(places, len(video) - 1)], fps, video.manifest)
+    indices = np.floor(np.arange(count) * video.fps / fps + 1e-6).astype(int)
+    return Video(video.frames[np.minimum(indices, len(video) - 1)], fps, video.manifest)
 
 
-def unlike_rates(a: Sequence[float], b: Sequence[float]) -> str:
-    """Why two sets cannot be compared as they are; "" when all have one rate (to a hundredth)."""
-    every = [*a, *b]
-    if not a or not b or max(every) <= min(every) * ALIKE:
+def rates_differ(a: Sequence[float], b: Sequence[float]) -> str:
+    """Why two sets of frame rates cannot be compared as they are; "" when all are equal to a hundredth."""
+    rates = [*a, *b]
+    if not a or not b or max(rates) <= min(rates) * ALIKE:
         return ""
     return f"videos have {_range(a)} frames a second and references {_range(b)}: motion would be compared at two speeds"
 
@@ -79,7 +80,7 @@ def _range(rates: Sequence[float]) -> str:
     return f"{low:g}" if high <= low * 1.001 else f"{low:g} to {high:g}"
 
 
-def set_facts(videos: Sampled, references: Sampled) -> dict[str, Any]:
+def set_facts(videos: ResampledVideos, references: ResampledVideos) -> dict[str, Any]:
     """For a score's settings: the rate of both, what they had before, and how many were left out on each side."""
     sides = {"videos": videos, "references": references}
     return {
@@ -91,20 +92,20 @@ def set_facts(videos: Sampled, references: Sampled) -> dict[str, Any]:
 
 
 def left_out(facts: dict[str, Any], frames: int) -> str:
-    """What ``set_facts`` says was left out, in words; "" for nothing."""
-    said = []
+    """The counts of ``set_facts`` as a sentence; "" where nothing was left out."""
+    reasons = []
     for kind, why in (
         ("too_short", f"shorter than {frames} frames"),
         ("too_slow", "slower than the common rate"),
     ):
         count = facts[kind]
         if any(count.values()):
-            said.append(f"{count['videos']} videos and {count['references']} references {why} left out")
-    return ", ".join(said)
+            reasons.append(f"{count['videos']} videos and {count['references']} references {why} left out")
+    return ", ".join(reasons)
 
 
 def features_of(videos: Iterable[Video], extractor: FeatureExtractor) -> np.ndarray:
-    """float64 ``[n, dim]``."""
+    """The features of each video by the network, float64 ``[n, dim]``."""
     return extractor(video.frames for video in videos)
 
 
@@ -122,27 +123,54 @@ def fvd(
     and counted in the settings. Raises InputError for unlike rates without ``fps``.
     """
     card = extractor.card
-    sides = Sampled(videos, card.frames, fps), Sampled(references, card.frames, fps)
+    sides = ResampledVideos(videos, card.frames, fps), ResampledVideos(references, card.frames, fps)
     features = [features_of(side, extractor) for side in sides]
-    if fps is None and (why := unlike_rates(sides[0].rates, sides[1].rates)):
+    if fps is None and (why := rates_differ(sides[0].rates, sides[1].rates)):
         raise InputError(f"fvd: {why}; give fps")
     score = (fvd_extrapolated if extrapolate else fvd_of_features)(features[0], features[1], card, seed)
-    return told(score, set_facts(*sides), card)
+    return with_facts(score, set_facts(*sides), card)
 
 
-def told(score: Score, facts: dict[str, Any], card: FeatureCard) -> Score:
-    """A score of two sets with what ``set_facts`` says, in its settings and its protocol; in its reason where there is
-    none."""
-    words = left_out(facts, card.frames)
+def with_facts(score: Score, facts: dict[str, Any], card: FeatureCard) -> Score:
+    """The score with ``set_facts`` in its settings and its protocol, or in its reason where it was not computed."""
+    omitted = left_out(facts, card.frames)
     rate = f", at {facts['fps']:g} frames a second" if facts["fps"] else ""
-    score = replace(score, settings={**score.settings, **facts, "left_out": words})
+    score = replace(score, settings={**score.settings, **facts, "left_out": omitted})
     if score.value is None:
-        return replace(score, why=f"{score.why}; {words}" if words else score.why)
-    return replace(score, protocol=score.protocol + rate + (f"; {words}" if words else ""))
+        return replace(score, why=f"{score.why}; {omitted}" if omitted else score.why)
+    return replace(score, protocol=score.protocol + rate + (f"; {omitted}" if omitted else ""))
+
+
+def set_distances(
+    videos: Sequence[Video],
+    references: Sequence[Video],
+    network: FeatureExtractor,
+    fps: float | None = None,
+    on_progress: OnProgress = None,
+) -> list[Score]:
+    """FVD, extrapolated FVD and KVD by one network, both sides at ``fps``; not computed where the rates differ."""
+    card = network.card
+    names = (f"fvd_{card.name}_{card.frames}f", f"fvd_{card.name}_{card.frames}f_extrapolated")
+    names = (*names, f"mmd_poly_{card.name}")
+    if fps is None and (why := rates_differ(_rates(videos), _rates(references))):
+        reason = f"{why}; bring both to one rate with --fvd-fps"
+        return [not_computed(name, reason, better="lower") for name in names]
+    sides = [ResampledVideos(side, card.frames, fps) for side in (videos, references)]
+    a, b = (features_of(side, network) for side in sides)
+    facts = set_facts(*sides)
+    measures = (fvd_of_features, fvd_extrapolated, kvd_of_features)
+    return [with_facts(measure(a, b, card, on_progress=on_progress), facts, card) for measure in measures]
+
+
+def _rates(videos: Sequence[Video]) -> list[float]:
+    """Frames a second of each video of a folder; rendered scenes have one rate, so the first is enough."""
+    if isinstance(videos, VideoFolder):
+        return [item.fps for item in videos.items]
+    return [videos[0].fps] if len(videos) else []
 
 
 def fvd_of_features(
-    a: np.ndarray, b: np.ndarray, card: FeatureCard, seed: int = 0, watch: Watch = None
+    a: np.ndarray, b: np.ndarray, card: FeatureCard, seed: int = 0, on_progress: OnProgress = None
 ) -> Score:
     """The plain distance of equally many features, as everybody reports it: too large by the floor in settings.
 
@@ -155,11 +183,11 @@ def fvd_of_features(
     half = len(b) // 2
     floor = frechet(b[:half], b[half : 2 * half]) if half >= LEAST // 2 else None
     score = _set_score(name, card, len(a), "", floor=floor, rank_deficient=len(a) <= card.dim)
-    return _with_interval(score, frechet, a, b, watch)
+    return _with_jackknife(score, frechet, a, b, on_progress)
 
 
 def fvd_extrapolated(
-    a: np.ndarray, b: np.ndarray, card: FeatureCard, seed: int = 0, watch: Watch = None
+    a: np.ndarray, b: np.ndarray, card: FeatureCard, seed: int = 0, on_progress: OnProgress = None
 ) -> Score:
     """The distance that endless videos would have: the intercept of a line in 1/N through subsets (FVD-infinity).
 
@@ -173,18 +201,21 @@ def fvd_extrapolated(
     if problem:
         return _set_score(name, card, 0, problem)
     score = _set_score(name, card, len(a), "", fit=f"{SIZES} sizes from N/2 to N, {REPEATS} subsets each")
-    return _with_interval(score, intercept, a, b, watch)
+    return _with_jackknife(score, extrapolated_frechet, a, b, on_progress)
 
 
-def kernel_distance(
-    a: np.ndarray, b: np.ndarray, card: FeatureCard, seed: int = 0, watch: Watch = None
+def kvd_of_features(
+    a: np.ndarray, b: np.ndarray, card: FeatureCard, seed: int = 0, on_progress: OnProgress = None
 ) -> Score:
-    """100 x MMD with the polynomial kernel of JEDi (Luo et al. 2024): degree 2, gamma 1/dim, no constant."""
+    """Kernel video distance: 100 x MMD with the polynomial kernel of JEDi (Luo et al. 2024): degree 2, gamma 1/dim, no
+    constant."""
     a, b, problem = _equal_sets(a, b, card, seed)
     name = f"mmd_poly_{card.name}"
     if problem:
         return _set_score(name, card, 0, problem)
-    return _with_interval(_set_score(name, card, len(a), ""), lambda x, y: 100 * mmd_poly(x, y), a, b, watch)
+    return _with_jackknife(
+        _set_score(name, card, len(a), ""), lambda x, y: 100 * mmd_poly(x, y), a, b, on_progress
+    )
 
 
 def frechet(a: np.ndarray, b: np.ndarray) -> float:
@@ -220,34 +251,36 @@ def mmd_poly(
     return kernel(a, a) + kernel(b, b) - 2 * kernel(a, b)
 
 
-def intercept(a: np.ndarray, b: np.ndarray) -> float:
-    """Where the line through (1/n, distance of subsets of n) meets 1/n = 0; rows must be in random order.
+def extrapolated_frechet(a: np.ndarray, b: np.ndarray) -> float:
+    """Where the line through (1/n, distance of subsets of n) meets 1/n = 0; features must be in random order.
 
-    Subsets are runs of rows that begin at evenly spaced places: without one group of rows they are nearly the same
-    subsets, so that the jackknife sees the rows and not the drawing of subsets.
+    Subsets are runs of features that begin at evenly spaced indices: with a group of features left out they are nearly
+    the same subsets, so that the jackknife measures the features and not the choice of subsets.
     """
     n = min(len(a), len(b))
     sizes = np.linspace(n / 2, n, SIZES).round().astype(int)
     means = []
     for size in sizes:
-        starts = [n * place // REPEATS for place in range(REPEATS)] if size < n else [0]
+        starts = [n * run // REPEATS for run in range(REPEATS)] if size < n else [0]
         means.append(np.mean([frechet(np.roll(a, -s, 0)[:size], np.roll(b, -s, 0)[:size]) for s in starts]))
     return float(np.polyfit(1 / sizes, means, 1)[1])
 
 
-def _with_interval(score: Score, distance: Distance, a: np.ndarray, b: np.ndarray, watch: Watch) -> Score:
+def _with_jackknife(
+    score: Score, distance: SetDistance, a: np.ndarray, b: np.ndarray, on_progress: OnProgress
+) -> Score:
     """Delete-a-group jackknife: a bootstrap would see the same video twice, which this distance punishes."""
     groups = min(GROUPS, len(a))
-    part = np.arange(len(a)) % groups
+    group = np.arange(len(a)) % groups
     value = distance(a, b)
-    found = []
+    values = []
     for g in range(groups):
-        if watch is not None:
-            watch(g + 1, groups)
-        found.append(distance(a[part != g], b[part != g]))
-    left_out = np.array(found)
+        if on_progress is not None:
+            on_progress(g + 1, groups)
+        values.append(distance(a[group != g], b[group != g]))
+    values_left_out = np.array(values)
     half = 2.093 * float(
-        np.sqrt((groups - 1) / groups * ((left_out - left_out.mean()) ** 2).sum())
+        np.sqrt((groups - 1) / groups * ((values_left_out - values_left_out.mean()) ** 2).sum())
     )  # t, 19 df
     return replace(score, value=value, low=value - half, high=value + half)
 

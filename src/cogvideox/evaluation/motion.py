@@ -1,26 +1,25 @@
-"""How much moves, how steady it is, and two faults of motion: a frozen clip and a first frame of another brightness.
+"""Motion of videos: dynamic degree, DEVIL's Dynamic Quality, and two faults: frozen clips, a jump of brightness.
 
-DEVIL's Dynamic Quality (Liao et al. 2024; Table 3) is here as its rule: quality averaged over equal bins of dynamics,
-an empty bin counting as nothing. Its fitted regressors are not published in a form that could be used.
+Dynamic Quality (Liao et al. 2024; Table 3) is DEVIL's rule alone: quality averaged over equal bins of dynamics, an
+empty bin counting 0. Its fitted regressors are not published in a form that could be used.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from cogvideox.errors import DependencyError, InputError
 from cogvideox.evaluation.score import Score, mean_score, not_computed
-from cogvideox.evaluation.vbench import every_eighth, moves
+from cogvideox.evaluation.vbench import frames_at_8_fps, moves
 from cogvideox.video import Video
 
 BINS = 12
-SHORT = 256  # pixels, at most, where the classical flow is measured; smaller videos at their own size
-FROZEN = 6.0  # grey levels of 255: what a codec changes in a still picture stays below
-BUSIEST = 0.005  # of the pixels: so few move where a small thing turns slowly
+SHORT = 256  # pixels of the short side, at most, at which Farneback's flow is computed
+FROZEN = 6.0  # grey levels of 255: a codec changes a still picture by less
+BUSIEST = 0.005  # of the pixels: few change where a small thing rotates slowly
 JUMP = 8.0  # grey levels by which the first frame's brightness may differ from the next ones'
 FARNEBACK = (0.5, 3, 15, 3, 5, 1.2, 0)  # scale, levels, window, iterations, neighbours, sigma, flags
 
@@ -42,15 +41,15 @@ def dynamic_degree_classical(videos: Iterable[Video]) -> Score:
 
 
 def _moves_classically(video: Video) -> float:
-    some = every_eighth(video)
-    if len(some) < 2:
+    frames = frames_at_8_fps(video)
+    if len(frames) < 2:
         return float("nan")
-    grey = _grey(some, min(SHORT, video.height, video.width))
-    return float(moves(top_flow(grey), len(some), min(grey.shape[1:]), video.fps))
+    grey = _grey(frames, min(SHORT, video.height, video.width))
+    return float(moves(top_flow(grey), len(frames), min(grey.shape[1:]), video.fps))
 
 
-def top_flow(grey: np.ndarray, share: float = 0.05) -> list[float]:
-    """The mean of the largest ``share`` of flow in pixels, for each pair of ``uint8 [t, h, w]``.
+def top_flow(grey: np.ndarray, fraction: float = 0.05) -> list[float]:
+    """Mean of the largest ``fraction`` of Farneback's flow, in pixels, for each pair of frames ``uint8 [t, h, w]``.
 
     Raises DependencyError.
     """
@@ -58,12 +57,12 @@ def top_flow(grey: np.ndarray, share: float = 0.05) -> list[float]:
         import cv2
     except ImportError:
         raise DependencyError("needs OpenCV; install cogvideox[eval]") from None
-    found = []
+    magnitudes = []
     for before, after in zip(grey[:-1], grey[1:], strict=True):
         speed = np.linalg.norm(cv2.calcOpticalFlowFarneback(before, after, None, *FARNEBACK), axis=2).ravel()
-        most = max(1, int(len(speed) * share))
-        found.append(float(np.partition(speed, -most)[-most:].mean()))
-    return found
+        most = max(1, int(len(speed) * fraction))
+        magnitudes.append(float(np.partition(speed, -most)[-most:].mean()))
+    return magnitudes
 
 
 def _grey(frames: np.ndarray, short: int) -> np.ndarray:
@@ -123,23 +122,22 @@ def dynamics_binned_quality(
 ) -> float:
     """DEVIL's rule: the mean over equal bins of [0, 1] of each bin's mean quality; an empty bin counts ``empty``.
 
-    A dynamics of exactly 1 belongs to the last bin (the original code lets it fall outside). Raises InputError.
+    A dynamics of exactly 1 belongs to the last bin (the original code leaves it out). Raises InputError.
     """
     scores, values = np.asarray(dynamics, float), np.asarray(quality, float)
     if scores.shape != values.shape or scores.ndim != 1:
         raise InputError(f"dynamics {scores.shape}, quality {values.shape}: one number each per video")
     if len(scores) and not (np.isfinite(scores).all() and scores.min() >= 0 and scores.max() <= 1):
         raise InputError(f"dynamics {scores.min():g} to {scores.max():g}: must lie in 0 to 1")
-    place = np.minimum((scores * bins).astype(int), bins - 1)
-    return float(np.mean([values[place == b].mean() if (place == b).any() else empty for b in range(bins)]))
+    bin_of = np.minimum((scores * bins).astype(int), bins - 1)
+    means = [values[bin_of == b].mean() if (bin_of == b).any() else empty for b in range(bins)]
+    return float(np.mean(means))
 
 
-def dynamic_quality(
-    dynamics: Sequence[float] | None, qualities: dict[str, Sequence[float]], **settings: Any
-) -> Score:
+def dynamic_quality(dynamics: Sequence[float] | None, qualities: dict[str, Sequence[float]]) -> Score:
     """The mean of the binned quality over DEVIL's keys (smoothness, naturalness, subject, background).
 
-    ``settings`` name where dynamics and qualities came from. Not computed without DEVIL's dynamics scores.
+    ``dynamics``, and each of ``qualities``: one value per video, by DEVIL's networks; not computed without.
     """
     name, protocol = (
         "devil_dynamic_quality",
@@ -150,13 +148,13 @@ def dynamic_quality(
         return not_computed(name, why, protocol=protocol)
     scores = np.asarray(dynamics, float)
 
-    def value(rows: np.ndarray) -> float:
-        keys = (np.asarray(each, float)[rows] for each in qualities.values())
-        return float(np.mean([dynamics_binned_quality(scores[rows], each) for each in keys]))
+    def value(videos: np.ndarray) -> float:
+        keys = (np.asarray(each, float)[videos] for each in qualities.values())
+        return float(np.mean([dynamics_binned_quality(scores[videos], each) for each in keys]))
 
     rng = np.random.default_rng(0)
     draws = [value(rng.integers(0, len(scores), len(scores))) for _ in range(500)]
     low, high = (float(each) for each in np.percentile(draws, [2.5, 97.5]))
-    settings = {"keys": list(qualities), **settings}
+    settings = {"keys": list(qualities)}
     whole = value(np.arange(len(scores)))
     return Score(name, whole, low, high, len(scores), protocol=protocol, settings=settings)

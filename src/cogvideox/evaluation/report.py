@@ -1,8 +1,7 @@
-"""ScoreReport = the scores of one set of videos, with every video they stand on and every one they do not."""
+"""ScoreReport = the scores of one set of videos, with every video they were measured on and every one left out."""
 
 from __future__ import annotations
 
-import math
 import os
 from collections import Counter
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cogvideox.errors import CogVideoXError, InputError, OutputError
-from cogvideox.evaluation.score import Score
+from cogvideox.evaluation.score import Score, number
 from cogvideox.evaluation.video_folder import Refused, VideoFolder
 from cogvideox.files import read_json
 from cogvideox.files.atomic import write_json
@@ -19,11 +18,18 @@ from cogvideox.manifest import versions
 
 SCHEMA = "cogvideox-evaluation-1"
 FILE = "report.json"
+KEYS = {"provenance": "made"}
+"""Fields that have another name in report.json."""
 
 
 @dataclass(frozen=True)
 class ScoreReport:
-    """``videos``: name, prompt and size of each that was read; the scores' ``each`` follow their order."""
+    """The scores of a suite on the videos of one subject (a folder or a model).
+
+    ``videos``: name, prompt and size of each that was read; the scores' ``each`` follow their order. ``provenance``:
+    when and by which versions (``made`` in report.json). ``comparison``: with another run: ``against`` (its subject),
+    ``least_prompts`` and ``rows``; {} when there was none.
+    """
 
     suite: str
     subject: str
@@ -32,19 +38,18 @@ class ScoreReport:
     refused: tuple[Refused, ...] = ()
     missing: tuple[str, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
-    made: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
     comparison: dict[str, Any] = field(default_factory=dict)
-    """With another run: ``against`` (its subject), ``least_prompts`` and ``rows``; {} when there was none."""
 
     @classmethod
     def of(
-        cls, suite: str, subject: str, scores: list[Score], clips: VideoFolder, **rest: Any
+        cls, suite: str, subject: str, scores: list[Score], videos: VideoFolder, **rest: Any
     ) -> ScoreReport:
-        """A report of now, on what ``clips`` hold."""
+        """A report of these scores on these videos, with the time and versions of now."""
         keys = ("name", "prompt", "frames", "height", "width", "fps", "sha256")
-        videos = tuple({key: getattr(item, key) for key in keys} for item in clips.items)
-        made = {"created": datetime.now(UTC).isoformat(timespec="seconds"), "versions": versions()}
-        return cls(suite, subject, tuple(scores), videos, clips.refused, made=made, **rest)
+        facts = tuple({key: getattr(item, key) for key in keys} for item in videos.items)
+        provenance = {"created": datetime.now(UTC).isoformat(timespec="seconds"), "versions": versions()}
+        return cls(suite, subject, tuple(scores), facts, videos.refused, provenance=provenance, **rest)
 
     @property
     def counted(self) -> str:
@@ -66,27 +71,22 @@ class ScoreReport:
     def table(self) -> str:
         """Markdown: what was computed, what was not and why, and which videos were left out."""
         lines = ["| score | value | 95 % interval | videos | better |", "|---|---|---|---|---|"]
-        lines += [_row(score) for score in self.scores if score.value is not None]
-        lines += ["", self.counted + "."]
+        computed = [score for score in self.scores if score.value is not None]
         lines += [
-            f"{score.name}: {score.settings['left_out']}."
-            for score in self.scores
-            if score.value is not None and score.settings.get("left_out")
+            f"| {s.name} | {number(s.value)} {s.unit} | {s.interval} | {s.videos} | {s.better} |"
+            for s in computed
         ]
-        absent = [score for score in self.scores if score.value is None]
-        lines += (
-            ["", "Not computed:", *(f"- {score.name}: {score.why}" for score in absent)] if absent else []
-        )
-        lines += (
-            ["", "Left out:", *(f"- {r.name}: {r.kind}, {r.why}" for r in self.refused)]
-            if self.refused
-            else []
-        )
+        lines += ["", self.counted + "."]
+        lines += [f"{s.name}: {s.settings['left_out']}." for s in computed if s.settings.get("left_out")]
+        absent = [f"- {score.name}: {score.why}" for score in self.scores if score.value is None]
+        lines += ["", "Not computed:", *absent] if absent else []
+        refused = [f"- {each.name}: {each.kind}, {each.why}" for each in self.refused]
+        lines += ["", "Left out:", *refused] if refused else []
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        """The content of report.json: plain values."""
+        plain = {KEYS.get(name, name): getattr(self, name) for name in self.__dataclass_fields__}
         plain["scores"] = [score.to_dict() for score in self.scores]
         plain["refused"] = [vars(each) for each in self.refused]
         return {"schema": SCHEMA, **plain}
@@ -97,9 +97,9 @@ class ScoreReport:
 
     @staticmethod
     def check_free(folder: Path) -> None:
-        """Before anything is measured: what stands in ``folder`` under the names of a report must be of an evaluation.
+        """Raises OutputError where a file in ``folder`` has a name that evaluate writes and was not written by it.
 
-        Raises OutputError when it is not, or when nobody can tell.
+        Called before anything is measured.
         """
         for name in (FILE, "comparison.json", "scores.json", "report.html"):
             if os.path.lexists(folder / name) and not _is_of_an_evaluation(folder, name):
@@ -121,6 +121,8 @@ class ScoreReport:
             record["refused"] = tuple(Refused(**each) for each in record["refused"])
             for name in ("videos", "missing"):
                 record[name] = tuple(record[name])
+            for name, key in KEYS.items():
+                record[name] = record.pop(key, {})
             return cls(**record)
         except (InputError, ValueError, KeyError, TypeError, AttributeError) as error:
             why = str(error) if isinstance(error, InputError) else type(error).__name__
@@ -128,7 +130,7 @@ class ScoreReport:
 
 
 def _is_of_an_evaluation(folder: Path, name: str) -> bool:
-    """Whether a file has the marks of those that evaluate writes; a page has that of the report beside it."""
+    """Whether a file was written by evaluate, by its content; report.html by the report.json beside it."""
     try:
         record = read_json(
             folder / (FILE if name.endswith(".html") else name), most=256 << 20, nan_is_none=True
@@ -140,15 +142,3 @@ def _is_of_an_evaluation(folder: Path, name: str) -> bool:
     if name == "scores.json":
         return isinstance(record, dict) and ("rows" in record or "videos" in record)
     return isinstance(record, dict) and str(record.get("schema", "")).startswith("cogvideox-evaluation-")
-
-
-def _row(score: Score) -> str:
-    between = "" if score.low is None else f"{number(score.low)} to {number(score.high)}"
-    return (
-        f"| {score.name} | {number(score.value)} {score.unit} | {between} | {score.videos} | {score.better} |"
-    )
-
-
-def number(value: float | None) -> str:
-    """Four digits that matter."""
-    return "" if value is None or math.isnan(value) else f"{value:.4g}"

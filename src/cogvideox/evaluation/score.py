@@ -1,10 +1,10 @@
-"""Score = a number with what is needed to trust it: interval, protocol, version, and the videos it stands on."""
+"""Score = a number with its interval, protocol, version and the number of videos it was measured on."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -13,19 +13,19 @@ from cogvideox.errors import InputError
 from cogvideox.world.score import wilson
 
 Better = Literal["higher", "lower", "neither"]
-ROUNDS = 2000
+BOOTSTRAPS = 2000
 LEAST_PROMPTS = 20
-"""Prompts below which nothing is called better or worse: one prompt decides, and intervals cover too seldom."""
+"""Prompts below which no verdict is given: a single prompt decides, and intervals cover too seldom."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """One measure of a set of videos.
+    """One metric of a set of videos.
 
-    ``value`` is None when it was not computed, and ``why`` then says what is missing; nothing is put in its
-    place. ``low`` and ``high`` bound it with 95 % confidence; None where one video or none decides. ``each`` has
-    one value per video in the order they came, NaN for a video it says nothing about, and is empty for measures
-    of whole sets.
+    ``value`` is None when it was not computed, and ``why`` then says what is missing. ``low`` and ``high``: 95 %
+    confidence interval; None where fewer than two videos have a value. ``each``: one value per video in their order,
+    NaN for a video that the metric does not apply to; empty for metrics of whole sets. ``settings``: what decided the
+    value.
     """
 
     name: str
@@ -41,12 +41,8 @@ class Score:
     each: tuple[float, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
 
-    def named(self, name: str) -> Score:
-        """The same score under another name."""
-        return replace(self, name=name)
-
     def to_dict(self) -> dict[str, Any]:
-        """Plain values; NaN becomes None."""
+        """Plain values for JSON; NaN becomes None."""
         record = {key: getattr(self, key) for key in self.__dataclass_fields__}
         return {**record, "each": [None if math.isnan(value) else value for value in self.each]}
 
@@ -60,6 +56,11 @@ class Score:
             raise InputError(
                 f"score {record.get('name', '?')!r}: {error}; written by another version?"
             ) from None
+
+    @property
+    def interval(self) -> str:
+        """'low to high' with four significant digits; '' where there is none."""
+        return "" if self.low is None else f"{number(self.low)} to {number(self.high)}"
 
     def __str__(self) -> str:
         if self.value is None:
@@ -77,10 +78,10 @@ def mean_score(
     binary: bool = False,
     **rest: Any,
 ) -> Score:
-    """The mean of one value per video, with its bootstrap interval; NaN counts for nothing.
+    """The mean of one value per video, with its bootstrap interval; NaN values are left out.
 
-    ``clusters``: what each video belongs to (its prompt), where several seeds of one prompt must be resampled
-    together. ``binary``: values are 0 or 1; where all are equal, resampling shows no doubt, and Wilson's interval does.
+    ``clusters``: the prompt of each video, so that all seeds of one prompt are resampled together. ``binary``: values
+    are 0 or 1; where all are equal, resampling shows no doubt, and Wilson's interval does.
     """
     values = np.asarray(each, dtype=float)
     known = np.isfinite(values)
@@ -96,7 +97,7 @@ def mean_score(
 
 
 def not_computed(name: str, why: str, **rest: Any) -> Score:
-    """A score that says what was missing."""
+    """A score without a value, and why."""
     return Score(name, None, why=why, **rest)
 
 
@@ -104,7 +105,7 @@ def mean_interval(
     values: Sequence[float] | np.ndarray,
     clusters: Sequence[Any] | None = None,
     seed: int = 0,
-    rounds: int = ROUNDS,
+    rounds: int = BOOTSTRAPS,
 ) -> tuple[float | None, float | None]:
     """95 % bootstrap of a mean, whole clusters at a time; (None, None) for fewer than two clusters.
 
@@ -114,12 +115,14 @@ def mean_interval(
     if len(totals) < 2:
         return None, None
     means = _resampled_means(totals, sizes, seed, rounds)
-    low, high = np.percentile(means, tails(len(totals)))
+    low, high = np.percentile(means, expanded_percentiles(len(totals)))
     return float(low), float(high)
 
 
-def tails(clusters: int) -> tuple[float, float]:
-    """The expanded percentiles for so many clusters: those of sqrt(n / (n - 1)) times Student's t."""
+def expanded_percentiles(clusters: int) -> tuple[float, float]:
+    """(lower, upper) percentile for the bootstrap of a mean over so many clusters (Hesterberg 2015): those of
+    sqrt(n / (n - 1)) times Student's t.
+    """
     z, freedom = 1.959964, clusters - 1
     t = z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
     outside = 50 * math.erfc(t * math.sqrt(clusters / freedom) / math.sqrt(2))
@@ -130,12 +133,17 @@ def _by_cluster(values: np.ndarray, clusters: Sequence[Any] | None) -> tuple[np.
     """Sum and number of the values of each cluster."""
     if clusters is None:
         return values, np.ones(len(values))
-    names = {name: place for place, name in enumerate(dict.fromkeys(clusters))}
-    place = np.array([names[name] for name in clusters], dtype=int)
-    return np.bincount(place, values), np.bincount(place).astype(float)
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(clusters))}
+    cluster_of = np.array([numbers[name] for name in clusters], dtype=int)
+    return np.bincount(cluster_of, values), np.bincount(cluster_of).astype(float)
 
 
 def _resampled_means(totals: np.ndarray, sizes: np.ndarray, seed: int, rounds: int) -> np.ndarray:
     n = len(totals)
     draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=rounds)
     return (draws @ totals) / (draws @ sizes)
+
+
+def number(value: float | None) -> str:
+    """Four significant digits; "" for None and NaN."""
+    return "" if value is None or math.isnan(value) else f"{value:.4g}"

@@ -1,18 +1,18 @@
-"""Run a suite: groups of scores over a folder's videos, each group kept so that a rerun makes only what is missing."""
+"""Run a suite: the metrics of its groups over a folder's videos, each group kept so that a rerun measures only what
+changed. Each group, and each pass over the videos, is a stage with a progress bar of its own."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from cogvideox.errors import ConfigError, InputError, suggest
 from cogvideox.evaluation.compare import PairedDifference, compare
-from cogvideox.evaluation.measures import SUITES, Material, partners
-from cogvideox.evaluation.page import write_page
-from cogvideox.evaluation.progress import Show, watched
+from cogvideox.evaluation.metrics import GROUPS, SUITES, MetricInputs
 from cogvideox.evaluation.report import ScoreReport
+from cogvideox.evaluation.report_page import write_page
 from cogvideox.evaluation.score import LEAST_PROMPTS, Score
 from cogvideox.evaluation.video_folder import Refused, ScoredVideo, VideoFolder
 from cogvideox.files import read_json
@@ -21,11 +21,14 @@ from cogvideox.files.digest import sha256_of_values
 from cogvideox.video import Video
 from cogvideox.world import Prompt, held_out_prompts, render
 
-GROUPS = "groups"
+KEPT = "groups"
+"""Folder beside the report with the scores of each group."""
+Show = Callable[[str, int, int], Any]
+"""Called with (stage, done, total)."""
 
 
 def evaluate(
-    material: Material,
+    inputs: MetricInputs,
     suite: str,
     out: Path,
     subject: str = "",
@@ -33,113 +36,41 @@ def evaluate(
     show: Show | None = None,
     **settings: Any,
 ) -> ScoreReport:
-    """Every score of a suite. Writes report.json and report.html into ``out``; raises ConfigError for no such suite.
+    """Every score of a suite. Writes report.json and report.html into ``out``; raises ConfigError for an unknown suite.
 
-    ``show``: told how far each stage is. ``missing``: names of videos that were asked for and are not there.
+    ``show``: called with the progress of each stage. ``missing``: names of videos that should be there and are not.
     """
     if suite not in SUITES:
         raise ConfigError(f"suite {suite!r}: unknown{suggest(suite, SUITES)}; there are: {', '.join(SUITES)}")
     ScoreReport.check_free(out)
+    key = _key(inputs)
     scores: list[Score] = []
-    groups = SUITES[suite]
-    for name, group in groups.items():
-        kept, key = out / GROUPS / f"{name}.json", _key(material)
-        found = _read_group(kept, key)
-        if found is None:
-            found = group(watched(material, name, show) if show is not None else material)
-            write_json(kept, {"key": key, "scores": [score.to_dict() for score in found]}, overwrite=True)
-        scores += found
+    for group in SUITES[suite]:
+        file = out / KEPT / f"{group}.json"
+        kept = _read_scores(file, key)
+        if kept is None:
+            watched = with_progress(inputs, group, show) if show is not None else inputs
+            kept = [score for metric in GROUPS[group] for score in metric.measure(watched)]
+            write_json(file, {"key": key, "scores": [score.to_dict() for score in kept]}, overwrite=True)
+        scores += kept
     report = ScoreReport.of(
-        suite, subject, scores, _with_strangers(material), missing=tuple(missing), settings=settings
+        suite, subject, scores, _with_unpaired(inputs), missing=tuple(missing), settings=settings
     )
     report.save(out)
-    write_page(report, material.clips, out)
+    write_page(report, inputs.videos, out)
     return report
 
 
-def add_comparison(
-    report: ScoreReport, other: ScoreReport, clips: VideoFolder, out: Path
-) -> tuple[ScoreReport, list[PairedDifference]]:
-    """Compare with another run and write the report and its page again with that. Raises InputError where the two share
-    nothing; the report without it stays."""
-    found = compare(report, other)
-    rows = [vars(each) for each in found]
-    said = {"against": other.subject, "made": other.made.get("created", ""), "least_prompts": LEAST_PROMPTS}
-    report = replace(report, comparison={**said, "rows": rows})
-    report.save(out)
-    write_page(report, clips, out)
-    return report, found
+def _key(inputs: MetricInputs) -> str:
+    """Digest of everything that decides the scores: videos, references, facts, tools."""
+    references = inputs.references.fingerprint() if inputs.references is not None else len(inputs.real)
+    checks = {name: [str(check) for check in asked] for name, asked in inputs.checks.items()}
+    content = [inputs.videos.fingerprint(), references, inputs.tools.names(), checks, inputs.fvd_fps]
+    return sha256_of_values(content)
 
 
-def world_checks(
-    clips: Sequence[ScoredVideo],
-) -> tuple[dict[str, Sequence[Any]], Callable[[ScoredVideo], Refused | None]]:
-    """The facts each video of the tiny world was asked to show, by name, and a filter for those that say none.
-
-    A video belongs to the suite when its prompt is one of the 200, or when a list of checks stands beside it.
-    """
-    known: dict[str, Prompt] = {prompt.prompt: prompt for prompt in held_out_prompts()}
-    checks: dict[str, Sequence[Any]] = {}
-    for clip in clips:
-        beside = clip.record.get("checks")
-        if clip.prompt in known:
-            checks[clip.name] = known[clip.prompt].checks
-        elif isinstance(beside, list) and all(isinstance(check, dict) for check in beside):
-            checks[clip.name] = beside
-
-    def keep(clip: ScoredVideo) -> Refused | None:
-        if clip.frames < 5:
-            return Refused(clip.name, "mismatched", f"{clip.frames} frames; the judge reads at least 5")
-        if clip.name in checks:
-            return None
-        what = (
-            f"its prompt {clip.prompt[:60]!r} is none of the suite's"
-            if clip.prompt
-            else "no prompt is known for it"
-        )
-        return Refused(clip.name, "mismatched", what)
-
-    return checks, keep
-
-
-class _Truth(Sequence[Video]):
-    """Rendered scenes of the held-out prompts, made when asked for."""
-
-    def __len__(self) -> int:
-        return len(held_out_prompts())
-
-    def __getitem__(self, place: Any) -> Any:
-        return Video(render(held_out_prompts()[place].scene), 8.0)
-
-
-def world_truth() -> Sequence[Video]:
-    """What a perfect model could answer to the 200 prompts: the real side of the world's FVD."""
-    return _Truth()
-
-
-def _with_strangers(material: Material) -> Any:
-    """The clips, with those named that have no original although originals were given."""
-    if material.references is None:
-        return material.clips
-    paired = {a for a, _ in partners(material.clips, material.references)}
-    clips = material.clips
-    why = "no original of its name and size; not in the scores that compare with originals"
-    strangers = [
-        Refused(item.name, "unpaired", why) for place, item in enumerate(clips.items) if place not in paired
-    ]
-    return type(clips)(clips.folder, clips.items, (*clips.refused, *strangers, *material.references.refused))
-
-
-def _key(material: Material) -> str:
-    """Changes with any video, reference, fact or tool."""
-    references = material.references.fingerprint() if material.references is not None else len(material.real)
-    checks = {name: [str(check) for check in asked] for name, asked in material.checks.items()}
-    parts = [material.clips.fingerprint(), references, material.tools.names(), checks, material.fvd_fps]
-    return sha256_of_values(parts)
-
-
-def _read_group(file: Path, key: str) -> list[Score] | None:
-    """Scores of a finished group on the same material; None where they must be made."""
+def _read_scores(file: Path, key: str) -> list[Score] | None:
+    """Scores of a group that was measured on the same inputs; None where there are none."""
     try:
         record = read_json(file, most=64 << 20, nan_is_none=True, error=InputError)
         if record["key"] == key:
@@ -147,3 +78,129 @@ def _read_group(file: Path, key: str) -> list[Score] | None:
     except (InputError, ValueError, KeyError, TypeError):
         return None
     return None
+
+
+def _with_unpaired(inputs: MetricInputs) -> VideoFolder:
+    """The videos, with those named as left out that have no original although originals were given."""
+    videos = inputs.videos
+    if inputs.references is None:
+        return videos
+    paired = {index for index, _ in inputs.pairs}
+    why = "no original of its name and size; not in the scores that compare with originals"
+    unpaired = [
+        Refused(item.name, "unpaired", why) for index, item in enumerate(videos.items) if index not in paired
+    ]
+    return replace(videos, refused=(*videos.refused, *unpaired, *inputs.references.refused))
+
+
+def add_comparison(
+    report: ScoreReport, other: ScoreReport, videos: VideoFolder, out: Path
+) -> tuple[ScoreReport, list[PairedDifference]]:
+    """Compare with another run and write the report and its page again with the differences.
+
+    Raises InputError where the two share nothing; the report without it stays.
+    """
+    differences = compare(report, other)
+    comparison = {
+        "against": other.subject,
+        "made": other.provenance.get("created", ""),
+        "least_prompts": LEAST_PROMPTS,
+        "rows": [vars(each) for each in differences],
+    }
+    report = replace(report, comparison=comparison)
+    report.save(out)
+    write_page(report, videos, out)
+    return report, differences
+
+
+def world_checks(
+    videos: Sequence[ScoredVideo],
+) -> tuple[dict[str, Sequence[Any]], Callable[[ScoredVideo], Refused | None]]:
+    """The facts each video of the tiny world was asked to show, by name, and a filter for videos without any.
+
+    A video belongs to the suite when its prompt is one of the 200, or when a list of checks stands beside it.
+    """
+    known: dict[str, Prompt] = {prompt.prompt: prompt for prompt in held_out_prompts()}
+    checks: dict[str, Sequence[Any]] = {}
+    for video in videos:
+        beside = video.record.get("checks")
+        if video.prompt in known:
+            checks[video.name] = known[video.prompt].checks
+        elif isinstance(beside, list) and all(isinstance(check, dict) for check in beside):
+            checks[video.name] = beside
+
+    def keep(video: ScoredVideo) -> Refused | None:
+        if video.frames < 5:
+            return Refused(video.name, "mismatched", f"{video.frames} frames; the judge reads at least 5")
+        if video.name in checks:
+            return None
+        what = (
+            f"its prompt {video.prompt[:60]!r} is none of the suite's"
+            if video.prompt
+            else "no prompt is known for it"
+        )
+        return Refused(video.name, "mismatched", what)
+
+    return checks, keep
+
+
+class _RenderedTruth(Sequence[Video]):
+    """The scenes of the held-out prompts, rendered when they are indexed."""
+
+    def __len__(self) -> int:
+        return len(held_out_prompts())
+
+    def __getitem__(self, index: Any) -> Any:
+        return Video(render(held_out_prompts()[index].scene), 8.0)
+
+
+def world_truth() -> Sequence[Video]:
+    """Renders of the scenes of the 200 held-out prompts: the real side of the world suite's FVD."""
+    return _RenderedTruth()
+
+
+def with_progress(inputs: MetricInputs, group: str, show: Show) -> MetricInputs:
+    """The same inputs, which call ``show`` whenever a video of them is read while ``group`` is measured."""
+    references, real = inputs.references, inputs.real
+    if references is not None:
+        references = replace(references, on_progress=PassCounter(f"{group}: references", show))
+    if len(real):
+        real = _CountedVideos(real, PassCounter(f"{group}: real videos", show))
+    return replace(
+        inputs,
+        videos=replace(inputs.videos, on_progress=PassCounter(f"{group}: videos", show)),
+        references=references,
+        real=real,
+        on_progress=PassCounter(f"{group}: intervals", show),
+    )
+
+
+@dataclass
+class PassCounter:
+    """Shows each pass over the videos as a stage: a bar that went back would estimate the time left wrongly."""
+
+    stage: str
+    show: Show
+    number: int = 1
+    last: int = field(default=0, repr=False)
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show ``done`` of ``total``; a smaller ``done`` than before begins another pass."""
+        self.number += done < self.last
+        self.last = done
+        self.show(self.stage if self.number == 1 else f"{self.stage}, pass {self.number}", done, total)
+
+
+class _CountedVideos(Sequence[Video]):
+    """Videos that report each one that is read."""
+
+    def __init__(self, videos: Sequence[Video], counter: PassCounter) -> None:
+        self.videos, self.counter = videos, counter
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, int) and index < len(self.videos):
+            self.counter(index + 1, len(self.videos))
+        return self.videos[index]

@@ -1,4 +1,4 @@
-"""A folder of videos as something that can be measured: every file is either read or named with its reason.
+"""A folder of videos to score: every file is either read, or named with the reason why it is not.
 
 A prompt is found, in this order, in a table or list of the folder (any that training reads, see ``layouts``), in the
 text or record beside a video (``<name>.txt``, ``<name>.json``), or in a name like ``<prompt>-<number>.mp4`` when the
@@ -12,7 +12,7 @@ import json
 import os
 import re
 import warnings
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,7 +33,7 @@ from cogvideox.clip_folders.video_files import NO_FILE, LeftOut, walk_videos
 from cogvideox.errors import ConfigError, InputError, MediaError
 from cogvideox.files import read_json
 from cogvideox.files.digest import sha256_of
-from cogvideox.video import Video, read_video, sidecar_of
+from cogvideox.video import Colour, Video, read_video, sidecar_of
 
 CACHE_BYTES = 512 << 20
 LONGEST_PROMPT = 8192
@@ -42,7 +42,10 @@ NUMBERED = re.compile(r"^(?P<stem>.+)-(?P<number>\d{1,6})$", re.DOTALL)
 
 @dataclass(frozen=True)
 class ScoredVideo:
-    """One video of a folder: its name there, what was asked for (or ''), and which sample of it this is."""
+    """One video of a folder: its name there, its prompt ('' where none is known), and which sample of it this is.
+
+    ``record``: what stands in ``<name>.json`` beside it.
+    """
 
     name: str
     path: Path
@@ -55,10 +58,20 @@ class ScoredVideo:
     fps: float = 0.0
     record: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def stem(self) -> str:
+        """The name without its ending, by which videos of two folders are matched."""
+        return self.name.rpartition(".")[0]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(frames, height, width) of the decoded video."""
+        return self.frames, self.height, self.width
+
 
 @dataclass(frozen=True)
 class Refused:
-    """A file that no score stands on, and why. ``kind``: empty, broken, mismatched or unsafe."""
+    """A file that is left out of every score, and why. ``kind``: empty, broken, mismatched, unpaired or unsafe."""
 
     name: str
     kind: str
@@ -67,48 +80,54 @@ class Refused:
 
 @dataclass(frozen=True)
 class VideoFolder(Sequence[Video]):
-    """The readable videos of a folder, decoded when they are asked for; the last ones stay in memory."""
+    """The readable videos of a folder, decoded when they are indexed; the last ones stay in memory.
+
+    ``colour``: how frames of files without colour tags are read, as in ``read_video``.
+    """
 
     folder: Path
     items: tuple[ScoredVideo, ...]
     refused: tuple[Refused, ...] = ()
-    watch: Callable[[int, int], Any] | None = field(default=None, compare=False, repr=False)
-    """Called with (number, of how many) whenever a video is asked for."""
+    colour: Colour = "guess"
+    on_progress: Callable[[int, int], Any] | None = field(default=None, compare=False, repr=False)
+    """Called with (number, total) whenever a video is read."""
     _cache: OrderedDict[int, Video] = field(default_factory=OrderedDict, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, place: Any) -> Any:
-        if isinstance(place, slice):
-            return [self[each] for each in range(*place.indices(len(self)))]
-        place = range(len(self))[place]
-        if self.watch is not None:
-            self.watch(place + 1, len(self))
-        if place not in self._cache:
-            item = self.items[place]
-            self._cache[place] = replace(read_video(item.path), manifest={"file": item.name})
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        index = range(len(self))[index]
+        if self.on_progress is not None:
+            self.on_progress(index + 1, len(self))
+        if index not in self._cache:
+            item = self.items[index]
+            self._cache[index] = replace(
+                read_video(item.path, colour=self.colour), manifest={"file": item.name}
+            )
             while len(self._cache) > 1 and sum(v.frames.nbytes for v in self._cache.values()) > CACHE_BYTES:
                 self._cache.popitem(last=False)
-        self._cache.move_to_end(place)
-        return self._cache[place]
+        self._cache.move_to_end(index)
+        return self._cache[index]
 
     def __iter__(self) -> Iterator[Video]:
-        return (self[place] for place in range(len(self)))
+        return (self[index] for index in range(len(self)))
 
     @property
     def prompts(self) -> list[str]:
-        """What each was asked for; '' where nobody says."""
+        """The prompt of each video; '' where none is known."""
         return [item.prompt for item in self.items]
 
     @property
     def names(self) -> list[str]:
-        """Their names in the folder."""
+        """The name of each video in the folder."""
         return [item.name for item in self.items]
 
     @property
     def without_prompt(self) -> str | None:
-        """'2 of 9 videos have no prompt, such as a.mp4', for people; None where each has one."""
+        """A message such as '2 of 9 videos have no prompt, such as a.mp4'; None where each has one."""
         bare = [item.name for item in self.items if not item.prompt]
         if not bare:
             return None
@@ -116,7 +135,7 @@ class VideoFolder(Sequence[Video]):
         return f"{len(bare)} of {len(self.items)} videos {have} no prompt, such as {bare[0]}"
 
     def only(self, keep: Callable[[ScoredVideo], Refused | None]) -> VideoFolder:
-        """Without those that ``keep`` gives a reason against, which join the refused."""
+        """Without the videos for which ``keep`` returns a reason; they join ``refused``."""
         reasons = [keep(item) for item in self.items]
         items = tuple(item for item, reason in zip(self.items, reasons, strict=True) if reason is None)
         return replace(
@@ -124,21 +143,24 @@ class VideoFolder(Sequence[Video]):
         )
 
     def fingerprint(self) -> str:
-        """16 digits that change with any file, name or prompt."""
-        text = json.dumps([[item.name, item.sha256, item.prompt] for item in self.items])
+        """16 hex digits that change with any file, name, prompt or way of reading colours."""
+        content: list[Any] = [[item.name, item.sha256, item.prompt] for item in self.items]
+        text = json.dumps(content if self.colour == "guess" else [self.colour, *content])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def open_clips(
+def open_videos(
     folder: str | Path,
     prompts: Sequence[str] = (),
     on_item: Callable[[int, int], Any] | None = None,
     only: Collection[str] | None = None,
+    colour: Colour = "guess",
 ) -> VideoFolder:
     """Every video of a folder and its subfolders, in the order of their names, decoded once to know it can be.
 
-    ``prompts``: those a name may begin with. ``only``: names to read, where the folder holds others too. Raises
-    InputError for a folder that is none or holds no video.
+    ``prompts``: those a file name may begin with. ``only``: names to read, where the folder holds others too.
+    ``colour``: how frames of files without colour tags are read. Raises InputError where there is no such folder or
+    no video in it.
     """
     root = Path(folder)
     if "\0" in str(folder) or not root.is_dir():
@@ -155,35 +177,32 @@ def open_clips(
             files.append(root / item.path)
     if not files and not refused:
         raise InputError(f"{folder}: holds no video (.mp4, .mov, .mkv, .webm, ...); give a folder of videos")
-    told = read_prompts(root)
-    listed = [*prompts, *prompts_alone(root, Columns())]
-    known = {_as_name(prompt): prompt for prompt in reversed(listed)}
+    prompt_of = _PromptFinder(root, prompts)
     items: list[ScoredVideo] = []
     for done, path in enumerate(files, 1):
-        found = _read(path, root, told, known)
-        (items if isinstance(found, ScoredVideo) else refused).append(found)  # type: ignore[arg-type]
+        checked = _check_video(path, root, prompt_of, colour)
+        if isinstance(checked, ScoredVideo):
+            items.append(checked)
+        else:
+            refused.append(checked)
         if on_item is not None:
             on_item(done, len(files))
-    return VideoFolder(root, tuple(items), tuple(refused))
+    return VideoFolder(root, tuple(items), tuple(refused), colour)
 
 
-def counts(clips: VideoFolder) -> dict[str, int]:
-    """How many were read, and how many not, by kind."""
-    return {"read": len(clips), **Counter(each.kind for each in clips.refused)}
-
-
-def _read(path: Path, root: Path, told: dict[str, str], known: dict[str, str]) -> ScoredVideo | Refused:
+def _check_video(path: Path, root: Path, prompt_of: _PromptFinder, colour: Colour) -> ScoredVideo | Refused:
+    """One file, decoded once, or why it cannot be scored."""
     name = path.relative_to(root).as_posix()
     if path.is_symlink():  # the file it leads to would be scored twice
         return Refused(name, "unsafe", "a link; copy the file into the folder")
     try:
         if path.stat().st_size == 0:
             return Refused(name, "empty", "the file has no bytes")
-        video = read_video(path)
+        video = read_video(path, colour=colour)
         record = _record_beside(path, root)
-        prompt, number = _prompt_of(name, path, root, record, told, known)
-        size = {"frames": len(video), "height": video.height, "width": video.width, "fps": video.fps}
-        return ScoredVideo(name, path, prompt, number, sha256_of(path), record=record, **size)  # type: ignore[arg-type]
+        prompt, number = prompt_of(path, record)
+        size = (len(video), video.height, video.width, video.fps)
+        return ScoredVideo(name, path, prompt, number, sha256_of(path), *size, record=record)
     except MediaError as error:
         reason = str(error).replace(str(path), "").removeprefix(": ").strip()
         return Refused(name, "broken", reason[:300])
@@ -191,29 +210,35 @@ def _read(path: Path, root: Path, told: dict[str, str], known: dict[str, str]) -
         return Refused(name, "broken", f"cannot be read ({error.strerror})")
 
 
-def _prompt_of(
-    name: str,
-    path: Path,
-    root: Path,
-    record: Mapping[str, Any],
-    told: dict[str, str],
-    known: dict[str, str],
-) -> tuple[str, int]:
-    numbered = NUMBERED.match(path.stem)
-    number = int(numbered["number"]) if numbered else 0
-    if told.get(name):
-        return told[name], number
-    beside, _ = sidecar_caption(path.with_suffix(""), root)
-    config = record.get("config")
-    if isinstance(beside, str) and beside.strip() and not (isinstance(config, dict) and "prompt" in config):
-        return beside.strip()[:LONGEST_PROMPT], number
-    if isinstance(config, dict) and isinstance(config.get("prompt"), str):
-        seed = config.get("seed")
-        return config["prompt"][:LONGEST_PROMPT], seed if isinstance(seed, int) and not numbered else number
-    for stem in filter(None, (numbered and numbered["stem"], path.stem)):
-        if stem in known:
-            return known[stem], number
-    return "", number
+class _PromptFinder:
+    """The prompt and the number of a video of ``root``: from the folder's table or list, the text beside the video, its
+    record, or its name, in this order."""
+
+    def __init__(self, root: Path, prompts: Sequence[str]) -> None:
+        self.root, self.listed = root, read_prompts(root)
+        known = [*prompts, *prompts_alone(root, Columns())]
+        self.by_stem = {_as_name(prompt): prompt for prompt in reversed(known)}
+
+    def __call__(self, path: Path, record: Mapping[str, Any]) -> tuple[str, int]:
+        numbered = NUMBERED.match(path.stem)
+        number = int(numbered["number"]) if numbered else 0
+        name = path.relative_to(self.root).as_posix()
+        if self.listed.get(name):
+            return self.listed[name], number
+        beside, _ = sidecar_caption(path.with_suffix(""), self.root)
+        config = record.get("config")
+        recorded = isinstance(config, dict) and "prompt" in config
+        if isinstance(beside, str) and beside.strip() and not recorded:
+            return beside.strip()[:LONGEST_PROMPT], number
+        if isinstance(config, dict) and isinstance(config.get("prompt"), str):
+            seed = config.get("seed")
+            if isinstance(seed, int) and not numbered:
+                number = seed
+            return config["prompt"][:LONGEST_PROMPT], number
+        for stem in filter(None, (numbered and numbered["stem"], path.stem)):
+            if stem in self.by_stem:
+                return self.by_stem[stem], number
+        return "", number
 
 
 def _as_name(prompt: str) -> str:
@@ -222,7 +247,7 @@ def _as_name(prompt: str) -> str:
 
 
 def _record_beside(path: Path, root: Path) -> dict[str, Any]:
-    """What stands in ``<name>.json``; {} where there is none that can be read."""
+    """The object in ``<name>.json`` beside a video; {} where there is none that can be read."""
     file = sidecar_of(path)
     if not os.path.lexists(file):
         return {}
@@ -237,34 +262,35 @@ def _record_beside(path: Path, root: Path) -> dict[str, Any]:
 def read_prompts(root: Path) -> dict[str, str]:
     """File name in the folder -> prompt, from the table or list that the folder has, as training reads it.
 
-    What cannot be used for certain is told in one warning. Raises InputError for one that cannot be read at all.
+    One warning names the rows that cannot be used. Raises InputError for a table that cannot be read at all.
     """
     try:
-        told = find_captions(root, CaptionSource()) or find_only_table(root, Columns())
-        return {} if told is None else _prompts_told(root, told)
+        captions = find_captions(root, CaptionSource()) or find_only_table(root, Columns())
+        return {} if captions is None else _prompts_listed(root, captions)
     except ConfigError as error:
         raise InputError(str(error)) from None
 
 
-def _prompts_told(root: Path, told: ListedCaptions) -> dict[str, str]:
-    places = FileFinder(root, told.base)
-    found: dict[str, str] = {}
-    odd: list[str] = []
-    for row in told.records:
+def _prompts_listed(root: Path, captions: ListedCaptions) -> dict[str, str]:
+    finder = FileFinder(root, captions.base)
+    prompts: dict[str, str] = {}
+    problems: list[str] = []
+    for row in captions.records:
         problem = row.problem
         if problem is None and row.files:
-            file, problem = places.find(row.files)
+            file, problem = finder.find(row.files)
             name = os.path.relpath(file, root) if file.is_relative_to(root) else row.files[0]
-            prompt = row.caption if isinstance(row.caption, str) else ""
-            prompt = prompt[:LONGEST_PROMPT]
-            if problem is None and found.setdefault(name, prompt) != prompt:
+            prompt = row.caption[:LONGEST_PROMPT] if isinstance(row.caption, str) else ""
+            if problem is None and prompts.setdefault(name, prompt) != prompt:
                 problem = f"{name} has two prompts that differ"
-                found[name] = ""
+                prompts[name] = ""
         if problem is not None:
-            odd.append(f"{row.where}: {problem}")
-    if odd and not found:
-        raise InputError(f"{root}: {told.layout}: no row can be used, such as {odd[0]}; repair or remove it")
-    if odd:
-        more = f" (and {len(odd) - 1} more)" if len(odd) > 1 else ""
-        warnings.warn(f"{told.layout}: prompts left out: {odd[0]}{more}", stacklevel=2)
-    return found
+            problems.append(f"{row.where}: {problem}")
+    if problems and not prompts:
+        raise InputError(
+            f"{root}: {captions.layout}: no row can be used, such as {problems[0]}; repair or remove it"
+        )
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        warnings.warn(f"{captions.layout}: prompts left out: {problems[0]}{more}", stacklevel=2)
+    return prompts

@@ -10,8 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from cogvideox.errors import ConfigError
-from cogvideox.evaluation.fidelity import psnr_of_clip
-from cogvideox.evaluation.lpips import DistanceNetwork
+from cogvideox.evaluation.fidelity import LPIPSDistance, psnr_of_clip
 from cogvideox.files.atomic import atomic_file
 from cogvideox.generation.job import Job, load, prepare
 from cogvideox.generation.options import GenerateOptions
@@ -108,7 +107,7 @@ def attempt(
 ) -> Trial:
     """The same runs with a threshold, ``table`` being the path of the calibration."""
     seconds, ratios, distances, reused, steps = 0.0, [], [], 0, 1
-    network = DistanceNetwork.load()
+    network = LPIPSDistance.load()
     for each in exact:
         made = _generate(model, each.options.changed(reuse=threshold, reuse_table=table), **embeddings)
         seconds += made.record.stages["denoise"]

@@ -39,7 +39,7 @@ from cogvideox.text import check_prompt
 from cogvideox.transformer import Transformer
 from cogvideox.transformer.kernels import get_attention_fn
 from cogvideox.world import read_caption
-from cogvideox.world.known import resembles_world, unknown_words, vocabulary_text
+from cogvideox.world.vocabulary import resembles_world, unknown_words, vocabulary_text
 
 LONG = 600.0
 """Seconds above which a Python program is warned how long a run will take; the command line always says it."""

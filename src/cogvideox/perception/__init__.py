@@ -1,11 +1,18 @@
-"""Networks of other people that look at videos, one protocol each, and what stands in for them without weights.
+"""Networks and measures that look at images and videos: a protocol each, and what works without downloaded weights.
 
-flow.py        Flow: how far each pixel moves between two frames; OpenCV's DIS, or raft.py with a user's weights
-motion.py      the motion score: one function for filtering data and for scoring results
-embedding.py   Embedder: what is seen, as a unit vector; CLIP from a folder, or a plain one without weights
-lpips.py       LPIPS: how different two pictures look; a self-trained stand-in ships
-aesthetic.py   Aesthetic: how pleasing a picture is; CLIP and a head from a user's files, or a plain proxy
-tensors.py     weights from a user's file into a network
+| file | what it does |
+|---|---|
+| ``flow`` | ``Flow``: how far each pixel moves between two frames; OpenCV's DIS, or RAFT |
+| ``raft`` | RAFT, with a user's weights |
+| ``motion`` | the motion score: one function for filtering data and for scoring results |
+| ``embedding`` | images and texts as unit vectors: CLIP from a folder, or colours and edges |
+| ``aesthetic`` | ``Aesthetic``: CLIP and a head from a user's files, or a plain proxy |
+| ``handcrafted`` | cheap numbers about pictures and changes, and the label classifier that reads them |
+| ``lpips`` | LPIPS: perceptual distance of two images; a self-trained stand-in ships |
+| ``features`` | ``FeatureExtractor``: a clip as one vector, for FVD; I3D from a user's file |
+| ``world_features`` | the shipped feature network of the tiny world |
+| ``experts`` | VBench's experts, as answers recorded elsewhere |
+| ``weight_files`` | weights from a user's file into a network, without running code |
 """
 
 from cogvideox.perception.aesthetic import Aesthetic, AestheticProxy, ClipAesthetic

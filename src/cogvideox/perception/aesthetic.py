@@ -16,7 +16,7 @@ import numpy as np
 from cogvideox.errors import CheckpointError
 from cogvideox.perception.embedding import ClipEmbedder
 from cogvideox.perception.flow import opencv
-from cogvideox.perception.tensors import read_tensors
+from cogvideox.perception.weight_files import read_tensors
 
 
 class Aesthetic(Protocol):

@@ -1,7 +1,7 @@
 """What VBench's rules need to be told about a video, one protocol per expert, and answers recorded elsewhere.
 
 The published networks (GRiT, Tag2Text, UMT, RAFT) live in environments of their own. Whoever has one runs it there,
-writes one line of JSON per video, and the rules here read it: see ``Recorded``. Nothing stands in for them.
+writes one line of JSON per video, and the rules here read it: see ``RecordedExpert``. Nothing stands in for them.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class FlowMagnitudes(Protocol):
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RecordedExpert:
     """One expert's answers for a folder of videos, by file name."""
 
     name: str
@@ -74,7 +74,7 @@ class Recorded:
         return self.answers[video]
 
 
-def read_recorded(path: str | Path) -> dict[str, Recorded]:
+def read_recorded(path: str | Path) -> dict[str, RecordedExpert]:
     """Experts by kind (objects, captions, actions, flow), from a file of JSON lines.
 
     The first line names the networks: ``{"models": {"objects": "GRiT-B ..."}}``; every other one is about a video:
@@ -96,7 +96,7 @@ def read_recorded(path: str | Path) -> dict[str, Recorded]:
             f"{path}: no record of experts ({type(error).__name__}: {error}); see its format"
         ) from None
     return {
-        kind: Recorded(
+        kind: RecordedExpert(
             str(models[kind]),
             kind,
             {name: _read(kind, row[kind], path) for name, row in rows.items() if kind in row},

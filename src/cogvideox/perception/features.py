@@ -38,7 +38,7 @@ class FeatureCard:
     weights_sha256: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """The card as plain values for JSON."""
         return asdict(self)
 
 

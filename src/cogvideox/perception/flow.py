@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import cache
-from typing import Annotated, Literal, Protocol, Self
+from typing import Annotated, Any, Literal, Protocol, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -13,7 +13,7 @@ from cogvideox.config import Config
 from cogvideox.errors import CheckpointError, DependencyError
 
 
-def opencv():
+def opencv() -> Any:
     """OpenCV, on one thread. Raises DependencyError when it is not installed."""
     try:
         import cv2
@@ -24,7 +24,7 @@ def opencv():
 
 
 class Flow(Protocol):
-    """Two pictures to a field of movements. ``colour``: whether colours help it."""
+    """Optical flow between two images. ``colour``: whether it reads RGB images rather than grey ones."""
 
     name: str
     colour: bool
@@ -56,28 +56,28 @@ class DisFlow:
 
 
 class Dis(Config):
-    """OpenCV's DIS: see DisFlow."""
+    """Settings of OpenCV's DIS flow, which needs none: see ``DisFlow``."""
 
     name: Literal["dis"] = "dis"
 
     def build(self) -> Flow:
-        """A new one: it remembers sizes it has seen. Raises DependencyError."""
+        """A new flow, which keeps buffers of the sizes it has computed. Raises DependencyError."""
         return DisFlow()
 
     def check(self) -> None:
-        """No file is named, so nothing can be wrong."""
+        """Do nothing: DIS has no weights that could be missing."""
 
     def digest(self) -> str:
-        """Of its file: it has none."""
+        """The digest of the weights, which stands in cache keys: "" because DIS has none."""
         return ""
 
     def on_gpu(self) -> bool:
-        """Whether it runs on one."""
+        """Whether it runs on a GPU: never."""
         return False
 
 
 class Raft(Config):
-    """RAFT (Teed & Deng 2020) by weights that you have: see perception.raft."""
+    """Settings of RAFT (Teed & Deng 2020) with weights that the user has: see ``perception.raft``."""
 
     name: Literal["raft"] = "raft"
     weights: str = Field(
@@ -101,7 +101,7 @@ class Raft(Config):
         return raft_flow(self)
 
     def check(self) -> None:
-        """Raises CheckpointError when the file holds no RAFT."""
+        """Load the weights once. Raises CheckpointError where the file holds no RAFT."""
         from cogvideox.perception.raft import load_raft
 
         load_raft(self.weights)
@@ -117,7 +117,7 @@ class Raft(Config):
             ) from None
 
     def on_gpu(self) -> bool:
-        """Whether it runs on one."""
+        """Whether it runs on a GPU."""
         return self.device != "cpu"
 
 
@@ -126,7 +126,7 @@ AnyFlow = Annotated[Dis | Raft, Field(discriminator="name")]
 
 @cache
 def _digest(path: str, size: int, changed: int) -> str:
-    """Once for a file that nobody touches: it is asked for with every film."""
+    """SHA-256 of a file, computed once while its size and time stay: it is needed for every video."""
     from cogvideox.files.digest import sha256_of_file
 
     return sha256_of_file(path)

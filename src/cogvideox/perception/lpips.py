@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from cogvideox.config import Config
 from cogvideox.errors import CheckpointError, SizeError
-from cogvideox.perception.tensors import fill, read_tensors
+from cogvideox.perception.weight_files import fill, read_tensors
 
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of version 0.1, for pixels in [-1, 1]
 STAND_IN = Path(__file__).resolve().parents[1] / "shipped" / "lpips" / "stand-in.safetensors"
@@ -62,22 +62,22 @@ class LPIPS(nn.Module):
     def forward(self, x: Float[Tensor, "b 3 h w"], y: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
         """The distance of each pair of pictures in [-1, 1]. Raises SizeError for pictures it cannot halve."""
         heads = [getattr(self, f"lin{i}").weight for i in range(len(self.taps))]
-        return distance(self.seen(x), self.seen(y), heads)
+        return distance(self.normalized_features(x), self.normalized_features(y), heads)
 
-    def seen(self, x: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b c hs ws"]]:
-        """The features of every stage, each place scaled to length one."""
+    def normalized_features(self, x: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b c hs ws"]]:
+        """The features of every stage, scaled to length one over channels at each position."""
         least = 2 ** (len(self.taps) - 1)
         if x.ndim != 4 or x.shape[1] != 3 or min(x.shape[2:]) < least:
             raise SizeError(
                 f"pictures {tuple(x.shape)}: expected [batch, 3, height, width], each side at least {least}"
             )
         x = (x - self.shift) / self.scale
-        found = []
-        for place, layer in enumerate(self.features):
+        features = []
+        for index, layer in enumerate(self.features):
             x = layer(x)
-            if place in self.taps:
-                found.append(x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10))
-        return found
+            if index in self.taps:
+                features.append(x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10))
+        return features
 
 
 class LPIPSHead(nn.Module):
@@ -89,13 +89,14 @@ class LPIPSHead(nn.Module):
 
     @property
     def weight(self) -> Float[Tensor, " c"]:
+        """The weight of each channel, at least 0."""
         return self.model[1].weight.flatten()
 
 
 def distance(
     xs: Sequence[Tensor], ys: Sequence[Tensor], heads: Sequence[Float[Tensor, " c"]]
 ) -> Float[Tensor, " b"]:
-    """Weighted squared differences of features, averaged over places, summed over stages."""
+    """Weighted squared differences of features, averaged over positions, summed over stages."""
     parts = (
         torch.einsum("bchw,c->bhw", (x - y).square(), head).mean((1, 2))
         for x, y, head in zip(xs, ys, heads, strict=True)

@@ -1,4 +1,4 @@
-"""RAFT: optical flow by looking up all pairs of places, again and again (Teed & Deng 2020, arXiv 2003.12039).
+"""RAFT: optical flow by iterated lookups in all-pairs correlations (Teed & Deng 2020, arXiv 2003.12039).
 
 For use, not for training. Parameter names are those of torchvision, so that its public weights of ``raft_large`` and
 ``raft_small`` load as they are; torchvision itself is not needed, and nothing ships: the file is the user's.
@@ -20,11 +20,13 @@ from torch import Tensor, nn
 from cogvideox.config import Config
 from cogvideox.errors import ConfigError, SizeError
 from cogvideox.perception.flow import Raft
-from cogvideox.perception.tensors import fill, read_tensors
+from cogvideox.perception.weight_files import fill, read_tensors
 
 STRIDE = 8  # pixels a side of one place
 LEVELS = 4  # of the correlation pyramid
-LEAST = 2 * STRIDE * 2 ** (LEVELS - 1)  # pixels a side: the last level needs two places to look between
+LEAST = (
+    2 * STRIDE * 2 ** (LEVELS - 1)
+)  # pixels a side: the last level needs two positions to interpolate between
 
 
 class RAFTConfig(Config):
@@ -90,12 +92,12 @@ class RAFT(nn.Module):
         state, context = self.context_encoder(before).split([self.config.hidden, self.config.context], 1)
         state, context = state.tanh(), context.relu()
         start = grid(first)
-        places = start.expand(len(first), -1, -1, -1)  # [b, 2, h / 8, w / 8]
+        coords = start.expand(len(first), -1, -1, -1)  # [b, 2, h / 8, w / 8]
         for _ in range(updates):
-            seen = look_up(pyramid, places, self.config.radius)
-            state, step = self.update_block(state, context, seen, places - start)
-            places = places + step
-        return enlarge(places - start, self.mask_predictor(state) if self.mask_predictor else None)
+            seen = look_up(pyramid, coords, self.config.radius)
+            state, step = self.update_block(state, context, seen, coords - start)
+            coords = coords + step
+        return enlarge(coords - start, self.mask_predictor(state) if self.mask_predictor else None)
 
 
 class RaftEncoder(nn.Module):
@@ -114,6 +116,7 @@ class RaftEncoder(nn.Module):
         self.conv = nn.Conv2d(stages[-1], out, 1)
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c hs ws"]:
+        """Images ``[b, 3, h, w]`` to features at an eighth of the size."""
         return self.conv(self.layer3(self.layer2(self.layer1(self.convnormrelu(x)))))
 
 
@@ -136,6 +139,7 @@ class RaftResidual(nn.Module):
         self.downsample = nn.Identity() if stride == 1 else unit(before, after, 1, stride, norm, relu=False)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d hs ws"]:
+        """The residual block, ``relu(x + f(x))``."""
         y = x
         for place in range(1, self.steps + 1):
             y = self.get_submodule(f"convnormrelu{place}")(y)
@@ -170,6 +174,7 @@ class MotionEncoder(nn.Module):
         self.conv = unit(config.compared[-1] + config.moved[-1], config.motion - 2, 3)
 
     def forward(self, flow: Float[Tensor, "b 2 h w"], seen: Float[Tensor, "b k h w"]) -> Tensor:
+        """Correlations and the present flow to motion features."""
         both = torch.cat([self.convcorr2(self.convcorr1(seen)), self.convflow2(self.convflow1(flow))], 1)
         return torch.cat([self.conv(both), flow], 1)
 
@@ -186,6 +191,7 @@ class Recurrent(nn.Module):
     def forward(
         self, state: Float[Tensor, "b d h w"], x: Float[Tensor, "b c h w"]
     ) -> Float[Tensor, "b d h w"]:
+        """The next hidden state, by the GRU cells one after the other."""
         for place in range(1, self.steps + 1):
             state = self.get_submodule(f"convgru{place}")(state, x)
         return state
@@ -204,6 +210,7 @@ class GRU(nn.Module):
     def forward(
         self, state: Float[Tensor, "b d h w"], x: Float[Tensor, "b c h w"]
     ) -> Float[Tensor, "b d h w"]:
+        """The next hidden state of one convolutional GRU (Eq. 3 to 6)."""
         both = torch.cat([state, x], 1)
         z, r = self.convz(both).sigmoid(), self.convr(both).sigmoid()
         q = self.convq(torch.cat([r * state, x], 1)).tanh()
@@ -219,11 +226,12 @@ class FlowHead(nn.Module):
         self.conv2 = nn.Conv2d(config.head, 2, 3, padding=1)
 
     def forward(self, state: Float[Tensor, "b d h w"]) -> Float[Tensor, "b 2 h w"]:
+        """The hidden state to an update of the flow."""
         return self.conv2(F.relu(self.conv1(state)))
 
 
 class MaskHead(nn.Module):
-    """For each of the 64 pixels of a place, how much it takes from each of the 9 places around (section 3.3)."""
+    """Convex upsampling (section 3.3): weights of the 9 neighbours for each of the 64 pixels of a position."""
 
     def __init__(self, config: RAFTConfig) -> None:
         super().__init__()
@@ -231,6 +239,7 @@ class MaskHead(nn.Module):
         self.conv = nn.Conv2d(256, 9 * STRIDE * STRIDE, 1)
 
     def forward(self, state: Float[Tensor, "b d h w"]) -> Float[Tensor, "b 576 h w"]:
+        """The hidden state to the mask of convex upsampling."""
         return 0.25 * self.conv(self.convrelu(state))  # 0.25: as the public weights were trained
 
 
@@ -252,13 +261,13 @@ def unit(
 
 
 def grid(like: Float[Tensor, "b c h w"]) -> Float[Tensor, "1 2 h w"]:
-    """Where each place is: columns, rows."""
+    """The pixel coordinates (x, y) of each position."""
     rows, columns = (torch.arange(size, dtype=like.dtype, device=like.device) for size in like.shape[2:])
     return torch.stack(torch.meshgrid(columns, rows, indexing="xy"))[None]
 
 
 def correlations(first: Float[Tensor, "b c h w"], second: Float[Tensor, "b c h w"]) -> list[Tensor]:
-    """Every place of one picture with every place of the other: ``[b * h * w, 1, h / 2**l, w / 2**l]`` (Eq. 1)."""
+    """All-pairs correlations (Eq. 1) and their pyramid, level l: ``[b * h * w, 1, h / 2**l, w / 2**l]``."""
     batch, channels, height, width = first.shape
     volume = first.flatten(2).transpose(1, 2) @ second.flatten(2) / math.sqrt(channels)  # [b, h * w, h * w]
     pyramid = [volume.view(batch * height * width, 1, height, width)]
@@ -267,15 +276,15 @@ def correlations(first: Float[Tensor, "b c h w"], second: Float[Tensor, "b c h w
     return pyramid
 
 
-def look_up(pyramid: list[Tensor], places: Float[Tensor, "b 2 h w"], radius: int) -> Float[Tensor, "b k h w"]:
-    """The correlations in a square of ``2 * radius + 1`` about each place, on each level; nothing outside."""
-    batch, _, height, width = places.shape
-    reach = torch.arange(-radius, radius + 1, dtype=places.dtype, device=places.device)
+def look_up(pyramid: list[Tensor], coords: Float[Tensor, "b 2 h w"], radius: int) -> Float[Tensor, "b k h w"]:
+    """The correlations in a square of ``2 * radius + 1`` about each coordinate, on each level; zero outside."""
+    batch, _, height, width = coords.shape
+    reach = torch.arange(-radius, radius + 1, dtype=coords.dtype, device=coords.device)
     square = torch.stack(torch.meshgrid(reach, reach, indexing="ij"), 2)  # columns first: the weights' order
-    centres = places.permute(0, 2, 3, 1).reshape(-1, 1, 1, 2)
+    centres = coords.permute(0, 2, 3, 1).reshape(-1, 1, 1, 2)
     seen = []
     for level, volume in enumerate(pyramid):
-        size = torch.tensor([volume.shape[3] - 1, volume.shape[2] - 1], device=places.device)
+        size = torch.tensor([volume.shape[3] - 1, volume.shape[2] - 1], device=coords.device)
         at = 2 * (centres / 2**level + square) / size - 1  # [b * h * w, 2 r + 1, 2 r + 1, 2] in [-1, 1]
         seen.append(F.grid_sample(volume, at, align_corners=True).view(batch, height, width, -1))
     return torch.cat(seen, 3).permute(0, 3, 1, 2).contiguous()
@@ -284,7 +293,7 @@ def look_up(pyramid: list[Tensor], places: Float[Tensor, "b 2 h w"], radius: int
 def enlarge(
     flow: Float[Tensor, "b 2 h w"], mask: Float[Tensor, "b 576 h w"] | None
 ) -> Float[Tensor, "b 2 hp wp"]:
-    """The flow of pixels from that of places: a mean of 9 places each, weighed by the mask, or bilinear."""
+    """The flow of pixels from that of the 8 times coarser grid: convex combination of 9 neighbours, or bilinear."""
     batch, _, height, width = flow.shape
     if mask is None:
         return STRIDE * F.interpolate(flow, scale_factor=STRIDE, mode="bilinear", align_corners=True)

@@ -1,8 +1,15 @@
-"""Work behind a web page.
+"""People rate videos: a blind study on a page of this machine, and what the ratings say.
 
-blind.py     videos of several models made alike: nothing but what they show tells them apart
-study.py     what is rated: videos of several models under names that say nothing, assignments that are signed
-ledger.py    what was said: ratings in SQLite, durable before they are acknowledged, one per rater and unit
-connections.py  limits of connections in time and number, a log that stays small
-ratings.py   the routes between the two and the page in pages/
+| file | what it does |
+|---|---|
+| ``study`` | ``Study``: videos of several models under random names, signed assignments |
+| ``anonymize`` | videos re-encoded alike, so that nothing but their content tells models apart |
+| ``ledger`` | ``RatingLedger``: ratings in SQLite, on disk before they are acknowledged |
+| ``grades`` | four aspects and a total per video (Table 4): scores and verdicts |
+| ``pairwise`` | which of two videos is better: Bradley-Terry ratings and preferences |
+| ``agreement`` | Krippendorff's alpha, and the words of verdicts |
+| ``rating_app`` | routes of the rating page |
+| ``labelling_app`` | routes of the page on which clips are labelled with defects |
+| ``loopback`` | what the pages share: loopback names only, no foreign origin, JSON in and out |
+| ``connection_limits`` | limits of connections in time and number, and of log messages |
 """

@@ -27,15 +27,15 @@ CREATE TABLE IF NOT EXISTS ratings (
 
 @dataclass(frozen=True)
 class RatingEntry:
-    """One rater about one unit; ``said`` as the page sent it, checked."""
+    """One rating: what one rater answered about one unit of the study, as the page sent it, checked."""
 
     rater: str
     unit: str
-    said: dict[str, Any]
+    answer: dict[str, Any]
 
 
 class RatingLedger:
-    """The file of a study. Threads may share it. Raises OutputError where it cannot be used."""
+    """The ratings of a study in one SQLite file. Threads may share it. Raises OutputError where it cannot be used."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -56,16 +56,16 @@ class RatingLedger:
             raise OutputError(f"{path}: cannot be used ({error}); choose another --out") from None
 
     def add(self, entry: RatingEntry) -> bool:
-        """Keep a rating; True when it is on disk, also when the same was said before, False when another was.
+        """Keep a rating; True when it is on disk, also when it was before, False when another one stands there.
 
         Raises OutputError when the disk refuses it.
         """
-        said = json.dumps(entry.said, sort_keys=True)
+        answer = json.dumps(entry.answer, sort_keys=True)
         try:
             with self._lock, self._db:
                 self._db.execute(
                     "INSERT OR IGNORE INTO ratings VALUES (?, ?, ?, ?)",
-                    (entry.rater, entry.unit, said, time.time()),
+                    (entry.rater, entry.unit, answer, time.time()),
                 )
                 row = self._db.execute(
                     "SELECT said FROM ratings WHERE rater = ? AND unit = ?", (entry.rater, entry.unit)
@@ -74,7 +74,7 @@ class RatingLedger:
             raise OutputError(
                 f"{self.path}: the rating could not be kept ({error}); free some space"
             ) from None
-        return row[0] == said
+        return row[0] == answer
 
     def done(self, rater: str) -> set[str]:
         """The units a rater has rated."""
@@ -82,13 +82,13 @@ class RatingLedger:
             return {row[0] for row in self._db.execute("SELECT unit FROM ratings WHERE rater = ?", (rater,))}
 
     def entries(self) -> Iterator[RatingEntry]:
-        """Everything that was said, by rater and unit."""
+        """All ratings, ordered by rater and unit."""
         with self._lock:
             rows = self._db.execute("SELECT rater, unit, said FROM ratings ORDER BY rater, unit").fetchall()
-        return (RatingEntry(rater, unit, json.loads(said)) for rater, unit, said in rows)
+        return (RatingEntry(rater, unit, json.loads(answer)) for rater, unit, answer in rows)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the database file."""
         with self._lock:
             self._db.close()
 

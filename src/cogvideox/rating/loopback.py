@@ -1,4 +1,4 @@
-"""What every page of this machine has in common: loopback names only, no foreign page may post, JSON in, JSON out."""
+"""What the web pages share: they answer on loopback names only, no foreign page may post, JSON in and JSON out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cogvideox.errors import OutputError
-from cogvideox.rating.connections import BACKLOG, WAITING, ConnectionLimits, bounded, quiet
+from cogvideox.rating.connection_limits import BACKLOG, WAITING, ConnectionLimits, bounded, configure_logging
 
 MOST_BODY = 64 << 10
 HEADERS = {
@@ -34,8 +34,8 @@ KINDS = {
     "js": "text/javascript; charset=utf-8",
     "css": "text/css; charset=utf-8",
 }
-TELLING = ("last-modified", "etag", "server")
-"""Headers that say something of the files behind an answer or of the program; no page needs them."""
+REVEALING_HEADERS = ("last-modified", "etag", "server")
+"""Headers that reveal the date or content of files or the program; no page needs them."""
 
 
 def loopback_app(page: str, hosts: Sequence[str] = ()) -> FastAPI:
@@ -49,11 +49,11 @@ def loopback_app(page: str, hosts: Sequence[str] = ()) -> FastAPI:
     app.add_middleware(_Guard, allowed=allowed)
 
     @app.get("/")
-    def whole() -> Response:
+    def index() -> Response:
         return _file(f"{page}.html")
 
     @app.get("/page/{name}")
-    def part(name: str) -> Response:
+    def asset(name: str) -> Response:
         return _file(name) if name in (f"{page}.js", f"{page}.css") else problem(404, "no such page")
 
     return app
@@ -69,7 +69,7 @@ class _Guard:
         async def send_on(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name in TELLING:
+                for name in REVEALING_HEADERS:
                     del headers[name]
                 headers.update(HEADERS)
             await send(message)
@@ -98,13 +98,13 @@ def listen(port: int) -> socket.socket:
 
 
 def address(server: socket.socket) -> str:
-    """Where a browser finds it."""
+    """The URL of a listening socket for a browser."""
     return f"http://127.0.0.1:{server.getsockname()[1]}/"
 
 
 def serve(app: FastAPI, server: socket.socket, limits: ConnectionLimits | None = None) -> None:
     """Answer on a socket of ``listen`` until the process is stopped."""
-    quiet()
+    configure_logging()
     config = uvicorn.Config(
         app,
         http=bounded(limits or ConnectionLimits()),
@@ -120,7 +120,7 @@ def serve(app: FastAPI, server: socket.socket, limits: ConnectionLimits | None =
 
 
 class _Server(uvicorn.Server):
-    """asyncio makes one number of two: how many connections it takes at one go, and how many the system keeps."""
+    """Listens with a longer queue than asyncio, which uses one number for connections accepted at once and queued."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -129,24 +129,24 @@ class _Server(uvicorn.Server):
 
 
 async def read_object(request: Request) -> dict[str, Any] | Response:
-    """The body as an object, at most 64 KiB; else the answer that says why not."""
+    """The JSON object in a request's body, at most 64 KiB; or the response that refuses it."""
     body = bytearray()
     try:
-        async for piece in request.stream():
-            body += piece
+        async for chunk in request.stream():
+            body += chunk
             if len(body) > MOST_BODY:
                 return problem(413, f"more than {MOST_BODY >> 10} KiB")
     except ClientDisconnect:
         return problem(400, "cut short")  # nobody reads it
     try:
-        said = json.loads(body)
+        content = json.loads(body)
     except (ValueError, RecursionError):
         return problem(400, "not JSON")
-    return said if isinstance(said, dict) else problem(400, "not an object")
+    return content if isinstance(content, dict) else problem(400, "not an object")
 
 
 def problem(status: int, why: str) -> JSONResponse:
-    """An answer that says what is wrong."""
+    """A JSON response with the error's text."""
     return JSONResponse({"error": why}, status_code=status)
 
 

@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cogvideox.errors import ConfigError, InputError, OutputError
-from cogvideox.evaluation.human import ASPECTS, GRADES, MOST_TOTAL, Battle, Rating
-from cogvideox.evaluation.video_folder import Refused, VideoFolder, open_clips
+from cogvideox.evaluation.video_folder import Refused, VideoFolder, open_videos
 from cogvideox.files.atomic import atomic_folder, write_text
 from cogvideox.files.paths import lies_in
 from cogvideox.files.structured import read_json
-from cogvideox.rating.blind import PRIVATE, common_fps, write_alike
+from cogvideox.rating.anonymize import PRIVATE, common_fps, write_anonymized
+from cogvideox.rating.grades import ASPECTS, GRADES, MOST_TOTAL, Rating
 from cogvideox.rating.ledger import RatingEntry
+from cogvideox.rating.pairwise import Battle
 
 FILE, MEDIA, LEDGER = "study.json", "media", "ratings.sqlite"
 LONGEST_NOTE = 2000
@@ -34,7 +35,7 @@ Mode = Literal["grades", "pairs"]
 
 @dataclass(frozen=True)
 class Unit:
-    """What one rating is about: a prompt and one video, or two (pairs)."""
+    """What one rating is about: a prompt and one video (grades) or two (pairs), by model and by random media name."""
 
     id: str
     item: str
@@ -45,8 +46,9 @@ class Unit:
 
 @dataclass(frozen=True)
 class Study:
-    """``units`` in the order they were made; every rater sees them in an order of their own. ``remarks``: what was
-    changed about the videos, or could tell models apart all the same."""
+    """Videos of several models to rate blind. Every rater gets ``units`` in their own order. ``remarks``: what was
+    changed about the videos, and what could tell models apart all the same.
+    """
 
     mode: Mode
     secret: str
@@ -67,16 +69,16 @@ class Study:
         random.Random(self._sign("order", rater)).shuffle(units)
         return units
 
-    def turned(self, rater: str, unit: Unit) -> bool:
+    def swapped(self, rater: str, unit: Unit) -> bool:
         """Whether this rater sees the second video of a pair on the left."""
         return int(self._sign("side", f"{rater}/{unit.id}")[:2], 16) % 2 == 1
 
     def media_for(self, rater: str, unit: Unit) -> tuple[str, ...]:
         """The videos in the order they are shown."""
-        return unit.media[::-1] if self.turned(rater, unit) and len(unit.media) == 2 else unit.media
+        return unit.media[::-1] if self.swapped(rater, unit) and len(unit.media) == 2 else unit.media
 
     def assignment(self, rater: str, unit: Unit) -> str:
-        """What the page sends back with a rating."""
+        """The signed token that the page sends back with a rating."""
         return f"{unit.id}.{rater}.{self._sign('assignment', f'{unit.id}.{rater}')[:32]}"
 
     def assigned(self, assignment: str) -> tuple[str, Unit]:
@@ -93,21 +95,21 @@ class Study:
         key = bytes.fromhex(self.secret)
         return hmac.new(key, f"{purpose}/{text}".encode("utf-8", "replace"), hashlib.sha256).hexdigest()
 
-    def entry(self, assignment: str, said: Mapping[str, Any]) -> RatingEntry:
-        """What the page sent, checked. Raises InputError."""
+    def entry(self, assignment: str, answer: Mapping[str, Any]) -> RatingEntry:
+        """The rating that the page sent, checked. Raises InputError."""
         rater, unit = self.assigned(assignment)
-        note = str(said.get("note", ""))[:LONGEST_NOTE]
+        note = str(answer.get("note", ""))[:LONGEST_NOTE]
         if self.mode == "pairs":
-            choice = said.get("choice")
+            choice = answer.get("choice")
             if choice not in ("left", "right", "tie"):
                 raise InputError(f"choice {str(choice)[:40]!r}: left, right or tie")
-            place = {"left": 0, "right": 1}.get(str(choice))
-            if place is not None and self.turned(rater, unit):
-                place = 1 - place
+            side = {"left": 0, "right": 1}.get(str(choice))
+            if side is not None and self.swapped(rater, unit):
+                side = 1 - side
             return RatingEntry(
-                rater, unit.id, {"winner": "tie" if place is None else "ab"[place], "note": note}
+                rater, unit.id, {"winner": "tie" if side is None else "ab"[side], "note": note}
             )
-        aspects, total = said.get("aspects"), said.get("total")
+        aspects, total = answer.get("aspects"), answer.get("total")
         if not isinstance(aspects, dict) or set(aspects) != set(ASPECTS):
             raise InputError(f"aspects: grade each of {', '.join(ASPECTS)}")
         if any(isinstance(v, bool) or v not in GRADES for v in aspects.values()):
@@ -121,7 +123,9 @@ class Study:
         """Entries of a study of grades, with the models' names."""
         units = {unit.id: unit for unit in self.units}
         return [
-            Rating(e.rater, units[e.unit].models[0], units[e.unit].item, e.said["aspects"], e.said["total"])
+            Rating(
+                e.rater, units[e.unit].models[0], units[e.unit].item, e.answer["aspects"], e.answer["total"]
+            )
             for e in entries
             if e.unit in units
         ]
@@ -129,12 +133,12 @@ class Study:
     def battles(self, entries: Sequence[RatingEntry]) -> list[Battle]:
         """Entries of a study of pairs, with the models' names."""
         units = {unit.id: unit for unit in self.units}
-        found = []
+        battles = []
         for entry in entries:
             if entry.unit in units:
                 a, b = units[entry.unit].models
-                found.append(Battle(entry.rater, units[entry.unit].item, a, b, entry.said["winner"]))
-        return found
+                battles.append(Battle(entry.rater, units[entry.unit].item, a, b, entry.answer["winner"]))
+        return battles
 
     def save(self, folder: Path) -> None:
         """Write study.json; it holds the secret, so only its owner may read it."""
@@ -176,7 +180,7 @@ def make_study(
                 f"--out {out}: lies inside the videos of {model} ({folder}), so its media would count as videos next "
                 "time; choose another --out"
             )
-    clips = {model: open_clips(folder) for model, folder in folders.items()}
+    clips = {model: open_videos(folder) for model, folder in folders.items()}
     refused = tuple(
         Refused(f"{m}/{r.name}", r.kind, r.why) for m, each in clips.items() for r in each.refused
     )
@@ -203,7 +207,7 @@ def make_study(
                 text = f"{model}/{item}".encode("utf-8", "surrogateescape")
                 media[model, item] = hmac.new(bytes.fromhex(secret), text, hashlib.sha256).hexdigest()[:24]
             videos = [clips[model][place] for model, place in by_model.items()]
-            changes = write_alike(videos, [work / f"{media[m, item]}.mp4" for m in by_model], fps)
+            changes = write_anonymized(videos, [work / f"{media[m, item]}.mp4" for m in by_model], fps)
             remarks += [f"{m}/{item}: {said}" for m, said in zip(by_model, changes, strict=True) if said]
             if on_item is not None:
                 on_item(len(media), total)

@@ -1,11 +1,13 @@
 """The paper's experiments, run again: in miniature on a laptop, or from a finished evaluation of real weights.
 
-experiments.py  the table: one row for each figure and table, as a value; loads no torch
-arms.py         what an arm trains: one miniature transformer, one change
-run.py          train every arm with every seed, measure, compare, write
-videos.py       what an arm's videos are worth: FVD and facts
-verdict.py      differences over seeds and what they say about the paper's claim
-readings.py     tables that are read from benchmarks, evaluations, studies and reports
-curves.py       curves with bands, as SVG
-pages.py        results into docs/records/reproduce.md, statuses into docs/paper.md
+| file | what it does |
+|---|---|
+| ``experiments`` | the table: every figure and table as a value; loads no torch |
+| ``arms`` | what an arm (a variant of an ablation) trains: one miniature transformer, one change |
+| ``run`` | train every arm with every seed, measure, compare |
+| ``videos`` | FVD, facts and sharpness of an arm's videos |
+| ``significance`` | differences over seeds, and whether they support the paper's claim |
+| ``external_results`` | tables from benchmarks, evaluations, studies and reports; nothing is trained |
+| ``curves`` | curves with bands, as SVG |
+| ``result_pages`` | results into docs/records/reproduce.md, statuses into docs/paper.md |
 """

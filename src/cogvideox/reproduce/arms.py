@@ -51,7 +51,7 @@ class Scale:
 
 
 def transformer_of(arm: Arm) -> TransformerConfig:
-    """The arm's network."""
+    """The configuration of the arm's network: the miniature with the arm's one change."""
     config = get_preset("tiny").transformer.with_arm(**MINIATURE)
     if arm.change == "mmdit_of_equal_size":
         return mmdit_of_equal_size(config)

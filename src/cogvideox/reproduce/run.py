@@ -17,13 +17,13 @@ from cogvideox.reproduce import videos
 from cogvideox.reproduce.arms import BATCH, Scale, check_size, run_of, vae_size
 from cogvideox.reproduce.curves import Line, curves, smoothed
 from cogvideox.reproduce.experiments import FULL, Arm, Experiment
-from cogvideox.reproduce.verdict import Status, Values, differences, status_of
+from cogvideox.reproduce.significance import Status, Values, differences, status_of
 from cogvideox.training.loop import train
 from cogvideox.training.recipes import Run
 from cogvideox.training.recipes.vae_variants import variant_run
 
 WINDOW = 9  # losses of a running mean
-MADE = {"fvd", "facts"}  # measures of videos
+OF_VIDEOS = {"fvd", "facts"}  # measures of videos
 AT_ONCE = "at-once.json"
 
 
@@ -42,36 +42,34 @@ class ExperimentOutcome:
     flags: str = ""
 
 
-def run_arms(row: Experiment, scale: Scale) -> ExperimentOutcome:
+def run_arms(experiment: Experiment, scale: Scale) -> ExperimentOutcome:
     """An experiment of transformers. Finished runs are left as they are, others go on. Raises ConfigError.
 
     Parameter counts are checked before anything is trained.
     """
-    counts = {arm.name: check_size(arm) for arm in row.arms}
-    wanted = {measure.name for measure in row.measures}
-    values: dict[str, list[dict[str, float]]] = {arm.name: [] for arm in row.arms}
+    counts = {arm.name: check_size(arm) for arm in experiment.arms}
+    wanted = {measure.name for measure in experiment.measures}
+    values: dict[str, list[dict[str, float]]] = {arm.name: [] for arm in experiment.arms}
     for seed in range(scale.seeds):
-        for arm in row.arms:
+        for arm in experiment.arms:
             values[arm.name].append(trained(arm, seed, scale, wanted))
-    words = (
-        f"{scale.steps} steps of {BATCH} clips, {scale.seeds} seeds, {scale.clips} clips of the tiny world"
-    )
-    if wanted & MADE:
-        words += f", {scale.videos} videos of each arm and seed"
-    return compared(row, values, counts, words, scale.folder)
+    size = f"{scale.steps} steps of {BATCH} clips, {scale.seeds} seeds, {scale.clips} clips of the tiny world"
+    if wanted & OF_VIDEOS:
+        size += f", {scale.videos} videos of each arm and seed"
+    return compared(experiment, values, counts, size, scale.folder)
 
 
-def run_vaes(row: Experiment, scale: Scale) -> ExperimentOutcome:
+def run_vaes(experiment: Experiment, scale: Scale) -> ExperimentOutcome:
     """Table 1: every autoencoder trained on as many clips as the others."""
-    values: dict[str, list[dict[str, float]]] = {arm.name: [] for arm in row.arms}
+    values: dict[str, list[dict[str, float]]] = {arm.name: [] for arm in experiment.arms}
     for seed in range(scale.seeds):
-        for arm in row.arms:
+        for arm in experiment.arms:
             out = scale.folder(arm, seed, "table1-")
             train(variant_run(arm.name, scale.steps).model_copy(update={"out": str(out), "seed": seed}))
             values[arm.name].append(last_measured(out))
-    counts = {arm.name: vae_size(arm) for arm in row.arms}
-    words = f"{scale.steps} steps of 4 pieces of 17x32x32 of the tiny world, {scale.seeds} seeds"
-    return compared(row, values, counts, words, lambda arm, seed: scale.folder(arm, seed, "table1-"))
+    counts = {arm.name: vae_size(arm) for arm in experiment.arms}
+    size = f"{scale.steps} steps of 4 pieces of 17x32x32 of the tiny world, {scale.seeds} seeds"
+    return compared(experiment, values, counts, size, lambda arm, seed: scale.folder(arm, seed, "table1-"))
 
 
 def trained(arm: Arm, seed: int, scale: Scale, wanted: set[str]) -> dict[str, float]:
@@ -82,8 +80,8 @@ def trained(arm: Arm, seed: int, scale: Scale, wanted: set[str]) -> dict[str, fl
     run = run_of(arm, seed, scale, start)
     at_once = untrained(run, scale.videos) if start is not None else {}
     train(run)
-    found = last_measured(Path(run.out)) | at_once | {"loss_spread": spread(losses(Path(run.out)))}
-    return found | (videos.scores(Path(run.out) / "model", scale.videos) if wanted & MADE else {})
+    measured = last_measured(Path(run.out)) | at_once | {"loss_spread": spread(losses(Path(run.out)))}
+    return measured | (videos.scores(Path(run.out) / "model", scale.videos) if wanted & OF_VIDEOS else {})
 
 
 def untrained(run: Run, count: int) -> dict[str, float]:
@@ -93,59 +91,63 @@ def untrained(run: Run, count: int) -> dict[str, float]:
         task = run.task.build(run.seed)
         folder = Path(run.out) / "at-once"
         task.export(task.module, folder)
-        found = {
+        measured = {
             "held_out_at_once": task.measure(task.module)["held_out"],
             "sharpness": videos.sharpness(folder, count),
         }
-        write_json(kept, found, overwrite=True)
+        write_json(kept, measured, overwrite=True)
     return json.loads(kept.read_text(encoding="utf-8"))
 
 
 def compared(
-    row: Experiment,
+    experiment: Experiment,
     values: Values,
     counts: Mapping[str, int],
-    words: str,
+    size: str,
     folder: Callable[[Arm, int], Path],
 ) -> ExperimentOutcome:
-    """Table, picture and status of measured arms. ``words``: how large the experiment was."""
-    found = differences(row, values)
-    status, why = status_of(row, found)
-    gaps = {(each.arm, each.measure.name): each for each in found}
+    """Table, picture and status of measured arms. ``size``: how large the experiment was."""
+    gaps = differences(experiment, values)
+    status, why = status_of(experiment, gaps)
+    gap_of = {(each.arm, each.measure.name): each for each in gaps}
     lines = ["| measure | arm | weights | over seeds | first arm better by (95 %) | first arm is |"]
     lines.append("|---" * 6 + "|")
-    for measure in row.measures:
-        for arm in row.arms:
+    for measure in experiment.measures:
+        for arm in experiment.arms:
             each = [seed[measure.name] for seed in values[arm.name]]
-            gap = gaps.get((arm.name, measure.name))
-            told = f"{gap.value:.3g} ({gap.low:.3g} to {gap.high:.3g}) | {gap.reading}" if gap else " | "
-            lines.append(
-                f"| {measure.label} | {arm.label} | {counts[arm.name]:,} | {around(each)} | {told} |"
+            gap = gap_of.get((arm.name, measure.name))
+            comparison = (
+                f"{gap.value:.3g} ({gap.low:.3g} to {gap.high:.3g}) | {gap.reading}" if gap else " | "
             )
-    seeds = range(len(values[row.arms[0].name]))
-    curve = {arm.label: [line_of(folder(arm, seed), row.curve) for seed in seeds] for arm in row.arms}
-    axis = "training loss, running mean" if row.curve == "loss" else "held-out velocity error"
-    picture = curves(f"{row.name}: {row.title}", curve, axis)
-    return ExperimentOutcome(row, status, why, "\n".join(lines), words, picture)
+            lines.append(
+                f"| {measure.label} | {arm.label} | {counts[arm.name]:,} | {around(each)} | {comparison} |"
+            )
+    seeds = range(len(values[experiment.arms[0].name]))
+    curve = {
+        arm.label: [line_of(folder(arm, seed), experiment.curve) for seed in seeds] for arm in experiment.arms
+    }
+    axis = "training loss, running mean" if experiment.curve == "loss" else "held-out velocity error"
+    picture = curves(f"{experiment.name}: {experiment.title}", curve, axis)
+    return ExperimentOutcome(experiment, status, why, "\n".join(lines), size, picture)
 
 
 def line_of(folder: Path, name: str) -> Line:
     """(step, value) of one number of a run's metrics; losses as a running mean."""
-    line = [(row["step"], row[name]) for row in metrics(folder) if name in row]
+    line = [(each["step"], each[name]) for each in metrics(folder) if name in each]
     return smoothed(line, min(WINDOW, len(line))) if name == "loss" else line
 
 
 def last_measured(folder: Path) -> dict[str, float]:
     """The last held-out figures of a run. Raises ConfigError when it has none."""
-    rows = [row for row in metrics(folder) if any(name.startswith("held_out") for name in row)]
-    if not rows:
+    lines = [line for line in metrics(folder) if any(name.startswith("held_out") for name in line)]
+    if not lines:
         raise ConfigError(f"{folder}: no held-out figures; remove it and run again")
-    return {name: value for name, value in rows[-1].items() if name.startswith("held_out")}
+    return {name: value for name, value in lines[-1].items() if name.startswith("held_out")}
 
 
 def losses(folder: Path) -> list[float]:
     """The training losses that were logged, in order."""
-    return [row["loss"] for row in metrics(folder) if "loss" in row]
+    return [line["loss"] for line in metrics(folder) if "loss" in line]
 
 
 def spread(values: Sequence[float]) -> float:
@@ -159,8 +161,8 @@ def spread(values: Sequence[float]) -> float:
 
 def metrics(folder: Path) -> list[dict[str, float]]:
     """The lines of a run's metrics.jsonl; NaN where it says null."""
-    rows = map(json.loads, (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
-    return [{name: math.nan if value is None else value for name, value in row.items()} for row in rows]
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    return [{name: math.nan if value is None else value for name, value in line.items()} for line in lines]
 
 
 def around(values: Sequence[float]) -> str:

@@ -14,7 +14,7 @@ from cogvideox.files.atomic import write_json
 from cogvideox.generation import GenerateOptions, generate
 from cogvideox.perception.world_features import world_features
 from cogvideox.video import Video
-from cogvideox.world import Prompt, held_out_prompts, judge, render
+from cogvideox.world import Prompt, check_facts, held_out_prompts, render
 
 STEPS, GUIDANCE = 10, 2.5
 JUDGED = 64  # pixels: the size the judge and the features know
@@ -30,7 +30,9 @@ def scores(model: Path, videos: int) -> dict[str, float]:
     truth = [Video(render(prompt.scene, size=made[0].height), 8.0) for prompt in prompts]
     made, truth = ([video.cover(JUDGED, JUDGED) for video in side] for side in (made, truth))
     sides = [features_of(side, world_features()) for side in (made, truth)]
-    held = [judge(video.frames, prompt.checks).share for video, prompt in zip(made, prompts, strict=True)]
+    held = [
+        check_facts(video.frames, prompt.checks).share for video, prompt in zip(made, prompts, strict=True)
+    ]
     found = {"fvd": frechet(*sides), "facts": float(np.mean(held))}
     write_json(kept, found, overwrite=True)
     return found

@@ -1,10 +1,25 @@
-"""A small deterministic world of moving shapes with known truth: scenes, frames, captions, facts, a judge."""
+"""A small deterministic world of moving shapes with known truth: scenes, frames, captions, facts, and a check of facts.
 
-from cogvideox.world.caption import Check, caption, facts
+| file | what it does |
+|---|---|
+| ``scene`` | ``Scene``: what happens in one clip, and how scenes are drawn |
+| ``rendering`` | a scene to frames |
+| ``captions`` | a scene to a sentence and to facts; a sentence to the facts it states |
+| ``held_out`` | the 200 prompts about combinations that training never shows |
+| ``foreground`` | frames to coloured things: connected components on grey ground |
+| ``templates`` | which shape a thing is, by correlation with templates |
+| ``tracking`` | how far things and the camera moved |
+| ``fact_check`` | ``check_facts``: which stated facts hold in frames, by rules on pixels |
+| ``score`` | verdicts to tables with Wilson intervals |
+| ``distortions`` | damage done to clips on purpose |
+| ``validate`` | how often the fact check is right, on clips whose truth is known |
+| ``vocabulary`` | words and pictures that belong to this world |
+"""
+
+from cogvideox.world.captions import Check, caption, facts, read_caption
+from cogvideox.world.fact_check import Finding, Reading, Verdict, check_facts, read_frames
 from cogvideox.world.held_out import Prompt, held_out_prompts, make_held_out_prompts
-from cogvideox.world.judge import Finding, Reading, Verdict, judge, read_frames
-from cogvideox.world.parse import read_caption
-from cogvideox.world.render import render
+from cogvideox.world.rendering import render
 from cogvideox.world.scene import (
     COLOURS,
     DIRECTIONS,
@@ -34,7 +49,7 @@ __all__ = [
     "facts",
     "held_out_prompts",
     "is_held_out_triple",
-    "judge",
+    "check_facts",
     "make_held_out_prompts",
     "read_caption",
     "read_frames",

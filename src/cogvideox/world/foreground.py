@@ -92,13 +92,13 @@ def label_pieces(mask: np.ndarray) -> np.ndarray:
     twice.
     """
     t, h, w = mask.shape
-    tall = np.zeros((t * (h + 1), w + 2), bool)  # an empty row below each frame keeps the frames apart
+    tall = np.zeros((t * (h + 1), w + 2), bool)  # an empty line below each frame keeps the frames apart
     tall.reshape(t, h + 1, w + 2)[:, :h, 1:-1] = mask
     flat = tall.reshape(-1)
     edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    row, start = np.divmod(edges[0::2], w + 2)
-    stop = edges[1::2] - row * (w + 2)
-    parent = _join_runs(row.tolist(), start.tolist(), stop.tolist())
+    line, start = np.divmod(edges[0::2], w + 2)
+    stop = edges[1::2] - line * (w + 2)
+    parent = _join_runs(line.tolist(), start.tolist(), stop.tolist())
     number = np.zeros(flat.shape, np.int64)
     number[edges[0::2]] = 1
     runs = np.cumsum(number) * flat
@@ -106,9 +106,9 @@ def label_pieces(mask: np.ndarray) -> np.ndarray:
     return roots[runs].reshape(t, h + 1, w + 2)[:, :h, 1:-1]
 
 
-def _join_runs(row: list[int], start: list[int], stop: list[int]) -> list[int]:
+def _join_runs(line: list[int], start: list[int], stop: list[int]) -> list[int]:
     """The first run of each run's piece, for horizontal runs in reading order."""
-    parent = list(range(len(row)))
+    parent = list(range(len(line)))
 
     def root(run: int) -> int:
         while parent[run] != run:
@@ -117,15 +117,15 @@ def _join_runs(row: list[int], start: list[int], stop: list[int]) -> list[int]:
         return run
 
     above = 0
-    for run in range(len(row)):
-        while row[above] < row[run] - 1 or (row[above] == row[run] - 1 and stop[above] < start[run]):
+    for run in range(len(line)):
+        while line[above] < line[run] - 1 or (line[above] == line[run] - 1 and stop[above] < start[run]):
             above += 1
         other = above
-        while row[other] == row[run] - 1 and start[other] <= stop[run]:
+        while line[other] == line[run] - 1 and start[other] <= stop[run]:
             first, second = sorted((root(other), root(run)))
             parent[second] = first
             other += 1
-    return [root(run) for run in range(len(row))]
+    return [root(run) for run in range(len(line))]
 
 
 def _thresholds(strength: np.ndarray) -> np.ndarray:

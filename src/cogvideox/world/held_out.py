@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from importlib import resources
 
-from cogvideox.world.caption import Check, caption, facts
+from cogvideox.world.captions import Check, caption, facts
 from cogvideox.world.scene import TIERS, Scene, sample_scene
 
 HELD_OUT_SEED = 20_240_812

@@ -74,7 +74,7 @@ _APART = 0.22  # of the side: how far each of two things is from the middle
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One clip's truth. ``places``: centres (x, y) of its objects at mid-clip, in world coordinates.
+    """One clip's truth. ``centres``: (x, y) of its objects at mid-clip, in world coordinates.
 
     They are equal, unless there is a ``second`` (colour, shape), to which the first stands in ``relation``, as far as
     captions tell.
@@ -84,7 +84,7 @@ class Scene:
     colour: str
     shape: str
     radius: float
-    places: tuple[tuple[float, float], ...]
+    centres: tuple[tuple[float, float], ...]
     direction: str = "none"
     speed: str = "normal"
     change: str = "none"
@@ -96,14 +96,14 @@ class Scene:
 
     @property
     def things(self) -> tuple[tuple[str, str], ...]:
-        """(colour, shape) of the object at each place, at the beginning."""
+        """(colour, shape) of each object, at the beginning."""
         first = (self.colour, self.shape)
-        return (first,) * len(self.places) if self.second is None else (first, self.second)
+        return (first,) * len(self.centres) if self.second is None else (first, self.second)
 
     @property
     def count(self) -> int:
         """How many objects there are."""
-        return len(self.places)
+        return len(self.centres)
 
     @property
     def is_held_out(self) -> bool:
@@ -164,7 +164,7 @@ def _ground(rng: np.random.Generator) -> int:
     return int(rng.integers(2**31))
 
 
-def _place(
+def _centre(
     rng: np.random.Generator, extent, radius: float, travel: tuple[float, float]
 ) -> tuple[float, float]:
     """A centre that keeps an object inside the frame while it travels (half before, half after)."""
@@ -185,34 +185,34 @@ def _motion(rng: np.random.Generator) -> Scene:
     colour, shape, direction = _pick(rng, COLOURS), _pick(rng, SHAPES), _pick(rng, DIRECTIONS)
     speed = _pick(rng, TRAVEL, [0.3, 0.4, 0.3])
     radius = float(rng.uniform(0.12, 0.17))
-    place = _place(rng, _EXTENT[shape], radius, _travel(direction, TRAVEL[speed]))
-    return Scene("motion", colour, shape, radius, (place,), direction, speed, ground=_ground(rng))
+    centre = _centre(rng, _EXTENT[shape], radius, _travel(direction, TRAVEL[speed]))
+    return Scene("motion", colour, shape, radius, (centre,), direction, speed, ground=_ground(rng))
 
 
 def _size(rng: np.random.Generator) -> Scene:
     colour, shape, change = _pick(rng, COLOURS), _pick(rng, SHAPES), _pick(rng, GROWTH)
     radius = float(rng.uniform(0.10, 0.12) if change == "grow" else rng.uniform(0.18, 0.21))
-    place = _place(rng, _EXTENT[shape], radius * max(1.0, GROWTH[change]), (0, 0))
-    return Scene("size", colour, shape, radius, (place,), change=change, ground=_ground(rng))
+    centre = _centre(rng, _EXTENT[shape], radius * max(1.0, GROWTH[change]), (0, 0))
+    return Scene("size", colour, shape, radius, (centre,), change=change, ground=_ground(rng))
 
 
 def _rotate(rng: np.random.Generator) -> Scene:
     colour, shape = _pick(rng, COLOURS), _pick(rng, TURNING_SHAPES)
     radius = float(rng.uniform(0.14, 0.18))
-    place = _place(rng, _TURNING_EXTENT, radius, (0, 0))
-    return Scene("rotate", colour, shape, radius, (place,), change="rotate", ground=_ground(rng))
+    centre = _centre(rng, _TURNING_EXTENT, radius, (0, 0))
+    return Scene("rotate", colour, shape, radius, (centre,), change="rotate", ground=_ground(rng))
 
 
 def _transform(rng: np.random.Generator) -> Scene:
     colour, (shape, into) = _pick(rng, COLOURS), rng.choice(SHAPES, size=2, replace=False)
     radius = float(rng.uniform(0.14, 0.18))
-    place = _place(rng, _TURNING_EXTENT, radius, (0, 0))
+    centre = _centre(rng, _TURNING_EXTENT, radius, (0, 0))
     return Scene(
         "transform",
         colour,
         str(shape),
         radius,
-        (place,),
+        (centre,),
         change="transform",
         into=str(into),
         ground=_ground(rng),
@@ -229,15 +229,17 @@ def _count(rng: np.random.Generator) -> Scene:
             colour,
             shape,
             radius,
-            (_place(rng, _EXTENT[shape], radius, (0, 0)),),
+            (_centre(rng, _EXTENT[shape], radius, (0, 0)),),
             ground=_ground(rng),
         )
     direction = _pick(rng, DIRECTIONS) if rng.random() < 0.4 else "none"
     radius = float(rng.uniform(0.095, 0.105))
-    return Scene("count", colour, shape, radius, _row(rng, count, direction), direction, ground=_ground(rng))
+    return Scene(
+        "count", colour, shape, radius, _side_by_side(rng, count, direction), direction, ground=_ground(rng)
+    )
 
 
-def _row(rng: np.random.Generator, count: int, direction: str) -> tuple[tuple[float, float], ...]:
+def _side_by_side(rng: np.random.Generator, count: int, direction: str) -> tuple[tuple[float, float], ...]:
     """Places side by side, or one above the other when they move sideways, so that they never meet."""
     along = (np.arange(count) - (count - 1) / 2) * 0.31 + 0.5 + rng.uniform(-0.03, 0.03)
     free = 0.12 if direction == "none" else 0.06
@@ -251,8 +253,8 @@ def _row(rng: np.random.Generator, count: int, direction: str) -> tuple[tuple[fl
 def _pan(rng: np.random.Generator) -> Scene:
     colour, shape, camera = _pick(rng, COLOURS), _pick(rng, SHAPES), _pick(rng, ("left", "right"))
     radius = float(rng.uniform(0.12, 0.17))
-    place = _place(rng, _EXTENT[shape], radius, _travel(camera, PAN_TRAVEL))
-    return Scene("pan", colour, shape, radius, (place,), camera=camera, ground=_ground(rng))
+    centre = _centre(rng, _EXTENT[shape], radius, _travel(camera, PAN_TRAVEL))
+    return Scene("pan", colour, shape, radius, (centre,), camera=camera, ground=_ground(rng))
 
 
 def _pair(rng: np.random.Generator) -> Scene:
@@ -260,7 +262,7 @@ def _pair(rng: np.random.Generator) -> Scene:
     relation = _pick(rng, RELATIONS)
     across = rng.uniform(0.44, 0.56, 2)
     way, radius = np.array(RELATIONS[relation]), float(rng.uniform(0.11, 0.14))
-    places = [
+    centres = [
         np.where(way == 0, free, 0.5 + _APART * side * way)
         for free, side in zip(across, (1, -1), strict=True)
     ]
@@ -269,7 +271,7 @@ def _pair(rng: np.random.Generator) -> Scene:
         str(colours[0]),
         str(shapes[0]),
         radius,
-        tuple((float(x), float(y)) for x, y in places),
+        tuple((float(x), float(y)) for x, y in centres),
         ground=_ground(rng),
         second=(str(colours[1]), str(shapes[1])),
         relation=relation if rng.random() < 0.75 else "none",

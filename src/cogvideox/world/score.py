@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import sqrt
 
-from cogvideox.world.judge import Verdict
+from cogvideox.world.fact_check import Verdict
 
 KINDS = (
     "colour",
@@ -22,7 +22,7 @@ KINDS = (
     "camera",
     "all facts",
 )
-OF_PAIRS = ("thing", "relation")  # asked of two different things only
+PAIR_KINDS = ("thing", "relation")  # asked of two different things only
 _Z = 1.959964  # two-sided 95 %
 
 
@@ -49,7 +49,7 @@ def wilson(right: float, asked: int) -> tuple[float, float]:
 
 
 def report(results: Iterable[Verdict | dict]) -> list[FactScore]:
-    """One row per kind of fact that was asked; takes verdicts or what their ``to_dict`` wrote."""
+    """A score for each kind of fact that was asked, from verdicts or their records (``Verdict.to_dict``)."""
     right, asked = Counter[str](), Counter[str]()
     for result in results:
         holds = outcomes(result.to_dict() if isinstance(result, Verdict) else result)
@@ -65,7 +65,7 @@ def report(results: Iterable[Verdict | dict]) -> list[FactScore]:
 
 
 def report_by_tier(results: Iterable[tuple[str, Verdict | dict]]) -> list[FactScore]:
-    """One row per tier, for (tier, verdict) pairs: the share of clips in which all facts hold."""
+    """A score for each tier, from (tier, verdict) pairs: the share of clips in which all facts hold."""
     right, asked = Counter[str](), Counter[str]()
     for tier, result in results:
         record = result.to_dict() if isinstance(result, Verdict) else result
@@ -79,21 +79,23 @@ def report_by_tier(results: Iterable[tuple[str, Verdict | dict]]) -> list[FactSc
     ]
 
 
-def score_table(rows: Iterable[FactScore]) -> str:
-    """The rows as a Markdown table, shares in percent."""
+def score_table(scores: Iterable[FactScore]) -> str:
+    """The scores as a Markdown table, shares in percent."""
     lines = ["| fact | right | of | % | 95 % interval |", "|---|---|---|---|---|"]
-    for row in rows:
-        interval = f"{100 * row.low:.1f} - {100 * row.high:.1f}"
-        lines.append(f"| {row.kind} | {row.right} | {row.asked} | {100 * row.share:.1f} | {interval} |")
+    for score in scores:
+        interval = f"{100 * score.low:.1f} - {100 * score.high:.1f}"
+        lines.append(
+            f"| {score.kind} | {score.right} | {score.asked} | {100 * score.share:.1f} | {interval} |"
+        )
     return "\n".join(lines)
 
 
 def outcomes(record: dict) -> dict[str, bool]:
     """Whether each kind of fact holds in one clip, from a verdict's record; one asked twice must hold twice."""
-    found: dict[str, bool] = {}
+    holds: dict[str, bool] = {}
     for check in record["checks"]:
-        found[check["kind"]] = found.get(check["kind"], True) and check["holds"]
-    if "colour" in found and "shape" in found:
-        found["colour and shape"] = found["colour"] and found["shape"]
-    found["all facts"] = record["all"]
-    return found
+        holds[check["kind"]] = holds.get(check["kind"], True) and check["holds"]
+    if "colour" in holds and "shape" in holds:
+        holds["colour and shape"] = holds["colour"] and holds["shape"]
+    holds["all facts"] = record["all"]
+    return holds

@@ -1,4 +1,4 @@
-"""Which shape is this? Soft pieces against blurred, turned templates of the five shapes.
+"""Which shape is this? Soft masks against blurred, rotated templates of the five shapes.
 
 Centre and scale of a piece come from its first moment and the square root of its mass, which blur hardly
 changes; blur itself is among the templates. Hard masks and overlap scores are clearly worse on blurred
@@ -13,7 +13,7 @@ from functools import cache
 import numpy as np
 
 from cogvideox.world.foreground import Foreground, Thing
-from cogvideox.world.render import DISTANCE
+from cogvideox.world.rendering import DISTANCE
 from cogvideox.world.scene import SHAPES
 
 PERIOD = {"square": 90.0, "triangle": 120.0, "cross": 90.0}
@@ -74,8 +74,8 @@ def _cut_out(foreground: Foreground, things: list[Thing]) -> np.ndarray:
     pad = ((0, 0), (1, 1), (1, 1))
     alpha, labels = np.pad(foreground.alpha, pad), np.pad(foreground.labels, pad)
 
-    def at(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        return alpha[frame, rows, columns] * (labels[frame, rows, columns] == label)
+    def at(y: np.ndarray, x: np.ndarray) -> np.ndarray:
+        return alpha[frame, y, x] * (labels[frame, y, x] == label)
 
     above = at(row, column) * (1 - right) + at(row, column + 1) * right
     below = at(row + 1, column) * (1 - right) + at(row + 1, column + 1) * right
@@ -118,7 +118,7 @@ def _blurred(picture: np.ndarray, blur: float) -> np.ndarray:
     middle = slice(_GRID, 2 * _GRID)
     if blur == 0:
         return picture[middle, middle]
-    place = np.arange(len(picture)) * 2 * _REACH / (_GRID - 1)
-    weight = np.exp(-0.5 * ((place[:, None] - place) / blur) ** 2)
+    position = np.arange(len(picture)) * 2 * _REACH / (_GRID - 1)
+    weight = np.exp(-0.5 * ((position[:, None] - position) / blur) ** 2)
     weight /= weight.sum(1, keepdims=True)
     return (weight @ picture @ weight.T)[middle, middle]

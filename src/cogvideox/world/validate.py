@@ -9,16 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from cogvideox.errors import InputError, suggest
-from cogvideox.world.caption import facts
-from cogvideox.world.judge import judge
-from cogvideox.world.render import render
+from cogvideox.world.captions import facts
+from cogvideox.world.distortions import CORRUPTIONS, Corruption
+from cogvideox.world.fact_check import check_facts
+from cogvideox.world.rendering import render
 from cogvideox.world.scene import SPLITS, random_source, sample_scene
-
-Corruption = Callable[[np.ndarray, np.random.Generator], np.ndarray]
-"""uint8 frames ``[t, h, w, 3]`` and a source of randomness -> frames of the same shape."""
 
 
 @dataclass
@@ -39,50 +35,6 @@ class Agreement:
     def worst(self) -> float:
         """The lowest share over the kinds of facts."""
         return min(self.share(kind) for kind in self.asked if kind != "all")
-
-
-def blurred(frames: np.ndarray, rng: np.random.Generator, sigma: float = 1.0) -> np.ndarray:
-    """Gaussian blur within each frame, in pixels."""
-    reach = int(np.ceil(3 * sigma))
-    weight = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    weight /= weight.sum()
-    values = frames.astype(np.float32)
-    for axis in (1, 2):
-        padded = np.pad(values, [(reach, reach) if a == axis else (0, 0) for a in range(4)], mode="edge")
-        pieces = (np.take(padded, range(i, i + values.shape[axis]), axis) for i in range(len(weight)))
-        values = sum(w * piece for w, piece in zip(weight, pieces, strict=True))
-    return _pixels(values)
-
-
-def noisy(frames: np.ndarray, rng: np.random.Generator, sigma: float = 10.0) -> np.ndarray:
-    """Independent Gaussian noise on every value, in grey levels."""
-    return _pixels(frames + sigma * rng.standard_normal(frames.shape, dtype=np.float32))
-
-
-def blurred_and_noisy(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Blur of 1 pixel, then noise of 10 grey levels."""
-    return noisy(blurred(frames, rng), rng)
-
-
-def halved(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Half the resolution and back."""
-    t, h, w, c = frames.shape
-    small = frames.reshape(t, h // 2, 2, w // 2, 2, c).astype(np.float32).mean((2, 4))
-    return _pixels(small.repeat(2, axis=1).repeat(2, axis=2))
-
-
-def _pixels(values: np.ndarray) -> np.ndarray:
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
-
-
-CORRUPTIONS: dict[str, Corruption] = {
-    "clean": lambda frames, rng: frames,
-    "blur 1": blurred,
-    "noise 10": noisy,
-    "blur 1 + noise 10": blurred_and_noisy,
-    "half resolution": halved,
-    "noise 25": lambda frames, rng: noisy(frames, rng, 25.0),
-}
 
 
 KINDS = ("colour", "shape", "count", "direction", "speed", "change", "camera")
@@ -112,7 +64,7 @@ def validate(
     for index in range(n):
         scene = sample_scene(seed, index, split or SPLITS[index % 2])
         checks = facts(scene)
-        verdict = judge(spoil(render(scene), random_source(seed, "corruption", index)), checks)
+        verdict = check_facts(spoil(render(scene), random_source(seed, "corruption", index)), checks)
         for found in verdict.findings:
             true = (
                 found.check.value

@@ -32,7 +32,7 @@ from cogvideox.training.tasks.captions import (
     shifted,
 )
 from cogvideox.world import read_caption
-from cogvideox.world.caption import Check
+from cogvideox.world.captions import Check
 
 
 class CaptionerTraining(TaskConfig):

@@ -19,7 +19,7 @@ from cogvideox.text.tokenizer import PAD
 from cogvideox.training.tasks.text_encoder import labels
 from cogvideox.video import read_video
 from cogvideox.world import Scene, caption, facts, read_caption, sample_scene
-from cogvideox.world.caption import Check
+from cogvideox.world.captions import Check
 
 ONE_IN_HELD_OUT = 10
 """One in so many texts is never trained on."""

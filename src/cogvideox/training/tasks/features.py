@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
 from cogvideox.data.world import to_model
-from cogvideox.evaluation.flaws import FLAWS, spoil
 from cogvideox.noise import generator
 from cogvideox.perception.world_features import WEIGHTS, WorldNetwork
 from cogvideox.training.task import Task, TaskConfig
 from cogvideox.world import COLOURS, DIRECTIONS, SHAPES, render, sample_scene
+from cogvideox.world.distortions import DISTORTIONS, distort
 from cogvideox.world.scene import random_source
 
 ANSWERS: dict[str, tuple[Any, ...]] = {
@@ -62,7 +62,7 @@ class FeaturesTask(Task):
     def __init__(self, config: FeaturesTraining, seed: int) -> None:
         self.config, self.seed = config, seed
         torch.manual_seed(generator(seed, "world features").initial_seed())
-        heads = {name: len(options) for name, options in ANSWERS.items()} | {"flaws": len(FLAWS)}
+        heads = {name: len(options) for name, options in ANSWERS.items()} | {"flaws": len(DISTORTIONS)}
         self.module = WorldNetwork(heads)
 
     def losses(self, step: int) -> dict[str, Tensor]:
@@ -88,7 +88,7 @@ class FeaturesTask(Task):
             errors.append((answers["flaws"] - truth["flaws"]).square())
         flaws = torch.cat(errors).mean(0).sqrt().tolist()
         return {f"held_out_{name}": float(np.mean(values)) for name, values in right.items()} | {
-            f"held_out_{name}": error for name, error in zip(FLAWS, flaws, strict=True)
+            f"held_out_{name}": error for name, error in zip(DISTORTIONS, flaws, strict=True)
         }
 
     def export(self, module: nn.Module, folder: Path) -> None:
@@ -102,13 +102,13 @@ def example(seed: int, index: int, split: str = "train") -> tuple[np.ndarray, di
     """A rendered clip, spoilt in at most two ways; its facts as class numbers; the amount of each flaw, 0 to 1."""
     scene = sample_scene(seed, index, split)
     rng = random_source(seed, "flaws", index)
-    amounts = [0.0] * len(FLAWS)
+    amounts = [0.0] * len(DISTORTIONS)
     counts, shares = FLAW_COUNTS
-    for flaw in rng.choice(len(FLAWS), size=int(rng.choice(counts, p=shares)), replace=False):
+    for flaw in rng.choice(len(DISTORTIONS), size=int(rng.choice(counts, p=shares)), replace=False):
         amounts[flaw] = float(rng.random())
     clip = render(scene)
-    for name, amount in zip(FLAWS, amounts, strict=True):
-        clip = spoil(clip, name, amount, rng)
+    for name, amount in zip(DISTORTIONS, amounts, strict=True):
+        clip = distort(clip, name, amount, rng)
     classes = {name: options.index(getattr(scene, name)) for name, options in ANSWERS.items()}
     return clip, classes, amounts
 

@@ -23,8 +23,7 @@ from cogvideox.curation.labels import LABELS, read_labels
 from cogvideox.files.atomic import atomic_file
 from cogvideox.files.digest import sha256_of_file
 from cogvideox.noise import generator
-from cogvideox.perception.classifier import CARD, WEIGHTS
-from cogvideox.perception.handcrafted import traits_of
+from cogvideox.perception.handcrafted import CARD, WEIGHTS, handcrafted_features
 from cogvideox.training.task import MayChange, Task, TaskConfig
 from cogvideox.training.tasks.faults.samples import sample
 from cogvideox.training.tasks.faults.take_library import TakeLibrary, read_stock
@@ -204,7 +203,7 @@ def samples(stock: TakeLibrary, seed: int, part: str, count: int, cache: Path) -
 
 def _row(stock: TakeLibrary, seed: int, index: int, new_effects: bool, varied: bool) -> Data:
     made = sample(stock, seed, index, new_effects, varied)
-    traits = traits_of(made.frames)
+    traits = handcrafted_features(made.frames)
     labels = [float("nan") if made.labels[name] is None else float(made.labels[name]) for name in LABELS]
     return {"frames": traits.frames, "clip": traits.clip, "labels": np.array(labels, np.float32)}
 

@@ -111,10 +111,10 @@ class PerceptualTask(Task):
         """
         pairs = [more_and_less(damage, x, draw) for damage in one]
         pairs += [harsh_and_benign(worse, better, x, draw) for worse in harsh for better in benign]
-        origin = module.lpips.seen(x)
+        origin = module.lpips.normalized_features(x)
         margins = []
         for more, less in pairs:
-            far, near = (module.distance(origin, module.lpips.seen(y)) for y in (more, less))
+            far, near = (module.distance(origin, module.lpips.normalized_features(y)) for y in (more, less))
             margins.append(torch.log(far + 1e-6) - torch.log(near + 1e-6))
         return torch.cat(margins)
 
@@ -135,7 +135,7 @@ class PerceptualTask(Task):
     def export(self, module: nn.Module, folder: Path) -> None:
         """``stand-in.safetensors``: heads scaled so that two unrelated pictures are 0.7 apart."""
         pictures, _ = self._pictures(range(64), "train")
-        features = module.lpips.seen(textures(pictures, generator(0, "scale")))
+        features = module.lpips.normalized_features(textures(pictures, generator(0, "scale")))
         apart = module.distance(features, [f.roll(1, 0) for f in features]).mean()
         weights = {name: value for name, value in module.lpips.state_dict().items()}
         for i, head in enumerate(module.log_heads):

@@ -1,6 +1,6 @@
-"""Frames -> what can be seen in them, and whether stated facts hold.
+"""Fact check by rules on pixels: frames -> what can be seen in them, and whether stated facts hold.
 
-The judge knows nothing of the scene: it reads pixels only (give it raw arrays, not 4:2:0 video, whose halved
+Nothing is known of the scene; only pixels are read (give it raw arrays, not 4:2:0 video, whose halved
 colour resolution hides the shapes). How often it is right on frames whose truth is known stands in
 docs/world.md.
 """
@@ -16,11 +16,11 @@ from functools import partial
 import numpy as np
 
 from cogvideox.errors import InputError
-from cogvideox.world.caption import Check
+from cogvideox.world.captions import Check
 from cogvideox.world.foreground import Foreground, Thing, find_things
-from cogvideox.world.movement import camera_travel, object_travel
 from cogvideox.world.scene import RELATIONS, SHAPES
 from cogvideox.world.templates import PERIOD, Likeness, compare
+from cogvideox.world.tracking import camera_travel, object_travel
 
 UNCLEAR = "unclear"
 _CLEAR_SHAPE = 0.80  # correlation with the best template
@@ -102,7 +102,7 @@ class Verdict:
         }
 
 
-def judge(frames: np.ndarray, checks: Iterable[Check | dict]) -> Verdict:
+def check_facts(frames: np.ndarray, checks: Iterable[Check | dict]) -> Verdict:
     """Say which facts hold in uint8 frames ``[t, h, w, 3]``; raises InputError for other arrays or unknown
     checks.
     """
@@ -141,8 +141,8 @@ def _stand(stated: str, things: Sequence[SeenThing]) -> bool:
         raise InputError(f"check relation {stated!r}: say it as 'red circle left of blue square'")
     first, relation, second = stands.groups()
     axis = 0 if RELATIONS[relation][0] else 1
-    places = [[t.centre[axis] for t in things if t.colour == colour] for colour in (first, second)]
-    return all(places) and RELATIONS[relation][axis] * (places[0][0] - places[1][0]) > _APART
+    positions = [[t.centre[axis] for t in things if t.colour == colour] for colour in (first, second)]
+    return all(positions) and RELATIONS[relation][axis] * (positions[0][0] - positions[1][0]) > _APART
 
 
 _IN_FRAMES: dict[str, Callable[[str, Sequence[SeenThing]], bool]] = {"thing": _shows, "relation": _stand}

@@ -17,7 +17,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 
 from cogvideox.errors import InputError, OutputError
-from cogvideox.evaluation.human import ASPECTS, CAP, GRADES, MOST_TOTAL
+from cogvideox.rating.grades import ASPECTS, CAP, GRADES, MOST_TOTAL
 from cogvideox.rating.ledger import RatingLedger
 from cogvideox.rating.loopback import loopback_app, problem, read_object
 from cogvideox.rating.study import LEDGER, MEDIA, Study

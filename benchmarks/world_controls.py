@@ -1,6 +1,6 @@
 """Models that must score badly, and truth that must score well: what the world suite's numbers mean.
 
-    python -m cogvideox.evaluation.controls --out runs/controls --prompts 100
+    python benchmarks/world_controls.py --out runs/controls --prompts 100
 
 A suite that cannot tell these apart measures nothing. The truth row is the noise floor of each measure: what even a
 perfect model gets, at this number of videos. Nothing here loads a model.
@@ -15,13 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from cogvideox.evaluation.flaws import spoil
-from cogvideox.evaluation.measures import Material
-from cogvideox.evaluation.report import ScoreReport, number
+from cogvideox.evaluation.metrics import MetricInputs
+from cogvideox.evaluation.report import ScoreReport
+from cogvideox.evaluation.score import number
 from cogvideox.evaluation.suite import evaluate, world_checks
-from cogvideox.evaluation.video_folder import open_clips
+from cogvideox.evaluation.video_folder import open_videos
 from cogvideox.video import Video
 from cogvideox.world import Prompt, held_out_prompts, render, sample_scene
+from cogvideox.world.distortions import distort
 from cogvideox.world.scene import random_source
 
 Make = Callable[[int, Sequence[Prompt]], np.ndarray]
@@ -57,7 +58,7 @@ def shuffled(place: int, prompts: Sequence[Prompt]) -> np.ndarray:
 
 def blurred(place: int, prompts: Sequence[Prompt]) -> np.ndarray:
     """The truth, blurred by 1.8 pixels: right answer, poor looks."""
-    return spoil(truth(place, prompts), "blur", 0.6, random_source(OTHER_SEED, "blur", place))
+    return distort(truth(place, prompts), "blur", 0.6, random_source(OTHER_SEED, "blur", place))
 
 
 def noise(place: int, prompts: Sequence[Prompt]) -> np.ndarray:
@@ -89,10 +90,10 @@ def run(out: Path, num: int, makes: Mapping[str, Make] = CONTROLS) -> dict[str, 
     for name, make in makes.items():
         folder = out / name.replace(" ", "-") / "videos"
         _fill(folder, make, prompts)
-        clips = open_clips(folder)
+        clips = open_videos(folder)
         checks, keep = world_checks(clips.items)
         real = [Video(render(prompt.scene), 8.0) for prompt in prompts]
-        material = Material(clips.only(keep), real=real, checks=checks)
+        material = MetricInputs(clips.only(keep), real=real, checks=checks)
         found[name] = evaluate(material, "world", folder.parent, name)
     return found
 

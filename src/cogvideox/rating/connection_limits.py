@@ -1,4 +1,4 @@
-"""Connections that cost nothing for long: limits in time and number, and a log that stays small.
+"""Limits of a server's connections in time and number, and of its log messages.
 
 uvicorn waits for the rest of a request without end, and without files left to open it writes a traceback for every
 attempt. Here a connection has so many seconds for its header, its body and for taking an answer; when there are too
@@ -34,8 +34,8 @@ class ConnectionLimits:
     connections: int = 256
 
 
-def fitting(limits: ConnectionLimits) -> ConnectionLimits:
-    """The same with as many connections as this process may open files for."""
+def within_file_limit(limits: ConnectionLimits) -> ConnectionLimits:
+    """The same limits, with at most as many connections as this process may open files for."""
     if sys.platform == "win32":
         return limits
     import resource
@@ -47,15 +47,18 @@ def fitting(limits: ConnectionLimits) -> ConnectionLimits:
 
 def bounded(limits: ConnectionLimits) -> type[H11Protocol]:
     """uvicorn's protocol for one connection, within ``limits``."""
-    return type("Bounded", (BoundedProtocol,), {"limits": fitting(limits)})
+    return type("Bounded", (BoundedProtocol,), {"limits": within_file_limit(limits)})
 
 
 class BoundedProtocol(H11Protocol):
-    """``since``: when it began to keep us waiting for what it owes now."""
+    """One connection within its limits. ``owed``: what the client owes (header, body, or taking the answer); ``since``:
+    from when on.
+    """
 
     limits = ConnectionLimits()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the clock; where there are too many connections, close the one that has kept us waiting longest."""
         self.since, self.unsent, self.owed = time.monotonic(), 0, "header"
         there = [each for each in self.connections if isinstance(each, BoundedProtocol)]
         there = [each for each in there if not each.transport.is_closing()]
@@ -65,15 +68,18 @@ class BoundedProtocol(H11Protocol):
         self.watch = self.loop.call_later(1.0, self._look)
 
     def data_received(self, data: bytes) -> None:
+        """Read on, and note what the client owes now."""
         super().data_received(data)
         self._note()
 
     def on_response_complete(self) -> None:
+        """Wait for the header of the next request."""
         super().on_response_complete()
         self.owed, self.since = "header", time.monotonic()
         self._note()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Stop watching a connection that is closed."""
         self.watch.cancel()
         super().connection_lost(exc)
 
@@ -99,29 +105,30 @@ class BoundedProtocol(H11Protocol):
         self.watch = self.loop.call_later(1.0, self._look)
 
 
-class Few(logging.Filter):
+class LogRateLimit(logging.Filter):
     """At most ``most`` messages a minute; the first of the next minute says how many were left out."""
 
     def __init__(self, most: int = 10, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self.most, self.clock = most, clock
-        self.began, self.said, self.left_out = clock(), 0, 0
+        self.began, self.count, self.left_out = clock(), 0, 0
 
     def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a message is still within this minute's limit."""
         now = self.clock()
         if now - self.began >= 60:
             if self.left_out:
                 record.msg = f"{record.msg} ({self.left_out} messages were left out in the minute before)"
-            self.began, self.said, self.left_out = now, 0, 0
-        self.said += 1
-        self.left_out += self.said > self.most
-        return self.said <= self.most
+            self.began, self.count, self.left_out = now, 0, 0
+        self.count += 1
+        self.left_out += self.count > self.most
+        return self.count <= self.most
 
 
-def quiet() -> None:
-    """Errors alone, few of them, on stderr."""
+def configure_logging() -> None:
+    """uvicorn and asyncio log errors only, at most ten a minute, to stderr."""
     handler: logging.Handler = logging.StreamHandler()
-    handler.addFilter(Few())
+    handler.addFilter(LogRateLimit())
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     for name in ("uvicorn.error", "uvicorn.access", "asyncio"):
         logger: Any = logging.getLogger(name)

@@ -1,4 +1,4 @@
-"""What differences over seeds say about a claim: never more than their interval does."""
+"""Differences between arms over seeds, and whether their intervals support the paper's claim."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class SeedDifference:
 
     @property
     def reading(self) -> Reading:
-        """Of the first arm; decided only when the interval leaves zero out."""
+        """Whether the first arm is better or worse; undecided where the interval holds zero."""
         if self.low > 0:
             return "better"
         return "worse" if self.high < 0 else "undecided"
@@ -49,19 +49,19 @@ def difference(values: Values, first: str, arm: str, measure: Measure) -> SeedDi
     return SeedDifference(arm, measure, mean(each), mean(each) - half, mean(each) + half)
 
 
-def differences(row: Experiment, values: Values) -> list[SeedDifference]:
+def differences(experiment: Experiment, values: Values) -> list[SeedDifference]:
     """Every other arm against the first, by every measure."""
-    first, *others = row.arms
-    return [difference(values, first.name, arm.name, m) for m in row.measures for arm in others]
+    first, *others = experiment.arms
+    return [difference(values, first.name, arm.name, m) for m in experiment.measures for arm in others]
 
 
-def status_of(row: Experiment, found: Sequence[SeedDifference]) -> tuple[Status, str]:
+def status_of(experiment: Experiment, gaps: Sequence[SeedDifference]) -> tuple[Status, str]:
     """(status, why): reproduced when everything that the paper claims is decided its way."""
-    labels = {arm.name: arm.label for arm in row.arms}
+    labels = {arm.name: arm.label for arm in experiment.arms}
     missed = []
-    for claim in row.claims:
-        for each in found:
-            if _speaks_of(claim, each) and each.reading != ("better" if claim.first else "worse"):
+    for claim in experiment.claims:
+        for each in gaps:
+            if _is_about(claim, each) and each.reading != ("better" if claim.first else "worse"):
                 how = "undecided" if each.reading == "undecided" else "goes the other way"
                 missed.append(f"{each.measure.label}, {labels[each.arm]}: {how}")
     if missed:
@@ -69,5 +69,5 @@ def status_of(row: Experiment, found: Sequence[SeedDifference]) -> tuple[Status,
     return "reproduced in direction", "every claimed difference has its 95 % interval on the paper's side"
 
 
-def _speaks_of(claim: Claim, found: SeedDifference) -> bool:
-    return claim.arm == found.arm and claim.measure in (None, found.measure.name)
+def _is_about(claim: Claim, gap: SeedDifference) -> bool:
+    return claim.arm == gap.arm and claim.measure in (None, gap.measure.name)

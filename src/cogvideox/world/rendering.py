@@ -61,8 +61,8 @@ def render(scene: Scene, size: int = 64, frames: int = 17) -> np.ndarray:
     time = np.linspace(0.0, 1.0, frames) if frames > 1 else np.zeros(1)
     camera = camera_path(scene, time)
     clip = _ground(scene.ground, camera, size)[..., None].repeat(3, axis=-1)  # [t, h, w, 3]
-    for place, (colour, shape) in zip(scene.places, scene.things, strict=True):
-        _draw(clip, scene, shape, object_path(scene, place, time) - camera, time, colour)
+    for centre, (colour, shape) in zip(scene.centres, scene.things, strict=True):
+        _draw(clip, scene, shape, object_path(scene, centre, time) - camera, time, colour)
     return np.rint(clip, out=clip).astype(np.uint8)
 
 
@@ -73,12 +73,12 @@ def camera_path(scene: Scene, time: np.ndarray) -> np.ndarray:
     return (time - 0.5)[:, None] * PAN_TRAVEL * np.array(DIRECTIONS[scene.camera])
 
 
-def object_path(scene: Scene, place: tuple[float, float], time: np.ndarray) -> np.ndarray:
-    """Centres ``[t, 2]`` of the object whose mid-clip place is given, in world coordinates."""
-    centre = np.broadcast_to(np.array(place), (len(time), 2))
+def object_path(scene: Scene, centre: tuple[float, float], time: np.ndarray) -> np.ndarray:
+    """Positions ``[t, 2]`` of the object whose centre at mid-clip is given, in world coordinates."""
+    path = np.broadcast_to(np.array(centre), (len(time), 2))
     if scene.direction == "none":
-        return centre
-    return centre + (time - 0.5)[:, None] * TRAVEL[scene.speed] * np.array(DIRECTIONS[scene.direction])
+        return path
+    return path + (time - 0.5)[:, None] * TRAVEL[scene.speed] * np.array(DIRECTIONS[scene.direction])
 
 
 def _draw(
@@ -96,7 +96,16 @@ def _draw(
     box += alpha * (np.array(COLOURS[colour], np.float32) - box)
 
 
-def _coverage(scene: Scene, shape: str, path, radius, time, xs: slice, ys: slice, size: int) -> np.ndarray:
+def _coverage(
+    scene: Scene,
+    shape: str,
+    path: np.ndarray,
+    radius: np.ndarray,
+    time: np.ndarray,
+    xs: slice,
+    ys: slice,
+    size: int,
+) -> np.ndarray:
     """How much of each pixel the object covers, float32 ``[t, h, w]`` in 0..1."""
     scale = (1 / radius)[:, None].astype(np.float32)
     x = ((np.arange(xs.start, xs.stop) + 0.5) / size - path[:, :1]).astype(np.float32) * scale  # [t, w]
@@ -107,15 +116,15 @@ def _coverage(scene: Scene, shape: str, path, radius, time, xs: slice, ys: slice
         x, y = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
     distance = DISTANCE[shape](x, y)
     if scene.into is not None:
-        part = np.clip((time - _MORPH[0]) / (_MORPH[1] - _MORPH[0]), 0, 1)
-        part = (part * part * (3 - 2 * part)).astype(np.float32)[:, None, None]
-        distance = distance + part * (DISTANCE[scene.into](x, y) - distance)
+        progress = np.clip((time - _MORPH[0]) / (_MORPH[1] - _MORPH[0]), 0, 1)
+        progress = (progress * progress * (3 - 2 * progress)).astype(np.float32)[:, None, None]
+        distance = distance + progress * (DISTANCE[scene.into](x, y) - distance)
     return np.clip(0.5 - distance * (radius * size).astype(np.float32)[:, None, None], 0, 1)
 
 
 def _ground(seed: int, camera: np.ndarray, size: int) -> np.ndarray:
     """Grey background ``[t, size, size]`` float32: smooth noise in world coordinates, seen from each camera
-    place.
+    position.
     """
     rng = np.random.Generator(np.random.Philox(key=seed))
     total = np.zeros((1, size, size), np.float32)

@@ -1,4 +1,4 @@
-"""Write results: a section of docs/records/reproduce.md, a line of docs/paper.md, a picture, files beside the runs."""
+"""Results as Markdown: a section of docs/records/reproduce.md, a line of docs/paper.md; and files beside the runs."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from cogvideox.reproduce.experiments import EXPERIMENTS
 from cogvideox.reproduce.run import ExperimentOutcome
 
 PAGE, LEDGER = "records/reproduce.md", "paper.md"
-LEDGER_PART = "reproduced"
+LEDGER_MARK = "reproduced"
 
 
 def section(outcome: ExperimentOutcome, image: str = "") -> str:
     """Markdown of one experiment: claim, status, table, picture, what a full run needs."""
-    row = outcome.experiment
-    parts = [
-        f"## {row.name}",
-        f"{row.title[:1].upper()}{row.title[1:]}. The paper: {row.claim} ({row.paper}).",
+    experiment = outcome.experiment
+    paragraphs = [
+        f"## {experiment.name}",
+        f"{experiment.title[:1].upper()}{experiment.title[1:]}. The paper: {experiment.claim} ({experiment.paper}).",
         f"**{outcome.status}**: {outcome.why}."
         + (f" On {outcome.scale.rstrip('.')}." if outcome.scale else ""),
-        f"![{row.name}]({image})" if image else "",
+        f"![{experiment.name}]({image})" if image else "",
         outcome.table,
-        f"At full size: `{row.full}`; needs {row.needs}." if row.full else "",
+        f"At full size: `{experiment.full}`; needs {experiment.needs}." if experiment.full else "",
     ]
-    return "\n\n".join(part for part in parts if part)
+    return "\n\n".join(each for each in paragraphs if each)
 
 
-def ledger_row(outcome: ExperimentOutcome) -> str:
+def ledger_line(outcome: ExperimentOutcome) -> str:
     """One line of the ledger."""
-    row, today = outcome.experiment, datetime.now(UTC).date()
+    experiment, today = outcome.experiment, datetime.now(UTC).date()
     return (
-        f"| {row.name} | {row.title} | **{outcome.status}**: {outcome.why} "
-        f"| `cogvideox reproduce {row.name}{outcome.flags}`; in full: `{row.full}` | {today} |"
+        f"| {experiment.name} | {experiment.title} | **{outcome.status}**: {outcome.why} "
+        f"| `cogvideox reproduce {experiment.name}{outcome.flags}`; in full: `{experiment.full}` | {today} |"
     )
 
 
@@ -55,25 +55,25 @@ def write_results(outcome: ExperimentOutcome, out: Path, docs: Path | None) -> P
         page, ledger = docs / PAGE, docs / LEDGER
         shown = f"../{image}" if image else ""
         _write(page, put_section(page.read_text(encoding="utf-8"), name, section(outcome, shown)))
-        _write(ledger, put_row(ledger.read_text(encoding="utf-8"), name, ledger_row(outcome)))
+        _write(ledger, put_ledger_line(ledger.read_text(encoding="utf-8"), name, ledger_line(outcome)))
     return folder
 
 
-def put(page: str, name: str, part: str) -> str:
-    """The page with the part between the marks of ``name`` replaced, or with it added at the end."""
-    whole = f"<!-- {name}: written by cogvideox reproduce -->\n{part}\n<!-- end of {name} -->"
+def put(page: str, name: str, text: str) -> str:
+    """The page with the text between the marks of ``name`` replaced, or added at the end."""
+    whole = f"<!-- {name}: written by cogvideox reproduce -->\n{text}\n<!-- end of {name} -->"
     if _marks(name).search(page):
         return _marks(name).sub(lambda _: whole, page)
     return f"{page.rstrip()}\n\n{whole}\n"
 
 
-def put_section(page: str, name: str, part: str) -> str:
+def put_section(page: str, name: str, text: str) -> str:
     """The page with the section of ``name`` replaced or added, sections in the order of the table of experiments."""
-    page = put(page, name, part)
-    found = {each: match[0] for each in EXPERIMENTS if (match := _marks(each).search(page))}
-    for whole in found.values():
+    page = put(page, name, text)
+    sections = {each: match[0] for each in EXPERIMENTS if (match := _marks(each).search(page))}
+    for whole in sections.values():
         page = page.replace(whole, "").rstrip()
-    return "\n\n".join([re.sub(r"\n{3,}", "\n\n", page), *found.values()]) + "\n"
+    return "\n\n".join([re.sub(r"\n{3,}", "\n\n", page), *sections.values()]) + "\n"
 
 
 def _marks(name: str) -> re.Pattern[str]:
@@ -81,15 +81,17 @@ def _marks(name: str) -> re.Pattern[str]:
     return re.compile(re.escape(begin) + "(.*?)" + re.escape(end), re.DOTALL)
 
 
-def put_row(page: str, name: str, row: str) -> str:
-    """The ledger with the row of ``name`` replaced or added, rows in the order of the table of experiments."""
-    found = _marks(LEDGER_PART).search(page)
-    rows = {
-        line.split("|")[1].strip(): line for line in (found[1] if found else "").splitlines() if "|" in line
+def put_ledger_line(page: str, name: str, line: str) -> str:
+    """The ledger with the line of ``name`` replaced or added, lines in the order of the table of experiments."""
+    kept = _marks(LEDGER_MARK).search(page)
+    cells = (old.split("|") for old in (kept[1] if kept else "").splitlines() if "|" in old)
+    lines = {cell[1].strip(): "|".join(cell) for cell in cells if cell[1].strip() in EXPERIMENTS} | {
+        name: line
     }
-    rows = {known: line for known, line in rows.items() if known in EXPERIMENTS} | {name: row}
     heads = ["| what | | status | command | date |", "|---|---|---|---|---|"]
-    return put(page, LEDGER_PART, "\n".join([*heads, *(rows[n] for n in EXPERIMENTS if n in rows)]))
+    return put(
+        page, LEDGER_MARK, "\n".join([*heads, *(lines[each] for each in EXPERIMENTS if each in lines)])
+    )
 
 
 def _write(path: Path, text: str) -> None:

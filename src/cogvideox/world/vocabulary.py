@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 from PIL import Image
 
-from cogvideox.world.caption import _ADVERBS, _MOVE, _NUMBERS, _PHRASES, _WHERE
+from cogvideox.world.captions import _ADVERBS, _MOVE, _NUMBERS, _PHRASES, _WHERE
 from cogvideox.world.scene import COLOURS, SHAPES
 
 _FORMS = (  # other forms of the captions' words, which parse.py reads as well

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cogvideox.evaluation.report import ScoreReport, number
-from cogvideox.evaluation.score import Score
+from cogvideox.evaluation.report import ScoreReport
+from cogvideox.evaluation.score import Score, number
 from cogvideox.evaluation.video_folder import VideoFolder
 from cogvideox.files.atomic import atomic_file
 from cogvideox.files.page import page, text
@@ -35,28 +35,28 @@ overflow-wrap:anywhere}svg{display:block}small{color:#777}
 """
 
 
-def write_page(report: ScoreReport, clips: VideoFolder, out: Path) -> Path:
+def write_page(report: ScoreReport, videos: VideoFolder, out: Path) -> Path:
     """Write report.html into ``out``; returns where."""
-    parts = [
-        f"<h1>{text(report.suite)} suite: {text(report.subject or clips.folder.name)}</h1>",
-        f'<p class="sub">{text(report.counted)}. {text(report.made.get("created", ""))}</p>',
+    sections = [
+        f"<h1>{text(report.suite)} suite: {text(report.subject or videos.folder.name)}</h1>",
+        f'<p class="sub">{text(report.counted)}. {text(report.provenance.get("created", ""))}</p>',
         _scores([score for score in report.scores if score.value is not None]),
         _comparison(report.comparison),
         _absent([score for score in report.scores if score.value is None]),
         _left_out(report),
-        _thumbnails(report, clips),
+        _thumbnails(videos),
     ]
     path = out / FILE
     with atomic_file(path, overwrite=True) as temporary:
         title = f"{report.suite}: {report.subject}"
-        temporary.write_text(page(title, STYLE, "".join(parts)), encoding="utf-8", errors="replace")
+        temporary.write_text(page(title, STYLE, "".join(sections)), encoding="utf-8", errors="replace")
     return path
 
 
 def _scores(scores: Sequence[Score]) -> str:
     rows = [
         f"<tr><td>{text(score.name)}<br><small>{text(score.protocol)}</small></td>"
-        f'<td class="n">{number(score.value)} {text(score.unit)}</td><td class="n">{_between(score)}</td>'
+        f'<td class="n">{number(score.value)} {text(score.unit)}</td><td class="n">{score.interval}</td>'
         f'<td class="n">{text(score.videos)}</td><td>{text(score.better)}</td><td>{histogram(score)}</td></tr>'
         for score in scores
     ]
@@ -66,12 +66,8 @@ def _scores(scores: Sequence[Score]) -> str:
     return f"<h2>Scores</h2><table><tr>{heads}</tr>{''.join(rows)}</table>"
 
 
-def _between(score: Score) -> str:
-    return "" if score.low is None else f"{number(score.low)} to {number(score.high)}"
-
-
 def histogram(score: Score, width: int = 180, height: int = 42) -> str:
-    """How the per-video values lie, as SVG, with the mean as a line; '' for fewer than three."""
+    """Histogram of the per-video values as SVG, with the mean as a line; '' for fewer than three."""
     values = np.array([value for value in score.each if math.isfinite(value)])
     if len(values) < 3:
         return ""
@@ -82,9 +78,9 @@ def histogram(score: Score, width: int = 180, height: int = 42) -> str:
     wide = width / len(counts)
     tall = (height - 12) / counts.max()
     bars = "".join(
-        f'<rect x="{place * wide:.1f}" y="{height - 12 - count * tall:.1f}" width="{max(wide - 1, 1):.1f}" '
+        f'<rect x="{bar * wide:.1f}" y="{height - 12 - count * tall:.1f}" width="{max(wide - 1, 1):.1f}" '
         f'height="{count * tall:.1f}" fill="#4a7fb5"/>'
-        for place, count in enumerate(counts)
+        for bar, count in enumerate(counts)
     )
     mean = (float(values.mean()) - low) / (high - low) * width
     line = f'<line x1="{mean:.1f}" x2="{mean:.1f}" y1="0" y2="{height - 12}" stroke="#c33"/>'
@@ -95,23 +91,23 @@ def histogram(score: Score, width: int = 180, height: int = 42) -> str:
     return f'<svg width="{width}" height="{height}" role="img">{bars}{line}{ends}</svg>'
 
 
-def _comparison(said: dict[str, Any]) -> str:
-    """The differences to another run, with what a verdict needs."""
-    if not said:
+def _comparison(comparison: dict[str, Any]) -> str:
+    """The differences to another run, and how many prompts a verdict needs."""
+    if not comparison:
         return ""
     heads = "".join(
         f"<th>{name}</th>"
         for name in ("score", "this", "other", "difference", "95 %", "videos", "prompts", "verdict")
     )
     rows = ""
-    for row in said["rows"]:
+    for row in comparison["rows"]:
         between = "" if row["low"] is None else f"{number(row['low'])} to {number(row['high'])}"
         cells = [*(number(row[key]) for key in ("this", "other", "difference")), between]
         cells += [text(row["pairs"] or "sets"), text(row["prompts"])]
         rows += f"<tr><td>{text(row['name'])}</td>" + "".join(f'<td class="n">{cell}</td>' for cell in cells)
         rows += f"<td>{text(row['verdict'])}</td></tr>"
-    least = f"A verdict needs {text(said['least_prompts'])} prompts."
-    against = f"Against {text(said['against'])}, {text(said['made'])}"
+    least = f"A verdict needs {text(comparison['least_prompts'])} prompts."
+    against = f"Against {text(comparison['against'])}, {text(comparison['made'])}"
     return f'<h2>{against}</h2><p class="sub">{least}</p><table><tr>{heads}</tr>{rows}</table>'
 
 
@@ -134,26 +130,27 @@ def _left_out(report: ScoreReport) -> str:
     return f"<h2>Left out</h2><table>{''.join(rows)}</table>" if rows else ""
 
 
-def _thumbnails(report: ScoreReport, clips: VideoFolder) -> str:
+def _thumbnails(videos: VideoFolder) -> str:
     shown = [
-        _figure(clips[place].frames, item.name, item.prompt) for place, item in enumerate(clips.items[:SHOWN])
+        _figure(videos[index].frames, item.name, item.prompt)
+        for index, item in enumerate(videos.items[:SHOWN])
     ]
-    more = f"<p><small>{SHOWN} of {len(clips)} videos are shown.</small></p>" if len(clips) > SHOWN else ""
+    more = f"<p><small>{SHOWN} of {len(videos)} videos are shown.</small></p>" if len(videos) > SHOWN else ""
     return f'<h2>Videos</h2><div class="grid">{"".join(shown)}</div>{more}'
 
 
 def _figure(frames: np.ndarray, name: str, prompt: str) -> str:
-    places = np.linspace(0, len(frames) - 1, min(CELLS, len(frames))).round().astype(int)
+    indices = np.linspace(0, len(frames) - 1, min(CELLS, len(frames))).round().astype(int)
     width = max(1, round(frames.shape[2] * HEIGHT / frames.shape[1]))
     cells = [
-        Image.fromarray(frames[p]).resize((min(width, 4 * HEIGHT), HEIGHT), Image.Resampling.BILINEAR)
-        for p in places
+        Image.fromarray(frames[index]).resize((min(width, 4 * HEIGHT), HEIGHT), Image.Resampling.BILINEAR)
+        for index in indices
     ]
-    row = Image.new("RGB", (sum(cell.width for cell in cells), HEIGHT))
-    for place, cell in enumerate(cells):
-        row.paste(cell, (place * cell.width, 0))
+    strip = Image.new("RGB", (sum(cell.width for cell in cells), HEIGHT))
+    for column, cell in enumerate(cells):
+        strip.paste(cell, (column * cell.width, 0))
     file = io.BytesIO()
-    row.save(file, format="JPEG", quality=80)
+    strip.save(file, format="JPEG", quality=80)
     data = base64.b64encode(file.getvalue()).decode()
     caption = text(prompt or name)
     image = f'<img src="data:image/jpeg;base64,{data}" alt="{caption}">'

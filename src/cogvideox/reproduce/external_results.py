@@ -1,4 +1,4 @@
-"""Tables that nothing is trained for: read from the benchmarks, an evaluation, raters, a classifier's report."""
+"""Tables of the paper for which nothing is trained: from a benchmark, an evaluation, a study, a classifier's report."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from importlib import resources
 from pathlib import Path
 
 from cogvideox.errors import InputError, OutputError
-from cogvideox.evaluation.human import table_4
 from cogvideox.evaluation.report import FILE as REPORT
-from cogvideox.evaluation.report import ScoreReport, number
+from cogvideox.evaluation.report import ScoreReport
+from cogvideox.evaluation.score import number
+from cogvideox.rating.grades import table_4
 from cogvideox.rating.ledger import RatingLedger
 from cogvideox.rating.study import LEDGER, Study
 from cogvideox.reproduce.arms import Scale
@@ -44,36 +45,37 @@ PRINTED: Mapping[str, dict[str, tuple[float, ...]]] = {
 PAPER_MEAN_14 = 0.94
 
 
-def from_benchmark(row: Experiment, scale: Scale) -> ExperimentOutcome:
-    """Tables 7 and 8: the benchmark's part at a tiny size, on any machine. Raises InputError outside a checkout."""
+def from_benchmark(experiment: Experiment, scale: Scale) -> ExperimentOutcome:
+    """Tables 7 and 8: one case of the GPU benchmark at a tiny size. Raises InputError where it is absent."""
     if not BENCH.is_file():
         raise InputError(f"{BENCH.name}: benchmarks are not installed; run this in a clone of the repository")
-    part = "video" if row.name == "table7" else "step"
-    command = [sys.executable, str(BENCH), "--small", "--only", part]
-    found = json.loads(_told(command))
+    case = "video" if experiment.name == "table7" else "step"
+    command = [sys.executable, str(BENCH), "--small", "--only", case]
+    benchmark = json.loads(_output_of(command))
     lines = ["| tiny size, this machine | found |", "|---|---|"]
     lines += [
         f"| {name.partition(' ')[2]} shrunk to 9×32×48, two layers | {value.partition(',')[0]} |"
-        for name, value in found["found"].items()
-        if name.startswith(part)
+        for name, value in benchmark["found"].items()
+        if name.startswith(case)
     ]
     why = "the tiny size shows only that every part runs; launches, not arithmetic, take its time"
-    return ExperimentOutcome(row, NEEDS, why, "\n".join(lines), found["machine"].removeprefix("Measured on "))
+    machine = benchmark["machine"].removeprefix("Measured on ")
+    return ExperimentOutcome(experiment, NEEDS, why, "\n".join(lines), machine)
 
 
-def from_evaluation(row: Experiment, scale: Scale) -> ExperimentOutcome:
+def from_evaluation(experiment: Experiment, scale: Scale) -> ExperimentOutcome:
     """Tables 2 and 3: the evaluation in ``out/<name>``; Table 2 of the shipped model is made when there is none."""
-    folder = scale.out / row.name
+    folder = scale.out / experiment.name
     if not (folder / REPORT).is_file():
-        if row.name != "table2":
-            return _absent(row, "no evaluation has been made")
+        if experiment.name != "table2":
+            return _absent(experiment, "no evaluation has been made")
         command = [sys.executable, "-m", "cogvideox", "evaluate", "--suite", "vae", "--model", "tiny"]
-        _told([*command, "--prompts", str(scale.videos), "--out", str(folder)])
+        _output_of([*command, "--prompts", str(scale.videos), "--out", str(folder)])
     report = ScoreReport.read(folder)
-    columns = COLUMNS[row.name]
+    columns = COLUMNS[experiment.name]
     values = {label: _value(report, name) for name, label in columns.items()}
     model = Path(report.subject).name
-    rows = PRINTED[row.name]
+    rows = PRINTED[experiment.name]
     lines = [f"| model | {' | '.join(columns.values())} |", "|---" * (len(columns) + 1) + "|"]
     lines.append(
         f"| {model}, ours | {' | '.join(number(value) or 'not computed' for value in values.values())} |"
@@ -83,7 +85,7 @@ def from_evaluation(row: Experiment, scale: Scale) -> ExperimentOutcome:
     ]
     table, words = "\n".join(lines), report.counted
     if model not in rows:
-        return ExperimentOutcome(row, NEEDS, f"{model} is not a model of the paper", table, words)
+        return ExperimentOutcome(experiment, NEEDS, f"{model} is not a model of the paper", table, words)
     off = [
         label
         for (label, value), printed in zip(values.items(), rows[model], strict=True)
@@ -91,29 +93,31 @@ def from_evaluation(row: Experiment, scale: Scale) -> ExperimentOutcome:
     ]
     if off:
         return ExperimentOutcome(
-            row, "not reproduced", f"not within {NEAR:.0%}: {', '.join(off)}", table, words
+            experiment, "not reproduced", f"not within {NEAR:.0%}: {', '.join(off)}", table, words
         )
-    return ExperimentOutcome(row, "reproduced in direction", f"every number within {NEAR:.0%}", table, words)
+    return ExperimentOutcome(
+        experiment, "reproduced in direction", f"every number within {NEAR:.0%}", table, words
+    )
 
 
-def from_study(row: Experiment, scale: Scale) -> ExperimentOutcome:
+def from_study(experiment: Experiment, scale: Scale) -> ExperimentOutcome:
     """Table 4: a study of raters in ``out/table4``."""
-    folder = scale.out / row.name
+    folder = scale.out / experiment.name
     if not (folder / LEDGER).is_file():
-        return _absent(row, "no study has been made")
+        return _absent(experiment, "no study has been made")
     study = Study.read(folder)
     entries = list(RatingLedger(folder / LEDGER).entries())
     ratings = study.ratings(entries)
     if study.mode != "grades" or not ratings:
-        return _absent(row, f"the study holds {len(ratings)} ratings, of {study.mode}")
+        return _absent(experiment, f"the study holds {len(ratings)} ratings, of {study.mode}")
     raters = len({entry.rater for entry in entries})
     words = f"{len(ratings)} ratings by {raters} raters"
     return ExperimentOutcome(
-        row, NEEDS, "these raters and videos are not the paper's", table_4(ratings), words
+        experiment, NEEDS, "these raters and videos are not the paper's", table_4(ratings), words
     )
 
 
-def from_labels(row: Experiment, scale: Scale) -> ExperimentOutcome:
+def from_labels(experiment: Experiment, scale: Scale) -> ExperimentOutcome:
     """Table 14: the report of the classifier that ships."""
     file = resources.files("cogvideox") / "shipped" / "labels" / "report.json"
     found = json.loads(file.read_text(encoding="utf-8"))["test"]
@@ -125,7 +129,9 @@ def from_labels(row: Experiment, scale: Scale) -> ExperimentOutcome:
     mean = sum(each["accuracy"] for each in found) / len(found)
     clips = sum(each["clips"] for each in found)
     why = f"mean accuracy {mean:.3f}, the paper's is {PAPER_MEAN_14}; faults made on purpose, not labelled clips"
-    return ExperimentOutcome(row, "not reproduced", why, "\n".join(lines), f"{clips} clips of held-out films")
+    return ExperimentOutcome(
+        experiment, "not reproduced", why, "\n".join(lines), f"{clips} clips of held-out films"
+    )
 
 
 READERS: dict[str, Callable[[Experiment, Scale], ExperimentOutcome]] = {
@@ -136,8 +142,8 @@ READERS: dict[str, Callable[[Experiment, Scale], ExperimentOutcome]] = {
 }
 
 
-def _absent(row: Experiment, what: str) -> ExperimentOutcome:
-    return ExperimentOutcome(row, NEEDS, what, "", "")
+def _absent(experiment: Experiment, what: str) -> ExperimentOutcome:
+    return ExperimentOutcome(experiment, NEEDS, what, "", "")
 
 
 def _value(report: ScoreReport, name: str) -> float | None:
@@ -149,10 +155,10 @@ def _value(report: ScoreReport, name: str) -> float | None:
     return None
 
 
-def _told(command: list[str]) -> str:
-    """The output of a command of this package. Raises OutputError with the last line that it said."""
+def _output_of(command: list[str]) -> str:
+    """The stdout of a command of this package. Raises OutputError with the last line of its stderr."""
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
-        raise OutputError(f"{' '.join(command[1:4])} ended with {done.returncode}: {said}")
+        last = (done.stderr.strip().splitlines() or ["nothing"])[-1]
+        raise OutputError(f"{' '.join(command[1:4])} ended with {done.returncode}: {last}")
     return done.stdout

@@ -1,4 +1,4 @@
-"""Prompt suites as data: VBench's short and long prompts, the CogVideoX gallery, compositions of our own."""
+"""Prompt suites, as data in ``prompts/``: VBench's short and long prompts, CogVideoX's gallery, our compositions."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ SUITES = ("vbench", "vbench-long", "gallery", "compositional")
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One prompt: the words to generate from, the short words it is known by, and what a judge needs to know.
+class SuitePrompt:
+    """One prompt: the text to generate from, the short text it is known by, the dimensions of VBench that it tests.
 
-    ``facts`` are VBench's auxiliary_info, flattened: object, scene, appearance_style, ...
+    ``facts``: VBench's auxiliary_info, flattened: object, scene, appearance_style, ...
     """
 
     id: str
@@ -28,7 +28,7 @@ class Asked:
 
 
 @cache
-def prompt_suite(name: str) -> tuple[Asked, ...]:
+def prompt_suite(name: str) -> tuple[SuitePrompt, ...]:
     """One of vbench (946), vbench-long (the same, up-sampled), gallery (12), compositional (70). Raises InputError."""
     if name not in SUITES:
         raise InputError(f"prompts {name!r}: not one of {', '.join(SUITES)}{suggest(name, SUITES)}")
@@ -36,33 +36,33 @@ def prompt_suite(name: str) -> tuple[Asked, ...]:
         return _vbench(long=name == "vbench-long")
     rows = [json.loads(line) for line in _text(f"{name}.jsonl").splitlines()]
     return tuple(
-        Asked(str(row.get("id", f"{name}-{place:02d}")), row["prompt"], row["prompt"])
-        for place, row in enumerate(rows)
+        SuitePrompt(str(row.get("id", f"{name}-{number:02d}")), row["prompt"], row["prompt"])
+        for number, row in enumerate(rows)
     )
 
 
-def _vbench(long: bool) -> tuple[Asked, ...]:
+def _vbench(long: bool) -> tuple[SuitePrompt, ...]:
     rows = [json.loads(line) for line in _text("vbench.jsonl").splitlines()]
     longer = _text("vbench_long.txt").splitlines()
     return tuple(
-        Asked(
-            f"vbench-{place:03d}",
-            longer[place] if long else row["prompt_en"],
+        SuitePrompt(
+            f"vbench-{number:03d}",
+            longer[number] if long else row["prompt_en"],
             row["prompt_en"],
             tuple(row["dimension"]),
             _flat(row.get("auxiliary_info", {})),
         )
-        for place, row in enumerate(rows)
+        for number, row in enumerate(rows)
     )
 
 
 def _flat(info: dict[str, Any]) -> dict[str, Any]:
     """{"scene": {"scene": {"scene": "alley"}}} -> {"scene": "alley"}."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in info.items():
-        found.update(_flat(value) if isinstance(value, dict) else {key: value})
-    return found
+        flat.update(_flat(value) if isinstance(value, dict) else {key: value})
+    return flat
 
 
 def _text(file: str) -> str:
-    return (resources.files(__name__) / file).read_text(encoding="utf-8")
+    return (resources.files("cogvideox.evaluation") / "prompts" / file).read_text(encoding="utf-8")

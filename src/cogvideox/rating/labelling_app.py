@@ -3,7 +3,7 @@
 GET  /                 the page          GET  /page/*      its script and style
 POST /api/next         {skip: [...]} -> the next clip without labels
 POST /api/label        {clip, labels: {name: true}} -> kept, then the next clip
-GET  /media/ID         a film under a name that says nothing
+GET  /media/ID         a clip under a random name
 """
 
 from __future__ import annotations
@@ -22,70 +22,70 @@ from cogvideox.errors import InputError, OutputError
 from cogvideox.rating.loopback import loopback_app, problem, read_object
 
 
-class Sheet:
-    """The films of a folder and what was said about them; what is said is written at once."""
+class LabelSheet:
+    """The clips of a folder and their labels by hand; each change is written at once."""
 
     def __init__(self, folder: Path, labels: Path) -> None:
         self.folder, self.file = folder, labels
-        self.films = {_name(one.path): one.path for one in list_videos(folder)}
-        if not self.films:
-            raise InputError(f"{folder}: no films in it; give a folder of clips to label")
-        self.said = read_labels(labels) if labels.exists() else {}
+        self.clips = {_name(one.path): one.path for one in list_videos(folder)}
+        if not self.clips:
+            raise InputError(f"{folder}: no videos in it; give a folder of clips to label")
+        self.labels = read_labels(labels) if labels.exists() else {}
         self._lock = threading.Lock()
 
     def add(self, name: str, labels: Any) -> None:
-        """Every label of a film: true for those that are named true, false for the others. Raises InputError."""
-        if name not in self.films:
+        """Keep every label of a clip: true where ``labels`` has true, false for the others. Raises InputError."""
+        if name not in self.clips:
             raise InputError("no such clip")
         if not isinstance(labels, dict) or not set(labels) <= set(LABELS):
             raise InputError(f"labels are some of {', '.join(LABELS)}")
         with self._lock:
-            self.said[self.films[name]] = {label: labels.get(label) is True for label in LABELS}
-            write_labels(self.file, self.said)
+            self.labels[self.clips[name]] = {label: labels.get(label) is True for label in LABELS}
+            write_labels(self.file, self.labels)
 
     def next(self, skip: set[str]) -> dict[str, Any]:
-        """The first film without labels that is not skipped, or that all are done."""
-        done = sum(path in self.said for path in self.films.values())
+        """State for the page with the first clip without labels that is not skipped; clip None when all are done."""
+        done = sum(path in self.labels for path in self.clips.values())
         state = {"done": done, "of": len(self.films), "labels": MEANING}
-        for name, path in self.films.items():
-            if path not in self.said and name not in skip:
+        for name, path in self.clips.items():
+            if path not in self.labels and name not in skip:
                 return {**state, "clip": name, "path": path}
         return {**state, "clip": None}
 
 
-def labelling_app(sheet: Sheet) -> FastAPI:
-    """The web application."""
+def labelling_app(sheet: LabelSheet) -> FastAPI:
+    """The web application of a label sheet: page, media and two routes."""
     app = loopback_app("labelling")
 
     @app.get("/media/{name}")
     def media(name: str) -> Response:
-        if name not in sheet.films:
+        if name not in sheet.clips:
             return problem(404, "no such clip")
-        return FileResponse(sheet.folder / sheet.films[name])
+        return FileResponse(sheet.folder / sheet.clips[name])
 
     @app.post("/api/next")
     async def following(request: Request) -> Response:
-        said = await read_object(request)
-        return said if isinstance(said, Response) else JSONResponse(sheet.next(_skipped(said)))
+        content = await read_object(request)
+        return content if isinstance(content, Response) else JSONResponse(sheet.next(_skipped(content)))
 
     @app.post("/api/label")
     async def label(request: Request) -> Response:
-        said = await read_object(request)
-        if isinstance(said, Response):
-            return said
+        content = await read_object(request)
+        if isinstance(content, Response):
+            return content
         try:
-            sheet.add(str(said.get("clip", "")), said.get("labels"))
+            sheet.add(str(content.get("clip", "")), content.get("labels"))
         except InputError as error:
             return problem(422, str(error))
         except OutputError as error:
             return problem(503, str(error).partition(": ")[2])
-        return JSONResponse(sheet.next(_skipped(said)))
+        return JSONResponse(sheet.next(_skipped(content)))
 
     return app
 
 
-def _skipped(said: dict[str, Any]) -> set[str]:
-    skip = said.get("skip", [])
+def _skipped(content: dict[str, Any]) -> set[str]:
+    skip = content.get("skip", [])
     return {str(one) for one in skip} if isinstance(skip, list) else set()
 
 

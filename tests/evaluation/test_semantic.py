@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cogvideox.chat import Chat, ChatConfig, Replay, Scripted
-from cogvideox.evaluation.judge import frame_places, mtscore, question_about
+from cogvideox.evaluation.semantic import judge_frames, mtscore, question_about
 from cogvideox.video import Video
 
 CONFIG = ChatConfig(concurrency=2, tries=2, first_wait=0)
@@ -25,9 +25,9 @@ def grade(question) -> str:
 
 
 def test_frames_are_those_of_the_benchmark():
-    assert frame_places(49) == [0, 6, 12, 18, 24, 30, 36, 48]
-    assert frame_places(8) == list(range(8))
-    assert len(set(frame_places(7))) < 8
+    assert judge_frames(49) == [0, 6, 12, 18, 24, 30, 36, 48]
+    assert judge_frames(8) == list(range(8))
+    assert len(set(judge_frames(7))) < 8
 
 
 def test_grades_are_averaged_and_what_failed_is_counted():

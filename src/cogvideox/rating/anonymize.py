@@ -1,7 +1,7 @@
-"""Videos of several models made alike, so that nothing but what they show tells them apart.
+"""Videos of several models re-encoded alike, so that nothing but their content tells the models apart.
 
-Of one prompt all get the same frame rate, number of frames, size, encoder settings and bytes: frames are held, the
-longer ones cut, smaller ones enlarged, files filled up to the largest of them. What that changes is said.
+The videos of one prompt get the same frame rate, number of frames, size, encoder settings and bytes: frames are
+repeated, longer videos cut, smaller ones enlarged, files padded to the largest of them. Every change is reported.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LEAST_HEIGHT = 240
 """Pixels; smaller videos are enlarged without blur, so that codecs and screens do not blur them."""
 MOST_FPS = 120
 PRIVATE = 0o600
-FREE = struct.Struct(">I4s")  # ISO 14496-12: a box of nothing, its size with this head
+FREE = struct.Struct(">I4s")  # head of an empty box (ISO 14496-12): its size with this head, its type
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,10 @@ def common_shape(videos: Sequence[Video], fps: Fraction) -> VideoShape:
     return VideoShape(fps, max(1, round(seconds * fps)), tallest * grow, widest * grow)
 
 
-def write_alike(videos: Sequence[Video], paths: Sequence[Path], fps: Fraction) -> list[str]:
+def write_anonymized(videos: Sequence[Video], paths: Sequence[Path], fps: Fraction) -> list[str]:
     """Write the videos of one prompt alike; returns what was changed about each, "" for nothing that can be seen.
 
-    Files belong to their owner alone, are all of one size and of one date. Raises OutputError.
+    Files are readable by their owner alone, and all of one size and one date. Raises OutputError.
     """
     shape = common_shape(videos, fps)
     for video, path in zip(videos, paths, strict=True):
@@ -64,17 +64,17 @@ def write_alike(videos: Sequence[Video], paths: Sequence[Path], fps: Fraction) -
             atomic_file(path, overwrite=True, mode=PRIVATE) as temporary,
             mp4_writer(temporary, shape.height, shape.width, shape.fps, {}) as add,
         ):
-            for place in range(shape.frames):
-                add(fitted(video, place, shape))
+            for index in range(shape.frames):
+                add(fitted(video, index, shape))
     size = max(path.stat().st_size for path in paths) + FREE.size
     for path in paths:
         _fill(path, size)
     return [_changes(video, shape) for video in videos]
 
 
-def fitted(video: Video, place: int, shape: VideoShape) -> np.ndarray:
-    """The frame ``uint8 [h, w, 3]`` on the screen at ``place``, enlarged, black where its shape is another."""
-    now = Fraction(place) / shape.fps
+def fitted(video: Video, index: int, shape: VideoShape) -> np.ndarray:
+    """Frame ``index`` of the common shape, ``uint8 [h, w, 3]``: enlarged, with black bars where proportions differ."""
+    now = Fraction(index) / shape.fps
     source = min(len(video) - 1, math.floor(now * Fraction(video.fps).limit_denominator(1001)))
     frame = video.frames[source]
     whole = min(shape.height // video.height, shape.width // video.width)
@@ -89,7 +89,7 @@ def fitted(video: Video, place: int, shape: VideoShape) -> np.ndarray:
 
 
 def _fill(path: Path, size: int) -> None:
-    """Append a box of nothing; the system stores no zeros that nobody wrote. All dates are the same too."""
+    """Append an empty box up to ``size`` bytes (a sparse file), and set the same date on all files."""
     with path.open("r+b") as stream:
         stream.seek(0, os.SEEK_END)
         stream.write(FREE.pack(size - stream.tell(), b"free"))
@@ -100,12 +100,12 @@ def _fill(path: Path, size: int) -> None:
 
 
 def _changes(video: Video, shape: VideoShape) -> str:
-    said = []
+    changes = []
     seconds = float(shape.frames / shape.fps)
     if video.seconds - seconds > 0.5 / float(shape.fps):
-        said.append(f"shown for its first {seconds:.2f} of {video.seconds:.2f} s")
+        changes.append(f"shown for its first {seconds:.2f} of {video.seconds:.2f} s")
     if video.height * shape.width != video.width * shape.height:
-        said.append(f"{video.width}x{video.height} shown with black bars in {shape.width}x{shape.height}")
+        changes.append(f"{video.width}x{video.height} shown with black bars in {shape.width}x{shape.height}")
     elif shape.height % video.height:
-        said.append(f"{video.width}x{video.height} enlarged to {shape.width}x{shape.height}")
-    return ", ".join(said)
+        changes.append(f"{video.width}x{video.height} enlarged to {shape.width}x{shape.height}")
+    return ", ".join(changes)

@@ -1,0 +1,88 @@
+"""How far raters agree (Krippendorff's alpha), and the words of a verdict on two models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from cogvideox.errors import InputError
+from cogvideox.evaluation.score import Score
+
+BY_CHANCE, TENTATIVE = 0.2, 0.667
+"""Of Krippendorff's alpha: below the first raters agree as by chance, below the second conclude little."""
+
+
+def krippendorff_alpha(grid: np.ndarray, level: str = "nominal") -> float | None:
+    """Agreement of raters ``[raters, units]``, NaN where one did not rate; 1 perfect, 0 as by chance.
+
+    level: nominal, ordinal, interval or ratio. None when no unit has two ratings; 1 when all ratings are equal.
+    Below .667 only tentative conclusions. Raises InputError.
+    """
+    if level not in ("nominal", "ordinal", "interval", "ratio"):
+        raise InputError(f"level {level!r}: nominal, ordinal, interval or ratio")
+    values = np.unique(grid[~np.isnan(grid)])
+    counts = (
+        np.stack([(grid == value).sum(0) for value in values], 1).astype(float)
+        if len(values)
+        else np.zeros((0, 0))
+    )
+    counts = counts[counts.sum(1) > 1] if counts.size else counts  # [units, values]
+    if not counts.size or not len(counts):
+        return None
+    rated = counts.sum(1, keepdims=True)
+    together = np.einsum("uc,uk->uck", counts, counts)  # [units, values, values]
+    together[:, range(len(values)), range(len(values))] -= counts
+    observed = (together / (rated[:, :, None] - 1)).sum(0)
+    share = observed.sum(1)
+    apart = _apart(values, share, level)
+    expected = (np.outer(share, share) * apart).sum()
+    if expected == 0:
+        return 1.0
+    return float(1 - (share.sum() - 1) * (observed * apart).sum() / expected)
+
+
+def _apart(values: np.ndarray, share: np.ndarray, level: str) -> np.ndarray:
+    """How far apart every two values are, squared."""
+    a, b = values[:, None], values[None]
+    if level == "nominal":
+        return (a != b).astype(float)
+    if level == "interval":
+        return (a - b) ** 2
+    if level == "ratio":
+        return np.where(a + b == 0, 0.0, (a - b) / np.where(a + b == 0, 1.0, a + b)) ** 2
+    upto = np.concatenate([[0.0], np.cumsum(share)])
+    low, high = (
+        np.minimum.outer(*[np.arange(len(values))] * 2),
+        np.maximum.outer(*[np.arange(len(values))] * 2),
+    )
+    between = upto[high + 1] - upto[low] - (share[low] + share[high]) / 2
+    return np.where(low == high, 0.0, between) ** 2
+
+
+def verdict_text(score: Score, a: str, b: str, prompts: int, least: int) -> str:
+    """'a is better', 'b is better', 'undecided', or that there are fewer prompts than ``least``."""
+    if prompts < least:
+        return f"no verdict, too few prompts ({prompts}; {least} are needed)"
+    if score.low is not None and (score.low > 0 or score.high < 0):
+        return f"{a if score.low > 0 else b} is better"
+    return "undecided"
+
+
+def agreement_note(alpha: float | None) -> str:
+    """What to add to a verdict where raters agree little (Krippendorff's ``alpha``), or nobody knows; else ""."""
+    if alpha is None:
+        return "; no two raters rated the same, so how far they agree is not known"
+    if alpha < BY_CHANCE:
+        return f"; but raters agree hardly more than by chance (Krippendorff's alpha {alpha:.2f}): conclude nothing"
+    return f"; raters agree little (Krippendorff's alpha {alpha:.2f})" if alpha < TENTATIVE else ""
+
+
+def interval_text(score: Score) -> str:
+    """' (low to high)' with two decimals; '' where there is no interval."""
+    return "" if score.low is None else f" ({score.low:.2f} to {score.high:.2f})"
+
+
+def cell_text(text: Any) -> str:
+    """Any text on one line, without characters that end the cell of a Markdown table."""
+    return " ".join(str(text).replace("|", "/").split())

@@ -1,0 +1,181 @@
+"""Human evaluation by grades, as the paper does it: four aspects and a total for each video (Table 4, appendix).
+
+The criteria are those of Tables 10 to 13, restated. The total is a grade of its own, 0 to 5 and at most 2 where the
+instruction is not followed: the printed totals are not the sums of the printed means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from cogvideox.errors import InputError
+from cogvideox.evaluation.score import LEAST_PROMPTS, Score, mean_score
+from cogvideox.rating.agreement import (
+    agreement_note,
+    cell_text,
+    interval_text,
+    krippendorff_alpha,
+    verdict_text,
+)
+
+GRADES = (0.0, 0.5, 1.0)
+MOST_TOTAL, CAP = 5.0, 2.0
+
+ASPECTS: dict[str, tuple[str, dict[float, str]]] = {
+    "sensory": (
+        "Sensory quality",
+        {
+            1.0: "Things keep their look and shape throughout; sharp, steady, pleasing; composed as in reality.",
+            0.5: "At least four fifths consistent; about half of the frames sharp; mostly realistic; some appeal.",
+            0.0: "Large inconsistencies, low resolution, or a layout that cannot be.",
+        },
+    ),
+    "instruction": (
+        "Instruction following",
+        {
+            1.0: "Everything asked for is there: every element, the right number, complete, with the right features.",
+            0.5: "Everything asked for is there, with small flaws: a distorted subject, an inexact feature.",
+            0.0: "An element is wrong or missing, a number is wrong, or a feature is not as asked.",
+        },
+    ),
+    "physics": (
+        "Physics simulation",
+        {
+            1.0: "Movement, light and shadow, contact and fluids behave as they do in the world.",
+            0.5: "Slightly unnatural: a light that does not fit, a distorted contact, a fluid that floats.",
+            0.0: "Plainly fake.",
+        },
+    ),
+    "cover": (
+        "Cover quality",
+        {
+            1.0: "The first picture is clear, its subject obvious and complete, its colours normal.",
+            0.5: "Of average clarity, its subject mostly complete.",
+            0.0: "Of low resolution, or blurred.",
+        },
+    ),
+}
+PAPER: dict[str, dict[str, float]] = {
+    "Kling (paper)": {
+        "sensory": 0.638,
+        "instruction": 0.367,
+        "physics": 0.561,
+        "cover": 0.668,
+        "total": 2.17,
+    },
+    "CogVideoX-5B (paper)": {
+        "sensory": 0.722,
+        "instruction": 0.495,
+        "physics": 0.667,
+        "cover": 0.712,
+        "total": 2.74,
+    },
+}
+
+
+@dataclass(frozen=True)
+class Rating:
+    """One rater about one video. ``total`` is as given; ``capped`` is what counts."""
+
+    rater: str
+    model: str
+    item: str  # the prompt, the same for all models
+    aspects: Mapping[str, float]
+    total: float
+
+    def __post_init__(self) -> None:
+        if set(self.aspects) != set(ASPECTS) or any(value not in GRADES for value in self.aspects.values()):
+            raise InputError(f"aspects {dict(self.aspects)}: each of {', '.join(ASPECTS)} gets 0, 0.5 or 1")
+        if not 0 <= self.total <= MOST_TOTAL:
+            raise InputError(f"total {self.total}: must lie between 0 and {MOST_TOTAL:g}")
+
+    @property
+    def capped(self) -> float:
+        """The total, at most 2 where the instruction is not followed."""
+        return capped_total(self.total, self.aspects["instruction"])
+
+
+def capped_total(total: float, instruction: float) -> float:
+    """At most 2 when the instruction is not followed (0)."""
+    return min(total, CAP) if instruction == 0 else total
+
+
+def model_scores(ratings: Sequence[Rating], model: str) -> dict[str, Score]:
+    """Mean of each aspect, of the capped total and of the share that was capped; prompts resampled whole."""
+    chosen = [rating for rating in ratings if rating.model == model]
+    items = [rating.item for rating in chosen]
+    values: dict[str, list[float]] = {name: [r.aspects[name] for r in chosen] for name in ASPECTS}
+    values["total"] = [rating.capped for rating in chosen]
+    values["capped_share"] = [float(rating.capped < rating.total) for rating in chosen]
+    protocol = "people, prompts resampled whole"
+    return {
+        name: mean_score(f"human_{name}", each, clusters=items, protocol=protocol, why="nobody rated it")
+        for name, each in values.items()
+    }
+
+
+def table_4(ratings: Sequence[Rating], beside_paper: bool = True) -> str:
+    """Markdown like the paper's Table 4: one row per model with intervals, the paper's own rows beneath."""
+    heads = [title for title, _ in ASPECTS.values()]
+    lines = [f"| model | {' | '.join(heads)} | Total | ratings |", "|---" * (len(heads) + 3) + "|"]
+    for model in sorted({rating.model for rating in ratings}):
+        scores = model_scores(ratings, model)
+        cells = [_cell(scores[name]) for name in (*ASPECTS, "total")]
+        lines.append(
+            f"| {cell_text(model)} | {' | '.join(cells)} | {sum(r.model == model for r in ratings)} |"
+        )
+    if beside_paper:
+        for model, row in PAPER.items():
+            cells = [f"{row[name]:.3g}" for name in (*ASPECTS, "total")]
+            lines.append(f"| {model} | {' | '.join(cells)} | |")
+    return "\n".join(lines)
+
+
+def rater_agreement(ratings: Sequence[Rating]) -> dict[str, float | None]:
+    """Krippendorff's alpha of each aspect (ordinal) and of the capped total (interval); None where nobody overlaps."""
+    units = sorted({(rating.model, rating.item) for rating in ratings})
+    raters = sorted({rating.rater for rating in ratings})
+    found: dict[str, float | None] = {}
+    for name in (*ASPECTS, "total"):
+        grid = np.full((len(raters), len(units)), np.nan)
+        for rating in ratings:
+            value = rating.capped if name == "total" else rating.aspects[name]
+            grid[raters.index(rating.rater), units.index((rating.model, rating.item))] = value
+        found[name] = krippendorff_alpha(grid, "interval" if name == "total" else "ordinal")
+    return found
+
+
+def differences(ratings: Sequence[Rating], least: int = LEAST_PROMPTS) -> list[str]:
+    """For every two models, in words: which total is higher on the prompts both were rated on, or undecided, with how
+    far the raters agree. No verdict below ``least`` prompts."""
+    found = []
+    for a, b in combinations(sorted({rating.model for rating in ratings}), 2):
+        both = [rating for rating in ratings if rating.model in (a, b)]
+        means = [_by_item(both, model) for model in (a, b)]
+        items = sorted(means[0].keys() & means[1].keys())
+        score = mean_score("difference", [means[0][item] - means[1][item] for item in items])
+        if score.value is not None:
+            first, second = cell_text(a), cell_text(b)
+            difference = f"total {score.value:+.2f}{interval_text(score)} on {len(items)} prompts"
+            verdict = verdict_text(score, first, second, len(items), least)
+            note = agreement_note(rater_agreement(both)["total"])
+            found.append(f"{first} - {second}: {difference}: {verdict}{note}")
+    return found
+
+
+def _by_item(ratings: Sequence[Rating], model: str) -> dict[str, float]:
+    values: dict[str, list[float]] = {}
+    for rating in ratings:
+        if rating.model == model:
+            values.setdefault(rating.item, []).append(rating.capped)
+    return {item: float(np.mean(each)) for item, each in values.items()}
+
+
+def _cell(score: Score) -> str:
+    if score.value is None:
+        return ""
+    return f"{score.value:.3g}{interval_text(score)}"
