@@ -46,7 +46,7 @@ class LabelSheet:
     def next(self, skip: set[str]) -> dict[str, Any]:
         """State for the page with the first clip without labels that is not skipped; clip None when all are done."""
         done = sum(path in self.labels for path in self.clips.values())
-        state = {"done": done, "of": len(self.films), "labels": MEANING}
+        state = {"done": done, "of": len(self.clips), "labels": MEANING}
         for name, path in self.clips.items():
             if path not in self.labels and name not in skip:
                 return {**state, "clip": name, "path": path}
