@@ -24,7 +24,7 @@ TRAIN = [sample_scene(0, index) for index in range(10_000)]
 
 
 def _scene(**change) -> Scene:
-    values = {"tier": "motion", "colour": "red", "shape": "circle", "radius": 0.15, "places": ((0.5, 0.5),)}
+    values = {"tier": "motion", "colour": "red", "shape": "circle", "radius": 0.15, "centres": ((0.5, 0.5),)}
     return Scene(**{**values, **change})
 
 
