@@ -11,7 +11,7 @@ import pytest
 
 from cogvideox.errors import ConfigError, InputError
 from cogvideox.evaluation import compare
-from cogvideox.evaluation.metrics import MetricInputs
+from cogvideox.evaluation.metrics import Metric, MetricInputs
 from cogvideox.evaluation.report import ScoreReport
 from cogvideox.evaluation.suite import evaluate, world_checks, world_truth
 from cogvideox.evaluation.video_folder import open_videos, read_prompts
@@ -185,14 +185,16 @@ def test_a_rerun_makes_only_what_is_missing(truth, tmp_path, monkeypatch):
     clips = open_videos(truth)
     calls: list[str] = []
 
-    def group(name):
-        def run(material):
+    def metric(name):
+        def measure(inputs):
             calls.append(name)
             return []
 
-        return run
+        return Metric(name, measure, "counts its calls")
 
-    monkeypatch.setitem(suite.SUITES, "paper", {name: group(name) for name in ("a", "b")})
+    for name in ("a", "b"):
+        monkeypatch.setitem(suite.GROUPS, name, (metric(name),))
+    monkeypatch.setitem(suite.SUITES, "paper", ("a", "b"))
     evaluate(MetricInputs(clips), "paper", tmp_path)
     evaluate(MetricInputs(clips), "paper", tmp_path)
     assert calls == ["a", "b"]

@@ -32,19 +32,6 @@ cli/curate.py: row
 cli/dry_run.py: found
 cli/plan.py: found
 cli/samples.py: _rows place
-evaluation/compare.py: found
-evaluation/controls.py: place
-evaluation/fvd.py: told
-evaluation/lengths.py: pieces
-evaluation/measures.py: place places
-evaluation/motion.py: rows
-evaluation/page.py: said
-evaluation/progress.py: place
-evaluation/report.py: _row made
-evaluation/suite.py: place
-evaluation/vbench.py: found
-evaluation/video_folder.py: place told
-evaluation/world.py: rows
 generation/finite_check.py: parts
 generation/frame_plan.py: made
 generation/prompt_enhance.py: found
@@ -53,17 +40,6 @@ memory/count.py: made
 memory/lowbit.py: part
 memory/plan.py: found
 model.py: part parts
-perception/image_text.py: rows
-perception/raft.py: places
-rating/blind.py: place
-rating/connections.py: said
-rating/labelling.py: said
-rating/ledger.py: said
-rating/study.py: said
-reproduce/pages.py: part row
-reproduce/readings.py: _told row
-reproduce/run.py: row
-reproduce/verdict.py: found row
 training/tasks/faults/samples.py: made
 training/tasks/faults/take_library.py: part
 training/tasks/folder.py: rows
@@ -72,11 +48,6 @@ training/tasks/label_report.py: rows
 training/tasks/text_encoder.py: places
 vae/config.py: rows
 vae/tiling.py: rows
-world/foreground.py: row
-world/render.py: place
-world/scene.py: _place _row places
-world/score.py: rows
-world/templates.py: rows
 """
 """Modules, functions, attributes, settings and parameters that still have a name of ``reading.BANNED``."""
 
@@ -85,20 +56,7 @@ checkpoints/diffusers.py: write_schedule
 checkpoints/inspect.py: CheckpointReport.to_json
 checkpoints/text.py: write_text
 cli/plan.py: name_of
-evaluation/compare.py: table
-evaluation/fvd.py: features_of
-evaluation/measures.py: flicker text
-evaluation/report.py: ScoreReport.to_dict
 memory/region.py: Region.bytes
-perception/features.py: FeatureCard.to_dict
-perception/image_text.py: ClipImageText.images ClipImageText.texts
-perception/lpips.py: LPIPSHead.weight
-perception/raft.py: FlowHead.forward GRU.forward MaskHead.forward MotionEncoder.forward RaftEncoder.forward
-perception/raft.py: RaftResidual.forward Recurrent.forward
-rating/connections.py: BoundedProtocol.connection_lost BoundedProtocol.connection_made
-rating/connections.py: BoundedProtocol.data_received BoundedProtocol.on_response_complete Few.filter
-rating/labelling.py: labelling_app
-reproduce/arms.py: transformer_of
 training/tasks/captioner.py: CaptionerTraining
 training/tasks/faults/edits.py: badly_lit blurred broken_blocks combed cut dim dissolve drifting_still flash
 training/tasks/faults/edits.py: framed grade grainy inset mirrored noisy panned particles pixelated shaken
@@ -115,13 +73,6 @@ training/tasks/vae.py: Gan
 """Public names that no docstring explains by itself."""
 
 UNMAPPED = """
-evaluation: alignment compare controls fidelity flaws fvd human judge lengths lpips measures motion page
-evaluation: progress prompts reconstruction report score suite two_objects vbench video_folder world
-perception: aesthetic classifier embedding experts features flow handcrafted image_text lpips motion raft
-perception: tensors world_features
-rating: blind connections labelling ledger loopback ratings study
-reproduce: arms curves experiments pages readings run verdict videos
-world: caption foreground held_out judge known movement parse render scene score templates validate
 """
 """Modules that the map in their package's ``__init__`` does not name."""
 
