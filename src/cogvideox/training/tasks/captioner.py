@@ -8,7 +8,7 @@ Tokens that the decoder reads are sometimes blanked, so that it does not guess t
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -136,7 +136,7 @@ class CaptionerTask(Task):
 
     def export(self, module: nn.Module, folder: Path) -> None:
         """``config.json``, ``model.safetensors``, ``tokenizer/``."""
-        save_captioner(folder, module.captioner, self.tokenizer)
+        save_captioner(folder, cast(Watcher, module).captioner, self.tokenizer)
 
     def _token_ids(self, split: str, indices: list[int], variant: int) -> Tensor:
         texts = [self.clips.text(split, index, variant) for index in indices]

@@ -52,8 +52,9 @@ class CropPhase(Config):
 class CropSource(Protocol):
     """Where crops come from; everything is a function of the seed and the number of the micro-step."""
 
-    fingerprint: dict[str, Any] | None
-    """What a state keeps of a folder that is read; None where nothing is read."""
+    @property
+    def fingerprint(self) -> dict[str, Any] | None:
+        """What a state keeps of a folder that is read; None where nothing is read."""
 
     def crops(self, phase: CropPhase, micro_step: int) -> Float[Tensor, "b 3 t h w"]:
         """Random crops for one micro-step, in [-1, 1]."""
@@ -102,8 +103,10 @@ class FolderCrops:
             train_and_held_out(data, listing),
         )
         report_dropped(data, listing.dropped, self.total)
-        sides = ([[entry.name, entry.location.length] for entry in side.entries] for side in self.listings)
-        self.fingerprint: dict[str, Any] | None = data_fingerprint(*sides)
+        train, held_out = (
+            [[entry.name, entry.location.length] for entry in side.entries] for side in self.listings
+        )
+        self.fingerprint = data_fingerprint(train, held_out)
         self.dropped, self.short = set(listing.dropped), set[str]()
         self._read = lru_cache(maxsize=cached)(self._pixels)
         self._order = lru_cache(maxsize=2)(self._shuffled)

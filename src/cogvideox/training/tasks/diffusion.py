@@ -71,7 +71,11 @@ class DiffusionTask(Task):
         self.vae = load_vae(folders["vae"], dtype="float32").eval().requires_grad_(False)
         self.vae.to(config.compute_device)
         self.text = load_text(folders["text"], dtype="float32")
-        self.schedule = Schedule(config.schedule) if config.schedule else load_schedule(self.start)
+        if config.schedule is None:
+            assert self.start is not None, "checked when the settings were made"
+            self.schedule = load_schedule(self.start)
+        else:
+            self.schedule = Schedule(config.schedule)
         self.frozen = {
             "vae": digest_of(self.vae.encoder, self.vae.config),
             "text": digest_of(self.text.model),

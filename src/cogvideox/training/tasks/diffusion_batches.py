@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -17,9 +18,10 @@ from cogvideox.data.latents import EncodedClips
 from cogvideox.data.world import to_model
 from cogvideox.diffusion import Schedule
 from cogvideox.noise import generator, normal
+from cogvideox.transformer import Transformer
 from cogvideox.vae import VAE
 
-Texts = Callable[[Sequence[str]], Sequence[Float[Tensor, "l e"]]]
+Texts = Callable[[Sequence[str]], Sequence[Float[Tensor, "l e"]] | Float[Tensor, "b l e"]]
 """Prompts -> their embeddings."""
 
 BANDS = (100, 300, 500, 700, 900)
@@ -141,7 +143,7 @@ def velocity_errors(
     if len({(x.shape, len(prompt)) for x, prompt in zip(inputs, text, strict=True)}) == 1:
         velocity = list(network(torch.stack(inputs), torch.stack(text), times))
     else:
-        velocity = network.forward_packed(inputs, text, times)
+        velocity = cast(Transformer, network).forward_packed(inputs, text, times)
     return torch.stack([(v.float() - aim).square().mean() for v, aim in zip(velocity, target, strict=True)])
 
 

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import nn
@@ -13,7 +14,8 @@ from torch import nn
 from cogvideox.diffusion import Schedule
 from cogvideox.model import CogVideoX
 from cogvideox.presets import PRESETS
-from cogvideox.text import TextEncoder
+from cogvideox.text import T5Encoder, TextEncoder
+from cogvideox.transformer import Transformer
 from cogvideox.vae import VAE
 from cogvideox.video import Video
 
@@ -55,7 +57,8 @@ class TrainedModel:
         from cogvideox.checkpoints.record import read_record
         from cogvideox.checkpoints.specs import stored_dtype
 
-        stored, computed = torch.float16, "float32"
+        stored: torch.dtype = torch.float16
+        computed: str | None = "float32"
         if self.start is not None:
             stored, computed = stored_dtype(self.start), read_record(self.start).dtype
         networks = {"transformer": transformer, "vae": self.vae, "text_encoder": self.text.model}
@@ -68,9 +71,11 @@ class TrainedModel:
         frames, height, width, fps = self.native
         name = self.preset or (read_record(self.start).preset if self.start is not None else "")
         return CogVideoX.assemble(
-            transformer=networks["transformer"],
-            vae=networks["vae"],
-            text=TextEncoder(networks["text_encoder"], self.text.tokenizer, self.text.max_tokens),
+            transformer=cast(Transformer, networks["transformer"]),
+            vae=cast(VAE, networks["vae"]),
+            text=TextEncoder(
+                cast(T5Encoder, networks["text_encoder"]), self.text.tokenizer, self.text.max_tokens
+            ),
             schedule=self.schedule,
             kind="i2v" if self.image else "t2v",
             name=name,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, cast
 
 import numpy as np
 import torch
@@ -61,6 +61,12 @@ class ClassifierTraining(TaskConfig):
 
 class ClassifierNetwork(nn.Module):
     """The network of perception.classifier, as it trains."""
+
+    frame_mean: Tensor
+    frame_std: Tensor
+    clip_mean: Tensor
+    clip_std: Tensor
+    temperature: Tensor
 
     def __init__(self, data: Data, width: int, dropout: float) -> None:
         super().__init__()
@@ -142,7 +148,7 @@ class ClassifierTask(Task):
         logits = self.logits(module, "check")
         truth = self.data["check"]["labels"]
         heat = np.array([calibrate(logits[:, n], truth[:, n]) for n in range(len(LABELS))], np.float32)
-        module.temperature.copy_(torch.from_numpy(heat))
+        cast(ClassifierNetwork, module).temperature.copy_(torch.from_numpy(heat))
         thresholds = self.thresholds(module)
         weights = {name: value.detach().float().numpy().copy() for name, value in module.state_dict().items()}
         save_file(weights, folder / WEIGHTS)
@@ -204,7 +210,8 @@ def samples(stock: TakeLibrary, seed: int, part: str, count: int, cache: Path) -
 def _row(stock: TakeLibrary, seed: int, index: int, new_effects: bool, varied: bool) -> Data:
     made = sample(stock, seed, index, new_effects, varied)
     traits = handcrafted_features(made.frames)
-    labels = [float("nan") if made.labels[name] is None else float(made.labels[name]) for name in LABELS]
+    truth = (made.labels[name] for name in LABELS)
+    labels = [float("nan") if value is None else float(value) for value in truth]
     return {"frames": traits.frames, "clip": traits.clip, "labels": np.array(labels, np.float32)}
 
 

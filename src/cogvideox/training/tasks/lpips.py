@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -57,6 +57,7 @@ class SceneReader(nn.Module):
         for layer in self.lpips.features:
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                assert layer.bias is not None, "its convolutions have one"
                 nn.init.zeros_(layer.bias)
 
     def distance(self, xs: list[Tensor], ys: list[Tensor]) -> Float[Tensor, " b"]:
@@ -88,7 +89,10 @@ class PerceptualTask(Task):
         draw = generator(self.seed, "damage", step)
         textured = textures(pictures, draw)
         logits = self.module.read(textured)
-        seen: Tensor = sum(F.cross_entropy(one, answer) for one, answer in zip(logits, truth, strict=True))
+        seen = sum(
+            (F.cross_entropy(one, answer) for one, answer in zip(logits, truth, strict=True)),
+            start=textured.new_zeros(()),
+        )
         kind, worse, better = (int(torch.randint(n, (), generator=draw)) for n in (6, 3, 3))
         margins = self._margins(
             self.module,
@@ -99,7 +103,8 @@ class PerceptualTask(Task):
             BENIGN[better:][:1],
         )
         order = F.softplus(-4 * margins).mean()
-        right: Tensor = sum((x.argmax(1) == y).float().mean() for x, y in zip(logits, truth, strict=True)) / 3
+        shares = ((x.argmax(1) == y).float().mean() for x, y in zip(logits, truth, strict=True))
+        right = sum(shares, start=textured.new_zeros(())) / 3
         return {"loss": seen + order, "seen": right, "ordered": (margins > 0).float().mean()}
 
     def _margins(
@@ -121,11 +126,12 @@ class PerceptualTask(Task):
     @torch.no_grad()
     def measure(self, module: nn.Module) -> dict[str, float]:
         """Held-out answers right, and held-out pairs in the right order beside squared error's score (half)."""
+        reader = cast(SceneReader, module)
         pictures, truth = self._pictures(range(128), "held_out")
-        logits = module.read(pictures)
+        logits = reader.read(pictures)
         right = [float((x.argmax(1) == y).float().mean()) for x, y in zip(logits, truth, strict=True)]
         margins = self._margins(
-            module, pictures, generator(0, "held-out damage"), HARSH + BENIGN, HARSH, BENIGN
+            reader, pictures, generator(0, "held-out damage"), HARSH + BENIGN, HARSH, BENIGN
         )
         names = ("colour", "shape", "count")
         found = {f"held_out_{name}": value for name, value in zip(names, right, strict=True)}
@@ -134,17 +140,18 @@ class PerceptualTask(Task):
     @torch.no_grad()
     def export(self, module: nn.Module, folder: Path) -> None:
         """``stand-in.safetensors``: heads scaled so that two unrelated pictures are 0.7 apart."""
+        reader = cast(SceneReader, module)
         pictures, _ = self._pictures(range(64), "train")
-        features = module.lpips.normalized_features(textures(pictures, generator(0, "scale")))
-        apart = module.distance(features, [f.roll(1, 0) for f in features]).mean()
-        weights = {name: value for name, value in module.lpips.state_dict().items()}
-        for i, head in enumerate(module.log_heads):
+        features = reader.lpips.normalized_features(textures(pictures, generator(0, "scale")))
+        apart = reader.distance(features, [f.roll(1, 0) for f in features]).mean()
+        weights = {name: value for name, value in reader.lpips.state_dict().items()}
+        for i, head in enumerate(reader.log_heads):
             weights[f"lin{i}.model.1.weight"] = (head.exp() / len(head) * 0.7 / apart).view(1, -1, 1, 1)
         folder.mkdir(parents=True, exist_ok=True)
         save_file(
             {name: value.contiguous() for name, value in weights.items()},
             folder / "stand-in.safetensors",
-            metadata={"config": json.dumps(module.lpips.config.model_dump())},
+            metadata={"config": json.dumps(reader.lpips.config.model_dump())},
         )
 
     def _pictures(self, indices: range, split: str) -> tuple[Pictures, list[Tensor]]:

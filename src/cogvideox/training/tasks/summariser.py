@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from pydantic import Field
@@ -75,7 +75,7 @@ class SummariserTask(Task):
 
     def export(self, module: nn.Module, folder: Path) -> None:
         """``config.json``, ``model.safetensors``, ``tokenizer/``."""
-        save_summariser(folder, module, self.tokenizer)
+        save_summariser(folder, cast(T5, module), self.tokenizer)
 
     def _loss(self, module: nn.Module, pairs: Sequence[tuple[str, str]]) -> Tensor:
         longest = self.config.longest

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -70,7 +70,7 @@ class FactReader(nn.Module):
     Its parameters' names (``head``, ``places``) are those of training states.
     """
 
-    def __init__(self, encoder: nn.Module, facts: int) -> None:
+    def __init__(self, encoder: T5Encoder, facts: int) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = nn.Linear(encoder.config.d_model, facts)
@@ -163,7 +163,8 @@ class TextTask(Task):
         """``text_encoder/`` and ``tokenizer/``."""
         from cogvideox.checkpoints.text import write_text
 
-        write_text(folder, TextEncoder(module.encoder, self.text.tokenizer, self.config.max_tokens))
+        encoder = cast(FactReader, module).encoder
+        write_text(folder, TextEncoder(encoder, self.text.tokenizer, self.config.max_tokens))
 
     def _scene(self, index: int, split: str) -> Scene:
         drawn = random.Random(f"{self.seed}/{split}/pair/{index}").random()

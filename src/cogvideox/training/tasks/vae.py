@@ -10,7 +10,7 @@ sees other statistics there.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 import torch
 from jaxtyping import Float
@@ -178,10 +178,12 @@ class VAETask(Task):
         if self.config.lpips:
             draw = generator(self.seed, "frame", micro_step)
             frames = torch.randint(phase.frames, (phase.batch,), generator=draw)
+            assert self.lpips is not None, "read where the loss has a weight"
             report["lpips"] = perceptual_loss(self.lpips, decoded, pixels, frames)
             loss = loss + self.config.lpips * report["lpips"]
         gan = self.config.gan
         if gan is not None and step >= gan.start:
+            assert self.critic is not None, "made where there is a GAN loss"
             last = self.module.decoder.conv_out.conv.weight
             sides = adversarial_losses(self.critic, decoded, pixels, loss, last)
             report |= {"gan": sides.decoder, "gan_weight": sides.weight, "critic": sides.critic}
@@ -196,10 +198,10 @@ class VAETask(Task):
     def measure(self, module: nn.Module) -> dict[str, float]:
         """Held-out clips through the chunked coder: PSNR, flickering, LPIPS if asked for, spread of latents."""
         figures: dict[str, list[Tensor]] = {"psnr": [], "flickering": [], "lpips": []}
-        deviations = []
+        vae, deviations = cast(VAE, module), []
         for pixels in self.clips.held_out():
-            latents = module.encode(pixels).mode()
-            decoded = module.decode(latents).clamp(-1, 1)
+            latents = vae.encode(pixels).mode()
+            decoded = vae.decode(latents).clamp(-1, 1)
             figures["psnr"].append(psnr((decoded - pixels).square().mean((1, 2, 3, 4))))
             figures["flickering"].append(flickering(decoded))
             if self.lpips is not None:
@@ -227,13 +229,17 @@ def initialise(vae: VAE) -> None:
 
     PyTorch's default gives those norms a gain around zero, and latents noise of unit size; both drown the first signal.
     """
-    vae.encoder.conv_out.conv.bias[vae.config.latent_channels :] = -6.0
+    log_variance = vae.encoder.conv_out.conv.bias
+    assert log_variance is not None, "its convolutions have one"
+    log_variance[vae.config.latent_channels :] = -6.0
     for module in vae.modules():
         if isinstance(module, SpatialNorm):
             module.conv_y.conv.weight.mul_(0.2)
             module.conv_b.conv.weight.mul_(0.2)
-            module.conv_y.conv.bias.fill_(1.0)
-            module.conv_b.conv.bias.zero_()
+            gain, shift = module.conv_y.conv.bias, module.conv_b.conv.bias
+            assert gain is not None and shift is not None, "its convolutions have one"
+            gain.fill_(1.0)
+            shift.zero_()
 
 
 def psnr(squared_error: Tensor) -> Tensor:
