@@ -72,7 +72,7 @@ def test_a_value_that_is_not_yaml_is_named(value):
     ("setting", "why"),
     [
         ("task.phases=[]", "at least 1 item"),
-        ("task.phases.2.frames=25", "phases.2: pieces of 25 frames.*clips of 17 frames"),
+        ("task.phases.2.frames=25", "phases.2: crops of 25 frames.*clips of 17 frames"),
         ("task.phases.1.size=128", "phases.1: crops of 9 frames and 128 pixels"),
         ("task.phases.1.frames=13", "phases.1: 13 frames come back from the VAE as 16"),
         ("task.phases.1.size=33", "33 must be a multiple of 8; try 40"),
