@@ -102,8 +102,9 @@ def evaluate(
         settings = {key: value for key, value in settings.items() if value is not None}
         suite = suite or "world"
         job = Job(model=name, dtype=dtype, device=device)
-        made = samples(suite, prompt_set, prompts, seeds, Path(out), settings, job, references)
-        inputs, missing = made.material(tools), made.missing
+        read_as = colour_of(colour)
+        made = samples(suite, prompt_set, prompts, seeds, Path(out), settings, job, references, read_as)
+        inputs, missing = made.inputs(tools, read_as), made.missing
         table, scores = made.table, made.scores
     inputs = replace(inputs, fvd_fps=fvd_fps)
     _report(inputs, suite, Path(out), name, missing, table, scores, other, as_json)

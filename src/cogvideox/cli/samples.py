@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cogvideox.evaluation.metrics import MetricInputs, MetricTools
     from cogvideox.evaluation.prompt_suites import SuitePrompt
     from cogvideox.model import CogVideoX
-    from cogvideox.video import Video
+    from cogvideox.video import Colour, Video
     from cogvideox.world import Scene
 
 SETTINGS = "evaluation.json"
@@ -49,8 +49,8 @@ class Samples:
         """Names that were asked for and are not there."""
         return [name for name in self.names if not (self.folder / name).is_file()]
 
-    def material(self, tools: MetricTools) -> MetricInputs:
-        """Everything in the folder that was asked for now."""
+    def inputs(self, tools: MetricTools, colour: Colour = "guess") -> MetricInputs:
+        """The videos that were asked for now, as inputs of metrics; ``colour``: how untagged references are read."""
         from cogvideox.evaluation.metrics import MetricInputs
         from cogvideox.evaluation.suite import world_checks, world_truth
         from cogvideox.evaluation.video_folder import open_videos
@@ -65,7 +65,7 @@ class Samples:
             originals = None
             if where:
                 told = partial(show, "originals read")
-                originals = open_videos(where, on_item=told, only=only)
+                originals = open_videos(where, on_item=told, only=only, colour=colour)
         found, keep = world_checks(clips.items)
         if self.suite == "world":
             return MetricInputs(clips.only(keep), originals, world_truth(), tools, found, self.verdicts)
@@ -81,6 +81,7 @@ def samples(
     settings: dict[str, Any],
     job: Job,
     references: str | None,
+    colour: Colour = "guess",
 ) -> Samples:
     """The videos of a suite by one model; a rerun makes only what is missing. Raises ConfigError for another model."""
     options = parse_options({"prompt": "x", **settings})
@@ -92,13 +93,15 @@ def samples(
     weights = digests_of(folder)  # what lies there now, which may be another model than before
     files = weights | digests_of(folder, "*/*.json")
     run = {"model": str(folder.resolve()), "files": files, "dtype": job.dtype, "options": settings}
+    if suite == "vae" and references is not None and colour != "guess":
+        run["colour"] = colour  # the originals are re-encoded, so what they were read as decides them
     _same_run(out, run if suite == "world" else run | {"suite": suite})
 
     def model() -> CogVideoX:
         return load(job, folder, weights=weights, reporter=TERMINAL)
 
     if suite == "vae":
-        return _reconstructed(out, prompts, model, references)
+        return _reconstructed(out, prompts, model, references, colour)
     if suite == "world":
         return _world(out, prompts, seeds, settings, job, model, references)
     rows = _rows(suite, prompt_set)[:prompts]
@@ -175,13 +178,15 @@ def _prompted(
     return Samples(suite, folder, tuple(names), references=refs)
 
 
-def _reconstructed(out: Path, num: int | None, model: Callable[[], Any], refs: str | None) -> Samples:
+def _reconstructed(
+    out: Path, num: int | None, model: Callable[[], Any], refs: str | None, colour: Colour
+) -> Samples:
     """Originals through the autoencoder and back: rendered truth, or real clips as Table 2 shows them."""
     from cogvideox.evaluation.fidelity import round_trip
     from cogvideox.video import Video
 
     folder, originals = out / VIDEOS, out / ORIGINALS
-    pairs = list(_truth(num) if refs is None else _real(refs, num))
+    pairs = list(_truth(num) if refs is None else _real(refs, num, colour))
     code = None
     with progress("coding") as show:
         for done, (name, _, read) in enumerate(pairs, 1):
@@ -211,14 +216,14 @@ def _truth(num: int | None) -> Iterator[Original]:
         yield _name(prompt.id, 0), prompt.prompt, read
 
 
-def _real(folder: str, num: int | None) -> Iterator[Original]:
+def _real(folder: str, num: int | None, colour: Colour) -> Iterator[Original]:
     """(name, prompt, video) of real clips: the first 17 frames, 256x256 from the centre."""
     from cogvideox.evaluation.video_folder import open_videos
     from cogvideox.video import Video
 
     frames, side = TABLE_2
     with progress("reading") as show:
-        clips = open_videos(folder, on_item=partial(show, "clips read"))
+        clips = open_videos(folder, on_item=partial(show, "clips read"), colour=colour)
     for place, item in list(enumerate(clips.items))[:num]:
         if item.frames < frames:
             continue

@@ -12,7 +12,6 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
-from torch import nn
 
 from cogvideox.errors import CheckpointError, InputError
 from cogvideox.evaluation.score import Score, mean_score, not_computed
@@ -237,7 +236,7 @@ def _one_of(folder: Path, stem: str) -> Path:
     raise CheckpointError(f"{folder}: holds no {stem}.pth or .safetensors; put VGG16 and LPIPS's heads there")
 
 
-def round_trip(vae: nn.Module) -> Callable[[np.ndarray], np.ndarray]:
+def round_trip(vae: Any) -> Callable[[np.ndarray], np.ndarray]:
     """A function that encodes frames ``uint8 [t, h, w, 3]`` to the mode of their latents and decodes them again."""
 
     @torch.inference_mode()

@@ -150,8 +150,8 @@ def set_distances(
 ) -> list[Score]:
     """FVD, extrapolated FVD and KVD by one network, both sides at ``fps``; not computed where the rates differ."""
     card = network.card
-    names = (f"fvd_{card.name}_{card.frames}f", f"fvd_{card.name}_{card.frames}f_extrapolated")
-    names = (*names, f"mmd_poly_{card.name}")
+    plain = f"fvd_{card.name}_{card.frames}f"
+    names = (plain, f"{plain}_extrapolated", f"mmd_poly_{card.name}")
     if fps is None and (why := rates_differ(_rates(videos), _rates(references))):
         reason = f"{why}; bring both to one rate with --fvd-fps"
         return [not_computed(name, reason, better="lower") for name in names]

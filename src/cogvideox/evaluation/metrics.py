@@ -241,7 +241,7 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
             set_distances,
             "FVD; FVD as of endless videos (needs twice as many videos as dimensions); KVD: polynomial MMD as in JEDi, "
             "times 100. Networks: `i3d-k400-logits` (short side to 224, centre, 400 logits), `world-64`, `fixed-64`",
-            "real videos, `--i3d`",
+            "real videos; `--i3d` for I3D",
         ),
     ),
     "text": (

@@ -7,6 +7,7 @@ empty bin counting 0. Its fitted regressors are not published in a form that cou
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -57,9 +58,12 @@ def top_flow(grey: np.ndarray, fraction: float = 0.05) -> list[float]:
         import cv2
     except ImportError:
         raise DependencyError("needs OpenCV; install cogvideox[eval]") from None
+    farneback: Any = (
+        cv2.calcOpticalFlowFarneback
+    )  # OpenCV's stub does not know that the flow given may be None
     magnitudes = []
     for before, after in zip(grey[:-1], grey[1:], strict=True):
-        speed = np.linalg.norm(cv2.calcOpticalFlowFarneback(before, after, None, *FARNEBACK), axis=2).ravel()
+        speed = np.linalg.norm(farneback(before, after, None, *FARNEBACK), axis=2).ravel()
         most = max(1, int(len(speed) * fraction))
         magnitudes.append(float(np.partition(speed, -most)[-most:].mean()))
     return magnitudes

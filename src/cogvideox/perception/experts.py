@@ -24,7 +24,9 @@ MOST_BYTES = 1 << 30
 class Detector(Protocol):
     """Names of the things in each of 16 frames (VBench: GRiT)."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """The network's name for the record."""
 
     def __call__(self, frames: np.ndarray, video: str) -> Sequence[set[str]]:
         """``uint8 [16, h, w, 3]`` and the video's name -> a set of names per frame."""
@@ -33,7 +35,9 @@ class Detector(Protocol):
 class CaptionExpert(Protocol):
     """One caption for each of 16 frames (VBench: Tag2Text)."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """The network's name for the record."""
 
     def __call__(self, frames: np.ndarray, video: str) -> Sequence[str]:
         """``uint8 [16, h, w, 3]`` and the video's name -> a caption per frame."""
@@ -42,7 +46,9 @@ class CaptionExpert(Protocol):
 class ActionClassifier(Protocol):
     """Probabilities of actions (VBench: UMT on Kinetics-400, after the sigmoid)."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """The network's name for the record."""
 
     def __call__(self, frames: np.ndarray, video: str) -> Mapping[str, float]:
         """``uint8 [16, h, w, 3]`` and the video's name -> label -> probability."""
@@ -51,7 +57,9 @@ class ActionClassifier(Protocol):
 class FlowMagnitudes(Protocol):
     """How far pixels move in each pair of frames (VBench: RAFT): the mean of the largest 5 %, in pixels."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """The network's name for the record."""
 
     def __call__(self, frames: np.ndarray, video: str) -> Sequence[float]:
         """``uint8 [n, h, w, 3]`` and the video's name -> n - 1 numbers."""

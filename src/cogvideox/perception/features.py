@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from io import BufferedReader
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 import torch
@@ -98,7 +99,7 @@ def load_i3d(
     """
     try:
         with open_regular(path, most=4 << 30, error=CheckpointError) as stream:  # a pipe would wait for ever
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            digest = hashlib.file_digest(cast(BufferedReader, stream), "sha256").hexdigest()
         script = torch.jit.load(str(path), map_location="cpu").eval()
     except (OSError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0][:120]

@@ -90,7 +90,9 @@ class LPIPSHead(nn.Module):
     @property
     def weight(self) -> Float[Tensor, " c"]:
         """The weight of each channel, at least 0."""
-        return self.model[1].weight.flatten()
+        convolution = self.model[1]
+        assert isinstance(convolution, nn.Conv2d)  # as built above
+        return convolution.weight.flatten()
 
 
 def distance(

@@ -103,16 +103,20 @@ class RAFT(nn.Module):
 class RaftEncoder(nn.Module):
     """Pictures to features, an eighth of the size."""
 
+    layer1: nn.Module
+    layer2: nn.Module
+    layer3: nn.Module
+
     def __init__(self, config: RAFTConfig, out: int, norm: type[nn.Module] | None) -> None:
         super().__init__()
         stem, *stages = config.widths
         self.convnormrelu = unit(3, stem, 7, 2, norm)
-        for place, (before, after) in enumerate(zip(config.widths, stages, strict=False), 1):
+        for number, (before, after) in enumerate(zip(config.widths, stages, strict=False), 1):
             blocks = (
-                RaftResidual(before, after, 1 if place == 1 else 2, norm, config.bottleneck),
+                RaftResidual(before, after, 1 if number == 1 else 2, norm, config.bottleneck),
                 RaftResidual(after, after, 1, norm, config.bottleneck),
             )
-            self.add_module(f"layer{place}", nn.Sequential(*blocks))
+            self.add_module(f"layer{number}", nn.Sequential(*blocks))
         self.conv = nn.Conv2d(stages[-1], out, 1)
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c hs ws"]:

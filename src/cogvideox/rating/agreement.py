@@ -64,7 +64,7 @@ def verdict_text(score: Score, a: str, b: str, prompts: int, least: int) -> str:
     """'a is better', 'b is better', 'undecided', or that there are fewer prompts than ``least``."""
     if prompts < least:
         return f"no verdict, too few prompts ({prompts}; {least} are needed)"
-    if score.low is not None and (score.low > 0 or score.high < 0):
+    if score.low is not None and score.high is not None and (score.low > 0 or score.high < 0):
         return f"{a if score.low > 0 else b} is better"
     return "undecided"
 

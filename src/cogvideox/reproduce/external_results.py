@@ -19,9 +19,10 @@ from cogvideox.rating.study import LEDGER, Study
 from cogvideox.reproduce.arms import Scale
 from cogvideox.reproduce.experiments import Experiment
 from cogvideox.reproduce.run import ExperimentOutcome
+from cogvideox.reproduce.significance import Status
 
 BENCH = Path(__file__).resolve().parents[3] / "benchmarks" / "gpu.py"
-NEEDS = "needs weights or data"
+NEEDS: Status = "needs weights or data"
 NEAR = 0.05  # a printed number is met when ours is within this share of it
 COLUMNS: Mapping[str, dict[str, str]] = {
     "table2": {"flicker_paper_style_sum16": "flickering", "psnr_frame_mean": "PSNR"},
@@ -150,8 +151,9 @@ def _value(report: ScoreReport, name: str) -> float | None:
     """A score by its name or, for a judge's, by how its name begins; percent for VBench's shares."""
     for score in report.scores:
         if score.name == name or (name == "mtscore" and score.name.startswith("mtscore_")):
-            share = name.startswith("vbench_") and score.value is not None
-            return 100 * score.value if share else score.value
+            if score.value is None:
+                return None
+            return 100 * score.value if name.startswith("vbench_") else score.value
     return None
 
 

@@ -8,7 +8,7 @@ docs/world.md.
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -113,7 +113,7 @@ def check_facts(frames: np.ndarray, checks: Iterable[Check | dict]) -> Verdict:
 
 def _find(check: Check, reading: Reading) -> Finding:
     if check.kind in _IN_FRAMES:
-        share = reading.share(partial(_IN_FRAMES[check.kind], check.value))
+        share = reading.share(partial(_IN_FRAMES[check.kind], str(check.value)))
         return Finding(check, share > 0.5, f"in {share:.0%} of the frames", abs(2 * share - 1))
     if check.kind not in reading.confidence:
         known = (*reading.confidence, *_IN_FRAMES)
@@ -216,12 +216,12 @@ def _colour(things: Sequence[Thing]) -> tuple[str, float]:
     """The colour of most of the foreground, over all frames, and its share; other colours beside it make it
     unclear.
     """
-    votes: Counter[str] = Counter()
+    votes: defaultdict[str, float] = defaultdict(float)  # colour -> pixels
     for thing in things:
         votes[thing.colour if thing.colour_match > _CLEAR_COLOUR else UNCLEAR] += thing.mass
     if not votes:
         return UNCLEAR, 0.0
-    name, mass = votes.most_common(1)[0]
+    name, mass = max(votes.items(), key=lambda vote: vote[1])
     share = mass / sum(votes.values())
     return (name if share > 0.7 else UNCLEAR), share
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from importlib import resources
+from typing import Any
 
 from cogvideox.world.captions import Check, caption, facts
 from cogvideox.world.scene import TIERS, Scene, sample_scene
@@ -38,7 +39,7 @@ class Prompt:
 
     def to_json(self) -> str:
         """One line of JSON."""
-        record = {"id": self.id, "prompt": self.prompt, "tier": self.tier}
+        record: dict[str, Any] = {"id": self.id, "prompt": self.prompt, "tier": self.tier}
         record["checks"] = [check.to_dict() for check in self.checks]
         return json.dumps({**record, "seed": self.seed, "index": self.index})
 

@@ -116,9 +116,9 @@ def _coverage(
         x, y = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
     distance = DISTANCE[shape](x, y)
     if scene.into is not None:
-        progress = np.clip((time - _MORPH[0]) / (_MORPH[1] - _MORPH[0]), 0, 1)
-        progress = (progress * progress * (3 - 2 * progress)).astype(np.float32)[:, None, None]
-        distance = distance + progress * (DISTANCE[scene.into](x, y) - distance)
+        linear = np.clip((time - _MORPH[0]) / (_MORPH[1] - _MORPH[0]), 0, 1)
+        eased = (linear * linear * (3 - 2 * linear)).astype(np.float32)[:, None, None]
+        distance = distance + eased * (DISTANCE[scene.into](x, y) - distance)
     return np.clip(0.5 - distance * (radius * size).astype(np.float32)[:, None, None], 0, 1)
 
 
