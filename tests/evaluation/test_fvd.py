@@ -212,3 +212,11 @@ def test_a_frame_is_on_the_screen_until_its_end(frames, at, to, kept):
     assert [int(frame[0, 0, 0]) for frame in made.frames] == [
         min(frames - 1, int(k * at / to + 1e-6)) for k in range(kept)
     ]
+
+
+def test_the_random_network_is_decided_by_its_seed_alone():
+    clip = [np.random.default_rng(0).integers(0, 255, (17, 64, 64, 3), dtype=np.uint8)]
+    torch.manual_seed(1)
+    first = fixed_features()(clip)
+    torch.manual_seed(2)
+    assert np.array_equal(first, fixed_features()(clip))
