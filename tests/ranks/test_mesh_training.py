@@ -18,7 +18,8 @@ from cogvideox.parallel.mesh import MeshConfig
 from cogvideox.training.checkpoint.state import latest_state
 from cogvideox.training.loop import TrainConfig, train
 from cogvideox.training.optim import OptimConfig
-from cogvideox.training.tasks.diffusion import DiffusionTraining, FolderData
+from cogvideox.training.tasks.diffusion import DiffusionTraining
+from cogvideox.training.tasks.folder import FolderData
 from cogvideox.training.tasks.vae import CropPhase, VAETraining
 from cogvideox.vae import VAEConfig
 from support.clip_folders import write_layout
