@@ -196,36 +196,58 @@ def make_study(
             f"{out / MEDIA}: is of a study that was never finished; remove it, or choose another --out"
         )
     secret = secrets.token_hex(32)
-    media: dict[tuple[str, str], str] = {}
-    remarks = _tells(clips, shared)
-    fps = common_fps([clips[m].items[p].fps for by_model in shared.values() for m, p in by_model.items()])
-    total = sum(map(len, shared.values()))
-    with atomic_folder(out / MEDIA) as work:
-        work.chmod(0o700)
-        for item, by_model in shared.items():
-            for model in by_model:
-                text = f"{model}/{item}".encode("utf-8", "surrogateescape")
-                media[model, item] = hmac.new(bytes.fromhex(secret), text, hashlib.sha256).hexdigest()[:24]
-            videos = [clips[model][place] for model, place in by_model.items()]
-            changes = write_anonymized(videos, [work / f"{media[m, item]}.mp4" for m in by_model], fps)
-            remarks += [f"{m}/{item}: {said}" for m, said in zip(by_model, changes, strict=True) if said]
-            if on_item is not None:
-                on_item(len(media), total)
+    media, changes = _write_media(clips, shared, secret, out / MEDIA, on_item)
     units = []
     for item, by_model in shared.items():
-        prompt = next(filter(None, (clips[m].items[p].prompt for m, p in by_model.items())), "")
+        prompt = next(filter(None, (clips[m].items[i].prompt for m, i in by_model.items())), "")
         groups = [(m,) for m in by_model] if mode == "grades" else list(combinations(sorted(by_model), 2))
         for models in groups:
             files = tuple(media[model, item] for model in models)
-            unit = hmac.new(bytes.fromhex(secret), "/".join(files).encode(), hashlib.sha256).hexdigest()[:16]
-            units.append(Unit(unit, item, prompt, tuple(models), files))
-    study = Study(mode, secret, tuple(units), refused, tuple(remarks))
+            units.append(Unit(_random_name(secret, "/".join(files))[:16], item, prompt, tuple(models), files))
+    study = Study(mode, secret, tuple(units), refused, (*_giveaways(clips, shared), *changes))
     if (out / FILE).exists():
         raise ConfigError(
             f"{out}: another process has made a study there meanwhile; serve that one, or choose another"
         )
     study.save(out)
     return study
+
+
+def _write_media(
+    clips: Mapping[str, VideoFolder],
+    shared: Mapping[str, Mapping[str, int]],
+    secret: str,
+    folder: Path,
+    on_item: Callable[[int, int], Any] | None,
+) -> tuple[dict[tuple[str, str], str], list[str]]:
+    """Re-encode the videos of every item alike, under random names.
+
+    Returns the name of each (model, item), and what was changed about which video.
+    """
+    fps = common_fps([clips[m].items[i].fps for by_model in shared.values() for m, i in by_model.items()])
+    total = sum(map(len, shared.values()))
+    names: dict[tuple[str, str], str] = {}
+    remarks: list[str] = []
+    with atomic_folder(folder) as work:
+        work.chmod(0o700)
+        for item, by_model in shared.items():
+            for model in by_model:
+                names[model, item] = _random_name(secret, f"{model}/{item}")[:24]
+            videos = [clips[model][index] for model, index in by_model.items()]
+            changes = write_anonymized(videos, [work / f"{names[m, item]}.mp4" for m in by_model], fps)
+            remarks += [
+                f"{m}/{item}: {change}" for m, change in zip(by_model, changes, strict=True) if change
+            ]
+            if on_item is not None:
+                on_item(len(names), total)
+    return names, remarks
+
+
+def _random_name(secret: str, text: str) -> str:
+    """64 hex digits that nobody without the secret can trace to the text."""
+    return hmac.new(
+        bytes.fromhex(secret), text.encode("utf-8", "surrogateescape"), hashlib.sha256
+    ).hexdigest()
 
 
 def make_private(folder: Path) -> None:
@@ -242,33 +264,32 @@ def make_private(folder: Path) -> None:
         raise OutputError(f"{folder}: cannot be made ({error.strerror}); choose another --out") from None
 
 
-def _tells(clips: Mapping[str, VideoFolder], shared: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """What could tell models apart, or be unfair, and cannot be mended here."""
-    said = []
+def _giveaways(clips: Mapping[str, VideoFolder], shared: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """What could tell models apart, or be unfair, although all videos are re-encoded alike."""
+    remarks = []
     for model in clips:
         alone = sum(set(by) == {model} for by in shared.values())
         if alone and len(clips) > 1:
-            said.append(
+            remarks.append(
                 f"{model}: {alone} videos of which no other model has one; raters may know it by their prompts"
             )
     for item, by_model in shared.items():
-        if len({clips[m].items[p].prompt for m, p in by_model.items()} - {""}) > 1:
-            said.append(f"{item}: made for different prompts; raters are shown the first one's")
-    return said
+        if len({clips[m].items[i].prompt for m, i in by_model.items()} - {""}) > 1:
+            remarks.append(f"{item}: made for different prompts; raters are shown the first one's")
+    return remarks
 
 
 def _items(clips: Mapping[str, VideoFolder], mode: Mode) -> dict[str, dict[str, int]]:
-    """item -> model -> place of its video. Pairs need an item from two models. Raises InputError."""
-    found: dict[str, dict[str, int]] = {}
-    for model, each in clips.items():
-        for place, item in enumerate(each.items):
-            name = item.name.rpartition(".")[0]
-            found.setdefault(name, {})[model] = place
+    """item -> model -> index of its video. Pairs need an item from two models. Raises InputError."""
+    items: dict[str, dict[str, int]] = {}
+    for model, folder in clips.items():
+        for index, video in enumerate(folder.items):
+            items.setdefault(video.stem, {})[model] = index
     if mode == "pairs":
-        found = {name: by for name, by in found.items() if len(by) > 1}
-    if not found:
+        items = {name: by for name, by in items.items() if len(by) > 1}
+    if not items:
         raise InputError("study: no videos, or none of the same name in two folders; pairs need equal names")
-    return found
+    return items
 
 
 def _opened(study: Study, mode: Mode, videos: set[tuple[str, str]]) -> Study:
