@@ -55,6 +55,12 @@ def test_links_lead_somewhere(page):
     assert not broken
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_files_that_a_page_names_exist(page):
+    named = re.findall(r"\b(?:tests|benchmarks|examples|src)/[\w./-]*\w", page.read_text(encoding="utf-8"))
+    assert not [path for path in sorted(set(named)) if not (ROOT / path).exists()]
+
+
 def test_every_page_can_be_reached_from_the_readme():
     seen, todo = set(), [ROOT / "README.md"]
     while todo:
