@@ -101,7 +101,7 @@ def test_the_readmes_commands_work_one_after_the_other(tmp_path, monkeypatch):
                 assert "4 of 4 clips can be used" in done.stdout
         asked = len(server.requests)
     assert asked == 4, "only what curation kept is described, once"
-    assert (tmp_path / "runs" / "lora" / "model" / "pytorch_lora_weights.safetensors").is_file()
+    assert (tmp_path / "runs" / "lora-curated" / "model" / "pytorch_lora_weights.safetensors").is_file()
 
 
 @pytest.fixture

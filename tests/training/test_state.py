@@ -4,13 +4,14 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from cogvideox.errors import CheckpointError, ConfigError, NumericsError
-from cogvideox.files.atomic import atomic_folder
 from cogvideox.files.lock import folder_lock
 from cogvideox.training.checkpoint.state import latest_state, save_state
 from cogvideox.training.loop import train
@@ -110,11 +111,14 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
 def test_litter_of_killed_saves_is_swept(tmp_path):
     """By the run that goes on, which says so; a folder that only looks like it stays."""
     out = tmp_path / "run"
-    if os.fork() == 0:
-        with atomic_folder(out / "state-00000003") as work:
-            (work / "tree.json").write_text("{")
-            os.kill(os.getpid(), signal.SIGKILL)
-    os.wait()
+    program = (
+        "import os, signal, sys; from pathlib import Path; from cogvideox.files.atomic import atomic_folder\n"
+        "with atomic_folder(Path(sys.argv[1]) / 'state-00000003') as work:\n"
+        "    (work / 'tree.json').write_text('{')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    killed = subprocess.run([sys.executable, "-c", program, str(out)], timeout=120)
+    assert killed.returncode == -signal.SIGKILL
     (out / ".state-00000003.new-0123456789ab").mkdir()
     (out / ".state-00000003.new-0123456789ab" / "mine.txt").write_text("not ours")
     with pytest.warns(UserWarning, match="half-written state-00000003 of a process that was killed"):
