@@ -378,7 +378,7 @@ def test_a_continuation_gives_the_asked_new_frames(kind, patch_size_t):
 
 def test_a_continuation_by_default_fills_the_length_of_the_model():
     plan = plan_run(
-        golden_model(patch_size_t=2),
+        golden_model(patch_size_t=2).spec,
         GenerateOptions(video_use="continue"),
         SimpleNamespace(video=Video(golden_frames(9), 8), image=None, shape=(32, 48)),
     )
