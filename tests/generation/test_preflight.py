@@ -190,4 +190,5 @@ def test_a_limit_of_address_space_counts():
 def test_nothing_is_warned_of_a_short_run(tiny):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        cogvideox.generate(tiny, GenerateOptions(prompt="a red circle", steps=1))
+        video = cogvideox.generate(tiny, GenerateOptions(prompt="a red circle", steps=1))
+    assert len(video) == tiny.spec.frames
