@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import multiprocessing
 import os
 import random
 import signal
-import sys
 import time
 import warnings
 
@@ -19,6 +19,7 @@ from cogvideox.checkpoints.adapter import Adapter, Pair
 from cogvideox.errors import OutputError
 from cogvideox.files.atomic import atomic_file
 from support.models import small_model
+from support.processes import PRELOAD
 
 
 def content(folder):
@@ -103,30 +104,35 @@ def test_files_of_others_beside_a_checkpoint_keep_it_from_being_replaced(name, m
     assert file.read_text() == "precious" and load_model(model, text=False).spec.name == "5b"
 
 
+def save_for_ever(target, ready):
+    models = [small_model("5b"), small_model("2b")]
+    ready.set()
+    for model in itertools.cycle(models):
+        save_model(model, target, overwrite=True)
+
+
 def test_a_model_that_is_saved_again_and_again_is_whole_after_every_kill(tmp_path):
     """SIGKILL and SIGTERM at random: a whole model stands under the name, and the next save leaves no litter."""
-    target, rng = tmp_path / "model", random.Random(0)
-    models = [small_model("5b"), small_model("2b")]
-    save_model(models[0], target)
+    target, rng, model = tmp_path / "model", random.Random(0), small_model("5b")
+    save_model(model, target)
+    context = multiprocessing.get_context("forkserver")  # a fork of this process could wait for torch's threads
+    context.set_forkserver_preload(PRELOAD)
     for number in range(16):
-        kill = (signal.SIGKILL, signal.SIGTERM)[number % 2]
-        child = os.fork()
-        if child == 0:
-            for model in itertools.cycle(models):
-                try:
-                    save_model(model, target, overwrite=True)
-                finally:
-                    if sys.exc_info()[0] is not None:
-                        os._exit(1)
+        ready = context.Event()
+        writer = context.Process(target=save_for_ever, args=(target, ready))
+        writer.start()
+        assert ready.wait(60)
         time.sleep(rng.uniform(0.02, 0.3))
-        os.kill(child, kill)
-        os.waitpid(child, 0)
+        kill = (signal.SIGKILL, signal.SIGTERM)[number % 2]
+        os.kill(writer.pid, kill)
+        writer.join(60)
+        assert writer.exitcode, "it would save for ever"
         assert load_model(target, text=False, check=True).spec.name in ("2b", "5b")
         if kill == signal.SIGTERM:
             assert not list(tmp_path.glob(".*/new/transformer"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        save_model(models[0], target, overwrite=True)
+        save_model(model, target, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
