@@ -115,7 +115,9 @@ def test_a_model_that_is_saved_again_and_again_is_whole_after_every_kill(tmp_pat
     """SIGKILL and SIGTERM at random: a whole model stands under the name, and the next save leaves no litter."""
     target, rng, model = tmp_path / "model", random.Random(0), small_model("5b")
     save_model(model, target)
-    context = multiprocessing.get_context("forkserver")  # a fork of this process could wait for torch's threads
+    context = multiprocessing.get_context(
+        "forkserver"
+    )  # a fork of this process could wait for torch's threads
     context.set_forkserver_preload(PRELOAD)
     for number in range(16):
         ready = context.Event()
