@@ -179,10 +179,14 @@ def devil_dynamic_quality(inputs: MetricInputs) -> list[Score]:
 GROUPS: dict[str, tuple[Metric, ...]] = {
     "reconstruction": (
         pair_metric(
-            "psnr_frame_mean", lambda a, b, _: fidelity.psnr(a, b), "mean of frames' PSNR; 100 dB when equal"
+            "psnr_frame_mean",
+            lambda a, b, _: fidelity.psnr(a, b),
+            "mean PSNR of the frames; 100 dB when equal",
         ),
         pair_metric(
-            "psnr_clip", lambda a, b, _: fidelity.psnr(a, b, "clip"), "PSNR of the squared error of a clip"
+            "psnr_clip",
+            lambda a, b, _: fidelity.psnr(a, b, "clip"),
+            "PSNR of the mean squared error of the whole clip",
         ),
         pair_metric(
             "ssim_rgb",
@@ -192,13 +196,13 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
         pair_metric(
             "lpips_vgg",
             lambda a, b, tools: fidelity.lpips(a, b, tools.lpips),
-            "LPIPS 0.1; `lpips_stand_in` with the shipped network, another scale",
+            "LPIPS 0.1; `lpips_stand_in` with the shipped network has another scale",
             "originals, `--lpips`",
         ),
         pair_metric(
             "flicker_excess",
             lambda a, b, _: fidelity.flicker_excess(a, b),
-            "flicker minus the original's own; blur lowers it, so read the residual",
+            "flicker minus the flicker of the original; blur lowers it, so prefer `flicker_residual`",
         ),
         pair_metric(
             "flicker_residual",
@@ -211,12 +215,12 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
         video_metric(
             "flicker_paper_style_sum16",
             fidelity.flicker_paper,
-            "its sum over the 16 pairs of 17 frames: the size of Tables 1 and 2, whose unit is not printed",
+            "the same, summed over the 16 pairs of 17 frames: the scale of Tables 1 and 2, whose unit is not printed",
         ),
         video_metric(
             "vbench_temporal_flickering_raw",
             fidelity.vbench_flicker,
-            "VBench's form of it, on every video given",
+            "VBench's temporal flickering, on every video",
         ),
     ),
     "dynamics": (
@@ -239,8 +243,9 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
         Metric(
             "fvd_<network>_<frames>f, fvd_<network>_<frames>f_extrapolated, mmd_poly_<network>",
             set_distances,
-            "FVD; FVD as of endless videos (needs twice as many videos as dimensions); KVD: polynomial MMD as in JEDi, "
-            "times 100. Networks: `i3d-k400-logits` (short side to 224, centre, 400 logits), `world-64`, `fixed-64`",
+            "FVD; FVD extrapolated to infinitely many videos (needs twice as many videos as dimensions); KVD: "
+            "polynomial MMD as in JEDi, times 100. Networks: `i3d-k400-logits` (short side to 224, centre, 400 "
+            "logits), `world-64`, `fixed-64`",
             "real videos; `--i3d` for I3D",
         ),
     ),
@@ -263,7 +268,7 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
             vbench.scene,
             lambda prompt: prompt.facts["scene"],
             lambda tools: tools.experts.get("captions"),
-            "the same",
+            "VBench's rule, on the videos whose prompts ask for it",
             "`--observations`",
         ),
         Metric(
@@ -299,7 +304,7 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
         Metric(
             "mtscore_<judge>",
             lambda inputs: [semantic.mtscore(inputs.videos, inputs.tools.judge)],
-            "GPT4o-MTScore: 8 frames, a grade of 1 to 5 for metamorphic change; other judges are other scores",
+            "GPT4o-MTScore: 8 frames, a grade of 1 to 5 for metamorphic change; judges are not comparable",
             "`--judge-url`",
         ),
     ),
@@ -315,7 +320,7 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
         Metric(
             "two_<fact>",
             lambda inputs: world_facts.two_object_scores(inputs.videos, inputs.videos.prompts),
-            "two different things: colours, each on its shape, how they stand; 60 held-out scenes of the tier `pair`",
+            "two different things: both colours, each on its shape, their relation; 60 held-out scenes of tier `pair`",
             "its prompts",
         ),
     ),
