@@ -104,10 +104,10 @@ class Attention(nn.Module):
     ) -> Float[Tensor, "b n d"]:
         """``rotary_emb``: the factors of ``Rotary.table``; None for a model without rotary positions."""
         v = self._heads(self.to_v, x, layout)
-        q = self._heads(self.to_q, x, layout)
-        q = apply_rotary_emb(normalise(self.norm_q, q, layout), rotary_emb, v.dtype)
-        k = self._heads(self.to_k, x, layout)
-        k = apply_rotary_emb(normalise(self.norm_k, k, layout), rotary_emb, v.dtype)
+        q = normalise(self.norm_q, self._heads(self.to_q, x, layout), layout)
+        q = apply_rotary_emb(q, rotary_emb, v.dtype)
+        k = normalise(self.norm_k, self._heads(self.to_k, x, layout), layout)
+        k = apply_rotary_emb(k, rotary_emb, v.dtype)
         out = attend(self.attn_fn, q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), layout)
         to_out, dropout = self.to_out
         return dropout(through(to_out, out.transpose(1, 2).flatten(2), layout))

@@ -144,8 +144,6 @@ class Block(nn.Module):
     ) -> Float[Tensor, "b n d"]:
         """``temb``: SiLU of the time embedding of each clip; ``rotary_emb``: the table of ``Rotary``, or None."""
         y, gate = self.norm1(x, temb, layout)
-        update = self.attn1(y, rotary_emb, layout)
-        x = add_gated(x, update, gate, layout)
+        x = add_gated(x, self.attn1(y, rotary_emb, layout), gate, layout)
         y, gate = self.norm2(x, temb, layout)
-        update = through(self.ff, y, layout)
-        return add_gated(x, update, gate, layout)
+        return add_gated(x, through(self.ff, y, layout), gate, layout)
