@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -17,8 +17,8 @@ from pathlib import Path
 import plot
 import torch
 from cases import Side
+from traffic import Traffic, count
 
-from cogvideox.memory import Cost, count
 from cogvideox.presets import get_preset
 from cogvideox.spec import ModelSpec
 
@@ -27,39 +27,21 @@ BF16 = torch.bfloat16
 SIDES: tuple[Side, ...] = ("ours", "diffusers")
 
 
-@dataclass(frozen=True)
-class Block:
-    """What one more layer costs, and the peak of the whole network, which depth does not change."""
-
-    calls: int
-    traffic: int
-    fused: int
-    epilogue: int
-    flops: int
-    peak: int
-
-
-def steady(work: Callable[[], object]) -> Cost:
+def steady(work: Callable[[], object]) -> Traffic:
     """The cost of a second run: tables of positions are made once and kept."""
     with torch.no_grad():
         work()
     return count(work)
 
 
-def block(preset: ModelSpec, side: Side, frames: int, height: int, width: int, batch: int = 2) -> Block:
-    """A layer at this size for a batch of clips (2: the guidance pair) in bf16.
+def block(preset: ModelSpec, side: Side, frames: int, height: int, width: int, batch: int = 2) -> Traffic:
+    """A layer at this size for a batch of clips (2: the guidance pair) in bf16; the peak is that of the whole network.
 
-    Difference of four and three layers, so that what surrounds the layers cancels out.
+    Difference of four and three layers, so that what surrounds the layers cancels out; depth does not change the peak.
     """
     three, four = (steady(_transformer(preset, side, n, frames, height, width, batch)) for n in (3, 4))
-    return Block(
-        four.calls - three.calls,
-        four.traffic - three.traffic,
-        four.fused - three.fused,
-        four.epilogue - three.epilogue,
-        four.flops - three.flops,
-        four.peak,
-    )
+    sums = ("calls", "traffic", "fused", "epilogue", "flops")
+    return replace(four, **{name: getattr(four, name) - getattr(three, name) for name in sums})
 
 
 def _transformer(
@@ -92,7 +74,7 @@ def _transformer(
 
 
 @cache
-def decode(side: Side, frames: int, height: int = 480, width: int = 720) -> Cost:
+def decode(side: Side, frames: int, height: int = 480, width: int = 720) -> Traffic:
     """Latents to pixels in bf16, at the widths of the released autoencoder."""
     vae = _vae(side)
     with torch.device("meta"):
@@ -101,7 +83,7 @@ def decode(side: Side, frames: int, height: int = 480, width: int = 720) -> Cost
 
 
 @cache
-def encode(side: Side, frames: int, height: int = 480, width: int = 720) -> Cost:
+def encode(side: Side, frames: int, height: int = 480, width: int = 720) -> Traffic:
     """Pixels to the mean of their latents in bf16."""
     vae = _vae(side)
     with torch.device("meta"):
@@ -133,7 +115,7 @@ BLOCKS = {
     "1.5-5B, 81×768×1360": ("1.5-5b", 81, 768, 1360),
     "5B, 5 s of 768×1360 (41 frames)": ("5b", 41, 768, 1360),
 }
-CODINGS: dict[str, Callable[[Side], Cost]] = {
+CODINGS: dict[str, Callable[[Side], Traffic]] = {
     "decode 49×480×720": lambda side: decode(side, 49),
     "decode 97×480×720": lambda side: decode(side, 97),
     "encode 49×480×720": lambda side: encode(side, 49),
@@ -143,7 +125,7 @@ HEAD = """| work | side | calls | traffic (GB) | fused (GB) | and epilogues (GB)
 |---|---|---|---|---|---|---|---|"""
 
 
-def _row(name: str, side: Side, found: Cost | Block) -> str:
+def _row(name: str, side: Side, found: Traffic) -> str:
     peak = f"{found.peak / 1e9:.2f}"
     return (
         f"| {name} | {side} | {found.calls:,} | {found.traffic / 1e9:,.1f} | {found.fused / 1e9:,.1f} "

@@ -24,10 +24,10 @@ import plot
 import timing
 import torch
 from cases import CASES, SIZES
+from traffic import count
 
 import cogvideox
 import memory
-from cogvideox.memory import count
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "records" / "performance.md"
 

@@ -1,12 +1,19 @@
-"""Which device computes, and whether it is here."""
+"""Which device computes, whether it is here, and how much memory it has left."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cogvideox.errors import ConfigError
 
+if TYPE_CHECKING:
+    import torch
+
 SPARE = 1.2  # times the weights: what the least work beside them takes
+ROOT = Path("/")
 
 
 def best_device() -> str:
@@ -59,3 +66,73 @@ def check_device(device: str) -> None:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0][:120]
         raise ConfigError(f"device {device!r}: not available here ({reason}); choose cpu") from None
+
+
+def available(device: torch.device | str) -> int | None:
+    """Bytes a program can still get on the device; None if unknown.
+
+    Of a GPU: what is free, and what torch holds without using it. Of a CPU: the least of what the system has, what the
+    control groups of this process leave (of containers and services, versions 1 and 2, every level), and its own limit
+    of address space.
+    """
+    device = str(device)
+    if device.split(":")[0] != "cpu":
+        return free_bytes(device)
+    limits = [left for left in (_system(), *_groups(), _address_space()) if left is not None]
+    return max(min(limits), 0) if limits else None
+
+
+def _system() -> int | None:
+    kilobytes = _field(ROOT / "proc/meminfo", "MemAvailable:")
+    return None if kilobytes is None else kilobytes * 1024
+
+
+def _groups() -> Iterator[int | None]:
+    """What every control group around this process leaves, from its own up to the root that can be seen."""
+    try:
+        lines = (ROOT / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    paths = {kinds: path for _, kinds, path in (line.split(":", 2) for line in lines if line.count(":") >= 2)}
+    older = next((path for kinds, path in paths.items() if "memory" in kinds.split(",")), "/")
+    files = "memory.max", "memory.current", "inactive_file"
+    files_v1 = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
+    for mount, path, names in (
+        ("sys/fs/cgroup", paths.get("", "/"), files),
+        ("sys/fs/cgroup/unified", paths.get("", "/"), files),
+        ("sys/fs/cgroup/memory", older, files_v1),
+    ):
+        inner = Path(path.strip("/"))
+        for level in (inner, *inner.parents) if path.strip("/") else (Path(),):
+            yield _group(ROOT / mount / level, *names)
+
+
+def _group(folder: Path, most: str, used: str, cached: str) -> int | None:
+    """The limit less what is used; files that are only cached can be dropped."""
+    try:
+        limit = int((folder / most).read_text())
+        held = int((folder / used).read_text())
+    except (OSError, ValueError):  # no such group, or "max"
+        return None
+    return limit - held + min(_field(folder / "memory.stat", cached) or 0, held)
+
+
+def _address_space() -> int | None:
+    """What ``ulimit -v`` leaves."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    used = _field(ROOT / "proc/self/status", "VmSize:")
+    return None if limit == resource.RLIM_INFINITY or used is None else limit - used * 1024
+
+
+def _field(file: Path, name: str) -> int | None:
+    """The number after a name at the beginning of a line."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    found = (line.split() for line in lines)
+    return next((int(words[1]) for words in found if len(words) > 1 and words[0] == name), None)

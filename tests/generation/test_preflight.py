@@ -14,12 +14,15 @@ import torch
 from typer.testing import CliRunner
 
 import cogvideox
+from cogvideox import device
 from cogvideox.cli import app
+from cogvideox.device import available
 from cogvideox.errors import InputError
 from cogvideox.generation import GenerateOptions, preflight
-from cogvideox.memory import Request, available, count, device
+from cogvideox.memory import Request
 from cogvideox.memory.seconds import Rates, efforts, estimate, measured
 from cogvideox.presets import PRESETS
+from support.benchmarks import benchmark
 from support.models import golden_model, golden_text, write_model_folder
 
 SLOW = Rates(1e6, 1e6, 1e6, 1e6, 1e-3)
@@ -103,6 +106,7 @@ def test_the_estimate_stands_before_the_work_and_in_the_dry_run(tmp_path, monkey
 
 def test_the_work_is_that_of_the_real_networks():
     """The formulas against operators counted on the networks themselves."""
+    count = benchmark("traffic").count
     network = TINY.transformer(TINY.spec.transformer.num_layers)
     with torch.device("meta"):
         x, words = torch.empty(2, 16, 5, 8, 8), torch.empty(2, TINY.spec.text_tokens, TINY.spec.text_dim)
@@ -179,7 +183,7 @@ def test_limits_of_control_groups_count_at_every_level(tmp_path, monkeypatch, gr
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of address space are Linux's here")
 def test_a_limit_of_address_space_counts():
     code = (
-        "import resource, torch; from cogvideox.memory import available;"
+        "import resource, torch; from cogvideox.device import available;"
         "before = available('cpu'); used = 1 << 33;"
         "resource.setrlimit(resource.RLIMIT_AS, (used, resource.RLIM_INFINITY)); print(0 <= available('cpu') < used)"
     )

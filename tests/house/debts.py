@@ -36,7 +36,6 @@ generation/finite_check.py: parts
 generation/frame_plan.py: made
 generation/prompt_enhance.py: found
 generation/residual_reuse.py: rows
-memory/count.py: made
 memory/lowbit.py: part
 memory/plan.py: found
 model.py: part parts
@@ -56,7 +55,6 @@ checkpoints/diffusers.py: write_schedule
 checkpoints/inspect.py: CheckpointReport.to_json
 checkpoints/text.py: write_text
 cli/plan.py: name_of
-memory/region.py: Region.bytes
 training/tasks/captioner.py: CaptionerTraining
 training/tasks/faults/edits.py: badly_lit blurred broken_blocks combed cut dim dissolve drifting_still flash
 training/tasks/faults/edits.py: framed grade grainy inset mirrored noisy panned particles pixelated shaken

@@ -11,16 +11,18 @@ from functools import cache
 import pytest
 import torch
 
-from cogvideox.memory import Cost, count
 from cogvideox.presets import get_preset
 from cogvideox.transformer import Transformer
 from cogvideox.vae import VAE
+from support.benchmarks import benchmark
+
+count = benchmark("traffic").count
 
 GB, TERA, BF16 = 1e9, 1e12, torch.bfloat16
 
 
 @cache
-def transformer(layers: int) -> Cost:
+def transformer(layers: int):
     """The 5B at 49x480x720 with the guidance pair."""
     row = get_preset("5b")
     config = row.transformer.changed(num_layers=layers)
@@ -38,7 +40,7 @@ def of_a_block(name: str) -> int:
 
 
 @cache
-def coding(way: str, frames: int) -> Cost:
+def coding(way: str, frames: int):
     """The released autoencoder at 480x720 in bf16."""
     with torch.device("meta"):
         vae = VAE(get_preset("5b").vae).eval().to(BF16)
@@ -59,6 +61,11 @@ def test_block_traffic_when_fused():
 
 def test_block_calls():
     assert of_a_block("calls") <= 30
+
+
+def test_block_peak():
+    """x, the normalised x, q, k, v, and one of them rotated through float32: eight times the tokens, 1.75 GB."""
+    assert transformer(4).peak <= 1.76 * GB
 
 
 @pytest.mark.xfail(
@@ -82,4 +89,5 @@ def test_encode_peak():
 
 def test_twice_the_frames_in_the_same_memory():
     short, long = coding("decode", 49), coding("decode", 97)
-    assert long.peak - long.output <= 1.1 * (short.peak - short.output)
+    output = [frames * 3 * 480 * 720 * BF16.itemsize for frames in (49, 97)]
+    assert long.peak - output[1] <= 1.1 * (short.peak - output[0])

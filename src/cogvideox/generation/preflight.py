@@ -22,14 +22,14 @@ from cogvideox.checkpoints.specs import find_spec
 from cogvideox.checkpoints.tensors import to_bytes
 from cogvideox.checkpoints.trainers import not_a_model
 from cogvideox.conditioning import from_text
-from cogvideox.device import best_device
+from cogvideox.device import available, best_device
 from cogvideox.diffusion import is_guided
 from cogvideox.errors import CheckpointError, ConfigError, InputError, PromptError, suggest
 from cogvideox.generation.options import GenerateOptions
 from cogvideox.generation.plan import Given, Plan, plan_run, with_policy
 from cogvideox.generation.residual_reuse import calibration_path, read_calibration
 from cogvideox.generation.sampling import guidance_of
-from cogvideox.memory import MemoryPlan, Request, available
+from cogvideox.memory import MemoryPlan, Request
 from cogvideox.memory.plan import MemoryPrediction
 from cogvideox.memory.seconds import efforts, estimate, measured
 from cogvideox.model import CogVideoX

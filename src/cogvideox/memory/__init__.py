@@ -3,22 +3,17 @@
 | file | what it does |
 |---|---|
 | ``request`` | what is asked to fit: a spec, a size, a device |
-| ``region`` | which memory a tensor touches |
-| ``fuse`` | traffic of operators that run as one pass |
-| ``count`` | calls, bytes, FLOPs and peak memory of any work, without a device |
-| ``workspace`` | what convolutions take for themselves on a CPU |
+| ``count`` | FLOPs and peak memory of any work, without a device |
 | ``weights`` | bytes of every network, in any precision |
 | ``stages`` | bytes that each stage of a run works in |
 | ``policy`` | ways to spend less memory, and what each costs |
 | ``plan`` | every policy for a request: the cheapest that fits, or the nearest request that does |
-| ``device`` | how much memory a device has left |
 | ``seconds`` | how long a run takes, from measured rates of the device |
 | ``offload`` | weights that visit the device: one stage at a time, or block by block |
 | ``lowbit`` | weights in one byte |
 """
 
 from cogvideox.memory.count import Cost, count
-from cogvideox.memory.device import available
 from cogvideox.memory.lowbit import has_torchao, lower
 from cogvideox.memory.offload import offload
 from cogvideox.memory.plan import MemoryPlan, Option, plan, require, settle
@@ -32,7 +27,6 @@ __all__ = [
     "Option",
     "Policy",
     "Request",
-    "available",
     "count",
     "has_torchao",
     "lower",

@@ -1,16 +1,16 @@
-"""What a piece of work costs, counted without a device: calls, bytes moved, FLOPs, peak memory.
+"""What a piece of work costs, counted without a device: FLOPs and peak memory.
 
-The real code runs on tensors without memory (``device="meta"``) or on real ones, and every operator that
-reaches the device is seen. Views cost nothing; everything else reads its inputs and writes its outputs once.
+The real code runs on tensors without memory (``device="meta"``) or on real ones, and every operator that reaches the
+device is seen. ``benchmarks/traffic.py`` counts calls and bytes moved in the same way.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from math import prod
 from typing import Any
 
 import torch
@@ -22,86 +22,36 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakIdKeyDictionary
 
-from cogvideox.memory.fuse import Call, fused_traffic
-from cogvideox.memory.region import Region
 from cogvideox.recompute import watch_saved
 
 aten = torch.ops.aten
-ALLOCATIONS = {aten.empty, aten.empty_like, aten.empty_strided, aten.new_empty, aten.new_empty_strided}
-OVERWRITES = {aten.copy_, aten.fill_, aten.zero_, aten.normal_, aten.uniform_}
-KINDS = {  # everything else is called pointwise
-    "matrix": {aten.mm, aten.addmm, aten.bmm, aten.baddbmm},
-    "convolution": {aten.convolution},
-    "attention": {
-        aten._scaled_dot_product_flash_attention,
-        aten._scaled_dot_product_flash_attention_for_cpu,
-        aten._scaled_dot_product_efficient_attention,
-    },
-    "norm": {aten.native_layer_norm, aten.native_group_norm},
-    "copy": {
-        aten.cat,
-        aten.stack,
-        aten.clone,
-        aten.copy_,
-        aten._to_copy,
-        aten.constant_pad_nd,
-        aten.upsample_nearest2d,
-        aten.upsample_nearest3d,
-    },
-}
+SMALL_CONVOLUTION = 20_480
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What ``count`` found. Bytes and FLOPs; a multiply-add is two FLOPs.
+    """FLOPs (a multiply-add is two) and bytes of a piece of work, what existed before (weights, inputs) not counted.
 
-    calls: operators that are not views. traffic: bytes read and written by them, one by one. fused: the same
-    when neighbouring pointwise operators, copies and normalisations become one pass; epilogue: when, besides, what
-    is pointwise on the result of a product alone runs inside that product. peak: most bytes alive
-    at once, what existed before (weights, inputs) not counted. output: bytes alive when the work ended.
+    peak: most bytes alive at once. output: bytes alive when the work ended.
     """
 
-    calls: int
-    traffic: int
-    fused: int
-    epilogue: int
     flops: int
     peak: int
     output: int
-    by_kind: dict[str, int]
-    calls_by_kind: dict[str, int]
 
 
-Workspace = Callable[[Any, Sequence[Any], Any], int]
-"""Bytes that an operator (packet, arguments, result) takes while it runs, besides its tensors."""
+def count(work: Callable[[], Any], on_cpu: bool = False) -> Cost:
+    """Run ``work`` once, without gradients, and say what it cost.
 
-
-def count(work: Callable[[], Any], fuse: bool = True, workspace: Workspace | None = None) -> Cost:
-    """Run ``work`` once, without gradients, and say what it cost. ``fuse`` false leaves ``fused`` at 0.
-
-    ``workspace`` adds to the peak what the kernels of a device take for themselves. On meta tensors attention
-    counts as one fused kernel, as on a GPU: no score matrix is ever written.
+    ``on_cpu`` adds to the peak what convolutions on a CPU take for themselves. On meta tensors attention counts as one
+    fused kernel, as on a GPU: no score matrix is ever written.
     """
-    counter = _Counter(workspace)
+    counter = Counter(on_cpu)
     with torch.no_grad(), FusedAttention(), counter:
         result = work()
-    traffic, calls = Counter[str](), Counter[str]()
-    for call in counter.calls:
-        traffic[call.kind] += call.bytes
-        calls[call.kind] += 1
-    found = Cost(
-        calls=len(counter.calls),
-        traffic=sum(traffic.values()),
-        fused=fused_traffic(counter.calls, counter.alive()) if fuse else 0,
-        epilogue=fused_traffic(counter.calls, counter.alive(), epilogues=True) if fuse else 0,
-        flops=counter.flops,
-        peak=counter.peak,
-        output=counter.held,
-        by_kind=dict(traffic),
-        calls_by_kind=dict(calls),
-    )
+    cost = Cost(counter.flops, counter.peak, counter.held)
     del result  # alive until here, so that it was counted as output
-    return found
+    return cost
 
 
 def kept(work: Callable[[], Any]) -> int:
@@ -126,28 +76,21 @@ def peak_with_gradients(work: Callable[[], Any], times: int = 1) -> int:
     Run it on fake tensors (``FakeTensorMode``): they know casts and backward kernels, and take no memory. Attention
     counts as one fused kernel.
     """
-    counter = _Counter()
+    counter = Counter()
     with counter:
         for _ in range(times):
             work()
     return counter.peak
 
 
-class _Counter(TorchDispatchMode):
-    """Sees every operator. A storage gets a number when first seen; only those made inside count as memory."""
+class Counter(TorchDispatchMode):
+    """Sees every operator; of the storages only those made inside count as memory."""
 
-    def __init__(self, workspace: Workspace | None = None) -> None:
+    def __init__(self, on_cpu: bool = False) -> None:
         super().__init__()
-        self.workspace = workspace
-        self.calls: list[Call] = []
+        self.on_cpu = on_cpu
         self.flops = self.peak = self.held = 0
-        self._numbers = WeakIdKeyDictionary()
-        self._outside: set[int] = set()
-        self._next = 0
-
-    def alive(self) -> set[int]:
-        """Numbers of the storages that live on: made before the work, or still held."""
-        return self._outside | set(self._numbers.values())
+        self._known = WeakIdKeyDictionary()  # storages
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -161,37 +104,26 @@ class _Counter(TorchDispatchMode):
         if _is_composite(func):
             with self:  # inference mode hands on whole functions: take them apart
                 return func.decompose(*args, **kwargs)
-        inputs = list(_tensors((args, kwargs)))
-        reads = [self._region(tensor, made=False) for tensor in inputs]
+        for tensor in tensors_in((args, kwargs)):
+            self._known[tensor.untyped_storage()] = True
         result = func(*args, **kwargs)
-        outputs = list(_tensors(result)) or list(_overwritten(func, args))
-        made = [self._region(tensor, made=True) for tensor in outputs]
+        for tensor in tensors_in(result):
+            self._hold(tensor.untyped_storage())
         packet = func._overloadpacket
-        extra = self.workspace(packet, args, result) if self.workspace is not None else 0
+        extra = cpu_workspace(packet, args, result) if self.on_cpu else 0
         self.peak = max(self.peak, self.held + extra)
-        if packet in ALLOCATIONS or not outputs or _is_view(func, made, reads):
-            return result
-        if packet in OVERWRITES or "out" in kwargs:
-            written = {(region.storage, region.start) for region in made}
-            reads = [region for region in reads if (region.storage, region.start) not in written]
         flops = flop_registry[packet](*args, **kwargs, out_val=result) if packet in flop_registry else 0
         self.flops += flops
-        self.calls.append(Call(packet.__name__, _kind(packet), tuple(reads), tuple(made), flops > 0))
+        self.observe(func, args, kwargs, result, flops)
         return result
 
-    def _region(self, tensor: Tensor, made: bool) -> Region:
-        storage = tensor.untyped_storage()
-        number = self._numbers.get(storage)
-        if number is None:
-            number = self._numbers[storage] = self._next
-            self._next += 1
-            if made:
-                self._hold(storage)
-            else:
-                self._outside.add(number)
-        return Region.of(tensor, number)
+    def observe(self, func: Any, args: Any, kwargs: Any, result: Any, flops: int) -> None:
+        """Called after every operator, for counters of more than this."""
 
     def _hold(self, storage: Any) -> None:
+        if storage in self._known:
+            return
+        self._known[storage] = True
         size = storage.nbytes()
         self.held += size
 
@@ -199,13 +131,6 @@ class _Counter(TorchDispatchMode):
             self.held -= size
 
         weakref.finalize(storage, free).atexit = False
-
-
-def _overwritten(func: Any, args: Any) -> Iterator[Tensor]:
-    """What an operator that returns nothing has written to."""
-    for told, given in zip(func._schema.arguments, args, strict=False):
-        if told.alias_info is not None and told.alias_info.is_write:
-            yield from _tensors(given)
 
 
 class FusedAttention(TorchFunctionMode):
@@ -231,12 +156,9 @@ def _attention(
     if q.ndim > 4:  # kernels know batch and heads; what else stands in front is more of the batch
         front = q.shape[:-3]
         q, k, v = (each.flatten(0, -4) for each in (q, k, v))
-        rows = (
-            None
-            if attn_mask is None
-            else attn_mask.expand(*front, *q.shape[1:-1], k.shape[-2]).flatten(0, -4)
-        )
-        return _attention(q, k, v, rows, dropout_p, is_causal, scale).unflatten(0, front)
+        if attn_mask is not None:
+            attn_mask = attn_mask.expand(*front, *q.shape[1:-1], k.shape[-2]).flatten(0, -4)
+        return _attention(q, k, v, attn_mask, dropout_p, is_causal, scale).unflatten(0, front)
     if attn_mask is None:
         return aten._scaled_dot_product_flash_attention(q, k, v, dropout_p, is_causal, scale=scale)[0]
     bias = attn_mask if attn_mask.is_floating_point() else torch.empty_like(attn_mask, dtype=q.dtype)
@@ -246,7 +168,8 @@ def _attention(
     )[0]
 
 
-def _tensors(values: Any) -> Iterator[Tensor]:
+def tensors_in(values: Any) -> Iterator[Tensor]:
+    """All tensors in a nested value."""
     return (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
 
 
@@ -256,13 +179,27 @@ def _is_composite(func: Any) -> bool:
     return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
 
 
-def _is_view(func: Any, made: list[Region], reads: list[Region]) -> bool:
-    """Nothing is written: the schema says so, or all results lie in the memory of the inputs."""
-    if func._schema.is_mutable:
+def cpu_workspace(packet: Any, args: Sequence[Any], result: Any) -> int:
+    """Bytes that torch's convolutions take on a CPU besides input and output; a rule read off the library and measured.
+
+    The autoencoder's convolutions go to oneDNN (``cogvideox.cpu_ops.conv3d``), the others when batch x channels x rows
+    exceeds SMALL_CONVOLUTION (columns do not count) or the kernel is larger than 3x3. oneDNN works on a blocked copy of
+    the input, of the output and of the weights. Smaller convolutions are unrolled into one matrix of input channels x
+    kernel size x output positions; a kernel of one pixel needs none.
+    """
+    if packet is not aten.convolution:
+        return 0
+    x, weight = args[0], args[1]
+    kernel = weight.shape[2:]
+    transposed = bool(args[6])
+    if (len(kernel) == 3 and not transposed) or _blocked(x, kernel):
+        return x.nbytes + result.nbytes + 2 * weight.nbytes
+    if prod(kernel) == 1:
+        return 0
+    return x.shape[1] * prod(kernel) * prod(result.shape[2:]) * x.element_size()
+
+
+def _blocked(x: Tensor, kernel: Sequence[int]) -> bool:
+    if tuple(kernel[-2:]) == (1, 1) and torch.get_num_threads() == 1 and x.shape[0] < 16:
         return False
-    given = {region.storage for region in reads}
-    return bool(made) and all(region.storage in given for region in made)
-
-
-def _kind(packet: Any) -> str:
-    return next((kind for kind, packets in KINDS.items() if packet in packets), "pointwise")
+    return x.shape[0] > 1 or min(kernel[-2:]) > 3 or prod(x.shape[:4]) > SMALL_CONVOLUTION

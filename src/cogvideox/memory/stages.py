@@ -17,7 +17,6 @@ from torch import Tensor
 from cogvideox.diffusion import SAMPLERS, Schedule, denoiser, guided, sequential
 from cogvideox.memory.count import count
 from cogvideox.memory.request import Request
-from cogvideox.memory.workspace import cpu_workspace
 from cogvideox.transformer import Transformer
 from cogvideox.transformer.modulation import tabulated
 from cogvideox.transformer.reuse import reusing
@@ -30,7 +29,7 @@ FEW, LONG = 2, 7  # layers or steps that are counted; latent frames that are
 
 def peak_of(request: Request, work: Callable[[], Any]) -> int:
     """Most bytes alive while ``work`` runs on the device of the request."""
-    return count(work, fuse=False, workspace=cpu_workspace if request.on_cpu else None).peak
+    return count(work, request.on_cpu).peak
 
 
 def denoising(request: Request, pair: Pair) -> int:

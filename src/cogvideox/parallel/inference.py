@@ -5,7 +5,6 @@ Every rank ends with the same latents and the same video; one of them writes it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,24 +45,24 @@ def spread(transformer: Transformer, how: Spread, device: str = "cpu") -> None:
     weights = DeviceMesh(device, axes.mesh.reshape(1, 1, ranks), mesh_dim_names=("data", "shard", "context"))
     shard(transformer, transformer.transformer_blocks, weights)
     if how.pair > 1:
-        group = axes["pair"].get_group()
-        transformer.register_forward_pre_hook(_take_local_batch(group))
-        transformer.register_forward_hook(_gather_batch(group))
+        batch = _SplitBatch(axes["pair"].get_group())
+        transformer.register_forward_pre_hook(batch.take_local)
+        transformer.register_forward_hook(batch.gather)
 
 
-def _take_local_batch(group: Group) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
-    def before(module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        rank, size = dist.get_rank(group), dist.get_world_size(group)
-        module.batch_is_split = len(given[0]) % size == 0
-        return tuple(x.chunk(size)[rank] for x in given) if module.batch_is_split else given
+class _SplitBatch:
+    """Hooks by which each rank of a group computes its share of a batch; one that cannot be divided stays whole."""
 
-    return before
+    def __init__(self, group: Group) -> None:
+        self.group, self.split = group, False
 
+    def take_local(self, module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        rank, size = dist.get_rank(self.group), dist.get_world_size(self.group)
+        self.split = len(given[0]) % size == 0
+        return tuple(x.chunk(size)[rank] for x in given) if self.split else given
 
-def _gather_batch(group: Group) -> Callable[[nn.Module, Any, Tensor], Tensor]:
-    def after(module: nn.Module, given: Any, out: Tensor) -> Tensor:
-        if not module.batch_is_split:
+    def gather(self, module: nn.Module, given: Any, out: Tensor) -> Tensor:
+        if not self.split:
             return out
-        return torch.cat(all_gather(out.contiguous(), [len(out)] * dist.get_world_size(group), 0, group))
-
-    return after
+        lengths = [len(out)] * dist.get_world_size(self.group)
+        return torch.cat(all_gather(out.contiguous(), lengths, 0, self.group))

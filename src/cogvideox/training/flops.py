@@ -41,7 +41,7 @@ class FlopCounter:
 
     def _forward(self, sample: Sample) -> int:
         clip, text, t = self._given(sample)
-        return count(lambda: self.network(clip[None], text[None], t), fuse=False).flops
+        return count(lambda: self.network(clip[None], text[None], t)).flops
 
     def _given(self, sample: Sample) -> tuple[Tensor, Tensor, Tensor]:
         (_, t, h, w), text_len = sample
