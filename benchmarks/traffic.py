@@ -56,7 +56,7 @@ class Traffic:
 
 
 def count(work: Callable[[], Any], fuse: bool = True) -> Traffic:
-    """Run ``work`` once, without gradients, and say what it cost; without ``fuse``, ``fused`` and ``epilogue`` are 0."""
+    """Run ``work`` once, without gradients, and say what it cost. Without ``fuse`` two of the figures are 0."""
     counter = TrafficCounter()
     with torch.no_grad(), FusedAttention(), counter:
         result = work()
