@@ -30,6 +30,8 @@ if TYPE_CHECKING:
         NumericsError,
         OutputError,
     )
+    from cogvideox.evaluate_model.options import EvaluateOptions
+    from cogvideox.evaluate_model.run import Evaluation, evaluate
     from cogvideox.generation import GenerateOptions, Progress, generate
     from cogvideox.generation.preflight import plan_memory as plan
     from cogvideox.memory import MemoryPlan
@@ -52,6 +54,9 @@ _HOMES = {
     "train": "api",
     "curate": "api",
     "caption": "api",
+    "evaluate": "evaluate_model.run",
+    "EvaluateOptions": "evaluate_model.options",
+    "Evaluation": "evaluate_model.run",
     "CogVideoX": "model",
     "Video": "video",
     "read_video": "video",
@@ -78,6 +83,8 @@ __all__ = [
     "CogVideoXError",
     "ConfigError",
     "DependencyError",
+    "EvaluateOptions",
+    "Evaluation",
     "GenerateOptions",
     "InputError",
     "MemoryPlan",
@@ -93,6 +100,7 @@ __all__ = [
     "convert",
     "curate",
     "errors",
+    "evaluate",
     "generate",
     "get_preset",
     "inspect",
@@ -110,8 +118,8 @@ def __getattr__(name: str) -> _Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'cogvideox' has no attribute {name!r}")
     home, colon, attribute = _HOMES[name].partition(":")
-    room = _import_module(f"cogvideox.{home}")
-    return room if colon and not attribute else getattr(room, attribute or name)
+    module = _import_module(f"cogvideox.{home}")
+    return module if colon and not attribute else getattr(module, attribute or name)
 
 
 def __dir__() -> list[str]:

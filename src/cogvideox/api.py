@@ -1,7 +1,8 @@
 """What the command line does to folders and runs, as one Python call each: ``train``, ``curate``, ``caption``.
 
-``load``, ``save``, ``convert`` and ``inspect`` are ``cogvideox.checkpoints``; ``generate`` and ``plan`` are
-``cogvideox.generation``. Settings are plain keywords; a dotted name reaches into a group: ``**{"optim.lr": 1e-4}``.
+``load``, ``save``, ``convert`` and ``inspect`` are ``cogvideox.checkpoints``, ``generate`` and ``plan`` are
+``cogvideox.generation``, ``evaluate`` is ``cogvideox.evaluate_model``. Settings are plain keywords; a dotted name
+reaches into a group: ``**{"optim.lr": 1e-4}``.
 """
 
 from __future__ import annotations
@@ -34,11 +35,17 @@ def train(
     """Train: ``train("world-t2v", out="runs/mine", steps=200)``; the same folder resumes. Returns the folder.
 
     recipe: the name of a recipe, a run.yaml, or a config. ``overrides`` are "key.path=value" texts, applied before
-    ``settings``. Raises ConfigError, InputError, CheckpointError, OutputError or DependencyError.
+    ``settings``. Processes that torchrun started train one model together. Raises ConfigError, InputError,
+    CheckpointError, OutputError or DependencyError.
     """
+    from cogvideox.parallel.mesh import process_group
     from cogvideox.training.recipes import run
+    from cogvideox.training.stages import StagedRun
 
-    return run(training_config(recipe, out=out, overrides=overrides, **settings))
+    config = training_config(recipe, out=out, overrides=overrides, **settings)
+    task = config.base.task if isinstance(config, StagedRun) else config.task
+    with process_group(task.compute_device):
+        return run(config)
 
 
 def training_config(
@@ -118,13 +125,10 @@ def caption(
     """
     from cogvideox.captioning.folder import caption_folder, find_videos
     from cogvideox.captioning.strategy import CaptionConfig
-    from cogvideox.curation.captions import caption_curated, is_curated, to_caption
+    from cogvideox.curation.captions import caption_curated, to_caption
 
     config = (config or CaptionConfig()).changed(**settings)
-    folder = Path(videos)
-    curated = is_curated(folder)
-    if curated and out is not None and not (Path(out).exists() and folder.samefile(out)):
-        raise ConfigError(f"out {out}: captions of a curated folder are written into it; leave out away")
+    folder, curated = Path(videos), check_caption_folder(videos, out)
     total = to_caption(folder)[0] if curated else len(find_videos(folder))
     count = 0
     with reporter.progress("describing") as report:
@@ -139,3 +143,16 @@ def caption(
         if curated:
             return caption_curated(folder, config, after, report)
         return caption_folder(folder, Path(out or "captions"), config, after)
+
+
+def check_caption_folder(videos: str | Path, out: str | Path | None) -> bool:
+    """Whether the captions of ``videos`` go into that folder itself, which curation made.
+
+    Raises ConfigError where ``out`` is another folder then.
+    """
+    from cogvideox.curation.captions import is_curated
+
+    folder, curated = Path(videos), is_curated(Path(videos))
+    if curated and out is not None and not (Path(out).exists() and folder.samefile(out)):
+        raise ConfigError(f"out {out}: captions of a curated folder are written into it; leave out away")
+    return curated

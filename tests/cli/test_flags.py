@@ -9,11 +9,22 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from cogvideox.captioning import options as caption_options
+from cogvideox.captioning.options import CaptionOptions
 from cogvideox.cli import app
+from cogvideox.evaluate_model import options as evaluate_options
+from cogvideox.evaluate_model.options import EvaluateOptions
+from cogvideox.generation import options as generation
 from cogvideox.generation.options import OPTION_GROUPS, GenerateOptions
 
-COMMAND = typer.main.get_command(app).commands["generate"]
-FLAGS = {param.name: param for param in COMMAND.params if param.name in GenerateOptions.model_fields}
+COMMANDS = typer.main.get_command(app).commands
+FIELDS = {
+    "generate": GenerateOptions,
+    "plan": GenerateOptions,
+    "evaluate": EvaluateOptions,
+    "caption": CaptionOptions,
+}
+CONFIGS = {generation: GenerateOptions, evaluate_options: EvaluateOptions, caption_options: CaptionOptions}
 VALUES = {
     "prompt": "a blue square", "negative_prompt": "grey", "strength": "0.5", "context_frames": "1",
     "frames": "5", "height": "32", "width": "64", "fps": "12", "steps": "3", "guidance": "2.5", "seed": "7",
@@ -21,14 +32,24 @@ VALUES = {
 }  # fmt: skip
 
 
-def test_every_option_stands_under_one_heading():
-    names = [name for names in OPTION_GROUPS.values() for name in names.split()]
-    assert sorted(names) == sorted(GenerateOptions.model_fields)
+@pytest.mark.parametrize("options", [generation, evaluate_options, caption_options])
+def test_every_option_stands_under_one_heading(options):
+    names = [name for names in options.OPTION_GROUPS.values() for name in names.split()]
+    assert sorted(names) == sorted(CONFIGS[options].model_fields)
 
 
-@pytest.mark.parametrize("name", GenerateOptions.model_fields)
-def test_every_option_is_a_flag_with_the_description_of_its_field(name):
-    field, flag = GenerateOptions.model_fields[name], FLAGS[name]
+@pytest.mark.parametrize(
+    ("verb", "name"),
+    [
+        *(("generate", name) for name in GenerateOptions.model_fields),
+        *(("plan", name) for name in ("frames", "height", "width", "sampler")),
+        *(("evaluate", name) for name in EvaluateOptions.model_fields),
+        *(("caption", name) for name in CaptionOptions.model_fields),
+    ],
+)
+def test_every_option_is_a_flag_with_the_description_of_its_field(verb, name):
+    field = FIELDS[verb].model_fields[name]
+    (flag,) = (each for each in COMMANDS[verb].params if each.name == name)
     assert f"--{name.replace('_', '-')}" in flag.opts
     assert flag.help.startswith(field.description) and flag.default is None
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import cogvideox
 from cogvideox.cli import app
 from cogvideox.evaluation.report import ScoreReport
 from cogvideox.evaluation.world_facts import two_object_prompts
@@ -59,6 +60,25 @@ def test_a_models_world_videos_are_made_kept_and_scored(here, toy):
     assert not removed.exists() and all(
         path.stat().st_mtime_ns == kept[path] for path in kept if path != removed
     )
+
+
+def test_the_verb_is_one_call_of_python(here):
+    first = cogvideox.evaluate("tiny", "run", suite="world", prompts=2, steps=2)
+    assert isinstance(first, cogvideox.Evaluation)
+    assert first.score("world_all_facts").videos == 2 and first.world is not None
+    assert [each.value for each in ScoreReport.read("run").scores] == [
+        each.value for each in first.report.scores
+    ]
+    assert "| fact |" in first.table()
+    options = cogvideox.EvaluateOptions(suite="world", prompts=2, steps=2, against="run")
+    again = cogvideox.evaluate("tiny", "run", options=options)
+    assert {each.difference for each in again.differences} == {0.0}
+    with pytest.raises(cogvideox.ConfigError, match="another options"):
+        cogvideox.evaluate("tiny", "run", suite="world", prompts=2, steps=3)
+    folder = cogvideox.evaluate("run/videos", "other", suite="two")
+    assert folder.world is None
+    with pytest.raises(cogvideox.ConfigError, match="did you mean 'world'"):
+        cogvideox.evaluate("tiny", suite="wrld")
 
 
 def test_an_image_to_video_model_begins_at_the_true_first_frame(here):

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from cogvideox.cli.evaluate import _folder
 from cogvideox.errors import CogVideoXError
+from cogvideox.evaluate_model.options import EvaluateOptions
+from cogvideox.evaluate_model.run import folder_inputs
 from cogvideox.evaluation.metrics import MetricTools
 from cogvideox.evaluation.report import ScoreReport
 from cogvideox.evaluation.video_folder import VideoFolder, open_videos, read_prompts
@@ -18,6 +19,7 @@ from cogvideox.evaluation.world_facts import read_verdicts
 from cogvideox.files.digest import sha256_of
 from cogvideox.generation.residual_reuse import read_calibration
 from cogvideox.perception.experts import read_recorded
+from cogvideox.progress import TERMINAL
 from cogvideox.rating.study import Study
 from cogvideox.video import Video, video_info
 from cogvideox.world import held_out_prompts, render
@@ -58,7 +60,7 @@ def test_vbench_prompts_name_the_videos(tmp_path):
 def test_evaluate_says_how_many_videos_have_no_prompt(tmp_path, capsys):
     videos(tmp_path, "a", "b")
     (tmp_path / "prompts.csv").write_text("\ufeffvideo,caption\na.mp4,a cat\n", encoding="utf-8")
-    _, inputs = _folder(tmp_path, "paper", None, MetricTools())
+    _, inputs = folder_inputs(tmp_path, EvaluateOptions(suite="paper"), MetricTools(), TERMINAL)
     assert inputs.videos.prompts == ["a cat", ""]
     assert "1 of 2 videos has no prompt, such as b.mp4" in capsys.readouterr().err
 

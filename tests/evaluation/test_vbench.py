@@ -99,6 +99,12 @@ def test_frames_are_looked_at_eight_times_a_second():
     assert len(vbench.frames_at_8_fps(video(frames=30, fps=30))) == 8
 
 
+def test_the_filter_of_still_scenes():
+    assert vbench.is_still([2.9] * 15, 5.9, 16, 256)
+    assert not vbench.is_still([3.1] * 2 + [0] * 13, 0, 16, 256)
+    assert not vbench.is_still([0] * 15, 6.1, 16, 256)
+
+
 class Words:
     """Text and picture meet by brightness: white fits 'white', nothing else."""
 
@@ -138,6 +144,36 @@ def test_a_record_that_is_none_is_refused(tmp_path, text):
     (tmp_path / "r.jsonl").write_text(text)
     with pytest.raises(InputError):
         read_recorded(tmp_path / "r.jsonl")
+
+
+def test_the_total_weighs_quality_four_to_one():
+    assert vbench.combine(0.82, 0.76)["total"] == pytest.approx(0.808)
+    best = {name: high for name, (_, high) in vbench.BOUNDS.items()}
+    assert vbench.total(best) == pytest.approx({"quality": 1.0, "semantic": 1.0, "total": 1.0})
+    still = vbench.total(best | {"dynamic_degree": 0.0})
+    assert still["quality"] == pytest.approx(6 / 6.5)
+    with pytest.raises(InputError, match="missing"):
+        vbench.total({"scene": 0.5})
+    assert [score.value for score in vbench.totals(best)] == [1.0, 1.0, 1.0]
+    assert all("15 of 16" in score.why for score in vbench.totals({"scene": 0.5}))
+    assert all("--vbench-results" in score.why for score in vbench.totals(None))
+
+
+def test_names_go_out_and_come_back():
+    for row in prompt_suite("vbench"):
+        assert vbench.import_name(vbench.export_name(row.short, 4)) == (row.short, 4)
+    with pytest.raises(InputError):
+        vbench.export_name("a/b", 0)
+    with pytest.raises(InputError):
+        vbench.import_name("video.mp4")
+
+
+def test_results_of_vbench_are_read():
+    record = {"scene": [0.55, []], "dynamic_degree": 0.62, "other": 1}
+    assert vbench.read_results(record) == {"scene": 0.55, "dynamic_degree": 0.62}
+    for none in ({}, [], {"scene": []}, {"scene": "much"}):
+        with pytest.raises(InputError, match="eval_results"):
+            vbench.read_results(none)
 
 
 def test_the_prompt_suites_are_whole():

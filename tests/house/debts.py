@@ -28,10 +28,6 @@ checkpoints/overwrite.py: part
 checkpoints/precision.py: parts
 checkpoints/sat.py: _part part
 checkpoints/trainers.py: place
-cli/curate.py: row
-cli/dry_run.py: found
-cli/plan.py: found
-cli/samples.py: _rows place
 generation/finite_check.py: parts
 generation/frame_plan.py: made
 generation/prompt_enhance.py: found
@@ -54,7 +50,6 @@ UNDOCUMENTED = """
 checkpoints/diffusers.py: write_schedule
 checkpoints/inspect.py: CheckpointReport.to_json
 checkpoints/text.py: write_text
-cli/plan.py: name_of
 training/tasks/captioner.py: CaptionerTraining
 training/tasks/faults/edits.py: badly_lit blurred broken_blocks combed cut dim dissolve drifting_still flash
 training/tasks/faults/edits.py: framed grade grainy inset mirrored noisy panned particles pixelated shaken

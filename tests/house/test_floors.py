@@ -19,7 +19,7 @@ FLOORS = {
     7: "model presets parallel",
     8: "conditioning checkpoints memory captioning evaluation",
     9: "generation curation",
-    10: "data",
+    10: "evaluate_model data",
     11: "training rating",
     12: "reproduce api",
     13: "cli",

@@ -63,7 +63,7 @@ def test_figures_share_their_arms_and_videos_are_scored_once(outcome, scale, mon
     kept = scale.folder(first.experiment.arms[0], 0) / "videos-8.json"
     assert json.loads(kept.read_text())["fvd"] > 0
     assert first.status == "not reproduced" and "undecided" in first.why  # one seed decides nothing
-    monkeypatch.setattr("cogvideox.reproduce.videos.made_by", lambda *_: pytest.fail("made again"))
+    monkeypatch.setattr("cogvideox.reproduce.run.arm_videos", lambda *_: pytest.fail("made again"))
     assert room.run_arms(experiment("fig8c"), one) == first
 
 

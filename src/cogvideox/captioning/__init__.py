@@ -2,7 +2,8 @@
 
 | file | what it does |
 |---|---|
-| ``strategy`` | ``CaptionConfig``: which stages, who is asked, who judges |
+| ``options`` | ``CaptionOptions``: which strategy, who is asked, who judges; loads no numpy |
+| ``strategy`` | ``CaptionConfig``, and the stages that it means |
 | ``stages`` | short caption, frame captions, merge, summarise, local captioner |
 | ``instructions`` | the prompts, each with a name and a version |
 | ``describe`` | ``Describer``: clips through the stages to caption records, resumable |

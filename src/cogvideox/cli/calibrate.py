@@ -7,50 +7,44 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cogvideox.cli.flags import Debug, Device, Dtype, Json, flag, with_flags
 from cogvideox.cli.terminal import result, result_json, verb
 from cogvideox.errors import ConfigError
+from cogvideox.generation.options import GenerateOptions
 from cogvideox.progress import TERMINAL
 
 if TYPE_CHECKING:
     from cogvideox.generation.calibrate_reuse import Trial
 
 PROMPTS = 2
+OPTIONS = {"Size and length": "frames height width", "Sampling": "steps sampler"}
+PROMPT = "what to make; repeatable; default: prompts of the tiny world"
+TRY = "thresholds to report, such as 0.05,0.1; empty: only calibrate"
 
 
 @verb
+@with_flags(GenerateOptions, OPTIONS)
 def calibrate(
+    options: dict[str, Any],
     model: Annotated[str, typer.Argument(help="a folder, a hub id or a preset")] = "tiny",
-    prompt: Annotated[
-        list[str] | None, typer.Option(help="what to make; repeatable; default: prompts of the tiny world")
-    ] = None,
-    steps: Annotated[int, typer.Option(help="denoising steps, as the runs will have")] = 50,
-    sampler: Annotated[str, typer.Option(help="ddim, dpm or dpm-ode")] = "ddim",
-    guidance: Annotated[float, typer.Option(help="as the runs will have")] = 6.0,
-    frames: Annotated[int | None, typer.Option(help="number of frames")] = None,
-    height: Annotated[int | None, typer.Option(help="pixels")] = None,
-    width: Annotated[int | None, typer.Option(help="pixels")] = None,
-    try_: Annotated[
-        str, typer.Option("--try", help="thresholds to report, such as 0.05,0.1; empty: only calibrate")
-    ] = "0.05,0.1,0.2",
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; default: the best there is")] = None,
-    out: Annotated[str | None, typer.Option(help="file; default: beside the model")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace a calibration that exists")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="the report as JSON")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
+    prompt: Annotated[list[str] | None, flag(PROMPT)] = None,
+    guidance: Annotated[float, flag("as the runs will have", "Sampling")] = 6.0,
+    try_: Annotated[str, flag(TRY, None, "--try")] = "0.05,0.1,0.2",
+    dtype: Dtype = None,
+    device: Device = None,
+    out: Annotated[str | None, flag("file; default: beside the model")] = None,
+    overwrite: Annotated[bool, flag("replace a calibration that exists", None, "--overwrite")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
 ) -> None:
     """Measure for generate --reuse, and report speed-up beside likeness to the exact video."""
     thresholds = read_thresholds(try_)
-    settings: dict[str, Any] = {"steps": steps, "sampler": sampler, "guidance": guidance}
-    settings |= {"frames": frames, "height": height, "width": width}
-    settings = {name: value for name, value in settings.items() if value is not None}
     from cogvideox.generation.calibrate_reuse import calibrate as run
     from cogvideox.generation.job import Job, parse_options
 
-    runs = [
-        parse_options({**settings, "prompt": text, "seed": seed})
-        for seed, text in enumerate(_prompts(prompt))
-    ]
+    settings = {"guidance": guidance, **options}
+    prompts = enumerate(prompt or _world_prompts())
+    runs = [parse_options({**settings, "prompt": text, "seed": seed}) for seed, text in prompts]
     job = Job(model=model, dtype=dtype, device=device, metadata=False, overwrite=overwrite)
     path, trials = run(job, runs, out=Path(out) if out else None, thresholds=thresholds, reporter=TERMINAL)
     result(str(path))
@@ -82,9 +76,7 @@ def as_text(trials: list[Trial]) -> str:
     return "\n".join(lines)
 
 
-def _prompts(given: list[str] | None) -> list[str]:
-    if given:
-        return given
+def _world_prompts() -> list[str]:
     from cogvideox.world import held_out_prompts
 
     return [each.prompt for each in held_out_prompts()[:PROMPTS]]

@@ -1,4 +1,7 @@
-"""Flags made from the fields of a settings class: one declaration, one help text, every setting reachable."""
+"""Flags made from the fields of a settings class: one declaration, one help text, every setting reachable.
+
+``flag`` and the types below are the flags that are no settings, such as ``--json``.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,37 @@ from pydantic.fields import FieldInfo
 
 from cogvideox.config import Config
 
+SPEED, OUTPUT = "Speed and memory", "Output"
+
+
+def flag(help: str, panel: str | None = None, *names: str, **more: Any) -> Any:
+    """An option of a command under the heading ``panel``; ``names``: where the flag is not called as its parameter."""
+    return typer.Option(*names, help=help, rich_help_panel=panel, **more)
+
+
+Debug = Annotated[bool, flag("show tracebacks", OUTPUT, "--debug")]
+Json = Annotated[bool, flag("results as JSON", OUTPUT, "--json")]
+Overwrite = Annotated[bool, flag("replace files that exist", OUTPUT, "--overwrite")]
+Dtype = Annotated[str | None, flag("float32, bfloat16 or float16; default: as stored", SPEED)]
+Device = Annotated[str | None, flag("cpu, cuda, cuda:1 or mps; default: cuda, else mps, else cpu", SPEED)]
+Memory = Annotated[
+    str,
+    flag(
+        "auto, resident (all weights on the device), phases (one stage at a time), stream (block by block from "
+        "host memory)",
+        SPEED,
+    ),
+]
+MemoryLimit = Annotated[
+    str | None, flag("memory to stay within, such as 12GB; default: what the device has free", SPEED)
+]
+Settings = Annotated[list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...")]
+
 
 def with_flags(config: type[Config], groups: Mapping[str, str]) -> Callable[..., Callable[..., None]]:
-    """A decorator that gives a command one flag for each field of ``config``.
+    """A decorator that gives a command one flag for each field of ``config`` that ``groups`` names.
 
-    The command has a parameter ``settings``, which receives the values of the flags that were given, by field.
+    The command has a parameter ``options``, which receives the values of the flags that were given, by field.
     ``groups``: heading in the help -> names of its fields with spaces between; they stand in this order.
     """
     flags = {
@@ -28,12 +57,12 @@ def with_flags(config: type[Config], groups: Mapping[str, str]) -> Callable[...,
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         own = dict(inspect.signature(function, eval_str=True).parameters)
-        del own["settings"]
+        del own["options"]
 
         @functools.wraps(function)
         def run(**values: Any) -> None:
             given = {name: value for name in flags if (value := values.pop(name, None)) is not None}
-            function(settings=given, **values)
+            function(options=given, **values)
 
         parameters = [*flags.values(), *own.values()]
         run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # what inspect.signature looks for
@@ -48,25 +77,20 @@ def with_flags(config: type[Config], groups: Mapping[str, str]) -> Callable[...,
 def _flag(name: str, field: FieldInfo, group: str) -> inspect.Parameter:
     """The parameter of a command for one field; None when the flag is not given."""
     kind, choices = _kind_of(field.annotation)
-    flag = f"--{name.replace('_', '-')}"
+    text = f"--{name.replace('_', '-')}"
     if kind is bool and field.default is True:
-        flag = f"{flag}/--no-{flag.removeprefix('--')}"
-    option = typer.Option(
-        flag,
-        help=_help_of(field),
-        metavar="|".join(map(str, choices)) or None,
-        rich_help_panel=group,
-        show_default=False,
-    )
+        text = f"{text}/--no-{text.removeprefix('--')}"
+    metavar = "|".join(map(str, choices)) or None
+    option = flag(_help_of(field), group, text, metavar=metavar, show_default=False)
     annotation = Annotated[Optional[kind], option]  # noqa: UP045  made at run time
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
 def _kind_of(annotation: Any) -> tuple[type, tuple[Any, ...]]:
     """The type that the command line reads, and the values it may have where they are listed."""
-    kinds = [each for each in get_args(annotation) or (annotation,) if each is not NoneType]
     if get_origin(annotation) is Literal:
         return str, get_args(annotation)
+    kinds = [each for each in get_args(annotation) or (annotation,) if each is not NoneType]
     assert len(kinds) == 1 and kinds[0] in (str, int, float, bool), annotation  # no other fields so far
     return kinds[0], ()
 

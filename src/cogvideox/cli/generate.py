@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cogvideox.cli.flags import with_flags
+from cogvideox.cli.flags import (
+    OUTPUT,
+    Debug,
+    Device,
+    Dtype,
+    Json,
+    Memory,
+    MemoryLimit,
+    Overwrite,
+    flag,
+    with_flags,
+)
 from cogvideox.cli.terminal import PARTIAL, result, result_json, verb
 from cogvideox.errors import CogVideoXError, ConfigError
 from cogvideox.generation.options import OPTION_GROUPS, GenerateOptions
@@ -21,114 +32,64 @@ if TYPE_CHECKING:
     from cogvideox.generation.record import Generation
     from cogvideox.memory import MemoryPlan
 
-INPUTS, MODEL, SPEED, OUTPUT = "Prompt and inputs", "Model", "Speed and memory", "Output"
-DTYPE_HELP = "float32, bfloat16 or float16; default: as stored"
-DEVICE_HELP = "cpu, cuda, cuda:1 or mps; default: cuda, else mps, else cpu"
-MEMORY_HELP = (
-    "auto, resident (all weights on the device), phases (one stage at a time), stream (block by block from "
-    "host memory)"
-)
-LIMIT_HELP = "memory to stay within, such as 12GB; default: what the device has free"
+INPUTS, MODEL = "Prompt and inputs", "Model"
+ENHANCE = "write the prompt out: rules, the address of an OpenAI-compatible server, or a model folder"
+ENHANCE_MODEL = "the model on that server; its key is read from OPENAI_API_KEY"
+NO_METADATA = "write neither prompt nor settings, only that it is AI-made"
 
 
 @verb
 @with_flags(GenerateOptions, OPTION_GROUPS)
 def generate(
-    settings: dict[str, Any],
+    options: dict[str, Any],
     words: Annotated[str | None, typer.Argument(metavar="[PROMPT]", help="what the video shows")] = None,
-    carry_on: Annotated[
-        bool, typer.Option("--continue", help="the same as --video-use continue", rich_help_panel=INPUTS)
-    ] = False,
-    enhance: Annotated[
-        str | None,
-        typer.Option(
-            help="write the prompt out: rules, the address of an OpenAI-compatible server, or a model folder",
-            rich_help_panel=INPUTS,
-        ),
-    ] = None,
-    enhance_model: Annotated[
-        str | None,
-        typer.Option(
-            help="the model on that server; its key is read from OPENAI_API_KEY", rich_help_panel=INPUTS
-        ),
-    ] = None,
-    batch: Annotated[
-        str | None,
-        typer.Option(help="file: one prompt or JSON object a line, or .csv", rich_help_panel=INPUTS),
-    ] = None,
+    carry_on: Annotated[bool, flag("the same as --video-use continue", INPUTS, "--continue")] = False,
+    enhance: Annotated[str | None, flag(ENHANCE, INPUTS)] = None,
+    enhance_model: Annotated[str | None, flag(ENHANCE_MODEL, INPUTS)] = None,
+    batch: Annotated[str | None, flag("file: one prompt or JSON object a line, or .csv", INPUTS)] = None,
     model: Annotated[
-        str | None,
-        typer.Option(help="a folder, a hub id or a preset; default: the shipped one", rich_help_panel=MODEL),
+        str | None, flag("a folder, a hub id or a preset; default: the shipped one", MODEL)
     ] = None,
-    lora: Annotated[
-        list[str] | None,
-        typer.Option(help="adapter, PATH or PATH:SCALE; repeatable", rich_help_panel=MODEL),
-    ] = None,
-    lora_alpha: Annotated[
-        float | None,
-        typer.Option(help="alpha of adapters whose file does not say it", rich_help_panel=MODEL),
-    ] = None,
-    dtype: Annotated[str | None, typer.Option(help=DTYPE_HELP, rich_help_panel=SPEED)] = None,
-    device: Annotated[str | None, typer.Option(help=DEVICE_HELP, rich_help_panel=SPEED)] = None,
-    memory: Annotated[str, typer.Option(help=MEMORY_HELP, rich_help_panel=SPEED)] = "auto",
-    memory_limit: Annotated[str | None, typer.Option(help=LIMIT_HELP, rich_help_panel=SPEED)] = None,
-    out: Annotated[
-        str | None,
-        typer.Option(help="file (.mp4, .gif, .png), with --batch a folder", rich_help_panel=OUTPUT),
-    ] = None,
-    preview: Annotated[
-        bool,
-        typer.Option("--preview", help="also an enlarged GIF and a contact sheet", rich_help_panel=OUTPUT),
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="replace files that exist", rich_help_panel=OUTPUT)
-    ] = False,
-    no_metadata: Annotated[
-        bool,
-        typer.Option(
-            "--no-metadata",
-            help="write neither prompt nor settings, only that it is AI-made",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="results as JSON lines", rich_help_panel=OUTPUT)
-    ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="show tracebacks", rich_help_panel=OUTPUT)] = False,
+    lora: Annotated[list[str] | None, flag("adapter, PATH or PATH:SCALE; repeatable", MODEL)] = None,
+    lora_alpha: Annotated[float | None, flag("alpha of adapters whose file does not say it", MODEL)] = None,
+    dtype: Dtype = None,
+    device: Device = None,
+    memory: Memory = "auto",
+    memory_limit: MemoryLimit = None,
+    out: Annotated[str | None, flag("file (.mp4, .gif, .png), with --batch a folder", OUTPUT)] = None,
+    preview: Annotated[bool, flag("also an enlarged GIF and a contact sheet", OUTPUT, "--preview")] = False,
+    overwrite: Overwrite = False,
+    no_metadata: Annotated[bool, flag(NO_METADATA, OUTPUT, "--no-metadata")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
     dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="check all, print the settings, make nothing", rich_help_panel=OUTPUT),
+        bool, flag("check all, print the settings, make nothing", OUTPUT, "--dry-run")
     ] = False,
 ) -> None:
     """Make a video from text, an image or a video."""
-    if words is not None and "prompt" in settings:
-        raise ConfigError("prompt: given twice, as an argument and as --prompt; give one")
-    if words is not None:
-        settings = {"prompt": words, **settings}
-    if carry_on:
-        settings["video_use"] = "continue"
-    _check_pairs(settings, words, batch, lora_alpha if not lora else None)
+    options = _with_shorthands(options, words, carry_on)
+    _check_pairs(options, words, batch, lora_alpha if not lora else None)
     from cogvideox.generation.job import Job, read_adapter_flag
     from cogvideox.generation.prompt_enhance import Enhance
 
     job = Job(
-        model=model or "",
-        adapters=tuple(read_adapter_flag(text) for text in lora or []),
-        alpha=lora_alpha,
-        dtype=dtype,
-        device=device,
-        memory=memory,
-        memory_limit=memory_limit,
-        enhance=Enhance(enhance, enhance_model),
-        overwrite=overwrite,
-        metadata=not no_metadata,
-        preview=preview,
-    )
+        model=model or "", adapters=tuple(read_adapter_flag(text) for text in lora or []), alpha=lora_alpha,
+        dtype=dtype, device=device, memory=memory, memory_limit=memory_limit, enhance=Enhance(enhance, enhance_model),
+        overwrite=overwrite, metadata=not no_metadata, preview=preview,
+    )  # fmt: skip
     job.enhance.check()
     if batch is not None:
-        _make_batch(Path(batch), Path(out or "out"), settings, job, dry_run, as_json, debug)
+        _make_batch(Path(batch), Path(out or "out"), options, job, dry_run, as_json, debug)
     else:
-        _make_one(settings, job, out, dry_run, as_json)
+        _make_one(options, job, out, dry_run, as_json)
+
+
+def _with_shorthands(options: dict[str, Any], words: str | None, carry_on: bool) -> dict[str, Any]:
+    """The options with what the argument and --continue stand for."""
+    if words is not None and "prompt" in options:
+        raise ConfigError("prompt: given twice, as an argument and as --prompt; give one")
+    prompt = {"prompt": words} if words is not None else {}
+    return prompt | options | ({"video_use": "continue"} if carry_on else {})
 
 
 def _check_pairs(

@@ -8,41 +8,37 @@ from typing import Annotated
 
 import typer
 
+from cogvideox.cli.flags import Debug, Json, flag
 from cogvideox.cli.terminal import result, result_json, verb
 from cogvideox.progress import say
 from cogvideox.reproduce.experiments import EXPERIMENTS, experiment
 
+NAME = "fig8a, table9, ...; without one: which there are"
+DOCS = "folder of paper.md and records/reproduce.md, brought up to date where it is"
+
 
 @verb
 def reproduce(
-    name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="fig8a, table9, ...; without one: which there are")
-    ] = None,
-    steps: Annotated[int, typer.Option(min=10, help="training steps of an arm")] = 150,
-    seeds: Annotated[int, typer.Option(min=1, max=100, help="runs of each arm")] = 3,
-    clips: Annotated[int, typer.Option(min=8, help="clips that all arms share")] = 512,
-    videos: Annotated[int, typer.Option(min=8, max=200, help="videos of each arm, for FVD and facts")] = 16,
-    out: Annotated[str, typer.Option(help="folder of the runs; the same folder goes on")] = "runs/reproduce",
-    docs: Annotated[
-        str, typer.Option(help="folder of paper.md and records/reproduce.md, brought up to date where it is")
-    ] = "docs",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be run and stop")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="results as JSON")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help=NAME)] = None,
+    steps: Annotated[int, flag("training steps of an arm", min=10)] = 150,
+    seeds: Annotated[int, flag("runs of each arm", min=1, max=100)] = 3,
+    clips: Annotated[int, flag("clips that all arms share", min=8)] = 512,
+    videos: Annotated[int, flag("videos of each arm, for FVD and facts", min=8, max=200)] = 16,
+    out: Annotated[str, flag("folder of the runs; the same folder goes on")] = "runs/reproduce",
+    docs: Annotated[str, flag(DOCS)] = "docs",
+    dry_run: Annotated[bool, flag("say what would be run and stop", None, "--dry-run")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
 ) -> None:
     """Run an experiment of the paper in miniature, beside its numbers; the same command goes on."""
     if name is None:
-        for row in EXPERIMENTS.values():
-            result(f"{row.name:8} {row.title}")
+        result("\n".join(f"{each.name:8} {each.title}" for each in EXPERIMENTS.values()))
         return
-    row = experiment(name)
+    one = experiment(name)
     if dry_run:
-        arms = [arm.label for arm in row.arms]
-        result(
-            "\n".join(
-                [row.title, f"claim: {row.claim}", *arms, f"in full: {row.full}", f"needs: {row.needs}"]
-            )
-        )
+        arms = [arm.label for arm in one.arms]
+        lines = [one.title, f"claim: {one.claim}", *arms, f"in full: {one.full}", f"needs: {one.needs}"]
+        result("\n".join(lines))
         return
     from cogvideox.reproduce.arms import Scale
     from cogvideox.reproduce.external_results import READERS
@@ -51,10 +47,10 @@ def reproduce(
 
     scale = Scale(steps=steps, seeds=seeds, clips=clips, videos=videos, out=Path(out))
     pages = Path(docs) if all((Path(docs) / page).is_file() for page in (LEDGER, PAGE)) else None
-    outcome = {"arms": run_arms, "vae": run_vaes, **READERS}[row.kind](row, scale)
+    outcome = {"arms": run_arms, "vae": run_vaes, **READERS}[one.kind](one, scale)
     given = {"steps": steps, "seeds": seeds, "clips": clips, "videos": videos}
     flags = [f" --{name} {value}" for name, value in given.items() if value != getattr(Scale(), name)]
-    outcome = replace(outcome, flags="".join(flags) if row.arms else "")
+    outcome = replace(outcome, flags="".join(flags) if one.arms else "")
     folder = write_results(outcome, Path(out), pages)
     if as_json:
         result_json({"name": name, "status": outcome.status, "why": outcome.why, "folder": str(folder)})

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cogvideox.cli.terminal import PARTIAL, result, result_json
+from cogvideox.cli.flags import Debug, Json, Overwrite, flag
+from cogvideox.cli.terminal import PARTIAL, result, result_json, verb
 from cogvideox.errors import (
     CogVideoXError,
     ConfigError,
@@ -25,18 +26,54 @@ from cogvideox.progress import progress, say
 if TYPE_CHECKING:
     import numpy as np
 
+    from cogvideox.video import Video
+
 FPS = 8.0
 MOST_FACTS = 1 << 20  # bytes
 
 
-def render_world(n: int, out: Path, seed: int, split: str, size: int, frames: int, overwrite: bool) -> None:
-    """A folder of clips with their captions and facts beside them, or one contact sheet."""
-    from cogvideox.files.atomic import atomic_file
-    from cogvideox.video import Video, check_output, contact_sheet
-    from cogvideox.world import caption, facts, render, sample_scene
+world = typer.Typer(help="The tiny world: moving shapes whose truth is known.", no_args_is_help=True)
 
-    split = split.replace("-", "_")
-    sheet = out.suffix.lower() == ".png"
+
+@world.command("render")
+@verb
+def render_world(
+    n: Annotated[int, flag("how many scenes", None, "--n", min=1, max=100_000)] = 8,
+    out: Annotated[str, flag("a folder for clips, or one .png for a contact sheet")] = "world.png",
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    split: Annotated[str, flag("train or held-out part of the world")] = "train",
+    size: Annotated[int, flag("pixels", min=16, max=1024)] = 64,
+    frames: Annotated[int, typer.Option(min=1, max=1024)] = 17,
+    overwrite: Overwrite = False,
+    debug: Debug = False,
+) -> None:
+    """Render clips whose truth is known: a folder of mp4 with facts beside them, or a contact sheet."""
+    from cogvideox.files.atomic import atomic_file
+    from cogvideox.video import check_output, contact_sheet
+
+    path = Path(out)
+    sheet = path.suffix.lower() == ".png"
+    _check_render(path, n, sheet, overwrite)
+    videos: list[Video] = []
+    with progress("rendering") as show:
+        for index in range(n):
+            video = _rendered(seed, index, split.replace("-", "_"), size, frames)
+            if sheet:
+                videos.append(video)
+            else:
+                result(str(video.save(path / f"{index:05d}.mp4", overwrite)))
+            show("rendering", index + 1, n)
+    if sheet:
+        captions = [video.manifest["config"]["prompt"] for video in videos]
+        with atomic_file(check_output(path, overwrite), overwrite) as temporary:
+            contact_sheet(videos, captions).save(temporary, format="PNG")
+        result(str(path))
+
+
+def _check_render(out: Path, n: int, sheet: bool, overwrite: bool) -> None:
+    """Refuse, before anything is rendered, what could not be written."""
+    from cogvideox.video import check_output
+
     if not sheet and out.suffix:
         raise ConfigError(f"out {out}: name a folder for clips, or a .png for a contact sheet")
     if sheet:
@@ -49,25 +86,17 @@ def render_world(n: int, out: Path, seed: int, split: str, size: int, frames: in
             raise OutputError(
                 f"{foreign[0]}: exists already and was not made here; move it or choose another --out"
             )
-    videos, captions = [], []
-    with progress("rendering") as show:
-        for index in range(n):
-            scene = sample_scene(seed, index, split)
-            text = caption(scene, seed, index)
-            checks = [check.to_dict() for check in facts(scene)]
-            config = {"prompt": text, "seed": seed, "index": index, "split": split}
-            record = {"kind": "world", "config": config, "checks": checks}
-            video = Video(render(scene, size, frames), FPS, record)
-            if sheet:
-                videos.append(video)
-                captions.append(text)
-            else:
-                result(str(video.save(out / f"{index:05d}.mp4", overwrite)))
-            show("rendering", index + 1, n)
-    if sheet:
-        with atomic_file(check_output(out, overwrite), overwrite) as temporary:
-            contact_sheet(videos, captions).save(temporary, format="PNG")
-        result(str(out))
+
+
+def _rendered(seed: int, index: int, split: str, size: int, frames: int) -> Video:
+    """A scene as a video whose record holds its caption and its facts."""
+    from cogvideox.video import Video
+    from cogvideox.world import caption, facts, render, sample_scene
+
+    scene = sample_scene(seed, index, split)
+    config = {"prompt": caption(scene, seed, index), "seed": seed, "index": index, "split": split}
+    record = {"kind": "world", "config": config, "checks": [check.to_dict() for check in facts(scene)]}
+    return Video(render(scene, size, frames), FPS, record)
 
 
 def _is_foreign(file: Path) -> bool:
@@ -77,18 +106,24 @@ def _is_foreign(file: Path) -> bool:
     return os.path.lexists(file) and not is_ours(sidecar_of(file))
 
 
-def judge_videos(paths: list[Path], as_json: bool) -> None:
-    """One line per video; exit code 3 when a video could not be judged."""
+@world.command("judge")
+@verb
+def judge_videos(
+    videos: Annotated[list[str], typer.Argument(help="videos with their facts beside them as .json")],
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Say whether videos show the facts that stand beside them (exit code 3 when one could not be judged)."""
     from cogvideox.video import read_video
     from cogvideox.world import check_facts
 
     failed = 0
-    for path in paths:
+    for path in map(Path, videos):
         try:
             checks = _facts_beside(path)
             verdict = check_facts(read_video(path).frames, checks)
         except CogVideoXError as error:
-            if len(paths) == 1:
+            if len(videos) == 1:
                 raise
             failed += 1
             say(f"error: {describe(error)}")
@@ -103,8 +138,15 @@ def judge_videos(paths: list[Path], as_json: bool) -> None:
         raise typer.Exit(PARTIAL)
 
 
-def validate_judge(n: int, model: str | None, device: str | None) -> None:
-    """Tables of the judge against the truth, each kind of damage a row; with a model, its autoencoder is one."""
+@world.command("validate")
+@verb
+def validate_judge(
+    n: Annotated[int, flag("clips for every kind of damage", None, "--n", min=1, max=100_000)] = 1000,
+    model: Annotated[str | None, flag("judge clips that went through this model's autoencoder too")] = None,
+    device: Annotated[str | None, flag("where the autoencoder runs")] = None,
+    debug: Debug = False,
+) -> None:
+    """Say how often the judge is right about clips whose truth is known, whole and damaged."""
     from cogvideox.world.validate import CORRUPTIONS, KINDS, agreement_table, confusion_table, validate
 
     damages: dict[str, Any] = {name: name for name in CORRUPTIONS}

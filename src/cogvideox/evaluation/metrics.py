@@ -38,6 +38,8 @@ class MetricTools:
     judge: Chat | None = None
     lpips: fidelity.ImageDistance | None = None
     devil: Mapping[str, Sequence[float]] | None = None
+    vbench: Mapping[str, float] | None = None
+    """Raw values by dimension, from VBench's own evaluation."""
 
     def names(self) -> list[str]:
         """Names and digests that decide the numbers, besides the videos."""
@@ -46,7 +48,8 @@ class MetricTools:
         named = [tool.name for tool in (self.clip, self.lpips) if tool is not None]
         named += [self.judge.model.name] if self.judge is not None else []
         devil = [str(sum(map(len, self.devil.values())))] if self.devil else []
-        return [*named, *cards, *experts, *devil]
+        results = [f"vbench:{name}:{value}" for name, value in sorted((self.vbench or {}).items())]
+        return [*named, *cards, *experts, *devil, *results]
 
 
 @dataclass(frozen=True)
@@ -306,6 +309,12 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
             lambda inputs: [semantic.mtscore(inputs.videos, inputs.tools.judge)],
             "GPT4o-MTScore: 8 frames, a grade of 1 to 5 for metamorphic change; judges are not comparable",
             "`--judge-url`",
+        ),
+        Metric(
+            "vbench_quality, vbench_semantic, vbench_total",
+            lambda inputs: vbench.totals(inputs.tools.vbench),
+            "VBench's totals, from the raw values of its sixteen dimensions, which its own evaluation wrote",
+            "`--vbench-results`",
         ),
     ),
     "world": (

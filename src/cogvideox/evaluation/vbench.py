@@ -1,4 +1,5 @@
-"""VBench's rules as published (Huang et al. 2024), five of which Table 3 uses; long videos as VBench-Long does.
+"""VBench's rules as published (Huang et al. 2024), five of which Table 3 uses, and its totals; long videos as
+VBench-Long does.
 
 A rule is exact only with the network it was published with. Each function takes that network behind a protocol of
 ``perception.experts`` and says "not computed" without it.
@@ -11,13 +12,14 @@ not looked for, and every video weighs the same, however many clips it has.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 
+from cogvideox.errors import InputError
 from cogvideox.evaluation.score import Score, mean_score, not_computed
 from cogvideox.perception.embedding import ImageText
 from cogvideox.perception.experts import ActionClassifier, CaptionExpert, Detector, FlowMagnitudes
@@ -27,8 +29,30 @@ SAMPLED = 16  # frames
 SURE = 0.85  # of an action
 BEST = 5  # actions that count
 LIMIT = 6.0  # pixels of flow at a short side of 256
+STILL_LIMIT = 3.0  # the same, for the filter of temporal flickering
 LONG = 10.0  # seconds; longer videos are cut into clips
 CLIP_SECONDS, LONGER_CLIP_SECONDS = 2.0, {"human_action": 10.0}
+
+BOUNDS: dict[str, tuple[float, float]] = {
+    "subject_consistency": (0.1462, 1.0),
+    "background_consistency": (0.2615, 1.0),
+    "temporal_flickering": (0.6293, 1.0),
+    "motion_smoothness": (0.706, 0.9975),
+    "dynamic_degree": (0.0, 1.0),
+    "aesthetic_quality": (0.0, 1.0),
+    "imaging_quality": (0.0, 1.0),
+    "object_class": (0.0, 1.0),
+    "multiple_objects": (0.0, 1.0),
+    "human_action": (0.0, 1.0),
+    "color": (0.0, 1.0),
+    "spatial_relationship": (0.0, 1.0),
+    "scene": (0.0, 0.8222),
+    "appearance_style": (0.0009, 0.2855),
+    "temporal_style": (0.0, 0.364),
+    "overall_consistency": (0.0, 0.364),
+}
+"""Lowest and highest raw value of each dimension, by which VBench normalises: 7 of quality, 9 semantic."""
+QUALITY, SEMANTIC = tuple(BOUNDS)[:7], tuple(BOUNDS)[7:]
 
 
 def human_action(
@@ -140,8 +164,88 @@ def moves(pairs: Iterable[float], frames: int, short: int, fps: float = 8.0) -> 
     code; no difference at 8 and above). Two frames need round(0.5) = 0 pairs, so they always move, as published.
     """
     limit, needed = max(1.0, 8.0 / fps) * LIMIT * short / 256, round(4 * frames / 16)
+    return _enough(pairs, limit, needed)
+
+
+def is_still(pairs: Iterable[float], first_last: float, frames: int, short: int) -> bool:
+    """VBench's filter before temporal flickering: fewer than round(2 n / 16) pairs of n frames exceed 3 pixels at 256.
+
+    ``pairs``: the mean of the largest 2 % of flow in each; ``first_last``: that from the first frame to the last, whose
+    limit is twice as high.
+    """
+    limit, needed = STILL_LIMIT * short / 256, round(2 * frames / 16)
+    return not (_enough(pairs, limit, needed) or first_last > 2 * limit)
+
+
+def _enough(pairs: Iterable[float], limit: float, needed: int) -> bool:
     values = list(pairs)
     return bool(values) and sum(value > limit for value in values) >= needed
+
+
+def read_results(record: Any) -> dict[str, float]:
+    """Dimension -> raw value of 0..1 from a results file of VBench, which holds [value, videos] or a value for each.
+
+    Raises InputError for a file without any of the dimensions.
+    """
+    record = record if isinstance(record, dict) else {}
+    known = {name: record[name] for name in BOUNDS if name in record}
+    try:
+        values = {name: float(each[0] if isinstance(each, list) else each) for name, each in known.items()}
+    except (TypeError, ValueError, IndexError):
+        values = {}
+    if not values:
+        raise InputError("holds no values of VBench's dimensions; give a *_eval_results.json of VBench")
+    return values
+
+
+def total(raw: Mapping[str, float]) -> dict[str, float]:
+    """Quality, semantic and total score from the raw values of all sixteen dimensions. Raises InputError."""
+    missing = sorted(BOUNDS.keys() - raw.keys())
+    if missing:
+        raise InputError(
+            f"total: {len(missing)} of 16 dimensions are missing ({', '.join(missing[:4])}, ...)"
+        )
+    value = {name: (raw[name] - low) / (high - low) for name, (low, high) in BOUNDS.items()}
+    weight = {name: 0.5 if name == "dynamic_degree" else 1.0 for name in QUALITY}
+    quality = sum(weight[name] * value[name] for name in QUALITY) / sum(weight.values())
+    return combine(quality, sum(value[name] for name in SEMANTIC) / len(SEMANTIC))
+
+
+def combine(quality: float, semantic: float) -> dict[str, float]:
+    """VBench's total, (4 quality + semantic) / 5, with both."""
+    return {"quality": quality, "semantic": semantic, "total": (4 * quality + semantic) / 5}
+
+
+def totals(raw: Mapping[str, float] | None) -> list[Score]:
+    """VBench's three totals as scores; not computed without the raw values of all its dimensions."""
+    try:
+        values = total(raw) if raw else {}
+        why = "needs the results of VBench's own evaluation (--vbench-results FILE)"
+    except InputError as error:
+        values, why = {}, str(error)
+    protocol = "normalised by VBench's bounds; total = (4 quality + semantic) / 5"
+    return [
+        Score(f"vbench_{name}", values[name], protocol=protocol)
+        if values
+        else not_computed(f"vbench_{name}", why, protocol=protocol)
+        for name in ("quality", "semantic", "total")
+    ]
+
+
+def export_name(prompt: str, number: int, suffix: str = ".mp4") -> str:
+    """``<prompt>-<number>.mp4``, as VBench looks for videos. Raises InputError for prompts no file name can hold."""
+    name = f"{prompt}-{number}{suffix}"
+    if "/" in prompt or "\0" in prompt or not prompt.strip() or len(name.encode()) > 255:
+        raise InputError(f"prompt {prompt[:60]!r}: cannot be a file name; VBench's own prompts all can")
+    return name
+
+
+def import_name(name: str) -> tuple[str, int]:
+    """(prompt, number) from a file name of VBench. Raises InputError."""
+    stem, dash, number = name.rpartition(".")[0].rpartition("-")
+    if not (dash and stem and number.isdecimal()):
+        raise InputError(f"{name!r}: not named <prompt>-<number>.mp4")
+    return stem, int(number)
 
 
 def middle_frames(total: int, wanted: int = SAMPLED) -> list[int]:

@@ -69,8 +69,8 @@ def process_group(device: str = "cpu", minutes: float = 30) -> Iterator[str]:
 
 
 def is_main_process() -> bool:
-    """Whether this process is the one that writes and talks."""
-    return not dist.is_initialized() or dist.get_rank() == 0
+    """Whether this process is the one that writes and talks: rank 0 of those that a launcher started."""
+    return (dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", "0"))) == 0
 
 
 def make_mesh(config: MeshConfig, device: str = "cpu") -> DeviceMesh:

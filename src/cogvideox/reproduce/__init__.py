@@ -4,8 +4,7 @@
 |---|---|
 | ``experiments`` | the table: every figure and table as a value; loads no torch |
 | ``arms`` | what an arm (a variant of an ablation) trains: one miniature transformer, one change |
-| ``run`` | train every arm with every seed, measure, compare |
-| ``videos`` | FVD, facts and sharpness of an arm's videos |
+| ``run`` | train every arm with every seed, measure it and its videos, compare |
 | ``significance`` | differences over seeds, and whether they support the paper's claim |
 | ``external_results`` | tables from benchmarks, evaluations, studies and reports; nothing is trained |
 | ``curves`` | curves with bands, as SVG |

@@ -11,9 +11,12 @@ from statistics import mean, stdev
 
 import numpy as np
 
+from cogvideox.checkpoints import load_model
 from cogvideox.errors import ConfigError
+from cogvideox.evaluate_model.videos import VideoMaker
+from cogvideox.evaluation.fvd import features_of, frechet
 from cogvideox.files.atomic import write_json
-from cogvideox.reproduce import videos
+from cogvideox.perception.world_features import world_features
 from cogvideox.reproduce.arms import BATCH, Scale, check_size, run_of, vae_size
 from cogvideox.reproduce.curves import Line, curves, smoothed
 from cogvideox.reproduce.experiments import FULL, Arm, Experiment
@@ -21,7 +24,11 @@ from cogvideox.reproduce.significance import Status, Values, differences, status
 from cogvideox.training.loop import train
 from cogvideox.training.recipes import Run
 from cogvideox.training.recipes.vae_variants import variant_run
+from cogvideox.video import Video
+from cogvideox.world import check_facts, held_out_prompts, render
 
+GENERATION = {"steps": 10, "guidance": 2.5, "attention": "torch"}  # options of an arm's videos
+JUDGED_SIDE = 64  # pixels: the size that the judge and the features know
 WINDOW = 9  # losses of a running mean
 OF_VIDEOS = {"fvd", "facts"}  # measures of videos
 AT_ONCE = "at-once.json"
@@ -81,7 +88,7 @@ def trained(arm: Arm, seed: int, scale: Scale, wanted: set[str]) -> dict[str, fl
     at_once = untrained(run, scale.videos) if start is not None else {}
     train(run)
     measured = last_measured(Path(run.out)) | at_once | {"loss_spread": spread(losses(Path(run.out)))}
-    return measured | (videos.scores(Path(run.out) / "model", scale.videos) if wanted & OF_VIDEOS else {})
+    return measured | (video_scores(Path(run.out) / "model", scale.videos) if wanted & OF_VIDEOS else {})
 
 
 def untrained(run: Run, count: int) -> dict[str, float]:
@@ -93,10 +100,45 @@ def untrained(run: Run, count: int) -> dict[str, float]:
         task.export(task.module, folder)
         measured = {
             "held_out_at_once": task.measure(task.module)["held_out"],
-            "sharpness": videos.sharpness(folder, count),
+            "sharpness": sharpness(folder, count),
         }
         write_json(kept, measured, overwrite=True)
     return json.loads(kept.read_text(encoding="utf-8"))
+
+
+def video_scores(model: Path, count: int) -> dict[str, float]:
+    """What a model's videos of the first held-out prompts are worth, kept beside the model folder.
+
+    ``fvd``: distance to the rendered truth (Fig. 8a to c); ``facts``: mean share of a prompt's facts that hold (8d).
+    """
+    kept = model.parent / f"videos-{count}.json"
+    if not kept.is_file():
+        videos, prompts = arm_videos(model, count), held_out_prompts()[:count]
+        truth = [Video(render(prompt.scene, size=videos[0].height), 8.0) for prompt in prompts]
+        videos, truth = (
+            [video.cover(JUDGED_SIDE, JUDGED_SIDE) for video in side] for side in (videos, truth)
+        )
+        fvd = frechet(*(features_of(side, world_features()) for side in (videos, truth)))
+        pairs = zip(videos, prompts, strict=True)
+        shares = [check_facts(video.frames, prompt.checks).share for video, prompt in pairs]
+        write_json(kept, {"fvd": fvd, "facts": float(np.mean(shares))}, overwrite=True)
+    return json.loads(kept.read_text(encoding="utf-8"))
+
+
+def sharpness(model: Path, count: int) -> float:
+    """Mean step between neighbouring pixels of what a model makes, in grey levels (Fig. 9)."""
+    steps = []
+    for video in arm_videos(model, count):
+        frames = video.frames.astype(np.float32)
+        steps += [np.abs(np.diff(frames, axis=axis)).mean() for axis in (1, 2)]
+    return float(np.mean(steps))
+
+
+def arm_videos(model: Path, count: int) -> list[Video]:
+    """One video for each of the first held-out prompts, with the prompt's index as its seed."""
+    maker = VideoMaker(lambda: load_model(model, device="cpu"), GENERATION)
+    prompts = held_out_prompts()[:count]
+    return [maker.make(prompt.prompt, index) for index, prompt in enumerate(prompts)]
 
 
 def compared(

@@ -1,0 +1,156 @@
+"""What ``train --dry-run``, ``settings`` and ``plan --train`` print about a training run."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from cogvideox.cli.terminal import result, result_json
+from cogvideox.device import best_device
+from cogvideox.errors import ConfigError, InputError
+from cogvideox.generation.preflight import free_memory, read_limit
+from cogvideox.progress import on_one_line, say
+from cogvideox.training.config import Run, TrainConfig
+from cogvideox.training.memory import TrainingPrediction, TrainRequest, variants
+from cogvideox.training.preview import estimate, preview, rate_of, request_of
+from cogvideox.training.recipes import recipe, run_file
+from cogvideox.training.recipes.settings import recipe_summaries, settings_table
+from cogvideox.training.stages import StagedRun
+from cogvideox.training.tasks.base_model import base_of
+from cogvideox.training.tasks.diffusion import DiffusionTraining
+
+RESERVE = 0.1
+"""Share of the limit that is left free, as in ``plan``: allocators round up and kernels take workspaces."""
+
+
+def show_run(config: Run | StagedRun) -> bool:
+    """Print the settings as YAML and, as its comments, what the run will read, hold and take.
+
+    Returns whether it could run: what it would stop for is said on stderr.
+    """
+    stages: list[TrainConfig] = []
+    if isinstance(config, StagedRun):
+        stages += [config.run_of(number) for number in range(len(config.stages))]
+    else:
+        stages.append(config := config.changed(task=config.task.completed()))
+    previews = [preview(stage) for stage in stages]
+    for stage, one in zip(stages, previews, strict=True):
+        for line in one.lines:
+            result(f"# {f'{stage.name}: ' if len(stages) > 1 else ''}{on_one_line(line)}")
+    result(config.to_yaml().rstrip())
+    problems = list(previews[0].problems)
+    for one in previews[1:]:  # a later stage starts from the result of the one before, which is not there yet
+        problems += [problem for problem in one.problems if not problem.startswith("task.start")]
+    for problem in dict.fromkeys(problems):
+        say(f"error: {on_one_line(problem)}")
+    return not problems
+
+
+def show_settings(name: str | None, find: str | None, as_json: bool) -> None:
+    """Print the settings of a recipe or a run.yaml whose path or meaning holds ``find``; without a name the recipes."""
+    if name is None:
+        summaries = recipe_summaries()
+        width = max(map(len, summaries))
+        lines = [f"{one:{width}}  {summary}" for one, summary in summaries.items()]
+        result_json(summaries) if as_json else result("\n".join(lines))
+        return
+    rows = settings_table(run_file(name) if name.endswith((".yaml", ".yml")) else recipe(name))
+    if find:
+        rows = [row for row in rows if find.lower() in f"{row.path} {row.meaning}".lower()]
+    if as_json:
+        result_json([row._asdict() for row in rows])
+        return
+    for row in rows:
+        result(f"{row.path}={json.dumps(row.value, ensure_ascii=False)}  ({row.type})")
+        result(textwrap.fill(row.meaning, 100, initial_indent="    ", subsequent_indent="    "))
+
+
+def plan_training(
+    model: str,
+    name: str,
+    settings: Sequence[str],
+    *,
+    processes: int = 1,
+    device: str | None = None,
+    card: str | None = None,
+    memory_limit: str | None = None,
+    as_json: bool = False,
+) -> None:
+    """Print what a step of recipe ``name`` on ``model`` needs: memory, host memory and seconds, before there is data.
+
+    Raises InputError where it does not fit the limit, ConfigError for a recipe that does not fine-tune, a model that
+    is not here, or a mesh that does not fit.
+    """
+    place = device or best_device()
+    limit = read_limit(memory_limit) or free_memory(place)
+    request, steps = _request(model, name, settings, processes, place)
+    memory = TrainingPrediction(request).memory
+    fits = limit is None or memory.peak <= limit * (1 - RESERVE)
+    if as_json:
+        result_json(_values(request, processes, card) | {"limit_bytes": limit, "fits": fits})
+    else:
+        result("\n".join(_lines(request, f"{model}, {name}, {processes} x {place}", steps, card)))
+    if limit is not None and not fits:
+        raise InputError(
+            f"{memory.peak / 1e9:.3g} GB do not fit {limit / 1e9:.3g} GB; {_advice(request, limit)}"
+        )
+
+
+def _request(
+    model: str, name: str, settings: Sequence[str], processes: int, device: str
+) -> tuple[TrainRequest, int]:
+    """What a step asks of memory, and the number of steps."""
+    if name not in ("lora", "finetune"):
+        raise ConfigError(f"train {name!r}: choose lora or finetune")
+    config = recipe(name)
+    assert isinstance(config, Run)
+    given = [f"task.start={model}", "task.data.folder=clips", f"task.device={device}", *settings]
+    config = config.override(given)
+    config.mesh.sizes(processes)
+    if not device.startswith("cpu") and not any(setting.startswith("precision=") for setting in settings):
+        config = config.changed(precision="bf16")  # what the recipe says where such a device is
+    task = config.task.completed()
+    assert isinstance(task, DiffusionTraining), "lora and finetune train the transformer"
+    spec = base_of(task)
+    if spec is None:
+        raise ConfigError(f"{model}: not on this machine; name a preset, or a folder with model_index.json")
+    return request_of(config, task, spec, processes), config.steps
+
+
+def _lines(request: TrainRequest, title: str, steps: int, card: str | None) -> Iterator[str]:
+    """The prediction for people."""
+    frames, height, width = request.pixels
+    yield (
+        f"{title}: {len(request.samples)} clips of {frames} frames of {height}x{width} in a row of "
+        f"{request.tokens:,} tokens, {request.micro_steps} rows of a step on each process"
+    )
+    yield from estimate(request, steps, card)
+
+
+def _values(request: TrainRequest, processes: int, card: str | None) -> dict[str, Any]:
+    """The prediction for programs."""
+    prediction = TrainingPrediction(request)
+    memory, (rate, stands_on) = prediction.memory, rate_of(request, card)
+    return {
+        "tokens": request.tokens,
+        "rows": request.micro_steps,
+        "processes": processes,
+        "peak_bytes": memory.peak,
+        "activation_bytes": memory.activations,
+        "predicted": dict(vars(memory)),
+        "flops": prediction.flops,
+        "seconds": prediction.flops / rate,
+        "seconds_stand_on": stands_on,
+    }
+
+
+def _advice(request: TrainRequest, limit: int) -> str:
+    """The first cheaper way that fits."""
+    for how, other in variants(request):
+        peak = TrainingPrediction(other).memory.peak
+        if peak <= limit * (1 - RESERVE):
+            more = f" on {other.shard} processes" if other.shard > request.shard else ""
+            return f"{peak / 1e9:.3g} GB with {how}{more}"
+    return "no way of saving is enough: use fewer frames (task.data.size.frames), smaller sides, or a larger device"

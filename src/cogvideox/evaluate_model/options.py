@@ -1,0 +1,68 @@
+"""What decides an evaluation, besides whose videos it is of and where its scores go."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from cogvideox.config import Config
+from cogvideox.errors import ConfigError, suggest
+
+SUITES = ("world", "two", "paper", "vae")
+OPTION_GROUPS = {
+    "Suite": "suite prompts prompt_set seeds against",
+    "Videos of a model": "steps guidance sampler dtype device",
+    "Compared with": "references colour fvd_fps",
+    "Networks and judges": "i3d clip lpips observations vbench_results devil judge_url judge_model judge_replay",
+}
+"""The headings of ``cogvideox evaluate --help``, and the options under each."""
+
+
+class EvaluateOptions(Config):
+    """How videos are scored, and how those of a model are made."""
+
+    suite: str | None = Field(
+        None,
+        description="world, two (things), paper or vae; default: world for a model, for videos by their prompts",
+    )
+    prompts: int | None = Field(None, ge=1, description="how many of the suite's prompts; default: all")
+    prompt_set: str = Field("vbench", description="paper: vbench, vbench-long, gallery, compositional")
+    seeds: int = Field(1, ge=1, description="videos per prompt")
+    steps: int | None = Field(None, description="denoising steps")
+    guidance: float | None = Field(None, description="how strongly to follow the prompt")
+    sampler: str | None = Field(None, description="ddim, dpm or dpm-ode")
+    references: str | None = Field(None, description="folder of originals or of real videos")
+    i3d: str | None = Field(None, description="I3D TorchScript file, for FVD")
+    fvd_fps: float | None = Field(None, ge=0.01, description="FVD: bring videos and references to this rate")
+    colour: Literal["guess", "bt601", "bt709"] = Field(
+        "guess", description="how untagged videos are read: guess (by their size), bt601 or bt709"
+    )
+    clip: str | None = Field(None, description="folder of CLIP ViT-B/32")
+    lpips: str | None = Field(None, description="folder of vgg16.pth and LPIPS's vgg.pth")
+    observations: str | None = Field(None, description="recorded answers of VBench's networks (JSON lines)")
+    vbench_results: str | None = Field(
+        None, description="what VBench's own evaluation wrote (*_eval_results.json), for its totals"
+    )
+    devil: str | None = Field(None, description="DEVIL's dynamics and qualities per video (JSON)")
+    judge_url: str | None = Field(None, description="OpenAI-compatible server or model folder, for MTScore")
+    judge_model: str = Field("gpt-4o-2024-05-13", description="the judge's name on that server")
+    judge_replay: str | None = Field(None, description="recorded answers of a judge, instead")
+    against: str | None = Field(None, description="folder of another evaluation, to compare with")
+    dtype: str | None = Field(None, description="float32, bfloat16 or float16; default: as stored")
+    device: str | None = Field(None, description="cpu, cuda, ...; default: cuda, else mps, else cpu")
+
+    @field_validator("suite")
+    @classmethod
+    def _is_known(cls, suite: str | None) -> str | None:
+        if suite is not None and suite not in SUITES:
+            raise ConfigError(
+                f"suite {suite!r}: unknown{suggest(suite, SUITES)}; there are: {', '.join(SUITES)}"
+            )
+        return suite
+
+    @property
+    def generation(self) -> dict[str, Any]:
+        """The options of generation that were given, by their names in ``GenerateOptions``."""
+        given = {"steps": self.steps, "guidance": self.guidance, "sampler": self.sampler}
+        return {name: value for name, value in given.items() if value is not None}
