@@ -11,8 +11,7 @@
 | ``reproduce``, ``calibrate`` | the paper's experiments; the reuse of steps, measured |
 | ``rate``, ``world`` | the rating page, the tiny world |
 | ``flags`` | flags from the fields of a settings class |
-| ``usage`` | a command line that is not understood is one line; help under headings |
-| ``terminal`` | results on stdout, errors and warnings on stderr, exit codes |
+| ``terminal`` | results on stdout, errors and warnings on stderr, exit codes; help under headings |
 """
 
 from cogvideox.cli.app import app, main

@@ -20,9 +20,8 @@ from cogvideox.cli.generate import generate
 from cogvideox.cli.plan import plan
 from cogvideox.cli.rate import rate
 from cogvideox.cli.reproduce import reproduce
-from cogvideox.cli.terminal import ERROR, INTERRUPTED, result, verb
+from cogvideox.cli.terminal import ERROR, INTERRUPTED, GroupedCommand, OneLineGroup, result, verb
 from cogvideox.cli.train import settings, train
-from cogvideox.cli.usage import GroupedCommand, OneLineGroup
 from cogvideox.cli.world import world
 from cogvideox.errors import CheckpointError, ConfigError, MediaError, suggest
 from cogvideox.progress import say

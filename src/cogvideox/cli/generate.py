@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 INPUTS, MODEL = "Prompt and inputs", "Model"
 ENHANCE = "write the prompt out: rules, the address of an OpenAI-compatible server, or a model folder"
 ENHANCE_MODEL = "the model on that server; its key is read from OPENAI_API_KEY"
+DRY_RUN = "check all, print the settings, make nothing"
 NO_METADATA = "write neither prompt nor settings, only that it is AI-made"
 
 
@@ -47,9 +48,7 @@ def generate(
     enhance: Annotated[str | None, flag(ENHANCE, INPUTS)] = None,
     enhance_model: Annotated[str | None, flag(ENHANCE_MODEL, INPUTS)] = None,
     batch: Annotated[str | None, flag("file: one prompt or JSON object a line, or .csv", INPUTS)] = None,
-    model: Annotated[
-        str | None, flag("a folder, a hub id or a preset; default: the shipped one", MODEL)
-    ] = None,
+    model: Annotated[str | None, flag("folder, hub id or preset; default: the shipped one", MODEL)] = None,
     lora: Annotated[list[str] | None, flag("adapter, PATH or PATH:SCALE; repeatable", MODEL)] = None,
     lora_alpha: Annotated[float | None, flag("alpha of adapters whose file does not say it", MODEL)] = None,
     dtype: Dtype = None,
@@ -62,9 +61,7 @@ def generate(
     no_metadata: Annotated[bool, flag(NO_METADATA, OUTPUT, "--no-metadata")] = False,
     as_json: Json = False,
     debug: Debug = False,
-    dry_run: Annotated[
-        bool, flag("check all, print the settings, make nothing", OUTPUT, "--dry-run")
-    ] = False,
+    dry_run: Annotated[bool, flag(DRY_RUN, OUTPUT, "--dry-run")] = False,
 ) -> None:
     """Make a video from text, an image or a video."""
     options = _with_shorthands(options, words, carry_on)

@@ -18,24 +18,23 @@ if TYPE_CHECKING:
 
 SIZES = {"Size and length": "frames height width", "Sampling": "sampler"}
 TRAINING = "Training"
+MODEL = "a preset, a folder or a hub id; presets are not downloaded"
+TRAIN = "plan a training instead: lora or finetune, with the settings of train"
+CARD = "with --train: the card whose speed is assumed, such as H100 or A100"
 
 
 @verb
 @with_flags(GenerateOptions, SIZES)
 def plan(
     options: dict[str, Any],
-    model: Annotated[
-        str, typer.Argument(help="a preset, a folder or a hub id; presets are not downloaded")
-    ] = "tiny",
+    model: Annotated[str, typer.Argument(help=MODEL)] = "tiny",
     settings: Settings = None,
-    train: Annotated[
-        str | None, flag("plan a training instead: lora or finetune, with the settings of train", TRAINING)
-    ] = None,
+    train: Annotated[str | None, flag(TRAIN, TRAINING)] = None,
     gpus: Annotated[int, flag("with --train: processes, one on each card", TRAINING, min=1)] = 1,
-    card: Annotated[
-        str | None, flag("with --train: the card whose speed is assumed, such as H100 or A100", TRAINING)
-    ] = None,
-    video: Annotated[bool, flag("begin with a video, which is encoded first", None, "--video")] = False,
+    card: Annotated[str | None, flag(CARD, TRAINING)] = None,
+    video: Annotated[
+        bool, flag("begin with a video, which is encoded first", "Size and length", "--video")
+    ] = False,
     no_guidance: Annotated[bool, flag("as with --guidance 1", "Sampling", "--no-guidance")] = False,
     dtype: Dtype = None,
     device: Device = None,
