@@ -56,9 +56,7 @@ class EvaluateOptions(Config):
     @classmethod
     def _is_known(cls, suite: str | None) -> str | None:
         if suite is not None and suite not in SUITES:
-            raise ConfigError(
-                f"suite {suite!r}: unknown{suggest(suite, SUITES)}; there are: {', '.join(SUITES)}"
-            )
+            raise ConfigError(f"{suite!r} is unknown{suggest(suite, SUITES)}; there are: {', '.join(SUITES)}")
         return suite
 
     @property
