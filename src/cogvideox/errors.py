@@ -16,7 +16,7 @@ CogVideoXError
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 MOST_MESSAGE = 1900  # characters
@@ -76,6 +76,7 @@ class DependencyError(CogVideoXError):
     """An optional library is not installed; the message names the extra that brings it."""
 
 
+MOST_SHOWN = 300  # letters of one name in a message
 MOST_OPTIONS, MOST_LETTERS = 500, 120  # what a suggestion is looked for among: comparing costs their product
 
 
@@ -115,3 +116,9 @@ def suggest(name: str, options: Iterable[str]) -> str:
         known = [option for option in known if option.endswith(end)][:MOST_OPTIONS]
     close = get_close_matches(name, known, n=1, cutoff=0.6)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def few(names: Sequence[str], limit: int = 5) -> str:
+    """The first names and how many there are in all, for a one-line message."""
+    shown = ", ".join(f"{name[:MOST_SHOWN]}{'...' * (len(name) > MOST_SHOWN)}" for name in names[:limit])
+    return shown if len(names) <= limit else f"{shown}, ... ({len(names)} in all)"

@@ -18,10 +18,14 @@ def test_a_sound_folder_has_no_problems(tmp_path):
     report = inspect(save_model(model, tmp_path / "m"), check=True)
     assert report.ok, report.problems
     assert (report.kind, report.preset, report.task) == ("model folder", "1.5-5b-i2v", "i2v")
-    part = report.parts[0]
+    part = report.tensor_sets[0]
     assert part.parameters == sum(p.numel() for p in model.transformer.parameters())
     assert part.bytes == 2 * part.parameters and part.dtypes == {"bfloat16": part.tensors}
-    assert json.loads(report.to_json())["ok"] and "no problems" in report.to_text()
+    assert (
+        json.loads(report.to_json())["ok"]
+        and len(json.loads(report.to_json())["parts"]) == 2
+        and "no problems" in report.to_text()
+    )
 
 
 def test_problems_are_listed_and_the_rest_is_still_told(tmp_path):
@@ -29,7 +33,7 @@ def test_problems_are_listed_and_the_rest_is_still_told(tmp_path):
     file = path / "vae" / "diffusion_pytorch_model.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
     report = inspect(path)
-    assert not report.ok and len(report.parts) == 1 and "vae" in report.problems[0]
+    assert not report.ok and len(report.tensor_sets) == 1 and "vae" in report.problems[0]
     assert "problem" in report.to_text()
 
 

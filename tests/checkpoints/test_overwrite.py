@@ -167,3 +167,35 @@ def test_a_whole_model_is_never_replaced_by_a_part_or_an_adapter(model, tmp_path
     with pytest.raises(OutputError, match="holds a transformer and a vae that the new one has not"):
         convert(tmp_path / "lora", model, "diffusers", overwrite=True)
     assert content(model) == before
+
+
+def test_how_weights_were_trained_goes_along_with_them(model, tmp_path):
+    (model / "training.json").write_text("the run")
+    (model / "vae" / "training.json").write_text("its VAE's run")
+    sat = convert(model, tmp_path / "sat", "sat")
+    for made in (
+        sat,
+        convert(sat, tmp_path / "back", "diffusers"),
+        convert(model, tmp_path / "again", "diffusers"),
+    ):
+        assert (made / "training.json").read_text() == "the run"
+        assert (made / "vae" / "training.json").read_text() == "its VAE's run"
+    part = convert(model / "vae", tmp_path / "vae", "sat")
+    assert (part / "vae" / "training.json").read_text() == "its VAE's run"
+    assert not (part / "training.json").exists()
+
+
+def test_a_record_of_training_that_is_replaced_with_its_weights_is_said(model, tmp_path):
+    old = save_model(small_model("2b"), tmp_path / "old")
+    (old / "training.json").write_text("the old run")
+    with pytest.warns(
+        UserWarning, match="training.json, how the replaced weights had been trained, is replaced"
+    ):
+        convert(model, old, "diffusers", overwrite=True)
+    assert not (old / "training.json").exists()
+    (model / "training.json").write_text("the run")
+    (old / "training.json").write_text("another run")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        convert(model, old, "diffusers", overwrite=True)
+    assert (old / "training.json").read_text() == "the run"

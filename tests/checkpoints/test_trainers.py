@@ -130,6 +130,13 @@ def test_tensors_beside_the_network_are_named(tuned, base, tmp_path):
         convert(tmp_path, tmp_path / "out", "diffusers", base=base)
 
 
+def test_a_file_of_two_networks_names_both(tuned, base, tmp_path):
+    two = {f"{prefix}.{name}": value for prefix in ("student", "teacher") for name, value in tuned.items()}
+    pickled(tmp_path, two)
+    with pytest.raises(CheckpointError, match="several networks: student., teacher."):
+        convert(tmp_path, tmp_path / "out", "diffusers", base=base)
+
+
 def test_a_sat_file_with_what_it_was_trained_with_is_converted(base, tmp_path):
     sat = convert(base, tmp_path / "sat", "sat")
     file = sat / "transformer" / "1" / "mp_rank_00_model_states.pt"

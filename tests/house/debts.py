@@ -16,18 +16,6 @@ from pathlib import Path
 QUOTES = '"' * 3
 
 BANNED_NAMES = """
-checkpoints/adapter.py: _said found said
-checkpoints/beside.py: part place
-checkpoints/convert.py: part place row
-checkpoints/diffusers.py: part
-checkpoints/fill.py: found
-checkpoints/inspect.py: parts place
-checkpoints/inspect_adapter.py: said
-checkpoints/keymap.py: rows
-checkpoints/overwrite.py: part
-checkpoints/precision.py: parts
-checkpoints/sat.py: _part part
-checkpoints/trainers.py: place
 generation/finite_check.py: parts
 generation/frame_plan.py: made
 generation/prompt_enhance.py: found
@@ -47,9 +35,6 @@ vae/tiling.py: rows
 """Modules, functions, attributes, settings and parameters that still have a name of ``reading.BANNED``."""
 
 UNDOCUMENTED = """
-checkpoints/diffusers.py: write_schedule
-checkpoints/inspect.py: CheckpointReport.to_json
-checkpoints/text.py: write_text
 training/tasks/captioner.py: CaptionerTraining
 training/tasks/faults/edits.py: badly_lit blurred broken_blocks combed cut dim dissolve drifting_still flash
 training/tasks/faults/edits.py: framed grade grainy inset mirrored noisy panned particles pixelated shaken

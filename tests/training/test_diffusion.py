@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cogvideox.checkpoints import load_model, save_model
-from cogvideox.checkpoints.record import read_record
+from cogvideox.checkpoints.specs import read_record
 from cogvideox.diffusion import ScheduleConfig
 from cogvideox.errors import ConfigError
 from cogvideox.training.tasks.diffusion import DiffusionTask, DiffusionTraining

@@ -6,30 +6,25 @@
 | ``tensors`` | safetensors files and folders, read tensor by tensor, written whole |
 | ``pickled`` | PyTorch's pickled files, read without running anything in them |
 | ``families`` | weights of the CogVideoX world that are known and not run |
-| ``record`` | ``cogvideox.json``: what the diffusers layout cannot say about a model |
-| ``specs`` | the spec of a model from its config files, no weight loaded |
-| ``fill`` | tensors into networks, every name and shape checked |
-| ``precision`` | which precision a CPU computes in |
+| ``trainers`` | what trainers leave: recognised, and what to do with it |
+| ``specs`` | the spec of a model from its config files and ``cogvideox.json``, no weight loaded |
+| ``fill`` | tensors into networks, every name and shape checked; the precision on a CPU |
+| ``folders`` | what may be replaced by a new checkpoint, and what goes along beside the weights |
 | ``text`` | text encoder and tokenizer |
 | ``diffusers`` | whole models: load and save |
-| ``overwrite`` | what may be replaced by a new checkpoint |
 | ``keymap`` | names of SAT weights and ours |
 | ``sat`` | SAT files and folders |
-| ``beside`` | what stands beside SAT weights: settings, schedule, text encoder |
-| ``trainers`` | what trainers leave: recognised, and what to do with it |
-| ``adapter`` | LoRA files: read, checked, as pairs of matrices |
+| ``adapter`` | a LoRA as a value: pairs of matrices; written in diffusers' form, PEFT's and SAT's |
 | ``adapter_names`` | names of adapters' layers in all spellings |
-| ``adapter_pairs`` | pairs of matrices from the tensors of a file |
-| ``adapter_settings`` | rank and alpha, from wherever a file keeps them |
-| ``adapter_writing`` | adapters in diffusers' form and in SAT's |
-| ``adapted`` | a linear layer with low-rank pairs beside it |
+| ``adapter_reading`` | LoRA files of all kinds: rank and alpha, from wherever a file keeps them |
+| ``lora_linear`` | a linear layer with adapters on it: applied, merged |
 | ``lora`` | adapters on a network: put on, scaled, merged, taken off |
 | ``convert`` | one format to another |
 | ``inspect`` | what a file or folder is, and what is wrong with it |
-| ``inspect_adapter`` | the same for adapters |
 """
 
-from cogvideox.checkpoints.adapter import Adapter, Pair, read_adapter, write_adapter
+from cogvideox.checkpoints.adapter import Adapter, Pair, write_adapter
+from cogvideox.checkpoints.adapter_reading import read_adapter
 from cogvideox.checkpoints.convert import convert
 from cogvideox.checkpoints.diffusers import load_model, load_schedule, load_transformer, load_vae, save_model
 from cogvideox.checkpoints.hub import find_folder

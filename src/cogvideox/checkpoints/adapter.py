@@ -1,318 +1,300 @@
-"""The files that low-rank adapters travel in: diffusers, PEFT, kohya and its kin, ComfyUI, SAT.
+"""A low-rank adapter as a value: matrices by layer, checked; and writing it as diffusers, PEFT and SAT read it.
 
-The same two matrices mean different things under another ``alpha``, and guessing it is the best known way to get a LoRA
-that "does nothing": alpha comes from the file, from the caller, or from the one convention that all files of its kind
-follow; otherwise reading stops. Layers are found by ``adapter_names``.
+    W + scale * alpha / rank * B A        A: [rank, in]   B: [out, rank]
+
+Two variants of PEFT: a bias beside B, and DoRA, which gives every output row of the changed weight a norm of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from cogvideox.checkpoints.adapter_names import (
-    Layers,
-    Role,
-    Target,
-    is_of_text_encoder,
-    is_usual_prefix,
-    other_kind,
-    public_layers,
-    take_apart,
-)
-from cogvideox.checkpoints.adapter_pairs import (
-    Adapter,
-    AlphaUnknownError,
-    OddSettingsError,
-    Pair,
-    check_alpha,
-    make_pair,
-)
-from cogvideox.checkpoints.adapter_settings import FILE, FINETRAINERS, PEFT_CONFIG, PEFT_FILE, Said, read_said
-from cogvideox.checkpoints.adapter_writing import Form, write_adapter
-from cogvideox.checkpoints.keymap import RenameRule, few
-from cogvideox.checkpoints.sat import PREFIX, SUFFIXES, keymap, read_sat
-from cogvideox.checkpoints.tensors import read_file
-from cogvideox.errors import CheckpointError, suggest
+from cogvideox.checkpoints.sat import PREFIX, write_sat
+from cogvideox.checkpoints.tensors import is_finite, write_file
+from cogvideox.errors import CheckpointError, few
+from cogvideox.files import short
+from cogvideox.files.atomic import atomic_file, write_json
 
-__all__ = [
-    "FILE",
-    "PEFT_FILE",
-    "Adapter",
-    "AlphaUnknownError",
-    "Form",
-    "OddSettingsError",
-    "Pair",
-    "find_adapter",
-    "is_adapter",
-    "read_adapter",
-    "write_adapter",
-]
+LORA_FILE, METADATA = "pytorch_lora_weights.safetensors", "lora_adapter_metadata"
+"""diffusers' file, and the entry of its header that holds PEFT's settings, "transformer." before their names."""
+PEFT_FILE, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+MOST_RANK, MOST_ALPHA = 8192, 1e6
+Form = Literal["diffusers", "peft", "sat"]
 
-DIFFERENCE = "an extracted difference of two models"
-COGKIT = (128, 64.0)  # rank and alpha of every adapter that CogKit trains
+
+class AlphaUnknownError(CheckpointError):
+    """A sound adapter whose file does not say its alpha."""
+
+
+class OddSettingsError(AlphaUnknownError):
+    """Settings in a file that cannot be used; with alpha given they are not needed."""
 
 
 @dataclass(frozen=True)
-class Group:
-    """The tensors of one layer in the file's spelling, by role."""
+class Pair:
+    """The two matrices of one layer, and the alpha they were trained with.
 
-    spelled: str
-    partition: int | None
-    names: dict[Role, str]
-
-
-@dataclass(frozen=True)
-class AdapterFile:
-    """A group and the layers of ours that it changes: several where the file holds them as one."""
-
-    group: Group
-    target: Target
-    before: tuple[str, ...]
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """Our layers that this group changes."""
-        part = self.group.partition
-        return self.target.layers if part is None else self.target.layers[part : part + 1]
-
-    @property
-    def rule(self) -> RenameRule | None:
-        """How what the file holds as one is cut; None where the group is of one layer."""
-        return self.target.rule if self.group.partition is None else None
-
-
-def read_adapter(path: str | Path, alpha: float | None = None, layers: Layers | None = None) -> Adapter:
-    """Read an adapter from a file or folder of any form; the form is recognised by its names.
-
-    ``alpha`` overrides the file's. ``layers`` are those of the model it is for; without it those of every public
-    CogVideoX. Raises CheckpointError for unknown names, two names of one layer, a pair that is not whole, matrices that
-    do not fit each other, and AlphaUnknownError for a file that does not say its alpha when none is given.
+    ``bias`` [out] is added to what B makes; ``magnitude`` [out] is the norm of each row of the changed weight (DoRA).
+    ``kernel`` is that of a convolution whose weight is [out, channels, *kernel]; A holds it flat.
     """
-    file = find_adapter(Path(path))
-    if alpha is not None:
-        alpha = check_alpha(alpha, f"{file}: given", CheckpointError)
-    tensors: Mapping[str, Tensor]
-    if file.suffix in SUFFIXES:
-        tensors, metadata = read_sat(file).tensors, {}
-    else:
-        opened = read_file(file)
-        tensors, metadata = opened, opened.metadata
-    groups = _groups(file, tensors)
-    found, passed = _resolve(file, groups, layers or public_layers(tensors))
-    said, unread = _said(file, metadata, alpha)
-    origin = _origin(file, found, metadata, not said.source and _is_difference(found, tensors))
-    pairs, sources = {}, []
-    for each in found:
-        for layer, parts in _cut(each, tensors).items():
-            pair = make_pair(str(file), layer, parts, 0.0)
-            value, source = _alpha(file, each, pair, layer, tensors, alpha, said, origin)
-            pairs[layer] = replace(pair, alpha=value)
-            sources.append(source)
-    unsaid = sources.count("")
-    if unsaid:
-        ranks = ", ".join(map(str, sorted({pair.rank for pair in pairs.values()})))
-        raise AlphaUnknownError(
-            f"{file}: does not say its alpha (rank {ranks}); pass alpha (--lora-alpha): the value it was trained "
-            "with, or the rank for an effective scale of 1, as diffusers assumes. CogVideo's own trainer takes half "
-            "the rank, SAT (DimensionX and other exports) 1"
-        )
-    kinds = ", ".join(dict.fromkeys(sources))
-    return Adapter(pairs, origin, kinds, (*unread, *passed))
+
+    a: Tensor
+    b: Tensor
+    alpha: float
+    bias: Tensor | None = None
+    magnitude: Tensor | None = None
+    kernel: tuple[int, ...] = ()
+
+    @property
+    def rank(self) -> int:
+        """Rows of A, columns of B."""
+        return self.a.shape[0]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Outputs and inputs of the layer they are for."""
+        return self.b.shape[0], self.a.shape[1]
+
+    @property
+    def scaling(self) -> float:
+        """What B A is multiplied by."""
+        return self.alpha / self.rank
+
+    @property
+    def bytes(self) -> int:
+        """Memory of its tensors."""
+        tensors = (self.a, self.b, self.bias, self.magnitude)
+        return sum(t.numel() * t.element_size() for t in tensors if t is not None)
 
 
-def _groups(file: Path, tensors: Mapping[str, Tensor]) -> list[Group]:
-    """The tensors by the layer that they name. Raises CheckpointError for what no LoRA holds."""
-    groups: dict[tuple[str, int | None], Group] = {}
-    unknown, kinds = [], []
-    for name in tensors:
-        parsed = take_apart(name)
-        if parsed is None:
-            kind = other_kind(name)
-            unknown.append(name)
-            kinds += [kind] if kind else []
-            continue
-        key = parsed.layer, parsed.partition
-        names = groups.setdefault(key, Group(parsed.layer, parsed.partition, {})).names
-        if parsed.role in names:
+@dataclass(frozen=True)
+class Adapter:
+    """Pairs by the name of the layer in our transformer.
+
+    ``origin`` is the kind of file, ``alpha_from`` where alpha was found, ``passed_over`` what the file holds unused.
+    """
+
+    pairs: dict[str, Pair]
+    origin: str = ""
+    alpha_from: str = ""
+    passed_over: tuple[str, ...] = ()
+
+    @property
+    def ranks(self) -> list[int]:
+        """The ranks that occur."""
+        return sorted({pair.rank for pair in self.pairs.values()})
+
+    @property
+    def alphas(self) -> list[float]:
+        """The alphas that occur."""
+        return sorted({pair.alpha for pair in self.pairs.values()})
+
+    @property
+    def bytes(self) -> int:
+        """Memory of all its tensors."""
+        return sum(pair.bytes for pair in self.pairs.values())
+
+    @property
+    def variants(self) -> list[str]:
+        """What it has beyond plain low-rank matrices of linear layers."""
+        pairs = self.pairs.values()
+        found = {
+            "DoRA": any(pair.magnitude is not None for pair in pairs),
+            "biases": any(pair.bias is not None for pair in pairs),
+            "convolution": any(pair.kernel for pair in pairs),
+        }
+        return [name for name, there in found.items() if there]
+
+    def delta_norm(self) -> float:
+        """The Frobenius norm of all changes B A and of the biases; DoRA's norms are not counted."""
+        return sum(_delta_square(pair) for pair in self.pairs.values()) ** 0.5
+
+    def does_nothing(self) -> bool:
+        """Whether it surely was not trained: all its changes are zero."""
+        return self.delta_norm() < 1e-8 and "DoRA" not in self.variants
+
+
+def make_pair(where: str, layer: str, tensors: Mapping[str, Tensor], alpha: float) -> Pair:
+    """A pair from its tensors by role: a, b, and maybe bias and magnitude; ``where`` names the file.
+
+    Raises CheckpointError when one is missing, does not fit, holds integers, NaN or Inf.
+    """
+    for role, name in (("a", "lora_A (down)"), ("b", "lora_B (up)")):
+        if role not in tensors:
             raise CheckpointError(
-                f"{file}: {few([names[parsed.role], name])} are two of one kind for one layer; keep one of them"
+                f"{where}: {layer} has no {name}: the pair is not whole; copy the file again"
             )
-        names[parsed.role] = name
-    if any(group.partition is not None for group in groups.values()):
-        # a SAT fine-tuning run saves the frozen weights too, under ``original``
-        known = keymap("transformer")
-        unknown = [
-            name for name in unknown if not known.knows(name.removeprefix(PREFIX).replace(".original.", "."))
-        ]
-    if kinds:
-        raise CheckpointError(
-            f"{file}: holds {few(list(dict.fromkeys(kinds)))} (such as {few(unknown, 1)}), which is not run here; "
-            "merge it into the model with the tool that made it, or convert it to a plain LoRA"
-        )
-    if unknown:
-        raise CheckpointError(f"{file}: not tensors of a LoRA: {few(unknown)}")
-    if not any(role != "alpha" for group in groups.values() for role in group.names):
-        raise CheckpointError(f"{file}: holds no matrices of a LoRA")
-    return list(groups.values())
+    usable = {role: _usable(where, layer, tensor) for role, tensor in tensors.items()}
+    a, b, bias, magnitude = usable["a"], usable["b"], usable.get("bias"), usable.get("magnitude")
+    shapes = f"lora_A {list(a.shape)} and lora_B {list(b.shape)}"
+    if a.ndim < 2 or b.ndim < 2 or a.shape[0] != b.shape[1] or not a.numel() or not b.numel():
+        raise CheckpointError(f"{where}: {layer}: {shapes} do not fit each other")
+    if any(side != 1 for side in b.shape[2:]) or a.ndim > 5:
+        raise CheckpointError(f"{where}: {layer}: {shapes}: a convolution of this kind is not run")
+    if a.shape[0] > MOST_RANK:
+        raise CheckpointError(f"{where}: {layer}: rank {a.shape[0]:,}; at most {MOST_RANK:,} is read")
+    out = b.shape[0]
+    if bias is not None and tuple(bias.shape) != (out,):
+        raise CheckpointError(f"{where}: {layer}: a bias {list(bias.shape)} for {out} outputs")
+    if magnitude is not None:
+        magnitude = _row_norms(where, layer, magnitude, out)
+        if bias is not None:
+            raise CheckpointError(
+                f"{where}: {layer}: DoRA and a bias at once, which PEFT does not know either"
+            )
+    return Pair(a.flatten(1), b.flatten(1), alpha, bias, magnitude, tuple(a.shape[2:]))
 
 
-def _resolve(file: Path, groups: list[Group], layers: Layers) -> tuple[list[AdapterFile], list[str]]:
-    """The layers of the groups, and what belongs to a text encoder. Raises CheckpointError for other layers."""
-    found, passed, unknown = [], 0, []
-    for group in groups:
-        hit = layers.find(group.spelled)
-        if hit is not None and (group.partition is None or group.partition < len(hit[0].layers)):
-            found.append(AdapterFile(group, *hit))
-        elif is_of_text_encoder(group.spelled):
-            passed += 1
-        else:
-            unknown.append(group.spelled)
-    prefixes = {each.before for each in found}
-    if len(prefixes) > 1:  # an unusual word before all names is a wrapper; before some, another network
-        unknown += [each.group.spelled for each in found if not is_usual_prefix(each.before)]
-    if unknown:
-        hints = [name + suggest(name, layers.names) for name in unknown[:5]]
-        raise CheckpointError(
-            f"{file}: layers that this kind of model does not have: {few(hints + unknown[5:])}"
-        )
-    if not found:
-        raise CheckpointError(f"{file}: adapts a text encoder alone ({passed} layers), which is not run here")
-    taken: dict[str, str] = {}
-    for each in found:
-        for layer in each.layers:
-            if layer in taken:
-                raise CheckpointError(
-                    f"{file}: {layer} has two names: {few([taken[layer], each.group.spelled])}; keep one of them"
-                )
-            taken[layer] = each.group.spelled
-    return found, [f"{passed} layers of a text encoder"] if passed else []
-
-
-def _cut(found: AdapterFile, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """The tensors by role for each of our layers; rows of q, k and v held as one are cut apart."""
-    parts: dict[str, Tensor] = {
-        role: tensors[name] for role, name in found.group.names.items() if role != "alpha"
-    }
-    if found.rule is None:
-        return {found.layers[0]: parts}
-    cut: dict[str, dict[str, Tensor]] = {layer: {} for layer in found.layers}
-    for role, tensor in parts.items():
-        whole = role == "a"
-        pieces = [tensor] * len(cut) if whole else found.rule.split(found.group.names[role], tensor)
-        for layer, piece in zip(found.layers, pieces, strict=True):
-            cut[layer][role] = piece
-    return cut
-
-
-def _said(file: Path, metadata: Mapping[str, str], alpha: float | None) -> tuple[Said, list[str]]:
+def check_alpha(value: object, where: str, error: type[CheckpointError] = OddSettingsError) -> float:
+    """Alpha as a finite number of sensible size; raises ``error``."""
     try:
-        return read_said(file, metadata, beside=file.name == PEFT_FILE), []
-    except OddSettingsError:
-        if alpha is None:
-            raise
-        return Said(), ["settings in the file that cannot be used"]
+        number = (
+            float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else math.nan
+        )
+    except (ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number) or abs(number) > MOST_ALPHA:
+        raise error(
+            f"{where}: alpha {short(value)} is not a finite number up to {MOST_ALPHA:g}; pass alpha (--lora-alpha)"
+        )
+    return number
 
 
-def _alpha(
-    file: Path,
-    found: AdapterFile,
-    pair: Pair,
-    layer: str,
-    tensors: Mapping[str, Tensor],
-    given: float | None,
-    said: Said,
-    origin: str,
-) -> tuple[float, str]:
-    """Alpha of a layer and where it was found, '' for nowhere."""
-    own = found.group.names.get("alpha")
-    if given is not None:
-        value, source = given, "given"
-    elif own is not None:
-        tensor = tensors[own]
-        if tensor.numel() != 1 or tensor.dtype == torch.bool:
-            raise OddSettingsError(
-                f"{file}: {own} {list(tensor.shape)} is not one number; pass alpha (--lora-alpha)"
-            )
-        value, source = check_alpha(tensor.item(), f"{file}: {own}"), "tensors of the file"
+def _usable(where: str, layer: str, tensor: Tensor) -> Tensor:
+    """In a precision that layers compute in: 8-bit floats and double become float32. Raises CheckpointError."""
+    if not tensor.is_floating_point():
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise CheckpointError(
+            f"{where}: {layer}: its matrices are {kind}, not floating point; was it quantised? use the file from before"
+        )
+    if not is_finite(tensor):
+        raise CheckpointError(f"{where}: NaN or Inf in {layer}; take an earlier checkpoint")
+    return tensor if tensor.dtype in (torch.float32, torch.float16, torch.bfloat16) else tensor.float()
+
+
+def _row_norms(where: str, layer: str, magnitude: Tensor, out: int) -> Tensor:
+    shape = tuple(magnitude.shape)
+    if magnitude.numel() == out and (shape[0] == out or (len(shape) > 2 and shape[1] == out)):
+        return magnitude.flatten()  # PEFT keeps those of convolutions as [1, out, 1, 1]
+    if magnitude.numel() == out and magnitude.ndim > 1 and magnitude.shape[1] == out and out > 1:
+        kind = "norms over the outputs (LyCORIS with wd_on_output false)"
     else:
-        said.check_rank(str(file), layer, pair.rank)
-        known = said.alpha_of(layer)
-        if known is None:
-            return _convention(origin, found, pair)
-        value, source = known, said.source
-    if said.rank_stabilised and own is None:
-        return value * pair.rank**0.5, f"{source}, rank-stabilised"
-    return value, source
+        kind = "not one norm for each output"
+    raise CheckpointError(
+        f"{where}: {layer}: DoRA magnitudes {list(magnitude.shape)} for {out} outputs: {kind}, which are not run; "
+        "merge it with the tool that made it"
+    )
 
 
-def _convention(origin: str, found: AdapterFile, pair: Pair) -> tuple[float, str]:
-    """The alpha of files of this kind that do not say it, where all trainers of the kind agree; else 0 and ''."""
-    if origin == "SAT":
-        return 1.0, "convention of SAT: 1"
-    if "down" in found.group.names["a"].split(".")[-2:] or ".lora_down" in found.group.names["a"]:
-        return float(pair.rank), f"convention of {origin}: alpha = rank"
-    if origin in ("ComfyUI", DIFFERENCE):
-        return float(pair.rank), f"convention of {origin}: alpha = rank"
-    if origin == "CogKit" and pair.rank == COGKIT[0]:
-        return COGKIT[1], "convention of CogKit: 64"
-    return 0.0, ""
+def _delta_square(pair: Pair) -> float:
+    # |B A|² = trace((Bᵀ B)(A Aᵀ)), rank x rank; or the product itself where smaller: never larger than A and B
+    a, b = pair.a.float(), pair.b.float()
+    outputs, inputs = pair.size
+    if pair.rank**2 <= outputs * inputs:
+        square = float(((b.T @ b) * (a @ a.T)).sum().clamp_min(0))
+    else:
+        square = float((b @ a).square().sum())
+    if pair.bias is not None:
+        square += float(pair.bias.float().square().sum())
+    return square * pair.scaling**2
 
 
-def _is_difference(found: list[AdapterFile], tensors: Mapping[str, Tensor]) -> bool:
-    """Whether the patch convolution is among the layers, without alpha: no trainer adapts it, extraction does."""
-    return any(
-        tensors[each.group.names["a"]].ndim > 2
-        for each in found
-        if each.layers == ("patch_embed.proj",) and "a" in each.group.names
-    ) and not any("alpha" in each.group.names for each in found)
+def write_adapter(
+    adapter: Adapter, path: str | Path, form: Form = "diffusers", overwrite: bool = False
+) -> Path:
+    """Write an adapter with its rank and alpha; returns the file.
 
-
-def _origin(file: Path, found: list[AdapterFile], metadata: Mapping[str, str], difference: bool) -> str:
-    """Which kind of trainer or exporter wrote the file, by its names."""
-    spelled = [each.group.spelled for each in found]
-    before = found[0].before
-    rules = {
-        "SAT": any(each.group.partition is not None for each in found),
-        "finetrainers": FINETRAINERS in metadata,
-        "VideoX-Fun": any(name.startswith("lora_unet__") for name in spelled),
-        "kohya": any(name.startswith("lora_") for name in spelled),
-        "diffusers before PEFT": any(".processor." in name for name in spelled),
-        "ComfyUI": before[-2:] == ("diffusion", "model"),
-        "PEFT": before[:2] == ("base", "model") or (file.parent / PEFT_CONFIG).is_file(),
-        DIFFERENCE: difference,
-        "diffusers": before[:1] == ("transformer",),
-        "CogKit": not before and file.name == PEFT_FILE,
-        "names of the layers alone": not before,
+    ``path`` is a folder, or for ``diffusers`` also a ``.safetensors`` file. SAT knows no alpha (it is always 1), so B
+    is multiplied by alpha there: exact when alpha is a power of two.
+    """
+    path = Path(path)
+    if not adapter.pairs:
+        raise CheckpointError(f"{path}: an adapter without layers is not written")
+    if form == "sat":
+        return write_sat(path, "lora", _sat_tensors(adapter), overwrite)
+    prefix = "transformer." if form == "diffusers" else "base_model.model."
+    tensors = {
+        f"{prefix}{layer}.{name}": tensor
+        for layer, pair in adapter.pairs.items()
+        for name, tensor in _peft_tensors(pair).items()
     }
-    return next((kind for kind, fits in rules.items() if fits), f"names after {' '.join(before)!r}")
+    settings, metadata = _peft_settings(path, adapter), dict[str, str]()
+    file = path / PEFT_FILE
+    if form == "diffusers":
+        file = path if path.suffix == ".safetensors" else path / LORA_FILE
+        named = {f"transformer.{key}": value for key, value in settings.items()}
+        metadata[METADATA] = json.dumps(named, sort_keys=True)
+    with atomic_file(file, overwrite) as work:
+        write_file(work, tensors, metadata)
+    if form == "peft":
+        write_json(path / PEFT_CONFIG, {"peft_type": "LORA", **settings}, overwrite)
+    return file
 
 
-def is_adapter(names: Iterable[str]) -> bool:
-    """Whether a file with these tensor names holds an adapter, of a kind that is run or not."""
-    for name in names:
-        parsed = take_apart(name)
-        if other_kind(name) or (parsed is not None and parsed.role != "alpha"):
-            return True
-    return False
+def _peft_tensors(pair: Pair) -> dict[str, Tensor]:
+    """The tensors under the names that PEFT puts after the layer's; matrices of a convolution in its shape."""
+    a, b, ones = pair.a, pair.b, (1,) * len(pair.kernel)
+    if pair.kernel:
+        a, b = a.unflatten(1, (-1, *pair.kernel)), b.reshape(*b.shape, *ones)
+    tensors = {"lora_A.weight": a, "lora_B.weight": b}
+    if pair.bias is not None:
+        tensors["lora_B.bias"] = pair.bias
+    if pair.magnitude is not None:
+        shape = (1, -1, *ones) if pair.kernel else (-1,)
+        tensors["lora_magnitude_vector"] = pair.magnitude.reshape(shape)
+    return tensors
 
 
-def find_adapter(path: Path) -> Path:
-    """The file of an adapter, given it or a folder that holds one. Raises CheckpointError."""
-    if path.is_dir():
-        for name in (FILE, PEFT_FILE):
-            if (path / name).is_file():
-                return path / name
-        if (path / "latest").is_file():
-            return read_sat(path).path
-        several = sorted(path.glob("*.safetensors"))
-        if len(several) == 1:
-            return several[0]
-        raise CheckpointError(f"{path}: holds {len(several)} safetensors files and no {FILE}; name one file")
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
-    return path
+def _peft_settings(path: Path, adapter: Adapter) -> dict[str, Any]:
+    """What PEFT needs to know: rank and alpha of the most layers, and the layers that differ."""
+    pairs = adapter.pairs.items()
+    switches: dict[str, bool] = {}
+    for switch, attribute in (("use_dora", "magnitude"), ("lora_bias", "bias")):
+        held = [getattr(pair, attribute) is not None for _, pair in pairs]
+        if any(held) and not all(held):
+            raise CheckpointError(
+                f"{path}: {attribute} on some layers alone, which PEFT cannot hold; merge the adapter"
+            )
+        switches |= {switch: True} if any(held) else {}
+    ranks, alphas = [pair.rank for _, pair in pairs], [pair.alpha for _, pair in pairs]
+    rank, alpha = max(set(ranks), key=ranks.count), max(set(alphas), key=alphas.count)
+    return {
+        "r": rank,
+        "lora_alpha": alpha,
+        "rank_pattern": {re.escape(name): pair.rank for name, pair in pairs if pair.rank != rank},
+        "alpha_pattern": {re.escape(name): pair.alpha for name, pair in pairs if pair.alpha != alpha},
+        "target_modules": sorted(adapter.pairs),
+        "lora_dropout": 0.0,
+        "bias": "none",
+        **switches,
+    }
+
+
+def _sat_tensors(adapter: Adapter) -> dict[str, Tensor]:
+    """The matrices under SAT's names, alpha multiplied into B. Raises CheckpointError for what SAT cannot hold."""
+    tensors, wrong = dict[str, Tensor](), []
+    for layer, pair in adapter.pairs.items():
+        name = re.fullmatch(r"transformer_blocks\.(\d+)\.attn1\.to_(q|k|v|out\.0)", layer)
+        if name is None or pair.bias is not None or pair.magnitude is not None:
+            wrong.append(layer)
+            continue
+        block, letter = name.groups()
+        linear, number = ("dense", 0) if letter == "out.0" else ("query_key_value", "qkv".index(letter))
+        stem = f"{PREFIX}transformer.layers.{block}.attention.{linear}"
+        tensors[f"{stem}.matrix_A.{number}"] = pair.a
+        tensors[f"{stem}.matrix_B.{number}"] = pair.b if pair.alpha == 1.0 else pair.b * pair.alpha
+    if wrong:
+        raise CheckpointError(
+            f"SAT adapts q, k, v and the attention output only, without biases and DoRA; these have no place: "
+            f"{few(wrong)}"
+        )
+    return tensors

@@ -12,19 +12,19 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import nn
 
 from cogvideox.checkpoints.keymap import RenameRule, sat_transformer
-from cogvideox.errors import CheckpointError
+from cogvideox.errors import CheckpointError, few, suggest
 from cogvideox.presets import get_preset
 from cogvideox.transformer.transformer import FlatPatch, Transformer
 
 Role = Literal["a", "b", "bias", "magnitude", "alpha"]
 MOST_NAME = 400  # letters of a tensor's name; the longest of public files has about 110
-MOST_BLOCKS = 1000
 _ROLES: dict[str, Role] = {
     "lora_A": "a", "lora_down": "a", "matrix_A": "a",
     "lora_B": "b", "lora_up": "b", "matrix_B": "b",
@@ -85,11 +85,40 @@ class TensorName:
 
 
 @dataclass(frozen=True)
+class LayerTensors:
+    """The tensors of one layer in the file's spelling: their names by role, and SAT's partition."""
+
+    spelled: str
+    partition: int | None
+    names: dict[Role, str]
+
+
+@dataclass(frozen=True)
 class Target:
     """A layer of the model, or several that the file holds as one, with the rule that cuts them apart."""
 
     layers: tuple[str, ...]
     rule: RenameRule | None = None
+
+
+@dataclass(frozen=True)
+class MatchedLayer:
+    """Tensors of a file, the target that their spelling means, and the words that stand before it."""
+
+    group: LayerTensors
+    target: Target
+    before: tuple[str, ...]
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Our layers that these tensors change: several where the file holds them as one."""
+        at = self.group.partition
+        return self.target.layers if at is None else self.target.layers[at : at + 1]
+
+    @property
+    def rule(self) -> RenameRule | None:
+        """How what the file holds as one is cut; None where the tensors are of one layer."""
+        return self.target.rule if self.group.partition is None else None
 
 
 def take_apart(name: str) -> TensorName | None:
@@ -133,10 +162,46 @@ def other_kind(name: str) -> str | None:
 def is_of_text_encoder(name: str) -> bool:
     """Whether a layer that the transformer does not have belongs to a text encoder."""
     words = _words(name)[:4]
-    pairs = set(zip(words, words[1:], strict=False))
-    return bool(_TEXT & set(words)) or bool(
-        {("text", "encoder"), ("text", "encoders"), ("text", "model")} & pairs
-    )
+    after_text = {after for word, after in zip(words, words[1:], strict=False) if word == "text"}
+    return bool(_TEXT & set(words) or {"encoder", "encoders", "model"} & after_text)
+
+
+def group_by_layer(file: Path, names: Iterable[str]) -> list[LayerTensors]:
+    """The tensor names of a file by the layer that they name. Raises CheckpointError for what no LoRA holds."""
+    groups: dict[tuple[str, int | None], LayerTensors] = {}
+    unknown, kinds = [], []
+    for name in names:
+        parsed = take_apart(name)
+        if parsed is None:
+            kind = other_kind(name)
+            unknown.append(name)
+            kinds += [kind] if kind else []
+            continue
+        key = parsed.layer, parsed.partition
+        roles = groups.setdefault(key, LayerTensors(*key, {})).names
+        if parsed.role in roles:
+            raise CheckpointError(
+                f"{file}: {few([roles[parsed.role], name])} are two of one kind for one layer; keep one of them"
+            )
+        roles[parsed.role] = name
+    if any(group.partition is not None for group in groups.values()):
+        # a SAT fine-tuning run saves the frozen weights too, under ``original``
+        sat = sat_transformer()
+        unknown = [
+            name
+            for name in unknown
+            if not sat.knows(name.removeprefix(sat.prefix).replace(".original.", "."))
+        ]
+    if kinds:
+        raise CheckpointError(
+            f"{file}: holds {few(list(dict.fromkeys(kinds)))} (such as {few(unknown, 1)}), which is not run here; "
+            "merge it into the model with the tool that made it, or convert it to a plain LoRA"
+        )
+    if unknown:
+        raise CheckpointError(f"{file}: not tensors of a LoRA: {few(unknown)}")
+    if not any(role != "alpha" for group in groups.values() for role in group.names):
+        raise CheckpointError(f"{file}: holds no matrices of a LoRA")
+    return list(groups.values())
 
 
 class Layers:
@@ -160,17 +225,52 @@ class Layers:
 
         Raises CheckpointError that names both layers when it fits two.
         """
-        words = _words(_without_wrappers(name))
+        words = _words(".".join(word for word in name.split(".") if word.strip("_") not in _INSIDE))
         for start in range(len(words)):
-            found = self._known.get(_key(words[start:]))
+            targets = self._known.get(_key(words[start:]))
             before = tuple(words[:start])
-            if found is None or any(word.isdecimal() or word in _ELSEWHERE | _TEXT for word in before):
+            if targets is None or any(word.isdecimal() or word in _ELSEWHERE | _TEXT for word in before):
                 continue
-            if len(found) > 1:
-                two = " and ".join(target.layers[0] for target in found[:2])
+            if len(targets) > 1:
+                two = " and ".join(target.layers[0] for target in targets[:2])
                 raise CheckpointError(f"{name}: fits two layers of this model, {two}; rename it in the file")
-            return found[0], before
+            return targets[0], before
         return None
+
+    def match(self, file: Path, groups: Iterable[LayerTensors]) -> tuple[list[MatchedLayer], int]:
+        """The layers that the tensors of a file change, and how many are of a text encoder, which are passed over.
+
+        Raises CheckpointError for layers that this model does not have, and for two names of one layer.
+        """
+        matched, passed, unknown = list[MatchedLayer](), 0, []
+        for group in groups:
+            hit = self.find(group.spelled)
+            if hit is not None and (group.partition is None or group.partition < len(hit[0].layers)):
+                matched.append(MatchedLayer(group, *hit))
+            elif is_of_text_encoder(group.spelled):
+                passed += 1
+            else:
+                unknown.append(group.spelled)
+        if len({each.before for each in matched}) > 1:
+            # an unusual word before all names is a wrapper; before some, another network
+            unknown += [each.group.spelled for each in matched if not _BEFORE.issuperset(each.before)]
+        if unknown:
+            hints = [name + suggest(name, self.names) for name in unknown[:5]]
+            raise CheckpointError(
+                f"{file}: layers that this kind of model does not have: {few(hints + unknown[5:])}"
+            )
+        if not matched:
+            raise CheckpointError(
+                f"{file}: adapts a text encoder alone ({passed} layers), which is not run here"
+            )
+        spelled: dict[str, str] = {}
+        for each in matched:
+            for layer in each.layers:
+                if layer in spelled:
+                    two = few([spelled[layer], each.group.spelled])
+                    raise CheckpointError(f"{file}: {layer} has two names: {two}; keep one of them")
+                spelled[layer] = each.group.spelled
+        return matched, passed
 
     def _shortened(self) -> Iterable[tuple[str, Target]]:
         """``to_out`` for ``to_out.0``, ``blocks.0`` for ``transformer_blocks.0``."""
@@ -198,11 +298,6 @@ class Layers:
                     yield foreign, Target(tuple(ours), rule if len(ours) > 1 else None)
 
 
-def is_usual_prefix(words: tuple[str, ...]) -> bool:
-    """Whether these words before a layer's name are those that trainers and wrappers put there."""
-    return _BEFORE.issuperset(words)
-
-
 def layers_of(module: nn.Module) -> list[str]:
     """The names of the layers that an adapter can change."""
     return [path for path, layer in module.named_modules() if isinstance(layer, nn.Linear | FlatPatch)]
@@ -210,41 +305,31 @@ def layers_of(module: nn.Module) -> list[str]:
 
 def public_layers(names: Iterable[str]) -> Layers:
     """The layers of any public CogVideoX transformer, with the blocks that occur in ``names``."""
-    found: list[str] = []
-    blocks = blocks_in(names)
+    first, blocks = "transformer_blocks.0.", blocks_in(names)
+    layers: list[str] = []
     for name in _one_block():
-        if name.startswith("transformer_blocks.0."):
-            rest = name.removeprefix("transformer_blocks.0.")
-            found += [f"transformer_blocks.{block}.{rest}" for block in blocks]
-        else:
-            found.append(name)
-    return Layers(found)
+        repeated = name.startswith(first)
+        rest = name.removeprefix(first)
+        layers += [f"transformer_blocks.{block}.{rest}" for block in blocks] if repeated else [name]
+    return Layers(layers)
 
 
 def blocks_in(names: Iterable[str]) -> list[int]:
     """The numbers of blocks in names of any spelling."""
-    found = set()
-    for name in names:
-        words = _words(name[:MOST_NAME])
+    blocks = set()
+    for words in map(_words, names):
         for word, after in zip(words, words[1:], strict=False):
-            if (
-                word.endswith(("blocks", "layers", "modulations", "list"))
-                and after.isdecimal()
-                and len(after) <= 3
-            ):
-                found.add(int(after))
-    return sorted(found)
+            lists = word.endswith(("blocks", "layers", "modulations", "list"))
+            if lists and after.isdecimal() and len(after) <= 3:
+                blocks.add(int(after))
+    return sorted(blocks)
 
 
 @cache
 def _one_block() -> tuple[str, ...]:
-    config = get_preset("1.5-5b-i2v").transformer.model_copy(update={"num_layers": 1})
+    config = get_preset("1.5-5b-i2v").transformer.changed(num_layers=1)
     with torch.device("meta"):
         return tuple(layers_of(Transformer(config)))
-
-
-def _without_wrappers(name: str) -> str:
-    return ".".join(word for word in name.split(".") if word.strip("_") not in _INSIDE)
 
 
 def _words(name: str) -> list[str]:

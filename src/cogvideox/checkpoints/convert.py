@@ -1,42 +1,68 @@
-"""One command between formats: SAT to diffusers and back, for whole models, single parts and adapters.
+"""One command between formats: SAT to diffusers and back, for whole models, single components and adapters.
 
 Weights of models are renamed, cut and joined, never computed with: a round trip gives the same bits. (SAT has no
 place for the alpha of an adapter, so B is multiplied by it there.) What SAT cannot hold is written beside it and read
 back; a SAT release of others holds no settings, and then a preset's are used: the one named, or the one that fits.
+``training.json`` goes along with the weights that it is about.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor
 
-from cogvideox.checkpoints.adapter import FILE, PEFT_FILE, is_adapter, read_adapter, write_adapter
-from cogvideox.checkpoints.beside import copy_schedule, copy_text, keep_settings, root_of, settings_of
+from cogvideox.checkpoints.adapter import LORA_FILE, PEFT_FILE, write_adapter
+from cogvideox.checkpoints.adapter_reading import is_adapter, read_adapter
 from cogvideox.checkpoints.diffusers import (
     ShardSize,
     digests_in,
     load_stored,
     meta_names,
     read_index,
-    save_model,
     write_index,
+    write_model,
     write_schedule,
     write_transformer,
     write_vae,
 )
 from cogvideox.checkpoints.families import check_floats, family_of_file
 from cogvideox.checkpoints.fill import check_names
+from cogvideox.checkpoints.folders import (
+    checkpoint_folder,
+    copy_schedule,
+    copy_text,
+    copy_training_records,
+    root_of,
+)
 from cogvideox.checkpoints.hub import cached, find_folder
-from cogvideox.checkpoints.overwrite import checkpoint_folder
-from cogvideox.checkpoints.record import ModelRecord, own_settings, read_record
-from cogvideox.checkpoints.sat import SUFFIXES, SatFile, find_parts, is_sat, keymap, read_sat, write_sat
-from cogvideox.checkpoints.specs import STEM, component, read_transformer_config, read_vae_config
-from cogvideox.checkpoints.tensors import read_file, read_folder
+from cogvideox.checkpoints.sat import (
+    SUFFIXES,
+    Component,
+    SatFile,
+    find_components,
+    is_sat,
+    keep_settings,
+    keymap,
+    read_sat,
+    settings_beside,
+    write_sat,
+)
+from cogvideox.checkpoints.specs import (
+    STEM,
+    ModelRecord,
+    component,
+    own_settings,
+    read_record,
+    read_transformer_config,
+    read_vae_config,
+)
+from cogvideox.checkpoints.tensors import read_file, read_folder, shapes_of
 from cogvideox.checkpoints.trainers import config_of_run, network_in, not_a_model, recognise
 from cogvideox.diffusion.schedule import ScheduleConfig
 from cogvideox.errors import CheckpointError, OutputError
@@ -59,53 +85,69 @@ def convert(
     alpha: float | None = None,
     base: str | Path | None = None,
 ) -> Path:
-    """Convert a model, a part of one, or an adapter; returns ``dst``, which appears whole or not at all.
+    """Convert a model, a component of one, or an adapter; returns ``dst``, which appears whole or not at all.
 
-    ``src``: a SAT file or folder, a diffusers model folder or part, a LoRA file or folder, what a trainer left (weights
-    without a config, a training state), a preset or hub id. ``base`` is the model folder whose VAE, text encoder and
-    tokenizer go beside a network that has none. ``preset`` names
-    the model (needed for SAT weights that fit none by shape and have no settings beside them). ``alpha`` is for
-    adapters that do not say theirs. Raises CheckpointError for files that do not fit the preset, OutputError when
-    ``dst`` would take the place of ``src``.
+    ``src``: a SAT file or folder, a diffusers model folder or component, a LoRA file or folder, what a trainer left
+    (weights without a config, a training state), a preset or hub id. ``base`` is the model folder whose VAE, text
+    encoder and tokenizer go beside a network that has none. ``preset`` names the model (needed for SAT weights that fit
+    none by shape and have no settings beside them). ``alpha`` is for adapters that do not say theirs. Raises
+    CheckpointError for files that do not fit the preset, OutputError when ``dst`` would take the place of ``src``.
     """
     if to not in ("diffusers", "sat"):
         raise CheckpointError(f"to {to!r}: formats are 'diffusers' and 'sat'")
-    row = get_preset(preset) if isinstance(preset, str) else preset
+    spec = get_preset(preset) if isinstance(preset, str) else preset
+    source, target = _find_source(src), Path(dst)
+    _keep_apart(source, target)
+    job = _Conversion(source, target, to, spec, shard_size, overwrite)
+    trained = network_in(source)
+    if trained is not None:
+        _convert_network(job, trained, base)
+    elif base is not None:
+        raise CheckpointError(f"base {base}: {source} is not what a trainer left; leave base out")
+    elif _holds_adapter(source):
+        _convert_adapter(job, alpha)
+    elif sat := _sat_files(source):
+        _sat_to_diffusers(job, sat)
+    elif to == "sat":
+        _diffusers_to_sat(job)
+    else:
+        _rewrite_diffusers(job)
+    return target
+
+
+@dataclass(frozen=True)
+class _Conversion:
+    """What is converted, to where, and how it is written."""
+
+    source: Path
+    target: Path
+    to: Target
+    preset: ModelSpec | None
+    shard_size: ShardSize
+    overwrite: bool
+
+    def folder(self) -> AbstractContextManager[Path]:
+        """A new folder that becomes the target when all is written."""
+        return checkpoint_folder(self.target, self.overwrite)
+
+
+def guess_from_shapes(network: str, names: Mapping[str, tuple[int, ...]]) -> ModelSpec:
+    """The preset whose network has exactly these tensors; raises CheckpointError when there is none."""
+    for preset in PRESETS.values():
+        if meta_names(preset.vae if network == "vae" else preset.transformer) == names:
+            return preset
+    raise CheckpointError(
+        f"the {network} has the shapes of none of {', '.join(PRESETS)}; pass preset, or base"
+    )
+
+
+def _find_source(src: str | Path) -> Path:
+    """The folder or file that is read; of a run of ours the model it made. Raises CheckpointError."""
     source = find_folder(src)
     if (container := family_of_file(source)) is not None:
         raise container.refusal(source)
     run = recognise(source)
-    source = run.model if run is not None and run.model is not None else source
-    _keep_apart(source, Path(dst))
-    if (trained := network_in(source)) is not None:
-        if to == "sat":
-            raise CheckpointError(
-                f"{source}: what a trainer left is converted to 'diffusers' first, then to 'sat'"
-            )
-        return _network_to_diffusers(source, trained, Path(dst), row, base, shard_size, overwrite)
-    if base is not None:
-        raise CheckpointError(f"base {base}: {source} is not what a trainer left; leave base out")
-    if _holds_adapter(source):
-        if row is not None:
-            warnings.warn(f"preset {row.name} has no effect: {source} is an adapter", stacklevel=2)
-        return _convert_adapter(source, Path(dst), to, alpha, overwrite)
-    sat = _sat_files(source)
-    if sat and to == "diffusers":
-        return _sat_to_diffusers(source, sat, Path(dst), row, shard_size, overwrite)
-    if not sat and to == "sat":
-        return _diffusers_to_sat(source, Path(dst), row, overwrite)
-    if sat:
-        raise CheckpointError(f"{source}: is a SAT checkpoint already; convert it to 'diffusers'")
-    return _rewrite_diffusers(source, Path(dst), row, shard_size, overwrite)
-
-
-def guess_from_shapes(part: str, names: Mapping[str, tuple[int, ...]]) -> ModelSpec:
-    """The preset whose network has exactly these tensors; raises CheckpointError when there is none."""
-    for preset in PRESETS.values():
-        config = preset.vae if part == "vae" else preset.transformer
-        if meta_names(config) == names:
-            return preset
-    raise CheckpointError(f"the {part} has the shapes of none of {', '.join(PRESETS)}; pass preset, or base")
+    return run.model if run is not None and run.model is not None else source
 
 
 def _keep_apart(source: Path, dst: Path) -> None:
@@ -117,108 +159,112 @@ def _keep_apart(source: Path, dst: Path) -> None:
         raise OutputError(f"{dst}: is a part of {source}, which is read; choose another folder")
 
 
-def _convert_adapter(source: Path, dst: Path, to: Target, alpha: float | None, overwrite: bool) -> Path:
+def _convert_adapter(job: _Conversion, alpha: float | None) -> None:
+    source = job.source
+    if job.preset is not None:
+        warnings.warn(f"preset {job.preset.name} has no effect: {source} is an adapter", stacklevel=3)
     adapter = read_adapter(source, alpha)
-    with checkpoint_folder(dst, overwrite) as folder:
-        write_adapter(adapter, folder, to)
-    return dst
+    with job.folder() as folder:
+        write_adapter(adapter, folder, job.to)
+        if source.is_dir() or source.name in (LORA_FILE, PEFT_FILE):
+            copy_training_records(source if source.is_dir() else source.parent, folder)
 
 
-def _sat_to_diffusers(
-    source: Path,
-    files: list[SatFile],
-    dst: Path,
-    preset: ModelSpec | None,
-    shard_size: ShardSize,
-    overwrite: bool,
-) -> Path:
+def _sat_to_diffusers(job: _Conversion, files: list[SatFile]) -> None:
+    source, preset = job.source, job.preset
+    if job.to == "sat":
+        raise CheckpointError(f"{source}: is a SAT checkpoint already; convert it to 'diffusers'")
     root = root_of(source)
     record = read_record(root) if root.is_dir() else ModelRecord()
-    known = {file.part: settings_of(file) for file in files}
-    row = preset or (None if all(known.values()) else _guess(files))
+    known = {file.component: settings_beside(file) for file in files}
+    spec = preset or (None if all(known.values()) else _guess(files))
     transformer: TransformerConfig | None = None
     vae: VAEConfig | None = None
-    with checkpoint_folder(dst, overwrite) as folder:
+    with job.folder() as folder:
         for file in files:
-            config = known[file.part] or _of_preset(file, row, named=preset is not None)
+            config = known[file.component] or _of_preset(file, spec, named=preset is not None)
             tensors = _ours(file, config, preset)
             if isinstance(config, VAEConfig):
                 vae = config
-                write_vae(folder, config, tensors, shard_size)
+                write_vae(folder, config, tensors, job.shard_size)
             else:
                 transformer = config
-                write_transformer(folder, config, tensors, shard_size)
-        if not copy_schedule(root, folder) and (row or transformer):
-            write_schedule(folder, (row or _guess(files)).schedule)
+                write_transformer(folder, config, tensors, job.shard_size)
+        if not copy_schedule(root, folder) and (spec or transformer):
+            write_schedule(folder, (spec or _guess(files)).schedule)
         # our own SAT folders bring the text encoder when there was one; those of others may have lost it
         foreign = "transformer" in known and known["transformer"] is None
         if not copy_text(root, folder) and foreign:
             warnings.warn(
-                f"{source}: holds no text encoder: {dst} has none; copy text_encoder/ and tokenizer/ into it to "
-                "use prompts",
+                f"{source}: holds no text encoder: {job.target} has none; copy text_encoder/ and tokenizer/ into it "
+                "to use prompts",
                 stacklevel=3,
             )
-        kind = kind_of(transformer) if transformer else record.kind or (row.kind if row else "t2v")
-        write_index(folder, kind)
+        copy_training_records(root, folder / files[0].component if is_sat(root) else folder)
+        write_index(
+            folder, kind_of(transformer) if transformer else record.kind or (spec.kind if spec else "t2v")
+        )
+        name = preset.name if preset else record.preset or (spec.name if spec else "")
         made = {"converted_from": [file.path.name for file in files], "format": "sat"}
-        name = preset.name if preset else record.preset or (row.name if row else "")
-        _write_record(folder, transformer, vae, name, {**record.provenance, **made}, _native(record))
-    return dst
+        _write_record(folder, record, name, transformer, vae, made)
 
 
-def _network_to_diffusers(
-    source: Path,
-    tensors: dict[str, Tensor],
-    dst: Path,
-    preset: ModelSpec | None,
-    base: str | Path | None,
-    shard_size: ShardSize,
-    overwrite: bool,
-) -> Path:
-    """A model folder of a network, with what ``base`` (or an earlier download of its release) holds beside it."""
-    shapes = {name: tuple(value.shape) for name, value in tensors.items()}
+def _convert_network(job: _Conversion, tensors: dict[str, Tensor], base: str | Path | None) -> None:
+    """A network that a trainer left, with what ``base`` (or an earlier download of its release) holds beside it."""
+    source = job.source
+    if job.to == "sat":
+        raise CheckpointError(
+            f"{source}: what a trainer left is converted to 'diffusers' first, then to 'sat'"
+        )
     around = find_folder(base, download=False) if base is not None else None
-    if around is not None:
-        read_index(around)
-        config, where = read_transformer_config(around / "transformer"), f"{source} as {around}"
-    else:
-        config = config_of_run(source) or (preset or guess_from_shapes("transformer", shapes)).transformer
-        where = f"{source} as preset {preset.name}" if preset else str(source)
-    check_names(meta_names(config), shapes, where)
-    row = preset or PRESETS.get(guess_preset(config))
-    if around is None and row is not None and row.hub is not None:
-        around = cached(row.hub)
-    record = (
-        read_record(around)
-        if around is not None
-        else ModelRecord.of(row)
-        if row is not None
-        else ModelRecord()
-    )
-    with checkpoint_folder(dst, overwrite) as folder:
-        write_transformer(folder, config, tensors, shard_size)
+    config = _config_of_network(job, tensors, around)
+    spec = job.preset or PRESETS.get(guess_preset(config))
+    if around is None and spec is not None and spec.hub is not None:
+        around = cached(spec.hub)
+    record = ModelRecord.of(spec) if spec is not None else ModelRecord()
+    record = read_record(around) if around is not None else record
+    with job.folder() as folder:
+        write_transformer(folder, config, tensors, job.shard_size)
         vae = _copy_beside(around, folder) if around is not None else None
         if around is None:
-            released = f", {row.hub}" if row is not None and row.hub is not None else ""
+            released = f", {spec.hub}" if spec is not None and spec.hub is not None else ""
             warnings.warn(
-                f"{source}: holds the network alone: {dst} has no VAE and no text encoder; convert with base=MODEL "
-                f"(--base MODEL), the folder of the model it was trained from{released}",
+                f"{source}: holds the network alone: {job.target} has no VAE and no text encoder; convert with "
+                f"base=MODEL (--base MODEL), the folder of the model it was trained from{released}",
                 stacklevel=3,
             )
-            write_schedule(folder, row.schedule if row is not None else ScheduleConfig())
+            write_schedule(folder, spec.schedule if spec is not None else ScheduleConfig())
+        copy_training_records(source, folder)
         write_index(folder, kind_of(config))
+        name = record.preset or (spec.name if spec is not None else "")
         made = {"converted_from": [source.name], "format": "trainer"}
-        name = record.preset or (row.name if row is not None else "")
-        _write_record(folder, config, vae, name, {**record.provenance, **made}, _native(record))
-    return dst
+        _write_record(folder, record, name, config, vae, made)
+
+
+def _config_of_network(
+    job: _Conversion, tensors: Mapping[str, Tensor], around: Path | None
+) -> TransformerConfig:
+    """The settings of a network that has none: of its base, its run, or the preset that is named or fits. Raises
+    CheckpointError when they are not those of the tensors."""
+    where, shapes = str(job.source), shapes_of(tensors)
+    if around is not None:
+        read_index(around)
+        config, where = read_transformer_config(around / "transformer"), f"{where} as {around}"
+    else:
+        run = config_of_run(job.source)
+        config = run or (job.preset or guess_from_shapes("transformer", shapes)).transformer
+        where += f" as preset {job.preset.name}" if job.preset else ""
+    check_names(meta_names(config), shapes, where)
+    return config
 
 
 def _copy_beside(around: Path, folder: Path) -> VAEConfig:
     """VAE, schedule, text encoder and tokenizer of another model folder."""
     vae = read_vae_config(around / "vae")
     tensors = read_folder(around / "vae", STEM)
-    check_floats(tensors.shapes, tensors.dtypes, around / "vae", tensors.metadata)
+    check_floats(tensors, around / "vae")
     write_vae(folder, vae, tensors, "5GB")
+    copy_training_records(around / "vae", folder / "vae")
     copy_schedule(around, folder)
     copy_text(around, folder)
     return vae
@@ -226,99 +272,92 @@ def _copy_beside(around: Path, folder: Path) -> VAEConfig:
 
 def _write_record(
     folder: Path,
+    record: ModelRecord,
+    name: str,
     transformer: TransformerConfig | None,
     vae: VAEConfig | None,
-    name: str,
-    provenance: dict[str, Any],
-    native: dict[str, Any],
+    made: Mapping[str, Any],
 ) -> None:
     """``cogvideox.json`` of converted networks: what the preset of this name says, and over it what was known."""
-    record = ModelRecord.of(PRESETS[name]) if name in PRESETS else ModelRecord(preset=name)
-    more: dict[str, Any] = {"provenance": provenance, "files": digests_in(folder)}
+    native = ("height", "width", "frames", "fps", "guidance", "dtype", "licence")
+    facts = {field: value for field in native if (value := getattr(record, field))}
+    facts |= {"provenance": {**record.provenance, **made}, "files": digests_in(folder)}
+    facts |= own_settings(transformer, vae)
     if transformer is not None:
-        more["kind"] = kind_of(transformer)
-    record.model_copy(update={**native, **more, **own_settings(transformer, vae)}).write(folder)
+        facts["kind"] = kind_of(transformer)
+    known = ModelRecord.of(PRESETS[name], **facts) if name in PRESETS else ModelRecord(preset=name, **facts)
+    known.write(folder)
 
 
-def _native(record: ModelRecord) -> dict[str, Any]:
-    """What a record says about use rather than about weights, as far as it says anything."""
-    values = {
-        name: getattr(record, name)
-        for name in ("height", "width", "frames", "fps", "guidance", "dtype", "licence")
-    }
-    return {name: value for name, value in values.items() if value}
-
-
-def _of_preset(file: SatFile, row: ModelSpec, named: bool) -> TransformerConfig | VAEConfig:
+def _of_preset(file: SatFile, spec: ModelSpec | None, named: bool) -> TransformerConfig | VAEConfig:
     """The preset's settings; only for a released model that was named are they surely the right ones."""
-    if not (named and row.hub):
-        scale = f" (scaling_factor {row.vae.scaling_factor:g})" if file.part == "vae" else ""
+    assert spec is not None  # guessed where the settings of a file are not known
+    if not (named and spec.hub):
+        scale = f" (scaling_factor {spec.vae.scaling_factor:g})" if file.component == "vae" else ""
         warnings.warn(
-            f"{file.path}: no config.json beside it: the settings of preset {row.name} are used{scale}; a model "
+            f"{file.path}: no config.json beside it: the settings of preset {spec.name} are used{scale}; a model "
             "trained elsewhere may have others",
             stacklevel=4,
         )
-    return row.vae if file.part == "vae" else row.transformer
+    return spec.vae if file.component == "vae" else spec.transformer
 
 
 def _ours(
     file: SatFile, config: TransformerConfig | VAEConfig, preset: ModelSpec | None
 ) -> dict[str, Tensor]:
     """The tensors under our names, checked against the preset first, then against their own settings."""
-    whole = preset.vae if preset and file.part == "vae" else preset.transformer if preset else config
+    whole = preset.vae if preset and file.component == "vae" else preset.transformer if preset else config
     ours: dict[str, Tensor] = {}
     for wanted, where in ((whole, f" as preset {preset.name}" if preset else ""), (config, "")):
         stages = len(wanted.block_out_channels) if isinstance(wanted, VAEConfig) else 4
         learned = isinstance(wanted, TransformerConfig) and wanted.use_learned_positional_embeddings
         ours = file.ours(stages, learned)
-        shapes = {name: tuple(tensor.shape) for name, tensor in ours.items()}
-        check_names(meta_names(wanted), shapes, f"{file.path}{where}")
+        check_names(meta_names(wanted), shapes_of(ours), f"{file.path}{where}")
     return ours
 
 
 def _guess(files: list[SatFile]) -> ModelSpec:
     # the transformer decides: all public models share the shapes of the VAE
-    file = next((file for file in files if file.part == "transformer"), None)
+    file = next((file for file in files if file.component == "transformer"), None)
     if file is None:
         raise CheckpointError(
             f"{files[0].path}: the public models share one VAE shape but not its scaling factor; pass preset"
         )
-    learned = any(name.endswith("pos_embed.pos_embedding") for name in file.tensors)
-    found = file.ours(learned_positions=False)
     try:
-        return guess_from_shapes("transformer", {name: tuple(tensor.shape) for name, tensor in found.items()})
+        return guess_from_shapes("transformer", shapes_of(file.ours(learned_positions=False)))
     except CheckpointError:
-        if not learned:
+        if not file.has_positions:
             raise
-    found = file.ours(learned_positions=True)
-    return guess_from_shapes("transformer", {name: tuple(tensor.shape) for name, tensor in found.items()})
+    return guess_from_shapes("transformer", shapes_of(file.ours(learned_positions=True)))
 
 
-def _diffusers_to_sat(source: Path, dst: Path, preset: ModelSpec | None, overwrite: bool) -> Path:
-    parts = [part for part in ("transformer", "vae") if (source / part / "config.json").is_file()]
-    with checkpoint_folder(dst, overwrite) as folder:
-        for part in parts or [_part_of(source)]:
-            place = component(source, part)
-            config = read_vae_config(place) if part == "vae" else read_transformer_config(place)
-            _check_preset(place, config, preset)
-            tensors = read_folder(place, STEM)
-            check_names(meta_names(config), tensors.shapes, str(place))
+def _diffusers_to_sat(job: _Conversion) -> None:
+    source = job.source
+    networks: list[Component] = ["transformer", "vae"]
+    whole = [name for name in networks if (source / name / "config.json").is_file()]
+    with job.folder() as folder:
+        for name in whole or [_component_of(source)]:
+            read_from = component(source, name)
+            config = read_vae_config(read_from) if name == "vae" else read_transformer_config(read_from)
+            _check_preset(read_from, config, job.preset)
+            tensors = read_folder(read_from, STEM)
+            check_names(meta_names(config), tensors.shapes, str(read_from))
             if isinstance(config, VAEConfig):
                 rules = keymap("vae", stages=len(config.block_out_channels))
             else:
                 rules = keymap("transformer", learned_positions=config.use_learned_positional_embeddings)
-            write_sat(folder / part, "vae" if part == "vae" else "transformer", rules.to_foreign(tensors))
-            keep_settings(place, folder / part)
-        if parts:
+            write_sat(folder / name, name, rules.to_foreign(tensors))
+            keep_settings(read_from, folder / name)
+            copy_training_records(read_from, folder / name)
+        if whole:
             copy_schedule(source, folder)
             copy_text(source, folder)
-    return dst
+            copy_training_records(source, folder)
 
 
-def _rewrite_diffusers(
-    source: Path, dst: Path, preset: ModelSpec | None, shard_size: ShardSize, overwrite: bool
-) -> Path:
+def _rewrite_diffusers(job: _Conversion) -> None:
     """The same layout again: other shards, everything checked on the way, every tensor as it was stored."""
+    source, preset = job.source, job.preset
     if not (source / "model_index.json").is_file():
         raise not_a_model(source)
     record = read_record(source)
@@ -327,12 +366,12 @@ def _rewrite_diffusers(
     _check_preset(source / "vae", model.vae.config, preset)
     if preset is not None:
         model.spec = replace(model.spec, name=preset.name)
-    return save_model(
-        model, dst, shard_size, overwrite=overwrite, provenance=record.provenance, dtype=record.dtype
-    )
+    with job.folder() as folder:
+        write_model(folder, model, job.shard_size, provenance=record.provenance, dtype=record.dtype)
+        copy_training_records(source, folder)
 
 
-def _check_preset(place: Path, config: TransformerConfig | VAEConfig, preset: ModelSpec | None) -> None:
+def _check_preset(path: Path, config: TransformerConfig | VAEConfig, preset: ModelSpec | None) -> None:
     """A preset that is named must be the one of these weights."""
     if preset is None:
         return
@@ -341,25 +380,30 @@ def _check_preset(place: Path, config: TransformerConfig | VAEConfig, preset: Mo
     else:
         fits = network_of(config) == network_of(preset.transformer)
     if not fits:
-        raise CheckpointError(f"{place}: is not the network of preset {preset.name}; leave preset out")
+        raise CheckpointError(f"{path}: is not the network of preset {preset.name}; leave preset out")
 
 
-def _part_of(folder: Path) -> str:
-    for part, read in (("transformer", read_transformer_config), ("vae", read_vae_config)):
-        try:
-            read(folder)
-        except CheckpointError:
-            continue
-        return part
-    raise CheckpointError(f"{folder}: neither a SAT checkpoint, a diffusers folder nor an adapter")
+def _component_of(folder: Path) -> Component:
+    try:
+        read_transformer_config(folder)
+        return "transformer"
+    except CheckpointError:
+        pass
+    try:
+        read_vae_config(folder)
+        return "vae"
+    except CheckpointError:
+        raise CheckpointError(
+            f"{folder}: neither a SAT checkpoint, a diffusers folder nor an adapter"
+        ) from None
 
 
 def _holds_adapter(source: Path) -> bool:
     if source.is_file() and source.suffix == ".safetensors":
         return is_adapter(read_file(source))
     if is_sat(source):
-        return read_sat(source).part == "lora"
-    if any((source / name).is_file() for name in (FILE, PEFT_FILE)):
+        return read_sat(source).component == "lora"
+    if any((source / name).is_file() for name in (LORA_FILE, PEFT_FILE)):
         return True
     several = sorted(source.glob("*.safetensors"))
     return len(several) == 1 and not (source / "config.json").is_file() and is_adapter(read_file(several[0]))
@@ -379,4 +423,4 @@ def _sat_files(source: Path) -> list[SatFile]:
         return [read_sat(source)]
     if (source / "model_index.json").is_file() or (source / "config.json").is_file():
         return []
-    return [read_sat(place) for place in find_parts(source).values()]
+    return [read_sat(path) for path in find_components(source)]

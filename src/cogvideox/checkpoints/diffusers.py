@@ -2,9 +2,8 @@
 
     model_index.json   transformer/   vae/   text_encoder/   tokenizer/   scheduler/   cogvideox.json
 
-Modules are built on ``meta`` and filled tensor by tensor, so a model needs its own size in memory and no
-more. Nothing is unpickled and no class is looked up by name: a folder says only which of our own classes to
-fill.
+Modules are built on ``meta`` and filled tensor by tensor, so a model needs its own size in memory and no more. Nothing
+is unpickled and no class is looked up by name: a folder says only which of our own classes to fill.
 """
 
 from __future__ import annotations
@@ -19,24 +18,26 @@ import torch
 from torch import Tensor, nn
 
 from cogvideox.checkpoints.families import BY_PIPELINE, check_floats
-from cogvideox.checkpoints.fill import assign, check_finite, check_names, to_dtype
+from cogvideox.checkpoints.fill import assign, check_finite, check_names, cpu_dtypes, to_dtype
+from cogvideox.checkpoints.folders import checkpoint_folder
 from cogvideox.checkpoints.hub import find_folder, is_shipped
-from cogvideox.checkpoints.overwrite import checkpoint_folder
-from cogvideox.checkpoints.precision import for_a_cpu
-from cogvideox.checkpoints.record import RELEASED_TRANSFORMER, ModelRecord, own_settings, read_record
 from cogvideox.checkpoints.specs import (
+    RELEASED_TRANSFORMER,
     SCHEDULERS,
     STEM,
     TRANSFORMER_CLASS,
     VAE_CLASS,
+    ModelRecord,
     check_class,
     component,
+    own_settings,
+    read_record,
     read_schedule_config,
     read_transformer_config,
     read_vae_config,
     spec_of,
 )
-from cogvideox.checkpoints.tensors import read_folder, read_json, to_bytes, write_folder
+from cogvideox.checkpoints.tensors import read_folder, read_json, shapes_of, to_bytes, write_folder
 from cogvideox.checkpoints.text import STEM as TEXT_STEM
 from cogvideox.checkpoints.text import load_text, write_text
 from cogvideox.device import device_for
@@ -62,6 +63,7 @@ CLASSES = {
     "transformer": ("diffusers", TRANSFORMER_CLASS),
     "vae": ("diffusers", VAE_CLASS),
 }
+OTHER_CLASSES = {"scheduler": SCHEDULERS, "tokenizer": ("T5TokenizerFast",)}
 ShardSize = int | str
 N = TypeVar("N", bound=nn.Module)
 
@@ -80,39 +82,37 @@ def load_model(
     """A whole model from a folder, a preset name or a hub id.
 
     ``dtype`` casts the weights (None: what ``cogvideox.json`` asks for, else what is stored, except that a CPU gets
-    float32 for float16, which it computes 10 to 100 times slower), ``variant`` picks files such as
-    ``*.fp16.safetensors``, ``text`` false leaves the text encoder out, ``check`` reads every tensor and refuses NaN.
-    ``device`` None is the GPU that is there; the CPU where there is none, and with a warning where its free memory is
-    too small for the weights. ``compute_device`` says where it will run when that is not ``device`` (offloading).
-    Raises CheckpointError for files that are missing, cut, mis-shaped or unsafe and ConfigError for settings that
-    make no sense.
+    float32 for float16), ``variant`` picks files such as ``*.fp16.safetensors``, ``text`` false leaves the text encoder
+    out, ``check`` reads every tensor and refuses NaN. ``device`` None is the GPU that is there; the CPU where there is
+    none, and with a warning where its free memory is too small. ``compute_device`` is where it will run when that is
+    not ``device`` (offloading). Raises CheckpointError for files that are missing, cut, mis-shaped or unsafe and
+    ConfigError for settings that make no sense.
     """
     folder = find_folder(path_or_id, revision)
     index = read_index(folder)
     record = read_record(folder)
     wanted = to_dtype(dtype or record.dtype)
-    parts = {"transformer": STEM, "vae": STEM}
-    if text and has_text(index):
-        parts["text_encoder"] = TEXT_STEM
-    types = dict.fromkeys(parts, wanted)
+    stems = {"transformer": STEM, "vae": STEM}
+    if text and _has_text(index):
+        stems["text_encoder"] = TEXT_STEM
+    types = dict.fromkeys(stems, wanted)
     if device is None:
-        files = [file for part in parts for file in (folder / part).glob("*.safetensors")]
+        files = [file for name in stems for file in (folder / name).glob("*.safetensors")]
         wants = [file for file in files if (f".{variant}" in file.name if variant else "." not in file.stem)]
         device = device_for(sum(file.stat().st_size for file in wants))
     if torch.device(compute_device or device).type == "cpu":
-        types = for_a_cpu(folder, parts, wanted, asked=dtype is not None, variant=variant)
+        types = cpu_dtypes(folder, stems, wanted, asked=dtype is not None, variant=variant)
     return _assemble(folder, record, types, device, variant, check)
 
 
 def load_stored(folder: Path, record: ModelRecord) -> CogVideoX:
     """A whole model with every tensor exactly as it is stored, for writing it again."""
-    text = (folder / "text_encoder").is_dir() and has_text(read_index(folder))
-    return _assemble(
-        folder, record, dict.fromkeys(("transformer", "vae", *(["text_encoder"] if text else [])))
-    )
+    text = (folder / "text_encoder").is_dir() and _has_text(read_index(folder))
+    names = ["transformer", "vae", *(["text_encoder"] if text else [])]
+    return _assemble(folder, record, dict.fromkeys(names))
 
 
-def has_text(index: Mapping[str, Any]) -> bool:
+def _has_text(index: Mapping[str, Any]) -> bool:
     """Whether a ``model_index.json`` names a text encoder; one that says nothing does."""
     return index.get("text_encoder", [True])[0] is not None
 
@@ -128,15 +128,14 @@ def _assemble(
     from cogvideox.model import CogVideoX  # the networks can be read without the whole
 
     spec = spec_of(folder, record, variant, text="text_encoder" in types)
-    options: dict[str, Any] = dict(device=device, variant=variant, check=check)
+    rest = device, variant, check
+    text: Any = None
+    if "text_encoder" in types:
+        text = load_text(folder, types["text_encoder"], device, max_tokens=spec.text_tokens, check=check)
     return CogVideoX(
-        transformer=_load(
-            Transformer, spec.transformer, folder / "transformer", types["transformer"], **options
-        ),
-        vae=_load(VAE, spec.vae, folder / "vae", types["vae"], **options),
-        text=load_text(folder, types["text_encoder"], device, max_tokens=spec.text_tokens, check=check)
-        if "text_encoder" in types
-        else None,
+        transformer=_load(Transformer, spec.transformer, folder / "transformer", types["transformer"], *rest),
+        vae=_load(VAE, spec.vae, folder / "vae", types["vae"], *rest),
+        text=text,
         schedule=Schedule(spec.schedule),
         spec=spec,
         shipped=is_shipped(folder),
@@ -185,72 +184,67 @@ def save_model(
 ) -> Path:
     """Write a model folder that diffusers loads too; it appears whole or not at all. Returns it.
 
-    Weights are stored as they are. ``dtype`` names the precision to compute in where that is another;
-    ``provenance`` says what made them.
-
-    Raises CheckpointError for NaN, Inf or weights that do not belong to the config (an adapter that is still
-    attached: merge it or save it alone), OutputError when the place is taken or full.
+    Weights are stored as they are. ``dtype`` names the precision to compute in where that is another; ``provenance``
+    says what made them. Raises CheckpointError for NaN, Inf or weights that do not belong to the config (an adapter
+    that is still attached: merge it or save it alone), OutputError when the place is taken or full.
     """
-    target = Path(path)
-    with checkpoint_folder(target, overwrite) as folder:
-        write_transformer(folder, model.transformer.config, model.transformer.state_dict(), shard_size)
-        write_vae(folder, model.vae.config, model.vae.state_dict(), shard_size)
-        write_schedule(folder, model.schedule.config)
-        if model.text is not None:
-            write_text(folder, model.text, shard_size)
-        write_index(folder, model.spec.kind)
-        configs = model.transformer.config, model.vae.config
-        own = own_settings(*configs) | {"kind": kind_of(configs[0]), "dtype": dtype}
-        more = {"provenance": dict(provenance or {}), "files": digests_in(folder)}
-        ModelRecord.of(model.spec, **own, **more).write(folder)
-    return target
+    with checkpoint_folder(path, overwrite) as folder:
+        write_model(folder, model, shard_size, provenance=provenance, dtype=dtype)
+    return Path(path)
+
+
+def write_model(
+    folder: Path,
+    model: CogVideoX,
+    shard_size: ShardSize,
+    *,
+    provenance: Mapping[str, Any] | None = None,
+    dtype: str | None = None,
+) -> None:
+    """Fill an empty folder with a model, as ``save_model`` says."""
+    write_transformer(folder, model.transformer.config, model.transformer.state_dict(), shard_size)
+    write_vae(folder, model.vae.config, model.vae.state_dict(), shard_size)
+    write_schedule(folder, model.schedule.config)
+    if model.text is not None:
+        write_text(folder, model.text, shard_size)
+    write_index(folder, model.spec.kind)
+    configs = model.transformer.config, model.vae.config
+    own = own_settings(*configs) | {"kind": kind_of(configs[0]), "dtype": dtype}
+    more = {"provenance": dict(provenance or {}), "files": digests_in(folder)}
+    ModelRecord.of(model.spec, **own, **more).write(folder)
 
 
 def write_transformer(
     folder: Path, config: TransformerConfig, tensors: Mapping[str, Tensor], shard_size: ShardSize
 ) -> None:
     """``transformer/``: config and weights, checked against each other first."""
-    expected = meta_names(config)
-    check_names(expected, {name: tuple(value.shape) for name, value in tensors.items()}, "transformer")
     values = config.model_dump(mode="json")
     settings = {key: values[key] for key in RELEASED_TRANSFORMER}
-    _write_json(folder / "transformer" / "config.json", {**_class("transformer"), **settings})
-    write_folder(
-        folder / "transformer", STEM, {name: tensors[name] for name in expected}, to_bytes(shard_size)
-    )
+    _write_network(folder / "transformer", config, settings, tensors, shard_size)
 
 
 def write_vae(folder: Path, config: VAEConfig, tensors: Mapping[str, Tensor], shard_size: ShardSize) -> None:
     """``vae/``: config and weights, checked against each other first."""
-    expected = meta_names(config)
-    check_names(expected, {name: tuple(value.shape) for name, value in tensors.items()}, "vae")
-    _write_json(folder / "vae" / "config.json", {**_class("vae"), **config.released()})
-    write_folder(folder / "vae", STEM, {name: tensors[name] for name in expected}, to_bytes(shard_size))
+    _write_network(folder / "vae", config, config.released(), tensors, shard_size)
 
 
 def write_schedule(folder: Path, config: ScheduleConfig) -> None:
-    """``scheduler/scheduler_config.json``."""
-    _write_json(
-        folder / "scheduler" / "scheduler_config.json",
-        {**_class("scheduler"), **config.model_dump(mode="json")},
-    )
+    """Write the noise schedule as ``scheduler/scheduler_config.json`` of a model folder."""
+    values = {**_class("scheduler"), **config.model_dump(mode="json")}
+    _write_json(folder / "scheduler" / "scheduler_config.json", values)
 
 
 def write_index(folder: Path, kind: Kind) -> None:
-    """``model_index.json``: the pipeline, and null for the parts that this folder does not hold."""
-    parts = {
-        part: list(names) if (folder / part).is_dir() else [None, None] for part, names in CLASSES.items()
-    }
-    _write_json(
-        folder / "model_index.json", {"_class_name": PIPELINES[kind], "_diffusers_version": LIBRARY, **parts}
-    )
+    """``model_index.json``: the pipeline, and null for the components that this folder does not hold."""
+    held = {name: list(both) if (folder / name).is_dir() else [None, None] for name, both in CLASSES.items()}
+    values = {"_class_name": PIPELINES[kind], "_diffusers_version": LIBRARY, **held}
+    _write_json(folder / "model_index.json", values)
 
 
 def digests_in(folder: Path) -> dict[str, str]:
     """SHA-256 of each weights file below a folder, by its path there."""
-    return {
-        file.relative_to(folder).as_posix(): sha256_of(file) for file in sorted(folder.rglob("*.safetensors"))
-    }
+    files = sorted(folder.rglob("*.safetensors"))
+    return {file.relative_to(folder).as_posix(): sha256_of(file) for file in files}
 
 
 def meta_names(config: TransformerConfig | VAEConfig) -> dict[str, tuple[int, ...]]:
@@ -258,21 +252,16 @@ def meta_names(config: TransformerConfig | VAEConfig) -> dict[str, tuple[int, ..
 
     All blocks of a transformer are alike, so one is built, whatever their number.
     """
-    one = isinstance(config, TransformerConfig) and config.num_layers > 1
     with torch.device("meta"):
         if isinstance(config, VAEConfig):
-            module: nn.Module = VAE(config)
-        else:
-            module = Transformer(config.model_copy(update={"num_layers": 1}) if one else config)
-    shapes = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    if isinstance(config, TransformerConfig) and one:
-        first = {name: shape for name, shape in shapes.items() if name.startswith(FIRST_BLOCK)}
-        shapes |= {
-            f"transformer_blocks.{number}.{name.removeprefix(FIRST_BLOCK)}": shape
-            for number in range(1, config.num_layers)
-            for name, shape in first.items()
-        }
-    return shapes
+            return shapes_of(VAE(config).state_dict())
+        shapes = shapes_of(Transformer(config.changed(num_layers=1)).state_dict())
+    first = {name: shape for name, shape in shapes.items() if name.startswith(FIRST_BLOCK)}
+    return shapes | {
+        f"transformer_blocks.{number}.{name.removeprefix(FIRST_BLOCK)}": shape
+        for number in range(1, config.num_layers)
+        for name, shape in first.items()
+    }
 
 
 def _load(
@@ -286,7 +275,7 @@ def _load(
 ) -> N:
     """A network without memory, filled from the weights files of its folder."""
     tensors = read_folder(folder, STEM, variant)
-    check_floats(tensors.shapes, tensors.dtypes, folder, tensors.metadata)
+    check_floats(tensors, folder)
     with torch.device("meta"):
         module = network(config)
     if check:
@@ -313,20 +302,28 @@ def read_index(folder: Path) -> dict[str, Any]:
             )
     for part, (_, name) in CLASSES.items():
         given = index.get(part, [None, None])
-        known = {
-            name,
-            None,
-            *(SCHEDULERS if part == "scheduler" else ()),
-            *(("T5TokenizerFast",) if part == "tokenizer" else ()),
-        }
         right = isinstance(given, list) and len(given) == 2 and isinstance(given[1], str | None)
-        if not right or given[1] not in known:
+        if not right or given[1] not in {name, None, *OTHER_CLASSES.get(part, ())}:
             raise CheckpointError(f"{file}: {part} is {short(given)}; only {name} can be loaded")
     return index
 
 
-def _class(part: str) -> dict[str, str]:
-    return {"_class_name": CLASSES[part][1], "_diffusers_version": LIBRARY}
+def _write_network(
+    folder: Path,
+    config: TransformerConfig | VAEConfig,
+    settings: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    shard_size: ShardSize,
+) -> None:
+    """The settings and weights of one network, in the order of its state dict."""
+    expected = meta_names(config)
+    check_names(expected, shapes_of(tensors), folder.name)
+    _write_json(folder / "config.json", {**_class(folder.name), **settings})
+    write_folder(folder, STEM, {name: tensors[name] for name in expected}, to_bytes(shard_size))
+
+
+def _class(component: str) -> dict[str, str]:
+    return {"_class_name": CLASSES[component][1], "_diffusers_version": LIBRARY}
 
 
 def _write_json(file: Path, values: Mapping[str, Any]) -> None:

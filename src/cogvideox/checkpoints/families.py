@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from cogvideox.checkpoints.tensors import Tensors, dtypes_of, shapes_of
 from cogvideox.errors import CheckpointError
 from cogvideox.files import short
 
@@ -48,7 +50,6 @@ GGUF = _quantised("a GGUF file", "a container of llama.cpp")
 SCALED_FP8 = _quantised("scaled fp8 weights", "8-bit floats with a scale beside each weight")
 PLAIN_FP8 = _quantised("fp8 weights without scales", "every weight cast to 8-bit floats")
 UNKNOWN_QUANT = _quantised("quantised weights", "config.json has a quantization_config")
-INTEGERS = _quantised("integer weights", "whole numbers where floats belong, and no scales beside them")
 
 CONTROLNET = Family("a CogVideoX ControlNet", "an add-on network that steers a base model, not a model", BASE)
 TINY_VAE = Family(
@@ -78,11 +79,11 @@ FAMILY_NAMES = frozenset(value.name for value in list(globals().values()) if isi
 
 
 def family_of_config(values: Mapping[str, Any], own: bool = False) -> Family | None:
-    """The family that a part's ``config.json`` describes, None for one that is run.
+    """The family that a network's ``config.json`` describes, None for one that is run.
 
     own: the folder has our ``cogvideox.json``, so that 32 channels are an image model whatever its size.
     """
-    if (quantised := quantisation_of(values)) is not None:
+    if (quantised := _quantisation_of(values)) is not None:
         return quantised
     if values.get("_class_name") in CONTROL_CLASSES or "vae_channels" in values:
         return CONTROLNET
@@ -90,12 +91,8 @@ def family_of_config(values: Mapping[str, Any], own: bool = False) -> Family | N
         return None
     if values.get("control_dim") is not None or values.get("cond_proj_dim") is not None:
         return THE_MATRIX
-    sizes = [
-        values.get(key, usual)
-        for key, usual in (
-            ("in_channels", 16), ("out_channels", 16), ("num_attention_heads", 30), ("attention_head_dim", 64)
-        )
-    ]  # fmt: skip
+    usual = {"in_channels": 16, "out_channels": 16, "num_attention_heads": 30, "attention_head_dim": 64}
+    sizes = [values.get(key, size) for key, size in usual.items()]
     if not all(type(size) is int for size in sizes):
         return None  # refused where the settings are read
     inside, outside, heads, head = sizes
@@ -103,18 +100,11 @@ def family_of_config(values: Mapping[str, Any], own: bool = False) -> Family | N
     return _by_channels(inside, outside, heads * head, bool(values.get("patch_size_t")), learned or own, own)
 
 
-def family_of_tensors(
-    shapes: Mapping[str, tuple[int, ...]],
-    dtypes: Mapping[str, torch.dtype],
-    metadata: Mapping[str, str] | None = None,
-    own: bool = False,
-) -> Family | None:
+def family_of_tensors(tensors: Mapping[str, Tensor]) -> Family | None:
     """The family of a set of tensors by their names, shapes and types, None for one that is run or not known."""
-    found = _quantised_names(shapes, metadata or {})
-    if found is None and dtypes and any(dtype in FP8 for dtype in dtypes.values()):
-        found = PLAIN_FP8
-    if found is not None:
-        return found
+    shapes = shapes_of(tensors)
+    if (quantised := _quantisation_in(tensors)) is not None:
+        return quantised
     if any(name.startswith(("controlnet_encode_first.", "controlnet_encode_second.")) for name in shapes):
         return CONTROLNET
     if "encoder.0.weight" in shapes and len(shapes["encoder.0.weight"]) == 4:
@@ -125,9 +115,9 @@ def family_of_tensors(
     shape, prefix = shapes[names[0]], names[0].removesuffix("patch_embed.proj.weight")
     learned = f"{prefix}patch_embed.pos_embedding" in shapes
     if len(shape) == 4:
-        return _by_channels(shape[1], 16, shape[0], False, learned or own, own) if shape[1] > 16 else None
+        return _by_channels(shape[1], 16, shape[0], False, learned, False) if shape[1] > 16 else None
     if len(shape) == 2 and shape[1] % 8 == 0 and shape[1] > 128:
-        return _by_channels(shape[1] // 8, 16, shape[0], True, learned, own)
+        return _by_channels(shape[1] // 8, 16, shape[0], True, learned, False)
     return None
 
 
@@ -142,47 +132,35 @@ def family_of_file(path: Path) -> Family | None:
         return None
 
 
-def quantisation_of(values: Mapping[str, Any]) -> Family | None:
-    """What ``quantization_config`` of a part's config says, None when there is none."""
+def _quantisation_of(values: Mapping[str, Any]) -> Family | None:
+    """What ``quantization_config`` in a network's config says, None when there is none."""
     config = values.get("quantization_config")
     if config is None:
         return None
     method = str(config.get("quant_method", "")).lower() if isinstance(config, Mapping) else ""
     if "bitsandbytes" in method or method == "bnb":
         return LLM_INT8 if config.get("load_in_8bit") else NF4
-    return next(
-        (
-            family
-            for word, family in (("torchao", TORCHAO), ("quanto", QUANTO), ("gguf", GGUF))
-            if word in method
-        ),
-        UNKNOWN_QUANT,
-    )
+    known = {"torchao": TORCHAO, "quanto": QUANTO, "gguf": GGUF}
+    return next((family for word, family in known.items() if word in method), UNKNOWN_QUANT)
 
 
 def check_unquantised(values: Mapping[str, Any], where: str | Path) -> None:
-    """Raise CheckpointError for the config of a quantised part."""
-    if (found := quantisation_of(values)) is not None:
-        raise found.refusal(where)
+    """Raise CheckpointError for the config of a quantised network."""
+    if (family := _quantisation_of(values)) is not None:
+        raise family.refusal(where)
 
 
 def check_condition(values: Mapping[str, Any], where: str | Path, own: bool) -> None:
     """Raise CheckpointError for a transformer whose channels or settings belong to a family that is not run."""
-    if (found := family_of_config(values, own)) is not None:
-        raise found.refusal(where)
+    if (family := family_of_config(values, own)) is not None:
+        raise family.refusal(where)
 
 
-def check_floats(
-    shapes: Mapping[str, tuple[int, ...]],
-    dtypes: Mapping[str, torch.dtype],
-    where: str | Path,
-    metadata: Mapping[str, str] | None = None,
-) -> None:
+def check_floats(tensors: Mapping[str, Tensor], where: str | Path) -> None:
     """Raise CheckpointError for weights that are not plain floats, naming what they are or the first that is not."""
-    if (found := _quantised_names(shapes, metadata or {})) is not None:
-        raise found.refusal(where)
-    if any(dtype in FP8 for dtype in dtypes.values()):
-        raise PLAIN_FP8.refusal(where)
+    if (quantised := _quantisation_in(tensors)) is not None:
+        raise quantised.refusal(where)
+    dtypes = dtypes_of(tensors)
     wrong = [name for name, dtype in dtypes.items() if not dtype.is_floating_point]
     if wrong:
         kind = str(dtypes[wrong[0]]).removeprefix("torch.")
@@ -194,6 +172,7 @@ def check_floats(
 def _by_channels(
     inside: int, outside: int, width: int, in_time: bool, learned: bool, own: bool
 ) -> Family | None:
+    """The family of a transformer with these channels in and out, width, patches in time and learned positions."""
     if outside < 1 or inside == outside:
         return None
     if inside == 2 * outside:
@@ -213,8 +192,8 @@ def _by_channels(
     )
 
 
-def _quantised_names(names: Mapping[str, Any], metadata: Mapping[str, str]) -> Family | None:
-    for name in names:
+def _quantisation_in(tensors: Mapping[str, Tensor]) -> Family | None:
+    for name in tensors:
         if name.endswith("_qweight") and ".Q" in name:
             return GGUF_BLOCKS
         if name.endswith(".weight.absmax") or ".quant_state.bitsandbytes__" in name:
@@ -229,4 +208,6 @@ def _quantised_names(names: Mapping[str, Any], metadata: Mapping[str, str]) -> F
             return QUANTO
         if name.endswith((".scale_weight", ".weight_scale")) or name == "scaled_fp8":
             return SCALED_FP8
-    return TORCHAO if "tensor_names" in metadata else None
+    if isinstance(tensors, Tensors) and "tensor_names" in tensors.metadata:
+        return TORCHAO
+    return PLAIN_FP8 if any(dtype in FP8 for dtype in dtypes_of(tensors).values()) else None

@@ -1,16 +1,21 @@
-"""Tensors into modules, strictly: every name known, every shape right, one copy in memory."""
+"""Tensors into modules, strictly: every name known, every shape right, one copy in memory; and in which precision.
+
+float16 is a format for storing on a CPU, not for arithmetic. The shipped models and CogVideoX-2B are stored in it;
+decoding in it on a CPU takes 10 to 100 times as long as in float32, for no better picture.
+"""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from cogvideox.checkpoints.keymap import few
-from cogvideox.checkpoints.tensors import Tensors, is_finite
-from cogvideox.errors import CheckpointError, suggest
+from cogvideox.checkpoints.tensors import is_finite, read_folder, shapes_of
+from cogvideox.errors import CheckpointError, few, suggest
 
 NAMED = {
     "fp32": torch.float32,
@@ -31,17 +36,13 @@ def assign(
     dtype: torch.dtype | None = None,
     device: str | torch.device = "cpu",
 ) -> N:
-    """Put tensors into a module built on ``meta``, one at a time, so that memory peaks at one copy of the
-    weights.
+    """Put tensors into a module built on ``meta``, one at a time, so that memory peaks at one copy of the weights.
 
-    ``dtype`` casts floating tensors; without it each keeps the type it was stored in. Raises CheckpointError
-    that names missing, unknown and mis-shaped tensors, before any is read.
+    ``dtype`` casts floating tensors; without it each keeps the type it was stored in. Raises CheckpointError that names
+    missing, unknown and mis-shaped tensors, before any is read.
     """
-    expected = {name: tuple(value.shape) for name, value in module.state_dict(keep_vars=True).items()}
-    shapes = (
-        tensors.shapes if isinstance(tensors, Tensors) else {k: tuple(v.shape) for k, v in tensors.items()}
-    )
-    check_names(expected, shapes, where)
+    expected = shapes_of(module.state_dict(keep_vars=True))
+    check_names(expected, shapes_of(tensors), where)
     for name in expected:
         tensor = tensors[name]
         cast = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
@@ -53,24 +54,24 @@ def assign(
 
 
 def check_names(
-    expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], where: str
+    expected: Mapping[str, tuple[int, ...]], actual: Mapping[str, tuple[int, ...]], where: str
 ) -> None:
     """Raise CheckpointError unless both hold the same names with the same shapes."""
-    missing = [name for name in expected if name not in found]
-    unknown = [name for name in found if name not in expected]
+    missing = [name for name in expected if name not in actual]
+    unknown = [name for name in actual if name not in expected]
     hint = _common_prefix(unknown, expected)
     if not hint:  # only those that are shown: each costs a comparison with all that is missing
         unknown[:5] = [name + suggest(name, missing) for name in unknown[:5]]
     shaped = [
-        f"{name} is {list(found[name])}, should be {list(expected[name])}"
+        f"{name} is {list(actual[name])}, should be {list(expected[name])}"
         for name in expected
-        if name in found and tuple(found[name]) != tuple(expected[name])
+        if name in actual and tuple(actual[name]) != tuple(expected[name])
     ]
-    parts = [("missing tensors", missing), ("unknown tensors", unknown), ("mis-shaped tensors", shaped)]
-    told = [f"{len(names)} {what}: {few(names)}" for what, names in parts if names]
-    if told:
+    wrong = {"missing tensors": missing, "unknown tensors": unknown, "mis-shaped tensors": shaped}
+    listed = [f"{len(names)} {what}: {few(names)}" for what, names in wrong.items() if names]
+    if listed:
         cure = hint or "is config.json or the preset the one of these weights?"
-        raise CheckpointError(f"{where}: {'; '.join(told)}; {cure}")
+        raise CheckpointError(f"{where}: {'; '.join(listed)}; {cure}")
 
 
 def _common_prefix(unknown: list[str], expected: Mapping[str, tuple[int, ...]]) -> str:
@@ -99,11 +100,42 @@ def to_dtype(name: str | torch.dtype | None) -> torch.dtype | None:
     return NAMED[name]
 
 
+def cpu_dtypes(
+    folder: Path, stems: Mapping[str, str], wanted: torch.dtype | None, asked: bool, variant: str | None
+) -> dict[str, torch.dtype | None]:
+    """The precision of each network on a CPU: float32 instead of float16, unless that was ``asked`` for; warns in both
+    cases.
+
+    ``stems``: folder of the network -> how its files begin. ``wanted`` None: as stored.
+    """
+    slow = "a CPU is 10 to 100 times slower in float16"
+    if asked:
+        if wanted == torch.float16:
+            warnings.warn(
+                f"{folder}: dtype float16: {slow} than in float32; use dtype='float32'", stacklevel=3
+            )
+        return dict.fromkeys(stems, wanted)
+    half = [name for name, stem in stems.items() if _is_half(folder / name, stem, wanted, variant)]
+    if half:
+        warnings.warn(
+            f"{folder}: {', '.join(half)}: float16 becomes float32, since {slow}; dtype='float16' keeps it",
+            stacklevel=3,
+        )
+    return {name: torch.float32 if name in half else wanted for name in stems}
+
+
+def _is_half(folder: Path, stem: str, wanted: torch.dtype | None, variant: str | None) -> bool:
+    if wanted is not None or not folder.is_dir():
+        return wanted == torch.float16
+    tensors = read_folder(folder, stem, variant if folder.name != "text_encoder" else None)
+    return torch.float16 in tensors.dtypes.values()
+
+
 def _put(module: nn.Module, name: str, tensor: Tensor) -> None:
     path, _, leaf = name.rpartition(".")
     owner = module.get_submodule(path)
-    if leaf in owner._parameters:
-        grad = owner._parameters[leaf].requires_grad and tensor.is_floating_point()
+    if (old := owner._parameters.get(leaf)) is not None:
+        grad = old.requires_grad and tensor.is_floating_point()
         owner._parameters[leaf] = nn.Parameter(tensor, requires_grad=grad)
     else:
         owner._buffers[leaf] = tensor

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from cogvideox.checkpoints import inspect_adapter
-from cogvideox.checkpoints.adapter import is_adapter
+from cogvideox.checkpoints.adapter import Adapter, AlphaUnknownError, OddSettingsError
+from cogvideox.checkpoints.adapter_names import other_kind
+from cogvideox.checkpoints.adapter_reading import is_adapter, read_adapter
 from cogvideox.checkpoints.diffusers import load_schedule, meta_names, read_index
 from cogvideox.checkpoints.families import (
     FAMILY_NAMES,
@@ -24,10 +28,17 @@ from cogvideox.checkpoints.families import (
 )
 from cogvideox.checkpoints.fill import check_finite, check_names
 from cogvideox.checkpoints.hub import find_folder
-from cogvideox.checkpoints.record import NAME, read_record
-from cogvideox.checkpoints.sat import find_parts, is_sat, read_sat
-from cogvideox.checkpoints.specs import STEM, read_transformer_config, read_vae_config
-from cogvideox.checkpoints.tensors import Tensors, link_root, read_file, read_folder, read_json
+from cogvideox.checkpoints.sat import find_components, is_sat, read_sat
+from cogvideox.checkpoints.specs import RECORD, STEM, read_record, read_transformer_config, read_vae_config
+from cogvideox.checkpoints.tensors import (
+    Tensors,
+    dtypes_of,
+    link_root,
+    read_file,
+    read_folder,
+    read_json,
+    shapes_of,
+)
 from cogvideox.checkpoints.text import TIED, read_t5_config, text_names
 from cogvideox.checkpoints.trainers import network_in, recognise
 from cogvideox.errors import CogVideoXError
@@ -39,7 +50,7 @@ from cogvideox.spec import kind_of
 
 @dataclass(frozen=True)
 class TensorSet:
-    """One set of tensors: its place, how many there are, what they weigh, and their precision."""
+    """One set of tensors: its folder or file, how many there are, what they weigh, and their precision."""
 
     name: str
     tensors: int
@@ -58,7 +69,7 @@ class CheckpointReport:
     preset: str = ""
     task: str = ""
     config: dict[str, Any] = field(default_factory=dict)
-    parts: list[TensorSet] = field(default_factory=list)
+    tensor_sets: list[TensorSet] = field(default_factory=list)
     checked: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     todo: str = ""
@@ -69,109 +80,102 @@ class CheckpointReport:
         return not self.problems
 
     def to_json(self) -> str:
-        """Everything, as JSON."""
-        return json.dumps({**asdict(self), "ok": self.ok}, indent=2, default=str)
+        """The whole report as a JSON object; its tensor sets stand under ``parts``."""
+        names = {"tensor_sets": "parts"}
+        values = {names.get(name, name): value for name, value in asdict(self).items()}
+        return json.dumps({**values, "ok": self.ok}, indent=2, default=str)
 
     def to_text(self) -> str:
         """A few lines for people."""
         lines = [f"{self.path}", f"  {'kind':<10}{self.kind}"]
         lines += [f"  {'preset':<10}{self.preset}"] if self.preset else []
         lines += [f"  {'task':<10}{self.task}"] if self.task else []
-        for part in self.parts:
-            types = ", ".join(f"{name} x {count}" for name, count in part.dtypes.items())
+        for each in self.tensor_sets:
+            types = ", ".join(f"{name} x {count}" for name, count in each.dtypes.items())
             lines.append(
-                f"  {part.name:<14}{part.tensors:>5} tensors {part.parameters:>15,} values "
-                f"{part.bytes / 2**20:>11,.1f} MiB  {types}  in {len(part.files)} file(s)"
+                f"  {each.name:<14}{each.tensors:>5} tensors {each.parameters:>15,} values "
+                f"{each.bytes / 2**20:>11,.1f} MiB  {types}  in {len(each.files)} file(s)"
             )
-        lines += self._lora_as_text()
+        lines += _adapter_as_text(self.config["lora"]) if "lora" in self.config else []
         lines += [f"  {'checked':<10}{', '.join(self.checked)}"] if self.checked else []
         lines += [f"  problem   {problem}" for problem in self.problems] or [
             f"  to use it {self.todo}" if self.todo else "  no problems found"
         ]
         return "\n".join(lines)
 
-    def _lora_as_text(self) -> list[str]:
-        return inspect_adapter.as_text(self.config["lora"]) if "lora" in self.config else []
-
     __str__ = to_text
 
 
 def inspect(path: str | Path, check: bool = False) -> CheckpointReport:
-    """Look at a model folder, a part, a SAT checkpoint or an adapter without making a model of it.
+    """Look at a model folder, a component of one, a SAT checkpoint or an adapter without making a model of it.
 
     ``check`` reads every tensor: NaN and Inf, and the digests in ``cogvideox.json``. What is wrong goes into
     ``problems``; only a path that leads nowhere raises (CheckpointError).
     """
-    place = find_folder(path)
-    report = CheckpointReport(str(place))
-    try:
-        _look(place, report, check)
-    except CogVideoXError as error:
-        report.problems.append(str(error))
+    folder = find_folder(path)
+    report = CheckpointReport(str(folder))
+    _try(report, lambda: _look(folder, report, check))
     return report
 
 
-def _look(place: Path, report: CheckpointReport, check: bool) -> None:
-    if (container := family_of_file(place)) is not None:
+def _look(path: Path, report: CheckpointReport, check: bool) -> None:
+    """Find out what stands at a path, and write it into the report."""
+    if (container := family_of_file(path)) is not None:
         report.kind = container.name
-        raise container.refusal(place)
-    if place.is_dir() and not is_model_or_part(place) and _look_at_trained(place, report, check):
+        raise container.refusal(path)
+    of_model = any((path / name).is_file() for name in ("model_index.json", "config.json", RECORD))
+    if path.is_dir() and not of_model and _look_at_trained(path, report, check):
         return
-    if is_sat(place):
-        _look_at_sat(place, report, check)
-    elif place.is_file():
-        _look_at_file(place, report, check)
-    elif (place / "model_index.json").is_file():
-        _look_at_model(place, report, check)
-    elif (place / "config.json").is_file():
-        _look_at_part(place, report, check)
-    elif parts := find_parts(place):
-        for part in parts.values():
-            _look_at_sat(part, report, check)
+    if is_sat(path):
+        _look_at_sat(path, report, check)
+    elif path.is_file():
+        _look_at_file(path, report, check)
+    elif (path / "model_index.json").is_file():
+        _look_at_model(path, report, check)
+    elif (path / "config.json").is_file():
+        _look_at_component(path, report, check)
+    elif components := find_components(path):
+        for component in components:
+            _look_at_sat(component, report, check)
         report.kind = "SAT model"
-        report.todo = f"cogvideox convert {place} OUT --to diffusers makes a model folder of it"
-    elif found := sorted(place.glob("*.safetensors")):
-        for file in found:
+        report.todo = f"cogvideox convert {path} OUT --to diffusers makes a model folder of it"
+    elif files := sorted(path.glob("*.safetensors")):
+        for file in files:
             _look_at_file(file, report, check)
     else:
-        held = ", ".join(sorted(child.name for child in place.iterdir())[:8])
-        report.problems.append(f"{place}: nothing that is a checkpoint; the folder holds {held or 'nothing'}")
+        held = ", ".join(sorted(child.name for child in path.iterdir())[:8])
+        report.problems.append(f"{path}: nothing that is a checkpoint; the folder holds {held or 'nothing'}")
 
 
-def is_model_or_part(place: Path) -> bool:
-    """Whether a folder has the files of a model folder or of a part of one."""
-    return any((place / name).is_file() for name in ("model_index.json", "config.json", NAME))
-
-
-def _look_at_trained(place: Path, report: CheckpointReport, check: bool, weigh: bool = True) -> bool:
+def _look_at_trained(path: Path, report: CheckpointReport, check: bool, weigh: bool = True) -> bool:
     """Look at what a trainer left; false when it is of SAT, an adapter, or not known."""
-    found = recognise(place)
-    if found is None or (found.weights is None and found.model is None and place.is_file()):
+    output = recognise(path)
+    if output is None or (output.weights is None and output.model is None and path.is_file()):
         return False
-    if found.weights is None:
-        report.kind = found.kind
-        report.problems.append(f"{place}: {found.kind}, not a model: {found.do}")
+    if output.weights is None:
+        report.kind = output.kind
+        report.problems.append(f"{path}: {output.kind}, not a model: {output.do}")
         return True
     with warnings.catch_warnings(record=True) as beside:
         warnings.simplefilter("always")
-        tensors = network_in(place)
+        tensors = network_in(path)
     if tensors is None:
-        if not place.is_dir() or is_sat(place):
+        if not path.is_dir() or is_sat(path):
             return False
-        report.kind = found.kind
+        report.kind = output.kind
         report.problems.append(
-            f"{place}: {found.kind}; it holds no transformer: go on with what wrote it, or name another folder"
+            f"{path}: {output.kind}; it holds no transformer: go on with what wrote it, or name another folder"
         )
         return True
-    report.kind = f"{found.kind}, with the network of CogVideoX"
-    shapes = {name: tuple(value.shape) for name, value in tensors.items()}
-    report.preset = next((n for n, row in PRESETS.items() if meta_names(row.transformer) == shapes), "")
+    report.kind = f"{output.kind}, with the network of CogVideoX"
+    shapes = shapes_of(tensors)
+    report.preset = next((n for n, spec in PRESETS.items() if meta_names(spec.transformer) == shapes), "")
     if weigh:
-        _weigh(place.name, tensors, report, check)
+        _weigh(path.name, tensors, report, check)
     report.checked += [" ".join(str(note.message).split()) for note in beside]
-    report.todo = found.do
-    if place.is_dir():
-        report.problems.append(f"{place}: {found.kind}, not a model: {found.do}")
+    report.todo = output.do
+    if path.is_dir():
+        report.problems.append(f"{path}: {output.kind}, not a model: {output.do}")
     return True
 
 
@@ -180,11 +184,11 @@ def _look_at_model(folder: Path, report: CheckpointReport, check: bool) -> None:
     index = read_index(folder)
     record = read_record(folder)
     report.config["record"] = record.model_dump(mode="json", exclude_none=True)
-    for part in ("transformer", "vae", "text_encoder"):
-        if (folder / part).is_dir():
-            _try(report, lambda part=part: _look_at_part(folder / part, report, check))
-        elif index.get(part, [None, None])[1] is not None:
-            report.problems.append(f"{folder}: {part}/ is missing, though model_index.json names it")
+    for name in ("transformer", "vae", "text_encoder"):
+        if (folder / name).is_dir():
+            _try(report, partial(_look_at_component, folder / name, report, check))
+        elif index.get(name, [None, None])[1] is not None:
+            report.problems.append(f"{folder}: {name}/ is missing, though model_index.json names it")
     _try(report, lambda: report.config.update(schedule=load_schedule(folder).config.model_dump(mode="json")))
     report.kind = "model folder" if report.kind not in FAMILY_NAMES else report.kind
     report.preset = record.preset or report.preset
@@ -193,9 +197,9 @@ def _look_at_model(folder: Path, report: CheckpointReport, check: bool) -> None:
         _check_digests(folder, record.files, report)
 
 
-def _look_at_part(folder: Path, report: CheckpointReport, check: bool) -> None:
+def _look_at_component(folder: Path, report: CheckpointReport, check: bool) -> None:
     values = read_json(folder / "config.json")
-    if (family := family_of_config(values, own=(folder.parent / NAME).is_file())) is not None:
+    if (family := family_of_config(values, own=(folder.parent / RECORD).is_file())) is not None:
         report.kind = family.name
         raise family.refusal(folder)
     name = str(values.get("_class_name") or (values.get("architectures") or ["unknown"])[0])
@@ -218,30 +222,29 @@ def _look_at_part(folder: Path, report: CheckpointReport, check: bool) -> None:
         report.problems.append(f"{folder / 'config.json'}: {name} is not a part of this kind of model")
 
 
-def _look_at_sat(place: Path, report: CheckpointReport, check: bool) -> None:
-    if place.is_file() and _look_at_trained(place, report, check):
+def _look_at_sat(path: Path, report: CheckpointReport, check: bool) -> None:
+    if path.is_file() and _look_at_trained(path, report, check):
         return
-    sat = read_sat(place)
-    report.kind = f"SAT {sat.part}"
-    report.todo = f"cogvideox convert {place} OUT --to diffusers makes a model folder of it"
-    _weigh(f"sat {sat.part}", sat.tensors, report, check, files=[sat.path.name])
-    if sat.part == "lora":
+    sat = read_sat(path)
+    report.kind = f"SAT {sat.component}"
+    report.todo = f"cogvideox convert {path} OUT --to diffusers makes a model folder of it"
+    _weigh(f"sat {sat.component}", sat.tensors, report, check, files=[sat.path.name])
+    if sat.component == "lora":
         _look_at_adapter(sat.path, report)
     else:
-        learned = any(name.endswith("pos_embed.pos_embedding") for name in sat.tensors)
-        sat.ours(learned_positions=learned)
+        sat.ours(learned_positions=sat.has_positions)
         report.checked.append("names")
 
 
 def _look_at_file(file: Path, report: CheckpointReport, check: bool) -> None:
     tensors = read_file(file)
-    family = family_of_tensors(tensors.shapes, tensors.dtypes, tensors.metadata)
+    family = family_of_tensors(tensors)
     _weigh(file.name, tensors, report, check, floats=family is None)
     if family is not None:
         report.kind = family.name
         raise family.refusal(file)
     if is_adapter(tensors):
-        report.kind = inspect_adapter.kind_of_adapter(tensors)
+        report.kind = _kind_of_adapter(tensors)
         _look_at_adapter(file, report)
     elif not _look_at_trained(file, report, check=False, weigh=False):
         report.kind = "safetensors file"
@@ -249,8 +252,57 @@ def _look_at_file(file: Path, report: CheckpointReport, check: bool) -> None:
 
 
 def _look_at_adapter(file: Path, report: CheckpointReport) -> None:
-    report.config["lora"], problems = inspect_adapter.facts_of(file)
-    report.problems += problems
+    """The facts about an adapter. Raises CheckpointError for what is not run at all."""
+    try:
+        adapter, alpha_known = read_adapter(file), True
+    except AlphaUnknownError as error:  # a fact about the file, not a fault of it
+        adapter, alpha_known = read_adapter(file, alpha=1.0), False
+        if isinstance(error, OddSettingsError):
+            report.problems.append(str(error))
+    if adapter.does_nothing():
+        report.problems.append(f"{file}: this LoRA changes nothing; was it trained?")
+    report.config["lora"] = _adapter_facts(adapter, alpha_known)
+
+
+def _kind_of_adapter(names: Iterable[str]) -> str:
+    """LoRA, or what else an adapter with these tensor names is."""
+    kinds = Counter(kind for name in names if (kind := other_kind(name)))
+    return kinds.most_common(1)[0][0] if kinds else "LoRA"
+
+
+def _adapter_facts(adapter: Adapter, alpha_known: bool) -> dict[str, Any]:
+    """Layers (those of all blocks under one name), rank, alpha, origin, what is applied and what is not."""
+    leaves = (re.sub(r"^transformer_blocks\.[^.]*\.", "", layer) for layer in adapter.pairs)
+    return {
+        "layers": len(adapter.pairs),
+        "ranks": adapter.ranks,
+        "alphas": adapter.alphas if alpha_known else [],
+        "norm_of_changes": adapter.delta_norm() if alpha_known else None,
+        "origin": adapter.origin,
+        "alpha_from": adapter.alpha_from if alpha_known else "",
+        "variants": adapter.variants,
+        "applied": dict(Counter(leaves)),
+        "passed_over": list(adapter.passed_over),
+    }
+
+
+def _adapter_as_text(facts: Mapping[str, Any]) -> list[str]:
+    ranks = ", ".join(map(str, facts["ranks"]))
+    alphas = ", ".join(f"{alpha:g}" for alpha in facts["alphas"])
+    alphas = f"{alphas} ({facts['alpha_from']})" if alphas else "not said (to use it, pass --lora-alpha)"
+    applied = ", ".join(
+        f"{leaf} x {count}" if count > 1 else leaf for leaf, count in facts["applied"].items()
+    )
+    lines = [
+        f"  {'lora':<10}{facts['layers']} layers, rank {ranks}, alpha {alphas}",
+        f"  {'from':<10}{facts['origin']}" + "".join(f", {variant}" for variant in facts["variants"]),
+        f"  {'applied':<10}{applied}",
+    ]
+    if facts["passed_over"]:
+        lines.append(f"  {'passed':<10}over: {', '.join(facts['passed_over'])}")
+    if facts["origin"] == "VideoX-Fun":
+        lines.append(f"  {'note':<10}VideoX-Fun itself uses such a file at 0.55: --lora FILE:0.55")
+    return lines
 
 
 def _weigh(
@@ -262,22 +314,20 @@ def _weigh(
     files: list[str] | None = None,
     floats: bool = True,
 ) -> None:
+    """Add a set of tensors to the report, and check what is asked for."""
     if isinstance(tensors, Tensors):
-        sizes = [(entry.elements, entry.bytes, entry.dtype) for entry in tensors.entries.values()]
         files = sorted({entry.file.name for entry in tensors.entries.values()})
-    else:
-        sizes = [
-            (value.numel(), value.numel() * value.element_size(), value.dtype) for value in tensors.values()
-        ]
-    types = Counter(str(dtype).removeprefix("torch.") for _, _, dtype in sizes)
-    parameters, weight = sum(size[0] for size in sizes), sum(size[1] for size in sizes)
-    report.parts.append(
-        TensorSet(name, len(sizes), parameters, weight, dict(types.most_common()), files or [])
+    dtypes = dtypes_of(tensors)
+    counts = {key: math.prod(shape) for key, shape in shapes_of(tensors).items()}
+    weight = sum(count * dtypes[key].itemsize for key, count in counts.items())
+    types = Counter(str(dtype).removeprefix("torch.") for dtype in dtypes.values())
+    report.tensor_sets.append(
+        TensorSet(name, len(counts), sum(counts.values()), weight, dict(types.most_common()), files or [])
     )
     if floats and isinstance(tensors, Tensors):
-        _try(report, lambda: check_floats(tensors.shapes, tensors.dtypes, name, tensors.metadata))
+        _try(report, lambda: check_floats(tensors, name))
     if expected is not None and isinstance(tensors, Tensors):
-        _try(report, lambda: check_names(expected, tensors.shapes, name))
+        _try(report, lambda: check_names(expected, shapes_of(tensors), name))
         report.checked.append(f"{name} names and shapes")
     if check:
         _try(report, lambda: check_finite(tensors, name))
@@ -296,7 +346,7 @@ def _check_digests(folder: Path, files: Mapping[str, str], report: CheckpointRep
         report.checked.append(f"{len(files)} digests")
 
 
-def _try(report: CheckpointReport, look: Any) -> None:
+def _try(report: CheckpointReport, look: Callable[[], None]) -> None:
     try:
         look()
     except CogVideoXError as error:

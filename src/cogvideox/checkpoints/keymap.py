@@ -1,8 +1,8 @@
 """Rename rules that read both ways: foreign names to ours and back, splitting and joining rows where needed.
 
-Our names are the diffusers names, so the diffusers keymap is the identity and only SAT needs rules. A pattern
-is a name with ``{i}`` for a number and ``{rest}`` for any ending; both sides of a rule use the same holes,
-the first rule that matches wins, and a name that no rule matches is an error that says so.
+Our names are the diffusers names, so only SAT needs rules. A pattern is a name with ``{i}`` for a number, ``{wb}`` for
+weight or bias and ``{rest}`` for any ending; both sides of a rule use the same holes, the first rule that matches wins,
+and a name that no rule matches is an error that says so.
 """
 
 from __future__ import annotations
@@ -15,48 +15,46 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from cogvideox.errors import CheckpointError
-
-Rows = tuple[tuple[int, ...], ...]
-MOST_SHOWN = 300  # letters of one name in a message
+from cogvideox.errors import CheckpointError, few
 
 
 @dataclass(frozen=True)
 class RenameRule:
     """One foreign name against one or several of ours.
 
-    With several, the foreign tensor is cut along its first axis into equal chunks and ``rows[k]`` lists the
-    chunks that make ``ours[k]``.
+    With several, the foreign tensor is cut along its first axis into equal chunks and ``chunks[k]`` lists those that
+    make ``ours[k]``.
     """
 
     foreign: str
     ours: tuple[str, ...]
-    rows: Rows = ((0,),)
+    chunks: tuple[tuple[int, ...], ...] = ((0,),)
 
     @property
-    def chunks(self) -> int:
-        """Into how many equal parts the foreign tensor is cut."""
-        return sum(len(row) for row in self.rows)
+    def chunk_count(self) -> int:
+        """Into how many equal chunks the foreign tensor is cut."""
+        return sum(len(numbers) for numbers in self.chunks)
 
     def split(self, name: str, tensor: Tensor) -> list[Tensor]:
-        """The parts of a foreign tensor, in the order of ``ours``; views where possible."""
-        if self.chunks == 1:
+        """A foreign tensor as ours, in the order of ``ours``; views where possible. Raises CheckpointError."""
+        count = self.chunk_count
+        if count == 1:
             return [tensor]
-        if tensor.ndim == 0 or tensor.shape[0] % self.chunks:
+        if tensor.ndim == 0 or tensor.shape[0] % count:
             raise CheckpointError(
-                f"{name}: shape {tuple(tensor.shape)} cannot be cut into {self.chunks} equal parts"
+                f"{name}: shape {tuple(tensor.shape)} cannot be cut into {count} equal parts"
             )
-        parts = tensor.chunk(self.chunks)
-        return [parts[row[0]] if len(row) == 1 else torch.cat([parts[k] for k in row]) for row in self.rows]
+        cut = tensor.chunk(count)
+        return [torch.cat([cut[k] for k in ks]) if len(ks) > 1 else cut[ks[0]] for ks in self.chunks]
 
     def join(self, tensors: Sequence[Tensor]) -> Tensor:
-        """The foreign tensor from its parts: the inverse of ``split``."""
-        if self.chunks == 1:
+        """The foreign tensor from ours: the inverse of ``split``."""
+        if self.chunk_count == 1:
             return tensors[0]
         pieces: dict[int, Tensor] = {}
-        for row, tensor in zip(self.rows, tensors, strict=True):
-            pieces.update(zip(row, tensor.chunk(len(row)), strict=True))
-        return torch.cat([pieces[k] for k in range(self.chunks)])
+        for numbers, tensor in zip(self.chunks, tensors, strict=True):
+            pieces.update(zip(numbers, tensor.chunk(len(numbers)), strict=True))
+        return torch.cat([pieces[k] for k in range(self.chunk_count)])
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ class Keymap:
 
     def to_ours(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Our names for foreign tensors; raises CheckpointError that lists the names nobody knows."""
-        found: dict[str, Tensor] = {}
+        ours: dict[str, Tensor] = {}
         unknown = []
         for name, tensor in tensors.items():
             short = name.removeprefix(self.prefix)
@@ -89,30 +87,29 @@ class Keymap:
                 continue
             rule, holes = hit
             names = (_fill(pattern, holes) for pattern in rule.ours)
-            found.update(zip(names, rule.split(name, tensor), strict=True))
+            ours.update(zip(names, rule.split(name, tensor), strict=True))
         if unknown:
             raise CheckpointError(
                 f"unknown tensors: {few(unknown)}; is this the right kind of file and preset?"
             )
-        return found
+        return ours
 
     def to_foreign(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Foreign names, prefix included, for our tensors; raises CheckpointError on one without a rule."""
-        found: dict[str, Tensor] = {}
+        theirs: dict[str, Tensor] = {}
         wrong = []
         for name in tensors:
             hit = self._first(name, foreign=False)
             names = [] if hit is None else [_fill(pattern, hit[1]) for pattern in hit[0].ours]
-            missing = [part for part in names if part not in tensors]
-            if hit is None or missing:
+            if hit is None or not all(each in tensors for each in names):
                 wrong.append(name)
                 continue
             foreign = self.prefix + _fill(hit[0].foreign, hit[1])
-            if foreign not in found:
-                found[foreign] = hit[0].join([tensors[part] for part in names])
+            if foreign not in theirs:
+                theirs[foreign] = hit[0].join([tensors[each] for each in names])
         if wrong:
             raise CheckpointError(f"tensors that the other format cannot hold: {few(wrong)}")
-        return found
+        return theirs
 
     def _first(self, name: str, foreign: bool) -> tuple[RenameRule, dict[str, str]] | None:
         for rule in self.rules:
@@ -121,14 +118,6 @@ class Keymap:
                 if holes is not None:
                     return rule, holes
         return None
-
-
-def few(names: Sequence[str], limit: int = 5) -> str:
-    """The first names and how many there are in all, for a one-line message."""
-    shown = ", ".join(
-        name if len(name) <= MOST_SHOWN else f"{name[:MOST_SHOWN]}..." for name in names[:limit]
-    )
-    return shown if len(names) <= limit else f"{shown}, ... ({len(names)} in all)"
 
 
 def _match(pattern: str, name: str) -> dict[str, str] | None:
@@ -151,10 +140,6 @@ def _fill(pattern: str, holes: Mapping[str, str]) -> str:
 
 def _rename(foreign: str, ours: str) -> RenameRule:
     return RenameRule(foreign, (ours,))
-
-
-DIFFUSERS = Keymap(rules=(_rename("{rest}", "{rest}"),))
-"""The identity: our parameters carry the diffusers names."""
 
 
 @cache
@@ -199,8 +184,7 @@ def sat_transformer(learned_positions: bool = False) -> Keymap:
         _rename("ofs_embed.2.{wb}", "ofs_embedding.linear_2.{wb}"),
         _rename("mixins.patch_embed.proj.{wb}", "patch_embed.proj.{wb}"),
         _rename("mixins.patch_embed.text_proj.{wb}", "patch_embed.text_proj.{wb}"),
-        # twelve chunks: (shift, scale, gate) of attention, then of the feed forward, for video and then for
-        # text
+        # twelve chunks: (shift, scale, gate) of attention, then of the feed forward, for video, then for text
         RenameRule(
             "mixins.adaln_layer.adaLN_modulations.{i}.1.{wb}",
             (block + "norm1.linear.{wb}", block + "norm2.linear.{wb}"),

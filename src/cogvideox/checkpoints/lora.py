@@ -1,15 +1,14 @@
-"""Low-rank adapters on a finished model, put on and taken off from outside.
+"""Low-rank adapters on a finished model, put on, merged and taken off from outside.
 
-A linear layer is replaced by one that shares its weights and adds ``scale * alpha / rank * B A x``; names of
-the original weights do not change, several adapters add up, and taking them off restores the very same
-layers.
+A linear layer is replaced by a ``LoraLinear`` that shares its weights and adds ``scale * alpha / rank * B A x``; names
+of the original weights do not change, several adapters add up, and taking them off restores the very same layers.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from itertools import count, islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,11 +16,11 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from cogvideox.checkpoints.adapted import AdaptedLinear
-from cogvideox.checkpoints.adapter import Adapter, Form, Pair, find_adapter, read_adapter, write_adapter
+from cogvideox.checkpoints.adapter import Adapter, Form, Pair, write_adapter
 from cogvideox.checkpoints.adapter_names import Layers, layers_of
-from cogvideox.checkpoints.keymap import few
-from cogvideox.errors import CheckpointError, ConfigError, suggest
+from cogvideox.checkpoints.adapter_reading import find_adapter, read_adapter
+from cogvideox.checkpoints.lora_linear import LoraLinear
+from cogvideox.errors import CheckpointError, ConfigError, few, suggest
 from cogvideox.files.digest import sha256_of
 from cogvideox.noise import generator
 from cogvideox.transformer.transformer import FlatPatch
@@ -47,9 +46,8 @@ def load_lora(
     """Read an adapter and put it on the transformer under ``name`` (default: that of the file, or of its folder when
     the file's is taken); returns it.
 
-    ``scale`` weakens or strengthens it; ``alpha`` is needed when the file does not say it. Warns about an
-    adapter that changes nothing, and about what the file holds beside and is passed over. Raises CheckpointError when
-    it does not fit the model; the model is then as before.
+    ``scale`` weakens or strengthens it; ``alpha`` is needed when the file does not say it. Warns about an adapter that
+    changes nothing, and about what is passed over. Raises CheckpointError when it does not fit; the model is unchanged.
     """
     module = _transformer(model)
     adapter = read_adapter(path, alpha, Layers(layers_of(module)))
@@ -60,10 +58,10 @@ def load_lora(
     if adapter.passed_over:
         warnings.warn(f"{path}: passed over: {', '.join(adapter.passed_over)}", stacklevel=2)
     if scale == 0 or adapter.does_nothing():
-        reason = (
-            "scale is 0" if scale == 0 else f"norm of its changes {adapter.delta_norm():.1e}; was it trained?"
+        norm = f"norm of its changes {adapter.delta_norm():.1e}; was it trained?"
+        warnings.warn(
+            f"{path}: this LoRA changes nothing: {'scale is 0' if scale == 0 else norm}", stacklevel=2
         )
-        warnings.warn(f"{path}: this LoRA changes nothing: {reason}", stacklevel=2)
     return adapter
 
 
@@ -108,8 +106,8 @@ def attach_lora(
     layers = _adaptable(module)
     for path, pair in adapter.pairs.items():
         layer = layers[path]
-        if not isinstance(layer, AdaptedLinear):
-            layer = AdaptedLinear(layer)
+        if not isinstance(layer, LoraLinear):
+            layer = LoraLinear(layer)
             _replace(module, path, layer)
         layer.add(name, pair, scale)
     facts = {"rank": adapter.ranks, "alpha": adapter.alphas, "scale": scale, "merged": False}
@@ -138,29 +136,19 @@ def add_lora(
         kept = dtype or layer.weight.dtype
         a = torch.empty(rank, layer.in_features)
         nn.init.kaiming_uniform_(a, a=math.sqrt(5), generator=generator(seed, f"lora/{path}"))
-        pairs[path] = Pair(
-            a.to(kept), torch.zeros(layer.out_features, rank, dtype=kept), float(alpha or rank)
-        )
+        b = torch.zeros(layer.out_features, rank, dtype=kept)
+        pairs[path] = Pair(a.to(kept), b, float(alpha or rank))
     module.requires_grad_(False)
     attach_lora(module, Adapter(pairs), name)
-    return [
-        p
-        for layer in _adapted(module)
-        if name in layer.scales
-        for p in (layer.lora_A[name], layer.lora_B[name])
-    ]
+    layers = (layer for _, layer in _with_adapter(module, name))
+    return [p for layer in layers for p in (layer.lora_A[name], layer.lora_B[name])]
 
 
 def extract_lora(model: Model, name: str | None = None) -> Adapter:
     """The adapter called ``name`` (or the only one) as a value; raises CheckpointError when there is none."""
     module = _transformer(model)
     name = _one(module, name)
-    pairs = {
-        path: layer.pair(name)
-        for path, layer in module.named_modules()
-        if isinstance(layer, AdaptedLinear) and name in layer.scales
-    }
-    return Adapter(pairs)
+    return Adapter({path: layer.pair(name) for path, layer in _with_adapter(module, name)})
 
 
 def save_lora(
@@ -179,9 +167,8 @@ def scale_lora(model: Model, scale: float, name: str | None = None) -> None:
     """Change the strength of one adapter."""
     module = _transformer(model)
     name = _one(module, name)
-    for layer in _adapted(module):
-        if name in layer.scales:
-            layer.rescale(name, scale)
+    for _, layer in _with_adapter(module, name):
+        layer.rescale(name, scale)
     for note in _notes_on(module, name):
         note["scale"] = scale
 
@@ -190,14 +177,12 @@ def merge_lora(model: Model, name: str | None = None) -> None:
     """Add adapters (one, or all) into the weights for good; the layers are plain again when none is left."""
     module = _transformer(model)
     names = [_one(module, name)] if name else lora_names(module)
-    for layer in _adapted(module):
-        for each in names:
-            if each in layer.scales:
-                layer.check_mergeable(each)
     for each in names:
-        for layer in _adapted(module):
-            if each in layer.scales:
-                layer.merge(each)
+        for _, layer in _with_adapter(module, each):
+            layer.check_mergeable(each)
+    for each in names:
+        for _, layer in _with_adapter(module, each):
+            layer.merge(each)
         for note in _notes_on(module, each):
             note["merged"] = True
     _strip(module)
@@ -207,9 +192,8 @@ def unload_lora(model: Model, name: str | None = None) -> None:
     """Take adapters off (one, or all); the weights are those from before."""
     module = _transformer(model)
     for each in [_one(module, name)] if name else lora_names(module):
-        for layer in _adapted(module):
-            if each in layer.scales:
-                layer.remove(each)
+        for _, layer in _with_adapter(module, each):
+            layer.remove(each)
         for note in _notes_on(module, each):
             _notes(module).remove(note)
     _strip(module)
@@ -217,7 +201,8 @@ def unload_lora(model: Model, name: str | None = None) -> None:
 
 def lora_names(model: Model) -> list[str]:
     """The adapters on a model, in the order they were put on."""
-    return list(dict.fromkeys(name for layer in _adapted(_transformer(model)) for name in layer.scales))
+    layers = (layer for layer in _transformer(model).modules() if isinstance(layer, LoraLinear))
+    return list(dict.fromkeys(name for layer in layers for name in layer.scales))
 
 
 def _free_name(model: Model, path: Path) -> str:
@@ -251,24 +236,26 @@ def _adaptable(module: nn.Module) -> dict[str, nn.Linear | FlatPatch]:
 def _targeted(module: nn.Module, endings: tuple[str, ...]) -> dict[str, nn.Linear]:
     """The linear layers whose names end so. Raises ConfigError for an ending of none."""
     layers = {path: layer for path, layer in module.named_modules() if isinstance(layer, nn.Linear)}
-    found, unused = {}, list(endings)
+    targeted, unused = {}, list(endings)
     for path, layer in layers.items():
         fits = [e for e in endings if path == e or path.endswith("." + e)]
         if fits:
-            found[path] = layer
+            targeted[path] = layer
             unused = [e for e in unused if e not in fits]
-    if unused or not found:
+    if unused or not targeted:
         ends = {path.rpartition("transformer_blocks.0.")[2] for path in layers if ".1." not in path}
         leaves = sorted(ends | {path.rpartition(".")[2] for path in ends})
         raise ConfigError(
             f"targets {', '.join(unused) or 'none'}: no linear layer of the transformer ends so"
             f"{suggest(unused[0], leaves) if unused else ''}; try {TARGETS[0]}"
         )
-    return found
+    return targeted
 
 
-def _adapted(module: nn.Module) -> Iterator[AdaptedLinear]:
-    return (layer for layer in module.modules() if isinstance(layer, AdaptedLinear))
+def _with_adapter(module: nn.Module, name: str) -> list[tuple[str, LoraLinear]]:
+    """The layers that the adapter called ``name`` is on, by path."""
+    layers = ((path, layer) for path, layer in module.named_modules() if isinstance(layer, LoraLinear))
+    return [(path, layer) for path, layer in layers if name in layer.scales]
 
 
 def _one(module: nn.Module, name: str | None) -> str:
@@ -293,5 +280,5 @@ def _replace(module: nn.Module, path: str, layer: nn.Module) -> None:
 
 def _strip(module: nn.Module) -> None:
     for path, layer in list(module.named_modules()):
-        if isinstance(layer, AdaptedLinear) and not layer.scales:
+        if isinstance(layer, LoraLinear) and not layer.scales:
             _replace(module, path, layer.plain())

@@ -10,18 +10,23 @@ import pickle
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cogvideox.checkpoints.keymap import few
-from cogvideox.errors import CheckpointError
+from cogvideox.errors import CheckpointError, few
 
 MOST_REPEATED = 4
 """How often the tensors of one file may stand for the same bytes (tied weights do twice)."""
 MOST_RECORDS = 1_000_000
+WRAPPERS = ("model", "module", "state_dict")
+"""Keys under which SAT, DeepSpeed and others keep the state dict of a file."""
+_DAMAGE = (RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError,
+           OverflowError, MemoryError, RecursionError)  # fmt: skip
+"""What PyTorch raises for files that are cut or damaged."""
 
 
 def load_pickled(file: Path) -> dict[Any, Any]:
@@ -34,24 +39,20 @@ def load_pickled(file: Path) -> dict[Any, Any]:
             f"{file}: refused: it holds more than tensors, and reading it could run code ({_line(error)}); "
             "save its state dict alone"
         ) from None
-    except (
-        RuntimeError,
-        OSError,
-        EOFError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        IndexError,
-        OverflowError,
-        MemoryError,
-        RecursionError,
-    ) as error:
+    except _DAMAGE as error:
         raise CheckpointError(f"{file}: cut short, damaged, or not a PyTorch file: {_line(error)}") from None
     if not isinstance(values, dict):
         raise CheckpointError(f"{file}: expected names and tensors, found {type(values).__name__}")
     _check_storages(file, dict(_tensors(values, "")))
     return values
+
+
+def unwrapped(values: Mapping[Any, Any]) -> dict[Any, Any]:
+    """The state dict in what a file holds, which may be wrapped several times."""
+    for _ in WRAPPERS:  # not until none is left: a file can hold itself
+        inner = next((values[key] for key in WRAPPERS if isinstance(values.get(key), Mapping)), None)
+        values = values if inner is None else inner
+    return dict(values)
 
 
 def is_plain(value: Any) -> bool:
@@ -79,24 +80,23 @@ def _check_storages(file: Path, tensors: Mapping[str, Tensor]) -> None:
     total = 0
     for name, tensor in tensors.items():
         storage = tensor.untyped_storage()
-        total += tensor.numel() * tensor.element_size()
-        if tensor.numel() * tensor.element_size() > storage.nbytes():
+        total += tensor.nbytes
+        if tensor.nbytes > storage.nbytes():
             raise CheckpointError(
-                f"{file}: {name} claims {tensor.numel() * tensor.element_size():,} bytes, its storage holds "
-                f"{storage.nbytes():,}; it is damaged or made to mislead"
+                f"{file}: {name} claims {tensor.nbytes:,} bytes, its storage holds {storage.nbytes():,}; "
+                "it is damaged or made to mislead"
             )
         if storage.nbytes():
             storages[storage.data_ptr()] = storage.nbytes()
             owner[storage.data_ptr()] = name
     more = Counter(storages.values()) - records
     if more:
-        name = next(owner[place] for place, size in storages.items() if size in more)
+        name = next(owner[start] for start, size in storages.items() if size in more)
         raise CheckpointError(
             f"{file}: {name} claims a storage of {max(more):,} bytes, which no record of the file has; "
             "it is damaged or made to mislead"
         )
-    places = sorted(storages)
-    for before, after in zip(places[:-1], places[1:], strict=True):
+    for before, after in pairwise(sorted(storages)):
         if before + storages[before] > after:
             raise CheckpointError(f"{file}: {owner[before]} reads into {owner[after]}; it is damaged")
     if total > MOST_REPEATED * max(file.stat().st_size, 1):

@@ -1,7 +1,11 @@
 """SwissArmyTransformer checkpoints, what the models were trained in: read without running code, and written.
 
-A SAT file is a pickle. It is opened with ``weights_only`` only, which refuses everything but tensors and
-plain containers, and mapped rather than loaded, so a 20 GB file costs no memory until a tensor is used.
+A SAT file is a pickle, read by ``pickled`` and mapped rather than loaded: a 20 GB file costs no memory until a tensor
+is used. It holds weights alone. In the SAT folders that we write, the small files of the diffusers layout stand beside
+them, which SAT does not look at, so that reading them back guesses nothing:
+
+    transformer/  latest, 1/mp_rank_00_model_states.pt, config.json      vae/  3d-vae.pt, config.json
+    scheduler/    text_encoder/    tokenizer/    cogvideox.json
 """
 
 from __future__ import annotations
@@ -16,37 +20,51 @@ import torch
 from torch import Tensor
 
 from cogvideox.checkpoints.families import check_floats
-from cogvideox.checkpoints.keymap import Keymap, few, sat_transformer, sat_vae
-from cogvideox.checkpoints.pickled import is_plain, load_pickled
-from cogvideox.checkpoints.tensors import is_finite, link_root, owned
-from cogvideox.errors import CheckpointError
+from cogvideox.checkpoints.folders import copy_file
+from cogvideox.checkpoints.keymap import Keymap, sat_transformer, sat_vae
+from cogvideox.checkpoints.pickled import is_plain, load_pickled, unwrapped
+from cogvideox.checkpoints.specs import (
+    TRANSFORMER_CLASS,
+    VAE_CLASS,
+    read_record,
+    read_transformer_config,
+    read_vae_config,
+)
+from cogvideox.checkpoints.tensors import is_finite, link_root, owned, read_json
+from cogvideox.errors import CheckpointError, few
 from cogvideox.files import check_link, read_small_text, short
 from cogvideox.files.atomic import atomic_file
+from cogvideox.transformer import TransformerConfig
+from cogvideox.vae import VAEConfig
 
-Part = Literal["transformer", "vae", "lora"]
+Component = Literal["transformer", "vae", "lora"]
 SUFFIXES = (".pt", ".pth", ".ckpt", ".bin")
-WRAPPERS = ("model", "module", "state_dict")
 STATES = "mp_rank_00_model_states.pt"
 PREFIX = "model.diffusion_model."
 
 
 @dataclass(frozen=True)
 class SatFile:
-    """What a SAT file holds: which part of the model, and its tensors under SAT's own names."""
+    """What a SAT file holds: which component of the model, and its tensors under SAT's own names."""
 
     path: Path
-    part: Part
+    component: Component
     tensors: dict[str, Tensor]
     extra: dict[str, Any]
 
+    @property
+    def has_positions(self) -> bool:
+        """Whether a table of positions is among the tensors: a weight of 5B-I2V, frozen in 2B."""
+        return any(name.endswith("pos_embed.pos_embedding") for name in self.tensors)
+
     def ours(self, stages: int = 4, learned_positions: bool = False) -> dict[str, Tensor]:
         """The tensors under our names; raises CheckpointError on names nobody knows."""
-        return keymap(self.part, stages, learned_positions).to_ours(self.tensors)
+        return keymap(self.component, stages, learned_positions).to_ours(self.tensors)
 
 
-def keymap(part: Part, stages: int = 4, learned_positions: bool = False) -> Keymap:
-    """The rules of one part of the model."""
-    return sat_vae(stages) if part == "vae" else sat_transformer(learned_positions)
+def keymap(component: Component, stages: int = 4, learned_positions: bool = False) -> Keymap:
+    """The rename rules of one component of the model."""
+    return sat_vae(stages) if component == "vae" else sat_transformer(learned_positions)
 
 
 def read_sat(path: str | Path) -> SatFile:
@@ -57,10 +75,7 @@ def read_sat(path: str | Path) -> SatFile:
     file = find_file(Path(path))
     values = load_pickled(file)
     extra = {name: value for name, value in values.items() if isinstance(value, (int, float, str))}
-    for wrapper in WRAPPERS:
-        inner = values.get(wrapper)
-        if isinstance(inner, Mapping):
-            values = dict(inner)
+    values = unwrapped(values)
     odd = [str(name) for name, value in values.items() if not isinstance(name, str) or not is_plain(value)]
     if odd or not values:
         raise CheckpointError(
@@ -72,10 +87,9 @@ def read_sat(path: str | Path) -> SatFile:
             f"{file}: {len(beside)} tensors beside the network are passed over: {few(beside)}", stacklevel=3
         )
         values = {name: value for name, value in values.items() if name.startswith(PREFIX)}
-    part = _part(file, values)
-    kinds = {name: value.dtype for name, value in values.items()}
-    check_floats({name: tuple(value.shape) for name, value in values.items()}, kinds, file)
-    return SatFile(file, part, values, extra)
+    component = _component_of(file, values)
+    check_floats(values, file)
+    return SatFile(file, component, values, extra)
 
 
 def find_file(path: Path) -> Path:
@@ -107,35 +121,32 @@ def find_file(path: Path) -> Path:
 
 
 def is_sat(path: Path) -> bool:
-    """Whether a path looks like one part of a SAT checkpoint; nothing is read."""
+    """Whether a path looks like one component of a SAT checkpoint; nothing is read."""
     if path.is_file():
         return path.suffix in SUFFIXES
     return any((path / name).is_file() for name in ("latest", STATES, "3d-vae.pt"))
 
 
-def find_parts(folder: Path) -> dict[str, Path]:
-    """The transformer and VAE of a whole SAT release, by part; empty when there is none."""
-    parts: dict[str, Path] = {}
-    for name, child in (
-        ("transformer", "transformer"),
-        ("transformer", "transformer_t2v"),
-        ("transformer", "transformer_i2v"),
-        ("vae", "vae"),
-    ):
-        place = folder / child
-        if is_sat(place):
-            if name in parts:
-                raise CheckpointError(f"{folder}: holds {parts[name].name} and {child}; name one of them")
-            parts[name] = place
-    return parts
+def find_components(folder: Path) -> list[Path]:
+    """The folders of transformer and VAE in a whole SAT release; empty when there is none. Raises CheckpointError."""
+    names = ("transformer", "transformer_t2v", "transformer_i2v", "vae")
+    held = [folder / name for name in names if is_sat(folder / name)]
+    transformers = [path.name for path in held if path.name != "vae"]
+    if len(transformers) > 1:
+        raise CheckpointError(f"{folder}: holds {' and '.join(transformers[:2])}; name one of them")
+    return held
 
 
 def write_sat(
-    path: str | Path, part: Part, tensors: Mapping[str, Tensor], overwrite: bool = False, **extra: Any
+    path: str | Path,
+    component: Component,
+    tensors: Mapping[str, Tensor],
+    overwrite: bool = False,
+    **extra: Any,
 ) -> Path:
     """Write tensors under SAT names as the file SAT reads; returns it.
 
-    ``path`` is the folder of the part: a transformer or adapter becomes ``latest`` and
+    ``path`` is the component's folder: a transformer or adapter becomes ``latest`` and
     ``1/mp_rank_00_model_states.pt``, a VAE becomes ``3d-vae.pt``. Raises CheckpointError for NaN or Inf.
     """
     bad = [name for name, tensor in tensors.items() if not is_finite(tensor)]
@@ -143,15 +154,31 @@ def write_sat(
         raise CheckpointError(f"{path}: not written: NaN or Inf in {few(bad)}")
     own = {name: owned(tensor) for name, tensor in tensors.items()}
     folder = Path(path)
-    file = folder / "3d-vae.pt" if part == "vae" else folder / "1" / STATES
+    file = folder / "3d-vae.pt" if component == "vae" else folder / "1" / STATES
     with atomic_file(file, overwrite) as work:
-        torch.save({"state_dict" if part == "vae" else "module": own, **extra}, work)
-    if part != "vae":
+        torch.save({"state_dict" if component == "vae" else "module": own, **extra}, work)
+    if component != "vae":
         (folder / "latest").write_text("1", encoding="utf-8")
     return file
 
 
-def _part(file: Path, names: Mapping[str, Tensor]) -> Part:
+def settings_beside(file: SatFile) -> TransformerConfig | VAEConfig | None:
+    """The settings that stand beside a SAT file, None when there are none."""
+    wanted = VAE_CLASS if file.component == "vae" else TRANSFORMER_CLASS
+    for folder in (file.path.parent, file.path.parent.parent):
+        config = folder / "config.json"
+        if config.is_file() and read_json(config).get("_class_name") == wanted:
+            return read_vae_config(folder) if file.component == "vae" else read_transformer_config(folder)
+    return None
+
+
+def keep_settings(component: Path, target: Path) -> None:
+    """Copy a component's settings into ``target``, and the record above it without its digests of other files."""
+    copy_file(component / "config.json", target / "config.json", link_root(component))
+    read_record(component.parent).changed(files={}).write(target.parent)
+
+
+def _component_of(file: Path, names: Mapping[str, Tensor]) -> Component:
     shorts = [name.removeprefix(PREFIX) for name in names]
     if any(".matrix_A." in name or ".matrix_B." in name for name in shorts):
         return "lora"

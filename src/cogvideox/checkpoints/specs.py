@@ -1,17 +1,18 @@
-"""The spec of a model from its folder: config files are read and checked, no weight is loaded, no network is built."""
+"""The spec of a model from its folder: config files and ``cogvideox.json``, read and checked; no weight is loaded."""
 
 from __future__ import annotations
 
+import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
+from pydantic import Field
 
 from cogvideox.checkpoints.families import check_condition, check_unquantised
 from cogvideox.checkpoints.hub import cached, exists, find_folder, released, shipped_folder
-from cogvideox.checkpoints.record import NAME, ModelRecord, read_record
 from cogvideox.checkpoints.tensors import read_folder, read_json
 from cogvideox.checkpoints.trainers import not_a_model
 from cogvideox.config import Config
@@ -19,10 +20,15 @@ from cogvideox.diffusion.schedule import ScheduleConfig
 from cogvideox.errors import CheckpointError, suggest
 from cogvideox.files import short
 from cogvideox.presets import PRESETS, get_preset, guess_preset
-from cogvideox.spec import ModelSpec
+from cogvideox.spec import GUIDANCE, ModelSpec
 from cogvideox.transformer import TransformerConfig
 from cogvideox.vae import VAEConfig
 
+RECORD = "cogvideox.json"
+"""What the diffusers layout cannot say about a model, in one file beside it."""
+OWN_TRANSFORMER = ("use_positional_embeddings", "position_mode", "attention", "experts")
+RELEASED_TRANSFORMER = tuple(name for name in TransformerConfig.model_fields if name not in OWN_TRANSFORMER)
+OWN_VAE = ("time_kernel", "chunk_frames", "chunk_latents")
 STEM = "diffusion_pytorch_model"
 """How the weights files of transformer and VAE begin."""
 TRANSFORMER_CLASS, VAE_CLASS = "CogVideoXTransformer3DModel", "AutoencoderKLCogVideoX"
@@ -31,6 +37,50 @@ SCHEDULERS = ("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler")
 HARMLESS = {"act_fn", "down_block_types", "up_block_types", "latents_mean", "latents_std", "use_quant_conv",
             "use_post_quant_conv", "sample_size", "force_upcast"}  # fmt: skip
 C = TypeVar("C", bound=Config)
+
+
+class ModelRecord(Config):
+    """The fields of the file. Each may be absent, since folders of others have no such file."""
+
+    format: Literal[1] = Field(1, description="version of this file")
+    preset: str = Field("", description="the row of the preset table this model is")
+    kind: Literal["t2v", "i2v", ""] = Field("", description="text to video, or image and text to video")
+    height: int | None = Field(None, gt=0, le=65_536, description="native height in pixels")
+    width: int | None = Field(None, gt=0, le=65_536, description="native width in pixels")
+    frames: int | None = Field(None, gt=0, le=65_536, description="native number of frames")
+    fps: float | None = Field(None, gt=0, le=1000, description="native frames per second")
+    guidance: float | None = Field(
+        None, ge=0, le=1000, description="guidance when none is asked for, if it is not 6"
+    )
+    dtype: str | None = Field(None, description="precision to compute in, when it is not the one stored")
+    licence: str = Field("", description="under which the weights may be used")
+    transformer: dict[str, Any] = Field(
+        {}, description="settings that diffusers' transformer/config.json has no name for"
+    )
+    vae: dict[str, Any] = Field({}, description="settings that diffusers' vae/config.json has no name for")
+    provenance: dict[str, Any] = Field({}, description="what made the weights: run, data, step, versions")
+    files: dict[str, str] = Field({}, description="SHA-256 of each weights file")
+
+    @classmethod
+    def of(cls, spec: ModelSpec, **more: Any) -> ModelRecord:
+        """The record of a model of this spec; ``more``: fields that its spec does not hold, or other values."""
+        known = PRESETS.get(spec.name)
+        native: dict[str, Any] = dict(
+            preset=spec.name,
+            kind=spec.kind,
+            height=spec.height,
+            width=spec.width,
+            frames=spec.frames,
+            fps=spec.fps,
+            guidance=None if spec.guidance == GUIDANCE else spec.guidance,
+            licence=spec.licence or (known.licence if known else ""),
+        )
+        return cls.model_construct(**(native | more))
+
+    def write(self, folder: Path) -> None:
+        """Write the file into a model folder."""
+        values = self.model_dump(mode="json", exclude_none=True)
+        (folder / RECORD).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def find_spec(path_or_name: str | Path) -> ModelSpec:
@@ -85,6 +135,32 @@ def spec_of(folder: Path, record: ModelRecord, variant: str | None = None, text:
     )
 
 
+def read_record(folder: Path) -> ModelRecord:
+    """The record of a model folder, empty when there is none; raises ConfigError or CheckpointError."""
+    file = folder / RECORD
+    if not file.is_file():
+        return ModelRecord()
+    values = read_json(file)
+    if values.get("format", 1) != 1:
+        raise CheckpointError(f"{file}: format {values['format']!r}, this version reads 1; upgrade cogvideox")
+    return ModelRecord.parse(values, str(file))
+
+
+def own_settings(transformer: TransformerConfig | None, vae: VAEConfig | None) -> dict[str, dict[str, Any]]:
+    """The settings that differ from what a reader of the diffusers files alone would assume."""
+    found: dict[str, dict[str, Any]] = {"transformer": {}, "vae": {}}
+    if transformer is not None:
+        values = transformer.model_dump(mode="json")
+        plain = TransformerConfig.parse({key: values[key] for key in RELEASED_TRANSFORMER}).model_dump(
+            mode="json"
+        )
+        found["transformer"] = {key: value for key, value in values.items() if plain[key] != value}
+    if vae is not None:
+        values, plain = vae.model_dump(mode="json"), VAEConfig().model_dump(mode="json")
+        found["vae"] = {key: values[key] for key in OWN_VAE if values[key] != plain[key]}
+    return found
+
+
 def stored_dtype(path: str | Path, variant: str | None = None) -> torch.dtype:
     """The precision that a transformer's weights are stored in, by their headers."""
     entries = read_folder(component(path, "transformer"), STEM, variant).entries.values()
@@ -95,7 +171,7 @@ def read_transformer_config(folder: Path, record: ModelRecord | None = None) -> 
     """``config.json`` of a transformer folder, with what ``cogvideox.json`` above it (or ``record``) adds."""
     file = folder / "config.json"
     values = read_json(file)
-    check_condition(values, file, own=(folder.parent / NAME).is_file())
+    check_condition(values, file, own=(folder.parent / RECORD).is_file())
     check_class(values, (TRANSFORMER_CLASS,), file)
     record = read_record(folder.parent) if record is None else record
     return _config(TransformerConfig, values | record.transformer, file)
@@ -130,10 +206,7 @@ def read_schedule_config(folder: Path) -> ScheduleConfig:
 
 
 def component(path: str | Path, name: str, config: str = "config.json") -> Path:
-    """The folder of one network (or the schedule) of a model, given it or the model folder around it.
-
-    Raises CheckpointError when neither holds it.
-    """
+    """The folder of a component of a model, given it or the model folder. Raises CheckpointError for neither."""
     folder = find_folder(path)
     inner = folder / name if (folder / name / config).is_file() else folder
     if not (inner / config).is_file() or (inner == folder and (folder / "model_index.json").is_file()):
@@ -150,15 +223,22 @@ def check_class(values: Mapping[str, Any], known: tuple[str, ...], file: Path) -
         )
 
 
+def warn_of_unknown(
+    values: Mapping[str, Any], kind: type[Config], harmless: Collection[str], file: Path
+) -> None:
+    """Warn of each setting in a file that is no field of ``kind`` and not among those known to change nothing."""
+    for key in values:
+        if key not in kind.model_fields and key not in harmless and not key.startswith("_"):
+            warnings.warn(
+                f"{file}: unknown setting {short(key)} is ignored{suggest(key, kind.model_fields)}",
+                stacklevel=4,
+            )
+
+
 def _config(kind: type[C], values: Mapping[str, Any], file: Path) -> C:
     """A config from a file of any diffusers version: absent keys get defaults, unknown keys warn."""
     known = {key: value for key, value in values.items() if key in kind.model_fields}
-    for key in values:
-        if key not in known and key not in HARMLESS and not key.startswith("_"):
-            warnings.warn(
-                f"{file}: unknown setting {short(key)} is ignored{suggest(key, kind.model_fields)}",
-                stacklevel=3,
-            )
+    warn_of_unknown(values, kind, HARMLESS, file)
     fixed: dict[str, Any] = getattr(kind, "fixed", {})
     checked = {
         key: values[key] for key in (*fixed, "down_block_types", "up_block_types") if key in values and fixed

@@ -1,27 +1,27 @@
 """Named tensors in safetensors files: one or several, read lazily, written whole, refused when damaged.
 
-The only weight format we read without being asked twice: a header of names, types, shapes and offsets, then
-bytes. A folder holds ``<stem>.safetensors``, or shards ``<stem>-00001-of-00003.safetensors`` with
+A folder holds ``<stem>.safetensors``, or shards ``<stem>-00001-of-00003.safetensors`` and
 ``<stem>.safetensors.index.json``.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import stat
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cogvideox.checkpoints.keymap import few
-from cogvideox.errors import CheckpointError
+from cogvideox.errors import CheckpointError, few
 from cogvideox.files import check_link, root_of_links, short, structured
 
 HEADER_LIMIT = 8 * 2**20  # bytes; the largest public model needs 150 kB
@@ -52,10 +52,7 @@ class TensorEntry:
     @property
     def elements(self) -> int:
         """How many numbers it holds."""
-        count = 1
-        for size in self.shape:
-            count *= size
-        return count
+        return math.prod(self.shape)
 
     @property
     def bytes(self) -> int:
@@ -99,6 +96,20 @@ class Tensors(Mapping[str, Tensor]):
         return {name: entry.shape for name, entry in self.entries.items()}
 
 
+def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Shapes by name; of tensors in files without reading them."""
+    if isinstance(tensors, Tensors):
+        return tensors.shapes
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def dtypes_of(tensors: Mapping[str, Tensor]) -> dict[str, torch.dtype]:
+    """Types by name; of tensors in files without reading them."""
+    if isinstance(tensors, Tensors):
+        return tensors.dtypes
+    return {name: tensor.dtype for name, tensor in tensors.items()}
+
+
 def read_file(path: str | Path, root: Path | None = None) -> Tensors:
     """The tensors of one safetensors file; raises CheckpointError for any other, cut or damaged file.
 
@@ -125,8 +136,8 @@ def read_file(path: str | Path, root: Path | None = None) -> Tensors:
 def read_folder(folder: str | Path, stem: str, variant: str | None = None) -> Tensors:
     """The tensors ``stem`` of a folder: one file, or shards named by an index.
 
-    ``variant`` picks files such as ``<stem>.fp16.safetensors``; without it, a folder that holds one variant
-    only is read as that. Raises CheckpointError when files are missing or disagree with the index.
+    ``variant`` picks files such as ``<stem>.fp16.safetensors``; without it, a folder that holds one variant only is
+    read as that. Raises CheckpointError when files are missing or disagree with the index.
     """
     folder = Path(folder)
     root = link_root(folder)
@@ -141,17 +152,28 @@ def read_folder(folder: str | Path, stem: str, variant: str | None = None) -> Te
             return _read_shards(index, root)
     if not single.exists():
         held = sorted(path.name for path in folder.glob("*")) if folder.is_dir() else []
-        hint = (
-            "; pickled weights (.bin, .pt) are not read: save them as safetensors"
-            if any(name.endswith((".bin", ".pt", ".pth", ".ckpt")) for name in held)
-            else ""
-        )
+        pickled = any(name.endswith((".bin", ".pt", ".pth", ".ckpt")) for name in held)
+        hint = "; pickled weights (.bin, .pt) are not read: save them as safetensors" if pickled else ""
         raise CheckpointError(f"{single}: no such file{hint}; the folder holds {few(held) or 'nothing'}")
     return read_file(single, root)
 
 
+def read_weight_map(index: Path, ending: str) -> dict[str, str]:
+    """Tensor name -> file, all in the index's folder and with this ending. Raises CheckpointError for any other."""
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
+        raise CheckpointError(f"{index}: no 'weight_map' from tensor names to file names")
+    for file in weight_map.values():
+        if Path(file).name != file or not file.endswith(ending):
+            kind = ending.removeprefix(".")
+            raise CheckpointError(
+                f"{index}: shard {short(file)} is not the name of a {kind} file in this folder"
+            )
+    return weight_map
+
+
 def link_root(folder: Path) -> Path:
-    """The folder that links in a model folder, or in one of its parts, must not lead out of."""
+    """The folder that links in a model folder, or in one of its components, must not lead out of."""
     return root_of_links(folder, "model_index.json", "cogvideox.json")
 
 
@@ -169,22 +191,18 @@ def write_folder(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     shards = _plan(tensors, shard_bytes)
-    files = []
-    weight_map = {}
+    files, weight_map = list[Path](), dict[str, str]()
     for number, names in enumerate(shards, 1):
-        one = len(shards) == 1
-        file = folder / (
-            f"{stem}.safetensors" if one else f"{stem}-{number:05d}-of-{len(shards):05d}.safetensors"
-        )
+        numbered = f"-{number:05d}-of-{len(shards):05d}" if len(shards) > 1 else ""
+        file = folder / f"{stem}{numbered}.safetensors"
         write_file(file, {name: tensors[name] for name in names}, metadata)
         weight_map.update(dict.fromkeys(names, file.name))
         files.append(file)
     if len(shards) > 1:
-        total = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+        total = sum(tensor.nbytes for tensor in tensors.values())
         index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
-        (folder / f"{stem}.safetensors.index.json").write_text(
-            json.dumps(index, indent=2) + "\n", encoding="utf-8"
-        )
+        text = json.dumps(index, indent=2) + "\n"
+        (folder / f"{stem}.safetensors.index.json").write_text(text, encoding="utf-8")
     return files
 
 
@@ -215,11 +233,8 @@ def is_finite(tensor: Tensor) -> bool:
 def owned(tensor: Tensor) -> Tensor:
     """A contiguous CPU tensor that owns just its bytes: a view would drag its whole storage into a file."""
     tensor = tensor.detach().to("cpu").contiguous()
-    return (
-        tensor
-        if tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
-        else tensor.clone()
-    )
+    owns_all = tensor.untyped_storage().nbytes() == tensor.nbytes
+    return tensor if owns_all else tensor.clone()
 
 
 def to_bytes(size: int | str) -> int:
@@ -239,7 +254,7 @@ def to_bytes(size: int | str) -> int:
     return value
 
 
-def read_json(path: Path, limit: int = 16 * 2**20) -> dict:
+def read_json(path: Path, limit: int = 16 * 2**20) -> dict[str, Any]:
     """A JSON object from a file; raises CheckpointError when it is missing, too large or not an object."""
     _check_regular(path, link_root(path.parent))
     values = structured.read_json(path, most=limit, error=CheckpointError)
@@ -249,16 +264,10 @@ def read_json(path: Path, limit: int = 16 * 2**20) -> dict:
 
 
 def _read_shards(index: Path, root: Path) -> Tensors:
-    weight_map = read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
-        raise CheckpointError(f"{index}: no 'weight_map' from tensor names to file names")
+    weight_map = read_weight_map(index, ".safetensors")
     entries: dict[str, TensorEntry] = {}
     metadata: dict[str, str] = {}
     for file in dict.fromkeys(weight_map.values()):
-        if Path(file).name != file or not file.endswith(".safetensors"):
-            raise CheckpointError(
-                f"{index}: shard {short(file)} is not the name of a safetensors file in this folder"
-            )
         shard = read_file(index.parent / file, root)
         twice = [name for name in shard if name in entries]
         if twice:
@@ -305,12 +314,12 @@ def _only_variant(folder: Path, stem: str) -> str | None:
         return None
     if (folder / f"{stem}.safetensors.index.json").exists():
         return None
-    found = {
+    variants = {
         path.name.removeprefix(stem + ".").split(".")[0].split("-")[0]
         for path in folder.glob(f"{stem}.*.safetensors")
         if path.name.count(".") == 2
     }
-    return found.pop() if len(found) == 1 else None
+    return variants.pop() if len(variants) == 1 else None
 
 
 def _check_regular(path: Path, root: Path | None) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import warnings
 from pathlib import Path
 
 import torch
 
 from cogvideox.checkpoints.families import check_floats, check_unquantised
 from cogvideox.checkpoints.fill import assign, check_finite, to_dtype
-from cogvideox.checkpoints.tensors import read_folder, read_json, to_bytes, write_folder
-from cogvideox.errors import CheckpointError, suggest
+from cogvideox.checkpoints.specs import warn_of_unknown
+from cogvideox.checkpoints.tensors import read_folder, read_json, shapes_of, to_bytes, write_folder
+from cogvideox.errors import CheckpointError
 from cogvideox.files import short
 from cogvideox.text import T5Config, T5Encoder, TextEncoder, Tokenizer
 
@@ -57,14 +57,13 @@ def load_text(
     for part in ("text_encoder/config.json", "tokenizer"):
         if not (folder / part).exists():
             raise CheckpointError(
-                f"{folder}: {part} is missing; copy it from the model's repository, "
-                "or pass ready-made text embeddings"
+                f"{folder}: {part} is missing; copy it from the model's repository, or pass ready-made text embeddings"
             )
     tokenizer = Tokenizer.read(folder / "tokenizer")
     config = read_t5_config(folder / "text_encoder" / "config.json")
     tensors = read_folder(folder / "text_encoder", STEM, variant)
     tensors.entries.pop(TIED, None)
-    check_floats(tensors.shapes, tensors.dtypes, folder / "text_encoder", tensors.metadata)
+    check_floats(tensors, folder / "text_encoder")
     if check:
         check_finite(tensors, str(folder / "text_encoder"))
     with torch.device("meta"):
@@ -78,7 +77,7 @@ def load_text(
 
 
 def write_text(folder: Path, text: TextEncoder, shard_size: int | str = "5GB") -> None:
-    """``text_encoder/`` and ``tokenizer/``."""
+    """Write a text encoder and its tokenizer as ``text_encoder/`` and ``tokenizer/`` of a model folder."""
     target = folder / "text_encoder"
     write_folder(target, STEM, dict(text.model.state_dict()), to_bytes(shard_size))
     dtype = str(text.model.shared.weight.dtype).removeprefix("torch.")
@@ -90,13 +89,12 @@ def write_text(folder: Path, text: TextEncoder, shard_size: int | str = "5GB") -
 def text_names(config: T5Config) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the tensors of an encoder, computed without allocating any."""
     with torch.device("meta"):
-        module = T5Encoder(config)
-    return {name: tuple(value.shape) for name, value in module.state_dict().items()}
+        return shapes_of(T5Encoder(config).state_dict())
 
 
 def read_t5_config(file: Path) -> T5Config:
-    """The settings that decide the network. Raises CheckpointError for another kind of network, ConfigError for
-    sizes out of bounds; warns of settings that no version of transformers writes."""
+    """The settings that decide the network. Raises CheckpointError for another kind of network, ConfigError for sizes
+    out of bounds; warns of settings that no version of transformers writes."""
     values = read_json(file)
     check_unquantised(values, file)
     given = values.get("architectures") or ["T5EncoderModel"]
@@ -109,10 +107,5 @@ def read_t5_config(file: Path) -> T5Config:
             raise CheckpointError(
                 f"{file}: {key} is {short(values[key])}; only {only!r}, T5 v1.1, can be read"
             )
-    for key in values:
-        if key not in T5Config.model_fields and key not in UNUSED and not key.startswith("_"):
-            warnings.warn(
-                f"{file}: unknown setting {short(key)} is ignored{suggest(key, T5Config.model_fields)}",
-                stacklevel=3,
-            )
+    warn_of_unknown(values, T5Config, UNUSED, file)
     return T5Config.parse({key: values[key] for key in T5Config.model_fields if key in values}, str(file))

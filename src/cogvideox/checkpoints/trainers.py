@@ -17,10 +17,16 @@ import torch
 from torch import Tensor
 
 from cogvideox.checkpoints.families import check_floats, family_of_file, family_of_tensors
-from cogvideox.checkpoints.keymap import few
-from cogvideox.checkpoints.pickled import is_plain, load_pickled
-from cogvideox.checkpoints.tensors import Tensors, link_root, read_file, read_folder, read_json
-from cogvideox.errors import CheckpointError
+from cogvideox.checkpoints.pickled import is_plain, load_pickled, unwrapped
+from cogvideox.checkpoints.tensors import (
+    Tensors,
+    link_root,
+    read_file,
+    read_folder,
+    read_weight_map,
+    shapes_of,
+)
+from cogvideox.errors import CheckpointError, few
 from cogvideox.files import check_link, read_yaml
 from cogvideox.transformer import TransformerConfig
 
@@ -36,11 +42,14 @@ STATE_FILES = (
 )
 PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 STATE_NAME = re.compile(r"state-\d{8}")
+COMPONENTS = ("patch_embed", "transformer_blocks", "time_embedding", "ofs_embedding", "norm_final", "norm_out",
+              "proj_out")  # fmt: skip
+"""The modules at the top of a transformer."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """Something that is no model folder: what it is, what to do with it, and where its weights are, if any are read."""
+class TrainerOutput:
+    """Something that is no model folder: what it is, what to do with it, where its weights or its model are, if any."""
 
     kind: str
     do: str
@@ -48,240 +57,198 @@ class Place:
     model: Path | None = None
 
 
-def recognise(place: Path) -> Place | None:
-    """What a trainer or another program left at ``place``; None for what is not known. Reads names of files only."""
-    if place.is_file():
-        return _file(place)
-    if (place / "manifest.json").is_file() and (place / "tree.json").is_file():
-        do = "it holds the network alone: " + _convert(place)
-        return Place("a training state of this package", do, lambda: _own_state(place))
-    if (place / "run.yaml").is_file():
-        return _own_run(place)
-    inner = _with_weights(place)
+def recognise(path: Path) -> TrainerOutput | None:
+    """What a trainer or another program left at ``path``; None for what is not known. Reads names of files only."""
+    if path.is_file():
+        return _of_file(path)
+    if (path / "manifest.json").is_file() and (path / "tree.json").is_file():
+        do = "it holds the network alone: " + _convert(path)
+        return TrainerOutput("a training state of this package", do, lambda: _own_state(path))
+    if (path / "run.yaml").is_file():
+        return _own_run(path)
+    inner = _with_weights(path)
     if inner is not None:
-        kind = (
-            "a training state (accelerate or DeepSpeed)" if _is_state(place) else "weights without a config"
-        )
-        return Place(kind, "it holds a network alone: " + _convert(place), lambda: _weights(*inner))
+        kind = "a training state (accelerate or DeepSpeed)" if _is_state(path) else "weights without a config"
+        return TrainerOutput(kind, "it holds a network alone: " + _convert(path), lambda: _weights(*inner))
     steps = sorted(
-        (child for child in place.glob("checkpoint-*") if child.is_dir()),
-        key=lambda child: [int(part) for part in re.findall(r"\d{1,9}", child.name)],
+        (child for child in path.glob("checkpoint-*") if child.is_dir()),
+        key=lambda child: [int(number) for number in re.findall(r"\d{1,9}", child.name)],
     )
     if steps:
-        return Place("the output of a trainer", f"name one of its checkpoints, such as {steps[-1]}")
+        return TrainerOutput("the output of a trainer", f"name one of its checkpoints, such as {steps[-1]}")
     return None
 
 
-def not_a_model(place: Path) -> CheckpointError:
-    """The error for a place that is wanted as a model folder: what it is instead, and what to do."""
-    if (container := family_of_file(place)) is not None:
-        return container.refusal(place)
-    if place.is_file() and place.suffix == ".safetensors":
+def not_a_model(path: Path) -> CheckpointError:
+    """The error for a path that is wanted as a model folder: what it is instead, and what to do."""
+    if (container := family_of_file(path)) is not None:
+        return container.refusal(path)
+    if path.is_file() and path.suffix == ".safetensors":
         try:
-            tensors = read_file(place)
+            tensors = read_file(path)
         except CheckpointError as error:
             return error
-        if (family := family_of_tensors(tensors.shapes, tensors.dtypes, tensors.metadata)) is not None:
-            return family.refusal(place)
-    if (found := recognise(place)) is not None:
-        return CheckpointError(f"{place}: not a model folder but {found.kind}; {found.do}")
-    if place.is_file():
-        return CheckpointError(f"{place}: is a file; pass the model's folder, the one with model_index.json")
-    held = few(sorted(path.name for path in place.iterdir())) or "nothing"
-    return CheckpointError(f"{place}: not a model folder: model_index.json is missing; it holds {held}")
+        if (family := family_of_tensors(tensors)) is not None:
+            return family.refusal(path)
+    if (output := recognise(path)) is not None:
+        return CheckpointError(f"{path}: not a model folder but {output.kind}; {output.do}")
+    if path.is_file():
+        return CheckpointError(f"{path}: is a file; pass the model's folder, the one with model_index.json")
+    held = few(sorted(child.name for child in path.iterdir())) or "nothing"
+    return CheckpointError(f"{path}: not a model folder: model_index.json is missing; it holds {held}")
 
 
-def network_in(place: Path) -> dict[str, Tensor] | None:
-    """The transformer that a trainer left at ``place``, under our names; None where there is none of a trainer.
+def network_in(path: Path) -> dict[str, Tensor] | None:
+    """The transformer that a trainer left at ``path``, under our names; None where there is none of a trainer.
 
     Raises CheckpointError for what is recognised and cannot be read, and for quantised and other known families."""
-    found = recognise(place)
-    if found is None or found.model is not None:
+    output = recognise(path)
+    if output is None or output.model is not None:
         return None
-    if found.weights is None:
-        raise CheckpointError(f"{place}: {found.kind}; {found.do}")
-    weights = found.weights()
-    shapes = (
-        {name: tuple(value.shape) for name, value in weights.items()} if isinstance(weights, dict) else {}
-    )
-    if isinstance(weights, Tensors):
-        shapes = weights.shapes
-        family = family_of_tensors(shapes, weights.dtypes, weights.metadata)
-        if family is not None:
-            raise family.refusal(place)
-    if not any(name.endswith(PATCH) and "mixins." not in name for name in shapes):
+    if output.weights is None:
+        raise CheckpointError(f"{path}: {output.kind}; {output.do}")
+    weights = output.weights()
+    if isinstance(weights, Tensors) and (family := family_of_tensors(weights)) is not None:
+        raise family.refusal(path)
+    if not any(name.endswith(PATCH) and "mixins." not in name for name in weights):
         return None  # of SAT, an adapter, or nothing we know
-    return network(weights, place)
+    return _network(weights, path)
 
 
-def network(weights: Mapping[str, Tensor], where: Path) -> dict[str, Tensor]:
+def config_of_run(path: Path) -> TransformerConfig | None:
+    """The transformer's settings in the ``run.yaml`` of one of our runs or around one of its states; None elsewhere."""
+    files = [folder / "run.yaml" for folder in (path, path.parent) if (folder / "run.yaml").is_file()]
+    if not files or path.is_file():
+        return None
+    settings = read_yaml(files[0])
+    for key in ("task", "transformer"):
+        settings = settings.get(key) if isinstance(settings, dict) else None
+    if not isinstance(settings, dict):
+        return None
+    return TransformerConfig.parse(settings, f"{files[0]}: task.transformer")
+
+
+def _network(weights: Mapping[str, Tensor], where: Path) -> dict[str, Tensor]:
     """The transformer among the weights of a trainer, under our names; warns of what is passed over.
 
-    Raises CheckpointError when there is none, when there are several, or for weights that are not plain floats.
+    Raises CheckpointError when there are several, when they lie in parts, or for weights that are not plain floats.
     """
-    found = [name.removesuffix(PATCH) for name in weights if name.endswith(PATCH)]
-    plain = [prefix for prefix in found if "ema" not in prefix.lower()] or found
+    prefixes = [name.removesuffix(PATCH) for name in weights if name.endswith(PATCH)]
+    plain = [prefix for prefix in prefixes if "ema" not in prefix.lower()] or prefixes
     if len(plain) != 1:
-        what = "no transformer of CogVideoX" if not plain else f"several networks: {few(plain)}"
-        raise CheckpointError(f"{where}: {what} among its tensors ({few(weights)}); name another file")
+        raise CheckpointError(
+            f"{where}: several networks: {few(plain)} among its tensors ({few(list(weights))}); name another file"
+        )
     prefix = plain[0]
-    chosen = {name.removeprefix(prefix): name for name in weights if name.startswith(prefix)}
-    beside = [name for name in weights if not name.startswith(prefix)]
-    inner = [name for name in chosen if name.split(".")[0] not in PARTS]
-    if inner:
-        beside += [chosen.pop(name) for name in inner]
-    if beside:
+    chosen = {
+        name.removeprefix(prefix): name
+        for name in weights
+        if name.startswith(prefix) and name.removeprefix(prefix).split(".")[0] in COMPONENTS
+    }
+    taken = set(chosen.values())
+    others = [name for name in weights if name not in taken]
+    if others:
         warnings.warn(
-            f"{where}: {len(beside)} tensors beside the network are passed over: {few(beside)}", stacklevel=4
+            f"{where}: {len(others)} tensors beside the network are passed over: {few(others)}", stacklevel=4
         )
     tensors = {name: weights[old] for name, old in chosen.items()}
-    shapes = {name: tuple(value.shape) for name, value in tensors.items()}
-    if any(shape == (0,) for shape in shapes.values()):
+    if (0,) in shapes_of(tensors).values():
         raise CheckpointError(
             f"{where}: the weights lie in parts (ZeRO-3); join them first: python zero_to_fp32.py {where} OUT"
         )
-    check_floats(shapes, {name: value.dtype for name, value in tensors.items()}, where)
-    family = family_of_tensors(shapes, {})
-    if family is not None:
+    check_floats(tensors, where)
+    if (family := family_of_tensors(tensors)) is not None:
         raise family.refusal(where)
     return tensors
 
 
-PARTS = (
-    "patch_embed",
-    "transformer_blocks",
-    "time_embedding",
-    "ofs_embedding",
-    "norm_final",
-    "norm_out",
-    "proj_out",
-)
+def _convert(path: Path) -> str:
+    return f"cogvideox convert {path} OUT --to diffusers --base MODEL makes a model folder of it"
 
 
-def _convert(place: Path) -> str:
-    return f"cogvideox convert {place} OUT --to diffusers --base MODEL makes a model folder of it"
-
-
-def _file(file: Path) -> Place | None:
+def _of_file(file: Path) -> TrainerOutput | None:
     if file.suffix == ".safetensors":
-        return Place("a single file of weights", _convert(file), lambda: read_file(file))
+        return TrainerOutput("a single file of weights", _convert(file), lambda: read_file(file))
     if file.suffix in PICKLED:
-        return Place("a pickled file of weights", _convert(file), lambda: _pickled(file))
+        return TrainerOutput("a pickled file of weights", _convert(file), lambda: _pickled(file))
     return None
 
 
-def _is_state(place: Path) -> bool:
-    return any((place / name).exists() for name in STATE_FILES) or any(place.glob("*_optim_states.pt"))
+def _is_state(path: Path) -> bool:
+    return any((path / name).exists() for name in STATE_FILES) or any(path.glob("*_optim_states.pt"))
 
 
-def _with_weights(place: Path) -> tuple[Path, str] | None:
+def _with_weights(path: Path) -> tuple[Path, str] | None:
     """The folder and the stem or file name of weights that a trainer left; None when there are none."""
-    if (place / "config.json").is_file() or (place / "model_index.json").is_file():
+    if (path / "config.json").is_file() or (path / "model_index.json").is_file():
         return None
     for stem in STEMS:
-        for name in (f"{stem}.safetensors", f"{stem}.safetensors.index.json"):
-            if (place / name).is_file():
-                return place, stem
+        if any((path / f"{stem}.safetensors{index}").is_file() for index in ("", ".index.json")):
+            return path, stem
         for name in (f"{stem}.bin", f"{stem}.bin.index.json"):
-            if (place / name).is_file():
-                return place, name
-    for inner in (place / "pytorch_model", place):
-        if (inner / DEEPSPEED).is_file() and (inner != place or _is_state(place)):
+            if (path / name).is_file():
+                return path, name
+    for inner in (path / "pytorch_model", path):
+        if (inner / DEEPSPEED).is_file() and (inner != path or _is_state(path)):
             return inner, DEEPSPEED
     return None
 
 
 def _weights(folder: Path, name: str) -> Mapping[str, Tensor]:
+    """The tensors of a stem of safetensors, of a pickled file, or of the pickled shards that an index names."""
     if name in STEMS:
         return read_folder(folder, name)
     root = link_root(folder)
     if not name.endswith(".index.json"):
         return _pickled(folder / name, root)
-    shards = read_json(folder / name).get("weight_map")
-    if not isinstance(shards, dict) or not all(isinstance(file, str) for file in shards.values()):
-        raise CheckpointError(f"{folder / name}: no 'weight_map' from tensor names to file names")
-    found: dict[str, Tensor] = {}
-    for file in dict.fromkeys(shards.values()):
-        if Path(file).name != file or not file.endswith(".bin"):
-            raise CheckpointError(f"{folder / name}: shard {file[:80]!r} is not the name of a .bin file here")
-        found |= _pickled(folder / file, root)
-    missing = [key for key in shards if key not in found]
+    weight_map = read_weight_map(folder / name, ".bin")
+    tensors: dict[str, Tensor] = {}
+    for file in dict.fromkeys(weight_map.values()):
+        tensors |= _pickled(folder / file, root)
+    missing = [key for key in weight_map if key not in tensors]
     if missing:
         raise CheckpointError(
             f"{folder / name}: its shards do not hold {few(missing)}; copy the folder again"
         )
-    return found
+    return tensors
 
 
 def _pickled(file: Path, root: Path | None = None) -> dict[str, Tensor]:
     if root is not None:
         check_link(file, root, CheckpointError)
-    values = load_pickled(file)
-    for wrapper in ("module", "model", "state_dict"):
-        inner = values.get(wrapper)
-        if isinstance(inner, Mapping):
-            values = dict(inner)
+    values = unwrapped(load_pickled(file))
     return {name: value for name, value in values.items() if isinstance(name, str) and is_plain(value)}
 
 
-def _own_run(place: Path) -> Place:
-    models = sorted(child.parent for child in place.glob("*/model_index.json"))
+def _own_run(path: Path) -> TrainerOutput:
+    models = sorted(child.parent for child in path.glob("*/model_index.json"))
     if models:
-        return Place("a run of this package", f"its model is {models[0]}", model=models[0])
-    states = sorted(child for child in place.iterdir() if STATE_NAME.fullmatch(child.name) and child.is_dir())
+        return TrainerOutput("a run of this package", f"its model is {models[0]}", model=models[0])
+    states = sorted(child for child in path.iterdir() if STATE_NAME.fullmatch(child.name) and child.is_dir())
+    do = f"cogvideox train {path / 'run.yaml'} goes on with it"
     if not states:
-        return Place(
-            "a run of this package without a state", f"cogvideox train {place / 'run.yaml'} goes on with it"
-        )
-    step, do = (
-        int(states[-1].name[6:]),
-        f"cogvideox train {place / 'run.yaml'} goes on with it, or: {_convert(place)}",
-    )
-    return Place(f"a run of this package at step {step}", do, lambda: _own_state(states[-1]))
-
-
-def config_of_run(place: Path) -> TransformerConfig | None:
-    """The transformer's settings in the ``run.yaml`` of one of our runs or around one of its states; None elsewhere."""
-    file = next(
-        (folder / "run.yaml" for folder in (place, place.parent) if (folder / "run.yaml").is_file()), None
-    )
-    if file is None or place.is_file():
-        return None
-    values = read_yaml(file)
-    task = values.get("task") if isinstance(values, dict) else None
-    settings = task.get("transformer") if isinstance(task, dict) else None
-    return (
-        TransformerConfig.parse(settings, f"{file}: task.transformer") if isinstance(settings, dict) else None
-    )
+        return TrainerOutput("a run of this package without a state", do)
+    kind = f"a run of this package at step {int(states[-1].name[6:])}"
+    return TrainerOutput(kind, f"{do}, or: {_convert(path)}", lambda: _own_state(states[-1]))
 
 
 def _own_state(state: Path) -> dict[str, Tensor]:
-    """The averaged weights of a state where there are any, else those that are trained; rows are joined."""
+    """The averaged weights of a state where there are any, else those that are trained; shards are joined."""
     root = link_root(state)
-    held: dict[str, Tensor] = {}
+    shards: dict[str, dict[int, Tensor]] = {}  # name -> its first row -> rows; a whole tensor has one
     for file in sorted(state.glob("tensors-*.safetensors")):
         tensors = read_file(file, root)
-        names = {name.lstrip("/"): name for name in tensors}
-        held |= {
-            short: tensors[name]
-            for short, name in names.items()
-            if short.startswith(("module/", "average/values/"))
-        }
-    whole: dict[str, Tensor] = {}
-    rows: dict[str, dict[int, Tensor]] = {}
-    for name, value in held.items():
-        base, mark, first = name.rpartition("@")
-        if mark and first.isdecimal():
-            rows.setdefault(base, {})[int(first)] = value
+        for key in tensors:
+            name, mark, first = key.lstrip("/").rpartition("@")
+            if not (mark and first.isdecimal() and len(first) < 19):
+                name, first = key.lstrip("/"), "0"
+            if name.startswith(("module/", "average/values/")):
+                shards.setdefault(name, {})[int(first)] = tensors[key]
+    trained, averaged = dict[str, Tensor](), dict[str, Tensor]()
+    for name, by_row in shards.items():
+        tensor = torch.cat([by_row[at] for at in sorted(by_row)]) if len(by_row) > 1 else by_row.popitem()[1]
+        if name.startswith("module/"):
+            trained[name.removeprefix("module/")] = tensor
         else:
-            whole[name] = value
-    whole |= {name: torch.cat([pieces[at] for at in sorted(pieces)]) for name, pieces in rows.items()}
-    trained = {
-        name.removeprefix("module/"): value for name, value in whole.items() if name.startswith("module/")
-    }
-    averaged = {
-        name.removeprefix("average/values/"): value
-        for name, value in whole.items()
-        if not name.startswith("module/")
-    }
+            averaged[name.removeprefix("average/values/")] = tensor
     return trained | averaged

@@ -14,8 +14,8 @@ from typing import Any, Literal
 import torch
 
 from cogvideox import memory
-from cogvideox.checkpoints.adapter import read_adapter
 from cogvideox.checkpoints.adapter_names import Layers, layers_of
+from cogvideox.checkpoints.adapter_reading import read_adapter
 from cogvideox.checkpoints.hub import find_folder
 from cogvideox.checkpoints.lora import check_fits
 from cogvideox.checkpoints.specs import find_spec

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from cogvideox.checkpoints.adapter import FILE, PEFT_FILE
+from cogvideox.checkpoints.adapter import LORA_FILE, PEFT_FILE
 from cogvideox.checkpoints.diffusers import component, load_transformer, read_transformer_config
 from cogvideox.checkpoints.hub import find_folder
 from cogvideox.errors import CheckpointError, ConfigError
@@ -36,7 +36,7 @@ def model_folders(config: DiffusionSettings) -> dict[str, Path]:
         except CheckpointError as error:
             missing[setting] = str(error)
             continue
-        if any((folders[setting] / file).is_file() for file in (FILE, PEFT_FILE)):
+        if any((folders[setting] / file).is_file() for file in (LORA_FILE, PEFT_FILE)):
             raise ConfigError(
                 f"task.{setting} {name}: holds an adapter; name the model that it is for, and set "
                 f"task.lora.start={name} to go on from the adapter"

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
-from cogvideox.checkpoints.adapter import find_adapter
+from cogvideox.checkpoints.adapter_reading import find_adapter
 from cogvideox.checkpoints.diffusers import load_schedule, load_vae
 from cogvideox.checkpoints.text import load_text
 from cogvideox.data.latents import digest_of

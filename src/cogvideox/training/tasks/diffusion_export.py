@@ -54,8 +54,7 @@ class TrainedModel:
         """A whole model folder, stored and computed as the model that was started from; a new one is stored in float16
         and computed in float32."""
         from cogvideox.checkpoints import save_model
-        from cogvideox.checkpoints.record import read_record
-        from cogvideox.checkpoints.specs import stored_dtype
+        from cogvideox.checkpoints.specs import read_record, stored_dtype
 
         stored: torch.dtype = torch.float16
         computed: str | None = "float32"
@@ -66,7 +65,7 @@ class TrainedModel:
         save_model(self._assembled(copies), folder, overwrite=True, dtype=computed)
 
     def _assembled(self, networks: Mapping[str, nn.Module]) -> CogVideoX:
-        from cogvideox.checkpoints.record import read_record
+        from cogvideox.checkpoints.specs import read_record
 
         frames, height, width, fps = self.native
         name = self.preset or (read_record(self.start).preset if self.start is not None else "")

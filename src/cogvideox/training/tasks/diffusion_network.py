@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from cogvideox.checkpoints.adapter import Adapter, Pair, read_adapter
+from cogvideox.checkpoints.adapter import Adapter, Pair
+from cogvideox.checkpoints.adapter_reading import read_adapter
 from cogvideox.checkpoints.diffusers import load_transformer
 from cogvideox.checkpoints.lora import add_lora, attach_lora, save_lora
 from cogvideox.parallel.shard import checkpoint_blocks, compile_blocks

@@ -1,4 +1,4 @@
-"""A layer with adapters on it: it stands where the layer stood, with the layer's own weights under their own names.
+"""A linear layer with LoRA adapters on it; it stands where the layer stood, which keeps its weights' names.
 
     y = W x + b + Σ scale · alpha / rank · (B A x + bias of B)
 
@@ -8,19 +8,21 @@ g / ‖W'‖ times as large (its bias apart), and so is the adapter's, as PEFT c
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from cogvideox.checkpoints.adapter_pairs import Pair
+from cogvideox.checkpoints.adapter import Pair
 from cogvideox.cpu_ops import via_float32
 from cogvideox.errors import CheckpointError
 from cogvideox.transformer.transformer import FlatPatch
 
 
-class AdaptedLinear(nn.Linear):
+class LoraLinear(nn.Linear):
     """A linear layer and the adapters on it, in the order they were added.
 
     Whatever asks for linear layers (storing weights in fewer bits) finds this one; a patch convolution, whose inputs
@@ -31,8 +33,8 @@ class AdaptedLinear(nn.Linear):
         nn.Module.__init__(self)  # no weights of its own
         self.out_features = layer.weight.shape[0]
         self.in_features = layer.weight.shape[1:].numel()
-        self.register_parameter("weight", layer.weight)
-        self.register_parameter("bias", layer.bias)
+        self.register_parameter("weight", cast(nn.Parameter, layer.weight))
+        self.register_parameter("bias", cast(nn.Parameter | None, layer.bias))
         self.lora_A = nn.ParameterDict()
         self.lora_B = nn.ParameterDict()
         self.lora_bias = nn.ParameterDict()
@@ -64,8 +66,8 @@ class AdaptedLinear(nn.Linear):
 
     def add(self, name: str, pair: Pair, scale: float) -> None:
         """Put an adapter on; its matrices keep their precision and move to the layer's device."""
-        kept = {self.lora_A: pair.a, self.lora_B: pair.b, self.lora_bias: pair.bias}
-        for table, tensor in (*kept.items(), (self.lora_magnitude, pair.magnitude)):
+        tables = (self.lora_A, self.lora_B, self.lora_bias, self.lora_magnitude)
+        for table, tensor in zip(tables, (pair.a, pair.b, pair.bias, pair.magnitude), strict=True):
             if tensor is not None:
                 table[name] = nn.Parameter(tensor.to(self.weight.device, copy=True))
         self.alphas[name] = pair.alpha
@@ -77,9 +79,8 @@ class AdaptedLinear(nn.Linear):
         self.scales[name] = scale
         if name in self.lora_magnitude:
             norm = (self._wide() + self._delta(name)).norm(dim=1)
-            self.lora_ratio[name] = nn.Parameter(
-                self.lora_magnitude[name].float() / norm, requires_grad=False
-            )
+            ratio = self.lora_magnitude[name].float() / norm
+            self.lora_ratio[name] = nn.Parameter(ratio, requires_grad=False)
 
     def remove(self, name: str) -> None:
         """Take one adapter off."""
@@ -115,15 +116,14 @@ class AdaptedLinear(nn.Linear):
             changed *= self.lora_ratio[name][:, None]
         self.weight.copy_(changed.reshape(self.weight.shape).to(self.weight.dtype))
         if name in self.lora_bias:
-            self.bias.copy_(
-                (self.bias.float() + self.lora_bias[name].float() * self.factor(name)).to(self.bias.dtype)
-            )
+            bias = self.bias.float() + self.lora_bias[name].float() * self.factor(name)
+            self.bias.copy_(bias.to(self.bias.dtype))
         self.remove(name)
 
     def plain(self) -> nn.Module:
         """The layer without adapters; it has its weights back."""
         (layer,) = self._layer
-        layer.register_parameter("weight", self.weight)
+        layer.register_parameter("weight", cast(nn.Parameter, self.weight))
         layer.register_parameter("bias", self.bias)
         return layer.train(self.training)
 
