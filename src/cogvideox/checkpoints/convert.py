@@ -205,8 +205,8 @@ def _sat_to_diffusers(job: _Conversion, files: list[SatFile]) -> None:
             folder, kind_of(transformer) if transformer else record.kind or (spec.kind if spec else "t2v")
         )
         name = preset.name if preset else record.preset or (spec.name if spec else "")
-        made = {"converted_from": [file.path.name for file in files], "format": "sat"}
-        _write_record(folder, record, name, transformer, vae, made)
+        origin = {"converted_from": [file.path.name for file in files], "format": "sat"}
+        _write_record(folder, record, name, transformer, vae, origin)
 
 
 def _convert_network(job: _Conversion, tensors: dict[str, Tensor], base: str | Path | None) -> None:
@@ -237,8 +237,8 @@ def _convert_network(job: _Conversion, tensors: dict[str, Tensor], base: str | P
         copy_training_records(source, folder)
         write_index(folder, kind_of(config))
         name = record.preset or (spec.name if spec is not None else "")
-        made = {"converted_from": [source.name], "format": "trainer"}
-        _write_record(folder, record, name, config, vae, made)
+        origin = {"converted_from": [source.name], "format": "trainer"}
+        _write_record(folder, record, name, config, vae, origin)
 
 
 def _config_of_network(
@@ -276,12 +276,12 @@ def _write_record(
     name: str,
     transformer: TransformerConfig | None,
     vae: VAEConfig | None,
-    made: Mapping[str, Any],
+    source: Mapping[str, Any],
 ) -> None:
     """``cogvideox.json`` of converted networks: what the preset of this name says, and over it what was known."""
     native = ("height", "width", "frames", "fps", "guidance", "dtype", "licence")
     facts = {field: value for field in native if (value := getattr(record, field))}
-    facts |= {"provenance": {**record.provenance, **made}, "files": digests_in(folder)}
+    facts |= {"provenance": {**record.provenance, **source}, "files": digests_in(folder)}
     facts |= own_settings(transformer, vae)
     if transformer is not None:
         facts["kind"] = kind_of(transformer)
