@@ -16,17 +16,32 @@ import resource
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 from cogvideox.clip import Clip, SourceFile, Span
 from cogvideox.clip_folders.video_files import list_videos
 from cogvideox.curation.engines import LocalEngine
-from cogvideox.curation.measuring import StepTimer, measure
+from cogvideox.curation.measuring import measure
 from cogvideox.curation.pipeline import Pipeline
-from cogvideox.curation.recipes import default
-from cogvideox.curation.worker import write_measured
+from cogvideox.curation.recipe import default
+from cogvideox.curation.work_folder import write_measured
 from cogvideox.video.reading import OpenVideo
+
+
+class StepTimer:
+    """Seconds of processor time by name."""
+
+    def __init__(self) -> None:
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self._since = time.process_time()
+
+    def lap(self, name: str) -> None:
+        """Add the processor time since the last lap to ``name``."""
+        now = time.process_time()
+        self.seconds[name] += now - self._since
+        self._since = now
 
 
 class Decoded:
@@ -54,7 +69,7 @@ def steps(folder: Path) -> list[tuple[str, float, float]]:
     names, clock, seconds, clips, frames = [one.path for one in list_videos(folder)], StepTimer(), 0.0, 0, 0
     with Decoded() as decoded:
         for name in names:
-            found = measure(folder, name, default(), clock)
+            found = measure(folder, name, default(), clock.lap)
             seconds += found[0].source.seconds
             frames += found[0].source.frames
             clips += len(found)
@@ -141,7 +156,7 @@ def _record(films: Path, work: Path, number: int, pipeline: Pipeline) -> None:
         prints=tuple(f"{(number + n) * 0x9E3779B97F4A7C15 % 2**64:016x}" for n in range(5)),
         embedding=tuple(((number * (n + 7)) % 97 - 48) / 400 for n in range(192)), embedder="none",
     )  # fmt: skip
-    write_measured(work, {"path": name, "size": 0, "changed": 0}, pipeline.recipe, [clip], StepTimer())
+    write_measured(work, {"path": name, "size": 0, "changed": 0}, pipeline.recipe, [clip])
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from cogvideox.curation.recipe import Bounds  # noqa: E402
 from cogvideox.curation.shot_views import ShotViews  # noqa: E402
 from cogvideox.curation.shots import Shots  # noqa: E402
-from cogvideox.curation.view import Look  # noqa: E402
+from cogvideox.curation.step import Look  # noqa: E402
 from cogvideox.video import Size, Video, open_decoder  # noqa: E402
 from support.films import write  # noqa: E402
 

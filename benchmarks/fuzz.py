@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from cogvideox.curation.engines import LocalEngine  # noqa: E402
 from cogvideox.curation.pipeline import Pipeline  # noqa: E402
-from cogvideox.curation.recipes import tiny  # noqa: E402
+from cogvideox.curation.recipe import tiny  # noqa: E402
 from support.films import take, write  # noqa: E402
 
 KINDS = {

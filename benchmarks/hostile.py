@@ -304,7 +304,7 @@ class Cases:
         return file
 
     def make_curation(self, folder: Path, rng: random.Random) -> Path:
-        from cogvideox.curation.recipes import tiny
+        from cogvideox.curation.recipe import tiny
 
         file = folder / "recipe.yaml"
         file.write_bytes(as_yaml(spoil(tiny().model_dump(mode="json"), rng, 0.05), rng))
@@ -585,7 +585,7 @@ def read_settings(path: Path) -> None:
 
 def read_curation(path: Path) -> None:
     """As ``cogvideox curate . --recipe FILE --dry-run`` does."""
-    from cogvideox.curation.recipes import find_recipe
+    from cogvideox.curation.recipe import find_recipe
 
     find_recipe(str(path)).to_yaml()
 

@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from cogvideox.curation import engines, worker  # noqa: E402
-from cogvideox.curation.hashes import Hashes  # noqa: E402
-from cogvideox.curation.recipes import tiny  # noqa: E402
+from cogvideox.curation.duplicates import Hashes  # noqa: E402
+from cogvideox.curation.recipe import tiny  # noqa: E402
 from cogvideox.curation.report import dropped_rows, kept_rows  # noqa: E402
 from cogvideox.curation.run import curate  # noqa: E402
 from cogvideox.curation.scores import Light  # noqa: E402

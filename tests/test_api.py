@@ -10,7 +10,7 @@ import pytest
 
 import cogvideox
 from cogvideox.api import training_config
-from cogvideox.curation.recipes import tiny
+from cogvideox.curation.recipe import tiny
 from cogvideox.errors import ConfigError
 from cogvideox.video import Video
 from cogvideox.world import render, sample_scene

@@ -101,7 +101,7 @@ def curate(
 
 def curation_recipe(recipe: str | Recipe, overrides: Sequence[str] = (), **settings: Any) -> Recipe:
     """The complete recipe that ``curate`` would use. Raises ConfigError."""
-    from cogvideox.curation.recipes import find_recipe
+    from cogvideox.curation.recipe import find_recipe
 
     config = find_recipe(recipe) if isinstance(recipe, str) else recipe
     config = config.override(overrides) if overrides else config

@@ -69,7 +69,7 @@ class NumericsError(CogVideoXError):
 
 
 class ChatError(CogVideoXError):
-    """A language model that cannot be asked, or gave no usable answer; see ``cogvideox.chat.failure``."""
+    """A language model that cannot be asked, or gave no usable answer; see ``cogvideox.chat.ChatFailure``."""
 
 
 class DependencyError(CogVideoXError):

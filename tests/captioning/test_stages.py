@@ -14,7 +14,7 @@ from cogvideox.captioning.match import AskedMatch, WorldMatch
 from cogvideox.captioning.stages import AskDense, FrameCaptions, Merge, ShortCaption, merge_text
 from cogvideox.captioning.world import world_model
 from cogvideox.chat import Chat, ChatConfig, ChatFailure, Scripted, Server, ServerConfig
-from cogvideox.chat.clean import Cleaning
+from cogvideox.chat.parse import Cleaning
 from cogvideox.errors import ConfigError, MediaError
 from cogvideox.world import facts, read_caption
 from support.scripted_server import Reply, completion, error, scripted_server
@@ -104,7 +104,7 @@ def test_a_server_that_misbehaves_loses_no_clip(faults, tmp_path):
     """40 clips: each ends in exactly one of done, failed, pending; a second run asks for what is pending, no more."""
     script, server = faults
     chat = Chat(server, FAST, cache=tmp_path / "cache")
-    first = list(paper(chat).describe(footage_of(40), tmp_path / "work", wave=16))
+    first = list(paper(chat).describe(footage_of(40), tmp_path / "work"))
     assert [record.id for record in first] == [f"clip-{i:03d}" for i in range(40)]
     ended = {kind: [r for r in first if r.ended == kind] for kind in ("done", "failed", "pending")}
     assert sum(map(len, ended.values())) == 40 and len(ended["done"]) >= 10

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cogvideox.captioning.network import CaptionerConfig
+from cogvideox.captioning.local import CaptionerConfig
 from cogvideox.checkpoints import convert, inspect, load_model, read_sat, read_spec
 from cogvideox.checkpoints.specs import ModelRecord
 from cogvideox.checkpoints.text import load_text

@@ -7,9 +7,9 @@ import pytest
 
 from cogvideox.captioning.strategy import CaptionConfig
 from cogvideox.clip import Clip, SourceFile
-from cogvideox.curation.add_captions import AddCaptions
 from cogvideox.curation.recipe import Recipe
-from cogvideox.curation.view import View
+from cogvideox.curation.step import View
+from cogvideox.curation.vlm_steps import AddCaptions
 from cogvideox.errors import ChatError
 from cogvideox.world import facts, read_caption
 from support.world_clips import clip_of, scene_of

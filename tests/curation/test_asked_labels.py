@@ -10,9 +10,9 @@ import pytest
 from cogvideox.clip import Clip, SourceFile
 from cogvideox.curation.labels import LABELS
 from cogvideox.curation.recipe import Recipe
+from cogvideox.curation.step import View
 from cogvideox.curation.thresholds import ThresholdRule, Thresholds, ThresholdStage
-from cogvideox.curation.view import View
-from cogvideox.curation.vlm_labels import VlmLabels
+from cogvideox.curation.vlm_steps import VlmLabels
 from cogvideox.errors import ChatError
 from support.films import take
 from support.scripted_server import Reply, completion, error, scripted_server

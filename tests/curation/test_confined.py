@@ -10,8 +10,8 @@ import pytest
 
 from cogvideox.curation.confined import clean_environment
 from cogvideox.curation.engines import _Worker
-from cogvideox.curation.recipes import find_recipe
-from cogvideox.curation.vlm_labels import VlmLabels
+from cogvideox.curation.recipe import find_recipe
+from cogvideox.curation.vlm_steps import VlmLabels
 from cogvideox.curation.worker import WorkerConfig
 
 CANARIES = {

@@ -13,11 +13,11 @@ import pytest
 from typer.testing import CliRunner
 
 from cogvideox.cli import app
+from cogvideox.clip_folders.video_files import list_videos
 from cogvideox.curation import engines, worker
 from cogvideox.curation.engines import LocalEngine
-from cogvideox.curation.pipeline import Pipeline, only_one
-from cogvideox.curation.recipe import Recipe
-from cogvideox.curation.recipes import RECIPES, recipe, tiny
+from cogvideox.curation.pipeline import only_one
+from cogvideox.curation.recipe import RECIPES, Recipe, recipe, tiny
 from cogvideox.curation.run import curate
 from cogvideox.errors import ConfigError, InputError, OutputError
 from cogvideox.files.atomic import atomic_file
@@ -359,7 +359,7 @@ def test_memory_of_the_table_grows_by_less_than_2_kb_a_clip():
 
 
 def test_listing_follows_no_link_out_and_sorts(films, tmp_path):
-    names = [one.path for one in Pipeline(films, tmp_path, SMALL, InProcess()).inputs()]
+    names = [one.path for one in list_videos(films)]
     assert names == sorted(names) and "link.mp4" not in names and ".hidden.mp4" not in names
 
 

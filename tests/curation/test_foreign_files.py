@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from cogvideox.cli import app
 from cogvideox.curation import engines, worker
 from cogvideox.curation.pipeline import only_one
-from cogvideox.curation.recipes import tiny
+from cogvideox.curation.recipe import tiny
 from cogvideox.curation.run import curate
 from cogvideox.errors import ConfigError, OutputError
 from cogvideox.training.tasks.folder import FolderData, check_apart, list_folder

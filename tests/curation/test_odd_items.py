@@ -19,7 +19,7 @@ from cogvideox.cli import app
 from cogvideox.clip_folders.video_files import LeftOut, list_videos, walk_videos
 from cogvideox.curation import engines, worker
 from cogvideox.curation.patterns import bars_of, plain_of
-from cogvideox.curation.recipes import default, tiny
+from cogvideox.curation.recipe import default, tiny
 from cogvideox.curation.run import curate
 from cogvideox.errors import ConfigError
 from support.films import take, write

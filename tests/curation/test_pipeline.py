@@ -17,7 +17,7 @@ from cogvideox.cli import app
 from cogvideox.clip_folders.listing import list_clips
 from cogvideox.curation import engines, worker
 from cogvideox.curation.captions import caption_curated, read_captions
-from cogvideox.curation.recipes import tiny
+from cogvideox.curation.recipe import tiny
 from cogvideox.curation.report import kept_rows
 from cogvideox.curation.run import curate
 from cogvideox.errors import OutputError

@@ -15,8 +15,7 @@ from typer.testing import CliRunner
 from cogvideox.cli import app
 from cogvideox.curation.engines import LocalEngine
 from cogvideox.curation.pipeline import Pipeline
-from cogvideox.curation.recipe import Recipe
-from cogvideox.curation.recipes import tiny
+from cogvideox.curation.recipe import Recipe, tiny
 from cogvideox.curation.run import curate
 from cogvideox.curation.scores import MotionScore
 from cogvideox.curation.thresholds import Thresholds, ThresholdStage
@@ -107,7 +106,7 @@ def test_a_worker_that_lacks_what_the_recipe_names_stops_the_run(films, tmp_path
 def test_workers_load_no_torch_unless_raft_is_asked_for():
     code = (
         "import sys, cogvideox.curation.worker\n"
-        "from cogvideox.curation.recipes import default\n"
+        "from cogvideox.curation.recipe import default\n"
         "default().check(), default().ready(), default().measuring()\n"
         "print('torch' in sys.modules)"
     )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cogvideox.curation.engines import LocalEngine, RayEngine
-from cogvideox.curation.recipes import tiny
+from cogvideox.curation.recipe import tiny
 from cogvideox.curation.run import curate
 from support.films import take, write
 

@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 import cogvideox.world  # noqa: F401  (fills sys.modules: the function of the same name hides the module)
 from cogvideox.clip import Clip, SourceFile, Span
 from cogvideox.curation.borders import Borders, bars
-from cogvideox.curation.hashes import EmbeddingStep, Hashes, phash
+from cogvideox.curation.duplicates import EmbeddingStep, Hashes, phash
 from cogvideox.curation.scores import (
     AestheticScore,
     Flicker,
@@ -20,7 +20,7 @@ from cogvideox.curation.scores import (
     TextArea,
     Watermark,
 )
-from cogvideox.curation.view import View
+from cogvideox.curation.step import View
 from cogvideox.perception import motion_of
 from cogvideox.world import render, sample_scene
 from support.films import take

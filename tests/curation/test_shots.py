@@ -7,7 +7,7 @@ import pytest
 
 from cogvideox.curation.shot_views import ShotViews
 from cogvideox.curation.shots import CutFinder, Shots, transitions
-from cogvideox.curation.view import Look
+from cogvideox.curation.step import Look
 from cogvideox.errors import ConfigError
 from cogvideox.video import open_decoder
 from support.films import take, write

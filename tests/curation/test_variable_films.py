@@ -8,7 +8,7 @@ import numpy as np
 
 from cogvideox.curation.cutting import cut
 from cogvideox.curation.measuring import measure
-from cogvideox.curation.recipes import find_recipe
+from cogvideox.curation.recipe import find_recipe
 from cogvideox.video import probe
 from support.films import take, write
 

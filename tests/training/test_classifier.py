@@ -70,7 +70,7 @@ def test_the_loss_falls(run):
 
 def test_the_step_reads_a_trained_classifier(run):
     from cogvideox.clip import Clip, SourceFile, Span
-    from cogvideox.curation.view import View
+    from cogvideox.curation.step import View
 
     frames, moments = take(9, 12, 128, 160), np.arange(12) / 8
     clip = Clip(source=SourceFile(path="a"), span=Span(first=0, stop=12, start=0, end=1.5))

@@ -9,7 +9,6 @@
 | ``describe`` | ``Describer``: clips through the stages to caption records, resumable |
 | ``match`` | how well a caption fits its clip, and the filter that uses it |
 | ``folder`` | captions for a folder of videos |
-| ``network`` | the small captioner network |
-| ``local`` | captioner and summariser as folders of weights |
+| ``local`` | the small captioner network; captioner and summariser as folders of weights |
 | ``world`` | rules that answer every instruction for the tiny world, offline |
 """

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -25,8 +25,6 @@ from cogvideox.errors import ConfigError, MediaError
 from cogvideox.files import read_json
 from cogvideox.files.atomic import write_text
 from cogvideox.files.text import MOST_TABLE_BYTES
-
-NO_CAPTION = "no caption"
 
 
 class CaptionRecord(Config):
@@ -59,12 +57,14 @@ class ClipSource:
 
 @dataclass(frozen=True)
 class Describer:
-    """Stages in order, and a judge of the result. ``identity`` says everything that decides what they write."""
+    """Stages in order, and a judge of the result. ``identity`` says everything that decides what they write; ``wave``
+    clips are held in memory at a time."""
 
     stages: Sequence[CaptionStage]
     identity: str
     matcher: Matcher | None = None
     least_match: float = 0.0
+    wave: int = 16
 
     def __post_init__(self) -> None:
         if not self.stages or self.stages[-1].kind != "dense":
@@ -75,12 +75,11 @@ class Describer:
         self,
         clips: Iterable[ClipSource],
         work: Path,
-        wave: int = 16,
         on_record: Callable[[CaptionRecord], None] | None = None,
     ) -> Iterator[CaptionRecord]:
-        """A record for each clip, in order. ``work`` keeps them; ``wave`` clips are held in memory at a time."""
+        """A record for each clip, in order; the folder ``work`` keeps them."""
         waiting = iter(clips)
-        while some := list(islice(waiting, wave)):
+        while some := list(islice(waiting, self.wave)):
             kept = [self._kept(work, one.id) for one in some]
             fresh = self._wave([one for one, record in zip(some, kept, strict=True) if record is None])
             for record in fresh.values():
@@ -117,17 +116,11 @@ class Describer:
             if isinstance(found, ChatFailure):
                 records[clip.id] = _failed(clip.id, clip.captions, "match", found)
                 continue
-            record = _done(clip).model_copy(update={"match": round(found, 4), "matcher": self.matcher.name})
+            judged: dict[str, Any] = {"match": round(found, 4), "matcher": self.matcher.name}
             if found < self.least_match:
-                detail = f"match {found:.3g} is below {self.least_match:g}"
-                why = {
-                    "ended": "unlike",
-                    "stage": "match",
-                    "reason": "caption does not match",
-                    "detail": detail,
-                }
-                record = record.model_copy(update=why)
-            records[clip.id] = record
+                judged |= {"ended": "unlike", "stage": "match", "reason": "caption does not match"}
+                judged["detail"] = f"match {found:.3g} is below {self.least_match:g}"
+            records[clip.id] = _done(clip).model_copy(update=judged)
         return records
 
     def _kept(self, work: Path, name: str) -> CaptionRecord | None:

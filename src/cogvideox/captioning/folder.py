@@ -56,8 +56,7 @@ def caption_folder(
     ours.check()
     top = videos if videos.is_dir() else videos.parent
     clips = (ClipSource(sha256_of(file), partial(load_frames, file)) for file in files)
-    wave = 1 if config.strategy == "watch" else 16
-    records = list(describer.describe(clips, out / "work", wave, on_record=on_record))
+    records = list(describer.describe(clips, out / "work", on_record=on_record))
     lines, rows = [], []
     for file, record in zip(files, records, strict=True):
         if record.ended == "done":

@@ -16,7 +16,7 @@ import numpy as np
 
 from cogvideox.captioning.instructions import DENSE, FRAME, MERGE, SHORT, Instruction
 from cogvideox.chat import AskOutcome, Chat, ChatFailure, Image, Question
-from cogvideox.chat.clean import Cleaning, clean, reader
+from cogvideox.chat.parse import Cleaning, clean, reader
 from cogvideox.clip import Caption
 
 if TYPE_CHECKING:

@@ -42,15 +42,10 @@ def build(config: CaptionConfig, cache: Path | None = None, transcript: Path | N
     # what decides the text, and nothing else: another address or pace is not another caption
     local = (getattr(stage, name, None) for stage in stages for name in ("captioner", "summariser"))
     names = [network.name for network in local if network is not None]
-    identity = [
-        config.strategy,
-        config.seconds,
-        config.clip_frames,
-        config.words,
-        model.name if model else "",
-        names,
-    ]
-    return Describer(stages, json.dumps(identity), matcher, config.least_match if matcher else 0.0)
+    settings = [config.strategy, config.seconds, config.clip_frames, config.words]
+    identity = json.dumps([*settings, model.name if model else "", names])
+    wave = 1 if config.strategy == "watch" else 16
+    return Describer(stages, identity, matcher, config.least_match if matcher else 0.0, wave)
 
 
 def _needed(chat: Chat | None) -> Chat:

@@ -2,24 +2,20 @@
 
 | file | what it does |
 |---|---|
-| ``question`` | ``Question``, ``Image``, ``Answer``; ``LanguageModel``, the protocol; ``Scripted`` |
-| ``failure`` | ``ChatFailure``: every way an answer can fail to come, and whether trying again may help |
+| ``question`` | ``Question``, ``Image``, ``Answer``, ``ChatFailure``; ``LanguageModel``, the protocol; ``Scripted`` |
 | ``server`` | any OpenAI-compatible server, one attempt at a time |
 | ``local`` | a model folder of transformers without a server; ``language_model``: an address or a folder |
 | ``limits`` | back-off between attempts, budgets, the circuit breaker |
 | ``cache`` | answers kept by content hash; transcripts, recorded and replayed |
-| ``parse`` | the text of an answer to a value, or a reason why it cannot be used |
-| ``clean`` | answers that are to be one plain paragraph: openings, refusals, repetition, length |
+| ``parse`` | the text of an answer to a value: JSON, or one plain paragraph without openings, refusals, repetition |
 | ``ask`` | ``Chat``: many questions at once, each ends in exactly one outcome |
 """
 
 from cogvideox.chat.ask import AskOutcome, Chat, ChatConfig
 from cogvideox.chat.cache import Cache, Replay
-from cogvideox.chat.clean import Cleaning, clean
-from cogvideox.chat.failure import ChatFailure
 from cogvideox.chat.local import LocalModel, language_model
-from cogvideox.chat.parse import as_text, json_reader
-from cogvideox.chat.question import Answer, Image, LanguageModel, Question, Scripted
+from cogvideox.chat.parse import Cleaning, as_text, clean, json_reader
+from cogvideox.chat.question import Answer, ChatFailure, Image, LanguageModel, Question, Scripted
 from cogvideox.chat.server import Server, ServerConfig
 
 __all__ = [

@@ -18,10 +18,9 @@ from typing import Any
 from pydantic import Field
 
 from cogvideox.chat.cache import Cache, Transcript
-from cogvideox.chat.failure import ChatFailure
 from cogvideox.chat.limits import Breaker, Budget, delay
 from cogvideox.chat.parse import Reader, as_text
-from cogvideox.chat.question import Answer, LanguageModel, Question
+from cogvideox.chat.question import Answer, ChatFailure, LanguageModel, Question
 from cogvideox.config import Config
 
 
@@ -111,20 +110,14 @@ class Chat:
         kept = self._kept(index, key, read)
         if kept is not None:
             return kept
-        answer, attempts = None, 0
-        try:
-            value, answer, attempts = self._try(key, question, read, stop)
-        except _GaveUp as end:
-            failure, attempts = end.failure, end.attempts
-            if failure.traits.halts:
-                self._halted = failure
-            outcome = AskOutcome(index, key, None, None, failure, attempts)
-        else:
-            outcome = AskOutcome(index, key, value, answer, None, attempts)
-            if self.cache is not None:
-                self.cache.put(key, answer)
-        if self.transcript is not None and outcome.attempts:
-            self.transcript.write(self.model.name, key, question, answer, outcome.failure, attempts)
+        outcome = self._try(index, key, question, read, stop)
+        answer, failure, attempts = outcome.answer, outcome.failure, outcome.attempts
+        if failure is not None and failure.traits.halts:
+            self._halted = failure
+        if answer is not None and self.cache is not None:
+            self.cache.put(key, answer)
+        if self.transcript is not None and attempts:
+            self.transcript.write(self.model.name, key, question, answer, failure, attempts)
         return outcome
 
     def _kept(self, index: int, key: str, read: Reader) -> AskOutcome | None:
@@ -138,25 +131,25 @@ class Chat:
             return None
 
     def _try(
-        self, key: str, question: Question, read: Reader, stop: threading.Event
-    ) -> tuple[Any, Answer, int]:
-        c, made = self.config, 0
+        self, index: int, key: str, question: Question, read: Reader, stop: threading.Event
+    ) -> AskOutcome:
+        c, attempts = self.config, 0
         while True:
             try:
                 self._gate(stop)
-                made += 1
+                attempts += 1
                 answer = self.model.answer(question)
                 self.budget.spend(answer.tokens)
                 self.breaker.worked()
-                return _read(read, answer), answer, made
+                return AskOutcome(index, key, _read(read, answer), answer, None, attempts)
             except ChatFailure as failure:
                 self._note(failure)
                 too_long = failure.wait is not None and failure.wait > c.longest_wait
-                if not failure.traits.again or made >= c.tries or too_long:
-                    raise _GaveUp(failure, made) from None
-                wait = delay(key, made, c.first_wait, c.longest_wait, failure.wait)
-                if stop.wait(wait):
-                    raise _GaveUp(ChatFailure("stopped", "the run was stopped; run again"), made) from None
+                if not failure.traits.again or attempts >= c.tries or too_long:
+                    return AskOutcome(index, key, None, None, failure, attempts)
+                wait = delay(key, attempts, c.first_wait, c.longest_wait, failure.wait)
+            if stop.wait(wait):
+                return AskOutcome(index, key, None, None, _stopped(), attempts)
 
     def _gate(self, stop: threading.Event) -> None:
         """Returns when an attempt may be made. Raises ChatFailure when none may be any more."""
@@ -164,7 +157,7 @@ class Chat:
             raise ChatFailure(self._halted.kind, self._halted.detail)
         while (wait := self.breaker.wait()) > 0:
             if stop.wait(wait):
-                raise ChatFailure("stopped", "the run was stopped; run again")
+                raise _stopped()
         self.budget.take()
 
     def _note(self, failure: ChatFailure) -> None:
@@ -176,10 +169,8 @@ class Chat:
             self.breaker.worked()  # it answers, even if not with what was hoped for
 
 
-class _GaveUp(Exception):
-    def __init__(self, failure: ChatFailure, attempts: int) -> None:
-        super().__init__(str(failure))
-        self.failure, self.attempts = failure, attempts
+def _stopped() -> ChatFailure:
+    return ChatFailure("stopped", "the run was stopped; run again")
 
 
 def _read(read: Reader, answer: Answer) -> Any:

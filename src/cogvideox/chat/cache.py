@@ -7,8 +7,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from cogvideox.chat.failure import KINDS, ChatFailure
-from cogvideox.chat.question import Answer, Question
+from cogvideox.chat.question import KINDS, Answer, ChatFailure, Question
 from cogvideox.errors import ConfigError, InputError, OutputError
 from cogvideox.files import parse_json, read_json, read_small_text
 from cogvideox.files.atomic import write_text

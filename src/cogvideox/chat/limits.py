@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from cogvideox.chat.failure import ChatFailure
+from cogvideox.chat.question import ChatFailure
 
 
 def delay(key: str, attempt: int, first: float, longest: float, asked: float | None) -> float:

@@ -8,8 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cogvideox.chat.failure import ChatFailure
-from cogvideox.chat.question import Answer, LanguageModel, Question
+from cogvideox.chat.question import Answer, ChatFailure, LanguageModel, Question
 from cogvideox.chat.question import Image as Picture
 from cogvideox.chat.server import Server, ServerConfig
 from cogvideox.errors import CheckpointError, ConfigError, DependencyError
@@ -66,21 +65,15 @@ class LocalModel:
         reader, model = self._loaded
         if question.images and not self.takes_images:
             raise ChatFailure("rejected", f"{self.folder}: only reads, and was shown pictures")
-        tokens = reader.apply_chat_template(
-            self._messages(question),
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-        ).to(model.device)
+        template = dict(add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt")
+        tokens = reader.apply_chat_template(self._messages(question), **template).to(model.device)
         asked = tokens["input_ids"].shape[1]
         try:
             with torch.inference_mode():
-                found = model.generate(**tokens, max_new_tokens=question.max_tokens, do_sample=False)[
-                    0, asked:
-                ]
+                out = model.generate(**tokens, max_new_tokens=question.max_tokens, do_sample=False)
         except (RuntimeError, IndexError) as error:  # out of memory, more words than it has places for
             raise ChatFailure("rejected", " ".join(str(error).split())[:200]) from None
+        found = out[0, asked:]
         ends = model.generation_config.eos_token_id
         ended = len(found) and int(found[-1]) in (ends if isinstance(ends, list) else [ends])
         text = reader.decode(found, skip_special_tokens=True)

@@ -18,8 +18,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
-from cogvideox.chat.failure import ChatFailure
-from cogvideox.chat.question import Answer, Question
+from cogvideox.chat.question import Answer, ChatFailure, Question
 from cogvideox.config import Config
 from cogvideox.errors import ConfigError, DependencyError
 
@@ -32,6 +31,7 @@ KINDS_OF_STATUS = {
     425: "server",
     429: "busy",
 }
+HTTP_LIBRARIES = {"httpx", "httpx2", "httpcore", "httpcore2", "ssl"}  # which one depends on openai
 
 
 class ServerConfig(Config):
@@ -99,32 +99,16 @@ class Server:
         except openai.APIConnectionError as error:
             if isinstance(error.__cause__, _Status):  # some versions wrap it
                 raise self._explain(error.__cause__) from None
-            raise ChatFailure(
-                "connection", f"{self.config.url}: {_reason(error.__cause__ or error)}"
-            ) from None
+            reason = _reason(error.__cause__ or error)
+            raise ChatFailure("connection", f"{self.config.url}: {reason}") from None
         except openai.OpenAIError as error:
             raise ChatFailure("server", f"{self.config.url}: {self._clean(str(error))}") from None
-        except (
-            Exception
-        ) as error:  # the HTTP library's errors while a body is read; which library depends on openai
-            if type(error).__module__.split(".")[0] not in (
-                "httpx",
-                "httpx2",
-                "httpcore",
-                "httpcore2",
-                "ssl",
-            ):
+        except Exception as error:  # the HTTP library's errors while a body is read
+            if type(error).__module__.split(".")[0] not in HTTP_LIBRARIES:
                 raise
             kind = "timeout" if "Timeout" in type(error).__name__ else "connection"
             raise ChatFailure(kind, f"{self.config.url}: {_reason(error)}") from None
         return _answer(body, self.config.model)
-
-    def close(self) -> None:
-        """Close its connections; the next question opens new ones."""
-        with self._lock:
-            if self._client is not None:
-                self._client.close()
-                self._client = None
 
     def _connected(self) -> Any:
         with self._lock:

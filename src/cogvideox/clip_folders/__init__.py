@@ -7,10 +7,8 @@ Training, curation, evaluation, rating and captioning list folders with this sam
 | ``columns`` | which columns name the file, the caption and the score; two that differ are never guessed between |
 | ``tables`` | rows of csv, tsv, json and jsonl files; what is not certain is a row with a problem |
 | ``parquet`` | rows of Parquet tables, and which columns they have |
-| ``lists`` | videos.txt beside prompts.txt, line by line |
-| ``sidecars`` | the text beside one clip: .txt, .caption or .json |
-| ``file_finder`` | from a name in a table to a file of the folder |
-| ``find`` | which of these a folder has |
+| ``texts`` | the text beside one clip: .txt, .caption or .json; videos.txt beside prompts.txt, line by line |
+| ``find`` | which of these a folder has; from a name in a table to a file of the folder |
 | ``archives`` | clips as bytes: ``ByteRange``; cells of Parquet tables |
 | ``tars`` | clips in webdataset shards |
 | ``video_files`` | the video files of a folder, in one order, and what is left out |
@@ -20,16 +18,16 @@ Training, curation, evaluation, rating and captioning list folders with this sam
 from __future__ import annotations
 
 from cogvideox.clip_folders.columns import Columns, TableRow
-from cogvideox.clip_folders.file_finder import FileFinder
 from cogvideox.clip_folders.find import (
     CaptionSource,
+    FileFinder,
     ListedCaptions,
     candidate_files,
     find_captions,
     find_only_table,
     prompts_alone,
 )
-from cogvideox.clip_folders.sidecars import caption_of_record, sidecar_caption
+from cogvideox.clip_folders.texts import caption_of_record, sidecar_caption
 
 __all__ = [
     "CaptionSource",

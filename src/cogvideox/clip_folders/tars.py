@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 from cogvideox.clip_folders.archives import ArchiveEntry, ByteRange
 from cogvideox.clip_folders.columns import Columns, row_of
-from cogvideox.clip_folders.sidecars import caption_of_record
+from cogvideox.clip_folders.texts import caption_of_record
 from cogvideox.errors import InputError, MediaError
 from cogvideox.files import decode_text, open_regular, parse_json, shown
 from cogvideox.files.media import IMAGE_SUFFIXES

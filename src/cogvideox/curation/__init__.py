@@ -2,8 +2,7 @@
 
 | file | what it does |
 |---|---|
-| ``recipe`` | ``Recipe``: header gate, limits, steps, choices, cutting, as settings |
-| ``recipes`` | whole recipes by name |
+| ``recipe`` | ``Recipe``: header gate, limits, steps, choices, cutting, as settings; whole recipes by name |
 | ``run`` | ``curate``: measure, choose, cut, pack, and account for every clip |
 | ``pipeline`` | the stages over all videos; what is finished is not done again |
 | ``engines`` | who does the jobs: processes on this machine, or Ray Data on a cluster |
@@ -13,20 +12,16 @@
 | ``measuring`` | one video to clips with scores |
 | ``shot_views`` | a video decoded once, cut where shots end |
 | ``shots`` | cuts, dissolves and fades |
-| ``view`` | the frames of one clip, as steps see them |
-| ``step`` | ``CurationStep``, the base of all steps |
+| ``step`` | ``CurationStep``, the base of all steps, and the ``View`` of a clip that they see |
 | ``borders`` | step: black bars are found and cropped away |
 | ``scores`` | steps: light, sharpness, flicker, motion, text, watermarks, aesthetics |
 | ``patterns`` | step: test patterns and title cards |
-| ``hashes`` | steps: perceptual hashes and embeddings |
 | ``labels`` | step: the six negative labels by a classifier |
-| ``vlm_labels`` | step: the same labels by a vision-language model |
-| ``add_captions`` | step: captions |
+| ``vlm_steps`` | steps that ask models: the same labels by a vision-language model, captions |
 | ``table`` | ``ClipTable``: what choices need to know about all clips, in columns of numbers |
-| ``duplicates`` | choices: exact copies, near copies, look-alikes |
+| ``duplicates`` | steps: perceptual hashes, embeddings; choices: exact copies, near copies, look-alikes |
 | ``thresholds`` | choice: which clips each stage of training may see |
-| ``cutting`` | kept clips to video files |
-| ``strips`` | a few frames of a clip side by side, for the report |
+| ``cutting`` | kept clips to video files; a few frames of a clip side by side, for the report |
 | ``shards`` | clips to tar files, a video folder and a Parquet table |
 | ``outputs`` | ``OutputList``: what curation wrote, so that nothing else is ever replaced |
 | ``captions`` | captions written into a curated folder afterwards |

@@ -13,8 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from cogvideox.clip import Box, Clip
-from cogvideox.curation.step import CurationStep
-from cogvideox.curation.view import View
+from cogvideox.curation.step import CurationStep, View
 
 PLAIN = 6.0  # grey levels: how far a bar differs from one colour, in space and time
 STEP = 6.0  # grey levels between a bar and the picture beside it
@@ -23,15 +22,12 @@ SHARE = 0.9  # of frames in which the step must be seen
 
 
 class Borders(CurationStep):
-    """Find bars, and crop to what is inside them."""
+    """Find bars, and crop to what is inside them. Score ``border``: share of the picture that is bars."""
 
     kind: Literal["borders"] = "borders"
+    gives = ("border",)
     least_area: float = Field(0.5, gt=0, le=1, description="a smaller share of the picture left: dropped")
     ignore: float = Field(0.004, ge=0, lt=0.2, description="bars narrower than this share of a side stay")
-
-    def gives(self) -> tuple[str, ...]:
-        """Names of its scores."""
-        return ("border",)
 
     def look(self, clip: Clip, view: View) -> tuple[Clip, View]:
         """Scores ``border`` (share of the picture that is bars); crops both."""

@@ -6,7 +6,6 @@ whole or not at all, and the tables. Stopped in between, the same command goes o
 
 from __future__ import annotations
 
-import json
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -26,7 +25,7 @@ from cogvideox.curation.report import write_report
 from cogvideox.curation.shards import folder_row, write_tar
 from cogvideox.errors import InputError, MediaError, OutputError
 from cogvideox.files import parse_json
-from cogvideox.files.jsonl import json_lines_writer, read_json_lines
+from cogvideox.files.jsonl import compact_json, json_lines_writer, read_json_lines
 
 FILE = "captions.jsonl"
 OWN = "user"  # the kind of a caption that somebody wrote beside a video
@@ -78,9 +77,8 @@ def _members(shard: Path) -> Iterator[Kept]:
 def _clip(values: Any, where: str) -> tuple[Clip, Mapping[str, Any]]:
     if not isinstance(values, dict) or not isinstance(values.get("media"), dict):
         raise InputError(f"{where}: not a record of curate; curate again")
-    return Clip.parse({name: values[name] for name in Clip.model_fields if name in values}, where), values[
-        "media"
-    ]
+    facts = {name: values[name] for name in Clip.model_fields if name in values}
+    return Clip.parse(facts, where), values["media"]
 
 
 def with_captions(clip: Clip, captions: Iterable[Caption]) -> Clip:
@@ -129,30 +127,16 @@ def caption_curated(
         outputs.check()
         work = out / "work" / "captions"
         describer = build(config, work / "cache", work / "asked.jsonl")
-        clips = [
-            (clip, media, location)
-            for clip, media, location in kept_clips(out, outputs)
-            if not _has_own(clip)
-        ]
-        sources = (
-            ClipSource(media["sha256"], partial(_load, media["sha256"], location))
-            for _, media, location in clips
-        )
-        wave = 1 if config.strategy == "watch" else 16
-        records = list(describer.describe(sources, work / "records", wave, on_record=on_record))
-        written = read_captions(out) | {
-            clip.id: record.clip_captions()
-            for (clip, _, _), record in zip(clips, records, strict=True)
-            if record.ended == "done"
-        }
+        clips = [one for one in kept_clips(out, outputs) if not _has_own(one[0])]
+        sources = (ClipSource(media["sha256"], partial(_load, media["sha256"], at)) for _, media, at in clips)
+        records = list(describer.describe(sources, work / "records", on_record=on_record))
+        described = [(clip, record) for (clip, _, _), record in zip(clips, records, strict=True)]
         record_file = work / "records.jsonl"
         with json_lines_writer(record_file) as add_line:
-            for (clip, _, _), record in zip(clips, records, strict=True):
+            for clip, record in described:
                 add_line({"clip": clip.id, "file": clip.source.path, **record.model_dump(mode="json")})
-        with outputs.writing(FILE) as draft, json_lines_writer(draft) as add_line:
-            for name, captions in sorted(written.items()):
-                add_line({"id": name, "captions": [one.model_dump(mode="json") for one in captions]})
-        _write(out, outputs, written, progress)
+        new = {clip.id: record.clip_captions() for clip, record in described if record.ended == "done"}
+        _write(out, outputs, read_captions(out) | new, progress)
         target = out / ("metadata.jsonl" if "metadata.jsonl" in outputs else "shards")
         return CaptionSummary(dict(Counter(record.ended for record in records)), target, record_file)
 
@@ -173,6 +157,13 @@ def _write(
     out: Path, outputs: OutputList, written: Mapping[str, tuple[Caption, ...]], progress: Progress
 ) -> None:
     """Everything that carries captions, each file whole or as it was before."""
+
+    def captioned(clip: Clip) -> Clip:
+        return with_captions(clip, written.get(clip.id, ()))
+
+    with outputs.writing(FILE) as draft, json_lines_writer(draft) as add_line:
+        for name, captions in sorted(written.items()):
+            add_line({"id": name, "captions": [one.model_dump(mode="json") for one in captions]})
     shards = sorted(name for name in outputs.known if SHARD.fullmatch(name) and name in outputs)
     for done, name in enumerate(shards, 1):
         if not outputs.is_ours(name):
@@ -180,26 +171,18 @@ def _write(
                 f"{out / name}: not as curate wrote it, so no caption is written into it; curate again"
             )
         with outputs.writing(name) as draft:
-            kept = _members(out / name)
-            write_tar(
-                draft,
-                (
-                    (with_captions(c, written.get(c.id, ())), location.read(), media)
-                    for c, media, location in kept
-                ),
-            )
+            write_tar(draft, ((captioned(c), at.read(), media) for c, media, at in _members(out / name)))
         progress("writing shards", done, len(shards))
     if "metadata.jsonl" in outputs:
-        rows = [(with_captions(c, written.get(c.id, ())), media) for c, media, _ in kept_clips(out, outputs)]
         with outputs.writing("metadata.jsonl") as draft, json_lines_writer(draft) as add_line:
-            for clip, media in rows:
-                add_line(folder_row(clip, media))
-    _write_table(out, outputs, written)
+            for clip, media, _ in kept_clips(out, outputs):
+                add_line(folder_row(captioned(clip), media))
+    _write_table(out, outputs, captioned)
     write_report(out, outputs)
     outputs.compact()
 
 
-def _write_table(out: Path, outputs: OutputList, written: Mapping[str, tuple[Caption, ...]]) -> None:
+def _write_table(out: Path, outputs: OutputList, captioned: Callable[[Clip], Clip]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -212,8 +195,8 @@ def _write_table(out: Path, outputs: OutputList, written: Mapping[str, tuple[Cap
             rows = batch.to_pylist()
             for row in rows:
                 values = parse_json(row["record"], "clips.parquet", error=InputError)
-                clip = with_captions(_clip(values, "clips.parquet")[0], written.get(row["id"], ()))
+                clip = captioned(_clip(values, "clips.parquet")[0])
                 row["caption"] = clip.caption
                 values["captions"] = clip.model_dump(mode="json", include={"captions"})["captions"]
-                row["record"] = json.dumps(values, ensure_ascii=True, separators=(",", ":"))
+                row["record"] = compact_json(values).decode()
             writer.write_table(pa.Table.from_pylist(rows, schema=table.schema_arrow))

@@ -10,13 +10,12 @@ import json
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from cogvideox.clip import Clip, Label
-from cogvideox.curation.step import CurationStep
-from cogvideox.curation.view import View
+from cogvideox.curation.step import CurationStep, View
 from cogvideox.errors import InputError, suggest
 from cogvideox.files.atomic import write_text
 from cogvideox.files.jsonl import read_json_lines
@@ -37,35 +36,37 @@ class Labels(CurationStep):
     """Probabilities of the six labels by the classifier that ships, or by yours."""
 
     kind: Literal["labels"] = "labels"
-    version: ClassVar[int] = 1
+    gives = tuple(f"label.{name}" for name in LABELS)
     classifier: str | None = Field(
         None, description="folder of a trained classifier; none: the one that ships"
     )
 
-    def gives(self) -> tuple[str, ...]:
-        """Names of its scores."""
-        return tuple(f"label.{name}" for name in LABELS)
-
     def measure(self, clip: Clip, view: View) -> Clip:
         """``clip.labels``, and the probabilities as scores ``label.<name>``, for rules."""
-        judge = classifier(self.classifier)
-        found = judge(handcrafted_features(view.pictures))
-        labels = {
-            name: Label(
-                probability=round(float(value), 4),
-                threshold=round(judge.thresholds[name], 4),
-                judge=judge.name,
-            )
-            for name, value in found.items()
-        }
-        scores = {f"label.{name}": label.probability for name, label in labels.items()}
-        return clip.model_copy(update={"labels": labels}).with_scores(**scores)
+        judge = _classifier(self.classifier)
+        return labelled(
+            clip,
+            {
+                name: Label(
+                    probability=round(float(value), 4),
+                    threshold=round(judge.thresholds[name], 4),
+                    judge=judge.name,
+                )
+                for name, value in judge(handcrafted_features(view.pictures)).items()
+            },
+        )
 
 
 @cache
-def classifier(folder: str | None) -> LabelClassifier:
+def _classifier(folder: str | None) -> LabelClassifier:
     """The classifier of this folder, loaded once a process."""
     return LabelClassifier.load(Path(folder) if folder else None)
+
+
+def labelled(clip: Clip, labels: dict[str, Label]) -> Clip:
+    """The clip with ``labels``, and their probabilities as scores ``label.<name>``, for rules."""
+    scores = {f"label.{name}": label.probability for name, label in labels.items()}
+    return clip.model_copy(update={"labels": labels}).with_scores(**scores)
 
 
 def read_labels(path: str | Path) -> dict[str, dict[str, bool]]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
-from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 from cogvideox.clip import Caption, Clip, SourceFile
@@ -18,31 +17,19 @@ from cogvideox.video import Probe, open_decoder
 MOST_TEXT = 1 << 16  # bytes of a caption that stands beside a video
 
 
-class StepTimer:
-    """Seconds of processor time by name."""
-
-    def __init__(self) -> None:
-        self.seconds: defaultdict[str, float] = defaultdict(float)
-        self._since = time.process_time()
-
-    def lap(self, name: str) -> None:
-        """Add the processor time since the last lap to ``name``."""
-        now = time.process_time()
-        self.seconds[name] += now - self._since
-        self._since = now
-
-
-def measure(root: Path, path: str, recipe: Recipe, clock: StepTimer | None = None) -> list[Clip]:
+def measure(
+    root: Path, path: str, recipe: Recipe, on_done: Callable[[str], None] = lambda name: None
+) -> list[Clip]:
     """The clips of ``root/path``, at least one: a file that gives none is one dropped clip that says why.
 
-    Each frame is decoded once. What is wrong with the file is in ``dropped``; nothing is raised for it.
+    Each frame is decoded once: header gate, shots, steps, then the caption that stands beside the file. What is wrong
+    with the file is in ``dropped``; nothing is raised for it. ``on_done`` is told what was just done, for timing.
     """
-    clock = clock or StepTimer()
     file = root / path
     source = SourceFile(path=path)
     try:
         source = source.model_copy(update={"bytes": file.stat().st_size, "sha256": sha256_of_file(file)})
-        clock.lap("hash")
+        on_done("hash")
         with open_decoder(file, recipe.limits.of_decoding(), recipe.colour) as decoder:
             source = with_header(source, decoder.header)
             refused = recipe.gate.refuses(decoder.header)
@@ -51,37 +38,30 @@ def measure(root: Path, path: str, recipe: Recipe, clock: StepTimer | None = Non
             views = ShotViews(decoder, recipe.shots, recipe.look)
             clips = []
             for segment in views.segments():
-                clock.lap("decode and cut")
-                clips.append(_measured(segment, source, recipe, clock))
+                on_done("decode and cut")
+                clips.append(_after_steps(segment, source, recipe, on_done))
             source = with_totals(source, views)
-            if not views.totals.frames:
-                why = f"{path}: no frame could be decoded; the file is damaged, re-encode it"
-                return [Clip(source=source).drop("decode", "unreadable", why)]
-            if not clips:  # cuts so close that trimming left nothing between them
-                return [Clip(source=source).drop("shots", "short", "no frame is left between its cuts")]
     except (MediaError, OSError) as error:
         return [Clip(source=source).drop("decode", "unreadable", _without(str(error), file, path))]
-    try:
-        captions = caption_beside(file, root)
-    except InputError as error:
-        beside = Path(path).with_suffix(".txt").as_posix()
-        why = _without(str(error), file.with_suffix(".txt"), beside).replace(str(root), "the folder")
-        return [
-            clip.model_copy(update={"source": source}).drop("caption", "caption unreadable", why)
-            for clip in clips
-        ]
-    return [
-        clip.model_copy(update={"source": source, "captions": (*captions, *clip.captions)}) for clip in clips
-    ]
+    if not views.totals.frames:
+        why = f"{path}: no frame could be decoded; the file is damaged, re-encode it"
+        return [Clip(source=source).drop("decode", "unreadable", why)]
+    if not clips:  # cuts so close that trimming left nothing between them
+        return [Clip(source=source).drop("shots", "short", "no frame is left between its cuts")]
+    captions, why = _own_caption(file, root, path)
+    clips = [c.model_copy(update={"source": source, "captions": (*captions, *c.captions)}) for c in clips]
+    return [clip.drop("caption", "caption unreadable", why) for clip in clips] if why else clips
 
 
-def _measured(segment: ShotSegment, source: SourceFile, recipe: Recipe, clock: StepTimer) -> Clip:
+def _after_steps(
+    segment: ShotSegment, source: SourceFile, recipe: Recipe, on_done: Callable[[str], None]
+) -> Clip:
     clip, view = Clip(source=source, span=segment.span), segment.view
     if view is None:
         return clip.drop("shots", "short", segment.note)
     for step in recipe.steps:
         clip, view = step.look(clip, view)
-        clock.lap(step.kind)
+        on_done(step.kind)
         if clip.dropped:
             break
     return clip
@@ -124,16 +104,18 @@ def with_totals(source: SourceFile, views: ShotViews) -> SourceFile:
     )
 
 
-def caption_beside(file: Path, root: Path) -> tuple[Caption, ...]:
-    """The text of ``name.txt`` beside ``name.mp4``, as its author's caption; nothing when there is none.
-
-    Raises InputError for a pipe, a link out of ``root``, a text that is too long or not in UTF-8.
-    """
+def _own_caption(file: Path, root: Path, path: str) -> tuple[tuple[Caption, ...], str]:
+    """The text of ``name.txt`` beside ``name.mp4`` as its author's caption, nothing without one; and why a text that
+    stands there cannot be read: a pipe, a link out of ``root``, too long, not in UTF-8."""
     beside = file.with_suffix(".txt")
     if not os.path.lexists(beside):
-        return ()
-    text = " ".join(read_small_text(beside, root=root, most=MOST_TEXT).split())
-    return (Caption(kind="user", text=text),) if text else ()
+        return (), ""
+    try:
+        text = " ".join(read_small_text(beside, root=root, most=MOST_TEXT).split())
+    except InputError as error:
+        why = _without(str(error), beside, Path(path).with_suffix(".txt").as_posix())
+        return (), why.replace(str(root), "the folder")
+    return ((Caption(kind="user", text=text),) if text else ()), ""
 
 
 def _without(text: str, file: Path, path: str) -> str:

@@ -12,8 +12,7 @@ from typing import Literal
 import numpy as np
 
 from cogvideox.clip import Clip
-from cogvideox.curation.step import CurationStep
-from cogvideox.curation.view import View
+from cogvideox.curation.step import CurationStep, View
 from cogvideox.perception.flow import opencv
 
 PLAIN = 4  # grey levels by which a pixel's neighbours may differ, in every channel
@@ -29,10 +28,7 @@ class Patterns(CurationStep):
     """Test patterns and title cards."""
 
     kind: Literal["patterns"] = "patterns"
-
-    def gives(self) -> tuple[str, ...]:
-        """See CurationStep."""
-        return "bars", "plain"
+    gives = ("bars", "plain")
 
     def measure(self, clip: Clip, view: View) -> Clip:
         """``bars``: share of the picture in plain areas of pure colour, 0 unless several stand side by side.

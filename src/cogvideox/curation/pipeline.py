@@ -8,21 +8,28 @@ many workers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cogvideox.clip import Clip, SourceFile
 from cogvideox.clip_folders.video_files import LeftOut, VideoFile, list_videos, walk_videos
 from cogvideox.curation.engines import CurationEngine, JobOutcome
-from cogvideox.curation.measuring import StepTimer
 from cogvideox.curation.recipe import Recipe
 from cogvideox.curation.table import ClipTable
 from cogvideox.curation.thresholds import Thresholds
-from cogvideox.curation.work_folder import clip_folder, cut_file, measured_file, read_record, strip_file
-from cogvideox.curation.worker import FAILED, WorkerConfig, write_cut, write_measured
-from cogvideox.errors import ConfigError, OutputError
+from cogvideox.curation.work_folder import (
+    clip_folder,
+    cut_file,
+    measured_file,
+    read_record,
+    strip_file,
+    write_cut,
+    write_measured,
+)
+from cogvideox.curation.worker import FAILED, WorkerConfig
+from cogvideox.errors import OutputError
 from cogvideox.files.lock import folder_lock
 
 Progress = Callable[[str, int, int], None]
@@ -49,14 +56,10 @@ class Pipeline:
             root=str(self.root.absolute()), work=str(self.work.absolute()), recipe=self.recipe
         )
 
-    def inputs(self) -> Iterator[VideoFile]:
-        """The videos, in order."""
-        return list_videos(self.root)
-
     def measure(self) -> int:
-        """Measure what is new or changed; returns how many videos that were."""
-        total = sum(1 for _ in self.inputs())
-        waiting = (one for one in self.inputs() if not self._is_measured(one))
+        """Header gate, shots and steps of each video that is new or changed; returns how many videos that were."""
+        total = sum(1 for _ in list_videos(self.root))
+        waiting = (one for one in list_videos(self.root) if not self._is_measured(one))
         jobs = ({"do": "measure", **asdict(one)} for one in waiting)
         done = 0
         for outcome in self.engine.run(jobs, self.worker_config):
@@ -79,7 +82,7 @@ class Pipeline:
                 yield Clip.model_validate(values)
 
     def choose(self) -> Chosen:
-        """Apply the choices in order; memory holds numbers only."""
+        """Apply the choices in order to all clips together; memory holds numbers only."""
         vectors = any(choice.kind == "look_alikes" for choice in self.recipe.choices)
         table = ClipTable(self.clips(), vectors)
         fitted = []
@@ -144,15 +147,6 @@ class Pipeline:
             self.progress("pictures for the report", done, len(videos))
         # a video that can no longer be read has no strip; the page says so
 
-    def seconds(self) -> dict[str, float]:
-        """Processor seconds of each step over all videos, as they were when measured."""
-        total: dict[str, float] = {}
-        for one in self.inputs():
-            record = read_record(measured_file(self.work, one.path)) or {"seconds": {}}
-            for name, value in record["seconds"].items():
-                total[name] = round(total.get(name, 0.0) + value, 4)
-        return total
-
     def _is_measured(self, one: VideoFile) -> bool:
         record = read_record(measured_file(self.work, one.path))
         if record is None or any((clip["dropped"] or {}).get("reason") == FAILED for clip in record["clips"]):
@@ -172,7 +166,7 @@ class Pipeline:
         """A video that no worker survives becomes one dropped clip; it is not read again, not even for its hash."""
         clip = Clip(source=SourceFile(path=outcome.job["path"], bytes=outcome.job["size"]))
         clip = clip.drop("decode", outcome.error, outcome.detail)
-        write_measured(self.work, outcome.job, self.recipe, [clip], StepTimer())
+        write_measured(self.work, outcome.job, self.recipe, [clip])
 
 
 @dataclass(frozen=True)
@@ -200,15 +194,7 @@ def as_values(clips: list[Clip]) -> list[dict[str, Any]]:
     return [{"id": clip.id, "clip": clip.model_dump(mode="json")} for clip in bare]
 
 
-@contextmanager
-def only_one(folder: Path) -> Iterator[None]:
-    """Hold the folder for this run. A run that dies lets go of it.
-
-    Raises OutputError when another run has it, or when a ``.lock`` stands there that is not ours.
-    """
-    with ExitStack() as held:
-        try:
-            held.enter_context(folder_lock(folder, "another run works here", "choose another folder"))
-        except ConfigError as error:
-            raise OutputError(str(error)) from None
-        yield
+only_one = partial(
+    folder_lock, busy="another run works here", cure="choose another folder", error=OutputError
+)
+"""Hold a folder for one run, which lets go of it however it dies. Raises OutputError when another run has it."""

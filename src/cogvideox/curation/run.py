@@ -1,4 +1,4 @@
-"""From a folder of raw videos to training data: measure, choose, cut, pack, and account for every clip.
+"""From a folder of raw videos to training data: gate, shots, steps, choices, captions, shards; no clip without a fate.
 
 ``out`` holds ``shards/`` (or ``videos/`` and ``metadata.jsonl``), ``clips.parquet``, ``dropped.jsonl``,
 ``recipe.yaml``, ``summary.json`` (written last) and ``report.html``. ``out/work`` holds records of what is finished:
@@ -16,10 +16,12 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from cogvideox.clip import Clip, Dropped
+from cogvideox.clip import Clip
 from cogvideox.clip_folders.video_files import list_videos
 from cogvideox.curation.captions import read_captions, with_captions
 from cogvideox.curation.engines import CurationEngine, LocalEngine
@@ -120,9 +122,9 @@ class _Curation:
         sweep(self.out, below=True)
         self.outputs.check()
         self.write("recipe.yaml", recipe.to_yaml())
-        self.pipeline.measure()
+        self.pipeline.measure()  # gate, shots, steps: a record for each video
         chosen = self.pipeline.choose()
-        count = self.pack(chosen)
+        count = self.pack(chosen)  # cut out, with the captions written since, into shards
         self.remove_stale(count)
         summary = self.write_tables(chosen)
         write_report(self.out, self.outputs)
@@ -135,19 +137,23 @@ class _Curation:
         with self.outputs.writing(name) as draft:
             draft.write_text(text, encoding="utf-8")
 
-    def shards(self, chosen: Chosen) -> Iterator[Shard]:
-        """Kept clips in order, in shards that end where a video ends."""
-        shard = Shard(0)
+    def numbered(self, chosen: Chosen) -> Iterator[tuple[int, Clip]]:
+        """Every clip in order with the number of its shard, -1 for a dropped one; shards end where a video ends."""
+        number, size, path = 0, 0, ""
         for clip in chosen.clips():
             if clip.dropped is not None:
+                yield -1, clip
                 continue
-            full = len(shard.clips) >= self.pipeline.recipe.per_shard
-            if full and clip.source.path != shard.clips[-1].source.path:
-                yield shard
-                shard = Shard(shard.number + 1)
-            shard.clips.append(clip)
-        if shard.clips:
-            yield shard
+            if size >= self.pipeline.recipe.per_shard and clip.source.path != path:
+                number, size = number + 1, 0
+            size, path = size + 1, clip.source.path
+            yield number, clip
+
+    def shards(self, chosen: Chosen) -> Iterator[Shard]:
+        """Kept clips in order, in their shards."""
+        kept = (each for each in self.numbered(chosen) if each[0] >= 0)
+        for number, clips in groupby(kept, key=itemgetter(0)):
+            yield Shard(number, [clip for _, clip in clips])
 
     def pack(self, chosen: Chosen) -> int:
         """Cut and pack every shard that is not there yet; returns how many shards there are."""
@@ -181,11 +187,8 @@ class _Curation:
         failed: dict[str, str] = {}
         for path, clips in shard.videos().items():
             cut, why = self.pipeline.cut_result(path)
-            for clip in clips:
-                if clip.id in cut:
-                    media[clip.id] = cut[clip.id]
-                else:
-                    failed[clip.id] = why
+            media |= {clip.id: cut[clip.id] for clip in clips if clip.id in cut}
+            failed |= {clip.id: why for clip in clips if clip.id not in cut}
         kept = [clip for clip in shard.clips if clip.id in media]
         if self.pipeline.recipe.layout == "webdataset":
             rows = (
@@ -205,11 +208,8 @@ class _Curation:
 
     def shard_record(self, number: int) -> dict[str, Any]:
         """What a shard holds: a digest, facts about the files by clip, why clips are missing; empty without one."""
-        return read_record(shard_file(self.pipeline.work, number)) or {
-            "digest": "",
-            "media": {},
-            "failed": {},
-        }
+        record = read_record(shard_file(self.pipeline.work, number))
+        return record or {"digest": "", "media": {}, "failed": {}}
 
     def is_packed(self, shard: Shard) -> bool:
         """Whether the shard stands as we wrote it, with these very clips."""
@@ -238,22 +238,16 @@ class _Curation:
 
     def final_clips(self, chosen: Chosen) -> Iterator[tuple[Clip, dict[str, Any], str]]:
         """(clip, facts about its file, shard) for every clip in order; what could not be cut out is dropped here."""
-        number, size, path, record = 0, 0, "", self.shard_record(0)
-        for clip in chosen.clips():
+        current, record = -1, self.shard_record(0)
+        for number, clip in self.numbered(chosen):
+            if number > current:
+                current, record = number, self.shard_record(number)
             if clip.dropped is not None:
                 yield clip, {}, ""
-                continue
-            if size >= self.pipeline.recipe.per_shard and clip.source.path != path:
-                number, size, record = number + 1, 0, self.shard_record(number + 1)
-            size, path = size + 1, clip.source.path
-            media = record["media"].get(clip.id)
-            if media is None:
-                why = Dropped(
-                    step="cut", reason="cannot be cut", detail=record["failed"].get(clip.id, "not packed")
-                )
-                yield clip.model_copy(update={"dropped": why}), {}, ""
+            elif clip.id in record["media"]:
+                yield self.with_written_captions(clip), record["media"][clip.id], Shard(number).name
             else:
-                yield self.with_written_captions(clip), media, f"clips-{number:05d}.tar"
+                yield clip.drop("cut", "cannot be cut", record["failed"].get(clip.id, "not packed")), {}, ""
 
     def with_written_captions(self, clip: Clip) -> Clip:
         """The clip with what ``cogvideox caption`` has written about it."""
@@ -261,11 +255,9 @@ class _Curation:
 
     def write_tables(self, chosen: Chosen) -> dict[str, Any]:
         """Write the tables of kept and dropped clips and the summary."""
-        recipe = self.pipeline.recipe
+        recipe, outputs, tally = self.pipeline.recipe, self.outputs, _Tally()
         about = {"recipe": recipe.to_yaml(), "versions": json.dumps(versions(), sort_keys=True)}
-        tally = _Tally()
         folder = recipe.layout == "videofolder"
-        outputs = self.outputs
         with (
             outputs.writing("clips.parquet") as table,
             outputs.writing("dropped.jsonl") as dropped,
@@ -317,33 +309,26 @@ class _Tally:
             samples.append(clip)
         seconds = clip.span.seconds if clip.span else 0.0
         self.seconds += seconds
-        self.stages.update(
-            decision.stage for decision in clip.decisions if decision.kept and clip.dropped is None
-        )
         if clip.dropped is None:
+            self.stages.update(decision.stage for decision in clip.decisions if decision.kept)
             self.kept_seconds += seconds
             self.bytes += media["bytes"]
             self.copied += media["copied"]
 
     def summary(self) -> dict[str, Any]:
         """Plain values."""
-        kept = self.fates.get(("", ""), 0)
-        dropped = [
-            {"step": step, "reason": reason, "clips": count}
-            for (step, reason), count in sorted(self.fates.items())
-            if step
-        ]
+        fates = sorted(self.fates.items())
         return {
             "films": len(self.videos),
             "clips": sum(self.fates.values()),
-            "kept": kept,
+            "kept": self.fates.get(("", ""), 0),
             "seconds": round(self.seconds, 3),
             "kept_seconds": round(self.kept_seconds, 3),
             "kept_bytes": self.bytes,
             "copied": self.copied,
             "stages": dict(sorted(self.stages.items())),
-            "dropped": dropped,
+            "dropped": [{"step": s, "reason": why, "clips": count} for (s, why), count in fates if s],
             "samples": {
-                "|".join(fate): [clip.id for clip in clips] for fate, clips in sorted(self.samples.items())
+                "|".join(fate): [c.id for c in clips] for fate, clips in sorted(self.samples.items())
             },
         }

@@ -9,8 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from cogvideox.clip import Clip
-from cogvideox.curation.step import CurationStep
-from cogvideox.curation.view import View
+from cogvideox.curation.step import CurationStep, View
 from cogvideox.perception import Aesthetic, AestheticProxy, ClipAesthetic
 from cogvideox.perception.flow import AnyFlow, Dis, opencv
 from cogvideox.perception.motion import motion_of
@@ -20,10 +19,7 @@ class Light(CurationStep):
     """Brightness, contrast, colour, and how much is burnt out or black."""
 
     kind: Literal["light"] = "light"
-
-    def gives(self) -> tuple[str, ...]:
-        """Names of its scores."""
-        return "luma", "contrast", "clipped", "saturation"
+    gives = ("luma", "contrast", "clipped", "saturation")
 
     def measure(self, clip: Clip, view: View) -> Clip:
         """``luma``, ``contrast``, ``saturation`` in grey levels, ``clipped`` share of pixels above 250 or below 5."""
@@ -44,10 +40,7 @@ class Sharpness(CurationStep):
     """How much detail there is, and how much of it is noise or blocks of a codec."""
 
     kind: Literal["sharpness"] = "sharpness"
-
-    def gives(self) -> tuple[str, ...]:
-        """Names of its scores."""
-        return "sharpness", "noise", "blocks"
+    gives = ("sharpness", "noise", "blocks")
 
     def measure(self, clip: Clip, view: View) -> Clip:
         """``sharpness`` (median variance of the Laplacian), ``noise`` (grey levels), ``blocks`` (1: none)."""
@@ -65,10 +58,7 @@ class Flicker(CurationStep):
     """How much the brightness of the whole picture jumps to and fro."""
 
     kind: Literal["flicker"] = "flicker"
-
-    def gives(self) -> tuple[str, ...]:
-        """Names of its scores."""
-        return "flicker", "frozen"
+    gives = ("flicker", "frozen")
 
     def measure(self, clip: Clip, view: View) -> Clip:
         """``flicker``: mean bend of the mean brightness, in grey levels a frame; a fade bends nowhere.
@@ -88,26 +78,19 @@ class MotionScore(CurationStep):
     """How much moves: see perception.motion for the units."""
 
     kind: Literal["motion"] = "motion"
+    gives = ("motion", "motion_top", "motion_camera", "motion_own", "shake", "still")
     flow: AnyFlow = Field(Dis(), description="dis, or raft with weights that you have")
 
-    def gives(self) -> tuple[str, ...]:
-        """Names of its scores."""
-        return "motion", "motion_top", "motion_camera", "motion_own", "shake", "still"
-
     def check(self) -> None:
-        """See CurationStep."""
         self.flow.check()
 
     def ready(self) -> None:
-        """See CurationStep."""
         self.flow.build()
 
     def digests(self) -> tuple[str, ...]:
-        """See CurationStep."""
         return tuple(filter(None, [self.flow.digest()]))
 
     def on_gpu(self) -> bool:
-        """See CurationStep."""
         return self.flow.on_gpu()
 
     def measure(self, clip: Clip, view: View) -> Clip:
@@ -133,10 +116,7 @@ class TextArea(CurationStep):
     """How much of the picture looks like writing: many short strokes in lines. A heuristic, not a reader."""
 
     kind: Literal["text"] = "text"
-
-    def gives(self) -> tuple[str, ...]:
-        """Names of its scores."""
-        return ("text_area",)
+    gives = ("text_area",)
 
     def measure(self, clip: Clip, view: View) -> Clip:
         """``text_area``: share of the picture, the largest of 5 pictures."""
@@ -147,11 +127,8 @@ class Watermark(CurationStep):
     """Marks that stay while the picture behind them moves: logos, captions, frames."""
 
     kind: Literal["watermark"] = "watermark"
+    gives = ("overlay",)
     least: float = Field(24.0, gt=0, description="grey levels of gradient that stay")
-
-    def gives(self) -> tuple[str, ...]:
-        """Names of its scores."""
-        return ("overlay",)
 
     def measure(self, clip: Clip, view: View) -> Clip:
         """``overlay``: share of the picture; None when the camera rests, for then everything stays."""
@@ -162,13 +139,10 @@ class AestheticScore(CurationStep):
     """How pleasing the pictures are: a CLIP head from your files, or a proxy under another name."""
 
     kind: Literal["aesthetic"] = "aesthetic"
+    gives = ("aesthetic", "aesthetic_proxy")
     clip: str | None = Field(None, description="folder of a CLIP model; without it the proxy is used")
     head: str | None = Field(None, description="file of the head that was trained on ratings")
     pictures: int = Field(3, gt=0, description="pictures of a clip that are scored and averaged")
-
-    def gives(self) -> tuple[str, ...]:
-        """Names of its scores."""
-        return "aesthetic", "aesthetic_proxy"
 
     def measure(self, clip: Clip, view: View) -> Clip:
         """``aesthetic`` (about 1 to 10) with weights, ``aesthetic_proxy`` (0 to 1) without."""

@@ -9,8 +9,8 @@ import numpy as np
 
 from cogvideox.clip import Span
 from cogvideox.curation.shots import CutFinder, Shots, takes, transitions
-from cogvideox.curation.view import Look, View
-from cogvideox.video import Size, Timing, VideoDecoder
+from cogvideox.curation.step import Look, View
+from cogvideox.video import Timing, VideoDecoder
 
 
 @dataclass
@@ -28,7 +28,6 @@ class Totals:
     """What is known of a file when it has been decoded to its end."""
 
     frames: int = 0
-    last: float = 0.0
     fps: float = 0.0  # of its own: frames over their time
     steady: bool = True  # whether frames last equally long, by the rule of ``video.timing``
     seconds: float = 0.0  # from the first frame to the end of the last
@@ -36,7 +35,6 @@ class Totals:
     def add(self, moment: float, timing: Timing) -> None:
         """Count one frame, at ``moment`` seconds."""
         self.frames += 1
-        self.last = moment
         self.fps, self.steady, self.seconds = timing.fps, timing.steady, moment + timing.last
 
 
@@ -55,7 +53,6 @@ class ShotViews:
     def __init__(self, decoder: VideoDecoder, shots: Shots, look: Look) -> None:
         self.decoder, self.shots, self.look = decoder, shots, look
         self.totals = Totals()
-        self.dissolves = 0
 
     def segments(self) -> Iterator[ShotSegment]:
         """Single-shot segments in order, too short ones without a view. Raises MediaError as the decoder does."""
@@ -93,25 +90,20 @@ class ShotViews:
         gradual: list[tuple[int, int]] = []
         if self.shots.dissolves and len(held) > 8:
             gradual = transitions(np.stack([frame.tiny[:, :, 1] for frame in held]))
-        self.dissolves += len(gradual)
         for first, stop in takes(0, len(held), gradual):
-            inner = (after_cut if first == 0 else False, before_cut if stop == len(held) else False)
-            first += self.shots.trim * inner[0]
-            stop -= self.shots.trim * inner[1]
-            if stop > first:
-                yield from self._lengths(held[first:stop])
+            low = first + self.shots.trim * (after_cut and first == 0)
+            high = stop - self.shots.trim * (before_cut and stop == len(held))
+            if high > low:
+                yield from self._lengths(held[low:high])
 
     def _lengths(self, held: list[Frame]) -> Iterator[ShotSegment]:
-        seconds = self._seconds(held)
+        seconds, why = self._seconds(held), ""
         if seconds < self.shots.min_seconds:
-            yield ShotSegment(
-                self._span(held), None, f"{seconds:.2f} s, the least is {self.shots.min_seconds:g} s"
-            )
-            return
-        if all(frame.picture is None for frame in held):
-            yield ShotSegment(
-                self._span(held), None, f"{seconds:.2f} s, a look is taken {self.look.fps:g} times a second"
-            )
+            why = f"{seconds:.2f} s, the least is {self.shots.min_seconds:g} s"
+        elif all(frame.picture is None for frame in held):
+            why = f"{seconds:.2f} s, a look is taken {self.look.fps:g} times a second"
+        if why:
+            yield ShotSegment(self._span(held), None, why)
             return
         count = int(np.ceil(seconds / self.shots.max_seconds - 1e-6))
         edges = np.linspace(0, len(held), count + 1).round().astype(int)
@@ -130,7 +122,7 @@ class ShotViews:
 
     def _view(self, held: list[Frame]) -> View:
         pictures = [(frame.moment, frame.picture) for frame in held if frame.picture is not None]
-        size: Size = self.decoder.size
+        size = self.decoder.size
         return View(
             np.stack([frame.tiny for frame in held]),
             np.array([frame.moment for frame in held]),

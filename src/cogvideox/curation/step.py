@@ -1,13 +1,82 @@
-"""CurationStep: one idea about one clip. A recipe is a list of them; each is pure and can run anywhere, again."""
+"""CurationStep: one idea about one clip, which it sees as a View. A recipe is a list of steps, each of them pure.
+
+All frames of a clip are kept tiny (for cuts, flicker and copies), and a few a second at a size where motion, text and
+sharpness can be seen. What several steps need (grey pictures) is computed when first asked for and shared.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
-from cogvideox.clip import Clip
+import numpy as np
+from pydantic import Field
+
+from cogvideox.clip import Box, Clip
 from cogvideox.config import Config
-from cogvideox.curation.view import View
+from cogvideox.perception.flow import opencv
+
+
+class Look(Config):
+    """How closely clips are looked at."""
+
+    tiny_side: int = Field(72, ge=16, le=256, description="shorter side of the tiny frames, pixels")
+    side: int = Field(256, ge=64, le=1024, description="shorter side of the pictures, pixels")
+    fps: float = Field(8.0, gt=0, le=60, description="pictures per second")
+
+
+@dataclass(eq=False)
+class View:
+    """Frames of one clip. ``tiny`` uint8 [n, h, w, 3] at ``moments`` [n] seconds; ``pictures`` [m, H, W, 3]."""
+
+    tiny: np.ndarray
+    moments: np.ndarray
+    pictures: np.ndarray
+    picture_moments: np.ndarray
+    height: int  # of the upright picture in the file
+    width: int
+
+    def cropped(self, box: Box) -> View:
+        """The same frames inside ``box``, which is given in pixels of the file."""
+        return View(
+            _inside(self.tiny, box, self.height, self.width),
+            self.moments,
+            _inside(self.pictures, box, self.height, self.width),
+            self.picture_moments,
+            box.height,
+            box.width,
+        )
+
+    @cached_property
+    def tiny_grey(self) -> np.ndarray:
+        """``uint8 [n, h, w]``."""
+        return to_grey(self.tiny)
+
+    @cached_property
+    def grey(self) -> np.ndarray:
+        """``uint8 [m, H, W]``."""
+        return to_grey(self.pictures)
+
+    def spread(self, count: int) -> np.ndarray:
+        """Places of at most ``count`` pictures, evenly inside the clip: 5 of them at 10, 30, 50, 70, 90 %."""
+        places = (np.arange(count) + 0.5) / count * len(self.pictures)
+        return np.unique(places.astype(int))
+
+
+def to_grey(frames: np.ndarray) -> np.ndarray:
+    """``uint8 [n, h, w, 3]`` -> ``uint8 [n, h, w]``, Rec. 601 luma."""
+    cv2 = opencv()
+    return np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames])
+
+
+def _inside(frames: np.ndarray, box: Box, height: int, width: int) -> np.ndarray:
+    down, across = frames.shape[1] / height, frames.shape[2] / width
+    top, left = int(np.ceil(box.top * down)), int(np.ceil(box.left * across))
+    bottom = max(top + 1, int((box.top + box.height) * down))
+    right = max(left + 1, int((box.left + box.width) * across))
+    return np.ascontiguousarray(frames[:, top:bottom, left:right])
 
 
 class CurationStep(Config):
@@ -15,6 +84,8 @@ class CurationStep(Config):
 
     kind: str
     version: ClassVar[int] = 1
+    gives: ClassVar[tuple[str, ...]] = ()
+    """Names of the scores it may give, for rules."""
 
     def check(self) -> None:
         """Asked before anything else, where the run is started. Raises what is wrong with files that settings name."""
@@ -24,10 +95,6 @@ class CurationStep(Config):
 
     def digests(self) -> tuple[str, ...]:
         """Of files that settings name and whose change changes what is measured."""
-        return ()
-
-    def gives(self) -> tuple[str, ...]:
-        """Names of the scores it may give, for rules."""
         return ()
 
     def on_gpu(self) -> bool:

@@ -8,13 +8,16 @@ from collections.abc import Iterable
 import numpy as np
 
 from cogvideox.clip import Clip, Dropped
-from cogvideox.curation.hashes import PRINTS
 
-MISSING = float("nan")  # inside columns only; a record says None
+PRINTS = 5  # perceptual hashes of a clip
 
 
 class ClipTable:
-    """Rows are clips in their final order; a row that was dropped while measuring is not alive from the start."""
+    """Rows are clips in their final order; a row that was dropped while measuring is not ``alive`` from the start.
+
+    ``prints`` uint64 [n, 5], all zero when there are none; ``quality`` float64 [n]: more pixels first, then more frames
+    per second; ``seen`` int64 [m]: the rows that have an embedding, ``vectors`` float32 [m, d].
+    """
 
     def __init__(self, clips: Iterable[Clip], vectors: bool = True) -> None:
         self._drops: dict[int, tuple[str, str, str]] = {}  # step, reason, detail: a model each would be heavy
@@ -27,11 +30,16 @@ class ClipTable:
         self._quality = array("d")
         self._spans = array("q")
         self._vectors = array("f") if vectors else None
-        self._seen = array("q")  # rows that have a vector
+        self._seen = array("q")
         self.embedder = ""
         for clip in clips:
             self._add(clip)
         self.alive = np.frombuffer(self._alive, np.uint8).astype(bool)
+        self.prints = np.frombuffer(self._prints, np.uint64).reshape(-1, PRINTS)
+        self.quality = np.frombuffer(self._quality)
+        self.seen = np.frombuffer(self._seen, np.int64)
+        dim = -1 if self._seen else 0
+        self.vectors = np.frombuffer(self._vectors or b"", np.float32).reshape(len(self._seen), dim)
 
     def _add(self, clip: Clip) -> None:
         row = len(self._alive)
@@ -61,7 +69,7 @@ class ClipTable:
 
     def scores(self, name: str) -> np.ndarray:
         """``float64 [n]``, NaN where a clip has no such score."""
-        column = np.full(len(self), MISSING)
+        column = np.full(len(self), np.nan)
         if name in self._columns:
             column[np.frombuffer(self._row_numbers[name], np.uint32)] = np.frombuffer(self._columns[name])
         return column
@@ -72,16 +80,6 @@ class ClipTable:
         return sorted(self._columns)
 
     @property
-    def prints(self) -> np.ndarray:
-        """``uint64 [n, 5]``; all zero when there are none."""
-        return np.frombuffer(self._prints, np.uint64).reshape(-1, PRINTS)
-
-    @property
-    def quality(self) -> np.ndarray:
-        """``float64 [n]``: more pixels first, then more frames per second."""
-        return np.frombuffer(self._quality)
-
-    @property
     def contents(self) -> np.ndarray:
         """``[n]`` of equal values for the same part of equal files."""
         kinds = np.frombuffer(bytes(self._sources), "V16")
@@ -89,18 +87,6 @@ class ClipTable:
         _, numbers = np.unique(kinds, return_inverse=True)
         _, groups = np.unique(np.column_stack([numbers.reshape(-1), spans]), axis=0, return_inverse=True)
         return groups.reshape(-1)
-
-    @property
-    def vectors(self) -> np.ndarray:
-        """``float32 [m, d]`` of the rows ``seen`` [m]."""
-        return np.frombuffer(self._vectors or b"", np.float32).reshape(
-            len(self._seen), -1 if self._seen else 0
-        )
-
-    @property
-    def seen(self) -> np.ndarray:
-        """``int64 [m]``: the rows that have a vector."""
-        return np.frombuffer(self._seen, np.int64)
 
     def drop(self, index: int, step: str, reason: str, detail: str = "") -> None:
         """Drop the clip in this row; one that is dropped already keeps its first reason."""

@@ -10,6 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from cogvideox.clip import Clip
+from cogvideox.curation.recipe import Recipe
 from cogvideox.errors import InputError
 from cogvideox.files import read_small_bytes
 from cogvideox.files.atomic import write_text
@@ -56,6 +58,32 @@ def read_record(file: Path) -> dict[str, Any] | None:
 def write_record(file: Path, record: dict[str, Any]) -> None:
     """Write a record, whole or not at all. Raises OutputError."""
     write_text(file, json.dumps(record, ensure_ascii=True))
+
+
+def write_measured(work: Path, job: dict[str, Any], recipe: Recipe, clips: list[Clip]) -> None:
+    """Write the record that a video is measured: its clips. Raises OutputError."""
+    record = {
+        "path": job["path"],
+        "size": job["size"],
+        "changed": job["changed"],
+        "beside": job.get("beside", ""),
+        "recipe": recipe.measuring(),
+        "clips": [clip.model_dump(mode="json") for clip in clips],
+    }
+    write_record(measured_file(work, job["path"]), record)
+
+
+def write_cut(
+    work: Path, job: dict[str, Any], recipe: Recipe, media: dict[str, Any], failed: str = ""
+) -> None:
+    """Write the record that the clips of a video are cut out, or why they cannot be. Raises OutputError."""
+    record = {
+        "cut": recipe.cut(),
+        "clips": sorted(clip["id"] for clip in job["clips"]),
+        "made": media,
+        "failed": failed,
+    }
+    write_record(cut_file(work, job["path"]), record)
 
 
 def _name(path: str) -> str:

@@ -18,11 +18,10 @@ from typing import Any
 from cogvideox.clip import Clip
 from cogvideox.config import Config
 from cogvideox.curation.confined import leave_network, limit, limit_processor
-from cogvideox.curation.cutting import cut
-from cogvideox.curation.measuring import StepTimer, measure
+from cogvideox.curation.cutting import cut, write_strips
+from cogvideox.curation.measuring import measure
 from cogvideox.curation.recipe import Recipe
-from cogvideox.curation.strips import write_strips
-from cogvideox.curation.work_folder import clip_folder, cut_file, measured_file, write_record
+from cogvideox.curation.work_folder import clip_folder, write_cut, write_measured
 from cogvideox.errors import CogVideoXError, MediaError
 
 FAILED = "failed"  # a step raised an error at a video
@@ -37,42 +36,11 @@ class WorkerConfig(Config):
     recipe: Recipe
 
 
-def write_measured(
-    work: Path, job: dict[str, Any], recipe: Recipe, clips: list[Clip], clock: StepTimer
-) -> None:
-    """Write the record that a video is measured: its clips and the processor seconds of each step."""
-    record = {
-        "path": job["path"],
-        "size": job["size"],
-        "changed": job["changed"],
-        "beside": job.get("beside", ""),
-        "recipe": recipe.measuring(),
-        "seconds": {name: round(value, 4) for name, value in clock.seconds.items()},
-        "clips": [clip.model_dump(mode="json") for clip in clips],
-    }
-    write_record(measured_file(work, job["path"]), record)
-
-
-def write_cut(
-    work: Path, job: dict[str, Any], recipe: Recipe, media: dict[str, Any], failed: str = ""
-) -> None:
-    """Write the record that the clips of a video are cut out, or why they cannot be."""
-    record = {
-        "cut": recipe.cut(),
-        "clips": sorted(clip["id"] for clip in job["clips"]),
-        "made": media,
-        "failed": failed,
-    }
-    write_record(cut_file(work, job["path"]), record)
-
-
 def do(job: dict[str, Any], config: WorkerConfig) -> None:
     """Do one job; its result is a file. Raises OutputError when it cannot be written."""
     root, work, recipe = Path(config.root), Path(config.work), config.recipe
-    clock = StepTimer()
     if job["do"] == "measure":
-        clips = measure(root, job["path"], recipe, clock)
-        write_measured(work, job, recipe, clips, clock)
+        write_measured(work, job, recipe, measure(root, job["path"], recipe))
         return
     clips = [Clip.model_validate(one["clip"]) for one in job["clips"]]
     if job["do"] == "strip":
@@ -109,12 +77,10 @@ def main() -> None:
 def _answer(line: str, config: WorkerConfig) -> dict[str, str]:
     try:
         do(json.loads(line), config)
-    except MemoryError:
-        return {"error": "too large", "detail": f"needs more than {config.recipe.limits.memory} MiB"}
     except CogVideoXError as error:  # a full disk, settings, missing libraries: no video is at fault
         return _stop(error)
     except Exception as error:  # one video must not end the run: it is dropped under this name, and counted
-        if any(words in str(error) for words in NO_MEMORY):
+        if isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY):
             return {"error": "too large", "detail": f"needs more than {config.recipe.limits.memory} MiB"}
         return {"error": FAILED, "detail": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
     return {}

@@ -28,7 +28,7 @@ from cogvideox.clip_folders import (
     prompts_alone,
     sidecar_caption,
 )
-from cogvideox.clip_folders.sidecars import MOST_RECORD
+from cogvideox.clip_folders.texts import MOST_RECORD
 from cogvideox.clip_folders.video_files import NO_FILE, LeftOut, walk_videos
 from cogvideox.errors import ConfigError, InputError, MediaError
 from cogvideox.files import read_json

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from cogvideox.errors import ConfigError, OutputError
+from cogvideox.errors import CogVideoXError, ConfigError, OutputError
 
 if sys.platform == "win32":
     import msvcrt
@@ -28,25 +28,28 @@ UNKNOWN = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.EN
 
 @contextmanager
 def folder_lock(
-    folder: Path, busy: str = "a run is under way there", cure: str = "choose another out="
+    folder: Path,
+    busy: str = "a run is under way there",
+    cure: str = "choose another out=",
+    error: type[CogVideoXError] = ConfigError,
 ) -> Iterator[None]:
     """Hold ``<folder>/.lock`` while the block runs.
 
-    Raises ConfigError when another process holds it, naming that process, ``busy`` and ``cure``; OutputError when the
+    Raises ``error`` when another process holds it, naming that process, ``busy`` and ``cure``; OutputError when the
     folder cannot be made or its ``.lock`` is not one of ours. A folder that holds nothing else afterwards is removed.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be made ({error.strerror}); {cure}") from None
+    except OSError as problem:
+        raise OutputError(f"{folder}: cannot be made ({problem.strerror}); {cure}") from None
     file = folder / NAME
     try:
         number = hold(file)
-    except BlockingIOError as error:
-        holder = error.strerror or "another process"
-        raise ConfigError(f"{folder}: {busy} ({holder}); wait for it, or {cure}") from None
-    except OSError as error:
-        raise OutputError(f"{file}: cannot be locked ({error.strerror or error}); {cure}") from None
+    except BlockingIOError as problem:
+        holder = problem.strerror or "another process"
+        raise error(f"{folder}: {busy} ({holder}); wait for it, or {cure}") from None
+    except OSError as problem:
+        raise OutputError(f"{file}: cannot be locked ({problem.strerror or problem}); {cure}") from None
     try:
         with suppress(OSError):  # a full disk: whoever looks in is told of another process without its name
             os.ftruncate(number, 0)

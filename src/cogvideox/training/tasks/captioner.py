@@ -15,8 +15,14 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from cogvideox.captioning.local import load_captioner, save_captioner, text_of_tokens
-from cogvideox.captioning.network import CaptionerConfig, CaptionerNetwork, initialise
+from cogvideox.captioning.local import (
+    CaptionerConfig,
+    CaptionerNetwork,
+    initialise,
+    load_captioner,
+    save_captioner,
+    text_of_tokens,
+)
 from cogvideox.checkpoints.hub import find_folder
 from cogvideox.noise import generator
 from cogvideox.text import T5Config, Tokenizer

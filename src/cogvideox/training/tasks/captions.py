@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cogvideox.captioning.local import sample_frames
-from cogvideox.captioning.network import CaptionerConfig
+from cogvideox.captioning.local import CaptionerConfig, sample_frames
 from cogvideox.data.world import world_pixels
 from cogvideox.errors import ConfigError
 from cogvideox.files.jsonl import read_json_lines

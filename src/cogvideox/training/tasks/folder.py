@@ -133,7 +133,7 @@ def curate_videos(data: FolderData) -> None:
     """
     if data.videos is None or not is_main_process():
         return
-    from cogvideox.curation.recipes import find_recipe
+    from cogvideox.curation.recipe import find_recipe
     from cogvideox.curation.run import curate
 
     recipe = find_recipe(data.recipe)

@@ -11,7 +11,7 @@ import numpy as np
 from cogvideox.clip_folders.video_files import list_videos
 from cogvideox.curation.shot_views import ShotViews
 from cogvideox.curation.shots import Shots
-from cogvideox.curation.view import Look
+from cogvideox.curation.step import Look
 from cogvideox.errors import InputError, MediaError
 from cogvideox.perception.flow import opencv
 from cogvideox.video import open_decoder

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cogvideox.chat import ChatFailure
-from cogvideox.chat.clean import Cleaning, clean, most_repeated
+from cogvideox.chat.parse import Cleaning, clean, most_repeated
 
 PLAIN = "A dog runs along a beach at sunset."
 SAME = [
