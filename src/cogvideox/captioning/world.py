@@ -1,4 +1,4 @@
-"""A language model made of rules that knows the tiny world: it answers every instruction of this room, offline.
+"""A language model made of rules that knows the tiny world: it answers every instruction of this package, offline.
 
 It reads the pictures and texts of a question as a real model would, so the whole pipeline runs through the same door.
 """
@@ -13,12 +13,12 @@ import numpy as np
 from cogvideox.captioning.instructions import DENSE, FRAME, MATCH, MERGE, SHORT
 from cogvideox.chat import ChatFailure, Question, Scripted
 from cogvideox.errors import InputError
-from cogvideox.world import Reading, check_facts, read_caption, read_frames
+from cogvideox.world import check_facts, read_caption, read_frames
+from cogvideox.world.captions import NUMBERS, plural, with_article
 from cogvideox.world.foreground import find_things
 from cogvideox.world.scene import SHAPES
 from cogvideox.world.templates import compare
 
-NUMBERS = {1: "a", 2: "two", 3: "three"}
 WAYS = {"left": "to the left", "right": "to the right", "up": "up", "down": "down"}
 CHANGES = {"grow": "grows", "shrink": "shrinks", "rotate": "rotates"}
 LEAST_SURE = 0.5  # a speed between slow and fast is not said
@@ -53,30 +53,29 @@ def world_model() -> Scripted:
 
 
 def _reply(question: Question) -> str:
-    replies = {
-        SHORT.name: _clip, DENSE.name: _clip, FRAME.name: _frame, MERGE.name: _merge, MATCH.name: _match,
-    }  # fmt: skip
-    if question.purpose not in replies:
-        raise ChatFailure(
-            "rejected", f"{question.purpose or 'a question without a purpose'}: no rule answers it"
-        )
-    return replies[question.purpose](question)
+    replies = {SHORT: _clip, DENSE: _clip, FRAME: _frame, MERGE: _merge, MATCH: _match}
+    for instruction, reply in replies.items():
+        if question.purpose == instruction.name:
+            return reply(question)
+    asked = question.purpose or "a question without a purpose"
+    raise ChatFailure("rejected", f"{asked}: no rule answers it")
 
 
 def _clip(question: Question) -> str:
-    return sentence(_reading(question))
-
-
-def sentence(reading: Reading) -> str:
     """What the judge of the world sees, in words. Raises ChatFailure("refused") where it sees nothing clearly."""
-    if reading.colour == "unclear" or reading.first_shape == "unclear" or reading.count not in NUMBERS:
+    frames = _frames(question)
+    try:
+        reading = read_frames(frames)
+    except InputError as error:
+        raise ChatFailure("rejected", str(error)) from None
+    if reading.colour == "unclear" or reading.first_shape == "unclear" or reading.count not in (1, *NUMBERS):
         raise ChatFailure("refused", "nothing of the tiny world can be seen clearly")
-    subject = _subject(reading.colour, reading.first_shape, reading.count)
-    many = reading.count > 1
+    name, many = f"{reading.colour} {reading.first_shape}", reading.count > 1
+    subject = f"{NUMBERS[reading.count]} {plural(name)}" if many else with_article(name)
     if reading.camera in WAYS:
         return f"The camera pans {WAYS[reading.camera]} over {subject}."
     if reading.change == "transform":
-        return _capital(f"{subject} turns into {_article(reading.last_shape)}.")
+        return _capital(f"{subject} turns into {with_article(reading.last_shape)}.")
     if reading.change in CHANGES:
         return _capital(f"{subject} {CHANGES[reading.change]}.")
     if reading.direction in WAYS:
@@ -84,14 +83,6 @@ def sentence(reading: Reading) -> str:
         haste = haste if reading.confidence["speed"] > LEAST_SURE else ""
         return _capital(f"{subject} {'move' if many else 'moves'}{haste} {WAYS[reading.direction]}.")
     return _capital(f"{subject} {'rest' if many else 'rests'} on a grey background.")
-
-
-def _reading(question: Question) -> Reading:
-    frames = _frames(question)
-    try:
-        return read_frames(frames)
-    except InputError as error:
-        raise ChatFailure("rejected", str(error)) from None
 
 
 def _frames(question: Question) -> np.ndarray:
@@ -116,7 +107,8 @@ def _frame(question: Question) -> str:
         large = {True: "large ", False: ""}[thing.mass > 0.1 * side**2]
         small = {True: "small ", False: ""}[thing.mass < 0.035 * side**2]
         x, y = thing.centre[0] / frame.shape[1], thing.centre[1] / side
-        descriptions.append(f"{_article(f'{large}{small}{thing.colour} {shape}')} {where(x, y)}")
+        named = with_article(f"{large}{small}{thing.colour} {shape}")
+        descriptions.append(f"{named} {where(x, y)}")
     return _capital("; ".join(sorted(descriptions)) + ", on a grey background of soft noise.")
 
 
@@ -142,12 +134,10 @@ def _merge(question: Question) -> str:
     story = whole.strip() or texts[0]
     first, last = (_PLACES.search(text) for text in (texts[0], texts[-1]))
     if first and last and first[0] != last[0]:
-        return f"{story} It begins {first[0]} and ends {last[0]}. The background is grey."
-    return (
-        f"{story} It stays {first[0]}. The background is grey."
-        if first
-        else f"{story} The background is grey."
-    )
+        story += f" It begins {first[0]} and ends {last[0]}."
+    elif first:
+        story += f" It stays {first[0]}."
+    return f"{story} The background is grey."
 
 
 def _match(question: Question) -> str:
@@ -159,16 +149,6 @@ def _match(question: Question) -> str:
     verdict = check_facts(frames, checks)
     wrong = [finding.check.kind for finding in verdict.findings if not finding.holds]
     return json.dumps({"score": 1 + round(4 * verdict.share), "wrong": ", ".join(wrong)})
-
-
-def _subject(colour: str, shape: str, count: int) -> str:
-    if count == 1:
-        return _article(f"{colour} {shape}")
-    return f"{NUMBERS[count]} {colour} {shape}{'es' if shape.endswith('s') else 's'}"
-
-
-def _article(name: str) -> str:
-    return f"an {name}" if name[0] in "aeiou" else f"a {name}"
 
 
 def _capital(text: str) -> str:

@@ -110,6 +110,13 @@ class Server:
             raise ChatFailure(kind, f"{self.config.url}: {_reason(error)}") from None
         return _answer(body, self.config.model)
 
+    def close(self) -> None:
+        """Close its connections; the next question opens new ones."""
+        with self._lock:
+            if self._client is not None:
+                self._client.close()
+                self._client = None
+
     def _connected(self) -> Any:
         with self._lock:
             if self._client is None:

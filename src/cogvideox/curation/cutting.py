@@ -94,12 +94,10 @@ def _encoded(frames: _Rewindable, own: Timing, clip: Clip, folder: Path, recipe:
             add(_picture(step, clip, shape))
             count += 1
         if not count:
-            raise MediaError(
-                f"{clip.source.path}: ends before {_span(clip).start:.2f} s; it has changed, run again"
-            )
-    return Media(
-        sha256_of_file(target), target.stat().st_size, count, str(rate), shape.width, shape.height, False
-    )
+            ends = f"ends before {_span(clip).start:.2f} s"
+            raise MediaError(f"{clip.source.path}: {ends}; it has changed, run again")
+    size = target.stat().st_size
+    return Media(sha256_of_file(target), size, count, str(rate), shape.width, shape.height, copied=False)
 
 
 def _wanted(
@@ -135,7 +133,7 @@ def _picture(step: DecodedFrame, clip: Clip, shape: Size) -> np.ndarray:
 
 
 def _span(clip: Clip) -> Span:
-    assert clip.span is not None, "kept clips have a span"
+    assert clip.span is not None, "what is cut out was decoded"
     return clip.span
 
 
@@ -170,8 +168,7 @@ def write_strips(root: Path, path: str, clips: Sequence[Clip], work: Path, recip
     """One PNG of four frames per clip of one video, in one pass; a video that breaks leaves what was read."""
     wanted: dict[int, list[int]] = {}
     for index, clip in enumerate(clips):
-        assert clip.span is not None, "strips are made of clips, not of unread files"
-        for number in np.linspace(clip.span.first, clip.span.stop - 1, FRAMES).astype(int):
+        for number in np.linspace(_span(clip).first, _span(clip).stop - 1, FRAMES).astype(int):
             wanted.setdefault(int(number), []).append(index)
     seen: list[list[np.ndarray]] = [[] for _ in clips]
     try:
@@ -187,7 +184,6 @@ def write_strips(root: Path, path: str, clips: Sequence[Clip], work: Path, recip
     cv2 = opencv()
     for clip, frames in zip(clips, seen, strict=True):
         if frames:
-            picture = np.concatenate(frames, axis=1)[:, :, ::-1]
-            encoded = cv2.imencode(".png", picture)[1]
+            encoded = cv2.imencode(".png", np.concatenate(frames, axis=1)[:, :, ::-1])[1]
             with atomic_file(strip_file(work, clip.id), overwrite=True) as temporary:
                 temporary.write_bytes(encoded.tobytes())

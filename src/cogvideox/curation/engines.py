@@ -81,20 +81,16 @@ class RayEngine:
         ray.data.DataContext.get_current().enable_progress_bars = False
         workers = self.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
         blocks = max(1, min(len(lines), 4 * workers))
+        need: dict[str, Any] = {"batch_size": None}
+        if config.recipe.on_gpu():  # a task with a GPU must say how many jobs it takes
+            need = {"batch_size": -(-len(lines) // blocks), "num_gpus": GPU_SHARE}
         rows = ray.data.from_items(lines, override_num_blocks=blocks).map_batches(
-            _ray_batch,
-            fn_kwargs={"config": config.model_dump_json()},
-            **_needs(config, -(-len(lines) // blocks)),
+            _ray_batch, fn_kwargs={"config": config.model_dump_json()}, **need
         )
         for row in rows.iter_rows():
             if row["stop"]:
                 raise _as_raised(row["kind"], row["stop"])
             yield JobOutcome(json.loads(row["job"]), row["error"], row["detail"])
-
-
-def _needs(config: WorkerConfig, jobs: int) -> dict[str, Any]:
-    """What a task of Ray asks for; one with a GPU must say how many jobs it takes."""
-    return {"batch_size": jobs, "num_gpus": GPU_SHARE} if config.recipe.on_gpu() else {"batch_size": None}
 
 
 def _ray_batch(batch: dict[str, Any], config: str) -> dict[str, list[str]]:
@@ -189,13 +185,10 @@ class _Pool:
             wait = max(0.0, min(worker.deadline for worker in busy) - time.monotonic())
             for key, _ in self.selector.select(wait):
                 yield from self._read_answers(key.data)
-            for worker in [one for one in self.processes if one.job and time.monotonic() >= one.deadline]:
-                job = worker.job
-                self._remove_worker(worker)
-                assert job is not None, "only busy workers have a deadline"
-                yield JobOutcome(
-                    job, "too slow", f"took more than {self.config.recipe.limits.wall_seconds:g} s"
-                )
+            for worker in [*self.processes]:
+                if worker.job is not None and time.monotonic() >= worker.deadline:
+                    self._remove_worker(worker)
+                    yield JobOutcome(worker.job, "too slow", f"took more than {worker.time_limit:g} s")
 
     def _hand_out(self, jobs: Iterator[dict[str, Any]]) -> None:
         idle = deque(worker for worker in self.processes if worker.job is None)

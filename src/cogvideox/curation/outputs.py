@@ -109,9 +109,8 @@ class OutputList:
     def is_ours(self, name: str) -> bool:
         """Whether a plain file stands under the name with bytes that we wrote; it is read for that."""
         target, digests = self.out / name, self.known.get(name, {})
-        if target.is_symlink() or not target.is_file() or not inside(target, self.out):
-            return False
-        return target.stat().st_size in digests.values() and sha256_of_file(target) in digests
+        plain = not target.is_symlink() and target.is_file() and inside(target, self.out)
+        return plain and target.stat().st_size in digests.values() and sha256_of_file(target) in digests
 
     def remove(self, name: str) -> bool:
         """Remove a file that we wrote; one that has changed since is named and left. True when it is gone."""
@@ -120,9 +119,8 @@ class OutputList:
             self.known.pop(name, None)
             return True
         if not self.is_ours(name):
-            warnings.warn(
-                f"{target}: not as curate wrote it, so it is left; remove it if it is old", stacklevel=2
-            )
+            why = "not as curate wrote it, so it is left; remove it if it is old"
+            warnings.warn(f"{target}: {why}", stacklevel=2)
             return False
         target.unlink()
         self.known.pop(name, None)
@@ -174,18 +172,13 @@ class OutputList:
             )
         partial = lines.pop()  # a line that a kill cut short: its file has not got its name
         for number, line in enumerate(lines, 2):
-            values = parse_json(line, f"{self.file}:{number}", error=OutputError)
-            entry = (
-                [values.get(key) for key in ("file", "sha256", "bytes")] if isinstance(values, dict) else []
-            )
-            if (
-                not entry
-                or not isinstance(entry[0], str)
-                or not isinstance(entry[2], int)
-                or not _may_be_ours(entry[0])
-            ):
-                raise OutputError(f"{self.file}:{number}: not a line that curate wrote; choose another out")
-            self.known.setdefault(entry[0], {})[str(entry[1])] = entry[2]
+            match parse_json(line, f"{self.file}:{number}", error=OutputError):
+                case {"file": str(name), "sha256": digest, "bytes": int(size)} if _may_be_ours(name):
+                    self.known.setdefault(name, {})[str(digest)] = size
+                case _:
+                    raise OutputError(
+                        f"{self.file}:{number}: not a line that curate wrote; choose another out"
+                    )
         if partial:
             self._rewrite()
 

@@ -21,6 +21,10 @@ from cogvideox.files.text import read_small_bytes
 
 SAMPLES = 12  # clips shown of every fate
 BINS = 40
+FUNNEL = (
+    "probe", "decode", "shots", "borders", "exact_copies", "thresholds", "near_copies", "look_alikes", "cut",
+)  # fmt: skip
+"""The steps that drop clips, in the order in which they come."""
 MOST_PICTURE = 4 << 20  # bytes
 STYLE = """
 body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem;color:#1a1a1a;background:#fff}
@@ -100,19 +104,6 @@ def _funnel(summary: dict[str, Any]) -> Iterator[str]:
     yield "</table>"
 
 
-FUNNEL = (
-    "probe",
-    "decode",
-    "shots",
-    "borders",
-    "exact_copies",
-    "thresholds",
-    "near_copies",
-    "look_alikes",
-    "cut",
-)
-
-
 def _bar(name: str, count: int, total: int, kind: str = "") -> str:
     width = 24 * count / total
     return (
@@ -166,11 +157,9 @@ def _histogram(values: Scores, rule: dict[str, Any]) -> str:
     drawn = []
     for bin_ in range(BINS):
         first, second = (60 * int(count[bin_]) / tallest for count in counts)
-        drawn.append(
-            f'<rect x="{bin_ * 6}" y="{60 - first:.2f}" width="5" height="{first:.2f}" fill="#3b7dd8"/>'
-        )
-        top = 60 - first - second
-        drawn.append(f'<rect x="{bin_ * 6}" y="{top:.2f}" width="5" height="{second:.2f}" fill="#e3a08f"/>')
+        for top, tall, fill in ((60 - first, first, "#3b7dd8"), (60 - first - second, second, "#e3a08f")):
+            bar = f'x="{bin_ * 6}" y="{top:.2f}" width="5" height="{tall:.2f}" fill="{fill}"'
+            drawn.append(f"<rect {bar}/>")
     for limit in (rule.get("least"), rule.get("most")):
         if limit is not None and low <= limit <= high:
             x = 240 * (limit - low) / (high - low)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-import os
 import re
-import stat
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cogvideox.clip_folders.parquet import parquet_errors
-from cogvideox.errors import DependencyError, InputError
+from cogvideox.clip_folders.parquet import open_parquet, parquet_errors
+from cogvideox.errors import InputError, MediaError
 from cogvideox.files import short
 from cogvideox.files.jsonl import read_json_lines
 from cogvideox.files.structured import read_json
-from cogvideox.files.text import inside
 
 SUMMARY, DROPPED, TABLE = "summary.json", "dropped.jsonl", "clips.parquet"
 MOST_SUMMARY = 64 << 20  # bytes
@@ -68,11 +66,8 @@ DROPPED_SHAPE = {
 }
 KEPT_SHAPE = {
     "id": _is_id,
-    "path": _text,
-    "start": _number,
-    "end": _number,
-    "caption": _text,
-    "record": _text,
+    **dict.fromkeys(("path", "caption", "record"), _text),
+    **dict.fromkeys(("start", "end"), _number),
 }
 
 
@@ -97,37 +92,38 @@ def dropped_rows(out: Path) -> Iterator[dict[str, Any]]:
 
 def kept_rows(out: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
     """The rows of clips.parquet, a thousand in memory. Raises InputError, naming the row."""
-    try:
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise DependencyError("pyarrow is not installed; install cogvideox[data]") from None
     file, number = out / TABLE, 0
-    try:
-        with pq.ParquetFile(_plain(file, out)) as table:
-            missing = set(columns or ()) - set(table.schema_arrow.names)
-            if missing:
-                raise InputError(f"{file}: no column {', '.join(sorted(missing))}; curate again")
-            for batch in table.iter_batches(1000, columns=columns):
-                for row in batch.to_pylist():
-                    number += 1
-                    shape = {name: KEPT_SHAPE[name] for name in row if name in KEPT_SHAPE}
-                    scores = {name: _maybe(_number) for name in row if name.startswith("score.")}
-                    _check(row, shape | scores, f"{file}, row {number}")
-                    yield row
-    except parquet_errors() as error:
-        raise InputError(f"{file}: cannot be read ({short(str(error))}); curate again") from None
+    with _table(out) as table:
+        missing = set(columns or ()) - set(table.schema_arrow.names)
+        if missing:
+            raise InputError(f"{file}: no column {', '.join(sorted(missing))}; curate again")
+        for batch in table.iter_batches(1000, columns=columns):
+            for row in batch.to_pylist():
+                number += 1
+                shape = {name: KEPT_SHAPE[name] for name in row if name in KEPT_SHAPE}
+                scores = {name: _maybe(_number) for name in row if name.startswith("score.")}
+                _check(row, shape | scores, f"{file}, row {number}")
+                yield row
 
 
 def score_names(out: Path) -> list[str]:
     """The columns of scores in clips.parquet."""
-    import pyarrow.parquet as pq
+    with _table(out) as table:
+        return [name for name in table.schema_arrow.names if name.startswith("score.")]
 
-    file = out / TABLE
+
+@contextmanager
+def _table(out: Path) -> Iterator[Any]:
+    """clips.parquet, open. Raises InputError, DependencyError without pyarrow."""
     try:
-        with pq.ParquetFile(_plain(file, out)) as table:
-            return [name for name in table.schema_arrow.names if name.startswith("score.")]
+        table = open_parquet(out / TABLE, out)
+    except MediaError as error:
+        raise InputError(f"{error}; or curate again") from None
+    try:
+        with table:
+            yield table
     except parquet_errors() as error:
-        raise InputError(f"{file}: cannot be read ({short(str(error))}); curate again") from None
+        raise InputError(f"{out / TABLE}: cannot be read ({short(str(error))}); curate again") from None
 
 
 def fits(value: Any, shape: Shape) -> bool:
@@ -158,16 +154,3 @@ def _check(value: Any, shape: Shape, where: str) -> None:
     misfit = _misfit(value, shape, "")
     if misfit is not None:
         raise InputError(f"{where}: {misfit} is not what curate writes there; curate again")
-
-
-def _plain(file: Path, out: Path) -> Path:
-    """The file, when it is a regular one inside the folder. Raises InputError."""
-    if not inside(file, out):
-        raise InputError(f"{file}: leads out of {out}; copy the file itself there")
-    try:
-        status = os.stat(file)
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror}); curate again") from None
-    if not stat.S_ISREG(status.st_mode):
-        raise InputError(f"{file}: no regular file; curate again")
-    return file

@@ -147,9 +147,8 @@ class AestheticScore(CurationStep):
     def measure(self, clip: Clip, view: View) -> Clip:
         """``aesthetic`` (about 1 to 10) with weights, ``aesthetic_proxy`` (0 to 1) without."""
         judge = aesthetic(self.clip, self.head)
-        return clip.with_scores(
-            **{judge.score: float(judge(view.pictures[view.spread(self.pictures)]).mean())}
-        )
+        score = float(judge(view.pictures[view.spread(self.pictures)]).mean())
+        return clip.with_scores(**{judge.score: score})
 
 
 @cache
@@ -203,19 +202,15 @@ def overlay_area(grey: np.ndarray, least: float) -> float | None:
     moving = cv2.dilate(frames.std(axis=0), np.ones((15, 15), np.uint8)) > 12
     if len(frames) < 4 or moving.mean() < 0.3:
         return None
-    across = np.median([cv2.Sobel(frame, cv2.CV_32F, 1, 0) for frame in frames], axis=0)
-    down = np.median([cv2.Sobel(frame, cv2.CV_32F, 0, 1) for frame in frames], axis=0)
-    usual = np.median(
-        [np.hypot(cv2.Sobel(f, cv2.CV_32F, 1, 0), cv2.Sobel(f, cv2.CV_32F, 0, 1)) for f in frames], axis=0
-    )
-    stays = np.hypot(across, down)
+    across = [cv2.Sobel(frame, cv2.CV_32F, 1, 0) for frame in frames]
+    down = [cv2.Sobel(frame, cv2.CV_32F, 0, 1) for frame in frames]
+    usual = np.median([np.hypot(x, y) for x, y in zip(across, down, strict=True)], axis=0)
+    stays = np.hypot(np.median(across, axis=0), np.median(down, axis=0))
     edges = usual > np.quantile(usual, 0.6)
     if edges.any() and (stays > 0.7 * usual)[edges].mean() > 0.5:
         return None  # most edges stay: the camera rests, so staying says nothing
-    marks = ((stays > least * 4) & (stays > 0.7 * usual) & moving).astype(
-        np.uint8
-    )  # Sobel sums 4 grey levels
-    marks = cv2.morphologyEx(marks, cv2.MORPH_CLOSE, np.ones((5, 9), np.uint8))
+    strong = (stays > least * 4) & (stays > 0.7 * usual) & moving  # Sobel sums 4 grey levels
+    marks = cv2.morphologyEx(strong.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 9), np.uint8))
     count, _, boxes, _ = cv2.connectedComponentsWithStats(marks)
     sizes = [int(boxes[label][4]) for label in range(1, count)]
     return float(sum(size for size in sizes if size >= 0.0008 * marks.size) / marks.size)

@@ -91,9 +91,8 @@ def _even(tiny: np.ndarray) -> np.ndarray:
     One that is all but even, black or white, stays grey.
     """
     values = tiny.astype(np.float32)
-    return np.clip((values - values.mean()) * (48 / max(float(values.std()), 8.0)) + 128, 0, 255).astype(
-        np.uint8
-    )
+    even = (values - values.mean()) * (48 / max(float(values.std()), 8.0)) + 128
+    return np.clip(even, 0, 255).astype(np.uint8)
 
 
 WINDOWS = (24, 14, 8, 4)  # half lengths of transitions in frames, tried from long to short
@@ -146,12 +145,10 @@ def _strength(frames: np.ndarray, half: int) -> np.ndarray:
         if np.abs(mid - 0.5 * (before + after)).mean() > MIX_ERROR * apart:
             continue
         quarter = half // 2
-        for place, share in (
-            (middle - quarter, 0.5 - quarter / (2 * half)),
-            (middle + quarter, 0.5 + quarter / (2 * half)),
-        ):
+        for step in (-quarter, quarter):
+            share = 0.5 + step / (2 * half)
             mixed = (1 - share) * before + share * after
-            if np.abs(frames[place] - mixed).mean() > MIX_ERROR * apart:
+            if np.abs(frames[middle + step] - mixed).mean() > MIX_ERROR * apart:
                 break
         else:
             earlier, later = frames[max(0, middle - 2 * half)], frames[min(count - 1, middle + 2 * half)]

@@ -43,11 +43,9 @@ class ThresholdRule(Config):
         known = np.sort(values[~np.isnan(values)])
         low, high = self.least, self.most
         if len(known) and self.drop_lowest:
-            quantile = _quantile(known, self.drop_lowest)
-            low = quantile if low is None else max(low, quantile)
+            low = max(_quantile(known, self.drop_lowest), -np.inf if low is None else low)
         if len(known) and self.drop_highest:
-            quantile = _quantile(known, 1 - self.drop_highest)
-            high = quantile if high is None else min(high, quantile)
+            high = min(_quantile(known, 1 - self.drop_highest), np.inf if high is None else high)
         return ThresholdRule.model_construct(
             score=self.score, least=low, most=high, drop_lowest=0.0, drop_highest=0.0
         )
@@ -100,8 +98,7 @@ class Thresholds(Config):
 
     def choose(self, table: ClipTable) -> None:
         """Drops with the first broken rule of the first stage as the reason; the rules must be fitted."""
-        names = {rule.score for stage in self.stages for rule in stage.rules}
-        columns = {name: table.scores(name) for name in names}
+        columns = {rule.score: table.scores(rule.score) for rule in self.rules()}
         for row in np.flatnonzero(table.alive):
             scores = {name: column[row] for name, column in columns.items()}
             decisions = [stage.decide(scores) for stage in self.stages]
@@ -114,7 +111,8 @@ def quantiles(table: ClipTable) -> dict[str, list[float]]:
     """21 quantiles of every score over all clips that have it: a reference to choose thresholds by."""
     by_score = {}
     for name in table.names:
-        known = np.sort(column[~np.isnan(column)]) if (column := table.scores(name)).size else column
+        values = table.scores(name)
+        known = np.sort(values[~np.isnan(values)])
         by_score[name] = [float(f"{_quantile(known, share / 20):.6g}") for share in range(21)]
     return by_score
 

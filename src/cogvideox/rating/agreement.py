@@ -22,13 +22,11 @@ def krippendorff_alpha(grid: np.ndarray, level: str = "nominal") -> float | None
     if level not in ("nominal", "ordinal", "interval", "ratio"):
         raise InputError(f"level {level!r}: nominal, ordinal, interval or ratio")
     values = np.unique(grid[~np.isnan(grid)])
-    counts = (
-        np.stack([(grid == value).sum(0) for value in values], 1).astype(float)
-        if len(values)
-        else np.zeros((0, 0))
-    )
-    counts = counts[counts.sum(1) > 1] if counts.size else counts  # [units, values]
-    if not counts.size or not len(counts):
+    if not len(values):
+        return None
+    counts = np.stack([(grid == value).sum(0) for value in values], 1).astype(float)  # [units, values]
+    counts = counts[counts.sum(1) > 1]
+    if not len(counts):
         return None
     rated = counts.sum(1, keepdims=True)
     together = np.einsum("uc,uk->uck", counts, counts)  # [units, values, values]
@@ -52,10 +50,8 @@ def _apart(values: np.ndarray, share: np.ndarray, level: str) -> np.ndarray:
     if level == "ratio":
         return np.where(a + b == 0, 0.0, (a - b) / np.where(a + b == 0, 1.0, a + b)) ** 2
     upto = np.concatenate([[0.0], np.cumsum(share)])
-    low, high = (
-        np.minimum.outer(*[np.arange(len(values))] * 2),
-        np.maximum.outer(*[np.arange(len(values))] * 2),
-    )
+    ranks = np.arange(len(values))
+    low, high = np.minimum.outer(ranks, ranks), np.maximum.outer(ranks, ranks)
     between = upto[high + 1] - upto[low] - (share[low] + share[high]) / 2
     return np.where(low == high, 0.0, between) ** 2
 

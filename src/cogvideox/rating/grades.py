@@ -59,22 +59,11 @@ ASPECTS: dict[str, tuple[str, dict[float, str]]] = {
         },
     ),
 }
-PAPER: dict[str, dict[str, float]] = {
-    "Kling (paper)": {
-        "sensory": 0.638,
-        "instruction": 0.367,
-        "physics": 0.561,
-        "cover": 0.668,
-        "total": 2.17,
-    },
-    "CogVideoX-5B (paper)": {
-        "sensory": 0.722,
-        "instruction": 0.495,
-        "physics": 0.667,
-        "cover": 0.712,
-        "total": 2.74,
-    },
+PAPER = {
+    "Kling (paper)": (0.638, 0.367, 0.561, 0.668, 2.17),
+    "CogVideoX-5B (paper)": (0.722, 0.495, 0.667, 0.712, 2.74),
 }
+"""Rows of the paper's Table 4: each aspect in the order of ASPECTS, then the total."""
 
 
 @dataclass(frozen=True)
@@ -125,13 +114,10 @@ def table_4(ratings: Sequence[Rating], beside_paper: bool = True) -> str:
     for model in sorted({rating.model for rating in ratings}):
         scores = model_scores(ratings, model)
         cells = [_cell(scores[name]) for name in (*ASPECTS, "total")]
-        lines.append(
-            f"| {cell_text(model)} | {' | '.join(cells)} | {sum(r.model == model for r in ratings)} |"
-        )
-    if beside_paper:
-        for model, row in PAPER.items():
-            cells = [f"{row[name]:.3g}" for name in (*ASPECTS, "total")]
-            lines.append(f"| {model} | {' | '.join(cells)} | |")
+        count = sum(rating.model == model for rating in ratings)
+        lines.append(f"| {cell_text(model)} | {' | '.join(cells)} | {count} |")
+    for model, row in PAPER.items() if beside_paper else ():
+        lines.append(f"| {model} | {' | '.join(f'{value:.3g}' for value in row)} | |")
     return "\n".join(lines)
 
 
@@ -176,6 +162,4 @@ def _by_item(ratings: Sequence[Rating], model: str) -> dict[str, float]:
 
 
 def _cell(score: Score) -> str:
-    if score.value is None:
-        return ""
-    return f"{score.value:.3g}{interval_text(score)}"
+    return "" if score.value is None else f"{score.value:.3g}{interval_text(score)}"

@@ -18,7 +18,7 @@ from fastapi.responses import FileResponse, JSONResponse
 
 from cogvideox.clip_folders.video_files import list_videos
 from cogvideox.curation.labels import LABELS, MEANING, read_labels, write_labels
-from cogvideox.errors import InputError, OutputError
+from cogvideox.errors import InputError
 from cogvideox.rating.loopback import loopback_app, problem, read_object
 
 
@@ -65,20 +65,12 @@ def labelling_app(sheet: LabelSheet) -> FastAPI:
 
     @app.post("/api/next")
     async def following(request: Request) -> Response:
-        content = await read_object(request)
-        return content if isinstance(content, Response) else JSONResponse(sheet.next(_skipped(content)))
+        return JSONResponse(sheet.next(_skipped(await read_object(request))))
 
     @app.post("/api/label")
     async def label(request: Request) -> Response:
         content = await read_object(request)
-        if isinstance(content, Response):
-            return content
-        try:
-            sheet.add(str(content.get("clip", "")), content.get("labels"))
-        except InputError as error:
-            return problem(422, str(error))
-        except OutputError as error:
-            return problem(503, str(error).partition(": ")[2])
+        sheet.add(str(content.get("clip", "")), content.get("labels"))
         return JSONResponse(sheet.next(_skipped(content)))
 
     return app

@@ -45,9 +45,7 @@ class RatingLedger:
             _make_private(path)
             self._db = sqlite3.connect(path, check_same_thread=False, timeout=10)
             self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute(
-                "PRAGMA synchronous=FULL"
-            )  # a rating that was acknowledged survives power loss too
+            self._db.execute("PRAGMA synchronous=FULL")  # what was acknowledged survives power loss too
             problem = self._db.execute("PRAGMA quick_check").fetchone()[0]
             if problem != "ok":
                 raise OutputError(f"{path}: damaged ({problem}); keep it aside and start another study")
@@ -71,9 +69,8 @@ class RatingLedger:
                     "SELECT said FROM ratings WHERE rater = ? AND unit = ?", (entry.rater, entry.unit)
                 ).fetchone()
         except sqlite3.Error as error:
-            raise OutputError(
-                f"{self.path}: the rating could not be kept ({error}); free some space"
-            ) from None
+            why = f"the rating could not be kept ({error})"
+            raise OutputError(f"{self.path}: {why}; free some space") from None
         return row[0] == answer
 
     def done(self, rater: str) -> set[str]:

@@ -12,13 +12,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import uvicorn
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cogvideox.errors import OutputError
+from cogvideox.errors import InputError, OutputError
 from cogvideox.rating.connection_limits import BACKLOG, WAITING, ConnectionLimits, bounded, configure_logging
 
 MOST_BODY = 64 << 10
@@ -41,12 +41,15 @@ REVEALING_HEADERS = ("last-modified", "etag", "server")
 def loopback_app(page: str, hosts: Sequence[str] = ()) -> FastAPI:
     """An application whose ``/`` is ``pages/<page>.html``, with its script and style, and nothing else yet.
 
-    hosts: names it may be reached by besides this machine's own.
+    hosts: names it may be reached by besides this machine's own. What routes raise is answered as JSON: HTTPException
+    with its status, InputError with 422, OutputError with 503.
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     allowed = {"localhost", "127.0.0.1", "[::1]", *(host.lower() for host in hosts)}
 
     app.add_middleware(_Guard, allowed=allowed)
+    for kind in (HTTPException, InputError, OutputError):
+        app.add_exception_handler(kind, _refusal)
 
     @app.get("/")
     def index() -> Response:
@@ -128,21 +131,32 @@ class _Server(uvicorn.Server):
             each.listen(WAITING)
 
 
-async def read_object(request: Request) -> dict[str, Any] | Response:
-    """The JSON object in a request's body, at most 64 KiB; or the response that refuses it."""
+async def read_object(request: Request) -> dict[str, Any]:
+    """The JSON object in a request's body. Raises HTTPException for what is none, or is over 64 KiB."""
     body = bytearray()
     try:
         async for chunk in request.stream():
             body += chunk
             if len(body) > MOST_BODY:
-                return problem(413, f"more than {MOST_BODY >> 10} KiB")
+                raise HTTPException(413, f"more than {MOST_BODY >> 10} KiB")
     except ClientDisconnect:
-        return problem(400, "cut short")  # nobody reads it
+        raise HTTPException(400, "cut short") from None  # nobody reads it
     try:
         content = json.loads(body)
     except (ValueError, RecursionError):
-        return problem(400, "not JSON")
-    return content if isinstance(content, dict) else problem(400, "not an object")
+        raise HTTPException(400, "not JSON") from None
+    if not isinstance(content, dict):
+        raise HTTPException(400, "not an object")
+    return content
+
+
+def _refusal(request: Request, error: Exception) -> Response:
+    """What is answered when a route raises."""
+    if isinstance(error, HTTPException):
+        return problem(error.status_code, str(error.detail))
+    if isinstance(error, OutputError):
+        return problem(503, str(error).partition(": ")[2])
+    return problem(422, str(error))
 
 
 def problem(status: int, why: str) -> JSONResponse:

@@ -43,9 +43,8 @@ def bradley_terry(
     by_item = np.stack([_wins([b for b in battles if b.item == item], models) for item in items])
     ratings = _fit(by_item.sum(0), models.index(anchor))
     rng = np.random.default_rng(0)
-    weights = rng.multinomial(
-        len(items), np.full(len(items), 1 / len(items)), rounds if len(items) > 1 else 0
-    )
+    rounds = rounds if len(items) > 1 else 0
+    weights = rng.multinomial(len(items), np.full(len(items), 1 / len(items)), rounds)
     draws = [_fit(np.tensordot(weight, by_item, 1), models.index(anchor)) for weight in weights]
     ends = np.percentile(draws, [2.5, 97.5], axis=0) if draws else None
     return {
@@ -120,7 +119,6 @@ def preferences(battles: Sequence[Battle], least: int = LEAST_PROMPTS) -> list[s
         grid = np.array([[by.get(rater, np.nan) for by in won.values()] for rater in raters])
         verdict = verdict_text(score, cell_text(a), cell_text(b), len(won), least)
         trust = agreement_note(krippendorff_alpha(grid, "ordinal"))
-        found.append(
-            f"{cell_text(a)} preferred to {cell_text(b)} {share} on {len(won)} prompts: {verdict}{trust}"
-        )
+        pair_text = f"{cell_text(a)} preferred to {cell_text(b)}"
+        found.append(f"{pair_text} {share} on {len(won)} prompts: {verdict}{trust}")
     return found

@@ -16,7 +16,6 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 
-from cogvideox.errors import InputError, OutputError
 from cogvideox.rating.grades import ASPECTS, CAP, GRADES, MOST_TOTAL
 from cogvideox.rating.ledger import RatingLedger
 from cogvideox.rating.loopback import loopback_app, problem, read_object
@@ -39,28 +38,14 @@ def ratings_app(study: Study, folder: Path, hosts: Sequence[str] = ()) -> FastAP
 
     @app.post("/api/next")
     async def following(request: Request) -> Response:
-        said = await read_object(request)
-        if isinstance(said, Response):
-            return said
-        try:
-            rater = study.rater(str(said.get("name", "")))
-        except InputError as error:
-            return problem(422, str(error))
-        return JSONResponse(what_next(study, ledger, rater))
+        content = await read_object(request)
+        return JSONResponse(what_next(study, ledger, study.rater(str(content.get("name", "")))))
 
     @app.post("/api/rate")
     async def rate(request: Request) -> Response:
-        said = await read_object(request)
-        if isinstance(said, Response):
-            return said
-        try:
-            entry = study.entry(str(said.get("assignment", "")), said)
-            kept = ledger.add(entry)
-        except InputError as error:
-            return problem(422, str(error))
-        except OutputError as error:
-            return problem(503, str(error).partition(": ")[2])
-        if not kept:
+        content = await read_object(request)
+        entry = study.entry(str(content.get("assignment", "")), content)
+        if not ledger.add(entry):
             return problem(409, "you rated this before; the first rating stands")
         return JSONResponse(what_next(study, ledger, entry.rater))
 

@@ -11,7 +11,7 @@ import hmac
 import json
 import random
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -106,9 +106,8 @@ class Study:
             side = {"left": 0, "right": 1}.get(str(choice))
             if side is not None and self.swapped(rater, unit):
                 side = 1 - side
-            return RatingEntry(
-                rater, unit.id, {"winner": "tie" if side is None else "ab"[side], "note": note}
-            )
+            winner = "tie" if side is None else "ab"[side]
+            return RatingEntry(rater, unit.id, {"winner": winner, "note": note})
         aspects, total = answer.get("aspects"), answer.get("total")
         if not isinstance(aspects, dict) or set(aspects) != set(ASPECTS):
             raise InputError(f"aspects: grade each of {', '.join(ASPECTS)}")
@@ -121,24 +120,21 @@ class Study:
 
     def ratings(self, entries: Sequence[RatingEntry]) -> list[Rating]:
         """Entries of a study of grades, with the models' names."""
-        units = {unit.id: unit for unit in self.units}
         return [
-            Rating(
-                e.rater, units[e.unit].models[0], units[e.unit].item, e.answer["aspects"], e.answer["total"]
-            )
-            for e in entries
-            if e.unit in units
+            Rating(entry.rater, unit.models[0], unit.item, entry.answer["aspects"], entry.answer["total"])
+            for entry, unit in self._known(entries)
         ]
 
     def battles(self, entries: Sequence[RatingEntry]) -> list[Battle]:
         """Entries of a study of pairs, with the models' names."""
+        return [
+            Battle(entry.rater, unit.item, *unit.models, entry.answer["winner"])
+            for entry, unit in self._known(entries)
+        ]
+
+    def _known(self, entries: Sequence[RatingEntry]) -> Iterator[tuple[RatingEntry, Unit]]:
         units = {unit.id: unit for unit in self.units}
-        battles = []
-        for entry in entries:
-            if entry.unit in units:
-                a, b = units[entry.unit].models
-                battles.append(Battle(entry.rater, units[entry.unit].item, a, b, entry.answer["winner"]))
-        return battles
+        return ((entry, units[entry.unit]) for entry in entries if entry.unit in units)
 
     def save(self, folder: Path) -> None:
         """Write study.json; it holds the secret, so only its owner may read it."""
@@ -187,14 +183,7 @@ def make_study(
     shared = _items(clips, mode)
     if (out / FILE).exists():
         return _opened(Study.read(out), mode, {(m, i) for i, by in shared.items() for m in by})
-    if (out / LEDGER).exists():
-        raise ConfigError(
-            f"{out}: holds ratings of a study whose {FILE} is gone; put it back, or choose another --out"
-        )
-    if (out / MEDIA).exists():
-        raise ConfigError(
-            f"{out / MEDIA}: is of a study that was never finished; remove it, or choose another --out"
-        )
+    _check_unused(out)
     secret = secrets.token_hex(32)
     media, changes = _write_media(clips, shared, secret, out / MEDIA, on_item)
     units = []
@@ -211,6 +200,18 @@ def make_study(
         )
     study.save(out)
     return study
+
+
+def _check_unused(out: Path) -> None:
+    """Raises ConfigError where a study stood, or was begun, whose ``study.json`` is not there."""
+    if (out / LEDGER).exists():
+        raise ConfigError(
+            f"{out}: holds ratings of a study whose {FILE} is gone; put it back, or choose another --out"
+        )
+    if (out / MEDIA).exists():
+        raise ConfigError(
+            f"{out / MEDIA}: is of a study that was never finished; remove it, or choose another --out"
+        )
 
 
 def _write_media(
@@ -235,9 +236,7 @@ def _write_media(
                 names[model, item] = _random_name(secret, f"{model}/{item}")[:24]
             videos = [clips[model][index] for model, index in by_model.items()]
             changes = write_anonymized(videos, [work / f"{names[m, item]}.mp4" for m in by_model], fps)
-            remarks += [
-                f"{m}/{item}: {change}" for m, change in zip(by_model, changes, strict=True) if change
-            ]
+            remarks += [f"{m}/{item}: {what}" for m, what in zip(by_model, changes, strict=True) if what]
             if on_item is not None:
                 on_item(len(names), total)
     return names, remarks
@@ -245,9 +244,8 @@ def _write_media(
 
 def _random_name(secret: str, text: str) -> str:
     """64 hex digits that nobody without the secret can trace to the text."""
-    return hmac.new(
-        bytes.fromhex(secret), text.encode("utf-8", "surrogateescape"), hashlib.sha256
-    ).hexdigest()
+    key = bytes.fromhex(secret)
+    return hmac.new(key, text.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()
 
 
 def make_private(folder: Path) -> None:

@@ -7,6 +7,7 @@ Speed is stated, and counts as a fact, only where the scene is slow or fast.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,71 +15,37 @@ import numpy as np
 from cogvideox.errors import InputError
 from cogvideox.world.scene import COLOURS, SHAPES, Scene, random_source
 
-_NUMBERS = {2: "two", 3: "three"}
-_ADVERBS = {"slow": ("slowly",), "fast": ("quickly", "fast")}
+NUMBERS = {2: "two", 3: "three"}
+ADVERBS = {"slow": ("slowly",), "fast": ("quickly", "fast")}
 
-_WHERE = {
+WHERE = {
     "left": ("to the left", "left", "leftwards"),
     "right": ("to the right", "right", "rightwards"),
     "up": ("up", "upwards", "upward"),
     "down": ("down", "downwards", "downward"),
 }
-_MOVE = (("moves", "move"), ("moves", "move"), ("slides", "slide"), ("travels", "travel"), ("goes", "go"))
+MOVE = (("moves", "move"), ("moves", "move"), ("slides", "slide"), ("travels", "travel"), ("goes", "go"))
 
-_PHRASES: dict[str, tuple[str, ...]] = {
-    "grow": (
-        "{a} grows",
-        "{a} is growing",
-        "{a} gets bigger",
-        "{a} becomes larger",
-        "{a} expands",
-        "{a} grows bigger and bigger",
-    ),
-    "shrink": (
-        "{a} shrinks",
-        "{a} is shrinking",
-        "{a} gets smaller",
-        "{a} becomes smaller",
-        "{a} gets smaller and smaller",
-        "{a} is getting smaller",
-    ),
-    "rotate": (
-        "{a} rotates",
-        "{a} spins",
-        "{a} is rotating",
-        "{a} spins around",
-        "{a} rotates in place",
-        "{a} is spinning",
-    ),
-    "transform": (
-        "{a} turns into {b}",
-        "{a} becomes {b}",
-        "{a} changes into {b}",
-        "{a} transforms into {b}",
-        "{a} morphs into {b}",
-    ),
-    "one": ("{a}", "one {name}", "a single {name}", "there is {a}", "{a} on a grey background"),
-    "several": (
-        "{a}",
-        "there are {a}",
-        "{a} on a grey background",
-        "{a} side by side",
-        "{a} next to each other",
-    ),
-    "pan": (
-        "the camera pans {where} over {a}",
-        "the camera moves {where} over {a}",
-        "the camera pans {where} past {a}",
-        "{a}, the camera pans {where}",
-        "{a} while the camera pans {where}",
-        "a camera pan {where} over {a}",
-    ),
-    "pair": ("{a} and {b}", "there is {a} and {b}", "{a} next to {b}", "{a} beside {b}"),
-    "left": ("{a} to the left of {b}", "{a} is to the left of {b}", "{a} left of {b}"),
-    "right": ("{a} to the right of {b}", "{a} is to the right of {b}", "{a} right of {b}"),
-    "above": ("{a} above {b}", "{a} is above {b}"),
-    "below": ("{a} below {b}", "{a} is below {b}"),
+PHRASES = {
+    "grow": "{a} grows / {a} is growing / {a} gets bigger / "
+    "{a} becomes larger / {a} expands / {a} grows bigger and bigger",
+    "shrink": "{a} shrinks / {a} is shrinking / {a} gets smaller / "
+    "{a} becomes smaller / {a} gets smaller and smaller / {a} is getting smaller",
+    "rotate": "{a} rotates / {a} spins / {a} is rotating / "
+    "{a} spins around / {a} rotates in place / {a} is spinning",
+    "transform": "{a} turns into {b} / {a} becomes {b} / {a} changes into {b} / "
+    "{a} transforms into {b} / {a} morphs into {b}",
+    "one": "{a} / one {name} / a single {name} / there is {a} / {a} on a grey background",
+    "several": "{a} / there are {a} / {a} on a grey background / {a} side by side / {a} next to each other",
+    "pan": "the camera pans {where} over {a} / the camera moves {where} over {a} / the camera pans {where} past {a} / "
+    "{a}, the camera pans {where} / {a} while the camera pans {where} / a camera pan {where} over {a}",
+    "pair": "{a} and {b} / there is {a} and {b} / {a} next to {b} / {a} beside {b}",
+    "left": "{a} to the left of {b} / {a} is to the left of {b} / {a} left of {b}",
+    "right": "{a} to the right of {b} / {a} is to the right of {b} / {a} right of {b}",
+    "above": "{a} above {b} / {a} is above {b}",
+    "below": "{a} below {b} / {a} is below {b}",
 }
+"""Phrasings of each story, divided by slashes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,53 +124,57 @@ def caption(scene: Scene, seed: int, index: int) -> str:
 
 def _sentence(scene: Scene, rng: np.random.Generator) -> str:
     if scene.second is not None:
-        named = [_with_article(" ".join(thing)) for thing in scene.things]
-        phrases = _PHRASES["pair" if scene.relation == "none" else scene.relation]
-        return _choose(rng, phrases).format(a=named[0], b=named[1])
+        first, second = (with_article(" ".join(thing)) for thing in scene.things)
+        return _phrase(rng, "pair" if scene.relation == "none" else scene.relation, a=first, b=second)
     one = scene.count == 1
     name = f"{scene.colour} {scene.shape}"
-    subject = _with_article(name) if one else f"{_NUMBERS[scene.count]} {_plural(name)}"
+    subject = with_article(name) if one else f"{NUMBERS[scene.count]} {plural(name)}"
     if scene.direction != "none":
         return _moving(scene, subject, rng)
     if scene.camera != "static":
-        where = _choose(rng, _WHERE[scene.camera][:2])
-        return _choose(rng, _PHRASES["pan"]).format(a=subject, where=where)
+        where = _choose(rng, WHERE[scene.camera][:2])
+        return _phrase(rng, "pan", a=subject, where=where)
     if scene.change == "none":
-        return _choose(rng, _PHRASES["one" if one else "several"]).format(a=subject, name=name)
+        return _phrase(rng, "one" if one else "several", a=subject, name=name)
     target = ""
     if scene.into is not None:
-        target = _with_article(f"{scene.colour} {scene.into}" if rng.random() < 0.3 else scene.into)
-    return _choose(rng, _PHRASES[scene.change]).format(a=subject, b=target)
+        target = with_article(f"{scene.colour} {scene.into}" if rng.random() < 0.3 else scene.into)
+    return _phrase(rng, scene.change, a=subject, b=target)
 
 
 def _moving(scene: Scene, subject: str, rng: np.random.Generator) -> str:
-    plain, base = _MOVE[int(rng.integers(len(_MOVE)))]
+    plain, base = MOVE[int(rng.integers(len(MOVE)))]
     verb = plain if scene.count == 1 else base
-    where = _choose(rng, _WHERE[scene.direction])
+    where = _choose(rng, WHERE[scene.direction])
     if rng.random() < 0.2:
         verb = "is moving" if scene.count == 1 else "are moving"
     elif rng.random() < 0.3:
-        where = _WHERE[scene.direction][0]
+        where = WHERE[scene.direction][0]
     if scene.speed == "normal":
         return f"{subject} {verb} {where}"
-    adverb = _choose(rng, _ADVERBS[scene.speed])
+    adverb = _choose(rng, ADVERBS[scene.speed])
     before = adverb != "fast" and not verb.startswith(("is", "are")) and rng.random() < 0.5
     return f"{subject} {adverb} {verb} {where}" if before else f"{subject} {verb} {where} {adverb}"
 
 
-def _choose(rng: np.random.Generator, options: tuple[str, ...]) -> str:
+def _choose(rng: np.random.Generator, options: Sequence[str]) -> str:
     return options[int(rng.integers(len(options)))]
 
 
-def _with_article(name: str) -> str:
+def _phrase(rng: np.random.Generator, story: str, **words: str) -> str:
+    return _choose(rng, PHRASES[story].split(" / ")).format(**words)
+
+
+def with_article(name: str) -> str:
+    """'a circle', 'an orange ring'."""
     return f"an {name}" if name[0] in "aeiou" else f"a {name}"
 
 
-def _plural(name: str) -> str:
+def plural(name: str) -> str:
+    """'circles', 'crosses'."""
     return f"{name}es" if name.endswith("s") else f"{name}s"
 
 
-_NUMBER_WORDS = {"two": 2, "three": 3}
 _COLOUR = re.compile(rf"\b({'|'.join(COLOURS)})\b")
 _SHAPE = re.compile(rf"\b({'|'.join(SHAPES)})(?:e?s)?\b")
 _WAY = r"(?:to\s+the\s+)?(left|right|up|down)(?:wards?)?\b"
@@ -243,7 +214,7 @@ def read_caption(text: str) -> tuple[Check, ...]:
         checks.append(Check("colour", colour[1]))
     if shape:
         checks.append(Check("shape", shape[1], when="start" if into else "always"))
-        numbers = [value for word, value in _NUMBER_WORDS.items() if re.search(rf"\b{word}\b", rest)]
+        numbers = [value for value, word in NUMBERS.items() if re.search(rf"\b{word}\b", rest)]
         checks.append(Check("count", numbers[0] if numbers else 1))
     if moves:
         checks.append(Check("direction", moves[1]))

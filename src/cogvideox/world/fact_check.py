@@ -153,10 +153,7 @@ def read_frames(frames: np.ndarray) -> Reading:
     """Describe uint8 frames ``[t, h, w, 3]``, at least 5 of them and square-ish; raises InputError for other
     arrays.
     """
-    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or len(frames) < 5:
-        raise InputError(
-            f"frames {frames.dtype} {list(frames.shape)}: the judge reads uint8 [t, h, w, 3], t >= 5"
-        )
+    _check_frames(frames)
     foreground = find_things(frames)
     whole = [thing for thing in foreground.things if thing.whole] or list(foreground.things)
     likeness = compare(foreground, whole)
@@ -193,6 +190,12 @@ def read_frames(frames: np.ndarray) -> Reading:
             "camera": min(1.0, abs(float(np.abs(camera).max()) - _MOVED) / _MOVED),
         },
     )
+
+
+def _check_frames(frames: np.ndarray) -> None:
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or len(frames) < 5:
+        shape = f"{frames.dtype} {list(frames.shape)}"
+        raise InputError(f"frames {shape}: the judge reads uint8 [t, h, w, 3], t >= 5")
 
 
 def _things(

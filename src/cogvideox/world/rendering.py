@@ -43,12 +43,8 @@ def _ring(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 DISTANCE: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "circle": _circle,
-    "square": _square,
-    "triangle": _triangle,
-    "cross": _cross,
-    "ring": _ring,
-}
+    "circle": _circle, "square": _square, "triangle": _triangle, "cross": _cross, "ring": _ring,
+}  # fmt: skip
 """Signed distance to each shape of radius 1, negative inside; of about the same area; y grows downwards."""
 
 

@@ -36,30 +36,17 @@ RELATIONS: dict[str, tuple[int, int]] = {"left": (-1, 0), "right": (1, 0), "abov
 SPLITS = ("train", "held_out")
 
 TIERS: dict[str, float] = {
-    "motion": 0.50,
-    "size": 0.12,
-    "rotate": 0.08,
-    "transform": 0.10,
-    "count": 0.10,
-    "pan": 0.10,
-    "pair": 0.0,
-}
+    "motion": 0.50, "size": 0.12, "rotate": 0.08, "transform": 0.10, "count": 0.10, "pan": 0.10, "pair": 0.0,
+}  # fmt: skip
 """The tiers and the share of scenes each one has; two different things are shown only where they are asked for."""
 
-HELD_OUT_PAIRS = frozenset(
-    {
-        ("red", "square"),
-        ("orange", "cross"),
-        ("yellow", "circle"),
-        ("green", "triangle"),
-        ("cyan", "ring"),
-        ("blue", "square"),
-        ("purple", "cross"),
-    }
-)
+HELD_OUT_PAIRS = frozenset([
+    ("red", "square"), ("orange", "cross"), ("yellow", "circle"), ("green", "triangle"), ("cyan", "ring"),
+    ("blue", "square"), ("purple", "cross"),
+])  # fmt: skip
 """(colour, shape) pairs that no training clip shows, at its beginning or at its end."""
 
-# Half the width, the height above and the height below the centre, for radius 1 (see render.py).
+# Half the width, the height above and the height below the centre, for radius 1 (see rendering.py).
 _EXTENT = {
     "circle": (1.0, 1.0, 1.0),
     "square": (0.89, 0.89, 0.89),
@@ -139,11 +126,11 @@ def sample_scene(seed: int, index: int, split: str = "train", tier: str | None =
     ``tier`` asks for one story; by default it is drawn with the shares of ``TIERS``. Raises InputError for an
     unknown name.
     """
-    _known("split", split, SPLITS)
+    _check_name("split", split, SPLITS)
     rng = random_source(seed, f"scene/{split}", index)
     drawn = str(rng.choice(list(TIERS), p=list(TIERS.values())))
     if tier is not None:
-        _known("tier", tier, tuple(TIERS))
+        _check_name("tier", tier, tuple(TIERS))
         drawn = tier
     while True:
         scene = _DRAW[drawn](rng)
@@ -151,7 +138,7 @@ def sample_scene(seed: int, index: int, split: str = "train", tier: str | None =
             return scene
 
 
-def _known(what: str, name: str, options: tuple[str, ...]) -> None:
+def _check_name(what: str, name: str, options: tuple[str, ...]) -> None:
     if name not in options:
         raise InputError(f"{what} {name!r}: not one of {', '.join(options)}{suggest(name, options)}")
 
@@ -224,19 +211,12 @@ def _count(rng: np.random.Generator) -> Scene:
     count = int(rng.choice([1, 2, 3], p=[0.2, 0.4, 0.4]))
     if count == 1:
         radius = float(rng.uniform(0.12, 0.18))
-        return Scene(
-            "count",
-            colour,
-            shape,
-            radius,
-            (_centre(rng, _EXTENT[shape], radius, (0, 0)),),
-            ground=_ground(rng),
-        )
+        centre = _centre(rng, _EXTENT[shape], radius, (0, 0))
+        return Scene("count", colour, shape, radius, (centre,), ground=_ground(rng))
     direction = _pick(rng, DIRECTIONS) if rng.random() < 0.4 else "none"
     radius = float(rng.uniform(0.095, 0.105))
-    return Scene(
-        "count", colour, shape, radius, _side_by_side(rng, count, direction), direction, ground=_ground(rng)
-    )
+    centres = _side_by_side(rng, count, direction)
+    return Scene("count", colour, shape, radius, centres, direction, ground=_ground(rng))
 
 
 def _side_by_side(rng: np.random.Generator, count: int, direction: str) -> tuple[tuple[float, float], ...]:
@@ -244,10 +224,8 @@ def _side_by_side(rng: np.random.Generator, count: int, direction: str) -> tuple
     along = (np.arange(count) - (count - 1) / 2) * 0.31 + 0.5 + rng.uniform(-0.03, 0.03)
     free = 0.12 if direction == "none" else 0.06
     across = 0.5 + rng.uniform(-free, free) + rng.uniform(-0.03, 0.03, count)
-    pairs = (
-        zip(across, along, strict=True) if direction in ("left", "right") else zip(along, across, strict=True)
-    )
-    return tuple((float(x), float(y)) for x, y in pairs)
+    xs, ys = (across, along) if direction in ("left", "right") else (along, across)
+    return tuple((float(x), float(y)) for x, y in zip(xs, ys, strict=True))
 
 
 def _pan(rng: np.random.Generator) -> Scene:
@@ -278,12 +256,4 @@ def _pair(rng: np.random.Generator) -> Scene:
     )
 
 
-_DRAW = {
-    "motion": _motion,
-    "size": _size,
-    "rotate": _rotate,
-    "transform": _transform,
-    "count": _count,
-    "pan": _pan,
-    "pair": _pair,
-}
+_DRAW = dict(zip(TIERS, (_motion, _size, _rotate, _transform, _count, _pan, _pair), strict=True))

@@ -10,18 +10,9 @@ from math import sqrt
 from cogvideox.world.fact_check import Verdict
 
 KINDS = (
-    "colour",
-    "shape",
-    "colour and shape",
-    "thing",
-    "relation",
-    "count",
-    "direction",
-    "speed",
-    "change",
-    "camera",
+    "colour", "shape", "colour and shape", "thing", "relation", "count", "direction", "speed", "change", "camera",
     "all facts",
-)
+)  # fmt: skip
 PAIR_KINDS = ("thing", "relation")  # asked of two different things only
 _Z = 1.959964  # two-sided 95 %
 
@@ -55,13 +46,7 @@ def report(results: Iterable[Verdict | dict]) -> list[FactScore]:
         holds = outcomes(result.to_dict() if isinstance(result, Verdict) else result)
         right.update(kind for kind, held in holds.items() if held)
         asked.update(holds.keys())
-    return [
-        FactScore(
-            kind, right[kind], asked[kind], right[kind] / asked[kind], *wilson(right[kind], asked[kind])
-        )
-        for kind in KINDS
-        if asked[kind]
-    ]
+    return [_score(kind, right[kind], asked[kind]) for kind in KINDS if asked[kind]]
 
 
 def report_by_tier(results: Iterable[tuple[str, Verdict | dict]]) -> list[FactScore]:
@@ -71,22 +56,19 @@ def report_by_tier(results: Iterable[tuple[str, Verdict | dict]]) -> list[FactSc
         record = result.to_dict() if isinstance(result, Verdict) else result
         asked[tier] += 1
         right[tier] += bool(record["all"])
-    return [
-        FactScore(
-            tier, right[tier], asked[tier], right[tier] / asked[tier], *wilson(right[tier], asked[tier])
-        )
-        for tier in asked
-    ]
+    return [_score(tier, right[tier], asked[tier]) for tier in asked]
+
+
+def _score(kind: str, right: int, asked: int) -> FactScore:
+    return FactScore(kind, right, asked, right / asked, *wilson(right, asked))
 
 
 def score_table(scores: Iterable[FactScore]) -> str:
     """The scores as a Markdown table, shares in percent."""
     lines = ["| fact | right | of | % | 95 % interval |", "|---|---|---|---|---|"]
-    for score in scores:
-        interval = f"{100 * score.low:.1f} - {100 * score.high:.1f}"
-        lines.append(
-            f"| {score.kind} | {score.right} | {score.asked} | {100 * score.share:.1f} | {interval} |"
-        )
+    for s in scores:
+        interval = f"{100 * s.low:.1f} - {100 * s.high:.1f}"
+        lines.append(f"| {s.kind} | {s.right} | {s.asked} | {100 * s.share:.1f} | {interval} |")
     return "\n".join(lines)
 
 

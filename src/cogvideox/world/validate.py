@@ -32,10 +32,6 @@ class Agreement:
         """Share of right findings for colour, shape, ... or "all" (every fact of a clip)."""
         return self.right[kind] / self.asked[kind]
 
-    def worst(self) -> float:
-        """The lowest share over the kinds of facts."""
-        return min(self.share(kind) for kind in self.asked if kind != "all")
-
 
 KINDS = ("colour", "shape", "count", "direction", "speed", "change", "camera")
 
@@ -52,28 +48,23 @@ def validate(
 
     Half of the clips come from each split unless one is named. Raises InputError for an unknown corruption.
     """
+    name = corruption if isinstance(corruption, str) else getattr(corruption, "__name__", "function")
     if isinstance(corruption, str) and corruption not in CORRUPTIONS:
-        options = tuple(CORRUPTIONS)
         raise InputError(
-            f"corruption {corruption!r}: not one of {', '.join(options)}{suggest(corruption, options)}"
+            f"corruption {name!r}: not one of {', '.join(CORRUPTIONS)}{suggest(name, CORRUPTIONS)}"
         )
     spoil = CORRUPTIONS[corruption] if isinstance(corruption, str) else corruption
-    result = Agreement(
-        corruption if isinstance(corruption, str) else getattr(corruption, "__name__", "function")
-    )
+    result = Agreement(name)
     for index in range(n):
         scene = sample_scene(seed, index, split or SPLITS[index % 2])
         checks = facts(scene)
         verdict = check_facts(spoil(render(scene), random_source(seed, "corruption", index)), checks)
         for found in verdict.findings:
-            true = (
-                found.check.value
-                if found.check.into is None
-                else f"{found.check.value} into {found.check.into}"
-            )
-            result.confusion.setdefault(found.check.kind, Counter())[(true, found.seen)] += 1
-            result.right[found.check.kind] += found.holds
-            result.asked[found.check.kind] += 1
+            kind, true, into = found.check.kind, found.check.value, found.check.into
+            true = true if into is None else f"{true} into {into}"
+            result.confusion.setdefault(kind, Counter())[(true, found.seen)] += 1
+            result.right[kind] += found.holds
+            result.asked[kind] += 1
         result.right["all"] += verdict.all_hold
         result.asked["all"] += 1
         if on_clip is not None:

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 from PIL import Image
 
-from cogvideox.world.captions import _ADVERBS, _MOVE, _NUMBERS, _PHRASES, _WHERE
+from cogvideox.world.captions import ADVERBS, MOVE, NUMBERS, PHRASES, WHERE, plural
 from cogvideox.world.scene import COLOURS, SHAPES
 
 _FORMS = (  # other forms of the captions' words, which parse.py reads as well
@@ -67,23 +67,10 @@ def resembles_world(frame: np.ndarray) -> bool:
 
 @cache
 def _vocabulary() -> frozenset[str]:
-    phrases = [phrase for phrases in _PHRASES.values() for phrase in phrases]
-    phrases += [way for ways in _WHERE.values() for way in ways]
-    phrases += [verb for verbs in _MOVE for verb in verbs]
-    phrases += [adverb for adverbs in _ADVERBS.values() for adverb in adverbs]
+    phrases = [*PHRASES.values()]
+    phrases += [way for ways in WHERE.values() for way in ways]
+    phrases += [verb for verbs in MOVE for verb in verbs]
+    phrases += [adverb for adverbs in ADVERBS.values() for adverb in adverbs]
     words = set(re.findall(r"[a-z]+", re.sub(r"\{\w+\}", " ", " ".join(phrases))))
-    plurals = {shape + ("es" if shape.endswith("s") else "s") for shape in SHAPES}
-    return frozenset(
-        words
-        | plurals
-        | {
-            *COLOURS,
-            *SHAPES,
-            *_NUMBERS.values(),
-            *_FORMS.split(),
-            *_FILLERS.split(),
-            "moving",
-            "grey",
-            "gray",
-        }
-    )
+    others = (*_FORMS.split(), *_FILLERS.split(), "moving", "grey", "gray")
+    return frozenset([*words, *COLOURS, *SHAPES, *map(plural, SHAPES), *NUMBERS.values(), *others])
