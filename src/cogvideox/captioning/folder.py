@@ -96,9 +96,8 @@ def _shared(file: Path, top: Path, out: Path) -> str:
     name = Path("videos", file.relative_to(top))
     target = out / name
     if os.path.lexists(target):
-        if target.is_symlink() or not (
-            os.path.samefile(file, target) or sha256_of(file) == sha256_of(target)
-        ):
+        same = os.path.samefile(file, target) or sha256_of(file) == sha256_of(target)
+        if target.is_symlink() or not same:
             raise OutputError(f"{target}: another file stands there; choose another --out, or move it away")
         return name.as_posix()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -116,24 +115,25 @@ class _Ours:
     def __init__(self, out: Path) -> None:
         self.out, self.list = out, out / "work" / "made.txt"
 
+    def known(self) -> list[str]:
+        """Digests of what was written here, the newest last."""
+        return read_small_text(self.list, root=self.out).split() if self.list.exists() else []
+
     def check(self) -> None:
         """Raises OutputError."""
-        known = read_small_text(self.list, root=self.out).split() if self.list.exists() else []
-        for name in ("metadata.jsonl", "records.jsonl"):
-            file = self.out / name
-            if os.path.lexists(file) and (
-                file.is_symlink() or not file.is_file() or sha256_of(file) not in known
-            ):
-                raise OutputError(
-                    f"{file}: not as caption wrote it, so it is not replaced; choose another --out, or move it away"
-                )
+        known = self.known()
+        for file in (self.out / "metadata.jsonl", self.out / "records.jsonl"):
+            plain = file.is_file() and not file.is_symlink()
+            if os.path.lexists(file) and not (plain and sha256_of(file) in known):
+                why = "not as caption wrote it, so it is not replaced"
+                raise OutputError(f"{file}: {why}; choose another --out, or move it away")
 
     def write(self, name: str, lines: Sequence[dict]) -> None:
         """Replace a table. Raises OutputError."""
         self.check()
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         digest = hashlib.sha256(text.encode("utf-8")).hexdigest()
-        known = read_small_text(self.list, root=self.out).split() if self.list.exists() else []
+        known = self.known()
         if digest not in known:
             write_text(self.list, "\n".join([*known[-63:], digest]) + "\n")
         write_text(self.out / name, text)
@@ -147,8 +147,6 @@ def load_frames(file: Path) -> ClipFrames:
     frames = video.frames
     if max(tall, wide) > LONGEST_SIDE:
         scale = LONGEST_SIDE / max(tall, wide)
-        size = (max(1, round(wide * scale)), max(1, round(tall * scale)))
-        frames = np.stack(
-            [np.asarray(Pillow.fromarray(f).resize(size, Pillow.Resampling.BOX)) for f in frames]
-        )
+        size, box = (max(1, round(wide * scale)), max(1, round(tall * scale))), Pillow.Resampling.BOX
+        frames = np.stack([np.asarray(Pillow.fromarray(f).resize(size, box)) for f in frames])
     return ClipFrames(sha256_of(file), frames, tuple(round(i / video.fps, 4) for i in range(len(frames))))

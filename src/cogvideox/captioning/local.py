@@ -54,11 +54,8 @@ class CaptionerNetwork(nn.Module):
         layers: list[nn.Module] = []
         for index, (before, after) in enumerate(zip(wide[:-1], wide[1:], strict=True)):
             kernel = 4 if index == 0 else 3
-            layers += [
-                nn.Conv2d(before, after, kernel, stride=2, padding=1),
-                nn.GroupNorm(4, after),
-                nn.SiLU(),
-            ]
+            convolution = nn.Conv2d(before, after, kernel, stride=2, padding=1)
+            layers += [convolution, nn.GroupNorm(4, after), nn.SiLU()]
         side = config.size // 2 ** len(config.channels)
         self.look = nn.Sequential(*layers, nn.Flatten(), nn.Linear(wide[-1] * side**2, width))
         self.time = nn.Parameter(torch.zeros(config.frames, width))
@@ -209,11 +206,10 @@ def _read(folder: Path, kind: str, shape: type) -> tuple:
         weights: dict[str, Tensor] = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: cannot be read ({' '.join(str(error).split())[:160]})") from None
-    if not isinstance(values, dict) or values.get("model_type") != kind:
-        found = values.get("model_type") if isinstance(values, dict) else None
-        raise CheckpointError(
-            f"{folder / SETTINGS}: model_type is {found!r}, not {kind!r}; give another folder"
-        )
+    found = values.get("model_type") if isinstance(values, dict) else None
+    if found != kind:
+        what = f"model_type is {found!r}, not {kind!r}"
+        raise CheckpointError(f"{folder / SETTINGS}: {what}; give another folder")
     known = {name: values[name] for name in shape.model_fields if name in values}  # type: ignore[attr-defined]
     name = f"{kind}:{sha256_of(folder / WEIGHTS)[:12]}"
     return shape.parse(known, str(folder / SETTINGS)), name, weights  # type: ignore[attr-defined]

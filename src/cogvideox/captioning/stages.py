@@ -66,7 +66,7 @@ class CaptionStage(Protocol):
         """Captions of each clip, or why there are none."""
 
 
-class ShortCaption:
+class ShortCaption(CaptionStage):
     """(1) One sentence about the clip, from frames spread over it (the paper: Panda-70M's captioner)."""
 
     kind, needed = "short", False
@@ -76,17 +76,11 @@ class ShortCaption:
         self.cleaning = cleaning or Cleaning(words=40)
 
     def write(self, clips: Sequence[ClipFrames]) -> list[Result]:
-        """Captions of each clip, or why there are none."""
-        indices = [clip.spread(self.frames) for clip in clips]
-        asked = [_question(SHORT, clip, some) for clip, some in zip(clips, indices, strict=True)]
-        outcomes = self.chat.ask_all(asked, reader(self.cleaning))
-        return [
-            _result(self.kind, SHORT, outcome, clip, some)
-            for outcome, clip, some in zip(outcomes, clips, indices, strict=True)
-        ]
+        shown = [(clip, clip.spread(self.frames)) for clip in clips]
+        return _ask_about(self.chat, SHORT, self.kind, self.cleaning, shown)
 
 
-class FrameCaptions:
+class FrameCaptions(CaptionStage):
     """(2) A description of one frame every ``seconds`` (the paper: CogVLM, every 2 s)."""
 
     kind, needed = "frame", True
@@ -104,13 +98,11 @@ class FrameCaptions:
 
     def write(self, clips: Sequence[ClipFrames]) -> list[Result]:
         """Fails for a clip when less than the share ``least`` of its frames could be described."""
-        work = [(clip, index) for clip in clips for index in clip.every(self.seconds, self.most)]
-        asked = (_question(FRAME, clip, [index]) for clip, index in work)
+        shown = [(clip, [index]) for clip in clips for index in clip.every(self.seconds, self.most)]
         written: dict[str, list[Caption]] = {clip.id: [] for clip in clips}
         failed: dict[str, list[ChatFailure]] = {clip.id: [] for clip in clips}
-        outcomes = self.chat.ask_all(asked, reader(self.cleaning))
-        for outcome, (clip, index) in zip(outcomes, work, strict=True):
-            result = _result(self.kind, FRAME, outcome, clip, [index])
+        results = _ask_about(self.chat, FRAME, self.kind, self.cleaning, shown)
+        for result, (clip, _) in zip(results, shown, strict=True):
             if isinstance(result, ChatFailure):
                 failed[clip.id].append(result)
             else:
@@ -123,7 +115,7 @@ class FrameCaptions:
         return (waits or failed)[0] if short or waits else written
 
 
-class Merge:
+class Merge(CaptionStage):
     """(3) One description in order of time, from the captions of frames and of the clip (the paper: GPT-4)."""
 
     kind, needed = "dense", True
@@ -132,7 +124,6 @@ class Merge:
         self.chat, self.cleaning = chat, cleaning or Cleaning()
 
     def write(self, clips: Sequence[ClipFrames]) -> list[Result]:
-        """Captions of each clip, or why there are none."""
         asked = [MERGE.question((merge_text(clip.captions),)) for clip in clips]
         outcomes = self.chat.ask_all(asked, reader(self.cleaning))
         return [
@@ -141,7 +132,7 @@ class Merge:
         ]
 
 
-class Summarise:
+class Summarise(CaptionStage):
     """(4) What (3) does, by a small network that was trained on its results."""
 
     kind, needed = "dense", True
@@ -150,14 +141,13 @@ class Summarise:
         self.summariser, self.cleaning = summariser, cleaning or Cleaning()
 
     def write(self, clips: Sequence[ClipFrames]) -> list[Result]:
-        """Captions of each clip, or why there are none."""
         return [
             _local(self.kind, self.summariser.name, self.cleaning, self.summariser, merge_text(clip.captions))
             for clip in clips
         ]
 
 
-class LocalCaptioner:
+class LocalCaptioner(CaptionStage):
     """(5) From the clip at once, by a network that was trained on what the other stages wrote."""
 
     kind, needed = "dense", True
@@ -172,7 +162,6 @@ class LocalCaptioner:
         self.captioner, self.cleaning, self.knows = captioner, cleaning or Cleaning(), knows
 
     def write(self, clips: Sequence[ClipFrames]) -> list[Result]:
-        """Captions of each clip, or why there are none."""
         return [
             ChatFailure("refused", f"{self.captioner.name} was not trained on anything like this clip")
             if self.knows is not None and not self.knows(clip.frames)
@@ -181,7 +170,7 @@ class LocalCaptioner:
         ]
 
 
-class AskDense:
+class AskDense(CaptionStage):
     """(5) behind a server: a video model that sees one frame a second, as CogVLM2-Caption does."""
 
     kind, needed = "dense", True
@@ -193,14 +182,8 @@ class AskDense:
         self.cleaning = cleaning or Cleaning(words=200)
 
     def write(self, clips: Sequence[ClipFrames]) -> list[Result]:
-        """Captions of each clip, or why there are none."""
-        indices = [clip.every(self.seconds, self.most) for clip in clips]
-        asked = [_question(DENSE, clip, some) for clip, some in zip(clips, indices, strict=True)]
-        outcomes = self.chat.ask_all(asked, reader(self.cleaning))
-        return [
-            _result(self.kind, DENSE, outcome, clip, some)
-            for outcome, clip, some in zip(outcomes, clips, indices, strict=True)
-        ]
+        shown = [(clip, clip.every(self.seconds, self.most)) for clip in clips]
+        return _ask_about(self.chat, DENSE, self.kind, self.cleaning, shown)
 
 
 def merge_text(captions: Sequence[Caption]) -> str:
@@ -208,6 +191,22 @@ def merge_text(captions: Sequence[Caption]) -> str:
     frames = {f"{each.moments[0]:g}": each.text for each in captions if each.kind == "frame"}
     short = "".join(f"\nWhole clip: {each.text}" for each in captions if each.kind == "short")
     return json.dumps(frames, ensure_ascii=False) + short
+
+
+def _ask_about(
+    chat: Chat,
+    instruction: Instruction,
+    kind: str,
+    cleaning: Cleaning,
+    shown: Sequence[tuple[ClipFrames, list[int]]],
+) -> list[Result]:
+    """One question about each (clip, indices of its frames), all asked at once; the captions that came back."""
+    asked = (_question(instruction, clip, indices) for clip, indices in shown)
+    outcomes = chat.ask_all(asked, reader(cleaning))
+    return [
+        _result(kind, instruction, outcome, clip, indices)
+        for outcome, (clip, indices) in zip(outcomes, shown, strict=True)
+    ]
 
 
 def _question(instruction: Instruction, clip: ClipFrames, indices: list[int]) -> Question:

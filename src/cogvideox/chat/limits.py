@@ -12,8 +12,7 @@ from cogvideox.chat.question import ChatFailure
 
 def delay(key: str, attempt: int, first: float, longest: float, asked: float | None) -> float:
     """Seconds before attempt ``attempt + 1``: doubled each time, with half of it by chance, so that many askers do not
-    come back at once; never less than the server asked for. The chance is a function of (key, attempt).
-    """
+    come back at once; never less than the server asked for. The chance is a function of (key, attempt)."""
     most = min(longest, first * 2 ** (attempt - 1))
     chance = random.Random(f"{key}/{attempt}").uniform(0.5, 1.0)
     return max(most * chance, min(asked or 0.0, longest))

@@ -17,6 +17,7 @@ from typing import Any
 from cogvideox.clip_folders.columns import Columns, row_of
 from cogvideox.clip_folders.parquet import light_columns, open_parquet, parquet_errors, rows_of
 from cogvideox.errors import MediaError
+from cogvideox.files.digest import sha256_of
 
 BATCH = 8  # rows of clips in memory at a time
 
@@ -78,13 +79,8 @@ class ByteRange:
 
     def digest(self) -> str:
         """SHA-256 of the bytes. Raises MediaError."""
-        if self.size is None and self.row_number is None:
-            try:
-                with open(self.file, "rb") as stream:
-                    return hashlib.file_digest(stream, "sha256").hexdigest()
-            except OSError as error:
-                raise MediaError(f"{self.file}: cannot be read ({error.strerror}); check the path") from None
-        return hashlib.sha256(self.read()).hexdigest()
+        whole = self.size is None and self.row_number is None
+        return sha256_of(self.file) if whole else hashlib.sha256(self.read()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -118,7 +114,7 @@ def clips_in_shard(
 def holds_clips(file: Path) -> bool:
     """Whether a Parquet table holds clips as bytes; one that cannot be opened counts, so that it is named."""
     try:
-        return _clip_column(_opened(file)) is not None
+        return _clip_column(open_parquet(file, None)) is not None
     except MediaError:
         return True
 
@@ -143,13 +139,11 @@ def _cells(
     file: Path, endings: frozenset[str], dropped: dict[str, str], columns: Columns
 ) -> Iterator[ArchiveEntry]:
     """Rows that hold a clip as bytes: a binary column, or HF's {bytes, path}."""
-    table = _opened(file)
-    names = table.schema_arrow.names
+    table = open_parquet(file, None)
     column = _clip_column(table)
     if column is None:
-        raise MediaError(
-            f"{file}: has columns {', '.join(names[:8])}; the clips should stand in 'video' as bytes"
-        )
+        names = ", ".join(table.schema_arrow.names[:8])
+        raise MediaError(f"{file}: has columns {names}; the clips should stand in 'video' as bytes")
     light = light_columns(table)
     _, captions, scores = columns.among(light)
     light = [*captions, *scores, *(name for name in light if name in ("name", "key"))]
@@ -175,7 +169,7 @@ def _suffix(key: str, path: Any, column: str, endings: frozenset[str]) -> str:
 
 def _cell(location: ByteRange) -> bytes:
     """One cell; only its group of rows is read, and no row of it behind the cell. Raises MediaError."""
-    table = _opened(location.file)
+    table = open_parquet(location.file, None)
     row = location.row_number or 0
     for group in range(table.num_row_groups):
         rows = table.metadata.row_group(group).num_rows
@@ -183,9 +177,8 @@ def _cell(location: ByteRange) -> bytes:
             try:
                 value = _value(table, group, row, location.column)
             except parquet_errors() as error:
-                raise MediaError(
-                    f"{location.label}: damaged ({' '.join(str(error).split())[:80]}); download the table again"
-                ) from None
+                why = " ".join(str(error).split())[:80]
+                raise MediaError(f"{location.label}: damaged ({why}); download the table again") from None
             value = value.get("bytes") if isinstance(value, dict) else value
             if not isinstance(value, bytes):
                 raise MediaError(f"{location.label} holds no bytes; store the clip itself")
@@ -202,7 +195,3 @@ def _value(table: Any, group: int, index: int, column: str) -> Any:
             return batch.column(0)[index].as_py()
         index -= batch.num_rows
     return None
-
-
-def _opened(file: Path) -> Any:
-    return open_parquet(file, None)

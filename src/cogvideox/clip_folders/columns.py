@@ -86,15 +86,11 @@ def row_of(values: Mapping[str, Any], where: str, columns: Columns) -> list[Tabl
     texts = {" ".join(v.split()) if isinstance(v, str) else repr(v) for v in given.values()}
     problem = None
     if len(texts) > 1:
-        names = " and ".join(repr(name) for name in list(given)[:3])
-        problem = (
-            f"has captions that differ in {names}; choose one with task.data.caption_column={list(given)[0]}"
-        )
+        names, first = " and ".join(repr(name) for name in list(given)[:3]), next(iter(given))
+        problem = f"has captions that differ in {names}; choose one with task.data.caption_column={first}"
     caption = next(iter(given.values()), None)
-    if isinstance(caption, str) and plain(caption) in NO_CAPTION:
-        problem = (
-            problem or f"the caption is {caption!r}, which programs write where there is none; write one"
-        )
+    if problem is None and isinstance(caption, str) and plain(caption) in NO_CAPTION:
+        problem = f"the caption is {caption!r}, which programs write where there is none; write one"
     if caption is None and captions:
         caption = ""
     score = next((values[name] for name in scores if values[name] not in (None, "")), None)

@@ -191,7 +191,7 @@ class FileFinder:
         if there:
             return there[0], self._unlike(names, there)
         for name in names:
-            same = [] if _components(name)[1:] else self._called(name)
+            same = [] if PurePosixPath(name).parts[1:] else self._called(name)
             if len(same) == 1:
                 return same[0], None
             if len(same) > 1:
@@ -203,7 +203,7 @@ class FileFinder:
         name = name.strip()
         for text in dict.fromkeys((name, name.replace("\\", "/"))):
             tries = [self.base / text, self.root / text]
-            components = _components(text)
+            components = PurePosixPath(text).parts
             if components[1:] and components[0] in self._own:
                 tries.append(self.root.joinpath(*components[1:]))
             for file in tries:
@@ -226,7 +226,3 @@ class FileFinder:
             for file in files_below(self.root, VIDEO_SUFFIXES | IMAGE_SUFFIXES):
                 self._by_name.setdefault(file.name, []).append(file)
         return self._by_name.get(name.strip(), [])
-
-
-def _components(text: str) -> tuple[str, ...]:
-    return PurePosixPath(text).parts

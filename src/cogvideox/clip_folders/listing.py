@@ -9,8 +9,7 @@
 | stems | clips and images anywhere below | <name>.txt, .caption or .json beside each |
 | table | the only csv, tsv, json, jsonl or parquet that names clips and captions | as above |
 
-``layouts`` reads tables, lists and the texts beside clips, for evaluation too. Nothing is decoded here, and no item
-disappears in silence: what cannot be used stands in ``dropped`` with its reason.
+Nothing is decoded here, and no item disappears in silence: what cannot be used stands in ``dropped`` with its reason.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ import math
 import os
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -78,14 +78,11 @@ class Listing:
     )  # with the line, by name
     _unlike: set[str] = field(default_factory=set, repr=False)  # names with two captions
     _times: Counter[str] = field(default_factory=Counter, repr=False)  # how often a name was dropped
-    _paths: _Paths | None = field(default=None, repr=False)
 
-    @property
+    @cached_property
     def paths(self) -> _Paths:
         """Names of files in the folder."""
-        if self._paths is None:
-            self._paths = _Paths(self.root)
-        return self._paths
+        return _Paths(self.root)
 
     def add(
         self,
@@ -175,12 +172,14 @@ def _read(root: Path, default: str | None, source: CaptionSource) -> Listing:
     if captions is not None:
         return _from_captions(root, captions, default, source)
     if (root / "videos").is_dir() and (root / "labels").is_dir():
-        return _from_labels(root, default, source)
+        listing = Listing(root, "videos/ and labels/", default=default)
+        return _from_texts(listing, root / "videos", root / "labels", source)
     walked: dict[str, str] = {}
     shards = _shards(root, walked)
     if shards:
         return _from_shards(root, shards, default, source)
-    listing = _from_stems(root, default, source)
+    listing = Listing(root, "clips with .txt beside them", default=default)
+    _from_texts(listing, root, root, source)
     listing.notes += [f"{name}: {reason}" for name, reason in walked.items()]
     if listing.captions_seen:
         return listing
@@ -211,14 +210,6 @@ def _from_captions(
     return listing
 
 
-def _from_labels(root: Path, default: str | None, source: CaptionSource) -> Listing:
-    listing = Listing(root, "videos/ and labels/", default=default)
-    for file in _media(root / "videos", listing):
-        label = root / "labels" / file.relative_to(root / "videos").with_suffix("")
-        _add_with_text(listing, file, label, source)
-    return listing
-
-
 def _from_shards(root: Path, shards: list[Path], default: str | None, source: CaptionSource) -> Listing:
     listing = Listing(root, "shards", default=default)
     for shard in shards:
@@ -238,10 +229,11 @@ def _from_shards(root: Path, shards: list[Path], default: str | None, source: Ca
     return listing
 
 
-def _from_stems(root: Path, default: str | None, source: CaptionSource) -> Listing:
-    listing = Listing(root, "clips with .txt beside them", default=default)
-    for file in _media(root, listing):
-        _add_with_text(listing, file, file.with_suffix(""), source)
+def _from_texts(listing: Listing, videos: Path, texts: Path, source: CaptionSource) -> Listing:
+    """Every clip below ``videos`` with the text of the same name below ``texts``."""
+    for file in _media(videos, listing):
+        stem = texts / file.relative_to(videos).with_suffix("")
+        _add_with_text(listing, file, stem, source)
     return listing
 
 
@@ -320,9 +312,8 @@ class _Paths:
                 below = str(file).startswith(os.path.join(self.root, ""))
                 name = os.path.relpath(file, self.root) if below else str(file)  # as the table has it
                 return name, "leads out of the folder; copy it in"
-            name = (
-                os.path.relpath(path, self.real) if ".." in path else path[len(os.path.join(self.real, "")) :]
-            )
+            start = len(os.path.join(self.real, ""))
+            name = os.path.relpath(path, self.real) if ".." in path else path[start:]
             whole = os.path.isfile(path)
         except (OSError, ValueError) as error:  # a link to itself, a name no file can have
             why = " ".join(str(error).split())[:60]

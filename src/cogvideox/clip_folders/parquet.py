@@ -26,9 +26,8 @@ def open_parquet(file: Path, root: Path | None) -> Any:
     try:
         from pyarrow import parquet
     except ImportError:
-        raise DependencyError(
-            f"{file}: reading Parquet needs pyarrow; pip install 'cogvideox[data]'"
-        ) from None
+        needs = "reading Parquet needs pyarrow; pip install 'cogvideox[data]'"
+        raise DependencyError(f"{file}: {needs}") from None
     with open_regular(file, root=root, most=MOST_BYTES, error=MediaError):
         pass
     try:
@@ -38,13 +37,18 @@ def open_parquet(file: Path, root: Path | None) -> Any:
         _ = table.schema_arrow  # made when it is first asked for, and damaged ones cannot be
         return table
     except parquet_errors() as error:
-        raise MediaError(f"{shown(str(file))}: not a Parquet table ({_short(error)})") from None
+        why = " ".join(str(error).split())[:120]
+        raise MediaError(f"{shown(str(file))}: not a Parquet table ({why})") from None
 
 
 def parquet_names(file: Path, root: Path | None, where: str) -> list[str]:
     """The columns that hold no bytes. Raises ConfigError."""
+    return light_columns(_caption_table(file, root, where))
+
+
+def _caption_table(file: Path, root: Path | None, where: str) -> Any:
     try:
-        return light_columns(open_parquet(file, root))
+        return open_parquet(file, root)
     except MediaError as error:
         raise ConfigError(f"{where}: {str(error).partition(': ')[2]}") from None
 
@@ -64,21 +68,15 @@ def light_columns(table: Any) -> list[str]:
 
 def parquet_rows(file: Path, root: Path | None, where: str, columns: Columns) -> Iterator[TableRow]:
     """The rows of a table of files and captions. Raises ConfigError."""
-    try:
-        table = open_parquet(file, root)
-    except MediaError as error:
-        raise ConfigError(f"{where}: {str(error).partition(': ')[2]}") from None
+    table = _caption_table(file, root, where)
     names = light_columns(table)
     check_names(names, columns, where)
     wanted = [name for group in columns.among(names) for name in group]
     for number, values in rows_of(table, list(dict.fromkeys(wanted))):
         if isinstance(values, str):
-            yield TableRow(where=f"{where} {values}", problem=_LOST)
+            yield TableRow(where=f"{where} {values}", problem="damaged; download the table again")
         else:
             yield from row_of(values, line_label(where, "row", number), columns)
-
-
-_LOST = "damaged; download the table again"
 
 
 def rows_of(table: Any, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
@@ -95,7 +93,3 @@ def rows_of(table: Any, columns: Sequence[str]) -> Iterator[tuple[int, dict[str,
         except damage:
             yield first + read, f"rows {first + read} to {first + count - 1}"
         first += count
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:120]

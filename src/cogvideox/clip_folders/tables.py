@@ -11,6 +11,7 @@ import io
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -47,11 +48,7 @@ class CaptionTable:
     @property
     def where(self) -> str:
         """The table as messages name it."""
-        return shown(
-            self.path.relative_to(self.root).as_posix()
-            if self.path.is_relative_to(self.root)
-            else str(self.path)
-        )
+        return shown(self.path.relative_to(self.root).as_posix() if self.inside else str(self.path))
 
     @property
     def inside(self) -> Path | None:
@@ -167,34 +164,28 @@ def _csv_rows(table: CaptionTable) -> Iterator[TableRow]:
             except StopIteration:
                 return
             except csv.Error as error:
-                yield TableRow(
-                    line_label(table.where, "line", before + 1, lines.number), problem=_csv_problem(error)
-                )
+                fields, problem = [], _csv_problem(error)
             else:
-                if fields:
-                    yield from _csv_row(
-                        table, names, fields, line_label(table.where, "line", before + 1, lines.number)
-                    )
+                problem = None
+            where = line_label(table.where, "line", before + 1, lines.number)
+            if problem:
+                yield TableRow(where, problem=problem)
+            elif fields:
+                yield from _csv_row(table, names, fields, where)
             before = lines.number
 
 
 def _csv_row(table: CaptionTable, names: list[str], fields: list[str], where: str) -> list[TableRow]:
     if len(fields) != len(names):
-        more = "more" if len(fields) > len(names) else "fewer"
-        return [
-            TableRow(where, problem=f"{len(fields)} fields, {more} than the {len(names)} of the header; "
-                "put quotes around a caption that holds the delimiter")
-        ]  # fmt: skip
+        than = f"{'more' if len(fields) > len(names) else 'fewer'} than the {len(names)} of the header"
+        quote = "put quotes around a caption that holds the delimiter"
+        return [TableRow(where, problem=f"{len(fields)} fields, {than}; {quote}")]
     for field_ in fields:
         _, newline, rest = field_.partition("\n")
         if newline and (found := MEDIA_NAME.search(rest)):
-            name = rest[: found.end()].rsplit("\n", 1)[-1][-80:]
-            return [
-                TableRow(
-                    where,
-                    problem=f"are one row, and its text names another file ({short(name)}); close the quote",
-                )
-            ]
+            other = short(rest[: found.end()].rsplit("\n", 1)[-1][-80:])
+            problem = f"are one row, and its text names another file ({other}); close the quote"
+            return [TableRow(where, problem=problem)]
     return row_of(dict(zip(names, fields, strict=True)), where, table.columns)
 
 
@@ -253,9 +244,7 @@ def _header(table: CaptionTable, lines: _Lines, strict: bool) -> tuple[str, list
 def _is_lines(table: CaptionTable) -> bool:
     """Whether a file is JSON lines by what it holds: either ending stands before both kinds."""
     with _Lines(table) as lines:
-        full = [
-            line.strip() for line, _ in zip((line for line in lines if line.strip()), range(2), strict=False)
-        ]
+        full = [line.strip() for line in islice(filter(str.strip, lines), 2)]
     if not full or full[0].startswith("["):
         return False
     if table.path.suffix.lower() == ".jsonl":
@@ -268,9 +257,7 @@ def _is_lines(table: CaptionTable) -> bool:
 
 def _json_lines(table: CaptionTable) -> Iterator[TableRow]:
     with _Lines(table) as lines:
-        for line in lines:
-            if not line.strip():
-                continue
+        for line in filter(str.strip, lines):
             where = line_label(table.where, "line", lines.number)
             try:
                 values = parse_json(line.strip(), "the line", nan_is_none=True)
@@ -295,9 +282,8 @@ def _json_objects(table: CaptionTable) -> Iterator[tuple[str, Any]]:
     """A list of objects; or one object of file name -> caption, or file name -> object."""
     text = read_small_text(table.path, root=table.inside, most=MOST_JSON, error=ConfigError)
     if text.count(",") + text.count(":") + text.count("[") > MOST_VALUES:
-        raise ConfigError(
-            f"{table.where}: more than {MOST_VALUES:,} values; write a line for each clip (.jsonl)"
-        )
+        most = f"more than {MOST_VALUES:,} values"
+        raise ConfigError(f"{table.where}: {most}; write a line for each clip (.jsonl)")
     values = parse_json(text, table.where, nan_is_none=True)
     if isinstance(values, list):
         for number, each in enumerate(values, 1):

@@ -151,9 +151,8 @@ class _Members:
             name = member.name if member.name != same[key].member else f"{member.name} (again)"
             self._drop(name, f"{same[key].member} has the same key and is used; name it otherwise")
         else:
-            same[key] = ByteRange(
-                self.shard, member.offset_data, member.size, suffix=ending, member=member.name
-            )
+            at = (self.shard, member.offset_data, member.size)
+            same[key] = ByteRange(*at, suffix=ending, member=member.name)
 
     def _drop(self, name: str, reason: str) -> None:
         self.dropped[shown(name)] = reason
@@ -203,9 +202,8 @@ def _what_is_behind(stream: BinaryIO, end: int) -> str | None:
         return f"damaged at byte {end}; what stands behind is lost, download it again"
     while data := stream.read(LONGEST):
         if any(data):
-            return (
-                f"holds more behind its end mark at byte {end}; shards that were joined must be packed again"
-            )
+            more = f"holds more behind its end mark at byte {end}"
+            return f"{more}; shards that were joined must be packed again"
     return None
 
 

@@ -145,10 +145,8 @@ def _swept_one(staging: Path) -> bool:
         return False
     with owner:
         if owner.is_alive is None:
-            warnings.warn(
-                f"{staging}: left by {owner.who} while it wrote {owner.name}; if that has ended, remove it",
-                stacklevel=4,
-            )
+            left = f"left by {owner.who} while it wrote {owner.name}"
+            warnings.warn(f"{staging}: {left}; if that has ended, remove it", stacklevel=4)
             return False
         target, size = staging.parent / owner.name, _size(staging)
         if (staging / SWAPPING).exists() and (staging / NEW).exists() and not os.path.lexists(target):
@@ -253,13 +251,8 @@ def exchange(a: Path, b: Path) -> bool:
         if sys.platform == "darwin":
             failed = libc.renamex_np(*names, ctypes.c_uint(RENAME_SWAP))
         else:
-            failed = libc.renameat2(
-                ctypes.c_int(AT_FDCWD),
-                names[0],
-                ctypes.c_int(AT_FDCWD),
-                names[1],
-                ctypes.c_uint(RENAME_EXCHANGE),
-            )
+            here = ctypes.c_int(AT_FDCWD)
+            failed = libc.renameat2(here, names[0], here, names[1], ctypes.c_uint(RENAME_EXCHANGE))
     except (AttributeError, OSError, TypeError):  # no such call, or no C library to ask (Windows)
         return False
     if not failed:

@@ -76,9 +76,8 @@ def hold(file: Path) -> int:
             said = _text_of(number)
             locked = try_lock(number)
             if locked is None:
-                warnings.warn(
-                    f"{file.parent}: no locks on this file system; use it once at a time", stacklevel=4
-                )
+                no_locks = "no locks on this file system; use it once at a time"
+                warnings.warn(f"{file.parent}: {no_locks}", stacklevel=4)
             elif not locked:
                 raise BlockingIOError(errno.EWOULDBLOCK, said or "another process")
             elif os.fstat(number).st_ino != os.stat(file).st_ino:

@@ -86,11 +86,9 @@ def read(folder: Path) -> PidFile | None:
 
 def _remove_empty(folder: Path, descriptor: int) -> None:
     """Remove an empty PID file in a folder that holds nothing else: its process died before it could write to it."""
-    if (
-        not os.fstat(descriptor).st_size
-        and try_lock(descriptor)
-        and [p.name for p in folder.iterdir()] == [NAME]
-    ):
+    if os.fstat(descriptor).st_size or not try_lock(descriptor):
+        return
+    if [p.name for p in folder.iterdir()] == [NAME]:
         with suppress(OSError):
             if not os.fstat(descriptor).st_size:
                 (folder / NAME).unlink()

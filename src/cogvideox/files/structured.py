@@ -11,6 +11,8 @@ import json
 import re
 import reprlib
 from collections import Counter
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,37 +61,14 @@ def parse_json(
 
     nan_is_none: NaN and Infinity, which Python writes for missing numbers in tables, are None instead of an error.
     """
-
-    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        values = dict(items)
-        if len(values) != len(items):
-            twice = next(name for name, many in Counter(name for name, _ in items).items() if many > 1)
-            raise error(f"{where}: the key {short(twice)} stands twice in one object; keep one")
-        return values
-
-    def constant(name: str) -> Any:
-        if nan_is_none:
-            return None
-        raise error(f"{where}: {name} is not a number that JSON knows; write a finite number")
-
-    def number(kind: type) -> Any:
-        def read(digits: str) -> Any:
-            if len(digits) > MOST_DIGITS:
-                raise error(f"{where}: a number of {len(digits):,} digits; the most is {MOST_DIGITS}")
-            value = kind(digits)
-            if value in (float("inf"), float("-inf")):
-                raise error(f"{where}: the number {short(digits)} is too large; write a finite number")
-            return value
-
-        return read
-
+    rules = _JsonRules(where, nan_is_none, error)
     try:
         values = json.loads(
             text,
-            object_pairs_hook=pairs,
-            parse_constant=constant,
-            parse_int=number(int),
-            parse_float=number(float),
+            object_pairs_hook=rules.pairs,
+            parse_constant=rules.constant,
+            parse_int=partial(rules.number, int),
+            parse_float=partial(rules.number, float),
         )
     except CogVideoXError:
         raise
@@ -99,6 +78,34 @@ def parse_json(
         raise error(f"{where}: not JSON ({' '.join(str(problem).split())[:120]}); correct it") from None
     _check_depth(values, where, error)
     return values
+
+
+@dataclass(frozen=True)
+class _JsonRules:
+    """What is refused beyond what Python's parser refuses."""
+
+    where: str
+    nan_is_none: bool
+    error: type[CogVideoXError]
+
+    def pairs(self, items: list[tuple[str, Any]]) -> dict[str, Any]:
+        values = dict(items)
+        if len(values) != len(items):
+            twice = next(name for name, many in Counter(name for name, _ in items).items() if many > 1)
+            raise self.error(f"{self.where}: the key {short(twice)} stands twice in one object; keep one")
+        return values
+
+    def constant(self, name: str) -> None:
+        if not self.nan_is_none:
+            raise self.error(f"{self.where}: {name} is not a number that JSON knows; write a finite number")
+
+    def number(self, kind: type, digits: str) -> Any:
+        if len(digits) > MOST_DIGITS:
+            raise self.error(f"{self.where}: a number of {len(digits):,} digits; the most is {MOST_DIGITS}")
+        value = kind(digits)
+        if value in (float("inf"), float("-inf")):
+            raise self.error(f"{self.where}: the number {short(digits)} is too large; write a finite number")
+        return value
 
 
 def _check_depth(values: Any, where: str, error: type[CogVideoXError]) -> None:
@@ -178,21 +185,21 @@ class _Loader(_Safe):  # type: ignore[misc, valid-type]
         seen = set()
         for index, key in enumerate(keys):
             if not isinstance(key, str | int | float | bool | None):
-                raise yaml.constructor.ConstructorError(
-                    None, None, "a key must be one word", own[index].start_mark
-                )
+                raise _odd("a key must be one word", own[index])
             if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {short(key)} stands twice; keep one", own[index].start_mark
-                )
+                raise _odd(f"the key {short(key)} stands twice; keep one", own[index])
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+def _odd(what: str, node: yaml.Node) -> yaml.YAMLError:
+    return yaml.constructor.ConstructorError(None, None, what, node.start_mark)
 
 
 def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:
     digits = loader.construct_scalar(node)
     if len(digits) > MOST_DIGITS:
-        raise yaml.constructor.ConstructorError(None, None, "a number of too many digits", node.start_mark)
+        raise _odd("a number of too many digits", node)
     return int(digits, 16 if digits.lower().startswith("0x") else 10)
 
 
@@ -200,9 +207,7 @@ def _decimal(loader: _Loader, node: yaml.ScalarNode) -> float:
     digits = loader.construct_scalar(node).lower().lstrip("+")
     value = float(digits.replace(".inf", "inf").replace(".nan", "nan"))
     if value != value or value in (float("inf"), float("-inf")):
-        raise yaml.constructor.ConstructorError(
-            None, None, f"{digits} is not a finite number", node.start_mark
-        )
+        raise _odd(f"{digits} is not a finite number", node)
     return value
 
 

@@ -48,9 +48,7 @@ def open_regular(
             if not stat.S_ISREG(status.st_mode):
                 raise error(f"{name}: a pipe or device, not a regular file; remove it or write a plain file")
             if status.st_size > most:
-                raise error(
-                    f"{name}: more than {most:,} bytes, the limit for this kind of file; shorten or split it"
-                )
+                raise error(f"{name}: {_too_large(most)}")
             yield stream
     except FileNotFoundError:
         raise error(f"{name}: no such file; check the path") from None
@@ -73,11 +71,13 @@ def read_small_bytes(
     """The bytes of a regular file of at most ``most`` bytes; see ``open_regular``."""
     with open_regular(path, root=root, most=most, error=error) as stream:
         content = stream.read(most + 1)
-    if len(content) > most:
-        raise error(
-            f"{shown(str(path))}: more than {most:,} bytes, the limit for this kind of file; shorten or split it"
-        )
+    if len(content) > most:  # it grew meanwhile, or says no size
+        raise error(f"{shown(str(path))}: {_too_large(most)}")
     return content
+
+
+def _too_large(most: int) -> str:
+    return f"more than {most:,} bytes, the limit for this kind of file; shorten or split it"
 
 
 def read_small_text(
@@ -91,9 +91,8 @@ def read_small_text(
 
     Raises ``error`` for another encoding, naming the byte where UTF-8 ends, and for a NUL character.
     """
-    return decode_text(
-        read_small_bytes(path, root=root, most=most, error=error), shown(str(path)), error=error
-    )
+    content = read_small_bytes(path, root=root, most=most, error=error)
+    return decode_text(content, shown(str(path)), error=error)
 
 
 def decode_text(content: bytes, where: str, *, error: type[CogVideoXError] = InputError) -> str:
@@ -107,10 +106,8 @@ def decode_text(content: bytes, where: str, *, error: type[CogVideoXError] = Inp
     except UnicodeDecodeError as problem:
         named = "UTF-16" if utf16 else "UTF-8"
         number = content[: problem.start].count(b"\n") + 1
-        line = "" if utf16 else f"line {number}, "
-        raise error(
-            f"{where}: not {named} ({line}byte {problem.start}: {problem.reason}); save it as UTF-8"
-        ) from None
+        at = f"{'' if utf16 else f'line {number}, '}byte {problem.start}"
+        raise error(f"{where}: not {named} ({at}: {problem.reason}); save it as UTF-8") from None
     if "\x00" in text:
         raise error(f"{where}: holds a NUL character, so it is no text; save it as UTF-8 text")
     return text.replace("\r\n", "\n")

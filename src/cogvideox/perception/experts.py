@@ -21,45 +21,37 @@ KINDS = ("objects", "captions", "actions", "flow")
 MOST_BYTES = 1 << 30
 
 
-class Detector(Protocol):
-    """Names of the things in each of 16 frames (VBench: GRiT)."""
+class Expert(Protocol):
+    """A network that is asked about a video."""
 
     @property
     def name(self) -> str:
         """The network's name for the record."""
+
+
+class Detector(Expert, Protocol):
+    """Names of the things in each of 16 frames (VBench: GRiT)."""
 
     def __call__(self, frames: np.ndarray, video: str) -> Sequence[set[str]]:
         """``uint8 [16, h, w, 3]`` and the video's name -> a set of names per frame."""
 
 
-class CaptionExpert(Protocol):
+class CaptionExpert(Expert, Protocol):
     """One caption for each of 16 frames (VBench: Tag2Text)."""
-
-    @property
-    def name(self) -> str:
-        """The network's name for the record."""
 
     def __call__(self, frames: np.ndarray, video: str) -> Sequence[str]:
         """``uint8 [16, h, w, 3]`` and the video's name -> a caption per frame."""
 
 
-class ActionClassifier(Protocol):
+class ActionClassifier(Expert, Protocol):
     """Probabilities of actions (VBench: UMT on Kinetics-400, after the sigmoid)."""
-
-    @property
-    def name(self) -> str:
-        """The network's name for the record."""
 
     def __call__(self, frames: np.ndarray, video: str) -> Mapping[str, float]:
         """``uint8 [16, h, w, 3]`` and the video's name -> label -> probability."""
 
 
-class FlowMagnitudes(Protocol):
+class FlowMagnitudes(Expert, Protocol):
     """How far pixels move in each pair of frames (VBench: RAFT): the mean of the largest 5 %, in pixels."""
-
-    @property
-    def name(self) -> str:
-        """The network's name for the record."""
 
     def __call__(self, frames: np.ndarray, video: str) -> Sequence[float]:
         """``uint8 [n, h, w, 3]`` and the video's name -> n - 1 numbers."""
@@ -89,29 +81,20 @@ def read_recorded(path: str | Path) -> dict[str, RecordedExpert]:
     ``{"file": "a-0.mp4", "objects": [["cat", "dog"], ...], "captions": ["a cat", ...], "actions": {"juggling
     balls": 0.91}, "flow": [3.1, ...]}``. Raises InputError.
     """
-    file = Path(path)
     try:
-        text = read_small_text(file, most=MOST_BYTES)
-        lines = [
-            parse_json(line, "a line", error=InputError, nan_is_none=True)
-            for line in lines_of(text)
-            if line.strip()
-        ]
+        texts = filter(str.strip, lines_of(read_small_text(path, most=MOST_BYTES)))
+        lines = [parse_json(text, "a line", error=InputError, nan_is_none=True) for text in texts]
         models = dict(lines[0]["models"])
         rows = {str(line["file"]): line for line in lines[1:]}
     except (InputError, ValueError, KeyError, IndexError, TypeError) as error:
         raise InputError(
             f"{path}: no record of experts ({type(error).__name__}: {error}); see its format"
         ) from None
-    return {
-        kind: RecordedExpert(
-            str(models[kind]),
-            kind,
-            {name: _read(kind, row[kind], path) for name, row in rows.items() if kind in row},
-        )
-        for kind in KINDS
-        if kind in models
-    }
+    experts = {}
+    for kind in [kind for kind in KINDS if kind in models]:
+        answers = {name: _read(kind, row[kind], path) for name, row in rows.items() if kind in row}
+        experts[kind] = RecordedExpert(str(models[kind]), kind, answers)
+    return experts
 
 
 def _read(kind: str, value: Any, path: str | Path) -> Any:

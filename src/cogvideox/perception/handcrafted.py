@@ -55,16 +55,13 @@ def _picture(colour: np.ndarray, grey: np.ndarray) -> np.ndarray:
     real = grey.astype(np.float32)
     across, down = cv2.Sobel(real, cv2.CV_32F, 1, 0), cv2.Sobel(real, cv2.CV_32F, 0, 1)
     strength = np.hypot(across, down)
-    spread = cv2.resize(real * real, (GRID, GRID), interpolation=cv2.INTER_AREA)
-    light = cv2.resize(real, (GRID, GRID), interpolation=cv2.INTER_AREA)
-    red, green, blue = cv2.split(colour)
-    vivid = (cv2.max(red, cv2.max(green, blue)) - cv2.min(red, cv2.min(green, blue))).astype(np.float32)
+    light, spread = _cells(real), _cells(real * real)
     grids = [
         light / 128 - 1,
         np.sqrt(np.maximum(spread - light * light, 0)) / 64,
-        cv2.resize(np.abs(across), (GRID, GRID), interpolation=cv2.INTER_AREA) / 64,
-        cv2.resize(np.abs(down), (GRID, GRID), interpolation=cv2.INTER_AREA) / 64,
-        cv2.resize(vivid, (GRID, GRID), interpolation=cv2.INTER_AREA) / 64,
+        _cells(np.abs(across)) / 64,
+        _cells(np.abs(down)) / 64,
+        _cells(_vividness(colour)) / 64,
     ]
     laplace = cv2.Laplacian(real, cv2.CV_32F)
     edge = strength > 60
@@ -96,17 +93,26 @@ def _picture(colour: np.ndarray, grey: np.ndarray) -> np.ndarray:
     return np.concatenate([*(grid.ravel() for grid in grids), turns, levels, alone]).astype(np.float32)
 
 
-def _change(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+def _cells(values: np.ndarray) -> np.ndarray:
+    """Means of ``float32 [h, w]`` over the cells of the grid."""
     cv2 = opencv()
-    return cv2.resize(
-        cv2.absdiff(before, after).astype(np.float32), (GRID, GRID), interpolation=cv2.INTER_AREA
-    ).ravel()
+    return cv2.resize(values, (GRID, GRID), interpolation=cv2.INTER_AREA)
+
+
+def _vividness(colour: np.ndarray) -> np.ndarray:
+    """Highest less lowest channel of each pixel, ``float32 [h, w]``."""
+    cv2 = opencv()
+    red, green, blue = cv2.split(colour)
+    return (cv2.max(red, cv2.max(green, blue)) - cv2.min(red, cv2.min(green, blue))).astype(np.float32)
+
+
+def _change(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    return _cells(opencv().absdiff(before, after).astype(np.float32)).ravel()
 
 
 def _pair(before: np.ndarray, after: np.ndarray, change: np.ndarray) -> np.ndarray:
-    field = DisFlow()(np.ascontiguousarray(before[::2, ::2]), np.ascontiguousarray(after[::2, ::2])) / (
-        SIDE / 2
-    )
+    half = [np.ascontiguousarray(picture[::2, ::2]) for picture in (before, after)]
+    field = DisFlow()(*half) / (SIDE / 2)
     camera = affine(field[None])[0]
     speed, rest = np.linalg.norm(field, axis=2), np.linalg.norm(field - camera, axis=2)
     shared = np.median(field.reshape(-1, 2), axis=0)
@@ -167,9 +173,8 @@ def _grid_of_blocks(real: np.ndarray) -> float:
 def _fine(real: np.ndarray) -> float:
     """Share of detail that is as fine as pixels."""
     cv2 = opencv()
-    coarse = cv2.resize(
-        cv2.resize(real, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), real.shape[::-1]
-    )
+    half = cv2.resize(real, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    coarse = cv2.resize(half, real.shape[::-1])
     return float(np.abs(real - coarse).mean() / (np.abs(real - cv2.blur(real, (7, 7))).mean() + 0.5))
 
 
@@ -198,15 +203,15 @@ class LabelClassifier:
         w = self.weights
         frames = np.clip((traits.frames - w["frame_mean"]) / w["frame_std"], -6, 6)
         clip = np.clip((traits.clip - w["clip_mean"]) / w["clip_std"], -6, 6)
-        hidden = _gelu(
-            _gelu(frames @ w["first.weight"].T + w["first.bias"]) @ w["second.weight"].T + w["second.bias"]
-        )
+
+        def linear(name: str, x: np.ndarray) -> np.ndarray:
+            return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
+
+        hidden = _gelu(linear("second", _gelu(linear("first", frames))))
         pooled = np.concatenate([hidden.mean(0), hidden.max(0), hidden.std(0), clip])
-        logits = _gelu(pooled @ w["third.weight"].T + w["third.bias"]) @ w["heads.weight"].T + w["heads.bias"]
-        calibrated = logits / w["temperature"]
-        return {
-            name: float(1 / (1 + np.exp(-value))) for name, value in zip(self.labels, calibrated, strict=True)
-        }
+        calibrated = linear("heads", _gelu(linear("third", pooled))) / w["temperature"]
+        probabilities = (float(1 / (1 + np.exp(-value))) for value in calibrated)
+        return dict(zip(self.labels, probabilities, strict=True))
 
     @classmethod
     def load(cls, folder: Path | None = None) -> LabelClassifier:
@@ -219,12 +224,8 @@ class LabelClassifier:
             card = read_json(folder / CARD)
             weights = load_file(folder / WEIGHTS)
             labels, thresholds = tuple(card["labels"]), {k: float(v) for k, v in card["thresholds"].items()}
-            found = cls(
-                {name: value.astype(np.float64) for name, value in weights.items()},
-                labels,
-                thresholds,
-                card["name"],
-            )
+            exact = {name: value.astype(np.float64) for name, value in weights.items()}
+            found = cls(exact, labels, thresholds, card["name"])
             if set(labels) != set(thresholds) or len(weights["heads.bias"]) != len(labels):
                 raise ValueError("labels, thresholds and heads do not match")
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:

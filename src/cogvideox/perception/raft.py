@@ -7,7 +7,6 @@ For use, not for training. Parameter names are those of torchvision, so that its
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
 
@@ -50,21 +49,9 @@ class RAFTConfig(Config):
 
 LARGE = RAFTConfig()
 SMALL = RAFTConfig(
-    name="small",
-    widths=(32, 32, 64, 96),
-    bottleneck=True,
-    features=128,
-    hidden=96,
-    context=64,
-    context_norm=False,
-    radius=3,
-    compared=(96,),
-    moved=(64, 32),
-    motion=82,
-    kernels=((3, 3),),
-    head=128,
-    mask=False,
-)
+    name="small", widths=(32, 32, 64, 96), bottleneck=True, features=128, hidden=96, context=64, context_norm=False,
+    radius=3, compared=(96,), moved=(64, 32), motion=82, kernels=((3, 3),), head=128, mask=False,
+)  # fmt: skip
 
 
 class RAFT(nn.Module):
@@ -341,7 +328,7 @@ class RAFTFlow:
     def __call__(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
         """See Flow; in colour, or grey."""
         device = next(self.network.parameters()).device
-        pair = [torch.from_numpy(np.ascontiguousarray(_in_colour(one))).to(device) for one in (before, after)]
+        pair = [torch.from_numpy(np.ascontiguousarray(_in_colour(p))).to(device) for p in (before, after)]
         x = torch.stack(pair).permute(0, 3, 1, 2).float() / 127.5 - 1  # [2, 3, h, w]
         height, width = x.shape[2:]
         grow = -(-LEAST // min(height, width)) if min(height, width) < LEAST else 1
@@ -350,16 +337,15 @@ class RAFTFlow:
         down, across = (-(grow * side) % STRIDE for side in (height, width))
         left, top = across // 2, down // 2
         x = F.pad(x, (left, across - left, top, down - top), mode="replicate")
-        with torch.inference_mode(), _whole_floats():
+        # on a GPU: float32 as on a CPU, not the 10 bits of TF32, and the same numbers each time
+        exact = torch.backends.cudnn.flags(
+            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+        )
+        with torch.inference_mode(), exact:
             field = self.network(x[:1], x[1:], self.updates)
         field = field[:, :, top : top + grow * height, left : left + grow * width]
         field = F.avg_pool2d(field, grow)[0] / grow
         return np.ascontiguousarray(field.permute(1, 2, 0).cpu().numpy())
-
-
-def _whole_floats() -> AbstractContextManager[None]:
-    """On a GPU: float32 as on a CPU, not the 10 bits of TF32, and the same numbers each time."""
-    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
 
 
 def _in_colour(picture: np.ndarray) -> np.ndarray:

@@ -23,7 +23,6 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; give a .safetensors or .pth file of weights")
     found = _read(path)
-
     if not isinstance(found, Mapping) or not all(isinstance(one, torch.Tensor) for one in found.values()):
         raise CheckpointError(f"{path}: not a table of tensors; give a .safetensors file")
     return dict(found)

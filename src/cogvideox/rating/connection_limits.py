@@ -52,8 +52,7 @@ def bounded(limits: ConnectionLimits) -> type[H11Protocol]:
 
 class BoundedProtocol(H11Protocol):
     """One connection within its limits. ``owed``: what the client owes (header, body, or taking the answer); ``since``:
-    from when on.
-    """
+    from when on."""
 
     limits = ConnectionLimits()
 

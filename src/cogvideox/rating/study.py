@@ -47,8 +47,7 @@ class Unit:
 @dataclass(frozen=True)
 class Study:
     """Videos of several models to rate blind. Every rater gets ``units`` in their own order. ``remarks``: what was
-    changed about the videos, and what could tell models apart all the same.
-    """
+    changed about the videos, and what could tell models apart all the same."""
 
     mode: Mode
     secret: str
@@ -128,7 +127,7 @@ class Study:
     def battles(self, entries: Sequence[RatingEntry]) -> list[Battle]:
         """Entries of a study of pairs, with the models' names."""
         return [
-            Battle(entry.rater, unit.item, *unit.models, entry.answer["winner"])
+            Battle(entry.rater, unit.item, unit.models[0], unit.models[1], entry.answer["winner"])
             for entry, unit in self._known(entries)
         ]
 

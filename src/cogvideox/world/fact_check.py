@@ -103,9 +103,7 @@ class Verdict:
 
 
 def check_facts(frames: np.ndarray, checks: Iterable[Check | dict]) -> Verdict:
-    """Say which facts hold in uint8 frames ``[t, h, w, 3]``; raises InputError for other arrays or unknown
-    checks.
-    """
+    """Say which facts hold in uint8 frames ``[t, h, w, 3]``; raises InputError for other arrays or unknown checks."""
     reading = read_frames(frames)
     asked = [check if isinstance(check, Check) else Check.from_dict(check) for check in checks]
     return Verdict(tuple(_find(check, reading) for check in asked), reading)
@@ -150,9 +148,7 @@ _IN_FRAMES: dict[str, Callable[[str, Sequence[SeenThing]], bool]] = {"thing": _s
 
 
 def read_frames(frames: np.ndarray) -> Reading:
-    """Describe uint8 frames ``[t, h, w, 3]``, at least 5 of them and square-ish; raises InputError for other
-    arrays.
-    """
+    """Describe uint8 frames ``[t, h, w, 3]``, at least 5 of them and square-ish; raises InputError for other arrays."""
     _check_frames(frames)
     foreground = find_things(frames)
     whole = [thing for thing in foreground.things if thing.whole] or list(foreground.things)
@@ -216,9 +212,7 @@ def _things(
 
 
 def _colour(things: Sequence[Thing]) -> tuple[str, float]:
-    """The colour of most of the foreground, over all frames, and its share; other colours beside it make it
-    unclear.
-    """
+    """The colour of most of the foreground, over all frames, and its share; other colours beside it make it unclear."""
     votes: defaultdict[str, float] = defaultdict(float)  # colour -> pixels
     for thing in things:
         votes[thing.colour if thing.colour_match > _CLEAR_COLOUR else UNCLEAR] += thing.mass
@@ -283,9 +277,7 @@ def _size_ratio(whole: list[Thing], frames: int) -> float:
 
 
 def _turned(whole: list[Thing], likeness: Likeness, shape: str) -> float:
-    """Degrees the first thing of each frame turns through the clip; 0 for shapes whose turning cannot be
-    seen.
-    """
+    """Degrees the first thing of each frame turns through the clip; 0 for shapes whose turning cannot be seen."""
     period = PERIOD.get(shape)
     if period is None:
         return 0.0

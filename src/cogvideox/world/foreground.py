@@ -27,9 +27,7 @@ _PALETTE = _unit(_PALETTE - _PALETTE.mean(-1, keepdims=True))
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """One connected piece of one frame. Centre (x, y) in pixels; ``mass`` is its area with soft edges, in
-    pixels.
-    """
+    """One connected piece of one frame. Centre (x, y) in pixels; ``mass`` is its area with soft edges, in pixels."""
 
     frame: int
     label: int
@@ -70,9 +68,7 @@ def find_things(frames: np.ndarray) -> Foreground:
 
 
 def noise_level(images: np.ndarray) -> float:
-    """Standard deviation of the pixel noise in images ``[n, h, w, c]`` (Immerkaer's mask, median instead of
-    mean).
-    """
+    """Standard deviation of the pixel noise in images ``[n, h, w, c]`` (Immerkaer's mask, median instead of mean)."""
     rows = images[:, :-2] - 2 * images[:, 1:-1] + images[:, 2:]
     response = rows[:, :, :-2] - 2 * rows[:, :, 1:-1] + rows[:, :, 2:]
     return float(np.median(np.abs(response)) / (6 * 0.6745))
@@ -88,9 +84,7 @@ def smooth(images: np.ndarray) -> np.ndarray:
 
 
 def label_pieces(mask: np.ndarray) -> np.ndarray:
-    """Number the 8-connected pieces of each frame of a mask ``[t, h, w]``; 0 is outside, no number is used
-    twice.
-    """
+    """Number the 8-connected pieces of each frame of a mask ``[t, h, w]``; 0 is outside, no number is used twice."""
     t, h, w = mask.shape
     tall = np.zeros((t * (h + 1), w + 2), bool)  # an empty line below each frame keeps the frames apart
     tall.reshape(t, h + 1, w + 2)[:, :h, 1:-1] = mask

@@ -120,8 +120,7 @@ def _coverage(
 
 def _ground(seed: int, camera: np.ndarray, size: int) -> np.ndarray:
     """Grey background ``[t, size, size]`` float32: smooth noise in world coordinates, seen from each camera
-    position.
-    """
+    position."""
     rng = np.random.Generator(np.random.Philox(key=seed))
     total = np.zeros((1, size, size), np.float32)
     pixel = (np.arange(size) + 0.5) / size

@@ -1,6 +1,4 @@
-"""Is the judge right? Rendered clips, whose truth is known, spoilt in known ways, against what the judge
-reads.
-"""
+"""Is the judge right? Rendered clips, whose truth is known, spoilt in known ways, against what the judge reads."""
 
 from __future__ import annotations
 
@@ -19,9 +17,8 @@ from cogvideox.world.scene import SPLITS, random_source, sample_scene
 
 @dataclass
 class Agreement:
-    """How often the judge agreed with the truth, per kind of fact; ``confusion[kind][(true, seen)]`` counts
-    the cases.
-    """
+    """How often the judge agreed with the truth, per kind of fact; ``confusion[kind][(true, seen)]`` counts the
+    cases."""
 
     name: str
     confusion: dict[str, Counter] = field(default_factory=dict)
