@@ -23,8 +23,7 @@ from cogvideox.errors import MediaError, OutputError
 from cogvideox.files import read_small_text
 from cogvideox.files.atomic import atomic_file, write_text
 from cogvideox.files.digest import sha256_of
-from cogvideox.files.media import VIDEO_SUFFIXES
-from cogvideox.files.paths import lies_in
+from cogvideox.files.paths import VIDEO_SUFFIXES, lies_in
 from cogvideox.video import probe, read_video
 
 RATE, LONGEST_SIDE = 8.0, 768  # frames per second and pixels at which clips are looked at

@@ -33,7 +33,9 @@ def build(config: CaptionConfig, cache: Path | None = None, transcript: Path | N
 
     Raises ConfigError, CheckpointError.
     """
-    model = _model(config)
+    model: LanguageModel | None = None
+    if config.ask is not None:
+        model = world_model() if config.ask == RULES else language_model(config.ask, config.ask_model)
     chat = Chat(model, config.chat, cache, transcript) if model is not None else None
     stages = list(_stages(config, chat))
     matcher: Matcher | None = WorldMatch() if config.match == "rules" else None
@@ -53,22 +55,13 @@ def _needed(chat: Chat | None) -> Chat:
     return chat
 
 
-def _model(config: CaptionConfig) -> LanguageModel | None:
-    if config.ask is None:
-        return None
-    if config.ask == RULES:
-        return world_model()
-    return language_model(config.ask, config.ask_model)
-
-
 def _stages(config: CaptionConfig, chat: Chat | None) -> Iterator[CaptionStage]:
     cleaning = Cleaning(words=config.words)
     if config.strategy == "watch":
         from cogvideox.captioning.local import load_captioner  # loads torch
 
-        yield LocalCaptioner(
-            load_captioner(config.captioner), cleaning, is_tiny_world if config.captioner is None else None
-        )
+        knows = is_tiny_world if config.captioner is None else None
+        yield LocalCaptioner(load_captioner(config.captioner), cleaning, knows)
     elif config.strategy == "ask":
         yield AskDense(_needed(chat), min(config.seconds, 1.0), cleaning=cleaning)
     else:

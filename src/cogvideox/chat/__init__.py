@@ -19,23 +19,7 @@ from cogvideox.chat.question import Answer, ChatFailure, Image, LanguageModel, Q
 from cogvideox.chat.server import Server, ServerConfig
 
 __all__ = [
-    "Answer",
-    "Cache",
-    "Chat",
-    "ChatConfig",
-    "ChatFailure",
-    "Cleaning",
-    "Image",
-    "LanguageModel",
-    "LocalModel",
-    "AskOutcome",
-    "Question",
-    "Replay",
-    "Scripted",
-    "Server",
-    "ServerConfig",
-    "as_text",
-    "clean",
-    "json_reader",
+    "Answer", "AskOutcome", "Cache", "Chat", "ChatConfig", "ChatFailure", "Cleaning", "Image", "LanguageModel",
+    "LocalModel", "Question", "Replay", "Scripted", "Server", "ServerConfig", "as_text", "clean", "json_reader",
     "language_model",
-]
+]  # fmt: skip

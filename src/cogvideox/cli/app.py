@@ -112,7 +112,7 @@ def inspect(
     if _is_only_a_name(path):
         result(_preset_as_text(path, as_json))
         return
-    from cogvideox.files.media import VIDEO_SUFFIXES
+    from cogvideox.files.paths import VIDEO_SUFFIXES
 
     if Path(path).suffix.lower() in VIDEO_SUFFIXES:
         if not Path(path).is_file():

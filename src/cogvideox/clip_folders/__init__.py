@@ -30,15 +30,6 @@ from cogvideox.clip_folders.find import (
 from cogvideox.clip_folders.texts import caption_of_record, sidecar_caption
 
 __all__ = [
-    "CaptionSource",
-    "Columns",
-    "FileFinder",
-    "TableRow",
-    "ListedCaptions",
-    "caption_of_record",
-    "find_only_table",
-    "find_captions",
-    "prompts_alone",
-    "candidate_files",
-    "sidecar_caption",
-]
+    "CaptionSource", "Columns", "FileFinder", "ListedCaptions", "TableRow", "candidate_files", "caption_of_record",
+    "find_captions", "find_only_table", "prompts_alone", "sidecar_caption",
+]  # fmt: skip

@@ -9,7 +9,17 @@ from typing import Any
 
 from cogvideox.errors import ConfigError, suggest
 from cogvideox.files import short, shown
-from cogvideox.files.media import CAPTION_COLUMNS, FILE_COLUMNS, SCORE_COLUMNS
+
+FILE_COLUMNS = (
+    "file_name", "file_path", "video", "path", "video_path", "videos", "file", "image", "filename",
+)  # fmt: skip
+"""Columns that name a clip's file, in order of preference: HF's videofolder, VideoX-Fun, Open-Sora, OpenVid."""
+
+CAPTION_COLUMNS = ("caption", "text", "prompt", "prompt_en", "description")
+"""Columns that hold a caption, in order of preference."""
+
+SCORE_COLUMNS = ("score", "aesthetic", "aes", "aesthetic_score", "aesthetic score")
+"""Columns that hold an aesthetic score."""
 
 VIDEO_LISTS = ("video_list",)
 """Columns with several files each: VBench's full_info.json."""

@@ -12,7 +12,7 @@ from cogvideox.clip_folders.tables import ENDINGS, CaptionTable, has_columns
 from cogvideox.clip_folders.texts import CAPTION_LISTS, FILE_LISTS, find_lists, list_rows
 from cogvideox.errors import CogVideoXError, ConfigError
 from cogvideox.files import files_below, inside, short, shown
-from cogvideox.files.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from cogvideox.files.paths import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet", "metadata.json", "metadata.tsv")
 FOLDERS = ("", "train", "data")

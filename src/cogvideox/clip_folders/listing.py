@@ -34,7 +34,7 @@ from cogvideox.clip_folders import (
 from cogvideox.clip_folders.archives import ByteRange, clips_in_shard, holds_clips
 from cogvideox.errors import ConfigError, MediaError
 from cogvideox.files import files_below, inside, short, shown
-from cogvideox.files.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from cogvideox.files.paths import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 MEDIA = VIDEO_SUFFIXES | IMAGE_SUFFIXES
 NO_CAPTION = "no caption that can be read; write one, in UTF-8"

@@ -19,7 +19,7 @@ from cogvideox.clip_folders.columns import Columns, TableRow, check_names, line_
 from cogvideox.clip_folders.parquet import parquet_names, parquet_rows
 from cogvideox.errors import ConfigError
 from cogvideox.files import decode_text, open_regular, parse_json, read_small_text, short, shown
-from cogvideox.files.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from cogvideox.files.paths import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 DELIMITERS = {",": "comma", ";": "';'", "\t": "tab", "|": "'|'"}

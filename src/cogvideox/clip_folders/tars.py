@@ -18,7 +18,7 @@ from cogvideox.clip_folders.columns import Columns, row_of
 from cogvideox.clip_folders.texts import caption_of_record
 from cogvideox.errors import InputError, MediaError
 from cogvideox.files import decode_text, open_regular, parse_json, shown
-from cogvideox.files.media import IMAGE_SUFFIXES
+from cogvideox.files.paths import IMAGE_SUFFIXES
 
 LARGEST = 4 << 30  # bytes of one member
 LONGEST = 1 << 20  # bytes of the text beside a clip, and of a header

@@ -16,8 +16,7 @@ from pathlib import Path
 
 from cogvideox.errors import InputError
 from cogvideox.files import inside, shown
-from cogvideox.files.media import VIDEO_SUFFIXES
-from cogvideox.files.paths import walk_files
+from cogvideox.files.paths import VIDEO_SUFFIXES, walk_files
 
 NO_FILE = "no ordinary file"
 """The reason for pipes and devices."""

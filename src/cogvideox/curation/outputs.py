@@ -53,11 +53,11 @@ class OutputList:
         for name in (HOME, "shards", "videos", "work"):
             folder_path = self.out / name
             if os.path.lexists(folder_path) and not (folder_path.is_dir() and inside(folder_path, self.out)):
-                raise OutputError(
-                    f"{folder_path}: not a folder inside {self.out}; choose another out, or move it away"
-                )
+                what = f"not a folder inside {self.out}"
+                raise OutputError(f"{folder_path}: {what}; choose another out, or move it away")
         foreign = [name for name in TABLES if os.path.lexists(self.out / name) and name not in self.known]
-        foreign += [name for name in self._present("shards", SHARD) if name not in self.known]
+        shards = filter(SHARD.fullmatch, self._present("shards"))
+        foreign += [name for name in shards if name not in self.known]
         if not self.file.exists() and (self.out / "work").is_dir() and any((self.out / "work").iterdir()):
             foreign.append("work")
         if foreign:
@@ -69,14 +69,10 @@ class OutputList:
     def warn_of_foreign_files(self) -> None:
         """Warn of shards and videos that stand in our folders and not on the list: training may read them, too."""
         for folder, ending in (("shards", ".tar"), ("videos", ".mp4")):
-            folder_path = self.out / folder
-            names = sorted(os.listdir(folder_path)) if folder_path.is_dir() else []
-            for name in names:
-                if name.lower().endswith(ending) and f"{folder}/{name}" not in self.known:
-                    warnings.warn(
-                        f"{folder_path / name}: not made by curate, so it is left; training may read it too",
-                        stacklevel=2,
-                    )
+            for name in self._present(folder):
+                if name.lower().endswith(ending) and name not in self.known:
+                    left = "not made by curate, so it is left; training may read it too"
+                    warnings.warn(f"{self.out / name}: {left}", stacklevel=2)
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
@@ -87,9 +83,9 @@ class OutputList:
 
     def draft(self, name: str) -> Path:
         """Where the bytes of ``name`` are written before they are published; no reader takes it for a clip."""
-        folder_path = self.out / HOME / "new" / f"{name.replace('/', '-')}.part"
-        folder_path.parent.mkdir(parents=True, exist_ok=True)
-        return folder_path
+        path = self.out / HOME / "new" / f"{name.replace('/', '-')}.part"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
 
     def publish(self, name: str) -> None:
         """Give a draft its name. Raises OutputError when what stands there is not as we wrote it."""
@@ -145,10 +141,10 @@ class OutputList:
         with atomic_file(self.file, overwrite=True) as temporary:
             temporary.write_text(_head() + "".join(lines), encoding="ascii")
 
-    def _present(self, folder: str, pattern: re.Pattern[str]) -> list[str]:
-        folder_path = self.out / folder
-        names = sorted(os.listdir(folder_path)) if folder_path.is_dir() else []
-        return [f"{folder}/{name}" for name in names if pattern.fullmatch(f"{folder}/{name}")]
+    def _present(self, folder: str) -> list[str]:
+        """What stands in a folder of ours, as ``folder/name``, in order."""
+        path = self.out / folder
+        return [f"{folder}/{name}" for name in sorted(os.listdir(path))] if path.is_dir() else []
 
     def _note(self, name: str, digest: str, size: int) -> None:
         """One durable line, before the file has its name."""

@@ -32,22 +32,10 @@ from cogvideox.video import READER, Colour, Probe
 from cogvideox.video.reading import DecodeLimits
 
 AnyStep = Annotated[
-    Borders
-    | Light
-    | Sharpness
-    | Flicker
-    | MotionScore
-    | TextArea
-    | Watermark
-    | AestheticScore
-    | Labels
-    | VlmLabels
-    | Patterns
-    | Hashes
-    | EmbeddingStep
-    | AddCaptions,
+    Borders | Light | Sharpness | Flicker | MotionScore | TextArea | Watermark | AestheticScore | Labels | VlmLabels
+    | Patterns | Hashes | EmbeddingStep | AddCaptions,
     Field(discriminator="kind"),
-]
+]  # fmt: skip
 AnyChoice = Annotated[ExactCopies | NearCopies | LookAlikes | Thresholds, Field(discriminator="kind")]
 
 
@@ -139,14 +127,12 @@ class Recipe(Config):
     def _rules_name_scores(self) -> Recipe:
         """A rule about a score that nothing measures would keep every clip, in silence."""
         given = {name for step in self.steps for name in step.gives}
-        rules = (
-            rule.score for choice in self.choices if isinstance(choice, Thresholds) for rule in choice.rules()
-        )
-        for name in rules:
+        fitted = [choice for choice in self.choices if isinstance(choice, Thresholds)]
+        for name in [rule.score for choice in fitted for rule in choice.rules()]:
             if name not in given:
-                known = ", ".join(sorted(given)) or "none"
+                known = f"there are {', '.join(sorted(given)) or 'none'}"
                 raise ConfigError(
-                    f"rule {name}: no step of this recipe gives that score{suggest(name, given)}; there are {known}"
+                    f"rule {name}: no step of this recipe gives that score{suggest(name, given)}; {known}"
                 )
         return self
 

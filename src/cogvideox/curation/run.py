@@ -35,8 +35,7 @@ from cogvideox.curation.work_folder import read_record, shard_file, write_record
 from cogvideox.errors import ConfigError, InputError
 from cogvideox.files.atomic import sweep
 from cogvideox.files.jsonl import json_lines_writer
-from cogvideox.files.media import VIDEO_SUFFIXES
-from cogvideox.files.paths import lies_in
+from cogvideox.files.paths import VIDEO_SUFFIXES, lies_in
 from cogvideox.manifest import versions
 
 

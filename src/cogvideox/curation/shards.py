@@ -90,8 +90,7 @@ def _columns(pa: Any, scores: list[str]) -> list[Any]:
 
 
 def _table_row(clip: Clip, media: Mapping[str, Any], shard: str, scores: list[str]) -> dict[str, Any]:
-    span = clip.span
-    assert span is not None, "kept clips have a span"
+    assert clip.span is not None, "kept clips have a span"
     return {
         "id": clip.id,
         "shard": shard,
@@ -99,10 +98,7 @@ def _table_row(clip: Clip, media: Mapping[str, Any], shard: str, scores: list[st
         "stages": [decision.stage for decision in clip.decisions if decision.kept],
         "path": clip.source.path,
         "sha256": clip.source.sha256,
-        "first": span.first,
-        "stop": span.stop,
-        "start": span.start,
-        "end": span.end,
+        **clip.span.model_dump(),
         "media_sha256": media["sha256"],
         "media_bytes": media["bytes"],
         **{name: media[name] for name in ("frames", "fps", "width", "height", "copied")},

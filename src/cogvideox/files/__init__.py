@@ -2,7 +2,7 @@
 
 | file | what it does |
 |---|---|
-| ``paths`` | where links lead, what lies in what, every file below a folder by its ending |
+| ``paths`` | where links lead, what lies in what, which files lie below; endings of videos and pictures |
 | ``text`` | read a small text from untrusted sources: a regular file, bounded, in a known encoding |
 | ``structured`` | JSON and YAML of bounded depth, size and aliases; ``short``: a bounded repr for messages |
 | ``jsonl`` | read and write JSON lines |
@@ -10,7 +10,6 @@
 | ``pidfile`` | which process writes in a staging folder, and whether it still lives |
 | ``lock`` | one process at a time in a folder |
 | ``digest`` | SHA-256 of files, folders and plain values |
-| ``media`` | endings of videos and pictures; names of caption, file and score columns |
 | ``page`` | the frame of every HTML page that is written: nothing in it runs, nothing is fetched |
 """
 
@@ -21,20 +20,7 @@ from cogvideox.files.structured import dump_yaml, parse_json, parse_yaml, read_j
 from cogvideox.files.text import decode_text, open_regular, read_small_bytes, read_small_text
 
 __all__ = [
-    "check_link",
-    "decode_text",
-    "dump_yaml",
-    "files_below",
-    "inside",
-    "lies_in",
-    "open_regular",
-    "parse_json",
-    "parse_yaml",
-    "read_json",
-    "read_small_bytes",
-    "read_small_text",
-    "read_yaml",
-    "root_of_links",
-    "short",
+    "check_link", "decode_text", "dump_yaml", "files_below", "inside", "lies_in", "open_regular", "parse_json",
+    "parse_yaml", "read_json", "read_small_bytes", "read_small_text", "read_yaml", "root_of_links", "short",
     "shown",
-]
+]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Paths in folders that anybody may have filled: where links lead, what lies in what, which files are below.
+"""Paths in folders that anybody may have filled: where links lead, what lies in what, which files are below, by ending.
 
 No link is followed out of the folder that was given, no depth and no name ends a walk.
 """
@@ -11,6 +11,15 @@ from collections.abc import Collection, Iterator, MutableMapping
 from pathlib import Path
 
 from cogvideox.errors import CogVideoXError, InputError
+
+VIDEO_SUFFIXES = frozenset([
+    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".wmv", ".flv",
+    ".gif", ".ogv", ".3gp",
+])  # fmt: skip
+"""Endings of moving pictures. A file is opened by what its first bytes say; the ending only makes it a candidate."""
+
+IMAGE_SUFFIXES = frozenset([".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"])
+"""Endings of still pictures."""
 
 
 def inside(path: str | Path, root: str | Path) -> bool:

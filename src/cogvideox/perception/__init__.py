@@ -21,14 +21,6 @@ from cogvideox.perception.flow import DisFlow, Flow
 from cogvideox.perception.motion import Motion, motion_of
 
 __all__ = [
-    "Aesthetic",
-    "AestheticProxy",
-    "ClipAesthetic",
-    "ClipEmbedder",
-    "DisFlow",
-    "Embedder",
-    "Flow",
-    "Motion",
-    "PlainEmbedder",
-    "motion_of",
-]
+    "Aesthetic", "AestheticProxy", "ClipAesthetic", "ClipEmbedder", "DisFlow", "Embedder", "Flow", "Motion",
+    "PlainEmbedder", "motion_of",
+]  # fmt: skip

@@ -7,7 +7,7 @@ the network of the published FVD from a file the user has; ``world_features`` is
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from io import BufferedReader
 from itertools import islice
@@ -65,8 +65,9 @@ class NetworkFeatures:
     def __call__(self, clips: Iterable[np.ndarray]) -> np.ndarray:
         """float64 ``[n, dim]``; raises FrameError for a clip that is too short."""
         rows = []
+        prepared = (prepare(clip, self.card) for clip in clips)
         with torch.inference_mode():
-            for some in _batches((prepare(clip, self.card) for clip in clips), self.batch):
+            while some := list(islice(prepared, self.batch)):
                 rows.append(self.network(torch.stack(some)).double().numpy())
         return np.concatenate(rows) if rows else np.empty((0, self.card.dim))
 
@@ -103,9 +104,8 @@ def load_i3d(
         script = torch.jit.load(str(path), map_location="cpu").eval()
     except (OSError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0][:120]
-        raise CheckpointError(
-            f"{path}: no TorchScript file ({reason}); FVD needs i3d_torchscript.pt"
-        ) from None
+        what = f"no TorchScript file ({reason})"
+        raise CheckpointError(f"{path}: {what}; FVD needs i3d_torchscript.pt") from None
 
     def logits(pixels: Tensor) -> Tensor:
         out = script(pixels, rescale=False, resize=False, return_features=True)
@@ -117,8 +117,3 @@ def load_i3d(
 
     card = FeatureCard("i3d-k400-logits", "1", I3D_LOGITS, I3D_FRAMES, I3D_SIZE, resize, digest)
     return NetworkFeatures(card, logits, batch)
-
-
-def _batches(tensors: Iterator[Tensor], size: int) -> Iterator[list[Tensor]]:
-    while some := list(islice(tensors, size)):
-        yield some

@@ -33,29 +33,8 @@ from cogvideox.world.scene import (
 from cogvideox.world.score import FactScore, report, report_by_tier, score_table
 
 __all__ = [
-    "COLOURS",
-    "DIRECTIONS",
-    "HELD_OUT_PAIRS",
-    "SHAPES",
-    "TIERS",
-    "Check",
-    "Finding",
-    "Prompt",
-    "Reading",
-    "FactScore",
-    "Scene",
-    "Verdict",
-    "caption",
-    "facts",
-    "held_out_prompts",
-    "is_held_out_triple",
-    "check_facts",
-    "make_held_out_prompts",
-    "read_caption",
-    "read_frames",
-    "render",
-    "report",
-    "report_by_tier",
-    "sample_scene",
+    "COLOURS", "Check", "DIRECTIONS", "FactScore", "Finding", "HELD_OUT_PAIRS", "Prompt", "Reading", "SHAPES",
+    "Scene", "TIERS", "Verdict", "caption", "check_facts", "facts", "held_out_prompts", "is_held_out_triple",
+    "make_held_out_prompts", "read_caption", "read_frames", "render", "report", "report_by_tier", "sample_scene",
     "score_table",
-]
+]  # fmt: skip

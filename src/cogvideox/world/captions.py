@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -64,12 +64,7 @@ class Check:
 
     def to_dict(self) -> dict[str, str | int]:
         """Plain values, without the fields that say nothing."""
-        record: dict[str, str | int] = {"kind": self.kind, "value": self.value}
-        if self.into is not None:
-            record["into"] = self.into
-        if self.when != "always":
-            record["when"] = self.when
-        return record
+        return {name: value for name, value in asdict(self).items() if value not in (None, "always")}
 
     @classmethod
     def from_dict(cls, record: dict) -> Check:
