@@ -12,14 +12,19 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from cogvideox import curation
 from cogvideox.captioning.strategy import CaptionConfig
 from cogvideox.cli import app
 from cogvideox.clip_folders.listing import list_clips
 from cogvideox.curation import engines, worker
+from cogvideox.curation.borders import Borders
 from cogvideox.curation.captions import caption_curated, read_captions
+from cogvideox.curation.duplicates import ExactCopies, LookAlikes, NearCopies
 from cogvideox.curation.recipe import tiny
 from cogvideox.curation.report import kept_rows
 from cogvideox.curation.run import curate
+from cogvideox.curation.thresholds import Thresholds
+from cogvideox.curation.vlm_steps import AddCaptions, VlmLabels
 from cogvideox.errors import OutputError
 from cogvideox.video import Video
 from cogvideox.world import render, sample_scene
@@ -212,3 +217,14 @@ def test_the_tiny_world_is_told_from_everything_else():
     )
     for frames in (take(1, 9), frog, wood, np.zeros_like(grey), np.full_like(grey, 255)):
         assert not is_tiny_world(frames)
+
+
+def test_the_map_names_the_file_of_every_step_that_drops_clips():
+    text = "".join(path.read_text("utf-8") for path in Path(curation.__file__).parent.glob("*.py"))
+    by_kind = (Borders, VlmLabels, AddCaptions, ExactCopies, NearCopies, LookAlikes, Thresholds)
+    steps = {each.model_fields["kind"].default for each in by_kind} | set(
+        re.findall(r'\.drop\("(\w+)"', text)
+    )
+    rows = curation.__doc__.partition("| step |")[2].splitlines()[2:]
+    named = {name.strip() for row in rows for name in row.split("|")[1].split(",")}
+    assert len(steps) > 10 and steps == named

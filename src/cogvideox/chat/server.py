@@ -23,14 +23,8 @@ from cogvideox.config import Config
 from cogvideox.errors import ConfigError, DependencyError
 
 KINDS_OF_STATUS = {
-    401: "key",
-    403: "key",
-    402: "quota",
-    408: "timeout",
-    409: "server",
-    425: "server",
-    429: "busy",
-}
+    401: "key", 403: "key", 402: "quota", 408: "timeout", 409: "server", 425: "server", 429: "busy",
+}  # fmt: skip
 HTTP_LIBRARIES = {"httpx", "httpx2", "httpcore", "httpcore2", "ssl"}  # which one depends on openai
 
 

@@ -27,4 +27,17 @@
 | ``captions`` | captions written into a curated folder afterwards |
 | ``results`` | what a curation wrote, read back and checked |
 | ``report`` | the HTML report |
+
+Why a clip was dropped: ``dropped.jsonl`` has the step, the reason and the values; the step was decided in
+
+| step | decided in |
+|---|---|
+| listing | ``clip_folders.video_files`` |
+| probe | ``recipe``: ``Gate`` |
+| decode, shots, caption | ``measuring``; how long a shot must be: ``shot_views``; what a video may cost: ``engines`` |
+| borders | ``borders`` |
+| asked_labels, captions | ``vlm_steps`` |
+| exact_copies, near_copies, look_alikes | ``duplicates`` |
+| thresholds | ``thresholds`` |
+| cut | ``run``; the error itself: ``cutting`` |
 """

@@ -164,13 +164,11 @@ def _keep_best(
     for a, b in pairs:
         near.setdefault(int(indices[a]), []).append(int(indices[b]))
         near.setdefault(int(indices[b]), []).append(int(indices[a]))
-    quality = table.quality
-    for row in sorted(near, key=lambda row: (-quality[row], row)):
-        better = [
-            other
-            for other in near[row]
-            if table.alive[other] and (-quality[other], other) < (-quality[row], row)
-        ]
+
+    def rank(row: int) -> tuple[float, int]:
+        return -table.quality[row], row
+
+    for row in sorted(near, key=rank):
+        better = [other for other in near[row] if table.alive[other] and rank(other) < rank(row)]
         if better:
-            best = min(better, key=lambda other: (-quality[other], other))
-            table.drop(row, step, reason, f"of {table.id(best)}")
+            table.drop(row, step, reason, f"of {table.id(min(better, key=rank))}")

@@ -69,17 +69,13 @@ def _after_steps(
 
 def with_header(source: SourceFile, header: Probe) -> SourceFile:
     """The source with what the header of the file says."""
+    same = ("codec", "pixel_format", "width", "height", "bit_rate", "sound")
     return source.model_copy(
         update={
+            **{name: getattr(header, name) for name in same},
             "container": header.container.split(",")[0],
-            "codec": header.codec,
-            "pixel_format": header.pixel_format,
-            "width": header.width,
-            "height": header.height,
             "aspect": round(header.aspect, 6),
             "fps": round(header.fps, 4),
-            "bit_rate": header.bit_rate,
-            "sound": header.sound,
             "matrix": header.colours.matrix,
             "full_range": header.colours.full,
             "matrix_guessed": header.colours.guessed,

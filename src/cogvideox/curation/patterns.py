@@ -16,11 +16,8 @@ from cogvideox.curation.step import CurationStep, View
 from cogvideox.perception.flow import opencv
 
 PLAIN = 4  # grey levels by which a pixel's neighbours may differ, in every channel
-HUE, PURE, BRIGHT = (
-    14.0,
-    0.25,
-    96,
-)  # degrees from a pure hue; least over most channel; of the brightest channel
+# degrees from a pure hue; least over most channel; of the brightest channel
+HUE, PURE, BRIGHT = 14.0, 0.25, 96
 HUES = 4  # of red, yellow, green, cyan, blue and magenta, each on a hundredth of the picture; or three large ones
 
 

@@ -203,13 +203,9 @@ def staged() -> Recipe:
             ),
         )
 
-    stages = (
-        stage("256", 0.05, 4.5, 0.0),
-        stage("480", 0.10, 4.7, 0.1),
-        stage("768", 0.15, 5.0, 0.3),
-        stage("finetune", 0.20, 5.0, 0.8),
-    )
-    return Recipe(name="staged", steps=STEPS, choices=_choices(*stages))
+    low = (stage("256", 0.05, 4.5, 0.0), stage("480", 0.10, 4.7, 0.1))
+    high = (stage("768", 0.15, 5.0, 0.3), stage("finetune", 0.20, 5.0, 0.8))
+    return Recipe(name="staged", steps=STEPS, choices=_choices(*low, *high))
 
 
 def tiny() -> Recipe:

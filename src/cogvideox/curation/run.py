@@ -188,18 +188,15 @@ class _Curation:
             cut, why = self.pipeline.cut_result(path)
             media |= {clip.id: cut[clip.id] for clip in clips if clip.id in cut}
             failed |= {clip.id: why for clip in clips if clip.id not in cut}
-        kept = [clip for clip in shard.clips if clip.id in media]
+        kept = [(clip, self.pipeline.clip_file(clip)) for clip in shard.clips if clip.id in media]
         if self.pipeline.recipe.layout == "webdataset":
-            rows = (
-                (self.with_written_captions(clip), self.pipeline.clip_file(clip), media[clip.id])
-                for clip in kept
-            )
+            rows = ((self.with_written_captions(clip), file, media[clip.id]) for clip, file in kept)
             with self.outputs.writing(f"shards/{shard.name}") as draft:
                 write_tar(draft, rows)
         else:
-            for clip in kept:
+            for clip, file in kept:
                 with self.outputs.writing(f"videos/{clip.id}.mp4") as draft:
-                    shutil.copyfile(self.pipeline.clip_file(clip), draft)
+                    shutil.copyfile(file, draft)
         record = {"digest": shard.digest(self.pipeline.recipe), "media": media, "failed": failed}
         write_record(shard_file(self.pipeline.work, shard.number), record)
         for path, clips in shard.videos().items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from functools import cache
 from typing import Literal
 
@@ -78,7 +79,7 @@ class MotionScore(CurationStep):
     """How much moves: see perception.motion for the units."""
 
     kind: Literal["motion"] = "motion"
-    gives = ("motion", "motion_top", "motion_camera", "motion_own", "shake", "still")
+    gives = ("motion", "motion_top", "motion_camera", "motion_own", "shake", "still")  # as in Motion
     flow: AnyFlow = Field(Dis(), description="dis, or raft with weights that you have")
 
     def check(self) -> None:
@@ -102,14 +103,7 @@ class MotionScore(CurationStep):
         motion = motion_of(view.pictures if flow.colour else view.grey, view.picture_moments.tolist(), flow)
         if self.flow.digest():
             clip = clip.model_copy(update={"networks": {**clip.networks, self.kind: flow.name}})
-        return clip.with_scores(
-            motion=motion.mean,
-            motion_top=motion.top,
-            motion_camera=motion.camera,
-            motion_own=motion.own,
-            shake=motion.shake,
-            still=motion.still,
-        )
+        return clip.with_scores(**dict(zip(self.gives, astuple(motion), strict=True)))
 
 
 class TextArea(CurationStep):

@@ -54,7 +54,6 @@ def _picture(colour: np.ndarray, grey: np.ndarray) -> np.ndarray:
     cv2 = opencv()
     real = grey.astype(np.float32)
     across, down = cv2.Sobel(real, cv2.CV_32F, 1, 0), cv2.Sobel(real, cv2.CV_32F, 0, 1)
-    strength = np.hypot(across, down)
     light, spread = _cells(real), _cells(real * real)
     grids = [
         light / 128 - 1,
@@ -64,7 +63,7 @@ def _picture(colour: np.ndarray, grey: np.ndarray) -> np.ndarray:
         _cells(_vividness(colour)) / 64,
     ]
     laplace = cv2.Laplacian(real, cv2.CV_32F)
-    edge = strength > 60
+    edge = np.hypot(across, down) > 60
     angle = np.arctan2(down, across)[edge]
     turns = np.histogram(np.mod(angle, np.pi), 8, (0, np.pi))[0] / max(1, edge.sum())
     levels = np.histogram(grey, 8, (0, 256))[0] / grey.size

@@ -29,11 +29,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
-KINDS = {
-    "html": "text/html; charset=utf-8",
-    "js": "text/javascript; charset=utf-8",
-    "css": "text/css; charset=utf-8",
-}
+KINDS = {"html": "text/html", "js": "text/javascript", "css": "text/css"}
 REVEALING_HEADERS = ("last-modified", "etag", "server")
 """Headers that reveal the date or content of files or the program; no page needs them."""
 

@@ -161,12 +161,12 @@ def _phrase(rng: np.random.Generator, story: str, **words: str) -> str:
 
 
 def with_article(name: str) -> str:
-    """'a circle', 'an orange ring'."""
+    """The name of one thing: 'a circle', 'an orange ring'."""
     return f"an {name}" if name[0] in "aeiou" else f"a {name}"
 
 
 def plural(name: str) -> str:
-    """'circles', 'crosses'."""
+    """The name of several things: 'circles', 'crosses'."""
     return f"{name}es" if name.endswith("s") else f"{name}s"
 
 

@@ -191,19 +191,10 @@ def _rotate(rng: np.random.Generator) -> Scene:
 
 
 def _transform(rng: np.random.Generator) -> Scene:
-    colour, (shape, into) = _pick(rng, COLOURS), rng.choice(SHAPES, size=2, replace=False)
+    colour, (shape, into) = _pick(rng, COLOURS), map(str, rng.choice(SHAPES, size=2, replace=False))
     radius = float(rng.uniform(0.14, 0.18))
-    centre = _centre(rng, _TURNING_EXTENT, radius, (0, 0))
-    return Scene(
-        "transform",
-        colour,
-        str(shape),
-        radius,
-        (centre,),
-        change="transform",
-        into=str(into),
-        ground=_ground(rng),
-    )
+    at = (_centre(rng, _TURNING_EXTENT, radius, (0, 0)),)
+    return Scene("transform", colour, shape, radius, at, change="transform", into=into, ground=_ground(rng))
 
 
 def _count(rng: np.random.Generator) -> Scene:
@@ -236,24 +227,17 @@ def _pan(rng: np.random.Generator) -> Scene:
 
 
 def _pair(rng: np.random.Generator) -> Scene:
-    colours, shapes = rng.choice(list(COLOURS), 2, replace=False), rng.choice(SHAPES, 2, replace=False)
+    colours = [str(colour) for colour in rng.choice(list(COLOURS), 2, replace=False)]
+    shapes = [str(shape) for shape in rng.choice(SHAPES, 2, replace=False)]
     relation = _pick(rng, RELATIONS)
     across = rng.uniform(0.44, 0.56, 2)
     way, radius = np.array(RELATIONS[relation]), float(rng.uniform(0.11, 0.14))
-    centres = [
-        np.where(way == 0, free, 0.5 + _APART * side * way)
-        for free, side in zip(across, (1, -1), strict=True)
-    ]
-    return Scene(
-        "pair",
-        str(colours[0]),
-        str(shapes[0]),
-        radius,
-        tuple((float(x), float(y)) for x, y in centres),
-        ground=_ground(rng),
-        second=(str(colours[1]), str(shapes[1])),
-        relation=relation if rng.random() < 0.75 else "none",
-    )
+    sides = zip(across, (1, -1), strict=True)
+    centres = [np.where(way == 0, free, 0.5 + _APART * side * way) for free, side in sides]
+    at = tuple((float(x), float(y)) for x, y in centres)
+    ground, second = _ground(rng), (colours[1], shapes[1])
+    relation = relation if rng.random() < 0.75 else "none"
+    return Scene("pair", colours[0], shapes[0], radius, at, ground=ground, second=second, relation=relation)
 
 
 _DRAW = dict(zip(TIERS, (_motion, _size, _rotate, _transform, _count, _pan, _pair), strict=True))
