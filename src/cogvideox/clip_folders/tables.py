@@ -159,14 +159,13 @@ def _csv_rows(table: CaptionTable) -> Iterator[TableRow]:
         delimiter, names = _header(table, lines, strict=True)
         before, reader = lines.number, csv.reader(lines, delimiter=delimiter, strict=True)
         while True:
+            problem = ""
             try:
                 fields = next(reader)
             except StopIteration:
                 return
             except csv.Error as error:
-                fields, problem = [], _csv_problem(error)
-            else:
-                problem = None
+                problem = _csv_problem(error)
             where = line_label(table.where, "line", before + 1, lines.number)
             if problem:
                 yield TableRow(where, problem=problem)
