@@ -165,8 +165,8 @@ def _keep_best(
         near.setdefault(int(indices[a]), []).append(int(indices[b]))
         near.setdefault(int(indices[b]), []).append(int(indices[a]))
 
-    def rank(row: int) -> tuple[float, int]:
-        return -table.quality[row], row
+    def rank(index: int) -> tuple[float, int]:
+        return -table.quality[index], index
 
     for row in sorted(near, key=rank):
         better = [other for other in near[row] if table.alive[other] and rank(other) < rank(row)]
