@@ -40,10 +40,17 @@ WALKS = {
 TRACER = """
 import json, runpy, sys, threading
 root, seen = sys.argv[1], set()
+def imported(frame):
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
 def trace(frame, event, arg):
     code = frame.f_code
     if event == "call" and code.co_flags & 1 and code.co_filename.startswith(root):  # 1: a function's own body
-        seen.add(code.co_filename)
+        if code.co_filename not in seen and not imported(frame):
+            seen.add(code.co_filename)
 sys.argv = ["cogvideox", *sys.argv[2:]]
 sys.setprofile(trace)
 threading.setprofile(trace)

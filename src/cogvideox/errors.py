@@ -1,17 +1,11 @@
 """The exceptions people meet. Every message says what, where, and what to do.
 
-CogVideoXError
-├── InputError          what was asked for cannot be made
-│   ├── PromptError     empty, not text, over the token budget
-│   ├── SizeError       height or width
-│   ├── FrameError      frames, seconds, frames per second
-│   └── MediaError      an image or a video that cannot be read
-├── ConfigError         unknown key, wrong type, settings that contradict each other
-├── CheckpointError     missing, truncated, mis-shaped or unsafe weights
-├── OutputError         the result cannot be written
-├── NumericsError       NaN or Inf, with the layer that made it
-├── ChatError           a language model that gave no usable answer
-└── DependencyError     an optional library is not installed
+CogVideoXError ├── InputError          what was asked for cannot be made │   ├── PromptError     empty, not text, over
+the token budget │   ├── SizeError       height or width │   ├── FrameError      frames, seconds, frames per second │
+└── MediaError      an image or a video that cannot be read ├── ConfigError         unknown key, wrong type, settings
+that contradict each other ├── CheckpointError     missing, truncated, mis-shaped or unsafe weights ├── OutputError
+the result cannot be written ├── NumericsError       NaN or Inf, with the layer that made it ├── ChatError           a
+language model that gave no usable answer └── DependencyError     an optional library is not installed
 """
 
 from __future__ import annotations

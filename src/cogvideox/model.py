@@ -77,7 +77,7 @@ class CogVideoX:
         """What each adapter on the transformer is, merged ones included; noted when it is put on."""
         return [dict(note) for note in vars(self.transformer).get("adapters", [])]
 
-    def parts(self) -> dict[str, nn.Module]:
+    def networks(self) -> dict[str, nn.Module]:
         """The networks by folder name."""
         networks: dict[str, nn.Module] = {"transformer": self.transformer, "vae": self.vae}
         if self.text is not None:
@@ -91,12 +91,12 @@ class CogVideoX:
         vae_dtype: torch.dtype | None = None,
     ) -> CogVideoX:
         """Move every part; ``vae_dtype`` lets the autoencoder keep a precision of its own. Returns itself."""
-        for name, part in self.parts().items():
+        for name, network in self.networks().items():
             wanted = vae_dtype if name == "vae" and vae_dtype is not None else dtype
             if device is not None:
-                part.to(device=device)
+                network.to(device=device)
             if wanted is not None:
-                part.to(dtype=wanted)
+                network.to(dtype=wanted)
         return self
 
     def clip_of(self, latents: Sequence[int], text_len: int) -> ClipTokens:
@@ -121,11 +121,10 @@ class CogVideoX:
         coding: VaeCoding = "chunked",
         tiles: Tiles | None = None,
     ) -> Float[Tensor, "b c t h w"]:
-        """Pixels in [-1, 1] to scaled latents, in the autoencoder's precision; the mean when ``sample`` is
-        false.
-        """
-        latents = self._encode(pixels, generator, sample, coding, tiles)
-        return (latents - (self.vae.config.shift_factor or 0.0)) * self.vae.config.scaling_factor
+        """Pixels in [-1, 1] to scaled latents, in the autoencoder's precision; the mean when ``sample`` is false."""
+        return (
+            self._shifted_latents(pixels, generator, sample, coding, tiles) * self.vae.config.scaling_factor
+        )
 
     @torch.no_grad()
     def encode_image(
@@ -142,9 +141,7 @@ class CogVideoX:
         "released" divides by the scaling factor where the checkpoint says so (``invert_scale_latents``,
         1.5-I2V) and multiplies elsewhere. The trainers of 1.5-I2V disagree about it, hence the others.
         """
-        latents = self._encode(pixels, generator, sample, coding, tiles) - (
-            self.vae.config.shift_factor or 0.0
-        )
+        latents = self._shifted_latents(pixels, generator, sample, coding, tiles)
         if scale == "released":
             scale = "divide" if self.vae.config.invert_scale_latents else "multiply"
         factor = self.vae.config.scaling_factor
@@ -164,7 +161,7 @@ class CogVideoX:
             return decode_tiled(self.vae, raw, tiles)
         return self.vae.decode(raw, coding)
 
-    def _encode(
+    def _shifted_latents(
         self,
         pixels: Tensor,
         generator: torch.Generator | None,
@@ -173,12 +170,11 @@ class CogVideoX:
         tiles: Tiles | None,
     ) -> Tensor:
         pixels = pixels.to(self.device, _float_dtype(self.vae))
-        found = (
-            encode_tiled(self.vae, pixels, tiles) if coding == "tiled" else self.vae.encode(pixels, coding)
-        )
-        return found.sample(generator) if sample else found.mode()
+        vae, shift = self.vae, self.vae.config.shift_factor or 0.0
+        latents = encode_tiled(vae, pixels, tiles) if coding == "tiled" else vae.encode(pixels, coding)
+        return (latents.sample(generator) if sample else latents.mode()) - shift
 
 
-def _float_dtype(part: nn.Module) -> torch.dtype:
+def _float_dtype(network: nn.Module) -> torch.dtype:
     """The first floating-point precision among the weights; low-bit weights are not floating point."""
-    return next((p.dtype for p in part.parameters() if p.is_floating_point()), torch.float32)
+    return next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)

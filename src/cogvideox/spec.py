@@ -112,7 +112,7 @@ class ModelSpec:
     @cached_property
     def vae(self) -> VAEConfig:
         """The autoencoder's settings; loads torch. Raises ConfigError."""
-        from cogvideox.vae import VAEConfig
+        from cogvideox.vae.config import VAEConfig
 
         return VAEConfig.parse(dict(self.vae_settings), f"{self._label}: vae")
 

@@ -13,7 +13,7 @@ from support.models import small_model
 
 
 def types(model):
-    return {p.dtype for part in model.parts().values() for p in part.parameters()}
+    return {p.dtype for part in model.networks().values() for p in part.parameters()}
 
 
 def test_float16_is_computed_in_float32_on_a_cpu_and_said_once(tmp_path):

@@ -40,7 +40,7 @@ def latents(options, model=None):
             options,
             step_noise=steps,
         )
-    return found, engine.record().to_dict()
+    return found, engine.to_dict()
 
 
 def of(**changes):

@@ -50,12 +50,12 @@ def make(model=None, options=QUICK, on_step=None, **more):
 )
 def test_plans_make_a_legal_count_and_cut_to_exactly_what_was_asked(asked, patch, anchor, lead):
     plan, vae = plan_frames(asked, 4, patch, anchor, lead), VAEConfig()
-    assert plan.made - plan.front - plan.back == asked
-    assert (plan.made - 1) % (8 * patch) == 0
+    assert plan.generated - plan.front - plan.back == asked
+    assert (plan.generated - 1) % (8 * patch) == 0
     assert plan.latents % patch == 0
-    assert vae.pixel_frames(plan.latents - plan.padding) == plan.made  # what the decoder returns
-    assert vae.latent_frames(plan.made) == plan.latents - plan.padding
-    assert plan.made - asked - lead < 8 * patch  # never more than needed
+    assert vae.pixel_frames(plan.latents - plan.padding) == plan.generated  # what the decoder returns
+    assert vae.latent_frames(plan.generated) == plan.latents - plan.padding
+    assert plan.generated - asked - lead < 8 * patch  # never more than needed
     assert plan.front >= lead
     if anchor == "start":
         assert plan.front == lead
@@ -69,7 +69,7 @@ def test_plans_make_a_legal_count_and_cut_to_exactly_what_was_asked(asked, patch
 )
 def test_released_lengths_are_made_as_released(asked, patch, made, latents, padding):
     plan = plan_frames(asked, 4, patch)
-    assert (plan.made, plan.latents, plan.padding) == (made, latents, padding)
+    assert (plan.generated, plan.latents, plan.padding) == (made, latents, padding)
 
 
 def test_the_plan_says_why():
@@ -219,7 +219,7 @@ def test_seconds_are_frames_at_the_rate():
 
 
 def test_without_a_length_the_model_decides():
-    assert plan_run(golden_model().spec, GenerateOptions()).frames.made == 9
+    assert plan_run(golden_model().spec, GenerateOptions()).frames.generated == 9
     assert plan_run(golden_model(patch_size_t=2).spec, GenerateOptions()).frames.latents == 6
 
 
@@ -382,7 +382,7 @@ def test_a_continuation_by_default_fills_the_length_of_the_model():
         GenerateOptions(video_use="continue"),
         SimpleNamespace(video=Video(golden_frames(9), 8), image=None, shape=(32, 48)),
     )
-    assert (plan.context, plan.frames.made, plan.frames.asked) == (9, 17, 8)
+    assert (plan.context, plan.frames.generated, plan.frames.asked) == (9, 17, 8)
 
 
 def test_missing_or_contradicting_inputs_are_refused():
@@ -523,7 +523,7 @@ def test_hooks_are_gone_after_a_failure():
     model.transformer.proj_out.weight.data[0, 0] = float("nan")
     with pytest.raises(NumericsError):
         make(model)
-    assert not any(module._forward_hooks for part in model.parts().values() for module in part.modules())
+    assert not any(module._forward_hooks for part in model.networks().values() for module in part.modules())
 
 
 def test_a_model_in_training_is_evaluated_and_goes_on_training():

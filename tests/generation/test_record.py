@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from cogvideox.generation import GenerateOptions, Generation, Given, generate, plan_run
-from cogvideox.generation.pipeline import run
+from cogvideox.generation.pipeline import Explicit, run
 from cogvideox.generation.prompt_enhance import Enhanced
 from support.models import golden_model, golden_text
 
@@ -22,7 +22,7 @@ MODEL = ["name", "kind", "dtype", "device", "transformer", "vae", "schedule", "w
 def made(**options) -> Generation:
     model = golden_model()
     plan = plan_run(model.spec, GenerateOptions(prompt="a red circle", steps=2, frames=9, **options))
-    return run(model, plan, Given(), **golden_text())
+    return run(model, plan, Given(), explicit=Explicit(**golden_text()))
 
 
 def test_the_manifest_has_the_keys_it_always_had_in_their_order():

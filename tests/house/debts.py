@@ -16,21 +16,12 @@ from pathlib import Path
 QUOTES = '"' * 3
 
 BANNED_NAMES = """
-generation/finite_check.py: parts
-generation/frame_plan.py: made
-generation/prompt_enhance.py: found
-generation/residual_reuse.py: rows
-memory/lowbit.py: part
-memory/plan.py: found
-model.py: part parts
 training/tasks/faults/samples.py: made
 training/tasks/faults/take_library.py: part
 training/tasks/folder.py: rows
 training/tasks/label_classifier.py: _row part
 training/tasks/label_report.py: rows
 training/tasks/text_encoder.py: places
-vae/config.py: rows
-vae/tiling.py: rows
 """
 """Modules, functions, attributes, settings and parameters that still have a name of ``reading.BANNED``."""
 

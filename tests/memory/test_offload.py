@@ -7,7 +7,8 @@ import torch
 
 import cogvideox
 from cogvideox.generation import GenerateOptions
-from cogvideox.memory.offload import blocks_of, install, offload, slots, stages_of
+from cogvideox.memory.offload import install, offload, slots, stages_of
+from cogvideox.memory.weights import blocks_of
 from support.models import golden_model, golden_text
 
 CPU = torch.device("cpu")

@@ -13,8 +13,8 @@ import torch.distributed as dist
 from cogvideox.checkpoints.diffusers import load_transformer
 from cogvideox.data.clips import ClipSize
 from cogvideox.errors import ConfigError
-from cogvideox.parallel.dtensor import SavedShards
 from cogvideox.parallel.mesh import MeshConfig
+from cogvideox.parallel.shard import SavedShards
 from cogvideox.training.checkpoint.state import latest_state
 from cogvideox.training.loop import TrainConfig, train
 from cogvideox.training.optim import OptimConfig

@@ -17,7 +17,7 @@ from cogvideox.training.loop import TrainConfig, train
 from cogvideox.training.optim import OptimConfig
 from cogvideox.training.tasks.vae import CropPhase, Gan, VAETraining
 from cogvideox.vae import VAEConfig
-from cogvideox.vae.critics import CriticConfig
+from cogvideox.vae.losses import CriticConfig
 from support.processes import together
 
 VAE = VAEConfig(block_out_channels=(4, 4, 4, 4), layers_per_block=1, norm_num_groups=2, latent_channels=2)

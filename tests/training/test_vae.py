@@ -22,7 +22,7 @@ from cogvideox.training.tasks.crops import FolderCrops, clip_frames
 from cogvideox.training.tasks.folder import FolderData
 from cogvideox.training.tasks.vae import CropPhase, Gan, VAETask, VAETraining
 from cogvideox.vae import VAE, VAEConfig
-from cogvideox.vae.critics import CriticConfig
+from cogvideox.vae.losses import CriticConfig
 from cogvideox.video import Video
 
 SMALL = VAEConfig(

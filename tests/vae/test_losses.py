@@ -4,8 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from cogvideox.vae.critics import CriticConfig, PatchCritic
-from cogvideox.vae.losses import adaptive_weight, adversarial_losses, hinge_loss, kl_loss, perceptual_loss
+from cogvideox.vae.losses import (
+    CriticConfig,
+    PatchCritic,
+    adaptive_weight,
+    adversarial_losses,
+    hinge_loss,
+    kl_loss,
+    perceptual_loss,
+)
 from support.golden import fill, fill_model
 
 CRITIC = CriticConfig(width=4, most=8, stages=2, time_stages=1)

@@ -32,8 +32,8 @@ def test_usual_tiles_are_legal_for_any_autoencoder(size, stages):
         block_out_channels=(32,) * stages, temporal_compression_ratio=1, sample_height=size, sample_width=size
     )
     grid = Tiles.usual(config).grid(config)
-    assert size / 2 <= grid.rows.pixels < size / 2 + config.spatial_compression_ratio
-    assert grid.rows.latent_stride > 0
+    assert size / 2 <= grid.height.pixels < size / 2 + config.spatial_compression_ratio
+    assert grid.height.latent_stride > 0
 
 
 def test_tiles_whose_strides_disagree_are_refused(vae):

@@ -50,9 +50,9 @@ def test_frame_arithmetic(frames, latents, decoded):
 @pytest.mark.parametrize("frames", [1, 2, 3, 8, 9, 12, 17, 20])
 def test_shapes_follow_the_frame_arithmetic(vae, coding, frames):
     latents = vae.encode(fill("x", (1, 3, frames, 16, 8)), coding).mean
-    assert latents.shape == (1, 4, vae.latent_frames(frames), 2, 1)
+    assert latents.shape == (1, 4, vae.config.latent_frames(frames), 2, 1)
     pixels = vae.decode(latents, coding)
-    assert pixels.shape == (1, 3, vae.pixel_frames(latents.shape[2]), 16, 8)
+    assert pixels.shape == (1, 3, vae.config.pixel_frames(latents.shape[2]), 16, 8)
 
 
 def test_chunks_give_the_remainder_to_the_first():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -78,7 +79,7 @@ def plan_values(plan: MemoryPlan, model: str = "") -> dict[str, Any]:
     asked |= {"width": request.width, "dtype": _dtype_name(request), "device": request.device}
     options = [
         {
-            "policy": option.policy.record(),
+            "policy": asdict(option.policy),
             "name": option.policy.name,
             "price": option.policy.price,
             "exact": option.policy.exact,

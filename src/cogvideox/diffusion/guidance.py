@@ -1,9 +1,8 @@
 """Classifier-free guidance: how strongly each step leans towards the prompt.
 
-Three answers to the same question. ``Constant`` is the paper's. ``Wave`` is what the released code does when
-its dynamic guidance is on: the formula expects the number of the step but is given the raw time (0 to 999),
-so the scale swings up and down until the last few steps. ``Cosine`` is the smooth ramp that formula was meant
-to be.
+Three answers to the same question. ``Constant`` is the paper's. ``Wave`` is what the released code does when its
+dynamic guidance is on: the formula expects the number of the step but is given the raw time (0 to 999), so the scale
+swings up and down until the last few steps. ``Cosine`` is the smooth ramp that formula was meant to be.
 """
 
 from __future__ import annotations

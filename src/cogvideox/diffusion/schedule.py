@@ -3,9 +3,8 @@
     x_t = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) eps
     v   = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0
 
-The order is fixed by the released weights: scaled-linear betas, cumulative product, SNR shift, then the
-rescale that makes the last time pure noise (Lin et al. 2023, Algorithm 1; Kingma & Gao 2023 for
-v-prediction).
+The order is fixed by the released weights: scaled-linear betas, cumulative product, SNR shift, then the rescale that
+makes the last time pure noise (Lin et al. 2023, Algorithm 1; Kingma & Gao 2023 for v-prediction).
 """
 
 from __future__ import annotations
@@ -80,9 +79,8 @@ class ScheduleConfig(Config):
 class SamplerStep:
     """One step of a sampler, in Python numbers, so that a step never waits for the device.
 
-    ``alpha_bar``, ``next_alpha_bar`` and ``back_alpha_bar`` are the signal levels here, after this step, and
-    at the step before (None at the first). ``final`` steps leave the times of the schedule: they do not
-    extrapolate.
+    ``alpha_bar``, ``next_alpha_bar`` and ``back_alpha_bar`` are the signal levels here, after this step, and at the
+    step before (None at the first). ``final`` steps leave the times of the schedule: they do not extrapolate.
     """
 
     index: int
@@ -111,8 +109,7 @@ class Schedule:
     def timesteps(self, steps: int) -> list[int]:
         """The times a sampler visits, from noise to video. Raises ConfigError unless 1 <= steps <= 1000.
 
-        Trailing: ``round(1000 - i * 1000 / steps) - 1``; the only spacing that starts from pure noise for any
-        count.
+        Trailing: ``round(1000 - i * 1000 / steps) - 1``; the only spacing that starts from pure noise for any count.
         """
         total = self.config.num_train_timesteps
         if not 1 <= steps <= total:
@@ -128,9 +125,8 @@ class Schedule:
     def path(self, steps: int, previous: Previous = "released", strength: float = 1.0) -> list[SamplerStep]:
         """The steps of one run; ``strength`` below 1 keeps only the last part, to start from a noised video.
 
-        ``previous`` says which level a step ends at. "released": time t - 1000 // steps, as the published
-        samplers do, which is not the next visited time unless steps divides 1000. "corrected": the next
-        visited time.
+        ``previous`` says which level a step ends at. "released": time t - 1000 // steps, as the published samplers do,
+        which is not the next visited time unless steps divides 1000. "corrected": the next visited time.
         """
         if not 0.0 <= strength <= 1.0:
             raise ConfigError(f"strength {strength}: the share of steps to run; choose 0 to 1")

@@ -97,20 +97,18 @@ def run_batch(
     good = run.check(waiting)
     if run.seconds:
         reporter.note(f"estimated time of all: about {duration(run.seconds)}")
-    if not dry_run:
-        if run.failures and good:
-            reporter.note(
-                f"{len(run.failures)} of {len(waiting)} lines cannot be made; the other {len(good)} are made now"
-            )
-        run.make(good)
-        failures = sorted(run.failures, key=lambda failure: failure.line)
-        if failures:
-            write_json(folder / FAILURES, [asdict(failure) for failure in failures], overwrite=True)
-            reporter.note(
-                f"{len(failures)} of {len(items)} items failed; the reasons are in {folder / FAILURES}"
-            )
-        else:  # _check_failures has seen that it is a list of failures
-            (folder / FAILURES).unlink(missing_ok=True)
+    if dry_run:
+        return BatchOutcome(len(items), run.failures)
+    if run.failures and good:
+        bad = f"{len(run.failures)} of {len(waiting)} lines cannot be made"
+        reporter.note(f"{bad}; the other {len(good)} are made now")
+    run.make(good)
+    failures = sorted(run.failures, key=lambda failure: failure.line)
+    if failures:
+        write_json(folder / FAILURES, [asdict(failure) for failure in failures], overwrite=True)
+        reporter.note(f"{len(failures)} of {len(items)} items failed; the reasons are in {folder / FAILURES}")
+    else:  # _check_failures has seen that it is a list of failures
+        (folder / FAILURES).unlink(missing_ok=True)
     return BatchOutcome(len(items), run.failures)
 
 
@@ -140,13 +138,8 @@ class _Run:
         if item.fault is not None:
             raise item.fault
         _check_free(item)
-        prepared = prepare(
-            item.job,
-            parse_options(item.settings),
-            download=not self.dry_run,
-            ask=False,
-            reporter=self.reporter,
-        )
+        options, download = parse_options(item.settings), not self.dry_run
+        prepared = prepare(item.job, options, download=download, ask=False, reporter=self.reporter)
         check_adapters(item.job.adapters, item.job.alpha, prepared.spec)
         self.seconds += prepared.forecast.seconds if prepared.forecast else 0.0
         if self.dry_run:
@@ -161,11 +154,11 @@ class _Run:
                 _check_free(item)
                 prepared = _complete(prepared)
                 title = f"{item.line}: {prepared.plan.options.prompt[:40]}"
-                made = make(self._model(item, prepared), prepared, title, self.reporter)
-                made = made.noted(batch=item.key)
+                generation = make(self._model(item, prepared), prepared, title, self.reporter)
+                generation = generation.noted(batch=item.key)
                 # a record without its video is the rest of a run that was stopped between the two
-                files = save(made.video, item.path, item.job, overwrite=True, reporter=self.reporter)
-                self.events.saved(item, made, files)
+                files = save(generation.video, item.path, item.job, overwrite=True, reporter=self.reporter)
+                self.events.saved(item, generation, files)
 
     def _model(self, item: Item, prepared: Prepared) -> CogVideoX:
         """The model, loaded the way the line's plan says."""

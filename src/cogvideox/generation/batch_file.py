@@ -29,6 +29,8 @@ from cogvideox.generation.options import GenerateOptions
 from cogvideox.generation.preflight import DTYPES, choose
 from cogvideox.generation.record import FILES
 
+Line = dict[str, Any] | CogVideoXError
+"""The values of a line, or what is wrong with it."""
 MOST_BYTES = 64 << 20
 OF_THE_RUN = ("batch", "debug", "device", "dry_run", "enhance", "enhance_model", "json", "memory", "memory_limit",
               "no_metadata", "out", "overwrite", "preview")  # fmt: skip
@@ -87,7 +89,7 @@ def read_items(source: Path, folder: Path, settings: Mapping[str, Any], job: Job
 
 def _item(
     number: int,
-    line: dict[str, Any] | CogVideoXError,
+    line: Line,
     flags: Mapping[str, Any],
     folder: Path,
     job: Job,
@@ -163,7 +165,7 @@ def _digest(path: str) -> str:
         return ""
 
 
-def read_lines(source: Path) -> list[tuple[int, dict[str, Any] | CogVideoXError]]:
+def read_lines(source: Path) -> list[tuple[int, Line]]:
     """Every line that says something, by its number from 1: its values, or what is wrong with it.
 
     Raises MediaError for a file that cannot be read, ConfigError for one that holds nothing or whose header is wrong.
@@ -175,32 +177,31 @@ def read_lines(source: Path) -> list[tuple[int, dict[str, Any] | CogVideoXError]
     return lines
 
 
-def _lines(source: Path, text: str) -> list[tuple[int, dict[str, Any] | CogVideoXError]]:
-    found: list[tuple[int, dict[str, Any] | CogVideoXError]] = []
+def _lines(source: Path, text: str) -> list[tuple[int, Line]]:
+    lines: list[tuple[int, Line]] = []
     for number, line in enumerate(lines_of(text), 1):
-        if not line.strip():
-            continue
-        if not line.lstrip().startswith("{"):
-            found.append((number, {"prompt": line.strip()}))
-            continue
-        values = parse_json(line, f"{source}: line {number}", error=ConfigError)
-        try:
-            found.append((number, named_as_options(values)))
-        except CogVideoXError as error:
-            found.append((number, error))
-    return found
+        if line.lstrip().startswith("{"):
+            lines.append((number, _named(parse_json(line, f"{source}: line {number}", error=ConfigError))))
+        elif line.strip():
+            lines.append((number, {"prompt": line.strip()}))
+    return lines
 
 
-def _csv_lines(source: Path, text: str) -> list[tuple[int, dict[str, Any] | CogVideoXError]]:
+def _named(values: dict[str, Any]) -> Line:
+    try:
+        return named_as_options(values)
+    except CogVideoXError as error:
+        return error
+
+
+def _csv_lines(source: Path, text: str) -> list[tuple[int, Line]]:
     """A CSV with a header of the flags' names; an empty cell says nothing."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    found: list[tuple[int, dict[str, Any] | CogVideoXError]] = []
+    lines: list[tuple[int, Line]] = []
     try:
         header = next(reader, [])
-        try:
-            named_as_options(dict.fromkeys(header))
-        except CogVideoXError as error:
-            raise ConfigError(f"{source}: line 1: {error}") from None
+        if isinstance(fault := _named(dict.fromkeys(header)), CogVideoXError):
+            raise ConfigError(f"{source}: line 1: {fault}")
         if len({key_of(name) for name in header}) != len(header):
             raise ConfigError(f"{source}: line 1: a column stands twice; keep one")
         before = reader.line_num
@@ -210,16 +211,13 @@ def _csv_lines(source: Path, text: str) -> list[tuple[int, dict[str, Any] | CogV
                 continue
             if len(row) > len(header):
                 fields = f"{len(row)} fields, the header has {len(header)}"
-                found.append((number, ConfigError(f"{fields}; put a prompt with commas in quotes")))
+                lines.append((number, ConfigError(f"{fields}; put a prompt with commas in quotes")))
                 continue
             cells = {name: cell for name, cell in zip(header, row, strict=False) if cell.strip()}
-            try:
-                found.append((number, named_as_options(cells)))
-            except CogVideoXError as error:
-                found.append((number, error))
+            lines.append((number, _named(cells)))
     except csv.Error as error:
         raise ConfigError(f"{source}: line {reader.line_num}: not CSV ({error}); correct it") from None
-    return found
+    return lines
 
 
 def named_as_options(values: dict[str, Any]) -> dict[str, Any]:
@@ -227,7 +225,7 @@ def named_as_options(values: dict[str, Any]) -> dict[str, Any]:
 
     Raises ConfigError for a name that is no flag, with a suggestion, and for a flag of the whole run.
     """
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for name, value in values.items():
         key = key_of(name)
         if key in OF_THE_RUN:
@@ -246,10 +244,10 @@ def named_as_options(values: dict[str, Any]) -> dict[str, Any]:
             if value is not True:
                 raise ConfigError(f"{short(name)} {short(value)}: write true or false")
             key, value = "video_use", "continue"
-        if key in found:
+        if key in options:
             raise ConfigError(f"{short(name)}: stands twice; keep one")
-        found[key] = value
-    return found
+        options[key] = value
+    return options
 
 
 def key_of(name: str) -> str:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from cogvideox.errors import ConfigError
 from cogvideox.evaluation.fidelity import LPIPSDistance, psnr_of_clip
 from cogvideox.files.atomic import atomic_file
 from cogvideox.generation.job import Job, load, prepare
 from cogvideox.generation.options import GenerateOptions
-from cogvideox.generation.pipeline import run
+from cogvideox.generation.pipeline import Explicit, run
 from cogvideox.generation.plan import Given, plan_run
 from cogvideox.generation.record import Generation
 from cogvideox.generation.residual_reuse import REACH, Calibration, calibration_path
@@ -81,7 +81,7 @@ def calibrate(
     return path, [attempt(model, exact, threshold, str(path)) for threshold in thresholds]
 
 
-def observe(model: CogVideoX, options: GenerateOptions, **embeddings: Tensor) -> Exact:
+def observe(model: CogVideoX, options: GenerateOptions, **embeddings: Any) -> Exact:
     """Run once with every step computed and its residuals compared; ``embeddings`` as for ``generate``."""
     plain = options.changed(reuse=0.0, reuse_table=None, guidance_pair="batched")
     with measuring(model.transformer, REACH) as found:
@@ -97,13 +97,13 @@ def observe(model: CogVideoX, options: GenerateOptions, **embeddings: Tensor) ->
         errors=tuple(map(tuple, found.errors)),
         sampler=options.sampler,
         guidance=guidance,
-        size=(record.frames.made, record.height, record.width),
+        size=(record.frames.generated, record.height, record.width),
     )
     return Exact(plain, made, calibration)
 
 
 def attempt(
-    model: CogVideoX, exact: Sequence[Exact], threshold: float, table: str, **embeddings: Tensor
+    model: CogVideoX, exact: Sequence[Exact], threshold: float, table: str, **embeddings: Any
 ) -> Trial:
     """The same runs with a threshold, ``table`` being the path of the calibration."""
     seconds, ratios, distances, reused, steps = 0.0, [], [], 0, 1
@@ -119,11 +119,5 @@ def attempt(
     return Trial(threshold, steps - reused, steps, speedup, float(np.mean(ratios)), float(np.mean(distances)))
 
 
-def _generate(model: CogVideoX, options: GenerateOptions, **embeddings: Tensor) -> Generation:
-    return run(
-        model,
-        plan_run(model.spec, options),
-        Given(),
-        prompt_embedding=embeddings.get("prompt_embedding"),
-        negative_embedding=embeddings.get("negative_embedding"),
-    )
+def _generate(model: CogVideoX, options: GenerateOptions, **embeddings: Any) -> Generation:
+    return run(model, plan_run(model.spec, options), Given(), explicit=Explicit(**embeddings))

@@ -17,68 +17,47 @@ from cogvideox.generation.residual_reuse import read_calibration
 from cogvideox.generation.sampling import guidance_of
 from cogvideox.model import CogVideoX
 from cogvideox.transformer.compiled import compiled, graph_replay
-from cogvideox.transformer.kernels import Fastest, Named, using_kernel
+from cogvideox.transformer.kernels import using_kernel
 from cogvideox.transformer.layout import ClipTokens
 from cogvideox.transformer.modulation import tabulated
 from cogvideox.transformer.reuse import reusing
 
 
-@dataclass(frozen=True)
-class EngineRecord:
-    """How the transformer ran: modulation "tables" or "layers", the attention kernel asked for and those used, the
-    threshold of reuse and the steps (from 0) that reused a residual.
-    """
+@dataclass
+class Engine:
+    """How the transformer runs.
 
-    modulation: str
-    compile: bool
-    attention: str
-    kernels: tuple[str, ...]
-    reuse: float
-    reused_steps: tuple[int, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """These facts as JSON-ready values for the manifest."""
-        facts: dict[str, Any] = {
-            "modulation": self.modulation,
-            "compile": self.compile,
-            "attention": {"asked": self.attention, "used": list(self.kernels)},
-        }
-        if self.reuse > 0:
-            facts["reuse"] = {"threshold": self.reuse, "reused_steps": list(self.reused_steps)}
-        return facts
-
-
-@dataclass(frozen=True)
-class FastPaths:
-    """How a run goes fast.
-
-    ``factors``: one for each step, see ``Calibration.choose``; [] when every step is computed. ``tables``: modulations
-    are computed once for all steps.
+    ``tables``: modulations are computed once for all steps. ``factors``: one for each step, see ``Calibration.choose``;
+    [] when every step is computed. ``kernels``: the attention kernels that were used, known when the run is over.
     """
 
     options: GenerateOptions
-    attention: Fastest | Named
-    factors: list[float | None]
     tables: bool
+    factors: list[float | None]
+    kernels: tuple[str, ...] = ()
 
-    def record(self) -> EngineRecord:
-        """What was asked for, and what came of it; the kernels in use are known after the run."""
+    @property
+    def reused_steps(self) -> list[int]:
+        """The steps (from 0) that reused a residual."""
+        return [i for i, factor in enumerate(self.factors) if factor is not None]
+
+    def to_dict(self) -> dict[str, Any]:
+        """These facts as JSON-ready values for the manifest."""
         options = self.options
-        skipped = [i for i, factor in enumerate(self.factors) if factor is not None]
-        return EngineRecord(
-            modulation="tables" if self.tables else "layers",
-            compile=options.compile,
-            attention=options.attention,
-            kernels=tuple(sorted(self.attention.used)),
-            reuse=options.reuse,
-            reused_steps=tuple(skipped),
-        )
+        facts: dict[str, Any] = {
+            "modulation": "tables" if self.tables else "layers",
+            "compile": options.compile,
+            "attention": {"asked": options.attention, "used": list(self.kernels)},
+        }
+        if options.reuse > 0:
+            facts["reuse"] = {"threshold": options.reuse, "reused_steps": self.reused_steps}
+        return facts
 
 
 @contextmanager
 def running(
     model: CogVideoX, options: GenerateOptions, path: Sequence[SamplerStep], clip: ClipTokens
-) -> Iterator[FastPaths]:
+) -> Iterator[Engine]:
     """The transformer of ``model`` as the options want it, for the times of ``path`` and one ``clip`` only.
 
     Raises ConfigError for an attention kernel that does not exist, for a calibration of other steps, and for a
@@ -104,7 +83,9 @@ def running(
             stack.enter_context(graph_replay(network))
         if factors:
             stack.enter_context(reusing(network, factors, branches=2 if in_turn else 1))
-        yield FastPaths(options, attention, factors, tables)
+        engine = Engine(options, tables, factors)
+        yield engine
+        engine.kernels = tuple(sorted(attention.used))
 
 
 def chosen_steps(options: GenerateOptions, path: Sequence[SamplerStep]) -> list[float | None]:
@@ -134,8 +115,6 @@ def is_spread(network: nn.Module) -> bool:
 
 
 def _host_of_modulation(model: CogVideoX) -> str | None:
-    """The device that modulation layers are kept on while their tables are used: host memory, None where they are
-    there anyway.
-    """
+    """Where modulation layers wait while their tables are used: in host memory; None where they are there anyway."""
     offloaded = model.compute_device is not None or model.device.type == "cpu"
     return None if offloaded else "cpu"

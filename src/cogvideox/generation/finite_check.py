@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
-from types import TracebackType
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from cogvideox.errors import NumericsError
 
@@ -25,20 +25,18 @@ resource = import_module("resource") if find_spec("resource") else None  # not o
 
 def guarded(
     produce: Callable[[bool], Float[Tensor, "*dims"]],
-    parts: Mapping[str, nn.Module],
+    networks: Mapping[str, nn.Module],
     what: str,
     check: bool = True,
 ) -> Float[Tensor, "*dims"]:
-    """``produce(False)``, checked. Raises NumericsError naming the layer of ``parts`` that first made NaN or
-    Inf.
+    """``produce(False)``, checked. Raises NumericsError naming the layer of ``networks`` that first made NaN or Inf.
 
-    ``produce(True)`` must repeat exactly what ``produce(False)`` did; it is called only when the result is
-    not finite.
+    ``produce(True)`` must repeat exactly what ``produce(False)`` did; it is called only when the result is not finite.
     """
     result = produce(False)
     if not check or bool(result.isfinite().all()):
         return result
-    with watching(parts, what):
+    with watching(networks, what):
         produce(True)
     bad = int((~result.isfinite()).sum())
     raise NumericsError(
@@ -48,13 +46,11 @@ def guarded(
 
 
 @contextmanager
-def watching(parts: Mapping[str, nn.Module], what: str) -> Iterator[None]:
-    """Raise NumericsError from the first layer whose output is not finite. Slow: waits for the device at
-    every layer.
-    """
+def watching(networks: Mapping[str, nn.Module], what: str) -> Iterator[None]:
+    """Raise NumericsError from the first layer whose output is not finite. Slow: waits for the device at each."""
     hooks = [
-        module.register_forward_hook(_hook(f"{part}.{name}" if name else part, what))
-        for part, network in parts.items()
+        module.register_forward_hook(_hook(f"{title}.{name}" if name else title, what))
+        for title, network in networks.items()
         for name, module in network.named_modules()
     ]
     try:
@@ -66,7 +62,7 @@ def watching(parts: Mapping[str, nn.Module], what: str) -> Iterator[None]:
 
 def _hook(name: str, what: str) -> Callable[[nn.Module, Any, Any], None]:
     def check(module: nn.Module, inputs: Any, output: Any) -> None:
-        for tensor in _tensors(output):
+        for tensor in _tensors_in(output):
             if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
                 raise NumericsError(f"{what}: {name} made NaN or Inf; {_reason(module, inputs, tensor)}")
 
@@ -77,7 +73,7 @@ def _reason(module: nn.Module, inputs: Any, output: Tensor) -> str:
     for name, weight in module.named_parameters():
         if weight.is_floating_point() and not bool(weight.isfinite().all()):
             return f"its {name} holds NaN or Inf: a damaged checkpoint or diverged training; load another one"
-    given = [t for t in _tensors(inputs) if t.is_floating_point()]
+    given = [t for t in _tensors_in(inputs) if t.is_floating_point()]
     if any(not bool(t.isfinite().all()) for t in given):
         return "its input already held NaN or Inf; check the text embedding and the given latents"
     largest = max((t.abs().max().item() for t in given if t.numel()), default=0.0)
@@ -86,39 +82,19 @@ def _reason(module: nn.Module, inputs: Any, output: Tensor) -> str:
     return f"its input was finite (at most {largest:.3g}) and its precision is {kind}: {advice}"
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _tensors(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _tensors(item)
+def _tensors_in(value: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
 
 
-class PeakMemory:
-    """The most memory held between entering and leaving, in bytes, by the device and by the process."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.bytes: dict[str, int] = {}
-
-    def __enter__(self) -> PeakMemory:
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.read()
-
-    def read(self) -> dict[str, int]:
-        """What has been reached so far. The process's peak counts everything since it started."""
-        if self.device.type == "cuda":
-            self.bytes["device"] = torch.cuda.max_memory_allocated(self.device)
-        if resource is not None:
-            unit = 1 if sys.platform == "darwin" else 1024
-            self.bytes["process"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-        return self.bytes
+@contextmanager
+def peak_memory(device: torch.device) -> Iterator[dict[str, int]]:
+    """Yields a dict that holds, at the end, the most bytes of the "device", and of the "process" since its start."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    peak: dict[str, int] = {}
+    yield peak
+    if device.type == "cuda":
+        peak["device"] = torch.cuda.max_memory_allocated(device)
+    if resource is not None:
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak["process"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -9,7 +9,7 @@ before decoding. The planner makes the next such number and cuts the rest away.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from cogvideox.errors import FrameError, SizeError
 
@@ -18,19 +18,22 @@ Anchor = Literal["middle", "start"]
 
 @dataclass(frozen=True)
 class FramePlan:
-    """How ``asked`` frames are made: ``made`` pixel frames from ``latents`` latent ones.
+    """How ``asked`` frames are made: ``generated`` pixel frames from ``latents`` latent ones.
 
-    ``padding`` latents in front are dropped before decoding; then ``front`` and ``back`` pixel frames are cut
-    away.
+    ``padding`` latents in front are dropped before decoding; then ``front`` and ``back`` pixel frames are cut away.
     """
 
     asked: int
-    made: int
+    generated: int
     latents: int
     padding: int
     front: int
     back: int
     why: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan for the manifest, in which ``generated`` is called "made"."""
+        return {"made" if name == "generated" else name: value for name, value in vars(self).items()}
 
 
 def plan_frames(
@@ -41,38 +44,36 @@ def plan_frames(
     lead: int = 0,
     trained: int | None = None,
 ) -> FramePlan:
-    """Make exactly ``asked`` frames, after ``lead`` frames that are given and cut away. Raises FrameError
-    below 1.
+    """Make exactly ``asked`` frames, after ``lead`` frames that are given and cut away. Raises FrameError below 1.
 
-    ratio: pixel frames per latent. patch: latents per patch in time. anchor: cut at both ends ("middle"), or
-    only at the end, so that the first frame stays the first ("start"). trained: the length the model knows,
-    for the reason.
+    ratio: pixel frames per latent. patch: latents per patch in time. anchor: cut at both ends ("middle"), or only at
+    the end, so that the first frame stays the first ("start"). trained: the length the model knows, for the reason.
     """
     if asked < 1:
         raise FrameError(f"frames {asked}: a video has at least one frame; ask for 1 or more")
     if lead < 0:
         raise FrameError(f"context of {lead} frames: cannot be negative; give 0 or more")
     unit = patch if ratio == 1 else 2 * ratio * patch
-    made = -(-(asked + lead - 1) // unit) * unit + 1
-    latents = (made - 1) // ratio + 1
+    generated = -(-(asked + lead - 1) // unit) * unit + 1
+    latents = (generated - 1) // ratio + 1
     padding = -latents % patch
-    extra = made - asked - lead
+    extra = generated - asked - lead
     front = lead if lead or anchor == "start" else extra // 2
-    back = made - asked - front
-    why = _why(asked, made, unit, front - lead, back, lead, padding)
-    if trained is not None and made > trained:
+    back = generated - asked - front
+    why = _why(asked, generated, unit, front - lead, back, lead, padding)
+    if trained is not None and generated > trained:
         why += f"; longer than the {trained} frames the model was trained on, so expect repetition"
-    return FramePlan(asked, made, latents + padding, padding, front, back, why)
+    return FramePlan(asked, generated, latents + padding, padding, front, back, why)
 
 
-def _why(asked: int, made: int, unit: int, front: int, back: int, lead: int, padding: int) -> str:
+def _why(asked: int, generated: int, unit: int, front: int, back: int, lead: int, padding: int) -> str:
     after = f" after {lead} given ones" if lead else ""
     if front == back == 0:
         why = f"{asked} frames{after}: as asked"
     else:
         cuts = ((front, "at the start"), (back, "at the end"))
         ends = ", ".join(f"{count} {where}" for count, where in cuts if count)
-        why = f"{asked} frames{after}: the model makes {unit}n + 1, so {made} are made and cut: {ends}"
+        why = f"{asked} frames{after}: the model makes {unit}n + 1, so {generated} are made and cut: {ends}"
     return why + (f"; {padding} latent in front completes the last patch" if padding else "")
 
 
@@ -83,12 +84,10 @@ def plan_size(
     multiple: int = 16,
     shape: tuple[int, int] | None = None,
 ) -> tuple[int, int]:
-    """Height and width in pixels. Raises SizeError, with the sizes nearby, unless both are multiples of
-    ``multiple``.
+    """Height and width in pixels. Raises SizeError, with the sizes nearby, unless both are multiples of ``multiple``.
 
-    Without a size it is the ``usual`` one, or, with the ``shape`` (height, width) of an image given for a
-    model that takes any aspect, the image's aspect with the usual short side, the long side at most the usual
-    one.
+    Without a size it is the ``usual`` one, or, with the ``shape`` (height, width) of an image given for a model that
+    takes any aspect, the image's aspect with the usual short side, the long side at most the usual one.
     """
     if height is None and width is None and shape is not None:
         short, long = sorted(usual)

@@ -26,7 +26,7 @@ from cogvideox.files.digest import digests_of
 from cogvideox.generation import preflight
 from cogvideox.generation.options import SAMPLER_NAMES, GenerateOptions
 from cogvideox.generation.pipeline import run
-from cogvideox.generation.plan import Given, GivenSize, Plan, plan_run, read_given
+from cogvideox.generation.plan import Given, GivenSize, Plan, plan_run, read_given, with_policy
 from cogvideox.generation.preflight import DTYPES, Forecast, choose, model_folder
 from cogvideox.generation.prompt_enhance import Enhance, Enhanced
 from cogvideox.generation.record import Generation
@@ -38,6 +38,7 @@ from cogvideox.parallel.mesh import is_distributed, is_main_process
 from cogvideox.progress import SILENT, Reporter, duration
 from cogvideox.spec import ModelSpec
 from cogvideox.text import check_prompt
+from cogvideox.transformer.kernels import get_attention_fn
 from cogvideox.video import Video, check_output, is_ours, previews_of, sidecar_of
 
 SHIPPED, SHIPPED_I2V = "tiny", "tiny-i2v"
@@ -135,7 +136,7 @@ def prepare(
     ``first`` makes the image that an image-to-video model is given where the options name none.
     """
     name = job.model_for(options.image)
-    preflight.check_kernel(options)
+    get_attention_fn(options.attention)  # raises for one that does not exist
     folder = model_folder(name, download)
     spec = read_spec(folder)
     given = read_given(options, first() if first is not None and spec.kind == "i2v" else None, None)
@@ -151,9 +152,10 @@ def prepare(
     limit = limit_of(job, plan.options.anyway) if limit is None else limit
     memory = fit_memory(job, spec, plan, limit, reporter)
     prepared = Prepared(
-        job=job, name=name, folder=folder, spec=spec, plan=preflight.follow(spec, plan, memory), given=given,
-        given_size=given.size, memory=memory, forecast=forecast, enhanced=enhanced,
+        job=job, name=name, folder=folder, spec=spec, plan=plan, given=given, given_size=given.size, memory=memory,
+        forecast=forecast, enhanced=enhanced,
     )  # fmt: skip
+    prepared = replace(prepared, plan=with_policy(spec, plan, prepared.policy))
     check_shareable(prepared)
     return prepared
 
@@ -182,9 +184,9 @@ def foresee(job: Job, spec: ModelSpec, plan: Plan) -> Forecast | None:
         check_device(job.target_device)
     except ConfigError:
         return None
-    found = preflight.forecast(_request(job, spec, plan), plan.steps)
-    preflight.refuse_hours(plan, found, "--anyway")
-    return found
+    expected = preflight.forecast(_request(job, spec, plan), plan.steps)
+    preflight.refuse_hours(plan, expected, "--anyway")
+    return expected
 
 
 def fit_memory(
@@ -261,13 +263,10 @@ def make(model: CogVideoX, prepared: Prepared, title: str, reporter: Reporter = 
     """One video of a prepared request; its record says what was done about memory and the prompt."""
     stages = prepared.forecast.stages if prepared.forecast else None
     with reporter.progress(title, stages) as report:
-        made = run(
-            model,
-            prepared.plan,
-            prepared.given,
-            lambda step: report(step.stage, step.done, step.total),
+        generation = run(
+            model, prepared.plan, prepared.given, lambda step: report(step.stage, step.done, step.total)
         )
-    return made.noted(memory=prepared.memory, enhanced=prepared.enhanced)
+    return generation.noted(memory=prepared.memory, enhanced=prepared.enhanced)
 
 
 @dataclass(frozen=True)
@@ -314,13 +313,10 @@ def read_adapter_flag(text: str) -> tuple[str, float]:
 
 def target(out: str | None, job: Job) -> Path:
     """The file to write, checked; ``out`` None: the first free of video.mp4, video-2.mp4, ... Raises OutputError."""
-    if out is None:
-        number, path = 1, Path("video.mp4")
-        while any(os.path.lexists(each) for each in (path, sidecar_of(path), *previews_of(path))):
-            number += 1
-            path = Path(f"video-{number}.mp4")
-    else:
-        path = Path(out)
+    path, number = Path(out or "video.mp4"), 1
+    while out is None and any(os.path.lexists(each) for each in (path, sidecar_of(path), *previews_of(path))):
+        number += 1
+        path = Path(f"video-{number}.mp4")
     check_output(path, job.overwrite, sidecar=job.metadata)
     for preview in previews_of(path) if job.preview else ():
         check_output(preview, job.overwrite)
@@ -330,10 +326,8 @@ def target(out: str | None, job: Job) -> Path:
 
 def check_beside(path: Path, job: Job) -> None:
     """Raises OutputError where the record or a preview of a video would replace a file that is not ours."""
-    for file in (
-        *([sidecar_of(path)] if job.metadata else []),
-        *(previews_of(path) if job.preview else []),
-    ):
+    sidecars, previews = [sidecar_of(path)] if job.metadata else [], previews_of(path) if job.preview else []
+    for file in (*sidecars, *previews):
         check_free(file)
 
 

@@ -24,7 +24,7 @@ from cogvideox.diffusion import SamplerStep, is_guided
 from cogvideox.errors import ConfigError, PromptError, SizeError
 from cogvideox.generation import preflight
 from cogvideox.generation.fast_paths import is_spread, running
-from cogvideox.generation.finite_check import PeakMemory, guarded
+from cogvideox.generation.finite_check import guarded, peak_memory
 from cogvideox.generation.options import GenerateOptions, draw_seed
 from cogvideox.generation.plan import Given, Plan, fit_video, plan_run, read_given
 from cogvideox.generation.record import Generation, TextRecord, record_of
@@ -51,6 +51,23 @@ class Progress:
 OnStep = Callable[[Progress], None]
 
 
+@dataclass(frozen=True)
+class Explicit:
+    """What a caller gives instead of what a run makes of its prompts and its seed.
+
+    The embeddings stand in for the prompts, ``initial_latents`` (standard normal, in the shape of the plan) for the
+    first noise of the seed. A ``generator`` draws everything, as the pipelines of diffusers do.
+    """
+
+    prompt_embedding: Float[Tensor, "1 l d"] | None = None
+    negative_embedding: Float[Tensor, "1 l d"] | None = None
+    initial_latents: Float[Tensor, "1 c t h w"] | None = None
+    generator: torch.Generator | None = None
+
+
+NOTHING = Explicit()
+
+
 def generate(
     model: CogVideoX,
     options: GenerateOptions | str | None = None,
@@ -67,13 +84,10 @@ def generate(
     """Make one video: ``generate(model, "a red circle", steps=20, image="dog.png")``.
 
     ``options`` is a prompt or GenerateOptions; ``settings`` are fields of GenerateOptions, checked like them, and win.
-    ``image`` is a path or uint8 [h, w, 3], ``video`` a path or a Video. The embeddings stand in for the prompts,
-    ``initial_latents`` (standard normal, in the shape of the plan) for the first noise of the seed. Without a seed one
-    is drawn; it stands in ``manifest["seed"]``. A ``generator`` draws everything, as the pipelines of diffusers do.
-    ``on_step`` is called with a Progress after every step; what it raises stops the run.
-
-    The video has exactly the frames asked for; its manifest says how it was made. Raises InputError, ConfigError or
-    NumericsError.
+    ``image`` is a path or uint8 [h, w, 3], ``video`` a path or a Video; for the tensors and the generator see
+    ``Explicit``. Without a seed one is drawn; it stands in ``manifest["seed"]``. ``on_step`` is called with a Progress
+    after every step; what it raises stops the run. The video has exactly the frames asked for, and its manifest says
+    how it was made. Raises InputError, ConfigError or NumericsError.
     """
     if not isinstance(model, CogVideoX):
         raise ConfigError(f"model of {type(model).__name__}: give what cogvideox.load returns")
@@ -82,26 +96,14 @@ def generate(
     options = options_of(options, settings)
     check_prompt(options.prompt)
     check_prompt(options.negative_prompt, "negative prompt")
-    given = read_given(
-        options,
-        None if isinstance(image, str | Path) else image,
-        None if isinstance(video, str | Path) else video,
-    )
+    given = read_given(options, image, video)
     plan = plan_run(model.spec, options, given)
     if model.shipped and not model.adapters:
         preflight.warn_of_unknown(model.spec.name, options.prompt if prompt_embedding is None else "", given)
     if not is_spread(model.transformer):  # together the processes have more of both
         preflight.check(model, plan)
-    return run(
-        model,
-        plan,
-        given,
-        on_step,
-        prompt_embedding=prompt_embedding,
-        negative_embedding=negative_embedding,
-        initial_latents=initial_latents,
-        generator=generator,
-    ).video
+    explicit = Explicit(prompt_embedding, negative_embedding, initial_latents, generator)
+    return run(model, plan, given, on_step, explicit).video
 
 
 def options_of(options: GenerateOptions | str | None, settings: Mapping[str, Any]) -> GenerateOptions:
@@ -115,75 +117,58 @@ def options_of(options: GenerateOptions | str | None, settings: Mapping[str, Any
 
 @torch.no_grad()
 def run(
-    model: CogVideoX,
-    plan: Plan,
-    given: Given,
-    on_step: OnStep | None = None,
-    *,
-    prompt_embedding: Float[Tensor, "1 l d"] | None = None,
-    negative_embedding: Float[Tensor, "1 l d"] | None = None,
-    initial_latents: Float[Tensor, "1 c t h w"] | None = None,
-    generator: torch.Generator | None = None,
+    model: CogVideoX, plan: Plan, given: Given, on_step: OnStep | None = None, explicit: Explicit = NOTHING
 ) -> Generation:
-    """Make what was planned; nothing is planned or checked again. The arguments are those of ``generate``."""
+    """Make what was planned; nothing is planned or checked again."""
     report = _Clock(on_step)
-    if plan.options.seed is None and generator is None:
+    if plan.options.seed is None and explicit.generator is None:
         plan = replace(plan, options=plan.options.changed(seed=_drawn_seed(model)))
     options = plan.options
-    noises = Noises(options.seed, _latent_dtype(model, options), model.device, generator)
+    dtype = torch.float32 if options.latents == "float32" else model.dtype
+    noises = Noises(options.seed, dtype, model.device, explicit.generator)
 
-    with PeakMemory(model.device) as memory, _evaluating(model):
+    with peak_memory(model.device) as peak, _evaluating(model):
         report("text", 0, 1)
-        prompt, negative, text = _text(
-            model, options, given.shape is not None, prompt_embedding, negative_embedding
-        )
+        prompt, negative, text = _text(model, options, given.shape is not None, explicit)
         report("encode", 0, 1)
         condition = _condition(model, plan, given, noises)
         path = model.schedule.path(options.steps, options.previous, condition.strength)
         report("denoise", 0, len(path))
         clip = model.clip_of(plan.latent_shape, prompt.shape[1])
         with running(model, options, path, clip) as engine:
-            latents = _denoise(model, plan, condition, prompt, negative, noises, initial_latents, report)
+            initial = _initial(plan, noises, explicit.initial_latents)
+            latents = _denoise(model, plan, condition, prompt, negative, noises, initial, report)
         report("decode", 0, 1)
         pixels = _decode(model, plan, latents)
         report("decode", 1, 1)
 
-    result = Video.from_tensor(pixels, plan.fps)
-    if options.join and given.video is not None and options.video_use == "continue":
-        before = fit_video(given.video, plan)
-        result = Video(np.concatenate([before.frames, result.frames]), plan.fps)
+    video = _joined(Video.from_tensor(pixels, plan.fps), plan, given)
     record = record_of(
-        model,
-        plan,
-        given,
-        condition,
-        path,
-        text=text,
-        engine=engine.record(),
-        seconds=round(report.seconds, 3),
-        stages=report.stages(),
-        peak_memory_bytes=memory.bytes,
-        noise="explicit generator" if generator is not None else f"seed {options.seed}",
-    )
-    return Generation.of(result, record)
+        model, plan, given, condition, path, text=text, engine=engine,
+        seconds=round(report.seconds, 3), stages=report.stages(), peak_memory_bytes=peak,
+        noise="explicit generator" if explicit.generator is not None else f"seed {options.seed}",
+    )  # fmt: skip
+    return Generation.of(video, record)
 
 
 def _drawn_seed(model: CogVideoX) -> int:
     """A new seed; where processes share the network, the first one's for all of them."""
-    seed = draw_seed()
-    if not is_spread(model.transformer):
-        return seed
-    seeds = [seed]
-    torch.distributed.broadcast_object_list(seeds, src=0, device=torch.device("cpu"))
+    seeds = [draw_seed()]
+    if is_spread(model.transformer):
+        torch.distributed.broadcast_object_list(seeds, src=0, device=torch.device("cpu"))
     return seeds[0]
 
 
+def _joined(video: Video, plan: Plan, given: Given) -> Video:
+    """A continuation behind the video that it continues, where the options ask for it."""
+    options = plan.options
+    if not options.join or given.video is None or options.video_use != "continue":
+        return video
+    return Video(np.concatenate([fit_video(given.video, plan).frames, video.frames]), plan.fps)
+
+
 def _text(
-    model: CogVideoX,
-    options: GenerateOptions,
-    has_image: bool,
-    prompt: Tensor | None,
-    negative: Tensor | None,
+    model: CogVideoX, options: GenerateOptions, has_image: bool, explicit: Explicit
 ) -> tuple[Tensor, Tensor | None, dict[str, TextRecord]]:
     """Embeddings of the prompt and (with guidance) of the negative prompt, and how many of their tokens were read.
 
@@ -193,15 +178,14 @@ def _text(
     networks = {"text_encoder": model.text.model} if model.text is not None else {}
 
     def embed(text: str, name: str) -> Tensor:
-        found = model.embed([text])
-        records[name] = TextRecord(found.tokens[0], found.budget, found.cut[0])
-        if found.cut[0]:
-            warnings.warn(
-                f"{name}: {found.tokens[0]} tokens, the model reads {found.budget}; cut: {found.cut[0]!r}",
-                stacklevel=5,
-            )
-        return found.values
+        embedding = model.embed([text])
+        [tokens], budget, [cut] = embedding.tokens, embedding.budget, embedding.cut
+        records[name] = TextRecord(tokens, budget, cut)
+        if cut:
+            warnings.warn(f"{name}: {tokens} tokens, the model reads {budget}; cut: {cut!r}", stacklevel=5)
+        return embedding.values
 
+    prompt, negative = explicit.prompt_embedding, explicit.negative_embedding
     if prompt is None:
         if not options.prompt.strip() and not has_image:
             raise PromptError("prompt: empty; say what the video should show")
@@ -209,10 +193,8 @@ def _text(
             lambda again: embed(options.prompt, "prompt"), networks, "text embedding", options.check_numerics
         )
     if is_guided(guidance_of(options)) and negative is None:
-        if options.zero_negative:
-            negative = torch.zeros_like(prompt)
-        else:
-            negative = embed(options.negative_prompt, "negative_prompt")
+        zero = options.zero_negative
+        negative = torch.zeros_like(prompt) if zero else embed(options.negative_prompt, "negative_prompt")
     return prompt, negative, records
 
 
@@ -243,6 +225,15 @@ def _condition(model: CogVideoX, plan: Plan, given: Given, noises: Noises) -> Co
     )
 
 
+def _initial(plan: Plan, noises: Noises, explicit: Tensor | None) -> Float[Tensor, "1 c t h w"]:
+    """The noise that a run starts from. Raises SizeError for one of another shape than the plan's."""
+    if explicit is None:
+        return noises.initial(plan.latent_shape)
+    if tuple(explicit.shape) != plan.latent_shape:
+        raise SizeError(f"initial_latents of {tuple(explicit.shape)}: this run needs {plan.latent_shape}")
+    return explicit.to(noises.device, noises.dtype)
+
+
 def _denoise(
     model: CogVideoX,
     plan: Plan,
@@ -250,26 +241,18 @@ def _denoise(
     prompt: Tensor,
     negative: Tensor | None,
     noises: Noises,
-    initial: Tensor | None,
+    initial: Tensor,
     report: _Clock,
 ) -> Float[Tensor, "1 c t h w"]:
-    if initial is None:
-        initial = noises.initial(plan.latent_shape)
-    elif tuple(initial.shape) != plan.latent_shape:
-        raise SizeError(f"initial_latents of {tuple(initial.shape)}: this run needs {plan.latent_shape}")
-    start = initial.to(model.device, noises.dtype)
-
     def after(step: SamplerStep, x: Tensor, estimate: Tensor) -> None:
         report("denoise", step.index + 1, step.count, estimate)
 
     def produce(again: bool) -> Tensor:
         steps = noises.steps(plan.latent_shape)
-        return sample_latents(
-            model, prompt, negative, start, plan.options, condition, steps, None if again else after
-        )
+        watch = None if again else after
+        return sample_latents(model, prompt, negative, initial, plan.options, condition, steps, watch)
 
-    parts = {"transformer": model.transformer}
-    return guarded(produce, parts, "latents", plan.options.check_numerics)
+    return guarded(produce, {"transformer": model.transformer}, "latents", plan.options.check_numerics)
 
 
 def _decode(model: CogVideoX, plan: Plan, latents: Tensor) -> Float[Tensor, "1 3 t h w"]:
@@ -282,11 +265,7 @@ def _decode(model: CogVideoX, plan: Plan, latents: Tensor) -> Float[Tensor, "1 3
         "pixels",
         options.check_numerics,
     )
-    return pixels[:, :, frames.front : frames.made - frames.back]
-
-
-def _latent_dtype(model: CogVideoX, options: GenerateOptions) -> torch.dtype:
-    return torch.float32 if options.latents == "float32" else model.dtype
+    return pixels[:, :, frames.front : frames.generated - frames.back]
 
 
 class _Clock:
@@ -316,11 +295,11 @@ class _Clock:
 @contextmanager
 def _evaluating(model: CogVideoX) -> Iterator[None]:
     """Dropout off for the run; a model that was training goes on training afterwards."""
-    training = [part for part in model.parts().values() if part.training]
-    for part in training:
-        part.eval()
+    training = [network for network in model.networks().values() if network.training]
+    for network in training:
+        network.eval()
     try:
         yield
     finally:
-        for part in training:
-            part.train()
+        for network in training:
+            network.train()

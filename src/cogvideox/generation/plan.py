@@ -11,7 +11,7 @@ import numpy as np
 
 from cogvideox.diffusion import is_guided
 from cogvideox.errors import ConfigError, FrameError, InputError, MediaError, SizeError
-from cogvideox.generation.frame_plan import FramePlan, plan_frames, plan_size
+from cogvideox.generation.frame_plan import Anchor, FramePlan, plan_frames, plan_size
 from cogvideox.generation.options import LIMITS, GenerateOptions
 from cogvideox.generation.sampling import guidance_of
 from cogvideox.memory import Policy
@@ -49,11 +49,10 @@ class Given:
     @property
     def size(self) -> GivenSize | None:
         """What a plan depends on; None when nothing was given."""
-        if self.image is not None:
-            return GivenSize(self.image.shape[0], self.image.shape[1])
-        if self.video is None:
+        if self.shape is None:
             return None
-        return GivenSize(self.video.height, self.video.width, len(self.video), self.video.fps)
+        length = (len(self.video), self.video.fps) if self.video is not None else (None, None)
+        return GivenSize(*self.shape, *length)
 
 
 @dataclass(frozen=True)
@@ -82,41 +81,23 @@ def plan_run(spec: ModelSpec, options: GenerateOptions, given: Given | None = No
         options = options.changed(guidance=spec.guidance)
     config, patch = spec.vae, spec.frame_patch
     free_aspect = spec.kind == "i2v" and patch > 1  # 1.5-I2V: short side as usual, the image's own aspect
-    height, width = plan_size(
-        options.height,
-        options.width,
-        (spec.height, spec.width),
-        spec.pixel_multiple,
-        given.shape if free_aspect else None,
-    )
+    shape, usual = given.shape if free_aspect else None, (spec.height, spec.width)
+    height, width = plan_size(options.height, options.width, usual, spec.pixel_multiple, shape)
     _check_table(spec, height, width)
-    fps = options.fps or (given.video.fps if given.video is not None else spec.fps)
-    least, most = LIMITS["fps"]
-    if not least <= fps <= most:
-        raise FrameError(
-            f"fps {fps:g} of the given video: must be {least:g} to {most:g}; ask for another fps"
-        )
-    context = 0
-    if given.video is not None and options.video_use == "continue":
-        context = _context(spec, options, len(given.video))
-    frames = plan_frames(
-        _asked(spec, options, given, fps, context),
-        config.temporal_compression_ratio,
-        patch,
-        "start" if given.image is not None else "middle",
-        context,
-        spec.frames,
-    )
-    steps = _steps(options, given)
-    factor = config.spatial_compression_ratio
-    shape = (1, spec.latent_channels, frames.latents, height // factor, width // factor)
-    tiles = _tiles(spec, options)
+    fps = _fps(spec, options, given)
+    context = _context(spec, options, given)
+    asked, ratio = _asked(spec, options, given, fps, context), config.temporal_compression_ratio
+    anchor: Anchor = "start" if given.image is not None else "middle"
+    frames = plan_frames(asked, ratio, patch, anchor, context, spec.frames)
+    steps, tiles = _steps(options, given), _tiles(spec, options)
     _warn_of_no_effect(options, given)
     _warn_of_cropping(spec, options, given, height, width)
     encoded = 0
     if given.shape is not None:
-        encoded = 1 if given.image is not None else context or frames.made
-    return Plan(options, height, width, fps, frames, context, shape, tiles, encoded, steps)
+        encoded = 1 if given.image is not None else context or frames.generated
+    factor = config.spatial_compression_ratio
+    latents = 1, spec.latent_channels, frames.latents, height // factor, width // factor
+    return Plan(options, height, width, fps, frames, context, latents, tiles, encoded, steps)
 
 
 def with_policy(spec: ModelSpec, plan: Plan, policy: Policy) -> Plan:
@@ -124,10 +105,21 @@ def with_policy(spec: ModelSpec, plan: Plan, policy: Policy) -> Plan:
     changes: dict[str, Any] = {"guidance_pair": policy.pair} if policy.pair != "batched" else {}
     if policy.vae == "tiled":
         changes["vae_coding"] = "tiled"
-    if not changes:
-        return plan
-    options = plan.options.changed(**changes)
+    options = plan.options.changed(**changes) if changes else plan.options
     return replace(plan, options=options, tiles=_tiles(spec, options))
+
+
+def _fps(spec: ModelSpec, options: GenerateOptions, given: Given) -> float:
+    """Frames per second: as asked, or those of the given video, or the model's own."""
+    fps, (least, most) = (
+        options.fps or (given.video.fps if given.video is not None else spec.fps),
+        LIMITS["fps"],
+    )
+    if not least <= fps <= most:
+        raise FrameError(
+            f"fps {fps:g} of the given video: must be {least:g} to {most:g}; ask for another fps"
+        )
+    return fps
 
 
 def _asked(spec: ModelSpec, options: GenerateOptions, given: Given, fps: float, context: int) -> int:
@@ -180,18 +172,16 @@ def _tiles(spec: ModelSpec, options: GenerateOptions) -> Tiles | None:
 def _warn_of_no_effect(options: GenerateOptions, given: Given) -> None:
     """Say which settings of this run change nothing."""
     continued = given.video is not None and options.video_use == "continue"
+    guided = "guidance above 1", is_guided(guidance_of(options))
     needs = {
         "strength": ("a video to change", given.video is not None and not continued),
         "context_frames": ("a video to carry on from", continued),
         "fit": ("an image or a video", given.shape is not None),
-        "negative_prompt": ("guidance above 1", is_guided(guidance_of(options))),
-        "guidance_schedule": ("guidance above 1", is_guided(guidance_of(options))),
-        "zero_negative": ("guidance above 1", is_guided(guidance_of(options))),
+        **dict.fromkeys(("negative_prompt", "guidance_schedule", "zero_negative"), guided),
     }
-    usual = GenerateOptions.model_fields
     for name, (need, met) in needs.items():
         value = getattr(options, name)
-        if not met and value != usual[name].default:
+        if not met and value != GenerateOptions.model_fields[name].default:
             warnings.warn(f"{name} {value!r} has no effect without {need}", stacklevel=3)
     if options.zero_negative and options.negative_prompt:
         warnings.warn("negative_prompt has no effect with zero_negative", stacklevel=3)
@@ -231,20 +221,20 @@ def _check_table(spec: ModelSpec, height: int, width: int) -> None:
     config, ratio = spec.transformer, spec.vae.spatial_compression_ratio
     native = config.sample_height * ratio, config.sample_width * ratio
     if config.use_learned_positional_embeddings and (height, width) != native:
+        table = f"{native[0]}x{native[1]}"
         raise SizeError(
-            f"size {height}x{width}: the model has learned a table of positions for {native[0]}x{native[1]}; "
-            "use that size"
+            f"size {height}x{width}: the model has learned a table of positions for {table}; use that size"
         )
 
 
-def _context(spec: ModelSpec, options: GenerateOptions, available: int) -> int:
-    """How many given frames a continuation sees: 8n + 1, so that they are latents of their own; 1 for i2v
-    models.
-    """
+def _context(spec: ModelSpec, options: GenerateOptions, given: Given) -> int:
+    """How many given frames a continuation sees: 8n + 1, so that they are latents of their own; 1 for i2v models."""
+    if given.video is None or options.video_use != "continue":
+        return 0
     if spec.kind == "i2v":
         return 1
     unit = max(1, 2 * spec.vae.temporal_compression_ratio)
-    return (min(options.context_frames, available) - 1) // unit * unit + 1
+    return (min(options.context_frames, len(given.video)) - 1) // unit * unit + 1
 
 
 def read_given(

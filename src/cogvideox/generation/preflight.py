@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 
@@ -26,7 +27,7 @@ from cogvideox.device import available, best_device
 from cogvideox.diffusion import is_guided
 from cogvideox.errors import CheckpointError, ConfigError, InputError, PromptError, suggest
 from cogvideox.generation.options import GenerateOptions
-from cogvideox.generation.plan import Given, Plan, plan_run, with_policy
+from cogvideox.generation.plan import Given, Plan, plan_run
 from cogvideox.generation.residual_reuse import calibration_path, read_calibration
 from cogvideox.generation.sampling import guidance_of
 from cogvideox.memory import MemoryPlan, Request
@@ -37,7 +38,6 @@ from cogvideox.presets import PRESETS
 from cogvideox.spec import ModelSpec
 from cogvideox.text import check_prompt
 from cogvideox.transformer import Transformer
-from cogvideox.transformer.kernels import get_attention_fn
 from cogvideox.world import read_caption
 from cogvideox.world.vocabulary import resembles_world, unknown_words, vocabulary_text
 
@@ -89,11 +89,6 @@ def model_folder(name: str, download: bool = True) -> Path:
     return folder
 
 
-def check_kernel(options: GenerateOptions) -> None:
-    """Raises ConfigError for an attention kernel that does not exist, with those that do."""
-    get_attention_fn(options.attention)
-
-
 def check_request(spec: ModelSpec, options: GenerateOptions, given: Given) -> None:
     """Refuse prompts that are no text, absurdly long or missing, and a missing image. Raises InputError."""
     for what, text in (("prompt", options.prompt), ("negative prompt", options.negative_prompt)):
@@ -120,8 +115,7 @@ def with_calibration(options: GenerateOptions, folder: Path) -> GenerateOptions:
             f"reuse {options.reuse:g}: {path} is missing; make it once with cogvideox calibrate, "
             "or name one with --reuse-table"
         )
-    steps = len(read_calibration(path).times)
-    if steps != options.steps:
+    if (steps := len(read_calibration(path).times)) != options.steps:
         raise ConfigError(
             f"{path}: calibrated for {steps} steps, asked for {options.steps}; calibrate for these"
         )
@@ -134,10 +128,8 @@ def check_adapters(
     """Read adapters and compare their shapes with those of a model's transformer. Raises CheckpointError."""
     if not adapters:
         return
-    network = None
-    if spec is not None:
-        with torch.device("meta"):
-            network = Transformer(spec.transformer)
+    with torch.device("meta"):
+        network = Transformer(spec.transformer) if spec is not None else None
     layers = Layers(layers_of(network)) if network is not None else None
     for path, _ in adapters:
         adapter = read_adapter(path, alpha, layers)
@@ -162,9 +154,7 @@ def warn_of_unknown(name: str, prompt: str, given: Given) -> None:
             f"It knows {vocabulary_text()}; {advice}",
             stacklevel=3,
         )
-    picture = given.image
-    if picture is None and given.video is not None:
-        picture = given.video.frames[-1]
+    picture = given.video.frames[-1] if given.video is not None else given.image
     if picture is not None and not resembles_world(picture):
         what = "image" if given.image is not None else "video"
         warnings.warn(
@@ -180,9 +170,7 @@ def warn_of_unknown(name: str, prompt: str, given: Given) -> None:
 def dtype_of(spec: ModelSpec, dtype: str | None, device: str) -> torch.dtype:
     """The precision of a run: as asked, or as stored; float16 becomes float32 on a CPU."""
     stored = "float32" if spec.dtype == "float16" and device.split(":")[0] == "cpu" else spec.dtype
-    found = getattr(torch, dtype or stored)
-    assert isinstance(found, torch.dtype)  # both are checked names
-    return found
+    return cast(torch.dtype, getattr(torch, dtype or stored))  # both are checked names
 
 
 def request_of(spec: ModelSpec, plan: Plan, *, encoded: int, dtype: torch.dtype, device: str) -> Request:
@@ -190,7 +178,7 @@ def request_of(spec: ModelSpec, plan: Plan, *, encoded: int, dtype: torch.dtype,
     options = plan.options
     return Request(
         spec=spec,
-        frames=plan.frames.made,
+        frames=plan.frames.generated,
         latents=plan.frames.latents,
         height=plan.height,
         width=plan.width,
@@ -234,18 +222,14 @@ def check(model: CogVideoX, plan: Plan) -> None:
     """
     request = request_of(model.spec, plan, encoded=plan.encoded, dtype=model.dtype, device=str(model.device))
     flag = "GenerateOptions(anyway=True)"
-    work = [
-        each.products + each.attention + each.convolutions for each in efforts(request, plan.steps).values()
-    ]
-    if sum(work) > (SMALL if request.on_cpu else 1000 * SMALL):
-        found = forecast(request, plan.steps)
-        refuse_hours(plan, found, flag)
-        if found.seconds > LONG:
-            minutes = found.seconds / 60
-            warnings.warn(
-                f"estimated time: about {minutes:,.0f} minutes for {size_of(plan)} ({found.basis})",
-                stacklevel=3,
-            )
+    stages = efforts(request, plan.steps).values()
+    flops = sum(stage.products + stage.attention + stage.convolutions for stage in stages)
+    if flops > (SMALL if request.on_cpu else 1000 * SMALL):
+        expected = forecast(request, plan.steps)
+        refuse_hours(plan, expected, flag)
+        if expected.seconds > LONG:
+            duration = f"{expected.seconds / 60:,.0f} minutes for {size_of(plan)}"
+            warnings.warn(f"estimated time: about {duration} ({expected.basis})", stacklevel=3)
     if not plan.options.anyway:  # last: large pictures are counted tile by tile
         _check_memory(request, plan, flag)
 
@@ -277,19 +261,12 @@ def fit(request: Request, policy: str, limit: int | None, anyway: bool = False) 
     """
     found = memory.settle(request, limit, policy, low_bit=memory.has_torchao())
     if found.choice is None and anyway:
-        least = replace(found.least, limit=None)  # type: ignore[arg-type]  # until memory is strict
-        return MemoryPlan(request, None, [least])  # type: ignore[arg-type]
+        return MemoryPlan(request, None, [replace(found.least, limit=None)])
     try:
         memory.require(found)
     except InputError as error:
         raise InputError(f"{error}; --anyway makes it all the same") from None
     return found
-
-
-def follow(spec: ModelSpec, plan: Plan, memory_plan: MemoryPlan) -> Plan:
-    """The plan with what the chosen memory policy decides: guidance in sequence, tiled coding."""
-    assert memory_plan.choice is not None  # fit raises otherwise
-    return with_policy(spec, plan, memory_plan.choice.policy)
 
 
 def free_memory(device: str) -> int | None:
@@ -304,13 +281,12 @@ def read_limit(text: str | None) -> int | None:
     """Bytes from text such as 12GB. Raises ConfigError."""
     if text is None:
         return None
-    try:
-        found = to_bytes(text)
-    except CheckpointError:  # its message speaks of shards
-        found = 0
-    if found <= 0:
+    size = 0
+    with suppress(CheckpointError):  # its message speaks of shards
+        size = to_bytes(text)
+    if size <= 0:
         raise ConfigError(f"memory-limit {text!r}: not a size; write 12GB or 900MB")
-    return found
+    return size
 
 
 def plan_memory(
@@ -335,7 +311,7 @@ def plan_memory(
     place = device or best_device()
     precision = dtype_of(spec, choose("dtype", dtype, DTYPES) if dtype else None, place)
     plan = plan_run(spec, (options or GenerateOptions()).changed(**settings))
-    encoded = plan.frames.made if encode_video else int(spec.kind == "i2v")
+    encoded = plan.frames.generated if encode_video else int(spec.kind == "i2v")
     request = request_of(spec, plan, encoded=encoded, dtype=precision, device=place)
     limit = read_limit(memory_limit) or free_memory(place)
     return memory.plan(request, limit, memory_policy, low_bit=memory.has_torchao())

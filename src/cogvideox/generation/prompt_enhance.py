@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 from cogvideox.chat import Chat, ChatConfig, ChatFailure, Cleaning, Question, clean, language_model
 from cogvideox.errors import ChatError, ConfigError, PromptError
@@ -44,17 +42,11 @@ EXAMPLES = (
 )
 
 
-class Enhancer(Protocol):
-    """Anything that writes a prompt out."""
-
-    name: str
-
-    def __call__(self, prompt: str) -> str:
-        """The prompt to use. Raises ChatError."""
-
-
 class AskedEnhancer:
-    """A language model writes it out: temperature .01, top-p .7, at most 250 tokens, as the released tool asks."""
+    """A language model writes a prompt out: temperature .01, top-p .7, at most 250 tokens, as the released tool asks.
+
+    Calling it raises ChatError.
+    """
 
     def __init__(self, chat: Chat) -> None:
         self.chat = chat
@@ -83,7 +75,7 @@ class RuleEnhancer:
         return _as_world(prompt) if self.world else _with_details(prompt)
 
 
-def enhancer(spec: str, model: str | None, world: bool) -> Enhancer:
+def enhancer(spec: str, model: str | None, world: bool) -> AskedEnhancer | RuleEnhancer:
     """``rules``, the base URL of an OpenAI-compatible server and the model on it, or a model folder.
 
     Raises ConfigError, CheckpointError.
@@ -176,25 +168,21 @@ _DEEDS = (
 )  # fmt: skip
 
 
-def _renamed(name: str, found: re.Match[str]) -> str:
-    """The world's word, in the number of the one it stands for."""
-    return name + _plural(name, found[1])
-
-
 def _as_world(prompt: str) -> str:
     """The same in the captions' words; unchanged where colour and shape cannot be told."""
-    said = prompt.lower()
-    for name, others in (*_THINGS.items(), *_HUES.items()):
-        said = re.sub(rf"\b(?:{others})(s?)\b", partial(_renamed, name), said)
+    text = prompt.lower()
+    for name, others in {**_THINGS, **_HUES}.items():  # in the number of the word it stands for
+        text = re.sub(rf"\b(?:{others})s\b", _plural(name), text)
+        text = re.sub(rf"\b(?:{others})\b", name, text)
     for pattern, word in _DEEDS:
-        said = re.sub(pattern, word, said)
-    said = re.sub(r"\bmoves\s+moves\b", "moves", said)
-    facts = {check.kind: check for check in read_caption(said)}
+        text = re.sub(pattern, word, text)
+    text = re.sub(r"\bmoves\s+moves\b", "moves", text)
+    facts = {check.kind: check for check in read_caption(text)}
     if "colour" not in facts or "shape" not in facts:
         return prompt
     colour, shape, count = (facts[kind].value for kind in ("colour", "shape", "count"))
     many = {1: "", 2: "two ", 3: "three "}[int(count)]
-    subject = f"{many}{colour} {shape}{_plural(str(shape), 's')}" if many else _article(f"{colour} {shape}")
+    subject = f"{many}{colour} {_plural(str(shape))}" if many else _article(f"{colour} {shape}")
     ways = {"left": "to the left", "right": "to the right", "up": "up", "down": "down"}
     if "camera" in facts:
         return f"the camera pans {ways[str(facts['camera'].value)]} over {subject}"
@@ -203,15 +191,14 @@ def _as_world(prompt: str) -> str:
         deed = f"turns into {_article(into)}" if into else f"{facts['change'].value}s"
         return f"{subject} {deed}"
     if "direction" in facts:
-        haste = {"slow": " slowly", "fast": " quickly"}.get(
-            str(facts["speed"].value) if "speed" in facts else "", ""
-        )
+        speed = str(facts["speed"].value) if "speed" in facts else ""
+        haste = {"slow": " slowly", "fast": " quickly"}.get(speed, "")
         return f"{subject} {'move' if many else 'moves'} {ways[str(facts['direction'].value)]}{haste}"
     return f"{subject} side by side" if many else f"{subject} on a grey background"
 
 
-def _plural(name: str, ending: str) -> str:
-    return "" if not ending else "es" if name.endswith("s") else "s"
+def _plural(name: str) -> str:
+    return f"{name}es" if name.endswith("s") else f"{name}s"
 
 
 def _article(name: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from cogvideox.conditioning import Conditioning
 from cogvideox.diffusion import SamplerStep
 from cogvideox.errors import MediaError
-from cogvideox.generation.fast_paths import EngineRecord
+from cogvideox.generation.fast_paths import Engine
 from cogvideox.generation.frame_plan import FramePlan
 from cogvideox.generation.options import GenerateOptions
 from cogvideox.generation.plan import Given, Plan
@@ -59,7 +59,7 @@ class RunRecord:
     text: Mapping[str, TextRecord]
     times: Sequence[int]
     guidance: Sequence[float]
-    engine: EngineRecord
+    engine: Engine
     seconds: float
     stages: Mapping[str, float]
     peak_memory_bytes: Mapping[str, int]
@@ -80,7 +80,7 @@ class RunRecord:
             "height": self.height,
             "width": self.width,
             "fps": self.fps,
-            "frames": asdict(self.frames),
+            "frames": self.frames.to_dict(),
             "condition": dict(self.condition),
             "text": {name: text.to_dict() for name, text in self.text.items()},
             "times": list(self.times),
@@ -125,34 +125,12 @@ def record_of(
     path: Sequence[SamplerStep],
     **run: Any,
 ) -> RunRecord:
-    """The record of a run; ``run`` are the fields that were measured.
-
-    Of input files only names and hashes are kept: folders tell about people.
-    """
-    options = plan.options
-    paths = {name: Path(file) for name in FILES if (file := getattr(options, name)) is not None}
-    settings = options.model_dump(mode="json") | {name: file.name for name, file in paths.items()}
-    inputs: dict[str, Any] = {name: file for name, file in paths.items() if file.exists()}
-    if given.shape is not None:
-        inputs["given_size"] = list(given.shape)
-    if "video" in inputs:
-        with suppress(MediaError):  # it was read before; that it is gone since must not cost the result
-            inputs["given_colours"] = str(probe(inputs["video"]).colours)
-    scale = guidance_of(options).build()
+    """The record of a run; ``run`` are the fields that were measured."""
+    scale = guidance_of(plan.options).build()
     return RunRecord(
-        options=options,
-        provenance=manifest("generate", settings, inputs, options.seed),
-        model={
-            "name": model.spec.name,
-            "kind": model.spec.kind,
-            "dtype": str(model.dtype).removeprefix("torch."),
-            "device": str(model.device),
-            "transformer": model.transformer.config.model_dump(mode="json"),
-            "vae": model.vae.config.model_dump(mode="json"),
-            "schedule": model.schedule.config.model_dump(mode="json"),
-            "weights": model.weights,
-            "adapters": model.adapters,
-        },
+        options=plan.options,
+        provenance=_provenance(plan.options, given),
+        model=_model_facts(model),
         way=condition.way,
         height=plan.height,
         width=plan.width,
@@ -163,6 +141,33 @@ def record_of(
         guidance=[round(scale(step), 6) for step in path],
         **run,
     )
+
+
+def _provenance(options: GenerateOptions, given: Given) -> dict[str, Any]:
+    """Of input files only names and hashes are kept: folders tell about people."""
+    paths = {name: Path(file) for name in FILES if (file := getattr(options, name)) is not None}
+    settings = options.model_dump(mode="json") | {name: file.name for name, file in paths.items()}
+    inputs: dict[str, Any] = {name: file for name, file in paths.items() if file.exists()}
+    if given.shape is not None:
+        inputs["given_size"] = list(given.shape)
+    if "video" in inputs:
+        with suppress(MediaError):  # it was read before; that it is gone since must not cost the result
+            inputs["given_colours"] = str(probe(inputs["video"]).colours)
+    return manifest("generate", settings, inputs, options.seed)
+
+
+def _model_facts(model: CogVideoX) -> dict[str, Any]:
+    return {
+        "name": model.spec.name,
+        "kind": model.spec.kind,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": str(model.device),
+        "transformer": model.transformer.config.model_dump(mode="json"),
+        "vae": model.vae.config.model_dump(mode="json"),
+        "schedule": model.schedule.config.model_dump(mode="json"),
+        "weights": model.weights,
+        "adapters": model.adapters,
+    }
 
 
 FILES = ("image", "video", "reuse_table")

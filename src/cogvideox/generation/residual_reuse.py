@@ -72,8 +72,8 @@ class Calibration(Config):
     def average(cls, runs: Sequence[Calibration]) -> Calibration:
         """The mean of several runs with the same times."""
 
-        def mean(rows: Sequence[tuple[tuple[float, ...], ...]]) -> tuple[tuple[float, ...], ...]:
-            steps = zip(*rows, strict=True)
+        def mean(tables: Sequence[tuple[tuple[float, ...], ...]]) -> tuple[tuple[float, ...], ...]:
+            steps = zip(*tables, strict=True)
             return tuple(tuple(sum(v) / len(v) for v in zip(*step, strict=True)) for step in steps)
 
         factors, errors = mean([run.factors for run in runs]), mean([run.errors for run in runs])

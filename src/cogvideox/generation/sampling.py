@@ -11,6 +11,7 @@ from torch import Tensor
 from cogvideox import noise
 from cogvideox.conditioning import Conditioning
 from cogvideox.diffusion import GUIDANCE, SAMPLERS, Network, denoiser, guided, is_guided, pinned, sequential
+from cogvideox.diffusion.denoiser import Denoise
 from cogvideox.diffusion.guidance import RELEASED_GUIDANCE, Constant, Cosine, Wave
 from cogvideox.diffusion.samplers import After, Noise
 from cogvideox.errors import ConfigError, InputError
@@ -98,37 +99,45 @@ def sample_latents(
     and InputError when an image-to-video model is given no image.
     """
     condition = condition or Conditioning()
+    path = model.schedule.path(options.steps, options.previous, condition.strength)
+    if not path:
+        raise ConfigError(
+            f"strength {condition.strength:g} of {options.steps} steps: no step is left; raise one of them"
+        )
+    denoise = _denoiser(model, prompt, negative, initial.shape[0], options, condition)
+    x, known = initial, condition.known
+    if condition.start is not None:
+        x = model.schedule.add_noise(condition.start, initial, path[0].t).to(initial.dtype)
+    elif known is not None and path[0].alpha_bar > 0:
+        noisy = model.schedule.add_noise(known, initial[:, :, : known.shape[2]], path[0].t)
+        x = torch.cat([noisy.to(x.dtype), x[:, :, known.shape[2] :]], dim=2)
+    return SAMPLERS[options.sampler](denoise, x, path, noise=step_noise, after=after)
+
+
+def _denoiser(
+    model: CogVideoX,
+    prompt: Tensor,
+    negative: Tensor | None,
+    batch: int,
+    options: GenerateOptions,
+    condition: Conditioning,
+) -> Denoise:
+    """The clean estimate at each step: the network, guidance as the options ask, and what is known already."""
     guidance = guidance_of(options)
     active = is_guided(guidance)
     if active and negative is None:
         raise ConfigError(
             f"guidance {guidance.scale:g}: needs a negative prompt embedding; pass one, or guidance 1"
         )
-    path = model.schedule.path(options.steps, options.previous, condition.strength)
-    if not path:
-        raise ConfigError(
-            f"strength {condition.strength:g} of {options.steps} steps: no step is left; raise one of them"
-        )
     text = torch.cat([negative, prompt]) if active and negative is not None else prompt
     text = text.to(model.device, model.dtype)
     if options.guidance_pair == "sequence" and active:
-        halves = text.split(initial.shape[0])
-        network = sequential([_network(model, half, condition.image) for half in halves])
+        network = sequential([_network(model, half, condition.image) for half in text.split(batch)])
     else:
         network = _network(model, text, condition.image)
     kind = model.schedule.config.prediction_type
     denoise = guided(network, guidance.build(), kind) if active else denoiser(network, kind)
-    if condition.known is not None:
-        denoise = pinned(denoise, condition.known)
-    x = initial
-    if condition.start is not None:
-        x = model.schedule.add_noise(condition.start, initial, path[0].t).to(initial.dtype)
-    elif condition.known is not None and path[0].alpha_bar > 0:
-        known = model.schedule.add_noise(
-            condition.known, initial[:, :, : condition.known.shape[2]], path[0].t
-        )
-        x = torch.cat([known.to(x.dtype), x[:, :, known.shape[2] :]], dim=2)
-    return SAMPLERS[options.sampler](denoise, x, path, noise=step_noise, after=after)
+    return pinned(denoise, condition.known) if condition.known is not None else denoise
 
 
 def _network(model: CogVideoX, text: Tensor, image: Tensor | None) -> Network:

@@ -4,21 +4,20 @@
 |---|---|
 | ``request`` | what is asked to fit: a spec, a size, a device |
 | ``count`` | FLOPs and peak memory of any work, without a device |
-| ``weights`` | bytes of every network, in any precision |
+| ``weights`` | bytes of every network, in any precision, and storing them in one byte each |
 | ``stages`` | bytes that each stage of a run works in |
 | ``policy`` | ways to spend less memory, and what each costs |
 | ``plan`` | every policy for a request: the cheapest that fits, or the nearest request that does |
 | ``seconds`` | how long a run takes, from measured rates of the device |
 | ``offload`` | weights that visit the device: one stage at a time, or block by block |
-| ``lowbit`` | weights in one byte |
 """
 
 from cogvideox.memory.count import Cost, count
-from cogvideox.memory.lowbit import has_torchao, lower
 from cogvideox.memory.offload import offload
 from cogvideox.memory.plan import MemoryPlan, Option, plan, require, settle
 from cogvideox.memory.policy import RESIDENCES, Policy
 from cogvideox.memory.request import Request
+from cogvideox.memory.weights import has_torchao, lower
 
 __all__ = [
     "RESIDENCES",

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_map
 
 from cogvideox.memory.policy import Residence
+from cogvideox.memory.weights import blocks_of
 from cogvideox.model import CogVideoX
 
 Slot = tuple[dict[str, Any], str]
@@ -48,38 +49,19 @@ def install(model: CogVideoX, device: torch.device, stream: bool) -> CogVideoX:
     On a CPU too, where ``offload`` does nothing: tests watch the copies there.
     """
     group = OffloadGroup()
+    halves = model.vae.encoder, model.vae.decoder  # small, and their stages differ in size: never streamed
     for network in stages_of(model):
-        blocks = blocks_of(network) if stream and not _is_half_of(model.vae, network) else []
-        group.add(
-            OffloadedModule(network, device, BlockStreamer(blocks, device).install() if blocks else None)
-        )
+        blocks = blocks_of(network) if stream and network not in halves else []
+        streamer = BlockStreamer(blocks, device).install() if blocks else None
+        group.add(OffloadedModule(network, device, streamer))
     model.compute_device = device
     return model
 
 
 def stages_of(model: CogVideoX) -> list[nn.Module]:
     """The networks that are never needed at the same time."""
-    found: list[nn.Module] = [model.transformer, model.vae.encoder, model.vae.decoder]
-    return [*found, model.text.model] if model.text is not None else found
-
-
-def _is_half_of(vae: nn.Module, network: nn.Module) -> bool:
-    return network is vae.encoder or network is vae.decoder  # small, and their stages differ in size
-
-
-def blocks_of(network: nn.Module) -> list[nn.Module]:
-    """The largest list of equal blocks in a network; [] where such blocks are less than half of it."""
-    lists = [list(module) for module in network.modules() if isinstance(module, nn.ModuleList)]
-    lists = [blocks for blocks in lists if _alike(blocks)]
-    sizes = [sum(p.numel() for block in blocks for p in block.parameters()) for blocks in lists]
-    whole = sum(p.numel() for p in network.parameters())
-    return lists[sizes.index(max(sizes))] if lists and 2 * max(sizes) > whole else []
-
-
-def _alike(blocks: list[nn.Module]) -> bool:
-    """At least two blocks of one kind and about one size: only then do two buffers save anything."""
-    sizes = [sum(p.numel() for p in block.parameters()) for block in blocks]
-    return len(blocks) > 1 and len({type(block) for block in blocks}) == 1 and max(sizes) < 1.1 * min(sizes)
+    networks: list[nn.Module] = [model.transformer, model.vae.encoder, model.vae.decoder]
+    return [*networks, model.text.model] if model.text is not None else networks
 
 
 @dataclass
@@ -230,30 +212,25 @@ class BlockStreamer:
         kept = {}
         for number, (_, home) in enumerate(self._homes(index)):
             key = (number, home.shape)
-            there = self.buffers[buffer].get(key)
-            if there is None or is_traceable_wrapper_subclass(
-                there
-            ):  # low-bit tensors cannot be filled again
-                there = like(home, home.detach().to(self.device, non_blocking=True, copy=True))
+            copy = self.buffers[buffer].get(key)
+            if copy is None or is_traceable_wrapper_subclass(copy):  # low-bit tensors cannot be filled again
+                copy = like(home, home.detach().to(self.device, non_blocking=True, copy=True))
             else:
-                there.detach().copy_(home.detach(), non_blocking=True)
-            kept[key] = there
+                copy.detach().copy_(home.detach(), non_blocking=True)
+            kept[key] = copy
         self.buffers[buffer] = kept
 
     def _homes(self, index: int) -> list[tuple[Slot, Tensor]]:
         """Where the weights of a block are kept while they are at home."""
-        found = []
+        homes = []
         for slot in slots(self.blocks[index]):
-            if key_of(slot) not in self.homes:
-                self.homes[key_of(slot)] = slot, self._pinned(slot)
-            found.append(self.homes[key_of(slot)])
-        return found
-
-    def _pinned(self, slot: Slot) -> Tensor:
-        table, name = slot
-        if self.device.type == "cuda" and not table[name].is_pinned():
-            table[name] = like(table[name], table[name].detach().pin_memory())
-        return table[name]
+            key, (table, name) = key_of(slot), slot
+            if key not in self.homes:
+                if self.device.type == "cuda" and not table[name].is_pinned():
+                    table[name] = like(table[name], table[name].detach().pin_memory())
+                self.homes[key] = slot, table[name]
+            homes.append(self.homes[key])
+        return homes
 
 
 def slots(network: nn.Module, apart: Sequence[nn.Module] = ()) -> Iterator[Slot]:

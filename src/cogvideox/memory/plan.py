@@ -7,7 +7,7 @@ holds at its peak. One tenth of the limit is left free: allocators round up and 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -95,13 +95,12 @@ class MemoryPlan:
     def record(self) -> dict[str, Any]:
         """For the manifest: what was chosen and predicted."""
         choice = self.choice
+        counted = choice if choice and not choice.bound else None
         return {
             "limit_bytes": self.limit,
-            "policy": choice.policy.record() if choice else None,
-            "predicted_peak_bytes": choice.peak if choice and not choice.bound else None,
-            "predicted": {}
-            if not choice or choice.bound
-            else {stage.name: stage.peak for stage in choice.stages},
+            "policy": asdict(choice.policy) if choice else None,
+            "predicted_peak_bytes": counted.peak if counted else None,
+            "predicted": {stage.name: stage.peak for stage in counted.stages} if counted else {},
             "why": self.why,
         }
 
@@ -155,9 +154,9 @@ class MemoryPrediction:
 
     def option(self, policy: Policy, limit: int | None, low_bit: bool = True) -> Option:
         """One policy for this request; ``low_bit`` false: the library for rounded weights is not installed."""
-        found = stages(policy, self.weights(policy.storage), self.work(policy.pair, policy.vae))
         needs = "" if low_bit or policy.storage == "stored" else LOW_BIT_EXTRA
-        return Option(policy, found, limit, needs=needs)
+        memory = stages(policy, self.weights(policy.storage), self.work(policy.pair, policy.vae))
+        return Option(policy, memory, limit, needs=needs)
 
     def _once(self, key: tuple[str, str], make: Callable[[], Any]) -> Any:
         if key not in self._counts:
@@ -168,59 +167,54 @@ class MemoryPrediction:
 def plan(
     request: Request, limit: int | None = None, residence: str = "auto", low_bit: bool = True
 ) -> MemoryPlan:
-    """Predict all policies of a request against ``limit`` bytes; ``low_bit`` false: without the library for rounded
-    weights, which are then shown and not chosen. Raises ConfigError for an unknown residence.
+    """Predict all policies of a request against ``limit`` bytes. Raises ConfigError for an unknown residence.
+
+    ``low_bit`` false: without the library for rounded weights, which are then shown and not chosen.
     """
     prediction = MemoryPrediction(request)
-    ways = list(policies(request.on_cpu, request.guided, request.tiles, residence))
+    ways = policies(request.on_cpu, request.guided, request.tiles, residence)
     return MemoryPlan(request, limit, [prediction.option(policy, limit, low_bit) for policy in ways])
 
 
 def settle(request: Request, limit: int | None, residence: str = "auto", low_bit: bool = True) -> MemoryPlan:
-    """A plan as far as the first policy that fits; what fits many times over is not even counted.
-
-    ``low_bit`` false: rounded weights are not chosen, for want of the library, but named where they would fit.
-
-    Raises ConfigError for an unknown residence.
-    """
+    """``plan`` as far as the first policy that fits; what fits many times over is not even counted."""
     prediction = MemoryPrediction(request)
-    found: list[Option] = []
+    options: list[Option] = []
     for policy in policies(request.on_cpu, request.guided, request.tiles, residence):
-        if not found:
+        if not options:
             bound = stages(policy, prediction.weights(policy.storage), prediction.bound)
             if limit is None or max(stage.peak for stage in bound) < limit / 2:
                 return MemoryPlan(request, limit, [Option(policy, bound, limit, bound=True)])
-        found.append(prediction.option(policy, limit, low_bit))
-        if found[-1].fits:
+        options.append(prediction.option(policy, limit, low_bit))
+        if options[-1].fits:
             break
-    return MemoryPlan(request, limit, found)
+    return MemoryPlan(request, limit, options)
 
 
-def require(found: MemoryPlan) -> Option:
+def require(memory_plan: MemoryPlan) -> Option:
     """The choice of a plan; raises InputError with the reason and the nearest request that fits."""
-    if found.choice is not None:
-        return found.choice
-    near = nearest(found)
+    if memory_plan.choice is not None:
+        return memory_plan.choice
+    near, request = nearest(memory_plan), memory_plan.request
     advice = f"nearest that fits: {near}" if near else "no smaller video fits either; use a larger device"
-    size = f"{found.request.frames} frames of {found.request.height}x{found.request.width}"
-    raise InputError(f"{size}: {found.why}, and a tenth is kept free; {advice}")
+    size = f"{request.frames} frames of {request.height}x{request.width}"
+    raise InputError(f"{size}: {memory_plan.why}, and a tenth is kept free; {advice}")
 
 
-def nearest(found: MemoryPlan) -> str | None:
+def nearest(memory_plan: MemoryPlan) -> str | None:
     """The longest video of this size, or else the largest picture of this length, that fits; None if none.
 
     Candidates are sieved by proportion, which is nearly exact, and then counted.
     """
-    limit, least = found.limit, found.least
+    limit, least, whole = memory_plan.limit, memory_plan.least, memory_plan.request
     assert limit is not None  # without a limit everything fits
-    for smaller in (_shorter(found.request), _smaller(found.request)):
-        for request in smaller:
-            share = request.latents * request.height * request.width / found.request.volume
-            guess = max(stage.weights + stage.work * share for stage in least.stages if stage.name != "text")
-            if max(guess, least.stages[0].peak) > limit:
-                continue
-            if MemoryPrediction(request).option(least.policy, limit).fits:
-                return f"{request.frames} frames of {request.height}x{request.width} ({least.policy.name})"
+    for request in (*_shorter(whole), *_smaller(whole)):
+        share = request.volume / whole.volume
+        guess = max(stage.weights + stage.work * share for stage in least.stages if stage.name != "text")
+        if max(guess, least.stages[0].peak) > limit:
+            continue
+        if MemoryPrediction(request).option(least.policy, limit).fits:
+            return f"{request.frames} frames of {request.height}x{request.width} ({least.policy.name})"
     return None
 
 
@@ -242,10 +236,9 @@ def _smaller(request: Request) -> Iterator[Request]:
     spec = request.spec
     multiple = spec.vae.spatial_compression_ratio * spec.transformer.patch_size
     for share in (0.85, 0.7, 0.5, 0.35, 0.25):
-        height, width = (
-            max(int(side * share) // multiple, 1) * multiple for side in (request.height, request.width)
-        )
-        if (height, width) != (request.height, request.width):
+        sides = request.height, request.width
+        height, width = (max(int(side * share) // multiple, 1) * multiple for side in sides)
+        if (height, width) != sides:
             yield request.resized(request.frames, request.latents, height, width)
 
 

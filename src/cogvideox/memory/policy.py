@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from itertools import product
+from typing import Literal
 
 from cogvideox.errors import ConfigError, suggest
 from cogvideox.memory.stages import ActivationBytes, Pair, VaeWay
@@ -26,17 +27,15 @@ class Policy:
     @property
     def name(self) -> str:
         """What a person calls it."""
-        where = {
-            "resident": "all resident",
-            "phases": "one stage at a time",
-            "stream": "blocks streamed",
-        }[self.residence]
-        extras = [
+        names = [
+            {"resident": "all resident", "phases": "one stage at a time", "stream": "blocks streamed"}[
+                self.residence
+            ],
             "guidance pair in sequence" if self.pair == "sequence" else "",
             "VAE tiled" if self.vae == "tiled" else "",
             f"{self.storage} weights" if self.storage != "stored" else "",
         ]
-        return ", ".join([where, *filter(None, extras)])
+        return ", ".join(filter(None, names))
 
     @property
     def price(self) -> str:
@@ -54,10 +53,6 @@ class Policy:
         """Whether the video is that of the plain way, up to the order of additions."""
         return self.vae == "chunked" and self.storage == "stored"
 
-    def record(self) -> dict[str, Any]:
-        """The policy as plain values, for the manifest of a video."""
-        return asdict(self)
-
 
 def policies(on_cpu: bool, guided: bool, tiles: bool, residence: str = "auto") -> Iterator[Policy]:
     """Every way that has an effect, cheapest first: what is exact before what changes the picture.
@@ -66,22 +61,18 @@ def policies(on_cpu: bool, guided: bool, tiles: bool, residence: str = "auto") -
     ``tiles``: whether the picture is larger than a tile of the autoencoder.
     Raises ConfigError for a ``residence`` that is not auto or one of RESIDENCES.
     """
-    if residence not in ("auto", *RESIDENCES):
-        known = ("auto", *RESIDENCES)
+    known = ("auto", *RESIDENCES)
+    if residence not in known:
         raise ConfigError(
             f"memory {residence!r}: unknown{suggest(residence, known)}; choose one of {', '.join(known)}"
         )
-    residences: tuple[Residence, ...] = ("resident",) if on_cpu else RESIDENCES
-    if residence != "auto":
-        residences = tuple(each for each in RESIDENCES if each == residence)
+    usual = RESIDENCES[:1] if on_cpu else RESIDENCES
+    residences = usual if residence == "auto" else tuple(each for each in RESIDENCES if each == residence)
     pairs: tuple[Pair, ...] = ("batched", "sequence") if guided else ("batched",)
     ways: tuple[VaeWay, ...] = ("chunked", "tiled") if tiles else ("chunked",)
     storages: tuple[Storage, ...] = ("stored", "int8")
-    for storage in storages:
-        for way in ways:
-            for each in residences:
-                for pair in pairs:
-                    yield Policy(each, pair, way, storage)
+    for storage, way, each, pair in product(storages, ways, residences, pairs):
+        yield Policy(each, pair, way, storage)
 
 
 @dataclass(frozen=True)
@@ -112,9 +103,10 @@ def stages(policy: Policy, weights: Weights, work: ActivationBytes) -> list[Stag
     else:
         text, transformer, vae = weights.text.streamed, weights.transformer.streamed, weights.vae
         denoiser = weights.denoiser.streamed
-    found = [StageMemory("text", text, work.text), StageMemory("encode", vae, work.encode)]
-    found += [
+    run = [
+        StageMemory("text", text, work.text),
+        StageMemory("encode", vae, work.encode),
         StageMemory("denoise", denoiser, max(work.denoise, transformer - denoiser)),
         StageMemory("decode", vae, work.decode),
     ]
-    return [stage for stage in found if stage.work]
+    return [stage for stage in run if stage.work]

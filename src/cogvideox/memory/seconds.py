@@ -19,7 +19,7 @@ from torch import Tensor
 from cogvideox import cpu_ops
 from cogvideox.memory.request import Request
 from cogvideox.memory.weights import TextShape
-from cogvideox.vae.config import VAEConfig
+from cogvideox.vae import VAE, VAEConfig
 
 PASSES = 56  # times a block's rows are read or written, in widths of one token: counted from the real block
 VAE_PASSES = 150  # the same of decoding, in first widths for each pixel of a frame: 100 to 210 were counted
@@ -75,12 +75,12 @@ class Effort:
 def efforts(request: Request, steps: int) -> dict[str, Effort]:
     """The work of each stage of a run of so many denoising steps, by the names that ``generate`` reports."""
     pair = 1 + request.guided
-    found = {"text": _text(request).times(pair), "denoise": _step(request).times(steps)}
+    work = {"text": _text(request).times(pair), "denoise": _step(request).times(steps)}
     pixels = request.height * request.width
     coding = _coding(request.spec.vae, request.dtype.itemsize)
     if request.given:  # the encoder does about half of what the decoder does
-        found["encode"] = coding.times(0.5 * request.given * pixels)
-    return found | {"decode": coding.times(request.frames * pixels)}
+        work["encode"] = coding.times(0.5 * request.given * pixels)
+    return work | {"decode": coding.times(request.frames * pixels)}
 
 
 def estimate(request: Request, steps: int, rates: Rates | None = None) -> dict[str, float]:
@@ -119,35 +119,24 @@ def _coding(config: VAEConfig, itemsize: int) -> Effort:
 
     Above the counted work by an eighth to a quarter.
     """
-    from cogvideox.vae import VAE
-
     with torch.device("meta"):
         decoder = VAE(config).decoder
     side, time_ratio, flops = config.spatial_compression_ratio, config.temporal_compression_ratio, 0.0
     for name, weight in decoder.named_parameters():
         if weight.ndim < 3:
             continue
-        level = 0
+        level = len(config.block_out_channels) - 1 if name.startswith(("norm_out", "conv_out")) else 0
         if name.startswith("up_blocks."):
             level = int(name.split(".")[1]) + ("upsampler" in name)
-        elif name.startswith(("norm_out", "conv_out")):
-            level = len(config.block_out_channels) - 1
         flops += 2 * weight.numel() * min(2**level / side, 1) ** 2 * min(2**level / time_ratio, 1)
     return Effort(convolutions=flops, bytes=VAE_PASSES * config.block_out_channels[0] * itemsize)
 
 
 def measured(request: Request) -> Rates:
     """The rates of the device of a request for its widths and precision; measured once in a process."""
-    config = request.spec.transformer
-    channels = request.spec.vae.block_out_channels[0]
-    return _measured(
-        request.device,
-        request.dtype,
-        config.width,
-        config.attention_head_dim,
-        channels,
-        torch.get_num_threads(),
-    )
+    config, channels = request.spec.transformer, request.spec.vae.block_out_channels[0]
+    sizes = config.width, config.attention_head_dim, channels
+    return _measured(request.device, request.dtype, *sizes, torch.get_num_threads())
 
 
 @cache
@@ -162,15 +151,15 @@ def _measured(device: str, dtype: torch.dtype, width: int, head: int, channels: 
     with torch.no_grad():
         x, weight = drawn(tokens, width), drawn(4 * width, width)
         q = drawn(2, max(width // head, 1), tokens, head)
-        film, kernel = drawn(1, channels, 4, side, side), drawn(channels, channels, 3, 3, 3)
+        video, kernel = drawn(1, channels, 4, side, side), drawn(channels, channels, 3, 3, 3)
         small, large = drawn(8), drawn(1 << 22)
         target = torch.empty_like(large)
-        padded = film.shape[2] - 2
+        padded = video.shape[2] - 2
         work: dict[str, tuple[Callable[[], object], float]] = {
             "products": (lambda: cpu_ops.via_float32(F.linear, x, weight, None), 8 * tokens * width**2),
             "attention": (lambda: F.scaled_dot_product_attention(q, q, q), 4 * q.numel() * q.shape[2]),
             "convolutions": (
-                lambda: cpu_ops.via_float32(cpu_ops.conv3d, film, kernel, None, padding=(0, 1, 1)),
+                lambda: cpu_ops.via_float32(cpu_ops.conv3d, video, kernel, None, padding=(0, 1, 1)),
                 2 * padded * side**2 * 27 * channels**2,
             ),
             "bytes": (lambda: target.copy_(large), 2 * large.nbytes),

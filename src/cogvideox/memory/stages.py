@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from cogvideox.diffusion import SAMPLERS, Schedule, denoiser, guided, sequential
+from cogvideox.diffusion import SAMPLERS, Network, Schedule, denoiser, guided, sequential
 from cogvideox.memory.count import count
 from cogvideox.memory.request import Request
 from cogvideox.transformer import Transformer
@@ -51,19 +52,14 @@ def _sampling(request: Request, pair: Pair, layers: int, steps: int) -> int:
     transformer, spec = request.transformer(layers), request.spec
     factor = spec.vae.spatial_compression_ratio
     path = Schedule(spec.schedule).path(steps)
-    shape = (
-        1,
-        spec.transformer.out_channels,
-        request.latents,
-        request.height // factor,
-        request.width // factor,
-    )
+    size = request.latents, request.height // factor, request.width // factor
+    shape = 1, spec.transformer.out_channels, *size
     between = torch.float32 if request.float32_latents else request.dtype
 
     def work() -> Tensor:
         with torch.device("meta"):
             text = torch.empty(1 + request.guided, spec.text_tokens, spec.transformer.text_embed_dim)
-            image = torch.empty(1, spec.transformer.in_channels - shape[1], *shape[2:], dtype=between)
+            image = torch.empty(1, spec.transformer.in_channels - shape[1], *size, dtype=between)
             start = torch.empty(shape, dtype=between)
         network = _network(transformer, text.to(request.dtype), image, pair)
         denoise = guided(network, lambda step: 6.0) if request.guided else denoiser(network)
@@ -75,25 +71,25 @@ def _sampling(request: Request, pair: Pair, layers: int, steps: int) -> int:
 
     tables = tabulated(transformer, [step.t for step in path]) if request.tables else nullcontext()
     branches = 2 if pair == "sequence" and request.guided else 1
-    turns = [1.0 if 0 < i == steps - 2 else None for i in range(steps)]  # old residuals are there at the last
-    kept = reusing(transformer, turns, branches) if request.reuse else nullcontext()
-    with torch.no_grad(), tables, kept:
+    factors = [
+        1.0 if 0 < i == steps - 2 else None for i in range(steps)
+    ]  # old residuals are there at the last
+    reuse = reusing(transformer, factors, branches) if request.reuse else nullcontext()
+    with torch.no_grad(), tables, reuse:
         work()  # tables of positions are made once, before the count
         return peak_of(request, work)
 
 
-def _network(
-    transformer: Transformer, text: Tensor, image: Tensor, pair: Pair
-) -> Callable[[Tensor, Tensor], Tensor]:
-    def reading(words: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+def _network(transformer: Transformer, text: Tensor, image: Tensor, pair: Pair) -> Network:
+    def reading(text: Tensor) -> Network:
         def network(x: Tensor, t: Tensor) -> Tensor:
             if image.shape[1]:
                 x = torch.cat([x, image.to(x.dtype).repeat(x.shape[0], 1, 1, 1, 1)], dim=1)
-            return transformer(x.to(words.dtype), words, t)
+            return transformer(x.to(text.dtype), text, t)
 
         return network
 
-    return sequential([reading(words) for words in text.split(1)]) if pair == "sequence" else reading(text)
+    return sequential([reading(each) for each in text.split(1)]) if pair == "sequence" else reading(text)
 
 
 def decoding(request: Request, way: VaeWay) -> int:
@@ -112,21 +108,16 @@ def decoding(request: Request, way: VaeWay) -> int:
     if way == "chunked":
         return _along(latents, request.height * request.width, request, lambda t: plain(t, high, wide))
     grid = Tiles.usual(config).grid(config)
-    tile = min(high, grid.rows.latents), min(wide, grid.columns.latents)
+    tile = min(high, grid.height.latents), min(wide, grid.width.latents)
     inside = _along(latents, tile[0] * tile[1] * factor**2, request, lambda t: plain(t, *tile))
 
-    class Tile:
-        """An autoencoder that takes the memory of decoding and does nothing else."""
+    def decode(z: Tensor) -> Tensor:
+        """Takes the memory of decoding a tile and does nothing else."""
+        torch.empty(inside, dtype=torch.uint8, device="meta")
+        frames, sides = config.pixel_frames(z.shape[2]), (z.shape[3] * factor, z.shape[4] * factor)
+        return torch.empty(1, config.out_channels, frames, *sides, dtype=z.dtype, device="meta")
 
-        def __init__(self) -> None:
-            self.config = config
-
-        def decode(self, z: Tensor, coding: str = "chunked") -> Tensor:
-            torch.empty(inside, dtype=torch.uint8, device="meta")
-            frames, sides = config.pixel_frames(z.shape[2]), (z.shape[3] * factor, z.shape[4] * factor)
-            return torch.empty(1, config.out_channels, frames, *sides, dtype=z.dtype, device="meta")
-
-    stand_in: Any = Tile()
+    stand_in: Any = SimpleNamespace(config=config, decode=decode)
     return peak_of(request, lambda: decode_tiled(stand_in, latent(latents, high, wide)))
 
 
@@ -140,14 +131,12 @@ def encoding(request: Request, way: VaeWay) -> int:
         def work() -> Tensor:
             size = (1, config.in_channels, frames, request.height, request.width)
             pixels = torch.empty(size, device="meta").to(request.dtype)
-            found = encode_tiled(vae, pixels) if way == "tiled" else vae.encode(pixels)
-            return found.mean + found.logvar
+            latents = encode_tiled(vae, pixels) if way == "tiled" else vae.encode(pixels)
+            return latents.mean + latents.logvar
 
         return peak_of(request, work)
 
-    ratio = config.temporal_compression_ratio
-    frames = request.given
-    long = (LONG - 1) * ratio + 1
+    frames, long = request.given, (LONG - 1) * config.temporal_compression_ratio + 1
     pixel = request.height * request.width * config.in_channels * request.dtype.itemsize
     return plain(frames) if frames <= long else plain(long) + (frames - long) * pixel
 
@@ -161,8 +150,8 @@ def _along(latents: int, pixels: int, request: Request, peak: Callable[[int], in
         return peak(latents)
     config = request.spec.vae
     frame = pixels * config.out_channels * request.dtype.itemsize
-    done, more = config.pixel_frames(latents), config.pixel_frames(latents) - config.pixel_frames(LONG)
-    return max(peak(LONG) + more * frame, 2 * done * frame)
+    done = config.pixel_frames(latents)
+    return max(peak(LONG) + (done - config.pixel_frames(LONG)) * frame, 2 * done * frame)
 
 
 @dataclass(frozen=True)

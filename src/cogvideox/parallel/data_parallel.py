@@ -176,9 +176,8 @@ class DataParallel:
         for number in self._with_gradients:
             weight = weights[number]
             own = weight.grad if weight.grad is not None else torch.zeros_like(weight)
-            every = [
-                torch.empty_like(own, memory_format=torch.contiguous_format) for _ in range(self.world_size)
-            ]
+            contiguous = torch.contiguous_format
+            every = [torch.empty_like(own, memory_format=contiguous) for _ in range(self.world_size)]
             dist.all_gather(every, own.contiguous())
             for grad in every[:present]:
                 total = self._sums[number]

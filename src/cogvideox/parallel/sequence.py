@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any, Literal
 
@@ -127,10 +128,8 @@ def split_sequence(
     for module, attn_fn in attn_fns:
         module.attn_fn = SequenceParallelAttention(attn_fn, group, chosen)
     blocks = transformer.transformer_blocks
-    hooks = [
-        block.register_forward_pre_hook(_take_local_tokens(group, first=i == 0))
-        for i, block in enumerate(blocks)
-    ]
+    take = partial(_take_local_tokens, group)
+    hooks = [block.register_forward_pre_hook(take(first=i == 0)) for i, block in enumerate(blocks)]
     hooks.append(blocks[-1].register_forward_hook(_gather_tokens(group)))
 
     def undo() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cogvideox.parallel.dtensor import local_shard, to_local
+from cogvideox.parallel.shard import local_shard, to_local
 
 
 class EMA:

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from cogvideox.parallel.data_parallel import DataParallel
-from cogvideox.parallel.dtensor import to_local
 from cogvideox.parallel.mesh import AXES
-from cogvideox.parallel.shard import full_tensor
+from cogvideox.parallel.shard import full_tensor, to_local
 from cogvideox.training.checkpoint.sample_ledger import SampleLedger
 from cogvideox.training.checkpoint.saver import Saver
 from cogvideox.training.checkpoint.train_state import TrainState

@@ -11,8 +11,7 @@ Files, in reading order:
 | `modality` | `Experts`: what text and video have of their own |
 | `initialise` | the weights that training starts from |
 | `arms` | the paper's ablations, as configs made from a config |
-| `kernels` | attention kernels, chosen by time or by name |
-| `packed` | attention kernels that take a packed sequence as a whole |
+| `kernels` | attention kernels, chosen by time or by name, of a clip and of a packed sequence |
 | `modulation` | the modulations of all timesteps of a run, as tables |
 | `reuse` | steps at which an earlier residual stands for the blocks |
 | `compiled` | compiled blocks and CUDA graphs |

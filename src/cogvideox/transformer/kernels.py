@@ -1,8 +1,11 @@
 """Attention kernels: every one that is installed is timed once, and the fastest correct one is used.
 
 Correct means finite and close to torch's own. The choice holds for one device, type and shape, with or without
-gradients, as long as the process runs. 8-bit kernels are candidates only where an approximation was asked for. A packed
-sequence goes to a kernel that takes it as a whole, where such a one is the fastest, and clip by clip otherwise.
+gradients, as long as the process runs. 8-bit kernels are candidates only where an approximation was asked for.
+
+In a packed sequence every token sees its own clip and nothing else. The reference (``attend_per_clip``) takes one clip
+after the other; on a CPU that is also fast. A GPU wants one kernel for the whole sequence: FlashAttention with variable
+lengths, or FlexAttention with a block mask, where such a one is the fastest.
 """
 
 from __future__ import annotations
@@ -13,18 +16,20 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, lru_cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Int
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cogvideox.errors import ConfigError, suggest
 from cogvideox.transformer.attention import Attention, Heads, attend_per_clip, full_attention
 from cogvideox.transformer.layout import ClipTokens, Layout
-from cogvideox.transformer.packed import PackedAttentionFn, flash_3_varlen, flex, flex_plain, varlen
 
+PackedAttentionFn = Callable[[Heads, Heads, Heads, Layout], Heads]
 REPEATS = 3
 EXACT, EIGHT_BIT = 2e-2, 0.2
 """Largest difference from torch's kernel, relative to the largest output, in half precision; float32: 1e-4."""
@@ -71,6 +76,70 @@ def sage(q: Heads, k: Heads, v: Heads) -> Heads:
     from sageattention import sageattn
 
     return sageattn(q, k, v, tensor_layout="HND", is_causal=False)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def cumulative_lengths(layout: Layout, batch: int, device: torch.device) -> Int[Tensor, " clips_1"]:
+    """Where each clip begins in ``batch`` equal sequences laid end to end, and where the last one ends; int32."""
+    lengths = torch.tensor(layout.clip_lengths * batch)
+    return torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).to(device, torch.int32)
+
+
+def flatten_batch(x: Heads) -> Tensor:
+    """[b, k, n, e] -> [(b n), k, e], what kernels of variable length read."""
+    return x.transpose(1, 2).flatten(0, 1)
+
+
+def varlen(q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
+    """torch's FlashAttention over clips of different lengths; half precision on CUDA."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    starts, longest = cumulative_lengths(layout, len(q), q.device), max(layout.clip_lengths)
+    flat_q, flat_k, flat_v = (flatten_batch(x) for x in (q, k, v))
+    out = varlen_attn(flat_q, flat_k, flat_v, starts, starts, longest, longest)
+    assert isinstance(out, Tensor)  # a tuple only where the log-sum-exp is asked for
+    return out.unflatten(0, (len(q), -1)).transpose(1, 2)
+
+
+def flash_3_varlen(q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
+    """FlashAttention-3 over clips of different lengths."""
+    from flash_attn_interface import flash_attn_varlen_func
+
+    starts, longest = cumulative_lengths(layout, len(q), q.device), max(layout.clip_lengths)
+    out = flash_attn_varlen_func(*(flatten_batch(x) for x in (q, k, v)), starts, starts, longest, longest)
+    out = out[0] if isinstance(out, tuple) else out
+    return out.unflatten(0, (len(q), -1)).transpose(1, 2)
+
+
+def flex(q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
+    """FlexAttention, compiled; blocks of tokens from different clips are left out."""
+    return _compiled_flex()(q, k, v, block_mask=_block_mask(layout, q.device))
+
+
+def flex_plain(q: Heads, k: Heads, v: Heads) -> Heads:
+    """FlexAttention without a mask: one clip."""
+    return _compiled_flex()(q, k, v)
+
+
+@lru_cache(maxsize=1)
+def _compiled_flex() -> Callable[..., Tensor]:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention, dynamic=True)
+
+
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)
+def _block_mask(layout: Layout, device: torch.device) -> Any:
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    clip = layout.clip().to(device)
+
+    def same_clip(b: Tensor, h: Tensor, one: Tensor, two: Tensor) -> Tensor:
+        return clip[one] == clip[two]
+
+    return create_block_mask(same_clip, None, None, layout.tokens, layout.tokens, device=device)
 
 
 def _half_on(device: str) -> Callable[[Tensor], bool]:

@@ -1,8 +1,7 @@
 """The modulations of a run, evaluated once: they depend on the timestep and on nothing else.
 
-The linear layers that make them hold 14 % of the 5B model's weights and 21 % of the 2B's. With the timesteps
-known beforehand, their results are small tables (0.16 GB for 50 steps of the 5B), and the layers can leave the
-device.
+The linear layers that make them hold 14 % of the 5B model's weights and 21 % of the 2B's. With the timesteps known
+beforehand, their results are small tables (0.16 GB for 50 steps of the 5B), and the layers can leave the device.
 """
 
 from __future__ import annotations

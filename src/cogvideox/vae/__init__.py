@@ -10,8 +10,7 @@ Files, in reading order:
 | `frames` | `Frames`: normalised and activated when they are read, a few at a time |
 | `past` | `Past`: which frames came before the chunk |
 | `tiling` | large pictures in tiles that overlap |
-| `losses` | what training minimises |
-| `critics` | the discriminator of the GAN loss |
+| `losses` | what training minimises, and the discriminator of the GAN loss |
 """
 
 from importlib import import_module

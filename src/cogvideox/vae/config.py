@@ -177,9 +177,10 @@ class Tiles(Config):
     def grid(self, config: VAEConfig) -> TileGrid:
         """The numbers both directions need; raises SizeError when pixel and latent strides disagree."""
         ratio = config.spatial_compression_ratio
-        rows = _side("height", self.height, self.overlap_height, ratio)
-        columns = _side("width", self.width, self.overlap_width, ratio)
-        return TileGrid(rows=rows, columns=columns)
+        return TileGrid(
+            height=_side("height", self.height, self.overlap_height, ratio),
+            width=_side("width", self.width, self.overlap_width, ratio),
+        )
 
 
 class Side(Config):
@@ -196,8 +197,8 @@ class Side(Config):
 class TileGrid(Config):
     """Both directions of the tile grid."""
 
-    rows: Side
-    columns: Side
+    height: Side
+    width: Side
 
 
 def _side(name: str, pixels: int, overlap: float, ratio: int) -> Side:

@@ -1,9 +1,8 @@
 """Convolutions of the video autoencoder: causal in time, and per frame where height and width change.
 
-Three rewrites save arithmetic and change nothing but rounding: weights that meet equal inputs are added up
-first. A frame before which nothing came is a still image (three time taps are one); of frames shown twice
-every window holds two that are equal (three taps are two); a pixel shown 2x2 times is a sub-pixel convolution
-(nine taps are four).
+Three rewrites save arithmetic and change nothing but rounding: weights that meet equal inputs are added up first. A
+frame before which nothing came is a still image (three time taps are one); of frames shown twice every window holds two
+that are equal (three taps are two); a pixel shown 2x2 times is a sub-pixel convolution (nine taps are four).
 """
 
 from __future__ import annotations

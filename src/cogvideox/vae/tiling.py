@@ -21,16 +21,14 @@ def encode_tiled(vae: VAE, pixels: Float[Tensor, "b c f h w"], tiles: Tiles | No
     Raises SizeError when the tiles' pixel and latent strides disagree.
     """
     grid = (tiles or Tiles.usual(vae.config)).grid(vae.config)
-    if pixels.shape[3] <= grid.rows.pixels and pixels.shape[4] <= grid.columns.pixels:
+    if pixels.shape[3] <= grid.height.pixels and pixels.shape[4] <= grid.width.pixels:
         return vae.encode(pixels)
 
     def code(tile: Tensor) -> Tensor:
         latents = vae.encode(tile)
         return torch.cat([latents.mean, latents.logvar], dim=1)
 
-    rows, columns = _encoding(grid.rows), _encoding(grid.columns)
-    mean, logvar = _tiled(code, pixels, rows, columns).chunk(2, dim=1)
-    return Gaussian(mean, logvar)
+    return Gaussian(*_tiled(code, pixels, _encoding(grid.height), _encoding(grid.width)).chunk(2, dim=1))
 
 
 def decode_tiled(
@@ -41,9 +39,9 @@ def decode_tiled(
     Raises SizeError when the tiles' pixel and latent strides disagree.
     """
     grid = (tiles or Tiles.usual(vae.config)).grid(vae.config)
-    if latents.shape[3] <= grid.rows.latents and latents.shape[4] <= grid.columns.latents:
+    if latents.shape[3] <= grid.height.latents and latents.shape[4] <= grid.width.latents:
         return vae.decode(latents)
-    return _tiled(vae.decode, latents, _decoding(grid.rows), _decoding(grid.columns))
+    return _tiled(vae.decode, latents, _decoding(grid.height), _decoding(grid.width))
 
 
 def _encoding(side: Side) -> tuple[int, int, int, int]:
@@ -55,10 +53,10 @@ def _decoding(side: Side) -> tuple[int, int, int, int]:
 
 
 def _tiled(
-    code: Callable[[Tensor], Tensor], x: Tensor, rows: tuple[int, ...], columns: tuple[int, ...]
+    code: Callable[[Tensor], Tensor], x: Tensor, height: tuple[int, ...], width: tuple[int, ...]
 ) -> Tensor:
     """Raster order: blend with the tile above, then the one to the left (both blended); crop; join."""
-    (tall, down, keep_h, blend_h), (wide, right, keep_w, blend_w) = rows, columns
+    (tall, down, keep_h, blend_h), (wide, right, keep_w, blend_w) = height, width
     above: list[Tensor] = []
     strips = []
     for i in range(0, x.shape[3], down):

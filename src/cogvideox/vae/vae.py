@@ -70,7 +70,7 @@ class VAE(nn.Module):
         if past is not None:
             return gaussian(_run(self.encoder, pixels, past))
         return gaussian(
-            self._code(self.encoder, pixels, coding, self.config.chunk_frames, self.latent_frames)
+            self._code(self.encoder, pixels, coding, self.config.chunk_frames, self.config.latent_frames)
         )
 
     def decode(
@@ -83,7 +83,7 @@ class VAE(nn.Module):
         self._check_latents(latents)
         if past is not None:
             return _run(self.decoder, latents, past)
-        return self._code(self.decoder, latents, coding, self.config.chunk_latents, self.pixel_frames)
+        return self._code(self.decoder, latents, coding, self.config.chunk_latents, self.config.pixel_frames)
 
     def forward(
         self,
@@ -117,14 +117,6 @@ class VAE(nn.Module):
         ``latents`` is their number; without it, it must turn out odd. Raises FrameError when it is another.
         """
         yield from self._stream(self.decoder, slices, latents, self.config.chunk_latents, self._check_latents)
-
-    def latent_frames(self, frames: int) -> int:
-        """Latent frames made from ``frames`` pixel frames."""
-        return self.config.latent_frames(frames)
-
-    def pixel_frames(self, latents: int) -> int:
-        """Pixel frames made from ``latents`` latent frames."""
-        return self.config.pixel_frames(latents)
 
     def _code(
         self, network: nn.Module, x: Tensor, coding: Coding, chunk: int, frames_out: Callable[[int], int]

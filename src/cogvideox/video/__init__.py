@@ -20,13 +20,7 @@ from cogvideox.video.image import read_image
 from cogvideox.video.info import VideoInfo, video_info
 from cogvideox.video.orientation import Orientation
 from cogvideox.video.reading import LIMITS, READER, DecodeLimits, Probe, probe, survey
-from cogvideox.video.saving import (
-    check_output,
-    is_ours,
-    mp4_writer,
-    previews_of,
-    sidecar_of,
-)
+from cogvideox.video.saving import check_output, is_ours, mp4_writer, previews_of, sidecar_of
 from cogvideox.video.sheet import contact_sheet
 from cogvideox.video.timing import Timing
 from cogvideox.video.video import Video, read_video

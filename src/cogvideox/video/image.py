@@ -12,6 +12,8 @@ from cogvideox.errors import MediaError
 from cogvideox.video.reading import LIMITS, DecodeLimits, regular_file
 
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+DAMAGED = (OSError, ValueError, SyntaxError, EOFError, KeyError, TypeError, MemoryError, OverflowError)
+"""What Pillow raises for files that are broken."""
 
 
 def read_image(path: str | Path, limits: DecodeLimits = LIMITS) -> np.ndarray:
@@ -36,25 +38,14 @@ def read_image(path: str | Path, limits: DecodeLimits = LIMITS) -> np.ndarray:
         raise MediaError(
             f"{path}: more pixels than the limit of {limits.image_pixels}; scale it down"
         ) from None
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        EOFError,
-        KeyError,
-        TypeError,
-        MemoryError,
-        OverflowError,
-    ) as error:
+    except DAMAGED as error:
         names = ", ".join(IMAGE_FORMATS)
         raise MediaError(f"{path}: {_why_not_image(error)}; give a whole picture, one of {names}") from None
 
 
 def _why_not_image(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return (
-        "not an image" if "cannot identify" in text else f"a damaged image ({text or type(error).__name__})"
-    )
+    text = " ".join(str(error).split()) or type(error).__name__
+    return "not an image" if "cannot identify" in text else f"a damaged image ({text})"
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:

@@ -36,11 +36,9 @@ class Orientation:
 
     def __str__(self) -> str:
         """For people: 'mirrored, then turned 90 degrees to the left'."""
-        turned = (
-            f"turned {('', '90 degrees to the left', '180 degrees', '90 degrees to the right')[self.turns]}"
-        )
-        parts = (["mirrored left to right"] if self.mirrored else []) + ([turned] if self.turns else [])
-        return ", then ".join(parts) or "as stored"
+        turn = ("", "90 degrees to the left", "180 degrees", "90 degrees to the right")[self.turns]
+        steps = ["mirrored left to right"] * self.mirrored + [f"turned {turn}"] * bool(self.turns)
+        return ", then ".join(steps) or "as stored"
 
 
 def orientation_of(frame: av.VideoFrame) -> Orientation:

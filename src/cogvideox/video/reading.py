@@ -166,6 +166,11 @@ class OpenVideo:
             raise self.error(f"HDR ({transfer}) video; tone-map it to 8-bit BT.709 first")
         self.colours(codec)
 
+    def _aspect(self) -> float:
+        """Width over height of a stored pixel; 1 where the header says nothing credible."""
+        aspect = float(self.stream.codec_context.sample_aspect_ratio or 1)
+        return aspect if 1 / 16 <= aspect <= 16 else 1.0
+
     def _stream_seconds(self) -> float:
         """The length that the stream's header gives; 0 where it gives none."""
         duration, tick = self.stream.duration, self.stream.time_base
@@ -179,20 +184,17 @@ class OpenVideo:
         if not seconds and self.container.duration:
             seconds = self.container.duration / av.time_base
         rate = min(rate, self.limits.fps) if rate > 0 else 25.0
-        width, height = codec.width, codec.height
-        aspect = float(codec.sample_aspect_ratio or 1) or 1.0
-        if 1 / 16 <= aspect <= 16:
-            width = max(1, round(width * aspect))
+        aspect = self._aspect()
         return Probe(
-            width,
-            height,
+            max(1, round(codec.width * aspect)),
+            codec.height,
             rate,
             int(stream.frames or round(seconds * rate)),
             seconds,
             codec.name,
             self.container.format.name,
             codec.pix_fmt or "",
-            aspect if 1 / 16 <= aspect <= 16 else 1.0,
+            aspect,
             int(stream.bit_rate or self.container.bit_rate or 0),
             bool(self.container.streams.audio),
             colours=self.colours(codec),
@@ -230,9 +232,7 @@ class OpenVideo:
             except av.error.FFmpegError:  # decoding has the last word on what is damaged
                 whole = False
         known = sorted(time for time in times if time is not None)
-        declared = []
-        if self.kind in DECLARES_RATE:
-            declared = [self.stream.average_rate, self.stream.base_rate]
+        declared = [self.stream.average_rate, self.stream.base_rate] if self.kind in DECLARES_RATE else []
         if len(known) == len(times) and (len(known) == 1 or len(set(known)) > 1):
             tick, stored = self.stream.time_base, self.kind == "avi"
             assert tick is not None, "a stream with timestamps has a unit for them"
@@ -291,8 +291,7 @@ class OpenVideo:
 
     def pixels(self, frame: av.VideoFrame) -> np.ndarray:
         """uint8 [h, w, 3], square pixels, upright."""
-        aspect = float(self.stream.codec_context.sample_aspect_ratio or 1) or 1.0
-        width = max(1, round(frame.width * aspect)) if 1 / 16 <= aspect <= 16 else frame.width
+        width = max(1, round(frame.width * self._aspect()))
         if width * frame.height > self.limits.video_pixels * 4:
             raise self.error(f"{width}x{frame.height} with square pixels; scale it down")
         matrix = code_for(frame, self.colours(frame))

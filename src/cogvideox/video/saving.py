@@ -59,10 +59,9 @@ def is_ours(path: str | Path) -> bool:
         return False
     if not isinstance(record, dict):
         return False
-    rendered = record.get("kind") == "world" and {"config", "checks"} <= set(
-        record
-    )  # a scene, see cli/world.py
-    return rendered or {LABEL, "kind", "config", "seed"} <= set(record)  # see manifest.py
+    if record.get("kind") == "world" and {"config", "checks"} <= set(record):  # a scene, see cli/world.py
+        return True
+    return {LABEL, "kind", "config", "seed"} <= set(record)  # see manifest.py
 
 
 def check_output(path: str | Path, overwrite: bool = False, sidecar: bool = False) -> Path:
@@ -111,9 +110,8 @@ def _check_folder(path: Path) -> None:
 
 def write_mp4(path: Path, frames: np.ndarray, fps: float, tags: dict[str, str]) -> None:
     """H.264, yuv420p, crf 18, faststart, BT.709. frames ``uint8 [t, h, w, 3]``; odd sides repeat a line."""
-    with mp4_writer(
-        path, frames.shape[1], frames.shape[2], Fraction(fps).limit_denominator(1001), tags
-    ) as add:
+    rate = Fraction(fps).limit_denominator(1001)
+    with mp4_writer(path, frames.shape[1], frames.shape[2], rate, tags) as add:
         for array in frames:
             add(array)
 
@@ -177,9 +175,8 @@ def write_mkv(path: Path, frames: np.ndarray, fps: float, tags: dict[str, str]) 
         stream = container.add_stream("ffv1", rate=Fraction(fps).limit_denominator(1001))
         stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "bgr0"
         for array in frames:
-            container.mux(
-                stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24").reformat(format="bgr0"))
-            )
+            frame = av.VideoFrame.from_ndarray(array, format="rgb24").reformat(format="bgr0")
+            container.mux(stream.encode(frame))
         container.mux(stream.encode())
     _check_whole(path, len(frames), "matroska")
 

@@ -56,9 +56,8 @@ class Timing:
     origin: float = 0.0
     whole: bool = True
     numbered: bool = False
-    times: np.ndarray = field(
-        default_factory=lambda: np.zeros(0), compare=False, repr=False
-    )  # as they are stored
+    # as they are stored
+    times: np.ndarray = field(default_factory=lambda: np.zeros(0), compare=False, repr=False)
 
     @property
     def fps(self) -> float:
@@ -140,9 +139,8 @@ def _constant_rate(
         times = np.append(times, times[-1] + stays)  # one measurement more
         count, span = count + 1, span + stays
     rate = _slope(count - 1, span)
-    best = min(
-        _near(span / (count - 1), tolerance / (count - 1)), key=lambda r: _spread(times, r), default=None
-    )
+    common = _near(span / (count - 1), tolerance / (count - 1))
+    best = min(common, key=lambda r: _spread(times, r), default=None)
     if best is not None and _spread(times, best) <= tolerance:
         rate = best
     elif _spread(times, rate) > max(

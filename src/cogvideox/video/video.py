@@ -188,10 +188,8 @@ class Video:
         """Scaled, aspect kept, until it fits into height x width, in the middle between black bars."""
         _check_size(height, width)
         scale = min(height / self.height, width / self.width)
-        tall, wide = (
-            min(height, max(1, round(self.height * scale))),
-            min(width, max(1, round(self.width * scale))),
-        )
+        tall, wide = (max(1, round(side * scale)) for side in (self.height, self.width))
+        tall, wide = min(height, tall), min(width, wide)
         top, left = (height - tall) // 2, (width - wide) // 2
         bars = ((0, 0), (top, height - tall - top), (left, width - wide - left), (0, 0))
         return Video(np.pad(self.resize(tall, wide).frames, bars), self.fps, self.manifest)
@@ -200,10 +198,8 @@ class Video:
         """Float32 in [-1, 1]."""
         import torch
 
-        return (
-            torch.from_numpy(np.ascontiguousarray(self.frames.transpose(3, 0, 1, 2)))[None].float() / 127.5
-            - 1.0
-        )
+        pixels = torch.from_numpy(np.ascontiguousarray(self.frames.transpose(3, 0, 1, 2)))
+        return pixels[None].float() / 127.5 - 1.0
 
     @classmethod
     def from_tensor(
@@ -217,8 +213,7 @@ class Video:
         pixels = pixels.detach().float().cpu()
         if not bool(pixels.isfinite().all()):
             bad = int((~pixels.isfinite()).sum())
-            total = pixels.numel()
-            raise NumericsError(f"{bad} of {total} pixel values are NaN or Inf; decode in float32")
+            raise NumericsError(f"{bad} of {pixels.numel()} pixel values are NaN or Inf; decode in float32")
         frames = pixels.clamp(-1, 1).add(1).mul(127.5).round().byte().permute(1, 2, 3, 0).contiguous().numpy()
         return cls(frames, fps, dict(manifest or {}))
 

@@ -30,7 +30,7 @@ from cogvideox.errors import CheckpointError, NumericsError
 from cogvideox.files import read_json
 from cogvideox.files.atomic import atomic_folder, discard
 from cogvideox.files.text import MOST_TABLE_BYTES
-from cogvideox.parallel.dtensor import SavedShards, is_first_replica, local_rows, to_local
+from cogvideox.parallel.shard import SavedShards, is_first_replica, local_rows, to_local
 from cogvideox.training.checkpoint.writers import ALONE, Writers
 
 KEEP = 2  # never less: the newest may be damaged

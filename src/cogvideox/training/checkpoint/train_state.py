@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cogvideox.errors import CheckpointError
-from cogvideox.parallel.dtensor import local_shard, shard_optimizer_state, to_local
+from cogvideox.parallel.shard import local_shard, shard_optimizer_state, to_local
 from cogvideox.training.ema import EMA
 from cogvideox.training.step_guard import Guard
 from cogvideox.training.task import Task

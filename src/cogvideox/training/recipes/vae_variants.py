@@ -11,7 +11,7 @@ from cogvideox.training.config import Run
 from cogvideox.training.optim import OptimConfig
 from cogvideox.training.tasks.vae import CropPhase, Gan, VAETraining
 from cogvideox.vae import VAEConfig
-from cogvideox.vae.critics import CriticConfig
+from cogvideox.vae.losses import CriticConfig
 
 
 class Variant(NamedTuple):

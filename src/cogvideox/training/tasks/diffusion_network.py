@@ -54,8 +54,7 @@ def add_adapter(transformer: nn.Module, tuning: LoraTuning, seed: int) -> None:
     if tuning.base == "bfloat16":
         transformer.to(torch.bfloat16)
     elif tuning.base in ("int8", "fp8"):
-        from cogvideox.memory.lowbit import quantise
-        from cogvideox.memory.offload import blocks_of
+        from cogvideox.memory.weights import blocks_of, quantise
 
         for block in blocks_of(transformer):
             quantise(block, tuning.base)

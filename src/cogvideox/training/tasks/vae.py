@@ -27,8 +27,7 @@ from cogvideox.training.tasks.crops import CropPhase, CropSource, FolderCrops, W
 from cogvideox.training.tasks.folder import FolderData, check_folder
 from cogvideox.training.tasks.sizes import clip_size
 from cogvideox.vae import VAE, VAEConfig
-from cogvideox.vae.critics import CriticConfig, PatchCritic
-from cogvideox.vae.losses import adversarial_losses, kl_loss, perceptual_loss
+from cogvideox.vae.losses import CriticConfig, PatchCritic, adversarial_losses, kl_loss, perceptual_loss
 from cogvideox.vae.norm import SpatialNorm
 
 
