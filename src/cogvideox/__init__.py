@@ -41,40 +41,20 @@ if TYPE_CHECKING:
     from cogvideox.video import Video, contact_sheet, read_image, read_video
 
 _HOMES = {
-    "load": "checkpoints:load_model",
-    "save": "checkpoints:save_model",
-    "load_lora": "checkpoints",
-    "convert": "checkpoints",
-    "inspect": "checkpoints",
-    "generate": "generation",
-    "GenerateOptions": "generation",
-    "Progress": "generation",
-    "plan": "generation.preflight:plan_memory",
-    "MemoryPlan": "memory",
-    "train": "api",
-    "curate": "api",
-    "caption": "api",
-    "evaluate": "evaluate_model.run",
-    "EvaluateOptions": "evaluate_model.options",
-    "Evaluation": "evaluate_model.run",
-    "CogVideoX": "model",
-    "Video": "video",
-    "read_video": "video",
-    "read_image": "video",
-    "contact_sheet": "video",
-    "PRESETS": "presets",
-    "ModelSpec": "spec",
-    "Preset": "presets",
-    "get_preset": "presets",
-    "errors": "errors:",
-    "CogVideoXError": "errors",
-    "InputError": "errors",
-    "ConfigError": "errors",
-    "CheckpointError": "errors",
-    "OutputError": "errors",
-    "NumericsError": "errors",
-    "DependencyError": "errors",
+    "api": "caption curate train",
+    "checkpoints": "convert inspect load_lora load=load_model save=save_model",
+    "errors": "CheckpointError CogVideoXError ConfigError DependencyError InputError NumericsError OutputError",
+    "evaluate_model.options": "EvaluateOptions",
+    "evaluate_model.run": "Evaluation evaluate",
+    "generation": "GenerateOptions Progress generate",
+    "generation.preflight": "plan=plan_memory",
+    "memory": "MemoryPlan",
+    "model": "CogVideoX",
+    "presets": "PRESETS Preset get_preset",
+    "spec": "ModelSpec",
+    "video": "Video contact_sheet read_image read_video",
 }
+"""Module -> its public names; ``load=load_model``: public under another name than there."""
 
 __all__ = [
     "PRESETS",
@@ -115,11 +95,14 @@ __all__ = [
 
 
 def __getattr__(name: str) -> _Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'cogvideox' has no attribute {name!r}")
-    home, colon, attribute = _HOMES[name].partition(":")
-    module = _import_module(f"cogvideox.{home}")
-    return module if colon and not attribute else getattr(module, attribute or name)
+    if name == "errors":
+        return _import_module("cogvideox.errors")
+    for home, names in _HOMES.items():
+        for public in names.split():
+            alias, _, attribute = public.partition("=")
+            if alias == name:
+                return getattr(_import_module(f"cogvideox.{home}"), attribute or name)
+    raise AttributeError(f"module 'cogvideox' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -161,3 +161,5 @@ def test_a_dry_run_says_what_is_missing_and_what_a_run_takes(tmp_path, monkeypat
     )
     assert "task.start and task.vae and task.text runs/modle: no such model" in done.stderr
     assert "not a folder; give one" in done.stderr and list(tmp_path.iterdir()) == []
+    done = cogvideox("train", "world-t2v", "--dry-run", code=2)
+    assert "run cogvideox train world-vae first" in done.stderr and "task.text=tiny" in done.stderr

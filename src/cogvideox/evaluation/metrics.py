@@ -18,7 +18,7 @@ from cogvideox.chat import Chat
 from cogvideox.evaluation import fidelity, fvd, motion, semantic, vbench, world_facts
 from cogvideox.evaluation.prompt_suites import SuitePrompt, prompt_suite
 from cogvideox.evaluation.score import Score, not_computed
-from cogvideox.evaluation.video_folder import VideoFolder
+from cogvideox.evaluation.video_folder import LazyVideos, VideoFolder
 from cogvideox.perception.embedding import ImageText
 from cogvideox.perception.experts import RecordedExpert
 from cogvideox.perception.features import FeatureExtractor
@@ -119,8 +119,8 @@ def pair_metric(
         if not inputs.pairs:
             return [not_computed(name, "no original has the name and size of a video")]
         indices = [index for index, _ in inputs.pairs]
-        originals = _Subset(inputs.references, [index for _, index in inputs.pairs])
-        score = measure(_Subset(inputs.videos, indices), originals, inputs.tools)
+        originals = _subset(inputs.references, [index for _, index in inputs.pairs])
+        score = measure(_subset(inputs.videos, indices), originals, inputs.tools)
         return [_scatter(score, indices, len(inputs.videos))]
 
     return Metric(name, scores, about, needs)
@@ -141,7 +141,7 @@ def vbench_metric(
         asked = [(index, prompt) for index, prompt in prompts if prompt and dimension in prompt.dimensions]
         indices = [index for index, _ in asked]
         facts = [fact(prompt) for _, prompt in asked]
-        score = measure(_Subset(inputs.videos, indices), facts, tool(inputs.tools))
+        score = measure(_subset(inputs.videos, indices), facts, tool(inputs.tools))
         return [_scatter(score, indices, len(inputs.videos))]
 
     return Metric(f"vbench_{dimension}_raw", scores, about, needs)
@@ -355,17 +355,9 @@ def metrics_table() -> str:
     return "\n".join(lines)
 
 
-class _Subset(Sequence[Video]):
+def _subset(videos: Sequence[Video], indices: Sequence[int]) -> Sequence[Video]:
     """Some of the videos by index, read when they are asked for."""
-
-    def __init__(self, videos: Sequence[Video], indices: Sequence[int]) -> None:
-        self.videos, self.indices = videos, indices
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.videos[self.indices[index]]
+    return LazyVideos(len(indices), lambda index: videos[indices[index]])
 
 
 def _scatter(score: Score, indices: Sequence[int], total: int) -> Score:

@@ -14,7 +14,7 @@ from cogvideox.evaluation.metrics import GROUPS, SUITES, MetricInputs
 from cogvideox.evaluation.report import ScoreReport
 from cogvideox.evaluation.report_page import write_page
 from cogvideox.evaluation.score import LEAST_PROMPTS, Score
-from cogvideox.evaluation.video_folder import Refused, ScoredVideo, VideoFolder
+from cogvideox.evaluation.video_folder import LazyVideos, Refused, ScoredVideo, VideoFolder
 from cogvideox.files import read_json
 from cogvideox.files.atomic import write_json
 from cogvideox.files.digest import sha256_of_values
@@ -144,19 +144,10 @@ def world_checks(
     return checks, keep
 
 
-class _RenderedTruth(Sequence[Video]):
-    """The scenes of the held-out prompts, rendered when they are indexed."""
-
-    def __len__(self) -> int:
-        return len(held_out_prompts())
-
-    def __getitem__(self, index: Any) -> Any:
-        return Video(render(held_out_prompts()[index].scene), 8.0)
-
-
 def world_truth() -> Sequence[Video]:
     """Renders of the scenes of the 200 held-out prompts: the real side of the world suite's FVD."""
-    return _RenderedTruth()
+    prompts = held_out_prompts()
+    return LazyVideos(len(prompts), lambda index: Video(render(prompts[index].scene), 8.0))
 
 
 def with_progress(inputs: MetricInputs, group: str, show: Show) -> MetricInputs:
@@ -165,7 +156,7 @@ def with_progress(inputs: MetricInputs, group: str, show: Show) -> MetricInputs:
     if references is not None:
         references = replace(references, on_progress=PassCounter(f"{group}: references", show))
     if len(real):
-        real = _CountedVideos(real, PassCounter(f"{group}: real videos", show))
+        real = _counted(real, PassCounter(f"{group}: real videos", show))
     return replace(
         inputs,
         videos=replace(inputs.videos, on_progress=PassCounter(f"{group}: videos", show)),
@@ -191,16 +182,11 @@ class PassCounter:
         self.show(self.stage if self.number == 1 else f"{self.stage}, pass {self.number}", done, total)
 
 
-class _CountedVideos(Sequence[Video]):
-    """Videos that report each one that is read."""
+def _counted(videos: Sequence[Video], counter: PassCounter) -> Sequence[Video]:
+    """The same videos, each of which is counted when it is read."""
 
-    def __init__(self, videos: Sequence[Video], counter: PassCounter) -> None:
-        self.videos, self.counter = videos, counter
+    def read(index: int) -> Video:
+        counter(index + 1, len(videos))
+        return videos[index]
 
-    def __len__(self) -> int:
-        return len(self.videos)
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, int) and index < len(self.videos):
-            self.counter(index + 1, len(self.videos))
-        return self.videos[index]
+    return LazyVideos(len(videos), read)

@@ -149,6 +149,20 @@ class VideoFolder(Sequence[Video]):
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+@dataclass(frozen=True)
+class LazyVideos(Sequence[Video]):
+    """``total`` videos, each read or rendered by ``read(index)`` whenever it is indexed."""
+
+    total: int
+    read: Callable[[int], Video]
+
+    def __len__(self) -> int:
+        return self.total
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.read(range(self.total)[index])
+
+
 def open_videos(
     folder: str | Path,
     prompts: Sequence[str] = (),

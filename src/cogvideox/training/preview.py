@@ -150,14 +150,24 @@ def _products(dtype: torch.dtype, size: int = 512) -> float:
 
 
 def _check_models(task: DiffusionTraining, result: Preview) -> None:
+    from cogvideox.training.recipes.table import RECIPES
+
     models = {"start": task.start, "vae": task.vae or WORLD_VAE, "text": task.text or WORLD_TEXT}
     for model in dict.fromkeys(filter(None, models.values())):
-        names = " and ".join(f"task.{name}" for name, value in models.items() if value == model)
+        settings = [f"task.{name}" for name, value in models.items() if value == model]
+        names = " and ".join(settings)
         if local_folder(model) is not None:
             continue
         hub = PRESETS[model].hub if model in PRESETS else None
+        recipe = model.removeprefix("runs/").removesuffix("/model")
         if hub is not None or model.count("/") == 1 and not model.startswith((".", "/", "runs/")):
             result.lines.append(f"{names} {model}: not on this machine; the run downloads {hub or model}")
+        elif recipe in RECIPES and model == f"runs/{recipe}/model":
+            shipped = " ".join(f"{name}=tiny" for name in settings)
+            result.problems.append(
+                f"{names} {model}: not trained yet; run cogvideox train {recipe} first, or take the shipped model's: "
+                f"{shipped}"
+            )
         else:
             result.problems.append(
                 f"{names} {model}: no such model or folder; name a preset, a folder or a hub id"
