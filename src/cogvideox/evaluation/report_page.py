@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,32 +53,17 @@ def write_page(report: ScoreReport, videos: VideoFolder, out: Path) -> Path:
     return path
 
 
-def _row(*cells: str | tuple[str, str]) -> str:
-    """A row of a table from the HTML of its cells; a cell with a class is (class, HTML)."""
-    pairs = [cell if isinstance(cell, tuple) else ("", cell) for cell in cells]
-    tags = (f'<td class="{kind}">' if kind else "<td>" for kind, _ in pairs)
-    return f"<tr>{''.join(f'{tag}{html}</td>' for tag, (_, html) in zip(tags, pairs, strict=True))}</tr>"
-
-
-def _table(heads: str, rows: Iterable[str]) -> str:
-    """A table; ``heads`` have commas between them, "" for none."""
-    top = "".join(f"<th>{head}</th>" for head in heads.split(", ")) if heads else ""
-    return f"<table>{top and f'<tr>{top}</tr>'}{''.join(rows)}</table>"
-
-
 def _scores(scores: Sequence[Score]) -> str:
-    rows = (
-        _row(
-            f"{text(score.name)}<br><small>{text(score.protocol)}</small>",
-            ("n", f"{number(score.value)} {text(score.unit)}"),
-            ("n", score.interval),
-            ("n", text(score.videos)),
-            text(score.better),
-            histogram(score),
-        )
+    rows = [
+        f"<tr><td>{text(score.name)}<br><small>{text(score.protocol)}</small></td>"
+        f'<td class="n">{number(score.value)} {text(score.unit)}</td><td class="n">{score.interval}</td>'
+        f'<td class="n">{text(score.videos)}</td><td>{text(score.better)}</td><td>{histogram(score)}</td></tr>'
         for score in scores
+    ]
+    heads = "".join(
+        f"<th>{name}</th>" for name in ("score", "value", "95 %", "videos", "better", "each video")
     )
-    return f"<h2>Scores</h2>{_table('score, value, 95 %, videos, better, each video', rows)}"
+    return f"<h2>Scores</h2><table><tr>{heads}</tr>{''.join(rows)}</table>"
 
 
 def histogram(score: Score, width: int = 180, height: int = 42) -> str:
@@ -110,27 +95,39 @@ def _comparison(comparison: dict[str, Any]) -> str:
     """The differences to another run, and how many prompts a verdict needs."""
     if not comparison:
         return ""
-    rows = []
-    for each in comparison["rows"]:
-        between = "" if each["low"] is None else f"{number(each['low'])} to {number(each['high'])}"
-        cells = [*(number(each[key]) for key in ("this", "other", "difference")), between]
-        cells += [text(each["pairs"] or "sets"), text(each["prompts"])]
-        rows.append(_row(text(each["name"]), *(("n", cell) for cell in cells), text(each["verdict"])))
+    heads = "".join(
+        f"<th>{name}</th>"
+        for name in ("score", "this", "other", "difference", "95 %", "videos", "prompts", "verdict")
+    )
+    rows = ""
+    for row in comparison["rows"]:
+        between = "" if row["low"] is None else f"{number(row['low'])} to {number(row['high'])}"
+        cells = [*(number(row[key]) for key in ("this", "other", "difference")), between]
+        cells += [text(row["pairs"] or "sets"), text(row["prompts"])]
+        rows += f"<tr><td>{text(row['name'])}</td>" + "".join(f'<td class="n">{cell}</td>' for cell in cells)
+        rows += f"<td>{text(row['verdict'])}</td></tr>"
     least = f"A verdict needs {text(comparison['least_prompts'])} prompts."
     against = f"Against {text(comparison['against'])}, {text(comparison['made'])}"
-    table = _table("score, this, other, difference, 95 %, videos, prompts, verdict", rows)
-    return f'<h2>{against}</h2><p class="sub">{least}</p>{table}'
+    return f'<h2>{against}</h2><p class="sub">{least}</p><table><tr>{heads}</tr>{rows}</table>'
 
 
 def _absent(scores: Sequence[Score]) -> str:
-    rows = [_row(text(score.name), ("why", text(score.why))) for score in scores]
-    return f"<h2>Not computed</h2>{_table('', rows)}" if rows else ""
+    if not scores:
+        return ""
+    rows = "".join(f'<tr><td>{text(s.name)}</td><td class="why">{text(s.why)}</td></tr>' for s in scores)
+    return f"<h2>Not computed</h2><table>{rows}</table>"
 
 
 def _left_out(report: ScoreReport) -> str:
-    rows = [_row(text(each.name), ("bad", text(each.kind)), text(each.why)) for each in report.refused]
-    rows += [_row(text(name), ("bad", "missing"), "asked for and not there") for name in report.missing]
-    return f"<h2>Left out</h2>{_table('', rows)}" if rows else ""
+    rows = [
+        f'<tr><td>{text(r.name)}</td><td class="bad">{text(r.kind)}</td><td>{text(r.why)}</td></tr>'
+        for r in report.refused
+    ]
+    rows += [
+        f'<tr><td>{text(name)}</td><td class="bad">missing</td><td>asked for and not there</td></tr>'
+        for name in report.missing
+    ]
+    return f"<h2>Left out</h2><table>{''.join(rows)}</table>" if rows else ""
 
 
 def _thumbnails(videos: VideoFolder) -> str:
