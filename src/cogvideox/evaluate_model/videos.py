@@ -194,7 +194,7 @@ def _rendered(options: EvaluateOptions) -> Iterator[Original]:
     """Held-out scenes of the tiny world."""
     for asked in asked_videos(options):
         assert asked.scene is not None  # suite vae asks for scenes
-        yield asked.name, asked.prompt, partial(lambda scene: Video(render(scene), 8.0), asked.scene)
+        yield asked.name, asked.prompt, partial(_render, asked.scene)
 
 
 def _real_clips(options: EvaluateOptions, reporter: Reporter) -> Iterator[Original]:
@@ -210,6 +210,10 @@ def _real_clips(options: EvaluateOptions, reporter: Reporter) -> Iterator[Origin
     for index, item in list(enumerate(clips.items))[: options.prompts]:
         if item.frames >= TABLE_2_FRAMES:
             yield f"{Path(item.name).stem}-{index}.mkv", item.prompt, partial(read, index)
+
+
+def _render(scene: Scene) -> Video:
+    return Video(render(scene), 8.0)
 
 
 def _first_frame(scene: Scene) -> np.ndarray:

@@ -56,7 +56,7 @@ class Experiment:
 
     ``claims``: what the paper says of its first arm; other arms are only shown beside it. ``curve``: the line of the
     picture. ``kind``: how it is made (``arms``: the miniature transformer; ``vae``: the autoencoders of Table 1;
-    others: see readings.py). ``full``: the command for real weights or data, ``needs``: what those are.
+    others: see external_results.py). ``full``: the command for real weights or data, ``needs``: what those are.
     """
 
     name: str

@@ -10,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 
 from cogvideox.errors import InputError, OutputError
+from cogvideox.evaluate_model.run import evaluate
 from cogvideox.evaluation.report import FILE as REPORT
 from cogvideox.evaluation.report import ScoreReport
 from cogvideox.evaluation.score import number
@@ -47,12 +48,16 @@ PAPER_MEAN_14 = 0.94
 
 
 def from_benchmark(experiment: Experiment, scale: Scale) -> ExperimentOutcome:
-    """Tables 7 and 8: one case of the GPU benchmark at a tiny size. Raises InputError where it is absent."""
+    """Tables 7 and 8: one case of the GPU benchmark at a tiny size. Raises InputError without it, OutputError."""
     if not BENCH.is_file():
         raise InputError(f"{BENCH.name}: benchmarks are not installed; run this in a clone of the repository")
     case = "video" if experiment.name == "table7" else "step"
     command = [sys.executable, str(BENCH), "--small", "--only", case]
-    benchmark = json.loads(_output_of(command))
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["nothing"])[-1]
+        raise OutputError(f"{BENCH.name} ended with {done.returncode}: {last}")
+    benchmark = json.loads(done.stdout)
     lines = ["| tiny size, this machine | found |", "|---|---|"]
     lines += [
         f"| {name.partition(' ')[2]} shrunk to 9×32×48, two layers | {value.partition(',')[0]} |"
@@ -70,8 +75,7 @@ def from_evaluation(experiment: Experiment, scale: Scale) -> ExperimentOutcome:
     if not (folder / REPORT).is_file():
         if experiment.name != "table2":
             return _absent(experiment, "no evaluation has been made")
-        command = [sys.executable, "-m", "cogvideox", "evaluate", "--suite", "vae", "--model", "tiny"]
-        _output_of([*command, "--prompts", str(scale.videos), "--out", str(folder)])
+        evaluate("tiny", folder, suite="vae", prompts=scale.videos)
     report = ScoreReport.read(folder)
     columns = COLUMNS[experiment.name]
     values = {label: _value(report, name) for name, label in columns.items()}
@@ -92,13 +96,9 @@ def from_evaluation(experiment: Experiment, scale: Scale) -> ExperimentOutcome:
         for (label, value), printed in zip(values.items(), rows[model], strict=True)
         if value is None or abs(value - printed) > NEAR * printed
     ]
-    if off:
-        return ExperimentOutcome(
-            experiment, "not reproduced", f"not within {NEAR:.0%}: {', '.join(off)}", table, words
-        )
-    return ExperimentOutcome(
-        experiment, "reproduced in direction", f"every number within {NEAR:.0%}", table, words
-    )
+    status: Status = "not reproduced" if off else "reproduced in direction"
+    why = f"not within {NEAR:.0%}: {', '.join(off)}" if off else f"every number within {NEAR:.0%}"
+    return ExperimentOutcome(experiment, status, why, table, words)
 
 
 def from_study(experiment: Experiment, scale: Scale) -> ExperimentOutcome:
@@ -155,12 +155,3 @@ def _value(report: ScoreReport, name: str) -> float | None:
                 return None
             return 100 * score.value if name.startswith("vbench_") else score.value
     return None
-
-
-def _output_of(command: list[str]) -> str:
-    """The stdout of a command of this package. Raises OutputError with the last line of its stderr."""
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["nothing"])[-1]
-        raise OutputError(f"{' '.join(command[1:4])} ended with {done.returncode}: {last}")
-    return done.stdout
