@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 
 import pytest
 from typer.testing import CliRunner
 
+import cogvideox
 from cogvideox.cli.app import app
 from cogvideox.training.recipes import RECIPES, recipe
 from cogvideox.training.recipes.settings import recipe_summaries, settings_table
@@ -53,3 +55,26 @@ def test_settings_are_listed_with_path_value_type_and_meaning():
     coding = rows["task.phases.2.coding"]
     assert (coding["type"], coding["value"]) == ("one of whole, chunked", "chunked")
     assert "paper-5b" in cogvideox("settings")
+
+
+def test_python_and_the_verb_train_inside_the_process_group_of_torchrun(monkeypatch, tmp_path):
+    events = []
+
+    @contextmanager
+    def process_group(device):
+        events.append(device)
+        yield device
+        events.append("left")
+
+    def run(config):
+        events.append(config.name)
+        return tmp_path
+
+    monkeypatch.setattr("cogvideox.parallel.mesh.process_group", process_group)
+    monkeypatch.setattr("cogvideox.training.recipes.run", run)
+    assert cogvideox.train("world-text", steps=1) == tmp_path
+    assert events == ["cpu", "world-text", "left"]
+    monkeypatch.setenv("RANK", "1")
+    assert CliRunner().invoke(app, ["train", "world-text"]).stdout == ""
+    monkeypatch.setenv("RANK", "0")
+    assert CliRunner().invoke(app, ["train", "world-text"]).stdout == f"{tmp_path}\n"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -107,11 +107,15 @@ def video_metric(name: str, measure: Callable[[VideoFolder], Score], about: str,
 
 def pair_metric(
     name: str,
-    measure: Callable[[Sequence[Video], Sequence[Video], MetricTools], Score],
+    measure: Callable[..., Score],
     about: str,
     needs: str = "originals",
+    tool: Callable[[MetricTools], Any] | None = None,
 ) -> Metric:
-    """A metric of every video and its original; the values of videos without one are NaN."""
+    """A metric of every video and its original, ``measure(videos, originals)``; videos without one get NaN.
+
+    ``tool``: the network that ``measure`` takes as a third argument.
+    """
 
     def scores(inputs: MetricInputs) -> list[Score]:
         if inputs.references is None:
@@ -120,7 +124,8 @@ def pair_metric(
             return [not_computed(name, "no original has the name and size of a video")]
         indices = [index for index, _ in inputs.pairs]
         originals = _subset(inputs.references, [index for _, index in inputs.pairs])
-        score = measure(_subset(inputs.videos, indices), originals, inputs.tools)
+        network = () if tool is None else (tool(inputs.tools),)
+        score = measure(_subset(inputs.videos, indices), originals, *network)
         return [_scatter(score, indices, len(inputs.videos))]
 
     return Metric(name, scores, about, needs)
@@ -181,35 +186,28 @@ def devil_dynamic_quality(inputs: MetricInputs) -> list[Score]:
 
 GROUPS: dict[str, tuple[Metric, ...]] = {
     "reconstruction": (
-        pair_metric(
-            "psnr_frame_mean",
-            lambda a, b, _: fidelity.psnr(a, b),
-            "mean PSNR of the frames; 100 dB when equal",
-        ),
+        pair_metric("psnr_frame_mean", fidelity.psnr, "mean PSNR of the frames; 100 dB when equal"),
         pair_metric(
             "psnr_clip",
-            lambda a, b, _: fidelity.psnr(a, b, "clip"),
+            partial(fidelity.psnr, average="clip"),
             "PSNR of the mean squared error of the whole clip",
         ),
-        pair_metric(
-            "ssim_rgb",
-            lambda a, b, _: fidelity.ssim(a, b),
-            "11×11 Gaussian, σ 1.5, valid windows; equal to scikit-image",
-        ),
+        pair_metric("ssim_rgb", fidelity.ssim, "11×11 Gaussian, σ 1.5, valid windows; equal to scikit-image"),
         pair_metric(
             "lpips_vgg",
-            lambda a, b, tools: fidelity.lpips(a, b, tools.lpips),
+            fidelity.lpips,
             "LPIPS 0.1; `lpips_stand_in` with the shipped network has another scale",
             "originals, `--lpips`",
+            lambda tools: tools.lpips,
         ),
         pair_metric(
             "flicker_excess",
-            lambda a, b, _: fidelity.flicker_excess(a, b),
+            fidelity.flicker_excess,
             "flicker minus the flicker of the original; blur lowers it, so prefer `flicker_residual`",
         ),
         pair_metric(
             "flicker_residual",
-            lambda a, b, _: fidelity.flicker_residual(a, b),
+            fidelity.flicker_residual,
             "change between frames that the original does not have",
         ),
     ),
