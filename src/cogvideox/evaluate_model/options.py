@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, model_validator
 
 from cogvideox.config import Config
 from cogvideox.errors import ConfigError, suggest
@@ -52,12 +52,13 @@ class EvaluateOptions(Config):
     dtype: str | None = Field(None, description="float32, bfloat16 or float16; default: as stored")
     device: str | None = Field(None, description="cpu, cuda, ...; default: cuda, else mps, else cpu")
 
-    @field_validator("suite")
-    @classmethod
-    def _is_known(cls, suite: str | None) -> str | None:
-        if suite is not None and suite not in SUITES:
-            raise ConfigError(f"{suite!r} is unknown{suggest(suite, SUITES)}; there are: {', '.join(SUITES)}")
-        return suite
+    @model_validator(mode="after")
+    def _suite_is_known(self) -> Self:
+        if self.suite is not None and self.suite not in SUITES:
+            raise ConfigError(
+                f"suite {self.suite!r}: unknown{suggest(self.suite, SUITES)}; there are: {', '.join(SUITES)}"
+            )
+        return self
 
     @property
     def generation(self) -> dict[str, Any]:
