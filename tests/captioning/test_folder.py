@@ -29,10 +29,7 @@ def videos(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def run(*words: str, code: int = 0):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -19,7 +18,7 @@ from cogvideox.checkpoints.adapter import Adapter, Pair
 from cogvideox.errors import OutputError
 from cogvideox.files.atomic import atomic_file
 from support.models import small_model
-from support.processes import PRELOAD
+from support.processes import server
 
 
 def content(folder):
@@ -115,10 +114,7 @@ def test_a_model_that_is_saved_again_and_again_is_whole_after_every_kill(tmp_pat
     """SIGKILL and SIGTERM at random: a whole model stands under the name, and the next save leaves no litter."""
     target, rng, model = tmp_path / "model", random.Random(0), small_model("5b")
     save_model(model, target)
-    context = multiprocessing.get_context(
-        "forkserver"
-    )  # a fork of this process could wait for torch's threads
-    context.set_forkserver_preload(PRELOAD)
+    context = server()
     for number in range(16):
         ready = context.Event()
         writer = context.Process(target=save_for_ever, args=(target, ready))

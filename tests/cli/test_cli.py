@@ -30,19 +30,8 @@ FAST = ["--steps", "2"]
 
 
 @pytest.fixture(scope="module")
-def toy(tmp_path_factory) -> str:
-    return str(write_model_folder(tmp_path_factory.mktemp("models") / "toy"))
-
-
-@pytest.fixture(scope="module")
 def toy_i2v(tmp_path_factory) -> str:
     return str(write_model_folder(tmp_path_factory.mktemp("models") / "toy-i2v", "i2v"))
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def cogvideox(*words: str, code: int = 0):

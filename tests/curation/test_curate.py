@@ -20,9 +20,11 @@ from cogvideox.curation.pipeline import only_one
 from cogvideox.curation.recipe import RECIPES, Recipe, recipe, tiny
 from cogvideox.curation.run import curate
 from cogvideox.errors import ConfigError, InputError, OutputError
+from cogvideox.files import atomic
 from cogvideox.files.atomic import atomic_file
 from cogvideox.video import read_video
 from support.films import take, write
+from support.processes import exit_code
 
 SMALL = tiny().override(["per_shard=3", "shots.min_seconds=0.5"])
 
@@ -167,16 +169,18 @@ def test_a_run_stopped_at_every_job_ends_in_the_same_bytes(result, films, tmp_pa
     assert outputs(tmp_path / "out") == outputs(result)
 
 
+def die_half_written(file):
+    atomic._swept.add(file.parent.resolve())  # the process has written there before
+    with atomic_file(file, overwrite=True) as temporary:
+        temporary.write_bytes(b"half")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def test_what_a_killed_run_left_half_written_goes(result, films, tmp_path):
     out = tmp_path / "out"
     curate(films, out, SMALL, InProcess())
     for place in ("shards/clips-00000.tar", "clips.parquet", "dropped.jsonl", "work/measured/aa/a.json"):
-        child = os.fork()
-        if child == 0:
-            with atomic_file(out / place, overwrite=True) as temporary:
-                temporary.write_bytes(b"half")
-                os.kill(os.getpid(), signal.SIGKILL)
-        os.waitpid(child, 0)
+        assert exit_code(die_half_written, out / place) == -signal.SIGKILL
     assert len(list(out.rglob(".*.new-*"))) == 4
     (out / ".mine.new-0123456789ab").write_text("not ours")
     curate(films, out, SMALL, InProcess())

@@ -7,8 +7,7 @@ import pytest
 
 from cogvideox.curation.labels import LABELS
 from cogvideox.perception.handcrafted import MOMENTS, handcrafted_features
-from cogvideox.training.tasks.faults.effects import FAULTS, HELD_OUT, INNOCENT
-from cogvideox.training.tasks.faults.samples import sample
+from cogvideox.training.tasks.faults.samples import FAULTS, HELD_OUT, INNOCENT, sample
 from cogvideox.training.tasks.faults.take_library import TakeLibrary, drawn, read_stock
 from support.films import take, write
 
@@ -44,9 +43,9 @@ def test_labels_say_what_was_done_and_held_out_effects_stay_out():
     where = {effect.__name__: label for label, effects in FAULTS.items() for effect in effects}
     for index in range(18):
         made = sample(STOCK, 2, index)
-        done = {where[name] for name in made.made if name in where}
+        done = {where[name] for name in made.effects if name in where}
         assert done <= {label for label, value in made.labels.items() if value}
-        assert not set(made.made) & HELD_OUT
+        assert not set(made.effects) & HELD_OUT
 
 
 def test_what_people_said_of_a_film_holds_unless_it_was_painted_over():

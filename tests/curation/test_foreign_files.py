@@ -14,7 +14,7 @@ from cogvideox.curation.pipeline import only_one
 from cogvideox.curation.recipe import tiny
 from cogvideox.curation.run import curate
 from cogvideox.errors import ConfigError, OutputError
-from cogvideox.training.tasks.folder import FolderData, check_apart, list_folder
+from cogvideox.training.tasks.folder import FolderData, check_folder, list_folder
 from support.films import take, write
 
 SMALL = tiny().override(["per_shard=1", "shots.min_seconds=0.5"])
@@ -69,7 +69,7 @@ def test_training_on_films_inside_the_folder_of_clips_is_refused_before_anything
     before = contents(dataset)
     data = FolderData(videos=str(dataset / "videos"), folder=str(dataset.parent / "other"), recipe="tiny")
     with pytest.raises(ConfigError, match="lies inside"):
-        check_apart(data, dataset.parent / "run")
+        check_folder(data, dataset.parent / "run")
     with pytest.raises(ConfigError, match="lies inside"):
         list_folder(data)
     assert contents(dataset) == before

@@ -1,12 +1,14 @@
 """The cache makes what is missing and nothing else, and never gives what was made from other bytes or weights."""
 
 import os
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from cogvideox import progress
 from cogvideox.clip_folders.listing import list_clips
 from cogvideox.data import cache, latents
 from cogvideox.data.cache import TensorCache
@@ -126,10 +128,12 @@ def test_a_piece_is_written_after_half_a_minute_of_work(vae, tmp_path, monkeypat
 
 
 def test_a_log_hears_how_far_the_encoding_is(vae, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(latents, "EVERY", 0.0)
+    monkeypatch.setattr(progress, "_lines", partial(progress._lines, every=0.001))
+    monkeypatch.setattr(latents, "TOGETHER", 10)
     encoded(Counted(0, "train", 25, 32, 9), vae, tmp_path)
-    first, last = capsys.readouterr().err.splitlines()
-    assert first.startswith("clips: 20/25 encoded, about ") and last == "clips: 25/25 encoded"
+    *lines, last = capsys.readouterr().err.splitlines()
+    assert any(line.startswith("clips: encoding: 20 of 25, ") and line.endswith(" left") for line in lines)
+    assert last == "clips: 25/25 encoded"
     encoded(Counted(0, "train", 25, 32, 9), vae, tmp_path)
     assert not capsys.readouterr().err
 

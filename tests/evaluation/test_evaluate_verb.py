@@ -15,18 +15,6 @@ from cogvideox.evaluation.report import ScoreReport
 from cogvideox.evaluation.world_facts import two_object_prompts
 from cogvideox.video import Video, read_video
 from cogvideox.world import held_out_prompts, render
-from support.models import write_model_folder
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory) -> str:
-    return str(write_model_folder(tmp_path_factory.mktemp("models") / "toy"))
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def run(*words: str, code: int = 0):

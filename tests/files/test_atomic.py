@@ -15,6 +15,7 @@ import pytest
 from cogvideox.errors import OutputError
 from cogvideox.files import atomic, pidfile
 from cogvideox.files.atomic import atomic_file, atomic_folder, discard, exchange, sweep, write_text
+from support.processes import exit_code
 
 FILES = ("a", "b/c", "b/d/e", "f")
 
@@ -23,11 +24,12 @@ def replaceable(folder):
     return ""
 
 
-def write_version(target, number):
+def write_version(target, number, pause=0.0):
     with atomic_folder(target, overwrite=True, replaceable=replaceable) as work:
         for name in FILES:
             (work / name).parent.mkdir(parents=True, exist_ok=True)
             (work / name).write_text(str(number))
+            time.sleep(pause)
 
 
 def version(target):
@@ -37,31 +39,20 @@ def version(target):
     return int(found.pop())
 
 
-def killed(work, kill, seconds):
-    """Run ``work`` in a child that is killed some time after it began."""
-    here, there = os.pipe()
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            os.write(there, b"x")
-            work()
-            code = 0
-        except SystemExit as error:
-            code = error.code
-        finally:
-            os._exit(code)
-    os.read(here, 1)
-    time.sleep(seconds)
-    os.kill(child, kill)
-    _, status = os.waitpid(child, 0)
-    os.close(here)
-    os.close(there)
-    return os.waitstatus_to_exitcode(status)
-
-
 def litter(folder):
     return sorted(path.name for path in folder.iterdir() if path.name.startswith("."))
+
+
+def cannot_exchange(a, b):
+    return False
+
+
+def write_for_ever(target, number, exchanges=True, pause=0.0):
+    """Versions from ``number`` on, each with its own; with a ``pause`` after each file."""
+    if not exchanges:
+        atomic.exchange = cannot_exchange
+    for version in itertools.count(number):
+        write_version(target, version, pause)
 
 
 @pytest.mark.parametrize("exchanges", [True, False], ids=["exchanged", "renamed twice"])
@@ -69,16 +60,13 @@ def test_a_folder_that_is_overwritten_again_and_again_is_whole_after_every_kill(
     exchanges, tmp_path, monkeypatch
 ):
     if not exchanges:
-        monkeypatch.setattr(atomic, "exchange", lambda a, b: False)
+        monkeypatch.setattr(atomic, "exchange", cannot_exchange)
     target, rng, last = tmp_path / "model", random.Random(0), 0
     write_version(target, 0)
-
-    def work():
-        for number in itertools.count(last + 1):
-            write_version(target, number)
-
     for _ in range(80):
-        assert killed(work, signal.SIGKILL, rng.uniform(0, 0.03)) == -signal.SIGKILL
+        after = rng.uniform(0, 0.03)
+        ended = exit_code(write_for_ever, target, last + 1, exchanges, kill=signal.SIGKILL, after=after)
+        assert ended == -signal.SIGKILL
         if exchanges:
             last = version(target)  # nobody has swept yet
         with warnings.catch_warnings():
@@ -92,18 +80,11 @@ def test_a_folder_that_is_overwritten_again_and_again_is_whole_after_every_kill(
 def test_sigterm_leaves_nothing_behind(tmp_path):
     target, rng, last = tmp_path / "model", random.Random(1), 0
     write_version(target, 0)
-
-    def work():
-        while True:
-            with atomic_folder(target, overwrite=True, replaceable=replaceable) as work:
-                for name in FILES:
-                    (work / name).parent.mkdir(parents=True, exist_ok=True)
-                    (work / name).write_text(str(last + 1))
-                    time.sleep(0.002)
-
     ended = 0
     for _ in range(30):
-        ended += killed(work, signal.SIGTERM, rng.uniform(0.005, 0.03)) == atomic.TERMINATED
+        after = rng.uniform(0.005, 0.03)
+        code = exit_code(write_for_ever, target, last + 1, True, 0.002, kill=signal.SIGTERM, after=after)
+        ended += code == atomic.TERMINATED
         last = version(target)
         sweep(tmp_path)  # a signal between two writes ends a process at once
         assert litter(tmp_path) == []
@@ -111,37 +92,38 @@ def test_sigterm_leaves_nothing_behind(tmp_path):
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
-def test_a_writer_that_died_between_two_renames_is_finished_by_the_next_start(tmp_path, monkeypatch):
-    target = tmp_path / "model"
-    write_version(target, 1)
-    monkeypatch.setattr(atomic, "exchange", lambda a, b: False)
-    rename = os.rename
+def die_between_two_renames(target, number):
+    rename, atomic.exchange = os.rename, cannot_exchange
 
     def second_fails(source, to):
         if os.path.basename(source) == "new":
             os.kill(os.getpid(), signal.SIGKILL)
         rename(source, to)
 
-    if os.fork() == 0:
-        monkeypatch.setattr(os, "rename", second_fails)
-        write_version(target, 2)
-    os.wait()
+    os.rename = second_fails
+    write_version(target, number)
+
+
+def test_a_writer_that_died_between_two_renames_is_finished_by_the_next_start(tmp_path):
+    target = tmp_path / "model"
+    write_version(target, 1)
+    assert exit_code(die_between_two_renames, target, 2) == -signal.SIGKILL
     assert not target.exists()
     with pytest.warns(UserWarning, match="model: its writer was killed at the last step, which is done now"):
         sweep(tmp_path)
     assert version(target) == 2 and litter(tmp_path) == []
 
 
+def write_half(file, data):
+    with atomic_file(file, overwrite=True) as half:
+        half.write_bytes(data)
+        time.sleep(60)
+
+
 def test_a_killed_file_is_swept_and_named_and_the_old_one_stands(tmp_path):
     file = tmp_path / "x.bin"
     file.write_text("old")
-
-    def work():
-        with atomic_file(file, overwrite=True) as half:
-            half.write_bytes(bytes(3_000_000))
-            time.sleep(60)
-
-    killed(work, signal.SIGKILL, 0.3)
+    exit_code(write_half, file, bytes(3_000_000), kill=signal.SIGKILL, after=0.3)
     assert file.read_text() == "old" and len(litter(tmp_path)) == 1
     with pytest.warns(UserWarning, match=r"half-written x\.bin of a process that was killed .*3\.0 MB"):
         sweep(tmp_path)
@@ -149,29 +131,26 @@ def test_a_killed_file_is_swept_and_named_and_the_old_one_stands(tmp_path):
 
 
 def test_the_next_write_sweeps(tmp_path):
-    def work():
-        with atomic_file(tmp_path / "deep" / "x") as half:
-            half.write_text("half")
-            time.sleep(60)
-
     for write in (
         lambda: write_text(tmp_path / "deep" / "y", "whole"),
         lambda: write_version(tmp_path / "deep" / "z", 1),
     ):
-        killed(work, signal.SIGKILL, 0.3)
+        exit_code(write_half, tmp_path / "deep" / "x", b"half", kill=signal.SIGKILL, after=0.3)
         atomic._swept.clear()  # as in a new process
         with pytest.warns(UserWarning, match="half-written x"):
             write()
         assert litter(tmp_path / "deep") == []
 
 
+def count_swept(folder):
+    raise SystemExit(len(sweep(folder)))
+
+
 def test_who_still_writes_is_left_alone(tmp_path):
     with atomic_folder(tmp_path / "model") as work:
         (work / "a").write_text("1")
         assert sweep(tmp_path) == []
-        if os.fork() == 0:
-            os._exit(len(sweep(tmp_path)))
-        assert os.wait()[1] == 0
+        assert exit_code(count_swept, tmp_path) == 0
         assert (work / "a").exists()
     assert (tmp_path / "model" / "a").read_text() == "1"
 

@@ -9,6 +9,7 @@ import pytest
 
 from cogvideox.errors import ConfigError, OutputError
 from cogvideox.files.lock import folder_lock
+from support.processes import exit_code
 
 
 def test_a_second_holder_is_refused_and_the_folder_goes_with_the_lock(tmp_path):
@@ -25,11 +26,13 @@ def test_a_second_holder_is_refused_and_the_folder_goes_with_the_lock(tmp_path):
     assert not folder.exists()
 
 
+def die_as_holder(folder):
+    with folder_lock(folder):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def test_a_dead_holder_holds_nothing(tmp_path):
-    if os.fork() == 0:
-        with folder_lock(tmp_path):
-            os.kill(os.getpid(), signal.SIGKILL)
-    os.wait()
+    assert exit_code(die_as_holder, tmp_path) == -signal.SIGKILL
     with folder_lock(tmp_path):
         pass
     assert not (tmp_path / ".lock").exists()

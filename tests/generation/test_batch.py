@@ -18,16 +18,7 @@ from cogvideox.manifest import manifest
 from cogvideox.video import Video
 from support.models import write_model_folder
 
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory) -> str:
-    return str(write_model_folder(tmp_path_factory.mktemp("models") / "toy"))
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("here")
 
 
 @pytest.fixture

@@ -13,19 +13,9 @@ from cogvideox.cli import app
 from cogvideox.errors import ChatError
 from cogvideox.generation.prompt_enhance import AskedEnhancer, RuleEnhancer
 from cogvideox.world import caption, facts, read_caption, sample_scene
-from support.models import write_model_folder
 from support.scripted_server import completion, error, scripted_server
 
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory) -> str:
-    return str(write_model_folder(tmp_path_factory.mktemp("models") / "toy"))
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def run(*words: str, code: int = 0):

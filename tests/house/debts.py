@@ -16,28 +16,10 @@ from pathlib import Path
 QUOTES = '"' * 3
 
 BANNED_NAMES = """
-training/tasks/faults/samples.py: made
-training/tasks/faults/take_library.py: part
-training/tasks/folder.py: rows
-training/tasks/label_classifier.py: _row part
-training/tasks/label_report.py: rows
-training/tasks/text_encoder.py: places
 """
 """Modules, functions, attributes, settings and parameters that still have a name of ``reading.BANNED``."""
 
 UNDOCUMENTED = """
-training/tasks/captioner.py: CaptionerTraining
-training/tasks/faults/edits.py: badly_lit blurred broken_blocks combed cut dim dissolve drifting_still flash
-training/tasks/faults/edits.py: framed grade grainy inset mirrored noisy panned particles pixelated shaken
-training/tasks/faults/edits.py: slideshow slow small_sign split squeezed stepping stickers still walker whip
-training/tasks/faults/edits.py: wipe
-training/tasks/faults/painting.py: fit shape_of
-training/tasks/faults/scenes.py: credits filmed_screen paragraphs phone screen_capture scrolling
-training/tasks/faults/scenes.py: slide_and_speaker subtitles talking_head titles two_talkers whiteboard
-training/tasks/faults/take_library.py: TakeLibrary.part
-training/tasks/label_report.py: LabelScore.plain
-training/tasks/lpips.py: noisy paler
-training/tasks/vae.py: Gan
 """
 """Public names that no docstring explains by itself."""
 

@@ -35,7 +35,7 @@ PLACES: dict[str, tuple[int, str]] = {
     "files/pidfile.py:_remove_empty": (2, "a mark of ours without a maker"),
     "files/pidfile.py:write": (2, "the mark and the folder it has just made"),
     "rating/anonymize.py:_fill": (1, "a copy it is writing is filled up to a length"),
-    "training/checkpoint/sample_ledger.py:SampleLedger.__init__": (1, "lines beyond the state of a run it holds"),
+    "training/checkpoint/saver.py:SampleLedger.__init__": (1, "lines beyond the state of a run it holds"),
     "training/checkpoint/writers.py:Writers.others": (1, "rank-N.json in the hidden folder of a state being written"),
     "training/checkpoint/writers.py:Writers.publish": (1, "rank-N.json in the hidden folder of a state being written"),
     "video/video.py:Video.save": (1, "the record of the video that is overwritten, after it was read as ours"),

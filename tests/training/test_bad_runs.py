@@ -1,6 +1,5 @@
 """What goes wrong around a run: each is refused in one line, or survived without a bit lost."""
 
-import os
 import resource
 import signal
 from pathlib import Path
@@ -13,6 +12,7 @@ from cogvideox.parallel.data_parallel import DataParallel
 from cogvideox.parallel.mesh import MeshConfig
 from cogvideox.training.checkpoint.state import latest_state, save_state
 from cogvideox.training.loop import train
+from support.processes import exit_code
 from support.training_line import LineTask, run
 from support.writing import write
 
@@ -53,28 +53,25 @@ def test_a_run_that_cannot_be_is_refused_and_leaves_nothing(settings, told, tmp_
     assert not (tmp_path / "run").exists()
 
 
+def train_until_the_disk_is_full(folder: Path, background: bool) -> None:
+    """A limit of the process stands for a disk that is full."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    def fill(step: int) -> None:
+        if step == 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (500, resource.RLIM_INFINITY))
+
+    try:
+        train(run(folder / "run").changed(background=background), on_step=fill)
+    except CogVideoXError as error:
+        (folder / "error").write_text(f"{type(error).__name__} {error}")
+        raise SystemExit(7) from None
+
+
 @pytest.mark.parametrize("background", [False, True])
 def test_a_disk_that_is_full_stops_the_run_which_goes_on_with_the_same_bits(background, tmp_path):
     settings = {"background": background}
-    child = os.fork()
-    if child == 0:  # a limit of this process stands for a disk that is full
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-
-        def fill(step: int) -> None:
-            if step == 2:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (500, resource.RLIM_INFINITY))
-
-        try:
-            train(run(tmp_path / "run").model_copy(update=settings), on_step=fill)
-        except CogVideoXError as error:
-            os.write(
-                os.open(tmp_path / "error", os.O_WRONLY | os.O_CREAT),
-                f"{type(error).__name__} {error}".encode(),
-            )
-            os._exit(7)
-        os._exit(0)
-    assert os.WEXITSTATUS(os.waitpid(child, 0)[1]) == 7
+    assert exit_code(train_until_the_disk_is_full, tmp_path, background) == 7
     told = (tmp_path / "error").read_text()
     assert told.startswith("OutputError") and "\n" not in told
     kept = (1, 2) if background else (2,)  # the second may be half-written when the disk fills up

@@ -33,12 +33,12 @@ def run(tmp_path_factory):
     )  # fmt: skip
     from cogvideox.training.tasks import label_classifier
 
-    whole = label_classifier.PIECE
-    label_classifier.PIECE = 18  # pieces of the cache as small as the data
+    whole = label_classifier.PER_FILE
+    label_classifier.PER_FILE = 18  # pieces of the cache as small as the data
     try:
         return task.build(0), train(config)
     finally:
-        label_classifier.PIECE = whole
+        label_classifier.PER_FILE = whole
 
 
 def test_the_numpy_form_equals_the_network(run):
@@ -103,7 +103,8 @@ def test_thresholds_part_and_heat_cools_what_is_too_sure():
 
 
 def test_the_classifier_that_ships_sees_what_is_plain_to_see():
-    from cogvideox.training.tasks.faults.effects import credits, still, titles
+    from cogvideox.training.tasks.faults.edits import still
+    from cogvideox.training.tasks.faults.scenes import credits, titles
 
     judge = LabelClassifier.load()
     rng = np.random.default_rng(0)

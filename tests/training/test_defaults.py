@@ -97,10 +97,10 @@ def test_a_setting_without_effect_for_a_folder_is_refused_and_the_one_that_has_n
 
 
 def test_neighbours_of_a_setting_without_effect():
-    assert recipe("lora").override(["task.data.rows=batch", "task.batch=2"]).task.batch == 2
+    assert recipe("lora").override(["task.data.batching=batch", "task.batch=2"]).task.batch == 2
     assert recipe("world-t2v").override(["task.batch=2", "task.frames=9"]).task.frames == 9
     for changes, told in (
-        (["task.data.rows=batch", "task.data.budget=90"], "task.batch"),
+        (["task.data.batching=batch", "task.data.budget=90"], "task.batch"),
         ([f"task.data.size.{side}=64" for side in ("height", "width", "short_side")], "height and .width"),
         (["task.lora.start=a", "task.lora.rank=8"], "layers and ranks"),
     ):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cogvideox.memory.count import kept
-from cogvideox.training.flops import FlopCounter
+from cogvideox.training.memory import FlopCounter
 from cogvideox.training.metrics import Speed
 from support.models import TEXT_LEN, TEXT_WIDTH, golden_model
 

@@ -19,7 +19,7 @@ from cogvideox.training.optim import OptimConfig
 from cogvideox.training.tasks.diffusion import DiffusionTask, DiffusionTraining
 from cogvideox.training.tasks.diffusion_batches import velocity_errors
 from cogvideox.training.tasks.diffusion_settings import LoraTuning
-from cogvideox.training.tasks.folder import FolderData, check_apart, list_folder
+from cogvideox.training.tasks.folder import FolderData, check_folder, list_folder
 from support.clip_folders import write_layout
 from support.films import take, write
 from support.folder_runs import run, settings
@@ -275,9 +275,9 @@ def test_a_run_does_not_write_where_it_reads_clips(place, tmp_path, inside):
     assert sorted(clips.rglob("*")) == before
     films = FolderData(folder=str(tmp_path / "not yet"), videos=str(clips))
     with pytest.raises(ConfigError, match="lies inside"):
-        check_apart(films, clips / "run")
+        check_folder(films, clips / "run")
     for folder in ("https://example.org/clips", str(tmp_path / "not yet")):
-        check_apart(FolderData(folder=folder), tmp_path / "run")
+        check_folder(FolderData(folder=folder), tmp_path / "run")
 
 
 def changed(clips: Path, how: str) -> None:

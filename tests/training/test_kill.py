@@ -1,15 +1,12 @@
 """SIGKILL at random instants, many inside a save: the run ends with the same bits and no sample lost or doubled.
 
-Each life of the run is a fork of this process, so torch is imported once. A life dies by its own hand at an
+Each life of the run is a process of its own. A life dies by its own hand at an
 operation of the file system that was drawn beforehand (so that deaths fall inside saves), or from outside after a
 drawn time.
 """
 
-import contextlib
-import os
 import random
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +15,7 @@ import torch
 from cogvideox.training.checkpoint.state import latest_state
 from cogvideox.training.loop import train
 from support.dying import die_at_operation
+from support.processes import exit_code
 from support.training_line import run
 
 STEPS, KILLS = 24, 50
@@ -29,26 +27,12 @@ def one_life(out: Path, die_at: int | None, mark: Path) -> None:
 
 
 def live(out: Path, die_at: int | None, after: float | None, mark: Path) -> int:
-    """Fork a life; the signal that ended it, or 0."""
-    child = os.fork()
-    if child == 0:
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, 1)
-        os.dup2(null, 2)
-        try:
-            one_life(out, die_at, mark)
-        except BaseException:
-            os._exit(1)
-        os._exit(0)
-    if after is not None:
-        time.sleep(after)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        return os.WTERMSIG(status)
-    assert os.WEXITSTATUS(status) == 0
-    return 0
+    """Live once; the signal that ended it, or 0."""
+    ended = exit_code(
+        one_life, out, die_at, mark, kill=signal.SIGKILL if after is not None else None, after=after or 0.0
+    )
+    assert ended in (0, -signal.SIGKILL)
+    return -ended
 
 
 def bits(value) -> list:

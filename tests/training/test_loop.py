@@ -10,10 +10,9 @@ import torch
 from cogvideox.errors import ConfigError, NumericsError, OutputError
 from cogvideox.training.checkpoint import state
 from cogvideox.training.checkpoint.state import latest_state, save_state
-from cogvideox.training.ema import EMA
 from cogvideox.training.loop import TrainConfig, train
 from cogvideox.training.metrics import RunLog
-from cogvideox.training.optim import OptimConfig, learning_rate_factor
+from cogvideox.training.optim import EMA, OptimConfig, learning_rate_factor
 from cogvideox.training.tasks.vae import CropPhase, VAETraining, psnr
 from cogvideox.vae import VAEConfig
 
@@ -174,7 +173,7 @@ def test_numbers_that_are_not_finite_are_null_in_the_log(tmp_path: Path) -> None
     train(run(tmp_path), stop_at=1)
     log = RunLog(tmp_path, 2, 1, "again")
     log.write(2, {"loss": float("nan"), "grad_norm": float("inf"), "lr": 0.5})
-    log.progress.stop()
+    log.close()
     row = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1], parse_constant=pytest.fail)
     assert row["loss"] is None and row["grad_norm"] is None and row["lr"] == 0.5
 

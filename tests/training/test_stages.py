@@ -9,12 +9,12 @@ import torch
 from cogvideox.checkpoints import load_model
 from cogvideox.data.clips import ClipSize
 from cogvideox.errors import CheckpointError, ConfigError
-from cogvideox.training.init_from import load_config
 from cogvideox.training.loop import train
 from cogvideox.training.optim import OptimConfig
 from cogvideox.training.recipes import RECIPES, recipe, run_file
 from cogvideox.training.stages import DiffusionRun, StagedRun, TrainingStage, train_stages
 from cogvideox.training.tasks.diffusion import DiffusionTraining
+from cogvideox.training.tasks.diffusion_network import load_config
 from cogvideox.training.tasks.folder import FolderData
 from support.clip_folders import write_layout
 from support.models import write_model_folder

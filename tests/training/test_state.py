@@ -1,6 +1,5 @@
 """States: any damage is found and passed over, nothing is unpickled, one run holds a folder, SIGTERM saves."""
 
-import multiprocessing
 import os
 import random
 import signal
@@ -15,7 +14,8 @@ from cogvideox.errors import CheckpointError, ConfigError, NumericsError
 from cogvideox.files.lock import folder_lock
 from cogvideox.training.checkpoint.state import latest_state, save_state
 from cogvideox.training.loop import train
-from cogvideox.training.signals import PREEMPTED
+from cogvideox.training.trainer import PREEMPTED
+from support.processes import server
 from support.training_line import run
 
 
@@ -133,7 +133,7 @@ def hold(folder: str, ready, go) -> None:
 
 
 def test_a_second_run_on_a_folder_is_refused_and_a_killed_one_does_not_block_it(tmp_path):
-    context = multiprocessing.get_context("fork")
+    context = server()
     ready, go = context.Event(), context.Event()
     holder = context.Process(target=hold, args=(str(tmp_path / "run"), ready, go))
     holder.start()

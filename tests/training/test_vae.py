@@ -16,7 +16,7 @@ from cogvideox.training.checkpoint.state import latest_state
 from cogvideox.training.loop import TrainConfig, train
 from cogvideox.training.optim import OptimConfig
 from cogvideox.training.recipes import recipe
-from cogvideox.training.recipes.vae_variants import TABLE_1, variant_config
+from cogvideox.training.recipes.paper import TABLE_1, variant_config
 from cogvideox.training.resume import check_same_config
 from cogvideox.training.tasks.crops import FolderCrops, clip_frames
 from cogvideox.training.tasks.folder import FolderData

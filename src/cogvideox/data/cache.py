@@ -1,8 +1,7 @@
-"""Named tensors of items by key, in a folder of safetensors files.
+"""Named tensors of items by key, in a folder of safetensors files of many items each.
 
-Each file holds the tensors of many items, named by their keys; a file appears whole or not at all, and what is in the
-cache is what the headers of the files say. The header also holds a digest of each tensor,
-compared at every reading: damage on the disk is an error, never trained on.
+What is in the cache is what the headers of the files say. They also hold a digest of each tensor, compared at every
+reading: damage on the disk is an error, never trained on.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from torch import Tensor, uint8
 from cogvideox.errors import MediaError, OutputError
 from cogvideox.files.atomic import atomic_file
 
-PIECE = 500  # items of one file, at most
+PER_FILE = 500  # items of one file, at most
 HEAVY = 256 << 20  # bytes of one file, about
 SECONDS = 30.0  # of work that a stop may lose at most: then what there is becomes a file
 
@@ -47,10 +46,8 @@ class TensorCache:
         return key in self.files
 
     def get(self, key: str, name: str, of: str = "") -> Tensor:
-        """One tensor of one item, read from disk; ``of``: what messages call the item.
-
-        Raises MediaError when it is damaged. Pieces of before there were digests are read as they are.
-        """
+        """One tensor of one item, read from disk; ``of``: what messages call the item. Raises MediaError when it is
+        damaged. Pieces of before there were digests are read as they are."""
         file, full = self.files[key], f"{key}/{name}"
         try:
             piece, digests = _open(file)
@@ -72,12 +69,24 @@ class TensorCache:
 
     @contextmanager
     def adding(self) -> Iterator[Callable[[Items], None]]:
-        """Yields ``add(items)``, which writes pieces now and then; what was added is on disk however the block ends."""
-        waiting = _Waiting(self)
+        """Yields ``add(items)``, which writes files now and then; what was added is on disk however the block ends."""
+        waiting, began = Items(), time.monotonic()
+
+        def write() -> None:
+            nonlocal waiting, began
+            self.add(waiting)
+            waiting, began = Items(), time.monotonic()
+
+        def add(items: Items) -> None:
+            waiting.update(items)
+            size = sum(value.nbytes for each in waiting.values() for value in each.values())
+            if time.monotonic() - began >= SECONDS or len(waiting) >= PER_FILE or size >= HEAVY:
+                write()
+
         try:
-            yield waiting.add
+            yield add
         finally:
-            waiting.write()
+            write()
 
     def add(self, items: Items) -> None:
         """Write items as one piece. Raises OutputError."""
@@ -109,24 +118,6 @@ class TensorCache:
             key, _, name = full.partition("/")
             self.files[key] = file
             self.shapes.setdefault(key, {})[name] = tuple(entry["shape"])
-
-
-class _Waiting:
-    """Items that are not written yet."""
-
-    def __init__(self, cache: TensorCache) -> None:
-        self.cache, self.items, self.size, self.began = cache, Items(), 0, time.monotonic()
-
-    def add(self, items: Items) -> None:
-        self.items |= items
-        self.size += sum(value.nbytes for each in items.values() for value in each.values())
-        late = time.monotonic() - self.began >= SECONDS
-        if late or len(self.items) >= PIECE or self.size >= HEAVY:
-            self.write()
-
-    def write(self) -> None:
-        self.cache.add(self.items)
-        self.items, self.size, self.began = {}, 0, time.monotonic()
 
 
 @lru_cache(maxsize=64)

@@ -6,18 +6,21 @@ import hashlib
 import json
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, Self
 
 import numpy as np
+import torch
+from jaxtyping import Float, UInt8
 from pydantic import Field, model_validator
+from torch import Tensor
 
 from cogvideox.clip_folders.listing import ListedClip, Listing
 from cogvideox.config import Config
 from cogvideox.errors import ConfigError, InputError, MediaError
 from cogvideox.files import read_small_bytes
-from cogvideox.files.atomic import atomic_file
+from cogvideox.files.atomic import write_text
 from cogvideox.video import READER, Colour, Video, read_image, read_video
 from cogvideox.world import caption, render, sample_scene
 from cogvideox.world.scene import TIERS, Scene
@@ -41,6 +44,9 @@ class ClipDataset(Protocol):
 
     def caption(self, index: int, variant: int) -> str:
         """What the clip shows; ``variant`` chooses among several ways to say it."""
+
+    def save_digests(self) -> None:
+        """Write down the digests that ``content`` computed, so that they need not be computed again."""
 
 
 class ClipShape(NamedTuple):
@@ -103,7 +109,7 @@ class ClipSize(Config):
         return fits if fits >= self.least_frames else 0
 
 
-class FolderClips:
+class FolderClips(ClipDataset):
     """The clips of a listing, cut to size as they are read."""
 
     def __init__(
@@ -117,18 +123,15 @@ class FolderClips:
         return len(self.entries)
 
     def name(self, index: int) -> str:
-        """What the ledger and messages call the clip."""
         return self.entries[index].name
 
     def content(self, index: int) -> str:
-        """A digest of everything its pixels follow from: equal digests, equal pixels."""
         how = json.dumps(self.size.model_dump(), sort_keys=True)
         return hashlib.sha256(
             f"{self.digests.of(self.entries[index])}/{how}/{self.colour}/{READER}".encode()
         ).hexdigest()
 
     def pixels(self, index: int) -> np.ndarray:
-        """Its frames, uint8 [t, h, w, 3] with t = 8n + 1. Raises MediaError."""
         return self.cut(index, self.uncut(index))
 
     def uncut(self, index: int) -> Video:
@@ -142,21 +145,20 @@ class FolderClips:
     def cut(self, index: int, video: Video) -> np.ndarray:
         """uint8 [t, h, w, 3] of the wanted size, t = 8n + 1. Raises MediaError for a clip that is too short."""
         entry = self.entries[index]
-        video = video if entry.is_image else self._cut(video, entry.name)
+        frames = 1 if entry.is_image else self.size.count(len(video))
+        if not frames:
+            raise MediaError(
+                f"{entry.name}: {len(video)} frames at {self.size.fps:g} per second, the least is "
+                f"{self.size.least_frames}; use longer clips, or lower least_frames"
+            )
+        video = Video(video.frames[:frames], video.fps)
         return np.ascontiguousarray(video.cover(*self.size.fit(video.height, video.width)).frames)
 
     def caption(self, index: int, variant: int) -> str:
-        """What the clip shows; ``variant`` chooses among several ways to say it."""
         return self.entries[index].caption
 
-    def _cut(self, video: Video, name: str) -> Video:
-        frames = self.size.count(len(video))
-        if not frames:
-            raise MediaError(
-                f"{name}: {len(video)} frames at {self.size.fps:g} per second, the least is "
-                f"{self.size.least_frames}; use longer clips, or lower least_frames"
-            )
-        return Video(video.frames[:frames], video.fps)
+    def save_digests(self) -> None:
+        self.digests.save()
 
 
 class _Digests:
@@ -191,18 +193,14 @@ class _Digests:
     def save(self) -> None:
         """Write down what was computed since."""
         if self.file is not None and self.new:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
             self.known = self._written() | self.known  # another data set may have added to it
-            with atomic_file(self.file, overwrite=True) as work:
-                work.write_text(json.dumps(self.known), encoding="utf-8")
+            write_text(self.file, json.dumps(self.known))
             self.new = 0
 
 
-class WorldClips:
+class WorldClips(ClipDataset):
     """Rendered clips of the tiny world: a function of (seed, split, number), and of the stories' shares if given.
-
-    Raises ConfigError for shares that name no story or give none a chance.
-    """
+    Raises ConfigError for shares that name no story or give none a chance."""
 
     def __init__(
         self,
@@ -222,20 +220,16 @@ class WorldClips:
         return self.count
 
     def name(self, index: int) -> str:
-        """What the ledger and messages call the clip."""
         return f"{self.split}/{index:06d}"
 
     def content(self, index: int) -> str:
-        """A digest of everything its pixels follow from: equal digests, equal pixels."""
         story = f"/{self._tier(index)}" if self.shares else ""
         return f"world/{self.look}/{self.seed}/{self.split}/{index}{story}/{self.side}/{self.frames}"
 
     def pixels(self, index: int) -> np.ndarray:
-        """Its frames, uint8 [t, h, w, 3] with t = 8n + 1. Raises MediaError."""
         return render(self._scene(index), size=self.side, frames=self.frames)
 
     def caption(self, index: int, variant: int) -> str:
-        """What the clip shows; ``variant`` chooses among several ways to say it."""
         return caption(self._scene(index), self.seed, index * 31 + variant)
 
     def _scene(self, index: int) -> Scene:
@@ -259,10 +253,8 @@ def _shares(given: Mapping[str, float]) -> dict[str, float]:
 
 
 def best_share(listing: Listing, share: float) -> Listing:
-    """The entries with the highest scores (stage 4 of the paper: the best 20 %), at least one.
-
-    Raises ConfigError when an entry has no score.
-    """
+    """The entries with the highest scores (stage 4 of the paper: the best 20 %), at least one. Raises ConfigError when
+    an entry has no score."""
     if share >= 1:
         return listing
     without = [entry.name for entry in listing.entries if entry.score is None]
@@ -278,10 +270,8 @@ def best_share(listing: Listing, share: float) -> Listing:
 
 
 def held_out(listing: Listing, share: float, seed: int = 0) -> tuple[Listing, Listing]:
-    """(for training, held out): chosen by name, so that a clip stays on its side when others come or go.
-
-    At least one clip is held out of eight or more, if ``share`` is above 0.
-    """
+    """(for training, held out): chosen by name, so that a clip stays on its side when others come or go. At least one
+    clip is held out of eight or more, if ``share`` is above 0."""
     entries = listing.entries
     drawn = {e.name: random.Random(f"{seed}/held out/{e.name}").random() for e in entries}
     out = {name for name, value in drawn.items() if value < share}
@@ -292,3 +282,16 @@ def held_out(listing: Listing, share: float, seed: int = 0) -> tuple[Listing, Li
     groups = ([e for e in entries if e.name not in out], [e for e in entries if e.name in out])
     train, test = (Listing(listing.root, listing.layout, group, dict(listing.dropped)) for group in groups)
     return train, test
+
+
+def world_pixels(
+    seed: int, indices: Sequence[int], split: str, size: int, frames: int
+) -> UInt8[Tensor, "b t h w 3"]:
+    """Rendered clips, uint8 as people see them."""
+    clips = [render(sample_scene(seed, int(index), split), size=size, frames=frames) for index in indices]
+    return torch.from_numpy(np.stack(clips))
+
+
+def to_model(pixels: UInt8[Tensor, "b t h w 3"]) -> Float[Tensor, "b 3 t h w"]:
+    """Bytes to the [-1, 1] the VAE reads."""
+    return pixels.permute(0, 4, 1, 2, 3).float() / 127.5 - 1

@@ -32,6 +32,16 @@ class DoctorReport:
     longest: int = 0
     waste: float | None = None
 
+    def remark(self, name: str, text: str) -> None:
+        """Note something odd about a clip that can be used."""
+        self.remarks.setdefault(name, []).append(text)
+
+    def drop(self, name: str, reason: str) -> None:
+        """Take a clip out of those that can be used, with its remarks."""
+        self.dropped[name] = reason
+        self.kept.pop(name, None)
+        self.remarks.pop(name, None)
+
     def to_json(self) -> dict[str, Any]:
         """The findings as plain values, ready for JSON."""
         return asdict(self) | {"kept": {name: list(shape) for name, shape in self.kept.items()}}
@@ -79,20 +89,9 @@ def diagnose(
     clips = FolderClips(listing, size, colour=colour)
     for index, entry in enumerate(listing.entries):
         try:
-            shape, frames = _examine(entry, size, report, colour)
-            if decode:
-                video = clips.uncut(index)
-                shape, frames = ClipShape(*clips.cut(index, video).shape[:3]), len(video)
-            report.kept[entry.name] = shape
-            if frames and shape.frames < (1 - CUT) * min(frames, size.frames):
-                _remark(
-                    report,
-                    entry,
-                    f"{frames - shape.frames} of {frames} frames will be cut away: {shape.frames} are 8n + 1",
-                )
+            report.kept[entry.name] = _examine(clips, index, report, decode)
         except CogVideoXError as error:
-            report.dropped[entry.name] = str(error)
-            report.remarks.pop(entry.name, None)
+            report.drop(entry.name, str(error))
     if about:
         report.dropped |= dict.fromkeys(report.kept, NO_CAPTION)
         report.kept.clear()
@@ -106,47 +105,50 @@ def diagnose(
     return report
 
 
-def _examine(
-    entry: ListedClip, size: ClipSize, report: DoctorReport, colour: Colour
-) -> tuple[ClipShape, int]:
-    """The shape and the number of frames by the header, and remarks. Raises MediaError for what cannot be read."""
+def _examine(clips: FolderClips, index: int, report: DoctorReport, decode: bool) -> ClipShape:
+    """The shape of a clip as training would see it; what is odd goes into the report. Raises MediaError."""
+    entry, size = clips.entries[index], clips.size
     with entry.location.local() as file:
         if entry.is_image:
             height, width = read_image(file).shape[:2]
             frames = there = 1
         else:
-            header, timing = survey(file, colour=colour)
+            header, timing = survey(file, colour=clips.colour)
             height, width = header.height, header.width
             there = timing.count(size.fps) if timing.whole else 0
-            frames = size.count(there) if there else size.frames
+            frames = (
+                size.count(there) if there else size.frames
+            ) or size.least_frames  # decoding has the last word
             if header.colours.guessed:
-                _remark(
-                    report,
-                    entry,
-                    f"no colour tag: read as {header.colours}; the setting colour says it for a folder",
-                )
+                guessed = f"no colour tag: read as {header.colours}; the setting colour says it for a folder"
+                report.remark(entry.name, guessed)
             if header.fps < 0.9 * size.fps:
-                _remark(
-                    report,
-                    entry,
-                    f"{header.fps:g} frames per second, {size.fps:g} wanted: frames will repeat",
-                )
-            if not frames:
-                frames = size.least_frames  # decoding has the last word
-    tall, wide = size.fit(height, width)
-    scale = max(tall / height, wide / width)
+                slow = f"{header.fps:g} frames per second, {size.fps:g} wanted: frames will repeat"
+                report.remark(entry.name, slow)
+    shape = ClipShape(frames, *size.fit(height, width))
+    _remark_on_scaling(entry, height, width, shape, report)
+    if decode:
+        video = clips.uncut(index)
+        shape, there = ClipShape(*clips.cut(index, video).shape[:3]), len(video)
+    if there and shape.frames < (1 - CUT) * min(there, size.frames):
+        cut = f"{there - shape.frames} of {there} frames will be cut away: {shape.frames} are 8n + 1"
+        report.remark(entry.name, cut)
+    return shape
+
+
+def _remark_on_scaling(
+    entry: ListedClip, height: int, width: int, shape: ClipShape, report: DoctorReport
+) -> None:
+    """Note what is lost or invented when a clip is brought to its size, and a caption that may be too long."""
+    scale = max(shape.height / height, shape.width / width)
     if scale > 1.05:
-        _remark(report, entry, f"{width}x{height} will be enlarged {scale:.1f} times")
-    seen = tall * wide / (height * width * scale**2)
+        report.remark(entry.name, f"{width}x{height} will be enlarged {scale:.1f} times")
+    seen = shape.height * shape.width / (height * width * scale**2)
     if seen < 1 - SHRUNK:
-        _remark(report, entry, f"{1 - seen:.0%} of the picture will be cropped away")
-    if len(entry.caption.split()) > WORDS:
-        _remark(report, entry, f"a caption of {len(entry.caption.split())} words may not fit into 226 tokens")
-    return ClipShape(frames, tall, wide), there
-
-
-def _remark(report: DoctorReport, entry: ListedClip, text: str) -> None:
-    report.remarks.setdefault(entry.name, []).append(text)
+        report.remark(entry.name, f"{1 - seen:.0%} of the picture will be cropped away")
+    words = len(entry.caption.split())
+    if words > WORDS:
+        report.remark(entry.name, f"a caption of {words} words may not fit into 226 tokens")
 
 
 def _count(report: DoctorReport, words: int, budget: int | None) -> None:
@@ -157,11 +159,8 @@ def _count(report: DoctorReport, words: int, budget: int | None) -> None:
     }
     if budget is not None:
         for name in [name for name, count in tokens.items() if count > budget]:
-            report.dropped[name] = (
-                f"{tokens.pop(name)} tokens, a row holds {budget}; raise the budget, or cut it smaller"
-            )
-            del report.kept[name]
-            report.remarks.pop(name, None)
+            why = f"{tokens.pop(name)} tokens, a row holds {budget}; raise the budget, or cut it smaller"
+            report.drop(name, why)
     sizes = list(tokens.values())
     report.tokens, report.longest = sum(sizes), max(sizes, default=0)
     if budget is not None and sizes:

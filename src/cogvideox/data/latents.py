@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,14 +20,13 @@ from torch import Tensor, nn
 
 from cogvideox.cpu_ops import half_is_native
 from cogvideox.data.cache import TensorCache
-from cogvideox.data.clips import ClipDataset
-from cogvideox.data.world import to_model
+from cogvideox.data.clips import ClipDataset, to_model
 from cogvideox.errors import CogVideoXError, MediaError, NumericsError
+from cogvideox.progress import progress, say
 from cogvideox.vae import VAE
 
 TOGETHER = 20  # clips of one shape, or prompts, encoded at once, at most
 PIXELS = 1 << 21  # of the clips encoded at once: 20 of 25x64x64; one of 49x480x720 has more and goes alone
-EVERY = 10.0  # seconds between two lines in a log
 
 Batch = list[tuple[int, np.ndarray]]
 """Numbers of clips and their pixels, all of one shape."""
@@ -120,9 +117,7 @@ def _keys(source: ClipDataset, weights: str, dropped: dict[str, str]) -> dict[in
             dropped[source.name(index)] = str(error)
             continue
         keys[index] = hashlib.sha256(f"latents/{content}/{weights}".encode()).hexdigest()[:32]
-    save = getattr(getattr(source, "digests", None), "save", None)
-    if save is not None:
-        save()
+    source.save_digests()
     return keys
 
 
@@ -179,31 +174,22 @@ def _check_finite(name: str, *values: Tensor) -> None:
 
 @contextmanager
 def _counted(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Yields ``count(more)``: a bar on a terminal; in a log a line every few seconds and one at the end."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bars = Progress(*columns, console=Console(stderr=True), disable=not (total and sys.stderr.isatty()))
-    bar = bars.add_task(title, total=total)
-    done, began = 0, time.monotonic()
-    said = began
-
-    def count(more: int) -> None:
-        nonlocal done, said
-        done, now = done + more, time.monotonic()
-        bars.update(bar, completed=done)
-        if bars.disable and now - said >= EVERY and done < total:
-            left = (now - began) / done * (total - done)
-            print(f"{title}: {done}/{total} encoded, about {left:.0f} s left", file=sys.stderr, flush=True)
-            said = now
-
+    """Yields ``count(more)``, called after each batch of ``total`` items; says at the end how many were encoded."""
+    if not total:
+        yield lambda more: None
+        return
+    done = 0
     try:
-        with bars:
+        with progress(title) as show:
+
+            def count(more: int) -> None:
+                nonlocal done
+                done += more
+                show(f"{title}: encoding", done, total)
+
             yield count
     finally:
-        if total:
-            print(f"{title}: {done}/{total} encoded", file=sys.stderr, flush=True)
+        say(f"{title}: {done}/{total} encoded")
 
 
 def embedded(

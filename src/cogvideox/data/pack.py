@@ -1,17 +1,19 @@
-"""Frame pack (paper section 2.4, Fig. 6): clips of any length and size, and images, in rows of one token budget;
-and the alternative, buckets: rows of clips of one shape, which the model takes as a plain dense batch.
+"""Which clips stand in which row (microbatch) of a run: elsewhere the sampler and collate function of a DataLoader.
 
-The paper gives the idea alone. Here: the samples of an epoch are shuffled, cut into windows, and each window is laid
-into rows by best fit, largest first; rows that are not full wait for the next window. Every sample stands in exactly
-one row of an epoch. Rows are a function of (sizes, seed, epoch) and know no ranks: rank r of w takes rows r, r + w, ...
+Frame pack (paper section 2.4, Fig. 6): clips of any length and size, and images, in rows of one token budget. The
+samples of an epoch are shuffled, cut into windows, and each window is laid into rows by best fit, largest first; rows
+that are not full wait for the next window. Or buckets: rows of clips of one shape, a plain dense batch. Every sample
+stands in exactly one row of an epoch. Rows are a function of (sizes, seed, epoch): rank r of w takes rows r, r + w, ...
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal, Protocol
 
 import torch
 
@@ -32,10 +34,8 @@ def shuffled(count: int, seed: int, epoch: int) -> list[int]:
 def pack_rows(
     tokens: Sequence[int], budget: int, seed: int = 0, epoch: int = 0, window: int = WINDOW
 ) -> list[Row]:
-    """Rows of at most ``budget`` tokens that hold every sample once; ``tokens[i]`` is the size of sample i.
-
-    Raises ConfigError for a sample that is larger than a row.
-    """
+    """Rows of at most ``budget`` tokens that hold every sample once; ``tokens[i]`` is the size of sample i. Raises
+    ConfigError for a sample that is larger than a row."""
     _check_sizes(tokens, budget)
     order = shuffled(len(tokens), seed, epoch)
     open_rows, full = _OpenRows(budget), []
@@ -97,23 +97,33 @@ def bucket_rows(
     ``shapes[i]`` is anything that two samples share when they can be stacked, ``tokens[i]`` their size. Raises
     ConfigError for a sample larger than the budget.
     """
+    _check_sizes(tokens, budget)
     by_shape: dict[Hashable, list[int]] = defaultdict(list)
     for sample in shuffled(len(shapes), seed, epoch):
         by_shape[shapes[sample]].append(sample)
     rows: list[Row] = []
     for samples in by_shape.values():
         many = budget // tokens[samples[0]]
-        if not many:
-            raise ConfigError(
-                f"sample {samples[0]} has {tokens[samples[0]]} tokens, a row has {budget}; raise the token budget"
-            )
         rows += [tuple(samples[start : start + many]) for start in range(0, len(samples), many)]
     order_of_rows = torch.randperm(len(rows), generator=generator(seed, "order of rows", epoch)).tolist()
     return [rows[index] for index in order_of_rows]
 
 
+Batching = Literal["batch", "pack", "bucket"]
+"""How clips are collated into microbatches: so many clips, one token budget, or clips of one shape."""
+
+
+class PackedRows(Protocol):
+    """Rows of samples by number: any can be asked for at any time, so a resumed run goes on with the next one."""
+
+    def __getitem__(self, number: int) -> Row: ...
+
+    def first_sample(self, number: int) -> int:
+        """How many samples stand in the rows before this one: the number of its first sample in the run."""
+
+
 @dataclass
-class RowStream:
+class RowStream(PackedRows):
     """The rows of all epochs, one after the other, by number: any step of a run can be asked for at any time.
 
     ``plan(epoch)`` gives the rows of an epoch. Where an epoch's rows do not fill the last step, the next epoch
@@ -136,16 +146,9 @@ class RowStream:
         return epoch, number - (self._end(epoch - 1)[0] if epoch else 0)
 
     def first_sample(self, number: int) -> int:
-        """How many samples stand in the rows before this one: the number of its first sample in the run."""
         epoch, index = self.locate(number)
         before = self._end(epoch - 1)[1] if epoch else 0
         return before + sum(len(row) for row in self._rows_of(epoch)[:index])
-
-    def __iter__(self) -> Iterator[Row]:
-        number = 0
-        while True:
-            yield self[number]
-            number += 1
 
     def _end(self, epoch: int) -> tuple[int, int]:
         while len(self.ends) <= epoch:
@@ -160,3 +163,42 @@ class RowStream:
         if self.cached is None or self.cached[0] != epoch:
             self.cached = (epoch, self.plan(epoch))
         return self.cached[1]
+
+
+class BatchRows(PackedRows):
+    """Rows of ``batch`` samples each, through one shuffled epoch after the other."""
+
+    def __init__(self, count: int, batch: int, seed: int) -> None:
+        if not count:
+            raise ConfigError("the data holds no sample; see `cogvideox data doctor`")
+        self.count, self.batch, self.seed = count, batch, seed
+        self.epoch, self.order = -1, [0]
+
+    def __getitem__(self, number: int) -> Row:
+        return tuple(self._sample(one) for one in range(number * self.batch, (number + 1) * self.batch))
+
+    def first_sample(self, number: int) -> int:
+        return number * self.batch
+
+    def _sample(self, number: int) -> int:
+        epoch, index = divmod(number, self.count)
+        if epoch != self.epoch:
+            self.epoch, self.order = epoch, shuffled(self.count, self.seed, epoch)
+        return self.order[index]
+
+
+def rows_of(
+    kind: Batching,
+    shapes: Sequence[tuple[int, ...]],
+    tokens: Sequence[int],
+    *,
+    batch: int,
+    budget: int,
+    seed: int,
+) -> PackedRows:
+    """Rows of one kind over samples of these shapes and sizes; raises ConfigError when a sample fits no row."""
+    if kind == "batch":
+        return BatchRows(len(shapes), batch, seed)
+    if kind == "pack":
+        return RowStream(partial(pack_rows, tokens, budget, seed))
+    return RowStream(partial(bucket_rows, shapes, tokens, budget, seed))

@@ -16,7 +16,7 @@ from cogvideox.presets import get_preset
 from cogvideox.reproduce.experiments import FULL, Arm
 from cogvideox.training.optim import OptimConfig
 from cogvideox.training.recipes import Run
-from cogvideox.training.recipes.vae_variants import variant_config
+from cogvideox.training.recipes.paper import variant_config
 from cogvideox.training.tasks.diffusion import DiffusionTraining
 from cogvideox.transformer import TransformerConfig, arms
 from cogvideox.vae import VAE

@@ -23,7 +23,7 @@ from cogvideox.reproduce.experiments import FULL, Arm, Experiment
 from cogvideox.reproduce.significance import Status, Values, differences, status_of
 from cogvideox.training.loop import train
 from cogvideox.training.recipes import Run
-from cogvideox.training.recipes.vae_variants import variant_run
+from cogvideox.training.recipes.paper import variant_run
 from cogvideox.video import Video
 from cogvideox.world import check_facts, held_out_prompts, render
 

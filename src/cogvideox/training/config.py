@@ -37,24 +37,18 @@ class TrainConfig(Config):
     optim: OptimConfig = Field(OptimConfig(), description="how the task's network moves")
     critic: OptimConfig | None = Field(None, description="how a task's critic moves; default: as optim")
     guard: GuardConfig = Field(GuardConfig(), description="which steps are skipped, and when the run stops")
-    reduce: Reduce = Field(
-        "fast", description="gradients of several processes: fast, or exact to the last bit of one process"
-    )
+    reduce: Reduce = Field("fast", description="gradients of ranks: fast, or exactly as one process")
     mesh: Annotated[MeshConfig, MayChange] = Field(
         MeshConfig(),
         description="how processes share the work: copies, shards of the weights, shards of a clip",
     )
     precision: Literal["fp32", "bf16"] = Field(
-        "fp32", description="arithmetic of the forward pass; weights stay fp32"
+        "fp32", description="mixed precision: autocast to bf16; weights stay fp32"
     )
     save_every: Annotated[int, MayChange] = Field(200, gt=0, description="steps between training states")
-    background: Annotated[bool, MayChange] = Field(
-        False, description="write states while training goes on, for the price of a copy in memory"
-    )
+    background: Annotated[bool, MayChange] = Field(False, description="write states in a thread, from a copy")
     log_every: Annotated[int, MayChange] = Field(20, gt=0, description="steps between lines of metrics.jsonl")
-    measure_every: Annotated[int, MayChange] = Field(
-        500, gt=0, description="steps between held-out measurements"
-    )
+    measure_every: Annotated[int, MayChange] = Field(500, gt=0, description="steps between held-out figures")
     sample_every: Annotated[int | None, MayChange] = Field(
         None, gt=0, description="steps between sample videos in <out>/samples; null: none"
     )
@@ -64,9 +58,7 @@ class TrainConfig(Config):
         description="TFLOPs a second that a device can do at most, for MFU; null: known cards, else not reported",
     )
     tensorboard: Annotated[bool, MayChange] = Field(False, description="write <out>/tensorboard too")
-    wandb: Annotated[str | None, MayChange] = Field(
-        None, description="project of Weights & Biases to report to as well"
-    )
+    wandb: Annotated[str | None, MayChange] = Field(None, description="Weights & Biases project to report to")
 
 
 class Run(TrainConfig):

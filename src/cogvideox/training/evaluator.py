@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from torch import nn
@@ -12,19 +12,18 @@ from torch import nn
 from cogvideox.errors import NumericsError
 from cogvideox.parallel.data_parallel import DataParallel
 from cogvideox.parallel.shard import full_tensor, reshard
-from cogvideox.training.ema import EMA
-from cogvideox.training.metrics import RunLog
+from cogvideox.progress import SILENT, TERMINAL
+from cogvideox.training.optim import EMA
 from cogvideox.training.task import Task
 
 
 class Evaluator:
-    """Measures, samples and exports the network of a task, with its EMA weights where there are any.
-
-    Every process of the run calls each method; they share the work.
-    """
+    """Measures, samples and exports the network of a task, with its EMA weights where there are any. Every process of
+    the run calls each method; they share the work."""
 
     def __init__(self, task: Task, ema: EMA | None, parallel: DataParallel, out: Path) -> None:
         self.task, self.ema, self.parallel, self.out = task, ema, parallel, out
+        self.reporter = TERMINAL if parallel.is_main_process else SILENT
         self.figures: dict[str, float] | None = None
         """The held-out figures measured last."""
 
@@ -35,24 +34,24 @@ class Evaluator:
             yield module
             reshard(module)
 
-    def measure(self, log: RunLog | None = None) -> dict[str, float]:
+    def measure(self) -> dict[str, float]:
         """Held-out figures; the processes share the batches where the task has any, else the first measures alone."""
-        self.figures = self._measure(log)
+        self.figures = self._measure()
         return self.figures
 
-    def _measure(self, log: RunLog | None) -> dict[str, float]:
+    def _measure(self) -> dict[str, float]:
         task, parallel = self.task, self.parallel
         if not task.measure_batches:
             if not parallel.is_main_process:
                 return {}
             with self.averaged() as module:
                 return task.measure(module)
-        measured = {}
+        measured, title = {}, "held-out clips"
         indices = parallel.local_indices(task.measure_batches)
-        with self.averaged() as module, _stage(log, "held-out clips", len(indices)) as done:
-            for index in indices:
+        with self.averaged() as module, self.reporter.progress(title) as show:
+            for done, index in enumerate(indices, start=1):
                 measured[index] = task.measure_batch(module, index)
-                done()
+                show(title, done, len(indices))
         own = {index: values for index, values in measured.items() if parallel.owns(index)}
         return task.combine(parallel.gather_table(own, task.measure_batches, task.measure_width))
 
@@ -66,14 +65,14 @@ class Evaluator:
                     "Lower the learning rate or set precision=fp32, and start in another out="
                 )
 
-    def save_samples(self, step: int, log: RunLog | None = None) -> None:
+    def save_samples(self, step: int) -> None:
         """Write the sample videos to ``<out>/samples/<step>/``."""
-        folder = self.out / "samples" / f"{step:08d}"
+        folder, title = self.out / "samples" / f"{step:08d}", "sample videos"
         indices = self.parallel.local_indices(self.task.sample_videos)
-        with self.averaged() as module, _stage(log, "sample videos", len(indices)) as done:
-            for index in indices:
+        with self.averaged() as module, self.reporter.progress(title) as show:
+            for done, index in enumerate(indices, start=1):
                 video = self.task.sample_video(module, index)
-                done()
+                show(title, done, len(indices))
                 if self.parallel.is_context_rank0 and self.parallel.owns(index):
                     folder.mkdir(parents=True, exist_ok=True)
                     video.save(folder / f"{index}.mp4", overwrite=True)
@@ -94,8 +93,3 @@ class Evaluator:
                     weights[name] = gathered.cpu()
         if main:
             self.task.export(self.task.unsharded(weights), result)
-
-
-def _stage(log: RunLog | None, title: str, total: int) -> AbstractContextManager[Callable[[], None]]:
-    """A progress bar for what lasts between two steps; nothing where nobody reports."""
-    return log.stage(title, total) if log is not None else nullcontext(lambda: None)

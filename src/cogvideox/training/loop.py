@@ -21,7 +21,6 @@ from cogvideox.training.checkpoint.state import latest_state
 from cogvideox.training.config import TrainConfig
 from cogvideox.training.metrics import check_loggers
 from cogvideox.training.resume import RECORD, check_same_config, write_config
-from cogvideox.training.task import Task
 from cogvideox.training.tasks.folder import check_unchanged
 from cogvideox.training.trainer import Trainer, device_of
 
@@ -45,35 +44,44 @@ def train(
     parallel = DataParallel(config.task.accumulation, config.reduce, config.mesh)
     if parallel.sharded:
         _check_optimizer(config)
+    result = out / "model"
     with ExitStack() as held:
         with parallel.main_process_first():
             if parallel.is_main_process:
                 held.enter_context(folder_lock(out))
                 sweep(out)
             check_same_config(config, out)
-            state, result = latest_state(out), out / "model"
+            state = latest_state(out)
             at_end = state is not None and int(state["step"]) >= config.steps
             finished = at_end and (result / RECORD).is_file()
         parallel.barrier()  # nobody writes before everybody has read
         if finished:
             print(f"{out}: finished at step {config.steps} already; nothing to do", file=sys.stderr)
             return result
-        with parallel.main_process_first():  # it fills the caches
-            task = config.task.build(config.seed, config.steps)
-        data_facts = task.data_facts()
-        _check_same_state(parallel, out, state)
-        _check_same_data(config, data_facts, state)
-        _check_samples(config, task)
-        if parallel.sharded:
-            task.shard(make_mesh(config.mesh, device_of(task)))
-        if parallel.is_main_process:  # only now: settings that cannot be built must not keep the folder
-            write_config(config, out)
-        trainer = Trainer(config, task, state, parallel=parallel, data_facts=data_facts)
+        trainer = _build(config, state, parallel)
         trainer.fit(min(config.steps, stop_at or config.steps), on_step)
         if trainer.step >= config.steps:
             _write_result(trainer, result)
         parallel.barrier()
         return out if trainer.step < config.steps else result
+
+
+def _build(config: TrainConfig, state: dict[str, Any] | None, parallel: DataParallel) -> Trainer:
+    """The task and its trainer, at ``state``, with which the task's data must agree; the folder gets its settings."""
+    with parallel.main_process_first():  # it fills the caches
+        task = config.task.build(config.seed, config.steps)
+    data_facts = task.data_facts()
+    _check_same_state(parallel, Path(config.out), state)
+    _check_same_data(config, data_facts, state)
+    if config.sample_every and not task.sample_videos:
+        raise ConfigError(
+            f"sample_every {config.sample_every}: a run of {config.task.kind} makes no videos; leave it out"
+        )
+    if parallel.sharded:
+        task.shard(make_mesh(config.mesh, device_of(task)))
+    if parallel.is_main_process:  # only now: settings that cannot be built must not keep the folder
+        write_config(config)
+    return Trainer(config, task, state, parallel=parallel, data_facts=data_facts)
 
 
 def _write_result(trainer: Trainer, result: Path) -> None:
@@ -93,14 +101,6 @@ def _check_optimizer(config: TrainConfig) -> None:
         raise ConfigError(
             f"optim.name {config.optim.name}: it needs whole matrices, and mesh shard {config.mesh.shard} x context "
             f"{config.mesh.context} shards them; use adamw"
-        )
-
-
-def _check_samples(config: TrainConfig, task: Task) -> None:
-    """Raise ConfigError for sample videos of a task that makes none."""
-    if config.sample_every and not task.sample_videos:
-        raise ConfigError(
-            f"sample_every {config.sample_every}: a run of {config.task.kind} makes no videos; leave it out"
         )
 
 

@@ -1,4 +1,4 @@
-"""Memory of device and host and FLOPs of a step that a fine-tuning will need, predicted before it begins.
+"""FLOPs of a step, counted on the real network without memory; memory of device and host, predicted before a run.
 
 The real network, with the adapter and the recomputation asked for, runs forward and back on tensors without memory;
 two and three of its blocks are counted and extrapolated linearly. Weights and optimiser follow from shapes.
@@ -9,24 +9,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from cogvideox.checkpoints.lora import add_lora
 from cogvideox.cpu_ops import assume_native_half
 from cogvideox.memory import Request
-from cogvideox.memory.count import peak_with_gradients
+from cogvideox.memory.count import count, kept, peak_with_gradients
 from cogvideox.memory.stages import encoding
 from cogvideox.memory.weights import TextShape, bytes_of, low_bit_bytes
 from cogvideox.parallel.shard import checkpoint_blocks
 from cogvideox.spec import ModelSpec
-from cogvideox.training.flops import FlopCounter, Sample
 from cogvideox.training.tasks.diffusion_settings import LoraTuning
 from cogvideox.training.tasks.sizes import tokens_of
-from cogvideox.transformer import Transformer
+from cogvideox.transformer import Transformer, TransformerConfig
 from cogvideox.transformer.kernels import use_kernel
 from cogvideox.transformer.position import forget_tables
 
@@ -34,6 +33,48 @@ FEW = 2
 """Blocks that are counted, and one more: the rest is extrapolated linearly."""
 
 FLOAT32 = 4
+
+
+Sample = tuple[tuple[int, ...], int]
+"""A clip of a microbatch: (c, t, h, w) of its latents, and its text tokens."""
+
+
+class FlopCounter:
+    """Costs of a transformer of these settings; every shape is counted once."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        self.config = config
+        with torch.device("meta"):
+            self.network = Transformer(config)
+        self.forward = cache(self._forward)
+
+    def flops(self, samples: Sequence[Sample], frozen: bool) -> float:
+        """FLOPs of a microbatch forward and back; weights that are ``frozen`` need no gradients of their own."""
+        return (2 if frozen else 3) * sum(self.forward(sample) for sample in samples)
+
+    def activations(self, samples: Sequence[Sample], recompute: bool) -> float:
+        """Bytes a microbatch keeps for backward in float32: everything, or all blocks' inputs and one whole block."""
+        with torch.device("meta"):
+            clips, texts = zip(*(_inputs(self.config, sample) for sample in samples), strict=True)
+            times = torch.empty(len(clips))
+        full = kept(lambda: self.network.forward_packed(clips, texts, times))
+        if not recompute:
+            return float(full)
+        tokens = sum(tokens_of(shape, text_len, self.config.patch) for shape, text_len in samples)
+        layers = self.config.num_layers
+        return layers * tokens * self.config.width * 4 + full / layers
+
+    def _forward(self, sample: Sample) -> int:
+        with torch.device("meta"):
+            (clip, text), t = _inputs(self.config, sample), torch.empty(1)
+        return count(lambda: self.network(clip[None], text[None], t)).flops
+
+
+def _inputs(config: TransformerConfig, sample: Sample) -> tuple[Tensor, Tensor]:
+    """An empty clip [c, t, h, w], padded to whole patches in time, and its empty text [l, e]."""
+    (_, t, h, w), text_len = sample
+    frames = -(-t // config.patch[0]) * config.patch[0]
+    return torch.empty(config.in_channels, frames, h, w), torch.empty(text_len, config.text_embed_dim)
 
 
 @dataclass(frozen=True)
@@ -179,7 +220,8 @@ class TrainingPrediction:
             use_kernel(network, "torch-float32" if request.on_cpu else "torch")
             if request.recompute:
                 checkpoint_blocks(network.transformer_blocks)
-            clips, texts = zip(*(self._given(*sample) for sample in request.samples), strict=True)
+            spec = request.spec.transformer
+            clips, texts = zip(*(_inputs(spec, sample) for sample in request.samples), strict=True)
             times = torch.zeros(len(clips), dtype=torch.long)
             half = torch.autocast("cpu", dtype=torch.bfloat16) if request.bf16 else nullcontext()
 
@@ -196,11 +238,6 @@ class TrainingPrediction:
             return peak_with_gradients(
                 forward_and_back, 2 if request.micro_steps > 1 or request.shards > 1 else 1
             )
-
-    def _given(self, shape: tuple[int, ...], text: int) -> tuple[torch.Tensor, torch.Tensor]:
-        config, (_, t, h, w) = self.request.spec.transformer, shape
-        frames = -(-t // config.patch[0]) * config.patch[0]
-        return torch.empty(config.in_channels, frames, h, w), torch.empty(text, config.text_embed_dim)
 
     def _network(self, layers: int, device: torch.device) -> Transformer:
         """The network with so many blocks; a frozen one as it is stored, in bfloat16 where one byte is kept."""

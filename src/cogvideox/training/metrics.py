@@ -8,18 +8,16 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from cogvideox.errors import DependencyError, OutputError
 from cogvideox.files import parse_json, read_small_bytes
-from cogvideox.files.atomic import atomic_file
-
-EVERY = 10.0
-"""Seconds between two lines about a long stage, where there is no bar."""
+from cogvideox.files.atomic import write_text
+from cogvideox.progress import progress, say
 
 Logger = Callable[[int, dict[str, float]], None]
 """Reports the numbers of one step to TensorBoard or Weights & Biases."""
@@ -80,12 +78,16 @@ PEAKS = {"H200": 989.0, "H100": 989.0, "A100": 312.0, "B200": 2250.0, "L40S": 36
 
 def known_peak(device: str, precision: str) -> float | None:
     """TFLOPs a second of this card at most, None where nobody has printed it (CPUs, other cards, float32)."""
-    if device != "cuda" or precision != "bf16":
-        return None
+    card = card_here() if device == "cuda" and precision == "bf16" else None
+    return PEAKS[card] if card is not None else None
+
+
+def card_here() -> str | None:
+    """The card of this machine as ``PEAKS`` names it; None without one, and for one that is not in the table."""
     import torch
 
-    name = torch.cuda.get_device_name()
-    return next((peak for card, peak in PEAKS.items() if card in name), None)
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    return next((card for card in PEAKS if card in name), None)
 
 
 class Speed:
@@ -119,25 +121,16 @@ class RunLog:
     def __init__(
         self, folder: Path, steps: int, start: int, title: str, loggers: Sequence[Logger] = ()
     ) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self.path = folder / "metrics.jsonl"
+        self.path, self.steps, self.title, self.loggers = folder / "metrics.jsonl", steps, title, loggers
         if self.path.exists():
-            lines = (
-                read_small_bytes(self.path, most=1 << 30, error=OutputError)
-                .decode("utf-8", "replace")
-                .splitlines()
-            )
+            data = read_small_bytes(self.path, most=1 << 30, error=OutputError)
+            lines = data.decode("utf-8", "replace").splitlines()
             kept = [line for line in lines if _step_of(line, self.path) <= start]
-            with atomic_file(self.path, overwrite=True) as work:
-                work.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+            write_text(self.path, "".join(line + "\n" for line in kept))
         self.clock = time.monotonic()
-        self.loggers = loggers
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.progress = Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
-        self.bar = self.progress.add_task(title, total=steps, completed=start)
-        self.progress.start()
+        self.bar = ExitStack()
+        self.show = self.bar.enter_context(progress(title))
+        self.advance(start)
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """Append one report. Raises OutputError."""
@@ -151,37 +144,16 @@ class RunLog:
             raise OutputError(f"{self.path}: cannot be written ({error.strerror}); free some space") from None
         for logger in self.loggers:
             logger(step, {name: float(value) for name, value in values.items()})
-        if self.progress.disable:
-            print(" ".join(f"{name}={value:.5g}" for name, value in row.items()), file=sys.stderr, flush=True)
-
-    @contextmanager
-    def stage(self, title: str, total: int) -> Iterator[Callable[[], None]]:
-        """Yields ``done()``, called after each of ``total`` pieces: a bar of its own; in a log, a line now and then."""
-        bar = self.progress.add_task(title, total=total)
-        began = said = time.monotonic()
-        count = 0
-
-        def done() -> None:
-            nonlocal count, said
-            count, now = count + 1, time.monotonic()
-            self.progress.update(bar, completed=count)
-            if self.progress.disable and now - said >= EVERY and count < total:
-                left = (now - began) / count * (total - count)
-                print(f"{title}: {count}/{total}, about {left:.0f} s left", file=sys.stderr, flush=True)
-                said = now
-
-        try:
-            yield done
-        finally:
-            self.progress.remove_task(bar)
+        if not sys.stderr.isatty():
+            say(" ".join(f"{name}={value:.5g}" for name, value in row.items()))
 
     def advance(self, step: int) -> None:
         """Move the progress bar to ``step``."""
-        self.progress.update(self.bar, completed=step)
+        self.show(self.title, step, self.steps)
 
     def close(self) -> None:
         """Stop drawing the progress bar."""
-        self.progress.stop()
+        self.bar.close()
 
 
 def _step_of(line: str, file: Path) -> float:

@@ -1,8 +1,10 @@
-"""Optimisers (torch's) and the learning-rate curve."""
+"""Optimisers (torch's), the learning-rate curve with its warmup, the exponential moving average (EMA) of weights."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -10,24 +12,21 @@ from pydantic import Field
 from torch import nn
 
 from cogvideox.config import Config
+from cogvideox.parallel.shard import local_shard, to_local
 
 
 class OptimConfig(Config):
     """Settings of the optimiser, of its learning rate and of the moving average of the weights."""
 
-    name: Literal["adamw", "muon"] = Field(
-        "adamw", description="muon: for the matrices in blocks, adamw for the rest"
-    )
+    name: Literal["adamw", "muon"] = Field("adamw", description="muon for matrices in blocks, else adamw")
     lr: float = Field(1e-3, gt=0, description="peak learning rate of adamw")
     muon_lr: float = Field(0.02, gt=0, description="peak learning rate of the matrices under muon")
     betas: tuple[float, float] = Field((0.9, 0.95), description="Table 6")
     eps: float = Field(1e-8, gt=0, description="Table 6")
     weight_decay: float = Field(1e-4, ge=0, description="Table 6")
-    warmup: int = Field(100, ge=0, description="steps of linear warm-up")
+    warmup: int = Field(100, ge=0, description="warmup: steps in which the rate rises from 0")
     floor: float = Field(0.02, ge=0, le=1, description="last learning rate, as a fraction of the peak")
-    clip: float = Field(
-        1.0, gt=0, description="gradient norm above which gradients are scaled down (Table 6)"
-    )
+    clip: float = Field(1.0, gt=0, description="gradient clipping: the largest norm (Table 6)")
     ema: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights; 0 turns averaging off")
 
 
@@ -61,7 +60,7 @@ def build_optimizers(module: nn.Module, config: OptimConfig) -> list[torch.optim
 
 
 def learning_rate_factor(step: int, steps: int, config: OptimConfig) -> float:
-    """Linear warm-up, then a cosine to ``floor`` at the last step (the paper's Table 6 names the cosine)."""
+    """Linear warmup, then a cosine to ``floor`` at the last step (the paper's Table 6 names the cosine)."""
     if step < config.warmup:
         return (step + 1) / config.warmup
     done = min(1.0, (step - config.warmup) / max(1, steps - config.warmup))
@@ -73,3 +72,63 @@ def set_learning_rate(optimizers: list[torch.optim.Optimizer], factor: float) ->
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * factor
+
+
+class EMA:
+    """Exponential moving average of the weights that are trained; its decay warms up as min(decay, (1 + n) / (10 + n)).
+
+    Frozen weights are not copied: an adapter's average is as small as the adapter. Of sharded weights each process
+    averages its own shard.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.module, self.decay, self.count = module, decay, 0
+        self.values = {name: p.detach().clone() for name, p in _trained(module)}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Average the weights as they are now into the EMA; the first call copies them."""
+        now = [to_local(p.detach()) for _, p in _trained(self.module)]
+        values = [to_local(value) for value in self.values.values()]
+        n = float(self.count)
+        if self.count:
+            torch._foreach_lerp_(values, now, 1 - min(self.decay, (1 + n) / (10 + n)))
+        else:
+            torch._foreach_copy_(values, now)
+        self.count += 1
+
+    @contextmanager
+    def applied(self) -> Iterator[nn.Module]:
+        """The module with the averaged weights; they are swapped back on exit."""
+        training = {child: child.training for child in self.module.modules()}
+        self._swap()
+        try:
+            yield self.module
+        finally:
+            self._swap()
+            for child, was in training.items():
+                child.training = was
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        """In place: FSDP2 gathers weights from the memory it knows."""
+        for name, p in _trained(self.module):
+            weight, average = to_local(p.detach()), to_local(self.values[name])
+            held = weight.clone()
+            weight.copy_(average)
+            average.copy_(held)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs: the count of updates and the averaged weights."""
+        return {"count": self.count, "values": dict(self.values)}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where ``state_dict`` was taken; whole and sharded states fit both."""
+        self.count = int(state["count"])
+        for name, value in self.values.items():
+            to_local(value).copy_(local_shard(state["values"][name], value))
+
+
+def _trained(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return [(name, p) for name, p in module.named_parameters() if p.requires_grad]

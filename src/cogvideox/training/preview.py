@@ -13,14 +13,15 @@ import torch
 from cogvideox.clip_folders.listing import list_clips
 from cogvideox.errors import CogVideoXError, ConfigError
 from cogvideox.presets import PRESETS
+from cogvideox.progress import duration
 from cogvideox.spec import ModelSpec
 from cogvideox.training.config import TrainConfig
 from cogvideox.training.memory import TrainingPrediction, TrainRequest
-from cogvideox.training.metrics import PEAKS
+from cogvideox.training.metrics import PEAKS, card_here
 from cogvideox.training.tasks.base_model import base_of, local_folder
 from cogvideox.training.tasks.diffusion import DiffusionTraining
 from cogvideox.training.tasks.diffusion_settings import WORLD_TEXT, WORLD_VAE
-from cogvideox.training.tasks.folder import check_apart, check_named
+from cogvideox.training.tasks.folder import check_folder
 from cogvideox.training.tasks.sizes import latent_shape, tokens_of
 
 SHARE_OF_CARD, SHARE_OF_CPU = 0.35, 0.4
@@ -65,15 +66,14 @@ def request_of(
     config: TrainConfig, task: DiffusionTraining, spec: ModelSpec, processes: int = 1
 ) -> TrainRequest:
     """What is asked of ``memory`` for a step of this run, all clips of the largest size."""
+    ratio = spec.vae.spatial_compression_ratio
     if task.data is not None:
         size = task.data.size.resolved(spec)
         shape = latent_shape(size, spec)
         one = tokens_of(shape, spec.text_tokens, spec.transformer.patch)
-        many = task.batch if task.data.rows == "batch" else max(1, (task.data.budget or one) // one)
-        pixels = (size.frames, shape[2] * spec.vae.spatial_compression_ratio, 0)
-        pixels = (*pixels[:2], shape[3] * spec.vae.spatial_compression_ratio)
+        many = task.batch if task.data.batching == "batch" else max(1, (task.data.budget or one) // one)
+        pixels = (size.frames, shape[2] * ratio, shape[3] * ratio)
     else:
-        ratio = spec.vae.spatial_compression_ratio
         frames = (task.frames - 1) // spec.vae.temporal_compression_ratio + 1
         shape = (spec.vae.latent_channels, frames, task.size // ratio, task.size // ratio)
         many, pixels = task.batch, (task.frames, task.size, task.size)
@@ -110,32 +110,22 @@ def estimate(request: TrainRequest, steps: int, card: str | None) -> Iterator[st
     rate, basis = rate_of(request, card)
     seconds = prediction.flops / rate
     yield (
-        f"time: {prediction.flops:.2g} FLOPs a step and process, about {_span(seconds)} a step, "
-        f"{_span(seconds * steps)} for {steps} steps ({basis}; reading, encoding and measuring come on top)"
+        f"time: {prediction.flops:.2g} FLOPs a step and process, about {duration(seconds)} a step, "
+        f"{duration(seconds * steps)} for {steps} steps ({basis}; reading, encoding and measuring come on top)"
     )
 
 
 def rate_of(request: TrainRequest, card: str | None = None) -> tuple[float, str]:
     """(FLOPs a second, what that number is based on)."""
     if not request.on_cpu:
-        name = card or _card_here() or "H100"
+        name = card or card_here() or "H100"
         if name not in PEAKS:
             raise ConfigError(f"card {name!r}: not in the table; choose one of {', '.join(PEAKS)}")
-        return PEAKS[
-            name
-        ] * 1e12 * SHARE_OF_CARD, f"{SHARE_OF_CARD:.0%} of an {name}'s printed {PEAKS[name]:g} TFLOPs"
+        basis = f"{SHARE_OF_CARD:.0%} of an {name}'s printed {PEAKS[name]:g} TFLOPs"
+        return PEAKS[name] * 1e12 * SHARE_OF_CARD, basis
     rate = _products(torch.bfloat16 if request.bf16 else torch.float32)
-    return (
-        rate * SHARE_OF_CPU,
-        f"{SHARE_OF_CPU:.0%} of the {rate / 1e9:.0f} GFLOPs of a product measured here now",
-    )
-
-
-def _card_here() -> str | None:
-    if not torch.cuda.is_available():
-        return None
-    name = torch.cuda.get_device_name()
-    return next((card for card in PEAKS if card in name), None)
+    basis = f"{SHARE_OF_CPU:.0%} of the {rate / 1e9:.0f} GFLOPs of a product measured here now"
+    return rate * SHARE_OF_CPU, basis
 
 
 def _products(dtype: torch.dtype, size: int = 512) -> float:
@@ -179,8 +169,7 @@ def _clips(task: DiffusionTraining, config: TrainConfig, result: Preview) -> int
     if task.data is None:
         return task.clips
     try:
-        check_named(task.data)
-        check_apart(task.data, Path(config.out))
+        check_folder(task.data, Path(config.out))
         if task.data.videos is not None and not Path(task.data.folder).is_dir():
             if not Path(task.data.videos).is_dir():
                 raise ConfigError(f"task.data.videos {task.data.videos}: no such folder; check the path")
@@ -207,9 +196,3 @@ def _clips(task: DiffusionTraining, config: TrainConfig, result: Preview) -> int
 
 def _gb(size: int) -> str:
     return f"{size / 1e9:.3g} GB"
-
-
-def _span(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"

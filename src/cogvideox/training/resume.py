@@ -13,7 +13,7 @@ from typing import Any
 from cogvideox.config import Config
 from cogvideox.errors import ConfigError
 from cogvideox.files import read_yaml
-from cogvideox.files.atomic import atomic_file
+from cogvideox.files.atomic import write_text
 from cogvideox.training.checkpoint.state import has_state
 from cogvideox.training.config import TrainConfig
 from cogvideox.training.task import MayChange
@@ -23,10 +23,8 @@ RECORD = "training.json"
 
 
 def check_same_config(config: TrainConfig, out: Path) -> None:
-    """Raise ConfigError when ``out`` holds states of a run with other settings, naming each with both values.
-
-    Settings marked ``MayChange`` are not compared. Files of other origin under the names of a run's are not replaced.
-    """
+    """Raise ConfigError when ``out`` holds states of a run with other settings, naming each with both values. Settings
+    marked ``MayChange`` are not compared. Files of other origin under the names of a run's are not replaced."""
     file = out / "run.yaml"
     if not has_state(out):
         _check_free(out, type(config))
@@ -93,9 +91,7 @@ def _check_free(out: Path, kind: type[TrainConfig]) -> None:
 
 def _more_steps(out: Path, then: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     """Steps are not free to change: the learning rate falls to its end at the last one. The ways to go on all the same.
-
-    A run that is not finished has no result to start from.
-    """
+    A run that is not finished has no result to start from."""
     before, now = then.get("steps"), here.get("steps")
     head = f"{out}: is a run of {before} steps, {now} asked for"
     task, result = here.get("task") or {}, out / "model"
@@ -154,7 +150,6 @@ def _shown(values: Mapping[str, Any], name: str) -> str:
     return text if len(text) < 60 else f"{text[:57]}..."
 
 
-def write_config(config: TrainConfig, out: Path) -> None:
-    """Write ``run.yaml``, the settings of what is about to run."""
-    with atomic_file(out / "run.yaml", overwrite=True) as work:
-        work.write_text(config.to_yaml(), encoding="utf-8")
+def write_config(config: TrainConfig) -> None:
+    """Write ``run.yaml`` into the run's folder: the settings of what is about to run."""
+    write_text(Path(config.out) / "run.yaml", config.to_yaml())

@@ -19,7 +19,7 @@ from cogvideox.config import Config
 from cogvideox.data.clips import ClipSize, best_share
 from cogvideox.errors import CheckpointError, ConfigError
 from cogvideox.files import read_json
-from cogvideox.files.atomic import atomic_file
+from cogvideox.files.atomic import write_text
 from cogvideox.files.digest import digests_of
 from cogvideox.files.text import MOST_TABLE_BYTES
 from cogvideox.training.config import TrainConfig, refuse_without_effect
@@ -46,16 +46,12 @@ class TrainingStage(Config):
     steps: int = Field(gt=0, description="optimiser steps")
     size: ClipSize = Field(description="resolution, duration and frame rate")
     lr: float = Field(gt=0, description="peak learning rate of adamw")
-    muon_lr: float | None = Field(
-        None, gt=0, description="peak learning rate of the matrices under muon; null: as base"
-    )
+    muon_lr: float | None = Field(None, gt=0, description="peak rate of matrices under muon; null: as base")
     warmup: int = Field(100, ge=0, description="steps of linear warm-up")
     accumulation: int = Field(1, gt=0, description="rows of a step (the batch size of Table 5)")
     budget: int = Field(25_000, gt=0, description="tokens of a row, text included")
     images: bool = Field(True, description="pictures take part, as clips of one frame")
-    best: float = Field(
-        1.0, gt=0, le=1, description="share of clips kept, by score; the paper's last stage: 0.2"
-    )
+    best: float = Field(1.0, gt=0, le=1, description="share of clips kept, by score; the paper ends at 0.2")
     rotary: RotaryMode | None = Field(None, description="rotary coordinates from here on; null: as before")
 
 
@@ -105,13 +101,9 @@ class StagedRun(Config):
         """The run of one stage, counted from 0."""
         stage, task, optim = self.stages[number], self.base.task, self.base.optim
         assert task.data is not None, "checked when these settings were made"
-        cut = {
-            "size": SizeSetting.of(stage.size),
-            "budget": stage.budget,
-            "images": stage.images,
-            "best": stage.best,
-        }
-        changes: dict[str, Any] = {"data": task.data.changed(**cut), "accumulation": stage.accumulation}
+        size = SizeSetting.of(stage.size)
+        data = task.data.changed(size=size, budget=stage.budget, images=stage.images, best=stage.best)
+        changes: dict[str, Any] = {"data": data, "accumulation": stage.accumulation}
         if number:
             changes["start"] = str(self.folder(number - 1) / "model")
         rotary = next((s.rotary for s in reversed(self.stages[: number + 1]) if s.rotary), None)
@@ -156,8 +148,7 @@ def train_stages(config: StagedRun) -> Path:
             )
         if number >= len(lineage):
             lineage.append(entry)
-            with atomic_file(file, overwrite=True) as work:
-                work.write_text(json.dumps(lineage, indent=1), encoding="utf-8")
+            write_text(file, json.dumps(lineage, indent=1))
     return result
 
 

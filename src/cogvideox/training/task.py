@@ -146,10 +146,8 @@ class Task(ABC):
         return None
 
     def shard(self, mesh: DeviceMesh) -> None:
-        """Let the ranks of ``mesh`` (data, shard, context) hold ``module`` together; before optimisers are made.
-
-        Raises ConfigError for a network that cannot be sharded.
-        """
+        """Let the ranks of ``mesh`` (data, shard, context) hold ``module`` together; before optimisers are made. Raises
+        ConfigError for a network that cannot be sharded."""
         raise ConfigError(
             f"task {self.config.kind}, mesh shard {mesh['shard'].size()} x context {mesh['context'].size()}: its "
             "network cannot be sharded; use mesh.data alone"
@@ -160,10 +158,8 @@ class Task(ABC):
         return self.module
 
     def sample_video(self, module: nn.Module, index: int) -> Video:
-        """Sample video ``index``, from a fixed prompt and fixed noise, as ``module`` makes it now.
-
-        Raises ConfigError for a task without any.
-        """
+        """Sample video ``index``, from a fixed prompt and fixed noise, as ``module`` makes it now. Raises ConfigError
+        for a task without any."""
         raise ConfigError(f"task {self.config.kind}: makes no videos")
 
     def flops(self, step: int) -> float:

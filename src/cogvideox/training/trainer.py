@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 import torch
@@ -15,24 +19,24 @@ from torch import Tensor, nn
 from cogvideox.parallel.data_parallel import DataParallel
 from cogvideox.parallel.mesh import AXES
 from cogvideox.parallel.shard import full_tensor, to_local
-from cogvideox.training.checkpoint.sample_ledger import SampleLedger
-from cogvideox.training.checkpoint.saver import Saver
-from cogvideox.training.checkpoint.train_state import TrainState
+from cogvideox.training.checkpoint.saver import SampleLedger, Saver, TrainState
 from cogvideox.training.config import TrainConfig
-from cogvideox.training.ema import EMA
 from cogvideox.training.evaluator import Evaluator
 from cogvideox.training.metrics import RunLog, Speed, known_peak, open_loggers
-from cogvideox.training.optim import OptimConfig, build_optimizers, learning_rate_factor, set_learning_rate
-from cogvideox.training.signals import PREEMPTED, stop_signals
+from cogvideox.training.optim import (
+    EMA,
+    OptimConfig,
+    build_optimizers,
+    learning_rate_factor,
+    set_learning_rate,
+)
 from cogvideox.training.step_guard import Guard
 from cogvideox.training.task import Task
 
 
 class Trainer:
-    """A run in memory; ``fit`` trains.
-
-    ``state``: the state to go on from, None at the beginning. ``data_facts``: what the task says about its data.
-    """
+    """A run in memory; ``fit`` trains. ``state``: the state to go on from, None at the beginning. ``data_facts``: what
+    the task says about its data."""
 
     def __init__(
         self,
@@ -61,10 +65,8 @@ class Trainer:
         self.ledger = SampleLedger(self.out, ledger_bytes) if self.parallel.is_main_process else None
 
     def fit(self, last: int, on_step: Callable[[int], Any] | None = None) -> None:
-        """Train until step ``last``; ``on_step`` is called with the number of each step that is done.
-
-        Raises KeyboardInterrupt or SystemExit(143) after the step in which a stop signal came, its state saved.
-        """
+        """Train until step ``last``; ``on_step`` is called with the number of each step that is done. Raises
+        KeyboardInterrupt or SystemExit(143) after the step in which a stop signal came, its state saved."""
         log = self._open_log() if self.parallel.is_main_process else None
         speed = Speed(self._peak_flops())
         try:
@@ -108,16 +110,15 @@ class Trainer:
         return report | norms | ({"skipped": float(self.guard.skipped)} if self.guard.skipped else {})
 
     def _accumulate(self) -> dict[str, Tensor]:
-        """Gradient accumulation: forward and backward of the micro-steps of a step, shared by the processes.
-
-        Returns the mean of what all micro-steps report; the gradients are then those of the mean of their losses.
-        """
+        """Gradient accumulation: forward and backward of the micro-steps of a step, shared by the processes. Returns
+        the mean of what all micro-steps report; the gradients are then those of the mean of their losses."""
         parallel, weights = self.parallel, self._weights_with_gradients()
         accumulation, device = parallel.accumulation, device_of(self.task)
         reports: dict[int, dict[str, Tensor]] = {}
         for index in range(accumulation):
             micro_step = self.step * accumulation + index
             if parallel.owns(index):
+                # mixed precision: bfloat16 arithmetic on float32 weights
                 with torch.autocast(device, dtype=torch.bfloat16, enabled=self.config.precision == "bf16"):
                     losses = self.task.losses(micro_step)
                 (losses["loss"] * parallel.loss_scale / accumulation).backward()
@@ -133,9 +134,8 @@ class Trainer:
         return mean
 
     def _one_logged_step(self, log: RunLog | None, speed: Speed, last: int) -> None:
-        set_learning_rate(
-            self.optimizers, learning_rate_factor(self.step, self.config.steps, self.config.optim)
-        )
+        factor = learning_rate_factor(self.step, self.config.steps, self.config.optim)
+        set_learning_rate(self.optimizers, factor)
         began = time.monotonic()
         report = self.one_step()
         speed.add(report, self.task.flops(self.step), time.monotonic() - began)
@@ -148,11 +148,11 @@ class Trainer:
         """Held-out figures and sample videos, when it is time for them."""
         config, at_end = self.config, self.step == self.config.steps
         if self.step % config.measure_every == 0 or at_end:
-            figures = self.evaluator.measure(log)
+            figures = self.evaluator.measure()
             if log:
                 log.write(self.step, figures)
         if config.sample_every and (self.step % config.sample_every == 0 or at_end):
-            self.evaluator.save_samples(self.step, log)
+            self.evaluator.save_samples(self.step)
 
     def save(self) -> None:
         """Write ledger and state; the state says how much of the ledger belongs to it."""
@@ -171,12 +171,10 @@ class Trainer:
 
     def _open_log(self) -> RunLog:
         config = self.config
-        loggers = open_loggers(
-            self.out, config.tensorboard, config.wandb, config.model_dump(mode="json"), self.step
-        )
-        log = RunLog(self.out, config.steps, self.step, config.name, loggers)
+        settings = config.model_dump(mode="json")
+        loggers = open_loggers(self.out, config.tensorboard, config.wandb, settings, self.step)
         print(self.summary(), file=sys.stderr)
-        return log
+        return RunLog(self.out, config.steps, self.step, config.name, loggers)
 
     def _peak_flops(self) -> float | None:
         """FLOPs a second that all processes could do at most, where it is known."""
@@ -214,6 +212,39 @@ def device_of(task: Task) -> str:
 
 
 def _clip(module: nn.Module, config: OptimConfig) -> Tensor:
-    """Scale gradients down to the largest norm allowed; the norm they had."""
+    """Gradient clipping: scale gradients down to the largest norm allowed; returns the norm they had."""
     with_gradients = [p for p in module.parameters() if p.grad is not None]
     return full_tensor(torch.nn.utils.clip_grad_norm_(with_gradients, config.clip))
+
+
+PREEMPTED = 143
+"""Exit code after SIGTERM: the state was saved, and the same command resumes."""
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """A list that the first SIGTERM or Ctrl-C is added to instead of ending the process; a second ends it at once."""
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    # where somebody ignores a signal (SIGINT in the background of a shell) it stays ignored
+    before = {
+        number: signal.getsignal(number)
+        for number in (signal.SIGTERM, signal.SIGINT)
+        if signal.getsignal(number) not in (signal.SIG_IGN, None)
+    }
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        if number == signal.SIGINT:  # not print: a handler may run within a write
+            os.write(2, b"stopping after this step, with its state saved; Ctrl-C again stops at once\n")
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else before[signal.SIGINT])
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,15 +1,85 @@
-"""Saving states, in the background where wanted: a copy is taken and a thread writes it, one at a time."""
+"""The states of a run: what they hold (``TrainState``), when they are written (``Saver``), the ledger of samples.
+
+A background save takes a copy and lets a thread write it, one at a time.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cogvideox.errors import CogVideoXError, OutputError
+import torch
+from torch import Tensor
+
+from cogvideox.errors import CheckpointError, CogVideoXError, OutputError
 from cogvideox.parallel.data_parallel import DataParallel
+from cogvideox.parallel.shard import local_shard, shard_optimizer_state, to_local
 from cogvideox.training.checkpoint.state import Snapshot, snapshot, write_state
 from cogvideox.training.checkpoint.writers import Writers
+from cogvideox.training.optim import EMA
+from cogvideox.training.step_guard import Guard
+from cogvideox.training.task import Task
+
+
+@dataclass
+class TrainState:
+    """All of a run that changes: ``state_dict`` collects it for a state, ``load_state_dict`` puts it back."""
+
+    task: Task
+    optimizers: Sequence[torch.optim.Optimizer]
+    ema: EMA | None
+    guard: Guard
+    data_facts: dict[str, Any] | None
+    out: Path
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it as a tree of plain values and tensors; weights that are frozen are left out."""
+        return {
+            "module": self._trained_weights(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "average": self.ema.state_dict() if self.ema is not None else None,
+            "critic": dict(self.task.critic.state_dict()) if self.task.critic is not None else None,
+            "guard": self.guard.state_dict(),
+            **({"data": self.data_facts} if self.data_facts is not None else {}),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state. Raises CheckpointError when it is of another network."""
+        self._load_weights(state["module"])
+        if self.task.critic is not None:
+            self.task.critic.load_state_dict(state["critic"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(shard_optimizer_state(saved, optimizer))
+        if self.ema is not None:
+            self.ema.load_state_dict(state["average"])
+        if "guard" in state:
+            self.guard.load_state_dict(state["guard"])
+
+    def _frozen(self) -> set[str]:
+        return {name for name, weight in self.task.module.named_parameters() if not weight.requires_grad}
+
+    def _trained_weights(self) -> dict[str, Tensor]:
+        frozen = self._frozen()
+        return {name: value for name, value in self.task.module.state_dict().items() if name not in frozen}
+
+    @torch.no_grad()
+    def _load_weights(self, saved: dict[str, Any]) -> None:
+        own, known = self._trained_weights(), saved.keys() - self._frozen()
+        if own.keys() != known:
+            names = ", ".join(sorted(own.keys() ^ known)[:3])
+            raise CheckpointError(f"{self.out}: its state is of another network: {names} do not match")
+        for name, value in own.items():
+            if value.shape != saved[name].shape:
+                raise CheckpointError(
+                    f"{self.out}: its state is of another network: {name} is {tuple(saved[name].shape)} there and "
+                    f"{tuple(value.shape)} here"
+                )
+            to_local(value).copy_(local_shard(saved[name], value))
 
 
 class Saver:
@@ -22,10 +92,8 @@ class Saver:
         self.error: CogVideoXError | None = None
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        """Copy ``state`` and write it, now or in the background; every process of the run calls this.
-
-        Raises NumericsError for weights that are not finite. A failure to write is kept for ``raise_if_failed``.
-        """
+        """Copy ``state`` and write it, now or in the background; every process of the run calls this. Raises
+        NumericsError for weights that are not finite. A failure to write is kept for ``raise_if_failed``."""
         self.wait()
         taken = None
         if self.parallel.sharded or self.parallel.is_main_process:
@@ -67,3 +135,46 @@ class Saver:
             self.error = OutputError(
                 f"{self.folder}: step {taken.step} cannot be saved: {error}"
             )  # a thread's own end is silent
+
+
+class SampleLedger:
+    """``ledger.jsonl``, one line for each sample that a run has learned from; lines stand in memory until ``commit``.
+
+    Lost or doubled samples are found by comparing two files. What was written after the last state (``size``: the bytes
+    it knew of) is cut off on resume, because those steps are done again.
+    """
+
+    def __init__(self, folder: Path, size: int) -> None:
+        self.file = folder / "ledger.jsonl"
+        self.lines: list[str] = []
+        held = self.file.stat().st_size if self.file.exists() else 0
+        if held < size:
+            raise CheckpointError(
+                f"{self.file}: {held} bytes, the state was saved with {size}; it was cut or replaced"
+            )
+        if held > size:
+            os.truncate(self.file, size)
+        self.size = size
+
+    def add(self, step: int, names: Sequence[str]) -> None:
+        """Note the samples of a step."""
+        self.lines += [
+            json.dumps({"step": step, "slot": slot, "id": name}) for slot, name in enumerate(names)
+        ]
+
+    def commit(self) -> int:
+        """Write what was noted, durably; the size of the file. Raises OutputError."""
+        if self.lines:
+            data = "".join(line + "\n" for line in self.lines).encode()
+            try:
+                with open(self.file, "ab") as stream:
+                    stream.write(data)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+            except OSError as error:
+                raise OutputError(
+                    f"{self.file}: cannot be written ({error.strerror}); free some space"
+                ) from None
+            self.size += len(data)
+            self.lines = []
+        return self.size

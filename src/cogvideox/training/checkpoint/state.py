@@ -1,11 +1,10 @@
 """The state of a run on disk: a folder that appears whole or not at all, hashed, and read without unpickling anything.
 
 ``state-<step>/`` holds ``tree.json`` (the structure and plain values), ``tensors-*.safetensors`` and ``manifest.json``
-(step, size and SHA-256 of every file, and a digest of itself). Digests are of the bytes that were meant to be written.
-A state is complete when its manifest verifies; the newest that does is resumed from, whatever else lies there.
+(step, size and SHA-256 of every file, and a digest of itself). The newest whose manifest verifies is resumed from.
 
-Where weights are sharded, each process writes files of its own rows into the one folder and reports there; the first
-waits for all, writes the manifest and gives the folder its name. The folder must be one that all processes see.
+Where weights are sharded, each process writes files of its own rows into the one folder, which all must see; the first
+waits for all, writes the manifest and gives the folder its name.
 """
 
 from __future__ import annotations
@@ -94,10 +93,8 @@ def _write_tensors(work: Path, taken: Snapshot, prefix: str) -> dict[str, Any]:
 
 
 def latest_state(folder: Path) -> dict[str, Any] | None:
-    """The newest whole state, None when the run has none.
-
-    A damaged one is passed over, with a warning, for the one before it; CheckpointError when none can be read.
-    """
+    """The newest whole state, None when the run has none. A damaged one is passed over, with a warning, for the one
+    before it; CheckpointError when none can be read."""
     problems = []
     for path in _states(folder):
         try:

@@ -6,8 +6,7 @@
 | `settings` | every setting of a run, with type, value and meaning (`cogvideox settings RECIPE`) |
 | `finetune` | `finetune`, `lora`, `videos-lora`: a model of yours on clips of yours |
 | `shipped` | the runs whose results ship inside the package (`world-*`, `labels`) |
-| `vae_variants` | `table1-*`: the autoencoders of Table 1, scaled down |
-| `paper` | `paper-2b`, `paper-5b`: Tables 5 and 6; `world-stages`: the same in miniature |
+| `paper` | `paper-2b`, `paper-5b`: Tables 5 and 6; `world-stages`: the same in miniature; `table1-*`: Table 1 |
 """
 
 from cogvideox.training.config import Run

@@ -1,15 +1,42 @@
-"""The paper's progressive training: Tables 5 and 6 as they stand, and in miniature on the tiny world."""
+"""The paper's runs: progressive training (Tables 5 and 6), whole and in miniature; autoencoders (Table 1), scaled down.
+
+``b-lpips`` and ``b-gan`` are autoencoder B with the paper's other losses, for GAN on and off.
+"""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from cogvideox.data.clips import ClipSize
 from cogvideox.presets import get_preset
+from cogvideox.training.config import Run
 from cogvideox.training.optim import OptimConfig
 from cogvideox.training.stages import DiffusionRun, StagedRun, TrainingStage
 from cogvideox.training.step_guard import GuardConfig
 from cogvideox.training.tasks.base_model import default_precision
 from cogvideox.training.tasks.diffusion import DiffusionTraining
 from cogvideox.training.tasks.folder import FolderData
+from cogvideox.training.tasks.vae import CropPhase, Gan, VAETraining
+from cogvideox.vae import VAEConfig
+from cogvideox.vae.losses import CriticConfig
+
+LOW = ClipSize(fps=8, frames=49, short_side=256, longest=1.5)
+MIDDLE = ClipSize(fps=8, frames=49, short_side=480, longest=1.5)
+HIGH = ClipSize(fps=16, frames=161, short_side=768, longest=1.78)
+PAPER_STAGES = (
+    TrainingStage(name="256", steps=400_000, size=LOW, lr=1e-4, warmup=1000, accumulation=2000, budget=6_250),
+    TrainingStage(
+        name="480", steps=220_000, size=MIDDLE, lr=1e-4, warmup=1000, accumulation=1000, budget=18_750
+    ),
+    TrainingStage(
+        name="768", steps=120_000, size=HIGH, lr=5e-5, warmup=1000, accumulation=250, budget=175_000
+    ),
+    TrainingStage(
+        name="best", steps=10_000, size=HIGH, lr=1e-5, warmup=500, accumulation=100, budget=175_000, best=0.2
+    ),
+)
+"""Table 5. It counts latents before they are patched: the budget is a quarter of its sequence length. Peak learning
+rates are ours: the paper prints none."""
 
 
 def world_stages() -> StagedRun:
@@ -52,10 +79,7 @@ def paper_5b() -> StagedRun:
 
 
 def _paper(name: str) -> StagedRun:
-    """Tables 5 and 6 for the 2B or 5B preset. Peak learning rates are ours: the paper prints none.
-
-    Table 5 counts latents before they are patched: a quarter of its sequence length is the token budget here.
-    """
+    """Tables 5 and 6 for the 2B or 5B preset."""
     preset = get_preset(name)
     task = DiffusionTraining(
         preset=name,
@@ -80,26 +104,62 @@ def _paper(name: str) -> StagedRun:
         measure_every=5000,
         sample_every=5000,
     )
-    low = ClipSize(fps=8, frames=49, short_side=256, longest=1.5)
-    middle = ClipSize(fps=8, frames=49, short_side=480, longest=1.5)
-    high = ClipSize(fps=16, frames=161, short_side=768, longest=1.78)
-    rows = (  # name, steps, size, peak learning rate, warm-up, microbatches of a step, sequence length, best share
-        ("256", 400_000, low, 1e-4, 1000, 2000, 25_000, 1.0),
-        ("480", 220_000, middle, 1e-4, 1000, 1000, 75_000, 1.0),
-        ("768", 120_000, high, 5e-5, 1000, 250, 700_000, 1.0),
-        ("best", 10_000, high, 1e-5, 500, 100, 700_000, 0.2),
+    return StagedRun(base=base, stages=PAPER_STAGES)
+
+
+class Variant(NamedTuple):
+    """A column of Table 1: compression of each side and of time, latent channels; flickering and PSNR as printed."""
+
+    space: int
+    time: int
+    channels: int
+    flickering: float | None = None
+    psnr: float | None = None
+
+
+TABLE_1 = {
+    "base": Variant(8, 1, 4, 93.2, 28.4),
+    "a": Variant(8, 4, 8, 87.6, 27.2),
+    "b": Variant(8, 4, 16, 86.3, 28.7),
+    "c": Variant(8, 4, 32, 87.7, 30.5),
+    "d": Variant(8, 8, 32, 87.8, 29.0),
+    "e": Variant(16, 8, 128, 87.3, 27.9),
+    "b-lpips": Variant(8, 4, 16),
+    "b-gan": Variant(8, 4, 16),
+}
+WIDTHS = (16, 16, 32, 32, 32)
+"""Of the stages, scaled down: the released one has 128, 256, 256, 512. A fifth stage compresses space by 16."""
+
+
+def variant_config(name: str, widths: tuple[int, ...] = WIDTHS) -> VAEConfig:
+    """The settings of a column. The baseline is an image autoencoder: no convolution sees more than its frame."""
+    variant = TABLE_1[name]
+    return VAEConfig(
+        block_out_channels=widths[: variant.space.bit_length()],
+        latent_channels=variant.channels,
+        temporal_compression_ratio=variant.time,
+        time_kernel=1 if variant.time == 1 else 3,
+        layers_per_block=1,
+        norm_num_groups=8,
     )
-    stages = (
-        TrainingStage(
-            name=stage,
-            steps=steps,
-            size=size,
-            lr=lr,
-            warmup=warmup,
-            accumulation=batch,
-            budget=length // 4,
-            best=best,
-        )
-        for stage, steps, size, lr, warmup, batch, length, best in rows
+
+
+def variant_run(name: str, steps: int = 400) -> Run:
+    """Train one column on clips of the tiny world at mixed frame rates; every column for as many steps and crops."""
+    gan = Gan(start=steps // 2, critic=CriticConfig(width=16, most=64, stages=2)) if name == "b-gan" else None
+    return Run(
+        name=f"table1-{name}",
+        out=f"runs/table1/{name}",
+        task=VAETraining(
+            vae=variant_config(name),
+            phases=(CropPhase(until=steps, frames=17, size=32, batch=4, fps=(8, 16)),),
+            l2=10.0,  # squares: a small shape counts too, and PSNR is what is compared
+            lpips=0.1 if name.startswith("b-") else 0.0,
+            gan=gan,
+        ),
+        steps=steps,
+        optim=OptimConfig(lr=2e-3, warmup=20, ema=0.98),
+        precision="bf16",
+        measure_every=steps,
+        save_every=50,
     )
-    return StagedRun(base=base, stages=tuple(stages))

@@ -8,6 +8,7 @@ from typing import Any
 from cogvideox.presets import get_preset
 from cogvideox.training.config import Run
 from cogvideox.training.optim import OptimConfig
+from cogvideox.training.task import TaskConfig
 from cogvideox.training.tasks.base_model import default_precision
 from cogvideox.training.tasks.captioner import CaptionerTraining
 from cogvideox.training.tasks.diffusion import DiffusionTraining
@@ -21,10 +22,9 @@ from cogvideox.training.tasks.vae import CropPhase, VAETraining
 
 def world_vae() -> Run:
     """The shipped VAE: still frames first, then small crops, whole clips last."""
-    return Run(
-        name="world-vae",
-        out="runs/world-vae",
-        task=VAETraining(
+    return _run(
+        "world-vae",
+        VAETraining(
             vae=get_preset("tiny").vae,
             phases=(
                 CropPhase(until=480, frames=1, size=64, batch=16),
@@ -34,7 +34,6 @@ def world_vae() -> Run:
         ),
         steps=1200,
         optim=OptimConfig(lr=2e-3, ema=0.99),
-        precision="fp32",
         measure_every=300,
         save_every=100,
     )
@@ -42,10 +41,9 @@ def world_vae() -> Run:
 
 def world_vae_decoder() -> Run:
     """A sharper decoder for latents that stay as they are, so that a trained transformer goes on serving."""
-    return Run(
-        name="world-vae-decoder",
-        out="runs/world-vae-decoder",
-        task=VAETraining(
+    return _run(
+        "world-vae-decoder",
+        VAETraining(
             vae=get_preset("tiny").vae,
             phases=(
                 CropPhase(until=800, frames=9, size=32, batch=8, coding="chunked"),
@@ -58,7 +56,6 @@ def world_vae_decoder() -> Run:
         steps=1200,
         seed=1,
         optim=OptimConfig(lr=1e-3, ema=0.99),
-        precision="fp32",
         measure_every=200,
         save_every=50,
     )
@@ -66,44 +63,23 @@ def world_vae_decoder() -> Run:
 
 def world_text() -> Run:
     """The shipped text encoder: reads the facts of a scene out of its caption."""
-    return Run(
-        name="world-text",
-        out="runs/world-text",
-        task=TextTraining(dropout=0.25),
-        steps=560,
-        optim=OptimConfig(lr=2e-3, weight_decay=0.05, ema=0.98),
-        measure_every=150,
-    )
+    task = TextTraining(dropout=0.25)
+    optim = OptimConfig(lr=2e-3, weight_decay=0.05, ema=0.98)
+    return _run("world-text", task, steps=560, optim=optim, measure_every=150)
 
 
 def world_t2v() -> Run:
     """A text-to-video transformer as the shipped one began, on patches of 2x2. Needs world-vae and world-text."""
-    preset = get_preset("tiny")
-    return _world_run(
-        "world-t2v",
-        DiffusionTraining(
-            preset="tiny",
-            transformer=preset.transformer.with_arm(patch_size=2),
-            schedule=preset.schedule,
-            vae=WORLD_VAE,
-            text=WORLD_TEXT,
-            clips=9000,
-        ),
-        OptimConfig(name="muon", lr=1.5e-3, muon_lr=0.02, ema=0.998),
-        steps=9500,
-    )
+    coarse = get_preset("tiny").transformer.with_arm(patch_size=2)
+    task = _of_preset("tiny", transformer=coarse, batch=32, clips=9000)
+    return _transformer_run("world-t2v", task, steps=9500, lr=1.5e-3, muon_lr=0.02, ema=0.998)
 
 
 def world_text_pairs() -> Run:
     """The shipped text-to-video model's text encoder: world-text, which learns which of two things is which."""
-    return Run(
-        name="world-text-pairs",
-        out="runs/world-text-pairs",
-        task=TextTraining(start="runs/world-text/model", pairs=0.5, keep=5.0, dropout=0.2, batch=64),
-        steps=1500,
-        optim=OptimConfig(lr=2e-3, weight_decay=0.05, ema=0.98),
-        measure_every=250,
-    )
+    task = TextTraining(start="runs/world-text/model", pairs=0.5, keep=5.0, dropout=0.2, batch=64)
+    optim = OptimConfig(lr=2e-3, weight_decay=0.05, ema=0.98)
+    return _run("world-text-pairs", task, steps=1500, optim=optim, measure_every=250)
 
 
 RARE_SCENES_OFTEN = {
@@ -113,12 +89,8 @@ RARE_SCENES_OFTEN = {
 
 def world_t2v_fine() -> Run:
     """The shipped text-to-video transformer, started from world-t2v: every latent its own patch, rare scenes often."""
-    return _world_run(
-        "world-t2v-fine",
-        _started_from("tiny", start="runs/world-t2v/model", scene_mix=RARE_SCENES_OFTEN),
-        OptimConfig(name="muon", lr=1e-3, muon_lr=0.015, ema=0.999),
-        steps=4500,
-    )
+    task = _of_preset("tiny", start="runs/world-t2v/model", scene_mix=RARE_SCENES_OFTEN)
+    return _transformer_run("world-t2v-fine", task, steps=4500, lr=1e-3, muon_lr=0.015, ema=0.999)
 
 
 SCENES_WITH_PAIRS = {
@@ -132,119 +104,71 @@ def world_t2v_pairs() -> Run:
     It ran twice: from its own result again with task.start=runs/world-t2v-pairs/model, task.clips_seed=21, seed=22,
     steps=2800.
     """
-    return _world_run(
-        "world-t2v-pairs",
-        _started_from(
-            "tiny",
-            start="runs/world-t2v-fine/model",
-            text="runs/world-text-pairs/model",
-            scene_mix=SCENES_WITH_PAIRS,
-            clips=9000,
-        ),
-        OptimConfig(name="muon", lr=1e-3, muon_lr=0.015, ema=0.999),
-        steps=2400,
+    task = _of_preset(
+        "tiny",
+        start="runs/world-t2v-fine/model",
+        text="runs/world-text-pairs/model",
+        scene_mix=SCENES_WITH_PAIRS,
+        clips=9000,
     )
+    return _transformer_run("world-t2v-pairs", task, steps=2400, lr=1e-3, muon_lr=0.015, ema=0.999)
 
 
 def world_i2v() -> Run:
     """The shipped image-to-video transformer, started from world-t2v-fine."""
-    return _world_run(
-        "world-i2v",
-        _started_from("tiny-i2v", start="runs/world-t2v-fine/model", scene_mix=RARE_SCENES_OFTEN),
-        OptimConfig(name="muon", lr=7e-4, muon_lr=0.01, ema=0.995),
-        steps=2300,
-    )
+    task = _of_preset("tiny-i2v", start="runs/world-t2v-fine/model", scene_mix=RARE_SCENES_OFTEN)
+    return _transformer_run("world-i2v", task, steps=2300, lr=7e-4, muon_lr=0.01, ema=0.995)
 
 
-def _started_from(name: str, **settings: Any) -> DiffusionTraining:
-    """Training of a preset's transformer that starts from a trained one."""
+def _of_preset(name: str, **settings: Any) -> DiffusionTraining:
+    """Training of a preset's transformer, beside the VAE and text encoder that the other recipes make."""
     preset = get_preset(name)
-    return DiffusionTraining(
-        preset=name,
-        transformer=preset.transformer,
-        schedule=preset.schedule,
-        batch=16,
-        **({"vae": WORLD_VAE, "text": WORLD_TEXT} | settings),
-    )
+    usual = {"transformer": preset.transformer, "batch": 16, "vae": WORLD_VAE, "text": WORLD_TEXT}
+    return DiffusionTraining(preset=name, schedule=preset.schedule, **(usual | settings))
 
 
-def _world_run(name: str, task: DiffusionTraining, optim: OptimConfig, steps: int) -> Run:
-    return Run(
-        name=name,
-        out=f"runs/{name}",
-        task=task,
-        steps=steps,
-        optim=optim,
-        precision=default_precision(),
-        measure_every=500,
-    )
+def _transformer_run(name: str, task: DiffusionTraining, steps: int, **optim: float) -> Run:
+    muon = OptimConfig(name="muon", **optim)
+    return _run(name, task, steps=steps, optim=muon, precision=default_precision(), measure_every=500)
+
+
+def _run(name: str, task: TaskConfig, **settings: Any) -> Run:
+    return Run(name=name, out=f"runs/{name}", task=task, **settings)
 
 
 def world_lpips() -> Run:
     """The shipped stand-in for LPIPS, the measure of how different two pictures look."""
-    return Run(
-        name="world-lpips",
-        out="runs/world-lpips",
-        task=PerceptualTraining(),
-        steps=400,
-        optim=OptimConfig(lr=2e-3, warmup=20, ema=0.98),
-        precision="bf16",
-        measure_every=100,
-    )
+    task = PerceptualTraining()
+    optim = OptimConfig(lr=2e-3, warmup=20, ema=0.98)
+    return _run("world-lpips", task, steps=400, optim=optim, precision="bf16", measure_every=100)
 
 
 def world_features() -> Run:
     """A feature network for FVD of the tiny world, as the shipped one: facts of clips and how they were spoilt."""
-    return Run(
-        name="world-features",
-        out="runs/world-features",
-        task=FeaturesTraining(),
-        steps=3000,
-        seed=7,
-        optim=OptimConfig(lr=4e-3, weight_decay=1e-2, warmup=300, ema=0.99),
-        precision="bf16",
-        measure_every=500,
-    )
+    task = FeaturesTraining()
+    optim = OptimConfig(lr=4e-3, weight_decay=1e-2, warmup=300, ema=0.99)
+    return _run("world-features", task, steps=3000, seed=7, optim=optim, precision="bf16", measure_every=500)
 
 
 def world_captioner() -> Run:
     """The shipped captioner: 5 pictures of a clip to a sentence. It stopped at step 1200, see its training.json."""
-    return Run(
-        name="world-captioner",
-        out="runs/world-captioner",
-        task=CaptionerTraining(),
-        steps=1450,
-        optim=OptimConfig(lr=2e-3, ema=0.99, weight_decay=0.02),
-        measure_every=300,
-        save_every=100,
-    )
+    task = CaptionerTraining()
+    optim = OptimConfig(lr=2e-3, ema=0.99, weight_decay=0.02)
+    return _run("world-captioner", task, steps=1450, optim=optim, measure_every=300, save_every=100)
 
 
 def labels() -> Run:
     """The classifier of the six negative labels, from a folder of clean videos: most of the time goes into samples."""
-    return Run(
-        name="labels",
-        out="runs/labels",
-        task=ClassifierTraining(videos="videos"),
-        steps=800,
-        optim=OptimConfig(lr=2e-3, weight_decay=0.05, warmup=50, ema=0.99),
-        log_every=100,
-        measure_every=400,
-        save_every=400,
-    )
+    task = ClassifierTraining(videos="videos")
+    optim = OptimConfig(lr=2e-3, weight_decay=0.05, warmup=50, ema=0.99)
+    return _run("labels", task, steps=800, optim=optim, log_every=100, measure_every=400, save_every=400)
 
 
 SHIPPED: dict[str, Callable[[], Run]] = {
-    "world-vae": world_vae,
-    "world-vae-decoder": world_vae_decoder,
-    "world-text": world_text,
-    "world-text-pairs": world_text_pairs,
-    "world-t2v": world_t2v,
-    "world-t2v-fine": world_t2v_fine,
-    "world-t2v-pairs": world_t2v_pairs,
-    "world-i2v": world_i2v,
-    "world-captioner": world_captioner,
-    "world-lpips": world_lpips,
-    "world-features": world_features,
-    "labels": labels,
-}
+    make.__name__.replace("_", "-"): make
+    for make in (
+        world_vae, world_vae_decoder, world_text, world_text_pairs, world_t2v, world_t2v_fine, world_t2v_pairs,
+        world_i2v, world_captioner, world_lpips, world_features, labels,
+    )
+}  # fmt: skip
+"""Recipe -> the function that makes its run."""

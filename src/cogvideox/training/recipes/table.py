@@ -12,9 +12,8 @@ from cogvideox.files import read_yaml
 from cogvideox.training.config import Run
 from cogvideox.training.loop import train
 from cogvideox.training.recipes.finetune import finetune, lora, videos_lora
-from cogvideox.training.recipes.paper import paper_2b, paper_5b, world_stages
+from cogvideox.training.recipes.paper import TABLE_1, paper_2b, paper_5b, variant_run, world_stages
 from cogvideox.training.recipes.shipped import SHIPPED
-from cogvideox.training.recipes.vae_variants import TABLE_1, variant_run
 from cogvideox.training.stages import StagedRun, train_stages
 
 RECIPES: dict[str, Callable[[], Run | StagedRun]] = {

@@ -31,10 +31,8 @@ def completed(task: Settings, fetch: bool = False) -> Settings:
     stays open.
     """
     base = base_of(task, fetch)
-    changes: dict[str, Any] = {
-        "vae": task.vae or task.start or WORLD_VAE,
-        "text": task.text or task.start or WORLD_TEXT,
-    }
+    vae, text = (named or task.start for named in (task.vae, task.text))
+    changes: dict[str, Any] = {"vae": vae or WORLD_VAE, "text": text or WORLD_TEXT}
     large = base is not None and approximate_weights(base) > LARGE
     if task.recompute is None:
         changes["recompute"] = large

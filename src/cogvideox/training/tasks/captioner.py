@@ -25,7 +25,7 @@ from cogvideox.captioning.local import (
 )
 from cogvideox.checkpoints.hub import find_folder
 from cogvideox.noise import generator
-from cogvideox.text import T5Config, Tokenizer
+from cogvideox.text import Tokenizer
 from cogvideox.text.decoder import greedy_decode
 from cogvideox.text.tokenizer import END, PAD, UNKNOWN
 from cogvideox.training.task import Task, TaskConfig
@@ -37,17 +37,16 @@ from cogvideox.training.tasks.captions import (
     padded,
     shifted,
 )
+from cogvideox.training.tasks.text_encoder import small_t5
 from cogvideox.world import read_caption
 from cogvideox.world.captions import Check
 
 
 class CaptionerTraining(TaskConfig):
-    """Clips -> captions."""
+    """Settings: frames of clips -> captions."""
 
     kind: Literal["captioner"] = Field("captioner", description="the task: train a captioner")
-    data: str | None = Field(
-        None, description="metadata.jsonl of videos with captions beside it; null: the tiny world"
-    )
+    data: str | None = Field(None, description="metadata.jsonl beside its videos; null: the tiny world")
     start: str | None = Field(None, description="captioner to start from; its sizes and tokenizer are kept")
     tokenizer: str = Field("tiny", description="model folder whose tokenizer/ is used")
     width: int = Field(128, gt=0, description="d_model")
@@ -56,15 +55,12 @@ class CaptionerTraining(TaskConfig):
     size: int = Field(40, gt=15, description="height and width of these frames, in pixels")
     clips: int = Field(6000, gt=0, description="clips of the tiny world, kept in memory")
     batch: int = Field(32, gt=0, description="clips a step")
-    blank: float = Field(
-        0.2, ge=0, lt=1, description="share of the tokens read by the decoder that are hidden"
-    )
+    blank: float = Field(0.2, ge=0, lt=1, description="share of the decoder's tokens that are hidden")
     facts_weight: float = Field(1.0, ge=0, description="weight of predicting the facts (tiny world only)")
     noise: float = Field(6.0, ge=0, description="grey levels: largest deviation of the noise added to a clip")
     held_out: int = Field(128, gt=0, description="clips of each split that are measured")
 
     def build(self, seed: int, steps: int | None = None) -> CaptionerTask:
-        """The task, with weights made from ``seed``."""
         return CaptionerTask(self, seed)
 
 
@@ -155,14 +151,7 @@ def _start(config: CaptionerTraining, seed: int) -> tuple[CaptionerNetwork, Toke
         captioner = load_captioner(None if config.start == "shipped" else config.start)
         return captioner.network.train(), captioner.tokenizer
     tokenizer = Tokenizer.read(find_folder(config.tokenizer) / "tokenizer")
-    text = T5Config(
-        vocab_size=-(-len(tokenizer) // 64) * 64,
-        d_model=config.width,
-        d_kv=config.width // 4,
-        d_ff=2 * config.width,
-        num_layers=config.layers,
-        num_heads=4,
-    )
+    text = small_t5(tokenizer, width=config.width, layers=config.layers)
     shape = CaptionerConfig(frames=config.frames, size=config.size, text=text)
     return initialise(CaptionerNetwork(shape), generator(seed, "captioner weights")), tokenizer
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cogvideox.captioning.local import CaptionerConfig, sample_frames
-from cogvideox.data.world import world_pixels
+from cogvideox.data.clips import world_pixels
 from cogvideox.errors import ConfigError
 from cogvideox.files.jsonl import read_json_lines
 from cogvideox.text.tokenizer import PAD
@@ -47,7 +47,7 @@ class CaptionedClips(Protocol):
         """1 where a training clip has a label, ``float [b, labels]``."""
 
 
-class CaptionedWorldClips:
+class CaptionedWorldClips(CaptionedClips):
     """Rendered scenes of the tiny world; each is rendered once."""
 
     def __init__(self, seed: int, count: int, held_out: int, shape: CaptionerConfig) -> None:
@@ -58,7 +58,6 @@ class CaptionedWorldClips:
         self._rendered: dict[tuple[str, int], Tensor] = {}
 
     def pictures(self, split: str, index: int) -> Tensor:
-        """``uint8 [t, h, w, 3]``, rendered at the network's size."""
         key = (_world_split(split), index)
         if key not in self._rendered:
             clips = world_pixels(self.seed, [index], key[0], self.shape.size, self.shape.frames)
@@ -70,11 +69,9 @@ class CaptionedWorldClips:
         return caption(self._scene(split, index), self.seed, index * 31 + variant % 31)
 
     def facts(self, split: str, index: int) -> set[Check]:
-        """The facts of the scene."""
         return set(facts(self._scene(split, index)))
 
     def truth(self, indices: list[int]) -> Tensor:
-        """1 where a training scene has a label, ``float [b, labels]``."""
         stated = [labels(self._scene("train", index)) for index in indices]
         return torch.tensor([[float(name in each) for name in self.labels] for each in stated])
 
@@ -87,15 +84,14 @@ def _world_split(split: str) -> str:
     return "held_out" if split == "held_out" else "train"
 
 
-class RecordedClips:
+class RecordedClips(CaptionedClips):
     """Videos and their captions: lines of ``metadata.jsonl`` with ``file_name`` (beside it) and ``text``."""
 
     def __init__(self, file: Path, held_out: int, shape: CaptionerConfig) -> None:
         self.folder, self.shape = file.parent, shape
         self.labels: list[str] = []
-        pairs = [
-            (str(line["file_name"]), str(line["text"])) for line in read_lines(file, "file_name", "text")
-        ]
+        lines = read_lines(file, "file_name", "text")
+        pairs = [(str(line["file_name"]), str(line["text"])) for line in lines]
         self._pairs = {
             "train": [pair for pair in pairs if not is_held_out(pair[0])],
             "held_out": [pair for pair in pairs if is_held_out(pair[0])][:held_out],
@@ -109,12 +105,10 @@ class RecordedClips:
         self._decoded: dict[str, Tensor] = {}
 
     def pictures(self, split: str, index: int) -> Tensor:
-        """``uint8 [t, h, w, 3]``, decoded once."""
         name = self._pairs[split][index][0]
         if name not in self._decoded:
-            self._decoded[name] = torch.from_numpy(
-                sample_frames(read_video(self.folder / name).frames, self.shape)
-            )
+            frames = sample_frames(read_video(self.folder / name).frames, self.shape)
+            self._decoded[name] = torch.from_numpy(frames)
         return self._decoded[name]
 
     def text(self, split: str, index: int, variant: int) -> str:
@@ -126,7 +120,6 @@ class RecordedClips:
         return set(read_caption(self._pairs[split][index][1]))
 
     def truth(self, indices: list[int]) -> Tensor:
-        """No labels: ``[b, 0]``."""
         return torch.zeros(len(indices), 0)
 
 

@@ -15,8 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from cogvideox.config import Config
-from cogvideox.data.clips import FolderClips
-from cogvideox.data.world import to_model, world_pixels
+from cogvideox.data.clips import FolderClips, to_model, world_pixels
 from cogvideox.errors import ConfigError, MediaError
 from cogvideox.noise import generator
 from cogvideox.training.tasks.folder import (
@@ -40,9 +39,7 @@ class CropPhase(Config):
     frames: int = Field(9, gt=0, description="frames of a crop, 8n + 1")
     size: int = Field(32, gt=0, description="height and width of a crop, in pixels")
     batch: int = Field(8, gt=0, description="crops of a microbatch")
-    coding: Literal["whole", "chunked"] = Field(
-        "whole", description="whole clips, or in chunks as at inference"
-    )
+    coding: Literal["whole", "chunked"] = Field("whole", description="whole clips, or chunks as at inference")
     fps: tuple[float, float] = Field(
         (WORLD_FPS, WORLD_FPS),
         description="lowest and highest frame rate; each step draws one (the paper: 8 to 16 in the first stage)",
@@ -52,9 +49,8 @@ class CropPhase(Config):
 class CropSource(Protocol):
     """Where crops come from; everything is a function of the seed and the number of the micro-step."""
 
-    @property
-    def fingerprint(self) -> dict[str, Any] | None:
-        """What a state keeps of a folder that is read; None where nothing is read."""
+    fingerprint: dict[str, Any] | None = None
+    """What a state keeps of a folder that is read; None where nothing is read."""
 
     def crops(self, phase: CropPhase, micro_step: int) -> Float[Tensor, "b 3 t h w"]:
         """Random crops for one micro-step, in [-1, 1]."""
@@ -63,10 +59,8 @@ class CropSource(Protocol):
         """Whole clips to measure with, the same ones every time."""
 
 
-class WorldCrops:
+class WorldCrops(CropSource):
     """Crops of the tiny world, rendered on the fly: a clip is seen once."""
-
-    fingerprint = None
 
     def __init__(self, seed: int, size: int, frames: int) -> None:
         self.seed, self.size, self.frames = seed, size, frames
@@ -82,12 +76,11 @@ class WorldCrops:
     def held_out(self) -> Iterator[Float[Tensor, "b 3 t h w"]]:
         """32 clips of combinations that are never trained on."""
         for first in range(0, 32, 8):
-            yield to_model(
-                world_pixels(self.seed, range(first, first + 8), "held_out", self.size, self.frames)
-            )
+            clips = range(first, first + 8)
+            yield to_model(world_pixels(self.seed, clips, "held_out", self.size, self.frames))
 
 
-class FolderCrops:
+class FolderCrops(CropSource):
     """Crops of the clips of a folder, each clip once an epoch in a new order; pictures where a phase has one frame.
 
     A clip that cannot be read, or is too short for a phase, is named once and the next one is used instead. Raises
@@ -98,15 +91,11 @@ class FolderCrops:
     def __init__(self, data: FolderData, seed: int, cached: int = 64) -> None:
         self.data, self.seed, self.size = data, seed, clip_size(data.size)
         listing = list_folder(data.changed(caption=data.caption or "no words are read here"))
-        self.total, self.listings = (
-            len(listing.entries) + len(listing.dropped),
-            train_and_held_out(data, listing),
-        )
+        self.total = len(listing.entries) + len(listing.dropped)
+        self.listings = train_and_held_out(data, listing)
         report_dropped(data, listing.dropped, self.total)
-        train, held_out = (
-            [[entry.name, entry.location.length] for entry in side.entries] for side in self.listings
-        )
-        self.fingerprint = data_fingerprint(train, held_out)
+        sides = ([[entry.name, entry.location.length] for entry in side.entries] for side in self.listings)
+        self.fingerprint = data_fingerprint(*sides)
         self.dropped, self.short = set(listing.dropped), set[str]()
         self._read = lru_cache(maxsize=cached)(self._pixels)
         self._order = lru_cache(maxsize=2)(self._shuffled)

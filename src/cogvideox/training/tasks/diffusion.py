@@ -20,6 +20,7 @@ from cogvideox.checkpoints.adapter_reading import find_adapter
 from cogvideox.checkpoints.diffusers import load_schedule, load_vae
 from cogvideox.checkpoints.text import load_text
 from cogvideox.data.latents import digest_of
+from cogvideox.data.pack import Row
 from cogvideox.device import check_device
 from cogvideox.diffusion import Schedule
 from cogvideox.diffusion.timesteps import explicit_uniform, uniform
@@ -27,14 +28,18 @@ from cogvideox.errors import ConfigError
 from cogvideox.files.digest import sha256_of
 from cogvideox.parallel.sequence import split_sequence
 from cogvideox.parallel.shard import shard
-from cogvideox.training.flops import FlopCounter
-from cogvideox.training.init_from import model_folders
+from cogvideox.training.memory import FlopCounter
 from cogvideox.training.task import Task
 from cogvideox.training.tasks.base_model import completed
 from cogvideox.training.tasks.diffusion_batches import HeldOut, velocity_errors
 from cogvideox.training.tasks.diffusion_data import DiffusionData
 from cogvideox.training.tasks.diffusion_export import TrainedModel
-from cogvideox.training.tasks.diffusion_network import prepare_network, starting_network, write_adapter
+from cogvideox.training.tasks.diffusion_network import (
+    model_folders,
+    prepare_network,
+    starting_network,
+    write_adapter,
+)
 from cogvideox.training.tasks.diffusion_settings import DiffusionSettings
 from cogvideox.transformer import Transformer
 from cogvideox.video import Video
@@ -44,14 +49,11 @@ class DiffusionTraining(DiffusionSettings):
     """Latents and captions -> velocity."""
 
     def completed(self, *, fetch: bool = False) -> DiffusionTraining:
-        """With everything filled in that the model to start from decides; ``fetch``: download it where needed."""
         return completed(self, fetch)
 
     def build(self, seed: int, steps: int | None = None) -> DiffusionTask:
-        """The task; encodes the clips that ``steps`` need (None: all) when the cache does not hold them.
-
-        Raises ConfigError for a device that is not here.
-        """
+        """The task; encodes the clips that ``steps`` need (None: all) when the cache does not hold them. Raises
+        ConfigError for a device that is not here."""
         check_device(self.compute_device)
         return DiffusionTask(self, seed, steps)
 
@@ -114,7 +116,6 @@ class DiffusionTask(Task):
         return explicit_uniform(step, self.seed, None, total)[begin : begin + len(samples)]
 
     def sample_names(self, micro_step: int) -> list[str]:
-        """Names of the clips that one micro-step reads."""
         return self.data.names(micro_step)
 
     def data_facts(self) -> dict[str, Any] | None:
@@ -126,7 +127,6 @@ class DiffusionTask(Task):
         return self.held_out.measure(module, index)
 
     def combine(self, measured: Sequence[Sequence[float]]) -> dict[str, float]:
-        """The mean velocity error in each band and over all, from the numbers of all batches."""
         return self.held_out.figures(measured)
 
     def sample_video(self, module: nn.Module, index: int) -> Video:
@@ -151,21 +151,16 @@ class DiffusionTask(Task):
         shard(self.module, self.module.transformer_blocks, mesh)
 
     def unsharded(self, weights: Mapping[str, Tensor]) -> nn.Module:
-        """An unsharded network with these weights."""
         module = self._network()
         module.load_state_dict(weights)
         return module
 
     def flops(self, step: int) -> float:
-        """FLOPs of all microbatches of a step, forwards and back."""
-        batches = (self.data.microbatch(each)[0] for each in self.data.micro_steps(step))
         frozen = self.config.lora is not None
-        return sum(self.work.flops(self.data.sample_sizes(clips), frozen) for clips in batches)
+        return sum(self.work.flops(self.data.sample_sizes(clips), frozen) for clips in self._batches(step))
 
     def activation_bytes(self) -> float:
-        """Bytes kept for the way back by the longest microbatch of the first step."""
-        batches = [self.data.microbatch(each)[0] for each in self.data.micro_steps(0)]
-        longest = max(batches, key=self.data.token_count)
+        longest = max(self._batches(0), key=self.data.token_count)
         return self.work.activations(self.data.sample_sizes(longest), bool(self.config.recompute))
 
     def export(self, module: nn.Module, folder: Path) -> None:
@@ -177,11 +172,8 @@ class DiffusionTask(Task):
             self._model().write(module, folder)
 
     def describe(self) -> str:
-        """What a step reads."""
-        step = self.data.global_batch(0)
-        tokens = sum(
-            self.data.token_count(self.data.microbatch(each)[0]) for each in self.data.micro_steps(0)
-        )
+        step, batches = self.data.global_batch(0), self._batches(0)
+        tokens = sum(self.data.token_count(clips) for clips in batches)
         return f"{len(self.data.train.clips)} clips, effective batch {len(step)} clips, {tokens:,} tokens a step, "
 
     def lineage(self) -> dict[str, Any]:
@@ -190,6 +182,10 @@ class DiffusionTask(Task):
         if "lora.start" in self.frozen:
             lineage["lora.start"] = self.frozen["lora.start"]
         return lineage | ({"start": self.start.as_posix()} if self.start else {})
+
+    def _batches(self, step: int) -> list[Row]:
+        """The clips of each micro-step of a step."""
+        return [self.data.microbatch(each)[0] for each in self.data.micro_steps(step)]
 
     def _network(self) -> Transformer:
         network, lora = starting_network(self.config, self.start, self.seed), self.config.lora

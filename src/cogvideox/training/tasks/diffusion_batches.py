@@ -1,7 +1,7 @@
 """What the transformer is given for a clip (clean latents, noise, text, image), and its error, trained on or held out.
 
-Every draw is a function of (seed, number of the sample in the run), so a sample does not depend on the microbatch or
-the rank that it is in.
+Clips are collated by ``velocity_errors``: stacked, or packed into one sequence. Every draw is a function of (seed,
+number of the sample in the run), so a sample does not depend on the microbatch or the rank that it is in.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from cogvideox.data.clips import to_model
 from cogvideox.data.latents import EncodedClips
-from cogvideox.data.world import to_model
 from cogvideox.diffusion import Schedule
 from cogvideox.noise import generator, normal
 from cogvideox.transformer import Transformer
@@ -98,8 +98,10 @@ class DiffusionBatcher:
     @torch.no_grad()
     def _images(self, clips: Sequence[int], samples: range | None) -> list[Float[Tensor, "c 1 h w"]]:
         """First frames as scaled latents; for training (``samples``) noised in pixels and drawn, else their means."""
-        weight = next(self.vae.parameters())
-        latents: list[Tensor] = []
+        weight, latents = next(self.vae.parameters()), list[Tensor]()
+        scale = self.vae.config.scaling_factor
+        if self.vae.config.invert_scale_latents:  # 1.5-I2V divides by it, as inference does
+            scale = 1 / scale
         for index, clip in enumerate(clips):
             pixels = to_model(self.clips.first(clip)[None, None])
             g = None
@@ -109,13 +111,8 @@ class DiffusionBatcher:
                 pixels = pixels + sigma * torch.randn(pixels.shape, generator=g)
             posterior = self.vae.encode(pixels.to(weight.device, weight.dtype))
             latent = posterior.mode() if g is None else posterior.sample(g)
-            latents.append(latent[0].float().cpu() * self._image_scale())
+            latents.append(latent[0].float().cpu() * scale)
         return latents
-
-    def _image_scale(self) -> float:
-        """The factor that image latents are multiplied with, as inference does: 1.5-I2V divides by the VAE's factor."""
-        factor = self.vae.config.scaling_factor
-        return 1 / factor if self.vae.config.invert_scale_latents else factor
 
 
 def velocity_errors(
@@ -130,16 +127,12 @@ def velocity_errors(
     clean = [sample.clean.to(device) for sample in samples]
     noise = [sample.noise.to(device) for sample in samples]
     text = [sample.text.to(device, torch.float32) for sample in samples]
-    noisy = [
-        schedule.add_noise(x[None], e[None], t[None])[0] for x, e, t in zip(clean, noise, times, strict=True)
-    ]
-    target = [
-        schedule.velocity(x[None], e[None], t[None])[0] for x, e, t in zip(clean, noise, times, strict=True)
-    ]
-    inputs = [
-        x if sample.image is None else torch.cat([x, sample.image.to(device)])
-        for x, sample in zip(noisy, samples, strict=True)
-    ]
+    batched = [[one[None] for one in each] for each in zip(clean, noise, times, strict=True)]
+    target = [schedule.velocity(*each)[0] for each in batched]
+    inputs = [schedule.add_noise(*each)[0] for each in batched]
+    for index, sample in enumerate(samples):
+        if sample.image is not None:
+            inputs[index] = torch.cat([inputs[index], sample.image.to(device)])
     if len({(x.shape, len(prompt)) for x, prompt in zip(inputs, text, strict=True)}) == 1:
         velocity = list(network(torch.stack(inputs), torch.stack(text), times))
     else:
@@ -148,10 +141,8 @@ def velocity_errors(
 
 
 class HeldOut:
-    """Velocity error of held-out clips in five bands of noise, on fixed (clip, timestep, noise) triples.
-
-    Measured in batches (some clips of one shape at one timestep) that several processes can share.
-    """
+    """Velocity error of held-out clips in five bands of noise, on fixed (clip, timestep, noise) triples. Measured in
+    batches (some clips of one shape at one timestep) that several processes can share."""
 
     def __init__(self, batcher: DiffusionBatcher, schedule: Schedule) -> None:
         self.batcher, self.schedule = batcher, schedule
@@ -160,11 +151,9 @@ class HeldOut:
         by_shape: dict[tuple[int, ...], list[int]] = {}
         for clip in range(len(batcher.clips)):
             by_shape.setdefault(batcher.clips.shape(clip), []).append(clip)
-        batches = [
-            clips[at : at + MEASURED_AT_ONCE]
-            for clips in by_shape.values()
-            for at in range(0, len(clips), MEASURED_AT_ONCE)
-        ]
+        batches: list[list[int]] = []
+        for clips in by_shape.values():
+            batches += (clips[at : at + MEASURED_AT_ONCE] for at in range(0, len(clips), MEASURED_AT_ONCE))
         self.batches = [(band, clips) for band in self.bands for clips in batches]
 
     @torch.no_grad()

@@ -19,11 +19,10 @@ from torch import Tensor
 from cogvideox.clip_folders.listing import Listing
 from cogvideox.data.clips import FolderClips, WorldClips
 from cogvideox.data.latents import EncodedClips, digest_of, embedded, encoded
-from cogvideox.data.pack import Row
-from cogvideox.data.stream import BatchRows, rows_of
+from cogvideox.data.pack import BatchRows, Row, rows_of
 from cogvideox.errors import ConfigError
 from cogvideox.text import TextEncoder
-from cogvideox.training.flops import Sample
+from cogvideox.training.memory import Sample
 from cogvideox.training.tasks.diffusion_batches import DiffusionBatcher, Texts
 from cogvideox.training.tasks.diffusion_settings import DiffusionSettings
 from cogvideox.training.tasks.folder import (
@@ -67,7 +66,7 @@ class DiffusionData:
         clips = self.train.clips
         shapes = [clips.shape(clip) for clip in range(len(clips))]
         self.tokens = [tokens_of(shape, text.max_tokens, network.patch) for shape in shapes]
-        kind, budget = (config.data.rows, config.data.budget or 0) if config.data else ("batch", 0)
+        kind, budget = (config.data.batching, config.data.budget or 0) if config.data else ("batch", 0)
         if kind != "batch" and max(self.tokens) > budget:
             longest = self.tokens.index(max(self.tokens))
             raise ConfigError(
@@ -107,14 +106,11 @@ class DiffusionData:
     def fingerprint(self, networks: dict[str, str]) -> dict[str, Any]:
         """What a state keeps of the data: the clips of both sides in their order, and the frozen ``networks``."""
         captions = self.config.data is not None  # those of the tiny world follow from its clips
-        train, held_out = (
-            [
-                [key, side.clips.caption(index, 0) if captions else ""]
-                for index, key in enumerate(side.clips.keys)
-            ]
-            for side in (self.train, self.held_out)
-        )
-        return data_fingerprint(train, held_out, networks)
+
+        def listed(clips: EncodedClips) -> list[list[str]]:
+            return [[key, clips.caption(n, 0) if captions else ""] for n, key in enumerate(clips.keys)]
+
+        return data_fingerprint(listed(self.train.clips), listed(self.held_out.clips), networks)
 
     def native_size(self) -> tuple[int, int, int, float]:
         """(frames, height, width, fps) that the trained model makes by default: the longest clips it has seen."""
@@ -175,7 +171,7 @@ class DiffusionData:
 
     def _most_clips(self, listing: Listing, data: FolderData, micro_steps: int) -> int:
         """Clips that the micro-steps hold if all are as short as can be, and those that may turn out unusable."""
-        if data.rows == "batch":
+        if data.batching == "batch":
             most = micro_steps * self.config.batch
         else:
             size = clip_size(data.size)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -36,10 +35,6 @@ class TrainedModel:
     start: Path | None
     preset: str | None
 
-    def with_transformer(self, transformer: nn.Module) -> CogVideoX:
-        """The whole model with this transformer, the frozen networks shared."""
-        return self._assembled({"transformer": transformer, "vae": self.vae, "text_encoder": self.text.model})
-
     def sample(
         self, transformer: nn.Module, prompt: str, *, seed: int, steps: int, image: torch.Tensor | None
     ) -> Video:
@@ -48,7 +43,7 @@ class TrainedModel:
 
         options = GenerateOptions(prompt=prompt, seed=seed, steps=steps, attention="torch")
         first = image.numpy() if image is not None else None
-        return generate(self.with_transformer(transformer), options, image=first)
+        return generate(self._assembled(transformer, self.vae, self.text.model), options, image=first)
 
     def write(self, transformer: nn.Module, folder: Path) -> None:
         """A whole model folder, stored and computed as the model that was started from; a new one is stored in float16
@@ -60,21 +55,19 @@ class TrainedModel:
         computed: str | None = "float32"
         if self.start is not None:
             stored, computed = stored_dtype(self.start), read_record(self.start).dtype
-        networks = {"transformer": transformer, "vae": self.vae, "text_encoder": self.text.model}
-        copies = {name: copy.deepcopy(network).to(stored).cpu() for name, network in networks.items()}
-        save_model(self._assembled(copies), folder, overwrite=True, dtype=computed)
+        networks = (transformer, self.vae, self.text.model)
+        copies = (copy.deepcopy(network).to(stored).cpu() for network in networks)
+        save_model(self._assembled(*copies), folder, overwrite=True, dtype=computed)
 
-    def _assembled(self, networks: Mapping[str, nn.Module]) -> CogVideoX:
+    def _assembled(self, transformer: nn.Module, vae: nn.Module, encoder: nn.Module) -> CogVideoX:
         from cogvideox.checkpoints.specs import read_record
 
         frames, height, width, fps = self.native
         name = self.preset or (read_record(self.start).preset if self.start is not None else "")
         return CogVideoX.assemble(
-            transformer=cast(Transformer, networks["transformer"]),
-            vae=cast(VAE, networks["vae"]),
-            text=TextEncoder(
-                cast(T5Encoder, networks["text_encoder"]), self.text.tokenizer, self.text.max_tokens
-            ),
+            transformer=cast(Transformer, transformer),
+            vae=cast(VAE, vae),
+            text=TextEncoder(cast(T5Encoder, encoder), self.text.tokenizer, self.text.max_tokens),
             schedule=self.schedule,
             kind="i2v" if self.image else "t2v",
             name=name,

@@ -21,15 +21,23 @@ WORLD_VAE, WORLD_TEXT = "runs/world-vae/model", "runs/world-text/model"
 """Where the recipes that train a VAE and a text encoder for the tiny world leave them."""
 
 
+OF_THE_WORLD = {
+    "frames": "task.data.size.frames",
+    "size": "task.data.size.short_side, or .height and .width",
+    "clips": "task.data.best, or fewer files in the folder",
+    "scene_mix": "task.data.folder",
+    "clips_seed": "seed",
+}
+"""Settings of the tiny world's clips -> what does the same for a folder."""
+
+
 class LoraTuning(Config):
     """An adapter on a frozen model."""
 
     rank: int = Field(64, gt=0, description="rank; the authors recommend 64 or more")
     alpha: float | None = Field(None, gt=0, description="scale is alpha / rank; null: alpha = rank")
     targets: tuple[str, ...] = Field(TARGETS, min_length=1, description="endings of the layers' names")
-    start: str | None = Field(
-        None, description="adapter to go on from; its layers and ranks are kept; null: a fresh one"
-    )
+    start: str | None = Field(None, description="adapter to go on from, with its layers and ranks; null: new")
     base: Literal["float32", "bfloat16", "int8", "fp8"] | None = Field(
         None,
         description="how the frozen weights are stored; int8 and fp8 need torchao; null: bfloat16 for a billion "
@@ -43,42 +51,32 @@ class DiffusionSettings(TaskConfig):
     renamed_settings: ClassVar[dict[str, str]] = {"parts": "accumulation", "stories": "scene_mix"}
 
     kind: Literal["diffusion"] = Field("diffusion", description="the task: train the transformer")
-    preset: str | None = Field(
-        None, description="preset of the model folder that is written; null: that of start"
-    )
+    preset: str | None = Field(None, description="preset of the folder that is written; null: that of start")
     transformer: TransformerConfig | None = Field(None, description="the network; null: that of start")
     schedule: ScheduleConfig | None = Field(None, description="noise levels; null: those of start")
-    start: str | None = Field(
-        None, description="model to start from: a preset, folder or hub id; new input channels start at zero"
-    )
-    vae: str | None = Field(
-        None, description=f"model or folder that holds vae/; null: start, without one {WORLD_VAE}"
-    )
+    start: str | None = Field(None, description="model to start from: a preset, a folder or a hub id")
+    vae: str | None = Field(None, description=f"model or folder with vae/; null: start, else {WORLD_VAE}")
     text: str | None = Field(
         None,
-        description=f"model or folder that holds text_encoder/ and tokenizer/; null: start, without one {WORLD_TEXT}",
+        description=f"model or folder with text_encoder/ and tokenizer/; null: start, else {WORLD_TEXT}",
     )
     lora: LoraTuning | None = Field(None, description="train an adapter on a frozen start; null: all weights")
-    cache: Annotated[str, MayChange] = Field(
-        "runs/latents", description="folder of encoded clips and captions"
-    )
+    cache: Annotated[str, MayChange] = Field("runs/latents", description="folder of encoded clips and texts")
     data: FolderData | None = Field(None, description="a folder of clips; null: the tiny world")
     clips: int = Field(12000, gt=0, description="clips of the tiny world, encoded once and drawn from")
     scene_mix: dict[str, float] | None = Field(
         None, description="share of each kind of scene among the world's clips; null: that of its test"
     )
-    clips_seed: int | None = Field(
-        None, ge=0, description="decides which clips of the tiny world; null: the run's seed"
-    )
+    clips_seed: int | None = Field(None, ge=0, description="seed of the world's clips; null: the run's seed")
     size: int = Field(64, gt=0, description="height and width of a clip of the tiny world, in pixels")
     frames: int = Field(17, gt=0, description="frames of a clip of the tiny world")
-    batch: int = Field(32, gt=0, description="clips of a microbatch (tiny world, and rows: batch)")
+    batch: int = Field(32, gt=0, description="clips of a microbatch (tiny world, and batching: batch)")
     text_dropout: float = Field(0.1, ge=0, le=1, description="share of clips without their caption")
     image_dropout: float = Field(
         0.05,
         ge=0,
         le=1,
-        description="share of clips without their image (the paper's appendix on image-to-video)",
+        description="share of clips without their image (appendix)",
     )
     uniform: Literal["explicit", "plain"] = Field(
         "explicit",
@@ -121,8 +119,33 @@ class DiffusionSettings(TaskConfig):
         return self
 
     def without_effect(self) -> dict[str, str]:
-        """Settings that change nothing as the others stand: name -> why, and what to set instead."""
-        return without_effect(self)
+        data, size, lora = self.data, self.data and self.data.size, self.lora
+        if data is None:
+            return {}
+        reasons = {
+            name: f"speaks of the tiny world and has no effect for {data.folder or 'a folder'}; set {instead}"
+            for name, instead in OF_THE_WORLD.items()
+        }
+        if data.batching != "batch":
+            reasons["batch"] = (
+                f"has no effect with task.data.batching={data.batching}; set task.data.budget (tokens of a microbatch) "
+                "and task.accumulation (microbatches of a step), or task.data.batching=batch"
+            )
+        else:
+            reasons["data.budget"] = (
+                "has no effect with task.data.batching=batch; set task.batch (clips of a microbatch)"
+            )
+        if data.videos is None:
+            reasons["data.recipe"] = (
+                "says how raw videos are curated, and there are none; set task.data.videos"
+            )
+        if isinstance(size, SizeSetting) and size.height is not None:
+            why = "has no effect beside task.data.size.height and .width; set those to null to use it"
+            reasons |= {"data.size.short_side": why, "data.size.longest": why}
+        if lora is not None and lora.start is not None:
+            why = "the layers and ranks of task.lora.start are kept; leave it out, or begin a fresh adapter"
+            reasons |= {"lora.rank": why, "lora.targets": why}
+        return reasons
 
     def check(self, *, out: Path, precision: str) -> None:
         """Raise ConfigError when the folder of clips is not named or holds ``out``, and for frozen weights in half
@@ -135,50 +158,9 @@ class DiffusionSettings(TaskConfig):
 
     @property
     def data_folder(self) -> str | None:
-        """The folder of clips; None: the tiny world."""
         return self.data.folder if self.data is not None else None
 
     @property
     def compute_device(self) -> str:
         """The device that the network is trained on: ``device``, or the default of this machine."""
         return self.device or ("cuda" if torch.cuda.is_available() else "cpu")
-
-
-OF_THE_WORLD = {
-    "frames": "task.data.size.frames",
-    "size": "task.data.size.short_side, or .height and .width",
-    "clips": "task.data.best, or fewer files in the folder",
-    "scene_mix": "task.data.folder",
-    "clips_seed": "seed",
-}
-"""Settings of the tiny world's clips -> what does the same for a folder."""
-
-
-def without_effect(task: DiffusionSettings) -> dict[str, str]:
-    """Settings within ``task`` that change nothing as the others stand -> why, and what to set instead."""
-    data, reasons = task.data, dict[str, str]()
-    if data is None:
-        return reasons
-    for name, instead in OF_THE_WORLD.items():
-        reasons[name] = (
-            f"speaks of the tiny world and has no effect for {data.folder or 'a folder'}; set {instead}"
-        )
-    if data.rows != "batch":
-        reasons["batch"] = (
-            f"has no effect with task.data.rows={data.rows}; set task.data.budget (tokens of a microbatch) and "
-            "task.accumulation (microbatches of a step), or task.data.rows=batch"
-        )
-    else:
-        reasons["data.budget"] = (
-            "has no effect with task.data.rows=batch; set task.batch (clips of a microbatch)"
-        )
-    if data.videos is None:
-        reasons["data.recipe"] = "says how raw videos are curated, and there are none; set task.data.videos"
-    size, lora = data.size, task.lora
-    if isinstance(size, SizeSetting) and size.height is not None:
-        why = "has no effect beside task.data.size.height and .width; set those to null to use it"
-        reasons |= {"data.size.short_side": why, "data.size.longest": why}
-    if lora is not None and lora.start is not None:
-        why = "the layers and ranks of task.lora.start are kept; leave it out, or begin a fresh adapter"
-        reasons |= {"lora.rank": why, "lora.targets": why}
-    return reasons

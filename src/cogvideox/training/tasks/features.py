@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
-from cogvideox.data.world import to_model
+from cogvideox.data.clips import to_model
 from cogvideox.noise import generator
 from cogvideox.perception.world_features import WEIGHTS, WorldNetwork
 from cogvideox.training.task import Task, TaskConfig
@@ -49,7 +49,6 @@ class FeaturesTraining(TaskConfig):
     held_out: int = Field(400, gt=0, description="clips of held-out scenes that are measured")
 
     def build(self, seed: int, steps: int | None = None) -> FeaturesTask:
-        """The task, with weights made from ``seed``."""
         return FeaturesTask(self, seed)
 
 

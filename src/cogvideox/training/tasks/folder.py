@@ -15,7 +15,7 @@ from cogvideox.clip_folders import CaptionSource, Columns
 from cogvideox.clip_folders.listing import Listing, list_clips
 from cogvideox.config import Config
 from cogvideox.data.clips import best_share, held_out
-from cogvideox.data.stream import RowKind
+from cogvideox.data.pack import Batching
 from cogvideox.errors import ConfigError
 from cogvideox.files.paths import lies_in
 from cogvideox.parallel.mesh import is_main_process
@@ -26,20 +26,12 @@ from cogvideox.video.colour import Colour
 class FolderData(Config):
     """Clips and captions of a folder, in any layout that ``cogvideox data doctor`` reads."""
 
-    renamed_settings: ClassVar[dict[str, str]] = {"films": "videos"}
+    renamed_settings: ClassVar[dict[str, str]] = {"films": "videos", "rows": "batching"}
 
-    folder: str = Field(
-        "", description="folder of the clips; with `videos`, where curated clips are written; must be set"
-    )
-    videos: str | None = Field(
-        None, description="folder of raw videos, curated into `folder` before training"
-    )
-    recipe: str = Field(
-        "default", description="how raw videos are curated: default, staged, tiny, cuts, or a recipe.yaml"
-    )
-    caption: str | None = Field(
-        None, min_length=1, description="caption of clips that have none; null: they are left out"
-    )
+    folder: str = Field("", description="folder of the clips, or where those of `videos` are written")
+    videos: str | None = Field(None, description="folder of raw videos, curated into `folder` first")
+    recipe: str = Field("default", description="curation: default, staged, tiny, cuts, or a recipe.yaml")
+    caption: str | None = Field(None, min_length=1, description="for clips without a caption; null: left out")
     captions: str | None = Field(
         None,
         min_length=1,
@@ -51,16 +43,10 @@ class FolderData(Config):
     file_column: str | None = Field(
         None, min_length=1, description="column of the files; null: file_name, file_path, video, path, ..."
     )
-    colour: Colour = Field(
-        "guess", description="how videos without a colour tag are read; guess: by their size"
-    )
-    size: SizeSetting = Field(
-        SizeSetting(), description="how files become clips; what is null is that of the model"
-    )
+    colour: Colour = Field("guess", description="how videos without a colour tag are read; guess: by size")
+    size: SizeSetting = Field(SizeSetting(), description="how files become clips; null: that of the model")
     images: bool = Field(True, description="pictures take part, as clips of one frame")
-    rows: RowKind = Field(
-        "pack", description="microbatches: pack (one token budget), bucket (one shape), batch"
-    )
+    batching: Batching = Field("pack", description="collate by: pack (token budget), bucket (shape), batch")
     budget: int | None = Field(
         None,
         gt=0,
@@ -95,25 +81,21 @@ def check_named(data: FolderData) -> None:
         )
 
 
-def check_apart(data: FolderData, out: Path) -> None:
-    """A run must not write where clips are read, nor curation where raw videos are. Raises ConfigError when ``out``
-    lies inside either folder, or one of the two inside the other."""
+def check_folder(data: FolderData | None, out: Path) -> None:
+    """Raise ConfigError when a folder of clips is not named, or when it and the run's folder ``out`` overlap: a run
+    must not write where clips are read, nor curation where raw videos are."""
+    if data is None:
+        return
+    check_named(data)
     for folder in filter(None, (data.folder, data.videos)):
         if lies_in(out, folder):
             raise ConfigError(
                 f"out {out}: lies inside {folder}, so its sample videos would be trained on next time; choose another"
             )
     if data.videos:
-        from cogvideox.curation.run import check_apart as check_videos_apart
+        from cogvideox.curation.run import check_apart
 
-        check_videos_apart(data.videos, data.folder)
-
-
-def check_folder(data: FolderData | None, out: Path) -> None:
-    """Raise ConfigError when a folder of clips is not named, or when it and the run's folder ``out`` overlap."""
-    if data is not None:
-        check_named(data)
-        check_apart(data, out)
+        check_apart(data.videos, data.folder)
 
 
 def list_folder(data: FolderData) -> Listing:
@@ -127,10 +109,8 @@ def list_folder(data: FolderData) -> Listing:
 
 
 def curate_videos(data: FolderData) -> None:
-    """Curate the raw videos, if any, into the folder; finished ones are not curated again. One process does it.
-
-    Raises ConfigError when no clip is kept.
-    """
+    """Curate the raw videos, if any, into the folder; finished ones are not curated again. One process does it. Raises
+    ConfigError when no clip is kept."""
     if data.videos is None or not is_main_process():
         return
     from cogvideox.curation.recipe import find_recipe
@@ -180,12 +160,8 @@ def data_fingerprint(
     """What a state keeps of the data: counts of samples, one digest of what they are, and digests of frozen networks
     by the setting that names each."""
     digest = hashlib.sha256(json.dumps([train, held_out]).encode()).hexdigest()
-    return {
-        "train": len(train),
-        "held_out": len(held_out),
-        "clips": digest,
-        "networks": dict(networks or {}),
-    }
+    counts = {"train": len(train), "held_out": len(held_out)}
+    return {**counts, "clips": digest, "networks": dict(networks or {})}
 
 
 def check_unchanged(folder: str, before: dict[str, Any], now: dict[str, Any]) -> None:

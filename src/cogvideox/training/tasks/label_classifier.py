@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
 from cogvideox.curation.labels import LABELS, read_labels
-from cogvideox.files.atomic import atomic_file
+from cogvideox.files.atomic import atomic_file, write_text
 from cogvideox.files.digest import sha256_of_file
 from cogvideox.noise import generator
 from cogvideox.perception.handcrafted import CARD, WEIGHTS, handcrafted_features
@@ -29,7 +29,7 @@ from cogvideox.training.tasks.faults.samples import sample
 from cogvideox.training.tasks.faults.take_library import TakeLibrary, read_stock
 from cogvideox.training.tasks.label_report import LabelScore, best_threshold, calibrate, judged, report
 
-PIECE = 100  # samples in one file of the cache
+PER_FILE = 100  # samples in one file of the cache
 Data = dict[str, np.ndarray]  # frames [n, 8, f], clip [n, g], labels [n, 6] with NaN where nothing is known
 
 
@@ -43,9 +43,7 @@ class ClassifierTraining(TaskConfig):
     labels: str | None = Field(None, description="file of labels: what films have by themselves")
     held_out: tuple[str, ...] = Field((), description="films whose names begin so are for the test only")
     left_out: tuple[str, ...] = Field((), description="films whose names begin so are not used")
-    samples: int = Field(
-        12_000, gt=0, description="made for training, and as many that look like other films"
-    )
+    samples: int = Field(12_000, gt=0, description="made for training, and as many as of other films")
     checks: int = Field(600, gt=0, description="made from the training films, for calibration and thresholds")
     tests: int = Field(640, gt=0, description="made from held-out films")
     width: int = Field(64, gt=0, description="of the hidden layers")
@@ -55,7 +53,6 @@ class ClassifierTraining(TaskConfig):
     cache: Annotated[str, MayChange] = Field("runs/traits", description="folder where traits are kept")
 
     def build(self, seed: int, steps: int | None = None) -> ClassifierTask:
-        """The task; makes the samples that the cache does not hold."""
         return ClassifierTask(self, seed)
 
 
@@ -90,9 +87,8 @@ class ClassifierNetwork(nn.Module):
         hidden = _gelu(self.second(_gelu(self.first(frames))))
         pooled = torch.cat([hidden.mean(1), hidden.amax(1), hidden.std(1, correction=0), clip], 1)
         pooled = F.dropout(pooled, self.dropout, self.training)
-        return (
-            self.heads(F.dropout(_gelu(self.third(pooled)), self.dropout, self.training)) / self.temperature
-        )
+        hidden = F.dropout(_gelu(self.third(pooled)), self.dropout, self.training)
+        return self.heads(hidden) / self.temperature
 
 
 class ClassifierTask(Task):
@@ -110,11 +106,11 @@ class ClassifierTask(Task):
         self.trained, self.tested = sorted(names - held), sorted(held)
         self.digests = {name: sha256_of_file(Path(config.videos) / name) for name in sorted(names)}
         cache = Path(config.cache)
-        own = stock.part(names - held)
-        parts = [samples(own, seed, part, config.samples, cache) for part in ("train", "varied")]
-        self.data = {"train": {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}}
+        own = stock.only(names - held)
+        train, varied = (samples(own, seed, split, config.samples, cache) for split in ("train", "varied"))
+        self.data = {"train": {key: np.concatenate([train[key], varied[key]]) for key in train}}
         self.data["check"] = samples(own, seed, "check", config.checks, cache)
-        test = stock.part(held)
+        test = stock.only(held)
         self.data["test"] = samples(test, seed, "test", config.tests, cache)
         self.data["new"] = samples(test, seed, "new", config.tests // 2, cache)
         torch.manual_seed(generator(seed, "weights").initial_seed())
@@ -123,14 +119,13 @@ class ClassifierTask(Task):
     def losses(self, step: int) -> dict[str, Tensor]:
         """Binary cross-entropy over the labels that are known."""
         data = self.data["train"]
-        rows = torch.randint(
-            len(data["labels"]), (self.config.batch,), generator=generator(self.seed, "rows", step)
-        )
-        truth = torch.from_numpy(data["labels"])[rows]
+        draw = generator(self.seed, "rows", step)
+        chosen = torch.randint(len(data["labels"]), (self.config.batch,), generator=draw)
+        truth = torch.from_numpy(data["labels"])[chosen]
         self.module.train()
         with torch.random.fork_rng(devices=[]):  # dropout and jitter are functions of the step too
             torch.manual_seed(generator(self.seed, "dropout", step).initial_seed())
-            frames, clip = (torch.from_numpy(data[name])[rows] for name in ("frames", "clip"))
+            frames, clip = (torch.from_numpy(data[name])[chosen] for name in ("frames", "clip"))
             logits = self.module(frames, clip, self.config.jitter)
         known = ~truth.isnan()
         smooth = truth[known] * 0.96 + 0.02
@@ -139,8 +134,7 @@ class ClassifierTask(Task):
     @torch.no_grad()
     def measure(self, module: nn.Module) -> dict[str, float]:
         """Mean accuracy over labels, halves of the truth being positive, on films that training has not seen."""
-        rows = self.judge(module)
-        return {"held_out_accuracy": float(np.mean([row.accuracy for row in rows]))}
+        return {"held_out_accuracy": float(np.mean([score.accuracy for score in self.judge(module)]))}
 
     def export(self, module: nn.Module, folder: Path) -> None:
         """``classifier.safetensors``, ``classifier.json`` and the report (``report.json``, ``report.md``)."""
@@ -160,65 +154,55 @@ class ClassifierTask(Task):
             "trained_on": {film: self.digests[film] for film in self.trained},
             "tested_on": {film: self.digests[film] for film in self.tested},
         }
-        _write(folder / CARD, json.dumps(card, indent=1))
-        tables = {part: self.judge(module, part) for part in ("test", "new")}
-        _write(
-            folder / "report.json",
-            json.dumps({k: [row.plain() for row in v] for k, v in tables.items()}, indent=1),
-        )
-        _write(folder / "report.md", report(tables["test"], tables["new"], name))
+        scores = {split: self.judge(module, split) for split in ("test", "new")}
+        plain = {split: [score.to_json() for score in some] for split, some in scores.items()}
+        write_text(folder / CARD, json.dumps(card, indent=1) + "\n")
+        write_text(folder / "report.json", json.dumps(plain, indent=1) + "\n")
+        write_text(folder / "report.md", report(scores["test"], scores["new"], name) + "\n")
 
-    def logits(self, module: nn.Module, part: str) -> np.ndarray:
-        """[n, 6] of one part of the data."""
+    def logits(self, module: nn.Module, split: str) -> np.ndarray:
+        """[n, 6] of the samples of a split: train, check, test or new."""
         module.eval()
         with torch.no_grad():
-            data = self.data[part]
+            data = self.data[split]
             return module(torch.from_numpy(data["frames"]), torch.from_numpy(data["clip"])).numpy()
 
     def thresholds(self, module: nn.Module) -> list[float]:
         """Of probabilities, one per label: those that decide best on the checks."""
-        found = 1 / (1 + np.exp(-self.logits(module, "check")))
+        probability = 1 / (1 + np.exp(-self.logits(module, "check")))
         truth = self.data["check"]["labels"]
-        return [best_threshold(found[:, n], truth[:, n]) for n in range(len(LABELS))]
+        return [best_threshold(probability[:, n], truth[:, n]) for n in range(len(LABELS))]
 
-    def judge(self, module: nn.Module, part: str = "test") -> list[LabelScore]:
-        """A row of the table for each label."""
-        found = 1 / (1 + np.exp(-self.logits(module, part)))
-        truth, limits = self.data[part]["labels"], self.thresholds(module)
-        return [judged(name, found[:, n], truth[:, n], limits[n]) for n, name in enumerate(LABELS)]
+    def judge(self, module: nn.Module, split: str = "test") -> list[LabelScore]:
+        """The score of each label on the samples of a split."""
+        probability = 1 / (1 + np.exp(-self.logits(module, split)))
+        truth, limits = self.data[split]["labels"], self.thresholds(module)
+        return [judged(name, probability[:, n], truth[:, n], limits[n]) for n, name in enumerate(LABELS)]
 
 
-def samples(stock: TakeLibrary, seed: int, part: str, count: int, cache: Path) -> Data:
-    """Traits and labels of ``count`` samples; pieces of a hundred are kept, so an interrupted run continues."""
-    lot = {"train": 0, "varied": 0, "check": 1, "test": 2, "new": 3}[part]
-    facts = f"{sorted(stock.takes)} {sorted(stock.known.items())} {seed} {part}"
-    folder = cache / f"{part}-{hashlib.sha256(facts.encode()).hexdigest()[:12]}"
-    pieces = []
-    for start in range(0, count, PIECE):
+def samples(stock: TakeLibrary, seed: int, split: str, count: int, cache: Path) -> Data:
+    """Features and labels of ``count`` samples; each hundred is kept in a file, so an interrupted run continues."""
+    lot = {"train": 0, "varied": 0, "check": 1, "test": 2, "new": 3}[split]
+    facts = f"{sorted(stock.takes)} {sorted(stock.known.items())} {seed} {split}"
+    folder = cache / f"{split}-{hashlib.sha256(facts.encode()).hexdigest()[:12]}"
+    hundreds = []
+    for start in range(0, count, PER_FILE):
         file = folder / f"{start:06d}.safetensors"
         if not file.exists():
-            rows = [
-                _row(stock, seed * 4 + lot, index, part == "new", part == "varied")
-                for index in range(start, start + PIECE)
-            ]
+            some = [_arrays(stock, seed * 4 + lot, n, split) for n in range(start, start + PER_FILE)]
             with atomic_file(file, overwrite=True) as temporary:
-                save_file({name: np.stack([row[name] for row in rows]) for name in rows[0]}, temporary)
-        pieces.append(load_file(file))
-    return {name: np.concatenate([piece[name] for piece in pieces])[:count] for name in pieces[0]}
+                save_file({name: np.stack([one[name] for one in some]) for name in some[0]}, temporary)
+        hundreds.append(load_file(file))
+    return {name: np.concatenate([one[name] for one in hundreds])[:count] for name in hundreds[0]}
 
 
-def _row(stock: TakeLibrary, seed: int, index: int, new_effects: bool, varied: bool) -> Data:
-    made = sample(stock, seed, index, new_effects, varied)
-    traits = handcrafted_features(made.frames)
-    truth = (made.labels[name] for name in LABELS)
+def _arrays(stock: TakeLibrary, seed: int, index: int, split: str) -> Data:
+    one = sample(stock, seed, index, new_effects=split == "new", varied=split == "varied")
+    traits = handcrafted_features(one.frames)
+    truth = (one.labels[name] for name in LABELS)
     labels = [float("nan") if value is None else float(value) for value in truth]
     return {"frames": traits.frames, "clip": traits.clip, "labels": np.array(labels, np.float32)}
 
 
 def _gelu(x: Tensor) -> Tensor:
     return F.gelu(x, approximate="tanh")
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_file(path, overwrite=True) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")

@@ -45,22 +45,15 @@ class LabelScore:
         """Share of what is found that is a defect."""
         return self.tp / max(self.tp + self.fp, 1e-9)
 
-    def plain(self) -> dict[str, Any]:
-        """As values."""
-        extra: dict[str, Any] = {
-            "accuracy": self.accuracy,
-            "interval": self.interval,
-            "recall": self.recall,
-            "precision": self.precision,
-        }
-        return {name: _rounded(value) for name, value in (asdict(self) | extra).items()}
+    def to_json(self) -> dict[str, Any]:
+        """All figures by name, rounded to four digits, ready for JSON."""
+        derived = {name: getattr(self, name) for name in ("accuracy", "interval", "recall", "precision")}
+        return {name: _rounded(value) for name, value in (asdict(self) | derived).items()}
 
 
 def judged(label: str, probability: np.ndarray, truth: np.ndarray, threshold: float) -> LabelScore:
     """The row of one label, from ``[n]`` probabilities and truths (NaN: unknown), positives and negatives in balance.
-
-    The rarer kind is counted whole and the other in its order as often, so that guessing gives 0.5.
-    """
+    The rarer kind is counted whole and the other in its order as often, so that guessing gives 0.5."""
     known = np.flatnonzero(~np.isnan(truth))
     positive, negative = known[truth[known] == 1], known[truth[known] == 0]
     count = min(len(positive), len(negative))
@@ -104,13 +97,13 @@ def best_threshold(probability: np.ndarray, truth: np.ndarray) -> float:
     known = ~np.isnan(truth)
     values, is_ = probability[known], truth[known] == 1
     grid = np.linspace(0.02, 0.98, 97)
-    found = np.array([(values[is_] >= t).mean() + (values[~is_] < t).mean() for t in grid])
-    best = np.flatnonzero(found >= found.max() - 1e-9)
+    sums = np.array([(values[is_] >= t).mean() + (values[~is_] < t).mean() for t in grid])
+    best = np.flatnonzero(sums >= sums.max() - 1e-9)
     return float(grid[best[len(best) // 2]])
 
 
-def report(rows: Sequence[LabelScore], new: Sequence[LabelScore], name: str) -> str:
-    """Markdown: the table for held-out films, and one for effects that training never saw."""
+def report(held_out: Sequence[LabelScore], new: Sequence[LabelScore], name: str) -> str:
+    """Markdown: a table for held-out films, and one for effects that training never saw (``new``)."""
     text = [
         f"# {name}",
         "",
@@ -118,17 +111,10 @@ def report(rows: Sequence[LabelScore], new: Sequence[LabelScore], name: str) -> 
         "on films that training has not seen; positives and negatives are equally many. Real lectures, screens and",
         "edits differ from made ones: label a few hundred of your own clips before you trust a threshold.",
     ]
-    for title, table in (
-        ("Held-out films", rows),
-        ("Held-out films and effects that training never saw", new),
-    ):
-        text += [
-            "",
-            f"## {title}",
-            "",
-            "| label | clips | TP | FP | TN | FN | accuracy | 95 % | recall | precision | AUC |",
-        ]
-        text += ["|---|---|---|---|---|---|---|---|---|---|---|"]
+    head = "| label | clips | TP | FP | TN | FN | accuracy | 95 % | recall | precision | AUC |"
+    tables = ("Held-out films", held_out), ("Held-out films and effects that training never saw", new)
+    for title, table in tables:
+        text += ["", f"## {title}", "", head, "|---|---|---|---|---|---|---|---|---|---|---|"]
         for row in table:
             low, high = row.interval
             cells = [f"{v:.2f}" for v in (row.tp, row.fp, row.tn, row.fn)]

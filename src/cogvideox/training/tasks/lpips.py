@@ -20,7 +20,7 @@ from pydantic import Field
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from cogvideox.data.world import to_model
+from cogvideox.data.clips import to_model
 from cogvideox.noise import generator
 from cogvideox.perception.lpips import LPIPS, LPIPSConfig, distance
 from cogvideox.training.task import Task, TaskConfig
@@ -41,7 +41,6 @@ class PerceptualTraining(TaskConfig):
     batch: int = Field(16, gt=0, description="pictures a step")
 
     def build(self, seed: int, steps: int | None = None) -> PerceptualTask:
-        """The task, with weights made from ``seed``."""
         return PerceptualTask(self, seed)
 
 
@@ -94,14 +93,8 @@ class PerceptualTask(Task):
             start=textured.new_zeros(()),
         )
         kind, worse, better = (int(torch.randint(n, (), generator=draw)) for n in (6, 3, 3))
-        margins = self._margins(
-            self.module,
-            textured,
-            draw,
-            (HARSH + BENIGN)[kind : kind + 1],
-            HARSH[worse:][:1],
-            BENIGN[better:][:1],
-        )
+        kinds = (HARSH + BENIGN)[kind : kind + 1], HARSH[worse:][:1], BENIGN[better:][:1]
+        margins = self._margins(self.module, textured, draw, *kinds)
         order = F.softplus(-4 * margins).mean()
         shares = ((x.argmax(1) == y).float().mean() for x, y in zip(logits, truth, strict=True))
         right = sum(shares, start=textured.new_zeros(())) / 3
@@ -110,10 +103,8 @@ class PerceptualTask(Task):
     def _margins(
         self, module: SceneReader, x: Pictures, draw: torch.Generator, one: Kinds, harsh: Kinds, benign: Kinds
     ) -> Float[Tensor, " n"]:
-        """log d(more) − log d(less), for pairs of which the rules say which one looks more different.
-
-        ``one``: kinds compared with less of themselves; each of ``harsh`` is compared with each of ``benign``.
-        """
+        """log d(more) − log d(less), for pairs of which the rules say which one looks more different. ``one``: kinds
+        compared with less of themselves; each of ``harsh`` is compared with each of ``benign``."""
         pairs = [more_and_less(damage, x, draw) for damage in one]
         pairs += [harsh_and_benign(worse, better, x, draw) for worse in harsh for better in benign]
         origin = module.lpips.normalized_features(x)
@@ -144,7 +135,7 @@ class PerceptualTask(Task):
         pictures, _ = self._pictures(range(64), "train")
         features = reader.lpips.normalized_features(textures(pictures, generator(0, "scale")))
         apart = reader.distance(features, [f.roll(1, 0) for f in features]).mean()
-        weights = {name: value for name, value in reader.lpips.state_dict().items()}
+        weights = dict(reader.lpips.state_dict())
         for i, head in enumerate(reader.log_heads):
             weights[f"lin{i}.model.1.weight"] = (head.exp() / len(head) * 0.7 / apart).view(1, -1, 1, 1)
         folder.mkdir(parents=True, exist_ok=True)
@@ -190,7 +181,7 @@ def blocky(x: Pictures, draw: torch.Generator) -> Pictures:
 
 
 def noisy(x: Pictures, draw: torch.Generator) -> Pictures:
-    """White noise."""
+    """White noise on every pixel."""
     return x + 0.3 * torch.randn(x.shape, generator=draw)
 
 
@@ -200,7 +191,7 @@ def brighter(x: Pictures, draw: torch.Generator) -> Pictures:
 
 
 def paler(x: Pictures, draw: torch.Generator) -> Pictures:
-    """Less contrast."""
+    """Half of the contrast is left."""
     return x * 0.5
 
 
@@ -216,10 +207,10 @@ BENIGN: Kinds = (brighter, paler, shifted)
 
 
 def more_and_less(damage: Damage, x: Pictures, draw: torch.Generator) -> tuple[Pictures, Pictures]:
-    """A damage, and the same one by a part."""
+    """A damage, and a random share of the same one."""
     change = damage(x, draw) - x
-    part = 0.2 + 0.6 * torch.rand(len(x), 1, 1, 1, generator=draw)
-    return x + change, x + part * change
+    share = 0.2 + 0.6 * torch.rand(len(x), 1, 1, 1, generator=draw)
+    return x + change, x + share * change
 
 
 def harsh_and_benign(

@@ -18,26 +18,14 @@ class SizeSetting(Config):
     """As ``ClipSize``; what is null is that of the model the run starts from (CogVideoX 1.0: 49 frames at 8 per second
     of 480x720; 1.5: 81 at 16 of 768x1360), or without a model the default of ``ClipSize``."""
 
-    fps: float | None = Field(
-        None, gt=0, le=240, description="frames per second; null: the model's (1.0: 8, 1.5: 16)"
-    )
+    fps: float | None = Field(None, gt=0, le=240, description="frames a second; null: the model's (8 or 16)")
     frames: int | None = Field(None, gt=0, description="at most so many frames, 8n + 1; null: the model's")
-    least_frames: int | None = Field(
-        None, gt=0, description="videos with fewer frames are dropped, 8n + 1; null: 9, or frames if fewer"
-    )
-    short_side: int | None = Field(
-        None, gt=0, description="pixels of the short side, aspect kept; null: the model's height and width"
-    )
-    longest: float | None = Field(
-        None, ge=1, description="with short_side: largest aspect kept, longer sides are cropped; null: 2"
-    )
-    height: int | None = Field(
-        None, gt=0, description="with width: one size for all, cropped to its aspect; null: the model's"
-    )
+    least_frames: int | None = Field(None, gt=0, description="shorter videos are dropped; null: 9, or frames")
+    short_side: int | None = Field(None, gt=0, description="pixels of the short side; null: the model's size")
+    longest: float | None = Field(None, ge=1, description="with short_side: largest aspect kept; null: 2")
+    height: int | None = Field(None, gt=0, description="with width: one size for all; null: the model's")
     width: int | None = Field(None, gt=0, description="with height: one size for all; null: the model's")
-    multiple: int | None = Field(
-        None, gt=0, description="sides are multiples of this; null: eight times the patch of the model"
-    )
+    multiple: int | None = Field(None, gt=0, description="sides are multiples of it; null: 8 times the patch")
 
     @model_validator(mode="before")
     @classmethod
@@ -60,11 +48,7 @@ class SizeSetting(Config):
         if model is None:
             return self._filled({})
         step = model.vae.spatial_compression_ratio * model.transformer.patch_size
-        defaults: dict[str, Any] = {
-            "fps": model.fps,
-            "multiple": step,
-            "frames": whole_latents(model.frames),
-        }
+        defaults: dict[str, Any] = {"fps": model.fps, "multiple": step, "frames": whole_latents(model.frames)}
         if self.height is None and self.width is None and self.short_side is None:
             defaults |= {"height": model.height, "width": model.width}
         return self._filled(defaults)

@@ -19,20 +19,19 @@ from cogvideox.captioning.stages import merge_text
 from cogvideox.clip import Caption
 from cogvideox.errors import ConfigError
 from cogvideox.noise import generator
-from cogvideox.text import T5, T5Config, Tokenizer, train_tokenizer
+from cogvideox.text import T5, Tokenizer, train_tokenizer
 from cogvideox.text.tokenizer import END
 from cogvideox.training.task import Task, TaskConfig
 from cogvideox.training.tasks.captions import is_held_out, next_token_loss, padded, read_lines, shifted
+from cogvideox.training.tasks.text_encoder import small_t5
 
 
 class SummariserTraining(TaskConfig):
-    """Captions of frames -> caption of the clip."""
+    """Settings: captions of frames -> caption of the clip."""
 
     kind: Literal["summariser"] = Field("summariser", description="the task: train a summariser")
     data: str = Field(description="JSON lines of records with notes, as `cogvideox caption` writes them")
-    start: str | None = Field(
-        None, description="summariser or T5 folder to start from; its sizes and tokenizer are kept"
-    )
+    start: str | None = Field(None, description="summariser or T5 folder whose sizes and tokenizer are kept")
     width: int = Field(128, gt=0, description="d_model")
     layers: int = Field(2, gt=0, description="layers of encoder and decoder")
     vocabulary: int = Field(512, gt=0, description="at most this many SentencePiece pieces")
@@ -42,7 +41,6 @@ class SummariserTraining(TaskConfig):
     held_out: int = Field(64, gt=0, description="texts that are measured")
 
     def build(self, seed: int, steps: int | None = None) -> SummariserTask:
-        """The task, with weights made from ``seed``."""
         return SummariserTask(self, seed)
 
 
@@ -92,15 +90,7 @@ class SummariserTask(Task):
             return summariser.network.train(), summariser.tokenizer
         texts = [text for pair in self.train for text in pair]
         tokenizer = train_tokenizer(texts, c.vocabulary, c.longest)
-        shape = T5Config(
-            vocab_size=-(-len(tokenizer) // 64) * 64,
-            d_model=c.width,
-            d_kv=c.width // 4,
-            d_ff=2 * c.width,
-            num_layers=c.layers,
-            num_heads=4,
-            dropout_rate=c.dropout,
-        )
+        shape = small_t5(tokenizer, width=c.width, layers=c.layers, dropout=c.dropout)
         return T5(shape).initialise(generator(self.seed, "summariser weights")), tokenizer
 
 

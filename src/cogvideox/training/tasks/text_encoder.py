@@ -1,10 +1,8 @@
 """Training a small text encoder for the tiny world: read the facts of a scene out of its caption.
 
-The released models borrow T5-XXL, trained on the web. The tiny world has no such luxury, so its T5 learns its language
-by a multi-label task: which facts does this caption state? The transformer then reads frozen features, as in the paper.
-
-An encoder that a transformer was trained on can learn more without that transformer having to start again: what it says
-of the captions it knows is kept (``keep``).
+Its T5 learns the language of captions by a multi-label task: which facts does this caption state? The transformer then
+reads frozen features, as in the paper. An encoder that a transformer was trained on can learn more without that
+transformer having to start again: what it says of the captions it knows is kept (``keep``).
 """
 
 from __future__ import annotations
@@ -22,13 +20,13 @@ from cogvideox.checkpoints.hub import find_folder
 from cogvideox.checkpoints.text import load_text
 from cogvideox.errors import ConfigError
 from cogvideox.noise import generator
-from cogvideox.text import T5Config, T5Encoder, TextEncoder, train_tokenizer
+from cogvideox.text import T5Config, T5Encoder, TextEncoder, Tokenizer, train_tokenizer
 from cogvideox.training.task import Task, TaskConfig
 from cogvideox.world import COLOURS, SHAPES, Scene, caption, facts, sample_scene
 
 
 class TextTraining(TaskConfig):
-    """Captions of the tiny world -> facts."""
+    """Settings: captions of the tiny world -> facts."""
 
     kind: Literal["text"] = Field("text", description="the task: train the world's text encoder")
     width: int = Field(128, description="d_model, the width the transformer reads")
@@ -36,16 +34,12 @@ class TextTraining(TaskConfig):
     heads: int = Field(4, description="attention heads")
     vocabulary: int = Field(384, description="at most this many SentencePiece pieces")
     max_tokens: int = Field(32, description="every prompt is padded or cut to this length")
-    dropout: float = Field(
-        0.25, ge=0, lt=1, description="keeps the reader from learning pairs of words by heart"
-    )
+    dropout: float = Field(0.25, ge=0, lt=1, description="so that no pairs of words are learned by heart")
     batch: int = Field(128, description="captions a step")
     scenes: int = Field(20000, description="scenes the captions are drawn from")
     pairs: float = Field(0.0, ge=0, lt=1, description="share of captions about two different things")
     start: str | None = Field(None, description="model folder, or name, whose text encoder goes on learning")
-    keep: float = Field(
-        0.0, ge=0, description="weight of the squared change of the start's features, pairs apart"
-    )
+    keep: float = Field(0.0, ge=0, description="weight of the start's features' squared change, pairs apart")
 
     @model_validator(mode="after")
     def _has_what_it_keeps(self) -> Self:
@@ -65,21 +59,18 @@ TOKEN_LABELS = ("first", "second", *COLOURS, *SHAPES)
 
 
 class FactReader(nn.Module):
-    """T5 and two linear read-outs: facts from the mean over all positions, padding included, ``TOKEN_LABELS`` at each.
-
-    Its parameters' names (``head``, ``places``) are those of training states.
-    """
+    """T5 and two linear read-outs: facts from the mean over all positions (padding too), ``TOKEN_LABELS`` at each."""
 
     def __init__(self, encoder: T5Encoder, facts: int) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = nn.Linear(encoder.config.d_model, facts)
-        self.places = nn.Linear(encoder.config.d_model, len(TOKEN_LABELS))
+        self.add_module("places", nn.Linear(encoder.config.d_model, len(TOKEN_LABELS)))  # its name in states
 
     def forward(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Token ids [b, l] -> logits of facts [b, facts], logits of token labels [b, l, labels], features [b, l, d]."""
         features = self.encoder(ids)
-        return self.head(features.mean(1)), self.places(features), features
+        return self.head(features.mean(1)), self.get_submodule("places")(features), features
 
 
 class TextTask(Task):
@@ -98,17 +89,10 @@ class TextTask(Task):
         else:
             tokenizer = start.tokenizer
         self.labels = sorted({label for scene in scenes for label in labels(scene)})
-        model = T5Encoder(
-            T5Config(
-                vocab_size=-(-len(tokenizer) // 64) * 64,
-                d_model=config.width,
-                d_kv=config.width // config.heads,
-                d_ff=2 * config.width,
-                num_layers=config.layers,
-                num_heads=config.heads,
-                dropout_rate=config.dropout,
-            )
-        ).initialise(generator(seed, "text weights"))
+        shape = small_t5(
+            tokenizer, width=config.width, layers=config.layers, heads=config.heads, dropout=config.dropout
+        )
+        model = T5Encoder(shape).initialise(generator(seed, "text weights"))
         self.before = start.model if start else None
         if self.before is not None:
             _start_from(model, self.before, config)
@@ -118,10 +102,9 @@ class TextTask(Task):
 
     def losses(self, step: int) -> dict[str, Tensor]:
         """Binary cross-entropy over all facts."""
-        draw = torch.randint(
-            self.config.scenes, (self.config.batch,), generator=generator(self.seed, "scenes", step)
-        )
-        ids, truth, token_truth, paired = self._batch([int(i) for i in draw], step, "train")
+        draw = generator(self.seed, "scenes", step)
+        scenes = torch.randint(self.config.scenes, (self.config.batch,), generator=draw).tolist()
+        ids, truth, token_truth, paired = self._batch(scenes, step, "train")
         self.module.train()
         with torch.random.fork_rng(devices=[]):  # dropout is a function of the step too
             torch.manual_seed(generator(self.seed, "dropout", step).initial_seed())
@@ -173,10 +156,8 @@ class TextTask(Task):
     def _batch(self, indices: list[int], variant: int, split: str) -> tuple[Tensor, ...]:
         """(token ids, facts stated by each caption, token labels at each token, whether it is about two things)."""
         scenes = [self._scene(index, split) for index in indices]
-        texts = [
-            caption(scene, self.seed, index * 31 + variant)
-            for index, scene in zip(indices, scenes, strict=True)
-        ]
+        numbers = (index * 31 + variant for index in indices)
+        texts = [caption(scene, self.seed, number) for scene, number in zip(scenes, numbers, strict=True)]
         ids, _, _ = self.text.tokenize(texts)
         stated = [labels(scene) for scene in scenes]
         truth = torch.tensor([[float(name in facts) for name in self.labels] for facts in stated])
@@ -228,6 +209,21 @@ def _open_attention(model: T5Encoder) -> None:
     table[:, 0] -= 4.0 * after
     table[:, 1] -= 4.0 * ~after
     table[:, 2] -= 1.0 * distance
+
+
+def small_t5(
+    tokenizer: Tokenizer, *, width: int, layers: int, heads: int = 4, dropout: float = 0.0
+) -> T5Config:
+    """The sizes of a T5 to train from scratch; the vocabulary is rounded up to 64, the feed-forward twice as wide."""
+    return T5Config(
+        vocab_size=-(-len(tokenizer) // 64) * 64,
+        d_model=width,
+        d_kv=width // heads,
+        d_ff=2 * width,
+        num_layers=layers,
+        num_heads=heads,
+        dropout_rate=dropout,
+    )
 
 
 def labels(scene: Scene) -> set[str]:

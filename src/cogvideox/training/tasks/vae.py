@@ -1,10 +1,7 @@
 """Training the 3D causal VAE: L1 + squared error + LPIPS + KL, and from a chosen step a GAN loss (section 2.1).
 
-The shipped one learns from stills, then crops, then whole clips of the tiny world.
-
-A still frame shows five times as many scenes for the price of a clip, and its filters are the clip's; crops then
-teach time at a tenth of the price of a clip; whole clips last, with the chunks used at inference, because GroupNorm
-sees other statistics there.
+The shipped one learns from still frames of the tiny world (five times as many scenes for the price of a clip), then
+crops (time, at a tenth of the price), then whole clips in the chunks of inference (other GroupNorm statistics).
 """
 
 from __future__ import annotations
@@ -32,7 +29,7 @@ from cogvideox.vae.norm import SpatialNorm
 
 
 class Gan(Config):
-    """The adversarial loss."""
+    """Settings of the adversarial loss (GAN)."""
 
     start: int = Field(ge=0, description="first step with it (the paper: a few thousand)")
     weight: float = Field(1.0, ge=0, description="weight beside the adaptive one")
@@ -40,22 +37,16 @@ class Gan(Config):
 
 
 class VAETraining(TaskConfig):
-    """Clips -> the same clips."""
+    """Settings: clips -> the same clips, through the autoencoder."""
 
     kind: Literal["vae"] = Field("vae", description="the task: train the autoencoder")
     vae: VAEConfig = Field(description="the network: widths and compression")
-    phases: tuple[CropPhase, ...] = Field(
-        min_length=1, description="crops to train on, in order of their last step"
-    )
-    data: FolderData | None = Field(
-        None, description="clips and pictures of a folder (captions do not matter); null: the tiny world"
-    )
+    phases: tuple[CropPhase, ...] = Field(min_length=1, description="crops to train on, by their last step")
+    data: FolderData | None = Field(None, description="clips and pictures of a folder; null: the tiny world")
     size: int = Field(64, gt=0, description="height and width of a rendered clip")
     frames: int = Field(17, gt=0, description="frames of a rendered clip")
     start: str | None = Field(None, description="model folder, or name, to go on from")
-    decoder_only: bool = Field(
-        False, description="leave the encoder, and with it the latents that a transformer was trained on"
-    )
+    decoder_only: bool = Field(False, description="keep the encoder, so that latents stay what they are")
     l1: float = Field(1.0, ge=0, description="weight of the absolute error")
     l2: float = Field(1.0, ge=0, description="weight of the squared error")
     edges: float = Field(0.0, ge=0, description="weight of the absolute error of neighbouring pixels' steps")
@@ -98,16 +89,13 @@ class VAETraining(TaskConfig):
         return self
 
     def check(self, *, out: Path, precision: str) -> None:
-        """Raise ConfigError when the folder of clips is not named, or when it holds ``out``."""
         check_folder(self.data, out)
 
     @property
     def data_folder(self) -> str | None:
-        """The folder of clips; None: the tiny world."""
         return self.data.folder if self.data is not None else None
 
     def build(self, seed: int, steps: int | None = None) -> VAETask:
-        """The task, with weights made from ``seed``."""
         return VAETask(self, seed)
 
 
@@ -224,10 +212,8 @@ class VAETask(Task):
 
 @torch.no_grad()
 def initialise(vae: VAE) -> None:
-    """Begin where signal flows: unit gain in the decoder's spatial norms, almost no noise on the latents.
-
-    PyTorch's default gives those norms a gain around zero, and latents noise of unit size; both drown the first signal.
-    """
+    """Begin where signal flows: unit gain in the decoder's spatial norms, almost no noise on the latents. PyTorch's
+    default gives those norms a gain around zero, and latents noise of unit size; both drown the first signal."""
     log_variance = vae.encoder.conv_out.conv.bias
     assert log_variance is not None, "its convolutions have one"
     log_variance[vae.config.latent_channels :] = -6.0
@@ -247,10 +233,8 @@ def psnr(squared_error: Tensor) -> Tensor:
 
 
 def flickering(pixels: Float[Tensor, "b c f h w"]) -> Float[Tensor, " b"]:
-    """Mean absolute difference of neighbouring frames, in steps of 255; 0 for a single frame.
-
-    The paper gives no unit for its flickering (Tables 1 and 2); only the direction can be compared.
-    """
+    """Mean absolute difference of neighbouring frames, in steps of 255; 0 for a single frame. The paper gives no unit
+    for its flickering (Tables 1 and 2); only the direction can be compared."""
     if pixels.shape[2] == 1:
         return pixels.new_zeros(len(pixels))
     return (pixels[:, :, 1:] - pixels[:, :, :-1]).abs().mean((1, 2, 3, 4)) * 127.5

@@ -1,6 +1,7 @@
 """Faults that are drawn: people who talk, writing, screens.
 
-See effects.py for what each takes and returns.
+Each takes frames ``uint8 [t, h, w, 3]``, a random generator and ``other`` (another clip of that shape), and returns
+frames of that shape.
 """
 
 from __future__ import annotations
@@ -9,8 +10,19 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from cogvideox.perception.flow import opencv
-from cogvideox.training.tasks.faults.drawing import Talker, colour, font, lines, pair, screen, slide, words
-from cogvideox.training.tasks.faults.painting import fit, painted, shape_of
+from cogvideox.training.tasks.faults.drawing import (
+    Talker,
+    colour,
+    fit,
+    font,
+    lines,
+    painted,
+    pair,
+    screen,
+    shape_of,
+    slide,
+    words,
+)
 
 # --- lecture: somebody talks -------------------------------------------------------------------------------------
 
@@ -26,6 +38,7 @@ def _room(frames, rng, other) -> np.ndarray:
 
 
 def talking_head(frames, rng, other):
+    """One person who talks to the camera."""
     t, h, w = shape_of(frames)
     who, room = Talker(rng), _room(frames, rng, other)
     x, y, unit = w * rng.uniform(0.35, 0.65), h * rng.uniform(0.32, 0.48), h * rng.uniform(0.3, 0.5)
@@ -33,6 +46,7 @@ def talking_head(frames, rng, other):
 
 
 def slide_and_speaker(frames, rng, other):
+    """Slides of a talk, the speaker in a corner."""
     t, h, w = shape_of(frames)
     pages = [np.asarray(slide(rng, h, w)) for _ in range(int(rng.integers(1, 3)))]
     who, corner = Talker(rng), rng.random() < 0.7
@@ -49,19 +63,17 @@ def slide_and_speaker(frames, rng, other):
 
 
 def whiteboard(frames, rng, other):
+    """A person who writes on a board."""
     t, h, w = shape_of(frames)
     board = np.empty_like(frames)
     board[:] = colour(rng, 215, 250) if rng.random() < 0.7 else colour(rng, 10, 60)
-    ink, points = (
-        colour(rng, 0, 120),
-        [(w * rng.uniform(0.1, 0.9), h * rng.uniform(0.1, 0.8)) for _ in range(3)],
-    )
+    ink = colour(rng, 0, 120)
+    starts = [(w * rng.uniform(0.1, 0.9), h * rng.uniform(0.1, 0.8)) for _ in range(3)]
     who = Talker(rng)
-    strokes = [
-        (x, y)
-        for px, py in points
-        for x, y in zip(px + np.cumsum(rng.normal(2, 4, t)), py + np.cumsum(rng.normal(0, 4, t)), strict=True)
-    ]
+    strokes: list[tuple[float, float]] = []
+    for x, y in starts:
+        across, down = x + np.cumsum(rng.normal(2, 4, t)), y + np.cumsum(rng.normal(0, 4, t))
+        strokes += zip(across, down, strict=True)
 
     def paint(image, n):
         draw = ImageDraw.Draw(image)
@@ -73,6 +85,7 @@ def whiteboard(frames, rng, other):
 
 
 def two_talkers(frames, rng, other):
+    """Two people in talk beside each other."""
     t, h, w = shape_of(frames)
     room, pair_ = _room(frames, rng, other), (Talker(rng), Talker(rng))
     y, unit = h * rng.uniform(0.38, 0.5), h * rng.uniform(0.22, 0.36)
@@ -88,6 +101,7 @@ def two_talkers(frames, rng, other):
 
 
 def paragraphs(frames, rng, other):
+    """A page of writing, alone or over the clip."""
     t, h, w = shape_of(frames)
     ink, paper = pair(rng)
     page = Image.new("RGB", (w, h), paper)
@@ -103,6 +117,7 @@ def paragraphs(frames, rng, other):
 
 
 def titles(frames, rng, other):
+    """Three lines of large capitals over the clip."""
     t, h, w = shape_of(frames)
     ink, _ = pair(rng)
     size, text = int(h * rng.uniform(0.14, 0.24)), [words(rng, 2, "capitals") for _ in range(3)]
@@ -117,20 +132,17 @@ def titles(frames, rng, other):
 
 
 def credits(frames, rng, other):
+    """Lines of writing that roll up."""
     t, h, w = shape_of(frames)
     tall = Image.new("RGB", (w, 3 * h), (0, 0, 0) if rng.random() < 0.7 else colour(rng, 0, 90))
-    lines(
-        ImageDraw.Draw(tall),
-        rng,
-        (w // 5, 4, w - w // 6, 3 * h),
-        int(rng.integers(9, 15)),
-        colour(rng, 190, 256),
-    )
+    size, ink = int(rng.integers(9, 15)), colour(rng, 190, 256)
+    lines(ImageDraw.Draw(tall), rng, (w // 5, 4, w - w // 6, 3 * h), size, ink)
     roll, speed = np.asarray(tall), rng.uniform(1, 2 * h / t)
     return np.stack([roll[int(n * speed) : int(n * speed) + h] for n in range(t)])
 
 
 def subtitles(frames, rng, other):
+    """Several lines of subtitles on a black bar."""
     t, h, w = shape_of(frames)
     size, count = int(h * rng.uniform(0.09, 0.13)), int(rng.integers(3, 5))
     ink = colour(rng, 220, 256)
@@ -150,6 +162,7 @@ def subtitles(frames, rng, other):
 
 
 def screen_capture(frames, rng, other):
+    """A recorded screen with a moving mouse pointer and a window that opens."""
     t, h, w = shape_of(frames)
     page = screen(rng, h, w)
     path = np.cumsum(rng.normal(0, 7, (t, 2)), axis=0) + [w / 2, h / 2]
@@ -161,13 +174,8 @@ def screen_capture(frames, rng, other):
         draw = ImageDraw.Draw(image)
         if n >= pop:
             draw.rectangle(box, fill=(235, 235, 240), outline=ink)
-            lines(
-                draw,
-                np.random.default_rng(pop),
-                (box[0] + 6, box[1] + 5, box[2] - 5, box[3]),
-                max(6, h // 20),
-                (20, 20, 20),
-            )
+            inside = (box[0] + 6, box[1] + 5, box[2] - 5, box[3])
+            lines(draw, np.random.default_rng(pop), inside, max(6, h // 20), (20, 20, 20))
         x, y = path[n] % [w, h]
         draw.polygon([(x, y), (x + 7, y + 7), (x, y + 10)], fill=(255, 255, 255), outline=(0, 0, 0))
 
@@ -175,16 +183,13 @@ def screen_capture(frames, rng, other):
 
 
 def scrolling(frames, rng, other):
+    """A recorded screen that scrolls, sometimes with a clip in a window."""
     t, h, w = shape_of(frames)
     top, rest = np.asarray(screen(rng, h, w)), np.asarray(screen(rng, h, w))
     bar, speed = h // 8, rng.uniform(1, 5)
     tall = np.concatenate([top[bar:], rest[bar:], top[bar:]])
-    out = np.stack(
-        [
-            np.concatenate([top[:bar], tall[(s := int(n // 3 * 3 * speed) % (len(tall) - h)) : s + h - bar]])
-            for n in range(t)
-        ]
-    )
+    starts = [int(n // 3 * 3 * speed) % (len(tall) - h) for n in range(t)]
+    out = np.stack([np.concatenate([top[:bar], tall[start : start + h - bar]]) for start in starts])
     if rng.random() < 0.4:  # a film in a window of the screen
         small = fit(frames, h // 2, w // 2)
         out[:, h // 4 : h // 4 + h // 2, w // 4 : w // 4 + w // 2] = small
@@ -192,6 +197,7 @@ def scrolling(frames, rng, other):
 
 
 def filmed_screen(frames, rng, other):
+    """A screen filmed with a camera: askew, with moiré and noise."""
     cv2 = opencv()
     t, h, w = shape_of(frames)
     page = screen_capture(frames, rng, other)
@@ -210,6 +216,7 @@ def filmed_screen(frames, rng, other):
 
 
 def phone(frames, rng, other):
+    """A recorded phone screen, upright between bars."""
     t, h, w = shape_of(frames)
     wide = int(h * 0.56)
     page = screen_capture(frames[:, :, :wide] if wide < w else frames, rng, other)

@@ -14,6 +14,7 @@ from cogvideox.curation.shots import Shots
 from cogvideox.curation.step import Look
 from cogvideox.errors import InputError, MediaError
 from cogvideox.perception.flow import opencv
+from cogvideox.training.tasks.faults.drawing import fit
 from cogvideox.video import open_decoder
 from cogvideox.video.reading import DecodeLimits
 
@@ -29,8 +30,8 @@ class TakeLibrary:
     takes: dict[str, list[np.ndarray]]
     known: dict[str, dict[str, bool]] = field(default_factory=dict)
 
-    def part(self, names: set[str]) -> TakeLibrary:
-        """Only these films."""
+    def only(self, names: set[str]) -> TakeLibrary:
+        """The takes of these films alone."""
         return TakeLibrary({name: takes for name, takes in self.takes.items() if name in names}, self.known)
 
     def clip(self, rng: np.random.Generator, width: int) -> tuple[np.ndarray, str]:
@@ -56,15 +57,14 @@ def read_stock(folder: Path, known: Mapping[str, Mapping[str, bool]] | None = No
     shots, look = Shots(min_seconds=1.5, max_seconds=6.0), Look(side=SIDE, fps=8.0)
     for one in list_videos(folder):
         try:
-            with open_decoder(folder / one.path, DecodeLimits(frames=4096)) as walking:
-                pieces = [
-                    piece.view.pictures for piece in ShotViews(walking, shots, look).segments() if piece.view
-                ]
+            with open_decoder(folder / one.path, DecodeLimits(frames=4096)) as decoder:
+                segments = ShotViews(decoder, shots, look).segments()
+                pictures = [segment.view.pictures for segment in segments if segment.view]
         except MediaError:
             continue  # broken films are no stock
-        upright = [piece for piece in pieces if piece.shape[1] <= piece.shape[2] and len(piece) >= 8]
-        if upright:
-            takes[one.path] = upright[:8]
+        wide = [take for take in pictures if take.shape[1] <= take.shape[2] and len(take) >= 8]
+        if wide:
+            takes[one.path] = wide[:8]
     if not takes:
         raise InputError(f"{folder}: no film has a take of 1.5 seconds; give a folder of clean clips")
     return TakeLibrary(takes, {name: dict(labels) for name, labels in (known or {}).items()})
@@ -73,15 +73,10 @@ def read_stock(folder: Path, known: Mapping[str, Mapping[str, bool]] | None = No
 def drawn(rng: np.random.Generator, width: int) -> np.ndarray:
     """A texture that drifts, with discs that move on their own."""
     cv2 = opencv()
-    base = cv2.resize(
-        rng.uniform(0, 255, (6, 9, 3)).astype(np.float32),
-        (width * 2, SIDE * 2),
-        interpolation=cv2.INTER_CUBIC,
-    )
-    base += (
-        rng.normal(0, 6, base.shape[:2])[..., None]
-        + 18 * np.sin(np.arange(width * 2) * rng.uniform(0.05, 0.4))[None, :, None]
-    )
+    blobs = rng.uniform(0, 255, (6, 9, 3)).astype(np.float32)
+    base = cv2.resize(blobs, (width * 2, SIDE * 2), interpolation=cv2.INTER_CUBIC)
+    grain, stripes = rng.normal(0, 6, base.shape[:2]), np.arange(width * 2) * rng.uniform(0.05, 0.4)
+    base += grain[..., None] + 18 * np.sin(stripes)[None, :, None]
     speed, discs = rng.uniform(-3, 3, 2), rng.uniform(0, 1, (4, 2))
     moves, inks = rng.normal(0, 0.025, (4, 2)), rng.integers(0, 256, (4, 3))
     frames = []
@@ -129,8 +124,7 @@ def as_another_film(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def fitted(frames: np.ndarray, width: int) -> np.ndarray:
-    """``[n, 128, width, 3]``."""
-    cv2 = opencv()
+    """Frames scaled to 128 x ``width``; those of that size stay as they are."""
     if frames.shape[1:3] == (SIDE, width):
         return np.ascontiguousarray(frames)
-    return np.stack([cv2.resize(frame, (width, SIDE), interpolation=cv2.INTER_AREA) for frame in frames])
+    return fit(frames, SIDE, width)

@@ -7,7 +7,7 @@ import torch
 
 from cogvideox.checkpoints.diffusers import write_transformer
 from cogvideox.errors import ConfigError
-from cogvideox.training.init_from import widen
+from cogvideox.training.tasks.diffusion_network import widen
 from cogvideox.transformer import Transformer, TransformerConfig, initialise
 
 SMALL = dict(
