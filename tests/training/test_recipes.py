@@ -50,7 +50,7 @@ def test_settings_are_listed_with_path_value_type_and_meaning():
         return CliRunner().invoke(app, list(words)).stdout
 
     listed = cogvideox("settings", "lora", "--find", "gradient norm")
-    assert listed.startswith("optim.clip=1.0  (number)\n    gradient clipping: the")
+    assert listed.startswith("optim.clip=1.0  (number)\n    gradient clipping: largest")
     rows = {row["path"]: row for row in json.loads(cogvideox("settings", "world-vae", "--json"))}
     coding = rows["task.phases.2.coding"]
     assert (coding["type"], coding["value"]) == ("one of whole, chunked", "chunked")

@@ -26,7 +26,7 @@ class OptimConfig(Config):
     weight_decay: float = Field(1e-4, ge=0, description="Table 6")
     warmup: int = Field(100, ge=0, description="warmup: steps in which the rate rises from 0")
     floor: float = Field(0.02, ge=0, le=1, description="last learning rate, as a fraction of the peak")
-    clip: float = Field(1.0, gt=0, description="gradient clipping: the largest norm (Table 6)")
+    clip: float = Field(1.0, gt=0, description="gradient clipping: largest gradient norm (Table 6)")
     ema: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights; 0 turns averaging off")
 
 
