@@ -47,6 +47,7 @@ class ClipDataset(Protocol):
 
     def save_digests(self) -> None:
         """Write down the digests that ``content`` computed, so that they need not be computed again."""
+        return None
 
 
 class ClipShape(NamedTuple):

@@ -94,8 +94,10 @@ class FolderCrops(CropSource):
         self.total = len(listing.entries) + len(listing.dropped)
         self.listings = train_and_held_out(data, listing)
         report_dropped(data, listing.dropped, self.total)
-        sides = ([[entry.name, entry.location.length] for entry in side.entries] for side in self.listings)
-        self.fingerprint = data_fingerprint(*sides)
+        train, test = (
+            [[entry.name, entry.location.length] for entry in side.entries] for side in self.listings
+        )
+        self.fingerprint = data_fingerprint(train, test)
         self.dropped, self.short = set(listing.dropped), set[str]()
         self._read = lru_cache(maxsize=cached)(self._pixels)
         self._order = lru_cache(maxsize=2)(self._shuffled)
