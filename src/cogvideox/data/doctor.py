@@ -73,9 +73,9 @@ def diagnose(
     source: CaptionSource | None = None,
     colour: Colour = "guess",
 ) -> DoctorReport:
-    """Examine every clip of ``folder``; with ``decode`` false only headers are read. Raises ConfigError when it is empty.
+    """Examine every clip of ``folder``; with ``decode`` false only headers are read. ConfigError when it is empty.
 
-    ``budget``: tokens of a packed row, to tell what packing would waste. ``caption``: of clips that have none. ``source``:
+    ``budget``: tokens of a packed row, to tell what packing wastes. ``caption``: of clips that have none. ``source``:
     where the captions are, if not found by usual names. ``colour``: how videos without a colour tag are read.
     """
     about: list[str] = []
