@@ -50,11 +50,6 @@ class Span(Config):
     end: float = Field(ge=0)
 
     @property
-    def frames(self) -> int:
-        """Number of frames in the span."""
-        return self.stop - self.first
-
-    @property
     def seconds(self) -> float:
         """Length of the span in seconds."""
         return self.end - self.start

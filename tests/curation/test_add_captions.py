@@ -20,7 +20,7 @@ CLIP = Clip(source=SourceFile(path="a.mp4"))
 
 def view_of(frames: np.ndarray) -> View:
     moments = 3.0 + np.arange(len(frames), dtype=np.float32) / 8  # a clip from the middle of a film
-    return View(frames, moments, frames, moments, *frames.shape[1:3])
+    return View(frames, frames, moments, *frames.shape[1:3])
 
 
 def test_a_clip_leaves_with_every_caption_on_the_way():

@@ -25,7 +25,7 @@ SURE = dict.fromkeys(LABELS, 5) | {"text": 90}
 def look(url: str, speed: float = 1.0, **more) -> Clip:
     frames = take(1, 24, speed=speed)
     moments = 3.0 + np.arange(24, dtype=np.float32) / 8
-    view = View(frames, moments, frames, moments, 64, 96)
+    view = View(frames, frames, moments, 64, 96)
     chat = {"tries": 2, "first_wait": 0, "rest": 0}
     return VlmLabels(ask=url, ask_model="seer", frames=4, chat=chat, **more).measure(CLIP, view)
 

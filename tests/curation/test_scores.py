@@ -30,7 +30,7 @@ CLIP = Clip(source=SourceFile(path="a.mp4"), span=Span(first=0, stop=1, start=0,
 
 def view(frames: np.ndarray, fps: float = 8.0) -> View:
     moments = np.arange(len(frames)) / fps
-    return View(frames, moments, frames, moments, *frames.shape[1:3])
+    return View(frames, frames, moments, *frames.shape[1:3])
 
 
 def score(step, frames: np.ndarray) -> dict:

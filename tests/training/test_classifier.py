@@ -74,7 +74,7 @@ def test_the_step_reads_a_trained_classifier(run):
 
     frames, moments = take(9, 12, 128, 160), np.arange(12) / 8
     clip = Clip(source=SourceFile(path="a"), span=Span(first=0, stop=12, start=0, end=1.5))
-    found = Labels(classifier=str(run[1])).measure(clip, View(frames, moments, frames, moments, 128, 160))
+    found = Labels(classifier=str(run[1])).measure(clip, View(frames, frames, moments, 128, 160))
     assert set(found.labels) == set(LABELS) and set(found.scores) == {f"label.{name}" for name in LABELS}
     assert all(label.judge.startswith("labels-") for label in found.labels.values())
 

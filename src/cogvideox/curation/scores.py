@@ -100,7 +100,7 @@ class MotionScore(CurationStep):
         A flow with weights of yours is named in ``clip.networks``, with a digest of them.
         """
         flow = self.flow.build()
-        motion = motion_of(view.pictures if flow.colour else view.grey, view.picture_moments.tolist(), flow)
+        motion = motion_of(view.pictures if flow.colour else view.grey, view.moments.tolist(), flow)
         if self.flow.digest():
             clip = clip.model_copy(update={"networks": {**clip.networks, self.kind: flow.name}})
         return clip.with_scores(**dict(zip(self.gives, astuple(motion), strict=True)))

@@ -123,11 +123,6 @@ class ShotViews:
     def _view(self, held: list[Frame]) -> View:
         pictures = [(frame.moment, frame.picture) for frame in held if frame.picture is not None]
         size = self.decoder.size
-        return View(
-            np.stack([frame.tiny for frame in held]),
-            np.array([frame.moment for frame in held]),
-            np.stack([picture for _, picture in pictures]),
-            np.array([moment for moment, _ in pictures]),
-            size.height,
-            size.width,
-        )
+        tiny = np.stack([frame.tiny for frame in held])
+        moments = np.array([moment for moment, _ in pictures])
+        return View(tiny, np.stack([picture for _, picture in pictures]), moments, size.height, size.width)

@@ -29,25 +29,19 @@ class Look(Config):
 
 @dataclass(eq=False)
 class View:
-    """Frames of one clip. ``tiny`` uint8 [n, h, w, 3] at ``moments`` [n] seconds; ``pictures`` [m, H, W, 3]."""
+    """Frames of one clip: all of them ``tiny`` uint8 [n, h, w, 3], and ``pictures`` uint8 [m, H, W, 3] at ``moments``
+    [m] seconds. ``height`` and ``width``: of the upright picture in the file."""
 
     tiny: np.ndarray
-    moments: np.ndarray
     pictures: np.ndarray
-    picture_moments: np.ndarray
-    height: int  # of the upright picture in the file
+    moments: np.ndarray
+    height: int
     width: int
 
     def cropped(self, box: Box) -> View:
         """The same frames inside ``box``, which is given in pixels of the file."""
-        return View(
-            _inside(self.tiny, box, self.height, self.width),
-            self.moments,
-            _inside(self.pictures, box, self.height, self.width),
-            self.picture_moments,
-            box.height,
-            box.width,
-        )
+        tiny, pictures = (_inside(each, box, self.height, self.width) for each in (self.tiny, self.pictures))
+        return View(tiny, pictures, self.moments, box.height, box.width)
 
     @cached_property
     def tiny_grey(self) -> np.ndarray:

@@ -68,10 +68,10 @@ class VlmLabels(CurationStep):
     def measure(self, clip: Clip, view: View) -> Clip:
         """``clip.labels``, and how sure it is as scores ``label.<name>``. Raises ChatError when to ask again later."""
         chat = _chat(self.model_dump_json())
-        start = float(view.picture_moments[0])
+        start = float(view.moments[0])
         content: list[str | Image] = []
         for index in view.spread(self.frames):
-            content += [f"{float(view.picture_moments[index]) - start:.2f} s", Image.of(view.pictures[index])]
+            content += [f"{float(view.moments[index]) - start:.2f} s", Image.of(view.pictures[index])]
         question = DEFECTS.question(tuple(content), LabelVerdict.model_json_schema())
         try:
             verdict: LabelVerdict = chat.ask(question, json_reader(LabelVerdict))
@@ -106,8 +106,8 @@ class AddCaptions(CurationStep):
 
     def measure(self, clip: Clip, view: View) -> Clip:
         """Raises ChatError when a later run should ask again."""
-        start = float(view.picture_moments[0]) if len(view.picture_moments) else 0.0
-        moments = tuple(round(float(moment) - start, 4) for moment in view.picture_moments)
+        start = float(view.moments[0]) if len(view.moments) else 0.0
+        moments = tuple(round(float(moment) - start, 4) for moment in view.moments)
         record = _describer(self.model_dump_json()).describe_one(ClipFrames(clip.id, view.pictures, moments))
         if record.ended == "pending":
             raise ChatError(f"{record.stage}: {record.reason}: {record.detail}; run again")
