@@ -115,9 +115,7 @@ class Recipe(Config):
     steps: tuple[AnyStep, ...] = Field(description="in this order, on each clip")
     choices: tuple[AnyChoice, ...] = Field(description="in this order, on all clips together")
     cutting: Cutting = Cutting()
-    colour: Colour = Field(
-        "guess", description="how videos without a colour tag are read; guess: by their size"
-    )
+    colour: Colour = Field("guess", description="how videos without a colour tag are read; guess: by size")
     per_shard: int = Field(200, gt=0, description="clips in one shard")
     layout: Literal["webdataset", "videofolder"] = Field(
         "webdataset", description="tar files, or a folder of videos with metadata.jsonl"

@@ -95,13 +95,11 @@ def curate(
 def check_apart(folder: str | Path, out: str | Path) -> None:
     """Raises ConfigError when raw videos and the folder of the result lie in each other, by whatever names."""
     if lies_in(out, folder):
-        raise ConfigError(
-            f"out {out}: lies inside {folder}, so its clips would be curated next time; choose another"
-        )
+        why = "so its clips would be curated next time; choose another"
+        raise ConfigError(f"out {out}: lies inside {folder}, {why}")
     if lies_in(folder, out):
-        raise ConfigError(
-            f"{folder}: lies inside out {out}, where curate writes and removes files; choose another out"
-        )
+        why = "where curate writes and removes files; choose another out"
+        raise ConfigError(f"{folder}: lies inside out {out}, {why}")
 
 
 @dataclass

@@ -27,6 +27,9 @@ LEAST = (
     2 * STRIDE * 2 ** (LEVELS - 1)
 )  # pixels a side: the last level needs two positions to interpolate between
 
+State = Float[Tensor, "b d h w"]
+"""The hidden state of the recurrence, an eighth of the size of the pictures."""
+
 
 class RAFTConfig(Config):
     """The sizes of a network; defaults: the large one (appendix A)."""
@@ -179,9 +182,7 @@ class Recurrent(nn.Module):
         for place, kernel in enumerate(config.kernels, 1):
             self.add_module(f"convgru{place}", GRU(config.hidden, config.context + config.motion, kernel))
 
-    def forward(
-        self, state: Float[Tensor, "b d h w"], x: Float[Tensor, "b c h w"]
-    ) -> Float[Tensor, "b d h w"]:
+    def forward(self, state: State, x: Float[Tensor, "b c h w"]) -> State:
         """The next hidden state, by the GRU cells one after the other."""
         for place in range(1, self.steps + 1):
             state = self.get_submodule(f"convgru{place}")(state, x)
@@ -198,9 +199,7 @@ class GRU(nn.Module):
         self.convr = nn.Conv2d(hidden + given, hidden, kernel, padding=padding)
         self.convq = nn.Conv2d(hidden + given, hidden, kernel, padding=padding)
 
-    def forward(
-        self, state: Float[Tensor, "b d h w"], x: Float[Tensor, "b c h w"]
-    ) -> Float[Tensor, "b d h w"]:
+    def forward(self, state: State, x: Float[Tensor, "b c h w"]) -> State:
         """The next hidden state of one convolutional GRU (Eq. 3 to 6)."""
         both = torch.cat([state, x], 1)
         z, r = self.convz(both).sigmoid(), self.convr(both).sigmoid()
@@ -216,7 +215,7 @@ class FlowHead(nn.Module):
         self.conv1 = nn.Conv2d(config.hidden, config.head, 3, padding=1)
         self.conv2 = nn.Conv2d(config.head, 2, 3, padding=1)
 
-    def forward(self, state: Float[Tensor, "b d h w"]) -> Float[Tensor, "b 2 h w"]:
+    def forward(self, state: State) -> Float[Tensor, "b 2 h w"]:
         """The hidden state to an update of the flow."""
         return self.conv2(F.relu(self.conv1(state)))
 
@@ -229,7 +228,7 @@ class MaskHead(nn.Module):
         self.convrelu = unit(config.hidden, 256, 3)
         self.conv = nn.Conv2d(256, 9 * STRIDE * STRIDE, 1)
 
-    def forward(self, state: Float[Tensor, "b d h w"]) -> Float[Tensor, "b 576 h w"]:
+    def forward(self, state: State) -> Float[Tensor, "b 576 h w"]:
         """The hidden state to the mask of convex upsampling."""
         return 0.25 * self.conv(self.convrelu(state))  # 0.25: as the public weights were trained
 
