@@ -69,12 +69,6 @@ class Pair:
         """What B A is multiplied by."""
         return self.alpha / self.rank
 
-    @property
-    def bytes(self) -> int:
-        """Memory of its tensors."""
-        tensors = (self.a, self.b, self.bias, self.magnitude)
-        return sum(t.numel() * t.element_size() for t in tensors if t is not None)
-
 
 @dataclass(frozen=True)
 class Adapter:
@@ -99,20 +93,15 @@ class Adapter:
         return sorted({pair.alpha for pair in self.pairs.values()})
 
     @property
-    def bytes(self) -> int:
-        """Memory of all its tensors."""
-        return sum(pair.bytes for pair in self.pairs.values())
-
-    @property
     def variants(self) -> list[str]:
         """What it has beyond plain low-rank matrices of linear layers."""
         pairs = self.pairs.values()
-        found = {
+        has = {
             "DoRA": any(pair.magnitude is not None for pair in pairs),
             "biases": any(pair.bias is not None for pair in pairs),
             "convolution": any(pair.kernel for pair in pairs),
         }
-        return [name for name, there in found.items() if there]
+        return [name for name, there in has.items() if there]
 
     def delta_norm(self) -> float:
         """The Frobenius norm of all changes B A and of the biases; DoRA's norms are not counted."""

@@ -49,30 +49,17 @@ _ELSEWHERE = {
     "adapter",
     "ip",
 }
+_EMBEDDING, _NORMS = "an embedding (textual inversion)", "full differences of norms (LyCORIS)"
 _OTHER = {
-    "hada_": "LoHa (LyCORIS)",
-    "lokr_": "LoKr (LyCORIS)",
-    "oft_": "OFT",
-    "boft_": "BOFT",
-    "lora_mid": "LoCon with a core between its matrices (LyCORIS)",
-    "lora_E": "AdaLoRA",
-    "lora_embedding_": "LoRA of an embedding",
-    "ia3_": "IA3",
-    "on_input": "IA3 (LyCORIS)",
-    "vera_": "VeRA",
-    "modules_to_save": "whole layers trained beside an adapter",
-    "diff": "full differences of weights",
-    "diff_b": "full differences of biases",
-    "w_norm": "full differences of norms (LyCORIS)",
-    "b_norm": "full differences of norms (LyCORIS)",
-    "set_weight": "whole weights",
-    "reshape_weight": "weights of another shape",
-    "emb_params": "an embedding (textual inversion)",
-    "string_to_param": "an embedding (textual inversion)",
-    "bundle_emb": "an embedding (textual inversion)",
-    "a1": "GLoRA (LyCORIS)",
-    "b1": "GLoRA (LyCORIS)",
-}
+    "hada_": "LoHa (LyCORIS)", "lokr_": "LoKr (LyCORIS)", "oft_": "OFT", "boft_": "BOFT",
+    "lora_mid": "LoCon with a core between its matrices (LyCORIS)", "lora_E": "AdaLoRA",
+    "lora_embedding_": "LoRA of an embedding", "ia3_": "IA3", "on_input": "IA3 (LyCORIS)", "vera_": "VeRA",
+    "modules_to_save": "whole layers trained beside an adapter", "diff": "full differences of weights",
+    "diff_b": "full differences of biases", "w_norm": _NORMS, "b_norm": _NORMS, "set_weight": "whole weights",
+    "reshape_weight": "weights of another shape", "emb_params": _EMBEDDING, "string_to_param": _EMBEDDING,
+    "bundle_emb": _EMBEDDING, "a1": "GLoRA (LyCORIS)", "b1": "GLoRA (LyCORIS)",
+}  # fmt: skip
+"""Words in the tensor names of other kinds of adapters; one that ends in an underscore begins a word."""
 
 
 @dataclass(frozen=True)
@@ -103,22 +90,15 @@ class Target:
 
 @dataclass(frozen=True)
 class MatchedLayer:
-    """Tensors of a file, the target that their spelling means, and the words that stand before it."""
+    """Tensors of a file, our layers that they change, and the words before the layer in their spelling.
+
+    Where the file holds several layers as one, ``rule`` cuts them apart.
+    """
 
     group: LayerTensors
-    target: Target
+    layers: tuple[str, ...]
+    rule: RenameRule | None
     before: tuple[str, ...]
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """Our layers that these tensors change: several where the file holds them as one."""
-        at = self.group.partition
-        return self.target.layers if at is None else self.target.layers[at : at + 1]
-
-    @property
-    def rule(self) -> RenameRule | None:
-        """How what the file holds as one is cut; None where the tensors are of one layer."""
-        return self.target.rule if self.group.partition is None else None
 
 
 def take_apart(name: str) -> TensorName | None:
@@ -152,11 +132,13 @@ def take_apart(name: str) -> TensorName | None:
 def other_kind(name: str) -> str | None:
     """What a tensor is that no LoRA holds, where it belongs to an adapter of another kind."""
     words = name[:MOST_NAME].split(".")[-4:]
-    for word in words:
-        for start, kind in _OTHER.items():
-            if word == start or (start.endswith("_") and word.startswith(start)):
-                return kind
-    return None
+    fits = (
+        kind
+        for word in words
+        for known, kind in _OTHER.items()
+        if word == known or (known.endswith("_") and word.startswith(known))
+    )
+    return next(fits, None)
 
 
 def is_of_text_encoder(name: str) -> bool:
@@ -244,9 +226,12 @@ class Layers:
         """
         matched, passed, unknown = list[MatchedLayer](), 0, []
         for group in groups:
-            hit = self.find(group.spelled)
-            if hit is not None and (group.partition is None or group.partition < len(hit[0].layers)):
-                matched.append(MatchedLayer(group, *hit))
+            target, before = self.find(group.spelled) or (Target(()), ())
+            at, layers = group.partition, target.layers
+            if at is None and layers:
+                matched.append(MatchedLayer(group, layers, target.rule, before))
+            elif at is not None and at < len(layers):
+                matched.append(MatchedLayer(group, layers[at : at + 1], None, before))
             elif is_of_text_encoder(group.spelled):
                 passed += 1
             else:
@@ -275,12 +260,9 @@ class Layers:
     def _shortened(self) -> Iterable[tuple[str, Target]]:
         """``to_out`` for ``to_out.0``, ``blocks.0`` for ``transformer_blocks.0``."""
         for name in self.names:
-            if name.endswith(".0"):
-                yield name.removesuffix(".0"), Target((name,))
-            if name.startswith("transformer_blocks."):
-                yield name.removeprefix("transformer_"), Target((name,))
-                if name.endswith(".0"):
-                    yield name.removeprefix("transformer_").removesuffix(".0"), Target((name,))
+            for shorter in (name, name.replace("transformer_blocks.", "blocks.", 1)):
+                for spelled in {shorter, shorter.removesuffix(".0")} - {name}:
+                    yield spelled, Target((name,))
 
     def _of_sat(self) -> Iterable[tuple[str, Target]]:
         """SAT's names, among them one for q, k and v together."""

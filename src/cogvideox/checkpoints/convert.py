@@ -24,6 +24,7 @@ from cogvideox.checkpoints.diffusers import (
     digests_in,
     load_stored,
     meta_names,
+    preset_of_shapes,
     read_index,
     write_index,
     write_model,
@@ -131,14 +132,13 @@ class _Conversion:
         return checkpoint_folder(self.target, self.overwrite)
 
 
-def guess_from_shapes(network: str, names: Mapping[str, tuple[int, ...]]) -> ModelSpec:
-    """The preset whose network has exactly these tensors; raises CheckpointError when there is none."""
-    for preset in PRESETS.values():
-        if meta_names(preset.vae if network == "vae" else preset.transformer) == names:
-            return preset
-    raise CheckpointError(
-        f"the {network} has the shapes of none of {', '.join(PRESETS)}; pass preset, or base"
-    )
+def _spec_of_shapes(shapes: Mapping[str, tuple[int, ...]]) -> ModelSpec:
+    """The preset whose transformer has exactly these tensors; raises CheckpointError when there is none."""
+    name = preset_of_shapes(shapes)
+    if not name:
+        known = ", ".join(PRESETS)
+        raise CheckpointError(f"the transformer has the shapes of none of {known}; pass preset, or base")
+    return PRESETS[name]
 
 
 def _find_source(src: str | Path) -> Path:
@@ -252,7 +252,7 @@ def _config_of_network(
         config, where = read_transformer_config(around / "transformer"), f"{where} as {around}"
     else:
         run = config_of_run(job.source)
-        config = run or (job.preset or guess_from_shapes("transformer", shapes)).transformer
+        config = run or (job.preset or _spec_of_shapes(shapes)).transformer
         where += f" as preset {job.preset.name}" if job.preset else ""
     check_names(meta_names(config), shapes, where)
     return config
@@ -324,11 +324,11 @@ def _guess(files: list[SatFile]) -> ModelSpec:
             f"{files[0].path}: the public models share one VAE shape but not its scaling factor; pass preset"
         )
     try:
-        return guess_from_shapes("transformer", shapes_of(file.ours(learned_positions=False)))
+        return _spec_of_shapes(shapes_of(file.ours(learned_positions=False)))
     except CheckpointError:
         if not file.has_positions:
             raise
-    return guess_from_shapes("transformer", shapes_of(file.ours(learned_positions=True)))
+    return _spec_of_shapes(shapes_of(file.ours(learned_positions=True)))
 
 
 def _diffusers_to_sat(job: _Conversion) -> None:
@@ -341,7 +341,7 @@ def _diffusers_to_sat(job: _Conversion) -> None:
             config = read_vae_config(read_from) if name == "vae" else read_transformer_config(read_from)
             _check_preset(read_from, config, job.preset)
             tensors = read_folder(read_from, STEM)
-            check_names(meta_names(config), tensors.shapes, str(read_from))
+            check_names(meta_names(config), shapes_of(tensors), str(read_from))
             if isinstance(config, VAEConfig):
                 rules = keymap("vae", stages=len(config.block_out_channels))
             else:

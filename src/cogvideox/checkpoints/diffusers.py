@@ -45,6 +45,7 @@ from cogvideox.diffusion.schedule import Schedule, ScheduleConfig
 from cogvideox.errors import CheckpointError
 from cogvideox.files import short
 from cogvideox.files.digest import sha256_of
+from cogvideox.presets import PRESETS
 from cogvideox.spec import Kind, kind_of
 from cogvideox.transformer import Transformer, TransformerConfig
 from cogvideox.vae import VAE, VAEConfig
@@ -248,10 +249,7 @@ def digests_in(folder: Path) -> dict[str, str]:
 
 
 def meta_names(config: TransformerConfig | VAEConfig) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors of a network, computed without allocating any.
-
-    All blocks of a transformer are alike, so one is built, whatever their number.
-    """
+    """Names and shapes of the tensors of a network, none allocated; all blocks are alike, so one is built."""
     with torch.device("meta"):
         if isinstance(config, VAEConfig):
             return shapes_of(VAE(config).state_dict())
@@ -262,6 +260,11 @@ def meta_names(config: TransformerConfig | VAEConfig) -> dict[str, tuple[int, ..
         for number in range(1, config.num_layers)
         for name, shape in first.items()
     }
+
+
+def preset_of_shapes(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """The preset whose transformer has exactly these tensors, "" when there is none."""
+    return next((name for name, spec in PRESETS.items() if meta_names(spec.transformer) == shapes), "")
 
 
 def _load(

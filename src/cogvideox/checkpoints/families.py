@@ -144,14 +144,8 @@ def _quantisation_of(values: Mapping[str, Any]) -> Family | None:
     return next((family for word, family in known.items() if word in method), UNKNOWN_QUANT)
 
 
-def check_unquantised(values: Mapping[str, Any], where: str | Path) -> None:
-    """Raise CheckpointError for the config of a quantised network."""
-    if (family := _quantisation_of(values)) is not None:
-        raise family.refusal(where)
-
-
-def check_condition(values: Mapping[str, Any], where: str | Path, own: bool) -> None:
-    """Raise CheckpointError for a transformer whose channels or settings belong to a family that is not run."""
+def check_config(values: Mapping[str, Any], where: str | Path, own: bool = False) -> None:
+    """Raise CheckpointError for a config of a family that is not run, see ``family_of_config``."""
     if (family := family_of_config(values, own)) is not None:
         raise family.refusal(where)
 

@@ -14,18 +14,13 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from cogvideox.checkpoints.tensors import is_finite, read_folder, shapes_of
+from cogvideox.checkpoints.tensors import dtypes_of, is_finite, read_folder, shapes_of
 from cogvideox.errors import CheckpointError, few, suggest
 
 NAMED = {
-    "fp32": torch.float32,
-    "float32": torch.float32,
-    "fp16": torch.float16,
-    "float16": torch.float16,
-    "half": torch.float16,
-    "bf16": torch.bfloat16,
-    "bfloat16": torch.bfloat16,
-}
+    "fp32": torch.float32, "float32": torch.float32, "fp16": torch.float16, "float16": torch.float16,
+    "half": torch.float16, "bf16": torch.bfloat16, "bfloat16": torch.bfloat16,
+}  # fmt: skip
 N = TypeVar("N", bound=nn.Module)
 
 
@@ -103,8 +98,7 @@ def to_dtype(name: str | torch.dtype | None) -> torch.dtype | None:
 def cpu_dtypes(
     folder: Path, stems: Mapping[str, str], wanted: torch.dtype | None, asked: bool, variant: str | None
 ) -> dict[str, torch.dtype | None]:
-    """The precision of each network on a CPU: float32 instead of float16, unless that was ``asked`` for; warns in both
-    cases.
+    """The precision of each network on a CPU: float32 instead of float16, unless that was ``asked`` for; warns of both.
 
     ``stems``: folder of the network -> how its files begin. ``wanted`` None: as stored.
     """
@@ -128,7 +122,7 @@ def _is_half(folder: Path, stem: str, wanted: torch.dtype | None, variant: str |
     if wanted is not None or not folder.is_dir():
         return wanted == torch.float16
     tensors = read_folder(folder, stem, variant if folder.name != "text_encoder" else None)
-    return torch.float16 in tensors.dtypes.values()
+    return torch.float16 in dtypes_of(tensors).values()
 
 
 def _put(module: nn.Module, name: str, tensor: Tensor) -> None:

@@ -7,7 +7,7 @@ import math
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from torch import Tensor
 from cogvideox.checkpoints.adapter import Adapter, AlphaUnknownError, OddSettingsError
 from cogvideox.checkpoints.adapter_names import other_kind
 from cogvideox.checkpoints.adapter_reading import is_adapter, read_adapter
-from cogvideox.checkpoints.diffusers import load_schedule, meta_names, read_index
+from cogvideox.checkpoints.diffusers import load_schedule, meta_names, preset_of_shapes, read_index
 from cogvideox.checkpoints.families import (
     FAMILY_NAMES,
     check_floats,
@@ -29,7 +29,15 @@ from cogvideox.checkpoints.families import (
 from cogvideox.checkpoints.fill import check_finite, check_names
 from cogvideox.checkpoints.hub import find_folder
 from cogvideox.checkpoints.sat import find_components, is_sat, read_sat
-from cogvideox.checkpoints.specs import RECORD, STEM, read_record, read_transformer_config, read_vae_config
+from cogvideox.checkpoints.specs import (
+    RECORD,
+    STEM,
+    TRANSFORMER_CLASS,
+    VAE_CLASS,
+    read_record,
+    read_transformer_config,
+    read_vae_config,
+)
 from cogvideox.checkpoints.tensors import (
     Tensors,
     dtypes_of,
@@ -44,8 +52,9 @@ from cogvideox.checkpoints.trainers import network_in, recognise
 from cogvideox.errors import CogVideoXError
 from cogvideox.files import inside
 from cogvideox.files.digest import sha256_of
-from cogvideox.presets import PRESETS, guess_preset
+from cogvideox.presets import guess_preset
 from cogvideox.spec import kind_of
+from cogvideox.transformer import TransformerConfig
 
 
 @dataclass(frozen=True)
@@ -168,8 +177,7 @@ def _look_at_trained(path: Path, report: CheckpointReport, check: bool, weigh: b
         )
         return True
     report.kind = f"{output.kind}, with the network of CogVideoX"
-    shapes = shapes_of(tensors)
-    report.preset = next((n for n, spec in PRESETS.items() if meta_names(spec.transformer) == shapes), "")
+    report.preset = preset_of_shapes(shapes_of(tensors))
     if weigh:
         _weigh(path.name, tensors, report, check)
     report.checked += [" ".join(str(note.message).split()) for note in beside]
@@ -203,21 +211,19 @@ def _look_at_component(folder: Path, report: CheckpointReport, check: bool) -> N
         report.kind = family.name
         raise family.refusal(folder)
     name = str(values.get("_class_name") or (values.get("architectures") or ["unknown"])[0])
-    if name == "AutoencoderKLCogVideoX":
-        report.kind, vae = "vae", read_vae_config(folder)
-        report.config["vae"] = vae.model_dump(mode="json")
-        _weigh(folder.name, read_folder(folder, STEM), report, check, meta_names(vae))
-    elif name == "CogVideoXTransformer3DModel":
-        report.kind, transformer = "transformer", read_transformer_config(folder)
-        report.config["transformer"] = transformer.model_dump(mode="json")
-        report.preset, report.task = guess_preset(transformer), kind_of(transformer)
-        _weigh(folder.name, read_folder(folder, STEM), report, check, meta_names(transformer))
-    elif name == "T5EncoderModel":
-        report.kind, config = "text encoder", read_t5_config(folder / "config.json")
-        report.config["text_encoder"] = config.model_dump(mode="json")
+    if name == "T5EncoderModel":
+        report.kind, text = "text encoder", read_t5_config(folder / "config.json")
+        report.config["text_encoder"] = text.model_dump(mode="json")
         tensors = read_folder(folder, "model")
         tensors.entries.pop(TIED, None)
-        _weigh(folder.name, tensors, report, check, text_names(config))
+        _weigh(folder.name, tensors, report, check, text_names(text))
+    elif name in (VAE_CLASS, TRANSFORMER_CLASS):
+        report.kind = "vae" if name == VAE_CLASS else "transformer"
+        config = read_vae_config(folder) if name == VAE_CLASS else read_transformer_config(folder)
+        report.config[report.kind] = config.model_dump(mode="json")
+        if isinstance(config, TransformerConfig):
+            report.preset, report.task = guess_preset(config), kind_of(config)
+        _weigh(folder.name, read_folder(folder, STEM), report, check, meta_names(config))
     else:
         report.problems.append(f"{folder / 'config.json'}: {name} is not a part of this kind of model")
 
@@ -244,7 +250,8 @@ def _look_at_file(file: Path, report: CheckpointReport, check: bool) -> None:
         report.kind = family.name
         raise family.refusal(file)
     if is_adapter(tensors):
-        report.kind = _kind_of_adapter(tensors)
+        kinds = Counter(kind for name in tensors if (kind := other_kind(name)))
+        report.kind = kinds.most_common(1)[0][0] if kinds else "LoRA"
         _look_at_adapter(file, report)
     elif not _look_at_trained(file, report, check=False, weigh=False):
         report.kind = "safetensors file"
@@ -262,12 +269,6 @@ def _look_at_adapter(file: Path, report: CheckpointReport) -> None:
     if adapter.does_nothing():
         report.problems.append(f"{file}: this LoRA changes nothing; was it trained?")
     report.config["lora"] = _adapter_facts(adapter, alpha_known)
-
-
-def _kind_of_adapter(names: Iterable[str]) -> str:
-    """LoRA, or what else an adapter with these tensor names is."""
-    kinds = Counter(kind for name in names if (kind := other_kind(name)))
-    return kinds.most_common(1)[0][0] if kinds else "LoRA"
 
 
 def _adapter_facts(adapter: Adapter, alpha_known: bool) -> dict[str, Any]:

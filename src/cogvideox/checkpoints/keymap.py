@@ -67,7 +67,7 @@ class Keymap:
 
     def drops(self, name: str) -> bool:
         """Whether a foreign name (without prefix) is known and unused."""
-        return any(_match(pattern, name) is not None for pattern in self.drop)
+        return any(_compiled(pattern).fullmatch(name) for pattern in self.drop)
 
     def knows(self, name: str) -> bool:
         """Whether a foreign name (without prefix) is renamed or dropped on purpose."""
@@ -114,15 +114,9 @@ class Keymap:
     def _first(self, name: str, foreign: bool) -> tuple[RenameRule, dict[str, str]] | None:
         for rule in self.rules:
             for pattern in (rule.foreign,) if foreign else rule.ours:
-                holes = _match(pattern, name)
-                if holes is not None:
-                    return rule, holes
+                if (match := _compiled(pattern).fullmatch(name)) is not None:
+                    return rule, match.groupdict()
         return None
-
-
-def _match(pattern: str, name: str) -> dict[str, str] | None:
-    found = _compiled(pattern).fullmatch(name)
-    return None if found is None else found.groupdict()
 
 
 @cache
@@ -138,82 +132,84 @@ def _fill(pattern: str, holes: Mapping[str, str]) -> str:
     return pattern
 
 
-def _rename(foreign: str, ours: str) -> RenameRule:
-    return RenameRule(foreign, (ours,))
+def _rules(table: str) -> list[RenameRule]:
+    """A rule for each line of a table: the foreign name, then ours."""
+    lines = (line.split() for line in table.strip().splitlines())
+    return [RenameRule(foreign, (ours,)) for foreign, ours in lines]
+
+
+SAT_VAE = """
+encoder.down.{i}.block.{j}.nin_shortcut.{wb}   encoder.down_blocks.{i}.resnets.{j}.conv_shortcut.{wb}
+encoder.down.{i}.block.{j}.{rest}              encoder.down_blocks.{i}.resnets.{j}.{rest}
+encoder.down.{i}.downsample.{rest}             encoder.down_blocks.{i}.downsamplers.0.{rest}
+"""
+SAT_VAE_UP = """
+decoder.up.THEIRS.block.{j}.nin_shortcut.{wb}  decoder.up_blocks.OURS.resnets.{j}.conv_shortcut.{wb}
+decoder.up.THEIRS.block.{j}.{rest}             decoder.up_blocks.OURS.resnets.{j}.{rest}
+decoder.up.THEIRS.upsample.{rest}              decoder.up_blocks.OURS.upsamplers.0.{rest}
+"""
+SAT_VAE_HALF = """
+HALF.mid.block_1.{rest}                        HALF.mid_block.resnets.0.{rest}
+HALF.mid.block_2.{rest}                        HALF.mid_block.resnets.1.{rest}
+HALF.conv_in.{rest}                            HALF.conv_in.{rest}
+HALF.norm_out.{rest}                           HALF.norm_out.{rest}
+HALF.conv_out.{rest}                           HALF.conv_out.{rest}
+"""
+SAT_TRANSFORMER = """
+time_embed.0.{wb}                                      time_embedding.linear_1.{wb}
+time_embed.2.{wb}                                      time_embedding.linear_2.{wb}
+ofs_embed.0.{wb}                                       ofs_embedding.linear_1.{wb}
+ofs_embed.2.{wb}                                       ofs_embedding.linear_2.{wb}
+mixins.patch_embed.proj.{wb}                           patch_embed.proj.{wb}
+mixins.patch_embed.text_proj.{wb}                      patch_embed.text_proj.{wb}
+mixins.adaln_layer.query_layernorm_list.{i}.{wb}       transformer_blocks.{i}.attn1.norm_q.{wb}
+mixins.adaln_layer.key_layernorm_list.{i}.{wb}         transformer_blocks.{i}.attn1.norm_k.{wb}
+mixins.final_layer.norm_final.{wb}                     norm_out.norm.{wb}
+mixins.final_layer.adaLN_modulation.1.{wb}             norm_out.linear.{wb}
+mixins.final_layer.linear.{wb}                         proj_out.{wb}
+transformer.layers.{i}.input_layernorm.{wb}            transformer_blocks.{i}.norm1.norm.{wb}
+transformer.layers.{i}.post_attention_layernorm.{wb}   transformer_blocks.{i}.norm2.norm.{wb}
+transformer.layers.{i}.attention.dense.{wb}            transformer_blocks.{i}.attn1.to_out.0.{wb}
+transformer.layers.{i}.mlp.dense_h_to_4h.{wb}          transformer_blocks.{i}.ff.net.0.proj.{wb}
+transformer.layers.{i}.mlp.dense_4h_to_h.{wb}          transformer_blocks.{i}.ff.net.2.{wb}
+transformer.final_layernorm.{wb}                       norm_final.{wb}
+"""
+SAT_JOINED = (
+    # twelve chunks: (shift, scale, gate) of attention, then of the feed forward, for video, then for text
+    RenameRule(
+        "mixins.adaln_layer.adaLN_modulations.{i}.1.{wb}",
+        ("transformer_blocks.{i}.norm1.linear.{wb}", "transformer_blocks.{i}.norm2.linear.{wb}"),
+        ((0, 1, 2, 6, 7, 8), (3, 4, 5, 9, 10, 11)),
+    ),
+    RenameRule(
+        "transformer.layers.{i}.attention.query_key_value.{wb}",
+        tuple(f"transformer_blocks.{{i}}.attn1.to_{letter}.{{wb}}" for letter in "qkv"),
+        ((0,), (1,), (2,)),
+    ),
+)
+SAT_UNUSED = (
+    "mixins.pos_embed.freqs_sin",
+    "mixins.pos_embed.freqs_cos",
+    "transformer.position_embeddings.weight",
+)
+SAT_POSITIONS = "mixins.pos_embed.pos_embedding"
 
 
 @cache
 def sat_vae(stages: int = 4) -> Keymap:
     """SAT's autoencoder names; its decoder counts the up stages from the pixel side."""
-    rules = [
-        _rename(
-            "encoder.down.{i}.block.{j}.nin_shortcut.{wb}",
-            "encoder.down_blocks.{i}.resnets.{j}.conv_shortcut.{wb}",
-        ),
-        _rename("encoder.down.{i}.block.{j}.{rest}", "encoder.down_blocks.{i}.resnets.{j}.{rest}"),
-        _rename("encoder.down.{i}.downsample.{rest}", "encoder.down_blocks.{i}.downsamplers.0.{rest}"),
-    ]
+    rules = _rules(SAT_VAE)
     for stage in range(stages):
-        theirs, ours = f"decoder.up.{stages - 1 - stage}", f"decoder.up_blocks.{stage}"
-        rules += [
-            _rename(theirs + ".block.{j}.nin_shortcut.{wb}", ours + ".resnets.{j}.conv_shortcut.{wb}"),
-            _rename(theirs + ".block.{j}.{rest}", ours + ".resnets.{j}.{rest}"),
-            _rename(theirs + ".upsample.{rest}", ours + ".upsamplers.0.{rest}"),
-        ]
+        rules += _rules(SAT_VAE_UP.replace("THEIRS", str(stages - 1 - stage)).replace("OURS", str(stage)))
     for half in ("encoder", "decoder"):
-        rules += [
-            _rename(half + ".mid.block_1.{rest}", half + ".mid_block.resnets.0.{rest}"),
-            _rename(half + ".mid.block_2.{rest}", half + ".mid_block.resnets.1.{rest}"),
-            *(
-                _rename(f"{half}.{same}.{{rest}}", f"{half}.{same}.{{rest}}")
-                for same in ("conv_in", "norm_out", "conv_out")
-            ),
-        ]
+        rules += _rules(SAT_VAE_HALF.replace("HALF", half))
     return Keymap(tuple(rules), drop=("loss.{rest}",))
 
 
 @cache
 def sat_transformer(learned_positions: bool = False) -> Keymap:
     """SAT's transformer names; the position table is a weight of 5B-I2V only, and frozen in 2B."""
-    block, layer = "transformer_blocks.{i}.", "transformer.layers.{i}."
-    position = "mixins.pos_embed.pos_embedding"
-    rules = [
-        _rename("time_embed.0.{wb}", "time_embedding.linear_1.{wb}"),
-        _rename("time_embed.2.{wb}", "time_embedding.linear_2.{wb}"),
-        _rename("ofs_embed.0.{wb}", "ofs_embedding.linear_1.{wb}"),
-        _rename("ofs_embed.2.{wb}", "ofs_embedding.linear_2.{wb}"),
-        _rename("mixins.patch_embed.proj.{wb}", "patch_embed.proj.{wb}"),
-        _rename("mixins.patch_embed.text_proj.{wb}", "patch_embed.text_proj.{wb}"),
-        # twelve chunks: (shift, scale, gate) of attention, then of the feed forward, for video, then for text
-        RenameRule(
-            "mixins.adaln_layer.adaLN_modulations.{i}.1.{wb}",
-            (block + "norm1.linear.{wb}", block + "norm2.linear.{wb}"),
-            ((0, 1, 2, 6, 7, 8), (3, 4, 5, 9, 10, 11)),
-        ),
-        _rename("mixins.adaln_layer.query_layernorm_list.{i}.{wb}", block + "attn1.norm_q.{wb}"),
-        _rename("mixins.adaln_layer.key_layernorm_list.{i}.{wb}", block + "attn1.norm_k.{wb}"),
-        _rename("mixins.final_layer.norm_final.{wb}", "norm_out.norm.{wb}"),
-        _rename("mixins.final_layer.adaLN_modulation.1.{wb}", "norm_out.linear.{wb}"),
-        _rename("mixins.final_layer.linear.{wb}", "proj_out.{wb}"),
-        _rename(layer + "input_layernorm.{wb}", block + "norm1.norm.{wb}"),
-        _rename(layer + "post_attention_layernorm.{wb}", block + "norm2.norm.{wb}"),
-        RenameRule(
-            layer + "attention.query_key_value.{wb}",
-            tuple(block + f"attn1.to_{letter}.{{wb}}" for letter in "qkv"),
-            ((0,), (1,), (2,)),
-        ),
-        _rename(layer + "attention.dense.{wb}", block + "attn1.to_out.0.{wb}"),
-        _rename(layer + "mlp.dense_h_to_4h.{wb}", block + "ff.net.0.proj.{wb}"),
-        _rename(layer + "mlp.dense_4h_to_h.{wb}", block + "ff.net.2.{wb}"),
-        _rename("transformer.final_layernorm.{wb}", "norm_final.{wb}"),
-    ]
-    drop = [
-        "mixins.pos_embed.freqs_sin",
-        "mixins.pos_embed.freqs_cos",
-        "transformer.position_embeddings.weight",
-    ]
-    if learned_positions:
-        rules.append(_rename(position, "patch_embed.pos_embedding"))
-    else:
-        drop.append(position)
-    return Keymap(tuple(rules), prefix="model.diffusion_model.", drop=tuple(drop))
+    positions = RenameRule(SAT_POSITIONS, ("patch_embed.pos_embedding",))
+    rules = (*_rules(SAT_TRANSFORMER), *SAT_JOINED, *((positions,) if learned_positions else ()))
+    drop = SAT_UNUSED if learned_positions else (*SAT_UNUSED, SAT_POSITIONS)
+    return Keymap(rules, prefix="model.diffusion_model.", drop=drop)

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -50,7 +50,6 @@ class SatFile:
     path: Path
     component: Component
     tensors: dict[str, Tensor]
-    extra: dict[str, Any]
 
     @property
     def has_positions(self) -> bool:
@@ -68,14 +67,10 @@ def keymap(component: Component, stages: int = 4, learned_positions: bool = Fals
 
 
 def read_sat(path: str | Path) -> SatFile:
-    """Read a SAT file, or a SAT training folder (``latest`` names the iteration inside).
-
-    Raises CheckpointError when it is cut, is not one, or would have to run code to be read.
-    """
+    """Read a SAT file, or a SAT training folder (``latest`` names the iteration inside). Raises CheckpointError when it
+    is cut, is not one, or would have to run code to be read."""
     file = find_file(Path(path))
-    values = load_pickled(file)
-    extra = {name: value for name, value in values.items() if isinstance(value, (int, float, str))}
-    values = unwrapped(values)
+    values = unwrapped(load_pickled(file))
     odd = [str(name) for name, value in values.items() if not isinstance(name, str) or not is_plain(value)]
     if odd or not values:
         raise CheckpointError(
@@ -89,7 +84,7 @@ def read_sat(path: str | Path) -> SatFile:
         values = {name: value for name, value in values.items() if name.startswith(PREFIX)}
     component = _component_of(file, values)
     check_floats(values, file)
-    return SatFile(file, component, values, extra)
+    return SatFile(file, component, values)
 
 
 def find_file(path: Path) -> Path:
@@ -138,11 +133,7 @@ def find_components(folder: Path) -> list[Path]:
 
 
 def write_sat(
-    path: str | Path,
-    component: Component,
-    tensors: Mapping[str, Tensor],
-    overwrite: bool = False,
-    **extra: Any,
+    path: str | Path, component: Component, tensors: Mapping[str, Tensor], overwrite: bool = False
 ) -> Path:
     """Write tensors under SAT names as the file SAT reads; returns it.
 
@@ -156,7 +147,7 @@ def write_sat(
     folder = Path(path)
     file = folder / "3d-vae.pt" if component == "vae" else folder / "1" / STATES
     with atomic_file(file, overwrite) as work:
-        torch.save({"state_dict" if component == "vae" else "module": own, **extra}, work)
+        torch.save({"state_dict" if component == "vae" else "module": own}, work)
     if component != "vae":
         (folder / "latest").write_text("1", encoding="utf-8")
     return file

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from pydantic import Field
 
-from cogvideox.checkpoints.families import check_condition, check_unquantised
+from cogvideox.checkpoints.families import check_config
 from cogvideox.checkpoints.hub import cached, exists, find_folder, released, shipped_folder
 from cogvideox.checkpoints.tensors import read_folder, read_json
 from cogvideox.checkpoints.trainers import not_a_model
@@ -169,20 +169,14 @@ def stored_dtype(path: str | Path, variant: str | None = None) -> torch.dtype:
 
 def read_transformer_config(folder: Path, record: ModelRecord | None = None) -> TransformerConfig:
     """``config.json`` of a transformer folder, with what ``cogvideox.json`` above it (or ``record``) adds."""
-    file = folder / "config.json"
-    values = read_json(file)
-    check_condition(values, file, own=(folder.parent / RECORD).is_file())
-    check_class(values, (TRANSFORMER_CLASS,), file)
+    file, values = _network_config(folder, TRANSFORMER_CLASS)
     record = read_record(folder.parent) if record is None else record
     return _config(TransformerConfig, values | record.transformer, file)
 
 
 def read_vae_config(folder: Path, record: ModelRecord | None = None) -> VAEConfig:
     """``config.json`` of a VAE folder, with what ``cogvideox.json`` above it (or ``record``) adds."""
-    file = folder / "config.json"
-    values = read_json(file)
-    check_unquantised(values, file)
-    check_class(values, (VAE_CLASS,), file)
+    file, values = _network_config(folder, VAE_CLASS)
     record = read_record(folder.parent) if record is None else record
     return _config(VAEConfig, values | record.vae, file)
 
@@ -235,12 +229,19 @@ def warn_of_unknown(
             )
 
 
+def _network_config(folder: Path, known: str) -> tuple[Path, dict[str, Any]]:
+    """A network's config file and what it holds. Raises CheckpointError for another class, or a family not run."""
+    file = folder / "config.json"
+    values = read_json(file)
+    check_config(values, file, own=(folder.parent / RECORD).is_file())
+    check_class(values, (known,), file)
+    return file, values
+
+
 def _config(kind: type[C], values: Mapping[str, Any], file: Path) -> C:
     """A config from a file of any diffusers version: absent keys get defaults, unknown keys warn."""
     known = {key: value for key, value in values.items() if key in kind.model_fields}
     warn_of_unknown(values, kind, HARMLESS, file)
     fixed: dict[str, Any] = getattr(kind, "fixed", {})
-    checked = {
-        key: values[key] for key in (*fixed, "down_block_types", "up_block_types") if key in values and fixed
-    }
-    return kind.parse({**known, **checked}, str(file))
+    checked = (*fixed, "down_block_types", "up_block_types") if fixed else ()
+    return kind.parse(known | {key: values[key] for key in checked if key in values}, str(file))

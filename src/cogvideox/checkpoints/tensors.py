@@ -7,7 +7,6 @@ A folder holds ``<stem>.safetensors``, or shards ``<stem>-00001-of-00003.safeten
 from __future__ import annotations
 
 import json
-import math
 import os
 import stat
 import struct
@@ -26,19 +25,11 @@ from cogvideox.files import check_link, root_of_links, short, structured
 
 HEADER_LIMIT = 8 * 2**20  # bytes; the largest public model needs 150 kB
 DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
     "BOOL": torch.bool,
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -48,16 +39,6 @@ class TensorEntry:
     shape: tuple[int, ...]
     dtype: torch.dtype
     file: Path
-
-    @property
-    def elements(self) -> int:
-        """How many numbers it holds."""
-        return math.prod(self.shape)
-
-    @property
-    def bytes(self) -> int:
-        """How many bytes they take."""
-        return self.elements * self.dtype.itemsize
 
 
 class Tensors(Mapping[str, Tensor]):
@@ -85,36 +66,22 @@ class Tensors(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self.entries)
 
-    @property
-    def dtypes(self) -> dict[str, torch.dtype]:
-        """Types by name, without reading a tensor."""
-        return {name: entry.dtype for name, entry in self.entries.items()}
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes by name, without reading a tensor."""
-        return {name: entry.shape for name, entry in self.entries.items()}
-
 
 def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     """Shapes by name; of tensors in files without reading them."""
-    if isinstance(tensors, Tensors):
-        return tensors.shapes
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    described = tensors.entries if isinstance(tensors, Tensors) else tensors
+    return {name: tuple(each.shape) for name, each in described.items()}
 
 
 def dtypes_of(tensors: Mapping[str, Tensor]) -> dict[str, torch.dtype]:
     """Types by name; of tensors in files without reading them."""
-    if isinstance(tensors, Tensors):
-        return tensors.dtypes
-    return {name: tensor.dtype for name, tensor in tensors.items()}
+    described = tensors.entries if isinstance(tensors, Tensors) else tensors
+    return {name: each.dtype for name, each in described.items()}
 
 
 def read_file(path: str | Path, root: Path | None = None) -> Tensors:
-    """The tensors of one safetensors file; raises CheckpointError for any other, cut or damaged file.
-
-    root: the folder that a link must not lead out of; None for a path that a person typed.
-    """
+    """The tensors of one safetensors file, whose links must not lead out of ``root``. Raises CheckpointError for any
+    other, cut or damaged file."""
     path = Path(path)
     _check_regular(path, root)
     try:
@@ -178,16 +145,10 @@ def link_root(folder: Path) -> Path:
 
 
 def write_folder(
-    folder: str | Path,
-    stem: str,
-    tensors: Mapping[str, Tensor],
-    shard_bytes: int,
-    metadata: Mapping[str, str] | None = None,
+    folder: str | Path, stem: str, tensors: Mapping[str, Tensor], shard_bytes: int
 ) -> list[Path]:
-    """Write one file, or shards of at most ``shard_bytes`` and their index; returns the files.
-
-    Raises CheckpointError that names the first tensor with NaN or Inf: such weights are never published.
-    """
+    """Write one file, or shards of at most ``shard_bytes`` and their index; returns the files. Raises CheckpointError
+    for NaN or Inf: such weights are never published."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     shards = _plan(tensors, shard_bytes)
@@ -195,7 +156,7 @@ def write_folder(
     for number, names in enumerate(shards, 1):
         numbered = f"-{number:05d}-of-{len(shards):05d}" if len(shards) > 1 else ""
         file = folder / f"{stem}{numbered}.safetensors"
-        write_file(file, {name: tensors[name] for name in names}, metadata)
+        write_file(file, {name: tensors[name] for name in names})
         weight_map.update(dict.fromkeys(names, file.name))
         files.append(file)
     if len(shards) > 1:
@@ -239,16 +200,13 @@ def owned(tensor: Tensor) -> Tensor:
 
 def to_bytes(size: int | str) -> int:
     """Bytes from a number or text such as '5GB' or '512MiB'; raises CheckpointError."""
-    if isinstance(size, int):
-        value = size
-    else:
-        units = {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
-        text = size.strip().upper()
-        unit = next((unit for unit in units if text.endswith(unit)), "")
-        try:
-            value = int(float(text.removesuffix(unit)) * units.get(unit, 1))
-        except ValueError:
-            value = 0
+    units = {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+    text = str(size).strip().upper()
+    unit = next((unit for unit in units if text.endswith(unit)), "")
+    try:
+        value = size if isinstance(size, int) else int(float(text.removesuffix(unit)) * units.get(unit, 1))
+    except ValueError:
+        value = 0
     if value <= 0:
         raise CheckpointError(f"shard size {size!r}: expected bytes, or text such as '5GB'")
     return value
@@ -299,20 +257,18 @@ def _plan(tensors: Mapping[str, Tensor], shard_bytes: int) -> list[list[str]]:
     shards: list[list[str]] = [[]]
     room = shard_bytes
     for name, tensor in tensors.items():
-        size = tensor.numel() * tensor.element_size()
-        if shards[-1] and size > room:
+        if shards[-1] and tensor.nbytes > room:
             shards.append([])
             room = shard_bytes
         shards[-1].append(name)
-        room -= size
+        room -= tensor.nbytes
     return shards
 
 
 def _only_variant(folder: Path, stem: str) -> str | None:
     """The variant of a folder that holds ``<stem>.<variant>.safetensors`` (or shards) and no other."""
-    if not folder.is_dir() or (folder / f"{stem}.safetensors").exists():
-        return None
-    if (folder / f"{stem}.safetensors.index.json").exists():
+    plain = (folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json")
+    if not folder.is_dir() or any(file.exists() for file in plain):
         return None
     variants = {
         path.name.removeprefix(stem + ".").split(".")[0].split("-")[0]

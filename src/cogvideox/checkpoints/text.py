@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from cogvideox.checkpoints.families import check_floats, check_unquantised
+from cogvideox.checkpoints.families import check_config, check_floats
 from cogvideox.checkpoints.fill import assign, check_finite, to_dtype
 from cogvideox.checkpoints.specs import warn_of_unknown
 from cogvideox.checkpoints.tensors import read_folder, read_json, shapes_of, to_bytes, write_folder
@@ -46,7 +46,6 @@ def load_text(
     device: str | torch.device = "cpu",
     *,
     max_tokens: int | None = None,
-    variant: str | None = None,
     check: bool = False,
 ) -> TextEncoder:
     """The text encoder and tokenizer of a model folder; ``dtype`` None keeps what is stored.
@@ -61,7 +60,7 @@ def load_text(
             )
     tokenizer = Tokenizer.read(folder / "tokenizer")
     config = read_t5_config(folder / "text_encoder" / "config.json")
-    tensors = read_folder(folder / "text_encoder", STEM, variant)
+    tensors = read_folder(folder / "text_encoder", STEM)
     tensors.entries.pop(TIED, None)
     check_floats(tensors, folder / "text_encoder")
     if check:
@@ -96,7 +95,7 @@ def read_t5_config(file: Path) -> T5Config:
     """The settings that decide the network. Raises CheckpointError for another kind of network, ConfigError for sizes
     out of bounds; warns of settings that no version of transformers writes."""
     values = read_json(file)
-    check_unquantised(values, file)
+    check_config(values, file)
     given = values.get("architectures") or ["T5EncoderModel"]
     if not isinstance(given, list) or given[0] not in ENCODERS:
         raise CheckpointError(
