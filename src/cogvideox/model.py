@@ -30,9 +30,9 @@ ImageScale = Literal["released", "multiply", "divide", "none"]
 class CogVideoX:
     """The networks and the schedule of one model, and its spec.
 
-    ``compute_device`` is where inputs go when the weights live elsewhere (offloading); None means where the
-    weights are. ``weights`` is the SHA-256 of each weights file, where the caller found it worth reading them
-    for (see ``manifest.digests_of``). ``shipped``: it came with the package and has seen the tiny world alone.
+    ``compute_device`` is where inputs go when the weights live elsewhere (offloading); None means where the weights
+    are. ``weights`` is the SHA-256 of each weights file, where the caller found it worth reading them for
+    (``files.digest``). ``shipped``: it came with the package and has seen the tiny world alone.
     """
 
     transformer: Transformer

@@ -136,11 +136,6 @@ class ModelSpec:
         return "i2v" if any(condition.kind == "image" for condition in self.conditions) else "t2v"
 
     @property
-    def text_dim(self) -> int:
-        """Width of the text embedding that the transformer reads."""
-        return self.transformer.text_embed_dim
-
-    @property
     def pixel_multiple(self) -> int:
         """Heights and widths are multiples of this many pixels: a latent times a patch."""
         return self.vae.spatial_compression_ratio * self.transformer.patch_size

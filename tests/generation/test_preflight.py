@@ -109,7 +109,10 @@ def test_the_work_is_that_of_the_real_networks():
     count = benchmark("traffic").count
     network = TINY.transformer(TINY.spec.transformer.num_layers)
     with torch.device("meta"):
-        x, words = torch.empty(2, 16, 5, 8, 8), torch.empty(2, TINY.spec.text_tokens, TINY.spec.text_dim)
+        x, words = (
+            torch.empty(2, 16, 5, 8, 8),
+            torch.empty(2, TINY.spec.text_tokens, TINY.spec.transformer.text_embed_dim),
+        )
     real = count(lambda: network(x, words, torch.zeros(2, dtype=torch.long, device="meta")), fuse=False)
     step = efforts(TINY, 1)["denoise"]
     assert 0.8 < (step.products + step.attention) / real.flops < 1.25

@@ -37,7 +37,7 @@ def measured(request: TrainRequest) -> int:
         checkpoint_blocks(network.transformer_blocks)
     shape, text = request.samples[0]
     many = len(request.samples)
-    clips, texts = torch.randn(many, *shape), torch.randn(many, text, request.spec.text_dim)
+    clips, texts = torch.randn(many, *shape), torch.randn(many, text, request.spec.transformer.text_embed_dim)
     times = torch.zeros(many, dtype=torch.long)
 
     def step() -> None:

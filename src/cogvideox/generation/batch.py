@@ -32,7 +32,7 @@ from cogvideox.generation.job import (
     save,
 )
 from cogvideox.generation.options import GenerateOptions
-from cogvideox.generation.plan import read_given
+from cogvideox.generation.plan import Given, read_given
 from cogvideox.generation.preflight import check_adapters
 from cogvideox.generation.record import Generation
 from cogvideox.memory import Policy
@@ -144,7 +144,7 @@ class _Run:
         self.seconds += prepared.forecast.seconds if prepared.forecast else 0.0
         if self.dry_run:
             self.events.checked(item, prepared.plan.options)
-        return prepared.without_given()
+        return replace(prepared, given=Given())  # without pixels many requests fit into memory
 
     def make(self, good: list[tuple[Item, Prepared]]) -> None:
         """Make lines that passed; lines with equal weights one after the other."""

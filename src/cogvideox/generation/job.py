@@ -98,10 +98,6 @@ class Prepared:
     enhanced: Enhanced | None = None
     given_size: GivenSize | None = None
 
-    def without_given(self) -> Prepared:
-        """The same without the frames of the image or video, so that many requests fit into memory."""
-        return replace(self, given=Given())
-
     @property
     def policy(self) -> Policy:
         """How the model is kept in memory."""
