@@ -79,7 +79,7 @@ RECIPES: dict[str, list[str]] = {
     "world-i2v": GO_ON,
     "world-captioner": ["task.clips=24", "task.batch=4", "task.held_out=2"],
     "world-lpips": ["task.batch=4"],
-    "labels": ["task.held_out=[2.mp4]", "task.samples=36", "task.checks=12", "task.tests=12", "task.width=16",
+    "labels": ["task.films=films", "task.held_out=[2.mp4]", "task.samples=36", "task.checks=12", "task.tests=12", "task.width=16",
                "task.batch=8"],
     "finetune": FOLDER,
     "lora": FOLDER,
