@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -185,6 +186,24 @@ def test_several_adapters_add_up_and_go_one_by_one():
         extract_lora(model)
     unload_lora(model, "b")
     assert torch.equal(output(model), only_a)
+
+
+@pytest.mark.parametrize("dora_first", [False, True])
+def test_dora_among_others_is_merged_in_order_or_not_at_all(dora_first):
+    """DoRA scales what came before it: merging another order would change the output (5.5 was seen)."""
+    model, layer = small_model("5b"), "transformer_blocks.0.attn1.to_q"
+    plain = some_adapter()
+    magnitude = torch.linspace(0.5, 2.0, plain.pairs[layer].b.shape[0])
+    dora = Adapter({layer: replace(plain.pairs[layer], magnitude=magnitude)})
+    for name in ("dora", "plain") if dora_first else ("plain", "dora"):
+        attach_lora(model, dora if name == "dora" else plain, name)
+    attached = output(model)
+    second = "plain" if dora_first else "dora"
+    with pytest.raises(CheckpointError, match=f"merge '{'dora' if dora_first else 'plain'}' first, or all"):
+        merge_lora(model, second)
+    assert torch.equal(output(model), attached)
+    merge_lora(model)
+    torch.testing.assert_close(output(model), attached, atol=1e-4, rtol=1e-4)
 
 
 def test_a_fresh_adapter_starts_as_the_identity_and_trains_alone(tmp_path):

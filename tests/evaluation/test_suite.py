@@ -203,6 +203,9 @@ def test_a_rerun_makes_only_what_is_missing(truth, tmp_path, monkeypatch):
     assert calls == ["a", "b", "b"]
     evaluate(MetricInputs(clips, checks={"0.mkv": []}), "paper", tmp_path)
     assert calls == ["a", "b", "b", "a", "b"]
+    monkeypatch.setitem(suite.GROUPS, "b", (metric("b"), metric("new")))
+    evaluate(MetricInputs(clips, checks={"0.mkv": []}), "paper", tmp_path)
+    assert calls[5:] == ["b", "new"]  # a group with another metric is measured again
 
 
 def test_reports_are_kept_whole(reports, tmp_path):

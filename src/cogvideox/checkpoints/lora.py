@@ -174,12 +174,16 @@ def scale_lora(model: Model, scale: float, name: str | None = None) -> None:
 
 
 def merge_lora(model: Model, name: str | None = None) -> None:
-    """Add adapters (one, or all) into the weights for good; the layers are plain again when none is left."""
+    """Add adapters (one, or all) into the weights; the layers are plain again when none is left.
+
+    ``unload_lora`` cannot take a merged adapter out: load the model again. Raises CheckpointError, before any weight is
+    changed, where a weight cannot take an adapter in (one byte a weight), or a DoRA would be merged out of its order.
+    """
     module = _transformer(model)
     names = [_one(module, name)] if name else lora_names(module)
-    for each in names:
+    for index, each in enumerate(names):
         for _, layer in _with_adapter(module, each):
-            layer.check_mergeable(each)
+            layer.check_mergeable(each, merged=names[:index])
     for each in names:
         for _, layer in _with_adapter(module, each):
             layer.merge(each)

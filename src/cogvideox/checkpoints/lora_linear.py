@@ -8,6 +8,8 @@ g / ‖W'‖ times as large (its bias apart), and so is the adapter's, as PEFT c
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from itertools import takewhile
 from typing import cast
 
 import torch
@@ -97,8 +99,8 @@ class LoraLinear(nn.Linear):
         a, b = self.lora_A[name].detach(), self.lora_B[name].detach()
         return Pair(a, b, self.alphas[name], bias, magnitude, tuple(self.weight.shape[2:]))
 
-    def check_mergeable(self, name: str) -> None:
-        """Raises CheckpointError where the weights cannot take the adapter in."""
+    def check_mergeable(self, name: str, merged: Collection[str] = ()) -> None:
+        """Raises CheckpointError where the weight cannot take the adapter in after those of ``merged``."""
         if is_traceable_wrapper_subclass(self.weight):
             raise CheckpointError(
                 f"LoRA {name!r}: weights in one byte take no adapter in; merge before storing them so"
@@ -106,6 +108,12 @@ class LoraLinear(nn.Linear):
         if name in self.lora_bias and self.bias is None:
             raise CheckpointError(
                 f"LoRA {name!r}: has a bias, the layer has none; leave the adapter beside it"
+            )
+        earlier = [each for each in takewhile(name.__ne__, self.scales) if each not in merged]
+        if earlier and any(each in self.lora_ratio for each in (*earlier, name)):
+            raise CheckpointError(
+                f"LoRA {name!r}: DoRA scales what the adapters before it added, so they are merged in the order in "
+                f"which they were put on; merge {earlier[0]!r} first, or all"
             )
 
     @torch.no_grad()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from cogvideox import __version__
 from cogvideox.errors import ConfigError, InputError, suggest
 from cogvideox.evaluation.compare import PairedDifference, compare
 from cogvideox.evaluation.metrics import GROUPS, SUITES, MetricInputs
@@ -43,10 +44,9 @@ def evaluate(
     if suite not in SUITES:
         raise ConfigError(f"suite {suite!r}: unknown{suggest(suite, SUITES)}; there are: {', '.join(SUITES)}")
     ScoreReport.check_free(out)
-    key = _key(inputs)
     scores: list[Score] = []
     for group in SUITES[suite]:
-        file = out / KEPT / f"{group}.json"
+        file, key = out / KEPT / f"{group}.json", _key(inputs, group)
         kept = _read_scores(file, key)
         if kept is None:
             watched = with_progress(inputs, group, show) if show is not None else inputs
@@ -61,11 +61,12 @@ def evaluate(
     return report
 
 
-def _key(inputs: MetricInputs) -> str:
-    """Digest of everything that decides the scores: videos, references, facts, tools."""
+def _key(inputs: MetricInputs, group: str) -> str:
+    """Digest of what decides a group's scores: its metrics, the version, videos, references, facts and tools."""
     references = inputs.references.fingerprint() if inputs.references is not None else len(inputs.real)
     checks = {name: [str(check) for check in asked] for name, asked in inputs.checks.items()}
-    content = [inputs.videos.fingerprint(), references, inputs.tools.names(), checks, inputs.fvd_fps]
+    metrics = [__version__, *(metric.name for metric in GROUPS[group])]
+    content = [metrics, inputs.videos.fingerprint(), references, inputs.tools.names(), checks, inputs.fvd_fps]
     return sha256_of_values(content)
 
 
