@@ -17,30 +17,11 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from cogvideox.checkpoints import diffusers, folders
 from cogvideox.checkpoints.adapter import LORA_FILE, PEFT_FILE, write_adapter
 from cogvideox.checkpoints.adapter_reading import is_adapter, read_adapter
-from cogvideox.checkpoints.diffusers import (
-    ShardSize,
-    digests_in,
-    load_stored,
-    meta_names,
-    preset_of_shapes,
-    read_index,
-    write_index,
-    write_model,
-    write_schedule,
-    write_transformer,
-    write_vae,
-)
 from cogvideox.checkpoints.families import check_floats, family_of_file
 from cogvideox.checkpoints.fill import check_names
-from cogvideox.checkpoints.folders import (
-    checkpoint_folder,
-    copy_schedule,
-    copy_text,
-    copy_training_records,
-    root_of,
-)
 from cogvideox.checkpoints.hub import cached, find_folder
 from cogvideox.checkpoints.sat import (
     SUFFIXES,
@@ -81,7 +62,7 @@ def convert(
     to: Target,
     preset: str | ModelSpec | None = None,
     *,
-    shard_size: ShardSize = "5GB",
+    shard_size: diffusers.ShardSize = "5GB",
     overwrite: bool = False,
     alpha: float | None = None,
     base: str | Path | None = None,
@@ -124,17 +105,17 @@ class _Conversion:
     target: Path
     to: Target
     preset: ModelSpec | None
-    shard_size: ShardSize
+    shard_size: diffusers.ShardSize
     overwrite: bool
 
     def folder(self) -> AbstractContextManager[Path]:
         """A new folder that becomes the target when all is written."""
-        return checkpoint_folder(self.target, self.overwrite)
+        return folders.checkpoint_folder(self.target, self.overwrite)
 
 
 def _spec_of_shapes(shapes: Mapping[str, tuple[int, ...]]) -> ModelSpec:
     """The preset whose transformer has exactly these tensors; raises CheckpointError when there is none."""
-    name = preset_of_shapes(shapes)
+    name = diffusers.preset_of_shapes(shapes)
     if not name:
         known = ", ".join(PRESETS)
         raise CheckpointError(f"the transformer has the shapes of none of {known}; pass preset, or base")
@@ -167,14 +148,14 @@ def _convert_adapter(job: _Conversion, alpha: float | None) -> None:
     with job.folder() as folder:
         write_adapter(adapter, folder, job.to)
         if source.is_dir() or source.name in (LORA_FILE, PEFT_FILE):
-            copy_training_records(source if source.is_dir() else source.parent, folder)
+            folders.copy_training_records(source if source.is_dir() else source.parent, folder)
 
 
 def _sat_to_diffusers(job: _Conversion, files: list[SatFile]) -> None:
     source, preset = job.source, job.preset
     if job.to == "sat":
         raise CheckpointError(f"{source}: is a SAT checkpoint already; convert it to 'diffusers'")
-    root = root_of(source)
+    root = folders.root_of(source)
     record = read_record(root) if root.is_dir() else ModelRecord()
     known = {file.component: settings_beside(file) for file in files}
     spec = preset or (None if all(known.values()) else _guess(files))
@@ -186,22 +167,22 @@ def _sat_to_diffusers(job: _Conversion, files: list[SatFile]) -> None:
             tensors = _ours(file, config, preset)
             if isinstance(config, VAEConfig):
                 vae = config
-                write_vae(folder, config, tensors, job.shard_size)
+                diffusers.write_vae(folder, config, tensors, job.shard_size)
             else:
                 transformer = config
-                write_transformer(folder, config, tensors, job.shard_size)
-        if not copy_schedule(root, folder) and (spec or transformer):
-            write_schedule(folder, (spec or _guess(files)).schedule)
+                diffusers.write_transformer(folder, config, tensors, job.shard_size)
+        if not folders.copy_schedule(root, folder) and (spec or transformer):
+            diffusers.write_schedule(folder, (spec or _guess(files)).schedule)
         # our own SAT folders bring the text encoder when there was one; those of others may have lost it
         foreign = "transformer" in known and known["transformer"] is None
-        if not copy_text(root, folder) and foreign:
+        if not folders.copy_text(root, folder) and foreign:
             warnings.warn(
                 f"{source}: holds no text encoder: {job.target} has none; copy text_encoder/ and tokenizer/ into it "
                 "to use prompts",
                 stacklevel=3,
             )
-        copy_training_records(root, folder / files[0].component if is_sat(root) else folder)
-        write_index(
+        folders.copy_training_records(root, folder / files[0].component if is_sat(root) else folder)
+        diffusers.write_index(
             folder, kind_of(transformer) if transformer else record.kind or (spec.kind if spec else "t2v")
         )
         name = preset.name if preset else record.preset or (spec.name if spec else "")
@@ -224,7 +205,7 @@ def _convert_network(job: _Conversion, tensors: dict[str, Tensor], base: str | P
     record = ModelRecord.of(spec) if spec is not None else ModelRecord()
     record = read_record(around) if around is not None else record
     with job.folder() as folder:
-        write_transformer(folder, config, tensors, job.shard_size)
+        diffusers.write_transformer(folder, config, tensors, job.shard_size)
         vae = _copy_beside(around, folder) if around is not None else None
         if around is None:
             released = f", {spec.hub}" if spec is not None and spec.hub is not None else ""
@@ -233,9 +214,9 @@ def _convert_network(job: _Conversion, tensors: dict[str, Tensor], base: str | P
                 f"base=MODEL (--base MODEL), the folder of the model it was trained from{released}",
                 stacklevel=3,
             )
-            write_schedule(folder, spec.schedule if spec is not None else ScheduleConfig())
-        copy_training_records(source, folder)
-        write_index(folder, kind_of(config))
+            diffusers.write_schedule(folder, spec.schedule if spec is not None else ScheduleConfig())
+        folders.copy_training_records(source, folder)
+        diffusers.write_index(folder, kind_of(config))
         name = record.preset or (spec.name if spec is not None else "")
         origin = {"converted_from": [source.name], "format": "trainer"}
         _write_record(folder, record, name, config, vae, origin)
@@ -248,13 +229,13 @@ def _config_of_network(
     CheckpointError when they are not those of the tensors."""
     where, shapes = str(job.source), shapes_of(tensors)
     if around is not None:
-        read_index(around)
+        diffusers.read_index(around)
         config, where = read_transformer_config(around / "transformer"), f"{where} as {around}"
     else:
         run = config_of_run(job.source)
         config = run or (job.preset or _spec_of_shapes(shapes)).transformer
         where += f" as preset {job.preset.name}" if job.preset else ""
-    check_names(meta_names(config), shapes, where)
+    check_names(diffusers.meta_names(config), shapes, where)
     return config
 
 
@@ -263,10 +244,10 @@ def _copy_beside(around: Path, folder: Path) -> VAEConfig:
     vae = read_vae_config(around / "vae")
     tensors = read_folder(around / "vae", STEM)
     check_floats(tensors, around / "vae")
-    write_vae(folder, vae, tensors, "5GB")
-    copy_training_records(around / "vae", folder / "vae")
-    copy_schedule(around, folder)
-    copy_text(around, folder)
+    diffusers.write_vae(folder, vae, tensors, "5GB")
+    folders.copy_training_records(around / "vae", folder / "vae")
+    folders.copy_schedule(around, folder)
+    folders.copy_text(around, folder)
     return vae
 
 
@@ -281,7 +262,7 @@ def _write_record(
     """``cogvideox.json`` of converted networks: what the preset of this name says, and over it what was known."""
     native = ("height", "width", "frames", "fps", "guidance", "dtype", "licence")
     facts = {field: value for field in native if (value := getattr(record, field))}
-    facts |= {"provenance": {**record.provenance, **source}, "files": digests_in(folder)}
+    facts |= {"provenance": {**record.provenance, **source}, "files": diffusers.digests_in(folder)}
     facts |= own_settings(transformer, vae)
     if transformer is not None:
         facts["kind"] = kind_of(transformer)
@@ -312,7 +293,7 @@ def _ours(
         stages = len(wanted.block_out_channels) if isinstance(wanted, VAEConfig) else 4
         learned = isinstance(wanted, TransformerConfig) and wanted.use_learned_positional_embeddings
         ours = file.ours(stages, learned)
-        check_names(meta_names(wanted), shapes_of(ours), f"{file.path}{where}")
+        check_names(diffusers.meta_names(wanted), shapes_of(ours), f"{file.path}{where}")
     return ours
 
 
@@ -341,18 +322,18 @@ def _diffusers_to_sat(job: _Conversion) -> None:
             config = read_vae_config(read_from) if name == "vae" else read_transformer_config(read_from)
             _check_preset(read_from, config, job.preset)
             tensors = read_folder(read_from, STEM)
-            check_names(meta_names(config), shapes_of(tensors), str(read_from))
+            check_names(diffusers.meta_names(config), shapes_of(tensors), str(read_from))
             if isinstance(config, VAEConfig):
                 rules = keymap("vae", stages=len(config.block_out_channels))
             else:
                 rules = keymap("transformer", learned_positions=config.use_learned_positional_embeddings)
             write_sat(folder / name, name, rules.to_foreign(tensors))
             keep_settings(read_from, folder / name)
-            copy_training_records(read_from, folder / name)
+            folders.copy_training_records(read_from, folder / name)
         if whole:
-            copy_schedule(source, folder)
-            copy_text(source, folder)
-            copy_training_records(source, folder)
+            folders.copy_schedule(source, folder)
+            folders.copy_text(source, folder)
+            folders.copy_training_records(source, folder)
 
 
 def _rewrite_diffusers(job: _Conversion) -> None:
@@ -361,14 +342,14 @@ def _rewrite_diffusers(job: _Conversion) -> None:
     if not (source / "model_index.json").is_file():
         raise not_a_model(source)
     record = read_record(source)
-    model = load_stored(source, record)
+    model = diffusers.load_stored(source, record)
     _check_preset(source / "transformer", model.transformer.config, preset)
     _check_preset(source / "vae", model.vae.config, preset)
     if preset is not None:
         model.spec = replace(model.spec, name=preset.name)
     with job.folder() as folder:
-        write_model(folder, model, job.shard_size, provenance=record.provenance, dtype=record.dtype)
-        copy_training_records(source, folder)
+        diffusers.write_model(folder, model, job.shard_size, provenance=record.provenance, dtype=record.dtype)
+        folders.copy_training_records(source, folder)
 
 
 def _check_preset(path: Path, config: TransformerConfig | VAEConfig, preset: ModelSpec | None) -> None:
@@ -376,7 +357,7 @@ def _check_preset(path: Path, config: TransformerConfig | VAEConfig, preset: Mod
     if preset is None:
         return
     if isinstance(config, VAEConfig):
-        fits = meta_names(config) == meta_names(preset.vae)
+        fits = diffusers.meta_names(config) == diffusers.meta_names(preset.vae)
     else:
         fits = network_of(config) == network_of(preset.transformer)
     if not fits:
