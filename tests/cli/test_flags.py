@@ -35,7 +35,10 @@ VALUES = {
 @pytest.mark.parametrize("options", [generation, evaluate_options, caption_options])
 def test_every_option_stands_under_one_heading(options):
     names = [name for names in options.OPTION_GROUPS.values() for name in names.split()]
-    assert sorted(names) == sorted(CONFIGS[options].model_fields)
+    fields, where = set(CONFIGS[options].model_fields), f"OPTION_GROUPS of {options.__name__}"
+    assert fields <= set(names), f"add {fields - set(names)} to a group of {where}: that makes it a flag"
+    assert set(names) <= fields, f"remove {set(names) - fields} from {where}: there is no such field"
+    assert len(names) == len(set(names)), f"{where} has a name twice"
 
 
 @pytest.mark.parametrize(
@@ -69,6 +72,7 @@ def words_of(name: str) -> tuple[list[str], object]:
     if get_origin(field.annotation) is Literal:
         value = next(each for each in get_args(field.annotation) if each != field.default)
         return [flag, value], value
+    assert name in VALUES, f"add {name} to VALUES above, with a value that is not its default"
     text = VALUES[name]
     kinds = {float, int} & {field.annotation, *get_args(field.annotation)}
     return [flag, text], kinds.pop()(text) if kinds else text

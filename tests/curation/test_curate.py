@@ -239,7 +239,7 @@ def test_a_film_that_kills_its_worker_is_given_up_alone(films, tmp_path, monkeyp
     kept, dropped = rows(tmp_path / "out")
     why = {d["source"]["path"]: (d["dropped"]["reason"], d["dropped"]["detail"]) for d in dropped}
     assert why["f.avi"] == ("crashed", "2 workers died of it (SIGABRT)")
-    assert why["e.mp4"] == ("too slow", "used more than 2 s of processor time")
+    assert why["e.mp4"] == ("too slow", "a worker used more than 2 s of processor time")
     assert {row["path"] for row in kept} == {"a.mp4", "b/c.mp4", "d.mkv"}
 
 
@@ -322,7 +322,7 @@ def test_the_command_line_curates_inspects_and_reports(films, tmp_path):
         ["curate", str(films), "--out", out, "--recipe", "tiny", "--workers", "1", "shots.min_seconds=0.5"],
     )
     assert made.exit_code == 0, made.output
-    assert "5 of 12 clips kept from 11 films" in made.stdout
+    assert "5 of 12 clips kept from 11 videos" in made.stdout
     assert run(app, ["data", "report", out]).exit_code == 0
     told = run(app, ["data", "inspect", out, "--clip", "broken.mp4", "--json"])
     assert json.loads(told.stdout)["dropped"]["reason"] == "unreadable"

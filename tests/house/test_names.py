@@ -10,7 +10,7 @@ from house.reading import BANNED, MEASURED, explains, public_classes, typing_cyc
 DEBTS = {"BANNED_NAMES": BANNED_NAMES, "UNDOCUMENTED": UNDOCUMENTED, "UNMAPPED": UNMAPPED, "CYCLES": CYCLES}
 CURE = {
     "BANNED_NAMES": f"each of these names stands for ten things ({', '.join(sorted(BANNED))}); call attributes, "
-    "settings, parameters, modules and functions what they are (device, index, path, slot, microbatch, shard, span, "
+    "settings, parameters, modules and functions what they are (device, index, path, slot, micro-step, shard, span, "
     "created, ...)",
     "UNDOCUMENTED": "public classes, functions and methods need a docstring that can be read alone: four words at "
     "least, and not only 'See ...'",

@@ -41,7 +41,7 @@ def test_rows_mix_videos_and_pictures_and_the_loss_is_that_of_each_clip_alone(pl
     assert any(len({task.data.train.clips.shape(one) for one in task.data.batches[n]}) > 1 for n in range(6))
     calls, errors = [task.losses(call) for call in (0, 1)], []
     for call in (0, 1):
-        row, samples = task.data.microbatch(call)
+        row, samples = task.data.of_micro_step(call)
         times = task.times(call, samples)
         for example, t in zip(task.data.train.training(row, samples), times, strict=True):
             errors.append(velocity_errors(task.module, task.schedule, [example], t[None]))
@@ -337,7 +337,7 @@ def test_a_step_covers_the_times_whatever_rows_it_is_made_of(place):
     task = DiffusionTask(settings(place, accumulation=3), 0)
     total = task.schedule.config.num_train_timesteps
     for step in range(4):
-        rows = [task.data.microbatch(call) for call in range(3 * step, 3 * step + 3)]
+        rows = [task.data.of_micro_step(call) for call in range(3 * step, 3 * step + 3)]
         times = torch.cat([task.times(3 * step + n, samples) for n, (_, samples) in enumerate(rows)]).sort()[
             0
         ]

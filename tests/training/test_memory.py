@@ -151,7 +151,7 @@ def test_a_dry_run_says_what_is_missing_and_what_a_run_takes(tmp_path, monkeypat
     done = cogvideox("train", "lora", "--dry-run", code=2)
     assert "task.data.folder: not set" in done.stderr and "name: lora" in done.stdout
     for words in (
-        "clips of the largest size, 7,040 tokens in 4 microbatches",
+        "clips of the largest size, 7,040 tokens in 4 micro-steps",
         "memory of a process",
         "memory of the host",
     ):

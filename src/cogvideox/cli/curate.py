@@ -20,6 +20,7 @@ ENGINE = "local (processes) or ray (a cluster)"
 LAYOUTS = "clips and captions in any layout that train reads"
 CAPTIONS = "table, or list beside videos.txt, of the captions"
 COLOUR = "how untagged videos are read: guess (by their size), bt601 or bt709"
+ONE_CLIP = "id of a clip, or path of a video below the raw folder: all about it, and why it was dropped"
 RECIPE = "default, staged, tiny, cuts, or a recipe.yaml"
 
 
@@ -55,21 +56,20 @@ def curate(
         drop for drop in summary["dropped"] if drop["reason"] in ("failed", "crashed", "cannot be cut")
     ]
     if trouble:
-        say(
-            f"error: {sum(drop['clips'] for drop in trouble)} films or clips were given up; see dropped.jsonl"
-        )
+        count = sum(drop["clips"] for drop in trouble)
+        say(f"error: {count} videos or clips were given up; see {Path(out) / 'dropped.jsonl'}")
         raise typer.Exit(PARTIAL)
 
 
 def print_summary(summary: dict[str, Any], out: Path, as_json: bool) -> None:
-    """Counts and reasons, and where the result lies."""
+    """Print how many clips were kept and dropped, for which reasons, and the path of the report."""
     if as_json:
         result_json(
             {"out": str(out), **{k: v for k, v in summary.items() if k not in ("samples", "quantiles")}}
         )
         return
     result(
-        f"{summary['kept']} of {summary['clips']} clips kept from {summary['films']} films: "
+        f"{summary['kept']} of {summary['clips']} clips kept from {summary['films']} videos: "
         f"{summary['kept_seconds']:.1f} of {summary['seconds']:.1f} s"
     )
     for drop in sorted(summary["dropped"], key=lambda drop: -drop["clips"]):
@@ -81,11 +81,11 @@ def print_summary(summary: dict[str, Any], out: Path, as_json: bool) -> None:
 @verb
 def inspect_curated(
     folder: Annotated[str, typer.Argument(help="a curated folder")],
-    clip: Annotated[str | None, flag("id of a clip, or path of a film: all that is known of it")] = None,
+    clip: Annotated[str | None, flag(ONE_CLIP)] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Say what was kept and dropped, and why."""
+    """Show what was kept and dropped, and why; with --clip everything known about one clip."""
     from cogvideox.curation.results import dropped_rows, kept_rows, read_summary
     from cogvideox.files import parse_json
 
@@ -100,14 +100,14 @@ def inspect_curated(
     ]
     if not matches:
         raise ConfigError(
-            f"clip {clip!r}: neither kept nor dropped in {out}; give an id or the path of a film"
+            f"clip {clip!r}: neither kept nor dropped in {out}; give an id, or the path of a video below the raw folder"
         )
     for record in matches:
         result_json(record) if as_json else result("\n".join(_lines(record)))
 
 
 def _lines(record: dict[str, Any]) -> Iterator[str]:
-    """A record as a person reads it: what became of the clip, the film, the captions, then each number in a line."""
+    """Lines of text about a clip: kept or dropped and why, its video, its captions, one line for each score."""
     source, span, dropped = record["source"], record["span"], record.get("dropped")
     place = f", {span['start']:.2f} to {span['end']:.2f} s" if span else ""
     yield f"{record['id']}: {source['path']}{place}"
@@ -119,7 +119,7 @@ def _lines(record: dict[str, Any]) -> Iterator[str]:
         yield f"  stages        {', '.join(one['stage'] for one in record['decisions'] if one['kept'])}"
     if source["frames"]:
         yield (
-            f"  film          {source['width']}x{source['height']}, {source['fps']:g} frames a second, "
+            f"  video         {source['width']}x{source['height']}, {source['fps']:g} frames a second, "
             f"{source['seconds']:.2f} s, {source['codec']} in {source['container']}, {source['bytes']:,} bytes"
         )
     for one in record["captions"]:
@@ -144,7 +144,7 @@ def report_curated(
 def doctor(
     folder: Annotated[str, typer.Argument(metavar="DIR", help=LAYOUTS)],
     fps: Annotated[float, flag("frames per second", min=0.1, max=240)] = 8,
-    frames: Annotated[int, flag("at most so many frames, 8n + 1", min=1)] = 49,
+    frames: Annotated[int, flag("frames of a clip at most, 8n + 1", min=1)] = 49,
     least_frames: Annotated[int, flag("videos with fewer are dropped, 8n + 1", min=1)] = 9,
     short_side: Annotated[int, flag("pixels of the short side", min=16)] = 256,
     budget: Annotated[int | None, flag("tokens of a packed row", min=1)] = None,
@@ -177,7 +177,7 @@ def doctor(
 @data.command("label")
 @verb
 def label(
-    folder: Annotated[str, typer.Argument(metavar="DIR", help="films or clips to look at")],
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="videos or clips to label")],
     labels: Annotated[str, flag("file that the labels are kept in")] = "labels.jsonl",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 7863,
     debug: Debug = False,

@@ -28,16 +28,21 @@
 | ``results`` | what a curation wrote, read back and checked |
 | ``report`` | the HTML report |
 
-Why a clip was dropped: ``dropped.jsonl`` has the step, the reason and the values; the step was decided in
+Why a clip was dropped: ``cogvideox data inspect FOLDER --clip NAME``, or ``dropped.jsonl``, has the step, the reason
+and the values. All reasons: docs/curation.md. The step was decided in
 
 | step | decided in |
 |---|---|
 | listing | ``clip_folders.video_files`` |
 | probe | ``recipe``: ``Gate`` |
-| decode, shots, caption | ``measuring``; how long a shot must be: ``shot_views``; what a video may cost: ``engines`` |
+| decode | unreadable: ``measuring``; failed, too large: ``worker``; too slow, crashed: ``engines`` |
+| shots | ``measuring`` and ``shot_views``, by ``shots.Shots.min_seconds`` |
+| caption | ``measuring`` |
 | borders | ``borders`` |
-| asked_labels, captions | ``vlm_steps`` |
+| asked_labels, captions | ``vlm_steps``; captions that do not match: ``captioning.describe`` |
 | exact_copies, near_copies, look_alikes | ``duplicates`` |
 | thresholds | ``thresholds`` |
 | cut | ``run``; the error itself: ``cutting`` |
+
+The limits of the step decode are ``recipe.Bounds``.
 """

@@ -188,7 +188,9 @@ class _Pool:
             for worker in [*self.processes]:
                 if worker.job is not None and time.monotonic() >= worker.deadline:
                     self._remove_worker(worker)
-                    yield JobOutcome(worker.job, "too slow", f"took more than {worker.time_limit:g} s")
+                    yield JobOutcome(
+                        worker.job, "too slow", f"a worker needed more than {worker.time_limit:g} s for it"
+                    )
 
     def _hand_out(self, jobs: Iterator[dict[str, Any]]) -> None:
         idle = deque(worker for worker in self.processes if worker.job is None)
@@ -245,7 +247,7 @@ class _Pool:
             return
         if ended == -SIGXCPU:
             limit = self.config.recipe.limits.cpu_seconds
-            yield JobOutcome(job, "too slow", f"used more than {limit} s of processor time")
+            yield JobOutcome(job, "too slow", f"a worker used more than {limit} s of processor time")
             return
         key = f"{job['do']} {job['path']}"
         self.deaths[key] = self.deaths.get(key, 0) + 1

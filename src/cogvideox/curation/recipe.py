@@ -50,14 +50,17 @@ class Gate(Config):
     widest: float = Field(3.0, ge=1, description="width / height, or height / width")
 
     def refuses(self, header: Probe) -> tuple[str, str] | None:
-        """(reason, detail) when a video with this header is not worth decoding."""
+        """(reason, detail) when a video with this header is not worth decoding.
+
+        ``slow`` is a low frame rate; a video that takes too long to process is dropped later, as ``too slow``.
+        """
         short, long = sorted((header.width, header.height))
         if short < self.short_side:
             return "small", f"{header.width}x{header.height} pixels, the shorter side needs {self.short_side}"
         if long > self.widest * short:
             return "shape", f"{header.width}x{header.height} pixels, at most {self.widest:g} to 1"
         if header.fps < self.fps:
-            return "slow", f"{header.fps:.3g} frames per second, the least is {self.fps:g}"
+            return "slow", f"the video has {header.fps:.3g} frames per second, gate.fps is {self.fps:g}"
         bits = header.bit_rate / (header.width * header.height * header.fps)
         if self.bits_per_pixel and header.bit_rate and bits < self.bits_per_pixel:
             return "starved", f"{bits:.3g} bits per pixel, the least is {self.bits_per_pixel:g}"

@@ -1,4 +1,4 @@
-"""Which clips stand in which row (microbatch) of a run: elsewhere the sampler and collate function of a DataLoader.
+"""Which clips each micro-step of a run reads, in a row: elsewhere the sampler and collate function of a DataLoader.
 
 Frame pack (paper section 2.4, Fig. 6): clips of any length and size, and images, in rows of one token budget. The
 samples of an epoch are shuffled, cut into windows, and each window is laid into rows by best fit, largest first; rows
@@ -110,7 +110,7 @@ def bucket_rows(
 
 
 Batching = Literal["batch", "pack", "bucket"]
-"""How clips are collated into microbatches: so many clips, one token budget, or clips of one shape."""
+"""How clips are collated into the batch of a micro-step: so many clips, one token budget, or clips of one shape."""
 
 
 class PackedRows(Protocol):

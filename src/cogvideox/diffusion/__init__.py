@@ -2,6 +2,8 @@
 
 Files, in reading order:
 
+| file | what it does |
+|---|---|
 | `schedule` | `Schedule`: the noise level of every timestep, and the steps of a sampler |
 | `denoiser` | `Denoise`: noisy x at a step to the estimate of x0; plain, guided, or pinned to known frames |
 | `samplers` | DDIM, DPM-Solver++ (2M) and its stochastic form |

@@ -2,7 +2,7 @@
 
 Samples are counted over the whole run. With ``intervals`` a time is a function of (seed, number of the sample) alone.
 Without them it also depends on where the batch of the sample begins and on how many samples it has: for explicit
-sampling that is the global batch of the step, for plain sampling the micro-batch. The number of processes never
+sampling that is the global batch of the step, for plain sampling the micro-step's. The number of processes never
 matters: another cluster trains the same way, ranks that share a sample share its time, and a resumed run goes on in the
 same stream.
 """
@@ -18,7 +18,7 @@ from cogvideox.noise import generator
 
 
 def uniform(samples: range, seed: int, num_train_timesteps: int = 1000) -> Int[Tensor, " n"]:
-    """Independent uniform times of one micro-batch, on the CPU; drawn from (seed, number of its first sample)."""
+    """Independent uniform times of one micro-step, on the CPU; drawn from (seed, number of its first sample)."""
     draws = generator(seed, "plain timesteps", samples.start)
     return torch.randint(num_train_timesteps, (len(samples),), generator=draws)
 

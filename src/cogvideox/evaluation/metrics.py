@@ -2,7 +2,8 @@
 
 To add a metric: write a function from videos to a ``Score`` in the module of its kind (``fidelity``, ``motion``,
 ``semantic``, ``vbench``, ``fvd``, ``world_facts``) and add one line to a group of ``GROUPS``. Every suite that has the
-group reports it from then on. A metric never fails because something is missing: its score says what is.
+group reports it from then on; a new group must be named in ``SUITES``, and in the table of suites of
+docs/evaluation.md. A metric never fails because something is missing: its score says what is.
 """
 
 from __future__ import annotations

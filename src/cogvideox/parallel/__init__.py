@@ -2,6 +2,8 @@
 
 Files, in reading order:
 
+| file | what it does |
+|---|---|
 | `mesh` | the process group, and `MeshConfig`: data x shard x context ranks |
 | `exchange` | collectives with exact gradients |
 | `data_parallel` | `DataParallel`: the ranks of a training run and how gradients are reduced |

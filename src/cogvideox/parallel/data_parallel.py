@@ -1,7 +1,7 @@
 """Data parallelism with gradient accumulation: which process does which micro-steps, and how gradients are summed.
 
-A step is a fixed list of ``accumulation`` micro-steps (microbatches), and what a micro-step draws depends on its
-number in the run alone. Ranks take micro-steps in turn, so any number of ranks, up to that of micro-steps, goes
+A step is a fixed list of ``accumulation`` micro-steps, of all processes together, and what a micro-step draws depends
+on its number in the run alone. Ranks take micro-steps in turn, so any number of ranks, up to that of micro-steps, goes
 through the same samples, timesteps and noise in the same order, and a run may go on with another number. ``fast`` sums
 gradients rank by rank; ``exact`` sums them micro-step by micro-step in the order of one process, so that weights are
 equal to the last bit, for the price of everybody's gradients in memory.

@@ -36,7 +36,7 @@ FLOAT32 = 4
 
 
 Sample = tuple[tuple[int, ...], int]
-"""A clip of a microbatch: (c, t, h, w) of its latents, and its text tokens."""
+"""A clip of a micro-step: (c, t, h, w) of its latents, and its text tokens."""
 
 
 class FlopCounter:
@@ -49,11 +49,11 @@ class FlopCounter:
         self.forward = cache(self._forward)
 
     def flops(self, samples: Sequence[Sample], frozen: bool) -> float:
-        """FLOPs of a microbatch forward and back; weights that are ``frozen`` need no gradients of their own."""
+        """FLOPs of a micro-step, forward and backward; weights that are ``frozen`` need no gradients of their own."""
         return (2 if frozen else 3) * sum(self.forward(sample) for sample in samples)
 
     def activations(self, samples: Sequence[Sample], recompute: bool) -> float:
-        """Bytes a microbatch keeps for backward in float32: everything, or all blocks' inputs and one whole block."""
+        """Bytes a micro-step keeps for backward in float32: everything, or all blocks' inputs and one whole block."""
         with torch.device("meta"):
             clips, texts = zip(*(_inputs(self.config, sample) for sample in samples), strict=True)
             times = torch.empty(len(clips))
@@ -79,9 +79,9 @@ def _inputs(config: TransformerConfig, sample: Sample) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class TrainRequest:
-    """One step of one process: the model's spec, the ``samples`` of its largest microbatch, and how it is trained.
+    """One step of one process: the model's spec, the ``samples`` of its largest micro-step, and how it is trained.
 
-    ``micro_steps``: microbatches of a step on one process, one after the other. ``shard`` and ``context``: ranks that
+    ``micro_steps``: those of an optimiser step that one process does. ``shard`` and ``context``: ranks that
     share the weights, and every clip. ``average``: whether there is an EMA. ``muon``: one moment, not two.
     """
 
@@ -101,7 +101,7 @@ class TrainRequest:
 
     @property
     def tokens(self) -> int:
-        """Tokens of the microbatch, text included."""
+        """Tokens of that micro-step, text included."""
         return sum(tokens_of(shape, text, self.spec.transformer.patch) for shape, text in self.samples)
 
     @property

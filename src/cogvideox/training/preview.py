@@ -52,7 +52,7 @@ def preview(config: TrainConfig) -> Preview:
     each = len(request.samples) * task.accumulation
     result.lines.append(
         f"a step: {each} clips of the largest size, {request.tokens * task.accumulation:,} tokens in "
-        f"{task.accumulation} microbatches"
+        f"{task.accumulation} micro-steps"
     )
     if clips:
         epoch = ceil(clips / each)

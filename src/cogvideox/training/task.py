@@ -41,8 +41,8 @@ class TaskConfig(Config):
     accumulation: int = Field(
         1,
         gt=0,
-        description="micro-steps of a step (gradient accumulation): batches one after the other, or on several "
-        "processes",
+        description="gradient accumulation: micro-steps (forward and backward of one batch) of an optimiser step, of "
+        "all processes together",
     )
 
     def build(self, seed: int, steps: int | None = None) -> Task:

@@ -2,6 +2,8 @@
 
 Files, in reading order:
 
+| file | what it does |
+|---|---|
 | `config` | `TransformerConfig`, under the names of diffusers' `config.json` |
 | `layout` | `Layout`: of every token its clip, its modality and its position |
 | `transformer` | `Transformer`: patches in, patches out, around the blocks |

@@ -2,6 +2,8 @@
 
 Files, in reading order:
 
+| file | what it does |
+|---|---|
 | `config` | `VAEConfig`, under the names of the public `config.json`, and `Tiles`; loads no torch |
 | `vae` | `VAE` and `Gaussian`: encode and decode, in chunks, whole or as a stream |
 | `network` | encoder and decoder: residual blocks in stages |

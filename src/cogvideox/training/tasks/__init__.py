@@ -4,7 +4,7 @@ Each task is a settings class (``...Training``) and what one step of it does (``
 
 | file | what |
 |---|---|
-| `diffusion` | the transformer: its loss on a microbatch, measured, sampled and exported |
+| `diffusion` | the transformer: its loss in a micro-step, measured, sampled and exported |
 | `diffusion_settings` | its settings; refusal of those that would change nothing |
 | `base_model` | what these settings take from the model a run starts from |
 | `diffusion_data` | its clips, encoded once, and dealt out to micro-steps |

@@ -38,7 +38,7 @@ class CropPhase(Config):
     until: int = Field(gt=0, description="last step of this phase")
     frames: int = Field(9, gt=0, description="frames of a crop, 8n + 1")
     size: int = Field(32, gt=0, description="height and width of a crop, in pixels")
-    batch: int = Field(8, gt=0, description="crops of a microbatch")
+    batch: int = Field(8, gt=0, description="crops of a micro-step")
     coding: Literal["whole", "chunked"] = Field("whole", description="whole clips, or chunks as at inference")
     fps: tuple[float, float] = Field(
         (WORLD_FPS, WORLD_FPS),

@@ -92,8 +92,8 @@ class DiffusionTask(Task):
         self.sample_videos = min(config.samples, len(self.data.held_out.clips))
 
     def losses(self, micro_step: int) -> dict[str, Tensor]:
-        """The velocity's squared error; each clip of a step weighs the same, whatever microbatch it is in."""
-        clips, samples = self.data.microbatch(micro_step)
+        """The velocity's squared error; each clip of a step weighs the same, whatever micro-step it is in."""
+        clips, samples = self.data.of_micro_step(micro_step)
         batch = self.data.train.training(clips, samples)
         errors = velocity_errors(self.module, self.schedule, batch, self.times(micro_step, samples))
         mean_clips = len(self.data.global_batch(micro_step)) / self.config.accumulation
@@ -105,7 +105,7 @@ class DiffusionTask(Task):
         }
 
     def times(self, micro_step: int, samples: range) -> Tensor:
-        """Timesteps of a microbatch; without ``intervals`` all samples of a step cover the times together."""
+        """Timesteps of a micro-step; without ``intervals`` all samples of a step cover the times together."""
         total = self.schedule.config.num_train_timesteps
         if self.config.uniform == "plain":
             return uniform(samples, self.seed, total)
@@ -185,7 +185,7 @@ class DiffusionTask(Task):
 
     def _batches(self, step: int) -> list[Row]:
         """The clips of each micro-step of a step."""
-        return [self.data.microbatch(each)[0] for each in self.data.micro_steps(step)]
+        return [self.data.of_micro_step(each)[0] for each in self.data.micro_steps(step)]
 
     def _network(self) -> Transformer:
         network, lora = starting_network(self.config, self.start, self.seed), self.config.lora

@@ -1,7 +1,7 @@
 """What the transformer is given for a clip (clean latents, noise, text, image), and its error, trained on or held out.
 
 Clips are collated by ``velocity_errors``: stacked, or packed into one sequence. Every draw is a function of (seed,
-number of the sample in the run), so a sample does not depend on the microbatch or the rank that it is in.
+number of the sample in the run), so a sample does not depend on the micro-step or the rank that reads it.
 """
 
 from __future__ import annotations

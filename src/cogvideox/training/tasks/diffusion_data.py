@@ -76,7 +76,7 @@ class DiffusionData:
         self.batches = rows_of(kind, shapes, self.tokens, batch=config.batch, budget=budget, seed=seed)
         self.batches.first_sample(0)  # plans the first epoch: a clip that fits no batch is refused now
 
-    def microbatch(self, micro_step: int) -> tuple[Row, range]:
+    def of_micro_step(self, micro_step: int) -> tuple[Row, range]:
         """(indices of the clips, numbers of the samples in the run) that one micro-step reads."""
         clips, first = self.batches[micro_step], self.batches.first_sample(micro_step)
         return clips, range(first, first + len(clips))

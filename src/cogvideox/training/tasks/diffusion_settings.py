@@ -70,7 +70,7 @@ class DiffusionSettings(TaskConfig):
     clips_seed: int | None = Field(None, ge=0, description="seed of the world's clips; null: the run's seed")
     size: int = Field(64, gt=0, description="height and width of a clip of the tiny world, in pixels")
     frames: int = Field(17, gt=0, description="frames of a clip of the tiny world")
-    batch: int = Field(32, gt=0, description="clips of a microbatch (tiny world, and batching: batch)")
+    batch: int = Field(32, gt=0, description="clips of a micro-step (tiny world, and batching: batch)")
     text_dropout: float = Field(0.1, ge=0, le=1, description="share of clips without their caption")
     image_dropout: float = Field(
         0.05,
@@ -128,12 +128,12 @@ class DiffusionSettings(TaskConfig):
         }
         if data.batching != "batch":
             reasons["batch"] = (
-                f"has no effect with task.data.batching={data.batching}; set task.data.budget (tokens of a microbatch) "
-                "and task.accumulation (microbatches of a step), or task.data.batching=batch"
+                f"has no effect with task.data.batching={data.batching}; set task.data.budget (tokens of a micro-step) "
+                "and task.accumulation (micro-steps of a step), or task.data.batching=batch"
             )
         else:
             reasons["data.budget"] = (
-                "has no effect with task.data.batching=batch; set task.batch (clips of a microbatch)"
+                "has no effect with task.data.batching=batch; set task.batch (clips of a micro-step)"
             )
         if data.videos is None:
             reasons["data.recipe"] = (

@@ -50,7 +50,7 @@ class FolderData(Config):
     budget: int | None = Field(
         None,
         gt=0,
-        description="tokens of a microbatch, text included (pack, bucket); null: one clip, or short ones up to 2,000",
+        description="tokens of a micro-step, text included (pack, bucket); null: one clip, or short ones up to 2,000",
     )
     best: float = Field(1.0, gt=0, le=1, description="share of clips kept, by the score in the metadata")
     held_out: float = Field(

@@ -11,7 +11,7 @@ from cogvideox.data.clips import ClipSize
 from cogvideox.spec import ModelSpec
 
 MIN_BUDGET = 2_000
-"""Default token budget of a microbatch where one clip is shorter: short clips are packed together up to this."""
+"""Default token budget of a micro-step where one clip is shorter: short clips are packed together up to this."""
 
 
 class SizeSetting(Config):
@@ -85,6 +85,6 @@ def latent_shape(size: ClipSize, model: ModelSpec) -> tuple[int, int, int, int]:
 
 
 def default_budget(size: ClipSize, model: ModelSpec) -> int:
-    """Tokens of a microbatch: one clip of the largest size, or as many as ``MIN_BUDGET`` holds."""
+    """Tokens of a micro-step: one clip of the largest size, or as many as ``MIN_BUDGET`` holds."""
     one = tokens_of(latent_shape(size, model), model.text_tokens, model.transformer.patch)
     return one * max(1, MIN_BUDGET // one)
