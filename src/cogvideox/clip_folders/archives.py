@@ -94,23 +94,6 @@ class ArchiveEntry:
     problem: str | None = None
 
 
-def clips_in_shard(
-    shard: Path, endings: frozenset[str], dropped: dict[str, str], columns: Columns | None = None
-) -> Iterator[ArchiveEntry]:
-    """The clips of a shard; what cannot be taken is noted in ``dropped`` by its name in the shard.
-
-    columns: keys of JSON, or columns, that hold the caption. Raises MediaError when the shard is damaged, after what
-    could be read.
-    """
-    from cogvideox.clip_folders.tars import members_of
-
-    columns = columns or Columns()
-    if shard.suffix.lower() == ".tar":
-        yield from members_of(shard, endings, dropped, columns)
-    else:
-        yield from _cells(shard, endings, dropped, columns)
-
-
 def holds_clips(file: Path) -> bool:
     """Whether a Parquet table holds clips as bytes; one that cannot be opened counts, so that it is named."""
     try:
@@ -135,10 +118,14 @@ def _clip_column(table: Any) -> str | None:
     return next((name for name in CLIP_COLUMNS if name in fields and is_bytes(fields[name])), None)
 
 
-def _cells(
+def clips_in_table(
     file: Path, endings: frozenset[str], dropped: dict[str, str], columns: Columns
 ) -> Iterator[ArchiveEntry]:
-    """Rows that hold a clip as bytes: a binary column, or HF's {bytes, path}."""
+    """The rows of a Parquet table that hold a clip as bytes: a binary column, or HF's {bytes, path}.
+
+    What cannot be taken is noted in ``dropped`` by its name. Raises MediaError when the table is damaged, after what
+    could be read.
+    """
     table = open_parquet(file, None)
     column = _clip_column(table)
     if column is None:

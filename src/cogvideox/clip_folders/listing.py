@@ -31,7 +31,8 @@ from cogvideox.clip_folders import (
     find_only_table,
     sidecar_caption,
 )
-from cogvideox.clip_folders.archives import ByteRange, clips_in_shard, holds_clips
+from cogvideox.clip_folders.archives import ByteRange, clips_in_table, holds_clips
+from cogvideox.clip_folders.tars import members_of
 from cogvideox.errors import ConfigError, MediaError
 from cogvideox.files import files_below, inside, short, shown
 from cogvideox.files.paths import IMAGE_SUFFIXES, VIDEO_SUFFIXES
@@ -219,7 +220,8 @@ def _from_shards(root: Path, shards: list[Path], default: str | None, source: Ca
             continue
         lost: dict[str, str] = {}
         try:
-            for entry in clips_in_shard(shard, MEDIA, lost, source.columns):
+            entries = members_of if shard.suffix.lower() == ".tar" else clips_in_table
+            for entry in entries(shard, MEDIA, lost, source.columns):
                 key = f"{name}/{entry.key}"
                 listing.add(key, entry.caption, entry.location, entry.score, problem=entry.problem)
         except MediaError as error:

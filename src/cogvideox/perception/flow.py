@@ -98,7 +98,7 @@ class Raft(Config):
         """The network on its device, loaded once a process. Raises CheckpointError, ConfigError."""
         from cogvideox.perception.raft import raft_flow
 
-        return raft_flow(self)
+        return raft_flow(self.weights, device=self.device, updates=self.updates)
 
     def check(self) -> None:
         """Load the weights once. Raises CheckpointError where the file holds no RAFT."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from cogvideox.config import Config
 from cogvideox.errors import ConfigError, SizeError
-from cogvideox.perception.flow import Raft
+from cogvideox.files.digest import sha256_of_file
 from cogvideox.perception.weight_files import fill, read_tensors
 
 STRIDE = 8  # pixels a side of one place
@@ -307,13 +307,12 @@ def load_raft(file: str | Path) -> RAFT:
 
 
 @cache
-def raft_flow(settings: Raft) -> RAFTFlow:
-    """The flow of these settings, loaded once a process. Raises CheckpointError, and ConfigError without the device."""
-    if settings.device != "cpu" and not torch.cuda.is_available():
-        raise ConfigError(f"flow device {settings.device}: this machine shows no GPU; set device: cpu")
-    network = load_raft(settings.weights)
-    name = f"raft-{network.config.name}:{settings.digest()[:12]}"
-    return RAFTFlow(network.to(settings.device), name, settings.updates)
+def raft_flow(weights: str, *, device: str, updates: int) -> RAFTFlow:
+    """The flow of a file of weights, loaded once a process. Raises CheckpointError; ConfigError without the device."""
+    if device != "cpu" and not torch.cuda.is_available():
+        raise ConfigError(f"flow device {device}: this machine shows no GPU; set device: cpu")
+    network = load_raft(weights)
+    return RAFTFlow(network.to(device), f"raft-{network.config.name}:{sha256_of_file(weights)[:12]}", updates)
 
 
 class RAFTFlow:
