@@ -67,8 +67,11 @@ def learning_rate_factor(step: int, steps: int, config: OptimConfig) -> float:
     return config.floor + (1 - config.floor) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def set_learning_rate(optimizers: list[torch.optim.Optimizer], factor: float) -> None:
-    """Scale every group's peak learning rate by ``factor``."""
+def set_learning_rate(
+    optimizers: list[torch.optim.Optimizer], step: int, steps: int, config: OptimConfig
+) -> None:
+    """Give every group its learning rate of ``step``: its peak times ``learning_rate_factor``."""
+    factor = learning_rate_factor(step, steps, config)
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * factor

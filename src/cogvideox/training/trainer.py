@@ -23,13 +23,7 @@ from cogvideox.training.checkpoint.saver import SampleLedger, Saver, TrainState
 from cogvideox.training.config import TrainConfig
 from cogvideox.training.evaluator import Evaluator
 from cogvideox.training.metrics import RunLog, Speed, known_peak, open_loggers
-from cogvideox.training.optim import (
-    EMA,
-    OptimConfig,
-    build_optimizers,
-    learning_rate_factor,
-    set_learning_rate,
-)
+from cogvideox.training.optim import EMA, OptimConfig, build_optimizers, set_learning_rate
 from cogvideox.training.step_guard import Guard
 from cogvideox.training.task import Task
 
@@ -134,8 +128,7 @@ class Trainer:
         return mean
 
     def _one_logged_step(self, log: RunLog | None, speed: Speed, last: int) -> None:
-        factor = learning_rate_factor(self.step, self.config.steps, self.config.optim)
-        set_learning_rate(self.optimizers, factor)
+        set_learning_rate(self.optimizers, self.step, self.config.steps, self.config.optim)
         began = time.monotonic()
         report = self.one_step()
         speed.add(report, self.task.flops(self.step), time.monotonic() - began)

@@ -65,7 +65,6 @@ class CaptionedWorldClips(CaptionedClips):
         return self._rendered[key]
 
     def text(self, split: str, index: int, variant: int) -> str:
-        """One of 31 captions of the scene."""
         return caption(self._scene(split, index), self.seed, index * 31 + variant % 31)
 
     def facts(self, split: str, index: int) -> set[Check]:
@@ -112,11 +111,9 @@ class RecordedClips(CaptionedClips):
         return self._decoded[name]
 
     def text(self, split: str, index: int, variant: int) -> str:
-        """The recorded caption, whatever the variant."""
         return self._pairs[split][index][1]
 
     def facts(self, split: str, index: int) -> set[Check]:
-        """The facts that the recorded caption states, if it speaks of the tiny world."""
         return set(read_caption(self._pairs[split][index][1]))
 
     def truth(self, indices: list[int]) -> Tensor:
