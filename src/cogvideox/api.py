@@ -117,7 +117,7 @@ def caption(
     reporter: Reporter = SILENT,
     **settings: Any,
 ) -> CaptionSummary:
-    """Describe a folder of videos: ``caption("films", "captions", ask="http://127.0.0.1:8000/v1")``.
+    """Describe a folder of videos: ``caption("videos", "captions", ask="http://127.0.0.1:8000/v1")``.
 
     ``out`` becomes a folder that training reads (default "captions"); the clips of a curated folder are described in
     place, and ``out`` is left away. ``settings`` are fields of CaptionConfig. The same call asks only for what is

@@ -1,4 +1,4 @@
-"""Clip: a described span of a file. Where it is, what was measured, what it is called, why it was dropped.
+"""Clip: facts about a span of a video file: where it is, its scores, its captions, and why it was dropped.
 
 A clip holds facts about pixels, never pixels, so that millions of them can be moved, stored and compared. It is
 frozen: each step of curation returns a changed copy. Missing is ``None``, never NaN.
@@ -15,7 +15,7 @@ from cogvideox.config import Config
 
 
 class SourceFile(Config):
-    """The file a clip comes from, as found when it was decoded."""
+    """The video file a clip comes from: facts from its header and from decoding it."""
 
     path: str = Field(description="relative to the folder that was given, with forward slashes")
     sha256: str = Field("", description="of the whole file; empty when it could not be read")
@@ -27,17 +27,19 @@ class SourceFile(Config):
     height: int = Field(0, description="pixels, upright and square")
     aspect: float = Field(1.0, description="width / height of one stored pixel")
     turns: int = Field(0, description="quarter turns to the left that made it upright")
-    fps: float = Field(0.0, description="frames per second of its own: frames over their time")
+    fps: float = Field(0.0, description="frames per second: decoded frames / their duration")
     steady: bool = Field(True, description="whether all frames last equally long")
     frames: int = Field(0, description="frames decoded, not what the header promises")
     seconds: float = Field(0.0, description="from the first frame to the end of the last")
     bit_rate: int = Field(0, description="bits per second, as the file says")
     sound: bool = False
     mirrored: bool = Field(False, description="whether it was mirrored left to right before it was turned")
-    matrix: str = Field("", description="of its colours: bt601, bt709, bt2020, rgb, ...")
-    full_range: bool = Field(False, description="whether its numbers go from 0 to the highest")
+    matrix: str = Field("", description="YUV matrix of its colours: bt601, bt709, bt2020, rgb, ...")
+    full_range: bool = Field(
+        False, description="whether luma has full range (0 to 255), not video range (16 to 235)"
+    )
     matrix_guessed: bool = Field(
-        False, description="whether the file has no tag of its matrix: it was guessed"
+        False, description="whether the matrix was guessed because the file has no tag for it"
     )
 
 
@@ -65,11 +67,11 @@ class Box(Config):
 
 
 class Label(Config):
-    """What a judge says about one negative label: the probability that the clip has the defect."""
+    """One of the six negative labels: the probability that the clip has the defect, and who says so."""
 
     probability: float = Field(ge=0, le=1)
     threshold: float = Field(ge=0, le=1, description="at or above it the clip has the defect")
-    judge: str = Field(description="which classifier, or 'human'")
+    judge: str = Field(description="the classifier or model that says so, or 'human'")
 
     @property
     def present(self) -> bool:
@@ -78,7 +80,7 @@ class Label(Config):
 
 
 class Caption(Config):
-    """A description in words, and who wrote it."""
+    """A caption of a clip, and who wrote it."""
 
     kind: str = Field(description="user, short, frame, dense, ...")
     text: str
@@ -100,7 +102,7 @@ class Dropped(Config):
 
 
 class Decision(Config):
-    """What one training stage says about a clip."""
+    """Whether one training stage of ``thresholds`` keeps a clip."""
 
     stage: str
     kept: bool
@@ -120,11 +122,13 @@ class Clip(Config):
     labels: dict[str, Label] = {}
     captions: tuple[Caption, ...] = ()
     prints: tuple[str, ...] = Field((), description="perceptual hashes of frames, 16 hex digits each")
-    embedding: tuple[float, ...] = Field((), description="unit vector of what is seen")
-    embedder: str = Field("", description="what made the embedding")
+    embedding: tuple[float, ...] = Field(
+        (), description="unit vector; similar clips have nearly parallel ones"
+    )
+    embedder: str = Field("", description="the network that made the embedding")
     networks: dict[str, str] = Field(
         {},
-        description="step -> the network from a user's file that it asked, with a digest",
+        description="step -> the network from a user's file that it ran, with a digest",
         exclude_if=lambda networks: not networks,  # records of those who name none are as they always were
     )
     decisions: tuple[Decision, ...] = ()
@@ -132,7 +136,7 @@ class Clip(Config):
 
     @property
     def id(self) -> str:
-        """24 hex digits from what is in the file, where the file is, and which part of it this is."""
+        """24 hex digits: a digest of the file's SHA-256 and path, the span and the crop."""
         span = (self.span.first, self.span.stop) if self.span else None
         crop = tuple(self.crop.model_dump().values()) if self.crop else None
         text = f"{self.source.sha256}|{self.source.path}|{span}|{crop}"
@@ -150,7 +154,7 @@ class Clip(Config):
 
     @property
     def caption(self) -> str:
-        """The words to train with: the last caption that was written; '' when there is none."""
+        """The text to train with: that of the last caption; '' when there is none."""
         return self.captions[-1].text if self.captions else ""
 
     def with_scores(self, **scores: float | None) -> Self:
@@ -159,5 +163,6 @@ class Clip(Config):
         return self.model_copy(update={"scores": {**self.scores, **rounded}})
 
     def drop(self, step: str, reason: str, detail: str = "") -> Self:
-        """A copy that is dropped, for a reason."""
+        """A copy marked as dropped. ``step``: which step of curation decided; ``reason``: a short name, the same for
+        all clips dropped for it (docs/curation.md lists them); ``detail``: value and limit."""
         return self.model_copy(update={"dropped": Dropped(step=step, reason=reason, detail=detail)})

@@ -1,4 +1,4 @@
-"""What a run is told besides its prompt, as one value; image, video and continuation are ways to fill it.
+"""Conditions of a generation besides its prompt, as one value, filled from an image, a video or the end of a video.
 
     way           image                    known             start            strength
     t2v           -                        -                 -                1
@@ -6,14 +6,14 @@
     v2v           (i2v models: frame one)  -                 latents of it    below 1
     continuation  (i2v models: last frame) latents of its end -               1
 
-``image`` is laid beside the noisy latents on the channel axis at every step. ``start`` is noised to the level
-of the first step that runs. ``known`` is for models that were never trained to continue: at every step the
-first latents are those of the given frames with the noise of that step, and the network fills in what follows
-(replacement method, Ho et al. 2022; see ``diffusion.pinned``). Full attention sees the known frames as it
-sees its own, so motion and content carry on; the seam is as good as the model's own coherence.
+``image`` is concatenated to the noisy latents on the channel axis at every step. ``start`` is noised to the level of
+the first step that runs. ``known`` is for models that were not trained to continue: at every step the first latents are
+replaced by those of the given frames with the noise of that step, and the network fills in what follows (replacement
+method, Ho et al. 2022; see ``diffusion.pinned``). Full attention reads the known frames like generated ones, so motion
+and content carry on.
 
-Every latent here is [b, c, t, h, w], scaled for the transformer, with the padding of the plan (1.5: one
-latent in front) already in place.
+Every latent here is [b, c, t, h, w], scaled for the transformer, with the padding of the plan (1.5: one latent in
+front) already in place.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from cogvideox.vae import Tiles
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What a run is given besides its prompt; with nothing set it is plain text to video.
+    """Conditions besides the prompt; with nothing set it is plain text to video.
 
-    way: "t2v", "i2v", "v2v" or "continuation". ``image``: latents beside the noisy ones at every step. ``known``: the
-    first latents of the result. ``start``: latents that are noised to the level of the first step. ``strength``: the
-    share of the steps that run. ``facts`` stand in the manifest.
+    ``way``: "t2v", "i2v", "v2v" or "continuation". ``image``: latents beside the noisy ones at every step. ``known``:
+    the first latents of the result. ``start``: latents that are noised to the level of the first step. ``strength``:
+    the share of the steps that run. ``facts``: what the record of the video says about it.
     """
 
     way: str = "t2v"
@@ -50,9 +50,9 @@ class Conditioning:
 
 @dataclass(frozen=True)
 class Coder:
-    """Encodes conditions: the model, the latents' precision, and how its autoencoder runs.
+    """Encodes conditions with the autoencoder of ``model`` to latents of type ``dtype``.
 
-    ``sample``: latents are drawn with ``generator``; else they are their mean.
+    ``sample``: latents are drawn from their distribution with ``generator``; else its mean is taken.
     """
 
     model: CogVideoX

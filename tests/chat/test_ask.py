@@ -68,7 +68,7 @@ def test_a_dead_server_is_left_alone():
         raise ChatFailure("server", "503")
 
     settings = FAST.changed(failures=4, openings=3)
-    with pytest.warns(UserWarning, match=r"does not answer \(server: 503\): it is left alone"):
+    with pytest.warns(UserWarning, match=r"does not answer \(server: 503\): no requests to it for"):
         outcomes = list(Chat(Scripted(reply), settings).ask_all(questions(500)))
     assert len(outcomes) == 500 and not any(o.ok for o in outcomes)
     assert "at last with server: 503" in str(outcomes[-1].failure)

@@ -127,7 +127,7 @@ def test_addresses_are_checked_early(url):
 
 def test_a_key_is_not_sent_in_the_clear(monkeypatch, server):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-1234")
-    with pytest.raises(ConfigError, match="in the clear"):
+    with pytest.raises(ConfigError, match="without encryption"):
         server("http://example.org/v1")
     server("https://example.org/v1")
 

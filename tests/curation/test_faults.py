@@ -49,7 +49,7 @@ def test_labels_say_what_was_done_and_held_out_effects_stay_out():
 
 
 def test_what_people_said_of_a_film_holds_unless_it_was_painted_over():
-    texts = [made.labels["text"] for n in range(8, 60, 9) if (made := sample(STOCK, 3, n)).film == "a.mp4"]
+    texts = [made.labels["text"] for n in range(8, 60, 9) if (made := sample(STOCK, 3, n)).video == "a.mp4"]
     assert texts and all(texts)
 
 

@@ -81,7 +81,7 @@ def test_what_cannot_be_used_is_refused_before_any_film_is_read(films, tmp_path)
     for flow, why in {
         "{name: raft}": "steps.4.flow: raft needs weights",
         "{name: raft, weights: none.pth}": "none.pth: no such file",
-        f"{{name: raft, weights: {tmp_path}/other.safetensors}}": "no weights of RAFT",
+        f"{{name: raft, weights: {tmp_path}/other.safetensors}}": "not the weights of RAFT",
         "{name: rapt, weights: none.pth}": "steps.4.flow",
     }.items():
         call = [str(films), "--out", str(tmp_path / "out"), "--recipe", "tiny", f"steps.4.flow={flow}"]

@@ -190,11 +190,11 @@ def test_distances_over_unlike_rates_are_refused_or_brought_to_one_rate(here):
 def test_what_cannot_be_asked_is_refused(here, toy):
     Video(np.zeros((5, 16, 16, 3), np.uint8), 8).save(here / "v" / "a.mp4")
     assert "did you mean 'paper'" in run("v", "--suite", "papre", code=2).stderr
-    assert "no report" in run("v", "--against", "gone", code=2).stderr
+    assert "not a report" in run("v", "--against", "gone", code=2).stderr
     assert "give one of them" in run("v", "--model", toy, code=2).stderr
     assert "no lists of numbers" in run("v", "--suite", "paper", "--devil", "v/a.mp4", code=2).stderr
     assert "no TorchScript" in run("v", "--suite", "paper", "--i3d", "v/a.mp4", code=1).stderr
-    assert "no record of experts" in run("v", "--suite", "paper", "--observations", "gone", code=2).stderr
+    assert "no recorded observations" in run("v", "--suite", "paper", "--observations", "gone", code=2).stderr
     (here / "empty").mkdir()
     assert "no video" in run("empty", code=2).stderr
     done = run("v", "--suite", "world", "--out", "w", code=2)

@@ -212,7 +212,7 @@ def test_reports_are_kept_whole(reports, tmp_path):
     reports[0].save(tmp_path)
     assert ScoreReport.read(tmp_path).to_dict() == reports[0].to_dict()
     (tmp_path / "report.json").write_text("{}")
-    with pytest.raises(InputError, match="no report"):
+    with pytest.raises(InputError, match="not a report"):
         ScoreReport.read(tmp_path)
     with pytest.raises(ConfigError, match="did you mean 'paper'"):
         evaluate(None, "papre", tmp_path)

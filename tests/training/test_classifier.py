@@ -14,7 +14,7 @@ from cogvideox.perception.handcrafted import HandcraftedFeatures, LabelClassifie
 from cogvideox.training.loop import TrainConfig, train
 from cogvideox.training.optim import OptimConfig
 from cogvideox.training.tasks.label_classifier import ClassifierNetwork, ClassifierTraining
-from cogvideox.training.tasks.label_report import auc, best_threshold, calibrate, judged
+from cogvideox.training.tasks.label_report import auc, best_threshold, calibrate, score_label
 from support.films import take, write
 
 
@@ -87,7 +87,7 @@ def test_a_folder_without_a_classifier_is_refused(tmp_path):
 def test_a_row_of_the_table_counts_right():
     truth = np.array([1, 1, 1, 0, 0, 0, 0, np.nan])
     found = np.array([0.9, 0.8, 0.2, 0.1, 0.7, 0.2, 0.99, 0.99])
-    row = judged("text", found, truth, 0.5)
+    row = score_label("text", found, truth, 0.5)
     assert (row.clips, row.tp, row.fp, row.tn, row.fn) == (6, 2 / 6, 1 / 6, 2 / 6, 1 / 6)
     assert row.accuracy == pytest.approx(4 / 6) and row.recall == pytest.approx(2 / 3)
     assert row.interval == pytest.approx((0.2999, 0.9032), abs=1e-3)  # 4 of 6

@@ -31,20 +31,24 @@ class ChatConfig(Config):
     tries: int = Field(5, gt=0, le=20, description="attempts at one question")
     first_wait: float = Field(1.0, ge=0, description="seconds before the second attempt; doubled each time")
     longest_wait: float = Field(
-        60.0, ge=0, description="seconds; a server that asks for more is left for later"
+        60.0,
+        ge=0,
+        description="most seconds before an attempt; if the server asks for more, a later run asks again",
     )
     requests: int | None = Field(None, gt=0, description="attempts in all; null: no limit")
     tokens: int | None = Field(None, gt=0, description="tokens in all, asked and answered; null: no limit")
-    failures: int = Field(10, gt=0, description="failures in a row after which a server is left alone")
-    rest: float = Field(30.0, ge=0, description="seconds for which it is left alone")
+    failures: int = Field(
+        10, gt=0, description="failures in a row after which the server gets no requests for a while"
+    )
+    rest: float = Field(30.0, ge=0, description="seconds without requests after `failures` in a row")
     openings: int = Field(
-        4, gt=0, description="how often in a row, until the remaining questions are left pending"
+        4, gt=0, description="pauses in a row after which all remaining questions wait for the next run"
     )
 
 
 @dataclass(frozen=True, slots=True)
 class AskOutcome:
-    """How one question ended: ``failure`` is None, or ``value`` and ``answer`` are."""
+    """How one question ended: either ``failure`` is set, or ``value`` and ``answer``."""
 
     index: int
     key: str
@@ -60,7 +64,7 @@ class AskOutcome:
 
 
 class Chat:
-    """A model, asked with patience. The budget and the breaker last as long as this object."""
+    """A language model with retries, cache, and a budget and a circuit breaker that last as long as this object."""
 
     def __init__(
         self,
@@ -121,7 +125,7 @@ class Chat:
         return outcome
 
     def _kept(self, index: int, key: str, read: Reader) -> AskOutcome | None:
-        """An answer of an earlier run, if the reader still takes it."""
+        """The cached answer of an earlier run, if ``read`` still accepts it; None without one."""
         answer = self.cache.get(key) if self.cache is not None else None
         if answer is None:
             return None
@@ -152,7 +156,7 @@ class Chat:
                 return AskOutcome(index, key, None, None, _stopped(), attempts)
 
     def _gate(self, stop: threading.Event) -> None:
-        """Returns when an attempt may be made. Raises ChatFailure when none may be any more."""
+        """Wait until an attempt may be made. Raises ChatFailure when no more may be made in this run."""
         if self._halted is not None:
             raise ChatFailure(self._halted.kind, self._halted.detail)
         while (wait := self.breaker.wait()) > 0:
@@ -163,7 +167,9 @@ class Chat:
     def _note(self, failure: ChatFailure) -> None:
         if failure.traits.sick:
             if self.breaker.failed(str(failure)):
-                rest = f"it is left alone for {self.config.rest:g} s; stop here if it is not meant to be down"
+                rest = (
+                    f"no requests to it for {self.config.rest:g} s; press Ctrl-C if the server should be up"
+                )
                 warnings.warn(f"{self.model.name} does not answer ({failure}): {rest}", stacklevel=2)
         elif failure.kind in ("busy", "refused", "rejected", "key", "quota", "moved"):
             self.breaker.worked()  # it answers, even if not with what was hoped for

@@ -47,9 +47,9 @@ class Budget:
 
 
 class Breaker:
-    """Leaves a sick server alone. After ``failures`` in a row it opens for ``rest`` seconds, then lets one try.
+    """Circuit breaker: after ``failures`` in a row no requests are made for ``rest`` seconds, then one is tried.
 
-    Opened ``openings`` times with no success between, it gives up, and the remaining questions end at once.
+    After ``openings`` such pauses without a success between them it gives up: the remaining questions end at once.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Breaker:
             self._until, self._trying = None, False
 
     def failed(self, why: str = "no answer") -> bool:
-        """It did not; whether the server is left alone from now on."""
+        """The server did not answer; returns whether a pause begins now."""
         with self._lock:
             self._failed_in_a_row, self._last = self._failed_in_a_row + 1, why
             probed = self._trying

@@ -19,8 +19,8 @@ from cogvideox.errors import ChatError, MediaError
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """``again``: try again now. ``pending``: the question can be asked anew in a later run. ``sick``: the server may be
-    down. ``halts``: nothing else can be asked either."""
+    """What follows from a kind of failure. ``again``: try again now. ``pending``: a later run asks the question again.
+    ``sick``: the server may be down. ``halts``: no other question can be asked in this run either."""
 
     again: bool = False
     pending: bool = False

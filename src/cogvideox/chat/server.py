@@ -1,7 +1,7 @@
-"""Any OpenAI-compatible server (vLLM, SGLang, a vendor): one attempt, and what went wrong with it by name.
+"""Client of an OpenAI-compatible server (vLLM, SGLang, a vendor): one attempt, its errors as kinds of ``ChatFailure``.
 
-What comes back is not trusted: redirects are not followed, a body has a largest size and a longest time, and nothing in
-it is obeyed. The key is read from the environment when it is needed; it is never stored, logged, or sent in the clear.
+Answers are not trusted: redirects are not followed, and a body has a largest size and a longest time. The key is read
+from the environment when it is needed; it is never stored, logged, or sent without encryption to another machine.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ HTTP_LIBRARIES = {"httpx", "httpx2", "httpcore", "httpcore2", "ssl"}  # which on
 
 
 class ServerConfig(Config):
-    """Which server, and how long to wait for it."""
+    """Address and model of a server, and how long to wait for it."""
 
     url: str = Field(description="base URL, such as http://127.0.0.1:8000/v1")
     model: str = Field(min_length=1, description="the model's name on that server")
@@ -37,9 +37,9 @@ class ServerConfig(Config):
         "OPENAI_API_KEY", description="environment variable that holds the key, if one is needed"
     )
     connect: float = Field(5.0, gt=0, description="seconds to connect")
-    read: float = Field(60.0, gt=0, description="seconds without a byte")
-    whole: float = Field(180.0, gt=0, description="seconds for one answer")
-    most_bytes: int = Field(2 << 20, gt=0, description="largest body of an answer")
+    read: float = Field(60.0, gt=0, description="seconds to wait for the next byte")
+    whole: float = Field(180.0, gt=0, description="seconds for one whole answer")
+    most_bytes: int = Field(2 << 20, gt=0, description="bytes of an answer at most")
 
     @field_validator("url")
     @classmethod
@@ -62,20 +62,20 @@ class ServerConfig(Config):
 
 
 class Server:
-    """A LanguageModel behind an address. Threads may share it."""
+    """A ``LanguageModel`` on an OpenAI-compatible server. Threads may share it."""
 
     def __init__(self, config: ServerConfig) -> None:
         self.config, self.name = config, config.model
         key = os.environ.get(config.key_variable, "")
         if key and not config.is_local and config.url.startswith("http:"):
             raise ConfigError(
-                f"url {config.url}: {config.key_variable} would be sent in the clear; use https, or unset it"
+                f"url {config.url}: {config.key_variable} would be sent without encryption; use https, or unset it"
             )
         self._lock = threading.Lock()
         self._client: Any = None
 
     def answer(self, question: Question) -> Answer:
-        """One attempt. Raises ChatFailure, DependencyError without the openai library."""
+        """Ask once, without retries. Raises ChatFailure; DependencyError without the openai library."""
         import openai
 
         deadline = time.monotonic() + self.config.whole
@@ -135,7 +135,7 @@ class Server:
         return OpenAI(base_url=c.url, api_key=key, max_retries=0, timeout=timeout, http_client=http)
 
     def _stop_at_errors(self, response: Any) -> None:
-        """Before the library reads the body of an error, which may never end."""
+        """Hook on responses: raise _Status before the library reads the body of an error, which may never end."""
         if response.status_code == 200:
             return
         try:
@@ -169,7 +169,7 @@ class _Status(Exception):
         self.headers = {name.lower(): value for name, value in headers.items()}
 
 
-_late = threading.local()  # until when the answer this thread waits for may take
+_late = threading.local()  # deadline: when the answer that this thread waits for is too late
 
 
 def retry_after(text: str) -> float | None:
@@ -224,7 +224,7 @@ def _bounded(chunks: Any, most: int, deadline: float) -> bytes:
 
 
 def _answer(body: bytes, asked: str) -> Answer:
-    """What a body says. Raises ChatFailure: garbled for anything that is no completion, refused for a refusal."""
+    """Parse the body of a completion. Raises ChatFailure: garbled for anything else, refused for a refusal."""
     try:
         values = json.loads(body)
         choice = values["choices"][0]
@@ -245,7 +245,7 @@ def _answer(body: bytes, asked: str) -> Answer:
 
 
 def _message(body: bytes) -> str:
-    """What the body of an error says."""
+    """The message in the body of an error, as OpenAI's API writes it, or its first bytes."""
     try:
         error = json.loads(body)["error"]
         return str(error["message"] if isinstance(error, dict) else error)

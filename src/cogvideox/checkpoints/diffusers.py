@@ -84,9 +84,9 @@ def load_model(
 
     ``dtype`` casts the weights (None: what ``cogvideox.json`` asks for, else what is stored, except that a CPU gets
     float32 for float16), ``variant`` picks files such as ``*.fp16.safetensors``, ``text`` false leaves the text encoder
-    out, ``check`` reads every tensor and refuses NaN. ``device`` None is the GPU that is there; the CPU where there is
-    none, and with a warning where its free memory is too small. ``compute_device`` is where it will run when that is
-    not ``device`` (offloading). Raises CheckpointError for files that are missing, cut, mis-shaped or unsafe and
+    out, ``check`` reads every tensor and refuses NaN. ``device`` None: the GPU; the CPU without one or, with a warning,
+    when the GPU's free memory is too small. ``compute_device``: where it will run, when that is not ``device``
+    (offloading). Raises CheckpointError for files that are missing, cut, mis-shaped or unsafe and
     ConfigError for settings that make no sense.
     """
     folder = find_folder(path_or_id, revision)
@@ -114,7 +114,7 @@ def load_stored(folder: Path, record: ModelRecord) -> CogVideoX:
 
 
 def _has_text(index: Mapping[str, Any]) -> bool:
-    """Whether a ``model_index.json`` names a text encoder; one that says nothing does."""
+    """Whether the model has a text encoder: yes, unless ``model_index.json`` says null."""
     return index.get("text_encoder", [True])[0] is not None
 
 
@@ -187,7 +187,7 @@ def save_model(
 
     Weights are stored as they are. ``dtype`` names the precision to compute in where that is another; ``provenance``
     says what made them. Raises CheckpointError for NaN, Inf or weights that do not belong to the config (an adapter
-    that is still attached: merge it or save it alone), OutputError when the place is taken or full.
+    that is still attached: ``merge_lora`` or ``save_lora`` first), OutputError when the path is taken or the disk full.
     """
     with checkpoint_folder(path, overwrite) as folder:
         write_model(folder, model, shard_size, provenance=provenance, dtype=dtype)
@@ -276,7 +276,7 @@ def _load(
     variant: str | None,
     check: bool,
 ) -> N:
-    """A network without memory, filled from the weights files of its folder."""
+    """A network built on ``meta`` and filled from the weights files of its folder."""
     tensors = read_folder(folder, STEM, variant)
     check_floats(tensors, folder)
     with torch.device("meta"):
@@ -301,7 +301,8 @@ def read_index(folder: Path) -> dict[str, Any]:
     for part, given in index.items():
         if part not in CLASSES and not part.startswith("_") and given not in ([None, None], None):
             warnings.warn(
-                f"{file}: {short(part)}: {short(given)} is no part of CogVideoX and not used", stacklevel=3
+                f"{file}: {short(part)}: {short(given)} is not a component of CogVideoX; ignored",
+                stacklevel=3,
             )
     for part, (_, name) in CLASSES.items():
         given = index.get(part, [None, None])

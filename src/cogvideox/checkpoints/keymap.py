@@ -1,8 +1,8 @@
-"""Rename rules that read both ways: foreign names to ours and back, splitting and joining rows where needed.
+"""Rules that rename SAT's tensors to ours and back, and split or join them along the first axis where needed.
 
-Our names are the diffusers names, so only SAT needs rules. A pattern is a name with ``{i}`` for a number, ``{wb}`` for
-weight or bias and ``{rest}`` for any ending; both sides of a rule use the same holes, the first rule that matches wins,
-and a name that no rule matches is an error that says so.
+Our names are those of diffusers, so only SAT needs rules. A pattern is a name with ``{i}`` for a number, ``{wb}`` for
+weight or bias and ``{rest}`` for any ending; both sides of a rule use the same placeholders,
+the first rule that matches wins, and a name that no rule matches is an error.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cogvideox.errors import CheckpointError, few
 
 @dataclass(frozen=True)
 class RenameRule:
-    """One foreign name against one or several of ours.
+    """Renames one foreign tensor to one or several of ours.
 
     With several, the foreign tensor is cut along its first axis into equal chunks and ``chunks[k]`` lists those that
     make ``ours[k]``.
@@ -32,7 +32,7 @@ class RenameRule:
 
     @property
     def chunk_count(self) -> int:
-        """Into how many equal chunks the foreign tensor is cut."""
+        """Number of equal chunks that the foreign tensor is cut into."""
         return sum(len(numbers) for numbers in self.chunks)
 
     def split(self, name: str, tensor: Tensor) -> list[Tensor]:
@@ -59,7 +59,8 @@ class RenameRule:
 
 @dataclass(frozen=True)
 class Keymap:
-    """Ordered rules, a prefix that every foreign name carries, and foreign names that mean nothing to us."""
+    """The names of one foreign format: rules in order, a ``prefix`` of every foreign name, and names to ``drop``, which
+    we do not need."""
 
     rules: tuple[RenameRule, ...]
     prefix: str = ""
@@ -74,7 +75,7 @@ class Keymap:
         return self.drops(name) or self._first(name, foreign=True) is not None
 
     def to_ours(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Our names for foreign tensors; raises CheckpointError that lists the names nobody knows."""
+        """Our names for foreign tensors; raises CheckpointError that lists unknown names."""
         ours: dict[str, Tensor] = {}
         unknown = []
         for name, tensor in tensors.items():
@@ -197,7 +198,7 @@ SAT_POSITIONS = "mixins.pos_embed.pos_embedding"
 
 @cache
 def sat_vae(stages: int = 4) -> Keymap:
-    """SAT's autoencoder names; its decoder counts the up stages from the pixel side."""
+    """SAT's autoencoder names; its decoder numbers the up stages from the pixel side."""
     rules = _rules(SAT_VAE)
     for stage in range(stages):
         rules += _rules(SAT_VAE_UP.replace("THEIRS", str(stages - 1 - stage)).replace("OURS", str(stage)))

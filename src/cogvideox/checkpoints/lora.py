@@ -164,7 +164,8 @@ def save_lora(
 
 
 def scale_lora(model: Model, scale: float, name: str | None = None) -> None:
-    """Change the strength of one adapter."""
+    """Change the strength of one adapter (the only one, or ``name``). Raises CheckpointError without it, also when it
+    was merged."""
     module = _transformer(model)
     name = _one(module, name)
     for _, layer in _with_adapter(module, name):
@@ -193,7 +194,8 @@ def merge_lora(model: Model, name: str | None = None) -> None:
 
 
 def unload_lora(model: Model, name: str | None = None) -> None:
-    """Take adapters off (one, or all); the weights are those from before."""
+    """Remove adapters (one, or all): the model is as before ``load_lora``, bit for bit. Raises CheckpointError for a
+    name that is not on the model, also when it was merged."""
     module = _transformer(model)
     for each in [_one(module, name)] if name else lora_names(module):
         for _, layer in _with_adapter(module, each):

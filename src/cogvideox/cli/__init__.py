@@ -4,11 +4,11 @@
 |---|---|
 | ``app`` | the command; verbs that are one call: convert, inspect |
 | ``generate`` | one video or a batch, from flags made of ``GenerateOptions`` |
-| ``plan`` | what fits, as a table |
-| ``train``, ``training`` | train and settings; what they and ``plan --train`` print about a run |
-| ``curate``, ``caption`` | videos to clips and captions; ``data``: what a folder of clips holds |
+| ``plan`` | which models and sizes fit into memory, and how long they take, as a table |
+| ``train``, ``training`` | verbs train and settings; what they and ``plan --train`` print about a run |
+| ``curate``, ``caption`` | verbs curate and caption; ``data``: inspect, report, check and label a folder of clips |
 | ``evaluate`` | scores of a folder of videos, or of a model |
-| ``reproduce``, ``calibrate`` | the paper's experiments; the reuse of steps, measured |
+| ``reproduce``, ``calibrate`` | the paper's experiments; calibration of residual reuse |
 | ``rate``, ``world`` | the rating page, the tiny world |
 | ``flags`` | flags from the fields of a settings class |
 | ``terminal`` | results on stdout, errors and warnings on stderr, exit codes; help under headings |

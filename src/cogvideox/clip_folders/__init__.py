@@ -1,10 +1,10 @@
-"""What a folder of videos says about each of them: captions and scores, in every layout that is in public use.
+"""Reads a folder of videos with captions and scores, in every layout that is in public use.
 
 Training, curation, evaluation, rating and captioning list folders with this same code. No video is opened here.
 
 | file | what it does |
 |---|---|
-| ``columns`` | which columns name the file, the caption and the score; two that differ are never guessed between |
+| ``columns`` | columns of file, caption and score; two that qualify and differ are a problem, never a guess |
 | ``tables`` | rows of csv, tsv, json and jsonl files; what is not certain is a row with a problem |
 | ``parquet`` | rows of Parquet tables, and which columns they have |
 | ``texts`` | the text beside one clip: .txt, .caption or .json; videos.txt beside prompts.txt, line by line |

@@ -16,21 +16,22 @@ from cogvideox.curation.step import CurationStep, View
 from cogvideox.perception.flow import opencv
 
 PLAIN = 4  # grey levels by which a pixel's neighbours may differ, in every channel
-# degrees from a pure hue; least over most channel; of the brightest channel
-HUE, PURE, BRIGHT = 14.0, 0.25, 96
-HUES = 4  # of red, yellow, green, cyan, blue and magenta, each on a hundredth of the picture; or three large ones
+HUE = 14.0  # degrees that a colour may differ from one of the six pure hues (red, yellow, green, cyan, blue, magenta)
+PURE = 0.25  # a pure colour's darkest channel / its brightest, at most
+BRIGHT = 96  # a pure colour's brightest channel, at least
+HUES = 4  # bars: at least 4 of the 6 pure hues on over 1 % of the picture each, or 3 on over 5 %
 
 
 class Patterns(CurationStep):
-    """Test patterns and title cards."""
+    """Step ``patterns``: how much of the picture is test bars (``bars``) or a plain title card (``plain``)."""
 
     kind: Literal["patterns"] = "patterns"
     gives = ("bars", "plain")
 
     def measure(self, clip: Clip, view: View) -> Clip:
-        """``bars``: share of the picture in plain areas of pure colour, 0 unless several stand side by side.
+        """``bars``: share of the picture in plain areas of pure colour, 0 unless there are several colours.
 
-        ``plain``: share in the two plain colours that cover most. Both are medians of 5 pictures.
+        ``plain``: share of the picture in its two commonest plain colours. Both are medians of 5 pictures.
         """
         found = [(bars_of(picture), plain_of(picture)) for picture in view.pictures[view.spread(5)]]
         bars, plain = np.median(np.array(found), axis=0)
@@ -38,7 +39,7 @@ class Patterns(CurationStep):
 
 
 def bars_of(picture: np.ndarray) -> float:
-    """Share of a picture ``uint8 [h, w, 3]`` in plain areas of pure colour; 0 unless several stand side by side."""
+    """Share of a picture ``uint8 [h, w, 3]`` in plain areas of pure colour; 0 if they show too few of the 6 hues."""
     cv2 = opencv()
     most, least = picture.max(axis=-1), picture.min(axis=-1)
     hue = cv2.cvtColor(picture, cv2.COLOR_RGB2HSV_FULL)[..., 0].astype(np.float32) * (360 / 256)

@@ -1,4 +1,4 @@
-"""Scores: numbers about how a clip looks and moves. They decide nothing; thresholds do (thresholds.py)."""
+"""Steps that measure how a clip looks and moves. They drop nothing: thresholds.py does, by rules about these scores."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cogvideox.perception.motion import motion_of
 
 
 class Light(CurationStep):
-    """Brightness, contrast, colour, and how much is burnt out or black."""
+    """Step ``light``: brightness, contrast, saturation, and the share of overexposed or black pixels."""
 
     kind: Literal["light"] = "light"
     gives = ("luma", "contrast", "clipped", "saturation")
@@ -38,7 +38,7 @@ class Light(CurationStep):
 
 
 class Sharpness(CurationStep):
-    """How much detail there is, and how much of it is noise or blocks of a codec."""
+    """Step ``sharpness``: detail, noise, and blocks of a codec."""
 
     kind: Literal["sharpness"] = "sharpness"
     gives = ("sharpness", "noise", "blocks")
@@ -56,13 +56,13 @@ class Sharpness(CurationStep):
 
 
 class Flicker(CurationStep):
-    """How much the brightness of the whole picture jumps to and fro."""
+    """Step ``flicker``: jumps of the brightness of the whole picture, and frames that stand still."""
 
     kind: Literal["flicker"] = "flicker"
     gives = ("flicker", "frozen")
 
     def measure(self, clip: Clip, view: View) -> Clip:
-        """``flicker``: mean bend of the mean brightness, in grey levels a frame; a fade bends nowhere.
+        """``flicker``: mean absolute second difference of the brightness, halved, in grey levels; 0 for an even fade.
 
         ``frozen``: share of frames that equal the one before them.
         """
@@ -76,7 +76,7 @@ class Flicker(CurationStep):
 
 
 class MotionScore(CurationStep):
-    """How much moves: see perception.motion for the units."""
+    """Step ``motion``: how much the camera and the things move; units: ``perception.motion.Motion``."""
 
     kind: Literal["motion"] = "motion"
     gives = ("motion", "motion_top", "motion_camera", "motion_own", "shake", "still")  # as in Motion
@@ -97,7 +97,7 @@ class MotionScore(CurationStep):
     def measure(self, clip: Clip, view: View) -> Clip:
         """``motion``, ``motion_top``, ``motion_camera``, ``motion_own``, ``shake``, ``still``.
 
-        A flow with weights of yours is named in ``clip.networks``, with a digest of them.
+        A flow network with weights from your file is noted in ``clip.networks``, with their digest.
         """
         flow = self.flow.build()
         motion = motion_of(view.pictures if flow.colour else view.grey, view.moments.tolist(), flow)
@@ -107,30 +107,30 @@ class MotionScore(CurationStep):
 
 
 class TextArea(CurationStep):
-    """How much of the picture looks like writing: many short strokes in lines. A heuristic, not a reader."""
+    """Step ``text``: how much of the picture looks like writing (many short strokes in lines); a heuristic, no OCR."""
 
     kind: Literal["text"] = "text"
     gives = ("text_area",)
 
     def measure(self, clip: Clip, view: View) -> Clip:
-        """``text_area``: share of the picture, the largest of 5 pictures."""
+        """``text_area``: share of the picture that looks like writing, the largest of 5 frames."""
         return clip.with_scores(text_area=max(text_area(picture) for picture in view.grey[view.spread(5)]))
 
 
 class Watermark(CurationStep):
-    """Marks that stay while the picture behind them moves: logos, captions, frames."""
+    """Step ``watermark``: marks that stay while the picture behind them moves (logos, captions, borders)."""
 
     kind: Literal["watermark"] = "watermark"
     gives = ("overlay",)
-    least: float = Field(24.0, gt=0, description="grey levels of gradient that stay")
+    least: float = Field(24.0, gt=0, description="least gradient of a mark, in grey levels")
 
     def measure(self, clip: Clip, view: View) -> Clip:
-        """``overlay``: share of the picture; None when the camera rests, for then everything stays."""
+        """``overlay``: share of the picture in marks; None when the camera rests, because then everything stays."""
         return clip.with_scores(overlay=overlay_area(view.grey, self.least))
 
 
 class AestheticScore(CurationStep):
-    """How pleasing the pictures are: a CLIP head from your files, or a proxy under another name."""
+    """Step ``aesthetic``: an aesthetic score by your CLIP model and head; without them a proxy under another name."""
 
     kind: Literal["aesthetic"] = "aesthetic"
     gives = ("aesthetic", "aesthetic_proxy")
@@ -139,7 +139,7 @@ class AestheticScore(CurationStep):
     pictures: int = Field(3, gt=0, description="pictures of a clip that are scored and averaged")
 
     def measure(self, clip: Clip, view: View) -> Clip:
-        """``aesthetic`` (about 1 to 10) with weights, ``aesthetic_proxy`` (0 to 1) without."""
+        """``aesthetic`` (about 1 to 10) with CLIP model and head, ``aesthetic_proxy`` (0 to 1) without."""
         judge = aesthetic(self.clip, self.head)
         score = float(judge(view.pictures[view.spread(self.pictures)]).mean())
         return clip.with_scores(**{judge.score: score})
@@ -147,12 +147,12 @@ class AestheticScore(CurationStep):
 
 @cache
 def aesthetic(folder: str | None, head: str | None) -> Aesthetic:
-    """The judge for these files, loaded once a process."""
+    """The aesthetic model of these files (both, else the proxy), loaded once a process."""
     return ClipAesthetic(folder, head) if folder and head else AestheticProxy()
 
 
 def noise_of(grey: np.ndarray) -> float:
-    """Standard deviation of noise in grey levels (Immerkaer 1996): what a mask blind to edges leaves."""
+    """Standard deviation of noise in grey levels, by a filter that ignores edges (Immerkaer 1996)."""
     cv2 = opencv()
     mask = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
     left = np.abs(cv2.filter2D(grey.astype(np.float32), -1, mask))
@@ -160,7 +160,7 @@ def noise_of(grey: np.ndarray) -> float:
 
 
 def blocks_of(grey: np.ndarray) -> float:
-    """Gradient across the strongest grid of period 8 over the mean gradient; 1 without blocks."""
+    """Codec blocks: mean horizontal gradient on the strongest grid of period 8 / mean gradient; 1 without blocks."""
     across = np.abs(np.diff(grey.astype(np.float32), axis=1)).mean(axis=0)
     across = across[: len(across) // 8 * 8]
     if not len(across):
@@ -190,7 +190,8 @@ def text_area(grey: np.ndarray) -> float:
 
 
 def overlay_area(grey: np.ndarray, least: float) -> float | None:
-    """Share of the picture in marks whose gradient stays while what is around them changes (Dekel et al. 2017)."""
+    """Share of the picture in marks whose gradient stays while the picture around them changes (Dekel et al. 2017);
+    None when the camera rests."""
     cv2 = opencv()
     frames = grey[np.linspace(0, len(grey) - 1, min(16, len(grey))).astype(int)].astype(np.float32)
     moving = cv2.dilate(frames.std(axis=0), np.ones((15, 15), np.uint8)) > 12

@@ -1,9 +1,9 @@
-"""What a worker process does: one line of JSON in, the work in files, one line of JSON out.
+"""A worker process: reads jobs as lines of JSON, writes their results as files, answers each with a line of JSON.
 
-It is started as ``python -m cogvideox.curation.worker`` and decodes untrusted videos, so it gives up what it does
-not need: it has no secrets in its environment and no network (unless a step asks a server), memory, processor time,
-open files and the size of a file are limited by the system, no core is dumped, and it dies with whoever started it.
-What it answers is JSON, read as values: nothing that a video does to this process can run code in its parent.
+It is started as ``python -m cogvideox.curation.worker`` and decodes untrusted videos, so it has few rights: no secrets
+in its environment, no network (unless a step asks a server), limits of the system on memory, processor time, open files
+and file size, no core dumps, and it dies with its parent. Its answers are read as JSON: a video that takes over this
+process cannot run code in the parent.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class WorkerConfig(Config):
 
 
 def do(job: dict[str, Any], config: WorkerConfig) -> None:
-    """Do one job; its result is a file. Raises OutputError when it cannot be written."""
+    """Do one job (measure, cut or strip) and write its result as a file. Raises OutputError when that fails."""
     root, work, recipe = Path(config.root), Path(config.work), config.recipe
     if job["do"] == "measure":
         write_measured(work, job, recipe, measure(root, job["path"], recipe))

@@ -1,4 +1,4 @@
-"""ScoreReport = the scores of one set of videos, with every video they were measured on and every one left out."""
+"""``ScoreReport``: the scores of one set of videos, with the videos that were measured and those that were left out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cogvideox.manifest import versions
 SCHEMA = "cogvideox-evaluation-1"
 FILE = "report.json"
 KEYS = {"provenance": "made"}
-"""Fields that have another name in report.json."""
+"""Fields of ScoreReport that have another name in report.json."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class ScoreReport:
 
     @property
     def counted(self) -> str:
-        """One line: how many videos were read, and how many not, by kind."""
+        """One line of text: how many videos were read, and how many were left out, by kind of problem."""
         kinds = Counter(each.kind for each in self.refused)
         left = [f"{number} {kind}" for kind, number in kinds.items()]
         left += [f"{len(self.missing)} missing"] if self.missing else []
@@ -62,7 +62,7 @@ class ScoreReport:
         )
 
     def score(self, name: str) -> Score:
-        """The score of a name. Raises InputError."""
+        """The score of this name. Raises InputError where the suite has none."""
         for score in self.scores:
             if score.name == name:
                 return score
@@ -92,7 +92,7 @@ class ScoreReport:
         return {"schema": SCHEMA, **plain}
 
     def save(self, folder: Path) -> Path:
-        """Write report.json; returns where."""
+        """Write report.json into ``folder``; returns its path."""
         return write_json(folder / FILE, self.to_dict(), overwrite=True)
 
     @staticmethod
@@ -126,7 +126,9 @@ class ScoreReport:
             return cls(**record)
         except (InputError, ValueError, KeyError, TypeError, AttributeError) as error:
             why = str(error) if isinstance(error, InputError) else type(error).__name__
-            raise InputError(f"{file}: no report of an evaluation ({why[:200]}); run it first") from None
+            raise InputError(
+                f"{file}: not a report of `cogvideox evaluate` ({why[:200]}); run that first"
+            ) from None
 
 
 def _is_of_an_evaluation(folder: Path, name: str) -> bool:

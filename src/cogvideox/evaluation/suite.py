@@ -37,7 +37,9 @@ def evaluate(
     show: Show | None = None,
     **settings: Any,
 ) -> ScoreReport:
-    """Every score of a suite. Writes report.json and report.html into ``out``; raises ConfigError for an unknown suite.
+    """Measure every score of a suite; writes report.json and report.html into ``out``.
+
+    Raises ConfigError for an unknown suite, OutputError where ``out`` has other files of these names.
 
     ``show``: called with the progress of each stage. ``missing``: names of videos that should be there and are not.
     """
@@ -82,7 +84,7 @@ def _read_scores(file: Path, key: str) -> list[Score] | None:
 
 
 def _with_unpaired(inputs: MetricInputs) -> VideoFolder:
-    """The videos, with those named as left out that have no original although originals were given."""
+    """The videos; where originals were given, those without one are added to ``refused``."""
     videos = inputs.videos
     if inputs.references is None:
         return videos
@@ -99,7 +101,7 @@ def add_comparison(
 ) -> tuple[ScoreReport, list[PairedDifference]]:
     """Compare with another run and write the report and its page again with the differences.
 
-    Raises InputError where the two share nothing; the report without it stays.
+    Raises InputError where the two runs share no score; the report stays without a comparison.
     """
     differences = compare(report, other)
     comparison = {
@@ -146,7 +148,7 @@ def world_checks(
 
 
 def world_truth() -> Sequence[Video]:
-    """Renders of the scenes of the 200 held-out prompts: the real side of the world suite's FVD."""
+    """Renders of the scenes of the 200 held-out prompts: the real videos for FVD in the suite ``world``."""
     prompts = held_out_prompts()
     return LazyVideos(len(prompts), lambda index: Video(render(prompts[index].scene), 8.0))
 
@@ -169,7 +171,7 @@ def with_progress(inputs: MetricInputs, group: str, show: Show) -> MetricInputs:
 
 @dataclass
 class PassCounter:
-    """Shows each pass over the videos as a stage: a bar that went back would estimate the time left wrongly."""
+    """Shows each pass over the videos as a progress stage of its own, so that the time left is estimated well."""
 
     stage: str
     show: Show

@@ -2,7 +2,7 @@
 
 The rule-based check of ``world.fact_check`` reads the pixels. ``two`` asks for two different things in one clip: are
 both there, is each colour on its own shape, do they stand as asked? Its prompts are held-out scenes of the tier
-``pair``: training shows no such two together, and in 42 of the 60 prompts one of them in no clip at all.
+``pair``: no training clip shows both things of a prompt, and for 42 of the 60 prompts none shows one of the two.
 """
 
 from __future__ import annotations
@@ -28,16 +28,17 @@ from cogvideox.world.held_out import Prompt, held_out_prompts
 from cogvideox.world.score import KINDS, PAIR_KINDS, FactScore, outcomes, report, report_by_tier, score_table
 
 TWO_OBJECT_SEED, TWO_OBJECT_PROMPTS = 20_260_101, 60
+# two_bound: each colour is on its own shape
 TWO_OBJECT_FACTS = ("two_colours", "two_bound", "two_count", "two_relation", "two_all")
 
 
 def world_scores(
     videos: VideoFolder, checks: Mapping[str, Sequence[Any]], verdicts: Mapping[str, dict[str, Any]]
 ) -> list[Score]:
-    """How often each kind of fact holds, prompts resampled whole.
+    """How often each kind of fact holds; the bootstrap resamples prompts with all their videos.
 
     ``checks``: file name -> the facts that the video was asked to show; ``verdicts``: records of videos that were
-    checked before. Videos that are in neither count for nothing.
+    checked before. Videos that are in neither are left out (NaN).
     """
     held: dict[str, list[float]] = {kind: [] for kind in KINDS}
     for item, video in zip(videos.items, videos, strict=True):
@@ -71,7 +72,7 @@ class TwoObjectPrompt:
 
 @cache
 def two_object_prompts() -> tuple[TwoObjectPrompt, ...]:
-    """60 prompts, no sentence twice; about three in four say how the two things stand."""
+    """The 60 prompts of suite ``two``, no sentence twice; about three in four state a relation of the two things."""
     prompts: dict[str, TwoObjectPrompt] = {}
     index = 0
     while len(prompts) < TWO_OBJECT_PROMPTS:
@@ -101,7 +102,7 @@ def check_two_objects(frames: np.ndarray, scene: Scene) -> dict[str, bool]:
 
 
 def two_object_scores(videos: Iterable[Video], prompts: Iterable[str]) -> list[Score]:
-    """One score per fact; videos whose prompt is none of the 60 count for nothing."""
+    """One score per fact; videos whose prompt is none of the 60 are left out (NaN)."""
     known = {prompt.prompt: prompt for prompt in two_object_prompts()}
     held: dict[str, list[float]] = {name: [] for name in TWO_OBJECT_FACTS}
     clusters: list[str] = []
@@ -139,7 +140,7 @@ class WorldRun:
         return f"{score_table(self.facts)}\n\nAll facts, by tier:\n\n{score_table(tiers)}"
 
     def to_json(self) -> str:
-        """Every verdict and every row."""
+        """JSON text: ``rows``, one per kind of fact, and ``videos``, the verdict of each."""
         rows = [{name: getattr(row, name) for name in FactScore.__dataclass_fields__} for row in self.facts]
         return json.dumps({"rows": rows, "videos": self.records}, indent=1)
 
@@ -153,9 +154,8 @@ def evaluate_world(
 ) -> WorldRun:
     """Make a video for every prompt and seed, check its facts, and keep the verdicts.
 
-    ``out`` keeps ``verdicts.jsonl``, from which an interrupted
-    evaluation goes on; it may hold more prompts and seeds than are asked for now. Raises InputError when it
-    belongs to other prompts.
+    ``out`` keeps ``verdicts.jsonl``, from which an interrupted evaluation goes on; it may hold more prompts and seeds
+    than are asked for now. Raises InputError when it belongs to other prompts.
     """
     prompts = held_out_prompts() if prompts is None else prompts
     out.mkdir(parents=True, exist_ok=True)
@@ -183,8 +183,8 @@ def evaluate_world(
 
 
 def _same_prompts(file: Path, records: Iterable[dict[str, Any]], prompts: Sequence[Prompt]) -> None:
-    """Raises InputError where verdicts are of other prompts, or of another text under the same id; more or fewer
-    prompts than before are fine."""
+    """Raise InputError where the file has verdicts of other prompts, or of another text under the same id. More or
+    fewer prompts than before are allowed."""
     asked = {prompt.id: prompt.prompt for prompt in prompts}
     judged = {record["id"]: record["prompt"] for record in records}
     other = [name for name in judged if name in asked and asked[name] != judged[name]]
@@ -199,7 +199,7 @@ def _same_prompts(file: Path, records: Iterable[dict[str, Any]], prompts: Sequen
 def read_verdicts(file: Path) -> list[dict[str, Any]]:
     """Finished verdicts; a last line cut off by a crash is dropped, so that its video is made again.
 
-    Raises InputError when anything else stands there: the file was written by something else and is left as it is.
+    Raises InputError, and does not touch the file, when a line is no verdict: something else wrote it.
     """
     if not file.exists():
         return []
@@ -216,7 +216,7 @@ def read_verdicts(file: Path) -> list[dict[str, Any]]:
             record = None
         if not isinstance(record, dict) or not {"id", "seed", "tier", "prompt", "verdict"} <= record.keys():
             raise InputError(
-                f"{file} line {number}: is no verdict, so the file is left; choose another --out"
+                f"{file} line {number}: is no verdict, so this file is not written to; choose another --out"
             )
         records.append(record)
     return records

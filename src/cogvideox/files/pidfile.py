@@ -1,4 +1,4 @@
-"""PID file in a staging folder: it says which process writes there and is locked as long as that process lives."""
+"""PID file in a staging folder: names the process that writes there, and is locked while that process lives."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ MOST = 4096  # bytes
 
 @dataclass(frozen=True)
 class PidFile:
-    """An open PID file. ``descriptor``: of the open file; ``name``: what is being written; ``who``: the process, for
-    messages; ``is_alive``: whether that process still writes, None when this cannot be known from here.
+    """An open PID file. ``descriptor``: its file descriptor; ``name``: the file or folder that is being written;
+    ``who``: the process, for messages; ``is_alive``: whether that process runs, None when this machine cannot tell.
 
     A context manager that closes, and so unlocks, the file when the block ends.
     """
@@ -45,8 +45,8 @@ class PidFile:
 
 
 def write(folder: Path, name: str) -> PidFile | None:
-    """Make ``folder`` with a PID file that says that this process writes there what will be called ``name``; None when
-    somebody swept the folder away before the file could be locked. Raises OSError."""
+    """Make ``folder`` with a PID file: this process writes there what will be called ``name``. None when another
+    process removed the folder before the file could be locked. Raises OSError."""
     folder.mkdir(mode=0o700)
     try:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
@@ -67,7 +67,7 @@ def write(folder: Path, name: str) -> PidFile | None:
 
 
 def read(folder: Path) -> PidFile | None:
-    """The PID file in ``folder``, locked when its process is dead; None where there is none of this package."""
+    """The PID file in ``folder``, locked by us when its process is dead; None where there is none of this package."""
     try:
         flags = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         descriptor = os.open(folder / NAME, flags)
@@ -111,8 +111,8 @@ def _content_of(descriptor: int) -> dict[str, Any] | None:
 
 
 def _is_alive(descriptor: int, content: dict[str, Any]) -> bool | None:
-    """A lock that is held says yes. One that is free says no only on the same machine: file systems that many machines
-    share may keep locks to each. Without locks the process is looked for."""
+    """Whether the process that wrote ``content`` runs. A held lock: yes. A free lock: no, but only on the same machine,
+    because network file systems may not share locks (else None). Without locks: whether its process id exists."""
     here, locked = _here(), try_lock(descriptor)
     if locked is False:
         return True
@@ -129,7 +129,7 @@ def _is_alive(descriptor: int, content: dict[str, Any]) -> bool | None:
 
 
 def _here() -> dict[str, Any]:
-    """Machine, namespace of process numbers, and process; containers of one machine share its boot."""
+    """Identity of this process: host, boot id (shared by the containers of a machine), PID namespace, PID."""
     boot = processes = ""
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

@@ -22,20 +22,21 @@ from cogvideox.transformer import Transformer
 
 @dataclass(frozen=True)
 class Spread:
-    """How the processes share the work of one video."""
+    """How processes share one video: ``pair`` (2: one half of the ranks for each prompt of guidance) times ``context``
+    (parts of the sequence)."""
 
     pair: int
     context: int
 
     @classmethod
     def over(cls, ranks: int, guided: bool) -> Spread:
-        """With guidance an even number of ranks answers both prompts at once; the rest is split sequences."""
+        """The division for this many ranks: pair 2 with guidance and an even number; the rest splits the sequence."""
         pair = 2 if guided and ranks % 2 == 0 else 1
         return cls(pair, ranks // pair)
 
 
 def spread(transformer: Transformer, how: Spread, device: str = "cpu") -> None:
-    """Let all processes share ``transformer``. Raises ConfigError when there are not as many as ``how`` says."""
+    """Distribute ``transformer`` over all processes. Raises ConfigError when there are not as many as ``how`` says."""
     ranks = dist.get_world_size()
     if how.pair * how.context != ranks:
         raise ConfigError(f"pair {how.pair} x context {how.context}: {ranks} processes were started")
@@ -51,7 +52,7 @@ def spread(transformer: Transformer, how: Spread, device: str = "cpu") -> None:
 
 
 class _SplitBatch:
-    """Hooks by which each rank of a group computes its share of a batch; one that cannot be divided stays whole."""
+    """Forward hooks: each rank of a group computes its share of the batch; one that cannot be divided stays whole."""
 
     def __init__(self, group: Group) -> None:
         self.group, self.split = group, False

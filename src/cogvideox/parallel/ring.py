@@ -1,7 +1,7 @@
-"""Ring attention (Liu et al. 2023), exact: ranks keep their queries, keys and values travel from rank to rank.
+"""Ring attention (Liu et al. 2023), exact: each rank keeps its queries; keys and values are sent from rank to rank.
 
-Each round attends to one rank's keys; partial softmaxes are combined by their log-sum-exp. The backward pass goes
-round once more, and the gradients of keys and values travel with them until they are back on their rank.
+Each round attends to one rank's keys; partial softmaxes are combined by their log-sum-exp. The backward pass sends keys
+and values round once more, with their gradients, until these are back on the rank that they belong to.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cogvideox.parallel.exchange import Group, send_right
 
 Heads = Float[Tensor, "b k n e"]
 MOST_SCORES = 2**26
-"""Scores computed at once; longer sequences of queries are taken in chunks."""
+"""Attention scores in memory at once, at most; more queries are computed in chunks."""
 
 
 def ring_attention(
@@ -82,7 +82,7 @@ def _owners(lengths: Sequence[int], group: Group) -> Iterator[tuple[int, bool]]:
 
 
 def _left_of(owner: int, lengths: Sequence[int]) -> int:
-    """How many keys come next: those of the rank before the owner of these."""
+    """Number of keys that arrive next: those of the rank before ``owner``."""
     return lengths[(owner - 1) % len(lengths)]
 
 
@@ -107,5 +107,5 @@ def _scores(q: Tensor, k: Tensor, mask: Tensor | None) -> Iterator[tuple[slice, 
 
 
 def _finite(lse: Tensor) -> Tensor:
-    """Where nothing is seen the sum is zero; its logarithm must not make NaN of the differences."""
+    """Replace infinite log-sum-exps (rows without any allowed key) by 0, so that differences with them are not NaN."""
     return torch.where(lse.isinf(), 0.0, lse)

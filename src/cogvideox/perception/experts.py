@@ -1,7 +1,8 @@
-"""What VBench's rules need to be told about a video, one protocol per expert, and answers recorded elsewhere.
+"""Interfaces of the networks that VBench uses, and ``RecordedExpert``: their outputs read from a file.
 
-The published networks (GRiT, Tag2Text, UMT, RAFT) live in environments of their own. Whoever has one runs it there,
-writes one line of JSON per video, and the rules here read it: see ``RecordedExpert``. Nothing stands in for them.
+The published networks (GRiT, Tag2Text, UMT, RAFT) need Python environments of their own. Run them there, write one line
+of JSON per video (docs/evaluation.md, --observations), and the rules of ``evaluation.vbench`` read it. There is no
+stand-in for them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ MOST_BYTES = 1 << 30
 
 
 class Expert(Protocol):
-    """A network that is asked about a video."""
+    """A network that VBench runs on a video."""
 
     @property
     def name(self) -> str:
@@ -30,28 +31,28 @@ class Expert(Protocol):
 
 
 class Detector(Expert, Protocol):
-    """Names of the things in each of 16 frames (VBench: GRiT)."""
+    """Detects the objects in each of 16 frames, by name (VBench: GRiT)."""
 
     def __call__(self, frames: np.ndarray, video: str) -> Sequence[set[str]]:
         """``uint8 [16, h, w, 3]`` and the video's name -> a set of names per frame."""
 
 
 class CaptionExpert(Expert, Protocol):
-    """One caption for each of 16 frames (VBench: Tag2Text)."""
+    """Writes one caption for each of 16 frames (VBench: Tag2Text)."""
 
     def __call__(self, frames: np.ndarray, video: str) -> Sequence[str]:
         """``uint8 [16, h, w, 3]`` and the video's name -> a caption per frame."""
 
 
 class ActionClassifier(Expert, Protocol):
-    """Probabilities of actions (VBench: UMT on Kinetics-400, after the sigmoid)."""
+    """Gives probabilities of actions (VBench: UMT on Kinetics-400, after the sigmoid)."""
 
     def __call__(self, frames: np.ndarray, video: str) -> Mapping[str, float]:
         """``uint8 [16, h, w, 3]`` and the video's name -> label -> probability."""
 
 
 class FlowMagnitudes(Expert, Protocol):
-    """How far pixels move in each pair of frames (VBench: RAFT): the mean of the largest 5 %, in pixels."""
+    """Measures how far pixels move in each pair of frames (VBench: RAFT): the mean of the largest 5 %, in pixels."""
 
     def __call__(self, frames: np.ndarray, video: str) -> Sequence[float]:
         """``uint8 [n, h, w, 3]`` and the video's name -> n - 1 numbers."""
@@ -59,17 +60,17 @@ class FlowMagnitudes(Expert, Protocol):
 
 @dataclass(frozen=True)
 class RecordedExpert:
-    """One expert's answers for a folder of videos, by file name."""
+    """The recorded outputs of one network: ``answers`` by file name of the video; ``kind`` is one of KINDS."""
 
     name: str
     kind: str
     answers: Mapping[str, Any] = field(repr=False)
 
     def __call__(self, frames: np.ndarray, video: str) -> Any:
-        """The answer about a video. Raises InputError where none was recorded."""
+        """The recorded output for a video; ``frames`` are not read. Raises InputError where none was recorded."""
         if video not in self.answers:
             raise InputError(
-                f"{video}: {self.name} has no recorded {self.kind} for it; record it and run again"
+                f"{video}: the file of observations has no {self.kind} of {self.name} for it; record it and run again"
             )
         return self.answers[video]
 
@@ -88,7 +89,8 @@ def read_recorded(path: str | Path) -> dict[str, RecordedExpert]:
         rows = {str(line["file"]): line for line in lines[1:]}
     except (InputError, ValueError, KeyError, IndexError, TypeError) as error:
         raise InputError(
-            f"{path}: no record of experts ({type(error).__name__}: {error}); see its format"
+            f"{path}: no recorded observations ({type(error).__name__}: {error}); the first line must be "
+            '{"models": {...}}; format: docs/evaluation.md, --observations'
         ) from None
     experts = {}
     for kind in [kind for kind in KINDS if kind in models]:
@@ -98,7 +100,7 @@ def read_recorded(path: str | Path) -> dict[str, RecordedExpert]:
 
 
 def _read(kind: str, value: Any, path: str | Path) -> Any:
-    """One answer, checked. Raises InputError."""
+    """One recorded value with its type checked. Raises InputError."""
     try:
         if kind == "objects":
             return [{str(name) for name in names} for names in value]
@@ -109,5 +111,5 @@ def _read(kind: str, value: Any, path: str | Path) -> Any:
         return [float(each) for each in value]
     except (TypeError, ValueError, AttributeError):
         raise InputError(
-            f"{path}: {kind} {str(value)[:60]!r} is not of the form it should have; see its format"
+            f"{path}: {kind} {str(value)[:60]!r} has another form; format: docs/evaluation.md, --observations"
         ) from None

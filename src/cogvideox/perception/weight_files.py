@@ -1,4 +1,4 @@
-"""Weights from a user's file into a network: read without running anybody's code, refused when they do not fit."""
+"""Weights from a user's file into a network: read without running code from it, refused when they do not fit."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
 
 
 def fill(network: nn.Module, weights: Mapping[str, Tensor], where: str, what: str) -> None:
-    """Give ``network`` these weights as float32; it may lie on the meta device.
+    """Give ``network`` these weights as float32; it may be on the meta device.
 
-    where: the files, what: the network in words. Raises CheckpointError that names the first tensors that do not fit.
+    ``where`` (the file) and ``what`` (the network) are for messages. Raises CheckpointError that names the first
+    tensors that do not fit.
     """
     wanted = network.state_dict()
     given = {name: value for name, value in weights.items() if not name.endswith(COUNTER)}
@@ -39,13 +40,13 @@ def fill(network: nn.Module, weights: Mapping[str, Tensor], where: str, what: st
     unknown = sorted(given.keys() - wanted.keys())
     if missing or unknown:
         raise CheckpointError(
-            f"{where}: no weights of {what}: {len(missing)} tensors missing{_first(missing)}, "
+            f"{where}: not the weights of {what}: {len(missing)} tensors missing{_first(missing)}, "
             f"{len(unknown)} unknown{_first(unknown)}; give another file"
         )
     for name, value in given.items():
         if value.shape != wanted[name].shape:
             raise CheckpointError(
-                f"{where}: no weights of {what}: {name} is {list(value.shape)}, "
+                f"{where}: not the weights of {what}: {name} is {list(value.shape)}, "
                 f"it takes {list(wanted[name].shape)}; give another file"
             )
     counters = {

@@ -1,4 +1,4 @@
-"""How far raters agree (Krippendorff's alpha), and the words of a verdict on two models."""
+"""How far raters agree (Krippendorff's alpha), and texts of the result: verdict on two models, interval, note."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from cogvideox.errors import InputError
 from cogvideox.evaluation.score import Score
 
 BY_CHANCE, TENTATIVE = 0.2, 0.667
-"""Of Krippendorff's alpha: below the first raters agree as by chance, below the second conclude little."""
+"""Bounds of Krippendorff's alpha: below the first raters agree hardly more than by chance, below the second their
+agreement allows only tentative conclusions."""
 
 
 def krippendorff_alpha(grid: np.ndarray, level: str = "nominal") -> float | None:
-    """Agreement of raters ``[raters, units]``, NaN where one did not rate; 1 perfect, 0 as by chance.
+    """Agreement of raters, from ratings ``[raters, units]`` (NaN: did not rate); 1 perfect, 0 as by chance.
 
-    level: nominal, ordinal, interval or ratio. None when no unit has two ratings; 1 when all ratings are equal.
-    Below .667 only tentative conclusions. Raises InputError.
+    ``level`` of measurement: nominal, ordinal, interval or ratio; InputError for another. None when no unit has two
+    ratings; 1 when all ratings are equal.
     """
     if level not in ("nominal", "ordinal", "interval", "ratio"):
         raise InputError(f"level {level!r}: nominal, ordinal, interval or ratio")
@@ -41,7 +42,7 @@ def krippendorff_alpha(grid: np.ndarray, level: str = "nominal") -> float | None
 
 
 def _apart(values: np.ndarray, share: np.ndarray, level: str) -> np.ndarray:
-    """How far apart every two values are, squared."""
+    """Squared distance of every two values at a level of measurement, ``[values, values]``."""
     a, b = values[:, None], values[None]
     if level == "nominal":
         return (a != b).astype(float)
@@ -66,7 +67,7 @@ def verdict_text(score: Score, a: str, b: str, prompts: int, least: int) -> str:
 
 
 def agreement_note(alpha: float | None) -> str:
-    """What to add to a verdict where raters agree little (Krippendorff's ``alpha``), or nobody knows; else ""."""
+    """What to add to a verdict where raters agree little, or where it is not known (``alpha`` None); else ""."""
     if alpha is None:
         return "; no two raters rated the same, so how far they agree is not known"
     if alpha < BY_CHANCE:
@@ -75,10 +76,10 @@ def agreement_note(alpha: float | None) -> str:
 
 
 def interval_text(score: Score) -> str:
-    """' (low to high)' with two decimals; '' where there is no interval."""
+    """The interval of a score as ' (low to high)' with two decimals; '' where it has none."""
     return "" if score.low is None else f" ({score.low:.2f} to {score.high:.2f})"
 
 
 def cell_text(text: Any) -> str:
-    """Any text on one line, without characters that end the cell of a Markdown table."""
+    """A text for the cell of a Markdown table: on one line, without '|'."""
     return " ".join(str(text).replace("|", "/").split())

@@ -68,7 +68,7 @@ PAPER = {
 
 @dataclass(frozen=True)
 class Rating:
-    """One rater about one video. ``total`` is as given; ``capped`` is what counts."""
+    """One rater's grades of one video. ``total`` is as given; ``capped`` is the total that scores use."""
 
     rater: str
     model: str
@@ -84,17 +84,18 @@ class Rating:
 
     @property
     def capped(self) -> float:
-        """The total, at most 2 where the instruction is not followed."""
+        """The total, limited to 2 when the grade for instruction following is 0."""
         return capped_total(self.total, self.aspects["instruction"])
 
 
 def capped_total(total: float, instruction: float) -> float:
-    """At most 2 when the instruction is not followed (0)."""
+    """``total``, limited to 2 when the grade for instruction following is 0."""
     return min(total, CAP) if instruction == 0 else total
 
 
 def model_scores(ratings: Sequence[Rating], model: str) -> dict[str, Score]:
-    """Mean of each aspect, of the capped total and of the share that was capped; prompts resampled whole."""
+    """Mean of each aspect, of the capped total, and the share of ratings that were capped, with 95 % intervals by
+    bootstrap over prompts (all ratings of a prompt together)."""
     chosen = [rating for rating in ratings if rating.model == model]
     items = [rating.item for rating in chosen]
     values: dict[str, list[float]] = {name: [r.aspects[name] for r in chosen] for name in ASPECTS}
@@ -108,7 +109,7 @@ def model_scores(ratings: Sequence[Rating], model: str) -> dict[str, Score]:
 
 
 def table_4(ratings: Sequence[Rating], beside_paper: bool = True) -> str:
-    """Markdown like the paper's Table 4: one row per model with intervals, the paper's own rows beneath."""
+    """Markdown like the paper's Table 4: one row per model with intervals, then the paper's own rows."""
     heads = [title for title, _ in ASPECTS.values()]
     lines = [f"| model | {' | '.join(heads)} | Total | ratings |", "|---" * (len(heads) + 3) + "|"]
     for model in sorted({rating.model for rating in ratings}):
@@ -122,7 +123,8 @@ def table_4(ratings: Sequence[Rating], beside_paper: bool = True) -> str:
 
 
 def rater_agreement(ratings: Sequence[Rating]) -> dict[str, float | None]:
-    """Krippendorff's alpha of each aspect (ordinal) and of the capped total (interval); None where nobody overlaps."""
+    """Krippendorff's alpha of each aspect (ordinal) and of the capped total (interval); None where no two
+    raters rated the same video."""
     units = sorted({(rating.model, rating.item) for rating in ratings})
     raters = sorted({rating.rater for rating in ratings})
     found: dict[str, float | None] = {}
@@ -136,8 +138,8 @@ def rater_agreement(ratings: Sequence[Rating]) -> dict[str, float | None]:
 
 
 def differences(ratings: Sequence[Rating], least: int = LEAST_PROMPTS) -> list[str]:
-    """For every two models, in words: which total is higher on the prompts both were rated on, or undecided, with how
-    far the raters agree. No verdict below ``least`` prompts."""
+    """One line of text for every two models: the difference of their totals on the prompts of both, which is better (or
+    undecided), and how far the raters agree. No verdict below ``least`` prompts."""
     found = []
     for a, b in combinations(sorted({rating.model for rating in ratings}), 2):
         both = [rating for rating in ratings if rating.model in (a, b)]

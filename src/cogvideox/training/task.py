@@ -1,4 +1,4 @@
-"""What one step of training is: the base classes of every task and of its settings.
+"""Base classes of training tasks (the objective: data, losses, export) and of their settings.
 
 A task knows its data, its losses and how its result is stored; it knows no optimiser, no checkpoint, no progress bar.
 Everything a step draws comes from (seed, micro-step), so a task has no random state to save: a resumed run continues
@@ -27,13 +27,13 @@ from cogvideox.video import Video
 class MayChange:
     """Marks a setting that may change when a run resumes: ``log_every: Annotated[int, MayChange]``.
 
-    Such settings say how and where the work is done or reported; rounding aside, the result stays the same. All others
-    are compared with those that the run began with.
+    Such settings decide how and where work is done or reported and, rounding aside, not the result. A resume compares
+    all others with those of the start of the run, and refuses a difference.
     """
 
 
 class TaskConfig(Config):
-    """Settings of a task; ``build`` makes the task."""
+    """Base class of the settings of a task; ``build`` makes the task."""
 
     renamed_settings: ClassVar[dict[str, str]] = {"parts": "accumulation"}
 
@@ -51,19 +51,19 @@ class TaskConfig(Config):
         raise ConfigError(f"task.kind {self.kind}: there is no such task")
 
     def completed(self, *, fetch: bool = False) -> Self:
-        """The same settings with all filled in that the model to start from decides; ``fetch``: download that model
-        where it is not on this machine."""
+        """The same settings with those filled in that the model to start from decides; ``fetch``: download that model
+        when it is not on this machine."""
         return self
 
     def check(self, *, out: Path, precision: str) -> None:
         """Raise ConfigError for settings that do not go with the run's folder or its precision."""
 
     def without_effect(self) -> dict[str, str]:
-        """Settings that change nothing as the others stand: name (dotted) -> why, and what to set instead."""
+        """Settings without effect, given the values of the others: dotted name -> why, and what to set instead."""
         return {}
 
     def refuse_without_effect(self, names: Iterable[str]) -> None:
-        """Raise ConfigError when one of these settings changes nothing."""
+        """Raise ConfigError when one of the settings ``names`` has no effect (``without_effect``)."""
         reasons = self.without_effect()
         for name in names:
             for key, reason in reasons.items():
@@ -77,29 +77,29 @@ class TaskConfig(Config):
 
     @property
     def compute_device(self) -> str:
-        """The device that the network is on."""
+        """The device that the network trains on."""
         return "cpu"
 
 
 class Task(ABC):
-    """One kind of training."""
+    """Base class of a training objective: a network, its losses on a micro-step, how it is measured and exported."""
 
     config: TaskConfig
     module: nn.Module
-    """What is trained: the optimiser moves its parameters that require gradients."""
+    """The network to train: the optimiser updates its parameters that require gradients."""
 
     critic: nn.Module | None = None
-    """A network that learns against ``module`` in the same steps, with an optimiser of its own.
+    """A discriminator, trained in the same steps with an optimiser of its own; None: there is none.
 
     It is saved and resumed, but neither averaged nor exported. ``losses`` must keep the two apart: what is
     minimised for one must give the other no gradient.
     """
 
     measure_batches: int = 0
-    """Batches of held-out data that different processes may measure; 0: ``measure`` does all on the first process."""
+    """Number of held-out batches, shared by the processes; 0: ``measure`` does everything on the first process."""
 
     measure_width: int = 0
-    """How many numbers ``measure_batch`` returns."""
+    """Number of values that ``measure_batch`` returns."""
 
     sample_videos: int = 0
     """How many videos ``sample_video`` can make while the network trains; 0: it makes none."""
@@ -117,11 +117,11 @@ class Task(ABC):
         return self.combine([self.measure_batch(module, index) for index in range(self.measure_batches)])
 
     def measure_batch(self, module: nn.Module, index: int) -> Sequence[float]:
-        """The numbers of one batch of held-out data."""
+        """Measured values of held-out batch ``index``, ``measure_width`` of them, for ``combine``."""
         return ()
 
     def combine(self, measured: Sequence[Sequence[float]]) -> dict[str, float]:
-        """The held-out figures from the numbers of all batches, in order; empty: there are none."""
+        """Held-out figures by name, from the values of all batches in order; {}: there are none."""
         return {}
 
     @abstractmethod
@@ -129,7 +129,7 @@ class Task(ABC):
         """Write ``module`` into ``folder`` in the layout the rest of the package reads."""
 
     def describe(self) -> str:
-        """What one step reads, for the line a run begins with; ends with ", " or is empty."""
+        """What one step reads, in words, for the first line that a run prints; ends with ", " or is empty."""
         return ""
 
     def lineage(self) -> dict[str, Any]:
@@ -141,12 +141,12 @@ class Task(ABC):
         return ()
 
     def data_facts(self) -> dict[str, Any] | None:
-        """What could change between two starts of a run (clips, networks that are not trained), as plain values that
-        every state keeps and a resume compares; None: nothing."""
+        """Facts about the data and the frozen networks, as plain values; every state stores them, and a resume with
+        other ones is refused. None: nothing to compare."""
         return None
 
     def shard(self, mesh: DeviceMesh) -> None:
-        """Let the ranks of ``mesh`` (data, shard, context) hold ``module`` together; before optimisers are made. Raises
+        """Shard ``module`` over the ranks of ``mesh`` (data, shard, context); called before optimisers are made. Raises
         ConfigError for a network that cannot be sharded."""
         raise ConfigError(
             f"task {self.config.kind}, mesh shard {mesh['shard'].size()} x context {mesh['context'].size()}: its "
@@ -154,7 +154,7 @@ class Task(ABC):
         )
 
     def unsharded(self, weights: Mapping[str, Tensor]) -> nn.Module:
-        """A network that is not sharded, with these whole weights, for ``export``."""
+        """The network on one process, with these gathered weights, for ``export``."""
         return self.module
 
     def sample_video(self, module: nn.Module, index: int) -> Video:

@@ -1,7 +1,7 @@
-"""What the autoencoder is asked to minimise: L1 + LPIPS + KL, and from a chosen step a GAN loss (section 2.1).
+"""Losses of the autoencoder: L1 + LPIPS + KL, and from a chosen step a GAN loss (section 2.1).
 
 The paper gives neither weights nor steps, so all of them are settings. A squared error may be added (the first version
-of the paper had it in the place of L1). Of the discriminator it says *3D* and no more: ``PatchCritic`` judges
+of the paper had it instead of L1). Of the discriminator the paper says only that it is 3D: ``PatchCritic`` judges
 overlapping patches of time and space (PatchGAN in three dimensions).
 """
 
@@ -21,7 +21,7 @@ from cogvideox.config import Config
 
 Perceptual = Callable[[Float[Tensor, "n 3 h w"], Float[Tensor, "n 3 h w"]], Float[Tensor, " n"]]
 Total = Callable[[Tensor], Tensor]
-"""The sum of a tensor over all processes that hold slices of a clip."""
+"""Sums a tensor over all processes that hold slices of a clip."""
 
 
 def identity(value: Tensor) -> Tensor:
@@ -35,28 +35,28 @@ def perceptual_loss(
     pixels: Float[Tensor, "b 3 f h w"],
     frames: Tensor,
 ) -> Float[Tensor, ""]:
-    """LPIPS of one frame of each clip (``frames``: its index in each, [b]), averaged over the clips."""
+    """LPIPS of one frame of each clip (``frames`` [b]: its index), averaged over the clips."""
     clips = torch.arange(len(decoded), device=decoded.device)
     return metric(decoded[clips, :, frames].float(), pixels[clips, :, frames].float()).mean()
 
 
 def kl_loss(mean: Tensor, logvar: Tensor) -> Float[Tensor, ""]:
-    """Divergence from the standard normal, averaged over latent values."""
+    """KL divergence of the latents' Gaussian from the standard normal, averaged over latent values."""
     return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).float().mean()
 
 
 def hinge_loss(real: Tensor, fake: Tensor) -> Float[Tensor, ""]:
-    """What the critic minimises: real patches above 1, decoded ones below -1."""
+    """Hinge loss of the discriminator: zero when real patches are above 1 and decoded ones below -1."""
     return 0.5 * (F.relu(1 - real.float()).mean() + F.relu(1 + fake.float()).mean())
 
 
 def adaptive_weight(
     reconstruction: Float[Tensor, ""], adversarial: Float[Tensor, ""], last: Tensor, total: Total = identity
 ) -> Float[Tensor, ""]:
-    """The weight with which both losses pull equally at the decoder's last weights (Esser et al. 2021, Eq. 7).
+    """Weight of the GAN loss: makes both gradients at the decoder's ``last`` weights equally long (Esser et al. 2021).
 
-    |d reconstruction| / (|d adversarial| + 1e-4), between 0 and 1e4, without a gradient. ``total`` adds up
-    gradients where several processes hold parts of the clip.
+    |d reconstruction| / (|d adversarial| + 1e-4), between 0 and 1e4, without a gradient. ``total`` sums
+    gradients where several processes hold slices of the clip.
     """
     norms = [
         total(torch.autograd.grad(loss, last, retain_graph=True)[0].float()).norm()
@@ -67,7 +67,7 @@ def adaptive_weight(
 
 @dataclass(frozen=True)
 class Adversarial:
-    """Both sides of the GAN loss for one batch."""
+    """GAN losses of one batch: the ``decoder``'s, its adaptive ``weight``, and the ``critic``'s (discriminator)."""
 
     weight: Float[Tensor, ""]
     decoder: Float[Tensor, ""]
@@ -84,8 +84,8 @@ def adversarial_losses(
 ) -> Adversarial:
     """The decoder's loss -mean D(decoded), its adaptive weight, and the critic's hinge loss, kept apart.
 
-    The decoder's loss gives the critic's weights no gradient, the critic's gives the decoder none: their sum can
-    go backwards at once.
+    The decoder's loss gives the critic's weights no gradient, the critic's gives the decoder none: one backward
+    pass of their sum serves both.
     """
     weights = {name: value.detach() for name, value in critic.named_parameters()}
     decoder = -torch.func.functional_call(critic, weights, (decoded,)).float().mean()
@@ -99,7 +99,7 @@ class CriticConfig(Config):
     """The size of the discriminator."""
 
     width: int = Field(64, gt=0, description="channels after the first convolution; doubled at every stage")
-    most: int = Field(512, gt=0, description="no stage is wider than this")
+    most: int = Field(512, gt=0, description="channels of a stage at most")
     stages: int = Field(3, ge=1, description="times that height and width are halved")
     time_stages: int = Field(2, ge=0, description="of these, how many halve the frames too (rounded up)")
 
@@ -107,8 +107,8 @@ class CriticConfig(Config):
 class PatchCritic(nn.Module):
     """Video to one number per patch; large means it looks real. [b, 3, f, h, w] -> [b, 1, f', h', w'].
 
-    It works for any number of frames: those before the first and behind the last are repetitions of these, as in the
-    autoencoder's own past. Norms are over channels only, so that a verdict depends on the frames in its patch alone.
+    It works for any number of frames: the first and the last are repeated as padding, as in the autoencoder.
+    Norms are over channels only, so that the number of a patch depends on its own pixels alone.
     """
 
     def __init__(self, config: CriticConfig, channels: int = 3) -> None:
@@ -157,5 +157,5 @@ class CriticStage(nn.Module):
 
 
 def longer(x: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b c f2 h w"]:
-    """One copy of the first frame before it, one of the last behind it."""
+    """The frames with the first and the last repeated once, as padding in time."""
     return torch.cat([x[:, :, :1], x, x[:, :, -1:]], dim=2)

@@ -1,4 +1,4 @@
-"""Damage done to clips on purpose, to ask a metric, a judge or a feature network whether it notices."""
+"""Damage to clips on purpose, to test whether a metric, a fact check or a feature network notices it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DISTORTIONS = ("blur", "noise", "shuffle", "freeze")
 MOST_BLUR = 3.0  # pixels at a height of 64
 MOST_NOISE = 40.0  # grey levels
 Corruption = Callable[[np.ndarray, np.random.Generator], np.ndarray]
-"""uint8 frames ``[t, h, w, 3]`` and a source of randomness -> frames of the same shape."""
+"""(uint8 frames ``[t, h, w, 3]``, random generator) -> frames of the same shape."""
 
 
 def distort(frames: np.ndarray, kind: str, amount: float, rng: np.random.Generator) -> np.ndarray:
@@ -45,7 +45,7 @@ def _shuffled(frames: np.ndarray, amount: float, rng: np.random.Generator) -> np
 
 
 def blurred(frames: np.ndarray, rng: np.random.Generator, sigma: float = 1.0) -> np.ndarray:
-    """Gaussian blur within each frame, in pixels."""
+    """Gaussian blur within each frame; ``sigma`` in pixels."""
     reach = int(np.ceil(3 * sigma))
     weight = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
     weight /= weight.sum()
@@ -58,7 +58,7 @@ def blurred(frames: np.ndarray, rng: np.random.Generator, sigma: float = 1.0) ->
 
 
 def noisy(frames: np.ndarray, rng: np.random.Generator, sigma: float = 10.0) -> np.ndarray:
-    """Independent Gaussian noise on every value, in grey levels."""
+    """Independent Gaussian noise on every value; ``sigma`` in grey levels."""
     return _pixels(frames + sigma * rng.standard_normal(frames.shape, dtype=np.float32))
 
 
@@ -68,7 +68,7 @@ def blurred_and_noisy(frames: np.ndarray, rng: np.random.Generator) -> np.ndarra
 
 
 def halved(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Half the resolution and back."""
+    """Frames averaged to half the resolution and repeated to the old size."""
     t, h, w, c = frames.shape
     small = frames.reshape(t, h // 2, 2, w // 2, 2, c).astype(np.float32).mean((2, 4))
     return _pixels(small.repeat(2, axis=1).repeat(2, axis=2))

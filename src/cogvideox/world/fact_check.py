@@ -1,8 +1,7 @@
 """Fact check by rules on pixels: frames -> what can be seen in them, and whether stated facts hold.
 
-Nothing is known of the scene; only pixels are read (give it raw arrays, not 4:2:0 video, whose halved
-colour resolution hides the shapes). How often it is right on frames whose truth is known stands in
-docs/world.md.
+Only pixels are read, never the scene. Give it raw arrays, not 4:2:0 video, whose halved colour resolution hides the
+shapes. How often it is right on rendered frames: docs/world.md.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ from cogvideox.world.tracking import camera_travel, object_travel
 UNCLEAR = "unclear"
 _CLEAR_SHAPE = 0.80  # correlation with the best template
 _CLEAR_COLOUR = 0.93  # cosine with the nearest palette colour, about 20 degrees
-_MOVED = 0.08  # of the side
+_MOVED = 0.08  # of the side: a shorter travel is no movement
 _FAST = 0.34  # of the side: between the slow travel, .20, and the fast one, .50
 _GREW, _SHRANK = 1.30, 0.77  # ratio of the sizes at the end and at the beginning
-_TURNED = 45.0  # degrees
-_APART = 0.10  # of the side, by which centres of two things must differ along the way of their relation
+_TURNED = 45.0  # degrees through the clip: less is no rotation
+_APART = 0.10  # of the side: least distance of two centres along the axis of their relation
 _END = 0.3  # share of the clip that counts as its beginning, and as its end
 
 
@@ -44,7 +43,7 @@ class SeenThing:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the judge sees in a clip; words are those of the captions, "unclear" where it cannot say."""
+    """What is seen in a clip, in the words of the captions; "unclear" where the pixels do not tell."""
 
     colour: str
     shape: str
@@ -60,13 +59,13 @@ class Reading:
     """What each frame shows."""
 
     def share(self, holds: Callable[[tuple[SeenThing, ...]], bool]) -> float:
-        """In which share of the frames something holds."""
+        """Share of the frames whose things fulfil ``holds``, 0 to 1."""
         return sum(holds(frame) for frame in self.things) / len(self.things)
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One check, whether it holds, what was seen instead, and how clearly (0..1)."""
+    """The result of one check: whether it holds, what was seen, and how clearly (``confidence``, 0 to 1)."""
 
     check: Check
     holds: bool
@@ -76,7 +75,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The findings of one clip, in the order of the checks."""
+    """The results of all checks of one clip, in their order, and ``reading``: everything that was seen."""
 
     findings: tuple[Finding, ...]
     reading: Reading
@@ -115,7 +114,9 @@ def _find(check: Check, reading: Reading) -> Finding:
         return Finding(check, share > 0.5, f"in {share:.0%} of the frames", abs(2 * share - 1))
     if check.kind not in reading.confidence:
         known = (*reading.confidence, *_IN_FRAMES)
-        raise InputError(f"check {check.kind!r}: not one of {', '.join(known)}; see world.facts")
+        raise InputError(
+            f"check {check.kind!r}: unknown kind; known: {', '.join(known)}; world.facts(scene) makes checks"
+        )
     seen = getattr(reading, "first_shape" if check.kind == "shape" and check.when == "start" else check.kind)
     holds = seen == check.value
     if check.kind == "change" and check.into is not None:
@@ -128,12 +129,12 @@ _RELATION = re.compile(rf"(\w+) \w+ ({'|'.join(RELATIONS)})(?: of)? (\w+) \w+")
 
 
 def _shows(name: str, things: Sequence[SeenThing]) -> bool:
-    """Whether one of the things is a "red circle"."""
+    """Whether one of the things has the colour and shape of ``name``, such as "red circle"."""
     return any(f"{thing.colour} {thing.shape}" == name for thing in things)
 
 
 def _stand(stated: str, things: Sequence[SeenThing]) -> bool:
-    """Whether things stand as in "red circle left of blue square"; their colours tell which they are."""
+    """Whether one frame shows a relation such as "red circle left of blue square"; things are told apart by colour."""
     stands = _RELATION.fullmatch(stated)
     if stands is None:
         raise InputError(f"check relation {stated!r}: say it as 'red circle left of blue square'")
@@ -144,7 +145,7 @@ def _stand(stated: str, things: Sequence[SeenThing]) -> bool:
 
 
 _IN_FRAMES: dict[str, Callable[[str, Sequence[SeenThing]], bool]] = {"thing": _shows, "relation": _stand}
-"""Facts about things that differ: each is looked for in every frame and must be there in most."""
+"""Checks for clips of two different things: true when over half of the frames show it."""
 
 
 def read_frames(frames: np.ndarray) -> Reading:
@@ -197,7 +198,7 @@ def _check_frames(frames: np.ndarray) -> None:
 def _things(
     foreground: Foreground, whole: list[Thing], likeness: Likeness, frames: int, side: int
 ) -> tuple[tuple[SeenThing, ...], ...]:
-    """What each frame shows; the shape of what is cut by the frame's edge is unclear."""
+    """The things of each frame; the shape of one that the frame's edge cuts is unclear."""
     score = likeness.score
     shapes = {
         thing.label: SHAPES[row.argmax()] if row.max() >= _CLEAR_SHAPE else UNCLEAR
@@ -232,7 +233,7 @@ def _count(foreground: Foreground) -> tuple[int, float]:
 
 
 def _shape(likeness: Likeness, chosen: np.ndarray) -> tuple[str, float]:
-    """The shape the chosen pieces are most like, and how like it they are."""
+    """The shape with the highest mean score over the chosen things, and that score (0 to 1)."""
     if not chosen.any():
         return UNCLEAR, 0.0
     mean = likeness.score[chosen].mean(0)
@@ -241,7 +242,7 @@ def _shape(likeness: Likeness, chosen: np.ndarray) -> tuple[str, float]:
 
 
 def _way(moved: np.ndarray) -> str:
-    """The direction of a movement (x, y): none if it is short, unclear if it is diagonal."""
+    """The direction of a movement (x, y) in shares of the side: none if it is short, unclear if it is diagonal."""
     x, y = float(moved[0]), float(moved[1])
     far, near = max(abs(x), abs(y)), min(abs(x), abs(y))
     if far <= _MOVED:

@@ -1,8 +1,7 @@
-"""Which shape is this? Soft masks against blurred, rotated templates of the five shapes.
+"""Recognises shapes: soft masks of things against blurred, rotated templates of the five shapes.
 
-Centre and scale of a piece come from its first moment and the square root of its mass, which blur hardly
-changes; blur itself is among the templates. Hard masks and overlap scores are clearly worse on blurred
-frames.
+Centre and scale of a thing come from its first moment and the square root of its mass, which blur hardly changes; there
+are blurred templates too. Hard masks and overlap scores are clearly worse on blurred frames.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from cogvideox.world.rendering import DISTANCE
 from cogvideox.world.scene import SHAPES
 
 PERIOD = {"square": 90.0, "triangle": 120.0, "cross": 90.0}
-"""Degrees after which a turning shape looks the same again."""
+"""Degrees of rotation after which a shape looks the same; other shapes have no visible rotation."""
 
 _GRID = 28
 _REACH = 1.15  # half the width of a patch, in square roots of the mass
@@ -27,10 +26,10 @@ _BLURS = (0.0, 0.08, 0.16, 0.26, 0.38)  # standard deviations, in square roots o
 
 @dataclass(frozen=True)
 class Likeness:
-    """How like each shape the pieces are.
+    """How similar n things are to each of the five shapes.
 
-    ``score`` float ``[n, 5]`` in -1..1, in the order of SHAPES; ``angle`` float ``[n, 5]`` is the best angle
-    of each shape in degrees (0 for round ones).
+    ``score`` float ``[n, 5]``: correlation with the best template of each shape, -1 to 1, in the order of SHAPES.
+    ``angle`` float ``[n, 5]``: that template's rotation in degrees (0 for shapes whose rotation cannot be seen).
     """
 
     score: np.ndarray
@@ -45,7 +44,7 @@ class _Templates:
 
 
 def compare(foreground: Foreground, things: list[Thing]) -> Likeness:
-    """Score pieces against all templates."""
+    """Compare things with all templates."""
     if not things:
         return Likeness(np.zeros((0, len(SHAPES))), np.zeros((0, len(SHAPES))))
     known = _templates()
@@ -102,7 +101,7 @@ def _templates() -> _Templates:
 
 
 def _picture(shape: str, angle: float) -> np.ndarray:
-    """A turned shape of unit area on a grid three patches wide, ``[84, 84]``."""
+    """A rotated shape of unit area as a soft mask ``[84, 84]``, three patches wide."""
     step = 2 * _REACH / (_GRID - 1)
     line = (np.arange(3 * _GRID) - (3 * _GRID - 1) / 2) * step
     fine = np.linspace(-2, 2, 801)

@@ -26,7 +26,7 @@ def videos_lora() -> Run:
     """Raw videos to an adapter in one command: set task.data.videos, and task.start for another than the shipped model.
 
     Captions: a .txt beside each video, or a curation recipe that writes them; a clip without one is left out unless
-    `task.data.caption` says what to call it.
+    `task.data.caption` gives the caption of such clips.
     """
     data = FolderData(videos="", folder="runs/videos/curated")
     task = DiffusionTraining(start="tiny", data=data, lora=LoraTuning())

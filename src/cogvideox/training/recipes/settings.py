@@ -25,13 +25,13 @@ class SettingRow(NamedTuple):
 
 
 def settings_table(config: Config, prefix: str = "") -> list[SettingRow]:
-    """All settings of a config in the order they are declared; groups that are set are opened, each entry of a list
-    of groups too."""
+    """All settings of a config in the order they are declared; nested groups (not null), also in lists, are listed
+    setting by setting."""
     return list(_walk(config, prefix))
 
 
 def recipe_summaries() -> dict[str, str]:
-    """Recipe -> the first sentence of what it does."""
+    """Recipe name -> the first line of its docstring."""
     return {name: _first_line(getattr(make, "func", make).__doc__) for name, make in RECIPES.items()}
 
 
@@ -48,7 +48,7 @@ def _walk(config: Config, prefix: str) -> Iterator[SettingRow]:
 
 
 def meaning(field: FieldInfo) -> str:
-    """One line about a setting: its description, or that of the group it holds."""
+    """One line about a setting: its description, or the first line of its group's docstring."""
     if field.description:
         return field.description
     groups = [one for one in _members(field.annotation) if isinstance(one, type) and issubclass(one, Config)]
@@ -56,7 +56,7 @@ def meaning(field: FieldInfo) -> str:
 
 
 def type_name(annotation: Any) -> str:
-    """What a setting takes, for people: "number or null", "one of fp32, bf16", "list of text"."""
+    """The type of a setting in words: "number or null", "one of fp32, bf16", "list of text"."""
     names = dict.fromkeys(_type_name(member) for member in _members(annotation))
     return " or ".join(names)
 
@@ -77,7 +77,7 @@ def _type_name(kind: Any) -> str:
 
 
 def _members(annotation: Any) -> list[Any]:
-    """The types of a union, in order; a type that is none is the only one."""
+    """The types of a union, in order; a type that is not a union is returned alone."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return _members(get_args(annotation)[0])

@@ -1,8 +1,8 @@
 """Training the classifier of the six negative labels: faults made on purpose in, a small network and its report out.
 
 The paper trains six filters on 20,000 clips that people labelled (section 3, Table 14). Nobody's labels ship with this
-project, so faults are made: cuts, overlays, slide shows, writing, windows, blur, people who are drawn. Films are
-never in both the training and the test part. What people labelled (``labels``) joins in as what a film has by itself.
+project, so faults are made: cuts, overlays, slide shows, writing, windows, blur, people who are drawn. Videos are
+never in both the training and the test part. What people labelled (``labels``) joins in as what a video has by itself.
 """
 
 from __future__ import annotations
@@ -27,30 +27,43 @@ from cogvideox.perception.handcrafted import CARD, WEIGHTS, handcrafted_features
 from cogvideox.training.task import MayChange, Task, TaskConfig
 from cogvideox.training.tasks.faults.samples import sample
 from cogvideox.training.tasks.faults.take_library import TakeLibrary, read_stock
-from cogvideox.training.tasks.label_report import LabelScore, best_threshold, calibrate, judged, report
+from cogvideox.training.tasks.label_report import LabelScore, best_threshold, calibrate, report, score_label
 
 PER_FILE = 100  # samples in one file of the cache
 Data = dict[str, np.ndarray]  # frames [n, 8, f], clip [n, g], labels [n, 6] with NaN where nothing is known
 
 
 class ClassifierTraining(TaskConfig):
-    """Films and faults -> a classifier."""
+    """Settings of the task ``classifier``: train the classifier of the six negative labels on clean videos with faults
+    added to them."""
 
     kind: Literal["classifier"] = Field("classifier", description="the task: train the label classifier")
     renamed_settings: ClassVar[dict[str, str]] = {"films": "videos"}
 
     videos: str = Field(description="folder of clean videos")
-    labels: str | None = Field(None, description="file of labels: what films have by themselves")
-    held_out: tuple[str, ...] = Field((), description="films whose names begin so are for the test only")
-    left_out: tuple[str, ...] = Field((), description="films whose names begin so are not used")
-    samples: int = Field(12_000, gt=0, description="made for training, and as many as of other films")
-    checks: int = Field(600, gt=0, description="made from the training films, for calibration and thresholds")
-    tests: int = Field(640, gt=0, description="made from held-out films")
-    width: int = Field(64, gt=0, description="of the hidden layers")
-    batch: int = Field(256, gt=0, description="samples of a step")
+    labels: str | None = Field(
+        None, description="labels.jsonl of `data label`: defects the videos have before any is added"
+    )
+    held_out: tuple[str, ...] = Field(
+        (), description="videos whose names begin with one of these are only tested on"
+    )
+    left_out: tuple[str, ...] = Field(
+        (), description="videos whose names begin with one of these are not used"
+    )
+    samples: int = Field(
+        12_000, gt=0, description="clips made for training, and as many again that look like other videos"
+    )
+    checks: int = Field(
+        600, gt=0, description="clips made from the training videos, for calibration and thresholds"
+    )
+    tests: int = Field(640, gt=0, description="clips made from held-out videos, for the report")
+    width: int = Field(64, gt=0, description="units of each hidden layer")
+    batch: int = Field(256, gt=0, description="samples of a micro-step")
     dropout: float = Field(0.4, ge=0, lt=1, description="share of activations that are dropped")
-    jitter: float = Field(0.3, ge=0, description="noise on the traits, in their standard deviations")
-    cache: Annotated[str, MayChange] = Field("runs/traits", description="folder where traits are kept")
+    jitter: float = Field(0.3, ge=0, description="noise on the features, in their standard deviations")
+    cache: Annotated[str, MayChange] = Field(
+        "runs/traits", description="folder where features of the made clips are kept"
+    )
 
     def build(self, seed: int, steps: int | None = None) -> ClassifierTask:
         return ClassifierTask(self, seed)
@@ -79,7 +92,7 @@ class ClassifierNetwork(nn.Module):
         self.dropout = dropout
 
     def forward(self, frames: Tensor, clip: Tensor, jitter: float = 0.0) -> Tensor:
-        """Traits [b, 8, f] and [b, g] -> logits [b, 6]."""
+        """Features of 8 moments [b, 8, f] and of the clip [b, g] -> logits [b, 6]."""
         frames = ((frames - self.frame_mean) / self.frame_std).clamp(-6, 6)
         clip = ((clip - self.clip_mean) / self.clip_std).clamp(-6, 6)
         if self.training and jitter:
@@ -92,7 +105,7 @@ class ClassifierNetwork(nn.Module):
 
 
 class ClassifierTask(Task):
-    """The classifier learns which of the six labels a clip has; see the module."""
+    """Train a network to say which of the six negative labels a clip has, from handcrafted features."""
 
     config: ClassifierTraining
     module: ClassifierNetwork
@@ -133,7 +146,7 @@ class ClassifierTask(Task):
 
     @torch.no_grad()
     def measure(self, module: nn.Module) -> dict[str, float]:
-        """Mean accuracy over labels, halves of the truth being positive, on films that training has not seen."""
+        """Mean accuracy over labels on held-out videos, on equally many positives and negatives of each."""
         return {"held_out_accuracy": float(np.mean([score.accuracy for score in self.judge(module)]))}
 
     def export(self, module: nn.Module, folder: Path) -> None:
@@ -141,8 +154,8 @@ class ClassifierTask(Task):
         folder.mkdir(parents=True, exist_ok=True)
         logits = self.logits(module, "check")
         truth = self.data["check"]["labels"]
-        heat = np.array([calibrate(logits[:, n], truth[:, n]) for n in range(len(LABELS))], np.float32)
-        cast(ClassifierNetwork, module).temperature.copy_(torch.from_numpy(heat))
+        temperature = np.array([calibrate(logits[:, n], truth[:, n]) for n in range(len(LABELS))], np.float32)
+        cast(ClassifierNetwork, module).temperature.copy_(torch.from_numpy(temperature))
         thresholds = self.thresholds(module)
         weights = {name: value.detach().float().numpy().copy() for name, value in module.state_dict().items()}
         save_file(weights, folder / WEIGHTS)
@@ -151,8 +164,8 @@ class ClassifierTask(Task):
             "name": name,
             "labels": list(LABELS),
             "thresholds": dict(zip(LABELS, map(float, thresholds), strict=True)),
-            "trained_on": {film: self.digests[film] for film in self.trained},
-            "tested_on": {film: self.digests[film] for film in self.tested},
+            "trained_on": {video: self.digests[video] for video in self.trained},
+            "tested_on": {video: self.digests[video] for video in self.tested},
         }
         scores = {split: self.judge(module, split) for split in ("test", "new")}
         plain = {split: [score.to_json() for score in some] for split, some in scores.items()}
@@ -161,14 +174,14 @@ class ClassifierTask(Task):
         write_text(folder / "report.md", report(scores["test"], scores["new"], name) + "\n")
 
     def logits(self, module: nn.Module, split: str) -> np.ndarray:
-        """[n, 6] of the samples of a split: train, check, test or new."""
+        """Logits [n, 6] of the samples of a split: train, check, test or new."""
         module.eval()
         with torch.no_grad():
             data = self.data[split]
             return module(torch.from_numpy(data["frames"]), torch.from_numpy(data["clip"])).numpy()
 
     def thresholds(self, module: nn.Module) -> list[float]:
-        """Of probabilities, one per label: those that decide best on the checks."""
+        """One threshold of the probability per label: the best on the split ``check``."""
         probability = 1 / (1 + np.exp(-self.logits(module, "check")))
         truth = self.data["check"]["labels"]
         return [best_threshold(probability[:, n], truth[:, n]) for n in range(len(LABELS))]
@@ -177,7 +190,7 @@ class ClassifierTask(Task):
         """The score of each label on the samples of a split."""
         probability = 1 / (1 + np.exp(-self.logits(module, split)))
         truth, limits = self.data[split]["labels"], self.thresholds(module)
-        return [judged(name, probability[:, n], truth[:, n], limits[n]) for n, name in enumerate(LABELS)]
+        return [score_label(name, probability[:, n], truth[:, n], limits[n]) for n, name in enumerate(LABELS)]
 
 
 def samples(stock: TakeLibrary, seed: int, split: str, count: int, cache: Path) -> Data:

@@ -14,7 +14,8 @@ from cogvideox.world.score import wilson
 
 @dataclass(frozen=True)
 class LabelScore:
-    """One label. Shares of all clips judged; positive means that the clip has the defect."""
+    """How well one label is predicted: ``tp``, ``fp``, ``tn``, ``fn`` are shares of the ``clips`` that were judged.
+    Positive means that the clip has the defect."""
 
     label: str
     clips: int
@@ -27,22 +28,22 @@ class LabelScore:
 
     @property
     def accuracy(self) -> float:
-        """Share that is right."""
+        """Share of the clips whose prediction is right."""
         return self.tp + self.tn
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % of the accuracy (Wilson)."""
+        """95 % confidence interval of the accuracy (Wilson)."""
         return wilson(self.accuracy * self.clips, self.clips)
 
     @property
     def recall(self) -> float:
-        """Share of the defects that is found."""
+        """Share of the clips with the defect that are predicted to have it."""
         return self.tp / max(self.tp + self.fn, 1e-9)
 
     @property
     def precision(self) -> float:
-        """Share of what is found that is a defect."""
+        """Share of the clips predicted to have the defect that have it."""
         return self.tp / max(self.tp + self.fp, 1e-9)
 
     def to_json(self) -> dict[str, Any]:
@@ -51,30 +52,30 @@ class LabelScore:
         return {name: _rounded(value) for name, value in (asdict(self) | derived).items()}
 
 
-def judged(label: str, probability: np.ndarray, truth: np.ndarray, threshold: float) -> LabelScore:
-    """The row of one label, from ``[n]`` probabilities and truths (NaN: unknown), positives and negatives in balance.
-    The rarer kind is counted whole and the other in its order as often, so that guessing gives 0.5."""
+def score_label(label: str, probability: np.ndarray, truth: np.ndarray, threshold: float) -> LabelScore:
+    """Score of one label from ``[n]`` probabilities and truths (1, 0, NaN: unknown), on equally many positives and
+    negatives: all of the rarer class, the first as many of the other. Guessing gives 0.5."""
     known = np.flatnonzero(~np.isnan(truth))
     positive, negative = known[truth[known] == 1], known[truth[known] == 0]
     count = min(len(positive), len(negative))
     chosen = np.concatenate([positive[:count], negative[:count]])
-    says, is_ = probability[chosen] >= threshold, truth[chosen] == 1
+    says, positive = probability[chosen] >= threshold, truth[chosen] == 1
     total = max(1, len(chosen))
     return LabelScore(
         label,
         len(chosen),
-        tp=float((says & is_).sum()) / total,
-        fp=float((says & ~is_).sum()) / total,
-        tn=float((~says & ~is_).sum()) / total,
-        fn=float((~says & is_).sum()) / total,
+        tp=float((says & positive).sum()) / total,
+        fp=float((says & ~positive).sum()) / total,
+        tn=float((~says & ~positive).sum()) / total,
+        fn=float((~says & positive).sum()) / total,
         threshold=threshold,
-        auc=auc(probability[chosen], is_),
+        auc=auc(probability[chosen], positive),
     )
 
 
-def auc(values: np.ndarray, is_: np.ndarray) -> float:
-    """The chance that a positive has a higher value than a negative; ties count half."""
-    high, low = values[is_], values[~is_]
+def auc(values: np.ndarray, positive: np.ndarray) -> float:
+    """Area under the ROC curve: the chance that a positive has a higher value than a negative; ties count half."""
+    high, low = values[positive], values[~positive]
     if not len(high) or not len(low):
         return 0.5
     order = np.sort(low)
@@ -83,36 +84,41 @@ def auc(values: np.ndarray, is_: np.ndarray) -> float:
 
 
 def calibrate(logits: np.ndarray, truth: np.ndarray) -> float:
-    """The temperature that makes probabilities most likely (Guo et al. 2017), between 1/4 and 4."""
+    """The temperature, 1/4 to 4, at which sigmoid(logits / temperature) fits ``truth`` best (Guo et al. 2017)."""
     known = ~np.isnan(truth)
     logits, truth = logits[known].astype(np.float64), truth[known]
-    heats = np.exp(np.linspace(math.log(0.25), math.log(4), 81))
+    temperatures = np.exp(np.linspace(math.log(0.25), math.log(4), 81))
     return float(
-        min(heats, key=lambda heat: np.logaddexp(0, np.where(truth == 1, -logits, logits) / heat).mean())
+        min(
+            temperatures,
+            key=lambda temperature: np.logaddexp(
+                0, np.where(truth == 1, -logits, logits) / temperature
+            ).mean(),
+        )
     )
 
 
 def best_threshold(probability: np.ndarray, truth: np.ndarray) -> float:
     """The probability at which recall and specificity together are largest; the middle of the best range."""
     known = ~np.isnan(truth)
-    values, is_ = probability[known], truth[known] == 1
+    values, positive = probability[known], truth[known] == 1
     grid = np.linspace(0.02, 0.98, 97)
-    sums = np.array([(values[is_] >= t).mean() + (values[~is_] < t).mean() for t in grid])
+    sums = np.array([(values[positive] >= t).mean() + (values[~positive] < t).mean() for t in grid])
     best = np.flatnonzero(sums >= sums.max() - 1e-9)
     return float(grid[best[len(best) // 2]])
 
 
 def report(held_out: Sequence[LabelScore], new: Sequence[LabelScore], name: str) -> str:
-    """Markdown: a table for held-out films, and one for effects that training never saw (``new``)."""
+    """Markdown: a table for held-out videos, and one for effects that training never saw (``new``)."""
     text = [
         f"# {name}",
         "",
         "Positive means that the clip has the defect. Positives are made on purpose (training/tasks/faults),",
-        "on films that training has not seen; positives and negatives are equally many. Real lectures, screens and",
+        "on videos that training has not seen; positives and negatives are equally many. Real lectures, screens and",
         "edits differ from made ones: label a few hundred of your own clips before you trust a threshold.",
     ]
     head = "| label | clips | TP | FP | TN | FN | accuracy | 95 % | recall | precision | AUC |"
-    tables = ("Held-out films", held_out), ("Held-out films and effects that training never saw", new)
+    tables = ("Held-out videos", held_out), ("Held-out videos and effects that training never saw", new)
     for title, table in tables:
         text += ["", f"## {title}", "", head, "|---|---|---|---|---|---|---|---|---|---|---|"]
         for row in table:

@@ -1,9 +1,9 @@
-"""Training the stand-in for LPIPS: a small trunk that reads scenes, and heads that rank damaged pictures.
+"""Training the stand-in for LPIPS: a small convolutional trunk that classifies scenes, and heads that rank damage.
 
-The trunk learns to tell colour, shape and number, as VGG16 learnt to tell objects. The heads learn what people's votes
-teach those of LPIPS, from two rules instead of votes: more of one kind of damage looks more different, and at equal
-squared error a blurred, blocky or noisy picture looks more different than one that is brighter, paler or shifted by a
-pixel. Half of the pictures carry a random texture, so that the features are not those of flat colours alone.
+The trunk learns to classify colour, shape and number, as VGG16 learnt to classify objects. The heads of LPIPS were
+trained on votes of people; here two rules replace the votes: more of one kind of damage looks more different, and at
+equal squared error a blurred, blocky or noisy picture looks more different than one that is brighter, paler or shifted
+by a pixel. Half of the pictures carry a random texture, so that the features are not those of flat colours alone.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ Pictures = Float[Tensor, "b 3 h w"]
 
 
 class PerceptualTraining(TaskConfig):
-    """Pictures of the tiny world -> what is in them, and which damage shows more."""
+    """Settings of the task ``lpips``: classify pictures of the tiny world, and rank damage to them."""
 
     kind: Literal["lpips"] = Field("lpips", description="the task: train the stand-in for LPIPS")
     network: LPIPSConfig = Field(
-        LPIPSConfig(widths=(16, 32, 64), convolutions=(2, 2, 2)), description="the trunk"
+        LPIPSConfig(widths=(16, 32, 64), convolutions=(2, 2, 2)), description="layers of the trunk"
     )
     size: int = Field(64, ge=16, description="height and width of a picture")
-    batch: int = Field(16, gt=0, description="pictures a step")
+    batch: int = Field(16, gt=0, description="pictures of a micro-step")
 
     def build(self, seed: int, steps: int | None = None) -> PerceptualTask:
         return PerceptualTask(self, seed)
 
 
 class SceneReader(nn.Module):
-    """The network that ships and what teaches it: answers about the scene, heads kept positive."""
+    """The LPIPS network and what only training needs: classifiers of the scene, logarithms of the (positive) heads."""
 
     def __init__(self, config: LPIPSConfig) -> None:
         super().__init__()
@@ -60,18 +60,18 @@ class SceneReader(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def distance(self, xs: list[Tensor], ys: list[Tensor]) -> Float[Tensor, " b"]:
-        """LPIPS with the heads that are being learnt."""
+        """LPIPS distance of two pictures' features, with the heads as trained so far."""
         return distance(xs, ys, [head.exp() / len(head) for head in self.log_heads])
 
     def read(self, x: Pictures) -> list[Float[Tensor, "b n"]]:
-        """Logits of colour, shape and number."""
+        """Logits of colour, shape and number for each picture."""
         features = self.lpips.features((x - self.lpips.shift) / self.lpips.scale)
         pooled = torch.cat([features.mean((2, 3)), features.amax((2, 3))], dim=1)
         return [answer(pooled) for answer in self.answers]
 
 
 class PerceptualTask(Task):
-    """The trunk learns to read scenes, the heads to rank damaged pictures; see the module."""
+    """Train the stand-in for LPIPS: cross-entropy of scene facts for the trunk, a ranking loss for the heads."""
 
     config: PerceptualTraining
     module: SceneReader
@@ -82,7 +82,7 @@ class PerceptualTask(Task):
         self.module = SceneReader(config.network)
 
     def losses(self, step: int) -> dict[str, Tensor]:
-        """What is seen, and in which order damage is put."""
+        """Cross-entropy of colour, shape and number, plus the ranking loss of damaged pictures."""
         first = step * self.config.batch
         pictures, truth = self._pictures(range(first, first + self.config.batch), "train")
         draw = generator(self.seed, "damage", step)
@@ -103,8 +103,8 @@ class PerceptualTask(Task):
     def _margins(
         self, module: SceneReader, x: Pictures, draw: torch.Generator, one: Kinds, harsh: Kinds, benign: Kinds
     ) -> Float[Tensor, " n"]:
-        """log d(more) − log d(less), for pairs of which the rules say which one looks more different. ``one``: kinds
-        compared with less of themselves; each of ``harsh`` is compared with each of ``benign``."""
+        """log d(x, more) − log d(x, less) for pairs (more, less) that the rules order; positive is right. ``one``:
+        kinds of damage compared with less of themselves; each of ``harsh`` is compared with each of ``benign``."""
         pairs = [more_and_less(damage, x, draw) for damage in one]
         pairs += [harsh_and_benign(worse, better, x, draw) for worse in harsh for better in benign]
         origin = module.lpips.normalized_features(x)
@@ -116,7 +116,7 @@ class PerceptualTask(Task):
 
     @torch.no_grad()
     def measure(self, module: nn.Module) -> dict[str, float]:
-        """Held-out answers right, and held-out pairs in the right order beside squared error's score (half)."""
+        """Held-out accuracy of colour, shape and count; share of pairs in the right order (squared error: 0.5)."""
         reader = cast(SceneReader, module)
         pictures, truth = self._pictures(range(128), "held_out")
         logits = reader.read(pictures)
@@ -130,7 +130,7 @@ class PerceptualTask(Task):
 
     @torch.no_grad()
     def export(self, module: nn.Module, folder: Path) -> None:
-        """``stand-in.safetensors``: heads scaled so that two unrelated pictures are 0.7 apart."""
+        """Write ``stand-in.safetensors``, heads scaled so that unrelated pictures have a mean distance of 0.7."""
         reader = cast(SceneReader, module)
         pictures, _ = self._pictures(range(64), "train")
         features = reader.lpips.normalized_features(textures(pictures, generator(0, "scale")))
@@ -191,7 +191,7 @@ def brighter(x: Pictures, draw: torch.Generator) -> Pictures:
 
 
 def paler(x: Pictures, draw: torch.Generator) -> Pictures:
-    """Half of the contrast is left."""
+    """Half of the contrast."""
     return x * 0.5
 
 
@@ -207,7 +207,7 @@ BENIGN: Kinds = (brighter, paler, shifted)
 
 
 def more_and_less(damage: Damage, x: Pictures, draw: torch.Generator) -> tuple[Pictures, Pictures]:
-    """A damage, and a random share of the same one."""
+    """The pictures with a damage, and with a random share (0.2 to 0.8) of the same one."""
     change = damage(x, draw) - x
     share = 0.2 + 0.6 * torch.rand(len(x), 1, 1, 1, generator=draw)
     return x + change, x + share * change
@@ -216,7 +216,7 @@ def more_and_less(damage: Damage, x: Pictures, draw: torch.Generator) -> tuple[P
 def harsh_and_benign(
     worse: Damage, better: Damage, x: Pictures, draw: torch.Generator
 ) -> tuple[Pictures, Pictures]:
-    """A harsh damage beside a benign one of the same squared error: the smaller of the two."""
+    """The pictures with a harsh and with a benign damage, both scaled to the smaller of their squared errors."""
     harsh, benign = worse(x, draw) - x, better(x, draw) - x
     sizes = [c.square().mean((1, 2, 3), keepdim=True).sqrt() + 1e-4 for c in (harsh, benign)]
     size = torch.minimum(*sizes)

@@ -1,4 +1,4 @@
-"""Faults that change a film: editing, stills, bad quality; and changes that are innocent.
+"""Faults that change a video: editing, stills, bad quality; and changes that are innocent.
 
 Each takes frames ``uint8 [t, h, w, 3]``, a random generator and ``other`` (another clip of that shape), and returns
 frames of that shape.
@@ -25,7 +25,7 @@ from cogvideox.training.tasks.faults.drawing import (
     words,
 )
 
-# --- editing: done to the film after it was shot -----------------------------------------------------------------
+# --- editing: done to the video after it was shot ----------------------------------------------------------------
 
 
 def cut(frames, rng, other):

@@ -9,7 +9,7 @@ import numpy as np
 from cogvideox.curation.labels import LABELS
 from cogvideox.training.tasks.faults import edits, scenes
 from cogvideox.training.tasks.faults.drawing import Effect, recoded
-from cogvideox.training.tasks.faults.take_library import WIDTHS, TakeLibrary, as_another_film
+from cogvideox.training.tasks.faults.take_library import WIDTHS, TakeLibrary, as_another_video
 
 FAULTS: dict[str, tuple[Effect, ...]] = {
     "editing": (
@@ -44,7 +44,7 @@ class Sample:
     frames: np.ndarray
     labels: dict[str, bool | None]
     effects: tuple[str, ...]
-    film: str
+    video: str
 
 
 def sample(
@@ -53,14 +53,14 @@ def sample(
     """Every label is given to about three of ten samples, one label in turn, a second one now and then.
 
     new_effects: take the effects that training leaves out instead of those it uses; varied: takes look as if they
-    came from more films than there are.
+    came from more videos than there are.
     """
     rng = np.random.Generator(np.random.Philox(key=(seed << 32) + index))
     width = int(rng.choice(WIDTHS))
-    frames, film = stock.clip(rng, width)
+    frames, video = stock.clip(rng, width)
     other = stock.clip(rng, width)[0]
     if varied:
-        frames, other = as_another_film(frames, rng), as_another_film(other, rng)
+        frames, other = as_another_video(frames, rng), as_another_video(other, rng)
     wanted = _wanted(rng, index)
     names = []
     if not wanted or rng.random() < 0.3:
@@ -74,7 +74,7 @@ def sample(
             names.append(effect.__name__)
     if rng.random() < 0.8:
         frames = recoded(frames, int(rng.integers(45, 96)))
-    return Sample(np.ascontiguousarray(frames), _labels(stock, film, wanted), tuple(names), film)
+    return Sample(np.ascontiguousarray(frames), _labels(stock, video, wanted), tuple(names), video)
 
 
 def _wanted(rng: np.random.Generator, index: int) -> set[str]:
@@ -90,9 +90,9 @@ def _wanted(rng: np.random.Generator, index: int) -> set[str]:
     return wanted
 
 
-def _labels(stock: TakeLibrary, film: str, wanted: set[str]) -> dict[str, bool | None]:
-    """What was put in holds; what the film has by itself holds too, unless a new picture took its place."""
-    own = {} if wanted & set(REPLACE) else stock.known.get(film, {})
+def _labels(stock: TakeLibrary, video: str, wanted: set[str]) -> dict[str, bool | None]:
+    """What was put in holds; what the video has by itself holds too, unless a new picture took its place."""
+    own = {} if wanted & set(REPLACE) else stock.known.get(video, {})
     labels: dict[str, bool | None] = {name: name in wanted or own.get(name, False) for name in LABELS}
     if wanted & set(REPLACE):  # windows and slides hold writing and rest; people differ about both
         labels["text"] = True if "text" in wanted else None

@@ -190,7 +190,7 @@ def scrolling(frames, rng, other):
     tall = np.concatenate([top[bar:], rest[bar:], top[bar:]])
     starts = [int(n // 3 * 3 * speed) % (len(tall) - h) for n in range(t)]
     out = np.stack([np.concatenate([top[:bar], tall[start : start + h - bar]]) for start in starts])
-    if rng.random() < 0.4:  # a film in a window of the screen
+    if rng.random() < 0.4:  # a video in a window of the screen
         small = fit(frames, h // 2, w // 2)
         out[:, h // 4 : h // 4 + h // 2, w // 4 : w // 4 + w // 2] = small
     return out

@@ -1,4 +1,4 @@
-"""Clean clips to start from: single takes of a folder of films, and textures and shapes that are drawn."""
+"""Clean clips to start from: single takes of a folder of videos, and textures and shapes that are drawn."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ WIDTHS = (128, 160, 192, 224)
 
 @dataclass
 class TakeLibrary:
-    """Takes ``uint8 [n, 128, w, 3]`` by film; ``known`` are labels a film has by itself."""
+    """Takes ``uint8 [n, 128, w, 3]`` by video; ``known`` are labels a video has by itself."""
 
     takes: dict[str, list[np.ndarray]]
     known: dict[str, dict[str, bool]] = field(default_factory=dict)
 
     def only(self, names: set[str]) -> TakeLibrary:
-        """The takes of these films alone."""
+        """The takes of these videos alone."""
         return TakeLibrary({name: takes for name, takes in self.takes.items() if name in names}, self.known)
 
     def clip(self, rng: np.random.Generator, width: int) -> tuple[np.ndarray, str]:
-        """A window ``uint8 [20, 128, width, 3]`` of some film (or drawn, one in eight), and the film's name."""
+        """A window ``uint8 [20, 128, width, 3]`` of some video (or drawn, one in eight), and the video's name."""
         if rng.random() < 0.125 or not self.takes:
             return drawn(rng, width), ""
         name = sorted(self.takes)[int(rng.integers(len(self.takes)))]
@@ -52,7 +52,7 @@ class TakeLibrary:
 
 
 def read_stock(folder: Path, known: Mapping[str, Mapping[str, bool]] | None = None) -> TakeLibrary:
-    """Takes of two seconds and more of all films of a folder. Raises InputError when there are none."""
+    """Takes of two seconds and more of all videos of a folder. Raises InputError when there are none."""
     takes: dict[str, list[np.ndarray]] = {}
     shots, look = Shots(min_seconds=1.5, max_seconds=6.0), Look(side=SIDE, fps=8.0)
     for one in list_videos(folder):
@@ -61,12 +61,12 @@ def read_stock(folder: Path, known: Mapping[str, Mapping[str, bool]] | None = No
                 segments = ShotViews(decoder, shots, look).segments()
                 pictures = [segment.view.pictures for segment in segments if segment.view]
         except MediaError:
-            continue  # broken films are no stock
+            continue  # a broken video gives no takes
         wide = [take for take in pictures if take.shape[1] <= take.shape[2] and len(take) >= 8]
         if wide:
             takes[one.path] = wide[:8]
     if not takes:
-        raise InputError(f"{folder}: no film has a take of 1.5 seconds; give a folder of clean clips")
+        raise InputError(f"{folder}: no video has a take of 1.5 seconds; give a folder of clean clips")
     return TakeLibrary(takes, {name: dict(labels) for name, labels in (known or {}).items()})
 
 
@@ -90,10 +90,10 @@ def drawn(rng: np.random.Generator, width: int) -> np.ndarray:
     return np.stack(frames)
 
 
-def as_another_film(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The take as other people might have shot it: framing, pace, light, colour, softness and grain of another film.
+def as_another_video(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The take as other people might have shot it: framing, pace, light, colour, softness and grain of another video.
 
-    Few films can be shipped from; what is said of a take must not depend on how its film looks. Harmless amounts only.
+    There are few videos to train on, and a label must not depend on the look of one of them. The amounts are harmless.
     """
     cv2 = opencv()
     t, h, w = frames.shape[:3]
