@@ -7,14 +7,16 @@ from contextlib import nullcontext
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.checkpoint import checkpoint
 
 from cogvideox import recompute
+from cogvideox.errors import ConfigError
 from cogvideox.memory.count import kept
-from cogvideox.parallel.shard import checkpoint_blocks
+from cogvideox.parallel.shard import checkpoint_blocks, compile_blocks
 from cogvideox.recompute import keep_all, recomputable, recomputed
 from cogvideox.transformer import Transformer, TransformerConfig
 from support.models import SMALL_TRANSFORMER, gradients, packed_inputs, small_transformer
@@ -104,6 +106,19 @@ def test_recomputed_blocks_keep_their_inputs_alone():
     assert all(each.expired() for each in kept_wide)
     found = gradients(network, outputs)
     assert all(torch.equal(plain[name], found[name]) for name in plain)
+
+
+def test_recomputed_blocks_are_compiled_and_in_the_other_order_refused():
+    torch._dynamo.reset()
+    network, backend = small_transformer().train(), CompileCounterWithBackend("aot_eager")
+    plain = gradients(network, rows_of(network))
+    compile_blocks(network.transformer_blocks, backend)
+    checkpoint_blocks(network.transformer_blocks)
+    found = gradients(network, rows_of(network))
+    assert backend.frame_count > 0
+    assert all(torch.allclose(plain[name], found[name], atol=1e-5) for name in plain)
+    with pytest.raises(ConfigError, match="compile_blocks first"):
+        compile_blocks(network.transformer_blocks)
 
 
 def noisy(network: Transformer) -> dict[str, torch.Tensor]:

@@ -1,6 +1,6 @@
 """Applied to a finished model from outside: activation checkpointing, compilation, sharded weights (FSDP2, HSDP).
 
-The order matters and is that of the functions here: checkpointing inside compilation, compilation inside FSDP2.
+The order matters and is that of the functions here: compiled blocks, checkpointed outside of that, inside FSDP2.
 
 FSDP2 cuts the first dimension into equal shards, of which the last may be shorter or empty. A state on disk is not
 tied to that cut: it names rows of the whole tensor, and whoever reads takes the rows it needs.
@@ -21,6 +21,21 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
+from cogvideox.errors import ConfigError
+
+
+def compile_blocks(blocks: Iterable[nn.Module], backend: str | Callable = "inductor") -> None:
+    """Each block by itself: equal blocks share one compilation, and shapes may change from batch to batch.
+
+    Raises ConfigError after ``checkpoint_blocks``, inside of which a compiler sees nothing.
+    """
+    for block in blocks:
+        if getattr(block.forward, "func", None) is checkpoint:
+            raise ConfigError(
+                "compile_blocks after checkpoint_blocks would compile nothing; call compile_blocks first"
+            )
+        block.forward = torch.compile(block.forward, backend=backend, dynamic=True)  # type: ignore[method-assign]
+
 
 def checkpoint_blocks(blocks: Iterable[nn.Module]) -> None:
     """Activation checkpointing: each block keeps its inputs only and runs again in the backward pass.
@@ -29,12 +44,6 @@ def checkpoint_blocks(blocks: Iterable[nn.Module]) -> None:
     """
     for block in blocks:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
-
-
-def compile_blocks(blocks: Iterable[nn.Module]) -> None:
-    """Each block by itself: equal blocks share one compilation, and shapes may change from batch to batch."""
-    for block in blocks:
-        block.compile(dynamic=True)
 
 
 def shard(
