@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from cogvideox.checkpoints import load_model, save_model
 from cogvideox.checkpoints.specs import read_record
 from cogvideox.diffusion import ScheduleConfig
 from cogvideox.errors import ConfigError
+from cogvideox.parallel.shard import compile_blocks
+from cogvideox.training.tasks import diffusion_network
 from cogvideox.training.tasks.diffusion import DiffusionTask, DiffusionTraining
-from support.models import write_model_folder
+from cogvideox.training.tasks.diffusion_batches import DiffusionSample, fix_kernel
+from cogvideox.transformer import kernels
+from cogvideox.transformer.attention import attend_per_clip, full_attention
+from cogvideox.transformer.kernels import Fastest, Kernel, use_kernel
+from support.models import packed_inputs, small_transformer, write_model_folder
 
 
 @pytest.fixture(autouse=True)
@@ -78,3 +87,43 @@ def test_a_model_that_was_trained_on_keeps_its_name(tmp_path):
         read_record(tmp_path / "trained").preset == "5b"
         and load_model(tmp_path / "trained").spec.guidance == 6.0
     )
+
+
+@pytest.mark.parametrize(
+    "more", [{"recompute": True}, {"compile": True}, {"recompute": True, "compile": True}]
+)
+def test_the_fastest_kernel_is_chosen_once_before_the_first_step(tmp_path, monkeypatch, more):
+    """Never inside a checkpointed, compiled or differentiated forward, where the trials would be recorded too."""
+    tried, measure = [], kernels._seconds
+    monkeypatch.setattr(kernels, "_seconds", lambda *given: tried.append(given[0].name) or measure(*given))
+    backend = CompileCounterWithBackend("aot_eager")
+    monkeypatch.setattr(diffusion_network, "compile_blocks", partial(compile_blocks, backend=backend))
+    torch._dynamo.reset()
+    task = DiffusionTask(settings(tmp_path, kernel="fastest", device="cpu", **more), 0)
+    for step in range(2):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = task.losses(step)["loss"]
+        loss.backward()
+        assert torch.isfinite(loss) and tried == ["torch", "torch-float32"]
+    assert task.module.proj_out.weight.grad is not None
+    assert (backend.frame_count > 0) == bool(more.get("compile"))
+
+
+def test_packed_clips_choose_a_kernel_for_the_whole_sequence():
+    def slowly(q, k, v):
+        time.sleep(0.01)
+        return full_attention(q, k, v, None)
+
+    whole = []
+    quick = Kernel(
+        "quick",
+        slowly,
+        lambda q: True,
+        packed=lambda *given: whole.append(1) or attend_per_clip(full_attention, *given),
+    )
+    network, (clips, texts, times) = small_transformer(), packed_inputs()
+    attn_fn = use_kernel(network, Fastest(kernels=(quick,)))
+    fix_kernel(attn_fn, network, [DiffusionSample(*each) for each in zip(clips, clips, texts, strict=True)])
+    whole.clear()
+    network.forward_packed(clips, texts, times)
+    assert len(whole) == network.config.num_layers

@@ -7,6 +7,7 @@ import time
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 
 from cogvideox.errors import ConfigError
 from cogvideox.transformer import Transformer
@@ -110,3 +111,23 @@ def test_split_attention_keeps_its_arm():
     net = Transformer(config)
     use_kernel(net)
     assert not any(isinstance(block.attn1.attn_fn, Fastest) for block in net.transformer_blocks)
+
+
+def test_nothing_is_measured_while_autograd_checkpointing_or_a_compiler_records():
+    def refused(*given):
+        raise AssertionError("measured")
+
+    attn_fn, (q, k, v) = Fastest(kernels=(kernel("plain", full_plain), FAST)), heads()
+    attn_fn.choose = refused
+    q.requires_grad_()
+    expected = full_plain(q, k, v)
+    assert torch.equal(attn_fn(q, k, v, CLIP), expected)
+    assert torch.equal(checkpoint(attn_fn, q, k, v, CLIP, use_reentrant=False), expected)
+    assert torch.equal(torch.compile(attn_fn, backend="eager", fullgraph=True)(q, k, v, CLIP), expected)
+    with torch.no_grad(), pytest.raises(AssertionError, match="measured"):
+        attn_fn(q, k, v, CLIP)
+    assert not attn_fn.chosen
+
+
+def full_plain(q, k, v):
+    return F.scaled_dot_product_attention(q, k, v)

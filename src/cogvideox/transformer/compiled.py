@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cogvideox.transformer.attention import Attention, AttentionFn, Heads, full_attention
-from cogvideox.transformer.kernels import KERNELS, Fastest, Named
+from cogvideox.transformer.kernels import KERNELS, Fastest, Named, random_heads
 from cogvideox.transformer.layout import ClipTokens, Layout
 from cogvideox.transformer.reuse import replacing_blocks
 from cogvideox.transformer.transformer import Transformer
@@ -53,10 +53,7 @@ def resolve_kernel(attn_fn: AttentionFn, network: Transformer, batch: int, clip:
     """The kernel that ``attn_fn`` chooses for such a batch, as a plain function; other functions as they are."""
     if not isinstance(attn_fn, Fastest | Named):
         return attn_fn
-    config, some = network.config, network.proj_out.weight
-    shape = (batch, config.num_attention_heads, clip.tokens, config.attention_head_dim)
-    q, k, v = (torch.randn(shape, device=some.device, dtype=some.dtype) for _ in range(3))
-    kernel = attn_fn.kernel_for(q, k, v)
+    kernel = attn_fn.kernel_for(*random_heads(network, batch, clip.tokens, network.proj_out.weight.dtype))
     attn_fn.used.add(kernel.name)
     if kernel is KERNELS[0]:
         return full_attention

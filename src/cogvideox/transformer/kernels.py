@@ -1,7 +1,10 @@
 """Attention kernels: every one that is installed is timed once, and the fastest correct one is used.
 
-Correct means finite and close to torch's own. The choice holds for one device, type and shape, with or without
-gradients, as long as the process runs. 8-bit kernels are candidates only where an approximation was asked for.
+Correct means finite and close to torch's own. The choice holds for one device, type and shape as long as the process
+runs. 8-bit kernels are candidates only where an approximation was asked for.
+
+Nothing is timed while autograd, activation checkpointing, a compiler or a CUDA graph records: the trials would be
+recorded too. Training therefore chooses before its first step (``Fastest.fix``).
 
 In a packed sequence every token sees its own clip and nothing else. The reference (``attend_per_clip``) takes one clip
 after the other; on a CPU that is also fast. A GPU wants one kernel for the whole sequence: FlashAttention with variable
@@ -17,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +31,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from cogvideox.errors import ConfigError, suggest
 from cogvideox.transformer.attention import Attention, Heads, attend_per_clip, full_attention
 from cogvideox.transformer.layout import ClipTokens, Layout
+
+if TYPE_CHECKING:
+    from cogvideox.transformer.transformer import Transformer
 
 PackedAttentionFn = Callable[[Heads, Heads, Heads, Layout], Heads]
 REPEATS = 3
@@ -165,13 +171,18 @@ KERNELS: tuple[Kernel, ...] = (
 
 @dataclass
 class Fastest:
-    """An attention function that times the kernels the first time it meets a shape, and keeps the fastest."""
+    """An attention function that times the kernels the first time it meets a shape, and keeps the fastest.
+
+    ``fixed``: chosen by ``fix``; used for everything from then on. Where nothing may be timed and nothing is chosen,
+    torch's own kernel is used, clip by clip.
+    """
 
     approximate: bool = False
     kernels: Sequence[Kernel] = KERNELS
     chosen: dict[tuple, Kernel] = field(default_factory=dict)
     chosen_packed: dict[tuple, str] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
+    fixed: Named | None = None
 
     def __call__(self, q: Heads, k: Heads, v: Heads, clip: ClipTokens) -> Heads:
         kernel = self.kernel_for(q, k, v)
@@ -180,21 +191,49 @@ class Fastest:
 
     def kernel_for(self, q: Heads, k: Heads, v: Heads) -> Kernel:
         """The kernel for tensors like these, chosen by time on the first call."""
+        if self.fixed is not None:
+            return self.fixed.kernel_for(q, k, v)
+        if torch.compiler.is_compiling():  # before a dictionary is asked, which a compiler cannot follow
+            return self.kernels[0]
         key = (q.device, q.dtype, q.shape, q.requires_grad)
         if key not in self.chosen:
+            if not _may_measure(q, k, v):
+                return self.kernels[0]
             self.chosen[key] = self.choose(q, k, v)
         return self.chosen[key]
 
     def packed(self, q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
         """A packed sequence; what was fastest for the first is used for all of its type, whatever their clips."""
+        if self.fixed is not None:
+            return self.fixed.packed(q, k, v, layout)
+        if torch.compiler.is_compiling():
+            return attend_per_clip(self, q, k, v, layout)
         key = (q.device, q.dtype, q.shape[1], q.shape[3], q.requires_grad)
-        by_clip = Kernel(BY_CLIP, lambda q, k, v: attend_per_clip(self, q, k, v, layout), lambda q: True)
-        kernels = {BY_CLIP: by_clip} | {one.name: one for one in _on_whole_sequence(self.kernels, layout)}
         if key not in self.chosen_packed:
-            self.chosen_packed[key] = replace(self, kernels=tuple(kernels.values())).choose(q, k, v).name
-        if self.chosen_packed[key] != BY_CLIP:
-            self.used.add(self.chosen_packed[key])
+            if not _may_measure(q, k, v):
+                return attend_per_clip(self, q, k, v, layout)
+            self.chosen_packed[key] = self.choose_packed(q, k, v, layout)
+        kernels = {one.name: one for one in _on_whole_sequence(self.kernels, layout)}
+        if self.chosen_packed[key] not in kernels:
+            return attend_per_clip(self, q, k, v, layout)
+        self.used.add(self.chosen_packed[key])
         return kernels[self.chosen_packed[key]].run(q, k, v)
+
+    def fix(self, q: Heads, k: Heads, v: Heads, layout: Layout) -> Kernel:
+        """Time the kernels on a sequence like those that will be trained on, and use the fastest for everything."""
+        longest = max(layout.clips, key=lambda clip: clip.tokens)
+        kernel, name = self.choose(*(x[:, :, : longest.tokens] for x in (q, k, v))), BY_CLIP
+        if not layout.is_plain:
+            name = self.choose_packed(q, k, v, layout)
+            kernel = next((one for one in self.kernels if one.name == name), replace(kernel, packed=None))
+        self.fixed = Named(kernel, self.used)
+        return kernel
+
+    def choose_packed(self, q: Heads, k: Heads, v: Heads, layout: Layout) -> str:
+        """The name of the fastest kernel for a packed sequence as a whole, or ``BY_CLIP``."""
+        by_clip = Kernel(BY_CLIP, lambda q, k, v: attend_per_clip(self, q, k, v, layout), lambda q: True)
+        whole = (by_clip, *_on_whole_sequence(self.kernels, layout))
+        return replace(self, kernels=whole).choose(q, k, v).name
 
     def choose(self, q: Heads, k: Heads, v: Heads) -> Kernel:
         """The fastest kernel whose result is correct; the only usable one without timing it."""
@@ -260,9 +299,15 @@ def get_attention_fn(name: str = "fastest", approximate: bool = False) -> Fastes
     return Fastest(approximate) if name == "fastest" else Named(known[name])
 
 
-def use_kernel(network: nn.Module, name: str = "fastest", approximate: bool = False) -> Fastest | Named:
-    """Give every full attention of ``network`` a kernel. Returns it; raises ConfigError like ``get_attention_fn``."""
-    attn_fn = get_attention_fn(name, approximate)
+def use_kernel(
+    network: nn.Module, kernel: str | Fastest | Named = "fastest", approximate: bool = False
+) -> Fastest | Named:
+    """Give every full attention of ``network`` a kernel, by name or as an attention function, which is returned.
+
+    To train with "fastest", give a ``Fastest`` of your own and call its ``fix`` before the first step. Raises
+    ConfigError like ``get_attention_fn``.
+    """
+    attn_fn = get_attention_fn(kernel, approximate) if isinstance(kernel, str) else kernel
     for module in _full(network):
         module.attn_fn = attn_fn
     return attn_fn
@@ -289,6 +334,25 @@ def _full(network: nn.Module) -> list[Attention]:
     return [
         each for each in found if each.attn_fn is full_attention or isinstance(each.attn_fn, Fastest | Named)
     ]
+
+
+def random_heads(
+    network: Transformer, batch: int, tokens: int, dtype: torch.dtype, requires_grad: bool = False
+) -> list[Heads]:
+    """q, k and v as an attention of ``network`` would be given, of random numbers that nobody else draws."""
+    config, device = network.config, network.proj_out.weight.device
+    shape = (batch, config.num_attention_heads, tokens, config.attention_head_dim)
+    draw = torch.Generator(device).manual_seed(0)
+    drawn = (torch.randn(shape, device=device, dtype=dtype, generator=draw) for _ in range(3))
+    return [x.requires_grad_(requires_grad) for x in drawn]
+
+
+def _may_measure(*heads: Heads) -> bool:
+    """Not while anybody records: a CUDA graph, or autograd, whose hooks (checkpointing) would count the trials."""
+    if heads[0].is_cuda and torch.cuda.is_current_stream_capturing():
+        return False
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    return not torch.is_grad_enabled() or (hooks is None and not any(x.requires_grad for x in heads))
 
 
 def _seconds(kernel: Kernel, expected: Tensor, q: Heads, k: Heads, v: Heads) -> float | None:

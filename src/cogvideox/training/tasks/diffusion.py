@@ -31,10 +31,11 @@ from cogvideox.parallel.shard import shard
 from cogvideox.training.memory import FlopCounter
 from cogvideox.training.task import Task
 from cogvideox.training.tasks.base_model import completed
-from cogvideox.training.tasks.diffusion_batches import HeldOut, velocity_errors
+from cogvideox.training.tasks.diffusion_batches import HeldOut, fix_kernel, velocity_errors
 from cogvideox.training.tasks.diffusion_data import DiffusionData
 from cogvideox.training.tasks.diffusion_export import TrainedModel
 from cogvideox.training.tasks.diffusion_network import (
+    attention_fn,
     model_folders,
     prepare_network,
     starting_network,
@@ -42,6 +43,7 @@ from cogvideox.training.tasks.diffusion_network import (
 )
 from cogvideox.training.tasks.diffusion_settings import DiffusionSettings
 from cogvideox.transformer import Transformer
+from cogvideox.transformer.kernels import Fastest
 from cogvideox.video import Video
 
 
@@ -82,6 +84,7 @@ class DiffusionTask(Task):
             "vae": digest_of(self.vae.encoder, self.vae.config),
             "text": digest_of(self.text.model),
         }
+        self.attn_fn = attention_fn(config)
         self.module = self._network()
         micro_steps = None if steps is None else steps * config.accumulation
         self.data = DiffusionData(
@@ -95,6 +98,8 @@ class DiffusionTask(Task):
         """The velocity's squared error; each clip of a step weighs the same, whatever micro-step it is in."""
         clips, samples = self.data.of_micro_step(micro_step)
         batch = self.data.train.training(clips, samples)
+        if isinstance(self.attn_fn, Fastest) and self.attn_fn.fixed is None:
+            fix_kernel(self.attn_fn, self.module, batch)
         errors = velocity_errors(self.module, self.schedule, batch, self.times(micro_step, samples))
         mean_clips = len(self.data.global_batch(micro_step)) / self.config.accumulation
         tokens = float(self.data.token_count(clips)) * self.config.accumulation
@@ -193,7 +198,7 @@ class DiffusionTask(Task):
             self.frozen["start"] = digest_of(network)
             if lora.start is not None:
                 self.frozen["lora.start"] = sha256_of(find_adapter(Path(lora.start)))
-        prepare_network(network, self.config, self.seed)
+        prepare_network(network, self.config, self.attn_fn, self.seed)
         return network
 
     def _model(self) -> TrainedModel:

@@ -18,7 +18,8 @@ from cogvideox.data.clips import to_model
 from cogvideox.data.latents import EncodedClips
 from cogvideox.diffusion import Schedule
 from cogvideox.noise import generator, normal
-from cogvideox.transformer import Transformer
+from cogvideox.transformer import Layout, Transformer
+from cogvideox.transformer.kernels import Fastest, random_heads
 from cogvideox.vae import VAE
 
 Texts = Callable[[Sequence[str]], Sequence[Float[Tensor, "l e"]] | Float[Tensor, "b l e"]]
@@ -133,11 +134,31 @@ def velocity_errors(
     for index, sample in enumerate(samples):
         if sample.image is not None:
             inputs[index] = torch.cat([inputs[index], sample.image.to(device)])
-    if len({(x.shape, len(prompt)) for x, prompt in zip(inputs, text, strict=True)}) == 1:
+    if _of_one_shape(samples):
         velocity = list(network(torch.stack(inputs), torch.stack(text), times))
     else:
         velocity = cast(Transformer, network).forward_packed(inputs, text, times)
     return torch.stack([(v.float() - aim).square().mean() for v, aim in zip(velocity, target, strict=True)])
+
+
+def _of_one_shape(samples: Sequence[DiffusionSample]) -> bool:
+    return len({(sample.clean.shape, len(sample.text)) for sample in samples}) == 1
+
+
+def fix_kernel(attn_fn: Fastest, network: Transformer, samples: Sequence[DiffusionSample]) -> None:
+    """Choose the attention kernel by time on sequences like that of these samples, in this moment's autocast.
+
+    To be called outside of the forward pass, before anything is compiled.
+    """
+    weight = network.proj_out.weight
+    device = weight.device.type
+    half = torch.is_autocast_enabled(device)
+    dtype = torch.get_autocast_dtype(device) if half else weight.dtype
+    lengths = [len(sample.text) for sample in samples]
+    grids = [network.grid(sample.clean[None]) for sample in samples]
+    batch = len(samples) if _of_one_shape(samples) else 1
+    layout = Layout.packed(lengths, grids) if batch == 1 else Layout.plain(lengths[0], grids[0])
+    attn_fn.fix(*random_heads(network, batch, layout.tokens, dtype, requires_grad=True), layout)
 
 
 class HeldOut:

@@ -18,7 +18,7 @@ from cogvideox.parallel.shard import checkpoint_blocks, compile_blocks
 from cogvideox.training.tasks.diffusion_settings import WORLD_TEXT, WORLD_VAE, DiffusionSettings, LoraTuning
 from cogvideox.transformer import Transformer, TransformerConfig
 from cogvideox.transformer.initialise import initialise
-from cogvideox.transformer.kernels import use_kernel
+from cogvideox.transformer.kernels import Fastest, Named, get_attention_fn, use_kernel
 
 
 def starting_network(config: DiffusionSettings, start: Path | None, seed: int) -> Transformer:
@@ -33,17 +33,24 @@ def starting_network(config: DiffusionSettings, start: Path | None, seed: int) -
     return network
 
 
-def prepare_network(network: Transformer, config: DiffusionSettings, seed: int) -> None:
-    """Freeze it under an adapter where asked, move it to its device, choose kernel, recomputation and compilation."""
+def attention_fn(config: DiffusionSettings) -> Fastest | Named:
+    """The attention function to train with; a ``Fastest`` is this run's own, to be fixed before the first step."""
+    name = config.kernel or ("torch-float32" if config.compute_device == "cpu" else "fastest")
+    return Fastest() if name == "fastest" else get_attention_fn(name)
+
+
+def prepare_network(
+    network: Transformer, config: DiffusionSettings, attn_fn: Fastest | Named, seed: int
+) -> None:
+    """Freeze it under an adapter where asked, move it to its device; with kernel, recomputation and compilation."""
     if config.lora is not None:
         add_adapter(network, config.lora, seed)
-    device = config.compute_device
-    network.to(device)
-    use_kernel(network, config.kernel or ("torch-float32" if device == "cpu" else "fastest"))
-    if config.recompute:
-        checkpoint_blocks(network.transformer_blocks)
+    network.to(config.compute_device)
+    use_kernel(network, attn_fn)
     if config.compile:
         compile_blocks(network.transformer_blocks)
+    if config.recompute:
+        checkpoint_blocks(network.transformer_blocks)
 
 
 def add_adapter(transformer: nn.Module, tuning: LoraTuning, seed: int) -> None:
