@@ -338,13 +338,13 @@ def _full(network: nn.Module) -> list[Attention]:
 
 def random_heads(
     network: Transformer, batch: int, tokens: int, dtype: torch.dtype, requires_grad: bool = False
-) -> list[Heads]:
+) -> tuple[Heads, Heads, Heads]:
     """q, k and v as an attention of ``network`` would be given, of random numbers that nobody else draws."""
     config, device = network.config, network.proj_out.weight.device
     shape = (batch, config.num_attention_heads, tokens, config.attention_head_dim)
     draw = torch.Generator(device).manual_seed(0)
-    drawn = (torch.randn(shape, device=device, dtype=dtype, generator=draw) for _ in range(3))
-    return [x.requires_grad_(requires_grad) for x in drawn]
+    q, k, v = (torch.randn(shape, device=device, dtype=dtype, generator=draw) for _ in range(3))
+    return q.requires_grad_(requires_grad), k.requires_grad_(requires_grad), v.requires_grad_(requires_grad)
 
 
 def _may_measure(*heads: Heads) -> bool:
