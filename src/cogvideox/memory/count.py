@@ -134,11 +134,13 @@ class Counter(TorchDispatchMode):
 
 
 class FusedAttention(TorchFunctionMode):
-    """Attention on meta tensors as the one kernel it is on a device; there torch would write all scores."""
+    """Attention on meta tensors as the one kernel it is on a device; there torch would write all scores, as it does
+    on a device too where tensors have not the four dimensions of its kernels."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is F.scaled_dot_product_attention and args and args[0].device.type == "meta":
+        fused = func is F.scaled_dot_product_attention and args and args[0].ndim == 4
+        if fused and args[0].device.type == "meta":
             return _attention(*args, **kwargs)
         return func(*args, **kwargs)
 
@@ -153,12 +155,6 @@ def _attention(
     scale: float | None = None,
     **rest: Any,
 ) -> Tensor:
-    if q.ndim > 4:  # kernels know batch and heads; what else stands in front is more of the batch
-        front = q.shape[:-3]
-        q, k, v = (each.flatten(0, -4) for each in (q, k, v))
-        if attn_mask is not None:
-            attn_mask = attn_mask.expand(*front, *q.shape[1:-1], k.shape[-2]).flatten(0, -4)
-        return _attention(q, k, v, attn_mask, dropout_p, is_causal, scale).unflatten(0, front)
     if attn_mask is None:
         return aten._scaled_dot_product_flash_attention(q, k, v, dropout_p, is_causal, scale=scale)[0]
     bias = attn_mask if attn_mask.is_floating_point() else torch.empty_like(attn_mask, dtype=q.dtype)

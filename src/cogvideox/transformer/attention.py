@@ -47,14 +47,27 @@ def split_attention(q: Heads, k: Heads, v: Heads, clip: ClipTokens) -> Heads:
         each_frame = text[:, :, None].expand(-1, -1, t, -1, -1)
         return torch.cat([each_frame, video], 3).transpose(1, 2)
 
-    frame = F.scaled_dot_product_attention(
+    frame = within_groups(
         video_q.transpose(1, 2), with_text(text_k, video_k), with_text(text_v, video_v)
-    )
-    over_time = F.scaled_dot_product_attention(
+    )  # b t k (h w) e
+    over_time = within_groups(
         video_q.transpose(2, 3), video_k.transpose(2, 3), frame.permute(0, 2, 3, 1, 4)
     )  # b k (h w) t e
     video = over_time.transpose(2, 3).flatten(2, 3)
     return torch.cat([F.scaled_dot_product_attention(text_q, k, v), video], 2)
+
+
+def within_groups(
+    q: Float[Tensor, "b g k n e"], k: Float[Tensor, "b g k m e"], v: Float[Tensor, "b g k m e"]
+) -> Float[Tensor, "b g k n e"]:
+    """Attention whose batch has two dimensions, given to torch as one, since no fused kernel takes five in all.
+
+    A CPU keeps torch's plain kernel, and with it the bits of earlier runs.
+    """
+    if q.is_cpu:
+        return F.scaled_dot_product_attention(q, k, v)
+    out = F.scaled_dot_product_attention(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1))
+    return out.unflatten(0, q.shape[:2])
 
 
 ATTENTION: dict[AttentionKind, AttentionFn] = {"full": full_attention, "split": split_attention}
