@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 import cogvideox
 from cogvideox.generation import GenerateOptions
-from cogvideox.memory.offload import install, offload, slots, stages_of
+from cogvideox.memory.offload import BlockStreamer, install, offload, slots, stages_of
 from cogvideox.memory.weights import blocks_of
 from support.models import golden_model, golden_text
 
@@ -89,3 +92,34 @@ def test_the_blocks_text_encoders_have_are_streamed_too():
     assert len(list(slots(model.text.model))) > 10
     install(model, CPU, stream=True)
     assert torch.equal(model.embed(["a red circle"]).values, before)
+
+
+class FakeStream:
+    """Writes down what is asked of it."""
+
+    def __init__(self, name, log):
+        self.name, self.log = name, log
+
+    def wait_stream(self, other):
+        self.log.append(f"{self.name} waits for {other.name}")
+
+    def wait_event(self, event):
+        self.log.append(f"{self.name} waits for an event")
+
+    def synchronize(self):
+        self.log.append(f"host waits for {self.name}")
+
+
+def test_buffers_are_freed_when_the_device_has_computed_with_them(monkeypatch):
+    log = []
+    compute, copies = FakeStream("compute", log), FakeStream("copies", log)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: compute)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.cuda, "Event", lambda: SimpleNamespace(record=lambda stream: None))
+    streamer = BlockStreamer([torch.nn.Linear(2, 2) for _ in range(3)], CPU)
+    streamer.side, empty = copies, streamer._empty
+    monkeypatch.setattr(streamer, "_empty", lambda: (log.append("free"), empty()))
+    streamer.use(0)
+    log.clear()
+    streamer.leave()
+    assert log == ["copies waits for compute", "host waits for copies", "free"]

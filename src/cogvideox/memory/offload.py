@@ -169,7 +169,9 @@ class BlockStreamer:
         """Everything home, the buffers freed."""
         self._release()
         if self.side is not None:
-            self.side.synchronize()  # a copy on its way must not land in memory that is given to others
+            # nothing computes with the buffers any more, and no copy on its way lands in memory given to others
+            self.side.wait_stream(torch.cuda.current_stream(self.device))
+            self.side.synchronize()
         self._empty()
 
     def _empty(self) -> None:
