@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from cogvideox.cli import app
 from cogvideox.errors import ConfigError
 from cogvideox.generation import GenerateOptions, Noises, sample_latents
 from cogvideox.generation.calibrate_reuse import attempt, observe
-from cogvideox.generation.fast_paths import running
+from cogvideox.generation.fast_paths import _host_of_modulation, running
 from cogvideox.generation.residual_reuse import Calibration, calibration_path, read_calibration
 from cogvideox.memory.offload import install
 from cogvideox.parallel.sequence import SequenceParallelAttention
@@ -236,3 +237,12 @@ def test_calibrate_and_generate_with_it(tmp_path):
     assert record["inputs"]["reuse_table"]["file"] == "reuse-2.json"
     other = cogvideox(*ask, "--steps", 3, "--reuse-table", calibration_path(folder, 2), code=2)
     assert "calibrated for 2 steps" in other.stderr
+
+
+@pytest.mark.parametrize(("free", "host"), [(100, None), (60, "cpu")])
+def test_modulation_layers_are_parked_only_where_memory_is_short(free, host, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 141))
+    model = SimpleNamespace(compute_device=None, device=torch.device("cuda"))
+    assert _host_of_modulation(model) == host
+    model.compute_device = model.device  # they wait in host memory anyway
+    assert _host_of_modulation(model) is None

@@ -7,7 +7,7 @@ import torch
 
 from cogvideox.checkpoints.text import load_text, write_text
 from cogvideox.text import T5Config, T5Encoder, TextEncoder, train_tokenizer
-from cogvideox.text.t5 import buckets
+from cogvideox.text.t5 import SelfAttention, buckets
 
 CONFIG = T5Config(vocab_size=96, d_model=24, d_kv=6, d_ff=40, num_layers=3, num_heads=4)
 IDS = torch.randint(0, 96, (2, 50), generator=torch.Generator().manual_seed(0))
@@ -131,3 +131,23 @@ def test_the_whole_t5_equals_transformers():
             ids, attention_mask=(ids != 0).long(), max_new_tokens=12, do_sample=False, bad_words_ids=[[0]]
         )
     assert rows == [[token for token in row if token > 1] for row in theirs.tolist()]
+
+
+def test_the_bias_is_made_once_where_the_tokens_are(monkeypatch):
+    """Not where the first block's weights wait: it would be copied again for every block."""
+    model, made = (
+        T5Encoder(T5Config(d_model=8, d_kv=4, d_ff=16, num_layers=3, num_heads=2, vocab_size=20)),
+        [],
+    )
+    plain = SelfAttention.bias
+    monkeypatch.setattr(SelfAttention, "bias", lambda *given: made.append(given[2]) or plain(*given))
+    model.shared.to("meta")
+    seen = []
+    for block in model.encoder.block:
+        block.layer[0].register_forward_pre_hook(lambda _, given: seen.append(given[1]))
+        block.to("meta")
+    model.encoder.block[0].layer[0].SelfAttention.relative_attention_bias.to_empty(device="cpu")
+    model.encoder.final_layer_norm.to("meta")
+    model(torch.zeros(1, 5, dtype=torch.long, device="meta"))
+    assert made == [torch.device("meta")] and len({id(bias) for bias in seen}) == 1 and len(seen) == 3
+    assert seen[0].device.type == "meta"

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from cogvideox.errors import ConfigError
 from cogvideox.transformer import Transformer
 from cogvideox.transformer.kernels import KERNELS, Fastest, Kernel, Named, in_float32, use_kernel
-from cogvideox.transformer.layout import ClipTokens, TokenGrid
+from cogvideox.transformer.layout import ClipTokens, Layout, TokenGrid
 from support.models import small_preset
 
 CLIP = ClipTokens(4, TokenGrid(1, 2, 3))
@@ -131,3 +131,18 @@ def test_nothing_is_measured_while_autograd_checkpointing_or_a_compiler_records(
 
 def full_plain(q, k, v):
     return F.scaled_dot_product_attention(q, k, v)
+
+
+def test_flex_attention_is_tried_for_packed_sequences_only():
+    tried = []
+
+    def run(q, k, v, *layout):
+        tried.append(len(layout))
+        return full_plain(q, k, v)
+
+    slow = kernel("slow", run, packed=run, packed_only=True)
+    attn_fn, layout = Fastest(kernels=(FAST, slow)), Layout.packed((2, 2), (TokenGrid(1, 1, 3),) * 2)
+    assert attn_fn.choose(*heads()).name == "fast" and not tried
+    attn_fn.choose_packed(*heads(), layout)
+    assert set(tried) == {1}
+    assert [one.name for one in KERNELS if one.packed_only] == ["flex"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from cogvideox.errors import FrameError
 from cogvideox.video import Video
@@ -42,3 +43,14 @@ def test_contain_keeps_all_of_the_picture_between_black_bars(size):
     assert white.frames.shape == (2, *size, 3)
     rows, columns = (white.frames[0].max(axis=(axis, 2)) > 200 for axis in (1, 0))
     assert rows.any() and columns.any() and (rows.all() or columns.all())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_pixels_become_bytes_before_they_come_to_the_host(dtype, monkeypatch):
+    pixels = (1.2 * torch.randn(1, 3, 5, 6, 8, generator=torch.Generator().manual_seed(0))).to(dtype)
+    whole = pixels[0].float().clamp(-1, 1).add(1).mul(127.5).round().byte().permute(1, 2, 3, 0).numpy()
+    moved, plain = [], torch.Tensor.cpu
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda x: moved.append((x.dtype, x.nbytes)) or plain(x))
+    frames = Video.from_tensor(pixels, 8.0).frames
+    assert np.array_equal(frames, whole) and frames.flags.c_contiguous
+    assert moved == [(torch.uint8, 3 * 5 * 6 * 8)]

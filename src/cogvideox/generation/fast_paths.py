@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from cogvideox.diffusion import SamplerStep, is_guided
@@ -115,6 +116,13 @@ def is_spread(network: nn.Module) -> bool:
 
 
 def _host_of_modulation(model: CogVideoX) -> str | None:
-    """Where modulation layers wait while their tables are used: in host memory; None where they are there anyway."""
-    offloaded = model.compute_device is not None or model.device.type == "cpu"
-    return None if offloaded else "cpu"
+    """Where modulation layers wait while their tables are used: in host memory where the device is short of its own.
+
+    None where they are there anyway, and where half of the device is free: moving them there and back costs a second.
+    """
+    if model.compute_device is not None or model.device.type == "cpu":
+        return None
+    if model.device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(model.device)
+        return None if free > total / 2 else "cpu"
+    return "cpu"

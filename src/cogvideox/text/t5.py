@@ -66,7 +66,9 @@ class T5Encoder(nn.Module):
     ) -> Float[Tensor, "b l d"]:
         """``mask``: which tokens may be attended to; None, as CogVideoX calls it, is all, padding included."""
         x = self.dropout(self.shared(ids))
-        bias = cast(_Attend, cast(_Block, self.encoder.block[0]).layer[0]).SelfAttention.bias(ids.shape[1])
+        bias = cast(_Attend, cast(_Block, self.encoder.block[0]).layer[0]).SelfAttention.bias(
+            ids.shape[1], x.device
+        )
         if mask is not None:
             bias = bias.masked_fill(~mask[:, None, None], -1e9)
         for block in self.encoder.block:
@@ -161,10 +163,11 @@ class SelfAttention(nn.Module):
         mask = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype), dropout_p=drop, scale=1.0)
         return self.o(mask.transpose(1, 2).flatten(2))
 
-    def bias(self, length: int) -> Float[Tensor, "1 k l l"]:
-        """What each head adds to the score of a query and a key, by their distance."""
-        table = self.relative_attention_bias.weight
-        position = torch.arange(length, device=table.device)
+    def bias(self, length: int, device: torch.device) -> Float[Tensor, "1 k l l"]:
+        """What each head adds to the score of a query and a key, by their distance; made on ``device``, once for all
+        layers, wherever the weights wait."""
+        table = self.relative_attention_bias.weight.to(device)
+        position = torch.arange(length, device=device)
         distance = position[None] - position[:, None]
         c = self.config
         index = buckets(distance, c.relative_attention_num_buckets, c.relative_attention_max_distance)

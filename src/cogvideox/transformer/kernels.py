@@ -51,6 +51,8 @@ class Kernel:
     approximate: bool = False
     packed: PackedAttentionFn | None = None
     """The same on a packed sequence as a whole, no clip seeing another; None: only clip by clip."""
+    packed_only: bool = False
+    """Whether it is worth timing on packed sequences alone; by its name it can be used for all."""
 
 
 def torch_backend(backend: SDPBackend) -> Callable[[Heads, Heads, Heads], Heads]:
@@ -164,7 +166,8 @@ KERNELS: tuple[Kernel, ...] = (
     Kernel("torch-flash", torch_backend(SDPBackend.FLASH_ATTENTION), _half_on("cuda"), packed=varlen),
     Kernel("torch-cudnn", torch_backend(SDPBackend.CUDNN_ATTENTION), _half_on("cuda")),
     Kernel("flash-3", flash_3, _installed("flash_attn_interface"), packed=flash_3_varlen),
-    Kernel("flex", flex_plain, lambda q: q.device.type == "cuda", packed=flex),
+    # its compilation takes 5 to 8 s, and without a mask cuDNN is faster
+    Kernel("flex", flex_plain, lambda q: q.device.type == "cuda", packed=flex, packed_only=True),
     Kernel("sage", sage, _installed("sageattention"), approximate=True),
 )
 
@@ -237,7 +240,11 @@ class Fastest:
 
     def choose(self, q: Heads, k: Heads, v: Heads) -> Kernel:
         """The fastest kernel whose result is correct; the only usable one without timing it."""
-        usable = [one for one in self.kernels if one.usable(q) and (self.approximate or not one.approximate)]
+        usable = [
+            one
+            for one in self.kernels
+            if one.usable(q) and not one.packed_only and (self.approximate or not one.approximate)
+        ]
         if len(usable) == 1:
             return usable[0]
         expected = self.kernels[0].run(q.detach(), k.detach(), v.detach())
@@ -281,7 +288,9 @@ def _on_whole_sequence(kernels: Sequence[Kernel], layout: Layout) -> list[Kernel
     def bound(packed: PackedAttentionFn) -> Callable[[Heads, Heads, Heads], Heads]:
         return lambda q, k, v: packed(q, k, v, layout)
 
-    return [replace(one, run=bound(one.packed)) for one in kernels if one.packed is not None]
+    return [
+        replace(one, run=bound(one.packed), packed_only=False) for one in kernels if one.packed is not None
+    ]
 
 
 @cache

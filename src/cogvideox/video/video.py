@@ -210,12 +210,19 @@ class Video:
             pixels = pixels[0]
         if pixels.ndim != 4 or pixels.shape[0] != 3:
             raise MediaError(f"pixels of shape {list(pixels.shape)}: one video is [1, 3, t, h, w]")
-        pixels = pixels.detach().float().cpu()
+        pixels = pixels.detach()
         if not bool(pixels.isfinite().all()):
             bad = int((~pixels.isfinite()).sum())
             raise NumericsError(f"{bad} of {pixels.numel()} pixel values are NaN or Inf; decode in float32")
-        frames = pixels.clamp(-1, 1).add(1).mul(127.5).round().byte().permute(1, 2, 3, 0).contiguous().numpy()
-        return cls(frames, fps, dict(manifest or {}))
+        import torch
+
+        # where the pixels are, and a frame at a time: to the host goes a byte for each, not a float
+        frames = [
+            frame.float().clamp(-1, 1).add(1).mul(127.5).round().byte().permute(1, 2, 0)
+            for frame in pixels.unbind(1)
+        ]
+        video = torch.stack(frames).contiguous()
+        return cls(video.cpu().numpy(), fps, dict(manifest or {}))
 
     def _repr_html_(self) -> str:
         """The video itself, in a notebook."""
