@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -10,9 +11,9 @@ import torch
 
 import cogvideox
 from cogvideox.generation import GenerateOptions
-from cogvideox.memory.offload import BlockStreamer, install, offload, slots, stages_of
+from cogvideox.memory.offload import BlockStreamer, install, offload, page_lock, slots, stages_of
 from cogvideox.memory.weights import blocks_of
-from support.models import golden_model, golden_text
+from support.models import golden_model, golden_text, same
 
 CPU = torch.device("cpu")
 OPTIONS = GenerateOptions(prompt="x", steps=2, frames=9, seed=42)
@@ -123,3 +124,54 @@ def test_buffers_are_freed_when_the_device_has_computed_with_them(monkeypatch):
     log.clear()
     streamer.leave()
     assert log == ["copies waits for compute", "host waits for copies", "free"]
+
+
+class FakeRegistrar:
+    """Counts the bytes that are page-locked now, and at most."""
+
+    def __init__(self):
+        self.locked = self.most = 0
+
+    def __call__(self, memory):
+        self.locked += memory.nbytes
+        self.most = max(self.most, self.locked)
+        return lambda: setattr(self, "locked", self.locked - memory.nbytes)
+
+
+def test_streaming_pins_the_bytes_of_its_blocks_and_lets_them_go():
+    registrar = FakeRegistrar()
+    blocks = [torch.nn.Sequential(torch.nn.Linear(130, 90), torch.nn.LayerNorm(90)) for _ in range(3)]
+    before = [{name: value.clone() for name, value in block.state_dict().items()} for block in blocks]
+    weights = sum(tensor.nbytes for block in blocks for tensor in block.parameters())
+    streamer = BlockStreamer(blocks, CPU, registrar).install()
+    assert weights <= registrar.locked <= 1.05 * weights
+    assert all(same(block.state_dict(), kept) for block, kept in zip(blocks, before, strict=True))
+    assert len({tensor.untyped_storage().data_ptr() for tensor in blocks[0].parameters()}) == 1
+    for block in blocks:
+        block(torch.randn(1, 130))
+    streamer.leave()
+    assert registrar.locked == registrar.most
+    del streamer, blocks, block
+    gc.collect()
+    assert registrar.locked == 0
+
+
+def test_pinned_weights_give_the_same_video(resident):
+    registrar = FakeRegistrar()
+    assert torch.equal(video(install(golden_model(num_layers=4), CPU, True, registrar)), resident)
+    assert registrar.most
+
+
+def test_memory_is_locked_where_it_is_and_a_refusal_is_said(monkeypatch):
+    calls, memory = [], torch.empty(100, dtype=torch.uint8)
+    runtime = SimpleNamespace(
+        cudaHostRegister=lambda *given: calls.append(given) or len(calls) - 1,
+        cudaHostUnregister=lambda *given: calls.append(given),
+    )
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: runtime)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: calls.append("wait"))
+    page_lock(memory)()
+    assert calls == [(memory.data_ptr(), 100, 0), "wait", (memory.data_ptr(),)]
+    with pytest.warns(UserWarning, match="could not be page-locked"):
+        page_lock(memory)()
+    assert len(calls) == 4

@@ -84,6 +84,7 @@ def plan_values(plan: MemoryPlan, model: str = "") -> dict[str, Any]:
             "price": option.policy.price,
             "exact": option.policy.exact,
             "peak_bytes": option.peak,
+            "pinned_host_bytes": option.pinned,
             "stages": {s.name: {"weights": s.weights, "work": s.work} for s in option.stages},
             "fits": option.fits,
             "needs": option.needs or None,
@@ -94,19 +95,25 @@ def plan_values(plan: MemoryPlan, model: str = "") -> dict[str, Any]:
 
 
 def plan_text(plan: MemoryPlan, model: str = "") -> str:
-    """The whole plan for people: one row per policy, GB; ``model`` as in ``plan_values``."""
+    """The whole plan for people: one row per policy, GB; ``model`` as in ``plan_values``.
+
+    The host column, page-locked memory of the computer, stands there only where a policy needs some.
+    """
     request = plan.request
     size = f"{request.frames} frames of {request.height}x{request.width} in {_dtype_name(request)}"
     limit = f"{plan.limit / 1e9:.3g} GB" if plan.limit else "unknown"
     names = [stage.name for stage in plan.options[0].stages]
     lines = [f"{request.spec.name or Path(model).name}: {size} on {request.device}; memory: {limit}", ""]
-    lines.append(f"{'policy':58}" + "".join(f"{name:>9}" for name in names) + f"{'peak':>9}  fits  costs")
+    host = f"{'host':>9}" if any(option.pinned for option in plan.options) else ""
+    columns = "".join(f"{name:>9}" for name in names) + f"{'peak':>9}{host}"
+    lines.append(f"{'policy':58}{columns}  fits  costs")
     for option in plan.options:
         peaks = "".join(f"{_gb(stage.peak):>9}" for stage in option.stages)
         mark = "->" if option is plan.choice else "  "
         fits = "yes" if option.fits else "no"
         price = option.policy.price + (f"; needs pip install '{option.needs}'" if option.needs else "")
-        lines.append(f"{mark} {option.policy.name:55}{peaks}{_gb(option.peak):>9}  {fits:4}  {price}")
+        locked = f"{_gb(option.pinned):>9}" if host else ""
+        lines.append(f"{mark} {option.policy.name:55}{peaks}{_gb(option.peak):>9}{locked}  {fits:4}  {price}")
     return "\n".join([*lines, "", plan.why])
 
 

@@ -12,7 +12,7 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from cogvideox.errors import InputError
-from cogvideox.memory.policy import Policy, StageMemory, policies, stages
+from cogvideox.memory.policy import Policy, StageMemory, pinned, policies, stages
 from cogvideox.memory.request import Request
 from cogvideox.memory.stages import ActivationBytes, Pair, VaeWay, decoding, denoising, encoding
 from cogvideox.memory.weights import Storage, TextShape, Weights, weigh
@@ -30,6 +30,7 @@ class Option:
     stages: list[StageMemory]
     limit: int | None
     bound: bool = False  # the stages are upper bounds, far within the limit
+    pinned: int = 0  # bytes of host memory that is page-locked for streaming
     needs: str = ""  # the extra to install first; '' where all is there
 
     @property
@@ -156,7 +157,8 @@ class MemoryPrediction:
         """One policy for this request; ``low_bit`` false: the library for rounded weights is not installed."""
         needs = "" if low_bit or policy.storage == "stored" else LOW_BIT_EXTRA
         memory = stages(policy, self.weights(policy.storage), self.work(policy.pair, policy.vae))
-        return Option(policy, memory, limit, needs=needs)
+        locked = 0 if self.request.on_cpu else pinned(policy, self.weights(policy.storage))
+        return Option(policy, memory, limit, pinned=locked, needs=needs)
 
     def _once(self, key: tuple[str, str], make: Callable[[], Any]) -> Any:
         if key not in self._counts:

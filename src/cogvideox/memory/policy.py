@@ -89,6 +89,13 @@ class StageMemory:
         return self.weights + self.work
 
 
+def pinned(policy: Policy, weights: Weights) -> int:
+    """Bytes of host memory that is page-locked under a policy: the blocks that are streamed."""
+    if policy.residence != "stream":
+        return 0
+    return sum(network.total - network.around for network in (weights.text, weights.transformer))
+
+
 def stages(policy: Policy, weights: Weights, work: ActivationBytes) -> list[StageMemory]:
     """The stages of one generation under a policy, in their order.
 
