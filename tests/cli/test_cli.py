@@ -453,3 +453,25 @@ def test_an_interrupt_that_python_loses_stops_the_work_at_the_next_report():
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="torch has expandable segments on Linux")
+@pytest.mark.parametrize("name", [None, "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"])
+def test_the_allocator_grows_its_memory_unless_the_user_says_how(name, monkeypatch):
+    for each in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
+        monkeypatch.setenv(each, "")  # so that it is put back
+        monkeypatch.delenv(each)
+    if name:
+        monkeypatch.setenv(name, "max_split_size_mb:64")
+    seen, cli_app = [], sys.modules["cogvideox.cli.app"]
+    monkeypatch.setattr(
+        cli_app,
+        "app",
+        lambda: seen.append(
+            [os.environ.get(each) for each in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")]
+        ),
+    )
+    cli_app.main()
+    own = "max_split_size_mb:64"
+    expected = {None: ["expandable_segments:True", None], "PYTORCH_ALLOC_CONF": [own, None]}
+    assert seen == [expected.get(name, [None, own])]

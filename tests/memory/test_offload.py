@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -11,7 +12,15 @@ import torch
 
 import cogvideox
 from cogvideox.generation import GenerateOptions
-from cogvideox.memory.offload import BlockStreamer, install, offload, page_lock, slots, stages_of
+from cogvideox.memory.offload import (
+    BlockStreamer,
+    OffloadedModule,
+    install,
+    offload,
+    page_lock,
+    slots,
+    stages_of,
+)
 from cogvideox.memory.weights import blocks_of
 from support.models import golden_model, golden_text, same
 
@@ -175,3 +184,16 @@ def test_memory_is_locked_where_it_is_and_a_refusal_is_said(monkeypatch):
     with pytest.warns(UserWarning, match="could not be page-locked"):
         page_lock(memory)()
     assert len(calls) == 4
+
+
+def test_a_stage_gives_its_memory_back_before_the_next_one_comes(monkeypatch):
+    log, enter, leave = [], OffloadedModule.enter, OffloadedModule.leave
+    monkeypatch.setattr(
+        sys.modules[OffloadedModule.__module__], "give_back", lambda device: log.append("give back")
+    )
+    monkeypatch.setattr(OffloadedModule, "enter", lambda each: log.append("enter") or enter(each))
+    monkeypatch.setattr(OffloadedModule, "leave", lambda each: log.append("leave") or leave(each))
+    video(install(golden_model(num_layers=4), CPU, stream=False))
+    begins = [i for i, what in enumerate(log) if what == "give back"]
+    assert len(begins) == 2  # transformer, decoder
+    assert all(log[i - 1] == "leave" and log[i + 1] == "enter" for i in begins)

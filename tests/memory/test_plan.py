@@ -161,3 +161,14 @@ def test_plan_and_generate_agree_without_torchao_and_name_the_extra():
 def test_an_unknown_policy_is_refused():
     with pytest.raises(ConfigError, match="did you mean 'stream'"):
         settle(request(), 10**9, "streem")
+
+
+def test_streaming_counts_the_host_memory_that_it_locks():
+    prediction = MemoryPrediction(request())
+    layers = request().spec.transformer.num_layers
+    block = bytes_of(request().transformer(1).transformer_blocks[0])
+    text = prediction.weights("stored").text
+    assert prediction.option(Policy("stream"), None).pinned == layers * block + text.total - text.around
+    assert prediction.option(Policy("phases"), None).pinned == 0
+    on_cpu = MemoryPrediction(replace(request(), device="cpu"))
+    assert on_cpu.option(Policy("stream"), None).pinned == 0

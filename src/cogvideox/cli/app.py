@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import textwrap
 from pathlib import Path
@@ -157,8 +158,16 @@ def _preset_as_text(name: str, as_json: bool) -> str:
     return "\n".join(lines)
 
 
+def set_allocator() -> None:
+    """Let torch's allocator on a GPU extend the memory that it holds instead of gathering fragments, which take up to
+    as much again. It is read when torch is loaded; what the user has set is kept."""
+    if sys.platform == "linux" and "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:
+        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+
+
 def main() -> None:
     """Run the command line; Ctrl-C at any moment ends with 130 and no traceback."""
+    set_allocator()
     try:
         app()
     except KeyboardInterrupt:

@@ -29,6 +29,7 @@ from cogvideox.generation.options import GenerateOptions, draw_seed
 from cogvideox.generation.plan import Given, Plan, fit_video, plan_run, read_given
 from cogvideox.generation.record import Generation, TextRecord, record_of
 from cogvideox.generation.sampling import Noises, guidance_of, sample_latents
+from cogvideox.memory.offload import give_back
 from cogvideox.model import CogVideoX
 from cogvideox.text import check_prompt
 from cogvideox.video import Video
@@ -138,6 +139,7 @@ def run(
         with running(model, options, path, clip) as engine:
             initial = _initial(plan, noises, explicit.initial_latents)
             latents = _denoise(model, plan, condition, prompt, negative, noises, initial, report)
+        give_back(model.device)
         report("decode", 0, 1)
         pixels = _decode(model, plan, latents)
         report("decode", 1, 1)

@@ -122,6 +122,7 @@ class OffloadGroup:
                 for other in self.members:
                     if other is not entering:
                         other.leave()
+                give_back(entering.device)
             entering.enter()
             return moved(args, entering.device), moved(kwargs, entering.device)
 
@@ -242,6 +243,12 @@ class BlockStreamer:
         for table, name in new:
             self.homes[key_of((table, name))] = (table, name), table[name]
         return [self.homes[key_of(slot)] for slot in held]
+
+
+def give_back(device: torch.device) -> None:
+    """Return to the device what torch's allocator holds and nobody uses: the next stage wants blocks of other sizes."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def page_lock(memory: Tensor) -> Callable[[], object]:
