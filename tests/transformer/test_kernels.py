@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from cogvideox.errors import ConfigError
 from cogvideox.transformer import Transformer
+from cogvideox.transformer.attention import attend_per_clip, full_attention
 from cogvideox.transformer.kernels import KERNELS, Fastest, Kernel, Named, in_float32, use_kernel
 from cogvideox.transformer.layout import ClipTokens, Layout, TokenGrid
 from support.models import small_preset
@@ -138,7 +139,7 @@ def test_flex_attention_is_tried_for_packed_sequences_only():
 
     def run(q, k, v, *layout):
         tried.append(len(layout))
-        return full_plain(q, k, v)
+        return attend_per_clip(full_attention, q, k, v, *layout) if layout else full_plain(q, k, v)
 
     slow = kernel("slow", run, packed=run, packed_only=True)
     attn_fn, layout = Fastest(kernels=(FAST, slow)), Layout.packed((2, 2), (TokenGrid(1, 1, 3),) * 2)
