@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cogvideox.errors import ConfigError, suggest
+from cogvideox.engines import HERE, JobEngine
+from cogvideox.errors import ConfigError
 from cogvideox.progress import SILENT, Reporter
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from cogvideox.curation.recipe import Recipe
     from cogvideox.training.config import Run
     from cogvideox.training.stages import StagedRun
-
-ENGINES = ("local", "ray")
 
 
 def train(
@@ -87,10 +86,7 @@ def curate(
     processes, by default one per core) or "ray". ``overrides`` are "key.path=value" texts. Raises InputError,
     ConfigError, CheckpointError or OutputError.
     """
-    if engine not in ENGINES:
-        raise ConfigError(
-            f"engine {engine!r}: unknown{suggest(engine, ENGINES)}; choose {' or '.join(ENGINES)}"
-        )
+    JobEngine(engine, workers)  # refuses what there is not
     from cogvideox.curation.engines import LocalEngine, RayEngine
     from cogvideox.curation.run import curate as run
 
@@ -114,14 +110,16 @@ def caption(
     *,
     config: CaptionConfig | None = None,
     on_record: Callable[[CaptionRecord], None] | None = None,
+    engine: JobEngine = HERE,
     reporter: Reporter = SILENT,
     **settings: Any,
 ) -> CaptionSummary:
     """Describe a folder of videos: ``caption("videos", "captions", ask="http://127.0.0.1:8000/v1")``.
 
-    ``out`` becomes a folder that training reads (default "captions"); the clips of a curated folder are described in
-    place, and ``out`` is left away. ``settings`` are fields of CaptionConfig. The same call asks only for what is
-    missing. ``on_record`` is called with each record. Raises ConfigError, CheckpointError, MediaError or OutputError.
+    ``out`` becomes a folder that training reads (default "captions"); the clips of a curated folder are described
+    in place, and ``out`` is left away. ``settings`` are fields of CaptionConfig. The same call asks only for what
+    is missing. ``on_record`` is called with each record. ``engine``: where they are described, for a folder that
+    curation did not make. Raises ConfigError, CheckpointError, MediaError or OutputError.
     """
     from cogvideox.captioning.folder import caption_folder, find_videos
     from cogvideox.captioning.strategy import CaptionConfig
@@ -140,9 +138,11 @@ def caption(
                 on_record(record)
             report("describing", count, total)
 
-        if curated:
-            return caption_curated(folder, config, after, report)
-        return caption_folder(folder, Path(out or "captions"), config, after)
+        if not curated:
+            return caption_folder(folder, Path(out or "captions"), config, after, engine)
+        if engine != HERE:
+            raise ConfigError(f"engine {engine.kind}: {folder} was curated, one process describes its clips")
+        return caption_curated(folder, config, after, report)
 
 
 def check_caption_folder(videos: str | Path, out: str | Path | None) -> bool:

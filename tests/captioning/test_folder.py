@@ -125,3 +125,25 @@ def test_settings_are_checked_as_values():
     with pytest.raises(ConfigError, match="summariser"):
         CaptionConfig(strategy="distilled", ask="rules")
     assert caption(sample_scene(0, 0), 0, 0)
+
+
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_two_workers_write_the_tables_of_one_process_and_resume(videos, here, engine, monkeypatch):
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    if engine == "ray":
+        ray = pytest.importorskip("ray", reason="ray comes with the extra 'cluster'")
+        if not ray.is_initialized():
+            ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    words = (videos, "--match", "rules")
+    run(*words, "--out", "one", code=3)
+    run(*words, "--out", "two", "--engine", engine, "--workers", "2", code=3)
+    for name in ("metadata.jsonl", "records.jsonl"):
+        assert Path("two", name).read_bytes() == Path("one", name).read_bytes(), name
+    before = {path: path.stat().st_mtime_ns for path in Path("two/work").rglob("*.json")}
+    run(*words, "--out", "two", "--engine", engine, "--workers", "2", code=3)
+    assert {path: path.stat().st_mtime_ns for path in Path("two/work").rglob("*.json")} == before
+
+
+def test_a_server_is_asked_by_one_process(videos, here):
+    asked = ("--strategy", "paper", "--ask", "rules", "--engine", "ray")
+    assert "a server is asked by one process" in run(videos, *asked, code=2).stderr

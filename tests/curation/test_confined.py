@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import pytest
 
 from cogvideox.curation.confined import clean_environment
-from cogvideox.curation.engines import _Worker
+from cogvideox.curation.engines import confined_pool
 from cogvideox.curation.recipe import find_recipe
 from cogvideox.curation.vlm_steps import VlmLabels
 from cogvideox.curation.worker import WorkerConfig
@@ -29,12 +28,12 @@ def child(tmp_path, monkeypatch):
     for name, value in CANARIES.items():
         monkeypatch.setenv(name, value)
     order = WorkerConfig(root=str(tmp_path), work=str(tmp_path / "work"), recipe=find_recipe("tiny"))
-    worker = _Worker(order)
-    deadline = time.monotonic() + 60
-    while os.read(worker.process.stdout.fileno(), 100) == b"" and time.monotonic() < deadline:
-        time.sleep(0.05)
-    yield worker.process.pid
-    worker.end()
+    workplace = confined_pool(order, 1).workplace
+    worker = workplace.start()
+    assert [answer for _, answer in workplace.answers(60)] == [{}]
+    yield worker.link.process.pid
+    workplace.stop(worker)
+    workplace.close()
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")

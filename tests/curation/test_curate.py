@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -228,12 +229,12 @@ def test_a_film_that_kills_its_worker_is_given_up_alone(films, tmp_path, monkeyp
         "w.measure = measure\n"
         "w.main()\n"
     )
-    real = engines.subprocess.Popen
+    real = subprocess.Popen
 
     def start(command, **more):
         return real([command[0], "-c", code], **more)
 
-    monkeypatch.setattr(engines.subprocess, "Popen", start)
+    monkeypatch.setattr(subprocess, "Popen", start)
     quick = SMALL.override(["limits.cpu_seconds=2"])
     curate(films, tmp_path / "out", quick, LocalEngine(1))
     kept, dropped = rows(tmp_path / "out")
@@ -367,18 +368,18 @@ def test_listing_follows_no_link_out_and_sorts(films, tmp_path):
     assert names == sorted(names) and "link.mp4" not in names and ".hidden.mp4" not in names
 
 
-def test_a_worker_that_is_ready_and_done_at_once_is_heard(films, tmp_path, monkeypatch):
-    """Both lines in one read of the pipe: the second must not wait in a buffer until the job's time is up."""
+def test_an_answer_that_comes_in_pieces_is_heard(films, tmp_path, monkeypatch):
+    """The end of one line and the begin of the next in one read: neither waits in a buffer until the time is up."""
     code = (
-        "import sys\n"
-        "sys.stdin.readline(), sys.stdin.readline()\n"
-        "sys.stdout.write('{}\\n{}\\n'), sys.stdout.flush()\n"
+        "import sys, time\n"
+        "sys.stdin.readline()\n"
+        "sys.stdout.write('{}\\n{'), sys.stdout.flush()\n"
+        "sys.stdin.readline()\n"
+        "sys.stdout.write('}\\n'), sys.stdout.flush()\n"
         "sys.stdin.read()\n"
     )
-    real = engines.subprocess.Popen
-    monkeypatch.setattr(
-        engines.subprocess, "Popen", lambda command, **more: real([command[0], "-c", code], **more)
-    )
+    real = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **more: real([command[0], "-c", code], **more))
     order = worker.WorkerConfig(
         root=str(films), work=str(tmp_path), recipe=SMALL.override(["limits.wall_seconds=20"])
     )

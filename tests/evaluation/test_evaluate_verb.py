@@ -199,3 +199,20 @@ def test_what_cannot_be_asked_is_refused(here, toy):
     assert "no video" in run("empty", code=2).stderr
     done = run("v", "--suite", "world", "--out", "w", code=2)
     assert "none of 1 videos belongs to suite world (no prompt is known for it)" in done.stderr
+
+
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_two_workers_make_the_videos_of_one_process(here, toy, engine, monkeypatch):
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    if engine == "ray":
+        ray = pytest.importorskip("ray", reason="ray comes with the extra 'cluster'")
+        if not ray.is_initialized():
+            ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    words = ("--model", toy, "--suite", "two", "--prompts", "3", "--steps", "1")
+    run(*words, "--out", "one")
+    run(*words, "--out", "two", "--engine", engine, "--workers", "2")
+    made = sorted(path.name for path in Path("one/videos").iterdir())
+    assert len(made) == 4 and made == sorted(path.name for path in Path("two/videos").iterdir())
+    for name in made:
+        assert Path("one/videos", name).read_bytes() == Path("two/videos", name).read_bytes(), name
+    assert "is a folder of videos, none is made" in run("one/videos", "--engine", engine, code=2).stderr

@@ -80,7 +80,7 @@ class Describer:
         """A record for each clip, in order; the folder ``work`` keeps them."""
         waiting = iter(clips)
         while some := list(islice(waiting, self.wave)):
-            kept = [self._kept(work, one.id) for one in some]
+            kept = [self.kept(work, one.id) for one in some]
             fresh = self._wave([one for one, record in zip(some, kept, strict=True) if record is None])
             for record in fresh.values():
                 write_text(self._file(work, record.id), record.model_dump_json())
@@ -123,7 +123,7 @@ class Describer:
             records[clip.id] = _done(clip).model_copy(update=judged)
         return records
 
-    def _kept(self, work: Path, name: str) -> CaptionRecord | None:
+    def kept(self, work: Path, name: str) -> CaptionRecord | None:
         """A finished record of an earlier run; a damaged or pending one is made anew."""
         try:
             record = CaptionRecord.parse(read_json(self._file(work, name), most=MOST_TABLE_BYTES))

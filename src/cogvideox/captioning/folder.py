@@ -11,15 +11,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image as Pillow
 
-from cogvideox.captioning.describe import CaptionRecord, ClipSource
+from cogvideox.captioning.describe import CaptionRecord, ClipSource, Describer
 from cogvideox.captioning.stages import ClipFrames
 from cogvideox.captioning.strategy import CaptionConfig, build
 from cogvideox.clip_folders.video_files import LeftOut, list_videos, walk_videos
-from cogvideox.errors import MediaError, OutputError
+from cogvideox.engines import HERE, CostedJob, JobEngine, WorkerSpec
+from cogvideox.errors import ConfigError, MediaError, OutputError
 from cogvideox.files import read_small_text
 from cogvideox.files.atomic import atomic_file, write_text
 from cogvideox.files.digest import sha256_of
@@ -39,9 +41,13 @@ class CaptionSummary:
 
 
 def caption_folder(
-    videos: Path, out: Path, config: CaptionConfig, on_record: Callable[[CaptionRecord], None] | None = None
+    videos: Path,
+    out: Path,
+    config: CaptionConfig,
+    on_record: Callable[[CaptionRecord], None] | None = None,
+    engine: JobEngine = HERE,
 ) -> CaptionSummary:
-    """Captions for every video under a folder.
+    """Captions for every video under a folder, written by ``engine``.
 
     ``out`` becomes a folder that training reads: ``videos/`` (hard links to the clips that have a caption, copies where
     the file system has no links) and ``metadata.jsonl`` (file_name, text); beside them ``records.jsonl`` (a record for
@@ -54,8 +60,11 @@ def caption_folder(
     ours = _Ours(out)
     ours.check()
     top = videos if videos.is_dir() else videos.parent
-    clips = (ClipSource(sha256_of(file), partial(load_frames, file)) for file in files)
-    records = list(describer.describe(clips, out / "work", on_record=on_record))
+    if engine.is_here:
+        clips = (ClipSource(sha256_of(file), partial(load_frames, file)) for file in files)
+        records = list(describer.describe(clips, out / "work", on_record=on_record))
+    else:
+        records = _described_elsewhere(files, out, describer, config, on_record, engine)
     lines, rows = [], []
     for file, record in zip(files, records, strict=True):
         if record.ended == "done":
@@ -70,6 +79,64 @@ def caption_folder(
     ours.write("records.jsonl", rows)
     counts = dict(Counter(str(line["ended"]) for line in rows))
     return CaptionSummary(counts, out / "metadata.jsonl", out / "records.jsonl")
+
+
+def _described_elsewhere(
+    files: Sequence[Path],
+    out: Path,
+    describer: Describer,
+    config: CaptionConfig,
+    on_record: Callable[[CaptionRecord], None] | None,
+    engine: JobEngine,
+) -> list[CaptionRecord]:
+    """A record for each file: those that are there, the others by workers that each load the captioner once.
+
+    Raises ConfigError for settings that ask a server: its pace and its log belong to one process.
+    """
+    if config.ask is not None:
+        raise ConfigError(
+            f"engine {engine.kind}: a server is asked by one process; leave it out, or leave out ask"
+        )
+    digests = {file: sha256_of(file) for file in files}
+    records = {digest: describer.kept(out / "work", digest) for digest in digests.values()}
+    for record in filter(None, records.values()) if on_record is not None else ():
+        on_record(record)
+    missing = {digests[file]: file for file in reversed(files) if records[digests[file]] is None}
+    jobs = [
+        CostedJob({"id": digest, "file": str(file.absolute())}, file.stat().st_size)
+        for digest, file in missing.items()
+    ]
+    spec = WorkerSpec(
+        target=f"{__name__}:CaptionWorker",
+        config={"config": config.model_dump(mode="json"), "work": str((out / "work").absolute())},
+        shared=out / "work",
+        device="cpu",
+    )
+    for outcome in engine.run(jobs, spec):
+        digest = outcome.job["id"]
+        if outcome.error:  # nothing is kept of it: the next run tries it again
+            record = CaptionRecord(
+                id=digest, ended="failed", stage="worker", reason=outcome.error, detail=outcome.detail
+            )
+        else:
+            record = CaptionRecord.parse(dict(outcome.answer))
+        records[digest] = record
+        if on_record is not None:
+            on_record(record)
+    return [record for file in files if (record := records[digests[file]]) is not None]
+
+
+class CaptionWorker:
+    """Describes videos in a process of its own; the captioner is loaded once."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.describer, self.work = build(CaptionConfig.parse(config["config"])), Path(config["work"])
+
+    def do(self, job: dict[str, Any]) -> dict[str, Any]:
+        """The record of one video, which is kept in the work folder too."""
+        clip = ClipSource(job["id"], partial(load_frames, Path(job["file"])))
+        (record,) = self.describer.describe([clip], self.work)
+        return record.model_dump(mode="json")
 
 
 def find_videos(path: Path) -> list[Path]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cogvideox.captioning.options import OPTION_GROUPS, CaptionOptions
-from cogvideox.cli.flags import OUTPUT, Debug, Json, Settings, flag, with_flags
+from cogvideox.cli.flags import OUTPUT, Debug, Engine, Json, Settings, Workers, flag, with_flags
 from cogvideox.cli.terminal import PARTIAL, result, result_json, verb
 from cogvideox.progress import TERMINAL, say
 
@@ -31,6 +31,8 @@ def caption(
     videos: Annotated[str, typer.Argument(help="a folder of videos, or one video")],
     settings: Settings = None,
     out: Annotated[str | None, flag(OUT, OUTPUT)] = None,
+    engine: Engine = "local",
+    workers: Workers = None,
     as_json: Json = False,
     dry_run: Annotated[bool, flag("print the complete settings and stop", OUTPUT, "--dry-run")] = False,
     debug: Debug = False,
@@ -41,6 +43,7 @@ def caption(
     """
     from cogvideox import api
     from cogvideox.captioning.strategy import CaptionConfig
+    from cogvideox.engines import JobEngine
 
     config = CaptionConfig.parse(options).override(settings or [])
     api.check_caption_folder(videos, out)
@@ -56,7 +59,8 @@ def caption(
         if record.ended in ("failed", "pending"):
             reasons[f"{record.ended}: {record.detail or record.reason}"[:300]] += 1
 
-    summary = api.caption(videos, out, config=config, on_record=note_reason, reporter=TERMINAL)
+    where = JobEngine(engine, workers)
+    summary = api.caption(videos, out, config=config, on_record=note_reason, engine=where, reporter=TERMINAL)
     _tell(summary, total, reasons, as_json)
 
 

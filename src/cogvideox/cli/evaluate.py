@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cogvideox.cli.flags import OUTPUT, Debug, Json, flag, with_flags
+from cogvideox.cli.flags import OUTPUT, Debug, Engine, Json, Workers, flag, with_flags
 from cogvideox.cli.terminal import result, result_json, verb
 from cogvideox.errors import ConfigError, InputError
 from cogvideox.evaluate_model.options import OPTION_GROUPS, EvaluateOptions
@@ -22,6 +22,8 @@ def evaluate(
     ] = None,
     model: Annotated[str | None, flag("the same as MODEL; without either the shipped one")] = None,
     out: Annotated[str, flag("folder of the scores; the same folder resumes", OUTPUT)] = "eval",
+    engine: Engine = "local",
+    workers: Workers = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -29,9 +31,11 @@ def evaluate(
     settings = EvaluateOptions.parse(options)
     if subject is not None and model is not None:
         raise ConfigError(f"{subject!r} and --model {model!r}: give one of them")
+    from cogvideox.engines import JobEngine
     from cogvideox.evaluate_model.run import evaluate as run
 
-    evaluation = run(subject or model or "tiny", out, options=settings, reporter=TERMINAL)
+    where = JobEngine(engine, workers)
+    evaluation = run(subject or model or "tiny", out, options=settings, engine=where, reporter=TERMINAL)
     result_json(evaluation.to_dict()) if as_json else result(evaluation.table())
     report = evaluation.report
     say(f"{report.counted}; the page is {out}/report.html, the numbers are {out}/report.json")

@@ -40,6 +40,11 @@ Memory = Annotated[
 MemoryLimit = Annotated[
     str | None, flag("memory to stay within, such as 12GB; default: what the device has free", SPEED)
 ]
+Engine = Annotated[str, flag("local (this machine) or ray (a cluster, one worker per GPU)", SPEED)]
+Workers = Annotated[
+    int | None,
+    flag("processes here, or actors of ray; default: this process, one actor per GPU", SPEED, min=1),
+]
 Settings = Annotated[list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...")]
 
 

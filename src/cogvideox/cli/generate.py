@@ -14,10 +14,12 @@ from cogvideox.cli.flags import (
     Debug,
     Device,
     Dtype,
+    Engine,
     Json,
     Memory,
     MemoryLimit,
     Overwrite,
+    Workers,
     flag,
     with_flags,
 )
@@ -27,9 +29,9 @@ from cogvideox.generation.options import OPTION_GROUPS, GenerateOptions
 from cogvideox.progress import TERMINAL, duration, say
 
 if TYPE_CHECKING:
-    from cogvideox.generation.job import Job, Prepared, Saved
+    from cogvideox.engines import JobEngine
+    from cogvideox.generation.job import Job, Prepared, SavedVideo
     from cogvideox.generation.preflight import Forecast
-    from cogvideox.generation.record import Generation
     from cogvideox.memory import MemoryPlan
 
 INPUTS, MODEL = "Prompt and inputs", "Model"
@@ -48,6 +50,8 @@ def generate(
     enhance: Annotated[str | None, flag(ENHANCE, INPUTS)] = None,
     enhance_model: Annotated[str | None, flag(ENHANCE_MODEL, INPUTS)] = None,
     batch: Annotated[str | None, flag("file: one prompt or JSON object a line, or .csv", INPUTS)] = None,
+    engine: Engine = "local",
+    workers: Workers = None,
     model: Annotated[str | None, flag("folder, hub id or preset; default: the shipped one", MODEL)] = None,
     lora: Annotated[list[str] | None, flag("adapter, PATH or PATH:SCALE; repeatable", MODEL)] = None,
     lora_alpha: Annotated[float | None, flag("alpha of adapters whose file does not say it", MODEL)] = None,
@@ -66,6 +70,7 @@ def generate(
     """Make a video from text, an image or a video."""
     options = _with_shorthands(options, words, carry_on)
     _check_pairs(options, words, batch, lora_alpha if not lora else None)
+    from cogvideox.engines import HERE, JobEngine
     from cogvideox.generation.job import Job, read_adapter_flag
     from cogvideox.generation.prompt_enhance import Enhance
 
@@ -75,8 +80,13 @@ def generate(
         overwrite=overwrite, metadata=not no_metadata, preview=preview,
     )  # fmt: skip
     job.enhance.check()
+    where = JobEngine(engine, workers)
+    if where != HERE and batch is None:
+        raise ConfigError(
+            f"engine {engine}: spreads the lines of a file; give one with --batch, or leave it out"
+        )
     if batch is not None:
-        _make_batch(Path(batch), Path(out or "out"), options, job, dry_run, as_json, debug)
+        _make_batch(Path(batch), Path(out or "out"), options, job, where, dry_run, as_json, debug)
     else:
         _make_one(options, job, out, dry_run, as_json)
 
@@ -112,7 +122,7 @@ def _check_pairs(
 
 def _make_one(settings: dict[str, Any], job: Job, out: str | None, dry_run: bool, as_json: bool) -> None:
     """One request: everything is checked and planned before a weight is read."""
-    from cogvideox.generation.job import load, make, parse_options, prepare, save, share, target
+    from cogvideox.generation.job import SavedVideo, load, make, parse_options, prepare, save, share, target
     from cogvideox.generation.preflight import check_adapters, size_of
 
     path, options = target(out, job), parse_options(settings)
@@ -134,7 +144,7 @@ def _make_one(settings: dict[str, Any], job: Job, out: str | None, dry_run: bool
         generation = make(model, prepared, prepared.plan.options.prompt[:40] or path.name, TERMINAL)
         if is_main_process():
             files = save(generation.video, path, job, reporter=TERMINAL)
-            _tell_saved(generation, files, options.seed is None, as_json)
+            _tell_saved(SavedVideo.of(generation, files), options.seed is None, as_json)
 
 
 def _make_batch(
@@ -142,6 +152,7 @@ def _make_batch(
     folder: Path,
     settings: dict[str, Any],
     job: Job,
+    engine: JobEngine,
     dry_run: bool,
     as_json: bool,
     debug: bool,
@@ -154,14 +165,16 @@ def _make_batch(
             values = {**item.settings, "prompt": options.prompt}
             result_json({"line": item.line, "out": str(item.path), "options": values})
 
-        def saved(self, item: Item, generation: Generation, files: Saved) -> None:
-            _tell_saved(generation, files, item.settings.get("seed") is None, as_json)
+        def saved(self, item: Item, saved: SavedVideo) -> None:
+            _tell_saved(saved, item.settings.get("seed") is None, as_json)
 
         def failed(self, item: Item, error: Exception) -> None:
             if debug and not isinstance(error, CogVideoXError):
                 traceback.print_exception(error)
 
-    outcome = run_batch(source, folder, settings, job, dry_run=dry_run, reporter=TERMINAL, events=Events())
+    outcome = run_batch(
+        source, folder, settings, job, dry_run=dry_run, engine=engine, reporter=TERMINAL, events=Events()
+    )
     if outcome.failures:
         raise typer.Exit(PARTIAL)
 
@@ -184,21 +197,18 @@ def _cost_of(memory: MemoryPlan, forecast: Forecast | None) -> str:
     return f"estimated: {time}memory {need}{limit}"
 
 
-def _tell_saved(generation: Generation, files: Saved, drawn: bool, as_json: bool) -> None:
+def _tell_saved(saved: SavedVideo, drawn: bool, as_json: bool) -> None:
     """Where a video was written, its size and seed, and how long each stage took."""
-    video, record = generation.video, generation.record
     if as_json:
-        size = {"frames": len(video), "height": video.height, "width": video.width, "fps": video.fps}
         names = {".gif": "preview", ".png": "sheet"}
-        paths = {"path": str(files.path), **{names[each.suffix]: str(each) for each in files.previews}}
-        result_json({**paths, **size, "seed": record.seed, "seconds": record.seconds})
+        paths = {"path": saved.path, **{names[Path(each).suffix]: each for each in saved.previews}}
+        result_json({**paths, **saved.size, "seed": saved.seed, "seconds": saved.seconds})
         return
-    stages = {**record.stages, "write": files.seconds}
-    times = ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in stages.items())
-    note = f" (drawn; --seed {record.seed} repeats it)" if drawn else ""
-    say(f"{video} with seed {record.seed}{note}; {times}")
-    for path in (files.path, *files.previews):
-        result(str(path))
+    times = ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in saved.stages.items())
+    note = f" (drawn; --seed {saved.seed} repeats it)" if drawn else ""
+    say(f"{saved.video} with seed {saved.seed}{note}; {times}")
+    for path in (saved.path, *saved.previews):
+        result(path)
 
 
 def _show_plan(prepared: Prepared, path: Path, as_json: bool) -> None:

@@ -5,7 +5,7 @@
 | ``recipe`` | ``Recipe``: header gate, limits, steps, choices, cutting, as settings; whole recipes by name |
 | ``run`` | ``curate``: measure, choose, cut, pack, and account for every clip |
 | ``pipeline`` | the stages over all videos; what is finished is not done again |
-| ``engines`` | who does the jobs: processes on this machine, or Ray Data on a cluster |
+| ``engines`` | who does the jobs: processes on this machine, or actors of Ray on a cluster |
 | ``worker`` | what a worker process does with one job |
 | ``confined`` | what a worker may see and take: no secrets, no network, bounded resources |
 | ``work_folder`` | where the records of finished work lie |

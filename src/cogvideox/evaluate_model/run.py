@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cogvideox.chat import Chat, Replay, language_model
+from cogvideox.engines import HERE, JobEngine
 from cogvideox.errors import ConfigError, InputError
 from cogvideox.evaluate_model.options import EvaluateOptions
 from cogvideox.evaluate_model.videos import ModelVideos, model_videos
@@ -66,15 +67,16 @@ def evaluate(
     out: str | Path = "eval",
     *,
     options: EvaluateOptions | None = None,
+    engine: JobEngine = HERE,
     reporter: Reporter = SILENT,
     **settings: Any,
 ) -> Evaluation:
     """Score a folder of videos, or a model by its videos: ``evaluate("tiny", suite="world", prompts=20, steps=25)``.
 
-    subject: a folder of videos, or a model (folder, hub id or preset), whose videos are made first. ``out`` gets
-    report.json, report.html and a model's videos; the same call does only what is missing. ``settings`` are fields of
-    EvaluateOptions. A score that could not be measured says why. Raises ConfigError, InputError, CheckpointError or
-    OutputError.
+    subject: a folder of videos, or a model (folder, hub id or preset), whose videos are made first, by ``engine``.
+    ``out`` gets report.json, report.html and a model's videos; the same call does only what is missing.
+    ``settings`` are fields of EvaluateOptions. A score that could not be measured says why. Raises ConfigError,
+    InputError, CheckpointError or OutputError.
     """
     options, folder, name = (options or EvaluateOptions()).changed(**settings), Path(out), str(subject)
     other = ScoreReport.read(options.against) if options.against is not None else None
@@ -82,10 +84,14 @@ def evaluate(
     tools = read_tools(options, folder)
     videos: ModelVideos | None = None
     if is_video_folder(name):
+        if engine != HERE:
+            raise ConfigError(
+                f"engine {engine.kind}: {name} is a folder of videos, none is made; leave it out"
+            )
         options, inputs = folder_inputs(Path(subject), options, tools, reporter)
     else:
         options = options.changed(suite=options.suite or "world")
-        videos = model_videos(name, options, folder, reporter)
+        videos = model_videos(name, options, folder, reporter, engine)
         inputs = _model_inputs(videos, options, tools, reporter)
     inputs = replace(inputs, fvd_fps=options.fvd_fps)
     with reporter.progress("measuring") as show:

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from cogvideox.errors import ConfigError
+from cogvideox.engines import HERE, CostedJob, JobEngine, WorkerSpec
+from cogvideox.errors import ConfigError, InputError
 from cogvideox.evaluate_model.options import EvaluateOptions
 from cogvideox.evaluation.fidelity import round_trip
 from cogvideox.evaluation.prompt_suites import prompt_suite
@@ -23,6 +24,7 @@ from cogvideox.files.atomic import write_json
 from cogvideox.files.digest import digests_of
 from cogvideox.generation.job import Job, load, parse_options, prepare
 from cogvideox.generation.pipeline import generate
+from cogvideox.generation.preflight import model_folder
 from cogvideox.model import CogVideoX
 from cogvideox.progress import Reporter
 from cogvideox.video import Video, check_output, read_video
@@ -58,10 +60,13 @@ class ModelVideos:
         return {_file_name(record["id"], record["seed"]): record["verdict"] for record in records}
 
 
-def model_videos(name: str, options: EvaluateOptions, out: Path, reporter: Reporter) -> ModelVideos:
+def model_videos(
+    name: str, options: EvaluateOptions, out: Path, reporter: Reporter, engine: JobEngine = HERE
+) -> ModelVideos:
     """The videos of ``options.suite`` by the model called ``name``; a rerun makes only what is missing.
 
-    Raises ConfigError where ``out`` holds the videos of another model or of other settings.
+    ``engine``: where they are made. Raises InputError when some could not be made elsewhere, ConfigError where
+    ``out`` holds the videos of another model or of other settings.
     """
     suite, settings = options.suite, options.generation
     job = Job(model=name, dtype=options.dtype, device=options.device)
@@ -79,6 +84,8 @@ def model_videos(name: str, options: EvaluateOptions, out: Path, reporter: Repor
         )  # the originals are re-encoded, so what they were read as decides them
     _check_same_run(out, record if suite == "world" else record | {"suite": suite})
     maker = VideoMaker(partial(load, job, folder, weights=weights, reporter=reporter), settings)
+    if not engine.is_here:
+        _make_elsewhere(name, options, out, reporter, engine)
     if suite == "vae":
         return _reconstructed(maker, options, out, reporter)
     return _generated(maker, options, out, reporter)
@@ -138,9 +145,60 @@ class VideoMaker:
         """``uint8 [t, h, w, 3]`` of a video that is made and written to ``file``, or read where it was made before."""
         if file.is_file():
             return read_video(file).frames
+        return self.save(file, asked).frames
+
+    def save(self, file: Path, asked: AskedVideo) -> Video:
+        """Make a video and write it to ``file``, without loss."""
         video = self.make(asked.prompt, asked.seed, asked.scene)
         video.save(file, overwrite=True, metadata=False)
-        return video.frames
+        return video
+
+
+def _make_elsewhere(
+    name: str, options: EvaluateOptions, out: Path, reporter: Reporter, engine: JobEngine
+) -> None:
+    """Make the missing videos in other processes or on other machines. Raises InputError when some failed."""
+    if options.suite == "vae":
+        raise ConfigError(f"engine {engine.kind}: suite vae codes clips, it generates none; leave it out")
+    folder, asked = out / VIDEOS, asked_videos(options)
+    _check_same_prompts(folder, {each.name: each.text for each in asked})
+    jobs = [CostedJob({"name": each.name}) for each in asked if not (folder / each.name).is_file()]
+    spec = WorkerSpec(
+        target=f"{__name__}:VideoWorker",
+        config={"model": name, "options": options.model_dump(mode="json"), "folder": str(folder.absolute())},
+        shared=folder,
+        device=options.device,
+    )
+    failures: list[str] = []
+    with reporter.progress("generating") as show:
+        for done, outcome in enumerate(engine.run(jobs, spec), 1):
+            if outcome.error:
+                failures.append(outcome.job["name"])
+                reporter.note(f"{outcome.job['name']}: {outcome.detail}")
+            show("videos made", done, len(jobs))
+    if failures:
+        raise InputError(
+            f"{folder}: {len(failures)} of {len(jobs)} videos could not be made, such as {failures[0]}; the reasons "
+            "stand above; the same command makes these alone"
+        )
+
+
+class VideoWorker:
+    """Makes videos of a suite in a process of its own, by one model."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        options = EvaluateOptions.parse(config["options"])
+        self.folder = Path(config["folder"])
+        self.asked = {each.name: each for each in asked_videos(options)}
+        job = Job(model=config["model"], dtype=options.dtype, device=options.device)
+        self.maker = VideoMaker(lambda: load(job, model_folder(job.model), weights={}), options.generation)
+
+    def do(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Make one video, unless it is there."""
+        file, asked = self.folder / job["name"], self.asked[job["name"]]
+        if not file.is_file():
+            self.maker.save(file, asked)
+        return {}
 
 
 def _generated(maker: VideoMaker, options: EvaluateOptions, out: Path, reporter: Reporter) -> ModelVideos:

@@ -8,6 +8,7 @@ record beside the video says that it was another, and kept when there is no such
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from cogvideox.engines import HERE, CostedJob, JobEngine, WorkerSpec
 from cogvideox.errors import ConfigError, InputError, OutputError, describe
 from cogvideox.files import read_json
 from cogvideox.files.atomic import write_json
@@ -22,7 +24,7 @@ from cogvideox.generation.batch_file import FAILURES, Item, read_items
 from cogvideox.generation.job import (
     Job,
     Prepared,
-    Saved,
+    SavedVideo,
     check_beside,
     check_free,
     load,
@@ -34,11 +36,12 @@ from cogvideox.generation.job import (
 from cogvideox.generation.options import GenerateOptions
 from cogvideox.generation.plan import Given, read_given
 from cogvideox.generation.preflight import check_adapters
-from cogvideox.generation.record import Generation
 from cogvideox.memory import Policy
 from cogvideox.model import CogVideoX
 from cogvideox.progress import SILENT, Reporter, duration, on_one_line
 from cogvideox.video import check_output, sidecar_of
+
+LINE_WORKER = f"{__name__}:LineWorker"
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class BatchEvents:
     def checked(self, item: Item, options: GenerateOptions) -> None:
         """A line has passed a dry run."""
 
-    def saved(self, item: Item, generation: Generation, files: Saved) -> None:
+    def saved(self, item: Item, saved: SavedVideo) -> None:
         """A video was written."""
 
     def failed(self, item: Item, error: Exception) -> None:
@@ -78,13 +81,15 @@ def run_batch(
     job: Job,
     *,
     dry_run: bool = False,
+    engine: JobEngine = HERE,
     reporter: Reporter = SILENT,
     events: BatchEvents | None = None,
 ) -> BatchOutcome:
     """Check every line that is not made yet, then make the good ones; the bad ones are listed in ``failed.json``.
 
-    ``settings``: options of every line that does not say otherwise. Raises MediaError, ConfigError or OutputError for
-    what is wrong with the file or the folder; what is wrong with a line is a failure of that line.
+    ``settings``: options of every line that does not say otherwise. ``engine``: where the lines are made. Raises
+    MediaError, ConfigError or OutputError for what is wrong with the file or the folder; what is wrong with a line is
+    a failure of that line.
     """
     items = read_items(source, folder, settings, job)
     check_output(folder / FAILURES, overwrite=True)
@@ -102,7 +107,7 @@ def run_batch(
     if run.failures and good:
         bad = f"{len(run.failures)} of {len(waiting)} lines cannot be made"
         reporter.note(f"{bad}; the other {len(good)} are made now")
-    run.make(good)
+    run.make(good) if engine.is_here else run.make_elsewhere(good, engine, folder)
     failures = sorted(run.failures, key=lambda failure: failure.line)
     if failures:
         write_json(folder / FAILURES, [asdict(failure) for failure in failures], overwrite=True)
@@ -114,15 +119,13 @@ def run_batch(
 
 @dataclass
 class _Run:
-    """One run of a batch: checks lines, then makes them, with one model in memory at a time."""
+    """One run of a batch: checks lines, then makes them."""
 
     dry_run: bool
     reporter: Reporter
     events: BatchEvents
     failures: list[Failure] = field(default_factory=list)
     seconds: float = 0.0  # estimated for all lines that passed
-    weights: tuple[Any, ...] = ()
-    loaded: tuple[CogVideoX, Policy] | None = None
 
     def check(self, items: list[Item]) -> list[tuple[Item, Prepared]]:
         """The lines that can be made, planned, before anything is loaded for any of them."""
@@ -149,27 +152,25 @@ class _Run:
     def make(self, good: list[tuple[Item, Prepared]]) -> None:
         """Make lines that passed; lines with equal weights one after the other."""
         first = {item.weights: item.line for item, _ in reversed(good)}
+        maker = _LineMaker(self.reporter)
         for item, prepared in sorted(good, key=lambda pair: (first[pair[0].weights], pair[0].line)):
-            with self._failing(item), _warnings_were_given():
-                _check_free(item)
-                prepared = _complete(prepared)
-                title = f"{item.line}: {prepared.plan.options.prompt[:40]}"
-                generation = make(self._model(item, prepared), prepared, title, self.reporter)
-                generation = generation.noted(batch=item.key)
-                # a record without its video is the rest of a run that was stopped between the two
-                files = save(generation.video, item.path, item.job, overwrite=True, reporter=self.reporter)
-                self.events.saved(item, generation, files)
+            with self._failing(item):
+                self.events.saved(item, maker.make(item, prepared))
 
-    def _model(self, item: Item, prepared: Prepared) -> CogVideoX:
-        """The model, loaded the way the line's plan says."""
-        policy = prepared.policy
-        kept = self.loaded[1] if self.loaded and item.weights == self.weights else None
-        if kept is None or (kept.residence, kept.storage) != (policy.residence, policy.storage):
-            self.loaded = None  # first, so that no model lies beside another
-            model = load(item.job, prepared.folder, policy=policy, reporter=self.reporter)
-            self.loaded, self.weights = (model, policy), item.weights
-        assert self.loaded is not None
-        return self.loaded[0]
+    def make_elsewhere(self, good: list[tuple[Item, Prepared]], engine: JobEngine, folder: Path) -> None:
+        """Make lines that passed in other processes or on other machines, the longest first."""
+        items = {item.line: item for item, _ in good}
+        jobs = [CostedJob(item.to_plain(), _cost(each), repr(item.weights)) for item, each in good]
+        devices = {item.job.device for item, _ in good}  # of the run, so that there is one
+        spec = WorkerSpec(target=LINE_WORKER, config={}, shared=folder, device=next(iter(devices), None))
+        with self.reporter.progress("making") as report:
+            for done, outcome in enumerate(engine.run(jobs, spec), 1):
+                item = items[outcome.job["line"]]
+                with self._failing(item):
+                    if outcome.error:
+                        raise InputError(outcome.detail)
+                    self.events.saved(item, SavedVideo(**outcome.answer | {"path": str(item.path)}))
+                report("videos made", done, len(jobs))
 
     @contextmanager
     def _failing(self, item: Item) -> Iterator[None]:
@@ -191,6 +192,60 @@ class _Run:
         texts = (on_one_line(str(each.message)) for each in seen if each.category is UserWarning)
         for text in dict.fromkeys(texts):
             self.reporter.note(f"line {line}: warning: {text}")
+
+
+def _cost(prepared: Prepared) -> float:
+    """Seconds that a line is expected to take, or a number that grows with them."""
+    if prepared.forecast is not None:
+        return prepared.forecast.seconds
+    return float(math.prod(prepared.plan.latent_shape) * prepared.plan.steps)
+
+
+class LineWorker:
+    """Makes lines of a batch in a process of its own; the model of the last line stays loaded."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.maker = _LineMaker(SILENT)
+
+    def do(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Make one line, planned anew for the device that is here: the facts about its video."""
+        item = Item.from_plain(job)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            prepared = prepare(item.job, parse_options(item.settings), ask=False)
+            return asdict(self.maker.make(item, replace(prepared, given=Given())))
+
+
+@dataclass
+class _LineMaker:
+    """Makes one line after the other, with one model in memory at a time."""
+
+    reporter: Reporter
+    weights: tuple[Any, ...] = ()
+    loaded: tuple[CogVideoX, Policy] | None = None
+
+    def make(self, item: Item, prepared: Prepared) -> SavedVideo:
+        """Make and save a line that passed the check."""
+        with _warnings_were_given():
+            _check_free(item)
+            prepared = _complete(prepared)
+            title = f"{item.line}: {prepared.plan.options.prompt[:40]}"
+            generation = make(self._model(item, prepared), prepared, title, self.reporter)
+            generation = generation.noted(batch=item.key)
+            # a record without its video is the rest of a run that was stopped between the two
+            files = save(generation.video, item.path, item.job, overwrite=True, reporter=self.reporter)
+            return SavedVideo.of(generation, files)
+
+    def _model(self, item: Item, prepared: Prepared) -> CogVideoX:
+        """The model, loaded the way the line's plan says."""
+        policy = prepared.policy
+        kept = self.loaded[1] if self.loaded and item.weights == self.weights else None
+        if kept is None or (kept.residence, kept.storage) != (policy.residence, policy.storage):
+            self.loaded = None  # first, so that no model lies beside another
+            model = load(item.job, prepared.folder, policy=policy, reporter=self.reporter)
+            self.loaded, self.weights = (model, policy), item.weights
+        assert self.loaded is not None
+        return self.loaded[0]
 
 
 def _complete(prepared: Prepared) -> Prepared:

@@ -15,7 +15,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args
@@ -27,13 +27,14 @@ from cogvideox.files.jsonl import lines_of
 from cogvideox.generation.job import Job, read_adapter_flag
 from cogvideox.generation.options import GenerateOptions
 from cogvideox.generation.preflight import DTYPES, choose
+from cogvideox.generation.prompt_enhance import Enhance
 from cogvideox.generation.record import FILES
 
 Line = dict[str, Any] | CogVideoXError
 """The values of a line, or what is wrong with it."""
 MOST_BYTES = 64 << 20
-OF_THE_RUN = ("batch", "debug", "device", "dry_run", "enhance", "enhance_model", "json", "memory", "memory_limit",
-              "no_metadata", "out", "overwrite", "preview")  # fmt: skip
+OF_THE_RUN = ("batch", "debug", "device", "dry_run", "engine", "enhance", "enhance_model", "json", "memory",
+              "memory_limit", "no_metadata", "out", "overwrite", "preview", "workers")  # fmt: skip
 """Flags of the command line that a line cannot have."""
 OF_A_LINE = ("continue", "dtype", "lora", "lora_alpha", "model", "name")
 """Keys of a line besides the fields of GenerateOptions."""
@@ -62,6 +63,22 @@ class Item:
     job: Job
     named: bool = False
     fault: CogVideoXError | None = None
+
+    def to_plain(self) -> dict[str, Any]:
+        """The item as plain values, its path absolute; for ``from_plain`` in a process elsewhere."""
+        job = {each.name: getattr(self.job, each.name) for each in fields(Job)}
+        return {
+            "line": self.line, "settings": self.settings, "path": str(self.path.absolute()), "key": self.key,
+            "named": self.named, "job": job | {"enhance": asdict(self.job.enhance)},
+        }  # fmt: skip
+
+    @classmethod
+    def from_plain(cls, values: dict[str, Any]) -> Item:
+        """The item that ``to_plain`` made these values of."""
+        job = values["job"]
+        adapters = tuple((path, scale) for path, scale in job["adapters"])
+        job = Job(**job | {"adapters": adapters, "enhance": Enhance(**job["enhance"])})
+        return cls(**values | {"path": Path(values["path"]), "job": job})
 
     @property
     def weights(self) -> tuple[Any, ...]:

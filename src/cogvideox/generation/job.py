@@ -274,6 +274,33 @@ class Saved:
     seconds: float
 
 
+@dataclass(frozen=True)
+class SavedVideo:
+    """Facts about a video that was made and saved, as plain values: ``video`` describes it, ``seconds`` it took."""
+
+    path: str
+    previews: list[str]
+    video: str
+    size: dict[str, float]
+    seed: int | None
+    seconds: float
+    stages: dict[str, float]
+
+    @classmethod
+    def of(cls, generation: Generation, files: Saved) -> SavedVideo:
+        """The facts of a video that was written to ``files``."""
+        video, record = generation.video, generation.record
+        return cls(
+            path=str(files.path),
+            previews=[str(each) for each in files.previews],
+            video=str(video),
+            size={"frames": len(video), "height": video.height, "width": video.width, "fps": video.fps},
+            seed=record.seed,
+            seconds=record.seconds,
+            stages={**record.stages, "write": files.seconds},
+        )
+
+
 def save(
     video: Video, path: Path, job: Job, *, overwrite: bool = False, reporter: Reporter = SILENT
 ) -> Saved:
