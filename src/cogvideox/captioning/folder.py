@@ -99,8 +99,9 @@ def _described_elsewhere(
         )
     digests = {file: sha256_of(file) for file in files}
     records = {digest: describer.kept(out / "work", digest) for digest in digests.values()}
-    for record in filter(None, records.values()) if on_record is not None else ():
-        on_record(record)
+    for known in records.values():
+        if known is not None and on_record is not None:
+            on_record(known)
     missing = {digests[file]: file for file in reversed(files) if records[digests[file]] is None}
     jobs = [
         CostedJob({"id": digest, "file": str(file.absolute())}, file.stat().st_size)
@@ -123,7 +124,7 @@ def _described_elsewhere(
         records[digest] = record
         if on_record is not None:
             on_record(record)
-    return [record for file in files if (record := records[digests[file]]) is not None]
+    return [one for file in files if (one := records[digests[file]]) is not None]
 
 
 class CaptionWorker:

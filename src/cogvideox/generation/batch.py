@@ -169,7 +169,7 @@ class _Run:
                 with self._failing(item):
                     if outcome.error:
                         raise InputError(outcome.detail)
-                    self.events.saved(item, SavedVideo(**outcome.answer | {"path": str(item.path)}))
+                    self.events.saved(item, SavedVideo(**{**outcome.answer, "path": str(item.path)}))
                 report("videos made", done, len(jobs))
 
     @contextmanager
