@@ -4,7 +4,7 @@ python benchmarks/scale.py                                     256 GPUs, 100,000
 python benchmarks/scale.py --gpus 64 --prompts 2000 --seconds 49 --node-days 5
 python benchmarks/scale.py --records out/*.json                seconds as recorded beside videos that were made
 
-Discrete events: a worker loads its weights, then takes jobs of ``cogvideox.engines.LongestFirst`` until none is left. A
+Discrete events: a worker loads its weights, then takes jobs of ``worker_pool.LongestFirst`` until none is left. A
 node dies now and then (exponential times): its GPUs lose the videos they were at, which go back to the queue, and come
 back after ``--restart`` seconds with weights to load. Nothing else is lost, for each video is whole in its file or not
 there. "in the file's order" is the same without the sorting. Seconds of a video are given or recorded, never guessed.
@@ -20,7 +20,7 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
-from cogvideox.engines import CostedJob, JobQueue, LongestFirst
+from cogvideox.worker_pool import CostedJob, JobQueue, LongestFirst
 
 MIX = ((1.0, 0.7), (2.2, 0.2), (4.1, 0.1))
 """(cost of a video in units of ``--seconds``, its share): most as the paper's, some longer or larger."""

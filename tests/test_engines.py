@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from cogvideox import engines
-from cogvideox.engines import CostedJob, JobEngine, JobQueue, LongestFirst, WorkerSpec
+from cogvideox.engines import JobEngine, WorkerSpec
 from cogvideox.errors import CogVideoXError, ConfigError, DependencyError, OutputError
+from cogvideox.worker_pool import CostedJob, JobQueue, LongestFirst
 
 TESTS = str(Path(__file__).parent)
 

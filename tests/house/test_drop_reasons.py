@@ -12,7 +12,7 @@ from cogvideox.curation.worker import FAILED
 from house.reading import PACKAGE, trees
 
 CONSTANTS = {"NO_FILE": NO_FILE, "FAILED": FAILED}
-FILES = ["clip_folders/video_files.py", "captioning/describe.py", "engines.py"]
+FILES = ["clip_folders/video_files.py", "captioning/describe.py", "engines.py", "worker_pool.py"]
 ARGUMENT = {"drop": 1, "_keep_best": 4, "JobOutcome": 1, "LeftOut": 1}
 """Which argument of a call is the reason; ``table.drop`` has the row before it."""
 

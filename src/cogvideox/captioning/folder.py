@@ -20,13 +20,14 @@ from cogvideox.captioning.describe import CaptionRecord, ClipSource, Describer
 from cogvideox.captioning.stages import ClipFrames
 from cogvideox.captioning.strategy import CaptionConfig, build
 from cogvideox.clip_folders.video_files import LeftOut, list_videos, walk_videos
-from cogvideox.engines import HERE, CostedJob, JobEngine, WorkerSpec
+from cogvideox.engines import HERE, JobEngine, WorkerSpec
 from cogvideox.errors import ConfigError, MediaError, OutputError
 from cogvideox.files import read_small_text
 from cogvideox.files.atomic import atomic_file, write_text
 from cogvideox.files.digest import sha256_of
 from cogvideox.files.paths import VIDEO_SUFFIXES, lies_in
 from cogvideox.video import probe, read_video
+from cogvideox.worker_pool import CostedJob
 
 RATE, LONGEST_SIDE = 8.0, 768  # frames per second and pixels at which clips are looked at
 

@@ -12,18 +12,9 @@ from typing import Any, Protocol
 
 from cogvideox.curation.confined import clean_environment
 from cogvideox.curation.worker import WorkerConfig
-from cogvideox.engines import (
-    Job,
-    JobOutcome,
-    JobQueue,
-    Processes,
-    RayActors,
-    StopWorkError,
-    WorkerPool,
-    connect_to_ray,
-    host_config,
-)
+from cogvideox.engines import Processes, RayActors, StopWorkError, connect_to_ray, host_config
 from cogvideox.errors import CogVideoXError
+from cogvideox.worker_pool import Job, JobOutcome, JobQueue, WorkerPool
 
 GPU_SHARE = (
     0.25  # of a GPU for an actor of Ray whose steps need one: Ray hides GPUs from actors that ask for none

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cogvideox.engines import HERE, CostedJob, JobEngine, WorkerSpec
+from cogvideox.engines import HERE, JobEngine, WorkerSpec
 from cogvideox.errors import ConfigError, InputError
 from cogvideox.evaluate_model.options import EvaluateOptions
 from cogvideox.evaluation.fidelity import round_trip
@@ -28,6 +28,7 @@ from cogvideox.generation.preflight import model_folder
 from cogvideox.model import CogVideoX
 from cogvideox.progress import Reporter
 from cogvideox.video import Video, check_output, read_video
+from cogvideox.worker_pool import CostedJob
 from cogvideox.world import Scene, held_out_prompts, render
 
 SETTINGS = "evaluation.json"

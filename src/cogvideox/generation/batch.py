@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cogvideox.engines import HERE, CostedJob, JobEngine, WorkerSpec
+from cogvideox.engines import HERE, JobEngine, WorkerSpec
 from cogvideox.errors import ConfigError, InputError, OutputError, describe
 from cogvideox.files import read_json
 from cogvideox.files.atomic import write_json
@@ -40,6 +40,7 @@ from cogvideox.memory import Policy
 from cogvideox.model import CogVideoX
 from cogvideox.progress import SILENT, Reporter, duration, on_one_line
 from cogvideox.video import check_output, sidecar_of
+from cogvideox.worker_pool import CostedJob
 
 LINE_WORKER = f"{__name__}:LineWorker"
 
