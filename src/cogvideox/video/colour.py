@@ -11,11 +11,12 @@ BT.2020 of standard range is read by its own matrix; its wider primaries are not
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
-
-import av
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from cogvideox.errors import ConfigError
+
+if TYPE_CHECKING:
+    import av
 
 Colour = Literal["guess", "bt601", "bt709"]
 """How untagged videos are read: by their size, or as one of both."""

@@ -10,15 +10,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import av
 import numpy as np
-from av.video.reformatter import Interpolation, VideoReformatter
 
 from cogvideox.video.colour import Colour, code_for
 from cogvideox.video.orientation import Orientation, orientation_of
 from cogvideox.video.reading import LIMITS, DecodeLimits, OpenVideo, Probe
 from cogvideox.video.timing import Timing
+
+if TYPE_CHECKING:
+    import av
+    from av.video.reformatter import VideoReformatter
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,8 @@ class VideoDecoder:
 
     def pixels(self, frame: av.VideoFrame, size: Size) -> np.ndarray:
         """``uint8 [h, w, 3]`` of ``size``, upright."""
+        from av.video.reformatter import Interpolation, VideoReformatter
+
         flat = Size(size.width, size.height) if self.orientation.on_its_side else size
         scaler = self._scalers.setdefault(flat, VideoReformatter())
         way = Interpolation.AREA if flat.height < frame.height else Interpolation.BICUBIC

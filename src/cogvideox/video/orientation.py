@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import av
 import numpy as np
-from av.sidedata.sidedata import Type
+
+if TYPE_CHECKING:
+    import av
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Orientation:
 
 def orientation_of(frame: av.VideoFrame) -> Orientation:
     """Of a frame's display matrix; a slanted one counts as the nearest of the eight, a meaningless one as none."""
+    from av.sidedata.sidedata import Type
+
     try:
         raw = bytes(cast(Any, frame.side_data)[Type.DISPLAYMATRIX])
     except KeyError:

@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import av
 import numpy as np
 
 from cogvideox.errors import MediaError
@@ -26,9 +26,13 @@ from cogvideox.video.colour import Colour, Colours, code_for, colours_of
 from cogvideox.video.orientation import Orientation, orientation_of
 from cogvideox.video.timing import Timing, exact, fit
 
+if TYPE_CHECKING:
+    import av
+
 KNOWN = ".mp4, .mov, .mkv, .webm, .avi, .ts or .gif"
 HDR_TRANSFERS = {16: "PQ", 18: "HLG"}  # ITU-T H.273 transfer characteristics
 DECLARES_RATE = ("mov", "matroska", "avi")  # others' rates are guesses of the demuxer
+CONTAINER_TICKS = 1_000_000  # a second of a container's own times, AV_TIME_BASE
 REORDERED = 64  # frames that may be stored before an earlier one
 
 
@@ -141,10 +145,14 @@ class OpenVideo:
         return self
 
     def _open(self) -> av.container.InputContainer:
+        import av
+
         options = {"protocol_whitelist": "file"}
         return av.open(self._url, format=self.kind, options=options, metadata_errors="replace")
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        import av
+
         if self._container is not None:
             self._container.close()
             self._container = None
@@ -182,7 +190,7 @@ class OpenVideo:
         rate = float(exact(stream.average_rate) or exact(stream.base_rate) or exact(stream.guessed_rate) or 0)
         seconds = self._stream_seconds()
         if not seconds and self.container.duration:
-            seconds = self.container.duration / av.time_base
+            seconds = self.container.duration / CONTAINER_TICKS
         rate = min(rate, self.limits.fps) if rate > 0 else 25.0
         aspect = self._aspect()
         return Probe(
@@ -213,6 +221,8 @@ class OpenVideo:
 
         Where timestamps are missing, or all the same, frames follow each other at the header's rate.
         """
+        import av
+
         times: list[int | None] = []
         final = (-math.inf, 0)  # timestamp and duration of the frame that is shown last
         whole = True
@@ -287,7 +297,7 @@ class OpenVideo:
         container, duration = self.container, self.container.duration
         if len(container.streams) != 1 or not duration:
             return 0.0
-        return (duration - max(0, container.start_time or 0)) / av.time_base
+        return (duration - max(0, container.start_time or 0)) / CONTAINER_TICKS
 
     def pixels(self, frame: av.VideoFrame) -> np.ndarray:
         """uint8 [h, w, 3], square pixels, upright."""
@@ -341,4 +351,6 @@ def _container_of(file: Path, path: str | Path) -> str:
 
 
 def _is_cover_art(stream: av.VideoStream) -> bool:
-    return bool(stream.disposition & av.stream.Disposition.attached_pic)
+    from av.stream import Disposition
+
+    return bool(stream.disposition & Disposition.attached_pic)

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 from PIL import Image
 from PIL.GifImagePlugin import getdata, getheader
@@ -131,6 +130,8 @@ def mp4_writer(
     The same frames give the same bytes. So one thread encodes, and x264's macroblock tree is off: with B-frames its
     vector code reads memory that nobody has written (other bytes under each value of glibc's MALLOC_PERTURB_).
     """
+    import av
+
     options = {"movflags": "+faststart+use_metadata_tags"}
     written = 0
     with _muxer_errors(), av.open(str(path), "w", format="mp4", options=options) as container:
@@ -161,6 +162,8 @@ def mp4_writer(
 @contextmanager
 def _muxer_errors() -> Iterator[None]:
     """Errors of FFmpeg as the OSError that whoever writes the file expects, such as a full disk."""
+    import av
+
     try:
         yield
     except av.error.FFmpegError as error:
@@ -169,6 +172,8 @@ def _muxer_errors() -> Iterator[None]:
 
 def write_mkv(path: Path, frames: np.ndarray, fps: float, tags: dict[str, str]) -> None:
     """Lossless: FFV1 in Matroska, every value as it is, for whatever is measured later. ``uint8 [t, h, w, 3]``."""
+    import av
+
     with _muxer_errors(), av.open(str(path), "w", format="matroska") as container:
         for key, value in tags.items():
             container.metadata[key] = value
@@ -183,6 +188,8 @@ def write_mkv(path: Path, frames: np.ndarray, fps: float, tags: dict[str, str]) 
 
 def _check_whole(path: Path, frames: int, container_format: str = "mov") -> None:
     """A full disk can go unnoticed inside a muxer: count what is really in the file."""
+    import av
+
     with av.open(str(path), format=container_format) as container:
         packets = sum(1 for packet in container.demux(video=0) if packet.size)
     if packets != frames:
