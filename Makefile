@@ -57,7 +57,8 @@ bench: $(VENV)/dev.done  ## measure ours beside diffusers and write docs/records
 	$(BIN)/python benchmarks/run.py
 
 bench-gpu: $(VENV)/dev.done  ## on an NVIDIA GPU: the paper's Tables 7 and 8, kernel rates, training; into docs/records/performance.md
-	$(BIN)/python benchmarks/gpu.py
+	$(BIN)/python benchmarks/gpu.py --seconds 3600 --out out/gpu
+	$(BIN)/python benchmarks/gpu.py --from out/gpu/gpu.jsonl
 
 reproduce: $(VENV)/core.done  ## run the paper's ablations again in miniature; writes docs/records/reproduce.md and the ledger
 	@for name in $(EXPERIMENTS); do $(ONE_THREAD) $(BIN)/cogvideox reproduce $$name || exit; done

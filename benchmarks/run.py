@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import cases
-import gpu
+import gpu_page
 import halves
 import imports
 import plot
@@ -117,7 +117,7 @@ least and the most of the rounds.
 - {machine()}; Python {platform.python_version()}; cogvideox {cogvideox.__version__}, {versions}.
 - {datetime.date.today().isoformat()}.
 
-{gpu.taken_from(PAGE.read_text(encoding="utf-8") if PAGE.exists() else "")}
+{gpu_page.taken_from(PAGE.read_text(encoding="utf-8") if PAGE.exists() else "")}
 """
 
 
