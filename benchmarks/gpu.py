@@ -15,7 +15,7 @@ installed either, carry its four wheels and give their folder with --wheels (unp
 so take it for the Python and the processor of the machine with the card):
 
     pip download --no-deps --only-binary=:all: --python-version 3.12 --platform manylinux2014_x86_64 -d FOLDER \\
-        pydantic==2.12.5 pydantic-core==2.41.5 annotated-types typing-inspection
+        pydantic==2.14.4 pydantic-core==2.50.5 annotated-types typing-inspection
 
 Times are medians after a warm-up, between two waits for the device. A video is carried on from a few steps. The
 roofline share is the time that the counted products would take at the rates measured here (matrices, and attention of

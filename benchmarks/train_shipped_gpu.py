@@ -6,9 +6,9 @@ python benchmarks/train_shipped_gpu.py --small          the same in seconds on a
 
 The recipe is `world-t2v-pairs`: its clips, text dropout, stratified timesteps, Muon and AdamW, averaged weights, bf16
 autocast on float32 weights. What differs is the clock: latents and captions lie on the device, every draw is made
-there, and a whole step (forward, back, clipping, optimisers, average) is one CUDA graph that is replayed, since a network this
-small waits for its host. The learning rate follows the time that is used. Where no graph can be recorded, the same step
-runs as it is.
+there, and a whole step (forward, back, clipping, optimisers, average) is one CUDA graph that is replayed, since a
+network this small waits for its host. The learning rate follows the time that is used. Where no graph can be recorded,
+the same step runs as it is.
 
 At the end the held-out velocity error and the facts of held-out prompts are measured and the averaged weights are
 written, also every minute before, so that a run that is killed brings home its last. To use them, copy the folder
