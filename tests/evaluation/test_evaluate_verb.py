@@ -217,4 +217,4 @@ def test_two_workers_make_the_videos_of_one_process(here, toy, engine, monkeypat
     for name in made[1:]:  # the file format writes a random number into each
         one, two = (read_video(Path(folder, "videos", name)).frames for folder in ("one", "two"))
         assert np.array_equal(one, two), name
-    assert "is a folder of videos, none is made" in run("one/videos", "--engine", engine, code=2).stderr
+    assert "is a folder of videos, none is made" in run("one/videos", "--workers", "2", code=2).stderr
