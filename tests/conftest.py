@@ -1,5 +1,5 @@
 """Fixtures that every test can ask for by name."""
 
-from support.fixtures import here, toy
+from support.fixtures import cluster, here, toy
 
-__all__ = ["here", "toy"]
+__all__ = ["cluster", "here", "toy"]

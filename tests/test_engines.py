@@ -15,23 +15,12 @@ from cogvideox.worker_pool import CostedJob, JobQueue, LongestFirst
 TESTS = str(Path(__file__).parent)
 
 
-def ray_or_skip():
-    ray = pytest.importorskip("ray", reason="ray comes with the extra 'cluster'")
-    if not ray.is_initialized():
-        environment = {"PYTHONPATH": os.pathsep.join([TESTS, os.environ.get("PYTHONPATH", "")])}
-        ray.init(
-            num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
-            runtime_env={"env_vars": environment},
-        )  # fmt: skip
-
-
 @pytest.fixture(params=["local", "ray"])
 def engine(request, monkeypatch):
     """Two workers: processes, or actors of ray where it is installed."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([TESTS, os.environ.get("PYTHONPATH", "")]))
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     if request.param == "ray":
-        ray_or_skip()
+        request.getfixturevalue("cluster")
     return JobEngine(request.param, 2)
 
 
@@ -127,8 +116,7 @@ def test_engines_that_there_are_not_are_refused():
     assert JobEngine().is_here and not JobEngine("local", 1).is_here and not JobEngine("ray").is_here
 
 
-def test_ray_refuses_a_device_that_no_worker_has():
-    ray_or_skip()
+def test_ray_refuses_a_device_that_no_worker_has(cluster):
     with pytest.raises(ConfigError, match="device cuda:1: ray gives each worker a device of its own"):
         engines.ray_actors({}, None, "cuda:1")
     with pytest.raises(ConfigError, match="no node of the cluster has a GPU"):

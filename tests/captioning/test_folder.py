@@ -128,12 +128,9 @@ def test_settings_are_checked_as_values():
 
 
 @pytest.mark.parametrize("engine", ["local", "ray"])
-def test_two_workers_write_the_tables_of_one_process_and_resume(videos, here, engine, monkeypatch):
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+def test_two_workers_write_the_tables_of_one_process_and_resume(videos, here, engine, request):
     if engine == "ray":
-        ray = pytest.importorskip("ray", reason="ray comes with the extra 'cluster'")
-        if not ray.is_initialized():
-            ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        request.getfixturevalue("cluster")
     words = (videos, "--match", "rules")
     run(*words, "--out", "one", code=3)
     run(*words, "--out", "two", "--engine", engine, "--workers", "2", code=3)

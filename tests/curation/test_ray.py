@@ -1,24 +1,13 @@
-"""Ray Data does the same jobs as the pool of processes, and the result has the same bytes."""
+"""Actors of Ray do the same jobs as the pool of processes, and the result has the same bytes."""
 
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from cogvideox.curation.engines import LocalEngine, RayEngine
 from cogvideox.curation.recipe import tiny
 from cogvideox.curation.run import curate
 from support.films import take, write
-
-ray = pytest.importorskip("ray", reason="ray comes with the extra 'cluster'")
-
-
-@pytest.fixture
-def cluster(monkeypatch):
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield
-    ray.shutdown()
 
 
 def test_ray_gives_the_same_bytes_as_processes(cluster, tmp_path):

@@ -202,12 +202,9 @@ def test_what_cannot_be_asked_is_refused(here, toy):
 
 
 @pytest.mark.parametrize("engine", ["local", "ray"])
-def test_two_workers_make_the_videos_of_one_process(here, toy, engine, monkeypatch):
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+def test_two_workers_make_the_videos_of_one_process(here, toy, engine, request):
     if engine == "ray":
-        ray = pytest.importorskip("ray", reason="ray comes with the extra 'cluster'")
-        if not ray.is_initialized():
-            ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        request.getfixturevalue("cluster")
     words = ("--model", toy, "--suite", "two", "--prompts", "3", "--steps", "1")
     run(*words, "--out", "one")
     run(*words, "--out", "two", "--engine", engine, "--workers", "2")

@@ -35,13 +35,10 @@ def digests(folder: str) -> dict[str, str]:
 
 
 @pytest.fixture(params=["local", "ray"])
-def engine(request, monkeypatch):
+def engine(request):
     """Two workers: processes, or actors of ray where it is installed."""
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     if request.param == "ray":
-        ray = pytest.importorskip("ray", reason="ray comes with the extra 'cluster'")
-        if not ray.is_initialized():
-            ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        request.getfixturevalue("cluster")
     return request.param
 
 
