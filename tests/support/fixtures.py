@@ -25,7 +25,7 @@ def here(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture(scope="session")
 def cluster():
-    """A Ray of two processors on this machine, whose actors find the workers of the tests; skips where ray is missing."""
+    """A Ray of two processors here, whose actors find the workers of the tests; skips where ray is missing."""
     ray = pytest.importorskip("ray", reason="ray comes with the extra 'cluster'")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     tests = str(Path(__file__).parents[1])
