@@ -90,7 +90,7 @@ class TrafficCounter(MemoryCounter):
     def observe(self, func: Any, args: Any, kwargs: Any, result: Any, flops: int) -> None:
         """Note an operator that has run."""
         reads = [self._region(tensor, outside=True) for tensor in tensors_in((args, kwargs))]
-        outputs = list(tensors_in(result)) or list(_overwritten(func, args))
+        outputs = list(tensors_in(result)) or list(_overwritten(func, args, kwargs))
         writes = [self._region(tensor, outside=False) for tensor in outputs]
         packet = func._overloadpacket
         if packet in ALLOCATIONS or not outputs or _is_view(func, writes, reads):
@@ -112,9 +112,12 @@ class TrafficCounter(MemoryCounter):
         return Region.of(tensor, number)
 
 
-def _overwritten(func: Any, args: Any) -> Iterator[Tensor]:
+def _overwritten(func: Any, args: Any, kwargs: Mapping[str, Any]) -> Iterator[Tensor]:
     """What an operator that returns nothing has written to."""
-    for argument, value in zip(func._schema.arguments, args, strict=False):
+    positional = [argument.name for argument in func._schema.arguments[: len(args)]]
+    values = {**dict(zip(positional, args, strict=True)), **kwargs}
+    for argument in func._schema.arguments:
+        value = values.get(argument.name)
         if argument.alias_info is not None and argument.alias_info.is_write:
             yield from tensors_in(value)
 

@@ -18,6 +18,7 @@ from cogvideox.generation.residual_reuse import read_calibration
 from cogvideox.generation.sampling import guidance_of
 from cogvideox.model import CogVideoX
 from cogvideox.transformer.compiled import compiled, graph_replay
+from cogvideox.transformer.fused import faster_forms, fused
 from cogvideox.transformer.kernels import using_kernel
 from cogvideox.transformer.layout import ClipTokens
 from cogvideox.transformer.modulation import tabulated
@@ -30,12 +31,14 @@ class Engine:
 
     ``tables``: modulations are computed once for all steps. ``factors``: one for each step, see ``Calibration.choose``;
     [] when every step is computed. ``kernels``: the attention kernels that were used, known when the run is over.
+    ``fused``: the fused forms of blocks (``transformer.fused``), measured before the run.
     """
 
     options: GenerateOptions
     tables: bool
     factors: list[float | None]
     kernels: tuple[str, ...] = ()
+    fused: tuple[str, ...] = ()
 
     @property
     def reused_steps(self) -> list[int]:
@@ -50,6 +53,8 @@ class Engine:
             "compile": options.compile,
             "attention": {"asked": options.attention, "used": list(self.kernels)},
         }
+        if self.fused:
+            facts["fused"] = list(self.fused)
         if options.reuse > 0:
             facts["reuse"] = {"threshold": options.reuse, "reused_steps": self.reused_steps}
         return facts
@@ -82,9 +87,15 @@ def running(
         elif options.compile:
             stack.enter_context(compiled(network, 2 if guided and not in_turn else 1, clip))
             stack.enter_context(graph_replay(network))
+        forms = (
+            faster_forms(network.config, model.device, model.dtype)
+            if may_fuse(network, options)
+            else frozenset()
+        )
+        stack.enter_context(fused(network, forms))
         if factors:
             stack.enter_context(reusing(network, factors, branches=2 if in_turn else 1))
-        engine = Engine(options, tables, factors)
+        engine = Engine(options, tables, factors, fused=tuple(sorted(forms)))
         yield engine
         engine.kernels = tuple(sorted(attention.used))
 
@@ -99,6 +110,11 @@ def chosen_steps(options: GenerateOptions, path: Sequence[SamplerStep]) -> list[
             "make one with cogvideox calibrate"
         )
     return read_calibration(options.reuse_table).choose([step.t for step in path], options.reuse)
+
+
+def may_fuse(network: nn.Module, options: GenerateOptions) -> bool:
+    """Whether fused forms of blocks may be timed and used: not beside a compiler, nor with a kernel named."""
+    return not options.compile and options.attention == "fastest" and not is_spread(network)
 
 
 def is_sharded(network: nn.Module) -> bool:

@@ -25,6 +25,8 @@ from torch.utils.weak import WeakIdKeyDictionary
 from cogvideox.recompute import watch_saved
 
 aten = torch.ops.aten
+if aten._addmm_activation not in flop_registry:  # a product with its activation
+    flop_registry[aten._addmm_activation] = flop_registry[aten.addmm]
 SMALL_CONVOLUTION = 20_480
 
 

@@ -13,6 +13,7 @@ Files, in reading order:
 | `modality` | `Experts`: what text and video have of their own |
 | `initialise` | the weights that training starts from |
 | `arms` | the paper's ablations, as configs made from a config |
+| `fused` | blocks in fewer passes over memory, for inference on a GPU |
 | `kernels` | attention kernels, chosen by time or by name, of a clip and of a packed sequence |
 | `modulation` | the modulations of all timesteps of a run, as tables |
 | `reuse` | steps at which an earlier residual stands for the blocks |

@@ -87,8 +87,21 @@ def attend_per_clip(attn_fn: AttentionFn, q: Heads, k: Heads, v: Heads, layout: 
     return torch.cat([attn_fn(*clip) for clip in clips], dim=2)
 
 
+def norm_then_rotate(
+    norm: nn.Module,
+    x: Float[Tensor, "b n k e"],
+    rotary_emb: Complex[Tensor, "n 1 e_half"] | None,
+    layout: Layout,
+) -> Float[Tensor, "b n k e"]:
+    """q or k through its LayerNorm, then rotated by the positions."""
+    dtype, x = x.dtype, normalise(norm, x, layout)  # its input is nobody's any more
+    return apply_rotary_emb(x, rotary_emb, dtype)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention over text and video; q and k are normalised, then rotated by their positions."""
+
+    norm_rotate = staticmethod(norm_then_rotate)  # the seam for one kernel that does both
 
     def __init__(
         self,
@@ -117,10 +130,8 @@ class Attention(nn.Module):
     ) -> Float[Tensor, "b n d"]:
         """``rotary_emb``: the factors of ``Rotary.table``; None for a model without rotary positions."""
         v = self._heads(self.to_v, x, layout)
-        q = normalise(self.norm_q, self._heads(self.to_q, x, layout), layout)
-        q = apply_rotary_emb(q, rotary_emb, v.dtype)
-        k = normalise(self.norm_k, self._heads(self.to_k, x, layout), layout)
-        k = apply_rotary_emb(k, rotary_emb, v.dtype)
+        q = self.norm_rotate(self.norm_q, self._heads(self.to_q, x, layout), rotary_emb, layout)
+        k = self.norm_rotate(self.norm_k, self._heads(self.to_k, x, layout), rotary_emb, layout)
         out = attend(self.attn_fn, q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), layout)
         to_out, dropout = self.to_out
         return dropout(through(to_out, out.transpose(1, 2).flatten(2), layout))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from cogvideox.cpu_ops import Linear
 from cogvideox.recompute import in_place, recomputable, recomputed
 from cogvideox.transformer.attention import Attention, AttentionKind
-from cogvideox.transformer.layout import Layout, Segment
+from cogvideox.transformer.layout import TEXT, VIDEO, Layout, Segment
 from cogvideox.transformer.modality import Experts, normalise, shared_or_not, through
 
 PerClip = Float[Tensor, "b clips modalities d"]
@@ -33,8 +33,12 @@ class ExpertNorm(nn.Module):
         self, x: Float[Tensor, "b n d"], temb: Float[Tensor, "b clips s"], layout: Layout
     ) -> tuple[Float[Tensor, "b n d"], PerClip]:
         """The normalised and modulated ``x``, and the gate for what is computed from it."""
-        shift, scale, gate = self.linear(temb).unflatten(-1, (self.modalities, 3, -1)).unbind(-2)
+        shift, scale, gate = self.vectors(temb)
         return modulate(normalise(self.norm, x, layout), shift, scale, layout), gate
+
+    def vectors(self, temb: Float[Tensor, "b clips s"]) -> tuple[PerClip, PerClip, PerClip]:
+        """Shift, scale and gate of each clip and modality."""
+        return self.linear(temb).unflatten(-1, (self.modalities, 3, -1)).unbind(-2)
 
 
 @recomputable
@@ -43,6 +47,8 @@ def modulate(
 ) -> Float[Tensor, "b n d"]:
     """shift + x · (1 + scale), with those of each token's clip and modality. Without gradients written over ``x``."""
     scale = 1 + scale
+    if torch.compiler.is_compiling() and layout.is_plain:
+        return torch.addcmul(_rows(shift, layout), x, _rows(scale, layout))
     over = in_place() and shift.dtype == x.dtype == scale.dtype  # else: promote, as usual
     segments = zip(layout.segments, x.split(layout.lengths, dim=1), strict=True)
     chunks = [torch.addcmul(_at(shift, s), c, _at(scale, s), out=c if over else None) for s, c in segments]
@@ -56,6 +62,8 @@ def add_gated(
 
     Without gradients it is written over ``x``: the residual stream is one memory from the first layer to the last.
     """
+    if torch.compiler.is_compiling() and layout.is_plain:
+        return torch.addcmul(x, update, _rows(gate, layout))
     over = in_place() and x.dtype == update.dtype == gate.dtype
     segments = zip(
         layout.segments, x.split(layout.lengths, dim=1), update.split(layout.lengths, dim=1), strict=True
@@ -66,6 +74,12 @@ def add_gated(
 
 def _at(table: PerClip, segment: Segment) -> Float[Tensor, "b 1 d"]:
     return table[:, segment.clip : segment.clip + 1, segment.modality % table.shape[2]]
+
+
+def _rows(table: PerClip, layout: Layout) -> Float[Tensor, "b n d"]:
+    """The vector of every token of one clip: compilers make one pass of it, where pieces put together are two."""
+    is_text = torch.arange(layout.tokens, device=table.device)[:, None] < layout.clips[0].text_len
+    return torch.where(is_text, table[:, 0, TEXT % table.shape[2], None], table[:, 0, VIDEO, None])
 
 
 @recomputable

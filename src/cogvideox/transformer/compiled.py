@@ -31,7 +31,8 @@ def compiled(
 ) -> Iterator[None]:
     """Inside, the blocks of ``network`` are compiled, for batches of ``batch`` such clips; for inference.
 
-    Attention gets one fixed kernel first, since nothing can be timed inside compiled code.
+    Attention gets one fixed kernel first, since nothing can be timed inside compiled code, and rotary positions are
+    real numbers, since compilers know no complex ones.
     """
     attentions = [module for module in network.modules() if isinstance(module, Attention)]
     before = [each.attn_fn for each in attentions]
@@ -40,9 +41,13 @@ def compiled(
         each.attn_fn = attn_fns[id(each.attn_fn)]
     for block in network.transformer_blocks:
         block.compile(backend=backend, dynamic=False)
+    if network.rotary:
+        network.rotary.real = True
     try:
         yield
     finally:
+        if network.rotary:
+            network.rotary.real = False
         for block in network.transformer_blocks:
             block._compiled_call_impl = None
         for each, attn_fn in zip(attentions, before, strict=True):

@@ -33,25 +33,38 @@ class Rotary:
 
     def __init__(self, head_dim: int, mode: RotaryMode, base: tuple[int, int]):
         self.head_dim, self.mode, self.base = head_dim, mode, base
+        self.real = False
 
-    def table(self, layout: Layout, device: torch.device) -> Complex[Tensor, "n 1 e_half"]:
-        """The factor exp(i angle) of every token and pair of channels."""
-        return _rotary_table(layout, self.head_dim, self.mode, self.base, device)
+    def table(
+        self, layout: Layout, device: torch.device
+    ) -> Complex[Tensor, "n 1 e_half"] | Float[Tensor, "n 1 2 e"]:
+        """The factor exp(i angle) of every token and pair of channels; with ``real`` set, as ``as_real`` has it."""
+        table = _rotary_table(layout, self.head_dim, self.mode, self.base, device)
+        return as_real(table) if self.real else table
+
+
+def as_real(rotary_emb: Complex[Tensor, "n 1 e_half"]) -> Float[Tensor, "n 1 2 e"]:
+    """Cosine and sine of each factor, each twice: what compiled code reads channel by channel in one pass."""
+    return torch.stack([rotary_emb.real, rotary_emb.imag], dim=2).repeat_interleave(2, dim=3)
 
 
 @recomputable
 def apply_rotary_emb(
     x: Float[Tensor, "b n k e"],
-    rotary_emb: Complex[Tensor, "n 1 e_half"] | None,
+    rotary_emb: Complex[Tensor, "n 1 e_half"] | Float[Tensor, "n 1 2 e"] | None,
     dtype: torch.dtype | None = None,
 ) -> Float[Tensor, "b n k e"]:
     """``x`` with neighbouring channels rotated as complex numbers, x · exp(i angle), in float32; cast to ``dtype``.
 
-    ``rotary_emb``: the factors of ``Rotary.table``; None rotates nothing. Without gradients ``x`` may be written over.
+    ``rotary_emb``: the factors of ``Rotary.table``, complex or real; None rotates nothing. Without gradients ``x`` may
+    be written over.
     """
     dtype = dtype or x.dtype
     if rotary_emb is None:
         return x.to(dtype)
+    if not rotary_emb.is_complex():
+        (cos, sin), (a, b) = rotary_emb.unbind(2), x.unflatten(-1, (-1, 2)).unbind(-1)
+        return (x * cos + torch.stack([-b, a], dim=-1).flatten(-2) * sin).type_as(x).to(dtype)
     if torch.compiler.is_compiling():  # compilers know no complex numbers
         (a, b), cos, sin = x.float().unflatten(-1, (-1, 2)).unbind(-1), rotary_emb.real, rotary_emb.imag
         return torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2).type_as(x).to(dtype)

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+
+from cogvideox.gpu_kernels import is_faster, is_used, may_run, ops, using
 
 MOST_ELEMENTS = 2**30  # in any window: 32-bit indexing ends at 2**31
 CPU_ELEMENTS = 2**23  # in a window on a CPU, which works fastest in cache
@@ -102,7 +105,11 @@ class Frames:
             out.copy_(x)
             return
         scale, shift = self._entries(self.scale, start, x), self._entries(self.shift, start, x)
-        scale_shift_silu(_grouped(out, scale), _grouped(x, scale), scale, shift)
+        if is_used("scale_shift_silu"):
+            once = (..., slice(None), 0, slice(None), 0, slice(None), 0)
+            ops.scale_shift_silu(x, scale[once], shift[once], out=out)
+        else:
+            scale_shift_silu(_grouped(out, scale), _grouped(x, scale), scale, shift)
 
     def _frames_at_once(self, window: int) -> int:
         if torch.is_grad_enabled():
@@ -137,6 +144,28 @@ def scale_shift_silu(out: Tensor, x: Tensor, scale: Tensor, shift: Tensor) -> No
         c = slice(i, i + step)
         torch.addcmul(shift[:, c], x[:, c], scale[:, c], out=out[:, c])
         F.silu(out[:, c], inplace=True)
+
+
+@cache
+def faster_kernels(device: torch.device, dtype: torch.dtype) -> frozenset[str]:
+    """The kernels of ``gpu_kernels`` that read frames faster here than torch does; none where Triton is not."""
+    if not may_run(device):
+        return frozenset()
+    with (
+        torch.random.fork_rng([device], device_type=device.type),
+        torch.inference_mode(False),
+        torch.no_grad(),
+    ):
+        x = torch.randn(1, 128, 2, 240, 360, device=device, dtype=dtype)  # more than a GPU keeps in cache
+        scale, shift = (torch.randn(1, 128, 1, 30, 45, device=device) for _ in range(2))
+
+        def read(names: frozenset[str], x: Tensor) -> Tensor:
+            with using(names):
+                return Frames([x], scale, shift).read(0, x)
+
+        one = frozenset({"scale_shift_silu"})
+        right = is_faster("scale_shift_silu", partial(read, one), partial(read, frozenset()), (x,))
+    return one if right else frozenset()
 
 
 def _grouped(x: Float[Tensor, "b c s h w"], table: Tensor) -> Float[Tensor, "b c tz f hz r wz q"]:
