@@ -62,14 +62,14 @@ def norm_modulate(
     """LayerNorm(x) · (1 + scale) + shift; of two entries the last is for the first ``text_len`` tokens."""
     y = _layer_norm(x, weight, bias, eps)
     n = x.shape[1]
-    return (y * (1 + _rows(scale, n, text_len)) + _rows(shift, n, text_len)).to(x.dtype)
+    return (y * (1 + _per_token(scale, n, text_len)) + _per_token(shift, n, text_len)).to(x.dtype)
 
 
 def add_gated(
     x: Float[Tensor, "b n d"], update: Float[Tensor, "b n d"], gate: Float[Tensor, "b m d"], text_len: int
 ) -> None:
     """x + gate · update, over ``x``; entries of ``gate`` as in ``norm_modulate``."""
-    x.copy_(x.float() + _rows(gate, x.shape[1], text_len) * update.float())
+    x.copy_(x.float() + _per_token(gate, x.shape[1], text_len) * update.float())
 
 
 def add_norm_modulate(
@@ -107,7 +107,7 @@ def _layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: floa
     return F.layer_norm(x.float(), x.shape[-1:], weight, bias, eps)
 
 
-def _rows(table: Float[Tensor, "b m d"], tokens: int, text_len: int) -> Float[Tensor, "b n d"]:
+def _per_token(table: Float[Tensor, "b m d"], tokens: int, text_len: int) -> Float[Tensor, "b n d"]:
     is_text = (torch.arange(tokens, device=table.device) < text_len)[:, None]
     return torch.where(is_text, table[:, -1:], table[:, :1]).float()
 
@@ -120,7 +120,7 @@ def _norm_rotate_kernel(
     weight: tl.tensor,
     bias: tl.tensor,
     table: tl.tensor,
-    rows: tl.tensor,
+    count: tl.tensor,
     tokens: tl.tensor,
     heads: tl.tensor,
     eps: tl.tensor,
@@ -131,7 +131,7 @@ def _norm_rotate_kernel(
 ) -> None:
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, E)
-    inside = (row < rows)[:, None]
+    inside = (row < count)[:, None]
     place = row[:, None] * E + column[None, :]
     values = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
     values -= (tl.sum(values, 1) / E)[:, None]

@@ -48,7 +48,7 @@ def modulate(
     """shift + x · (1 + scale), with those of each token's clip and modality. Without gradients written over ``x``."""
     scale = 1 + scale
     if torch.compiler.is_compiling() and layout.is_plain:
-        return torch.addcmul(_rows(shift, layout), x, _rows(scale, layout))
+        return torch.addcmul(_per_token(shift, layout), x, _per_token(scale, layout))
     over = in_place() and shift.dtype == x.dtype == scale.dtype  # else: promote, as usual
     segments = zip(layout.segments, x.split(layout.lengths, dim=1), strict=True)
     chunks = [torch.addcmul(_at(shift, s), c, _at(scale, s), out=c if over else None) for s, c in segments]
@@ -63,7 +63,7 @@ def add_gated(
     Without gradients it is written over ``x``: the residual stream is one memory from the first layer to the last.
     """
     if torch.compiler.is_compiling() and layout.is_plain:
-        return torch.addcmul(x, update, _rows(gate, layout))
+        return torch.addcmul(x, update, _per_token(gate, layout))
     over = in_place() and x.dtype == update.dtype == gate.dtype
     segments = zip(
         layout.segments, x.split(layout.lengths, dim=1), update.split(layout.lengths, dim=1), strict=True
@@ -76,7 +76,7 @@ def _at(table: PerClip, segment: Segment) -> Float[Tensor, "b 1 d"]:
     return table[:, segment.clip : segment.clip + 1, segment.modality % table.shape[2]]
 
 
-def _rows(table: PerClip, layout: Layout) -> Float[Tensor, "b n d"]:
+def _per_token(table: PerClip, layout: Layout) -> Float[Tensor, "b n d"]:
     """The vector of every token of one clip: compilers make one pass of it, where pieces put together are two."""
     is_text = torch.arange(layout.tokens, device=table.device)[:, None] < layout.clips[0].text_len
     return torch.where(is_text, table[:, 0, TEXT % table.shape[2], None], table[:, 0, VIDEO, None])
