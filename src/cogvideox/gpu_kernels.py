@@ -275,14 +275,14 @@ def launch_norm_modulate(
     text_len: int,
     eps: float,
 ) -> Tensor:
-    """``norm_modulate`` by Triton."""
+    """``norm_modulate`` as one pass by Triton; tensors without gaps."""
     y = torch.empty_like(x)
     _launch_rows(x, None, None, weight, bias, shift, scale, y, text_len, eps)
     return y
 
 
 def launch_add_gated(x: Tensor, update: Tensor, gate: Tensor, text_len: int) -> None:
-    """``add_gated`` by Triton."""
+    """``add_gated`` as one pass by Triton; tensors without gaps."""
     _launch_rows(x, update, gate, None, None, None, None, None, text_len, 0.0)
 
 
@@ -297,7 +297,7 @@ def launch_add_norm_modulate(
     text_len: int,
     eps: float,
 ) -> None:
-    """``add_norm_modulate`` by Triton."""
+    """``add_norm_modulate`` as one pass by Triton; tensors without gaps."""
     _launch_rows(x, update, gate, weight, bias, shift, scale, update, text_len, eps)
 
 
