@@ -115,20 +115,13 @@ def _per_token(table: Float[Tensor, "b m d"], tokens: int, text_len: int) -> Flo
 # The kernels; their source is compiled by Triton, so they read plainly and use nothing but ``tl``
 
 
+# fmt: off
 def _norm_rotate_kernel(
-    x: tl.tensor,
-    weight: tl.tensor,
-    bias: tl.tensor,
-    table: tl.tensor,
-    count: tl.tensor,
-    tokens: tl.tensor,
-    heads: tl.tensor,
-    eps: tl.tensor,
-    E: tl.constexpr,
-    ROWS: tl.constexpr,
-    AFFINE: tl.constexpr,
-    ROTATE: tl.constexpr,
+    x: tl.tensor, weight: tl.tensor, bias: tl.tensor, table: tl.tensor, count: tl.tensor,
+    tokens: tl.tensor, heads: tl.tensor, eps: tl.tensor, E: tl.constexpr, ROWS: tl.constexpr,
+    AFFINE: tl.constexpr, ROTATE: tl.constexpr,
 ) -> None:
+# fmt: on
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, E)
     inside = (row < count)[:, None]
@@ -150,28 +143,15 @@ def _norm_rotate_kernel(
     tl.store(x + place, y.to(x.dtype.element_ty), mask=inside)
 
 
+# fmt: off
 def _add_norm_modulate_kernel(
-    x: tl.tensor,
-    update: tl.tensor,
-    gate: tl.tensor,
-    weight: tl.tensor,
-    bias: tl.tensor,
-    shift: tl.tensor,
-    scale: tl.tensor,
-    y: tl.tensor,
-    tokens: tl.tensor,
-    text_len: tl.tensor,
-    gate_batch: tl.tensor,
-    gate_text: tl.tensor,
-    batch: tl.tensor,
-    text: tl.tensor,
-    eps: tl.tensor,
-    WIDTH: tl.constexpr,
-    BLOCK: tl.constexpr,
-    ADD: tl.constexpr,
-    NORM: tl.constexpr,
+    x: tl.tensor, update: tl.tensor, gate: tl.tensor, weight: tl.tensor, bias: tl.tensor,
+    shift: tl.tensor, scale: tl.tensor, y: tl.tensor, tokens: tl.tensor, text_len: tl.tensor,
+    gate_batch: tl.tensor, gate_text: tl.tensor, batch: tl.tensor, text: tl.tensor, eps: tl.tensor,
+    WIDTH: tl.constexpr, BLOCK: tl.constexpr, ADD: tl.constexpr, NORM: tl.constexpr,
     AFFINE: tl.constexpr,
 ) -> None:
+# fmt: on
     row = tl.program_id(0).to(tl.int64)
     clip = row // tokens
     is_text = (row % tokens < text_len).to(tl.int64)
@@ -198,31 +178,15 @@ def _add_norm_modulate_kernel(
         tl.store(y + place, out.to(y.dtype.element_ty), mask=inside)
 
 
+# fmt: off
 def _scale_shift_silu_kernel(
-    x: tl.tensor,
-    scale: tl.tensor,
-    shift: tl.tensor,
-    out: tl.tensor,
-    channels: tl.tensor,
-    frames: tl.tensor,
-    height: tl.tensor,
-    width: tl.tensor,
-    x_b: tl.tensor,
-    x_c: tl.tensor,
-    x_t: tl.tensor,
-    out_b: tl.tensor,
-    out_c: tl.tensor,
-    out_t: tl.tensor,
-    table_b: tl.tensor,
-    table_c: tl.tensor,
-    table_t: tl.tensor,
-    table_h: tl.tensor,
-    table_w: tl.tensor,
-    each_t: tl.tensor,
-    each_h: tl.tensor,
-    each_w: tl.tensor,
-    BLOCK: tl.constexpr,
+    x: tl.tensor, scale: tl.tensor, shift: tl.tensor, out: tl.tensor, channels: tl.tensor,
+    frames: tl.tensor, height: tl.tensor, width: tl.tensor, x_b: tl.tensor, x_c: tl.tensor,
+    x_t: tl.tensor, out_b: tl.tensor, out_c: tl.tensor, out_t: tl.tensor, table_b: tl.tensor,
+    table_c: tl.tensor, table_t: tl.tensor, table_h: tl.tensor, table_w: tl.tensor,
+    each_t: tl.tensor, each_h: tl.tensor, each_w: tl.tensor, BLOCK: tl.constexpr,
 ) -> None:
+# fmt: on
     plane = tl.program_id(0).to(tl.int64)
     t, c, b = plane % frames, plane // frames % channels, plane // frames // channels
     pixel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
