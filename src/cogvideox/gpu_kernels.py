@@ -347,10 +347,6 @@ def _without_memory(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return torch.empty_like(x)
 
 
-def _nothing(*args: Any, **kwargs: Any) -> None:
-    return None
-
-
 def _refusing(name: str) -> Callable:
     """The operator under autograd: it has no way back, so it refuses where one is wanted."""
 
@@ -373,7 +369,7 @@ def _define() -> torch.library.Library:
         library.define(schema)
         library.impl(name, plain, "CPU")
         library.impl(name, launch, "CUDA")
-        library.impl(name, _without_memory if schema.endswith("Tensor") else _nothing, "Meta")
+        library.impl(name, _without_memory if schema.endswith("Tensor") else lambda *args, **kwargs: None, "Meta")
         library.impl(name, _refusing(name), "Autograd")
     return library
 
