@@ -131,7 +131,7 @@ def from_labels(experiment: Experiment, scale: Scale) -> ExperimentOutcome:
     clips = sum(each["clips"] for each in found)
     why = f"mean accuracy {mean:.3f}, the paper's is {PAPER_MEAN_14}; faults made on purpose, not labelled clips"
     return ExperimentOutcome(
-        experiment, "not reproduced", why, "\n".join(lines), f"{clips} clips of held-out films"
+        experiment, "not reproduced", why, "\n".join(lines), f"{clips} clips of held-out videos"
     )
 
 
