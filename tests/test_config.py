@@ -204,6 +204,21 @@ def test_changed_is_a_checked_copy():
     assert told(lambda: whole.changed(**{"group.rate": "much"})).startswith("group.rate: ")
     assert "2 entries" in told(lambda: whole.changed(**{"groups.2.rate": 5}))
     assert "is one value" in told(lambda: whole.changed(**{"maybe.rate": 5}))
+    assert told(lambda: whole.changed(**{"groups.1.rate": "much"})).startswith("groups.1.rate: ")
+
+
+@pytest.mark.parametrize("group", ["group", "groups.1"])
+def test_a_setting_under_its_old_and_its_new_name_at_once_is_refused(group):
+    both = {f"{group}.adding": "exact", f"{group}.reduce": "fast"}
+    with pytest.warns(FutureWarning):
+        assert "leave the old name out" in told(lambda: Whole().changed(**both))
+
+
+def test_a_change_without_effect_is_refused_from_python_as_on_the_command_line():
+    with pytest.warns(FutureWarning):  # the old name of scene_mix
+        assert "task.scene_mix: " in told(lambda: recipe("lora").override(["task.stories={motion: 1}"]))
+    assert "task.scene_mix: " in told(lambda: recipe("lora").changed(**{"task.scene_mix": {"motion": 1}}))
+    assert "every stage has its own" in told(lambda: recipe("world-stages").changed(**{"base.steps": 7}))
 
 
 def test_a_run_changes_without_losing_the_type_of_its_task():

@@ -147,7 +147,9 @@ class Config(BaseModel):
             if given.setdefault(tuple(names), path) != path:
                 raise ConfigError(f"{path}: is also given as {given[tuple(names)]}; leave the old name out")
             values = _set(values, names, parse_yaml(text, short_of(setting)), short_of(path))
-        return type(self).parse(values)
+        result = type(self).parse(values)
+        result.check_change(self, [".".join(names) for names in given])
+        return result
 
     def changed(self, **settings: Any) -> Self:
         """A copy with some settings changed, checked as a new one is. Raises ConfigError.
@@ -156,8 +158,13 @@ class Config(BaseModel):
         the group stay; a group given whole replaces the group.
         """
         values, inside = dict(self), dict[str, dict[str, Any]]()
+        given: dict[str, str] = {}  # path under the names of now -> path as it was written
         for path, value in settings.items():
             names = _names_of_now(type(self), path.split("."))
+            if given.setdefault(".".join(names), path) != path:
+                raise ConfigError(
+                    f"{path}: is also given as {given['.'.join(names)]}; leave the old name out"
+                )
             if names[0] not in values:
                 raise ConfigError(f"{short_of(path)}: unknown setting{suggest(names[0], values)}")
             if len(names) == 1:
@@ -174,7 +181,15 @@ class Config(BaseModel):
                 continue
             for path, value in some.items():
                 values[key] = _set(values[key], path.split("."), value, f"{key}.{path}")
-        return type(self)(**values)
+        result = type(self)(**values)
+        result.check_change(self, list(given))
+        return result
+
+    def check_change(self, before: Self, names: Sequence[str]) -> None:
+        """Called with what ``override`` and ``changed`` began with, and the dotted settings that they changed.
+
+        A class refuses a change without effect here. Raises ConfigError.
+        """
 
 
 def short_of(text: str) -> str:
@@ -222,7 +237,11 @@ def _set(values: Any, path: Sequence[str], value: Any, whole: str) -> Any:
     if not path:
         return value
     if isinstance(values, Config):
-        return values.changed(**{".".join(path): value})
+        inner = ".".join(path)
+        try:
+            return values.changed(**{inner: value})
+        except ConfigError as error:
+            raise ConfigError(f"{whole.removesuffix(inner)}{error}") from None
     key, rest = path[0], path[1:]
     if isinstance(values, list | tuple):
         if not (key.isascii() and key.isdecimal()) or len(key) > 9 or int(key) >= len(values):

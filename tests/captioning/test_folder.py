@@ -98,6 +98,7 @@ def test_a_server_that_comes_back_is_asked_for_the_rest(videos, here):
     (["--strategy", "distilled", "--ask", "rules"], "which summariser"),
     (["--strategy", "magic"], "watch"),
     (["--match", "ask"], "who is asked"),
+    (["--ask", "rules"], "has no effect with strategy watch"),
     (["chat.speed=3"], "unknown setting"),
 ])  # fmt: skip
 def test_wrong_settings_are_told_before_any_work(videos, words, says, here):

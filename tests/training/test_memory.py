@@ -146,6 +146,16 @@ def test_the_verb_plans_a_training_and_says_what_would_fit():
     assert "is 8 processes" in cogvideox(*words, "mesh.shard=8", code=2).stderr
 
 
+def test_a_dry_run_counts_the_clips_that_are_there_not_those_that_would_fit(tmp_path, monkeypatch):
+    """6 clips of 352 tokens, rows of 1,760: an epoch is 2 micro-steps, of 5 and 1, so 4 of them hold 12 clips."""
+    monkeypatch.chdir(tmp_path)
+    cogvideox("world", "render", "--n", "6", "--out", "clips")
+    words = ("train", "lora", "task.start=tiny", "task.data.folder=clips", "task.data.held_out=0", "steps=2")
+    shown = cogvideox(*words, "--dry-run").stdout
+    assert "a step: 12 clips of the largest size, 4,224 tokens in 4 micro-steps" in shown
+    assert "an epoch: 6 clips, 0.5 steps; 2 steps are 4 epochs" in shown
+
+
 def test_a_dry_run_says_what_is_missing_and_what_a_run_takes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = cogvideox("train", "lora", "--dry-run", code=2)

@@ -49,6 +49,11 @@ class CaptionOptions(Config):
         asks = self.strategy != "watch" or self.match == "ask"
         if asks and self.ask is None:
             raise ConfigError(f"strategy {self.strategy}, match {self.match}: who is asked? give ask")
+        if self.ask is not None and not asks:
+            raise ConfigError(
+                f"ask {self.ask}: has no effect with strategy watch, the local captioner; choose strategy ask (a video "
+                "model), paper or distilled"
+            )
         needless = self.ask in (None, RULES) or Path(self.ask).is_dir()
         if self.ask_model is None and not needless:
             raise ConfigError(f"ask {self.ask}: which model of that server? give ask_model")

@@ -59,7 +59,7 @@ Target = Literal["diffusers", "sat"]
 def convert(
     src: str | Path,
     dst: str | Path,
-    to: Target,
+    to: Target = "diffusers",
     preset: str | ModelSpec | None = None,
     *,
     shard_size: diffusers.ShardSize = "5GB",

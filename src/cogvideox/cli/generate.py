@@ -95,6 +95,8 @@ def _with_shorthands(options: dict[str, Any], words: str | None, carry_on: bool)
     """The options with what the argument and --continue stand for."""
     if words is not None and "prompt" in options:
         raise ConfigError("prompt: given twice, as an argument and as --prompt; give one")
+    if carry_on and options.get("video_use", "continue") != "continue":
+        raise ConfigError(f"--continue: --video-use {options['video_use']} asks for something else; give one")
     prompt = {"prompt": words} if words is not None else {}
     return prompt | options | ({"video_use": "continue"} if carry_on else {})
 

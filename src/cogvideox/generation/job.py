@@ -336,7 +336,7 @@ def read_adapter_flag(text: str) -> tuple[str, float]:
 
 def target(out: str | None, job: Job) -> Path:
     """The file to write, checked; ``out`` None: the first free of video.mp4, video-2.mp4, ... Raises OutputError."""
-    path, number = Path(out or "video.mp4"), 1
+    path, number = Path("video.mp4" if out is None else out), 1
     while out is None and any(os.path.lexists(each) for each in (path, sidecar_of(path), *previews_of(path))):
         number += 1
         path = Path(f"video-{number}.mp4")

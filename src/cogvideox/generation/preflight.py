@@ -309,7 +309,7 @@ def plan_memory(
     """
     spec = model if isinstance(model, ModelSpec) else find_spec(model)
     place = device or best_device()
-    precision = dtype_of(spec, choose("dtype", dtype, DTYPES) if dtype else None, place)
+    precision = dtype_of(spec, choose("dtype", dtype, DTYPES) if dtype is not None else None, place)
     plan = plan_run(spec, (options or GenerateOptions()).changed(**settings))
     encoded = plan.frames.generated if encode_video else int(spec.kind == "i2v")
     request = request_of(spec, plan, encoded=encoded, dtype=precision, device=place)

@@ -76,11 +76,9 @@ class Run(TrainConfig):
         Field(discriminator="kind"),
     ]
 
-    def override(self, settings: Sequence[str]) -> Self:
-        """A copy with ``key.path=value`` settings applied. Raises ConfigError for one that would change nothing."""
-        changed = super().override(settings)
-        refuse_without_effect(changed.task, settings, "task.")
-        return changed
+    def check_change(self, before: Self, names: Sequence[str]) -> None:
+        """Raise ConfigError for a setting of the task that changes nothing."""
+        refuse_without_effect(self.task, names, "task.")
 
     @model_validator(mode="after")
     def _check_gan_start(self) -> Self:
@@ -93,7 +91,6 @@ class Run(TrainConfig):
         return self
 
 
-def refuse_without_effect(task: TaskConfig, settings: Sequence[str], prefix: str) -> None:
-    """Raise ConfigError for a ``key.path=value`` setting of the task (under ``prefix``) that changes nothing."""
-    names = (setting.partition("=")[0] for setting in settings)
+def refuse_without_effect(task: TaskConfig, names: Sequence[str], prefix: str) -> None:
+    """Raise ConfigError for a dotted setting of the task (under ``prefix``) that changes nothing."""
     task.refuse_without_effect(name.removeprefix(prefix) for name in names if name.startswith(prefix))

@@ -49,15 +49,18 @@ def preview(config: TrainConfig) -> Preview:
         result.lines.append("sizes, memory and time: not known before the model is here")
         return result
     request = request_of(config, task, spec)
-    each = len(request.samples) * task.accumulation
-    result.lines.append(
-        f"a step: {each} clips of the largest size, {request.tokens * task.accumulation:,} tokens in "
-        f"{task.accumulation} micro-steps"
-    )
-    if clips:
-        epoch = ceil(clips / each)
+    each, micro_steps = len(request.samples) * task.accumulation, task.accumulation
+    if clips:  # the last micro-step of an epoch is not full
+        of_an_epoch = ceil(clips / len(request.samples))
+        each = round(micro_steps * clips / of_an_epoch)
+        epoch = of_an_epoch / micro_steps
         epochs = f"{config.steps} steps are {config.steps / epoch:.3g} epochs"
-        result.lines.append(f"an epoch: {clips} clips, {epoch} steps; {epochs}")
+        result.lines.append(f"an epoch: {clips} clips, {epoch:.3g} steps; {epochs}")
+    tokens = round(each * request.tokens / len(request.samples))
+    result.lines.insert(
+        -1 if clips else len(result.lines),
+        f"a step: {each} clips of the largest size, {tokens:,} tokens in {micro_steps} micro-steps",
+    )
     result.lines += list(estimate(request, config.steps, card=None))
     return result
 

@@ -87,15 +87,13 @@ class StagedRun(Config):
             )
         return self
 
-    def override(self, settings: Sequence[str]) -> Self:
-        """As every config's. Raises ConfigError for a setting of the base that each stage has its own of."""
-        changed = super().override(settings)
-        refuse_without_effect(changed.base.task, settings, "base.task.")
+    def check_change(self, before: Self, names: Sequence[str]) -> None:
+        """Raise ConfigError for a setting of the base that changes nothing, or that each stage has its own of."""
+        refuse_without_effect(self.base.task, names, "base.task.")
         for name, own in OWN.items():
-            before, now = (reduce(getattr, name.split("."), run) for run in (self, changed))
-            if before != now:
+            old, new = (reduce(getattr, name.split("."), run) for run in (before, self))
+            if old != new:
                 raise ConfigError(f"{name}: every stage has its own; set stages.0.{own}, stages.1.{own}, ...")
-        return changed
 
     def run_of(self, number: int) -> DiffusionRun:
         """The run of one stage, counted from 0."""
