@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -26,6 +25,7 @@ from gpu_page import Records
 from cogvideox.checkpoints import load_model
 from cogvideox.diffusion import Constant, Schedule, ddim, guided
 from cogvideox.generation import GenerateOptions, generate
+from cogvideox.gpu_kernels import may_run
 from cogvideox.memory import has_torchao, lower, offload
 from cogvideox.model import CogVideoX
 from cogvideox.presets import get_preset
@@ -41,6 +41,7 @@ from cogvideox.training.tasks.diffusion_network import prepare_network
 from cogvideox.training.tasks.diffusion_settings import LoraTuning
 from cogvideox.transformer import TokenGrid, Transformer, split
 from cogvideox.transformer.compiled import compiled, graph_replay
+from cogvideox.transformer.fused import FORMS, faster_forms, fused
 from cogvideox.transformer.kernels import KERNELS, using_kernel
 from cogvideox.transformer.layout import ClipTokens
 from cogvideox.transformer.modulation import tabulated
@@ -477,22 +478,11 @@ def _guided(bench: Bench, network: Transformer, spec: ModelSpec, size: Size) -> 
     return lambda steps: ddim(denoise, x, path[:steps])
 
 
-@contextmanager
-def fused(network: Transformer, size: ClipTokens) -> Iterator[None]:
-    """Inside, the blocks run by the fused Triton kernels. Raises LookupError where this version has none."""
-    if find_spec("cogvideox.transformer.fused") is None:
-        raise LookupError("this version has no fused kernels")
-    from cogvideox.transformer.fused import using_fused  # type: ignore[import-not-found]
-
-    with using_fused(network):
-        yield
-
-
 WAYS: dict[str, Callable[[Transformer, ClipTokens], Any] | None] = {
     "": None,
     ", compiled": lambda network, clip: compiled(network, 2, clip),
     ", CUDA graph": lambda network, clip: graph_replay(network),
-    ", Triton": fused,
+    ", Triton": lambda network, clip: fused(network, FORMS),
 }
 """How the blocks of a step run: what a figure's name ends in -> what they run within."""
 
@@ -553,10 +543,12 @@ def step_compiled(bench: Bench) -> None:
 
 
 def step_triton(bench: Bench) -> None:
-    """The same by the fused Triton kernels, where there are any."""
-    if find_spec("cogvideox.transformer.fused") is None:
-        bench.records.add("skipped", part=bench.running, why="this version has no fused kernels")
+    """The same by the fused Triton kernels; without Triton, or off a GPU, it is skipped by name."""
+    if not may_run(bench.device):
+        bench.records.add("skipped", part=bench.running, why="fused kernels need Triton and a GPU")
         return
+    faster = faster_forms(bench.spec("5b").transformer, bench.device, bench.dtype)
+    bench.note("fused kernels that are faster", len(faster), f"of {len(FORMS)}", ", ".join(sorted(faster)))
     _note_step(bench, "5b", VIDEO, ", Triton")
     _note_video(bench, "5b", VIDEO)
 
