@@ -10,8 +10,10 @@ import pytest
 
 import cogvideox
 from cogvideox.api import training_config
+from cogvideox.checkpoints.hub import find_folder
 from cogvideox.curation.recipe import tiny
 from cogvideox.errors import ConfigError
+from cogvideox.files.digest import digests_of
 from cogvideox.video import Video
 from cogvideox.world import render, sample_scene
 from support import training_line
@@ -81,3 +83,6 @@ def test_a_video_is_made_with_keywords(tmp_path):
     assert len(video) == 1 and isinstance(seen[0], cogvideox.Progress)
     again = cogvideox.generate(model, "a red circle moves to the right", steps=1, seed=1, frames=1)
     assert np.array_equal(video.frames, again.frames)
+    digests = video.manifest["model"]["weights"]
+    assert len(digests) == 3 and all(len(digest) == 64 for digest in digests.values())
+    assert digests == digests_of(find_folder("tiny"))

@@ -34,8 +34,8 @@ class CogVideoX:
     """The networks and the schedule of one model, and its spec.
 
     ``compute_device`` is where inputs go when the weights live elsewhere (offloading); None means where the weights
-    are. ``weights`` is the SHA-256 of each weights file, where the caller found it worth reading them for
-    (``files.digest``). ``shipped``: it came with the package and has seen the tiny world alone.
+    are. ``weights`` is the SHA-256 of each weights file by its name in the model folder, for records; empty
+    for a model that was not loaded from one. ``shipped``: it came with the package and has seen the tiny world alone.
     """
 
     transformer: Transformer

@@ -44,7 +44,7 @@ from cogvideox.device import device_for
 from cogvideox.diffusion.schedule import Schedule, ScheduleConfig
 from cogvideox.errors import CheckpointError
 from cogvideox.files import short
-from cogvideox.files.digest import sha256_of
+from cogvideox.files.digest import digests_of, sha256_of
 from cogvideox.presets import PRESETS
 from cogvideox.spec import Kind, kind_of
 from cogvideox.transformer import Transformer, TransformerConfig
@@ -79,6 +79,7 @@ def load_model(
     text: bool = True,
     check: bool = False,
     compute_device: str | torch.device | None = None,
+    digests: bool = True,
 ) -> CogVideoX:
     """A whole model from a folder, a preset name or a hub id.
 
@@ -86,7 +87,8 @@ def load_model(
     float32 for float16), ``variant`` picks files such as ``*.fp16.safetensors``, ``text`` false leaves the text encoder
     out, ``check`` reads every tensor and refuses NaN. ``device`` None: the GPU; the CPU without one or, with a warning,
     when the GPU's free memory is too small. ``compute_device``: where it will run, when that is not ``device``
-    (offloading). Raises CheckpointError for files that are missing, cut, mis-shaped or unsafe and
+    (offloading). ``digests`` false leaves the SHA-256 of the weights out of the records of its videos, and the weights
+    are read once instead of twice. Raises CheckpointError for files that are missing, cut, mis-shaped or unsafe and
     ConfigError for settings that make no sense.
     """
     folder = find_folder(path_or_id, revision)
@@ -103,7 +105,12 @@ def load_model(
         device = device_for(sum(file.stat().st_size for file in wants))
     if torch.device(compute_device or device).type == "cpu":
         types = cpu_dtypes(folder, stems, wanted, asked=dtype is not None, variant=variant)
-    return _assemble(folder, record, types, device, variant, check)
+    model = _assemble(folder, record, types, device, variant, check)
+    if digests:
+        model.weights = {
+            f"{name}/{file}": digest for name in stems for file, digest in digests_of(folder / name).items()
+        }
+    return model
 
 
 def load_stored(folder: Path, record: ModelRecord) -> CogVideoX:

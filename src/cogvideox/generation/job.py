@@ -231,7 +231,11 @@ def load(
     with reporter.progress(f"loading {name}") as report:
         report(f"loading {name}", 0, 1)
         model = checkpoints.load_model(
-            folder, dtype=job.dtype, device="cpu" if offloaded else device, compute_device=device
+            folder,
+            dtype=job.dtype,
+            device="cpu" if offloaded else device,
+            compute_device=device,
+            digests=False,
         )
         for path, scale in job.adapters:
             checkpoints.load_lora(model, path, scale, alpha=job.alpha)
