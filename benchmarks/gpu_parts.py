@@ -36,13 +36,13 @@ from cogvideox.training.loop import train
 from cogvideox.training.optim import EMA, OptimConfig, build_optimizers
 from cogvideox.training.recipes import recipe
 from cogvideox.training.tasks.diffusion import DiffusionTraining
-from cogvideox.training.tasks.diffusion_batches import DiffusionSample, velocity_errors
-from cogvideox.training.tasks.diffusion_network import prepare_network
+from cogvideox.training.tasks.diffusion_batches import DiffusionSample, fix_kernel, velocity_errors
+from cogvideox.training.tasks.diffusion_network import attention_fn, prepare_network
 from cogvideox.training.tasks.diffusion_settings import LoraTuning
 from cogvideox.transformer import TokenGrid, Transformer, split
 from cogvideox.transformer.compiled import compiled, graph_replay
 from cogvideox.transformer.fused import FORMS, faster_forms, fused
-from cogvideox.transformer.kernels import KERNELS, using_kernel
+from cogvideox.transformer.kernels import KERNELS, Fastest, using_kernel
 from cogvideox.transformer.layout import ClipTokens
 from cogvideox.transformer.modulation import tabulated
 from cogvideox.vae import VAE
@@ -703,7 +703,9 @@ class Training:
         settings = {"transformer": config, "schedule": spec.schedule, "device": bench.device.type} | dict(
             self.settings or {}
         )
-        prepare_network(self.network, DiffusionTraining(**settings), 0)
+        task = DiffusionTraining(**settings)
+        self.attn_fn = attention_fn(task)
+        prepare_network(self.network, task, self.attn_fn, 0)
         self.optimizers = build_optimizers(self.network, OptimConfig(lr=1e-5))
         self.average = EMA(self.network, 0.999) if self.ema else None
         text = (spec.text_tokens, config.text_embed_dim)
@@ -718,6 +720,8 @@ class Training:
         kind, cuda = self.bench.device.type, self.bench.cuda
         with torch.enable_grad():
             with torch.autocast(kind, dtype=torch.bfloat16, enabled=cuda):
+                if isinstance(self.attn_fn, Fastest) and self.attn_fn.fixed is None:
+                    fix_kernel(self.attn_fn, self.network, self.samples)
                 loss = velocity_errors(self.network, self.schedule, self.samples, self.times).mean()
             loss.backward()
         torch.nn.utils.clip_grad_norm_([p for p in self.network.parameters() if p.grad is not None], 1.0)

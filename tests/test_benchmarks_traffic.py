@@ -125,9 +125,12 @@ def test_what_an_operator_writes_is_counted_even_if_it_returns_nothing():
     assert cost.calls == 1 and cost.traffic == 2 * 2 * 10 * 4
 
 
-def test_attention_over_frames_is_attention_of_a_larger_batch():
+def test_attention_of_five_dimensions_is_not_fused_and_moves_its_scores():
+    """torch takes its plain path there, which holds [2, 5, 3, 7, 7] scores; in four dimensions it does not."""
     frames, batch = empty(2, 5, 3, 7, 8), empty(10, 3, 7, 8)
     five, four = (count(lambda x=x: F.scaled_dot_product_attention(x, x, x)) for x in (frames, batch))
-    assert (five.flops, five.traffic, five.peak) == (four.flops, four.traffic, four.peak)
+    scores = 10 * 3 * 7 * 7 * 4
+    assert five.flops == four.flops
+    assert five.peak - four.peak >= scores and five.traffic - four.traffic >= 2 * scores
     mask = empty(3, 7, 7)
     assert F.scaled_dot_product_attention(frames, frames, frames, mask).shape == frames.shape
