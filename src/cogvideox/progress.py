@@ -130,7 +130,7 @@ class StageClock:
         if left is None:
             return ""
         if left < 0.05:
-            return "longer than estimated" if self.done < self.total else ""
+            return "longer than estimated" if self.done < self.total and not left else ""
         return f"about {duration(left)} left" + ("" if self.done else " (estimated)")
 
     def line(self) -> str:

@@ -1,7 +1,10 @@
 """The cache makes what is missing and nothing else, and never gives what was made from other bytes or weights."""
 
+import itertools
 import os
+import threading
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -128,8 +131,14 @@ def test_a_piece_is_written_after_half_a_minute_of_work(vae, tmp_path, monkeypat
 
 
 def test_a_log_hears_how_far_the_encoding_is(vae, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(progress, "_lines", partial(progress._lines, every=0.001))
-    monkeypatch.setattr(latents, "TOGETHER", 10)
+    """Every report is written at once, by no other thread, and each look at the clock takes a second."""
+    still = SimpleNamespace(start=lambda: None, join=lambda: None)
+    threads = SimpleNamespace(Lock=threading.Lock, Event=threading.Event, Thread=lambda **_: still)
+    monkeypatch.setattr(progress, "threading", threads)
+    seconds = itertools.count()
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: float(next(seconds))))
+    monkeypatch.setattr(progress, "_lines", partial(progress._lines, every=0))
+    monkeypatch.setattr(latents, "TOGETHER", 5)
     encoded(Counted(0, "train", 25, 32, 9), vae, tmp_path)
     *lines, last = capsys.readouterr().err.splitlines()
     assert any(line.startswith("clips: encoding: 20 of 25, ") and line.endswith(" left") for line in lines)
