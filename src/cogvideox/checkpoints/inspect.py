@@ -82,6 +82,7 @@ class CheckpointReport:
     checked: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     todo: str = ""
+    """What the person has to do before this can be used, such as a command; "" where nothing is needed."""
 
     @property
     def ok(self) -> bool:
