@@ -27,6 +27,8 @@ from cogvideox.diffusion import Constant, Schedule, ddim, guided
 from cogvideox.generation import GenerateOptions, generate
 from cogvideox.gpu_kernels import may_run
 from cogvideox.memory import has_torchao, lower, offload
+from cogvideox.memory.lowbit import Products
+from cogvideox.memory.weights import Storage
 from cogvideox.model import CogVideoX
 from cogvideox.presets import get_preset
 from cogvideox.spec import ModelSpec
@@ -643,13 +645,20 @@ def text(bench: Bench) -> None:
 
 
 def low_bits(bench: Bench) -> None:
-    """Weights of the 5B in one byte each: seconds of a step, and what the rounding changes."""
+    """Weights of the 5B in one byte each, and products in 8 bits: seconds of a step, and what the rounding changes."""
     if not has_torchao():
         bench.records.add("skipped", part=bench.running, why="torchao is not installed")
         return
     here, spec = bench.size(VIDEO), bench.spec("5b")
-    for storage in ("int8", "fp8"):
-        with bench.trying(f"step 5b {VIDEO.name}, {storage} weights"):
+    forms: tuple[tuple[Storage, Products], ...] = (
+        ("int8", "full"),
+        ("fp8", "full"),
+        ("int8", "int8"),
+        ("fp8", "fp8"),
+    )
+    for storage, products in forms:
+        name = f"step 5b {VIDEO.name}, {storage} {'weights' if products == 'full' else 'products'}"
+        with bench.trying(name):
             network = bench.drawn(Transformer, spec.transformer)
             run = _guided(bench, network, spec, here)
             expected = run(1)
@@ -658,10 +667,11 @@ def low_bits(bench: Bench) -> None:
                 CogVideoX.assemble(network, vae, None, Schedule(spec.schedule), name="5b"),
                 storage,
                 bench.device,
+                products,
             )
             unlike = float((run(1) - expected).float().norm() / expected.float().norm())
             bench.note(
-                f"step 5b {VIDEO.name}, {storage} weights",
+                name,
                 bench.seconds(partial(run, 1)),
                 "s",
                 f"{unlike:.1e} off",

@@ -40,6 +40,19 @@ Memory = Annotated[
 MemoryLimit = Annotated[
     str | None, flag("memory to stay within, such as 12GB; default: what the device has free", SPEED)
 ]
+Storage = Annotated[
+    str,
+    flag(
+        "weights of the linear layers: auto, stored, int8 or fp8 (one byte each; pip install 'cogvideox[lowp]')",
+        SPEED,
+    ),
+]
+Products = Annotated[
+    str,
+    flag(
+        "products of the transformer: full, int8 or fp8 (activations in 8 bits too; an approximation)", SPEED
+    ),
+]
 Engine = Annotated[str, flag("local (this machine) or ray (a cluster, one worker per GPU)", SPEED)]
 Workers = Annotated[
     int | None,

@@ -19,6 +19,8 @@ from cogvideox.cli.flags import (
     Memory,
     MemoryLimit,
     Overwrite,
+    Products,
+    Storage,
     Workers,
     flag,
     with_flags,
@@ -59,6 +61,8 @@ def generate(
     device: Device = None,
     memory: Memory = "auto",
     memory_limit: MemoryLimit = None,
+    storage: Storage = "auto",
+    products: Products = "full",
     out: Annotated[str | None, flag("file (.mp4, .gif, .png), with --batch a folder", OUTPUT)] = None,
     preview: Annotated[bool, flag("also an enlarged GIF and a contact sheet", OUTPUT, "--preview")] = False,
     overwrite: Overwrite = False,
@@ -76,8 +80,8 @@ def generate(
 
     job = Job(
         model=model or "", adapters=tuple(read_adapter_flag(text) for text in lora or []), alpha=lora_alpha,
-        dtype=dtype, device=device, memory=memory, memory_limit=memory_limit, enhance=Enhance(enhance, enhance_model),
-        overwrite=overwrite, metadata=not no_metadata, preview=preview,
+        dtype=dtype, device=device, memory=memory, memory_limit=memory_limit, storage=storage, products=products,
+        enhance=Enhance(enhance, enhance_model), overwrite=overwrite, metadata=not no_metadata, preview=preview,
     )  # fmt: skip
     job.enhance.check()
     where = JobEngine(engine, workers)

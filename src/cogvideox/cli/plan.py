@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cogvideox.cli.flags import Debug, Device, Dtype, Json, Memory, MemoryLimit, Settings, flag, with_flags
+from cogvideox.cli.flags import (
+    Debug,
+    Device,
+    Dtype,
+    Json,
+    Memory,
+    MemoryLimit,
+    Products,
+    Settings,
+    Storage,
+    flag,
+    with_flags,
+)
 from cogvideox.cli.terminal import result, result_json, verb
 from cogvideox.errors import ConfigError
 from cogvideox.generation.options import GenerateOptions
@@ -41,6 +52,8 @@ def plan(
     device: Device = None,
     memory: Memory = "auto",
     memory_limit: MemoryLimit = None,
+    storage: Storage = "auto",
+    products: Products = "full",
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -62,7 +75,7 @@ def plan(
     options |= {"guidance": 1.0} if no_guidance else {}
     found = plan_memory(
         model, device=device, dtype=dtype, memory_policy=memory, memory_limit=memory_limit,
-        encode_video=video, **options,
+        storage=storage, products=products, encode_video=video, **options,
     )  # fmt: skip
     result_json(plan_values(found, model)) if as_json else result(plan_text(found, model))
     require(found)
@@ -79,7 +92,7 @@ def plan_values(plan: MemoryPlan, model: str = "") -> dict[str, Any]:
     asked |= {"width": request.width, "dtype": _dtype_name(request), "device": request.device}
     options = [
         {
-            "policy": asdict(option.policy),
+            "policy": option.policy.record(),
             "name": option.policy.name,
             "price": option.policy.price,
             "exact": option.policy.exact,

@@ -241,12 +241,17 @@ class _LineMaker:
         """The model, loaded the way the line's plan says."""
         policy = prepared.policy
         kept = self.loaded[1] if self.loaded and item.weights == self.weights else None
-        if kept is None or (kept.residence, kept.storage) != (policy.residence, policy.storage):
+        if kept is None or _weights_of(kept) != _weights_of(policy):
             self.loaded = None  # first, so that no model lies beside another
             model = load(item.job, prepared.folder, policy=policy, reporter=self.reporter)
             self.loaded, self.weights = (model, policy), item.weights
         assert self.loaded is not None
         return self.loaded[0]
+
+
+def _weights_of(policy: Policy) -> tuple[str, ...]:
+    """What of a policy is decided when a model is loaded."""
+    return policy.residence, policy.storage, policy.products
 
 
 def _complete(prepared: Prepared) -> Prepared:

@@ -34,7 +34,8 @@ Line = dict[str, Any] | CogVideoXError
 """The values of a line, or what is wrong with it."""
 MOST_BYTES = 64 << 20
 OF_THE_RUN = ("batch", "debug", "device", "dry_run", "engine", "enhance", "enhance_model", "json", "memory",
-              "memory_limit", "no_metadata", "out", "overwrite", "preview", "workers")  # fmt: skip
+              "memory_limit", "no_metadata", "out", "overwrite", "preview", "products", "storage",
+              "workers")  # fmt: skip
 """Flags of the command line that a line cannot have."""
 OF_A_LINE = ("continue", "dtype", "lora", "lora_alpha", "model", "name")
 """Keys of a line besides the fields of GenerateOptions."""
@@ -127,6 +128,8 @@ def _item(
     adapters = [(digest(file), scale) for file, scale in job.adapters]
     asked = [values, begins, job.model_for(values.get("image")), adapters, job.alpha, job.dtype]
     asked += [job.enhance.spec, job.enhance.model] if job.enhance.spec else []
+    low_bits = [job.storage, job.products]
+    asked += low_bits if low_bits != ["auto", "full"] else []
     text = json.dumps(asked, sort_keys=True, default=str)
     if name is None:
         copies[text] += 1

@@ -32,6 +32,7 @@ from cogvideox.generation.prompt_enhance import Enhance, Enhanced
 from cogvideox.generation.record import Generation
 from cogvideox.generation.sampling import guidance_of
 from cogvideox.memory import MemoryPlan, Policy, lower, offload
+from cogvideox.memory.lowbit import read_low_bits
 from cogvideox.model import CogVideoX
 from cogvideox.parallel.inference import Spread, spread
 from cogvideox.parallel.mesh import is_distributed, is_main_process
@@ -50,8 +51,8 @@ class Job:
 
     model: a folder, a hub id or a preset; "" is the shipped one that reads what is given. ``adapters`` are paths with
     their scales, ``alpha`` is that of adapters whose file does not say theirs. memory: "auto" or one of
-    ``memory.RESIDENCES``; memory_limit: such as "12GB". ``metadata`` false: neither prompt nor settings are written.
-    ``preview``: an enlarged GIF and a contact sheet too.
+    ``memory.RESIDENCES``; memory_limit: such as "12GB"; storage and products: as in ``memory.lower``, or auto.
+    ``metadata`` false: neither prompt nor settings are written. ``preview``: an enlarged GIF and a contact sheet too.
     """
 
     model: str = ""
@@ -61,12 +62,15 @@ class Job:
     device: str | None = None
     memory: str = "auto"
     memory_limit: str | None = None
+    storage: str = "auto"
+    products: str = "full"
     enhance: Enhance = field(default_factory=Enhance)
     overwrite: bool = False
     metadata: bool = True
     preview: bool = False
 
     def __post_init__(self) -> None:
+        read_low_bits(self.storage, self.products)
         if self.dtype is not None:
             object.__setattr__(self, "dtype", choose("dtype", self.dtype, DTYPES))
 
@@ -191,7 +195,14 @@ def fit_memory(
     """How the run fits into memory. Raises InputError when it cannot, ConfigError."""
     with reporter.progress("planning the memory") as report:
         report("planning the memory", 0, 1)  # large pictures are counted tile by tile
-        return preflight.fit(_request(job, spec, plan), job.memory, limit, plan.options.anyway)
+        return preflight.fit(
+            _request(job, spec, plan),
+            job.memory,
+            limit,
+            plan.options.anyway,
+            storage=job.storage,
+            products=job.products,
+        )
 
 
 def _request(job: Job, spec: ModelSpec, plan: Plan) -> preflight.Request:
@@ -245,7 +256,7 @@ def load(
         if job.metadata:
             model.weights = weights or {}
         report(f"moving to {device}", 0, 1)
-        lower(model, policy.storage, device)
+        lower(model, policy.storage, device, policy.products)
         model = offload(model, device, policy.residence) if offloaded else model
     if is_main_process():
         reporter.note(f"{name}: loaded in {duration(time.monotonic() - began)}, on {device}")

@@ -31,6 +31,7 @@ from cogvideox.generation.plan import Given, Plan, plan_run
 from cogvideox.generation.residual_reuse import calibration_path, read_calibration
 from cogvideox.generation.sampling import guidance_of
 from cogvideox.memory import MemoryPlan, Request
+from cogvideox.memory.lowbit import check_low_bits, read_low_bits
 from cogvideox.memory.plan import MemoryPrediction
 from cogvideox.memory.seconds import efforts, estimate, measured
 from cogvideox.model import CogVideoX
@@ -254,12 +255,26 @@ def _check_memory(request: Request, plan: Plan, flag: str) -> None:
         )
 
 
-def fit(request: Request, policy: str, limit: int | None, anyway: bool = False) -> MemoryPlan:
+def fit(
+    request: Request,
+    policy: str,
+    limit: int | None,
+    anyway: bool = False,
+    *,
+    storage: str = "auto",
+    products: str = "full",
+) -> MemoryPlan:
     """The cheapest way to run a request within ``limit`` bytes. Raises InputError when nothing fits, with what would.
 
-    policy: "auto" or one of ``memory.RESIDENCES``. ``anyway``: the least way instead of an error.
+    policy: "auto" or one of ``memory.RESIDENCES``; storage and products: as in ``memory.lower``, auto: int8 where
+    nothing else fits. ``anyway``: the least way instead of an error. Raises DependencyError and ConfigError too, for 8
+    bits that cannot be had here.
     """
-    found = memory.settle(request, limit, policy, low_bit=memory.has_torchao())
+    stored, _ = read_low_bits(storage, products)
+    check_low_bits(stored, products, request.device)
+    found = memory.settle(
+        request, limit, policy, low_bit=memory.has_torchao(), storage=storage, products=products
+    )
     if found.choice is None and anyway:
         return MemoryPlan(request, None, [replace(found.least, limit=None)])
     try:
@@ -297,6 +312,8 @@ def plan_memory(
     dtype: str | None = None,
     memory_policy: str = "auto",
     memory_limit: str | None = None,
+    storage: str = "auto",
+    products: str = "full",
     encode_video: bool = False,
     **settings: Any,
 ) -> MemoryPlan:
@@ -304,7 +321,8 @@ def plan_memory(
 
     model: a preset, a folder, a hub id or a spec; nothing is downloaded. ``settings`` are fields of GenerateOptions
     (``frames=49, height=480``). device: any name; default: the best one here. memory_limit: such as "12GB"; default:
-    what the device has free. ``encode_video``: the run begins with a video, which is encoded first.
+    what the device has free. storage, products: as in ``memory.lower``, or auto. ``encode_video``: the run begins with
+    a video, which is encoded first.
     ``MemoryPlan.choice`` is None when nothing fits. Raises ConfigError, CheckpointError, SizeError or FrameError.
     """
     spec = model if isinstance(model, ModelSpec) else find_spec(model)
@@ -314,4 +332,6 @@ def plan_memory(
     encoded = plan.frames.generated if encode_video else int(spec.kind == "i2v")
     request = request_of(spec, plan, encoded=encoded, dtype=precision, device=place)
     limit = read_limit(memory_limit) or free_memory(place)
-    return memory.plan(request, limit, memory_policy, low_bit=memory.has_torchao())
+    return memory.plan(
+        request, limit, memory_policy, low_bit=memory.has_torchao(), storage=storage, products=products
+    )

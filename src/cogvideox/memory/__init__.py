@@ -4,7 +4,8 @@
 |---|---|
 | ``request`` | what is asked to fit: a spec, a size, a device |
 | ``count`` | FLOPs and peak memory of any work, without a device |
-| ``weights`` | bytes of every network, in any precision, and storing them in one byte each |
+| ``weights`` | bytes of every network, in any precision |
+| ``lowbit`` | weights in one byte, and products in 8 bits, by torchao |
 | ``stages`` | bytes that each stage of a run works in |
 | ``policy`` | ways to spend less memory, and what each costs |
 | ``plan`` | every policy for a request: the cheapest that fits, or the nearest request that does |
@@ -13,11 +14,11 @@
 """
 
 from cogvideox.memory.count import Cost, count
+from cogvideox.memory.lowbit import has_torchao, lower
 from cogvideox.memory.offload import offload
 from cogvideox.memory.plan import MemoryPlan, Option, plan, require, settle
 from cogvideox.memory.policy import RESIDENCES, Policy
 from cogvideox.memory.request import Request
-from cogvideox.memory.weights import has_torchao, lower
 
 __all__ = [
     "RESIDENCES",

@@ -7,11 +7,12 @@ holds at its peak. One tenth of the limit is left free: allocators round up and 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
 from cogvideox.errors import InputError
+from cogvideox.memory.lowbit import LOW_BIT_EXTRA
 from cogvideox.memory.policy import Policy, StageMemory, pinned, policies, stages
 from cogvideox.memory.request import Request
 from cogvideox.memory.stages import ActivationBytes, Pair, VaeWay, decoding, denoising, encoding
@@ -19,7 +20,6 @@ from cogvideox.memory.weights import Storage, TextShape, Weights, weigh
 
 RESERVE = 0.1
 GB = 1e9
-LOW_BIT_EXTRA = "cogvideox[lowp]"
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class MemoryPlan:
         counted = choice if choice and not choice.bound else None
         return {
             "limit_bytes": self.limit,
-            "policy": asdict(choice.policy) if choice else None,
+            "policy": choice.policy.record() if choice else None,
             "predicted_peak_bytes": counted.peak if counted else None,
             "predicted": {stage.name: stage.peak for stage in counted.stages} if counted else {},
             "why": self.why,
@@ -167,22 +167,36 @@ class MemoryPrediction:
 
 
 def plan(
-    request: Request, limit: int | None = None, residence: str = "auto", low_bit: bool = True
+    request: Request,
+    limit: int | None = None,
+    residence: str = "auto",
+    low_bit: bool = True,
+    *,
+    storage: str = "auto",
+    products: str = "full",
 ) -> MemoryPlan:
-    """Predict all policies of a request against ``limit`` bytes. Raises ConfigError for an unknown residence.
+    """Predict all policies of a request against ``limit`` bytes. Raises ConfigError as ``policies``.
 
     ``low_bit`` false: without the library for rounded weights, which are then shown and not chosen.
     """
     prediction = MemoryPrediction(request)
-    ways = policies(request.on_cpu, request.guided, request.tiles, residence)
+    ways = policies(request.on_cpu, request.guided, request.tiles, residence, storage, products)
     return MemoryPlan(request, limit, [prediction.option(policy, limit, low_bit) for policy in ways])
 
 
-def settle(request: Request, limit: int | None, residence: str = "auto", low_bit: bool = True) -> MemoryPlan:
+def settle(
+    request: Request,
+    limit: int | None,
+    residence: str = "auto",
+    low_bit: bool = True,
+    *,
+    storage: str = "auto",
+    products: str = "full",
+) -> MemoryPlan:
     """``plan`` as far as the first policy that fits; what fits many times over is not even counted."""
     prediction = MemoryPrediction(request)
     options: list[Option] = []
-    for policy in policies(request.on_cpu, request.guided, request.tiles, residence):
+    for policy in policies(request.on_cpu, request.guided, request.tiles, residence, storage, products):
         if not options:
             bound = stages(policy, prediction.weights(policy.storage), prediction.bound)
             if limit is None or max(stage.peak for stage in bound) < limit / 2:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Literal
 
 from cogvideox.errors import ConfigError, suggest
+from cogvideox.memory.lowbit import Products, read_low_bits
 from cogvideox.memory.stages import ActivationBytes, Pair, VaeWay
 from cogvideox.memory.weights import Storage, Weights
 
@@ -17,12 +18,16 @@ RESIDENCES: tuple[Residence, ...] = ("resident", "phases", "stream")
 
 @dataclass(frozen=True)
 class Policy:
-    """Where weights live, how the pair of guidance runs, how the autoencoder runs, how weights are stored."""
+    """Where weights live, how the pair of guidance runs, how the autoencoder runs, how weights are stored.
+
+    ``products`` in 8 bits multiply by weights that are stored so: ``storage`` is then of the same kind.
+    """
 
     residence: Residence = "resident"
     pair: Pair = "batched"
     vae: VaeWay = "chunked"
     storage: Storage = "stored"
+    products: Products = "full"
 
     @property
     def name(self) -> str:
@@ -33,7 +38,9 @@ class Policy:
             ],
             "guidance pair in sequence" if self.pair == "sequence" else "",
             "VAE tiled" if self.vae == "tiled" else "",
-            f"{self.storage} weights" if self.storage != "stored" else "",
+            f"{self.storage} {'weights' if self.products == 'full' else 'products'}"
+            if self.storage != "stored"
+            else "",
         ]
         return ", ".join(filter(None, names))
 
@@ -45,6 +52,7 @@ class Policy:
             "smaller products" if self.pair == "sequence" else "",
             "1.4x decoding, blended seams" if self.vae == "tiled" else "",
             "rounded weights" if self.storage != "stored" else "",
+            "rounded activations" if self.products != "full" else "",
         ]
         return ", ".join(filter(None, prices)) or "nothing"
 
@@ -53,13 +61,26 @@ class Policy:
         """Whether the video is that of the plain way, up to the order of additions."""
         return self.vae == "chunked" and self.storage == "stored"
 
+    def record(self) -> dict[str, str]:
+        """For the manifest; products are named where they are not computed in full."""
+        facts = asdict(self)
+        return facts if self.products != "full" else {k: v for k, v in facts.items() if k != "products"}
 
-def policies(on_cpu: bool, guided: bool, tiles: bool, residence: str = "auto") -> Iterator[Policy]:
+
+def policies(
+    on_cpu: bool,
+    guided: bool,
+    tiles: bool,
+    residence: str = "auto",
+    storage: str = "auto",
+    products: str = "full",
+) -> Iterator[Policy]:
     """Every way that has an effect, cheapest first: what is exact before what changes the picture.
 
     On a CPU the device's memory is the computer's own: moving weights away saves nothing there.
     ``tiles``: whether the picture is larger than a tile of the autoencoder.
-    Raises ConfigError for a ``residence`` that is not auto or one of RESIDENCES.
+    ``storage`` auto: as stored, then in int8; products are rounded only where that is asked for.
+    Raises ConfigError for a ``residence`` that is not auto or one of RESIDENCES, and as ``read_low_bits``.
     """
     known = ("auto", *RESIDENCES)
     if residence not in known:
@@ -70,9 +91,10 @@ def policies(on_cpu: bool, guided: bool, tiles: bool, residence: str = "auto") -
     residences = usual if residence == "auto" else tuple(each for each in RESIDENCES if each == residence)
     pairs: tuple[Pair, ...] = ("batched", "sequence") if guided else ("batched",)
     ways: tuple[VaeWay, ...] = ("chunked", "tiled") if tiles else ("chunked",)
-    storages: tuple[Storage, ...] = ("stored", "int8")
-    for storage, way, each, pair in product(storages, ways, residences, pairs):
-        yield Policy(each, pair, way, storage)
+    stored, multiplied = read_low_bits(storage, products)
+    storages: tuple[Storage, ...] = ("stored", "int8") if stored == "auto" else (stored,)
+    for kept, way, each, pair in product(storages, ways, residences, pairs):
+        yield Policy(each, pair, way, kept, multiplied)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""How many bytes the weights of a model take, counted without loading one, and storing them in fewer."""
+"""How many bytes the weights of a model take, counted without loading one."""
 
 from __future__ import annotations
 
@@ -9,17 +9,13 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from cogvideox.errors import ConfigError, DependencyError
 from cogvideox.memory.request import Request
-from cogvideox.model import CogVideoX
 from cogvideox.transformer import Transformer
 from cogvideox.transformer.modulation import ModulationTable, tabulated
 
 Storage = Literal["stored", "int8", "fp8"]
 BLOCKS_STREAMED = 2
 """Blocks on the device at once when they are streamed: one computes, the next arrives."""
-FP8_CARD = (8, 9)
-"""Least compute capability of a card that multiplies fp8."""
 
 
 @dataclass(frozen=True)
@@ -169,49 +165,3 @@ def _alike(blocks: list[nn.Module]) -> bool:
     """At least two blocks of one kind and about one size: only then do two buffers save anything."""
     sizes = [sum(p.numel() for p in block.parameters()) for block in blocks]
     return len(blocks) > 1 and len({type(block) for block in blocks}) == 1 and max(sizes) < 1.1 * min(sizes)
-
-
-def lower(model: CogVideoX, storage: Storage, device: torch.device | str = "cpu") -> CogVideoX:
-    """Store the large linear layers of ``model`` in one byte per weight, in place; ``stored`` changes nothing.
-
-    torchao's weight-only int8 is symmetric with one scale per output channel, fp8 (e4m3) likewise; activations keep
-    their precision. Linear layers in the blocks of transformer and text encoder change; embeddings, head, norms and the
-    autoencoder stay.
-
-    Raises DependencyError without torchao, ConfigError for fp8 on a device that cannot compute with it.
-    """
-    if storage == "stored":
-        return model
-    device = torch.device(device)
-    if storage == "fp8" and not can_fp8(device):
-        raise ConfigError(
-            f"fp8 weights on {device}: needs an NVIDIA card of capability 8.9 or later; use int8"
-        )
-    texts = [model.text.model] if model.text is not None else []
-    for network in (model.transformer, *texts):
-        for block in blocks_of(network):
-            quantise(block, storage)
-    return model
-
-
-def quantise(module: nn.Module, storage: Storage) -> None:
-    """Replace the weights of every linear layer of ``module``. Raises DependencyError without torchao."""
-    try:
-        from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig, quantize_
-    except ImportError:
-        raise DependencyError(
-            f"{storage} weights: torchao is not installed; pip install 'cogvideox[lowp]', or leave them as stored"
-        ) from None
-    quantize_(module, Int8WeightOnlyConfig() if storage == "int8" else Float8WeightOnlyConfig())
-
-
-def has_torchao() -> bool:
-    """Whether weights can be stored in fewer bits here."""
-    from importlib.util import find_spec
-
-    return find_spec("torchao") is not None
-
-
-def can_fp8(device: torch.device) -> bool:
-    """Whether the device multiplies 8-bit floating-point numbers."""
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= FP8_CARD

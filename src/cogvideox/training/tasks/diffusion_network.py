@@ -63,7 +63,8 @@ def add_adapter(transformer: nn.Module, tuning: LoraTuning, seed: int) -> None:
     if tuning.base == "bfloat16":
         transformer.to(torch.bfloat16)
     elif tuning.base in ("int8", "fp8"):
-        from cogvideox.memory.weights import blocks_of, quantise
+        from cogvideox.memory.lowbit import quantise
+        from cogvideox.memory.weights import blocks_of
 
         for block in blocks_of(transformer):
             quantise(block, tuning.base)

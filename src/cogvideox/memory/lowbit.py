@@ -1,0 +1,127 @@
+"""Linear layers in 8 bits, by torchao: their weights alone, or the products too.
+
+``storage``: weights are kept in one byte and widened where they are used; activations keep their precision, so only
+memory is saved. ``products``: activations are rounded to 8 bits as well, one scale for each token, and multiplied by
+such weights in 8-bit arithmetic: faster on cards with units for it, and further from the plain model.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Literal, get_args
+
+import torch
+from torch import nn
+
+from cogvideox.errors import ConfigError, DependencyError, suggest
+from cogvideox.memory.weights import Storage, blocks_of
+from cogvideox.model import CogVideoX
+
+if TYPE_CHECKING:
+    from torchao.core.config import AOBaseConfig
+
+Products = Literal["full", "int8", "fp8"]
+LOW_BIT_EXTRA = "cogvideox[lowp]"
+FP8_CARD = (8, 9)
+"""Least compute capability of a card that multiplies fp8."""
+
+
+def read_low_bits(storage: str, products: str) -> tuple[Storage | Literal["auto"], Products]:
+    """Both settings, checked: ``storage`` may be auto, and is that of the products where these are in 8 bits.
+
+    Raises ConfigError for unknown names and for weights of another kind than the products.
+    """
+    for what, name, known in (
+        ("storage", storage, ("auto", *get_args(Storage))),
+        ("products", products, get_args(Products)),
+    ):
+        if name not in known:
+            raise ConfigError(
+                f"{what} {name!r}: unknown{suggest(name, known)}; choose one of {', '.join(known)}"
+            )
+    if products == "full":
+        return storage, products  # type: ignore[return-value]  # both are among the known names
+    if storage not in ("auto", products):
+        raise ConfigError(
+            f"storage {storage}, products {products}: {products} products need {products} weights; leave storage out"
+        )
+    return products, products  # type: ignore[return-value]
+
+
+def check_low_bits(storage: str, products: str, device: str) -> None:
+    """Raises what ``lower`` would raise on this device, before a weight is loaded."""
+    if storage not in ("auto", "stored"):
+        _check_device(storage, products, torch.device(device))
+        _import_torchao(storage)
+
+
+def lower(
+    model: CogVideoX, storage: Storage, device: torch.device | str = "cpu", products: Products = "full"
+) -> CogVideoX:
+    """Store the large linear layers of ``model`` in one byte per weight, in place; ``stored`` changes nothing.
+
+    torchao's int8 is symmetric with one scale per output channel, fp8 (e4m3) likewise; activations keep their
+    precision, unless ``products`` says otherwise (it then names the storage). Linear layers in the blocks of
+    transformer and text encoder change; embeddings, head, norms and the autoencoder stay. Products are those of the
+    transformer.
+
+    Raises DependencyError without torchao, ConfigError for fp8 on a device that cannot compute with it.
+    """
+    if storage == "stored":
+        return model
+    _check_device(storage, products, torch.device(device))
+    texts = [model.text.model] if model.text is not None else []
+    for network in (model.transformer, *texts):
+        for block in blocks_of(network):
+            quantise(block, storage, products if network is model.transformer else "full")
+    return model
+
+
+def quantise(module: nn.Module, storage: Storage, products: Products = "full") -> None:
+    """Replace the weights of every linear layer of ``module``. Raises DependencyError without torchao."""
+    _import_torchao(storage)
+    from torchao.quantization import quantize_
+
+    quantize_(module, torchao_config(storage, products))
+
+
+def torchao_config(storage: Storage, products: Products = "full") -> AOBaseConfig:
+    """torchao's name for a way to store weights and to multiply by them."""
+    from torchao import quantization as ao
+
+    if products == "int8":
+        return ao.Int8DynamicActivationInt8WeightConfig()
+    if products == "fp8":
+        return ao.Float8DynamicActivationFloat8WeightConfig(granularity=ao.PerRow())
+    return ao.Int8WeightOnlyConfig() if storage == "int8" else ao.Float8WeightOnlyConfig()
+
+
+def has_torchao() -> bool:
+    """Whether weights can be stored in fewer bits here."""
+    return find_spec("torchao") is not None
+
+
+def can_fp8(device: torch.device) -> bool:
+    """Whether the device multiplies 8-bit floating-point numbers."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= FP8_CARD
+
+
+def _import_torchao(storage: str) -> None:
+    try:
+        import torchao.quantization  # noqa: F401
+    except ImportError:
+        raise DependencyError(
+            f"{storage} weights: torchao is not installed; pip install '{LOW_BIT_EXTRA}', or leave them as stored"
+        ) from None
+
+
+def _check_device(storage: str, products: str, device: torch.device) -> None:
+    if storage == "fp8" and not can_fp8(device):
+        what = "weights" if products == "full" else "products"
+        raise ConfigError(
+            f"fp8 {what} on {device}: needs an NVIDIA card of capability 8.9 or later; use int8"
+        )
+    if products == "int8" and device.type not in ("cpu", "cuda"):
+        raise ConfigError(
+            f"int8 products on {device}: torchao multiplies so on a CPU and on CUDA; leave them out"
+        )
