@@ -114,7 +114,7 @@ def chosen_steps(options: GenerateOptions, path: Sequence[SamplerStep]) -> list[
 
 def may_fuse(network: nn.Module, options: GenerateOptions) -> bool:
     """Whether fused forms of blocks may be timed and used: not beside a compiler, nor with a kernel named."""
-    return not options.compile and options.attention == "fastest" and not is_spread(network)
+    return not options.compile and options.attention.startswith("fastest") and not is_spread(network)
 
 
 def is_sharded(network: nn.Module) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch.distributed import get_world_size
 
 from cogvideox import checkpoints
@@ -39,7 +40,8 @@ from cogvideox.parallel.mesh import is_distributed, is_main_process
 from cogvideox.progress import SILENT, Reporter, duration
 from cogvideox.spec import ModelSpec
 from cogvideox.text import check_prompt
-from cogvideox.transformer.kernels import get_attention_fn
+from cogvideox.transformer.hub_kernels import check_hub_kernels
+from cogvideox.transformer.kernels import read_attention
 from cogvideox.video import Video, check_output, is_ours, previews_of, sidecar_of
 
 SHIPPED, SHIPPED_I2V = "tiny", "tiny-i2v"
@@ -136,9 +138,14 @@ def prepare(
     ``first`` makes the image that an image-to-video model is given where the options name none.
     """
     name = job.model_for(options.image)
-    get_attention_fn(options.attention)  # raises for one that does not exist
+    kernels = read_attention(options.attention)
     folder = model_folder(name, download)
     spec = read_spec(folder)
+    if download and is_here(job.target_device):
+        precision = preflight.dtype_of(spec, job.dtype, job.target_device)
+        check_hub_kernels(
+            kernels, torch.device(job.target_device), precision, spec.transformer.attention_head_dim
+        )
     given = read_given(options, first() if first is not None and spec.kind == "i2v" else None, None)
     preflight.check_request(spec, options, given)
     plan = plan_run(spec, options, given)
@@ -180,13 +187,20 @@ def foresee(job: Job, spec: ModelSpec, plan: Plan) -> Forecast | None:
     """
     if is_distributed():
         return None
-    try:
-        check_device(job.target_device)
-    except ConfigError:
+    if not is_here(job.target_device):
         return None
     expected = preflight.forecast(_request(job, spec, plan), plan.steps)
     preflight.refuse_hours(plan, expected, "--anyway")
     return expected
+
+
+def is_here(device: str) -> bool:
+    """Whether this machine has the device; what is planned may run elsewhere."""
+    try:
+        check_device(device)
+    except ConfigError:
+        return False
+    return True
 
 
 def fit_memory(

@@ -123,7 +123,7 @@ class GenerateOptions(Config):
     attention: str = Field(
         "fastest",
         description="attention kernel: fastest (the fastest correct one here), torch, torch-cudnn, flash-3, "
-        "sage (8-bit), ...",
+        "sage (8-bit), ..., or one of the hub: hub:kernels-community/flash-attn3",
     )
     compile: bool = Field(
         False,

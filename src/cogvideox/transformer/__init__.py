@@ -15,6 +15,7 @@ Files, in reading order:
 | `arms` | the paper's ablations, as configs made from a config |
 | `fused` | blocks in fewer passes over memory, for inference on a GPU |
 | `kernels` | attention kernels, chosen by time or by name, of a clip and of a packed sequence |
+| `hub_kernels` | attention kernels of the hub: fetched where named, of trusted publishers, compared first |
 | `modulation` | the modulations of all timesteps of a run, as tables |
 | `reuse` | steps at which an earlier residual stands for the blocks |
 | `compiled` | compiled blocks and CUDA graphs |

@@ -293,19 +293,51 @@ def _on_whole_sequence(kernels: Sequence[Kernel], layout: Layout) -> list[Kernel
     ]
 
 
+def read_attention(name: str) -> list[str]:
+    """The names in ``name``, checked: fastest, one of ``KERNELS``, one of the hub (``hub:owner/name``), or fastest and
+    some of the hub with commas between, which are candidates then.
+
+    Nothing is fetched. Raises ConfigError for others and DependencyError, as ``hub_kernels.read_hub_name``.
+    """
+    from cogvideox.transformer.hub_kernels import (
+        PREFIX,
+        read_hub_name,
+    )  # imported here: it builds on this module
+
+    names = [
+        each.strip() for each in name.replace(" ", "-").split(",")
+    ]  # blanks: as runs before 0.2 wrote it
+    known = ["fastest", *(one.name for one in KERNELS)]
+    for each in names:
+        if each.startswith(PREFIX):
+            read_hub_name(each)
+        elif each not in known:
+            raise ConfigError(
+                f"attention kernel {each!r}: unknown{suggest(each, known)}; one of {', '.join(known)}, or "
+                f"{PREFIX}kernels-community/flash-attn3 and the like"
+            )
+    if len(names) > 1 and (names[0] != "fastest" or not all(each.startswith(PREFIX) for each in names[1:])):
+        raise ConfigError(
+            f"attention {name!r}: one kernel, or fastest,{PREFIX}OWNER/NAME to let kernels of the hub compete"
+        )
+    return names
+
+
 @cache
 def get_attention_fn(name: str = "fastest", approximate: bool = False) -> Fastest | Named:
-    """The attention function of this name: one of ``KERNELS``, or "fastest". Choices are kept between calls.
+    """The attention function of this name, as ``read_attention`` has it. Choices are kept between calls.
 
-    Raises ConfigError for an unknown name.
+    Kernels of the hub are loaded. Raises as ``read_attention`` and ``hub_kernels.load_hub_kernel``.
     """
-    known = {one.name: one for one in KERNELS}
-    name = name.replace(" ", "-")  # as runs before 0.2 wrote it
-    if name != "fastest" and name not in known:
-        raise ConfigError(
-            f"attention kernel {name!r}: unknown{suggest(name, known)}; one of fastest, {', '.join(known)}"
-        )
-    return Fastest(approximate) if name == "fastest" else Named(known[name])
+    from cogvideox.transformer.hub_kernels import PREFIX, load_hub_kernel
+
+    first, *others = read_attention(name)
+    if first == "fastest":
+        hub = tuple(load_hub_kernel(each) for each in others)
+        return Fastest(approximate or any(one.approximate for one in hub), (*KERNELS, *hub))
+    if first.startswith(PREFIX):
+        return Named(load_hub_kernel(first))
+    return Named(next(one for one in KERNELS if one.name == first))
 
 
 def use_kernel(
@@ -379,13 +411,14 @@ def _seconds(kernel: Kernel, expected: Tensor, q: Heads, k: Heads, v: Heads) -> 
         except Exception as error:  # a kernel of another library, on hardware it may not know: say so, go on
             warnings.warn(f"attention kernel {kernel.name}: {str(error).splitlines()[0][:150]}", stacklevel=2)
             return None
-    if not _close(out.detach(), expected, EIGHT_BIT if kernel.approximate else EXACT):
+    if not is_close(out.detach(), expected, EIGHT_BIT if kernel.approximate else EXACT):
         warnings.warn(f"attention kernel {kernel.name}: wrong or not finite here; not used", stacklevel=2)
         return None
     return best
 
 
-def _close(out: Tensor, expected: Tensor, tolerance: float) -> bool:
+def is_close(out: Tensor, expected: Tensor, tolerance: float) -> bool:
+    """Whether ``out`` is finite and within ``tolerance`` of the largest expected value; float32 within 1e-4."""
     if out.shape != expected.shape or not bool(out.isfinite().all()):
         return False
     if expected.dtype == torch.float32:

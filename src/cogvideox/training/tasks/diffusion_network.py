@@ -36,7 +36,8 @@ def starting_network(config: DiffusionSettings, start: Path | None, seed: int) -
 def attention_fn(config: DiffusionSettings) -> Fastest | Named:
     """The attention function to train with; a ``Fastest`` is this run's own, to be fixed before the first step."""
     name = config.kernel or ("torch-float32" if config.compute_device == "cpu" else "fastest")
-    return Fastest() if name == "fastest" else get_attention_fn(name)
+    attn_fn = get_attention_fn(name)
+    return Fastest(attn_fn.approximate, attn_fn.kernels) if isinstance(attn_fn, Fastest) else attn_fn
 
 
 def prepare_network(
