@@ -42,9 +42,10 @@ from cogvideox.training.tasks.diffusion_batches import DiffusionSample, fix_kern
 from cogvideox.training.tasks.diffusion_network import attention_fn, prepare_network
 from cogvideox.training.tasks.diffusion_settings import LoraTuning
 from cogvideox.transformer import TokenGrid, Transformer, split
+from cogvideox.transformer.attention_kernels import KERNELS
 from cogvideox.transformer.compiled import compiled, graph_replay
 from cogvideox.transformer.fused import FORMS, faster_forms, fused
-from cogvideox.transformer.kernels import KERNELS, Fastest, using_kernel
+from cogvideox.transformer.kernels import Fastest, using_kernel
 from cogvideox.transformer.layout import ClipTokens
 from cogvideox.transformer.modulation import tabulated
 from cogvideox.vae import VAE

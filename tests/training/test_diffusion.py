@@ -20,7 +20,8 @@ from cogvideox.training.tasks.diffusion import DiffusionTask, DiffusionTraining
 from cogvideox.training.tasks.diffusion_batches import DiffusionSample, fix_kernel
 from cogvideox.transformer import kernels
 from cogvideox.transformer.attention import attend_per_clip, full_attention
-from cogvideox.transformer.kernels import Fastest, Kernel, use_kernel
+from cogvideox.transformer.attention_kernels import Kernel
+from cogvideox.transformer.kernels import Fastest, use_kernel
 from support.models import packed_inputs, small_transformer, write_model_folder
 
 

@@ -12,7 +12,8 @@ from torch.utils.checkpoint import checkpoint
 from cogvideox.errors import ConfigError
 from cogvideox.transformer import Transformer
 from cogvideox.transformer.attention import attend_per_clip, full_attention
-from cogvideox.transformer.kernels import KERNELS, Fastest, Kernel, Named, in_float32, use_kernel
+from cogvideox.transformer.attention_kernels import KERNELS, Kernel, in_float32
+from cogvideox.transformer.kernels import Fastest, Named, use_kernel
 from cogvideox.transformer.layout import ClipTokens, Layout, TokenGrid
 from support.models import small_preset
 

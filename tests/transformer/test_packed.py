@@ -7,16 +7,14 @@ from torch.nn.attention.flex_attention import flex_attention
 from cogvideox.errors import ConfigError
 from cogvideox.transformer import Layout, TokenGrid
 from cogvideox.transformer.attention import attend_per_clip, full_attention
-from cogvideox.transformer.kernels import (
+from cogvideox.transformer.attention_kernels import (
     KERNELS,
-    Fastest,
     Kernel,
-    Named,
     _block_mask,
     cumulative_lengths,
     flatten_batch,
-    use_kernel,
 )
+from cogvideox.transformer.kernels import Fastest, Named, use_kernel
 from support.models import gradients, packed_inputs, small_transformer
 
 

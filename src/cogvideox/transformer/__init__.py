@@ -14,8 +14,9 @@ Files, in reading order:
 | `initialise` | the weights that training starts from |
 | `arms` | the paper's ablations, as configs made from a config |
 | `fused` | blocks in fewer passes over memory, for inference on a GPU |
-| `kernels` | attention kernels, chosen by time or by name, of a clip and of a packed sequence |
+| `attention_kernels` | attention kernels: torch's own, FlashAttention, SageAttention |
 | `hub_kernels` | attention kernels of the hub: fetched where named, of trusted publishers, compared first |
+| `kernels` | the kernel of a run, chosen by time or by name, of a clip and of a packed sequence |
 | `modulation` | the modulations of all timesteps of a run, as tables |
 | `reuse` | steps at which an earlier residual stands for the blocks |
 | `compiled` | compiled blocks and CUDA graphs |

@@ -16,7 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cogvideox.transformer.attention import Attention, AttentionFn, Heads, full_attention
-from cogvideox.transformer.kernels import KERNELS, Fastest, Named, random_heads
+from cogvideox.transformer.attention_kernels import KERNELS
+from cogvideox.transformer.kernels import Fastest, Named, random_heads
 from cogvideox.transformer.layout import ClipTokens, Layout
 from cogvideox.transformer.reuse import replacing_blocks
 from cogvideox.transformer.transformer import Transformer

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from cogvideox.errors import ConfigError, DependencyError
 from cogvideox.transformer.attention import Heads
-from cogvideox.transformer.kernels import (
+from cogvideox.transformer.attention_kernels import (
     EIGHT_BIT,
     EXACT,
     Kernel,
