@@ -116,7 +116,7 @@ def load_hub_kernel(text: str) -> Kernel:
             f"attention kernel {text}: has neither flash_attn_func nor sageattn; its module has {has}"
         )
     if known[0] == "sageattn":
-        sage = Likeness(str(name), lambda q, k, v: module.sageattn(q, k, v, tensor_layout="HND"), EIGHT_BIT)
+        sage = KernelCheck(str(name), lambda q, k, v: module.sageattn(q, k, v, tensor_layout="HND"), EIGHT_BIT)
         return Kernel(str(name), sage.run, lambda q: not q.requires_grad and sage.fits(q), approximate=True)
 
     def run(q: Heads, k: Heads, v: Heads) -> Heads:
@@ -125,9 +125,9 @@ def load_hub_kernel(text: str) -> Kernel:
     def packed(q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
         return flash_varlen(module, q, k, v, layout)
 
-    likeness = Likeness(str(name), run, EXACT)
+    check = KernelCheck(str(name), run, EXACT)
     varlen = packed if hasattr(module, "flash_attn_varlen_func") else None
-    return Kernel(str(name), run, likeness.fits, packed=varlen)
+    return Kernel(str(name), run, check.fits, packed=varlen)
 
 
 def flash_varlen(module: ModuleType, q: Heads, k: Heads, v: Heads, layout: Layout) -> Heads:
@@ -139,7 +139,7 @@ def flash_varlen(module: ModuleType, q: Heads, k: Heads, v: Heads, layout: Layou
 
 
 @dataclass
-class Likeness:
+class KernelCheck:
     """Whether a kernel computes what torch's own does, compared once for each device, type and width of a head.
 
     ``tolerance``: largest difference, relative to the largest value. ``faults``: what is wrong, '' for nothing.
