@@ -116,7 +116,9 @@ def load_hub_kernel(text: str) -> Kernel:
             f"attention kernel {text}: has neither flash_attn_func nor sageattn; its module has {has}"
         )
     if known[0] == "sageattn":
-        sage = KernelCheck(str(name), lambda q, k, v: module.sageattn(q, k, v, tensor_layout="HND"), EIGHT_BIT)
+        sage = KernelCheck(
+            str(name), lambda q, k, v: module.sageattn(q, k, v, tensor_layout="HND"), EIGHT_BIT
+        )
         return Kernel(str(name), sage.run, lambda q: not q.requires_grad and sage.fits(q), approximate=True)
 
     def run(q: Heads, k: Heads, v: Heads) -> Heads:
