@@ -1,4 +1,5 @@
-"""What the command line does to folders and runs, as one Python call each: ``train``, ``curate``, ``caption``.
+"""What the command line does to folders and runs, as one Python call each: ``train``, ``encode``, ``curate``,
+``caption``.
 
 ``load``, ``save``, ``convert`` and ``inspect`` are ``cogvideox.checkpoints``, ``generate`` and ``plan`` are
 ``cogvideox.generation``, ``evaluate`` is ``cogvideox.evaluate_model``. Settings are plain keywords; a dotted name
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from cogvideox.captioning.strategy import CaptionConfig
     from cogvideox.curation.recipe import Recipe
     from cogvideox.training.config import Run
+    from cogvideox.training.encode import EncodedData
     from cogvideox.training.stages import StagedRun
 
 
@@ -67,6 +69,24 @@ def training_config(
         overrides = [*overrides, f"{'base.out' if isinstance(config, StagedRun) else 'out'}={out}"]
     config = config.override(overrides) if overrides else config
     return config.changed(**settings) if settings else config
+
+
+def encode(
+    recipe: str | Path | Run | StagedRun,
+    *,
+    overrides: Sequence[str] = (),
+    engine: JobEngine = HERE,
+    **settings: Any,
+) -> EncodedData:
+    """Encode what a training run will read, before it: ``encode("finetune", engine=JobEngine("ray"), ...)``.
+
+    The arguments are those of ``train``. Latents and text embeddings go into ``task.cache``, where ``train`` with the
+    same settings finds them; the same call encodes what is missing. ``engine``: here, in several processes, or on a Ray
+    cluster. Raises ConfigError, CheckpointError, MediaError, NumericsError, OutputError or DependencyError.
+    """
+    from cogvideox.training.encode import encode_data
+
+    return encode_data(training_config(recipe, overrides=overrides, **settings), engine)
 
 
 def curate(

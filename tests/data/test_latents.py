@@ -73,10 +73,10 @@ def test_a_stopped_encoding_goes_on_as_if_it_had_not_been(vae, tmp_path, monkeyp
     """Same latents, the same clips encoded together, nothing encoded twice but the batch that was under way."""
     monkeypatch.setattr(latents, "PIXELS", 2 * 9 * 32 * 32)
     batches = []
-    encode = latents._encode
+    encode = latents.encode_batch
     monkeypatch.setattr(
         latents,
-        "_encode",
+        "encode_batch",
         lambda vae, batch, source: batches.append([i for i, _ in batch]) or encode(vae, batch, source),
     )
     whole = encoded(Counted(0, "train", 9, 32, 9), vae, tmp_path / "whole")
@@ -97,9 +97,11 @@ def test_a_stopped_encoding_goes_on_as_if_it_had_not_been(vae, tmp_path, monkeyp
 
 def test_clips_are_encoded_together_by_their_pixels(vae, tmp_path, monkeypatch):
     sizes = []
-    encode = latents._encode
+    encode = latents.encode_batch
     monkeypatch.setattr(
-        latents, "_encode", lambda vae, batch, source: sizes.append(len(batch)) or encode(vae, batch, source)
+        latents,
+        "encode_batch",
+        lambda vae, batch, source: sizes.append(len(batch)) or encode(vae, batch, source),
     )
     encoded(Counted(0, "train", 45, 32, 9), vae, tmp_path)
     assert sizes == [20, 20, 5]

@@ -1,13 +1,16 @@
-"""The verbs train and settings: a recipe or a run.yaml, trained or listed."""
+"""The verbs train, data encode and settings: a recipe or a run.yaml, trained, prepared or listed."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from cogvideox.cli.flags import Debug, Json, Settings, flag
-from cogvideox.cli.terminal import USAGE, result, verb
+from cogvideox.cli.curate import data
+from cogvideox.cli.flags import Debug, Engine, Json, Settings, Workers, flag
+from cogvideox.cli.terminal import USAGE, result, result_json, verb
+from cogvideox.progress import say
 
 DRY_RUN = "check folders and models; print settings, memory, time"
 
@@ -41,6 +44,30 @@ def train(
 
     if is_main_process():
         result(str(folder))
+
+
+@data.command("encode")
+@verb
+def encode(
+    recipe: Annotated[str, typer.Argument(help="a recipe or a run.yaml, as for train")],
+    settings: Settings = None,
+    engine: Engine = "local",
+    workers: Workers = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Encode the clips and captions that `train` with the same settings reads, into task.cache, by several workers."""
+    from cogvideox import api
+    from cogvideox.engines import JobEngine
+
+    found = api.encode(recipe, overrides=settings or [], engine=JobEngine(engine, workers))
+    if as_json:
+        result_json(asdict(found) | {"cache": str(found.cache)})
+        return
+    for name, reason in found.dropped.items():
+        say(f"{name}: {reason}")
+    result(f"{found.train} clips to train on, {found.held_out} to measure with, {len(found.dropped)} dropped")
+    result(str(found.cache))
 
 
 @verb

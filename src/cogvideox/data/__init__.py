@@ -5,6 +5,7 @@
 | ``clips`` | ``FolderClips`` and ``WorldClips``: pixels, captions and digests of clips by number |
 | ``cache`` | named tensors by key in a folder of safetensors files |
 | ``latents`` | latents and text embeddings, encoded once and kept |
+| ``encode_elsewhere`` | the same by several processes, or actors on a Ray cluster |
 | ``pack`` | which clips stand in which row: of one token budget (frame pack, section 2.4), or of one shape (buckets) |
 | ``doctor`` | what training would do with a folder, clip by clip |
 """

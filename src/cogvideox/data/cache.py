@@ -39,11 +39,16 @@ class TensorCache:
         self.folder = Path(folder)
         self.shapes: dict[str, dict[str, tuple[int, ...]]] = {}
         self.files: dict[str, Path] = {}
-        for file in sorted(self.folder.glob("[!.]*.safetensors")):
-            self._take(file)
+        self._read: set[Path] = set()
+        self.read_new()
 
     def __contains__(self, key: str) -> bool:
         return key in self.files
+
+    def read_new(self) -> None:
+        """Take in the pieces that others have written meanwhile."""
+        for file in sorted({*self.folder.glob("[!.]*.safetensors")} - self._read):
+            self._take(file)
 
     def get(self, key: str, name: str, of: str = "") -> Tensor:
         """One tensor of one item, read from disk; ``of``: what messages call the item. Raises MediaError when it is
@@ -107,6 +112,7 @@ class TensorCache:
         self._take(file)
 
     def _take(self, file: Path) -> None:
+        self._read.add(file)
         try:
             header = _header(file)
         except (OSError, ValueError, SafetensorError) as error:

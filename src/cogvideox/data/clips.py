@@ -7,8 +7,9 @@ import json
 import os
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from jaxtyping import Float, UInt8
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from cogvideox.clip_folders.archives import ByteRange
 from cogvideox.clip_folders.listing import ListedClip, Listing
 from cogvideox.config import Config
 from cogvideox.errors import ConfigError, InputError, MediaError
@@ -48,6 +50,16 @@ class ClipDataset(Protocol):
     def save_digests(self) -> None:
         """Write down the digests that ``content`` computed, so that they need not be computed again."""
         return None
+
+    def to_plain(self) -> dict[str, Any]:
+        """What all its clips have in common, as values that JSON can hold; for ``clips_from_plain``."""
+
+    def clip_to_plain(self, index: int) -> Any:
+        """One clip, as values that JSON can hold; for ``clips_from_plain``."""
+
+    def cost(self, index: int) -> float:
+        """A number that grows with the work that reading and encoding it is: bytes of the file, or 1."""
+        return 1.0
 
 
 class ClipShape(NamedTuple):
@@ -161,6 +173,17 @@ class FolderClips(ClipDataset):
     def save_digests(self) -> None:
         self.digests.save()
 
+    def to_plain(self) -> dict[str, Any]:
+        return {"kind": "folder", "size": self.size.model_dump(), "colour": self.colour}
+
+    def clip_to_plain(self, index: int) -> dict[str, Any]:
+        entry = self.entries[index]
+        where = asdict(entry.location) | {"file": str(entry.location.file.absolute())}
+        return {"name": entry.name, "location": where}
+
+    def cost(self, index: int) -> float:
+        return float(self.entries[index].location.length or 1)
+
 
 class _Digests:
     """SHA-256 of clips, remembered as long as the size and the time of a file's last change stay the same."""
@@ -233,6 +256,13 @@ class WorldClips(ClipDataset):
     def caption(self, index: int, variant: int) -> str:
         return caption(self._scene(index), self.seed, index * 31 + variant)
 
+    def to_plain(self) -> dict[str, Any]:
+        plain = {"kind": "world", "seed": self.seed, "split": self.split, "size": self.side}
+        return plain | {"frames": self.frames, "shares": self.shares}
+
+    def clip_to_plain(self, index: int) -> int:
+        return index
+
     def _scene(self, index: int) -> Scene:
         return sample_scene(self.seed, index, self.split, self._tier(index))
 
@@ -242,6 +272,46 @@ class WorldClips(ClipDataset):
             return None
         names, weights = list(self.shares), list(self.shares.values())
         return random.Random(f"{self.seed}/{self.split}/tier/{index}").choices(names, weights)[0]
+
+
+class ChosenClips(ClipDataset):
+    """Some clips of another source, under numbers from 0."""
+
+    def __init__(self, source: ClipDataset, indices: Sequence[int]) -> None:
+        self.source, self.indices = source, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def name(self, index: int) -> str:
+        return self.source.name(self.indices[index])
+
+    def content(self, index: int) -> str:
+        return self.source.content(self.indices[index])
+
+    def pixels(self, index: int) -> np.ndarray:
+        return self.source.pixels(self.indices[index])
+
+    def caption(self, index: int, variant: int) -> str:
+        return self.source.caption(self.indices[index], variant)
+
+    def to_plain(self) -> dict[str, Any]:
+        return self.source.to_plain()
+
+    def clip_to_plain(self, index: int) -> Any:
+        return self.source.clip_to_plain(self.indices[index])
+
+
+def clips_from_plain(values: Mapping[str, Any], clips: Sequence[Any]) -> ClipDataset:
+    """The clips that ``to_plain`` and ``clip_to_plain`` wrote down, in another process; without captions."""
+    own = {name: value for name, value in values.items() if name != "kind"}
+    if values["kind"] == "world":
+        return ChosenClips(WorldClips(**own, count=max(clips, default=0) + 1), clips)
+    places = [(each["name"], each["location"]) for each in clips]
+    entries = [
+        ListedClip(name, "", ByteRange(**place | {"file": Path(place["file"])})) for name, place in places
+    ]
+    return FolderClips(Listing(Path(), "", entries), ClipSize.parse(own["size"]), colour=own["colour"])
 
 
 def _shares(given: Mapping[str, float]) -> dict[str, float]:

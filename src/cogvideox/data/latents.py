@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +30,9 @@ PIXELS = 1 << 21  # of the clips encoded at once: 20 of 25x64x64; one of 49x480x
 
 Batch = list[tuple[int, np.ndarray]]
 """Numbers of clips and their pixels, all of one shape."""
+EncodeMissing = Callable[[ClipDataset, Mapping[str, int], dict[str, str]], Iterator[int]]
+"""Encodes the clips of a source that a cache lacks (key to number) into that cache, elsewhere; yields how many it did
+and notes those that it could not (name to reason)."""
 
 
 @dataclass
@@ -77,11 +80,12 @@ def encoded(
     folder: str | Path,
     title: str = "clips",
     only: Set[int] | None = None,
+    elsewhere: EncodeMissing | None = None,
 ) -> EncodedClips:
     """The clips of ``source`` as latents: from the cache where it holds them, encoded and kept otherwise.
 
     ``only``: numbers of the clips that will be asked for; the others are listed but not encoded. All clips of the
-    source must have one shape then.
+    source must have one shape then. ``elsewhere``: who encodes them (``encode_elsewhere``); None: this process.
 
     What is made is written every half minute and when the work is stopped, so an interrupted run continues; the same
     clips are encoded together then as without the stop. Raises NumericsError when latents are not finite.
@@ -93,10 +97,16 @@ def encoded(
     for index, key in keys.items():
         if key not in cache and (only is None or index in only):
             missing.setdefault(key, index)  # a clip that is there twice is encoded once
-    with cache.adding() as add, _counted(title, len(missing)) as count:
-        for batch in _batches(source, missing.values(), found.dropped):
-            add({keys[index]: item for index, item in _encode(vae, batch, source)})
-            count(len(batch))
+    with _counted(title, len(missing)) as count:
+        if elsewhere is not None:
+            for done in elsewhere(source, missing, found.dropped) if missing else ():
+                count(done)
+            cache.read_new()
+        else:
+            with cache.adding() as add:
+                for batch in read_batches(source, missing.values(), found.dropped):
+                    add({keys[index]: item for index, item in encode_batch(vae, batch, source)})
+                    count(len(batch))
     for index, key in keys.items():
         if key in cache and not found.alike:
             found.alike = key
@@ -121,7 +131,7 @@ def _keys(source: ClipDataset, weights: str, dropped: dict[str, str]) -> dict[in
     return keys
 
 
-def _batches(source: ClipDataset, indices: Iterable[int], dropped: dict[str, str]) -> Iterator[Batch]:
+def read_batches(source: ClipDataset, indices: Iterable[int], dropped: dict[str, str]) -> Iterator[Batch]:
     """Neighbours of one shape, as many as may be encoded at once; clips that cannot be read are noted."""
     batch: Batch = []
     for index in indices:
@@ -142,7 +152,7 @@ def _batches(source: ClipDataset, indices: Iterable[int], dropped: dict[str, str
 
 
 @torch.no_grad()
-def _encode(vae: VAE, batch: Batch, source: ClipDataset) -> Iterator[tuple[int, dict[str, Tensor]]]:
+def encode_batch(vae: VAE, batch: Batch, source: ClipDataset) -> Iterator[tuple[int, dict[str, Tensor]]]:
     """bfloat16 and channels last: four times as fast on a CPU with units for it; the rounding is far below the
     posterior's own noise. A CPU without them would take sixty times as long, and gets float32."""
     weight = next(vae.parameters())

@@ -3,6 +3,7 @@
 | file | what it does |
 |---|---|
 | ``config`` | ``TrainConfig``: the settings of a run; ``Run``: the same, with a task of this package |
+| ``encode`` | latents and text embeddings of a run, made before it trains: here, or by several workers |
 | ``loop`` | ``train``: checks settings, builds, trains to the end, writes the result; call again to resume |
 | ``trainer`` | ``Trainer``: steps with gradient accumulation; measures, logs, saves and stops (SIGTERM) |
 | ``task`` | ``Task`` and ``TaskConfig``: base classes of a training objective and its settings |

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import replace
 from math import ceil
 from pathlib import Path
@@ -17,8 +17,8 @@ from typing import Any
 from torch import Tensor
 
 from cogvideox.clip_folders.listing import Listing
-from cogvideox.data.clips import FolderClips, WorldClips
-from cogvideox.data.latents import EncodedClips, digest_of, embedded, encoded
+from cogvideox.data.clips import ClipDataset, FolderClips, WorldClips
+from cogvideox.data.latents import EncodedClips, EncodeMissing, digest_of, embedded, encoded
 from cogvideox.data.pack import BatchRows, Row, rows_of
 from cogvideox.errors import ConfigError
 from cogvideox.text import TextEncoder
@@ -44,7 +44,8 @@ class DiffusionData:
     """Encoded clips to train on and to measure with, and the clips of each micro-step.
 
     ``micro_steps``: how many the run takes; clips that they cannot reach are not encoded (None: all are).
-    Raises ConfigError when too many clips are unusable, or when one alone is over the token budget.
+    ``elsewhere``: who encodes what the cache lacks; None: this process. Raises ConfigError when too many clips are
+    unusable, or when one alone is over the token budget.
     """
 
     def __init__(
@@ -56,7 +57,9 @@ class DiffusionData:
         *,
         seed: int,
         micro_steps: int | None = None,
+        elsewhere: EncodeMissing | None = None,
     ) -> None:
+        self.elsewhere = elsewhere
         self.config, self.vae, self.text, self.network, self.seed = config, vae, text, network, seed
         self.image = network.in_channels == 2 * network.out_channels
         if config.data is None:
@@ -128,8 +131,8 @@ class DiffusionData:
         held_out = WorldClips(seed, "held_out", HELD_OUT_CLIPS, config.size, config.frames)
         reached = _reached(micro_steps, config.clips, config.batch, self.seed)
         return (
-            self._batcher(encoded(train, self.vae, config.cache, train.split, reached), self._embed),
-            self._batcher(encoded(held_out, self.vae, config.cache, held_out.split), self._embed),
+            self._batcher(self._encoded(train, train.split, reached), self._embed),
+            self._batcher(self._encoded(held_out, held_out.split), self._embed),
         )
 
     def _folder(self, data: FolderData, micro_steps: int | None) -> tuple[DiffusionBatcher, DiffusionBatcher]:
@@ -142,7 +145,7 @@ class DiffusionData:
         train = self._reachable(train, data, micro_steps)
         size, digests = clip_size(data.size), Path(cache) / "digests.json"
         sources = [FolderClips(each, size, digests, data.colour) for each in (train, held_out)]
-        clips = [encoded(source, self.vae, cache, "clips") for source in sources]
+        clips = [self._encoded(source, "clips") for source in sources]
         report_dropped(data, clips[0].dropped | clips[1].dropped, total, known=len(listing.dropped))
         captions = ["", *(entry.caption for entry in (*train.entries, *held_out.entries))]
         weights = f"{digest_of(self.text.model)}/{self.text.max_tokens}"
@@ -152,6 +155,9 @@ class DiffusionData:
             return [cached(prompt) for prompt in prompts]
 
         return self._batcher(clips[0], embed), self._batcher(clips[1], embed)
+
+    def _encoded(self, source: ClipDataset, title: str, only: Set[int] | None = None) -> EncodedClips:
+        return encoded(source, self.vae, self.config.cache, title, only, self.elsewhere)
 
     def _reachable(self, listing: Listing, data: FolderData, micro_steps: int | None) -> Listing:
         """The clips of a folder that the steps can reach at most, drawn by the seed; says when that is not all."""
