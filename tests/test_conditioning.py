@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cogvideox.conditioning import Coder, continuation, from_image, from_text, from_video
+from cogvideox.conditioning import Coder, continuation, from_pictures, from_text, from_video
 from cogvideox.errors import FrameError, InputError
 from support.golden import fill
 from support.models import golden_model
@@ -22,7 +22,7 @@ def pixels(frames: int) -> torch.Tensor:
 
 def test_text_alone_is_the_empty_condition():
     condition = from_text(golden_model().spec)
-    assert condition.image is condition.known is condition.start is None
+    assert condition.channels is condition.known is condition.start is None
     assert condition.strength == 1.0
 
 
@@ -32,9 +32,9 @@ def test_an_image_model_without_an_image_is_refused():
 
 
 def test_an_image_lies_at_index_zero_with_zeros_after_it():
-    condition = from_image(coder("i2v"), pixels(1), 3)
-    assert condition.image.shape == (1, 4, 3, 4, 6)
-    assert condition.image[:, :, 0].any() and not condition.image[:, :, 1:].any()
+    condition = from_pictures(coder("i2v"), {0: pixels(1)}, 3)
+    assert condition.channels.shape == (1, 4, 3, 4, 6)
+    assert condition.channels[:, :, 0].any() and not condition.channels[:, :, 1:].any()
 
 
 @pytest.mark.parametrize(
@@ -65,8 +65,8 @@ def test_scaling_comes_off_again_before_decoding():
 
 
 def test_an_image_for_a_text_model_is_a_known_first_frame():
-    condition = from_image(coder(), pixels(1), 3, padding=1)
-    assert condition.image is None
+    condition = from_pictures(coder(), {0: pixels(1)}, 3, padding=1)
+    assert condition.channels is None
     assert condition.known.shape[2] == 2  # the padding is a copy, as in training
     assert torch.equal(condition.known[:, :, 0], condition.known[:, :, 1])
 
@@ -81,8 +81,8 @@ def test_a_video_to_change_is_padded_in_front_with_its_first_latent():
 
 def test_an_image_model_that_changes_a_video_also_sees_its_first_frame():
     condition = from_video(coder("i2v"), pixels(9), 0, 0.6)
-    assert condition.image.shape == condition.start.shape
-    assert condition.image[:, :, 0].any() and not condition.image[:, :, 1:].any()
+    assert condition.channels.shape == condition.start.shape
+    assert condition.channels[:, :, 0].any() and not condition.channels[:, :, 1:].any()
 
 
 def test_continuation_keeps_the_given_latents_as_the_known_beginning():
@@ -96,7 +96,7 @@ def test_an_image_model_continues_from_the_last_frame():
     code = coder("i2v", sample=False)
     condition = continuation(code, pixels(9), 3)
     assert condition.known is None
-    assert torch.equal(condition.image[:, :, :1], code.picture(pixels(9)[:, :, -1:]))
+    assert torch.equal(condition.channels[:, :, :1], code.picture(pixels(9)[:, :, -1:]))
 
 
 def test_context_that_leaves_nothing_to_make_is_refused():

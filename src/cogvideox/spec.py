@@ -12,13 +12,28 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+from cogvideox.errors import ConfigError
+
 if TYPE_CHECKING:
     from cogvideox.diffusion.schedule import ScheduleConfig
     from cogvideox.transformer import TransformerConfig
     from cogvideox.vae import VAEConfig
 
 Settings = Mapping[str, Any]
-Kind = Literal["t2v", "i2v"]
+Kind = Literal["t2v", "i2v", "i2v-every-frame", "inpaint", "control", "removal"]
+"""What a model makes a video from: see ``ABOUT_KINDS``."""
+ConditionKind = Literal[
+    "image", "image-every-frame", "mask", "masked-video", "control", "coded-mask", "video"
+]
+
+ABOUT_KINDS: dict[Kind, str] = {
+    "t2v": "a prompt",
+    "i2v": "an image at its place in time",
+    "i2v-every-frame": "an image, read at every frame",
+    "inpaint": "a video, and a mask of what is made anew in it",
+    "control": "a control video: poses, edges or depth",
+    "removal": "a video, and a mask of what is removed from it",
+}
 
 GUIDANCE = 6.0
 """The guidance scale of the released models; ``diffusion.guidance`` has the same number."""
@@ -31,11 +46,16 @@ FPS_OF_10, FPS_OF_15 = 8, 16
 class Condition:
     """What a network reads beside the noisy latents, in ``channels`` further input channels.
 
-    "image": latents of the first frame, zeros after it.
+    "image": latents of pictures where they stand in time, zeros elsewhere. "image-every-frame": latents of one picture,
+    again and again. "control": latents of a control video. "mask": one channel, above zero where a video is known.
+    "masked-video": latents of that video, black where it is not known. "coded-mask": latents of a mask, coded as a grey
+    picture. "video": latents of a video. ``noise``: standard deviation of normal noise that is added to the pixels
+    before they are encoded, as in the network's training.
     """
 
-    kind: Literal["image"]
+    kind: ConditionKind
     channels: int
+    noise: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,20 +101,21 @@ class ModelSpec:
         frames: int | None = None,
         fps: float | None = None,
         guidance: float | None = None,
+        condition_noise: float = 0.0,
         **others: Any,
     ) -> ModelSpec:
         """The spec of a model with these configs; ``others`` are further fields.
 
         What is None is derived: the size from the transformer's position tables (the 1.5 models, whose tables cover
         every size, are native at ``SIZE_OF_15``), ``fps`` from its patches in time, which the 1.5 models alone have,
-        and the kind from its input channels.
+        and the kind from its input channels. ``condition_noise``: see ``Condition.noise``.
         """
         is_15 = transformer.patch_size_t is not None
         table = (transformer.sample_height, transformer.sample_width)
         ratio = vae.spatial_compression_ratio
         native = SIZE_OF_15 if is_15 and table == (300, 300) else (table[0] * ratio, table[1] * ratio)
         spec = cls(
-            conditions=conditions_of(transformer, kind or kind_of(transformer)),
+            conditions=conditions_of(transformer, kind or kind_of(transformer), condition_noise),
             height=height or native[0],
             width=width or native[1],
             frames=frames or transformer.sample_frames,
@@ -132,8 +153,13 @@ class ModelSpec:
 
     @property
     def kind(self) -> Kind:
-        """ "i2v" for a model that reads an image beside the prompt, else "t2v"."""
-        return "i2v" if any(condition.kind == "image" for condition in self.conditions) else "t2v"
+        """What the model makes a video from, by the conditions that it reads."""
+        return _KIND_OF[tuple(condition.kind for condition in self.conditions)]
+
+    @property
+    def needs_image(self) -> bool:
+        """Whether a video of this model begins with an image that is given."""
+        return self.kind in ("i2v", "i2v-every-frame")
 
     @property
     def pixel_multiple(self) -> int:
@@ -155,12 +181,53 @@ class ModelSpec:
         return f"preset {self.name}" if self.name else "model"
 
 
+_CONDITIONS: dict[Kind, tuple[ConditionKind, ...]] = {
+    "t2v": (),
+    "i2v": ("image",),
+    "i2v-every-frame": ("image-every-frame",),
+    "inpaint": ("mask", "masked-video"),
+    "control": ("control",),
+    "removal": ("coded-mask", "video"),
+}
+"""The conditions of each kind of model, in the order of its input channels."""
+_KIND_OF = {conditions: kind for kind, conditions in _CONDITIONS.items()}
+
+
+def kinds_of(transformer: TransformerConfig) -> tuple[Kind, ...]:
+    """The kinds of model whose conditions have this network's input channels, the likeliest first."""
+    more, latents = transformer.in_channels - transformer.out_channels, transformer.out_channels
+    return tuple(kind for kind in _CONDITIONS if condition_channels(kind, latents) == more)
+
+
 def kind_of(transformer: TransformerConfig) -> Kind:
-    """An image-to-video model has more input channels than output channels: it reads the image's latents too."""
-    return "i2v" if transformer.in_channels > transformer.out_channels else "t2v"
+    """The likeliest kind of a network by its input channels. Raises ConfigError for channels that no kind has."""
+    kinds = kinds_of(transformer)
+    if not kinds:
+        raise ConfigError(
+            f"in_channels {transformer.in_channels}: beside {transformer.out_channels} noisy channels no known "
+            f"condition has {transformer.in_channels - transformer.out_channels}; known are "
+            + ", ".join(
+                f"{condition_channels(kind, transformer.out_channels)} ({kind})" for kind in _CONDITIONS
+            )
+        )
+    return kinds[0]
 
 
-def conditions_of(transformer: TransformerConfig, kind: Kind) -> tuple[Condition, ...]:
-    """What a network of this kind reads beside the noisy latents."""
-    more = transformer.in_channels - transformer.out_channels
-    return (Condition("image", more),) if kind == "i2v" else ()
+def conditions_of(transformer: TransformerConfig, kind: Kind, noise: float = 0.0) -> tuple[Condition, ...]:
+    """What a network of this kind reads beside the noisy latents. Raises ConfigError where its channels are others."""
+    latents = transformer.out_channels
+    if kind not in kinds_of(transformer):
+        raise ConfigError(
+            f"kind {kind!r}: needs in_channels {latents + condition_channels(kind, latents)}, the transformer has "
+            f"{transformer.in_channels}; {' or '.join(kinds_of(transformer)) or 'no kind'} has these"
+        )
+    noisy = ("masked-video", "video")
+    return tuple(
+        Condition(each, 1 if each == "mask" else latents, noise if each in noisy else 0.0)
+        for each in _CONDITIONS[kind]
+    )
+
+
+def condition_channels(kind: Kind, latent_channels: int) -> int:
+    """Input channels that a network of this kind has beside those of the noisy latents."""
+    return sum(1 if each == "mask" else latent_channels for each in _CONDITIONS[kind])

@@ -81,14 +81,7 @@ QUANTISED = {"quant_method": "bitsandbytes", "load_in_4bit": True}
 @pytest.mark.parametrize(
     ("part", "changes", "name"),
     [
-        ("transformer", {"in_channels": 33}, "Fun InP"),
-        ("transformer", {"in_channels": 48}, "VOID"),
         ("transformer", {"in_channels": 36}, "stacked mask"),
-        (
-            "transformer",
-            {"in_channels": 32, "num_attention_heads": 48, "attention_head_dim": 64},
-            "Fun Control",
-        ),
         (
             "transformer",
             {"in_channels": 32, "num_attention_heads": 30, "attention_head_dim": 64},
@@ -115,14 +108,3 @@ def test_folders_that_are_not_run_are_named_by_every_verb(part, changes, name, b
     for verb in verbs + ([find_spec] if part != "text_encoder" else []):
         with pytest.raises(CogVideoXError, match=name):
             verb(folder)
-
-
-def test_the_pipeline_of_another_family_is_named(base, tmp_path):
-    folder = shutil.copytree(base, tmp_path / "model")
-    file = folder / "model_index.json"
-    file.write_text(
-        json.dumps({**json.loads(file.read_text()), "_class_name": "CogVideoXFunControlPipeline"})
-    )
-    with pytest.raises(CheckpointError, match="Fun Control"):
-        load_model(folder)
-    assert "Fun Control" in inspect(folder).to_text()

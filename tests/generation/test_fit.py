@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from cogvideox.generation import GenerateOptions, generate
-from cogvideox.generation.plan import Given, fit_video, plan_run
+from cogvideox.generation.given import Given, fit_video
+from cogvideox.generation.plan import plan_run
 from cogvideox.video import Video
 from support.models import golden_model, golden_text, small_model
 from support.tiny_videos import write_tiny
@@ -46,7 +47,7 @@ def test_a_model_of_one_size_names_no_other():
 
 def test_contain_reaches_the_frames():
     plan = plan_run(small_model("5b").spec, GenerateOptions(fit="contain"), Given(image=PORTRAIT))
-    fitted = fit_video(Video(PORTRAIT[None], 1.0), plan)
+    fitted = fit_video(Video(PORTRAIT[None], 1.0), plan.height, plan.width, plan.options.fit)
     assert fitted.frames.shape == (1, 64, 96, 3)
     assert fitted.frames[0, :, 48].min() == 255 and fitted.frames[0, :, :20].max() == 0
 

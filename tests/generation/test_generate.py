@@ -6,7 +6,6 @@ import random
 import subprocess
 import sys
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,7 +23,7 @@ from cogvideox.errors import (
     PromptError,
     SizeError,
 )  # fmt: skip
-from cogvideox.generation import GenerateOptions, Noises, generate, plan_frames, plan_run, plan_size
+from cogvideox.generation import GenerateOptions, Given, Noises, generate, plan_frames, plan_run, plan_size
 from cogvideox.text import TextEmbedding
 from cogvideox.vae import VAEConfig
 from cogvideox.video import Video
@@ -159,7 +158,7 @@ def test_text_that_is_none_is_refused_before_any_work():
 
 
 def test_settings_without_effect_on_a_run_warn():
-    before = SimpleNamespace(video=Video(golden_frames(9), 8), image=None, shape=(32, 48))
+    before = Given(video=Video(golden_frames(9), 8))
     for values, begins in (
         ({"strength": 0.5}, None),
         ({"context_frames": 17}, None),
@@ -380,7 +379,7 @@ def test_a_continuation_by_default_fills_the_length_of_the_model():
     plan = plan_run(
         golden_model(patch_size_t=2).spec,
         GenerateOptions(video_use="continue"),
-        SimpleNamespace(video=Video(golden_frames(9), 8), image=None, shape=(32, 48)),
+        Given(video=Video(golden_frames(9), 8)),
     )
     assert (plan.context, plan.frames.generated, plan.frames.asked) == (9, 17, 8)
 

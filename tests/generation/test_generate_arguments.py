@@ -7,7 +7,7 @@ from PIL import Image
 import cogvideox
 from cogvideox.errors import CheckpointError, ConfigError, InputError, OutputError
 from cogvideox.generation import GenerateOptions, generate
-from cogvideox.generation.plan import read_given
+from cogvideox.generation.given import read_given
 from cogvideox.video import check_output
 from support.models import golden_model, golden_text
 

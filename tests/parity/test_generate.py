@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cogvideox.conditioning import Coder, Conditioning, from_image, from_video
+from cogvideox.conditioning import Coder, Conditioning, from_pictures, from_video
 from cogvideox.diffusion import Schedule, ScheduleConfig
 from cogvideox.generation import GenerateOptions, Noises, generate, sample_latents
 from cogvideox.model import CogVideoX
@@ -295,9 +295,9 @@ def test_golden_image_to_video(golden_vae, name, scale, first_latent, expected):
     model = variant_model(name, golden_vae)
     coder = Coder(model, torch.float32, torch.Generator().manual_seed(7), image_scale=scale)
     image = fill("input.image", (1, 3, 1, 64, 96))
-    condition = from_image(coder, image, 4 if model.spec.frame_patch == 2 else 3)
-    assert condition.image[:, :, 0].abs().mean().item() == pytest.approx(first_latent, abs=2e-4)
-    assert not condition.image[:, :, 1:].any()
+    condition = from_pictures(coder, {0: image}, 4 if model.spec.frame_patch == 2 else 3)
+    assert condition.channels[:, :, 0].abs().mean().item() == pytest.approx(first_latent, abs=2e-4)
+    assert not condition.channels[:, :, 1:].any()
     check(golden_run(model, condition), *expected)
 
 

@@ -12,7 +12,7 @@ from cogvideox.checkpoints import save_model
 from cogvideox.diffusion import Schedule, ScheduleConfig
 from cogvideox.model import CogVideoX
 from cogvideox.presets import get_preset
-from cogvideox.spec import ModelSpec
+from cogvideox.spec import ModelSpec, condition_channels
 from cogvideox.text import T5Config, T5Encoder, TextEncoder, train_tokenizer
 from cogvideox.transformer import Transformer, TransformerConfig, initialise
 from cogvideox.vae import VAE, VAEConfig
@@ -81,12 +81,13 @@ def golden_model(
         sample_height=32,
         sample_width=48,
         invert_scale_latents=settings.pop("invert_scale_latents", False),
+        first_latent_alone=settings.pop("first_latent_alone", False),
     )
     values = dict(
         num_attention_heads=2,
         attention_head_dim=16,
         num_layers=2,
-        in_channels=latent * (2 if kind == "i2v" else 1),
+        in_channels=latent + condition_channels(kind, latent),
         out_channels=latent,
         time_embed_dim=16,
         text_embed_dim=TEXT_WIDTH,
@@ -97,10 +98,11 @@ def golden_model(
         patch_size_t=patch_size_t,
         use_rotary_positional_embeddings=True,
     )
+    noise = settings.pop("condition_noise", 0.0)
     transformer = Transformer(TransformerConfig(**(values | settings)))
     schedule = Schedule(ScheduleConfig(snr_shift_scale=shift))
     networks = fill_model(transformer), fill_model(VAE(vae))
-    return CogVideoX.assemble(*networks, None, schedule, name="toy", kind=kind)
+    return CogVideoX.assemble(*networks, None, schedule, name="toy", kind=kind, condition_noise=noise)
 
 
 def golden_text() -> dict[str, torch.Tensor]:

@@ -49,7 +49,7 @@ from cogvideox.checkpoints.trainers import config_of_run, network_in, not_a_mode
 from cogvideox.diffusion.schedule import ScheduleConfig
 from cogvideox.errors import CheckpointError, OutputError
 from cogvideox.presets import PRESETS, get_preset, guess_preset, network_of
-from cogvideox.spec import ModelSpec, kind_of
+from cogvideox.spec import Kind, ModelSpec, kind_of, kinds_of
 from cogvideox.transformer import TransformerConfig
 from cogvideox.vae import VAEConfig
 
@@ -182,9 +182,8 @@ def _sat_to_diffusers(job: _Conversion, files: list[SatFile]) -> None:
                 stacklevel=3,
             )
         folders.copy_training_records(root, folder / files[0].component if is_sat(root) else folder)
-        diffusers.write_index(
-            folder, kind_of(transformer) if transformer else record.kind or (spec.kind if spec else "t2v")
-        )
+        kind = _kind(transformer, record) if transformer else record.kind or (spec.kind if spec else "t2v")
+        diffusers.write_index(folder, kind)
         name = preset.name if preset else record.preset or (spec.name if spec else "")
         origin = {"converted_from": [file.path.name for file in files], "format": "sat"}
         _write_record(folder, record, name, transformer, vae, origin)
@@ -216,7 +215,7 @@ def _convert_network(job: _Conversion, tensors: dict[str, Tensor], base: str | P
             )
             diffusers.write_schedule(folder, spec.schedule if spec is not None else ScheduleConfig())
         folders.copy_training_records(source, folder)
-        diffusers.write_index(folder, kind_of(config))
+        diffusers.write_index(folder, _kind(config, record))
         name = record.preset or (spec.name if spec is not None else "")
         origin = {"converted_from": [source.name], "format": "trainer"}
         _write_record(folder, record, name, config, vae, origin)
@@ -260,14 +259,19 @@ def _write_record(
     source: Mapping[str, Any],
 ) -> None:
     """``cogvideox.json`` of converted networks: what the preset of this name says, and over it what was known."""
-    native = ("height", "width", "frames", "fps", "guidance", "dtype", "licence")
+    native = ("height", "width", "frames", "fps", "guidance", "dtype", "licence", "condition_noise")
     facts = {field: value for field in native if (value := getattr(record, field))}
     facts |= {"provenance": {**record.provenance, **source}, "files": diffusers.digests_in(folder)}
     facts |= own_settings(transformer, vae)
     if transformer is not None:
-        facts["kind"] = kind_of(transformer)
+        facts["kind"] = _kind(transformer, record)
     known = ModelRecord.of(PRESETS[name], **facts) if name in PRESETS else ModelRecord(preset=name, **facts)
     known.write(folder)
+
+
+def _kind(transformer: TransformerConfig, record: ModelRecord) -> Kind:
+    """What converted networks make a video from: as was known, if they still have its channels."""
+    return record.kind if record.kind in kinds_of(transformer) else kind_of(transformer)  # type: ignore[return-value]
 
 
 def _of_preset(file: SatFile, spec: ModelSpec | None, named: bool) -> TransformerConfig | VAEConfig:

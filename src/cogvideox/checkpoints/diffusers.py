@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from cogvideox.checkpoints.families import BY_PIPELINE, check_floats
+from cogvideox.checkpoints.families import check_floats
 from cogvideox.checkpoints.fill import assign, check_finite, check_names, cpu_dtypes, to_dtype
 from cogvideox.checkpoints.folders import checkpoint_folder
 from cogvideox.checkpoints.hub import find_folder, is_shipped
+from cogvideox.checkpoints.kinds import BY_PIPELINE
 from cogvideox.checkpoints.specs import (
     RELEASED_TRANSFORMER,
     SCHEDULERS,
@@ -46,7 +47,7 @@ from cogvideox.errors import CheckpointError
 from cogvideox.files import short
 from cogvideox.files.digest import digests_of, sha256_of
 from cogvideox.presets import PRESETS
-from cogvideox.spec import Kind, kind_of
+from cogvideox.spec import Kind
 from cogvideox.transformer import Transformer, TransformerConfig
 from cogvideox.vae import VAE, VAEConfig
 
@@ -55,8 +56,9 @@ if TYPE_CHECKING:
 
 FIRST_BLOCK = "transformer_blocks.0."
 LIBRARY = "0.30.0"  # the first diffusers release that knows CogVideoX
-PIPELINES = {"t2v": "CogVideoXPipeline", "i2v": "CogVideoXImageToVideoPipeline"}
-KNOWN_PIPELINES = (*PIPELINES.values(), "CogVideoXVideoToVideoPipeline")
+PIPELINES: dict[str, str] = {"i2v": "CogVideoXImageToVideoPipeline", "control": "CogVideoXFunControlPipeline"}
+"""The class of diffusers that runs each kind of model; others are named as the text-to-video ones, as published."""
+KNOWN_PIPELINES = ("CogVideoXPipeline", "CogVideoXVideoToVideoPipeline", *BY_PIPELINE)
 CLASSES = {
     "scheduler": ("diffusers", SCHEDULERS[0]),
     "text_encoder": ("transformers", "T5EncoderModel"),
@@ -80,6 +82,7 @@ def load_model(
     check: bool = False,
     compute_device: str | torch.device | None = None,
     digests: bool = True,
+    kind: Kind | None = None,
 ) -> CogVideoX:
     """A whole model from a folder, a preset name or a hub id.
 
@@ -88,7 +91,8 @@ def load_model(
     out, ``check`` reads every tensor and refuses NaN. ``device`` None: the GPU; the CPU without one or, with a warning,
     when the GPU's free memory is too small. ``compute_device``: where it will run, when that is not ``device``
     (offloading). ``digests`` false leaves the SHA-256 of the weights out of the records of its videos, and the weights
-    are read once instead of twice. Raises CheckpointError for files that are missing, cut, mis-shaped or unsafe and
+    are read once instead of twice. ``kind``: what the model makes a video from (``spec.ABOUT_KINDS``), where its files
+    leave that open. Raises CheckpointError for files that are missing, cut, mis-shaped or unsafe and
     ConfigError for settings that make no sense.
     """
     folder = find_folder(path_or_id, revision)
@@ -105,7 +109,7 @@ def load_model(
         device = device_for(sum(file.stat().st_size for file in wants))
     if torch.device(compute_device or device).type == "cpu":
         types = cpu_dtypes(folder, stems, wanted, asked=dtype is not None, variant=variant)
-    model = _assemble(folder, record, types, device, variant, check)
+    model = _assemble(folder, record, types, device, variant, check, kind)
     if digests:
         model.weights = {
             f"{name}/{file}": digest for name in stems for file, digest in digests_of(folder / name).items()
@@ -132,10 +136,11 @@ def _assemble(
     device: str | torch.device = "cpu",
     variant: str | None = None,
     check: bool = False,
+    kind: Kind | None = None,
 ) -> CogVideoX:
     from cogvideox.model import CogVideoX  # the networks can be read without the whole
 
-    spec = spec_of(folder, record, variant, text="text_encoder" in types)
+    spec = spec_of(folder, record, variant, text="text_encoder" in types, kind=kind)
     rest = device, variant, check
     text: Any = None
     if "text_encoder" in types:
@@ -217,7 +222,7 @@ def write_model(
         write_text(folder, model.text, shard_size)
     write_index(folder, model.spec.kind)
     configs = model.transformer.config, model.vae.config
-    own = own_settings(*configs) | {"kind": kind_of(configs[0]), "dtype": dtype}
+    own = own_settings(*configs) | {"dtype": dtype}
     more = {"provenance": dict(provenance or {}), "files": digests_in(folder)}
     ModelRecord.of(model.spec, **own, **more).write(folder)
 
@@ -245,7 +250,7 @@ def write_schedule(folder: Path, config: ScheduleConfig) -> None:
 def write_index(folder: Path, kind: Kind) -> None:
     """``model_index.json``: the pipeline, and null for the components that this folder does not hold."""
     held = {name: list(both) if (folder / name).is_dir() else [None, None] for name, both in CLASSES.items()}
-    values = {"_class_name": PIPELINES[kind], "_diffusers_version": LIBRARY, **held}
+    values = {"_class_name": PIPELINES.get(kind, KNOWN_PIPELINES[0]), "_diffusers_version": LIBRARY, **held}
     _write_json(folder / "model_index.json", values)
 
 
@@ -302,8 +307,6 @@ def read_index(folder: Path) -> dict[str, Any]:
         raise not_a_model(folder)
     index = read_json(file)
     name = index.get("_class_name")
-    if isinstance(name, str) and name in BY_PIPELINE:
-        raise BY_PIPELINE[name].refusal(file)
     check_class(index, KNOWN_PIPELINES, file)
     for part, given in index.items():
         if part not in CLASSES and not part.startswith("_") and given not in ([None, None], None):

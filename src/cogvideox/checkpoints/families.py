@@ -55,34 +55,29 @@ CONTROLNET = Family("a CogVideoX ControlNet", "an add-on network that steers a b
 TINY_VAE = Family(
     "a tiny autoencoder (taecvx)", "a small stand-in for the VAE, for previews", "use the model's own VAE"
 )
-FUN_INP = Family("CogVideoX-Fun InP", "33 channels: noisy latents, a mask, the masked video", BASE)
-FUN_CONTROL = Family("CogVideoX-Fun Control or Pose", "32 channels: noisy latents, a control video", BASE)
-VOID = Family("Netflix VOID", "48 channels: noisy latents, a coded mask, the video", BASE)
+ALONE = "put it into transformer/ of a copy of its base model's folder, under its name there"
+FUN_INP = Family("CogVideoX-Fun InP", "a transformer alone: noisy latents, a mask, the masked video", ALONE)
+FUN_CONTROL = Family(
+    "CogVideoX-Fun Control or Pose", "a transformer alone: noisy latents, a control video", ALONE
+)
+VOID = Family("Netflix VOID", "a transformer alone: noisy latents, a coded mask, the video", ALONE)
 VOID_STACKED = Family(
     "Netflix VOID with a stacked mask", "36 channels: noisy latents, 4 of mask, the video", BASE
 )
 REPEATED = Family(
     "a 2B model of 32 channels",
-    "CogVideoX-Fun Control or Pose, or an image model that repeats its image in every frame (its weights do not say)",
-    BASE,
+    "a transformer alone: CogVideoX-Fun Control or Pose, or an image model that repeats its image in every frame (its "
+    "weights do not say)",
+    ALONE,
 )
 THE_MATRIX = Family("TheMatrix, stage 4", "a control branch beside the blocks", BASE)
 
-BY_PIPELINE = {
-    "CogVideoXFunControlPipeline": FUN_CONTROL,
-    "CogVideoXFunInpaintPipeline": FUN_INP,
-    "CogVideoX_Fun_Pipeline_Inpaint": FUN_INP,
-    "CogVideoX_Fun_Pipeline_Control": FUN_CONTROL,
-}
 CONTROL_CLASSES = ("CogVideoXControlnet", "CogVideoXControlNetModel", "CogVideoXControlnetModel")
 FAMILY_NAMES = frozenset(value.name for value in list(globals().values()) if isinstance(value, Family))
 
 
-def family_of_config(values: Mapping[str, Any], own: bool = False) -> Family | None:
-    """The family that a network's ``config.json`` describes, None for one that is run.
-
-    own: the folder has our ``cogvideox.json``, so that 32 channels are an image model whatever its size.
-    """
+def family_of_config(values: Mapping[str, Any]) -> Family | None:
+    """The family that a network's ``config.json`` describes, None for one that is run."""
     if (quantised := _quantisation_of(values)) is not None:
         return quantised
     if values.get("_class_name") in CONTROL_CLASSES or "vae_channels" in values:
@@ -91,13 +86,10 @@ def family_of_config(values: Mapping[str, Any], own: bool = False) -> Family | N
         return None
     if values.get("control_dim") is not None or values.get("cond_proj_dim") is not None:
         return THE_MATRIX
-    usual = {"in_channels": 16, "out_channels": 16, "num_attention_heads": 30, "attention_head_dim": 64}
-    sizes = [values.get(key, size) for key, size in usual.items()]
-    if not all(type(size) is int for size in sizes):
+    inside, outside = values.get("in_channels", 16), values.get("out_channels", 16)
+    if type(inside) is not int or type(outside) is not int:
         return None  # refused where the settings are read
-    inside, outside, heads, head = sizes
-    learned = values.get("use_learned_positional_embeddings") is True
-    return _by_channels(inside, outside, heads * head, bool(values.get("patch_size_t")), learned or own, own)
+    return _by_channels(inside, outside)
 
 
 def family_of_tensors(tensors: Mapping[str, Tensor]) -> Family | None:
@@ -113,12 +105,14 @@ def family_of_tensors(tensors: Mapping[str, Tensor]) -> Family | None:
     if len(names) != 1:
         return None
     shape, prefix = shapes[names[0]], names[0].removesuffix("patch_embed.proj.weight")
-    learned = f"{prefix}patch_embed.pos_embedding" in shapes
-    if len(shape) == 4:
-        return _by_channels(shape[1], 16, shape[0], False, learned, False) if shape[1] > 16 else None
-    if len(shape) == 2 and shape[1] % 8 == 0 and shape[1] > 128:
-        return _by_channels(shape[1] // 8, 16, shape[0], True, learned, False)
-    return None
+    in_time = len(shape) == 2
+    channels = shape[1] // 8 if in_time else shape[1]
+    if channels <= 16 or (in_time and shape[1] % 8):
+        return None
+    if channels == 32:
+        read_as_image = in_time or f"{prefix}patch_embed.pos_embedding" in shapes
+        return None if read_as_image else {3072: FUN_CONTROL, 1920: REPEATED}.get(shape[0])
+    return {33: FUN_INP, 48: VOID}.get(channels) or _by_channels(channels, 16)
 
 
 def family_of_file(path: Path) -> Family | None:
@@ -144,9 +138,9 @@ def _quantisation_of(values: Mapping[str, Any]) -> Family | None:
     return next((family for word, family in known.items() if word in method), UNKNOWN_QUANT)
 
 
-def check_config(values: Mapping[str, Any], where: str | Path, own: bool = False) -> None:
+def check_config(values: Mapping[str, Any], where: str | Path) -> None:
     """Raise CheckpointError for a config of a family that is not run, see ``family_of_config``."""
-    if (family := family_of_config(values, own)) is not None:
+    if (family := family_of_config(values)) is not None:
         raise family.refusal(where)
 
 
@@ -163,26 +157,14 @@ def check_floats(tensors: Mapping[str, Tensor], where: str | Path) -> None:
         )
 
 
-def _by_channels(
-    inside: int, outside: int, width: int, in_time: bool, learned: bool, own: bool
-) -> Family | None:
-    """The family of a transformer with these channels in and out, width, patches in time and learned positions."""
-    if outside < 1 or inside == outside:
+def _by_channels(inside: int, outside: int) -> Family | None:
+    """The family of a transformer with these channels in and out, None for those of a kind that is run."""
+    if outside < 1 or inside in (outside, 2 * outside, 2 * outside + 1, 3 * outside):
         return None
-    if inside == 2 * outside:
-        if own or in_time or learned or outside != 16:
-            return None
-        return {3072: FUN_CONTROL, 1920: REPEATED}.get(width)
-    known = {
-        2 * outside + 1: FUN_INP,
-        3 * outside: VOID,
-        2 * outside + 4: VOID_STACKED,
-        4 * outside: CONTROLNET,
-    }
-    return known.get(inside) or Family(
+    return {2 * outside + 4: VOID_STACKED, 4 * outside: CONTROLNET}.get(inside) or Family(
         f"a transformer with in_channels {inside} and out_channels {outside}",
         f"{inside - outside} channels of a condition that no known model has",
-        "use in_channels equal to out_channels, or twice as many for an image",
+        "use the in_channels of a kind that is known (16 noisy ones and 16, 17 or 32 more)",
     )
 
 

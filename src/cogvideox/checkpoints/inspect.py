@@ -35,6 +35,7 @@ from cogvideox.checkpoints.specs import (
     TRANSFORMER_CLASS,
     VAE_CLASS,
     read_record,
+    read_spec,
     read_transformer_config,
     read_vae_config,
 )
@@ -201,14 +202,14 @@ def _look_at_model(folder: Path, report: CheckpointReport, check: bool) -> None:
     _try(report, lambda: report.config.update(schedule=load_schedule(folder).config.model_dump(mode="json")))
     report.kind = "model folder" if report.kind not in FAMILY_NAMES else report.kind
     report.preset = record.preset or report.preset
-    report.task = record.kind or report.task
+    _try(report, lambda: vars(report).update(task=read_spec(folder).kind))
     if check:
         _check_digests(folder, record.files, report)
 
 
 def _look_at_component(folder: Path, report: CheckpointReport, check: bool) -> None:
     values = read_json(folder / "config.json")
-    if (family := family_of_config(values, own=(folder.parent / RECORD).is_file())) is not None:
+    if (family := family_of_config(values)) is not None:
         report.kind = family.name
         raise family.refusal(folder)
     name = str(values.get("_class_name") or (values.get("architectures") or ["unknown"])[0])

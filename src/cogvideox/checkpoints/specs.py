@@ -13,29 +13,30 @@ from pydantic import Field
 
 from cogvideox.checkpoints.families import check_config
 from cogvideox.checkpoints.hub import cached, exists, find_folder, released, shipped_folder
+from cogvideox.checkpoints.kinds import OF_FUN, fun_settings, kind_in
 from cogvideox.checkpoints.tensors import read_folder, read_json
 from cogvideox.checkpoints.trainers import not_a_model
 from cogvideox.config import Config
 from cogvideox.diffusion.schedule import ScheduleConfig
-from cogvideox.errors import CheckpointError, suggest
+from cogvideox.errors import CheckpointError, ConfigError, suggest
 from cogvideox.files import short
 from cogvideox.presets import PRESETS, get_preset, guess_preset
-from cogvideox.spec import GUIDANCE, ModelSpec
+from cogvideox.spec import GUIDANCE, Kind, ModelSpec
 from cogvideox.transformer import TransformerConfig
 from cogvideox.vae import VAEConfig
+from cogvideox.vae.config import OWN_SETTINGS
 
 RECORD = "cogvideox.json"
 """What the diffusers layout cannot say about a model, in one file beside it."""
 OWN_TRANSFORMER = ("use_positional_embeddings", "position_mode", "attention", "experts")
 RELEASED_TRANSFORMER = tuple(name for name in TransformerConfig.model_fields if name not in OWN_TRANSFORMER)
-OWN_VAE = ("time_kernel", "chunk_frames", "chunk_latents")
 STEM = "diffusion_pytorch_model"
 """How the weights files of transformer and VAE begin."""
 TRANSFORMER_CLASS, VAE_CLASS = "CogVideoXTransformer3DModel", "AutoencoderKLCogVideoX"
 SCHEDULERS = ("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler")
 # written by some version of diffusers or of the converters, and without effect on the numbers
 HARMLESS = {"act_fn", "down_block_types", "up_block_types", "latents_mean", "latents_std", "use_quant_conv",
-            "use_post_quant_conv", "sample_size", "force_upcast"}  # fmt: skip
+            "use_post_quant_conv", "sample_size", "force_upcast", "add_noise_in_inpaint_model"}  # fmt: skip
 C = TypeVar("C", bound=Config)
 
 
@@ -44,7 +45,10 @@ class ModelRecord(Config):
 
     format: Literal[1] = Field(1, description="version of this file")
     preset: str = Field("", description="the row of the preset table this model is")
-    kind: Literal["t2v", "i2v", ""] = Field("", description="text to video, or image and text to video")
+    kind: Kind | Literal[""] = Field("", description="what the model makes a video from")
+    condition_noise: float = Field(
+        0.0, ge=0, le=10, description="noise on the pixels of a condition before they are encoded"
+    )
     height: int | None = Field(None, gt=0, le=65_536, description="native height in pixels")
     width: int | None = Field(None, gt=0, le=65_536, description="native width in pixels")
     frames: int | None = Field(None, gt=0, le=65_536, description="native number of frames")
@@ -68,6 +72,7 @@ class ModelRecord(Config):
         native: dict[str, Any] = dict(
             preset=spec.name,
             kind=spec.kind,
+            condition_noise=max((each.noise for each in spec.conditions), default=0.0),
             height=spec.height,
             width=spec.width,
             frames=spec.frames,
@@ -83,10 +88,11 @@ class ModelRecord(Config):
         (folder / RECORD).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def find_spec(path_or_name: str | Path) -> ModelSpec:
+def find_spec(path_or_name: str | Path, kind: Kind | None = None) -> ModelSpec:
     """The spec of a preset by name, a model folder, or a hub id; nothing is downloaded.
 
-    Raises CheckpointError when there is no such model on this computer nor in the table.
+    ``kind``: what the model makes a video from, where its files leave that open. Raises CheckpointError when there is
+    no such model on this computer nor in the table.
     """
     name = str(path_or_name)
     if not exists(Path(name)):
@@ -95,38 +101,52 @@ def find_spec(path_or_name: str | Path) -> ModelSpec:
         spec = released(name)
         if spec is not None and cached(spec.hub or name) is None:
             return spec
-    return read_spec(find_folder(path_or_name, download=False))
+    return read_spec(find_folder(path_or_name, download=False), kind)
 
 
-def read_spec(folder: Path) -> ModelSpec:
-    """The spec of a model folder. Raises CheckpointError or ConfigError when its files cannot be read."""
+def read_spec(folder: Path, kind: Kind | None = None) -> ModelSpec:
+    """The spec of a model folder. Raises CheckpointError or ConfigError when its files cannot be read.
+
+    ``kind``: what it makes a video from, where its files leave that open.
+    """
     if not (folder / "model_index.json").is_file():
         raise not_a_model(folder)
-    return spec_of(folder, read_record(folder))
+    return spec_of(folder, read_record(folder), kind=kind)
 
 
-def spec_of(folder: Path, record: ModelRecord, variant: str | None = None, text: bool = True) -> ModelSpec:
+def spec_of(
+    folder: Path,
+    record: ModelRecord,
+    variant: str | None = None,
+    text: bool = True,
+    kind: Kind | None = None,
+) -> ModelSpec:
     """The spec of a model folder whose ``cogvideox.json`` was read; ``text`` false: without its text encoder.
 
-    The folder's own files decide. The table of models only names the network and gives what no file says.
+    The folder's own files decide. The table of models only names the network and gives what no file says; ``kind`` says
+    what the files leave open.
     """
     transformer = read_transformer_config(folder / "transformer", record)
     vae = read_vae_config(folder / "vae", record)
+    schedule = read_schedule_config(component(folder, "scheduler", "scheduler_config.json"))
+    if record.kind and kind not in (None, record.kind):
+        raise ConfigError(f"{folder}: kind {kind!r}: {RECORD} says {record.kind}; leave the kind out")
+    own = (folder / RECORD).is_file()
+    kind = record.kind or kind_in(folder, transformer, kind, own=own)
+    facts: dict[str, Any] = dict(transformer=transformer, vae=vae, schedule=schedule)
+    if kind in OF_FUN and not own:
+        facts = fun_settings(kind, folder, transformer, vae, schedule)
+    native = dict(height=record.height, width=record.width, frames=record.frames, fps=record.fps)
+    native |= dict(guidance=record.guidance, condition_noise=record.condition_noise or None)
+    facts |= {name: value for name, value in native.items() if value is not None}
     name = record.preset or guess_preset(transformer)
     known = PRESETS.get(name)
     t5 = folder / "text_encoder" / "config.json"
     return ModelSpec.of_configs(
-        transformer=transformer,
-        vae=vae,
-        schedule=read_schedule_config(component(folder, "scheduler", "scheduler_config.json")),
+        **facts,
         text_settings=read_json(t5) if text and t5.is_file() else None,
         name=name,
-        kind=record.kind or None,
-        height=record.height,
-        width=record.width,
-        frames=record.frames,
-        fps=record.fps,
-        guidance=record.guidance,
+        kind=kind,
         dtype=record.dtype or str(stored_dtype(folder, variant)).removeprefix("torch."),
         licence=record.licence or (known.licence if known else ""),
         about=known.about if known else "",
@@ -157,7 +177,7 @@ def own_settings(transformer: TransformerConfig | None, vae: VAEConfig | None) -
         found["transformer"] = {key: value for key, value in values.items() if plain[key] != value}
     if vae is not None:
         values, plain = vae.model_dump(mode="json"), VAEConfig().model_dump(mode="json")
-        found["vae"] = {key: values[key] for key in OWN_VAE if values[key] != plain[key]}
+        found["vae"] = {key: values[key] for key in OWN_SETTINGS if values[key] != plain[key]}
     return found
 
 
@@ -233,7 +253,7 @@ def _network_config(folder: Path, known: str) -> tuple[Path, dict[str, Any]]:
     """A network's config file and what it holds. Raises CheckpointError for another class, or a family not run."""
     file = folder / "config.json"
     values = read_json(file)
-    check_config(values, file, own=(folder.parent / RECORD).is_file())
+    check_config(values, file)
     check_class(values, (known,), file)
     return file, values
 

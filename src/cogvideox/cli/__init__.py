@@ -4,6 +4,7 @@
 |---|---|
 | ``app`` | the command; verbs that are one call: convert, inspect |
 | ``generate`` | one video or a batch, from flags made of ``GenerateOptions`` |
+| ``preview`` | what a model will be shown of images, videos and masks |
 | ``plan`` | which models and sizes fit into memory, and how long they take, as a table |
 | ``train``, ``training`` | verbs train and settings; what they and ``plan --train`` print about a run |
 | ``curate``, ``caption`` | verbs curate and caption; ``data``: inspect, report, check and label a folder of clips |

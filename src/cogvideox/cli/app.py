@@ -19,6 +19,7 @@ from cogvideox.cli.evaluate import evaluate
 from cogvideox.cli.flags import Debug, Json, Overwrite, flag
 from cogvideox.cli.generate import generate
 from cogvideox.cli.plan import plan
+from cogvideox.cli.preview import preview
 from cogvideox.cli.rate import rate
 from cogvideox.cli.reproduce import reproduce
 from cogvideox.cli.terminal import ERROR, INTERRUPTED, GroupedCommand, OneLineGroup, result, verb
@@ -41,7 +42,7 @@ app.add_typer(data, name="data")
 app.add_typer(rate, name="rate")
 SOURCES = "SAT file or folder, model folder or part, LoRA, trainer's output, preset"
 BASE = "model whose VAE and text encoder go beside a trainer's network"
-for each in (generate, plan, train, settings, curate, caption, evaluate, reproduce, calibrate):
+for each in (generate, preview, plan, train, settings, curate, caption, evaluate, reproduce, calibrate):
     app.command(cls=GroupedCommand)(each)
 
 

@@ -40,6 +40,14 @@ Memory = Annotated[
 MemoryLimit = Annotated[
     str | None, flag("memory to stay within, such as 12GB; default: what the device has free", SPEED)
 ]
+Kind = Annotated[
+    str | None,
+    flag(
+        "what the model makes a video from, where its files do not say: i2v-every-frame or control",
+        "Model",
+        "--as",
+    ),
+]
 Storage = Annotated[
     str,
     flag(
@@ -79,7 +87,7 @@ def with_flags(config: type[Config], groups: Mapping[str, str]) -> Callable[...,
 
         @functools.wraps(function)
         def run(**values: Any) -> None:
-            given = {name: value for name in flags if (value := values.pop(name, None)) is not None}
+            given = {name: value for name in flags if (value := values.pop(name, None)) not in (None, [])}
             function(options=given, **values)
 
         parameters = [*flags.values(), *own.values()]
@@ -104,17 +112,19 @@ def _flag(name: str, field: FieldInfo, group: str) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
-def _kind_of(annotation: Any) -> tuple[type, tuple[Any, ...]]:
+def _kind_of(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
     """The type that the command line reads, and the values it may have where they are listed."""
     if get_origin(annotation) is Literal:
         return str, get_args(annotation)
     kinds = [each for each in get_args(annotation) or (annotation,) if each is not NoneType]
+    if get_origin(annotation) is tuple:
+        return list[str], ()
     assert len(kinds) == 1 and kinds[0] in (str, int, float, bool), annotation  # no other fields so far
     return kinds[0], ()
 
 
 def _help_of(field: FieldInfo) -> str:
     text, default = field.description or "", field.default
-    if default in (None, "", False) or "default" in text:
+    if default in (None, "", False, ()) or "default" in text:
         return text
     return f"{text}; default: {'on' if default is True else default}"

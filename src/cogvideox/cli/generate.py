@@ -16,6 +16,7 @@ from cogvideox.cli.flags import (
     Dtype,
     Engine,
     Json,
+    Kind,
     Memory,
     MemoryLimit,
     Overwrite,
@@ -55,6 +56,7 @@ def generate(
     engine: Engine = "local",
     workers: Workers = None,
     model: Annotated[str | None, flag("folder, hub id or preset; default: the shipped one", MODEL)] = None,
+    kind: Kind = None,
     lora: Annotated[list[str] | None, flag("adapter, PATH or PATH:SCALE; repeatable", MODEL)] = None,
     lora_alpha: Annotated[float | None, flag("alpha of adapters whose file does not say it", MODEL)] = None,
     dtype: Dtype = None,
@@ -74,13 +76,15 @@ def generate(
     """Make a video from text, an image or a video."""
     options = _with_shorthands(options, words, carry_on)
     _check_pairs(options, words, batch, lora_alpha if not lora else None)
+    from cogvideox.checkpoints.kinds import check_kind
     from cogvideox.engines import HERE, JobEngine
     from cogvideox.generation.job import Job, read_adapter_flag
     from cogvideox.generation.prompt_enhance import Enhance
 
     job = Job(
-        model=model or "", adapters=tuple(read_adapter_flag(text) for text in lora or []), alpha=lora_alpha,
-        dtype=dtype, device=device, memory=memory, memory_limit=memory_limit, storage=storage, products=products,
+        model=model or "", kind=check_kind(kind) if kind else None,
+        adapters=tuple(read_adapter_flag(text) for text in lora or []), alpha=lora_alpha, dtype=dtype, device=device,
+        memory=memory, memory_limit=memory_limit, storage=storage, products=products,
         enhance=Enhance(enhance, enhance_model), overwrite=overwrite, metadata=not no_metadata, preview=preview,
     )  # fmt: skip
     job.enhance.check()
@@ -120,7 +124,14 @@ def _check_pairs(
         raise ConfigError("--continue: there is no video to carry on from; give one with --video")
     if "join" in settings and "video_use" not in settings and batch is None:
         raise ConfigError("--join: has no effect without --continue; give both")
-    if batch is None and not settings.keys() & {"prompt", "image", "video"}:
+    if batch is None and not settings.keys() & {
+        "prompt",
+        "image",
+        "video",
+        "last_image",
+        "keyframe",
+        "control",
+    }:
         raise ConfigError(
             'prompt: missing; for example: cogvideox generate "a red circle moves to the right"'
         )

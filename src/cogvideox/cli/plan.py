@@ -12,6 +12,7 @@ from cogvideox.cli.flags import (
     Device,
     Dtype,
     Json,
+    Kind,
     Memory,
     MemoryLimit,
     Products,
@@ -47,6 +48,7 @@ def plan(
     video: Annotated[
         bool, flag("begin with a video, which is encoded first", "Size and length", "--video")
     ] = False,
+    kind: Kind = None,
     no_guidance: Annotated[bool, flag("as with --guidance 1", "Sampling", "--no-guidance")] = False,
     dtype: Dtype = None,
     device: Device = None,
@@ -69,13 +71,14 @@ def plan(
         return
     if settings or gpus > 1 or card:
         raise ConfigError(f"{' '.join(settings or ['--gpus, --card'])}: for a training; add --train lora")
+    from cogvideox.checkpoints.kinds import check_kind
     from cogvideox.generation.preflight import plan_memory
     from cogvideox.memory import require
 
     options |= {"guidance": 1.0} if no_guidance else {}
     found = plan_memory(
         model, device=device, dtype=dtype, memory_policy=memory, memory_limit=memory_limit,
-        storage=storage, products=products, encode_video=video, **options,
+        storage=storage, products=products, encode_video=video, kind=check_kind(kind) if kind else None, **options,
     )  # fmt: skip
     result_json(plan_values(found, model)) if as_json else result(plan_text(found, model))
     require(found)

@@ -138,7 +138,7 @@ class VideoMaker:
 
     def make(self, prompt: str, seed: int, scene: Scene | None = None) -> Video:
         """One video; an image-to-video model begins at the first frame of ``scene``."""
-        image = _first_frame(scene) if scene is not None and self.model.spec.kind == "i2v" else None
+        image = _first_frame(scene) if scene is not None and self.model.spec.needs_image else None
         options = parse_options({**self.settings, "prompt": prompt, "seed": seed})
         return generate(self.model, options, image=image)
 

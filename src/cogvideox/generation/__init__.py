@@ -4,9 +4,11 @@
 |---|---|
 | ``options`` | ``GenerateOptions``: everything that decides one video; loads no torch |
 | ``frame_plan`` | any number of frames and any size, from what the network can make; loads no torch |
+| ``given`` | what a run is given besides its prompt, read and checked |
 | ``plan`` | sizes, frames and shapes of a run, before any network runs |
 | ``preflight`` | what a request needs in time and memory, and whether it can be made |
 | ``prompt_enhance`` | prompts written out like the captions of training |
+| ``conditions`` | what was given, as the conditions that the model reads |
 | ``sampling`` | noise and conditions in, latents out |
 | ``residual_reuse`` | which steps may reuse what an earlier one computed |
 | ``fast_paths`` | how the transformer runs: modulation tables, attention kernel, reuse |
@@ -24,16 +26,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cogvideox.generation.frame_plan import FramePlan, plan_frames, plan_size
+    from cogvideox.generation.given import Given
     from cogvideox.generation.options import GenerateOptions
     from cogvideox.generation.pipeline import Progress, generate
-    from cogvideox.generation.plan import Given, Plan, plan_run
+    from cogvideox.generation.plan import Plan, plan_run
     from cogvideox.generation.record import Generation, RunRecord
     from cogvideox.generation.sampling import Noises, sample_latents
 
 _HOMES = {
     "frame_plan": ("FramePlan", "plan_frames", "plan_size"),
     "options": ("GenerateOptions",),
-    "plan": ("Given", "Plan", "plan_run"),
+    "given": ("Given",),
+    "plan": ("Plan", "plan_run"),
     "pipeline": ("Progress", "generate"),
     "record": ("Generation", "RunRecord"),
     "sampling": ("Noises", "sample_latents"),

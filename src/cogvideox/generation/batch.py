@@ -21,6 +21,7 @@ from cogvideox.errors import ConfigError, InputError, OutputError, describe
 from cogvideox.files import read_json
 from cogvideox.files.atomic import write_json
 from cogvideox.generation.batch_file import FAILURES, Item, read_items
+from cogvideox.generation.given import Given, read_given
 from cogvideox.generation.job import (
     Job,
     Prepared,
@@ -34,7 +35,6 @@ from cogvideox.generation.job import (
     save,
 )
 from cogvideox.generation.options import GenerateOptions
-from cogvideox.generation.plan import Given, read_given
 from cogvideox.generation.preflight import check_adapters
 from cogvideox.memory import Policy
 from cogvideox.model import CogVideoX
@@ -260,9 +260,10 @@ def _complete(prepared: Prepared) -> Prepared:
     Raises InputError when the image or video has another size than it had when the line was planned.
     """
     options, enhance = prepared.plan.options, prepared.job.enhance
-    given = read_given(options, None, None)
+    given = read_given(options)
     if given.size != prepared.given_size:
-        raise InputError(f"{options.image or options.video}: has changed since it was checked; run again")
+        names = ", ".join(str(getattr(options, name)) for name in sorted(given.names))
+        raise InputError(f"{names}: has changed since it was checked; run again")
     if prepared.enhanced is None and enhance.spec is not None:
         enhanced = enhance.apply(options.prompt, prepared.spec.name)
         assert enhanced is not None  # spec is not None

@@ -15,17 +15,20 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
-from cogvideox.errors import CogVideoXError, ConfigError, MediaError, suggest
+from cogvideox.checkpoints.kinds import check_kind
+from cogvideox.errors import CogVideoXError, ConfigError, InputError, MediaError, suggest
 from cogvideox.files import parse_json, read_small_text, short
 from cogvideox.files.digest import sha256_of
 from cogvideox.files.jsonl import lines_of
+from cogvideox.generation.given import read_keyframe
 from cogvideox.generation.job import Job, read_adapter_flag
-from cogvideox.generation.options import GenerateOptions
+from cogvideox.generation.options import GenerateOptions, as_list
 from cogvideox.generation.preflight import DTYPES, choose
 from cogvideox.generation.prompt_enhance import Enhance
 from cogvideox.generation.record import FILES
@@ -37,7 +40,7 @@ OF_THE_RUN = ("batch", "debug", "device", "dry_run", "engine", "enhance", "enhan
               "memory_limit", "no_metadata", "out", "overwrite", "preview", "products", "storage",
               "workers")  # fmt: skip
 """Flags of the command line that a line cannot have."""
-OF_A_LINE = ("continue", "dtype", "lora", "lora_alpha", "model", "name")
+OF_A_LINE = ("as", "continue", "dtype", "lora", "lora_alpha", "model", "name")
 """Keys of a line besides the fields of GenerateOptions."""
 ELSEWHERE = {
     "out": "a line is named by its key name",
@@ -85,7 +88,7 @@ class Item:
     def weights(self) -> tuple[Any, ...]:
         """What must be loaded for it: lines with equal weights are made one after the other."""
         job = self.job
-        return job.model_for(self.settings.get("image")), job.adapters, job.alpha, job.dtype
+        return job.model_for(self.settings), job.kind, job.adapters, job.alpha, job.dtype
 
 
 def read_items(source: Path, folder: Path, settings: Mapping[str, Any], job: Job) -> list[Item]:
@@ -125,8 +128,12 @@ def _item(
     except CogVideoXError as error:
         return Item(line=number, settings=values, path=path, key="", job=job, fault=error)
     begins = {what: digest(file) for what in FILES if isinstance(file := values.get(what), str)}
+    for text in as_list(values.get("keyframe")):
+        with suppress(InputError):  # refused when the line is checked
+            begins[str(text)] = digest(read_keyframe(str(text))[1])
     adapters = [(digest(file), scale) for file, scale in job.adapters]
-    asked = [values, begins, job.model_for(values.get("image")), adapters, job.alpha, job.dtype]
+    asked = [values, begins, job.model_for(values), adapters, job.alpha, job.dtype]
+    asked += [job.kind] if job.kind else []
     asked += [job.enhance.spec, job.enhance.model] if job.enhance.spec else []
     low_bits = [job.storage, job.products]
     asked += low_bits if low_bits != ["auto", "full"] else []
@@ -147,6 +154,8 @@ def _job_of(values: dict[str, Any], job: Job) -> Job:
     model, dtype, alpha = (values.pop(name, None) for name in ("model", "dtype", "lora_alpha"))
     lora = values.pop("lora", None)
     changes: dict[str, Any] = {}
+    if (kind := values.pop("as", None)) is not None:
+        changes["kind"] = check_kind(kind)
     if model is not None:
         if not isinstance(model, str):
             raise ConfigError(f"model {short(model)}: write its name or folder")
@@ -154,7 +163,7 @@ def _job_of(values: dict[str, Any], job: Job) -> Job:
     if dtype is not None:
         changes["dtype"] = choose("dtype", dtype, DTYPES)
     if lora is not None:
-        each = lora if isinstance(lora, list) else [lora]
+        each = as_list(lora)
         if not all(isinstance(text, str) for text in each):
             raise ConfigError(f"lora {short(lora)}: write PATH or PATH:SCALE, or a list of them")
         changes["adapters"] = tuple(read_adapter_flag(text) for text in each)

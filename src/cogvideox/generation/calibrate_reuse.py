@@ -12,10 +12,11 @@ import numpy as np
 from cogvideox.errors import ConfigError
 from cogvideox.evaluation.fidelity import LPIPSDistance, psnr_of_clip
 from cogvideox.files.atomic import atomic_file
+from cogvideox.generation.given import Given
 from cogvideox.generation.job import Job, load, prepare
 from cogvideox.generation.options import GenerateOptions
 from cogvideox.generation.pipeline import Explicit, run
-from cogvideox.generation.plan import Given, plan_run
+from cogvideox.generation.plan import plan_run
 from cogvideox.generation.record import Generation
 from cogvideox.generation.residual_reuse import REACH, Calibration, calibration_path
 from cogvideox.model import CogVideoX

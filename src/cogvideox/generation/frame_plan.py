@@ -43,37 +43,46 @@ def plan_frames(
     anchor: Anchor = "middle",
     lead: int = 0,
     trained: int | None = None,
+    first_alone: bool = False,
 ) -> FramePlan:
     """Make exactly ``asked`` frames, after ``lead`` frames that are given and cut away. Raises FrameError below 1.
 
     ratio: pixel frames per latent. patch: latents per patch in time. anchor: cut at both ends ("middle"), or only at
     the end, so that the first frame stays the first ("start"). trained: the length the model knows, for the reason.
+    first_alone: the autoencoder decodes an even number of latents too (``VAEConfig.first_latent_alone``), so that
+    4n + 1 frames fill whole patches and none is padded.
     """
     if asked < 1:
         raise FrameError(f"frames {asked}: a video has at least one frame; ask for 1 or more")
     if lead < 0:
         raise FrameError(f"context of {lead} frames: cannot be negative; give 0 or more")
-    unit = patch if ratio == 1 else 2 * ratio * patch
-    generated = -(-(asked + lead - 1) // unit) * unit + 1
+    if first_alone:
+        unit = ratio * patch
+        latents = -(-(asked + lead - 1) // ratio) + 1
+        generated = (latents + -latents % patch - 1) * ratio + 1
+    else:
+        unit = patch if ratio == 1 else 2 * ratio * patch
+        generated = -(-(asked + lead - 1) // unit) * unit + 1
     latents = (generated - 1) // ratio + 1
     padding = -latents % patch
     extra = generated - asked - lead
     front = lead if lead or anchor == "start" else extra // 2
     back = generated - asked - front
-    why = _why(asked, generated, unit, front - lead, back, lead, padding)
+    made = f"{unit}n + {1 + ratio * (patch - 1)}" if first_alone else f"{unit}n + 1"
+    why = _why(asked, generated, made, front - lead, back, lead, padding)
     if trained is not None and generated > trained:
         why += f"; longer than the {trained} frames the model was trained on, so expect repetition"
     return FramePlan(asked, generated, latents + padding, padding, front, back, why)
 
 
-def _why(asked: int, generated: int, unit: int, front: int, back: int, lead: int, padding: int) -> str:
+def _why(asked: int, generated: int, counts: str, front: int, back: int, lead: int, padding: int) -> str:
     after = f" after {lead} given ones" if lead else ""
     if front == back == 0:
         why = f"{asked} frames{after}: as asked"
     else:
         cuts = ((front, "at the start"), (back, "at the end"))
         ends = ", ".join(f"{count} {where}" for count, where in cuts if count)
-        why = f"{asked} frames{after}: the model makes {unit}n + 1, so {generated} are made and cut: {ends}"
+        why = f"{asked} frames{after}: the model makes {counts}, so {generated} are made and cut: {ends}"
     return why + (f"; {padding} latent in front completes the last patch" if padding else "")
 
 

@@ -25,9 +25,10 @@ from cogvideox.diffusion import is_guided
 from cogvideox.errors import CheckpointError, ConfigError, OutputError
 from cogvideox.files.digest import digests_of
 from cogvideox.generation import preflight
+from cogvideox.generation.given import Given, GivenSize, read_given
 from cogvideox.generation.options import SAMPLER_NAMES, GenerateOptions
 from cogvideox.generation.pipeline import run
-from cogvideox.generation.plan import Given, GivenSize, Plan, plan_run, read_given, with_policy
+from cogvideox.generation.plan import Plan, plan_run, with_policy
 from cogvideox.generation.preflight import DTYPES, Forecast, choose, model_folder
 from cogvideox.generation.prompt_enhance import Enhance, Enhanced
 from cogvideox.generation.record import Generation
@@ -38,7 +39,7 @@ from cogvideox.model import CogVideoX
 from cogvideox.parallel.inference import Spread, spread
 from cogvideox.parallel.mesh import is_distributed, is_main_process
 from cogvideox.progress import SILENT, Reporter, duration
-from cogvideox.spec import ModelSpec
+from cogvideox.spec import Kind, ModelSpec
 from cogvideox.text import check_prompt
 from cogvideox.transformer.hub_kernels import check_hub_kernels
 from cogvideox.transformer.kernels import read_attention
@@ -51,13 +52,15 @@ SHIPPED, SHIPPED_I2V = "tiny", "tiny-i2v"
 class Job:
     """What is asked for besides the options: model and adapters, device and memory, and how the result is written.
 
-    model: a folder, a hub id or a preset; "" is the shipped one that reads what is given. ``adapters`` are paths with
+    model: a folder, a hub id or a preset; "" is the shipped one that reads what is given. ``kind``: what it makes a
+    video from, where its files leave that open (``spec.ABOUT_KINDS``). ``adapters`` are paths with
     their scales, ``alpha`` is that of adapters whose file does not say theirs. memory: "auto" or one of
     ``memory.RESIDENCES``; memory_limit: such as "12GB"; storage and products: as in ``memory.lower``, or auto.
     ``metadata`` false: neither prompt nor settings are written. ``preview``: an enlarged GIF and a contact sheet too.
     """
 
     model: str = ""
+    kind: Kind | None = None
     adapters: tuple[tuple[str, float], ...] = ()
     alpha: float | None = None
     dtype: str | None = None
@@ -81,9 +84,10 @@ class Job:
         """The device: as asked, or the best there is."""
         return self.device or best_device()
 
-    def model_for(self, image: Any) -> str:
-        """The model asked for, or the shipped one that reads an ``image`` where one is given."""
-        return self.model or (SHIPPED_I2V if image else SHIPPED)
+    def model_for(self, settings: Mapping[str, Any]) -> str:
+        """The model asked for, or the shipped one that reads images where ``settings`` name one."""
+        pictures = any(settings.get(name) for name in ("image", "last_image", "keyframe"))
+        return self.model or (SHIPPED_I2V if pictures else SHIPPED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,16 +141,16 @@ def prepare(
     prompt out; else the prompt stays. limit: bytes the run may take; default: what is free (``limit_of``).
     ``first`` makes the image that an image-to-video model is given where the options name none.
     """
-    name = job.model_for(options.image)
+    name = job.model_for(vars(options))
     kernels = read_attention(options.attention)
     folder = model_folder(name, download)
-    spec = read_spec(folder)
+    spec = read_spec(folder, job.kind)
     if download and is_here(job.target_device):
         precision = preflight.dtype_of(spec, job.dtype, job.target_device)
         check_hub_kernels(
             kernels, torch.device(job.target_device), precision, spec.transformer.attention_head_dim
         )
-    given = read_given(options, first() if first is not None and spec.kind == "i2v" else None, None)
+    given = read_given(options, first() if first is not None and spec.needs_image else None)
     preflight.check_request(spec, options, given)
     plan = plan_run(spec, options, given)
     enhanced = job.enhance.apply(plan.options.prompt, spec.name) if ask or job.enhance.is_rules else None
@@ -250,7 +254,7 @@ def load(
     """
     device, policy = job.target_device, policy or Policy()
     check_device(device)
-    preflight.check_adapters(job.adapters, job.alpha, read_spec(folder) if job.adapters else None)
+    preflight.check_adapters(job.adapters, job.alpha, read_spec(folder, job.kind) if job.adapters else None)
     offloaded = policy.residence != "resident" or policy.storage != "stored"
     name, began = job.model or folder.name, time.monotonic()
     with reporter.progress(f"loading {name}") as report:
@@ -261,6 +265,7 @@ def load(
             device="cpu" if offloaded else device,
             compute_device=device,
             digests=False,
+            kind=job.kind,
         )
         for path, scale in job.adapters:
             checkpoints.load_lora(model, path, scale, alpha=job.alpha)

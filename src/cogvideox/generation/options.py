@@ -25,8 +25,12 @@ SAMPLER_NAMES |= {"dpmpp_sde": "dpmpp_sde", "dpmpp_2m": "dpmpp_2m"}
 """What samplers may be called; dpm is the public pipelines' scheduler for the 5B models."""
 
 
+OUTSIDE = "outside"
+"""The mask of all that the given video does not fill."""
+
 OPTION_GROUPS = {
-    "Prompt and inputs": "prompt image video video_use strength context_frames join fit sample_image image_scale",
+    "Prompt and inputs": "prompt image last_image keyframe video video_use strength mask remove control context_frames "
+    "join fit sample_image image_scale",
     "Size and length": "frames seconds height width fps",
     "Sampling": "steps sampler previous seed latents",
     "Guidance": "guidance guidance_schedule negative_prompt zero_negative guidance_pair",
@@ -47,17 +51,33 @@ class GenerateOptions(Config):
         False, description="zeros instead of an encoded negative prompt, as in the original training code"
     )
     image: str | None = Field(None, description="path of the image to start from")
+    last_image: str | None = Field(None, description="path of the image to end with")
+    keyframe: tuple[str, ...] = Field(
+        (), description="the number of a frame and its image, such as 24=mid.png; repeatable"
+    )
     video: str | None = Field(
-        None, description="path of a video to change, or to carry on from (see video-use)"
+        None, description="path of a video to change, to carry on from (see video-use), or to fill (see mask)"
     )
     video_use: Literal["change", "continue"] = Field(
         "change", description="whether the video is changed, or followed by what comes after it"
     )
-    strength: float = Field(
-        0.8,
+    strength: float | None = Field(
+        None,
         gt=0,
         le=1,
-        description="how much of the given video is remade, above 0 (nothing) to 1 (all of it)",
+        description="how much of the given video is remade, above 0 (nothing) to 1 (all of it); default: 0.8, with a "
+        "mask 1",
+    )
+    mask: str | None = Field(
+        None,
+        description="where the given video is made anew: a video or image, white there, a box x,y,width,height, or "
+        "outside (what fit contain leaves black)",
+    )
+    remove: str | None = Field(
+        None, description="what is removed from the given video: a video or image, white there, or a box"
+    )
+    control: str | None = Field(
+        None, description="path of a control video (poses, edges, depth), for a control model"
     )
     context_frames: int = Field(
         9, ge=1, description="frames of the given video that a continuation sees (image-to-video models: 1)"
@@ -148,6 +168,11 @@ class GenerateOptions(Config):
     def _full_name(cls, name: Any) -> Any:
         return SAMPLER_NAMES.get(name, name) if isinstance(name, str) else name
 
+    @field_validator("keyframe", mode="before")
+    @classmethod
+    def _several(cls, value: Any) -> Any:
+        return tuple(as_list(value))
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         for name, (least, most) in LIMITS.items():
@@ -159,6 +184,8 @@ class GenerateOptions(Config):
             raise ValueError(f"frames {self.frames} and seconds {self.seconds:g}: give one of them")
         if self.image is not None and self.video is not None:
             raise ValueError("image and video: both say how the video begins; give one of them")
+        if self.mask == OUTSIDE and self.fit != "contain":
+            raise ValueError(f"mask outside: fit {self.fit} fills the frame; give fit contain too")
         if (self.tile_height is None) != (self.tile_width is None):
             raise ValueError(
                 f"tile_height {self.tile_height}, tile_width {self.tile_width}: give both or none"
@@ -170,6 +197,13 @@ class GenerateOptions(Config):
         if self.join and self.video_use != "continue":
             warnings.warn("join has no effect without video_use 'continue'", stacklevel=2)
         return self
+
+
+def as_list(value: Any) -> list[Any]:
+    """What may be given once or several times, as a list: nothing, one value, or a list or tuple of them."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def draw_seed() -> int:

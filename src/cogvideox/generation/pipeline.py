@@ -18,15 +18,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cogvideox import conditioning
-from cogvideox.conditioning import Coder, Conditioning
+from cogvideox.conditioning import Conditioning
 from cogvideox.diffusion import SamplerStep, is_guided
 from cogvideox.errors import ConfigError, PromptError, SizeError
 from cogvideox.generation import preflight
+from cogvideox.generation.conditions import condition_of
 from cogvideox.generation.fast_paths import is_spread, running
 from cogvideox.generation.finite_check import guarded, peak_memory
+from cogvideox.generation.given import Given, Picture, fit_video, read_given
 from cogvideox.generation.options import GenerateOptions, draw_seed
-from cogvideox.generation.plan import Given, Plan, fit_video, plan_run, read_given
+from cogvideox.generation.plan import Plan, plan_run
 from cogvideox.generation.record import Generation, TextRecord, record_of
 from cogvideox.generation.sampling import Noises, guidance_of, sample_latents
 from cogvideox.memory.offload import give_back
@@ -74,8 +75,13 @@ def generate(
     options: GenerateOptions | str | None = None,
     on_step: OnStep | None = None,
     *,
-    image: np.ndarray | str | Path | None = None,
+    image: Picture | None = None,
     video: Video | str | Path | None = None,
+    last_image: Picture | None = None,
+    keyframes: Mapping[int, Picture] | None = None,
+    mask: np.ndarray | Video | str | Path | None = None,
+    remove: np.ndarray | Video | str | Path | None = None,
+    control: Video | str | Path | None = None,
     prompt_embedding: Float[Tensor, "1 l d"] | None = None,
     negative_embedding: Float[Tensor, "1 l d"] | None = None,
     initial_latents: Float[Tensor, "1 c t h w"] | None = None,
@@ -85,19 +91,23 @@ def generate(
     """Make one video: ``generate(model, "a red circle", steps=20, image="dog.png")``.
 
     ``options`` is a prompt or GenerateOptions; ``settings`` are fields of GenerateOptions, checked like them, and win.
-    ``image`` is a path or uint8 [h, w, 3], ``video`` a path or a Video; for the tensors and the generator see
-    ``Explicit``. Without a seed one is drawn; it stands in ``manifest["seed"]``. ``on_step`` is called with a Progress
-    after every step; what it raises stops the run. The video has exactly the frames asked for, and its manifest says
-    how it was made. Raises InputError, ConfigError or NumericsError.
+    ``image`` and ``last_image`` are paths or uint8 [h, w, 3], ``keyframes`` such pictures by the number of their frame,
+    ``video`` and ``control`` a path or a Video, ``mask`` and ``remove`` what ``video.read_mask`` reads; for the tensors
+    and the generator see ``Explicit``. Without a seed one is drawn; it stands in ``manifest["seed"]``. ``on_step`` is
+    called with a Progress after every step; what it raises stops the run. The video has exactly the frames asked for,
+    and its manifest says how it was made. Raises InputError, ConfigError or NumericsError.
     """
     if not isinstance(model, CogVideoX):
         raise ConfigError(f"model of {type(model).__name__}: give what cogvideox.load returns")
-    images = {"image": image, "video": video}
-    settings |= {name: str(path) for name, path in images.items() if isinstance(path, str | Path)}
+    brought: dict[str, Any] = dict(image=image, video=video, last_image=last_image, mask=mask, remove=remove)
+    brought["control"] = control
+    settings |= {name: str(path) for name, path in brought.items() if isinstance(path, str | Path)}
+    if keyframes and all(isinstance(each, str | Path) for each in keyframes.values()):
+        settings["keyframe"] = tuple(f"{number}={path}" for number, path in keyframes.items())
     options = options_of(options, settings)
     check_prompt(options.prompt)
     check_prompt(options.negative_prompt, "negative prompt")
-    given = read_given(options, image, video)
+    given = read_given(options, **brought, keyframes=keyframes)
     plan = plan_run(model.spec, options, given)
     if model.shipped and not model.adapters:
         preflight.warn_of_unknown(model.spec.name, options.prompt if prompt_embedding is None else "", given)
@@ -132,7 +142,7 @@ def run(
         report("text", 0, 1)
         prompt, negative, text = _text(model, options, given.shape is not None, explicit)
         report("encode", 0, 1)
-        condition = _condition(model, plan, given, noises)
+        condition = condition_of(model, plan, given, noises)
         path = model.schedule.path(options.steps, options.previous, condition.strength)
         report("denoise", 0, len(path))
         clip = model.clip_of(plan.latent_shape, prompt.shape[1])
@@ -166,7 +176,8 @@ def _joined(video: Video, plan: Plan, given: Given) -> Video:
     options = plan.options
     if not options.join or given.video is None or options.video_use != "continue":
         return video
-    return Video(np.concatenate([fit_video(given.video, plan).frames, video.frames]), plan.fps)
+    before = fit_video(given.video, plan.height, plan.width, options.fit)
+    return Video(np.concatenate([before.frames, video.frames]), plan.fps)
 
 
 def _text(
@@ -198,33 +209,6 @@ def _text(
         zero = options.zero_negative
         negative = torch.zeros_like(prompt) if zero else embed(options.negative_prompt, "negative_prompt")
     return prompt, negative, records
-
-
-def _condition(model: CogVideoX, plan: Plan, given: Given, noises: Noises) -> Conditioning:
-    options, frames = plan.options, plan.frames
-    coder = Coder(
-        model,
-        noises.dtype,
-        noises.encoding(),
-        options.sample_image,
-        options.vae_coding,
-        plan.tiles,
-        options.image_scale,
-    )
-    if given.image is not None:
-        pixels = fit_video(Video(given.image[None], 1.0), plan).to_tensor()
-        return conditioning.from_image(coder, pixels, frames.latents, frames.padding)
-    if given.video is None:
-        return conditioning.from_text(model.spec)
-    fitted = fit_video(given.video, plan)
-    if options.video_use == "continue":
-        context = Video(fitted.frames[-plan.context :], plan.fps).to_tensor()
-        return conditioning.continuation(coder, context, frames.latents, frames.padding)
-    edges = ((frames.front, frames.back), (0, 0), (0, 0), (0, 0))
-    padded = np.pad(fitted.frames[: frames.asked], edges, mode="edge")
-    return conditioning.from_video(
-        coder, Video(padded, plan.fps).to_tensor(), frames.padding, options.strength
-    )
 
 
 def _initial(plan: Plan, noises: Noises, explicit: Tensor | None) -> Float[Tensor, "1 c t h w"]:

@@ -4,55 +4,19 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cogvideox.diffusion import is_guided
-from cogvideox.errors import ConfigError, FrameError, InputError, MediaError, SizeError
+from cogvideox.errors import ConfigError, FrameError, SizeError
 from cogvideox.generation.frame_plan import Anchor, FramePlan, plan_frames, plan_size
+from cogvideox.generation.given import Given, check_takes
 from cogvideox.generation.options import LIMITS, GenerateOptions
 from cogvideox.generation.sampling import guidance_of
 from cogvideox.memory import Policy
 from cogvideox.spec import ModelSpec
 from cogvideox.vae import Tiles
-from cogvideox.video import Video, read_image, read_video
 
 CROPPED = 0.05  # share of a given picture that may be cut away without a word
-
-
-@dataclass(frozen=True)
-class GivenSize:
-    """Height and width of what a run starts from, and frames and rate where it is a video."""
-
-    height: int
-    width: int
-    frames: int | None = None
-    fps: float | None = None
-
-
-@dataclass(frozen=True)
-class Given:
-    """The picture (uint8 [h, w, 3]) or video that a run starts from, as read."""
-
-    image: np.ndarray | None = None
-    video: Video | None = None
-
-    @property
-    def shape(self) -> tuple[int, int] | None:
-        """Height and width of what was given."""
-        if self.image is not None:
-            return self.image.shape[0], self.image.shape[1]
-        return (self.video.height, self.video.width) if self.video is not None else None
-
-    @property
-    def size(self) -> GivenSize | None:
-        """What a plan depends on; None when nothing was given."""
-        if self.shape is None:
-            return None
-        length = (len(self.video), self.video.fps) if self.video is not None else (None, None)
-        return GivenSize(*self.shape, *length)
 
 
 @dataclass(frozen=True)
@@ -72,29 +36,35 @@ class Plan:
 
 
 def plan_run(spec: ModelSpec, options: GenerateOptions, given: Given | None = None) -> Plan:
-    """Sizes, frames and shapes of a run; runs no network. Raises SizeError, FrameError or ConfigError.
+    """Sizes, frames and shapes of a run; runs no network. Raises SizeError, FrameError, InputError or ConfigError.
 
     Warns about settings that have no effect on it.
     """
     given = given or Given()
+    check_takes(spec, given)
+    _warn_of_no_effect(options, given)
     if options.guidance is None:
         options = options.changed(guidance=spec.guidance)
+    if options.strength is None:
+        options = options.changed(strength=0.8 if given.mask is None else 1.0)
     config, patch = spec.vae, spec.frame_patch
-    free_aspect = spec.kind == "i2v" and patch > 1  # 1.5-I2V: short side as usual, the image's own aspect
+    free_aspect = spec.needs_image and patch > 1  # 1.5-I2V: short side as usual, the image's own aspect
     shape, usual = given.shape if free_aspect else None, (spec.height, spec.width)
     height, width = plan_size(options.height, options.width, usual, spec.pixel_multiple, shape)
     _check_table(spec, height, width)
     fps = _fps(spec, options, given)
     context = _context(spec, options, given)
     asked, ratio = _asked(spec, options, given, fps, context), config.temporal_compression_ratio
-    anchor: Anchor = "start" if given.image is not None else "middle"
-    frames = plan_frames(asked, ratio, patch, anchor, context, spec.frames)
+    anchor: Anchor = "middle" if given.names <= {"video"} and spec.kind != "inpaint" else "start"
+    frames = plan_frames(asked, ratio, patch, anchor, context, spec.frames, config.first_latent_alone)
+    given.pictures(asked)  # raises for a key frame beyond
     steps, tiles = _steps(options, given), _tiles(spec, options)
-    _warn_of_no_effect(options, given)
     _warn_of_cropping(spec, options, given, height, width)
     encoded = 0
     if given.shape is not None:
-        encoded = 1 if given.image is not None else context or frames.generated
+        reads_whole = spec.kind in ("inpaint", "control", "removal")
+        encoded = 1 if given.has_pictures and not reads_whole else frames.generated
+        encoded = context if context and not reads_whole else encoded
     factor = config.spatial_compression_ratio
     latents = 1, spec.latent_channels, frames.latents, height // factor, width // factor
     return Plan(options, height, width, fps, frames, context, latents, tiles, encoded, steps)
@@ -112,7 +82,7 @@ def with_policy(spec: ModelSpec, plan: Plan, policy: Policy) -> Plan:
 def _fps(spec: ModelSpec, options: GenerateOptions, given: Given) -> float:
     """Frames per second: as asked, or those of the given video, or the model's own."""
     fps, (least, most) = (
-        options.fps or (given.video.fps if given.video is not None else spec.fps),
+        options.fps or (given.motion.fps if given.motion is not None else spec.fps),
         LIMITS["fps"],
     )
     if not least <= fps <= most:
@@ -128,8 +98,8 @@ def _asked(spec: ModelSpec, options: GenerateOptions, given: Given, fps: float, 
         asked = max(1, round(options.seconds * fps))
     elif options.frames is not None:
         asked = options.frames
-    elif given.video is not None and not context:
-        asked = len(given.video)
+    elif given.motion is not None and not context:
+        asked = len(given.motion)
     else:
         asked = max(1, spec.frames - context)
     if asked > LIMITS["frames"][1]:
@@ -137,18 +107,20 @@ def _asked(spec: ModelSpec, options: GenerateOptions, given: Given, fps: float, 
         raise FrameError(
             f"{length}: {asked} frames at {fps:g} per second, the most is {LIMITS['frames'][1]:g}; ask for fewer"
         )
-    if given.video is not None and not context and asked > len(given.video):
+    if given.motion is not None and not context and asked > len(given.motion):
+        what = "video" if given.video is not None else "control video"
+        otherwise = ", or carry on from it with video_use 'continue'" if given.video is not None else ""
         raise FrameError(
-            f"frames {asked}: the given video has {len(given.video)}; ask for as many or fewer, "
-            "or carry on from it with video_use 'continue'"
+            f"frames {asked}: the given {what} has {len(given.motion)}; ask for as many or fewer{otherwise}"
         )
     return asked
 
 
 def _steps(options: GenerateOptions, given: Given) -> int:
     """Denoising steps that are made: a video is changed by the last part of them, and one must be left."""
-    if given.video is None or options.video_use != "change":
+    if given.video is None or options.video_use != "change" or given.remove is not None:
         return options.steps
+    assert options.strength is not None  # plan_run fills it in
     steps = int(options.steps * options.strength)
     if steps < 1:
         raise ConfigError(
@@ -174,7 +146,7 @@ def _warn_of_no_effect(options: GenerateOptions, given: Given) -> None:
     continued = given.video is not None and options.video_use == "continue"
     guided = "guidance above 1", is_guided(guidance_of(options))
     needs = {
-        "strength": ("a video to change", given.video is not None and not continued),
+        "strength": ("a video to change", given.video is not None and not continued and given.remove is None),
         "context_frames": ("a video to carry on from", continued),
         "fit": ("an image or a video", given.shape is not None),
         **dict.fromkeys(("negative_prompt", "guidance_schedule", "zero_negative"), guided),
@@ -197,7 +169,7 @@ def _warn_of_cropping(
     cut = _cut_away(given.shape, (height, width))
     if cut <= CROPPED:
         return
-    what = "image" if given.image is not None else "video"
+    what = "image" if given.has_pictures else "video" if given.video is not None else "control video"
     keeps = "fit contain keeps all of it between black bars, fit stretch distorts it"
     if not spec.transformer.use_learned_positional_embeddings:
         scale, unit = (height * width / (tall * wide)) ** 0.5, spec.pixel_multiple
@@ -231,38 +203,8 @@ def _context(spec: ModelSpec, options: GenerateOptions, given: Given) -> int:
     """How many given frames a continuation sees: 8n + 1, so that they are latents of their own; 1 for i2v models."""
     if given.video is None or options.video_use != "continue":
         return 0
-    if spec.kind == "i2v":
+    if spec.needs_image:
         return 1
-    unit = max(1, 2 * spec.vae.temporal_compression_ratio)
+    latents = 1 if spec.vae.first_latent_alone or spec.kind == "inpaint" else 2
+    unit = max(1, latents * spec.vae.temporal_compression_ratio)
     return (min(options.context_frames, len(given.video)) - 1) // unit * unit + 1
-
-
-def read_given(
-    options: GenerateOptions, image: np.ndarray | str | Path | None, video: Video | str | Path | None
-) -> Given:
-    """The arguments, or else what the options name; paths are read. Raises MediaError or InputError."""
-    image = read_image(image) if isinstance(image, (str, Path)) else image
-    video = read_video(video) if isinstance(video, (str, Path)) else video
-    if image is not None and not isinstance(image, np.ndarray):
-        raise InputError(f"image of {type(image).__name__}: give a path or an array uint8 [height, width, 3]")
-    if video is not None and not isinstance(video, Video):
-        raise InputError(f"video of {type(video).__name__}: give a path or a Video")
-    if image is not None and video is not None:
-        raise InputError("image and video: both say how the video begins; give one of them")
-    if image is None and video is None:
-        image = read_image(options.image) if options.image is not None else None
-        video = read_video(options.video) if options.video is not None else None
-    if image is not None and (image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8):
-        raise MediaError(f"image of {image.dtype} {list(image.shape)}: expected uint8 [height, width, 3]")
-    if video is None and options.video_use == "continue":
-        raise InputError("video_use 'continue': there is no video to carry on from; pass one")
-    return Given(image, video)
-
-
-def fit_video(video: Video, plan: Plan) -> Video:
-    """The given frames at the size of the run."""
-    if plan.options.fit == "cover":
-        return video.cover(plan.height, plan.width)
-    if plan.options.fit == "contain":
-        return video.contain(plan.height, plan.width)
-    return video.resize(plan.height, plan.width)

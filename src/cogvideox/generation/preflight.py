@@ -26,8 +26,9 @@ from cogvideox.conditioning import from_text
 from cogvideox.device import available, best_device
 from cogvideox.diffusion import is_guided
 from cogvideox.errors import CheckpointError, ConfigError, InputError, PromptError, suggest
+from cogvideox.generation.given import Given
 from cogvideox.generation.options import GenerateOptions
-from cogvideox.generation.plan import Given, Plan, plan_run
+from cogvideox.generation.plan import Plan, plan_run
 from cogvideox.generation.residual_reuse import calibration_path, read_calibration
 from cogvideox.generation.sampling import guidance_of
 from cogvideox.memory import MemoryPlan, Request
@@ -36,7 +37,7 @@ from cogvideox.memory.plan import MemoryPrediction
 from cogvideox.memory.seconds import efforts, estimate, measured
 from cogvideox.model import CogVideoX
 from cogvideox.presets import PRESETS
-from cogvideox.spec import ModelSpec
+from cogvideox.spec import Kind, ModelSpec
 from cogvideox.text import check_prompt
 from cogvideox.transformer import Transformer
 from cogvideox.world import read_caption
@@ -98,7 +99,7 @@ def check_request(spec: ModelSpec, options: GenerateOptions, given: Given) -> No
         if count > ABSURD * budget or len(text) > 40 * ABSURD * budget:
             raise PromptError(f"{what}: {count} words, the model reads about {budget} tokens; shorten it")
     if given.shape is None:
-        from_text(spec)  # an image-to-video model is refused here when there is no image
+        from_text(spec)  # a model that needs an image or a video is refused here when there is none
         if not options.prompt.strip():
             raise PromptError("prompt: empty; say what the video should show")
 
@@ -143,7 +144,7 @@ def warn_of_unknown(name: str, prompt: str, given: Given) -> None:
 
     The video is made all the same and shows the nearest shapes of the tiny world.
     """
-    better = "5b-i2v" if given.image is not None else "5b"
+    better = "5b-i2v" if given.has_pictures else "5b"
     advice = f"for anything in the world use a public checkpoint (--model {better})"
     unknown = unknown_words(prompt)
     if unknown:
@@ -155,9 +156,9 @@ def warn_of_unknown(name: str, prompt: str, given: Given) -> None:
             f"It knows {vocabulary_text()}; {advice}",
             stacklevel=3,
         )
-    picture = given.video.frames[-1] if given.video is not None else given.image
-    if picture is not None and not resembles_world(picture):
-        what = "image" if given.image is not None else "video"
+    pictures = [given.video.frames[-1]] if given.video is not None else list(given.pictures(2**31).values())
+    if pictures and not resembles_world(pictures[0]):
+        what = "video" if given.video is not None else "image"
         warnings.warn(
             f"{what}: does not look like the tiny world, the only pictures {name} has seen: flat coloured shapes on "
             f"smooth grey (see: cogvideox world render); expect a blurred picture; {advice}",
@@ -315,6 +316,7 @@ def plan_memory(
     storage: str = "auto",
     products: str = "full",
     encode_video: bool = False,
+    kind: Kind | None = None,
     **settings: Any,
 ) -> MemoryPlan:
     """Predict the memory of a run under every policy and choose the cheapest that fits; loads no weights.
@@ -322,14 +324,15 @@ def plan_memory(
     model: a preset, a folder, a hub id or a spec; nothing is downloaded. ``settings`` are fields of GenerateOptions
     (``frames=49, height=480``). device: any name; default: the best one here. memory_limit: such as "12GB"; default:
     what the device has free. storage, products: as in ``memory.lower``, or auto. ``encode_video``: the run begins with
-    a video, which is encoded first.
+    a video, which is encoded first. ``kind``: what the model makes a video from, where its files leave that open.
     ``MemoryPlan.choice`` is None when nothing fits. Raises ConfigError, CheckpointError, SizeError or FrameError.
     """
-    spec = model if isinstance(model, ModelSpec) else find_spec(model)
+    spec = model if isinstance(model, ModelSpec) else find_spec(model, kind)
     place = device or best_device()
     precision = dtype_of(spec, choose("dtype", dtype, DTYPES) if dtype is not None else None, place)
     plan = plan_run(spec, (options or GenerateOptions()).changed(**settings))
-    encoded = plan.frames.generated if encode_video else int(spec.kind == "i2v")
+    reads_whole = encode_video or spec.kind in ("inpaint", "control", "removal")
+    encoded = plan.frames.generated if reads_whole else int(spec.needs_image)
     request = request_of(spec, plan, encoded=encoded, dtype=precision, device=place)
     limit = read_limit(memory_limit) or free_memory(place)
     return memory.plan(

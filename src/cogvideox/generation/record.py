@@ -13,8 +13,9 @@ from cogvideox.diffusion import SamplerStep
 from cogvideox.errors import MediaError
 from cogvideox.generation.fast_paths import Engine
 from cogvideox.generation.frame_plan import FramePlan
+from cogvideox.generation.given import Given, read_keyframe
 from cogvideox.generation.options import GenerateOptions
-from cogvideox.generation.plan import Given, Plan
+from cogvideox.generation.plan import Plan
 from cogvideox.generation.prompt_enhance import Enhanced
 from cogvideox.generation.sampling import guidance_of
 from cogvideox.manifest import manifest
@@ -147,6 +148,9 @@ def _provenance(options: GenerateOptions, given: Given) -> dict[str, Any]:
     """Of input files only names and hashes are kept: folders tell about people."""
     paths = {name: Path(file) for name in FILES if (file := getattr(options, name)) is not None}
     settings = options.model_dump(mode="json") | {name: file.name for name, file in paths.items()}
+    keyframes = dict(read_keyframe(text) for text in options.keyframe)
+    settings["keyframe"] = [f"{number}={Path(file).name}" for number, file in keyframes.items()]
+    paths |= {f"keyframe {number}": Path(file) for number, file in keyframes.items()}
     inputs: dict[str, Any] = {name: file for name, file in paths.items() if file.exists()}
     if given.shape is not None:
         inputs["given_size"] = list(given.shape)
@@ -170,5 +174,5 @@ def _model_facts(model: CogVideoX) -> dict[str, Any]:
     }
 
 
-FILES = ("image", "video", "reuse_table")
+FILES = ("image", "last_image", "video", "mask", "remove", "control", "reuse_table")
 """Options that are paths of files."""

@@ -17,6 +17,7 @@ from cogvideox.diffusion.samplers import After, Noise
 from cogvideox.errors import ConfigError, InputError
 from cogvideox.generation.options import GenerateOptions
 from cogvideox.model import CogVideoX
+from cogvideox.spec import ABOUT_KINDS
 
 
 class Noises:
@@ -41,6 +42,10 @@ class Noises:
     def encoding(self) -> torch.Generator:
         """For latents drawn from the autoencoder's distribution."""
         return self._source("encode")
+
+    def condition(self) -> torch.Generator:
+        """For the noise of conditions that are noised before they are encoded."""
+        return self._source("condition")
 
     def initial(self, shape: Sequence[int]) -> Float[Tensor, "b c t h w"]:
         """The noise a video starts from."""
@@ -132,26 +137,32 @@ def _denoiser(
     text = torch.cat([negative, prompt]) if active and negative is not None else prompt
     text = text.to(model.device, model.dtype)
     if options.guidance_pair == "sequence" and active:
-        network = sequential([_network(model, half, condition.image) for half in text.split(batch)])
+        network = sequential([_network(model, half, condition.channels) for half in text.split(batch)])
     else:
-        network = _network(model, text, condition.image)
+        network = _network(model, text, condition.channels)
     kind = model.schedule.config.prediction_type
     denoise = guided(network, guidance.build(), kind) if active else denoiser(network, kind)
     return pinned(denoise, condition.known) if condition.known is not None else denoise
 
 
-def _network(model: CogVideoX, text: Tensor, image: Tensor | None) -> Network:
+def _network(model: CogVideoX, text: Tensor, channels: Tensor | None) -> Network:
     wants = model.transformer.config.in_channels - model.spec.latent_channels
-    if (image is None) != (wants == 0):
-        given = "none" if image is None else f"{image.shape[1]} channels of it"
+    has = 0 if channels is None else channels.shape[1]
+    if has != wants:
+        kind = model.spec.kind
+        cure = (
+            f"pass what it makes a video from: {ABOUT_KINDS[kind]}"
+            if wants
+            else "use a model that reads them"
+        )
         raise InputError(
-            f"image: the model reads {wants} channels of image latents, given {given}; "
-            f"{'pass an image' if image is None else 'use an image-to-video model'}"
+            f"conditions: the model ({kind}) reads {wants} channels beside the noisy latents, given {has}; {cure}"
         )
 
     def network(x: Tensor, t: Tensor) -> Tensor:
-        if image is not None:
-            x = torch.cat([x, image.to(x.dtype).repeat(x.shape[0] // image.shape[0], 1, 1, 1, 1)], dim=1)
+        if channels is not None:
+            beside = channels.to(x.dtype).repeat(x.shape[0] // channels.shape[0], 1, 1, 1, 1)
+            x = torch.cat([x, beside], dim=1)
         return model.transformer(x.to(model.dtype), text, t)
 
     return network

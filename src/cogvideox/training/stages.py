@@ -26,7 +26,7 @@ from cogvideox.training.config import TrainConfig, refuse_without_effect
 from cogvideox.training.loop import train
 from cogvideox.training.tasks.diffusion import DiffusionTraining
 from cogvideox.training.tasks.sizes import SizeSetting
-from cogvideox.transformer.position import RotaryMode
+from cogvideox.transformer.position import PositionMode
 
 OWN = {
     "base.steps": "steps", "base.optim.lr": "lr", "base.optim.warmup": "warmup",
@@ -52,7 +52,7 @@ class TrainingStage(Config):
     budget: int = Field(25_000, gt=0, description="tokens of a row, text included")
     images: bool = Field(True, description="pictures take part, as clips of one frame")
     best: float = Field(1.0, gt=0, le=1, description="share of clips kept, by score; the paper ends at 0.2")
-    rotary: RotaryMode | None = Field(None, description="rotary coordinates from here on; null: as before")
+    rotary: PositionMode | None = Field(None, description="rotary coordinates from here on; null: as before")
 
 
 class DiffusionRun(TrainConfig):

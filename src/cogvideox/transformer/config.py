@@ -57,8 +57,10 @@ class TransformerConfig(Config):
 
     # what diffusers cannot express
     use_positional_embeddings: bool = Field(True, description="false: no positions at all (ablation)")
-    position_mode: Literal["slice", "resample", "ntk"] | None = Field(
-        None, description="rotary coordinates; null: as released, resample for 1.0 and slice for 1.5"
+    position_mode: Literal["slice", "resample", "ntk", "fun"] | None = Field(
+        None,
+        description="coordinates at other sizes; null: as released, resample for 1.0 and slice for 1.5; fun: as "
+        "VideoX-Fun trained",
     )
     attention: Literal["full", "split"] = Field("full", description="3D full, or 2D + 1D (Fig. 8b, 10b)")
     experts: Experts = Field(Experts(), description="what text and video have of their own (Fig. 8a, 10c)")

@@ -13,13 +13,14 @@ from typing import Literal
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from cogvideox.errors import ConfigError, SizeError
 from cogvideox.recompute import in_place, recomputable
 from cogvideox.transformer.layout import Layout, TokenGrid
 
 THETA = 10000.0
-RotaryMode = Literal["slice", "resample", "ntk"]
+PositionMode = Literal["slice", "resample", "ntk", "fun"]
 
 
 class Rotary:
@@ -28,10 +29,11 @@ class Rotary:
     ``slice`` uses the patch indices themselves: the paper's extrapolation, and the rule of 1.5.
     ``resample`` squeezes any grid into the native one (``base`` = (h, w)): the rule of 1.0 in diffusers. ``ntk`` keeps
     the indices and slows slow channels down where a grid is larger than the native one, so that its last patch is
-    as far as the native last one for the slowest channel, while fast channels stay as they were.
+    as far as the native last one for the slowest channel, while fast channels stay as they were. ``fun`` squeezes as
+    VideoX-Fun does, whose steps are those of the cropped region alone.
     """
 
-    def __init__(self, head_dim: int, mode: RotaryMode, base: tuple[int, int]):
+    def __init__(self, head_dim: int, mode: PositionMode, base: tuple[int, int]):
         self.head_dim, self.mode, self.base = head_dim, mode, base
         self.real = False
 
@@ -89,14 +91,15 @@ def _rotate_half_precision(
 
 
 def coordinates(
-    grid: TokenGrid, mode: RotaryMode, base: tuple[int, int]
+    grid: TokenGrid, mode: PositionMode, base: tuple[int, int]
 ) -> tuple[Float[Tensor, " t"], Float[Tensor, " h"], Float[Tensor, " w"]]:
     """The coordinate of every patch along each axis; ``base`` is the native patch grid (h, w)."""
     t = torch.arange(grid.t, dtype=torch.float32)
-    if mode != "resample":
+    if mode in ("slice", "ntk"):
         return t, torch.arange(grid.h, dtype=torch.float32), torch.arange(grid.w, dtype=torch.float32)
     top, left, height, width = crop_region(grid.h, grid.w, base)
-    return t, _spread(top, height, grid.h), _spread(left, width, grid.w)
+    spread = _spread_evenly if mode == "fun" else _spread
+    return t, spread(top, height, grid.h), spread(left, width, grid.w)
 
 
 def crop_region(h: int, w: int, base: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -117,10 +120,14 @@ def _spread(start: int, extent: int, size: int) -> Float[Tensor, " n"]:
     return torch.linspace(start, (start + extent) * (size - 1) / size, size, dtype=torch.float32)
 
 
+def _spread_evenly(start: int, extent: int, size: int) -> Float[Tensor, " n"]:
+    return start + torch.arange(size, dtype=torch.float32) * (extent / size)
+
+
 @lru_cache(maxsize=8)
 @torch.inference_mode(False)
 def _rotary_table(
-    layout: Layout, head_dim: int, mode: RotaryMode, base: tuple[int, int], device: torch.device
+    layout: Layout, head_dim: int, mode: PositionMode, base: tuple[int, int], device: torch.device
 ) -> Complex[Tensor, "n 1 e_half"]:
     tables = []
     for text_len, grid in layout.clips:
@@ -132,14 +139,14 @@ def _rotary_table(
 @lru_cache(maxsize=64)  # packed sequences differ from step to step, the sizes of their clips come again
 @torch.inference_mode(False)
 def _rotary_table_of_grid(
-    grid: TokenGrid, head_dim: int, mode: RotaryMode, base: tuple[int, int]
+    grid: TokenGrid, head_dim: int, mode: PositionMode, base: tuple[int, int]
 ) -> Complex[Tensor, "n 1 e_half"]:
     angles = _angles(grid, head_dim, mode, base)
     return torch.complex(angles.cos(), angles.sin())[:, None]
 
 
 def _angles(
-    grid: TokenGrid, head_dim: int, mode: RotaryMode, base: tuple[int, int]
+    grid: TokenGrid, head_dim: int, mode: PositionMode, base: tuple[int, int]
 ) -> Float[Tensor, "n e_half"]:
     axes = coordinates(grid, mode, base)
     dims = (head_dim // 4, head_dim // 8 * 3, head_dim // 8 * 3)
@@ -162,15 +169,45 @@ def _frequencies(dim: int, stretch: float = 1.0) -> Float[Tensor, " half"]:
 
 
 class Sinusoidal:
-    """3D sine and cosine positions, added to x: a quarter of the width for t, 3/8 for w, 3/8 for h."""
+    """3D sine and cosine positions, added to x: a quarter of the width for t, 3/8 for w, 3/8 for h.
 
-    def __init__(self, width: int, spatial_scale: float, temporal_scale: float):
+    ``resized_from``: the patches (h, w) of a native table that is resized to those of a clip (VideoX-Fun's 2B); None:
+    every patch has the positions of its own indices.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        spatial_scale: float,
+        temporal_scale: float,
+        resized_from: tuple[int, int] | None = None,
+    ):
         self.width, self.spatial_scale, self.temporal_scale = width, spatial_scale, temporal_scale
+        self.resized_from = resized_from
 
     def table(self, grid: TokenGrid, device: torch.device | None = None) -> Float[Tensor, "n d"]:
         """What is added to the video tokens of one clip."""
         device = device or torch.device("cpu")
-        return _sinusoidal(grid, self.width, self.spatial_scale, self.temporal_scale, device)
+        settings = self.width, self.spatial_scale, self.temporal_scale
+        if self.resized_from is None or self.resized_from == (grid.h, grid.w):
+            return _sinusoidal(grid, *settings, device)
+        return _resized_sinusoidal(grid, TokenGrid(grid.t, *self.resized_from), *settings, device)
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def _resized_sinusoidal(
+    grid: TokenGrid,
+    native: TokenGrid,
+    width: int,
+    spatial: float,
+    temporal: float,
+    device: torch.device,
+) -> Float[Tensor, "n d"]:
+    """The table of the ``native`` grid, resized linearly in space."""
+    table = _sinusoidal(native, width, spatial, temporal, torch.device("cpu")).unflatten(0, tuple(native))
+    resized = F.interpolate(table.movedim(-1, 1), (grid.h, grid.w), mode="bilinear", align_corners=False)
+    return resized.movedim(1, -1).flatten(0, 2).to(device)
 
 
 @lru_cache(maxsize=16)
@@ -226,5 +263,5 @@ def learned_positions(
 
 def forget_tables() -> None:
     """Empty the caches: before and after work on tensors without memory, which must not meet real ones there."""
-    for cached in (_rotary_table, _rotary_table_of_grid, _sinusoidal):
+    for cached in (_rotary_table, _rotary_table_of_grid, _sinusoidal, _resized_sinusoidal):
         cached.cache_clear()

@@ -172,7 +172,10 @@ class PatchEmbed(nn.Module):
             self.proj = Linear(values, config.width)
         self.text_proj = Linear(config.text_embed_dim, config.width)
         self.sinusoidal = Sinusoidal(
-            config.width, config.spatial_interpolation_scale, config.temporal_interpolation_scale
+            config.width,
+            config.spatial_interpolation_scale,
+            config.temporal_interpolation_scale,
+            self.native_grid[1:] if config.position_mode == "fun" else None,
         )
         if config.use_learned_positional_embeddings:
             tokens = config.max_text_seq_length + self.native_grid.tokens

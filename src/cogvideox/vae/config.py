@@ -11,6 +11,8 @@ from cogvideox.config import Config
 from cogvideox.errors import SizeError
 
 DOWN_BLOCK, UP_BLOCK = "CogVideoXDownBlock3D", "CogVideoXUpBlock3D"
+OWN_SETTINGS = ("time_kernel", "chunk_frames", "chunk_latents", "first_latent_alone")
+"""What the released ``config.json`` has no name for."""
 
 
 class VAEConfig(Config):
@@ -71,6 +73,10 @@ class VAEConfig(Config):
     )
     chunk_latents: int = Field(
         2, ge=2, le=4096, description="Latent frames decoded at once; the released weights expect 2."
+    )
+    first_latent_alone: bool = Field(
+        False,
+        description="The first latent is decoded by itself, also of an even number, and gives one frame (VideoX-Fun).",
     )
 
     # Settings of the released file with only one meaning here: read, checked, written back, never stored.
@@ -135,13 +141,16 @@ class VAEConfig(Config):
         return -(-frames // self.temporal_compression_ratio)
 
     def pixel_frames(self, latents: int) -> int:
-        """Pixel frames made from ``latents`` latent frames; only an odd count keeps a single first frame."""
+        """Pixel frames made from ``latents`` latent frames; only an odd count keeps a single first frame.
+
+        With ``first_latent_alone`` every count does.
+        """
         ratio = self.temporal_compression_ratio
-        return ratio * (latents - 1) + 1 if latents % 2 else ratio * latents
+        return ratio * (latents - 1) + 1 if latents % 2 or self.first_latent_alone else ratio * latents
 
     def released(self) -> dict[str, Any]:
         """Everything that the released ``config.json`` holds, in its names (our own fields are left out)."""
-        values = self.model_dump(mode="json", exclude={"time_kernel", "chunk_frames", "chunk_latents"})
+        values = self.model_dump(mode="json", exclude=set(OWN_SETTINGS))
         stages = len(self.block_out_channels)
         blocks = {"down_block_types": [DOWN_BLOCK] * stages, "up_block_types": [UP_BLOCK] * stages}
         return {"_class_name": "AutoencoderKLCogVideoX", **values, **self.fixed, **blocks}

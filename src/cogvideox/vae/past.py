@@ -44,7 +44,13 @@ class Past(Protocol):
 
 
 class StartOfVideo:
-    """Nothing came before: the first frame is repeated. No state, so it suits training and recomputation."""
+    """Nothing came before: the first frame is repeated. No state, so it suits training and recomputation.
+
+    ``single_first``: whether the first frame has a latent of its own; None: if the number of frames is odd.
+    """
+
+    def __init__(self, single_first: bool | None = None) -> None:
+        self.single_first = single_first
 
     def before(self, conv: nn.Module, x: Frames, frames: int) -> Float[Tensor, "b c f h w"] | None:
         """None: the convolution repeats the first frame."""
@@ -58,8 +64,8 @@ class StartOfVideo:
         return averages
 
     def has_single_first_frame(self, frames: int) -> bool:
-        """Whether the number of frames is odd."""
-        return frames % 2 == 1
+        """As it was said, or else whether the number of frames is odd."""
+        return frames % 2 == 1 if self.single_first is None else self.single_first
 
 
 class Remember(StartOfVideo):
@@ -70,6 +76,7 @@ class Remember(StartOfVideo):
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.tails: dict[nn.Module, Tensor] = {}
         self.is_last_chunk = False
 

@@ -69,9 +69,8 @@ class VAE(nn.Module):
         self._check_pixels(pixels)
         if past is not None:
             return gaussian(_run(self.encoder, pixels, past))
-        return gaussian(
-            self._code(self.encoder, pixels, coding, self.config.chunk_frames, self.config.latent_frames)
-        )
+        bounds = chunk_bounds(pixels.shape[2], self.config.chunk_frames)
+        return gaussian(self._code(self.encoder, pixels, coding, bounds, self.config.latent_frames))
 
     def decode(
         self, latents: Float[Tensor, "b c t h w"], coding: Coding = "chunked", past: Past | None = None
@@ -83,7 +82,9 @@ class VAE(nn.Module):
         self._check_latents(latents)
         if past is not None:
             return _run(self.decoder, latents, past)
-        return self._code(self.decoder, latents, coding, self.config.chunk_latents, self.config.pixel_frames)
+        alone = self.config.first_latent_alone
+        bounds = chunk_bounds(latents.shape[2], self.config.chunk_latents, alone)
+        return self._code(self.decoder, latents, coding, bounds, self.config.pixel_frames, alone)
 
     def forward(
         self,
@@ -104,9 +105,8 @@ class VAE(nn.Module):
         without it the length must turn out 8n + 1 (or one chunk): the remainder belongs to the first chunk.
         Raises FrameError when the length is another.
         """
-        for moments in self._stream(
-            self.encoder, slices, frames, self.config.chunk_frames, self._check_pixels
-        ):
+        chunks = rechunk(slices, self.config.chunk_frames, frames)
+        for moments in self._stream(self.encoder, chunks, self._check_pixels):
             yield gaussian(moments)
 
     def stream_decode(
@@ -116,31 +116,40 @@ class VAE(nn.Module):
 
         ``latents`` is their number; without it, it must turn out odd. Raises FrameError when it is another.
         """
-        yield from self._stream(self.decoder, slices, latents, self.config.chunk_latents, self._check_latents)
+        alone = self.config.first_latent_alone
+        chunks = rechunk(slices, self.config.chunk_latents, latents, alone)
+        yield from self._stream(self.decoder, chunks, self._check_latents, alone)
 
     def _code(
-        self, network: nn.Module, x: Tensor, coding: Coding, chunk: int, frames_out: Callable[[int], int]
+        self,
+        network: nn.Module,
+        x: Tensor,
+        coding: Coding,
+        bounds: list[tuple[int, int]],
+        frames_out: Callable[[int], int],
+        first_alone: bool = False,
     ) -> Tensor:
         if coding not in ("chunked", "whole"):
             raise ConfigError(f"coding {coding!r}: unknown; choose 'chunked' or 'whole'")
-        bounds = chunk_bounds(x.shape[2], chunk)
         if coding == "whole" or len(bounds) == 1:  # nothing will follow, nothing to remember
-            return _run(network, x, StartOfVideo())
+            return _run(network, x, StartOfVideo(single_first=True if first_alone else None))
         past = Remember()
 
         def chunks() -> Iterator[Tensor]:
             for start, stop in bounds:
                 past.is_last_chunk = stop == x.shape[2]
+                past.single_first = start == 0 if first_alone else None
                 yield _run(network, x[:, :, start:stop], past)
 
         return concat_frames(chunks(), frames_out(x.shape[2]))
 
     def _stream(
-        self, network: nn.Module, slices: Iterable[Tensor], total: int | None, chunk: int, check: Callable
+        self, network: nn.Module, chunks: Iterable[Tensor], check: Callable, first_alone: bool = False
     ) -> Iterator[Tensor]:
         past = Remember()
-        for x in rechunk(slices, chunk, total):
+        for index, x in enumerate(chunks):
             check(x)
+            past.single_first = index == 0 if first_alone else None
             yield _run(network, x, past)
 
     def _check_pixels(self, x: Tensor) -> None:
@@ -169,19 +178,27 @@ def gaussian(moments: Float[Tensor, "b d t h w"]) -> Gaussian:
     return Gaussian(mean, logvar.clamp(-30.0, 20.0))
 
 
-def chunk_bounds(frames: int, chunk: int) -> list[tuple[int, int]]:
-    """Where chunks begin and end: each has ``chunk`` frames, the first the remainder too (25 -> 9, 8, 8)."""
-    first = min(frames, chunk + frames % chunk)
-    return [(0, first)] + [(start, start + chunk) for start in range(first, frames, chunk)]
+def chunk_bounds(frames: int, chunk: int, first_alone: bool = False) -> list[tuple[int, int]]:
+    """Where chunks begin and end: each has ``chunk`` frames, the first the remainder too (25 -> 9, 8, 8).
+
+    ``first_alone``: the first frame is a chunk, the last chunk may be shorter (6 frames by 2 -> 1, 2, 2, 1).
+    """
+    first = 1 if first_alone else min(frames, chunk + frames % chunk)
+    return [(0, first)] + [(start, min(start + chunk, frames)) for start in range(first, frames, chunk)]
 
 
-def rechunk(slices: Iterable[Float[Tensor, "b c _ h w"]], chunk: int, total: int | None) -> Iterator[Tensor]:
-    """Cut a stream of slices at ``chunk_bounds(total, chunk)``, holding at most one chunk and one slice.
+def rechunk(
+    slices: Iterable[Float[Tensor, "b c _ h w"]], chunk: int, total: int | None, first_alone: bool = False
+) -> Iterator[Tensor]:
+    """Cut a stream of slices at ``chunk_bounds(total, chunk, ...)``, holding at most one chunk and one slice.
 
     Without ``total`` the remainder is taken to be 1. Raises FrameError when the stream ends anywhere else.
     """
-    wanted = chunk + (1 if total is None else total % chunk)
-    wanted = wanted if total is None else min(wanted, total)
+    if first_alone:
+        wanted = 1
+    else:
+        wanted = chunk + (1 if total is None else total % chunk)
+        wanted = wanted if total is None else min(wanted, total)
     held, count = [], 0
     seen, first = 0, True
     for x in slices:
@@ -194,7 +211,7 @@ def rechunk(slices: Iterable[Float[Tensor, "b c _ h w"]], chunk: int, total: int
             wanted, first = chunk, False
     if total is not None and seen != total:
         raise FrameError(f"frames {seen}: the stream was announced with {total}; pass the true number")
-    if count and not first:
+    if count and not first and not first_alone:
         raise FrameError(f"frames {seen}: a stream of unknown length needs {chunk}n + 1; pass its length")
     if count:
         yield torch.cat(held, dim=2)

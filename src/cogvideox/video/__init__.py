@@ -8,6 +8,7 @@
 | ``orientation`` | how a stored picture is turned and mirrored |
 | ``decode`` | one pass over a video of any length, each frame at the size it is needed |
 | ``image`` | still pictures in, within the same limits |
+| ``mask`` | masks over a video: files, boxes, arrays |
 | ``saving`` | mp4, mkv, gif and png out, never over somebody's work unless asked |
 | ``sheet`` | contact sheets: rows of frames with captions |
 | ``video`` | ``Video`` itself |
@@ -18,6 +19,7 @@ from cogvideox.video.colour import Colour, Colours
 from cogvideox.video.decode import Size, VideoDecoder, open_decoder
 from cogvideox.video.image import read_image
 from cogvideox.video.info import VideoInfo, video_info
+from cogvideox.video.mask import read_mask
 from cogvideox.video.orientation import Orientation
 from cogvideox.video.reading import LIMITS, READER, DecodeLimits, Probe, probe, survey
 from cogvideox.video.saving import check_output, is_ours, mp4_writer, previews_of, sidecar_of
@@ -47,6 +49,7 @@ __all__ = [
     "previews_of",
     "probe",
     "read_image",
+    "read_mask",
     "read_video",
     "sidecar_of",
     "open_decoder",

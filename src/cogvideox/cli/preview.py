@@ -1,0 +1,55 @@
+"""The verb preview: what a model will be shown of images, videos and masks, before anything is made."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from cogvideox.cli.flags import Debug, Json, Kind, Overwrite, flag, with_flags
+from cogvideox.cli.terminal import result, result_json, verb
+from cogvideox.errors import InputError
+from cogvideox.generation.options import GenerateOptions
+
+GIVEN = {
+    "Inputs": "image last_image keyframe video video_use mask remove control context_frames fit",
+    "Size and length": "frames seconds height width fps",
+}
+MODEL = "folder, hub id or preset; default: the shipped one that reads what is given"
+
+
+@verb
+@with_flags(GenerateOptions, GIVEN)
+def preview(
+    options: dict[str, Any],
+    out: Annotated[str, typer.Argument(help="file to write (.mp4, .mkv, .gif, .png)")] = "preview.mp4",
+    model: Annotated[str | None, flag(MODEL, "Model")] = None,
+    kind: Kind = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write what generate would show the model of your images, videos and masks; loads no weights."""
+    from cogvideox.checkpoints.kinds import check_kind
+    from cogvideox.checkpoints.specs import find_spec
+    from cogvideox.generation.conditions import shown
+    from cogvideox.generation.given import read_given
+    from cogvideox.generation.job import Job, parse_options
+    from cogvideox.generation.plan import plan_run
+    from cogvideox.video import check_output
+
+    check_output(out, overwrite)
+    settings = parse_options(options)
+    spec = find_spec(Job(model=model or "").model_for(vars(settings)), check_kind(kind) if kind else None)
+    given = read_given(settings)
+    plan = plan_run(spec, settings, given)
+    see = shown(spec, plan, given)
+    if see.use == "nothing":
+        raise InputError("preview: nothing was given to show; pass --image, --video, --mask or --control")
+    video = see.video(plan)
+    path = video.save(out, overwrite)
+    if as_json:
+        sizes = {"frames": len(video), "height": plan.height, "width": plan.width}
+        result_json({"path": str(path), "use": see.use, "kind": spec.kind, **sizes, "why": plan.frames.why})
+    else:
+        result(str(path))

@@ -1,0 +1,158 @@
+"""What a run was given, as the conditions that its model reads: laid over the frames of the plan, then encoded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cogvideox import conditioning
+from cogvideox.conditioning import Coder, Conditioning
+from cogvideox.generation.given import Given, fit_mask, fit_video
+from cogvideox.generation.options import OUTSIDE
+from cogvideox.generation.plan import Plan
+from cogvideox.generation.sampling import Noises
+from cogvideox.model import CogVideoX
+from cogvideox.spec import ModelSpec
+from cogvideox.video import Video
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a network is shown besides the prompt, in pixels, over all frames of a plan.
+
+    ``use``: what it is for. ``pixels``: a video in [-1, 1]. ``mask``: 0 to 1, where they are made anew or removed.
+    ``pictures``: single frames by their number.
+    """
+
+    use: Literal["nothing", "control", "removal", "inpaint", "pictures", "continue", "change"]
+    pixels: Float[Tensor, "1 3 f h w"] | None = None
+    mask: Float[Tensor, "1 1 f h w"] | None = None
+    pictures: Mapping[int, Float[Tensor, "1 3 1 h w"]] = field(default_factory=dict)
+
+    def video(self, plan: Plan) -> Video:
+        """It as a video to look at: what is hidden from the network is black, frames without a picture are grey.
+
+        A mask stands below the video it is over, as the network reads it: white where it is made anew or removed.
+        """
+        frames = plan.frames.generated
+        grey = torch.zeros(1, 3, frames, plan.height, plan.width)
+        pixels = grey if self.pixels is None else self.pixels
+        for number, picture in self.pictures.items():
+            pixels[:, :, number : number + 1] = picture
+        if self.mask is not None:
+            hidden = torch.where(self.mask == 1, -1.0, pixels) if self.use == "inpaint" else pixels
+            pixels = torch.cat([hidden, self.mask.expand(-1, 3, -1, -1, -1) * 2 - 1], dim=3)
+        return Video.from_tensor(pixels, plan.fps)
+
+
+def shown(spec: ModelSpec, plan: Plan, given: Given) -> Shown:
+    """What the network of a model is shown in a run; nothing is encoded and no weight is needed. Raises InputError."""
+    if given.shape is None:
+        return Shown("nothing")
+    if given.control is not None:
+        return Shown("control", _whole(given.control, plan).to_tensor())
+    if given.video is not None and given.remove is not None:
+        mask = _as_removed(_mask(given.remove, plan))
+        return Shown("removal", _whole(given.video, plan).to_tensor(), mask)
+    if given.video is not None and given.mask is not None:
+        mask = (_mask(given.mask, plan) >= 0.5).float()
+        return Shown("inpaint", _whole(given.video, plan).to_tensor(), mask)
+    continued = plan.options.video_use == "continue"
+    if given.video is not None and not continued:
+        return Shown("change", _whole(given.video, plan).to_tensor())
+    pictures = {
+        number + plan.frames.front: _fitted(Video(picture[None], 1.0), plan)
+        for number, picture in given.pictures(plan.frames.asked).items()
+    }
+    if spec.kind == "inpaint":  # it reads key frames and the end of a video as frames that are known
+        known = dict(enumerate(_end(given.video, plan).frames)) if given.video is not None else {}
+        known |= {number: picture.frames[0] for number, picture in pictures.items()}
+        return Shown("inpaint", *_known_frames(known, plan.frames.generated))
+    if given.video is not None:
+        return Shown("continue", _end(given.video, plan).to_tensor())
+    return Shown("pictures", pictures={number: each.to_tensor() for number, each in pictures.items()})
+
+
+def condition_of(model: CogVideoX, plan: Plan, given: Given, noises: Noises) -> Conditioning:
+    """The conditions of a run, encoded by the model's autoencoder. Raises InputError for what it cannot be given."""
+    options, frames, strength = plan.options, plan.frames, plan.options.strength
+    coder = Coder(
+        model,
+        noises.dtype,
+        noises.encoding(),
+        options.sample_image,
+        options.vae_coding,
+        plan.tiles,
+        options.image_scale,
+        noises.condition(),
+    )
+    see = shown(model.spec, plan, given)
+    assert strength is not None  # plan_run fills it in
+    if see.use == "nothing":
+        text = conditioning.from_text(model.spec)
+        return Conditioning(text.way, conditioning.nothing_known(coder, plan.latent_shape))
+    if see.use == "pictures":
+        return conditioning.from_pictures(coder, see.pictures, frames.latents, frames.padding)
+    assert see.pixels is not None  # every other use has them
+    if see.use == "continue":
+        return conditioning.continuation(coder, see.pixels, frames.latents, frames.padding)
+    if see.use == "change":
+        return conditioning.from_video(coder, see.pixels, frames.padding, strength)
+    if see.use == "control":
+        return conditioning.controlled(coder, see.pixels, frames.padding)
+    assert see.mask is not None
+    if see.use == "removal":
+        return conditioning.removal(coder, see.pixels, see.mask, frames.padding)
+    return conditioning.inpainting(
+        coder, see.pixels, see.mask, frames.padding, strength if given.mask is not None else 1.0
+    )
+
+
+def _known_frames(
+    known: Mapping[int, np.ndarray], frames: int
+) -> tuple[Float[Tensor, "1 3 f h w"], Float[Tensor, "1 1 f h w"]]:
+    """Known frames in a video of so many, the last one before repeated between them, and 1 where none is known."""
+    order = sorted(known)
+    before = [
+        max((number for number in order if number <= frame), default=order[0]) for frame in range(frames)
+    ]
+    pixels = Video(np.stack([known[number] for number in before]), 1.0).to_tensor()
+    mask = torch.ones(1, 1, frames, *pixels.shape[3:])
+    mask[:, :, order] = 0
+    return pixels, mask
+
+
+def _end(video: Video, plan: Plan) -> Video:
+    """The last frames of a video, those that a continuation sees."""
+    return Video(_fitted(video, plan).frames[-plan.context :], plan.fps)
+
+
+def _whole(video: Video, plan: Plan) -> Video:
+    """A video over all frames of the plan: cut to those asked for, its first and last repeated where more are made."""
+    frames = plan.frames
+    edges = ((frames.front, frames.back), (0, 0), (0, 0), (0, 0))
+    return Video(np.pad(_fitted(video, plan).frames[: frames.asked], edges, mode="edge"), plan.fps)
+
+
+def _fitted(video: Video, plan: Plan) -> Video:
+    return fit_video(video, plan.height, plan.width, plan.options.fit)
+
+
+def _mask(mask: np.ndarray, plan: Plan) -> Float[Tensor, "1 1 f h w"]:
+    """A mask over all frames of the plan, 0 to 1, laid like the video it is over."""
+    frames, options = plan.frames, plan.options
+    laid = fit_mask(mask[: frames.asked], plan.height, plan.width, options.fit, options.mask == OUTSIDE)
+    padded = np.pad(laid, ((frames.front, frames.back), (0, 0), (0, 0)), mode="edge")
+    return torch.from_numpy(padded)[None, None].float() / 255
+
+
+def _as_removed(mask: Float[Tensor, "1 1 f h w"]) -> Float[Tensor, "1 1 f h w"]:
+    """The three levels that Netflix VOID's first pass reads: gone (1), affected (127/255), kept (0)."""
+    affected = torch.full_like(mask, 127 / 255)
+    return torch.where(mask > 0.75, torch.ones_like(mask), torch.where(mask >= 0.25, affected, 0.0))
