@@ -140,7 +140,7 @@ def from_pictures(
     if spec.kind == "i2v":
         ratio = spec.vae.temporal_compression_ratio
         coded = {
-            _place(frame, ratio, padding): coder.picture(each) for frame, each in sorted(pictures.items())
+            _latent_of(frame, ratio, padding): coder.picture(each) for frame, each in sorted(pictures.items())
         }
         places = {"frames": sorted(pictures), "latents": sorted(coded)}
         facts: dict[str, Any] = {} if way == "i2v" else places
@@ -258,7 +258,7 @@ def resize_mask(mask: Float[Tensor, "b 1 f h w"], size: tuple[int, int, int]) ->
     return torch.cat([first, rest], dim=2)
 
 
-def _place(frame: int, ratio: int, padding: int) -> int:
+def _latent_of(frame: int, ratio: int, padding: int) -> int:
     """The latent that holds a pixel frame; frame 0 stands at the very front, also before padding."""
     return 0 if frame == 0 else padding + (frame - 1) // ratio + 1
 

@@ -5,6 +5,7 @@
 | ``hub`` | from what a person typed to a folder on disk: a path, a preset, a hub id |
 | ``tensors`` | safetensors files and folders, read tensor by tensor, written whole |
 | ``pickled`` | PyTorch's pickled files, read without running anything in them |
+| ``kinds`` | what a model folder makes a video from: its channels, its settings, its names |
 | ``families`` | weights of the CogVideoX world that are known and not run |
 | ``trainers`` | what trainers leave: recognised, and what to do with it |
 | ``specs`` | the spec of a model from its config files and ``cogvideox.json``, no weight loaded |
