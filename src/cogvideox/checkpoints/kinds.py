@@ -1,7 +1,7 @@
 """Which kind of model a folder holds: what it makes a video from, by its channels, its settings and its names.
 
-Most files say it themselves (docs/conditions.md has the table). Where they do not, the person is asked for it by name. The
-folders of VideoX-Fun mean more than they say; what that is stands here too.
+Most files say it themselves (docs/conditions.md has the table). Where they do not, the person is asked for it by name.
+The folders of VideoX-Fun mean more than they say; what that is stands here too.
 """
 
 from __future__ import annotations
