@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # A model this small is fastest on one thread per process, and the tests already run in $(WORKERS) processes.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help venv video test check format walk bench bench-gpu reproduce count clean
+.PHONY: help venv video test check format walk bench bench-real bench-gpu reproduce count clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -55,6 +55,9 @@ walk: $(VENV)/dev.done  ## the whole system in miniature, twice: world, VAE, pac
 
 bench: $(VENV)/dev.done  ## measure ours beside diffusers and write docs/records/performance.md
 	$(BIN)/python benchmarks/run.py
+
+bench-real: $(VENV)/dev.done  ## the same at the widths of the public checkpoints, and estimates of time beside it: eight minutes
+	$(BIN)/python benchmarks/run.py --size real --repeats 3
 
 bench-gpu: $(VENV)/dev.done  ## on an NVIDIA GPU: the paper's Tables 7 and 8, kernel rates, training; into docs/records/performance.md
 	$(BIN)/python benchmarks/gpu.py --seconds 3600 --out out/gpu

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from typing import Literal
 from unittest.mock import patch
 
@@ -35,11 +36,16 @@ class Size:
     text_tokens: int
     steps: int = 10
     step: tuple[int, int, int] = (13, 60, 90)  # latents of a sampler step alone
+    groups: int = 16
+    train: tuple[int, int] | None = None  # heads and layers of the training step; default: half of both
 
 
 SIZES = {
     "mid": Size((32, 64, 128, 128), 2, 17, 96, 128, 8, 6, (5, 24, 32), 226),
     "step": Size((32, 64, 128, 128), 1, 9, 64, 64, 8, 4, (5, 16, 16), 64),
+    "real": Size(
+        (128, 256, 256, 512), 3, 9, 128, 176, 30, 1, (3, 30, 44), 226, groups=32, train=(30, 1)
+    ),  # the public widths; 226 + 990 tokens
     "smoke": Size((16, 16, 32, 32), 1, 9, 32, 32, 2, 1, (3, 4, 4), 8, steps=2, step=(3, 4, 4)),
 }
 TEXT_WIDTH = 256
@@ -54,7 +60,7 @@ def _vae(size: Size, side: Side) -> torch.nn.Module:
     names = {
         "block_out_channels": size.channels,
         "layers_per_block": size.layers_per_block,
-        "norm_num_groups": 16,
+        "norm_num_groups": size.groups,
         "sample_height": size.height,
         "sample_width": size.width,
         "scaling_factor": 0.7,
@@ -145,6 +151,30 @@ def forward(size: Size, side: Side) -> Work:
     return lambda: network(frames_first, text, time, image_rotary_emb=rotary, return_dict=False)[0].transpose(
         1, 2
     )
+
+
+def layer(size: Size, side: Side, heads: int, rotary: bool) -> Work:
+    """One layer of the transformer for both halves of guidance: text and video, joined."""
+    heads = heads if size.channels == SIZES["real"].channels else size.heads  # less at small sizes
+    network = fill(_transformer(size, side, size.latents, heads, 1))
+    block, tokens = network.transformer_blocks[0], size.text_tokens + prod(size.latents) // 4
+    x, temb = _noise(2, tokens, 64 * heads), _noise(2, 256, seed=1)
+    if side == "ours":
+        from cogvideox.transformer.layout import Layout, TokenGrid
+
+        t, h, w = size.latents
+        layout = Layout.plain(size.text_tokens, TokenGrid(t, h // 2, w // 2))
+        factors = network.rotary.table(layout, x.device) if rotary else None
+        after = torch.nn.functional.silu(temb)[:, None]  # once for all layers; diffusers does it in each
+        return lambda: block(x.clone(), after, factors, layout)  # it writes over its input
+    text, video = x[:, : size.text_tokens], x[:, size.text_tokens :]
+    turned = _rotary(size.latents) if rotary else None
+
+    def theirs() -> Tensor:
+        video_after, text_after = block(video, text, temb, image_rotary_emb=turned)
+        return torch.cat([text_after, video_after], dim=1)
+
+    return theirs
 
 
 def generation(size: Size, side: Side) -> Work:
@@ -249,7 +279,7 @@ def dpm_steps(size: Size, side: Side, drawn: bool = True) -> Work:
 
 def training_step(size: Size, side: Side) -> Work:
     """Forward, backward and AdamW on one clip; returns the loss."""
-    depth, heads = max(size.depth // 2, 1), max(size.heads // 2, 1)
+    heads, depth = size.train or (max(size.heads // 2, 1), max(size.depth // 2, 1))
     latents, text = _noise(1, 16, *size.latents), _noise(1, size.text_tokens, TEXT_WIDTH, seed=1)
     target, time = _noise(1, 16, *size.latents, seed=2), torch.tensor([500])
     with torch.inference_mode(False):
@@ -320,3 +350,16 @@ CASES: dict[str, Callable[[Size, Side], Work]] = {
     "training step": training_step,
     "VAE training step": vae_training_step,
 }
+REAL: dict[str, Callable[[Size, Side], Work]] = {
+    "VAE encode": encode,
+    "VAE decode": decode,
+    "layer of the 2B": partial(layer, heads=30, rotary=False),
+    "layer of the 5B": partial(layer, heads=48, rotary=True),
+    "training step, one layer of the 2B": training_step,
+}
+"""At the widths of the public checkpoints: what a minute or two can show of them."""
+
+
+def cases_of(size: str) -> dict[str, Callable[[Size, Side], Work]]:
+    """The rows that are measured at a size."""
+    return REAL if size == "real" else CASES

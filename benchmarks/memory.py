@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 
 import torch
-from cases import CASES, SIZES, Side
+from cases import SIZES, Side, cases_of
 
 MEGABYTE = 1e6
 
@@ -68,7 +68,8 @@ if __name__ == "__main__":
     case, side, size, threads = sys.argv[1:]
     torch.set_num_threads(int(threads))
     with torch.inference_mode():
-        CASES[case](SIZES["smoke"], side)()
-        work = CASES[case](SIZES[size], side)
+        make = cases_of(size)[case]
+        make(SIZES["smoke"], side)()
+        work = make(SIZES[size], side)
         give_back()
         print(peak_of(work))

@@ -14,16 +14,16 @@ CLOCKS = {"wall": perf_counter, "processor": process_time}
 
 @dataclass(frozen=True)
 class Timing:
-    """Median seconds of each side, and how far their results are apart."""
+    """Median seconds of each side, the median ratio of a pair, and how far their results are apart.
+
+    The ratio is ours over diffusers: below 1, ours is faster. The two runs of a pair follow each other, so that a
+    machine that becomes slower between pairs does not move it.
+    """
 
     ours: float
     theirs: float
+    ratio: float
     difference: float
-
-    @property
-    def ratio(self) -> float:
-        """Ours over diffusers: below 1, ours is faster."""
-        return self.ours / self.theirs
 
 
 def _seconds(work: Work, clock: str = "wall") -> float:
@@ -38,4 +38,5 @@ def measure(case, size: Size, repeats: int, clock: str = "wall") -> Timing:
     ours, theirs = case(size, "ours"), case(size, "diffusers")
     difference = (ours() - theirs()).abs().max().item()
     runs = [(_seconds(ours, clock), _seconds(theirs, clock)) for _ in range(repeats)]
-    return Timing(median(a for a, _ in runs), median(b for _, b in runs), difference)
+    ours_took, theirs_took = (median(column) for column in zip(*runs, strict=True))
+    return Timing(ours_took, theirs_took, median(a / b for a, b in runs), difference)

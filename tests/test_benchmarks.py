@@ -66,3 +66,48 @@ def test_a_stochastic_step_is_few_operations(cases):
     import run
 
     assert run.operators("ours") <= 12 < run.operators("diffusers")
+
+
+@pytest.mark.parametrize("name", ["layer of the 2B", "layer of the 5B"])
+def test_both_sides_of_a_layer_agree(cases, name):
+    with torch.inference_mode():
+        ours, theirs = (cases.REAL[name](cases.SIZES["smoke"], side)() for side in ("ours", "diffusers"))
+    assert ours.shape == theirs.shape
+    assert (ours - theirs).abs().max() < 1e-4
+
+
+def test_rows_at_real_widths_have_a_section_of_their_own(cases, tmp_path):
+    import argparse
+
+    import plot
+    import run
+
+    page = tmp_path / "performance.md"
+    page.write_text("| VAE decode | 1.0 | 2.0 | **0.50** | 1 | 2 | **0.50** | 0 |\n\nMemory is what\n")
+    args = argparse.Namespace(repeats=3, threads=2)
+    for seconds in ("3.0", "4.0"):  # written twice, the second replaces the first
+        row = f"| layer of the 2B | {seconds} | 8.0 | **0.50** | 1 | 2 | **0.50** | 0 |"
+        run.write_real(run.real_section(args, [row], ["| a layer | 1 | 2 | **2.00** |"]), page)
+    text = page.read_text()
+    assert text.count(run.REAL_BEGIN) == 1 and "| 3.0 |" not in text and "**2.00**" in text
+    assert run.real_part(page) in text and "make bench-real" in run.real_part(tmp_path / "none.md")
+    assert [pair.name for pair in plot.of_performance(text)][2:] == [
+        "layer of the 2B: time",
+        "layer of the 2B: memory",
+    ]
+
+
+def test_an_estimate_is_of_the_work_that_is_measured(cases):
+    import estimates
+
+    sized = cases.SIZES["real"]
+    for asked, heads in (
+        (estimates.request("2b", 240, 352, layers=1), 30),
+        (estimates.request("5b", 240, 352, layers=1), 48),
+    ):
+        step = estimates.efforts(asked, 1)["denoise"]
+        tokens = 2 * (sized.text_tokens + 990)
+        assert step.products == 24 * tokens * (64 * heads) ** 2
+    assert "**" in estimates.row(
+        "x", estimates.request("tiny", 32, 32), "decode", lambda: torch.ones(1), repeats=1
+    )

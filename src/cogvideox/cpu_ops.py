@@ -26,10 +26,15 @@ def via_float32(
 
     The result has the dtype of ``x``.
     """
-    if x.is_cpu and x.dtype.itemsize == 2 and weight.dtype == x.dtype and not _is_native(x.dtype):
+    if x.dtype.itemsize == 2 and weight.dtype == x.dtype and computes_in_float32(x):
         wide = (t if t is None else t.float() for t in (x, weight, bias))
         return op(*wide, **settings).to(x.dtype)
     return op(x, weight, bias, **settings)
+
+
+def computes_in_float32(x: Tensor) -> bool:
+    """Whether a CPU computes products of ``x`` in float32: its own type, or half precision, which is slow there."""
+    return x.is_cpu and (x.dtype == torch.float32 or (x.dtype.itemsize == 2 and not _is_native(x.dtype)))
 
 
 def conv3d(

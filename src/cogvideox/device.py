@@ -14,6 +14,23 @@ if TYPE_CHECKING:
 
 SPARE = 1.2  # times the weights: what the least work beside them takes
 ROOT = Path("/")
+PEAKS = {"H200": 989.0, "H100": 989.0, "A100": 312.0, "B200": 2250.0, "L40S": 362.0, "4090": 165.0}
+"""Dense bfloat16 TFLOPs a second of cards, as their vendor prints them."""
+
+
+def card_here() -> str | None:
+    """The card of this machine as ``PEAKS`` names it; None without one, and for one that is not in the table."""
+    import torch
+
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    return next((card for card in PEAKS if card in name), None)
+
+
+def peak_of(card: str) -> float:
+    """FLOPs a second that the vendor of a card prints. Raises ConfigError for a card that is not in ``PEAKS``."""
+    if card not in PEAKS:
+        raise ConfigError(f"card {card!r}: not in the table; choose one of {', '.join(PEAKS)}")
+    return PEAKS[card] * 1e12
 
 
 def best_device() -> str:

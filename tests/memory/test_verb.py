@@ -33,6 +33,27 @@ def test_a_plan_names_the_folder_of_a_model_that_is_no_preset(tmp_path):
     assert found["request"]["model"] == "mine"
 
 
+def test_a_plan_says_how_long_it_takes_here():
+    asked = ("plan", "tiny", "--device", "cpu", "--memory-limit", "4GB")
+    found = json.loads(cogvideox(*asked, "--steps", "10", "--json").stdout)
+    assert set(found["seconds"]) == {"text", "denoise", "decode"} and found["seconds"]["denoise"] > 0
+    assert "measured here" in found["seconds_stand_on"]
+    last = cogvideox(*asked, "--steps", "10").stdout.strip().splitlines()[-1]
+    assert last.startswith("time of 10 steps: about ") and "decode" in last and "measured here" in last
+
+
+def test_the_time_on_a_card_elsewhere_stands_on_what_is_printed():
+    asked = ("plan", "5b", "--device", "cuda", "--memory-limit", "40GB")
+    h100, a100 = (json.loads(cogvideox(*asked, "--card", card, "--json").stdout) for card in ("H100", "A100"))
+    assert "35% of an A100's printed 312 TFLOPs" in a100["seconds_stand_on"]
+    assert a100["seconds"]["denoise"] == pytest.approx(h100["seconds"]["denoise"] * 989 / 312)
+    assert 60 < sum(h100["seconds"].values()) < 120  # published: 88 to 113
+    assert "choose one of H200" in cogvideox(*asked, "--card", "GTX", code=2).stderr
+    assert (
+        "add --device cuda" in cogvideox("plan", "tiny", "--device", "cpu", "--card", "H100", code=2).stderr
+    )
+
+
 def test_what_cannot_fit_is_refused_before_anything_is_loaded(monkeypatch):
     import cogvideox.checkpoints as checkpoints
 

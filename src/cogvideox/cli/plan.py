@@ -24,16 +24,18 @@ from cogvideox.cli.flags import (
 from cogvideox.cli.terminal import result, result_json, verb
 from cogvideox.errors import ConfigError
 from cogvideox.generation.options import GenerateOptions
+from cogvideox.progress import duration
 
 if TYPE_CHECKING:
+    from cogvideox.generation.preflight import Forecast
     from cogvideox.memory import MemoryPlan, Request
 
 
-SIZES = {"Size and length": "frames height width", "Sampling": "sampler"}
+SIZES = {"Size and length": "frames height width", "Sampling": "sampler steps"}
 TRAINING = "Training"
 MODEL = "a preset, a folder or a hub id; presets are not downloaded"
 TRAIN = "plan a training instead: lora or finetune, with the settings of train"
-CARD = "with --train: the card whose speed is assumed, such as H100 or A100"
+CARD = "the card whose speed is assumed, such as H100 or A100; default: the device here, else H100"
 
 
 @verb
@@ -63,16 +65,20 @@ def plan(
     if train is not None:
         from cogvideox.cli.training import plan_training
 
-        sizes = [f"task.data.size.{name}={value}" for name, value in options.items() if name != "sampler"]
+        options.pop("sampler", None)  # noise is removed by no step of a training
+        sizes = [
+            f"{name if name == 'steps' else f'task.data.size.{name}'}={value}"
+            for name, value in options.items()
+        ]
         plan_training(
             model, train, [*sizes, *(settings or [])], processes=gpus, device=device, card=card,
             memory_limit=memory_limit, as_json=as_json,
         )  # fmt: skip
         return
-    if settings or gpus > 1 or card:
-        raise ConfigError(f"{' '.join(settings or ['--gpus, --card'])}: for a training; add --train lora")
+    if settings or gpus > 1:
+        raise ConfigError(f"{' '.join(settings or ['--gpus'])}: for a training; add --train lora")
     from cogvideox.checkpoints.kinds import check_kind
-    from cogvideox.generation.preflight import plan_memory
+    from cogvideox.generation.preflight import forecast_anywhere, plan_memory
     from cogvideox.memory import require
 
     options |= {"guidance": 1.0} if no_guidance else {}
@@ -80,11 +86,12 @@ def plan(
         model, device=device, dtype=dtype, memory_policy=memory, memory_limit=memory_limit,
         storage=storage, products=products, encode_video=video, kind=check_kind(kind) if kind else None, **options,
     )  # fmt: skip
-    result_json(plan_values(found, model)) if as_json else result(plan_text(found, model))
+    time = forecast_anywhere(found.request, card)
+    result_json(plan_values(found, model, time)) if as_json else result(plan_text(found, model, time))
     require(found)
 
 
-def plan_values(plan: MemoryPlan, model: str = "") -> dict[str, Any]:
+def plan_values(plan: MemoryPlan, model: str = "", time: Forecast | None = None) -> dict[str, Any]:
     """The whole plan for programs; ``model``: what was asked for, whose folder names a model of no preset."""
     request = plan.request
     asked = {
@@ -107,10 +114,11 @@ def plan_values(plan: MemoryPlan, model: str = "") -> dict[str, Any]:
         }
         for option in plan.options
     ]
-    return {"request": asked, **plan.record(), "options": options}
+    seconds = {"seconds": time.stages, "seconds_stand_on": time.basis} if time else {}
+    return {"request": asked, **plan.record(), **seconds, "options": options}
 
 
-def plan_text(plan: MemoryPlan, model: str = "") -> str:
+def plan_text(plan: MemoryPlan, model: str = "", time: Forecast | None = None) -> str:
     """The whole plan for people: one row per policy, GB; ``model`` as in ``plan_values``.
 
     The host column, page-locked memory of the computer, stands there only where a policy needs some.
@@ -130,7 +138,13 @@ def plan_text(plan: MemoryPlan, model: str = "") -> str:
         price = option.policy.price + (f"; needs pip install '{option.needs}'" if option.needs else "")
         locked = f"{_gb(option.pinned):>9}" if host else ""
         lines.append(f"{mark} {option.policy.name:55}{peaks}{_gb(option.peak):>9}{locked}  {fits:4}  {price}")
-    return "\n".join([*lines, "", plan.why])
+    lines += ["", plan.why]
+    if time is not None:
+        stages = ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in time.stages.items())
+        lines.append(
+            f"time of {request.steps} steps: about {duration(time.seconds)} ({stages}; {time.basis})"
+        )
+    return "\n".join(lines)
 
 
 def _gb(size: int) -> str:

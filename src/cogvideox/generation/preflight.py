@@ -23,7 +23,7 @@ from cogvideox.checkpoints.specs import find_spec
 from cogvideox.checkpoints.tensors import to_bytes
 from cogvideox.checkpoints.trainers import not_a_model
 from cogvideox.conditioning import from_text
-from cogvideox.device import available, best_device
+from cogvideox.device import available, best_device, check_device
 from cogvideox.diffusion import is_guided
 from cogvideox.errors import CheckpointError, ConfigError, InputError, PromptError, suggest
 from cogvideox.generation.given import Given
@@ -34,7 +34,7 @@ from cogvideox.generation.sampling import guidance_of
 from cogvideox.memory import MemoryPlan, Request
 from cogvideox.memory.lowbit import check_low_bits, read_low_bits
 from cogvideox.memory.plan import MemoryPrediction
-from cogvideox.memory.seconds import efforts, estimate, measured
+from cogvideox.memory.seconds import Rates, efforts, estimate, measured
 from cogvideox.model import CogVideoX
 from cogvideox.presets import PRESETS
 from cogvideox.spec import Kind, ModelSpec
@@ -201,10 +201,27 @@ def size_of(plan: Plan) -> str:
     return f"{plan.frames.asked} frames of {plan.height}x{plan.width} in {plan.options.steps} steps"
 
 
-def forecast(request: Request, steps: int) -> Forecast:
-    """The time of a run on the device of the request, which must be here."""
-    rates = measured(request)
+def forecast(request: Request, steps: int, card: str | None = None) -> Forecast:
+    """The time of a run on the device of the request, which must be here; or on a card by name.
+
+    Raises ConfigError for a card that nobody has figures of.
+    """
+    rates = Rates.of_card(card) if card is not None else measured(request)
     return Forecast(estimate(request, steps, rates), rates.text())
+
+
+def forecast_anywhere(request: Request, card: str | None = None) -> Forecast:
+    """The time of a run on a card by name, on the device of the request where it is here, else on an H100.
+
+    Raises ConfigError for a card that nobody has figures of, and for one on a CPU.
+    """
+    if card is not None and request.on_cpu:
+        raise ConfigError(f"card {card}: the device is {request.device}; add --device cuda")
+    try:
+        check_device(request.device)
+    except ConfigError:
+        card = card or "H100"
+    return forecast(request, request.steps, card)
 
 
 def refuse_hours(plan: Plan, expected: Forecast, flag: str) -> None:

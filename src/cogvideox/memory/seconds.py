@@ -1,8 +1,9 @@
 """How long a run will take: its work counted by formula, over rates measured on the device in a moment.
 
 The work of a stage is multiply-adds, bytes moved and calls. A rate is what a product, an attention and a convolution of
-the model's own widths reach here, and a copy and a small operator. On an idle machine estimates of whole runs were
-within a factor of two of processor time (docs/memory.md); on a busy one the clock is longer.
+the model's own widths reach here, and a copy and a small operator; of a device that is not here, a share of what its
+vendor prints. On an idle machine estimates of whole runs were within a factor of two of processor time
+(docs/memory.md); on a busy one the clock is longer.
 """
 
 from __future__ import annotations
@@ -10,21 +11,24 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from cogvideox import cpu_ops
+from cogvideox.device import peak_of
 from cogvideox.memory.request import Request
 from cogvideox.memory.weights import TextShape
-from cogvideox.vae import VAE, VAEConfig
+from cogvideox.vae import VAE, VAEConfig, winograd
 
 PASSES = 56  # times a block's rows are read or written, in widths of one token: counted from the real block
 VAE_PASSES = 150  # the same of decoding, in first widths for each pixel of a frame: 100 to 210 were counted
 CALLS = 30  # operators of a block that are not views
 REPEATS, LEAST = 10, 0.04  # a probe is repeated; the fastest of at least so many runs and seconds counts
+SHARE_OF_CARD, SHARE_IN_CONVOLUTIONS = 0.35, 0.15
+"""Of what a card's vendor prints. Published runs: products and attention 0.30 to 0.38, 3D convolutions 0.13 to 0.29."""
 PROBE = {"cpu": (512, 1e9), "other": (4096, 1e12)}
 """Most tokens of a probe and most of its FLOPs: on a CPU that others use, one short run of many is undisturbed."""
 
@@ -40,9 +44,20 @@ class Rates:
     convolutions: float
     bytes: float
     call: float
+    card: str | None = None  # a card these are assumed of; None: measured
+
+    @classmethod
+    def of_card(cls, card: str) -> Rates:
+        """A card by name: shares of what is printed, which copies and starts are counted in. Raises ConfigError."""
+        whole = peak_of(card)
+        rate = SHARE_OF_CARD * whole
+        return cls(rate, rate, SHARE_IN_CONVOLUTIONS * whole, float("inf"), 0.0, card)
 
     def text(self) -> str:
         """One phrase for people."""
+        if self.card is not None:
+            printed = f"an {self.card}'s printed {peak_of(self.card) / 1e12:g} TFLOPs"
+            return f"assumed: {SHARE_OF_CARD:.0%} of {printed}, {SHARE_IN_CONVOLUTIONS:.0%} in convolutions"
         products, attention = self.products / 1e9, self.attention / 1e9
         return f"measured here: {products:,.0f} GFLOP/s in products, {attention:,.0f} in attention"
 
@@ -155,13 +170,13 @@ def _measured(device: str, dtype: torch.dtype, width: int, head: int, channels: 
         small, large = drawn(8), drawn(1 << 22)
         target = torch.empty_like(large)
         padded = video.shape[2] - 2
+        convolve = partial(cpu_ops.via_float32, cpu_ops.conv3d, video, kernel, None, padding=(0, 1, 1))
+        if cpu_ops.computes_in_float32(video) and winograd.is_faster(kernel, padded * side**2):
+            convolve = partial(winograd.Winograd(kernel.float()), video.float(), None)
         work: dict[str, tuple[Callable[[], object], float]] = {
             "products": (lambda: cpu_ops.via_float32(F.linear, x, weight, None), 8 * tokens * width**2),
             "attention": (lambda: F.scaled_dot_product_attention(q, q, q), 4 * q.numel() * q.shape[2]),
-            "convolutions": (
-                lambda: cpu_ops.via_float32(cpu_ops.conv3d, video, kernel, None, padding=(0, 1, 1)),
-                2 * padded * side**2 * 27 * channels**2,
-            ),
+            "convolutions": (convolve, 2 * padded * side**2 * 27 * channels**2),
             "bytes": (lambda: target.copy_(large), 2 * large.nbytes),
         }
         rates = {name: amount / _fastest(run, device) for name, (run, amount) in work.items()}

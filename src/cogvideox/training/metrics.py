@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from cogvideox.device import PEAKS, card_here
 from cogvideox.errors import DependencyError, OutputError
 from cogvideox.files import parse_json, read_small_bytes
 from cogvideox.files.atomic import write_text
@@ -72,22 +73,10 @@ def _wandb(folder: Path, project: str, config: dict[str, Any]) -> Logger:
     return lambda step, values: run.log(values, step=step)
 
 
-PEAKS = {"H200": 989.0, "H100": 989.0, "A100": 312.0, "B200": 2250.0, "L40S": 362.0, "4090": 165.0}
-"""Dense bfloat16 TFLOPs a second of cards, as their vendor prints them."""
-
-
 def known_peak(device: str, precision: str) -> float | None:
     """TFLOPs a second of this card at most, None where nobody has printed it (CPUs, other cards, float32)."""
     card = card_here() if device == "cuda" and precision == "bf16" else None
     return PEAKS[card] if card is not None else None
-
-
-def card_here() -> str | None:
-    """The card of this machine as ``PEAKS`` names it; None without one, and for one that is not in the table."""
-    import torch
-
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
-    return next((card for card in PEAKS if card in name), None)
 
 
 class Speed:

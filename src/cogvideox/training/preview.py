@@ -11,21 +11,22 @@ from pathlib import Path
 import torch
 
 from cogvideox.clip_folders.listing import list_clips
+from cogvideox.device import card_here, peak_of
 from cogvideox.errors import CogVideoXError, ConfigError
+from cogvideox.memory.seconds import SHARE_OF_CARD
 from cogvideox.presets import PRESETS
 from cogvideox.progress import duration
 from cogvideox.spec import ModelSpec
 from cogvideox.training.config import TrainConfig
 from cogvideox.training.memory import TrainingPrediction, TrainRequest
-from cogvideox.training.metrics import PEAKS, card_here
 from cogvideox.training.tasks.base_model import base_of, local_folder
 from cogvideox.training.tasks.diffusion import DiffusionTraining
 from cogvideox.training.tasks.diffusion_settings import WORLD_TEXT, WORLD_VAE
 from cogvideox.training.tasks.folder import check_folder
 from cogvideox.training.tasks.sizes import latent_shape, tokens_of
 
-SHARE_OF_CARD, SHARE_OF_CPU = 0.35, 0.4
-"""Of what a card's vendor prints, and of what a product of matrices reaches on this CPU, that a step is taken to do."""
+SHARE_OF_CPU = 0.4
+"""Of what a product of matrices reaches on this CPU, that a step is taken to do."""
 
 
 @dataclass
@@ -122,10 +123,8 @@ def rate_of(request: TrainRequest, card: str | None = None) -> tuple[float, str]
     """(FLOPs a second, what that number is based on)."""
     if not request.on_cpu:
         name = card or card_here() or "H100"
-        if name not in PEAKS:
-            raise ConfigError(f"card {name!r}: not in the table; choose one of {', '.join(PEAKS)}")
-        basis = f"{SHARE_OF_CARD:.0%} of an {name}'s printed {PEAKS[name]:g} TFLOPs"
-        return PEAKS[name] * 1e12 * SHARE_OF_CARD, basis
+        basis = f"{SHARE_OF_CARD:.0%} of an {name}'s printed {peak_of(name) / 1e12:g} TFLOPs"
+        return peak_of(name) * SHARE_OF_CARD, basis
     rate = _products(torch.bfloat16 if request.bf16 else torch.float32)
     basis = f"{SHARE_OF_CPU:.0%} of the {rate / 1e9:.0f} GFLOPs of a product measured here now"
     return rate * SHARE_OF_CPU, basis

@@ -8,6 +8,7 @@ Files, in reading order:
 | `vae` | `VAE` and `Gaussian`: encode and decode, in chunks, whole or as a stream |
 | `network` | encoder and decoder: residual blocks in stages |
 | `conv` | causal convolution, downsampling, upsampling |
+| `winograd` | wide convolutions on a CPU with half of the multiplications |
 | `norm` | group normalisation and its modulation by the latents, as one scale and one shift |
 | `frames` | `Frames`: normalised and activated when they are read, a few at a time |
 | `past` | `Past`: which frames came before the chunk |

@@ -2,19 +2,22 @@
 
 Three rewrites save arithmetic and change nothing but rounding: weights that meet equal inputs are added up first. A
 frame before which nothing came is a still image (three time taps are one); of frames shown twice every window holds two
-that are equal (three taps are two); a pixel shown 2x2 times is a sub-pixel convolution (nine taps are four).
+that are equal (three taps are two); a pixel shown 2x2 times is a sub-pixel convolution (nine taps are four). Wide
+convolutions on a CPU need half of their products (``winograd``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cogvideox.cpu_ops import conv3d, via_float32
+from cogvideox.cpu_ops import computes_in_float32, conv3d, via_float32
+from cogvideox.vae import winograd
 from cogvideox.vae.frames import Frames
 from cogvideox.vae.past import Past
 
@@ -55,33 +58,46 @@ class CausalConv3d(nn.Module):
             yield y[:, :, 1:] if double_time and i == 0 and x.single_first else y
 
     def _image_slices(self, x: Frames) -> Iterator[Tensor]:
-        for start, frames in x.take(self.window):
-            yield self._convolve(x.read(start, frames), self.conv.weight)
+        convolve, fast = self._convolution(x.slices[0], self.conv.weight, x.count)
+        for start, frames in x.take(self.window, pairs=fast):
+            yield convolve(x.read(start, frames))
 
     def _slices(self, x: Frames, past: Past, double_time: bool) -> Iterator[Tensor]:
         weight = doubled_frame_kernels(self.conv.weight) if double_time else self.conv.weight
+        convolve, fast = self._convolution(x.slices[0], weight, x.count)
         front = weight.shape[2] - 1
         before, window = past.before(self, x, front), None
         still_first = before is None and (x.count == 1 or not torch.is_grad_enabled())
-        for start, frames in x.take(self.window, split_first=still_first):
+        for start, frames in x.take(self.window, split_first=still_first, pairs=fast):
             if before is None:
                 first = x.read(0, frames[:, :, :1])
                 before = first.expand(-1, -1, front, -1, -1)
                 if still_first:
-                    yield self._convolve(first, self.conv.weight.sum(2, keepdim=True))
+                    still, _ = self._convolution(first, self.conv.weight.sum(2, keepdim=True), 1)
+                    yield still(first)
                     continue
             window = x.window(before, start, frames, window)
             before = window[:, :, -front:]
             del frames  # read: nobody needs it any more
-            yield self._convolve(window, weight)
+            yield convolve(window)
         if before is not None:
             past.keep(self, before)
 
+    def _convolution(self, x: Tensor, weight: Tensor, frames: int) -> tuple[Callable[[Tensor], Tensor], bool]:
+        """How windows of frames like ``x`` become ``frames`` frames by ``weight``; and whether best in even numbers."""
+        if not computes_in_float32(x) or not winograd.is_faster(weight, frames * x[0, 0, 0].numel()):
+            return partial(self._convolve, weight=weight), False
+        fast, bias = winograd.Winograd(weight.float()), self._bias(weight)
+        bias = bias if bias is None else bias.float()
+        return lambda window: fast(window.float(), bias).to(window.dtype), True
+
     def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
-        bias, space = self.conv.bias, tuple(size // 2 for size in weight.shape[3:])
-        if bias is not None and len(weight) > len(bias):
-            bias = bias.repeat(2)
-        return via_float32(conv3d, x, weight, bias, padding=(0, *space))
+        space = tuple(size // 2 for size in weight.shape[3:])
+        return via_float32(conv3d, x, weight, self._bias(weight), padding=(0, *space))
+
+    def _bias(self, weight: Tensor) -> Tensor | None:
+        bias = self.conv.bias
+        return bias.repeat(2) if bias is not None and len(weight) > len(bias) else bias
 
 
 class Downsample(nn.Module):

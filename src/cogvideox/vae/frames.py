@@ -42,19 +42,24 @@ class Frames:
         if self.single_first is None:
             self.single_first = self.count % 2 == 1
 
-    def take(self, window: int, split_first: bool = False) -> Iterator[tuple[int, Tensor]]:
+    def take(
+        self, window: int, split_first: bool = False, pairs: bool = False
+    ) -> Iterator[tuple[int, Tensor]]:
         """(index of the first frame, frames as they are) in order, a few at a time: about ``window`` elements.
 
         Under autograd, which keeps them anyway, all at once. ``split_first``: the first frame comes by itself.
+        ``pairs``: in even numbers, as far as there are.
         """
         if torch.is_grad_enabled() and len(self.slices) > 1:
             self.slices = [torch.cat(self.slices, dim=2)]
-        most = self._frames_at_once(window)
+        multiple = 2 if pairs else 1
+        most = max(self._frames_at_once(window) // multiple, 1)
         if split_first and self.slices[0].shape[2] > 1:
             self.slices[:1] = [self.slices[0][:, :, :1], self.slices[0][:, :, 1:]]
         start, counts = 0, [x.shape[2] for x in self.slices]
         for count in counts:
-            length = -(-count // -(-count // most))
+            parts = -(-count // multiple)
+            length = -(-parts // -(-parts // most)) * multiple
             self.slices[:1] = self.slices[0].split(length, dim=2)
             for first in range(0, count, length):
                 yield start + first, self.slices.pop(0)  # bound to no name here: it is the reader's to drop
