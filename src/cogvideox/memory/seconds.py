@@ -180,7 +180,8 @@ def _measured(device: str, dtype: torch.dtype, width: int, head: int, channels: 
             "bytes": (lambda: target.copy_(large), 2 * large.nbytes),
         }
         rates = {name: amount / _fastest(run, device) for name, (run, amount) in work.items()}
-        return Rates(**rates, call=_fastest(lambda: [small + 1 for _ in range(50)], device) / 50)
+        call = _fastest(lambda: [small + 1 for _ in range(50)], device) / 50
+        return Rates(rates["products"], rates["attention"], rates["convolutions"], rates["bytes"], call)
 
 
 def _fastest(run: Callable[[], object], device: str) -> float:
