@@ -73,7 +73,7 @@ class Winograd:
         scratch: _Scratch,
     ) -> None:
         """One or two output frames, a few rows at a time."""
-        for top in range(0, x.shape[2], scratch.rows):
+        for top in range(0, x.shape[2], scratch.height):
             scratch.read(x, top)
             scratch.multiply(self.weight, bias, int(self.taps > 1))
             scratch.write(out, top)
@@ -104,18 +104,18 @@ class _Scratch:
         )
 
     @property
-    def rows(self) -> int:
+    def height(self) -> int:
         """Rows made at a time."""
         return self.pairs.shape[2]
 
     def read(self, x: Float[Tensor, "c tin h w"], top: int) -> None:
         """Sums of frames and of rows; beyond the borders are zeros."""
-        first, stop = max(top - 1, 0), min(top + self.rows + 1, x.shape[2])
+        first, stop = max(top - 1, 0), min(top + self.height + 1, x.shape[2])
         inside = self.over_time[:, :, first - top + 1 : stop - top + 1]
         self.over_time[:, :, : first - top + 1] = 0
         self.over_time[:, :, stop - top + 1 :] = 0
         _of_inputs(x[:, :, first:stop].unbind(1), inside[..., 1:-1].unbind(0))
-        rows = [self.over_time[:, :, i : i + self.rows - 1 : 2] for i in range(4)]
+        rows = [self.over_time[:, :, i : i + self.height - 1 : 2] for i in range(4)]
         _of_inputs(rows, self.inputs.unbind(1))
 
     def multiply(self, weight: Float[Tensor, "p4 3 d c"], bias: Tensor | None, one: int) -> None:
@@ -135,7 +135,7 @@ class _Scratch:
     def write(self, out: Float[Tensor, "d t h w"], top: int) -> None:
         """Sums of products over rows, then over time, into their place."""
         _of_products(self.products.unbind(1), [self.pairs[:, :, 0::2], self.pairs[:, :, 1::2]])
-        rows = min(self.rows, out.shape[2] - top)
+        rows = min(self.height, out.shape[2] - top)
         _of_products(self.pairs[:, :, :rows, :-2].unbind(0), out[:, :, top : top + rows].unbind(1))
 
 
