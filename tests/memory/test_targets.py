@@ -15,7 +15,7 @@ from cogvideox.memory.count import FusedAttention
 from cogvideox.presets import get_preset
 from cogvideox.transformer import Transformer
 from cogvideox.transformer.fused import FORMS, fused
-from cogvideox.vae import VAE
+from cogvideox.vae import VAE, decode_tiled
 from support.benchmarks import benchmark
 
 count = benchmark("traffic").count
@@ -105,6 +105,19 @@ def test_decode_traffic_by_kernels():
 
 def test_decode_arithmetic():
     assert coding("decode", 49).flops <= 292 * TERA
+
+
+def test_decode_calls():
+    """A GPU is told each by its host: statistics and modulation of 222 norms are most of them, and none is a cast."""
+    assert coding("decode", 49).calls <= 5_900
+
+
+def test_tiled_decode_calls():
+    """Nine tiles of 480x720, each with the calls of a whole picture."""
+    with torch.device("meta"):
+        vae = VAE(get_preset("5b").vae).eval().to(BF16)
+        latents = torch.empty(1, 16, 13, 60, 90, dtype=BF16)
+    assert count(lambda: decode_tiled(vae, latents), fuse=False).calls <= 52_000
 
 
 def test_decode_peak():

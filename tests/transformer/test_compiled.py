@@ -9,6 +9,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from cogvideox.transformer import Transformer, initialise
 from cogvideox.transformer.attention import full_attention
 from cogvideox.transformer.compiled import GraphReplay, compiled, graph_replay, resolve_kernel
+from cogvideox.transformer.fused import COMPILED_FORMS, fused
 from cogvideox.transformer.kernels import use_kernel
 from cogvideox.transformer.layout import ClipTokens, TokenGrid
 from cogvideox.transformer.modulation import tabulated
@@ -45,6 +46,23 @@ def test_one_block_is_compiled_whole_and_serves_all(inputs):
     assert isinstance(launcher, GraphReplay) and not launcher.recorded  # a CPU needs no recording
     assert all(block.attn1.attn_fn is attn_fn for block in net.transformer_blocks)
     assert torch.equal(net(*inputs, times), expected)
+
+
+@torch.no_grad()
+def test_compiled_blocks_keep_gelu_in_its_product_and_are_compiled_once(inputs):
+    torch._dynamo.reset()
+    net, times, seen = network("5b"), torch.tensor([500, 20]), []
+
+    def backend(graph, example):
+        seen.append([node.target for node in graph.graph.nodes])
+        return graph.forward
+
+    expected = net(*inputs, times)
+    for _ in range(2):
+        with fused(net, COMPILED_FORMS), compiled(net, 2, CLIP, backend):
+            found = net(*inputs, times)
+    assert len(seen) == 1 and torch._addmm_activation in seen[0]
+    assert (found - expected).abs().max() <= 1e-2 * expected.abs().max()  # a CPU has the erf form in this call
 
 
 def test_a_chosen_kernel_is_settled_before_compiling():

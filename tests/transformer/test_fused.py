@@ -62,6 +62,17 @@ def test_the_numbers_of_plain_blocks(name, arm):
 
 
 @torch.no_grad()
+def test_real_positions_take_the_plain_rotation():
+    """A network whose blocks were compiled for training has them."""
+    net = network("5b")
+    expected = net(*inputs())
+    net.rotary.real = True
+    with fused(net, KERNELS), Asked() as asked:
+        assert (net(*inputs()) - expected).abs().max() <= 2e-5 * expected.abs().max()
+    assert "norm_rotate" not in asked.names
+
+
+@torch.no_grad()
 def test_with_modulation_tables():
     net = network("5b")
     expected = net(*inputs())

@@ -18,7 +18,7 @@ from cogvideox.generation.residual_reuse import read_calibration
 from cogvideox.generation.sampling import guidance_of
 from cogvideox.model import CogVideoX
 from cogvideox.transformer.compiled import compiled, graph_replay
-from cogvideox.transformer.fused import faster_forms, fused
+from cogvideox.transformer.fused import COMPILED_FORMS, FORMS, faster_forms, fused
 from cogvideox.transformer.kernels import using_kernel
 from cogvideox.transformer.layout import ClipTokens
 from cogvideox.transformer.modulation import tabulated
@@ -87,11 +87,7 @@ def running(
         elif options.compile:
             stack.enter_context(compiled(network, 2 if guided and not in_turn else 1, clip))
             stack.enter_context(graph_replay(network))
-        forms = (
-            faster_forms(network.config, model.device, model.dtype)
-            if may_fuse(network, options)
-            else frozenset()
-        )
+        forms = fused_forms(model, options)
         stack.enter_context(fused(network, forms))
         if factors:
             stack.enter_context(reusing(network, factors, branches=2 if in_turn else 1))
@@ -112,9 +108,14 @@ def chosen_steps(options: GenerateOptions, path: Sequence[SamplerStep]) -> list[
     return read_calibration(options.reuse_table).choose([step.t for step in path], options.reuse)
 
 
-def may_fuse(network: nn.Module, options: GenerateOptions) -> bool:
-    """Whether fused forms of blocks may be timed and used: not beside a compiler, nor with a kernel named."""
-    return not options.compile and options.attention.startswith("fastest") and not is_spread(network)
+def fused_forms(model: CogVideoX, options: GenerateOptions) -> frozenset[str]:
+    """The fused forms of blocks that are timed and found faster; none where an attention kernel is named, and beside a
+    compiler only what it cannot do itself."""
+    if not options.attention.startswith("fastest") or is_spread(model.transformer):
+        return frozenset()
+    is_compiled = options.compile and model.compute_device is None
+    among = COMPILED_FORMS if is_compiled else FORMS
+    return faster_forms(model.transformer.config, model.device, model.dtype, among)
 
 
 def is_sharded(network: nn.Module) -> bool:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from cogvideox.cpu_ops import Linear
 from cogvideox.gpu_kernels import is_faster, may_run, ops
 from cogvideox.transformer.attention import Attention, norm_then_rotate
-from cogvideox.transformer.block import Block, ExpertNorm, FeedForward, add_gated, gelu
+from cogvideox.transformer.block import Block, ExpertNorm, FeedForward, FeedForwardIn, add_gated, linear_then_gelu
 from cogvideox.transformer.config import TransformerConfig
 from cogvideox.transformer.layout import Layout, TokenGrid
 from cogvideox.transformer.modality import through
@@ -26,6 +26,8 @@ from cogvideox.transformer.position import Rotary
 from cogvideox.transformer.transformer import Transformer
 
 FORMS = frozenset({"norm_rotate", "add_norm_modulate", "gelu"})
+COMPILED_FORMS = frozenset({"gelu"})
+"""What compiled blocks cannot do by themselves: a compiler writes the other passes, but not products."""
 MEASURED_ON = Layout.plain(32, TokenGrid(2, 32, 64))
 """Enough tokens to be more than a GPU keeps in cache, and few beside the memory of a run."""
 
@@ -45,7 +47,7 @@ def fused(network: Transformer, forms: frozenset[str]) -> Iterator[None]:
         if isinstance(module, Block) and "add_norm_modulate" in forms:
             replace(module, "forward", partial(block_forward, module))
         if isinstance(module, FeedForward) and "gelu" in forms:
-            replace(module, "forward", partial(feed_forward, module))
+            replace(module, "linear_gelu", linear_gelu)
         if isinstance(module, Attention) and "norm_rotate" in forms:
             replace(module, "norm_rotate", norm_rotate)
     try:
@@ -88,7 +90,8 @@ def norm_rotate(
     """``norm_then_rotate`` in one pass over ``x``."""
     e = x.shape[-1]
     fits = type(norm) is nn.LayerNorm and norm.weight.dtype == x.dtype and e & (e - 1) == 0
-    if not fits or _wants_plain(x):
+    is_real = rotary_emb is not None and not rotary_emb.is_complex()  # a compiled network's own form
+    if not fits or is_real or _wants_plain(x):
         return norm_then_rotate(norm, x, rotary_emb, layout)
     assert isinstance(norm, nn.LayerNorm)
     table = None if rotary_emb is None else torch.view_as_real(rotary_emb).flatten(1)
@@ -96,15 +99,14 @@ def norm_rotate(
     return x
 
 
-def feed_forward(ff: FeedForward, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-    """``FeedForward.forward`` with GELU in the epilogue of its product (cuBLASLt, which knows the tanh form)."""
-    linear_in, dropout, linear_out, _ = ff.net
-    proj: Any = linear_in.proj
+def linear_gelu(linear: nn.Module, x: Float[Tensor, "b n d"], approximate: str) -> Float[Tensor, "b n d4"]:
+    """``linear_then_gelu`` with GELU in the epilogue of the product (cuBLASLt, which knows the tanh form)."""
+    proj: Any = linear.proj
     plain = type(proj) is Linear and type(proj.weight) is nn.Parameter and proj.bias is not None
-    if _wants_plain(x) or ff.approximate != "tanh" or not plain or proj.weight.dtype != x.dtype:
-        return FeedForward.forward(ff, x)
+    if _wants_plain(x) or approximate != "tanh" or not plain or proj.weight.dtype != x.dtype:
+        return linear_then_gelu(linear, x, approximate)
     hidden = torch._addmm_activation(proj.bias, x.flatten(0, 1), proj.weight.t(), use_gelu=True)
-    return dropout(linear_out(dropout(hidden.unflatten(0, x.shape[:2]))))
+    return hidden.unflatten(0, x.shape[:2])
 
 
 def _fits(norm: ExpertNorm, x: Tensor, layout: Layout) -> bool:
@@ -121,16 +123,18 @@ def _wants_plain(x: Tensor) -> bool:
     return torch.is_grad_enabled() or autocast
 
 
-def faster_forms(config: TransformerConfig, device: torch.device, dtype: torch.dtype) -> frozenset[str]:
-    """Those of ``FORMS`` that are right and faster than the plain ones on this device; none where Triton is not."""
+def faster_forms(
+    config: TransformerConfig, device: torch.device, dtype: torch.dtype, among: frozenset[str] = FORMS
+) -> frozenset[str]:
+    """Those ``among`` the forms that are right and faster than the plain ones on this device; none without Triton."""
     if not may_run(device):
         return frozenset()
-    return _measured(config.width, config.num_attention_heads, config.experts.norm, device, dtype)
+    return _measured(config.width, config.num_attention_heads, config.experts.norm, device, dtype, among)
 
 
 @cache
 def _measured(
-    width: int, heads: int, experts: bool, device: torch.device, dtype: torch.dtype
+    width: int, heads: int, experts: bool, device: torch.device, dtype: torch.dtype, among: frozenset[str]
 ) -> frozenset[str]:
     with (
         torch.random.fork_rng([device], device_type=device.type),
@@ -140,7 +144,7 @@ def _measured(
         return frozenset(
             name
             for name, (kernel, plain, inputs) in _trials(width, heads, experts, device, dtype).items()
-            if is_faster(name, kernel, plain, inputs)
+            if name in among and is_faster(name, kernel, plain, inputs)
         )
 
 
@@ -174,10 +178,8 @@ def _trials(
         "add_norm_modulate": (kernel, plain, (x, update)),
     }
     if dtype in (torch.float16, torch.bfloat16):
-        proj = Linear(width, 4 * width).to(**where)
+        linear = FeedForwardIn(width).to(**where)
         trials["gelu"] = (
-            lambda x: torch._addmm_activation(proj.bias, x.flatten(0, 1), proj.weight.t(), use_gelu=True),
-            lambda x: gelu(proj(x), "tanh").flatten(0, 1),
-            (x,),
-        )
+            lambda x: linear_gelu(linear, x, "tanh"), lambda x: linear_then_gelu(linear, x, "tanh"), (x,)
+        )  # fmt: skip
     return trials

@@ -78,8 +78,10 @@ class Frames:
         front, (b, c, length, h, w) = before.shape[2], x.shape
         if old is None or old.shape[2] != front + length:
             old = x.new_empty(b, c, front + length, h, w)
-        for i in range(front):  # one by one and in order: ``before`` may be the end of the old window
-            old[:, :, i] = before[:, :, i]
+            old[:, :, :front] = before
+        else:
+            for i in range(front):  # one by one and in order: ``before`` may be the end of the old window
+                old[:, :, i] = before[:, :, i]
         self.write(start, x, old[:, :, front:])
         return old
 

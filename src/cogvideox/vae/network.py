@@ -151,7 +151,7 @@ class Decoder(nn.Module):
 
     def forward(self, z: Float[Tensor, "b c t h w"], past: Past) -> Float[Tensor, "b d t2 h2 w2"]:
         """The pixels of a chunk of latents; every norm is modulated by them."""
-        x = self.conv_in(z, past)
+        x, z = self.conv_in(z, past), z.float()  # what modulates does so in float32
         for layer in _layers(self.mid_block, *self.up_blocks):
             x = layer(x, past, z)
         return self.conv_out(norm_silu(self.norm_out, [x], past, z), past)

@@ -37,11 +37,10 @@ class SpatialNorm(nn.Module):
         """
         y, s = self.conv_y.conv, self.conv_b.conv
         assert y.bias is not None and s.bias is not None  # the released layers have them
-        scale, shift = scale[..., 0, 0], shift[..., 0, 0]  # [b, c, 1]
-        y_weight, y_bias = y.weight.flatten(1).float(), y.bias.float()
-        s_weight, s_bias = s.weight.flatten(1).float(), s.bias.float()
+        scale, shift = scale[..., 0, 0], shift[..., 0, 0]  # [b, c, 1], in float32, to which weights are promoted
+        y_weight, s_weight = y.weight.flatten(1), s.weight.flatten(1)
         weight = torch.cat([scale * y_weight, torch.addcmul(s_weight, shift, y_weight)], dim=1)
-        bias = torch.cat([scale[..., 0] * y_bias, torch.addcmul(s_bias, shift[..., 0], y_bias)], dim=1)
+        bias = torch.cat([scale[..., 0] * y.bias, torch.addcmul(s.bias, shift[..., 0], y.bias)], dim=1)
         both = torch.baddbmm(bias[..., None], weight, z.float().flatten(2)).float()
         factor, summand = both.unflatten(2, z.shape[2:]).chunk(2, dim=1)
         return factor, summand
@@ -70,23 +69,24 @@ def _scale_and_shift(
 ) -> tuple[Float[Tensor, "b c 1 1 1"], Float[Tensor, "b c 1 1 1"]]:
     """What group normalisation does to each channel: (x - mean) / std · weight + bias as one factor and one summand."""
     found = [moments(x) for x in slices]
-    means, variances = (torch.cat(each, dim=2) for each in zip(*found, strict=True))  # [b, c, t]
+    means, variances = found[0] if len(found) == 1 else (torch.cat(each, 2) for each in zip(*found, strict=True))
     if double_time:
         single_first = past.has_single_first_frame(means.shape[2])
         means, variances = double_frames(means, single_first), double_frames(variances, single_first)
     means, variances = (x.unflatten(1, (norm.num_groups, -1)) for x in (means, variances))  # [b, g, c / g, t]
     frames = means.shape[3]
-    mean = past.mean_over_clip(means.mean((2, 3)), frames)  # [b, g]
+    mean = past.mean_over_clip(means.mean((2, 3), dtype=torch.float32), frames)  # [b, g]
     spread = variances + (means - mean[:, :, None, None]) ** 2
     inverse_std = (past.mean_over_clip(spread.mean((2, 3)), frames) + norm.eps).rsqrt()
-    weight, bias = norm.weight.float(), norm.bias.float()
-    scale = weight * inverse_std.repeat_interleave(len(weight) // norm.num_groups, dim=1)
-    shift = bias - scale * mean.repeat_interleave(len(weight) // norm.num_groups, dim=1)
-    return scale[:, :, None, None, None], shift[:, :, None, None, None]
+    weight, bias = (x.unflatten(0, (norm.num_groups, -1)) for x in (norm.weight, norm.bias))  # [g, c / g]
+    scale = weight * inverse_std[..., None]  # [b, g, c / g], in float32
+    shift = bias - scale * mean[..., None]
+    return scale.flatten(1)[:, :, None, None, None], shift.flatten(1)[:, :, None, None, None]
 
 
 def moments(x: Float[Tensor, "b c t h w"]) -> tuple[Float[Tensor, "b c t"], Float[Tensor, "b c t"]]:
-    """Mean and variance of every channel of every frame, in float32."""
+    """Mean and variance of every channel of every frame, in float32 on a CPU, in the precision of ``x`` elsewhere
+    (float16: float32)."""
     if x.is_cpu:  # var_mean is twenty times slower there; sums along rows stay short and thus exact
         mean = x.mean((3, 4), dtype=torch.float32)
         norms = torch.linalg.vector_norm(x, dim=4, dtype=torch.float32)
@@ -94,4 +94,4 @@ def moments(x: Float[Tensor, "b c t h w"]) -> tuple[Float[Tensor, "b c t"], Floa
     if x.dtype == torch.float16:
         x = x.float()  # a variance may be larger than float16 can say
     variance, mean = torch.var_mean(x, (3, 4), correction=0)
-    return mean.float(), variance.float()
+    return mean, variance
