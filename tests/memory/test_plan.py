@@ -47,6 +47,26 @@ def test_the_pair_in_sequence_needs_less():
     assert denoising(request(), "sequence") < 0.7 * denoising(request(), "batched")
 
 
+def test_weights_in_one_byte_are_widened_and_their_products_scaled():
+    plain, weights, products = (denoising(request(), "batched", kind) for kind in (None, "full", "int8"))
+    layer = request().transformer(1).transformer_blocks[0].ff.net[0].proj
+    tokens = TOKENS + 5 * 4 * 6
+    widest = 2 * tokens * layer.out_features * torch.float32.itemsize
+    assert plain + widest / 2 < weights <= plain + widest + layer.weight.nbytes
+    assert weights <= products
+
+
+def test_resident_layers_of_modulation_are_counted_where_half_the_device_is_free():
+    found = {
+        limit: {
+            stage.name: stage.weights for stage in MemoryPrediction(request()).option(Policy(), limit).stages
+        }
+        for limit in (10**6, 10**12)
+    }
+    parked, kept = found.values()
+    assert parked["decode"] == kept["decode"] and parked["denoise"] < kept["denoise"]
+
+
 def test_weights_are_those_of_the_networks():
     asked = request()
     found = weigh(asked, TextShape.of(T5_OF_THE_WORLD), "stored")

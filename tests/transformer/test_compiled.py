@@ -62,7 +62,9 @@ def test_compiled_blocks_keep_gelu_in_its_product_and_are_compiled_once(inputs):
         with fused(net, COMPILED_FORMS), compiled(net, 2, CLIP, backend):
             found = net(*inputs, times)
     assert len(seen) == 1 and torch._addmm_activation in seen[0]
-    assert (found - expected).abs().max() <= 1e-2 * expected.abs().max()  # a CPU has the erf form in this call
+    assert (
+        found - expected
+    ).abs().max() <= 1e-2 * expected.abs().max()  # a CPU has the erf form in this call
 
 
 def test_a_chosen_kernel_is_settled_before_compiling():

@@ -193,3 +193,13 @@ def test_experts_with_weights_of_their_own_are_recomputed_too():
             outputs = rows_of(network)
         found.append(gradients(network, outputs))
     assert all(torch.equal(found[0][name], value) for name, value in found[1].items())
+
+
+def test_real_positions_give_the_gradients_of_complex_ones():
+    found = []
+    for real in (False, True):
+        network = small_transformer().train()
+        assert network.rotary is not None
+        network.rotary.real = real
+        found.append(gradients(network, rows_of(network)))
+    assert all(torch.allclose(found[0][name], value, atol=1e-5) for name, value in found[1].items())

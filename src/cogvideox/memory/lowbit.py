@@ -7,11 +7,12 @@ such weights in 8-bit arithmetic: faster on cards with units for it, and further
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cogvideox.errors import ConfigError, DependencyError, suggest
 from cogvideox.memory.weights import Storage, blocks_of
@@ -94,6 +95,30 @@ def torchao_config(storage: Storage, products: Products = "full") -> AOBaseConfi
     if products == "fp8":
         return ao.Float8DynamicActivationFloat8WeightConfig(granularity=ao.PerRow())
     return ao.Int8WeightOnlyConfig() if storage == "int8" else ao.Float8WeightOnlyConfig()
+
+
+def take_memory_in_low_bits(module: nn.Module, products: Products = "full") -> None:
+    """Let the linear layers of a network on tensors without memory take what torchao takes beside 8-bit weights.
+
+    It widens a layer's weights for its product and holds the product beside its scaled copy; for products in 8 bits
+    it rounds activations through float32, and multiplies int8 into int32. torchao itself is not needed.
+    """
+
+    def forward(linear: nn.Linear, x: Tensor) -> Tensor:
+        rows = x.flatten(0, -2)
+        if products == "full":
+            product = rows @ linear.weight.detach().to(x.dtype, copy=True).t()
+        else:
+            rounded = (rows.float() * 1).to(torch.int8)
+            kind = torch.int32 if products == "int8" else x.dtype
+            product = rounded.new_empty(len(rounded), linear.out_features, dtype=kind)
+        scaled = product * x.new_empty(linear.out_features)
+        scaled = scaled if linear.bias is None else scaled.add_(linear.bias)
+        return scaled.unflatten(0, x.shape[:-1])
+
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            layer.forward = partial(forward, layer)  # type: ignore[method-assign]
 
 
 def has_torchao() -> bool:

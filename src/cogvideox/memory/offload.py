@@ -226,8 +226,9 @@ class BlockStreamer:
         kept = {}
         for number, (_, home) in enumerate(self._homes(index)):
             key = (number, home.shape)
-            copy = self.buffers[buffer].get(key)
+            copy = self.buffers[buffer].pop(key, None)
             if copy is None or is_traceable_wrapper_subclass(copy):  # low-bit tensors cannot be filled again
+                del copy  # its memory is what the new one takes
                 copy = like(home, home.detach().to(self.device, non_blocking=True, copy=True))
             else:
                 copy.detach().copy_(home.detach(), non_blocking=True)

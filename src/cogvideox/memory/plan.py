@@ -12,7 +12,7 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from cogvideox.errors import InputError
-from cogvideox.memory.lowbit import LOW_BIT_EXTRA
+from cogvideox.memory.lowbit import LOW_BIT_EXTRA, Products
 from cogvideox.memory.policy import Policy, StageMemory, pinned, policies, stages
 from cogvideox.memory.request import Request
 from cogvideox.memory.stages import ActivationBytes, Pair, VaeWay, decoding, denoising, encoding
@@ -107,7 +107,7 @@ class MemoryPlan:
 
 
 @lru_cache(maxsize=32)
-def _counts_of(request: str) -> dict[tuple[str, str], Any]:
+def _counts_of(request: str) -> dict[tuple[Any, ...], Any]:
     """The counts made so far in this process for an equal request, by its text: a batch of prompts counts once."""
     return {}
 
@@ -129,14 +129,16 @@ class MemoryPrediction:
         """Bytes of every part, stored this way."""
         return self._once(("weights", storage), lambda: weigh(self.request, self.text, storage))
 
-    def work(self, pair: Pair, way: VaeWay) -> ActivationBytes:
-        """Bytes every stage works in."""
+    def work(self, pair: Pair, way: VaeWay, low_bits: Products | None = None) -> ActivationBytes:
+        """Bytes every stage works in. ``low_bits`` as for ``denoising``: the text encoder then widens weights too."""
         request = self.request
         text = self.text.work(request.spec.text_tokens, request.dtype) if self.text is not None else 0
+        if self.text is not None and low_bits is not None:
+            text += self.text.width * self.text.hidden * request.dtype.itemsize
         return ActivationBytes(
             text,
             self._once(("encode", way), lambda: encoding(request, way)),
-            self._once(("denoise", pair), lambda: denoising(request, pair)),
+            self._once(("denoise", pair, low_bits), lambda: denoising(request, pair, low_bits)),
             self._once(("decode", way), lambda: decoding(request, way)),
         )
 
@@ -156,11 +158,13 @@ class MemoryPrediction:
     def option(self, policy: Policy, limit: int | None, low_bit: bool = True) -> Option:
         """One policy for this request; ``low_bit`` false: the library for rounded weights is not installed."""
         needs = "" if low_bit or policy.storage == "stored" else LOW_BIT_EXTRA
-        memory = stages(policy, self.weights(policy.storage), self.work(policy.pair, policy.vae))
+        low_bits = None if policy.storage == "stored" else policy.products
+        work = self.work(policy.pair, policy.vae, low_bits)
+        memory = stages(policy, self.weights(policy.storage), work, limit)
         locked = 0 if self.request.on_cpu else pinned(policy, self.weights(policy.storage))
         return Option(policy, memory, limit, pinned=locked, needs=needs)
 
-    def _once(self, key: tuple[str, str], make: Callable[[], Any]) -> Any:
+    def _once(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
         if key not in self._counts:
             self._counts[key] = make()
         return self._counts[key]

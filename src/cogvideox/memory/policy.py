@@ -118,14 +118,19 @@ def pinned(policy: Policy, weights: Weights) -> int:
     return sum(network.total - network.around for network in (weights.text, weights.transformer))
 
 
-def stages(policy: Policy, weights: Weights, work: ActivationBytes) -> list[StageMemory]:
+def stages(
+    policy: Policy, weights: Weights, work: ActivationBytes, limit: int | None = None
+) -> list[StageMemory]:
     """The stages of one generation under a policy, in their order.
 
-    The tables of modulations are made with the whole transformer there, before anything else is.
+    The tables of modulations are made with the whole transformer there, before anything else is. Resident weights that
+    leave half of ``limit`` bytes free keep the layers that made the tables, as ``generation.fast_paths`` does.
     """
     if policy.residence == "resident":
         text = transformer = vae = weights.total
         denoiser = weights.total - weights.transformer.total + weights.denoiser.total
+        if limit is not None and weights.total < limit / 2:
+            denoiser = weights.total + weights.tables
     elif policy.residence == "phases":
         text, transformer, vae = weights.text.total, weights.transformer.total, weights.vae
         denoiser = weights.denoiser.total

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from cogvideox.diffusion import SAMPLERS, Network, Schedule, denoiser, guided, sequential
 from cogvideox.memory.count import count
+from cogvideox.memory.lowbit import Products, take_memory_in_low_bits
 from cogvideox.memory.request import Request
 from cogvideox.transformer import Transformer
 from cogvideox.transformer.modulation import tabulated
@@ -33,23 +34,28 @@ def peak_of(request: Request, work: Callable[[], Any]) -> int:
     return count(work, request.on_cpu).peak
 
 
-def denoising(request: Request, pair: Pair) -> int:
-    """Bytes alive at the peak of sampling: carried on from two and three layers, two and three steps."""
+def denoising(request: Request, pair: Pair, low_bits: Products | None = None) -> int:
+    """Bytes alive at the peak of sampling: carried on from two and three layers, two and three steps.
+
+    ``low_bits``: the kind of products, where the blocks keep their weights in one byte each; None: they do not.
+    """
     layers, steps = request.spec.transformer.num_layers, request.steps
     few, few_steps = min(FEW, layers), min(FEW + request.reuse, steps)
-    base = _sampling(request, pair, few, few_steps)
+    base = _sampling(request, pair, few, few_steps, low_bits)
     if layers <= FEW:
         return base
-    more = _sampling(request, pair, few + 1, few_steps)
-    longer = _sampling(request, pair, few, few_steps + 1) if steps > few_steps else base
-    both = _sampling(request, pair, few + 1, few_steps + 1) if longer != base else more
+    more = _sampling(request, pair, few + 1, few_steps, low_bits)
+    longer = _sampling(request, pair, few, few_steps + 1, low_bits) if steps > few_steps else base
+    both = _sampling(request, pair, few + 1, few_steps + 1, low_bits) if longer != base else more
     a, b = layers - few, steps - few_steps
     return base + a * (more - base) + b * (longer - base) + a * b * (both - more - longer + base)
 
 
-def _sampling(request: Request, pair: Pair, layers: int, steps: int) -> int:
+def _sampling(request: Request, pair: Pair, layers: int, steps: int, low_bits: Products | None = None) -> int:
     """Peak of one sampling with this many layers and steps, its inputs included."""
     transformer, spec = request.transformer(layers), request.spec
+    if low_bits is not None:
+        take_memory_in_low_bits(transformer.transformer_blocks, low_bits)
     factor = spec.vae.spatial_compression_ratio
     path = Schedule(spec.schedule).path(steps)
     size = request.latents, request.height // factor, request.width // factor

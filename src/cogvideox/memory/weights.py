@@ -113,7 +113,7 @@ class NetworkBytes:
 
 @dataclass(frozen=True)
 class Weights:
-    """Bytes of every part of a model. ``denoiser`` is the transformer while it denoises: with tables of its
+    """Bytes of every part of a model. ``denoiser`` is the transformer while it denoises: with ``tables`` of its
     modulations, and, where they can wait elsewhere, without the layers that make them.
     """
 
@@ -121,6 +121,7 @@ class Weights:
     transformer: NetworkBytes
     denoiser: NetworkBytes
     vae: int
+    tables: int
 
     @property
     def total(self) -> int:
@@ -134,7 +135,7 @@ def weigh(request: Request, text: TextShape | None, storage: Storage) -> Weights
     one = request.transformer(1)
     encoder = text.network(request.dtype, storage) if text is not None else NetworkBytes(0, 0, 0)
     transformer = _transformer(request, one, size)
-    denoiser = transformer
+    denoiser, added = transformer, 0
     if request.tables:
         with tabulated(one, request.times):
             tables = [(name, m.table) for name, m in one.named_modules() if isinstance(m, ModulationTable)]
@@ -142,7 +143,7 @@ def weigh(request: Request, text: TextShape | None, storage: Storage) -> Weights
         layers = request.spec.transformer.num_layers
         added = sum(t.nbytes * (layers if "transformer_blocks" in name else 1) for name, t in tables)
         denoiser = (transformer if request.on_cpu else without).beside(added)
-    return Weights(encoder, transformer, denoiser, bytes_of(request.vae()))
+    return Weights(encoder, transformer, denoiser, bytes_of(request.vae()), added)
 
 
 def _transformer(request: Request, one: Transformer, size: Callable[[nn.Module], int]) -> NetworkBytes:

@@ -89,7 +89,9 @@ def gelu(x: Float[Tensor, "... d"], approximate: str) -> Float[Tensor, "... d"]:
     return function(x, approximate=approximate)
 
 
-def linear_then_gelu(linear: nn.Module, x: Float[Tensor, "... d"], approximate: str) -> Float[Tensor, "... d4"]:
+def linear_then_gelu(
+    linear: nn.Module, x: Float[Tensor, "... d"], approximate: str
+) -> Float[Tensor, "... d4"]:
     """GELU of a linear layer."""
     return gelu(linear(x), approximate)
 

@@ -18,7 +18,14 @@ from torch import Tensor, nn
 from cogvideox.cpu_ops import Linear
 from cogvideox.gpu_kernels import is_faster, may_run, ops
 from cogvideox.transformer.attention import Attention, norm_then_rotate
-from cogvideox.transformer.block import Block, ExpertNorm, FeedForward, FeedForwardIn, add_gated, linear_then_gelu
+from cogvideox.transformer.block import (
+    Block,
+    ExpertNorm,
+    FeedForward,
+    FeedForwardIn,
+    add_gated,
+    linear_then_gelu,
+)
 from cogvideox.transformer.config import TransformerConfig
 from cogvideox.transformer.layout import Layout, TokenGrid
 from cogvideox.transformer.modality import through

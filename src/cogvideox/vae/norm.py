@@ -37,7 +37,10 @@ class SpatialNorm(nn.Module):
         """
         y, s = self.conv_y.conv, self.conv_b.conv
         assert y.bias is not None and s.bias is not None  # the released layers have them
-        scale, shift = scale[..., 0, 0], shift[..., 0, 0]  # [b, c, 1], in float32, to which weights are promoted
+        scale, shift = (
+            scale[..., 0, 0],
+            shift[..., 0, 0],
+        )  # [b, c, 1], in float32, to which weights are promoted
         y_weight, s_weight = y.weight.flatten(1), s.weight.flatten(1)
         weight = torch.cat([scale * y_weight, torch.addcmul(s_weight, shift, y_weight)], dim=1)
         bias = torch.cat([scale[..., 0] * y.bias, torch.addcmul(s.bias, shift[..., 0], y.bias)], dim=1)
@@ -69,7 +72,9 @@ def _scale_and_shift(
 ) -> tuple[Float[Tensor, "b c 1 1 1"], Float[Tensor, "b c 1 1 1"]]:
     """What group normalisation does to each channel: (x - mean) / std · weight + bias as one factor and one summand."""
     found = [moments(x) for x in slices]
-    means, variances = found[0] if len(found) == 1 else (torch.cat(each, 2) for each in zip(*found, strict=True))
+    means, variances = (
+        found[0] if len(found) == 1 else (torch.cat(each, 2) for each in zip(*found, strict=True))
+    )
     if double_time:
         single_first = past.has_single_first_frame(means.shape[2])
         means, variances = double_frames(means, single_first), double_frames(variances, single_first)
