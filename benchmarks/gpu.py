@@ -67,7 +67,9 @@ PARTS: dict[str, float] = {
 }
 """Parts in the order of their worth -> seconds expected on an H200, starts and warm-ups included: guesses, and high."""
 PATIENCE = 4
-"""A part is ended when it takes so many times what it was expected to take, and a minute more."""
+"""A part is ended when it takes so many times what it was expected to take, and SLACK seconds more."""
+SLACK, SMALL_SLACK = 60, 300
+"""The second for ``--small``, which a busy CPU runs too."""
 
 
 def use_wheels(folder: Path | None) -> None:
@@ -96,6 +98,7 @@ def supervise(
     records: Records,
     command: Callable[[list[str]], Sequence[str]],
     deadline: float,
+    slack: float = SLACK,
 ) -> None:
     """Run the parts (name -> seconds expected) in processes of ``command(parts)`` until ``deadline`` (``time.time``).
 
@@ -106,7 +109,7 @@ def supervise(
     while waiting and time.time() < deadline:
         already = len(records.lines())
         process = subprocess.Popen(command(waiting))
-        why = _watch(process, expected, records, already, deadline)
+        why = _watch(process, expected, records, already, deadline, slack)
         lines = records.lines()[already:]
         over = {line["part"] for line in lines if line["kind"] in ("end", "skipped")}
         begun = [line["part"] for line in lines if line["kind"] == "begin" and line["part"] not in over]
@@ -121,7 +124,12 @@ def supervise(
 
 
 def _watch(
-    process: subprocess.Popen, expected: Mapping[str, float], records: Records, already: int, deadline: float
+    process: subprocess.Popen,
+    expected: Mapping[str, float],
+    records: Records,
+    already: int,
+    deadline: float,
+    slack: float,
 ) -> str:
     """Wait for the process, or end it when a part or all of them take too long; why it is over."""
     current, since = "", time.time()
@@ -130,7 +138,7 @@ def _watch(
         begun = [line["part"] for line in records.lines()[already:] if line["kind"] == "begin"]
         if begun and begun[-1] != current:
             current, since = begun[-1], time.time()
-        allowed = 60 + PATIENCE * expected.get(current, 0)
+        allowed = slack + PATIENCE * expected.get(current, 0)
         for limit, why in (
             (deadline, "the time was over"),
             (since + allowed, f"ended after {allowed:.0f} s"),
@@ -224,7 +232,7 @@ def main() -> None:
             *(word for name in names for word in ("--only", name)),
         ]
 
-    supervise(expected, records, command, deadline)
+    supervise(expected, records, command, deadline, SMALL_SLACK if args.small else SLACK)
     print(
         f"{records.path}: {sum(line['kind'] == 'figure' for line in records.lines())} figures",
         file=sys.stderr,

@@ -124,7 +124,9 @@ def _fits(norm: ExpertNorm, x: Tensor, layout: Layout) -> bool:
 
 
 def _wants_plain(x: Tensor) -> bool:
-    """Gradients are wanted, or autocast decides about dtypes."""
+    """Gradients are wanted, or autocast decides about dtypes (which torch 2.11 cannot ask inside compiled code)."""
+    if torch.compiler.is_compiling():
+        return torch.is_grad_enabled()
     device = x.device.type
     autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
     return torch.is_grad_enabled() or autocast
