@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cogvideox.diffusion import Schedule
-from cogvideox.errors import PromptError
+from cogvideox.errors import ConfigError, PromptError
 from cogvideox.gpu_kernels import using
 from cogvideox.spec import ModelSpec
 from cogvideox.text import TextEmbedding, TextEncoder
@@ -24,8 +24,9 @@ from cogvideox.transformer import Transformer
 from cogvideox.transformer.layout import ClipTokens
 from cogvideox.vae import VAE, Tiles, decode_tiled, encode_tiled
 from cogvideox.vae.frames import faster_kernels
+from cogvideox.vae.tiny import TinyVAE
 
-VaeCoding = Literal["chunked", "whole", "tiled"]
+VaeCoding = Literal["chunked", "whole", "tiled", "tiny"]
 ImageScale = Literal["released", "multiply", "divide", "none"]
 
 
@@ -36,6 +37,7 @@ class CogVideoX:
     ``compute_device`` is where inputs go when the weights live elsewhere (offloading); None means where the weights
     are. ``weights`` is the SHA-256 of each weights file by its name in the model folder, for records; empty
     for a model that was not loaded from one. ``shipped``: it came with the package and has seen the tiny world alone.
+    ``tiny_vae``: a tiny autoencoder for its latents, which decodes where "tiny" is asked for.
     """
 
     transformer: Transformer
@@ -46,6 +48,7 @@ class CogVideoX:
     compute_device: torch.device | None = None
     weights: dict[str, str] = field(default_factory=dict)
     shipped: bool = False
+    tiny_vae: TinyVAE | None = None
 
     @classmethod
     def assemble(
@@ -157,8 +160,17 @@ class CogVideoX:
         coding: VaeCoding = "chunked",
         tiles: Tiles | None = None,
     ) -> Float[Tensor, "b 3 f h w"]:
-        """Scaled latents to pixels, about in [-1, 1]."""
+        """Scaled latents to pixels, about in [-1, 1]. Raises ConfigError for "tiny" without a tiny autoencoder."""
         config = self.vae.config
+        if coding == "tiny":
+            if self.tiny_vae is None:
+                raise ConfigError(
+                    "vae_coding 'tiny': the model has no tiny autoencoder; load one (checkpoints.load_tiny_vae, "
+                    "--tiny-vae)"
+                )
+            weight = next(self.tiny_vae.parameters())
+            raw = latents / config.scaling_factor + (config.shift_factor or 0.0)
+            return self.tiny_vae.decode(raw.to(weight.device, weight.dtype), lean=True).to(latents.device)
         raw = (latents / config.scaling_factor + (config.shift_factor or 0.0)).to(_float_dtype(self.vae))
         with self._fast_frames(raw.dtype):
             if coding == "tiled":
@@ -175,6 +187,8 @@ class CogVideoX:
     ) -> Tensor:
         pixels = pixels.to(self.device, _float_dtype(self.vae))
         vae, shift = self.vae, self.vae.config.shift_factor or 0.0
+        if coding == "tiny":  # what is given is encoded by the autoencoder itself
+            coding = "chunked"
         with self._fast_frames(pixels.dtype):
             latents = encode_tiled(vae, pixels, tiles) if coding == "tiled" else vae.encode(pixels, coding)
         return (latents.sample(generator) if sample else latents.mode()) - shift

@@ -12,6 +12,7 @@
 | ``fill`` | tensors into networks, every name and shape checked; the precision on a CPU |
 | ``folders`` | what may be replaced by a new checkpoint, and what goes along beside the weights |
 | ``text`` | text encoder and tokenizer |
+| ``tiny_vae`` | a tiny autoencoder from its file |
 | ``diffusers`` | whole models: load and save |
 | ``keymap`` | names of SAT weights and ours |
 | ``sat`` | SAT files and folders |
@@ -43,10 +44,12 @@ from cogvideox.checkpoints.lora import (
 )
 from cogvideox.checkpoints.sat import SatFile, read_sat, write_sat
 from cogvideox.checkpoints.specs import find_spec, read_spec
+from cogvideox.checkpoints.tiny_vae import load_tiny_vae
 
 __all__ = [
     "Adapter", "Pair", "CheckpointReport", "SatFile", "add_lora", "attach_lora", "convert", "extract_lora",
-    "find_folder", "find_spec", "inspect", "load_lora", "load_model", "load_schedule", "load_transformer",
+    "find_folder", "find_spec", "inspect", "load_lora", "load_model", "load_schedule", "load_tiny_vae",
+    "load_transformer",
     "load_vae", "lora_names", "merge_lora", "read_adapter", "read_sat", "read_spec", "save_lora", "save_model",
     "scale_lora", "unload_lora", "write_adapter", "write_sat",
 ]  # fmt: skip

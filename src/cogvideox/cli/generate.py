@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 INPUTS, MODEL = "Prompt and inputs", "Model"
 ENHANCE = "write the prompt out: rules, the address of an OpenAI-compatible server, or a model folder"
 ENHANCE_MODEL = "the model on that server; its key is read from OPENAI_API_KEY"
+WATCH = "steps between two previews of the video so far, in NAME.watch.gif; 0: none"
 DRY_RUN = "check all, print the settings, make nothing"
 NO_METADATA = "write neither prompt nor settings, only that it is AI-made"
 
@@ -59,6 +60,9 @@ def generate(
     kind: Kind = None,
     lora: Annotated[list[str] | None, flag("adapter, PATH or PATH:SCALE; repeatable", MODEL)] = None,
     lora_alpha: Annotated[float | None, flag("alpha of adapters whose file does not say it", MODEL)] = None,
+    tiny_vae: Annotated[
+        str | None, flag("tiny autoencoder (taecvx) for previews and --vae-coding tiny", MODEL)
+    ] = None,
     dtype: Dtype = None,
     device: Device = None,
     memory: Memory = "auto",
@@ -67,6 +71,7 @@ def generate(
     products: Products = "full",
     out: Annotated[str | None, flag("file (.mp4, .gif, .png), with --batch a folder", OUTPUT)] = None,
     preview: Annotated[bool, flag("also an enlarged GIF and a contact sheet", OUTPUT, "--preview")] = False,
+    watch: Annotated[int, flag(WATCH, OUTPUT, min=0)] = 0,
     overwrite: Overwrite = False,
     no_metadata: Annotated[bool, flag(NO_METADATA, OUTPUT, "--no-metadata")] = False,
     as_json: Json = False,
@@ -86,6 +91,7 @@ def generate(
         adapters=tuple(read_adapter_flag(text) for text in lora or []), alpha=lora_alpha, dtype=dtype, device=device,
         memory=memory, memory_limit=memory_limit, storage=storage, products=products,
         enhance=Enhance(enhance, enhance_model), overwrite=overwrite, metadata=not no_metadata, preview=preview,
+        tiny_vae=tiny_vae, watch=watch,
     )  # fmt: skip
     job.enhance.check()
     where = JobEngine(engine, workers)
@@ -158,7 +164,7 @@ def _make_one(settings: dict[str, Any], job: Job, out: str | None, dry_run: bool
         job = replace(job, device=device)
         model = load(job, prepared.folder, policy=prepared.policy, reporter=TERMINAL)
         share(model, prepared.plan.options)
-        generation = make(model, prepared, prepared.plan.options.prompt[:40] or path.name, TERMINAL)
+        generation = make(model, prepared, prepared.plan.options.prompt[:40] or path.name, TERMINAL, path)
         if is_main_process():
             files = save(generation.video, path, job, reporter=TERMINAL)
             _tell_saved(SavedVideo.of(generation, files), options.seed is None, as_json)

@@ -15,6 +15,7 @@
 | ``finite_check`` | NaN and Inf traced to the layer that made them; the peak of memory |
 | ``record`` | what a run was and how it went; the manifest is its dump |
 | ``pipeline`` | ``generate``: from the prompt to the video |
+| ``watch`` | the video so far, while it is made |
 | ``job`` | one video from a request to its file: prepare, load, make, save |
 | ``batch_file`` | the file of a batch: lines of prompts, JSON or CSV |
 | ``batch`` | many prompts from a file, resumable |

@@ -231,7 +231,7 @@ class _LineMaker:
             _check_free(item)
             prepared = _complete(prepared)
             title = f"{item.line}: {prepared.plan.options.prompt[:40]}"
-            generation = make(self._model(item, prepared), prepared, title, self.reporter)
+            generation = make(self._model(item, prepared), prepared, title, self.reporter, item.path)
             generation = generation.noted(batch=item.key)
             # a record without its video is the rest of a run that was stopped between the two
             files = save(generation.video, item.path, item.job, overwrite=True, reporter=self.reporter)

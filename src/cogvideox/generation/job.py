@@ -27,12 +27,13 @@ from cogvideox.files.digest import digests_of
 from cogvideox.generation import preflight
 from cogvideox.generation.given import Given, GivenSize, read_given
 from cogvideox.generation.options import SAMPLER_NAMES, GenerateOptions
-from cogvideox.generation.pipeline import run
+from cogvideox.generation.pipeline import OnStep, Progress, run
 from cogvideox.generation.plan import Plan, plan_run, with_policy
 from cogvideox.generation.preflight import DTYPES, Forecast, choose, model_folder
 from cogvideox.generation.prompt_enhance import Enhance, Enhanced
 from cogvideox.generation.record import Generation
 from cogvideox.generation.sampling import guidance_of
+from cogvideox.generation.watch import Previewer, Watch
 from cogvideox.memory import MemoryPlan, Policy, lower, offload
 from cogvideox.memory.lowbit import read_low_bits
 from cogvideox.model import CogVideoX
@@ -43,7 +44,8 @@ from cogvideox.spec import Kind, ModelSpec
 from cogvideox.text import check_prompt
 from cogvideox.transformer.hub_kernels import check_hub_kernels
 from cogvideox.transformer.kernels import read_attention
-from cogvideox.video import Video, check_output, is_ours, previews_of, sidecar_of
+from cogvideox.vae.tiny import LATENT_CHANNELS, TinyVAE
+from cogvideox.video import Video, check_output, is_ours, previews_of, sidecar_of, watched_of
 
 SHIPPED, SHIPPED_I2V = "tiny", "tiny-i2v"
 
@@ -57,6 +59,8 @@ class Job:
     their scales, ``alpha`` is that of adapters whose file does not say theirs. memory: "auto" or one of
     ``memory.RESIDENCES``; memory_limit: such as "12GB"; storage and products: as in ``memory.lower``, or auto.
     ``metadata`` false: neither prompt nor settings are written. ``preview``: an enlarged GIF and a contact sheet too.
+    ``tiny_vae``: the file of a tiny autoencoder. ``watch``: the steps between two previews of the video so far, in a
+    GIF beside it; 0: none.
     """
 
     model: str = ""
@@ -73,6 +77,8 @@ class Job:
     overwrite: bool = False
     metadata: bool = True
     preview: bool = False
+    tiny_vae: str | None = None
+    watch: int = 0
 
     def __post_init__(self) -> None:
         read_low_bits(self.storage, self.products)
@@ -152,6 +158,10 @@ def prepare(
         )
     given = read_given(options, first() if first is not None and spec.needs_image else None)
     preflight.check_request(spec, options, given)
+    if options.vae_coding == "tiny" and job.tiny_vae is None:
+        raise ConfigError("vae-coding tiny: which tiny autoencoder? give its file with --tiny-vae")
+    if job.tiny_vae is not None:
+        read_tiny_vae(job, spec)  # a file that is none is refused before the model is read
     plan = plan_run(spec, options, given)
     enhanced = job.enhance.apply(plan.options.prompt, spec.name) if ask or job.enhance.is_rules else None
     if enhanced is not None:
@@ -275,6 +285,8 @@ def load(
         if job.metadata:
             model.weights = weights or {}
         report(f"moving to {device}", 0, 1)
+        if job.tiny_vae is not None:
+            model.tiny_vae = read_tiny_vae(job, model.spec, device)
         lower(model, policy.storage, device, policy.products)
         model = offload(model, device, policy.residence) if offloaded else model
     if is_main_process():
@@ -289,14 +301,36 @@ def share(model: CogVideoX, options: GenerateOptions) -> None:
         spread(model.transformer, Spread.over(get_world_size(), guided), model.device.type)
 
 
-def make(model: CogVideoX, prepared: Prepared, title: str, reporter: Reporter = SILENT) -> Generation:
-    """One video of a prepared request; its record says what was done about memory and the prompt."""
-    stages = prepared.forecast.stages if prepared.forecast else None
+def make(
+    model: CogVideoX, prepared: Prepared, title: str, reporter: Reporter = SILENT, out: Path | None = None
+) -> Generation:
+    """One video of a prepared request; its record says what was done about memory and the prompt.
+
+    ``out``: the file it will be written to; where the job says ``watch``, previews of its steps are beside that.
+    """
+    stages, job = prepared.forecast.stages if prepared.forecast else None, prepared.job
     with reporter.progress(title, stages) as report:
-        generation = run(
-            model, prepared.plan, prepared.given, lambda step: report(step.stage, step.done, step.total)
-        )
+
+        def told(step: Progress) -> None:
+            report(step.stage, step.done, step.total)
+
+        on_step: OnStep = told
+        if job.watch and out is not None and is_main_process():
+            on_step = Watch(Previewer(model, model.tiny_vae), prepared.plan, watched_of(out), job.watch, told)
+        generation = run(model, prepared.plan, prepared.given, on_step)
     return generation.noted(memory=prepared.memory, enhanced=prepared.enhanced)
+
+
+def read_tiny_vae(job: Job, spec: ModelSpec, device: str = "cpu") -> TinyVAE:
+    """The tiny autoencoder of a job. Raises CheckpointError for a file that is none, and for other latents."""
+    assert job.tiny_vae is not None
+    tiny, channels = checkpoints.load_tiny_vae(job.tiny_vae, device), spec.vae.latent_channels
+    if channels != LATENT_CHANNELS:
+        raise CheckpointError(
+            f"tiny-vae {job.tiny_vae}: decodes {LATENT_CHANNELS} latent channels, the model has {channels}; leave it "
+            "out"
+        )
+    return tiny
 
 
 @dataclass(frozen=True)
@@ -384,6 +418,7 @@ def target(out: str | None, job: Job) -> Path:
 def check_beside(path: Path, job: Job) -> None:
     """Raises OutputError where the record or a preview of a video would replace a file that is not ours."""
     sidecars, previews = [sidecar_of(path)] if job.metadata else [], previews_of(path) if job.preview else []
+    previews += [watched_of(path)] if job.watch else []
     for file in (*sidecars, *previews):
         check_free(file)
 

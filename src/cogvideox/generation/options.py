@@ -128,8 +128,10 @@ class GenerateOptions(Config):
         "released", description="what an image's latents are scaled by; 1.5-i2v users often prefer none"
     )
     latents: Literal["model", "float32"] = Field("model", description="precision of latents between steps")
-    vae_coding: Literal["chunked", "whole", "tiled"] = Field(
-        "chunked", description="how the autoencoder runs: released chunks, all at once, or least memory"
+    vae_coding: Literal["chunked", "whole", "tiled", "tiny"] = Field(
+        "chunked",
+        description="how the autoencoder runs: released chunks, all at once, least memory (tiled), or the tiny one of "
+        "tiny-vae",
     )
     tile_height: int | None = Field(None, ge=16, description="height of a tile in pixels")
     tile_width: int | None = Field(None, ge=16, description="width of a tile in pixels")

@@ -73,7 +73,7 @@ def plan_run(spec: ModelSpec, options: GenerateOptions, given: Given | None = No
 def with_policy(spec: ModelSpec, plan: Plan, policy: Policy) -> Plan:
     """The plan with what a memory policy decides: guidance in sequence, and tiled coding."""
     changes: dict[str, Any] = {"guidance_pair": policy.pair} if policy.pair != "batched" else {}
-    if policy.vae == "tiled":
+    if policy.vae == "tiled" and plan.options.vae_coding != "tiny":
         changes["vae_coding"] = "tiled"
     options = plan.options.changed(**changes) if changes else plan.options
     return replace(plan, options=options, tiles=_tiles(spec, options))

@@ -13,6 +13,7 @@ Files, in reading order:
 | `frames` | `Frames`: normalised and activated when they are read, a few at a time |
 | `past` | `Past`: which frames came before the chunk |
 | `tiling` | large pictures in tiles that overlap |
+| `tiny` | `TinyVAE`: a stand-in for previews and fast decoding (taecvx) |
 | `losses` | what training minimises, and the discriminator of the GAN loss |
 """
 

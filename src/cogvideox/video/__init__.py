@@ -22,7 +22,7 @@ from cogvideox.video.info import VideoInfo, video_info
 from cogvideox.video.mask import read_mask
 from cogvideox.video.orientation import Orientation
 from cogvideox.video.reading import LIMITS, READER, DecodeLimits, Probe, probe, survey
-from cogvideox.video.saving import check_output, is_ours, mp4_writer, previews_of, sidecar_of
+from cogvideox.video.saving import check_output, is_ours, mp4_writer, previews_of, sidecar_of, watched_of
 from cogvideox.video.sheet import contact_sheet
 from cogvideox.video.timing import Timing
 from cogvideox.video.video import Video, read_video
@@ -52,5 +52,6 @@ __all__ = [
     "read_mask",
     "read_video",
     "sidecar_of",
+    "watched_of",
     "open_decoder",
 ]

@@ -42,6 +42,16 @@ def previews_of(path: str | Path) -> list[Path]:
     return [path.with_suffix(suffix) for suffix in (".gif", ".png") if suffix != path.suffix.lower()]
 
 
+def watched_of(path: str | Path) -> Path:
+    """``red.mp4`` -> ``red.watch.gif``: where it is shown while it is made."""
+    return Path(path).with_suffix(".watch.gif")
+
+
+def label() -> str:
+    """The mark that a model made a video or picture, as JSON."""
+    return json.dumps({LABEL: AI_MADE})
+
+
 def is_ours(path: str | Path) -> bool:
     """Whether this package made this file, by what it says of itself: a record by its fields, a video or picture by the
     mark in its tags. What others mark as AI-made is theirs.
