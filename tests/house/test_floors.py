@@ -18,7 +18,7 @@ FLOORS = {
     6: "spec",
     7: "model presets parallel",
     8: "conditioning checkpoints memory captioning evaluation",
-    9: "generation curation",
+    9: "generation curation quantise",
     10: "evaluate_model data",
     11: "training rating",
     12: "reproduce api",

@@ -58,6 +58,25 @@ def options(
 
 @app.command(cls=GroupedCommand)
 @verb
+def quantise(
+    source: Annotated[str, typer.Argument(help="model folder, hub id or preset")],
+    target: Annotated[str, typer.Argument(help="new folder")],
+    storage: Annotated[
+        str, flag("int8 or fp8: one byte for each weight of the transformer's blocks")
+    ] = "int8",
+    products: Annotated[str, flag("what torchao multiplies in: full, int8 or fp8")] = "full",
+    dtype: Annotated[str, flag("of the other weights: bfloat16, float16, float32")] = "bfloat16",
+    overwrite: Overwrite = False,
+    debug: Debug = False,
+) -> None:
+    """Write a copy of a model with its transformer in one byte a weight, which diffusers loads through torchao."""
+    from cogvideox.quantise import quantise as run
+
+    result(str(run(source, target, storage, products=products, dtype=dtype, overwrite=overwrite)))
+
+
+@app.command(cls=GroupedCommand)
+@verb
 def convert(
     source: Annotated[str, typer.Argument(help=SOURCES)],
     target: Annotated[str, typer.Argument(help="new folder")],
