@@ -29,7 +29,7 @@ from cogvideox.transformer.layout import Layout, TokenGrid
 FORMS = (("stored", "full"), ("int8", "full"), ("int8", "int8"), ("fp8", "full"), ("fp8", "fp8"))
 PROMPTS = (
     "a red circle moves to the right",
-    "a blue square stands still",
+    "a blue square grows",
     "a green triangle rotates",
     "a yellow star moves up",
 )

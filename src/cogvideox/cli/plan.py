@@ -65,6 +65,8 @@ def plan(
     if train is not None:
         from cogvideox.cli.training import plan_training
 
+        if storage != "auto" or products != "full":
+            raise ConfigError("--storage, --products: for generate; with --train set task.lora.base=int8")
         options.pop("sampler", None)  # noise is removed by no step of a training
         sizes = [
             f"{name if name == 'steps' else f'task.data.size.{name}'}={value}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import partial
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -84,6 +84,10 @@ def quantise(module: nn.Module, storage: Storage, products: Products = "full") -
     from torchao.quantization import quantize_
 
     quantize_(module, torchao_config(storage, products))
+    if storage == "fp8":
+        for layer in module.modules():
+            if isinstance(layer, nn.Linear):
+                _mend_zero_rows(layer.weight)
 
 
 def torchao_config(storage: Storage, products: Products = "full") -> AOBaseConfig:
@@ -129,6 +133,14 @@ def has_torchao() -> bool:
 def can_fp8(device: torch.device) -> bool:
     """Whether the device multiplies 8-bit floating-point numbers."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= FP8_CARD
+
+
+@torch.no_grad()
+def _mend_zero_rows(weight: Any) -> None:
+    """Rows that are zero stay zero: torchao gives them the scale 0 and, as 0 / 0, NaN for numbers."""
+    empty = (weight.scale == 0).flatten()
+    weight.qdata.view(torch.uint8)[empty] = 0
+    weight.scale[empty] = 1
 
 
 def _import_torchao(storage: str) -> None:
