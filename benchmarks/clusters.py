@@ -3,8 +3,8 @@
     python benchmarks/clusters.py            print their rows, minutes
     python benchmarks/clusters.py --write    put them into the page too, between its markers
 
-Nothing is measured: seconds are counted FLOPs at 35 % of a card's printed peak, as in `plan --train --card`. Each row
-of training is one command, `cogvideox plan MODEL --train RECIPE SETTINGS --gpus N --device cuda --card CARD --json`.
+Nothing is measured: seconds are counted FLOPs at a share of a card's printed peak, as in `plan --card`. Each row of
+training is one command, `cogvideox plan MODEL --train RECIPE SETTINGS --gpus N --device cuda --card CARD --json`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ from typing import Any
 from typer.testing import CliRunner
 
 from cogvideox.cli import app
-from cogvideox.generation.preflight import plan_memory
+from cogvideox.device import PEAKS
+from cogvideox.generation.preflight import forecast, plan_memory
 from cogvideox.memory.seconds import efforts
-from cogvideox.training.metrics import PEAKS
-from cogvideox.training.preview import SHARE_OF_CARD
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "clusters.md"
 BEGIN, END = "<!-- {}: by benchmarks/clusters.py -->", "<!-- end of {} -->"
@@ -78,7 +77,7 @@ def generation_rows(card: str) -> list[str]:
         work = sum(
             each.products + each.attention + each.convolutions for each in efforts(request, STEPS).values()
         )
-        seconds = work / (PEAKS[card] * 1e12 * SHARE_OF_CARD)
+        seconds = forecast(request, STEPS, card).seconds
         side = request.spec.vae.spatial_compression_ratio * request.spec.transformer.patch_size
         tokens = (
             request.latents * (request.height // side) * (request.width // side) + request.spec.text_tokens

@@ -35,6 +35,7 @@ PLACES: dict[str, tuple[int, str]] = {
     "files/lock.py:folder_lock": (3, "the lock that is held and whose text is ours, and the folder if it is empty"),
     "files/pidfile.py:_remove_empty": (2, "a mark of ours without a maker"),
     "files/pidfile.py:write": (2, "the mark and the folder it has just made"),
+    "quantise.py:quantise": (1, "parts are copied into the new and empty folder of checkpoint_folder"),
     "rating/anonymize.py:_fill": (1, "a copy it is writing is filled up to a length"),
     "training/checkpoint/saver.py:SampleLedger.__init__": (1, "lines beyond the state of a run it holds"),
     "training/checkpoint/writers.py:Writers.others": (1, "rank-N.json in the hidden folder of a state being written"),
