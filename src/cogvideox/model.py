@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from cogvideox.diffusion import Schedule
 from cogvideox.errors import ConfigError, PromptError
+from cogvideox.files.stored import is_in_files
 from cogvideox.gpu_kernels import using
 from cogvideox.spec import ModelSpec
 from cogvideox.text import TextEmbedding, TextEncoder
@@ -70,8 +71,18 @@ class CogVideoX:
 
     @property
     def device(self) -> torch.device:
-        """Where inputs must be."""
+        """Where inputs must be. Raises ConfigError while the weights are in their files and nothing reads them."""
+        if self.compute_device is None and self.in_files:
+            raise ConfigError(
+                "the weights are still in their files: memory.offload(model, device, 'disk') reads them when they are "
+                "needed, 'resident' reads them now"
+            )
         return self.compute_device or next(self.transformer.parameters()).device
+
+    @property
+    def in_files(self) -> bool:
+        """Whether the weights stay in their files until they are needed (``load`` with ``read_weights`` false)."""
+        return is_in_files(self.transformer)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -96,8 +107,16 @@ class CogVideoX:
         dtype: torch.dtype | None = None,
         vae_dtype: torch.dtype | None = None,
     ) -> CogVideoX:
-        """Move every part; ``vae_dtype`` lets the autoencoder keep a precision of its own. Returns itself."""
-        for name, network in self.networks().items():
+        """Move every part; ``vae_dtype`` lets the autoencoder keep a precision of its own. Returns itself.
+
+        Raises ConfigError for weights that stay in their files.
+        """
+        networks = self.networks()
+        if any(map(is_in_files, networks.values())):
+            raise ConfigError(
+                "the weights are in their files and cannot be moved: memory.offload says where they go"
+            )
+        for name, network in networks.items():
             wanted = vae_dtype if name == "vae" and vae_dtype is not None else dtype
             if device is not None:
                 network.to(device=device)
@@ -116,7 +135,8 @@ class CogVideoX:
                 f"prompt {prompts[0][:40]!r}: the model was loaded without a text encoder; "
                 "load it with one, or pass prompt_embedding"
             )
-        return self.text.encode(prompts)
+        embedding = self.text.encode(prompts)
+        return replace(embedding, values=embedding.values.to(self.device))
 
     @torch.no_grad()
     def encode_video(

@@ -26,6 +26,7 @@ PLACES: dict[str, tuple[int, str]] = {
     "curation/outputs.py:OutputList.remove": (1, "a file whose digest is on our list"),
     "curation/outputs.py:OutputList.compact": (1, "the folder of drafts, if it is empty"),
     "engines.py:_seen_by_all": (1, "an empty mark with a random name that it has just made"),
+    "generation/text_cache.py:TextCache._shrink": (1, "embeddings beyond its bound, by a name of ours"),
     "files/atomic.py:_clear": (3, "a workplace that carries the mark of its maker, which is dead or this process"),
     "files/atomic.py:_delete": (2, "what discard was given, where no workplace could be made"),
     "files/atomic.py:_publish": (4, "exchange of the new folder with the old, which was checked to be replaceable"),

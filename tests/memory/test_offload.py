@@ -12,15 +12,8 @@ import torch
 
 import cogvideox
 from cogvideox.generation import GenerateOptions
-from cogvideox.memory.offload import (
-    BlockStreamer,
-    OffloadedModule,
-    install,
-    offload,
-    page_lock,
-    slots,
-    stages_of,
-)
+from cogvideox.memory.offload import OffloadedModule, install, offload, stages_of
+from cogvideox.memory.streaming import BlockStreamer, page_lock, slots
 from cogvideox.memory.weights import blocks_of
 from support.models import golden_model, golden_text, same
 

@@ -11,7 +11,7 @@ import torch
 from cogvideox.errors import ConfigError, InputError
 from cogvideox.memory import Policy, Request, plan, require, settle
 from cogvideox.memory.plan import MemoryPrediction
-from cogvideox.memory.policy import policies
+from cogvideox.memory.policy import RESIDENCES, policies
 from cogvideox.memory.stages import _sampling, decoding, denoising, peak_of
 from cogvideox.memory.weights import TextShape, bytes_of, weigh
 from cogvideox.presets import T5_OF_THE_WORLD, T5_XXL, get_preset
@@ -107,9 +107,25 @@ def test_every_policy_saves_what_it_promises():
     assert resident > phases >= stream
 
 
-def test_on_a_cpu_moving_weights_is_no_option():
-    assert {policy.residence for policy in policies(True, True, False)} == {"resident"}
-    assert {policy.residence for policy in policies(False, True, False)} == {"resident", "phases", "stream"}
+def test_on_a_cpu_weights_wait_in_their_files_and_are_not_rounded_there():
+    assert {policy.residence for policy in policies(True, True, False)} == {"resident", "phases", "disk"}
+    assert {policy.residence for policy in policies(False, True, False)} == set(RESIDENCES)
+    assert all(
+        policy.storage == "stored" for policy in policies(True, True, True) if policy.from_files(on_cpu=True)
+    )
+
+
+def test_a_2b_on_a_cpu_fits_in_6_gb_by_phases_and_in_3_5_by_blocks_from_disk():
+    spec = get_preset("2b")
+    asked = Request(spec=spec, frames=9, latents=3, height=240, width=352, dtype=torch.bfloat16, device="cpu")
+    prediction = MemoryPrediction(asked)
+    resident, phases, disk = (
+        prediction.option(Policy(place), None) for place in ("resident", "phases", "disk")
+    )
+    assert resident.peak > 13.5e9 and phases.peak < 5e9 and disk.peak < 2.5e9  # beside Python and torch
+    assert disk.cast_from == "float16" and disk.price.endswith("and casts them from float16")
+    found = settle(asked, int(8e9))
+    assert found.choice is not None and found.choice.policy == Policy("phases")
 
 
 def test_what_is_exact_comes_first():
@@ -160,7 +176,8 @@ def test_what_cannot_fit_is_refused_with_what_does():
 def test_plan_and_generate_agree_without_torchao_and_name_the_extra():
     asked = request(guided=False)
     asked = replace(asked, device="cpu")
-    options = plan(asked, low_bit=False).options
+    place = "resident"  # less than int8 weights take is to be had from files, too
+    options = plan(asked, residence=place, low_bit=False).options
     plain, low = (
         min((o for o in options if (o.policy.storage == "int8") == wanted), key=lambda o: o.peak)
         for wanted in (False, True)
@@ -168,13 +185,13 @@ def test_plan_and_generate_agree_without_torchao_and_name_the_extra():
     assert (plain.needs, low.needs) == ("", "cogvideox[lowp]") and low.peak < plain.peak and not low.fits
     limit = int((low.peak + plain.peak) / 2 / 0.9)  # int8 weights alone fit
     for found in (
-        plan(asked, limit, low_bit=False),
-        settle(asked, limit, low_bit=False),
+        plan(asked, limit, place, low_bit=False),
+        settle(asked, limit, place, low_bit=False),
     ):  # the verbs' two ways
         assert found.choice is None and found.least.policy.storage == "stored"
         with pytest.raises(InputError, match=r"int8 weights would fit: pip install 'cogvideox\[lowp\]'"):
             require(found)
-    for found in (plan(asked, limit), settle(asked, limit)):
+    for found in (plan(asked, limit, place), settle(asked, limit, place)):
         assert require(found).policy.storage == "int8"
 
 
@@ -192,3 +209,19 @@ def test_streaming_counts_the_host_memory_that_it_locks():
     assert prediction.option(Policy("phases"), None).pinned == 0
     on_cpu = MemoryPrediction(replace(request(), device="cpu"))
     assert on_cpu.option(Policy("stream"), None).pinned == 0
+
+
+def test_a_text_encoder_that_is_read_apart_is_counted_so():
+    spec = get_preset("5b")
+    asked = Request(
+        spec=spec, frames=9, latents=3, height=240, width=352, dtype=torch.bfloat16, device="cuda"
+    )
+    beside, files, elsewhere = (
+        MemoryPrediction(replace(asked, text=text)).option(Policy(), None)
+        for text in ("resident", "files", "elsewhere")
+    )
+    t5 = TextShape.of(T5_XXL).network(torch.bfloat16)
+    assert beside.stages[1].weights - elsewhere.stages[0].weights == t5.total
+    assert files.stages[0].weights - files.stages[1].weights > 0.9 * (t5.around + t5.block)
+    assert [stage.name for stage in elsewhere.stages] == ["denoise", "decode"]
+    assert elsewhere.peak < files.peak < beside.peak

@@ -11,6 +11,7 @@
 | ``specs`` | the spec of a model from its config files and ``cogvideox.json``, no weight loaded |
 | ``fill`` | tensors into networks, every name and shape checked; the precision on a CPU |
 | ``folders`` | what may be replaced by a new checkpoint, and what goes along beside the weights |
+| ``gguf_text`` | a T5 encoder from a GGUF file, made numbers of layer by layer |
 | ``text`` | text encoder and tokenizer |
 | ``tiny_vae`` | a tiny autoencoder from its file |
 | ``diffusers`` | whole models: load and save |

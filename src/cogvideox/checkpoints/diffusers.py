@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from cogvideox.checkpoints.families import check_floats
-from cogvideox.checkpoints.fill import assign, check_finite, check_names, cpu_dtypes, to_dtype
+from cogvideox.checkpoints.fill import assign, assign_later, check_finite, check_names, cpu_dtypes, to_dtype
 from cogvideox.checkpoints.folders import checkpoint_folder
 from cogvideox.checkpoints.hub import find_folder, is_shipped
 from cogvideox.checkpoints.kinds import BY_PIPELINE
@@ -38,10 +38,10 @@ from cogvideox.checkpoints.specs import (
     read_vae_config,
     spec_of,
 )
-from cogvideox.checkpoints.tensors import read_folder, read_json, shapes_of, to_bytes, write_folder
+from cogvideox.checkpoints.tensors import dtypes_of, read_folder, read_json, shapes_of, to_bytes, write_folder
 from cogvideox.checkpoints.text import STEM as TEXT_STEM
 from cogvideox.checkpoints.text import load_text, write_text
-from cogvideox.device import device_for
+from cogvideox.device import best_device, device_for
 from cogvideox.diffusion.schedule import Schedule, ScheduleConfig
 from cogvideox.errors import CheckpointError
 from cogvideox.files import short
@@ -83,6 +83,9 @@ def load_model(
     compute_device: str | torch.device | None = None,
     digests: bool = True,
     kind: Kind | None = None,
+    read_weights: bool = True,
+    text_device: str | torch.device | None = None,
+    text_encoder: str | Path | None = None,
 ) -> CogVideoX:
     """A whole model from a folder, a preset name or a hub id.
 
@@ -92,29 +95,48 @@ def load_model(
     when the GPU's free memory is too small. ``compute_device``: where it will run, when that is not ``device``
     (offloading). ``digests`` false leaves the SHA-256 of the weights out of the records of its videos, and the weights
     are read once instead of twice. ``kind``: what the model makes a video from (``spec.ABOUT_KINDS``), where its files
-    leave that open. Raises CheckpointError for files that are missing, cut, mis-shaped or unsafe and
-    ConfigError for settings that make no sense.
+    leave that open. ``read_weights`` false leaves all weights in their files: ``memory.offload`` reads them when they
+    are needed. ``text_device``: where a text encoder that stays in its files will run. ``text_encoder``: a .gguf file
+    of T5, in 4 or 8 bits, instead of the folder's weights of it. Raises CheckpointError for files that are missing,
+    cut, mis-shaped or unsafe, ConfigError for settings that make no sense.
     """
     folder = find_folder(path_or_id, revision)
     index = read_index(folder)
     record = read_record(folder)
     wanted = to_dtype(dtype or record.dtype)
     stems = {"transformer": STEM, "vae": STEM}
-    if text and _has_text(index):
+    if text and _has_text(index) and text_encoder is None:
         stems["text_encoder"] = TEXT_STEM
-    types = dict.fromkeys(stems, wanted)
+    types: dict[str, torch.dtype | None] = dict.fromkeys(stems, wanted)
+    if not read_weights:
+        device, compute_device = "meta", compute_device or device or best_device()
     if device is None:
         files = [file for name in stems for file in (folder / name).glob("*.safetensors")]
         wants = [file for file in files if (f".{variant}" in file.name if variant else "." not in file.stem)]
         device = device_for(sum(file.stat().st_size for file in wants))
     if torch.device(compute_device or device).type == "cpu":
         types = cpu_dtypes(folder, stems, wanted, asked=dtype is not None, variant=variant)
-    model = _assemble(folder, record, types, device, variant, check, kind)
+    elif "text_encoder" in stems and text_device is not None and torch.device(text_device).type == "cpu":
+        types |= cpu_dtypes(folder, {"text_encoder": TEXT_STEM}, wanted, asked=False, variant=variant)
+    if text and text_encoder is not None:
+        types["text_encoder"] = _packed_text_dtype(folder, types, text_device or compute_device or device)
+    apart = None if text_device is None else "meta"
+    model = _assemble(folder, record, types, device, variant, check, kind, apart, text_encoder)
     if digests:
         model.weights = {
             f"{name}/{file}": digest for name in stems for file, digest in digests_of(folder / name).items()
         }
     return model
+
+
+def _packed_text_dtype(
+    folder: Path, types: Mapping[str, torch.dtype | None], device: str | torch.device
+) -> torch.dtype:
+    """The precision that a packed text encoder is computed in: the transformer's, but float32 for float16 on a CPU."""
+    stored = next(iter(dtypes_of(read_folder(folder / "transformer", STEM)).values()))
+    wanted = types["transformer"] or stored
+    slow = wanted == torch.float16 and torch.device(device).type == "cpu"
+    return torch.float32 if slow else wanted
 
 
 def load_stored(folder: Path, record: ModelRecord) -> CogVideoX:
@@ -137,6 +159,8 @@ def _assemble(
     variant: str | None = None,
     check: bool = False,
     kind: Kind | None = None,
+    text_device: str | None = None,
+    gguf: str | Path | None = None,
 ) -> CogVideoX:
     from cogvideox.model import CogVideoX  # the networks can be read without the whole
 
@@ -144,7 +168,9 @@ def _assemble(
     rest = device, variant, check
     text: Any = None
     if "text_encoder" in types:
-        text = load_text(folder, types["text_encoder"], device, max_tokens=spec.text_tokens, check=check)
+        dtype, where = types["text_encoder"], text_device or device
+        file = Path(gguf) if gguf is not None else None
+        text = load_text(folder, dtype, where, max_tokens=spec.text_tokens, check=check, gguf=file)
     return CogVideoX(
         transformer=_load(Transformer, spec.transformer, folder / "transformer", types["transformer"], *rest),
         vae=_load(VAE, spec.vae, folder / "vae", types["vae"], *rest),
@@ -201,6 +227,10 @@ def save_model(
     says what made them. Raises CheckpointError for NaN, Inf or weights that do not belong to the config (an adapter
     that is still attached: ``merge_lora`` or ``save_lora`` first), OutputError when the path is taken or the disk full.
     """
+    if model.in_files:
+        raise CheckpointError(
+            f"{path}: not written: the weights are still in their files; load with read_weights=True"
+        )
     with checkpoint_folder(path, overwrite) as folder:
         write_model(folder, model, shard_size, provenance=provenance, dtype=dtype)
     return Path(path)
@@ -288,14 +318,17 @@ def _load(
     variant: str | None,
     check: bool,
 ) -> N:
-    """A network built on ``meta`` and filled from the weights files of its folder."""
+    """A network built on ``meta`` and filled from the weights files of its folder; for device meta they stay there."""
     tensors = read_folder(folder, STEM, variant)
     check_floats(tensors, folder)
     with torch.device("meta"):
         module = network(config)
     if check:
         check_finite(tensors, str(folder))
-    return assign(module, tensors, str(folder), to_dtype(dtype), device).eval()
+    wanted = to_dtype(dtype)
+    if torch.device(device).type == "meta":
+        return assign_later(module, tensors, str(folder), lambda name: wanted).eval()
+    return assign(module, tensors, str(folder), wanted, device).eval()
 
 
 def read_index(folder: Path) -> dict[str, Any]:

@@ -7,15 +7,16 @@ decoding in it on a CPU takes 10 to 100 times as long as in float32, for no bett
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from cogvideox.checkpoints.tensors import dtypes_of, is_finite, read_folder, shapes_of
+from cogvideox.checkpoints.tensors import Tensors, dtypes_of, is_finite, read_folder, shapes_of
 from cogvideox.errors import CheckpointError, few, suggest
+from cogvideox.files.stored import StoredTensor, leave_in_file
 
 NAMED = {
     "fp32": torch.float32, "float32": torch.float32, "fp16": torch.float16, "float16": torch.float16,
@@ -45,6 +46,21 @@ def assign(
     left = [name for name, value in [*module.named_parameters(), *module.named_buffers()] if value.is_meta]
     if left:
         raise CheckpointError(f"{where}: {few(left)} have no values: neither stored nor computed")
+    return module
+
+
+def assign_later(
+    module: N, tensors: Tensors, where: str, dtype: Callable[[str], torch.dtype | None] = lambda name: None
+) -> N:
+    """As ``assign``, but the values stay in their files: the weights are on ``meta`` and know where they are.
+
+    ``dtype`` says by name what a floating tensor is cast to when it is read. ``memory.offload`` reads them.
+    """
+    expected = shapes_of(module.state_dict(keep_vars=True))
+    check_names(expected, shapes_of(tensors), where)
+    for name, shape in expected.items():
+        stored = tensors.stored(name, dtype(name))
+        _put(module, name, torch.empty(shape, dtype=stored.wanted, device="meta"), stored)
     return module
 
 
@@ -125,11 +141,13 @@ def _is_half(folder: Path, stem: str, wanted: torch.dtype | None, variant: str |
     return torch.float16 in dtypes_of(tensors).values()
 
 
-def _put(module: nn.Module, name: str, tensor: Tensor) -> None:
+def _put(module: nn.Module, name: str, tensor: Tensor, stored: StoredTensor | None = None) -> None:
     path, _, leaf = name.rpartition(".")
     owner = module.get_submodule(path)
     if (old := owner._parameters.get(leaf)) is not None:
         grad = old.requires_grad and tensor.is_floating_point()
-        owner._parameters[leaf] = nn.Parameter(tensor, requires_grad=grad)
+        tensor = owner._parameters[leaf] = nn.Parameter(tensor, requires_grad=grad)
     else:
         owner._buffers[leaf] = tensor
+    if stored is not None:
+        leave_in_file(tensor, stored)

@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from cogvideox.checkpoints.adapter import Pair
 from cogvideox.cpu_ops import via_float32
 from cogvideox.errors import CheckpointError
+from cogvideox.files.stored import stored_of
 from cogvideox.transformer.transformer import FlatPatch
 
 
@@ -71,7 +72,10 @@ class LoraLinear(nn.Linear):
         tables = (self.lora_A, self.lora_B, self.lora_bias, self.lora_magnitude)
         for table, tensor in zip(tables, (pair.a, pair.b, pair.bias, pair.magnitude), strict=True):
             if tensor is not None:
-                table[name] = nn.Parameter(tensor.to(self.weight.device, copy=True))
+                where = (
+                    "cpu" if self.weight.is_meta else self.weight.device
+                )  # meta: the weight stays in its file
+                table[name] = nn.Parameter(tensor.to(where, copy=True))
         self.alphas[name] = pair.alpha
         self.rescale(name, scale)
 
@@ -101,6 +105,10 @@ class LoraLinear(nn.Linear):
 
     def check_mergeable(self, name: str, merged: Collection[str] = ()) -> None:
         """Raises CheckpointError where the weight cannot take the adapter in after those of ``merged``."""
+        if self.weight.is_meta:
+            raise CheckpointError(
+                f"LoRA {name!r}: the weights are in their files; merge it into a model that is in memory"
+            )
         if is_traceable_wrapper_subclass(self.weight):
             raise CheckpointError(
                 f"LoRA {name!r}: weights in one byte take no adapter in; merge before storing them so"
@@ -136,7 +144,8 @@ class LoraLinear(nn.Linear):
         return layer.train(self.training)
 
     def _wide(self) -> Float[Tensor, "o i"]:
-        weight = self.weight.detach()
+        stored = stored_of(self.weight)
+        weight = self.weight.detach() if stored is None else stored.read()
         dense = weight.dequantize() if is_traceable_wrapper_subclass(weight) else weight
         return dense.flatten(1).float()
 

@@ -7,6 +7,7 @@ A folder holds ``<stem>.safetensors``, or shards ``<stem>-00001-of-00003.safeten
 from __future__ import annotations
 
 import json
+import math
 import os
 import stat
 import struct
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from cogvideox.errors import CheckpointError, few
 from cogvideox.files import check_link, root_of_links, short, structured
+from cogvideox.files.stored import StoredTensor, WeightFile
 
 HEADER_LIMIT = 8 * 2**20  # bytes; the largest public model needs 150 kB
 DTYPES = {
@@ -34,11 +36,12 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """What a header says about one tensor."""
+    """What a header says about one tensor; ``offset``: where its bytes begin in the file."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     file: Path
+    offset: int = 0
 
 
 class Tensors(Mapping[str, Tensor]):
@@ -48,6 +51,7 @@ class Tensors(Mapping[str, Tensor]):
         self.entries = dict(entries)
         self.metadata = dict(metadata)
         self._open: dict[Path, safe_open] = {}
+        self._files: dict[Path, WeightFile] = {}
 
     def __getitem__(self, name: str) -> Tensor:
         file = self.entries[name].file
@@ -59,6 +63,14 @@ class Tensors(Mapping[str, Tensor]):
             raise CheckpointError(
                 f"{file}: {name} cannot be read: {_line(error)}; copy the file again"
             ) from None
+
+    def stored(self, name: str, dtype: torch.dtype | None = None) -> StoredTensor:
+        """Where one tensor is, to be read later, as ``dtype`` where it is floating (None: as stored)."""
+        entry = self.entries[name]
+        file = self._files.setdefault(entry.file, WeightFile(entry.file))
+        wanted = dtype if dtype is not None and entry.dtype.is_floating_point else entry.dtype
+        nbytes = math.prod(entry.shape) * entry.dtype.itemsize
+        return StoredTensor(file, entry.offset, nbytes, entry.shape, entry.dtype, wanted)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)
@@ -90,9 +102,14 @@ def read_file(path: str | Path, root: Path | None = None) -> Tensors:
             size = struct.unpack("<Q", head)[0] if len(head) == 8 else -1
             if not 2 <= size <= HEADER_LIMIT:
                 raise CheckpointError(f"{path}: not a safetensors file: {_kind(path)}")
+            header = file.read(size)
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
-            entries = {name: _entry(file, name, path) for name in file.keys()}  # noqa: SIM118
+            begins = json.loads(header)  # safe_open has checked it: bytes, shapes and types agree
+            entries = {
+                name: _entry(file, name, path, 8 + size + begins[name]["data_offsets"][0])
+                for name in file.keys()  # noqa: SIM118
+            }
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path}: cut short or damaged: {_line(error)}; it has {path.stat().st_size} bytes; copy it again"
@@ -245,12 +262,12 @@ def _read_shards(index: Path, root: Path) -> Tensors:
     return Tensors(entries, metadata)
 
 
-def _entry(file: safe_open, name: str, path: Path) -> TensorEntry:
+def _entry(file: safe_open, name: str, path: Path, offset: int) -> TensorEntry:
     piece = file.get_slice(name)
     kind = piece.get_dtype()
     if kind not in DTYPES:
         raise CheckpointError(f"{path}: {name} has type {kind}; one of {', '.join(DTYPES)} is read")
-    return TensorEntry(tuple(piece.get_shape()), DTYPES[kind], path)
+    return TensorEntry(tuple(piece.get_shape()), DTYPES[kind], path, offset)
 
 
 def _plan(tensors: Mapping[str, Tensor], shard_bytes: int) -> list[list[str]]:
@@ -295,9 +312,7 @@ def _kind(path: Path) -> str:
     if head.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x04")):
         return "a pickled PyTorch file, which can run code; save the weights as safetensors"
     if head.startswith(b"GGUF"):
-        return (
-            "a GGUF file, whose quantised weights this version does not run; take the full-precision release"
-        )
+        return "a GGUF file, which is read for the text encoder alone (--text-encoder); take the full release"
     if head.startswith(b"version https://git-lfs"):
         return "a Git LFS pointer; run `git lfs pull`"
     return f"{path.stat().st_size} bytes that begin with {head[:8]!r}"

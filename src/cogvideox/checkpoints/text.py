@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from cogvideox.checkpoints.families import check_config, check_floats
-from cogvideox.checkpoints.fill import assign, check_finite, to_dtype
+from cogvideox.checkpoints.fill import assign, assign_later, check_finite, to_dtype
+from cogvideox.checkpoints.gguf_text import read_gguf_text
 from cogvideox.checkpoints.specs import warn_of_unknown
 from cogvideox.checkpoints.tensors import read_folder, read_json, shapes_of, to_bytes, write_folder
 from cogvideox.errors import CheckpointError
@@ -47,8 +48,10 @@ def load_text(
     *,
     max_tokens: int | None = None,
     check: bool = False,
+    gguf: Path | None = None,
 ) -> TextEncoder:
-    """The text encoder and tokenizer of a model folder; ``dtype`` None keeps what is stored.
+    """The text encoder and tokenizer of a model folder; ``dtype`` None keeps what is stored. Device meta: the weights
+    stay in their files. ``gguf``: a file of llama.cpp's converter to take the weights from instead of the folder's.
 
     Raises CheckpointError when a part is missing or cannot be read.
     """
@@ -60,18 +63,26 @@ def load_text(
             )
     tokenizer = Tokenizer.read(folder / "tokenizer")
     config = read_t5_config(folder / "text_encoder" / "config.json")
-    tensors = read_folder(folder / "text_encoder", STEM)
+    where = gguf or folder / "text_encoder"
+    tensors = read_gguf_text(gguf) if gguf is not None else read_folder(where, STEM)
     tensors.entries.pop(TIED, None)
-    check_floats(tensors, folder / "text_encoder")
+    check_floats(tensors, where)
     if check:
-        check_finite(tensors, str(folder / "text_encoder"))
+        check_finite(tensors, str(where))
     with torch.device("meta"):
         model = T5Encoder(config)
     wanted = to_dtype(dtype)
-    assign(model, tensors, str(folder / "text_encoder"), None, device)
-    for name, weight in model.named_parameters():
+
+    def precision(name: str) -> torch.dtype | None:
         keep = wanted == torch.float16 and name.endswith("wo.weight")  # overflows in float16
-        weight.data = weight.data.to(torch.float32 if keep else wanted)
+        return torch.float32 if keep else wanted
+
+    if torch.device(device).type == "meta":
+        assign_later(model, tensors, str(where), precision)
+    else:
+        assign(model, tensors, str(where), None, device)
+        for name, weight in model.named_parameters():
+            weight.data = weight.data.to(precision(name))
     return TextEncoder(model, tokenizer, max_tokens or min(tokenizer.longest or LONGEST, LONGEST))
 
 

@@ -33,9 +33,19 @@ Memory = Annotated[
     str,
     flag(
         "auto, resident (all weights on the device), phases (one stage at a time), stream (block by block from "
-        "host memory)",
+        "host memory), disk (block by block from the files)",
         SPEED,
     ),
+]
+TextDevice = Annotated[
+    str | None,
+    flag("run the text encoder there (cpu), read layer by layer from its files; default: as the rest", SPEED),
+]
+TextEncoderFile = Annotated[
+    str | None, flag("a .gguf file of T5 (4 or 8 bits) instead of the model's text encoder", SPEED)
+]
+TextCache = Annotated[
+    str, flag("keep text embeddings for later runs: on (the user's cache folder), a folder, or off", SPEED)
 ]
 MemoryLimit = Annotated[
     str | None, flag("memory to stay within, such as 12GB; default: what the device has free", SPEED)

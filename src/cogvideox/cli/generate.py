@@ -22,6 +22,9 @@ from cogvideox.cli.flags import (
     Overwrite,
     Products,
     Storage,
+    TextCache,
+    TextDevice,
+    TextEncoderFile,
     Workers,
     flag,
     with_flags,
@@ -69,6 +72,9 @@ def generate(
     memory_limit: MemoryLimit = None,
     storage: Storage = "auto",
     products: Products = "full",
+    text_device: TextDevice = None,
+    text_cache: TextCache = "off",
+    text_encoder: TextEncoderFile = None,
     out: Annotated[str | None, flag("file (.mp4, .gif, .png), with --batch a folder", OUTPUT)] = None,
     preview: Annotated[bool, flag("also an enlarged GIF and a contact sheet", OUTPUT, "--preview")] = False,
     watch: Annotated[int, flag(WATCH, OUTPUT, min=0)] = 0,
@@ -92,6 +98,7 @@ def generate(
         memory=memory, memory_limit=memory_limit, storage=storage, products=products,
         enhance=Enhance(enhance, enhance_model), overwrite=overwrite, metadata=not no_metadata, preview=preview,
         tiny_vae=tiny_vae, watch=watch,
+        text_device=text_device, text_cache=text_cache, text_encoder=text_encoder,
     )  # fmt: skip
     job.enhance.check()
     where = JobEngine(engine, workers)

@@ -18,6 +18,7 @@ from cogvideox.cli.flags import (
     Products,
     Settings,
     Storage,
+    TextDevice,
     flag,
     with_flags,
 )
@@ -58,6 +59,7 @@ def plan(
     memory_limit: MemoryLimit = None,
     storage: Storage = "auto",
     products: Products = "full",
+    text_device: TextDevice = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -86,7 +88,8 @@ def plan(
     options |= {"guidance": 1.0} if no_guidance else {}
     found = plan_memory(
         model, device=device, dtype=dtype, memory_policy=memory, memory_limit=memory_limit,
-        storage=storage, products=products, encode_video=video, kind=check_kind(kind) if kind else None, **options,
+        storage=storage, products=products, encode_video=video, kind=check_kind(kind) if kind else None,
+        text_device=text_device, **options,
     )  # fmt: skip
     time = forecast_anywhere(found.request, card)
     result_json(plan_values(found, model, time)) if as_json else result(plan_text(found, model, time))
@@ -106,7 +109,7 @@ def plan_values(plan: MemoryPlan, model: str = "", time: Forecast | None = None)
         {
             "policy": option.policy.record(),
             "name": option.policy.name,
-            "price": option.policy.price,
+            "price": option.price,
             "exact": option.policy.exact,
             "peak_bytes": option.peak,
             "pinned_host_bytes": option.pinned,
@@ -137,7 +140,7 @@ def plan_text(plan: MemoryPlan, model: str = "", time: Forecast | None = None) -
         peaks = "".join(f"{_gb(stage.peak):>9}" for stage in option.stages)
         mark = "->" if option is plan.choice else "  "
         fits = "yes" if option.fits else "no"
-        price = option.policy.price + (f"; needs pip install '{option.needs}'" if option.needs else "")
+        price = option.price + (f"; needs pip install '{option.needs}'" if option.needs else "")
         locked = f"{_gb(option.pinned):>9}" if host else ""
         lines.append(f"{mark} {option.policy.name:55}{peaks}{_gb(option.peak):>9}{locked}  {fits:4}  {price}")
     lines += ["", plan.why]

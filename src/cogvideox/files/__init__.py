@@ -10,6 +10,7 @@
 | ``pidfile`` | which process writes in a staging folder, and whether it still lives |
 | ``lock`` | one process at a time in a folder |
 | ``digest`` | SHA-256 of files, folders and plain values |
+| ``stored`` | tensors that stay in their file until they are needed |
 | ``page`` | the frame of every HTML page that is written: nothing in it runs, nothing is fetched |
 """
 

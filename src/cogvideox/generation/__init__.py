@@ -14,6 +14,7 @@
 | ``fast_paths`` | how the transformer runs: modulation tables, attention kernel, reuse |
 | ``finite_check`` | NaN and Inf traced to the layer that made them; the peak of memory |
 | ``record`` | what a run was and how it went; the manifest is its dump |
+| ``text_cache`` | text embeddings on disk, so that a second run loads no text encoder |
 | ``pipeline`` | ``generate``: from the prompt to the video |
 | ``watch`` | the video so far, while it is made |
 | ``job`` | one video from a request to its file: prepare, load, make, save |

@@ -71,7 +71,7 @@ def _hook(name: str, what: str) -> Callable[[nn.Module, Any, Any], None]:
 
 def _reason(module: nn.Module, inputs: Any, output: Tensor) -> str:
     for name, weight in module.named_parameters():
-        if weight.is_floating_point() and not bool(weight.isfinite().all()):
+        if weight.is_floating_point() and not weight.is_meta and not bool(weight.isfinite().all()):
             return f"its {name} holds NaN or Inf: a damaged checkpoint or diverged training; load another one"
     given = [t for t in _tensors_in(inputs) if t.is_floating_point()]
     if any(not bool(t.isfinite().all()) for t in given):

@@ -23,7 +23,7 @@ from cogvideox.checkpoints.specs import read_spec
 from cogvideox.device import best_device, check_device
 from cogvideox.diffusion import is_guided
 from cogvideox.errors import CheckpointError, ConfigError, OutputError
-from cogvideox.files.digest import digests_of
+from cogvideox.files.digest import digests_of, sha256_of
 from cogvideox.generation import preflight
 from cogvideox.generation.given import Given, GivenSize, read_given
 from cogvideox.generation.options import SAMPLER_NAMES, GenerateOptions
@@ -33,6 +33,7 @@ from cogvideox.generation.preflight import DTYPES, Forecast, choose, model_folde
 from cogvideox.generation.prompt_enhance import Enhance, Enhanced
 from cogvideox.generation.record import Generation
 from cogvideox.generation.sampling import guidance_of
+from cogvideox.generation.text_cache import CachedTextEncoder, TextCache, cache_folder
 from cogvideox.generation.watch import Previewer, Watch
 from cogvideox.memory import MemoryPlan, Policy, lower, offload
 from cogvideox.memory.lowbit import read_low_bits
@@ -61,6 +62,9 @@ class Job:
     ``metadata`` false: neither prompt nor settings are written. ``preview``: an enlarged GIF and a contact sheet too.
     ``tiny_vae``: the file of a tiny autoencoder. ``watch``: the steps between two previews of the video so far, in a
     GIF beside it; 0: none.
+    ``text_device``: where the text encoder runs, read layer by layer from its files. ``text_cache``: "on", "off" or a
+    folder of text embeddings (``cache_folder``); with one, the text encoder is read only when an embedding is missing.
+    ``text_encoder``: a .gguf file of T5, read so too.
     """
 
     model: str = ""
@@ -79,6 +83,9 @@ class Job:
     preview: bool = False
     tiny_vae: str | None = None
     watch: int = 0
+    text_device: str | None = None
+    text_cache: str = "off"
+    text_encoder: str | None = None
 
     def __post_init__(self) -> None:
         read_low_bits(self.storage, self.products)
@@ -89,6 +96,12 @@ class Job:
     def target_device(self) -> str:
         """The device: as asked, or the best there is."""
         return self.device or best_device()
+
+    @property
+    def text_apart(self) -> str | None:
+        """The device on which the text encoder is read from its files when it is called; None: it is as the rest."""
+        apart = self.text_encoder is not None or cache_folder(self.text_cache) is not None
+        return self.text_device or (self.target_device if apart else None)
 
     def model_for(self, settings: Mapping[str, Any]) -> str:
         """The model asked for, or the shipped one that reads images where ``settings`` name one."""
@@ -235,7 +248,12 @@ def fit_memory(
 
 def _request(job: Job, spec: ModelSpec, plan: Plan) -> preflight.Request:
     dtype = preflight.dtype_of(spec, job.dtype, job.target_device)
-    return preflight.request_of(spec, plan, encoded=plan.encoded, dtype=dtype, device=job.target_device)
+    place = preflight.text_place(job.text_apart, job.target_device)
+    if job.text_device is not None:
+        check_device(job.text_device)
+    return preflight.request_of(
+        spec, plan, encoded=plan.encoded, dtype=dtype, device=job.target_device, text=place
+    )
 
 
 def limit_of(job: Job, anyway: bool = False) -> int | None:
@@ -266,6 +284,7 @@ def load(
     check_device(device)
     preflight.check_adapters(job.adapters, job.alpha, read_spec(folder, job.kind) if job.adapters else None)
     offloaded = policy.residence != "resident" or policy.storage != "stored"
+    files = policy.from_files(device.split(":")[0] == "cpu")
     name, began = job.model or folder.name, time.monotonic()
     with reporter.progress(f"loading {name}") as report:
         report(f"loading {name}", 0, 1)
@@ -276,22 +295,54 @@ def load(
             compute_device=device,
             digests=False,
             kind=job.kind,
+            read_weights=not files,
+            text_device=job.text_apart,
+            text_encoder=job.text_encoder,
         )
+        _with_cache(model, job, folder)
         for path, scale in job.adapters:
             checkpoints.load_lora(model, path, scale, alpha=job.alpha)
         if job.metadata and weights is None:
             report("digests of the weights", 0, 1)
-            weights = digests_of(folder)
+            weights = _digests(folder, job.text_encoder)
         if job.metadata:
             model.weights = weights or {}
         report(f"moving to {device}", 0, 1)
         if job.tiny_vae is not None:
             model.tiny_vae = read_tiny_vae(job, model.spec, device)
         lower(model, policy.storage, device, policy.products)
-        model = offload(model, device, policy.residence) if offloaded else model
+        if offloaded or job.text_apart:
+            model = offload(model, device, policy.residence, job.text_apart)
     if is_main_process():
         reporter.note(f"{name}: loaded in {duration(time.monotonic() - began)}, on {device}")
     return model
+
+
+def _digests(folder: Path, text_encoder: str | None) -> dict[str, str]:
+    """The SHA-256 of each weights file that a run uses."""
+    if text_encoder is None:
+        return digests_of(folder)
+    names = [name for name in ("transformer", "vae") if (folder / name).is_dir()]
+    used = {f"{name}/{file}": digest for name in names for file, digest in digests_of(folder / name).items()}
+    return used | {f"text_encoder/{Path(text_encoder).name}": sha256_of(text_encoder)}
+
+
+def _with_cache(model: CogVideoX, job: Job, folder: Path) -> None:
+    """Let the text encoder look into the cache that the job names."""
+    cache = _cache_of(job, folder, model.text.model.shared.weight.dtype) if model.text else None
+    if cache is not None and model.text is not None:
+        model.text = CachedTextEncoder(model.text, cache)
+
+
+def _cache_of(job: Job, folder: Path, dtype: torch.dtype) -> TextCache | None:
+    """The embeddings of this model's text encoder in the cache that the job names; None without one."""
+    where = cache_folder(job.text_cache)
+    if where is None or not (folder / "text_encoder").is_dir():
+        return None
+    kind = (job.text_apart or "").split(":")[0]
+    packed = [Path(job.text_encoder), folder / "text_encoder" / "config.json"] if job.text_encoder else []
+    files = [*(packed or [folder / "text_encoder"]), folder / "tokenizer"]
+    return TextCache.of(where, files, dtype=str(dtype), device=kind)
 
 
 def share(model: CogVideoX, options: GenerateOptions) -> None:

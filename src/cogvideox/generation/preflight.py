@@ -34,6 +34,7 @@ from cogvideox.generation.sampling import guidance_of
 from cogvideox.memory import MemoryPlan, Request
 from cogvideox.memory.lowbit import check_low_bits, read_low_bits
 from cogvideox.memory.plan import MemoryPrediction
+from cogvideox.memory.request import TextPlace
 from cogvideox.memory.seconds import Rates, efforts, estimate, measured
 from cogvideox.model import CogVideoX
 from cogvideox.presets import PRESETS
@@ -175,7 +176,22 @@ def dtype_of(spec: ModelSpec, dtype: str | None, device: str) -> torch.dtype:
     return cast(torch.dtype, getattr(torch, dtype or stored))  # both are checked names
 
 
-def request_of(spec: ModelSpec, plan: Plan, *, encoded: int, dtype: torch.dtype, device: str) -> Request:
+def text_place(apart: str | None, device: str) -> TextPlace:
+    """How the text encoder takes memory: as the rest, read from files, or read from files on another device."""
+    if apart is None:
+        return "resident"
+    return "files" if apart.split(":")[0] == device.split(":")[0] else "elsewhere"
+
+
+def request_of(
+    spec: ModelSpec,
+    plan: Plan,
+    *,
+    encoded: int,
+    dtype: torch.dtype,
+    device: str,
+    text: TextPlace = "resident",
+) -> Request:
     """What a run asks the planners of memory and time for; ``encoded`` given frames are encoded first."""
     options = plan.options
     return Request(
@@ -193,6 +209,7 @@ def request_of(spec: ModelSpec, plan: Plan, *, encoded: int, dtype: torch.dtype,
         float32_latents=options.latents == "float32",
         tables=options.modulation == "tables",
         reuse=options.reuse > 0,
+        text=text,
     )
 
 
@@ -334,6 +351,7 @@ def plan_memory(
     products: str = "full",
     encode_video: bool = False,
     kind: Kind | None = None,
+    text_device: str | None = None,
     **settings: Any,
 ) -> MemoryPlan:
     """Predict the memory of a run under every policy and choose the cheapest that fits; loads no weights.
@@ -342,6 +360,7 @@ def plan_memory(
     (``frames=49, height=480``). device: any name; default: the best one here. memory_limit: such as "12GB"; default:
     what the device has free. storage, products: as in ``memory.lower``, or auto. ``encode_video``: the run begins with
     a video, which is encoded first. ``kind``: what the model makes a video from, where its files leave that open.
+    ``text_device``: where the text encoder is read from its files, layer by layer.
     ``MemoryPlan.choice`` is None when nothing fits. Raises ConfigError, CheckpointError, SizeError or FrameError.
     """
     spec = model if isinstance(model, ModelSpec) else find_spec(model, kind)
@@ -350,7 +369,8 @@ def plan_memory(
     plan = plan_run(spec, (options or GenerateOptions()).changed(**settings))
     reads_whole = encode_video or spec.kind in ("inpaint", "control", "removal")
     encoded = plan.frames.generated if reads_whole else int(spec.needs_image)
-    request = request_of(spec, plan, encoded=encoded, dtype=precision, device=place)
+    apart = text_place(text_device, place)
+    request = request_of(spec, plan, encoded=encoded, dtype=precision, device=place, text=apart)
     limit = read_limit(memory_limit) or free_memory(place)
     return memory.plan(
         request, limit, memory_policy, low_bit=memory.has_torchao(), storage=storage, products=products

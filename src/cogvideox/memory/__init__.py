@@ -10,6 +10,7 @@
 | ``policy`` | ways to spend less memory, and what each costs |
 | ``plan`` | every policy for a request: the cheapest that fits, or the nearest request that does |
 | ``seconds`` | how long a run takes, from measured rates of the device |
+| ``streaming`` | blocks that visit two buffers in turn, from host memory or from their files |
 | ``offload`` | weights that visit the device: one stage at a time, or block by block |
 """
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from cogvideox.errors import ConfigError, DependencyError, suggest
+from cogvideox.files.stored import is_in_files
 from cogvideox.memory.weights import Storage, blocks_of
 from cogvideox.model import CogVideoX
 
@@ -71,7 +72,7 @@ def lower(
     if storage == "stored":
         return model
     _check_device(storage, products, torch.device(device))
-    texts = [model.text.model] if model.text is not None else []
+    texts = [model.text.model] if model.text is not None and not is_in_files(model.text.model) else []
     for network in (model.transformer, *texts):
         for block in blocks_of(network):
             quantise(block, storage, products if network is model.transformer else "full")

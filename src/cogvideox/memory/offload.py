@@ -1,45 +1,68 @@
 """Weights that live elsewhere and visit the device: one stage at a time, or block by block.
 
-Applied from outside, by hooks, to a finished model whose weights lie in host memory; the networks know nothing
-of it and give the same bits. For inference only: what happens to a visiting copy is forgotten when it leaves.
+Applied from outside, by hooks, to a finished model whose weights lie in host memory or are still in their files; the
+networks know nothing of it and give the same bits. For inference only: what happens to a visiting copy is forgotten
+when it leaves.
 """
 
 from __future__ import annotations
 
 import warnings
-import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass, transform_subclass
-from torch.utils._pytree import tree_map
 
+from cogvideox.errors import ConfigError
+from cogvideox.files.stored import stored_of
 from cogvideox.memory.policy import Residence
+from cogvideox.memory.streaming import (
+    BlockReader,
+    BlockStreamer,
+    Pin,
+    Slot,
+    SlotKey,
+    key_of,
+    like,
+    moved,
+    page_lock,
+    slots,
+)
 from cogvideox.memory.weights import blocks_of
 from cogvideox.model import CogVideoX
 
-Slot = tuple[dict[str, Any], str]
-"""Where a module keeps a weight or buffer: its table of them, and the name in it."""
-SlotKey = tuple[int, str]
-"""A slot as a dictionary key: the identity of the table, and the name."""
-Pin = Callable[[Tensor], Callable[[], object]]
-"""Page-locks the host memory of a tensor where it is; what it returns unlocks it."""
-ALIGNED = 64
-"""Bytes that each weight of a buffer begins at a multiple of."""
 
-
-def offload(model: CogVideoX, device: torch.device | str, residence: Residence) -> CogVideoX:
+def offload(
+    model: CogVideoX,
+    device: torch.device | str,
+    residence: Residence,
+    text_device: torch.device | str | None = None,
+) -> CogVideoX:
     """Let ``model`` compute on ``device`` with its weights resident, one stage at a time, or streamed.
 
-    Returns the model, whose weights must lie in host memory. On a CPU nothing can be saved by moving: the
-    model is left as it is, with a warning.
+    Returns the model, whose weights must lie in host memory, or be in their files (``load`` with ``read_weights``
+    false): then "phases" and "disk" read them when they are needed, of a text encoder layer by layer, and forget them.
+    ``text_device``: the text encoder, whose weights are in files (``load`` with a ``text_device``), is read layer by
+    layer on this device whenever it is called, and forgotten afterwards. On a CPU nothing can be saved by moving what
+    is in memory: that model is left as it is, with a warning. Raises ConfigError for "disk" of a model that is in
+    memory.
     """
     device = torch.device(device)
+    if text_device is not None and model.text is not None:
+        read_when_called(model.text.model, torch.device(text_device))
+    if model.in_files and residence in ("phases", "disk"):
+        return install(model, device, stream=residence == "disk")
+    if residence == "disk":
+        raise ConfigError("memory 'disk': this model is in memory; load it with read_weights=False")
+    networks = [n for name, n in model.networks().items() if name != "text_encoder" or text_device is None]
+    for network in networks:
+        read_now(network)
     if residence == "resident":
-        return model.to(device)
+        for network in networks:
+            network.to(device)
+        return model
     if device.type == "cpu":
         warnings.warn(
             f"memory {residence!r} has no effect on a CPU: its memory is where the weights live", stacklevel=2
@@ -58,18 +81,38 @@ def install(model: CogVideoX, device: torch.device, stream: bool, pin: Pin | Non
         pin = page_lock
     group = OffloadGroup()
     halves = model.vae.encoder, model.vae.decoder  # small, and their stages differ in size: never streamed
+    if model.in_files:  # what no stage owns is small
+        read_now(model.vae, apart=halves)
+    kind = BlockReader if model.in_files else BlockStreamer
     for network in stages_of(model):
-        blocks = blocks_of(network) if stream and network not in halves else []
-        streamer = BlockStreamer(blocks, device, pin).install() if blocks else None
+        once = model.in_files and model.text is not None and network is model.text.model
+        blocks = blocks_of(network) if (stream or once) and network not in halves else []
+        streamer = kind(blocks, device, pin).install() if blocks else None
         group.add(OffloadedModule(network, device, streamer))
     model.compute_device = device
     return model
 
 
 def stages_of(model: CogVideoX) -> list[nn.Module]:
-    """The networks that are never needed at the same time."""
+    """The networks that are never needed at the same time; not a text encoder that comes by itself."""
     networks: list[nn.Module] = [model.transformer, model.vae.encoder, model.vae.decoder]
-    return [*networks, model.text.model] if model.text is not None else networks
+    if model.text is None or "comes" in vars(model.text.model):
+        return networks
+    return [*networks, model.text.model]
+
+
+def read_when_called(network: nn.Module, device: torch.device) -> None:
+    """Read a network from its files whenever it is called, block by block, and forget it when it has answered.
+
+    Raises ConfigError for one that is in memory.
+    """
+    if any(stored_of(weight) is None for weight in network.parameters()):
+        raise ConfigError("text_device: the text encoder is in memory; load the model with a text_device")
+    blocks, pin = blocks_of(network), page_lock if device.type == "cuda" else None
+    comes = OffloadedModule(network, device, BlockReader(blocks, device, pin).install() if blocks else None)
+    OffloadGroup().add(comes)
+    network.register_forward_hook(lambda *_: comes.leave(), always_call=True)
+    vars(network)["comes"] = comes
 
 
 @dataclass
@@ -92,7 +135,9 @@ class OffloadedModule:
                 tensor = table[name]
                 self.home[key] = (table, name), tensor
                 if tensor not in seen:
-                    seen[tensor] = like(tensor, tensor.detach().to(self.device, non_blocking=True))
+                    stored = stored_of(tensor)
+                    values = tensor.detach() if stored is None else stored.read()
+                    seen[tensor] = like(tensor, values.to(self.device, non_blocking=True))
                 table[name] = seen[tensor]
 
     def leave(self) -> None:
@@ -130,199 +175,14 @@ class OffloadGroup:
             module.register_forward_pre_hook(before, with_kwargs=True)
 
 
-class BlockStreamer:
-    """Blocks in host memory (pinned for a GPU) that visit two buffers on the device in turn.
-
-    A block is used from the first call of one of its layers until a layer of another block is called. While it
-    computes, the next is copied on a stream of its own; the last is followed by the first, which the next step
-    will ask for. Each block's weights are laid end to end into one piece of memory, which ``pin`` locks until the
-    blocks are let go.
-    """
-
-    def __init__(self, blocks: Sequence[nn.Module], device: torch.device, pin: Pin | None = None) -> None:
-        self.blocks, self.device, self.pin = list(blocks), device, pin
-        self.unpin: list[Callable[[], object]] = []
-        weakref.finalize(self, _call_all, self.unpin).atexit = False
-        self.homes: dict[SlotKey, tuple[Slot, Tensor]] = {}
-        self.side = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self.active: int | None = None
-        self.visiting: list[tuple[Slot, Tensor]] = []
-        self._empty()
-        for index in range(len(self.blocks)):
-            self._homes(index)
-
-    def install(self) -> BlockStreamer:
-        """Hook every layer of every block."""
-        for index, block in enumerate(self.blocks):
-
-            def before(module: nn.Module, args: Any, kwargs: Any, index: int = index) -> Any:
-                if self.active == index:
-                    return None
-                self.use(index)
-                return moved(args, self.device), moved(kwargs, self.device)
-
-            for layer in block.modules():
-                layer.register_forward_pre_hook(before, with_kwargs=True)
-        return self
-
-    def use(self, index: int) -> None:
-        """Let block ``index`` compute on the device, and send for the one after it."""
-        self._release()
-        buffer = self._fetch(index, other_than=None)
-        if self.side is not None:
-            torch.cuda.current_stream(self.device).wait_event(self.arrived[buffer])
-        self.visiting = self._homes(index)
-        for number, ((table, name), home) in enumerate(self.visiting):
-            table[name] = self.buffers[buffer][number, home.shape]
-        self.active = index
-        self._fetch((index + 1) % len(self.blocks), other_than=buffer)
-
-    def leave(self) -> None:
-        """Everything home, the buffers freed."""
-        self._release()
-        if self.side is not None:
-            # nothing computes with the buffers any more, and no copy on its way lands in memory given to others
-            self.side.wait_stream(torch.cuda.current_stream(self.device))
-            self.side.synchronize()
-        self._empty()
-
-    def _empty(self) -> None:
-        self.buffers: list[dict[tuple[int, Any], Tensor]] = [{}, {}]
-        self.held: list[tuple[int, int] | None] = [None, None]  # block, and how many slots it had
-        self.arrived: list[Any] = [None, None]
-        self.free: list[Any] = [None, None]
-
-    def _release(self) -> None:
-        """Give the active block its own weights back; its buffer may be refilled when the device is done with it."""
-        if self.active is None:
-            return
-        for (table, name), home in self.visiting:
-            table[name] = home
-        if self.side is not None:
-            event = torch.cuda.Event()
-            event.record(torch.cuda.current_stream(self.device))
-            self.free[self.held.index((self.active, len(self.visiting)))] = event
-        self.active = None
-
-    def _fetch(self, index: int, other_than: int | None) -> int:
-        """The buffer that holds (or is being filled with) block ``index``, as it is now: layers may have left it."""
-        block = index, len(self._homes(index))
-        if block in self.held:
-            return self.held.index(block)
-        buffer = 1 - other_than if other_than is not None else 0
-        if self.side is None:
-            self._fill(buffer, index)
-        else:
-            with torch.cuda.stream(self.side):
-                if self.free[buffer] is not None:
-                    self.side.wait_event(self.free[buffer])
-                self._fill(buffer, index)
-                self.arrived[buffer] = torch.cuda.Event()
-                self.arrived[buffer].record(self.side)
-        self.held[buffer] = block
-        return buffer
-
-    def _fill(self, buffer: int, index: int) -> None:
-        kept = {}
-        for number, (_, home) in enumerate(self._homes(index)):
-            key = (number, home.shape)
-            copy = self.buffers[buffer].pop(key, None)
-            if copy is None or is_traceable_wrapper_subclass(copy):  # low-bit tensors cannot be filled again
-                del copy  # its memory is what the new one takes
-                copy = like(home, home.detach().to(self.device, non_blocking=True, copy=True))
-            else:
-                copy.detach().copy_(home.detach(), non_blocking=True)
-            kept[key] = copy
-        self.buffers[buffer] = kept
-
-    def _homes(self, index: int) -> list[tuple[Slot, Tensor]]:
-        """Where the weights of a block are kept while they are at home."""
-        held = list(slots(self.blocks[index]))
-        new = [slot for slot in held if key_of(slot) not in self.homes]
-        if new and self.pin is not None:
-            self.unpin.append(self.pin(lay_together(new)))
-        for table, name in new:
-            self.homes[key_of((table, name))] = (table, name), table[name]
-        return [self.homes[key_of(slot)] for slot in held]
+def read_now(network: nn.Module, apart: Sequence[nn.Module] = ()) -> None:
+    """Read into host memory what is still in files, one tensor at a time; the modules of ``apart`` are left out."""
+    for table, name in slots(network, apart):
+        if (stored := stored_of(table[name])) is not None:
+            table[name] = like(table[name], stored.read())
 
 
 def give_back(device: torch.device) -> None:
     """Return to the device what torch's allocator holds and nobody uses: the next stage wants blocks of other sizes."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
-
-
-def page_lock(memory: Tensor) -> Callable[[], object]:
-    """Lock host memory where it is, so that a GPU copies from it while it computes; returns what undoes it.
-
-    torch's own pinned memory comes in powers of two (1.77 times the weights of the 5B) and is never given back. Where
-    the computer refuses, a warning says so, and copies wait for the computation.
-    """
-    runtime = torch.cuda.cudart()
-    if int(runtime.cudaHostRegister(memory.data_ptr(), memory.nbytes, 0)):
-        warnings.warn(
-            f"{memory.nbytes / 1e6:.0f} MB of host memory could not be page-locked: streaming is slower",
-            stacklevel=2,
-        )
-        return lambda: None
-
-    def unlock() -> None:
-        torch.cuda.synchronize()
-        runtime.cudaHostUnregister(memory.data_ptr())
-
-    return unlock
-
-
-def lay_together(held: Sequence[Slot]) -> Tensor:
-    """Move the tensors of these slots into one new piece of memory, which is returned; they keep their values."""
-    whole = {id(table[name]): table[name] for table, name in held}  # tied weights stay one
-    sizes = [-(-x.nbytes // ALIGNED) * ALIGNED for tensor in whole.values() for x in _plain(tensor)]
-    memory = torch.empty(sum(sizes), dtype=torch.uint8)
-    pieces = iter(memory.split(sizes))
-
-    def lay(x: Tensor) -> Tensor:
-        if is_traceable_wrapper_subclass(x):
-            return transform_subclass(x, lambda _, inner: lay(inner))
-        return next(pieces)[: x.nbytes].view(x.dtype).view(x.shape).copy_(x)
-
-    laid = {key: like(tensor, lay(tensor.detach())) for key, tensor in whole.items()}
-    for table, name in held:
-        table[name] = laid[id(table[name])]
-    return memory
-
-
-def _plain(tensor: Tensor) -> list[Tensor]:
-    """The tensors that a low-bit one is made of; a plain one itself."""
-    if not is_traceable_wrapper_subclass(tensor):
-        return [tensor]
-    names, _ = tensor.__tensor_flatten__()
-    return [each for name in names for each in _plain(getattr(tensor, name))]
-
-
-def _call_all(functions: Sequence[Callable[[], object]]) -> None:
-    for function in functions:
-        function()
-
-
-def slots(network: nn.Module, apart: Sequence[nn.Module] = ()) -> Iterator[Slot]:
-    """Where the weights and buffers of a network are kept: (table, name), those of ``apart`` left out."""
-    skipped = {id(module) for block in apart for module in block.modules()}
-    for module in network.modules():
-        if id(module) not in skipped:
-            for table in (module._parameters, module._buffers):
-                yield from ((table, name) for name, tensor in table.items() if tensor is not None)
-
-
-def key_of(slot: Slot) -> SlotKey:
-    """The slot as a key: a module keeps its tables as long as it lives."""
-    return id(slot[0]), slot[1]
-
-
-def like(original: Tensor, copy: Tensor) -> Tensor:
-    """``copy`` as a parameter when the original is one."""
-    return nn.Parameter(copy, requires_grad=False) if isinstance(original, nn.Parameter) else copy
-
-
-def moved(values: Any, device: torch.device) -> Any:
-    """All tensors among ``values`` on the device."""
-    return tree_map(lambda value: value.to(device) if isinstance(value, Tensor) else value, values)

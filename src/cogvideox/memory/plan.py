@@ -32,6 +32,12 @@ class Option:
     bound: bool = False  # the stages are upper bounds, far within the limit
     pinned: int = 0  # bytes of host memory that is page-locked for streaming
     needs: str = ""  # the extra to install first; '' where all is there
+    cast_from: str = ""  # the stored precision, where weights are cast each time they are read
+
+    @property
+    def price(self) -> str:
+        """What it costs beside the plain way."""
+        return self.policy.price + (f" and casts them from {self.cast_from}" if self.cast_from else "")
 
     @property
     def peak(self) -> int:
@@ -121,9 +127,14 @@ class MemoryPrediction:
 
     @cached_property
     def text(self) -> TextShape | None:
-        """Sizes of the text encoder, None without one."""
-        settings = self.request.spec.text_settings
+        """Sizes of the text encoder, None without one on this device."""
+        settings = self.request.spec.text_settings if self.request.text != "elsewhere" else None
         return TextShape.of(settings) if settings is not None else None
+
+    @property
+    def apart(self) -> bool:
+        """Whether the text encoder is read from its files whatever the policy says."""
+        return self.request.text != "resident"
 
     def weights(self, storage: Storage) -> Weights:
         """Bytes of every part, stored this way."""
@@ -159,10 +170,13 @@ class MemoryPrediction:
         """One policy for this request; ``low_bit`` false: the library for rounded weights is not installed."""
         needs = "" if low_bit or policy.storage == "stored" else LOW_BIT_EXTRA
         low_bits = None if policy.storage == "stored" else policy.products
+        weights, on_cpu = self.weights(policy.storage), self.request.on_cpu
         work = self.work(policy.pair, policy.vae, low_bits)
-        memory = stages(policy, self.weights(policy.storage), work, limit)
-        locked = 0 if self.request.on_cpu else pinned(policy, self.weights(policy.storage))
-        return Option(policy, memory, limit, pinned=locked, needs=needs)
+        memory = stages(policy, weights, work, limit, on_cpu=on_cpu, apart=self.apart)
+        locked = 0 if on_cpu else pinned(policy, weights, self.apart)
+        stored, wanted = self.request.spec.dtype, str(self.request.dtype).removeprefix("torch.")
+        cast = stored if policy.from_files(on_cpu) and stored != wanted else ""
+        return Option(policy, memory, limit, pinned=locked, needs=needs, cast_from=cast)
 
     def _once(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
         if key not in self._counts:
@@ -202,7 +216,8 @@ def settle(
     options: list[Option] = []
     for policy in policies(request.on_cpu, request.guided, request.tiles, residence, storage, products):
         if not options:
-            bound = stages(policy, prediction.weights(policy.storage), prediction.bound)
+            weights, on_cpu = prediction.weights(policy.storage), request.on_cpu
+            bound = stages(policy, weights, prediction.bound, limit, on_cpu=on_cpu, apart=prediction.apart)
             if limit is None or max(stage.peak for stage in bound) < limit / 2:
                 return MemoryPlan(request, limit, [Option(policy, bound, limit, bound=True)])
         options.append(prediction.option(policy, limit, low_bit))

@@ -12,8 +12,24 @@ from cogvideox.memory.lowbit import Products, read_low_bits
 from cogvideox.memory.stages import ActivationBytes, Pair, VaeWay
 from cogvideox.memory.weights import Storage, Weights
 
-Residence = Literal["resident", "phases", "stream"]
-RESIDENCES: tuple[Residence, ...] = ("resident", "phases", "stream")
+Residence = Literal["resident", "phases", "stream", "disk"]
+RESIDENCES: tuple[Residence, ...] = ("resident", "phases", "stream", "disk")
+ON_CPU: tuple[Residence, ...] = ("resident", "phases", "disk")
+"""What differs on a CPU, whose memory is where weights wait for a GPU: there they wait in their files."""
+
+
+RESIDENCE_NAMES = {
+    "resident": "all resident",
+    "phases": "one stage at a time",
+    "stream": "blocks streamed",
+    "disk": "blocks read from disk",
+}
+RESIDENCE_PRICES = {
+    "resident": "",
+    "phases": "moves each part once",
+    "stream": "up to 1.1x time",
+    "disk": "reads the weights at every step",
+}
 
 
 @dataclass(frozen=True)
@@ -33,9 +49,7 @@ class Policy:
     def name(self) -> str:
         """What a person calls it."""
         names = [
-            {"resident": "all resident", "phases": "one stage at a time", "stream": "blocks streamed"}[
-                self.residence
-            ],
+            RESIDENCE_NAMES[self.residence],
             "guidance pair in sequence" if self.pair == "sequence" else "",
             "VAE tiled" if self.vae == "tiled" else "",
             f"{self.storage} {'weights' if self.products == 'full' else 'products'}"
@@ -48,7 +62,7 @@ class Policy:
     def price(self) -> str:
         """What it costs beside the plain way."""
         prices = [
-            {"resident": "", "phases": "moves each part once", "stream": "up to 1.1x time"}[self.residence],
+            RESIDENCE_PRICES[self.residence],
             "smaller products" if self.pair == "sequence" else "",
             "1.4x decoding, blended seams" if self.vae == "tiled" else "",
             "rounded weights" if self.storage != "stored" else "",
@@ -66,6 +80,10 @@ class Policy:
         facts = asdict(self)
         return facts if self.products != "full" else {k: v for k, v in facts.items() if k != "products"}
 
+    def from_files(self, on_cpu: bool) -> bool:
+        """Whether weights wait in their files: for a CPU always where they wait, for a GPU with ``disk`` only."""
+        return self.residence == "disk" or (on_cpu and self.residence == "phases")
+
 
 def policies(
     on_cpu: bool,
@@ -77,7 +95,8 @@ def policies(
 ) -> Iterator[Policy]:
     """Every way that has an effect, cheapest first: what is exact before what changes the picture.
 
-    On a CPU the device's memory is the computer's own: moving weights away saves nothing there.
+    On a CPU the device's memory is the computer's own: there weights wait in their files, in the precision they are
+    stored in, or nowhere.
     ``tiles``: whether the picture is larger than a tile of the autoencoder.
     ``storage`` auto: as stored, then in int8; products are rounded only where that is asked for.
     Raises ConfigError for a ``residence`` that is not auto or one of RESIDENCES, and as ``read_low_bits``.
@@ -87,14 +106,23 @@ def policies(
         raise ConfigError(
             f"memory {residence!r}: unknown{suggest(residence, known)}; choose one of {', '.join(known)}"
         )
-    usual = RESIDENCES[:1] if on_cpu else RESIDENCES
+    usual = ON_CPU if on_cpu else RESIDENCES
     residences = usual if residence == "auto" else tuple(each for each in RESIDENCES if each == residence)
     pairs: tuple[Pair, ...] = ("batched", "sequence") if guided else ("batched",)
     ways: tuple[VaeWay, ...] = ("chunked", "tiled") if tiles else ("chunked",)
     stored, multiplied = read_low_bits(storage, products)
     storages: tuple[Storage, ...] = ("stored", "int8") if stored == "auto" else (stored,)
+    some = False
     for kept, way, each, pair in product(storages, ways, residences, pairs):
-        yield Policy(each, pair, way, kept, multiplied)
+        policy = Policy(each, pair, way, kept, multiplied)
+        if kept == "stored" or not policy.from_files(on_cpu):
+            some = True
+            yield policy
+    if not some:
+        raise ConfigError(
+            f"memory {residence!r}: weights that are read from files keep the precision that they are stored in, not "
+            f"{stored}; choose resident, or leave storage and products out"
+        )
 
 
 @dataclass(frozen=True)
@@ -111,32 +139,46 @@ class StageMemory:
         return self.weights + self.work
 
 
-def pinned(policy: Policy, weights: Weights) -> int:
-    """Bytes of host memory that is page-locked under a policy: the blocks that are streamed."""
+def pinned(policy: Policy, weights: Weights, apart: bool = False) -> int:
+    """Bytes of host memory that is page-locked under a policy: the blocks that are streamed, or one that is read."""
+    if policy.residence == "disk":
+        return max(network.block for network in (weights.text, weights.transformer))
     if policy.residence != "stream":
         return 0
-    return sum(network.total - network.around for network in (weights.text, weights.transformer))
+    text = weights.text.block if apart else weights.text.total - weights.text.around
+    return text + weights.transformer.total - weights.transformer.around
 
 
 def stages(
-    policy: Policy, weights: Weights, work: ActivationBytes, limit: int | None = None
+    policy: Policy,
+    weights: Weights,
+    work: ActivationBytes,
+    limit: int | None = None,
+    *,
+    on_cpu: bool = False,
+    apart: bool = False,
 ) -> list[StageMemory]:
     """The stages of one generation under a policy, in their order.
 
     The tables of modulations are made with the whole transformer there, before anything else is. Resident weights that
-    leave half of ``limit`` bytes free keep the layers that made the tables, as ``generation.fast_paths`` does.
+    leave half of ``limit`` bytes free keep the layers that made the tables, as ``generation.fast_paths`` does. What
+    waits in files is read layer by layer for the text, whose layers are needed once. ``apart``: the text encoder is
+    always read so.
     """
+    files = policy.from_files(on_cpu)
     if policy.residence == "resident":
-        text = transformer = vae = weights.total
-        denoiser = weights.total - weights.transformer.total + weights.denoiser.total
-        if limit is not None and weights.total < limit / 2:
-            denoiser = weights.total + weights.tables
+        beside = weights.total - (weights.text.total if apart else 0)
+        text, transformer, vae = (weights.text.streamed if apart else 0) + beside, beside, beside
+        denoiser = beside - weights.transformer.total + weights.denoiser.total
+        if limit is not None and beside < limit / 2:
+            denoiser = beside + weights.tables
     elif policy.residence == "phases":
-        text, transformer, vae = weights.text.total, weights.transformer.total, weights.vae
-        denoiser = weights.denoiser.total
+        text = weights.text.streamed if files or apart else weights.text.total
+        transformer, vae = weights.transformer.total, weights.vae
+        denoiser = (weights.visiting if files else weights.denoiser).total
     else:
         text, transformer, vae = weights.text.streamed, weights.transformer.streamed, weights.vae
-        denoiser = weights.denoiser.streamed
+        denoiser = (weights.visiting if files else weights.denoiser).streamed
     run = [
         StageMemory("text", text, work.text),
         StageMemory("encode", vae, work.encode),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 
@@ -13,6 +14,9 @@ from cogvideox.transformer import Transformer
 from cogvideox.vae import VAE, Tiles
 from cogvideox.vae.conv import CausalConv3d
 from cogvideox.vae.frames import CPU_ELEMENTS
+
+TextPlace = Literal["resident", "files", "elsewhere"]
+"""How the text encoder takes memory: under the policy, read layer by layer from files, or so on another device."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,7 @@ class Request:
     float32_latents: bool = False
     tables: bool = True  # modulations made once for all steps
     reuse: bool = False  # residuals of the blocks kept for other steps
+    text: TextPlace = "resident"
 
     @property
     def on_cpu(self) -> bool:

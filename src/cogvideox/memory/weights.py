@@ -114,12 +114,14 @@ class NetworkBytes:
 @dataclass(frozen=True)
 class Weights:
     """Bytes of every part of a model. ``denoiser`` is the transformer while it denoises: with ``tables`` of its
-    modulations, and, where they can wait elsewhere, without the layers that make them.
+    modulations, and, where they can wait elsewhere, without the layers that make them. ``visiting``: the same where
+    weights wait in files, without those layers on a CPU too.
     """
 
     text: NetworkBytes
     transformer: NetworkBytes
     denoiser: NetworkBytes
+    visiting: NetworkBytes
     vae: int
     tables: int
 
@@ -135,15 +137,16 @@ def weigh(request: Request, text: TextShape | None, storage: Storage) -> Weights
     one = request.transformer(1)
     encoder = text.network(request.dtype, storage) if text is not None else NetworkBytes(0, 0, 0)
     transformer = _transformer(request, one, size)
-    denoiser, added = transformer, 0
+    denoiser, visiting, added = transformer, transformer, 0
     if request.tables:
         with tabulated(one, request.times):
             tables = [(name, m.table) for name, m in one.named_modules() if isinstance(m, ModulationTable)]
             without = _transformer(request, one, size)
         layers = request.spec.transformer.num_layers
         added = sum(t.nbytes * (layers if "transformer_blocks" in name else 1) for name, t in tables)
-        denoiser = (transformer if request.on_cpu else without).beside(added)
-    return Weights(encoder, transformer, denoiser, bytes_of(request.vae()), added)
+        visiting = without.beside(added)
+        denoiser = transformer.beside(added) if request.on_cpu else visiting
+    return Weights(encoder, transformer, denoiser, visiting, bytes_of(request.vae()), added)
 
 
 def _transformer(request: Request, one: Transformer, size: Callable[[nn.Module], int]) -> NetworkBytes:

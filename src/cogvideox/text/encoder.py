@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cogvideox.errors import PromptError
+from cogvideox.files.stored import stored_of
 from cogvideox.text.t5 import T5Encoder
 from cogvideox.text.tokenizer import END, PAD, Tokenizer
 
@@ -64,7 +65,11 @@ class TextEncoder:
     def encode(self, prompts: Sequence[str]) -> TextEmbedding:
         """Embed prompts, an empty one included (the unconditional branch of guidance is T5 of "")."""
         ids, tokens, cut = self.tokenize(prompts)
-        values = self.model(ids.to(self.model.shared.weight.device))
+        weight = self.model.shared.weight
+        here = (
+            ids if stored_of(weight) is not None else ids.to(weight.device)
+        )  # weights in a file come to the ids
+        values = self.model(here)
         return TextEmbedding(values, tokens, self.max_tokens, cut)
 
     def to(self, *args: Any, **kwargs: Any) -> TextEncoder:

@@ -165,13 +165,12 @@ class SelfAttention(nn.Module):
 
     def bias(self, length: int, device: torch.device) -> Float[Tensor, "1 k l l"]:
         """What each head adds to the score of a query and a key, by their distance; made on ``device``, once for all
-        layers, wherever the weights wait."""
-        table = self.relative_attention_bias.weight.to(device)
+        layers. A call of the layer, so that weights that wait elsewhere come."""
         position = torch.arange(length, device=device)
         distance = position[None] - position[:, None]
         c = self.config
         index = buckets(distance, c.relative_attention_num_buckets, c.relative_attention_max_distance)
-        return F.embedding(index, table).permute(2, 0, 1)[None]
+        return self.relative_attention_bias(index).permute(2, 0, 1)[None]
 
 
 class GatedGELU(nn.Module):

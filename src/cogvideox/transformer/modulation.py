@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from cogvideox.errors import ConfigError
+from cogvideox.files.stored import stored_of
 from cogvideox.transformer.block import ExpertNorm
 from cogvideox.transformer.transformer import FinalNorm, Transformer
 
@@ -46,7 +47,9 @@ def tabulated(network: Transformer, timesteps: Sequence[int], park: str | None =
         raise ConfigError("timesteps: none; a table needs the timesteps of the run")
     some = network.proj_out.weight
     home, dtype = some.device, some.dtype
-    tembs = network.temb(torch.tensor(sorted(set(timesteps)), device=home), None, dtype)
+    # weights that are in a file come to where the timesteps are
+    start = home if stored_of(some) is None else torch.device("cpu")
+    tembs = network.temb(torch.tensor(sorted(set(timesteps)), device=start), None, dtype)
     known = torch.tensor(sorted(set(timesteps)), device=tembs.device)
     norms = [module for module in network.modules() if isinstance(module, ExpertNorm | FinalNorm)]
     layers = [norm.linear for norm in norms]

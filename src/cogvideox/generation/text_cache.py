@@ -1,0 +1,185 @@
+"""Text embeddings on disk, by prompt and encoder: a prompt that was read before needs no text encoder.
+
+A folder of safetensors files, one a prompt, named by a digest of everything that decides the numbers: the prompt, the
+files of encoder and tokenizer, precision, kind of device, version of torch. So an entry is never stale; those that were
+not used for longest go when the folder is larger than its bound. The prompts themselves are not written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from cogvideox.checkpoints.tensors import read_file, write_file
+from cogvideox.errors import CheckpointError, CogVideoXError, ConfigError
+from cogvideox.files.atomic import atomic_file, write_json
+from cogvideox.files.digest import sha256_of, sha256_of_values
+from cogvideox.files.structured import read_json
+from cogvideox.text import TextEmbedding, TextEncoder
+
+BOUND = 10**9
+"""Bytes of embeddings in a folder; one of a public model takes 1.9 MB."""
+DIGESTS = "text-encoder-digests.json"
+OURS = re.compile(r"text-[0-9a-f]{64}\.safetensors")
+FORMAT = 1
+
+
+def cache_folder(asked: str) -> Path | None:
+    """The folder of ``--text-cache``: None for "off", that of the user for "on", else a path. Raises ConfigError."""
+    if asked == "off":
+        return None
+    if not asked.strip() or "\0" in asked:
+        raise ConfigError(f"text-cache {asked!r}: not a folder; write on, off or a path")
+    if asked == "on":
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cogvideox" / "text"
+    if Path(asked).exists() and not Path(asked).is_dir():
+        raise ConfigError(f"text-cache {asked}: a file; name a folder, on or off")
+    return Path(asked)
+
+
+@dataclass(frozen=True)
+class TextCache:
+    """The embeddings of one text encoder in ``folder``; ``encoder`` is the digest of what decides their numbers."""
+
+    folder: Path
+    encoder: str
+    bound: int = BOUND
+
+    @classmethod
+    def of(cls, folder: Path, files: Sequence[Path], **facts: str) -> TextCache:
+        """The cache of an encoder made of ``files`` (files, or folders) under ``facts``, such as its precision."""
+        known = _Digests(folder / DIGESTS)
+        digests = {f"{path.parent.name}/{path.name}": known.of(path) for path in _below(files)}
+        known.write()
+        made = {"format": str(FORMAT), "torch": torch.__version__, **facts}
+        return cls(folder, sha256_of_values([digests, made], digits=64))
+
+    def file(self, prompt: str) -> Path:
+        """Where the embedding of a prompt is, or would be."""
+        return self.folder / f"text-{sha256_of_values([self.encoder, prompt], digits=64)}.safetensors"
+
+    def has(self, prompts: Sequence[str]) -> bool:
+        """Whether all of them can be had without the encoder."""
+        return all(self.get(prompt) is not None for prompt in prompts)
+
+    def get(self, prompt: str) -> TextEmbedding | None:
+        """The embedding of one prompt; None, with a warning for a damaged file, when it is not there."""
+        file = self.file(prompt)
+        if not file.is_file():
+            return None
+        try:
+            found = read_file(file)
+            facts = json.loads(found.metadata["embedding"])
+            values = found["values"].clone()
+            embedding = TextEmbedding(
+                values, [int(facts["tokens"])], int(facts["budget"]), [str(facts["cut"])]
+            )
+        except (CheckpointError, KeyError, ValueError, TypeError) as error:
+            warnings.warn(f"{file}: not a text embedding ({error}); the prompt is read again", stacklevel=2)
+            return None
+        if values.ndim != 3 or values.shape[:2] != (1, embedding.budget):
+            warnings.warn(f"{file}: holds {list(values.shape)}; the prompt is read again", stacklevel=2)
+            return None
+        with suppress(OSError):
+            os.utime(file)  # used now
+        return embedding
+
+    def put(self, prompt: str, embedding: TextEmbedding) -> None:
+        """Keep the embedding of one prompt, and let go of what was not used for longest. A full disk only warns."""
+        [tokens], [cut] = embedding.tokens, embedding.cut
+        facts = json.dumps({"tokens": tokens, "budget": embedding.budget, "cut": cut})
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with atomic_file(self.file(prompt), overwrite=True) as file:
+                write_file(file, {"values": embedding.values.cpu()}, {"embedding": facts})
+        except (CogVideoXError, OSError) as error:
+            warnings.warn(f"text-cache {self.folder}: not kept: {error}", stacklevel=2)
+            return
+        self._shrink()
+
+    def _shrink(self) -> None:
+        """Remove the entries that were not used for longest until the folder is within its bound."""
+        held = []
+        for file in self.folder.glob("*.safetensors"):
+            if not OURS.fullmatch(file.name):
+                continue  # weights of somebody, whose folder this is too
+            with suppress(OSError):  # another process may remove it
+                found = file.stat()
+                held.append((found.st_mtime_ns, found.st_size, file))
+        total = sum(size for _, size, _ in held)
+        for _, size, file in sorted(held)[:-1]:
+            if total <= self.bound:
+                return
+            file.unlink(missing_ok=True)
+            total -= size
+
+
+class CachedTextEncoder(TextEncoder):
+    """A text encoder that looks into a cache first; its network is called for what is not there."""
+
+    def __init__(self, encoder: TextEncoder, cache: TextCache) -> None:
+        super().__init__(encoder.model, encoder.tokenizer, encoder.max_tokens)
+        self.cache = cache
+
+    def encode(self, prompts: Sequence[str]) -> TextEmbedding:
+        """As the plain one: all from the cache, or all from the network."""
+        found = [self.cache.get(prompt) for prompt in prompts]
+        kept = [each for each in found if each is not None and each.budget == self.max_tokens]
+        if len(kept) < len(prompts):
+            embedding = super().encode(prompts)
+            for i, prompt in enumerate(prompts):
+                one = slice(i, i + 1)
+                values, tokens, cut = embedding.values[one], embedding.tokens[one], embedding.cut[one]
+                self.cache.put(prompt, TextEmbedding(values, tokens, embedding.budget, cut))
+            return embedding
+        values = torch.cat([each.values for each in kept])
+        return TextEmbedding(
+            values,
+            [n for each in kept for n in each.tokens],
+            self.max_tokens,
+            [c for each in kept for c in each.cut],
+        )
+
+
+class _Digests:
+    """SHA-256 of large files, read once as long as they stay what they are (size, time, place on the disk)."""
+
+    def __init__(self, file: Path) -> None:
+        self.file, self.new = file, False
+        known = None
+        with suppress(CogVideoXError, OSError):
+            known = read_json(file) if file.is_file() else None
+        self.known = known if isinstance(known, dict) else {}
+
+    def of(self, path: Path) -> str:
+        """The digest of one file."""
+        found = path.stat()
+        key = f"{path.resolve()} {found.st_dev} {found.st_ino} {found.st_size} {found.st_mtime_ns}"
+        if not isinstance(self.known.get(key), str):
+            self.known[key], self.new = sha256_of(path), True
+        return str(self.known[key])
+
+    def write(self) -> None:
+        """Keep what was learnt; a folder that cannot be written is no reason to stop."""
+        if self.new:
+            with suppress(CogVideoXError, OSError):
+                self.file.parent.mkdir(parents=True, exist_ok=True)
+                write_json(self.file, dict(list(self.known.items())[-200:]), overwrite=True)
+
+
+def _below(paths: Sequence[Path]) -> list[Path]:
+    """The files themselves, and those in folders among them."""
+    return [
+        file
+        for path in paths
+        for file in (sorted(path.iterdir()) if path.is_dir() else [path])
+        if file.is_file()
+    ]
