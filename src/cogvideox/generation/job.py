@@ -23,7 +23,6 @@ from cogvideox.checkpoints.specs import read_spec
 from cogvideox.device import best_device, check_device
 from cogvideox.diffusion import is_guided
 from cogvideox.errors import CheckpointError, ConfigError, OutputError
-from cogvideox.files.digest import digests_of, sha256_of
 from cogvideox.generation import preflight
 from cogvideox.generation.given import Given, GivenSize, read_given
 from cogvideox.generation.options import SAMPLER_NAMES, GenerateOptions
@@ -33,7 +32,7 @@ from cogvideox.generation.preflight import DTYPES, Forecast, choose, model_folde
 from cogvideox.generation.prompt_enhance import Enhance, Enhanced
 from cogvideox.generation.record import Generation
 from cogvideox.generation.sampling import guidance_of
-from cogvideox.generation.text_cache import CachedTextEncoder, TextCache, cache_folder
+from cogvideox.generation.text_cache import CachedTextEncoder, cache_folder, digests_of_run
 from cogvideox.generation.watch import Previewer, Watch
 from cogvideox.memory import MemoryPlan, Policy, lower, offload
 from cogvideox.memory.lowbit import read_low_bits
@@ -299,12 +298,14 @@ def load(
             text_device=job.text_apart,
             text_encoder=job.text_encoder,
         )
-        _with_cache(model, job, folder)
+        if model.text is not None and (cache := cache_folder(job.text_cache)) is not None:
+            packed = Path(job.text_encoder) if job.text_encoder else None
+            model.text = CachedTextEncoder.of(model.text, cache, folder, job.text_apart or device, packed)
         for path, scale in job.adapters:
             checkpoints.load_lora(model, path, scale, alpha=job.alpha)
         if job.metadata and weights is None:
             report("digests of the weights", 0, 1)
-            weights = _digests(folder, job.text_encoder)
+            weights = digests_of_run(folder, job.text_encoder)
         if job.metadata:
             model.weights = weights or {}
         report(f"moving to {device}", 0, 1)
@@ -316,33 +317,6 @@ def load(
     if is_main_process():
         reporter.note(f"{name}: loaded in {duration(time.monotonic() - began)}, on {device}")
     return model
-
-
-def _digests(folder: Path, text_encoder: str | None) -> dict[str, str]:
-    """The SHA-256 of each weights file that a run uses."""
-    if text_encoder is None:
-        return digests_of(folder)
-    names = [name for name in ("transformer", "vae") if (folder / name).is_dir()]
-    used = {f"{name}/{file}": digest for name in names for file, digest in digests_of(folder / name).items()}
-    return used | {f"text_encoder/{Path(text_encoder).name}": sha256_of(text_encoder)}
-
-
-def _with_cache(model: CogVideoX, job: Job, folder: Path) -> None:
-    """Let the text encoder look into the cache that the job names."""
-    cache = _cache_of(job, folder, model.text.model.shared.weight.dtype) if model.text else None
-    if cache is not None and model.text is not None:
-        model.text = CachedTextEncoder(model.text, cache)
-
-
-def _cache_of(job: Job, folder: Path, dtype: torch.dtype) -> TextCache | None:
-    """The embeddings of this model's text encoder in the cache that the job names; None without one."""
-    where = cache_folder(job.text_cache)
-    if where is None or not (folder / "text_encoder").is_dir():
-        return None
-    kind = (job.text_apart or "").split(":")[0]
-    packed = [Path(job.text_encoder), folder / "text_encoder" / "config.json"] if job.text_encoder else []
-    files = [*(packed or [folder / "text_encoder"]), folder / "tokenizer"]
-    return TextCache.of(where, files, dtype=str(dtype), device=kind)
 
 
 def share(model: CogVideoX, options: GenerateOptions) -> None:

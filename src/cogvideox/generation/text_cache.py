@@ -21,7 +21,7 @@ import torch
 from cogvideox.checkpoints.tensors import read_file, write_file
 from cogvideox.errors import CheckpointError, CogVideoXError, ConfigError
 from cogvideox.files.atomic import atomic_file, write_json
-from cogvideox.files.digest import sha256_of, sha256_of_values
+from cogvideox.files.digest import digests_of, sha256_of, sha256_of_values
 from cogvideox.files.structured import read_json
 from cogvideox.text import TextEmbedding, TextEncoder
 
@@ -129,6 +129,16 @@ class CachedTextEncoder(TextEncoder):
         super().__init__(encoder.model, encoder.tokenizer, encoder.max_tokens)
         self.cache = cache
 
+    @classmethod
+    def of(
+        cls, encoder: TextEncoder, cache: Path, folder: Path, device: str, packed: Path | None
+    ) -> CachedTextEncoder:
+        """The encoder of a model ``folder``, or of the GGUF file ``packed``, that runs on ``device``."""
+        text = folder / "text_encoder"
+        files = [packed, text / "config.json"] if packed is not None else [text]
+        facts = {"dtype": str(encoder.model.shared.weight.dtype), "device": device.split(":")[0]}
+        return cls(encoder, TextCache.of(cache, [*files, folder / "tokenizer"], **facts))
+
     def encode(self, prompts: Sequence[str]) -> TextEmbedding:
         """As the plain one: all from the cache, or all from the network."""
         found = [self.cache.get(prompt) for prompt in prompts]
@@ -147,6 +157,15 @@ class CachedTextEncoder(TextEncoder):
             self.max_tokens,
             [c for each in kept for c in each.cut],
         )
+
+
+def digests_of_run(folder: Path, text_encoder: str | None) -> dict[str, str]:
+    """The SHA-256 of each weights file of a model that a run uses, with ``text_encoder`` in place of the folder's."""
+    if text_encoder is None:
+        return digests_of(folder)
+    names = [name for name in ("transformer", "vae") if (folder / name).is_dir()]
+    used = {f"{name}/{file}": digest for name in names for file, digest in digests_of(folder / name).items()}
+    return used | {f"text_encoder/{Path(text_encoder).name}": sha256_of(text_encoder)}
 
 
 class _Digests:
