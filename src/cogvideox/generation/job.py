@@ -32,7 +32,7 @@ from cogvideox.generation.preflight import DTYPES, Forecast, choose, model_folde
 from cogvideox.generation.prompt_enhance import Enhance, Enhanced
 from cogvideox.generation.record import Generation
 from cogvideox.generation.sampling import guidance_of
-from cogvideox.generation.text_cache import CachedTextEncoder, cache_folder, digests_of_run
+from cogvideox.generation.text_cache import cache_folder, digests_of_run, use_cache
 from cogvideox.generation.watch import Previewer, Watch
 from cogvideox.memory import MemoryPlan, Policy, lower, offload
 from cogvideox.memory.lowbit import read_low_bits
@@ -288,19 +288,10 @@ def load(
     with reporter.progress(f"loading {name}") as report:
         report(f"loading {name}", 0, 1)
         model = checkpoints.load_model(
-            folder,
-            dtype=job.dtype,
-            device="cpu" if offloaded else device,
-            compute_device=device,
-            digests=False,
-            kind=job.kind,
-            read_weights=not files,
-            text_device=job.text_apart,
-            text_encoder=job.text_encoder,
-        )
-        if model.text is not None and (cache := cache_folder(job.text_cache)) is not None:
-            packed = Path(job.text_encoder) if job.text_encoder else None
-            model.text = CachedTextEncoder.of(model.text, cache, folder, job.text_apart or device, packed)
+            folder, dtype=job.dtype, device="cpu" if offloaded else device, compute_device=device, digests=False,
+            kind=job.kind, read_weights=not files, text_device=job.text_apart, text_encoder=job.text_encoder,
+        )  # fmt: skip
+        use_cache(model, job.text_cache, folder, job.text_apart or device, job.text_encoder)
         for path, scale in job.adapters:
             checkpoints.load_lora(model, path, scale, alpha=job.alpha)
         if job.metadata and weights is None:

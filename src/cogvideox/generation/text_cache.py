@@ -23,6 +23,7 @@ from cogvideox.errors import CheckpointError, CogVideoXError, ConfigError
 from cogvideox.files.atomic import atomic_file, write_json
 from cogvideox.files.digest import digests_of, sha256_of, sha256_of_values
 from cogvideox.files.structured import read_json
+from cogvideox.model import CogVideoX
 from cogvideox.text import TextEmbedding, TextEncoder
 
 BOUND = 10**9
@@ -129,16 +130,6 @@ class CachedTextEncoder(TextEncoder):
         super().__init__(encoder.model, encoder.tokenizer, encoder.max_tokens)
         self.cache = cache
 
-    @classmethod
-    def of(
-        cls, encoder: TextEncoder, cache: Path, folder: Path, device: str, packed: Path | None
-    ) -> CachedTextEncoder:
-        """The encoder of a model ``folder``, or of the GGUF file ``packed``, that runs on ``device``."""
-        text = folder / "text_encoder"
-        files = [packed, text / "config.json"] if packed is not None else [text]
-        facts = {"dtype": str(encoder.model.shared.weight.dtype), "device": device.split(":")[0]}
-        return cls(encoder, TextCache.of(cache, [*files, folder / "tokenizer"], **facts))
-
     def encode(self, prompts: Sequence[str]) -> TextEmbedding:
         """As the plain one: all from the cache, or all from the network."""
         found = [self.cache.get(prompt) for prompt in prompts]
@@ -157,6 +148,19 @@ class CachedTextEncoder(TextEncoder):
             self.max_tokens,
             [c for each in kept for c in each.cut],
         )
+
+
+def use_cache(model: CogVideoX, asked: str, folder: Path, device: str, packed: str | None) -> None:
+    """Let the text encoder of a model look into the cache that is asked for (``cache_folder``).
+
+    It is that of the model ``folder``, or of the GGUF file ``packed``, and runs on ``device``.
+    """
+    cache, text = cache_folder(asked), folder / "text_encoder"
+    if cache is None or model.text is None:
+        return
+    files = [Path(packed), text / "config.json"] if packed is not None else [text]
+    facts = {"dtype": str(model.text.model.shared.weight.dtype), "device": device.split(":")[0]}
+    model.text = CachedTextEncoder(model.text, TextCache.of(cache, [*files, folder / "tokenizer"], **facts))
 
 
 def digests_of_run(folder: Path, text_encoder: str | None) -> dict[str, str]:
