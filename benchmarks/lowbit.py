@@ -15,13 +15,13 @@ import time
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 import cogvideox
 from cogvideox.errors import CogVideoXError
 from cogvideox.memory import lower
 from cogvideox.memory.lowbit import quantise
-from cogvideox.memory.weights import bytes_of
 from cogvideox.presets import get_preset
 from cogvideox.transformer import Transformer
 from cogvideox.transformer.layout import Layout, TokenGrid
@@ -54,8 +54,19 @@ def videos(args: argparse.Namespace, storage: str, products: str) -> tuple[Tenso
     return (
         torch.stack([torch.tensor(each.frames).float() for each in made]),
         seconds,
-        bytes_of(model.transformer),
+        stored_bytes(model.transformer),
     )
+
+
+def stored_bytes(network: nn.Module) -> int:
+    """Memory of the weights as they are stored: of a rounded one that of its numbers and scales."""
+    size = 0
+    for weight in network.parameters():
+        pieces = [weight]
+        if is_traceable_wrapper_subclass(weight):
+            pieces = [getattr(weight, name) for name in weight.__tensor_flatten__()[0]]
+        size += sum(each.nbytes for each in pieces)
+    return size
 
 
 def likeness(video: Tensor, plain: Tensor) -> str:
