@@ -141,9 +141,11 @@ class Step:
         self.lr = torch.tensor(optim.lr, device=self.device)
         cuda = self.device.type == "cuda"
         self.adamw = torch.optim.AdamW(
-            groups, lr=self.lr, betas=optim.betas, eps=optim.eps, weight_decay=optim.weight_decay,
+            groups, lr=optim.lr, betas=optim.betas, eps=optim.eps, weight_decay=optim.weight_decay,
             fused=True, capturable=cuda,
         )  # fmt: skip
+        for group in self.adamw.param_groups:
+            group["lr"] = self.lr  # on the device, where a graph reads it
         self.average = [p.detach().clone() for p in self.weights]
         self.share = torch.ones((), device=self.device)
         self.loss_sum = torch.zeros((), device=self.device)

@@ -8,7 +8,13 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from cogvideox.transformer import Transformer, initialise
 from cogvideox.transformer.attention import full_attention
-from cogvideox.transformer.compiled import GraphReplay, compiled, graph_replay, resolve_kernel
+from cogvideox.transformer.compiled import (
+    INDUCTOR_OPTIONS,
+    GraphReplay,
+    compiled,
+    graph_replay,
+    resolve_kernel,
+)
 from cogvideox.transformer.fused import COMPILED_FORMS, fused
 from cogvideox.transformer.kernels import use_kernel
 from cogvideox.transformer.layout import ClipTokens, TokenGrid
@@ -65,6 +71,14 @@ def test_compiled_blocks_keep_gelu_in_its_product_and_are_compiled_once(inputs):
     assert (
         found - expected
     ).abs().max() <= 1e-2 * expected.abs().max()  # a CPU has the erf form in this call
+
+
+def test_the_options_for_inductor_are_known_to_it():
+    with compiled(network("5b", 1), 2, CLIP):
+        pass
+    from torch._inductor import config
+
+    assert all(name in config.get_config_copy() for name in INDUCTOR_OPTIONS)
 
 
 def test_a_chosen_kernel_is_settled_before_compiling():
