@@ -54,22 +54,30 @@ def shipped(steps: int = 10) -> tuple[str, Request, None, Work]:
     )
 
 
-def row(name: str, asked: Request, stage: str | None, work: Work, repeats: int, steps: int = 1) -> str:
+def row(
+    name: str,
+    asked: Request,
+    stage: str | None,
+    work: Work,
+    repeats: int,
+    steps: int = 1,
+    clock: str = "wall",
+) -> str:
     """One line of the table: the estimate is made first, as for a user."""
     rates = measured(asked)
     stages = {each: effort.seconds(rates) for each, effort in efforts(asked, steps).items()}
     expected = sum(stages.values()) if stage is None else stages[stage]
     work()
-    took = median(_seconds(work) for _ in range(repeats))
+    took = median(_seconds(work, clock) for _ in range(repeats))
     return f"| {name} | {expected:.3f} | {took:.3f} | **{took / expected:.2f}** |"
 
 
-def measure(repeats: int, size: str = "real") -> list[str]:
+def measure(repeats: int, clock: str = "wall", size: str = "real") -> list[str]:
     """The rows, printed as they come."""
-    rows = [row(*shipped(), repeats=repeats, steps=10)]
+    rows = [row(*shipped(), repeats=repeats, steps=10, clock=clock)]
     print(rows[-1], flush=True)
     with torch.inference_mode():
         for piece in pieces(size):
-            rows.append(row(*piece, repeats=repeats))
+            rows.append(row(*piece, repeats=repeats, clock=clock))
             print(rows[-1], flush=True)
     return rows

@@ -141,7 +141,7 @@ def real_section(args: argparse.Namespace, rows: list[str], guesses: list[str]) 
 
 VAE widths {size.channels}, {size.frames} frames of {size.height}x{size.width}; a layer of 30 heads (2B) and of 48
 (5B, rotary) on a guidance pair of {size.text_tokens} + 990 tokens; training: forward, backward and AdamW of one clip of
-as many tokens. {args.repeats} pairs, {args.threads} threads, float32; {machine()}; torch {version("torch")}, diffusers
+as many tokens. {args.repeats} pairs, {args.threads} threads, float32, {args.clock} clock; {machine()}; torch {version("torch")}, diffusers
 {version("diffusers")}; {datetime.date.today().isoformat()}. Written by `make bench-real`, in about eight minutes.
 
 | time before the first step | estimated (s) | measured (s) | measured / estimated |
@@ -184,11 +184,13 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.only:
+        if unknown := set(args.only) - set(cases_of(args.size)):
+            parser.error(f"--only {', '.join(unknown)}: no row of --size {args.size}")
         measure_rows(args.only, args)
         return
     if args.size == "real":
         rows = measure_rows(REAL, args)
-        write_real(real_section(args, rows, estimates.measure(args.repeats)), args.out or PAGE)
+        write_real(real_section(args, rows, estimates.measure(args.repeats, args.clock)), args.out or PAGE)
         print(*plot.draw(), sep="\n")
         return
     text = measure(args)
