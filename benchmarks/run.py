@@ -141,7 +141,8 @@ def real_section(args: argparse.Namespace, rows: list[str], guesses: list[str]) 
 
 VAE widths {size.channels}, {size.frames} frames of {size.height}x{size.width}; a layer of 30 heads (2B) and of 48
 (5B, rotary) on a guidance pair of {size.text_tokens} + 990 tokens; training: forward, backward and AdamW of one clip of
-as many tokens. {args.repeats} pairs, {args.threads} threads, float32, {args.clock} clock; {machine()}; torch {version("torch")}, diffusers
+as many tokens. {args.repeats} pairs, {args.threads} threads, float32, {args.clock} clock;
+{machine()}; torch {version("torch")}, diffusers
 {version("diffusers")}; {datetime.date.today().isoformat()}. Written by `make bench-real`, in about eight minutes.
 
 | time before the first step | estimated (s) | measured (s) | measured / estimated |
