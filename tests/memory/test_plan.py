@@ -123,7 +123,7 @@ def test_a_2b_on_a_cpu_fits_in_6_gb_by_phases_and_in_3_5_by_blocks_from_disk():
         prediction.option(Policy(place), None) for place in ("resident", "phases", "disk")
     )
     assert resident.peak > 13.5e9 and phases.peak < 5e9 and disk.peak < 2.5e9  # beside Python and torch
-    assert disk.cast_from == "float16" and disk.price.endswith("and casts them from float16")
+    assert disk.cast_from == "float16" and disk.price.endswith("; casts float16 weights as it reads them")
     found = settle(asked, int(8e9))
     assert found.choice is not None and found.choice.policy == Policy("phases")
 

@@ -37,7 +37,9 @@ class Option:
     @property
     def price(self) -> str:
         """What it costs beside the plain way."""
-        return self.policy.price + (f" and casts them from {self.cast_from}" if self.cast_from else "")
+        return self.policy.price + (
+            f"; casts {self.cast_from} weights as it reads them" if self.cast_from else ""
+        )
 
     @property
     def peak(self) -> int:
