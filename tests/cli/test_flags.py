@@ -28,7 +28,9 @@ CONFIGS = {generation: GenerateOptions, evaluate_options: EvaluateOptions, capti
 VALUES = {
     "prompt": "a blue square", "negative_prompt": "grey", "strength": "0.5", "context_frames": "1",
     "frames": "5", "height": "32", "width": "64", "fps": "12", "steps": "3", "guidance": "2.5", "seed": "7",
-    "tile_height": "32", "tile_width": "48", "attention": "torch",
+    "tile_height": "32", "tile_width": "48", "attention": "torch", "guidance_rescale": "0.7",
+    "guidance_start": "0.2", "guidance_stop": "0.9", "zero_steps": "2", "apg_eta": "0.5", "apg_norm": "15",
+    "apg_momentum": "-0.25", "cache": "tea:0.1",
 }  # fmt: skip
 
 
@@ -84,6 +86,7 @@ NEEDS_FILES |= {"last_image", "keyframe", "mask", "remove", "control"}
 
 def test_flags_change_the_options():
     apart = {"seconds", "prompt"}  # not beside frames, and the command's argument
+    apart |= {"stg_scale", "stg_layers", "times"}  # not beside compile, not beside steps
     names = [name for name in GenerateOptions.model_fields if name not in NEEDS_FILES | apart]
     words, expected = ["a red circle"], {"prompt": "a red circle"}
     for name in names:
@@ -93,6 +96,10 @@ def test_flags_change_the_options():
     options = dry_run(*words)
     assert {name: options[name] for name in expected} == expected
     assert dry_run("--prompt", "a blue square", "--seconds", "0.5")["seconds"] == 0.5
+    stg = dry_run("a red circle", "--stg-scale", "1", "--stg-layers", "1,3", "--stg-layers", "4")
+    assert (stg["stg_scale"], stg["stg_layers"]) == (1, [1, 3, 4])
+    timed = dry_run("a red circle", "--times", "999,400")
+    assert (timed["times"], timed["steps"]) == ([999, 400], 2)
 
 
 def test_flags_of_given_files_change_the_options(tmp_path, monkeypatch):

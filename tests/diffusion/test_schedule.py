@@ -159,3 +159,21 @@ def test_explicit_betas_give_the_same_schedule():
     assert torch.equal(Schedule(ScheduleConfig(trained_betas=tuple(betas))).alpha_bar, Schedule().alpha_bar)
     with pytest.raises(ConfigError, match="trained_betas has 2"):
         ScheduleConfig.parse({"trained_betas": (0.1, 0.2)})
+
+
+def test_listed_times_end_at_the_next_one_and_then_at_the_final_level():
+    schedule = Schedule(ScheduleConfig(snr_shift_scale=3.0))
+    times = [999, 856, 665, 399]
+    path = schedule.path(50, times=times)
+    levels = schedule.alpha_bar.tolist()
+    assert [step.t for step in path] == times and [step.count for step in path] == [4] * 4
+    assert [step.next_alpha_bar for step in path] == [*(levels[t] for t in times[1:]), 1.0]
+    assert [step.back_alpha_bar for step in path] == [None, *(levels[t] for t in times[:3])]
+    assert [step.final for step in path] == [False] * 3 + [True]
+    assert [step.t for step in schedule.path(50, strength=0.5, times=times)] == [665, 399]
+
+
+@pytest.mark.parametrize("times", [(5, 6), (5, 5), (1000,), (-1,)])
+def test_times_that_the_schedule_has_not_or_that_rise_are_refused(times):
+    with pytest.raises(ConfigError, match="times"):
+        Schedule().path(50, times=times)

@@ -21,6 +21,7 @@ from cogvideox.cli.generate import generate
 from cogvideox.cli.plan import plan
 from cogvideox.cli.preview import preview
 from cogvideox.cli.rate import rate
+from cogvideox.cli.recommend import recommend
 from cogvideox.cli.reproduce import reproduce
 from cogvideox.cli.terminal import ERROR, INTERRUPTED, GroupedCommand, OneLineGroup, result, verb
 from cogvideox.cli.train import settings, train
@@ -42,7 +43,19 @@ app.add_typer(data, name="data")
 app.add_typer(rate, name="rate")
 SOURCES = "SAT file or folder, model folder or part, LoRA, trainer's output, preset"
 BASE = "model whose VAE and text encoder go beside a trainer's network"
-for each in (generate, preview, plan, train, settings, curate, caption, evaluate, reproduce, calibrate):
+for each in (
+    generate,
+    preview,
+    plan,
+    train,
+    settings,
+    curate,
+    caption,
+    evaluate,
+    reproduce,
+    calibrate,
+    recommend,
+):
     app.command(cls=GroupedCommand)(each)
 
 

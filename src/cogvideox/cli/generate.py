@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -39,11 +41,16 @@ if TYPE_CHECKING:
     from cogvideox.generation.job import Job, Prepared, SavedVideo
     from cogvideox.generation.preflight import Forecast
     from cogvideox.memory import MemoryPlan
+    from cogvideox.model import CogVideoX
 
 INPUTS, MODEL = "Prompt and inputs", "Model"
 ENHANCE = "write the prompt out: rules, the address of an OpenAI-compatible server, or a model folder"
 ENHANCE_MODEL = "the model on that server; its key is read from OPENAI_API_KEY"
 WATCH = "steps between two previews of the video so far, in NAME.watch.gif; 0: none"
+PRESET = "named settings for few steps: tdm-2b or blade-5b (see: cogvideox settings tdm-2b)"
+COUNT = (
+    "that many videos, with the seed and those after it: name-1.mp4, ... and name-sheet.png, a contact sheet"
+)
 DRY_RUN = "check all, print the settings, make nothing"
 NO_METADATA = "write neither prompt nor settings, only that it is AI-made"
 
@@ -66,6 +73,7 @@ def generate(
     tiny_vae: Annotated[
         str | None, flag("tiny autoencoder (taecvx) for previews and --vae-coding tiny", MODEL)
     ] = None,
+    preset: Annotated[str | None, flag(PRESET, "Sampling")] = None,
     dtype: Dtype = None,
     device: Device = None,
     memory: Memory = "auto",
@@ -76,6 +84,7 @@ def generate(
     text_cache: TextCache = "off",
     text_encoder: TextEncoderFile = None,
     out: Annotated[str | None, flag("file (.mp4, .gif, .png), with --batch a folder", OUTPUT)] = None,
+    count: Annotated[int, flag(COUNT, OUTPUT)] = 1,
     preview: Annotated[bool, flag("also an enlarged GIF and a contact sheet", OUTPUT, "--preview")] = False,
     watch: Annotated[int, flag(WATCH, OUTPUT, min=0)] = 0,
     overwrite: Overwrite = False,
@@ -99,6 +108,7 @@ def generate(
         enhance=Enhance(enhance, enhance_model), overwrite=overwrite, metadata=not no_metadata, preview=preview,
         tiny_vae=tiny_vae, watch=watch,
         text_device=text_device, text_cache=text_cache, text_encoder=text_encoder,
+        preset=preset or "",
     )  # fmt: skip
     job.enhance.check()
     where = JobEngine(engine, workers)
@@ -106,7 +116,13 @@ def generate(
         raise ConfigError(
             f"engine {engine}: spreads the lines of a file; give one with --batch, or leave it out"
         )
-    if batch is not None:
+    if count != 1:
+        if batch is not None:
+            raise ConfigError(
+                f"count {count}: the lines of --batch have seeds of their own; give one of them"
+            )
+        _make_several(options, job, out, count, dry_run, as_json)
+    elif batch is not None:
         _make_batch(Path(batch), Path(out or "out"), options, job, where, dry_run, as_json, debug)
     else:
         _make_one(options, job, out, dry_run, as_json)
@@ -152,29 +168,94 @@ def _check_pairs(
 
 def _make_one(settings: dict[str, Any], job: Job, out: str | None, dry_run: bool, as_json: bool) -> None:
     """One request: everything is checked and planned before a weight is read."""
-    from cogvideox.generation.job import SavedVideo, load, make, parse_options, prepare, save, share, target
-    from cogvideox.generation.preflight import check_adapters, size_of
+    from cogvideox.generation.job import SavedVideo, make, save, target
+    from cogvideox.parallel.mesh import is_main_process
 
-    path, options = target(out, job), parse_options(settings)
+    path = target(out, job)
+    prepared = _prepared(settings, job, dry_run)
+    if dry_run:
+        _show_plan(prepared, path, as_json)
+        return
+    with _loaded(prepared) as model:
+        generation = make(model, prepared, prepared.plan.options.prompt[:40] or path.name, TERMINAL, path)
+        if is_main_process():
+            files = save(generation.video, path, job, reporter=TERMINAL)
+            _tell_saved(SavedVideo.of(generation, files), prepared.plan.options.seed is None, as_json)
+
+
+def _make_several(
+    settings: dict[str, Any], job: Job, out: str | None, count: int, dry_run: bool, as_json: bool
+) -> None:
+    """One request with several seeds."""
+    from cogvideox.generation.several import SeveralFiles, make_several
+    from cogvideox.parallel.mesh import is_main_process
+
+    files = SeveralFiles.of(out, count, job)
+    prepared = _prepared(settings, job, dry_run)
+    if dry_run:
+        _show_plan(prepared, files.videos[0], as_json)
+        return
+    if prepared.forecast:
+        say(f"estimated time of all {count}: about {duration(count * prepared.forecast.seconds)}")
+    with _loaded(prepared) as model:
+        for saved in make_several(model, prepared, files, TERMINAL):
+            _tell_saved(saved, False, as_json)
+        if is_main_process():
+            result_json({"sheet": str(files.sheet)}) if as_json else result(str(files.sheet))
+
+
+def _prepared(settings: dict[str, Any], job: Job, dry_run: bool) -> Prepared:
+    """The request with what is recommended for it, checked and planned."""
+    from cogvideox.generation.job import parse_options, prepare, settled
+    from cogvideox.generation.preflight import check_adapters
+
+    job, settings = settled(job, settings)
+    _tell_recommended(job, settings)
+    options = parse_options(settings)
     prepared = prepare(job, options, download=not dry_run, ask=not dry_run, reporter=TERMINAL)
     _tell_prompt(prepared)
     if dry_run:
         check_adapters(job.adapters, job.alpha, prepared.spec)
-        _show_plan(prepared, path, as_json)
-        return
+    return prepared
+
+
+@contextmanager
+def _loaded(prepared: Prepared) -> Iterator[CogVideoX]:
+    """The model of a request, by as many processes as torchrun has started."""
+    from cogvideox.generation.job import load, share
+    from cogvideox.generation.preflight import size_of
     from cogvideox.parallel.mesh import is_main_process, process_group
 
-    with process_group(job.target_device) as device:
+    with process_group(prepared.job.target_device) as device:
         if is_main_process():
             cost = _cost_of(prepared.memory, prepared.forecast)
             say(f"{prepared.name}: {size_of(prepared.plan)}; {cost}")
-        job = replace(job, device=device)
+        job = replace(prepared.job, device=device)
         model = load(job, prepared.folder, policy=prepared.policy, reporter=TERMINAL)
         share(model, prepared.plan.options)
-        generation = make(model, prepared, prepared.plan.options.prompt[:40] or path.name, TERMINAL, path)
-        if is_main_process():
-            files = save(generation.video, path, job, reporter=TERMINAL)
-            _tell_saved(SavedVideo.of(generation, files), options.seed is None, as_json)
+        yield model
+
+
+def _tell_recommended(job: Job, settings: dict[str, Any]) -> None:
+    """Say which settings a preset or an adapter has brought, and what a preset is made for."""
+    for source in dict.fromkeys(job.recommended.values()):
+        names = [name for name, each in job.recommended.items() if each == source]
+        shown = ", ".join(f"{name.replace('_', '-')} {_plainly(settings[name])}" for name in names)
+        say(f"{source}: {shown}")
+    if job.preset and not job.adapters:
+        from cogvideox.generation.recommended import get_settings_preset
+
+        made_for = get_settings_preset(job.preset)
+        say(
+            f"preset {job.preset}: made for --model {made_for.model} with --lora of {made_for.adapter}; none is given"
+        )
+
+
+def _plainly(value: Any) -> str:
+    """A value as it is typed."""
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _make_batch(

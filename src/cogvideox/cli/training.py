@@ -11,6 +11,7 @@ from cogvideox.cli.terminal import result, result_json
 from cogvideox.device import best_device
 from cogvideox.errors import ConfigError, InputError
 from cogvideox.generation.preflight import free_memory, read_limit
+from cogvideox.generation.recommended import SETTINGS_PRESETS
 from cogvideox.progress import on_one_line, say
 from cogvideox.training.config import Run, TrainConfig
 from cogvideox.training.memory import TrainingPrediction, TrainRequest, variants
@@ -51,10 +52,16 @@ def show_run(config: Run | StagedRun) -> bool:
 def show_settings(name: str | None, find: str | None, as_json: bool) -> None:
     """Print the settings of a recipe or a run.yaml whose path or meaning holds ``find``; without a name the recipes."""
     if name is None:
-        summaries = recipe_summaries()
+        presets = {
+            name: f"generate --preset: {each.recommended.about}" for name, each in SETTINGS_PRESETS.items()
+        }
+        summaries = recipe_summaries() | presets
         width = max(map(len, summaries))
         lines = [f"{one:{width}}  {summary}" for one, summary in summaries.items()]
         result_json(summaries) if as_json else result("\n".join(lines))
+        return
+    if name in SETTINGS_PRESETS:
+        _show_preset(name, as_json)
         return
     rows = settings_table(run_file(name) if name.endswith((".yaml", ".yml")) else recipe(name))
     if find:
@@ -65,6 +72,20 @@ def show_settings(name: str | None, find: str | None, as_json: bool) -> None:
     for row in rows:
         result(f"{row.path}={json.dumps(row.value, ensure_ascii=False)}  ({row.type})")
         result(textwrap.fill(row.meaning, 100, initial_indent="    ", subsequent_indent="    "))
+
+
+def _show_preset(name: str, as_json: bool) -> None:
+    """Print a preset of ``generate``: what it is made for, and its settings as flags."""
+    preset = SETTINGS_PRESETS[name]
+    if as_json:
+        settings = preset.recommended.model_dump(mode="json", exclude_none=True)
+        result_json({"model": preset.model, "lora": preset.adapter, **settings})
+        return
+    result(f"{name}: {preset.recommended.about}")
+    result(f"--model {preset.model} --lora (a file of {preset.adapter})")
+    for setting, value in preset.recommended.settings.items():
+        shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
+        result(f"--{setting.replace('_', '-')} {shown}")
 
 
 def plan_training(

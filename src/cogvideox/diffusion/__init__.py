@@ -7,7 +7,8 @@ Files, in reading order:
 | `schedule` | `Schedule`: the noise level of every timestep, and the steps of a sampler |
 | `denoiser` | `Denoise`: noisy x at a step to the estimate of x0; plain, guided, or pinned to known frames |
 | `samplers` | DDIM, DPM-Solver++ (2M) and its stochastic form |
-| `guidance` | how strong classifier-free guidance is at each step |
+| `combine` | the formulas that make one prediction of the answers of guidance |
+| `guidance` | `Guider`: how strong guidance is at each step, and by which formula |
 | `timesteps` | the timesteps of training samples |
 """
 
@@ -20,7 +21,19 @@ from cogvideox.diffusion.denoiser import (
     pinned,
     sequential,
 )
-from cogvideox.diffusion.guidance import GUIDANCE, Constant, Cosine, Guidance, Wave, is_guided
+from cogvideox.diffusion.guidance import (
+    GUIDANCE,
+    Branch,
+    ClassifierFree,
+    Constant,
+    Cosine,
+    Guidance,
+    Guider,
+    Projected,
+    Wave,
+    ZeroStar,
+    is_guided,
+)
 from cogvideox.diffusion.samplers import SAMPLERS, SamplerName, ddim, dpmpp_2m, dpmpp_sde
 from cogvideox.diffusion.schedule import Previous, SamplerStep, Schedule, ScheduleConfig, Spacing
 from cogvideox.diffusion.timesteps import explicit_uniform, interval, uniform
@@ -28,18 +41,23 @@ from cogvideox.diffusion.timesteps import explicit_uniform, interval, uniform
 __all__ = [
     "GUIDANCE",
     "SAMPLERS",
+    "Branch",
+    "ClassifierFree",
     "Constant",
     "Cosine",
     "Denoise",
     "Guidance",
+    "Guider",
     "Network",
     "Previous",
+    "Projected",
     "SamplerName",
     "Schedule",
     "ScheduleConfig",
     "Spacing",
     "SamplerStep",
     "Wave",
+    "ZeroStar",
     "clean_estimate",
     "ddim",
     "denoiser",

@@ -13,8 +13,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cogvideox.diffusion.guidance import Guide
+from cogvideox.diffusion.combine import classifier_free
+from cogvideox.diffusion.guidance import Branch, Guide, Guider
 from cogvideox.diffusion.schedule import SamplerStep
+from cogvideox.errors import ConfigError
 
 Network = Callable[[Float[Tensor, "b *dims"], Int[Tensor, " b"]], Float[Tensor, "b *dims"]]
 """x_t and its time to the prediction (v, by default)."""
@@ -54,26 +56,54 @@ def denoiser(network: Network, prediction_type: str = "v_prediction") -> Denoise
     return denoise
 
 
-def guided(network: Network, guide: Guide, prediction_type: str = "v_prediction") -> Denoise:
-    """Classifier-free guidance: v = v_negative + g (v_prompt - v_negative), in float32.
+def guided(
+    network: Network,
+    guide: Guide | Guider,
+    prediction_type: str = "v_prediction",
+    alone: Network | None = None,
+) -> Denoise:
+    """Guidance in float32: v = v_negative + g (v_prompt - v_negative), or as a ``Guider`` says.
 
-    The network is called once per step, with x twice in the batch; it must answer the first half for the
-    negative prompt and the second half for the prompt.
+    The network is called once per step, with x as often in the batch as there are branches, and answers each part for
+    one of ``Guider.branches``: the negative prompt, then the prompt. ``alone`` answers for the prompt only; it is
+    called at the steps where a Guider is off. A run calls its denoiser for each step in order: some rules remember.
+    Raises ConfigError for a Guider that is off at some steps without ``alone``.
     """
+    guider = guide if isinstance(guide, Guider) else Guider()
+    if alone is None and (guider.start > 0 or guider.stop < 1):
+        raise ConfigError(
+            f"guidance from {guider.start:g} to {guider.stop:g}: the other steps need a network that answers for the "
+            "prompt alone; pass one as alone"
+        )
+    combine = guider.build() if isinstance(guide, Guider) else _plainly(guide)
+    plain = denoiser(alone, prediction_type) if alone is not None else None
+    branches = guider.branches
 
     def denoise(x: Tensor, step: SamplerStep) -> Tensor:
-        twice = torch.cat([x, x])
-        negative, prompt = network(twice, _times(twice, step)).float().chunk(2)
-        prediction = torch.add(negative, prompt - negative, alpha=guide(step))
+        asked = guider.branches_at(step.index, step.count)
+        if not asked:
+            return clean_estimate(
+                x, torch.zeros_like(x, dtype=torch.float32), step.alpha_bar, prediction_type
+            )
+        if asked != branches and plain is not None:
+            return plain(x, step)
+        repeated = torch.cat([x] * len(branches))
+        answers = network(repeated, _times(repeated, step)).float().chunk(len(branches))
+        prediction = combine(step, dict(zip(branches, answers, strict=True)))
         return clean_estimate(x, prediction, step.alpha_bar, prediction_type)
 
     return denoise
 
 
+def _plainly(guide: Guide) -> Callable[[SamplerStep, dict[Branch, Tensor]], Tensor]:
+    return lambda step, answers: classifier_free(answers["negative"], answers["prompt"], guide(step))
+
+
 def sequential(networks: Sequence[Network]) -> Network:
     """One network made of several that answer a part of the batch each, one after the other.
 
-    For the pair of guidance this halves the memory of the activations; the arithmetic is the same.
+    For the pair of guidance this halves the memory of the activations; the arithmetic is the same. A third branch is
+    a third network.
     """
 
     def network(x: Tensor, t: Tensor) -> Tensor:

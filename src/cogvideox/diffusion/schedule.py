@@ -10,7 +10,9 @@ makes the last time pure noise (Lin et al. 2023, Algorithm 1; Kingma & Gao 2023 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated, Literal, Self
 
 import numpy as np
@@ -70,6 +72,18 @@ class ScheduleConfig(Config):
             warnings.warn("clip_sample true has no effect: video latents are not clipped", stacklevel=2)
         return self
 
+    def check_times(self, times: Sequence[int]) -> None:
+        """Raises ConfigError for times that the schedule has not, or that do not fall from step to step."""
+        if outside := [t for t in times if not 0 <= t < self.num_train_timesteps]:
+            raise ConfigError(
+                f"times {outside[0]}: the schedule has the times 0 to {self.num_train_timesteps - 1}; choose of these"
+            )
+        for before, after in pairwise(times):
+            if after >= before:
+                raise ConfigError(
+                    f"times {before}, {after}: a step goes from noise to video; let the times fall"
+                )
+
     def build(self) -> Schedule:
         """The schedule these settings describe."""
         return Schedule(self)
@@ -122,15 +136,27 @@ class Schedule:
             times = (np.arange(steps) * (total // steps))[::-1] + self.config.steps_offset
         return [min(int(t), total - 1) for t in times]
 
-    def path(self, steps: int, previous: Previous = "released", strength: float = 1.0) -> list[SamplerStep]:
+    def path(
+        self,
+        steps: int,
+        previous: Previous = "released",
+        strength: float = 1.0,
+        times: Sequence[int] = (),
+    ) -> list[SamplerStep]:
         """The steps of one run; ``strength`` below 1 keeps only the last part, to start from a noised video.
 
         ``previous`` says which level a step ends at. "released": time t - 1000 // steps, as the published samplers do,
-        which is not the next visited time unless steps divides 1000. "corrected": the next visited time.
+        which is not the next visited time unless steps divides 1000. "corrected": the next visited time. ``times``
+        lists the visited times instead, as models of few steps have their own: each step ends at the next one, and
+        ``steps`` and ``previous`` are not read. Raises ConfigError for times that are not there or do not fall.
         """
         if not 0.0 <= strength <= 1.0:
             raise ConfigError(f"strength {strength}: the share of steps to run; choose 0 to 1")
-        times = self.timesteps(steps)
+        if times:
+            self.config.check_times(times)
+            times, steps, previous = list(times), len(times), "corrected"
+        else:
+            times = self.timesteps(steps)
         stride = self.config.num_train_timesteps // steps
         ends = [t - stride for t in times] if previous == "released" else [*times[1:], -1]
         kept = list(zip(times, ends, strict=True))[steps - min(int(steps * strength), steps) :]

@@ -7,6 +7,7 @@
 | ``given`` | what a run is given besides its prompt, read and checked |
 | ``plan`` | sizes, frames and shapes of a run, before any network runs |
 | ``preflight`` | what a request needs in time and memory, and whether it can be made |
+| ``recommended`` | settings that adapters and published recipes of few steps ask for |
 | ``prompt_enhance`` | prompts written out like the captions of training |
 | ``conditions`` | what was given, as the conditions that the model reads |
 | ``sampling`` | noise and conditions in, latents out |
@@ -18,6 +19,7 @@
 | ``pipeline`` | ``generate``: from the prompt to the video |
 | ``watch`` | the video so far, while it is made |
 | ``job`` | one video from a request to its file: prepare, load, make, save |
+| ``several`` | the same request with several seeds, and a contact sheet of all |
 | ``batch_file`` | the file of a batch: lines of prompts, JSON or CSV |
 | ``batch`` | many prompts from a file, resumable |
 | ``calibrate_reuse`` | measures ``residual_reuse`` for a model |

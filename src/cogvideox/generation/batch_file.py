@@ -27,7 +27,7 @@ from cogvideox.files import parse_json, read_small_text, short
 from cogvideox.files.digest import sha256_of
 from cogvideox.files.jsonl import lines_of
 from cogvideox.generation.given import read_keyframe
-from cogvideox.generation.job import Job, read_adapter_flag
+from cogvideox.generation.job import Job, read_adapter_flag, settled
 from cogvideox.generation.options import GenerateOptions, as_list
 from cogvideox.generation.preflight import DTYPES, choose
 from cogvideox.generation.prompt_enhance import Enhance
@@ -36,11 +36,11 @@ from cogvideox.generation.record import FILES
 Line = dict[str, Any] | CogVideoXError
 """The values of a line, or what is wrong with it."""
 MOST_BYTES = 64 << 20
-OF_THE_RUN = ("batch", "debug", "device", "dry_run", "engine", "enhance", "enhance_model", "json", "memory",
+OF_THE_RUN = ("batch", "count", "debug", "device", "dry_run", "engine", "enhance", "enhance_model", "json", "memory",
               "memory_limit", "no_metadata", "out", "overwrite", "preview", "products", "storage", "text_cache",
               "text_device", "text_encoder", "tiny_vae", "watch", "workers")  # fmt: skip
 """Flags of the command line that a line cannot have."""
-OF_A_LINE = ("as", "continue", "dtype", "lora", "lora_alpha", "model", "name")
+OF_A_LINE = ("as", "continue", "dtype", "lora", "lora_alpha", "model", "name", "preset")
 """Keys of a line besides the fields of GenerateOptions."""
 ELSEWHERE = {
     "out": "a line is named by its key name",
@@ -125,6 +125,7 @@ def _item(
     try:
         job = _job_of(values, job)
         _check_name(name)
+        job, values = settled(job, values)
     except CogVideoXError as error:
         return Item(line=number, settings=values, path=path, key="", job=job, fault=error)
     begins = {what: digest(file) for what in FILES if isinstance(file := values.get(what), str)}
@@ -152,10 +153,14 @@ def _item(
 def _job_of(values: dict[str, Any], job: Job) -> Job:
     """The job with what this line says of model, adapters and precision, which leave ``values``. Raises our errors."""
     model, dtype, alpha = (values.pop(name, None) for name in ("model", "dtype", "lora_alpha"))
-    lora = values.pop("lora", None)
+    lora, preset = values.pop("lora", None), values.pop("preset", None)
     changes: dict[str, Any] = {}
     if (kind := values.pop("as", None)) is not None:
         changes["kind"] = check_kind(kind)
+    if preset is not None:
+        if not isinstance(preset, str):
+            raise ConfigError(f"preset {short(preset)}: write its name")
+        changes["preset"] = preset
     if model is not None:
         if not isinstance(model, str):
             raise ConfigError(f"model {short(model)}: write its name or folder")

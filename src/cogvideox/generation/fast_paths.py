@@ -4,46 +4,44 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from cogvideox.diffusion import SamplerStep, is_guided
+from cogvideox.diffusion import SamplerStep
 from cogvideox.errors import ConfigError
-from cogvideox.generation.options import GenerateOptions
-from cogvideox.generation.residual_reuse import read_calibration
-from cogvideox.generation.sampling import guidance_of
+from cogvideox.generation.options import GenerateOptions, read_cache
+from cogvideox.generation.residual_reuse import read_calibration, tea_polynomial
+from cogvideox.generation.sampling import guidance_of, stg_layers
 from cogvideox.model import CogVideoX
+from cogvideox.transformer.calls import skipping
 from cogvideox.transformer.compiled import compiled, graph_replay
 from cogvideox.transformer.fused import COMPILED_FORMS, FORMS, faster_forms, fused
 from cogvideox.transformer.kernels import using_kernel
 from cogvideox.transformer.layout import ClipTokens
 from cogvideox.transformer.modulation import tabulated
-from cogvideox.transformer.reuse import reusing
+from cogvideox.transformer.reuse import first_block_cached, reusing, tea_factors
+from cogvideox.transformer.transformer import Transformer
 
 
 @dataclass
 class Engine:
     """How the transformer runs.
 
-    ``tables``: modulations are computed once for all steps. ``factors``: one for each step, see ``Calibration.choose``;
-    [] when every step is computed. ``kernels``: the attention kernels that were used, known when the run is over.
-    ``fused``: the fused forms of blocks (``transformer.fused``), measured before the run.
+    ``tables``: modulations are computed once for all steps. ``reused_steps``: the steps (from 0) that reused a
+    residual, and ``kernels``: the attention kernels that were used, both known when the run is over. ``fused``: the
+    fused forms of blocks (``transformer.fused``), measured before the run. ``tea``: whose polynomial TeaCache uses.
     """
 
     options: GenerateOptions
     tables: bool
-    factors: list[float | None]
+    reused_steps: list[int]
     kernels: tuple[str, ...] = ()
     fused: tuple[str, ...] = ()
-
-    @property
-    def reused_steps(self) -> list[int]:
-        """The steps (from 0) that reused a residual."""
-        return [i for i, factor in enumerate(self.factors) if factor is not None]
+    tea: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """These facts as JSON-ready values for the manifest."""
@@ -55,6 +53,10 @@ class Engine:
         }
         if self.fused:
             facts["fused"] = list(self.fused)
+        if options.cache:
+            facts["cache"] = {"asked": options.cache, "skipped_steps": self.reused_steps}
+            if self.tea:
+                facts["cache"]["polynomial"] = self.tea
         if options.reuse > 0:
             facts["reuse"] = {"threshold": options.reuse, "reused_steps": self.reused_steps}
         return facts
@@ -69,31 +71,64 @@ def running(
     Raises ConfigError for an attention kernel that does not exist, for a calibration of other steps, and for a
     compiled transformer that is spread over processes.
     """
-    network, factors = model.transformer, chosen_steps(options, path)
-    if options.compile and is_spread(network):
-        raise ConfigError(
-            "compile: the transformer is spread over processes, which talk between its layers; "
-            "turn compile off, or make the video by one process"
-        )
+    network = model.transformer
+    _check_spread(network, options)
+    cache = _cache_of(network, options, path)
     with ExitStack() as stack:
         attention = stack.enter_context(using_kernel(network, options.attention))
         tables = options.modulation == "tables" and not is_sharded(network)
         if tables:
             stack.enter_context(tabulated(network, [step.t for step in path], _host_of_modulation(model)))
-        guided = is_guided(guidance_of(options))
-        in_turn = options.guidance_pair == "sequence" and guided
+        guider = guidance_of(options)
+        in_turn = options.guidance_pair == "sequence" and len(guider.branches) > 1
         if options.compile and model.compute_device is not None:
             warnings.warn("compile has no effect while weights visit the device", stacklevel=4)
         elif options.compile:
-            stack.enter_context(compiled(network, 2 if guided and not in_turn else 1, clip))
+            stack.enter_context(compiled(network, 1 if in_turn else len(guider.branches), clip))
             stack.enter_context(graph_replay(network))
         forms = fused_forms(model, options)
         stack.enter_context(fused(network, forms))
-        if factors:
-            stack.enter_context(reusing(network, factors, branches=2 if in_turn else 1))
-        engine = Engine(options, tables, factors, fused=tuple(sorted(forms)))
+        if guider.stg:
+            stack.enter_context(skipping(network, stg_layers(model.spec, options)))
+        reused = stack.enter_context(cache)
+        tea = tea_polynomial(network.config)[0] if read_cache(options.cache)[0] == "tea" else ""
+        engine = Engine(options, tables, reused, fused=tuple(sorted(forms)), tea=tea)
         yield engine
         engine.kernels = tuple(sorted(attention.used))
+
+
+def _check_spread(network: Transformer, options: GenerateOptions) -> None:
+    """Refuse what several processes cannot do together. Raises ConfigError."""
+    if options.compile and is_spread(network):
+        raise ConfigError(
+            "compile: the transformer is spread over processes, which talk between its layers; "
+            "turn compile off, or make the video by one process"
+        )
+    if options.cache and is_spread(network):
+        raise ConfigError(
+            f"cache {options.cache!r}: the transformer is spread over processes, each of which would choose its own "
+            "steps; use reuse with a calibration, or make the video by one process"
+        )
+
+
+def _cache_of(
+    network: Transformer, options: GenerateOptions, path: Sequence[SamplerStep]
+) -> AbstractContextManager[list[int]]:
+    """What leaves out blocks at some steps; it gives the list of these steps, which grows as they are made."""
+    kind, threshold = read_cache(options.cache)
+    if kind == "first-block" and threshold > 0:
+        return first_block_cached(network, threshold)
+    factors = chosen_steps(options, path)
+    if kind == "tea" and threshold > 0:
+        name, polynomial = tea_polynomial(network.config)
+        if name == "none":
+            warnings.warn(
+                "cache tea: no polynomial is published for this model; the plain distance of time embeddings is used, "
+                "whose thresholds are others",
+                stacklevel=5,
+            )
+        factors = tea_factors(network, [step.t for step in path], threshold, polynomial)
+    return reusing(network, factors) if factors else nullcontext([])
 
 
 def chosen_steps(options: GenerateOptions, path: Sequence[SamplerStep]) -> list[float | None]:

@@ -21,7 +21,6 @@ from cogvideox import checkpoints
 from cogvideox.checkpoints.hub import is_shipped
 from cogvideox.checkpoints.specs import read_spec
 from cogvideox.device import best_device, check_device
-from cogvideox.diffusion import is_guided
 from cogvideox.errors import CheckpointError, ConfigError, OutputError
 from cogvideox.generation import preflight
 from cogvideox.generation.given import Given, GivenSize, read_given
@@ -30,6 +29,7 @@ from cogvideox.generation.pipeline import OnStep, Progress, run
 from cogvideox.generation.plan import Plan, plan_run, with_policy
 from cogvideox.generation.preflight import DTYPES, Forecast, choose, model_folder
 from cogvideox.generation.prompt_enhance import Enhance, Enhanced
+from cogvideox.generation.recommended import merged, usual_scale
 from cogvideox.generation.record import Generation
 from cogvideox.generation.sampling import guidance_of
 from cogvideox.generation.text_cache import cache_folder, digests_of_run, use_cache
@@ -64,6 +64,8 @@ class Job:
     ``text_device``: where the text encoder runs, read layer by layer from its files. ``text_cache``: "on", "off" or a
     folder of text embeddings (``cache_folder``); with one, the text encoder is read only when an embedding is missing.
     ``text_encoder``: a .gguf file of T5, read so too.
+    ``preset``: a name of ``recommended.SETTINGS_PRESETS``; ``recommended``: of each option that nobody gave, what asks
+    for it (``settled`` fills it in).
     """
 
     model: str = ""
@@ -85,6 +87,8 @@ class Job:
     text_device: str | None = None
     text_cache: str = "off"
     text_encoder: str | None = None
+    preset: str = ""
+    recommended: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         read_low_bits(self.storage, self.products)
@@ -141,6 +145,15 @@ def parse_options(settings: Mapping[str, Any]) -> GenerateOptions:
     if "sampler" in settings:
         settings = {**settings, "sampler": choose("sampler", settings["sampler"], SAMPLER_NAMES)}
     return GenerateOptions.parse(dict(settings))
+
+
+def settled(job: Job, settings: Mapping[str, Any]) -> tuple[Job, dict[str, Any]]:
+    """The settings with those that a preset and the adapters ask for, and the job that names where they come from.
+
+    Raises ConfigError.
+    """
+    values, sources = merged(settings, job.preset, job.adapters)
+    return replace(job, recommended=sources), values
 
 
 def prepare(
@@ -202,6 +215,8 @@ def check_shareable(prepared: Prepared) -> None:
         raise ConfigError(
             f"memory {policy.name}: several processes hold the weights in parts already; pass --memory resident"
         )
+    if prepared.plan.options.cache:
+        raise ConfigError("cache: not for several processes; leave out --cache, or start one process")
     if prepared.plan.options.compile:
         raise ConfigError("compile: not for several processes; leave out --compile, or start one process")
 
@@ -313,7 +328,8 @@ def load(
 def share(model: CogVideoX, options: GenerateOptions) -> None:
     """Let the processes that torchrun started make one video together."""
     if is_distributed():
-        guided = is_guided(guidance_of(options)) and options.guidance_pair != "sequence"
+        pair = guidance_of(options).branches == ("negative", "prompt")
+        guided = pair and options.guidance_pair != "sequence"
         spread(model.transformer, Spread.over(get_world_size(), guided), model.device.type)
 
 
@@ -334,7 +350,7 @@ def make(
         if job.watch and out is not None and is_main_process():
             on_step = Watch(Previewer(model, model.tiny_vae), prepared.plan, watched_of(out), job.watch, told)
         generation = run(model, prepared.plan, prepared.given, on_step)
-    return generation.noted(memory=prepared.memory, enhanced=prepared.enhanced)
+    return generation.noted(memory=prepared.memory, enhanced=prepared.enhanced, recommended=job.recommended)
 
 
 def read_tiny_vae(job: Job, spec: ModelSpec, device: str = "cpu") -> TinyVAE:
@@ -401,9 +417,12 @@ def save(
 
 
 def read_adapter_flag(text: str) -> tuple[str, float]:
-    """``PATH`` or ``PATH:SCALE`` of an adapter. Raises ConfigError, CheckpointError."""
+    """``PATH`` or ``PATH:SCALE`` of an adapter; without a scale the one recommended beside it, or 1.
+
+    Raises ConfigError, CheckpointError.
+    """
     path, colon, number = text.rpartition(":")
-    scale = 1.0
+    scale: float | None = None
     if not colon or "\0" in text or Path(text).exists():
         path = text
     else:
@@ -411,11 +430,11 @@ def read_adapter_flag(text: str) -> tuple[str, float]:
             scale = float(number)
         except ValueError:
             raise ConfigError(f"lora {text!r}: {number!r} is not a scale; write PATH:0.8") from None
-    if not -100 < scale < 100:
+    if scale is not None and not -100 < scale < 100:
         raise ConfigError(f"lora {text!r}: scale {scale:g} must lie between -100 and 100; write PATH:0.8")
     if "\0" in path or not Path(path).exists():
         raise CheckpointError(f"lora {path}: no such file or folder; check the path")
-    return path, scale
+    return path, usual_scale(path) if scale is None else scale
 
 
 def target(out: str | None, job: Job) -> Path:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import secrets
 import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from cogvideox.config import Config
+from cogvideox.errors import ConfigError, suggest
 
 LIMITS: dict[str, tuple[float, float]] = {
     "frames": (1, 4096),
@@ -32,9 +34,10 @@ OPTION_GROUPS = {
     "Prompt and inputs": "prompt image last_image keyframe video video_use strength mask remove control context_frames "
     "join fit sample_image image_scale",
     "Size and length": "frames seconds height width fps",
-    "Sampling": "steps sampler previous seed latents",
-    "Guidance": "guidance guidance_schedule negative_prompt zero_negative guidance_pair",
-    "Speed and memory": "attention modulation compile reuse reuse_table vae_coding tile_height tile_width",
+    "Sampling": "steps times sampler previous seed latents",
+    "Guidance": "guidance guidance_schedule negative_prompt zero_negative guidance_pair guidance_rule guidance_rescale "
+    "guidance_start guidance_stop zero_steps apg_eta apg_norm apg_momentum stg_scale stg_layers",
+    "Speed and memory": "attention modulation compile cache reuse reuse_table vae_coding tile_height tile_width",
     "Checks": "anyway check_numerics",
 }
 """Where a person looks for an option: the headings of ``cogvideox generate --help``."""
@@ -100,6 +103,11 @@ class GenerateOptions(Config):
     )
 
     steps: int = Field(50, description="denoising steps; more is slower and finer")
+    times: tuple[int, ...] = Field(
+        (),
+        description="the times that are visited, such as 999,856,665,399, instead of evenly spaced steps; for adapters "
+        "that were trained on them",
+    )
     sampler: Literal["ddim", "dpmpp_2m", "dpmpp_sde"] = Field(
         "ddim",
         description="how a step is made: ddim, dpm (dpmpp_sde, for the 5B models) or dpm-ode (dpmpp_2m)",
@@ -116,6 +124,49 @@ class GenerateOptions(Config):
     )
     guidance_schedule: Literal["constant", "wave", "cosine"] = Field(
         "constant", description="guidance over the steps; wave is the released dynamic guidance"
+    )
+    guidance_rule: Literal["cfg", "zero-star", "apg"] = Field(
+        "cfg",
+        description="how the answers for both prompts become one: cfg (plain), zero-star (CFG-Zero*: the negative one "
+        "is scaled to fit) or apg (adaptive projected guidance: less harsh colours at high guidance)",
+    )
+    guidance_rescale: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="how far the spread of the guided answer is brought back to the prompt's; 0.7 is usual",
+    )
+    guidance_start: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the steps before guidance begins; steps without it take half the time",
+    )
+    guidance_stop: float = Field(1.0, ge=0, le=1, description="share of the steps after which guidance ends")
+    zero_steps: int = Field(
+        1,
+        ge=0,
+        description="first steps that zero-star makes without the network; 0 for image-to-video models",
+    )
+    apg_eta: float = Field(
+        0.0, allow_inf_nan=False, description="how much apg keeps of the part that makes colours harsh"
+    )
+    apg_norm: float = Field(
+        0.0, ge=0, allow_inf_nan=False, description="longest difference in apg, over the whole video; 0: any"
+    )
+    apg_momentum: float = Field(
+        -0.5, gt=-1, lt=1, description="how much of earlier differences apg adds; usual: -0.75 to 0"
+    )
+    stg_scale: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="spatio-temporal guidance: how strongly the answer of a network without some blocks is avoided; "
+        "1 is usual, 0: off. Takes half the time again",
+    )
+    stg_layers: tuple[int, ...] = Field(
+        (),
+        description="blocks that stg leaves out, from 0, such as 11; default: one at a quarter of the depth",
     )
     seed: int | None = Field(
         None,
@@ -151,6 +202,11 @@ class GenerateOptions(Config):
         False,
         description="compile one block of the transformer and use it for all: faster steps after a slow first one",
     )
+    cache: str = Field(
+        "",
+        description="skip blocks at steps that change little: first-block:0.05 or tea:0.2, the number being how much "
+        "may change; more is faster and less alike, 0 skips nothing; needs no calibration",
+    )
     reuse: float = Field(
         0.0,
         ge=0,
@@ -175,6 +231,28 @@ class GenerateOptions(Config):
     def _several(cls, value: Any) -> Any:
         return tuple(as_list(value))
 
+    @field_validator("cache")
+    @classmethod
+    def _known_cache(cls, text: str) -> str:
+        read_cache(text)
+        return text
+
+    @model_validator(mode="before")
+    @classmethod
+    def _steps_of_times(cls, values: Any) -> Any:
+        """As many steps as there are times."""
+        times = list_of_numbers(values.get("times") or ()) if isinstance(values, dict) else ()
+        return {**values, "times": times, "steps": len(times)} if times else values
+
+    def check_change(self, before: Self, names: Sequence[str]) -> None:
+        """Steps beside times have no effect."""
+        check_steps({name: getattr(self, name) for name in names} | {"times": self.times}, names)
+
+    @field_validator("stg_layers", "times", mode="before")
+    @classmethod
+    def _numbers(cls, value: Any) -> Any:
+        return list_of_numbers(value)
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         for name, (least, most) in LIMITS.items():
@@ -194,6 +272,17 @@ class GenerateOptions(Config):
             )
         if self.tile_height is not None and self.vae_coding != "tiled":
             warnings.warn(f"tile_height has no effect with vae_coding {self.vae_coding!r}", stacklevel=2)
+        if self.guidance_start >= self.guidance_stop:
+            raise ValueError(
+                f"guidance_start {self.guidance_start:g}, guidance_stop {self.guidance_stop:g}: no step lies between; "
+                "raise guidance_stop"
+            )
+        if self.stg_scale and self.compile:
+            raise ValueError("stg_scale and compile: compiled blocks cannot be left out; give one of them")
+        if self.cache and self.reuse:
+            raise ValueError(
+                f"cache {self.cache!r} and reuse {self.reuse:g}: both skip steps; give one of them"
+            )
         if self.reuse_table is not None and not self.reuse:
             warnings.warn("reuse_table has no effect with reuse 0", stacklevel=2)
         if self.join and self.video_use != "continue":
@@ -206,6 +295,45 @@ def as_list(value: Any) -> list[Any]:
     if value is None:
         return []
     return list(value) if isinstance(value, list | tuple) else [value]
+
+
+CACHES = {"first-block": 0.05, "tea": 0.2}
+"""Ways to skip blocks without a calibration, and the threshold of each where none is given."""
+
+
+def check_steps(settings: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Raises ConfigError where ``names``, what somebody asked for, has steps, and times are set too."""
+    times = list_of_numbers(settings.get("times") or ())
+    if "steps" in names and times:
+        shown = ",".join(str(each) for each in times)
+        raise ConfigError(
+            f"steps beside times {shown}: as many steps are made as there are times; give one of them"
+        )
+
+
+def read_cache(text: str) -> tuple[str, float]:
+    """The kind and the threshold that ``cache`` names; ("", 0) for none. Raises ValueError."""
+    if not text:
+        return "", 0.0
+    kind, colon, number = text.partition(":")
+    if kind not in CACHES:
+        known = " or ".join(f"{name}:{usual:g}" for name, usual in CACHES.items())
+        raise ValueError(f"{text!r}: unknown{suggest(kind, CACHES)}; write {known}")
+    try:
+        threshold = float(number) if colon else CACHES[kind]
+    except ValueError:
+        threshold = -1.0
+    if not threshold >= 0:  # NaN is not either
+        raise ValueError(
+            f"{text!r}: the threshold must be a number of at least 0; write {kind}:{CACHES[kind]:g}"
+        )
+    return kind, threshold
+
+
+def list_of_numbers(value: Any) -> Any:
+    """What was typed with commas between, once or several times, as one list."""
+    values = value if isinstance(value, list | tuple) else [value]
+    return [part for each in values for part in (each.split(",") if isinstance(each, str) else [each])]
 
 
 def draw_seed() -> int:

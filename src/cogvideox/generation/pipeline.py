@@ -143,7 +143,7 @@ def run(
         prompt, negative, text = _text(model, options, given.shape is not None, explicit)
         report("encode", 0, 1)
         condition = condition_of(model, plan, given, noises)
-        path = model.schedule.path(options.steps, options.previous, condition.strength)
+        path = model.schedule.path(options.steps, options.previous, condition.strength, options.times)
         report("denoise", 0, len(path))
         clip = model.clip_of(plan.latent_shape, prompt.shape[1])
         with running(model, options, path, clip) as engine:

@@ -11,7 +11,7 @@ from cogvideox.errors import ConfigError, FrameError, SizeError
 from cogvideox.generation.frame_plan import Anchor, FramePlan, plan_frames, plan_size
 from cogvideox.generation.given import Given, check_takes
 from cogvideox.generation.options import LIMITS, GenerateOptions
-from cogvideox.generation.sampling import guidance_of
+from cogvideox.generation.sampling import check_guidance, guidance_of
 from cogvideox.memory import Policy
 from cogvideox.spec import ModelSpec
 from cogvideox.vae import Tiles
@@ -59,6 +59,8 @@ def plan_run(spec: ModelSpec, options: GenerateOptions, given: Given | None = No
     frames = plan_frames(asked, ratio, patch, anchor, context, spec.frames, config.first_latent_alone)
     given.pictures(asked)  # raises for a key frame beyond
     steps, tiles = _steps(options, given), _tiles(spec, options)
+    spec.schedule.check_times(options.times)
+    check_guidance(spec, options, steps)
     _warn_of_cropping(spec, options, given, height, width)
     encoded = 0
     if given.shape is not None:

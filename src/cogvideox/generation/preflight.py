@@ -24,10 +24,9 @@ from cogvideox.checkpoints.tensors import to_bytes
 from cogvideox.checkpoints.trainers import not_a_model
 from cogvideox.conditioning import from_text
 from cogvideox.device import available, best_device, check_device
-from cogvideox.diffusion import is_guided
 from cogvideox.errors import CheckpointError, ConfigError, InputError, PromptError, suggest
 from cogvideox.generation.given import Given
-from cogvideox.generation.options import GenerateOptions
+from cogvideox.generation.options import GenerateOptions, read_cache
 from cogvideox.generation.plan import Plan, plan_run
 from cogvideox.generation.residual_reuse import calibration_path, read_calibration
 from cogvideox.generation.sampling import guidance_of
@@ -194,6 +193,7 @@ def request_of(
 ) -> Request:
     """What a run asks the planners of memory and time for; ``encoded`` given frames are encoded first."""
     options = plan.options
+    cache = read_cache(options.cache)[0]
     return Request(
         spec=spec,
         frames=plan.frames.generated,
@@ -203,12 +203,14 @@ def request_of(
         dtype=dtype,
         device=device,
         given=encoded,
-        guided=is_guided(guidance_of(options)),
+        guided=len(guidance_of(options).branches) > 1,
+        guider=guidance_of(options),
         sampler=options.sampler,
         steps=options.steps,
         float32_latents=options.latents == "float32",
         tables=options.modulation == "tables",
-        reuse=options.reuse > 0,
+        reuse=options.reuse > 0 or cache == "tea",
+        first_block=cache == "first-block",
         text=text,
     )
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from cogvideox.conditioning import Conditioning
-from cogvideox.diffusion import SamplerStep
+from cogvideox.diffusion import Guider, SamplerStep
 from cogvideox.errors import MediaError
 from cogvideox.generation.fast_paths import Engine
 from cogvideox.generation.frame_plan import FramePlan
@@ -17,7 +17,7 @@ from cogvideox.generation.given import Given, read_keyframe
 from cogvideox.generation.options import GenerateOptions
 from cogvideox.generation.plan import Plan
 from cogvideox.generation.prompt_enhance import Enhanced
-from cogvideox.generation.sampling import guidance_of
+from cogvideox.generation.sampling import guidance_of, stg_layers
 from cogvideox.manifest import manifest
 from cogvideox.memory import MemoryPlan
 from cogvideox.model import CogVideoX
@@ -43,9 +43,10 @@ class RunRecord:
 
     ``provenance`` is the part that every record of this package has (``manifest.manifest``): settings, hashes of
     inputs, versions. ``model`` holds its configs, weights' digests and adapters. ``times`` and ``guidance`` have one
-    value for each denoising step, ``stages`` the seconds of text, encode, denoise and decode. ``memory`` and
+    value for each denoising step, ``stages`` the seconds of text, encode, denoise and decode. ``guider`` is None
+    where guidance is off; ``stg_layers`` are the blocks that its third branch left out. ``memory`` and
     ``enhanced`` are set where a memory policy was chosen or the prompt written out, ``batch`` is the hash of a batch's
-    line.
+    line; ``recommended`` names, of options that nobody gave, the preset or adapter that asks for them.
     """
 
     options: GenerateOptions
@@ -65,9 +66,12 @@ class RunRecord:
     stages: Mapping[str, float]
     peak_memory_bytes: Mapping[str, int]
     noise: str
+    guider: Guider | None = None
+    stg_layers: Sequence[int] = ()
     memory: MemoryPlan | None = None
     enhanced: Enhanced | None = None
     batch: str = ""
+    recommended: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def seed(self) -> int | None:
@@ -93,12 +97,23 @@ class RunRecord:
             "peak_memory_bytes": dict(self.peak_memory_bytes),
             "noise": self.noise,
         }
+        if self.guider is not None and self.guider != Guider(guidance=self.guider.guidance):
+            run["guider"] = self._guider_facts(self.guider)
         if self.memory is not None:
             run["memory"] = self.memory.record()
         if self.enhanced is not None:
             run["enhance"] = asdict(self.enhanced)
+        if self.recommended:
+            run["recommended"] = dict(self.recommended)
         batch = {"batch": self.batch} if self.batch else {}
         return {**self.provenance, "model": dict(self.model), "run": run, **batch}
+
+    def _guider_facts(self, guider: Guider) -> dict[str, Any]:
+        """What is not plain guidance, and how many answers the network gave."""
+        facts = guider.model_dump(mode="json", exclude={"guidance"})
+        if guider.stg:
+            facts["stg_layers"] = list(self.stg_layers)
+        return facts | {"branches": list(guider.branches), "evaluations": guider.evaluations(len(self.times))}
 
 
 @dataclass(frozen=True)
@@ -127,7 +142,7 @@ def record_of(
     **run: Any,
 ) -> RunRecord:
     """The record of a run; ``run`` are the fields that were measured."""
-    scale = guidance_of(plan.options).build()
+    guider = guidance_of(plan.options)
     return RunRecord(
         options=plan.options,
         provenance=_provenance(plan.options, given),
@@ -139,7 +154,9 @@ def record_of(
         frames=plan.frames,
         condition=condition.facts,
         times=[step.t for step in path],
-        guidance=[round(scale(step), 6) for step in path],
+        guidance=[round(guider.scale_at(step), 6) for step in path],
+        guider=guider if len(guider.branches) > 1 else None,
+        stg_layers=stg_layers(model.spec, plan.options) if guider.stg else (),
         **run,
     )
 

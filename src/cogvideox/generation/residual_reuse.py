@@ -1,6 +1,8 @@
-"""Which steps of a run may reuse the residual of an earlier one: measured once per model and number of steps.
+"""Which steps of a run may reuse the residual of an earlier one: measured once per model and number of steps, or by
+rules that need no measuring.
 
-A calibration is a small JSON file. A threshold turns it into a choice of steps; 0 chooses none.
+A calibration is a small JSON file. A threshold turns it into a choice of steps; 0 chooses none. TeaCache's polynomials
+are published for the released models.
 """
 
 from __future__ import annotations
@@ -15,9 +17,29 @@ from pydantic import Field, model_validator
 from cogvideox.config import Config
 from cogvideox.errors import ConfigError
 from cogvideox.files import read_json
+from cogvideox.transformer import TransformerConfig
 
 REACH = 4
 """How many steps old a residual may be."""
+
+TEA_2B = (-31.0658903, 25.4732368, -5.92380459, 1.75769064, -0.00361568434)
+TEA_5B = (-1538.80483, 843.202495, -134.363087, 7.97131516, -0.0523162339)
+TEA_15 = (250.210439, -165.061612, 35.7804877, -0.781551492, 0.0358559703)
+TEA_15_I2V = (122.842302, -104.088754, 26.2981677, -0.306009921, 0.0371213220)
+PLAIN_DISTANCE = (1.0, 0.0)
+"""TeaCache's rule before its polynomial: the distance itself; for models that none is published for."""
+
+
+def tea_polynomial(config: TransformerConfig) -> tuple[str, tuple[float, ...]]:
+    """The published polynomial of a network of this shape and whose it is; "none" with the plain distance otherwise."""
+    shape = config.num_layers, config.width, config.patch_size_t, bool(config.ofs_embed_dim)
+    known = {
+        (30, 1920, None, False): ("2b", TEA_2B),
+        (42, 3072, None, False): ("5b", TEA_5B),
+        (42, 3072, 2, False): ("1.5-5b", TEA_15),
+        (42, 3072, 2, True): ("1.5-5b-i2v", TEA_15_I2V),
+    }
+    return known.get(shape, ("none", PLAIN_DISTANCE))
 
 
 class Calibration(Config):

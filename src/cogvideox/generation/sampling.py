@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -10,14 +11,30 @@ from torch import Tensor
 
 from cogvideox import noise
 from cogvideox.conditioning import Conditioning
-from cogvideox.diffusion import GUIDANCE, SAMPLERS, Network, denoiser, guided, is_guided, pinned, sequential
+from cogvideox.diffusion import (
+    GUIDANCE,
+    SAMPLERS,
+    Branch,
+    ClassifierFree,
+    Guider,
+    Network,
+    Projected,
+    SamplerStep,
+    ZeroStar,
+    denoiser,
+    guided,
+    is_guided,
+    pinned,
+    sequential,
+)
 from cogvideox.diffusion.denoiser import Denoise
-from cogvideox.diffusion.guidance import RELEASED_GUIDANCE, Constant, Cosine, Wave
+from cogvideox.diffusion.guidance import RELEASED_GUIDANCE
 from cogvideox.diffusion.samplers import After, Noise
 from cogvideox.errors import ConfigError, InputError
 from cogvideox.generation.options import GenerateOptions
 from cogvideox.model import CogVideoX
-from cogvideox.spec import ABOUT_KINDS
+from cogvideox.spec import ABOUT_KINDS, ModelSpec
+from cogvideox.transformer.calls import answering, at_step
 
 
 class Noises:
@@ -82,10 +99,60 @@ class Noises:
         return drawn.to(self.device, self.dtype).transpose(1, 2).contiguous()
 
 
-def guidance_of(options: GenerateOptions) -> Constant | Wave | Cosine:
-    """The guidance spec that the options name; of a model that is not known yet, the released models' scale."""
+def guidance_of(options: GenerateOptions) -> Guider:
+    """The guidance that the options name; of a model that is not known yet, the released models' scale."""
     scale = RELEASED_GUIDANCE if options.guidance is None else options.guidance
-    return GUIDANCE[options.guidance_schedule](scale=scale)
+    rules = {
+        "cfg": ClassifierFree(),
+        "zero-star": ZeroStar(zero_steps=options.zero_steps),
+        "apg": Projected(eta=options.apg_eta, norm=options.apg_norm, momentum=options.apg_momentum),
+    }
+    return Guider(
+        guidance=GUIDANCE[options.guidance_schedule](scale=scale),
+        rule=rules[options.guidance_rule],
+        rescale=options.guidance_rescale,
+        start=options.guidance_start,
+        stop=options.guidance_stop,
+        stg=options.stg_scale,
+    )
+
+
+def stg_layers(spec: ModelSpec, options: GenerateOptions) -> tuple[int, ...]:
+    """The blocks that spatio-temporal guidance leaves out: as asked, or block 11 of 42 and its like."""
+    return options.stg_layers or (spec.transformer.num_layers * 11 // 42,)
+
+
+def check_guidance(spec: ModelSpec, options: GenerateOptions, steps: int) -> None:
+    """Refuse guidance that a run of so many steps cannot have, and warn of settings without effect.
+
+    Raises ConfigError.
+    """
+    guider, layers = guidance_of(options), spec.transformer.num_layers
+    if wrong := [index for index in options.stg_layers if not 0 <= index < layers]:
+        raise ConfigError(f"stg_layers {wrong[0]}: the model has {layers} blocks; choose 0 to {layers - 1}")
+    if guider.zero_steps >= steps:
+        raise ConfigError(
+            f"zero_steps {guider.zero_steps} of {steps} steps: the network is never asked; lower zero_steps"
+        )
+    if len(guider.branches) > 1 and not any(guider.is_on(index, steps) for index in range(steps)):
+        raise ConfigError(
+            f"guidance_start {guider.start:g}, guidance_stop {guider.stop:g}: no one of {steps} steps lies between; "
+            "move them apart, or turn guidance off with guidance 1"
+        )
+    active, rule = is_guided(guider), options.guidance_rule
+    needs = {
+        "guidance_rule": ("guidance above 1", active),
+        "zero_steps": ("guidance_rule 'zero-star'", rule == "zero-star"),
+        **dict.fromkeys(("apg_eta", "apg_norm", "apg_momentum"), ("guidance_rule 'apg'", rule == "apg")),
+        "stg_layers": ("stg_scale", options.stg_scale > 0),
+        **dict.fromkeys(
+            ("guidance_rescale", "guidance_start", "guidance_stop"), ("guidance", len(guider.branches) > 1)
+        ),
+    }
+    for name, (need, met) in needs.items():
+        value = getattr(options, name)
+        if not met and value != GenerateOptions.model_fields[name].default:
+            warnings.warn(f"{name} {value!r} has no effect without {need}", stacklevel=3)
 
 
 def sample_latents(
@@ -104,12 +171,12 @@ def sample_latents(
     and InputError when an image-to-video model is given no image.
     """
     condition = condition or Conditioning()
-    path = model.schedule.path(options.steps, options.previous, condition.strength)
+    path = model.schedule.path(options.steps, options.previous, condition.strength, options.times)
     if not path:
         raise ConfigError(
             f"strength {condition.strength:g} of {options.steps} steps: no step is left; raise one of them"
         )
-    denoise = _denoiser(model, prompt, negative, initial.shape[0], options, condition)
+    denoise = _denoiser(model, prompt, negative, options, condition)
     x, known = initial, condition.known
     if condition.start is not None:
         x = model.schedule.add_noise(condition.start, initial, path[0].t).to(initial.dtype)
@@ -123,29 +190,44 @@ def _denoiser(
     model: CogVideoX,
     prompt: Tensor,
     negative: Tensor | None,
-    batch: int,
     options: GenerateOptions,
     condition: Conditioning,
 ) -> Denoise:
     """The clean estimate at each step: the network, guidance as the options ask, and what is known already."""
-    guidance = guidance_of(options)
-    active = is_guided(guidance)
-    if active and negative is None:
+    guider = guidance_of(options)
+    branches = guider.branches
+    if "negative" in branches and negative is None:
         raise ConfigError(
-            f"guidance {guidance.scale:g}: needs a negative prompt embedding; pass one, or guidance 1"
+            f"guidance {guider.guidance.scale:g}: needs a negative prompt embedding; pass one, or guidance 1"
         )
-    text = torch.cat([negative, prompt]) if active and negative is not None else prompt
-    text = text.to(model.device, model.dtype)
-    if options.guidance_pair == "sequence" and active:
-        network = sequential([_network(model, half, condition.channels) for half in text.split(batch)])
-    else:
-        network = _network(model, text, condition.channels)
+
+    def answers(branches: tuple[Branch, ...]) -> Network:
+        text = torch.cat(
+            [negative if each == "negative" and negative is not None else prompt for each in branches]
+        )
+        return _network(model, text.to(model.device, model.dtype), condition.channels, branches)
+
+    in_turn = options.guidance_pair == "sequence" and len(branches) > 1
+    network = sequential([answers((each,)) for each in branches]) if in_turn else answers(branches)
     kind = model.schedule.config.prediction_type
-    denoise = guided(network, guidance.build(), kind) if active else denoiser(network, kind)
-    return pinned(denoise, condition.known) if condition.known is not None else denoise
+    if len(branches) > 1:
+        denoise = guided(network, guider, kind, alone=answers(("prompt",)))
+    else:
+        denoise = denoiser(network, kind)
+    return _announced(pinned(denoise, condition.known) if condition.known is not None else denoise)
 
 
-def _network(model: CogVideoX, text: Tensor, channels: Tensor | None) -> Network:
+def _announced(denoise: Denoise) -> Denoise:
+    """The same denoiser; what is put in place of blocks reads at which step it is."""
+
+    def at(x: Tensor, step: SamplerStep) -> Tensor:
+        with at_step(step.index):
+            return denoise(x, step)
+
+    return at
+
+
+def _network(model: CogVideoX, text: Tensor, channels: Tensor | None, branches: Sequence[Branch]) -> Network:
     wants = model.transformer.config.in_channels - model.spec.latent_channels
     has = 0 if channels is None else channels.shape[1]
     if has != wants:
@@ -163,6 +245,7 @@ def _network(model: CogVideoX, text: Tensor, channels: Tensor | None) -> Network
         if channels is not None:
             beside = channels.to(x.dtype).repeat(x.shape[0] // channels.shape[0], 1, 1, 1, 1)
             x = torch.cat([x, beside], dim=1)
-        return model.transformer(x.to(model.dtype), text, t)
+        with answering(branches):
+            return model.transformer(x.to(model.dtype), text, t)
 
     return network

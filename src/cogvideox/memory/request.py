@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
 
-from cogvideox.diffusion import Schedule
+from cogvideox.diffusion import Branch, Guider, Schedule
 from cogvideox.errors import SizeError
 from cogvideox.spec import ModelSpec
 from cogvideox.transformer import Transformer
@@ -24,7 +24,7 @@ class Request:
     """One video of ``frames`` made pixel frames of ``height`` x ``width``, in ``dtype`` on ``device``.
 
     ``latents`` counts latent frames for the transformer, padding included. ``given`` frames of an image or a
-    video are encoded first. ``guided`` is false when guidance is off.
+    video are encoded first. ``guided`` is false when guidance is off, ``guider`` says what it is otherwise.
     """
 
     spec: ModelSpec
@@ -36,17 +36,28 @@ class Request:
     device: str = "cpu"
     given: int = 0
     guided: bool = True
+    guider: Guider = field(default_factory=Guider)
     sampler: str = "ddim"
     steps: int = 50
     float32_latents: bool = False
     tables: bool = True  # modulations made once for all steps
     reuse: bool = False  # residuals of the blocks kept for other steps
     text: TextPlace = "resident"
+    first_block: bool = False  # those of the first block and of the others apart
 
     @property
     def on_cpu(self) -> bool:
         """Whether the device's memory is the computer's own."""
         return self.device.split(":")[0] == "cpu"
+
+    @property
+    def branches(self) -> tuple[Branch, ...]:
+        """What the transformer answers at a guided step."""
+        return self.guider.branches if self.guided else ("prompt",)
+
+    def evaluations(self, steps: int) -> int:
+        """How many answers so many steps ask for."""
+        return self.guider.evaluations(steps) if self.guided else steps
 
     @property
     def volume(self) -> int:

@@ -89,8 +89,9 @@ class Effort:
 
 def efforts(request: Request, steps: int) -> dict[str, Effort]:
     """The work of each stage of a run of so many denoising steps, by the names that ``generate`` reports."""
-    pair = 1 + request.guided
-    work = {"text": _text(request).times(pair), "denoise": _step(request).times(steps)}
+    prompts = 1 + ("negative" in request.branches)
+    branches = request.evaluations(steps) / steps
+    work = {"text": _text(request).times(prompts), "denoise": _step(request, branches).times(steps)}
     pixels = request.height * request.width
     coding = _coding(request.spec.vae, request.dtype.itemsize)
     if request.given:  # the encoder does about half of what the decoder does
@@ -104,13 +105,13 @@ def estimate(request: Request, steps: int, rates: Rates | None = None) -> dict[s
     return {stage: effort.seconds(rates) for stage, effort in efforts(request, steps).items()}
 
 
-def _step(request: Request) -> Effort:
-    """One evaluation of the transformer, for both halves of guidance."""
+def _step(request: Request, branches: float) -> Effort:
+    """One call of the transformer for so many branches of guidance, as a mean over steps."""
     config, spec = request.spec.transformer, request.spec
     side = spec.vae.spatial_compression_ratio * config.patch_size
     video = request.latents // (config.patch_size_t or 1) * (request.height // side) * (request.width // side)
     tokens, layers, width = video + spec.text_tokens, config.num_layers, config.width
-    rows = (1 + request.guided) * tokens * layers
+    rows = branches * tokens * layers
     return Effort(
         products=rows * 24 * width**2,  # query, key, value, out, and a feed-forward of four widths
         attention=rows * 4 * tokens * width,

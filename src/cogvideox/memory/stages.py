@@ -6,8 +6,8 @@ one, so that any size answers in seconds; tests hold that against counting every
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -15,13 +15,23 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from cogvideox.diffusion import SAMPLERS, Network, Schedule, denoiser, guided, sequential
+from cogvideox.diffusion import (
+    SAMPLERS,
+    Branch,
+    Network,
+    SamplerStep,
+    Schedule,
+    denoiser,
+    guided,
+    sequential,
+)
 from cogvideox.memory.count import count
 from cogvideox.memory.lowbit import Products, take_memory_in_low_bits
 from cogvideox.memory.request import Request
 from cogvideox.transformer import Transformer
+from cogvideox.transformer.calls import answering, at_step
 from cogvideox.transformer.modulation import tabulated
-from cogvideox.transformer.reuse import reusing
+from cogvideox.transformer.reuse import first_block_cached, reusing
 from cogvideox.vae import Tiles, decode_tiled, encode_tiled
 
 Pair = Literal["batched", "sequence"]
@@ -40,7 +50,7 @@ def denoising(request: Request, pair: Pair, low_bits: Products | None = None) ->
     ``low_bits``: the kind of products, where the blocks keep their weights in one byte each; None: they do not.
     """
     layers, steps = request.spec.transformer.num_layers, request.steps
-    few, few_steps = min(FEW, layers), min(FEW + request.reuse, steps)
+    few, few_steps = min(FEW, layers), min(FEW + (request.reuse or request.first_block), steps)
     base = _sampling(request, pair, few, few_steps, low_bits)
     if layers <= FEW:
         return base
@@ -64,38 +74,47 @@ def _sampling(request: Request, pair: Pair, layers: int, steps: int, low_bits: P
 
     def work() -> Tensor:
         with torch.device("meta"):
-            text = torch.empty(1 + request.guided, spec.text_tokens, spec.transformer.text_embed_dim)
+            text = torch.empty(len(request.branches), spec.text_tokens, spec.transformer.text_embed_dim)
             image = torch.empty(1, spec.transformer.in_channels - shape[1], *size, dtype=between)
             start = torch.empty(shape, dtype=between)
-        network = _network(transformer, text.to(request.dtype), image, pair)
-        denoise = guided(network, lambda step: 6.0) if request.guided else denoiser(network)
+        network = _network(transformer, text.to(request.dtype), image, request.branches, pair)
+        denoise = guided(network, request.guider.always()) if request.guided else denoiser(network)
 
         def noise(draws: int) -> Tensor:
             return torch.empty(shape, dtype=between, device="meta")
 
-        return SAMPLERS[request.sampler](denoise, start, path, noise=noise)
+        def at(x: Tensor, step: SamplerStep) -> Tensor:
+            with at_step(step.index):
+                return denoise(x, step)
+
+        return SAMPLERS[request.sampler](at, start, path, noise=noise)
 
     tables = tabulated(transformer, [step.t for step in path]) if request.tables else nullcontext()
-    branches = 2 if pair == "sequence" and request.guided else 1
-    factors = [
-        1.0 if 0 < i == steps - 2 else None for i in range(steps)
-    ]  # old residuals are there at the last
-    reuse = reusing(transformer, factors, branches) if request.reuse else nullcontext()
+    # old residuals are there at the last
+    factors = [1.0 if 0 < i == steps - 2 else None for i in range(steps)]
+    reuse: AbstractContextManager[Any] = reusing(transformer, factors) if request.reuse else nullcontext()
+    if request.first_block:
+        reuse = first_block_cached(transformer, 0.0)
     with torch.no_grad(), tables, reuse:
         work()  # tables of positions are made once, before the count
         return peak_of(request, work)
 
 
-def _network(transformer: Transformer, text: Tensor, image: Tensor, pair: Pair) -> Network:
-    def reading(text: Tensor) -> Network:
+def _network(
+    transformer: Transformer, text: Tensor, image: Tensor, branches: Sequence[Branch], pair: Pair
+) -> Network:
+    def reading(text: Tensor, branches: Sequence[Branch]) -> Network:
         def network(x: Tensor, t: Tensor) -> Tensor:
             if image.shape[1]:
                 x = torch.cat([x, image.to(x.dtype).repeat(x.shape[0], 1, 1, 1, 1)], dim=1)
-            return transformer(x.to(text.dtype), text, t)
+            with answering(branches):
+                return transformer(x.to(text.dtype), text, t)
 
         return network
 
-    return sequential([reading(each) for each in text.split(1)]) if pair == "sequence" else reading(text)
+    if pair == "batched":
+        return reading(text, branches)
+    return sequential([reading(each, (name,)) for each, name in zip(text.split(1), branches, strict=True)])
 
 
 def decoding(request: Request, way: VaeWay) -> int:

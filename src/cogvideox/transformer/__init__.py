@@ -17,6 +17,7 @@ Files, in reading order:
 | `attention_kernels` | attention kernels: torch's own, FlashAttention, SageAttention |
 | `hub_kernels` | attention kernels of the hub: fetched where named, of trusted publishers, compared first |
 | `kernels` | the kernel of a run, chosen by time or by name, of a clip and of a packed sequence |
+| `calls` | which step and which branches of guidance a call is for; blocks left out for one of them |
 | `modulation` | the modulations of all timesteps of a run, as tables |
 | `reuse` | steps at which an earlier residual stands for the blocks |
 | `compiled` | compiled blocks and CUDA graphs |

@@ -97,30 +97,37 @@ class GraphReplay:
         self.recorded: dict[tuple, _Graph] = {}
 
     def __call__(
-        self, x: Float[Tensor, "b n d"], temb: Tensor, rotary_emb: Tensor | None, layout: Layout
+        self,
+        x: Float[Tensor, "b n d"],
+        temb: Tensor,
+        rotary_emb: Tensor | None,
+        layout: Layout,
+        *part: int | None,
     ) -> Float[Tensor, "b n d"]:
         if not x.is_cuda or x.shape[0] * x.shape[1] > SHORT:
-            return self.run_blocks(x, temb, rotary_emb, layout)
-        key = (x.shape, x.dtype, temb.shape, temb.dtype, layout)
+            return self.run_blocks(x, temb, rotary_emb, layout, *part)
+        key = (x.shape, x.dtype, temb.shape, temb.dtype, layout, part)
         if key not in self.recorded:
-            self.recorded[key] = self._record(x, temb, rotary_emb, layout)
+            self.recorded[key] = self._record(x, temb, rotary_emb, layout, *part)
         graph = self.recorded[key]
         graph.x.copy_(x)
         graph.temb.copy_(temb)
         graph.graph.replay()
         return graph.out.clone()
 
-    def _record(self, x: Tensor, temb: Tensor, rotary_emb: Tensor | None, layout: Layout) -> _Graph:
+    def _record(
+        self, x: Tensor, temb: Tensor, rotary_emb: Tensor | None, layout: Layout, *part: int | None
+    ) -> _Graph:
         x, temb = x.clone(), temb.clone()
         side = torch.cuda.Stream(x.device)
         side.wait_stream(torch.cuda.current_stream(x.device))
         with torch.cuda.stream(side):  # libraries choose kernels and take their workspaces before
             for _ in range(2):
-                self.run_blocks(x, temb, rotary_emb, layout)
+                self.run_blocks(x, temb, rotary_emb, layout, *part)
         torch.cuda.current_stream(x.device).wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            out = self.run_blocks(x, temb, rotary_emb, layout)
+            out = self.run_blocks(x, temb, rotary_emb, layout, *part)
         return _Graph(graph, x, temb, out, (rotary_emb,))
 
 

@@ -1,9 +1,14 @@
 """Reuse of residuals: steps at which the blocks are left out, since what they add changes little between steps.
 
-The residual of the blocks, blocks(x) - x, of one step stands for that of a later one after a multiplication by a
-number (MagCache, arXiv 2506.09045, found that the number belongs to the model and hardly to the prompt). The best
-number and what it leaves wrong are measured beforehand for every pair of steps, so that the choice of steps is
-known before a run, the same for every prompt and both answers of guidance.
+The residual of the blocks, blocks(x) - x, of one step stands for that of a later one. Three rules choose the steps:
+
+- calibrated (MagCache, arXiv 2506.09045, found that the best factor belongs to the model and hardly to the prompt): the
+  factor and what it leaves wrong are measured beforehand for every pair of steps (``generation.residual_reuse``).
+- ``tea_factors`` (TeaCache, arXiv 2411.19108): the distance of the time embeddings is added up until it is large.
+- ``first_block_cached`` (ParaAttention, diffusers): the first block is computed, and where its own residual is near the
+  one before, the residual of all others is taken from there.
+
+The first two know the steps before a run, for every prompt. Each run of a sampler starts with nothing kept.
 """
 
 from __future__ import annotations
@@ -12,46 +17,161 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Complex, Float
 from torch import Tensor
 
 from cogvideox.errors import ConfigError
+from cogvideox.transformer.calls import sampler_call
+from cogvideox.transformer.layout import Layout
 from cogvideox.transformer.transformer import Transformer
 
 Residual = Float[Tensor, "b n d"]
+Kept = TypeVar("Kept")
+
+
+class StepMemory(Generic[Kept]):
+    """What is kept between the steps of a run for each batch of branches, and the steps that were skipped.
+
+    Everything is forgotten when a new run begins: a call of an earlier step, or of the same step and branches again.
+    """
+
+    def __init__(self) -> None:
+        self.kept: dict[tuple[str, ...], Kept] = {}
+        self.skipped: list[int] = []
+        self.step, self.seen = -1, set[tuple[str, ...]]()
+
+    def begin(self) -> tuple[int, tuple[str, ...], bool]:
+        """The step and the branches of the call that begins, and whether it is the first one of its step."""
+        call = sampler_call()
+        if call.step < self.step or (call.step == self.step and call.branches in self.seen):
+            self.kept.clear()
+            self.skipped.clear()
+            self.step = -1
+        first = call.step != self.step
+        if first:
+            self.step, self.seen = call.step, set()
+        self.seen.add(call.branches)
+        return call.step, call.branches, first
+
+    def skip(self, step: int) -> None:
+        """Note that the blocks of this step were left out."""
+        if step not in self.skipped:
+            self.skipped.append(step)
 
 
 @contextmanager
-def reusing(network: Transformer, factors: Sequence[float | None], branches: int = 1) -> Iterator[None]:
-    """Inside, step i of every ``len(factors)`` computes the blocks (None), or multiplies the last residual.
+def reusing(network: Transformer, factors: Sequence[float | None]) -> Iterator[list[int]]:
+    """Inside, step i computes the blocks (None), or multiplies the last residual; gives the list of skipped steps.
 
-    ``branches``: how many calls make one step (2: the pair of guidance in sequence). For inference only; what the
-    blocks read is written over. Raises ConfigError when the first step is not computed.
+    For inference only; what the blocks read is written over. Raises ConfigError when the first step is not computed.
     """
     if not factors or factors[0] is not None:
         raise ConfigError("reuse: the first step has no residual to reuse; compute it")
     run_blocks: Callable[..., Residual] = network.run_blocks
-    kept: list[Residual | None] = [None] * branches
-    total, calls = len(factors) * branches, 0
+    memory = StepMemory[Residual]()
 
     def reused(x: Residual, *rest: object) -> Residual:
-        nonlocal calls
-        step, branch = divmod(calls % total, branches)
-        calls += 1
-        factor, before = factors[step], kept[branch]
+        step, branches, _ = memory.begin()
+        factor, before = factors[step], memory.kept.get(branches)
         if factor is not None and before is not None:
+            memory.skip(step)
             return torch.add(x, before, alpha=factor)
-        kept[branch] = before = None  # before the blocks need memory
+        memory.kept.pop(branches, None)
+        before = None  # freed before the blocks need memory
         start = x.clone() if step + 1 < len(factors) and factors[step + 1] is not None else None
         out = run_blocks(x, *rest)  # written over x
         if start is not None:
-            kept[branch] = torch.sub(out, start, out=start)
+            memory.kept[branches] = torch.sub(out, start, out=start)
         return out
 
     with replacing_blocks(network, reused):
-        yield
+        yield memory.skipped
+
+
+@torch.no_grad()
+def tea_factors(
+    network: Transformer, times: Sequence[int], threshold: float, polynomial: Sequence[float]
+) -> list[float | None]:
+    """TeaCache's choice of steps, as factors for ``reusing``: 1 where the last residual is reused, None elsewhere.
+
+    The relative change of the time embedding, mean|e_t - e_before| / mean|e_before|, goes through ``polynomial``
+    (highest power first) and is added up; a step at which the sum reaches ``threshold`` is computed, as are the first
+    and the last one, and the sum starts again from 0.
+    """
+    some = network.proj_out.weight
+    embeddings = network.time_emb(torch.tensor(list(times), device=some.device), None, some.dtype).float()
+    changes = (embeddings[1:] - embeddings[:-1]).abs().mean(1) / embeddings[:-1].abs().mean(1)
+    return skips_of(changes.tolist(), threshold, polynomial)
+
+
+def skips_of(changes: Sequence[float], threshold: float, polynomial: Sequence[float]) -> list[float | None]:
+    """The same from the relative changes between neighbouring steps: one factor more than there are changes."""
+    factors: list[float | None] = [None]
+    total = 0.0
+    for change in changes:
+        value = 0.0
+        for coefficient in polynomial:
+            value = value * change + coefficient
+        total += value
+        computed = total >= threshold or len(factors) == len(changes)
+        factors.append(None if computed else 1.0)
+        total = 0.0 if computed else total
+    return factors
+
+
+@dataclass(frozen=True)
+class FirstBlock:
+    """What a computed step leaves: the residual of the first block on video tokens, and that of all others."""
+
+    first: Residual
+    others: Residual
+
+
+@contextmanager
+def first_block_cached(network: Transformer, threshold: float) -> Iterator[list[int]]:
+    """Inside, a step whose first block changes little computes no other; gives the list of skipped steps.
+
+    Little: mean|r - r_before| / mean|r_before| <= threshold, r being the residual of the first block on video tokens
+    and r_before that of the last computed step. Where several calls make a step (guidance in sequence) the first one
+    decides for all, so that the answers are equally old. For inference only. Waits for the device at each step.
+    """
+    run_blocks: Callable[..., Residual] = network.run_blocks
+    memory = StepMemory[FirstBlock]()
+    skips = False
+
+    def cached(
+        x: Residual, temb: Tensor, rotary_emb: Complex[Tensor, "n 1 e_half"] | None, layout: Layout
+    ) -> Residual:
+        nonlocal skips
+        step, branches, first = memory.begin()
+        kept, words = memory.kept.get(branches), layout.clips[0].text_len
+        start = x[:, words:].clone()
+        x = run_blocks(x, temb, rotary_emb, layout, 0, 1)  # written over x
+        residual = torch.sub(x[:, words:], start, out=start)
+        if first:
+            skips = kept is not None and _is_near(residual, kept.first, threshold)
+        if skips and kept is not None:
+            memory.skip(step)
+            return x.add_(kept.others)
+        memory.kept.pop(branches, None)
+        kept = None  # freed before the blocks need memory
+        head = x.clone()
+        out = run_blocks(x, temb, rotary_emb, layout, 1, None)  # written over x
+        memory.kept[branches] = FirstBlock(residual, torch.sub(out, head, out=head))
+        return out
+
+    with replacing_blocks(network, cached):
+        yield memory.skipped
+
+
+def _is_near(now: Residual, before: Residual, threshold: float) -> bool:
+    """Whether the mean change is at most ``threshold``; NaN is not, and tensors without values never are."""
+    if now.is_meta:
+        return False
+    return bool((now - before).abs().mean() / before.abs().mean() <= threshold)
 
 
 @contextmanager

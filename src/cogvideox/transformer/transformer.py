@@ -105,15 +105,21 @@ class Transformer(nn.Module):
         self, timesteps: Float[Tensor, " b"], ofs: Float[Tensor, 1] | None, dtype: torch.dtype
     ) -> Float[Tensor, "b s"]:
         """SiLU of the time embedding (plus that of ofs): what every modulation reads."""
+        return F.silu(self.time_emb(timesteps, ofs, dtype))
+
+    def time_emb(
+        self, timesteps: Float[Tensor, " b"], ofs: Float[Tensor, 1] | None, dtype: torch.dtype
+    ) -> Float[Tensor, "b s"]:
+        """The time embedding, plus that of ofs where the model has one."""
         config = self.config
         flip, shift = config.flip_sin_to_cos, config.freq_shift
-        temb = self.time_embedding(sinusoid(timesteps, config.width, flip, shift).to(dtype))
+        emb = self.time_embedding(sinusoid(timesteps, config.width, flip, shift).to(dtype))
         if config.ofs_embed_dim:
             ofs = timesteps.new_full((1,), OFS, dtype=torch.float32) if ofs is None else ofs.reshape(-1)
-            temb = temb + self.ofs_embedding(sinusoid(ofs, config.ofs_embed_dim, flip, shift).to(dtype))
+            emb = emb + self.ofs_embedding(sinusoid(ofs, config.ofs_embed_dim, flip, shift).to(dtype))
         elif ofs is not None:
             raise ConfigError("ofs: this model has no ofs embedding (ofs_embed_dim null); leave ofs out")
-        return F.silu(temb)
+        return emb
 
     def run(
         self, x: Float[Tensor, "b n d"], temb: Float[Tensor, "b clips s"], layout: Layout
@@ -131,9 +137,12 @@ class Transformer(nn.Module):
         temb: Float[Tensor, "b clips s"],
         rotary_emb: Complex[Tensor, "n 1 e_half"] | None,
         layout: Layout,
+        start: int = 0,
+        stop: int | None = None,
     ) -> Float[Tensor, "b n d"]:
-        """All blocks in order: the seam for skipping them (``reuse``) and for CUDA graphs (``compiled``)."""
-        for block in self.transformer_blocks:
+        """Blocks ``start`` to before ``stop`` in order, by default all: the seam for skipping them (``reuse``) and for
+        CUDA graphs (``compiled``)."""
+        for block in list(self.transformer_blocks)[start:stop]:
             x = block(x, temb, rotary_emb, layout)
         return x
 

@@ -1,0 +1,158 @@
+"""Settings that an adapter or a published recipe asks for: few-step adapters are nothing without theirs.
+
+They stand in a ``.json`` beside the adapter's file, under the key ``recommended``, or in ``SETTINGS_PRESETS`` under a
+name. What a user asks for wins over a preset, and a preset over an adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from cogvideox.checkpoints.adapter import LORA_FILE, PEFT_FILE
+from cogvideox.config import Config
+from cogvideox.errors import ConfigError, suggest
+from cogvideox.files import read_json, short
+from cogvideox.files.atomic import write_json
+from cogvideox.generation.options import SAMPLER_NAMES, GenerateOptions, check_steps, list_of_numbers
+
+KEY = "recommended"
+"""The key of the file under which the settings stand; a file without it is somebody else's."""
+
+
+class Recommended(Config):
+    """What an adapter was made for. What is None is not recommended; names and values are those of GenerateOptions."""
+
+    about: str = Field("", description="one line for people")
+    scale: float | None = Field(None, gt=-100, lt=100, description="how strongly the adapter is applied")
+    steps: int | None = Field(None, ge=1, le=1000, description="denoising steps")
+    times: tuple[int, ...] | None = Field(None, description="the times that are visited, instead of steps")
+    sampler: Literal["ddim", "dpmpp_2m", "dpmpp_sde"] | None = Field(None, description="how a step is made")
+    previous: Literal["released", "corrected"] | None = Field(None, description="where a step ends")
+    guidance: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="how strongly to follow the prompt"
+    )
+    guidance_schedule: Literal["constant", "wave", "cosine"] | None = Field(
+        None, description="guidance over the steps"
+    )
+
+    @field_validator("sampler", mode="before")
+    @classmethod
+    def _full_name(cls, name: Any) -> Any:
+        return SAMPLER_NAMES.get(name, name) if isinstance(name, str) else name
+
+    @field_validator("times", mode="before")
+    @classmethod
+    def _numbers(cls, value: Any) -> Any:
+        return None if value is None else list_of_numbers(value)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The options that are recommended."""
+        return {
+            name: value for name, value in self if value is not None and name in GenerateOptions.model_fields
+        }
+
+
+@dataclass(frozen=True)
+class SettingsPreset:
+    """A published way to use a model with few steps: the model and the adapter it is for, and the settings."""
+
+    model: str
+    adapter: str
+    recommended: Recommended
+
+
+SETTINGS_PRESETS = {
+    "tdm-2b": SettingsPreset(
+        "2b",
+        "Luo-Yihong/TDM_CogVideoX-2B_LoRA",
+        Recommended(
+            about="4 steps, no second branch (TDM)", times=(999, 856, 665, 399), sampler="ddim", guidance=1, scale=1
+        ),
+    ),
+    "blade-5b": SettingsPreset(
+        "5b",
+        "GYP666/BLADE",
+        Recommended(
+            about="8 steps, no second branch (BLADE, here with full attention, which its authors have not tested)",
+            steps=8, sampler="dpmpp_sde", guidance=1, scale=1,
+        ),
+    ),
+}  # fmt: skip
+
+
+def get_settings_preset(name: str) -> SettingsPreset:
+    """A preset of settings by its name. Raises ConfigError for one that does not exist."""
+    if name not in SETTINGS_PRESETS:
+        known = ", ".join(SETTINGS_PRESETS)
+        raise ConfigError(f"preset {name!r}: unknown{suggest(name, SETTINGS_PRESETS)}; choose one of {known}")
+    return SETTINGS_PRESETS[name]
+
+
+def recommended_file(adapter: str | Path) -> Path:
+    """Where the settings of an adapter stand: a .json named as its file is."""
+    path = Path(adapter)
+    if path.is_dir():
+        names = (LORA_FILE, PEFT_FILE)
+        path = next((path / name for name in names if (path / name).is_file()), path / LORA_FILE)
+    return path.with_suffix(".json")
+
+
+def read_recommended(adapter: str | Path) -> Recommended | None:
+    """What stands beside an adapter; None where nothing does. Raises ConfigError for settings that cannot be."""
+    file = recommended_file(adapter)
+    if not file.is_file():
+        return None
+    values = read_json(file)
+    if not isinstance(values, dict) or KEY not in values:
+        return None
+    if not isinstance(values[KEY], dict):
+        raise ConfigError(f'{file}: {KEY} is {short(values[KEY])}; write settings, such as {{"steps": 4}}')
+    return Recommended.parse(values[KEY], f"{file}: {KEY}")
+
+
+def write_recommended(adapter: str | Path, recommended: Recommended, overwrite: bool = False) -> Path:
+    """Write settings beside an adapter, where ``generate`` finds them. Raises ConfigError or OutputError."""
+    if recommended.times and recommended.steps:
+        check_steps({"times": recommended.times}, ["steps"])
+    values = recommended.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+    return write_json(recommended_file(adapter), {KEY: values}, overwrite)
+
+
+def merged(
+    given: Mapping[str, Any], preset: str, adapters: Sequence[tuple[str, float]]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The settings of a run with what is recommended for it, and where each that was not given comes from.
+
+    Steps and times are one choice. Raises ConfigError where two adapters disagree and nobody says which counts.
+    """
+    check_steps(given, given)
+    values, sources = dict(given), dict[str, str]()
+    wanted = [(f"preset {preset}", get_settings_preset(preset).recommended)] if preset else []
+    wanted += [
+        (Path(path).name, found) for path, _ in adapters if (found := read_recommended(path)) is not None
+    ]
+    for source, recommended in wanted:
+        for name, value in recommended.settings.items():
+            other = {"steps": "times", "times": "steps"}.get(name, name)
+            before = sources.get(name) or sources.get(other)
+            if before is None and name not in values and other not in values:
+                values[name], sources[name] = value, source
+            elif before not in (None, source, f"preset {preset}") and values.get(name) != value:
+                flag = name.replace("_", "-")
+                raise ConfigError(
+                    f"{name}: {before} is made for {values.get(name, values.get(other))!r}, {source} for {value!r}; "
+                    f"give --{flag} to say which counts"
+                )
+    return values, sources
+
+
+def usual_scale(adapter: str | Path) -> float:
+    """How strongly an adapter is applied where nobody says it: as recommended beside it, or 1. Raises ConfigError."""
+    found = read_recommended(adapter)
+    return 1.0 if found is None or found.scale is None else found.scale

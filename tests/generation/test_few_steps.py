@@ -1,0 +1,221 @@
+"""Lists of times, and settings that come with an adapter or under a name: found, overruled, said."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from typer.testing import CliRunner
+
+from cogvideox.cli import app
+from cogvideox.errors import ConfigError
+from cogvideox.generation import GenerateOptions, plan_run
+from cogvideox.generation.batch_file import read_items
+from cogvideox.generation.job import Job, read_adapter_flag, settled
+from cogvideox.generation.recommended import (
+    SETTINGS_PRESETS,
+    Recommended,
+    merged,
+    read_recommended,
+    recommended_file,
+    write_recommended,
+)
+from generation.test_engine import PLAIN, latents
+from support.models import golden_model
+
+TDM = (999, 856, 665, 399)
+
+
+def adapter(folder, name="few.safetensors", **recommended):
+    """A real adapter of the shipped model, and settings beside it."""
+    path = folder / name
+    rows = {"lora_A": torch.zeros(2, 192), "lora_B": torch.zeros(192, 2)}
+    tensors = {
+        f"transformer.transformer_blocks.0.attn1.to_q.{role}.weight": each for role, each in rows.items()
+    }
+    save_file(
+        tensors,
+        path,
+        metadata={"lora_adapter_metadata": json.dumps({"transformer.r": 2, "transformer.lora_alpha": 2})},
+    )
+    if recommended:
+        write_recommended(path, Recommended(**recommended), overwrite=True)
+    return path
+
+
+# times
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "dpmpp_2m", "dpmpp_sde"])
+def test_evenly_spaced_times_are_the_steps_that_they_list(sampler):
+    times = golden_model().schedule.timesteps(4)
+    found, _ = latents(PLAIN.changed(sampler=sampler, times=times))
+    expected, _ = latents(PLAIN.changed(sampler=sampler, previous="corrected"))
+    assert torch.equal(found, expected)
+
+
+def test_times_make_the_steps_and_reach_the_network():
+    model, seen = golden_model(), []
+    model.transformer.register_forward_pre_hook(lambda _, given: seen.append(given[2].unique().tolist()))
+    options = PLAIN.changed(times=TDM[:3], guidance=1)
+    assert options.steps == 3 and plan_run(model.spec, options).steps == 3
+    latents(options, model)
+    assert seen == [[999], [856], [665]]
+
+
+@pytest.mark.parametrize("value", ["999,856,665,399", [999, 856, 665, 399], ["999,856", "665,399"], TDM])
+def test_times_are_written_as_numbers_with_commas(value):
+    assert GenerateOptions.parse({"prompt": "x", "times": value}).times == TDM
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"times": (999, 999)}, "times 999, 999: .* let the times fall"),
+        ({"times": (1000, 5)}, "times 1000: the schedule has the times 0 to 999"),
+        ({"times": (999, -1)}, "times -1: the schedule has"),
+    ],
+)
+def test_times_that_cannot_be_are_refused_before_weights_are_read(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        plan_run(golden_model().spec, PLAIN.changed(**settings))
+
+
+def test_steps_beside_times_are_refused():
+    with pytest.raises(ConfigError, match="steps beside times 999,856,665,399: .* give one of them"):
+        PLAIN.changed(times=TDM).changed(steps=7)
+    with pytest.raises(ConfigError, match="steps beside times"):
+        merged({"steps": 4, "times": "999,5"}, "", [])
+    with pytest.raises(ConfigError, match="times.1: Input should be a valid integer"):
+        GenerateOptions.parse({"times": "999,x"})
+
+
+# recommended settings
+
+
+def test_settings_beside_an_adapter_are_read_as_they_were_written(tmp_path):
+    path = adapter(tmp_path, times=TDM, guidance=1.0, sampler="dpm", scale=0.5, about="four steps")
+    found = read_recommended(path)
+    assert found == Recommended(times=TDM, guidance=1.0, sampler="dpmpp_sde", scale=0.5, about="four steps")
+    assert json.loads((tmp_path / "few.json").read_text())["recommended"]["times"] == list(TDM)
+    assert read_adapter_flag(str(path)) == (str(path), 0.5) and read_adapter_flag(f"{path}:2") == (
+        str(path),
+        2.0,
+    )
+    (tmp_path / "peft").mkdir()
+    inside = adapter(tmp_path / "peft", "adapter_model.safetensors")
+    assert recommended_file(tmp_path / "peft") == inside.with_suffix(".json")
+
+
+def test_a_file_of_somebody_else_says_nothing(tmp_path):
+    path = adapter(tmp_path)
+    assert read_recommended(path) is None and read_adapter_flag(str(path))[1] == 1.0
+    path.with_suffix(".json").write_text('{"steps": 4}')
+    assert read_recommended(path) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"recommended": 4}', "recommended is 4; write settings"),
+        (
+            '{"recommended": {"stepz": 4}}',
+            "few.json: recommended: stepz: unknown setting .did you mean 'steps'",
+        ),
+        ('{"recommended": {"guidance": -1}}', "few.json: recommended: guidance"),
+        ("{", "few.json"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(tmp_path, text, message):
+    path = adapter(tmp_path)
+    path.with_suffix(".json").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_recommended(path)
+
+
+def test_what_a_user_asks_for_wins_over_a_preset_and_that_over_an_adapter(tmp_path):
+    path = adapter(tmp_path, steps=8, guidance=3.0, sampler="dpm-ode", previous="corrected")
+    job = Job(adapters=((str(path), 1.0),), preset="tdm-2b")
+    said, values = settled(job, {"prompt": "x", "sampler": "dpmpp_sde"})
+    assert values == {
+        "prompt": "x",
+        "sampler": "dpmpp_sde",
+        "times": TDM,
+        "guidance": 1.0,
+        "previous": "corrected",
+    }
+    assert said.recommended == {
+        "times": "preset tdm-2b",
+        "guidance": "preset tdm-2b",
+        "previous": "few.safetensors",
+    }
+    _, own = settled(job, {"steps": 20})
+    assert own["steps"] == 20 and "times" not in own
+
+
+def test_adapters_that_disagree_are_refused_until_somebody_decides(tmp_path):
+    pair = [
+        (str(adapter(tmp_path, f"{name}.safetensors", guidance=value)), 1.0)
+        for name, value in (("a", 1), ("b", 2))
+    ]
+    with pytest.raises(
+        ConfigError, match="guidance: a.safetensors is made for 1.0, b.safetensors for 2.0; give --guidance"
+    ):
+        merged({}, "", pair)
+    assert merged({"guidance": 5}, "", pair) == ({"guidance": 5}, {})
+    assert merged({}, "", pair[:1] * 2)[0] == {"guidance": 1.0}
+
+
+def test_lines_of_a_batch_have_presets_and_adapters_of_their_own(tmp_path):
+    path = adapter(tmp_path, steps=8)
+    lines = [{"prompt": "a"}, {"prompt": "a", "preset": "tdm-2b"}, {"prompt": "a", "lora": str(path)}]
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    plain, preset, few = read_items(tmp_path / "p.jsonl", tmp_path, {}, Job())
+    assert (
+        plain.settings == {"prompt": "a"} and preset.settings["times"] == TDM and few.settings["steps"] == 8
+    )
+    assert few.job.recommended == {"steps": "few.safetensors"} and len({plain.key, preset.key, few.key}) == 3
+
+
+@pytest.mark.parametrize("name", SETTINGS_PRESETS)
+def test_presets_are_options_that_can_be(name):
+    _, values = settled(Job(preset=name), {"prompt": "x"})
+    options = GenerateOptions.parse(values)
+    plan_run(golden_model().spec, options.changed(frames=9))
+    assert options.guidance == 1 and options.steps == {"tdm-2b": 4, "blade-5b": 8}[name]
+
+
+def cogvideox(*words: object, code: int = 0):
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    assert done.exit_code == code, (done.exit_code, done.stdout, done.stderr, done.exception)
+    return done
+
+
+def test_the_record_and_the_terminal_say_where_settings_come_from(tmp_path):
+    path = adapter(tmp_path)
+    cogvideox("recommend", path, "--times", "999,500", "--guidance", 1, "--scale", 0.25)
+    assert cogvideox("recommend", path).stdout.splitlines() == [
+        "scale: 0.25",
+        "times: [999, 500]",
+        "guidance: 1.0",
+    ]
+    assert "exists" in cogvideox("recommend", path, "--steps", 3, code=1).stderr
+    ask = ["generate", "a red circle", "--frames", 5, "--lora", path, "--out", tmp_path / "a.mp4"]
+    done = cogvideox(*ask, "--sampler", "dpm-ode")
+    assert "few.safetensors: times 999,500, guidance 1" in done.stderr
+    record = json.loads((tmp_path / "a.json").read_text())
+    assert record["run"]["recommended"] == {"times": "few.safetensors", "guidance": "few.safetensors"}
+    assert record["run"]["times"] == [999, 500] and record["model"]["adapters"][0]["scale"] == 0.25
+
+
+def test_a_preset_says_what_it_is_made_for():
+    done = cogvideox("generate", "a red circle", "--preset", "tdm-2b", "--dry-run", "--json")
+    assert "made for --model 2b with --lora of Luo-Yihong/TDM_CogVideoX-2B_LoRA; none is given" in done.stderr
+    assert json.loads(done.stdout)["options"]["times"] == list(TDM)
+    assert (
+        "did you mean 'tdm-2b'" in cogvideox("generate", "x", "--preset", "tdm-2", "--dry-run", code=2).stderr
+    )
+    assert "--times 999,856,665,399" in cogvideox("settings", "tdm-2b").stdout.splitlines()
+    assert "blade-5b" in cogvideox("settings").stdout
