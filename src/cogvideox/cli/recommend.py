@@ -50,7 +50,7 @@ def recommend(
         raise ConfigError(
             f"{recommended_file(adapter)}: no settings stand there; write them with --steps, --guidance, ..."
         )
-    values = found.model_dump(mode="json", exclude_none=True)
+    values = found.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
     result_json(values) if as_json else result(
         "\n".join(f"{name}: {value}" for name, value in values.items())
     )

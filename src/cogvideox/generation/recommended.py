@@ -27,6 +27,8 @@ KEY = "recommended"
 class Recommended(Config):
     """What an adapter was made for. What is None is not recommended; names and values are those of GenerateOptions."""
 
+    numbers_as_text = True  # times are typed with commas between
+
     about: str = Field("", description="one line for people")
     scale: float | None = Field(None, gt=-100, lt=100, description="how strongly the adapter is applied")
     steps: int | None = Field(None, ge=1, le=1000, description="denoising steps")
