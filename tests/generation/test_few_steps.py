@@ -13,11 +13,12 @@ from cogvideox.cli import app
 from cogvideox.errors import ConfigError
 from cogvideox.generation import GenerateOptions, plan_run
 from cogvideox.generation.batch_file import read_items
-from cogvideox.generation.job import Job, read_adapter_flag, settled
+from cogvideox.generation.job import Job, settled
 from cogvideox.generation.recommended import (
     SETTINGS_PRESETS,
     Recommended,
     merged,
+    read_adapter_flag,
     read_recommended,
     recommended_file,
     write_recommended,

@@ -98,8 +98,9 @@ def generate(
     _check_pairs(options, words, batch, lora_alpha if not lora else None)
     from cogvideox.checkpoints.kinds import check_kind
     from cogvideox.engines import HERE, JobEngine
-    from cogvideox.generation.job import Job, read_adapter_flag
+    from cogvideox.generation.job import Job
     from cogvideox.generation.prompt_enhance import Enhance
+    from cogvideox.generation.recommended import read_adapter_flag
 
     job = Job(
         model=model or "", kind=check_kind(kind) if kind else None,

@@ -27,10 +27,11 @@ from cogvideox.files import parse_json, read_small_text, short
 from cogvideox.files.digest import sha256_of
 from cogvideox.files.jsonl import lines_of
 from cogvideox.generation.given import read_keyframe
-from cogvideox.generation.job import Job, read_adapter_flag, settled
+from cogvideox.generation.job import Job, settled
 from cogvideox.generation.options import GenerateOptions, as_list
 from cogvideox.generation.preflight import DTYPES, choose
 from cogvideox.generation.prompt_enhance import Enhance
+from cogvideox.generation.recommended import read_adapter_flag
 from cogvideox.generation.record import FILES
 
 Line = dict[str, Any] | CogVideoXError

@@ -29,7 +29,7 @@ from cogvideox.generation.pipeline import OnStep, Progress, run
 from cogvideox.generation.plan import Plan, plan_run, with_policy
 from cogvideox.generation.preflight import DTYPES, Forecast, choose, model_folder
 from cogvideox.generation.prompt_enhance import Enhance, Enhanced
-from cogvideox.generation.recommended import merged, usual_scale
+from cogvideox.generation.recommended import merged
 from cogvideox.generation.record import Generation
 from cogvideox.generation.sampling import guidance_of
 from cogvideox.generation.text_cache import cache_folder, digests_of_run, use_cache
@@ -413,28 +413,7 @@ def save(
     return Saved(path, tuple(previews), time.monotonic() - began)
 
 
-# what is named in a request: adapters and files
-
-
-def read_adapter_flag(text: str) -> tuple[str, float]:
-    """``PATH`` or ``PATH:SCALE`` of an adapter; without a scale the one recommended beside it, or 1.
-
-    Raises ConfigError, CheckpointError.
-    """
-    path, colon, number = text.rpartition(":")
-    scale: float | None = None
-    if not colon or "\0" in text or Path(text).exists():
-        path = text
-    else:
-        try:
-            scale = float(number)
-        except ValueError:
-            raise ConfigError(f"lora {text!r}: {number!r} is not a scale; write PATH:0.8") from None
-    if scale is not None and not -100 < scale < 100:
-        raise ConfigError(f"lora {text!r}: scale {scale:g} must lie between -100 and 100; write PATH:0.8")
-    if "\0" in path or not Path(path).exists():
-        raise CheckpointError(f"lora {path}: no such file or folder; check the path")
-    return path, usual_scale(path) if scale is None else scale
+# the files of a request
 
 
 def target(out: str | None, job: Job) -> Path:

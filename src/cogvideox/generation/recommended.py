@@ -15,7 +15,7 @@ from pydantic import Field, field_validator
 
 from cogvideox.checkpoints.adapter import LORA_FILE, PEFT_FILE
 from cogvideox.config import Config
-from cogvideox.errors import ConfigError, suggest
+from cogvideox.errors import CheckpointError, ConfigError, suggest
 from cogvideox.files import read_json, short
 from cogvideox.files.atomic import write_json
 from cogvideox.generation.options import SAMPLER_NAMES, GenerateOptions, check_steps, list_of_numbers
@@ -158,3 +158,24 @@ def usual_scale(adapter: str | Path) -> float:
     """How strongly an adapter is applied where nobody says it: as recommended beside it, or 1. Raises ConfigError."""
     found = read_recommended(adapter)
     return 1.0 if found is None or found.scale is None else found.scale
+
+
+def read_adapter_flag(text: str) -> tuple[str, float]:
+    """``PATH`` or ``PATH:SCALE`` of an adapter; without a scale the one recommended beside it, or 1.
+
+    Raises ConfigError, CheckpointError.
+    """
+    path, colon, number = text.rpartition(":")
+    scale: float | None = None
+    if not colon or "\0" in text or Path(text).exists():
+        path = text
+    else:
+        try:
+            scale = float(number)
+        except ValueError:
+            raise ConfigError(f"lora {text!r}: {number!r} is not a scale; write PATH:0.8") from None
+    if scale is not None and not -100 < scale < 100:
+        raise ConfigError(f"lora {text!r}: scale {scale:g} must lie between -100 and 100; write PATH:0.8")
+    if "\0" in path or not Path(path).exists():
+        raise CheckpointError(f"lora {path}: no such file or folder; check the path")
+    return path, usual_scale(path) if scale is None else scale

@@ -69,38 +69,38 @@ def make_several(
 ) -> Iterator[SavedVideo]:
     """Make and save one video after the other, with the seed of the request and those that follow it.
 
-    Without a seed the first one is drawn. After each video the contact sheet holds all that are made: a run that is
+    Without a seed the first one is drawn. After each video the contact sheet holds all so far: a run that is
     interrupted keeps them. Raises OutputError.
     """
     options, job = prepared.plan.options, prepared.job
     first = draw_seed() if options.seed is None else options.seed
-    rows: list[_Row] = []
+    strips: list[_Strip] = []
     for number, path in enumerate(files.videos):
         plan = replace(prepared.plan, options=options.changed(seed=first + number))
         title = f"{number + 1} of {len(files.videos)}: {options.prompt[:32] or path.name}"
-        made = make(model, replace(prepared, plan=plan), title, reporter, path)
+        generation = make(model, replace(prepared, plan=plan), title, reporter, path)
         if is_main_process():
-            saved = save(made.video, path, job, reporter=reporter)
-            rows.append(_Row.of(made, path))
-            _write_sheet(rows, files.sheet, overwrite=job.overwrite or number > 0)
-            yield SavedVideo.of(made, saved)
+            saved = save(generation.video, path, job, reporter=reporter)
+            strips.append(_Strip.of(generation, path))
+            _write_sheet(strips, files.sheet, overwrite=job.overwrite or number > 0)
+            yield SavedVideo.of(generation, saved)
 
 
 @dataclass(frozen=True)
-class _Row:
+class _Strip:
     """The frames of a video that the sheet shows, and what stands under them."""
 
     frames: np.ndarray
     caption: str
 
     @classmethod
-    def of(cls, made: Generation, path: Path) -> _Row:
-        frames = made.video.frames
+    def of(cls, generation: Generation, path: Path) -> _Strip:
+        frames = generation.video.frames
         shown = np.linspace(0, len(frames) - 1, min(COLUMNS, len(frames))).round().astype(int)
-        return cls(frames[shown], f"{path.name}, seed {made.record.seed}")
+        return cls(frames[shown], f"{path.name}, seed {generation.record.seed}")
 
 
-def _write_sheet(rows: list[_Row], path: Path, overwrite: bool) -> None:
-    sheet = contact_sheet(rows, [row.caption for row in rows], columns=COLUMNS)
+def _write_sheet(strips: list[_Strip], path: Path, overwrite: bool) -> None:
+    sheet = contact_sheet(strips, [strip.caption for strip in strips], columns=COLUMNS)
     with atomic_file(path, overwrite) as temporary:
         write_png(temporary, sheet, {"Comment": json.dumps({LABEL: AI_MADE})})

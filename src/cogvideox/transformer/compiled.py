@@ -102,13 +102,13 @@ class GraphReplay:
         temb: Tensor,
         rotary_emb: Tensor | None,
         layout: Layout,
-        *part: int | None,
+        *span: int | None,
     ) -> Float[Tensor, "b n d"]:
         if not x.is_cuda or x.shape[0] * x.shape[1] > SHORT:
-            return self.run_blocks(x, temb, rotary_emb, layout, *part)
-        key = (x.shape, x.dtype, temb.shape, temb.dtype, layout, part)
+            return self.run_blocks(x, temb, rotary_emb, layout, *span)
+        key = (x.shape, x.dtype, temb.shape, temb.dtype, layout, span)
         if key not in self.recorded:
-            self.recorded[key] = self._record(x, temb, rotary_emb, layout, *part)
+            self.recorded[key] = self._record(x, temb, rotary_emb, layout, *span)
         graph = self.recorded[key]
         graph.x.copy_(x)
         graph.temb.copy_(temb)
@@ -116,18 +116,18 @@ class GraphReplay:
         return graph.out.clone()
 
     def _record(
-        self, x: Tensor, temb: Tensor, rotary_emb: Tensor | None, layout: Layout, *part: int | None
+        self, x: Tensor, temb: Tensor, rotary_emb: Tensor | None, layout: Layout, *span: int | None
     ) -> _Graph:
         x, temb = x.clone(), temb.clone()
         side = torch.cuda.Stream(x.device)
         side.wait_stream(torch.cuda.current_stream(x.device))
         with torch.cuda.stream(side):  # libraries choose kernels and take their workspaces before
             for _ in range(2):
-                self.run_blocks(x, temb, rotary_emb, layout, *part)
+                self.run_blocks(x, temb, rotary_emb, layout, *span)
         torch.cuda.current_stream(x.device).wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            out = self.run_blocks(x, temb, rotary_emb, layout, *part)
+            out = self.run_blocks(x, temb, rotary_emb, layout, *span)
         return _Graph(graph, x, temb, out, (rotary_emb,))
 
 
