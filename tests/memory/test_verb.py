@@ -110,3 +110,17 @@ def test_an_adapter_of_another_model_is_refused_before_weights_are_read(tmp_path
             code=1,
         )
         assert "made for another model" in done.stderr and "1920" in done.stderr
+
+
+def test_a_plan_counts_branches_of_guidance_and_what_a_cache_keeps():
+    def planned(*more):
+        asked = ("plan", "tiny", "--device", "cpu", "--memory-limit", "4GB", "--steps", "10", "--json")
+        found = json.loads(cogvideox(*asked, *more).stdout)
+        return found["options"][0]["stages"]["denoise"]["work"], found["seconds"]["denoise"]
+
+    (plain, seconds), (third, longer) = planned(), planned("--stg-scale", "1")
+    assert third > 1.2 * plain and longer > 1.2 * seconds
+    assert planned("--guidance-stop", "0.3")[1] < 0.9 * seconds
+    assert planned("--cache", "first-block")[0] > plain
+    said = cogvideox("plan", "tiny", "--train", "lora", "--stg-scale", "1", code=2).stderr
+    assert "--stg-scale: for generate; leave it out with --train" in said

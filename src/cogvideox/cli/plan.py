@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 
 SIZES = {"Size and length": "frames height width", "Sampling": "sampler steps"}
+SIZES |= {"Guidance": "guidance_start guidance_stop stg_scale", "Speed and memory": "cache"}
+OF_A_TRAINING = ("frames", "height", "width", "steps")
+"""The sizes that a training has too."""
 TRAINING = "Training"
 MODEL = "a preset, a folder or a hub id; presets are not downloaded"
 TRAIN = "plan a training instead: lora or finetune, with the settings of train"
@@ -70,6 +73,8 @@ def plan(
         if storage != "auto" or products != "full":
             raise ConfigError("--storage, --products: for generate; with --train set task.lora.base=int8")
         options.pop("sampler", None)  # noise is removed by no step of a training
+        if more := [name for name in options if name not in OF_A_TRAINING]:
+            raise ConfigError(f"--{more[0].replace('_', '-')}: for generate; leave it out with --train")
         sizes = [
             f"{name if name == 'steps' else f'task.data.size.{name}'}={value}"
             for name, value in options.items()
