@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 import warnings
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -88,6 +90,44 @@ def test_a_run_that_was_interrupted_leaves_nothing_behind(folder, residence):
     with pytest.raises(KeyboardInterrupt):
         cogvideox.generate(model, OPTIONS, stop)
     assert torch.equal(video(model), video(cogvideox.load(folder, device="cpu")))
+
+
+@pytest.mark.parametrize("where", ["sent for", "waited for"])
+def test_a_block_whose_reading_was_interrupted_is_read_again(folder, where, monkeypatch):
+    """That of the first block, which the last one sends for; no other network enters before it is asked for."""
+    model, whole = from_files(folder), cogvideox.load(folder, device="cpu")
+    owner, name, number = (
+        (ThreadPoolExecutor, "submit", 4) if where == "sent for" else (Future, "exception", 1)
+    )
+    plain, calls, read = getattr(owner, name), [], WeightFile.read
+    monkeypatch.setattr(WeightFile, "read", lambda *args: (time.sleep(0.01), read(*args)))
+    model.text.encode(["green"])
+
+    def interrupted(*args):
+        calls.append(args)
+        if len(calls) == number:
+            raise KeyboardInterrupt
+        return plain(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, name, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            model.text.encode(["red"])
+    for prompt in ("red", "blue"):
+        assert torch.equal(model.text.encode([prompt]).values, whole.text.encode([prompt]).values)
+
+
+def test_weights_outside_of_blocks_whose_reading_was_interrupted_are_read_again(folder, monkeypatch):
+    model, whole = from_files(folder, "phases"), cogvideox.load(folder, device="cpu")
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(WeightFile, "read", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            model.text.encode(["red"])
+    assert torch.equal(model.text.encode(["red"]).values, whole.text.encode(["red"]).values)
 
 
 def test_the_shipped_model_is_read_as_float32_and_gives_the_same_video():

@@ -133,11 +133,11 @@ class OffloadedModule:
         for key, (table, name) in wanted.items():
             if key not in self.home:
                 tensor = table[name]
-                self.home[key] = (table, name), tensor
                 if tensor not in seen:
                     stored = stored_of(tensor)
                     values = tensor.detach() if stored is None else stored.read()
                     seen[tensor] = like(tensor, values.to(self.device, non_blocking=True))
+                self.home[key] = (table, name), tensor  # now, not before: reading may fail or be interrupted
                 table[name] = seen[tensor]
 
     def leave(self) -> None:

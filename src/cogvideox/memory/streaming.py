@@ -89,15 +89,13 @@ class BlockStreamer:
 
     def _release(self) -> None:
         """Give the active block its own weights back; its buffer may be refilled when the device is done with it."""
-        if self.active is None:
-            return
-        for (table, name), home in self.visiting:
+        for (table, name), home in self.visiting:  # also those of a block that was interrupted on its way in
             table[name] = home
-        if self.side is not None:
+        if self.active is not None and self.side is not None:
             event = torch.cuda.Event()
             event.record(torch.cuda.current_stream(self.device))
             self.free[self.held.index((self.active, len(self.visiting)))] = event
-        self.active = None
+        self.active, self.visiting = None, []
 
     def _fetch(self, index: int, other_than: int | None) -> int:
         """The buffer that holds (or is being filled with) block ``index``, as it is now: layers may have left it."""
@@ -105,6 +103,7 @@ class BlockStreamer:
         if block in self.held:
             return self.held.index(block)
         buffer = 1 - other_than if other_than is not None else 0
+        self.held[buffer] = None  # until it is filled: an interrupt may come between
         if self.side is None:
             self._fill(buffer, index)
         else:
@@ -146,14 +145,14 @@ class BlockReader(BlockStreamer):
 
     On a CPU the buffers are the memory that is computed with; for a GPU the thread reads into one piece of host memory,
     which ``pin`` locks, and copies from there. What a thread meets (a file that changed) is raised when the block is
-    asked for.
+    asked for. A buffer holds a block from when it was read, not before: whoever waits may be interrupted.
     """
 
     def __init__(self, blocks: Sequence[nn.Module], device: torch.device, pin: Pin | None = None) -> None:
         super().__init__(blocks, device)
         self.lock = pin
         self.thread = ThreadPoolExecutor(1, "read weights")
-        self.reading: Future[None] | None = None
+        self.reading: tuple[Future[None], int, tuple[int, int]] | None = None  # into which buffer which block
         self.memory: list[Tensor | None] = [None, None]
 
     def use(self, index: int) -> None:
@@ -170,21 +169,24 @@ class BlockReader(BlockStreamer):
 
     def _join(self) -> None:
         """Wait for the thread. Raises what it met."""
-        reading, self.reading = self.reading, None
-        if reading is None:
+        if self.reading is None:
             return
-        if reading.exception() is not None:
+        future, buffer, block = self.reading
+        error = future.exception()
+        self.reading = None
+        if error is not None:
             self._release()
             self._empty()  # what was to be read is in no buffer
-        reading.result()
+            raise error
+        self.held[buffer] = block
 
     def _fetch(self, index: int, other_than: int | None) -> int:
         homes = self._homes(index)
         if (block := (index, len(homes))) in self.held:
             return self.held.index(block)
         buffer = 1 - other_than if other_than is not None else 0
-        self.held[buffer] = block
-        self.reading = self.thread.submit(self._read, buffer, homes)
+        self.held[buffer] = None
+        self.reading = self.thread.submit(self._read, buffer, homes), buffer, block
         if other_than is None:
             self._join()
         return buffer
