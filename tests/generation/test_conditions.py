@@ -263,6 +263,45 @@ def test_key_frames_are_checked():
             read_keyframe(wrong)
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (dict(keyframe=("4=a.png", "4=b.png")), "keyframe 4: both a.png and b.png"),
+        (dict(mask="0,0,8,8", video_use="continue"), "mask and video_use 'continue'"),
+        (dict(remove="0,0,8,8", video_use="continue"), "remove and video_use 'continue'"),
+        (dict(remove="outside"), "remove outside: is for a mask"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(options, says):
+    with pytest.raises(InputError, match=says):
+        read_given(GenerateOptions(**options), video=VIDEO)
+
+
+@pytest.mark.parametrize(
+    ("frames", "brought", "says"),
+    [
+        (9, dict(keyframes={8: VIDEO.frames[0]}), "last_image and keyframe 8: both are frame 8"),
+        (1, dict(image=VIDEO.frames[0]), "last_image and image: both are frame 0"),
+    ],
+)
+def test_no_picture_takes_the_place_of_another_in_silence(frames, brought, says):
+    options = GenerateOptions(frames=frames)
+    with pytest.raises(InputError, match=says):
+        plan_run(
+            golden_model("i2v").spec, options, read_given(options, last_image=VIDEO.frames[1], **brought)
+        )
+
+
+def test_outside_may_be_an_argument():
+    options = GenerateOptions(fit="contain", height=48, width=48)
+    given = read_given(options, video=VIDEO, mask="outside")
+    spec = golden_model("inpaint").spec
+    mask = shown(spec, plan_run(spec, options, given), given).mask
+    assert mask is not None and mask[..., :8, :].all() and not mask[..., 8:40, :].any()
+    with pytest.raises(InputError, match="fit contain"):
+        read_given(GenerateOptions(), video=VIDEO, mask="outside")
+
+
 def test_the_record_names_what_was_given(tmp_path, monkeypatch):
     from PIL import Image
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from contextlib import nullcontext
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 import cogvideox
+from cogvideox.checkpoints.tensors import read_file
 from cogvideox.cli import app
 from cogvideox.errors import ConfigError
 from cogvideox.files.stored import WeightFile
@@ -153,3 +156,15 @@ def test_the_text_encoder_runs_apart_and_gives_the_same(folder):
         assert all(weight.is_meta for weight in model.text.model.parameters())
     with pytest.raises(ConfigError, match="in memory"):
         offload(cogvideox.load(folder, device="cpu"), "cpu", "resident", "cpu")
+
+
+@pytest.mark.parametrize("damage", ["width", "nan"])
+def test_numbers_that_cannot_be_right_are_read_again(folder, tmp_path, damage):
+    expected = loaded(folder, tmp_path).embed(["red"]).values
+    [file] = tmp_path.glob("text-*.safetensors")
+    found = read_file(file)
+    values = found["values"][..., :5] if damage == "width" else found["values"] * float("nan")
+    save_file({"values": values.contiguous()}, file, found.metadata)
+    with pytest.warns(UserWarning) if damage == "nan" else nullcontext():
+        assert torch.equal(loaded(folder, tmp_path).embed(["red"]).values, expected)
+    assert torch.equal(read_file(file)["values"], expected)

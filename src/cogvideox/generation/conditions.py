@@ -14,7 +14,6 @@ from torch import Tensor
 from cogvideox import conditioning
 from cogvideox.conditioning import Coder, Conditioning
 from cogvideox.generation.given import Given, fit_mask, fit_video
-from cogvideox.generation.options import OUTSIDE
 from cogvideox.generation.plan import Plan
 from cogvideox.generation.sampling import Noises
 from cogvideox.model import CogVideoX
@@ -61,7 +60,7 @@ def shown(spec: ModelSpec, plan: Plan, given: Given) -> Shown:
         mask = _as_removed(_mask(given.remove, plan))
         return Shown("removal", _whole(given.video, plan).to_tensor(), mask)
     if given.video is not None and given.mask is not None:
-        mask = (_mask(given.mask, plan) >= 0.5).float()
+        mask = (_mask(given.mask, plan, given.outside) >= 0.5).float()
         return Shown("inpaint", _whole(given.video, plan).to_tensor(), mask)
     continued = plan.options.video_use == "continue"
     if given.video is not None and not continued:
@@ -144,10 +143,10 @@ def _fitted(video: Video, plan: Plan) -> Video:
     return fit_video(video, plan.height, plan.width, plan.options.fit)
 
 
-def _mask(mask: np.ndarray, plan: Plan) -> Float[Tensor, "1 1 f h w"]:
-    """A mask over all frames of the plan, 0 to 1, laid like the video it is over."""
-    frames, options = plan.frames, plan.options
-    laid = fit_mask(mask[: frames.asked], plan.height, plan.width, options.fit, options.mask == OUTSIDE)
+def _mask(mask: np.ndarray, plan: Plan, outside: bool = False) -> Float[Tensor, "1 1 f h w"]:
+    """A mask over all frames of the plan, 0 to 1, laid like the video it is over; ``outside``: white in its bars."""
+    frames = plan.frames
+    laid = fit_mask(mask[: frames.asked], plan.height, plan.width, plan.options.fit, outside)
     padded = np.pad(laid, ((frames.front, frames.back), (0, 0), (0, 0)), mode="edge")
     return torch.from_numpy(padded)[None, None].float() / 255
 

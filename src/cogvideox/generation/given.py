@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,8 @@ class Given:
     mask: np.ndarray | None = None
     remove: np.ndarray | None = None
     control: Video | None = None
+    outside: bool = False
+    """Whether the mask is what the fit leaves black."""
 
     @property
     def names(self) -> frozenset[str]:
@@ -114,6 +116,11 @@ class Given:
                 )
             found[number] = picture
         if self.last_image is not None:
+            if frames - 1 in found:
+                other = "image" if frames == 1 and self.image is not None else f"keyframe {frames - 1}"
+                raise InputError(
+                    f"last_image and {other}: both are frame {frames - 1} of a video of {frames}; give one of them"
+                )
             found[frames - 1] = self.last_image
         return found
 
@@ -136,15 +143,26 @@ def read_given(
         raise InputError("image and video: both say how the video begins; give one of them")
     if clip is None and options.video_use == "continue":
         raise InputError("video_use 'continue': there is no video to carry on from; pass one")
-    named = dict(keyframes or {}) or dict(read_keyframe(text) for text in options.keyframe)
+    if options.video_use == "continue" and clip is not None:
+        for name, asked in (("mask", mask), ("remove", remove)):
+            if asked is not None or getattr(options, name) is not None:
+                raise InputError(
+                    f"{name} and video_use 'continue': a mask changes the video itself; leave one of them out"
+                )
+    named = dict(keyframes or {}) or _named(options.keyframe)
+    mask = options.mask if mask is None else mask
+    outside = isinstance(mask, str) and mask.strip() == OUTSIDE
+    if outside and options.fit != "contain":
+        raise InputError(f"mask {OUTSIDE}: fit {options.fit} fills the frame; give fit contain too")
     return Given(
         image=first,
         video=clip,
         last_image=_picture("last_image", options.last_image if last_image is None else last_image),
         keyframes={number: _keyframe(number, each, first) for number, each in sorted(named.items())},
-        mask=_mask("mask", options.mask if mask is None else mask, clip),
+        mask=_mask("mask", mask, clip),
         remove=_mask("remove", options.remove if remove is None else remove, clip),
         control=_video("control", options.control if control is None else control),
+        outside=outside,
     )
 
 
@@ -156,6 +174,16 @@ def read_keyframe(text: str) -> tuple[int, str]:
             f"keyframe {text!r}: write the number of the frame and its picture, such as 24=mid.png"
         )
     return int(found[1]), found[2].strip()
+
+
+def _named(texts: Sequence[str]) -> dict[int, str]:
+    """The pictures of key frames by number. Raises InputError for a number that is there twice."""
+    named: dict[int, str] = {}
+    for number, picture in map(read_keyframe, texts):
+        if number in named:
+            raise InputError(f"keyframe {number}: both {named[number]} and {picture}; give one of them")
+        named[number] = picture
+    return named
 
 
 def check_takes(spec: ModelSpec, given: Given) -> None:
@@ -233,5 +261,9 @@ def _mask(what: str, source: Any, video: Video | None) -> np.ndarray | None:
     if video is None:
         raise InputError(f"{what}: says where in a video; give the video too")
     if isinstance(source, str) and source.strip() == OUTSIDE:
+        if what != "mask":
+            raise InputError(
+                f"{what} {OUTSIDE}: is for a mask; give a picture, a video or a box x,y,width,height"
+            )
         return np.zeros((1, video.height, video.width), np.uint8).repeat(len(video), axis=0)
     return read_mask(source, video, what)

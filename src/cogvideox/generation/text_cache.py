@@ -89,6 +89,9 @@ class TextCache:
         if values.ndim != 3 or values.shape[:2] != (1, embedding.budget):
             warnings.warn(f"{file}: holds {list(values.shape)}; the prompt is read again", stacklevel=2)
             return None
+        if not values.isfinite().all():
+            warnings.warn(f"{file}: holds NaN or Inf; the prompt is read again", stacklevel=2)
+            return None
         with suppress(OSError):
             os.utime(file)  # used now
         return embedding
@@ -133,7 +136,8 @@ class CachedTextEncoder(TextEncoder):
     def encode(self, prompts: Sequence[str]) -> TextEmbedding:
         """As the plain one: all from the cache, or all from the network."""
         found = [self.cache.get(prompt) for prompt in prompts]
-        kept = [each for each in found if each is not None and each.budget == self.max_tokens]
+        right = self.max_tokens, self.width
+        kept = [each for each in found if each is not None and (each.budget, each.values.shape[2]) == right]
         if len(kept) < len(prompts):
             embedding = super().encode(prompts)
             for i, prompt in enumerate(prompts):
