@@ -33,7 +33,9 @@ class Family:
 
     def refusal(self, where: str | Path) -> CheckpointError:
         """The error for a place that holds it."""
-        return CheckpointError(f"{where}: {self.name}: {self.what}; this version loads no model from it: {self.do}")
+        return CheckpointError(
+            f"{where}: {self.name}: {self.what}; this version loads no model from it: {self.do}"
+        )
 
 
 def _quantised(name: str, what: str) -> Family:
@@ -53,7 +55,9 @@ UNKNOWN_QUANT = _quantised("quantised weights", "config.json has a quantization_
 
 CONTROLNET = Family("a CogVideoX ControlNet", "an add-on network that steers a base model, not a model", BASE)
 TINY_VAE = Family(
-    "a tiny autoencoder (taecvx)", "a small stand-in for the VAE, no model by itself", "give it to generate --tiny-vae"
+    "a tiny autoencoder (taecvx)",
+    "a small stand-in for the VAE, no model by itself",
+    "give it to generate --tiny-vae",
 )
 ALONE = "put it into transformer/ of a copy of its base model's folder, under its name there"
 FUN_INP = Family("CogVideoX-Fun InP", "a transformer alone: noisy latents, a mask, the masked video", ALONE)

@@ -45,7 +45,9 @@ def preview(
     plan = plan_run(spec, settings, given)
     see = shown(spec, plan, given)
     if see.use == "nothing":
-        raise InputError("preview: nothing was given to show; pass --image, --last-image, --keyframe, --video or --control")
+        raise InputError(
+            "preview: nothing was given to show; pass --image, --last-image, --keyframe, --video or --control"
+        )
     video = see.video(plan)
     path = video.save(out, overwrite)
     if as_json:
