@@ -52,7 +52,7 @@ def quantise(
     """
     stored, multiplied = read_low_bits(storage, products)
     if stored == "auto" or stored == "stored":
-        raise ConfigError(f"storage {storage}: is no low-bit storage; choose int8 or fp8")
+        raise ConfigError(f"storage {storage}: not written by quantise; choose int8 or fp8")
     folder = find_folder(source)
     read_spec(folder)  # raises for what is no model
     if multiplied == "fp8" or not has_torchao():

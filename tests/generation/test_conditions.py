@@ -261,6 +261,13 @@ def test_key_frames_are_checked():
     for wrong in ("mid.png", "=mid.png", "-3=mid.png", "2="):
         with pytest.raises(InputError, match="such as 24=mid.png"):
             read_keyframe(wrong)
+    for wrong, says in (
+        ({-1: picture}, "keyframe -1: not the number"),
+        (["4=a.png"], "keyframes of list"),
+        ({"4": picture}, "keyframe '4'"),
+    ):
+        with pytest.raises(InputError, match=says):
+            generate(model, "x", keyframes=wrong, **golden_text())
 
 
 @pytest.mark.parametrize(
@@ -327,6 +334,16 @@ def test_the_preview_shows_the_hole_and_the_mask_below_it(tmp_path):
     assert seen.frames.shape == (9, 64, 48, 3)
     assert not seen.frames[:, 8:24, 16:32].any() and (seen.frames[:, 40:56, 16:32] == 255).all()
     assert np.array_equal(seen.frames[:, :8], VIDEO.frames[:, :8])
+
+
+def test_a_sheet_has_every_picture_that_was_given():
+    model, options = golden_model("i2v"), GenerateOptions(frames=81)
+    given = read_given(options, keyframes={17: golden_frames(1)[0]})
+    plan = plan_run(model.spec, options, given)
+    sheet = np.asarray(shown(model.spec, plan, given).sheet(plan))
+    assert 9 * 192 <= sheet.shape[1] < 10 * 192, "eight that are evenly spaced, and frame 17"
+    grey = np.abs(sheet[:128].astype(int) - 128).max(2)
+    assert (grey[:, : 9 * 192] > 40).any(), "the picture is there"
 
 
 def test_the_verb_preview_writes_what_generate_would_show(tmp_path, monkeypatch):

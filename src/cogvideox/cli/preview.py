@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -32,6 +33,7 @@ def preview(
     """Write what generate would show the model of your images, videos and masks; loads no weights."""
     from cogvideox.checkpoints.kinds import check_kind
     from cogvideox.checkpoints.specs import find_spec
+    from cogvideox.files.atomic import atomic_file
     from cogvideox.generation.conditions import shown
     from cogvideox.generation.given import read_given
     from cogvideox.generation.job import Job, parse_options
@@ -49,7 +51,11 @@ def preview(
             "preview: nothing was given to show; pass --image, --last-image, --keyframe, --video or --control"
         )
     video = see.video(plan)
-    path = video.save(out, overwrite)
+    if Path(out).suffix.lower() == ".png":
+        with atomic_file(path := Path(out), overwrite) as temporary:
+            see.sheet(plan).save(temporary, format="PNG")
+    else:
+        path = video.save(out, overwrite)
     if as_json:
         sizes = {"frames": len(video), "height": plan.height, "width": plan.width}
         result_json({"path": str(path), "use": see.use, "kind": spec.kind, **sizes, "why": plan.frames.why})

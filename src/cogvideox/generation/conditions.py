@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
 from cogvideox import conditioning
@@ -18,7 +19,7 @@ from cogvideox.generation.plan import Plan
 from cogvideox.generation.sampling import Noises
 from cogvideox.model import CogVideoX
 from cogvideox.spec import ModelSpec
-from cogvideox.video import Video
+from cogvideox.video import Video, contact_sheet
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,18 @@ class Shown:
     pixels: Float[Tensor, "1 3 f h w"] | None = None
     mask: Float[Tensor, "1 1 f h w"] | None = None
     pictures: Mapping[int, Float[Tensor, "1 3 1 h w"]] = field(default_factory=dict)
+
+    def sheet(self, plan: Plan, columns: int = 8) -> Image.Image:
+        """Frames of ``video`` in a row: evenly spaced ones, and every one that was given as a picture."""
+        frames = self.video(plan).frames
+        picks = set(np.linspace(0, len(frames) - 1, min(columns, len(frames))).round().astype(int).tolist())
+        picks |= set(self.pictures)
+        if self.mask is not None:
+            known = (self.mask < 1).flatten(2).any(2)[0, 0].nonzero().flatten().tolist()
+            picks |= set(known) if len(known) <= columns else set()
+        chosen = sorted(picks)
+        caption = f"frames {', '.join(map(str, chosen))} of {len(frames)}"
+        return contact_sheet([Video(frames[chosen], plan.fps)], [caption], columns=len(chosen))
 
     def video(self, plan: Plan) -> Video:
         """It as a video to look at: what is hidden from the network is black, frames without a picture are grey.

@@ -149,7 +149,7 @@ def read_given(
                 raise InputError(
                     f"{name} and video_use 'continue': a mask changes the video itself; leave one of them out"
                 )
-    named = dict(keyframes or {}) or _named(options.keyframe)
+    named = _numbered(keyframes) or _named(options.keyframe)
     mask = options.mask if mask is None else mask
     outside = isinstance(mask, str) and mask.strip() == OUTSIDE
     if outside and options.fit != "contain":
@@ -238,6 +238,21 @@ def _picture(what: str, source: Any) -> np.ndarray | None:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise MediaError(f"{what} of {image.dtype} {list(image.shape)}: expected uint8 [height, width, 3]")
     return image
+
+
+def _numbered(keyframes: Any) -> dict[int, Any]:
+    """Key frames that came as an argument, checked: whole numbers from 0 to pictures."""
+    if keyframes is None:
+        return {}
+    if not isinstance(keyframes, Mapping):
+        raise InputError(
+            f"keyframes of {type(keyframes).__name__}: give a mapping from numbers of frames to pictures, "
+            'such as {24: "mid.png"}'
+        )
+    for number in keyframes:
+        if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+            raise InputError(f"keyframe {number!r}: not the number of a frame; the first is 0")
+    return dict(keyframes)
 
 
 def _video(what: str, source: Any) -> Video | None:

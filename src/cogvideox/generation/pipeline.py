@@ -102,7 +102,11 @@ def generate(
     brought: dict[str, Any] = dict(image=image, video=video, last_image=last_image, mask=mask, remove=remove)
     brought["control"] = control
     settings |= {name: str(path) for name, path in brought.items() if isinstance(path, str | Path)}
-    if keyframes and all(isinstance(each, str | Path) for each in keyframes.values()):
+    if (
+        isinstance(keyframes, Mapping)
+        and keyframes
+        and all(isinstance(each, str | Path) for each in keyframes.values())
+    ):
         settings["keyframe"] = tuple(f"{number}={path}" for number, path in keyframes.items())
     options = options_of(options, settings)
     check_prompt(options.prompt)

@@ -35,11 +35,11 @@ FORMAT = 1
 
 def cache_folder(asked: str) -> Path | None:
     """The folder of ``--text-cache``: None for "off", that of the user for "on", else a path. Raises ConfigError."""
-    if asked == "off":
+    if asked.lower() in ("off", "false", "no", "0"):
         return None
     if not asked.strip() or "\0" in asked:
         raise ConfigError(f"text-cache {asked!r}: not a folder; write on, off or a path")
-    if asked == "on":
+    if asked.lower() in ("on", "true", "yes", "1"):
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cogvideox" / "text"
     if Path(asked).exists() and not Path(asked).is_dir():
         raise ConfigError(f"text-cache {asked}: a file; name a folder, on or off")

@@ -149,7 +149,8 @@ def _import_torchao(storage: str) -> None:
         import torchao.quantization  # noqa: F401
     except ImportError:
         raise DependencyError(
-            f"{storage} weights: torchao is not installed; pip install '{LOW_BIT_EXTRA}', or leave them as stored"
+            f"{storage}: torchao is not installed; pip install '{LOW_BIT_EXTRA}', or leave weights and products as "
+            "they are"
         ) from None
 
 

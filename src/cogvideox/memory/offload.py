@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cogvideox.errors import ConfigError
+from cogvideox.errors import ConfigError, suggest
 from cogvideox.files.stored import stored_of
-from cogvideox.memory.policy import Residence
+from cogvideox.memory.policy import RESIDENCES, Residence
 from cogvideox.memory.streaming import (
     BlockReader,
     BlockStreamer,
@@ -47,8 +47,11 @@ def offload(
     ``text_device``: the text encoder, whose weights are in files (``load`` with a ``text_device``), is read layer by
     layer on this device whenever it is called, and forgotten afterwards. On a CPU nothing can be saved by moving what
     is in memory: that model is left as it is, with a warning. Raises ConfigError for "disk" of a model that is in
-    memory.
+    memory, and for a residence that does not exist.
     """
+    if residence not in RESIDENCES:
+        hint = suggest(residence, RESIDENCES)
+        raise ConfigError(f"memory {residence!r}: unknown{hint}; choose one of {', '.join(RESIDENCES)}")
     device = torch.device(device)
     if text_device is not None and model.text is not None:
         read_when_called(model.text.model, torch.device(text_device))
