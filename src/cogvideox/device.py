@@ -16,6 +16,8 @@ SPARE = 1.2  # times the weights: what the least work beside them takes
 ROOT = Path("/")
 PEAKS = {"H200": 989.0, "H100": 989.0, "A100": 312.0, "B200": 2250.0, "L40S": 362.0, "4090": 165.0}
 """Dense bfloat16 TFLOPs a second of cards, as their vendor prints them."""
+CARD_MEMORY = {"H200": 141, "H100": 80, "A100": 80, "B200": 180, "L40S": 48, "4090": 24}
+"""Gigabytes of the same cards; of those that are sold with several, the largest."""
 
 
 def card_here() -> str | None:
@@ -31,6 +33,12 @@ def peak_of(card: str) -> float:
     if card not in PEAKS:
         raise ConfigError(f"card {card!r}: not in the table; choose one of {', '.join(PEAKS)}")
     return PEAKS[card] * 1e12
+
+
+def memory_of(card: str) -> str:
+    """The memory of a card, as a limit is written. Raises ConfigError for a card that is not in the table."""
+    peak_of(card)
+    return f"{CARD_MEMORY[card]}GB"
 
 
 def best_device() -> str:
@@ -82,6 +90,8 @@ def check_device(device: str) -> None:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0][:120]
+        if "Expected one of" in reason:
+            raise ConfigError(f"device {device!r}: unknown; choose cpu, cuda, cuda:1 or mps") from None
         raise ConfigError(f"device {device!r}: not available here ({reason}); choose cpu") from None
 
 

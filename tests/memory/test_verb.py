@@ -48,6 +48,8 @@ def test_the_time_on_a_card_elsewhere_stands_on_what_is_printed():
     assert "35% of an A100's printed 312 TFLOPs" in a100["seconds_stand_on"]
     assert a100["seconds"]["denoise"] == pytest.approx(h100["seconds"]["denoise"] * 989 / 312)
     assert 60 < sum(h100["seconds"].values()) < 120  # published: 88 to 113
+    whole = json.loads(cogvideox("plan", "2b", "--device", "cuda", "--card", "A100", "--json").stdout)
+    assert whole["limit_bytes"] == 80e9, "a card that is named has its memory"
     assert "choose one of H200" in cogvideox(*asked, "--card", "GTX", code=2).stderr
     assert (
         "add --device cuda" in cogvideox("plan", "tiny", "--device", "cpu", "--card", "H100", code=2).stderr

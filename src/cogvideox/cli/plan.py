@@ -87,10 +87,13 @@ def plan(
     if settings or gpus > 1:
         raise ConfigError(f"{' '.join(settings or ['--gpus'])}: for a training; add --train lora")
     from cogvideox.checkpoints.kinds import check_kind
+    from cogvideox.device import memory_of
     from cogvideox.generation.preflight import forecast_anywhere, plan_memory
     from cogvideox.memory import require
 
     options |= {"guidance": 1.0} if no_guidance else {}
+    if card is not None:  # a card that is named is planned for, also where another one is here
+        memory_limit = memory_limit or memory_of(card)
     found = plan_memory(
         model, device=device, dtype=dtype, memory_policy=memory, memory_limit=memory_limit,
         storage=storage, products=products, encode_video=video, kind=check_kind(kind) if kind else None,

@@ -90,7 +90,9 @@ class MemoryPlan:
             later = next((option for option in self.options if option.would_fit), None)
             if later is None:
                 return least
-            return f"{least}; {later.policy.name} would fit: pip install '{later.needs}'"
+            if self.least.needs:
+                least = f"nothing that is installed fits {_gb(self.limit)}"
+            return f"{least}; {later.policy.name} would fit: {_need(later)}, pip install '{later.needs}'"
         if self.limit is None:
             return f"{choice.policy.name}: no limit is known"
         if choice.bound:
