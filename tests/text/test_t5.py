@@ -147,7 +147,9 @@ def test_the_bias_is_made_once_where_the_tokens_are(monkeypatch):
         block.layer[0].register_forward_pre_hook(lambda _, given: seen.append(given[1]))
         block.to("meta")
     table = model.encoder.block[0].layer[0].SelfAttention.relative_attention_bias.to_empty(device="cpu")
-    table.register_forward_pre_hook(lambda layer, _: layer.to("meta") and None)  # weights that wait come when called
+    table.register_forward_pre_hook(
+        lambda layer, _: layer.to("meta") and None
+    )  # weights that wait come when called
     model.encoder.final_layer_norm.to("meta")
     model(torch.zeros(1, 5, dtype=torch.long, device="meta"))
     assert made == [torch.device("meta")] and len({id(bias) for bias in seen}) == 1 and len(seen) == 3
