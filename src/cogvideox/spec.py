@@ -162,6 +162,11 @@ class ModelSpec:
         return self.kind in ("i2v", "i2v-every-frame")
 
     @property
+    def reads_whole_video(self) -> bool:
+        """Whether it reads every frame of a video (masked, to be changed, a control): all of them are encoded first."""
+        return self.kind in ("inpaint", "control", "removal")
+
+    @property
     def pixel_multiple(self) -> int:
         """Heights and widths are multiples of this many pixels: a latent times a patch."""
         return self.vae.spatial_compression_ratio * self.transformer.patch_size

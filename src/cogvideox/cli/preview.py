@@ -50,14 +50,13 @@ def preview(
         raise InputError(
             "preview: nothing was given to show; pass --image, --last-image, --keyframe, --video or --control"
         )
-    video = see.video(plan)
     if Path(out).suffix.lower() == ".png":
         with atomic_file(path := Path(out), overwrite) as temporary:
             see.sheet(plan).save(temporary, format="PNG")
     else:
-        path = video.save(out, overwrite)
+        path = see.video(plan).save(out, overwrite)
     if as_json:
-        sizes = {"frames": len(video), "height": plan.height, "width": plan.width}
+        sizes = {"frames": plan.frames.generated, "height": plan.height, "width": plan.width}
         result_json({"path": str(path), "use": see.use, "kind": spec.kind, **sizes, "why": plan.frames.why})
     else:
         result(str(path))

@@ -64,9 +64,9 @@ def plan_run(spec: ModelSpec, options: GenerateOptions, given: Given | None = No
     _warn_of_cropping(spec, options, given, height, width)
     encoded = 0
     if given.shape is not None:
-        reads_whole = spec.kind in ("inpaint", "control", "removal")
-        encoded = 1 if given.has_pictures and not reads_whole else frames.generated
-        encoded = context if context and not reads_whole else encoded
+        encoded = frames.generated
+        if not spec.reads_whole_video:
+            encoded = 1 if given.has_pictures else context or frames.generated
     factor = config.spatial_compression_ratio
     latents = 1, spec.latent_channels, frames.latents, height // factor, width // factor
     return Plan(options, height, width, fps, frames, context, latents, tiles, encoded, steps)

@@ -369,8 +369,8 @@ def plan_memory(
     place = device or best_device()
     precision = dtype_of(spec, choose("dtype", dtype, DTYPES) if dtype is not None else None, place)
     plan = plan_run(spec, (options or GenerateOptions()).changed(**settings))
-    reads_whole = encode_video or spec.kind in ("inpaint", "control", "removal")
-    encoded = plan.frames.generated if reads_whole else int(spec.needs_image)
+    reads_video = encode_video or spec.reads_whole_video
+    encoded = plan.frames.generated if reads_video else int(spec.needs_image)
     apart = text_place(text_device, place)
     request = request_of(spec, plan, encoded=encoded, dtype=precision, device=place, text=apart)
     limit = read_limit(memory_limit) or free_memory(place)
