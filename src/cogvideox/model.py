@@ -22,6 +22,7 @@ from cogvideox.gpu_kernels import using
 from cogvideox.spec import ModelSpec
 from cogvideox.text import TextEmbedding, TextEncoder
 from cogvideox.transformer import Transformer
+from cogvideox.transformer.controlnet import ControlNet
 from cogvideox.transformer.layout import ClipTokens
 from cogvideox.vae import VAE, Tiles, decode_tiled, encode_tiled
 from cogvideox.vae.frames import faster_kernels
@@ -38,7 +39,8 @@ class CogVideoX:
     ``compute_device`` is where inputs go when the weights live elsewhere (offloading); None means where the weights
     are. ``weights`` is the SHA-256 of each weights file by its name in the model folder, for records; empty
     for a model that was not loaded from one. ``shipped``: it came with the package and has seen the tiny world alone.
-    ``tiny_vae``: a tiny autoencoder for its latents, which decodes where "tiny" is asked for.
+    ``tiny_vae``: a tiny autoencoder for its latents, which decodes where "tiny" is asked for. ``control_nets``: the
+    ControlNets that were loaded for it, by the path that names them.
     """
 
     transformer: Transformer
@@ -50,6 +52,7 @@ class CogVideoX:
     weights: dict[str, str] = field(default_factory=dict)
     shipped: bool = False
     tiny_vae: TinyVAE | None = None
+    control_nets: dict[str, ControlNet] = field(default_factory=dict)
 
     @classmethod
     def assemble(
@@ -95,11 +98,11 @@ class CogVideoX:
         return [dict(note) for note in vars(self.transformer).get("adapters", [])]
 
     def networks(self) -> dict[str, nn.Module]:
-        """The networks by folder name."""
+        """The networks by folder name, and the ControlNets by their paths."""
         networks: dict[str, nn.Module] = {"transformer": self.transformer, "vae": self.vae}
         if self.text is not None:
             networks["text_encoder"] = self.text.model
-        return networks
+        return networks | {f"control_net {path}": network for path, network in self.control_nets.items()}
 
     def to(
         self,

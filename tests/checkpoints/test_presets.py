@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from cogvideox.checkpoints.diffusers import meta_names
+from cogvideox.checkpoints.shapes import meta_names
 from cogvideox.errors import ConfigError
 from cogvideox.presets import PRESETS, get_preset, guess_preset
 from cogvideox.transformer import Transformer, mmdit_of_same_size

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from cogvideox.cli import app
 from cogvideox.video import Video, read_video
-from support.models import golden_frames, write_model_folder
+from support.models import golden_frames, write_controlnet, write_model_folder
 
 PAGE = Path(__file__).parents[2] / "docs" / "conditions.md"
 FEW = ["--steps", "1", "--overwrite", "--anyway"]
@@ -31,12 +31,15 @@ def folder(tmp_path_factory) -> Path:
         "fun-inp": "inpaint",
         "fun-control": "control",
         "void": "removal",
+        "5b": "t2v",
     }.items():
         write_model_folder(folder / name, kind)
+    for name in ("canny", "hed"):
+        write_controlnet(folder / name)
     frames = golden_frames(9)
     for name in ("first", "middle", "last"):
         Video(frames[:1], 8.0).save(folder / f"{name}.png", metadata=False)
-    for name in ("in", "pose"):
+    for name in ("in", "pose", "edges", "soft"):
         Video(frames, 8.0).save(folder / f"{name}.mp4")
     mask = np.zeros_like(frames)
     mask[:, 8:24, 16:32] = 255

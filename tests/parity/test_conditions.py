@@ -34,9 +34,16 @@ def latents_of(model, **given) -> torch.Tensor:
     return seen[-1]
 
 
-def by_hand(model, channels: torch.Tensor) -> torch.Tensor:
-    """Four steps of the stock DDIM scheduler, which knows no SNR shift, with diffusers' transformer."""
+def by_hand(model, channels: torch.Tensor, after_block=None, before_step=None) -> torch.Tensor:
+    """Four steps of the stock DDIM scheduler, which knows no SNR shift, with diffusers' transformer.
+
+    ``after_block`` makes the forward hook of each block by its number; ``before_step`` is called with the number of
+    each step and what the transformer is asked.
+    """
     pipe = pipeline(model, "ddim", "t2v")
+    for number, block in enumerate(pipe.transformer.transformer_blocks):
+        if after_block is not None:
+            block.register_forward_hook(after_block(number))
     scheduler = diffusers.DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
         set_alpha_to_one=True, prediction_type="v_prediction", rescale_betas_zero_snr=True,
@@ -50,12 +57,16 @@ def by_hand(model, channels: torch.Tensor) -> torch.Tensor:
     rotary = model.transformer.rotary
     from cogvideox.transformer.layout import Layout
 
-    table = rotary.table(Layout.plain(0, grid), torch.device("cpu"))[:, 0]
-    cos, sin = (part.repeat_interleave(2, dim=1) for part in (table.real, table.imag))
+    turns = None
+    if rotary is not None:
+        table = rotary.table(Layout.plain(0, grid), torch.device("cpu"))[:, 0]
+        turns = tuple(part.repeat_interleave(2, dim=1) for part in (table.real, table.imag))
     with torch.no_grad():
-        for t in scheduler.timesteps:
+        for step, t in enumerate(scheduler.timesteps):
             inputs = torch.cat([x, channels], dim=1).repeat(2, 1, 1, 1, 1).transpose(1, 2)
-            out = pipe.transformer(inputs, both, t.expand(2), image_rotary_emb=(cos, sin))[0]
+            if before_step is not None:
+                before_step(step, inputs, both, t.expand(2), turns)
+            out = pipe.transformer(inputs, both, t.expand(2), image_rotary_emb=turns)[0]
             negative, prompt = out.transpose(1, 2).chunk(2)
             x = scheduler.step(negative + 6 * (prompt - negative), t, x).prev_sample
     return x

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 
 from cogvideox.checkpoints import save_model
 from cogvideox.diffusion import Schedule, ScheduleConfig
@@ -15,6 +17,7 @@ from cogvideox.presets import get_preset
 from cogvideox.spec import ModelSpec, condition_channels
 from cogvideox.text import T5Config, T5Encoder, TextEncoder, train_tokenizer
 from cogvideox.transformer import Transformer, TransformerConfig, initialise
+from cogvideox.transformer.controlnet import ControlNet, ControlNetConfig
 from cogvideox.vae import VAE, VAEConfig
 from support.golden import fill, fill_model
 
@@ -138,6 +141,27 @@ def write_model_folder(folder: Path, kind: str = "t2v") -> Path:
     encoder = T5Encoder(config).initialise(torch.Generator().manual_seed(0))
     model.text = TextEncoder(encoder, tokenizer, TOKENS)
     return Path(save_model(model, folder))
+
+
+def golden_controlnet(out: int | None = 32, **settings) -> ControlNet:
+    """A ControlNet of two blocks for golden models, weights the golden fill; ``out``: width of its projectors."""
+    values = dict(
+        num_attention_heads=2, attention_head_dim=16, num_layers=2, time_embed_dim=16, text_embed_dim=TEXT_WIDTH,
+        max_text_seq_length=TEXT_LEN, sample_height=4, sample_width=6, sample_frames=9, vae_channels=4,
+        out_proj_dim=out,
+    )  # fmt: skip
+    return fill_model(ControlNet(ControlNetConfig(**values | settings)))
+
+
+def write_controlnet(folder: Path, network: ControlNet | None = None) -> Path:
+    """A ControlNet in a folder as TheDenk publishes it."""
+    network = network or golden_controlnet()
+    folder.mkdir(exist_ok=True)
+    names = ("use_positional_embeddings", "position_mode", "attention", "experts", "out_channels")
+    values = network.config.model_dump(mode="json", exclude=set(names))
+    (folder / "config.json").write_text(json.dumps({"_class_name": "CogVideoXControlnet", **values}))
+    save_file(network.state_dict(), folder / "diffusion_pytorch_model.safetensors")
+    return folder
 
 
 SMALL_TRANSFORMER = dict(

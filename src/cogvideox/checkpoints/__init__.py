@@ -13,6 +13,8 @@
 | ``folders`` | what may be replaced by a new checkpoint, and what goes along beside the weights |
 | ``gguf_text`` | a T5 encoder from a GGUF file, made numbers of layer by layer |
 | ``text`` | text encoder and tokenizer |
+| ``shapes`` | settings of a network by the shapes of its tensors |
+| ``controlnet`` | a ControlNet from its folder or file |
 | ``tiny_vae`` | a tiny autoencoder from its file |
 | ``diffusers`` | whole models: load and save |
 | ``keymap`` | names of SAT weights and ours |
@@ -28,6 +30,7 @@
 
 from cogvideox.checkpoints.adapter import Adapter, Pair, write_adapter
 from cogvideox.checkpoints.adapter_reading import read_adapter
+from cogvideox.checkpoints.controlnet import load_controlnet
 from cogvideox.checkpoints.convert import convert
 from cogvideox.checkpoints.diffusers import load_model, load_schedule, load_transformer, load_vae, save_model
 from cogvideox.checkpoints.hub import find_folder
@@ -49,8 +52,7 @@ from cogvideox.checkpoints.tiny_vae import load_tiny_vae
 
 __all__ = [
     "Adapter", "Pair", "CheckpointReport", "SatFile", "add_lora", "attach_lora", "convert", "extract_lora",
-    "find_folder", "find_spec", "inspect", "load_lora", "load_model", "load_schedule", "load_tiny_vae",
-    "load_transformer",
-    "load_vae", "lora_names", "merge_lora", "read_adapter", "read_sat", "read_spec", "save_lora", "save_model",
-    "scale_lora", "unload_lora", "write_adapter", "write_sat",
+    "find_folder", "find_spec", "inspect", "load_controlnet", "load_lora", "load_model", "load_schedule",
+    "load_tiny_vae", "load_transformer", "load_vae", "lora_names", "merge_lora", "read_adapter", "read_sat",
+    "read_spec", "save_lora", "save_model", "scale_lora", "unload_lora", "write_adapter", "write_sat",
 ]  # fmt: skip

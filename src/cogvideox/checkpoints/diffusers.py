@@ -22,6 +22,7 @@ from cogvideox.checkpoints.fill import assign, assign_later, check_finite, check
 from cogvideox.checkpoints.folders import checkpoint_folder
 from cogvideox.checkpoints.hub import find_folder, is_shipped
 from cogvideox.checkpoints.kinds import BY_PIPELINE
+from cogvideox.checkpoints.shapes import meta_names
 from cogvideox.checkpoints.specs import (
     RELEASED_TRANSFORMER,
     SCHEDULERS,
@@ -54,7 +55,6 @@ from cogvideox.vae import VAE, VAEConfig
 if TYPE_CHECKING:
     from cogvideox.model import CogVideoX
 
-FIRST_BLOCK = "transformer_blocks.0."
 LIBRARY = "0.30.0"  # the first diffusers release that knows CogVideoX
 PIPELINES: dict[str, str] = {"i2v": "CogVideoXImageToVideoPipeline", "control": "CogVideoXFunControlPipeline"}
 """The class of diffusers that runs each kind of model; others are named as the text-to-video ones, as published."""
@@ -288,20 +288,6 @@ def digests_in(folder: Path) -> dict[str, str]:
     """SHA-256 of each weights file below a folder, by its path there."""
     files = sorted(folder.rglob("*.safetensors"))
     return {file.relative_to(folder).as_posix(): sha256_of(file) for file in files}
-
-
-def meta_names(config: TransformerConfig | VAEConfig) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors of a network, none allocated; all blocks are alike, so one is built."""
-    with torch.device("meta"):
-        if isinstance(config, VAEConfig):
-            return shapes_of(VAE(config).state_dict())
-        shapes = shapes_of(Transformer(config.changed(num_layers=1)).state_dict())
-    first = {name: shape for name, shape in shapes.items() if name.startswith(FIRST_BLOCK)}
-    return shapes | {
-        f"transformer_blocks.{number}.{name.removeprefix(FIRST_BLOCK)}": shape
-        for number in range(1, config.num_layers)
-        for name, shape in first.items()
-    }
 
 
 def preset_of_shapes(shapes: Mapping[str, tuple[int, ...]]) -> str:

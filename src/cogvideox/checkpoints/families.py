@@ -53,7 +53,11 @@ SCALED_FP8 = _quantised("scaled fp8 weights", "8-bit floats with a scale beside 
 PLAIN_FP8 = _quantised("fp8 weights without scales", "every weight cast to 8-bit floats")
 UNKNOWN_QUANT = _quantised("quantised weights", "config.json has a quantization_config")
 
-CONTROLNET = Family("a CogVideoX ControlNet", "an add-on network that steers a base model, not a model", BASE)
+CONTROLNET = Family(
+    "a CogVideoX ControlNet",
+    "an add-on network that steers a base model, not a model by itself",
+    "give it to generate --control-net, beside the --model it was trained for",
+)
 TINY_VAE = Family(
     "a tiny autoencoder (taecvx)",
     "a small stand-in for the VAE, no model by itself",

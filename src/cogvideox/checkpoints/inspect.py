@@ -18,8 +18,10 @@ from torch import Tensor
 from cogvideox.checkpoints.adapter import Adapter, AlphaUnknownError, OddSettingsError
 from cogvideox.checkpoints.adapter_names import other_kind
 from cogvideox.checkpoints.adapter_reading import is_adapter, read_adapter
-from cogvideox.checkpoints.diffusers import load_schedule, meta_names, preset_of_shapes, read_index
+from cogvideox.checkpoints.controlnet import read_controlnet_config
+from cogvideox.checkpoints.diffusers import load_schedule, preset_of_shapes, read_index
 from cogvideox.checkpoints.families import (
+    CONTROLNET,
     FAMILY_NAMES,
     check_floats,
     family_of_config,
@@ -29,6 +31,7 @@ from cogvideox.checkpoints.families import (
 from cogvideox.checkpoints.fill import check_finite, check_names
 from cogvideox.checkpoints.hub import find_folder
 from cogvideox.checkpoints.sat import find_components, is_sat, read_sat
+from cogvideox.checkpoints.shapes import meta_names
 from cogvideox.checkpoints.specs import (
     RECORD,
     STEM,
@@ -53,7 +56,7 @@ from cogvideox.checkpoints.trainers import network_in, recognise
 from cogvideox.errors import CogVideoXError
 from cogvideox.files import inside
 from cogvideox.files.digest import sha256_of
-from cogvideox.presets import guess_preset
+from cogvideox.presets import PRESETS, guess_preset
 from cogvideox.spec import kind_of
 from cogvideox.transformer import TransformerConfig
 
@@ -210,6 +213,9 @@ def _look_at_model(folder: Path, report: CheckpointReport, check: bool) -> None:
 def _look_at_component(folder: Path, report: CheckpointReport, check: bool) -> None:
     values = read_json(folder / "config.json")
     if (family := family_of_config(values)) is not None:
+        if family is CONTROLNET:
+            _weigh(folder.name, read_folder(folder, STEM), report, check)
+            return _look_at_controlnet(folder, report)
         report.kind = family.name
         raise family.refusal(folder)
     name = str(values.get("_class_name") or (values.get("architectures") or ["unknown"])[0])
@@ -248,6 +254,8 @@ def _look_at_file(file: Path, report: CheckpointReport, check: bool) -> None:
     tensors = read_file(file)
     family = family_of_tensors(tensors)
     _weigh(file.name, tensors, report, check, floats=family is None)
+    if family is CONTROLNET:
+        return _look_at_controlnet(file, report)
     if family is not None:
         report.kind = family.name
         raise family.refusal(file)
@@ -258,6 +266,19 @@ def _look_at_file(file: Path, report: CheckpointReport, check: bool) -> None:
     elif not _look_at_trained(file, report, check=False, weigh=False):
         report.kind = "safetensors file"
         report.todo = "nothing here is known: it holds no network of CogVideoX and no adapter"
+
+
+def _look_at_controlnet(path: Path, report: CheckpointReport) -> None:
+    """A ControlNet: its settings, names and shapes, and the released models it fits."""
+    report.kind = CONTROLNET.name
+    config = read_controlnet_config(path)
+    report.checked.append("names and shapes")
+    report.config["controlnet"] = config.model_dump(mode="json")
+    fits = [name for name, spec in PRESETS.items() if spec.hub and not config.why_not(spec.transformer)]
+    beside = f" --model {fits[0]}" if fits else ""
+    base = " or ".join(fits) or f"a transformer of width {config.added_width}"
+    report.task = f"follows a control video, beside {base}"
+    report.todo = f"cogvideox generate{beside} --control-net {path}:0.8 --control VIDEO --prompt TEXT"
 
 
 def _look_at_adapter(file: Path, report: CheckpointReport) -> None:

@@ -191,14 +191,14 @@ def read_transformer_config(folder: Path, record: ModelRecord | None = None) -> 
     """``config.json`` of a transformer folder, with what ``cogvideox.json`` above it (or ``record``) adds."""
     file, values = _network_config(folder, TRANSFORMER_CLASS)
     record = read_record(folder.parent) if record is None else record
-    return _config(TransformerConfig, values | record.transformer, file)
+    return parse_config(TransformerConfig, values | record.transformer, file)
 
 
 def read_vae_config(folder: Path, record: ModelRecord | None = None) -> VAEConfig:
     """``config.json`` of a VAE folder, with what ``cogvideox.json`` above it (or ``record``) adds."""
     file, values = _network_config(folder, VAE_CLASS)
     record = read_record(folder.parent) if record is None else record
-    return _config(VAEConfig, values | record.vae, file)
+    return parse_config(VAEConfig, values | record.vae, file)
 
 
 def read_schedule_config(folder: Path) -> ScheduleConfig:
@@ -216,7 +216,7 @@ def read_schedule_config(folder: Path) -> ScheduleConfig:
             '"trailing"',
             stacklevel=2,
         )
-    return _config(ScheduleConfig, {**values, "timestep_spacing": "trailing"}, file)
+    return parse_config(ScheduleConfig, {**values, "timestep_spacing": "trailing"}, file)
 
 
 def component(path: str | Path, name: str, config: str = "config.json") -> Path:
@@ -258,7 +258,7 @@ def _network_config(folder: Path, known: str) -> tuple[Path, dict[str, Any]]:
     return file, values
 
 
-def _config(kind: type[C], values: Mapping[str, Any], file: Path) -> C:
+def parse_config(kind: type[C], values: Mapping[str, Any], file: Path) -> C:
     """A config from a file of any diffusers version: absent keys get defaults, unknown keys warn."""
     known = {key: value for key, value in values.items() if key in kind.model_fields}
     warn_of_unknown(values, kind, HARMLESS, file)

@@ -232,7 +232,8 @@ def _loaded(prepared: Prepared) -> Iterator[CogVideoX]:
             cost = _cost_of(prepared.memory, prepared.forecast)
             say(f"{prepared.name}: {size_of(prepared.plan)}; {cost}")
         job = replace(prepared.job, device=device)
-        model = load(job, prepared.folder, policy=prepared.policy, reporter=TERMINAL)
+        nets = prepared.plan.options.control_nets
+        model = load(job, prepared.folder, policy=prepared.policy, control_nets=nets, reporter=TERMINAL)
         share(model, prepared.plan.options)
         yield model
 

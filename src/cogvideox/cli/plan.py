@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 SIZES = {"Size and length": "frames height width", "Sampling": "sampler steps"}
-SIZES |= {"Guidance": "guidance_start guidance_stop stg_scale", "Speed and memory": "cache"}
+SIZES |= {"Guidance": "guidance_start guidance_stop stg_scale", "Speed and memory": "cache control_net"}
 OF_A_TRAINING = ("frames", "height", "width", "steps")
 """The sizes that a training has too."""
 TRAINING = "Training"

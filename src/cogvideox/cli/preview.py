@@ -13,7 +13,8 @@ from cogvideox.errors import InputError
 from cogvideox.generation.options import GenerateOptions
 
 GIVEN = {
-    "Inputs": "image last_image keyframe video video_use mask remove control context_frames fit",
+    "Inputs": "image last_image keyframe video video_use mask remove control control_net "
+    "control_preprocessor context_frames fit",
     "Size and length": "frames seconds height width fps",
 }
 MODEL = "folder, hub id or preset; default: the shipped one that reads what is given"
@@ -46,7 +47,7 @@ def preview(
     given = read_given(settings)
     plan = plan_run(spec, settings, given)
     see = shown(spec, plan, given)
-    if see.use == "nothing":
+    if see.use == "nothing" and not see.controls:
         raise InputError(
             "preview: nothing was given to show; pass --image, --last-image, --keyframe, --video or --control"
         )
@@ -57,6 +58,7 @@ def preview(
         path = see.video(plan).save(out, overwrite)
     if as_json:
         sizes = {"frames": plan.frames.generated, "height": plan.height, "width": plan.width}
-        result_json({"path": str(path), "use": see.use, "kind": spec.kind, **sizes, "why": plan.frames.why})
+        use = "control_net" if see.use == "nothing" else see.use
+        result_json({"path": str(path), "use": use, "kind": spec.kind, **sizes, "why": plan.frames.why})
     else:
         result(str(path))

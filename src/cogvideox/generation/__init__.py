@@ -4,6 +4,8 @@
 |---|---|
 | ``options`` | ``GenerateOptions``: everything that decides one video; loads no torch |
 | ``frame_plan`` | any number of frames and any size, from what the network can make; loads no torch |
+| ``control_net_entry`` | a ControlNet of a run as it is typed; loads no torch |
+| ``control_nets`` | ControlNets: checked against the model, loaded |
 | ``given`` | what a run is given besides its prompt, read and checked |
 | ``plan`` | sizes, frames and shapes of a run, before any network runs |
 | ``preflight`` | what a request needs in time and memory, and whether it can be made |

@@ -240,10 +240,11 @@ class _LineMaker:
     def _model(self, item: Item, prepared: Prepared) -> CogVideoX:
         """The model, loaded the way the line's plan says."""
         policy = prepared.policy
+        nets = prepared.plan.options.control_nets
         kept = self.loaded[1] if self.loaded and item.weights == self.weights else None
         if kept is None or _weights_of(kept) != _weights_of(policy):
             self.loaded = None  # first, so that no model lies beside another
-            model = load(item.job, prepared.folder, policy=policy, reporter=self.reporter)
+            model = load(item.job, prepared.folder, policy=policy, control_nets=nets, reporter=self.reporter)
             self.loaded, self.weights = (model, policy), item.weights
         assert self.loaded is not None
         return self.loaded[0]

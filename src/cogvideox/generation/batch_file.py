@@ -26,6 +26,7 @@ from cogvideox.errors import CogVideoXError, ConfigError, InputError, MediaError
 from cogvideox.files import parse_json, read_small_text, short
 from cogvideox.files.digest import sha256_of
 from cogvideox.files.jsonl import lines_of
+from cogvideox.generation.control_net_entry import ControlNetEntry
 from cogvideox.generation.given import read_keyframe
 from cogvideox.generation.job import Job, settled
 from cogvideox.generation.options import GenerateOptions, as_list
@@ -89,7 +90,8 @@ class Item:
     def weights(self) -> tuple[Any, ...]:
         """What must be loaded for it: lines with equal weights are made one after the other."""
         job = self.job
-        return job.model_for(self.settings), job.kind, job.adapters, job.alpha, job.dtype
+        nets = {each.path for each in control_nets_of(self.settings)}
+        return job.model_for(self.settings), job.kind, job.adapters, job.alpha, job.dtype, tuple(sorted(nets))
 
 
 def read_items(source: Path, folder: Path, settings: Mapping[str, Any], job: Job) -> list[Item]:
@@ -133,6 +135,9 @@ def _item(
     for text in as_list(values.get("keyframe")):
         with suppress(InputError):  # refused when the line is checked
             begins[str(text)] = digest(read_keyframe(str(text))[1])
+    for entry in control_nets_of(values):
+        begins[entry.path] = digest(entry.path)
+        begins |= {entry.video: digest(entry.video)} if entry.video else {}
     adapters = [(digest(file), scale) for file, scale in job.adapters]
     asked = [values, begins, job.model_for(values), adapters, job.alpha, job.dtype]
     asked += [job.kind] if job.kind else []
@@ -179,6 +184,15 @@ def _job_of(values: dict[str, Any], job: Job) -> Job:
         except (TypeError, ValueError):
             raise ConfigError(f"lora-alpha {short(alpha)}: write a number") from None
     return replace(job, **changes) if changes else job
+
+
+def control_nets_of(settings: Mapping[str, Any]) -> list[ControlNetEntry]:
+    """The ControlNets that a line names; what cannot be read is refused when the line is checked."""
+    entries = []
+    for text in as_list(settings.get("control_net")):
+        with suppress(ConfigError):
+            entries.append(ControlNetEntry.read(str(text)))
+    return entries
 
 
 def _check_name(name: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -14,11 +14,14 @@ from torch import Tensor
 
 from cogvideox import conditioning
 from cogvideox.conditioning import Coder, Conditioning
+from cogvideox.generation.control_nets import load_control_nets
 from cogvideox.generation.given import Given, fit_mask, fit_video
 from cogvideox.generation.plan import Plan
 from cogvideox.generation.sampling import Noises
 from cogvideox.model import CogVideoX
+from cogvideox.perception.canny import canny
 from cogvideox.spec import ModelSpec
+from cogvideox.transformer.controlnet import Control
 from cogvideox.video import Video, contact_sheet
 
 
@@ -27,13 +30,14 @@ class Shown:
     """What a network is shown besides the prompt, in pixels, over all frames of a plan.
 
     ``use``: what it is for. ``pixels``: a video in [-1, 1]. ``mask``: 0 to 1, where they are made anew or removed.
-    ``pictures``: single frames by their number.
+    ``pictures``: single frames by their number. ``controls``: the control video of each ControlNet, in [-1, 1].
     """
 
     use: Literal["nothing", "control", "removal", "inpaint", "pictures", "continue", "change"]
     pixels: Float[Tensor, "1 3 f h w"] | None = None
     mask: Float[Tensor, "1 1 f h w"] | None = None
     pictures: Mapping[int, Float[Tensor, "1 3 1 h w"]] = field(default_factory=dict)
+    controls: tuple[Float[Tensor, "1 3 f h w"], ...] = ()
 
     def sheet(self, plan: Plan, columns: int = 8) -> Image.Image:
         """Frames of ``video`` in a row: evenly spaced ones, and every one that was given as a picture."""
@@ -50,7 +54,8 @@ class Shown:
     def video(self, plan: Plan) -> Video:
         """It as a video to look at: what is hidden from the network is black, frames without a picture are grey.
 
-        A mask stands below the video it is over, as the network reads it: white where it is made anew or removed.
+        A mask stands below the video it is over, as the network reads it: white where it is made anew or removed. The
+        control videos of ControlNets stand below that.
         """
         frames = plan.frames.generated
         grey = torch.zeros(1, 3, frames, plan.height, plan.width)
@@ -60,15 +65,28 @@ class Shown:
         if self.mask is not None:
             hidden = torch.where(self.mask == 1, -1.0, pixels) if self.use == "inpaint" else pixels
             pixels = torch.cat([hidden, self.mask.expand(-1, 3, -1, -1, -1) * 2 - 1], dim=3)
+        if self.controls:
+            above = [] if self.use == "nothing" else [pixels]
+            pixels = torch.cat([*above, *self.controls], dim=3)
         return Video.from_tensor(pixels, plan.fps)
 
 
 def shown(spec: ModelSpec, plan: Plan, given: Given) -> Shown:
-    """What the network of a model is shown in a run; nothing is encoded and no weight is needed. Raises InputError."""
-    if given.shape is None:
+    """What the networks of a run are shown; nothing is encoded and no weight is needed. Raises InputError."""
+    controls = dict[int, Tensor]()  # ControlNets that share a video share what is made of it
+    nets = list(zip(plan.options.control_nets, given.control_nets, strict=False))
+    for entry, video in nets:
+        if id(video) not in controls:
+            controls[id(video)] = _control(video, plan, as_given=entry.video is not None)
+    return replace(_shown(spec, plan, given), controls=tuple(controls[id(video)] for _, video in nets))
+
+
+def _shown(spec: ModelSpec, plan: Plan, given: Given) -> Shown:
+    """What the model itself is shown."""
+    if not given.for_model:
         return Shown("nothing")
     if given.control is not None:
-        return Shown("control", _whole(given.control, plan).to_tensor())
+        return Shown("control", _control(given.control, plan))
     if given.video is not None and given.remove is not None:
         mask = _as_removed(_mask(given.remove, plan))
         return Shown("removal", _whole(given.video, plan).to_tensor(), mask)
@@ -104,7 +122,7 @@ def condition_of(model: CogVideoX, plan: Plan, given: Given, noises: Noises) -> 
         options.image_scale,
         noises.condition(),
     )
-    see = shown(model.spec, plan, given)
+    see = _shown(model.spec, plan, given)
     assert strength is not None  # plan_run fills it in
     if see.use == "nothing":
         text = conditioning.from_text(model.spec)
@@ -126,6 +144,24 @@ def condition_of(model: CogVideoX, plan: Plan, given: Given, noises: Noises) -> 
     )
 
 
+def controls_of(model: CogVideoX, plan: Plan, given: Given) -> list[Control]:
+    """The ControlNets of a run, their control videos encoded; they are loaded where the model has them not yet.
+
+    Raises ConfigError, CheckpointError.
+    """
+    entries = plan.options.control_nets
+    load_control_nets(model, entries)
+    controls, encoded = [], dict[tuple[str, int], Tensor]()
+    for entry, pixels in zip(
+        entries, shown(model.spec, plan, given).controls if entries else (), strict=True
+    ):
+        network, key = model.control_nets[entry.path], (entry.path, id(pixels))
+        if key not in encoded:
+            encoded[key] = network.encode(pixels.to(model.device, model.dtype))
+        controls.append(Control(network, encoded[key], entry.strength, entry.start, entry.stop))
+    return controls
+
+
 def _known_frames(
     known: Mapping[int, np.ndarray], frames: int
 ) -> tuple[Float[Tensor, "1 3 f h w"], Float[Tensor, "1 1 f h w"]]:
@@ -143,6 +179,16 @@ def _known_frames(
 def _end(video: Video, plan: Plan) -> Video:
     """The last frames of a video, those that a continuation sees."""
     return Video(_fitted(video, plan).frames[-plan.context :], plan.fps)
+
+
+def _control(video: Video, plan: Plan, as_given: bool = False) -> Float[Tensor, "1 3 f h w"]:
+    """A control video over all frames, with what the preprocessor of the run makes of it unless it is ``as_given``."""
+    if len(video) == 1:
+        video = Video(np.repeat(video.frames, plan.frames.asked, axis=0), plan.fps)
+    laid = _whole(video, plan)
+    if plan.options.control_preprocessor == "canny" and not as_given:
+        laid = Video(canny(laid.frames), laid.fps)
+    return laid.to_tensor()
 
 
 def _whole(video: Video, plan: Plan) -> Video:

@@ -19,6 +19,7 @@ from cogvideox.generation.sampling import guidance_of, stg_layers
 from cogvideox.model import CogVideoX
 from cogvideox.transformer.calls import skipping
 from cogvideox.transformer.compiled import compiled, graph_replay
+from cogvideox.transformer.controlnet import Control, controlled
 from cogvideox.transformer.fused import COMPILED_FORMS, FORMS, faster_forms, fused
 from cogvideox.transformer.kernels import using_kernel
 from cogvideox.transformer.layout import ClipTokens
@@ -64,18 +65,24 @@ class Engine:
 
 @contextmanager
 def running(
-    model: CogVideoX, options: GenerateOptions, path: Sequence[SamplerStep], clip: ClipTokens
+    model: CogVideoX,
+    options: GenerateOptions,
+    path: Sequence[SamplerStep],
+    clip: ClipTokens,
+    controls: Sequence[Control] = (),
 ) -> Iterator[Engine]:
     """The transformer of ``model`` as the options want it, for the times of ``path`` and one ``clip`` only.
 
-    Raises ConfigError for an attention kernel that does not exist, for a calibration of other steps, and for a
-    compiled transformer that is spread over processes.
+    ``controls``: the ControlNets beside it. Raises ConfigError for an attention kernel that does not exist, for a
+    calibration of other steps, and for what a transformer that is spread over processes cannot do.
     """
     network = model.transformer
     _check_spread(network, options)
     cache = _cache_of(network, options, path)
     with ExitStack() as stack:
         attention = stack.enter_context(using_kernel(network, options.attention))
+        for control in controls:
+            stack.enter_context(using_kernel(control.network, options.attention))
         tables = options.modulation == "tables" and not is_sharded(network)
         if tables:
             stack.enter_context(tabulated(network, [step.t for step in path], _host_of_modulation(model)))
@@ -90,6 +97,7 @@ def running(
         stack.enter_context(fused(network, forms))
         if guider.stg:
             stack.enter_context(skipping(network, stg_layers(model.spec, options)))
+        stack.enter_context(controlled(network, controls, len(path)))
         reused = stack.enter_context(cache)
         tea = tea_polynomial(network.config)[0] if read_cache(options.cache)[0] == "tea" else ""
         engine = Engine(options, tables, reused, fused=tuple(sorted(forms)), tea=tea)
@@ -103,6 +111,10 @@ def _check_spread(network: Transformer, options: GenerateOptions) -> None:
         raise ConfigError(
             "compile: the transformer is spread over processes, which talk between its layers; "
             "turn compile off, or make the video by one process"
+        )
+    if options.control_net and is_spread(network):
+        raise ConfigError(
+            "control_net: the transformer is spread over processes, a ControlNet is not; make the video by one process"
         )
     if options.cache and is_spread(network):
         raise ConfigError(

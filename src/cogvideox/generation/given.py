@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from cogvideox.errors import InputError, MediaError
+from cogvideox.files.paths import IMAGE_SUFFIXES
+from cogvideox.generation.control_net_entry import ControlNetEntry
 from cogvideox.generation.options import OUTSIDE, GenerateOptions
 from cogvideox.spec import ABOUT_KINDS, Kind, ModelSpec
 from cogvideox.video import Video, read_image, read_mask, read_video
@@ -19,10 +21,10 @@ Picture = np.ndarray | str | Path
 KEYFRAME = re.compile(r"\s*(\d+)\s*=\s*(\S.*)")
 
 TAKES: dict[Kind, frozenset[str]] = {
-    "t2v": frozenset({"image", "video"}),
-    "i2v": frozenset({"image", "last_image", "keyframe", "video"}),
-    "i2v-every-frame": frozenset({"image", "video"}),
-    "inpaint": frozenset({"image", "last_image", "keyframe", "video", "mask"}),
+    "t2v": frozenset({"image", "video", "control_net"}),
+    "i2v": frozenset({"image", "last_image", "keyframe", "video", "control_net"}),
+    "i2v-every-frame": frozenset({"image", "video", "control_net"}),
+    "inpaint": frozenset({"image", "last_image", "keyframe", "video", "mask", "control_net"}),
     "control": frozenset({"control"}),
     "removal": frozenset({"video", "remove"}),
 }
@@ -31,7 +33,8 @@ BETTER = {
     "last_image": "an image-to-video or an inpainting model",
     "keyframe": "an image-to-video or an inpainting model",
     "mask": "an inpainting model, such as CogVideoX-Fun InP",
-    "control": "a control model, such as CogVideoX-Fun Control",
+    "control": "a control model, such as CogVideoX-Fun Control, or give a ControlNet with control_net",
+    "control_net": "a text-to-video or an image-to-video model",
     "remove": "a model that removes, such as Netflix VOID",
     "image": "an image-to-video model",
     "video": "a text-to-video model",
@@ -54,7 +57,9 @@ class Given:
 
     ``image`` and ``last_image``: the first and the last frame, uint8 [h, w, 3]. ``keyframes``: other frames by their
     number. ``video``: a video to change, to carry on from or to fill. ``mask``: uint8 [t, h, w] over it, white where it
-    is made anew. ``remove``: the same, white where something is removed. ``control``: a control video.
+    is made anew. ``remove``: the same, white where something is removed. ``control``: a control video that the model
+    reads itself. ``control_nets``: the control video of each ControlNet. A picture, a video of one frame, is a control
+    for all frames.
     """
 
     image: np.ndarray | None = None
@@ -64,6 +69,7 @@ class Given:
     mask: np.ndarray | None = None
     remove: np.ndarray | None = None
     control: Video | None = None
+    control_nets: tuple[Video, ...] = ()
     outside: bool = False
     """Whether the mask is what the fit leaves black."""
 
@@ -77,12 +83,25 @@ class Given:
             "mask": self.mask,
         }
         values |= {"remove": self.remove, "control": self.control, "keyframe": self.keyframes or None}
+        values |= {"control_net": self.control_nets or None}
         return frozenset(name for name, value in values.items() if value is not None)
 
     @property
+    def for_model(self) -> frozenset[str]:
+        """The options that were given for the model itself, not for ControlNets beside it."""
+        return self.names - {"control_net"}
+
+    @property
+    def controls(self) -> tuple[Video, ...]:
+        """Every control video, the model's first."""
+        return (*([self.control] if self.control is not None else []), *self.control_nets)
+
+    @property
     def motion(self) -> Video | None:
-        """The video or the control video: what has a length and a rate of its own."""
-        return self.video if self.video is not None else self.control
+        """The video, or else the first control video: what has a length and a rate of its own."""
+        if self.video is not None:
+            return self.video
+        return next((each for each in self.controls if len(each) > 1), None)
 
     @property
     def shape(self) -> tuple[int, int] | None:
@@ -90,6 +109,7 @@ class Given:
         if self.motion is not None:
             return self.motion.height, self.motion.width
         pictures = [self.image, *self.keyframes.values(), self.last_image]
+        pictures += [each.frames[0] for each in self.controls]
         first = next((each for each in pictures if each is not None), None)
         return (first.shape[0], first.shape[1]) if first is not None else None
 
@@ -134,7 +154,7 @@ def read_given(
     keyframes: Mapping[int, Picture] | None = None,
     mask: Any = None,
     remove: Any = None,
-    control: Video | str | Path | None = None,
+    control: Video | Picture | None = None,
 ) -> Given:
     """The arguments, or else what the options name; paths are read. Raises MediaError or InputError."""
     clip = _video("video", video if video is not None or image is not None else options.video)
@@ -149,11 +169,17 @@ def read_given(
                 raise InputError(
                     f"{name} and video_use 'continue': a mask changes the video itself; leave one of them out"
                 )
+        if options.control_net:
+            raise InputError(
+                "control_net and video_use 'continue': which frames the control video steers is not known; leave one "
+                "of them out"
+            )
     named = _numbered(keyframes) or _named(options.keyframe)
     mask = options.mask if mask is None else mask
     outside = isinstance(mask, str) and mask.strip() == OUTSIDE
     if outside and options.fit != "contain":
         raise InputError(f"mask {OUTSIDE}: fit {options.fit} fills the frame; give fit contain too")
+    steering = _control(options.control if control is None else control)
     return Given(
         image=first,
         video=clip,
@@ -161,9 +187,31 @@ def read_given(
         keyframes={number: _keyframe(number, each, first) for number, each in sorted(named.items())},
         mask=_mask("mask", mask, clip),
         remove=_mask("remove", options.remove if remove is None else remove, clip),
-        control=_video("control", options.control if control is None else control),
+        control=steering if not options.control_net else None,
+        control_nets=tuple(_control_of(each, steering) for each in options.control_nets),
         outside=outside,
     )
+
+
+def _control(source: Any) -> Video | None:
+    """A control video; a picture is one of a single frame."""
+    if isinstance(source, np.ndarray) or (
+        isinstance(source, str | Path) and Path(source).suffix.lower() in IMAGE_SUFFIXES
+    ):
+        picture = _picture("control", source)
+        assert picture is not None
+        return Video(picture[None], 1.0)
+    return _video("control", source)
+
+
+def _control_of(entry: ControlNetEntry, steering: Video | None) -> Video:
+    """The control video of a ControlNet: its own, or the one that all others share. Raises InputError for none."""
+    video = _control(entry.video) if entry.video is not None else steering
+    if video is None:
+        raise InputError(
+            f"control_net {entry.path}: no control video; give one for all with control, or {entry.path}=VIDEO"
+        )
+    return video
 
 
 def read_keyframe(text: str) -> tuple[int, str]:

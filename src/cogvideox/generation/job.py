@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from cogvideox.checkpoints.specs import read_spec
 from cogvideox.device import best_device, check_device
 from cogvideox.errors import CheckpointError, ConfigError, OutputError
 from cogvideox.generation import preflight
+from cogvideox.generation.control_net_entry import ControlNetEntry
+from cogvideox.generation.control_nets import fetch_control_nets, load_control_nets
 from cogvideox.generation.given import Given, GivenSize, read_given
 from cogvideox.generation.options import SAMPLER_NAMES, GenerateOptions
 from cogvideox.generation.pipeline import OnStep, Progress, run
@@ -187,6 +189,7 @@ def prepare(
         raise ConfigError("vae-coding tiny: which tiny autoencoder? give its file with --tiny-vae")
     if job.tiny_vae is not None:
         read_tiny_vae(job, spec)  # a file that is none is refused before the model is read
+    fetch_control_nets(options.control_nets, download)
     plan = plan_run(spec, options, given)
     enhanced = job.enhance.apply(plan.options.prompt, spec.name) if ask or job.enhance.is_rules else None
     if enhanced is not None:
@@ -217,6 +220,10 @@ def check_shareable(prepared: Prepared) -> None:
         )
     if prepared.plan.options.cache:
         raise ConfigError("cache: not for several processes; leave out --cache, or start one process")
+    if prepared.plan.options.control_net:
+        raise ConfigError(
+            "control-net: not for several processes; leave out --control-net, or start one process"
+        )
     if prepared.plan.options.compile:
         raise ConfigError("compile: not for several processes; leave out --compile, or start one process")
 
@@ -287,12 +294,14 @@ def load(
     folder: Path,
     *,
     policy: Policy | None = None,
+    control_nets: Sequence[ControlNetEntry] = (),
     weights: dict[str, str] | None = None,
     reporter: Reporter = SILENT,
 ) -> CogVideoX:
     """The model with its adapters, on the job's device, or where a memory policy keeps it.
 
-    ``weights``: their SHA-256 by file, where they are known already. Raises CheckpointError, ConfigError.
+    ``control_nets`` are loaded beside it. ``weights``: the SHA-256 of the model's files, where they are known already.
+    Raises CheckpointError, ConfigError.
     """
     device, policy = job.target_device, policy or Policy()
     check_device(device)
@@ -314,6 +323,7 @@ def load(
             weights = digests_of_run(folder, job.text_encoder)
         if job.metadata:
             model.weights = weights or {}
+        load_control_nets(model, control_nets, read_weights=not files, digests=job.metadata)
         report(f"moving to {device}", 0, 1)
         if job.tiny_vae is not None:
             model.tiny_vae = read_tiny_vae(job, model.spec, device)

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from cogvideox.config import Config
 from cogvideox.errors import ConfigError, suggest
+from cogvideox.generation.control_net_entry import ControlNetEntry
 
 LIMITS: dict[str, tuple[float, float]] = {
     "frames": (1, 4096),
@@ -31,8 +32,8 @@ OUTSIDE = "outside"
 """The mask of all that the given video does not fill."""
 
 OPTION_GROUPS = {
-    "Prompt and inputs": "prompt image last_image keyframe video video_use strength mask remove control context_frames "
-    "join fit sample_image image_scale",
+    "Prompt and inputs": "prompt image last_image keyframe video video_use strength mask remove control "
+    "control_net control_preprocessor context_frames join fit sample_image image_scale",
     "Size and length": "frames seconds height width fps",
     "Sampling": "steps times sampler previous seed latents",
     "Guidance": "guidance guidance_schedule negative_prompt zero_negative guidance_pair guidance_rule guidance_rescale "
@@ -80,7 +81,16 @@ class GenerateOptions(Config):
         None, description="what is removed from the given video: a video or image, white there, or a box"
     )
     control: str | None = Field(
-        None, description="path of a control video (poses, edges, depth), for a control model"
+        None,
+        description="path of a control video or image (poses, edges, depth), for a control model or a control-net",
+    )
+    control_net: tuple[str, ...] = Field(
+        (),
+        description="a ControlNet that follows the control video: FOLDER:0.8@0.0-0.6 with its strength and the share "
+        "of the steps; FOLDER:0.8=VIDEO with a control video of its own; repeatable",
+    )
+    control_preprocessor: Literal["none", "canny"] = Field(
+        "none", description="what is made of the control video first: canny finds its edges"
     )
     context_frames: int = Field(
         9, ge=1, description="frames of the given video that a continuation sees (image-to-video models: 1)"
@@ -226,10 +236,17 @@ class GenerateOptions(Config):
     def _full_name(cls, name: Any) -> Any:
         return SAMPLER_NAMES.get(name, name) if isinstance(name, str) else name
 
-    @field_validator("keyframe", mode="before")
+    @field_validator("keyframe", "control_net", mode="before")
     @classmethod
     def _several(cls, value: Any) -> Any:
         return tuple(as_list(value))
+
+    @field_validator("control_net")
+    @classmethod
+    def _readable(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        for text in texts:
+            ControlNetEntry.read(text)
+        return texts
 
     @field_validator("cache")
     @classmethod
@@ -243,6 +260,11 @@ class GenerateOptions(Config):
         """As many steps as there are times."""
         times = list_of_numbers(values.get("times") or ()) if isinstance(values, dict) else ()
         return {**values, "times": times, "steps": len(times)} if times else values
+
+    @property
+    def control_nets(self) -> tuple[ControlNetEntry, ...]:
+        """The ControlNets, read."""
+        return tuple(ControlNetEntry.read(text) for text in self.control_net)
 
     def check_change(self, before: Self, names: Sequence[str]) -> None:
         """Steps beside times have no effect."""
@@ -276,6 +298,10 @@ class GenerateOptions(Config):
             raise ValueError(
                 f"guidance_start {self.guidance_start:g}, guidance_stop {self.guidance_stop:g}: no step lies between; "
                 "raise guidance_stop"
+            )
+        if self.control_net and self.compile:
+            raise ValueError(
+                "control_net and compile: compiled steps add nothing in between; give one of them"
             )
         if self.stg_scale and self.compile:
             raise ValueError("stg_scale and compile: compiled blocks cannot be left out; give one of them")

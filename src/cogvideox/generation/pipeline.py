@@ -22,7 +22,8 @@ from cogvideox.conditioning import Conditioning
 from cogvideox.diffusion import SamplerStep, is_guided
 from cogvideox.errors import ConfigError, PromptError, SizeError
 from cogvideox.generation import preflight
-from cogvideox.generation.conditions import condition_of
+from cogvideox.generation.conditions import condition_of, controls_of
+from cogvideox.generation.control_nets import facts_of, fetch_control_nets
 from cogvideox.generation.fast_paths import is_spread, running
 from cogvideox.generation.finite_check import guarded, peak_memory
 from cogvideox.generation.given import Given, Picture, fit_video, read_given
@@ -81,7 +82,7 @@ def generate(
     keyframes: Mapping[int, Picture] | None = None,
     mask: np.ndarray | Video | str | Path | None = None,
     remove: np.ndarray | Video | str | Path | None = None,
-    control: Video | str | Path | None = None,
+    control: Video | Picture | None = None,
     prompt_embedding: Float[Tensor, "1 l d"] | None = None,
     negative_embedding: Float[Tensor, "1 l d"] | None = None,
     initial_latents: Float[Tensor, "1 c t h w"] | None = None,
@@ -92,10 +93,10 @@ def generate(
 
     ``options`` is a prompt or GenerateOptions; ``settings`` are fields of GenerateOptions, checked like them, and win.
     ``image`` and ``last_image`` are paths or uint8 [h, w, 3], ``keyframes`` such pictures by the number of their frame,
-    ``video`` and ``control`` a path or a Video, ``mask`` and ``remove`` what ``video.read_mask`` reads; for the tensors
-    and the generator see ``Explicit``. Without a seed one is drawn; it stands in ``manifest["seed"]``. ``on_step`` is
-    called with a Progress after every step; what it raises stops the run. The video has exactly the frames asked for,
-    and its manifest says how it was made. Raises InputError, ConfigError or NumericsError.
+    ``video`` a path or a Video, ``control`` any of these, ``mask`` and ``remove`` what ``video.read_mask`` reads; for
+    the tensors and the generator see ``Explicit``. Without a seed one is drawn; it stands in ``manifest["seed"]``.
+    ``on_step`` is called with a Progress after every step; what it raises stops the run. The video has exactly the
+    frames asked for, and its manifest says how it was made. Raises InputError, ConfigError or NumericsError.
     """
     if not isinstance(model, CogVideoX):
         raise ConfigError(f"model of {type(model).__name__}: give what cogvideox.load returns")
@@ -112,6 +113,7 @@ def generate(
     check_prompt(options.prompt)
     check_prompt(options.negative_prompt, "negative prompt")
     given = read_given(options, **brought, keyframes=keyframes)
+    fetch_control_nets(options.control_nets)
     plan = plan_run(model.spec, options, given)
     if model.shipped and not model.adapters:
         preflight.warn_of_unknown(model.spec.name, options.prompt if prompt_embedding is None else "", given)
@@ -144,13 +146,14 @@ def run(
 
     with peak_memory(model.device) as peak, _evaluating(model):
         report("text", 0, 1)
-        prompt, negative, text = _text(model, options, given.shape is not None, explicit)
+        prompt, negative, text = _text(model, options, bool(given.for_model), explicit)
         report("encode", 0, 1)
         condition = condition_of(model, plan, given, noises)
+        controls = controls_of(model, plan, given)
         path = model.schedule.path(options.steps, options.previous, condition.strength, options.times)
         report("denoise", 0, len(path))
         clip = model.clip_of(plan.latent_shape, prompt.shape[1])
-        with running(model, options, path, clip) as engine:
+        with running(model, options, path, clip, controls) as engine:
             initial = _initial(plan, noises, explicit.initial_latents)
             latents = _denoise(model, plan, condition, prompt, negative, noises, initial, report)
         give_back(model.device)
@@ -163,6 +166,7 @@ def run(
         model, plan, given, condition, path, text=text, engine=engine,
         seconds=round(report.seconds, 3), stages=report.stages(), peak_memory_bytes=peak,
         noise="explicit generator" if explicit.generator is not None else f"seed {options.seed}",
+        control_nets=facts_of(options.control_nets, controls),
     )  # fmt: skip
     return Generation.of(video, record)
 
@@ -242,7 +246,8 @@ def _denoise(
         watch = None if again else after
         return sample_latents(model, prompt, negative, initial, plan.options, condition, steps, watch)
 
-    return guarded(produce, {"transformer": model.transformer}, "latents", plan.options.check_numerics)
+    networks = {name: each for name, each in model.networks().items() if name not in ("vae", "text_encoder")}
+    return guarded(produce, networks, "latents", plan.options.check_numerics)
 
 
 def _decode(model: CogVideoX, plan: Plan, latents: Tensor) -> Float[Tensor, "1 3 t h w"]:

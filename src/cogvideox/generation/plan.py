@@ -8,12 +8,14 @@ from typing import Any
 
 from cogvideox.diffusion import is_guided
 from cogvideox.errors import ConfigError, FrameError, SizeError
+from cogvideox.generation.control_nets import control_net_for
 from cogvideox.generation.frame_plan import Anchor, FramePlan, plan_frames, plan_size
 from cogvideox.generation.given import Given, check_takes
 from cogvideox.generation.options import LIMITS, GenerateOptions
 from cogvideox.generation.sampling import check_guidance, guidance_of
 from cogvideox.memory import Policy
 from cogvideox.spec import ModelSpec
+from cogvideox.transformer.controlnet import ControlNetConfig
 from cogvideox.vae import Tiles
 
 CROPPED = 0.05  # share of a given picture that may be cut away without a word
@@ -33,6 +35,7 @@ class Plan:
     tiles: Tiles | None = None
     encoded: int = 0  # given frames that are encoded first
     steps: int = 50  # denoising steps that are made: the last part of them where a video is changed
+    control_nets: tuple[ControlNetConfig, ...] = ()  # of each ControlNet, in the order of the options
 
 
 def plan_run(spec: ModelSpec, options: GenerateOptions, given: Given | None = None) -> Plan:
@@ -55,7 +58,7 @@ def plan_run(spec: ModelSpec, options: GenerateOptions, given: Given | None = No
     fps = _fps(spec, options, given)
     context = _context(spec, options, given)
     asked, ratio = _asked(spec, options, given, fps, context), config.temporal_compression_ratio
-    anchor: Anchor = "middle" if given.names <= {"video"} and spec.kind != "inpaint" else "start"
+    anchor: Anchor = "middle" if given.for_model <= {"video"} and spec.kind != "inpaint" else "start"
     frames = plan_frames(asked, ratio, patch, anchor, context, spec.frames, config.first_latent_alone)
     given.pictures(asked)  # raises for a key frame beyond
     steps, tiles = _steps(options, given), _tiles(spec, options)
@@ -63,13 +66,14 @@ def plan_run(spec: ModelSpec, options: GenerateOptions, given: Given | None = No
     check_guidance(spec, options, steps)
     _warn_of_cropping(spec, options, given, height, width)
     encoded = 0
-    if given.shape is not None:
+    if given.for_model:
         encoded = frames.generated
         if not spec.reads_whole_video:
             encoded = 1 if given.has_pictures else context or frames.generated
     factor = config.spatial_compression_ratio
     latents = 1, spec.latent_channels, frames.latents, height // factor, width // factor
-    return Plan(options, height, width, fps, frames, context, latents, tiles, encoded, steps)
+    nets = tuple(control_net_for(spec, entry) for entry in options.control_nets)
+    return Plan(options, height, width, fps, frames, context, latents, tiles, encoded, steps, nets)
 
 
 def with_policy(spec: ModelSpec, plan: Plan, policy: Policy) -> Plan:
@@ -115,6 +119,9 @@ def _asked(spec: ModelSpec, options: GenerateOptions, given: Given, fps: float, 
         raise FrameError(
             f"frames {asked}: the given {what} has {len(given.motion)}; ask for as many or fewer{otherwise}"
         )
+    short = next((len(each) for each in given.control_nets if 1 < len(each) < asked), None)
+    if short is not None:
+        raise FrameError(f"frames {asked}: a control video has {short}; ask for as many or fewer")
     return asked
 
 
@@ -151,6 +158,7 @@ def _warn_of_no_effect(options: GenerateOptions, given: Given) -> None:
         "strength": ("a video to change", given.video is not None and not continued and given.remove is None),
         "context_frames": ("a video to carry on from", continued),
         "fit": ("an image or a video", given.shape is not None),
+        "control_preprocessor": ("a control video", bool(given.controls)),
         **dict.fromkeys(("negative_prompt", "guidance_schedule", "zero_negative"), guided),
     }
     for name, (need, met) in needs.items():

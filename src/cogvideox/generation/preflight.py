@@ -98,7 +98,7 @@ def check_request(spec: ModelSpec, options: GenerateOptions, given: Given) -> No
         count, budget = len(text.split()), spec.text_tokens
         if count > ABSURD * budget or len(text) > 40 * ABSURD * budget:
             raise PromptError(f"{what}: {count} words, the model reads about {budget} tokens; shorten it")
-    if given.shape is None:
+    if not given.for_model:
         from_text(spec)  # a model that needs an image or a video is refused here when there is none
         if not options.prompt.strip():
             raise PromptError("prompt: empty; say what the video should show")
@@ -212,6 +212,7 @@ def request_of(
         reuse=options.reuse > 0 or cache == "tea",
         first_block=cache == "first-block",
         text=text,
+        control_nets=plan.control_nets,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from cogvideox.conditioning import Conditioning
 from cogvideox.diffusion import Guider, SamplerStep
 from cogvideox.errors import MediaError
+from cogvideox.generation.control_net_entry import ControlNetEntry
 from cogvideox.generation.fast_paths import Engine
 from cogvideox.generation.frame_plan import FramePlan
 from cogvideox.generation.given import Given, read_keyframe
@@ -46,7 +47,8 @@ class RunRecord:
     value for each denoising step, ``stages`` the seconds of text, encode, denoise and decode. ``guider`` is None
     where guidance is off; ``stg_layers`` are the blocks that its third branch left out. ``memory`` and
     ``enhanced`` are set where a memory policy was chosen or the prompt written out, ``batch`` is the hash of a batch's
-    line; ``recommended`` names, of options that nobody gave, the preset or adapter that asks for them.
+    line; ``control_nets`` are the facts about each ControlNet; ``recommended`` names, of options that nobody gave, the
+    preset or adapter that asks for them.
     """
 
     options: GenerateOptions
@@ -72,6 +74,7 @@ class RunRecord:
     enhanced: Enhanced | None = None
     batch: str = ""
     recommended: Mapping[str, str] = field(default_factory=dict)
+    control_nets: Sequence[Mapping[str, Any]] = ()
 
     @property
     def seed(self) -> int | None:
@@ -101,6 +104,8 @@ class RunRecord:
             run["guider"] = self._guider_facts(self.guider)
         if self.memory is not None:
             run["memory"] = self.memory.record()
+        if self.control_nets:
+            run["control_nets"] = [dict(each) for each in self.control_nets]
         if self.enhanced is not None:
             run["enhance"] = asdict(self.enhanced)
         if self.recommended:
@@ -168,6 +173,10 @@ def _provenance(options: GenerateOptions, given: Given) -> dict[str, Any]:
     keyframes = dict(read_keyframe(text) for text in options.keyframe)
     settings["keyframe"] = [f"{number}={Path(file).name}" for number, file in keyframes.items()]
     paths |= {f"keyframe {number}": Path(file) for number, file in keyframes.items()}
+    settings["control_net"] = [_named(each) for each in options.control_nets]
+    paths |= {
+        f"control_net {Path(each.path).name}": Path(each.video) for each in options.control_nets if each.video
+    }
     inputs: dict[str, Any] = {name: file for name, file in paths.items() if file.exists()}
     if given.shape is not None:
         inputs["given_size"] = list(given.shape)
@@ -175,6 +184,12 @@ def _provenance(options: GenerateOptions, given: Given) -> dict[str, Any]:
         with suppress(MediaError):  # it was read before; that it is gone since must not cost the result
             inputs["given_colours"] = str(probe(inputs["video"]).colours)
     return manifest("generate", settings, inputs, options.seed)
+
+
+def _named(entry: ControlNetEntry) -> str:
+    """A ControlNet as it is typed, without the folders."""
+    video = f"={Path(entry.video).name}" if entry.video is not None else ""
+    return f"{Path(entry.path).name}:{entry.strength:g}@{entry.start:g}-{entry.stop:g}{video}"
 
 
 def _model_facts(model: CogVideoX) -> dict[str, Any]:

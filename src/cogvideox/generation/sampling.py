@@ -242,10 +242,11 @@ def _network(model: CogVideoX, text: Tensor, channels: Tensor | None, branches: 
         )
 
     def network(x: Tensor, t: Tensor) -> Tensor:
+        noisy = x
         if channels is not None:
             beside = channels.to(x.dtype).repeat(x.shape[0] // channels.shape[0], 1, 1, 1, 1)
             x = torch.cat([x, beside], dim=1)
-        with answering(branches):
+        with answering(branches, noisy, text, t):
             return model.transformer(x.to(model.dtype), text, t)
 
     return network

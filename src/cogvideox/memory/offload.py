@@ -87,11 +87,13 @@ def install(model: CogVideoX, device: torch.device, stream: bool, pin: Pin | Non
     if model.in_files:  # what no stage owns is small
         read_now(model.vae, apart=halves)
     kind = BlockReader if model.in_files else BlockStreamer
-    for network in stages_of(model):
+    beside = model.transformer  # ControlNets work at the same time as the transformer
+    for network in (*stages_of(model), *model.control_nets.values()):
         once = model.in_files and model.text is not None and network is model.text.model
         blocks = blocks_of(network) if (stream or once) and network not in halves else []
         streamer = kind(blocks, device, pin).install() if blocks else None
-        group.add(OffloadedModule(network, device, streamer))
+        stage = beside if network in model.control_nets.values() else network
+        group.add(OffloadedModule(network, device, streamer, stage))
     model.compute_device = device
     return model
 
@@ -120,11 +122,15 @@ def read_when_called(network: nn.Module, device: torch.device) -> None:
 
 @dataclass
 class OffloadedModule:
-    """A network that visits a device; the blocks of ``stream`` come and go by themselves."""
+    """A network that visits a device; the blocks of ``stream`` come and go by themselves.
+
+    ``stage``: the network at whose stage it is needed, itself by default.
+    """
 
     network: nn.Module
     device: torch.device
     stream: BlockStreamer | None = None
+    stage: nn.Module | None = None
     home: dict[SlotKey, tuple[Slot, Tensor]] = field(default_factory=dict)
 
     def enter(self) -> None:
@@ -157,18 +163,19 @@ class OffloadedModule:
 
 @dataclass
 class OffloadGroup:
-    """Networks of which one at a time has its weights on the device."""
+    """Networks of which those of one stage at a time have their weights on the device."""
 
     members: list[OffloadedModule] = field(default_factory=list)
 
     def add(self, entering: OffloadedModule) -> None:
-        """Whenever this network or a child of it is called, send the others home and bring its weights in."""
+        """Whenever this network or a child of it is called, bring its weights in and send other stages' home."""
         self.members.append(entering)
+        stage = entering.stage or entering.network
 
         def before(module: nn.Module, args: Any, kwargs: Any) -> Any:
             if not entering.home:
                 for other in self.members:
-                    if other is not entering:
+                    if (other.stage or other.network) is not stage:
                         other.leave()
                 give_back(entering.device)
             entering.enter()

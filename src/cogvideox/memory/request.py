@@ -11,6 +11,7 @@ from cogvideox.diffusion import Branch, Guider, Schedule
 from cogvideox.errors import SizeError
 from cogvideox.spec import ModelSpec
 from cogvideox.transformer import Transformer
+from cogvideox.transformer.controlnet import ControlNet, ControlNetConfig
 from cogvideox.vae import VAE, Tiles
 from cogvideox.vae.conv import CausalConv3d
 from cogvideox.vae.frames import CPU_ELEMENTS
@@ -44,6 +45,7 @@ class Request:
     reuse: bool = False  # residuals of the blocks kept for other steps
     text: TextPlace = "resident"
     first_block: bool = False  # those of the first block and of the others apart
+    control_nets: tuple[ControlNetConfig, ...] = ()  # networks that work beside the transformer
 
     @property
     def on_cpu(self) -> bool:
@@ -84,6 +86,11 @@ class Request:
         config = self.spec.transformer.model_copy(update={"num_layers": layers})
         with torch.device("meta"):
             return Transformer(config).eval().to(self.dtype)
+
+    def controlnet(self, config: ControlNetConfig, layers: int) -> ControlNet:
+        """A real ControlNet without memory, with this many blocks."""
+        with torch.device("meta"):
+            return ControlNet(config.model_copy(update={"num_layers": layers})).eval().to(self.dtype)
 
     @property
     def times(self) -> list[int]:

@@ -106,17 +106,20 @@ def estimate(request: Request, steps: int, rates: Rates | None = None) -> dict[s
 
 
 def _step(request: Request, branches: float) -> Effort:
-    """One call of the transformer for so many branches of guidance, as a mean over steps."""
+    """One call of the transformer for so many branches of guidance, as a mean over steps; ControlNets run at each."""
     config, spec = request.spec.transformer, request.spec
     side = spec.vae.spatial_compression_ratio * config.patch_size
     video = request.latents // (config.patch_size_t or 1) * (request.height // side) * (request.width // side)
     tokens, layers, width = video + spec.text_tokens, config.num_layers, config.width
-    rows = branches * tokens * layers
+    sizes = [(layers, width), *((each.num_layers, each.width) for each in request.control_nets)]
+    rows = [(branches * tokens * layers, width) for layers, width in sizes]
     return Effort(
-        products=rows * 24 * width**2,  # query, key, value, out, and a feed-forward of four widths
-        attention=rows * 4 * tokens * width,
-        bytes=rows * PASSES * width * request.dtype.itemsize,
-        calls=layers * CALLS,
+        products=sum(
+            n * 24 * width**2 for n, width in rows
+        ),  # query, key, value, out, a feed-forward of four widths
+        attention=sum(n * 4 * tokens * width for n, width in rows),
+        bytes=sum(n * PASSES * width * request.dtype.itemsize for n, width in rows),
+        calls=sum(layers for layers, _ in sizes) * CALLS,
     )
 
 

@@ -30,6 +30,7 @@ from cogvideox.memory.lowbit import Products, take_memory_in_low_bits
 from cogvideox.memory.request import Request
 from cogvideox.transformer import Transformer
 from cogvideox.transformer.calls import answering, at_step
+from cogvideox.transformer.controlnet import Control, ControlNet, controlled
 from cogvideox.transformer.modulation import tabulated
 from cogvideox.transformer.reuse import first_block_cached, reusing
 from cogvideox.vae import Tiles, decode_tiled, encode_tiled
@@ -64,6 +65,7 @@ def denoising(request: Request, pair: Pair, low_bits: Products | None = None) ->
 def _sampling(request: Request, pair: Pair, layers: int, steps: int, low_bits: Products | None = None) -> int:
     """Peak of one sampling with this many layers and steps, its inputs included."""
     transformer, spec = request.transformer(layers), request.spec
+    nets = [request.controlnet(each, min(layers, each.num_layers)) for each in request.control_nets]
     if low_bits is not None:
         take_memory_in_low_bits(transformer.transformer_blocks, low_bits)
     factor = spec.vae.spatial_compression_ratio
@@ -95,9 +97,20 @@ def _sampling(request: Request, pair: Pair, layers: int, steps: int, low_bits: P
     reuse: AbstractContextManager[Any] = reusing(transformer, factors) if request.reuse else nullcontext()
     if request.first_block:
         reuse = first_block_cached(transformer, 0.0)
-    with torch.no_grad(), tables, reuse:
+    with (
+        torch.no_grad(),
+        tables,
+        controlled(transformer, [_control(net, size) for net in nets], steps),
+        reuse,
+    ):
         work()  # tables of positions are made once, before the count
         return peak_of(request, work)
+
+
+def _control(network: ControlNet, size: tuple[int, int, int]) -> Control:
+    """A ControlNet at every step, with an encoded video of latent frames, height and width."""
+    some = network.controlnet_encode_first[0].weight
+    return Control(network, some.new_empty(1, network.config.folded // 4, *size))
 
 
 def _network(
@@ -105,9 +118,10 @@ def _network(
 ) -> Network:
     def reading(text: Tensor, branches: Sequence[Branch]) -> Network:
         def network(x: Tensor, t: Tensor) -> Tensor:
+            noisy = x
             if image.shape[1]:
                 x = torch.cat([x, image.to(x.dtype).repeat(x.shape[0], 1, 1, 1, 1)], dim=1)
-            with answering(branches):
+            with answering(branches, noisy, text, t):
                 return transformer(x.to(text.dtype), text, t)
 
         return network

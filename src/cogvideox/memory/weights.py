@@ -11,6 +11,7 @@ from torch import nn
 
 from cogvideox.memory.request import Request
 from cogvideox.transformer import Transformer
+from cogvideox.transformer.controlnet import ControlNetConfig
 from cogvideox.transformer.modulation import ModulationTable, tabulated
 
 Storage = Literal["stored", "int8", "fp8"]
@@ -105,6 +106,10 @@ class NetworkBytes:
         """The same with so many bytes around the blocks."""
         return NetworkBytes(self.total + more, self.around + more, self.block)
 
+    def __add__(self, other: NetworkBytes) -> NetworkBytes:
+        """Both at work at the same time, each with blocks of its own."""
+        return NetworkBytes(self.total + other.total, self.around + other.around, self.block + other.block)
+
     @property
     def streamed(self) -> int:
         """On the device when blocks are streamed: what is around them and BLOCKS_STREAMED of them."""
@@ -113,7 +118,9 @@ class NetworkBytes:
 
 @dataclass(frozen=True)
 class Weights:
-    """Bytes of every part of a model. ``denoiser`` is the transformer while it denoises: with ``tables`` of its
+    """Bytes of every part of a model; those of ControlNets are the transformer's, which they work beside.
+
+    ``denoiser`` is the transformer while it denoises: with ``tables`` of its
     modulations, and, where they can wait elsewhere, without the layers that make them. ``visiting``: the same where
     weights wait in files, without those layers on a CPU too.
     """
@@ -137,11 +144,13 @@ def weigh(request: Request, text: TextShape | None, storage: Storage) -> Weights
     one = request.transformer(1)
     encoder = text.network(request.dtype, storage) if text is not None else NetworkBytes(0, 0, 0)
     transformer = _transformer(request, one, size)
+    beside = sum((_controlnet(request, config) for config in request.control_nets), NetworkBytes(0, 0, 0))
+    transformer += beside
     denoiser, visiting, added = transformer, transformer, 0
     if request.tables:
         with tabulated(one, request.times):
             tables = [(name, m.table) for name, m in one.named_modules() if isinstance(m, ModulationTable)]
-            without = _transformer(request, one, size)
+            without = _transformer(request, one, size) + beside
         layers = request.spec.transformer.num_layers
         added = sum(t.nbytes * (layers if "transformer_blocks" in name else 1) for name, t in tables)
         visiting = without.beside(added)
@@ -154,6 +163,16 @@ def _transformer(request: Request, one: Transformer, size: Callable[[nn.Module],
     block = size(one.transformer_blocks[0])
     around = bytes_of(one) - bytes_of(one.transformer_blocks[0])
     return NetworkBytes(around + request.spec.transformer.num_layers * block, around, block)
+
+
+def _controlnet(request: Request, config: ControlNetConfig) -> NetworkBytes:
+    """Carried on from a ControlNet of one block and its projector; it is never stored in fewer bits."""
+    one = request.controlnet(config, 1)
+    block, projector = bytes_of(one.transformer_blocks[0]), 0
+    if config.out_proj_dim is not None:
+        projector = bytes_of(one.out_projectors)
+    around = bytes_of(one) - block + (config.num_layers - 1) * projector
+    return NetworkBytes(around + config.num_layers * block, around, block)
 
 
 def blocks_of(network: nn.Module) -> list[nn.Module]:

@@ -3,6 +3,7 @@
 | file | what it does |
 |---|---|
 | ``flow`` | ``Flow``: how far each pixel moves between two frames; OpenCV's DIS, or RAFT |
+| ``canny`` | the edges of frames, by OpenCV |
 | ``raft`` | RAFT, with a user's weights |
 | ``motion`` | the motion score: one function for filtering data and for scoring results |
 | ``embedding`` | images and texts as unit vectors: CLIP from a folder, or colours and edges |

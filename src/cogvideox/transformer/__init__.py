@@ -20,6 +20,7 @@ Files, in reading order:
 | `calls` | which step and which branches of guidance a call is for; blocks left out for one of them |
 | `modulation` | the modulations of all timesteps of a run, as tables |
 | `reuse` | steps at which an earlier residual stands for the blocks |
+| `controlnet` | a network beside the blocks that reads a control video and adds to their video tokens |
 | `compiled` | compiled blocks and CUDA graphs |
 """
 

@@ -1,7 +1,7 @@
-"""What a sampler asks a transformer: at which step, and which branches of guidance stand in its batch.
+"""What a sampler asks a transformer: at which step, of which latents, which branches of guidance stand in its batch.
 
-The sampler says it here, around its calls; what is put in place of blocks from outside (``reuse``, ``skipping``) reads
-it. The network itself does not.
+The sampler says it here, around its calls; what is put in place of blocks from outside (``reuse``, ``skipping``,
+``controlnet``) reads it. The network itself does not.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Complex, Float
@@ -24,10 +24,17 @@ SKIPPED = "skipped"
 
 @dataclass(frozen=True)
 class SamplerCall:
-    """One call: the step, from 0, and the branches whose answers the batch holds, in equal parts."""
+    """One call: the step, from 0, and the branches whose answers the batch holds, in equal parts.
+
+    ``latents``, ``text`` and ``timestep`` are the arguments of the network, ``latents`` without the channels of
+    conditions; None where nobody said them.
+    """
 
     step: int = 0
     branches: tuple[str, ...] = ("prompt",)
+    latents: Float[Tensor, "b c t h w"] | None = field(default=None, compare=False)
+    text: Float[Tensor, "b l e"] | None = field(default=None, compare=False)
+    timestep: Float[Tensor, "..."] | None = field(default=None, compare=False)
 
 
 NO_CALL = SamplerCall()
@@ -50,9 +57,15 @@ def at_step(step: int) -> Iterator[None]:
 
 
 @contextmanager
-def answering(branches: Sequence[str]) -> Iterator[None]:
-    """Inside, the batch of a call holds the answers for these branches."""
-    before = _call.set(replace(_call.get(NO_CALL), branches=tuple(branches)))
+def answering(
+    branches: Sequence[str],
+    latents: Float[Tensor, "b c t h w"] | None = None,
+    text: Float[Tensor, "b l e"] | None = None,
+    timestep: Float[Tensor, "..."] | None = None,
+) -> Iterator[None]:
+    """Inside, the batch of a call holds the answers for these branches; the rest as in ``SamplerCall``."""
+    asked = dict(branches=tuple(branches), latents=latents, text=text, timestep=timestep)
+    before = _call.set(replace(_call.get(NO_CALL), **asked))
     try:
         yield
     finally:

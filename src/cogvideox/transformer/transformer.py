@@ -33,7 +33,7 @@ class Transformer(nn.Module):
         self.time_embedding = TimestepEmbedding(width, config.time_embed_dim)
         if config.ofs_embed_dim:
             self.ofs_embedding = TimestepEmbedding(config.ofs_embed_dim, config.ofs_embed_dim)
-        self.transformer_blocks = nn.ModuleList(_block(config) for _ in range(config.num_layers))
+        self.transformer_blocks = nn.ModuleList(block_of(config) for _ in range(config.num_layers))
         self.norm_final = nn.LayerNorm(width, config.norm_eps, config.norm_elementwise_affine)
         self.norm_out = FinalNorm(config)
         self.proj_out = Linear(width, config.patch_values * config.out_channels)
@@ -151,7 +151,8 @@ class Transformer(nn.Module):
         return unpatchify(self.proj_out(x), layout.clips[clip].grid, self.config.patch)
 
 
-def _block(config: TransformerConfig) -> Block:
+def block_of(config: TransformerConfig) -> Block:
+    """One block with the settings of a transformer."""
     return Block(
         config.width,
         config.num_attention_heads,
