@@ -109,7 +109,7 @@ def _sampling(request: Request, pair: Pair, layers: int, steps: int, low_bits: P
 
 def _control(network: ControlNet, size: tuple[int, int, int]) -> Control:
     """A ControlNet at every step, with an encoded video of latent frames, height and width."""
-    some = network.controlnet_encode_first[0].weight
+    some = next(network.parameters())
     return Control(network, some.new_empty(1, network.config.folded // 4, *size))
 
 

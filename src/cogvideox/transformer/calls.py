@@ -64,8 +64,8 @@ def answering(
     timestep: Float[Tensor, "..."] | None = None,
 ) -> Iterator[None]:
     """Inside, the batch of a call holds the answers for these branches; the rest as in ``SamplerCall``."""
-    asked = dict(branches=tuple(branches), latents=latents, text=text, timestep=timestep)
-    before = _call.set(replace(_call.get(NO_CALL), **asked))
+    call = replace(_call.get(NO_CALL), branches=tuple(branches), latents=latents, text=text, timestep=timestep)
+    before = _call.set(call)
     try:
         yield
     finally:
