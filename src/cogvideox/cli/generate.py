@@ -38,8 +38,9 @@ from cogvideox.progress import TERMINAL, duration, say
 
 if TYPE_CHECKING:
     from cogvideox.engines import JobEngine
-    from cogvideox.generation.job import Job, Prepared, SavedVideo
+    from cogvideox.generation.job import Job, Prepared
     from cogvideox.generation.preflight import Forecast
+    from cogvideox.generation.video_files import SavedVideo
     from cogvideox.memory import MemoryPlan
     from cogvideox.model import CogVideoX
 
@@ -169,7 +170,8 @@ def _check_pairs(
 
 def _make_one(settings: dict[str, Any], job: Job, out: str | None, dry_run: bool, as_json: bool) -> None:
     """One request: everything is checked and planned before a weight is read."""
-    from cogvideox.generation.job import SavedVideo, make, save, target
+    from cogvideox.generation.job import make
+    from cogvideox.generation.video_files import SavedVideo, save, target
     from cogvideox.parallel.mesh import is_main_process
 
     path = target(out, job)

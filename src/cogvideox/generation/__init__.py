@@ -20,7 +20,8 @@
 | ``text_cache`` | text embeddings on disk, so that a second run loads no text encoder |
 | ``pipeline`` | ``generate``: from the prompt to the video |
 | ``watch`` | the video so far, while it is made |
-| ``job`` | one video from a request to its file: prepare, load, make, save |
+| ``job`` | one video from a request to its pixels: prepare, load, make |
+| ``video_files`` | the video of a request, its record and previews on disk |
 | ``several`` | the same request with several seeds, and a contact sheet of all |
 | ``batch_file`` | the file of a batch: lines of prompts, JSON or CSV |
 | ``batch`` | many prompts from a file, resumable |

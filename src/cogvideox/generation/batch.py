@@ -22,20 +22,10 @@ from cogvideox.files import read_json
 from cogvideox.files.atomic import write_json
 from cogvideox.generation.batch_file import FAILURES, Item, read_items
 from cogvideox.generation.given import Given, read_given
-from cogvideox.generation.job import (
-    Job,
-    Prepared,
-    SavedVideo,
-    check_beside,
-    check_free,
-    load,
-    make,
-    parse_options,
-    prepare,
-    save,
-)
+from cogvideox.generation.job import Job, Prepared, load, make, parse_options, prepare
 from cogvideox.generation.options import GenerateOptions
 from cogvideox.generation.preflight import check_adapters
+from cogvideox.generation.video_files import SavedVideo, check_beside, check_free, save
 from cogvideox.memory import Policy
 from cogvideox.model import CogVideoX
 from cogvideox.progress import SILENT, Reporter, duration, on_one_line

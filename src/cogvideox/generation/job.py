@@ -1,11 +1,10 @@
-"""One video from a request to its file: prepare (check and plan), load, make, save.
+"""One video from a request to its pixels: prepare (check and plan), load, make; ``video_files`` writes it.
 
-The command line, batches and evaluations go through these four; each step takes what the one before has decided.
+The command line, batches and evaluations go through these; each step takes what the one before has decided.
 """
 
 from __future__ import annotations
 
-import os
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,7 @@ from cogvideox import checkpoints
 from cogvideox.checkpoints.hub import is_shipped
 from cogvideox.checkpoints.specs import read_spec
 from cogvideox.device import best_device, check_device
-from cogvideox.errors import CheckpointError, ConfigError, OutputError
+from cogvideox.errors import CheckpointError, ConfigError
 from cogvideox.generation import preflight
 from cogvideox.generation.control_net_entry import ControlNetEntry
 from cogvideox.generation.control_nets import fetch_control_nets, load_control_nets
@@ -47,7 +46,7 @@ from cogvideox.text import check_prompt
 from cogvideox.transformer.hub_kernels import check_hub_kernels
 from cogvideox.transformer.kernels import read_attention
 from cogvideox.vae.tiny import LATENT_CHANNELS, TinyVAE
-from cogvideox.video import Video, check_output, is_ours, previews_of, sidecar_of, watched_of
+from cogvideox.video import watched_of
 
 SHIPPED, SHIPPED_I2V = "tiny", "tiny-i2v"
 
@@ -373,83 +372,3 @@ def read_tiny_vae(job: Job, spec: ModelSpec, device: str = "cpu") -> TinyVAE:
             "out"
         )
     return tiny
-
-
-@dataclass(frozen=True)
-class Saved:
-    """Where a video was written, its previews, and the seconds that took."""
-
-    path: Path
-    previews: tuple[Path, ...]
-    seconds: float
-
-
-@dataclass(frozen=True)
-class SavedVideo:
-    """Facts about a video that was made and saved, as plain values: ``video`` describes it, ``seconds`` it took."""
-
-    path: str
-    previews: list[str]
-    video: str
-    size: dict[str, float]
-    seed: int | None
-    seconds: float
-    stages: dict[str, float]
-
-    @classmethod
-    def of(cls, generation: Generation, files: Saved) -> SavedVideo:
-        """The facts of a video that was written to ``files``."""
-        video, record = generation.video, generation.record
-        return cls(
-            path=str(files.path),
-            previews=[str(each) for each in files.previews],
-            video=str(video),
-            size={"frames": len(video), "height": video.height, "width": video.width, "fps": video.fps},
-            seed=record.seed,
-            seconds=record.seconds,
-            stages={**record.stages, "write": files.seconds},
-        )
-
-
-def save(
-    video: Video, path: Path, job: Job, *, overwrite: bool = False, reporter: Reporter = SILENT
-) -> Saved:
-    """Write a video, its record and previews; ``overwrite``: whatever the job says. Raises OutputError."""
-    overwrite, began = overwrite or job.overwrite, time.monotonic()
-    with reporter.progress(f"writing {path.name}") as report:
-        report(f"writing {path.name}", 0, 1)
-        video.save(path, overwrite, job.metadata)
-        previews = video.save_previews(path, overwrite, job.metadata) if job.preview else []
-    return Saved(path, tuple(previews), time.monotonic() - began)
-
-
-# the files of a request
-
-
-def target(out: str | None, job: Job) -> Path:
-    """The file to write, checked; ``out`` None: the first free of video.mp4, video-2.mp4, ... Raises OutputError."""
-    path, number = Path("video.mp4" if out is None else out), 1
-    while out is None and any(os.path.lexists(each) for each in (path, sidecar_of(path), *previews_of(path))):
-        number += 1
-        path = Path(f"video-{number}.mp4")
-    check_output(path, job.overwrite, sidecar=job.metadata)
-    for preview in previews_of(path) if job.preview else ():
-        check_output(preview, job.overwrite)
-    check_beside(path, job)
-    return path
-
-
-def check_beside(path: Path, job: Job) -> None:
-    """Raises OutputError where the record or a preview of a video would replace a file that is not ours."""
-    sidecars, previews = [sidecar_of(path)] if job.metadata else [], previews_of(path) if job.preview else []
-    previews += [watched_of(path)] if job.watch else []
-    for file in (*sidecars, *previews):
-        check_free(file)
-
-
-def check_free(file: Path) -> None:
-    """Raises OutputError when something stands there that this program did not make."""
-    if os.path.lexists(file) and not is_ours(file):
-        raise OutputError(
-            f"{file}: exists already and was not made here; choose another name, or move it away"
-        )

@@ -263,7 +263,7 @@ class GenerateOptions(Config):
 
     @property
     def control_nets(self) -> tuple[ControlNetEntry, ...]:
-        """The ControlNets, read."""
+        """The entries of ``control_net``, read."""
         return tuple(ControlNetEntry.read(text) for text in self.control_net)
 
     def check_change(self, before: Self, names: Sequence[str]) -> None:

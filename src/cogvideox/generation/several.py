@@ -15,9 +15,10 @@ import numpy as np
 
 from cogvideox.errors import ConfigError
 from cogvideox.files.atomic import atomic_file
-from cogvideox.generation.job import Job, Prepared, SavedVideo, check_free, make, save, target
+from cogvideox.generation.job import Job, Prepared, make
 from cogvideox.generation.options import draw_seed
 from cogvideox.generation.record import Generation
+from cogvideox.generation.video_files import SavedVideo, check_free, save, target
 from cogvideox.manifest import AI_MADE, LABEL
 from cogvideox.model import CogVideoX
 from cogvideox.parallel.mesh import is_main_process

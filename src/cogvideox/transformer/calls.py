@@ -64,7 +64,9 @@ def answering(
     timestep: Float[Tensor, "..."] | None = None,
 ) -> Iterator[None]:
     """Inside, the batch of a call holds the answers for these branches; the rest as in ``SamplerCall``."""
-    call = replace(_call.get(NO_CALL), branches=tuple(branches), latents=latents, text=text, timestep=timestep)
+    call = replace(
+        _call.get(NO_CALL), branches=tuple(branches), latents=latents, text=text, timestep=timestep
+    )
     before = _call.set(call)
     try:
         yield
