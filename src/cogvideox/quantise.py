@@ -62,7 +62,7 @@ def quantise(
         for part in PARTS:
             if (folder / part).is_dir():
                 shutil.copytree(folder / part, new / part)
-        network = load_transformer(folder, dtype)
+        network = load_transformer(folder, dtype, dense=True)
         before = dict(network.named_parameters())
         for block in blocks_of(network):
             quantise_layers(block, stored, multiplied)

@@ -7,6 +7,7 @@ more than it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -87,6 +88,8 @@ class ModelSpec:
     transformer_settings: Settings = field(default_factory=dict)
     schedule_settings: Settings = field(default_factory=dict)
     text_settings: Settings | None = None
+    stored_bytes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Bytes of each quantised weight, by network and by name (``any_block``); a network of plain weights has none."""
 
     @classmethod
     def of_configs(
@@ -184,6 +187,11 @@ class ModelSpec:
     @property
     def _label(self) -> str:
         return f"preset {self.name}" if self.name else "model"
+
+
+def any_block(name: str) -> str:
+    """The name of a weight with a star for the number of its block: blocks are alike."""
+    return re.sub(r"\b(transformer_blocks|encoder\.block)\.\d+\.", r"\1.*.", name)
 
 
 _CONDITIONS: dict[Kind, tuple[ConditionKind, ...]] = {

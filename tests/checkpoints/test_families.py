@@ -24,19 +24,7 @@ def bf16(*shape):
     return torch.zeros(shape, dtype=torch.bfloat16)
 
 
-FP8, INT8, BYTES = (
-    torch.zeros(8).to(torch.float8_e4m3fn),
-    torch.zeros(8, 4).to(torch.int8),
-    torch.zeros(8, 18).byte(),
-)
 FILES = {
-    "bitsandbytes 4-bit": {"a.weight": BYTES, "a.weight.absmax": torch.zeros(2)},
-    "bitsandbytes int8": {"a.weight": INT8, "a.SCB": torch.zeros(8)},
-    "GGUF blocks": {"a.Q4_0_qweight": BYTES},
-    "scaled fp8": {"a.weight": FP8, "a.scale_weight": torch.ones(1)},
-    "fp8 weights without scales": {"a.weight": FP8},
-    "torchao": {"a._weight_qdata": INT8, "a._weight_scale": torch.ones(1)},
-    "quanto": {"a.weight._data": INT8, "a.weight._scale": torch.ones(1)},
     "QVGen": {"a.w": torch.zeros(8, 8), "a.wquantizer.scale": torch.ones(8, 1)},
     "CogVideoX-Fun InP": {"patch_embed.proj.weight": bf16(3072, 33, 2, 2)},
     "Fun InP": {"patch_embed.proj.weight": bf16(3072, 264)},
@@ -53,7 +41,7 @@ def test_files_that_are_not_run_are_named_by_every_verb(name, tmp_path):
     file = tmp_path / "weights.safetensors"
     save_file(FILES[name], file)
     report = inspect(file, check=True)
-    assert not report.ok and name in report.to_text()
+    assert report.ok == (name == "taecvx") and name in report.to_text()  # a part that is used as it is
     verbs = (
         load_model,
         find_spec,
@@ -75,9 +63,6 @@ def test_a_gguf_file_is_named_whatever_its_ending(name, tmp_path):
             verb(file)
 
 
-QUANTISED = {"quant_method": "bitsandbytes", "load_in_4bit": True}
-
-
 @pytest.mark.parametrize(
     ("part", "changes", "name"),
     [
@@ -90,9 +75,8 @@ QUANTISED = {"quant_method": "bitsandbytes", "load_in_4bit": True}
         ("transformer", {"in_channels": 21}, "in_channels 21"),
         ("transformer", {"_class_name": "CogVideoXControlnet"}, "ControlNet"),
         ("transformer", {"control_dim": 768}, "TheMatrix"),
-        ("transformer", {"quantization_config": QUANTISED}, "4-bit"),
-        ("transformer", {"quantization_config": {"quant_method": "torchao"}}, "torchao"),
-        ("text_encoder", {"quantization_config": {**QUANTISED, "load_in_8bit": True}}, "int8"),
+        ("transformer", {"quantization_config": {"quant_method": "awq"}}, "quantised"),
+        ("text_encoder", {"quantization_config": "none"}, "quantised"),
         ("vae", {"quantization_config": {}}, "quantised"),
     ],
 )

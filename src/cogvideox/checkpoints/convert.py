@@ -20,9 +20,10 @@ from torch import Tensor
 from cogvideox.checkpoints import diffusers, folders
 from cogvideox.checkpoints.adapter import LORA_FILE, PEFT_FILE, write_adapter
 from cogvideox.checkpoints.adapter_reading import is_adapter, read_adapter
-from cogvideox.checkpoints.families import check_floats, family_of_file
+from cogvideox.checkpoints.families import check_floats
 from cogvideox.checkpoints.fill import check_names
 from cogvideox.checkpoints.hub import cached, find_folder
+from cogvideox.checkpoints.network_files import read_network
 from cogvideox.checkpoints.sat import (
     SUFFIXES,
     Component,
@@ -48,6 +49,7 @@ from cogvideox.checkpoints.tensors import read_file, read_folder, shapes_of
 from cogvideox.checkpoints.trainers import config_of_run, network_in, not_a_model, recognise
 from cogvideox.diffusion.schedule import ScheduleConfig
 from cogvideox.errors import CheckpointError, OutputError
+from cogvideox.files.quantised import dense
 from cogvideox.presets import PRESETS, get_preset, guess_preset, network_of
 from cogvideox.spec import Kind, ModelSpec, kind_of, kinds_of
 from cogvideox.transformer import TransformerConfig
@@ -125,8 +127,6 @@ def _spec_of_shapes(shapes: Mapping[str, tuple[int, ...]]) -> ModelSpec:
 def _find_source(src: str | Path) -> Path:
     """The folder or file that is read; of a run of ours the model it made. Raises CheckpointError."""
     source = find_folder(src)
-    if (container := family_of_file(source)) is not None:
-        raise container.refusal(source)
     run = recognise(source)
     return run.model if run is not None and run.model is not None else source
 
@@ -325,13 +325,13 @@ def _diffusers_to_sat(job: _Conversion) -> None:
             read_from = component(source, name)
             config = read_vae_config(read_from) if name == "vae" else read_transformer_config(read_from)
             _check_preset(read_from, config, job.preset)
-            tensors = read_folder(read_from, STEM)
+            tensors = read_network(read_from, STEM)
             check_names(diffusers.meta_names(config), shapes_of(tensors), str(read_from))
             if isinstance(config, VAEConfig):
                 rules = keymap("vae", stages=len(config.block_out_channels))
             else:
                 rules = keymap("transformer", learned_positions=config.use_learned_positional_embeddings)
-            write_sat(folder / name, name, rules.to_foreign(tensors))
+            write_sat(folder / name, name, rules.to_foreign({key: dense(tensors[key]) for key in tensors}))
             keep_settings(read_from, folder / name)
             folders.copy_training_records(read_from, folder / name)
         if whole:

@@ -22,6 +22,8 @@ from cogvideox.checkpoints.fill import assign, assign_later, check_finite, check
 from cogvideox.checkpoints.folders import checkpoint_folder
 from cogvideox.checkpoints.hub import find_folder, is_shipped
 from cogvideox.checkpoints.kinds import BY_PIPELINE
+from cogvideox.checkpoints.network_files import read_network
+from cogvideox.checkpoints.quantised import QuantisedTensors
 from cogvideox.checkpoints.shapes import meta_names
 from cogvideox.checkpoints.specs import (
     RELEASED_TRANSFORMER,
@@ -39,7 +41,7 @@ from cogvideox.checkpoints.specs import (
     read_vae_config,
     spec_of,
 )
-from cogvideox.checkpoints.tensors import dtypes_of, read_folder, read_json, shapes_of, to_bytes, write_folder
+from cogvideox.checkpoints.tensors import dtypes_of, read_json, shapes_of, to_bytes, write_folder
 from cogvideox.checkpoints.text import STEM as TEXT_STEM
 from cogvideox.checkpoints.text import load_text, write_text
 from cogvideox.device import best_device, device_for
@@ -133,7 +135,7 @@ def _packed_text_dtype(
     folder: Path, types: Mapping[str, torch.dtype | None], device: str | torch.device
 ) -> torch.dtype:
     """The precision that a packed text encoder is computed in: the transformer's, but float32 for float16 on a CPU."""
-    stored = next(iter(dtypes_of(read_folder(folder / "transformer", STEM)).values()))
+    stored = next(iter(dtypes_of(read_network(folder / "transformer", STEM)).values()))
     wanted = types["transformer"] or stored
     slow = wanted == torch.float16 and torch.device(device).type == "cpu"
     return torch.float32 if slow else wanted
@@ -188,10 +190,14 @@ def load_transformer(
     *,
     variant: str | None = None,
     check: bool = False,
+    dense: bool = False,
 ) -> Transformer:
-    """The transformer of a model folder, or of its ``transformer/`` folder alone."""
+    """The transformer of a model folder, or of its ``transformer/`` folder alone.
+
+    ``dense``: quantised weights become plain numbers, which can be trained.
+    """
     folder = component(path, "transformer")
-    return _load(Transformer, read_transformer_config(folder), folder, dtype, device, variant, check)
+    return _load(Transformer, read_transformer_config(folder), folder, dtype, device, variant, check, dense)
 
 
 def load_vae(
@@ -303,9 +309,10 @@ def _load(
     device: str | torch.device,
     variant: str | None,
     check: bool,
+    dense: bool = False,
 ) -> N:
     """A network built on ``meta`` and filled from the weights files of its folder; for device meta they stay there."""
-    tensors = read_folder(folder, STEM, variant)
+    tensors = read_network(folder, STEM, variant)
     check_floats(tensors, folder)
     with torch.device("meta"):
         module = network(config)
@@ -314,6 +321,8 @@ def _load(
     wanted = to_dtype(dtype)
     if torch.device(device).type == "meta":
         return assign_later(module, tensors, str(folder), lambda name: wanted).eval()
+    if dense and isinstance(tensors, QuantisedTensors):
+        tensors = tensors.as_numbers(wanted)
     return assign(module, tensors, str(folder), wanted, device).eval()
 
 

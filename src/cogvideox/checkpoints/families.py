@@ -1,7 +1,7 @@
 """Weights of the CogVideoX world that this version does not run, each named as what it is.
 
-Quantised files, models with other condition channels, ControlNets and tiny autoencoders look like a damaged release
-to a strict reader. They are told apart by a few tensor names, shapes, types and settings; nothing is run.
+Files of 4-bit training, models with other condition channels, ControlNets and tiny autoencoders look like a damaged
+release to a strict reader. They are told apart by a few tensor names, shapes, types and settings; nothing is run.
 """
 
 from __future__ import annotations
@@ -11,14 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from cogvideox.checkpoints.tensors import Tensors, dtypes_of, shapes_of
+from cogvideox.checkpoints.tensors import dtypes_of, shapes_of
 from cogvideox.errors import CheckpointError
 from cogvideox.files import short
 
-FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 FULL = "take the full-precision release (bf16, fp16 or fp32)"
 BASE = "take the text-to-video or image-to-video model of the same size, or a program made for this one"
 
@@ -30,6 +28,8 @@ class Family:
     name: str
     what: str
     do: str
+    is_part: bool = False
+    """Whether it is used as a part of a model, as ``do`` says, so that nothing is wrong with it."""
 
     def refusal(self, where: str | Path) -> CheckpointError:
         """The error for a place that holds it."""
@@ -42,16 +42,12 @@ def _quantised(name: str, what: str) -> Family:
     return Family(name, what, FULL)
 
 
-NF4 = _quantised("bitsandbytes 4-bit weights (nf4)", "packed in pairs, with tables beside each weight")
-LLM_INT8 = _quantised("bitsandbytes int8 weights", "8-bit rows with scales (SCB)")
-TORCHAO = _quantised("torchao weights", "quantised tensors in pieces")
-QUANTO = _quantised("quanto weights", "quantised data and scales")
-QVGEN = _quantised("QVGen W4A4 weights", "weights with the quantisers of 4-bit training")
-GGUF_BLOCKS = _quantised("GGUF blocks in safetensors", "4- or 8-bit blocks under ..._qweight")
-GGUF = _quantised("a GGUF file", "a container of llama.cpp")
-SCALED_FP8 = _quantised("scaled fp8 weights", "8-bit floats with a scale beside each weight")
-PLAIN_FP8 = _quantised("fp8 weights without scales", "every weight cast to 8-bit floats")
-UNKNOWN_QUANT = _quantised("quantised weights", "config.json has a quantization_config")
+QVGEN = _quantised(
+    "QVGen W4A4 weights", "weights with the quantisers of 4-bit training, activations in 4 bits too"
+)
+UNKNOWN_QUANT = _quantised("quantised weights", "config.json has a quantization_config of another library")
+READ_METHODS = ("bitsandbytes", "bnb", "torchao", "quanto", "gguf", "fp8")
+"""Libraries whose quantised weights are read (``checkpoints.quantised``), by words of ``quant_method``."""
 
 CONTROLNET = Family(
     "a CogVideoX ControlNet",
@@ -62,6 +58,7 @@ TINY_VAE = Family(
     "a tiny autoencoder (taecvx)",
     "a small stand-in for the VAE, no model by itself",
     "give it to generate --tiny-vae",
+    is_part=True,
 )
 ALONE = "put it into transformer/ of a copy of its base model's folder, under its name there"
 FUN_INP = Family("CogVideoX-Fun InP", "a transformer alone: noisy latents, a mask, the masked video", ALONE)
@@ -123,27 +120,13 @@ def family_of_tensors(tensors: Mapping[str, Tensor]) -> Family | None:
     return {33: FUN_INP, 48: VOID}.get(channels) or _by_channels(channels, 16)
 
 
-def family_of_file(path: Path) -> Family | None:
-    """A container that is told by its first bytes."""
-    if not path.is_file():
-        return None
-    try:
-        with open(path, "rb") as file:
-            return GGUF if file.read(4) == b"GGUF" else None
-    except OSError:
-        return None
-
-
 def _quantisation_of(values: Mapping[str, Any]) -> Family | None:
-    """What ``quantization_config`` in a network's config says, None when there is none."""
+    """What ``quantization_config`` in a network's config says, None when there is none, or one that is read."""
     config = values.get("quantization_config")
     if config is None:
         return None
     method = str(config.get("quant_method", "")).lower() if isinstance(config, Mapping) else ""
-    if "bitsandbytes" in method or method == "bnb":
-        return LLM_INT8 if config.get("load_in_8bit") else NF4
-    known = {"torchao": TORCHAO, "quanto": QUANTO, "gguf": GGUF}
-    return next((family for word, family in known.items() if word in method), UNKNOWN_QUANT)
+    return None if any(word in method for word in READ_METHODS) else UNKNOWN_QUANT
 
 
 def check_config(values: Mapping[str, Any], where: str | Path) -> None:
@@ -177,21 +160,4 @@ def _by_channels(inside: int, outside: int) -> Family | None:
 
 
 def _quantisation_in(tensors: Mapping[str, Tensor]) -> Family | None:
-    for name in tensors:
-        if name.endswith("_qweight") and ".Q" in name:
-            return GGUF_BLOCKS
-        if name.endswith(".weight.absmax") or ".quant_state.bitsandbytes__" in name:
-            return NF4
-        if name.endswith(".SCB"):
-            return LLM_INT8
-        if name.endswith(".wquantizer.scale"):
-            return QVGEN
-        if name.endswith(("._weight_qdata", "._weight_scale")):
-            return TORCHAO
-        if name.endswith((".weight._data", ".weight._scale")):
-            return QUANTO
-        if name.endswith((".scale_weight", ".weight_scale")) or name == "scaled_fp8":
-            return SCALED_FP8
-    if isinstance(tensors, Tensors) and "tensor_names" in tensors.metadata:
-        return TORCHAO
-    return PLAIN_FP8 if any(dtype in FP8 for dtype in dtypes_of(tensors).values()) else None
+    return QVGEN if any(name.endswith(".wquantizer.scale") for name in tensors) else None

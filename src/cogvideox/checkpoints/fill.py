@@ -14,9 +14,12 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from cogvideox.checkpoints.tensors import Tensors, dtypes_of, is_finite, read_folder, shapes_of
+from cogvideox.checkpoints.network_files import read_network
+from cogvideox.checkpoints.quantised import QuantisedTensors
+from cogvideox.checkpoints.tensors import Tensors, dtypes_of, is_finite, shapes_of
 from cogvideox.errors import CheckpointError, few, suggest
-from cogvideox.files.stored import StoredTensor, leave_in_file
+from cogvideox.files.quantised import QuantisedTensor
+from cogvideox.files.stored import Stored, StoredTensor, leave_in_file
 
 NAMED = {
     "fp32": torch.float32, "float32": torch.float32, "fp16": torch.float16, "float16": torch.float16,
@@ -29,19 +32,25 @@ def assign(
     module: N,
     tensors: Mapping[str, Tensor],
     where: str,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | Callable[[str], torch.dtype | None] | None = None,
     device: str | torch.device = "cpu",
 ) -> N:
     """Put tensors into a module built on ``meta``, one at a time, so that memory peaks at one copy of the weights.
 
-    ``dtype`` casts floating tensors; without it each keeps the type it was stored in. Raises CheckpointError that names
+    ``dtype`` (or what it says of a name) casts floating tensors; without it each keeps the type it was stored in.
+    Quantised weights of linear layers stay so; of others numbers are made. Raises CheckpointError that names
     missing, unknown and mis-shaped tensors, before any is read.
     """
     expected = shapes_of(module.state_dict(keep_vars=True))
     check_names(expected, shapes_of(tensors), where)
+    usual = tensors.dtype if isinstance(tensors, QuantisedTensors) else None
+    wanted = dtype if callable(dtype) else lambda name: dtype
     for name in expected:
-        tensor = tensors[name]
-        cast = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+        tensor, kind = tensors[name], wanted(name) or usual
+        cast = kind if kind is not None and tensor.is_floating_point() else tensor.dtype
+        if isinstance(tensor, QuantisedTensor):
+            tensor = tensor.with_parts(lambda part: part.to(device), cast)
+            tensor = tensor if _keeps_bits(module, name) else tensor.dequantize()
         _put(module, name, tensor.to(device=device, dtype=cast))
     left = [name for name, value in [*module.named_parameters(), *module.named_buffers()] if value.is_meta]
     if left:
@@ -59,7 +68,7 @@ def assign_later(
     expected = shapes_of(module.state_dict(keep_vars=True))
     check_names(expected, shapes_of(tensors), where)
     for name, shape in expected.items():
-        stored = tensors.stored(name, dtype(name))
+        stored = tensors.stored(name, dtype(name), dense=not _keeps_bits(module, name))
         _put(module, name, torch.empty(shape, dtype=stored.wanted, device="meta"), stored)
     return module
 
@@ -137,15 +146,24 @@ def cpu_dtypes(
 def _is_half(folder: Path, stem: str, wanted: torch.dtype | None, variant: str | None) -> bool:
     if wanted is not None or not folder.is_dir():
         return wanted == torch.float16
-    tensors = read_folder(folder, stem, variant if folder.name != "text_encoder" else None)
+    tensors = read_network(folder, stem, variant if folder.name != "text_encoder" else None)
     return torch.float16 in dtypes_of(tensors).values()
 
 
-def _put(module: nn.Module, name: str, tensor: Tensor, stored: StoredTensor | None = None) -> None:
+def _keeps_bits(module: nn.Module, name: str) -> bool:
+    """Whether a quantised weight of this name stays so: the matrix of a linear layer."""
+    path, _, leaf = name.rpartition(".")
+    return leaf == "weight" and isinstance(module.get_submodule(path), nn.Linear)
+
+
+def _put(module: nn.Module, name: str, tensor: Tensor, stored: Stored | None = None) -> None:
     path, _, leaf = name.rpartition(".")
     owner = module.get_submodule(path)
     if (old := owner._parameters.get(leaf)) is not None:
-        grad = old.requires_grad and tensor.is_floating_point()
+        plain = stored is None and not isinstance(tensor, QuantisedTensor)
+        grad = (
+            old.requires_grad and tensor.is_floating_point() and (plain or isinstance(stored, StoredTensor))
+        )
         tensor = owner._parameters[leaf] = nn.Parameter(tensor, requires_grad=grad)
     else:
         owner._buffers[leaf] = tensor

@@ -25,11 +25,14 @@ from cogvideox.checkpoints.families import (
     FAMILY_NAMES,
     check_floats,
     family_of_config,
-    family_of_file,
     family_of_tensors,
 )
 from cogvideox.checkpoints.fill import check_finite, check_names
+from cogvideox.checkpoints.gguf_file import is_gguf, read_container, read_gguf
+from cogvideox.checkpoints.gguf_text import ARCHITECTURES, read_gguf_text
 from cogvideox.checkpoints.hub import find_folder
+from cogvideox.checkpoints.network_files import read_network, read_network_file
+from cogvideox.checkpoints.quantised import QuantisedTensors
 from cogvideox.checkpoints.sat import find_components, is_sat, read_sat
 from cogvideox.checkpoints.shapes import meta_names
 from cogvideox.checkpoints.specs import (
@@ -46,15 +49,13 @@ from cogvideox.checkpoints.tensors import (
     Tensors,
     dtypes_of,
     link_root,
-    read_file,
-    read_folder,
     read_json,
     shapes_of,
 )
 from cogvideox.checkpoints.text import TIED, read_t5_config, text_names
-from cogvideox.checkpoints.trainers import network_in, recognise
-from cogvideox.errors import CogVideoXError
-from cogvideox.files import inside
+from cogvideox.checkpoints.trainers import PATCH, network_in, recognise
+from cogvideox.errors import CogVideoXError, few
+from cogvideox.files import inside, short
 from cogvideox.files.digest import sha256_of
 from cogvideox.presets import PRESETS, guess_preset
 from cogvideox.spec import kind_of
@@ -134,9 +135,8 @@ def inspect(path: str | Path, check: bool = False) -> CheckpointReport:
 
 def _look(path: Path, report: CheckpointReport, check: bool) -> None:
     """Find out what stands at a path, and write it into the report."""
-    if (container := family_of_file(path)) is not None:
-        report.kind = container.name
-        raise container.refusal(path)
+    if path.is_file() and is_gguf(path):
+        return _look_at_gguf(path, report, check)
     of_model = any((path / name).is_file() for name in ("model_index.json", "config.json", RECORD))
     if path.is_dir() and not of_model and _look_at_trained(path, report, check):
         return
@@ -222,7 +222,7 @@ def _look_at_component(folder: Path, report: CheckpointReport, check: bool) -> N
     if name == "T5EncoderModel":
         report.kind, text = "text encoder", read_t5_config(folder / "config.json")
         report.config["text_encoder"] = text.model_dump(mode="json")
-        tensors = read_folder(folder, "model")
+        tensors = read_network(folder, "model")
         tensors.entries.pop(TIED, None)
         _weigh(folder.name, tensors, report, check, text_names(text))
     elif name in (VAE_CLASS, TRANSFORMER_CLASS):
@@ -231,7 +231,7 @@ def _look_at_component(folder: Path, report: CheckpointReport, check: bool) -> N
         report.config[report.kind] = config.model_dump(mode="json")
         if isinstance(config, TransformerConfig):
             report.preset, report.task = guess_preset(config), kind_of(config)
-        _weigh(folder.name, read_folder(folder, STEM), report, check, meta_names(config))
+        _weigh(folder.name, read_network(folder, STEM), report, check, meta_names(config))
     else:
         report.problems.append(f"{folder / 'config.json'}: {name} is not a part of this kind of model")
 
@@ -250,14 +250,36 @@ def _look_at_sat(path: Path, report: CheckpointReport, check: bool) -> None:
         report.checked.append("names")
 
 
+def _look_at_gguf(file: Path, report: CheckpointReport, check: bool) -> None:
+    architecture, held = read_container(file, lambda name: name)
+    if architecture in ARCHITECTURES:
+        report.kind, report.todo = "text encoder (T5) in a GGUF file", f"generate --text-encoder {file}"
+        _weigh(file.name, read_gguf_text(file), report, check)
+        return
+    tensors = read_gguf(file)
+    report.kind, report.preset = "a GGUF file", preset_of_shapes(shapes_of(tensors))
+    _weigh(file.name, tensors, report, check)
+    if PATCH not in tensors:
+        report.problems.append(
+            f"{file}: holds no network of CogVideoX: architecture {short(architecture)}, tensors {few(list(held))}"
+        )
+        return
+    report.kind = "a transformer of CogVideoX in a GGUF file"
+    if (family := family_of_tensors(tensors)) is not None:
+        report.kind = family.name
+    report.todo = f"cogvideox convert {file} OUT --to diffusers --base MODEL makes a model folder of it"
+
+
 def _look_at_file(file: Path, report: CheckpointReport, check: bool) -> None:
-    tensors = read_file(file)
+    tensors = read_network_file(file)
     family = family_of_tensors(tensors)
     _weigh(file.name, tensors, report, check, floats=family is None)
     if family is CONTROLNET:
         return _look_at_controlnet(file, report)
     if family is not None:
-        report.kind = family.name
+        report.kind, report.todo = family.name, family.do
+        if family.is_part:
+            return
         raise family.refusal(file)
     if is_adapter(tensors):
         kinds = Counter(kind for name in tensors if (kind := other_kind(name)))
@@ -345,6 +367,8 @@ def _weigh(
     counts = {key: math.prod(shape) for key, shape in shapes_of(tensors).items()}
     weight = sum(count * dtypes[key].itemsize for key, count in counts.items())
     types = Counter(str(dtype).removeprefix("torch.") for dtype in dtypes.values())
+    if isinstance(tensors, QuantisedTensors):
+        weight, types = tensors.nbytes, Counter(tensors.formats)
     report.tensor_sets.append(
         TensorSet(name, len(counts), sum(counts.values()), weight, dict(types.most_common()), files or [])
     )

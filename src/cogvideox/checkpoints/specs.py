@@ -14,7 +14,9 @@ from pydantic import Field
 from cogvideox.checkpoints.families import check_config
 from cogvideox.checkpoints.hub import cached, exists, find_folder, released, shipped_folder
 from cogvideox.checkpoints.kinds import OF_FUN, fun_settings, kind_in
-from cogvideox.checkpoints.tensors import read_folder, read_json
+from cogvideox.checkpoints.network_files import read_network
+from cogvideox.checkpoints.quantised import QuantisedTensors
+from cogvideox.checkpoints.tensors import Tensors, read_json
 from cogvideox.checkpoints.trainers import not_a_model
 from cogvideox.config import Config
 from cogvideox.diffusion.schedule import ScheduleConfig
@@ -36,7 +38,8 @@ TRANSFORMER_CLASS, VAE_CLASS = "CogVideoXTransformer3DModel", "AutoencoderKLCogV
 SCHEDULERS = ("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler")
 # written by some version of diffusers or of the converters, and without effect on the numbers
 HARMLESS = {"act_fn", "down_block_types", "up_block_types", "latents_mean", "latents_std", "use_quant_conv",
-            "use_post_quant_conv", "sample_size", "force_upcast", "add_noise_in_inpaint_model"}  # fmt: skip
+            "use_post_quant_conv", "sample_size", "force_upcast", "add_noise_in_inpaint_model",
+            "quantization_config"}  # fmt: skip
 C = TypeVar("C", bound=Config)
 
 
@@ -142,12 +145,16 @@ def spec_of(
     name = record.preset or guess_preset(transformer)
     known = PRESETS.get(name)
     t5 = folder / "text_encoder" / "config.json"
+    networks = {"transformer": read_network(component(folder, "transformer"), STEM, variant)}
+    if text and t5.is_file() and "quantization_config" in read_json(t5):
+        networks["text_encoder"] = read_network(t5.parent, "model")
     return ModelSpec.of_configs(
         **facts,
         text_settings=read_json(t5) if text and t5.is_file() else None,
         name=name,
         kind=kind,
-        dtype=record.dtype or str(stored_dtype(folder, variant)).removeprefix("torch."),
+        dtype=record.dtype or str(_first_float(networks["transformer"])).removeprefix("torch."),
+        stored_bytes=_stored_bytes(networks),
         licence=record.licence or (known.licence if known else ""),
         about=known.about if known else "",
         hub=known.hub if known else None,
@@ -183,8 +190,17 @@ def own_settings(transformer: TransformerConfig | None, vae: VAEConfig | None) -
 
 def stored_dtype(path: str | Path, variant: str | None = None) -> torch.dtype:
     """The precision that a transformer's weights are stored in, by their headers."""
-    entries = read_folder(component(path, "transformer"), STEM, variant).entries.values()
+    return _first_float(read_network(component(path, "transformer"), STEM, variant))
+
+
+def _first_float(tensors: Tensors) -> torch.dtype:
+    entries = tensors.entries.values()
     return next((entry.dtype for entry in entries if entry.dtype.is_floating_point), torch.float32)
+
+
+def _stored_bytes(tensors: Mapping[str, Tensors]) -> dict[str, dict[str, int]]:
+    """Bytes of the quantised weights of each network that has some."""
+    return {name: each.stored_bytes for name, each in tensors.items() if isinstance(each, QuantisedTensors)}
 
 
 def read_transformer_config(folder: Path, record: ModelRecord | None = None) -> TransformerConfig:

@@ -7,7 +7,6 @@ A folder holds ``<stem>.safetensors``, or shards ``<stem>-00001-of-00003.safeten
 from __future__ import annotations
 
 import json
-import math
 import os
 import stat
 import struct
@@ -23,7 +22,8 @@ from torch import Tensor
 
 from cogvideox.errors import CheckpointError, few
 from cogvideox.files import check_link, root_of_links, short, structured
-from cogvideox.files.stored import StoredTensor, WeightFile
+from cogvideox.files.quantised import dense
+from cogvideox.files.stored import Stored, StoredTensor, WeightFile
 
 HEADER_LIMIT = 8 * 2**20  # bytes; the largest public model needs 150 kB
 DTYPES = {
@@ -64,13 +64,15 @@ class Tensors(Mapping[str, Tensor]):
                 f"{file}: {name} cannot be read: {_line(error)}; copy the file again"
             ) from None
 
-    def stored(self, name: str, dtype: torch.dtype | None = None) -> StoredTensor:
-        """Where one tensor is, to be read later, as ``dtype`` where it is floating (None: as stored)."""
+    def stored(self, name: str, dtype: torch.dtype | None = None, dense: bool = False) -> Stored:
+        """Where one tensor is, to be read later, as ``dtype`` where it is floating (None: as stored).
+
+        ``dense``: whether numbers are made of a quantised one when it is read; those of safetensors alone are plain.
+        """
         entry = self.entries[name]
         file = self._files.setdefault(entry.file, WeightFile(entry.file))
         wanted = dtype if dtype is not None and entry.dtype.is_floating_point else entry.dtype
-        nbytes = math.prod(entry.shape) * entry.dtype.itemsize
-        return StoredTensor(file, entry.offset, nbytes, entry.shape, entry.dtype, wanted)
+        return StoredTensor(file, entry.offset, entry.shape, entry.dtype, wanted)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)
@@ -210,7 +212,7 @@ def is_finite(tensor: Tensor) -> bool:
 
 def owned(tensor: Tensor) -> Tensor:
     """A contiguous CPU tensor that owns just its bytes: a view would drag its whole storage into a file."""
-    tensor = tensor.detach().to("cpu").contiguous()
+    tensor = dense(tensor.detach().to("cpu")).contiguous()
     owns_all = tensor.untyped_storage().nbytes() == tensor.nbytes
     return tensor if owns_all else tensor.clone()
 

@@ -10,8 +10,9 @@ import torch
 from cogvideox.checkpoints.families import check_config, check_floats
 from cogvideox.checkpoints.fill import assign, assign_later, check_finite, to_dtype
 from cogvideox.checkpoints.gguf_text import read_gguf_text
+from cogvideox.checkpoints.network_files import read_network
 from cogvideox.checkpoints.specs import warn_of_unknown
-from cogvideox.checkpoints.tensors import read_folder, read_json, shapes_of, to_bytes, write_folder
+from cogvideox.checkpoints.tensors import read_json, shapes_of, to_bytes, write_folder
 from cogvideox.errors import CheckpointError
 from cogvideox.files import short
 from cogvideox.text import T5Config, T5Encoder, TextEncoder, Tokenizer
@@ -32,7 +33,8 @@ _UNUSED = """
     id2label initializer_factor is_decoder is_encoder_decoder is_gated_act label2id length_penalty max_length
     min_length model_type n_positions no_repeat_ngram_size num_beam_groups num_beams num_decoder_layers
     num_return_sequences output_attentions output_hidden_states output_past output_scores pad_token_id prefix
-    problem_type pruned_heads remove_invalid_values repetition_penalty return_dict return_dict_in_generate
+    problem_type pruned_heads quantization_config remove_invalid_values repetition_penalty return_dict
+    return_dict_in_generate
     scale_decoder_outputs sep_token_id suppress_tokens task_specific_params temperature tf_legacy_loss
     tie_encoder_decoder tie_word_embeddings tokenizer_class top_k top_p torch_dtype torchscript
     transformers_version typical_p use_bfloat16 use_cache vocab_size
@@ -64,7 +66,7 @@ def load_text(
     tokenizer = Tokenizer.read(folder / "tokenizer")
     config = read_t5_config(folder / "text_encoder" / "config.json")
     where = gguf or folder / "text_encoder"
-    tensors = read_gguf_text(gguf) if gguf is not None else read_folder(where, STEM)
+    tensors = read_gguf_text(gguf) if gguf is not None else read_network(where, STEM)
     tensors.entries.pop(TIED, None)
     check_floats(tensors, where)
     if check:
@@ -80,9 +82,7 @@ def load_text(
     if torch.device(device).type == "meta":
         assign_later(model, tensors, str(where), precision)
     else:
-        assign(model, tensors, str(where), None, device)
-        for name, weight in model.named_parameters():
-            weight.data = weight.data.to(precision(name))
+        assign(model, tensors, str(where), precision, device)
     return TextEncoder(model, tokenizer, max_tokens or min(tokenizer.longest or LONGEST, LONGEST))
 
 

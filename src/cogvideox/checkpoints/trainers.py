@@ -16,7 +16,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cogvideox.checkpoints.families import check_floats, family_of_file, family_of_tensors
+from cogvideox.checkpoints.families import check_floats, family_of_tensors
+from cogvideox.checkpoints.gguf_file import is_gguf
+from cogvideox.checkpoints.network_files import read_network_file
 from cogvideox.checkpoints.pickled import is_plain, load_pickled, unwrapped
 from cogvideox.checkpoints.tensors import (
     Tensors,
@@ -81,11 +83,9 @@ def recognise(path: Path) -> TrainerOutput | None:
 
 def not_a_model(path: Path) -> CheckpointError:
     """The error for a path that is wanted as a model folder: what it is instead, and what to do."""
-    if (container := family_of_file(path)) is not None:
-        return container.refusal(path)
     if path.is_file() and path.suffix == ".safetensors":
         try:
-            tensors = read_file(path)
+            tensors = read_network_file(path)
         except CheckpointError as error:
             return error
         if (family := family_of_tensors(tensors)) is not None:
@@ -101,7 +101,7 @@ def not_a_model(path: Path) -> CheckpointError:
 def network_in(path: Path) -> dict[str, Tensor] | None:
     """The transformer that a trainer left at ``path``, under our names; None where there is none of a trainer.
 
-    Raises CheckpointError for what is recognised and cannot be read, and for quantised and other known families."""
+    Raises CheckpointError for what is recognised and cannot be read, and for known families that are not run."""
     output = recognise(path)
     if output is None or output.model is not None:
         return None
@@ -167,8 +167,11 @@ def _convert(path: Path) -> str:
 
 
 def _of_file(file: Path) -> TrainerOutput | None:
+    if is_gguf(file):
+        do = f"{_convert(file)}, if it holds a transformer; a T5 goes to generate --text-encoder"
+        return TrainerOutput("a GGUF file", do, lambda: read_network_file(file))
     if file.suffix == ".safetensors":
-        return TrainerOutput("a single file of weights", _convert(file), lambda: read_file(file))
+        return TrainerOutput("a single file of weights", _convert(file), lambda: read_network_file(file))
     if file.suffix in PICKLED:
         return TrainerOutput("a pickled file of weights", _convert(file), lambda: _pickled(file))
     return None

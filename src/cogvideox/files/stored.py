@@ -6,8 +6,9 @@ file that is cut short under a mapping kills the process. A file that changes un
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from cogvideox.errors import CheckpointError
+from cogvideox.files.quantised import QuantisedTensor, WeightFormat
 
 PIECE = 2**22
 """Elements that are read at once where they are cast: at most 16 MB beside the weights."""
+ALIGNED = 64
+"""Bytes that each tensor of a piece of memory begins at a multiple of."""
 
 
 class WeightFile:
@@ -54,57 +58,90 @@ CURE = "weights that stay in their files are read while a video is made: leave t
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """One tensor of a file: where its bytes are, what they are, and the precision it gets when it is read.
-
-    ``decode`` makes numbers of the bytes (uint8) of a packed format, in ``shape``; None: they are of ``dtype``.
-    """
+    """One tensor of a file: where its bytes are, what they are, and the precision it gets when it is read."""
 
     file: WeightFile
     offset: int
-    nbytes: int
     shape: tuple[int, ...]
     dtype: torch.dtype
     wanted: torch.dtype
-    decode: Callable[[Tensor], Tensor] | None = None
 
     @property
-    def is_cast(self) -> bool:
-        """Whether reading computes something: a cast, or numbers of a packed format."""
-        return self.decode is not None or self.dtype != self.wanted
+    def held(self) -> int:
+        """Bytes of memory that it takes once it is read."""
+        return math.prod(self.shape) * self.wanted.itemsize
 
     def read(self) -> Tensor:
         """The tensor, in memory of its own."""
-        tensor = torch.empty(self.shape, dtype=self.wanted)
-        self.read_into(tensor)
-        return tensor
+        return self.read_into(torch.empty(self.held, dtype=torch.uint8))
 
-    def read_into(self, target: Tensor) -> None:
-        """Fill ``target``: contiguous, on a CPU, of ``shape`` and ``wanted``."""
-        flat = target.detach().reshape(-1)
-        if self.decode is not None:
-            packed = torch.empty(self.nbytes, dtype=torch.uint8)
-            self.file.read(self.offset, packed)
-            flat.copy_(self.decode(packed).reshape(-1))
-        elif not self.is_cast:
-            self.file.read(self.offset, flat.view(torch.uint8))
-        else:
-            offset = self.offset
-            for part in flat.split(PIECE):
-                stored = torch.empty(part.shape, dtype=self.dtype)
-                self.file.read(offset, stored.view(torch.uint8))
-                part.copy_(stored)
-                offset += stored.nbytes
+    def read_into(self, memory: Tensor) -> Tensor:
+        """The tensor, read into the first ``held`` bytes of ``memory`` (uint8, contiguous, on a CPU)."""
+        target = memory[: self.held].view(self.wanted)
+        if self.dtype == self.wanted:
+            self.file.read(self.offset, memory[: self.held])
+            return target.view(self.shape)
+        offset = self.offset
+        for part in target.split(PIECE):
+            stored = torch.empty(part.shape, dtype=self.dtype)
+            self.file.read(offset, stored.view(torch.uint8))
+            part.copy_(stored)
+            offset += stored.nbytes
+        return target.view(self.shape)
 
 
-def leave_in_file(tensor: Tensor, stored: StoredTensor) -> Tensor:
+@dataclass(frozen=True)
+class StoredQuantised:
+    """A weight in few bits in a file: the places of its parts, and how numbers are made of them.
+
+    ``dense``: whether they are made when it is read, so that it is a plain tensor from then on.
+    """
+
+    form: WeightFormat
+    parts: Mapping[str, StoredTensor]
+    shape: tuple[int, ...]
+    wanted: torch.dtype
+    dense: bool = False
+
+    @property
+    def held(self) -> int:
+        """Bytes of memory that it takes once it is read."""
+        return math.prod(self.shape) * self.wanted.itemsize if self.dense else sum(self._sizes)
+
+    @property
+    def _sizes(self) -> list[int]:
+        return [-(-part.held // ALIGNED) * ALIGNED for part in self.parts.values()]
+
+    def read(self) -> Tensor:
+        """The weight, in memory of its own: its parts, or numbers where it is to be dense."""
+        return self.read_into(torch.empty(self.held, dtype=torch.uint8))
+
+    def read_into(self, memory: Tensor) -> Tensor:
+        """The same in the first ``held`` bytes of ``memory`` (uint8, contiguous, on a CPU)."""
+        if self.dense:
+            parts = {name: part.read() for name, part in self.parts.items()}
+            target = memory[: self.held].view(self.wanted).view(self.shape)
+            return target.copy_(self.form.decode(parts, self.shape))
+        pieces = memory[: self.held].split(self._sizes)
+        parts = {
+            name: part.read_into(piece)
+            for (name, part), piece in zip(self.parts.items(), pieces, strict=True)
+        }
+        return QuantisedTensor(self.form, parts, self.shape, self.wanted)
+
+
+Stored = StoredTensor | StoredQuantised
+
+
+def leave_in_file(tensor: Tensor, stored: Stored) -> Tensor:
     """Mark a tensor of ``meta`` as one whose values are in a file; returns it."""
     tensor.stored = stored  # type: ignore[attr-defined]  # a mark of ours, which travels with the parameter
     return tensor
 
 
-def stored_of(tensor: Tensor) -> StoredTensor | None:
+def stored_of(tensor: Tensor) -> Stored | None:
     """Where the values of a tensor of ``meta`` are; None for one that is in memory."""
-    stored: StoredTensor | None = getattr(tensor, "stored", None)
+    stored: Stored | None = getattr(tensor, "stored", None)
     return stored
 
 

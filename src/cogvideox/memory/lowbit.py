@@ -7,22 +7,28 @@ such weights in 8-bit arithmetic: faster on cards with units for it, and further
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cogvideox.cpu_ops import via_float32
 from cogvideox.errors import ConfigError, DependencyError, suggest
+from cogvideox.files.quantised import PIECE, QuantisedTensor
 from cogvideox.files.stored import is_in_files
 from cogvideox.memory.weights import Storage, blocks_of
 from cogvideox.model import CogVideoX
+from cogvideox.spec import any_block
 
 if TYPE_CHECKING:
     from torchao.core.config import AOBaseConfig
 
 Products = Literal["full", "int8", "fp8"]
+QUANTISED_ALREADY = "the weights are quantised already, and kept as their files have them; leave storage out"
 LOW_BIT_EXTRA = "cogvideox[lowp]"
 FP8_CARD = (8, 9)
 """Least compute capability of a card that multiplies fp8."""
@@ -67,10 +73,13 @@ def lower(
     transformer and text encoder change; embeddings, head, norms and the autoencoder stay. Products are those of the
     transformer.
 
-    Raises DependencyError without torchao, ConfigError for fp8 on a device that cannot compute with it.
+    Raises DependencyError without torchao, ConfigError for fp8 on a device that cannot compute with it, and for weights
+    that are quantised already.
     """
     if storage == "stored":
         return model
+    if any(isinstance(weight, QuantisedTensor) for weight in model.transformer.parameters()):
+        raise ConfigError(f"storage {storage}: {QUANTISED_ALREADY}")
     _check_device(storage, products, torch.device(device))
     texts = [model.text.model] if model.text is not None and not is_in_files(model.text.model) else []
     for network in (model.transformer, *texts):
@@ -100,6 +109,24 @@ def torchao_config(storage: Storage, products: Products = "full") -> AOBaseConfi
     if products == "fp8":
         return ao.Float8DynamicActivationFloat8WeightConfig(granularity=ao.PerRow())
     return ao.Int8WeightOnlyConfig() if storage == "int8" else ao.Float8WeightOnlyConfig()
+
+
+def take_memory_of_quantised(network: nn.Module, stored: Mapping[str, int]) -> None:
+    """Let the layers of a network on tensors without memory take what quantised weights take while they are used.
+
+    ``stored``: their names (``spec.any_block``). Numbers of a whole weight are there for its product, and while they
+    are made a piece of them in float32, three times over.
+    """
+
+    def forward(linear: nn.Linear, x: Tensor) -> Tensor:
+        weight = linear.weight.detach().to(x.dtype, copy=True)
+        made = [x.new_empty(min(PIECE, weight.numel()), dtype=torch.float32) for _ in range(3)]
+        del made
+        return via_float32(F.linear, x, weight, linear.bias)
+
+    for name, layer in network.named_modules():
+        if isinstance(layer, nn.Linear) and any_block(f"{name}.weight") in stored:
+            layer.forward = partial(forward, layer)  # type: ignore[method-assign]
 
 
 def take_memory_in_low_bits(module: nn.Module, products: Products = "full") -> None:

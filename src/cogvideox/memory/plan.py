@@ -202,7 +202,7 @@ def plan(
     ``low_bit`` false: without the library for rounded weights, which are then shown and not chosen.
     """
     prediction = MemoryPrediction(request)
-    ways = policies(request.on_cpu, request.guided, request.tiles, residence, storage, products)
+    ways = _ways(request, residence, storage, products)
     return MemoryPlan(request, limit, [prediction.option(policy, limit, low_bit) for policy in ways])
 
 
@@ -218,7 +218,7 @@ def settle(
     """``plan`` as far as the first policy that fits; what fits many times over is not even counted."""
     prediction = MemoryPrediction(request)
     options: list[Option] = []
-    for policy in policies(request.on_cpu, request.guided, request.tiles, residence, storage, products):
+    for policy in _ways(request, residence, storage, products):
         if not options:
             weights, on_cpu = prediction.weights(policy.storage), request.on_cpu
             bound = stages(policy, weights, prediction.bound, limit, on_cpu=on_cpu, apart=prediction.apart)
@@ -228,6 +228,12 @@ def settle(
         if options[-1].fits:
             break
     return MemoryPlan(request, limit, options)
+
+
+def _ways(request: Request, residence: str, storage: str, products: str) -> Iterator[Policy]:
+    """The policies that have an effect for a request. Raises ConfigError."""
+    plain = request.on_cpu, request.guided, request.tiles
+    return policies(*plain, residence, storage, products, quantised=bool(request.spec.stored_bytes))
 
 
 def require(memory_plan: MemoryPlan) -> Option:

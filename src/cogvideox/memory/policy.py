@@ -8,7 +8,7 @@ from itertools import product
 from typing import Literal
 
 from cogvideox.errors import ConfigError, suggest
-from cogvideox.memory.lowbit import Products, read_low_bits
+from cogvideox.memory.lowbit import QUANTISED_ALREADY, Products, read_low_bits
 from cogvideox.memory.stages import ActivationBytes, Pair, VaeWay
 from cogvideox.memory.weights import Storage, Weights
 
@@ -92,6 +92,7 @@ def policies(
     residence: str = "auto",
     storage: str = "auto",
     products: str = "full",
+    quantised: bool = False,
 ) -> Iterator[Policy]:
     """Every way that has an effect, cheapest first: what is exact before what changes the picture.
 
@@ -99,6 +100,7 @@ def policies(
     stored in, or nowhere.
     ``tiles``: whether the picture is larger than a tile of the autoencoder.
     ``storage`` auto: as stored, then in int8; products are rounded only where that is asked for.
+    ``quantised``: whether the files hold quantised weights, which keep their format.
     Raises ConfigError for a ``residence`` that is not auto or one of RESIDENCES, and as ``read_low_bits``.
     """
     known = ("auto", *RESIDENCES)
@@ -111,7 +113,10 @@ def policies(
     pairs: tuple[Pair, ...] = ("batched", "sequence") if guided else ("batched",)
     ways: tuple[VaeWay, ...] = ("chunked", "tiled") if tiles else ("chunked",)
     stored, multiplied = read_low_bits(storage, products)
-    storages: tuple[Storage, ...] = ("stored", "int8") if stored == "auto" else (stored,)
+    if quantised and stored not in ("auto", "stored"):
+        raise ConfigError(f"storage {stored}: {QUANTISED_ALREADY}")
+    rounded: tuple[Storage, ...] = ("stored",) if quantised else ("stored", "int8")
+    storages: tuple[Storage, ...] = rounded if stored == "auto" else (stored,)
     some = False
     for kept, way, each, pair in product(storages, ways, residences, pairs):
         policy = Policy(each, pair, way, kept, multiplied)

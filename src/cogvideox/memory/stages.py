@@ -26,7 +26,7 @@ from cogvideox.diffusion import (
     sequential,
 )
 from cogvideox.memory.count import count
-from cogvideox.memory.lowbit import Products, take_memory_in_low_bits
+from cogvideox.memory.lowbit import Products, take_memory_in_low_bits, take_memory_of_quantised
 from cogvideox.memory.request import Request
 from cogvideox.transformer import Transformer
 from cogvideox.transformer.calls import answering, at_step
@@ -66,6 +66,7 @@ def _sampling(request: Request, pair: Pair, layers: int, steps: int, low_bits: P
     """Peak of one sampling with this many layers and steps, its inputs included."""
     transformer, spec = request.transformer(layers), request.spec
     nets = [request.controlnet(each, min(layers, each.num_layers)) for each in request.control_nets]
+    take_memory_of_quantised(transformer, spec.stored_bytes.get("transformer", {}))
     if low_bits is not None:
         take_memory_in_low_bits(transformer.transformer_blocks, low_bits)
     factor = spec.vae.spatial_compression_ratio

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass, transform_subclass
 from torch.utils._pytree import tree_map
 
-from cogvideox.files.stored import StoredTensor, stored_of
+from cogvideox.files.stored import ALIGNED, Stored, stored_of
 
 Slot = tuple[dict[str, Any], str]
 """Where a module keeps a weight or buffer: its table of them, and the name in it."""
@@ -21,8 +21,6 @@ SlotKey = tuple[int, str]
 """A slot as a dictionary key: the identity of the table, and the name."""
 Pin = Callable[[Tensor], Callable[[], object]]
 """Page-locks the host memory of a tensor where it is; what it returns unlocks it."""
-ALIGNED = 64
-"""Bytes that each weight of a buffer begins at a multiple of."""
 
 
 class BlockStreamer:
@@ -196,8 +194,7 @@ class BlockReader(BlockStreamer):
         pieces = self._views(buffer if self.side is None else 0, homes)
         values = [home.detach() for _, home in homes]
         for piece, (number, stored) in pieces:
-            values[number] = piece
-            stored.read_into(piece)
+            values[number] = stored.read_into(piece)
         if self.side is None:
             self._hold(buffer, homes, values)
             return
@@ -214,7 +211,7 @@ class BlockReader(BlockStreamer):
         kept = {}
         for number, ((_, home), value) in enumerate(zip(homes, values, strict=True)):
             copy = self.buffers[buffer].get((number, home.shape)) if self.side is not None else None
-            if copy is None:
+            if copy is None or is_traceable_wrapper_subclass(copy):
                 copy = like(home, value.to(self.device, non_blocking=True))
             else:
                 copy.detach().copy_(value, non_blocking=True)
@@ -223,21 +220,16 @@ class BlockReader(BlockStreamer):
 
     def _views(
         self, buffer: int, homes: Sequence[tuple[Slot, Tensor]]
-    ) -> list[tuple[Tensor, tuple[int, StoredTensor]]]:
+    ) -> list[tuple[Tensor, tuple[int, Stored]]]:
         """For each weight that is in a file its piece of the host memory, its number and where it is."""
         stored = [(number, found) for number, (_, home) in enumerate(homes) if (found := stored_of(home))]
-        sizes = [-(-homes[number][1].nbytes // ALIGNED) * ALIGNED for number, _ in stored]
+        sizes = [-(-found.held // ALIGNED) * ALIGNED for _, found in stored]
         memory = self.memory[buffer]
         if memory is None or memory.nbytes < sum(sizes):
             memory = self.memory[buffer] = torch.empty(sum(sizes), dtype=torch.uint8)
             if self.lock is not None:
                 self.unpin.append(self.lock(memory))
-        pieces = memory[: sum(sizes)].split(sizes)
-        shaped = [
-            piece[: homes[number][1].nbytes].view(found.wanted).view(found.shape)
-            for piece, (number, found) in zip(pieces, stored, strict=True)
-        ]
-        return list(zip(shaped, stored, strict=True))
+        return list(zip(memory[: sum(sizes)].split(sizes), stored, strict=True))
 
 
 def page_lock(memory: Tensor) -> Callable[[], object]:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from cogvideox.memory.request import Request
+from cogvideox.spec import any_block
 from cogvideox.transformer import Transformer
 from cogvideox.transformer.controlnet import ControlNetConfig
 from cogvideox.transformer.modulation import ModulationTable, tabulated
 
 Storage = Literal["stored", "int8", "fp8"]
+Size = Callable[..., int]
+"""Bytes of a module, whose names in its network begin with ``prefix``."""
+FIRST_BLOCK = "transformer_blocks.0."
 BLOCKS_STREAMED = 2
 """Blocks on the device at once when they are streamed: one computes, the next arrives."""
 
@@ -71,6 +76,19 @@ class TextShape:
             block = self.layer
         around = self.table * dtype.itemsize
         return NetworkBytes(around + self.layers * block, around, block)
+
+    def as_stored(self, network: NetworkBytes, stored: Mapping[str, int], dtype: torch.dtype) -> NetworkBytes:
+        """The same where a layer keeps its quantised weights as the files do: bytes by name."""
+        inner = self.width * self.heads * self.head_width
+        sizes = {name: inner if "SelfAttention" in name else self.width * self.hidden for name in stored}
+        inside = [name for name in stored if name.startswith("encoder.block.")]
+        wide = {
+            name: 4 if name.endswith("wo.weight") and dtype == torch.float16 else dtype.itemsize
+            for name in inside
+        }
+        saved = sum(sizes[name] * wide[name] - stored[name] for name in inside if "relative" not in name)
+        block = network.block - saved
+        return NetworkBytes(network.around + self.layers * block, network.around, block)
 
     def work(self, tokens: int, dtype: torch.dtype) -> int:
         """Most bytes alive while one prompt is read: scores and their softmax, or the widened rows."""
@@ -138,11 +156,29 @@ class Weights:
         return self.text.total + self.transformer.total + self.vae
 
 
+def stored_bytes(module: nn.Module, stored: Mapping[str, int], prefix: str = "") -> int:
+    """The same when linear layers keep their weights as the files do: bytes by name (``spec.any_block``) where quantised.
+
+    ``prefix``: what stands before the names of ``module`` in its network.
+    """
+    size = bytes_of(module)
+    for name, layer in module.named_modules():
+        held = stored.get(any_block(f"{prefix}{name}.weight")) if isinstance(layer, nn.Linear) else None
+        if held is not None:
+            size += held - layer.weight.numel() * layer.weight.element_size()
+    return size
+
+
 def weigh(request: Request, text: TextShape | None, storage: Storage) -> Weights:
     """Bytes of every part, counted from one block. Low-bit storage leaves the autoencoder as it is."""
-    size = bytes_of if storage == "stored" else low_bit_bytes
+    stored = request.spec.stored_bytes
+    size: Size = partial(stored_bytes, stored=stored.get("transformer", {}))
+    if storage != "stored":
+        size = _low_bit_blocks
     one = request.transformer(1)
     encoder = text.network(request.dtype, storage) if text is not None else NetworkBytes(0, 0, 0)
+    if text is not None and storage == "stored":
+        encoder = text.as_stored(encoder, stored.get("text_encoder", {}), request.dtype)
     transformer = _transformer(request, one, size)
     beside = sum((_controlnet(request, config) for config in request.control_nets), NetworkBytes(0, 0, 0))
     transformer += beside
@@ -158,10 +194,18 @@ def weigh(request: Request, text: TextShape | None, storage: Storage) -> Weights
     return Weights(encoder, transformer, denoiser, visiting, bytes_of(request.vae()), added)
 
 
-def _transformer(request: Request, one: Transformer, size: Callable[[nn.Module], int]) -> NetworkBytes:
+def _low_bit_blocks(module: nn.Module, prefix: str = "") -> int:
+    """Bytes where the blocks alone keep one byte per weight."""
+    if prefix:
+        return low_bit_bytes(module)
+    blocks = [block for child in module.modules() if isinstance(child, nn.ModuleList) for block in child]
+    return bytes_of(module) + sum(low_bit_bytes(block) - bytes_of(block) for block in blocks)
+
+
+def _transformer(request: Request, one: Transformer, size: Size) -> NetworkBytes:
     """Carried on from a transformer of one block."""
-    block = size(one.transformer_blocks[0])
-    around = bytes_of(one) - bytes_of(one.transformer_blocks[0])
+    block = size(one.transformer_blocks[0], prefix=FIRST_BLOCK)
+    around = size(one, prefix="") - block
     return NetworkBytes(around + request.spec.transformer.num_layers * block, around, block)
 
 

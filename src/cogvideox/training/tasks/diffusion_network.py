@@ -25,7 +25,7 @@ def starting_network(config: DiffusionSettings, start: Path | None, seed: int) -
     """The transformer before any step, float32 on the CPU: that of the model folder ``start``, or weights drawn from
     ``seed``, or both where the settings ask for other sizes (see ``widen``)."""
     if start is not None and config.transformer in (None, load_config(start)):
-        return load_transformer(start, dtype="float32")
+        return load_transformer(start, dtype="float32", dense=True)
     assert config.transformer is not None  # without a start the settings must hold it
     network = initialise(Transformer(config.transformer), seed)
     if start is not None:
@@ -144,7 +144,7 @@ def widen(transformer: Transformer, folder: Path) -> None:
     the widened model gives exactly the old one's output. Smaller patches take the sum of the old projection
     over the old patch, and the average of the old output: tokens of an even region say what they said before.
     """
-    old, new = load_transformer(folder, dtype="float32").state_dict(), transformer.state_dict()
+    old, new = load_transformer(folder, dtype="float32", dense=True).state_dict(), transformer.state_dict()
     if old.keys() != new.keys():
         raise CheckpointError(
             f"{folder}: holds another architecture: {sorted(old.keys() ^ new.keys())[:3]} differ"
