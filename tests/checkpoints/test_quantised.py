@@ -246,10 +246,16 @@ def as_torchao(kind, *parts, **facts):
 
 
 UNREADABLE = {
-    "in tiles": ({"a._weight_qdata": EIGHT, "a._weight_scale_and_zero": torch.ones(1)},
-                 as_torchao("Int4TilePackedTo4dTensor", "qdata", "scale_and_zero"), "torchao 'Int4TilePackedTo4dTensor'"),
-    "scaled inputs": ({"a._weight_qdata": EIGHT, "a._weight_scale": torch.ones(8, 1), "a._weight_act_pre_scale": torch.ones(64)},
-                      as_torchao("Int8Tensor", "qdata", "scale", "act_pre_scale"), "torchao 'Int8Tensor'"),
+    "in tiles": (
+        {"a._weight_qdata": EIGHT, "a._weight_scale_and_zero": torch.ones(1)},
+        as_torchao("Int4TilePackedTo4dTensor", "qdata", "scale_and_zero"),
+        "torchao 'Int4TilePackedTo4dTensor'",
+    ),
+    "scaled inputs": (
+        {"a._weight_qdata": EIGHT, "a._weight_scale": torch.ones(8, 1), "a._weight_act_pre_scale": torch.ones(64)},
+        as_torchao("Int8Tensor", "qdata", "scale", "act_pre_scale"),
+        "torchao 'Int8Tensor'",
+    ),
     "no scale": ({"a._weight_qdata": EIGHT}, as_torchao("Int8Tensor", "qdata", "scale"), "a._weight_scale are missing"),
     "layout": ({"a.weight": EIGHT, "a.SCB": torch.ones(8), "a.weight_format": torch.ones((), dtype=torch.uint8)}, {},
                "layout of its kernels"),

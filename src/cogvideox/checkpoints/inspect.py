@@ -214,7 +214,7 @@ def _look_at_component(folder: Path, report: CheckpointReport, check: bool) -> N
     values = read_json(folder / "config.json")
     if (family := family_of_config(values)) is not None:
         if family is CONTROLNET:
-            _weigh(folder.name, read_folder(folder, STEM), report, check)
+            _weigh(folder.name, read_network(folder, STEM), report, check)
             return _look_at_controlnet(folder, report)
         report.kind = family.name
         raise family.refusal(folder)

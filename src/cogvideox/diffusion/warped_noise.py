@@ -123,7 +123,7 @@ def warped_noise(
 def _gathered(
     noise: Float[Tensor, "c h w"], weight: Float[Tensor, "1 h w"], target: Int[Tensor, " points"]
 ) -> tuple[Float[Tensor, "c h w"], Float[Tensor, "1 h w"]]:
-    """The noise that arrives at each point and its weight: sum of noise · weight over the root of the summed squares."""
+    """The noise that arrives at each point, and its weight: the sum of noise · weight over the root of its squares."""
     c, h, w = noise.shape
     flat, weights = noise.flatten(1), weight.flatten(1)
     arrived = torch.zeros(c, h * w).index_add_(1, target, flat * weights)

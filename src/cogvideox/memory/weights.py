@@ -157,7 +157,7 @@ class Weights:
 
 
 def stored_bytes(module: nn.Module, stored: Mapping[str, int], prefix: str = "") -> int:
-    """The same when linear layers keep their weights as the files do: bytes by name (``spec.any_block``) where quantised.
+    """The same when linear layers keep quantised weights as the files do: their bytes by name (``spec.any_block``).
 
     ``prefix``: what stands before the names of ``module`` in its network.
     """
