@@ -11,7 +11,12 @@
 | ``specs`` | the spec of a model from its config files and ``cogvideox.json``, no weight loaded |
 | ``fill`` | tensors into networks, every name and shape checked; the precision on a CPU |
 | ``folders`` | what may be replaced by a new checkpoint, and what goes along beside the weights |
-| ``gguf_text`` | a T5 encoder from a GGUF file, made numbers of layer by layer |
+| ``gguf_blocks`` | numbers of llama.cpp's blocks |
+| ``quantised_formats`` | numbers of other quantised weights, one format a class |
+| ``quantised`` | which tensors of a file are quantised, and where the parts of each are |
+| ``gguf_file`` | GGUF containers |
+| ``gguf_text`` | a T5 encoder from a GGUF file |
+| ``network_files`` | the tensors of one network, from its folder or its single file |
 | ``text`` | text encoder and tokenizer |
 | ``shapes`` | settings of a network by the shapes of its tensors |
 | ``controlnet`` | a ControlNet from its folder or file |

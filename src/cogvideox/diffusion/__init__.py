@@ -10,6 +10,7 @@ Files, in reading order:
 | `combine` | the formulas that make one prediction of the answers of guidance |
 | `guidance` | `Guider`: how strong guidance is at each step, and by which formula |
 | `timesteps` | the timesteps of training samples |
+| `warped_noise` | noise that moves with a video |
 """
 
 from cogvideox.diffusion.denoiser import (

@@ -20,19 +20,16 @@ from cogvideox.errors import SizeError
 
 @dataclass(frozen=True)
 class NoiseGrid:
-    """Noise [c, h, w], the weight of each point and its place within a point, each [1, h, w]."""
+    """Noise [c, h, w], and the weight of each point [1, h, w]."""
 
     noise: Float[Tensor, "c h w"]
     weight: Float[Tensor, "1 h w"]
-    dx: Float[Tensor, "1 h w"]
-    dy: Float[Tensor, "1 h w"]
 
     @classmethod
     def fresh(cls, channels: int, height: int, width: int, generator: torch.Generator) -> NoiseGrid:
         """Independent normal noise, every point of weight 1."""
         noise = torch.randn(channels, height, width, generator=generator)
-        zero = torch.zeros(1, height, width)
-        return cls(noise, zero + 1, zero, zero.clone())
+        return cls(noise, torch.ones(1, height, width))
 
     def warped(self, flow: Float[Tensor, "2 h w"], generator: torch.Generator) -> NoiseGrid:
         """The grid carried along ``flow``, points right and down from the frame before to this one.
@@ -41,58 +38,49 @@ class NoiseGrid:
         """
         _, h, w = self.noise.shape
         y, x = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
-        grown, came = self._grown(flow, x, y)
-        tx, ty = (x + self.dx[0] + flow[0]).round().long(), (y + self.dy[0] + flow[1]).round().long()
-        inside = (tx >= 0) & (tx < w) & (ty >= 0) & (ty < h)
-        target = torch.where(inside, ty * w + tx, y * w + x).flatten()
-        shrunk = torch.where(inside, self.noise, 0.0)
-        weight = torch.where(inside, self.weight, 1.0)
+        here, nowhere = y * w + x, h * w
+        # looked up backwards: where a picture grows, one point is the source of several
+        sx, sy = (x - flow[0]).round().long(), (y - flow[1]).round().long()
+        known = (sx >= 0) & (sx < w) & (sy >= 0) & (sy < h)
+        source = torch.where(known, sy * w + sx, nowhere)
+        # sent forwards: where it shrinks, several points meet
+        tx, ty = (x + flow[0]).round().long(), (y + flow[1]).round().long()
+        stays = (tx >= 0) & (tx < w) & (ty >= 0) & (ty < h)
+        target = torch.where(stays, ty * w + tx, here).flatten()
         hit = torch.zeros(h * w, dtype=torch.bool)
         hit[target] = True
-        hit = hit.view(1, h, w)
-        both = torch.stack((torch.where(hit, 0.0, grown), shrunk))
-        weights = torch.stack((torch.where(hit, 1.0, came), weight))
-        both, shares = regaussianised(both, generator)
-        weights = weights / shares
-        gathered, total = _gathered(both[1], weights[1], target)
-        noise, weight = torch.where(hit, gathered, both[0]), torch.where(hit, total, weights[0])
-        weight = (weight / weight.mean() + 1e-5) ** 0.9999
-        zero = torch.zeros_like(weight)
-        return NoiseGrid(noise, weight, zero, zero.clone())
+        origin = torch.stack(
+            (torch.where(hit.view(h, w), nowhere, source), torch.where(stays, here, nowhere))
+        )
+        noise, shares = regaussianised(_at(self.noise, origin, 0.0), origin, generator)
+        weight = _at(self.weight, origin, 1.0) / shares[:, None]
+        gathered, total = _gathered(noise[1], weight[1], target)
+        where = hit.view(1, h, w)
+        moved, weight = torch.where(where, gathered, noise[0]), torch.where(where, total, weight[0])
+        return NoiseGrid(moved, (weight / weight.mean() + 1e-5) ** 0.9999)
 
     def pooled(self, factor: int) -> Float[Tensor, "c h2 w2"]:
         """The noise of squares of ``factor`` points, of variance 1 where their points are independent."""
         return F.avg_pool2d(self.noise[None], factor)[0] * factor
 
-    def _grown(
-        self, flow: Float[Tensor, "2 h w"], x: Int[Tensor, "h w"], y: Int[Tensor, "h w"]
-    ) -> tuple[Float[Tensor, "c h w"], Float[Tensor, "1 h w"]]:
-        """Where a point comes from, looked up backwards: its noise and its weight; 0 and 1 from outside."""
-        _, h, w = self.noise.shape
-        sx, sy = (x - flow[0]).round().long(), (y - flow[1]).round().long()
-        inside = (sx >= 0) & (sx < w) & (sy >= 0) & (sy < h)
-        at = (sy.clamp(0, h - 1) * w + sx.clamp(0, w - 1)).flatten()
-        noise = self.noise.flatten(1)[:, at].view_as(self.noise)
-        weight = self.weight.flatten(1)[:, at].view_as(self.weight)
-        return torch.where(inside, noise, 0.0), torch.where(inside, weight, 1.0)
-
 
 def regaussianised(
-    noise: Float[Tensor, "n c h w"], generator: torch.Generator
-) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, "n 1 h w"]]:
-    """Noise in which points that hold the same value are independent again, and how many share each value.
+    noise: Float[Tensor, "n c h w"], origin: Int[Tensor, "n h w"], generator: torch.Generator
+) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, "n h w"]]:
+    """Noise in which points of one ``origin``, which hold the same value, are independent again; and how many they are.
 
     A value of c points becomes value / sqrt(c) at each, plus fresh noise less its mean over them: each point is normal
-    of variance 1, and their sum is sqrt(c) times the value.
+    of variance 1, and their sum is sqrt(c) times the value. (The published program finds such points by equal values.)
     """
-    n, c, h, w = noise.shape
-    flat = noise.permute(1, 0, 2, 3).reshape(c, -1)
-    _, group, counts = torch.unique(flat[0], return_inverse=True, return_counts=True)
-    size = counts[group].to(flat)
-    fresh = torch.randn(flat.shape, generator=generator)
-    sums = torch.zeros(c, len(counts)).index_add_(1, group, fresh)
-    mixed = flat / size.sqrt() + fresh - (sums / counts)[:, group]
-    return mixed.view(c, n, h, w).permute(1, 0, 2, 3), size.view(1, n, h, w).permute(1, 0, 2, 3)
+    flat = origin.flatten()
+    counts = torch.bincount(flat).to(noise)
+    shares = counts[flat].view(origin.shape)
+    mixed = noise / shares[:, None].sqrt()
+    for channel in range(noise.shape[1]):  # one at a time: a grid holds many points
+        fresh = torch.randn(flat.shape, generator=generator).to(noise)
+        sums = torch.zeros_like(counts).index_add_(0, flat, fresh)
+        mixed[:, channel] += (fresh - (sums / counts)[flat]).view(origin.shape)
+    return mixed, shares
 
 
 def warped_noise(
@@ -118,6 +106,14 @@ def warped_noise(
             )
         grid = grid.warped(flow, generator)
         yield grid.pooled(factor)
+
+
+def _at(
+    values: Float[Tensor, "c h w"], origin: Int[Tensor, "n h w"], nowhere: float
+) -> Float[Tensor, "n c h w"]:
+    """Values of the points of ``origin``; ``nowhere`` for those behind the last point."""
+    extended = torch.cat([values.flatten(1), values.new_full((len(values), 1), nowhere)], 1)
+    return extended[:, origin].transpose(0, 1)
 
 
 def _gathered(

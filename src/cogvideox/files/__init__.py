@@ -11,6 +11,7 @@
 | ``lock`` | one process at a time in a folder |
 | ``digest`` | SHA-256 of files, folders and plain values |
 | ``stored`` | tensors that stay in their file until they are needed |
+| ``quantised`` | a weight in few bits that counts as a plain one |
 | ``page`` | the frame of every HTML page that is written: nothing in it runs, nothing is fetched |
 """
 
