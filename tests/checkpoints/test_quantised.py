@@ -97,7 +97,7 @@ def test_a_format_is_kept_in_memory_and_computes_what_its_numbers_give(written, 
     network, plain = load_transformer(low, "float32"), load_transformer(dense, "float32")
     weight = network.transformer_blocks[0].attn1.to_q.weight
     assert isinstance(weight, QuantisedTensor) and not weight.requires_grad
-    assert sum(part.nbytes for part in weight.parts.values()) < 1.6 * weight.numel()
+    assert sum(part.nbytes for part in weight.inner.values()) < 1.6 * weight.numel()
     torch.testing.assert_close(
         weight.dequantize(), plain.transformer_blocks[0].attn1.to_q.weight.detach(), rtol=1e-6, atol=1e-9
     )
@@ -168,7 +168,7 @@ def test_plan_counts_what_the_file_holds_and_other_storage_is_refused(written):
         load_transformer(low, "float32").transformer_blocks[0].named_parameters(prefix="transformer_blocks.*")
     )
     real = {
-        name: sum(part.nbytes for part in each.parts.values())
+        name: sum(part.nbytes for part in each.inner.values())
         for name, each in weights
         if isinstance(each, QuantisedTensor)
     }
@@ -240,8 +240,8 @@ NF4 = {"a.weight": torch.zeros(256, 1, dtype=torch.uint8), "a.weight.absmax": to
        "a.weight.quant_map": torch.ones(16), "a.weight.quant_state.bitsandbytes__nf4": STATE}  # fmt: skip
 
 
-def as_torchao(kind, *parts, **facts):
-    told = {"_type": kind, "_data": facts, "_tensor_data_names": list(parts)}
+def as_torchao(kind, *inner, **facts):
+    told = {"_type": kind, "_data": facts, "_tensor_data_names": list(inner)}
     return {"a.weight": json.dumps(told), "tensor_names": '["a.weight"]'}
 
 

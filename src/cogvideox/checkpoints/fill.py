@@ -49,7 +49,7 @@ def assign(
         tensor, kind = tensors[name], wanted(name) or usual
         cast = kind if kind is not None and tensor.is_floating_point() else tensor.dtype
         if isinstance(tensor, QuantisedTensor):
-            tensor = tensor.with_parts(lambda part: part.to(device), cast)
+            tensor = tensor.with_inner(lambda part: part.to(device), cast)
             tensor = tensor if _keeps_bits(module, name) else tensor.dequantize()
         _put(module, name, tensor.to(device=device, dtype=cast))
     left = [name for name, value in [*module.named_parameters(), *module.named_buffers()] if value.is_meta]

@@ -25,18 +25,18 @@ class GgufBlocks:
 
     name: str
 
-    def decode(self, parts: Mapping[str, Tensor], shape: tuple[int, ...]) -> Tensor:
+    def decode(self, inner: Mapping[str, Tensor], shape: tuple[int, ...]) -> Tensor:
         """The numbers in float32, ``shape``."""
-        packed = parts["packed"]
+        packed = inner["packed"]
         if self.name not in SIZES:  # a kind that hardly any file has: by the library, on a CPU
             return _by_library(packed.cpu(), self.name).to(packed.device).reshape(shape)
         return decode_blocks(self.name, packed).reshape(shape)
 
-    def rows(
-        self, parts: Mapping[str, Tensor], shape: tuple[int, ...], start: int, stop: int
+    def slice_rows(
+        self, inner: Mapping[str, Tensor], shape: tuple[int, ...], start: int, stop: int
     ) -> Mapping[str, Tensor]:
         """The parts of some rows."""
-        return {"packed": parts["packed"].reshape(shape[0], -1)[start:stop]}
+        return {"packed": inner["packed"].reshape(shape[0], -1)[start:stop]}
 
 
 def decode_blocks(kind: str, packed: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ class QuantisedWeight:
     """One weight: how numbers are made of it, the names of its parts in the file, and the shape it has."""
 
     form: WeightFormat
-    parts: Mapping[str, str]
+    inner: Mapping[str, str]
     shape: tuple[int, ...]
     dtype: torch.dtype | None = None
     """The precision that the file names for it."""
@@ -68,14 +68,14 @@ class QuantisedTensors(Tensors):
         self, raw: Tensors, weights: Mapping[str, QuantisedWeight], unused: frozenset[str], dtype: torch.dtype
     ) -> None:
         self.raw, self.weights, self.dtype = raw, weights, dtype
-        consumed = unused | {part for weight in weights.values() for part in weight.parts.values()}
+        consumed = unused | {part for weight in weights.values() for part in weight.inner.values()}
         entries = {}
         for name, entry in raw.entries.items():
             if name not in consumed:
                 kind = dtype if entry.dtype.is_floating_point else entry.dtype
                 entries[name] = TensorEntry(entry.shape, kind, entry.file)
         for name, weight in weights.items():
-            file = raw.entries[next(iter(weight.parts.values()))].file
+            file = raw.entries[next(iter(weight.inner.values()))].file
             entries[name] = TensorEntry(weight.shape, dtype, file)
         super().__init__(entries, raw.metadata)
         self.numbers = False
@@ -108,7 +108,7 @@ class QuantisedTensors(Tensors):
         """Bytes that each quantised weight takes, those of all blocks under one name, the largest of them."""
         entries, found = self.raw.entries, dict[str, int]()
         for name, weight in self.weights.items():
-            held = [entries[part] for part in weight.parts.values()]
+            held = [entries[part] for part in weight.inner.values()]
             size = sum(math.prod(entry.shape) * entry.dtype.itemsize for entry in held)
             layer = any_block(name)
             found[layer] = max(size, found.get(layer, 0))
@@ -117,8 +117,8 @@ class QuantisedTensors(Tensors):
     def __getitem__(self, name: str) -> Tensor:
         if (weight := self.weights.get(name)) is None:
             return self.raw[name]
-        parts = {part: self.raw[stored] for part, stored in weight.parts.items()}
-        tensor = QuantisedTensor(weight.form, parts, weight.shape, self.dtype)
+        inner = {part: self.raw[stored] for part, stored in weight.inner.items()}
+        tensor = QuantisedTensor(weight.form, inner, weight.shape, self.dtype)
         return tensor.dequantize() if self.numbers else tensor
 
     def stored(self, name: str, dtype: torch.dtype | None = None, dense: bool = False) -> Stored:
@@ -126,12 +126,12 @@ class QuantisedTensors(Tensors):
         wanted = dtype or self.dtype
         if (weight := self.weights.get(name)) is None:
             return self.raw.stored(name, wanted)
-        parts: dict[str, StoredTensor] = {}
-        for part, inside in weight.parts.items():
+        inner: dict[str, StoredTensor] = {}
+        for part, inside in weight.inner.items():
             place = self.raw.stored(inside)
             assert isinstance(place, StoredTensor)
-            parts[part] = place
-        return StoredQuantised(weight.form, parts, weight.shape, wanted, dense)
+            inner[part] = place
+        return StoredQuantised(weight.form, inner, weight.shape, wanted, dense)
 
 
 def quantised(raw: Tensors) -> Tensors:
@@ -146,10 +146,10 @@ def quantised(raw: Tensors) -> Tensors:
     taken = {name for name in shapes if name.endswith(IGNORED) or name == "scaled_fp8"}
     for read in (_gguf, _bnb_4bit, _bnb_int8, _torchao, _quanto, _fp8):  # the last takes what is left
         for name, weight, beside in read(raw, shapes, dtypes):
-            if name not in weights and not taken.intersection(weight.parts.values()):
-                _check_parts(name, weight, raw)
+            if name not in weights and not taken.intersection(weight.inner.values()):
+                _check_inner(name, weight, raw)
                 weights[name] = weight
-                taken |= {*beside, *weight.parts.values()}
+                taken |= {*beside, *weight.inner.values()}
     if not weights:
         return raw
     return QuantisedTensors(raw, weights, frozenset(taken), precision_of(raw, weights))
@@ -161,7 +161,7 @@ def precision_of(raw: Tensors, weights: Mapping[str, QuantisedWeight]) -> torch.
     A 1.5 model (patches in time) overflows in float16 and is computed in bfloat16.
     """
     named = [weight.dtype for weight in weights.values() if weight.dtype is not None]
-    consumed = {part for weight in weights.values() for part in weight.parts.values()}
+    consumed = {part for weight in weights.values() for part in weight.inner.values()}
     beside = [dtype for name, dtype in dtypes_of(raw).items() if name not in consumed]
     halves = Counter(dtype for dtype in named or beside if dtype.itemsize == 2 and dtype.is_floating_point)
     if named and not halves:
@@ -204,7 +204,7 @@ def _bnb_4bit(raw: Tensors, shapes: Shapes, dtypes: Dtypes) -> Iterator[Found]:
                 f"{_file(raw, state)}: {short(name)}: scales of double quantisation are bytes"
             )
         nested = {"scale_table": f"{name}.nested_quant_map", "scale_scale": f"{name}.nested_absmax"}
-        parts = {"packed": name, "scale": f"{name}.absmax", "table": f"{name}.quant_map"}
+        inner = {"packed": name, "scale": f"{name}.absmax", "table": f"{name}.quant_map"}
         form = Table(
             kind,
             int(values["blocksize"]),
@@ -212,7 +212,7 @@ def _bnb_4bit(raw: Tensors, shapes: Shapes, dtypes: Dtypes) -> Iterator[Found]:
             float(values.get("nested_offset") or 0),
         )
         shape, dtype = tuple(values["shape"]), _named(values.get("dtype"))
-        yield name, QuantisedWeight(form, parts | (nested if double else {}), shape, dtype), {state}
+        yield name, QuantisedWeight(form, inner | (nested if double else {}), shape, dtype), {state}
 
 
 def _bnb_int8(raw: Tensors, shapes: Shapes, dtypes: Dtypes) -> Iterator[Found]:
@@ -225,21 +225,22 @@ def _bnb_int8(raw: Tensors, shapes: Shapes, dtypes: Dtypes) -> Iterator[Found]:
             raise CheckpointError(
                 f"{_file(raw, scale)}: {layer}: bitsandbytes int8 in a layout of its kernels; save it in rows"
             )
-        parts = {"packed": f"{layer}.weight", "scale": scale}
+        inner = {"packed": f"{layer}.weight", "scale": scale}
         shape = shapes.get(f"{layer}.weight", ())
-        weight = QuantisedWeight(Scaled("bitsandbytes int8", 127.0), parts, shape)
+        weight = QuantisedWeight(Scaled("bitsandbytes int8", 127.0), inner, shape)
         yield f"{layer}.weight", weight, {beside}
 
 
 def _torchao(raw: Tensors, shapes: Shapes, dtypes: Dtypes) -> Iterator[Found]:
     for name, text in raw.metadata.items():
         values = _json(text)
-        kind, inner = values.get("_type"), values.get("_data")
-        if not isinstance(kind, str) or kind == "Tensor" or not isinstance(inner, Mapping):
+        kind, facts = values.get("_type"), values.get("_data")
+        if not isinstance(kind, str) or kind == "Tensor" or not isinstance(facts, Mapping):
             continue
         layer, _, leaf = name.rpartition(".")
         held = values.get("_tensor_data_names")
-        names = {part: f"{layer}._{leaf}_{part}" for part in held} if isinstance(held, list) else {}
+        texts = [part for part in held if isinstance(part, str)] if isinstance(held, list) else []
+        names = {part: f"{layer}._{leaf}_{part}" for part in texts}
         where = f"{_file(raw, next(iter(names.values()), name))}: {short(name)}"
         if kind not in TORCHAO or "qdata" not in names or "act_pre_scale" in names:
             raise CheckpointError(
@@ -247,13 +248,14 @@ def _torchao(raw: Tensors, shapes: Shapes, dtypes: Dtypes) -> Iterator[Found]:
                 f"with {', '.join(TORCHAO)}, or take the full-precision release"
             )
         form = TORCHAO[kind]
-        if any(inner.get(fact) for fact in ROUNDED_ACTIVATIONS):
+        if any(facts.get(fact) for fact in ROUNDED_ACTIVATIONS):
             form = replace(form, name=f"{form.name} (made for products in 8 bits)")
         known = {"packed": "qdata", "scale": "scale", "zero": "zero_point"}
-        parts = {ours: names[theirs] for ours, theirs in known.items() if theirs in names}
-        shape = inner.get("shape") or shapes.get(names["qdata"], ())
-        dtype = _named(inner.get("dtype")) or dtypes.get(parts.get("scale", ""))
-        weight = QuantisedWeight(form, parts, tuple(shape), dtype)
+        inner = {ours: names[theirs] for ours, theirs in known.items() if theirs in names}
+        stored, shape = facts.get("shape"), shapes.get(names["qdata"], ())
+        shape = tuple(stored) if isinstance(stored, list) else shape
+        dtype = _named(facts.get("dtype")) or dtypes.get(inner.get("scale", ""))
+        weight = QuantisedWeight(form, inner, shape, dtype)
         yield name, weight, set(names.values())
 
 
@@ -291,15 +293,15 @@ def _fp8(raw: Tensors, shapes: Shapes, dtypes: Dtypes) -> Iterator[Found]:
         scale = next((layer + ending for ending in SCALE_NAMES if layer + ending in shapes), None)
         kind = str(dtype).removeprefix("torch.float8_").removesuffix("fn")
         form = Scaled(f"fp8 {kind}" + (" with scales" if scale else ""))
-        parts = {"packed": name} | ({"scale": scale} if scale else {})
-        yield name, QuantisedWeight(form, parts, shapes[name]), set()
+        inner = {"packed": name} | ({"scale": scale} if scale else {})
+        yield name, QuantisedWeight(form, inner, shapes[name]), set()
 
 
-def _check_parts(name: str, weight: QuantisedWeight, raw: Tensors) -> None:
+def _check_inner(name: str, weight: QuantisedWeight, raw: Tensors) -> None:
     """Raises CheckpointError where parts are missing, or the numbers they hold do not fill the weight."""
     entries = raw.entries
-    missing = [part for part in weight.parts.values() if part not in entries]
-    where = _file(raw, next((part for part in weight.parts.values() if part in entries), ""))
+    missing = [part for part in weight.inner.values() if part not in entries]
+    where = _file(raw, next((part for part in weight.inner.values() if part in entries), ""))
     if missing:
         raise CheckpointError(
             f"{where}: {short(name)}: its parts {few(missing)} are missing; copy the file again"
@@ -309,9 +311,9 @@ def _check_parts(name: str, weight: QuantisedWeight, raw: Tensors) -> None:
         raise CheckpointError(
             f"{where}: {short(name)}: shape {short(list(sides))} is none; copy the file again"
         )
-    held = {part: entries[stored].shape for part, stored in weight.parts.items()}
+    held = {part: entries[stored].shape for part, stored in weight.inner.items()}
     if isinstance(weight.form, Table):  # the packed numbers lie in bytes, whatever these are called
-        packed = entries[weight.parts["packed"]]
+        packed = entries[weight.inner["packed"]]
         held["packed"] = (math.prod(packed.shape) * packed.dtype.itemsize,)
     if not _fits(weight.form, held, sides):
         shapes = ", ".join(f"{part} {list(shape)}" for part, shape in held.items())

@@ -23,22 +23,22 @@ class Scaled:
     name: str
     divisor: float = 1.0
 
-    def decode(self, parts: Mapping[str, Tensor], shape: tuple[int, ...]) -> Tensor:
+    def decode(self, inner: Mapping[str, Tensor], shape: tuple[int, ...]) -> Tensor:
         """The numbers in float32, ``shape``."""
-        numbers = parts["packed"].float()
-        if "zero" in parts:
-            numbers -= _spread(parts["zero"].float(), shape)
-        if "scale" in parts:
-            numbers *= _spread(parts["scale"].float() / self.divisor, shape)
+        numbers = inner["packed"].float()
+        if "zero" in inner:
+            numbers -= _spread(inner["zero"].float(), shape)
+        if "scale" in inner:
+            numbers *= _spread(inner["scale"].float() / self.divisor, shape)
         return numbers.reshape(shape)
 
-    def rows(
-        self, parts: Mapping[str, Tensor], shape: tuple[int, ...], start: int, stop: int
+    def slice_rows(
+        self, inner: Mapping[str, Tensor], shape: tuple[int, ...], start: int, stop: int
     ) -> Mapping[str, Tensor] | None:
         """The parts of some rows; None where a scale is that of several rows."""
-        cut = {"packed": parts["packed"].reshape(shape)[start:stop]}
+        cut = {"packed": inner["packed"].reshape(shape)[start:stop]}
         for name in ("scale", "zero"):
-            if (part := parts.get(name)) is None:
+            if (part := inner.get(name)) is None:
                 continue
             if part.numel() > 1 and part.shape[0] not in (1, shape[0]):
                 return None
@@ -60,33 +60,33 @@ class Table:
     scale_block: int = 0
     offset: float = 0.0
 
-    def decode(self, parts: Mapping[str, Tensor], shape: tuple[int, ...]) -> Tensor:
+    def decode(self, inner: Mapping[str, Tensor], shape: tuple[int, ...]) -> Tensor:
         """The numbers in float32, ``shape``."""
-        packed, scale = parts["packed"].reshape(-1).view(torch.uint8), parts["scale"].reshape(-1)
+        packed, scale = inner["packed"].reshape(-1).view(torch.uint8), inner["scale"].reshape(-1)
         if self.scale_block:
-            nested = parts["scale_table"].float()[scale.int()]
-            runs = parts["scale_scale"].float().repeat_interleave(self.scale_block)[: nested.numel()]
+            nested = inner["scale_table"].float()[scale.int()]
+            runs = inner["scale_scale"].float().repeat_interleave(self.scale_block)[: nested.numel()]
             scale = nested * runs + self.offset
         count = torch.Size(shape).numel()
         indices = torch.stack((packed >> 4, packed & 15), -1).reshape(-1)[:count]
-        numbers = parts["table"].float()[indices.int()]
+        numbers = inner["table"].float()[indices.int()]
         whole = count // self.block * self.block
         numbers[:whole].view(-1, self.block).mul_(scale.float()[: whole // self.block, None])
         numbers[whole:] *= scale.float()[whole // self.block :]
         return numbers.reshape(shape)
 
-    def rows(
-        self, parts: Mapping[str, Tensor], shape: tuple[int, ...], start: int, stop: int
+    def slice_rows(
+        self, inner: Mapping[str, Tensor], shape: tuple[int, ...], start: int, stop: int
     ) -> Mapping[str, Tensor] | None:
         """The parts of some rows; None where scales are nested, or a run goes from one row into the next."""
         width = torch.Size(shape[1:]).numel()
         if self.scale_block or width % self.block or width % 2:
             return None
-        packed, runs = parts["packed"].reshape(-1).view(torch.uint8), width // self.block
+        packed, runs = inner["packed"].reshape(-1).view(torch.uint8), width // self.block
         return {
             "packed": packed[start * width // 2 : stop * width // 2],
-            "scale": parts["scale"].reshape(-1)[start * runs : stop * runs],
-            "table": parts["table"],
+            "scale": inner["scale"].reshape(-1)[start * runs : stop * runs],
+            "table": inner["table"],
         }
 
 
@@ -97,23 +97,23 @@ class Int4Groups:
 
     name: str
 
-    def decode(self, parts: Mapping[str, Tensor], shape: tuple[int, ...]) -> Tensor:
+    def decode(self, inner: Mapping[str, Tensor], shape: tuple[int, ...]) -> Tensor:
         """The numbers in float32, ``shape``."""
-        packed, scale, zero = parts["packed"].view(torch.uint8), parts["scale"].float(), parts["zero"].float()
+        packed, scale, zero = inner["packed"].view(torch.uint8), inner["scale"].float(), inner["zero"].float()
         numbers = torch.stack((packed & 15, packed >> 4), -1).reshape(shape[0], -1).float()
         numbers -= 16 * (numbers > 7)
         grouped = numbers.view(shape[0], len(scale), -1)
         return (grouped * scale.t()[..., None] + zero.t()[..., None]).reshape(shape)
 
-    def rows(
-        self, parts: Mapping[str, Tensor], shape: tuple[int, ...], start: int, stop: int
+    def slice_rows(
+        self, inner: Mapping[str, Tensor], shape: tuple[int, ...], start: int, stop: int
     ) -> Mapping[str, Tensor]:
         """The parts of some rows."""
-        packed = parts["packed"].reshape(shape[0], -1)[start:stop]
+        packed = inner["packed"].reshape(shape[0], -1)[start:stop]
         return {
             "packed": packed,
-            "scale": parts["scale"][:, start:stop],
-            "zero": parts["zero"][:, start:stop],
+            "scale": inner["scale"][:, start:stop],
+            "zero": inner["zero"][:, start:stop],
         }
 
 

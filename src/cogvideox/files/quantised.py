@@ -27,11 +27,11 @@ class WeightFormat(Protocol):
     def name(self) -> str:
         """What the format is called where it comes from, such as Q4_0 or nf4."""
 
-    def decode(self, parts: Mapping[str, Tensor], shape: tuple[int, ...]) -> Tensor:
+    def decode(self, inner: Mapping[str, Tensor], shape: tuple[int, ...]) -> Tensor:
         """The numbers in float32, ``shape``, on the device of the parts."""
 
-    def rows(
-        self, parts: Mapping[str, Tensor], shape: tuple[int, ...], start: int, stop: int
+    def slice_rows(
+        self, inner: Mapping[str, Tensor], shape: tuple[int, ...], start: int, stop: int
     ) -> Mapping[str, Tensor] | None:
         """The parts of rows ``start`` to before ``stop``; None where they cannot be told apart."""
 
@@ -49,47 +49,47 @@ class QuantisedTensor(Tensor):
     def __new__(
         cls: type[Self],
         form: WeightFormat,
-        parts: Mapping[str, Tensor],
+        inner: Mapping[str, Tensor],
         shape: tuple[int, ...],
         dtype: torch.dtype,
     ) -> Self:
-        device = next(iter(parts.values())).device
+        device = next(iter(inner.values())).device
         made: Self = Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device=device)  # type: ignore[attr-defined]
         made.form = form
-        vars(made).update({f"part_{name}": part for name, part in parts.items()})
+        vars(made).update({f"part_{name}": part for name, part in inner.items()})
         return made
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]  # as torch advises
 
     @property
-    def parts(self) -> dict[str, Tensor]:
+    def inner(self) -> dict[str, Tensor]:
         """The tensors that it is kept as, by the names that its format gives them."""
         return {name.removeprefix("part_"): part for name, part in vars(self).items() if "part_" in name}
 
     def dequantize(self) -> Tensor:  # type: ignore[override]  # torch's own takes no such tensor
         """The numbers, a plain tensor of this shape and precision, made some rows at a time."""
-        shape, parts = tuple(self.shape), self.parts
+        shape, inner = tuple(self.shape), self.inner
         step = max(1, PIECE * shape[0] // max(self.numel(), 1))
         spans = [(start, min(start + step, shape[0])) for start in range(0, shape[0], step)]
-        cut = [self.form.rows(parts, shape, *span) for span in spans] if len(spans) > 1 else [None]
+        cut = [self.form.slice_rows(inner, shape, *span) for span in spans] if len(spans) > 1 else [None]
         if any(piece is None for piece in cut):
-            return self.form.decode(parts, shape).to(self.dtype)
+            return self.form.decode(inner, shape).to(self.dtype)
         numbers = torch.empty(shape, dtype=self.dtype, device=self.device)
         for (start, stop), piece in zip(spans, cut, strict=True):
             assert piece is not None
             numbers[start:stop] = self.form.decode(piece, (stop - start, *shape[1:]))
         return numbers
 
-    def with_parts(self, change: Callable[[Tensor], Tensor], dtype: torch.dtype | None = None) -> Self:
+    def with_inner(self, change: Callable[[Tensor], Tensor], dtype: torch.dtype | None = None) -> Self:
         """The same weight with every part changed so, to be computed in ``dtype`` (None: as it is)."""
-        parts = {name: change(part) for name, part in self.parts.items()}
-        return type(self)(self.form, parts, tuple(self.shape), dtype or self.dtype)
+        inner = {name: change(part) for name, part in self.inner.items()}
+        return type(self)(self.form, inner, tuple(self.shape), dtype or self.dtype)
 
     def __repr__(self) -> str:  # type: ignore[override]  # torch's takes contents to show
         return f"QuantisedTensor({self.form.name}, {list(self.shape)}, {self.dtype}, {self.device})"
 
     def __tensor_flatten__(self) -> tuple[list[str], Any]:
-        return [f"part_{name}" for name in self.parts], (self.form, tuple(self.shape), self.dtype)
+        return [f"part_{name}" for name in self.inner], (self.form, tuple(self.shape), self.dtype)
 
     @classmethod
     def __tensor_unflatten__(cls, inner: dict[str, Tensor], context: Any, size: Any, stride: Any) -> Self:
@@ -104,11 +104,11 @@ class QuantisedTensor(Tensor):
         first = args[0] if args else None
         if isinstance(first, cls):
             if op in _SAME:
-                return first.with_parts(op)
+                return first.with_inner(op)
             wanted = settings.get("dtype") or first.dtype
             if op is torch.ops.aten._to_copy.default and wanted == first.dtype:
                 moved = {key: value for key, value in settings.items() if key in ("device", "non_blocking")}
-                return first.with_parts(lambda part: op(part, **moved))
+                return first.with_inner(lambda part: op(part, **moved))
             if op._schema.is_mutable:
                 raise CheckpointError(
                     f"{op.__name__}: weights in few bits ({first.form.name}) are not written to"

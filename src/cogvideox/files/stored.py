@@ -98,7 +98,7 @@ class StoredQuantised:
     """
 
     form: WeightFormat
-    parts: Mapping[str, StoredTensor]
+    inner: Mapping[str, StoredTensor]
     shape: tuple[int, ...]
     wanted: torch.dtype
     dense: bool = False
@@ -110,7 +110,7 @@ class StoredQuantised:
 
     @property
     def _sizes(self) -> list[int]:
-        return [-(-part.held // ALIGNED) * ALIGNED for part in self.parts.values()]
+        return [-(-part.held // ALIGNED) * ALIGNED for part in self.inner.values()]
 
     def read(self) -> Tensor:
         """The weight, in memory of its own: its parts, or numbers where it is to be dense."""
@@ -119,15 +119,15 @@ class StoredQuantised:
     def read_into(self, memory: Tensor) -> Tensor:
         """The same in the first ``held`` bytes of ``memory`` (uint8, contiguous, on a CPU)."""
         if self.dense:
-            parts = {name: part.read() for name, part in self.parts.items()}
+            inner = {name: part.read() for name, part in self.inner.items()}
             target = memory[: self.held].view(self.wanted).view(self.shape)
-            return target.copy_(self.form.decode(parts, self.shape))
+            return target.copy_(self.form.decode(inner, self.shape))
         pieces = memory[: self.held].split(self._sizes)
-        parts = {
+        inner = {
             name: part.read_into(piece)
-            for (name, part), piece in zip(self.parts.items(), pieces, strict=True)
+            for (name, part), piece in zip(self.inner.items(), pieces, strict=True)
         }
-        return QuantisedTensor(self.form, parts, self.shape, self.wanted)
+        return QuantisedTensor(self.form, inner, self.shape, self.wanted)
 
 
 Stored = StoredTensor | StoredQuantised
