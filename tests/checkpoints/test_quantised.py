@@ -97,7 +97,7 @@ def test_a_format_is_kept_in_memory_and_computes_what_its_numbers_give(written, 
     network, plain = load_transformer(low, "float32"), load_transformer(dense, "float32")
     weight = network.transformer_blocks[0].attn1.to_q.weight
     assert isinstance(weight, QuantisedTensor) and not weight.requires_grad
-    assert sum(part.nbytes for part in weight.inner.values()) < 1.6 * weight.numel()
+    assert sum(part.nbytes for part in weight.inner_tensors.values()) < 1.6 * weight.numel()
     torch.testing.assert_close(
         weight.dequantize(), plain.transformer_blocks[0].attn1.to_q.weight.detach(), rtol=1e-6, atol=1e-9
     )
@@ -168,7 +168,7 @@ def test_plan_counts_what_the_file_holds_and_other_storage_is_refused(written):
         load_transformer(low, "float32").transformer_blocks[0].named_parameters(prefix="transformer_blocks.*")
     )
     real = {
-        name: sum(part.nbytes for part in each.inner.values())
+        name: sum(part.nbytes for part in each.inner_tensors.values())
         for name, each in weights
         if isinstance(each, QuantisedTensor)
     }

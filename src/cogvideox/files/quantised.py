@@ -62,13 +62,13 @@ class QuantisedTensor(Tensor):
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]  # as torch advises
 
     @property
-    def inner(self) -> dict[str, Tensor]:
+    def inner_tensors(self) -> dict[str, Tensor]:
         """The tensors that it is kept as, by the names that its format gives them."""
         return {name.removeprefix("part_"): part for name, part in vars(self).items() if "part_" in name}
 
     def dequantize(self) -> Tensor:  # type: ignore[override]  # torch's own takes no such tensor
         """The numbers, a plain tensor of this shape and precision, made some rows at a time."""
-        shape, inner = tuple(self.shape), self.inner
+        shape, inner = tuple(self.shape), self.inner_tensors
         step = max(1, PIECE * shape[0] // max(self.numel(), 1))
         spans = [(start, min(start + step, shape[0])) for start in range(0, shape[0], step)]
         cut = [self.form.slice_rows(inner, shape, *span) for span in spans] if len(spans) > 1 else [None]
@@ -82,14 +82,14 @@ class QuantisedTensor(Tensor):
 
     def with_inner(self, change: Callable[[Tensor], Tensor], dtype: torch.dtype | None = None) -> Self:
         """The same weight with every part changed so, to be computed in ``dtype`` (None: as it is)."""
-        inner = {name: change(part) for name, part in self.inner.items()}
+        inner = {name: change(part) for name, part in self.inner_tensors.items()}
         return type(self)(self.form, inner, tuple(self.shape), dtype or self.dtype)
 
     def __repr__(self) -> str:  # type: ignore[override]  # torch's takes contents to show
         return f"QuantisedTensor({self.form.name}, {list(self.shape)}, {self.dtype}, {self.device})"
 
     def __tensor_flatten__(self) -> tuple[list[str], Any]:
-        return [f"part_{name}" for name in self.inner], (self.form, tuple(self.shape), self.dtype)
+        return [f"part_{name}" for name in self.inner_tensors], (self.form, tuple(self.shape), self.dtype)
 
     @classmethod
     def __tensor_unflatten__(cls, inner: dict[str, Tensor], context: Any, size: Any, stride: Any) -> Self:
