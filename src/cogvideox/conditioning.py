@@ -22,7 +22,7 @@ front) already in place.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -30,6 +30,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from cogvideox.diffusion.windows import Window, take
 from cogvideox.errors import FrameError, InputError
 from cogvideox.model import CogVideoX, ImageScale, VaeCoding
 from cogvideox.spec import ModelSpec
@@ -42,7 +43,8 @@ class Conditioning:
 
     ``way``: one of the table above. ``channels``: latents beside the noisy ones at every step. ``known``: the first
     latents of the result. ``start``: latents that are noised to the level of the first step. ``strength``: the share of
-    the steps that run. ``facts``: what the record of the video says about it.
+    the steps that run. ``facts``: what the record of the video says about it. ``pictures``: the latent frames at which
+    an image-to-video model reads a picture in ``channels``.
     """
 
     way: str = "t2v"
@@ -51,6 +53,19 @@ class Conditioning:
     start: Float[Tensor, "b c t h w"] | None = None
     strength: float = 1.0
     facts: dict[str, Any] = field(default_factory=dict)
+    pictures: tuple[int, ...] = ()
+
+    def channels_of(self, window: Window) -> Float[Tensor, "b c _ h w"] | None:
+        """The channels of some latent frames, as one window of a long video reads them.
+
+        An image-to-video model was trained to begin with a picture: a window that has none there reads the first one.
+        """
+        if self.channels is None:
+            return None
+        channels = take(self.channels, window)
+        if 0 in self.pictures and window[0] not in self.pictures:
+            return torch.cat([self.channels[:, :, :1], channels[:, :, 1:]], dim=2)
+        return channels
 
 
 @dataclass(frozen=True)
@@ -144,7 +159,8 @@ def from_pictures(
         }
         places = {"frames": sorted(pictures), "latents": sorted(coded)}
         facts: dict[str, Any] = {} if way == "i2v" else places
-        return Conditioning(way, channels=_at_places(coded, latent_frames), facts=facts)
+        channels = _at_places(coded, latent_frames)
+        return Conditioning(way, channels=channels, facts=facts, pictures=tuple(sorted(coded)))
     if set(pictures) != {0}:
         raise InputError(
             f"pictures at frames {', '.join(map(str, sorted(pictures)))}: the model {spec.name or 'given'} "
@@ -165,12 +181,11 @@ def from_video(
     The latent that 1.5 wants in front is a copy of the first one, as in its training.
     """
     latents = _padded(coder.video(pixels), padding)
-    channels = nothing_known(coder, tuple(latents.shape))
+    read = Conditioning(channels=nothing_known(coder, tuple(latents.shape)))
     if coder.model.spec.needs_image:
-        channels = from_pictures(coder, {0: pixels[:, :, :1]}, latents.shape[2]).channels
-    return Conditioning(
-        "v2v", channels=channels, start=latents, strength=strength, facts={"strength": strength}
-    )
+        read = from_pictures(coder, {0: pixels[:, :, :1]}, latents.shape[2])
+    facts = {"strength": strength}
+    return replace(read, way="v2v", start=latents, strength=strength, facts=facts)
 
 
 def continuation(
@@ -183,11 +198,8 @@ def continuation(
     """
     if coder.model.spec.needs_image:
         first = from_pictures(coder, {0: pixels[:, :, -1:]}, latent_frames, padding)
-        return Conditioning(
-            "continuation",
-            channels=first.channels,
-            facts={"method": "image-to-video from the last frame", "context_frames": 1},
-        )
+        how: dict[str, Any] = {"method": "image-to-video from the last frame", "context_frames": 1}
+        return replace(first, way="continuation", facts=how)
     known = _padded(coder.video(pixels), padding)
     if known.shape[2] >= latent_frames:
         raise FrameError(

@@ -6,7 +6,7 @@ transformer expects, latents that enter are unscaled before the decoder sees the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -24,7 +24,7 @@ from cogvideox.text import TextEmbedding, TextEncoder
 from cogvideox.transformer import Transformer
 from cogvideox.transformer.controlnet import ControlNet
 from cogvideox.transformer.layout import ClipTokens
-from cogvideox.vae import VAE, Tiles, decode_tiled, encode_tiled
+from cogvideox.vae import VAE, Gaussian, Tiles, decode_tiled, encode_tiled
 from cogvideox.vae.frames import faster_kernels
 from cogvideox.vae.tiny import TinyVAE
 
@@ -194,11 +194,33 @@ class CogVideoX:
             weight = next(self.tiny_vae.parameters())
             raw = latents / config.scaling_factor + (config.shift_factor or 0.0)
             return self.tiny_vae.decode(raw.to(weight.device, weight.dtype), lean=True).to(latents.device)
-        raw = (latents / config.scaling_factor + (config.shift_factor or 0.0)).to(_float_dtype(self.vae))
+        raw = self._unscaled(latents)
         with self._fast_frames(raw.dtype):
             if coding == "tiled":
                 return decode_tiled(self.vae, raw, tiles)
             return self.vae.decode(raw, coding)
+
+    @torch.no_grad()
+    def stream_decode(
+        self,
+        latents: Float[Tensor, "b c t h w"],
+        coding: VaeCoding = "chunked",
+        tiles: Tiles | None = None,
+    ) -> Iterator[Float[Tensor, "b 3 f h w"]]:
+        """``decode_latents`` a few frames at a time, in memory that does not grow with length; the same numbers.
+
+        What is not coded in chunks comes at once. Raises ConfigError as ``decode_latents``.
+        """
+        if coding != "chunked":
+            yield self.decode_latents(latents, coding, tiles)
+            return
+        raw = self._unscaled(latents)
+        with self._fast_frames(raw.dtype):
+            yield from self.vae.stream_decode(raw.split(self.vae.config.chunk_latents, dim=2), raw.shape[2])
+
+    def _unscaled(self, latents: Tensor) -> Tensor:
+        config = self.vae.config
+        return (latents / config.scaling_factor + (config.shift_factor or 0.0)).to(_float_dtype(self.vae))
 
     def _shifted_latents(
         self,
@@ -208,12 +230,17 @@ class CogVideoX:
         coding: VaeCoding,
         tiles: Tiles | None,
     ) -> Tensor:
-        pixels = pixels.to(self.device, _float_dtype(self.vae))
-        vae, shift = self.vae, self.vae.config.shift_factor or 0.0
-        if coding == "tiny":  # what is given is encoded by the autoencoder itself
-            coding = "chunked"
-        with self._fast_frames(pixels.dtype):
-            latents = encode_tiled(vae, pixels, tiles) if coding == "tiled" else vae.encode(pixels, coding)
+        vae, dtype, shift = self.vae, _float_dtype(self.vae), self.vae.config.shift_factor or 0.0
+        with self._fast_frames(dtype):
+            if coding == "tiled":
+                latents = encode_tiled(vae, pixels.to(self.device, dtype), tiles)
+            elif coding == "whole":
+                latents = vae.encode(pixels.to(self.device, dtype), coding)
+            else:  # also for "tiny": what is given is encoded by the autoencoder itself
+                slices = (each.to(self.device, dtype) for each in pixels.split(vae.config.chunk_frames, dim=2))
+                chunks = list(vae.stream_encode(slices, pixels.shape[2]))
+                mean, logvar = (torch.cat([getattr(each, name) for each in chunks], dim=2) for name in ("mean", "logvar"))
+                latents = Gaussian(mean, logvar)
         return (latents.sample(generator) if sample else latents.mode()) - shift
 
     def _fast_frames(self, dtype: torch.dtype) -> AbstractContextManager[None]:

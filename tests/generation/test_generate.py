@@ -292,8 +292,8 @@ def test_zeros_can_stand_for_the_negative_prompt():
 def test_latents_can_stay_float32_while_the_model_is_bfloat16():
     model = golden_model().to(dtype=torch.bfloat16, vae_dtype=torch.float32)
     seen = []
-    decode = model.decode_latents
-    model.decode_latents = lambda latents, *more: seen.append(latents.dtype) or decode(latents, *more)
+    decode = model.stream_decode
+    model.stream_decode = lambda latents, *more: seen.append(latents.dtype) or decode(latents, *more)
     make(model)
     make(model, QUICK.override(["latents=float32"]))
     assert seen == [torch.bfloat16, torch.float32]
@@ -324,8 +324,8 @@ def test_an_image_of_any_shape_starts_a_video(tmp_path):
 def test_a_text_model_keeps_a_given_image_as_its_first_frame():
     model, picture = golden_model(), golden_frames(1)[0]
     options = GenerateOptions(steps=2, frames=9, sample_image=False, seed=1)
-    seen, decode = [], model.decode_latents
-    model.decode_latents = lambda latents, *more: seen.append(latents) or decode(latents, *more)
+    seen, decode = [], model.stream_decode
+    model.stream_decode = lambda latents, *more: seen.append(latents) or decode(latents, *more)
     make(model, options, image=picture)
     known = model.encode_video(Video(picture[None], 1).to_tensor(), sample=False)
     torch.testing.assert_close(seen[0][:, :, :1], known)
@@ -346,8 +346,8 @@ def test_less_strength_stays_closer_to_the_given_video():
     distance = {}
     for strength in (0.25, 1.0):
         options = GenerateOptions(steps=4, strength=strength, sample_image=False, seed=1)
-        seen, decode = [], golden_model().decode_latents
-        model.decode_latents = lambda z, *more, seen=seen, decode=decode: seen.append(z) or decode(z, *more)
+        seen, decode = [], golden_model().stream_decode
+        model.stream_decode = lambda z, *more, seen=seen, decode=decode: seen.append(z) or decode(z, *more)
         make(model, options, video=given)
         distance[strength] = (seen[0] - coded).square().mean().item()
     assert distance[0.25] < distance[1.0]

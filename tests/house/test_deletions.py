@@ -41,6 +41,7 @@ PLACES: dict[str, tuple[int, str]] = {
     "training/checkpoint/saver.py:SampleLedger.__init__": (1, "lines beyond the state of a run it holds"),
     "training/checkpoint/writers.py:Writers.others": (1, "rank-N.json in the hidden folder of a state being written"),
     "training/checkpoint/writers.py:Writers.publish": (1, "rank-N.json in the hidden folder of a state being written"),
+    "video/spool.py:frames_on_disk": (1, "a temporary file without a name that it has just made gets its length"),
     "video/video.py:Video.save": (1, "the record of the video that is overwritten, after it was read as ours"),
 }  # fmt: skip
 

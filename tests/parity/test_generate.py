@@ -78,8 +78,8 @@ def theirs(pipe, seed: int, **settings) -> torch.Tensor:
 
 def ours(model: CogVideoX, options: GenerateOptions, seed: int, **given) -> tuple[torch.Tensor, Video]:
     """The latents that are decoded (without padding), and the video."""
-    seen, decode = [], model.decode_latents
-    model.decode_latents = lambda latents, *more: seen.append(latents) or decode(latents, *more)
+    seen, decode = [], model.stream_decode
+    model.stream_decode = lambda latents, *more: seen.append(latents) or decode(latents, *more)
     video = generate(model, options, generator=torch.Generator().manual_seed(seed), **golden_text(), **given)
     return seen[0], video
 

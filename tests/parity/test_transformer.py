@@ -110,3 +110,23 @@ def test_gradients_are_equal():
     gradients = dict(theirs.named_parameters())
     for name, weight in ours.named_parameters():
         assert torch.allclose(weight.grad, gradients[name].grad, atol=1e-5), name
+
+
+def test_riflex_is_diffusers_rotation_with_one_frequency_slowed():
+    """All other columns of the 5B's table at 25 latent frames are diffusers'; the second in time turns by .226195."""
+    from diffusers.models.embeddings import get_3d_rotary_pos_embed
+
+    from cogvideox.transformer.layout import Layout, TokenGrid
+    from cogvideox.transformer.position import Rotary
+
+    grid = TokenGrid(25, 30, 45)
+    cos, sin = get_3d_rotary_pos_embed(64, ((0, 0), (30, 45)), (30, 45), 25)
+    table = Rotary(64, "resample", (30, 45), frames=13, riflex=25).table(
+        Layout.plain(0, grid), torch.device("cpu")
+    )[:, 0]
+    others = [channel for channel in range(32) if channel != 1]
+    assert torch.allclose(table.real[:, others], cos[:, ::2][:, others], atol=1e-5)
+    assert torch.allclose(table.imag[:, others], sin[:, ::2][:, others], atol=1e-5)
+    turned = torch.arange(25).repeat_interleave(30 * 45) * 0.226195
+    assert torch.allclose(table.real[:, 1], turned.cos(), atol=1e-4)
+    assert not torch.allclose(table.real[:, 1], cos[:, 2], atol=1e-2)

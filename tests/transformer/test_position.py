@@ -14,6 +14,8 @@ from cogvideox.transformer.position import (
     coordinates,
     crop_region,
     learned_positions,
+    repeats_after,
+    riflex,
 )
 from cogvideox.transformer.transformer import sinusoid
 
@@ -152,3 +154,69 @@ def test_ntk_is_slice_up_to_the_native_grid_and_slows_only_slow_channels_beyond(
     fastest, slowest = dim // 8, dim // 8 + dim // 16 * 3 - 1  # the first and last channel of the height
     assert torch.equal(ntk[..., fastest], plain[..., fastest])
     assert torch.allclose(ntk[..., slowest], plain[..., slowest] / 2, rtol=1e-5)
+
+
+# RIFLEx
+
+
+def angles_in_time(rotary, frames):
+    """The angle of the first frame after 0 in each of the channels that turn with time, 1 in 0 frames: the frequencies."""
+    table = rotary.table(Layout.plain(0, TokenGrid(frames, 2, 2)), CPU)
+    return table[4, 0].angle()[: rotary.head_dim // 8].double()
+
+
+PLAIN_FREQUENCIES = [10_000 ** (-2 * (j - 1) / 16) for j in range(1, 9)]
+
+
+def test_riflex_slows_the_second_frequency_of_the_released_models():
+    """Golden: 97 frames are 25 latent ones, 0.9 * 2 pi / 25 = .226195 in the place of 10000^(-1/8) = .316228."""
+    rotary = Rotary(64, "resample", BASE, frames=13)
+    plain = angles_in_time(rotary, 25)
+    assert plain.tolist() == pytest.approx(PLAIN_FREQUENCIES, abs=1e-6)
+    with riflex(rotary):
+        slowed = angles_in_time(rotary, 25)
+        whole = rotary.table(Layout.plain(2, TokenGrid(25, 3, 4)), CPU)
+    assert rotary.riflex is None
+    assert slowed.tolist() == pytest.approx([1.0, 0.226195, *PLAIN_FREQUENCIES[2:]], abs=1e-6)
+    before = rotary.table(Layout.plain(2, TokenGrid(25, 3, 4)), CPU)
+    others = [channel for channel in range(32) if channel != 1]
+    assert torch.equal(whole[:, :, others], before[:, :, others]) and not torch.equal(whole, before)
+
+
+@pytest.mark.parametrize("frames", [13, 20])
+def test_riflex_leaves_a_video_alone_that_does_not_repeat(frames):
+    rotary, layout = Rotary(64, "resample", BASE, frames=13), Layout.plain(0, TokenGrid(frames, 2, 2))
+    plain = rotary.table(layout, CPU)
+    with riflex(rotary):
+        assert torch.equal(rotary.table(layout, CPU), plain)
+
+
+def test_weights_that_were_trained_with_riflex_have_it_at_every_length():
+    rotary = Rotary(64, "resample", BASE, frames=13, riflex=25)
+    for frames in (13, 25, 40):
+        assert angles_in_time(rotary, frames)[1].item() == pytest.approx(0.226195, abs=1e-6)
+
+
+@pytest.mark.parametrize(("head_dim", "trained", "period"), [(64, 13, 20), (64, 11, 20), (32, 5, 7), (64, 30, 63)])
+def test_the_frequency_that_repeats_is_found(head_dim, trained, period):
+    assert repeats_after(head_dim, trained) == period
+
+
+def test_riflex_is_a_setting_of_a_model():
+    from cogvideox.transformer import Transformer, TransformerConfig
+
+    settings = dict(
+        num_attention_heads=2, attention_head_dim=64, num_layers=1, use_rotary_positional_embeddings=True,
+        time_embed_dim=16, text_embed_dim=8,
+    )  # fmt: skip
+    plain = Transformer(TransformerConfig(**settings)).rotary
+    own = Transformer(TransformerConfig(**settings, position_mode="riflex")).rotary
+    fixed = Transformer(TransformerConfig(**settings, position_mode="riflex", riflex_frames=25)).rotary
+    assert (plain.mode, plain.riflex, plain.frames) == ("resample", None, 13)
+    assert (own.mode, own.riflex, fixed.riflex) == ("resample", 0, 25)
+    assert Transformer(TransformerConfig(**settings, patch_size_t=2, position_mode="riflex")).rotary.mode == "slice"
+    assert TransformerConfig(patch_size_t=2, sample_frames=81).native_patches_t == 11
+    with pytest.raises(ConfigError, match="riflex_frames 25: has no effect with position_mode 'resample'"):
+        TransformerConfig(**settings, riflex_frames=25)
+    with pytest.raises(ConfigError, match="rotary positions"):
+        TransformerConfig(position_mode="riflex")

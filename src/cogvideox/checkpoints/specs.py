@@ -30,7 +30,7 @@ from cogvideox.vae.config import OWN_SETTINGS
 
 RECORD = "cogvideox.json"
 """What the diffusers layout cannot say about a model, in one file beside it."""
-OWN_TRANSFORMER = ("use_positional_embeddings", "position_mode", "attention", "experts")
+OWN_TRANSFORMER = ("use_positional_embeddings", "position_mode", "riflex_frames", "attention", "experts")
 RELEASED_TRANSFORMER = tuple(name for name in TransformerConfig.model_fields if name not in OWN_TRANSFORMER)
 STEM = "diffusion_pytorch_model"
 """How the weights files of transformer and VAE begin."""

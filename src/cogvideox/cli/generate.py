@@ -233,6 +233,8 @@ def _loaded(prepared: Prepared) -> Iterator[CogVideoX]:
         if is_main_process():
             cost = _cost_of(prepared.memory, prepared.forecast)
             say(f"{prepared.name}: {size_of(prepared.plan)}; {cost}")
+            if prepared.plan.windows is not None:
+                say(f"long video: {prepared.plan.frames.why}")
         job = replace(prepared.job, device=device)
         nets = prepared.plan.options.control_nets
         model = load(job, prepared.folder, policy=prepared.policy, control_nets=nets, reporter=TERMINAL)

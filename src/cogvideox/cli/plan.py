@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from cogvideox.memory import MemoryPlan, Request
 
 
-SIZES = {"Size and length": "frames height width", "Sampling": "sampler steps"}
+SIZES = {"Size and length": "frames seconds height width", "Sampling": "sampler steps"}
+SIZES |= {"Long videos": "window window_overlap window_schedule window_stride"}
 SIZES |= {"Guidance": "guidance_start guidance_stop stg_scale", "Speed and memory": "cache control_net"}
 OF_A_TRAINING = ("frames", "height", "width", "steps")
 """The sizes that a training has too."""
@@ -113,6 +114,7 @@ def plan_values(plan: MemoryPlan, model: str = "", time: Forecast | None = None)
         "height": request.height,
     }
     asked |= {"width": request.width, "dtype": _dtype_name(request), "device": request.device}
+    asked |= {"windows": len(request.windows.at(0))} if request.windows is not None else {}
     options = [
         {
             "policy": option.policy.record(),
@@ -138,6 +140,8 @@ def plan_text(plan: MemoryPlan, model: str = "", time: Forecast | None = None) -
     """
     request = plan.request
     size = f"{request.frames} frames of {request.height}x{request.width} in {_dtype_name(request)}"
+    if request.windows is not None:
+        size += f" in {len(request.windows.at(0))} windows of {request.seen} latent frames"
     limit = f"{plan.limit / 1e9:.3g} GB" if plan.limit else "unknown"
     names = [stage.name for stage in plan.options[0].stages]
     lines = [f"{request.spec.name or Path(model).name}: {size} on {request.device}; memory: {limit}", ""]

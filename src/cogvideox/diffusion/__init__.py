@@ -9,6 +9,7 @@ Files, in reading order:
 | `samplers` | DDIM, DPM-Solver++ (2M) and its stochastic form |
 | `combine` | the formulas that make one prediction of the answers of guidance |
 | `guidance` | `Guider`: how strong guidance is at each step, and by which formula |
+| `windows` | a long video in overlapping windows at every step |
 | `timesteps` | the timesteps of training samples |
 | `warped_noise` | noise that moves with a video |
 """
@@ -38,6 +39,7 @@ from cogvideox.diffusion.guidance import (
 from cogvideox.diffusion.samplers import SAMPLERS, SamplerName, ddim, dpmpp_2m, dpmpp_sde
 from cogvideox.diffusion.schedule import Previous, SamplerStep, Schedule, ScheduleConfig, Spacing
 from cogvideox.diffusion.timesteps import explicit_uniform, interval, uniform
+from cogvideox.diffusion.windows import Windows
 
 __all__ = [
     "GUIDANCE",
@@ -58,6 +60,7 @@ __all__ = [
     "Spacing",
     "SamplerStep",
     "Wave",
+    "Windows",
     "ZeroStar",
     "clean_estimate",
     "ddim",

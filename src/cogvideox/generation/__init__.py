@@ -7,6 +7,9 @@
 | ``control_net_entry`` | a ControlNet of a run as it is typed; loads no torch |
 | ``control_nets`` | ControlNets: checked against the model, loaded |
 | ``given`` | what a run is given besides its prompt, read and checked |
+| ``prompt_times`` | several prompts in one text, with their times; loads no torch |
+| ``segments`` | a long video as segments one after the other, blended in pixels |
+| ``windows`` | whether a run is made in context windows, and in which |
 | ``plan`` | sizes, frames and shapes of a run, before any network runs |
 | ``preflight`` | what a request needs in time and memory, and whether it can be made |
 | ``recommended`` | settings that adapters and published recipes of few steps ask for |

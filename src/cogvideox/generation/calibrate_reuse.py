@@ -70,6 +70,11 @@ def calibrate(
     if not all(0 <= value <= 1 for value in thresholds):
         raise ConfigError(f"thresholds {list(thresholds)}: each lies between 0 and 1; write 0.05,0.1")
     prepared = [prepare(job, options, reporter=reporter) for options in runs][0]
+    if prepared.plan.windows is not None:
+        raise ConfigError(
+            f"calibrate: {prepared.plan.frames.asked} frames are made in windows; calibrate with a video of "
+            f"{prepared.spec.frames}, whose calibration serves every window"
+        )
     path = out or calibration_path(prepared.folder, runs[0].steps)
     check_output(path, job.overwrite)
     model = load(job, prepared.folder, policy=prepared.policy, reporter=reporter)

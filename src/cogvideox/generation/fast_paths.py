@@ -24,6 +24,7 @@ from cogvideox.transformer.fused import COMPILED_FORMS, FORMS, faster_forms, fus
 from cogvideox.transformer.kernels import using_kernel
 from cogvideox.transformer.layout import ClipTokens
 from cogvideox.transformer.modulation import tabulated
+from cogvideox.transformer.position import riflex
 from cogvideox.transformer.reuse import first_block_cached, reusing, tea_factors
 from cogvideox.transformer.transformer import Transformer
 
@@ -93,6 +94,8 @@ def running(
         elif options.compile:
             stack.enter_context(compiled(network, 1 if in_turn else len(guider.branches), clip))
             stack.enter_context(graph_replay(network))
+        if options.riflex and network.rotary is not None:
+            stack.enter_context(riflex(network.rotary))
         forms = fused_forms(model, options)
         stack.enter_context(fused(network, forms))
         if guider.stg:

@@ -20,6 +20,10 @@ from torch.utils._pytree import tree_leaves
 
 from cogvideox.errors import NumericsError
 
+FINITE_AGAIN = (
+    "values are NaN or Inf, but every layer's output was finite when run again; the sum overflowed outside the "
+    "networks, or the device is unreliable; try float32"
+)
 resource = import_module("resource") if find_spec("resource") else None  # not on Windows
 
 
@@ -39,10 +43,24 @@ def guarded(
     with watching(networks, what):
         produce(True)
     bad = int((~result.isfinite()).sum())
-    raise NumericsError(
-        f"{what}: {bad} of {result.numel()} values are NaN or Inf, but every layer's output was finite when "
-        "run again; the sum overflowed outside the networks, or the device is unreliable; try float32"
-    )
+    raise NumericsError(f"{what}: {bad} of {result.numel()} {FINITE_AGAIN}")
+
+
+def guarded_stream(
+    produce: Callable[[], Iterator[Float[Tensor, "*dims"]]],
+    networks: Mapping[str, nn.Module],
+    what: str,
+    check: bool = True,
+) -> Iterator[Float[Tensor, "*dims"]]:
+    """``guarded`` for what comes one after the other: each is checked, and all are made again to find the layer."""
+    for result in produce():
+        if check and not bool(result.isfinite().all()):
+            with watching(networks, what):
+                for _ in produce():
+                    pass
+            bad = int((~result.isfinite()).sum())
+            raise NumericsError(f"{what}: {bad} of {result.numel()} {FINITE_AGAIN}")
+        yield result
 
 
 @contextmanager

@@ -35,6 +35,7 @@ OPTION_GROUPS = {
     "Prompt and inputs": "prompt image last_image keyframe video video_use strength mask remove control "
     "control_net control_preprocessor context_frames join fit sample_image image_scale",
     "Size and length": "frames seconds height width fps",
+    "Long videos": "window window_overlap window_schedule window_stride window_blend window_noise riflex",
     "Sampling": "steps times sampler previous seed latents",
     "Guidance": "guidance guidance_schedule negative_prompt zero_negative guidance_pair guidance_rule guidance_rescale "
     "guidance_start guidance_stop zero_steps apg_eta apg_norm apg_momentum stg_scale stg_layers",
@@ -49,7 +50,11 @@ class GenerateOptions(Config):
 
     numbers_as_text = True  # lines of a batch often hold numbers in quotes
 
-    prompt: str = Field("", description="what the video shows, in English; long and concrete works best")
+    prompt: str = Field(
+        "",
+        description="what the video shows, in English; long and concrete works best; a long video may have several, with "
+        "their seconds: 0-5: a red circle; 5-10: a blue square",
+    )
     negative_prompt: str = Field("", description="what guidance leads away from")
     zero_negative: bool = Field(
         False, description="zeros instead of an encoded negative prompt, as in the original training code"
@@ -110,6 +115,42 @@ class GenerateOptions(Config):
     width: int | None = Field(None, description="width in pixels, a multiple of 16; default: the model's own")
     fps: float | None = Field(
         None, description="frames per second of the result; default: the model's own, or the given video's"
+    )
+
+    window: int | None = Field(
+        None,
+        ge=0,
+        description="frames that the network sees at once: a longer video is made in overlapping windows of so many; "
+        "default: those the model was trained on, for a video more than twice as long; 0: no windows",
+    )
+    window_overlap: int | None = Field(
+        None, ge=0, description="frames that neighbouring windows share; default: half a window"
+    )
+    window_schedule: Literal["auto", "static", "uniform", "looped", "multidiffusion", "segments"] = Field(
+        "auto",
+        description="where windows lie: static (the same at every step), uniform (moved from step to step), looped (over "
+        "the end too: plays in a loop), multidiffusion (static, the last one shorter; what auto is for removal), or "
+        "segments (videos one after the other, each begun with the end of the one before)",
+    )
+    window_stride: int = Field(
+        1,
+        ge=1,
+        le=8,
+        description="with uniform and looped: 2 adds windows of every second frame, 3 also of every fourth, and so on",
+    )
+    window_blend: Literal["auto", "pyramid", "linear", "flat"] = Field(
+        "auto",
+        description="weights of a window's frames: pyramid (most in the middle), linear (a ramp over the overlap) or flat",
+    )
+    window_noise: Literal["auto", "shuffled", "fresh"] = Field(
+        "auto",
+        description="the first noise of a video in windows: fresh, or shuffled (every window gets the same frames of noise "
+        "in another order: FreeNoise)",
+    )
+    riflex: bool = Field(
+        False,
+        description="slow the position frequency that makes longer videos repeat (RIFLEx); for rotary positions, up to "
+        "about twice the trained length without windows",
     )
 
     steps: int = Field(50, description="denoising steps; more is slower and finer")
@@ -288,6 +329,10 @@ class GenerateOptions(Config):
             raise ValueError("image and video: both say how the video begins; give one of them")
         if self.mask == OUTSIDE and self.fit != "contain":
             raise ValueError(f"mask outside: fit {self.fit} fills the frame; give fit contain too")
+        if self.window and self.window_overlap is not None and self.window_overlap >= self.window:
+            raise ValueError(
+                f"window_overlap {self.window_overlap} of window {self.window}: no window would go on; lower the overlap"
+            )
         if (self.tile_height is None) != (self.tile_width is None):
             raise ValueError(
                 f"tile_height {self.tile_height}, tile_width {self.tile_width}: give both or none"

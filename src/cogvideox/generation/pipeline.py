@@ -20,21 +20,27 @@ from torch import Tensor
 
 from cogvideox.conditioning import Conditioning
 from cogvideox.diffusion import SamplerStep, is_guided
+from cogvideox.diffusion.windows import shuffled
 from cogvideox.errors import ConfigError, PromptError, SizeError
 from cogvideox.generation import preflight
 from cogvideox.generation.conditions import condition_of, controls_of
 from cogvideox.generation.control_nets import facts_of, fetch_control_nets
 from cogvideox.generation.fast_paths import is_spread, running
-from cogvideox.generation.finite_check import guarded, peak_memory
+from cogvideox.generation.finite_check import guarded, guarded_stream, peak_memory
 from cogvideox.generation.given import Given, Picture, fit_video, read_given
 from cogvideox.generation.options import GenerateOptions, draw_seed
 from cogvideox.generation.plan import Plan, plan_run
-from cogvideox.generation.record import Generation, TextRecord, record_of
+from cogvideox.generation.prompt_times import texts_of
+from cogvideox.generation.record import Generation, RunRecord, TextRecord, joined_record, record_of
 from cogvideox.generation.sampling import Noises, guidance_of, sample_latents
+from cogvideox.generation.segments import VideoSegment, given_to, join, laid_segments, segment_options, shared_frames
+from cogvideox.generation.windows import noise_of
 from cogvideox.memory.offload import give_back
 from cogvideox.model import CogVideoX
 from cogvideox.text import check_prompt
 from cogvideox.video import Video
+from cogvideox.video.spool import forget_pages, frames_on_disk
+from cogvideox.video.video import to_frames
 
 
 @dataclass(frozen=True)
@@ -58,11 +64,11 @@ OnStep = Callable[[Progress], None]
 class Explicit:
     """What a caller gives instead of what a run makes of its prompts and its seed.
 
-    The embeddings stand in for the prompts, ``initial_latents`` (standard normal, in the shape of the plan) for the
+    The embeddings stand in for the prompts (of a prompt with times, a row for each), ``initial_latents`` (standard normal, in the shape of the plan) for the
     first noise of the seed. A ``generator`` draws everything, as the pipelines of diffusers do.
     """
 
-    prompt_embedding: Float[Tensor, "1 l d"] | None = None
+    prompt_embedding: Float[Tensor, "prompts l d"] | None = None
     negative_embedding: Float[Tensor, "1 l d"] | None = None
     initial_latents: Float[Tensor, "1 c t h w"] | None = None
     generator: torch.Generator | None = None
@@ -83,7 +89,7 @@ def generate(
     mask: np.ndarray | Video | str | Path | None = None,
     remove: np.ndarray | Video | str | Path | None = None,
     control: Video | Picture | None = None,
-    prompt_embedding: Float[Tensor, "1 l d"] | None = None,
+    prompt_embedding: Float[Tensor, "prompts l d"] | None = None,
     negative_embedding: Float[Tensor, "1 l d"] | None = None,
     initial_latents: Float[Tensor, "1 c t h w"] | None = None,
     generator: torch.Generator | None = None,
@@ -140,6 +146,8 @@ def run(
     report = _Clock(on_step)
     if plan.options.seed is None and explicit.generator is None:
         plan = replace(plan, options=plan.options.changed(seed=_drawn_seed(model)))
+    if plan.windows is not None and plan.windows.schedule == "segments":
+        return _run_in_segments(model, plan, given, on_step, explicit)
     options = plan.options
     dtype = torch.float32 if options.latents == "float32" else model.dtype
     noises = Noises(options.seed, dtype, model.device, explicit.generator)
@@ -152,16 +160,16 @@ def run(
         controls = controls_of(model, plan, given)
         path = model.schedule.path(options.steps, options.previous, condition.strength, options.times)
         report("denoise", 0, len(path))
-        clip = model.clip_of(plan.latent_shape, prompt.shape[1])
+        clip = model.clip_of(plan.seen_shape, prompt.shape[1])
         with running(model, options, path, clip, controls) as engine:
-            initial = _initial(plan, noises, explicit.initial_latents)
+            initial = _initial(model, plan, noises, explicit.initial_latents)
             latents = _denoise(model, plan, condition, prompt, negative, noises, initial, report)
         give_back(model.device)
         report("decode", 0, 1)
-        pixels = _decode(model, plan, latents)
+        frames = _decode(model, plan, latents)
         report("decode", 1, 1)
 
-    video = _joined(Video.from_tensor(pixels, plan.fps), plan, given)
+    video = _joined(Video(frames, plan.fps), plan, given)
     record = record_of(
         model, plan, given, condition, path, text=text, engine=engine,
         seconds=round(report.seconds, 3), stages=report.stages(), peak_memory_bytes=peak,
@@ -169,6 +177,34 @@ def run(
         control_nets=facts_of(options.control_nets, controls),
     )  # fmt: skip
     return Generation.of(video, record)
+
+
+def _run_in_segments(
+    model: CogVideoX, plan: Plan, given: Given, on_step: OnStep | None, explicit: Explicit
+) -> Generation:
+    """One run after the other, each begun with the last frames of the one before; see ``segments``."""
+    assert plan.windows is not None  # the caller has looked
+    ratio = model.spec.vae.temporal_compression_ratio
+    size, shared = (plan.windows.size - 1) * ratio + 1, shared_frames(model.spec, given)
+    whole = plan.options.changed(height=plan.height, width=plan.width)
+    records: list[RunRecord] = []
+
+    def make(segment: VideoSegment, before: np.ndarray) -> np.ndarray:
+        begun, options = given_to(model.spec, segment, before, given), segment_options(whole, segment, plan.fps)
+        if begun.video is not None:  # its frames are made again, so that both versions are there to be blended
+            options = options.changed(video_use="continue", context_frames=segment.shared, frames=segment.added)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # said of the whole already
+            own = plan_run(model.spec, options, begun)
+        lead = segment.shared if begun.video is not None else 0
+        frames = replace(own.frames, asked=own.frames.asked + lead, front=own.frames.front - lead)
+        generation = run(model, replace(own, frames=frames), begun, on_step, explicit)
+        records.append(generation.record)
+        return generation.video.frames
+
+    frames = frames_on_disk(plan.frames.asked, plan.height, plan.width)
+    join(laid_segments(plan.frames.asked, size, shared), make, frames)
+    return Generation.of(Video(frames, plan.fps), joined_record(records, plan, given))
 
 
 def _drawn_seed(model: CogVideoX) -> int:
@@ -210,19 +246,29 @@ def _text(
     if prompt is None:
         if not options.prompt.strip() and not has_image:
             raise PromptError("prompt: empty; say what the video should show")
+        texts = texts_of(options.prompt)
+        names = [f"prompt {n + 1}" for n in range(len(texts))] if len(texts) > 1 else ["prompt"]
         prompt = guarded(
-            lambda again: embed(options.prompt, "prompt"), networks, "text embedding", options.check_numerics
+            lambda again: torch.cat([embed(*each) for each in zip(texts, names, strict=True)]),
+            networks,
+            "text embedding",
+            options.check_numerics,
         )
     if is_guided(guidance_of(options)) and negative is None:
         zero = options.zero_negative
-        negative = torch.zeros_like(prompt) if zero else embed(options.negative_prompt, "negative_prompt")
+        negative = torch.zeros_like(prompt[:1]) if zero else embed(options.negative_prompt, "negative_prompt")
     return prompt, negative, records
 
 
-def _initial(plan: Plan, noises: Noises, explicit: Tensor | None) -> Float[Tensor, "1 c t h w"]:
+def _initial(
+    model: CogVideoX, plan: Plan, noises: Noises, explicit: Tensor | None
+) -> Float[Tensor, "1 c t h w"]:
     """The noise that a run starts from. Raises SizeError for one of another shape than the plan's."""
     if explicit is None:
-        return noises.initial(plan.latent_shape)
+        drawn, windows = noises.initial(plan.latent_shape), plan.windows
+        if windows is None or noise_of(model.spec, plan.options) == "fresh":
+            return drawn
+        return shuffled(drawn, windows.size, windows.overlap, noises.order())
     if tuple(explicit.shape) != plan.latent_shape:
         raise SizeError(f"initial_latents of {tuple(explicit.shape)}: this run needs {plan.latent_shape}")
     return explicit.to(noises.device, noises.dtype)
@@ -244,23 +290,34 @@ def _denoise(
     def produce(again: bool) -> Tensor:
         steps = noises.steps(plan.latent_shape)
         watch = None if again else after
-        return sample_latents(model, prompt, negative, initial, plan.options, condition, steps, watch)
+        return sample_latents(
+            model, prompt, negative, initial, plan.options, condition, steps, watch, plan.windows
+        )
 
     networks = {name: each for name, each in model.networks().items() if name not in ("vae", "text_encoder")}
     return guarded(produce, networks, "latents", plan.options.check_numerics)
 
 
-def _decode(model: CogVideoX, plan: Plan, latents: Tensor) -> Float[Tensor, "1 3 t h w"]:
-    """Pixels of exactly the frames asked for."""
+def _decode(model: CogVideoX, plan: Plan, latents: Tensor) -> np.ndarray:
+    """Exactly the frames asked for, uint8 [t, h, w, 3], decoded a few at a time; those of a long video are on disk."""
     frames, options = plan.frames, plan.options
     kept = latents[:, :, frames.padding :]
-    pixels = guarded(
-        lambda again: model.decode_latents(kept, options.vae_coding, plan.tiles),
+    size = frames.asked, plan.height, plan.width
+    result = np.empty((*size, 3), np.uint8) if plan.windows is None else frames_on_disk(*size)
+    stream = guarded_stream(
+        lambda: model.stream_decode(kept, options.vae_coding, plan.tiles),
         {"vae": model.vae},
         "pixels",
         options.check_numerics,
     )
-    return pixels[:, :, frames.front : frames.generated - frames.back]
+    first = -frames.front  # the number of the next frame in the result
+    for pixels in stream:
+        begin, end = max(first, 0), min(first + pixels.shape[2], frames.asked)
+        if begin < end:
+            result[begin:end] = to_frames(pixels[0, :, begin - first : end - first])
+            forget_pages(result)
+        first += pixels.shape[2]
+    return result
 
 
 class _Clock:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-from cogvideox.diffusion import is_guided
+from cogvideox.diffusion import Windows, is_guided
 from cogvideox.errors import ConfigError, FrameError, SizeError
 from cogvideox.generation.control_nets import control_net_for
 from cogvideox.generation.frame_plan import Anchor, FramePlan, plan_frames, plan_size
 from cogvideox.generation.given import Given, check_takes
 from cogvideox.generation.options import LIMITS, GenerateOptions
+from cogvideox.generation.prompt_times import timed_prompts
 from cogvideox.generation.sampling import check_guidance, guidance_of
+from cogvideox.generation.windows import about_windows, check_positions, plan_windows
 from cogvideox.memory import Policy
 from cogvideox.spec import ModelSpec
 from cogvideox.transformer.controlnet import ControlNetConfig
@@ -23,7 +26,10 @@ CROPPED = 0.05  # share of a given picture that may be cut away without a word
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything about a run that is decided before the first network runs."""
+    """Everything about a run that is decided before the first network runs.
+
+    ``windows``: how a long video is divided; None: the network sees all of it at once.
+    """
 
     options: GenerateOptions
     height: int
@@ -36,6 +42,13 @@ class Plan:
     encoded: int = 0  # given frames that are encoded first
     steps: int = 50  # denoising steps that are made: the last part of them where a video is changed
     control_nets: tuple[ControlNetConfig, ...] = ()  # of each ControlNet, in the order of the options
+    windows: Windows | None = None
+
+    @property
+    def seen_shape(self) -> tuple[int, int, int, int, int]:
+        """The shape of the noisy latents that the network sees at once."""
+        b, c, t, h, w = self.latent_shape
+        return b, c, self.windows.size if self.windows is not None else t, h, w
 
 
 def plan_run(spec: ModelSpec, options: GenerateOptions, given: Given | None = None) -> Plan:
@@ -59,7 +72,10 @@ def plan_run(spec: ModelSpec, options: GenerateOptions, given: Given | None = No
     context = _context(spec, options, given)
     asked, ratio = _asked(spec, options, given, fps, context), config.temporal_compression_ratio
     anchor: Anchor = "middle" if given.for_model <= {"video"} and spec.kind != "inpaint" else "start"
-    frames = plan_frames(asked, ratio, patch, anchor, context, spec.frames, config.first_latent_alone)
+    lay = partial(plan_frames, asked, ratio, patch, anchor, context, first_alone=config.first_latent_alone)
+    windows = plan_windows(spec, options, lay(), timed_prompts(options.prompt), fps, given)
+    frames = lay(trained=spec.frames) if windows is None else _in_windows(spec, lay(), windows)
+    check_positions(spec, options, windows.size if windows is not None else frames.latents)
     given.pictures(asked)  # raises for a key frame beyond
     steps, tiles = _steps(options, given), _tiles(spec, options)
     spec.schedule.check_times(options.times)
@@ -73,7 +89,9 @@ def plan_run(spec: ModelSpec, options: GenerateOptions, given: Given | None = No
     factor = config.spatial_compression_ratio
     latents = 1, spec.latent_channels, frames.latents, height // factor, width // factor
     nets = tuple(control_net_for(spec, entry) for entry in options.control_nets)
-    return Plan(options, height, width, fps, frames, context, latents, tiles, encoded, steps, nets)
+    return Plan(
+        options, height, width, fps, frames, context, latents, tiles, encoded, steps, nets, windows
+    )
 
 
 def with_policy(spec: ModelSpec, plan: Plan, policy: Policy) -> Plan:
@@ -100,8 +118,11 @@ def _fps(spec: ModelSpec, options: GenerateOptions, given: Given) -> float:
 
 def _asked(spec: ModelSpec, options: GenerateOptions, given: Given, fps: float, context: int) -> int:
     """The number of new frames: as asked, or those of the given video, or the number the model knows."""
+    timed = timed_prompts(options.prompt)
     if options.seconds is not None:
         asked = max(1, round(options.seconds * fps))
+    elif timed and options.frames is None and given.motion is None:
+        asked = max(1, round(timed[-1].stop * fps))
     elif options.frames is not None:
         asked = options.frames
     elif given.motion is not None and not context:
@@ -123,6 +144,11 @@ def _asked(spec: ModelSpec, options: GenerateOptions, given: Given, fps: float, 
     if short is not None:
         raise FrameError(f"frames {asked}: a control video has {short}; ask for as many or fewer")
     return asked
+
+
+def _in_windows(spec: ModelSpec, frames: FramePlan, windows: Windows) -> FramePlan:
+    """The frames, whose reason says the windows too."""
+    return replace(frames, why=f"{frames.why}; {about_windows(spec, windows, frames)}")
 
 
 def _steps(options: GenerateOptions, given: Given) -> int:

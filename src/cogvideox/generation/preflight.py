@@ -28,6 +28,7 @@ from cogvideox.errors import CheckpointError, ConfigError, InputError, PromptErr
 from cogvideox.generation.given import Given
 from cogvideox.generation.options import GenerateOptions, read_cache
 from cogvideox.generation.plan import Plan, plan_run
+from cogvideox.generation.prompt_times import texts_of
 from cogvideox.generation.residual_reuse import calibration_path, read_calibration
 from cogvideox.generation.sampling import guidance_of
 from cogvideox.memory import MemoryPlan, Request
@@ -93,8 +94,10 @@ def model_folder(name: str, download: bool = True) -> Path:
 
 def check_request(spec: ModelSpec, options: GenerateOptions, given: Given) -> None:
     """Refuse prompts that are no text, absurdly long or missing, and a missing image. Raises InputError."""
-    for what, text in (("prompt", options.prompt), ("negative prompt", options.negative_prompt)):
-        check_prompt(text, what)
+    check_prompt(options.prompt)
+    check_prompt(options.negative_prompt, "negative prompt")
+    texts = [("prompt", text) for text in texts_of(options.prompt)]
+    for what, text in (*texts, ("negative prompt", options.negative_prompt)):
         count, budget = len(text.split()), spec.text_tokens
         if count > ABSURD * budget or len(text) > 40 * ABSURD * budget:
             raise PromptError(f"{what}: {count} words, the model reads about {budget} tokens; shorten it")
@@ -146,6 +149,7 @@ def warn_of_unknown(name: str, prompt: str, given: Given) -> None:
     """
     better = "5b-i2v" if given.has_pictures else "5b"
     advice = f"for anything in the world use a public checkpoint (--model {better})"
+    prompt = "; ".join(texts_of(prompt))
     unknown = unknown_words(prompt)
     if unknown:
         more = f" and {len(unknown) - MOST_SHOWN} more" if len(unknown) > MOST_SHOWN else ""
@@ -213,12 +217,14 @@ def request_of(
         first_block=cache == "first-block",
         text=text,
         control_nets=plan.control_nets,
+        windows=plan.windows,
     )
 
 
 def size_of(plan: Plan) -> str:
     """Frames, size and steps of a run, for messages."""
-    return f"{plan.frames.asked} frames of {plan.height}x{plan.width} in {plan.options.steps} steps"
+    windows = f", {len(plan.windows.at(0))} windows each" if plan.windows is not None else ""
+    return f"{plan.frames.asked} frames of {plan.height}x{plan.width} in {plan.options.steps} steps{windows}"
 
 
 def forecast(request: Request, steps: int, card: str | None = None) -> Forecast:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cogvideox.chat import Chat, ChatConfig, ChatFailure, Cleaning, Question, clean, language_model
 from cogvideox.errors import ChatError, ConfigError, PromptError
+from cogvideox.generation.prompt_times import with_texts
 from cogvideox.parallel.mesh import is_distributed
 from cogvideox.world import read_caption
 
@@ -141,7 +142,7 @@ class Enhance:
                 f"enhance {self.spec}: several processes would be answered differently; use --enhance {RULES}"
             )
         write = enhancer(self.spec, self.model, world=preset.startswith("tiny"))
-        return Enhanced(prompt, write(prompt), write.name)
+        return Enhanced(prompt, with_texts(prompt, write), write.name)
 
 
 _THINGS = {

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cogvideox.conditioning import Conditioning
-from cogvideox.diffusion import Guider, SamplerStep
+from cogvideox.diffusion import Guider, SamplerStep, Windows
 from cogvideox.errors import MediaError
 from cogvideox.generation.control_net_entry import ControlNetEntry
 from cogvideox.generation.fast_paths import Engine
@@ -19,6 +19,7 @@ from cogvideox.generation.options import GenerateOptions
 from cogvideox.generation.plan import Plan
 from cogvideox.generation.prompt_enhance import Enhanced
 from cogvideox.generation.sampling import guidance_of, stg_layers
+from cogvideox.generation.windows import noise_of
 from cogvideox.manifest import manifest
 from cogvideox.memory import MemoryPlan
 from cogvideox.model import CogVideoX
@@ -48,7 +49,8 @@ class RunRecord:
     where guidance is off; ``stg_layers`` are the blocks that its third branch left out. ``memory`` and
     ``enhanced`` are set where a memory policy was chosen or the prompt written out, ``batch`` is the hash of a batch's
     line; ``control_nets`` are the facts about each ControlNet; ``recommended`` names, of options that nobody gave, the
-    preset or adapter that asks for them.
+    preset or adapter that asks for them. ``windows``: how a long video was divided, and ``window_noise`` the noise they
+    began from.
     """
 
     options: GenerateOptions
@@ -75,6 +77,8 @@ class RunRecord:
     batch: str = ""
     recommended: Mapping[str, str] = field(default_factory=dict)
     control_nets: Sequence[Mapping[str, Any]] = ()
+    windows: Windows | None = None
+    window_noise: str = ""
 
     @property
     def seed(self) -> int | None:
@@ -108,6 +112,8 @@ class RunRecord:
             run["control_nets"] = [dict(each) for each in self.control_nets]
         if self.enhanced is not None:
             run["enhance"] = asdict(self.enhanced)
+        if self.windows is not None:
+            run["windows"] = {**asdict(self.windows), "count": len(self.windows.at(0)), "noise": self.window_noise}
         if self.recommended:
             run["recommended"] = dict(self.recommended)
         batch = {"batch": self.batch} if self.batch else {}
@@ -162,7 +168,26 @@ def record_of(
         guidance=[round(guider.scale_at(step), 6) for step in path],
         guider=guider if len(guider.branches) > 1 else None,
         stg_layers=stg_layers(model.spec, plan.options) if guider.stg else (),
+        windows=plan.windows,
+        window_noise=noise_of(model.spec, plan.options) if plan.windows is not None else "",
         **run,
+    )
+
+
+def joined_record(records: Sequence[RunRecord], plan: Plan, given: Given) -> RunRecord:
+    """The record of a video that was made in segments, from theirs: that of the first with what belongs to the whole."""
+    first = records[0]
+    names = dict.fromkeys(name for each in records for name in each.peak_memory_bytes)
+    return replace(
+        first,
+        options=plan.options,
+        provenance=_provenance(plan.options, given),
+        frames=plan.frames,
+        text={f"{name} {n + 1}": text for n, each in enumerate(records) for name, text in each.text.items()},
+        seconds=round(sum(each.seconds for each in records), 3),
+        stages={name: round(sum(each.stages[name] for each in records), 4) for name in first.stages},
+        peak_memory_bytes={name: max(each.peak_memory_bytes.get(name, 0) for each in records) for name in names},
+        windows=plan.windows,
     )
 
 

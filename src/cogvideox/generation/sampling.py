@@ -20,6 +20,7 @@ from cogvideox.diffusion import (
     Network,
     Projected,
     SamplerStep,
+    Windows,
     ZeroStar,
     denoiser,
     guided,
@@ -30,11 +31,12 @@ from cogvideox.diffusion import (
 from cogvideox.diffusion.denoiser import Denoise
 from cogvideox.diffusion.guidance import RELEASED_GUIDANCE
 from cogvideox.diffusion.samplers import After, Noise
+from cogvideox.diffusion.windows import Window
 from cogvideox.errors import ConfigError, InputError
 from cogvideox.generation.options import GenerateOptions
 from cogvideox.model import CogVideoX
 from cogvideox.spec import ABOUT_KINDS, ModelSpec
-from cogvideox.transformer.calls import answering, at_step
+from cogvideox.transformer.calls import answering, at_step, in_window, sampler_call
 
 
 class Noises:
@@ -67,6 +69,10 @@ class Noises:
     def initial(self, shape: Sequence[int]) -> Float[Tensor, "b c t h w"]:
         """The noise a video starts from."""
         return self._draw(shape, self._source("latents"))
+
+    def order(self) -> torch.Generator:
+        """For the order of noise frames that windows share."""
+        return self._source("window noise")
 
     def steps(self, shape: Sequence[int]) -> Noise:
         """Fresh noise for each step of a stochastic sampler; asked again, the same noise again.
@@ -164,10 +170,12 @@ def sample_latents(
     condition: Conditioning | None = None,
     step_noise: Noise | None = None,
     after: After | None = None,
+    windows: Windows | None = None,
 ) -> Float[Tensor, "b c t h w"]:
     """Denoise ``initial`` (standard normal noise) into scaled latents, in its dtype.
 
-    ``negative`` is needed when guidance is above 1. Raises ConfigError for settings that leave nothing to do
+    ``negative`` is needed when guidance is above 1. ``windows``: how the network is asked about a long video; each row
+    of ``prompt`` is then one of ``Windows.prompts``. Raises ConfigError for settings that leave nothing to do
     and InputError when an image-to-video model is given no image.
     """
     condition = condition or Conditioning()
@@ -176,7 +184,11 @@ def sample_latents(
         raise ConfigError(
             f"strength {condition.strength:g} of {options.steps} steps: no step is left; raise one of them"
         )
-    denoise = _denoiser(model, prompt, negative, options, condition)
+    if windows is not None and len(prompt) != len(windows.prompts):
+        raise ConfigError(
+            f"prompt embeddings: {len(prompt)}, for {len(windows.prompts)} prompts with times; pass one for each"
+        )
+    denoise = _denoiser(model, prompt, negative, options, condition, windows)
     x, known = initial, condition.known
     if condition.start is not None:
         x = model.schedule.add_noise(condition.start, initial, path[0].t).to(initial.dtype)
@@ -192,6 +204,7 @@ def _denoiser(
     negative: Tensor | None,
     options: GenerateOptions,
     condition: Conditioning,
+    windows: Windows | None,
 ) -> Denoise:
     """The clean estimate at each step: the network, guidance as the options ask, and what is known already."""
     guider = guidance_of(options)
@@ -201,11 +214,15 @@ def _denoiser(
             f"guidance {guider.guidance.scale:g}: needs a negative prompt embedding; pass one, or guidance 1"
         )
 
+    prompts = [prompt] if windows is None else list(prompt.split(1))
+
     def answers(branches: tuple[Branch, ...]) -> Network:
-        text = torch.cat(
-            [negative if each == "negative" and negative is not None else prompt for each in branches]
-        )
-        return _network(model, text.to(model.device, model.dtype), condition.channels, branches)
+        texts = [
+            torch.cat([negative if each == "negative" and negative is not None else one for each in branches])
+            for one in prompts
+        ]
+        texts = [text.to(model.device, model.dtype) for text in texts]
+        return _network(model, texts, condition, branches, windows)
 
     in_turn = options.guidance_pair == "sequence" and len(branches) > 1
     network = sequential([answers((each,)) for each in branches]) if in_turn else answers(branches)
@@ -227,7 +244,38 @@ def _announced(denoise: Denoise) -> Denoise:
     return at
 
 
-def _network(model: CogVideoX, text: Tensor, channels: Tensor | None, branches: Sequence[Branch]) -> Network:
+def _network(
+    model: CogVideoX,
+    texts: Sequence[Tensor],
+    condition: Conditioning,
+    branches: Sequence[Branch],
+    windows: Windows | None,
+) -> Network:
+    _check_channels(model, condition.channels)
+
+    def answer(x: Tensor, t: Tensor, text: Tensor, channels: Tensor | None) -> Tensor:
+        noisy = x
+        if channels is not None:
+            beside = channels.to(x.dtype).repeat(x.shape[0] // channels.shape[0], 1, 1, 1, 1)
+            x = torch.cat([x, beside], dim=1)
+        with answering(branches, noisy, text, t):
+            return model.transformer(x.to(model.dtype), text, t)
+
+    def network(x: Tensor, t: Tensor) -> Tensor:
+        if windows is None:
+            return answer(x, t, texts[0], condition.channels)
+
+        def ask(window: Window, x: Tensor) -> Tensor:
+            with in_window(window):
+                return answer(x, t, texts[windows.prompt_of(window)], condition.channels_of(window))
+
+        return windows.blended(sampler_call().step, x, ask)
+
+    return network
+
+
+def _check_channels(model: CogVideoX, channels: Tensor | None) -> None:
+    """Raises InputError unless the conditions have the channels that the model reads."""
     wants = model.transformer.config.in_channels - model.spec.latent_channels
     has = 0 if channels is None else channels.shape[1]
     if has != wants:
@@ -240,13 +288,3 @@ def _network(model: CogVideoX, text: Tensor, channels: Tensor | None, branches: 
         raise InputError(
             f"conditions: the model ({kind}) reads {wants} channels beside the noisy latents, given {has}; {cure}"
         )
-
-    def network(x: Tensor, t: Tensor) -> Tensor:
-        noisy = x
-        if channels is not None:
-            beside = channels.to(x.dtype).repeat(x.shape[0] // channels.shape[0], 1, 1, 1, 1)
-            x = torch.cat([x, beside], dim=1)
-        with answering(branches, noisy, text, t):
-            return model.transformer(x.to(model.dtype), text, t)
-
-    return network

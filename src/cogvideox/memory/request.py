@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from cogvideox.diffusion import Branch, Guider, Schedule
+from cogvideox.diffusion import Branch, Guider, Schedule, Windows
 from cogvideox.errors import SizeError
 from cogvideox.spec import ModelSpec
 from cogvideox.transformer import Transformer
@@ -25,7 +25,8 @@ class Request:
     """One video of ``frames`` made pixel frames of ``height`` x ``width``, in ``dtype`` on ``device``.
 
     ``latents`` counts latent frames for the transformer, padding included. ``given`` frames of an image or a
-    video are encoded first. ``guided`` is false when guidance is off, ``guider`` says what it is otherwise.
+    video are encoded first. ``guided`` is false when guidance is off, ``guider`` says what it is otherwise. ``windows``:
+    how a long video is divided.
     """
 
     spec: ModelSpec
@@ -46,6 +47,7 @@ class Request:
     text: TextPlace = "resident"
     first_block: bool = False  # those of the first block and of the others apart
     control_nets: tuple[ControlNetConfig, ...] = ()  # networks that work beside the transformer
+    windows: Windows | None = None
 
     @property
     def on_cpu(self) -> bool:
@@ -62,9 +64,14 @@ class Request:
         return self.guider.evaluations(steps) if self.guided else steps
 
     @property
+    def seen(self) -> int:
+        """The latent frames that the transformer sees at once."""
+        return self.windows.size if self.windows is not None else self.latents
+
+    @property
     def volume(self) -> int:
-        """What activations are proportional to: latent frames times pixels of a frame."""
-        return self.latents * self.height * self.width
+        """What activations are proportional to: latent frames seen at once times pixels of a frame."""
+        return self.seen * self.height * self.width
 
     @property
     def tiles(self) -> bool:
@@ -79,7 +86,12 @@ class Request:
     def resized(self, frames: int, latents: int, height: int, width: int) -> Request:
         """The same at another size; what is given keeps its share of the frames."""
         given = self.given if self.given <= 1 else min(self.given, frames)
-        return replace(self, frames=frames, latents=latents, height=height, width=width, given=given)
+        windows = self.windows
+        if windows is not None:
+            windows = replace(windows, frames=latents) if latents > windows.size else None
+        return replace(
+            self, frames=frames, latents=latents, height=height, width=width, given=given, windows=windows
+        )
 
     def transformer(self, layers: int) -> Transformer:
         """The real network without memory, with this many blocks."""

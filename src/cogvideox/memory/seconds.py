@@ -109,17 +109,19 @@ def _step(request: Request, branches: float) -> Effort:
     """One call of the transformer for so many branches of guidance, as a mean over steps; ControlNets run at each."""
     config, spec = request.spec.transformer, request.spec
     side = spec.vae.spatial_compression_ratio * config.patch_size
-    video = request.latents // (config.patch_size_t or 1) * (request.height // side) * (request.width // side)
+    video = request.seen // (config.patch_size_t or 1) * (request.height // side) * (request.width // side)
     tokens, layers, width = video + spec.text_tokens, config.num_layers, config.width
+    windows = request.windows
+    times = windows.asked_frames(request.steps) / windows.size if windows is not None else 1
     sizes = [(layers, width), *((each.num_layers, each.width) for each in request.control_nets)]
-    rows = [(branches * tokens * layers, width) for layers, width in sizes]
+    rows = [(branches * tokens * layers * times, width) for layers, width in sizes]
     return Effort(
         products=sum(
             n * 24 * width**2 for n, width in rows
         ),  # query, key, value, out, a feed-forward of four widths
         attention=sum(n * 4 * tokens * width for n, width in rows),
         bytes=sum(n * PASSES * width * request.dtype.itemsize for n, width in rows),
-        calls=sum(layers for layers, _ in sizes) * CALLS,
+        calls=sum(layers for layers, _ in sizes) * CALLS * times,
     )
 
 

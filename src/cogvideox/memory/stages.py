@@ -25,11 +25,12 @@ from cogvideox.diffusion import (
     guided,
     sequential,
 )
+from cogvideox.diffusion.windows import Window, take
 from cogvideox.memory.count import count
 from cogvideox.memory.lowbit import Products, take_memory_in_low_bits, take_memory_of_quantised
 from cogvideox.memory.request import Request
 from cogvideox.transformer import Transformer
-from cogvideox.transformer.calls import answering, at_step
+from cogvideox.transformer.calls import answering, at_step, in_window, sampler_call
 from cogvideox.transformer.controlnet import Control, ControlNet, controlled
 from cogvideox.transformer.modulation import tabulated
 from cogvideox.transformer.reuse import first_block_cached, reusing
@@ -46,10 +47,24 @@ def peak_of(request: Request, work: Callable[[], Any]) -> int:
 
 
 def denoising(request: Request, pair: Pair, low_bits: Products | None = None) -> int:
-    """Bytes alive at the peak of sampling: carried on from two and three layers, two and three steps.
+    """Bytes alive at the peak of sampling: carried on from two and three layers, two and three steps, and of a video in
+    windows from two and three windows.
 
     ``low_bits``: the kind of products, where the blocks keep their weights in one byte each; None: they do not.
     """
+    windows = request.windows
+    if windows is None:
+        return _denoising(request, pair, low_bits)
+    further = windows.size - windows.overlap
+    two, three = (windows.size + times * further for times in (1, 2))
+    if request.latents <= three:
+        return _denoising(request, pair, low_bits)
+    sides = request.height, request.width
+    base, more = (_denoising(request.resized(request.frames, t, *sides), pair, low_bits) for t in (two, three))
+    return base + (more - base) * (request.latents - two) // further
+
+
+def _denoising(request: Request, pair: Pair, low_bits: Products | None) -> int:
     layers, steps = request.spec.transformer.num_layers, request.steps
     few, few_steps = min(FEW, layers), min(FEW + (request.reuse or request.first_block), steps)
     base = _sampling(request, pair, few, few_steps, low_bits)
@@ -80,7 +95,7 @@ def _sampling(request: Request, pair: Pair, layers: int, steps: int, low_bits: P
             text = torch.empty(len(request.branches), spec.text_tokens, spec.transformer.text_embed_dim)
             image = torch.empty(1, spec.transformer.in_channels - shape[1], *size, dtype=between)
             start = torch.empty(shape, dtype=between)
-        network = _network(transformer, text.to(request.dtype), image, request.branches, pair)
+        network = _network(transformer, text.to(request.dtype), image, request, pair)
         denoise = guided(network, request.guider.always()) if request.guided else denoiser(network)
 
         def noise(draws: int) -> Tensor:
@@ -115,15 +130,27 @@ def _control(network: ControlNet, size: tuple[int, int, int]) -> Control:
 
 
 def _network(
-    transformer: Transformer, text: Tensor, image: Tensor, branches: Sequence[Branch], pair: Pair
+    transformer: Transformer, text: Tensor, image: Tensor, request: Request, pair: Pair
 ) -> Network:
+    windows, branches = request.windows, request.branches
+
     def reading(text: Tensor, branches: Sequence[Branch]) -> Network:
-        def network(x: Tensor, t: Tensor) -> Tensor:
+        def answer(x: Tensor, t: Tensor, image: Tensor) -> Tensor:
             noisy = x
             if image.shape[1]:
                 x = torch.cat([x, image.to(x.dtype).repeat(x.shape[0], 1, 1, 1, 1)], dim=1)
             with answering(branches, noisy, text, t):
                 return transformer(x.to(text.dtype), text, t)
+
+        def network(x: Tensor, t: Tensor) -> Tensor:
+            if windows is None:
+                return answer(x, t, image)
+
+            def ask(window: Window, x: Tensor) -> Tensor:
+                with in_window(window):
+                    return answer(x, t, take(image, window))
+
+            return windows.blended(sampler_call().step, x, ask)
 
         return network
 
@@ -145,6 +172,8 @@ def decoding(request: Request, way: VaeWay) -> int:
         return peak_of(request, lambda: vae.decode(latent(t, h, w)))
 
     high, wide = request.height // factor, request.width // factor
+    if way == "chunked" and request.windows is not None:
+        return _decoding_streamed(request, vae, latents)
     if way == "chunked":
         return _along(latents, request.height * request.width, request, lambda t: plain(t, high, wide))
     grid = Tiles.usual(config).grid(config)
@@ -159,6 +188,22 @@ def decoding(request: Request, way: VaeWay) -> int:
 
     stand_in: Any = SimpleNamespace(config=config, decode=decode)
     return peak_of(request, lambda: decode_tiled(stand_in, latent(latents, high, wide)))
+
+
+def _decoding_streamed(request: Request, vae: VAE, latents: int) -> int:
+    """Bytes alive while frames are decoded one chunk after the other, each gone when the next comes."""
+    config = request.spec.vae
+    factor = config.spatial_compression_ratio
+    sides = request.height // factor, request.width // factor
+    counted = min(latents, LONG + 1 - LONG % 2)
+
+    def work() -> None:
+        z = torch.empty(1, config.latent_channels, counted, *sides, dtype=request.dtype, device="meta")
+        for _ in vae.stream_decode(z.split(config.chunk_latents, dim=2), counted):
+            pass
+
+    more = (latents - counted) * config.latent_channels * sides[0] * sides[1] * request.dtype.itemsize
+    return peak_of(request, work) + 2 * more  # scaled and unscaled
 
 
 def encoding(request: Request, way: VaeWay) -> int:

@@ -27,7 +27,8 @@ class SamplerCall:
     """One call: the step, from 0, and the branches whose answers the batch holds, in equal parts.
 
     ``latents``, ``text`` and ``timestep`` are the arguments of the network, ``latents`` without the channels of
-    conditions; None where nobody said them.
+    conditions; None where nobody said them. ``window``: the latent frames of a long video that it is about, where one is
+    made in windows; () for all of them.
     """
 
     step: int = 0
@@ -35,6 +36,7 @@ class SamplerCall:
     latents: Float[Tensor, "b c t h w"] | None = field(default=None, compare=False)
     text: Float[Tensor, "b l e"] | None = field(default=None, compare=False)
     timestep: Float[Tensor, "..."] | None = field(default=None, compare=False)
+    window: tuple[int, ...] = ()
 
 
 NO_CALL = SamplerCall()
@@ -68,6 +70,16 @@ def answering(
         _call.get(NO_CALL), branches=tuple(branches), latents=latents, text=text, timestep=timestep
     )
     before = _call.set(call)
+    try:
+        yield
+    finally:
+        _call.reset(before)
+
+
+@contextmanager
+def in_window(window: Sequence[int]) -> Iterator[None]:
+    """Inside, calls are about these latent frames alone."""
+    before = _call.set(replace(_call.get(NO_CALL), window=tuple(window)))
     try:
         yield
     finally:

@@ -57,10 +57,17 @@ class TransformerConfig(Config):
 
     # what diffusers cannot express
     use_positional_embeddings: bool = Field(True, description="false: no positions at all (ablation)")
-    position_mode: Literal["slice", "resample", "ntk", "fun"] | None = Field(
+    position_mode: Literal["slice", "resample", "ntk", "fun", "riflex"] | None = Field(
         None,
         description="coordinates at other sizes; null: as released, resample for 1.0 and slice for 1.5; fun: as "
-        "VideoX-Fun trained",
+        "VideoX-Fun trained; riflex: as released, with one frequency in time slowed for longer videos",
+    )
+    riflex_frames: int | None = Field(
+        None,
+        gt=0,
+        le=16_384,
+        description="with position_mode riflex: patches in time that the slowed frequency spans; null: those of each "
+        "video; the published fine-tuned weights have 25",
     )
     attention: Literal["full", "split"] = Field("full", description="3D full, or 2D + 1D (Fig. 8b, 10b)")
     experts: Experts = Field(Experts(), description="what text and video have of their own (Fig. 8a, 10c)")
@@ -94,6 +101,16 @@ class TransformerConfig(Config):
                 "use_learned_positional_embeddings true, use_rotary_positional_embeddings false: learned "
                 "positions come on top of rotary ones; set both"
             )
+        if self.position_mode == "riflex" and not self.use_rotary_positional_embeddings:
+            raise ConfigError(
+                "position_mode 'riflex', use_rotary_positional_embeddings false: it slows a frequency of rotary "
+                "positions; choose another mode"
+            )
+        if self.riflex_frames is not None and self.position_mode != "riflex":
+            raise ConfigError(
+                f"riflex_frames {self.riflex_frames}: has no effect with position_mode {self.position_mode!r}; set "
+                "it to 'riflex'"
+            )
         if self.use_rotary_positional_embeddings and not self.use_positional_embeddings:
             raise ConfigError(
                 "use_positional_embeddings false, use_rotary_positional_embeddings true: these contradict "
@@ -119,6 +136,12 @@ class TransformerConfig(Config):
     def patch(self) -> tuple[int, int, int]:
         """Latent frames, rows and columns of one patch."""
         return self.patch_size_t or 1, self.patch_size, self.patch_size
+
+    @property
+    def native_patches_t(self) -> int:
+        """Patches in time of a video of the native length."""
+        latents = (self.sample_frames - 1) // self.temporal_compression_ratio + 1
+        return -(-latents // (self.patch_size_t or 1))
 
     @property
     def patch_values(self) -> int:

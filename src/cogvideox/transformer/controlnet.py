@@ -223,7 +223,11 @@ class Controlled:
                 "controlnet: nobody says which latents are denoised; call it inside of answering"
             )
         asked = call.latents, call.text, call.timestep
-        return [(each.strength, each.network.states(*asked, each.video, rotary_emb)) for each in active]
+        videos = [each.video[:, :, list(call.window)] if call.window else each.video for each in active]
+        return [
+            (each.strength, each.network.states(*asked, video, rotary_emb))
+            for each, video in zip(active, videos, strict=True)
+        ]
 
 
 @contextmanager

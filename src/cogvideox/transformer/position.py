@@ -6,7 +6,10 @@ neutral element (no rotation, nothing added).
 
 from __future__ import annotations
 
+import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Literal
 
@@ -31,18 +34,35 @@ class Rotary:
     the indices and slows slow channels down where a grid is larger than the native one, so that its last patch is
     as far as the native last one for the slowest channel, while fast channels stay as they were. ``fun`` squeezes as
     VideoX-Fun does, whose steps are those of the cropped region alone.
+
+    ``frames``: patches in time of the native length. ``riflex``: whether one frequency in time is slowed (RIFLEx, see
+    ``slowed_frequency``): None: not; 0: for videos that are longer than its period; else always, for so many patches.
     """
 
-    def __init__(self, head_dim: int, mode: PositionMode, base: tuple[int, int]):
-        self.head_dim, self.mode, self.base = head_dim, mode, base
+    def __init__(
+        self, head_dim: int, mode: PositionMode, base: tuple[int, int], frames: int = 1, riflex: int | None = None
+    ):
+        self.head_dim, self.mode, self.base, self.frames = head_dim, mode, base, frames
+        self.riflex = riflex
         self.real = False
 
     def table(
         self, layout: Layout, device: torch.device
     ) -> Complex[Tensor, "n 1 e_half"] | Float[Tensor, "n 1 2 e"]:
         """The factor exp(i angle) of every token and pair of channels; with ``real`` set, as ``as_real`` has it."""
-        table = _rotary_table(layout, self.head_dim, self.mode, self.base, device)
+        slowed = None if self.riflex is None else (self.frames, self.riflex)
+        table = _rotary_table(layout, self.head_dim, self.mode, self.base, device, slowed)
         return as_real(table) if self.real else table
+
+
+@contextmanager
+def riflex(rotary: Rotary) -> Iterator[None]:
+    """Inside, videos longer than the period of the frequency that would repeat have it slowed (RIFLEx)."""
+    before, rotary.riflex = rotary.riflex, 0
+    try:
+        yield
+    finally:
+        rotary.riflex = before
 
 
 def as_real(rotary_emb: Complex[Tensor, "n 1 e_half"]) -> Float[Tensor, "n 1 2 e"]:
@@ -129,11 +149,16 @@ def _spread_evenly(start: int, extent: int, size: int) -> Float[Tensor, " n"]:
 @lru_cache(maxsize=8)
 @torch.inference_mode(False)
 def _rotary_table(
-    layout: Layout, head_dim: int, mode: PositionMode, base: tuple[int, int], device: torch.device
+    layout: Layout,
+    head_dim: int,
+    mode: PositionMode,
+    base: tuple[int, int],
+    device: torch.device,
+    slowed: tuple[int, int] | None = None,
 ) -> Complex[Tensor, "n 1 e_half"]:
     tables = []
     for text_len, grid in layout.clips:
-        video = _rotary_table_of_grid(grid, head_dim, mode, base)
+        video = _rotary_table_of_grid(grid, head_dim, mode, base, slowed)
         tables += [video.new_ones(text_len, 1, head_dim // 2), video]
     return torch.cat(tables).to(device)
 
@@ -141,21 +166,33 @@ def _rotary_table(
 @lru_cache(maxsize=64)  # packed sequences differ from step to step, the sizes of their clips come again
 @torch.inference_mode(False)
 def _rotary_table_of_grid(
-    grid: TokenGrid, head_dim: int, mode: PositionMode, base: tuple[int, int]
+    grid: TokenGrid,
+    head_dim: int,
+    mode: PositionMode,
+    base: tuple[int, int],
+    slowed: tuple[int, int] | None = None,
 ) -> Complex[Tensor, "n 1 e_half"]:
-    angles = _angles(grid, head_dim, mode, base)
+    angles = _angles(grid, head_dim, mode, base, slowed)
     return torch.complex(angles.cos(), angles.sin())[:, None]
 
 
 def _angles(
-    grid: TokenGrid, head_dim: int, mode: PositionMode, base: tuple[int, int]
+    grid: TokenGrid,
+    head_dim: int,
+    mode: PositionMode,
+    base: tuple[int, int],
+    slowed: tuple[int, int] | None = None,
 ) -> Float[Tensor, "n e_half"]:
     axes = coordinates(grid, mode, base)
     dims = (head_dim // 4, head_dim // 8 * 3, head_dim // 8 * 3)
     stretch = (
         (1.0, max(1.0, grid.h / base[0]), max(1.0, grid.w / base[1])) if mode == "ntk" else (1.0, 1.0, 1.0)
     )
-    t, h, w = (torch.outer(p, _frequencies(dim, s)) for p, dim, s in zip(axes, dims, stretch, strict=True))
+    frequencies = [_frequencies(dim, s) for dim, s in zip(dims, stretch, strict=True)]
+    if slowed is not None:
+        trained, spanned = slowed
+        frequencies[0] = slowed_frequency(frequencies[0], trained, spanned or grid.t, always=spanned > 0)
+    t, h, w = (torch.outer(p, each) for p, each in zip(axes, frequencies, strict=True))
     angles = (
         t[:, None, None].expand(*grid, -1),
         h[None, :, None].expand(*grid, -1),
@@ -168,6 +205,38 @@ def _frequencies(dim: int, stretch: float = 1.0) -> Float[Tensor, " half"]:
     """THETA^(-2k / dim); with a stretch the last is that much slower and the first unchanged (NTK-aware scaling)."""
     theta = THETA * stretch ** (dim / (dim - 2)) if stretch > 1 else THETA
     return 1.0 / theta ** (torch.arange(0, dim, 2, dtype=torch.float32) / dim)
+
+
+def slowed_frequency(
+    frequencies: Float[Tensor, " half"], trained: int, spanned: int, always: bool = False
+) -> Float[Tensor, " half"]:
+    """RIFLEx (arXiv 2502.15894): the frequency that makes a long video repeat, slowed to 0.9 periods in ``spanned``.
+
+    That is the fastest one with a period of at least the ``trained`` patches: the second of the released models, of
+    19.87 latent frames. A video that is no longer than the period has no need of it and is left alone, unless
+    ``always``.
+    """
+    index = _repeating(frequencies, trained)
+    if not always and spanned <= _period(frequencies, trained):
+        return frequencies
+    slower = frequencies.clone()
+    slower[index] = 0.9 * 2 * math.pi / spanned
+    return slower
+
+
+def repeats_after(head_dim: int, trained: int) -> int:
+    """The patches in time after which rotary positions of such heads repeat, rounded up: 20 of the released models."""
+    return _period(_frequencies(head_dim // 4), trained)
+
+
+def _repeating(frequencies: Float[Tensor, " half"], trained: int) -> int:
+    """Which frequency in time makes a video repeat, from 0."""
+    periods = (2 * math.pi / frequencies.double()).tolist()
+    return next((index for index, period in enumerate(periods) if period >= trained), len(periods) - 1)
+
+
+def _period(frequencies: Float[Tensor, " half"], trained: int) -> int:
+    return math.ceil(2 * math.pi / float(frequencies[_repeating(frequencies, trained)]))
 
 
 class Sinusoidal:

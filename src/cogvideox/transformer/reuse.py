@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Complex, Float
@@ -32,29 +32,38 @@ Residual = Float[Tensor, "b n d"]
 Kept = TypeVar("Kept")
 
 
-class StepMemory(Generic[Kept]):
-    """What is kept between the steps of a run for each batch of branches, and the steps that were skipped.
+class CallSlot(NamedTuple):
+    """What tells the calls of one step apart: the branches in the batch, and the window they are about."""
 
-    Everything is forgotten when a new run begins: a call of an earlier step, or of the same step and branches again.
+    branches: tuple[str, ...]
+    window: tuple[int, ...]
+
+
+class StepMemory(Generic[Kept]):
+    """What is kept between the steps of a run for each batch of branches in each window, and the steps that were
+    skipped.
+
+    Everything is forgotten when a new run begins: a call of an earlier step, or of the same step and slot again.
     """
 
     def __init__(self) -> None:
-        self.kept: dict[tuple[str, ...], Kept] = {}
+        self.kept: dict[CallSlot, Kept] = {}
         self.skipped: list[int] = []
-        self.step, self.seen = -1, set[tuple[str, ...]]()
+        self.step, self.seen = -1, set[CallSlot]()
 
-    def begin(self) -> tuple[int, tuple[str, ...], bool]:
-        """The step and the branches of the call that begins, and whether it is the first one of its step."""
+    def begin(self) -> tuple[int, CallSlot, bool]:
+        """The step and the slot of the call that begins, and whether it is the first one of its step and window."""
         call = sampler_call()
-        if call.step < self.step or (call.step == self.step and call.branches in self.seen):
+        slot = CallSlot(call.branches, call.window)
+        if call.step < self.step or (call.step == self.step and slot in self.seen):
             self.kept.clear()
             self.skipped.clear()
             self.step = -1
-        first = call.step != self.step
-        if first:
+        if call.step != self.step:
             self.step, self.seen = call.step, set()
-        self.seen.add(call.branches)
-        return call.step, call.branches, first
+        first = all(other.window != slot.window for other in self.seen)
+        self.seen.add(slot)
+        return call.step, slot, first
 
     def skip(self, step: int) -> None:
         """Note that the blocks of this step were left out."""
@@ -74,17 +83,17 @@ def reusing(network: Transformer, factors: Sequence[float | None]) -> Iterator[l
     memory = StepMemory[Residual]()
 
     def reused(x: Residual, *rest: object) -> Residual:
-        step, branches, _ = memory.begin()
-        factor, before = factors[step], memory.kept.get(branches)
+        step, slot, _ = memory.begin()
+        factor, before = factors[step], memory.kept.get(slot)
         if factor is not None and before is not None:
             memory.skip(step)
             return torch.add(x, before, alpha=factor)
-        memory.kept.pop(branches, None)
+        memory.kept.pop(slot, None)
         before = None  # freed before the blocks need memory
         start = x.clone() if step + 1 < len(factors) and factors[step + 1] is not None else None
         out = run_blocks(x, *rest)  # written over x
         if start is not None:
-            memory.kept[branches] = torch.sub(out, start, out=start)
+            memory.kept[slot] = torch.sub(out, start, out=start)
         return out
 
     with replacing_blocks(network, reused):
@@ -136,31 +145,31 @@ def first_block_cached(network: Transformer, threshold: float) -> Iterator[list[
 
     Little: mean|r - r_before| / mean|r_before| <= threshold, r being the residual of the first block on video tokens
     and r_before that of the last computed step. Where several calls make a step (guidance in sequence) the first one
-    decides for all, so that the answers are equally old. For inference only. Waits for the device at each step.
+    decides for all, so that the answers are equally old; each window decides for itself. For inference only. Waits for
+    the device at each step.
     """
     run_blocks: Callable[..., Residual] = network.run_blocks
     memory = StepMemory[FirstBlock]()
-    skips = False
+    skips: dict[tuple[int, ...], bool] = {}
 
     def cached(
         x: Residual, temb: Tensor, rotary_emb: Complex[Tensor, "n 1 e_half"] | None, layout: Layout
     ) -> Residual:
-        nonlocal skips
-        step, branches, first = memory.begin()
-        kept, words = memory.kept.get(branches), layout.clips[0].text_len
+        step, slot, first = memory.begin()
+        kept, words = memory.kept.get(slot), layout.clips[0].text_len
         start = x[:, words:].clone()
         x = run_blocks(x, temb, rotary_emb, layout, 0, 1)  # written over x
         residual = torch.sub(x[:, words:], start, out=start)
         if first:
-            skips = kept is not None and _is_near(residual, kept.first, threshold)
-        if skips and kept is not None:
+            skips[slot.window] = kept is not None and _is_near(residual, kept.first, threshold)
+        if skips[slot.window] and kept is not None:
             memory.skip(step)
             return x.add_(kept.others)
-        memory.kept.pop(branches, None)
+        memory.kept.pop(slot, None)
         kept = None  # freed before the blocks need memory
         head = x.clone()
         out = run_blocks(x, temb, rotary_emb, layout, 1, None)  # written over x
-        memory.kept[branches] = FirstBlock(residual, torch.sub(out, head, out=head))
+        memory.kept[slot] = FirstBlock(residual, torch.sub(out, head, out=head))
         return out
 
     with replacing_blocks(network, cached):

@@ -39,8 +39,7 @@ class Transformer(nn.Module):
         self.proj_out = Linear(width, config.patch_values * config.out_channels)
         base = (config.sample_height // config.patch_size, config.sample_width // config.patch_size)
         rotary = config.position in ("rotary", "rotary+learned")
-        assert config.position_mode is not None  # the config fills it in
-        self.rotary = Rotary(config.attention_head_dim, config.position_mode, base) if rotary else None
+        self.rotary = _rotary(config, base) if rotary else None
 
     def forward(
         self,
@@ -149,6 +148,14 @@ class Transformer(nn.Module):
     def _head(self, x: Tensor, temb: Tensor, clip: int, layout: Layout) -> Float[Tensor, "b out t h w"]:
         x = self.norm_out(self.norm_final(x), temb[:, clip, None])
         return unpatchify(self.proj_out(x), layout.clips[clip].grid, self.config.patch)
+
+
+def _rotary(config: TransformerConfig, base: tuple[int, int]) -> Rotary:
+    mode, slowed = config.position_mode, None
+    assert mode is not None  # the config fills it in
+    if mode == "riflex":
+        mode, slowed = ("slice" if config.patch_size_t else "resample"), config.riflex_frames or 0
+    return Rotary(config.attention_head_dim, mode, base, config.native_patches_t, slowed)
 
 
 def block_of(config: TransformerConfig) -> Block:

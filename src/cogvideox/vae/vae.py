@@ -106,7 +106,7 @@ class VAE(nn.Module):
         Raises FrameError when the length is another.
         """
         chunks = rechunk(slices, self.config.chunk_frames, frames)
-        for moments in self._stream(self.encoder, chunks, self._check_pixels):
+        for moments in self._stream(self.encoder, chunks, self._check_pixels, total=frames):
             yield gaussian(moments)
 
     def stream_decode(
@@ -118,7 +118,7 @@ class VAE(nn.Module):
         """
         alone = self.config.first_latent_alone
         chunks = rechunk(slices, self.config.chunk_latents, latents, alone)
-        yield from self._stream(self.decoder, chunks, self._check_latents, alone)
+        yield from self._stream(self.decoder, chunks, self._check_latents, alone, latents)
 
     def _code(
         self,
@@ -144,11 +144,18 @@ class VAE(nn.Module):
         return concat_frames(chunks(), frames_out(x.shape[2]))
 
     def _stream(
-        self, network: nn.Module, chunks: Iterable[Tensor], check: Callable, first_alone: bool = False
+        self,
+        network: nn.Module,
+        chunks: Iterable[Tensor],
+        check: Callable,
+        first_alone: bool = False,
+        total: int | None = None,
     ) -> Iterator[Tensor]:
-        past = Remember()
+        past, seen = Remember(), 0
         for index, x in enumerate(chunks):
             check(x)
+            seen += x.shape[2]
+            past.is_last_chunk = seen == total
             past.single_first = index == 0 if first_alone else None
             yield _run(network, x, past)
 

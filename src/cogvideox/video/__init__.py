@@ -10,6 +10,7 @@
 | ``image`` | still pictures in, within the same limits |
 | ``mask`` | masks over a video: files, boxes, arrays |
 | ``saving`` | mp4, mkv, gif and png out, never over somebody's work unless asked |
+| ``spool`` | frames of a long video on disk while it is made |
 | ``sheet`` | contact sheets: rows of frames with captions |
 | ``video`` | ``Video`` itself |
 | ``info`` | what a file is and what made it |

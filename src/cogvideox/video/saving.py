@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from cogvideox.errors import ConfigError, OutputError
 from cogvideox.files import read_json
+from cogvideox.video.spool import passing
 
 SUFFIXES = (".mp4", ".mkv", ".gif", ".png")
 RECORDS = (".json", ".html")
@@ -121,7 +123,7 @@ def write_mp4(path: Path, frames: np.ndarray, fps: float, tags: dict[str, str]) 
     """H.264, yuv420p, crf 18, faststart, BT.709. frames ``uint8 [t, h, w, 3]``; odd sides repeat a line."""
     rate = Fraction(fps).limit_denominator(1001)
     with mp4_writer(path, frames.shape[1], frames.shape[2], rate, tags) as add:
-        for array in frames:
+        for array in passing(frames):
             add(array)
 
 
@@ -189,7 +191,7 @@ def write_mkv(path: Path, frames: np.ndarray, fps: float, tags: dict[str, str]) 
             container.metadata[key] = value
         stream = container.add_stream("ffv1", rate=Fraction(fps).limit_denominator(1001))
         stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "bgr0"
-        for array in frames:
+        for array in passing(frames):
             frame = av.VideoFrame.from_ndarray(array, format="rgb24").reformat(format="bgr0")
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
@@ -212,14 +214,15 @@ def write_gif(path: Path, frames: np.ndarray, fps: float, comment: str = "", lea
     Every frame is written, one that equals the frame before it too: a still keeps its length.
     """
     grow = max(1, math.ceil(least_height / frames.shape[1]))
-    images = (Image.fromarray(np.repeat(np.repeat(f, grow, axis=0), grow, axis=1)) for f in frames)
-    indexed = [image.convert("P", palette=Image.Palette.ADAPTIVE) for image in images]
+    enlarged = (np.repeat(np.repeat(f, grow, axis=0), grow, axis=1) for f in passing(frames))
+    indexed = (Image.fromarray(f).convert("P", palette=Image.Palette.ADAPTIVE) for f in enlarged)
+    first = next(indexed)
     extra = {"comment": comment.encode()[:255]} if comment else {}
     duration = max(20, round(100 / fps) * 10)  # GIF counts in hundredths; below 2 players slow down to 10
-    header, _ = getheader(indexed[0].copy(), info={"loop": 0, "duration": duration, **extra})
+    header, _ = getheader(first.copy(), info={"loop": 0, "duration": duration, **extra})
     with path.open("wb") as stream:
         stream.writelines(header)
-        for image in indexed:  # Image.save would merge equal frames into one
+        for image in chain([first], indexed):  # Image.save would merge equal frames into one
             stream.writelines(getdata(image, duration=duration, include_color_table=True))
         stream.write(b";")
 

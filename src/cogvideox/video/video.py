@@ -210,19 +210,7 @@ class Video:
             pixels = pixels[0]
         if pixels.ndim != 4 or pixels.shape[0] != 3:
             raise MediaError(f"pixels of shape {list(pixels.shape)}: one video is [1, 3, t, h, w]")
-        pixels = pixels.detach()
-        if not bool(pixels.isfinite().all()):
-            bad = int((~pixels.isfinite()).sum())
-            raise NumericsError(f"{bad} of {pixels.numel()} pixel values are NaN or Inf; decode in float32")
-        import torch
-
-        # where the pixels are, and a frame at a time: to the host goes a byte for each, not a float
-        frames = [
-            frame.float().clamp(-1, 1).add(1).mul(127.5).round().byte().permute(1, 2, 0)
-            for frame in pixels.unbind(1)
-        ]
-        video = torch.stack(frames).contiguous()
-        return cls(video.cpu().numpy(), fps, dict(manifest or {}))
+        return cls(to_frames(pixels.detach()), fps, dict(manifest or {}))
 
     def _repr_html_(self) -> str:
         """The video itself, in a notebook."""
@@ -237,6 +225,21 @@ class Video:
             f"{source}</video>"
             f"<div>{text(self.title)}</div>"
         )
+
+
+def to_frames(pixels: Float[Tensor, "3 t h w"]) -> np.ndarray:
+    """Values in [-1, 1] (clamped) as uint8 [t, h, w, 3]. Raises NumericsError on NaN or Inf."""
+    import torch
+
+    if not bool(pixels.isfinite().all()):
+        bad = int((~pixels.isfinite()).sum())
+        raise NumericsError(f"{bad} of {pixels.numel()} pixel values are NaN or Inf; decode in float32")
+    # where the pixels are, and a frame at a time: to the host goes a byte for each, not a float
+    frames = [
+        frame.float().clamp(-1, 1).add(1).mul(127.5).round().byte().permute(1, 2, 0)
+        for frame in pixels.unbind(1)
+    ]
+    return torch.stack(frames).contiguous().cpu().numpy()
 
 
 def read_video(

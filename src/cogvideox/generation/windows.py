@@ -1,0 +1,178 @@
+"""Whether a run is made in context windows, in which ones, and which prompt each of them follows."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Literal
+
+from cogvideox.diffusion import Windows
+from cogvideox.errors import ConfigError, FrameError, PromptError
+from cogvideox.generation.frame_plan import FramePlan, plan_frames
+from cogvideox.generation.given import Given
+from cogvideox.generation.options import GenerateOptions
+from cogvideox.generation.prompt_times import TimedPrompt
+from cogvideox.generation.segments import SHARED, laid_segments, shared_frames
+from cogvideox.spec import ModelSpec
+from cogvideox.transformer.position import repeats_after
+
+LONG = 2
+"""Times the trained length above which a video is made in windows unless it is asked for at once."""
+OF_VOID = 16
+"""Frames that Netflix VOID's windows share; its videos are made in windows as soon as they are longer than trained."""
+OF_WINDOWS = ("window_overlap", "window_schedule", "window_stride", "window_blend", "window_noise")
+
+
+def plan_windows(
+    spec: ModelSpec,
+    options: GenerateOptions,
+    frames: FramePlan,
+    timed: Sequence[TimedPrompt] = (),
+    fps: float = 1.0,
+    given: Given | None = None,
+) -> Windows | None:
+    """The windows of a video of ``frames``; None where it is made at once.
+
+    ``timed``: prompts with times. Raises FrameError, PromptError, InputError or ConfigError for what cannot be.
+    """
+    size = _size(spec, options, frames)
+    if size is None:
+        _warn_of_no_effect(options, OF_WINDOWS, "on a video that is made at once; give --window")
+        if timed:
+            raise PromptError(
+                f"prompt: {len(timed)} prompts with times, and the video of {frames.asked} frames is made at once; ask for "
+                "a longer one, or for a smaller --window"
+            )
+        return None
+    unit, removal = spec.frame_patch, spec.kind == "removal"
+    schedule, blend = options.window_schedule, options.window_blend
+    if schedule == "segments":
+        overlap = -(-shared_frames(spec, given or Given()) // spec.vae.temporal_compression_ratio)
+        if overlap >= size:
+            raise FrameError(f"window {options.window}: no longer than what segments share; give a larger one")
+    else:
+        overlap = _overlap(spec, options, size)
+    windows = Windows(
+        frames=frames.latents,
+        size=size,
+        overlap=overlap,
+        schedule=("multidiffusion" if removal else "static") if schedule == "auto" else schedule,
+        blend=("linear" if removal else "pyramid") if blend == "auto" else blend,
+        stride=options.window_stride,
+        unit=unit,
+        prompts=_firsts(spec, frames, timed, fps) or (0,),
+    )
+    _check(options, windows)
+    return windows
+
+
+def noise_of(spec: ModelSpec, options: GenerateOptions) -> Literal["shuffled", "fresh"]:
+    """Which noise a video in windows begins from."""
+    if options.window_noise == "auto":
+        return "fresh" if spec.kind == "removal" else "shuffled"
+    return options.window_noise
+
+
+def about_windows(spec: ModelSpec, windows: Windows, frames: FramePlan) -> str:
+    """One phrase for people: how many windows of how many frames, and why."""
+    ratio = spec.vae.temporal_compression_ratio
+    count, shared = len(windows.at(0)), windows.overlap * ratio
+    size = (windows.size - 1) * ratio + 1
+    why = f"in {count} windows of {size} frames that share {shared} ({windows.schedule}, {windows.blend} weights)"
+    if windows.schedule == "segments":
+        count = len(laid_segments(frames.asked, size, SHARED[spec.kind]))
+        why = f"in {count} segments of {size} frames, each begun with the last {SHARED[spec.kind]} of the one before"
+    if frames.generated > spec.frames:
+        why += f", since the model was trained on {spec.frames}"
+    return why
+
+
+def check_positions(spec: ModelSpec, options: GenerateOptions, latents: int) -> None:
+    """Refuse RIFLEx for positions that do not rotate, and warn where it changes nothing. Raises ConfigError.
+
+    ``latents``: latent frames that the network sees at once.
+    """
+    if not options.riflex:
+        return
+    config = spec.transformer
+    if config.position not in ("rotary", "rotary+learned"):
+        raise ConfigError(
+            f"riflex: the model {spec.name or 'given'} has {config.position} positions, and it slows a frequency of "
+            "rotary ones; leave it out, or make the video in windows with --window"
+        )
+    period = repeats_after(config.attention_head_dim, config.native_patches_t) * spec.frame_patch
+    if config.position_mode == "riflex":
+        warnings.warn("riflex has no effect: the model has position_mode riflex already", stacklevel=4)
+    elif latents <= period:
+        ratio = spec.vae.temporal_compression_ratio
+        warnings.warn(
+            f"riflex has no effect on {latents} latent frames: positions repeat after {period} "
+            f"({(period - 1) * ratio + 1} frames)",
+            stacklevel=4,
+        )
+
+
+def _size(spec: ModelSpec, options: GenerateOptions, frames: FramePlan) -> int | None:
+    """Latent frames of a window; None where the whole video is made at once."""
+    longest = 1 if spec.kind == "removal" else LONG
+    if options.window == 0 or (options.window is None and frames.asked <= longest * spec.frames):
+        return None
+    config = spec.vae
+    ratio, alone = config.temporal_compression_ratio, config.first_latent_alone
+    wanted = options.window or spec.frames
+    size = plan_frames(wanted, ratio, spec.frame_patch, "start", first_alone=alone).latents
+    return size if size < frames.latents else None
+
+
+def _overlap(spec: ModelSpec, options: GenerateOptions, size: int) -> int:
+    """Latent frames that windows share, whole patches. Raises FrameError where no window would go on."""
+    unit, ratio = spec.frame_patch, spec.vae.temporal_compression_ratio
+    if options.window_overlap is None:
+        overlap = OF_VOID // ratio if spec.kind == "removal" else size // 2
+        overlap = min(overlap, size - unit) // unit * unit
+    else:
+        overlap = -(-options.window_overlap // ratio)
+        overlap += -overlap % unit
+    if overlap >= size:
+        raise FrameError(
+            f"window_overlap {options.window_overlap}: {overlap} of {size} latent frames of a window, so none would go "
+            f"on; give at most {(size - unit) * ratio}"
+        )
+    return overlap
+
+
+def _firsts(
+    spec: ModelSpec, frames: FramePlan, timed: Sequence[TimedPrompt], fps: float
+) -> tuple[int, ...]:
+    """The first latent frame of each prompt. Raises PromptError for times that are not those of the video."""
+    if not timed:
+        return ()
+    ratio, seconds = spec.vae.temporal_compression_ratio, frames.asked / fps
+    if abs(timed[-1].stop - seconds) > max(1.0, ratio / fps):
+        raise PromptError(
+            f"prompt: its times end at {timed[-1].stop:g} s, and the video of {frames.asked} frames at {fps:g} per second "
+            f"lasts {seconds:g} s; change one of them"
+        )
+    numbers = [round(each.start * fps) + frames.front for each in timed]
+    return tuple(frames.padding + -(-number // ratio) if number else 0 for number in numbers)
+
+
+def _check(options: GenerateOptions, windows: Windows) -> None:
+    """Refuse caches for windows that move, and warn of settings without effect. Raises ConfigError."""
+    if windows.moves and (options.cache or options.reuse):
+        name = "cache" if options.cache else "reuse"
+        raise ConfigError(
+            f"{name} and window_schedule {windows.schedule!r}: windows are others at every step, so nothing that was "
+            "kept is of use; choose static windows, or leave one of them out"
+        )
+    idle = [] if windows.moves else ["window_stride"]
+    if windows.schedule == "segments":
+        idle = [name for name in OF_WINDOWS if name != "window_schedule"]
+    _warn_of_no_effect(options, idle, f"with window_schedule {windows.schedule!r}")
+
+
+def _warn_of_no_effect(options: GenerateOptions, names: Sequence[str], why: str) -> None:
+    for name in names:
+        value = getattr(options, name)
+        if value != GenerateOptions.model_fields[name].default:
+            warnings.warn(f"{name} {value!r} has no effect {why}", stacklevel=5)
