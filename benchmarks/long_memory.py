@@ -60,7 +60,10 @@ def main() -> None:
         peak = peak_of(frames, args.side, args.window) / MB
         latents = ((frames - 1) // 4 + 1) * 16 * (args.side // 8) ** 2 * 4 / MB
         grown = "" if before is None else f"{peak - before:.0f}"
-        print(f"| {frames} | {peak:.0f} | {grown} | {latents:.1f} | {frames * args.side**2 * 3 / MB:.0f} |", flush=True)
+        print(
+            f"| {frames} | {peak:.0f} | {grown} | {latents:.1f} | {frames * args.side**2 * 3 / MB:.0f} |",
+            flush=True,
+        )
         before = peak
 
 

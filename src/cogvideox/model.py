@@ -237,9 +237,13 @@ class CogVideoX:
             elif coding == "whole":
                 latents = vae.encode(pixels.to(self.device, dtype), coding)
             else:  # also for "tiny": what is given is encoded by the autoencoder itself
-                slices = (each.to(self.device, dtype) for each in pixels.split(vae.config.chunk_frames, dim=2))
+                slices = (
+                    each.to(self.device, dtype) for each in pixels.split(vae.config.chunk_frames, dim=2)
+                )
                 chunks = list(vae.stream_encode(slices, pixels.shape[2]))
-                mean, logvar = (torch.cat([getattr(each, name) for each in chunks], dim=2) for name in ("mean", "logvar"))
+                mean, logvar = (
+                    torch.cat([getattr(each, name) for each in chunks], dim=2) for name in ("mean", "logvar")
+                )
                 latents = Gaussian(mean, logvar)
         return (latents.sample(generator) if sample else latents.mode()) - shift
 

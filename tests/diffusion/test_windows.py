@@ -76,10 +76,14 @@ def test_units_stay_together():
     schedule=st.sampled_from(SCHEDULES), blend=st.sampled_from(["pyramid", "linear", "flat"]),
     stride=st.integers(1, 4), step=st.integers(0, 60), unit=st.sampled_from([1, 2]),
 )  # fmt: skip
-def test_every_frame_is_covered_and_its_weights_sum_to_one(total, size, share, schedule, blend, stride, step, unit):
+def test_every_frame_is_covered_and_its_weights_sum_to_one(
+    total, size, share, schedule, blend, stride, step, unit
+):
     windows = Windows(total * unit, size * unit, int(share * size) * unit, schedule, blend, stride, unit)
     laid = windows.at(step)
-    assert len(set(laid)) == len(laid) and {frame for window in laid for frame in window} == set(range(total * unit))
+    assert len(set(laid)) == len(laid) and {frame for window in laid for frame in window} == set(
+        range(total * unit)
+    )
     ones = torch.ones(1, 1, total * unit, 1, 1)
     assert torch.allclose(windows.blended(step, ones, lambda window, x: x), ones, atol=1e-6)
 
@@ -143,7 +147,12 @@ def test_noise_is_shuffled_as_in_freenoise():
     assert sorted(mixed[8:14]) == list(range(6)) and mixed[8:14] != list(range(6))
     assert sorted(mixed[14:]) == sorted(mixed[6:12])
     assert noise.flatten().tolist() == list(range(20))
-    assert sorted(shuffled(noise, 16, 2, torch.Generator().manual_seed(0)).flatten().tolist()[16:]) == [0, 1, 2, 3]
+    assert sorted(shuffled(noise, 16, 2, torch.Generator().manual_seed(0)).flatten().tolist()[16:]) == [
+        0,
+        1,
+        2,
+        3,
+    ]
 
 
 @pytest.mark.parametrize("sampler", list(SAMPLERS))

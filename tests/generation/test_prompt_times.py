@@ -15,7 +15,10 @@ TWO = "0-5: a red circle moves to the right; 5-10: a blue square moves up"
 
 
 def test_times_are_seconds():
-    expected = (TimedPrompt(0, 5, "a red circle moves to the right"), TimedPrompt(5, 10, "a blue square moves up"))
+    expected = (
+        TimedPrompt(0, 5, "a red circle moves to the right"),
+        TimedPrompt(5, 10, "a blue square moves up"),
+    )
     assert timed_prompts(TWO) == expected
     assert timed_prompts(TWO.replace("; ", "\n").replace("5:", "5 s :")) == expected
     fine = timed_prompts("0-1.5: a; b, c: d.; 1.5-3: e;")

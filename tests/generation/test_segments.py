@@ -12,7 +12,9 @@ from cogvideox.generation.segments import VideoSegment, faded, laid_segments, se
 from cogvideox.video import Video
 from support.models import golden_frames, golden_model, golden_text
 
-OPTIONS = GenerateOptions(prompt="x", seed=42, steps=1, frames=30, window=17, window_schedule="segments", guidance=1.0)
+OPTIONS = GenerateOptions(
+    prompt="x", seed=42, steps=1, frames=30, window=17, window_schedule="segments", guidance=1.0
+)
 
 
 def made(model, given=None, options=OPTIONS):
@@ -51,15 +53,19 @@ def test_a_segment_begins_with_the_end_of_the_one_before(kind):
     one = OPTIONS.changed(frames=17, window=0, window_schedule="auto")
     first = made(model, given, one).video.frames
     last, rest = first[-shared:], 30 - 17
-    assert np.array_equal(found.video.frames[:17 - shared], first[:17 - shared])
+    assert np.array_equal(found.video.frames[: 17 - shared], first[: 17 - shared])
     begun = {
         "t2v": Given(video=Video(last, 8.0)),
         "i2v": Given(image=last[-1]),
-        "inpaint": Given(image=last[0], keyframes={1: last[1], 2: last[2], 3: last[3]}) if shared == 4 else None,
+        "inpaint": Given(image=last[0], keyframes={1: last[1], 2: last[2], 3: last[3]})
+        if shared == 4
+        else None,
     }[kind]
     options = one.changed(seed=43)
     if kind == "t2v":
-        second = made(model, begun, options.changed(video_use="continue", context_frames=9, frames=8)).video.frames
+        second = made(
+            model, begun, options.changed(video_use="continue", context_frames=9, frames=8)
+        ).video.frames
         assert np.array_equal(made(model, given, OPTIONS.changed(frames=25)).video.frames[17:], second)
         return
     second = made(model, begun, options.changed(frames=shared + min(rest, 17 - shared))).video.frames
@@ -68,7 +74,9 @@ def test_a_segment_begins_with_the_end_of_the_one_before(kind):
 
 
 def test_one_segment_is_the_plain_run():
-    plain = generate(golden_model(), OPTIONS.changed(frames=17, window=0, window_schedule="auto"), **golden_text())
+    plain = generate(
+        golden_model(), OPTIONS.changed(frames=17, window=0, window_schedule="auto"), **golden_text()
+    )
     found = generate(golden_model(), OPTIONS.changed(frames=17, window_schedule="auto"), **golden_text())
     assert np.array_equal(plain.frames, found.frames)
 

@@ -25,7 +25,9 @@ from cogvideox.video import Video, read_video
 from support.golden import fill
 from support.models import golden_frames, golden_model, golden_text, small_preset
 
-PLAIN = GenerateOptions(prompt="x", seed=42, steps=3, frames=25, window=0, modulation="layers", attention="torch")
+PLAIN = GenerateOptions(
+    prompt="x", seed=42, steps=3, frames=25, window=0, modulation="layers", attention="torch"
+)
 LONG = PLAIN.changed(window=9)
 
 
@@ -41,7 +43,9 @@ def asked(model):
     """Notes, for each call of a network, the window and what it was given."""
     calls = []
     model.transformer.register_forward_hook(
-        lambda module, args, out: calls.append((sampler_call(), *(each.clone() for each in args), out.clone()))
+        lambda module, args, out: calls.append(
+            (sampler_call(), *(each.clone() for each in args), out.clone())
+        )
     )
     return calls
 
@@ -77,7 +81,11 @@ def test_each_window_is_a_video_of_its_own_to_the_network(schedule, blend):
 
 def test_windows_give_what_the_formula_gives():
     """DDIM by hand on the mean of two windows' answers, guidance included."""
-    model, text, options = golden_model(), golden_text(), LONG.changed(frames=17, steps=2, window_blend="flat")
+    model, text, options = (
+        golden_model(),
+        golden_text(),
+        LONG.changed(frames=17, steps=2, window_blend="flat"),
+    )
     options = options.changed(window_noise="fresh", window_overlap=4, guidance=3.0)
     plan = plan_run(model.spec, options)
     assert plan.windows.at(0) == ((0, 1, 2), (2, 3, 4))
@@ -240,7 +248,12 @@ def test_the_published_defaults_of_void():
     video = Video(golden_frames(33), 12.0)
     given = Given(video=video, remove=np.full((33, 32, 48), 255, np.uint8))
     windows = plan_run(model.spec, GenerateOptions(prompt="x", guidance=1.0), given).windows
-    assert (windows.schedule, windows.blend, windows.overlap, windows.unit) == ("multidiffusion", "linear", 4, 2)
+    assert (windows.schedule, windows.blend, windows.overlap, windows.unit) == (
+        "multidiffusion",
+        "linear",
+        4,
+        2,
+    )
 
 
 @pytest.mark.parametrize(("settings", "error", "message"), [
@@ -283,7 +296,10 @@ def prediction(frames, **settings):
 
 @pytest.mark.parametrize("cache", ["", "first-block"])
 def test_the_memory_of_a_long_video_is_that_of_a_window_and_its_latents(cache):
-    work = [MemoryPrediction(prediction(n, window=25, cache=cache)).work("batched", "chunked") for n in (97, 193, 385)]
+    work = [
+        MemoryPrediction(prediction(n, window=25, cache=cache)).work("batched", "chunked")
+        for n in (97, 193, 385)
+    ]
     latents = 24 * 16 * 8 * 12 * 4  # of 96 frames
     assert work[0].decode < work[2].decode <= work[0].decode + 3 * 3 * latents
     grown = work[2].denoise - work[1].denoise

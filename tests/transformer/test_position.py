@@ -197,7 +197,9 @@ def test_weights_that_were_trained_with_riflex_have_it_at_every_length():
         assert angles_in_time(rotary, frames)[1].item() == pytest.approx(0.226195, abs=1e-6)
 
 
-@pytest.mark.parametrize(("head_dim", "trained", "period"), [(64, 13, 20), (64, 11, 20), (32, 5, 7), (64, 30, 63)])
+@pytest.mark.parametrize(
+    ("head_dim", "trained", "period"), [(64, 13, 20), (64, 11, 20), (32, 5, 7), (64, 30, 63)]
+)
 def test_the_frequency_that_repeats_is_found(head_dim, trained, period):
     assert repeats_after(head_dim, trained) == period
 
@@ -214,7 +216,10 @@ def test_riflex_is_a_setting_of_a_model():
     fixed = Transformer(TransformerConfig(**settings, position_mode="riflex", riflex_frames=25)).rotary
     assert (plain.mode, plain.riflex, plain.frames) == ("resample", None, 13)
     assert (own.mode, own.riflex, fixed.riflex) == ("resample", 0, 25)
-    assert Transformer(TransformerConfig(**settings, patch_size_t=2, position_mode="riflex")).rotary.mode == "slice"
+    assert (
+        Transformer(TransformerConfig(**settings, patch_size_t=2, position_mode="riflex")).rotary.mode
+        == "slice"
+    )
     assert TransformerConfig(patch_size_t=2, sample_frames=81).native_patches_t == 11
     with pytest.raises(ConfigError, match="riflex_frames 25: has no effect with position_mode 'resample'"):
         TransformerConfig(**settings, riflex_frames=25)

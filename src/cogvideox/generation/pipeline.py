@@ -33,7 +33,14 @@ from cogvideox.generation.plan import Plan, plan_run
 from cogvideox.generation.prompt_times import texts_of
 from cogvideox.generation.record import Generation, RunRecord, TextRecord, joined_record, record_of
 from cogvideox.generation.sampling import Noises, guidance_of, sample_latents
-from cogvideox.generation.segments import VideoSegment, given_to, join, laid_segments, segment_options, shared_frames
+from cogvideox.generation.segments import (
+    VideoSegment,
+    given_to,
+    join,
+    laid_segments,
+    segment_options,
+    shared_frames,
+)
 from cogvideox.generation.windows import noise_of
 from cogvideox.memory.offload import give_back
 from cogvideox.model import CogVideoX
@@ -190,9 +197,16 @@ def _run_in_segments(
     records: list[RunRecord] = []
 
     def make(segment: VideoSegment, before: np.ndarray) -> np.ndarray:
-        begun, options = given_to(model.spec, segment, before, given), segment_options(whole, segment, plan.fps)
-        if begun.video is not None:  # its frames are made again, so that both versions are there to be blended
-            options = options.changed(video_use="continue", context_frames=segment.shared, frames=segment.added)
+        begun, options = (
+            given_to(model.spec, segment, before, given),
+            segment_options(whole, segment, plan.fps),
+        )
+        if (
+            begun.video is not None
+        ):  # its frames are made again, so that both versions are there to be blended
+            options = options.changed(
+                video_use="continue", context_frames=segment.shared, frames=segment.added
+            )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # said of the whole already
             own = plan_run(model.spec, options, begun)

@@ -89,9 +89,7 @@ def plan_run(spec: ModelSpec, options: GenerateOptions, given: Given | None = No
     factor = config.spatial_compression_ratio
     latents = 1, spec.latent_channels, frames.latents, height // factor, width // factor
     nets = tuple(control_net_for(spec, entry) for entry in options.control_nets)
-    return Plan(
-        options, height, width, fps, frames, context, latents, tiles, encoded, steps, nets, windows
-    )
+    return Plan(options, height, width, fps, frames, context, latents, tiles, encoded, steps, nets, windows)
 
 
 def with_policy(spec: ModelSpec, plan: Plan, policy: Policy) -> Plan:

@@ -36,9 +36,7 @@ def timed_prompts(prompt: str) -> tuple[TimedPrompt, ...]:
         for mark, end in zip(marks, ends, strict=True)
     )
     if timed[0].start != 0:
-        raise PromptError(
-            f"prompt: the first time is {timed[0].start:g}; begin at 0, such as {EXAMPLE!r}"
-        )
+        raise PromptError(f"prompt: the first time is {timed[0].start:g}; begin at 0, such as {EXAMPLE!r}")
     for before, after in pairwise(timed):
         if after.start != before.stop:
             raise PromptError(

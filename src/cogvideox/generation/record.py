@@ -113,7 +113,11 @@ class RunRecord:
         if self.enhanced is not None:
             run["enhance"] = asdict(self.enhanced)
         if self.windows is not None:
-            run["windows"] = {**asdict(self.windows), "count": len(self.windows.at(0)), "noise": self.window_noise}
+            run["windows"] = {
+                **asdict(self.windows),
+                "count": len(self.windows.at(0)),
+                "noise": self.window_noise,
+            }
         if self.recommended:
             run["recommended"] = dict(self.recommended)
         batch = {"batch": self.batch} if self.batch else {}
@@ -186,7 +190,9 @@ def joined_record(records: Sequence[RunRecord], plan: Plan, given: Given) -> Run
         text={f"{name} {n + 1}": text for n, each in enumerate(records) for name, text in each.text.items()},
         seconds=round(sum(each.seconds for each in records), 3),
         stages={name: round(sum(each.stages[name] for each in records), 4) for name in first.stages},
-        peak_memory_bytes={name: max(each.peak_memory_bytes.get(name, 0) for each in records) for name in names},
+        peak_memory_bytes={
+            name: max(each.peak_memory_bytes.get(name, 0) for each in records) for name in names
+        },
         windows=plan.windows,
     )
 

@@ -61,7 +61,9 @@ def segment_options(options: GenerateOptions, segment: VideoSegment, fps: float)
     seed = None if options.seed is None else options.seed + segment.number
     middle = (segment.first + (segment.shared + segment.added) / 2) / fps
     timed = timed_prompts(options.prompt)
-    prompt = next((each.text for each in timed if middle < each.stop), timed[-1].text if timed else options.prompt)
+    prompt = next(
+        (each.text for each in timed if middle < each.stop), timed[-1].text if timed else options.prompt
+    )
     length = segment.shared + segment.added
     return options.changed(
         frames=length, seconds=None, window=0, window_schedule="auto", seed=seed, prompt=prompt, fps=fps

@@ -49,7 +49,9 @@ def plan_windows(
     if schedule == "segments":
         overlap = -(-shared_frames(spec, given or Given()) // spec.vae.temporal_compression_ratio)
         if overlap >= size:
-            raise FrameError(f"window {options.window}: no longer than what segments share; give a larger one")
+            raise FrameError(
+                f"window {options.window}: no longer than what segments share; give a larger one"
+            )
     else:
         overlap = _overlap(spec, options, size)
     windows = Windows(
@@ -141,9 +143,7 @@ def _overlap(spec: ModelSpec, options: GenerateOptions, size: int) -> int:
     return overlap
 
 
-def _firsts(
-    spec: ModelSpec, frames: FramePlan, timed: Sequence[TimedPrompt], fps: float
-) -> tuple[int, ...]:
+def _firsts(spec: ModelSpec, frames: FramePlan, timed: Sequence[TimedPrompt], fps: float) -> tuple[int, ...]:
     """The first latent frame of each prompt. Raises PromptError for times that are not those of the video."""
     if not timed:
         return ()

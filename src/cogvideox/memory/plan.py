@@ -170,7 +170,9 @@ class MemoryPrediction:
         if request.windows is not None:  # all latents, many times over, and what caches keep of each window
             cells = request.latents * pixels // spec.vae.spatial_compression_ratio**2
             kept = 8 * len(request.windows.at(0)) if request.reuse or request.first_block else 0
-            denoise += (40 * spec.transformer.in_channels * cells + kept * tokens * spec.transformer.width) * size
+            denoise += (
+                40 * spec.transformer.in_channels * cells + kept * tokens * spec.transformer.width
+            ) * size
         text = self.text.work(spec.text_tokens, request.dtype) if self.text is not None else 0
         return ActivationBytes(text, vae if request.given else 0, denoise, vae)
 

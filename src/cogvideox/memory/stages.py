@@ -60,7 +60,9 @@ def denoising(request: Request, pair: Pair, low_bits: Products | None = None) ->
     if request.latents <= three:
         return _denoising(request, pair, low_bits)
     sides = request.height, request.width
-    base, more = (_denoising(request.resized(request.frames, t, *sides), pair, low_bits) for t in (two, three))
+    base, more = (
+        _denoising(request.resized(request.frames, t, *sides), pair, low_bits) for t in (two, three)
+    )
     return base + (more - base) * (request.latents - two) // further
 
 
@@ -129,9 +131,7 @@ def _control(network: ControlNet, size: tuple[int, int, int]) -> Control:
     return Control(network, some.new_empty(1, network.config.folded // 4, *size))
 
 
-def _network(
-    transformer: Transformer, text: Tensor, image: Tensor, request: Request, pair: Pair
-) -> Network:
+def _network(transformer: Transformer, text: Tensor, image: Tensor, request: Request, pair: Pair) -> Network:
     windows, branches = request.windows, request.branches
 
     def reading(text: Tensor, branches: Sequence[Branch]) -> Network:

@@ -40,7 +40,12 @@ class Rotary:
     """
 
     def __init__(
-        self, head_dim: int, mode: PositionMode, base: tuple[int, int], frames: int = 1, riflex: int | None = None
+        self,
+        head_dim: int,
+        mode: PositionMode,
+        base: tuple[int, int],
+        frames: int = 1,
+        riflex: int | None = None,
     ):
         self.head_dim, self.mode, self.base, self.frames = head_dim, mode, base, frames
         self.riflex = riflex
