@@ -24,7 +24,7 @@ def made(model, given=None, options=OPTIONS):
 
 def test_segments_follow_each_other():
     assert laid_segments(49, 17, 9) == [
-        VideoSegment(0, 0, 17, 0), VideoSegment(1, 8, 8, 9), VideoSegment(2, 16, 8, 9), VideoSegment(3, 24, 8, 9), VideoSegment(4, 32, 8, 9),
+        VideoSegment(0, 0, 17, 0), *(VideoSegment(number, 8 * number, 8, 9) for number in range(1, 5)),
     ]  # fmt: skip
     assert laid_segments(20, 17, 4) == [VideoSegment(0, 0, 17, 0), VideoSegment(1, 13, 3, 4)]
     assert laid_segments(10, 17, 4) == [VideoSegment(0, 0, 10, 0)]

@@ -160,7 +160,7 @@ def test_ntk_is_slice_up_to_the_native_grid_and_slows_only_slow_channels_beyond(
 
 
 def angles_in_time(rotary, frames):
-    """The angle of the first frame after 0 in each of the channels that turn with time, 1 in 0 frames: the frequencies."""
+    """By how much each of the channels in time turns from one frame to the next."""
     table = rotary.table(Layout.plain(0, TokenGrid(frames, 2, 2)), CPU)
     return table[4, 0].angle()[: rotary.head_dim // 8].double()
 

@@ -52,8 +52,8 @@ class GenerateOptions(Config):
 
     prompt: str = Field(
         "",
-        description="what the video shows, in English; long and concrete works best; a long video may have several, with "
-        "their seconds: 0-5: a red circle; 5-10: a blue square",
+        description="what the video shows, in English; long and concrete works best; a long video may have several, "
+        "with their seconds: 0-5: a red circle; 5-10: a blue square",
     )
     negative_prompt: str = Field("", description="what guidance leads away from")
     zero_negative: bool = Field(
@@ -128,24 +128,24 @@ class GenerateOptions(Config):
     )
     window_schedule: Literal["auto", "static", "uniform", "looped", "multidiffusion", "segments"] = Field(
         "auto",
-        description="where windows lie: static (the same at every step), uniform (moved from step to step), looped (over "
-        "the end too: plays in a loop), multidiffusion (static, the last one shorter; what auto is for removal), or "
-        "segments (videos one after the other, each begun with the end of the one before)",
+        description="where windows lie: static (the same at every step), uniform (moved from step to step), looped "
+        "(over the end too: plays in a loop), multidiffusion (static, the last one shorter; what auto is for removal), "
+        "or segments (videos one after the other, each begun with the end of the one before)",
     )
     window_stride: int = Field(
         1,
         ge=1,
         le=8,
-        description="with uniform and looped: 2 adds windows of every second frame, 3 also of every fourth, and so on",
+        description="with uniform and looped: 2 adds windows of every second frame, 3 of every fourth, and so on",
     )
     window_blend: Literal["auto", "pyramid", "linear", "flat"] = Field(
         "auto",
-        description="weights of a window's frames: pyramid (most in the middle), linear (a ramp over the overlap) or flat",
+        description="weights of a window's frames: pyramid (most in the middle), linear (ramps over the overlap), flat",
     )
     window_noise: Literal["auto", "shuffled", "fresh"] = Field(
         "auto",
-        description="the first noise of a video in windows: fresh, or shuffled (every window gets the same frames of noise "
-        "in another order: FreeNoise)",
+        description="the first noise of a video in windows: fresh, or shuffled (every window gets the same frames of "
+        "noise in another order: FreeNoise)",
     )
     riflex: bool = Field(
         False,
@@ -331,7 +331,8 @@ class GenerateOptions(Config):
             raise ValueError(f"mask outside: fit {self.fit} fills the frame; give fit contain too")
         if self.window and self.window_overlap is not None and self.window_overlap >= self.window:
             raise ValueError(
-                f"window_overlap {self.window_overlap} of window {self.window}: no window would go on; lower the overlap"
+                f"window_overlap {self.window_overlap} of window {self.window}: no window would go on; "
+                "lower the overlap"
             )
         if (self.tile_height is None) != (self.tile_width is None):
             raise ValueError(

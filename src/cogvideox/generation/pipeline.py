@@ -71,8 +71,9 @@ OnStep = Callable[[Progress], None]
 class Explicit:
     """What a caller gives instead of what a run makes of its prompts and its seed.
 
-    The embeddings stand in for the prompts (of a prompt with times, a row for each), ``initial_latents`` (standard normal, in the shape of the plan) for the
-    first noise of the seed. A ``generator`` draws everything, as the pipelines of diffusers do.
+    The embeddings stand in for the prompts (of a prompt with times, a row for each), ``initial_latents`` (standard
+    normal, in the shape of the plan) for the first noise of the seed. A ``generator`` draws everything, as the
+    pipelines of diffusers do.
     """
 
     prompt_embedding: Float[Tensor, "prompts l d"] | None = None

@@ -179,7 +179,7 @@ def record_of(
 
 
 def joined_record(records: Sequence[RunRecord], plan: Plan, given: Given) -> RunRecord:
-    """The record of a video that was made in segments, from theirs: that of the first with what belongs to the whole."""
+    """The record of a video that was made in segments: that of the first one, with what belongs to the whole."""
     first = records[0]
     names = dict.fromkeys(name for each in records for name in each.peak_memory_bytes)
     return replace(

@@ -7,7 +7,7 @@ other. An image-to-video model is given the last one, a text-to-video model keep
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -24,7 +24,7 @@ SHARED: dict[Kind, int] = {"t2v": 9, "i2v": 1, "i2v-every-frame": 1, "inpaint": 
 
 @dataclass(frozen=True)
 class VideoSegment:
-    """One segment: its number, the first of its frames in the whole video, and how many it adds after what it shares."""
+    """One segment: its number, its first frame in the whole video, and how many it adds after what it shares."""
 
     number: int
     first: int

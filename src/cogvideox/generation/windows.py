@@ -40,8 +40,8 @@ def plan_windows(
         _warn_of_no_effect(options, OF_WINDOWS, "on a video that is made at once; give --window")
         if timed:
             raise PromptError(
-                f"prompt: {len(timed)} prompts with times, and the video of {frames.asked} frames is made at once; ask for "
-                "a longer one, or for a smaller --window"
+                f"prompt: {len(timed)} prompts with times, and the video of {frames.asked} frames is made at once; ask "
+                "for a longer one, or for a smaller --window"
             )
         return None
     unit, removal = spec.frame_patch, spec.kind == "removal"
@@ -150,8 +150,8 @@ def _firsts(spec: ModelSpec, frames: FramePlan, timed: Sequence[TimedPrompt], fp
     ratio, seconds = spec.vae.temporal_compression_ratio, frames.asked / fps
     if abs(timed[-1].stop - seconds) > max(1.0, ratio / fps):
         raise PromptError(
-            f"prompt: its times end at {timed[-1].stop:g} s, and the video of {frames.asked} frames at {fps:g} per second "
-            f"lasts {seconds:g} s; change one of them"
+            f"prompt: its times end at {timed[-1].stop:g} s, and the video of {frames.asked} frames at {fps:g} per "
+            f"second lasts {seconds:g} s; change one of them"
         )
     numbers = [round(each.start * fps) + frames.front for each in timed]
     return tuple(frames.padding + -(-number // ratio) if number else 0 for number in numbers)

@@ -25,8 +25,8 @@ class Request:
     """One video of ``frames`` made pixel frames of ``height`` x ``width``, in ``dtype`` on ``device``.
 
     ``latents`` counts latent frames for the transformer, padding included. ``given`` frames of an image or a
-    video are encoded first. ``guided`` is false when guidance is off, ``guider`` says what it is otherwise. ``windows``:
-    how a long video is divided.
+    video are encoded first. ``guided`` is false when guidance is off, ``guider`` says what it is otherwise.
+    ``windows``: how a long video is divided.
     """
 
     spec: ModelSpec

@@ -34,7 +34,7 @@ from cogvideox.transformer.calls import answering, at_step, in_window, sampler_c
 from cogvideox.transformer.controlnet import Control, ControlNet, controlled
 from cogvideox.transformer.modulation import tabulated
 from cogvideox.transformer.reuse import first_block_cached, reusing
-from cogvideox.vae import Tiles, decode_tiled, encode_tiled
+from cogvideox.vae import VAE, Tiles, decode_tiled, encode_tiled
 
 Pair = Literal["batched", "sequence"]
 VaeWay = Literal["chunked", "tiled"]

@@ -27,8 +27,8 @@ class SamplerCall:
     """One call: the step, from 0, and the branches whose answers the batch holds, in equal parts.
 
     ``latents``, ``text`` and ``timestep`` are the arguments of the network, ``latents`` without the channels of
-    conditions; None where nobody said them. ``window``: the latent frames of a long video that it is about, where one is
-    made in windows; () for all of them.
+    conditions; None where nobody said them. ``window``: the latent frames of a long video that it is about, where one
+    is made in windows; () for all of them.
     """
 
     step: int = 0

@@ -28,8 +28,8 @@ def frames_on_disk(count: int, height: int, width: int) -> np.ndarray:
             mapped = mmap.mmap(file.fileno(), size)
     except OSError as error:
         raise OutputError(
-            f"{size / 1e6:.3g} MB for the frames of the video: {error.strerror or error} in {Path(tempfile.gettempdir())}; "
-            "free some, or set TMPDIR to another folder"
+            f"{size / 1e6:.3g} MB for the frames of the video: {error.strerror or error} in "
+            f"{Path(tempfile.gettempdir())}; free some, or set TMPDIR to another folder"
         ) from None
     return np.ndarray((count, height, width, 3), np.uint8, mapped)
 
