@@ -7,7 +7,7 @@ grows, one point's noise is shared by several and made independent again, so tha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -84,7 +84,7 @@ def regaussianised(
 
 
 def warped_noise(
-    flows: Sequence[Float[Tensor, "2 h w"]],
+    flows: Iterable[Float[Tensor, "2 h w"]],
     channels: int,
     height: int,
     width: int,

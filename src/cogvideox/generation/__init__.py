@@ -14,6 +14,7 @@
 | ``preflight`` | what a request needs in time and memory, and whether it can be made |
 | ``recommended`` | settings that adapters and published recipes of few steps ask for |
 | ``prompt_enhance`` | prompts written out like the captions of training |
+| ``moving_noise`` | the noise of a removal's second pass, which moves like the first pass's video |
 | ``conditions`` | what was given, as the conditions that the model reads |
 | ``sampling`` | noise and conditions in, latents out |
 | ``residual_reuse`` | which steps may reuse what an earlier one computed |

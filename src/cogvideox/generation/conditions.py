@@ -88,7 +88,9 @@ def _shown(spec: ModelSpec, plan: Plan, given: Given) -> Shown:
     if given.control is not None:
         return Shown("control", _control(given.control, plan))
     if given.video is not None and given.remove is not None:
-        mask = _as_removed(_mask(given.remove, plan))
+        mask = _as_removed(_mask(given.remove, plan), given.quad)
+        if given.first_pass is not None:  # the second pass takes away what is affected too
+            mask = (mask > 0).float()
         return Shown("removal", _whole(given.video, plan).to_tensor(), mask)
     if given.video is not None and given.mask is not None:
         mask = (_mask(given.mask, plan, given.outside) >= 0.5).float()
@@ -210,7 +212,14 @@ def _mask(mask: np.ndarray, plan: Plan, outside: bool = False) -> Float[Tensor, 
     return torch.from_numpy(padded)[None, None].float() / 255
 
 
-def _as_removed(mask: Float[Tensor, "1 1 f h w"]) -> Float[Tensor, "1 1 f h w"]:
-    """The three levels that Netflix VOID's first pass reads: gone (1), affected (127/255), kept (0)."""
+def _as_removed(mask: Float[Tensor, "1 1 f h w"], quad: bool = False) -> Float[Tensor, "1 1 f h w"]:
+    """The three levels that Netflix VOID's first pass reads: gone (1), affected (127/255), kept (0).
+
+    ``quad``: of four levels (gone 0, gone and affected 63, affected 127, kept 255 in the file), each the nearest one.
+    """
+    if quad:
+        stored = 255 - 255 * mask
+        levels = torch.tensor((1.0, 192 / 255, 128 / 255, 0.0))
+        mask = levels[torch.bucketize(stored, torch.tensor((31.5, 95.5, 191.5)))]
     affected = torch.full_like(mask, 127 / 255)
     return torch.where(mask > 0.75, torch.ones_like(mask), torch.where(mask >= 0.25, affected, 0.0))

@@ -26,7 +26,7 @@ TAKES: dict[Kind, frozenset[str]] = {
     "i2v-every-frame": frozenset({"image", "video", "control_net"}),
     "inpaint": frozenset({"image", "last_image", "keyframe", "video", "mask", "control_net"}),
     "control": frozenset({"control"}),
-    "removal": frozenset({"video", "remove"}),
+    "removal": frozenset({"video", "remove", "first_pass"}),
 }
 """What each kind of model can be given."""
 BETTER = {
@@ -36,6 +36,7 @@ BETTER = {
     "control": "a control model, such as CogVideoX-Fun Control, or give a ControlNet with control_net",
     "control_net": "a text-to-video or an image-to-video model",
     "remove": "a model that removes, such as Netflix VOID",
+    "first_pass": "a model that removes, such as Netflix VOID",
     "image": "an image-to-video model",
     "video": "a text-to-video model",
 }
@@ -72,6 +73,10 @@ class Given:
     control_nets: tuple[Video, ...] = ()
     outside: bool = False
     """Whether the mask is what the fit leaves black."""
+    first_pass: Video | None = None
+    """What the first pass of a removal made: the run is the second pass."""
+    quad: bool = False
+    """Whether ``remove`` is a mask of four levels, as VOID's files are."""
 
     @property
     def names(self) -> frozenset[str]:
@@ -83,7 +88,7 @@ class Given:
             "mask": self.mask,
         }
         values |= {"remove": self.remove, "control": self.control, "keyframe": self.keyframes or None}
-        values |= {"control_net": self.control_nets or None}
+        values |= {"control_net": self.control_nets or None, "first_pass": self.first_pass}
         return frozenset(name for name, value in values.items() if value is not None)
 
     @property
@@ -154,6 +159,7 @@ def read_given(
     keyframes: Mapping[int, Picture] | None = None,
     mask: Any = None,
     remove: Any = None,
+    first_pass: Video | str | Path | None = None,
     control: Video | Picture | None = None,
 ) -> Given:
     """The arguments, or else what the options name; paths are read. Raises MediaError or InputError."""
@@ -176,6 +182,7 @@ def read_given(
             )
     named = _numbered(keyframes) or _named(options.keyframe)
     mask = options.mask if mask is None else mask
+    remove = options.remove if remove is None else remove
     outside = isinstance(mask, str) and mask.strip() == OUTSIDE
     if outside and options.fit != "contain":
         raise InputError(f"mask {OUTSIDE}: fit {options.fit} fills the frame; give fit contain too")
@@ -186,7 +193,9 @@ def read_given(
         last_image=_picture("last_image", options.last_image if last_image is None else last_image),
         keyframes={number: _keyframe(number, each, first) for number, each in sorted(named.items())},
         mask=_mask("mask", mask, clip),
-        remove=_mask("remove", options.remove if remove is None else remove, clip),
+        remove=_mask("remove", remove, clip),
+        first_pass=_video("first_pass", options.first_pass if first_pass is None else first_pass),
+        quad=is_quad_mask(remove),
         control=steering if not options.control_net else None,
         control_nets=tuple(_control_of(each, steering) for each in options.control_nets),
         outside=outside,
@@ -249,6 +258,8 @@ def check_takes(spec: ModelSpec, given: Given) -> None:
         raise InputError(
             "remove: missing; give a mask of what is removed from the video, white where it goes"
         )
+    if given.first_pass is not None and given.video is None:
+        raise InputError("first_pass: what it was made from is missing; give the video and remove too")
 
 
 def fit_video(video: Video, height: int, width: int, fit: str) -> Video:
@@ -318,6 +329,11 @@ def _keyframe(number: int, source: Any, first: np.ndarray | None) -> np.ndarray:
     return picture
 
 
+def is_quad_mask(source: Any) -> bool:
+    """Whether a mask is a file of four levels, by the name that VOID gives such files: quadmask_0.mp4."""
+    return isinstance(source, str | Path) and Path(source).name.startswith("quadmask")
+
+
 def _mask(what: str, source: Any, video: Video | None) -> np.ndarray | None:
     if source is None:
         return None
@@ -329,4 +345,5 @@ def _mask(what: str, source: Any, video: Video | None) -> np.ndarray | None:
                 f"{what} {OUTSIDE}: is for a mask; give a picture, a video or a box x,y,width,height"
             )
         return np.zeros((1, video.height, video.width), np.uint8).repeat(len(video), axis=0)
-    return read_mask(source, video, what)
+    grey = read_mask(source, video, what)
+    return 255 - grey if is_quad_mask(source) and what == "remove" else grey  # there 0 is what goes

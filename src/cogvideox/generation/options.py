@@ -32,8 +32,8 @@ OUTSIDE = "outside"
 """The mask of all that the given video does not fill."""
 
 OPTION_GROUPS = {
-    "Prompt and inputs": "prompt image last_image keyframe video video_use strength mask remove control "
-    "control_net control_preprocessor context_frames join fit sample_image image_scale",
+    "Prompt and inputs": "prompt image last_image keyframe video video_use strength mask remove first_pass flow "
+    "control control_net control_preprocessor context_frames join fit sample_image image_scale",
     "Size and length": "frames seconds height width fps",
     "Long videos": "window window_overlap window_schedule window_stride window_blend window_noise riflex",
     "Sampling": "steps times sampler previous seed latents",
@@ -84,6 +84,15 @@ class GenerateOptions(Config):
     )
     remove: str | None = Field(
         None, description="what is removed from the given video: a video or image, white there, or a box"
+    )
+    first_pass: str | None = Field(
+        None,
+        description="the video that the first pass of a removal made: this run is the second pass, from noise that "
+        "moves like it",
+    )
+    flow: str | None = Field(
+        None,
+        description="weights of RAFT that follow the first pass (torchvision's raft_large); default: OpenCV's DIS",
     )
     control: str | None = Field(
         None,

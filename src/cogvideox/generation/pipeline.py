@@ -28,6 +28,7 @@ from cogvideox.generation.control_nets import facts_of, fetch_control_nets
 from cogvideox.generation.fast_paths import is_spread, running
 from cogvideox.generation.finite_check import guarded, guarded_stream, peak_memory
 from cogvideox.generation.given import Given, Picture, fit_video, read_given
+from cogvideox.generation.moving_noise import flow_of, moving_noise
 from cogvideox.generation.options import GenerateOptions, draw_seed
 from cogvideox.generation.plan import Plan, plan_run
 from cogvideox.generation.prompt_times import texts_of
@@ -96,6 +97,7 @@ def generate(
     keyframes: Mapping[int, Picture] | None = None,
     mask: np.ndarray | Video | str | Path | None = None,
     remove: np.ndarray | Video | str | Path | None = None,
+    first_pass: Video | str | Path | None = None,
     control: Video | Picture | None = None,
     prompt_embedding: Float[Tensor, "prompts l d"] | None = None,
     negative_embedding: Float[Tensor, "1 l d"] | None = None,
@@ -115,6 +117,7 @@ def generate(
     if not isinstance(model, CogVideoX):
         raise ConfigError(f"model of {type(model).__name__}: give what cogvideox.load returns")
     brought: dict[str, Any] = dict(image=image, video=video, last_image=last_image, mask=mask, remove=remove)
+    brought["first_pass"] = first_pass
     brought["control"] = control
     settings |= {name: str(path) for name, path in brought.items() if isinstance(path, str | Path)}
     if (
@@ -170,7 +173,7 @@ def run(
         report("denoise", 0, len(path))
         clip = model.clip_of(plan.seen_shape, prompt.shape[1])
         with running(model, options, path, clip, controls) as engine:
-            initial = _initial(model, plan, noises, explicit.initial_latents)
+            initial = _initial(model, plan, given, noises, explicit.initial_latents)
             latents = _denoise(model, plan, condition, prompt, negative, noises, initial, report)
         give_back(model.device)
         report("decode", 0, 1)
@@ -181,7 +184,7 @@ def run(
     record = record_of(
         model, plan, given, condition, path, text=text, engine=engine,
         seconds=round(report.seconds, 3), stages=report.stages(), peak_memory_bytes=peak,
-        noise="explicit generator" if explicit.generator is not None else f"seed {options.seed}",
+        noise=_noise_name(options, given, explicit),
         control_nets=facts_of(options.control_nets, controls),
     )  # fmt: skip
     return Generation.of(video, record)
@@ -220,6 +223,14 @@ def _run_in_segments(
     frames = frames_on_disk(plan.frames.asked, plan.height, plan.width)
     join(laid_segments(plan.frames.asked, size, shared), make, frames)
     return Generation.of(Video(frames, plan.fps), joined_record(records, plan, given))
+
+
+def _noise_name(options: GenerateOptions, given: Given, explicit: Explicit) -> str:
+    """Where the noise of a run came from, for its record."""
+    if explicit.generator is not None:
+        return "explicit generator"
+    moves = given.first_pass is not None and explicit.initial_latents is None
+    return f"seed {options.seed}" + (", moves like the first pass's video" if moves else "")
 
 
 def _drawn_seed(model: CogVideoX) -> int:
@@ -276,9 +287,13 @@ def _text(
 
 
 def _initial(
-    model: CogVideoX, plan: Plan, noises: Noises, explicit: Tensor | None
+    model: CogVideoX, plan: Plan, given: Given, noises: Noises, explicit: Tensor | None
 ) -> Float[Tensor, "1 c t h w"]:
     """The noise that a run starts from. Raises SizeError for one of another shape than the plan's."""
+    if explicit is None and given.first_pass is not None:
+        flow, seed = flow_of(plan.options.flow, str(model.device)), plan.options.seed or 0
+        moving = moving_noise(given.first_pass, model.spec, plan.latent_shape, seed, flow)
+        return moving.to(noises.device, noises.dtype)
     if explicit is None:
         drawn, windows = noises.initial(plan.latent_shape), plan.windows
         if windows is None or noise_of(model.spec, plan.options) == "fresh":

@@ -12,6 +12,7 @@ from cogvideox.errors import ConfigError, FrameError, SizeError
 from cogvideox.generation.control_nets import control_net_for
 from cogvideox.generation.frame_plan import Anchor, FramePlan, plan_frames, plan_size
 from cogvideox.generation.given import Given, check_takes
+from cogvideox.generation.moving_noise import MOST_LATENTS
 from cogvideox.generation.options import LIMITS, GenerateOptions
 from cogvideox.generation.prompt_times import timed_prompts
 from cogvideox.generation.sampling import check_guidance, guidance_of
@@ -21,6 +22,8 @@ from cogvideox.spec import ModelSpec
 from cogvideox.transformer.controlnet import ControlNetConfig
 from cogvideox.vae import Tiles
 
+SECOND_GUIDANCE = 6.0
+"""Guidance of a removal's second pass; its first has none."""
 CROPPED = 0.05  # share of a given picture that may be cut away without a word
 
 
@@ -60,7 +63,7 @@ def plan_run(spec: ModelSpec, options: GenerateOptions, given: Given | None = No
     check_takes(spec, given)
     _warn_of_no_effect(options, given)
     if options.guidance is None:
-        options = options.changed(guidance=spec.guidance)
+        options = options.changed(guidance=spec.guidance if given.first_pass is None else SECOND_GUIDANCE)
     if options.strength is None:
         options = options.changed(strength=0.8 if given.mask is None else 1.0)
     config, patch = spec.vae, spec.frame_patch
@@ -73,6 +76,11 @@ def plan_run(spec: ModelSpec, options: GenerateOptions, given: Given | None = No
     asked, ratio = _asked(spec, options, given, fps, context), config.temporal_compression_ratio
     anchor: Anchor = "middle" if given.for_model <= {"video"} and spec.kind != "inpaint" else "start"
     lay = partial(plan_frames, asked, ratio, patch, anchor, context, first_alone=config.first_latent_alone)
+    if given.first_pass is not None and lay().latents > MOST_LATENTS:
+        raise FrameError(
+            f"first_pass: a second pass makes {config.pixel_frames(MOST_LATENTS)} frames at most, not {asked}; ask for "
+            "fewer, or keep the first pass's video"
+        )
     windows = plan_windows(spec, options, lay(), timed_prompts(options.prompt), fps, given)
     frames = lay(trained=spec.frames) if windows is None else _in_windows(spec, lay(), windows)
     check_positions(spec, options, windows.size if windows is not None else frames.latents)
@@ -181,6 +189,7 @@ def _warn_of_no_effect(options: GenerateOptions, given: Given) -> None:
     needs = {
         "strength": ("a video to change", given.video is not None and not continued and given.remove is None),
         "context_frames": ("a video to carry on from", continued),
+        "flow": ("the video of a first pass", given.first_pass is not None),
         "fit": ("an image or a video", given.shape is not None),
         "control_preprocessor": ("a control video", bool(given.controls)),
         **dict.fromkeys(("negative_prompt", "guidance_schedule", "zero_negative"), guided),

@@ -237,5 +237,5 @@ def _model_facts(model: CogVideoX) -> dict[str, Any]:
     }
 
 
-FILES = ("image", "last_image", "video", "mask", "remove", "control", "reuse_table")
+FILES = ("image", "last_image", "video", "mask", "remove", "first_pass", "flow", "control", "reuse_table")
 """Options that are paths of files."""
