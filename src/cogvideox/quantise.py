@@ -51,7 +51,7 @@ def quantise(
     target is taken.
     """
     stored, multiplied = read_low_bits(storage, products)
-    if stored == "auto" or stored == "stored":
+    if stored == "auto" or stored == "stored" or stored == "int4":
         raise ConfigError(f"storage {storage}: not written by quantise; choose int8 or fp8")
     folder = find_folder(source)
     read_spec(folder)  # raises for what is no model

@@ -11,11 +11,11 @@ from safetensors.torch import save_file
 
 import cogvideox
 from cogvideox.checkpoints.diffusers import load_transformer
-from cogvideox.checkpoints.gguf_blocks import SIZES, decode_blocks
 from cogvideox.checkpoints.inspect import inspect
 from cogvideox.checkpoints.lora import add_lora, extract_lora, load_lora, merge_lora, save_lora
 from cogvideox.checkpoints.specs import read_spec
 from cogvideox.errors import CheckpointError, ConfigError
+from cogvideox.files.gguf_blocks import SIZES, decode_blocks
 from cogvideox.files.quantised import QuantisedTensor
 from cogvideox.memory import lower, offload
 from support.models import TOKENS, golden_model, write_model_folder

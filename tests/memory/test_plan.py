@@ -15,6 +15,7 @@ from cogvideox.memory.policy import RESIDENCES, policies
 from cogvideox.memory.stages import _sampling, decoding, denoising, peak_of
 from cogvideox.memory.weights import TextShape, bytes_of, weigh
 from cogvideox.presets import T5_OF_THE_WORLD, T5_XXL, get_preset
+from cogvideox.spec import ModelSpec
 from cogvideox.text.t5 import T5Config, T5Encoder
 from cogvideox.transformer.modulation import ModulationTable, tabulated
 from support.models import small_preset
@@ -126,6 +127,28 @@ def test_a_2b_on_a_cpu_fits_in_6_gb_by_phases_and_in_3_5_by_blocks_from_disk():
     assert disk.cast_from == "float16" and disk.price.endswith("; casts float16 weights as it reads them")
     found = settle(asked, int(8e9))
     assert found.choice is not None and found.choice.policy == Policy("phases")
+
+
+def test_void_at_its_native_size_is_streamed_in_less_than_8_gb_and_quantised_weights_take_what_they_weigh():
+    base = get_preset("1.5-5b")
+    vae = base.vae.changed(first_latent_alone=True, invert_scale_latents=False)
+    network = base.transformer.changed(in_channels=48)
+    facts = dict(vae=vae, schedule=base.schedule, kind="removal", height=384, width=672, frames=85)
+    spec = ModelSpec.of_configs(transformer=network, text_settings=base.text_settings, **facts)
+    made = dict(frames=85, latents=22, height=384, width=672, dtype=torch.bfloat16, device="cuda", given=85)
+    first = Request(spec=spec, guided=False, steps=30, **made)
+    assert MemoryPrediction(first).option(Policy("stream"), None).peak < 5.5e9
+    inner = ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0")
+    held = {f"transformer_blocks.*.{name}.weight": 3072 * 3072 * 18 // 32 for name in inner}
+    held |= {
+        f"transformer_blocks.*.ff.net.{name}.weight": 4 * 3072 * 3072 * 18 // 32 for name in ("0.proj", "2")
+    }
+    low = replace(first, spec=replace(spec, stored_bytes={"transformer": held}))
+    wide, packed = (weigh(each, None, "stored").transformer for each in (first, low))
+    assert wide.block - packed.block == 12 * 3072 * 3072 * 2 - 12 * 3072 * 3072 * 18 // 32
+    assert wide.total - packed.total == 42 * (wide.block - packed.block)
+    with pytest.raises(ConfigError, match="quantised already"):
+        plan(low, None, storage="int8")
 
 
 def test_what_is_exact_comes_first():

@@ -11,8 +11,7 @@
 | ``specs`` | the spec of a model from its config files and ``cogvideox.json``, no weight loaded |
 | ``fill`` | tensors into networks, every name and shape checked; the precision on a CPU |
 | ``folders`` | what may be replaced by a new checkpoint, and what goes along beside the weights |
-| ``gguf_blocks`` | numbers of llama.cpp's blocks |
-| ``quantised_formats`` | numbers of other quantised weights, one format a class |
+| ``quantised_formats`` | how numbers are made of quantised weights, one format a class |
 | ``quantised`` | which tensors of a file are quantised, and where the parts of each are |
 | ``gguf_file`` | GGUF containers |
 | ``gguf_text`` | a T5 encoder from a GGUF file |

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cogvideox.checkpoints.gguf_blocks import GgufBlocks
 from cogvideox.checkpoints.quantised import QuantisedTensors, QuantisedWeight, precision_of
 from cogvideox.checkpoints.tensors import TensorEntry, Tensors
 from cogvideox.errors import CheckpointError, DependencyError
+from cogvideox.files.gguf_blocks import GgufBlocks
 
 PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 PREFIXES = ("model.diffusion_model.", "diffusion_model.", "transformer.")

@@ -27,11 +27,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cogvideox.checkpoints.gguf_blocks import SIZES, GgufBlocks
 from cogvideox.checkpoints.quantised_formats import Int4Groups, Scaled, Table
 from cogvideox.checkpoints.tensors import TensorEntry, Tensors, dtypes_of, shapes_of
 from cogvideox.errors import CheckpointError, few
 from cogvideox.files import short
+from cogvideox.files.gguf_blocks import SIZES, GgufBlocks
 from cogvideox.files.quantised import QuantisedTensor, WeightFormat
 from cogvideox.files.stored import Stored, StoredQuantised, StoredTensor
 from cogvideox.spec import any_block

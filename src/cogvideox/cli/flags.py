@@ -61,7 +61,7 @@ Kind = Annotated[
 Storage = Annotated[
     str,
     flag(
-        "weights of the linear layers: auto, stored, int8 or fp8 (one byte each; pip install 'cogvideox[lowp]')",
+        "weights of the linear layers: auto, stored, int8, fp8 (one byte each; pip install 'cogvideox[lowp]') or int4",
         SPEED,
     ),
 ]

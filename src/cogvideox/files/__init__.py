@@ -12,6 +12,7 @@
 | ``digest`` | SHA-256 of files, folders and plain values |
 | ``stored`` | tensors that stay in their file until they are needed |
 | ``quantised`` | a weight in few bits that counts as a plain one |
+| ``gguf_blocks`` | weights in llama.cpp's blocks, to numbers and back |
 | ``page`` | the frame of every HTML page that is written: nothing in it runs, nothing is fetched |
 """
 

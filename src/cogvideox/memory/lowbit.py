@@ -1,4 +1,4 @@
-"""Linear layers in 8 bits, by torchao: their weights alone, or the products too.
+"""Linear layers in 8 bits, by torchao: their weights alone, or the products too; and weights in 4 bits.
 
 ``storage``: weights are kept in one byte and widened where they are used; activations keep their precision, so only
 memory is saved. ``products``: activations are rounded to 8 bits as well, one scale for each token, and multiplied by
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from cogvideox.cpu_ops import via_float32
 from cogvideox.errors import ConfigError, DependencyError, suggest
+from cogvideox.files.gguf_blocks import SIZES, to_int4
 from cogvideox.files.quantised import PIECE, QuantisedTensor
 from cogvideox.files.stored import is_in_files
 from cogvideox.memory.weights import Storage, blocks_of
@@ -58,7 +59,7 @@ def read_low_bits(storage: str, products: str) -> tuple[Storage | Literal["auto"
 
 def check_low_bits(storage: str, products: str, device: str) -> None:
     """Raises what ``lower`` would raise on this device, before a weight is loaded."""
-    if storage not in ("auto", "stored"):
+    if storage not in ("auto", "stored", "int4"):
         _check_device(storage, products, torch.device(device))
         _import_torchao(storage)
 
@@ -66,12 +67,12 @@ def check_low_bits(storage: str, products: str, device: str) -> None:
 def lower(
     model: CogVideoX, storage: Storage, device: torch.device | str = "cpu", products: Products = "full"
 ) -> CogVideoX:
-    """Store the large linear layers of ``model`` in one byte per weight, in place; ``stored`` changes nothing.
+    """Store the large linear layers of ``model`` in one byte per weight or less, in place; ``stored`` changes nothing.
 
-    torchao's int8 is symmetric with one scale per output channel, fp8 (e4m3) likewise; activations keep their
-    precision, unless ``products`` says otherwise (it then names the storage). Linear layers in the blocks of
-    transformer and text encoder change; embeddings, head, norms and the autoencoder stay. Products are those of the
-    transformer.
+    int4 is ours, half a byte and a scale for each 32 weights, on every device (``quantise``). torchao's int8 is
+    symmetric with one scale per output channel, fp8 (e4m3) likewise; activations keep their precision, unless
+    ``products`` says otherwise (it then names the storage). Linear layers in the blocks of transformer and text
+    encoder change; embeddings, head, norms and the autoencoder stay. Products are those of the transformer.
 
     Raises DependencyError without torchao, ConfigError for fp8 on a device that cannot compute with it, and for weights
     that are quantised already.
@@ -89,7 +90,16 @@ def lower(
 
 
 def quantise(module: nn.Module, storage: Storage, products: Products = "full") -> None:
-    """Replace the weights of every linear layer of ``module``. Raises DependencyError without torchao."""
+    """Replace the weights of every linear layer of ``module``. Raises DependencyError without torchao.
+
+    int4 needs none: blocks of 32 weights with a scale each (Q4_0), of which numbers are made for each product; layers
+    whose rows are not whole blocks stay as they are.
+    """
+    if storage == "int4":
+        for layer in module.modules():
+            if isinstance(layer, nn.Linear) and layer.in_features % SIZES["Q4_0"][0] == 0:
+                layer.weight = nn.Parameter(to_int4(layer.weight), requires_grad=False)
+        return
     _import_torchao(storage)
     from torchao.quantization import quantize_
 

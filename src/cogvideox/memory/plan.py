@@ -178,7 +178,7 @@ class MemoryPrediction:
 
     def option(self, policy: Policy, limit: int | None, low_bit: bool = True) -> Option:
         """One policy for this request; ``low_bit`` false: the library for rounded weights is not installed."""
-        needs = "" if low_bit or policy.storage == "stored" else LOW_BIT_EXTRA
+        needs = "" if low_bit or policy.storage in ("stored", "int4") else LOW_BIT_EXTRA
         low_bits = None if policy.storage == "stored" else policy.products
         weights, on_cpu = self.weights(policy.storage), self.request.on_cpu
         work = self.work(policy.pair, policy.vae, low_bits)

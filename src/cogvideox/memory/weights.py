@@ -16,10 +16,12 @@ from cogvideox.transformer import Transformer
 from cogvideox.transformer.controlnet import ControlNetConfig
 from cogvideox.transformer.modulation import ModulationTable, tabulated
 
-Storage = Literal["stored", "int8", "fp8"]
+Storage = Literal["stored", "int8", "fp8", "int4"]
 Size = Callable[..., int]
 """Bytes of a module, whose names in its network begin with ``prefix``."""
 FIRST_BLOCK = "transformer_blocks.0."
+INT4 = 18 / 32
+"""Bytes of a weight in int4: half a byte, and a float16 scale for each 32."""
 BLOCKS_STREAMED = 2
 """Blocks on the device at once when they are streamed: one computes, the next arrives."""
 
@@ -73,7 +75,7 @@ class TextShape:
             kept = self.width * self.hidden if dtype == torch.float16 else 0
             block = self.layer * dtype.itemsize + kept * (torch.float32.itemsize - dtype.itemsize)
         else:
-            block = self.layer
+            block = self.layer if storage != "int4" else round(self.layer * INT4)
         around = self.table * dtype.itemsize
         return NetworkBytes(around + self.layers * block, around, block)
 
@@ -102,11 +104,14 @@ def bytes_of(module: nn.Module) -> int:
     return sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers()))
 
 
-def low_bit_bytes(module: nn.Module) -> int:
-    """The same when every linear layer keeps one byte per weight and one float32 scale per output."""
+def low_bit_bytes(module: nn.Module, storage: Storage = "int8") -> int:
+    """The same when every linear layer keeps one byte a weight and a float32 scale per output, or blocks of int4."""
     saved = 0
     for layer in module.modules():
-        if isinstance(layer, nn.Linear):
+        if isinstance(layer, nn.Linear) and storage == "int4":
+            whole = layer.in_features % 32 == 0
+            saved += round(layer.weight.numel() * (layer.weight.element_size() - INT4)) if whole else 0
+        elif isinstance(layer, nn.Linear):
             weight = layer.weight
             saved += weight.numel() * (weight.element_size() - 1) - 4 * weight.shape[0]
     return bytes_of(module) - saved
@@ -174,7 +179,7 @@ def weigh(request: Request, text: TextShape | None, storage: Storage) -> Weights
     stored = request.spec.stored_bytes
     size: Size = partial(stored_bytes, stored=stored.get("transformer", {}))
     if storage != "stored":
-        size = _low_bit_blocks
+        size = partial(_low_bit_blocks, storage=storage)
     one = request.transformer(1)
     encoder = text.network(request.dtype, storage) if text is not None else NetworkBytes(0, 0, 0)
     if text is not None and storage == "stored":
@@ -194,12 +199,12 @@ def weigh(request: Request, text: TextShape | None, storage: Storage) -> Weights
     return Weights(encoder, transformer, denoiser, visiting, bytes_of(request.vae()), added)
 
 
-def _low_bit_blocks(module: nn.Module, prefix: str = "") -> int:
-    """Bytes where the blocks alone keep one byte per weight."""
+def _low_bit_blocks(module: nn.Module, storage: Storage, prefix: str = "") -> int:
+    """Bytes where the blocks alone are stored so."""
     if prefix:
-        return low_bit_bytes(module)
+        return low_bit_bytes(module, storage)
     blocks = [block for child in module.modules() if isinstance(child, nn.ModuleList) for block in child]
-    return bytes_of(module) + sum(low_bit_bytes(block) - bytes_of(block) for block in blocks)
+    return bytes_of(module) + sum(low_bit_bytes(block, storage) - bytes_of(block) for block in blocks)
 
 
 def _transformer(request: Request, one: Transformer, size: Size) -> NetworkBytes:

@@ -1,4 +1,4 @@
-"""Numbers of llama.cpp's blocks: so many values share a scale, and their small whole numbers lie packed behind it.
+"""Weights in llama.cpp's blocks: so many values share a scale, and their small whole numbers lie packed behind it.
 
 Layouts (all little-endian; d and dmin are float16) are those of ggml, by the names that GGUF files and the safetensors
 files called GGUF use. A block of 32 has one scale; the K types cut 256 values into sub-blocks with scales of their own.
@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from cogvideox.errors import ConfigError
+from cogvideox.files.quantised import QuantisedTensor
 
 SIZES = {
     "Q4_0": (32, 18), "Q4_1": (32, 20), "Q5_0": (32, 22), "Q5_1": (32, 24), "Q8_0": (32, 34),
@@ -42,6 +45,24 @@ class GgufBlocks:
 def decode_blocks(kind: str, packed: Tensor) -> Tensor:
     """The values of blocks of this kind in float32, [blocks, values of one]; ``packed``: their bytes in any shape."""
     return _DECODERS[kind](packed.reshape(-1, SIZES[kind][1]))
+
+
+def to_int4(weight: Tensor) -> QuantisedTensor:
+    """A matrix in blocks of 4 bits (Q4_0), rounded as ggml does; it counts as one of the same precision.
+
+    Raises ConfigError for rows that are not whole blocks.
+    """
+    rows, columns = weight.shape
+    size, nbytes = SIZES["Q4_0"]
+    if columns % size:
+        raise ConfigError(f"int4 of rows of {columns}: rows are whole blocks of {size} there")
+    blocks = weight.detach().float().reshape(-1, size)
+    largest = blocks.gather(1, blocks.abs().argmax(1, keepdim=True))
+    d = largest / -8
+    q = (blocks * torch.where(d == 0, 0.0, 1 / d) + 8.5).clamp(0, 15).byte()
+    packed = q[:, : size // 2] | (q[:, size // 2 :] << 4)
+    whole = torch.cat((d.half().view(torch.uint8), packed), 1).reshape(rows, columns // size * nbytes)
+    return QuantisedTensor(GgufBlocks("Q4_0"), {"packed": whole}, (rows, columns), weight.dtype)
 
 
 def _half(blocks: Tensor, at: int) -> Tensor:
