@@ -18,6 +18,7 @@ from cogvideox.checkpoints import (
     extract_lora,
     inspect,
     load_lora,
+    load_model,
     lora_names,
     merge_lora,
     read_adapter,
@@ -27,8 +28,9 @@ from cogvideox.checkpoints import (
     write_adapter,
 )
 from cogvideox.checkpoints.adapter import Adapter, Pair
+from cogvideox.checkpoints.adapter_names import layers_of
 from cogvideox.errors import CheckpointError, ConfigError, OutputError
-from support.models import same, small_model
+from support.models import same, small_model, write_model_folder
 
 WIDTH = 32
 
@@ -335,3 +337,49 @@ def test_a_model_knows_which_adapters_it_carries():
     unload_lora(model, "two")
     facts = {"name": "one", "rank": [2], "alpha": [4.0], "scale": 0.5, "merged": True}
     assert model.adapters == [facts]
+
+
+# into the weights
+
+
+def test_a_folder_takes_adapters_into_its_weights_and_keeps_all_else(tmp_path):
+    folder = write_model_folder(tmp_path / "model")
+    model = load_model(folder, device="cpu")
+    names = [name for name in layers_of(model.transformer) if "attn1.to_" in name]
+    pairs = {}
+    for name in names:
+        out, into = model.transformer.get_submodule(name).weight.shape
+        pairs[name] = Pair(torch.randn(2, into), torch.randn(out, 2), 1.0)
+    one, two = (write_adapter(Adapter(pairs), tmp_path / f"{each}.safetensors") for each in ("one", "two"))
+    out = convert(folder, tmp_path / "out", lora=[(one, 0.8), (two, "-0.3")])
+    for scale, file in ((0.8, one), (-0.3, two)):
+        load_lora(model, file, scale)
+    merge_lora(model)
+    fused = load_model(out, device="cpu")
+    assert same(fused.transformer.state_dict(), model.transformer.state_dict())
+    for part in ("vae/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"):
+        if (folder / part).is_file():
+            assert same(load_file(folder / part), load_file(out / part))
+    assert fused.spec == load_model(folder, device="cpu").spec and inspect(out, check=True).ok
+    held = json.loads((out / "cogvideox.json").read_text())["provenance"]["fused"]
+    assert [(each["name"], each["scale"], each["merged"]) for each in held] == [
+        ("one", 0.8, True),
+        ("two", -0.3, True),
+    ]
+    assert all(len(each["sha256"]) == 64 and each["alpha_from"] for each in held)
+
+
+def test_what_cannot_take_adapters_in_is_refused(tmp_path):
+    folder, file = (
+        write_model_folder(tmp_path / "model"),
+        write_adapter(some_adapter(), tmp_path / "a.safetensors"),
+    )
+    for source, how, told in (
+        (folder, {"lora": [(file, "1@0-0.5")]}, "changes over the steps; give it one number"),
+        (folder, {"lora": [(file, 1)], "to": "sat"}, "convert that to 'sat' afterwards"),
+        (file, {"lora": [(file, 1)]}, "adapters are added to a model folder"),
+        (folder, {"lora": [(tmp_path / "gone.safetensors", 1)]}, "no such file"),
+    ):
+        with pytest.raises(CheckpointError, match=told):
+            convert(source, tmp_path / "out", **how)
+        assert not (tmp_path / "out").exists()

@@ -23,6 +23,7 @@ from cogvideox.generation.recommended import (
     recommended_file,
     write_recommended,
 )
+from cogvideox.strength import Strength
 from generation.test_engine import PLAIN, latents
 from support.models import golden_model
 
@@ -101,10 +102,8 @@ def test_settings_beside_an_adapter_are_read_as_they_were_written(tmp_path):
     found = read_recommended(path)
     assert found == Recommended(times=TDM, guidance=1.0, sampler="dpmpp_sde", scale=0.5, about="four steps")
     assert json.loads((tmp_path / "few.json").read_text())["recommended"]["times"] == list(TDM)
-    assert read_adapter_flag(str(path)) == (str(path), 0.5) and read_adapter_flag(f"{path}:2") == (
-        str(path),
-        2.0,
-    )
+    assert read_adapter_flag(str(path)) == (str(path), Strength.of(0.5))
+    assert read_adapter_flag(f"{path}:2") == (str(path), Strength.of(2))
     (tmp_path / "peft").mkdir()
     inside = adapter(tmp_path / "peft", "adapter_model.safetensors")
     assert recommended_file(tmp_path / "peft") == inside.with_suffix(".json")
@@ -112,7 +111,7 @@ def test_settings_beside_an_adapter_are_read_as_they_were_written(tmp_path):
 
 def test_a_file_of_somebody_else_says_nothing(tmp_path):
     path = adapter(tmp_path)
-    assert read_recommended(path) is None and read_adapter_flag(str(path))[1] == 1.0
+    assert read_recommended(path) is None and read_adapter_flag(str(path))[1] == Strength()
     path.with_suffix(".json").write_text('{"steps": 4}')
     assert read_recommended(path) is None
 

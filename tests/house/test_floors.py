@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "src" / "cogvideox"
 FLOORS = {
     1: "errors noise recompute cpu_ops",
     2: "files progress worker_pool gpu_kernels",
-    3: "config clip_folders engines",
+    3: "config clip_folders engines strength",
     4: "video clip chat device",
     5: "vae transformer diffusion text perception world manifest",
     6: "spec",

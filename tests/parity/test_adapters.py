@@ -9,7 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cogvideox.checkpoints import (
+    convert,
     load_lora,
+    load_model,
     merge_lora,
     read_adapter,
     save_lora,
@@ -165,3 +167,27 @@ def test_an_extracted_difference_is_used_at_its_rank_as_it_was_made(tmp_path):
         adapter = load_lora(model, tmp_path / "extracted.safetensors")
     close(ours(model), ours(changed))
     assert "extracted" in adapter.origin and "alpha = rank" in adapter.alpha_from
+
+
+@pytest.mark.parametrize("variant", ["plain", "everything dora", "rank-stabilised"])
+def test_a_folder_with_adapters_in_its_weights_is_loaded_by_diffusers(variant, tmp_path):
+    model = small_model("5b")
+    saved_by_diffusers(model, tmp_path / "a", **VARIANTS[variant])
+    saved_by_diffusers(small_model("5b"), tmp_path / "b", r=3)
+    plain = save_model(model, tmp_path / "model")
+    fused = convert(plain, tmp_path / "fused", lora=[(tmp_path / "a", 1.0), (tmp_path / "b", 0.4)])
+    for name, scale in (("a", 1.0), ("b", 0.4)):
+        load_lora(model, tmp_path / name, scale, name=name)
+    pipe = diffusers.CogVideoXPipeline.from_pretrained(str(fused), text_encoder=None, tokenizer=None)
+    expected = ours(model)
+    torch.testing.assert_close(theirs(pipe.transformer, model), expected, atol=1e-4, rtol=1e-4)
+    again = load_model(fused, device="cpu")
+    torch.testing.assert_close(ours(again), expected, atol=1e-4, rtol=1e-4)
+    assert not again.adapters, "they are part of the weights"
+    if variant == "plain":
+        pipe = diffusers.CogVideoXPipeline.from_pretrained(str(plain), text_encoder=None, tokenizer=None)
+        for name in ("a", "b"):
+            pipe.load_lora_weights(str(tmp_path / name), adapter_name=name)
+        pipe.set_adapters(["a", "b"], [1.0, 0.4])
+        pipe.fuse_lora(adapter_names=["a", "b"], components=["transformer"])
+        torch.testing.assert_close(theirs(pipe.transformer, model), expected, atol=1e-4, rtol=1e-4)

@@ -2,7 +2,7 @@
 
 | file | what it does |
 |---|---|
-| ``hub`` | from what a person typed to a folder on disk: a path, a preset, a hub id |
+| ``hub`` | from what a person typed to a folder or file on disk: a path, a preset, a name on the hub |
 | ``tensors`` | safetensors files and folders, read tensor by tensor, written whole |
 | ``pickled`` | PyTorch's pickled files, read without running anything in them |
 | ``kinds`` | what a model folder makes a video from: its channels, its settings, its names |
@@ -25,9 +25,11 @@
 | ``sat`` | SAT files and folders |
 | ``adapter`` | a LoRA as a value: pairs of matrices; written in diffusers' form, PEFT's and SAT's |
 | ``adapter_names`` | names of adapters' layers in all spellings |
+| ``published`` | what others have published for CogVideoX: licence, use, alpha |
 | ``adapter_reading`` | LoRA files of all kinds: rank and alpha, from wherever a file keeps them |
 | ``lora_linear`` | a linear layer with adapters on it: applied, merged |
 | ``lora`` | adapters on a network: put on, scaled, merged, taken off |
+| ``fuse`` | a model folder with adapters in its weights |
 | ``convert`` | one format to another |
 | ``inspect`` | what a file or folder is, and what is wrong with it |
 """

@@ -38,6 +38,8 @@ from cogvideox.checkpoints.adapter_names import (
     public_layers,
     take_apart,
 )
+from cogvideox.checkpoints.hub import find_file, read_reference
+from cogvideox.checkpoints.published import published_file
 from cogvideox.checkpoints.sat import SUFFIXES, read_sat
 from cogvideox.checkpoints.tensors import read_file
 from cogvideox.errors import CheckpointError
@@ -86,7 +88,7 @@ def read_adapter(path: str | Path, alpha: float | None = None, layers: Layers | 
     CogVideoX. Raises CheckpointError for unknown names, two names of one layer, a pair that is not whole, matrices that
     do not fit each other, and AlphaUnknownError for a file that does not say its alpha when none is given.
     """
-    file = find_adapter(Path(path))
+    file = find_adapter(path)
     if alpha is not None:
         alpha = check_alpha(alpha, f"{file}: given", CheckpointError)
     tensors, metadata = _open(file)
@@ -117,6 +119,14 @@ def read_adapter(path: str | Path, alpha: float | None = None, layers: Layers | 
     return adapter
 
 
+def adapted_layers(path: str | Path) -> list[str]:
+    """The names of the layers that an adapter changes, by the names of its tensors. Raises CheckpointError."""
+    file = find_adapter(path)
+    tensors, _ = _open(file)
+    matched, _ = public_layers(tensors).match(file, group_by_layer(file, tensors))
+    return [layer for each in matched for layer in each.layers]
+
+
 def is_adapter(names: Iterable[str]) -> bool:
     """Whether a file with these tensor names holds an adapter, of a kind that is run or not."""
     for name in names:
@@ -126,8 +136,12 @@ def is_adapter(names: Iterable[str]) -> bool:
     return False
 
 
-def find_adapter(path: Path) -> Path:
-    """The file of an adapter, given it or a folder that holds one. Raises CheckpointError."""
+def find_adapter(name: str | Path, download: bool = True) -> Path:
+    """The file of an adapter, given it, a folder that holds one, or ``owner/name[:file][@revision]`` of the hub.
+
+    download: False looks on this computer only. Raises CheckpointError.
+    """
+    path = Path(name).expanduser()
     if path.is_dir():
         for name in (LORA_FILE, PEFT_FILE):
             if (path / name).is_file():
@@ -140,8 +154,10 @@ def find_adapter(path: Path) -> Path:
         raise CheckpointError(
             f"{path}: holds {len(several)} safetensors files and no {LORA_FILE}; name one file"
         )
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
+    if (reference := read_reference(name)) is not None:
+        return find_file(reference, (LORA_FILE, PEFT_FILE), download=download)
+    if "\0" in str(name) or not path.is_file():
+        raise CheckpointError(f"{short(str(name), 200)}: no such file or folder; check the path")
     return path
 
 
@@ -208,16 +224,19 @@ def _alpha(
         settings.check_rank(str(file), layer, pair.rank)
     value = settings.alpha_of(layer) if given is None else given
     if value is None:
-        return _convention(origin, matched, pair)
+        return _convention(file, origin, matched, pair)
     source = settings.source if given is None else "given"
     if settings.rank_stabilised:
         return value * pair.rank**0.5, f"{source}, rank-stabilised"
     return value, source
 
 
-def _convention(origin: str, matched: MatchedLayer, pair: Pair) -> tuple[float, str]:
-    """The alpha of files of this kind that do not say it, where all trainers of the kind agree; else 0 and ''."""
+def _convention(file: Path, origin: str, matched: MatchedLayer, pair: Pair) -> tuple[float, str]:
+    """The alpha of a public file, or of all files of this kind, where all trainers of the kind agree; else 0 and ''."""
     name = matched.group.names["a"]
+    entry = published_file(file)
+    if entry is not None and (known := entry.alpha_of(pair.rank)) is not None:
+        return known, f"convention of {entry.hub}: {entry.alpha if known != entry.alpha else f'{known:g}'}"
     if origin == "SAT":
         return 1.0, "convention of SAT: 1"
     if "down" in name.split(".")[-2:] or ".lora_down" in name or origin in ("ComfyUI", DIFFERENCE):

@@ -1,15 +1,15 @@
 """One command between formats: SAT to diffusers and back, for whole models, single components and adapters.
 
 Weights of models are renamed, cut and joined, never computed with: a round trip gives the same bits. (SAT has no
-place for the alpha of an adapter, so B is multiplied by it there.) What SAT cannot hold is written beside it and read
-back; a SAT release of others holds no settings, and then a preset's are used: the one named, or the one that fits.
-``training.json`` goes along with the weights that it is about.
+place for the alpha of an adapter, so B is multiplied by it there. Adapters that are added to a model change it.) What
+SAT cannot hold is written beside it and read back; a SAT release of others holds no settings, and then a preset's are
+used: the one named, or the one that fits. ``training.json`` goes along with the weights that it is about.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from cogvideox.checkpoints.adapter import LORA_FILE, PEFT_FILE, write_adapter
 from cogvideox.checkpoints.adapter_reading import is_adapter, read_adapter
 from cogvideox.checkpoints.families import check_floats
 from cogvideox.checkpoints.fill import check_names
+from cogvideox.checkpoints.fuse import fuse_adapters
 from cogvideox.checkpoints.hub import cached, find_folder
 from cogvideox.checkpoints.network_files import read_network
 from cogvideox.checkpoints.sat import (
@@ -52,6 +53,7 @@ from cogvideox.errors import CheckpointError, OutputError
 from cogvideox.files.quantised import dense
 from cogvideox.presets import PRESETS, get_preset, guess_preset, network_of
 from cogvideox.spec import Kind, ModelSpec, kind_of, kinds_of
+from cogvideox.strength import Strength
 from cogvideox.transformer import TransformerConfig
 from cogvideox.vae import VAEConfig
 
@@ -68,14 +70,16 @@ def convert(
     overwrite: bool = False,
     alpha: float | None = None,
     base: str | Path | None = None,
+    lora: Sequence[tuple[str | Path, float | str | Strength]] = (),
 ) -> Path:
     """Convert a model, a component of one, or an adapter; returns ``dst``, which appears whole or not at all.
 
     ``src``: a SAT file or folder, a diffusers model folder or component, a LoRA file or folder, what a trainer left
     (weights without a config, a training state), a preset or hub id. ``base`` is the model folder whose VAE, text
     encoder and tokenizer go beside a network that has none. ``preset`` names the model (needed for SAT weights that fit
-    none by shape and have no settings beside them). ``alpha`` is for adapters that do not say theirs. Raises
-    CheckpointError for files that do not fit the preset, OutputError when ``dst`` would take the place of ``src``.
+    none by shape and have no settings beside them). ``alpha`` is for adapters that do not say theirs. ``lora``:
+    adapters and their strengths, which are added into the weights of the model folder ``src``. Raises CheckpointError
+    for files that do not fit the preset, OutputError when ``dst`` would take the place of ``src``.
     """
     if to not in ("diffusers", "sat"):
         raise CheckpointError(f"to {to!r}: formats are 'diffusers' and 'sat'")
@@ -83,8 +87,13 @@ def convert(
     source, target = _find_source(src), Path(dst)
     _keep_apart(source, target)
     job = _Conversion(source, target, to, spec, shard_size, overwrite)
-    trained = network_in(source)
-    if trained is not None:
+    if lora:
+        if to == "sat":
+            raise CheckpointError(
+                "lora: adapters are added to a diffusers folder; convert that to 'sat' afterwards"
+            )
+        fuse_adapters(source, target, lora, alpha=alpha, shard_size=shard_size, overwrite=overwrite)
+    elif (trained := network_in(source)) is not None:
         _convert_network(job, trained, base)
     elif base is not None:
         raise CheckpointError(f"base {base}: {source} is not what a trainer left; leave base out")

@@ -141,9 +141,10 @@ def _packed_text_dtype(
     return torch.float32 if slow else wanted
 
 
-def load_stored(folder: Path, record: ModelRecord) -> CogVideoX:
-    """A whole model with every tensor exactly as it is stored, for writing it again."""
-    text = (folder / "text_encoder").is_dir() and _has_text(read_index(folder))
+def load_stored(folder: Path, record: ModelRecord, text: bool = True) -> CogVideoX:
+    """A whole model with every tensor exactly as it is stored, for writing it again; ``text`` false: without its text
+    encoder."""
+    text = text and (folder / "text_encoder").is_dir() and _has_text(read_index(folder))
     names = ["transformer", "vae", *(["text_encoder"] if text else [])]
     return _assemble(folder, record, dict.fromkeys(names))
 

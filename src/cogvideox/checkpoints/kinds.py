@@ -70,7 +70,7 @@ def kind_in(
 
 def fun_settings(
     kind: Kind,
-    folder: Path,
+    noisy: bool,
     transformer: TransformerConfig,
     vae: VAEConfig,
     schedule: ScheduleConfig,
@@ -79,10 +79,9 @@ def fun_settings(
 
     Its files do not say them, or say something else: the schedule has no SNR shift (also where the file of a 2B says
     3), positions at other sizes are resized another way (1.0), the first latent is decoded by itself, and conditions
-    have noise where ``add_noise_in_inpaint_model`` is set.
+    have noise where they are ``noisy`` (``is_noisy``).
     """
     in_pairs = transformer.patch_size_t is not None
-    noisy = read_json(folder / "transformer" / "config.json").get("add_noise_in_inpaint_model") is True
     return dict(
         transformer=transformer if in_pairs else transformer.changed(position_mode="fun"),
         vae=vae.changed(first_latent_alone=True),
@@ -94,6 +93,11 @@ def fun_settings(
         guidance=1.0 if kind == "removal" else None,
         condition_noise=FUN_NOISE if noisy and kind != "control" else 0.0,
     )
+
+
+def is_noisy(folder: Path) -> bool:
+    """Whether the conditions of a model of VideoX-Fun get noise: its config sets ``add_noise_in_inpaint_model``."""
+    return read_json(folder / "transformer" / "config.json").get("add_noise_in_inpaint_model") is True
 
 
 def _evident(folder: Path, transformer: TransformerConfig) -> Kind | None:

@@ -7,6 +7,7 @@ of the original weights do not change, several adapters add up, and taking them 
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Iterable, Mapping
 from itertools import count, islice
@@ -19,10 +20,12 @@ from torch import nn
 from cogvideox.checkpoints.adapter import Adapter, Form, Pair, write_adapter
 from cogvideox.checkpoints.adapter_names import Layers, layers_of
 from cogvideox.checkpoints.adapter_reading import find_adapter, read_adapter
+from cogvideox.checkpoints.hub import as_path, origin_of
 from cogvideox.checkpoints.lora_linear import LoraLinear
 from cogvideox.errors import CheckpointError, ConfigError, few, suggest
 from cogvideox.files.digest import sha256_of
 from cogvideox.noise import generator
+from cogvideox.strength import Strength
 from cogvideox.transformer.transformer import FlatPatch
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
@@ -41,26 +44,35 @@ Model = nn.Module | HasTransformer
 
 
 def load_lora(
-    model: Model, path: str | Path, scale: float = 1.0, *, alpha: float | None = None, name: str | None = None
+    model: Model,
+    path: str | Path,
+    scale: float | str | Strength = 1.0,
+    *,
+    alpha: float | None = None,
+    name: str | None = None,
 ) -> Adapter:
     """Read an adapter and put it on the transformer under ``name`` (default: that of the file, or of its folder when
     the file's is taken); returns it.
 
-    ``scale`` weakens or strengthens it; ``alpha`` is needed when the file does not say it. Warns about an adapter that
-    changes nothing, and about what is passed over. Raises CheckpointError when it does not fit; the model is unchanged.
+    ``path``: a file, a folder, or ``owner/name[:file][@revision]`` of the hub. ``scale`` weakens or strengthens it, the
+    same at all steps or changing over them ("0.8@0-0.6", see ``Strength``); ``alpha`` is needed when the file does not
+    say it. Warns about an adapter that changes nothing, and about what is passed over. Raises CheckpointError when it
+    does not fit; the model is unchanged. Raises ConfigError for a scale that is none.
     """
-    module = _transformer(model)
-    adapter = read_adapter(path, alpha, Layers(layers_of(module)))
-    file = find_adapter(Path(path))
+    module, strength = _transformer(model), Strength.of(scale)
+    file = find_adapter(path)
+    adapter = read_adapter(file, alpha, Layers(layers_of(module)))
     source: dict[str, Any] = {"file": file.name, "sha256": sha256_of(file), "origin": adapter.origin}
     source |= {"alpha_from": adapter.alpha_from, "passed_over": list(adapter.passed_over)}
-    attach_lora(model, adapter, name or _free_name(model, Path(path)), scale, source)
+    source |= origin_of(file)
+    attach_lora(model, adapter, name or _free_name(model, as_path(path)), strength, source)
     if adapter.passed_over:
         warnings.warn(f"{path}: passed over: {', '.join(adapter.passed_over)}", stacklevel=2)
-    if scale == 0 or adapter.does_nothing():
+    if strength.constant == 0 or adapter.does_nothing():
         norm = f"norm of its changes {adapter.delta_norm():.1e}; was it trained?"
         warnings.warn(
-            f"{path}: this LoRA changes nothing: {'scale is 0' if scale == 0 else norm}", stacklevel=2
+            f"{path}: this LoRA changes nothing: {'scale is 0' if strength.constant == 0 else norm}",
+            stacklevel=2,
         )
     return adapter
 
@@ -90,14 +102,15 @@ def attach_lora(
     model: Model,
     adapter: Adapter,
     name: str = "default",
-    scale: float = 1.0,
+    scale: float | str | Strength = 1.0,
     source: Mapping[str, Any] | None = None,
 ) -> None:
     """Put an adapter on; raises CheckpointError when a layer is unknown or of another size.
 
-    ``source`` says where it came from; it is noted on the transformer with name, ranks, alphas and scale.
+    ``scale``: as for ``load_lora``. ``source`` says where it came from; it is noted on the transformer with name,
+    ranks, alphas and scale.
     """
-    module = _transformer(model)
+    module, strength = _transformer(model), Strength.of(scale)
     check_fits(module, adapter, name)
     if name in lora_names(module):
         raise CheckpointError(
@@ -109,8 +122,8 @@ def attach_lora(
         if not isinstance(layer, LoraLinear):
             layer = LoraLinear(layer)
             _replace(module, path, layer)
-        layer.add(name, pair, scale)
-    facts = {"rank": adapter.ranks, "alpha": adapter.alphas, "scale": scale, "merged": False}
+        layer.add(name, pair, strength)
+    facts = {"rank": adapter.ranks, "alpha": adapter.alphas, "scale": strength.plain, "merged": False}
     _notes(module).append({"name": name, **(source or {}), **facts})
 
 
@@ -163,15 +176,15 @@ def save_lora(
     return write_adapter(extract_lora(model, name), path, form, overwrite)
 
 
-def scale_lora(model: Model, scale: float, name: str | None = None) -> None:
-    """Change the strength of one adapter (the only one, or ``name``). Raises CheckpointError without it, also when it
-    was merged."""
-    module = _transformer(model)
+def scale_lora(model: Model, scale: float | str | Strength, name: str | None = None) -> None:
+    """Change the strength of one adapter (the only one, or ``name``), see ``load_lora``. Raises CheckpointError without
+    it, also when it was merged, and ConfigError for a scale that is none."""
+    module, strength = _transformer(model), Strength.of(scale)
     name = _one(module, name)
     for _, layer in _with_adapter(module, name):
-        layer.rescale(name, scale)
+        layer.rescale(name, strength)
     for note in _notes_on(module, name):
-        note["scale"] = scale
+        note["scale"] = strength.plain
 
 
 def merge_lora(model: Model, name: str | None = None) -> None:
@@ -208,7 +221,20 @@ def unload_lora(model: Model, name: str | None = None) -> None:
 def lora_names(model: Model) -> list[str]:
     """The adapters on a model, in the order they were put on."""
     layers = (layer for layer in _transformer(model).modules() if isinstance(layer, LoraLinear))
-    return list(dict.fromkeys(name for layer in layers for name in layer.scales))
+    return list(dict.fromkeys(name for layer in layers for name in layer.strengths))
+
+
+def changing_layers(model: Model) -> list[str]:
+    """The layers of the transformer whose adapters change in strength over the steps of a run."""
+    layers = (
+        (path, layer) for path, layer in _transformer(model).named_modules() if isinstance(layer, LoraLinear)
+    )
+    return [path for path, layer in layers if any(each.constant is None for each in layer.strengths.values())]
+
+
+def of_modulation(layers: Iterable[str]) -> bool:
+    """Whether layers are among those that depend on the timestep alone, whose results may stand in tables."""
+    return any(re.search(r"(norm\d|norm_out)\.linear$|^(time|ofs)_embedding\.", layer) for layer in layers)
 
 
 def _free_name(model: Model, path: Path) -> str:
@@ -261,7 +287,7 @@ def _targeted(module: nn.Module, endings: tuple[str, ...]) -> dict[str, nn.Linea
 def _with_adapter(module: nn.Module, name: str) -> list[tuple[str, LoraLinear]]:
     """The layers that the adapter called ``name`` is on, by path."""
     layers = ((path, layer) for path, layer in module.named_modules() if isinstance(layer, LoraLinear))
-    return [(path, layer) for path, layer in layers if name in layer.scales]
+    return [(path, layer) for path, layer in layers if name in layer.strengths]
 
 
 def _one(module: nn.Module, name: str | None) -> str:
@@ -286,5 +312,5 @@ def _replace(module: nn.Module, path: str, layer: nn.Module) -> None:
 
 def _strip(module: nn.Module) -> None:
     for path, layer in list(module.named_modules()):
-        if isinstance(layer, LoraLinear) and not layer.scales:
+        if isinstance(layer, LoraLinear) and not layer.strengths:
             _replace(module, path, layer.plain())

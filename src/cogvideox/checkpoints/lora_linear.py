@@ -1,9 +1,10 @@
 """A linear layer with LoRA adapters on it; it stands where the layer stood, which keeps its weights' names.
 
-    y = W x + b + Σ scale · alpha / rank · (B A x + bias of B)
+    y = W x + b + Σ strength · alpha / rank · (B A x + bias of B)
 
 and with DoRA, where row o of the changed weight W' has the norm g[o]: the output of all that came before is first made
-g / ‖W'‖ times as large (its bias apart), and so is the adapter's, as PEFT computes it.
+g / ‖W'‖ times as large (its bias apart), and so is the adapter's, as PEFT computes it. A strength may change over the
+steps of a sampler; at steps that have none the layer is as without the adapter.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from cogvideox.checkpoints.adapter import Pair
 from cogvideox.cpu_ops import via_float32
 from cogvideox.errors import CheckpointError
 from cogvideox.files.stored import stored_of
+from cogvideox.strength import Strength
+from cogvideox.transformer.calls import sampler_call
 from cogvideox.transformer.transformer import FlatPatch
 
 
@@ -42,9 +45,11 @@ class LoraLinear(nn.Linear):
         self.lora_B = nn.ParameterDict()
         self.lora_bias = nn.ParameterDict()
         self.lora_magnitude = nn.ParameterDict()
-        self.lora_ratio = nn.ParameterDict()  # magnitude by the norm of W', per output
+        self.lora_ratio = (
+            nn.ParameterDict()
+        )  # magnitude by the norm of W', per output, for each value of a strength
         self.alphas: dict[str, float] = {}
-        self.scales: dict[str, float] = {}
+        self.strengths: dict[str, Strength] = {}
         layer.register_parameter("weight", None)
         layer.register_parameter("bias", None)
         self._layer = (layer,)  # in a tuple, so that it is no module of this one
@@ -54,20 +59,24 @@ class LoraLinear(nn.Linear):
         weight = self.weight if self.weight.ndim == 2 else self.weight.flatten(1)
         y = via_float32(F.linear, x, weight, self.bias)
         for name, a in self.lora_A.items():
-            bias = self.lora_bias.get(name)
-            update = F.linear(F.linear(x.to(a.dtype), a), self.lora_B[name], bias) * self.factor(name)
-            if name in self.lora_ratio:
-                ratio, fixed = self.lora_ratio[name], 0 if self.bias is None else self.bias
+            strength = self.strengths[name]
+            span = 0 if strength.constant is not None else strength.span_at(*_step())
+            if span is None:
+                continue
+            bias, factor = self.lora_bias.get(name), self.factor(name, strength.spans[span].value)
+            update = F.linear(F.linear(x.to(a.dtype), a), self.lora_B[name], bias) * factor
+            if name in self.lora_magnitude:
+                ratio, fixed = self.lora_ratio[_ratio(name, span)], 0 if self.bias is None else self.bias
                 y = ((y - fixed) * ratio + fixed + update * ratio).to(y.dtype)
             else:
                 y = (y + update).to(y.dtype)
         return y
 
-    def factor(self, name: str) -> float:
-        """What B A x is multiplied by."""
-        return self.scales[name] * self.alphas[name] / self.lora_A[name].shape[0]
+    def factor(self, name: str, strength: float) -> float:
+        """What B A x is multiplied by where the adapter has this strength."""
+        return strength * self.alphas[name] / self.lora_A[name].shape[0]
 
-    def add(self, name: str, pair: Pair, scale: float) -> None:
+    def add(self, name: str, pair: Pair, strength: Strength) -> None:
         """Put an adapter on; its matrices keep their precision and move to the layer's device."""
         tables = (self.lora_A, self.lora_B, self.lora_bias, self.lora_magnitude)
         for table, tensor in zip(tables, (pair.a, pair.b, pair.bias, pair.magnitude), strict=True):
@@ -77,23 +86,27 @@ class LoraLinear(nn.Linear):
                 )  # meta: the weight stays in its file
                 table[name] = nn.Parameter(tensor.to(where, copy=True))
         self.alphas[name] = pair.alpha
-        self.rescale(name, scale)
+        self.rescale(name, strength)
 
     @torch.no_grad()
-    def rescale(self, name: str, scale: float) -> None:
+    def rescale(self, name: str, strength: Strength) -> None:
         """Change the strength of one adapter."""
-        self.scales[name] = scale
+        self._drop_ratios(name)
+        self.strengths[name] = strength
         if name in self.lora_magnitude:
-            norm = (self._wide() + self._delta(name)).norm(dim=1)
-            ratio = self.lora_magnitude[name].float() / norm
-            self.lora_ratio[name] = nn.Parameter(ratio, requires_grad=False)
+            weight = self._wide()
+            for index, span in enumerate(strength):
+                norm = (weight + self._delta(name, span.value)).norm(dim=1)
+                ratio = self.lora_magnitude[name].float() / norm
+                self.lora_ratio[_ratio(name, index)] = nn.Parameter(ratio, requires_grad=False)
 
     def remove(self, name: str) -> None:
         """Take one adapter off."""
-        for table in (self.lora_A, self.lora_B, self.lora_bias, self.lora_magnitude, self.lora_ratio):
+        self._drop_ratios(name)
+        for table in (self.lora_A, self.lora_B, self.lora_bias, self.lora_magnitude):
             if name in table:
                 del table[name]
-        del self.alphas[name], self.scales[name]
+        del self.alphas[name], self.strengths[name]
 
     def pair(self, name: str) -> Pair:
         """The matrices of one adapter."""
@@ -117,8 +130,13 @@ class LoraLinear(nn.Linear):
             raise CheckpointError(
                 f"LoRA {name!r}: has a bias, the layer has none; leave the adapter beside it"
             )
-        earlier = [each for each in takewhile(name.__ne__, self.scales) if each not in merged]
-        if earlier and any(each in self.lora_ratio for each in (*earlier, name)):
+        if self.strengths[name].constant is None:
+            raise CheckpointError(
+                f"LoRA {name!r}: its strength {self.strengths[name]} changes over the steps, a weight does not; give "
+                "it one number"
+            )
+        earlier = [each for each in takewhile(name.__ne__, self.strengths) if each not in merged]
+        if earlier and any(each in self.lora_magnitude for each in (*earlier, name)):
             raise CheckpointError(
                 f"LoRA {name!r}: DoRA scales what the adapters before it added, so they are merged in the order in "
                 f"which they were put on; merge {earlier[0]!r} first, or all"
@@ -127,12 +145,13 @@ class LoraLinear(nn.Linear):
     @torch.no_grad()
     def merge(self, name: str) -> None:
         """Add one adapter into the weight, computed in float32, and take it off."""
-        changed = self._wide() + self._delta(name)
-        if name in self.lora_ratio:
-            changed *= self.lora_ratio[name][:, None]
+        strength = self.strengths[name].spans[0].value
+        changed = self._wide() + self._delta(name, strength)
+        if name in self.lora_magnitude:
+            changed *= self.lora_ratio[_ratio(name, 0)][:, None]
         self.weight.copy_(changed.reshape(self.weight.shape).to(self.weight.dtype))
         if name in self.lora_bias:
-            bias = self.bias.float() + self.lora_bias[name].float() * self.factor(name)
+            bias = self.bias.float() + self.lora_bias[name].float() * self.factor(name, strength)
             self.bias.copy_(bias.to(self.bias.dtype))
         self.remove(name)
 
@@ -149,5 +168,21 @@ class LoraLinear(nn.Linear):
         dense = weight.dequantize() if is_traceable_wrapper_subclass(weight) else weight
         return dense.flatten(1).float()
 
-    def _delta(self, name: str) -> Float[Tensor, "o i"]:
-        return self.lora_B[name].float() @ self.lora_A[name].float() * self.factor(name)
+    def _delta(self, name: str, strength: float) -> Float[Tensor, "o i"]:
+        return self.lora_B[name].float() @ self.lora_A[name].float() * self.factor(name, strength)
+
+    def _drop_ratios(self, name: str) -> None:
+        for index in range(len(self.strengths[name].spans) if name in self.strengths else 0):
+            if _ratio(name, index) in self.lora_ratio:
+                del self.lora_ratio[_ratio(name, index)]
+
+
+def _ratio(name: str, span: int) -> str:
+    """The entry of ``lora_ratio`` for one value of an adapter's strength."""
+    return f"{name}/{span}" if span else name
+
+
+def _step() -> tuple[int, int]:
+    """The step that a sampler is at, and of how many."""
+    call = sampler_call()
+    return call.step, call.count

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from cogvideox.checkpoints.families import check_config
 from cogvideox.checkpoints.hub import cached, exists, find_folder, released, shipped_folder
-from cogvideox.checkpoints.kinds import OF_FUN, fun_settings, kind_in
+from cogvideox.checkpoints.kinds import OF_FUN, fun_settings, is_noisy, kind_in
 from cogvideox.checkpoints.network_files import read_network
 from cogvideox.checkpoints.quantised import QuantisedTensors
 from cogvideox.checkpoints.tensors import Tensors, read_json
@@ -138,7 +138,7 @@ def spec_of(
     kind = record.kind or kind_in(folder, transformer, kind, own=own)
     facts: dict[str, Any] = dict(transformer=transformer, vae=vae, schedule=schedule)
     if kind in OF_FUN and not own:
-        facts = fun_settings(kind, folder, transformer, vae, schedule)
+        facts = fun_settings(kind, is_noisy(folder), transformer, vae, schedule)
     native = dict(height=record.height, width=record.width, frames=record.frames, fps=record.fps)
     native |= dict(guidance=record.guidance, condition_noise=record.condition_noise or None)
     facts |= {name: value for name, value in native.items() if value is not None}

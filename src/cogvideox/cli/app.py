@@ -42,6 +42,7 @@ app.add_typer(world, name="world")
 app.add_typer(data, name="data")
 app.add_typer(rate, name="rate")
 SOURCES = "SAT file or folder, model folder or part, LoRA, trainer's output, preset"
+FUSED = "adapter added into the weights of a model, as for generate: NAME or NAME:0.8; repeatable"
 BASE = "model whose VAE and text encoder go beside a trainer's network"
 for each in (
     generate,
@@ -98,17 +99,20 @@ def convert(
     shard_size: Annotated[str, flag("largest file, such as 5GB")] = "5GB",
     alpha: Annotated[float | None, flag("for LoRA files that do not say theirs")] = None,
     base: Annotated[str | None, flag(BASE)] = None,
+    lora: Annotated[list[str] | None, flag(FUSED)] = None,
     overwrite: Overwrite = False,
     debug: Debug = False,
 ) -> None:
-    """Convert weights between SAT and diffusers, both ways."""
+    """Convert weights between SAT and diffusers, both ways; add adapters into a model."""
     _check_conversion(source, target, to, preset, overwrite)
     from cogvideox.checkpoints import convert as run
+    from cogvideox.generation.recommended import read_adapter_flag
 
     kind: Literal["sat", "diffusers"] = "sat" if to == "sat" else "diffusers"
     folder = run(
-        source, target, kind, preset, shard_size=shard_size, overwrite=overwrite, alpha=alpha, base=base
-    )
+        source, target, kind, preset, shard_size=shard_size, overwrite=overwrite, alpha=alpha, base=base,
+        lora=[read_adapter_flag(text) for text in lora or []],
+    )  # fmt: skip
     result(str(folder))
 
 

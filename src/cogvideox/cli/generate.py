@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 INPUTS, MODEL = "Prompt and inputs", "Model"
 ENHANCE = "write the prompt out: rules, the address of an OpenAI-compatible server, or a model folder"
 ENHANCE_MODEL = "the model on that server; its key is read from OPENAI_API_KEY"
+LORA = (
+    "adapter: a file, a folder or owner/name:file, with its strength: NAME:0.8 or NAME:0.8@0-0.6; repeatable"
+)
 WATCH = "steps between two previews of the video so far, in NAME.watch.gif; 0: none"
 PRESET = "named settings for few steps: tdm-2b or blade-5b (see: cogvideox settings tdm-2b)"
 COUNT = (
@@ -69,7 +72,7 @@ def generate(
     workers: Workers = None,
     model: Annotated[str | None, flag("folder, hub id or preset; default: the shipped one", MODEL)] = None,
     kind: Kind = None,
-    lora: Annotated[list[str] | None, flag("adapter, PATH or PATH:SCALE; repeatable", MODEL)] = None,
+    lora: Annotated[list[str] | None, flag(LORA, MODEL)] = None,
     lora_alpha: Annotated[float | None, flag("alpha of adapters whose file does not say it", MODEL)] = None,
     tiny_vae: Annotated[
         str | None, flag("tiny autoencoder (taecvx) for previews and --vae-coding tiny", MODEL)
@@ -105,7 +108,8 @@ def generate(
 
     job = Job(
         model=model or "", kind=check_kind(kind) if kind else None,
-        adapters=tuple(read_adapter_flag(text) for text in lora or []), alpha=lora_alpha, dtype=dtype, device=device,
+        adapters=tuple(read_adapter_flag(text, not dry_run) for text in lora or []), alpha=lora_alpha,
+        dtype=dtype, device=device,
         memory=memory, memory_limit=memory_limit, storage=storage, products=products,
         enhance=Enhance(enhance, enhance_model), overwrite=overwrite, metadata=not no_metadata, preview=preview,
         tiny_vae=tiny_vae, watch=watch,

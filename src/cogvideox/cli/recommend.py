@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -20,7 +19,7 @@ SCALE = "how strongly the adapter is applied where --lora gives no scale"
 @with_flags(GenerateOptions, OPTIONS)
 def recommend(
     options: dict[str, Any],
-    adapter: Annotated[str, typer.Argument(help="an adapter: its file or folder")],
+    adapter: Annotated[str, typer.Argument(help="an adapter: its file or folder, or owner/name:file")],
     scale: Annotated[float | None, flag(SCALE)] = None,
     about: Annotated[str, flag("one line for people")] = "",
     overwrite: Overwrite = False,
@@ -29,6 +28,7 @@ def recommend(
 ) -> None:
     """Write the settings of an adapter beside it, where generate --lora finds them; without any, show them."""
     from cogvideox.checkpoints.adapter_reading import find_adapter
+    from cogvideox.checkpoints.hub import read_reference
     from cogvideox.generation.recommended import (
         Recommended,
         read_recommended,
@@ -36,7 +36,9 @@ def recommend(
         write_recommended,
     )
 
-    find_adapter(Path(adapter))
+    file = find_adapter(adapter)
+    if read_reference(adapter) is not None:
+        adapter = str(file)
     given = {
         **options,
         **({"scale": scale} if scale is not None else {}),

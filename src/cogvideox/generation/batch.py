@@ -82,7 +82,7 @@ def run_batch(
     MediaError, ConfigError or OutputError for what is wrong with the file or the folder; what is wrong with a line is
     a failure of that line.
     """
-    items = read_items(source, folder, settings, job)
+    items = read_items(source, folder, settings, job, download=not dry_run)
     check_output(folder / FAILURES, overwrite=True)
     _check_failures(folder / FAILURES)
     waiting = [item for item in items if job.overwrite or item.fault or not _is_made(item, reporter)]

@@ -14,7 +14,7 @@ import json
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
@@ -34,6 +34,7 @@ from cogvideox.generation.preflight import DTYPES, choose
 from cogvideox.generation.prompt_enhance import Enhance
 from cogvideox.generation.recommended import read_adapter_flag
 from cogvideox.generation.record import FILES
+from cogvideox.strength import Strength
 
 Line = dict[str, Any] | CogVideoXError
 """The values of a line, or what is wrong with it."""
@@ -75,14 +76,15 @@ class Item:
         job = {each.name: getattr(self.job, each.name) for each in fields(Job)}
         return {
             "line": self.line, "settings": self.settings, "path": str(self.path.absolute()), "key": self.key,
-            "named": self.named, "job": job | {"enhance": asdict(self.job.enhance)},
+            "named": self.named,
+            "job": job | {"enhance": asdict(self.job.enhance), "adapters": _plain(self.job.adapters)},
         }  # fmt: skip
 
     @classmethod
     def from_plain(cls, values: dict[str, Any]) -> Item:
         """The item that ``to_plain`` made these values of."""
         job = values["job"]
-        adapters = tuple((path, scale) for path, scale in job["adapters"])
+        adapters = tuple((path, strength) for path, strength in job["adapters"])
         job = Job(**job | {"adapters": adapters, "enhance": Enhance(**job["enhance"])})
         return cls(**values | {"path": Path(values["path"]), "job": job})
 
@@ -94,14 +96,21 @@ class Item:
         return job.model_for(self.settings), job.kind, job.adapters, job.alpha, job.dtype, tuple(sorted(nets))
 
 
-def read_items(source: Path, folder: Path, settings: Mapping[str, Any], job: Job) -> list[Item]:
-    """Every line as an item; flags are defaults, the line decides. Raises MediaError, ConfigError."""
+def read_items(
+    source: Path, folder: Path, settings: Mapping[str, Any], job: Job, *, download: bool = True
+) -> list[Item]:
+    """Every line as an item; flags are defaults, the line decides. ``download``: whether adapters of the hub may be.
+
+    Raises MediaError, ConfigError.
+    """
     lines = read_lines(source)
     digest = functools.cache(_digest)
     if "prompt" in settings and all("prompt" in values for _, values in lines if isinstance(values, dict)):
         warnings.warn("--prompt has no effect: every line has its own", stacklevel=2)
     copies: Counter[str] = Counter()
-    items = [_item(number, values, settings, folder, job, digest, copies) for number, values in lines]
+    items = [
+        _item(number, values, settings, folder, job, digest, copies, download) for number, values in lines
+    ]
     names: dict[str, int] = {}
     for item in items:
         name = item.path.name.casefold()
@@ -119,6 +128,7 @@ def _item(
     job: Job,
     digest: Callable[[str], str],
     copies: Counter[str],
+    download: bool,
 ) -> Item:
     path = folder / f"line-{number}.mp4"
     if isinstance(line, CogVideoXError):
@@ -126,7 +136,7 @@ def _item(
     values = {**flags, **line}
     name = values.pop("name", None)
     try:
-        job = _job_of(values, job)
+        job = _job_of(values, job, download)
         _check_name(name)
         job, values = settled(job, values)
     except CogVideoXError as error:
@@ -138,7 +148,7 @@ def _item(
     for entry in control_nets_of(values):
         begins[entry.path] = digest(entry.path)
         begins |= {entry.video: digest(entry.video)} if entry.video else {}
-    adapters = [(digest(file), scale) for file, scale in job.adapters]
+    adapters = _plain((digest(file), strength) for file, strength in job.adapters)
     asked = [values, begins, job.model_for(values), adapters, job.alpha, job.dtype]
     asked += [job.kind] if job.kind else []
     asked += [job.enhance.spec, job.enhance.model] if job.enhance.spec else []
@@ -156,7 +166,7 @@ def _item(
     return Item(line=number, settings=values, path=folder / f"{words}-{key[:8]}.mp4", key=key, job=job)
 
 
-def _job_of(values: dict[str, Any], job: Job) -> Job:
+def _job_of(values: dict[str, Any], job: Job, download: bool) -> Job:
     """The job with what this line says of model, adapters and precision, which leave ``values``. Raises our errors."""
     model, dtype, alpha = (values.pop(name, None) for name in ("model", "dtype", "lora_alpha"))
     lora, preset = values.pop("lora", None), values.pop("preset", None)
@@ -176,8 +186,8 @@ def _job_of(values: dict[str, Any], job: Job) -> Job:
     if lora is not None:
         each = as_list(lora)
         if not all(isinstance(text, str) for text in each):
-            raise ConfigError(f"lora {short(lora)}: write PATH or PATH:SCALE, or a list of them")
-        changes["adapters"] = tuple(read_adapter_flag(text) for text in each)
+            raise ConfigError(f"lora {short(lora)}: write NAME or NAME:STRENGTH, or a list of them")
+        changes["adapters"] = tuple(read_adapter_flag(text, download) for text in each)
     if alpha is not None:
         try:
             changes["alpha"] = float(alpha)
@@ -193,6 +203,11 @@ def control_nets_of(settings: Mapping[str, Any]) -> list[ControlNetEntry]:
         with suppress(ConfigError):
             entries.append(ControlNetEntry.read(str(text)))
     return entries
+
+
+def _plain(adapters: Iterable[tuple[str, Strength]]) -> list[tuple[str, float | str]]:
+    """Adapters and their strengths as plain values."""
+    return [(name, strength.plain) for name, strength in adapters]
 
 
 def _check_name(name: Any) -> None:

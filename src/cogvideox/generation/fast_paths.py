@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from cogvideox.checkpoints.lora import changing_layers, of_modulation
 from cogvideox.diffusion import SamplerStep
 from cogvideox.errors import ConfigError
 from cogvideox.generation.options import GenerateOptions, read_cache
@@ -75,16 +76,19 @@ def running(
     """The transformer of ``model`` as the options want it, for the times of ``path`` and one ``clip`` only.
 
     ``controls``: the ControlNets beside it. Raises ConfigError for an attention kernel that does not exist, for a
-    calibration of other steps, and for what a transformer that is spread over processes cannot do.
+    calibration of other steps, for compiled blocks whose adapters change over the steps, and for what a transformer
+    that is spread over processes cannot do.
     """
     network = model.transformer
     _check_spread(network, options)
+    changing = changing_layers(network)
+    check_compiled(options, bool(changing))
     cache = _cache_of(network, options, path)
     with ExitStack() as stack:
         attention = stack.enter_context(using_kernel(network, options.attention))
         for control in controls:
             stack.enter_context(using_kernel(control.network, options.attention))
-        tables = options.modulation == "tables" and not is_sharded(network)
+        tables = options.modulation == "tables" and not is_sharded(network) and not of_modulation(changing)
         if tables:
             stack.enter_context(tabulated(network, [step.t for step in path], _host_of_modulation(model)))
         guider = guidance_of(options)
@@ -106,6 +110,15 @@ def running(
         engine = Engine(options, tables, reused, fused=tuple(sorted(forms)), tea=tea)
         yield engine
         engine.kernels = tuple(sorted(attention.used))
+
+
+def check_compiled(options: GenerateOptions, changing: bool) -> None:
+    """Refuse to compile blocks whose adapters change in strength over the steps. Raises ConfigError."""
+    if options.compile and changing:
+        raise ConfigError(
+            "compile: an adapter's strength changes over the steps, compiled blocks do not; give it one strength, or "
+            "leave compile out"
+        )
 
 
 def _check_spread(network: Transformer, options: GenerateOptions) -> None:

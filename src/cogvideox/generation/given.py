@@ -32,11 +32,11 @@ TAKES: dict[Kind, frozenset[str]] = {
 BETTER = {
     "last_image": "an image-to-video or an inpainting model",
     "keyframe": "an image-to-video or an inpainting model",
-    "mask": "an inpainting model, such as CogVideoX-Fun InP",
-    "control": "a control model, such as CogVideoX-Fun Control, or give a ControlNet with control_net",
+    "mask": "an inpainting model, such as alibaba-pai/CogVideoX-Fun-V1.1-5b-InP",
+    "control": "a control model, such as alibaba-pai/CogVideoX-Fun-V1.1-5b-Control, or give a ControlNet with control_net",
     "control_net": "a text-to-video or an image-to-video model",
-    "remove": "a model that removes, such as Netflix VOID",
-    "first_pass": "a model that removes, such as Netflix VOID",
+    "remove": "a model that removes, such as netflix/void-model",
+    "first_pass": "a model that removes, such as netflix/void-model",
     "image": "an image-to-video model",
     "video": "a text-to-video model",
 }

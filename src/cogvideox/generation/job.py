@@ -42,6 +42,7 @@ from cogvideox.parallel.inference import Spread, spread
 from cogvideox.parallel.mesh import is_distributed, is_main_process
 from cogvideox.progress import SILENT, Reporter, duration
 from cogvideox.spec import Kind, ModelSpec
+from cogvideox.strength import Strength
 from cogvideox.text import check_prompt
 from cogvideox.transformer.hub_kernels import check_hub_kernels
 from cogvideox.transformer.kernels import read_attention
@@ -57,7 +58,7 @@ class Job:
 
     model: a folder, a hub id or a preset; "" is the shipped one that reads what is given. ``kind``: what it makes a
     video from, where its files leave that open (``spec.ABOUT_KINDS``). ``adapters`` are paths with
-    their scales, ``alpha`` is that of adapters whose file does not say theirs. memory: "auto" or one of
+    their strengths, ``alpha`` is that of adapters whose file does not say theirs. memory: "auto" or one of
     ``memory.RESIDENCES``; memory_limit: such as "12GB"; storage and products: as in ``memory.lower``, or auto.
     ``metadata`` false: neither prompt nor settings are written. ``preview``: an enlarged GIF and a contact sheet too.
     ``tiny_vae``: the file of a tiny autoencoder. ``watch``: the steps between two previews of the video so far, in a
@@ -71,7 +72,7 @@ class Job:
 
     model: str = ""
     kind: Kind | None = None
-    adapters: tuple[tuple[str, float], ...] = ()
+    adapters: tuple[tuple[str, Strength], ...] = ()
     alpha: float | None = None
     dtype: str | None = None
     device: str | None = None
@@ -93,6 +94,8 @@ class Job:
 
     def __post_init__(self) -> None:
         read_low_bits(self.storage, self.products)
+        adapters = tuple((path, Strength.of(strength)) for path, strength in self.adapters)
+        object.__setattr__(self, "adapters", adapters)
         if self.dtype is not None:
             object.__setattr__(self, "dtype", choose("dtype", self.dtype, DTYPES))
 
@@ -189,6 +192,7 @@ def prepare(
     if job.tiny_vae is not None:
         read_tiny_vae(job, spec)  # a file that is none is refused before the model is read
     fetch_control_nets(options.control_nets, download)
+    options = preflight.with_changing_adapters(options, job.adapters)
     plan = plan_run(spec, options, given)
     enhanced = job.enhance.apply(plan.options.prompt, spec.name) if ask or job.enhance.is_rules else None
     if enhanced is not None:
@@ -315,8 +319,8 @@ def load(
             kind=job.kind, read_weights=not files, text_device=job.text_apart, text_encoder=job.text_encoder,
         )  # fmt: skip
         use_cache(model, job.text_cache, folder, job.text_apart or device, job.text_encoder)
-        for path, scale in job.adapters:
-            checkpoints.load_lora(model, path, scale, alpha=job.alpha)
+        for path, strength in job.adapters:
+            checkpoints.load_lora(model, path, strength, alpha=job.alpha)
         if job.metadata and weights is None:
             report("digests of the weights", 0, 1)
             weights = digests_of_run(folder, job.text_encoder)

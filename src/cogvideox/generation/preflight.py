@@ -16,15 +16,16 @@ import torch
 
 from cogvideox import memory
 from cogvideox.checkpoints.adapter_names import Layers, layers_of
-from cogvideox.checkpoints.adapter_reading import read_adapter
+from cogvideox.checkpoints.adapter_reading import adapted_layers, read_adapter
 from cogvideox.checkpoints.hub import find_folder
-from cogvideox.checkpoints.lora import check_fits
+from cogvideox.checkpoints.lora import check_fits, of_modulation
 from cogvideox.checkpoints.specs import find_spec
 from cogvideox.checkpoints.tensors import to_bytes
 from cogvideox.checkpoints.trainers import not_a_model
 from cogvideox.conditioning import from_text
 from cogvideox.device import available, best_device, check_device
 from cogvideox.errors import CheckpointError, ConfigError, InputError, PromptError, suggest
+from cogvideox.generation.fast_paths import check_compiled
 from cogvideox.generation.given import Given
 from cogvideox.generation.options import GenerateOptions, read_cache
 from cogvideox.generation.plan import Plan, plan_run
@@ -39,6 +40,7 @@ from cogvideox.memory.seconds import Rates, efforts, estimate, measured
 from cogvideox.model import CogVideoX
 from cogvideox.presets import PRESETS
 from cogvideox.spec import Kind, ModelSpec
+from cogvideox.strength import Strength
 from cogvideox.text import check_prompt
 from cogvideox.transformer import Transformer
 from cogvideox.world import read_caption
@@ -128,7 +130,7 @@ def with_calibration(options: GenerateOptions, folder: Path) -> GenerateOptions:
 
 
 def check_adapters(
-    adapters: Sequence[tuple[str, float]], alpha: float | None, spec: ModelSpec | None = None
+    adapters: Sequence[tuple[str, Strength]], alpha: float | None, spec: ModelSpec | None = None
 ) -> None:
     """Read adapters and compare their shapes with those of a model's transformer. Raises CheckpointError."""
     if not adapters:
@@ -140,6 +142,20 @@ def check_adapters(
         adapter = read_adapter(path, alpha, layers)
         if network is not None:
             check_fits(network, adapter, path)
+
+
+def with_changing_adapters(
+    options: GenerateOptions, adapters: Sequence[tuple[str, Strength]]
+) -> GenerateOptions:
+    """The options for adapters whose strength changes over the steps: no tables of what they change at each of them.
+
+    Raises ConfigError with compile, CheckpointError.
+    """
+    changing = [path for path, strength in adapters if strength.constant is None]
+    check_compiled(options, bool(changing))
+    if options.modulation == "tables" and any(of_modulation(adapted_layers(path)) for path in changing):
+        return options.changed(modulation="layers")
+    return options
 
 
 def warn_of_unknown(name: str, prompt: str, given: Given) -> None:

@@ -14,11 +14,14 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from cogvideox.checkpoints.adapter import LORA_FILE, PEFT_FILE
+from cogvideox.checkpoints.adapter_reading import find_adapter
+from cogvideox.checkpoints.hub import exists, read_reference
 from cogvideox.config import Config
 from cogvideox.errors import CheckpointError, ConfigError, suggest
 from cogvideox.files import read_json, short
 from cogvideox.files.atomic import write_json
 from cogvideox.generation.options import SAMPLER_NAMES, GenerateOptions, check_steps, list_of_numbers
+from cogvideox.strength import Strength, split_strength
 
 KEY = "recommended"
 """The key of the file under which the settings stand; a file without it is somebody else's."""
@@ -127,7 +130,7 @@ def write_recommended(adapter: str | Path, recommended: Recommended, overwrite: 
 
 
 def merged(
-    given: Mapping[str, Any], preset: str, adapters: Sequence[tuple[str, float]]
+    given: Mapping[str, Any], preset: str, adapters: Sequence[tuple[str, Strength]]
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """The settings of a run with what is recommended for it, and where each that was not given comes from.
 
@@ -160,22 +163,20 @@ def usual_scale(adapter: str | Path) -> float:
     return 1.0 if found is None or found.scale is None else found.scale
 
 
-def read_adapter_flag(text: str) -> tuple[str, float]:
-    """``PATH`` or ``PATH:SCALE`` of an adapter; without a scale the one recommended beside it, or 1.
+def read_adapter_flag(text: str, download: bool = True) -> tuple[str, Strength]:
+    """Path and strength of an adapter given as ``NAME`` or ``NAME:STRENGTH``; without one the recommended, or 1.
 
-    Raises ConfigError, CheckpointError.
+    NAME: a file, a folder, or ``owner/name[:file][@revision]`` of the hub, which is downloaded where ``download``
+    allows it. STRENGTH: such as 0.8, or 0.8@0-0.6 for a part of the steps. Raises ConfigError, CheckpointError.
     """
-    path, colon, number = text.rpartition(":")
-    scale: float | None = None
-    if not colon or "\0" in text or Path(text).exists():
-        path = text
+    name, strength = (text, None) if exists(Path(text)) else split_strength(text)
+    head, _, tail = name.rpartition(":")
+    if strength is None and head and exists(Path(head)):
+        raise ConfigError(f"lora {text!r}: {tail!r} is not a scale; write PATH:0.8, or PATH:0.8@0-0.6")
+    if read_reference(name) is not None:
+        path = str(find_adapter(name, download))
+    elif "\0" in name or not exists(Path(name)):
+        raise CheckpointError(f"lora {name}: no such file or folder; check the path")
     else:
-        try:
-            scale = float(number)
-        except ValueError:
-            raise ConfigError(f"lora {text!r}: {number!r} is not a scale; write PATH:0.8") from None
-    if scale is not None and not -100 < scale < 100:
-        raise ConfigError(f"lora {text!r}: scale {scale:g} must lie between -100 and 100; write PATH:0.8")
-    if "\0" in path or not Path(path).exists():
-        raise CheckpointError(f"lora {path}: no such file or folder; check the path")
-    return path, usual_scale(path) if scale is None else scale
+        path = name
+    return path, Strength.of(usual_scale(path)) if strength is None else strength

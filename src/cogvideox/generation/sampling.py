@@ -238,7 +238,7 @@ def _announced(denoise: Denoise) -> Denoise:
     """The same denoiser; what is put in place of blocks reads at which step it is."""
 
     def at(x: Tensor, step: SamplerStep) -> Tensor:
-        with at_step(step.index):
+        with at_step(step.index, step.count):
             return denoise(x, step)
 
     return at

@@ -1,7 +1,7 @@
 """What a sampler asks a transformer: at which step, of which latents, which branches of guidance stand in its batch.
 
-The sampler says it here, around its calls; what is put in place of blocks from outside (``reuse``, ``skipping``,
-``controlnet``) reads it. The network itself does not.
+The sampler says it here, around its calls; what is put in place of blocks and layers from outside (``reuse``,
+``skipping``, ``controlnet``, adapters whose strength changes) reads it. The network itself does not.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SKIPPED = "skipped"
 
 @dataclass(frozen=True)
 class SamplerCall:
-    """One call: the step, from 0, and the branches whose answers the batch holds, in equal parts.
+    """One call: the step, from 0, of how many, and the branches whose answers the batch holds, in equal parts.
 
     ``latents``, ``text`` and ``timestep`` are the arguments of the network, ``latents`` without the channels of
     conditions; None where nobody said them. ``window``: the latent frames of a long video that it is about, where one
@@ -32,6 +32,7 @@ class SamplerCall:
     """
 
     step: int = 0
+    count: int = 1
     branches: tuple[str, ...] = ("prompt",)
     latents: Float[Tensor, "b c t h w"] | None = field(default=None, compare=False)
     text: Float[Tensor, "b l e"] | None = field(default=None, compare=False)
@@ -49,9 +50,9 @@ def sampler_call() -> SamplerCall:
 
 
 @contextmanager
-def at_step(step: int) -> Iterator[None]:
-    """Inside, calls belong to this step."""
-    before = _call.set(replace(_call.get(NO_CALL), step=step))
+def at_step(step: int, count: int = 1) -> Iterator[None]:
+    """Inside, calls belong to this step of ``count``."""
+    before = _call.set(replace(_call.get(NO_CALL), step=step, count=count))
     try:
         yield
     finally:

@@ -1,0 +1,50 @@
+"""A model folder with adapters in its weights: whoever loads it needs none. diffusers loads it too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cogvideox.checkpoints.diffusers import ShardSize, load_stored, write_model
+from cogvideox.checkpoints.folders import checkpoint_folder, copy_text
+from cogvideox.checkpoints.lora import load_lora, merge_lora
+from cogvideox.checkpoints.specs import read_record
+from cogvideox.errors import CheckpointError
+from cogvideox.strength import Strength
+
+
+def fuse_adapters(
+    source: Path,
+    target: Path,
+    adapters: Sequence[tuple[str | Path, float | str | Strength]],
+    *,
+    alpha: float | None = None,
+    shard_size: ShardSize = "5GB",
+    overwrite: bool = False,
+) -> None:
+    """Write a model folder with adapters added into its transformer, in the order in which they are given.
+
+    The sums are made in float32 and stored in the precision of the weights; all else is as it was, and
+    ``cogvideox.json`` says what was added. ``alpha`` is that of adapters whose files do not say theirs. Raises
+    CheckpointError for a source that is no model folder, a strength that changes over the steps, adapters that do not
+    fit, and weights that take none in; OutputError when the target is taken.
+    """
+    if not (source / "model_index.json").is_file():
+        raise CheckpointError(
+            f"lora: adapters are added to a model folder; {source} is none, convert it first"
+        )
+    strengths = [(path, Strength.of(strength)) for path, strength in adapters]
+    for path, strength in strengths:
+        if strength.constant is None:
+            raise CheckpointError(
+                f"lora {path}: strength {strength} changes over the steps; give it one number"
+            )
+    record = read_record(source)
+    model = load_stored(source, record, text=False)
+    for path, strength in strengths:
+        load_lora(model, path, strength, alpha=alpha)
+    merge_lora(model)
+    with checkpoint_folder(target, overwrite) as folder:
+        copy_text(source, folder)
+        provenance = {**record.provenance, "fused": model.adapters}
+        write_model(folder, model, shard_size, provenance=provenance, dtype=record.dtype)
