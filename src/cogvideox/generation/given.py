@@ -33,7 +33,8 @@ BETTER = {
     "last_image": "an image-to-video or an inpainting model",
     "keyframe": "an image-to-video or an inpainting model",
     "mask": "an inpainting model, such as alibaba-pai/CogVideoX-Fun-V1.1-5b-InP",
-    "control": "a control model, such as alibaba-pai/CogVideoX-Fun-V1.1-5b-Control, or give a ControlNet with control_net",
+    "control": "a control model, such as alibaba-pai/CogVideoX-Fun-V1.1-5b-Control, or give a ControlNet with "
+    "control_net",
     "control_net": "a text-to-video or an image-to-video model",
     "remove": "a model that removes, such as netflix/void-model",
     "first_pass": "a model that removes, such as netflix/void-model",
