@@ -29,7 +29,11 @@ HEADS = {
         "Adapters",
         "The memory is that of the model they are put on, without them. See [LoRA](checkpoints.md#lora).",
     ),
-    "controlnets": ("ControlNets", ""),
+    "controlnets": (
+        "ControlNets",
+        "The memory is that of the model beside them; `plan 5b --control-net FOLDER` counts both. See "
+        "[ControlNets](conditions.md#controlnets).",
+    ),
     "files": ("Single files, quantised and pruned weights", ""),
     "decoders": ("Tiny decoders", "See [fast decoding](steps.md)."),
 }
@@ -45,7 +49,7 @@ cogvideox plan 5b --device cuda --memory disk                                   
 
 **Memory** is the least that `plan --memory disk` predicts on a GPU, with weights as they are published, at the size and
 length the model was made for; more memory is faster. **Licence** is what the page of the files says; *not given*: that
-page says none; *not found*: the page was not seen. Nothing was downloaded to write this page: names, sizes and licences
+page says none; *not found*: the page was not seen. Nothing was downloaded to write this page: names and licences
 are from the pages of the hub as of 2026. This page is made by `python benchmarks/models_page.py` from
 `src/cogvideox/checkpoints/published.yaml`, which also tells the alpha of adapters whose files do not say it.
 """
