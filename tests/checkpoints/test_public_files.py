@@ -364,7 +364,7 @@ CHECKPOINTS = {
         lambda path: tensors_in(path, patch_embed__proj__weight=(3072, 33, 2, 2)),
         "CogVideoX-Fun InP",
     ),
-    "transformer in the root": (bare_transformer, "convert"),
+    "transformer in the root": (bare_transformer, "CogVideoXTransformer3DModel' alone"),
     "transformer alone in a folder": (transformer_folder, "it holds transformer"),
     "1.5 with other folder names": (kijais_folder, "transformer_T2V"),
     "a single file": (single_file, "a single file of weights"),

@@ -25,11 +25,12 @@ from cogvideox.checkpoints.tensors import (
     link_root,
     read_file,
     read_folder,
+    read_json,
     read_weight_map,
     shapes_of,
 )
 from cogvideox.errors import CheckpointError, few
-from cogvideox.files import check_link, read_yaml
+from cogvideox.files import check_link, read_yaml, short
 from cogvideox.transformer import TransformerConfig
 
 STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
@@ -94,6 +95,12 @@ def not_a_model(path: Path) -> CheckpointError:
         return CheckpointError(f"{path}: not a model folder but {output.kind}; {output.do}")
     if path.is_file():
         return CheckpointError(f"{path}: is a file; pass the model's folder, the one with model_index.json")
+    if (path / "config.json").is_file():
+        what = short(read_json(path / "config.json").get("_class_name", "a network of no name"))
+        return CheckpointError(
+            f"{path}: not a model folder but {what} alone; put it into its place in a copy of its base model's folder, "
+            "such as transformer/"
+        )
     held = few(sorted(child.name for child in path.iterdir())) or "nothing"
     return CheckpointError(f"{path}: not a model folder: model_index.json is missing; it holds {held}")
 
