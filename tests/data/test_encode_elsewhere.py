@@ -14,8 +14,8 @@ from cogvideox.checkpoints.hub import find_folder
 from cogvideox.cli import app
 from cogvideox.clip_folders.listing import list_clips
 from cogvideox.data import encode_elsewhere
-from cogvideox.data.clips import ClipSize, FolderClips, WorldClips, clips_from_plain
-from cogvideox.data.encode_elsewhere import ClipEncoder, ClipEncoders, jobs_of
+from cogvideox.data.clips import ClipSize, FolderClips, WorldClips
+from cogvideox.data.encode_elsewhere import ClipEncoder, ClipEncoders, clips_from_plain, jobs_of
 from cogvideox.data.latents import digest_of, encoded
 from cogvideox.engines import JobEngine
 from cogvideox.errors import CheckpointError

@@ -89,14 +89,16 @@ def test_a_run_stopped_in_the_middle_of_an_epoch_goes_on_with_the_next_clips(pla
 
 
 def test_image_to_video_gives_the_first_frame_and_sometimes_drops_it(place):
-    task = DiffusionTask(settings(place, "toy-i2v", image_dropout=0.5), 0)
+    task = DiffusionTask(settings(place, "toy-i2v", condition_dropout=0.5), 0)
     drawn = [task.data.train.training((0,), range(n, n + 1))[0] for n in range(12)]
-    empty = [not bool(one.image.any()) for one in drawn]
+    empty = [not bool(one.condition.any()) for one in drawn]
     assert any(empty) and not all(empty)
-    assert all(not bool(one.image[:, 1:].any()) and one.image.shape == one.clean.shape for one in drawn)
+    assert all(
+        not bool(one.condition[:, 1:].any()) and one.condition.shape == one.clean.shape for one in drawn
+    )
     assert torch.isfinite(task.losses(0)["loss"])
-    dry = DiffusionTask(settings(place, "toy-i2v", image_dropout=1.0), 0)
-    assert not dry.data.train.training((0,), range(1))[0].image.any()
+    dry = DiffusionTask(settings(place, "toy-i2v", condition_dropout=1.0), 0)
+    assert not dry.data.train.training((0,), range(1))[0].condition.any()
 
 
 def test_text_is_dropped_as_often_as_asked(place):

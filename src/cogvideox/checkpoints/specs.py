@@ -142,7 +142,8 @@ def spec_of(
     native = dict(height=record.height, width=record.width, frames=record.frames, fps=record.fps)
     native |= dict(guidance=record.guidance, condition_noise=record.condition_noise or None)
     facts |= {name: value for name, value in native.items() if value is not None}
-    name = record.preset or guess_preset(transformer)
+    guess = guess_preset(transformer)
+    name = record.preset or (guess if guess in PRESETS and PRESETS[guess].kind == kind else "")
     known = PRESETS.get(name)
     t5 = folder / "text_encoder" / "config.json"
     networks = {"transformer": read_network(component(folder, "transformer"), STEM, variant)}

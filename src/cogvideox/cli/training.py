@@ -22,6 +22,8 @@ from cogvideox.training.stages import StagedRun
 from cogvideox.training.tasks.base_model import base_of
 from cogvideox.training.tasks.diffusion import DiffusionTraining
 
+FINE_TUNING = ("lora", "finetune", "inpaint", "keyframes", "control")
+"""Recipes that train a model on a folder of clips, so that what they need is known before there are any."""
 RESERVE = 0.1
 """Share of the limit that is left free, as in ``plan``: allocators round up and kernels take workspaces."""
 
@@ -123,8 +125,8 @@ def _request(
     model: str, name: str, settings: Sequence[str], processes: int, device: str
 ) -> tuple[TrainRequest, int]:
     """What a step asks of memory, and the number of steps."""
-    if name not in ("lora", "finetune"):
-        raise ConfigError(f"train {name!r}: choose lora or finetune")
+    if name not in FINE_TUNING:
+        raise ConfigError(f"train {name!r}: choose one of {', '.join(FINE_TUNING)}")
     config = recipe(name)
     assert isinstance(config, Run)
     given = [f"task.start={model}", "task.data.folder=clips", f"task.device={device}", *settings]
@@ -133,7 +135,7 @@ def _request(
     if not device.startswith("cpu") and not any(setting.startswith("precision=") for setting in settings):
         config = config.changed(precision="bf16")  # what the recipe says where such a device is
     task = config.task.completed()
-    assert isinstance(task, DiffusionTraining), "lora and finetune train the transformer"
+    assert isinstance(task, DiffusionTraining), "these recipes train the transformer"
     spec = base_of(task)
     if spec is None:
         raise ConfigError(f"{model}: not on this machine; name a preset, or a folder with model_index.json")

@@ -7,8 +7,8 @@ import json
 import os
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import asdict, replace
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
@@ -21,8 +21,9 @@ from cogvideox.clip_folders.archives import ByteRange
 from cogvideox.clip_folders.listing import ListedClip, Listing
 from cogvideox.config import Config
 from cogvideox.errors import ConfigError, InputError, MediaError
-from cogvideox.files import read_small_bytes
+from cogvideox.files import files_below, read_small_bytes
 from cogvideox.files.atomic import write_text
+from cogvideox.files.paths import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from cogvideox.video import READER, Colour, Video, read_image, read_video
 from cogvideox.world import caption, render, sample_scene
 from cogvideox.world.scene import TIERS, Scene
@@ -60,6 +61,10 @@ class ClipDataset(Protocol):
     def cost(self, index: int) -> float:
         """A number that grows with the work that reading and encoding it is: bytes of the file, or 1."""
         return 1.0
+
+    def scene(self, index: int) -> Scene | None:
+        """What happens in the clip, as the tiny world knows it; None for other clips."""
+        return None
 
 
 class ClipShape(NamedTuple):
@@ -167,6 +172,26 @@ class FolderClips(ClipDataset):
         video = Video(video.frames[:frames], video.fps)
         return np.ascontiguousarray(video.cover(*self.size.fit(video.height, video.width)).frames)
 
+    def beside(self, folder: Path) -> FolderClips:
+        """The videos of the same names in another folder, whatever their ending, cut to size like these.
+
+        Raises ConfigError that names a clip which has none there.
+        """
+        if not folder.is_dir():
+            raise ConfigError(f"{folder}: no such folder; name the one with the videos of the clips' names")
+        media = VIDEO_SUFFIXES | IMAGE_SUFFIXES
+        files = {_stem(file.relative_to(folder).as_posix()): file for file in files_below(folder, media)}
+        missing = [each.name for each in self.entries if _stem(each.name) not in files]
+        if missing:
+            raise ConfigError(
+                f"{folder}: {len(missing)} of {len(self.entries)} clips have no video of their name there, such as "
+                f"{missing[0]}; add {_stem(missing[0])}.mp4"
+            )
+        entries = [replace(each, location=ByteRange(files[_stem(each.name)])) for each in self.entries]
+        other = FolderClips(Listing(folder, "", entries), self.size, colour=self.colour)
+        other.digests = self.digests
+        return other
+
     def caption(self, index: int, variant: int) -> str:
         return self.entries[index].caption
 
@@ -183,6 +208,11 @@ class FolderClips(ClipDataset):
 
     def cost(self, index: int) -> float:
         return float(self.entries[index].location.length or 1)
+
+
+def _stem(name: str) -> str:
+    """The name of a clip within its folder, without its ending."""
+    return PurePosixPath(name).with_suffix("").as_posix()
 
 
 class _Digests:
@@ -251,10 +281,10 @@ class WorldClips(ClipDataset):
         return f"world/{self.look}/{self.seed}/{self.split}/{index}{story}/{self.side}/{self.frames}"
 
     def pixels(self, index: int) -> np.ndarray:
-        return render(self._scene(index), size=self.side, frames=self.frames)
+        return render(self.scene(index), size=self.side, frames=self.frames)
 
     def caption(self, index: int, variant: int) -> str:
-        return caption(self._scene(index), self.seed, index * 31 + variant)
+        return caption(self.scene(index), self.seed, index * 31 + variant)
 
     def to_plain(self) -> dict[str, Any]:
         plain = {"kind": "world", "seed": self.seed, "split": self.split, "size": self.side}
@@ -263,7 +293,8 @@ class WorldClips(ClipDataset):
     def clip_to_plain(self, index: int) -> int:
         return index
 
-    def _scene(self, index: int) -> Scene:
+    def scene(self, index: int) -> Scene:
+        """What happens in the clip."""
         return sample_scene(self.seed, index, self.split, self._tier(index))
 
     def _tier(self, index: int) -> str | None:
@@ -301,17 +332,8 @@ class ChosenClips(ClipDataset):
     def clip_to_plain(self, index: int) -> Any:
         return self.source.clip_to_plain(self.indices[index])
 
-
-def clips_from_plain(values: Mapping[str, Any], clips: Sequence[Any]) -> ClipDataset:
-    """The clips that ``to_plain`` and ``clip_to_plain`` wrote down, in another process; without captions."""
-    own = {name: value for name, value in values.items() if name != "kind"}
-    if values["kind"] == "world":
-        return ChosenClips(WorldClips(**own, count=max(clips, default=0) + 1), clips)
-    places = [(each["name"], each["location"]) for each in clips]
-    entries = [
-        ListedClip(name, "", ByteRange(**place | {"file": Path(place["file"])})) for name, place in places
-    ]
-    return FolderClips(Listing(Path(), "", entries), ClipSize.parse(own["size"]), colour=own["colour"])
+    def scene(self, index: int) -> Scene | None:
+        return self.source.scene(self.indices[index])
 
 
 def _shares(given: Mapping[str, float]) -> dict[str, float]:

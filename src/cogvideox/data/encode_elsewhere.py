@@ -7,14 +7,17 @@ handed out first. Latents are those of one process: each clip's follow from its 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cogvideox.checkpoints.diffusers import load_vae
+from cogvideox.clip_folders.archives import ByteRange
+from cogvideox.clip_folders.listing import ListedClip, Listing
 from cogvideox.data.cache import TensorCache
-from cogvideox.data.clips import ClipDataset, clips_from_plain
+from cogvideox.data.clips import ChosenClips, ClipDataset, ClipSize, FolderClips, WorldClips
+from cogvideox.data.conditions import ConditionClips, maker_from_plain
 from cogvideox.data.latents import digest_of, encode_batch, read_batches
 from cogvideox.engines import JobEngine, StopWorkError, WorkerSpec
 from cogvideox.errors import CheckpointError, NumericsError
@@ -68,6 +71,22 @@ def jobs_of(source: ClipDataset, missing: Mapping[str, int]) -> list[CostedJob]:
         job["clips"] = [source.clip_to_plain(each) for each in indices]
         jobs.append(CostedJob(job, sum(source.cost(each) for each in indices)))
     return jobs
+
+
+def clips_from_plain(values: Mapping[str, Any], clips: Sequence[Any]) -> ClipDataset:
+    """The clips that ``to_plain`` and ``clip_to_plain`` wrote down, in another process; without captions."""
+    own = {name: value for name, value in values.items() if name != "kind"}
+    if values["kind"] == "world":
+        return ChosenClips(WorldClips(**own, count=max(clips, default=0) + 1), clips)
+    if values["kind"] == "condition":
+        source = clips_from_plain(own["source"], [each["clip"] for each in clips])
+        picks = [(index, each["variant"]) for index, each in enumerate(clips)]
+        return ConditionClips(source, maker_from_plain(own["maker"]), picks)
+    locations = [(each["name"], each["location"]) for each in clips]
+    entries = [
+        ListedClip(name, "", ByteRange(**where | {"file": Path(where["file"])})) for name, where in locations
+    ]
+    return FolderClips(Listing(Path(), "", entries), ClipSize.parse(own["size"]), colour=own["colour"])
 
 
 class ClipEncoder:

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from cogvideox.config import Config
 from cogvideox.errors import ConfigError, suggest
 
-SUITES = ("world", "two", "paper", "vae")
+SUITES = ("world", "two", "paper", "vae", "inpaint", "keyframes", "control")
 OPTION_GROUPS = {
     "Suite": "suite prompts prompt_set seeds against",
     "Videos of a model": "steps guidance sampler dtype device",
@@ -24,7 +24,8 @@ class EvaluateOptions(Config):
 
     suite: str | None = Field(
         None,
-        description="world, two (things), paper or vae; default: world for a model, for videos by their prompts",
+        description="world, two (things), paper, vae, inpaint, keyframes or control; default: world for a model, for "
+        "videos by their prompts",
     )
     prompts: int | None = Field(None, ge=1, description="how many of the suite's prompts; default: all")
     prompt_set: str = Field("vbench", description="paper: vbench, vbench-long, gallery, compositional")

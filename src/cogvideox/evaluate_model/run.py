@@ -21,6 +21,7 @@ from cogvideox.evaluation.prompt_suites import prompt_suite
 from cogvideox.evaluation.report import ScoreReport
 from cogvideox.evaluation.score import Score
 from cogvideox.evaluation.video_folder import open_videos
+from cogvideox.evaluation.world_conditions import CONDITION_SUITES
 from cogvideox.evaluation.world_facts import WorldRun, two_object_prompts
 from cogvideox.files import read_json
 from cogvideox.files.atomic import write_json
@@ -136,8 +137,9 @@ def folder_inputs(
         "two": [two.prompt for two in two_object_prompts()],
         "paper": [row.short for row in prompt_suite("vbench")],
     }
-    known["vae"] = known["paper"]
-    prompts = known[options.suite] if options.suite else sum(known.values(), [])
+    every = sum(known.values(), [])
+    known |= {"vae": known["paper"], **dict.fromkeys(CONDITION_SUITES, known["world"])}
+    prompts = known[options.suite] if options.suite else every
     with reporter.progress("reading") as show:
         clips = open_videos(folder, prompts, partial(show, "videos read"), colour=options.colour)
         originals = None

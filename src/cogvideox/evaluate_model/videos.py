@@ -18,6 +18,7 @@ from cogvideox.evaluate_model.options import EvaluateOptions
 from cogvideox.evaluation.fidelity import round_trip
 from cogvideox.evaluation.prompt_suites import prompt_suite
 from cogvideox.evaluation.video_folder import open_videos, read_prompts
+from cogvideox.evaluation.world_conditions import CONDITION_SUITES, brought
 from cogvideox.evaluation.world_facts import WorldRun, evaluate_world, two_object_prompts
 from cogvideox.files import read_json
 from cogvideox.files.atomic import write_json
@@ -84,7 +85,7 @@ def model_videos(
             options.colour
         )  # the originals are re-encoded, so what they were read as decides them
     _check_same_run(out, record if suite == "world" else record | {"suite": suite})
-    maker = VideoMaker(partial(load, job, folder, weights=weights, reporter=reporter), settings)
+    maker = VideoMaker(partial(load, job, folder, weights=weights, reporter=reporter), settings, suite)
     if not engine.is_here:
         _make_elsewhere(name, options, out, reporter, engine)
     if suite == "vae":
@@ -125,11 +126,14 @@ def asked_videos(options: EvaluateOptions) -> list[AskedVideo]:
 class VideoMaker:
     """Makes videos by one model, which is loaded when the first one is asked for.
 
-    ``settings``: fields of ``GenerateOptions`` that all videos share.
+    ``settings``: fields of ``GenerateOptions`` that all videos share. ``suite``: decides what a model is given besides
+    a prompt.
     """
 
-    def __init__(self, load: Callable[[], CogVideoX], settings: Mapping[str, Any]) -> None:
-        self.settings, self._load = settings, load
+    def __init__(
+        self, load: Callable[[], CogVideoX], settings: Mapping[str, Any], suite: str | None = None
+    ) -> None:
+        self.settings, self.suite, self._load = settings, suite, load
 
     @cached_property
     def model(self) -> CogVideoX:
@@ -137,10 +141,19 @@ class VideoMaker:
         return self._load()
 
     def make(self, prompt: str, seed: int, scene: Scene | None = None) -> Video:
-        """One video; an image-to-video model begins at the first frame of ``scene``."""
-        image = _first_frame(scene) if scene is not None and self.model.spec.needs_image else None
+        """One video; an image-to-video model begins at the first frame of ``scene``.
+
+        In the suites of conditions a model is given what the suite brings, and one that reads a prompt alone nothing.
+        """
+        given: dict[str, Any] = {}
+        if scene is not None and self.model.spec.kind != "t2v":
+            suite = next((each for each in CONDITION_SUITES if each == self.suite), None)
+            if suite is not None:
+                given = brought(suite, scene)
+            elif self.model.spec.needs_image:
+                given = {"image": _first_frame(scene)}
         options = parse_options({**self.settings, "prompt": prompt, "seed": seed})
-        return generate(self.model, options, image=image)
+        return generate(self.model, options, **given)
 
     def frames(self, file: Path, asked: AskedVideo) -> np.ndarray:
         """``uint8 [t, h, w, 3]`` of a video that is made and written to ``file``, or read where it was made before."""
@@ -192,7 +205,9 @@ class VideoWorker:
         self.folder = Path(config["folder"])
         self.asked = {each.name: each for each in asked_videos(options)}
         job = Job(model=config["model"], dtype=options.dtype, device=options.device)
-        self.maker = VideoMaker(lambda: load(job, model_folder(job.model), weights={}), options.generation)
+        self.maker = VideoMaker(
+            lambda: load(job, model_folder(job.model), weights={}), options.generation, options.suite
+        )
 
     def do(self, job: dict[str, Any]) -> dict[str, Any]:
         """Make one video, unless it is there."""

@@ -10,6 +10,7 @@
 | ``vbench`` | VBench's dimensions, by networks whose answers were recorded elsewhere; VBench-Long |
 | ``fvd`` | FVD, extrapolated FVD and KVD between two sets of videos |
 | ``world_facts`` | facts of the tiny world that hold: suites ``world`` and ``two``, and a resumable run |
+| ``world_conditions`` | suites ``inpaint``, ``keyframes``, ``control``: what a model is given, and whether it did so |
 | ``prompt_suites`` | prompts of VBench and of CogVideoX's gallery, compositions; data in ``prompts/`` |
 | ``video_folder`` | a folder of videos: each file is read, or named with the reason why not; their prompts |
 | ``suite`` | ``evaluate``: run a suite, keep each group of scores, show progress |

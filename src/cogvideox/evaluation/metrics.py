@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from cogvideox.chat import Chat
-from cogvideox.evaluation import fidelity, fvd, motion, semantic, vbench, world_facts
+from cogvideox.evaluation import fidelity, fvd, motion, semantic, vbench, world_conditions, world_facts
 from cogvideox.evaluation.prompt_suites import SuitePrompt, prompt_suite
 from cogvideox.evaluation.score import Score, not_computed
 from cogvideox.evaluation.video_folder import LazyVideos, VideoFolder
@@ -170,6 +170,17 @@ def set_distances(inputs: MetricInputs) -> list[Score]:
             name = f"fvd_{network.card.name}_{network.card.frames}f"
             scores.append(not_computed(name, "needs real videos (--references FOLDER)"))
     return scores
+
+
+def condition_metric(suite: world_conditions.ConditionSuite, about: str) -> Metric:
+    """The scores of a suite whose models read more than a prompt."""
+
+    def scores(inputs: MetricInputs) -> list[Score]:
+        return world_conditions.condition_scores(suite, inputs.videos, inputs.videos.prompts)
+
+    return Metric(
+        ", ".join(f"{suite}_{name}" for name in world_conditions.ABOUT[suite]), scores, about, "its prompts"
+    )
 
 
 def clip4clip(inputs: MetricInputs) -> list[Score]:
@@ -332,6 +343,24 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
             "its prompts",
         ),
     ),
+    "inpaint": (
+        condition_metric(
+            "inpaint",
+            "a thing of the tiny world replaced inside a mask: all facts of the prompt hold, 32 dB or more outside it",
+        ),
+    ),
+    "keyframes": (
+        condition_metric(
+            "keyframes",
+            "a clip between two given frames: the first and the last frame show their things where they were given",
+        ),
+    ),
+    "control": (
+        condition_metric(
+            "control",
+            "dots to follow: things within 0.06 of the side of their paths in 80 % of the frames; mean distance",
+        ),
+    ),
 }
 """Metrics by group. The scores of a group are kept together, so that a rerun measures only the groups that changed."""
 
@@ -340,6 +369,9 @@ SUITES: dict[str, tuple[str, ...]] = {
     "world": ("world", "dynamics", "faults", "flicker", "distances"),
     "two": ("pairs", "faults", "flicker"),
     "vae": ("reconstruction", "flicker", "world", "distances"),
+    "inpaint": ("inpaint", "world", "faults", "flicker"),
+    "keyframes": ("keyframes", "world", "faults", "flicker"),
+    "control": ("control", "world", "faults", "flicker"),
 }
 """Groups of each suite, in the order of the report."""
 

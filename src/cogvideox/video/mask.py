@@ -47,6 +47,28 @@ def read_mask(source: str | Path | np.ndarray | Video, video: Video, what: str =
     return np.broadcast_to(frames, (len(video), *size))
 
 
+def boxes(things: np.ndarray) -> np.ndarray:
+    """The smallest box around what is true in each frame of ``[t, h, w]``."""
+    rows, columns = things.any(2), things.any(1)
+    between = [
+        np.maximum.accumulate(line, axis=1) & np.maximum.accumulate(line[:, ::-1], axis=1)[:, ::-1]
+        for line in (rows, columns)
+    ]
+    return between[0][:, :, None] & between[1][:, None, :]
+
+
+def grown(mask: np.ndarray, margin: int) -> np.ndarray:
+    """A mask ``[t, h, w]`` with all pixels within ``margin`` along both sides of one that is true."""
+    for axis in (1, 2):
+        padding = [(0, 0)] * 3
+        padding[axis] = (margin + 1, margin)
+        total = np.pad(mask, padding).astype(np.int32).cumsum(axis)
+        size = mask.shape[axis]
+        high = np.take(total, range(2 * margin + 1, 2 * margin + 1 + size), axis)
+        mask = high > np.take(total, range(size), axis)
+    return mask
+
+
 def _frames(source: str | Path | np.ndarray | Video, what: str) -> np.ndarray:
     """The grey frames of a source that is no box: uint8 [t, h, w]."""
     if isinstance(source, Video):

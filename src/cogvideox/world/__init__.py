@@ -4,6 +4,7 @@
 |---|---|
 | ``scene`` | ``Scene``: what happens in one clip, and how scenes are drawn |
 | ``rendering`` | a scene to frames |
+| ``guides`` | a scene to silhouettes, paths and control videos |
 | ``captions`` | a scene to a sentence and to facts; a sentence to the facts it states |
 | ``held_out`` | the 200 prompts about combinations that training never shows |
 | ``foreground`` | frames to coloured things: connected components on grey ground |
@@ -18,6 +19,7 @@
 
 from cogvideox.world.captions import Check, caption, facts, read_caption
 from cogvideox.world.fact_check import Finding, Reading, Verdict, check_facts, read_frames
+from cogvideox.world.guides import GUIDES, Guide, dots, guide_video, paths, silhouettes
 from cogvideox.world.held_out import Prompt, held_out_prompts, make_held_out_prompts
 from cogvideox.world.rendering import render
 from cogvideox.world.scene import (
@@ -33,8 +35,8 @@ from cogvideox.world.scene import (
 from cogvideox.world.score import FactScore, report, report_by_tier, score_table
 
 __all__ = [
-    "COLOURS", "Check", "DIRECTIONS", "FactScore", "Finding", "HELD_OUT_PAIRS", "Prompt", "Reading", "SHAPES",
-    "Scene", "TIERS", "Verdict", "caption", "check_facts", "facts", "held_out_prompts", "is_held_out_triple",
-    "make_held_out_prompts", "read_caption", "read_frames", "render", "report", "report_by_tier", "sample_scene",
-    "score_table",
+    "COLOURS", "Check", "DIRECTIONS", "FactScore", "Finding", "GUIDES", "Guide", "HELD_OUT_PAIRS", "Prompt", "Reading",
+    "SHAPES", "Scene", "TIERS", "Verdict", "caption", "check_facts", "dots", "facts", "guide_video", "held_out_prompts",
+    "is_held_out_triple", "make_held_out_prompts", "paths", "read_caption", "read_frames", "render", "report",
+    "report_by_tier", "sample_scene", "score_table", "silhouettes",
 ]  # fmt: skip

@@ -54,12 +54,29 @@ def render(scene: Scene, size: int = 64, frames: int = 17) -> np.ndarray:
         raise InputError(
             f"size {size}, frames {frames}: a clip has at least 16 pixels a side and 1 frame; ask for more"
         )
-    time = np.linspace(0.0, 1.0, frames) if frames > 1 else np.zeros(1)
+    time = clip_times(frames)
     camera = camera_path(scene, time)
     clip = _ground(scene.ground, camera, size)[..., None].repeat(3, axis=-1)  # [t, h, w, 3]
     for centre, (colour, shape) in zip(scene.centres, scene.things, strict=True):
         _draw(clip, scene, shape, object_path(scene, centre, time) - camera, time, colour)
     return np.rint(clip, out=clip).astype(np.uint8)
+
+
+def coverage(scene: Scene, size: int = 64, frames: int = 17) -> np.ndarray:
+    """How much of each pixel the things of a scene cover, float32 ``[frames, size, size]`` in 0..1."""
+    time = clip_times(frames)
+    camera, whole = camera_path(scene, time), slice(0, size)
+    radius = _radius(scene, time)
+    each = [
+        _coverage(scene, shape, object_path(scene, centre, time) - camera, radius, time, whole, whole, size)
+        for centre, (_, shape) in zip(scene.centres, scene.things, strict=True)
+    ]
+    return np.max(each, axis=0)
+
+
+def clip_times(frames: int) -> np.ndarray:
+    """The time of each frame of a clip: from 0 to 1, or 0 for a single one."""
+    return np.linspace(0.0, 1.0, frames) if frames > 1 else np.zeros(1)
 
 
 def camera_path(scene: Scene, time: np.ndarray) -> np.ndarray:
@@ -82,7 +99,7 @@ def _draw(
 ) -> None:
     """Paint one object into the clip, inside the box it ever touches."""
     size = clip.shape[1]
-    radius = scene.radius * (1 + (GROWTH.get(scene.change, 1.0) - 1) * time)
+    radius = _radius(scene, time)
     reach = 1.5 * radius.max() + 2 / size
     (left, top), (right, bottom) = (path.min(0) - reach) * size, (path.max(0) + reach) * size
     xs = slice(max(0, int(left)), min(size, int(np.ceil(right))))
@@ -90,6 +107,11 @@ def _draw(
     alpha = _coverage(scene, shape, path, radius, time, xs, ys, size)[..., None]
     box = clip[:, ys, xs]
     box += alpha * (np.array(COLOURS[colour], np.float32) - box)
+
+
+def _radius(scene: Scene, time: np.ndarray) -> np.ndarray:
+    """The radius of a scene's things at each time, in shares of the side."""
+    return scene.radius * (1 + (GROWTH.get(scene.change, 1.0) - 1) * time)
 
 
 def _coverage(

@@ -1,12 +1,15 @@
-"""Fine-tuning recipes: all weights of a model or an adapter, on a folder of clips or on raw videos."""
+"""Fine-tuning recipes: all weights of a model or an adapter, on a folder of clips or raw videos; further conditions."""
 
 from __future__ import annotations
 
+from typing import Any
+
+from cogvideox.data.masks import HOLES, KEYFRAMES
 from cogvideox.training.config import Run
 from cogvideox.training.optim import OptimConfig
 from cogvideox.training.tasks.base_model import default_precision
 from cogvideox.training.tasks.diffusion import DiffusionTraining
-from cogvideox.training.tasks.diffusion_settings import LoraTuning
+from cogvideox.training.tasks.diffusion_settings import LoraTuning, TrainedKind
 from cogvideox.training.tasks.folder import FolderData
 
 
@@ -20,6 +23,28 @@ def lora() -> Run:
     """An adapter for a model on a folder of clips: set task.data.folder and task.start (a preset or a folder)."""
     task = DiffusionTraining(start="tiny", data=FolderData(), accumulation=4, lora=LoraTuning())
     return _run("lora", task, OptimConfig(lr=5e-4, warmup=50, ema=0.99))
+
+
+def inpaint() -> Run:
+    """A text-to-video model learns to fill holes in a video (CogVideoX-Fun InP): task.data.folder, task.start."""
+    task = _conditioned("inpaint", masks=dict(HOLES), condition_dropout=0.1)
+    return _run("inpaint", task, OptimConfig(lr=2e-5, warmup=100, ema=0.999), steps=4000)
+
+
+def keyframes() -> Run:
+    """A text-to-video model learns to reach given frames, a last one among them: task.data.folder, task.start."""
+    task = _conditioned("inpaint", masks=dict(KEYFRAMES), condition_dropout=0.1)
+    return _run("keyframes", task, OptimConfig(lr=2e-5, warmup=100, ema=0.999), steps=4000)
+
+
+def control() -> Run:
+    """A text-to-video model learns to follow a control video, edges by default: task.data.folder, task.control."""
+    task = _conditioned("control", control="canny", condition_dropout=0.1)
+    return _run("control", task, OptimConfig(lr=2e-5, warmup=100, ema=0.999), steps=4000)
+
+
+def _conditioned(kind: TrainedKind, **settings: Any) -> DiffusionTraining:
+    return DiffusionTraining(start="tiny", data=FolderData(), accumulation=4, model_kind=kind, **settings)
 
 
 def videos_lora() -> Run:

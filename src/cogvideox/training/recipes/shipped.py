@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from cogvideox.data.masks import KEYFRAMES, WORLD_HOLES
 from cogvideox.presets import get_preset
 from cogvideox.training.config import Run
 from cogvideox.training.optim import OptimConfig
@@ -120,6 +121,29 @@ def world_i2v() -> Run:
     return _transformer_run("world-i2v", task, steps=2300, lr=7e-4, muon_lr=0.01, ema=0.995)
 
 
+def world_inpaint() -> Run:
+    """The shipped text-to-video transformer learns to fill holes in a clip: any video with a mask."""
+    return _variant("world-inpaint", model_kind="inpaint", masks=dict(WORLD_HOLES), masks_per_clip=2)
+
+
+def world_keyframes() -> Run:
+    """The shipped text-to-video transformer learns to reach given frames, a last one among them."""
+    return _variant("world-keyframes", model_kind="inpaint", masks=dict(KEYFRAMES), masks_per_clip=2)
+
+
+def world_control() -> Run:
+    """The shipped text-to-video transformer learns to follow dots on the paths of its things."""
+    return _variant("world-control", model_kind="control", control="path")
+
+
+def _variant(name: str, **settings: Any) -> Run:
+    """The shipped model, whose new input channels begin at zero, on clips of the tiny world."""
+    task = DiffusionTraining(
+        start="tiny", scene_mix=RARE_SCENES_OFTEN, batch=16, clips=4000, condition_dropout=0.1, **settings
+    )
+    return _transformer_run(name, task, steps=600, lr=7e-4, muon_lr=0.01, ema=0.99)
+
+
 def _of_preset(name: str, **settings: Any) -> DiffusionTraining:
     """Training of a preset's transformer, beside the VAE and text encoder that the other recipes make."""
     preset = get_preset(name)
@@ -168,7 +192,7 @@ SHIPPED: dict[str, Callable[[], Run]] = {
     make.__name__.replace("_", "-"): make
     for make in (
         world_vae, world_vae_decoder, world_text, world_text_pairs, world_t2v, world_t2v_fine, world_t2v_pairs,
-        world_i2v, world_captioner, world_lpips, world_features, labels,
+        world_i2v, world_inpaint, world_keyframes, world_control, world_captioner, world_lpips, world_features, labels,
     )
 }  # fmt: skip
 """Recipe -> the function that makes its run."""

@@ -11,7 +11,14 @@ from cogvideox.errors import ConfigError, suggest
 from cogvideox.files import read_yaml
 from cogvideox.training.config import Run
 from cogvideox.training.loop import train
-from cogvideox.training.recipes.finetune import finetune, lora, videos_lora
+from cogvideox.training.recipes.finetune import (
+    control,
+    finetune,
+    inpaint,
+    keyframes,
+    lora,
+    videos_lora,
+)
 from cogvideox.training.recipes.paper import TABLE_1, paper_2b, paper_5b, variant_run, world_stages
 from cogvideox.training.recipes.shipped import SHIPPED
 from cogvideox.training.stages import StagedRun, train_stages
@@ -21,6 +28,9 @@ RECIPES: dict[str, Callable[[], Run | StagedRun]] = {
     "finetune": finetune,
     "lora": lora,
     "videos-lora": videos_lora,
+    "inpaint": inpaint,
+    "keyframes": keyframes,
+    "control": control,
     "world-stages": world_stages,
     "paper-2b": paper_2b,
     "paper-5b": paper_5b,

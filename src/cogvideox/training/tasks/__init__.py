@@ -9,6 +9,7 @@ Each task is a settings class (``...Training``) and what one step of it does (``
 | `base_model` | what these settings take from the model a run starts from |
 | `diffusion_data` | its clips, encoded once, and dealt out to micro-steps |
 | `diffusion_batches` | a sample of a clip, the velocity's error, held-out error in bands of noise |
+| `diffusion_conditions` | what a kind of model reads besides: first frames, masked clips, control videos |
 | `diffusion_network` | the network before the first step, with an adapter where asked |
 | `diffusion_export` | the whole model around a trained transformer: sample videos, model folder |
 | `folder` | a folder of clips (or raw videos) as training reads it, and what a state keeps of it |

@@ -2,8 +2,8 @@
 
 Clips come from the tiny world or from a folder, in batches, packed sequences or buckets. Text is dropped with
 probability 0.1 so that guidance has an unconditional branch, and timesteps are stratified (explicit uniform
-sampling). Image-to-video adds the first frame, with log-normal pixel noise, as extra channels, and drops it
-sometimes. All weights move, or an adapter's.
+sampling). What a kind of model reads besides (a first frame, a masked clip, a control video) is added as extra
+channels, and dropped sometimes: see ``diffusion_conditions``. All weights move, or an adapter's.
 """
 
 from __future__ import annotations
@@ -135,14 +135,14 @@ class DiffusionTask(Task):
         return self.held_out.figures(measured)
 
     def sample_video(self, module: nn.Module, index: int) -> Video:
-        """A video of held-out caption ``index`` (and its first frame), as ``module`` makes it now."""
-        clips = self.data.held_out.clips
+        """A video of held-out caption ``index`` (and the condition of its clip), as ``module`` makes it now."""
+        clips, conditions = self.data.held_out.clips, self.data.held_out.conditions
         return self._model().sample(
             module,
             clips.caption(index, 0),
             seed=index,
             steps=self.config.sample_steps,
-            image=clips.first(index) if self.data.image else None,
+            given=conditions.given(index) if conditions is not None else {},
         )
 
     def shard(self, mesh: DeviceMesh) -> None:
@@ -207,7 +207,7 @@ class DiffusionTask(Task):
             text=self.text,
             schedule=self.schedule,
             native=self.data.native_size(),
-            image=self.data.image,
+            kind=self.data.kind,
             start=self.start,
             preset=self.config.preset,
         )

@@ -1,4 +1,4 @@
-"""What the transformer is given for a clip (clean latents, noise, text, image), and its error, trained on or held out.
+"""What the transformer is given for a clip (clean latents, noise, text, condition), and its error, trained or held out.
 
 Clips are collated by ``velocity_errors``: stacked, or packed into one sequence. Every draw is a function of (seed,
 number of the sample in the run), so a sample does not depend on the micro-step or the rank that reads it.
@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from cogvideox.data.clips import to_model
 from cogvideox.data.latents import EncodedClips
 from cogvideox.diffusion import Schedule
 from cogvideox.noise import generator, normal
+from cogvideox.training.tasks.diffusion_conditions import ClipConditions
 from cogvideox.transformer import Layout, Transformer
 from cogvideox.transformer.kernels import Fastest, random_heads
 from cogvideox.vae import VAE
@@ -34,26 +34,29 @@ MEASURED_AT_ONCE = 16
 
 @dataclass(frozen=True)
 class DiffusionSample:
-    """One clip as scaled latents, padded to whole patches in time; ``image`` fills the input's later channels."""
+    """One clip as scaled latents, padded to whole patches in time; ``condition`` fills the input's later channels."""
 
     clean: Float[Tensor, "c t h w"]
     noise: Float[Tensor, "c t h w"]
     text: Float[Tensor, "l e"]
-    image: Float[Tensor, "c t h w"] | None = None
+    condition: Float[Tensor, "k t h w"] | None = None
 
 
 @dataclass
 class DiffusionBatcher:
-    """Makes samples of the clips of a data set: latents drawn, noised, captioned, sometimes without text or image."""
+    """Makes samples of the clips of a data set: latents drawn, noised, captioned, sometimes without text or condition.
+
+    ``conditions``: what the network reads beside the noisy latents; None: nothing.
+    """
 
     clips: EncodedClips
     texts: Texts
     vae: VAE
     seed: int
     patch_t: int = 1
-    image: bool = False
+    conditions: ClipConditions | None = None
     text_dropout: float = 0.1
-    image_dropout: float = 0.05
+    condition_dropout: float = 0.05
 
     def training(self, clips: Sequence[int], samples: range) -> list[DiffusionSample]:
         """The clips with these indices as the samples with these numbers in the run."""
@@ -67,53 +70,40 @@ class DiffusionBatcher:
             mean, deviation = self.clips.latents(clip)
             clean.append(mean + deviation * normal(mean.shape, self.seed, "latent noise", number))
         seeds = [(self.seed, "noise", number) for number in samples]
-        images = self._images(clips, samples) if self.image else []
-        images = [
-            image * float(coin[1] >= self.image_dropout) for image, coin in zip(images, coins, strict=False)
-        ]
-        return self._samples(clean, seeds, prompts, images)
+        kept = [float(coin[1] >= self.condition_dropout) for coin in coins]
+        return self._samples(clean, seeds, prompts, list(zip(clips, samples, kept, strict=True)))
 
     def fixed(self, clips: Sequence[int]) -> list[DiffusionSample]:
         """These clips without chance: the latents' means, noise of the clip's index, caption and image as they are."""
         clean = [self.clips.latents(clip)[0] for clip in clips]
         seeds = [(0, "held-out noise", clip) for clip in clips]
         prompts = [self.clips.caption(clip, 0) for clip in clips]
-        return self._samples(clean, seeds, prompts, self._images(clips, None) if self.image else [])
+        return self._samples(clean, seeds, prompts, [(clip, None, 1.0) for clip in clips])
 
     def _samples(
-        self, clean: list[Tensor], seeds: list[tuple[int, str, int]], prompts: list[str], images: list[Tensor]
+        self,
+        clean: list[Tensor],
+        seeds: list[tuple[int, str, int]],
+        prompts: list[str],
+        picks: Sequence[tuple[int, int | None, float]],
     ) -> list[DiffusionSample]:
+        """``picks``: (clip, number of the sample, factor of its condition) of each sample."""
         texts = self.texts(prompts)
         samples = []
         for index, latents in enumerate(clean):
             scaled = self._padded(latents * self.vae.config.scaling_factor)
-            image = _first_frame_only(images[index], scaled.shape[1]) if images else None
-            samples.append(DiffusionSample(scaled, normal(scaled.shape, *seeds[index]), texts[index], image))
+            condition = None
+            if self.conditions is not None:
+                clip, number, factor = picks[index]
+                condition = self.conditions.channels(clip, number, scaled.shape[1]) * factor
+            noise = normal(scaled.shape, *seeds[index])
+            samples.append(DiffusionSample(scaled, noise, texts[index], condition))
         return samples
 
     def _padded(self, latents: Float[Tensor, "c t h w"]) -> Float[Tensor, "c t h w"]:
         """Copies of the first latent in front, until patches in time fit: the rule of 1.5, for images too."""
         missing = -latents.shape[1] % self.patch_t
         return torch.cat([latents[:, :1]] * missing + [latents], dim=1)
-
-    @torch.no_grad()
-    def _images(self, clips: Sequence[int], samples: range | None) -> list[Float[Tensor, "c 1 h w"]]:
-        """First frames as scaled latents; for training (``samples``) noised in pixels and drawn, else their means."""
-        weight, latents = next(self.vae.parameters()), list[Tensor]()
-        scale = self.vae.config.scaling_factor
-        if self.vae.config.invert_scale_latents:  # 1.5-I2V divides by it, as inference does
-            scale = 1 / scale
-        for index, clip in enumerate(clips):
-            pixels = to_model(self.clips.first(clip)[None, None])
-            g = None
-            if samples is not None:  # section 2.5: log-normal strength, exp(N(-3, 0.5²)) as released
-                g = generator(self.seed, "image", samples[index])
-                sigma = torch.exp(torch.randn(1, generator=g) * 0.5 - 3.0)
-                pixels = pixels + sigma * torch.randn(pixels.shape, generator=g)
-            posterior = self.vae.encode(pixels.to(weight.device, weight.dtype))
-            latent = posterior.mode() if g is None else posterior.sample(g)
-            latents.append(latent[0].float().cpu() * scale)
-        return latents
 
 
 def velocity_errors(
@@ -132,8 +122,8 @@ def velocity_errors(
     target = [schedule.velocity(*each)[0] for each in batched]
     inputs = [schedule.add_noise(*each)[0] for each in batched]
     for index, sample in enumerate(samples):
-        if sample.image is not None:
-            inputs[index] = torch.cat([inputs[index], sample.image.to(device)])
+        if sample.condition is not None:
+            inputs[index] = torch.cat([inputs[index], sample.condition.to(device)])
     if _of_one_shape(samples):
         velocity = list(network(torch.stack(inputs), torch.stack(text), times))
     else:
@@ -192,8 +182,3 @@ class HeldOut:
             own = [values for (other, _), values in zip(self.batches, measured, strict=True) if other == band]
             means[f"held_out_{band}"] = sum(error for error, _ in own) / sum(clips for _, clips in own)
         return means | {"held_out": sum(means.values()) / len(means)}
-
-
-def _first_frame_only(first: Float[Tensor, "c 1 h w"], frames: int) -> Float[Tensor, "c t h w"]:
-    """``first`` and zeros behind it, ``frames`` latent frames in all."""
-    return torch.cat([first, first.new_zeros(first.shape[0], frames - 1, *first.shape[2:])], dim=1)

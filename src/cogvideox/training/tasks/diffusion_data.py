@@ -12,19 +12,29 @@ from collections.abc import Sequence, Set
 from dataclasses import replace
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
 from cogvideox.clip_folders.listing import Listing
 from cogvideox.data.clips import ClipDataset, FolderClips, WorldClips
+from cogvideox.data.conditions import ConditionClips, MaskedVideos, control_maker
 from cogvideox.data.latents import EncodedClips, EncodeMissing, digest_of, embedded, encoded
+from cogvideox.data.masks import HOLES, WORLD_HOLES
 from cogvideox.data.pack import BatchRows, Row, rows_of
 from cogvideox.errors import ConfigError
 from cogvideox.text import TextEncoder
 from cogvideox.training.memory import Sample
+from cogvideox.training.tasks.base_model import kind_trained
 from cogvideox.training.tasks.diffusion_batches import DiffusionBatcher, Texts
-from cogvideox.training.tasks.diffusion_settings import DiffusionSettings
+from cogvideox.training.tasks.diffusion_conditions import (
+    ClipConditions,
+    EncodedConditions,
+    FirstImages,
+    check_encoded,
+    variant_of,
+)
+from cogvideox.training.tasks.diffusion_settings import MASKS_PER_CLIP, DiffusionSettings
 from cogvideox.training.tasks.folder import (
     FolderData,
     data_fingerprint,
@@ -61,7 +71,7 @@ class DiffusionData:
     ) -> None:
         self.elsewhere = elsewhere
         self.config, self.vae, self.text, self.network, self.seed = config, vae, text, network, seed
-        self.image = network.in_channels == 2 * network.out_channels
+        self.kind = kind_trained(config, network)
         if config.data is None:
             self.train, self.held_out = self._world(micro_steps)
         else:
@@ -78,6 +88,8 @@ class DiffusionData:
             )
         self.batches = rows_of(kind, shapes, self.tokens, batch=config.batch, budget=budget, seed=seed)
         self.batches.first_sample(0)  # plans the first epoch: a clip that fits no batch is refused now
+        self.train.conditions = self._conditions(self.train.clips, "train", micro_steps)
+        self.held_out.conditions = self._conditions(self.held_out.clips, "held_out", None)
 
     def of_micro_step(self, micro_step: int) -> tuple[Row, range]:
         """(indices of the clips, numbers of the samples in the run) that one micro-step reads."""
@@ -110,10 +122,14 @@ class DiffusionData:
         """What a state keeps of the data: the clips of both sides in their order, and the frozen ``networks``."""
         captions = self.config.data is not None  # those of the tiny world follow from its clips
 
-        def listed(clips: EncodedClips) -> list[list[str]]:
-            return [[key, clips.caption(n, 0) if captions else ""] for n, key in enumerate(clips.keys)]
+        def listed(batcher: DiffusionBatcher) -> list[list[str]]:
+            clips, conditions = batcher.clips, batcher.conditions
+            lines = [[key, clips.caption(n, 0) if captions else ""] for n, key in enumerate(clips.keys)]
+            if isinstance(conditions, EncodedConditions):
+                lines[0] = [*lines[0], *conditions.videos.keys]
+            return lines
 
-        return data_fingerprint(listed(self.train.clips), listed(self.held_out.clips), networks)
+        return data_fingerprint(listed(self.train), listed(self.held_out), networks)
 
     def native_size(self) -> tuple[int, int, int, float]:
         """(frames, height, width, fps) that the trained model makes by default: the longest clips it has seen."""
@@ -196,10 +212,62 @@ class DiffusionData:
             self.vae,
             self.seed,
             patch_t=self.network.patch[0],
-            image=self.image,
             text_dropout=self.config.text_dropout,
-            image_dropout=self.config.image_dropout,
+            condition_dropout=self.config.condition_dropout,
         )
+
+    def _conditions(
+        self, clips: EncodedClips, side: Literal["train", "held_out"], micro_steps: int | None
+    ) -> ClipConditions | None:
+        """What the network reads beside the noisy latents of these clips; encodes what the cache does not hold.
+
+        Raises ConfigError for a condition that cannot be made.
+        """
+        config, vae = self.config, self.vae
+        if self.kind == "t2v":
+            return None
+        if self.kind in ("i2v", "i2v-every-frame"):
+            return FirstImages(clips, vae, self.seed, every_frame=self.kind == "i2v-every-frame")
+        variants, maker = 1, None
+        if self.kind == "inpaint":
+            variants = (config.masks_per_clip or MASKS_PER_CLIP) if side == "train" else 1
+            usual = WORLD_HOLES if config.data is None else HOLES
+            maker = MaskedVideos(masks=dict(config.masks or usual), seed=self.seed)
+            source: ClipDataset = ConditionClips.variants_of(clips.source, maker, variants)
+        else:
+            source = self._control_videos(clips.source)
+        numbers = self._numbers(clips, variants, micro_steps if side == "train" else None)
+        videos = self._encoded(source, f"{side} conditions", numbers)
+        found = EncodedConditions(clips, videos, vae, self.seed, variants, maker)
+        check_encoded(clips, videos, variants, sorted(numbers))
+        return found
+
+    def _control_videos(self, clips: ClipDataset) -> ClipDataset:
+        name = self.config.control
+        if name is None:
+            raise ConfigError(
+                "task.control: not set, and the model follows a control video; set task.control=canny, or a folder of "
+                "control videos of the clips' names"
+            )
+        maker = control_maker(name)
+        if maker is not None:
+            return ConditionClips.variants_of(clips, maker, 1)
+        assert isinstance(
+            clips, FolderClips
+        )  # the settings take a folder of control videos beside one of clips alone
+        return clips.beside(Path(name))
+
+    def _numbers(self, clips: EncodedClips, variants: int, micro_steps: int | None) -> set[int]:
+        """The numbers of the condition videos that so many micro-steps read; None: those of all clips."""
+        every = {number * variants + each for number in clips.indices for each in range(variants)}
+        if micro_steps is None or self.batches.first_sample(micro_steps) > 4 * len(every):
+            return every
+        read = (self.of_micro_step(micro_step) for micro_step in range(micro_steps))
+        return {
+            clips.indices[clip] * variants + variant_of(self.seed, sample, variants)
+            for row, samples in read
+            for clip, sample in zip(row, samples, strict=True)
+        }
 
     def _embed(self, prompts: Sequence[str]) -> Tensor:
         return self.text.encode(list(prompts)).values

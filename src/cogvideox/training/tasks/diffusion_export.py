@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -13,6 +14,7 @@ from torch import nn
 from cogvideox.diffusion import Schedule
 from cogvideox.model import CogVideoX
 from cogvideox.presets import PRESETS
+from cogvideox.spec import Kind
 from cogvideox.text import T5Encoder, TextEncoder
 from cogvideox.transformer import Transformer
 from cogvideox.vae import VAE
@@ -23,27 +25,27 @@ from cogvideox.video import Video
 class TrainedModel:
     """What stands around the transformer: the frozen networks, the schedule, the size of what it makes by default.
 
-    ``native``: (frames, height, width, fps). ``start``: the model folder the run started from. ``preset``: the
-    preset that is named in the result; None: that of ``start``.
+    ``native``: (frames, height, width, fps). ``kind``: what the model makes a video from. ``start``: the model folder
+    the run started from. ``preset``: the preset that is named in the result, where it is of this kind; None: that of
+    ``start``.
     """
 
     vae: VAE
     text: TextEncoder
     schedule: Schedule
     native: tuple[int, int, int, float]
-    image: bool
+    kind: Kind
     start: Path | None
     preset: str | None
 
     def sample(
-        self, transformer: nn.Module, prompt: str, *, seed: int, steps: int, image: torch.Tensor | None
+        self, transformer: nn.Module, prompt: str, *, seed: int, steps: int, given: Mapping[str, Any]
     ) -> Video:
-        """A video of ``prompt``; ``image``: its first frame, uint8 [h, w, 3], for image-to-video."""
+        """A video of ``prompt``; ``given``: what its kind of model is given besides, as keywords of ``generate``."""
         from cogvideox.generation import GenerateOptions, generate
 
         options = GenerateOptions(prompt=prompt, seed=seed, steps=steps, attention="torch")
-        first = image.numpy() if image is not None else None
-        return generate(self._assembled(transformer, self.vae, self.text.model), options, image=first)
+        return generate(self._assembled(transformer, self.vae, self.text.model), options, **given)
 
     def write(self, transformer: nn.Module, folder: Path) -> None:
         """A whole model folder, stored and computed as the model that was started from; a new one is stored in float16
@@ -64,16 +66,18 @@ class TrainedModel:
 
         frames, height, width, fps = self.native
         name = self.preset or (read_record(self.start).preset if self.start is not None else "")
+        known = PRESETS.get(name)
         return CogVideoX.assemble(
             transformer=cast(Transformer, transformer),
             vae=cast(VAE, vae),
             text=TextEncoder(cast(T5Encoder, encoder), self.text.tokenizer, self.text.max_tokens),
             schedule=self.schedule,
-            kind="i2v" if self.image else "t2v",
-            name=name,
+            kind=self.kind,
+            name=name if known is None or known.kind == self.kind else "",
+            licence=known.licence if known is not None else "",
             height=height,
             width=width,
             frames=frames,
             fps=fps,
-            guidance=PRESETS[name].guidance if name in PRESETS else None,
+            guidance=known.guidance if known is not None else None,
         )

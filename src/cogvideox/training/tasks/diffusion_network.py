@@ -140,9 +140,9 @@ def _recipe_of(name: str) -> str | None:
 def widen(transformer: Transformer, folder: Path) -> None:
     """Start from another model: equal tensors are copied, two projections may have other sizes.
 
-    A patch projection with more input channels gets zeros for them: with zero weights on the image channels
-    the widened model gives exactly the old one's output. Smaller patches take the sum of the old projection
-    over the old patch, and the average of the old output: tokens of an even region say what they said before.
+    A patch projection with more input channels than the noisy latents', which the old one read alone, gets zeros for
+    them: the widened model gives exactly the old one's output. Smaller patches take the sum of the old projection over
+    the old patch, and the average of the old output: tokens of an even region say what they said before.
     """
     old, new = load_transformer(folder, dtype="float32", dense=True).state_dict(), transformer.state_dict()
     if old.keys() != new.keys():
@@ -154,7 +154,9 @@ def widen(transformer: Transformer, folder: Path) -> None:
         source = _repatched(name, old[name], before, now)
         if value.shape == source.shape:
             value.copy_(source)
-        elif name == "patch_embed.proj.weight" and value.shape[1] == 2 * source.shape[1]:
+        elif (
+            name == "patch_embed.proj.weight" and before.in_channels == before.out_channels < now.in_channels
+        ):
             value.zero_()
             value[:, : source.shape[1]].copy_(source)
         else:

@@ -10,16 +10,22 @@ from pydantic import Field, model_validator
 
 from cogvideox.checkpoints.lora import TARGETS
 from cogvideox.config import Config
+from cogvideox.data.masks import Mask, check_shares
 from cogvideox.diffusion import ScheduleConfig
 from cogvideox.errors import ConfigError
 from cogvideox.training.task import MayChange, TaskConfig
 from cogvideox.training.tasks.folder import FolderData, check_folder
 from cogvideox.training.tasks.sizes import SizeSetting
 from cogvideox.transformer import TransformerConfig
+from cogvideox.world import GUIDES
 
 WORLD_VAE, WORLD_TEXT = "runs/world-vae/model", "runs/world-text/model"
 """Where the recipes that train a VAE and a text encoder for the tiny world leave them."""
 
+
+TrainedKind = Literal["t2v", "i2v", "i2v-every-frame", "inpaint", "control"]
+"""Kinds of model that are trained; the other, removal, needs every clip twice, with and without what goes."""
+MASKS_PER_CLIP = 4
 
 OF_THE_WORLD = {
     "frames": "task.data.size.frames",
@@ -29,6 +35,8 @@ OF_THE_WORLD = {
     "clips_seed": "seed",
 }
 """Settings of the tiny world's clips -> what does the same for a folder."""
+OF_KINDS: dict[str, TrainedKind] = {"masks": "inpaint", "masks_per_clip": "inpaint", "control": "control"}
+"""Settings that one kind of model has alone."""
 
 
 class LoraTuning(Config):
@@ -48,7 +56,11 @@ class LoraTuning(Config):
 class DiffusionSettings(TaskConfig):
     """Latents and captions -> velocity."""
 
-    renamed_settings: ClassVar[dict[str, str]] = {"parts": "accumulation", "stories": "scene_mix"}
+    renamed_settings: ClassVar[dict[str, str]] = {
+        "parts": "accumulation",
+        "stories": "scene_mix",
+        "image_dropout": "condition_dropout",
+    }
 
     kind: Literal["diffusion"] = Field("diffusion", description="the task: train the transformer")
     preset: str | None = Field(None, description="preset of the folder that is written; null: that of start")
@@ -72,11 +84,29 @@ class DiffusionSettings(TaskConfig):
     frames: int = Field(17, gt=0, description="frames of a clip of the tiny world")
     batch: int = Field(32, gt=0, description="clips of a micro-step (tiny world, and batching: batch)")
     text_dropout: float = Field(0.1, ge=0, le=1, description="share of clips without their caption")
-    image_dropout: float = Field(
+    model_kind: TrainedKind | None = Field(
+        None,
+        description="what the model makes a video from besides a prompt: t2v (nothing), i2v, i2v-every-frame, inpaint "
+        "or control; a text-to-video start is widened to it; null: as start",
+    )
+    masks: dict[Mask, float] | None = Field(
+        None,
+        description="inpaint: share of each way to hide some of a clip: box, moving-box, silhouette (tiny world), "
+        "outside (all but a box), and whole frames, all but: first, last, ends, beginning, keyframes; null: a mixture",
+    )
+    masks_per_clip: int | None = Field(
+        None, gt=0, description="inpaint: different masks of a clip, each encoded once; null: 4"
+    )
+    control: str | None = Field(
+        None,
+        description="control: what the control video shows: canny (edges), path or silhouette (tiny world), or a "
+        "folder of control videos of the clips' names",
+    )
+    condition_dropout: float = Field(
         0.05,
         ge=0,
         le=1,
-        description="share of clips without their image (appendix)",
+        description="share of clips without their image (appendix), or without another condition",
     )
     uniform: Literal["explicit", "plain"] = Field(
         "explicit",
@@ -112,16 +142,42 @@ class DiffusionSettings(TaskConfig):
                     raise ConfigError(f"start null, {name} null: give a model to start from")
             if self.lora:
                 raise ConfigError("start null, lora set: give a model to start from")
+        self._check_conditions()
         fields = type(self).model_fields
         self.refuse_without_effect(
             name for name, field in fields.items() if getattr(self, name) != field.default
         )
         return self
 
+    def _check_conditions(self) -> None:
+        """Raise ConfigError for shares of masks that are none, and for what only the tiny world tells of a clip."""
+        if self.masks is not None:
+            check_shares(self.masks)
+        if self.data is not None and (self.masks or {}).get("silhouette"):
+            raise ConfigError(
+                "masks silhouette: nobody says where the things of a folder's clips are; take moving-box instead"
+            )
+        if self.data is not None and self.control in GUIDES:
+            raise ConfigError(
+                f"control {self.control}: the tiny world alone tells it; take canny, or a folder of control videos"
+            )
+        if self.control is not None and self.data is None and self.control not in ("canny", *GUIDES):
+            raise ConfigError(
+                f"control {self.control!r}: for the tiny world one of canny, {', '.join(GUIDES)}; control videos of a "
+                "folder go with task.data.folder"
+            )
+
     def without_effect(self) -> dict[str, str]:
-        data, size, lora = self.data, self.data and self.data.size, self.lora
-        if data is None:
-            return {}
+        reasons = {
+            name: f"has no effect with task.model_kind={self.model_kind}; set task.model_kind={kind}"
+            for name, kind in OF_KINDS.items()
+            if self.model_kind not in (None, kind)
+        }
+        return reasons | (self._without_effect_on(self.data) if self.data is not None else {})
+
+    def _without_effect_on(self, data: FolderData) -> dict[str, str]:
+        """Settings without effect where a folder of clips is read."""
+        size, lora = data.size, self.lora
         reasons = {
             name: f"speaks of the tiny world and has no effect for {data.folder or 'a folder'}; set {instead}"
             for name, instead in OF_THE_WORLD.items()
