@@ -12,7 +12,7 @@ from cogvideox.data.clips import ClipSize, FolderClips, WorldClips
 from cogvideox.data.conditions import ConditionClips, ControlVideos, MaskedVideos
 from cogvideox.data.encode_elsewhere import clips_from_plain
 from cogvideox.errors import ConfigError
-from cogvideox.perception.edges import canny
+from cogvideox.perception.canny import canny
 from cogvideox.video import Video
 from cogvideox.world import guide_video
 from support.clip_folders import write_layout

@@ -19,7 +19,7 @@ from cogvideox.config import Config
 from cogvideox.data.clips import ClipDataset
 from cogvideox.data.masks import Mask, draw_mask
 from cogvideox.errors import ConfigError
-from cogvideox.perception.edges import canny
+from cogvideox.perception.canny import canny
 from cogvideox.world import GUIDES, guide_video, silhouettes
 
 RULE = 1

@@ -28,7 +28,7 @@ KEYFRAMES: Mapping[Mask, float] = {"ends": 0.4, "last": 0.2, "first": 0.1, "keyf
 MOST_KEYFRAMES = 4
 
 
-def check_shares(shares: Mapping[str, float]) -> None:
+def check_shares(shares: Mapping[Mask, float]) -> None:
     """Raise ConfigError for shares below zero, or of which none is above."""
     if not shares or min(shares.values()) < 0 or sum(shares.values()) <= 0:
         raise ConfigError(
@@ -100,4 +100,7 @@ def _around(things: np.ndarray, draw: random.Random) -> np.ndarray:
     how = draw.random()
     if how < 0.25:
         return grown(things, margin)
-    return grown(boxes(things) if how < 0.75 else boxes(things.any(0)[None]).repeat(len(things), 0), margin)
+    if how < 0.75:
+        return grown(boxes(things), margin)
+    at_all: np.ndarray = things.any(0, keepdims=True)
+    return grown(boxes(at_all).repeat(len(things), 0), margin)

@@ -138,7 +138,8 @@ def folder_inputs(
         "paper": [row.short for row in prompt_suite("vbench")],
     }
     every = sum(known.values(), [])
-    known |= {"vae": known["paper"], **dict.fromkeys(CONDITION_SUITES, known["world"])}
+    known["vae"] = known["paper"]
+    known |= {suite: known["world"] for suite in CONDITION_SUITES}
     prompts = known[options.suite] if options.suite else every
     with reporter.progress("reading") as show:
         clips = open_videos(folder, prompts, partial(show, "videos read"), colour=options.colour)

@@ -3,11 +3,7 @@
 | file | what it does |
 |---|---|
 | ``flow`` | ``Flow``: how far each pixel moves between two frames; OpenCV's DIS, or RAFT |
-<<<<<<< HEAD
 | ``canny`` | the edges of frames, by OpenCV |
-=======
-| ``edges`` | Canny's edges of frames, as control videos show them |
->>>>>>> aadfb70 (Training models that read conditions: a text-to-video model becomes one that fills holes, reaches frames or follows a control video)
 | ``raft`` | RAFT, with a user's weights |
 | ``motion`` | the motion score: one function for filtering data and for scoring results |
 | ``embedding`` | images and texts as unit vectors: CLIP from a folder, or colours and edges |

@@ -49,7 +49,8 @@ def read_mask(source: str | Path | np.ndarray | Video, video: Video, what: str =
 
 def boxes(things: np.ndarray) -> np.ndarray:
     """The smallest box around what is true in each frame of ``[t, h, w]``."""
-    rows, columns = things.any(2), things.any(1)
+    rows: np.ndarray = things.any(2)
+    columns: np.ndarray = things.any(1)
     between = [
         np.maximum.accumulate(line, axis=1) & np.maximum.accumulate(line[:, ::-1], axis=1)[:, ::-1]
         for line in (rows, columns)
