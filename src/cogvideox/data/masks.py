@@ -102,5 +102,5 @@ def _around(things: np.ndarray, draw: random.Random) -> np.ndarray:
         return grown(things, margin)
     if how < 0.75:
         return grown(boxes(things), margin)
-    at_all: np.ndarray = things.any(0, keepdims=True)
-    return grown(boxes(at_all).repeat(len(things), 0), margin)
+    at_any_time = np.logical_or.reduce(things, axis=0, keepdims=True)
+    return grown(boxes(at_any_time).repeat(len(things), 0), margin)

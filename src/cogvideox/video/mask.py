@@ -49,8 +49,7 @@ def read_mask(source: str | Path | np.ndarray | Video, video: Video, what: str =
 
 def boxes(things: np.ndarray) -> np.ndarray:
     """The smallest box around what is true in each frame of ``[t, h, w]``."""
-    rows: np.ndarray = things.any(2)
-    columns: np.ndarray = things.any(1)
+    rows, columns = np.logical_or.reduce(things, axis=2), np.logical_or.reduce(things, axis=1)
     between = [
         np.maximum.accumulate(line, axis=1) & np.maximum.accumulate(line[:, ::-1], axis=1)[:, ::-1]
         for line in (rows, columns)
