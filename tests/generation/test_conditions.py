@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from cogvideox.checkpoints import save_model
+from cogvideox.checkpoints import load_model, save_model
 from cogvideox.conditioning import resize_mask
 from cogvideox.errors import InputError, MediaError
 from cogvideox.generation import GenerateOptions, Noises, generate, plan_run
@@ -18,6 +18,7 @@ from cogvideox.model import CogVideoX
 from cogvideox.spec import ABOUT_KINDS, condition_channels
 from cogvideox.transformer import Transformer
 from cogvideox.video import Video
+from cogvideox.world import render, sample_scene
 from support.golden import fill
 from support.models import golden_frames, golden_model, golden_text
 
@@ -65,6 +66,23 @@ def test_zero_columns_for_a_condition_give_the_plain_model_bit_for_bit(kind):
     found = generate(widened(plain, kind), "x", **settings, **BROUGHT[kind])
     assert np.array_equal(found.frames, expected.frames)
     assert found.manifest["run"]["way"] == {"i2v-every-frame": "i2v"}.get(kind, kind)
+
+
+@pytest.mark.parametrize(("kind", "channels"), [("inpaint", 33), ("control", 32), ("removal", 48)])
+def test_the_shipped_model_with_zero_columns_gives_its_own_video_bit_for_bit(kind, channels):
+    plain = load_model("tiny")
+    wide = widened(plain, kind)
+    wide.text = plain.text
+    assert wide.transformer.config.in_channels == channels
+    clip = render(sample_scene(0, 0), frames=9)
+    hole = np.zeros((9, 64, 64), np.uint8)
+    hole[:, 16:48, 16:48] = 255
+    brought = {"control": Video(clip, 8.0)} if kind == "control" else {"video": Video(clip, 8.0)}
+    brought |= {"inpaint": {"mask": hole}, "removal": {"remove": hole}}.get(kind, {})
+    settings = dict(steps=2, seed=3, frames=9, height=64, width=64, guidance=3.5)
+    expected = generate(plain, "a red circle moves to the right", **settings)
+    found = generate(wide, "a red circle moves to the right", **settings, **brought)
+    assert np.array_equal(found.frames, expected.frames)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in BROUGHT if kind != "i2v-every-frame"])

@@ -6,14 +6,21 @@ import numpy as np
 import pytest
 import torch
 
+from cogvideox.checkpoints import load_model
+from cogvideox.data.clips import ClipSize
 from cogvideox.generation import GenerateOptions, generate
+from cogvideox.training.loop import TrainConfig, train
+from cogvideox.training.optim import OptimConfig
+from cogvideox.training.tasks.diffusion import DiffusionTraining
+from cogvideox.training.tasks.folder import FolderData
 from cogvideox.transformer import TokenGrid
 from cogvideox.transformer.position import Sinusoidal, coordinates
 from cogvideox.vae import VAE
 from cogvideox.video import Video
 from parity.test_generate import CLOSE, pipeline
+from support.clip_folders import write_layout
 from support.golden import fill
-from support.models import golden_frames, golden_model, golden_text
+from support.models import TEXT_WIDTH, TOKENS, golden_frames, golden_model, golden_text, write_model_folder
 
 diffusers = pytest.importorskip("diffusers")
 STEPS = 4
@@ -28,8 +35,7 @@ def latents_of(model, **given) -> torch.Tensor:
         options,
         lambda step: seen.append(step.estimate) if step.estimate is not None else None,
         initial_latents=start,
-        **golden_text(),
-        **given,
+        **(golden_text() | given),
     )
     return seen[-1]
 
@@ -83,15 +89,37 @@ def test_control_equals_the_public_pipeline():
         transformer=pipe.transformer,
         scheduler=pipe.scheduler,
     )
-    control.set_progress_bar_config(disable=True)
-    text = golden_text()
-    expected = control(
-        prompt_embeds=text["prompt_embedding"], negative_prompt_embeds=text["negative_embedding"],
+    expected = theirs_controlled(control, video, **golden_text())
+    found = latents_of(model, control=video, shape=(1, 4, 3, 4, 6), **golden_text())
+    torch.testing.assert_close(found, expected, **CLOSE)
+
+
+def theirs_controlled(pipe, video: Video, prompt_embedding, negative_embedding) -> torch.Tensor:
+    """Latents of diffusers' control pipeline after the steps."""
+    pipe.set_progress_bar_config(disable=True)
+    return pipe(
+        prompt_embeds=prompt_embedding, negative_prompt_embeds=negative_embedding,
         control_video=[frame for frame in video.frames.astype(np.float32) / 255], height=32, width=48,
         num_inference_steps=STEPS, guidance_scale=6.0, latents=fill("start", (1, 4, 3, 4, 6)).transpose(1, 2),
         output_type="latent", return_dict=False,
     )[0].transpose(1, 2)  # fmt: skip
-    found = latents_of(model, control=video, shape=(1, 4, 3, 4, 6))
+
+
+def test_a_control_model_that_was_trained_here_loads_in_the_public_pipeline(tmp_path):
+    toy = str(write_model_folder(tmp_path / "toy"))
+    write_layout(tmp_path / "clips", "stems", count=4, size=32)
+    data = FolderData(folder=str(tmp_path / "clips"), size=ClipSize(frames=9, short_side=32), budget=80)
+    task = DiffusionTraining(
+        start=toy, cache=str(tmp_path / "cache"), data=data, model_kind="control", control="canny"
+    )
+    optim = OptimConfig(lr=0.05, warmup=0)
+    result = train(TrainConfig(name="control", task=task, out=str(tmp_path / "out"), steps=3, optim=optim))
+    model, video = load_model(result), Video(golden_frames(9), 8.0)
+    assert model.spec.kind == "control"
+    text = {name: fill(name, (1, TOKENS, TEXT_WIDTH)) for name in golden_text()}
+    pipe = diffusers.CogVideoXFunControlPipeline.from_pretrained(result, tokenizer=None, text_encoder=None)
+    expected = theirs_controlled(pipe, video, **text)
+    found = latents_of(model, control=video, shape=(1, 4, 3, 4, 6), **text)
     torch.testing.assert_close(found, expected, **CLOSE)
 
 
