@@ -17,7 +17,7 @@ from cogvideox.evaluation.world_conditions import (
 from cogvideox.video import Video
 from cogvideox.world import held_out_prompts, render, silhouettes
 
-PROMPTS = held_out_prompts()[:30]
+PROMPTS = held_out_prompts()[:16]
 
 
 @pytest.mark.parametrize("suite", CONDITION_SUITES)
@@ -29,7 +29,7 @@ def test_the_truth_is_right_and_another_answer_is_not(suite):
     shares = [name for name in good if not name.endswith(("psnr", "distance"))]
     assert all(good[name].value == 1 for name in shares), {name: good[name].value for name in shares}
     assert all(bad[name].value < 0.4 for name in shares), {name: bad[name].value for name in shares}
-    assert all(good[name].low < 1 and good[name].videos == 30 for name in shares)
+    assert all(good[name].low < 1 and good[name].videos == 16 for name in shares)
     if suite == "control":
         assert good["control_distance"].value < 0.02 < 0.1 < bad["control_distance"].value
 

@@ -23,11 +23,7 @@ def read(file: Path, **settings) -> Run:
     with pytest.warns(FutureWarning) as warnings:
         run = Run.from_yaml(file)
     told = sorted(str(each.message).split(";")[0] for each in warnings)
-    assert told == [
-        "setting adding: is called reduce now",
-        "setting image_dropout: is called condition_dropout now",
-        "setting parts: is called accumulation now",
-    ]
+    assert told == ["setting adding: is called reduce now", "setting parts: is called accumulation now"]
     return run.changed(**settings)
 
 

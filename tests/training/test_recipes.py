@@ -40,6 +40,8 @@ def test_a_recipe_and_settings_under_their_old_names_are_accepted_with_a_warning
     ):
         with pytest.warns(FutureWarning, match="the old name"):
             assert new.override([before]) == new.override([now])
+    with pytest.warns(FutureWarning, match="task.image_dropout: is called task.condition_dropout now"):
+        assert recipe("lora").override(["task.image_dropout=0.2"]).task.condition_dropout == 0.2
     with pytest.warns(FutureWarning, match="task.stories: is called task.scene_mix now"):
         changed = recipe("world-t2v").override(["task.stories={motion: 1}"])
     assert changed.task.scene_mix == {"motion": 1.0}
