@@ -108,7 +108,7 @@ def theirs_controlled(pipe, video: Video, prompt_embedding, negative_embedding) 
 def test_a_control_model_that_was_trained_here_loads_in_the_public_pipeline(tmp_path):
     toy = str(write_model_folder(tmp_path / "toy"))
     write_layout(tmp_path / "clips", "stems", count=4, size=32)
-    data = FolderData(folder=str(tmp_path / "clips"), size=ClipSize(frames=9, short_side=32), budget=80)
+    data = FolderData(folder=str(tmp_path / "clips"), size=ClipSize(frames=9, height=32, width=48), budget=80)
     task = DiffusionTraining(
         start=toy, cache=str(tmp_path / "cache"), data=data, model_kind="control", control="canny"
     )
