@@ -31,6 +31,7 @@ from cogvideox.checkpoints.adapter import Adapter, Pair
 from cogvideox.checkpoints.adapter_names import layers_of
 from cogvideox.errors import CheckpointError, ConfigError, OutputError
 from support.models import same, small_model, write_model_folder
+from support.quantised import fp8
 
 WIDTH = 32
 
@@ -367,6 +368,24 @@ def test_a_folder_takes_adapters_into_its_weights_and_keeps_all_else(tmp_path):
         ("two", -0.3, True),
     ]
     assert all(len(each["sha256"]) == 64 and each["alpha_from"] for each in held)
+
+
+def test_quantised_weights_become_plain_where_adapters_are_added(tmp_path):
+    folder = write_model_folder(tmp_path / "model")
+    weights = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    tensors, metadata, numbers = fp8(load_file(weights))
+    record = json.loads((folder / "cogvideox.json").read_text())
+    (folder / "cogvideox.json").write_text(json.dumps(record | {"files": {}}))  # of the weights before
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, weights, metadata)
+    layer = "transformer_blocks.0.attn1.to_q"
+    out, into = numbers[f"{layer}.weight"].shape
+    pair = Pair(torch.randn(2, into), torch.randn(out, 2), 1.0)
+    file = write_adapter(Adapter({layer: pair}), tmp_path / "a.safetensors")
+    fused = load_model(convert(folder, tmp_path / "out", lora=[(file, 0.5)]), device="cpu", text=False)
+    for name, weight in fused.transformer.state_dict().items():
+        expected = numbers[name] + (0.25 * pair.b @ pair.a if name == f"{layer}.weight" else 0)
+        torch.testing.assert_close(weight.float(), expected, atol=2e-2, rtol=1e-2)
+        assert type(weight) is torch.Tensor
 
 
 def test_what_cannot_take_adapters_in_is_refused(tmp_path):

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import cogvideox
@@ -14,6 +15,7 @@ from cogvideox.checkpoints import attach_lora, load_lora, merge_lora, save_model
 from cogvideox.checkpoints.adapter import Adapter, Pair
 from cogvideox.cli import app
 from cogvideox.errors import CheckpointError, ConfigError
+from cogvideox.files.quantised import QuantisedTensor
 from cogvideox.generation import GenerateOptions
 from cogvideox.generation.batch_file import Item
 from cogvideox.generation.job import Job, prepare
@@ -21,6 +23,7 @@ from cogvideox.generation.recommended import read_adapter_flag
 from cogvideox.memory import lower, offload
 from cogvideox.strength import Strength
 from support.models import golden_model, golden_text, write_model_folder
+from support.quantised import fp8
 
 ATTENTION = ("attn1.to_q", "attn1.to_out.0")
 MODULATION = ("norm1.linear", "attn1.to_v")
@@ -129,6 +132,29 @@ def test_in_one_byte_a_weight_it_is_the_same(dora):
     pytest.importorskip("torchao")
     changing, plain = (with_adapter(each, dora=dora) for each in ("0.7@0-0.5,0.7@0.5-1", 0.7))
     assert torch.equal(frames(lower(changing, "int8"))[0], frames(lower(plain, "int8"))[0])
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_over_quantised_files_it_is_the_same(dora, tmp_path):
+    folder = save_model(golden_model(), tmp_path / "model")
+    weights = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    tensors, metadata, _ = fp8(load_file(weights))
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, weights, metadata)
+    file = write_adapter(adapter(golden_model(), dora=dora), tmp_path / "a.safetensors")
+
+    def made(strength, residence):
+        model = cogvideox.load(folder, "float32", "cpu", read_weights=residence == "resident")
+        assert (
+            isinstance(model.transformer.transformer_blocks[0].attn1.to_q.weight, QuantisedTensor)
+            or residence == "disk"
+        )
+        load_lora(model, file, strength)
+        return frames(model if residence == "resident" else offload(model, "cpu", residence))[0]
+
+    expected = made(0.7, "resident")
+    for residence in ("resident", "disk"):
+        assert torch.equal(made("0.7@0-0.5,0.7@0.5-1", residence), expected)
+        assert not torch.equal(made("0.7@0-0.5", residence), expected)
 
 
 def test_weights_take_no_strength_that_changes_and_compiled_blocks_neither():

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from torch import nn
+
 from cogvideox.checkpoints.diffusers import ShardSize, load_stored, write_model
 from cogvideox.checkpoints.folders import checkpoint_folder, copy_text
 from cogvideox.checkpoints.lora import load_lora, merge_lora
 from cogvideox.checkpoints.specs import read_record
 from cogvideox.errors import CheckpointError
+from cogvideox.files.quantised import QuantisedTensor
 from cogvideox.strength import Strength
 
 
@@ -24,10 +27,10 @@ def fuse_adapters(
 ) -> None:
     """Write a model folder with adapters added into its transformer, in the order in which they are given.
 
-    The sums are made in float32 and stored in the precision of the weights; all else is as it was, and
-    ``cogvideox.json`` says what was added. ``alpha`` is that of adapters whose files do not say theirs. Raises
-    CheckpointError for a source that is no model folder, a strength that changes over the steps, adapters that do not
-    fit, and weights that take none in; OutputError when the target is taken.
+    The sums are made in float32 and stored in the precision of the weights, quantised ones as plain numbers; all else
+    is as it was, and ``cogvideox.json`` says what was added. ``alpha`` is that of adapters whose files do not say
+    theirs. Raises CheckpointError for a source that is no model folder, a strength that changes over the steps, adapters
+    that do not fit, and weights that take none in; OutputError when the target is taken.
     """
     if not (source / "model_index.json").is_file():
         raise CheckpointError(
@@ -41,6 +44,7 @@ def fuse_adapters(
             )
     record = read_record(source)
     model = load_stored(source, record, text=False)
+    _make_plain(model.transformer)
     for path, strength in strengths:
         load_lora(model, path, strength, alpha=alpha)
     merge_lora(model)
@@ -48,3 +52,11 @@ def fuse_adapters(
         copy_text(source, folder)
         provenance = {**record.provenance, "fused": model.adapters}
         write_model(folder, model, shard_size, provenance=provenance, dtype=record.dtype)
+
+
+def _make_plain(network: nn.Module) -> None:
+    """Numbers instead of quantised weights, which take nothing in."""
+    for layer in network.modules():
+        for name, weight in list(layer.named_parameters(recurse=False)):
+            if isinstance(weight, QuantisedTensor):
+                layer.register_parameter(name, nn.Parameter(weight.dequantize(), requires_grad=False))
