@@ -29,8 +29,8 @@ def fuse_adapters(
 
     The sums are made in float32 and stored in the precision of the weights, quantised ones as plain numbers; all else
     is as it was, and ``cogvideox.json`` says what was added. ``alpha`` is that of adapters whose files do not say
-    theirs. Raises CheckpointError for a source that is no model folder, a strength that changes over the steps, adapters
-    that do not fit, and weights that take none in; OutputError when the target is taken.
+    theirs. Raises CheckpointError for a source that is no model folder, a strength that changes over the steps, and
+    adapters that do not fit; OutputError when the target is taken.
     """
     if not (source / "model_index.json").is_file():
         raise CheckpointError(

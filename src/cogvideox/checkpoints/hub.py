@@ -102,8 +102,9 @@ def find_folder(path_or_id: str | Path, revision: str | None = None, *, download
 def find_file(reference: HubReference, usual: Sequence[str] = (), *, download: bool = True) -> Path:
     """A file of a hub repository: the one that is named, else one of the ``usual`` names, else its only safetensors.
 
-    JSON files that belong to it (``adapter_config.json``, one of its own name) are downloaded beside it. Raises
-    CheckpointError where there is no such file or are several, and where the hub cannot be asked and nothing is here.
+    JSON files that belong to it (``adapter_config.json``, ``config.json``, one of its own name) are downloaded beside
+    it. Raises CheckpointError where there is no such file or are several, and where the hub cannot be asked and nothing
+    is here.
     """
     from huggingface_hub import HfApi, hf_hub_download
 
@@ -114,9 +115,11 @@ def find_file(reference: HubReference, usual: Sequence[str] = (), *, download: b
         try:
             names = HfApi().list_repo_files(repository, revision=revision)
             file = _chosen(reference, names, usual, "holds")
+            beside = (
+                str(PurePosixPath(file).with_name(name)) for name in ("adapter_config.json", "config.json")
+            )
             own = str(PurePosixPath(file).with_suffix(".json"))
-            beside = str(PurePosixPath(file).with_name("adapter_config.json"))
-            wanted = [file, *(name for name in dict.fromkeys((own, beside)) if name in names)]
+            wanted = [file, *(name for name in dict.fromkeys((own, *beside)) if name in names)]
             return [Path(hf_hub_download(repository, name, revision=revision)) for name in wanted][0]
         except _failures() as error:
             why = f"not available from the hub ({_reason(error)})"
