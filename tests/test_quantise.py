@@ -7,10 +7,18 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import save_file
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+import cogvideox
 from cogvideox.checkpoints.diffusers import load_transformer
 from cogvideox.checkpoints.hub import find_folder
+from cogvideox.checkpoints.inspect import inspect
+from cogvideox.checkpoints.network_files import read_network_file
+from cogvideox.checkpoints.specs import read_spec
 from cogvideox.errors import ConfigError, DependencyError, OutputError
+from cogvideox.files.quantised import QuantisedTensor
+from cogvideox.memory import lower
 from cogvideox.memory.lowbit import quantise as quantise_layers
 from cogvideox.memory.weights import blocks_of
 from cogvideox.quantise import quantise
@@ -47,6 +55,45 @@ def test_diffusers_loads_it_and_computes_the_same(tmp_path, storage, products):
         assert apart < 1e-5 < rounding
     else:  # activations at the border between two whole numbers fall to either side
         assert apart < rounding < 0.05
+
+
+@pytest.mark.parametrize(("storage", "products"), [("int8", "full"), ("int8", "int8"), ("fp8", "full")])
+@torch.no_grad()
+def test_it_loads_here_with_the_numbers_that_torchao_makes_of_it(tmp_path, storage, products):
+    pytest.importorskip("torchao")
+    out = quantise("tiny", tmp_path / "low", storage, products=products, dtype="float32")
+    report = inspect(out, check=True)
+    assert report.ok, report.problems
+    assert f"torchao {storage}" in report.to_text() and (products == "full" or "8 bits" in report.to_text())
+    network, theirs = load_transformer(out, "float32"), lowered(storage, products)
+    for name, weight in theirs.named_parameters():
+        ours = network.get_parameter(name)
+        quantised = isinstance(ours, QuantisedTensor)
+        assert quantised == is_traceable_wrapper_subclass(weight)
+        expected = weight.dequantize() if quantised else weight
+        torch.testing.assert_close(ours.dequantize() if quantised else ours, expected, rtol=1e-6, atol=1e-9)
+    saved = cogvideox.save(cogvideox.load(out, device="cpu"), tmp_path / "plain")
+    assert not read_spec(saved).stored_bytes and read_spec(out).stored_bytes
+    with pytest.raises(ConfigError, match="quantised already"):
+        lower(cogvideox.load(out, device="cpu"), "int8")
+
+
+@torch.no_grad()
+def test_torchao_groups_of_four_bits_load_here(tmp_path):
+    pytest.importorskip("torchao")
+    from torchao.prototype.safetensors.safetensors_support import flatten_tensor_state_dict
+    from torchao.quantization import IntxWeightOnlyConfig, PerGroup, quantize_
+
+    network = load_transformer(find_folder("tiny"), "float32").eval()
+    for block in blocks_of(network):
+        quantize_(block, IntxWeightOnlyConfig(torch.int4, PerGroup(32)))
+    tensors, metadata = flatten_tensor_state_dict(network.state_dict())
+    save_file(tensors, tmp_path / "low.safetensors", metadata)
+    found = read_network_file(tmp_path / "low.safetensors")
+    name = "transformer_blocks.2.ff.net.0.proj.weight"
+    torch.testing.assert_close(
+        found[name].dequantize(), network.get_parameter(name).dequantize(), rtol=1e-6, atol=1e-9
+    )
 
 
 def _rotary(network, x):
