@@ -272,17 +272,18 @@ def _quanto(raw: Tensors, shapes: Shapes, dtypes: Dtypes) -> Iterator[Found]:
     for data in shapes:
         name = data.removesuffix("._data")
         scale = f"{name}._scale"
-        if data == name or scale not in shapes:
-            continue
-        if dtypes[data] not in (torch.int8, *FP8):
+        if data.endswith("._data._data"):
             raise CheckpointError(
-                f"{_file(raw, data)}: {short(data)}: quanto in fewer than 8 bits, a layout of its own kernels; take "
-                "int8 or the full-precision release"
+                f"{_file(raw, data)}: {short(name)}: quanto in fewer than 8 bits, packed in its own way; take int8 or "
+                "the full-precision release"
             )
-        weight = QuantisedWeight(
-            Scaled("quanto"), {"packed": data, "scale": scale}, shapes[data], dtypes[scale]
-        )
-        yield name, weight, set()
+        if data != name and scale in shapes:
+            form = Scaled("quanto int8" if dtypes[data] == torch.int8 else "quanto fp8")
+            yield (
+                name,
+                QuantisedWeight(form, {"packed": data, "scale": scale}, shapes[data], dtypes[scale]),
+                set(),
+            )
 
 
 def _fp8(raw: Tensors, shapes: Shapes, dtypes: Dtypes) -> Iterator[Found]:

@@ -221,6 +221,11 @@ def check_shareable(prepared: Prepared) -> None:
         raise ConfigError(
             f"memory {policy.name}: several processes hold the weights in parts already; pass --memory resident"
         )
+    if prepared.spec.stored_bytes:
+        raise ConfigError(
+            f"{prepared.name}: quantised weights are not shared by several processes; start one, or convert them to "
+            "plain numbers: cogvideox convert"
+        )
     if prepared.plan.options.cache:
         raise ConfigError("cache: not for several processes; leave out --cache, or start one process")
     if prepared.plan.options.control_net:
