@@ -8,16 +8,20 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import save_file
+from typer.testing import CliRunner
 
 import cogvideox
 from cogvideox.checkpoints.diffusers import load_transformer
+from cogvideox.checkpoints.hub import find_folder
 from cogvideox.checkpoints.inspect import inspect
 from cogvideox.checkpoints.lora import add_lora, extract_lora, load_lora, merge_lora, save_lora
 from cogvideox.checkpoints.specs import read_spec
+from cogvideox.cli import app
 from cogvideox.errors import CheckpointError, ConfigError
 from cogvideox.files.gguf_blocks import SIZES, decode_blocks
 from cogvideox.files.quantised import QuantisedTensor
 from cogvideox.memory import lower, offload
+from cogvideox.video import read_video
 from support.models import TOKENS, golden_model, write_model_folder
 from support.quantised import bnb_int8, fp8, gguf_in_safetensors, nf4, quanto, scaled_fp8, torchao
 
@@ -335,3 +339,32 @@ def test_quantised_text_encoder_folder(tmp_path):
     assert set(read_spec(folder).stored_bytes["text_encoder"]) == {
         name.replace("block.0.", "block.*.") for name in matrices
     }
+
+
+def test_the_shipped_model_quantised_makes_nearly_its_video_from_memory_and_from_disk(tmp_path):
+    source = find_folder("tiny")
+    folder = shutil.copytree(source, tmp_path / "low")
+    tensors, metadata, _ = nf4(double=True)(dict(load_transformer(source, "float32").state_dict()))
+    save_file(tensors, folder / "transformer" / WEIGHTS, metadata)
+    frames = {}
+    for name, model, memory in (
+        ("full", source, "resident"),
+        ("low", folder, "resident"),
+        ("disk", folder, "disk"),
+    ):
+        words = [
+            "generate",
+            "a red circle moves to the right",
+            "--model",
+            model,
+            "--memory",
+            memory,
+            "--steps",
+            "3",
+        ]
+        words += ["--frames", "5", "--seed", "1", "--device", "cpu", "--out", tmp_path / f"{name}.mp4"]
+        done = CliRunner().invoke(app, [str(word) for word in words])
+        assert done.exit_code == 0, done.stderr
+        frames[name] = read_video(tmp_path / f"{name}.mp4").frames.astype(float)
+    assert (frames["low"] == frames["disk"]).all()
+    assert 0 < abs(frames["low"] - frames["full"]).mean() < 8
