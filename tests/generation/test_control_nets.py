@@ -151,6 +151,16 @@ def test_a_cache_leaves_its_blocks_out_too(net):
     assert len(ran) == whole // 2 + 1, "of a skipped step one block of the two runs"
 
 
+def test_a_long_video_in_windows_is_steered_too(net):
+    long = Video(golden_frames(25), 8.0)
+    windows = dict(control=long, window=9, window_overlap=4, steps=2)
+    plain = made("", frames=25, **{name: value for name, value in windows.items() if name != "control"})
+    assert same(made(net, ":0", **windows), plain)
+    assert not same(made(net, ":0.8", **windows), plain)
+    back = Video(long.frames[::-1].copy(), 8.0)
+    assert not same(made(net, ":0.8", **windows), made(net, ":0.8", **(windows | {"control": back})))
+
+
 def test_every_residence_gives_the_bits_of_resident_weights(net, tmp_path):
     folder = write_model_folder(tmp_path / "model")
     asked = dict(control=VIDEO, control_net=f"{net}:0.8", seed=5, steps=2)
@@ -260,6 +270,9 @@ def test_bad_combinations_are_refused(net):
         made(net, model=golden_model("i2v"))
     with pytest.raises(InputError, match="control_net and video_use 'continue'"):
         made(net, video=VIDEO, video_use="continue")
+    with pytest.raises(InputError, match="control_net and window_schedule 'segments'"):
+        long = dict(control=Video(golden_frames(25), 8.0), window=9)
+        made(net, window_schedule="segments", **long)
     with pytest.raises(FrameError, match="frames 9: a control video has 5"):
         options = GenerateOptions(control_net=net, frames=9)
         plan_run(spec, options, read_given(options, video=VIDEO, control=Video(golden_frames(5), 8.0)))

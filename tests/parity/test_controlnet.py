@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from cogvideox.transformer import Transformer
-from cogvideox.transformer.calls import answering, at_step
+from cogvideox.transformer.calls import answering, at_step, in_window
 from cogvideox.transformer.controlnet import Control, compress_time, controlled
 from cogvideox.video import Video
 from parity.test_conditions import by_hand, latents_of
@@ -175,3 +175,21 @@ def test_a_whole_run_equals_one_by_hand(rotary, tmp_path):
     expected = by_hand(model, fill("none", (1, 0, 3, 4, 6)), adding, before)
     torch.testing.assert_close(found, expected, **CLOSE)
     assert (found - latents_of(model, shape=(1, 4, 3, 4, 6))).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_in_a_window_of_a_long_video_its_own_frames_are_read():
+    base, (ours, _) = golden_model().transformer, both(32)
+    video, window = ours.encode(PIXELS).detach(), (0, 2)
+    cut = LATENTS[:, :, list(window)]
+
+    def seen(control: torch.Tensor, about: tuple[int, ...]) -> torch.Tensor:
+        with (
+            controlled(base, [Control(ours, control)], 4),
+            in_window(about),
+            answering(("prompt",), cut, TEXT, TIME),
+        ):
+            return base(cut, TEXT, TIME)
+
+    expected = seen(video[:, :, list(window)], ())
+    assert torch.equal(seen(video, window), expected) and not torch.equal(seen(video, (0, 1)), expected)

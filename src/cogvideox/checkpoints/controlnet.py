@@ -9,9 +9,10 @@ import torch
 from cogvideox.checkpoints.families import CONTROL_CLASSES, check_floats
 from cogvideox.checkpoints.fill import assign, assign_later, check_names, to_dtype
 from cogvideox.checkpoints.hub import find_folder
+from cogvideox.checkpoints.network_files import read_network, read_network_file
 from cogvideox.checkpoints.shapes import controlnet_settings
 from cogvideox.checkpoints.specs import STEM, parse_config
-from cogvideox.checkpoints.tensors import Tensors, read_file, read_folder, read_json, shapes_of
+from cogvideox.checkpoints.tensors import Tensors, read_json, shapes_of
 from cogvideox.errors import CheckpointError
 from cogvideox.files.digest import sha256_of
 from cogvideox.transformer.controlnet import ControlNet, ControlNetConfig
@@ -68,12 +69,7 @@ def is_controlnet(tensors: Tensors) -> bool:
 
 def _tensors(where: Path) -> Tensors:
     """The tensors of a folder or file. Raises CheckpointError for another network."""
-    if where.is_file():
-        tensors = read_file(where)
-    else:
-        files = sorted(where.glob("*.safetensors"))
-        is_alone = len(files) == 1 and not (where / f"{STEM}.safetensors").is_file()
-        tensors = read_file(files[0], where) if is_alone else read_folder(where, STEM)
+    tensors = read_network_file(where) if where.is_file() else read_network(where, STEM)
     if not is_controlnet(tensors):
         raise CheckpointError(
             f"{where}: holds no ControlNet: no controlnet_encode_first in it; give the folder or the safetensors file "

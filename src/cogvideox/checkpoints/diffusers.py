@@ -17,18 +17,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from cogvideox.checkpoints.components import NO_COMPONENTS, STEM, Components, NetworkFiles
 from cogvideox.checkpoints.families import check_floats
 from cogvideox.checkpoints.fill import assign, assign_later, check_finite, check_names, cpu_dtypes, to_dtype
 from cogvideox.checkpoints.folders import checkpoint_folder
 from cogvideox.checkpoints.hub import find_folder, is_shipped
 from cogvideox.checkpoints.kinds import BY_PIPELINE
-from cogvideox.checkpoints.network_files import read_network
 from cogvideox.checkpoints.quantised import QuantisedTensors
 from cogvideox.checkpoints.shapes import meta_names
 from cogvideox.checkpoints.specs import (
     RELEASED_TRANSFORMER,
     SCHEDULERS,
-    STEM,
     TRANSFORMER_CLASS,
     VAE_CLASS,
     ModelRecord,
@@ -42,13 +41,12 @@ from cogvideox.checkpoints.specs import (
     spec_of,
 )
 from cogvideox.checkpoints.tensors import dtypes_of, read_json, shapes_of, to_bytes, write_folder
-from cogvideox.checkpoints.text import STEM as TEXT_STEM
 from cogvideox.checkpoints.text import load_text, write_text
 from cogvideox.device import best_device, device_for
 from cogvideox.diffusion.schedule import Schedule, ScheduleConfig
 from cogvideox.errors import CheckpointError
 from cogvideox.files import short
-from cogvideox.files.digest import digests_of, sha256_of
+from cogvideox.files.digest import sha256_of
 from cogvideox.presets import PRESETS
 from cogvideox.spec import Kind
 from cogvideox.transformer import Transformer, TransformerConfig
@@ -88,6 +86,8 @@ def load_model(
     read_weights: bool = True,
     text_device: str | torch.device | None = None,
     text_encoder: str | Path | None = None,
+    transformer: str | Path | None = None,
+    vae: str | Path | None = None,
 ) -> CogVideoX:
     """A whole model from a folder, a preset name or a hub id.
 
@@ -98,44 +98,47 @@ def load_model(
     (offloading). ``digests`` false leaves the SHA-256 of the weights out of the records of its videos, and the weights
     are read once instead of twice. ``kind``: what the model makes a video from (``spec.ABOUT_KINDS``), where its files
     leave that open. ``read_weights`` false leaves all weights in their files: ``memory.offload`` reads them when they
-    are needed. ``text_device``: where a text encoder that stays in its files will run. ``text_encoder``: a .gguf file
-    of T5, in 4 or 8 bits, instead of the folder's weights of it. Raises CheckpointError for files that are missing,
-    cut, mis-shaped or unsafe, ConfigError for settings that make no sense.
+    are needed. ``text_device``: where a text encoder that stays in its files will run. ``transformer``, ``vae`` and
+    ``text_encoder``: networks in place of the folder's own, each a folder, a hub id or one safetensors file, the text
+    encoder also a .gguf file of T5 in 4 or 8 bits. Raises CheckpointError for files that are missing, cut, mis-shaped
+    or unsafe and for networks that do not fit each other, ConfigError for settings that make no sense.
     """
     folder = find_folder(path_or_id, revision)
+    components = Components.find(transformer, vae, text_encoder)
     index = read_index(folder)
     record = read_record(folder)
     wanted = to_dtype(dtype or record.dtype)
-    stems = {"transformer": STEM, "vae": STEM}
-    if text and _has_text(index) and text_encoder is None:
-        stems["text_encoder"] = TEXT_STEM
-    types: dict[str, torch.dtype | None] = dict.fromkeys(stems, wanted)
+    networks = components.files(folder)
+    packed = components.packed_text if text else None
+    if not text or packed is not None or not (_has_text(index) or components.text_encoder):
+        del networks["text_encoder"]
+    types: dict[str, torch.dtype | None] = dict.fromkeys(networks, wanted)
     if not read_weights:
         device, compute_device = "meta", compute_device or device or best_device()
     if device is None:
-        files = [file for name in stems for file in (folder / name).glob("*.safetensors")]
-        wants = [file for file in files if (f".{variant}" in file.name if variant else "." not in file.stem)]
-        device = device_for(sum(file.stat().st_size for file in wants))
+        device = device_for(sum(each.nbytes(variant) for each in networks.values()))
     if torch.device(compute_device or device).type == "cpu":
-        types = cpu_dtypes(folder, stems, wanted, asked=dtype is not None, variant=variant)
-    elif "text_encoder" in stems and text_device is not None and torch.device(text_device).type == "cpu":
-        types |= cpu_dtypes(folder, {"text_encoder": TEXT_STEM}, wanted, asked=False, variant=variant)
-    if text and text_encoder is not None:
-        types["text_encoder"] = _packed_text_dtype(folder, types, text_device or compute_device or device)
+        types = cpu_dtypes(folder, networks, wanted, asked=dtype is not None, variant=variant)
+    elif "text_encoder" in networks and text_device is not None and torch.device(text_device).type == "cpu":
+        apart_files = {"text_encoder": networks["text_encoder"]}
+        types |= cpu_dtypes(folder, apart_files, wanted, asked=False, variant=variant)
+    if packed is not None:
+        where = text_device or compute_device or device
+        types["text_encoder"] = _packed_text_dtype(networks["transformer"], types, where)
     apart = None if text_device is None else "meta"
-    model = _assemble(folder, record, types, device, variant, check, kind, apart, text_encoder)
+    model = _assemble(folder, record, types, device, variant, check, kind, apart, components)
     if digests:
         model.weights = {
-            f"{name}/{file}": digest for name in stems for file, digest in digests_of(folder / name).items()
+            name: digest for each in networks.values() for name, digest in each.digests().items()
         }
     return model
 
 
 def _packed_text_dtype(
-    folder: Path, types: Mapping[str, torch.dtype | None], device: str | torch.device
+    transformer: NetworkFiles, types: Mapping[str, torch.dtype | None], device: str | torch.device
 ) -> torch.dtype:
     """The precision that a packed text encoder is computed in: the transformer's, but float32 for float16 on a CPU."""
-    stored = next(iter(dtypes_of(read_network(folder / "transformer", STEM)).values()))
+    stored = next(iter(dtypes_of(transformer.tensors()).values()))
     wanted = types["transformer"] or stored
     slow = wanted == torch.float16 and torch.device(device).type == "cpu"
     return torch.float32 if slow else wanted
@@ -163,24 +166,27 @@ def _assemble(
     check: bool = False,
     kind: Kind | None = None,
     text_device: str | None = None,
-    gguf: str | Path | None = None,
+    components: Components = NO_COMPONENTS,
 ) -> CogVideoX:
     from cogvideox.model import CogVideoX  # the networks can be read without the whole
 
-    spec = spec_of(folder, record, variant, text="text_encoder" in types, kind=kind)
+    spec = spec_of(folder, record, variant, "text_encoder" in types, kind, components)
+    files = components.files(folder)
     rest = device, variant, check
     text: Any = None
     if "text_encoder" in types:
         dtype, where = types["text_encoder"], text_device or device
-        file = Path(gguf) if gguf is not None else None
-        text = load_text(folder, dtype, where, max_tokens=spec.text_tokens, check=check, gguf=file)
+        other, gguf = components.text_encoder, components.packed_text
+        text = load_text(
+            folder, dtype, where, max_tokens=spec.text_tokens, check=check, gguf=gguf, files=other
+        )
     return CogVideoX(
-        transformer=_load(Transformer, spec.transformer, folder / "transformer", types["transformer"], *rest),
-        vae=_load(VAE, spec.vae, folder / "vae", types["vae"], *rest),
+        transformer=_load(Transformer, spec.transformer, files["transformer"], types["transformer"], *rest),
+        vae=_load(VAE, spec.vae, files["vae"], types["vae"], *rest),
         text=text,
         schedule=Schedule(spec.schedule),
         spec=spec,
-        shipped=is_shipped(folder),
+        shipped=is_shipped(folder) and components.transformer is None,
     )
 
 
@@ -198,7 +204,8 @@ def load_transformer(
     ``dense``: quantised weights become plain numbers, which can be trained.
     """
     folder = component(path, "transformer")
-    return _load(Transformer, read_transformer_config(folder), folder, dtype, device, variant, check, dense)
+    files = NetworkFiles("transformer", folder)
+    return _load(Transformer, read_transformer_config(folder), files, dtype, device, variant, check, dense)
 
 
 def load_vae(
@@ -211,7 +218,7 @@ def load_vae(
 ) -> VAE:
     """The autoencoder of a model folder, or of its ``vae/`` folder alone."""
     folder = component(path, "vae")
-    return _load(VAE, read_vae_config(folder), folder, dtype, device, variant, check)
+    return _load(VAE, read_vae_config(folder), NetworkFiles("vae", folder), dtype, device, variant, check)
 
 
 def load_schedule(path: str | Path) -> Schedule:
@@ -305,26 +312,26 @@ def preset_of_shapes(shapes: Mapping[str, tuple[int, ...]]) -> str:
 def _load(
     network: Callable[[Any], N],
     config: TransformerConfig | VAEConfig,
-    folder: Path,
+    files: NetworkFiles,
     dtype: str | torch.dtype | None,
     device: str | torch.device,
     variant: str | None,
     check: bool,
     dense: bool = False,
 ) -> N:
-    """A network built on ``meta`` and filled from the weights files of its folder; for device meta they stay there."""
-    tensors = read_network(folder, STEM, variant)
-    check_floats(tensors, folder)
+    """A network built on ``meta`` and filled from its weights files; for device meta they stay there."""
+    tensors, where = files.tensors(variant), str(files.where)
+    check_floats(tensors, where)
     with torch.device("meta"):
         module = network(config)
     if check:
-        check_finite(tensors, str(folder))
+        check_finite(tensors, where)
     wanted = to_dtype(dtype)
     if torch.device(device).type == "meta":
-        return assign_later(module, tensors, str(folder), lambda name: wanted).eval()
+        return assign_later(module, tensors, where, lambda name: wanted).eval()
     if dense and isinstance(tensors, QuantisedTensors):
         tensors = tensors.as_numbers(wanted)
-    return assign(module, tensors, str(folder), wanted, device).eval()
+    return assign(module, tensors, where, wanted, device).eval()
 
 
 def read_index(folder: Path) -> dict[str, Any]:

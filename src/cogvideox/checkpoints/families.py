@@ -60,12 +60,12 @@ TINY_VAE = Family(
     "give it to generate --tiny-vae",
     is_part=True,
 )
-ALONE = "put it into transformer/ of a copy of its base model's folder, under its name there"
-FUN_INP = Family("CogVideoX-Fun InP", "a transformer alone: noisy latents, a mask, the masked video", ALONE)
+BESIDE = "give it to --transformer, beside --model with the model it was made from"
+FUN_INP = Family("CogVideoX-Fun InP", "a transformer alone: noisy latents, a mask, the masked video", BESIDE)
 FUN_CONTROL = Family(
-    "CogVideoX-Fun Control or Pose", "a transformer alone: noisy latents, a control video", ALONE
+    "CogVideoX-Fun Control or Pose", "a transformer alone: noisy latents, a control video", BESIDE
 )
-VOID = Family("Netflix VOID", "a transformer alone: noisy latents, a coded mask, the video", ALONE)
+VOID = Family("Netflix VOID", "a transformer alone: noisy latents, a coded mask, the video", BESIDE)
 VOID_STACKED = Family(
     "Netflix VOID with a stacked mask", "36 channels: noisy latents, 4 of mask, the video", BASE
 )
@@ -73,8 +73,10 @@ REPEATED = Family(
     "a 2B model of 32 channels",
     "a transformer alone: CogVideoX-Fun Control or Pose, or an image model that repeats its image in every frame (its "
     "weights do not say)",
-    ALONE,
+    BESIDE,
 )
+ALONE = (FUN_INP, FUN_CONTROL, VOID, REPEATED)
+"""Transformers that are run beside the rest of another model."""
 THE_MATRIX = Family("TheMatrix, stage 4", "a control branch beside the blocks", BASE)
 
 CONTROL_CLASSES = ("CogVideoXControlnet", "CogVideoXControlNetModel", "CogVideoXControlnetModel")

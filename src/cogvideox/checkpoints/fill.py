@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from cogvideox.checkpoints.network_files import read_network
+from cogvideox.checkpoints.components import NetworkFiles
 from cogvideox.checkpoints.quantised import QuantisedTensors
 from cogvideox.checkpoints.tensors import Tensors, dtypes_of, is_finite, shapes_of
 from cogvideox.errors import CheckpointError, few, suggest
@@ -121,11 +121,15 @@ def to_dtype(name: str | torch.dtype | None) -> torch.dtype | None:
 
 
 def cpu_dtypes(
-    folder: Path, stems: Mapping[str, str], wanted: torch.dtype | None, asked: bool, variant: str | None
+    folder: Path,
+    networks: Mapping[str, NetworkFiles],
+    wanted: torch.dtype | None,
+    asked: bool,
+    variant: str | None,
 ) -> dict[str, torch.dtype | None]:
     """The precision of each network on a CPU: float32 instead of float16, unless that was ``asked`` for; warns of both.
 
-    ``stems``: folder of the network -> how its files begin. ``wanted`` None: as stored.
+    ``wanted`` None: as stored.
     """
     slow = "a CPU is 10 to 100 times slower in float16"
     if asked:
@@ -133,21 +137,20 @@ def cpu_dtypes(
             warnings.warn(
                 f"{folder}: dtype float16: {slow} than in float32; use dtype='float32'", stacklevel=3
             )
-        return dict.fromkeys(stems, wanted)
-    half = [name for name, stem in stems.items() if _is_half(folder / name, stem, wanted, variant)]
+        return dict.fromkeys(networks, wanted)
+    half = [name for name, files in networks.items() if _is_half(files, wanted, variant)]
     if half:
         warnings.warn(
             f"{folder}: {', '.join(half)}: float16 becomes float32, since {slow}; dtype='float16' keeps it",
             stacklevel=3,
         )
-    return {name: torch.float32 if name in half else wanted for name in stems}
+    return {name: torch.float32 if name in half else wanted for name in networks}
 
 
-def _is_half(folder: Path, stem: str, wanted: torch.dtype | None, variant: str | None) -> bool:
-    if wanted is not None or not folder.is_dir():
+def _is_half(files: NetworkFiles, wanted: torch.dtype | None, variant: str | None) -> bool:
+    if wanted is not None or not files.where.exists():
         return wanted == torch.float16
-    tensors = read_network(folder, stem, variant if folder.name != "text_encoder" else None)
-    return torch.float16 in dtypes_of(tensors).values()
+    return torch.float16 in dtypes_of(files.tensors(variant)).values()
 
 
 def _keeps_bits(module: nn.Module, name: str) -> bool:

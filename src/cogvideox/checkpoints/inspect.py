@@ -18,11 +18,17 @@ from torch import Tensor
 from cogvideox.checkpoints.adapter import Adapter, AlphaUnknownError, OddSettingsError
 from cogvideox.checkpoints.adapter_names import other_kind
 from cogvideox.checkpoints.adapter_reading import is_adapter, read_adapter
+from cogvideox.checkpoints.components import Components
 from cogvideox.checkpoints.controlnet import read_controlnet_config
 from cogvideox.checkpoints.diffusers import load_schedule, preset_of_shapes, read_index
 from cogvideox.checkpoints.families import (
+    ALONE,
     CONTROLNET,
     FAMILY_NAMES,
+    FUN_CONTROL,
+    FUN_INP,
+    VOID,
+    Family,
     check_floats,
     family_of_config,
     family_of_tensors,
@@ -34,7 +40,7 @@ from cogvideox.checkpoints.hub import find_folder
 from cogvideox.checkpoints.network_files import read_network, read_network_file
 from cogvideox.checkpoints.quantised import QuantisedTensors
 from cogvideox.checkpoints.sat import find_components, is_sat, read_sat
-from cogvideox.checkpoints.shapes import meta_names
+from cogvideox.checkpoints.shapes import meta_names, transformer_settings
 from cogvideox.checkpoints.specs import (
     RECORD,
     STEM,
@@ -54,7 +60,7 @@ from cogvideox.checkpoints.tensors import (
 )
 from cogvideox.checkpoints.text import TIED, read_t5_config, text_names
 from cogvideox.checkpoints.trainers import PATCH, network_in, recognise
-from cogvideox.errors import CogVideoXError, few
+from cogvideox.errors import CheckpointError, CogVideoXError, few
 from cogvideox.files import inside, short
 from cogvideox.files.digest import sha256_of
 from cogvideox.presets import PRESETS, guess_preset
@@ -121,15 +127,26 @@ class CheckpointReport:
     __str__ = to_text
 
 
-def inspect(path: str | Path, check: bool = False) -> CheckpointReport:
+def inspect(
+    path: str | Path,
+    check: bool = False,
+    *,
+    transformer: str | Path | None = None,
+    vae: str | Path | None = None,
+    text_encoder: str | Path | None = None,
+) -> CheckpointReport:
     """Look at a model folder, a component of one, a SAT checkpoint or an adapter without making a model of it.
 
-    ``check`` reads every tensor: NaN and Inf, and the digests in ``cogvideox.json``. What is wrong goes into
+    ``check`` reads every tensor: NaN and Inf, and the digests in ``cogvideox.json``. ``transformer``, ``vae`` and
+    ``text_encoder``: networks in place of a model folder's own, as ``load`` takes them. What is wrong goes into
     ``problems``; only a path that leads nowhere raises (CheckpointError).
     """
-    folder = find_folder(path)
+    folder, asked = find_folder(path), (transformer, vae, text_encoder)
     report = CheckpointReport(str(folder))
-    _try(report, lambda: _look(folder, report, check))
+    if any(each is not None for each in asked):
+        _try(report, lambda: _look_at_together(folder, Components.find(*asked), report, check))
+    else:
+        _try(report, lambda: _look(folder, report, check))
     return report
 
 
@@ -210,6 +227,22 @@ def _look_at_model(folder: Path, report: CheckpointReport, check: bool) -> None:
         _check_digests(folder, record.files, report)
 
 
+def _look_at_together(folder: Path, components: Components, report: CheckpointReport, check: bool) -> None:
+    """A model folder with other networks in place of its own: whether they fit, and what they make a video from."""
+    report.kind = "model folder, with " + " and ".join(
+        f"the {name.replace('_', ' ')} of {each.where}" for name, each in components.given.items()
+    )
+    for name, files in components.files(folder).items():
+        if files.where.exists() and not (name == "text_encoder" and components.packed_text is not None):
+            tensors = files.tensors()
+            tensors.entries.pop(TIED, None)
+            _weigh(name, tensors, report, check)
+    spec = read_spec(folder, components=components)
+    report.preset, report.task = spec.name, spec.kind
+    report.config.update(transformer=dict(spec.transformer_settings), vae=dict(spec.vae_settings))
+    report.checked.append("names, shapes and whether they fit")
+
+
 def _look_at_component(folder: Path, report: CheckpointReport, check: bool) -> None:
     values = read_json(folder / "config.json")
     if (family := family_of_config(values)) is not None:
@@ -267,7 +300,7 @@ def _look_at_gguf(file: Path, report: CheckpointReport, check: bool) -> None:
     report.kind = "a transformer of CogVideoX in a GGUF file"
     if (family := family_of_tensors(tensors)) is not None:
         report.kind = family.name
-    report.todo = f"cogvideox convert {file} OUT --to diffusers --base MODEL makes a model folder of it"
+    report.todo = f"cogvideox generate --model BASE --transformer {file}; BASE: the model it was made from"
 
 
 def _look_at_file(file: Path, report: CheckpointReport, check: bool) -> None:
@@ -276,6 +309,8 @@ def _look_at_file(file: Path, report: CheckpointReport, check: bool) -> None:
     _weigh(file.name, tensors, report, check, floats=family is None)
     if family is CONTROLNET:
         return _look_at_controlnet(file, report)
+    if family in ALONE:
+        return _look_at_transformer_alone(file, family, tensors, report)
     if family is not None:
         report.kind, report.todo = family.name, family.do
         if family.is_part:
@@ -301,6 +336,29 @@ def _look_at_controlnet(path: Path, report: CheckpointReport) -> None:
     base = " or ".join(fits) or f"a transformer of width {config.added_width}"
     report.task = f"follows a control video, beside {base}"
     report.todo = f"cogvideox generate{beside} --control-net {path}:0.8 --control VIDEO --prompt TEXT"
+
+
+def _look_at_transformer_alone(
+    file: Path, family: Family, tensors: Tensors, report: CheckpointReport
+) -> None:
+    """A single file that is run beside the rest of another model. Raises CheckpointError for a damaged one."""
+    report.kind = family.name
+    settings = transformer_settings(shapes_of(tensors))
+    if not settings:
+        raise CheckpointError(
+            f"{file}: {family.name}, damaged: parts of the transformer are missing; copy it again"
+        )
+    rotary = {"use_rotary_positional_embeddings": settings["use_learned_positional_embeddings"]}
+    config = TransformerConfig.parse(settings | rotary, str(file))
+    check_names(meta_names(config), shapes_of(tensors), str(file))
+    report.config["transformer"] = settings
+    kinds = {FUN_INP.name: "inpaint", FUN_CONTROL.name: "control", VOID.name: "removal"}
+    report.task = kinds.get(family.name, "control or i2v-every-frame")
+    asked = " --as control (or i2v-every-frame)" if family.name not in kinds else ""
+    report.checked.append("names and shapes")
+    report.todo = (
+        f"cogvideox generate --model BASE --transformer {file}{asked}; BASE: the model it was made from"
+    )
 
 
 def _look_at_adapter(file: Path, report: CheckpointReport) -> None:

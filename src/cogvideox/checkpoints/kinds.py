@@ -95,9 +95,9 @@ def fun_settings(
     )
 
 
-def is_noisy(folder: Path) -> bool:
-    """Whether the conditions of a model of VideoX-Fun get noise: its config sets ``add_noise_in_inpaint_model``."""
-    return read_json(folder / "transformer" / "config.json").get("add_noise_in_inpaint_model") is True
+def is_noisy(config: Path) -> bool:
+    """Whether conditions get noise: a transformer's ``config.json`` sets ``add_noise_in_inpaint_model``."""
+    return read_json(config).get("add_noise_in_inpaint_model") is True
 
 
 def _evident(folder: Path, transformer: TransformerConfig) -> Kind | None:

@@ -11,19 +11,22 @@ from typing import Any, Literal, TypeVar
 import torch
 from pydantic import Field
 
+from cogvideox.checkpoints.components import NO_COMPONENTS, STEM, Components, NetworkFiles
 from cogvideox.checkpoints.families import check_config
+from cogvideox.checkpoints.fill import check_names
 from cogvideox.checkpoints.hub import cached, exists, find_folder, released, shipped_folder
 from cogvideox.checkpoints.kinds import OF_FUN, fun_settings, is_noisy, kind_in
 from cogvideox.checkpoints.network_files import read_network
 from cogvideox.checkpoints.quantised import QuantisedTensors
-from cogvideox.checkpoints.tensors import Tensors, read_json
+from cogvideox.checkpoints.shapes import meta_names, transformer_settings
+from cogvideox.checkpoints.tensors import Tensors, read_json, shapes_of
 from cogvideox.checkpoints.trainers import not_a_model
 from cogvideox.config import Config
 from cogvideox.diffusion.schedule import ScheduleConfig
 from cogvideox.errors import CheckpointError, ConfigError, suggest
 from cogvideox.files import short
 from cogvideox.presets import PRESETS, get_preset, guess_preset
-from cogvideox.spec import GUIDANCE, Kind, ModelSpec
+from cogvideox.spec import ABOUT_KINDS, GUIDANCE, Kind, ModelSpec, Settings
 from cogvideox.transformer import TransformerConfig
 from cogvideox.vae import VAEConfig
 from cogvideox.vae.config import OWN_SETTINGS
@@ -32,8 +35,6 @@ RECORD = "cogvideox.json"
 """What the diffusers layout cannot say about a model, in one file beside it."""
 OWN_TRANSFORMER = ("use_positional_embeddings", "position_mode", "riflex_frames", "attention", "experts")
 RELEASED_TRANSFORMER = tuple(name for name in TransformerConfig.model_fields if name not in OWN_TRANSFORMER)
-STEM = "diffusion_pytorch_model"
-"""How the weights files of transformer and VAE begin."""
 TRANSFORMER_CLASS, VAE_CLASS = "CogVideoXTransformer3DModel", "AutoencoderKLCogVideoX"
 SCHEDULERS = ("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler")
 # written by some version of diffusers or of the converters, and without effect on the numbers
@@ -91,30 +92,32 @@ class ModelRecord(Config):
         (folder / RECORD).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def find_spec(path_or_name: str | Path, kind: Kind | None = None) -> ModelSpec:
+def find_spec(
+    path_or_name: str | Path, kind: Kind | None = None, components: Components = NO_COMPONENTS
+) -> ModelSpec:
     """The spec of a preset by name, a model folder, or a hub id; nothing is downloaded.
 
-    ``kind``: what the model makes a video from, where its files leave that open. Raises CheckpointError when there is
-    no such model on this computer nor in the table.
+    ``kind``: what the model makes a video from, where its files leave that open. ``components``: networks in place of
+    its own. Raises CheckpointError when there is no such model on this computer nor in the table.
     """
     name = str(path_or_name)
     if not exists(Path(name)):
         if name in PRESETS and shipped_folder(name) is None:
-            return get_preset(name)
+            return with_components(get_preset(name), components, kind)
         spec = released(name)
         if spec is not None and cached(spec.hub or name) is None:
-            return spec
-    return read_spec(find_folder(path_or_name, download=False), kind)
+            return with_components(spec, components, kind)
+    return read_spec(find_folder(path_or_name, download=False), kind, components)
 
 
-def read_spec(folder: Path, kind: Kind | None = None) -> ModelSpec:
+def read_spec(folder: Path, kind: Kind | None = None, components: Components = NO_COMPONENTS) -> ModelSpec:
     """The spec of a model folder. Raises CheckpointError or ConfigError when its files cannot be read.
 
-    ``kind``: what it makes a video from, where its files leave that open.
+    ``kind``: what it makes a video from, where its files leave that open. ``components``: networks in place of its own.
     """
     if not (folder / "model_index.json").is_file():
         raise not_a_model(folder)
-    return spec_of(folder, read_record(folder), kind=kind)
+    return spec_of(folder, read_record(folder), kind=kind, components=components)
 
 
 def spec_of(
@@ -123,12 +126,15 @@ def spec_of(
     variant: str | None = None,
     text: bool = True,
     kind: Kind | None = None,
+    components: Components = NO_COMPONENTS,
 ) -> ModelSpec:
     """The spec of a model folder whose ``cogvideox.json`` was read; ``text`` false: without its text encoder.
 
     The folder's own files decide. The table of models only names the network and gives what no file says; ``kind`` says
-    what the files leave open.
+    what the files leave open. ``components`` take the place of its own networks.
     """
+    asked, files = kind, components.files(folder)
+    kind = kind if components.transformer is None else None  # what takes its place decides
     transformer = read_transformer_config(folder / "transformer", record)
     vae = read_vae_config(folder / "vae", record)
     schedule = read_schedule_config(component(folder, "scheduler", "scheduler_config.json"))
@@ -138,7 +144,8 @@ def spec_of(
     kind = record.kind or kind_in(folder, transformer, kind, own=own)
     facts: dict[str, Any] = dict(transformer=transformer, vae=vae, schedule=schedule)
     if kind in OF_FUN and not own:
-        facts = fun_settings(kind, is_noisy(folder), transformer, vae, schedule)
+        noisy = is_noisy(folder / "transformer" / "config.json")
+        facts = fun_settings(kind, noisy, transformer, vae, schedule)
     native = dict(height=record.height, width=record.width, frames=record.frames, fps=record.fps)
     native |= dict(guidance=record.guidance, condition_noise=record.condition_noise or None)
     facts |= {name: value for name, value in native.items() if value is not None}
@@ -146,10 +153,10 @@ def spec_of(
     name = record.preset or (guess if guess in PRESETS and PRESETS[guess].kind == kind else "")
     known = PRESETS.get(name)
     t5 = folder / "text_encoder" / "config.json"
-    networks = {"transformer": read_network(component(folder, "transformer"), STEM, variant)}
+    networks = {"transformer": files["transformer"].tensors(variant)}
     if text and t5.is_file() and "quantization_config" in read_json(t5):
-        networks["text_encoder"] = read_network(t5.parent, "model")
-    return ModelSpec.of_configs(
+        networks["text_encoder"] = files["text_encoder"].tensors()
+    spec = ModelSpec.of_configs(
         **facts,
         text_settings=read_json(t5) if text and t5.is_file() else None,
         name=name,
@@ -161,6 +168,157 @@ def spec_of(
         hub=known.hub if known else None,
         download_gb=known.download_gb if known else None,
     )
+    return with_components(spec, components, asked, own)
+
+
+def with_components(
+    spec: ModelSpec, components: Components, kind: Kind | None = None, own: bool = False
+) -> ModelSpec:
+    """The spec of a model with other networks in the place of its own; only headers and configs are read.
+
+    What a file without settings does not tell is the model's. ``kind``: what it makes a video from then, where files
+    leave that open. ``own``: this package wrote the model, so that nothing of VideoX-Fun is assumed. Raises
+    CheckpointError for networks that do not fit each other, ConfigError for settings that make no sense.
+    """
+    if not components.given:
+        return spec
+    vae = spec.vae if components.vae is None else _vae_of(components.vae, spec.vae)
+    text = spec.text_settings
+    if components.text_encoder is not None:
+        text = _text_of(components.text_encoder, text)
+    facts: dict[str, Any] = dict(
+        transformer=spec.transformer, vae=vae, schedule=spec.schedule, kind=spec.kind
+    )
+    kept = ("name", "height", "width", "frames", "fps", "guidance", "about")
+    facts |= {name: getattr(spec, name) for name in kept}
+    facts["condition_noise"] = max((each.noise for each in spec.conditions), default=0.0)
+    if components.transformer is not None:
+        facts |= _facts_of_transformer(spec, components.transformer, vae, kind, own)
+    _check_together(components, facts["transformer"], facts["vae"], text)
+    same = dict(dtype=spec.dtype, licence=spec.licence, hub=spec.hub, download_gb=spec.download_gb)
+    stored = {name: sizes for name, sizes in spec.stored_bytes.items() if name not in components.given}
+    facts["stored_bytes"] = stored | _stored_bytes(
+        {n: each.tensors() for n, each in components.given.items()}
+    )
+    return ModelSpec.of_configs(**facts | same, text_settings=text)
+
+
+def _facts_of_transformer(
+    spec: ModelSpec, files: NetworkFiles, vae: VAEConfig, asked: Kind | None, own: bool
+) -> dict[str, Any]:
+    """What changes about a model with another transformer, as arguments of ``ModelSpec.of_configs``."""
+    config = _transformer_of(files, spec.transformer)
+    theirs = read_record(files.where.parent) if files.config is not None else ModelRecord()
+    if theirs.kind and asked not in (None, theirs.kind):
+        raise ConfigError(f"{files.where}: kind {asked!r}: {RECORD} says {theirs.kind}; leave the kind out")
+    kind = theirs.kind or kind_in(files.where, config, asked, own=own)
+    same = config == spec.transformer and kind == spec.kind
+    name = spec.name if same else theirs.preset or guess_preset(config)
+    facts: dict[str, Any] = dict(transformer=config, kind=kind, name=name, about=spec.about if same else "")
+    native = {name: getattr(theirs, name) for name in ("height", "width", "frames", "fps", "guidance")}
+    facts |= {name: value for name, value in native.items() if value is not None}
+    if theirs.kind:
+        return facts | {"condition_noise": theirs.condition_noise}
+    if own or kind == spec.kind:
+        return facts
+    if kind in OF_FUN:
+        noisy = files.config is not None and is_noisy(files.config)
+        fun = fun_settings(kind, noisy, config, vae, spec.schedule)
+        if files.config is None:  # the model's own file says whether conditions were noised in training
+            del fun["condition_noise"]
+        return facts | fun
+    if spec.kind in OF_FUN:
+        raise CheckpointError(
+            f"{files.where}: a transformer that makes videos from {ABOUT_KINDS[kind]} ({kind}), beside a model of "
+            f"VideoX-Fun ({spec.kind}), whose schedule and autoencoder are set otherwise; give the model that it was "
+            "made from as --model"
+        )
+    return facts
+
+
+def _transformer_of(files: NetworkFiles, base: TransformerConfig) -> TransformerConfig:
+    """The settings of a transformer that takes the place of ``base``. Raises CheckpointError for another size."""
+    shapes, where = shapes_of(files.tensors()), files.where
+    settings = transformer_settings(shapes)
+    if files.config is not None:
+        settings = read_transformer_config(where).model_dump()
+    elif not settings:
+        raise CheckpointError(
+            f"{where}: holds no transformer: no patch_embed, time_embedding and proj_out in it"
+        )
+    names = {"heads": "num_attention_heads", "head size": "attention_head_dim", "patch size": "patch_size"}
+    names |= {"patch size in time": "patch_size_t"}
+    for what, name in names.items():
+        if settings[name] != getattr(base, name):
+            raise CheckpointError(
+                f"{where}: {what} {settings[name]}, the model's own transformer has {getattr(base, name)}: it was made "
+                "from another model, with a schedule and an autoencoder of its own; give that one as --model"
+            )
+    config = base.changed(**settings)
+    check_names(meta_names(config), shapes, str(where))
+    return config
+
+
+def _vae_of(files: NetworkFiles, base: VAEConfig) -> VAEConfig:
+    """The settings of an autoencoder that takes the place of ``base``; what latents are scaled by stays the model's.
+
+    Raises CheckpointError for another network.
+    """
+    config = base
+    if files.config is not None:
+        read = read_vae_config(files.where)
+        kept = ("scaling_factor", "shift_factor", "invert_scale_latents", "first_latent_alone")
+        config = read.changed(**{name: getattr(base, name) for name in kept})
+        if read.scaling_factor != base.scaling_factor:
+            warnings.warn(
+                f"{files.where}: its scaling_factor {read.scaling_factor:g} is not used: the model's transformer was "
+                f"trained with {base.scaling_factor:g}",
+                stacklevel=5,
+            )
+    check_names(meta_names(config), shapes_of(files.tensors()), str(files.where))
+    for name in ("spatial_compression_ratio", "temporal_compression_ratio"):
+        if getattr(config, name) != getattr(base, name):
+            raise CheckpointError(
+                f"{files.where}: {name} {getattr(config, name)}, the model's own VAE has {getattr(base, name)}; take "
+                "the VAE of this model"
+            )
+    return config
+
+
+def _text_of(files: NetworkFiles, base: Settings | None) -> Settings:
+    """The settings of a text encoder that takes the place of the model's own. Raises CheckpointError for a bare file
+    beside a model that has none."""
+    if files.config is not None:
+        return read_json(files.config)
+    if base is None:
+        raise CheckpointError(
+            f"{files.where}: a text encoder without settings, and the model has none; name a folder with config.json"
+        )
+    table, width = shapes_of(files.tensors()).get("shared.weight"), base.get("d_model")
+    if table is None or table[1:] != (width,):
+        raise CheckpointError(
+            f"{files.where}: its vocabulary (shared.weight) is {list(table) if table else 'missing'}, the model's has "
+            f"vectors of {width}: it is no text encoder of this model; take T5 v1.1 of its size"
+        )
+    return base
+
+
+def _check_together(
+    components: Components, transformer: TransformerConfig, vae: VAEConfig, text: Settings | None
+) -> None:
+    """Refuse networks that do not read what the others write. Raises CheckpointError with both values."""
+    named = " and ".join(str(each.where) for each in components.given.values())
+    if vae.latent_channels != transformer.out_channels:
+        raise CheckpointError(
+            f"{named}: the transformer makes {transformer.out_channels} latent channels, the VAE reads "
+            f"{vae.latent_channels}; give a transformer and a VAE of one model"
+        )
+    width = text["d_model"] if text is not None and "d_model" in text else transformer.text_embed_dim
+    if width != transformer.text_embed_dim:
+        raise CheckpointError(
+            f"{named}: the text encoder writes vectors of {width}, the transformer reads "
+            f"{transformer.text_embed_dim}; give a transformer and a text encoder of one model"
+        )
 
 
 def read_record(folder: Path) -> ModelRecord:

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import torch
 
+from cogvideox.checkpoints.components import TEXT_STEM as STEM
+from cogvideox.checkpoints.components import NetworkFiles
 from cogvideox.checkpoints.families import check_config, check_floats
 from cogvideox.checkpoints.fill import assign, assign_later, check_finite, to_dtype
 from cogvideox.checkpoints.gguf_text import read_gguf_text
-from cogvideox.checkpoints.network_files import read_network
 from cogvideox.checkpoints.specs import warn_of_unknown
 from cogvideox.checkpoints.tensors import read_json, shapes_of, to_bytes, write_folder
 from cogvideox.errors import CheckpointError
 from cogvideox.files import short
 from cogvideox.text import T5Config, T5Encoder, TextEncoder, Tokenizer
 
-STEM = "model"
 TIED = "encoder.embed_tokens.weight"  # some files hold the embedding under this name too
 LONGEST = 226  # tokens; the released models
 CONFIG = {"architectures": ["T5EncoderModel"], "model_type": "t5", "is_encoder_decoder": False, "use_cache": False,
@@ -51,22 +51,27 @@ def load_text(
     max_tokens: int | None = None,
     check: bool = False,
     gguf: Path | None = None,
+    files: NetworkFiles | None = None,
 ) -> TextEncoder:
     """The text encoder and tokenizer of a model folder; ``dtype`` None keeps what is stored. Device meta: the weights
     stay in their files. ``gguf``: a file of llama.cpp's converter to take the weights from instead of the folder's.
+    ``files``: another encoder than the folder's own; one without settings has those of the folder's.
 
     Raises CheckpointError when a part is missing or cannot be read.
     """
     folder = Path(path)
-    for part in ("text_encoder/config.json", "tokenizer"):
-        if not (folder / part).exists():
+    files = files or NetworkFiles("text_encoder", folder / "text_encoder")
+    settings = files.config or folder / "text_encoder" / "config.json"
+    for part in (settings, folder / "tokenizer"):
+        if not part.exists():
+            name = part.relative_to(folder) if part.is_relative_to(folder) else part
             raise CheckpointError(
-                f"{folder}: {part} is missing; copy it from the model's repository, or pass ready-made text embeddings"
+                f"{folder}: {name} is missing; copy it from the model's repository, or pass ready-made text embeddings"
             )
     tokenizer = Tokenizer.read(folder / "tokenizer")
-    config = read_t5_config(folder / "text_encoder" / "config.json")
-    where = gguf or folder / "text_encoder"
-    tensors = read_gguf_text(gguf) if gguf is not None else read_network(where, STEM)
+    config = read_t5_config(settings)
+    where = gguf or files.where
+    tensors = read_gguf_text(gguf) if gguf is not None else files.tensors()
     tensors.entries.pop(TIED, None)
     check_floats(tensors, where)
     if check:

@@ -174,11 +174,13 @@ def _convert(path: Path) -> str:
 
 
 def _of_file(file: Path) -> TrainerOutput | None:
+    beside = f"cogvideox generate --model BASE --transformer {file} runs it, BASE being the model it was made from; or "
     if is_gguf(file):
-        do = f"{_convert(file)}, if it holds a transformer; a T5 goes to generate --text-encoder"
+        do = f"{beside}{_convert(file)}; a T5 goes to generate --text-encoder"
         return TrainerOutput("a GGUF file", do, lambda: read_network_file(file))
     if file.suffix == ".safetensors":
-        return TrainerOutput("a single file of weights", _convert(file), lambda: read_network_file(file))
+        do = beside + _convert(file)
+        return TrainerOutput("a single file of weights", do, lambda: read_network_file(file))
     if file.suffix in PICKLED:
         return TrainerOutput("a pickled file of weights", _convert(file), lambda: _pickled(file))
     return None

@@ -16,7 +16,7 @@ from cogvideox.cli.calibrate import calibrate
 from cogvideox.cli.caption import caption
 from cogvideox.cli.curate import curate, data
 from cogvideox.cli.evaluate import evaluate
-from cogvideox.cli.flags import Debug, Json, Overwrite, flag
+from cogvideox.cli.flags import Debug, Json, Overwrite, TextEncoderFile, TransformerFile, VaeFile, flag
 from cogvideox.cli.generate import generate
 from cogvideox.cli.plan import plan
 from cogvideox.cli.preview import preview
@@ -140,6 +140,9 @@ def inspect(
     path: Annotated[
         str, typer.Argument(help="model folder or part, SAT checkpoint, LoRA, hub id, preset or video")
     ],
+    transformer: TransformerFile = None,
+    vae: VaeFile = None,
+    text_encoder: TextEncoderFile = None,
     check: Annotated[bool, flag("read every tensor: NaN, Inf, digests", None, "--check")] = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -162,7 +165,7 @@ def inspect(
         return
     from cogvideox.checkpoints import inspect as run
 
-    report = run(path, check=check)
+    report = run(path, check=check, transformer=transformer, vae=vae, text_encoder=text_encoder)
     result(report.to_json() if as_json else report.to_text())
     if not report.ok:
         raise typer.Exit(ERROR)

@@ -42,7 +42,23 @@ TextDevice = Annotated[
     flag("run the text encoder there (cpu), read layer by layer from its files; default: as the rest", SPEED),
 ]
 TextEncoderFile = Annotated[
-    str | None, flag("a .gguf file of T5 (4 or 8 bits) instead of the model's text encoder", SPEED)
+    str | None,
+    flag(
+        "a T5 instead of the model's text encoder: a .gguf file (4 or 8 bits), a safetensors file or a folder",
+        "Model",
+    ),
+]
+TransformerFile = Annotated[
+    str | None,
+    flag(
+        "a transformer instead of the model's: a safetensors file, a folder or a hub id",
+        "Model",
+        "--transformer",
+    ),
+]
+VaeFile = Annotated[
+    str | None,
+    flag("a VAE instead of the model's: a safetensors file, a folder or a hub id", "Model", "--vae"),
 ]
 TextCache = Annotated[
     str, flag("keep text embeddings for later runs: on (the user's cache folder), a folder, or off", SPEED)

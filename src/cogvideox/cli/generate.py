@@ -27,6 +27,8 @@ from cogvideox.cli.flags import (
     TextCache,
     TextDevice,
     TextEncoderFile,
+    TransformerFile,
+    VaeFile,
     Workers,
     flag,
     with_flags,
@@ -72,6 +74,9 @@ def generate(
     workers: Workers = None,
     model: Annotated[str | None, flag("folder, hub id or preset; default: the shipped one", MODEL)] = None,
     kind: Kind = None,
+    transformer: TransformerFile = None,
+    vae: VaeFile = None,
+    text_encoder: TextEncoderFile = None,
     lora: Annotated[list[str] | None, flag(LORA, MODEL)] = None,
     lora_alpha: Annotated[float | None, flag("alpha of adapters whose file does not say it", MODEL)] = None,
     tiny_vae: Annotated[
@@ -86,7 +91,6 @@ def generate(
     products: Products = "full",
     text_device: TextDevice = None,
     text_cache: TextCache = "off",
-    text_encoder: TextEncoderFile = None,
     out: Annotated[str | None, flag("file (.mp4, .gif, .png), with --batch a folder", OUTPUT)] = None,
     count: Annotated[int, flag(COUNT, OUTPUT)] = 1,
     preview: Annotated[bool, flag("also an enlarged GIF and a contact sheet", OUTPUT, "--preview")] = False,
@@ -114,6 +118,7 @@ def generate(
         enhance=Enhance(enhance, enhance_model), overwrite=overwrite, metadata=not no_metadata, preview=preview,
         tiny_vae=tiny_vae, watch=watch,
         text_device=text_device, text_cache=text_cache, text_encoder=text_encoder,
+        transformer=transformer, vae=vae,
         preset=preset or "",
     )  # fmt: skip
     job.enhance.check()

@@ -19,6 +19,9 @@ from cogvideox.cli.flags import (
     Settings,
     Storage,
     TextDevice,
+    TextEncoderFile,
+    TransformerFile,
+    VaeFile,
     flag,
     with_flags,
 )
@@ -56,6 +59,9 @@ def plan(
         bool, flag("begin with a video, which is encoded first", "Size and length", "--video")
     ] = False,
     kind: Kind = None,
+    transformer: TransformerFile = None,
+    vae: VaeFile = None,
+    text_encoder: TextEncoderFile = None,
     no_guidance: Annotated[bool, flag("as with --guidance 1", "Sampling", "--no-guidance")] = False,
     dtype: Dtype = None,
     device: Device = None,
@@ -98,7 +104,7 @@ def plan(
     found = plan_memory(
         model, device=device, dtype=dtype, memory_policy=memory, memory_limit=memory_limit,
         storage=storage, products=products, encode_video=video, kind=check_kind(kind) if kind else None,
-        text_device=text_device, **options,
+        text_device=text_device, transformer=transformer, vae=vae, text_encoder=text_encoder, **options,
     )  # fmt: skip
     time = forecast_anywhere(found.request, card)
     result_json(plan_values(found, model, time)) if as_json else result(plan_text(found, model, time))

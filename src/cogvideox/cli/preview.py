@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cogvideox.cli.flags import Debug, Json, Kind, Overwrite, flag, with_flags
+from cogvideox.cli.flags import Debug, Json, Kind, Overwrite, TransformerFile, VaeFile, flag, with_flags
 from cogvideox.cli.terminal import result, result_json, verb
 from cogvideox.errors import InputError
 from cogvideox.generation.options import GenerateOptions
@@ -27,6 +27,8 @@ def preview(
     out: Annotated[str, typer.Argument(help="file to write (.mp4, .mkv, .gif, .png)")] = "preview.mp4",
     model: Annotated[str | None, flag(MODEL, "Model")] = None,
     kind: Kind = None,
+    transformer: TransformerFile = None,
+    vae: VaeFile = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -43,7 +45,8 @@ def preview(
 
     check_output(out, overwrite)
     settings = parse_options(options)
-    spec = find_spec(Job(model=model or "").model_for(vars(settings)), check_kind(kind) if kind else None)
+    job = Job(model=model or "", kind=check_kind(kind) if kind else None, transformer=transformer, vae=vae)
+    spec = find_spec(job.model_for(vars(settings)), job.kind, job.components(download=False))
     given = read_given(settings)
     plan = plan_run(spec, settings, given)
     see = shown(spec, plan, given)

@@ -41,7 +41,7 @@ Line = dict[str, Any] | CogVideoXError
 MOST_BYTES = 64 << 20
 OF_THE_RUN = ("batch", "count", "debug", "device", "dry_run", "engine", "enhance", "enhance_model", "json", "memory",
               "memory_limit", "no_metadata", "out", "overwrite", "preview", "products", "storage", "text_cache",
-              "text_device", "text_encoder", "tiny_vae", "watch", "workers")  # fmt: skip
+              "text_device", "text_encoder", "tiny_vae", "transformer", "vae", "watch", "workers")  # fmt: skip
 """Flags of the command line that a line cannot have."""
 OF_A_LINE = ("as", "continue", "dtype", "lora", "lora_alpha", "model", "name", "preset")
 """Keys of a line besides the fields of GenerateOptions."""
@@ -152,6 +152,8 @@ def _item(
     asked = [values, begins, job.model_for(values), adapters, job.alpha, job.dtype]
     asked += [job.kind] if job.kind else []
     asked += [job.enhance.spec, job.enhance.model] if job.enhance.spec else []
+    others = {name: file for name, file in vars(job).items() if name in ("transformer", "vae") and file}
+    asked += [{name: digest(file) for name, file in others.items()}] if others else []
     low_bits = [job.storage, job.products]
     asked += low_bits if low_bits != ["auto", "full"] else []
     text = json.dumps(asked, sort_keys=True, default=str)

@@ -17,6 +17,7 @@ import torch
 from torch.distributed import get_world_size
 
 from cogvideox import checkpoints
+from cogvideox.checkpoints.components import Components, is_packed
 from cogvideox.checkpoints.hub import is_shipped
 from cogvideox.checkpoints.specs import read_spec
 from cogvideox.device import best_device, check_device
@@ -65,7 +66,8 @@ class Job:
     GIF beside it; 0: none.
     ``text_device``: where the text encoder runs, read layer by layer from its files. ``text_cache``: "on", "off" or a
     folder of text embeddings (``cache_folder``); with one, the text encoder is read only when an embedding is missing.
-    ``text_encoder``: a .gguf file of T5, read so too.
+    ``transformer``, ``vae``, ``text_encoder``: networks in place of the model's own, each a folder, a file or a hub id;
+    a text encoder in a .gguf file is read layer by layer too.
     ``preset``: a name of ``recommended.SETTINGS_PRESETS``; ``recommended``: of each option that nobody gave, what asks
     for it (``settled`` fills it in).
     """
@@ -89,6 +91,8 @@ class Job:
     text_device: str | None = None
     text_cache: str = "off"
     text_encoder: str | None = None
+    transformer: str | None = None
+    vae: str | None = None
     preset: str = ""
     recommended: Mapping[str, str] = field(default_factory=dict)
 
@@ -107,8 +111,13 @@ class Job:
     @property
     def text_apart(self) -> str | None:
         """The device on which the text encoder is read from its files when it is called; None: it is as the rest."""
-        apart = self.text_encoder is not None or cache_folder(self.text_cache) is not None
+        packed = self.text_encoder is not None and is_packed(self.text_encoder)
+        apart = packed or cache_folder(self.text_cache) is not None
         return self.text_device or (self.target_device if apart else None)
+
+    def components(self, download: bool = True) -> Components:
+        """The networks in place of the model's own. Raises CheckpointError for what is not there, or is not run."""
+        return Components.find(self.transformer, self.vae, self.text_encoder, download=download)
 
     def model_for(self, settings: Mapping[str, Any]) -> str:
         """The model asked for, or the shipped one that reads images where ``settings`` name one."""
@@ -179,7 +188,7 @@ def prepare(
     name = job.model_for(vars(options))
     kernels = read_attention(options.attention)
     folder = model_folder(name, download)
-    spec = read_spec(folder, job.kind)
+    spec = read_spec(folder, job.kind, job.components(download))
     if download and is_here(job.target_device):
         precision = preflight.dtype_of(spec, job.dtype, job.target_device)
         check_hub_kernels(
@@ -197,7 +206,8 @@ def prepare(
     enhanced = job.enhance.apply(plan.options.prompt, spec.name) if ask or job.enhance.is_rules else None
     if enhanced is not None:
         plan = replace(plan, options=plan.options.changed(prompt=enhanced.enhanced))
-    if is_shipped(folder) and not job.adapters and (enhanced is not None or job.enhance.spec is None):
+    is_own = is_shipped(folder) and not job.adapters and job.transformer is None
+    if is_own and (enhanced is not None or job.enhance.spec is None):
         preflight.warn_of_unknown(folder.resolve().name, plan.options.prompt, given)
     plan = replace(plan, options=preflight.with_calibration(plan.options, folder))
     forecast = foresee(job, spec, plan)
@@ -313,7 +323,9 @@ def load(
     """
     device, policy = job.target_device, policy or Policy()
     check_device(device)
-    preflight.check_adapters(job.adapters, job.alpha, read_spec(folder, job.kind) if job.adapters else None)
+    components = job.components()
+    spec = read_spec(folder, job.kind, components) if job.adapters else None
+    preflight.check_adapters(job.adapters, job.alpha, spec)
     offloaded = policy.residence != "resident" or policy.storage != "stored"
     files = policy.from_files(device.split(":")[0] == "cpu")
     name, began = job.model or folder.name, time.monotonic()
@@ -322,13 +334,14 @@ def load(
         model = checkpoints.load_model(
             folder, dtype=job.dtype, device="cpu" if offloaded else device, compute_device=device, digests=False,
             kind=job.kind, read_weights=not files, text_device=job.text_apart, text_encoder=job.text_encoder,
+            transformer=job.transformer, vae=job.vae,
         )  # fmt: skip
-        use_cache(model, job.text_cache, folder, job.text_apart or device, job.text_encoder)
+        use_cache(model, job.text_cache, folder, job.text_apart or device, components)
         for path, strength in job.adapters:
             checkpoints.load_lora(model, path, strength, alpha=job.alpha)
         if job.metadata and weights is None:
             report("digests of the weights", 0, 1)
-            weights = digests_of_run(folder, job.text_encoder)
+            weights = digests_of_run(folder, components)
         if job.metadata:
             model.weights = weights or {}
         load_control_nets(model, control_nets, read_weights=not files, digests=job.metadata)

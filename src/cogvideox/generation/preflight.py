@@ -17,9 +17,10 @@ import torch
 from cogvideox import memory
 from cogvideox.checkpoints.adapter_names import Layers, layers_of
 from cogvideox.checkpoints.adapter_reading import adapted_layers, read_adapter
+from cogvideox.checkpoints.components import Components
 from cogvideox.checkpoints.hub import find_folder
 from cogvideox.checkpoints.lora import check_fits, of_modulation
-from cogvideox.checkpoints.specs import find_spec
+from cogvideox.checkpoints.specs import find_spec, with_components
 from cogvideox.checkpoints.tensors import to_bytes
 from cogvideox.checkpoints.trainers import not_a_model
 from cogvideox.conditioning import from_text
@@ -377,6 +378,9 @@ def plan_memory(
     encode_video: bool = False,
     kind: Kind | None = None,
     text_device: str | None = None,
+    transformer: str | Path | None = None,
+    vae: str | Path | None = None,
+    text_encoder: str | Path | None = None,
     **settings: Any,
 ) -> MemoryPlan:
     """Predict the memory of a run under every policy and choose the cheapest that fits; loads no weights.
@@ -385,16 +389,20 @@ def plan_memory(
     (``frames=49, height=480``). device: any name; default: the best one here. memory_limit: such as "12GB"; default:
     what the device has free. storage, products: as in ``memory.lower``, or auto. ``encode_video``: the run begins with
     a video, which is encoded first. ``kind``: what the model makes a video from, where its files leave that open.
-    ``text_device``: where the text encoder is read from its files, layer by layer.
+    ``text_device``: where the text encoder is read from its files, layer by layer. ``transformer``, ``vae`` and
+    ``text_encoder``: networks in place of the model's own, as ``load`` takes them.
     ``MemoryPlan.choice`` is None when nothing fits. Raises ConfigError, CheckpointError, SizeError or FrameError.
     """
-    spec = model if isinstance(model, ModelSpec) else find_spec(model, kind)
+    components = Components.find(transformer, vae, text_encoder, download=False)
+    spec = find_spec(model, kind, components) if not isinstance(model, ModelSpec) else model
+    if isinstance(model, ModelSpec):
+        spec = with_components(model, components, kind)
     place = device or best_device()
     precision = dtype_of(spec, choose("dtype", dtype, DTYPES) if dtype is not None else None, place)
     plan = plan_run(spec, (options or GenerateOptions()).changed(**settings))
     reads_video = encode_video or spec.reads_whole_video
     encoded = plan.frames.generated if reads_video else int(spec.needs_image)
-    apart = text_place(text_device, place)
+    apart = text_place(text_device or (place if components.packed_text else None), place)
     request = request_of(spec, plan, encoded=encoded, dtype=precision, device=place, text=apart)
     limit = read_limit(memory_limit) or free_memory(place)
     return memory.plan(

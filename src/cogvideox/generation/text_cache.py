@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from cogvideox.checkpoints.components import Components
 from cogvideox.checkpoints.tensors import read_file, write_file
 from cogvideox.errors import CheckpointError, CogVideoXError, ConfigError
 from cogvideox.files.atomic import atomic_file, write_json
@@ -154,26 +155,31 @@ class CachedTextEncoder(TextEncoder):
         )
 
 
-def use_cache(model: CogVideoX, asked: str, folder: Path, device: str, packed: str | None) -> None:
+def use_cache(model: CogVideoX, asked: str, folder: Path, device: str, components: Components) -> None:
     """Let the text encoder of a model look into the cache that is asked for (``cache_folder``).
 
-    It is that of the model ``folder``, or of the GGUF file ``packed``, and runs on ``device``.
+    It is that of the model ``folder`` or among ``components``, and runs on ``device``.
     """
     cache, text = cache_folder(asked), folder / "text_encoder"
     if cache is None or model.text is None:
         return
-    files = [Path(packed), text / "config.json"] if packed is not None else [text]
+    other, packed = components.text_encoder, components.packed_text
+    files = [other.where] if other is not None else [text]
+    if packed is not None or (other is not None and other.config is None):
+        files = [packed or files[0], text / "config.json"]
     facts = {"dtype": str(model.text.model.shared.weight.dtype), "device": device.split(":")[0]}
     model.text = CachedTextEncoder(model.text, TextCache.of(cache, [*files, folder / "tokenizer"], **facts))
 
 
-def digests_of_run(folder: Path, text_encoder: str | None) -> dict[str, str]:
-    """The SHA-256 of each weights file of a model that a run uses, with ``text_encoder`` in place of the folder's."""
-    if text_encoder is None:
+def digests_of_run(folder: Path, components: Components) -> dict[str, str]:
+    """The SHA-256 of each weights file of a model that a run uses, with ``components`` in place of the folder's own."""
+    packed = components.packed_text
+    if packed is None and not components.given:
         return digests_of(folder)
-    names = [name for name in ("transformer", "vae") if (folder / name).is_dir()]
-    used = {f"{name}/{file}": digest for name in names for file, digest in digests_of(folder / name).items()}
-    return used | {f"text_encoder/{Path(text_encoder).name}": sha256_of(text_encoder)}
+    networks = [each for each in components.files(folder).values() if each.where.exists()]
+    used = [each for each in networks if packed is None or each.name != "text_encoder"]
+    digests = {name: digest for each in used for name, digest in each.digests().items()}
+    return digests | ({f"text_encoder/{packed.name}": sha256_of(packed)} if packed is not None else {})
 
 
 class _Digests:
