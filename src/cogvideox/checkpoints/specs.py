@@ -149,8 +149,7 @@ def spec_of(
     native = dict(height=record.height, width=record.width, frames=record.frames, fps=record.fps)
     native |= dict(guidance=record.guidance, condition_noise=record.condition_noise or None)
     facts |= {name: value for name, value in native.items() if value is not None}
-    guess = guess_preset(transformer)
-    name = record.preset or (guess if guess in PRESETS and PRESETS[guess].kind == kind else "")
+    name = record.preset or _preset_of(transformer, kind)
     known = PRESETS.get(name)
     t5 = folder / "text_encoder" / "config.json"
     networks = {"transformer": files["transformer"].tensors(variant)}
@@ -169,6 +168,12 @@ def spec_of(
         download_gb=known.download_gb if known else None,
     )
     return with_components(spec, components, asked, own)
+
+
+def _preset_of(transformer: TransformerConfig, kind: Kind) -> str:
+    """The row of the table of models that has such a transformer and is of this kind, "" for none."""
+    guess = guess_preset(transformer)
+    return guess if guess in PRESETS and PRESETS[guess].kind == kind else ""
 
 
 def with_components(
@@ -213,7 +218,7 @@ def _facts_of_transformer(
         raise ConfigError(f"{files.where}: kind {asked!r}: {RECORD} says {theirs.kind}; leave the kind out")
     kind = theirs.kind or kind_in(files.where, config, asked, own=own)
     same = config == spec.transformer and kind == spec.kind
-    name = spec.name if same else theirs.preset or guess_preset(config)
+    name = spec.name if same else theirs.preset or _preset_of(config, kind)
     facts: dict[str, Any] = dict(transformer=config, kind=kind, name=name, about=spec.about if same else "")
     native = {name: getattr(theirs, name) for name in ("height", "width", "frames", "fps", "guidance")}
     facts |= {name: value for name, value in native.items() if value is not None}
