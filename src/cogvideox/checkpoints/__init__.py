@@ -8,6 +8,7 @@
 | ``kinds`` | what a model folder makes a video from: its channels, its settings, its names |
 | ``families`` | weights of the CogVideoX world that are known and not run |
 | ``trainers`` | what trainers leave: recognised, and what to do with it |
+| ``components`` | networks in place of those of a model folder: a folder or a file each |
 | ``specs`` | the spec of a model from its config files and ``cogvideox.json``, no weight loaded |
 | ``fill`` | tensors into networks, every name and shape checked; the precision on a CPU |
 | ``folders`` | what may be replaced by a new checkpoint, and what goes along beside the weights |
@@ -31,6 +32,7 @@
 | ``lora`` | adapters on a network: put on, scaled, merged, taken off |
 | ``fuse`` | a model folder with adapters in its weights |
 | ``convert`` | one format to another |
+| ``report`` | what was found out about a checkpoint |
 | ``inspect`` | what a file or folder is, and what is wrong with it |
 """
 
@@ -40,7 +42,7 @@ from cogvideox.checkpoints.controlnet import load_controlnet
 from cogvideox.checkpoints.convert import convert
 from cogvideox.checkpoints.diffusers import load_model, load_schedule, load_transformer, load_vae, save_model
 from cogvideox.checkpoints.hub import find_folder
-from cogvideox.checkpoints.inspect import CheckpointReport, inspect
+from cogvideox.checkpoints.inspect import inspect
 from cogvideox.checkpoints.lora import (
     add_lora,
     attach_lora,
@@ -52,6 +54,7 @@ from cogvideox.checkpoints.lora import (
     scale_lora,
     unload_lora,
 )
+from cogvideox.checkpoints.report import CheckpointReport
 from cogvideox.checkpoints.sat import SatFile, read_sat, write_sat
 from cogvideox.checkpoints.specs import find_spec, read_spec
 from cogvideox.checkpoints.tiny_vae import load_tiny_vae

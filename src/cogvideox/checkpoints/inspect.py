@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,6 +37,7 @@ from cogvideox.checkpoints.gguf_text import ARCHITECTURES, read_gguf_text
 from cogvideox.checkpoints.hub import find_folder
 from cogvideox.checkpoints.network_files import read_network, read_network_file
 from cogvideox.checkpoints.quantised import QuantisedTensors
+from cogvideox.checkpoints.report import CheckpointReport, TensorSet
 from cogvideox.checkpoints.sat import find_components, is_sat, read_sat
 from cogvideox.checkpoints.shapes import meta_names, transformer_settings
 from cogvideox.checkpoints.specs import (
@@ -66,65 +65,6 @@ from cogvideox.files.digest import sha256_of
 from cogvideox.presets import PRESETS, guess_preset
 from cogvideox.spec import kind_of
 from cogvideox.transformer import TransformerConfig
-
-
-@dataclass(frozen=True)
-class TensorSet:
-    """One set of tensors: its folder or file, how many there are, what they weigh, and their precision."""
-
-    name: str
-    tensors: int
-    parameters: int
-    bytes: int
-    dtypes: dict[str, int]
-    files: list[str]
-
-
-@dataclass
-class CheckpointReport:
-    """What was found, ready to be shown as text or JSON; ``problems`` is empty for a sound checkpoint."""
-
-    path: str
-    kind: str = "unknown"
-    preset: str = ""
-    task: str = ""
-    config: dict[str, Any] = field(default_factory=dict)
-    tensor_sets: list[TensorSet] = field(default_factory=list)
-    checked: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    todo: str = ""
-    """What the person has to do before this can be used, such as a command; "" where nothing is needed."""
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing is wrong with it."""
-        return not self.problems
-
-    def to_json(self) -> str:
-        """The whole report as a JSON object; its tensor sets stand under ``parts``."""
-        names = {"tensor_sets": "parts"}
-        values = {names.get(name, name): value for name, value in asdict(self).items()}
-        return json.dumps({**values, "ok": self.ok}, indent=2, default=str)
-
-    def to_text(self) -> str:
-        """A few lines for people."""
-        lines = [f"{self.path}", f"  {'kind':<10}{self.kind}"]
-        lines += [f"  {'preset':<10}{self.preset}"] if self.preset else []
-        lines += [f"  {'task':<10}{self.task}"] if self.task else []
-        for each in self.tensor_sets:
-            types = ", ".join(f"{name} x {count}" for name, count in each.dtypes.items())
-            lines.append(
-                f"  {each.name:<14}{each.tensors:>5} tensors {each.parameters:>15,} values "
-                f"{each.bytes / 2**20:>11,.1f} MiB  {types}  in {len(each.files)} file(s)"
-            )
-        lines += _adapter_as_text(self.config["lora"]) if "lora" in self.config else []
-        lines += [f"  {'checked':<10}{', '.join(self.checked)}"] if self.checked else []
-        lines += [f"  problem   {problem}" for problem in self.problems] or [
-            f"  to use it {self.todo}" if self.todo else "  no problems found"
-        ]
-        return "\n".join(lines)
-
-    __str__ = to_text
 
 
 def inspect(
@@ -388,25 +328,6 @@ def _adapter_facts(adapter: Adapter, alpha_known: bool) -> dict[str, Any]:
         "applied": dict(Counter(leaves)),
         "passed_over": list(adapter.passed_over),
     }
-
-
-def _adapter_as_text(facts: Mapping[str, Any]) -> list[str]:
-    ranks = ", ".join(map(str, facts["ranks"]))
-    alphas = ", ".join(f"{alpha:g}" for alpha in facts["alphas"])
-    alphas = f"{alphas} ({facts['alpha_from']})" if alphas else "not said (to use it, pass --lora-alpha)"
-    applied = ", ".join(
-        f"{leaf} x {count}" if count > 1 else leaf for leaf, count in facts["applied"].items()
-    )
-    lines = [
-        f"  {'lora':<10}{facts['layers']} layers, rank {ranks}, alpha {alphas}",
-        f"  {'from':<10}{facts['origin']}" + "".join(f", {variant}" for variant in facts["variants"]),
-        f"  {'applied':<10}{applied}",
-    ]
-    if facts["passed_over"]:
-        lines.append(f"  {'passed':<10}over: {', '.join(facts['passed_over'])}")
-    if facts["origin"] == "VideoX-Fun":
-        lines.append(f"  {'note':<10}VideoX-Fun itself uses such a file at 0.55: --lora FILE:0.55")
-    return lines
 
 
 def _weigh(
