@@ -72,7 +72,7 @@ class NetworkFiles:
         return read_network(self.where, STEMS[self.name], variant)
 
     def weights(self) -> list[Path]:
-        """Its weights files."""
+        """The files that hold its weights, sorted."""
         if self.where.is_file():
             return [self.where]
         return sorted([*self.where.rglob("*.safetensors"), *self.where.rglob("*.gguf")])
