@@ -35,17 +35,21 @@ def test_the_list_is_whole():
 @pytest.mark.parametrize("entry", ENTRIES, ids=IDS)
 def test_an_entry_can_be_used_as_it_says(entry):
     assert read_reference(entry.hub) is not None and entry.does and entry.licence
-    assert entry.run or entry.note or not entry.base or "controlnet" in entry.hub or entry.least is not None
+    assert entry.run or entry.note, "an entry without a command says why"
     if not entry.run:
         return
     name, *rest = shlex.split(entry.run)
     command = typer.main.get_command(app).commands[name]
     given = command.make_context(name, rest).params
     model = given["model"]
-    assert model in (*PRESETS, "void", entry.hub.partition(":")[0]) or published_as(model)
+    assert model in (*PRESETS, entry.hub.partition(":")[0]) or published_as(model)
     assert given.get("preset") in (None, *SETTINGS_PRESETS)
-    for lora in given["lora"] or []:
-        assert split_strength(lora)[0] == entry.hub
+    for name in (*(given["lora"] or []), *given["control_net"]):
+        assert split_strength(name)[0] == entry.hub
+    if given["transformer"]:
+        assert read_reference(given["transformer"]).repository == entry.hub
+    if given["preset"]:
+        assert SETTINGS_PRESETS[given["preset"]].adapter == entry.hub
     if given["kind"]:
         assert given["kind"] == entry.kind
 
