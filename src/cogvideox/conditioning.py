@@ -35,6 +35,7 @@ from cogvideox.errors import FrameError, InputError
 from cogvideox.model import CogVideoX, ImageScale, VaeCoding
 from cogvideox.spec import ModelSpec
 from cogvideox.vae import Tiles
+from cogvideox.video.video import in_range
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,7 @@ class Coder:
         sigma = max((each.noise for each in self.model.spec.conditions), default=0.0)
         if not sigma:
             return pixels
+        pixels = in_range(pixels)
         device = self.noise.device if self.noise is not None else "cpu"
         drawn = torch.randn(pixels.shape, generator=self.noise, device=device).to(pixels)
         return torch.where(pixels == -1, pixels, pixels + sigma * drawn)
@@ -231,7 +233,8 @@ def inpainting(
         return Conditioning(
             "inpaint", nothing_known(coder, shape), start=start, strength=strength, facts=shares
         )
-    masked = coder.video(coder.noised(torch.where(mask == 1, -1.0, pixels)), sample=False)
+    black = -1.0 if pixels.is_floating_point() else torch.zeros((), dtype=pixels.dtype)
+    masked = coder.video(coder.noised(torch.where(mask == 1, black, pixels)), sample=False)
     factor = coder.model.vae.config.scaling_factor
     known = resize_mask(1 - mask, (masked.shape[2], *masked.shape[3:])).to(masked) * factor
     channels = _padded(torch.cat([known, masked], dim=1), padding)

@@ -27,6 +27,7 @@ from cogvideox.transformer.layout import ClipTokens
 from cogvideox.vae import VAE, Gaussian, Tiles, decode_tiled, encode_tiled
 from cogvideox.vae.frames import faster_kernels
 from cogvideox.vae.tiny import TinyVAE
+from cogvideox.video.video import in_range
 
 VaeCoding = Literal["chunked", "whole", "tiled", "tiny"]
 ImageScale = Literal["released", "multiply", "divide", "none"]
@@ -150,7 +151,10 @@ class CogVideoX:
         coding: VaeCoding = "chunked",
         tiles: Tiles | None = None,
     ) -> Float[Tensor, "b c t h w"]:
-        """Pixels in [-1, 1] to scaled latents, in the autoencoder's precision; the mean when ``sample`` is false."""
+        """Pixels in [-1, 1], or bytes, to scaled latents in the autoencoder's precision; the mean if not ``sample``.
+
+        Chunks of frames go to the device one after the other.
+        """
         return (
             self._shifted_latents(pixels, generator, sample, coding, tiles) * self.vae.config.scaling_factor
         )
@@ -233,12 +237,13 @@ class CogVideoX:
         vae, dtype, shift = self.vae, _float_dtype(self.vae), self.vae.config.shift_factor or 0.0
         with self._fast_frames(dtype):
             if coding == "tiled":
-                latents = encode_tiled(vae, pixels.to(self.device, dtype), tiles)
+                latents = encode_tiled(vae, in_range(pixels.to(self.device)).to(dtype), tiles)
             elif coding == "whole":
-                latents = vae.encode(pixels.to(self.device, dtype), coding)
+                latents = vae.encode(in_range(pixels.to(self.device)).to(dtype), coding)
             else:  # also for "tiny": what is given is encoded by the autoencoder itself
                 slices = (
-                    each.to(self.device, dtype) for each in pixels.split(vae.config.chunk_frames, dim=2)
+                    in_range(each.to(self.device)).to(dtype)
+                    for each in pixels.split(vae.config.chunk_frames, dim=2)
                 )
                 chunks = list(vae.stream_encode(slices, pixels.shape[2]))
                 mean, logvar = (

@@ -138,6 +138,17 @@ def test_every_way_of_running_gives_the_same(net, way):
 
 
 @pytest.mark.filterwarnings("ignore:cache tea")
+def test_its_video_is_cut_with_the_windows_of_a_long_video(net):
+    """Each window is the plain run of a video of its own: a control that changes elsewhere does not reach it."""
+    long = Video(golden_frames(25), 8.0)
+    changed = Video(np.concatenate([long.frames[:17], 255 - long.frames[17:]]), 8.0)
+    settings = dict(window=9, steps=1, guidance=1.0, window_overlap=4, frames=25)
+    one, two = (made(net, control=video, **settings).frames for video in (long, changed))
+    plain = made("", **settings).frames
+    assert not np.array_equal(one[:8], plain[:8])
+    assert np.array_equal(one[:8], two[:8]) and not np.array_equal(one[20:], two[20:])
+
+
 def test_a_cache_leaves_its_blocks_out_too(net):
     model = golden_model()
     model.control_nets[net] = load_controlnet(net)

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -23,21 +23,23 @@ from cogvideox.perception.canny import canny
 from cogvideox.spec import ModelSpec
 from cogvideox.transformer.controlnet import Control
 from cogvideox.video import Video, contact_sheet
+from cogvideox.video.video import in_range
 
 
 @dataclass(frozen=True)
 class Shown:
     """What a network is shown besides the prompt, in pixels, over all frames of a plan.
 
-    ``use``: what it is for. ``pixels``: a video in [-1, 1]. ``mask``: 0 to 1, where they are made anew or removed.
-    ``pictures``: single frames by their number. ``controls``: the control video of each ControlNet, in [-1, 1].
+    ``use``: what it is for. ``pixels``: a video in [-1, 1], or as bytes. ``mask``: 0 to 1, where they are made anew or
+    removed.
+    ``pictures``: single frames by their number. ``controls``: the control video of each ControlNet, as bytes.
     """
 
     use: Literal["nothing", "control", "removal", "inpaint", "pictures", "continue", "change"]
-    pixels: Float[Tensor, "1 3 f h w"] | None = None
+    pixels: Num[Tensor, "1 3 f h w"] | None = None
     mask: Float[Tensor, "1 1 f h w"] | None = None
     pictures: Mapping[int, Float[Tensor, "1 3 1 h w"]] = field(default_factory=dict)
-    controls: tuple[Float[Tensor, "1 3 f h w"], ...] = ()
+    controls: tuple[UInt8[Tensor, "1 3 f h w"], ...] = ()
 
     def sheet(self, plan: Plan, columns: int = 8) -> Image.Image:
         """Frames of ``video`` in a row: evenly spaced ones, and every one that was given as a picture."""
@@ -59,7 +61,7 @@ class Shown:
         """
         frames = plan.frames.generated
         grey = torch.zeros(1, 3, frames, plan.height, plan.width)
-        pixels = grey if self.pixels is None else self.pixels
+        pixels = grey if self.pixels is None else in_range(self.pixels)
         for number, picture in self.pictures.items():
             pixels[:, :, number : number + 1] = picture
         if self.mask is not None:
@@ -67,7 +69,7 @@ class Shown:
             pixels = torch.cat([hidden, self.mask.expand(-1, 3, -1, -1, -1) * 2 - 1], dim=3)
         if self.controls:
             above = [] if self.use == "nothing" else [pixels]
-            pixels = torch.cat([*above, *self.controls], dim=3)
+            pixels = torch.cat([*above, *map(in_range, self.controls)], dim=3)
         return Video.from_tensor(pixels, plan.fps)
 
 
@@ -91,13 +93,13 @@ def _shown(spec: ModelSpec, plan: Plan, given: Given) -> Shown:
         mask = _as_removed(_mask(given.remove, plan), given.quad)
         if given.first_pass is not None:  # the second pass takes away what is affected too
             mask = (mask > 0).float()
-        return Shown("removal", _whole(given.video, plan).to_tensor(), mask)
+        return Shown("removal", _whole(given.video, plan).to_bytes(), mask)
     if given.video is not None and given.mask is not None:
         mask = (_mask(given.mask, plan, given.outside) >= 0.5).float()
-        return Shown("inpaint", _whole(given.video, plan).to_tensor(), mask)
+        return Shown("inpaint", _whole(given.video, plan).to_bytes(), mask)
     continued = plan.options.video_use == "continue"
     if given.video is not None and not continued:
-        return Shown("change", _whole(given.video, plan).to_tensor())
+        return Shown("change", _whole(given.video, plan).to_bytes())
     pictures = {
         number + plan.frames.front: _fitted(Video(picture[None], 1.0), plan)
         for number, picture in given.pictures(plan.frames.asked).items()
@@ -159,7 +161,7 @@ def controls_of(model: CogVideoX, plan: Plan, given: Given) -> list[Control]:
     ):
         network, key = model.control_nets[entry.path], (entry.path, id(pixels))
         if key not in encoded:
-            encoded[key] = network.encode(pixels.to(model.device, model.dtype))
+            encoded[key] = network.encode(in_range(pixels.to(model.device)).to(model.dtype))
         controls.append(Control(network, encoded[key], entry.strength, entry.start, entry.stop))
     return controls
 
@@ -183,14 +185,14 @@ def _end(video: Video, plan: Plan) -> Video:
     return Video(_fitted(video, plan).frames[-plan.context :], plan.fps)
 
 
-def _control(video: Video, plan: Plan, as_given: bool = False) -> Float[Tensor, "1 3 f h w"]:
+def _control(video: Video, plan: Plan, as_given: bool = False) -> UInt8[Tensor, "1 3 f h w"]:
     """A control video over all frames, with what the preprocessor of the run makes of it unless it is ``as_given``."""
     if len(video) == 1:
         video = Video(np.repeat(video.frames, plan.frames.asked, axis=0), plan.fps)
     laid = _whole(video, plan)
     if plan.options.control_preprocessor == "canny" and not as_given:
         laid = Video(canny(laid.frames), laid.fps)
-    return laid.to_tensor()
+    return laid.to_bytes()
 
 
 def _whole(video: Video, plan: Plan) -> Video:
