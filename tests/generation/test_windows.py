@@ -28,7 +28,7 @@ from support.models import golden_frames, golden_model, golden_text, small_prese
 PLAIN = GenerateOptions(
     prompt="x", seed=42, steps=3, frames=25, window=0, modulation="layers", attention="torch"
 )
-LONG = PLAIN.changed(window=9)
+LONG = PLAIN.changed(window=9, window_schedule="static")
 
 
 def made(options, model=None, given=None, text=None):
@@ -235,9 +235,10 @@ def plan(preset="tiny", **settings):
 def test_windows_are_chosen_for_a_video_more_than_twice_as_long_as_trained():
     assert plan(frames=33).windows is None and plan().windows is None and plan(frames=34).windows is None
     windows = plan(seconds=30).windows
-    assert (windows.frames, windows.size, windows.schedule, windows.blend) == (61, 5, "static", "pyramid")
+    assert (windows.frames, windows.size, windows.schedule, windows.blend) == (61, 5, "uniform", "pyramid")
     assert "in 2" in plan(seconds=30).frames.why and "trained on 17" in plan(seconds=30).frames.why
     assert plan(seconds=30, window=0).windows is None
+    assert plan(seconds=30, cache="first-block").windows.schedule == "static"
     assert plan("1.5-5b", seconds=10).windows is None  # as published
     long = plan("1.5-5b", seconds=30).windows
     assert (long.size, long.unit, long.overlap % 2, long.frames % 2) == (22, 2, 0, 0)
@@ -277,7 +278,7 @@ def test_what_cannot_be_is_refused_before_a_weight_is_read(settings, error, mess
 
 @pytest.mark.parametrize("settings", [
     {"window_overlap": 4}, {"window_blend": "flat"}, {"window_schedule": "looped"}, {"window_noise": "fresh"},
-    {"window_stride": 2}, {"window_stride": 2, "frames": 99},
+    {"window_stride": 2}, {"window_stride": 2, "frames": 99, "window_schedule": "static"},
 ])  # fmt: skip
 def test_settings_without_effect_are_said(settings):
     with pytest.warns(UserWarning, match=f"{next(iter(settings))} .* has no effect"):

@@ -31,8 +31,7 @@ class Shown:
     """What a network is shown besides the prompt, in pixels, over all frames of a plan.
 
     ``use``: what it is for. ``pixels``: a video in [-1, 1], or as bytes. ``mask``: 0 to 1, where they are made anew or
-    removed.
-    ``pictures``: single frames by their number. ``controls``: the control video of each ControlNet, as bytes.
+    removed. ``pictures``: single frames by their number. ``controls``: the control video of each ControlNet, as bytes.
     """
 
     use: Literal["nothing", "control", "removal", "inpaint", "pictures", "continue", "change"]

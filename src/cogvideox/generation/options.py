@@ -137,9 +137,9 @@ class GenerateOptions(Config):
     )
     window_schedule: Literal["auto", "static", "uniform", "looped", "multidiffusion", "segments"] = Field(
         "auto",
-        description="where windows lie: static (the same at every step), uniform (moved from step to step), looped "
-        "(over the end too: plays in a loop), multidiffusion (static, the last one shorter; what auto is for removal), "
-        "or segments (videos one after the other, each begun with the end of the one before)",
+        description="where windows lie: uniform (moved from step to step: auto), static (the same at every step; "
+        "with a cache), looped (over the end too: plays in a loop), multidiffusion (static, the last one shorter; for "
+        "removal), or segments (videos one after the other, each begun with the end of the one before)",
     )
     window_stride: int = Field(
         1,

@@ -46,6 +46,8 @@ def plan_windows(
         return None
     unit, removal = spec.frame_patch, spec.kind == "removal"
     schedule, blend = options.window_schedule, options.window_blend
+    if schedule == "auto":  # what measured best, and what keeps windows where a cache needs them
+        schedule = "multidiffusion" if removal else "static" if options.cache or options.reuse else "uniform"
     if schedule == "segments":
         overlap = -(-shared_frames(spec, given or Given()) // spec.vae.temporal_compression_ratio)
         if overlap >= size:
@@ -58,7 +60,7 @@ def plan_windows(
         frames=frames.latents,
         size=size,
         overlap=overlap,
-        schedule=("multidiffusion" if removal else "static") if schedule == "auto" else schedule,
+        schedule=schedule,
         blend=("linear" if removal else "pyramid") if blend == "auto" else blend,
         stride=options.window_stride,
         unit=unit,
