@@ -242,6 +242,7 @@ def test_windows_are_chosen_for_a_video_more_than_twice_as_long_as_trained():
     assert plan("1.5-5b", seconds=10).windows is None  # as published
     long = plan("1.5-5b", seconds=30).windows
     assert (long.size, long.unit, long.overlap % 2, long.frames % 2) == (22, 2, 0, 0)
+    assert "windows of 81 frames" in plan("1.5-5b", seconds=30).frames.why
 
 
 def test_the_published_defaults_of_void():

@@ -42,7 +42,7 @@ from cogvideox.generation.segments import (
     segment_options,
     shared_frames,
 )
-from cogvideox.generation.windows import noise_of
+from cogvideox.generation.windows import noise_of, window_frames
 from cogvideox.memory.offload import give_back
 from cogvideox.model import CogVideoX
 from cogvideox.text import check_prompt
@@ -195,8 +195,7 @@ def _run_in_segments(
 ) -> Generation:
     """One run after the other, each begun with the last frames of the one before; see ``segments``."""
     assert plan.windows is not None  # the caller has looked
-    ratio = model.spec.vae.temporal_compression_ratio
-    size, shared = (plan.windows.size - 1) * ratio + 1, shared_frames(model.spec, given)
+    size, shared = window_frames(model.spec, plan.windows), shared_frames(model.spec, given)
     whole = plan.options.changed(height=plan.height, width=plan.width)
     records: list[RunRecord] = []
 

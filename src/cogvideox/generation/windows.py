@@ -77,11 +77,16 @@ def noise_of(spec: ModelSpec, options: GenerateOptions) -> Literal["shuffled", "
     return options.window_noise
 
 
+def window_frames(spec: ModelSpec, windows: Windows) -> int:
+    """The pixel frames of a window; the latent that completes the first patch of the 1.5 models is none."""
+    padding = 1 if spec.frame_patch > 1 and not spec.vae.first_latent_alone else 0
+    return (windows.size - padding - 1) * spec.vae.temporal_compression_ratio + 1
+
+
 def about_windows(spec: ModelSpec, windows: Windows, frames: FramePlan) -> str:
     """One phrase for people: how many windows of how many frames, and why."""
-    ratio = spec.vae.temporal_compression_ratio
-    count, shared = len(windows.at(0)), windows.overlap * ratio
-    size = (windows.size - 1) * ratio + 1
+    count, shared = len(windows.at(0)), windows.overlap * spec.vae.temporal_compression_ratio
+    size = window_frames(spec, windows)
     why = f"in {count} windows of {size} frames that share {shared} ({windows.schedule}, {windows.blend} weights)"
     if windows.schedule == "segments":
         count = len(laid_segments(frames.asked, size, SHARED[spec.kind]))
