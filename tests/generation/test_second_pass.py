@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import cogvideox
+from cogvideox.cli import app
 from cogvideox.errors import FrameError, InputError
 from cogvideox.generation.conditions import shown
 from cogvideox.generation.given import Given, is_quad_mask, read_given
 from cogvideox.generation.moving_noise import FRAMES, moving_noise
 from cogvideox.generation.options import GenerateOptions
 from cogvideox.generation.plan import plan_run
-from cogvideox.video import Video
-from support.models import golden_frames, golden_model, golden_text
+from cogvideox.video import Video, read_video
+from support.models import TOKENS, golden_frames, golden_model, golden_text, write_model_folder
 
 LEVELS = (0, 63, 127, 255)
 
@@ -122,3 +126,90 @@ def test_what_a_second_pass_cannot_be_is_refused():
     given = Given(video=long, remove=np.full((93, 32, 48), 255, np.uint8), first_pass=long)
     with pytest.raises(FrameError, match="a second pass makes 85 frames at most, not 93"):
         plan_run(network.spec, GenerateOptions(frames=93), given)
+
+
+def test_both_passes_in_one_command_are_the_two_by_hand(tmp_path, monkeypatch):
+    base = write_model_folder(tmp_path / "void", "removal")
+    other = golden_model("removal", max_text_seq_length=TOKENS)
+    with torch.no_grad():
+        other.transformer.proj_out.weight.mul_(-1)
+    second = (
+        cogvideox.save(other, tmp_path / "second") / "transformer" / "diffusion_pytorch_model.safetensors"
+    )
+    Video(golden_frames(5), 8.0).save(tmp_path / "in.mkv")
+    words = [
+        "generate",
+        "a grey room",
+        "--model",
+        base,
+        "--video",
+        tmp_path / "in.mkv",
+        "--remove",
+        "8,8,16,16",
+    ]
+    words += ["--steps", "2", "--seed", "7", "--device", "cpu", "--dtype", "float32"]
+    out = ["--out", tmp_path / "out.mkv", "--second-pass", second]
+    assert run_command([*words, *out, "--dry-run"]).exit_code == 0 and not (tmp_path / "out.mkv").exists()
+    done = run_command([*words, *out])
+    assert done.exit_code == 0, done.stderr
+    (first,) = [run_command([*words, "--out", tmp_path / "first.mkv"])]
+    assert first.exit_code == 0, first.stderr
+    made = read_video(tmp_path / "out.first-pass.mkv").frames
+    assert (made == read_video(tmp_path / "first.mkv").frames).all()
+    by_hand = [
+        "--transformer",
+        second,
+        "--first-pass",
+        tmp_path / "out.first-pass.mkv",
+        "--out",
+        tmp_path / "hand.mkv",
+    ]
+    assert run_command([*words, *by_hand]).exit_code == 0
+    hand, both = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("hand", "out"))
+    assert (
+        both["run"]["guidance"] == hand["run"]["guidance"] == [6.0, 6.0] and "moves" in both["run"]["noise"]
+    )
+    assert (
+        abs(
+            read_video(tmp_path / "hand.mkv").frames.astype(int) - read_video(tmp_path / "out.mkv").frames
+        ).mean()
+        < 8
+    )
+    assert (read_video(tmp_path / "out.mkv").frames != made).any()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--count", "2"], "second-pass: for one video"),
+        (["--model", "tiny"], "removes nothing"),
+        (["--second-pass", "nowhere.safetensors"], "nowhere.safetensors"),
+        (["--frames", "93"], "93"),
+    ],
+)
+def test_a_second_pass_that_cannot_follow_is_refused_before_weights_are_read(
+    more, message, tmp_path, monkeypatch
+):
+    base = write_model_folder(tmp_path / "void", "removal")
+    monkeypatch.setattr("cogvideox.checkpoints.load_model", None)
+    Video(golden_frames(93), 8.0).save(tmp_path / "in.mkv")
+    given = [] if "tiny" in more else ["--remove", "8,8,16,16"]
+    words = [
+        "generate",
+        "a grey room",
+        "--model",
+        base,
+        "--video",
+        tmp_path / "in.mkv",
+        *given,
+        "--device",
+        "cpu",
+    ]
+    words += ["--steps", "1", "--second-pass", base, "--out", tmp_path / "out.mkv"]
+    words += ["--frames", "5"] if "--frames" not in more else []
+    done = run_command([*words, *more])
+    assert done.exit_code in (1, 2) and message in done.stderr, done.stderr
+
+
+def run_command(words):
+    return CliRunner().invoke(app, [str(word) for word in words])

@@ -52,6 +52,9 @@ ENHANCE_MODEL = "the model on that server; its key is read from OPENAI_API_KEY"
 LORA = (
     "adapter: a file, a folder or owner/name:file, with its strength: NAME:0.8 or NAME:0.8@0-0.6; repeatable"
 )
+SECOND_PASS = (
+    "transformer of a removal's second pass (VOID), which follows in the same run; its file, folder or hub id"
+)
 WATCH = "steps between two previews of the video so far, in NAME.watch.gif; 0: none"
 PRESET = "named settings for few steps: tdm-2b or blade-5b (see: cogvideox settings tdm-2b)"
 COUNT = (
@@ -76,6 +79,7 @@ def generate(
     kind: Kind = None,
     transformer: TransformerFile = None,
     vae: VaeFile = None,
+    second_pass: Annotated[str | None, flag(SECOND_PASS, MODEL)] = None,
     text_encoder: TextEncoderFile = None,
     lora: Annotated[list[str] | None, flag(LORA, MODEL)] = None,
     lora_alpha: Annotated[float | None, flag("alpha of adapters whose file does not say it", MODEL)] = None,
@@ -118,7 +122,7 @@ def generate(
         enhance=Enhance(enhance, enhance_model), overwrite=overwrite, metadata=not no_metadata, preview=preview,
         tiny_vae=tiny_vae, watch=watch,
         text_device=text_device, text_cache=text_cache, text_encoder=text_encoder,
-        transformer=transformer, vae=vae,
+        transformer=transformer, vae=vae, second_pass=second_pass,
         preset=preset or "",
     )  # fmt: skip
     job.enhance.check()
@@ -127,6 +131,8 @@ def generate(
         raise ConfigError(
             f"engine {engine}: spreads the lines of a file; give one with --batch, or leave it out"
         )
+    if second_pass is not None and (count != 1 or batch is not None):
+        raise ConfigError("second-pass: for one video; leave out --count and --batch")
     if count != 1:
         if batch is not None:
             raise ConfigError(
@@ -185,6 +191,9 @@ def _make_one(settings: dict[str, Any], job: Job, out: str | None, dry_run: bool
 
     path = target(out, job)
     prepared = _prepared(settings, job, dry_run)
+    if job.second_pass is not None:
+        _make_both(prepared, path, dry_run, as_json)
+        return
     if dry_run:
         _show_plan(prepared, path, as_json)
         return
@@ -193,6 +202,21 @@ def _make_one(settings: dict[str, Any], job: Job, out: str | None, dry_run: bool
         if is_main_process():
             files = save(generation.video, path, job, reporter=TERMINAL)
             _tell_saved(SavedVideo.of(generation, files), prepared.plan.options.seed is None, as_json)
+
+
+def _make_both(prepared: Prepared, path: Path, dry_run: bool, as_json: bool) -> None:
+    """Both passes of a removal, the second planned before the first is made."""
+    from cogvideox.generation.two_passes import first_pass_file, make_both, second_of
+    from cogvideox.generation.video_files import SavedVideo, save, target
+
+    target(str(first_pass_file(path)), prepared.job)
+    second = second_of(prepared, download=not dry_run, reporter=TERMINAL)
+    if dry_run:
+        _show_plan(prepared, path, as_json)
+        return
+    generation = make_both(prepared, second, path, _loaded, TERMINAL)
+    files = save(generation.video, path, prepared.job, reporter=TERMINAL)
+    _tell_saved(SavedVideo.of(generation, files), prepared.plan.options.seed is None, as_json)
 
 
 def _make_several(

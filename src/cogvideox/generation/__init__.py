@@ -26,6 +26,7 @@
 | ``watch`` | the video so far, while it is made |
 | ``job`` | one video from a request to its pixels: prepare, load, make |
 | ``video_files`` | the video of a request, its record and previews on disk |
+| ``two_passes`` | both passes of a removal in one request |
 | ``several`` | the same request with several seeds, and a contact sheet of all |
 | ``batch_file`` | the file of a batch: lines of prompts, JSON or CSV |
 | ``batch`` | many prompts from a file, resumable |

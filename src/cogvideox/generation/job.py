@@ -68,6 +68,7 @@ class Job:
     folder of text embeddings (``cache_folder``); with one, the text encoder is read only when an embedding is missing.
     ``transformer``, ``vae``, ``text_encoder``: networks in place of the model's own, each a folder, a file or a hub id;
     a text encoder in a .gguf file is read layer by layer too.
+    ``second_pass``: the transformer of a removal's second pass, which follows in the same run (``two_passes``).
     ``preset``: a name of ``recommended.SETTINGS_PRESETS``; ``recommended``: of each option that nobody gave, what asks
     for it (``settled`` fills it in).
     """
@@ -93,6 +94,7 @@ class Job:
     text_encoder: str | None = None
     transformer: str | None = None
     vae: str | None = None
+    second_pass: str | None = None
     preset: str = ""
     recommended: Mapping[str, str] = field(default_factory=dict)
 
