@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cogvideox.diffusion.warped_noise import NoiseGrid, regaussianised, warped_noise
+from cogvideox.diffusion.warped_noise import NoiseGrid, shared_noise, warped_noise
 from cogvideox.errors import SizeError
 from cogvideox.noise import generator
 
@@ -41,13 +41,13 @@ def test_a_growing_picture_keeps_independent_normal_noise():
 
 
 def test_points_of_one_origin_become_independent_and_keep_their_sum():
-    origin = torch.tensor([[7, 7, 7, 7], [2, 3, 2, 5]])[:, None]
-    noise = origin[:, None].float() * torch.tensor([0.3, -0.7])[:, None, None]
-    mixed, shares = regaussianised(noise, origin, generator(3, "test"))
-    assert shares.flatten().tolist() == [4, 4, 4, 4, 2, 1, 2, 1]
-    torch.testing.assert_close(mixed[0].sum((-1, -2)), 2 * noise[0, :, 0, 0])
-    torch.testing.assert_close(mixed[1, :, 0, 1], noise[1, :, 0, 1])
-    assert len(mixed[0, 0].unique()) == 4
+    origin = torch.tensor([2, 2, 2, 2, 0, 1, 3, 3])  # the last two come from nowhere
+    noise = torch.tensor([[1.0, 2.0, 3.0], [-0.5, 0.1, 0.7]])
+    counts = torch.bincount(origin).float()
+    mixed = torch.stack(list(shared_noise(noise, origin, counts, generator(3, "test"))))
+    torch.testing.assert_close(mixed[:, :4].sum(1), 2 * noise[:, 2])
+    torch.testing.assert_close(mixed[:, 4:6], noise[:, :2])
+    assert len(mixed[0].unique()) == len(origin)
 
 
 def test_where_points_gather_their_noise_is_added_by_weight():

@@ -205,7 +205,7 @@ def test_a_second_pass_that_cannot_follow_is_refused_before_weights_are_read(
         "--device",
         "cpu",
     ]
-    words += ["--steps", "1", "--second-pass", base, "--out", tmp_path / "out.mkv"]
+    words += ["--steps", "2", "--second-pass", base, "--out", tmp_path / "out.mkv"]
     words += ["--frames", "5"] if "--frames" not in more else []
     done = run_command([*words, *more])
     assert done.exit_code in (1, 2) and message in done.stderr, done.stderr

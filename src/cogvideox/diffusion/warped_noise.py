@@ -51,36 +51,43 @@ class NoiseGrid:
         hit[target] = True
         origin = torch.stack(
             (torch.where(hit.view(h, w), nowhere, source), torch.where(stays, here, nowhere))
-        )
-        noise, shares = regaussianised(_at(self.noise, origin, 0.0), origin, generator)
-        weight = _at(self.weight, origin, 1.0) / shares[:, None]
-        gathered, total = _gathered(noise[1], weight[1], target)
-        where = hit.view(1, h, w)
-        moved, weight = torch.where(where, gathered, noise[0]), torch.where(where, total, weight[0])
-        return NoiseGrid(moved, (weight / weight.mean() + 1e-5) ** 0.9999)
+        ).flatten(1)
+        counts = torch.bincount(origin.flatten(), minlength=nowhere + 1).to(self.noise)
+        weight = torch.cat((self.weight.flatten(), self.weight.new_ones(1)))[origin] / counts[origin]
+        grown, sent = (~hit).nonzero().flatten(), (counts[origin[1]] > 1).nonzero().flatten()
+        moved, noise = torch.zeros(len(self.noise), h * w), self.noise.flatten(1).clone()
+        members = torch.cat((origin[0, grown], origin[1, sent]))
+        for channel, values in enumerate(shared_noise(self.noise.flatten(1), members, counts, generator)):
+            moved[channel, grown], noise[channel, sent] = values.split((len(grown), len(sent)))
+        gathered, total = _gathered(noise, weight[1], target)
+        moved, weight = torch.where(hit, gathered, moved), torch.where(hit, total, weight[0])
+        weight = (weight / weight.mean() + 1e-5) ** 0.9999
+        return NoiseGrid(moved.view_as(self.noise), weight.view_as(self.weight))
 
     def pooled(self, factor: int) -> Float[Tensor, "c h2 w2"]:
         """The noise of squares of ``factor`` points, of variance 1 where their points are independent."""
         return F.avg_pool2d(self.noise[None], factor)[0] * factor
 
 
-def regaussianised(
-    noise: Float[Tensor, "n c h w"], origin: Int[Tensor, "n h w"], generator: torch.Generator
-) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, "n h w"]]:
-    """Noise in which points of one ``origin``, which hold the same value, are independent again; and how many they are.
+def shared_noise(
+    noise: Float[Tensor, "c points"],
+    origin: Int[Tensor, " members"],
+    counts: Float[Tensor, " origins"],
+    generator: torch.Generator,
+) -> Iterator[Float[Tensor, " members"]]:
+    """The noise of points that come from one ``origin`` each, made independent of each other; channel by channel.
 
-    A value of c points becomes value / sqrt(c) at each, plus fresh noise less its mean over them: each point is normal
-    of variance 1, and their sum is sqrt(c) times the value. (The published program finds such points by equal values.)
+    A value of c points (``counts``) becomes value / sqrt(c) at each, plus fresh noise less its mean over them: each
+    point is normal of variance 1, and their sum is sqrt(c) times the value. What comes from behind the last point is
+    fresh. (The published program finds points of one origin by equal values.)
     """
-    flat = origin.flatten()
-    counts = torch.bincount(flat).to(noise)
-    shares = counts[flat].view(origin.shape)
-    mixed = noise / shares[:, None].sqrt()
-    for channel in range(noise.shape[1]):  # one at a time: a grid holds many points
-        fresh = torch.randn(flat.shape, generator=generator).to(noise)
-        sums = torch.zeros_like(counts).index_add_(0, flat, fresh)
-        mixed[:, channel] += (fresh - (sums / counts)[flat]).view(origin.shape)
-    return mixed, shares
+    known = origin < noise.shape[1]
+    root, size = counts[origin].sqrt(), counts[origin]
+    for values in noise:
+        fresh = torch.randn(len(origin), generator=generator)
+        sums = torch.zeros_like(counts).index_add_(0, origin, fresh)
+        kept = torch.cat((values, values.new_zeros(1)))[origin] / root
+        yield torch.where(known, kept + fresh - sums[origin] / size, fresh)
 
 
 def warped_noise(
@@ -108,21 +115,11 @@ def warped_noise(
         yield grid.pooled(factor)
 
 
-def _at(
-    values: Float[Tensor, "c h w"], origin: Int[Tensor, "n h w"], nowhere: float
-) -> Float[Tensor, "n c h w"]:
-    """Values of the points of ``origin``; ``nowhere`` for those behind the last point."""
-    extended = torch.cat([values.flatten(1), values.new_full((len(values), 1), nowhere)], 1)
-    return extended[:, origin].transpose(0, 1)
-
-
 def _gathered(
-    noise: Float[Tensor, "c h w"], weight: Float[Tensor, "1 h w"], target: Int[Tensor, " points"]
-) -> tuple[Float[Tensor, "c h w"], Float[Tensor, "1 h w"]]:
+    noise: Float[Tensor, "c points"], weight: Float[Tensor, " points"], target: Int[Tensor, " points"]
+) -> tuple[Float[Tensor, "c points"], Float[Tensor, " points"]]:
     """The noise that arrives at each point, and its weight: the sum of noise · weight over the root of its squares."""
-    c, h, w = noise.shape
-    flat, weights = noise.flatten(1), weight.flatten(1)
-    arrived = torch.zeros(c, h * w).index_add_(1, target, flat * weights)
-    squares = torch.zeros(1, h * w).index_add_(1, target, weights**2)
-    total = torch.zeros(1, h * w).index_add_(1, target, weights)
-    return (arrived / squares.sqrt().clamp(min=1e-12)).view(c, h, w), total.view(1, h, w)
+    arrived = torch.zeros_like(noise).index_add_(1, target, noise * weight)
+    squares = torch.zeros_like(weight).index_add_(0, target, weight**2)
+    total = torch.zeros_like(weight).index_add_(0, target, weight)
+    return arrived / squares.sqrt().clamp(min=1e-12), total
