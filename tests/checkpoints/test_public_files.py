@@ -364,8 +364,11 @@ CHECKPOINTS = {
         lambda path: tensors_in(path, patch_embed__proj__weight=(3072, 33, 2, 2)),
         "CogVideoX-Fun InP",
     ),
-    "transformer in the root": (bare_transformer, "CogVideoXTransformer3DModel' alone"),
-    "transformer alone in a folder": (transformer_folder, "it holds transformer"),
+    "transformer in the root": (
+        bare_transformer,
+        "CogVideoXTransformer3DModel' alone; it runs with --transformer",
+    ),
+    "transformer alone in a folder": (transformer_folder, "its transformer runs with --transformer"),
     "1.5 with other folder names": (kijais_folder, "transformer_T2V"),
     "a single file": (single_file, "a single file of weights"),
     "SAT": (sat_release, "model_index.json is missing"),

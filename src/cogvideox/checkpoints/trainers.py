@@ -12,11 +12,12 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from cogvideox.checkpoints.families import check_floats, family_of_tensors
+from cogvideox.checkpoints.families import check_floats, family_of_config, family_of_tensors
 from cogvideox.checkpoints.gguf_file import is_gguf
 from cogvideox.checkpoints.network_files import read_network_file
 from cogvideox.checkpoints.pickled import is_plain, load_pickled, unwrapped
@@ -96,13 +97,27 @@ def not_a_model(path: Path) -> CheckpointError:
     if path.is_file():
         return CheckpointError(f"{path}: is a file; pass the model's folder, the one with model_index.json")
     if (path / "config.json").is_file():
-        what = short(read_json(path / "config.json").get("_class_name", "a network of no name"))
-        return CheckpointError(
-            f"{path}: not a model folder but {what} alone; put it into its place in a copy of its base model's folder, "
-            "such as transformer/"
-        )
+        return _network_alone(path, read_json(path / "config.json"))
     held = few(sorted(child.name for child in path.iterdir())) or "nothing"
-    return CheckpointError(f"{path}: not a model folder: model_index.json is missing; it holds {held}")
+    do = (
+        f"; its transformer runs with --transformer {path}, beside --model with the model it was made from"
+        if (path / "transformer" / "config.json").is_file()
+        else ""
+    )
+    return CheckpointError(f"{path}: not a model folder: model_index.json is missing; it holds {held}{do}")
+
+
+def _network_alone(path: Path, settings: Mapping[str, Any]) -> CheckpointError:
+    """The error for the folder of one network that is wanted as a model folder."""
+    if (family := family_of_config(settings)) is not None:
+        return family.refusal(path)
+    what = short(settings.get("_class_name", "a network of no name"))
+    flags = {"'CogVideoXTransformer3DModel'": "transformer", "'AutoencoderKLCogVideoX'": "vae"}
+    beside = (
+        f"--{flags[what]} {path}, beside --model with the model it was made from" if what in flags else ""
+    )
+    do = f"it runs with {beside}" if beside else "pass the folder around it, the one with model_index.json"
+    return CheckpointError(f"{path}: not a model folder but {what} alone; {do}")
 
 
 def network_in(path: Path) -> dict[str, Tensor] | None:
