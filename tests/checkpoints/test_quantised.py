@@ -16,6 +16,7 @@ from cogvideox.checkpoints.hub import find_folder
 from cogvideox.checkpoints.inspect import inspect
 from cogvideox.checkpoints.lora import add_lora, extract_lora, load_lora, merge_lora, save_lora
 from cogvideox.checkpoints.specs import read_spec
+from cogvideox.checkpoints.text import load_text
 from cogvideox.cli import app
 from cogvideox.errors import CheckpointError, ConfigError
 from cogvideox.files.gguf_blocks import SIZES, decode_blocks
@@ -336,6 +337,11 @@ def test_quantised_text_encoder_folder(tmp_path):
             weight.copy_(numbers[name] if name in matrices else plain[name].float())
         ids = torch.tensor([[1, 2, 3]])
         assert torch.equal(model.text.model(ids), text(ids))
+    as_stored = load_text(folder).model.state_dict()
+    half = {name for name, weight in as_stored.items() if weight.dtype == torch.float16}
+    assert set(as_stored) - half == {
+        name for name in as_stored if name.endswith("wo.weight")
+    }  # overflows in half
     assert set(read_spec(folder).stored_bytes["text_encoder"]) == {
         name.replace("block.0.", "block.*.") for name in matrices
     }

@@ -12,6 +12,7 @@ from cogvideox.checkpoints.components import NetworkFiles
 from cogvideox.checkpoints.families import check_config, check_floats
 from cogvideox.checkpoints.fill import assign, assign_later, check_finite, to_dtype
 from cogvideox.checkpoints.gguf_text import read_gguf_text
+from cogvideox.checkpoints.quantised import QuantisedTensors
 from cogvideox.checkpoints.specs import warn_of_unknown
 from cogvideox.checkpoints.tensors import read_json, shapes_of, to_bytes, write_folder
 from cogvideox.errors import CheckpointError
@@ -78,7 +79,7 @@ def load_text(
         check_finite(tensors, str(where))
     with torch.device("meta"):
         model = T5Encoder(config)
-    wanted = to_dtype(dtype)
+    wanted = to_dtype(dtype) or (tensors.dtype if isinstance(tensors, QuantisedTensors) else None)
 
     def precision(name: str) -> torch.dtype | None:
         keep = wanted == torch.float16 and name.endswith("wo.weight")  # overflows in float16
