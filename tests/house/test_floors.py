@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "src" / "cogvideox"
 FLOORS = {
     1: "errors noise recompute cpu_ops",
     2: "files progress worker_pool gpu_kernels",
-    3: "config clip_folders engines strength",
+    3: "config clip_folders engines strength web",
     4: "video clip chat device",
     5: "vae transformer diffusion text perception world manifest",
     6: "spec",
@@ -20,7 +20,7 @@ FLOORS = {
     8: "conditioning checkpoints memory captioning evaluation",
     9: "generation curation quantise",
     10: "evaluate_model data",
-    11: "training rating",
+    11: "training rating studio",
     12: "reproduce api",
     13: "cli",
     14: "__main__",

@@ -185,7 +185,7 @@ def label(
     """Open a page of this machine to label clips by keyboard."""
     try:
         from cogvideox.rating.labelling_app import LabelSheet, labelling_app
-        from cogvideox.rating.loopback import address, listen, serve
+        from cogvideox.web.listening import address, listen, serve
     except ImportError:
         raise DependencyError("fastapi and uvicorn are not installed; install cogvideox[serve]") from None
     app = labelling_app(LabelSheet(Path(folder), Path(labels)))

@@ -47,8 +47,8 @@ def serve_ratings(
     if not 0 <= port <= 65535:
         raise ConfigError(f"port {port}: must lie between 0 and 65535")
     try:
-        from cogvideox.rating.loopback import address, listen, serve
         from cogvideox.rating.rating_app import ratings_app
+        from cogvideox.web.listening import address, listen, serve
     except ImportError:
         raise DependencyError("fastapi and uvicorn are not installed; install cogvideox[serve]") from None
     from cogvideox.rating.study import Study, make_private

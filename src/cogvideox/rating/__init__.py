@@ -10,6 +10,5 @@
 | ``agreement`` | Krippendorff's alpha, and the words of verdicts |
 | ``rating_app`` | routes of the rating page |
 | ``labelling_app`` | routes of the page on which clips are labelled with defects |
-| ``loopback`` | what the pages share: loopback names only, no foreign origin, JSON in and out |
-| ``connection_limits`` | limits of connections in time and number, and of log messages |
+| ``loopback`` | what the pages share: loopback names only, no foreign origin |
 """

@@ -19,7 +19,8 @@ from fastapi.responses import FileResponse, JSONResponse
 from cogvideox.clip_folders.video_files import list_videos
 from cogvideox.curation.labels import LABELS, MEANING, read_labels, write_labels
 from cogvideox.errors import InputError
-from cogvideox.rating.loopback import loopback_app, problem, read_object
+from cogvideox.rating.loopback import loopback_app
+from cogvideox.web.bodies import problem, read_object
 
 
 class LabelSheet:

@@ -18,8 +18,9 @@ from fastapi.responses import FileResponse, JSONResponse
 
 from cogvideox.rating.grades import ASPECTS, CAP, GRADES, MOST_TOTAL
 from cogvideox.rating.ledger import RatingLedger
-from cogvideox.rating.loopback import loopback_app, problem, read_object
+from cogvideox.rating.loopback import loopback_app
 from cogvideox.rating.study import LEDGER, MEDIA, Study
+from cogvideox.web.bodies import problem, read_object
 
 MEDIA_NAME = re.compile(r"[0-9a-f]{24}")
 

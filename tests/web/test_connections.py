@@ -18,8 +18,10 @@ uvicorn = pytest.importorskip("uvicorn")
 from fastapi import Request, Response  # noqa: E402
 
 from cogvideox.errors import OutputError  # noqa: E402
-from cogvideox.rating.connection_limits import ConnectionLimits, LogRateLimit, within_file_limit  # noqa: E402
-from cogvideox.rating.loopback import listen, loopback_app, read_object, serve  # noqa: E402
+from cogvideox.rating.loopback import loopback_app  # noqa: E402
+from cogvideox.web.bodies import read_object  # noqa: E402
+from cogvideox.web.connection_limits import ConnectionLimits, LogRateLimit, within_file_limit  # noqa: E402
+from cogvideox.web.listening import listen, serve  # noqa: E402
 from support.serving_process import ask, serving, videos  # noqa: E402
 
 HALF = b"POST /api/next HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
