@@ -38,6 +38,7 @@ PLACES: dict[str, tuple[int, str]] = {
     "files/pidfile.py:write": (2, "the mark and the folder it has just made"),
     "quantise.py:quantise": (1, "parts are copied into the new and empty folder of checkpoint_folder"),
     "rating/anonymize.py:_fill": (1, "a copy it is writing is filled up to a length"),
+    "studio/folder.py:StudioFolder.held": (1, "the text of the lock file that it holds"),
     "training/checkpoint/saver.py:SampleLedger.__init__": (1, "lines beyond the state of a run it holds"),
     "training/checkpoint/writers.py:Writers.others": (1, "rank-N.json in the hidden folder of a state being written"),
     "training/checkpoint/writers.py:Writers.publish": (1, "rank-N.json in the hidden folder of a state being written"),

@@ -14,7 +14,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 FOR_DEVELOPERS = {"test", "dev"}
 IMPORTED_AS = {
     "pyyaml": "yaml", "pillow": "PIL", "huggingface-hub": "huggingface_hub", "ray": "ray",
-    "opencv-python-headless": "cv2", "scenedetect-headless": "scenedetect",
+    "opencv-python-headless": "cv2", "scenedetect-headless": "scenedetect", "c2pa-python": "c2pa",
 }  # fmt: skip
 SECURE = {"torch": (2, 10), "av": (18, 1), "pillow": (12, 3), "safetensors": (0, 8), "transformers": (5, 3),
           "starlette": (1, 3, 1), "ray": (2, 54)}  # fmt: skip

@@ -1,4 +1,4 @@
-"""``cogvideox rate serve`` as a process, its log in a file."""
+"""A server of ours (``cogvideox rate serve``, ``cogvideox serve``) as a process, its log in a file."""
 
 from __future__ import annotations
 
@@ -32,9 +32,11 @@ class Serving:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, *arguments: str, **options) -> Iterator[Serving]:
+def serving(
+    folder: Path, *arguments: str, verb: tuple[str, ...] = ("rate", "serve"), **options
+) -> Iterator[Serving]:
     log = folder / "log.txt"
-    command = [sys.executable, "-m", "cogvideox", "rate", "serve", *arguments, "--port", "0"]
+    command = [sys.executable, "-m", "cogvideox", *verb, *arguments, "--port", "0"]
     with log.open("wb") as stream:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stream, text=True, **options)
     try:
@@ -43,7 +45,7 @@ def serving(folder: Path, *arguments: str, **options) -> Iterator[Serving]:
         yield Serving(process, url, log)
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(40)
         process.stdout.close()
 
 

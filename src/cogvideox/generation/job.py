@@ -367,17 +367,25 @@ def share(model: CogVideoX, options: GenerateOptions) -> None:
 
 
 def make(
-    model: CogVideoX, prepared: Prepared, title: str, reporter: Reporter = SILENT, out: Path | None = None
+    model: CogVideoX,
+    prepared: Prepared,
+    title: str,
+    reporter: Reporter = SILENT,
+    out: Path | None = None,
+    then: OnStep | None = None,
 ) -> Generation:
     """One video of a prepared request; its record says what was done about memory and the prompt.
 
     ``out``: the file it will be written to; where the job says ``watch``, previews of its steps are beside that.
+    ``then``: called with every Progress after it was reported; what it raises stops the run.
     """
     stages, job = prepared.forecast.stages if prepared.forecast else None, prepared.job
     with reporter.progress(title, stages) as report:
 
         def told(step: Progress) -> None:
             report(step.stage, step.done, step.total)
+            if then is not None:
+                then(step)
 
         on_step: OnStep = told
         if job.watch and out is not None and is_main_process():

@@ -1,0 +1,275 @@
+"""``/v1/videos`` and ``/v1/models`` in OpenAI's shape: what its Python client calls, with the same answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import FileResponse, JSONResponse
+
+from cogvideox.errors import ConfigError, InputError
+from cogvideox.files.atomic import discard
+from cogvideox.studio.access import Access
+from cogvideox.studio.api_errors import ApiError
+from cogvideox.studio.folder import VARIANTS
+from cogvideox.studio.form import read_fields
+from cogvideox.studio.keys import KeyHolder
+from cogvideox.studio.queue import PageQuery, QueuedVideo
+from cogvideox.studio.request import EXTENSION, VideoRequest, read_request
+from cogvideox.studio.schema import CREATE_BODY, EDIT_BODY, REMIX_BODY
+from cogvideox.studio.studio import Studio, check_same, digest_of
+from cogvideox.studio.uploads import IncomingFile
+from cogvideox.studio.video_object import video_object
+
+MOST_PAGE = 100
+IDEMPOTENCY = "idempotency-key"
+
+
+def video_routes(studio: Studio, access: Access) -> APIRouter:
+    """The routes of OpenAI's video API on a studio."""
+    router = APIRouter(tags=["OpenAI's videos"])
+
+    def answer(video: QueuedVideo) -> JSONResponse:
+        return JSONResponse(video_object(video, studio.board, studio.queue))
+
+    @router.post("/v1/videos", openapi_extra=CREATE_BODY)
+    async def create(request: Request) -> Response:
+        """Queue a video. Fields of a form or of JSON: prompt, model, seconds, size, input_reference, cogvideox."""
+        return answer(await create_video(studio, access.who(request), request))
+
+    @router.get("/v1/videos")
+    async def page(
+        request: Request,
+        after: str | None = None,
+        limit: int = 20,
+        order: Literal["asc", "desc"] = "desc",
+        search: str = "",
+        state: Literal["", "queued", "running", "completed", "failed", "cancelled"] = "",
+        favourite: bool = False,
+    ) -> Response:
+        """The user's videos, newest first; ``search``, ``state`` and ``favourite`` are additions of this server."""
+        user = access.who(request)
+        if not 1 <= limit <= MOST_PAGE:
+            raise ApiError(400, f"limit: {limit} is not 1 to {MOST_PAGE}", param="limit")
+        query = PageQuery(limit, after, order, search[:200], state, favourite)
+        videos, more = studio.queue.page(user.name, query)
+        shown = [video_object(each, studio.board, studio.queue) for each in videos]
+        ends = (
+            {"first_id": shown[0]["id"], "last_id": shown[-1]["id"]}
+            if shown
+            else {"first_id": None, "last_id": None}
+        )
+        return JSONResponse({"object": "list", "data": shown, "has_more": more, **ends})
+
+    @router.get("/v1/videos/{video_id}")
+    async def retrieve(request: Request, video_id: str) -> Response:
+        """One video: its status, progress and, once it has ended, its facts."""
+        return answer(studio.mine(access.who(request), video_id))
+
+    @router.delete("/v1/videos/{video_id}")
+    async def delete(request: Request, video_id: str) -> Response:
+        """Delete a video, cancelling it where it has not ended. Its files go after the time for bringing it back."""
+        video = studio.mine(access.who(request), video_id)
+        await run_in_threadpool(studio.queue.delete, video.id)
+        studio.board.touch(video.id)
+        studio.workers.wake()
+        return JSONResponse({"id": video.id, "object": "video.deleted", "deleted": True})
+
+    @router.get("/v1/videos/{video_id}/content")
+    async def content(
+        request: Request,
+        video_id: str,
+        variant: Literal["video", "thumbnail", "spritesheet", "settings"] = "video",
+        download: bool = False,
+    ) -> Response:
+        """The file of a completed video, whole or the range asked for; other variants are small pictures of it, and
+        ``settings`` is the record of how it was made."""
+        video = studio.mine(access.who(request), video_id)
+        if video.state != "completed":
+            raise ApiError(
+                404, f"the video is {video.state}; it has no file", "video_not_ready", param="video_id"
+            )
+        name, kind = VARIANTS[variant]
+        path = studio.folder.video(video.id) / name
+        if not path.is_file():
+            raise ApiError(404, f"the video has no {variant}", "variant_not_found", param="variant")
+        shown = f"{video.id}{path.suffix}"
+        return FileResponse(
+            path,
+            media_type=kind,
+            filename=shown,
+            content_disposition_type="attachment" if download else "inline",
+        )
+
+    @router.post("/v1/videos/{video_id}/remix", openapi_extra=REMIX_BODY)
+    async def remix(request: Request, video_id: str) -> Response:
+        """Change a completed video by another prompt: video to video with its own settings."""
+        user = access.who(request)
+        fields, files = await read_fields(request, studio.uploads, studio.limits)
+        return answer(await derive(studio, user, request, Derived(video_id, fields, files, "change")))
+
+    for path, use in (("edits", "change"), ("extensions", "continue")):
+        router.add_api_route(
+            f"/v1/videos/{path}",
+            _deriving(studio, access, use),
+            methods=["POST"],
+            openapi_extra=EDIT_BODY,
+            name=path,
+        )
+
+    @router.get("/v1/models")
+    async def models(request: Request) -> Response:
+        """The models that are served; ``cogvideox`` says what each takes, its own size and length, its defaults."""
+        access.who(request)
+        return JSONResponse(
+            {"object": "list", "data": [model_object(studio, each) for each in studio.offer.models]}
+        )
+
+    @router.get("/v1/models/{model}")
+    async def model(request: Request, model: str) -> Response:
+        """One model that is served."""
+        access.who(request)
+        if model not in studio.offer.models:
+            raise ApiError(404, "no such model", "model_not_found", param="model")
+        return JSONResponse(model_object(studio, model))
+
+    return router
+
+
+class Derived:
+    """A request that starts from a video: its id, the fields and files that came, and how the video is used."""
+
+    def __init__(
+        self, source: str, fields: Mapping[str, Any], files: Mapping[str, IncomingFile], use: str
+    ) -> None:
+        self.source, self.fields, self.files, self.use = source, fields, files, use
+
+
+def _deriving(studio: Studio, access: Access, use: str) -> Any:
+    async def derived(request: Request) -> Response:
+        user = access.who(request)
+        fields, files = await read_fields(request, studio.uploads, studio.limits)
+        video = fields.pop("video", None)
+        if "video" in files:
+            fields.setdefault(EXTENSION, {})
+            named = dict(fields[EXTENSION]) if isinstance(fields[EXTENSION], dict) else {}
+            fields[EXTENSION] = {**named, "video_use": use}
+            made = await queue_video(studio, user, request, fields, files)
+        else:
+            source = video.get("id") if isinstance(video, dict) else video
+            made = await derive(studio, user, request, Derived(str(source), fields, files, use))
+        return JSONResponse(video_object(made, studio.board, studio.queue))
+
+    derived.__doc__ = (
+        "Change a video, of this server or uploaded, by another prompt."
+        if use == "change"
+        else "Make what comes after a video, of this server or uploaded."
+    )
+    return derived
+
+
+async def create_video(studio: Studio, user: KeyHolder, request: Request) -> QueuedVideo:
+    """Read, check and queue what a client asks for. Raises ApiError, InputError, ConfigError."""
+    fields, files = await read_fields(request, studio.uploads, studio.limits)
+    return await queue_video(studio, user, request, fields, files)
+
+
+async def queue_video(
+    studio: Studio,
+    user: KeyHolder,
+    request: Request,
+    fields: dict[str, Any],
+    files: Mapping[str, IncomingFile],
+) -> QueuedVideo:
+    """Check fields, decode files and queue the video; what is refused leaves no file behind."""
+    left = dict(files)
+    try:
+        key = idempotency_of(request)
+        digest = digest_of(fields, {name: each.digest for name, each in files.items()})
+        if key is not None and (before := studio.queue.with_key(user.name, key)) is not None:
+            check_same(before, digest)
+            return before
+        studio.check_room(user)
+        if "input_reference" in files:
+            fields = {**fields, "input_reference": files["input_reference"].id}
+        given = {"video": files["video"].id} if "video" in files else {}
+        unknown = sorted(set(files) - {"input_reference", "video"})
+        if unknown:
+            raise ConfigError(
+                f"{unknown[0][:80]}: a file of another name; upload it to /v1/inputs and name its id"
+            )
+        asked = read_request(fields, studio.offer)
+        if given:
+            asked = VideoRequest(**{**asked.to_dict(), "inputs": {**asked.inputs, **given}})
+        await keep_files(studio, user, left)
+        return await plan_and_add(studio, user, asked, digest, key)
+    finally:
+        for each in left.values():
+            await run_in_threadpool(discard, each.path)
+
+
+async def keep_files(studio: Studio, user: KeyHolder, files: dict[str, IncomingFile]) -> None:
+    """Decode the files of a request and keep them, one after the other; those that are done leave ``files``."""
+    import asyncio
+
+    for name in list(files):
+        await asyncio.wrap_future(studio.uploads.keep(files.pop(name), user.name))
+
+
+async def plan_and_add(
+    studio: Studio, user: KeyHolder, asked: VideoRequest, digest: str, key: str | None
+) -> QueuedVideo:
+    """Queue a checked request with its plan; one that cannot be made is refused now where a worker can say so."""
+    async with studio.planning:
+        plan = await run_in_threadpool(studio.plan, user, asked)
+    return await run_in_threadpool(studio.add, user, asked, plan, digest, key)
+
+
+async def derive(studio: Studio, user: KeyHolder, request: Request, derived: Derived) -> QueuedVideo:
+    """Queue a video that starts from a completed one. Raises ApiError, InputError, ConfigError."""
+    for each in derived.files.values():
+        await run_in_threadpool(discard, each.path)
+    source = studio.mine(user, derived.source)
+    prompt = derived.fields.get("prompt", "")
+    if not isinstance(prompt, str) or (derived.use == "change" and not prompt.strip()):
+        raise InputError("prompt: missing; say what the changed video shows")
+    key, digest = idempotency_of(request), digest_of({**derived.fields, "source": derived.source}, {})
+    if key is not None and (before := studio.queue.with_key(user.name, key)) is not None:
+        check_same(before, digest)
+        return before
+    studio.check_room(user)
+    asked = studio.change_of(source, prompt, derived.use)
+    own = {**derived.fields, "prompt": asked.settings["prompt"], "model": asked.model}
+    checked = read_request(
+        {name: own[name] for name in own if name in ("prompt", "model", "seconds", EXTENSION)}, studio.offer
+    )
+    values = asked.to_dict()
+    kept = asked.settings
+    if {"frames", "seconds"} & set(checked.settings):  # instead of the length of the source
+        kept = {name: value for name, value in kept.items() if name not in ("frames", "seconds")}
+    values["settings"] = {**kept, **checked.settings}
+    values["adapters"] = checked.adapters or asked.adapters
+    values["webhook"] = checked.webhook
+    return await plan_and_add(studio, user, VideoRequest(**values), digest, key)
+
+
+def idempotency_of(request: Request) -> str | None:
+    """The client's idempotency key. Raises ApiError for one that is too long."""
+    key = request.headers.get(IDEMPOTENCY)
+    if key is not None and not 1 <= len(key) <= 255:
+        raise ApiError(400, "Idempotency-Key: 1 to 255 characters", param="Idempotency-Key")
+    return key
+
+
+def model_object(studio: Studio, name: str) -> dict[str, Any]:
+    """One model as OpenAI's ``model`` object; ``cogvideox`` is None until a worker has said what it is."""
+    facts = studio.workers.facts.get("models", {}).get(name)
+    return {
+        "id": name,
+        "object": "model",
+        "created": int(studio.started),
+        "owned_by": "cogvideox",
+        EXTENSION: facts,
+    }

@@ -1,0 +1,106 @@
+"""A process that decodes uploads and writes them again, lossless: what a worker reads was written by us.
+
+``python -m cogvideox.studio.decode_upload`` reads the limits, then lines of JSON, and answers each with a line. It has
+few rights: no secrets, no network, bounds on memory, processor time, files and file size, and it dies with the server.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+from cogvideox.curation.confined import leave_network, limit, limit_processor
+from cogvideox.errors import CogVideoXError, describe
+from cogvideox.files import parse_json
+from cogvideox.files.atomic import atomic_file
+from cogvideox.files.text import open_regular
+from cogvideox.studio.limits import StudioLimits
+from cogvideox.video import DecodeLimits, Video, read_image, read_video, video_info
+
+WRITTEN = 2048  # MiB of a written file
+OPEN_FILES = 64
+KEPT = 768 << 20  # bytes of pixels in memory
+IMAGES = (b"\x89PNG", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*")
+
+
+def decode(source: Path, target: Path, limits: StudioLimits) -> dict[str, Any]:
+    """Read an image or a video within limits and write it as ``target`` with .png or .mkv; facts about it.
+
+    Facts: ``ending``, ``width``, ``height``, of a video ``frames``, ``fps`` and the ``settings`` that it was made with,
+    where its tags say them. Raises MediaError.
+    """
+    decoding = DecodeLimits(
+        file_bytes=limits.video_bytes,
+        image_bytes=limits.image_bytes,
+        image_pixels=limits.image_pixels,
+        video_pixels=limits.video_pixels,
+        frames=limits.video_frames,
+        seconds=limits.video_seconds,
+        kept_bytes=KEPT,
+        wall_seconds=limits.decode_seconds,
+    )
+    if _is_image(source):
+        image = read_image(source, decoding)
+        with atomic_file(target.with_suffix(".png")) as temporary:
+            _write_image(temporary, image)
+        return {"ending": "png", "width": image.shape[1], "height": image.shape[0]}
+    video = read_video(source, limits=decoding)
+    Video(video.frames, video.fps).save(target.with_suffix(".mkv"))
+    facts = {
+        "ending": "mkv",
+        "width": video.width,
+        "height": video.height,
+        "frames": len(video),
+        "fps": video.fps,
+    }
+    settings = video_info(source).manifest.get("config")
+    return facts | ({"settings": settings} if isinstance(settings, dict) else {})
+
+
+def _is_image(source: Path) -> bool:
+    with open_regular(source, most=1 << 40) as stream:
+        head = stream.read(16)
+    return head.startswith(IMAGES) or (head.startswith(b"RIFF") and head[8:12] == b"WEBP")
+
+
+def _write_image(path: Path, image: Any) -> None:
+    from PIL import Image
+
+    Image.fromarray(image).save(path, format="PNG", compress_level=3)
+
+
+def main() -> None:
+    """Serve jobs until there are no more lines."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # whatever a library prints does not get between our lines
+    limits = StudioLimits.parse(parse_json(sys.stdin.readline(), "the limits of uploads"))
+    warnings.simplefilter("ignore")
+    import av  # before the limits, which are for uploads
+
+    assert av.time_base, "a library of FFmpeg is loaded"
+    leave_network()
+    limit(limits.decode_memory, WRITTEN, OPEN_FILES)
+    answers.write("{}\n")  # ready
+    for line in sys.stdin:
+        limit_processor(int(limits.decode_seconds))
+        answers.write(json.dumps(_answer(parse_json(line, "a job"), limits)) + "\n")
+
+
+def _answer(job: dict[str, Any], limits: StudioLimits) -> dict[str, Any]:
+    """The facts of one upload, or why it was refused, without the paths of this server."""
+    try:
+        return {"answer": decode(Path(job["source"]), Path(job["target"]), limits)}
+    except CogVideoXError as error:
+        return {"error": type(error).__name__, "detail": describe(error).replace(f"{job['source']}: ", "")}
+    except MemoryError:
+        return {"error": "MediaError", "detail": f"needs more than {limits.decode_memory} MiB; scale it down"}
+    except Exception as error:  # one upload must not end the others
+        return {"error": "MediaError", "detail": f"damaged ({type(error).__name__}); export it again"}
+
+
+if __name__ == "__main__":
+    main()

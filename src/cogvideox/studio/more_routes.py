@@ -1,0 +1,272 @@
+"""Routes that OpenAI's API does not have: plan, uploads, cancel, progress as events, favourites, sessions, health."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+
+from cogvideox.errors import ConfigError
+from cogvideox.files.atomic import discard
+from cogvideox.studio.access import COOKIE, TOKEN, Access
+from cogvideox.studio.api_errors import ApiError
+from cogvideox.studio.form import read_fields
+from cogvideox.studio.keys import KeyHolder
+from cogvideox.studio.queue import PageQuery
+from cogvideox.studio.request import read_request
+from cogvideox.studio.schema import CREATE_BODY
+from cogvideox.studio.studio import Studio
+from cogvideox.studio.video_object import video_object
+
+LOOKS = 0.2  # seconds between two looks for news
+HEARTBEAT = 15.0  # seconds after which a stream without news says that it lives
+RECENT = 100  # videos that a stream of all tells of
+
+
+def more_routes(studio: Studio, access: Access) -> APIRouter:
+    """The routes of this server's own on a studio."""
+    router = APIRouter(tags=["Additions"])
+
+    @router.post("/v1/plan", openapi_extra=CREATE_BODY)
+    async def plan(request: Request) -> Response:
+        """What a video would need, without queueing it: size, length, memory, estimated time. Body as for a video."""
+        user = access.who(request)
+        fields, files = await read_fields(request, studio.uploads, studio.limits)
+        for each in files.values():
+            await run_in_threadpool(discard, each.path)
+        if files:
+            raise ConfigError("plan: takes no files; upload them to /v1/inputs and name their ids")
+        async with studio.planning:
+            needs = await run_in_threadpool(studio.plan, user, read_request(fields, studio.offer))
+        if needs is None:
+            raise ApiError(503, "no worker is ready to plan; try again in a moment", "not_ready", wait=2)
+        return JSONResponse(needs)
+
+    @router.post("/v1/inputs")
+    async def upload(request: Request) -> Response:
+        """Upload one image or video as the field ``file`` of a form; its id can be used for a day. Of a video made by
+        this program the settings in its tags are told too."""
+        user = access.who(request)
+        studio.check_room(user)
+        fields, files = await read_fields(request, studio.uploads, studio.limits)
+        left = dict(files)
+        try:
+            if set(files) != {"file"} or fields:
+                raise ConfigError("file: one file as the field 'file' of a form is expected; send just that")
+            count = studio.queue.read("SELECT COUNT(*) FROM inputs WHERE owner = ?", (user.name,))[0][0]
+            if count >= studio.limits.inputs_for_one:
+                why = f"{count} uploads are kept for you, the most; try again later"
+                raise ApiError(429, why, "too_many_uploads", wait=60)
+            return JSONResponse(await asyncio.wrap_future(studio.uploads.keep(left.pop("file"), user.name)))
+        finally:
+            for each in left.values():
+                await run_in_threadpool(discard, each.path)
+
+    @router.get("/v1/inputs/{input_id}/content")
+    async def uploaded(request: Request, input_id: str) -> Response:
+        """An upload, as it was written again: PNG or lossless Matroska."""
+        found = studio.queue.input(access.who(request).name, input_id)
+        if found is None:
+            raise ApiError(404, "no such upload", "input_not_found", param="input_id")
+        kind = "image/png" if found["ending"] == "png" else "video/x-matroska"
+        return FileResponse(studio.folder.input(input_id, found["ending"]), media_type=kind)
+
+    @router.post("/v1/videos/{video_id}/cancel")
+    async def cancel(request: Request, video_id: str) -> Response:
+        """Cancel a video: a waiting one at once, a running one at its next step. One that has ended stays as it is."""
+        video = studio.mine(access.who(request), video_id)
+        changed = await run_in_threadpool(studio.queue.cancel, video.id)
+        studio.board.touch(video.id)
+        studio.workers.wake()
+        return JSONResponse(video_object(changed or video, studio.board, studio.queue))
+
+    @router.post("/v1/videos/{video_id}/restore")
+    async def restore(request: Request, video_id: str) -> Response:
+        """Bring a deleted video back, within the time for that."""
+        user, video = access.who(request), studio.queue.get(video_id)
+        if (
+            video is None
+            or video.owner != user.name
+            or not await run_in_threadpool(studio.queue.restore, video_id)
+        ):
+            raise ApiError(
+                404, "no such video that could be brought back", "video_not_found", param="video_id"
+            )
+        studio.board.touch(video_id)
+        return JSONResponse(video_object(studio.mine(user, video_id), studio.board, studio.queue))
+
+    @router.post("/v1/videos/{video_id}/favourite")
+    async def favourite(request: Request, video_id: str, value: bool = True) -> Response:
+        """Mark a video as a favourite, or with ``value=false`` not."""
+        video = studio.mine(access.who(request), video_id)
+        await run_in_threadpool(studio.queue.set_favourite, video.id, value)
+        studio.board.touch(video.id)
+        return JSONResponse(
+            video_object(studio.mine(access.who(request), video_id), studio.board, studio.queue)
+        )
+
+    @router.get("/v1/videos/{video_id}/preview")
+    async def preview(request: Request, video_id: str) -> Response:
+        """The picture so far of a video that is being made, as a small GIF."""
+        path = studio.folder.preview(studio.mine(access.who(request), video_id).id)
+        if not path.is_file():
+            raise ApiError(404, "there is no picture of it yet", "preview_not_found", param="video_id")
+        return Response(await run_in_threadpool(path.read_bytes), media_type="image/gif")
+
+    return router
+
+
+def event_routes(studio: Studio, access: Access) -> APIRouter:
+    """Progress as server-sent events, of one video and of all videos of a user."""
+    router = APIRouter(tags=["Additions"])
+
+    @router.get("/v1/videos/{video_id}/events")
+    async def one(request: Request, video_id: str) -> Response:
+        """News of one video as server-sent events, each the whole video; the stream ends when the video has ended."""
+        user = access.who(request)
+        studio.mine(user, video_id)
+
+        def news(since: int) -> tuple[int, list[dict[str, Any]], bool]:
+            version = studio.board.version_of(video_id)
+            if version == since:
+                return since, [], False
+            video = studio.queue.get(video_id)
+            if video is None or video.deleted is not None:
+                return version, [], True
+            return version, [video_object(video, studio.board, studio.queue)], video.is_final
+
+        return _stream(studio, request, news)
+
+    @router.get("/v1/events")
+    async def every(request: Request) -> Response:
+        """News of the user's videos as server-sent events: each video that has changed, whole."""
+        user = access.who(request)
+        versions: dict[str, int] = {}
+
+        def news(since: int) -> tuple[int, list[dict[str, Any]], bool]:
+            version = studio.board.version
+            if version == since:
+                return since, [], False
+            videos, _ = studio.queue.page(user.name, PageQuery(RECENT))
+            changed = [each for each in videos if versions.get(each.id) != studio.board.version_of(each.id)]
+            versions.update({each.id: studio.board.version_of(each.id) for each in changed})
+            gone = set(versions) - {each.id for each in videos} if len(videos) < RECENT else set()
+            for name in gone:
+                del versions[name]
+            shown = [video_object(each, studio.board, studio.queue) for each in reversed(changed)]
+            return (
+                version,
+                shown + [{"id": name, "object": "video.deleted", "deleted": True} for name in gone],
+                False,
+            )
+
+        return _stream(studio, request, news)
+
+    return router
+
+
+News = Callable[[int], tuple[int, list[dict[str, Any]], bool]]
+"""The version seen last to: the version now, what is new, whether that was the last."""
+
+
+def _stream(studio: Studio, request: Request, news: News) -> Response:
+    async def events() -> AsyncIterator[str]:
+        version, heard = -1, time.monotonic()
+        while not studio.workers.stopping.is_set():
+            version, changed, last = news(version)
+            for each in changed:
+                kind = "deleted" if each["object"] == "video.deleted" else "video"
+                yield f"event: {kind}\ndata: {json.dumps(each)}\n\n"
+            if last:
+                return
+            if changed:
+                heard = time.monotonic()
+            elif time.monotonic() - heard > HEARTBEAT:
+                heard = time.monotonic()
+                yield ": still here\n\n"
+            await asyncio.sleep(LOOKS)
+
+    return StreamingResponse(events(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+
+
+def status_routes(studio: Studio, access: Access) -> APIRouter:
+    """Health, the queue as a whole, who one is, and sessions of browsers."""
+    router = APIRouter(tags=["Additions"])
+
+    @router.get("/health")
+    async def health() -> Response:
+        """Whether the server works: 200 with ``ok`` true, or 503. Needs no key and tells nothing else."""
+        workers = studio.workers
+        alive = workers.failure is None and not workers.stopping.is_set()
+        ready = alive and any(each.ready for each in [*workers.workers])
+        return JSONResponse({"ok": alive, "ready": ready}, 200 if alive else 503)
+
+    @router.get("/v1/queue")
+    async def queue(request: Request) -> Response:
+        """The queue: how many videos wait and run, of the user and of all; why nothing is begun, where that is so."""
+        user, videos = access.who(request), studio.queue
+        running = videos.running()
+        return JSONResponse(
+            {
+                "waiting": videos.waiting(),
+                "running": len(running),
+                "yours": {
+                    "waiting": videos.waiting(user.name),
+                    "running": sum(each.owner == user.name for each in running),
+                    "bytes": videos.bytes_used(user.name),
+                },
+                "quota": {"waiting": min(user.queued, studio.limits.queued_for_one), "bytes": user.bytes},
+                "paused": "the disk of the server is full" if studio.workers.paused else None,
+                "workers": sum(each.ready for each in [*studio.workers.workers]),
+            }
+        )
+
+    @router.get("/v1/session")
+    async def session(request: Request) -> Response:
+        """Who one is here, and the token that a page sends as the header ``x-cogvideox-token`` with what it changes."""
+        user = access.who(request)
+        return JSONResponse(
+            {"user": user.name, "token": access.token, "header": TOKEN, "limits": _shown(studio, user)}
+        )
+
+    @router.post("/v1/session")
+    async def begin(request: Request) -> Response:
+        """Begin a session of a browser with a key: ``{"key": ...}``. The cookie is for this server's pages alone."""
+        fields, _ = await read_fields(request, studio.uploads, studio.limits)
+        value, holder = access.begin_session(str(fields.get("key", "")))
+        answer = JSONResponse({"user": holder.name, "token": access.token, "header": TOKEN})
+        answer.set_cookie(COOKIE, value, httponly=True, samesite="strict", path="/")
+        return answer
+
+    @router.delete("/v1/session")
+    async def end(request: Request) -> Response:
+        """End the session of this browser."""
+        access.end_session(request.cookies.get(COOKIE, ""))
+        answer = JSONResponse({"ended": True})
+        answer.delete_cookie(COOKIE)
+        return answer
+
+    return router
+
+
+def _shown(studio: Studio, user: KeyHolder) -> dict[str, Any]:
+    """The limits that a page tells a user of."""
+    names = [
+        "prompt_characters",
+        "image_bytes",
+        "video_bytes",
+        "video_frames",
+        "video_seconds",
+        "frames",
+        "pixels",
+        "steps",
+        "undo_seconds",
+    ]
+    own = {"waiting": min(user.queued, studio.limits.queued_for_one), "bytes": user.bytes}
+    return {name: getattr(studio.limits, name) for name in names} | own
