@@ -23,6 +23,7 @@ from cogvideox.cli.preview import preview
 from cogvideox.cli.rate import rate
 from cogvideox.cli.recommend import recommend
 from cogvideox.cli.reproduce import reproduce
+from cogvideox.cli.serve import keys, serve
 from cogvideox.cli.terminal import ERROR, INTERRUPTED, GroupedCommand, OneLineGroup, result, verb
 from cogvideox.cli.train import settings, train
 from cogvideox.cli.world import world
@@ -41,6 +42,7 @@ app = typer.Typer(
 app.add_typer(world, name="world")
 app.add_typer(data, name="data")
 app.add_typer(rate, name="rate")
+app.add_typer(keys, name="keys")
 SOURCES = "SAT file or folder, model folder or part, LoRA, trainer's output, preset"
 FUSED = "adapter added into the weights of a model, as for generate: NAME or NAME:0.8; repeatable"
 BASE = "model whose VAE and text encoder go beside a trainer's network"
@@ -48,6 +50,7 @@ for each in (
     generate,
     preview,
     plan,
+    serve,
     train,
     settings,
     curate,

@@ -1,0 +1,275 @@
+"""The verbs of the job server: serve the API, manage keys."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cogvideox.cli.flags import (
+    Debug,
+    Device,
+    Dtype,
+    Json,
+    Memory,
+    MemoryLimit,
+    Products,
+    Storage,
+    TextCache,
+    TextDevice,
+    flag,
+)
+from cogvideox.cli.terminal import result, result_json, verb
+from cogvideox.errors import ConfigError, DependencyError
+from cogvideox.progress import say
+
+if TYPE_CHECKING:
+    from cogvideox.studio.studio import Studio
+
+SERVER, MODELS, SAFETY = "Server", "Models", "Safety"
+PORT = 8750
+TERMINATED = 143
+Out = Annotated[str, flag("folder of the queue, videos and uploads; the same folder goes on", SERVER)]
+
+keys = typer.Typer(help="Keys of the people who use a server from elsewhere.", no_args_is_help=True)
+
+
+@verb
+def serve(
+    model: Annotated[
+        list[str] | None,
+        flag(
+            "folder, hub id or preset; repeatable, the first is the default; default: the shipped ones",
+            MODELS,
+        ),
+    ] = None,
+    lora: Annotated[
+        list[str] | None, flag("adapter that clients may ask for, NAME=PATH; repeatable", MODELS)
+    ] = None,
+    tiny_vae: Annotated[str | None, flag("tiny autoencoder (taecvx) for previews", MODELS)] = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    memory: Memory = "auto",
+    memory_limit: MemoryLimit = None,
+    storage: Storage = "auto",
+    products: Products = "full",
+    text_device: TextDevice = None,
+    text_cache: TextCache = "off",
+    workers: Annotated[
+        int | None, flag("processes that make videos; default: one per GPU, one without", SERVER, min=1)
+    ] = None,
+    out: Out = "studio",
+    host: Annotated[
+        str, flag("address to listen on; any but this machine's own needs keys (see: cogvideox keys)", SERVER)
+    ] = "127.0.0.1",
+    port: Annotated[int, flag("0 for any free one", SERVER, min=0, max=65535)] = PORT,
+    allow_host: Annotated[
+        list[str] | None,
+        flag("name it may be reached by through a tunnel or proxy, with a key; repeatable", SAFETY),
+    ] = None,
+    webhook_host: Annotated[
+        list[str] | None, flag("host that may be told of ended videos; repeatable", SAFETY)
+    ] = None,
+    limit: Annotated[
+        list[str] | None, flag("a limit, such as steps=50 or disk_bytes=2e9; repeatable", SAFETY)
+    ] = None,
+    c2pa_certificate: Annotated[
+        str | None, flag("certificate chain (PEM) that signs every video", SAFETY)
+    ] = None,
+    c2pa_key: Annotated[str | None, flag("its private key (PEM, ES256)", SAFETY)] = None,
+    debug: Debug = False,
+) -> None:
+    """Serve videos to any OpenAI-style client, from one durable queue."""
+    if (c2pa_certificate is None) != (c2pa_key is None):
+        raise ConfigError("c2pa: a certificate and its key belong together; give both")
+    worker = {
+        "models": tuple(model or ()), "adapters": _named(lora or []), "tiny_vae": tiny_vae, "device": device,
+        "dtype": dtype, "memory": memory, "memory_limit": memory_limit, "storage": storage, "products": products,
+        "text_device": text_device, "text_cache": text_cache,
+        "c2pa_certificate": c2pa_certificate, "c2pa_key": c2pa_key,
+    }  # fmt: skip
+    run_server(worker, workers, Path(out), host, port, allow_host or [], webhook_host or [], limit or [])
+
+
+def run_server(
+    worker: dict[str, Any],
+    workers: int | None,
+    out: Path,
+    host: str,
+    port: int,
+    hosts: list[str],
+    webhook_hosts: list[str],
+    limit_settings: list[str],
+) -> None:
+    """Serve until the process is told to stop; then running videos may end, and the others wait for the next start."""
+    _check_installed()
+    from cogvideox.studio.app import studio_app
+    from cogvideox.studio.keys import has_keys
+    from cogvideox.studio.limits import StudioLimits
+    from cogvideox.studio.studio import StudioSettings, opened
+    from cogvideox.web.connection_limits import ConnectionLimits
+    from cogvideox.web.listening import address, listen
+    from cogvideox.web.listening import serve as answer
+
+    settings = StudioSettings(
+        root=out, worker=worker, workers=workers, webhook_hosts=tuple(webhook_hosts),
+        limits=StudioLimits().override(limit_settings),
+    )  # fmt: skip
+    local = is_loopback(host)
+    if host in ("0.0.0.0", "::") and not hosts:
+        raise ConfigError(f"host {host}: by which name is it reached? give it with --allow-host")
+    _raise_file_limit()
+    signal.signal(signal.SIGTERM, _terminate)
+    with listen(port, host) as server, opened(settings) as studio:
+        if not has_keys(studio.queue) and (not local or hosts):
+            raise ConfigError(
+                f"host {host if not local else hosts[0]}: others can reach it, so it needs a key; make one first: "
+                f"cogvideox keys create NAME --out {out}"
+            )
+        app = studio_app(studio, local=local, hosts=[*hosts, *([] if local else [host])])
+        result(address(server))
+        say(f"API: {address(server)}v1, described at {address(server)}docs; Ctrl-C stops it")
+        with _watched(studio):
+            limits = ConnectionLimits(connections=settings.limits.connections)
+            answer(app, server, limits, studio.workers.stopping.set)
+
+
+def _check_installed() -> None:
+    try:
+        import fastapi
+        import python_multipart
+        import uvicorn
+    except ImportError:
+        raise DependencyError(
+            "fastapi, uvicorn and python-multipart are not installed; install cogvideox[studio]"
+        ) from None
+    assert fastapi.__version__ and uvicorn.__version__ and python_multipart.__version__, "they are here"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    import ipaddress
+
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _named(texts: list[str]) -> dict[str, str]:
+    """``NAME=PATH`` each. Raises ConfigError."""
+    named: dict[str, str] = {}
+    for text in texts:
+        name, equals, path = text.partition("=")
+        if not equals or not name or not path or name in named:
+            raise ConfigError(f"lora {text!r}: write NAME=PATH, each name once")
+        named[name] = path
+    return named
+
+
+def _raise_file_limit() -> None:
+    """As many open files as the system lets this process have: each connection is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 8192 if hard == resource.RLIM_INFINITY else min(hard, 8192)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _terminate(number: int, frame: Any) -> None:
+    """SIGTERM ends the server as Ctrl-C does: what is open is closed on the way."""
+    signal.signal(number, signal.SIG_IGN)
+    sys.exit(TERMINATED)
+
+
+class _watched:
+    """Stops the server when its workers cannot start at all; the reason is raised when the block ends."""
+
+    def __init__(self, studio: Studio) -> None:
+        self.studio = studio
+
+    def __enter__(self) -> None:
+        import threading
+
+        self.ended = threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        while not self.ended.wait(0.2):
+            if self.studio.workers.failure is not None:
+                signal.raise_signal(signal.SIGTERM)
+                return
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        self.ended.set()
+        if self.studio.workers.failure is not None:
+            raise self.studio.workers.failure
+
+
+@keys.command("create")
+@verb
+def create(
+    name: Annotated[str, typer.Argument(help="who the key is for")],
+    out: Out = "studio",
+    queued: Annotated[int, flag("videos that may wait", None, min=1)] = 64,
+    disk: Annotated[str, flag("disk space for videos and uploads, such as 5GB")] = "10GB",
+    debug: Debug = False,
+) -> None:
+    """Make a key and print it: this once, only its digest is kept."""
+    from cogvideox.files.paths import shown
+    from cogvideox.studio.keys import create_key
+
+    queue = _queue(Path(out))
+    result(shown(create_key(queue, name, queued, _bytes(disk))))
+
+
+@keys.command("list")
+@verb
+def list_all(out: Out = "studio", as_json: Json = False, debug: Debug = False) -> None:
+    """Who has a key, with its quota; revoked ones too."""
+    from dataclasses import asdict
+
+    from cogvideox.studio.keys import list_keys
+
+    for each in list_keys(_queue(Path(out))):
+        if as_json:
+            result_json(asdict(each))
+        else:
+            state = "revoked" if each.revoked else "good"
+            result(f"{each.name}  {state}  {each.queued} waiting, {each.bytes / 1e9:.3g} GB")
+
+
+@keys.command("revoke")
+@verb
+def revoke(
+    name: Annotated[str, typer.Argument(help="whose key is refused from now on")],
+    out: Out = "studio",
+    debug: Debug = False,
+) -> None:
+    """Refuse a key from now on, also on a server that runs."""
+    from cogvideox.studio.keys import revoke_key
+
+    revoke_key(_queue(Path(out)), name)
+    say(f"{name}: revoked")
+
+
+def _queue(out: Path) -> Any:
+    from cogvideox.studio.folder import StudioFolder
+    from cogvideox.studio.queue import VideoQueue
+
+    folder = StudioFolder(out)
+    folder.make()
+    return VideoQueue(folder.database)
+
+
+def _bytes(text: str) -> int:
+    """Bytes from text such as 5GB. Raises ConfigError."""
+    import re
+
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(MB|GB|TB)", text.strip(), re.IGNORECASE)
+    if found is None:
+        raise ConfigError(f"disk {text!r}: not a size; write 5GB or 900MB")
+    return int(float(found[1]) * {"MB": 1e6, "GB": 1e9, "TB": 1e12}[found[2].upper()])
