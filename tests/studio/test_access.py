@@ -323,6 +323,20 @@ def test_wrong_values_are_refused_by_name(local, fields):
     assert error["type"] == "invalid_request_error" and len(error["message"]) < 500
 
 
+OPERATORS = ["attention", "compile", "reuse", "reuse_table", "anyway", "check_numerics", "flow"]
+OPERATORS += ["control_net", "control_preprocessor"]
+"""Options that no client may set: paths, code that is downloaded, and what is the operator's to decide."""
+
+
+def test_each_option_is_offered_or_kept_from_clients(local):
+    """A new option fails here until somebody has thought about it: no path and no code may come from a client."""
+    from cogvideox.generation.options import GenerateOptions
+    from cogvideox.studio.request import INPUTS, SETTINGS
+
+    decided = [*SETTINGS, *INPUTS, *OPERATORS, "prompt", "keyframe"]
+    assert sorted(decided) == sorted(GenerateOptions.model_fields)
+
+
 FORMS = {
     "no boundary": (b"x", "multipart/form-data"),
     "not a form": (b"x" * 100, "multipart/form-data; boundary=b"),

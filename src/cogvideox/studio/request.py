@@ -16,6 +16,7 @@ from typing import Any
 from cogvideox.errors import ConfigError, InputError, PromptError, suggest
 from cogvideox.files import short
 from cogvideox.generation.options import OUTSIDE, GenerateOptions
+from cogvideox.strength import Strength
 from cogvideox.studio.folder import INPUT_ID, VIDEO_ID, StudioFolder
 from cogvideox.studio.limits import StudioLimits
 from cogvideox.studio.queue import VideoQueue
@@ -26,15 +27,16 @@ _NAMES = (
     "negative_prompt zero_negative video_use strength context_frames join fit sample_image image_scale frames seconds "
     "height width fps steps times sampler previous seed latents guidance guidance_schedule guidance_pair "
     "guidance_rule guidance_rescale guidance_start guidance_stop zero_steps apg_eta apg_norm apg_momentum stg_scale "
-    "stg_layers modulation cache vae_coding tile_height tile_width"
+    "stg_layers modulation cache vae_coding tile_height tile_width window window_overlap window_schedule "
+    "window_stride window_blend window_noise riflex"
 )
 SETTINGS = tuple(_NAMES.split())
 """Options that a client may set. Left out: paths of files, kernels that are downloaded, and what is the operator's."""
-INPUTS = ("image", "last_image", "video", "mask", "remove", "control")
+INPUTS = ("image", "last_image", "video", "mask", "remove", "first_pass", "control")
 OTHERS = ("inputs", "keyframes", "adapters", "webhook")
 SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
 BOX = re.compile(r"\s*-?\d{1,6}\s*(,\s*-?\d{1,6}\s*){3}")
-MOST_ADAPTERS, MOST_SCALE = 8, 10.0
+MOST_ADAPTERS = 8
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class VideoRequest:
     settings: dict[str, Any]
     inputs: dict[str, str] = field(default_factory=dict)
     keyframes: dict[str, str] = field(default_factory=dict)
-    adapters: dict[str, float] = field(default_factory=dict)
+    adapters: dict[str, float | str] = field(default_factory=dict)
     webhook: str | None = None
     remixed_from: str | None = None
 
@@ -230,10 +232,10 @@ def _keyframes(given: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _adapters(given: Mapping[str, Any], known: Sequence[str]) -> dict[str, float]:
+def _adapters(given: Mapping[str, Any], known: Sequence[str]) -> dict[str, float | str]:
     if len(given) > MOST_ADAPTERS:
         raise ConfigError(f"{EXTENSION}.adapters: {len(given)} of them; the most is {MOST_ADAPTERS}")
-    adapters = {}
+    adapters: dict[str, float | str] = {}
     for name, scale in given.items():
         if name not in known:
             shown = ", ".join(known) or "there is none; start the server with --lora NAME=PATH"
@@ -241,13 +243,10 @@ def _adapters(given: Mapping[str, Any], known: Sequence[str]) -> dict[str, float
                 f"{EXTENSION}.adapters.{name[:80]}: unknown{suggest(name, known)}; known: {shown}"
             )
         try:
-            adapters[name] = float(scale)
-        except (TypeError, ValueError):
-            adapters[name] = float("nan")
-        if not abs(adapters[name]) <= MOST_SCALE:  # NaN is not either
-            raise ConfigError(
-                f"{EXTENSION}.adapters.{name}: {short(scale)} is no strength from -10 to 10; 1 is usual"
-            )
+            adapters[name] = Strength.of(scale).plain
+        except (TypeError, ValueError):  # ConfigError is one
+            why = "is no strength; 1 is usual, 0.8@0-0.6 is 0.8 in the first 60 % of the steps"
+            raise ConfigError(f"{EXTENSION}.adapters.{name}: {short(scale)} {why}") from None
     return adapters
 
 

@@ -29,24 +29,16 @@ from cogvideox.errors import CogVideoXError, describe
 from cogvideox.files import parse_json
 from cogvideox.files.atomic import atomic_file, atomic_folder, write_json
 from cogvideox.generation.given import TAKES
-from cogvideox.generation.job import (
-    Job,
-    Prepared,
-    SavedVideo,
-    load,
-    make,
-    parse_options,
-    prepare,
-    save,
-    settled,
-)
+from cogvideox.generation.job import Job, Prepared, load, make, parse_options, prepare, settled
 from cogvideox.generation.pipeline import Progress
 from cogvideox.generation.plan import Plan
 from cogvideox.generation.preflight import check_adapters, model_folder, read_limit
 from cogvideox.generation.record import Generation
+from cogvideox.generation.video_files import SavedVideo, save
 from cogvideox.model import CogVideoX
 from cogvideox.progress import SILENT, Report, Reporter, StageClock
 from cogvideox.spec import ModelSpec
+from cogvideox.strength import Strength
 from cogvideox.studio.folder import FACTS, StudioFolder
 from cogvideox.studio.loaded_models import LoadedModel, LoadedModels
 from cogvideox.studio.provenance import sign
@@ -86,7 +78,7 @@ class StudioWorker:
         own, scales = self.settings, request.get("adapters", {})
         return Job(
             model=request.get("model", ""),
-            adapters=tuple((own.adapters[name], float(scale)) for name, scale in scales.items()),
+            adapters=tuple((own.adapters[name], Strength.of(each)) for name, each in scales.items()),
             device=own.device,
             dtype=own.dtype,
             memory=own.memory,
