@@ -81,7 +81,17 @@ def words_of(name: str) -> tuple[list[str], object]:
 
 
 NEEDS_FILES = {"image", "video", "video_use", "strength", "context_frames", "join", "reuse", "reuse_table"}
-NEEDS_FILES |= {"last_image", "keyframe", "mask", "remove", "control", "control_net", "control_preprocessor"}
+NEEDS_FILES |= {
+    "last_image",
+    "keyframe",
+    "mask",
+    "remove",
+    "control",
+    "control_net",
+    "control_preprocessor",
+    "first_pass",
+    "flow",
+}
 
 
 def test_flags_change_the_options():

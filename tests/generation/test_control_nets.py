@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from cogvideox.generation.preflight import plan_memory, request_of
 from cogvideox.memory.offload import install, offload
 from cogvideox.memory.plan import MemoryPrediction
 from cogvideox.memory.seconds import efforts
+from cogvideox.memory.stages import _sampling, denoising
 from cogvideox.memory.weights import bytes_of
 from cogvideox.parallel.sequence import SequenceParallelAttention
 from cogvideox.transformer.attention import Attention
@@ -234,6 +236,15 @@ def test_its_weights_and_its_work_are_counted(net):
     assert work[0] < work[1] < 2 * work[0]
     cost = [efforts(each, 4)["denoise"].products for each in (plain, with_net)]
     assert cost[1] == 2 * cost[0], "two blocks of the same width beside two"
+
+
+def test_work_beside_a_control_net_carried_on_is_work_counted():
+    model = golden_model(num_layers=6, num_attention_heads=8)
+    nets = (golden_controlnet(128, num_layers=4).config,) * 2
+    plan = plan_run(model.spec, GenerateOptions(steps=5, frames=49))
+    asked = request_of(model.spec, plan, encoded=0, dtype=torch.float32, device="cpu")
+    asked = replace(asked, control_nets=nets)
+    assert denoising(asked, "batched") == pytest.approx(_sampling(asked, "batched", 6, 5), rel=0.01)
 
 
 def test_plan_counts_it_from_the_command_line(net, tmp_path):
