@@ -30,7 +30,7 @@ VALUES = {
     "frames": "5", "height": "32", "width": "64", "fps": "12", "steps": "3", "guidance": "2.5", "seed": "7",
     "tile_height": "32", "tile_width": "48", "attention": "torch", "guidance_rescale": "0.7",
     "guidance_start": "0.2", "guidance_stop": "0.9", "zero_steps": "2", "apg_eta": "0.5", "apg_norm": "15",
-    "apg_momentum": "-0.25", "cache": "tea:0.1",
+    "apg_momentum": "-0.25", "cache": "tea:0.1", "window": "0", "window_overlap": "1",
 }  # fmt: skip
 
 
@@ -97,6 +97,7 @@ NEEDS_FILES |= {
 def test_flags_change_the_options():
     apart = {"seconds", "prompt"}  # not beside frames, and the command's argument
     apart |= {"stg_scale", "stg_layers", "times"}  # not beside compile, not beside steps
+    apart |= {"window_stride", "riflex"}  # for windows that move, and for longer videos than were trained on
     names = [name for name in GenerateOptions.model_fields if name not in NEEDS_FILES | apart]
     words, expected = ["a red circle"], {"prompt": "a red circle"}
     for name in names:
