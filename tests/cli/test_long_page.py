@@ -30,8 +30,8 @@ def frames_of(words: list[str]) -> int:
 @pytest.mark.parametrize("words", commands(), ids=lambda words: " ".join(words[1:4]))
 def test_each_command_of_the_page_runs(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    few = ["--steps", "1", "--guidance", "1"] if words[0] == "generate" else []
-    done = CliRunner().invoke(app, [*words, *few])
+    few = ["--steps", "1", "--guidance", "1", "--height", "32", "--width", "32"]
+    done = CliRunner().invoke(app, [*words, *(few if words[0] == "generate" else [])])
     assert done.exit_code == 0, (words, done.stderr, done.exception)
     if words[0] == "generate":
         path = tmp_path / done.stdout.split()[-1]

@@ -128,5 +128,8 @@ class Watch:
         kept = progress.estimate[:, :, self.plan.frames.padding :]
         self.frames.append(self.previewer(kept))
         with atomic_file(self.path, overwrite=True) as temporary:
-            fps = self.plan.fps * len(self.frames[0]) / self.plan.frames.generated
+            shown = self.previewer.model.vae.config.pixel_frames(
+                kept.shape[2]
+            )  # of a segment fewer than planned
+            fps = self.plan.fps * len(self.frames[0]) / shown
             write_gif(temporary, np.concatenate(self.frames), fps, label(), SHORT_SIDE)
