@@ -7,7 +7,7 @@ import torch
 
 from cogvideox.checkpoints.diffusers import write_transformer
 from cogvideox.errors import ConfigError
-from cogvideox.training.tasks.diffusion_network import widen
+from cogvideox.training.tasks.diffusion_network import widen, with_more_channels
 from cogvideox.transformer import Transformer, TransformerConfig, initialise
 
 SMALL = dict(
@@ -29,6 +29,17 @@ def test_the_widened_model_says_the_same_before_training(tmp_path: Path) -> None
         same = wide(torch.cat([noisy, image], 1), text, t)
         assert torch.allclose(same, narrow(noisy, text, t), atol=1e-5)
         assert same.abs().max() > 0
+
+
+def test_new_channels_alone_give_the_network_that_widening_gives(tmp_path: Path) -> None:
+    narrow = initialise(Transformer(TransformerConfig(in_channels=4, **SMALL)), 0)
+    write_transformer(tmp_path, narrow.config, narrow.state_dict(), "1GB")
+    config = TransformerConfig(in_channels=9, **SMALL)
+    wide = initialise(Transformer(config), 1)
+    widen(wide, tmp_path)
+    held_once = with_more_channels(tmp_path, config)
+    assert held_once.config == config and all(p.requires_grad for p in held_once.parameters())
+    assert all(torch.equal(value, held_once.state_dict()[name]) for name, value in wide.state_dict().items())
 
 
 def test_smaller_patches_say_the_same_of_an_even_region(tmp_path: Path) -> None:

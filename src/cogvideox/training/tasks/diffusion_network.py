@@ -27,6 +27,8 @@ def starting_network(config: DiffusionSettings, start: Path | None, seed: int) -
     if start is not None and config.transformer in (None, load_config(start)):
         return load_transformer(start, dtype="float32", dense=True)
     assert config.transformer is not None  # without a start the settings must hold it
+    if start is not None and _adds_channels(load_config(start), config.transformer):
+        return with_more_channels(start, config.transformer)
     network = initialise(Transformer(config.transformer), seed)
     if start is not None:
         widen(network, start)
@@ -163,6 +165,23 @@ def widen(transformer: Transformer, folder: Path) -> None:
             raise ConfigError(
                 f"{name}: {tuple(source.shape)} in {folder}, {tuple(value.shape)} asked for; sizes must agree"
             )
+
+
+def with_more_channels(folder: Path, config: TransformerConfig) -> Transformer:
+    """The network of a model folder with zero columns for further input channels, as ``widen`` makes it, held once."""
+    state, name = load_transformer(folder, dtype="float32").state_dict(), "patch_embed.proj.weight"
+    with torch.device("meta"):
+        network = Transformer(config)
+    wide = torch.zeros(network.state_dict()[name].shape)
+    wide[:, : state[name].shape[1]] = state[name]
+    network.load_state_dict(state | {name: wide}, assign=True)
+    return network
+
+
+def _adds_channels(before: TransformerConfig, now: TransformerConfig) -> bool:
+    """Whether a network is another one that read noisy latents alone, with more input channels and nothing else new."""
+    more = before.in_channels == before.out_channels < now.in_channels
+    return more and before.changed(in_channels=now.in_channels) == now
 
 
 def _repatched(name: str, tensor: Tensor, before: TransformerConfig, now: TransformerConfig) -> Tensor:
