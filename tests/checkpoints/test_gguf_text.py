@@ -108,6 +108,16 @@ def test_the_folder_needs_no_weights_of_its_own_text_encoder(folder, tmp_path):
     assert "t5.gguf" in (tmp_path / "made.json").read_text()
 
 
+def test_inspect_finds_nothing_wrong_with_it_and_says_what_takes_it(tmp_path):
+    file = write_gguf(tmp_path / "t5.gguf", T5Encoder(CONFIG).initialise(), "Q8_0")
+    done = CliRunner().invoke(app, ["inspect", str(file), "--check"])
+    assert done.exit_code == 0, done.stdout
+    assert "Q8_0" in done.stdout and "generate --text-encoder" in done.stdout
+    odd = write_gguf(tmp_path / "odd.gguf", T5Encoder(CONFIG).initialise(), arch="llama")
+    done = CliRunner().invoke(app, ["inspect", str(odd)])
+    assert done.exit_code == 1 and "'llama'" in done.stdout
+
+
 def spoilt(path, how):
     if how == "cut":
         path.write_bytes(path.read_bytes()[:-200])
