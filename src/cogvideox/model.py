@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from copy import deepcopy
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 import torch
@@ -97,6 +98,16 @@ class CogVideoX:
     def adapters(self) -> list[dict[str, Any]]:
         """What each adapter on the transformer is, merged ones included; noted when it is put on."""
         return [dict(note) for note in vars(self.transformer).get("adapters", [])]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> CogVideoX:
+        """A second model like this one. Raises ConfigError where weights come from elsewhere when they are needed."""
+        if self.compute_device is not None or self.in_files:
+            raise ConfigError(
+                "a model whose weights come from files or from another device cannot be copied; load it once more"
+            )
+        return replace(
+            self, **{field.name: deepcopy(getattr(self, field.name), memo) for field in fields(self)}
+        )
 
     def networks(self) -> dict[str, nn.Module]:
         """The networks by folder name, and the ControlNets by their paths."""

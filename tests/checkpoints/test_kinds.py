@@ -146,3 +146,15 @@ def test_a_saved_model_says_its_kind(kind, tmp_path):
     (copied / "cogvideox.json").write_text(json.dumps(record | {"kind": "t2v" if kind != "t2v" else "i2v"}))
     with pytest.raises(ConfigError, match="needs in_channels"):
         load_model(copied)
+
+
+def test_a_record_that_contradicts_the_channels_is_named(tmp_path):
+    folder = save_model(golden_model("t2v"), tmp_path / "model")
+    record = folder / "cogvideox.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"kind": "inpaint"}))
+    with pytest.raises(ConfigError, match=r"cogvideox\.json: kind 'inpaint': needs in_channels"):
+        find_spec(folder)
+    record.unlink()
+    record.mkdir()
+    with pytest.raises(CheckpointError, match=r"cogvideox\.json: not a file"):
+        find_spec(folder)

@@ -9,6 +9,8 @@ import time
 import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
+from copy import deepcopy
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -317,3 +319,25 @@ def test_for_a_card_one_block_of_host_memory_is_locked_and_filled_again_only_whe
         len(locked) == 1
         and locked[0] < 1.3 * sum(stored_of(home).nbytes for _, home in reader._homes(0)) + 64 * 40
     )
+
+
+def test_two_threads_make_their_videos_one_after_the_other(folder):
+    """Weights that come and go belong to one run at a time; the other thread waits for its turn."""
+    model = from_files(folder)
+    alone = [video(model, seed=seed) for seed in range(4)]
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(lambda seed: video(model, seed=seed), range(4)))
+    assert all(map(torch.equal, alone, together))
+
+
+def test_only_a_model_in_memory_is_copied(folder):
+    model = cogvideox.load(folder, device="cpu")
+    twin = deepcopy(model)
+    twin.transformer.patch_embed.proj.weight.data.zero_()
+    assert model.transformer.patch_embed.proj.weight.any() and twin.spec == model.spec
+    for lazy in (
+        cogvideox.load(folder, device="cpu", read_weights=False),
+        *map(partial(from_files, folder), PLACES),
+    ):
+        with pytest.raises(ConfigError, match="load it once more"):
+            deepcopy(lazy)

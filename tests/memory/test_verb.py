@@ -85,9 +85,30 @@ def test_the_verb_names_what_int8_weights_need(monkeypatch):
 
     monkeypatch.setattr(memory, "has_torchao", lambda: False)
     asked = ("plan", "tiny", "--device", "cpu", "--frames", "9", "--no-guidance", "--memory-limit", "4GB")
-    done = cogvideox(*asked)
-    low = [line for line in done.stdout.splitlines() if "int8 weights" in line and not line.startswith("all")]
-    assert low and all("needs pip install 'cogvideox[lowp]'" in line and "  no " in line for line in low)
+    lines = cogvideox(*asked).stdout.splitlines()
+    assert not any("int8" in line for line in lines)  # they cannot be chosen here
+    [low] = [line for line in lines if "rounded weights, after pip install 'cogvideox[lowp]'" in line]
+    shown = lines.index(low) - 3
+    hidden = [
+        option for option in json.loads(cogvideox(*asked, "--json").stdout)["options"] if option["needs"]
+    ]
+    assert low.split()[0] == str(len(hidden)) and shown > 0
+
+
+def test_a_plan_checks_the_card_before_it_counts(monkeypatch):
+    import cogvideox.generation.preflight as preflight
+
+    monkeypatch.setattr(preflight, "plan_memory", lambda *_, **__: pytest.fail("it counted first"))
+    said = cogvideox("plan", "5b", "--device", "cuda", "--card", "RTX9999", code=2).stderr
+    assert "RTX9999" in said and "choose one of H200" in said
+    assert "add --device cuda" in cogvideox("plan", "5b", "--device", "cpu", "--card", "H100", code=2).stderr
+
+
+def test_a_plan_does_not_time_a_text_encoder_that_is_elsewhere():
+    asked = ("plan", "5b", "--device", "cuda", "--card", "H100", "--frames", "9", "--no-guidance")
+    text = cogvideox(*asked, "--text-device", "cpu").stdout
+    assert "which another device reads, is not counted" in text and "(denoise" in text
+    assert "(text " in cogvideox(*asked).stdout
 
 
 def test_an_adapter_of_another_model_is_refused_before_weights_are_read(tmp_path, monkeypatch):

@@ -26,7 +26,7 @@ from cogvideox.diffusion.schedule import ScheduleConfig
 from cogvideox.errors import CheckpointError, ConfigError, suggest
 from cogvideox.files import short
 from cogvideox.presets import PRESETS, get_preset, guess_preset
-from cogvideox.spec import ABOUT_KINDS, GUIDANCE, Kind, ModelSpec, Settings
+from cogvideox.spec import ABOUT_KINDS, GUIDANCE, Kind, ModelSpec, Settings, conditions_of
 from cogvideox.transformer import TransformerConfig
 from cogvideox.vae import VAEConfig
 from cogvideox.vae.config import OWN_SETTINGS
@@ -142,6 +142,11 @@ def spec_of(
         raise ConfigError(f"{folder}: kind {kind!r}: {RECORD} says {record.kind}; leave the kind out")
     own = (folder / RECORD).is_file()
     kind = record.kind or kind_in(folder, transformer, kind, own=own)
+    if record.kind:
+        try:
+            conditions_of(transformer, record.kind)
+        except ConfigError as error:
+            raise ConfigError(f"{folder / RECORD}: {error}") from None
     facts: dict[str, Any] = dict(transformer=transformer, vae=vae, schedule=schedule)
     if kind in OF_FUN and not own:
         noisy = is_noisy(folder / "transformer" / "config.json")
@@ -329,8 +334,12 @@ def _check_together(
 def read_record(folder: Path) -> ModelRecord:
     """The record of a model folder, empty when there is none; raises ConfigError or CheckpointError."""
     file = folder / RECORD
-    if not file.is_file():
+    if not exists(file):
         return ModelRecord()
+    if not file.is_file():
+        raise CheckpointError(
+            f"{file}: not a file; the settings of the model are to be in it, or it is not there"
+        )
     values = read_json(file)
     if values.get("format", 1) != 1:
         raise CheckpointError(f"{file}: format {values['format']!r}, this version reads 1; upgrade cogvideox")

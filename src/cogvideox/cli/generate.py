@@ -350,8 +350,11 @@ def _cost_of(memory: MemoryPlan, forecast: Forecast | None) -> str:
 def _tell_saved(saved: SavedVideo, drawn: bool, as_json: bool) -> None:
     """Where a video was written, its size and seed, and how long each stage took."""
     if as_json:
-        names = {".gif": "preview", ".png": "sheet"}
-        paths = {"path": saved.path, **{names[Path(each).suffix]: each for each in saved.previews}}
+        names = {".watch.gif": "watch", ".gif": "preview", ".png": "sheet"}
+        previews = {
+            next(name for end, name in names.items() if each.endswith(end)): each for each in saved.previews
+        }
+        paths = {"path": saved.path, **previews}
         result_json({**paths, **saved.size, "seed": saved.seed, "seconds": saved.seconds})
         return
     times = ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in saved.stages.items())

@@ -33,6 +33,7 @@ from cogvideox.progress import duration
 if TYPE_CHECKING:
     from cogvideox.generation.preflight import Forecast
     from cogvideox.memory import MemoryPlan, Request
+    from cogvideox.memory.plan import Option
 
 
 SIZES = {"Size and length": "frames seconds height width", "Sampling": "sampler steps"}
@@ -94,12 +95,13 @@ def plan(
     if settings or gpus > 1:
         raise ConfigError(f"{' '.join(settings or ['--gpus'])}: for a training; add --train lora")
     from cogvideox.checkpoints.kinds import check_kind
-    from cogvideox.device import memory_of
-    from cogvideox.generation.preflight import forecast_anywhere, plan_memory
+    from cogvideox.device import best_device, memory_of
+    from cogvideox.generation.preflight import check_card, forecast_anywhere, plan_memory
     from cogvideox.memory import require
 
     options |= {"guidance": 1.0} if no_guidance else {}
     if card is not None:  # a card that is named is planned for, also where another one is here
+        check_card(card, device or best_device())  # counting takes seconds
         memory_limit = memory_limit or memory_of(card)
     found = plan_memory(
         model, device=device, dtype=dtype, memory_policy=memory, memory_limit=memory_limit,
@@ -153,21 +155,43 @@ def plan_text(plan: MemoryPlan, model: str = "", time: Forecast | None = None) -
     lines = [f"{request.spec.name or Path(model).name}: {size} on {request.device}; memory: {limit}", ""]
     host = f"{'host':>9}" if any(option.pinned for option in plan.options) else ""
     columns = "".join(f"{name:>9}" for name in names) + f"{'peak':>9}{host}"
-    lines.append(f"{'policy':58}{columns}  fits  costs")
-    for option in plan.options:
+    shown = [option for option in plan.options if not option.needs or option is _to_install(plan)]
+    width = max(len(option.policy.name) for option in shown) + 2
+    lines.append(f"{'policy':{width + 3}}{columns}  fits  costs")
+    for option in shown:
         peaks = "".join(f"{_gb(stage.peak):>9}" for stage in option.stages)
         mark = "->" if option is plan.choice else "  "
         fits = "yes" if option.fits else "no"
         price = option.price + (f"; needs pip install '{option.needs}'" if option.needs else "")
         locked = f"{_gb(option.pinned):>9}" if host else ""
-        lines.append(f"{mark} {option.policy.name:55}{peaks}{_gb(option.peak):>9}{locked}  {fits:4}  {price}")
+        lines.append(
+            f"{mark} {option.policy.name:{width}}{peaks}{_gb(option.peak):>9}{locked}  {fits:4}  {price}"
+        )
+    if hidden := len(plan.options) - len(shown):
+        extra = next(option.needs for option in plan.options if option.needs)
+        lines.append(
+            f"   {hidden} more with rounded weights, after pip install '{extra}' (all of them: --json)"
+        )
     lines += ["", plan.why]
     if time is not None:
-        stages = ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in time.stages.items())
+        elsewhere = request.text == "elsewhere"
+        stages = ", ".join(
+            f"{stage} {duration(seconds)}"
+            for stage, seconds in time.stages.items()
+            if stage != "text" or not elsewhere
+        )
+        apart = "; the text, which another device reads, is not counted" if elsewhere else ""
         lines.append(
-            f"time of {request.steps} steps: about {duration(time.seconds)} ({stages}; {time.basis})"
+            f"time of {request.steps} steps: about {duration(time.seconds)} ({stages}; {time.basis}{apart})"
         )
     return "\n".join(lines)
+
+
+def _to_install(plan: MemoryPlan) -> Option | None:
+    """The cheapest policy that would fit after an installation, where nothing fits without."""
+    if plan.choice is not None:
+        return None
+    return next((option for option in plan.options if option.needs and option.would_fit), None)
 
 
 def _gb(size: int) -> str:

@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock, RLock
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from cogvideox.conditioning import Conditioning
 from cogvideox.diffusion import SamplerStep, is_guided
@@ -163,7 +165,7 @@ def run(
     dtype = torch.float32 if options.latents == "float32" else model.dtype
     noises = Noises(options.seed, dtype, model.device, explicit.generator)
 
-    with peak_memory(model.device) as peak, _evaluating(model):
+    with _turn(model), peak_memory(model.device) as peak, _evaluating(model):
         report("text", 0, 1)
         prompt, negative, text = _text(model, options, bool(given.for_model), explicit)
         report("encode", 0, 1)
@@ -262,7 +264,8 @@ def _text(
     def embed(text: str, name: str) -> Tensor:
         embedding = model.embed([text])
         [tokens], budget, [cut] = embedding.tokens, embedding.budget, embedding.cut
-        records[name] = TextRecord(tokens, budget, cut)
+        source = "text cache" if embedding.kept else ""
+        records[name] = TextRecord(tokens, budget, cut, _elsewhere(model), source)
         if cut:
             warnings.warn(f"{name}: {tokens} tokens, the model reads {budget}; cut: {cut!r}", stacklevel=5)
         return embedding.values
@@ -283,6 +286,13 @@ def _text(
         zero = options.zero_negative
         negative = torch.zeros_like(prompt[:1]) if zero else embed(options.negative_prompt, "negative_prompt")
     return prompt, negative, records
+
+
+def _elsewhere(model: CogVideoX) -> str:
+    """The device of the text encoder, '' where it is that of the model."""
+    network = model.text.model if model.text is not None else None
+    comes = vars(network).get("comes") if network is not None else None
+    return str(comes.device) if comes is not None and comes.device.type != model.device.type else ""
 
 
 def _initial(
@@ -371,6 +381,19 @@ class _Clock:
         """Seconds of every stage: from its beginning to that of the next."""
         begins = [*self.begun.values(), self.seconds]
         return {name: round(begins[i + 1] - begins[i], 4) for i, name in enumerate(self.begun)}
+
+
+_turns: WeakKeyDictionary[nn.Module, RLock] = WeakKeyDictionary()
+_making_turns = Lock()
+
+
+@contextmanager
+def _turn(model: CogVideoX) -> Iterator[None]:
+    """One run of a model at a time: its weights may move, and a run changes its network. Other threads wait."""
+    with _making_turns:
+        turn = _turns.setdefault(model.transformer, RLock())
+    with turn:
+        yield
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from cogvideox.checkpoints.specs import find_spec, with_components
 from cogvideox.checkpoints.tensors import to_bytes
 from cogvideox.checkpoints.trainers import not_a_model
 from cogvideox.conditioning import from_text
-from cogvideox.device import available, best_device, check_device
+from cogvideox.device import available, best_device, check_device, peak_of
 from cogvideox.errors import CheckpointError, ConfigError, InputError, PromptError, suggest
 from cogvideox.generation.fast_paths import check_compiled
 from cogvideox.generation.given import Given
@@ -258,13 +258,21 @@ def forecast_anywhere(request: Request, card: str | None = None) -> Forecast:
 
     Raises ConfigError for a card that nobody has figures of, and for one on a CPU.
     """
-    if card is not None and request.on_cpu:
-        raise ConfigError(f"card {card}: the device is {request.device}; add --device cuda")
+    check_card(card, request.device)
     try:
         check_device(request.device)
     except ConfigError:
         card = card or "H100"
     return forecast(request, request.steps, card)
+
+
+def check_card(card: str | None, device: str) -> None:
+    """Raises ConfigError for a card that nobody has figures of, and for one on a CPU."""
+    if card is None:
+        return
+    peak_of(card)
+    if device.split(":")[0] == "cpu":
+        raise ConfigError(f"card {card}: the device is {device}; add --device cuda")
 
 
 def refuse_hours(plan: Plan, expected: Forecast, flag: str) -> None:

@@ -28,14 +28,19 @@ from cogvideox.video import Video, probe
 
 @dataclass(frozen=True)
 class TextRecord:
-    """Tokens of a prompt, the model's budget for them, and the text that was cut off."""
+    """Tokens of a prompt, the model's budget for them, and the text that was cut off.
+
+    ``device``: where it was read, if not where the video was made; ``source`` is "text cache" where it was not read.
+    """
 
     tokens: int
     budget: int
     cut: str = ""
+    device: str = ""
+    source: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """These facts for the manifest; "cut" stands there only when something was."""
+        """These facts for the manifest; those that are empty stand there not."""
         return {name: value for name, value in asdict(self).items() if value != ""}
 
 

@@ -100,6 +100,9 @@ class TextCache:
     def put(self, prompt: str, embedding: TextEmbedding) -> None:
         """Keep the embedding of one prompt, and let go of what was not used for longest. A full disk only warns."""
         [tokens], [cut] = embedding.tokens, embedding.cut
+        if self.file(prompt).is_dir():
+            warnings.warn(f"{self.file(prompt)}: a folder; nothing is kept there", stacklevel=2)
+            return
         facts = json.dumps({"tokens": tokens, "budget": embedding.budget, "cut": cut})
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -152,6 +155,7 @@ class CachedTextEncoder(TextEncoder):
             [n for each in kept for n in each.tokens],
             self.max_tokens,
             [c for each in kept for c in each.cut],
+            kept=True,
         )
 
 

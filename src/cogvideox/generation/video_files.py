@@ -59,6 +59,7 @@ def save(
         report(f"writing {path.name}", 0, 1)
         video.save(path, overwrite, job.metadata)
         previews = video.save_previews(path, overwrite, job.metadata) if job.preview else []
+        previews += [watched_of(path)] if job.watch and watched_of(path).exists() else []
     return Saved(path, tuple(previews), time.monotonic() - began)
 
 

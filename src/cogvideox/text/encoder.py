@@ -28,6 +28,7 @@ class TextEmbedding:
     tokens: list[int]  # how many tokens each prompt has, the end token included, before cutting
     budget: int
     cut: list[str]  # what did not fit, '' when everything did
+    kept: bool = False  # it was kept from another run; the encoder was not asked
 
 
 class TextEncoder:
