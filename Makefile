@@ -56,7 +56,7 @@ walk: $(VENV)/dev.done  ## the whole system in miniature, twice: world, VAE, pac
 bench: $(VENV)/dev.done  ## measure ours beside diffusers and write docs/records/performance.md
 	$(BIN)/python benchmarks/run.py
 
-bench-real: $(VENV)/dev.done  ## the same at the widths of the public checkpoints, and estimates of time beside it: eight minutes
+bench-real: $(VENV)/dev.done  ## the same at the widths of the public checkpoints, and estimates of time beside it: thirteen minutes
 	$(BIN)/python benchmarks/run.py --size real --repeats 3
 
 bench-gpu: $(VENV)/dev.done  ## on an NVIDIA GPU: the paper's Tables 7 and 8, kernel rates, training; into docs/records/performance.md

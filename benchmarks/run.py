@@ -1,7 +1,7 @@
 """Ours beside diffusers, in one run: time, peak memory, import time. Writes a page of tables.
 
 python benchmarks/run.py                   a few minutes, writes docs/records/performance.md
-python benchmarks/run.py --size real       at the public widths: eight minutes, that section of the page only
+python benchmarks/run.py --size real       at the public widths: thirteen minutes, that section of the page only
 python benchmarks/run.py --size smoke      seconds, prints only
 python benchmarks/run.py --only "VAE encode" --threads 1 --clock processor
                                            one row, prints only; on a machine with other work on it
@@ -143,7 +143,7 @@ VAE widths {size.channels}, {size.frames} frames of {size.height}x{size.width}; 
 (5B, rotary) on a guidance pair of {size.text_tokens} + 990 tokens; training: forward, backward and AdamW of one clip of
 as many tokens. {args.repeats} pairs, {args.threads} threads, float32, {args.clock} clock;
 {machine()}; torch {version("torch")}, diffusers
-{version("diffusers")}; {datetime.date.today().isoformat()}. Written by `make bench-real`, in about eight minutes.
+{version("diffusers")}; {datetime.date.today().isoformat()}. Written by `make bench-real`, in about thirteen minutes.
 
 | time before the first step | estimated (s) | measured (s) | measured / estimated |
 |---|---|---|---|

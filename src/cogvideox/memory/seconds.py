@@ -30,7 +30,10 @@ REPEATS, LEAST = 10, 0.04  # a probe is repeated; the fastest of at least so man
 SHARE_OF_CARD, SHARE_IN_CONVOLUTIONS = 0.35, 0.15
 """Of what a card's vendor prints. Published runs: products and attention 0.30 to 0.38, 3D convolutions 0.13 to 0.29."""
 PROBE = {"cpu": (512, 1e9), "other": (4096, 1e12)}
-"""Most tokens of a probe and most of its FLOPs: on a CPU that others use, one short run of many is undisturbed."""
+"""Tokens of a probe and most of its FLOPs: on a CPU that others use, one short run of many is undisturbed.
+
+A probe of wide layers has fewer outputs and heads, not fewer tokens: with few, weights are read and hardly used.
+"""
 
 
 @dataclass(frozen=True)
@@ -163,15 +166,16 @@ def measured(request: Request) -> Rates:
 @cache
 def _measured(device: str, dtype: torch.dtype, width: int, head: int, channels: int, threads: int) -> Rates:
     tokens, most = PROBE["cpu" if device.split(":")[0] == "cpu" else "other"]
-    tokens = int(max(min(tokens, most / (8 * width**2)), 32))
+    outputs = int(max(min(4 * width, most / (2 * tokens * width)), 64))
+    heads = int(max(min(width // head, most / (8 * tokens**2 * head)), 1))
     side = 64 if 2**15 * 27 * channels**2 <= most else 32
 
     def drawn(*shape: int) -> Tensor:
         return torch.randn(shape).to(device, dtype)
 
     with torch.no_grad():
-        x, weight = drawn(tokens, width), drawn(4 * width, width)
-        q = drawn(2, max(width // head, 1), tokens, head)
+        x, weight = drawn(tokens, width), drawn(outputs, width)
+        q = drawn(2, heads, tokens, head)
         video, kernel = drawn(1, channels, 4, side, side), drawn(channels, channels, 3, 3, 3)
         small, large = drawn(8), drawn(1 << 22)
         target = torch.empty_like(large)
@@ -180,7 +184,7 @@ def _measured(device: str, dtype: torch.dtype, width: int, head: int, channels: 
         if cpu_ops.computes_in_float32(video) and winograd.is_faster(kernel, padded * side**2):
             convolve = partial(winograd.Winograd(kernel.float()), video.float(), None)
         work: dict[str, tuple[Callable[[], object], float]] = {
-            "products": (lambda: cpu_ops.via_float32(F.linear, x, weight, None), 8 * tokens * width**2),
+            "products": (lambda: cpu_ops.via_float32(F.linear, x, weight, None), 2 * weight.numel() * tokens),
             "attention": (lambda: F.scaled_dot_product_attention(q, q, q), 4 * q.numel() * q.shape[2]),
             "convolutions": (convolve, 2 * padded * side**2 * 27 * channels**2),
             "bytes": (lambda: target.copy_(large), 2 * large.nbytes),
