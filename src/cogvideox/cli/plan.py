@@ -33,7 +33,6 @@ from cogvideox.progress import duration
 if TYPE_CHECKING:
     from cogvideox.generation.preflight import Forecast
     from cogvideox.memory import MemoryPlan, Request
-    from cogvideox.memory.plan import Option
 
 
 SIZES = {"Size and length": "frames seconds height width", "Sampling": "sampler steps"}
@@ -155,10 +154,9 @@ def plan_text(plan: MemoryPlan, model: str = "", time: Forecast | None = None) -
     lines = [f"{request.spec.name or Path(model).name}: {size} on {request.device}; memory: {limit}", ""]
     host = f"{'host':>9}" if any(option.pinned for option in plan.options) else ""
     columns = "".join(f"{name:>9}" for name in names) + f"{'peak':>9}{host}"
-    shown = [option for option in plan.options if not option.needs or option is _to_install(plan)]
-    width = max(len(option.policy.name) for option in shown) + 2
+    width = max(len(option.policy.name) for option in plan.options) + 2
     lines.append(f"{'policy':{width + 3}}{columns}  fits  costs")
-    for option in shown:
+    for option in plan.options:
         peaks = "".join(f"{_gb(stage.peak):>9}" for stage in option.stages)
         mark = "->" if option is plan.choice else "  "
         fits = "yes" if option.fits else "no"
@@ -166,11 +164,6 @@ def plan_text(plan: MemoryPlan, model: str = "", time: Forecast | None = None) -
         locked = f"{_gb(option.pinned):>9}" if host else ""
         lines.append(
             f"{mark} {option.policy.name:{width}}{peaks}{_gb(option.peak):>9}{locked}  {fits:4}  {price}"
-        )
-    if hidden := len(plan.options) - len(shown):
-        extra = next(option.needs for option in plan.options if option.needs)
-        lines.append(
-            f"   {hidden} more with rounded weights, after pip install '{extra}' (all of them: --json)"
         )
     lines += ["", plan.why]
     if time is not None:
@@ -185,13 +178,6 @@ def plan_text(plan: MemoryPlan, model: str = "", time: Forecast | None = None) -
             f"time of {request.steps} steps: about {duration(time.seconds)} ({stages}; {time.basis}{apart})"
         )
     return "\n".join(lines)
-
-
-def _to_install(plan: MemoryPlan) -> Option | None:
-    """The cheapest policy that would fit after an installation, where nothing fits without."""
-    if plan.choice is not None:
-        return None
-    return next((option for option in plan.options if option.needs and option.would_fit), None)
 
 
 def _gb(size: int) -> str:

@@ -205,11 +205,16 @@ def plan(
 ) -> MemoryPlan:
     """Predict all policies of a request against ``limit`` bytes. Raises ConfigError as ``policies``.
 
-    ``low_bit`` false: without the library for rounded weights, which are then shown and not chosen.
+    ``low_bit`` false: without the library for rounded weights, which are not chosen, and counted only where nothing
+    else fits.
     """
     prediction = MemoryPrediction(request)
-    ways = _ways(request, residence, storage, products)
-    return MemoryPlan(request, limit, [prediction.option(policy, limit, low_bit) for policy in ways])
+    ways = list(_ways(request, residence, storage, products))
+    here = [way for way in ways if low_bit or way.storage in ("stored", "int4")]
+    options = [prediction.option(policy, limit, low_bit) for policy in here]
+    if not any(option.fits for option in options):
+        options += [prediction.option(policy, limit, low_bit) for policy in ways if policy not in here]
+    return MemoryPlan(request, limit, options)
 
 
 def settle(
