@@ -171,8 +171,8 @@ def tensors_in(values: Any) -> Iterator[Tensor]:
     return (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
 
 
-_made: dict[Any, list[tuple[Any, ...]]] = {}
-_MOST_MADE = 20_000
+_forms: dict[Any, list[tuple[Any, ...]]] = {}
+_MOST_FORMS = 20_000
 
 
 def _computed(func: Any, args: Any, kwargs: Any) -> Any:
@@ -187,13 +187,13 @@ def _computed(func: Any, args: Any, kwargs: Any) -> Any:
     if not all(tensor.is_meta for tensor in tensors) or not _makes_new(func):
         return func(*args, **kwargs)
     key = (func, str(tree), *(_form(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves))
-    if (forms := _made.get(key)) is not None:
+    if (forms := _forms.get(key)) is not None:
         found = [torch.empty_strided(*form[:2], dtype=form[2], device="meta") for form in forms]
         return found[0] if len(found) == 1 else tuple(found)
     result = func(*args, **kwargs)
     results = [result] if isinstance(result, Tensor) else list(result)
-    if len(_made) < _MOST_MADE and all(isinstance(x, Tensor) and x.is_meta for x in results):
-        _made[key] = [_form(x) for x in results]
+    if len(_forms) < _MOST_FORMS and all(isinstance(x, Tensor) and x.is_meta for x in results):
+        _forms[key] = [_form(x) for x in results]
     return result
 
 
