@@ -156,5 +156,5 @@ def test_a_record_that_contradicts_the_channels_is_named(tmp_path):
         find_spec(folder)
     record.unlink()
     record.mkdir()
-    with pytest.raises(CheckpointError, match=r"cogvideox\.json: not a file"):
+    with pytest.raises(CheckpointError, match=r"cogvideox\.json.*not a"):
         find_spec(folder)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cogvideox.checkpoints.tensors import read_json
 from cogvideox.diffusion.schedule import ScheduleConfig
 from cogvideox.errors import CheckpointError, ConfigError, suggest
-from cogvideox.spec import ABOUT_KINDS, Kind, kind_of, kinds_of
+from cogvideox.spec import ABOUT_KINDS, Kind, conditions_of, kind_of, kinds_of
 from cogvideox.transformer import TransformerConfig
 from cogvideox.vae import VAEConfig
 
@@ -66,6 +66,15 @@ def kind_in(
             "--as i2v-every-frame (in Python kind=...)"
         )
     return kind
+
+
+def check_recorded(kind: Kind | Literal[""], transformer: TransformerConfig, file: Path) -> None:
+    """Raises ConfigError for a kind in a model's own ``file`` that its transformer has not the channels for."""
+    if kind:
+        try:
+            conditions_of(transformer, kind)
+        except ConfigError as error:
+            raise ConfigError(f"{file}: {error}") from None
 
 
 def fun_settings(

@@ -15,7 +15,7 @@ from cogvideox.checkpoints.components import NO_COMPONENTS, STEM, Components, Ne
 from cogvideox.checkpoints.families import check_config
 from cogvideox.checkpoints.fill import check_names
 from cogvideox.checkpoints.hub import cached, exists, find_folder, released, shipped_folder
-from cogvideox.checkpoints.kinds import OF_FUN, fun_settings, is_noisy, kind_in
+from cogvideox.checkpoints.kinds import OF_FUN, check_recorded, fun_settings, is_noisy, kind_in
 from cogvideox.checkpoints.network_files import read_network
 from cogvideox.checkpoints.quantised import QuantisedTensors
 from cogvideox.checkpoints.shapes import meta_names, transformer_settings
@@ -26,7 +26,7 @@ from cogvideox.diffusion.schedule import ScheduleConfig
 from cogvideox.errors import CheckpointError, ConfigError, suggest
 from cogvideox.files import short
 from cogvideox.presets import PRESETS, get_preset, guess_preset
-from cogvideox.spec import ABOUT_KINDS, GUIDANCE, Kind, ModelSpec, Settings, conditions_of
+from cogvideox.spec import ABOUT_KINDS, GUIDANCE, Kind, ModelSpec, Settings
 from cogvideox.transformer import TransformerConfig
 from cogvideox.vae import VAEConfig
 from cogvideox.vae.config import OWN_SETTINGS
@@ -142,11 +142,7 @@ def spec_of(
         raise ConfigError(f"{folder}: kind {kind!r}: {RECORD} says {record.kind}; leave the kind out")
     own = (folder / RECORD).is_file()
     kind = record.kind or kind_in(folder, transformer, kind, own=own)
-    if record.kind:
-        try:
-            conditions_of(transformer, record.kind)
-        except ConfigError as error:
-            raise ConfigError(f"{folder / RECORD}: {error}") from None
+    check_recorded(record.kind, transformer, folder / RECORD)
     facts: dict[str, Any] = dict(transformer=transformer, vae=vae, schedule=schedule)
     if kind in OF_FUN and not own:
         noisy = is_noisy(folder / "transformer" / "config.json")
@@ -336,10 +332,6 @@ def read_record(folder: Path) -> ModelRecord:
     file = folder / RECORD
     if not exists(file):
         return ModelRecord()
-    if not file.is_file():
-        raise CheckpointError(
-            f"{file}: not a file; the settings of the model are to be in it, or it is not there"
-        )
     values = read_json(file)
     if values.get("format", 1) != 1:
         raise CheckpointError(f"{file}: format {values['format']!r}, this version reads 1; upgrade cogvideox")
