@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
 import resource
 import struct
 import sys
@@ -131,6 +132,12 @@ def memory_of(process: int) -> int:
     return 1024 * int(text.partition("VmRSS:")[2].split()[0])
 
 
+def processor_of(process: int) -> float:
+    """Seconds of processor time that a process has used."""
+    words = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def main() -> None:
     """See the module's docstring."""
     parser = argparse.ArgumentParser()
@@ -152,12 +159,13 @@ def main() -> None:
         limits = ("--limit", "inputs_for_one=1000000")
         with studio(Path(folder), *limits) as client:
             client.ready()
-            before = memory_of(client.server.process.pid)
+            before, used = memory_of(client.server.process.pid), processor_of(client.server.process.pid)
             figures = asyncio.run(load(client.port, *clients)).to_dict()
-            after = memory_of(client.server.process.pid)
+            after, used = memory_of(client.server.process.pid), processor_of(client.server.process.pid) - used
             figures |= {"server MB before": before >> 20, "server MB after": after >> 20}
+            figures["server ms of processor a request"] = round(1000 * used / figures["requests"], 2)
             figures["log"] = client.server.log.read_text()[-500:]
-    print(json.dumps(figures))
+            print(json.dumps(figures), flush=True)
 
 
 if __name__ == "__main__":

@@ -421,3 +421,35 @@ def test_a_full_disk_is_said_clearly(tmp_path):
         assert answer.status_code == 507 and answer.json()["error"]["code"] == "disk_full"
         assert client.get("/v1/queue").json()["paused"]
         assert client.get("/v1/videos").status_code == 200
+
+
+def test_what_is_kept_for_pollers_follows_every_change(remote):
+    """The JSON of a video is rendered once until something of it changes, for its owner alone."""
+    studio = remote.studio
+    name = remote.post("/v1/videos", json=BODY, headers=bearer(remote.ann)).json()["id"]
+
+    def shown(key=remote.ann):
+        return remote.get(f"/v1/videos/{name}", headers=bearer(key))
+
+    while studio.queue.get(name).state == "queued":
+        taken = studio.queue.take()
+        studio.board.begin(taken.id)
+    assert shown().json()["progress"] == 0
+    studio.board.report(name, percent=40, stage="denoise")
+    assert shown().json()["progress"] == 40 and shown(remote.ben).status_code == 404
+    studio.queue.end(name, "failed", error={"code": "x", "message": "y"})
+    studio.board.end(name)
+    assert shown().json()["status"] == "failed" and shown(remote.ben).status_code == 404
+    remote.post(f"/v1/videos/{name}/favourite", headers=bearer(remote.ann))
+    assert shown().json()["cogvideox"]["favourite"]
+    remote.delete(f"/v1/videos/{name}", headers=bearer(remote.ann))
+    assert shown().status_code == 404
+    remote.post(f"/v1/videos/{name}/restore", headers=bearer(remote.ann))
+    assert shown().status_code == 200
+
+
+def test_a_failure_of_the_server_is_answered_without_its_reason(local, monkeypatch):
+    monkeypatch.setattr(type(local.studio), "shown", lambda *values: 1 / 0)
+    answer = local.get(f"/v1/videos/{NO_VIDEO}")
+    assert answer.status_code == 500 and answer.json()["error"]["code"] == "internal_error"
+    assert "division" not in answer.text and answer.headers["content-security-policy"]

@@ -7,6 +7,9 @@ import io
 import json
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -190,6 +193,19 @@ def test_no_prompt_and_no_key_stands_in_logs(client, done):
         0,
         0,
     )
+
+
+def test_many_clients_and_half_open_connections_stop_nobody(client):
+    """benchmarks/studio_load.py has hundreds of each."""
+    script = Path(__file__).resolve().parents[2] / "benchmarks" / "studio_load.py"
+    counts = ["--pollers", "40", "--uploaders", "3", "--half-open", "200", "--seconds", "4"]
+    command = [sys.executable, str(script), "--port", str(client.port), *counts]
+    figures = json.loads(
+        subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    )
+    assert figures["5xx"] == 0 and figures["requests"] > 40
+    assert set(figures["codes"]) == {"status 200", "upload 200"}
+    assert "Traceback" not in client.server.log.read_text()
 
 
 def test_a_worker_and_a_server_are_killed_and_a_clean_stop_puts_back(tmp_path):

@@ -66,7 +66,7 @@ def video_routes(studio: Studio, access: Access) -> APIRouter:
     @router.get("/v1/videos/{video_id}")
     async def retrieve(request: Request, video_id: str) -> Response:
         """One video: its status, progress and, once it has ended, its facts."""
-        return answer(studio.mine(access.who(request), video_id))
+        return Response(studio.shown(access.who(request), video_id), media_type="application/json")
 
     @router.delete("/v1/videos/{video_id}")
     async def delete(request: Request, video_id: str) -> Response:

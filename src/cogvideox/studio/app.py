@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Response
 from fastapi.responses import HTMLResponse, JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cogvideox import __version__
 from cogvideox.files.page import page, text
@@ -35,6 +37,7 @@ def studio_app(studio: Studio, *, local: bool = True, hosts: Sequence[str] = ())
     app = FastAPI(title="cogvideox", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
     access = Access(studio.queue, studio.limits, local=local)
     app.state.studio, app.state.access = studio, access
+    app.add_middleware(_AnswerFailures)
     app.add_middleware(
         RequestGuard,
         allowed=LOOPBACK_NAMES | {host.lower() for host in hosts},
@@ -43,19 +46,6 @@ def studio_app(studio: Studio, *, local: bool = True, hosts: Sequence[str] = ())
         refuse=refuse,
     )
     install(app)
-
-    @app.middleware("http")
-    async def answer_failures(request: Request, then: Callable[..., Any]) -> Response:
-        """What no route expected is logged without the request, and answered without the reason."""
-        try:
-            return await then(request)
-        except Exception as error:
-            import logging
-
-            logging.getLogger("uvicorn.error").error(
-                "%s at %s", type(error).__name__, request.scope.get("path", "")
-            )
-            return as_api_error(error).answer()
 
     for routes in (video_routes, more_routes, event_routes, status_routes):
         app.include_router(routes(studio, access))
@@ -69,6 +59,29 @@ def studio_app(studio: Studio, *, local: bool = True, hosts: Sequence[str] = ())
         return HTMLResponse(docs_page(app.openapi()))
 
     return app
+
+
+class _AnswerFailures:
+    """What no route expected is logged without the request, and answered without the reason."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def send_on(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_on)
+        except Exception as error:
+            if begun or scope["type"] != "http":
+                raise
+            logging.getLogger("uvicorn.error").error("%s at %s", type(error).__name__, scope["path"])
+            await as_api_error(error).answer()(scope, receive, send)
 
 
 def docs_page(described: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,10 +22,12 @@ from cogvideox.studio.progress_board import ProgressBoard
 from cogvideox.studio.queue import NewVideo, QueuedVideo, VideoQueue
 from cogvideox.studio.request import Offer, VideoRequest, file_options
 from cogvideox.studio.uploads import Uploads
+from cogvideox.studio.video_object import video_object
 from cogvideox.studio.video_workers import VideoWorkers
 from cogvideox.studio.webhooks import Webhooks
 from cogvideox.studio.worker_settings import WorkerSettings
 
+SHOWN = 2000  # videos whose JSON is kept
 PLANS = 8  # that are waited for at the same time; others wait without a thread
 SHIPPED = ("tiny", "tiny-i2v")
 """The models of a server that was given none; "" chooses of them by what is given."""
@@ -63,6 +66,7 @@ class Studio:
         )  # fmt: skip
         self.started = time.time()
         self.planning = asyncio.Semaphore(PLANS)
+        self._shown: dict[str, tuple[int, str, bytes]] = {}
 
     def recover(self) -> None:
         """Bring queue and files together after a kill: each video of the queue has its files, and no other is there."""
@@ -86,6 +90,23 @@ class Studio:
         if video is None or video.owner != user.name or video.deleted is not None:
             raise ApiError(404, "no such video", "video_not_found", param="video_id")
         return video
+
+    def shown(self, user: KeyHolder, name: str) -> bytes:
+        """A video of a user as JSON, rendered once until something of it changes: what pollers ask for.
+
+        Raises ApiError 404 as ``mine`` does.
+        """
+        version = self.board.version_of(name)  # first: what changes after this makes it old
+        kept = self._shown.get(name)
+        if kept is not None and kept[:2] == (version, user.name):
+            return kept[2]
+        video = self.mine(user, name)
+        text = json.dumps(video_object(video, self.board, self.queue), ensure_ascii=False).encode()
+        if video.state != "queued":  # whose position changes with others
+            if len(self._shown) >= SHOWN:
+                self._shown.clear()
+            self._shown[name] = version, user.name, text
+        return text
 
     def check_room(self, user: KeyHolder) -> None:
         """Raises ApiError 429 where the queue is full for a user, 507 where the disk is, 503 while it stops."""
