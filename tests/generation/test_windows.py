@@ -16,6 +16,7 @@ from cogvideox.errors import ConfigError, FrameError, PromptError
 from cogvideox.generation import GenerateOptions, Given, generate, plan_run
 from cogvideox.generation.pipeline import Explicit, run
 from cogvideox.generation.preflight import request_of
+from cogvideox.generation.windows import window_frames
 from cogvideox.memory.offload import install
 from cogvideox.memory.plan import MemoryPrediction
 from cogvideox.memory.seconds import efforts
@@ -265,7 +266,7 @@ def test_the_published_defaults_of_void():
     ({"window_schedule": "uniform", "cache": "tea", "frames": 99}, ConfigError, "cache and window_schedule 'uniform'"),
     ({"window": -1}, ConfigError, "window"),
     ({"window": 9, "window_schedule": "round"}, ConfigError, "window_schedule"),
-    ({"prompt": "0-5: a; 5-10: b", "frames": 17}, PromptError, "made at once; ask for a longer one"),
+    ({"prompt": "0-5: a; 5-10: b", "window": 0}, PromptError, "made at once; ask for a longer one"),
     ({"prompt": "0-5: a; 5-10: b", "seconds": 30}, PromptError, "end at 10 s, and the video .* lasts 30 s"),
 ])  # fmt: skip
 def test_what_cannot_be_is_refused_before_a_weight_is_read(settings, error, message):
@@ -275,6 +276,16 @@ def test_what_cannot_be_is_refused_before_a_weight_is_read(settings, error, mess
     settings = {"prompt": "x", **settings}
     with pytest.raises(error, match=message):
         plan_run(get_preset("tiny"), GenerateOptions(**settings))
+
+
+@pytest.mark.parametrize(("name", "prompt", "frames", "window"), [
+    ("tiny", "0-1.5: a; 1.5-3: b", 25, 17), ("5b", "0-3: a; 3-6: b", 49, 25), ("5b", "0-5: a; 5-10: b", 81, 49),
+])  # fmt: skip
+def test_prompts_with_times_need_no_long_video(name, prompt, frames, window):
+    """A video as long as its prompts say is made in windows, of the length of a prompt where it is a short one."""
+    made = plan_run(get_preset(name), GenerateOptions(prompt=prompt))
+    assert made.frames.generated == frames and window_frames(get_preset(name), made.windows) == window
+    assert len(made.windows.prompts) == 2
 
 
 @pytest.mark.parametrize("settings", [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from math import ceil
 from typing import Literal
 
 from cogvideox.diffusion import Windows
@@ -35,7 +36,7 @@ def plan_windows(
 
     ``timed``: prompts with times. Raises FrameError, PromptError, InputError or ConfigError for what cannot be.
     """
-    size = _size(spec, options, frames)
+    size = _size(spec, options, frames, max((each.stop - each.start for each in timed), default=0.0) * fps)
     if size is None:
         _warn_of_no_effect(options, OF_WINDOWS, "on a video that is made at once; give --window")
         if timed:
@@ -83,15 +84,15 @@ def window_frames(spec: ModelSpec, windows: Windows) -> int:
     return (windows.size - padding - 1) * spec.vae.temporal_compression_ratio + 1
 
 
-def about_windows(spec: ModelSpec, windows: Windows, frames: FramePlan) -> str:
-    """One phrase for people: how many windows of how many frames, and why."""
+def about_windows(spec: ModelSpec, windows: Windows, frames: FramePlan, asked: bool = False) -> str:
+    """One phrase for people: how many windows of how many frames, and why, unless their length was ``asked`` for."""
     count, shared = len(windows.at(0)), windows.overlap * spec.vae.temporal_compression_ratio
     size = window_frames(spec, windows)
     why = f"in {count} windows of {size} frames that share {shared} ({windows.schedule}, {windows.blend} weights)"
     if windows.schedule == "segments":
         count = len(laid_segments(frames.asked, size, SHARED[spec.kind]))
         why = f"in {count} segments of {size} frames, each begun with the last {SHARED[spec.kind]} of the one before"
-    if frames.generated > spec.frames:
+    if frames.generated > spec.frames and not asked:
         why += f", since the model was trained on {spec.frames}"
     return why
 
@@ -121,14 +122,20 @@ def check_positions(spec: ModelSpec, options: GenerateOptions, latents: int) -> 
         )
 
 
-def _size(spec: ModelSpec, options: GenerateOptions, frames: FramePlan) -> int | None:
-    """Latent frames of a window; None where the whole video is made at once."""
+def _size(spec: ModelSpec, options: GenerateOptions, frames: FramePlan, of_a_prompt: float) -> int | None:
+    """Latent frames of a window; None where the whole video is made at once.
+
+    ``of_a_prompt``: frames of the longest of several prompts with times, 0 for one prompt.
+    """
     longest = 1 if spec.kind == "removal" else LONG
-    if options.window == 0 or (options.window is None and frames.asked <= longest * spec.frames):
+    at_once = frames.asked <= longest * spec.frames and not of_a_prompt
+    if options.window == 0 or (options.window is None and at_once):
         return None
     config = spec.vae
     ratio, alone = config.temporal_compression_ratio, config.first_latent_alone
     wanted = options.window or spec.frames
+    if options.window is None and of_a_prompt and frames.asked <= spec.frames:
+        wanted = ceil(of_a_prompt)
     size = plan_frames(wanted, ratio, spec.frame_patch, "start", first_alone=alone).latents
     return size if size < frames.latents else None
 
