@@ -68,10 +68,25 @@ def test_memory_is_given_back():
     assert frames[7, 7, 7, 0] == 1
 
 
+def test_the_room_on_the_disk_is_taken_at_once(monkeypatch):
+    """Later a full disk would kill the process: a write to a mapped file cannot fail in another way."""
+    made, make = [], tempfile.TemporaryFile
+
+    def watched():
+        made.append(file := make())
+        made.append(os.dup(file.fileno()))
+        return file
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", watched)
+    frames = frames_on_disk(40, 64, 64)
+    assert os.fstat(made[1]).st_blocks * 512 >= frames.nbytes
+    os.close(made[1])
+
+
 def test_a_full_disk_is_an_error_of_ours(monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(mmap, "mmap", full)
+    monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(OutputError, match="No space left on device.*TMPDIR"):
         frames_on_disk(10, 32, 32)

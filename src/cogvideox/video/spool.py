@@ -6,7 +6,9 @@ where the system keeps temporary files (``TMPDIR``).
 
 from __future__ import annotations
 
+import errno
 import mmap
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +27,7 @@ def frames_on_disk(count: int, height: int, width: int) -> np.ndarray:
     try:
         with tempfile.TemporaryFile() as file:
             file.truncate(size)
+            _take_room(file.fileno(), size)
             mapped = mmap.mmap(file.fileno(), size)
     except OSError as error:
         raise OutputError(
@@ -32,6 +35,17 @@ def frames_on_disk(count: int, height: int, width: int) -> np.ndarray:
             f"{Path(tempfile.gettempdir())}; free some, or set TMPDIR to another folder"
         ) from None
     return np.ndarray((count, height, width, 3), np.uint8, mapped)
+
+
+def _take_room(file: int, size: int) -> None:
+    """Take the room on the disk now: a full disk under a mapped file would kill the process at a write. OSError."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(file, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):  # a file system that cannot tell
+            raise
 
 
 def forget_pages(frames: np.ndarray) -> None:
