@@ -81,3 +81,9 @@ def test_it_ends_the_name_of_what_it_is_for(text, name, strength):
 def test_a_wrong_one_behind_a_name_is_told():
     with pytest.raises(ConfigError, match="0.9-0.1 is no part of the steps"):
         split_strength("a.safetensors:0.8@0.9-0.1")
+
+
+@pytest.mark.parametrize(("share", "steps", "first"), [("0.28", 25, 7), ("0.07", 100, 7), ("0.56", 50, 28)])
+def test_a_share_that_is_a_whole_step_ends_before_it(share, steps, first):
+    strength = Strength.parse(f"0.8@0-{share},0.2@{share}-1")
+    assert [strength.span_at(step, steps) for step in range(steps)] == [0] * first + [1] * (steps - first)

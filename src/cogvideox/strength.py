@@ -93,7 +93,7 @@ class Strength:
             (
                 index
                 for index, span in enumerate(self.spans)
-                if span.start * count <= step < span.stop * count
+                if span.start <= step / count < span.stop  # 7 / 25 is 0.28, but 0.28 * 25 is above 7
             ),
             None,
         )
