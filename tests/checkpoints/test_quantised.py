@@ -374,3 +374,28 @@ def test_the_shipped_model_quantised_makes_nearly_its_video_from_memory_and_from
         frames[name] = read_video(tmp_path / f"{name}.mp4").frames.astype(float)
     assert (frames["low"] == frames["disk"]).all()
     assert 0 < abs(frames["low"] - frames["full"]).mean() < 8
+
+
+@pytest.mark.parametrize(
+    ("names", "shape", "message"),
+    [
+        (("a.weight", "model.diffusion_model.a.weight"), (4, 64), "a second tensor for a.weight"),
+        (("a.weight",), (0, 64), r"a.weight of \[0, 64\] in Q4_0 cannot be read"),
+    ],
+)
+def test_a_container_with_a_name_twice_or_an_empty_tensor_is_refused(names, shape, message, tmp_path):
+    gguf = pytest.importorskip("gguf")
+    import numpy as np
+
+    from cogvideox.checkpoints.gguf_file import read_gguf
+
+    writer = gguf.GGUFWriter(tmp_path / "cog.gguf", "cogvideox")
+    for name in names:
+        blocks = np.zeros((shape[0], shape[1] // 32 * 18), np.uint8)
+        writer.add_tensor(name, blocks, raw_dtype=gguf.GGMLQuantizationType.Q4_0)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(CheckpointError, match=message):
+        read_gguf(tmp_path / "cog.gguf")

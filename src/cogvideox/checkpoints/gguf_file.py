@@ -76,6 +76,8 @@ def read_container(
     for tensor in listed[:MOST_TENSORS]:
         if (name := name_of(tensor.name)) is None:
             continue
+        if name in entries or name in weights:
+            raise CheckpointError(f"{path}: {tensor.name}: a second tensor for {name}; take another file")
         shape, offset = _check(tensor, path), int(tensor.data_offset)
         kind = tensor.tensor_type.name
         if kind in PLAIN:
@@ -106,7 +108,7 @@ def _check(tensor: Any, path: Path) -> tuple[int, ...]:
     kind, shape = tensor.tensor_type, shape_of(tensor)
     known = kind in _type_traits or kind.name in PLAIN
     size, nbytes = GGML_QUANT_SIZES[kind]
-    if not known or not shape or shape[-1] % size:
+    if not known or not all(shape) or not shape or shape[-1] % size:
         what = f"{tensor.name} of {list(shape)} in {kind.name}"
         raise CheckpointError(f"{path}: {what} cannot be read; take Q8_0 or Q4_K")
     held, end = int(tensor.n_bytes), int(tensor.data_offset) + int(tensor.n_bytes)
