@@ -271,6 +271,13 @@ UNREADABLE = {
     "state": ({**NF4, "a.weight.quant_state.bitsandbytes__nf4": BYTES}, {}, "no shape and block size"),
     "rows": ({"a.Q4_0_qweight": torch.zeros(8, 17, dtype=torch.uint8)}, {}, "not rows of Q4_0 blocks of 18 bytes"),
     "floats": ({"a.Q8_0_qweight": torch.zeros(8, 34)}, {}, "not rows of Q8_0 blocks"),
+    "one scale gone": (
+        {"a.weight": EIGHT.to(torch.float8_e4m3fn), "b.weight": EIGHT.to(torch.float8_e4m3fn),
+         "b.scale_weight": torch.ones(1)}, {}, "'a.weight': fp8 without a scale among others"),
+    "int4 in wider numbers": (
+        {"a._weight_qdata": EIGHT.int(), "a._weight_scale": torch.ones(2, 8), "a._weight_zero_point": torch.ones(2, 8)},
+        as_torchao("Int4Tensor", "qdata", "scale", "zero_point", shape=[8, 128]),
+        "torchao int4 of"),
     "QVGen": ({"a.w": torch.zeros(8, 8), "a.wquantizer.scale": torch.ones(8, 1)}, {}, "QVGen W4A4"),
 }  # fmt: skip
 
