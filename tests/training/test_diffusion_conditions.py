@@ -74,6 +74,12 @@ def test_the_first_loss_of_a_widened_model_is_the_plain_ones(kind, cache):
     assert sample.condition.shape[0] == CHANNELS[kind] - 16 and sample.condition.any()
 
 
+def test_masks_of_clips_that_change_their_length_in_the_autoencoder_are_refused(cache):
+    """13 frames are 4 latents, which are 16 frames: the mask would be drawn for those, the hole for 13."""
+    with pytest.raises(ConfigError, match="13 frames come back from the VAE as 16.*8n \\+ 1"):
+        DiffusionTask(tiny(cache, frames=13, **KINDS["inpaint"]), 0, 1)
+
+
 @pytest.mark.parametrize("kind", ["inpaint", "control"])
 def test_channels_are_those_that_inference_lays_out(kind, cache):
     task = DiffusionTask(tiny(cache, **KINDS[kind]), 0, 1)

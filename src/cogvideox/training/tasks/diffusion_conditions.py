@@ -28,7 +28,7 @@ from cogvideox.data.conditions import MaskedVideos
 from cogvideox.data.latents import EncodedClips
 from cogvideox.errors import ConfigError
 from cogvideox.noise import generator
-from cogvideox.vae import VAE
+from cogvideox.vae import VAE, VAEConfig
 from cogvideox.video import Video
 
 
@@ -135,6 +135,17 @@ class EncodedConditions(ClipConditions):
 def variant_of(seed: int, sample: int, variants: int) -> int:
     """Which of the masks of its clip a sample of the run gets."""
     return int(torch.randint(variants, (), generator=generator(seed, "condition", sample)))
+
+
+def check_masked(frames: int, vae: VAEConfig) -> None:
+    """Raise ConfigError for clips that do not come back from the autoencoder as they went in: how long one was is read
+    from its latents, and its mask would be drawn for another length than its hole."""
+    back = vae.pixel_frames(vae.latent_frames(frames))
+    if back != frames:
+        raise ConfigError(
+            f"task.frames {frames}: {frames} frames come back from the VAE as {back}, so masks would not fit; use "
+            "8n + 1, such as 9 or 17"
+        )
 
 
 def check_encoded(clips: EncodedClips, videos: EncodedClips, variants: int, numbers: Sequence[int]) -> None:

@@ -32,6 +32,7 @@ from cogvideox.training.tasks.diffusion_conditions import (
     EncodedConditions,
     FirstImages,
     check_encoded,
+    check_masked,
     variant_of,
 )
 from cogvideox.training.tasks.diffusion_settings import MASKS_PER_CLIP, DiffusionSettings
@@ -142,6 +143,8 @@ class DiffusionData:
 
     def _world(self, micro_steps: int | None) -> tuple[DiffusionBatcher, DiffusionBatcher]:
         config = self.config
+        if self.kind == "inpaint":
+            check_masked(config.frames, self.vae.config)
         seed = self.seed if config.clips_seed is None else config.clips_seed
         train = WorldClips(seed, "train", config.clips, config.size, config.frames, config.scene_mix)
         held_out = WorldClips(seed, "held_out", HELD_OUT_CLIPS, config.size, config.frames)
