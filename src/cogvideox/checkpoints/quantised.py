@@ -293,7 +293,9 @@ def _fp8(raw: Tensors, shapes: Shapes, dtypes: Dtypes) -> Iterator[Found]:
             continue
         layer = name.removesuffix(".weight")
         scale = next((layer + ending for ending in SCALE_NAMES if layer + ending in shapes), None)
-        if scaled and scale is None and len(shapes[name]) == 2:  # without it the weight would be hundreds of times off
+        if (
+            scaled and scale is None and len(shapes[name]) == 2
+        ):  # without it the weight would be hundreds of times off
             raise CheckpointError(
                 f"{_file(raw, name)}: {short(name)}: fp8 without a scale among others that have one; copy it again"
             )
@@ -318,7 +320,9 @@ def _check_inner(name: str, weight: QuantisedWeight, raw: Tensors) -> None:
             f"{where}: {short(name)}: shape {short(list(sides))} is none; copy the file again"
         )
     held = {part: entries[stored].shape for part, stored in weight.inner.items()}
-    if isinstance(weight.form, Table | Int4Groups):  # the packed numbers lie in bytes, whatever these are called
+    if isinstance(
+        weight.form, Table | Int4Groups
+    ):  # the packed numbers lie in bytes, whatever these are called
         packed = entries[weight.inner["packed"]]
         held["packed"] = (math.prod(packed.shape) * packed.dtype.itemsize,)
     if not _fits(weight.form, held, sides):
