@@ -42,7 +42,7 @@ OF_A_TRAINING = ("frames", "height", "width", "steps")
 """The sizes that a training has too."""
 TRAINING = "Training"
 MODEL = "a preset, a folder or a hub id; presets are not downloaded"
-TRAIN = "plan a training instead: lora or finetune, with the settings of train"
+TRAIN = "plan a training instead: lora, finetune, inpaint, keyframes or control, with the settings of train"
 CARD = "the card whose speed is assumed, such as H100 or A100; default: the device here, else H100"
 
 
