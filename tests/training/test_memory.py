@@ -141,7 +141,9 @@ def test_the_verb_plans_a_training_and_says_what_would_fit():
     assert found["fits"] and found["tokens"] == 224 and "A100" in found["seconds_stand_on"]
     told = cogvideox(*words, "--memory-limit", "20MB", code=2)
     assert "memory of the host" in told.stdout and "do not fit 0.02 GB" in told.stderr
-    assert "choose one of lora, finetune, inpaint" in cogvideox("plan", "tiny", "--train", "vae", code=2).stderr
+    assert (
+        "choose one of lora, finetune, inpaint" in cogvideox("plan", "tiny", "--train", "vae", code=2).stderr
+    )
     assert "add --train" in cogvideox("plan", "tiny", "task.accumulation=2", code=2).stderr
     assert "is 8 processes" in cogvideox(*words, "mesh.shard=8", code=2).stderr
 
