@@ -40,8 +40,9 @@ Line = dict[str, Any] | CogVideoXError
 """The values of a line, or what is wrong with it."""
 MOST_BYTES = 64 << 20
 OF_THE_RUN = ("batch", "count", "debug", "device", "dry_run", "engine", "enhance", "enhance_model", "json", "memory",
-              "memory_limit", "no_metadata", "out", "overwrite", "preview", "products", "storage", "text_cache",
-              "text_device", "text_encoder", "tiny_vae", "transformer", "vae", "watch", "workers")  # fmt: skip
+              "memory_limit", "no_metadata", "out", "overwrite", "preview", "products", "second_pass", "storage",
+              "text_cache", "text_device", "text_encoder", "tiny_vae", "transformer", "vae", "watch",
+              "workers")  # fmt: skip
 """Flags of the command line that a line cannot have."""
 OF_A_LINE = ("as", "continue", "dtype", "lora", "lora_alpha", "model", "name", "preset")
 """Keys of a line besides the fields of GenerateOptions."""
