@@ -203,3 +203,10 @@ def test_nothing_is_downloaded_where_that_is_not_wanted(hub_here, tmp_path):
         "some-owner/ exists and does not hold it" in told(lambda: file_of("some-owner/some-lora"))
         and seen == []
     )
+
+
+@pytest.mark.parametrize("revision", ["..", "../..", "a/../../b", "/etc/hostname"])
+def test_a_revision_is_no_path_out_of_the_cache(revision):
+    assert hub.read_reference(f"owner/name@{revision}") is None
+    assert hub.read_reference(f"owner/name:a.safetensors@{revision}") is None
+    assert hub.read_reference("owner/name@refs/pr/1").revision == "refs/pr/1"
