@@ -40,6 +40,9 @@ def test_problems_are_listed_and_the_rest_is_still_told(tmp_path):
 def test_other_things_are_named(tmp_path):
     save_file({"a": torch.zeros(3)}, tmp_path / "x.safetensors")
     assert inspect(tmp_path / "x.safetensors").kind == "safetensors file"
+    save_file(small_model("5b").vae.state_dict(), tmp_path / "vae.safetensors")
+    alone = inspect(tmp_path / "vae.safetensors")
+    assert alone.kind == "a VAE alone" and f"--vae {tmp_path / 'vae.safetensors'}" in alone.todo
     (tmp_path / "empty").mkdir()
     assert "nothing that is a checkpoint" in inspect(tmp_path / "empty").problems[0]
     with pytest.raises(CheckpointError, match="no such folder"):

@@ -39,7 +39,7 @@ from cogvideox.checkpoints.network_files import read_network, read_network_file
 from cogvideox.checkpoints.quantised import QuantisedTensors
 from cogvideox.checkpoints.report import CheckpointReport, TensorSet
 from cogvideox.checkpoints.sat import find_components, is_sat, read_sat
-from cogvideox.checkpoints.shapes import meta_names, transformer_settings
+from cogvideox.checkpoints.shapes import is_vae, meta_names, transformer_settings
 from cogvideox.checkpoints.specs import (
     RECORD,
     STEM,
@@ -260,6 +260,9 @@ def _look_at_file(file: Path, report: CheckpointReport, check: bool) -> None:
         kinds = Counter(kind for name in tensors if (kind := other_kind(name)))
         report.kind = kinds.most_common(1)[0][0] if kinds else "LoRA"
         _look_at_adapter(file, report)
+    elif is_vae(tensors):
+        report.kind = "a VAE alone"
+        report.todo = f"cogvideox generate --model BASE --vae {file}; BASE: the model it is for"
     elif not _look_at_trained(file, report, check=False, weigh=False):
         report.kind = "safetensors file"
         report.todo = "nothing here is known: it holds no network of CogVideoX and no adapter"

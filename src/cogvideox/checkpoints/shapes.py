@@ -7,7 +7,7 @@ or not) comes from the model that a file is used with.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -71,6 +71,11 @@ def controlnet_settings(shapes: Shapes) -> dict[str, Any]:
         "downscale_coef": round((first[1] / 3) ** 0.5),
         "out_proj_dim": out[0] if out else None,
     }
+
+
+def is_vae(names: Collection[str]) -> bool:
+    """Whether tensors are those of a VAE as diffusers names them."""
+    return {"encoder.conv_in.conv.weight", "decoder.conv_in.conv.weight"} <= set(names)
 
 
 def meta_names(config: TransformerConfig | VAEConfig) -> dict[str, tuple[int, ...]]:
