@@ -212,6 +212,7 @@ for code, words, command in [
     (1, "cut.safetensors", [G, "a", *RUN, "--lora", "cut.safetensors"]),
     (2, "is not a scale", [G, "a", *RUN, "--lora", "lora.safetensors:much"]),
     (1, "--lora-alpha", [G, "a", *RUN, "--lora", "silent.safetensors"]),
+    (1, "convert: --alpha", ["convert", "tiny", "out", "--lora", "silent.safetensors"]),
     (2, "without --lora", [G, "a", *RUN, "--lora-alpha", "8"]),
     (2, "between", [G, "a", *RUN, "--lora", "lora.safetensors:nan"]),
     # outputs

@@ -153,7 +153,8 @@ def check_alpha(value: object, where: str, error: type[CheckpointError] = OddSet
         number = math.nan
     if not math.isfinite(number) or abs(number) > MOST_ALPHA:
         raise error(
-            f"{where}: alpha {short(value)} is not a finite number up to {MOST_ALPHA:g}; pass alpha (--lora-alpha)"
+            f"{where}: alpha {short(value)} is not a finite number up to {MOST_ALPHA:g}; pass alpha (--lora-alpha; "
+            "convert: --alpha)"
         )
     return number
 

@@ -50,7 +50,7 @@ DIFFERENCE = "an extracted difference of two models"
 COGKIT = (128, 64.0)  # rank and alpha of every adapter that CogKit trains
 _ALPHA_KEYS = ("lora_alpha", "alpha", "ss_network_alpha")
 _REBASED = ("pissa", "olora", "corda", "loftq", "lora_ga")
-_PASS_ALPHA = "pass alpha (--lora-alpha)"
+PASS_ALPHA = "pass alpha (--lora-alpha; convert: --alpha)"
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class AdapterSettings:
         if expected is not None and expected != rank and (own is not None or not self.patterns):
             raise OddSettingsError(
                 f"{where}: {layer} has rank {rank}, {self.source} says {expected:g}: they are not of one adapter, so "
-                f"alpha cannot be trusted; {_PASS_ALPHA}"
+                f"alpha cannot be trusted; {PASS_ALPHA}"
             )
 
 
@@ -112,7 +112,7 @@ def read_adapter(path: str | Path, alpha: float | None = None, layers: Layers | 
     adapter = Adapter(pairs, origin, ", ".join(dict.fromkeys(sources)), tuple(passed))
     if "" in sources:
         raise AlphaUnknownError(
-            f"{file}: does not say its alpha (rank {', '.join(map(str, adapter.ranks))}); {_PASS_ALPHA}: the value it "
+            f"{file}: does not say its alpha (rank {', '.join(map(str, adapter.ranks))}); {PASS_ALPHA}: the value it "
             "was trained with, or the rank for an effective scale of 1, as diffusers assumes. CogVideo's own trainer "
             "takes half the rank, SAT (DimensionX and other exports) 1"
         )
@@ -218,7 +218,7 @@ def _alpha(
     if own is not None:
         tensor = tensors[own]
         if tensor.numel() != 1 or tensor.dtype == torch.bool:
-            raise OddSettingsError(f"{file}: {own} {list(tensor.shape)} is not one number; {_PASS_ALPHA}")
+            raise OddSettingsError(f"{file}: {own} {list(tensor.shape)} is not one number; {PASS_ALPHA}")
         return check_alpha(tensor.item(), f"{file}: {own}"), "tensors of the file"
     if given is None:
         settings.check_rank(str(file), layer, pair.rank)
@@ -277,7 +277,7 @@ def _origin(file: Path, matched: list[MatchedLayer], metadata: Mapping[str, str]
 
 def _checked_object(values: Any, where: str) -> dict[str, Any]:
     if not isinstance(values, dict):
-        raise OddSettingsError(f"{where}: not a JSON object; {_PASS_ALPHA}")
+        raise OddSettingsError(f"{where}: not a JSON object; {PASS_ALPHA}")
     return values
 
 
@@ -303,12 +303,12 @@ def _of_peft(values: Mapping[str, Any], source: str, where: str) -> AdapterSetti
     if unread:
         raise OddSettingsError(
             f"{where}: alpha_pattern {short(unread[0])} is a regular expression; those of files are not run: "
-            f"{_PASS_ALPHA}"
+            f"{PASS_ALPHA}"
         )
     ranks, unread = _literal(values.get("rank_pattern"), f"{where}: rank_pattern")
     alpha, rank = values.get("lora_alpha"), values.get("r")
     if rank is not None and (isinstance(rank, bool) or not isinstance(rank, int) or rank < 1):
-        raise OddSettingsError(f"{where}: r {short(rank)} is not a rank; {_PASS_ALPHA}")
+        raise OddSettingsError(f"{where}: r {short(rank)} is not a rank; {PASS_ALPHA}")
     for switch in ("use_rslora", "use_dora", "lora_bias"):
         if not isinstance(values.get(switch, False), bool | None):
             raise OddSettingsError(f"{where}: {switch} {short(values[switch])} is neither true nor false")
