@@ -14,6 +14,8 @@ from cogvideox.video.image import read_image
 from cogvideox.video.video import Video, read_video
 
 BOX = re.compile(r"\s*(-?\d+)\s*,\s*(-?\d+)\s*,\s*(-?\d+)\s*,\s*(-?\d+)\s*")
+NUMBERS = re.compile(r"[-\d\s.]+(,[-\d\s.]*)+")
+"""What was meant as a box."""
 
 
 def read_mask(source: str | Path | np.ndarray | Video, video: Video, what: str = "mask") -> np.ndarray:
@@ -81,6 +83,11 @@ def _frames(source: str | Path | np.ndarray | Video, what: str) -> np.ndarray:
                 "[frames, height, width]"
             )
         return array if array.ndim == 3 else array[None]
+    if not isinstance(source, str | Path) or NUMBERS.fullmatch(str(source)):
+        raise MediaError(
+            f"{what} {source}: neither a file nor a box; write a box as text, 'x,y,width,height' in pixels, such as "
+            "'8,8,16,16'"
+        )
     if Path(source).suffix.lower() in IMAGE_SUFFIXES:
         return _grey(read_image(source)[None])
     return _grey(read_video(source).frames)
