@@ -48,7 +48,9 @@ def read_reference(text: str | Path) -> HubReference | None:
     matched = _REFERENCE.fullmatch(name) if len(name) <= 400 and "\0" not in name else None
     if matched is None or len(matched[1]) > 200 or matched[1].endswith(FILE_ENDINGS) or exists(Path(name)):
         return None
-    paths = [PurePosixPath(part or "") for part in matched.group(2, 3)]  # the hub's client makes paths of both
+    paths = [
+        PurePosixPath(part or "") for part in matched.group(2, 3)
+    ]  # the hub's client makes paths of both
     if any(path.is_absolute() or ".." in path.parts for path in paths):
         return None
     return HubReference(matched[1], matched[2] or "", matched[3])
