@@ -79,6 +79,7 @@ def main() -> None:
     os.dup2(2, 1)  # whatever a library prints does not get between our lines
     limits = StudioLimits.parse(parse_json(sys.stdin.readline(), "the limits of uploads"))
     warnings.simplefilter("ignore")
+    os.nice(10)  # answers of the server go before
     import av  # before the limits, which are for uploads
 
     assert av.time_base, "a library of FFmpeg is loaded"
