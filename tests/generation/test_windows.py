@@ -239,6 +239,8 @@ def test_windows_are_chosen_for_a_video_more_than_twice_as_long_as_trained():
     assert (windows.frames, windows.size, windows.schedule, windows.blend) == (61, 5, "uniform", "pyramid")
     assert "in 2" in plan(seconds=30).frames.why and "trained on 17" in plan(seconds=30).frames.why
     assert plan(seconds=30, window=0).windows is None
+    assert "trained on" not in plan(seconds=30, window=9).frames.why  # they were asked for
+    assert "windows of 9 frames" in (why := plan(seconds=30, window=5).frames.why) and "to window 5" in why
     assert plan(seconds=30, cache="first-block").windows.schedule == "static"
     assert plan("1.5-5b", seconds=10).windows is None  # as published
     long = plan("1.5-5b", seconds=30).windows

@@ -84,7 +84,7 @@ def plan_run(spec: ModelSpec, options: GenerateOptions, given: Given | None = No
     windows = plan_windows(spec, options, lay(), timed_prompts(options.prompt), fps, given)
     frames = lay(trained=spec.frames) if windows is None else lay()
     if windows is not None:
-        frames = _in_windows(spec, frames, windows, bool(options.window))
+        frames = _in_windows(spec, frames, windows, options.window)
     check_positions(spec, options, windows.size if windows is not None else frames.latents)
     given.pictures(asked)  # raises for a key frame beyond
     steps, tiles = _steps(options, given), _tiles(spec, options)
@@ -154,7 +154,7 @@ def _asked(spec: ModelSpec, options: GenerateOptions, given: Given, fps: float, 
     return asked
 
 
-def _in_windows(spec: ModelSpec, frames: FramePlan, windows: Windows, asked: bool) -> FramePlan:
+def _in_windows(spec: ModelSpec, frames: FramePlan, windows: Windows, asked: int | None) -> FramePlan:
     """The frames, whose reason says the windows too."""
     return replace(frames, why=f"{frames.why}; {about_windows(spec, windows, frames, asked)}")
 

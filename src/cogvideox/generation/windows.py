@@ -84,15 +84,20 @@ def window_frames(spec: ModelSpec, windows: Windows) -> int:
     return (windows.size - padding - 1) * spec.vae.temporal_compression_ratio + 1
 
 
-def about_windows(spec: ModelSpec, windows: Windows, frames: FramePlan, asked: bool = False) -> str:
-    """One phrase for people: how many windows of how many frames, and why, unless their length was ``asked`` for."""
+def about_windows(spec: ModelSpec, windows: Windows, frames: FramePlan, asked: int | None = None) -> str:
+    """One phrase for people: how many windows of how many frames, and why.
+
+    ``asked``: the frames of a window that were asked for, None where the model's own length decided.
+    """
     count, shared = len(windows.at(0)), windows.overlap * spec.vae.temporal_compression_ratio
     size = window_frames(spec, windows)
     why = f"in {count} windows of {size} frames that share {shared} ({windows.schedule}, {windows.blend} weights)"
     if windows.schedule == "segments":
         count = len(laid_segments(frames.asked, size, SHARED[spec.kind]))
         why = f"in {count} segments of {size} frames, each begun with the last {SHARED[spec.kind]} of the one before"
-    if frames.generated > spec.frames and not asked:
+    if asked is not None and asked != size:
+        why += f", the next length that the model makes to window {asked}"
+    elif asked is None and frames.generated > spec.frames:
         why += f", since the model was trained on {spec.frames}"
     return why
 
