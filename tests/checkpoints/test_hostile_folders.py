@@ -159,14 +159,14 @@ def test_a_tokenizer_that_says_no_longest_text_is_read(folder):
 @pytest.mark.parametrize(
     ("part", "file"), [("transformer", WEIGHTS), ("vae", WEIGHTS), ("text_encoder", "model.safetensors")]
 )
-@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool, torch.float8_e4m3fn])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool])
 def test_weights_that_are_not_floats_are_named_by_every_reader(folder, part, file, dtype):
     place = folder / part / file
     tensors = load_file(place)
     name = next(name for name in tensors if name.endswith("weight"))
     save_file({**tensors, name: tensors[name].to(dtype)}, place)
     for work in (lambda: load_model(folder), lambda: convert(folder, folder.parent / "out", "diffusers")):
-        with pytest.raises(CheckpointError, match="not floats|fp8"):
+        with pytest.raises(CheckpointError, match="not floats"):
             work()
     report = inspect(folder, check=True)
     assert not report.ok and "no problems" not in report.to_text()

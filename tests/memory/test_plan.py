@@ -200,7 +200,7 @@ def test_plan_and_generate_agree_without_torchao_and_name_the_extra():
     asked = request(guided=False)
     asked = replace(asked, device="cpu")
     place = "resident"  # less than int8 weights take is to be had from files, too
-    options = plan(asked, residence=place, low_bit=False).options
+    options = plan(asked, 1, place, low_bit=False).options  # where nothing fits, all are shown
     plain, low = (
         min((o for o in options if (o.policy.storage == "int8") == wanted), key=lambda o: o.peak)
         for wanted in (False, True)

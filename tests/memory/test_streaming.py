@@ -176,7 +176,7 @@ def test_buffers_are_as_large_as_two_blocks_and_given_back(folder):
     reader = BlockReader(blocks, torch.device("cpu"))
     reader.use(0)
     reader._join()
-    size = sum(stored_of(home).nbytes for _, home in reader._homes(1))
+    size = sum(stored_of(home).held for _, home in reader._homes(1))
     held = [memory.nbytes for memory in reader.memory]
     assert len(held) == 2 and all(size <= each <= 1.2 * size + 64 * 40 for each in held)
     reader.leave()
@@ -317,7 +317,7 @@ def test_for_a_card_one_block_of_host_memory_is_locked_and_filled_again_only_whe
     )
     assert (
         len(locked) == 1
-        and locked[0] < 1.3 * sum(stored_of(home).nbytes for _, home in reader._homes(0)) + 64 * 40
+        and locked[0] < 1.3 * sum(stored_of(home).held for _, home in reader._homes(0)) + 64 * 40
     )
 
 

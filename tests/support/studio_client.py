@@ -92,6 +92,14 @@ class Client:
                     found.append(int(folder.name))
         return found
 
+    @staticmethod
+    def lives(number: int) -> bool:
+        """Whether a process does something: one that ended and was not waited for yet does nothing."""
+        try:
+            return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+        except OSError:
+            return False
+
     def kill_worker(self) -> None:
         for number in self.workers():
             os.kill(number, 9)

@@ -193,7 +193,11 @@ def _computed(func: Any, args: Any, kwargs: Any) -> Any:
     result = func(*args, **kwargs)
     results = [result] if isinstance(result, Tensor) else list(result)
     if len(_forms) < _MOST_FORMS and all(isinstance(x, Tensor) and x.is_meta for x in results):
-        _forms[key] = [_form(x) for x in results]
+        given = {tensor.untyped_storage()._cdata for tensor in tensors}
+        if not any(
+            x.untyped_storage()._cdata in given for x in results
+        ):  # some views do not say that they are
+            _forms[key] = [_form(x) for x in results]
     return result
 
 
