@@ -94,7 +94,7 @@ def make(folder: Path, layers: int) -> None:
     """A model folder of the 2B with T5-XXL and the shipped tokenizer. ``layers`` of each, for a trial."""
     from cogvideox.checkpoints.diffusers import meta_names, write_index, write_schedule
     from cogvideox.checkpoints.hub import find_folder
-    from cogvideox.checkpoints.specs import ModelRecord
+    from cogvideox.checkpoints.record import ModelRecord
     from cogvideox.checkpoints.text import CONFIG, text_names
     from cogvideox.presets import T5_XXL, get_preset
     from cogvideox.text.t5 import T5Config

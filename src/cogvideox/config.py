@@ -182,6 +182,7 @@ class Config(BaseModel):
             for path, value in some.items():
                 values[key] = _set(values[key], path.split("."), value, f"{key}.{path}")
         result = type(self)(**values)
+        result.__pydantic_fields_set__ = self.model_fields_set | {path.split(".")[0] for path in given}
         result.check_change(self, list(given))
         return result
 

@@ -22,7 +22,8 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from cogvideox.checkpoints.diffusers import STEM, digests_in, load_transformer
 from cogvideox.checkpoints.folders import checkpoint_folder
 from cogvideox.checkpoints.hub import find_folder
-from cogvideox.checkpoints.specs import read_record, read_spec
+from cogvideox.checkpoints.record import read_record
+from cogvideox.checkpoints.specs import read_spec
 from cogvideox.checkpoints.tensors import write_file
 from cogvideox.errors import CheckpointError, ConfigError
 from cogvideox.files import read_json

@@ -66,7 +66,8 @@ class ModelSpec:
     ``height`` and ``width`` (pixels), ``frames`` (pixel frames) and ``fps`` are the size it was trained at.
     ``dtype`` names the precision it is computed in unless another is asked for, ``text_tokens`` is the prompt
     budget, ``text_settings`` are the text encoder's in T5's names (None: it has none). ``guidance``, ``steps`` and
-    ``sampler`` hold where a run asks for none. ``download_gb`` is the size of the files on the hub.
+    ``sampler`` hold where a run asks for none; ``times`` are those of a model of few steps, which visits no others.
+    ``download_gb`` is the size of the files on the hub.
     """
 
     name: str = ""
@@ -79,6 +80,7 @@ class ModelSpec:
     text_tokens: int
     guidance: float = GUIDANCE
     steps: int = 50
+    times: tuple[int, ...] = ()
     sampler: Literal["ddim", "dpmpp_2m", "dpmpp_sde"] = "ddim"
     licence: str = ""
     about: str = ""

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from cogvideox.captioning.local import CaptionerConfig
 from cogvideox.checkpoints import convert, inspect, load_model, read_sat, read_spec
-from cogvideox.checkpoints.specs import ModelRecord
+from cogvideox.checkpoints.record import ModelRecord
 from cogvideox.checkpoints.text import load_text
 from cogvideox.diffusion.schedule import ScheduleConfig
 from cogvideox.errors import CheckpointError, CogVideoXError, ConfigError

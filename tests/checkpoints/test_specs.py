@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from cogvideox.checkpoints import find_spec, load_model, read_spec, save_model, specs
+from cogvideox.checkpoints import find_spec, load_model, read_spec, record, save_model, specs
+from cogvideox.checkpoints.record import RECORD
 from cogvideox.diffusion.guidance import RELEASED_GUIDANCE
 from cogvideox.presets import PRESETS, get_preset
 from cogvideox.spec import GUIDANCE, ModelSpec
@@ -21,7 +22,7 @@ def native(spec):
 
 
 def without_record(folder):
-    (folder / specs.RECORD).unlink()
+    (folder / RECORD).unlink()
     return folder
 
 
@@ -67,8 +68,11 @@ def test_guidance_of_the_released_models_is_kept_where_the_preset_has_its_own(tm
 def test_cogvideox_json_is_read_once_in_a_load(tmp_path, monkeypatch):
     folder = save_model(small_model("5b"), tmp_path / "m")
     asked = []
-    monkeypatch.setattr(specs, "read_json", lambda file: asked.append(file) or json.loads(file.read_text()))
+    for module in (specs, record):
+        monkeypatch.setattr(
+            module, "read_json", lambda file: asked.append(file) or json.loads(file.read_text())
+        )
     load_model(folder, device="cpu")
-    assert asked.count(folder / specs.RECORD) == 1
+    assert asked.count(folder / RECORD) == 1
     read_spec(folder)
-    assert asked.count(folder / specs.RECORD) == 2
+    assert asked.count(folder / RECORD) == 2

@@ -11,7 +11,7 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from cogvideox.checkpoints import load_model, save_model
-from cogvideox.checkpoints.specs import read_record
+from cogvideox.checkpoints.record import read_record
 from cogvideox.diffusion import ScheduleConfig
 from cogvideox.errors import ConfigError
 from cogvideox.parallel.shard import compile_blocks

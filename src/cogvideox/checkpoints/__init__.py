@@ -9,6 +9,7 @@
 | ``families`` | weights of the CogVideoX world that are known and not run |
 | ``trainers`` | what trainers leave: recognised, and what to do with it |
 | ``components`` | networks in place of those of a model folder: a folder or a file each |
+| ``record`` | ``cogvideox.json``: what the diffusers layout cannot say about a model |
 | ``specs`` | the spec of a model from its config files and ``cogvideox.json``, no weight loaded |
 | ``fill`` | tensors into networks, every name and shape checked; the precision on a CPU |
 | ``folders`` | what may be replaced by a new checkpoint, and what goes along beside the weights |

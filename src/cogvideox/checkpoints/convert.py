@@ -25,6 +25,7 @@ from cogvideox.checkpoints.fill import check_names
 from cogvideox.checkpoints.fuse import fuse_adapters
 from cogvideox.checkpoints.hub import cached, find_folder
 from cogvideox.checkpoints.network_files import read_network
+from cogvideox.checkpoints.record import ModelRecord, read_record
 from cogvideox.checkpoints.sat import (
     SUFFIXES,
     Component,
@@ -39,10 +40,8 @@ from cogvideox.checkpoints.sat import (
 )
 from cogvideox.checkpoints.specs import (
     STEM,
-    ModelRecord,
     component,
     own_settings,
-    read_record,
     read_transformer_config,
     read_vae_config,
 )
@@ -268,7 +267,9 @@ def _write_record(
     source: Mapping[str, Any],
 ) -> None:
     """``cogvideox.json`` of converted networks: what the preset of this name says, and over it what was known."""
-    native = ("height", "width", "frames", "fps", "guidance", "dtype", "licence", "condition_noise")
+    native = (
+        "height", "width", "frames", "fps", "guidance", "times", "sampler", "dtype", "licence", "condition_noise",
+    )  # fmt: skip
     facts = {field: value for field in native if (value := getattr(record, field))}
     facts |= {"provenance": {**record.provenance, **source}, "files": diffusers.digests_in(folder)}
     facts |= own_settings(transformer, vae)

@@ -24,17 +24,16 @@ from cogvideox.checkpoints.folders import checkpoint_folder
 from cogvideox.checkpoints.hub import find_folder, is_shipped
 from cogvideox.checkpoints.kinds import BY_PIPELINE
 from cogvideox.checkpoints.quantised import QuantisedTensors
+from cogvideox.checkpoints.record import ModelRecord, read_record
 from cogvideox.checkpoints.shapes import meta_names
 from cogvideox.checkpoints.specs import (
     RELEASED_TRANSFORMER,
     SCHEDULERS,
     TRANSFORMER_CLASS,
     VAE_CLASS,
-    ModelRecord,
     check_class,
     component,
     own_settings,
-    read_record,
     read_schedule_config,
     read_transformer_config,
     read_vae_config,

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from cogvideox.checkpoints.specs import RECORD, read_schedule_config
+from cogvideox.checkpoints.record import RECORD
+from cogvideox.checkpoints.specs import read_schedule_config
 from cogvideox.checkpoints.tensors import link_root
 from cogvideox.errors import CheckpointError, CogVideoXError, OutputError
 from cogvideox.files import check_link

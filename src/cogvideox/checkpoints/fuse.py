@@ -10,7 +10,7 @@ from torch import nn
 from cogvideox.checkpoints.diffusers import ShardSize, load_stored, write_model
 from cogvideox.checkpoints.folders import checkpoint_folder, copy_text
 from cogvideox.checkpoints.lora import load_lora, merge_lora
-from cogvideox.checkpoints.specs import read_record
+from cogvideox.checkpoints.record import read_record
 from cogvideox.errors import CheckpointError
 from cogvideox.files.quantised import QuantisedTensor
 from cogvideox.strength import Strength

@@ -37,15 +37,14 @@ from cogvideox.checkpoints.gguf_text import ARCHITECTURES, read_gguf_text
 from cogvideox.checkpoints.hub import find_folder
 from cogvideox.checkpoints.network_files import read_network, read_network_file
 from cogvideox.checkpoints.quantised import QuantisedTensors
+from cogvideox.checkpoints.record import RECORD, read_record
 from cogvideox.checkpoints.report import CheckpointReport, TensorSet
 from cogvideox.checkpoints.sat import find_components, is_sat, read_sat
 from cogvideox.checkpoints.shapes import is_vae, meta_names, transformer_settings
 from cogvideox.checkpoints.specs import (
-    RECORD,
     STEM,
     TRANSFORMER_CLASS,
     VAE_CLASS,
-    read_record,
     read_spec,
     read_transformer_config,
     read_vae_config,

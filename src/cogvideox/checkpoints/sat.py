@@ -23,13 +23,8 @@ from cogvideox.checkpoints.families import check_floats
 from cogvideox.checkpoints.folders import copy_file
 from cogvideox.checkpoints.keymap import Keymap, sat_transformer, sat_vae
 from cogvideox.checkpoints.pickled import is_plain, load_pickled, unwrapped
-from cogvideox.checkpoints.specs import (
-    TRANSFORMER_CLASS,
-    VAE_CLASS,
-    read_record,
-    read_transformer_config,
-    read_vae_config,
-)
+from cogvideox.checkpoints.record import read_record
+from cogvideox.checkpoints.specs import TRANSFORMER_CLASS, VAE_CLASS, read_transformer_config, read_vae_config
 from cogvideox.checkpoints.tensors import is_finite, link_root, owned, read_json
 from cogvideox.errors import CheckpointError, few
 from cogvideox.files import check_link, read_small_text, short

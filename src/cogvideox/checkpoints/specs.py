@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
-from pydantic import Field
 
 from cogvideox.checkpoints.components import NO_COMPONENTS, STEM, Components, NetworkFiles
 from cogvideox.checkpoints.families import check_config
@@ -18,6 +16,7 @@ from cogvideox.checkpoints.hub import cached, exists, find_folder, released, shi
 from cogvideox.checkpoints.kinds import OF_FUN, check_recorded, fun_settings, is_noisy, kind_in
 from cogvideox.checkpoints.network_files import read_network
 from cogvideox.checkpoints.quantised import QuantisedTensors
+from cogvideox.checkpoints.record import RECORD, ModelRecord, read_record
 from cogvideox.checkpoints.shapes import meta_names, transformer_settings
 from cogvideox.checkpoints.tensors import Tensors, read_json, shapes_of
 from cogvideox.checkpoints.trainers import not_a_model
@@ -26,13 +25,11 @@ from cogvideox.diffusion.schedule import ScheduleConfig
 from cogvideox.errors import CheckpointError, ConfigError, suggest
 from cogvideox.files import short
 from cogvideox.presets import PRESETS, get_preset, guess_preset
-from cogvideox.spec import ABOUT_KINDS, GUIDANCE, Kind, ModelSpec, Settings
+from cogvideox.spec import ABOUT_KINDS, Kind, ModelSpec, Settings
 from cogvideox.transformer import TransformerConfig
 from cogvideox.vae import VAEConfig
 from cogvideox.vae.config import OWN_SETTINGS
 
-RECORD = "cogvideox.json"
-"""What the diffusers layout cannot say about a model, in one file beside it."""
 OWN_TRANSFORMER = ("use_positional_embeddings", "position_mode", "riflex_frames", "attention", "experts")
 RELEASED_TRANSFORMER = tuple(name for name in TransformerConfig.model_fields if name not in OWN_TRANSFORMER)
 TRANSFORMER_CLASS, VAE_CLASS = "CogVideoXTransformer3DModel", "AutoencoderKLCogVideoX"
@@ -42,54 +39,6 @@ HARMLESS = {"act_fn", "down_block_types", "up_block_types", "latents_mean", "lat
             "use_post_quant_conv", "sample_size", "force_upcast", "add_noise_in_inpaint_model",
             "quantization_config"}  # fmt: skip
 C = TypeVar("C", bound=Config)
-
-
-class ModelRecord(Config):
-    """The fields of the file. Each may be absent, since folders of others have no such file."""
-
-    format: Literal[1] = Field(1, description="version of this file")
-    preset: str = Field("", description="the row of the preset table this model is")
-    kind: Kind | Literal[""] = Field("", description="what the model makes a video from")
-    condition_noise: float = Field(
-        0.0, ge=0, le=10, description="noise on the pixels of a condition before they are encoded"
-    )
-    height: int | None = Field(None, gt=0, le=65_536, description="native height in pixels")
-    width: int | None = Field(None, gt=0, le=65_536, description="native width in pixels")
-    frames: int | None = Field(None, gt=0, le=65_536, description="native number of frames")
-    fps: float | None = Field(None, gt=0, le=1000, description="native frames per second")
-    guidance: float | None = Field(
-        None, ge=0, le=1000, description="guidance when none is asked for, if it is not 6"
-    )
-    dtype: str | None = Field(None, description="precision to compute in, when it is not the one stored")
-    licence: str = Field("", description="under which the weights may be used")
-    transformer: dict[str, Any] = Field(
-        {}, description="settings that diffusers' transformer/config.json has no name for"
-    )
-    vae: dict[str, Any] = Field({}, description="settings that diffusers' vae/config.json has no name for")
-    provenance: dict[str, Any] = Field({}, description="what made the weights: run, data, step, versions")
-    files: dict[str, str] = Field({}, description="SHA-256 of each weights file")
-
-    @classmethod
-    def of(cls, spec: ModelSpec, **more: Any) -> ModelRecord:
-        """The record of a model of this spec; ``more``: fields that its spec does not hold, or other values."""
-        known = PRESETS.get(spec.name)
-        native: dict[str, Any] = dict(
-            preset=spec.name,
-            kind=spec.kind,
-            condition_noise=max((each.noise for each in spec.conditions), default=0.0),
-            height=spec.height,
-            width=spec.width,
-            frames=spec.frames,
-            fps=spec.fps,
-            guidance=None if spec.guidance == GUIDANCE else spec.guidance,
-            licence=spec.licence or (known.licence if known else ""),
-        )
-        return cls.model_construct(**(native | more))
-
-    def write(self, folder: Path) -> None:
-        """Write the file into a model folder."""
-        values = self.model_dump(mode="json", exclude_none=True)
-        (folder / RECORD).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def find_spec(
@@ -147,7 +96,10 @@ def spec_of(
     if kind in OF_FUN and not own:
         noisy = is_noisy(folder / "transformer" / "config.json")
         facts = fun_settings(kind, noisy, transformer, vae, schedule)
-    native = dict(height=record.height, width=record.width, frames=record.frames, fps=record.fps)
+    native: dict[str, Any] = dict(
+        height=record.height, width=record.width, frames=record.frames, fps=record.fps
+    )
+    native |= dict(times=record.times, sampler=record.sampler)
     native |= dict(guidance=record.guidance, condition_noise=record.condition_noise or None)
     facts |= {name: value for name, value in native.items() if value is not None}
     name = record.preset or _preset_of(transformer, kind)
@@ -325,17 +277,6 @@ def _check_together(
             f"{named}: the text encoder writes vectors of {width}, the transformer reads "
             f"{transformer.text_embed_dim}; give a transformer and a text encoder of one model"
         )
-
-
-def read_record(folder: Path) -> ModelRecord:
-    """The record of a model folder, empty when there is none; raises ConfigError or CheckpointError."""
-    file = folder / RECORD
-    if not exists(file):
-        return ModelRecord()
-    values = read_json(file)
-    if values.get("format", 1) != 1:
-        raise CheckpointError(f"{file}: format {values['format']!r}, this version reads 1; upgrade cogvideox")
-    return ModelRecord.parse(values, str(file))
 
 
 def own_settings(transformer: TransformerConfig | None, vae: VAEConfig | None) -> dict[str, dict[str, Any]]:

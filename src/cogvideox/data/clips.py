@@ -25,7 +25,7 @@ from cogvideox.files import files_below, read_small_bytes
 from cogvideox.files.atomic import write_text
 from cogvideox.files.paths import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from cogvideox.video import READER, Colour, Video, read_image, read_video
-from cogvideox.world import caption, render, sample_scene
+from cogvideox.world import caption, coverage, render, sample_scene
 from cogvideox.world.scene import TIERS, Scene
 
 MOST_DIGESTS = 1 << 30  # bytes of the file of digests
@@ -282,6 +282,10 @@ class WorldClips(ClipDataset):
 
     def pixels(self, index: int) -> np.ndarray:
         return render(self.scene(index), size=self.side, frames=self.frames)
+
+    def objects(self, index: int) -> np.ndarray:
+        """How much of each pixel of a clip objects cover, float32 [t, h, w] in 0..1."""
+        return coverage(self.scene(index), size=self.side, frames=self.frames)
 
     def caption(self, index: int, variant: int) -> str:
         return caption(self.scene(index), self.seed, index * 31 + variant)

@@ -11,6 +11,7 @@ Files, in reading order:
 | `guidance` | `Guider`: how strong guidance is at each step, and by which formula |
 | `windows` | a long video in overlapping windows at every step |
 | `timesteps` | the timesteps of training samples |
+| `hops` | moves between noise levels for distillation, finite at zero SNR |
 | `warped_noise` | noise that moves with a video |
 """
 

@@ -62,6 +62,9 @@ def plan_run(spec: ModelSpec, options: GenerateOptions, given: Given | None = No
     given = given or Given()
     check_takes(spec, given)
     _warn_of_no_effect(options, given)
+    if spec.times and not options.model_fields_set & {"steps", "times"}:  # a model of few steps
+        sampler = {} if "sampler" in options.model_fields_set else {"sampler": spec.sampler}
+        options = options.changed(times=spec.times, **sampler)
     if options.guidance is None:
         options = options.changed(guidance=spec.guidance if given.first_pass is None else SECOND_GUIDANCE)
     if options.strength is None:

@@ -16,6 +16,7 @@ from cogvideox.training.step_guard import GuardConfig
 from cogvideox.training.task import MayChange, TaskConfig
 from cogvideox.training.tasks.captioner import CaptionerTraining
 from cogvideox.training.tasks.diffusion import DiffusionTraining
+from cogvideox.training.tasks.distil import DistilTraining
 from cogvideox.training.tasks.features import FeaturesTraining
 from cogvideox.training.tasks.label_classifier import ClassifierTraining
 from cogvideox.training.tasks.lpips import PerceptualTraining
@@ -68,6 +69,7 @@ class Run(TrainConfig):
         VAETraining
         | TextTraining
         | DiffusionTraining
+        | DistilTraining
         | CaptionerTraining
         | SummariserTraining
         | PerceptualTraining

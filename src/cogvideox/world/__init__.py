@@ -21,7 +21,7 @@ from cogvideox.world.captions import Check, caption, facts, read_caption
 from cogvideox.world.fact_check import Finding, Reading, Verdict, check_facts, read_frames
 from cogvideox.world.guides import GUIDES, Guide, dots, guide_video, paths, silhouettes
 from cogvideox.world.held_out import Prompt, held_out_prompts, make_held_out_prompts
-from cogvideox.world.rendering import render
+from cogvideox.world.rendering import coverage, render
 from cogvideox.world.scene import (
     COLOURS,
     DIRECTIONS,
@@ -36,7 +36,7 @@ from cogvideox.world.score import FactScore, report, report_by_tier, score_table
 
 __all__ = [
     "COLOURS", "Check", "DIRECTIONS", "FactScore", "Finding", "GUIDES", "Guide", "HELD_OUT_PAIRS", "Prompt", "Reading",
-    "SHAPES", "Scene", "TIERS", "Verdict", "caption", "check_facts", "dots", "facts", "guide_video", "held_out_prompts",
-    "is_held_out_triple", "make_held_out_prompts", "paths", "read_caption", "read_frames", "render", "report",
-    "report_by_tier", "sample_scene", "score_table", "silhouettes",
+    "SHAPES", "Scene", "TIERS", "Verdict", "caption", "check_facts", "coverage", "dots", "facts", "guide_video",
+    "held_out_prompts", "is_held_out_triple", "make_held_out_prompts", "paths", "read_caption", "read_frames", "render",
+    "report", "report_by_tier", "sample_scene", "score_table", "silhouettes",
 ]  # fmt: skip

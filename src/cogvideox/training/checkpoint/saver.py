@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cogvideox.errors import CheckpointError, CogVideoXError, OutputError
 from cogvideox.parallel.data_parallel import DataParallel
@@ -40,19 +40,19 @@ class TrainState:
     def state_dict(self) -> dict[str, Any]:
         """All of it as a tree of plain values and tensors; weights that are frozen are left out."""
         return {
-            "module": self._trained_weights(),
+            "module": _trained_weights(self.task.module),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "average": self.ema.state_dict() if self.ema is not None else None,
-            "critic": dict(self.task.critic.state_dict()) if self.task.critic is not None else None,
+            "critic": _trained_weights(self.task.critic) if self.task.critic is not None else None,
             "guard": self.guard.state_dict(),
             **({"data": self.data_facts} if self.data_facts is not None else {}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state. Raises CheckpointError when it is of another network."""
-        self._load_weights(state["module"])
+        self._load_weights(self.task.module, state["module"])
         if self.task.critic is not None:
-            self.task.critic.load_state_dict(state["critic"])
+            self._load_weights(self.task.critic, state["critic"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(shard_optimizer_state(saved, optimizer))
         if self.ema is not None:
@@ -60,16 +60,9 @@ class TrainState:
         if "guard" in state:
             self.guard.load_state_dict(state["guard"])
 
-    def _frozen(self) -> set[str]:
-        return {name for name, weight in self.task.module.named_parameters() if not weight.requires_grad}
-
-    def _trained_weights(self) -> dict[str, Tensor]:
-        frozen = self._frozen()
-        return {name: value for name, value in self.task.module.state_dict().items() if name not in frozen}
-
     @torch.no_grad()
-    def _load_weights(self, saved: dict[str, Any]) -> None:
-        own, known = self._trained_weights(), saved.keys() - self._frozen()
+    def _load_weights(self, network: nn.Module, saved: dict[str, Any]) -> None:
+        own, known = _trained_weights(network), saved.keys() - _frozen(network)
         if own.keys() != known:
             names = ", ".join(sorted(own.keys() ^ known)[:3])
             raise CheckpointError(f"{self.out}: its state is of another network: {names} do not match")
@@ -80,6 +73,15 @@ class TrainState:
                     f"{tuple(value.shape)} here"
                 )
             to_local(value).copy_(local_shard(saved[name], value))
+
+
+def _frozen(network: nn.Module) -> set[str]:
+    return {name for name, weight in network.named_parameters() if not weight.requires_grad}
+
+
+def _trained_weights(network: nn.Module) -> dict[str, Tensor]:
+    frozen = _frozen(network)
+    return {name: value for name, value in network.state_dict().items() if name not in frozen}
 
 
 class Saver:

@@ -10,6 +10,7 @@ from cogvideox.training.optim import OptimConfig
 from cogvideox.training.tasks.base_model import default_precision
 from cogvideox.training.tasks.diffusion import DiffusionTraining
 from cogvideox.training.tasks.diffusion_settings import LoraTuning, TrainedKind
+from cogvideox.training.tasks.distil import DistilTraining, FoldGuidance, TrajectoryMatching
 from cogvideox.training.tasks.folder import FolderData
 
 
@@ -45,6 +46,24 @@ def control() -> Run:
 
 def _conditioned(kind: TrainedKind, **settings: Any) -> DiffusionTraining:
     return DiffusionTraining(start="tiny", data=FolderData(), accumulation=4, model_kind=kind, **settings)
+
+
+def distil() -> Run:
+    """Few steps: first guidance folded into one network pass; other methods by task.method, other models by task.start.
+
+    Without ``task.data.folder`` the clips are the tiny world's.
+    """
+    task = DistilTraining(start="tiny", clips=9000, batch=16, method=FoldGuidance(guidance=3.5))
+    return _run("distil", task, OptimConfig(lr=1e-4, warmup=20, ema=0.99), steps=600)
+
+
+def distil_lora() -> Run:
+    """An adapter that makes four steps of a model without guidance (TDM): set task.data.folder, and task.start."""
+    task = DistilTraining(
+        start="tiny", data=FolderData(), accumulation=4, lora=LoraTuning(), method=TrajectoryMatching()
+    )
+    optim = OptimConfig(lr=1e-4, warmup=5, betas=(0.0, 0.95), ema=0.0)
+    return _run("distil-lora", task, optim, steps=300).changed(critic=optim.changed(lr=5e-4))
 
 
 def videos_lora() -> Run:

@@ -40,6 +40,34 @@ def world_vae() -> Run:
     )
 
 
+EVERY_STORY = {
+    "motion": 0.15, "size": 0.10, "rotate": 0.15, "transform": 0.15, "count": 0.20, "pan": 0.05, "pair": 0.20,
+}  # fmt: skip
+
+
+def tiny_vae() -> Run:
+    """The autoencoder of the recipe ``tiny``: stills of every story, then whole clips in the chunks of inference."""
+    return _run(
+        "tiny-vae",
+        VAETraining(
+            vae=get_preset("tiny").vae,
+            phases=(
+                CropPhase(until=4000, frames=1, size=64, batch=8),
+                CropPhase(until=5000, frames=17, size=64, batch=2, coding="chunked"),
+            ),
+            scene_mix=EVERY_STORY,
+            object_weight=4.0,
+            l2=2.0,
+            edges=1.0,
+            kl=1e-4,
+        ),
+        steps=5000,
+        optim=OptimConfig(lr=2e-3, ema=0.999),
+        measure_every=500,
+        save_every=100,
+    )
+
+
 def world_vae_decoder() -> Run:
     """A sharper decoder for latents that stay as they are, so that a trained transformer goes on serving."""
     return _run(
@@ -195,6 +223,7 @@ def labels() -> Run:
 SHIPPED: dict[str, Callable[[], Run]] = {
     make.__name__.replace("_", "-"): make
     for make in (
+        tiny_vae,
         world_vae, world_vae_decoder, world_text, world_text_pairs, world_t2v, world_t2v_fine, world_t2v_pairs,
         world_i2v, world_inpaint, world_keyframes, world_control, world_captioner, world_lpips, world_features, labels,
     )

@@ -13,6 +13,8 @@ from cogvideox.training.config import Run
 from cogvideox.training.loop import train
 from cogvideox.training.recipes.finetune import (
     control,
+    distil,
+    distil_lora,
     finetune,
     inpaint,
     keyframes,
@@ -31,6 +33,8 @@ RECIPES: dict[str, Callable[[], Run | StagedRun]] = {
     "inpaint": inpaint,
     "keyframes": keyframes,
     "control": control,
+    "distil": distil,
+    "distil-lora": distil_lora,
     "world-stages": world_stages,
     "paper-2b": paper_2b,
     "paper-5b": paper_5b,

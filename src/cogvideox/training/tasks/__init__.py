@@ -11,6 +11,7 @@ Each task is a settings class (``...Training``) and what one step of it does (``
 | `diffusion_batches` | a sample of a clip, the velocity's error, held-out error in bands of noise |
 | `diffusion_conditions` | what a kind of model reads besides: first frames, masked clips, control videos |
 | `diffusion_network` | the network before the first step, with an adapter where asked |
+| `distil` | step distillation: guidance folded in, half of the steps, matching of distributions |
 | `diffusion_export` | the whole model around a trained transformer: sample videos, model folder |
 | `folder` | a folder of clips (or raw videos) as training reads it, and what a state keeps of it |
 | `sizes` | how files become clips where a setting is left to the model; token counts |

@@ -10,7 +10,8 @@ import torch
 
 from cogvideox.checkpoints.hub import HUB_ID, find_folder
 from cogvideox.checkpoints.kinds import OF_FUN
-from cogvideox.checkpoints.specs import RECORD, read_spec
+from cogvideox.checkpoints.record import RECORD
+from cogvideox.checkpoints.specs import read_spec
 from cogvideox.cpu_ops import half_is_native
 from cogvideox.device import best_device
 from cogvideox.errors import CheckpointError, ConfigError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Literal, Protocol
 
@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from cogvideox.config import Config
-from cogvideox.data.clips import FolderClips, to_model, world_pixels
+from cogvideox.data.clips import FolderClips, WorldClips, to_model
 from cogvideox.errors import ConfigError, MediaError
 from cogvideox.noise import generator
 from cogvideox.training.tasks.folder import (
@@ -60,24 +60,49 @@ class CropSource(Protocol):
 
 
 class WorldCrops(CropSource):
-    """Crops of the tiny world, rendered on the fly: a clip is seen once."""
+    """Crops of the tiny world, rendered on the fly: a clip is seen once.
 
-    def __init__(self, seed: int, size: int, frames: int) -> None:
-        self.seed, self.size, self.frames = seed, size, frames
+    ``scene_mix``: shares of the world's stories; None draws those of its test, in which two things never meet.
+    """
+
+    def __init__(
+        self, seed: int, size: int, frames: int, scene_mix: Mapping[str, float] | None = None
+    ) -> None:
+        self.seed, self.size, self.frames, self.scene_mix = seed, size, frames, scene_mix
+        self._clips = lru_cache(maxsize=None)(self._clips_of)
 
     def crops(self, phase: CropPhase, micro_step: int) -> Float[Tensor, "b 3 t h w"]:
         """One of each of ``phase.batch`` new clips."""
-        first = micro_step * phase.batch
-        frames = clip_frames(self.frames, _frame_rate(phase, self.seed, micro_step))
-        clips = world_pixels(self.seed, range(first, first + phase.batch), "train", self.size, frames)
-        draw = generator(self.seed, "crops", micro_step)
-        return _stacked([_crop(clip, phase, draw) for clip in to_model(clips)])
+        return self._drawn(phase, micro_step, objects=False)
+
+    def crops_and_objects(
+        self, phase: CropPhase, micro_step: int
+    ) -> tuple[Float[Tensor, "b 3 t h w"], Float[Tensor, "b 1 t h w"]]:
+        """The crops, and how much of each of their pixels objects cover (0 to 1)."""
+        drawn = self._drawn(phase, micro_step, objects=True)
+        return drawn[:, :3], drawn[:, 3:]
 
     def held_out(self) -> Iterator[Float[Tensor, "b 3 t h w"]]:
-        """32 clips of combinations that are never trained on."""
+        """32 clips of combinations that are never trained on, of the same mix of stories."""
+        clips = self._clips("held_out", self.frames)
         for first in range(0, 32, 8):
-            clips = range(first, first + 8)
-            yield to_model(world_pixels(self.seed, clips, "held_out", self.size, self.frames))
+            pixels = [clips.pixels(number) for number in range(first, first + 8)]
+            yield to_model(torch.from_numpy(np.stack(pixels)))
+
+    def _drawn(self, phase: CropPhase, micro_step: int, objects: bool) -> Tensor:
+        frames = clip_frames(self.frames, _frame_rate(phase, self.seed, micro_step))
+        clips = self._clips("train", frames)
+        draw = generator(self.seed, "crops", micro_step)
+        found = []
+        for number in range(micro_step * phase.batch, (micro_step + 1) * phase.batch):
+            pixels = to_model(torch.from_numpy(clips.pixels(number))[None])[0]
+            if objects:
+                pixels = torch.cat([pixels, torch.from_numpy(clips.objects(number))[None]])
+            found.append(_crop(pixels, phase, draw))
+        return _stacked(found)
+
+    def _clips_of(self, split: str, frames: int) -> WorldClips:
+        return WorldClips(self.seed, split, 32, self.size, frames, self.scene_mix)
 
 
 class FolderCrops(CropSource):

@@ -39,6 +39,7 @@ from cogvideox.training.tasks.diffusion_network import (
     model_folders,
     prepare_network,
     starting_network,
+    wrap_blocks,
     write_adapter,
 )
 from cogvideox.training.tasks.diffusion_settings import DiffusionSettings
@@ -199,7 +200,12 @@ class DiffusionTask(Task):
             if lora.start is not None:
                 self.frozen["lora.start"] = sha256_of(find_adapter(Path(lora.start)))
         prepare_network(network, self.config, self.attn_fn, self.seed)
+        self._beside(network)
+        wrap_blocks(network, self.config)
         return network
+
+    def _beside(self, network: Transformer) -> None:
+        """For tasks that keep other networks of the same weights: called before the blocks are wrapped."""
 
     def _model(self) -> TrainedModel:
         return TrainedModel(

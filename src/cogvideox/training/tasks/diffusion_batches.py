@@ -41,6 +41,16 @@ class DiffusionSample:
     text: Float[Tensor, "l e"]
     condition: Float[Tensor, "k t h w"] | None = None
 
+    def to(self, device: torch.device) -> DiffusionSample:
+        """The same on a device, text in float32."""
+        condition = self.condition.to(device) if self.condition is not None else None
+        clean, noise = self.clean.to(device), self.noise.to(device)
+        return DiffusionSample(clean, noise, self.text.to(device, torch.float32), condition)
+
+    def read(self, noisy: Float[Tensor, "c t h w"]) -> Float[Tensor, "k t h w"]:
+        """What the network reads for it: noisy latents, and the condition in the later channels."""
+        return noisy if self.condition is None else torch.cat([noisy, self.condition])
+
 
 @dataclass
 class DiffusionBatcher:
@@ -115,24 +125,33 @@ def velocity_errors(
     """
     device = next(network.parameters()).device
     times = times.to(device)
-    clean = [sample.clean.to(device) for sample in samples]
-    noise = [sample.noise.to(device) for sample in samples]
-    text = [sample.text.to(device, torch.float32) for sample in samples]
-    batched = [[one[None] for one in each] for each in zip(clean, noise, times, strict=True)]
+    samples = [sample.to(device) for sample in samples]
+    batched = [[one[None] for one in (s.clean, s.noise, t)] for s, t in zip(samples, times, strict=True)]
     target = [schedule.velocity(*each)[0] for each in batched]
-    inputs = [schedule.add_noise(*each)[0] for each in batched]
-    for index, sample in enumerate(samples):
-        if sample.condition is not None:
-            inputs[index] = torch.cat([inputs[index], sample.condition.to(device)])
-    if _of_one_shape(samples):
-        velocity = list(network(torch.stack(inputs), torch.stack(text), times))
-    else:
-        velocity = cast(Transformer, network).forward_packed(inputs, text, times)
+    noisy = [schedule.add_noise(*each)[0] for each in batched]
+    velocity = predict(network, samples, noisy, times)
     return torch.stack([(v.float() - aim).square().mean() for v, aim in zip(velocity, target, strict=True)])
 
 
+def predict(
+    network: nn.Module,
+    samples: Sequence[DiffusionSample],
+    noisy: Sequence[Float[Tensor, "c t h w"]],
+    times: Int[Tensor, " n"],
+) -> list[Float[Tensor, "c t h w"]]:
+    """The velocities that a network says for samples which are this noisy, all on its device.
+
+    Samples of one shape take the dense path, others are packed into one sequence.
+    """
+    inputs = [sample.read(x) for sample, x in zip(samples, noisy, strict=True)]
+    text = [sample.text for sample in samples]
+    if _of_one_shape(samples):
+        return list(network(torch.stack(inputs), torch.stack(text), times))
+    return cast(Transformer, network).forward_packed(inputs, text, times)
+
+
 def _of_one_shape(samples: Sequence[DiffusionSample]) -> bool:
-    return len({(sample.clean.shape, len(sample.text)) for sample in samples}) == 1
+    return len({(sample.noise.shape, len(sample.text)) for sample in samples}) == 1
 
 
 def fix_kernel(attn_fn: Fastest, network: Transformer, samples: Sequence[DiffusionSample]) -> None:

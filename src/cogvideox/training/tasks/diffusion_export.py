@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,7 +27,7 @@ class TrainedModel:
 
     ``native``: (frames, height, width, fps). ``kind``: what the model makes a video from. ``start``: the model folder
     the run started from. ``preset``: the preset that is named in the result, where it is of this kind; None: that of
-    ``start``.
+    ``start``. ``sampling``: guidance, times and sampler that the result is made for, where it is made for some.
     """
 
     vae: VAE
@@ -37,6 +37,7 @@ class TrainedModel:
     kind: Kind
     start: Path | None
     preset: str | None
+    sampling: Mapping[str, Any] = field(default_factory=dict)
 
     def sample(
         self, transformer: nn.Module, prompt: str, *, seed: int, steps: int, given: Mapping[str, Any]
@@ -44,14 +45,17 @@ class TrainedModel:
         """A video of ``prompt``; ``given``: what its kind of model is given besides, as keywords of ``generate``."""
         from cogvideox.generation import GenerateOptions, generate
 
-        options = GenerateOptions(prompt=prompt, seed=seed, steps=steps, attention="torch")
+        options = GenerateOptions(prompt=prompt, seed=seed, attention="torch")
+        if "times" not in self.sampling:
+            options = options.changed(steps=steps)
         return generate(self._assembled(transformer, self.vae, self.text.model), options, **given)
 
     def write(self, transformer: nn.Module, folder: Path) -> None:
         """A whole model folder, stored and computed as the model that was started from; a new one is stored in float16
         and computed in float32."""
         from cogvideox.checkpoints import save_model
-        from cogvideox.checkpoints.specs import read_record, stored_dtype
+        from cogvideox.checkpoints.record import read_record
+        from cogvideox.checkpoints.specs import stored_dtype
 
         stored: torch.dtype = torch.float16
         computed: str | None = "float32"
@@ -62,7 +66,7 @@ class TrainedModel:
         save_model(self._assembled(*copies), folder, overwrite=True, dtype=computed)
 
     def _assembled(self, transformer: nn.Module, vae: nn.Module, encoder: nn.Module) -> CogVideoX:
-        from cogvideox.checkpoints.specs import read_record
+        from cogvideox.checkpoints.record import read_record
 
         frames, height, width, fps = self.native
         name = self.preset or (read_record(self.start).preset if self.start is not None else "")
@@ -79,5 +83,5 @@ class TrainedModel:
             width=width,
             frames=frames,
             fps=fps,
-            guidance=known.guidance if known is not None else None,
+            **{"guidance": known.guidance if known is not None else None, **self.sampling},
         )

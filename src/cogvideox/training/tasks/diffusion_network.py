@@ -45,14 +45,18 @@ def attention_fn(config: DiffusionSettings) -> Fastest | Named:
 def prepare_network(
     network: Transformer, config: DiffusionSettings, attn_fn: Fastest | Named, seed: int
 ) -> None:
-    """Freeze it under an adapter where asked, move it to its device; with kernel, recomputation and compilation.
-
-    Compiled blocks read rotary positions as real numbers, since compilers know no complex ones.
-    """
+    """Freeze it under an adapter where asked, move it to its device; with its attention kernel."""
     if config.lora is not None:
         add_adapter(network, config.lora, seed)
     network.to(config.compute_device)
     use_kernel(network, attn_fn)
+
+
+def wrap_blocks(network: Transformer, config: DiffusionSettings) -> None:
+    """Compilation and recomputation of the blocks, where asked for.
+
+    Compiled blocks read rotary positions as real numbers, since compilers know no complex ones.
+    """
     if config.compile:
         compile_blocks(network.transformer_blocks)
         if network.rotary:

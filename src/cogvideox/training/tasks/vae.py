@@ -45,6 +45,12 @@ class VAETraining(TaskConfig):
     data: FolderData | None = Field(None, description="clips and pictures of a folder; null: the tiny world")
     size: int = Field(64, gt=0, description="height and width of a rendered clip")
     frames: int = Field(17, gt=0, description="frames of a rendered clip")
+    scene_mix: dict[str, float] | None = Field(
+        None, description="shares of the world's stories among its clips; null: those of its test"
+    )
+    object_weight: float = Field(
+        0.0, ge=0, description="the error of a pixel counts 1 + this where an object of the world covers it"
+    )
     start: str | None = Field(None, description="model folder, or name, to go on from")
     decoder_only: bool = Field(False, description="keep the encoder, so that latents stay what they are")
     l1: float = Field(1.0, ge=0, description="weight of the absolute error")
@@ -64,6 +70,10 @@ class VAETraining(TaskConfig):
         else:
             size = clip_size(self.data.size)
             side, most = min(size.height or size.short_side, size.width or size.short_side), size.frames
+        if self.data is not None and (self.scene_mix or self.object_weight):
+            raise ConfigError(
+                "scene_mix, object_weight: a folder's clips have no known scenes; leave both out, or data"
+            )
         if self.decoder_only and self.start is None:
             raise ConfigError("decoder_only: there is no encoder to keep; set start to a model folder")
         ends = [phase.until for phase in self.phases]
@@ -126,7 +136,7 @@ class VAETask(Task):
         self.critic = PatchCritic(config.gan.critic) if config.gan else None
         self.lpips = load_lpips(config.lpips_trunk, config.lpips_heads) if config.lpips else None
         self.clips: CropSource = (
-            WorldCrops(seed, config.size, config.frames)
+            WorldCrops(seed, config.size, config.frames, config.scene_mix)
             if config.data is None
             else FolderCrops(config.data, seed)
         )
@@ -151,16 +161,16 @@ class VAETask(Task):
         """Reconstruction of random crops of random clips."""
         step = micro_step // self.config.accumulation
         phase = next((p for p in self.config.phases if step < p.until), self.config.phases[-1])
-        pixels = self.clips.crops(phase, micro_step)
+        pixels, weight = self._drawn(phase, micro_step)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.decoder_only):
             latents = self.module.encode(pixels, coding=phase.coding)
         sample = latents.sample(generator(self.seed, "latent noise", micro_step))
         decoded = self.module.decode(sample, coding=phase.coding).float()
         error = decoded - pixels
-        l1, l2 = error.abs().mean(), error.square().mean()
+        l1, l2 = (error.abs() * weight).mean(), (error.square() * weight).mean()
         edges = error.diff(dim=-2).abs().mean() + error.diff(dim=-1).abs().mean()
         kl = kl_loss(latents.mean, latents.logvar)
-        report = {"l1": l1, "psnr": psnr(l2), "edges": edges, "kl": kl}
+        report = {"l1": l1, "psnr": psnr(error.square().mean()), "edges": edges, "kl": kl}
         loss = self.config.l1 * l1 + self.config.l2 * l2 + self.config.edges * edges
         if self.config.lpips:
             draw = generator(self.seed, "frame", micro_step)
@@ -176,6 +186,13 @@ class VAETask(Task):
             report |= {"gan": sides.decoder, "gan_weight": sides.weight, "critic": sides.critic}
             loss = loss + gan.weight * sides.weight * sides.decoder + sides.critic
         return {"loss": loss + self.config.kl * kl, **report}
+
+    def _drawn(self, phase: CropPhase, micro_step: int) -> tuple[Tensor, Tensor | float]:
+        """The crops of a micro-step, and what the error of each of their pixels counts."""
+        if isinstance(self.clips, WorldCrops) and self.config.object_weight:
+            pixels, objects = self.clips.crops_and_objects(phase, micro_step)
+            return pixels, 1 + self.config.object_weight * objects
+        return self.clips.crops(phase, micro_step), 1.0
 
     def data_facts(self) -> dict[str, Any] | None:
         """What a state keeps of the folder: names and lengths of both sides; captions do not matter."""
