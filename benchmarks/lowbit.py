@@ -31,7 +31,7 @@ PROMPTS = (
     "a red circle moves to the right",
     "a blue square grows",
     "a green triangle rotates",
-    "a yellow star moves up",
+    "a yellow cross moves up",
 )
 REPEATS = 5
 
