@@ -4,7 +4,7 @@
 |---|---|---|
 | ``guidance`` | the teacher's guided velocity, in one pass instead of two | clips |
 | ``progressive`` | one step for two of the teacher's (Salimans and Ho 2022, arXiv 2202.00512) | clips |
-| ``tdm`` | to match, on each stretch of its own trajectory, the teacher's distribution (arXiv 2503.06674) | captions |
+| ``tdm`` | to match, on each stretch of its own trajectory, the teacher's distribution (2503.06674) | clips' captions |
 
 The teacher is the model that the run starts from, frozen. Each method is a run of its own, which starts from the result
 of the one before, so that a run has one teacher and resumes as any other does. All weights move, or an adapter's; base
