@@ -18,7 +18,7 @@ from cogvideox.studio.studio import Studio, StudioSettings
 
 @contextmanager
 def idle_studio(
-    root: Path, *, local: bool = True, hosts: tuple[str, ...] = (), **settings: Any
+    root: Path, *, local: bool = True, hosts: tuple[str, ...] = (), page: bool = False, **settings: Any
 ) -> Iterator[TestClient]:
     """A client of an application whose workers are never started; ``client.studio`` is its studio."""
     limits = StudioLimits(**settings.pop("limits", {}))
@@ -26,7 +26,7 @@ def idle_studio(
     lock = os.open(root / "lock", os.O_RDWR | os.O_CREAT)
     studio = Studio(StudioSettings(root=root, limits=limits, **settings), lock)
     try:
-        app = studio_app(studio, local=local, hosts=hosts)
+        app = studio_app(studio, local=local, hosts=hosts, page=page)
         client = TestClient(app, base_url="http://127.0.0.1:80", raise_server_exceptions=False)
         client.studio = studio
         yield client

@@ -11,7 +11,7 @@
 | ``evaluate`` | scores of a folder of videos, or of a model |
 | ``reproduce``, ``calibrate`` | the paper's experiments; calibration of residual reuse |
 | ``recommend`` | the settings that an adapter was made for, beside its file |
-| ``serve`` | the job server; keys of its users |
+| ``serve`` | the job server, with the page of the studio or without; keys of its users |
 | ``rate``, ``world`` | the rating page, the tiny world |
 | ``flags`` | flags from the fields of a settings class |
 | ``terminal`` | results on stdout, errors and warnings on stderr, exit codes; help under headings |

@@ -23,7 +23,7 @@ from cogvideox.cli.preview import preview
 from cogvideox.cli.rate import rate
 from cogvideox.cli.recommend import recommend
 from cogvideox.cli.reproduce import reproduce
-from cogvideox.cli.serve import keys, serve
+from cogvideox.cli.serve import keys, serve, studio
 from cogvideox.cli.terminal import ERROR, INTERRUPTED, GroupedCommand, OneLineGroup, result, verb
 from cogvideox.cli.train import settings, train
 from cogvideox.cli.world import world
@@ -50,6 +50,7 @@ for each in (
     generate,
     preview,
     plan,
+    studio,
     serve,
     train,
     settings,

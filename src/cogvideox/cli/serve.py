@@ -1,10 +1,13 @@
-"""The verbs of the job server: serve the API, manage keys."""
+"""The verbs of the job server: serve the API, or the API with the page of the studio; manage keys."""
 
 from __future__ import annotations
 
+import functools
+import inspect
 import resource
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -84,28 +87,51 @@ def serve(
     debug: Debug = False,
 ) -> None:
     """Serve videos to any OpenAI-style client, from one durable queue."""
-    if (c2pa_certificate is None) != (c2pa_key is None):
-        raise ConfigError("c2pa: a certificate and its key belong together; give both")
-    worker = {
-        "models": tuple(model or ()), "adapters": _named(lora or []), "tiny_vae": tiny_vae, "device": device,
-        "dtype": dtype, "memory": memory, "memory_limit": memory_limit, "storage": storage, "products": products,
-        "text_device": text_device, "text_cache": text_cache,
-        "c2pa_certificate": c2pa_certificate, "c2pa_key": c2pa_key,
-    }  # fmt: skip
-    run_server(worker, workers, Path(out), host, port, allow_host or [], webhook_host or [], limit or [])
+    run_server({**locals()})
 
 
-def run_server(
-    worker: dict[str, Any],
-    workers: int | None,
-    out: Path,
-    host: str,
-    port: int,
-    hosts: list[str],
-    webhook_hosts: list[str],
-    limit_settings: list[str],
+def with_serve_flags(function: Callable[..., None]) -> Callable[..., None]:
+    """A decorator that gives a command the flags of ``serve`` and its own; it receives those of serve as ``flags``."""
+    shared = inspect.signature(serve, eval_str=True).parameters
+    own = dict(inspect.signature(function, eval_str=True).parameters)
+    del own["flags"]
+
+    @functools.wraps(function)
+    def run(**values: Any) -> None:
+        function({name: values.get(name) for name in shared}, **{name: values[name] for name in own})
+
+    parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in [*shared.values(), *own.values()]]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what inspect.signature looks for
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    return run
+
+
+@verb
+@with_serve_flags
+def studio(
+    flags: dict[str, Any],
+    open_browser: Annotated[bool, flag("open the page in the browser", SERVER, "--open")] = False,
 ) -> None:
-    """Serve until the process is told to stop; then running videos may end, and the others wait for the next start."""
+    """Make videos on a page in the browser: type a sentence, watch the video appear, keep it."""
+    run_server(flags, page=True, open_browser=open_browser)
+
+
+def _worker_settings(flags: dict[str, Any]) -> dict[str, Any]:
+    """What workers are told, from the flags of ``serve``. Raises ConfigError."""
+    if (flags["c2pa_certificate"] is None) != (flags["c2pa_key"] is None):
+        raise ConfigError("c2pa: a certificate and its key belong together; give both")
+    names = "tiny_vae device dtype memory memory_limit storage products text_device text_cache c2pa_certificate c2pa_key"
+    plain = {name: flags[name] for name in names.split()}
+    return {"models": tuple(flags["model"] or ()), "adapters": _named(flags["lora"] or []), **plain}
+
+
+def run_server(flags: dict[str, Any], page: bool = False, open_browser: bool = False) -> None:
+    """Serve until the process is told to stop; then running videos may end, and the others wait for the next start.
+
+    flags: those of ``serve``. page: with the page of the studio at ``/``.
+    """
+    worker = _worker_settings(flags)
+    out, host, port, hosts = Path(flags["out"]), flags["host"], flags["port"], flags["allow_host"] or []
     _check_installed()
     from cogvideox.studio.app import studio_app
     from cogvideox.studio.keys import has_keys
@@ -116,26 +142,28 @@ def run_server(
     from cogvideox.web.listening import serve as answer
 
     settings = StudioSettings(
-        root=out, worker=worker, workers=workers, webhook_hosts=tuple(webhook_hosts),
-        limits=StudioLimits().override(limit_settings),
+        root=out, worker=worker, workers=flags["workers"], webhook_hosts=tuple(flags["webhook_host"] or ()),
+        limits=StudioLimits().override(flags["limit"] or []),
     )  # fmt: skip
     local = is_loopback(host)
     if host in ("0.0.0.0", "::") and not hosts:
         raise ConfigError(f"host {host}: by which name is it reached? give it with --allow-host")
     _raise_file_limit()
     signal.signal(signal.SIGTERM, _terminate)
-    with listen(port, host) as server, opened(settings) as studio:
-        if not has_keys(studio.queue) and (not local or hosts):
+    with listen(port, host) as server, opened(settings) as running:
+        if not has_keys(running.queue) and (not local or hosts):
             raise ConfigError(
                 f"host {host if not local else hosts[0]}: others can reach it, so it needs a key; make one first: "
                 f"cogvideox keys create NAME --out {out}"
             )
-        app = studio_app(studio, local=local, hosts=[*hosts, *([] if local else [host])])
+        app = studio_app(running, local=local, hosts=[*hosts, *([] if local else [host])], page=page)
         result(address(server))
         say(f"API: {address(server)}v1, described at {address(server)}docs; Ctrl-C stops it")
-        with _watched(studio):
+        if open_browser:
+            _open_in_browser(address(server))
+        with _watched(running):
             limits = ConnectionLimits(connections=settings.limits.connections)
-            answer(app, server, limits, studio.workers.stopping.set)
+            answer(app, server, limits, running.workers.stopping.set)
 
 
 def _check_installed() -> None:
@@ -148,6 +176,14 @@ def _check_installed() -> None:
             "fastapi, uvicorn and python-multipart are not installed; install cogvideox[studio]"
         ) from None
     assert fastapi.__version__ and uvicorn.__version__ and python_multipart.__version__, "they are here"
+
+
+def _open_in_browser(url: str) -> None:
+    """Open a page in the user's browser, beside the server that answers it."""
+    import threading
+    import webbrowser
+
+    threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
 
 def is_loopback(host: str) -> bool:

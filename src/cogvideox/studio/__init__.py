@@ -26,5 +26,6 @@
 | ``schema`` | what bodies look like in the OpenAPI page |
 | ``api`` | ``/v1/videos`` and ``/v1/models`` in OpenAI's shape |
 | ``more_routes`` | plan, uploads, cancel, events, favourites, sessions, health |
+| ``page_routes`` | the page for people, whose files lie in ``pages/`` |
 | ``app`` | the web application |
 """

@@ -19,7 +19,7 @@ from cogvideox.studio.keys import KeyHolder
 from cogvideox.studio.queue import PageQuery, QueuedVideo
 from cogvideox.studio.request import EXTENSION, VideoRequest, read_request
 from cogvideox.studio.schema import CREATE_BODY, EDIT_BODY, REMIX_BODY
-from cogvideox.studio.studio import Studio, check_same, digest_of
+from cogvideox.studio.studio import SHIPPED, Studio, check_same, digest_of
 from cogvideox.studio.uploads import IncomingFile
 from cogvideox.studio.video_object import video_object
 
@@ -264,8 +264,18 @@ def idempotency_of(request: Request) -> str | None:
 
 
 def model_object(studio: Studio, name: str) -> dict[str, Any]:
-    """One model as OpenAI's ``model`` object; ``cogvideox`` is None until a worker has said what it is."""
-    facts = studio.workers.facts.get("models", {}).get(name)
+    """One model as OpenAI's ``model`` object; ``cogvideox`` is None until a worker has said what it is.
+
+    Of the shipped models the first one takes what the others take too: they are used when such a thing is given, and
+    say so (``used_by``).
+    """
+    known = studio.workers.facts.get("models", {})
+    facts = known.get(name)
+    if facts is not None and studio.is_shipped:
+        if name == SHIPPED[0]:
+            facts = {**facts, "takes": sorted({each for name in SHIPPED for each in known[name]["takes"]})}
+        else:
+            facts = {**facts, "used_by": SHIPPED[0]}
     return {
         "id": name,
         "object": "model",

@@ -16,6 +16,7 @@ from cogvideox.studio.access import Access
 from cogvideox.studio.api import video_routes
 from cogvideox.studio.api_errors import as_api_error, install, refuse
 from cogvideox.studio.more_routes import event_routes, more_routes, status_routes
+from cogvideox.studio.page_routes import page_routes
 from cogvideox.studio.studio import Studio
 from cogvideox.web.guard import HEADERS, LOOPBACK_NAMES, RequestGuard
 
@@ -24,15 +25,18 @@ POLICY = (
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 TYPES = ("application/json", "multipart/form-data")
-PUBLIC = ("/health", "/docs", "/openapi.json")
+PUBLIC = ("/health", "/docs", "/openapi.json", "/", "/page/{name}")
 """Paths that need no key: they tell nothing of anybody's videos."""
 
 
-def studio_app(studio: Studio, *, local: bool = True, hosts: Sequence[str] = ()) -> FastAPI:
-    """The application of a studio without its page, and what that is added to.
+def studio_app(
+    studio: Studio, *, local: bool = True, hosts: Sequence[str] = (), page: bool = False
+) -> FastAPI:
+    """The application of a studio.
 
     local: whether it listens on loopback, where no key is needed. hosts: further names it may be reached by, which
-    need a key. ``app.state.access`` is the ``Access`` that further routes ask.
+    need a key. page: whether the page for people is there too. ``app.state.access`` is the ``Access`` that further
+    routes ask.
     """
     app = FastAPI(title="cogvideox", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
     access = Access(studio.queue, studio.limits, local=local)
@@ -49,6 +53,8 @@ def studio_app(studio: Studio, *, local: bool = True, hosts: Sequence[str] = ())
 
     for routes in (video_routes, more_routes, event_routes, status_routes):
         app.include_router(routes(studio, access))
+    if page:
+        app.include_router(page_routes())
 
     @app.get("/openapi.json", include_in_schema=False)
     def described() -> Response:

@@ -232,7 +232,13 @@ def status_routes(studio: Studio, access: Access) -> APIRouter:
         """Who one is here, and the token that a page sends as the header ``x-cogvideox-token`` with what it changes."""
         user = access.who(request)
         return JSONResponse(
-            {"user": user.name, "token": access.token, "header": TOKEN, "limits": _shown(studio, user)}
+            {
+                "user": user.name,
+                "token": access.token,
+                "header": TOKEN,
+                "limits": _shown(studio, user),
+                "adapters": list(studio.offer.adapters),
+            }
         )
 
     @router.post("/v1/session")

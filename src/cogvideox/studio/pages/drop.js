@@ -1,0 +1,64 @@
+// Files dropped on the page: a video of ours brings its settings, any other file is what a video starts from.
+
+import { byId, el, setText } from "./dom.js";
+import * as form from "./form.js";
+import * as given from "./given.js";
+import { notice } from "./notices.js";
+
+export function begin() {
+  let depth = 0;
+  const isFile = (event) => event.dataTransfer && [...event.dataTransfer.types].includes("Files");
+  const show = (visible) => document.body.classList.toggle("is-dropping", visible);
+  addEventListener("dragenter", (event) => {
+    if (!isFile(event)) return;
+    depth += 1;
+    show(true);
+  });
+  addEventListener("dragleave", (event) => {
+    if (!isFile(event)) return;
+    depth = Math.max(0, depth - 1);
+    show(depth > 0);
+  });
+  addEventListener("dragover", (event) => isFile(event) && event.preventDefault());
+  addEventListener("drop", (event) => {
+    if (!isFile(event)) return;
+    event.preventDefault();
+    depth = 0;
+    show(false);
+    const file = event.dataTransfer.files[0];
+    if (file) dropped(file);
+  });
+  const input = byId("settings-file");
+  byId("from-file").addEventListener("click", () => input.click());
+  input.addEventListener("change", () => {
+    if (input.files[0]) dropped(input.files[0]);
+    input.value = "";
+  });
+}
+
+async function dropped(file) {
+  if (/\.json$/i.test(file.name)) return fromRecord(file);
+  if (file.type.startsWith("image/")) return given.addFile(file, "image");
+  const done = notice(`Reading ${file.name}`);
+  const found = await given.addFile(file, "video");
+  done();
+  if (!found || !found.settings) return undefined;
+  given.take("video");
+  form.reuse({ settings: found.settings });
+  const use = () => given.put("video", { ...found.entry, use: "change" });
+  return notice(`The settings of ${file.name} are in the form.`, { label: "Use the video itself", run: use });
+}
+
+/** The record that lies beside a video. */
+async function fromRecord(file) {
+  let record = null;
+  try {
+    record = JSON.parse(await file.text());
+  } catch {
+    // told below
+  }
+  const config = record && (record.config || record.settings);
+  if (!config || typeof config.prompt !== "string") return notice(`${file.name} holds no settings of a video.`);
+  form.reuse({ settings: { ...config, seed: record.seed } });
+  return notice(`The settings of ${file.name} are in the form.`);
+}
