@@ -32,7 +32,8 @@ def test_the_page_and_its_files_are_served_with_their_types_and_a_strict_policy(
 
 
 @pytest.mark.parametrize(
-    "name", ["x.js", "..%2fapp.py", "%2e%2e%2fapp.py", "..%5capp.py", "studio.css%00", "", "page/main.js", "main.py"]
+    "name",
+    ["x.js", "..%2fapp.py", "%2e%2e%2fapp.py", "..%5capp.py", "studio.css%00", "", "page/main.js", "main.py"],
 )
 def test_nothing_else_is_served(client, name):
     answer = client.get(f"/page/{name}")
@@ -78,7 +79,9 @@ def test_every_field_and_button_has_a_name():
     for attributes in re.findall(r"<(?:input|select|textarea)\b([^>]*)>", page):
         identifier = re.search(r'id="([\w-]+)"', attributes)[1]
         is_hidden = 'aria-hidden="true"' in attributes
-        assert is_hidden or identifier in named or re.search(rf'<label[^>]*>[^<]*<input id="{identifier}"', page)
+        assert (
+            is_hidden or identifier in named or re.search(rf'<label[^>]*>[^<]*<input id="{identifier}"', page)
+        )
     for attributes, content in re.findall(r"<button\b([^>]*)>(.*?)</button>", page, re.DOTALL):
         text = re.sub(r"<svg.*?</svg>|<[^>]+>", "", content, flags=re.DOTALL).strip()
         assert text or "aria-label" in attributes or 'id="theme"' in attributes, attributes

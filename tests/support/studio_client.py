@@ -109,9 +109,7 @@ class Client:
 def studio(folder: Path, *arguments: str, verb: str = "serve", **options: Any) -> Iterator[Client]:
     out = folder / "studio"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with serving(
-        folder, "--out", str(out), *arguments, verb=(verb,), env=environment, **options
-    ) as server:
+    with serving(folder, "--out", str(out), *arguments, verb=(verb,), env=environment, **options) as server:
         yield Client(server.port, out, server)
 
 

@@ -100,7 +100,9 @@ def with_serve_flags(function: Callable[..., None]) -> Callable[..., None]:
     def run(**values: Any) -> None:
         function({name: values.get(name) for name in shared}, **{name: values[name] for name in own})
 
-    parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in [*shared.values(), *own.values()]]
+    parameters = [
+        each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in [*shared.values(), *own.values()]
+    ]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what inspect.signature looks for
     run.__annotations__ = {each.name: each.annotation for each in parameters}
     return run
@@ -118,10 +120,11 @@ def studio(
 
 def _worker_settings(flags: dict[str, Any]) -> dict[str, Any]:
     """What workers are told, from the flags of ``serve``. Raises ConfigError."""
+    from cogvideox.studio.worker_settings import WorkerSettings
+
     if (flags["c2pa_certificate"] is None) != (flags["c2pa_key"] is None):
         raise ConfigError("c2pa: a certificate and its key belong together; give both")
-    names = "tiny_vae device dtype memory memory_limit storage products text_device text_cache c2pa_certificate c2pa_key"
-    plain = {name: flags[name] for name in names.split()}
+    plain = {name: flags[name] for name in WorkerSettings.model_fields if name in flags}
     return {"models": tuple(flags["model"] or ()), "adapters": _named(flags["lora"] or []), **plain}
 
 
