@@ -282,9 +282,10 @@ def test_kinds_that_a_file_leaves_open_are_asked_for(tmp_path):
         ("transformer", {"a.weight": torch.zeros(2)}, "holds no transformer"),
         ("transformer", {"a.wquantizer.scale": torch.ones(8, 1)}, "QVGen"),
         ("transformer", {"controlnet_encode_first.0.weight": torch.zeros(96, 192, 1, 1)}, "--control-net"),
-        ("vae", {"a.weight": torch.zeros(2)}, "missing tensors"),
+        ("vae", {"a.weight": torch.zeros(2)}, "holds no VAE: no encoder and decoder in it; give a VAE"),
         ("vae", {"encoder.0.weight": torch.zeros(64, 3, 3, 3)}, "--tiny-vae"),
-        ("text_encoder", {"a.weight": torch.zeros(2)}, "vectors of 24"),
+        ("text_encoder", {"a.weight": torch.zeros(2)}, "holds no text encoder: no shared.weight"),
+        ("text_encoder", {"shared.weight": torch.zeros(9, 3)}, "vectors of 24"),
     ],
 )
 def test_files_of_other_networks_are_refused_by_name(flag, tensors, why, folders, tmp_path):

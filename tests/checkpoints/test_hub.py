@@ -205,6 +205,25 @@ def test_nothing_is_downloaded_where_that_is_not_wanted(hub_here, tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "ask"),
+    [
+        ("some-owner/some-lora:a.safetensors@v1", find_adapter),
+        ("some-owner/some-lora:a.safetensors", find_folder),
+        (f"some-owner/some-model@{COMMIT}", find_folder),
+        ("some-owner/some-model@main", find_folder),
+        ("some-owner/some-model", find_folder),
+    ],
+)
+def test_a_hub_that_does_not_answer_is_asked_once_and_in_silence(hub_here, monkeypatch, capfd, text, ask):
+    """The client's own way is five more tries in 23 seconds, with two lines on stderr for each."""
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail(f"sleeps {seconds} s"))
+    message = told(lambda: ask(text))
+    assert "not available from the hub" in message and "hf download" in message
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize("revision", ["..", "../..", "a/../../b", "/etc/hostname"])
 def test_a_revision_is_no_path_out_of_the_cache(revision):
     assert hub.read_reference(f"owner/name@{revision}") is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 
 from cogvideox.errors import PromptError
@@ -42,6 +44,31 @@ def test_a_plain_prompt_is_left_as_it_is(prompt):
 def test_times_that_cannot_be_are_refused(prompt, message):
     with pytest.raises(PromptError, match=message):
         timed_prompts(prompt)
+
+
+@pytest.mark.parametrize(("prompt", "read"), [
+    ("0-3: a circle, 3-6: a square", "2 prompts with times and is read as one"),
+    ("0s-3s: a circle; 3s-6s: a square", "2 prompts with times and is read as one"),
+    ("0-3 a circle; 3-6 a square", "2 prompts"),
+    ("0\u20133: a circle; 3\u20136: a square", "2 prompts"),
+    ("0 to 3 seconds: a circle. 3 to 6 seconds: a square", "2 prompts"),
+    ("[0:00-0:03] a circle [0:03-0:06] a square", "2 prompts"),
+    ("A story. 0-3: a circle; 3-6: a square", "2 prompts"),
+    ("0-3: a circle; 3-6: a square, 6-9: a star", "3 prompts with times and is read as 2"),
+])  # fmt: skip
+def test_times_in_another_form_are_told(prompt, read):
+    with pytest.warns(UserWarning, match=f"{read}.*write '0-5: a red circle"):
+        plan_run(get_preset("tiny"), GenerateOptions(prompt=prompt))
+
+
+@pytest.mark.parametrize("prompt", [
+    TWO, "0-5: a red circle", "a score of 2-0: cheers; 3-0: more cheers", "3-5 cats and 5-7 dogs", "a 0-60 mph race",
+    "the year 2010-2020, then 2020-2030", "a drop of 0.5-1 m", "0-3, 5-6 and 8-9", "",
+])  # fmt: skip
+def test_other_numbers_are_no_times(prompt):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plan_run(get_preset("tiny"), GenerateOptions(prompt=prompt))
 
 
 def test_a_video_is_as_long_as_its_prompts_say():

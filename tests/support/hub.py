@@ -41,6 +41,11 @@ def serving_hub(
                     for name, each in files.items()
                 ]
                 return self.send(json.dumps(tree).encode(), body, "application/json")
+            about = [f"/api/models/{repository}/revision/{revision}" for revision in (*revisions, COMMIT)]
+            if path in (f"/api/models/{repository}", *about):
+                names = [{"rfilename": name} for name in files]
+                answer = {"id": repository, "sha": COMMIT, "siblings": names}
+                return self.send(json.dumps(answer).encode(), body, "application/json")
             self.send_response(404)
             known = any(f"/{repository}/resolve/{r}/" in path for r in revisions)
             self.send_header("X-Error-Code", "EntryNotFound" if known else "RepoNotFound")

@@ -17,11 +17,13 @@ from PIL import Image
 
 from cogvideox.errors import FrameError, MediaError, NumericsError, OutputError, SizeError
 from cogvideox.files.atomic import atomic_file
+from cogvideox.manifest import manifest, write_sidecar
 from cogvideox.video import (
     DecodeLimits,
     Video,
     check_output,
     contact_sheet,
+    file_info,
     probe,
     read_image,
     read_video,
@@ -527,3 +529,25 @@ def test_what_a_file_says_of_itself(tmp_path):
     plain = Video(np.zeros((9, 32, 48, 3), np.uint8), 8).save(tmp_path / "plain.mp4")
     (tmp_path / "plain.json").write_text('{"prompt": "not ours"}')
     assert video_info(plain).manifest == {} and "no word of what made it" in video_info(plain).to_text()
+
+
+def test_what_a_picture_and_a_record_say_of_themselves(tmp_path):
+    """A video may be a picture (``--out x.png``) with its record beside it."""
+    made = Video(np.zeros((1, 32, 48, 3), np.uint8), 8).save(tmp_path / "made.png")
+    told = file_info(made)
+    assert told.manifest == {} or "digitalSourceType" in told.manifest
+    assert "prompt" not in told.to_text()
+    record = manifest("generate", {"prompt": "a red circle", "image": None}, {}, 7)
+    write_sidecar(made, record)
+    told = file_info(made)
+    assert told.manifest["seed"] == 7 and "prompt    a red circle" in told.to_text()
+    assert "kind      picture" in told.to_text() and json.loads(told.to_json())["form"] == "PNG"
+    beside = file_info(tmp_path / "made.json")
+    assert beside.manifest["config"]["prompt"] == "a red circle"
+    assert "kind      record (generate)" in beside.to_text() and "prompt    a red circle" in beside.to_text()
+    (tmp_path / "config.json").write_text('{"_class_name": "CogVideoXTransformer3DModel"}')
+    with pytest.raises(MediaError, match=r"config.json: JSON, but no record of a video"):
+        file_info(tmp_path / "config.json")
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG and no more")
+    with pytest.raises(MediaError, match="give a whole picture"):
+        file_info(tmp_path / "broken.png")

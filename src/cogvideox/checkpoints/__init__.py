@@ -8,6 +8,7 @@
 | ``kinds`` | what a model folder makes a video from: its channels, its settings, its names |
 | ``families`` | weights of the CogVideoX world that are known and not run |
 | ``trainers`` | what trainers leave: recognised, and what to do with it |
+| ``misplaced`` | what weights are that were given where others are wanted, and which flag takes them |
 | ``components`` | networks in place of those of a model folder: a folder or a file each |
 | ``record`` | ``cogvideox.json``: what the diffusers layout cannot say about a model |
 | ``specs`` | the spec of a model from its config files and ``cogvideox.json``, no weight loaded |

@@ -141,6 +141,15 @@ def other_kind(name: str) -> str | None:
     return next(fits, None)
 
 
+def is_adapter(names: Iterable[str]) -> bool:
+    """Whether a file with these tensor names holds an adapter, of a kind that is run or not."""
+    for name in names:
+        parsed = take_apart(name)
+        if other_kind(name) or (parsed is not None and parsed.role != "alpha"):
+            return True
+    return False
+
+
 def is_of_text_encoder(name: str) -> bool:
     """Whether a layer that the transformer does not have belongs to a text encoder."""
     words = _words(name)[:4]

@@ -32,13 +32,14 @@ from cogvideox.checkpoints.adapter import (
 )
 from cogvideox.checkpoints.adapter_names import (
     Layers,
+    LayerTensors,
     MatchedLayer,
     group_by_layer,
-    other_kind,
+    is_adapter,
     public_layers,
-    take_apart,
 )
 from cogvideox.checkpoints.hub import find_file, read_reference
+from cogvideox.checkpoints.misplaced import belongs, belongs_after
 from cogvideox.checkpoints.published import published_file
 from cogvideox.checkpoints.sat import SUFFIXES, read_sat
 from cogvideox.checkpoints.tensors import read_file
@@ -92,7 +93,7 @@ def read_adapter(path: str | Path, alpha: float | None = None, layers: Layers | 
     if alpha is not None:
         alpha = check_alpha(alpha, f"{file}: given", CheckpointError)
     tensors, metadata = _open(file)
-    groups = group_by_layer(file, tensors)
+    groups = _groups(file, tensors)
     matched, of_text = (layers or public_layers(tensors)).match(file, groups)
     passed = [f"{of_text} layers of a text encoder"] if of_text else []
     try:
@@ -123,17 +124,8 @@ def adapted_layers(path: str | Path) -> list[str]:
     """The names of the layers that an adapter changes, by the names of its tensors. Raises CheckpointError."""
     file = find_adapter(path)
     tensors, _ = _open(file)
-    matched, _ = public_layers(tensors).match(file, group_by_layer(file, tensors))
+    matched, _ = public_layers(tensors).match(file, _groups(file, tensors))
     return [layer for each in matched for layer in each.layers]
-
-
-def is_adapter(names: Iterable[str]) -> bool:
-    """Whether a file with these tensor names holds an adapter, of a kind that is run or not."""
-    for name in names:
-        parsed = take_apart(name)
-        if other_kind(name) or (parsed is not None and parsed.role != "alpha"):
-            return True
-    return False
 
 
 def find_adapter(name: str | Path, download: bool = True) -> Path:
@@ -152,7 +144,8 @@ def find_adapter(name: str | Path, download: bool = True) -> Path:
         if len(several) == 1:
             return several[0]
         raise CheckpointError(
-            f"{path}: holds {len(several)} safetensors files and no {LORA_FILE}; name one file"
+            f"{path}: holds {len(several)} safetensors files and no {LORA_FILE}; "
+            f"{belongs_after(path, 'name one file')}"
         )
     if (reference := read_reference(name)) is not None:
         return find_file(reference, (LORA_FILE, PEFT_FILE), download=download)
@@ -186,6 +179,13 @@ def _open(file: Path) -> tuple[Mapping[str, Tensor], Mapping[str, str]]:
         return read_sat(file).tensors, {}
     tensors = read_file(file)
     return tensors, tensors.metadata
+
+
+def _groups(file: Path, tensors: Mapping[str, Tensor]) -> list[LayerTensors]:
+    """The tensors of an adapter by layer. Raises CheckpointError, which says where other weights belong."""
+    if not is_adapter(tensors) and (where := belongs(file)):
+        raise CheckpointError(f"{file}: holds no LoRA; {where}")
+    return group_by_layer(file, tensors)
 
 
 def _cut(matched: MatchedLayer, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:

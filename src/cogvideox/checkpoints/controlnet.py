@@ -9,6 +9,7 @@ import torch
 from cogvideox.checkpoints.families import CONTROL_CLASSES, check_floats
 from cogvideox.checkpoints.fill import assign, assign_later, check_names, to_dtype
 from cogvideox.checkpoints.hub import find_folder
+from cogvideox.checkpoints.misplaced import belongs, belongs_after
 from cogvideox.checkpoints.network_files import read_network, read_network_file
 from cogvideox.checkpoints.shapes import controlnet_settings
 from cogvideox.checkpoints.specs import STEM, parse_config
@@ -69,12 +70,12 @@ def is_controlnet(tensors: Tensors) -> bool:
 
 def _tensors(where: Path) -> Tensors:
     """The tensors of a folder or file. Raises CheckpointError for another network."""
+    if (where / "model_index.json").is_file():
+        raise CheckpointError(f"{where}: holds no ControlNet; {belongs(where)}")
     tensors = read_network_file(where) if where.is_file() else read_network(where, STEM)
     if not is_controlnet(tensors):
-        raise CheckpointError(
-            f"{where}: holds no ControlNet: no controlnet_encode_first in it; give the folder or the safetensors file "
-            "of one"
-        )
+        do = belongs_after(where, "give the folder or the safetensors file of one")
+        raise CheckpointError(f"{where}: holds no ControlNet: no controlnet_encode_first in it; {do}")
     return tensors
 
 

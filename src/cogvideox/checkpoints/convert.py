@@ -19,7 +19,8 @@ from torch import Tensor
 
 from cogvideox.checkpoints import diffusers, folders
 from cogvideox.checkpoints.adapter import LORA_FILE, PEFT_FILE, write_adapter
-from cogvideox.checkpoints.adapter_reading import is_adapter, read_adapter
+from cogvideox.checkpoints.adapter_names import is_adapter
+from cogvideox.checkpoints.adapter_reading import read_adapter
 from cogvideox.checkpoints.families import check_floats
 from cogvideox.checkpoints.fill import check_names
 from cogvideox.checkpoints.fuse import fuse_adapters

@@ -20,6 +20,8 @@ from cogvideox.spec import ModelSpec
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 FILE_ENDINGS = (".safetensors", ".gguf", ".pt", ".pth", ".bin", ".ckpt", ".json")
 """What ends so is a file, never a repository."""
+COMMIT = re.compile(r"[0-9a-f]{40}")
+"""A revision that is a commit, not a branch or tag."""
 _REFERENCE = re.compile(rf"({HUB_ID.pattern})(?::([^:@]+))?(?:@([^:@\s]+))?")
 OWNER, OLD_OWNER = "zai-org", "THUDM"
 """Who publishes the released models, and the name they were published under until 2025; the hub knows both."""
@@ -108,14 +110,14 @@ def find_file(reference: HubReference, usual: Sequence[str] = (), *, download: b
     it. Raises CheckpointError where there is no such file or are several, and where the hub cannot be asked and nothing
     is here.
     """
-    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub import hf_hub_download
 
     _check_not_near(reference)
     repository, revision = reference.repository, reference.revision
     why = "not on this computer, and nothing is downloaded here"
     if download:
         try:
-            names = HfApi().list_repo_files(repository, revision=revision)
+            names = _files_at_hub(repository, revision)
             file = _chosen(reference, names, usual, "holds")
             beside = (
                 str(PurePosixPath(file).with_name(name)) for name in ("adapter_config.json", "config.json")
@@ -209,6 +211,17 @@ def _chosen(reference: HubReference, names: Sequence[str], usual: Sequence[str],
     )
 
 
+def _files_at_hub(repository: str, revision: str | None) -> list[str]:
+    """The files of a repository, asked for once: the client's own listing tries for half a minute, with a line for each
+    try, where the hub does not answer. Raises one of ``_failures``.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.constants import HF_HUB_ETAG_TIMEOUT
+
+    about = HfApi().model_info(repository, revision=revision, timeout=HF_HUB_ETAG_TIMEOUT)
+    return [each.rfilename for each in about.siblings or []]
+
+
 def _failures() -> tuple[type[BaseException], ...]:
     """All that the hub's client and the network under it raise."""
     from huggingface_hub.errors import HfHubHTTPError
@@ -249,6 +262,8 @@ def _fetch(repository: str, revision: str | None, name: str, download: bool) -> 
             _how_to_get(repository, name, "not on this computer, and nothing is downloaded here")
         )
     try:
+        if revision is not None and COMMIT.fullmatch(revision):  # the client lists the files of these at once
+            _files_at_hub(repository, revision)
         return Path(snapshot_download(repository, revision=revision, allow_patterns=ALLOWED))
     except _failures() as error:
         if (found := cached(repository, revision)) is not None:

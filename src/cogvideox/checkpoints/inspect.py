@@ -14,8 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from cogvideox.checkpoints.adapter import Adapter, AlphaUnknownError, OddSettingsError
-from cogvideox.checkpoints.adapter_names import other_kind
-from cogvideox.checkpoints.adapter_reading import is_adapter, read_adapter
+from cogvideox.checkpoints.adapter_names import is_adapter, other_kind
+from cogvideox.checkpoints.adapter_reading import read_adapter
 from cogvideox.checkpoints.components import Components
 from cogvideox.checkpoints.controlnet import read_controlnet_config
 from cogvideox.checkpoints.diffusers import load_schedule, preset_of_shapes, read_index

@@ -14,10 +14,11 @@ from cogvideox.checkpoints.families import check_config
 from cogvideox.checkpoints.fill import check_names
 from cogvideox.checkpoints.hub import cached, exists, find_folder, released, shipped_folder
 from cogvideox.checkpoints.kinds import OF_FUN, check_recorded, fun_settings, is_noisy, kind_in
+from cogvideox.checkpoints.misplaced import belongs_after
 from cogvideox.checkpoints.network_files import read_network
 from cogvideox.checkpoints.quantised import QuantisedTensors
 from cogvideox.checkpoints.record import RECORD, ModelRecord, read_record
-from cogvideox.checkpoints.shapes import meta_names, transformer_settings
+from cogvideox.checkpoints.shapes import is_vae, meta_names, transformer_settings
 from cogvideox.checkpoints.tensors import Tensors, read_json, shapes_of
 from cogvideox.checkpoints.trainers import not_a_model
 from cogvideox.config import Config
@@ -201,8 +202,9 @@ def _transformer_of(files: NetworkFiles, base: TransformerConfig) -> Transformer
     if files.config is not None:
         settings = read_transformer_config(where).model_dump()
     elif not settings:
+        do = belongs_after(where, "give a transformer's folder or file")
         raise CheckpointError(
-            f"{where}: holds no transformer: no patch_embed, time_embedding and proj_out in it"
+            f"{where}: holds no transformer: no patch_embed, time_embedding and proj_out in it; {do}"
         )
     names = {"heads": "num_attention_heads", "head size": "attention_head_dim", "patch size": "patch_size"}
     names |= {"patch size in time": "patch_size_t"}
@@ -233,7 +235,11 @@ def _vae_of(files: NetworkFiles, base: VAEConfig) -> VAEConfig:
                 f"trained with {base.scaling_factor:g}",
                 stacklevel=5,
             )
-    check_names(meta_names(config), shapes_of(files.tensors()), str(files.where))
+    shapes = shapes_of(files.tensors())
+    if files.config is None and not is_vae(shapes):
+        do = belongs_after(files.where, "give a VAE's folder or file")
+        raise CheckpointError(f"{files.where}: holds no VAE: no encoder and decoder in it; {do}")
+    check_names(meta_names(config), shapes, str(files.where))
     for name in ("spatial_compression_ratio", "temporal_compression_ratio"):
         if getattr(config, name) != getattr(base, name):
             raise CheckpointError(
@@ -253,9 +259,12 @@ def _text_of(files: NetworkFiles, base: Settings | None) -> Settings:
             f"{files.where}: a text encoder without settings, and the model has none; name a folder with config.json"
         )
     table, width = shapes_of(files.tensors()).get("shared.weight"), base.get("d_model")
-    if table is None or table[1:] != (width,):
+    if table is None:
+        do = belongs_after(files.where, "give a text encoder's folder or file")
+        raise CheckpointError(f"{files.where}: holds no text encoder: no shared.weight in it; {do}")
+    if table[1:] != (width,):
         raise CheckpointError(
-            f"{files.where}: its vocabulary (shared.weight) is {list(table) if table else 'missing'}, the model's has "
+            f"{files.where}: its vocabulary (shared.weight) is {list(table)}, the model's has "
             f"vectors of {width}: it is no text encoder of this model; take T5 v1.1 of its size"
         )
     return base

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cogvideox.checkpoints.fill import assign
+from cogvideox.checkpoints.misplaced import belongs_after
 from cogvideox.checkpoints.tensors import read_file
 from cogvideox.errors import CheckpointError
 from cogvideox.vae.tiny import TimeGrow, TinyVAE
@@ -22,10 +23,15 @@ def load_tiny_vae(
     """
     file = Path(path)
     if not file.is_file():
-        raise CheckpointError(f"{file}: no such file; give the tiny autoencoder's safetensors file")
+        why = "is a folder" if file.is_dir() else "no such file"
+        do = belongs_after(file, "give the tiny autoencoder's safetensors file")
+        raise CheckpointError(f"{file}: {why}; {do}")
     stored = read_file(file)
     if "encoder.0.weight" not in stored or "decoder.1.weight" not in stored:
-        raise CheckpointError(f"{file}: holds no tiny autoencoder (taecvx): no encoder.0 and decoder.1 in it")
+        do = belongs_after(file, "give taecvx.safetensors")
+        raise CheckpointError(
+            f"{file}: holds no tiny autoencoder (taecvx): no encoder.0 and decoder.1 in it; {do}"
+        )
     with torch.device("meta"):
         network = TinyVAE()
     rows = {

@@ -142,7 +142,7 @@ def _check_conversion(source: str, target: str, to: str, preset: str | None, ove
 @verb
 def inspect(
     path: Annotated[
-        str, typer.Argument(help="model folder or part, SAT checkpoint, LoRA, hub id, preset or video")
+        str, typer.Argument(help="model folder or part, SAT checkpoint, LoRA, hub id, preset, video, picture or its record")
     ],
     transformer: TransformerFile = None,
     vae: VaeFile = None,
@@ -157,14 +157,15 @@ def inspect(
     if _is_only_a_name(path):
         result(_preset_as_text(path, as_json))
         return
-    from cogvideox.files.paths import VIDEO_SUFFIXES
+    from cogvideox.files.paths import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
-    if Path(path).suffix.lower() in VIDEO_SUFFIXES:
-        if not Path(path).is_file():
+    ending, there = Path(path).suffix.lower(), Path(path).is_file()
+    if ending in VIDEO_SUFFIXES | IMAGE_SUFFIXES or (ending == ".json" and there):
+        if not there:
             raise MediaError(f"{path}: no such file; check the path")
-        from cogvideox.video import video_info
+        from cogvideox.video import file_info
 
-        info = video_info(path)
+        info = file_info(path)
         result(info.to_json() if as_json else info.to_text())
         return
     from cogvideox.checkpoints import inspect as run

@@ -14,7 +14,7 @@ from cogvideox.generation.frame_plan import Anchor, FramePlan, plan_frames, plan
 from cogvideox.generation.given import Given, check_takes
 from cogvideox.generation.moving_noise import MOST_LATENTS
 from cogvideox.generation.options import LIMITS, GenerateOptions
-from cogvideox.generation.prompt_times import timed_prompts
+from cogvideox.generation.prompt_times import timed_prompts, warn_of_misspelt_times
 from cogvideox.generation.sampling import check_guidance, guidance_of
 from cogvideox.generation.windows import about_windows, check_positions, plan_windows
 from cogvideox.memory import Policy
@@ -62,6 +62,7 @@ def plan_run(spec: ModelSpec, options: GenerateOptions, given: Given | None = No
     given = given or Given()
     check_takes(spec, given)
     _warn_of_no_effect(options, given)
+    warn_of_misspelt_times(options.prompt)
     if spec.times and not options.model_fields_set & {"steps", "times"}:  # a model of few steps
         sampler = {} if "sampler" in options.model_fields_set else {"sampler": spec.sampler}
         options = options.changed(times=spec.times, **sampler)

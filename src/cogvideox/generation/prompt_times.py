@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,6 +11,9 @@ from itertools import pairwise
 from cogvideox.errors import PromptError
 
 SPAN = re.compile(r"(?:^|[;\n])\s*(\d+(?:\.\d+)?)\s*-\s*(\d+(?:\.\d+)?)\s*s?\s*:")
+_TIME = r"(\d+(?:[.:]\d+)?)\s{0,3}(?:s|sec|seconds?)?"
+LIKE_A_SPAN = re.compile(rf"(?<![\w.:-]){_TIME}\s{{0,3}}(?:-|\u2013|\u2014|to|until)\s{{0,3}}{_TIME}(?![\w.-])")
+"""What a person may write for the times of a prompt: 0s-3s, 0 to 3, 0:00-0:03."""
 EXAMPLE = "0-5: a red circle moves to the right; 5-10: a blue square moves up"
 
 
@@ -49,6 +53,19 @@ def timed_prompts(prompt: str) -> tuple[TimedPrompt, ...]:
         if not each.text:
             raise PromptError(f"prompt: {each.start:g}-{each.stop:g}: empty; say what the video should show")
     return timed
+
+
+def warn_of_misspelt_times(prompt: str) -> None:
+    """Warn of a text with more times than are read: each begins where the one before ends, in another form."""
+    read, like = len(timed_prompts(prompt)), list(LIKE_A_SPAN.finditer(prompt))
+    if len(like) < 2 or len(like) <= read or float(like[0][1].replace(":", ".")) != 0:
+        return
+    if all(after[1] == before[2] for before, after in pairwise(like)):
+        warnings.warn(
+            f"prompt: looks like {len(like)} prompts with times and is read as {read or 'one'}; if it is meant so, "
+            f"write {EXAMPLE!r}",
+            stacklevel=3,
+        )
 
 
 def texts_of(prompt: str) -> tuple[str, ...]:

@@ -19,7 +19,7 @@
 from cogvideox.video.colour import Colour, Colours
 from cogvideox.video.decode import Size, VideoDecoder, open_decoder
 from cogvideox.video.image import read_image
-from cogvideox.video.info import VideoInfo, video_info
+from cogvideox.video.info import VideoInfo, file_info, video_info
 from cogvideox.video.mask import read_mask
 from cogvideox.video.orientation import Orientation
 from cogvideox.video.reading import LIMITS, READER, DecodeLimits, Probe, probe, survey
@@ -42,6 +42,7 @@ __all__ = [
     "Size",
     "Video",
     "VideoDecoder",
+    "file_info",
     "video_info",
     "check_output",
     "contact_sheet",

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 
 import torch
 
-from cogvideox.checkpoints.hub import HUB_ID, find_folder
+from cogvideox.checkpoints.hub import cached, HUB_ID, find_folder
 from cogvideox.checkpoints.kinds import OF_FUN
 from cogvideox.checkpoints.record import RECORD
 from cogvideox.checkpoints.specs import read_spec
@@ -138,13 +138,7 @@ def local_folder(name: str) -> Path | None:
             return find_folder(name)  # shipped: no id, so nothing is downloaded
         except CheckpointError:
             return None
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(hub, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError):
-        return None
+    return cached(hub)
 
 
 def approximate_weights(model: ModelSpec) -> float:
