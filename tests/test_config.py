@@ -34,6 +34,28 @@ def test_keywords_are_checked_like_files():
     assert "give one of them" in told(lambda: GenerateOptions(frames=9, seconds=1.0))
 
 
+def test_no_setting_is_named_twice_in_a_message():
+    assert told(lambda: GenerateOptions(control_net="canny:12")).startswith("control_net 'canny:12': strength 12 must")
+    told_of_run = told(lambda: recipe("lora").override(["task.data.size=x"]))
+    assert told_of_run.count("task.data.size") == 1
+
+
+def test_names_in_a_group_of_any_names_are_told_without_words_of_the_library():
+    """A shell or a hurry leaves out the blank that YAML needs after a colon; then it is a name without a value."""
+    run = recipe("world-inpaint")
+    unknown = told(lambda: run.override(["task.masks={silhuette: 1}"]))
+    assert unknown.startswith("task.masks: 'silhuette': input should be 'box', 'moving-box'")
+    assert unknown.endswith("(did you mean 'silhouette'?)") and "[key]" not in unknown
+    for setting in ("task.masks={silhouette:1}", "task.masks={box: 0.5, silhouette:1}"):
+        assert told(lambda setting=setting: run.override([setting])) == (
+            "task.masks: 'silhouette:1' has no value; write a blank after the colon: {silhouette: 1}"
+        )
+    assert run.override(["task.masks={silhouette: 1}"]).task.masks == {"silhouette": 1}
+    assert "task.data.size: 'frames:9' has no value" in told(
+        lambda: recipe("lora").override(["task.data={folder: clips, size: {frames:9}}"])
+    )
+
+
 def test_a_mistake_in_a_group_is_one_error_with_the_whole_path():
     phases = [{"until": 1}]
     assert told(lambda: VAETraining(vae={"latent_chanels": 4}, phases=phases)) == (

@@ -30,6 +30,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from cogvideox.brief import Brief
 from cogvideox.diffusion.windows import Window, take
 from cogvideox.errors import FrameError, InputError
 from cogvideox.model import CogVideoX, ImageScale, VaeCoding
@@ -38,8 +39,8 @@ from cogvideox.vae import Tiles
 from cogvideox.video.video import in_range
 
 
-@dataclass(frozen=True)
-class Conditioning:
+@dataclass(frozen=True, repr=False)
+class Conditioning(Brief):
     """Conditions besides the prompt; with nothing set it is plain text to video.
 
     ``way``: one of the table above. ``channels``: latents beside the noisy ones at every step. ``known``: the first

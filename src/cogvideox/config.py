@@ -19,6 +19,8 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 from cogvideox.errors import ConfigError, suggest
 from cogvideox.files import dump_yaml, parse_yaml, read_yaml, short
 
+DICT_KEY = "[key]"
+"""What pydantic puts into the path of an error about a name in a group of any names."""
 YES, NO = ("true", "yes", "on"), ("false", "no", "off")
 
 
@@ -146,7 +148,9 @@ class Config(BaseModel):
             names = _names_of_now(type(self), path.split("."))
             if given.setdefault(tuple(names), path) != path:
                 raise ConfigError(f"{path}: is also given as {given[tuple(names)]}; leave the old name out")
-            values = _set(values, names, parse_yaml(text, short_of(setting)), short_of(path))
+            value = parse_yaml(text, short_of(setting))
+            _check_blanks(value, short_of(path))
+            values = _set(values, names, value, short_of(path))
         result = type(self).parse(values)
         result.check_change(self, [".".join(names) for names in given])
         return result
@@ -197,6 +201,17 @@ def short_of(text: str) -> str:
     """What a person typed, on one line and cut where it is too long for a message."""
     text = "".join(" " if each in "\n\r\t\v\f" else each for each in text[:100])
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _check_blanks(value: Any, path: str) -> None:
+    """Raises ConfigError for {a:1}, which is one name without a value in YAML."""
+    for key, inner in value.items() if isinstance(value, dict) else ():
+        if inner is None and isinstance(key, str) and ":" in key:
+            name, _, rest = key.partition(":")
+            raise ConfigError(
+                f"{path}: {short(key)} has no value; write a blank after the colon: {{{name}: {rest}}}"
+            )
+        _check_blanks(inner, f"{path}.{key}")
 
 
 def _warn_of_old_name(old: str, new: str) -> None:
@@ -268,8 +283,18 @@ def _explain(model: type[BaseModel], error: ValidationError, where: str) -> str:
         known = {name for group in groups for name in group.model_fields}
         return f"{prefix}{path}: unknown setting{suggest(names[-1], known)}"
     text = first["msg"].removeprefix("Value error, ")
+    if names and names[-1] == DICT_KEY:  # of a group whose names are values of their own
+        key, path = str(first.get("input")), ".".join(map(short_of, names[:-2]))
+        known = first.get("ctx", {}).get("expected", "").replace("'", "").replace(" or ", ", ").split(", ")
+        return f"{prefix}{path}: {short(key)}: {_uncapitalised(text)}{suggest(key, known)}"
+    if names and text.startswith(f"{names[-1]} "):  # an error that names the setting itself
+        path = ".".join(map(short_of, names[:-1]))
     given = "" if first["type"] in ("missing", "value_error") else f", got {short(first.get('input'))}"
     return f"{prefix}{path + ': ' if path else ''}{text}{given}"
+
+
+def _uncapitalised(text: str) -> str:
+    return text[:1].lower() + text[1:]
 
 
 def _walk(model: type[BaseModel], location: Sequence[int | str]) -> tuple[list[str], list[type[BaseModel]]]:

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from cogvideox.brief import Brief
 from cogvideox.diffusion import Schedule
 from cogvideox.errors import ConfigError, PromptError
 from cogvideox.files.stored import is_in_files
@@ -34,8 +35,8 @@ VaeCoding = Literal["chunked", "whole", "tiled", "tiny"]
 ImageScale = Literal["released", "multiply", "divide", "none"]
 
 
-@dataclass
-class CogVideoX:
+@dataclass(repr=False)
+class CogVideoX(Brief):
     """The networks and the schedule of one model, and its spec.
 
     ``compute_device`` is where inputs go when the weights live elsewhere (offloading); None means where the weights

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[2] / "src" / "cogvideox"
 
 FLOORS = {
-    1: "errors noise recompute cpu_ops",
+    1: "errors brief noise recompute cpu_ops",
     2: "files progress worker_pool gpu_kernels",
     3: "config clip_folders engines strength web",
     4: "video clip chat device",

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from cogvideox.brief import Brief
 from cogvideox.checkpoints.sat import PREFIX, write_sat
 from cogvideox.checkpoints.tensors import is_finite, write_file
 from cogvideox.errors import CheckpointError, few
@@ -39,8 +40,8 @@ class OddSettingsError(AlphaUnknownError):
     """Settings in a file that cannot be used; with alpha given they are not needed."""
 
 
-@dataclass(frozen=True)
-class Pair:
+@dataclass(frozen=True, repr=False)
+class Pair(Brief):
     """The two matrices of one layer, and the alpha they were trained with.
 
     ``bias`` [out] is added to what B makes; ``magnitude`` [out] is the norm of each row of the changed weight (DoRA).
@@ -70,8 +71,8 @@ class Pair:
         return self.alpha / self.rank
 
 
-@dataclass(frozen=True)
-class Adapter:
+@dataclass(frozen=True, repr=False)
+class Adapter(Brief):
     """Pairs by the name of the layer in our transformer.
 
     ``origin`` is the kind of file, ``alpha_from`` where alpha was found, ``passed_over`` what the file holds unused.

@@ -19,6 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from cogvideox.brief import Brief
 from cogvideox.checkpoints.families import check_floats
 from cogvideox.checkpoints.folders import copy_file
 from cogvideox.checkpoints.keymap import Keymap, sat_transformer, sat_vae
@@ -38,8 +39,8 @@ STATES = "mp_rank_00_model_states.pt"
 PREFIX = "model.diffusion_model."
 
 
-@dataclass(frozen=True)
-class SatFile:
+@dataclass(frozen=True, repr=False)
+class SatFile(Brief):
     """What a SAT file holds: which component of the model, and its tensors under SAT's own names."""
 
     path: Path

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from cogvideox import conditioning
+from cogvideox.brief import Brief
 from cogvideox.conditioning import Coder, Conditioning
 from cogvideox.generation.control_nets import load_control_nets
 from cogvideox.generation.given import Given, fit_mask, fit_video
@@ -26,8 +27,8 @@ from cogvideox.video import Video, contact_sheet
 from cogvideox.video.video import in_range
 
 
-@dataclass(frozen=True)
-class Shown:
+@dataclass(frozen=True, repr=False)
+class Shown(Brief):
     """What a network is shown besides the prompt, in pixels, over all frames of a plan.
 
     ``use``: what it is for. ``pixels``: a video in [-1, 1], or as bytes. ``mask``: 0 to 1, where they are made anew or

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from cogvideox.brief import Brief
 from cogvideox.errors import InputError, MediaError
 from cogvideox.files.paths import IMAGE_SUFFIXES
 from cogvideox.generation.control_net_entry import ControlNetEntry
@@ -53,8 +54,8 @@ class GivenSize:
     fps: float | None = None
 
 
-@dataclass(frozen=True)
-class Given:
+@dataclass(frozen=True, repr=False)
+class Given(Brief):
     """What a run starts from, as read.
 
     ``image`` and ``last_image``: the first and the last frame, uint8 [h, w, 3]. ``keyframes``: other frames by their

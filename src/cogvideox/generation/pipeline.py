@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from cogvideox.brief import Brief
 from cogvideox.conditioning import Conditioning
 from cogvideox.diffusion import SamplerStep, is_guided
 from cogvideox.diffusion.windows import shuffled
@@ -53,8 +54,8 @@ from cogvideox.video.spool import forget_pages, frames_on_disk
 from cogvideox.video.video import to_frames
 
 
-@dataclass(frozen=True)
-class Progress:
+@dataclass(frozen=True, repr=False)
+class Progress(Brief):
     """Where a run is. ``stage`` is text, encode, denoise or decode; ``estimate`` the clean latents so far.
 
     A stage begins with ``done`` 0, before its first step.
@@ -70,8 +71,8 @@ class Progress:
 OnStep = Callable[[Progress], None]
 
 
-@dataclass(frozen=True)
-class Explicit:
+@dataclass(frozen=True, repr=False)
+class Explicit(Brief):
     """What a caller gives instead of what a run makes of its prompts and its seed.
 
     The embeddings stand in for the prompts (of a prompt with times, a row for each), ``initial_latents`` (standard

@@ -14,14 +14,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cogvideox.brief import Brief
 from cogvideox.errors import PromptError
 from cogvideox.files.stored import stored_of
 from cogvideox.text.t5 import T5Encoder
 from cogvideox.text.tokenizer import END, PAD, Tokenizer
 
 
-@dataclass(frozen=True)
-class TextEmbedding:
+@dataclass(frozen=True, repr=False)
+class TextEmbedding(Brief):
     """What the transformer reads, and what the token budget did to the prompts."""
 
     values: Float[Tensor, "b l d"]

@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cogvideox.brief import Brief
 from cogvideox.cpu_ops import Linear
 from cogvideox.errors import ConfigError, SizeError
 from cogvideox.transformer.calls import sampler_call
@@ -161,8 +162,8 @@ class ControlNet(nn.Module):
             yield self.out_projectors[number](video) if self.config.out_proj_dim else video
 
 
-@dataclass(frozen=True)
-class Control:
+@dataclass(frozen=True, repr=False)
+class Control(Brief):
     """A ControlNet at work in a run: its encoded video, how strongly it adds, and in which share of the steps.
 
     ``start`` and ``stop``: shares of the steps, 0 to 1; a step of just these shares belongs to it, as published.

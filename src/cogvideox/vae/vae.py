@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from cogvideox.brief import Brief
 from cogvideox.errors import ConfigError, FrameError, SizeError
 from cogvideox.vae.config import VAEConfig
 from cogvideox.vae.conv import concat_frames
@@ -23,8 +24,8 @@ from cogvideox.vae.past import Past, Remember, StartOfVideo
 Coding = Literal["chunked", "whole"]
 
 
-@dataclass(frozen=True)
-class Gaussian:
+@dataclass(frozen=True, repr=False)
+class Gaussian(Brief):
     """A normal distribution per latent element. ``logvar`` is already limited to [-30, 20]."""
 
     mean: Float[Tensor, "b c t h w"]
