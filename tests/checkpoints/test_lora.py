@@ -368,6 +368,22 @@ def test_a_folder_takes_adapters_into_its_weights_and_keeps_all_else(tmp_path):
         ("two", -0.3, True),
     ]
     assert all(len(each["sha256"]) == 64 and each["alpha_from"] for each in held)
+    assert "adapters  in the weights: 'one' at 0.8, 'two' at -0.3" in inspect(out).to_text()
+    more = convert(out, tmp_path / "more", lora=[(one, 0.5)])
+    held = json.loads((more / "cogvideox.json").read_text())["provenance"]["fused"]
+    assert [(each["name"], each["scale"]) for each in held] == [("one", 0.8), ("two", -0.3), ("one", 0.5)]
+
+
+@pytest.mark.parametrize("fused", [3, {"a": 1}, [], [1, "x"], [{"name": "x" * 9000, "scale": ["y"] * 99}]])
+def test_what_others_wrote_about_adapters_is_shown_short(fused, tmp_path):
+    folder = write_model_folder(tmp_path / "model")
+    record = json.loads((folder / "cogvideox.json").read_text())
+    record["provenance"] = {"fused": fused}
+    (folder / "cogvideox.json").write_text(json.dumps(record))
+    lines = inspect(folder).to_text().splitlines()
+    shown = [line for line in lines if "in the weights" in line]
+    assert len(shown) == int(bool(fused) and isinstance(fused[0] if isinstance(fused, list) else 0, dict))
+    assert all(len(line) < 300 for line in shown)
 
 
 def test_quantised_weights_become_plain_where_adapters_are_added(tmp_path):

@@ -50,7 +50,9 @@ def fuse_adapters(
     merge_lora(model)
     with checkpoint_folder(target, overwrite) as folder:
         copy_text(source, folder)
-        provenance = {**record.provenance, "fused": model.adapters}
+        before = record.provenance.get("fused")
+        fused = [*(before if isinstance(before, list) else []), *model.adapters]
+        provenance = {**record.provenance, "fused": fused}
         write_model(folder, model, shard_size, provenance=provenance, dtype=record.dtype)
 
 

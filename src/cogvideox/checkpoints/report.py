@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from cogvideox.errors import few
+from cogvideox.files import short
+
 
 @dataclass(frozen=True)
 class TensorSet:
@@ -58,6 +61,7 @@ class CheckpointReport:
                 f"{each.bytes / 2**20:>11,.1f} MiB  {types}  in {len(each.files)} file(s)"
             )
         lines += _adapter_as_text(self.config["lora"]) if "lora" in self.config else []
+        lines += _fused_as_text(self.config.get("record", {}).get("provenance", {}).get("fused"))
         lines += [f"  {'checked':<10}{', '.join(self.checked)}"] if self.checked else []
         lines += [f"  problem   {problem}" for problem in self.problems] or [
             f"  to use it {self.todo}" if self.todo else "  no problems found"
@@ -65,6 +69,13 @@ class CheckpointReport:
         return "\n".join(lines)
 
     __str__ = to_text
+
+
+def _fused_as_text(notes: Any) -> list[str]:
+    """The adapters in the weights of a model folder (``convert --lora``), by its record, which anyone may have written."""
+    notes = [note for note in notes if isinstance(note, Mapping)] if isinstance(notes, list) else []
+    named = [f"{short(note.get('name'))} at {short(note.get('scale'))}" for note in notes]
+    return [f"  {'adapters':<10}in the weights: {few(named)}"] if named else []
 
 
 def _adapter_as_text(facts: Mapping[str, Any]) -> list[str]:

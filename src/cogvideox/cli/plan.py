@@ -148,7 +148,11 @@ def plan_text(plan: MemoryPlan, model: str = "", time: Forecast | None = None) -
     request = plan.request
     size = f"{request.frames} frames of {request.height}x{request.width} in {_dtype_name(request)}"
     if request.windows is not None:
-        size += f" in {len(request.windows.at(0))} windows of {request.seen} latent frames"
+        from cogvideox.generation.windows import window_frames
+
+        shared = request.windows.overlap * request.spec.vae.temporal_compression_ratio
+        frames = window_frames(request.spec, request.windows)
+        size += f" in {len(request.windows.at(0))} windows of {frames} frames that share {shared}"
     limit = f"{plan.limit / 1e9:.3g} GB" if plan.limit else "unknown"
     names = [stage.name for stage in plan.options[0].stages]
     lines = [f"{request.spec.name or Path(model).name}: {size} on {request.device}; memory: {limit}", ""]

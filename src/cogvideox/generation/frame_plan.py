@@ -44,13 +44,14 @@ def plan_frames(
     lead: int = 0,
     trained: int | None = None,
     first_alone: bool = False,
+    riflex: bool = False,
 ) -> FramePlan:
     """Make exactly ``asked`` frames, after ``lead`` frames that are given and cut away. Raises FrameError below 1.
 
     ratio: pixel frames per latent. patch: latents per patch in time. anchor: cut at both ends ("middle"), or only at
     the end, so that the first frame stays the first ("start"). trained: the length the model knows, for the reason.
     first_alone: the autoencoder decodes an even number of latents too (``VAEConfig.first_latent_alone``), so that
-    4n + 1 frames fill whole patches and none is padded.
+    4n + 1 frames fill whole patches and none is padded. riflex: positions are slowed (RIFLEx), for the reason too.
     """
     if asked < 1:
         raise FrameError(f"frames {asked}: a video has at least one frame; ask for 1 or more")
@@ -71,7 +72,8 @@ def plan_frames(
     made = f"{unit}n + {1 + ratio * (patch - 1)}" if first_alone else f"{unit}n + 1"
     why = _why(asked, generated, made, front - lead, back, lead, padding)
     if trained is not None and generated > trained:
-        why += f"; longer than the {trained} frames the model was trained on, so expect repetition"
+        what = "so positions are slowed (RIFLEx)" if riflex else "so expect repetition"
+        why += f"; longer than the {trained} frames the model was trained on, {what}"
     return FramePlan(asked, generated, latents + padding, padding, front, back, why)
 
 

@@ -86,10 +86,11 @@ def plan_run(spec: ModelSpec, options: GenerateOptions, given: Given | None = No
             "fewer, or keep the first pass's video"
         )
     windows = plan_windows(spec, options, lay(), timed_prompts(options.prompt), fps, given)
-    frames = lay(trained=spec.frames) if windows is None else lay()
+    slowed = options.riflex or spec.transformer.position_mode == "riflex"
+    frames = lay(trained=spec.frames, riflex=slowed) if windows is None else lay()
     if windows is not None:
         frames = _in_windows(spec, frames, windows, options.window)
-    check_positions(spec, options, windows.size if windows is not None else frames.latents)
+    check_positions(spec, options, frames.latents, windows)
     given.pictures(asked)  # raises for a key frame beyond
     steps, tiles = _steps(options, given), _tiles(spec, options)
     spec.schedule.check_times(options.times)

@@ -52,8 +52,10 @@ def plan_windows(
     if schedule == "segments":
         overlap = -(-shared_frames(spec, given or Given()) // spec.vae.temporal_compression_ratio)
         if overlap >= size:
+            shown = options.window or spec.frames
             raise FrameError(
-                f"window {options.window}: no longer than what segments share; give a larger one"
+                f"window {shown}: no longer than the {shared_frames(spec, given or Given())} frames that segments "
+                "share; give a larger one"
             )
     else:
         overlap = _overlap(spec, options, size)
@@ -102,10 +104,12 @@ def about_windows(spec: ModelSpec, windows: Windows, frames: FramePlan, asked: i
     return why
 
 
-def check_positions(spec: ModelSpec, options: GenerateOptions, latents: int) -> None:
+def check_positions(
+    spec: ModelSpec, options: GenerateOptions, latents: int, windows: Windows | None = None
+) -> None:
     """Refuse RIFLEx for positions that do not rotate, and warn where it changes nothing. Raises ConfigError.
 
-    ``latents``: latent frames that the network sees at once.
+    ``latents``: latent frames of the video; ``windows``: those that the network sees at once, where it is not all.
     """
     if not options.riflex:
         return
@@ -118,11 +122,13 @@ def check_positions(spec: ModelSpec, options: GenerateOptions, latents: int) -> 
     period = repeats_after(config.attention_head_dim, config.native_patches_t) * spec.frame_patch
     if config.position_mode == "riflex":
         warnings.warn("riflex has no effect: the model has position_mode riflex already", stacklevel=4)
-    elif latents <= period:
+    elif (windows.size if windows is not None else latents) <= period:
         ratio = spec.vae.temporal_compression_ratio
+        seen = f"{latents} latent frames"
+        if windows is not None:
+            seen = f"windows of {window_frames(spec, windows)} frames, {windows.size} latent ones"
         warnings.warn(
-            f"riflex has no effect on {latents} latent frames: positions repeat after {period} "
-            f"({(period - 1) * ratio + 1} frames)",
+            f"riflex has no effect on {seen}: positions repeat after {period} ({(period - 1) * ratio + 1} frames)",
             stacklevel=4,
         )
 
