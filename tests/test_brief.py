@@ -25,14 +25,21 @@ T = torch.randn(2, 3, 4, 5, 6)
 PAIR = Pair(torch.randn(4, 32), torch.randn(32, 4), 2.0)
 FRAMES = np.zeros((9, 32, 48, 3), np.uint8)
 with torch.device("meta"):
-    NET = ControlNet(ControlNetConfig(num_layers=1, num_attention_heads=1, attention_head_dim=64, time_embed_dim=8))
+    NET = ControlNet(
+        ControlNetConfig(num_layers=1, num_attention_heads=1, attention_head_dim=64, time_embed_dim=8)
+    )
 VALUES = [
     Adapter({f"transformer_blocks.{n}.attn1.to_q": PAIR for n in range(42)}, "diffusers", "given"),
     PAIR,
     SatFile(Path("t.pt"), "transformer", {str(n): T for n in range(300)}),
     golden_model(),
     Conditioning("text", T, T),
-    Given(image=FRAMES[0], keyframes={n: FRAMES[0] for n in range(8)}, mask=FRAMES[..., 0], video=Video(FRAMES, 8.0)),
+    Given(
+        image=FRAMES[0],
+        keyframes={n: FRAMES[0] for n in range(8)},
+        mask=FRAMES[..., 0],
+        video=Video(FRAMES, 8.0),
+    ),
     Shown("pictures", T, T, {0: T}),
     Explicit(prompt_embedding=T, initial_latents=T),
     Progress("denoise", 1, 2, 0.5, T),
@@ -50,12 +57,17 @@ def test_what_holds_tensors_is_one_short_line(value):
 
 
 def test_shapes_types_and_counts_are_there():
-    assert repr(PAIR) == "Pair(a=float32[4, 32], b=float32[32, 4], alpha=2.0, bias=None, magnitude=None, kernel=())"
-    assert "'transformer_blocks.3.attn1.to_q': Pair(" in repr(VALUES[0]) and "... 42 in all}" in repr(VALUES[0])
+    assert (
+        repr(PAIR)
+        == "Pair(a=float32[4, 32], b=float32[32, 4], alpha=2.0, bias=None, magnitude=None, kernel=())"
+    )
+    assert "'transformer_blocks.3.attn1.to_q': Pair(" in repr(VALUES[0]) and "... 42 in all}" in repr(
+        VALUES[0]
+    )
     assert "transformer=Transformer, vae=VAE" in repr(golden_model())
     assert brief([1, (FRAMES,), {"a": T}]) == "[1, (uint8[9, 32, 48, 3]), {'a': float32[2, 3, 4, 5, 6]}]"
     assert brief("x" * 300) == "'" + "x" * 199 + "..."
 
 
 def test_the_model_of_a_notebook_names_its_kind():
-    assert "name='tiny'" in repr(cogvideox.load("tiny", device="cpu")) 
+    assert "name='tiny'" in repr(cogvideox.load("tiny", device="cpu"))

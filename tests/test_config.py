@@ -35,7 +35,9 @@ def test_keywords_are_checked_like_files():
 
 
 def test_no_setting_is_named_twice_in_a_message():
-    assert told(lambda: GenerateOptions(control_net="canny:12")).startswith("control_net 'canny:12': strength 12 must")
+    assert told(lambda: GenerateOptions(control_net="canny:12")).startswith(
+        "control_net 'canny:12': strength 12 must"
+    )
     told_of_run = told(lambda: recipe("lora").override(["task.data.size=x"]))
     assert told_of_run.count("task.data.size") == 1
 

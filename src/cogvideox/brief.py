@@ -27,7 +27,9 @@ class Brief:
 def brief(value: Any) -> str:
     """A value on one line: float32[2, 3] for a tensor or an array, the class of a network, a few entries of many."""
     if isinstance(value, Mapping):
-        return "{" + _few([f"{key!r}: {brief(inner)}" for key, inner in _first(value.items())], len(value)) + "}"
+        return (
+            "{" + _few([f"{key!r}: {brief(inner)}" for key, inner in _first(value.items())], len(value)) + "}"
+        )
     if isinstance(value, list | tuple):
         inside = _few([brief(inner) for inner in _first(value)], len(value))
         return f"[{inside}]" if isinstance(value, list) else f"({inside})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 import numpy as np
 import pytest
@@ -342,6 +343,31 @@ def test_the_record_names_what_was_given(tmp_path, monkeypatch):
 
 
 # what the network sees, to look at
+
+
+def test_a_mask_without_white_is_told():
+    black, grey = np.zeros((32, 48), bool), np.full((32, 48), 100, np.uint8)
+    for mask in (black, grey):
+        with pytest.warns(UserWarning, match="mask: nothing of it is white, so nothing is made anew"):
+            read_given(GenerateOptions(), video=VIDEO, mask=mask)
+    with pytest.warns(UserWarning, match="remove: nothing of it is white, so nothing is removed"):
+        read_given(GenerateOptions(), video=VIDEO, remove=black)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_given(GenerateOptions(), video=VIDEO, remove=grey)  # what is affected
+        read_given(GenerateOptions(), video=VIDEO, mask="8,8,1,1")
+
+
+def test_outside_of_a_video_that_fills_the_frame_is_told():
+    spec, options = golden_model("inpaint").spec, GenerateOptions(mask="outside", fit="contain")
+    given = read_given(options, video=VIDEO)
+    with pytest.warns(
+        UserWarning, match="mask outside: the given video fills 48x32, so nothing is made anew"
+    ):
+        plan_run(spec, options, given)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plan_run(spec, options.changed(width=64), given)
 
 
 def test_the_preview_shows_the_hole_and_the_mask_below_it(tmp_path):

@@ -128,6 +128,32 @@ def test_what_a_second_pass_cannot_be_is_refused():
         plan_run(network.spec, GenerateOptions(frames=93), given)
 
 
+@pytest.mark.parametrize(("first", "asked", "why"), [
+    ((33, 32, 48), 9, "first_pass of 33 frames: 9 of the given video's 9"),
+    ((5, 32, 48), 9, "first_pass of 5 frames: 9 of the given video's 9"),
+    ((5, 32, 48), 9, "give the video that the first pass made of this one"),
+    ((9, 48, 48), 9, "first_pass of 48x48: 48x32 is made, another shape"),
+])  # fmt: skip
+def test_a_first_pass_of_another_video_is_refused(first, asked, why):
+    video, mask = Video(golden_frames(9), 8.0), np.full((9, 32, 48), 255, np.uint8)
+    given = Given(video=video, remove=mask, first_pass=Video(np.zeros((*first, 3), np.uint8), 8.0))
+    with pytest.raises(InputError, match=why):
+        plan_run(model().spec, GenerateOptions(frames=asked), given)
+
+
+def test_of_a_longer_first_pass_the_frames_that_are_made_again_are_followed(monkeypatch):
+    network, text, mask = model(), golden_text(), np.full((32, 48), 255, np.uint8)
+    video, first = Video(golden_frames(9), 8.0), Video(golden_frames(9)[::-1].copy(), 8.0)
+    monkeypatch.setattr("cogvideox.generation.pipeline.flow_of", lambda *_: Right())
+    whole, cut = (
+        cogvideox.generate(
+            network, video=video, remove=mask, frames=5, steps=1, seed=7, first_pass=each, **text
+        )
+        for each in (first, first[:5])
+    )
+    assert (whole.frames == cut.frames).all()
+
+
 def test_both_passes_in_one_command_are_the_two_by_hand(tmp_path, monkeypatch):
     base = write_model_folder(tmp_path / "void", "removal")
     other = golden_model("removal", max_text_seq_length=TOKENS)

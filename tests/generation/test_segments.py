@@ -101,7 +101,7 @@ def test_what_is_read_whole_is_refused(kind, given, message):
 
 
 def test_a_segment_must_be_longer_than_what_it_shares():
-    with pytest.raises(FrameError, match="window 9: no longer than what segments share"):
+    with pytest.raises(FrameError, match="window 9: no longer than the 9 frames that segments share"):
         plan_run(golden_model().spec, OPTIONS.changed(window=9))
 
 

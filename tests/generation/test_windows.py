@@ -389,12 +389,16 @@ def test_riflex_is_for_rotary_positions():
 def test_riflex_is_told_in_the_words_of_what_was_asked():
     """Of a long video the windows are named, and a video at once that RIFLEx serves is not said to repeat."""
     spec = get_preset("tiny")
-    with pytest.warns(UserWarning, match=r"no effect on windows of 17 frames, 5 latent ones: .*\(25 frames\)"):
+    with pytest.warns(
+        UserWarning, match=r"no effect on windows of 17 frames, 5 latent ones: .*\(25 frames\)"
+    ):
         plan_run(spec, GenerateOptions(prompt="x", seconds=30, riflex=True))
     with pytest.warns(UserWarning, match="no effect on 5 latent frames"):
         plan_run(spec, GenerateOptions(prompt="x", frames=17, riflex=True))
     slowed = plan_run(spec, GenerateOptions(prompt="x", frames=33, riflex=True)).frames.why
-    assert slowed.endswith("longer than the 17 frames the model was trained on, so positions are slowed (RIFLEx)")
+    assert slowed.endswith(
+        "longer than the 17 frames the model was trained on, so positions are slowed (RIFLEx)"
+    )
     plain = plan_run(spec, GenerateOptions(prompt="x", frames=33)).frames.why
     assert plain.endswith("so expect repetition")
 
@@ -411,4 +415,6 @@ def test_a_plan_counts_windows_in_the_frames_that_generate_names():
     done = CliRunner().invoke(app, ["plan", "tiny", "--seconds", "10", "--device", "cpu"])
     why = plan_run(get_preset("tiny"), GenerateOptions(prompt="x", seconds=10)).frames.why
     words = "windows of 17 frames that share 8"
-    assert words in done.stdout.splitlines()[0] and words in why and "latent" not in done.stdout.splitlines()[0]
+    assert (
+        words in done.stdout.splitlines()[0] and words in why and "latent" not in done.stdout.splitlines()[0]
+    )

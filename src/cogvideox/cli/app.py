@@ -142,7 +142,10 @@ def _check_conversion(source: str, target: str, to: str, preset: str | None, ove
 @verb
 def inspect(
     path: Annotated[
-        str, typer.Argument(help="model folder or part, SAT checkpoint, LoRA, hub id, preset, video, picture or its record")
+        str,
+        typer.Argument(
+            help="model folder or part, SAT checkpoint, LoRA, hub id, preset, video, picture or its record"
+        ),
     ],
     transformer: TransformerFile = None,
     vae: VaeFile = None,

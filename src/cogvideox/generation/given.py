@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -348,4 +349,8 @@ def _mask(what: str, source: Any, video: Video | None) -> np.ndarray | None:
             )
         return np.zeros((1, video.height, video.width), np.uint8).repeat(len(video), axis=0)
     grey = read_mask(source, video, what)
-    return 255 - grey if is_quad_mask(source) and what == "remove" else grey  # there 0 is what goes
+    grey = 255 - grey if is_quad_mask(source) and what == "remove" else grey  # there 0 is what goes
+    does, least = ("made anew", 128) if what == "mask" else ("removed", 64)
+    if grey.max() < least:
+        warnings.warn(f"{what}: nothing of it is white, so nothing is {does}", stacklevel=4)
+    return grey

@@ -302,7 +302,8 @@ def _initial(
     """The noise that a run starts from. Raises SizeError for one of another shape than the plan's."""
     if explicit is None and given.first_pass is not None:
         flow, seed = flow_of(plan.options.flow, str(model.device)), plan.options.seed or 0
-        moving = moving_noise(given.first_pass, model.spec, plan.latent_shape, seed, flow)
+        first = given.first_pass[: plan.frames.asked]
+        moving = moving_noise(first, model.spec, plan.latent_shape, seed, flow)
         return moving.to(noises.device, noises.dtype)
     if explicit is None:
         drawn, windows = noises.initial(plan.latent_shape), plan.windows

@@ -24,6 +24,7 @@ from cogvideox.vae import Tiles
 
 SECOND_GUIDANCE = 6.0
 """Guidance of a removal's second pass; its first has none."""
+SAME_SHAPE = 0.02  # difference in aspect that rounding to whole pixels makes
 CROPPED = 0.05  # share of a given picture that may be cut away without a word
 
 
@@ -85,6 +86,7 @@ def plan_run(spec: ModelSpec, options: GenerateOptions, given: Given | None = No
             f"first_pass: a second pass makes {config.pixel_frames(MOST_LATENTS)} frames at most, not {asked}; ask for "
             "fewer, or keep the first pass's video"
         )
+    _check_first_pass(given, asked, height, width)
     windows = plan_windows(spec, options, lay(), timed_prompts(options.prompt), fps, given)
     slowed = options.riflex or spec.transformer.position_mode == "riflex"
     frames = lay(trained=spec.frames, riflex=slowed) if windows is None else lay()
@@ -96,6 +98,10 @@ def plan_run(spec: ModelSpec, options: GenerateOptions, given: Given | None = No
     spec.schedule.check_times(options.times)
     check_guidance(spec, options, steps)
     _warn_of_cropping(spec, options, given, height, width)
+    if given.outside and not _leaves_bars(given, (height, width)):
+        warnings.warn(
+            f"mask outside: the given video fills {width}x{height}, so nothing is made anew", stacklevel=2
+        )
     encoded = 0
     if given.for_model:
         encoded = frames.generated
@@ -114,6 +120,22 @@ def with_policy(spec: ModelSpec, plan: Plan, policy: Policy) -> Plan:
         changes["vae_coding"] = "tiled"
     options = plan.options.changed(**changes) if changes else plan.options
     return replace(plan, options=options, tiles=_tiles(spec, options))
+
+
+def _check_first_pass(given: Given, asked: int, height: int, width: int) -> None:
+    """Refuse a first pass that cannot be of this video. Raises FrameError and SizeError with both values."""
+    first, video = given.first_pass, given.video
+    if first is None or video is None:
+        return
+    cure = "give the video that the first pass made of this one"
+    if not asked <= len(first) <= len(video):
+        raise FrameError(
+            f"first_pass of {len(first)} frames: {asked} of the given video's {len(video)} are made again; {cure}"
+        )
+    if abs(first.width * height / (first.height * width) - 1) > SAME_SHAPE:
+        raise SizeError(
+            f"first_pass of {first.width}x{first.height}: {width}x{height} is made, another shape; {cure}"
+        )
 
 
 def _fps(spec: ModelSpec, options: GenerateOptions, given: Given) -> float:
@@ -231,6 +253,13 @@ def _warn_of_cropping(
         f"{what} of {wide}x{tall}: {cut:.0%} of it is cut away to fill {width}x{height}; {keeps}",
         stacklevel=3,
     )
+
+
+def _leaves_bars(given: Given, size: tuple[int, int]) -> bool:
+    """Whether a given video, whole in a frame of this height and width, leaves some of it black."""
+    assert given.shape is not None  # a mask is over a video
+    scale = min(to / of for to, of in zip(size, given.shape, strict=True))
+    return any(round(of * scale) < to for to, of in zip(size, given.shape, strict=True))
 
 
 def _cut_away(shape: tuple[int, int], size: tuple[int, int]) -> float:

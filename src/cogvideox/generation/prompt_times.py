@@ -12,7 +12,9 @@ from cogvideox.errors import PromptError
 
 SPAN = re.compile(r"(?:^|[;\n])\s*(\d+(?:\.\d+)?)\s*-\s*(\d+(?:\.\d+)?)\s*s?\s*:")
 _TIME = r"(\d+(?:[.:]\d+)?)\s{0,3}(?:s|sec|seconds?)?"
-LIKE_A_SPAN = re.compile(rf"(?<![\w.:-]){_TIME}\s{{0,3}}(?:-|\u2013|\u2014|to|until)\s{{0,3}}{_TIME}(?![\w.-])")
+LIKE_A_SPAN = re.compile(
+    rf"(?<![\w.:-]){_TIME}\s{{0,3}}(?:-|\u2013|\u2014|to|until)\s{{0,3}}{_TIME}(?![\w.-])"
+)
 """What a person may write for the times of a prompt: 0s-3s, 0 to 3, 0:00-0:03."""
 EXAMPLE = "0-5: a red circle moves to the right; 5-10: a blue square moves up"
 

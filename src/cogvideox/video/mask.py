@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from cogvideox.video.image import read_image
 from cogvideox.video.video import Video, read_video
 
 BOX = re.compile(r"\s*(-?\d+)\s*,\s*(-?\d+)\s*,\s*(-?\d+)\s*,\s*(-?\d+)\s*")
+COLOURED, FEW = 64, 0.002
+"""The distance of the colours of a pixel that is not grey, and the share of such pixels that encoding may make."""
 NUMBERS = re.compile(r"[-\d\s.]+(,[-\d\s.]*)+")
 """What was meant as a box."""
 
@@ -22,8 +25,9 @@ def read_mask(source: str | Path | np.ndarray | Video, video: Video, what: str =
     """A mask over ``video`` as uint8 [t, h, w] of its size: 255 where it is white, 0 where it is black.
 
     source: a video or picture file, a box "x,y,width,height" in pixels of the video, an array [h, w] or [t, h, w]
-    (uint8, or bool), or a Video. A picture and a box hold for all frames. Grey values stay. Raises MediaError for
-    another number of frames or another shape, with both.
+    (uint8, or bool), or a Video. A picture and a box hold for all frames. Grey values stay, of colours the brightness.
+    Warns of a box that is cut and of colours. Raises MediaError for another number of frames or another shape, with
+    both.
     """
     if isinstance(source, str) and (box := BOX.fullmatch(source)):
         return _box([int(number) for number in box.groups()], video, source.strip(), what)
@@ -74,7 +78,7 @@ def grown(mask: np.ndarray, margin: int) -> np.ndarray:
 def _frames(source: str | Path | np.ndarray | Video, what: str) -> np.ndarray:
     """The grey frames of a source that is no box: uint8 [t, h, w]."""
     if isinstance(source, Video):
-        return _grey(source.frames)
+        return _grey(source.frames, what)
     if isinstance(source, np.ndarray):
         array = source.astype(np.uint8) * 255 if source.dtype == bool else source
         if array.dtype != np.uint8 or array.ndim not in (2, 3) or 0 in array.shape:
@@ -89,11 +93,18 @@ def _frames(source: str | Path | np.ndarray | Video, what: str) -> np.ndarray:
             "'8,8,16,16'"
         )
     if Path(source).suffix.lower() in IMAGE_SUFFIXES:
-        return _grey(read_image(source)[None])
-    return _grey(read_video(source).frames)
+        return _grey(read_image(source)[None], f"{what} {source}")
+    return _grey(read_video(source).frames, f"{what} {source}")
 
 
-def _grey(frames: np.ndarray) -> np.ndarray:
+def _grey(frames: np.ndarray, what: str) -> np.ndarray:
+    """The brightness; warns where more than a few pixels are not grey, since a picture may have been taken for a mask."""
+    if ((frames.max(axis=3) - frames.min(axis=3)) > COLOURED).mean() > FEW:
+        warnings.warn(
+            f"{what}: in colour, and only its brightness counts; a mask is white where something happens, black "
+            "elsewhere",
+            stacklevel=5,
+        )
     return frames.astype(np.uint16).mean(axis=3).round().astype(np.uint8)
 
 
@@ -103,6 +114,18 @@ def _box(numbers: list[int], video: Video, text: str, what: str) -> np.ndarray:
         raise MediaError(
             f"{what} {text}: x,y,width,height; nothing of it lies in the video of {video.width}x{video.height}"
         )
+    left, top, right, bottom = (
+        max(0, x),
+        max(0, y),
+        min(x + width, video.width),
+        min(y + height, video.height),
+    )
+    if (left, top, right, bottom) != (x, y, x + width, y + height):
+        warnings.warn(
+            f"{what} {text}: reaches beyond the video of {video.width}x{video.height}; of it "
+            f"{left},{top},{right - left},{bottom - top} is used",
+            stacklevel=4,
+        )
     mask = np.zeros((1, video.height, video.width), dtype=np.uint8)
-    mask[:, max(0, y) : y + height, max(0, x) : x + width] = 255
+    mask[:, top:bottom, left:right] = 255
     return np.broadcast_to(mask, (len(video), *mask.shape[1:]))

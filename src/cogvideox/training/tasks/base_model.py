@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 
 import torch
 
-from cogvideox.checkpoints.hub import cached, HUB_ID, find_folder
+from cogvideox.checkpoints.hub import HUB_ID, cached, find_folder
 from cogvideox.checkpoints.kinds import OF_FUN
 from cogvideox.checkpoints.record import RECORD
 from cogvideox.checkpoints.specs import read_spec
