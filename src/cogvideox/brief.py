@@ -13,7 +13,7 @@ LONGEST = 200
 
 
 class Brief:
-    """A base of dataclasses (``repr=False``) whose fields hold tensors, arrays or networks, which are named by shape."""
+    """A base of dataclasses (``repr=False``) whose fields hold tensors, arrays or networks, named by shape."""
 
     def __repr__(self) -> str:
         shown = (

@@ -10,7 +10,7 @@ the name of a layer (or its end) is compared as text, any other makes alpha unkn
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any

@@ -72,7 +72,7 @@ class CheckpointReport:
 
 
 def _fused_as_text(notes: Any) -> list[str]:
-    """The adapters in the weights of a model folder (``convert --lora``), by its record, which anyone may have written."""
+    """The adapters in the weights of a model folder (``convert --lora``), by its record, which anyone may write."""
     notes = [note for note in notes if isinstance(note, Mapping)] if isinstance(notes, list) else []
     named = [f"{short(note.get('name'))} at {short(note.get('scale'))}" for note in notes]
     return [f"  {'adapters':<10}in the weights: {few(named)}"] if named else []

@@ -98,7 +98,7 @@ def _frames(source: str | Path | np.ndarray | Video, what: str) -> np.ndarray:
 
 
 def _grey(frames: np.ndarray, what: str) -> np.ndarray:
-    """The brightness; warns where more than a few pixels are not grey, since a picture may have been taken for a mask."""
+    """The brightness; warns where more than a few pixels are not grey: a picture may have been taken for a mask."""
     if ((frames.max(axis=3) - frames.min(axis=3)) > COLOURED).mean() > FEW:
         warnings.warn(
             f"{what}: in colour, and only its brightness counts; a mask is white where something happens, black "
