@@ -28,7 +28,8 @@ class Watched:
         return self
 
     def _said(self, message: Any) -> None:
-        if message.type in ("error", "warning"):
+        gone = message.location.get("url", "").partition("?")[0].endswith("/preview")  # the video ended meanwhile
+        if message.type in ("error", "warning") and not gone:
             self.problems.append(f"{message.type}: {message.text}")
 
     def hosts(self) -> set[str]:

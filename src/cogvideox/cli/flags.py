@@ -87,6 +87,8 @@ Products = Annotated[
         "products of the transformer: full, int8 or fp8 (activations in 8 bits too; an approximation)", SPEED
     ),
 ]
+ENHANCE = "write the prompt out: rules, the address of an OpenAI-compatible server, or a model folder"
+ENHANCE_MODEL = "the model on that server; its key is read from OPENAI_API_KEY"
 Engine = Annotated[str, flag("local (this machine) or ray (a cluster, one worker per GPU)", SPEED)]
 Workers = Annotated[
     int | None,

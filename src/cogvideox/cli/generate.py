@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cogvideox.cli.flags import (
+    ENHANCE,
+    ENHANCE_MODEL,
     OUTPUT,
     Debug,
     Device,
@@ -47,8 +49,6 @@ if TYPE_CHECKING:
     from cogvideox.model import CogVideoX
 
 INPUTS, MODEL = "Prompt and inputs", "Model"
-ENHANCE = "write the prompt out: rules, the address of an OpenAI-compatible server, or a model folder"
-ENHANCE_MODEL = "the model on that server; its key is read from OPENAI_API_KEY"
 LORA = (
     "adapter: a file, a folder or owner/name:file, with its strength: NAME:0.8 or NAME:0.8@0-0.6; repeatable"
 )

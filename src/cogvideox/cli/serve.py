@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cogvideox.cli.flags import (
+    ENHANCE,
+    ENHANCE_MODEL,
     Debug,
     Device,
     Dtype,
@@ -53,6 +55,8 @@ def serve(
     lora: Annotated[
         list[str] | None, flag("adapter that clients may ask for, NAME=PATH; repeatable", MODELS)
     ] = None,
+    enhance: Annotated[str, flag(f"{ENHANCE}, when somebody asks for it; or none", MODELS)] = "rules",
+    enhance_model: Annotated[str | None, flag(ENHANCE_MODEL, MODELS)] = None,
     tiny_vae: Annotated[str | None, flag("tiny autoencoder (taecvx) for previews", MODELS)] = None,
     device: Device = None,
     dtype: Dtype = None,
@@ -125,6 +129,7 @@ def _worker_settings(flags: dict[str, Any]) -> dict[str, Any]:
     if (flags["c2pa_certificate"] is None) != (flags["c2pa_key"] is None):
         raise ConfigError("c2pa: a certificate and its key belong together; give both")
     plain = {name: flags[name] for name in WorkerSettings.model_fields if name in flags}
+    plain["enhance"] = None if flags["enhance"] == "none" else flags["enhance"]
     return {"models": tuple(flags["model"] or ()), "adapters": _named(flags["lora"] or []), **plain}
 
 

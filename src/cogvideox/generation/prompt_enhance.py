@@ -141,8 +141,16 @@ class Enhance:
             raise ConfigError(
                 f"enhance {self.spec}: several processes would be answered differently; use --enhance {RULES}"
             )
-        write = enhancer(self.spec, self.model, world=preset.startswith("tiny"))
+        write = self.writer(preset)
         return Enhanced(prompt, with_texts(prompt, write), write.name)
+
+    def writer(self, preset: str) -> AskedEnhancer | RuleEnhancer:
+        """What writes prompts out for the model ``preset``, where ``spec`` is not None.
+
+        Raises ConfigError, CheckpointError.
+        """
+        assert self.spec is not None, "prompts stay as they are"
+        return enhancer(self.spec, self.model, world=preset.startswith("tiny"))
 
 
 _THINGS = {

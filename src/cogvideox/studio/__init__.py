@@ -10,12 +10,13 @@
 | ``worker_settings`` | what a worker is told when it starts |
 | ``worker`` | a process that makes and plans videos |
 | ``loaded_models`` | models that stay loaded, and make way for others by memory |
-| ``variants`` | thumbnail and sprite sheet |
+| ``variants`` | thumbnail and sprite sheet; animation and frames when asked for |
 | ``provenance`` | C2PA: a signed mark that a model made it |
 | ``video_workers`` | ``VideoWorkers``: gives videos to workers, watches and replaces them |
 | ``progress_board`` | where running videos are, in memory |
 | ``uploads`` | files of clients on their way to the disk |
 | ``decode_upload`` | a confined process that decodes uploads and writes them again |
+| ``exports`` | variants that are made when somebody downloads them |
 | ``keys`` | keys of users: created, revoked, with quotas |
 | ``webhooks`` | tells a client's server that a video has ended |
 | ``studio`` | ``Studio``: all of it together |

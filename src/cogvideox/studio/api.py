@@ -21,6 +21,7 @@ from cogvideox.studio.request import EXTENSION, VideoRequest, read_request
 from cogvideox.studio.schema import CREATE_BODY, EDIT_BODY, REMIX_BODY
 from cogvideox.studio.studio import SHIPPED, Studio, check_same, digest_of
 from cogvideox.studio.uploads import IncomingFile
+from cogvideox.studio.variants import MADE_LATER
 from cogvideox.studio.video_object import video_object
 
 MOST_PAGE = 100
@@ -81,16 +82,19 @@ def video_routes(studio: Studio, access: Access) -> APIRouter:
     async def content(
         request: Request,
         video_id: str,
-        variant: Literal["video", "thumbnail", "spritesheet", "settings"] = "video",
+        variant: Literal["video", "thumbnail", "spritesheet", "settings", "gif", "frames"] = "video",
         download: bool = False,
     ) -> Response:
-        """The file of a completed video, whole or the range asked for; other variants are small pictures of it, and
-        ``settings`` is the record of how it was made."""
+        """The file of a completed video, whole or the range asked for; other variants are small pictures of it,
+        ``settings`` the record of how it was made, ``gif`` an animation and ``frames`` a ZIP of PNG files."""
         video = studio.mine(access.who(request), video_id)
         if video.state != "completed":
             raise ApiError(
                 404, f"the video is {video.state}; it has no file", "video_not_ready", param="video_id"
             )
+        if variant in MADE_LATER:
+            path = studio.folder.video(video.id) / VARIANTS["video"][0]
+            return await studio.exports.answer(path, variant, video.id)
         name, kind = VARIANTS[variant]
         path = studio.folder.video(video.id) / name
         if not path.is_file():

@@ -1,4 +1,5 @@
-"""A process that decodes uploads and writes them again, lossless: what a worker reads was written by us.
+"""A process that decodes uploads and writes them again, lossless: what a worker reads was written by us. It also makes
+the variants of a finished video that are asked for, beside the server.
 
 ``python -m cogvideox.studio.decode_upload`` reads the limits, then lines of JSON, and answers each with a line. It has
 few rights: no secrets, no network, bounds on memory, processor time, files and file size, and it dies with the server.
@@ -19,6 +20,7 @@ from cogvideox.files import parse_json
 from cogvideox.files.atomic import atomic_file
 from cogvideox.files.text import open_regular
 from cogvideox.studio.limits import StudioLimits
+from cogvideox.studio.variants import export
 from cogvideox.video import DecodeLimits, Video, read_image, read_video, video_info
 
 WRITTEN = 2048  # MiB of a written file
@@ -30,8 +32,8 @@ IMAGES = (b"\x89PNG", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*")
 def decode(source: Path, target: Path, limits: StudioLimits) -> dict[str, Any]:
     """Read an image or a video within limits and write it as ``target`` with .png or .mkv; facts about it.
 
-    Facts: ``ending``, ``width``, ``height``, of a video ``frames``, ``fps`` and the ``settings`` that it was made with,
-    where its tags say them. Raises MediaError.
+    Facts: ``ending``, ``width``, ``height``, of a video ``frames``, ``fps`` and the ``settings`` and ``model`` that it
+    was made with, where its tags say them. Raises MediaError.
     """
     decoding = DecodeLimits(
         file_bytes=limits.video_bytes,
@@ -57,8 +59,13 @@ def decode(source: Path, target: Path, limits: StudioLimits) -> dict[str, Any]:
         "frames": len(video),
         "fps": video.fps,
     }
-    settings = video_info(source).manifest.get("config")
-    return facts | ({"settings": settings} if isinstance(settings, dict) else {})
+    manifest = video_info(source).manifest
+    settings, model = manifest.get("config"), manifest.get("model")
+    if isinstance(settings, dict):
+        facts["settings"] = settings
+    if isinstance(model, dict) and isinstance(model.get("name"), str):
+        facts["model"] = model["name"][:200]
+    return facts
 
 
 def _is_image(source: Path) -> bool:
@@ -93,8 +100,12 @@ def main() -> None:
 
 def _answer(job: dict[str, Any], limits: StudioLimits) -> dict[str, Any]:
     """The facts of one upload, or why it was refused, without the paths of this server."""
+    source, target = Path(job["source"]), Path(job["target"])
     try:
-        return {"answer": decode(Path(job["source"]), Path(job["target"]), limits)}
+        if "variant" in job:
+            export(source, target, job["variant"], limits.decode_seconds)
+            return {"answer": {}}
+        return {"answer": decode(source, target, limits)}
     except CogVideoXError as error:
         return {"error": type(error).__name__, "detail": describe(error).replace(f"{job['source']}: ", "")}
     except MemoryError:

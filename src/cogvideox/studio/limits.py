@@ -45,6 +45,7 @@ class StudioLimits(Config):
     plan_seconds: float = Field(
         20.0, gt=0, description="most seconds that a plan may take before a video is queued"
     )
+    enhance_seconds: float = Field(60.0, gt=0, description="most seconds that writing a prompt out may take")
     undo_seconds: float = Field(
         600.0, ge=0, description="seconds for which a deleted video can be brought back"
     )

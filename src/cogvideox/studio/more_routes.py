@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 
-from cogvideox.errors import ConfigError
+from cogvideox.errors import ConfigError, InputError
 from cogvideox.files.atomic import discard
 from cogvideox.studio.access import COOKIE, TOKEN, Access
 from cogvideox.studio.api_errors import ApiError
@@ -20,7 +20,7 @@ from cogvideox.studio.form import read_fields
 from cogvideox.studio.keys import KeyHolder
 from cogvideox.studio.queue import PageQuery
 from cogvideox.studio.request import read_request
-from cogvideox.studio.schema import CREATE_BODY
+from cogvideox.studio.schema import CREATE_BODY, ENHANCE_BODY
 from cogvideox.studio.studio import Studio
 from cogvideox.studio.video_object import video_object
 
@@ -37,16 +37,28 @@ def more_routes(studio: Studio, access: Access) -> APIRouter:
     async def plan(request: Request) -> Response:
         """What a video would need, without queueing it: size, length, memory, estimated time. Body as for a video."""
         user = access.who(request)
-        fields, files = await read_fields(request, studio.uploads, studio.limits)
-        for each in files.values():
-            await run_in_threadpool(discard, each.path)
-        if files:
-            raise ConfigError("plan: takes no files; upload them to /v1/inputs and name their ids")
+        fields = await _without_files(request, studio)
         async with studio.planning:
             needs = await run_in_threadpool(studio.plan, user, read_request(fields, studio.offer))
         if needs is None:
             raise ApiError(503, "no worker is ready to plan; try again in a moment", "not_ready", wait=2)
         return JSONResponse(needs)
+
+    @router.post("/v1/enhance", openapi_extra=ENHANCE_BODY)
+    async def enhance(request: Request) -> Response:
+        """A prompt written out the way training captions are, with what did it (``by``). Nothing is queued."""
+        access.who(request)
+        fields = await _without_files(request, studio)
+        if not str(fields.get("prompt", "")).strip():
+            raise InputError(
+                "prompt: empty, so there is nothing to write out; say what the video should show"
+            )
+        asked = read_request(fields, studio.offer)
+        async with studio.enhancing:
+            written = await run_in_threadpool(studio.enhance, asked.settings["prompt"], asked.model)
+        if written is None:
+            raise ApiError(503, "nobody is ready to write prompts out; try again", "not_ready", wait=5)
+        return JSONResponse(written)
 
     @router.post("/v1/inputs")
     async def upload(request: Request) -> Response:
@@ -238,13 +250,14 @@ def status_routes(studio: Studio, access: Access) -> APIRouter:
                 "header": TOKEN,
                 "limits": _shown(studio, user),
                 "adapters": list(studio.offer.adapters),
+                "enhances": studio.enhances,
             }
         )
 
     @router.post("/v1/session")
     async def begin(request: Request) -> Response:
         """Begin a session of a browser with a key: ``{"key": ...}``. The cookie is for this server's pages alone."""
-        fields, _ = await read_fields(request, studio.uploads, studio.limits)
+        fields = await _without_files(request, studio)
         value, holder = access.begin_session(str(fields.get("key", "")))
         answer = JSONResponse({"user": holder.name, "token": access.token, "header": TOKEN})
         answer.set_cookie(COOKIE, value, httponly=True, samesite="strict", path="/")
@@ -259,6 +272,16 @@ def status_routes(studio: Studio, access: Access) -> APIRouter:
         return answer
 
     return router
+
+
+async def _without_files(request: Request, studio: Studio) -> dict[str, Any]:
+    """The fields of a request that takes no files. Raises ConfigError for one that has some; nothing of them stays."""
+    fields, files = await read_fields(request, studio.uploads, studio.limits)
+    for each in files.values():
+        await run_in_threadpool(discard, each.path)
+    if files:
+        raise ConfigError("files: none are taken here; upload them to /v1/inputs and name their ids")
+    return fields
 
 
 def _shown(studio: Studio, user: KeyHolder) -> dict[str, Any]:

@@ -56,6 +56,13 @@ CREATE_BODY = _body(
     },
     ["prompt"],
 )
+ENHANCE_BODY = _body(
+    {
+        "prompt": PROMPT,
+        "model": {"type": "string", "description": "the model that it is for; default: the first"},
+    },
+    ["prompt"],
+)
 REMIX_BODY = _body({"prompt": PROMPT, EXTENSION: extension_schema()}, ["prompt"])
 EDIT_BODY = _body(
     {

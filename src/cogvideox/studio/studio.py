@@ -15,6 +15,7 @@ from cogvideox.errors import InputError
 from cogvideox.files.digest import sha256_of_values
 from cogvideox.progress import say
 from cogvideox.studio.api_errors import ApiError
+from cogvideox.studio.exports import Exports
 from cogvideox.studio.folder import StudioFolder
 from cogvideox.studio.keys import KeyHolder
 from cogvideox.studio.limits import StudioLimits
@@ -29,6 +30,7 @@ from cogvideox.studio.worker_settings import WorkerSettings
 
 SHOWN = 2000  # videos whose JSON is kept
 PLANS = 8  # that are waited for at the same time; others wait without a thread
+ENHANCED = 4  # prompts that are written out at the same time
 SHIPPED = ("tiny", "tiny-i2v")
 """The models of a server that was given none; "" chooses of them by what is given."""
 
@@ -55,17 +57,18 @@ class Studio:
         self.queue = VideoQueue(self.folder.database)
         self.board = ProgressBoard()
         own = WorkerSettings.parse({**settings.worker, "root": str(self.folder.root)})
-        self.is_shipped = not own.models
+        self.is_shipped, self.enhances = not own.models, own.enhance is not None
         own = own.changed(models=own.models or SHIPPED)
         self.offer = Offer(own.models, tuple(own.adapters), settings.webhook_hosts, settings.limits)
         self.uploads = Uploads(self.folder, self.queue, settings.limits)
+        self.exports = Exports(self.folder, self.uploads)
         self.webhooks = Webhooks(self.queue, self.folder)
         self.workers = VideoWorkers(
             self.queue, self.folder, own, settings.limits, self.board,
             lock=lock, workers=settings.workers, on_end=self._ended, tidy=self._tidy,
         )  # fmt: skip
         self.started = time.time()
-        self.planning = asyncio.Semaphore(PLANS)
+        self.planning, self.enhancing = asyncio.Semaphore(PLANS), asyncio.Semaphore(ENHANCED)
         self._shown: dict[str, tuple[int, str, bytes]] = {}
 
     def recover(self) -> None:
@@ -140,6 +143,15 @@ class Studio:
         plain = self._plain(request)
         files = file_options(plain, user.name, self.queue, self.folder)
         return self.workers.plan(plain, files, self.limits.plan_seconds)
+
+    def enhance(self, prompt: str, model: str) -> dict[str, Any] | None:
+        """A prompt written out for a model, by what the server was started with; None where nobody does it in time.
+
+        Raises InputError.
+        """
+        if not self.enhances:
+            raise InputError("enhance: nobody writes prompts out here; start the server with --enhance rules")
+        return self.workers.enhance(prompt, model, self.limits.enhance_seconds)
 
     def add(
         self,

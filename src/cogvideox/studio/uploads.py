@@ -1,4 +1,7 @@
-"""Uploads: written to disk as they come, decoded in confined processes, kept under an id of ours."""
+"""Uploads: written to disk as they come, decoded in confined processes, kept under an id of ours.
+
+The same processes make variants of finished videos.
+"""
 
 from __future__ import annotations
 
@@ -63,14 +66,22 @@ class Uploads:
         return facts
 
     def _decoded(self, source: Path, target: Path) -> dict[str, Any]:
-        job = {"source": str(source), "target": str(target)}
+        return self._run({"source": str(source), "target": str(target)}, "upload")
+
+    def export(self, source: Path, target: Path, variant: str) -> Future[dict[str, Any]]:
+        """Make a variant of a finished video (``variants.export``) in a confined process too. Raises as ``keep``."""
+        job = {"source": str(source), "target": str(target), "variant": variant}
+        return self._threads.submit(self._run, job, variant)
+
+    def _run(self, job: dict[str, str], what: str) -> dict[str, Any]:
+        """What a confined process says of a job. Raises MediaError, OutputError, which begin with ``what``."""
         [outcome] = self._pool().run(JobQueue([job]))
         if outcome.error in ("crashed", "too slow"):
-            raise MediaError(f"upload: could not be decoded ({outcome.detail}); export it again")
+            raise MediaError(f"{what}: could not be decoded ({outcome.detail}); export it again")
         if outcome.error == "OutputError":
-            raise OutputError(f"upload: cannot be kept ({outcome.detail})")
+            raise OutputError(f"{what}: cannot be kept ({outcome.detail})")
         if outcome.error:
-            raise MediaError(f"upload: {outcome.detail}")
+            raise MediaError(f"{what}: {outcome.detail}")
         return dict(outcome.answer)
 
     def _pool(self) -> WorkerPool:

@@ -1,19 +1,28 @@
-"""Small pictures of a video beside it: a thumbnail and a sprite sheet."""
+"""What is made of a video: thumbnail and sprite sheet beside it; an animation or its frames when asked for."""
 
 from __future__ import annotations
 
+import io
 import math
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from cogvideox.video import Video
-from cogvideox.video.saving import label
+from cogvideox.video import DecodeLimits, Video
+from cogvideox.video.reading import OpenVideo
+from cogvideox.video.saving import LABEL, label, write_gif, write_png
 
 THUMBNAIL = 320  # pixels of its longer side at most
 SPRITES = 24  # frames of a sprite sheet at most
 SPRITE_WIDTH = 160
+ANIMATION_SIDE = 480  # pixels of the longer side of a GIF at most
+ANIMATION_FRAMES = 400  # of a GIF at most; a longer video leaves some out
+EXPORT_FRAMES = 4096
+MADE_LATER = ("gif", "frames")
+"""Variants that are made when somebody asks for them."""
 
 
 def write_variants(video: Video, folder: Path) -> None:
@@ -36,6 +45,44 @@ def sprite_sheet(video: Video) -> Image.Image:
         frame = Image.fromarray(video.frames[pick]).resize((width, height), Image.Resampling.LANCZOS)
         sheet.paste(frame, (number % columns * width, number // columns * height))
     return sheet
+
+
+def export(source: Path, target: Path, variant: str, seconds: float) -> None:
+    """Write a GIF (``gif``) or a ZIP of PNG files (``frames``) of a finished video; it may take so many seconds.
+
+    Raises MediaError for a file that cannot be read, OutputError for one that cannot be written.
+    """
+    limits = DecodeLimits(file_bytes=1 << 31, frames=EXPORT_FRAMES, seconds=1e6, wall_seconds=seconds)
+    with OpenVideo(source, limits) as opened:
+        frames = (opened.pixels(frame) for _, frame in opened.frames())
+        if variant == "gif":
+            _write_animation(target, frames, opened.timing.fps)
+        else:
+            _write_frames(target, frames)
+
+
+def _write_animation(target: Path, frames: Iterator[np.ndarray], fps: float) -> None:
+    """A GIF that plays as long as the video; every so many frames where there are more than it may have."""
+    small: list[np.ndarray] = []
+    every = 1
+    for number, frame in enumerate(frames):
+        if number % every:
+            continue
+        image = Image.fromarray(frame)
+        image.thumbnail((ANIMATION_SIDE, ANIMATION_SIDE), Image.Resampling.LANCZOS)
+        small.append(np.asarray(image))
+        if len(small) > ANIMATION_FRAMES:
+            small, every = small[::2], 2 * every
+    write_gif(target, np.stack(small), fps / every, label(), 96)
+
+
+def _write_frames(target: Path, frames: Iterator[np.ndarray]) -> None:
+    """``frame_0001.png`` and so on, stored; one frame is in memory at a time."""
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+        for number, frame in enumerate(frames, 1):
+            picture = io.BytesIO()
+            write_png(picture, Image.fromarray(frame), {LABEL: label()})
+            archive.writestr(f"frame_{number:04d}.png", picture.getvalue())
 
 
 def _xmp() -> bytes:

@@ -83,7 +83,7 @@ class VideoWorkers:
         self.lock, self.asked, self.on_end, self.tidy = lock, workers, on_end, tidy
         self.workers: list[WorkerProcess] = []
         self.messages: SimpleQueue[tuple[WorkerProcess | None, dict[str, Any] | None]] = SimpleQueue()
-        self.plans: dict[int, tuple[WorkerProcess, Future[dict[str, Any]]]] = {}
+        self.questions: dict[int, tuple[WorkerProcess, Future[dict[str, Any]]]] = {}
         self.facts: dict[str, Any] = {}
         self.failure: CogVideoXError | None = None
         self.paused, self.failed_starts, self.next_start = "", 0, 0.0
@@ -91,7 +91,7 @@ class VideoWorkers:
         self.changes: deque[Callable[[], None]] = (
             deque()
         )  # of the queue; those that the disk refuses are tried again
-        self._plan_number, self._planning = 0, threading.Lock()
+        self._question, self._asking = 0, threading.Lock()
         self._looked = self._tidied = 0.0
         self._thread = threading.Thread(target=self._run, name="workers", daemon=True)
 
@@ -125,24 +125,31 @@ class VideoWorkers:
         self, request: Mapping[str, Any], files: Mapping[str, Any], seconds: float
     ) -> dict[str, Any] | None:
         """What a request would need; None where no worker can say so in time. Raises InputError for what cannot be."""
+        return self._ask("plan", {"request": dict(request), "files": dict(files)}, seconds)
+
+    def enhance(self, prompt: str, model: str, seconds: float) -> dict[str, Any] | None:
+        """A prompt written out, and by what; None where no worker does it in time. Raises InputError."""
+        return self._ask("enhance", {"prompt": prompt, "model": model}, seconds)
+
+    def _ask(self, kind: str, question: dict[str, Any], seconds: float) -> dict[str, Any] | None:
         worker = next((each for each in [*self.workers] if each.ready), None)
         if worker is None:
             return None
         future: Future[dict[str, Any]] = Future()
-        with self._planning:
-            self._plan_number += 1
-            number = self._plan_number
-            self.plans[number] = (worker, future)
-        worker.send({"plan": {"number": number, "request": dict(request), "files": dict(files)}})
+        with self._asking:
+            self._question += 1
+            number = self._question
+            self.questions[number] = (worker, future)
+        worker.send({kind: {"number": number, **question}})
         try:
             answer = future.result(seconds)
         except TimeoutError:
             return None
         finally:
-            self.plans.pop(number, None)
+            self.questions.pop(number, None)
         if "refused" in answer:
             raise InputError(answer["refused"]["message"])
-        return answer.get("plan")
+        return answer.get("answer")
 
     # the thread
 
@@ -226,8 +233,8 @@ class VideoWorkers:
             worker.ready, self.facts, self.failed_starts = True, message["ready"], 0
         elif "stop" in message:
             self.failure = as_raised(message["kind"], message["stop"])
-        elif "planned" in message:
-            waiting = self.plans.get(message["planned"])
+        elif "answered" in message:
+            waiting = self.questions.get(message["answered"])
             if waiting is not None and not waiting[1].done():
                 waiting[1].set_result(message)
         elif "done" in message:
@@ -262,9 +269,9 @@ class VideoWorkers:
         self.workers.remove(worker)
         how = worker.end or _how(worker.process)
         _kill(worker)
-        for waiting, future in list(self.plans.values()):
+        for waiting, future in list(self.questions.values()):
             if waiting is worker and not future.done():
-                future.set_result({"plan": None})
+                future.set_result({"answer": None})
         if not worker.ready:
             self.failed_starts += 1
             self.next_start = time.monotonic() + min(SLOWEST_START, 0.5 * 2**self.failed_starts)

@@ -1,7 +1,8 @@
 """A worker process: makes one video after the other, models stay loaded; ``python -m cogvideox.studio.worker``.
 
-Lines of JSON come in: the settings, then ``{"make": {...}}``, ``{"cancel": ID}`` and ``{"plan": {...}}``; lines of JSON
-go out. A video is written into a folder that gets its name when all of it is on disk. The worker dies with its server.
+Lines of JSON come in: the settings, then ``{"make": {...}}``, ``{"cancel": ID}``, and the questions ``{"plan": {...}}``
+and ``{"enhance": {...}}``, which have numbers; lines of JSON go out. A video is written into a folder that gets its
+name when all of it is on disk. The worker dies with its server.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -33,6 +35,8 @@ from cogvideox.generation.job import Job, Prepared, load, make, parse_options, p
 from cogvideox.generation.pipeline import Progress
 from cogvideox.generation.plan import Plan
 from cogvideox.generation.preflight import check_adapters, model_folder, read_limit
+from cogvideox.generation.prompt_enhance import AskedEnhancer, Enhance, RuleEnhancer
+from cogvideox.generation.prompt_times import with_texts
 from cogvideox.generation.record import Generation
 from cogvideox.generation.video_files import SavedVideo, save
 from cogvideox.model import CogVideoX
@@ -66,6 +70,7 @@ class StudioWorker:
         self.current, self.previews = "", 0
         self.expected: dict[str, float] = {}
         self.clock = StageClock()
+        self.writers: dict[str, AskedEnhancer | RuleEnhancer] = {}
 
     def facts(self) -> dict[str, Any]:
         """What the server is told when the worker is ready: its models, and how many devices of its kind there are."""
@@ -131,6 +136,15 @@ class StudioWorker:
             "basis": forecast.basis if forecast else None,
             "warnings": list(texts),
         }
+
+    def enhance(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """A prompt written out for a model. Raises our errors."""
+        asked = Enhance(self.settings.enhance, self.settings.enhance_model)
+        name = read_spec(model_folder(message["model"])).name
+        if name not in self.writers:
+            self.writers[name] = asked.writer(name)
+        write = self.writers[name]
+        return {"prompt": with_texts(message["prompt"], write), "by": write.name}
 
     def make(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """Make one video and write its folder, whole; the facts about it. Raises our errors and CancelledError."""
@@ -297,6 +311,7 @@ def main() -> None:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     try:
+        Enhance(settings.enhance, settings.enhance_model).check()
         worker = StudioWorker(settings, send)
         send({"ready": worker.facts()})
     except CogVideoXError as error:
@@ -324,6 +339,11 @@ def _read(
             makes.put(message["make"])
         elif "plan" in message:
             plans.put(message["plan"])
+        elif "enhance" in message:  # a language model may take long: plans do not wait for it
+            answer = partial(worker.enhance, message["enhance"])
+            threading.Thread(
+                target=_answer, args=(worker, message["enhance"]["number"], answer), daemon=True
+            ).start()
         elif "cancel" in message:
             worker.cancelled.add(message["cancel"])
     os._exit(0)
@@ -333,13 +353,17 @@ def _plan(worker: StudioWorker, plans: SimpleQueue[dict[str, Any]]) -> None:
     """Answer requests for plans, beside the video that is being made."""
     while True:
         message = plans.get()
-        number = message["number"]
-        try:
-            worker.send({"planned": number, "plan": worker.plan(message)})
-        except CogVideoXError as error:
-            worker.send({"planned": number, "refused": outcome_of(error)})
-        except Exception as error:  # a plan that cannot be had is no reason to refuse a video
-            worker.send({"planned": number, "plan": None, "why": type(error).__name__})
+        _answer(worker, message["number"], partial(worker.plan, message))
+
+
+def _answer(worker: StudioWorker, number: int, answer: Callable[[], dict[str, Any]]) -> None:
+    """Send what a question of the server is answered with."""
+    try:
+        worker.send({"answered": number, "answer": answer()})
+    except CogVideoXError as error:
+        worker.send({"answered": number, "refused": outcome_of(error)})
+    except Exception as error:  # a plan that cannot be had is no reason to refuse a video
+        worker.send({"answered": number, "answer": None, "why": type(error).__name__})
 
 
 def _make(worker: StudioWorker, message: dict[str, Any]) -> None:

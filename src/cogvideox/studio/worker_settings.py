@@ -20,6 +20,8 @@ class WorkerSettings(Config):
     tiny_vae: str | None = None
     text_device: str | None = None
     text_cache: str = "off"
+    enhance: str | None = None
+    enhance_model: str | None = None
     c2pa_certificate: str | None = None
     c2pa_key: str | None = None
     threads: int | None = None

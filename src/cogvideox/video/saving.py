@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -227,8 +228,8 @@ def write_gif(path: Path, frames: np.ndarray, fps: float, comment: str = "", lea
         stream.write(b";")
 
 
-def write_png(path: Path, image: Image.Image, texts: dict[str, str]) -> None:
-    """A picture with texts in it."""
+def write_png(path: Path | BinaryIO, image: Image.Image, texts: dict[str, str]) -> None:
+    """A picture with texts in it, to a file or to a stream."""
     info = PngInfo()
     for key, value in texts.items():
         info.add_text(key, value)

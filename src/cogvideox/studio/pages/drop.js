@@ -1,9 +1,10 @@
 // Files dropped on the page: a video of ours brings its settings, any other file is what a video starts from.
 
-import { byId, el, setText } from "./dom.js";
+import { get } from "./api.js";
+import { byId } from "./dom.js";
 import * as form from "./form.js";
 import * as given from "./given.js";
-import { notice } from "./notices.js";
+import { notice, tried } from "./notices.js";
 
 export function begin() {
   let depth = 0;
@@ -44,9 +45,8 @@ async function dropped(file) {
   done();
   if (!found || !found.settings) return undefined;
   given.take("video");
-  form.reuse({ settings: found.settings });
   const use = () => given.put("video", { ...found.entry, use: "change" });
-  return notice(`The settings of ${file.name} are in the form.`, { label: "Use the video itself", run: use });
+  return reuse(file, found.settings, found.facts.model, { label: "Use the video itself", run: use });
 }
 
 /** The record that lies beside a video. */
@@ -59,6 +59,22 @@ async function fromRecord(file) {
   }
   const config = record && (record.config || record.settings);
   if (!config || typeof config.prompt !== "string") return notice(`${file.name} holds no settings of a video.`);
-  form.reuse({ settings: { ...config, seed: record.seed } });
-  return notice(`The settings of ${file.name} are in the form.`);
+  return reuse(file, { ...config, seed: record.seed }, record.model && record.model.name, null);
+}
+
+/** Fill the form with the settings of a file; its paths are of another place, so what it started from stays out. */
+async function reuse(file, config, model, action) {
+  const described = await tried(() => get("/openapi.json"));
+  if (!described) return undefined;
+  const { schema } = described.paths["/v1/videos"].post.requestBody.content["application/json"];
+  const known = schema.properties.cogvideox.properties;
+  const isDefault = (name, each) => each === null || JSON.stringify(each) === JSON.stringify(known[name].default);
+  const settings = { prompt: String(config.prompt || "") };
+  for (const [name, each] of Object.entries(config)) {
+    if (Object.hasOwn(known, name) && !isDefault(name, each)) settings[name] = each;
+  }
+  form.reuse({ settings, model });
+  const started = ["image", "last_image", "video", "mask", "remove", "control"].some((name) => config[name]);
+  const lacks = started ? " What it started from is not in the file." : "";
+  return notice(`The settings of ${file.name} are in the form.${lacks}`, action);
 }

@@ -3,7 +3,7 @@
 import { create, get, post, randomSeed, session } from "./api.js";
 import { byId, el, iconButton, later, setText } from "./dom.js";
 import * as given from "./given.js";
-import { announce, failed, notice } from "./notices.js";
+import { announce, failed, notice, tried } from "./notices.js";
 import * as store from "./store.js";
 import { duration, length, memory } from "./words.js";
 
@@ -26,6 +26,7 @@ let extras = {};
 let keyframes = {};
 let onTakes = () => {};
 let planned = 0;
+let canEnhance = false;
 let wanted = {}; // choices of a draft or a reused video, until the model is known
 
 const value = (id) => byId(id).value.trim();
@@ -55,8 +56,10 @@ export async function begin(takesChanged) {
     byId("seed").value = randomSeed();
     changed();
   });
+  byId("enhance").addEventListener("click", enhance);
   recall();
   const found = await session();
+  canEnhance = Boolean(found.enhances);
   limits = found.limits;
   setAdapters(found.adapters || []);
   await loadModels();
@@ -73,7 +76,7 @@ export async function loadModels() {
     setExamples(models[0] ? models[0].id : "");
     return;
   }
-  byId("model").replaceChildren(...models.map((each) => el("option", { value: each.id }, each.id)));
+  byId("model").replaceChildren(...models.map((each) => el("option", { value: each.id }, each.id.startsWith("/") ? each.id.split("/").at(-1) : each.id)));
   byId("model-field").hidden = models.length < 2;
   choose(models.some((each) => each.id === wanted.model) ? wanted.model : models[0].id);
 }
@@ -213,6 +216,7 @@ function changed() {
   setText(byId("length"), count * 2 > budget ? `${count} words; the model reads about ${budget} word pieces` : "");
   byId("length").classList.toggle("warn", isLong);
   byId("go").disabled = given.isBusy();
+  byId("enhance").hidden = !canEnhance || !facts || count === 0;
   setText(byId("go-label"), Number(byId("count").value) > 1 ? `Make ${byId("count").value}` : "Make");
   showExtras();
   problem("");
@@ -271,6 +275,28 @@ const plan = later(300, async () => {
     else if (error.status === 503) plan();
   }
 });
+
+/** Have the prompt written out; one click brings the old one back. */
+async function enhance() {
+  const before = value("prompt");
+  const model = byId("model").value || undefined;
+  byId("enhance").setAttribute("aria-busy", "true");
+  const written = await tried(() => post("/v1/enhance", { prompt: before, model }));
+  byId("enhance").removeAttribute("aria-busy");
+  if (!written || value("prompt") !== before) return;
+  const write = (text) => {
+    byId("prompt").value = text;
+    fit();
+    changed();
+    byId("prompt").focus();
+  };
+  if (written.prompt === before) {
+    notice("The prompt is already as the model likes it.");
+    return;
+  }
+  write(written.prompt);
+  notice("The prompt was written out.", { label: "Bring mine back", run: () => write(before) });
+}
 
 function problem(text) {
   setText(byId("problem"), text);

@@ -89,23 +89,34 @@ export class Player {
     else this.play();
   }
 
-  /** Frames follow a clock, so that several videos stay in step and none drifts. */
+  /** The longest video leads; the others are brought to where it is when they drift by half a frame. */
   play() {
-    if (this.isPlaying) return;
+    if (this.isPlaying || !this.urls.length) return;
     if (this.frame >= this.frames - 1) this.seek(0);
     this.setPlaying(true);
-    const began = performance.now() - (1000 * this.frame) / this.fps;
-    const tick = (now) => {
+    const start = () => this.videos.forEach((each) => each.play().catch(() => {})); // it was stopped before it began
+    const leader = this.videos[this.sources.findIndex((each) => each.frames === this.frames)];
+    start();
+    const tick = () => {
       if (!this.isPlaying) return;
-      let frame = Math.floor(((now - began) * this.fps) / 1000);
-      if (frame >= this.frames) {
+      if (leader.ended) {
         if (!this.looping) {
           this.pause();
           return;
         }
-        frame %= this.frames;
+        this.seek(0);
+        start();
+      } else if (!leader.seeking) {
+        const frame = Math.min(this.frames - 1, Math.floor(leader.currentTime * this.fps + 0.01));
+        if (frame !== this.frame) {
+          this.frame = frame;
+          this.show();
+        }
+        for (const each of this.videos) {
+          const drift = Math.abs(each.currentTime - leader.currentTime);
+          if (!each.seeking && !each.ended && drift > 0.5 / this.fps) each.currentTime = leader.currentTime;
+        }
       }
-      if (frame !== this.frame && this.videos.every((each) => !each.seeking)) this.seek(frame);
       this.timer = requestAnimationFrame(tick);
     };
     this.timer = requestAnimationFrame(tick);
@@ -113,7 +124,10 @@ export class Player {
 
   pause() {
     cancelAnimationFrame(this.timer);
+    for (const each of this.videos) each.pause();
+    const wasPlaying = this.isPlaying;
     this.setPlaying(false);
+    if (wasPlaying) this.seek(this.frame); // where a frame is seen whole
   }
 
   setPlaying(value) {
