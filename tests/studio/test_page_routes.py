@@ -95,3 +95,29 @@ def test_every_element_that_scripts_ask_for_is_there():
         assert {each for each in asked if not each.startswith("add-")} <= identifiers, name
         icons = set(re.findall(r'icon(?:Button)?\("([\w-]+)"', text))
         assert {f"i-{each}" for each in icons} <= identifiers, name
+
+
+def luminance(colour):
+    digits = colour.lstrip("#")
+    pairs = [c * 2 for c in digits] if len(digits) == 3 else [digits[i : i + 2] for i in (0, 2, 4)]
+    values = [int(pair, 16) / 255 for pair in pairs]
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in values]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+THEMES = re.findall(r":root[^{]*\{([^}]*--ground[^}]*)\}", FILES["studio.css"])
+
+
+@pytest.mark.parametrize("theme", range(len(THEMES)))
+@pytest.mark.parametrize("ground", ["ground", "paper", "sunk"])
+@pytest.mark.parametrize("ink", ["ink", "soft", "accent", "bad", "warn"])
+def test_text_can_be_read_on_every_ground(theme, ground, ink):
+    colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{3,6});", THEMES[theme]))
+    light, dark = sorted((luminance(colours[ink]), luminance(colours[ground])), reverse=True)
+    assert (light + 0.05) / (dark + 0.05) >= 4.5  # WCAG 2.2, AA
+
+
+def test_both_ways_to_dark_are_the_same_colours():
+    assert len(THEMES) == 3
+    light, system, chosen = (re.sub(r"\s+", " ", each).strip() for each in THEMES)
+    assert system == chosen != light

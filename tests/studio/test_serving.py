@@ -243,3 +243,13 @@ def test_a_worker_and_a_server_are_killed_and_a_clean_stop_puts_back(tmp_path):
         waiting: "completed",
         put_back: "cancelled",
     }
+
+
+def test_a_prompt_is_written_out_on_request(client):
+    written = client.ask("POST", "/v1/enhance", {"prompt": "red ball rolls rightwards"}).json()
+    assert written == {"prompt": "a red circle moves to the right", "by": "world rules/1"}
+    assert client.ask("POST", "/v1/enhance", {"prompt": " "}).error["message"].startswith("prompt: empty")
+    assert client.ask("POST", "/v1/enhance", {"prompt": "x", "model": "y"}).status == 404
+    body, headers = form("file", png(np.zeros((8, 8, 3), np.uint8)))
+    assert client.ask("POST", "/v1/enhance", body, **headers).status == 400
+    assert not [*(client.out / "incoming").iterdir()]

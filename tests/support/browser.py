@@ -10,7 +10,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+ELSEWHERE = "video.example"
+"""A name that leads to this machine in this browser, as a proxy's would."""
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+FLAGS += [f"--host-resolver-rules=MAP {ELSEWHERE} 127.0.0.1"]
 
 
 @dataclass
@@ -28,7 +31,9 @@ class Watched:
         return self
 
     def _said(self, message: Any) -> None:
-        gone = message.location.get("url", "").partition("?")[0].endswith("/preview")  # the video ended meanwhile
+        gone = (
+            message.location.get("url", "").partition("?")[0].endswith("/preview")
+        )  # the video ended meanwhile
         if message.type in ("error", "warning") and not gone:
             self.problems.append(f"{message.type}: {message.text}")
 

@@ -76,9 +76,11 @@ export async function loadModels() {
     setExamples(models[0] ? models[0].id : "");
     return;
   }
+  const before = byId("model").value;
   byId("model").replaceChildren(...models.map((each) => el("option", { value: each.id }, each.id.startsWith("/") ? each.id.split("/").at(-1) : each.id)));
   byId("model-field").hidden = models.length < 2;
-  choose(models.some((each) => each.id === wanted.model) ? wanted.model : models[0].id);
+  const isServed = (id) => models.some((each) => each.id === id);
+  choose([wanted.model, before].find(isServed) || models[0].id);
 }
 
 function choose(id) {

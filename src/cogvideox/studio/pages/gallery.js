@@ -27,7 +27,7 @@ function changed(change) {
     list.insertBefore(cardOf(change.video).element, list.children[change.place] || null);
   } else if (change.kind === "changed") {
     cards.get(change.video.id).update(change.video);
-    tellEnd(change.before, change.video);
+    tellNews(change.before, change.video);
   } else if (change.kind === "removed") {
     const { element } = cards.get(change.id);
     const hadFocus = element.contains(document.activeElement);
@@ -36,17 +36,27 @@ function changed(change) {
     cards.delete(change.id);
     if (hadFocus) (next ? next.querySelector("button") : byId("prompt")).focus();
   }
+  setTitle();
   byId("older").hidden = !store.hasMore();
   const isEmpty = cards.size === 0;
   document.body.classList.toggle("is-new", isEmpty && !store.isFiltered());
   byId("none").hidden = !isEmpty || !store.isFiltered();
 }
 
-function tellEnd(before, video) {
+/** What is said aloud: a new state, and every quarter of the way. */
+function tellNews(before, video) {
   const [was, is] = [before.cogvideox.state, video.cogvideox.state];
-  if (was === is) return;
+  const quarter = Math.floor(video.progress / 25);
   const said = { running: "Being made", completed: "Done", failed: "Failed", cancelled: "Cancelled" }[is];
-  if (said) announce(`${said}: ${video.prompt.slice(0, 120)}`);
+  if (was !== is && said) announce(`${said}: ${video.prompt.slice(0, 120)}`);
+  else if (is === "running" && quarter > Math.floor(before.progress / 25)) announce(`${25 * quarter} percent: ${video.prompt.slice(0, 120)}`);
+}
+
+/** The name of the tab says how far it is. */
+function setTitle() {
+  const running = store.all().find((each) => each.cogvideox.state === "running");
+  const title = running ? `${running.progress} % · cogvideox studio` : "cogvideox studio";
+  if (document.title !== title) document.title = title;
 }
 
 function cardOf(video) {

@@ -97,10 +97,12 @@ async function begin() {
   });
   gallery.begin({ open: viewer.open, reuse, erase: viewer.erase });
   addEventListener("keydown", (event) => event.key === "Escape" && gallery.pick(null));
-  const shown = tried(store.load);
+  const shown = tried(store.load).then(() => {
+    document.body.classList.remove("is-starting");
+    if (document.activeElement === document.body) byId("prompt").focus();
+  });
   await tried(() => form.begin(viewer.setTakes));
   await shown;
-  document.body.classList.remove("is-starting");
   store.begin(connection);
   document.body.dataset.ready = "true";
 }
