@@ -35,9 +35,9 @@ export function stateText(video) {
   if (state === "queued") return ahead > 0 ? `Waiting, ${ahead} before it` : "Waiting, next in line";
   if (state === "running") {
     const stage = (live && STAGES[live.stage]) || "Loading the model";
-    const step = live && live.stage === "denoise" && live.total > 1 ? `, step ${live.done} of ${live.total}` : "";
+    const isStep = live && live.stage === "denoise" && live.total > 1;
     const left = live && live.seconds_left ? `, ${duration(live.seconds_left)} left` : "";
-    return stage + step + left;
+    return (isStep ? `Step ${live.done} of ${live.total}` : stage) + left;
   }
   if (state === "cancelled") return "Cancelled";
   if (state === "failed") return (video.error && video.error.message) || "Failed";
