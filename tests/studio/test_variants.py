@@ -65,7 +65,7 @@ def test_a_damaged_file_is_refused_and_nothing_stays(tmp_path):
         damaged.write_bytes(b"\0\0\0\x18ftypmp42" + bytes(200))
         with pytest.raises(MediaError, match="gif: "):
             asyncio.run(studio.exports.answer(damaged, "gif", "x"))
-        assert not [*(tmp_path / "studio" / "incoming").iterdir()] and studio.exports.count == 0
+        assert not [*(tmp_path / "studio" / "incoming").iterdir()] and not studio.exports.there
 
 
 def test_only_so_many_are_there_at_a_time_and_each_goes_when_it_was_sent(tmp_path, monkeypatch):
@@ -90,4 +90,4 @@ def test_only_so_many_are_there_at_a_time_and_each_goes_when_it_was_sent(tmp_pat
             return b"".join(each.get("body", b"") for each in sent)
 
         assert asyncio.run(ask()).startswith(b"GIF89a")
-        assert not [*(tmp_path / "studio" / "incoming").iterdir()] and studio.exports.count == 0
+        assert not [*(tmp_path / "studio" / "incoming").iterdir()] and not studio.exports.there

@@ -22,34 +22,37 @@ MOST = 8  # that lie on the disk at a time, also while they are sent slowly
 
 
 class Exports:
-    """Makes variants in the confined processes of ``Uploads``; at most ``MOST`` are there at a time."""
+    """Makes variants in the confined processes of ``Uploads``; ``there`` are the files that lie on the disk now."""
 
     def __init__(self, folder: StudioFolder, uploads: Uploads) -> None:
-        self.folder, self.uploads, self.count = folder, uploads, 0
+        self.folder, self.uploads = folder, uploads
+        self.there: set[Path] = set()
 
     async def answer(self, video: Path, variant: str, name: str) -> FileResponse:
         """A variant of the file of a video as an attachment ``name`` with its ending.
 
-        Raises ApiError 429 where too many are being made, MediaError or OutputError for one that cannot be.
+        Raises ApiError 429 where ``MOST`` are there already, MediaError or OutputError for one that cannot be made.
         """
-        if self.count >= MOST:
-            why = f"{self.count} downloads are being prepared, the most; try again in a moment"
+        if len(self.there) >= MOST:
+            why = f"{len(self.there)} downloads are being prepared, the most; try again in a moment"
             raise ApiError(429, why, "too_many_exports", wait=5)
-        self.count += 1
         target = self.folder.incoming(new_id("input"))
-        ending, kind = ENDINGS[variant]
+        self.there.add(target)
+        made, future = False, self.uploads.export(video, target, variant)
         try:
-            await asyncio.wrap_future(self.uploads.export(video, target, variant))
-        except BaseException:
-            self._gone(target)
-            raise
+            await asyncio.wrap_future(future)
+            made = True
+        finally:
+            if not made:  # also when nobody waits for it any more: it goes when it has ended
+                future.add_done_callback(lambda _: self._gone(target))
+        ending, kind = ENDINGS[variant]
         return _SentOnce(
-            target, lambda: self._gone(target), media_type=kind, filename=f"{name}.{ending}",
+            target, lambda: self._gone(target), media_type=kind, filename=f"{name}.{ending}"
         )  # fmt: skip
 
     def _gone(self, target: Path) -> None:
-        self.count -= 1
         discard(target)
+        self.there.discard(target)
 
 
 class _SentOnce(FileResponse):
