@@ -41,14 +41,14 @@ test: $(VENV)/dev.done  ## run the tests
 	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 check: $(VENV)/dev.done  ## format, lint, types, import floors
-	$(BIN)/ruff format --check src tests examples benchmarks
-	$(BIN)/ruff check src tests examples benchmarks
+	$(BIN)/ruff format --check src tests examples benchmarks integrations
+	$(BIN)/ruff check src tests examples benchmarks integrations
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/house/test_floors.py
 
 format: $(VENV)/dev.done  ## put the code into its format
-	$(BIN)/ruff format src tests examples benchmarks
-	$(BIN)/ruff check --fix src tests examples benchmarks
+	$(BIN)/ruff format src tests examples benchmarks integrations
+	$(BIN)/ruff check --fix src tests examples benchmarks integrations
 
 walk: $(VENV)/dev.done  ## the whole system in miniature, twice: world, VAE, packed stages, videos, judge
 	$(BIN)/python tests/walks/walk.py

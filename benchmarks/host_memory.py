@@ -129,9 +129,9 @@ def run(folder: Path, memory: str, steps: int, decode: bool) -> dict[str, float 
     """One video on a CPU, or all of it but its pixels; seconds of its stages, and the peak of this process."""
     import cogvideox
     from cogvideox.generation.options import GenerateOptions
-    from cogvideox.generation.pipeline import Progress
     from cogvideox.generation.pipeline import run as make_video
     from cogvideox.generation.plan import Given, plan_run
+    from cogvideox.generation.turn import Progress
     from cogvideox.memory import offload
 
     began = time.monotonic()

@@ -57,6 +57,10 @@ class Conditioning(Brief):
     facts: dict[str, Any] = field(default_factory=dict)
     pictures: tuple[int, ...] = ()
 
+    def without_tensors(self) -> Conditioning:
+        """What the record of a video needs of it: the way, the strength and the facts."""
+        return replace(self, channels=None, known=None, start=None)
+
     def channels_of(self, window: Window) -> Float[Tensor, "b c _ h w"] | None:
         """The channels of some latent frames, as one window of a long video reads them.
 

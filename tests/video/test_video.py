@@ -551,3 +551,19 @@ def test_what_a_picture_and_a_record_say_of_themselves(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"\x89PNG and no more")
     with pytest.raises(MediaError, match="give a whole picture"):
         file_info(tmp_path / "broken.png")
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_further_tags_stand_beside_our_own(tmp_path, suffix):
+    video = Video(np.zeros((2, 16, 16, 3), np.uint8), 8.0, {"config": {"prompt": "a ball"}})
+    path = video.save(tmp_path / f"a{suffix}", tags={"workflow": '{"nodes": []}'})
+    with av.open(str(path)) as container:
+        tags = {name.lower(): value for name, value in container.metadata.items()}
+    assert tags["workflow"] == '{"nodes": []}' and tags["title"] == "a ball" and "config" in tags["comment"]
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".png"])
+def test_tags_that_a_file_cannot_keep_are_refused_and_nothing_is_written(tmp_path, suffix):
+    with pytest.raises(OutputError, match="tags workflow: .*keeps none; name it .mp4 or .mkv"):
+        Video(np.zeros((2, 16, 16, 3), np.uint8), 8.0).save(tmp_path / f"a{suffix}", tags={"workflow": "x"})
+    assert not list(tmp_path.iterdir())

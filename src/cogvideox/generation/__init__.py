@@ -22,7 +22,8 @@
 | ``finite_check`` | NaN and Inf traced to the layer that made them; the peak of memory |
 | ``record`` | what a run was and how it went; the manifest is its dump |
 | ``text_cache`` | text embeddings on disk, so that a second run loads no text encoder |
-| ``pipeline`` | ``generate``: from the prompt to the video |
+| ``turn`` | one run of a model at a time: its turn, its clock, its progress |
+| ``pipeline`` | ``generate``: from the prompt to the video, in one go or in two halves |
 | ``watch`` | the video so far, while it is made |
 | ``job`` | one video from a request to its pixels: prepare, load, make |
 | ``video_files`` | the video of a request, its record and previews on disk |
@@ -40,19 +41,21 @@ if TYPE_CHECKING:
     from cogvideox.generation.frame_plan import FramePlan, plan_frames, plan_size
     from cogvideox.generation.given import Given
     from cogvideox.generation.options import GenerateOptions
-    from cogvideox.generation.pipeline import Progress, generate
+    from cogvideox.generation.pipeline import generate
     from cogvideox.generation.plan import Plan, plan_run
     from cogvideox.generation.record import Generation, RunRecord
     from cogvideox.generation.sampling import Noises, sample_latents
+    from cogvideox.generation.turn import Progress
 
 _HOMES = {
     "frame_plan": ("FramePlan", "plan_frames", "plan_size"),
     "options": ("GenerateOptions",),
     "given": ("Given",),
     "plan": ("Plan", "plan_run"),
-    "pipeline": ("Progress", "generate"),
+    "pipeline": ("generate",),
     "record": ("Generation", "RunRecord"),
     "sampling": ("Noises", "sample_latents"),
+    "turn": ("Progress",),
 }
 
 __all__ = [

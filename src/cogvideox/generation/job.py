@@ -27,7 +27,7 @@ from cogvideox.generation.control_net_entry import ControlNetEntry
 from cogvideox.generation.control_nets import fetch_control_nets, load_control_nets
 from cogvideox.generation.given import Given, GivenSize, read_given
 from cogvideox.generation.options import SAMPLER_NAMES, GenerateOptions
-from cogvideox.generation.pipeline import OnStep, Progress, run
+from cogvideox.generation.pipeline import run
 from cogvideox.generation.plan import Plan, plan_run, with_policy
 from cogvideox.generation.preflight import DTYPES, Forecast, choose, model_folder
 from cogvideox.generation.prompt_enhance import Enhance, Enhanced
@@ -35,6 +35,7 @@ from cogvideox.generation.recommended import merged
 from cogvideox.generation.record import Generation
 from cogvideox.generation.sampling import guidance_of
 from cogvideox.generation.text_cache import cache_folder, digests_of_run, use_cache
+from cogvideox.generation.turn import OnStep, Progress
 from cogvideox.generation.watch import Previewer, Watch
 from cogvideox.memory import MemoryPlan, Policy, lower, offload
 from cogvideox.memory.lowbit import read_low_bits
@@ -151,6 +152,11 @@ class Prepared:
         assert self.memory.choice is not None  # fit raises otherwise
         return self.memory.choice.policy
 
+    def noted(self, generation: Generation) -> Generation:
+        """A video of this request whose record says what was done about memory and the prompt."""
+        recommended = self.job.recommended
+        return generation.noted(memory=self.memory, enhanced=self.enhanced, recommended=recommended)
+
 
 def parse_options(settings: Mapping[str, Any]) -> GenerateOptions:
     """Options from plain settings, everything checked that needs no model. Raises InputError or ConfigError."""
@@ -179,13 +185,15 @@ def prepare(
     ask: bool = True,
     limit: int | None = None,
     first: Callable[[], np.ndarray] | None = None,
+    given: Given | None = None,
     reporter: Reporter = SILENT,
 ) -> Prepared:
     """Check and plan one video before a weight is read: model, inputs, sizes, prompt, time, memory. Raises our errors.
 
     download: whether a model of the hub may be downloaded. ask: whether a language model may be asked to write the
     prompt out; else the prompt stays. limit: bytes the run may take; default: what is free (``limit_of``).
-    ``first`` makes the image that an image-to-video model is given where the options name none.
+    ``first`` makes the image that an image-to-video model is given where the options name none. ``given``: what was
+    brought, in place of the files that the options name.
     """
     name = job.model_for(vars(options))
     kernels = read_attention(options.attention)
@@ -196,7 +204,8 @@ def prepare(
         check_hub_kernels(
             kernels, torch.device(job.target_device), precision, spec.transformer.attention_head_dim
         )
-    given = read_given(options, first() if first is not None and spec.needs_image else None)
+    if given is None:
+        given = read_given(options, first() if first is not None and spec.needs_image else None)
     preflight.check_request(spec, options, given)
     if options.vae_coding == "tiny" and job.tiny_vae is None:
         raise ConfigError("vae-coding tiny: which tiny autoencoder? give its file with --tiny-vae")
@@ -391,7 +400,7 @@ def make(
         if job.watch and out is not None and is_main_process():
             on_step = Watch(Previewer(model, model.tiny_vae), prepared.plan, watched_of(out), job.watch, told)
         generation = run(model, prepared.plan, prepared.given, on_step)
-    return generation.noted(memory=prepared.memory, enhanced=prepared.enhanced, recommended=job.recommended)
+    return prepared.noted(generation)
 
 
 def read_tiny_vae(job: Job, spec: ModelSpec, device: str = "cpu") -> TinyVAE:

@@ -5,20 +5,16 @@ text -> conditions -> noise -> steps -> pixels -> video and its record
 
 from __future__ import annotations
 
-import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Lock, RLock
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from cogvideox.brief import Brief
 from cogvideox.conditioning import Conditioning
@@ -45,6 +41,7 @@ from cogvideox.generation.segments import (
     segment_options,
     shared_frames,
 )
+from cogvideox.generation.turn import OnStep, RunClock, evaluating, turn_of
 from cogvideox.generation.windows import noise_of, window_frames
 from cogvideox.memory.offload import give_back
 from cogvideox.model import CogVideoX
@@ -52,23 +49,6 @@ from cogvideox.text import check_prompt
 from cogvideox.video import Video
 from cogvideox.video.spool import forget_pages, frames_on_disk
 from cogvideox.video.video import to_frames
-
-
-@dataclass(frozen=True, repr=False)
-class Progress(Brief):
-    """Where a run is. ``stage`` is text, encode, denoise or decode; ``estimate`` the clean latents so far.
-
-    A stage begins with ``done`` 0, before its first step.
-    """
-
-    stage: str
-    done: int
-    total: int
-    seconds: float
-    estimate: Float[Tensor, "b c t h w"] | None = None
-
-
-OnStep = Callable[[Progress], None]
 
 
 @dataclass(frozen=True, repr=False)
@@ -87,6 +67,25 @@ class Explicit(Brief):
 
 
 NOTHING = Explicit()
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Sampled(Brief):
+    """Clean latents of a planned run, scaled, with the padding of its plan, and what its record says so far.
+
+    ``condition`` is without its tensors; ``path`` are the steps that ran, ``seconds`` and ``stages`` the time they
+    took, ``facts`` further fields of the record.
+    """
+
+    latents: Float[Tensor, "1 c t h w"]
+    plan: Plan
+    given: Given
+    condition: Conditioning
+    path: Sequence[SamplerStep]
+    seconds: float
+    stages: Mapping[str, float]
+    peak_memory: Mapping[str, int]
+    facts: Mapping[str, Any]
 
 
 def generate(
@@ -152,21 +151,36 @@ def options_of(options: GenerateOptions | str | None, settings: Mapping[str, Any
     return (options or GenerateOptions()).changed(**settings) if settings or not options else options
 
 
-@torch.no_grad()
 def run(
     model: CogVideoX, plan: Plan, given: Given, on_step: OnStep | None = None, explicit: Explicit = NOTHING
 ) -> Generation:
     """Make what was planned; nothing is planned or checked again."""
-    report = _Clock(on_step)
-    if plan.options.seed is None and explicit.generator is None:
-        plan = replace(plan, options=plan.options.changed(seed=_drawn_seed(model)))
+    plan = _with_seed(model, plan, explicit)
     if plan.windows is not None and plan.windows.schedule == "segments":
         return _run_in_segments(model, plan, given, on_step, explicit)
+    with turn_of(model):
+        return decode(model, sample(model, plan, given, on_step, explicit), on_step)
+
+
+@torch.no_grad()
+def sample(
+    model: CogVideoX, plan: Plan, given: Given, on_step: OnStep | None = None, explicit: Explicit = NOTHING
+) -> Sampled:
+    """The first half of ``run``: up to the clean latents. ``decode`` is the other half, as often as it is wanted.
+
+    Raises ConfigError for a video in segments, each of which begins with the pixels of the one before.
+    """
+    if plan.windows is not None and plan.windows.schedule == "segments":
+        raise ConfigError(
+            "window_schedule segments: each segment is decoded before the next begins, so that there are no latents "
+            "of the whole; make the video with generate, or choose another schedule"
+        )
+    report, plan = RunClock(on_step), _with_seed(model, plan, explicit)
     options = plan.options
     dtype = torch.float32 if options.latents == "float32" else model.dtype
     noises = Noises(options.seed, dtype, model.device, explicit.generator)
 
-    with _turn(model), peak_memory(model.device) as peak, _evaluating(model):
+    with turn_of(model), peak_memory(model.device) as peak, evaluating(model):
         report("text", 0, 1)
         prompt, negative, text = _text(model, options, bool(given.for_model), explicit)
         report("encode", 0, 1)
@@ -179,18 +193,38 @@ def run(
             initial = _initial(model, plan, given, noises, explicit.initial_latents)
             latents = _denoise(model, plan, condition, prompt, negative, noises, initial, report)
         give_back(model.device)
-        report("decode", 0, 1)
-        frames = _decode(model, plan, latents)
-        report("decode", 1, 1)
+    return Sampled(
+        latents=latents, plan=plan, given=given, condition=condition.without_tensors(), path=path,
+        seconds=report.seconds, stages=report.stages(), peak_memory=peak,
+        facts={
+            "text": text, "engine": engine, "noise": _noise_name(options, given, explicit),
+            "control_nets": facts_of(options.control_nets, controls),
+        },
+    )  # fmt: skip
 
+
+@torch.no_grad()
+def decode(model: CogVideoX, sampled: Sampled, on_step: OnStep | None = None) -> Generation:
+    """The second half of ``run``: the video of clean latents, with the record of the whole."""
+    plan, given, report = sampled.plan, sampled.given, RunClock(on_step, sampled.seconds)
+    with turn_of(model), peak_memory(model.device) as peak, evaluating(model):
+        report("decode", 0, 1)
+        frames = _decode(model, plan, sampled.latents)
+        report("decode", 1, 1)
     video = _joined(Video(frames, plan.fps), plan, given)
+    most = {name: max(sampled.peak_memory.get(name, 0), size) for name, size in peak.items()}
     record = record_of(
-        model, plan, given, condition, path, text=text, engine=engine,
-        seconds=round(report.seconds, 3), stages=report.stages(), peak_memory_bytes=peak,
-        noise=_noise_name(options, given, explicit),
-        control_nets=facts_of(options.control_nets, controls),
+        model, plan, given, sampled.condition, sampled.path, **sampled.facts, peak_memory_bytes=most,
+        seconds=round(report.seconds, 3), stages={**sampled.stages, **report.stages()},
     )  # fmt: skip
     return Generation.of(video, record)
+
+
+def _with_seed(model: CogVideoX, plan: Plan, explicit: Explicit) -> Plan:
+    """The plan with a seed: its own, or a drawn one unless a generator draws everything."""
+    if plan.options.seed is not None or explicit.generator is not None:
+        return plan
+    return replace(plan, options=plan.options.changed(seed=_drawn_seed(model)))
 
 
 def _run_in_segments(
@@ -323,7 +357,7 @@ def _denoise(
     negative: Tensor | None,
     noises: Noises,
     initial: Tensor,
-    report: _Clock,
+    report: RunClock,
 ) -> Float[Tensor, "1 c t h w"]:
     def after(step: SamplerStep, x: Tensor, estimate: Tensor) -> None:
         report("denoise", step.index + 1, step.count, estimate)
@@ -359,53 +393,3 @@ def _decode(model: CogVideoX, plan: Plan, latents: Tensor) -> np.ndarray:
             forget_pages(result)
         first += pixels.shape[2]
     return result
-
-
-class _Clock:
-    """Tells progress on, and how long each stage took."""
-
-    def __init__(self, on_step: OnStep | None) -> None:
-        self.on_step, self.started = on_step, time.monotonic()
-        self.begun: dict[str, float] = {}
-
-    def __call__(self, stage: str, done: int, total: int, estimate: Tensor | None = None) -> None:
-        now = self.seconds
-        self.begun.setdefault(stage, now)
-        if self.on_step is not None:
-            self.on_step(Progress(stage, done, total, now, estimate))
-
-    @property
-    def seconds(self) -> float:
-        """Since the start."""
-        return time.monotonic() - self.started
-
-    def stages(self) -> dict[str, float]:
-        """Seconds of every stage: from its beginning to that of the next."""
-        begins = [*self.begun.values(), self.seconds]
-        return {name: round(begins[i + 1] - begins[i], 4) for i, name in enumerate(self.begun)}
-
-
-_turns: WeakKeyDictionary[nn.Module, RLock] = WeakKeyDictionary()
-_making_turns = Lock()
-
-
-@contextmanager
-def _turn(model: CogVideoX) -> Iterator[None]:
-    """One run of a model at a time: its weights may move, and a run changes its network. Other threads wait."""
-    with _making_turns:
-        turn = _turns.setdefault(model.transformer, RLock())
-    with turn:
-        yield
-
-
-@contextmanager
-def _evaluating(model: CogVideoX) -> Iterator[None]:
-    """Dropout off for the run; a model that was training goes on training afterwards."""
-    training = [network for network in model.networks().values() if network.training]
-    for network in training:
-        network.eval()
-    try:
-        yield
-    finally:
-        for network in training:
-            network.train()

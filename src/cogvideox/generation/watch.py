@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cogvideox.files.atomic import atomic_file
-from cogvideox.generation.pipeline import Progress
 from cogvideox.generation.plan import Plan
+from cogvideox.generation.turn import Progress
 from cogvideox.model import CogVideoX
 from cogvideox.noise import generator
 from cogvideox.vae.tiny import TinyVAE

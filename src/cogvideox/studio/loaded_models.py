@@ -12,6 +12,7 @@ import torch
 
 from cogvideox.device import available
 from cogvideox.generation.job import Job, Prepared
+from cogvideox.generation.preflight import read_limit
 from cogvideox.generation.watch import Previewer
 from cogvideox.memory import Policy
 from cogvideox.memory.offload import give_back
@@ -35,10 +36,15 @@ class LoadedModels:
         self.device, self.load = device, load
         self.kept: OrderedDict[tuple[Any, ...], LoadedModel] = OrderedDict()
 
-    def limit(self) -> int | None:
-        """Bytes that a run may take: what is free, and what would be without the models that are kept."""
-        free = available(self.device)
-        return None if free is None else free + sum(each.size for each in [*self.kept.values()])
+    def limit(self, asked: str | None = None) -> int | None:
+        """Bytes that a run may take: what is free or would be without the models that are kept, at most ``asked``.
+
+        ``asked``: such as "12GB". Raises ConfigError for what is no size.
+        """
+        most, free = read_limit(asked), available(self.device)
+        if free is not None:
+            free += sum(each.size for each in [*self.kept.values()])
+        return min((each for each in (most, free) if each is not None), default=None)
 
     def get(self, job: Job, prepared: Prepared) -> LoadedModel:
         """The model of a planned video: a kept one, or loaded after others made way. Raises what ``load`` raises."""
@@ -80,7 +86,8 @@ class LoadedModels:
 def weights_key(job: Job, prepared: Prepared) -> tuple[Any, ...]:
     """What decides the weights of a model in memory; equal for two jobs that can share one."""
     text = (job.text_device, job.text_cache, job.text_encoder)
-    return str(prepared.folder), job.kind, job.adapters, job.alpha, job.dtype, job.device, job.tiny_vae, text
+    beside = (job.tiny_vae, *(each.path for each in prepared.plan.options.control_nets))
+    return str(prepared.folder), job.kind, job.adapters, job.alpha, job.dtype, job.device, beside, text
 
 
 def size_of(model: CogVideoX) -> int:

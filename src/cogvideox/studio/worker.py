@@ -32,12 +32,12 @@ from cogvideox.files import parse_json
 from cogvideox.files.atomic import atomic_file, atomic_folder, write_json
 from cogvideox.generation.given import TAKES
 from cogvideox.generation.job import Job, Prepared, load, make, parse_options, prepare, settled
-from cogvideox.generation.pipeline import Progress
 from cogvideox.generation.plan import Plan
-from cogvideox.generation.preflight import check_adapters, model_folder, read_limit
+from cogvideox.generation.preflight import check_adapters, model_folder
 from cogvideox.generation.prompt_enhance import AskedEnhancer, Enhance, RuleEnhancer
 from cogvideox.generation.prompt_times import with_texts
 from cogvideox.generation.record import Generation
+from cogvideox.generation.turn import Progress
 from cogvideox.generation.video_files import SavedVideo, save
 from cogvideox.model import CogVideoX
 from cogvideox.progress import SILENT, Report, Reporter, StageClock
@@ -103,8 +103,7 @@ class StudioWorker:
         """The request with what is recommended for it, checked and planned. Raises our errors."""
         request = message["request"]
         job, settings = settled(self._job(request), {**request["settings"], **message["files"]})
-        limits = (read_limit(self.settings.memory_limit), self.models.limit())
-        limit = min((each for each in limits if each is not None), default=None)
+        limit = self.models.limit(self.settings.memory_limit)
         prepared = prepare(
             job, parse_options(settings), download=download, ask=download, limit=limit, reporter=reporter
         )

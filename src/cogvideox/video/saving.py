@@ -28,6 +28,7 @@ from cogvideox.video.spool import passing
 
 SUFFIXES = (".mp4", ".mkv", ".gif", ".png")
 RECORDS = (".json", ".html")
+TAGGED = (".mp4", ".mkv")
 LABEL = "digitalSourceType"
 AI_MADE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 LEAST_FPS = 0.01  # far below it mp4 and GIF write another rate than the one asked for

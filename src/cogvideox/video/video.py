@@ -7,7 +7,7 @@ import json
 import math
 import operator
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -25,6 +25,7 @@ from cogvideox.video.saving import (
     LABEL,
     LEAST_FPS,
     RECORDS,
+    TAGGED,
     check_output,
     is_ours,
     previews_of,
@@ -107,10 +108,17 @@ class Video:
             f"Video({len(self)} frames, {self.width}x{self.height}, {self.fps:g} fps, {self.seconds:.2f} s)"
         )
 
-    def save(self, path: str | Path, overwrite: bool = False, metadata: bool = True) -> Path:
+    def save(
+        self,
+        path: str | Path,
+        overwrite: bool = False,
+        metadata: bool = True,
+        tags: Mapping[str, str] | None = None,
+    ) -> Path:
         """Write .mp4, .mkv (lossless), .gif or (a row of frames) .png, and what made it beside it as .json.
 
-        metadata=False writes neither prompt nor settings, only that a model made it. Raises OutputError.
+        metadata=False writes neither prompt nor settings, only that a model made it. ``tags``: further texts by name
+        for the tags of an .mp4 or .mkv. Raises OutputError.
         """
         beside = metadata and bool(self.manifest)
         path = check_output(path, overwrite, sidecar=beside)
@@ -118,8 +126,12 @@ class Video:
             raise FrameError(f"fps {self.fps:g}: no file keeps so low a rate; the least is {LEAST_FPS:g}")
         if path.suffix.lower() in RECORDS:
             check_output(path.with_suffix(""), overwrite)  # says which endings there are
+        if tags and path.suffix.lower() not in TAGGED:
+            raise OutputError(
+                f"{path}: tags {', '.join(tags)}: a {path.suffix} file keeps none; name it {' or '.join(TAGGED)}"
+            )
         with atomic_file(path, overwrite) as temporary:
-            self._write(temporary, path.suffix.lower(), self._tags(metadata))
+            self._write(temporary, path.suffix.lower(), {**self._tags(metadata), **(tags or {})})
             if beside:
                 write_json(sidecar_of(path), self.manifest, overwrite)
         if overwrite and not beside and is_ours(sidecar_of(path)):
