@@ -190,7 +190,7 @@ def test_a_controlnet_makes_what_generate_makes_also_after_a_run_without_it(comf
     conditions = of_type(prompt, "Conditions")
     del conditions["mask"], conditions["video"]
     comfyui.run(prompt)
-    conditions["control"] = ["5", 0]
+    conditions["control"] = ["4", 0]
     net = f"{write_controlnet(tmp_path / 'net')}:0.8"
     of_type(prompt, "Sample")["options"] = json.dumps({"control_net": [net]})
     video, _, _ = video_of(comfyui, prompt, comfyui.run(prompt))
