@@ -98,7 +98,7 @@ def test_verbs_and_flags_of_the_entry_exist():
 @pytest.fixture
 def container(tmp_path):
     """Starts the entry as the container does, with the data folder and the commands of this environment."""
-    started = []
+    started, log = [], (tmp_path / "log.txt").open("a")
 
     def start(*arguments: str) -> subprocess.Popen:
         path = f"{commands}{os.pathsep}{os.environ['PATH']}"
@@ -106,7 +106,7 @@ def container(tmp_path):
         env |= {"COGVIDEOX_HOSTS": "localhost video.example.org", "PYTHONUNBUFFERED": "1"}
         process = subprocess.Popen(
             ["sh", str(ENTRY), *arguments], env=env, cwd=tmp_path, text=True,
-            stdout=subprocess.PIPE, stderr=(tmp_path / "log.txt").open("a"),
+            stdout=subprocess.PIPE, stderr=log,
         )  # fmt: skip
         started.append(process)
         return process
@@ -121,6 +121,7 @@ def container(tmp_path):
         process.terminate()
         process.wait(40)
         process.stdout.close()
+    log.close()
 
 
 def ask(port: int, path: str, **headers: str) -> int:

@@ -49,7 +49,7 @@ class RunClock:
 
     @property
     def seconds(self) -> float:
-        """Since the start."""
+        """Seconds since the run began, the given ones before included."""
         return time.monotonic() - self.started
 
     def stages(self) -> dict[str, float]:

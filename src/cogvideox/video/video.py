@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from cogvideox.errors import FrameError, MediaError, NumericsError, SizeError
+from cogvideox.errors import FrameError, MediaError, NumericsError, OutputError, SizeError
 from cogvideox.files.atomic import atomic_file, write_json
 from cogvideox.files.page import text
 from cogvideox.video.colour import Colour
