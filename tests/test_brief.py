@@ -14,7 +14,8 @@ from cogvideox.checkpoints import Adapter, Pair, SatFile
 from cogvideox.conditioning import Conditioning
 from cogvideox.generation import Given
 from cogvideox.generation.conditions import Shown
-from cogvideox.generation.pipeline import Explicit, Progress
+from cogvideox.generation.pipeline import Explicit
+from cogvideox.generation.turn import Progress
 from cogvideox.text.encoder import TextEmbedding
 from cogvideox.transformer.controlnet import Control, ControlNet, ControlNetConfig
 from cogvideox.vae.vae import Gaussian
