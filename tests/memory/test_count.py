@@ -53,3 +53,22 @@ def test_attention_on_meta_writes_no_score_matrix():
 def test_a_convolution():
     x, w = empty(1, 3, 4, 5, 6), empty(7, 3, 3, 3, 3)
     assert count(lambda: F.conv3d(x, w, padding=1)).flops == 2 * 7 * 3 * 27 * 4 * 5 * 6
+
+
+def test_what_was_seen_before_counts_the_same_and_keeps_its_shape():
+    """Forms of results are kept from call to call, those of operators that write in place too."""
+
+    def work():
+        a = empty(2, 1, 8)
+        b = a + 1
+        b.add_(a).mul_(2)
+        b.copy_(empty(2, 1, 1))
+        b.squeeze_(1).t_()
+        assert tuple(b.shape) == (8, 2)
+        same = b.add_(1)
+        assert same is b and tuple(a.shape) == (2, 1, 8)
+        c = b[:4].silu() if hasattr(b, "silu") else F.silu(b[:4])
+        return F.silu(c, inplace=True)
+
+    first, again = count(work), count(work)
+    assert first == again and first.peak >= 4 * (16 + 16 + 8)

@@ -175,3 +175,24 @@ def test_a_dry_run_says_what_is_missing_and_what_a_run_takes(tmp_path, monkeypat
     assert "not a folder; give one" in done.stderr and list(tmp_path.iterdir()) == []
     done = cogvideox("train", "world-t2v", "--dry-run", code=2)
     assert "run cogvideox train world-vae first" in done.stderr and "task.text=tiny" in done.stderr
+
+
+def test_the_recipes_of_the_tiny_world_that_start_from_a_model_are_planned_too():
+    """They read no folder; their clips are square."""
+    plain = cogvideox("plan", "tiny", "--train", "world-inpaint", "--device", "cpu").stdout
+    assert "tiny, world-inpaint" in plain and "17 frames of 64x64" in plain and "memory of a process" in plain
+    shorter = (
+        "--train",
+        "world-control",
+        "--device",
+        "cpu",
+        "--frames",
+        "9",
+        "--height",
+        "32",
+        "--width",
+        "32",
+    )
+    assert "9 frames of 32x32" in cogvideox("plan", "tiny", *shorter).stdout
+    error = cogvideox("plan", "tiny", *shorter[:-1], "64", code=2).stderr
+    assert "height 32, width 64: the tiny world is square" in error

@@ -36,13 +36,13 @@ if TYPE_CHECKING:
 
 
 SIZES = {"Size and length": "frames seconds height width", "Sampling": "sampler steps"}
-SIZES |= {"Long videos": "window window_overlap window_schedule window_stride"}
+SIZES |= {"Long videos": "window window_overlap window_schedule window_stride riflex"}
 SIZES |= {"Guidance": "guidance_start guidance_stop stg_scale", "Speed and memory": "cache control_net"}
 OF_A_TRAINING = ("frames", "height", "width", "steps")
 """The sizes that a training has too."""
 TRAINING = "Training"
 MODEL = "a preset, a folder or a hub id; presets are not downloaded"
-TRAIN = "plan a training instead: lora, finetune, inpaint, keyframes or control, with the settings of train"
+TRAIN = "plan a training instead: lora, finetune, inpaint, keyframes, control or world-inpaint, with settings of train"
 CARD = "the card whose speed is assumed, such as H100 or A100; default: the device here, else H100"
 
 
@@ -82,12 +82,8 @@ def plan(
         options.pop("sampler", None)  # noise is removed by no step of a training
         if more := [name for name in options if name not in OF_A_TRAINING]:
             raise ConfigError(f"--{more[0].replace('_', '-')}: for generate; leave it out with --train")
-        sizes = [
-            f"{name if name == 'steps' else f'task.data.size.{name}'}={value}"
-            for name, value in options.items()
-        ]
         plan_training(
-            model, train, [*sizes, *(settings or [])], processes=gpus, device=device, card=card,
+            model, train, settings or [], sizes=options, processes=gpus, device=device, card=card,
             memory_limit=memory_limit, as_json=as_json,
         )  # fmt: skip
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cogvideox.cli.terminal import result, result_json
@@ -22,8 +22,9 @@ from cogvideox.training.stages import StagedRun
 from cogvideox.training.tasks.base_model import base_of
 from cogvideox.training.tasks.diffusion import DiffusionTraining
 
-FINE_TUNING = ("lora", "finetune", "inpaint", "keyframes", "control")
-"""Recipes that train a model on a folder of clips, so that what they need is known before there are any."""
+OF_WORLD = ("world-inpaint", "world-keyframes", "world-control")
+FINE_TUNING = ("lora", "finetune", "inpaint", "keyframes", "control", *OF_WORLD)
+"""Recipes that train a model on a folder of clips or on those of the tiny world: what they need is known before."""
 RESERVE = 0.1
 """Share of the limit that is left free, as in ``plan``: allocators round up and kernels take workspaces."""
 
@@ -95,6 +96,7 @@ def plan_training(
     name: str,
     settings: Sequence[str],
     *,
+    sizes: Mapping[str, int] | None = None,
     processes: int = 1,
     device: str | None = None,
     card: str | None = None,
@@ -103,12 +105,13 @@ def plan_training(
 ) -> None:
     """Print what a step of recipe ``name`` on ``model`` needs: memory, host memory and seconds, before there is data.
 
+    ``sizes``: frames, height, width and steps, where they are not the recipe's.
     Raises InputError where it does not fit the limit, ConfigError for a recipe that does not fine-tune, a model that
     is not here, or a mesh that does not fit.
     """
     place = device or best_device()
     limit = read_limit(memory_limit) or free_memory(place)
-    request, steps = _request(model, name, settings, processes, place)
+    request, steps = _request(model, name, sizes or {}, settings, processes, place)
     memory = TrainingPrediction(request).memory
     fits = limit is None or memory.peak <= limit * (1 - RESERVE)
     if as_json:
@@ -122,14 +125,14 @@ def plan_training(
 
 
 def _request(
-    model: str, name: str, settings: Sequence[str], processes: int, device: str
+    model: str, name: str, sizes: Mapping[str, int], settings: Sequence[str], processes: int, device: str
 ) -> tuple[TrainRequest, int]:
     """What a step asks of memory, and the number of steps."""
     if name not in FINE_TUNING:
         raise ConfigError(f"train {name!r}: choose one of {', '.join(FINE_TUNING)}")
     config = recipe(name)
     assert isinstance(config, Run)
-    given = [f"task.start={model}", "task.data.folder=clips", f"task.device={device}", *settings]
+    given = [f"task.start={model}", f"task.device={device}", *_size_settings(name, sizes), *settings]
     config = config.override(given)
     config.mesh.sizes(processes)
     if not device.startswith("cpu") and not any(setting.startswith("precision=") for setting in settings):
@@ -140,6 +143,23 @@ def _request(
     if spec is None:
         raise ConfigError(f"{model}: not on this machine; name a preset, or a folder with model_index.json")
     return request_of(config, task, spec, processes), config.steps
+
+
+def _size_settings(name: str, sizes: Mapping[str, int]) -> list[str]:
+    """The sizes as settings of a recipe, and the folder of clips where it reads one. Raises ConfigError."""
+    sides = {sizes[side] for side in ("height", "width") if side in sizes}
+    if name not in OF_WORLD:
+        where = {side: f"task.data.size.{side}" for side in ("frames", "height", "width")}
+        return [
+            "task.data.folder=clips",
+            *(f"{where.get(each, each)}={value}" for each, value in sizes.items()),
+        ]
+    if len(sides) > 1:
+        raise ConfigError(
+            f"height {sizes['height']}, width {sizes['width']}: the tiny world is square; give one side"
+        )
+    where = {"frames": "task.frames", "height": "task.size", "width": "task.size"}
+    return list(dict.fromkeys(f"{where.get(each, each)}={value}" for each, value in sizes.items()))
 
 
 def _lines(request: TrainRequest, title: str, steps: int, card: str | None) -> Iterator[str]:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_leaves
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -106,10 +106,12 @@ class Counter(TorchDispatchMode):
         if _is_composite(func):
             with self:  # inference mode hands on whole functions: take them apart
                 return func.decompose(*args, **kwargs)
-        for tensor in tensors_in((args, kwargs)):
+        given: list[Tensor] = []
+        form = _form_of((args, kwargs), given)
+        for tensor in given:
             self._known[tensor.untyped_storage()] = True
-        result = _computed(func, args, kwargs)
-        for tensor in tensors_in(result):
+        result = _computed(func, args, kwargs, given, form)
+        for tensor in (result,) if isinstance(result, Tensor) else tensors_in(result):
             self._hold(tensor.untyped_storage())
         packet = func._overloadpacket
         extra = cpu_workspace(packet, args, result) if self.on_cpu else 0
@@ -175,22 +177,30 @@ _forms: dict[Any, list[tuple[Any, ...]]] = {}
 _MOST_FORMS = 20_000
 
 
-def _computed(func: Any, args: Any, kwargs: Any) -> Any:
-    """The operator's result; of one that was seen with such tensors without memory, empty ones of the same form.
+def _computed(func: Any, args: Any, kwargs: Any, tensors: Sequence[Tensor], form: Any) -> Any:
+    """The operator's result; of one that was seen with such tensors without memory, empty ones of the same form, or the
+    tensor itself that it writes to.
 
-    torch asks Python functions for most of those forms, which takes a hundred times as long.
+    ``tensors`` and ``form`` are those of the arguments (``_form_of``). torch asks Python functions for most of those
+    forms, which takes a hundred times as long.
     """
-    leaves, tree = tree_flatten((args, kwargs))
-    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
     if not tensors or not all(type(t) is Tensor or type(t) is nn.Parameter for t in tensors):
         return func(*args, **kwargs)
-    if not all(tensor.is_meta for tensor in tensors) or not _makes_new(func):
+    new, into_first = _makes_new(func), _writes_to_first(func)
+    if not (new or into_first) or not all(tensor.is_meta for tensor in tensors):
         return func(*args, **kwargs)
-    key = (func, str(tree), *(_form(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves))
+    key = (func, form)
     if (forms := _forms.get(key)) is not None:
+        if into_first:
+            return args[0]
         found = [torch.empty_strided(*form[:2], dtype=form[2], device="meta") for form in forms]
         return found[0] if len(found) == 1 else tuple(found)
+    before = _form(args[0]) if into_first else None
     result = func(*args, **kwargs)
+    if into_first:
+        if result is args[0] and _form(result) == before and len(_forms) < _MOST_FORMS:
+            _forms[key] = []
+        return result
     results = [result] if isinstance(result, Tensor) else list(result)
     if len(_forms) < _MOST_FORMS and all(isinstance(x, Tensor) and x.is_meta for x in results):
         given = {tensor.untyped_storage()._cdata for tensor in tensors}
@@ -199,6 +209,18 @@ def _computed(func: Any, args: Any, kwargs: Any) -> Any:
         ):  # some views do not say that they are
             _forms[key] = [_form(x) for x in results]
     return result
+
+
+def _form_of(value: Any, tensors: list[Tensor]) -> Any:
+    """What a nested value is, with the form of each tensor in it; these are added to ``tensors``."""
+    if isinstance(value, Tensor):
+        tensors.append(value)
+        return _form(value)
+    if isinstance(value, list | tuple):
+        return tuple([_form_of(inner, tensors) for inner in value])
+    if isinstance(value, dict):
+        return tuple([(name, _form_of(inner, tensors)) for name, inner in value.items()])
+    return type(value), value
 
 
 def _form(tensor: Tensor) -> tuple[Any, ...]:
@@ -211,6 +233,23 @@ def _makes_new(func: Any) -> bool:
     schema = func._schema
     tensors = all(str(each.type) == "Tensor" and each.alias_info is None for each in schema.returns)
     return bool(schema.returns) and tensors and not schema.is_mutable
+
+
+@cache
+def _writes_to_first(func: Any) -> bool:
+    """Whether an operator writes to its first argument and returns it, and changes neither its shape nor its memory."""
+    schema, inplace_view = func._schema, torch.Tag.inplace_view in func.tags
+    if inplace_view or len(schema.returns) != 1 or not schema.arguments:
+        return False
+    first, result = schema.arguments[0].alias_info, schema.returns[0].alias_info
+    written = [each for each in schema.arguments if each.alias_info is not None and each.alias_info.is_write]
+    return (
+        first is not None
+        and result is not None
+        and first.is_write
+        and first.before_set == result.before_set
+        and len(written) == 1
+    )
 
 
 @cache

@@ -92,7 +92,7 @@ def _sampling(request: Request, pair: Pair, layers: int, steps: int, low_bits: P
     shape = 1, spec.transformer.out_channels, *size
     between = torch.float32 if request.float32_latents else request.dtype
 
-    def work() -> Tensor:
+    def work(path: Sequence[SamplerStep] = path) -> Tensor:
         with torch.device("meta"):
             text = torch.empty(len(request.branches), spec.text_tokens, spec.transformer.text_embed_dim)
             image = torch.empty(1, spec.transformer.in_channels - shape[1], *size, dtype=between)
@@ -121,7 +121,11 @@ def _sampling(request: Request, pair: Pair, layers: int, steps: int, low_bits: P
         controlled(transformer, [_control(net, size) for net in nets], steps),
         reuse,
     ):
-        work()  # tables of positions are made once, before the count
+        peak_of(request, lambda: work(path[:1]))  # tables of positions are made once, before the count
+        if request.windows is not None:  # and the weights of its windows
+            for step in path:
+                empty = torch.empty(shape, dtype=between, device="meta")
+                request.windows.blended(step.index, empty, lambda window, x: x)
         return peak_of(request, work)
 
 
