@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cogvideox.errors import ConfigError
+from cogvideox.files import short
 
 MOST = 100.0
 """Strengths lie between minus this and this; what is beyond is a mistake."""
@@ -62,18 +63,20 @@ class Strength:
         for part in text.split(","):
             found = _PARTS.fullmatch(part.strip())
             if found is None and not re.fullmatch(r"[-+]?(inf|nan)", part.strip()):
-                raise ConfigError(f"strength {text!r}: {part!r} is none; {form}")
+                raise ConfigError(f"strength {short(text)}: {short(part)} is none; {form}")
             value = float(found[1]) if found else float(part)
             if not -MOST < value < MOST:
                 raise ConfigError(f"scale {value:g}: must lie between -{MOST:g} and {MOST:g}; {form}")
             start, stop = (float(found[2]), float(found[3])) if found and found[2] else (0.0, 1.0)
             if not 0 <= start < stop <= 1:
-                raise ConfigError(f"strength {text!r}: {start:g}-{stop:g} is no part of the steps; {form}")
+                raise ConfigError(
+                    f"strength {short(text)}: {start:g}-{stop:g} is no part of the steps; {form}"
+                )
             spans.append(StrengthSpan(value, start, stop))
         spans.sort(key=lambda span: span.start)
         for before, after in zip(spans, spans[1:], strict=False):
             if after.start < before.stop:
-                raise ConfigError(f"strength {text!r}: {before} and {after} overlap; move them apart")
+                raise ConfigError(f"strength {short(text)}: {before} and {after} overlap; move them apart")
         return cls(tuple(spans))
 
     @property

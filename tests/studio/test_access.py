@@ -152,6 +152,7 @@ def test_other_names_are_refused(local, headers):
         {"Origin": "null"},
         {"Origin": "http://127.0.0.1:81"},
         {"Origin": "https://127.0.0.1.evil:80"},
+        {"Origin": "http://["},
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},
     ],
@@ -287,6 +288,7 @@ WRONG = [
     {"cogvideox": {"steps": True}},
     {"cogvideox": {"frames": 10**9}},
     {"cogvideox": {"guidance": "inf"}},
+    {"cogvideox": {"cache": "a" * 5000}},
     {"cogvideox": {"attention": "hub:evil/kernel"}},
     {"cogvideox": {"reuse_table": "/etc/passwd"}},
     {"cogvideox": {"image": "/etc/passwd"}},
@@ -370,6 +372,22 @@ FORMS = {
         "multipart/form-data; boundary=b",
     ),
 }
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        '{"negative_prompt": "\\ud800"}',
+        '{"seed": NaN}',
+        '{"seed": 1, "seed": 2}',
+        "[" * 99 + "]" * 99,
+        '{"seed": ' + "9" * 500 + "}",
+    ],
+    ids=["half a character", "NaN", "twice", "deep", "huge number"],
+)
+def test_json_in_a_field_of_a_form_is_read_as_a_body_is(local, inner):
+    answer = local.post("/v1/videos", files=[("prompt", (None, "a")), ("cogvideox", (None, inner))])
+    assert answer.status_code == 400 and answer.json()["error"]["message"].isprintable()
 
 
 @pytest.mark.parametrize("name", FORMS)

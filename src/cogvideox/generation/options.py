@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from cogvideox.config import Config
 from cogvideox.errors import ConfigError, suggest
+from cogvideox.files import short
 from cogvideox.generation.control_net_entry import ControlNetEntry
 
 LIMITS: dict[str, tuple[float, float]] = {
@@ -399,14 +400,14 @@ def read_cache(text: str) -> tuple[str, float]:
     kind, colon, number = text.partition(":")
     if kind not in CACHES:
         known = " or ".join(f"{name}:{usual:g}" for name, usual in CACHES.items())
-        raise ValueError(f"{text!r}: unknown{suggest(kind, CACHES)}; write {known}")
+        raise ValueError(f"{short(text)}: unknown{suggest(kind, CACHES)}; write {known}")
     try:
         threshold = float(number) if colon else CACHES[kind]
     except ValueError:
         threshold = -1.0
     if not threshold >= 0:  # NaN is not either
         raise ValueError(
-            f"{text!r}: the threshold must be a number of at least 0; write {kind}:{CACHES[kind]:g}"
+            f"{short(text)}: the threshold must be a number of at least 0; write {kind}:{CACHES[kind]:g}"
         )
     return kind, threshold
 

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 from cogvideox.errors import ConfigError, InputError
 from cogvideox.files import parse_json
 from cogvideox.studio.limits import StudioLimits
+from cogvideox.studio.request import check_text
 from cogvideox.studio.uploads import IncomingFile, Receiving, Uploads
 from cogvideox.web.bodies import read_bounded
 
@@ -43,24 +44,6 @@ async def read_fields(
         raise ConfigError('body: not an object; send one, such as {"prompt": "a red ball"}')
     check_text(content)
     return content, {}
-
-
-def check_text(value: Any) -> None:
-    """Raise InputError for text with halves of characters (lone surrogates), which nothing can be done with."""
-    todo = [value]
-    while todo:
-        each = todo.pop()
-        if isinstance(each, dict):
-            todo += [*each.keys(), *each.values()]
-        elif isinstance(each, list):
-            todo += each
-        elif isinstance(each, str):
-            try:
-                each.encode("utf-8")
-            except UnicodeEncodeError:
-                raise InputError(
-                    "body: holds half of a character (a lone surrogate); send whole ones"
-                ) from None
 
 
 class _Form:

@@ -6,7 +6,6 @@ stranger may choose stands under one key, ``cogvideox``. Files are named by ids 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cogvideox.errors import ConfigError, InputError, PromptError, suggest
-from cogvideox.files import short
+from cogvideox.files import parse_json, short
 from cogvideox.generation.options import OUTSIDE, GenerateOptions
 from cogvideox.strength import Strength
 from cogvideox.studio.folder import INPUT_ID, VIDEO_ID, StudioFolder
@@ -101,14 +100,30 @@ def read_request(fields: Mapping[str, Any], offer: Offer) -> VideoRequest:
     )
 
 
+def check_text(value: Any) -> None:
+    """Raise InputError for text with halves of characters (lone surrogates), which nothing can be done with."""
+    todo = [value]
+    while todo:
+        each = todo.pop()
+        if isinstance(each, dict):
+            todo += [*each.keys(), *each.values()]
+        elif isinstance(each, list):
+            todo += each
+        elif isinstance(each, str):
+            try:
+                each.encode("utf-8")
+            except UnicodeEncodeError:
+                raise InputError(
+                    "body: holds half of a character (a lone surrogate); send whole ones"
+                ) from None
+
+
 def _object(value: Any) -> dict[str, Any]:
     if value is None or value == "":
         return {}
     if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            raise ConfigError(f"{EXTENSION}: {short(value)} is not JSON; send an object") from None
+        value = parse_json(value, EXTENSION)
+        check_text(value)
     if not isinstance(value, dict):
         raise ConfigError(f'{EXTENSION}: {short(value)} is not an object; send one, such as {{"steps": 20}}')
     return value

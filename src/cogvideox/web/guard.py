@@ -75,7 +75,7 @@ class RequestGuard:
         if request.method in ("GET", "HEAD"):
             return None
         origin = request.headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host:
+        if origin is not None and host_of(origin) != host:
             return self.refuse(403, "from another page")
         if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
             return self.refuse(403, "from another page")
@@ -84,6 +84,14 @@ class RequestGuard:
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() not in self.types:
             return self.refuse(415, f"send {' or '.join(self.types)}")
         return None
+
+
+def host_of(origin: str) -> str:
+    """The host and port of an Origin header, lower case; "" for what names none."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:  # such as http://[
+        return ""
 
 
 def host_name(host: str) -> str:
