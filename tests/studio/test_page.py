@@ -9,6 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import save_file
 
 pytest.importorskip("fastapi")
 pytest.importorskip("python_multipart")
@@ -19,6 +20,7 @@ from cogvideox.studio.queue import VideoQueue  # noqa: E402
 from cogvideox.video import Video  # noqa: E402
 from cogvideox.world import render, sample_scene  # noqa: E402
 from support.browser import CHROMIUM, ELSEWHERE, Watched, chromium  # noqa: E402
+from support.loras import kohya  # noqa: E402
 from support.models import write_model_folder  # noqa: E402
 from support.studio_client import studio  # noqa: E402
 
@@ -401,12 +403,19 @@ def test_it_is_light_and_quick(visit):
     assert weight < 150_000 and min(paints) <= 1000, (weight, paints)
 
 
-def test_a_mask_is_painted_on_the_frame(visit, tmp_path, picture):
+def test_a_mask_is_painted_on_the_frame_of_a_page_that_opened_itself(visit, tmp_path, monkeypatch):
     folder = write_model_folder(tmp_path / "inpainting", "inpaint")
+    opener = tmp_path / "browser"
+    opener.write_text(f'#!/bin/sh\nprintf %s "$1" > {tmp_path / "opened"}\n')
+    opener.chmod(0o700)
+    monkeypatch.setenv("BROWSER", f"{opener} %s")
     frames = np.full((9, 32, 48, 3), 120, np.uint8)
     Video(frames, 8).save(tmp_path / "grey.mp4")
-    with studio(tmp_path, "--model", str(folder), verb="studio") as server:
+    save_file(kohya("lora_unet_"), tmp_path / "style.safetensors")
+    adapter = ("--lora", f"style={tmp_path / 'style.safetensors'}")
+    with studio(tmp_path, "--model", str(folder), *adapter, "--open", verb="studio") as server:
         server.ready()
+        assert (tmp_path / "opened").read_text() == server.server.url
         page = visit(port=server.port)
         choose_file(page, "#add-video", tmp_path / "grey.mp4")
         page.wait_for_selector(".chip:not(.is-busy):has-text('Video')")
@@ -426,11 +435,12 @@ def test_a_mask_is_painted_on_the_frame(visit, tmp_path, picture):
         page.fill("#prompt", "a red square moves")
         page.click("#more-toggle")
         page.fill("#steps", "2")
+        page.get_by_label("style").fill("0.5")
         page.click("#go")
         card(page, "a red square moves", "completed")
         [made] = server.get("/v1/videos").json()["data"]
         inputs = made["cogvideox"]["inputs"]
-        assert set(inputs) == {"video", "mask"}
+        assert set(inputs) == {"video", "mask"} and made["cogvideox"]["adapters"] == {"style": 0.5}
         mask = np.asarray(
             Image.open(io.BytesIO(server.get(f"/v1/inputs/{inputs['mask']}/content").body)).convert("L")
         )

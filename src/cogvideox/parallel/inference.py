@@ -16,7 +16,6 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from cogvideox.errors import ConfigError
 from cogvideox.parallel.exchange import Group, all_gather
 from cogvideox.parallel.sequence import split_sequence
-from cogvideox.parallel.shard import shard
 from cogvideox.transformer import Transformer
 
 
@@ -37,6 +36,10 @@ class Spread:
 
 def spread(transformer: Transformer, how: Spread, device: str = "cpu") -> None:
     """Distribute ``transformer`` over all processes. Raises ConfigError when there are not as many as ``how`` says."""
+    from cogvideox.parallel.shard import (
+        shard,
+    )  # FSDP costs more than a second to import, which one process never needs
+
     ranks = dist.get_world_size()
     if how.pair * how.context != ranks:
         raise ConfigError(f"pair {how.pair} x context {how.context}: {ranks} processes were started")

@@ -5,7 +5,7 @@ import { byId, el, iconButton, later, setText } from "./dom.js";
 import * as given from "./given.js";
 import { announce, failed, notice, tried } from "./notices.js";
 import * as store from "./store.js";
-import { duration, length, memory } from "./words.js";
+import { about, length, memory } from "./words.js";
 
 const DRAFT = "draft";
 const FIELDS = ["negative", "width", "height", "frame-count", "steps", "guidance", "seed", "sampler", "strength", "count", "size", "frames"];
@@ -255,17 +255,32 @@ function showExtras() {
   byId("extras").hidden = chips.length === 0;
 }
 
+/** What the model cannot do without and nobody has given yet. */
+function missing() {
+  const ids = given.inputs();
+  const isNothing = Object.keys(ids).length === 0 && Object.keys(keyframes).length === 0;
+  if (facts.needs_image && isNothing) return "This model starts from a picture: add one with Image.";
+  if (facts.kind === "control" && !ids.control) return "This model follows a control video: add one.";
+  if (facts.kind === "removal" && !(ids.video && ids.remove)) return "This model removes something: add a video and paint on it.";
+  return "";
+}
+
 /** What it would need, beside the form, before anything is queued. */
 const plan = later(300, async () => {
   if (!facts || given.isBusy()) return;
   const asked = ++planned;
+  if (missing()) {
+    setText(byId("plan"), missing());
+    byId("warnings").replaceChildren();
+    return;
+  }
   const body = request();
   try {
     const needs = await post("/v1/plan", { ...body, prompt: body.prompt || byId("prompt").placeholder });
     if (asked !== planned) return;
     const parts = [`${needs.frames} frames of ${needs.width}×${needs.height}`];
     if (needs.memory.bytes) parts.push(`${memory(needs.memory.bytes)} of memory`);
-    if (needs.estimated_seconds) parts.push(`about ${duration(needs.estimated_seconds * Number(byId("count").value))}`);
+    if (needs.estimated_seconds) parts.push(about(needs.estimated_seconds * Number(byId("count").value)));
     setText(byId("plan"), parts.join(" · "));
     byId("warnings").replaceChildren(...(value("prompt") ? needs.warnings : []).map((text) => el("li", {}, text)));
     problem("");
@@ -308,6 +323,10 @@ let making = false;
 
 export async function make() {
   if (making || given.isBusy()) return;
+  if (facts && missing()) {
+    problem(missing());
+    return;
+  }
   if (!value("prompt")) {
     problem("Say what the video shows, or choose one of the examples.");
     byId("prompt").focus();

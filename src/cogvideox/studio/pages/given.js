@@ -168,7 +168,10 @@ function render() {
   const shown = Object.keys(LABELS).filter((name) => given[name] && takes.has(name));
   byId("given").replaceChildren(...shown.map(chip));
   byId("given").hidden = shown.length === 0;
-  if (byId("add-last_image")) byId("add-last_image").hidden = !given.image || Boolean(given.last_image);
+  for (const name of Object.keys(BUTTONS)) {
+    const isShown = !given[name] && (name !== "last_image" || given.image);
+    if (byId(`add-${name}`)) byId(`add-${name}`).hidden = !isShown;
+  }
 }
 
 function chip(name) {

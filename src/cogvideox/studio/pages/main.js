@@ -1,6 +1,6 @@
 // The page: its parts and how they speak with each other.
 
-import { logIn, session } from "./api.js";
+import { get, logIn, session } from "./api.js";
 import * as compare from "./compare.js";
 import { byId, later, setText } from "./dom.js";
 import * as drop from "./drop.js";
@@ -80,6 +80,14 @@ function connection(isThere) {
   }
 }
 
+/** Why nothing is begun, where that is so, such as a full disk. */
+async function watchQueue() {
+  const isWaiting = store.all().some((each) => each.cogvideox.state === "queued");
+  if (document.hidden || !isWaiting || !byId("lost").hidden) return;
+  const queue = await tried(() => get("/v1/queue"));
+  if (queue) setText(byId("state"), queue.paused ? `Nothing is begun: ${queue.paused}` : "");
+}
+
 async function begin() {
   beginTheme();
   beginNotices();
@@ -104,6 +112,7 @@ async function begin() {
   await tried(() => form.begin(viewer.setTakes));
   await shown;
   store.begin(connection);
+  setInterval(watchQueue, 10_000);
   document.body.dataset.ready = "true";
 }
 

@@ -8,6 +8,11 @@ export function duration(seconds) {
   return `${(seconds / 3600).toFixed(1)} h`;
 }
 
+/** The same after a word such as "takes". */
+export function about(seconds) {
+  return seconds < 1 ? duration(seconds) : `about ${duration(seconds)}`;
+}
+
 export function length(seconds) {
   return `${Number(seconds).toFixed(1).replace(/\.0$/, "")} s`;
 }
