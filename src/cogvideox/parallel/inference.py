@@ -36,9 +36,7 @@ class Spread:
 
 def spread(transformer: Transformer, how: Spread, device: str = "cpu") -> None:
     """Distribute ``transformer`` over all processes. Raises ConfigError when there are not as many as ``how`` says."""
-    from cogvideox.parallel.shard import (
-        shard,
-    )  # FSDP costs more than a second to import, which one process never needs
+    from cogvideox.parallel.shard import shard  # FSDP takes a second to import; one process needs none
 
     ranks = dist.get_world_size()
     if how.pair * how.context != ranks:
