@@ -234,6 +234,10 @@ def test_settings_come_back_from_a_dropped_file(visit, client):
         client.until(again, "completed")
         assert _frames(client, again) == _frames(client, name)
         client.ask("DELETE", f"/v1/videos/{again}")
+    drop(page, "kept.mkv", file, "")  # a kind that the browser has no name for
+    page.wait_for_selector(".notice:has-text('settings of kept.mkv')", timeout=MINUTE)
+    page.click(".notice:has-text('kept.mkv') >> text=Use the video itself")
+    page.wait_for_selector(".chip:has-text('kept.mkv'):has-text('Video')")
     drop(page, "other.json", b"{}", "application/json")
     page.wait_for_selector(".notice:has-text('other.json holds no settings')")
 

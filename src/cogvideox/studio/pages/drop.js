@@ -41,7 +41,7 @@ async function dropped(file) {
   if (/\.json$/i.test(file.name)) return fromRecord(file);
   if (file.type.startsWith("image/")) return given.addFile(file, "image");
   const done = notice(`Reading ${file.name}`);
-  const found = await given.addFile(file, "video");
+  const found = await given.addFile(file);
   done();
   if (!found || !found.settings) return undefined;
   given.take("video");

@@ -93,7 +93,11 @@ export async function addFile(blob, name = "", label = blob.name || "picture") {
     Object.assign(entry, { id, width, height, kind: facts.ending === "png" ? "image" : "video" });
     if (entry.kind === "video") entry.frame = await firstFrame(url);
     if (entry.frame) entry.picture = entry.frame;
-    if (given[wanted] === entry) put(wanted, entry);
+    const isOther = !name && entry.kind !== kind; // browsers name only the kinds that they can show
+    if (isOther) {
+      if (given[wanted] === entry) take(wanted);
+      put(entry.kind, entry);
+    } else if (given[wanted] === entry) put(wanted, entry);
     return { facts, settings, entry };
   } catch (error) {
     if (given[wanted] === entry) {

@@ -163,5 +163,5 @@ export async function erase(id) {
     await store.erase(id);
     return true;
   });
-  if (done) notice("Deleted.", { label: "Undo", run: () => tried(() => store.restore(id)) });
+  if (done) notice("Deleted.", { label: "Undo", run: () => tried(() => store.restore(id)) }, 30);
 }
