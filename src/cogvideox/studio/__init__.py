@@ -25,6 +25,7 @@
 | ``form`` | fields and files of a request |
 | ``video_object`` | a video as clients see it |
 | ``schema`` | what bodies look like in the OpenAPI page |
+| ``routing`` | routes as methods of a class |
 | ``api`` | ``/v1/videos`` and ``/v1/models`` in OpenAI's shape |
 | ``more_routes`` | plan, uploads, cancel, events, favourites, sessions, health |
 | ``page_routes`` | the page for people, whose files lie in ``pages/`` |

@@ -18,6 +18,7 @@ from cogvideox.studio.form import read_fields
 from cogvideox.studio.keys import KeyHolder
 from cogvideox.studio.queue import PageQuery, QueuedVideo
 from cogvideox.studio.request import EXTENSION, VideoRequest, read_request
+from cogvideox.studio.routing import route, routes_of
 from cogvideox.studio.schema import CREATE_BODY, EDIT_BODY, REMIX_BODY
 from cogvideox.studio.studio import SHIPPED, Studio, check_same, digest_of
 from cogvideox.studio.uploads import IncomingFile
@@ -28,20 +29,20 @@ MOST_PAGE = 100
 IDEMPOTENCY = "idempotency-key"
 
 
-def video_routes(studio: Studio, access: Access) -> APIRouter:
+class VideoRoutes:
     """The routes of OpenAI's video API on a studio."""
-    router = APIRouter(tags=["OpenAI's videos"])
 
-    def answer(video: QueuedVideo) -> JSONResponse:
-        return JSONResponse(video_object(video, studio.board, studio.queue))
+    def __init__(self, studio: Studio, access: Access) -> None:
+        self.studio, self.access = studio, access
 
-    @router.post("/v1/videos", openapi_extra=CREATE_BODY)
-    async def create(request: Request) -> Response:
+    @route("POST", "/v1/videos", openapi_extra=CREATE_BODY)
+    async def create(self, request: Request) -> Response:
         """Queue a video. Fields of a form or of JSON: prompt, model, seconds, size, input_reference, cogvideox."""
-        return answer(await create_video(studio, access.who(request), request))
+        return self._answer(await create_video(self.studio, self.access.who(request), request))
 
-    @router.get("/v1/videos")
+    @route("GET", "/v1/videos")
     async def page(
+        self,
         request: Request,
         after: str | None = None,
         limit: int = 20,
@@ -51,12 +52,12 @@ def video_routes(studio: Studio, access: Access) -> APIRouter:
         favourite: bool = False,
     ) -> Response:
         """The user's videos, newest first; ``search``, ``state`` and ``favourite`` are additions of this server."""
-        user = access.who(request)
+        user = self.access.who(request)
         if not 1 <= limit <= MOST_PAGE:
             raise ApiError(400, f"limit: {limit} is not 1 to {MOST_PAGE}", param="limit")
         query = PageQuery(limit, after, order, search[:200], state, favourite)
-        videos, more = studio.queue.page(user.name, query)
-        shown = [video_object(each, studio.board, studio.queue) for each in videos]
+        videos, more = self.studio.queue.page(user.name, query)
+        shown = [video_object(each, self.studio.board, self.studio.queue) for each in videos]
         ends = (
             {"first_id": shown[0]["id"], "last_id": shown[-1]["id"]}
             if shown
@@ -64,22 +65,23 @@ def video_routes(studio: Studio, access: Access) -> APIRouter:
         )
         return JSONResponse({"object": "list", "data": shown, "has_more": more, **ends})
 
-    @router.get("/v1/videos/{video_id}")
-    async def retrieve(request: Request, video_id: str) -> Response:
+    @route("GET", "/v1/videos/{video_id}")
+    async def retrieve(self, request: Request, video_id: str) -> Response:
         """One video: its status, progress and, once it has ended, its facts."""
-        return Response(studio.shown(access.who(request), video_id), media_type="application/json")
+        return Response(self.studio.shown(self.access.who(request), video_id), media_type="application/json")
 
-    @router.delete("/v1/videos/{video_id}")
-    async def delete(request: Request, video_id: str) -> Response:
+    @route("DELETE", "/v1/videos/{video_id}")
+    async def delete(self, request: Request, video_id: str) -> Response:
         """Delete a video, cancelling it where it has not ended. Its files go after the time for bringing it back."""
-        video = studio.mine(access.who(request), video_id)
-        await run_in_threadpool(studio.queue.delete, video.id)
-        studio.board.touch(video.id)
-        studio.workers.wake()
+        video = self.studio.mine(self.access.who(request), video_id)
+        await run_in_threadpool(self.studio.queue.delete, video.id)
+        self.studio.board.touch(video.id)
+        self.studio.workers.wake()
         return JSONResponse({"id": video.id, "object": "video.deleted", "deleted": True})
 
-    @router.get("/v1/videos/{video_id}/content")
+    @route("GET", "/v1/videos/{video_id}/content")
     async def content(
+        self,
         request: Request,
         video_id: str,
         variant: Literal["video", "thumbnail", "spritesheet", "settings", "gif", "frames"] = "video",
@@ -87,16 +89,16 @@ def video_routes(studio: Studio, access: Access) -> APIRouter:
     ) -> Response:
         """The file of a completed video, whole or the range asked for; other variants are small pictures of it,
         ``settings`` the record of how it was made, ``gif`` an animation and ``frames`` a ZIP of PNG files."""
-        video = studio.mine(access.who(request), video_id)
+        video = self.studio.mine(self.access.who(request), video_id)
         if video.state != "completed":
             raise ApiError(
                 404, f"the video is {video.state}; it has no file", "video_not_ready", param="video_id"
             )
         if variant in MADE_LATER:
-            path = studio.folder.video(video.id) / VARIANTS["video"][0]
-            return await studio.exports.answer(path, variant, video.id)
+            path = self.studio.folder.video(video.id) / VARIANTS["video"][0]
+            return await self.studio.exports.answer(path, variant, video.id)
         name, kind = VARIANTS[variant]
-        path = studio.folder.video(video.id) / name
+        path = self.studio.folder.video(video.id) / name
         if not path.is_file():
             raise ApiError(404, f"the video has no {variant}", "variant_not_found", param="variant")
         shown = f"{video.id}{path.suffix}"
@@ -107,39 +109,61 @@ def video_routes(studio: Studio, access: Access) -> APIRouter:
             content_disposition_type="attachment" if download else "inline",
         )
 
-    @router.post("/v1/videos/{video_id}/remix", openapi_extra=REMIX_BODY)
-    async def remix(request: Request, video_id: str) -> Response:
+    @route("POST", "/v1/videos/{video_id}/remix", openapi_extra=REMIX_BODY)
+    async def remix(self, request: Request, video_id: str) -> Response:
         """Change a completed video by another prompt: video to video with its own settings."""
-        user = access.who(request)
-        fields, files = await read_fields(request, studio.uploads, studio.limits)
-        return answer(await derive(studio, user, request, Derived(video_id, fields, files, "change")))
-
-    for path, use in (("edits", "change"), ("extensions", "continue")):
-        router.add_api_route(
-            f"/v1/videos/{path}",
-            _deriving(studio, access, use),
-            methods=["POST"],
-            openapi_extra=EDIT_BODY,
-            name=path,
+        user = self.access.who(request)
+        fields, files = await read_fields(request, self.studio.uploads, self.studio.limits)
+        return self._answer(
+            await derive(self.studio, user, request, Derived(video_id, fields, files, "change"))
         )
 
-    @router.get("/v1/models")
-    async def models(request: Request) -> Response:
+    @route("POST", "/v1/videos/edits", openapi_extra=EDIT_BODY)
+    async def edits(self, request: Request) -> Response:
+        """Change a video, of this server or uploaded, by another prompt."""
+        return await self._derived(request, "change")
+
+    @route("POST", "/v1/videos/extensions", openapi_extra=EDIT_BODY)
+    async def extensions(self, request: Request) -> Response:
+        """Make what comes after a video, of this server or uploaded."""
+        return await self._derived(request, "continue")
+
+    @route("GET", "/v1/models")
+    async def models(self, request: Request) -> Response:
         """The models that are served; ``cogvideox`` says what each takes, its own size and length, its defaults."""
-        access.who(request)
+        self.access.who(request)
         return JSONResponse(
-            {"object": "list", "data": [model_object(studio, each) for each in studio.offer.models]}
+            {"object": "list", "data": [model_object(self.studio, each) for each in self.studio.offer.models]}
         )
 
-    @router.get("/v1/models/{model}")
-    async def model(request: Request, model: str) -> Response:
+    @route("GET", "/v1/models/{model}")
+    async def model(self, request: Request, model: str) -> Response:
         """One model that is served."""
-        access.who(request)
-        if model not in studio.offer.models:
+        self.access.who(request)
+        if model not in self.studio.offer.models:
             raise ApiError(404, "no such model", "model_not_found", param="model")
-        return JSONResponse(model_object(studio, model))
+        return JSONResponse(model_object(self.studio, model))
 
-    return router
+    async def _derived(self, request: Request, use: str) -> Response:
+        """Queue what starts from a video that the request names or brings."""
+        studio, user = self.studio, self.access.who(request)
+        fields, files = await read_fields(request, studio.uploads, studio.limits)
+        video = fields.pop("video", None)
+        if "video" in files:
+            fields.setdefault(EXTENSION, {})
+            named = dict(fields[EXTENSION]) if isinstance(fields[EXTENSION], dict) else {}
+            fields[EXTENSION] = {**named, "video_use": use}
+            return self._answer(await queue_video(studio, user, request, fields, files))
+        source = video.get("id") if isinstance(video, dict) else video
+        return self._answer(await derive(studio, user, request, Derived(str(source), fields, files, use)))
+
+    def _answer(self, video: QueuedVideo) -> JSONResponse:
+        return JSONResponse(video_object(video, self.studio.board, self.studio.queue))
+
+
+def video_routes(studio: Studio, access: Access) -> APIRouter:
+    """The routes of OpenAI's video API on a studio."""
+    return routes_of(VideoRoutes(studio, access), "OpenAI's videos")
 
 
 class Derived:
@@ -149,29 +173,6 @@ class Derived:
         self, source: str, fields: Mapping[str, Any], files: Mapping[str, IncomingFile], use: str
     ) -> None:
         self.source, self.fields, self.files, self.use = source, fields, files, use
-
-
-def _deriving(studio: Studio, access: Access, use: str) -> Any:
-    async def derived(request: Request) -> Response:
-        user = access.who(request)
-        fields, files = await read_fields(request, studio.uploads, studio.limits)
-        video = fields.pop("video", None)
-        if "video" in files:
-            fields.setdefault(EXTENSION, {})
-            named = dict(fields[EXTENSION]) if isinstance(fields[EXTENSION], dict) else {}
-            fields[EXTENSION] = {**named, "video_use": use}
-            made = await queue_video(studio, user, request, fields, files)
-        else:
-            source = video.get("id") if isinstance(video, dict) else video
-            made = await derive(studio, user, request, Derived(str(source), fields, files, use))
-        return JSONResponse(video_object(made, studio.board, studio.queue))
-
-    derived.__doc__ = (
-        "Change a video, of this server or uploaded, by another prompt."
-        if use == "change"
-        else "Make what comes after a video, of this server or uploaded."
-    )
-    return derived
 
 
 async def create_video(studio: Studio, user: KeyHolder, request: Request) -> QueuedVideo:

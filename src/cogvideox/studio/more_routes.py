@@ -20,6 +20,7 @@ from cogvideox.studio.form import read_fields
 from cogvideox.studio.keys import KeyHolder
 from cogvideox.studio.queue import PageQuery
 from cogvideox.studio.request import read_request
+from cogvideox.studio.routing import route, routes_of
 from cogvideox.studio.schema import CREATE_BODY, ENHANCE_BODY
 from cogvideox.studio.studio import Studio
 from cogvideox.studio.video_object import video_object
@@ -29,158 +30,176 @@ HEARTBEAT = 15.0  # seconds after which a stream without news says that it lives
 RECENT = 100  # videos that a stream of all tells of
 
 
-def more_routes(studio: Studio, access: Access) -> APIRouter:
+class AddedRoutes:
     """The routes of this server's own on a studio."""
-    router = APIRouter(tags=["Additions"])
 
-    @router.post("/v1/plan", openapi_extra=CREATE_BODY)
-    async def plan(request: Request) -> Response:
+    def __init__(self, studio: Studio, access: Access) -> None:
+        self.studio, self.access = studio, access
+
+    @route("POST", "/v1/plan", openapi_extra=CREATE_BODY)
+    async def plan(self, request: Request) -> Response:
         """What a video would need, without queueing it: size, length, memory, estimated time. Body as for a video."""
-        user = access.who(request)
-        fields = await _without_files(request, studio)
-        async with studio.planning:
-            needs = await run_in_threadpool(studio.plan, user, read_request(fields, studio.offer))
+        user = self.access.who(request)
+        fields = await _without_files(request, self.studio)
+        async with self.studio.planning:
+            needs = await run_in_threadpool(self.studio.plan, user, read_request(fields, self.studio.offer))
         if needs is None:
             raise ApiError(503, "no worker is ready to plan; try again in a moment", "not_ready", wait=2)
         return JSONResponse(needs)
 
-    @router.post("/v1/enhance", openapi_extra=ENHANCE_BODY)
-    async def enhance(request: Request) -> Response:
+    @route("POST", "/v1/enhance", openapi_extra=ENHANCE_BODY)
+    async def enhance(self, request: Request) -> Response:
         """A prompt written out the way training captions are, with what did it (``by``). Nothing is queued."""
-        access.who(request)
-        fields = await _without_files(request, studio)
+        self.access.who(request)
+        fields = await _without_files(request, self.studio)
         if not str(fields.get("prompt", "")).strip():
             raise InputError(
                 "prompt: empty, so there is nothing to write out; say what the video should show"
             )
-        asked = read_request(fields, studio.offer)
-        async with studio.enhancing:
-            written = await run_in_threadpool(studio.enhance, asked.settings["prompt"], asked.model)
+        asked = read_request(fields, self.studio.offer)
+        async with self.studio.enhancing:
+            written = await run_in_threadpool(self.studio.enhance, asked.settings["prompt"], asked.model)
         if written is None:
             raise ApiError(503, "nobody is ready to write prompts out; try again", "not_ready", wait=5)
         return JSONResponse(written)
 
-    @router.post("/v1/inputs")
-    async def upload(request: Request) -> Response:
+    @route("POST", "/v1/inputs")
+    async def upload(self, request: Request) -> Response:
         """Upload one image or video as the field ``file`` of a form; its id can be used for a day. Of a video made by
         this program the settings in its tags are told too."""
-        user = access.who(request)
-        studio.check_room(user)
-        fields, files = await read_fields(request, studio.uploads, studio.limits)
+        user = self.access.who(request)
+        self.studio.check_room(user)
+        fields, files = await read_fields(request, self.studio.uploads, self.studio.limits)
         left = dict(files)
         try:
             if set(files) != {"file"} or fields:
                 raise ConfigError("file: one file as the field 'file' of a form is expected; send just that")
-            count = studio.queue.read("SELECT COUNT(*) FROM inputs WHERE owner = ?", (user.name,))[0][0]
-            if count >= studio.limits.inputs_for_one:
+            count = self.studio.queue.read("SELECT COUNT(*) FROM inputs WHERE owner = ?", (user.name,))[0][0]
+            if count >= self.studio.limits.inputs_for_one:
                 why = f"{count} uploads are kept for you, the most; try again later"
                 raise ApiError(429, why, "too_many_uploads", wait=60)
-            return JSONResponse(await asyncio.wrap_future(studio.uploads.keep(left.pop("file"), user.name)))
+            return JSONResponse(
+                await asyncio.wrap_future(self.studio.uploads.keep(left.pop("file"), user.name))
+            )
         finally:
             for each in left.values():
                 await run_in_threadpool(discard, each.path)
 
-    @router.get("/v1/inputs/{input_id}/content")
-    async def uploaded(request: Request, input_id: str) -> Response:
+    @route("GET", "/v1/inputs/{input_id}/content")
+    async def uploaded(self, request: Request, input_id: str) -> Response:
         """An upload, as it was written again: PNG or lossless Matroska."""
-        found = studio.queue.input(access.who(request).name, input_id)
+        found = self.studio.queue.input(self.access.who(request).name, input_id)
         if found is None:
             raise ApiError(404, "no such upload", "input_not_found", param="input_id")
         kind = "image/png" if found["ending"] == "png" else "video/x-matroska"
-        return FileResponse(studio.folder.input(input_id, found["ending"]), media_type=kind)
+        return FileResponse(self.studio.folder.input(input_id, found["ending"]), media_type=kind)
 
-    @router.post("/v1/videos/{video_id}/cancel")
-    async def cancel(request: Request, video_id: str) -> Response:
+    @route("POST", "/v1/videos/{video_id}/cancel")
+    async def cancel(self, request: Request, video_id: str) -> Response:
         """Cancel a video: a waiting one at once, a running one at its next step. One that has ended stays as it is."""
-        video = studio.mine(access.who(request), video_id)
-        changed = await run_in_threadpool(studio.queue.cancel, video.id)
-        studio.board.touch(video.id)
-        studio.workers.wake()
-        return JSONResponse(video_object(changed or video, studio.board, studio.queue))
+        video = self.studio.mine(self.access.who(request), video_id)
+        changed = await run_in_threadpool(self.studio.queue.cancel, video.id)
+        self.studio.board.touch(video.id)
+        self.studio.workers.wake()
+        return JSONResponse(video_object(changed or video, self.studio.board, self.studio.queue))
 
-    @router.post("/v1/videos/{video_id}/restore")
-    async def restore(request: Request, video_id: str) -> Response:
+    @route("POST", "/v1/videos/{video_id}/restore")
+    async def restore(self, request: Request, video_id: str) -> Response:
         """Bring a deleted video back, within the time for that."""
-        user, video = access.who(request), studio.queue.get(video_id)
+        user, video = self.access.who(request), self.studio.queue.get(video_id)
         if (
             video is None
             or video.owner != user.name
-            or not await run_in_threadpool(studio.queue.restore, video_id)
+            or not await run_in_threadpool(self.studio.queue.restore, video_id)
         ):
             raise ApiError(
                 404, "no such video that could be brought back", "video_not_found", param="video_id"
             )
-        studio.board.touch(video_id)
-        return JSONResponse(video_object(studio.mine(user, video_id), studio.board, studio.queue))
-
-    @router.post("/v1/videos/{video_id}/favourite")
-    async def favourite(request: Request, video_id: str, value: bool = True) -> Response:
-        """Mark a video as a favourite, or with ``value=false`` not."""
-        video = studio.mine(access.who(request), video_id)
-        await run_in_threadpool(studio.queue.set_favourite, video.id, value)
-        studio.board.touch(video.id)
+        self.studio.board.touch(video_id)
         return JSONResponse(
-            video_object(studio.mine(access.who(request), video_id), studio.board, studio.queue)
+            video_object(self.studio.mine(user, video_id), self.studio.board, self.studio.queue)
         )
 
-    @router.get("/v1/videos/{video_id}/preview")
-    async def preview(request: Request, video_id: str) -> Response:
+    @route("POST", "/v1/videos/{video_id}/favourite")
+    async def favourite(self, request: Request, video_id: str, value: bool = True) -> Response:
+        """Mark a video as a favourite, or with ``value=false`` not."""
+        video = self.studio.mine(self.access.who(request), video_id)
+        await run_in_threadpool(self.studio.queue.set_favourite, video.id, value)
+        self.studio.board.touch(video.id)
+        return JSONResponse(
+            video_object(
+                self.studio.mine(self.access.who(request), video_id), self.studio.board, self.studio.queue
+            )
+        )
+
+    @route("GET", "/v1/videos/{video_id}/preview")
+    async def preview(self, request: Request, video_id: str) -> Response:
         """The picture so far of a video that is being made, as a small GIF."""
-        path = studio.folder.preview(studio.mine(access.who(request), video_id).id)
+        path = self.studio.folder.preview(self.studio.mine(self.access.who(request), video_id).id)
         if not path.is_file():
             raise ApiError(404, "there is no picture of it yet", "preview_not_found", param="video_id")
         return Response(await run_in_threadpool(path.read_bytes), media_type="image/gif")
 
-    return router
+
+def more_routes(studio: Studio, access: Access) -> APIRouter:
+    """The routes of this server's own on a studio."""
+    return routes_of(AddedRoutes(studio, access), "Additions")
 
 
-def event_routes(studio: Studio, access: Access) -> APIRouter:
+class EventRoutes:
     """Progress as server-sent events, of one video and of all videos of a user."""
-    router = APIRouter(tags=["Additions"])
 
-    @router.get("/v1/videos/{video_id}/events")
-    async def one(request: Request, video_id: str) -> Response:
+    def __init__(self, studio: Studio, access: Access) -> None:
+        self.studio, self.access = studio, access
+
+    @route("GET", "/v1/videos/{video_id}/events")
+    async def one(self, request: Request, video_id: str) -> Response:
         """News of one video as server-sent events, each the whole video; the stream ends when the video has ended."""
-        user = access.who(request)
-        studio.mine(user, video_id)
+        user = self.access.who(request)
+        self.studio.mine(user, video_id)
 
         def news(since: int) -> tuple[int, list[dict[str, Any]], bool]:
-            version = studio.board.version_of(video_id)
+            version = self.studio.board.version_of(video_id)
             if version == since:
                 return since, [], False
-            video = studio.queue.get(video_id)
+            video = self.studio.queue.get(video_id)
             if video is None or video.deleted is not None:
                 return version, [], True
-            return version, [video_object(video, studio.board, studio.queue)], video.is_final
+            return version, [video_object(video, self.studio.board, self.studio.queue)], video.is_final
 
-        return _stream(studio, request, news)
+        return _stream(self.studio, request, news)
 
-    @router.get("/v1/events")
-    async def every(request: Request) -> Response:
+    @route("GET", "/v1/events")
+    async def every(self, request: Request) -> Response:
         """News of the user's videos as server-sent events: each video that has changed, whole."""
-        user = access.who(request)
+        user = self.access.who(request)
         versions: dict[str, int] = {}
 
         def news(since: int) -> tuple[int, list[dict[str, Any]], bool]:
-            version = studio.board.version
+            version = self.studio.board.version
             if version == since:
                 return since, [], False
-            videos, _ = studio.queue.page(user.name, PageQuery(RECENT))
-            changed = [each for each in videos if versions.get(each.id) != studio.board.version_of(each.id)]
-            versions.update({each.id: studio.board.version_of(each.id) for each in changed})
+            videos, _ = self.studio.queue.page(user.name, PageQuery(RECENT))
+            changed = [
+                each for each in videos if versions.get(each.id) != self.studio.board.version_of(each.id)
+            ]
+            versions.update({each.id: self.studio.board.version_of(each.id) for each in changed})
             gone = set(versions) - {each.id for each in videos} if len(videos) < RECENT else set()
             for name in gone:
                 del versions[name]
-            shown = [video_object(each, studio.board, studio.queue) for each in reversed(changed)]
+            shown = [video_object(each, self.studio.board, self.studio.queue) for each in reversed(changed)]
             return (
                 version,
                 shown + [{"id": name, "object": "video.deleted", "deleted": True} for name in gone],
                 False,
             )
 
-        return _stream(studio, request, news)
+        return _stream(self.studio, request, news)
 
-    return router
+
+def event_routes(studio: Studio, access: Access) -> APIRouter:
+    """Progress as server-sent events, of one video and of all videos of a user."""
+    return routes_of(EventRoutes(studio, access), "Additions")
 
 
 News = Callable[[int], tuple[int, list[dict[str, Any]], bool]]
@@ -207,22 +226,24 @@ def _stream(studio: Studio, request: Request, news: News) -> Response:
     return StreamingResponse(events(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
 
-def status_routes(studio: Studio, access: Access) -> APIRouter:
+class StatusRoutes:
     """Health, the queue as a whole, who one is, and sessions of browsers."""
-    router = APIRouter(tags=["Additions"])
 
-    @router.get("/health")
-    async def health() -> Response:
+    def __init__(self, studio: Studio, access: Access) -> None:
+        self.studio, self.access = studio, access
+
+    @route("GET", "/health")
+    async def health(self) -> Response:
         """Whether the server works: 200 with ``ok`` true, or 503. Needs no key and tells nothing else."""
-        workers = studio.workers
+        workers = self.studio.workers
         alive = workers.failure is None and not workers.stopping.is_set()
         ready = alive and any(each.ready for each in [*workers.workers])
         return JSONResponse({"ok": alive, "ready": ready}, 200 if alive else 503)
 
-    @router.get("/v1/queue")
-    async def queue(request: Request) -> Response:
+    @route("GET", "/v1/queue")
+    async def queue(self, request: Request) -> Response:
         """The queue: how many videos wait and run, of the user and of all; why nothing is begun, where that is so."""
-        user, videos = access.who(request), studio.queue
+        user, videos = self.access.who(request), self.studio.queue
         running = videos.running()
         return JSONResponse(
             {
@@ -233,45 +254,51 @@ def status_routes(studio: Studio, access: Access) -> APIRouter:
                     "running": sum(each.owner == user.name for each in running),
                     "bytes": videos.bytes_used(user.name),
                 },
-                "quota": {"waiting": min(user.queued, studio.limits.queued_for_one), "bytes": user.bytes},
-                "paused": "the disk of the server is full" if studio.workers.paused else None,
-                "workers": sum(each.ready for each in [*studio.workers.workers]),
+                "quota": {
+                    "waiting": min(user.queued, self.studio.limits.queued_for_one),
+                    "bytes": user.bytes,
+                },
+                "paused": "the disk of the server is full" if self.studio.workers.paused else None,
+                "workers": sum(each.ready for each in [*self.studio.workers.workers]),
             }
         )
 
-    @router.get("/v1/session")
-    async def session(request: Request) -> Response:
+    @route("GET", "/v1/session")
+    async def session(self, request: Request) -> Response:
         """Who one is here, and the token that a page sends as the header ``x-cogvideox-token`` with what it changes."""
-        user = access.who(request)
+        user = self.access.who(request)
         return JSONResponse(
             {
                 "user": user.name,
-                "token": access.token,
+                "token": self.access.token,
                 "header": TOKEN,
-                "limits": _shown(studio, user),
-                "adapters": list(studio.offer.adapters),
-                "enhances": studio.enhances,
+                "limits": _shown(self.studio, user),
+                "adapters": list(self.studio.offer.adapters),
+                "enhances": self.studio.enhances,
             }
         )
 
-    @router.post("/v1/session")
-    async def begin(request: Request) -> Response:
+    @route("POST", "/v1/session")
+    async def begin(self, request: Request) -> Response:
         """Begin a session of a browser with a key: ``{"key": ...}``. The cookie is for this server's pages alone."""
-        fields = await _without_files(request, studio)
-        value, holder = access.begin_session(str(fields.get("key", "")))
-        answer = JSONResponse({"user": holder.name, "token": access.token, "header": TOKEN})
+        fields = await _without_files(request, self.studio)
+        value, holder = self.access.begin_session(str(fields.get("key", "")))
+        answer = JSONResponse({"user": holder.name, "token": self.access.token, "header": TOKEN})
         answer.set_cookie(COOKIE, value, httponly=True, samesite="strict", path="/")
         return answer
 
-    @router.delete("/v1/session")
-    async def end(request: Request) -> Response:
+    @route("DELETE", "/v1/session")
+    async def end(self, request: Request) -> Response:
         """End the session of this browser."""
-        access.end_session(request.cookies.get(COOKIE, ""))
+        self.access.end_session(request.cookies.get(COOKIE, ""))
         answer = JSONResponse({"ended": True})
         answer.delete_cookie(COOKIE)
         return answer
 
-    return router
+
+def status_routes(studio: Studio, access: Access) -> APIRouter:
+    """Health, the queue as a whole, who one is, and sessions of browsers."""
+    return routes_of(StatusRoutes(studio, access), "Additions")
 
 
 async def _without_files(request: Request, studio: Studio) -> dict[str, Any]:
