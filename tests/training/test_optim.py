@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import cogvideox.training.optim as optim
+from cogvideox.errors import ConfigError
 
 
 @pytest.mark.parametrize("native", [True, False])
@@ -41,3 +42,31 @@ def test_without_units_nothing_is_rounded(monkeypatch):
     for _ in range(5):
         value = 3.4445 * value - 4.7750 * value**3 + 2.0315 * value**5
     torch.testing.assert_close(-weight.detach(), square * float(value), atol=1e-5, rtol=0)
+
+
+class Reader(nn.Module):
+    """The names of a transformer: the layer that reads latents, and a block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch_embed = nn.Module()
+        self.patch_embed.proj = nn.Linear(4, 4)
+        self.blocks = nn.ModuleList([nn.Linear(4, 4)])
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_the_input_projection_has_a_rate_of_its_own(name):
+    module = Reader()
+    built = optim.build_optimizers(module, optim.OptimConfig(name=name, lr=1e-3, input_lr=5e-3, warmup=0))
+    rates = {id(p): g["peak"] for o in built for g in o.param_groups for p in g["params"]}
+    assert len(rates) == 4
+    assert [rates[id(p)] for p in module.patch_embed.parameters()] == [5e-3, 5e-3]
+    assert rates[id(module.blocks[0].bias)] == 1e-3 and rates[id(module.blocks[0].weight)] in (1e-3, 0.02)
+    optim.set_learning_rate(built, 50, 100, optim.OptimConfig(input_lr=5e-3, warmup=0, floor=0))
+    halved = {id(p): g["lr"] for o in built for g in o.param_groups for p in g["params"]}
+    assert halved[id(module.patch_embed.proj.weight)] == pytest.approx(2.5e-3)
+
+
+def test_a_rate_for_an_input_projection_that_is_not_there_is_refused():
+    with pytest.raises(ConfigError, match="input_lr.*patch_embed"):
+        optim.build_optimizers(nn.Linear(4, 4), optim.OptimConfig(input_lr=5e-3))

@@ -14,7 +14,12 @@ from torch.overrides import TorchFunctionMode
 
 from cogvideox.config import Config
 from cogvideox.cpu_ops import half_is_native
+from cogvideox.errors import ConfigError
 from cogvideox.parallel.shard import local_shard, to_local
+
+
+INPUT_PROJECTION = "patch_embed.proj."
+"""The layer of a transformer that reads latents and conditions."""
 
 
 class OptimConfig(Config):
@@ -22,6 +27,7 @@ class OptimConfig(Config):
 
     name: Literal["adamw", "muon"] = Field("adamw", description="muon for matrices in blocks, else adamw")
     lr: float = Field(1e-3, gt=0, description="peak learning rate of adamw")
+    input_lr: float | None = Field(None, gt=0, description="peak of the input projection, patch_embed; null: lr")
     muon_lr: float = Field(0.02, gt=0, description="peak learning rate of the matrices under muon")
     betas: tuple[float, float] = Field((0.9, 0.95), description="Table 6")
     eps: float = Field(1e-8, gt=0, description="Table 6")
@@ -56,16 +62,26 @@ class _Bfloat16AsFloat32(TorchFunctionMode):
 
 
 def build_optimizers(module: nn.Module, config: OptimConfig) -> list[torch.optim.Optimizer]:
-    """AdamW for all weights that get gradients; with ``name: muon``, Muon for the matrices inside blocks."""
+    """AdamW for all weights that get gradients; with ``name: muon``, Muon for the matrices inside blocks.
+
+    ``input_lr`` is for channels that begin at zero (a condition that is new to the model): beside old weights of
+    0.5 they would need hundreds of steps at the rate that the rest can bear. Raises ConfigError when it is set and
+    the module has no such layer to train.
+    """
     named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     matrices = [p for name, p in named if config.name == "muon" and p.ndim == 2 and "block" in name]
     taken = {id(p) for p in matrices}
+    inputs = [p for name, p in named if config.input_lr is not None and name.startswith(INPUT_PROJECTION)]
+    if config.input_lr is not None and not inputs:
+        raise ConfigError("optim.input_lr: this run trains no input projection (patch_embed); leave the setting out")
+    taken |= {id(p) for p in inputs}
     rest = [p for _, p in named if id(p) not in taken]
     decayed = [p for p in rest if p.ndim > 1]
     plain = [p for p in rest if p.ndim <= 1]
     groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
+    groups.append({"params": inputs, "weight_decay": 0.0, "lr": config.input_lr})
     optimizers: list[torch.optim.Optimizer] = []
-    if rest:  # of an adapter muon takes all
+    if rest or inputs:  # of an adapter muon takes all
         optimizers.append(
             torch.optim.AdamW(
                 [group for group in groups if group["params"]],

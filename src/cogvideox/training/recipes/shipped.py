@@ -172,7 +172,7 @@ def _variant(name: str, **settings: Any) -> Run:
     task = DiffusionTraining(
         start="tiny", scene_mix=RARE_SCENES_OFTEN, batch=16, clips=4000, condition_dropout=0.1, **settings
     )
-    optim = OptimConfig(lr=1e-3, warmup=50, ema=0.99)
+    optim = OptimConfig(lr=5e-4, input_lr=5e-3, warmup=50, ema=0.99)
     return _run(name, task, steps=1500, optim=optim, precision=default_precision(), measure_every=500)
 
 
