@@ -70,3 +70,18 @@ def test_the_input_projection_has_a_rate_of_its_own(name):
 def test_a_rate_for_an_input_projection_that_is_not_there_is_refused():
     with pytest.raises(ConfigError, match="input_lr.*patch_embed"):
         optim.build_optimizers(nn.Linear(4, 4), optim.OptimConfig(input_lr=5e-3))
+
+
+def test_warmup_stable_decay():
+    config = optim.OptimConfig(schedule="wsd", warmup=10, decay=0.2, floor=0.1)
+    rates = [optim.learning_rate_factor(step, 100, config) for step in range(101)]
+    assert rates[:10] == [pytest.approx((step + 1) / 10) for step in range(10)]
+    assert (
+        rates[10:81] == [1.0] * 71 and rates[90] == pytest.approx(0.55) and rates[100] == pytest.approx(0.1)
+    )
+    assert rates[80:] == sorted(rates[80:], reverse=True)
+
+
+def test_the_decay_of_a_cosine_is_refused():
+    with pytest.raises(ConfigError, match="decay.*wsd"):
+        optim.OptimConfig(decay=0.5)

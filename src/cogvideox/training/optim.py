@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -16,7 +16,6 @@ from cogvideox.config import Config
 from cogvideox.cpu_ops import half_is_native
 from cogvideox.errors import ConfigError
 from cogvideox.parallel.shard import local_shard, to_local
-
 
 INPUT_PROJECTION = "patch_embed.proj."
 """The layer of a transformer that reads latents and conditions."""
@@ -27,15 +26,32 @@ class OptimConfig(Config):
 
     name: Literal["adamw", "muon"] = Field("adamw", description="muon for matrices in blocks, else adamw")
     lr: float = Field(1e-3, gt=0, description="peak learning rate of adamw")
-    input_lr: float | None = Field(None, gt=0, description="peak of the input projection, patch_embed; null: lr")
+    input_lr: float | None = Field(
+        None, gt=0, description="peak of the input projection, patch_embed; null: lr"
+    )
     muon_lr: float = Field(0.02, gt=0, description="peak learning rate of the matrices under muon")
     betas: tuple[float, float] = Field((0.9, 0.95), description="Table 6")
     eps: float = Field(1e-8, gt=0, description="Table 6")
     weight_decay: float = Field(1e-4, ge=0, description="Table 6")
     warmup: int = Field(100, ge=0, description="warmup: steps in which the rate rises from 0")
+    schedule: Literal["cosine", "wsd"] = Field(
+        "cosine",
+        description="of the rate: cosine (Table 6), or wsd: warmup, stable at the peak, linear decay",
+    )
+    decay: float = Field(
+        0.25, gt=0, le=1, description="wsd: share of the steps, the last ones, in which it falls"
+    )
     floor: float = Field(0.02, ge=0, le=1, description="last learning rate, as a fraction of the peak")
     clip: float = Field(1.0, gt=0, description="gradient clipping: largest gradient norm (Table 6)")
     ema: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights; 0 turns averaging off")
+
+    @model_validator(mode="after")
+    def _decay_has_an_effect(self) -> Self:
+        if self.schedule == "cosine" and self.decay != type(self).model_fields["decay"].default:
+            raise ConfigError(
+                f"decay {self.decay}: a cosine has none; set schedule to wsd, or leave decay out"
+            )
+        return self
 
 
 class Muon(torch.optim.Muon):
@@ -73,7 +89,9 @@ def build_optimizers(module: nn.Module, config: OptimConfig) -> list[torch.optim
     taken = {id(p) for p in matrices}
     inputs = [p for name, p in named if config.input_lr is not None and name.startswith(INPUT_PROJECTION)]
     if config.input_lr is not None and not inputs:
-        raise ConfigError("optim.input_lr: this run trains no input projection (patch_embed); leave the setting out")
+        raise ConfigError(
+            "optim.input_lr: this run trains no input projection (patch_embed); leave the setting out"
+        )
     taken |= {id(p) for p in inputs}
     rest = [p for _, p in named if id(p) not in taken]
     decayed = [p for p in rest if p.ndim > 1]
@@ -101,9 +119,16 @@ def build_optimizers(module: nn.Module, config: OptimConfig) -> list[torch.optim
 
 
 def learning_rate_factor(step: int, steps: int, config: OptimConfig) -> float:
-    """Linear warmup, then a cosine to ``floor`` at the last step (the paper's Table 6 names the cosine)."""
+    """Linear warmup, then down to ``floor`` at the last step: by a cosine (Table 6), or ``wsd``.
+
+    Warmup, stable, decay (arXiv 2405.18392): at the peak until the last share ``decay`` of the steps, then linear. A
+    longer run can go on from before the decay, where a cosine would have to rise again.
+    """
     if step < config.warmup:
         return (step + 1) / config.warmup
+    if config.schedule == "wsd":
+        left = (steps - step) / max(1.0, config.decay * steps)
+        return config.floor + (1 - config.floor) * min(1.0, left)
     done = min(1.0, (step - config.warmup) / max(1, steps - config.warmup))
     return config.floor + (1 - config.floor) * 0.5 * (1 + math.cos(math.pi * done))
 

@@ -5,6 +5,7 @@
 | ``scene`` | ``Scene``: what happens in one clip, and how scenes are drawn |
 | ``rendering`` | a scene to frames |
 | ``guides`` | a scene to silhouettes, paths and control videos |
+| ``cells`` | a scene to what covers each cell of a video's latents |
 | ``captions`` | a scene to a sentence and to facts; a sentence to the facts it states |
 | ``held_out`` | the 200 prompts about combinations that training never shows |
 | ``foreground`` | frames to coloured things: connected components on grey ground |

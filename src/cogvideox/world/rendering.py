@@ -64,6 +64,11 @@ def render(scene: Scene, size: int = 64, frames: int = 17) -> np.ndarray:
 
 def coverage(scene: Scene, size: int = 64, frames: int = 17) -> np.ndarray:
     """How much of each pixel the things of a scene cover, float32 ``[frames, size, size]`` in 0..1."""
+    return thing_coverage(scene, size, frames).max(axis=0)
+
+
+def thing_coverage(scene: Scene, size: int = 64, frames: int = 17) -> np.ndarray:
+    """How much of each pixel each thing of a scene covers, float32 ``[things, frames, size, size]`` in 0..1."""
     time = clip_times(frames)
     camera, whole = camera_path(scene, time), slice(0, size)
     radius = _radius(scene, time)
@@ -71,7 +76,13 @@ def coverage(scene: Scene, size: int = 64, frames: int = 17) -> np.ndarray:
         _coverage(scene, shape, object_path(scene, centre, time) - camera, radius, time, whole, whole, size)
         for centre, (_, shape) in zip(scene.centres, scene.things, strict=True)
     ]
-    return np.max(each, axis=0)
+    return np.stack(each)
+
+
+def morph_progress(time: np.ndarray) -> np.ndarray:
+    """How far a transformation is at each time, from 0 (the first shape) to 1 (what it turns into)."""
+    linear = np.clip((time - _MORPH[0]) / (_MORPH[1] - _MORPH[0]), 0, 1)
+    return linear * linear * (3 - 2 * linear)
 
 
 def clip_times(frames: int) -> np.ndarray:
@@ -134,8 +145,7 @@ def _coverage(
         x, y = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
     distance = DISTANCE[shape](x, y)
     if scene.into is not None:
-        linear = np.clip((time - _MORPH[0]) / (_MORPH[1] - _MORPH[0]), 0, 1)
-        eased = (linear * linear * (3 - 2 * linear)).astype(np.float32)[:, None, None]
+        eased = morph_progress(time).astype(np.float32)[:, None, None]
         distance = distance + eased * (DISTANCE[scene.into](x, y) - distance)
     return np.clip(0.5 - distance * (radius * size).astype(np.float32)[:, None, None], 0, 1)
 

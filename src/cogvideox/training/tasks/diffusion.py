@@ -31,7 +31,12 @@ from cogvideox.parallel.shard import shard
 from cogvideox.training.memory import FlopCounter
 from cogvideox.training.task import Task
 from cogvideox.training.tasks.base_model import completed
-from cogvideox.training.tasks.diffusion_batches import HeldOut, fix_kernel, velocity_errors
+from cogvideox.training.tasks.diffusion_batches import (
+    DiffusionSample,
+    HeldOut,
+    fix_kernel,
+    velocity_errors,
+)
 from cogvideox.training.tasks.diffusion_data import DiffusionData
 from cogvideox.training.tasks.diffusion_export import TrainedModel
 from cogvideox.training.tasks.diffusion_network import (
@@ -42,6 +47,7 @@ from cogvideox.training.tasks.diffusion_network import (
     wrap_blocks,
     write_adapter,
 )
+from cogvideox.training.tasks.diffusion_scenes import CellReader, ObjectErrors, SceneCells, block_output
 from cogvideox.training.tasks.diffusion_settings import DiffusionSettings
 from cogvideox.transformer import Transformer
 from cogvideox.transformer.kernels import Fastest
@@ -72,6 +78,9 @@ class DiffusionTask(Task):
         folders = model_folders(config)
         config = config.completed()  # now that downloads are there
         self.config, self.seed = config, seed
+        self.targets_until = (
+            0.0 if config.scene_targets is None else config.scene_targets.until * (steps or 0)
+        )
         self.start = folders.get("start")
         self.vae = load_vae(folders["vae"], dtype="float32").eval().requires_grad_(False)
         self.vae.to(config.compute_device)
@@ -93,6 +102,8 @@ class DiffusionTask(Task):
         )
         self.held_out, self.work = HeldOut(self.data.held_out, self.schedule), FlopCounter(self.module.config)
         self.measure_batches, self.measure_width = len(self.held_out.batches), 2
+        self.objects: ObjectErrors | None = None
+        self._add_scenes()
         self.sample_videos = min(config.samples, len(self.data.held_out.clips))
 
     def losses(self, micro_step: int) -> dict[str, Tensor]:
@@ -101,14 +112,34 @@ class DiffusionTask(Task):
         batch = self.data.train.training(clips, samples)
         if isinstance(self.attn_fn, Fastest) and self.attn_fn.fixed is None:
             fix_kernel(self.attn_fn, self.module, batch)
-        errors = velocity_errors(self.module, self.schedule, batch, self.times(micro_step, samples))
         mean_clips = len(self.data.global_batch(micro_step)) / self.config.accumulation
         tokens = float(self.data.token_count(clips)) * self.config.accumulation
+        errors, others = self._clip_errors(clips, batch, self.times(micro_step, samples), micro_step)
+        report = {name: values.sum() / mean_clips for name, values in others.items()}
+        loss = errors.sum() / mean_clips
+        if self.config.scene_targets is not None and "cells" in report:
+            loss = loss + self.config.scene_targets.weight * report["cells"]
         return {
-            "loss": errors.sum() / mean_clips,
+            "loss": loss,
+            **report,
             "tokens": torch.tensor(tokens),
             "clips": torch.tensor(mean_clips * self.config.accumulation),
         }
+
+    def _clip_errors(
+        self, clips: Row, batch: Sequence[DiffusionSample], times: Tensor, micro_step: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The velocity's error of each clip, and that of what its cells are said to show, while that is taught."""
+        weights = self.scenes.weights(clips, self.config.object_weight) if self.config.object_weight else None
+        step = micro_step // self.config.accumulation
+        if self.config.scene_targets is None or step >= self.targets_until:
+            return velocity_errors(self.module, self.schedule, batch, times, weights), {}
+        with block_output(self.module, self.config.scene_targets.block) as outputs:
+            errors = velocity_errors(self.module, self.schedule, batch, times, weights)
+        tokens = outputs[0][:, len(batch[0].text) :]
+        truth = torch.stack([self.scenes.of(clip) for clip in clips]).to(tokens.device)
+        assert isinstance(self.critic, CellReader)
+        return errors, {"cells": self.critic.errors(tokens, truth, self.module.config.patch)}
 
     def times(self, micro_step: int, samples: range) -> Tensor:
         """Timesteps of a micro-step; without ``intervals`` all samples of a step cover the times together."""
@@ -129,11 +160,17 @@ class DiffusionTask(Task):
         return self.data.fingerprint(self.frozen)
 
     def measure_batch(self, module: nn.Module, index: int) -> tuple[float, float]:
-        """Velocity error of some held-out clips in one of five bands of timesteps: (sum of errors, clips)."""
+        """Velocity error of some held-out clips in one of five bands of timesteps, or of a story's on objects: (sum of
+        errors, clips)."""
+        whole = len(self.held_out.batches)
+        if index >= whole and self.objects is not None:
+            return self.objects.measure(module, index - whole)
         return self.held_out.measure(module, index)
 
     def combine(self, measured: Sequence[Sequence[float]]) -> dict[str, float]:
-        return self.held_out.figures(measured)
+        whole = len(self.held_out.batches)
+        figures = self.held_out.figures(measured[:whole])
+        return figures | (self.objects.figures(measured[whole:]) if self.objects is not None else {})
 
     def sample_video(self, module: nn.Module, index: int) -> Video:
         """A video of held-out caption ``index`` (and the condition of its clip), as ``module`` makes it now."""
@@ -188,6 +225,22 @@ class DiffusionTask(Task):
         if "lora.start" in self.frozen:
             lineage["lora.start"] = self.frozen["lora.start"]
         return lineage | ({"start": self.start.as_posix()} if self.start else {})
+
+    def _add_scenes(self) -> None:
+        """What known scenes add; see ``diffusion_scenes``. Raises ConfigError for a block that is not there."""
+        config = self.config
+        if config.object_weight or config.scene_targets is not None:
+            self.scenes = SceneCells(self.data.train.clips)
+        if config.object_weight:
+            self.objects = ObjectErrors(self.data.by_story(), self.schedule)
+            self.measure_batches += len(self.objects.batches)
+        if config.scene_targets is not None:
+            network, block = self.module.config, config.scene_targets.block
+            if block >= network.num_layers:
+                raise ConfigError(
+                    f"task.scene_targets.block {block}: the network has blocks 0 to {network.num_layers - 1}"
+                )
+            self.critic = CellReader(network.width).to(config.compute_device)
 
     def _batches(self, step: int) -> list[Row]:
         """The clips of each micro-step of a step."""

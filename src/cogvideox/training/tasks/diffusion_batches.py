@@ -117,11 +117,16 @@ class DiffusionBatcher:
 
 
 def velocity_errors(
-    network: nn.Module, schedule: Schedule, samples: Sequence[DiffusionSample], times: Int[Tensor, " n"]
+    network: nn.Module,
+    schedule: Schedule,
+    samples: Sequence[DiffusionSample],
+    times: Int[Tensor, " n"],
+    weights: Sequence[Float[Tensor, "t h w"]] | None = None,
 ) -> Float[Tensor, " n"]:
     """Mean squared error of the velocity, clip by clip (section 2.2; the same as the released weighting of clean ones).
 
     Clips of one shape take the dense path, others are packed into one sequence; each gives the number it gives alone.
+    ``weights``: what each latent of a clip counts, of mean 1; None: all the same.
     """
     device = next(network.parameters()).device
     times = times.to(device)
@@ -130,7 +135,10 @@ def velocity_errors(
     target = [schedule.velocity(*each)[0] for each in batched]
     noisy = [schedule.add_noise(*each)[0] for each in batched]
     velocity = predict(network, samples, noisy, times)
-    return torch.stack([(v.float() - aim).square().mean() for v, aim in zip(velocity, target, strict=True)])
+    errors = [(v.float() - aim).square() for v, aim in zip(velocity, target, strict=True)]
+    if weights is not None:
+        errors = [error * weight.to(device) for error, weight in zip(errors, weights, strict=True)]
+    return torch.stack([error.mean() for error in errors])
 
 
 def predict(

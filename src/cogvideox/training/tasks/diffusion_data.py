@@ -46,9 +46,12 @@ from cogvideox.training.tasks.folder import (
 from cogvideox.training.tasks.sizes import clip_size, tokens_of
 from cogvideox.transformer import TransformerConfig
 from cogvideox.vae import VAE
+from cogvideox.world import TIERS
 
 HELD_OUT_CLIPS = 64
 """Clips that are measured with, at most."""
+STORY_CLIPS = 56
+"""Clips of the tiny world whose objects are measured, of all stories together."""
 
 
 class DiffusionData:
@@ -153,6 +156,16 @@ class DiffusionData:
             self._batcher(self._encoded(train, train.split, reached), self._embed),
             self._batcher(self._encoded(held_out, held_out.split), self._embed),
         )
+
+    def by_story(self) -> DiffusionBatcher:
+        """Fixed clips of held-out combinations, of each story about as many; encodes what the cache does not hold."""
+        config, seed = self.config, self.seed if self.config.clips_seed is None else self.config.clips_seed
+        shares = dict.fromkeys(TIERS, 1.0)
+        clips = WorldClips(seed, "held_out", STORY_CLIPS, config.size, config.frames, shares)
+        batcher = self._batcher(self._encoded(clips, "stories"), self._embed)
+        if self.kind != "t2v":
+            batcher.conditions = self._conditions(batcher.clips, "held_out", None)
+        return batcher
 
     def _folder(self, data: FolderData, micro_steps: int | None) -> tuple[DiffusionBatcher, DiffusionBatcher]:
         cache = self.config.cache

@@ -33,6 +33,8 @@ OF_THE_WORLD = {
     "clips": "task.data.best, or fewer files in the folder",
     "scene_mix": "task.data.folder",
     "clips_seed": "seed",
+    "object_weight": "task.data.folder",
+    "scene_targets": "task.data.folder",
 }
 """Settings of the tiny world's clips -> what does the same for a folder."""
 OF_KINDS: dict[str, TrainedKind] = {"masks": "inpaint", "masks_per_clip": "inpaint", "control": "control"}
@@ -50,6 +52,16 @@ class LoraTuning(Config):
         None,
         description="how the frozen weights are stored; int8 and fp8 need torchao; null: bfloat16 for a billion "
         "weights or more, else float32",
+    )
+
+
+class SceneTargets(Config):
+    """An auxiliary loss: the tokens of one block say what their cells show (the tiny world, whose scenes are known)."""
+
+    block: int = Field(3, ge=0, description="the block, counted from 0, whose output is read")
+    weight: float = Field(0.2, gt=0, description="weight of its loss beside the velocity's")
+    until: float = Field(
+        0.67, gt=0, le=1, description="share of the steps, the first ones, in which it takes part"
     )
 
 
@@ -80,6 +92,15 @@ class DiffusionSettings(TaskConfig):
         None, description="share of each kind of scene among the world's clips; null: that of its test"
     )
     clips_seed: int | None = Field(None, ge=0, description="seed of the world's clips; null: the run's seed")
+    object_weight: float = Field(
+        0.0,
+        ge=0,
+        description="what a latent that an object covers counts more than one of the ground, whose weight is 1 (tiny "
+        "world); errors on objects are then measured story by story",
+    )
+    scene_targets: SceneTargets | None = Field(
+        None, description="teach a middle block what each cell shows (tiny world); null: the velocity alone"
+    )
     size: int = Field(64, gt=0, description="height and width of a clip of the tiny world, in pixels")
     frames: int = Field(17, gt=0, description="frames of a clip of the tiny world")
     batch: int = Field(32, gt=0, description="clips of a micro-step (tiny world, and batching: batch)")

@@ -93,6 +93,10 @@ class DistilTraining(DiffusionTraining):
             raise ConfigError("start null: there is no teacher; name the model that is distilled")
         return self
 
+    def without_effect(self) -> dict[str, str]:
+        why = "a student learns what its teacher says, not what scenes show; leave it out"
+        return super().without_effect() | {"object_weight": why, "scene_targets": why}
+
     def build(self, seed: int, steps: int | None = None) -> DistilTask:
         """As any training of the transformer. Raises ConfigError for a device that is not here."""
         check_device(self.compute_device)

@@ -1,28 +1,25 @@
 """Training a small text encoder for the tiny world: read the facts of a scene out of its caption.
 
-Its T5 learns the language of captions by a multi-label task: which facts does this caption state? The transformer then
-reads frozen features, as in the paper. An encoder that a transformer was trained on can learn more without that
-transformer having to start again: what it says of the captions it knows is kept (``keep``).
+Its T5 learns the language of captions by a multi-label task: which facts does this caption state? At each token of a
+thing it also reads that thing's role, colour and shape, so that "a ring turns into a cross" and "a cross turns into a
+ring" differ where the transformer looks. The transformer then reads frozen features, as in the paper.
 """
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
-from typing import Literal, Self, cast
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
-from cogvideox.checkpoints.hub import find_folder
-from cogvideox.checkpoints.text import load_text
-from cogvideox.errors import ConfigError
+from cogvideox.data.clips import WorldClips
 from cogvideox.noise import generator
 from cogvideox.text import T5Config, T5Encoder, TextEncoder, Tokenizer, train_tokenizer
 from cogvideox.training.task import Task, TaskConfig
-from cogvideox.world import COLOURS, SHAPES, Scene, caption, facts, sample_scene
+from cogvideox.world import COLOURS, SHAPES, Scene, caption, facts
 
 
 class TextTraining(TaskConfig):
@@ -37,25 +34,18 @@ class TextTraining(TaskConfig):
     dropout: float = Field(0.25, ge=0, lt=1, description="so that no pairs of words are learned by heart")
     batch: int = Field(128, description="captions a step")
     scenes: int = Field(20000, description="scenes the captions are drawn from")
-    pairs: float = Field(0.0, ge=0, lt=1, description="share of captions about two different things")
-    start: str | None = Field(None, description="model folder, or name, whose text encoder goes on learning")
-    keep: float = Field(0.0, ge=0, description="weight of the start's features' squared change, pairs apart")
-
-    @model_validator(mode="after")
-    def _has_what_it_keeps(self) -> Self:
-        if self.keep and self.start is None:
-            raise ConfigError(
-                "keep: there are no features to keep; set start to a model folder, or keep to 0"
-            )
-        return self
+    scene_mix: dict[str, float] | None = Field(
+        None, description="shares of the world's stories among the captions; null: those of its test"
+    )
 
     def build(self, seed: int, steps: int | None = None) -> TextTask:
         """The task, with a fresh tokenizer and weights made from ``seed``."""
         return TextTask(self, seed)
 
 
-TOKEN_LABELS = ("first", "second", *COLOURS, *SHAPES)
-"""What is read at each token of one of two things: which of them it is, its colour, its shape."""
+ROLES = ("first", "second", "into")
+TOKEN_LABELS = (*ROLES, *COLOURS, *SHAPES)
+"""What is read at each token of a thing: first, second or what the first turns into; its colour; its shape."""
 
 
 class FactReader(nn.Module):
@@ -65,12 +55,12 @@ class FactReader(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.head = nn.Linear(encoder.config.d_model, facts)
-        self.add_module("places", nn.Linear(encoder.config.d_model, len(TOKEN_LABELS)))  # its name in states
+        self.tokens = nn.Linear(encoder.config.d_model, len(TOKEN_LABELS))
 
-    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Token ids [b, l] -> logits of facts [b, facts], logits of token labels [b, l, labels], features [b, l, d]."""
+    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Token ids [b, l] -> logits of facts [b, facts] and of token labels [b, l, labels]."""
         features = self.encoder(ids)
-        return self.head(features.mean(1)), self.get_submodule("places")(features), features
+        return self.head(features.mean(1)), self.tokens(features)
 
 
 class TextTask(Task):
@@ -81,66 +71,70 @@ class TextTask(Task):
 
     def __init__(self, config: TextTraining, seed: int) -> None:
         self.config, self.seed = config, seed
-        scenes = [sample_scene(seed, index, "train") for index in range(3000)]
-        start = load_text(find_folder(config.start), dtype="float32") if config.start else None
-        if start is None:
-            texts = [caption(scene, seed, index) for index, scene in enumerate(scenes)]
-            tokenizer = train_tokenizer(texts, config.vocabulary, config.max_tokens)
-        else:
-            tokenizer = start.tokenizer
-        self.labels = sorted({label for scene in scenes for label in labels(scene)})
+        self.clips = {
+            split: WorldClips(seed, split, config.scenes, size=64, frames=1, shares=config.scene_mix)
+            for split in ("train", "held_out")
+        }
+        scenes = [self.clips["train"].scene(index) for index in range(3000)]
+        texts = [caption(scene, seed, index) for index, scene in enumerate(scenes)]
+        tokenizer = train_tokenizer(texts, config.vocabulary, config.max_tokens)
+        single = [scene for scene in scenes if scene.second is None]
+        self.labels = sorted({label for scene in single for label in labels(scene)})
         shape = small_t5(
             tokenizer, width=config.width, layers=config.layers, heads=config.heads, dropout=config.dropout
         )
         model = T5Encoder(shape).initialise(generator(seed, "text weights"))
-        self.before = start.model if start else None
-        if self.before is not None:
-            _start_from(model, self.before, config)
+        _open_attention(model)
         self.text = TextEncoder(model, tokenizer, config.max_tokens)
         torch.manual_seed(seed)  # the read-outs
         self.module = FactReader(model, len(self.labels))
 
     def losses(self, step: int) -> dict[str, Tensor]:
-        """Binary cross-entropy over all facts."""
+        """Binary cross-entropy over all facts, and over ``TOKEN_LABELS`` at the tokens of each thing."""
         draw = generator(self.seed, "scenes", step)
         scenes = torch.randint(self.config.scenes, (self.config.batch,), generator=draw).tolist()
         ids, truth, token_truth, paired = self._batch(scenes, step, "train")
         self.module.train()
         with torch.random.fork_rng(devices=[]):  # dropout is a function of the step too
             torch.manual_seed(generator(self.seed, "dropout", step).initial_seed())
-            logits, token_logits, _ = self.module(ids)
-        loss, report, labelled = logits.new_zeros(()), dict[str, Tensor](), token_truth.any(-1)
+            logits, tokens = self.module(ids)
+        labelled = token_truth.any(-1)
+        report = {"tokens": F.binary_cross_entropy_with_logits(tokens[labelled], token_truth[labelled])}
+        loss = report["tokens"]
         if not paired.all():
             loss = loss + F.binary_cross_entropy_with_logits(logits[~paired], truth[~paired])
             report["exact"] = exact(logits[~paired], truth[~paired])
-        if paired.any():
-            loss = loss + F.binary_cross_entropy_with_logits(token_logits[labelled], token_truth[labelled])
-        if self.config.keep and not paired.all():
-            report["moved"] = self._moved(self.module, ids[~paired])
-            loss = loss + self.config.keep * report["moved"]
         return {"loss": loss, **report}
-
-    def _moved(self, module: nn.Module, ids: Tensor) -> Tensor:
-        """Mean squared change of the start's features, without dropout, as a share of their mean square."""
-        assert self.before is not None  # keep needs a start
-        with torch.no_grad():
-            before = self.before(ids)
-        features = module.eval()(ids)[-1]
-        return (features - before).square().mean() / before.square().mean()
 
     @torch.no_grad()
     def measure(self, module: nn.Module) -> dict[str, float]:
-        """Share of held-out captions whose facts are all read right."""
+        """Of held-out captions: ``held_out_exact``, share whose facts are all read right; ``held_out_two``, share of
+        those with a second thing, or something turned into, whose token labels are; and ``swap_distance``, how far the
+        features of equal words move between "an S turns into a T" and the reverse, as a share of their length."""
         module.eval()
         ids, truth, token_truth, paired = self._batch(list(range(512)), 0, "held_out")
-        logits, token_logits, _ = module(ids)
-        figures = {"held_out_exact": float(exact(logits[~paired], truth[~paired]))}
-        if self.config.pairs:
-            read = torch.where(token_truth.any(-1, keepdim=True), token_logits, -1.0)
-            figures["held_out_pairs"] = float(exact(read[paired].flatten(1), token_truth[paired].flatten(1)))
-        if self.before is not None:
-            figures["held_out_moved"] = float(self._moved(module, ids[~paired]))
-        return figures
+        logits, tokens = module(ids)
+        read = torch.where(token_truth.any(-1, keepdim=True), tokens, -1.0)
+        two = token_truth[..., 1:3].any(-1).any(-1)  # a second thing, or what the first turns into
+        figures = {}
+        if not paired.all():
+            figures["held_out_exact"] = float(exact(logits[~paired], truth[~paired]))
+        if two.any():
+            figures["held_out_two"] = float(exact(read[two].flatten(1), token_truth[two].flatten(1)))
+        return figures | {"swap_distance": self._swap_distance(cast(FactReader, module).encoder)}
+
+    def _swap_distance(self, encoder: nn.Module) -> float:
+        """Mean distance over length; see ``measure``."""
+        pairs = [(one, other) for one in SHAPES for other in SHAPES if one < other]
+        texts = [
+            f"a red {a} turns into a {b}" for one, other in pairs for a, b in ((one, other), (other, one))
+        ]
+        ids, _, _ = self.text.tokenize(texts)
+        features = encoder(ids)
+        ones, others = features[0::2], features[1::2]
+        same = (ids[0::2] == ids[1::2]) & (ids[0::2] > 1)  # the words that stand in both at one place
+        moved = (ones - others).norm(dim=-1)[same] / ones.norm(dim=-1)[same]
+        return float(moved.mean())
 
     def export(self, module: nn.Module, folder: Path) -> None:
         """``text_encoder/`` and ``tokenizer/``."""
@@ -149,56 +143,55 @@ class TextTask(Task):
         encoder = cast(FactReader, module).encoder
         write_text(folder, TextEncoder(encoder, self.text.tokenizer, self.config.max_tokens))
 
-    def _scene(self, index: int, split: str) -> Scene:
-        drawn = random.Random(f"{self.seed}/{split}/pair/{index}").random()
-        return sample_scene(self.seed, index, split, "pair" if drawn < self.config.pairs else None)
-
     def _batch(self, indices: list[int], variant: int, split: str) -> tuple[Tensor, ...]:
         """(token ids, facts stated by each caption, token labels at each token, whether it is about two things)."""
-        scenes = [self._scene(index, split) for index in indices]
-        numbers = (index * 31 + variant for index in indices)
-        texts = [caption(scene, self.seed, number) for scene, number in zip(scenes, numbers, strict=True)]
+        clips = self.clips[split]
+        scenes = [clips.scene(index) for index in indices]
+        texts = [clips.caption(index, variant) for index in indices]
         ids, _, _ = self.text.tokenize(texts)
         stated = [labels(scene) for scene in scenes]
         truth = torch.tensor([[float(name in facts) for name in self.labels] for facts in stated])
         paired = torch.tensor([scene.second is not None for scene in scenes])
         token_truth = torch.zeros(*ids.shape, len(TOKEN_LABELS))
-        for index in paired.nonzero().flatten().tolist():
-            self._label_tokens(token_truth[index], texts[index], scenes[index])
+        for number, (text, scene) in enumerate(zip(texts, scenes, strict=True)):
+            self._label_tokens(token_truth[number], text, scene)
         return ids, truth, token_truth, paired
 
     def _label_tokens(self, truth: Tensor, text: str, scene: Scene) -> None:
-        """Set 1 in ``truth`` [l, labels] at the tokens of both things of a scene, for what they are part of."""
+        """Set 1 in ``truth`` [l, labels] at the tokens of each thing, for its role, colour and shape."""
         at = 0
-        for word in text.rstrip(".").split():
+        for word, thing in zip(text.split(), roles(text, scene), strict=True):
             tokens = len(self.text.tokenizer.encode(word))
-            for order, thing in zip(("first", "second"), scene.things, strict=True):
-                if word in thing:
-                    truth[at : at + tokens, [TOKEN_LABELS.index(each) for each in (order, *thing)]] = 1
+            if thing:
+                truth[at : at + tokens, [TOKEN_LABELS.index(each) for each in thing]] = 1
             at += tokens
 
 
-def _start_from(model: T5Encoder, before: T5Encoder, config: TextTraining) -> None:
-    """Take the weights of ``before``. Raises ConfigError where it has another shape."""
-    weights = before.state_dict()
-    sizes, others = ({n: tuple(w.shape) for n, w in each.items()} for each in (model.state_dict(), weights))
-    strange = sorted(name for name in sizes.keys() | others.keys() if sizes.get(name) != others.get(name))
-    if strange:
-        raise ConfigError(
-            f"start {config.start}: its text encoder has other sizes ({strange[0]}); make width, layers and heads equal"
-        )
-    model.load_state_dict(weights)
-    before.requires_grad_(False)
-    if config.pairs:
-        _open_attention(model)
+def roles(text: str, scene: Scene) -> list[tuple[str, str, str] | None]:
+    """For each word of a caption (role, colour, shape) of the thing it is part of, None for words of no thing.
+
+    Shapes are named in the order of the things; a colour belongs to the shape that follows it.
+    """
+    things = [("first", scene.colour, scene.shape)]
+    if scene.second is not None:
+        things.append(("second", *scene.second))
+    if scene.into is not None:
+        things.append(("into", scene.colour, scene.into))
+    of_words: list[tuple[str, str, str] | None] = []
+    named = 0
+    for word in (word.strip(".,").lower() for word in text.split()):
+        thing = things[min(named, len(things) - 1)]
+        is_shape = any(word.startswith(shape) for shape in SHAPES)
+        of_words.append(thing if is_shape or word in COLOURS else None)
+        named += is_shape
+    return of_words
 
 
 @torch.no_grad()
 def _open_attention(model: T5Encoder) -> None:
     """Let three heads look at what stands before, after and near a token.
 
-    Where captions name one thing the order of words says nothing, so these biases were never learned; from nothing
-    that takes thousands of steps.
+    Captions that name one thing do not need the order of words, so these biases would be learned late.
     """
     named = dict(model.named_parameters())
     table = next(named[name] for name in named if "relative_attention_bias" in name)
