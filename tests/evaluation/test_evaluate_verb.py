@@ -7,12 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import cogvideox
+from cogvideox.checkpoints import load_model, save_model
+from cogvideox.checkpoints.hub import find_folder
 from cogvideox.cli import app
 from cogvideox.evaluation.report import ScoreReport
+from cogvideox.evaluation.world_conditions import brought
 from cogvideox.evaluation.world_facts import two_object_prompts
+from cogvideox.model import CogVideoX
+from cogvideox.training.tasks.diffusion_network import with_more_channels
 from cogvideox.video import Video, read_video
 from cogvideox.world import held_out_prompts, render
 
@@ -79,6 +85,40 @@ def test_an_image_to_video_model_begins_at_the_true_first_frame(here):
     (made,) = Path("t/videos").glob("*.mkv")
     truth = render(two_object_prompts()[0].scene)[0].astype(float)
     assert np.abs(read_video(made).frames[0] - truth).mean() < 12
+
+
+WIDENED = {"inpaint": ("inpaint", 33), "keyframes": ("inpaint", 33), "control": ("control", 32)}
+
+
+@pytest.mark.parametrize("suite", WIDENED)
+def test_a_model_that_reads_conditions_is_given_what_the_suite_brings(here, suite):
+    kind, channels = WIDENED[suite]
+    plain = load_model("tiny")
+    network = with_more_channels(find_folder("tiny"), plain.transformer.config.changed(in_channels=channels))
+    wide = CogVideoX.assemble(
+        network, plain.vae, plain.text, plain.schedule, kind=kind, height=64, width=64, frames=17, fps=8
+    )
+    torch.nn.init.normal_(network.patch_embed.proj.weight.data[:, 16:], std=0.05)
+    run(
+        "--model",
+        save_model(wide, "wide"),
+        "--prompts",
+        "1",
+        "--steps",
+        "2",
+        "--guidance",
+        "1",
+        "--suite",
+        suite,
+    )
+    (file,) = Path(f"evaluation/wide-{suite}/videos").glob("*.mkv")
+    asked = held_out_prompts()[0]
+    made = cogvideox.generate(wide, asked.prompt, steps=2, guidance=1, seed=0, **brought(suite, asked.scene))
+    assert np.array_equal(read_video(file).frames, made.frames)
+    other = cogvideox.generate(
+        wide, asked.prompt, steps=2, guidance=1, seed=0, **brought(suite, held_out_prompts()[7].scene)
+    )
+    assert not np.array_equal(made.frames, other.frames)
 
 
 def test_an_autoencoder_is_scored_against_rendered_truth(here, toy):

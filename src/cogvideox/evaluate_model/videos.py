@@ -28,6 +28,7 @@ from cogvideox.generation.pipeline import generate
 from cogvideox.generation.preflight import model_folder
 from cogvideox.model import CogVideoX
 from cogvideox.progress import Reporter
+from cogvideox.spec import ModelSpec
 from cogvideox.video import Video, check_output, read_video
 from cogvideox.worker_pool import CostedJob
 from cogvideox.world import Scene, held_out_prompts, render
@@ -73,9 +74,9 @@ def model_videos(
     suite, settings = options.suite, options.generation
     job = Job(model=name, dtype=options.dtype, device=options.device)
     asked = asked_videos(options)[0]
-    first = partial(_first_frame, asked.scene) if asked.scene is not None else None
     request = parse_options({"prompt": asked.prompt, **settings})
-    folder = prepare(job, request, first=first, reporter=reporter).folder
+    bring = partial(_brought, suite, asked.scene)
+    folder = prepare(job, request, bring=bring, reporter=reporter).folder
     check_output(out / SETTINGS, overwrite=True)
     weights = digests_of(folder)  # what lies there now, which may be another model than before
     files = weights | digests_of(folder, "*/*.json")
@@ -141,19 +142,9 @@ class VideoMaker:
         return self._load()
 
     def make(self, prompt: str, seed: int, scene: Scene | None = None) -> Video:
-        """One video; an image-to-video model begins at the first frame of ``scene``.
-
-        In the suites of conditions a model is given what the suite brings, and one that reads a prompt alone nothing.
-        """
-        given: dict[str, Any] = {}
-        if scene is not None and self.model.spec.kind != "t2v":
-            suite = next((each for each in CONDITION_SUITES if each == self.suite), None)
-            if suite is not None:
-                given = brought(suite, scene)
-            elif self.model.spec.needs_image:
-                given = {"image": _first_frame(scene)}
+        """One video, of a prompt and what the suite and the scene bring to such a model."""
         options = parse_options({**self.settings, "prompt": prompt, "seed": seed})
-        return generate(self.model, options, **given)
+        return generate(self.model, options, **_brought(self.suite, scene, self.model.spec))
 
     def frames(self, file: Path, asked: AskedVideo) -> np.ndarray:
         """``uint8 [t, h, w, 3]`` of a video that is made and written to ``file``, or read where it was made before."""
@@ -290,8 +281,16 @@ def _render(scene: Scene) -> Video:
     return Video(render(scene), 8.0)
 
 
-def _first_frame(scene: Scene) -> np.ndarray:
-    return render(scene)[0]
+def _brought(suite: str | None, scene: Scene | None, spec: ModelSpec) -> dict[str, Any]:
+    """What a model is given besides a prompt, as keywords of ``generate``: in the suites of conditions what the suite
+    brings, in others an image-to-video model the first frame of the scene. One that reads a prompt alone gets nothing.
+    """
+    if scene is None or spec.kind == "t2v":
+        return {}
+    conditions = next((each for each in CONDITION_SUITES if each == suite), None)
+    if conditions is not None:
+        return brought(conditions, scene)
+    return {"image": render(scene)[0]} if spec.needs_image else {}
 
 
 def _file_name(id: str, seed: int) -> str:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.distributed import get_world_size
 
@@ -184,16 +183,16 @@ def prepare(
     download: bool = True,
     ask: bool = True,
     limit: int | None = None,
-    first: Callable[[], np.ndarray] | None = None,
     given: Given | None = None,
+    bring: Callable[[ModelSpec], Mapping[str, Any]] | None = None,
     reporter: Reporter = SILENT,
 ) -> Prepared:
     """Check and plan one video before a weight is read: model, inputs, sizes, prompt, time, memory. Raises our errors.
 
     download: whether a model of the hub may be downloaded. ask: whether a language model may be asked to write the
     prompt out; else the prompt stays. limit: bytes the run may take; default: what is free (``limit_of``).
-    ``first`` makes the image that an image-to-video model is given where the options name none. ``given``: what was
-    brought, in place of the files that the options name.
+    ``bring`` makes what a model of this kind is given besides what the options name: arguments of ``read_given``.
+    ``given``: what was brought, in place of the files that the options name.
     """
     name = job.model_for(vars(options))
     kernels = read_attention(options.attention)
@@ -205,7 +204,7 @@ def prepare(
             kernels, torch.device(job.target_device), precision, spec.transformer.attention_head_dim
         )
     if given is None:
-        given = read_given(options, first() if first is not None and spec.needs_image else None)
+        given = read_given(options, **(bring(spec) if bring is not None else {}))
     preflight.check_request(spec, options, given)
     if options.vae_coding == "tiny" and job.tiny_vae is None:
         raise ConfigError("vae-coding tiny: which tiny autoencoder? give its file with --tiny-vae")

@@ -73,7 +73,9 @@ class CellReader(nn.Module):
     ) -> Float[Tensor, " b"]:
         """Cross-entropy of each clip between what its tokens say and the shares of ``truth`` in their patches."""
         pooled = F.avg_pool3d(truth, patch).flatten(2).transpose(1, 2)
-        logits = self.head(F.layer_norm(tokens.float(), tokens.shape[-1:]))  # the residual stream has any scale
+        logits = self.head(
+            F.layer_norm(tokens.float(), tokens.shape[-1:])
+        )  # the residual stream has any scale
         return F.binary_cross_entropy_with_logits(logits, pooled, reduction="none").mean((1, 2))
 
 
