@@ -70,12 +70,9 @@ CROPS = "task.phases=[{until: 10, frames: 1, size: 32, batch: 2}, {until: 20, fr
 TABLE_1 = ["task.phases=[{until: 20, frames: 17, size: 32, batch: 1, fps: [8, 16]}]"]
 RECIPES: dict[str, list[str]] = {
     "world-vae": [CROPS],
-    "world-vae-decoder": [CROPS],
     "world-text": ["task.scenes=200", "task.batch=16"],
-    "world-text-pairs": ["task.start=tiny", "task.scenes=200", "task.batch=8"],
     "world-t2v": [*WORLD, "task.transformer.num_layers=1"],  # muon takes seconds for each layer on a CPU
     "world-t2v-fine": GO_ON,
-    "world-t2v-pairs": GO_ON,
     "world-i2v": GO_ON,
     "world-captioner": ["task.clips=24", "task.batch=4", "task.held_out=2"],
     "world-lpips": ["task.batch=4"],

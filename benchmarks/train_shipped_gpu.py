@@ -4,7 +4,7 @@ python benchmarks/train_shipped_gpu.py --minutes 9      out/shipped-gpu/: transf
 python benchmarks/train_shipped_gpu.py --scratch        from drawn weights; without it from the shipped ones
 python benchmarks/train_shipped_gpu.py --small          the same in seconds on a CPU, with a few clips and steps
 
-The recipe is `world-t2v-pairs`: its clips, text dropout, stratified timesteps, Muon and AdamW, averaged weights, bf16
+The recipe is `world-t2v-fine`: its clips, text dropout, stratified timesteps, Muon and AdamW, averaged weights, bf16
 autocast on float32 weights. What differs is the clock: latents and captions lie on the device, every draw is made
 there, and a whole step (forward, back, clipping, optimisers, average) is one CUDA graph that is replayed, since a
 network this small waits for its host. The learning rate follows the time that is used. Where no graph can be recorded,
@@ -271,7 +271,7 @@ def write_weights(task: DiffusionTask, step: Step, folder: Path) -> None:
 def _build(args: argparse.Namespace, device: str) -> tuple[DiffusionTask, OptimConfig]:
     from cogvideox.training.recipes import Run, recipe
 
-    run = recipe("world-t2v-pairs")
+    run = recipe("world-t2v-fine")
     assert isinstance(run, Run)
     clips, frames, size = (8, 9, 32) if args.small else (args.clips, 17, 64)
     start = "null" if args.scratch else "tiny"

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from cogvideox.curation.recipe import Recipe
     from cogvideox.training.config import Run
     from cogvideox.training.encode import EncodedData
-    from cogvideox.training.stages import StagedRun
+    from cogvideox.training.sequence import RunSequence
 
 
 def train(
-    recipe: str | Path | Run | StagedRun,
+    recipe: str | Path | Run | RunSequence,
     *,
     out: str | Path | None = None,
     overrides: Sequence[str] = (),
@@ -41,38 +41,38 @@ def train(
     """
     from cogvideox.parallel.mesh import process_group
     from cogvideox.training.recipes import run
-    from cogvideox.training.stages import StagedRun
+    from cogvideox.training.sequence import RunSequence
 
     config = training_config(recipe, out=out, overrides=overrides, **settings)
-    task = config.base.task if isinstance(config, StagedRun) else config.task
-    with process_group(task.compute_device):
+    first = config.named_runs()[0][1] if isinstance(config, RunSequence) else config
+    with process_group(first.task.compute_device):
         return run(config)
 
 
 def training_config(
-    recipe: str | Path | Run | StagedRun,
+    recipe: str | Path | Run | RunSequence,
     *,
     out: str | Path | None = None,
     overrides: Sequence[str] = (),
     **settings: Any,
-) -> Run | StagedRun:
+) -> Run | RunSequence:
     """The complete settings that ``train`` would run with; the arguments are the same. Raises ConfigError."""
     from cogvideox.training.recipes import recipe as named
     from cogvideox.training.recipes import run_file
-    from cogvideox.training.stages import StagedRun
+    from cogvideox.training.sequence import RunSequence
 
     if isinstance(recipe, str | Path):
         config = run_file(recipe) if str(recipe).endswith((".yaml", ".yml")) else named(str(recipe))
     else:
         config = recipe
     if out is not None:
-        overrides = [*overrides, f"{'base.out' if isinstance(config, StagedRun) else 'out'}={out}"]
+        overrides = [*overrides, f"{config.out_setting if isinstance(config, RunSequence) else 'out'}={out}"]
     config = config.override(overrides) if overrides else config
     return config.changed(**settings) if settings else config
 
 
 def encode(
-    recipe: str | Path | Run | StagedRun,
+    recipe: str | Path | Run | RunSequence,
     *,
     overrides: Sequence[str] = (),
     engine: JobEngine = HERE,

@@ -14,6 +14,8 @@ import cogvideox
 from cogvideox.checkpoints import load_model, save_model
 from cogvideox.checkpoints.hub import find_folder
 from cogvideox.cli import app
+from cogvideox.evaluate_model.options import EvaluateOptions
+from cogvideox.evaluate_model.videos import asked_videos, settings_of
 from cogvideox.evaluation.report import ScoreReport
 from cogvideox.evaluation.world_conditions import brought
 from cogvideox.evaluation.world_facts import two_object_prompts
@@ -129,6 +131,24 @@ def test_an_autoencoder_is_scored_against_rendered_truth(here, toy):
     assert "lpips_stand_in" in done.stdout
     assert len(list(Path("vae/originals").glob("*.mkv"))) == 2
     assert "another" in run(toy, "--suite", "world", "--prompts", "1", "--out", "vae", code=2).stderr
+
+
+def test_the_autoencoders_suite_ends_with_pairs():
+    names = [asked.scene.tier for asked in asked_videos(EvaluateOptions(suite="vae"))]
+    assert len(names) == 260 and set(names[200:]) == {"pair"} and "pair" not in names[:200]
+
+
+def test_truth_that_is_noised_little_is_finished_as_it_is(here):
+    words = ["--model", "tiny", "--suite", "finish", "--prompts", "1", "--steps", "10", "--guidance", "1"]
+    run(*words, "--strength", "0.1", "--out", "f")
+    (file,) = Path("f/videos").glob("*.mkv")
+    truth = render(held_out_prompts()[0].scene).astype(float)
+    assert np.abs(read_video(file).frames - truth).mean() < 12
+    report = ScoreReport.read("f")
+    assert report.score("silhouette_iou").value > 0.7 and report.score("world_all_facts").value == 1
+    assert (
+        settings_of(EvaluateOptions(suite="finish")) == {"strength": 0.72} != settings_of(EvaluateOptions())
+    )
 
 
 def test_a_prompt_suite_is_generated_and_what_cannot_be_computed_is_said(here, toy):

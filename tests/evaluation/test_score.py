@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cogvideox.errors import InputError
-from cogvideox.evaluation.score import Score, mean_interval, mean_score, not_computed
+from cogvideox.evaluation.score import Score, mean_interval, mean_score, median_score, not_computed
 
 
 def test_the_interval_of_a_mean_covers_it_nineteen_times_in_twenty():
@@ -57,3 +57,17 @@ def test_a_share_that_is_all_or_nothing_keeps_its_doubt():
     score = mean_score("share", [1.0] * 12, clusters=list("aabbccddeeff"), binary=True)
     assert score.low == pytest.approx(0.6097, abs=1e-4) and score.high == pytest.approx(1)
     assert mean_score("flicker", [0.0] * 12).high == 0
+
+
+def test_a_median_has_an_interval_and_no_outlier_moves_it():
+    rng = np.random.default_rng(2)
+    values = [*rng.normal(0.9, 0.05, 80), 0.0, 0.0, float("nan")]
+    score = median_score("iou", values, clusters=[number // 2 for number in range(len(values))])
+    assert score.videos == 82 and score.value == pytest.approx(np.nanmedian(values))
+    assert score.low < score.value < score.high < 0.95 and score.low > 0.86
+    covered = 0
+    for run in range(150):
+        one = median_score("x", rng.normal(3.0, 2.0, 60), seed=run)
+        covered += one.low <= 3.0 <= one.high
+    assert 0.88 <= covered / 150 <= 1
+    assert median_score("x", [1.0]).low is None and median_score("x", [float("nan")]).value is None

@@ -12,7 +12,8 @@ from cogvideox.errors import CheckpointError, ConfigError
 from cogvideox.training.loop import train
 from cogvideox.training.optim import OptimConfig
 from cogvideox.training.recipes import RECIPES, recipe, run_file
-from cogvideox.training.stages import DiffusionRun, StagedRun, TrainingStage, train_stages
+from cogvideox.training.sequence import train_in_order
+from cogvideox.training.stages import DiffusionRun, StagedRun, TrainingStage
 from cogvideox.training.tasks.diffusion import DiffusionTraining
 from cogvideox.training.tasks.diffusion_network import load_config
 from cogvideox.training.tasks.folder import FolderData
@@ -45,12 +46,12 @@ def staged(root: Path, out: str, **more) -> StagedRun:
 
 
 def test_stages_follow_each_other_and_a_rerun_goes_on_where_it_stopped(tmp_path, capsys):
-    whole = train_stages(staged(tmp_path, "whole"))
+    whole = train_in_order(staged(tmp_path, "whole"))
     config = staged(tmp_path, "parts")
     train(config.run_of(0))
     train(config.run_of(1), stop_at=1)
     capsys.readouterr()
-    parts = train_stages(config)
+    parts = train_in_order(config)
     assert "1-low: finished at step 2 already" in capsys.readouterr().err
     one, two = (load_model(folder).transformer for folder in (whole, parts))
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
@@ -72,8 +73,8 @@ def test_a_moved_run_goes_on_in_a_later_stage(tmp_path):
     train(config.run_of(0))
     train(config.run_of(1), stop_at=1)
     (tmp_path / "one").rename(tmp_path / "two")
-    moved = train_stages(config.override([f"base.out={tmp_path / 'two'}"]))
-    whole = train_stages(staged(tmp_path, "whole"))
+    moved = train_in_order(config.override([f"base.out={tmp_path / 'two'}"]))
+    whole = train_in_order(staged(tmp_path, "whole"))
     one, two = (load_model(folder).transformer for folder in (moved, whole))
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
 
@@ -81,12 +82,12 @@ def test_a_moved_run_goes_on_in_a_later_stage(tmp_path):
 def test_a_result_that_was_exchanged_is_not_built_on(tmp_path):
     config = staged(tmp_path, "out")
     config = config.model_copy(update={"stages": config.stages[:2]})
-    train_stages(config)
+    train_in_order(config)
     file = next((tmp_path / "out" / "1-low" / "model" / "transformer").glob("*.safetensors"))
     data = file.read_bytes()
     file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     with pytest.raises(CheckpointError, match="1-low.*is not the result"):
-        train_stages(config)
+        train_in_order(config)
 
 
 def test_scores_are_asked_for_before_the_first_stage(tmp_path):
@@ -94,7 +95,7 @@ def test_scores_are_asked_for_before_the_first_stage(tmp_path):
     table = Path(config.base.task.data.folder) / "metadata.csv"
     table.write_text(table.read_text().replace("score", "other", 1))  # the name of the column
     with pytest.raises(ConfigError, match="have no score"):
-        train_stages(config)
+        train_in_order(config)
     assert not list(Path(config.base.out).rglob("run.yaml"))
 
 

@@ -28,7 +28,8 @@ from cogvideox.generation import GenerateOptions, generate
 from cogvideox.presets import get_preset
 from cogvideox.training.loop import TrainConfig, train
 from cogvideox.training.optim import OptimConfig
-from cogvideox.training.stages import DiffusionRun, StagedRun, TrainingStage, train_stages
+from cogvideox.training.sequence import train_in_order
+from cogvideox.training.stages import DiffusionRun, StagedRun, TrainingStage
 from cogvideox.training.tasks.diffusion import DiffusionTraining
 from cogvideox.training.tasks.folder import FolderData
 from cogvideox.training.tasks.vae import CropPhase, VAETraining
@@ -98,7 +99,7 @@ def train_transformer(out: Path, clips: Path, vae: Path, scale: Scale) -> Path:
             name="64", steps=scale.high_steps, size=high, lr=1e-3, warmup=10, budget=1200, rotary="slice"
         ),
     )
-    return train_stages(StagedRun(base=base, stages=stages))
+    return train_in_order(StagedRun(base=base, stages=stages))
 
 
 def judged(model_folder: Path, out: Path, scale: Scale) -> tuple[float, float]:

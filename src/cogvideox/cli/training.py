@@ -18,7 +18,7 @@ from cogvideox.training.memory import TrainingPrediction, TrainRequest, variants
 from cogvideox.training.preview import estimate, preview, rate_of, request_of
 from cogvideox.training.recipes import recipe, run_file
 from cogvideox.training.recipes.settings import recipe_summaries, settings_table
-from cogvideox.training.stages import StagedRun
+from cogvideox.training.sequence import RunSequence
 from cogvideox.training.tasks.base_model import base_of
 from cogvideox.training.tasks.diffusion import DiffusionTraining
 
@@ -29,14 +29,14 @@ RESERVE = 0.1
 """Share of the limit that is left free, as in ``plan``: allocators round up and kernels take workspaces."""
 
 
-def show_run(config: Run | StagedRun) -> bool:
+def show_run(config: Run | RunSequence) -> bool:
     """Print the settings as YAML and, as its comments, what the run will read, hold and take.
 
     Returns whether it could run: what it would stop for is said on stderr.
     """
     stages: list[TrainConfig] = []
-    if isinstance(config, StagedRun):
-        stages += [config.run_of(number) for number in range(len(config.stages))]
+    if isinstance(config, RunSequence):
+        stages += [run for _, run in config.named_runs()]
     else:
         stages.append(config := config.changed(task=config.task.completed()))
     previews = [preview(stage) for stage in stages]
@@ -45,8 +45,9 @@ def show_run(config: Run | StagedRun) -> bool:
             result(f"# {f'{stage.name}: ' if len(stages) > 1 else ''}{on_one_line(line)}")
     result(config.to_yaml().rstrip())
     problems = list(previews[0].problems)
-    for one in previews[1:]:  # a later stage starts from the result of the one before, which is not there yet
-        problems += [problem for problem in one.problems if not problem.startswith("task.start")]
+    later = ("task.start", "task.vae", "task.text")  # results of the stages before, which are not there yet
+    for one in previews[1:]:
+        problems += [problem for problem in one.problems if not problem.startswith(later)]
     for problem in dict.fromkeys(problems):
         say(f"error: {on_one_line(problem)}")
     return not problems

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from cogvideox.config import Config
 from cogvideox.errors import ConfigError, suggest
 
-SUITES = ("world", "two", "paper", "vae", "inpaint", "keyframes", "control")
+SUITES = ("world", "two", "finish", "paper", "vae", "inpaint", "keyframes", "control")
 OPTION_GROUPS = {
     "Suite": "suite prompts prompt_set seeds against",
     "Videos of a model": "steps guidance sampler dtype device",

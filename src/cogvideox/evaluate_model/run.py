@@ -139,7 +139,7 @@ def folder_inputs(
     }
     every = sum(known.values(), [])
     known["vae"] = known["paper"]
-    known |= {suite: known["world"] for suite in CONDITION_SUITES}
+    known |= {suite: known["world"] for suite in ("finish", *CONDITION_SUITES)}
     prompts = known[options.suite] if options.suite else every
     with reporter.progress("reading") as show:
         clips = open_videos(folder, prompts, partial(show, "videos read"), colour=options.colour)

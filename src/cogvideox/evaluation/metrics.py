@@ -335,6 +335,15 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
             "its prompts",
         ),
     ),
+    "silhouette": (
+        Metric(
+            "silhouette_iou, silhouette_iou_median",
+            lambda inputs: world_facts.silhouette_scores(inputs.videos, inputs.videos.prompts),
+            "how well outlines agree with ideal shapes: IoU of each thing and the shape asked for, of its area, at its "
+            "centre; a horn or a bridge costs, place and size do not",
+            "its prompts",
+        ),
+    ),
     "pairs": (
         Metric(
             "two_<fact>",
@@ -366,9 +375,10 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
 
 SUITES: dict[str, tuple[str, ...]] = {
     "paper": ("reconstruction", "flicker", "dynamics", "faults", "distances", "text", "perception", "judged"),
-    "world": ("world", "dynamics", "faults", "flicker", "distances"),
-    "two": ("pairs", "faults", "flicker"),
-    "vae": ("reconstruction", "flicker", "world", "distances"),
+    "world": ("world", "silhouette", "dynamics", "faults", "flicker", "distances"),
+    "two": ("pairs", "silhouette", "faults", "flicker"),
+    "finish": ("world", "silhouette", "faults", "flicker"),
+    "vae": ("reconstruction", "flicker", "world", "pairs", "silhouette", "distances"),
     "inpaint": ("inpaint", "world", "faults", "flicker"),
     "keyframes": ("keyframes", "world", "faults", "flicker"),
     "control": ("control", "world", "faults", "flicker"),

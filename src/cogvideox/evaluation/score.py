@@ -96,6 +96,34 @@ def mean_score(
     return Score(name, mean, low, high, int(known.sum()), each=tuple(map(float, values)), **rest)
 
 
+def median_score(
+    name: str, each: Sequence[float], *, clusters: Sequence[Any] | None = None, seed: int = 0, **rest: Any
+) -> Score:
+    """The median of one value per video, with its bootstrap interval over whole clusters; NaN values are left out."""
+    values = np.asarray(each, dtype=float)
+    known = np.isfinite(values)
+    if not known.any():
+        return not_computed(name, rest.pop("why", "") or "no video it applies to", each=tuple(values), **rest)
+    names = range(len(values)) if clusters is None else clusters
+    groups: dict[Any, list[float]] = {}
+    for cluster, value in zip(names, values, strict=True):
+        if np.isfinite(value):
+            groups.setdefault(cluster, []).append(float(value))
+    low, high = _median_interval(list(groups.values()), seed)
+    median = float(np.median(values[known]))
+    return Score(name, median, low, high, int(known.sum()), each=tuple(map(float, values)), **rest)
+
+
+def _median_interval(clusters: Sequence[Sequence[float]], seed: int) -> tuple[float | None, float | None]:
+    """95 % bootstrap of a median, whole clusters at a time; (None, None) for fewer than two clusters."""
+    if len(clusters) < 2:
+        return None, None
+    draws = np.random.default_rng(seed).integers(len(clusters), size=(BOOTSTRAPS, len(clusters)))
+    medians = [float(np.median(np.concatenate([clusters[i] for i in draw]))) for draw in draws]
+    low, high = np.percentile(medians, expanded_percentiles(len(clusters)))
+    return float(low), float(high)
+
+
 def not_computed(name: str, why: str, **rest: Any) -> Score:
     """A score without a value, and why."""
     return Score(name, None, why=why, **rest)

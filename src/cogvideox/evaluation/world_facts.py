@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from cogvideox.errors import ConfigError, InputError
-from cogvideox.evaluation.score import Score, mean_score
+from cogvideox.evaluation.score import Score, mean_score, median_score
 from cogvideox.evaluation.video_folder import VideoFolder
 from cogvideox.files import parse_json, read_small_text
 from cogvideox.files.atomic import write_text
@@ -26,6 +26,7 @@ from cogvideox.video import Video
 from cogvideox.world import Scene, caption, check_facts, facts, sample_scene
 from cogvideox.world.held_out import Prompt, held_out_prompts
 from cogvideox.world.score import KINDS, PAIR_KINDS, FactScore, outcomes, report, report_by_tier, score_table
+from cogvideox.world.silhouette import silhouette_agreement
 
 TWO_OBJECT_SEED, TWO_OBJECT_PROMPTS = 20_260_101, 60
 # two_bound: each colour is on its own shape
@@ -58,6 +59,22 @@ def world_scores(
         )
         for kind, each in held.items()
         if kind not in PAIR_KINDS or not np.isnan(each).all()
+    ]
+
+
+def silhouette_scores(videos: Iterable[Video], prompts: Sequence[str]) -> list[Score]:
+    """How well outlines agree with the ideal shapes (IoU), mean and median over videos; others are left out (NaN)."""
+    scenes = {each.prompt: each.scene for each in (*held_out_prompts(), *two_object_prompts())}
+    each = [
+        silhouette_agreement(video.frames, scenes[prompt]) if prompt in scenes else float("nan")
+        for video, prompt in zip(videos, prompts, strict=True)
+    ]
+    protocol = "IoU with the ideal shape of equal area and centre, mean over frames and things"
+    return [
+        mean_score("silhouette_iou", each, clusters=prompts, protocol=protocol),
+        median_score(
+            "silhouette_iou_median", each, clusters=prompts, protocol=f"{protocol}; median over videos"
+        ),
     ]
 
 

@@ -13,7 +13,8 @@
 | ``step_guard`` | skips steps whose loss or gradient is not finite or an outlier |
 | ``resume`` | settings that a resumed run must share with the run in its folder |
 | ``checkpoint/`` | training states on disk |
-| ``stages`` | progressive training: several runs, each from the result of the one before |
+| ``sequence`` | several runs in order, and chains of runs that read results of earlier ones |
+| ``stages`` | progressive training: stages of one run, each from the result of the one before |
 | ``memory`` | FLOPs of a step, counted; memory that a fine-tuning needs, predicted |
 | ``preview`` | ``--dry-run``: the clips a run will read, its memory and time |
 | ``tasks/`` | the tasks: transformer, VAE, text encoder, captioner, ... |

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from cogvideox.data.latents import digest_of
 from cogvideox.engines import HERE, JobEngine
 from cogvideox.errors import ConfigError
 from cogvideox.training.config import Run, TrainConfig
-from cogvideox.training.stages import StagedRun
+from cogvideox.training.sequence import RunSequence
 from cogvideox.training.tasks.diffusion import DiffusionTraining
 from cogvideox.training.tasks.diffusion_data import DiffusionData
 from cogvideox.training.tasks.diffusion_network import load_config, model_folders
@@ -30,7 +29,7 @@ class EncodedData:
     dropped: dict[str, str]
 
 
-def encode_data(config: Run | StagedRun, engine: JobEngine = HERE) -> EncodedData:
+def encode_data(config: Run | RunSequence, engine: JobEngine = HERE) -> EncodedData:
     """Put the latents and text embeddings that a run will read into its cache (``task.cache``); what is there stays.
 
     The clips are those that ``train`` with the same settings would encode before its first step, so it finds them all.
@@ -38,23 +37,11 @@ def encode_data(config: Run | StagedRun, engine: JobEngine = HERE) -> EncodedDat
     Of several stages all are prepared. Raises ConfigError for a task that reads no latents, and what ``train`` raises
     about its data.
     """
-    found = [_encode(run, engine) for run in _runs(config)]
+    runs = config.runs_to_encode() if isinstance(config, RunSequence) else [config]
+    found = [_encode(run, engine) for run in runs]
     dropped = {name: reason for each in found for name, reason in each.dropped.items()}
     train, held_out = sum(each.train for each in found), sum(each.held_out for each in found)
     return EncodedData(found[0].cache, train, held_out, dropped)
-
-
-def _runs(config: Run | StagedRun) -> Iterator[TrainConfig]:
-    if isinstance(config, StagedRun):
-        start = config.base.task.start
-        for number in range(
-            len(config.stages)
-        ):  # later ones start from a model that is not there yet, coded alike
-            run = config.run_of(number)
-            task = run.task.changed(start=start) if number else run.task
-            yield run.changed(task=task)
-    else:
-        yield config
 
 
 def _encode(run: TrainConfig, engine: JobEngine) -> EncodedData:

@@ -1,13 +1,11 @@
 """Progressive training: one file declares the stages, the runner goes through them and resumes in any of them.
 
-Each stage is a run of its own in ``<out>/<number>-<name>``, started from the result of the one before; what came
-from what stands in ``<out>/lineage.json`` with the SHA-256 of every result's weights.
+Each stage is a run of its own in ``<out>/<number>-<name>``, started from the result of the one before.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -17,13 +15,9 @@ from pydantic import Field, model_validator
 from cogvideox.clip_folders.listing import list_clips
 from cogvideox.config import Config
 from cogvideox.data.clips import ClipSize, best_share
-from cogvideox.errors import CheckpointError, ConfigError
-from cogvideox.files import read_json
-from cogvideox.files.atomic import write_text
-from cogvideox.files.digest import digests_of
-from cogvideox.files.text import MOST_TABLE_BYTES
+from cogvideox.errors import ConfigError
 from cogvideox.training.config import TrainConfig, refuse_without_effect
-from cogvideox.training.loop import train
+from cogvideox.training.sequence import RunSequence
 from cogvideox.training.tasks.diffusion import DiffusionTraining
 from cogvideox.training.tasks.sizes import SizeSetting
 from cogvideox.transformer.position import PositionMode
@@ -61,8 +55,10 @@ class DiffusionRun(TrainConfig):
     task: DiffusionTraining
 
 
-class StagedRun(Config):
+class StagedRun(RunSequence):
     """A whole progressive training."""
+
+    out_setting: ClassVar[str] = "base.out"
 
     base: DiffusionRun
     stages: tuple[TrainingStage, ...] = Field(min_length=1, description="in order")
@@ -103,7 +99,7 @@ class StagedRun(Config):
         data = task.data.changed(size=size, budget=stage.budget, images=stage.images, best=stage.best)
         changes: dict[str, Any] = {"data": data, "accumulation": stage.accumulation}
         if number:
-            changes["start"] = str(self.folder(number - 1) / "model")
+            changes["start"] = str(self.stage_folder(number - 1) / "model")
         rotary = next((s.rotary for s in reversed(self.stages[: number + 1]) if s.rotary), None)
         if rotary:
             assert task.transformer is not None, "checked when these settings were made"
@@ -111,58 +107,35 @@ class StagedRun(Config):
         rates = {"lr": stage.lr, "warmup": stage.warmup, "muon_lr": stage.muon_lr or optim.muon_lr}
         return self.base.changed(
             name=f"{self.base.name}/{stage.name}",
-            out=str(self.folder(number)),
+            out=str(self.stage_folder(number)),
             steps=stage.steps,
             task=task.changed(**changes),
             optim=optim.changed(**rates),
         )
 
-    def folder(self, number: int) -> Path:
+    @property
+    def folder(self) -> Path:
+        return Path(self.base.out)
+
+    def stage_folder(self, number: int) -> Path:
         """Where a stage's run is."""
-        return Path(self.base.out) / f"{number + 1}-{self.stages[number].name}"
+        return self.folder / f"{number + 1}-{self.stages[number].name}"
 
+    def named_runs(self) -> list[tuple[str, TrainConfig]]:
+        return [(stage.name, self.run_of(number)) for number, stage in enumerate(self.stages)]
 
-def train_stages(config: StagedRun) -> Path:
-    """Go through the stages that are not done, and return the folder of the last result.
+    def runs_to_encode(self) -> Iterator[TrainConfig]:
+        start = self.base.task.start
+        for number, (_, run) in enumerate(self.named_runs()):
+            # later ones start from a model that is not there yet, coded alike
+            yield run.changed(task=run.task.changed(start=start)) if number else run
 
-    Raises CheckpointError when a result that a later stage was started from has been changed since, and what ``train``
-    raises.
-    """
-    file = Path(config.base.out) / "lineage.json"
-    _check_scores(config)
-    lineage: list[dict[str, Any]] = _read(file)
-    result = Path(config.base.out)
-    for number, stage in enumerate(config.stages):
-        result = train(config.run_of(number))
-        entry = {
-            "stage": stage.name,
-            "weights": digests_of(result),
-            "start": lineage[number - 1]["weights"] if number else config.base.task.start,
-        }
-        if number < len(lineage) and lineage[number] != entry:
-            raise CheckpointError(
-                f"{result}: is not the result that stands in {file.name}; later stages were started from that one. "
-                "Put it back, or choose another out="
-            )
-        if number >= len(lineage):
-            lineage.append(entry)
-            write_text(file, json.dumps(lineage, indent=1))
-    return result
+    def started_from(self, number: int, lineage: Sequence[dict[str, Any]]) -> Any:
+        return lineage[number - 1]["weights"] if number else self.base.task.start
 
-
-def _check_scores(config: StagedRun) -> None:
-    """A stage of the best clips needs scores: asked for before the stages that come first. Raises ConfigError."""
-    data = config.base.task.data
-    shares = [stage.best for stage in config.stages if stage.best < 1]
-    if data is not None and data.videos is None and shares:
-        best_share(list_clips(data.folder, data.caption, data.source), min(shares))
-
-
-def _read(file: Path) -> list[dict[str, Any]]:
-    if not file.exists():
-        return []
-    try:
-        values = read_json(file, most=MOST_TABLE_BYTES)
-    except ConfigError as error:
-        raise CheckpointError(f"{file}: cannot be read ({error}); remove it, it is made again") from None
-    return values if isinstance(values, list) else []
+    def check_before(self) -> None:
+        """A stage of the best clips needs scores: asked for before the stages that come first. Raises ConfigError."""
+        data = self.base.task.data
+        shares = [stage.best for stage in self.stages if stage.best < 1]
+        if data is not None and data.videos is None and shares:
+            best_share(list_clips(data.folder, data.caption, data.source), min(shares))

@@ -12,6 +12,7 @@
 | ``templates`` | which shape a thing is, by correlation with templates |
 | ``tracking`` | how far things and the camera moved |
 | ``fact_check`` | ``check_facts``: which stated facts hold in frames, by rules on pixels |
+| ``silhouette`` | how well outlines agree with the ideal shapes |
 | ``score`` | verdicts to tables with Wilson intervals |
 | ``distortions`` | damage done to clips on purpose |
 | ``validate`` | how often the fact check is right, on clips whose truth is known |

@@ -5,7 +5,7 @@
 | `table` | all recipes by name; a run from a YAML file |
 | `settings` | every setting of a run, with type, value and meaning (`cogvideox settings RECIPE`) |
 | `finetune` | a model on clips of yours: `finetune`, `lora`, `videos-lora`, `inpaint`, `keyframes`, `control` |
-| `shipped` | the runs whose results ship inside the package (`world-*`, `labels`) |
+| `shipped` | the runs whose results ship inside the package (`tiny`, `distil-tiny`, `world-*`, `labels`) |
 | `paper` | `paper-2b`, `paper-5b`: Tables 5 and 6; `world-stages`: the same in miniature; `table1-*`: Table 1 |
 """
 

@@ -9,144 +9,128 @@ from cogvideox.data.masks import KEYFRAMES, WORLD_HOLES
 from cogvideox.presets import get_preset
 from cogvideox.training.config import Run
 from cogvideox.training.optim import OptimConfig
+from cogvideox.training.sequence import ChainedRun, ChainStage, RunSequence
 from cogvideox.training.task import TaskConfig
 from cogvideox.training.tasks.base_model import default_precision
 from cogvideox.training.tasks.captioner import CaptionerTraining
 from cogvideox.training.tasks.diffusion import DiffusionTraining
-from cogvideox.training.tasks.diffusion_settings import WORLD_TEXT, WORLD_VAE
+from cogvideox.training.tasks.diffusion_settings import WORLD_TEXT, WORLD_VAE, SceneTargets
+from cogvideox.training.tasks.distil import DistilTraining, FoldGuidance, Progressive
 from cogvideox.training.tasks.features import FeaturesTraining
 from cogvideox.training.tasks.label_classifier import ClassifierTraining
 from cogvideox.training.tasks.lpips import PerceptualTraining
 from cogvideox.training.tasks.text_encoder import TextTraining
 from cogvideox.training.tasks.vae import CropPhase, VAETraining
 
-
-def world_vae() -> Run:
-    """The shipped VAE: still frames first, then small crops, whole clips last."""
-    return _run(
-        "world-vae",
-        VAETraining(
-            vae=get_preset("tiny").vae,
-            phases=(
-                CropPhase(until=480, frames=1, size=64, batch=16),
-                CropPhase(until=980, frames=9, size=32, batch=8),
-                CropPhase(until=1200, frames=17, size=64, batch=2, coding="chunked"),
-            ),
-        ),
-        steps=1200,
-        optim=OptimConfig(lr=2e-3, ema=0.99),
-        measure_every=300,
-        save_every=100,
-    )
-
-
 EVERY_STORY = {
     "motion": 0.15, "size": 0.10, "rotate": 0.15, "transform": 0.15, "count": 0.20, "pan": 0.05, "pair": 0.20,
 }  # fmt: skip
 
 
-def tiny_vae() -> Run:
-    """The autoencoder of the recipe ``tiny``: stills of every story, then whole clips in the chunks of inference."""
-    return _run(
-        "tiny-vae",
-        VAETraining(
-            vae=get_preset("tiny").vae,
-            phases=(
-                CropPhase(until=4000, frames=1, size=64, batch=8),
-                CropPhase(until=5000, frames=17, size=64, batch=2, coding="chunked"),
-            ),
-            scene_mix=EVERY_STORY,
-            object_weight=4.0,
-            l2=2.0,
-            edges=1.0,
-            kl=1e-4,
+def world_vae() -> Run:
+    """The shipped VAE: stills of every story, then whole clips in the chunks of inference."""
+    task = VAETraining(
+        vae=get_preset("tiny").vae,
+        phases=(
+            CropPhase(until=4000, frames=1, size=64, batch=8),
+            CropPhase(until=5000, frames=17, size=64, batch=2, coding="chunked"),
         ),
-        steps=5000,
-        optim=OptimConfig(lr=2e-3, ema=0.999),
-        measure_every=500,
-        save_every=100,
+        scene_mix=EVERY_STORY,
+        object_weight=4.0,
+        l2=2.0,
+        edges=1.0,
+        kl=1e-4,
     )
-
-
-def world_vae_decoder() -> Run:
-    """A sharper decoder for latents that stay as they are, so that a trained transformer goes on serving."""
-    return _run(
-        "world-vae-decoder",
-        VAETraining(
-            vae=get_preset("tiny").vae,
-            phases=(
-                CropPhase(until=800, frames=9, size=32, batch=8, coding="chunked"),
-                CropPhase(until=1200, frames=17, size=64, batch=2, coding="chunked"),
-            ),
-            start="tiny",
-            decoder_only=True,
-            edges=1.0,
-        ),
-        steps=1200,
-        seed=1,
-        optim=OptimConfig(lr=1e-3, ema=0.99),
-        measure_every=200,
-        save_every=50,
-    )
+    optim = OptimConfig(lr=2e-3, ema=0.999)
+    return _run("world-vae", task, steps=5000, optim=optim, measure_every=500, save_every=100)
 
 
 def world_text() -> Run:
-    """The shipped text encoder: reads the facts of a scene out of its caption."""
-    task = TextTraining(dropout=0.25)
-    optim = OptimConfig(lr=2e-3, weight_decay=0.05, ema=0.98)
-    return _run("world-text", task, steps=560, optim=optim, measure_every=150)
+    """The shipped text encoder: reads the facts of a scene out of its caption, and at each token whose it is."""
+    task = TextTraining(dropout=0.15, scene_mix=EVERY_STORY)
+    optim = OptimConfig(lr=2e-3, weight_decay=0.05, ema=0.99)
+    return _run("world-text", task, steps=2400, optim=optim, measure_every=300)
+
+
+HARD_STORIES_OFTEN = {
+    "motion": 0.12, "size": 0.05, "rotate": 0.15, "transform": 0.25, "count": 0.15, "pan": 0.03, "pair": 0.25,
+}  # fmt: skip
+SCENES: dict[str, Any] = {
+    "scene_mix": HARD_STORIES_OFTEN, "clips": 9000, "object_weight": 3.0, "scene_targets": SceneTargets(),
+}  # fmt: skip
+"""How the shipped transformers see the tiny world."""
 
 
 def world_t2v() -> Run:
-    """A text-to-video transformer as the shipped one began, on patches of 2x2. Needs world-vae and world-text."""
+    """A text-to-video transformer as the shipped one begins, on patches of 2x2. Needs world-vae and world-text."""
     coarse = get_preset("tiny").transformer.with_arm(patch_size=2)
-    task = _of_preset("tiny", transformer=coarse, batch=32, clips=9000)
-    return _transformer_run("world-t2v", task, steps=9500, lr=1.5e-3, muon_lr=0.02, ema=0.998)
+    task = _of_preset("tiny", transformer=coarse, batch=32, **SCENES)
+    return _transformer_run("world-t2v", task, steps=5000, lr=1.5e-3, muon_lr=0.02, ema=0.998)
 
 
-def world_text_pairs() -> Run:
-    """The shipped text-to-video model's text encoder: world-text, which learns which of two things is which."""
-    task = TextTraining(start="runs/world-text/model", pairs=0.5, keep=5.0, dropout=0.2, batch=64)
-    optim = OptimConfig(lr=2e-3, weight_decay=0.05, ema=0.98)
-    return _run("world-text-pairs", task, steps=1500, optim=optim, measure_every=250)
+def world_t2v_fine() -> Run:
+    """The shipped text-to-video transformer, started from world-t2v: every latent its own patch."""
+    task = _of_preset("tiny", start="runs/world-t2v/model", **SCENES)
+    return _transformer_run("world-t2v-fine", task, steps=5000, lr=1e-3, muon_lr=0.015, ema=0.999)
+
+
+def world_i2v() -> Run:
+    """The shipped image-to-video transformer, started from world-t2v-fine."""
+    task = _of_preset("tiny-i2v", start="runs/world-t2v-fine/model", **SCENES)
+    return _transformer_run("world-i2v", task, steps=1500, lr=7e-4, muon_lr=0.01, ema=0.995)
+
+
+STEPS = (16, 8)
+"""Steps of the students of ``distil-tiny``, one after the other; the last is what ships."""
+
+
+def distil_tiny() -> ChainedRun:
+    """Few steps for the shipped model: guidance folded in, then 16 steps that do what 32 did, then 8."""
+    first, *others = _students()
+    start = first.run.override(["task.start=runs/world-t2v-fine/model"])
+    return ChainedRun(
+        name="distil-tiny", out="runs/distil-tiny", stages=(first.changed(run=start, reads={}), *others)
+    )
+
+
+def tiny() -> ChainedRun:
+    """The shipped models from nothing: VAE, text encoder, text to video, image to video, few steps."""
+    coded = {"task.vae": "vae", "task.text": "text"}
+    return ChainedRun(
+        name="tiny",
+        out="runs/tiny",
+        stages=(
+            ChainStage(name="vae", run=world_vae()),
+            ChainStage(name="text", run=world_text()),
+            ChainStage(name="coarse", run=world_t2v(), reads=coded),
+            ChainStage(name="t2v", run=world_t2v_fine(), reads=coded | {"task.start": "coarse"}),
+            ChainStage(name="i2v", run=world_i2v(), reads=coded | {"task.start": "t2v"}),
+            *_students(),
+        ),
+    )
+
+
+def _students() -> tuple[ChainStage, ...]:
+    """The runs of distillation: each starts from the one before, the first from the run called t2v."""
+    methods: list[tuple[str, FoldGuidance | Progressive]] = [("guidance", FoldGuidance(guidance=3.5))]
+    methods += [(f"steps-{steps}", Progressive(steps=steps)) for steps in STEPS]
+    stages, before = [], "t2v"
+    for name, method in methods:
+        task = DistilTraining(start="tiny", method=method, scene_mix=HARD_STORIES_OFTEN, clips=9000, batch=16)
+        optim = OptimConfig(
+            name="muon", lr=3e-4, muon_lr=0.005, warmup=20, schedule="wsd", decay=1.0, ema=0.99
+        )
+        run = _run(
+            f"tiny-{name}", task, steps=600, optim=optim, precision=default_precision(), measure_every=200
+        )
+        stages.append(ChainStage(name=name, run=run, reads={"task.start": before}))
+        before = name
+    return tuple(stages)
 
 
 RARE_SCENES_OFTEN = {
     "motion": 0.32, "size": 0.12, "rotate": 0.17, "transform": 0.19, "count": 0.14, "pan": 0.06,
 }  # fmt: skip
-
-
-def world_t2v_fine() -> Run:
-    """The shipped text-to-video transformer, started from world-t2v: every latent its own patch, rare scenes often."""
-    task = _of_preset("tiny", start="runs/world-t2v/model", scene_mix=RARE_SCENES_OFTEN)
-    return _transformer_run("world-t2v-fine", task, steps=4500, lr=1e-3, muon_lr=0.015, ema=0.999)
-
-
-SCENES_WITH_PAIRS = {
-    "motion": 0.24, "size": 0.08, "rotate": 0.14, "transform": 0.17, "count": 0.13, "pan": 0.05, "pair": 0.19,
-}  # fmt: skip
-
-
-def world_t2v_pairs() -> Run:
-    """The shipped text-to-video transformer, started from world-t2v-fine: two different things too.
-
-    It ran twice: from its own result again with task.start=runs/world-t2v-pairs/model, task.clips_seed=21, seed=22,
-    steps=2800.
-    """
-    task = _of_preset(
-        "tiny",
-        start="runs/world-t2v-fine/model",
-        text="runs/world-text-pairs/model",
-        scene_mix=SCENES_WITH_PAIRS,
-        clips=9000,
-    )
-    return _transformer_run("world-t2v-pairs", task, steps=2400, lr=1e-3, muon_lr=0.015, ema=0.999)
-
-
-def world_i2v() -> Run:
-    """The shipped image-to-video transformer, started from world-t2v-fine."""
-    task = _of_preset("tiny-i2v", start="runs/world-t2v-fine/model", scene_mix=RARE_SCENES_OFTEN)
-    return _transformer_run("world-i2v", task, steps=2300, lr=7e-4, muon_lr=0.01, ema=0.995)
 
 
 def world_inpaint() -> Run:
@@ -184,7 +168,7 @@ def _of_preset(name: str, **settings: Any) -> DiffusionTraining:
 
 
 def _transformer_run(name: str, task: DiffusionTraining, steps: int, **optim: float) -> Run:
-    muon = OptimConfig(name="muon", **optim)
+    muon = OptimConfig(name="muon", schedule="wsd", weight_decay=0.01, **optim)
     return _run(name, task, steps=steps, optim=muon, precision=default_precision(), measure_every=500)
 
 
@@ -220,12 +204,11 @@ def labels() -> Run:
     return _run("labels", task, steps=800, optim=optim, log_every=100, measure_every=400, save_every=400)
 
 
-SHIPPED: dict[str, Callable[[], Run]] = {
+SHIPPED: dict[str, Callable[[], Run | RunSequence]] = {
     make.__name__.replace("_", "-"): make
     for make in (
-        tiny_vae,
-        world_vae, world_vae_decoder, world_text, world_text_pairs, world_t2v, world_t2v_fine, world_t2v_pairs,
-        world_i2v, world_inpaint, world_keyframes, world_control, world_captioner, world_lpips, world_features, labels,
+        tiny, distil_tiny, world_vae, world_text, world_t2v, world_t2v_fine, world_i2v, world_inpaint, world_keyframes,
+        world_control, world_captioner, world_lpips, world_features, labels,
     )
 }  # fmt: skip
 """Recipe -> the function that makes its run."""

@@ -23,9 +23,10 @@ from cogvideox.training.recipes.finetune import (
 )
 from cogvideox.training.recipes.paper import TABLE_1, paper_2b, paper_5b, variant_run, world_stages
 from cogvideox.training.recipes.shipped import SHIPPED
-from cogvideox.training.stages import StagedRun, train_stages
+from cogvideox.training.sequence import ChainedRun, RunSequence, train_in_order
+from cogvideox.training.stages import StagedRun
 
-RECIPES: dict[str, Callable[[], Run | StagedRun]] = {
+RECIPES: dict[str, Callable[[], Run | RunSequence]] = {
     **SHIPPED,
     "finetune": finetune,
     "lora": lora,
@@ -42,7 +43,7 @@ RECIPES: dict[str, Callable[[], Run | StagedRun]] = {
 }
 
 
-def recipe(name: str) -> Run | StagedRun:
+def recipe(name: str) -> Run | RunSequence:
     """The run called ``name``; ConfigError with a suggestion when there is none."""
     if name == "films-lora":
         return _films_lora()
@@ -63,13 +64,17 @@ def _films_lora() -> Run:
     )
 
 
-def run_file(path: str | Path) -> Run | StagedRun:
-    """A run from a YAML file; one that declares ``stages`` is a progressive run. Raises ConfigError."""
+def run_file(path: str | Path) -> Run | RunSequence:
+    """A run from a YAML file, or several where it declares ``stages``: of one ``base``, or each a run of its own.
+
+    Raises ConfigError.
+    """
     values = read_yaml(path)
-    staged = isinstance(values, dict) and "stages" in values
-    return StagedRun.from_yaml(path) if staged else Run.from_yaml(path)
+    if not isinstance(values, dict) or "stages" not in values:
+        return Run.from_yaml(path)
+    return StagedRun.from_yaml(path) if "base" in values else ChainedRun.from_yaml(path)
 
 
-def run(config: Run | StagedRun) -> Path:
+def run(config: Run | RunSequence) -> Path:
     """Train, in one stage or several; the folder of the result."""
-    return train_stages(config) if isinstance(config, StagedRun) else train(config)
+    return train_in_order(config) if isinstance(config, RunSequence) else train(config)

@@ -9,6 +9,7 @@ Each task is a settings class (``...Training``) and what one step of it does (``
 | `base_model` | what these settings take from the model a run starts from |
 | `diffusion_data` | its clips, encoded once, and dealt out to micro-steps |
 | `diffusion_batches` | a sample of a clip, the velocity's error, held-out error in bands of noise |
+| `diffusion_scenes` | objects that count more, and what a block is taught of cells (the tiny world) |
 | `diffusion_conditions` | what a kind of model reads besides: first frames, masked clips, control videos |
 | `diffusion_network` | the network before the first step, with an adapter where asked |
 | `distil` | step distillation: guidance folded in, half of the steps, matching of distributions |
