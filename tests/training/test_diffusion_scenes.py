@@ -18,7 +18,8 @@ from cogvideox.training.tasks.diffusion import DiffusionTask, DiffusionTraining
 from cogvideox.training.tasks.diffusion_batches import velocity_errors
 from cogvideox.training.tasks.diffusion_scenes import CellReader, SceneCells
 from cogvideox.training.tasks.diffusion_settings import SceneTargets
-from cogvideox.training.tasks.distil import DistilTraining, FoldGuidance
+from cogvideox.training.tasks.distil import DistilTraining
+from cogvideox.training.tasks.distil_methods import FoldGuidance
 from cogvideox.world import TIERS
 from cogvideox.world.cells import CELL_FACTS
 

@@ -19,14 +19,12 @@ from cogvideox.training.loop import train
 from cogvideox.training.optim import OptimConfig
 from cogvideox.training.tasks.diffusion_batches import predict
 from cogvideox.training.tasks.diffusion_settings import LoraTuning
-from cogvideox.training.tasks.distil import (
-    DistilTask,
-    DistilTraining,
-    FoldGuidance,
-    Progressive,
-    TrajectoryMatching,
-    shared_copy,
-)
+from cogvideox.training.tasks.distil import DistilTask, DistilTraining
+from cogvideox.training.tasks.distil_compare import Comparison
+from cogvideox.training.tasks.distil_methods import FoldGuidance, Progressive, TrajectoryMatching, passes
+from cogvideox.training.tasks.distil_prompts import PromptFile
+from cogvideox.training.tasks.distil_teacher import shared_copy
+from cogvideox.world import caption, sample_scene
 
 METHODS = {
     "guidance": FoldGuidance(guidance=3.5),
@@ -48,7 +46,13 @@ def cache(tmp_path_factory) -> Path:
 
 def settings(cache: Path, method: str, **more) -> DistilTraining:
     return DistilTraining(
-        start="tiny", cache=str(cache), clips=4, batch=2, samples=0, method=METHODS[method], **more
+        start="tiny",
+        cache=str(cache),
+        clips=4,
+        batch=2,
+        samples=0,
+        method=METHODS[method],
+        **({"compared": 0} | more),
     )
 
 
@@ -179,3 +183,89 @@ def test_an_adapter_says_how_it_is_sampled(cache, tmp_path):
     )  # fmt: skip
     found = read_recommended(train(run))
     assert (found.times, found.sampler, found.guidance, found.scale) == ((999, 665, 399), "ddim", 1, 1)
+
+
+def test_a_student_that_is_its_teacher_keeps_all_of_it(cache):
+    """A teacher whose guidance is 1, beside itself at the same steps; and a student that stands still."""
+    method = Progressive(steps=8)
+    task = DistilTask(settings(cache, "progressive", compared=1).changed(method=method), 0, 1)
+    (comparison,) = [each for each in task.measured if isinstance(each, Comparison)]
+    assert len(comparison.times[0]) == 8 and len(comparison.times[1]) == 16
+    comparison.times = (comparison.times[1], comparison.times[1])
+    same = task.combine([task.measure_batch(task.module, index) for index in range(task.measure_batches)])
+    assert [same[name] for name in ("kept_motion", "kept_spread", "kept_contrast")] == pytest.approx(
+        [1, 1, 1], abs=1e-3
+    )
+    assert same["teacher_distance"] < 1e-3 and "held_out" in same
+    for parameter in task.module.parameters():
+        torch.nn.init.zeros_(parameter)
+    still = comparison.figures([comparison.measure(task.module, 0)])
+    assert still["teacher_distance"] > 0.3 and still["kept_spread"] != pytest.approx(1, abs=0.05)
+
+
+def test_what_a_step_costs():
+    assert passes(METHODS["guidance"], frozen=False) == 5 and passes(METHODS["guidance"], frozen=True) == 4
+    assert (
+        passes(METHODS["progressive"], frozen=False) == 7 and passes(Progressive(steps=4), frozen=False) == 5
+    )
+    assert passes(TrajectoryMatching(), frozen=False) == 14  # K + 10
+    assert passes(TrajectoryMatching(), frozen=True) == 12
+
+
+def prompts_file(folder: Path, count: int = 6) -> str:
+    file = folder / "prompts.txt"
+    file.write_text("\n\n".join(caption(sample_scene(1, index), 1, index) for index in range(count)) + "\n")
+    return str(file)
+
+
+@pytest.mark.parametrize("lora", [None, LoraTuning(rank=2)])
+def test_prompts_alone_teach_a_student_of_few_steps(lora, cache, tmp_path):
+    task = DistilTraining(
+        start="tiny", cache=str(cache), batch=2, method=METHODS["tdm"], lora=lora, compared=1,
+        prompts=PromptFile(file=prompts_file(tmp_path), frames=9, height=32, width=48, held_out=2),
+    )  # fmt: skip
+
+    def run(out: str) -> Run:
+        return Run(
+            name="prompts", out=str(tmp_path / out), task=task, steps=2, optim=OptimConfig(lr=1e-4, warmup=0),
+            measure_every=10, save_every=1,
+        )  # fmt: skip
+
+    built = DistilTask(task, 0, 2)
+    assert [built.data.train.clips.caption(0, 0), len(built.data.train.clips)] == [
+        caption(sample_scene(1, 0), 1, 0),
+        4,
+    ]
+    (sample,) = built.data.train.fixed([0])
+    assert sample.noise.shape == (16, 3, 4, 6) and not sample.clean.any() and sample.text.any()
+    assert set(built.measure(built.module)) == {
+        "kept_motion",
+        "kept_spread",
+        "kept_contrast",
+        "teacher_distance",
+    }
+    whole = train(run("whole"))
+    train(run("parts"), stop_at=1)
+    parts = train(run("parts"))
+    assert {file.name: file.read_bytes() for file in parts.rglob("*.safetensors")} == {
+        file.name: file.read_bytes() for file in whole.rglob("*.safetensors")
+    }
+    if lora is None:
+        spec = find_spec(whole)
+        assert (spec.frames, spec.height, spec.width) == (9, 32, 48) and spec.times == METHODS["tdm"].times
+
+
+def test_prompts_that_cannot_teach_are_refused(cache, tmp_path):
+    few = PromptFile(file=prompts_file(tmp_path, 3))
+    with pytest.raises(ConfigError, match="its targets lie on noised clips"):
+        DistilTraining(start="tiny", method=METHODS["progressive"], prompts=few)
+    with pytest.raises(ConfigError, match="leave one of them out"):
+        DistilTraining(start="tiny", method=METHODS["tdm"], prompts=few, data={"folder": "clips"})
+    with pytest.raises(ConfigError, match="task.clips: speaks of the tiny world"):
+        DistilTraining(start="tiny", method=METHODS["tdm"], prompts=few, clips=7)
+    with pytest.raises(ConfigError, match="3 prompts, of which 4 are held out"):
+        DistilTask(DistilTraining(start="tiny", cache=str(cache), method=METHODS["tdm"], prompts=few), 0, 1)
+    with pytest.raises(ConfigError, match="of kind i2v"):
+        DistilTask(
+            DistilTraining(start="tiny-i2v", cache=str(cache), method=METHODS["tdm"], prompts=few), 0, 1
+        )

@@ -114,9 +114,11 @@ def asked_videos(options: EvaluateOptions) -> list[AskedVideo]:
     if options.suite == "paper":
         rows = [(each.id, each.prompt, each.short, None) for each in prompt_suite(options.prompt_set)]
     else:
-        single, pairs = held_out_prompts(), two_object_prompts()
-        of_suite = {"two": pairs, "vae": (*single, *pairs)}
-        prompts: Sequence[Prompt | TwoObjectPrompt] = of_suite.get(options.suite or "", single)
+        prompts: list[Prompt | TwoObjectPrompt] = []
+        if options.suite != "two":
+            prompts += held_out_prompts()
+        if options.suite in ("two", "vae"):
+            prompts += two_object_prompts()
         rows = [(each.id, each.prompt, each.prompt, each.scene) for each in prompts]
     return [
         AskedVideo(_file_name(id, seed), prompt, text, seed, scene)

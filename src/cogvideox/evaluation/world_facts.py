@@ -64,7 +64,8 @@ def world_scores(
 
 def silhouette_scores(videos: Iterable[Video], prompts: Sequence[str]) -> list[Score]:
     """How well outlines agree with the ideal shapes (IoU), mean and median over videos; others are left out (NaN)."""
-    scenes = {each.prompt: each.scene for each in (*held_out_prompts(), *two_object_prompts())}
+    scenes = {each.prompt: each.scene for each in held_out_prompts()}
+    scenes |= {each.prompt: each.scene for each in two_object_prompts()}
     each = [
         silhouette_agreement(video.frames, scenes[prompt]) if prompt in scenes else float("nan")
         for video, prompt in zip(videos, prompts, strict=True)

@@ -68,5 +68,7 @@ def _encode(run: TrainConfig, engine: JobEngine) -> EncodedData:
         elsewhere=None if engine.is_here else workers.encode,
     )
     clips = [data.train.clips, data.held_out.clips]
+    if config.object_weight:
+        data.by_story()
     dropped = {name: reason for each in clips for name, reason in each.dropped.items()}
     return EncodedData(Path(config.cache), len(clips[0]), len(clips[1]), dropped)

@@ -83,6 +83,8 @@ class TrainRequest:
 
     ``micro_steps``: those of an optimiser step that one process does. ``shard`` and ``context``: ranks that
     share the weights, and every clip. ``average``: whether there is an EMA. ``muon``: one moment, not two.
+    ``copies``: frozen networks with weights of their own beside the trained one, ``critics``: others that move.
+    ``other_passes``: forward passes of a clip besides those that training without them takes.
     """
 
     spec: ModelSpec
@@ -95,6 +97,9 @@ class TrainRequest:
     muon: bool = False
     shard: int = 1
     context: int = 1
+    copies: int = 0
+    critics: int = 0
+    other_passes: float = 0.0
     device: str = "cuda"
     pixels: tuple[int, int, int] = (49, 480, 720)
     """Frames, height and width of the largest clip, which is encoded before the first step."""
@@ -158,18 +163,18 @@ class TrainingPrediction:
         """The bytes of one process, by what they hold."""
         request, (frozen, moved, block) = self.request, self._weights
         shards = request.shards
-        grads, step = moved * FLOAT32, self._step
-        if shards > 1:
-            step = (step - grads) // request.context + grads // shards
+        own, moving = moved * FLOAT32, 1 + request.critics
+        grads, activations = own * moving, (self._step - own) * moving
+        step = activations // request.context + grads // shards if shards > 1 else activations + grads
         return TrainingMemory(
-            weights=(frozen + grads) // shards,
+            weights=(frozen + grads + own * request.copies) // shards,
             moved=moved,
             gradients=grads // shards,
             optimiser=grads * (1 if request.muon else 2) // shards,
-            average=grads // shards if request.average else 0,
+            average=own // shards if request.average else 0,
             step=step,
             gathered=2 * block if shards > 1 else 0,
-            encode=self._encode(frozen + grads),
+            encode=self._encode(frozen + grads + own * request.copies),
             host=self._host,
         )
 
@@ -179,7 +184,8 @@ class TrainingPrediction:
         request = self.request
         work = FlopCounter(request.spec.transformer).flops(request.samples, request.lora is not None)
         forward = work / (2 if request.lora is not None else 3)
-        return (work + (forward if request.recompute else 0)) * request.micro_steps / request.context
+        again = forward * ((1 + request.critics if request.recompute else 0) + request.other_passes)
+        return (work + again) * request.micro_steps / request.context
 
     @cached_property
     def _weights(self) -> tuple[int, int, int]:

@@ -22,6 +22,7 @@ from cogvideox.training.memory import TrainingPrediction, TrainRequest
 from cogvideox.training.tasks.base_model import base_of, local_folder
 from cogvideox.training.tasks.diffusion import DiffusionTraining
 from cogvideox.training.tasks.diffusion_settings import WORLD_TEXT, WORLD_VAE
+from cogvideox.training.tasks.distil import DistilTraining
 from cogvideox.training.tasks.folder import check_folder
 from cogvideox.training.tasks.sizes import latent_shape, tokens_of
 
@@ -77,6 +78,10 @@ def request_of(
         one = tokens_of(shape, spec.text_tokens, spec.transformer.patch)
         many = task.batch if task.data.batching == "batch" else max(1, (task.data.budget or one) // one)
         pixels = (size.frames, shape[2] * ratio, shape[3] * ratio)
+    elif isinstance(task, DistilTraining) and task.prompts is not None:
+        length, height, width, _ = task.prompts.native_size(spec)
+        shape = (spec.vae.latent_channels, spec.vae.latent_frames(length), height // ratio, width // ratio)
+        many, pixels = task.batch, (length, height, width)
     else:
         frames = (task.frames - 1) // spec.vae.temporal_compression_ratio + 1
         shape = (spec.vae.latent_channels, frames, task.size // ratio, task.size // ratio)
@@ -96,6 +101,7 @@ def request_of(
         context=mesh.context,
         device=task.compute_device,
         pixels=pixels,
+        **(task.beside_the_student() if isinstance(task, DistilTraining) else {}),
     )
 
 
@@ -168,6 +174,14 @@ def _check_models(task: DiffusionTraining, result: Preview) -> None:
 
 def _clips(task: DiffusionTraining, config: TrainConfig, result: Preview) -> int:
     """How many clips there are to train on; 0 where that is not known."""
+    if isinstance(task, DistilTraining) and task.prompts is not None:
+        try:
+            prompts = len(task.prompts.read())
+        except CogVideoXError as error:
+            result.problems.append(str(error))
+            return 0
+        result.lines.append(f"prompts: {prompts} in {task.prompts.file}, {task.prompts.held_out} held out")
+        return prompts - task.prompts.held_out
     if task.data is None:
         return task.clips
     try:

@@ -10,7 +10,9 @@ from cogvideox.training.optim import OptimConfig
 from cogvideox.training.tasks.base_model import default_precision
 from cogvideox.training.tasks.diffusion import DiffusionTraining
 from cogvideox.training.tasks.diffusion_settings import LoraTuning, TrainedKind
-from cogvideox.training.tasks.distil import DistilTraining, FoldGuidance, TrajectoryMatching
+from cogvideox.training.tasks.distil import DistilTraining
+from cogvideox.training.tasks.distil_methods import FoldGuidance, TrajectoryMatching
+from cogvideox.training.tasks.distil_prompts import PromptFile
 from cogvideox.training.tasks.folder import FolderData
 
 
@@ -64,6 +66,35 @@ def distil_lora() -> Run:
     )
     optim = OptimConfig(lr=1e-4, warmup=5, betas=(0.0, 0.95), ema=0.0)
     return _run("distil-lora", task, optim, steps=300).changed(critic=optim.changed(lr=5e-4))
+
+
+def distil_2b() -> Run:
+    """Four steps for CogVideoX-2B, an adapter by TDM from a file of prompts: set task.prompts.file.
+
+    A step reads 32 prompts, in any number of processes.
+    """
+    return _distil_prompts("distil-2b", "2b", TrajectoryMatching())
+
+
+def distil_5b() -> Run:
+    """Eight steps for CogVideoX-5B, an adapter by TDM from a file of prompts: set task.prompts.file."""
+    times = (999, 874, 749, 624, 499, 374, 249, 124)
+    return _distil_prompts("distil-5b", "5b", TrajectoryMatching(times=times))
+
+
+def _distil_prompts(name: str, start: str, method: TrajectoryMatching) -> Run:
+    """As VIDEO-BLADE trains CogVideoX (arXiv 2508.10774): rank 64, the fake score five times as fast, no average."""
+    task = DistilTraining(
+        start=start,
+        prompts=PromptFile(file="prompts.txt"),
+        batch=1,
+        accumulation=32,
+        lora=LoraTuning(),
+        method=method,
+    )
+    optim = OptimConfig(lr=1e-4, warmup=5, betas=(0.0, 0.95), ema=0.0)
+    run = _run(name, task, optim, steps=300).changed(critic=optim.changed(lr=5e-4))
+    return run.changed(save_every=15, measure_every=30)
 
 
 def videos_lora() -> Run:

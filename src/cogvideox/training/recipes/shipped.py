@@ -15,7 +15,8 @@ from cogvideox.training.tasks.base_model import default_precision
 from cogvideox.training.tasks.captioner import CaptionerTraining
 from cogvideox.training.tasks.diffusion import DiffusionTraining
 from cogvideox.training.tasks.diffusion_settings import WORLD_TEXT, WORLD_VAE, SceneTargets
-from cogvideox.training.tasks.distil import DistilTraining, FoldGuidance, Progressive
+from cogvideox.training.tasks.distil import DistilTraining
+from cogvideox.training.tasks.distil_methods import FoldGuidance, Progressive
 from cogvideox.training.tasks.features import FeaturesTraining
 from cogvideox.training.tasks.label_classifier import ClassifierTraining
 from cogvideox.training.tasks.lpips import PerceptualTraining

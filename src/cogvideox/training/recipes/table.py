@@ -14,6 +14,8 @@ from cogvideox.training.loop import train
 from cogvideox.training.recipes.finetune import (
     control,
     distil,
+    distil_2b,
+    distil_5b,
     distil_lora,
     finetune,
     inpaint,
@@ -36,6 +38,8 @@ RECIPES: dict[str, Callable[[], Run | RunSequence]] = {
     "control": control,
     "distil": distil,
     "distil-lora": distil_lora,
+    "distil-2b": distil_2b,
+    "distil-5b": distil_5b,
     "world-stages": world_stages,
     "paper-2b": paper_2b,
     "paper-5b": paper_5b,

@@ -13,6 +13,10 @@ Each task is a settings class (``...Training``) and what one step of it does (``
 | `diffusion_conditions` | what a kind of model reads besides: first frames, masked clips, control videos |
 | `diffusion_network` | the network before the first step, with an adapter where asked |
 | `distil` | step distillation: guidance folded in, half of the steps, matching of distributions |
+| `distil_methods` | the three methods as settings, and what a step of each costs |
+| `distil_teacher` | the teacher, moves between its times, networks that share their weights |
+| `distil_prompts` | a file of prompts instead of clips |
+| `distil_compare` | what a student keeps of its teacher: motion, spread, contrast |
 | `diffusion_export` | the whole model around a trained transformer: sample videos, model folder |
 | `folder` | a folder of clips (or raw videos) as training reads it, and what a state keeps of it |
 | `sizes` | how files become clips where a setting is left to the model; token counts |

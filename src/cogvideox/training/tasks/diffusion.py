@@ -34,6 +34,7 @@ from cogvideox.training.tasks.base_model import completed
 from cogvideox.training.tasks.diffusion_batches import (
     DiffusionSample,
     HeldOut,
+    Measurement,
     fix_kernel,
     velocity_errors,
 )
@@ -97,12 +98,10 @@ class DiffusionTask(Task):
         self.attn_fn = attention_fn(config)
         self.module = self._network()
         micro_steps = None if steps is None else steps * config.accumulation
-        self.data = DiffusionData(
-            config, self.vae, self.text, self.module.config, seed=seed, micro_steps=micro_steps
-        )
-        self.held_out, self.work = HeldOut(self.data.held_out, self.schedule), FlopCounter(self.module.config)
-        self.measure_batches, self.measure_width = len(self.held_out.batches), 2
-        self.objects: ObjectErrors | None = None
+        self.data, self.work = self._data(micro_steps), FlopCounter(self.module.config)
+        self.measured = self._measured()
+        self.measure_batches = sum(len(each.batches) for each in self.measured)
+        self.measure_width = max(each.width for each in self.measured)
         self._add_scenes()
         self.sample_videos = min(config.samples, len(self.data.held_out.clips))
 
@@ -159,18 +158,21 @@ class DiffusionTask(Task):
         """What a state keeps of the clips of both sides and of the frozen networks."""
         return self.data.fingerprint(self.frozen)
 
-    def measure_batch(self, module: nn.Module, index: int) -> tuple[float, float]:
-        """Velocity error of some held-out clips in one of five bands of timesteps, or of a story's on objects: (sum of
-        errors, clips)."""
-        whole = len(self.held_out.batches)
-        if index >= whole and self.objects is not None:
-            return self.objects.measure(module, index - whole)
-        return self.held_out.measure(module, index)
+    def measure_batch(self, module: nn.Module, index: int) -> tuple[float, ...]:
+        """What one batch of one of the measurements gives, filled up with zeros."""
+        for each in self.measured:
+            if index < len(each.batches):
+                values = tuple(each.measure(module, index))
+                return values + (0.0,) * (self.measure_width - len(values))
+            index -= len(each.batches)
+        raise IndexError(index)
 
     def combine(self, measured: Sequence[Sequence[float]]) -> dict[str, float]:
-        whole = len(self.held_out.batches)
-        figures = self.held_out.figures(measured[:whole])
-        return figures | (self.objects.figures(measured[whole:]) if self.objects is not None else {})
+        figures: dict[str, float] = {}
+        for each in self.measured:
+            own, measured = measured[: len(each.batches)], measured[len(each.batches) :]
+            figures |= each.figures([values[: each.width] for values in own])
+        return figures
 
     def sample_video(self, module: nn.Module, index: int) -> Video:
         """A video of held-out caption ``index`` (and the condition of its clip), as ``module`` makes it now."""
@@ -226,14 +228,23 @@ class DiffusionTask(Task):
             lineage["lora.start"] = self.frozen["lora.start"]
         return lineage | ({"start": self.start.as_posix()} if self.start else {})
 
+    def _data(self, micro_steps: int | None) -> DiffusionData:
+        return DiffusionData(
+            self.config, self.vae, self.text, self.module.config, seed=self.seed, micro_steps=micro_steps
+        )
+
+    def _measured(self) -> list[Measurement]:
+        """What is measured on held-out clips."""
+        measured: list[Measurement] = [HeldOut(self.data.held_out, self.schedule)]
+        if self.config.object_weight:
+            measured.append(ObjectErrors(self.data.by_story(), self.schedule))
+        return measured
+
     def _add_scenes(self) -> None:
         """What known scenes add; see ``diffusion_scenes``. Raises ConfigError for a block that is not there."""
         config = self.config
         if config.object_weight or config.scene_targets is not None:
             self.scenes = SceneCells(self.data.train.clips)
-        if config.object_weight:
-            self.objects = ObjectErrors(self.data.by_story(), self.schedule)
-            self.measure_batches += len(self.objects.batches)
         if config.scene_targets is not None:
             network, block = self.module.config, config.scene_targets.block
             if block >= network.num_layers:

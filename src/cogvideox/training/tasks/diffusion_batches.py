@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, Protocol, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -178,9 +178,28 @@ def fix_kernel(attn_fn: Fastest, network: Transformer, samples: Sequence[Diffusi
     attn_fn.fix(*random_heads(network, batch, layout.tokens, dtype, requires_grad=True), layout)
 
 
+class Measurement(Protocol):
+    """Some held-out figures of a task, measured in batches that several processes can share."""
+
+    width: int
+    """Values that one batch gives."""
+
+    @property
+    def batches(self) -> Sequence[Any]:
+        """What is measured at once, in order."""
+
+    def measure(self, module: nn.Module, index: int) -> Sequence[float]:
+        """``width`` values of one batch."""
+
+    def figures(self, measured: Sequence[Sequence[float]]) -> dict[str, float]:
+        """Figures by name, from what ``measure`` gave for all batches in order."""
+
+
 class HeldOut:
     """Velocity error of held-out clips in five bands of noise, on fixed (clip, timestep, noise) triples. Measured in
     batches (some clips of one shape at one timestep) that several processes can share."""
+
+    width = 2
 
     def __init__(self, batcher: DiffusionBatcher, schedule: Schedule) -> None:
         self.batcher, self.schedule = batcher, schedule
@@ -198,9 +217,14 @@ class HeldOut:
     def measure(self, module: nn.Module, index: int) -> tuple[float, float]:
         """(sum of the errors of one batch, clips in it)."""
         band, clips = self.batches[index]
-        times = torch.full((len(clips),), band)
-        errors = velocity_errors(module, self.schedule, self.batcher.fixed(clips), times)
+        errors = self.errors(module, self.batcher.fixed(clips), torch.full((len(clips),), band))
         return float(errors.double().sum()), float(len(clips))
+
+    def errors(
+        self, module: nn.Module, samples: Sequence[DiffusionSample], times: Int[Tensor, " n"]
+    ) -> Float[Tensor, " n"]:
+        """What is measured of each sample."""
+        return velocity_errors(module, self.schedule, samples, times)
 
     def figures(self, measured: Sequence[Sequence[float]]) -> dict[str, float]:
         """The mean error of each band and the mean of the bands, from what ``measure`` gave for all batches."""

@@ -98,6 +98,8 @@ class ObjectErrors:
     The mean over a whole frame cannot see shapes: most of it is the ground, and at high noise what no model can know.
     """
 
+    width = 2
+
     def __init__(self, batcher: DiffusionBatcher, schedule: Schedule) -> None:
         self.batcher, self.schedule, self.cells = batcher, schedule, SceneCells(batcher.clips)
         total = schedule.config.num_train_timesteps

@@ -4,7 +4,7 @@
 |---|---|---|
 | ``guidance`` | the teacher's guided velocity, in one pass instead of two | clips |
 | ``progressive`` | one step for two of the teacher's (Salimans and Ho 2022, arXiv 2202.00512) | clips |
-| ``tdm`` | to match, on each stretch of its own trajectory, the teacher's distribution (2503.06674) | clips' captions |
+| ``tdm`` | to match, on each stretch of its own trajectory, the teacher's distribution (2503.06674) | prompts |
 
 The teacher is the model that the run starts from, frozen. Each method is a run of its own, which starts from the result
 of the one before, so that a run has one teacher and resumes as any other does. All weights move, or an adapter's; base
@@ -14,8 +14,9 @@ weights under adapters are held once for student, teacher and fake score.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -24,60 +25,40 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from cogvideox.checkpoints.lora import add_lora, unload_lora
-from cogvideox.config import Config
+from cogvideox.checkpoints.specs import read_spec
 from cogvideox.device import check_device
 from cogvideox.diffusion import Schedule
-from cogvideox.diffusion.hops import angle, hop, noised_up, renoised, velocity_between
+from cogvideox.diffusion.hops import noised_up, renoised, velocity_between
 from cogvideox.errors import ConfigError
 from cogvideox.noise import generator, normal
+from cogvideox.training.task import MayChange
 from cogvideox.training.tasks.diffusion import DiffusionTask, DiffusionTraining
-from cogvideox.training.tasks.diffusion_batches import DiffusionSample, predict
+from cogvideox.training.tasks.diffusion_batches import (
+    DiffusionBatcher,
+    DiffusionSample,
+    HeldOut,
+    Measurement,
+    predict,
+)
+from cogvideox.training.tasks.diffusion_data import DiffusionData
 from cogvideox.training.tasks.diffusion_export import TrainedModel
+from cogvideox.training.tasks.distil_compare import Comparison
+from cogvideox.training.tasks.distil_methods import (
+    FoldGuidance,
+    Method,
+    Progressive,
+    TrajectoryMatching,
+    passes,
+)
+from cogvideox.training.tasks.distil_prompts import PromptData, PromptFile
+from cogvideox.training.tasks.distil_teacher import Levels, Teacher, on_device, shared_copy, velocities
 from cogvideox.transformer import Transformer
+
+COMPARED_STEPS = 16
+"""Steps of the teacher's videos that a student's are compared with, or twice the student's where those are more."""
 
 LEAST_TIME = 20
 """The score of a student's videos is compared at this time of 1000 and above: below it is all detail."""
-
-
-class FoldGuidance(Config):
-    """The student's one answer is the teacher's guided one (Meng et al. 2022, arXiv 2210.03142, at one scale)."""
-
-    kind: Literal["guidance"] = Field("guidance", description="one network pass a step instead of two")
-    guidance: float = Field(6.0, gt=0, description="the scale that is folded in")
-
-
-class Progressive(Config):
-    """Each step of the student lands where two of the teacher's do."""
-
-    kind: Literal["progressive"] = Field("progressive", description="half of the teacher's steps")
-    steps: int = Field(gt=0, le=500, description="steps of the student; the teacher makes twice as many")
-    guidance: float | None = Field(
-        None, gt=0, description="scale of the teacher's guidance; null: it is folded in already"
-    )
-
-
-class TrajectoryMatching(Config):
-    """Trajectory distribution matching: a student of few steps, taught by prompts alone, and a fake score beside it."""
-
-    kind: Literal["tdm"] = Field("tdm", description="match the teacher's distribution along the trajectory")
-    times: tuple[int, ...] = Field(
-        (999, 856, 665, 399), min_length=1, description="the student's times, falling"
-    )
-    guidance: float = Field(3.5, gt=0, description="scale of the teacher's guidance")
-    eta: float = Field(0.9, ge=0, le=1, description="share of its noise that a step keeps; the rest is new")
-    keep: float = Field(0.5, ge=0, description="weight that keeps the fake score near the teacher")
-    top: int = Field(980, gt=0, le=1000, description="scores are compared below this time")
-
-    @model_validator(mode="after")
-    def _times_fall(self) -> Self:
-        if list(self.times) != sorted(set(self.times), reverse=True):
-            raise ConfigError(f"times {self.times}: a step goes from noise to video; let the times fall")
-        if self.top <= self.times[-1]:
-            raise ConfigError(f"top {self.top}: must lie above the student's last time, {self.times[-1]}")
-        return self
-
-
-Method = Annotated[FoldGuidance | Progressive | TrajectoryMatching, Field(discriminator="kind")]
 
 
 class DistilTraining(DiffusionTraining):
@@ -86,16 +67,46 @@ class DistilTraining(DiffusionTraining):
     kind: Literal["distil"] = Field("distil", description="the task: distil a model into fewer steps")  # type: ignore[assignment]
     method: Method = Field(description="how: guidance, progressive or tdm")
     text_dropout: float = Field(0.0, ge=0, le=1, description="share of clips without their caption")
+    prompts: PromptFile | None = Field(
+        None, description="tdm: a file of prompts instead of clips; null: clips"
+    )
+    compared: Annotated[int, MayChange] = Field(
+        2,
+        ge=0,
+        description="held-out prompts whose videos are compared with the teacher's when it is measured",
+    )
 
     @model_validator(mode="after")
     def _has_a_teacher(self) -> Self:
         if self.start is None:
             raise ConfigError("start null: there is no teacher; name the model that is distilled")
+        if self.prompts is not None and self.method.kind != "tdm":
+            raise ConfigError(
+                f"prompts, method {self.method.kind}: its targets lie on noised clips; set method.kind to tdm, or give "
+                "clips (task.data.folder) instead"
+            )
+        if self.prompts is not None and self.data is not None:
+            raise ConfigError("prompts and data: both say what is learned from; leave one of them out")
         return self
 
     def without_effect(self) -> dict[str, str]:
         why = "a student learns what its teacher says, not what scenes show; leave it out"
-        return super().without_effect() | {"object_weight": why, "scene_targets": why}
+        reasons = super().without_effect() | {"object_weight": why, "scene_targets": why}
+        if self.prompts is not None:
+            why = "speaks of the tiny world's clips, and prompts are read instead; leave it out"
+            reasons |= dict.fromkeys(("clips", "scene_mix", "clips_seed"), why)
+            reasons |= {"frames": "set task.prompts.frames", "size": "set task.prompts.height and .width"}
+        return reasons
+
+    def beside_the_student(self) -> dict[str, Any]:
+        """What is held and computed beside the student, as fields of ``memory.TrainRequest``."""
+        frozen = self.lora is not None
+        own = 2 if frozen else 3
+        return {
+            "copies": 0 if frozen else 1,
+            "critics": int(self.method.kind == "tdm"),
+            "other_passes": passes(self.method, frozen) - own,
+        }
 
     def build(self, seed: int, steps: int | None = None) -> DistilTask:
         """As any training of the transformer. Raises ConfigError for a device that is not here."""
@@ -110,9 +121,7 @@ class DistilTask(DiffusionTask):
 
     def __init__(self, config: DistilTraining, seed: int, steps: int | None = None) -> None:
         super().__init__(config, seed, steps)
-        method, negative = self.config.method, self.data.train.texts([""])[0]
-        self.teacher = Teacher(self._teacher, negative.float(), method.guidance)
-        self.levels = Levels(self.schedule)
+        method = self.config.method
         if isinstance(method, TrajectoryMatching):
             self.schedule.config.check_times(method.times)
             self.critic = self._fake_score()
@@ -131,14 +140,64 @@ class DistilTask(DiffusionTask):
             loss = self._errors(self.module, batch, times).sum() / mean_clips
         return {"loss": loss, **report, "clips": torch.tensor(mean_clips * self.config.accumulation)}
 
-    def measure_batch(self, module: nn.Module, index: int) -> tuple[float, float]:
-        """The student's error on held-out clips in a band of times; of ``tdm`` the velocity's, as in training."""
-        if isinstance(self.config.method, TrajectoryMatching):
-            return super().measure_batch(module, index)
-        band, clips = self.held_out.batches[index]
-        with torch.no_grad():
-            errors = self._errors(module, self.data.held_out.fixed(clips), torch.full((len(clips),), band))
-        return float(errors.double().sum()), float(len(clips))
+    @cached_property
+    def teacher(self) -> Teacher:
+        """The frozen start, with the guidance of the method."""
+        negative = self.data.train.texts([""])[0]
+        return Teacher(self._teacher, negative.float(), self.config.method.guidance)
+
+    @cached_property
+    def levels(self) -> Levels:
+        """Moves between the times of the schedule."""
+        return Levels(self.schedule)
+
+    def flops(self, step: int) -> float:
+        """The teacher's, the student's and the fake score's passes, and the backward ones."""
+        forward = sum(
+            self.work.forward(sample)
+            for clips in self._batches(step)
+            for sample in self.data.sample_sizes(clips)
+        )
+        return forward * passes(self.config.method, frozen=self.config.lora is not None)
+
+    def _data(self, micro_steps: int | None) -> DiffusionData:
+        config = self.config
+        if config.prompts is None:
+            return super()._data(micro_steps)
+        assert self.start is not None, "checked when the settings were made"
+        return PromptData(
+            config.prompts,
+            read_spec(self.start),
+            config,
+            self.vae,
+            self.text,
+            self.module.config,
+            seed=self.seed,
+            micro_steps=micro_steps,
+        )
+
+    def _measured(self) -> list[Measurement]:
+        """The student's error on held-out clips (of ``tdm`` the velocity's), and its videos beside the teacher's."""
+        method, measured = self.config.method, list[Measurement]()
+        if self.config.prompts is None:
+            own = None if isinstance(method, TrajectoryMatching) else self._errors
+            measured.append(StudentHeldOut(self.data.held_out, self.schedule, own))
+        if self.config.compared:
+            steps = self.schedule.timesteps(COMPARED_STEPS)
+            times = self.sampling.get("times", steps)
+            taught = self.schedule.timesteps(2 * len(times)) if 2 * len(times) > COMPARED_STEPS else steps
+            student = partial(partial, velocities)
+            measured.append(
+                Comparison(
+                    self.data.held_out,
+                    self.config.compared,
+                    student,
+                    self.teacher,
+                    self.levels.hops,
+                    (times, taught),
+                )
+            )
+        return measured
 
     @property
     def sampling(self) -> dict[str, Any]:
@@ -176,7 +235,7 @@ class DistilTask(DiffusionTask):
         else:
             assert isinstance(method, Progressive)
             starts, target, x = self._two_steps_as_one(method, batch, times)
-        velocity = predict(module, batch, x, _on(x, starts))
+        velocity = predict(module, batch, x, on_device(x, starts))
         errors = [(v.float() - aim).square().mean() for v, aim in zip(velocity, target, strict=True)]
         return torch.stack(errors)
 
@@ -217,7 +276,7 @@ class DistilTask(DiffusionTask):
             steps = draw.steps(len(method.times), "fake step")
             x0, _, x, times = self._scored(method, batch, inputs, steps, draw, "fake")
             teacher = self.teacher.unguided(batch, x, times)
-        answers = predict(self.critic, batch, x, _on(x, times))
+        answers = predict(self.critic, batch, x, on_device(x, times))
         truth = [self.levels.velocity_to(one, clean, t) for one, clean, t in zip(x, x0, times, strict=True)]
         fake = torch.stack(
             [
@@ -229,7 +288,7 @@ class DistilTask(DiffusionTask):
         x0, _, x, times = self._scored(method, batch, inputs, steps, draw, "student")
         with torch.no_grad():
             real = self.levels.cleans(x, self.teacher(batch, x, times), times)
-            answers = predict(self.critic, batch, x, _on(x, times))
+            answers = predict(self.critic, batch, x, on_device(x, times))
             false = self.levels.cleans(x, answers, times)
         student = torch.stack([_pulled(one, r, f) for one, r, f in zip(x0, real, false, strict=True)])
         return student, fake
@@ -254,7 +313,7 @@ class DistilTask(DiffusionTask):
         self, batch: Sequence[DiffusionSample], x: Sequence[Tensor], times: Sequence[int]
     ) -> tuple[list[Tensor], list[Tensor]]:
         """The student's clean latents and noise at these times."""
-        answers = predict(self.module, batch, x, _on(x, times))
+        answers = predict(self.module, batch, x, on_device(x, times))
         return self.levels.cleans(x, answers, times), self.levels.noises(x, answers, times)
 
     def _scored(
@@ -300,73 +359,22 @@ class DistilTask(DiffusionTask):
         return fake.train()
 
 
-class Teacher:
-    """A frozen network: velocities with guidance, as its samplers see them, or without."""
+class StudentHeldOut(HeldOut):
+    """What the student is taught, measured on held-out clips; without ``own`` the velocity's error."""
 
-    def __init__(self, network: nn.Module, negative: Tensor, guidance: float | None) -> None:
-        self.network, self.negative, self.guidance = network.eval().requires_grad_(False), negative, guidance
-
-    @torch.no_grad()
-    def __call__(
-        self, batch: Sequence[DiffusionSample], x: Sequence[Tensor], times: Sequence[int]
-    ) -> list[Tensor]:
-        """Guided velocities, float32: v_0 + g (v_c - v_0)."""
-        if self.guidance is None or self.guidance == 1:
-            return self.unguided(batch, x, times)
-        count = len(batch)
-        without = [replace(sample, text=self.negative.to(sample.text)) for sample in batch]
-        answers = predict(self.network, [*batch, *without], [*x, *x], _on(x, [*times, *times]))
-        pairs = zip(answers[:count], answers[count:], strict=True)
-        return [none.float() + self.guidance * (v.float() - none.float()) for v, none in pairs]
-
-    @torch.no_grad()
-    def unguided(
-        self, batch: Sequence[DiffusionSample], x: Sequence[Tensor], times: Sequence[int]
-    ) -> list[Tensor]:
-        """Velocities for the clips' texts alone, float32."""
-        return [v.float() for v in predict(self.network, batch, x, _on(x, times))]
-
-
-class Levels:
-    """Moves of lists of latents [c, t, h, w] between times of a schedule; None is the clean end."""
-
-    def __init__(self, schedule: Schedule) -> None:
-        self.schedule = schedule
-        self._angles = [float(angle(float(level))) for level in schedule.alpha_bar]
-        self._end = float(angle(float(schedule.final_alpha_bar)))
-
-    def of(self, t: int | None) -> float:
-        """The angle of a time."""
-        return self._end if t is None else self._angles[t]
-
-    def noised(self, batch: Sequence[DiffusionSample], times: Sequence[int]) -> list[Tensor]:
-        """The clips at these times, float32."""
-        pairs = zip(batch, times, strict=True)
-        return [self.schedule.add_noise(s.clean[None].float(), s.noise[None], t)[0] for s, t in pairs]
-
-    def hops(
+    def __init__(
         self,
-        x: Sequence[Tensor],
-        v: Sequence[Tensor],
-        starts: Sequence[int],
-        ends: Sequence[int | None],
-    ) -> list[Tensor]:
-        """DDIM steps of all the clips, each from its time to its own next one."""
-        moves = zip(x, v, starts, ends, strict=True)
-        return [hop(one, velocity, self.of(s), self.of(e)) for one, velocity, s, e in moves]
+        batcher: DiffusionBatcher,
+        schedule: Schedule,
+        own: Callable[[nn.Module, Sequence[DiffusionSample], Tensor], Tensor] | None,
+    ) -> None:
+        super().__init__(batcher, schedule)
+        self.own = own
 
-    def cleans(self, x: Sequence[Tensor], v: Sequence[Tensor], times: Sequence[int]) -> list[Tensor]:
-        """The clean latents that velocities at these times point at."""
-        return [self.schedule.clean(a[None], b[None], t)[0] for a, b, t in zip(x, v, times, strict=True)]
-
-    def noises(self, x: Sequence[Tensor], v: Sequence[Tensor], times: Sequence[int]) -> list[Tensor]:
-        """The noise that velocities at these times come from."""
-        return [self.schedule.noise(a[None], b[None], t)[0] for a, b, t in zip(x, v, times, strict=True)]
-
-    def velocity_to(self, x: Tensor, clean: Tensor, t: int) -> Tensor:
-        """The velocity that points from ``x`` at ``clean``: (cos x - clean) / sin; the sine of no time here is 0."""
-        alpha, sigma = self.schedule.alpha_sigma(t, x[None])
-        return (alpha * x.float() - clean.float()) / sigma
+    def errors(self, module: nn.Module, samples: Sequence[DiffusionSample], times: Tensor) -> Tensor:
+        return (
+            super().errors(module, samples, times) if self.own is None else self.own(module, samples, times)
+        )
 
 
 class _Draws:
@@ -392,16 +400,6 @@ class _Draws:
             source = generator(self.seed, f"{purpose} time", number)
             found.append(low + int(torch.randint(max(top - low, 1), (1,), generator=source)))
         return found
-
-
-def _on(x: Sequence[Tensor], times: Sequence[int]) -> Tensor:
-    return torch.tensor(times, device=x[0].device)
-
-
-def shared_copy(network: nn.Module) -> nn.Module:
-    """A second network with the very same tensors: adapters put on one are not on the other, and no memory is taken."""
-    tensors = [*network.parameters(), *network.buffers()]
-    return copy.deepcopy(network, {id(tensor): tensor for tensor in tensors})
 
 
 def _pulled(x0: Tensor, real: Tensor, fake: Tensor) -> Tensor:
