@@ -23,8 +23,9 @@ from cogvideox.training.tasks.base_model import base_of
 from cogvideox.training.tasks.diffusion import DiffusionTraining
 
 OF_WORLD = ("world-inpaint", "world-keyframes", "world-control")
-FINE_TUNING = ("lora", "finetune", "inpaint", "keyframes", "control", *OF_WORLD)
-"""Recipes that train a model on a folder of clips or on those of the tiny world: what they need is known before."""
+OF_PROMPTS = ("distil-2b", "distil-5b")
+FINE_TUNING = ("lora", "finetune", "inpaint", "keyframes", "control", *OF_PROMPTS, *OF_WORLD)
+"""Recipes that train a model on a folder of clips, on prompts or on the tiny world: what they need is known before."""
 RESERVE = 0.1
 """Share of the limit that is left free, as in ``plan``: allocators round up and kernels take workspaces."""
 
@@ -149,6 +150,9 @@ def _request(
 def _size_settings(name: str, sizes: Mapping[str, int]) -> list[str]:
     """The sizes as settings of a recipe, and the folder of clips where it reads one. Raises ConfigError."""
     sides = {sizes[side] for side in ("height", "width") if side in sizes}
+    if name in OF_PROMPTS:
+        own = {side: f"task.prompts.{side}" for side in ("frames", "height", "width")}
+        return [f"{own.get(each, each)}={value}" for each, value in sizes.items()]
     if name not in OF_WORLD:
         where = {side: f"task.data.size.{side}" for side in ("frames", "height", "width")}
         return [
