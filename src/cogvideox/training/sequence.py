@@ -6,6 +6,7 @@ What came from what stands in ``<out>/lineage.json`` with the SHA-256 of every r
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,28 +23,28 @@ from cogvideox.training.config import Run, TrainConfig
 from cogvideox.training.loop import train
 
 
-class RunSequence(Config):
+class RunSequence(Config, ABC):
     """Runs that are trained in order; some start from results of earlier ones."""
 
     out_setting: ClassVar[str] = "out"
     """The setting that names the folder of all."""
 
     @property
+    @abstractmethod
     def folder(self) -> Path:
         """The folder of all runs."""
-        raise NotImplementedError
 
+    @abstractmethod
     def named_runs(self) -> Sequence[tuple[str, TrainConfig]]:
         """Each run with its short name, in order."""
-        raise NotImplementedError
 
+    @abstractmethod
     def runs_to_encode(self) -> Iterator[TrainConfig]:
         """The runs whose clips can be encoded before any is trained. Raises ConfigError when there are none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def started_from(self, number: int, lineage: Sequence[dict[str, Any]]) -> Any:
         """What the lineage says of the start of run ``number``."""
-        raise NotImplementedError
 
     def check_before(self) -> None:
         """Raise ConfigError for what a later run would stop for, where it is known before the first."""
