@@ -55,6 +55,7 @@ def serve(
     lora: Annotated[
         list[str] | None, flag("adapter that clients may ask for, NAME=PATH; repeatable", MODELS)
     ] = None,
+    lora_alpha: Annotated[float | None, flag("alpha of adapters whose file does not say it", MODELS)] = None,
     enhance: Annotated[str, flag(f"{ENHANCE}, when somebody asks for it; or none", MODELS)] = "rules",
     enhance_model: Annotated[str | None, flag(ENHANCE_MODEL, MODELS)] = None,
     tiny_vae: Annotated[str | None, flag("tiny autoencoder (taecvx) for previews", MODELS)] = None,
@@ -128,6 +129,8 @@ def _worker_settings(flags: dict[str, Any]) -> dict[str, Any]:
 
     if (flags["c2pa_certificate"] is None) != (flags["c2pa_key"] is None):
         raise ConfigError("c2pa: a certificate and its key belong together; give both")
+    if flags["lora_alpha"] is not None and not flags["lora"]:
+        raise ConfigError(f"lora-alpha {flags['lora_alpha']:g}: has no effect without --lora; give both")
     plain = {name: flags[name] for name in WorkerSettings.model_fields if name in flags}
     plain["enhance"] = None if flags["enhance"] == "none" else flags["enhance"]
     return {"models": tuple(flags["model"] or ()), "adapters": _named(flags["lora"] or []), **plain}
@@ -166,7 +169,8 @@ def run_server(flags: dict[str, Any], page: bool = False, open_browser: bool = F
             )
         app = studio_app(running, local=local, hosts=[*hosts, *([] if local else [host])], page=page)
         result(address(server))
-        say(f"API: {address(server)}v1, described at {address(server)}docs; Ctrl-C stops it")
+        what = "the page; API" if page else "API"
+        say(f"{what}: {address(server)}v1, described at {address(server)}docs; Ctrl-C stops it")
         if open_browser:
             _open_in_browser(address(server))
         with _watched(running):

@@ -84,6 +84,7 @@ class StudioWorker:
         return Job(
             model=request.get("model", ""),
             adapters=tuple((own.adapters[name], Strength.of(each)) for name, each in scales.items()),
+            alpha=own.lora_alpha,
             device=own.device,
             dtype=own.dtype,
             memory=own.memory,

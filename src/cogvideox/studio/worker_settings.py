@@ -11,6 +11,7 @@ class WorkerSettings(Config):
     root: str
     models: tuple[str, ...] = ()
     adapters: dict[str, str] = {}
+    lora_alpha: float | None = None
     device: str | None = None
     dtype: str | None = None
     memory: str = "auto"
