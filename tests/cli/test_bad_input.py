@@ -250,6 +250,11 @@ for code, words, command in [
     (2, "split", ["world", "render", "--split", "nosuch", "--out", "new.png"]),
     (2, "name a folder", ["world", "render", "--out", "new.mp4"]),
     (1, "exists already", ["world", "render", "--out", "good.png", "--n", "1"]),
+    (2, "without --lora", ["studio", "--lora-alpha", "4"]),
+    (2, "write NAME=PATH", ["studio", "--lora", "style.safetensors"]),
+    (2, "belong together", ["serve", "--c2pa-key", "key.pem"]),
+    (2, "stepz", ["studio", "--limit", "stepz=1"]),
+    (2, "--allow-host", ["studio", "--host", "0.0.0.0"]),
 ]:
     CASES.append(case(code, words, *command))
 

@@ -20,7 +20,7 @@ from cogvideox.studio.queue import VideoQueue  # noqa: E402
 from cogvideox.video import Video  # noqa: E402
 from cogvideox.world import render, sample_scene  # noqa: E402
 from support.browser import CHROMIUM, ELSEWHERE, Watched, chromium  # noqa: E402
-from support.loras import kohya  # noqa: E402
+from support.loras import dotted  # noqa: E402
 from support.models import write_model_folder  # noqa: E402
 from support.studio_client import studio  # noqa: E402
 
@@ -415,8 +415,8 @@ def test_a_mask_is_painted_on_the_frame_of_a_page_that_opened_itself(visit, tmp_
     monkeypatch.setenv("BROWSER", f"{opener} %s")
     frames = np.full((9, 32, 48, 3), 120, np.uint8)
     Video(frames, 8).save(tmp_path / "grey.mp4")
-    save_file(kohya("lora_unet_"), tmp_path / "style.safetensors")
-    adapter = ("--lora", f"style={tmp_path / 'style.safetensors'}")
+    save_file(dotted("transformer."), tmp_path / "style.safetensors")
+    adapter = ("--lora-alpha", "2", "--lora", f"style={tmp_path / 'style.safetensors'}")
     with studio(tmp_path, "--model", str(folder), *adapter, "--open", verb="studio") as server:
         server.ready()
         assert (tmp_path / "opened").read_text() == server.server.url

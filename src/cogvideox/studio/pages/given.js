@@ -25,7 +25,7 @@ export function begin(onchange) {
   changed = onchange;
   document.addEventListener("paste", (event) => {
     const file = [...event.clipboardData.files][0];
-    if (file) addFile(file);
+    if (file && !event.clipboardData.types.includes("text/plain")) addFile(file); // else the text is meant
   });
 }
 
