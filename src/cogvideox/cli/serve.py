@@ -70,6 +70,9 @@ def serve(
     workers: Annotated[
         int | None, flag("processes that make videos; default: one per GPU, one without", SERVER, min=1)
     ] = None,
+    engine: Annotated[
+        str, flag("where workers live: local, or ray (actors of a cluster, one per GPU)", SERVER)
+    ] = "local",
     out: Out = "studio",
     host: Annotated[
         str, flag("address to listen on; any but this machine's own needs keys (see: cogvideox keys)", SERVER)
@@ -153,7 +156,8 @@ def run_server(flags: dict[str, Any], page: bool = False, open_browser: bool = F
     from cogvideox.web.listening import serve as answer
 
     settings = StudioSettings(
-        root=out, worker=worker, workers=flags["workers"], webhook_hosts=tuple(flags["webhook_host"] or ()),
+        root=out, worker=worker, workers=flags["workers"], engine=flags["engine"],
+        webhook_hosts=tuple(flags["webhook_host"] or ()),
         limits=StudioLimits().override(flags["limit"] or []),
     )  # fmt: skip
     local = is_loopback(host)

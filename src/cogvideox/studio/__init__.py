@@ -9,6 +9,7 @@
 | ``request`` | what a client asks for, read and checked |
 | ``worker_settings`` | what a worker is told when it starts |
 | ``worker`` | a process that makes and plans videos |
+| ``ray_worker`` | the same on a node of a Ray cluster |
 | ``loaded_models`` | models that stay loaded, and make way for others by memory |
 | ``variants`` | thumbnail and sprite sheet; animation and frames when asked for |
 | ``provenance`` | C2PA: a signed mark that a model made it |

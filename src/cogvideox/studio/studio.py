@@ -39,12 +39,13 @@ SHIPPED = ("tiny", "tiny-i2v")
 class StudioSettings:
     """What a studio is started with: its folder, how workers run models, hosts of webhooks, limits.
 
-    ``workers``: processes; None: one for each GPU, one without.
+    ``workers``: processes; None: one for each GPU, one without. ``engine``: local, or ray for workers on a cluster.
     """
 
     root: Path
     worker: Mapping[str, Any] = field(default_factory=dict)
     workers: int | None = None
+    engine: str = "local"
     webhook_hosts: tuple[str, ...] = ()
     limits: StudioLimits = field(default_factory=StudioLimits)
 
@@ -65,7 +66,7 @@ class Studio:
         self.webhooks = Webhooks(self.queue, self.folder)
         self.workers = VideoWorkers(
             self.queue, self.folder, own, settings.limits, self.board,
-            lock=lock, workers=settings.workers, on_end=self._ended, tidy=self._tidy,
+            lock=lock, workers=settings.workers, engine=settings.engine, on_end=self._ended, tidy=self._tidy,
         )  # fmt: skip
         self.started = time.time()
         self.planning, self.enhancing = asyncio.Semaphore(PLANS), asyncio.Semaphore(ENHANCED)

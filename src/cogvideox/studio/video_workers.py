@@ -22,6 +22,7 @@ from queue import Empty, SimpleQueue
 from signal import Signals
 from typing import Any
 
+from cogvideox.engines import JobEngine
 from cogvideox.errors import CogVideoXError, ConfigError, InputError, OutputError, describe
 from cogvideox.files import parse_json
 from cogvideox.files.atomic import discard
@@ -60,7 +61,8 @@ class WorkerProcess:
 class VideoWorkers:
     """Workers that make the videos of a queue.
 
-    ``lock``: the descriptor of the folder's lock, which workers hold too. ``on_end`` is called with each video that has
+    ``lock``: the descriptor of the folder's lock, which workers hold too. ``engine``: local, or ray for actors of a
+    cluster (``ray_worker``). ``on_end`` is called with each video that has
     ended, ``tidy`` once a minute. ``failure`` is the error of a worker that cannot start at all, such as a model that
     is not there; ``paused`` says why nothing new is begun, "" while it is.
     """
@@ -75,12 +77,14 @@ class VideoWorkers:
         *,
         lock: int,
         workers: int | None = None,
+        engine: str = "local",
         on_end: Callable[[QueuedVideo], None] | None = None,
         tidy: Callable[[], None] | None = None,
     ) -> None:
         self.queue, self.folder, self.settings = queue, folder, settings
         self.limits, self.board = limits, board
         self.lock, self.asked, self.on_end, self.tidy = lock, workers, on_end, tidy
+        self.is_local = JobEngine(engine).kind == "local"
         self.workers: list[WorkerProcess] = []
         self.messages: SimpleQueue[tuple[WorkerProcess | None, dict[str, Any] | None]] = SimpleQueue()
         self.questions: dict[int, tuple[WorkerProcess, Future[dict[str, Any]]]] = {}
@@ -196,13 +200,13 @@ class VideoWorkers:
                 self.workers.append(self._started(number))
 
     def _started(self, number: int) -> WorkerProcess:
-        device = self.settings.device or self.facts.get("device")
-        if device == "cuda" and self.facts.get("devices", 1) > 1:
+        device = self.settings.device or (self.facts.get("device") if self.is_local else None)
+        if self.is_local and device == "cuda" and self.facts.get("devices", 1) > 1:
             device = f"cuda:{number}"
         settings = self.settings.changed(device=device)
         with open(self.folder.log(number), "wb", opener=_private) as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "cogvideox.studio.worker"],
+                [sys.executable, "-m", f"cogvideox.studio.{'worker' if self.is_local else 'ray_worker'}"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
