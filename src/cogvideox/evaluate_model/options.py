@@ -12,7 +12,7 @@ from cogvideox.errors import ConfigError, suggest
 SUITES = ("world", "two", "finish", "paper", "vae", "inpaint", "keyframes", "control")
 OPTION_GROUPS = {
     "Suite": "suite prompts prompt_set seeds against",
-    "Videos of a model": "steps guidance sampler dtype device",
+    "Videos of a model": "steps guidance sampler strength dtype device",
     "Compared with": "references colour fvd_fps",
     "Networks and judges": "i3d clip lpips observations vbench_results devil judge_url judge_model judge_replay",
 }
@@ -24,8 +24,8 @@ class EvaluateOptions(Config):
 
     suite: str | None = Field(
         None,
-        description="world, two (things), paper, vae, inpaint, keyframes or control; default: world for a model, for "
-        "videos by their prompts",
+        description="world, two (things), finish, paper, vae, inpaint, keyframes or control; default: world for a model, "
+        "for videos by their prompts",
     )
     prompts: int | None = Field(None, ge=1, description="how many of the suite's prompts; default: all")
     prompt_set: str = Field("vbench", description="paper: vbench, vbench-long, gallery, compositional")
@@ -33,6 +33,9 @@ class EvaluateOptions(Config):
     steps: int | None = Field(None, description="denoising steps")
     guidance: float | None = Field(None, description="how strongly to follow the prompt")
     sampler: str | None = Field(None, description="ddim, dpm or dpm-ode")
+    strength: float | None = Field(
+        None, gt=0, le=1, description="suite finish: how far the true clip is noised; default: 0.72"
+    )
     references: str | None = Field(None, description="folder of originals or of real videos")
     i3d: str | None = Field(None, description="I3D TorchScript file, for FVD")
     fvd_fps: float | None = Field(None, ge=0.01, description="FVD: bring videos and references to this rate")
@@ -59,10 +62,16 @@ class EvaluateOptions(Config):
             raise ConfigError(
                 f"suite {self.suite!r}: unknown{suggest(self.suite, SUITES)}; there are: {', '.join(SUITES)}"
             )
+        if self.strength is not None and self.suite != "finish":
+            raise ConfigError(
+                f"strength {self.strength:g}: the suite finish alone noises true clips; leave it out"
+            )
         return self
 
     @property
     def generation(self) -> dict[str, Any]:
         """The options of generation that were given, by their names in ``GenerateOptions``."""
         given = {"steps": self.steps, "guidance": self.guidance, "sampler": self.sampler}
+        if self.suite == "finish":
+            given["strength"] = 0.72 if self.strength is None else self.strength
         return {name: value for name, value in given.items() if value is not None}

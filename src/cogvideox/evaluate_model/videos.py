@@ -71,7 +71,7 @@ def model_videos(
     ``engine``: where they are made. Raises InputError when some could not be made elsewhere, ConfigError where
     ``out`` holds the videos of another model or of other settings.
     """
-    suite, settings = options.suite, settings_of(options)
+    suite, settings = options.suite, options.generation
     job = Job(model=name, dtype=options.dtype, device=options.device)
     asked = asked_videos(options)[0]
     request = parse_options({"prompt": asked.prompt, **settings})
@@ -125,12 +125,6 @@ def asked_videos(options: EvaluateOptions) -> list[AskedVideo]:
         for id, prompt, text, scene in rows[: options.prompts]
         for seed in range(1 if options.suite == "vae" else options.seeds)
     ]
-
-
-def settings_of(options: EvaluateOptions) -> dict[str, Any]:
-    """The settings of all videos of a suite; in ``finish`` the truth is noised to about time 719 of 1000."""
-    usual = {"strength": 0.72} if options.suite == "finish" else {}
-    return usual | dict(options.generation)
 
 
 class VideoMaker:
@@ -206,7 +200,7 @@ class VideoWorker:
         self.asked = {each.name: each for each in asked_videos(options)}
         job = Job(model=config["model"], dtype=options.dtype, device=options.device)
         self.maker = VideoMaker(
-            lambda: load(job, model_folder(job.model), weights={}), settings_of(options), options.suite
+            lambda: load(job, model_folder(job.model), weights={}), options.generation, options.suite
         )
 
     def do(self, job: dict[str, Any]) -> dict[str, Any]:
