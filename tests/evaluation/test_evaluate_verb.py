@@ -15,7 +15,7 @@ from cogvideox.checkpoints import load_model, save_model
 from cogvideox.checkpoints.hub import find_folder
 from cogvideox.cli import app
 from cogvideox.evaluate_model.options import EvaluateOptions
-from cogvideox.evaluate_model.videos import asked_videos, settings_of
+from cogvideox.evaluate_model.videos import asked_videos
 from cogvideox.evaluation.report import ScoreReport
 from cogvideox.evaluation.world_conditions import brought
 from cogvideox.evaluation.world_facts import two_object_prompts
@@ -147,7 +147,11 @@ def test_truth_that_is_noised_little_is_finished_as_it_is(here):
     report = ScoreReport.read("f")
     assert report.score("silhouette_iou").value > 0.7 and report.score("world_all_facts").value == 1
     assert (
-        settings_of(EvaluateOptions(suite="finish")) == {"strength": 0.72} != settings_of(EvaluateOptions())
+        EvaluateOptions(suite="finish").generation == {"strength": 0.72}
+        and EvaluateOptions().generation == {}
+    )
+    assert (
+        "the suite finish alone" in run("--model", "tiny", "--strength", "0.5", "--out", "g", code=2).stderr
     )
 
 

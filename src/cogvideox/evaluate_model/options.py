@@ -24,8 +24,8 @@ class EvaluateOptions(Config):
 
     suite: str | None = Field(
         None,
-        description="world, two (things), finish, paper, vae, inpaint, keyframes or control; default: world for a model, "
-        "for videos by their prompts",
+        description="world, two (things), finish, paper, vae, inpaint, keyframes or control; default: world for a "
+        "model, for videos by their prompts",
     )
     prompts: int | None = Field(None, ge=1, description="how many of the suite's prompts; default: all")
     prompt_set: str = Field("vbench", description="paper: vbench, vbench-long, gallery, compositional")
