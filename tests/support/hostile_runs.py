@@ -100,16 +100,24 @@ def around(client: Any) -> set[str]:
     return {f"../{each.name}" for each in root.parent.iterdir()} | {each.name for each in root.iterdir()}
 
 
+def _counted(client: Any, request: HostileRequest, figures: Figures, about: str = "") -> Any:
+    """The answer to a request, counted by its status; None, and a fault, where the line was cut."""
+    answer = send(client.port, request)
+    figures.count += 1
+    if answer is None:
+        figures.faults.append(f"{request.name}{about}: cut off without an answer")
+    else:
+        figures.codes[answer.status] += 1
+    return answer
+
+
 def requests_refused(client: Any, requests: Sequence[HostileRequest]) -> Figures:
     """Send requests one after the other: no 5xx, a message for people, nothing outside the folder, no file left."""
     figures, before = Figures(), around(client)
     for each in requests:
-        answer = send(client.port, each)
-        figures.count += 1
+        answer = _counted(client, each, figures)
         if answer is None:
-            figures.faults.append(f"{each.name}: cut off without an answer")
             continue
-        figures.codes[answer.status] += 1
         if fault := fault_of(answer, client.studio):
             figures.faults.append(f"{each.method} {each.path[:60]} {each.name}: {fault}")
     if left := list((client.studio.folder.root / "incoming").iterdir()):
@@ -147,12 +155,9 @@ def scripts_kept(client: Any, scripts: Sequence[str]) -> Figures:
             in_json("key", "/v1/session", key=script),
         ]
         for each in requests:
-            answer = send(client.port, each)
-            figures.count += 1
+            answer = _counted(client, each, figures, f" {script[:60]!r}")
             if answer is None:
-                figures.faults.append(f"{each.name} {script[:60]!r}: cut off")
                 continue
-            figures.codes[answer.status] += 1
             fault = fault_of(answer, client.studio)
             if not answer.headers.get("content-type", "").startswith("application/json"):
                 fault = fault or f"answered as {answer.headers.get('content-type')}"

@@ -24,11 +24,7 @@ from cogvideox.transformer.attention_kernels import Kernel
 from cogvideox.transformer.kernels import Fastest, use_kernel
 from support.models import packed_inputs, small_transformer, write_model_folder
 
-
-@pytest.fixture(autouse=True)
-def few_held_out(monkeypatch):
-    """Four held-out clips instead of 64."""
-    monkeypatch.setattr("cogvideox.training.tasks.diffusion_data.HELD_OUT_CLIPS", 4)
+pytestmark = pytest.mark.usefixtures("few_held_out")
 
 
 def settings(folder: Path, kind: str = "t2v", **more) -> DiffusionTraining:

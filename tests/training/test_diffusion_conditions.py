@@ -39,15 +39,7 @@ KINDS = {
 CHANNELS = {"inpaint": 33, "control": 32, "i2v": 32, "i2v-every-frame": 32}
 
 
-@pytest.fixture(autouse=True)
-def few_held_out(monkeypatch):
-    """Four held-out clips instead of 64."""
-    monkeypatch.setattr("cogvideox.training.tasks.diffusion_data.HELD_OUT_CLIPS", 4)
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("latents")
+pytestmark = pytest.mark.usefixtures("few_held_out")
 
 
 @pytest.fixture(scope="module")

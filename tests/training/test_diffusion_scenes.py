@@ -13,7 +13,6 @@ from cogvideox.errors import ConfigError
 from cogvideox.training.checkpoint.state import latest_state
 from cogvideox.training.config import Run
 from cogvideox.training.loop import train
-from cogvideox.training.tasks import diffusion_data
 from cogvideox.training.tasks.diffusion import DiffusionTask, DiffusionTraining
 from cogvideox.training.tasks.diffusion_batches import velocity_errors
 from cogvideox.training.tasks.diffusion_scenes import CellReader, SceneCells
@@ -26,20 +25,12 @@ from cogvideox.world.cells import CELL_FACTS
 TARGETS = SceneTargets(block=2, weight=0.3, until=0.5)
 
 
-@pytest.fixture(autouse=True)
-def few_held_out(monkeypatch):
-    monkeypatch.setattr(diffusion_data, "HELD_OUT_CLIPS", 2)
-    monkeypatch.setattr(diffusion_data, "STORY_CLIPS", 14)
+pytestmark = pytest.mark.usefixtures("few_held_out")
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory) -> str:
-    return str(tmp_path_factory.mktemp("latents"))
-
-
-def tiny(cache: str, **more) -> DiffusionTraining:
+def tiny(cache: Path, **more) -> DiffusionTraining:
     return DiffusionTraining(
-        start="tiny", cache=cache, clips=4, batch=2, scene_mix={"pair": 0.5, "transform": 0.5}, **more
+        start="tiny", cache=str(cache), clips=4, batch=2, scene_mix={"pair": 0.5, "transform": 0.5}, **more
     )
 
 

@@ -34,15 +34,7 @@ METHODS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def few_held_out(monkeypatch):
-    """Four held-out clips instead of 64."""
-    monkeypatch.setattr("cogvideox.training.tasks.diffusion_data.HELD_OUT_CLIPS", 4)
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("latents")
+pytestmark = pytest.mark.usefixtures("few_held_out")
 
 
 def settings(cache: Path, method: str, **more) -> DistilTraining:

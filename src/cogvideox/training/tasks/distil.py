@@ -16,7 +16,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -51,7 +51,7 @@ from cogvideox.training.tasks.distil_methods import (
     passes,
 )
 from cogvideox.training.tasks.distil_prompts import PromptData, PromptFile
-from cogvideox.training.tasks.distil_teacher import Levels, Teacher, on_device, shared_copy, velocities
+from cogvideox.training.tasks.distil_teacher import Levels, Teacher, on_device, shared_copy
 from cogvideox.transformer import Transformer
 
 COMPARED_STEPS = 16
@@ -186,12 +186,10 @@ class DistilTask(DiffusionTask):
             steps = self.schedule.timesteps(COMPARED_STEPS)
             times = self.sampling.get("times", steps)
             taught = self.schedule.timesteps(2 * len(times)) if 2 * len(times) > COMPARED_STEPS else steps
-            student = partial(partial, velocities)
             measured.append(
                 Comparison(
                     self.data.held_out,
                     self.config.compared,
-                    student,
                     self.teacher,
                     self.levels.hops,
                     (times, taught),

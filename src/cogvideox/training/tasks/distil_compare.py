@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from cogvideox.noise import normal
 from cogvideox.training.tasks.diffusion_batches import DiffusionBatcher, DiffusionSample
+from cogvideox.training.tasks.distil_teacher import velocities
 
 NOISES = 2
 """Videos of each prompt, from different noise."""
@@ -48,12 +50,11 @@ class Comparison:
         self,
         batcher: DiffusionBatcher,
         prompts: int,
-        student: Callable[[nn.Module], Velocity],
         teacher: Velocity,
         move: Move,
         times: tuple[Sequence[int], Sequence[int]],
     ) -> None:
-        self.student, self.teacher, self.move, self.times = student, teacher, move, times
+        self.teacher, self.move, self.times = teacher, move, times
         self.batches = [_samples(batcher, clip) for clip in range(min(prompts, len(batcher.clips)))]
         self._taught: dict[int, list[Tensor]] = {}
 
@@ -64,7 +65,7 @@ class Comparison:
         samples = [sample.to(device) for sample in self.batches[index]]
         if index not in self._taught:
             self._taught[index] = [end.cpu() for end in ends(self.teacher, self.move, samples, self.times[1])]
-        made = [end.cpu() for end in ends(self.student(module), self.move, samples, self.times[0])]
+        made = [end.cpu() for end in ends(partial(velocities, module), self.move, samples, self.times[0])]
         taught = self._taught[index]
         size = torch.stack(taught).square().mean().sqrt()
         distance = (torch.stack(made) - torch.stack(taught)).square().mean().sqrt() / size
