@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,6 +69,36 @@ def test_a_decoder_only_run_keeps_the_encoder_and_the_scale(tmp_path: Path) -> N
     before, after = start.state_dict(), trained.state_dict()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved and all(name.startswith("decoder.") for name in moved)
+
+
+def test_keep_holds_new_latents_to_those_of_the_start(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    start = VAE(SMALL)
+    write_vae(tmp_path / "start", SMALL, start.state_dict(), shard_size="5GB")
+
+    def moved(keep: float) -> tuple[float, float]:
+        """Distance of latents after some steps, and the factor that was exported."""
+        settings = task(start=str(tmp_path / "start"), keep=keep)
+        run = TrainConfig(
+            name="test", task=settings, out=str(tmp_path / f"{keep:g}"), steps=6,
+            optim=OptimConfig(lr=3e-3, warmup=0, ema=0),
+        )  # fmt: skip
+        trained = load_vae(train(run))
+        pixels = VAETask(settings, 1).clips.crops(settings.phases[0], 0)
+        distance = trained.encode(pixels).mean - start.encode(pixels).mean
+        return float(distance.square().mean()), trained.config.scaling_factor
+
+    (free, own_factor), (kept, factor) = moved(0.0), moved(100.0)
+    assert kept < 0.5 * free
+    assert factor == 0.7 != own_factor
+    first = VAETask(task(start=str(tmp_path / "start"), keep=3.0), 0).losses(0)
+    assert float(first["moved"]) < 1e-9, "before any step latents are those of start"
+
+
+@pytest.mark.parametrize("settings", [{}, {"start": "x", "decoder_only": True}])
+def test_keep_needs_an_encoder_to_hold_and_one_to_hold_it_to(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="keep 1: holds a new encoder"):
+        task(keep=1.0, **settings)
 
 
 CRITIC = CriticConfig(width=4, most=4, stages=1, time_stages=1)

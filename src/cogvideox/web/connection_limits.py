@@ -59,12 +59,17 @@ class BoundedProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock; where there are too many connections, close the one that has kept us waiting longest."""
         self.since, self.unsent, self.owed = time.monotonic(), 0, "header"
+        if len(self.connections) >= self.limits.connections:  # looked through only then: it takes time
+            self._make_room()
+        super().connection_made(transport)
+        self.watch = self.loop.call_later(1.0, self._look)
+
+    def _make_room(self) -> None:
+        """Close the connection that has kept us waiting longest, unless enough of them are closing already."""
         there = [each for each in self.connections if isinstance(each, BoundedProtocol)]
         there = [each for each in there if not each.transport.is_closing()]
         if len(there) >= self.limits.connections:
             min(there, key=lambda each: (each.owed == "answer", each.since)).transport.abort()
-        super().connection_made(transport)
-        self.watch = self.loop.call_later(1.0, self._look)
 
     def data_received(self, data: bytes) -> None:
         """Read on, and note what the client owes now."""

@@ -53,6 +53,9 @@ class VAETraining(TaskConfig):
     )
     start: str | None = Field(None, description="model folder, or name, to go on from")
     decoder_only: bool = Field(False, description="keep the encoder, so that latents stay what they are")
+    keep: float = Field(
+        0.0, ge=0, description="weight of the squared distance of latents from those of start, of unit variance"
+    )
     l1: float = Field(1.0, ge=0, description="weight of the absolute error")
     l2: float = Field(1.0, ge=0, description="weight of the squared error")
     edges: float = Field(0.0, ge=0, description="weight of the absolute error of neighbouring pixels' steps")
@@ -76,6 +79,11 @@ class VAETraining(TaskConfig):
             )
         if self.decoder_only and self.start is None:
             raise ConfigError("decoder_only: there is no encoder to keep; set start to a model folder")
+        if self.keep and (self.start is None or self.decoder_only):
+            raise ConfigError(
+                f"keep {self.keep:g}: holds a new encoder to the latents of the one of start; set start to a model "
+                "folder, and leave decoder_only out"
+            )
         ends = [phase.until for phase in self.phases]
         if ends != sorted(set(ends)):
             raise ConfigError(
@@ -141,6 +149,7 @@ class VAETask(Task):
             else FolderCrops(config.data, seed)
         )
         self.scale: float | None = None
+        self.first: VAE | None = None
         if config.start is not None:
             self._start_from(find_folder(config.start))
         self.module.encoder.requires_grad_(not config.decoder_only)
@@ -155,7 +164,10 @@ class VAETask(Task):
         if start.config.changed(scaling_factor=1.0) != self.config.vae.changed(scaling_factor=1.0):
             raise ConfigError(f"start {folder}: its VAE has another config than task.vae; make them equal")
         self.module.load_state_dict(start.state_dict())
-        self.scale = start.config.scaling_factor if self.config.decoder_only else None
+        if self.config.decoder_only or self.config.keep:
+            self.scale = start.config.scaling_factor
+        if self.config.keep:
+            self.first = start.requires_grad_(False)
 
     def losses(self, micro_step: int) -> dict[str, Tensor]:
         """Reconstruction of random crops of random clips."""
@@ -172,6 +184,9 @@ class VAETask(Task):
         kl = kl_loss(latents.mean, latents.logvar)
         report = {"l1": l1, "psnr": psnr(error.square().mean()), "edges": edges, "kl": kl}
         loss = self.config.l1 * l1 + self.config.l2 * l2 + self.config.edges * edges
+        if self.first is not None:
+            report["moved"] = self._moved(self.first, latents.mean, pixels, phase)
+            loss = loss + self.config.keep * report["moved"]
         if self.config.lpips:
             draw = generator(self.seed, "frame", micro_step)
             frames = torch.randint(phase.frames, (phase.batch,), generator=draw)
@@ -186,6 +201,13 @@ class VAETask(Task):
             report |= {"gan": sides.decoder, "gan_weight": sides.weight, "critic": sides.critic}
             loss = loss + gan.weight * sides.weight * sides.decoder + sides.critic
         return {"loss": loss + self.config.kl * kl, **report}
+
+    def _moved(self, first: VAE, latents: Tensor, pixels: Tensor, phase: CropPhase) -> Tensor:
+        """Mean squared distance of latents from those of the VAE we started from, where these have unit variance."""
+        assert self.scale is not None, "the factor of start"
+        with torch.no_grad():
+            wanted = first.encode(pixels, coding=phase.coding).mean
+        return (self.scale * (latents - wanted)).square().mean()
 
     def _drawn(self, phase: CropPhase, micro_step: int) -> tuple[Tensor, Tensor | float]:
         """The crops of a micro-step, and what the error of each of their pixels counts."""
