@@ -13,6 +13,7 @@
 | ``loaded_models`` | models that stay loaded, and make way for others by memory |
 | ``variants`` | thumbnail and sprite sheet; animation and frames when asked for |
 | ``provenance`` | C2PA: a signed mark that a model made it |
+| ``public_text`` | messages for clients, without paths of this machine |
 | ``video_workers`` | ``VideoWorkers``: gives videos to workers, watches and replaces them |
 | ``progress_board`` | where running videos are, in memory |
 | ``uploads`` | files of clients on their way to the disk |

@@ -46,6 +46,7 @@ from cogvideox.strength import Strength
 from cogvideox.studio.folder import FACTS, StudioFolder
 from cogvideox.studio.loaded_models import LoadedModel, LoadedModels
 from cogvideox.studio.provenance import sign
+from cogvideox.studio.public_text import PublicText
 from cogvideox.studio.variants import write_variants
 from cogvideox.studio.worker_settings import WorkerSettings
 from cogvideox.video.saving import label, write_gif
@@ -71,6 +72,7 @@ class StudioWorker:
         self.expected: dict[str, float] = {}
         self.clock = StageClock()
         self.writers: dict[str, AskedEnhancer | RuleEnhancer] = {}
+        self.public = PublicText(settings.adapters)
 
     def facts(self) -> dict[str, Any]:
         """What the server is told when the worker is ready: its models, and how many devices of its kind there are."""
@@ -134,7 +136,7 @@ class StudioWorker:
             },
             "estimated_seconds": round(forecast.seconds, 2) if forecast else None,
             "basis": forecast.basis if forecast else None,
-            "warnings": list(texts),
+            "warnings": [*map(self.public, texts)],
         }
 
     def enhance(self, message: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,7 +164,7 @@ class StudioWorker:
             generation = make(loaded.model, prepared, self.current, self.reporter, then=watch)
             self.report("write", 0, 1)
             facts = self._write(generation, prepared)
-        return facts | {"warnings": list(texts)}
+        return facts | {"warnings": [*map(self.public, texts)]}
 
     def _write(self, generation: Generation, prepared: Prepared) -> dict[str, Any]:
         """The video and what is shown of it, in a folder that gets its name when all of it is on disk."""
@@ -279,13 +281,13 @@ class _Warnings:
         warnings.showwarning = show
 
 
-def outcome_of(error: Exception) -> dict[str, str]:
-    """Code and message of a failed video, for people: no path of this machine beyond what our errors name."""
+def outcome_of(error: Exception, public: Callable[[str], str]) -> dict[str, str]:
+    """Code and message of a failed video, for people; ``public`` takes paths of this machine out of the message."""
     kind = type(error).__name__
     if kind in OUT_OF_MEMORY:
-        return {"code": "out_of_memory", "message": describe(error)}
+        return {"code": "out_of_memory", "message": public(describe(error))}
     if isinstance(error, CogVideoXError):
-        return {"code": "cannot_be_made", "message": describe(error)}
+        return {"code": "cannot_be_made", "message": public(describe(error))}
     return {"code": "internal_error", "message": f"{kind}; the log of the worker says more"}
 
 
@@ -361,7 +363,7 @@ def _answer(worker: StudioWorker, number: int, answer: Callable[[], dict[str, An
     try:
         worker.send({"answered": number, "answer": answer()})
     except CogVideoXError as error:
-        worker.send({"answered": number, "refused": outcome_of(error)})
+        worker.send({"answered": number, "refused": outcome_of(error, worker.public)})
     except Exception as error:  # a plan that cannot be had is no reason to refuse a video
         worker.send({"answered": number, "answer": None, "why": type(error).__name__})
 
@@ -377,7 +379,7 @@ def _make(worker: StudioWorker, message: dict[str, Any]) -> None:
         worker.send({"cancelled": name})
         return
     except Exception as error:
-        outcome = outcome_of(error)
+        outcome = outcome_of(error, worker.public)
         if outcome["code"] == "internal_error":
             traceback.print_exc()
     if outcome["code"] == "out_of_memory":  # outside the except block: the error holds what the run held

@@ -54,7 +54,9 @@ class VAETraining(TaskConfig):
     start: str | None = Field(None, description="model folder, or name, to go on from")
     decoder_only: bool = Field(False, description="keep the encoder, so that latents stay what they are")
     keep: float = Field(
-        0.0, ge=0, description="weight of the squared distance of latents from those of start, of unit variance"
+        0.0,
+        ge=0,
+        description="weight of the squared distance of latents from those of start, of unit variance",
     )
     l1: float = Field(1.0, ge=0, description="weight of the absolute error")
     l2: float = Field(1.0, ge=0, description="weight of the squared error")

@@ -1,0 +1,25 @@
+"""Texts for clients: they name adapters as clients know them, and no path of this machine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+PATH = re.compile(r"(?<![\w./\\:~])(?:~\w*|[A-Za-z]:)?(?:[/\\][^\s/\\:;,'\"()]+)+")
+"""An absolute path of Linux, macOS or Windows, or one from a home folder."""
+
+
+class PublicText:
+    """Rewrites messages. ``adapters``: name that clients know -> path or hub id that the operator gave."""
+
+    def __init__(self, adapters: Mapping[str, str]) -> None:
+        names = {path: name for name, path in adapters.items()}
+        names |= {str(Path(path).expanduser()): name for path, name in names.items()}
+        self.names = sorted(names.items(), key=lambda pair: -len(pair[0]))  # a longer path goes first
+
+    def __call__(self, text: str) -> str:
+        """The text with paths of adapters by their names, and of any other absolute path only its last name."""
+        for path, name in self.names:
+            text = text.replace(path, name)
+        return PATH.sub(lambda path: re.split(r"[/\\]", path[0])[-1], text)

@@ -1,0 +1,30 @@
+"""What clients read names no path of the operator's machine."""
+
+import pytest
+
+from cogvideox.studio.public_text import PublicText
+
+PUBLIC = PublicText(
+    {"toon": "/srv/secret/toon.safetensors", "toon-2": "/srv/secret/toon.safetensors-2", "hub": "a/b"}
+)
+
+
+@pytest.mark.parametrize(
+    "text, shown",
+    [
+        ("/srv/secret/toon.safetensors: no alpha; give --lora-alpha", "toon: no alpha; give --lora-alpha"),
+        ("/srv/secret/toon.safetensors-2: damaged", "toon-2: damaged"),
+        ("a/b: not a model", "hub: not a model"),
+        ("model '/srv/models/CogVideoX-2b': no vae", "model 'CogVideoX-2b': no vae"),
+        ("~/models/x: gone", "x: gone"),
+        ("~root/models/x: gone", "x: gone"),
+        (r"C:\models\x.gguf: gone", "x.gguf: gone"),
+        (
+            "use 8n + 1 frames, 16/9, and/or http://127.0.0.1/v1",
+            "use 8n + 1 frames, 16/9, and/or http://127.0.0.1/v1",
+        ),
+        ("transformer/config.json: missing", "transformer/config.json: missing"),
+    ],
+)
+def test_paths_are_names(text: str, shown: str) -> None:
+    assert PUBLIC(text) == shown
