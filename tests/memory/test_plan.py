@@ -8,15 +8,21 @@ from dataclasses import replace
 import pytest
 import torch
 
+from cogvideox.checkpoints.lora import add_lora, load_lora, save_lora
 from cogvideox.errors import ConfigError, InputError
+from cogvideox.generation.options import GenerateOptions
+from cogvideox.generation.plan import plan_run
+from cogvideox.generation.preflight import request_of
 from cogvideox.memory import Policy, Request, plan, require, settle
 from cogvideox.memory.plan import MemoryPrediction
 from cogvideox.memory.policy import RESIDENCES, policies
+from cogvideox.memory.request import AdapterBytes
 from cogvideox.memory.stages import _sampling, decoding, denoising, peak_of
 from cogvideox.memory.weights import TextShape, bytes_of, weigh
 from cogvideox.presets import T5_OF_THE_WORLD, T5_XXL, get_preset
 from cogvideox.spec import ModelSpec
 from cogvideox.text.t5 import T5Config, T5Encoder
+from cogvideox.transformer import Transformer
 from cogvideox.transformer.modulation import ModulationTable, tabulated
 from support.models import small_preset
 
@@ -248,3 +254,26 @@ def test_a_text_encoder_that_is_read_apart_is_counted_so():
     assert files.stages[0].weights - files.stages[1].weights > 0.9 * (t5.around + t5.block)
     assert [stage.name for stage in elsewhere.stages] == ["denoise", "decode"]
     assert elsewhere.peak < files.peak < beside.peak
+
+
+def test_adapters_are_counted_as_they_lie_in_memory(tmp_path):
+    """As many bytes as two adapters add to a real network, around its blocks and in the largest of them."""
+    spec = replace(small_preset("5b"), text_settings=T5_OF_THE_WORLD)
+    model = Transformer(spec.transformer)
+    before = bytes_of(model), bytes_of(model.transformer_blocks[0])
+    files = []
+    for number, rank in enumerate((3, 5)):
+        adapted = Transformer(spec.transformer)
+        add_lora(adapted, rank, targets=("to_q", "to_k", "proj_out"))
+        files.append(save_lora(adapted, tmp_path / f"{number}.safetensors"))
+        load_lora(model, files[-1], alpha=rank)
+    asked = request_of(
+        spec, plan_run(spec, GenerateOptions()), encoded=0, dtype=torch.float32, device="cuda", adapters=files
+    )
+    plain = replace(asked, adapters=AdapterBytes())
+    block = bytes_of(model.transformer_blocks[0]) - before[1]
+    assert asked.adapters.block == block > 0
+    assert asked.adapters.around == bytes_of(model) - before[0] - spec.transformer.num_layers * block > 0
+    for storage in ("stored", "int8"):
+        more, less = (weigh(each, None, storage).transformer for each in (asked, plain))
+        assert more.total - less.total == bytes_of(model) - before[0] and more.block - less.block == block

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from cogvideox.checkpoints.lora import add_lora, save_lora
 from cogvideox.cli import app
+from cogvideox.presets import get_preset
+from cogvideox.transformer import Transformer
 from support.models import write_model_folder
 
 
@@ -22,6 +26,22 @@ def test_a_plan_as_json():
     assert found["policy"]["residence"] == "resident" and found["options"][0]["fits"]
     assert set(found["predicted"]) == {"text", "denoise", "decode"}
     assert 1e7 < found["predicted_peak_bytes"] < 1e9
+
+
+def test_a_plan_counts_adapters(tmp_path):
+    adapted = Transformer(get_preset("tiny").transformer)
+    add_lora(adapted, 8)
+    file = save_lora(adapted, tmp_path / "adapter.safetensors")
+
+    def weights(*flags):
+        asked = ("plan", "tiny", "--device", "cpu", "--memory-limit", "4GB", "--json", *flags)
+        return json.loads(cogvideox(*asked).stdout)["options"][0]["stages"]["denoise"]["weights"]
+
+    size = sum(tensor.nbytes for tensor in load_file(file).values())
+    assert weights("--lora", f"{file}:0.5") - weights() == size
+    asked = ("plan", "tiny", "--train", "lora", "--lora", file)
+    assert "for generate" in cogvideox(*asked, code=2).stderr
+    assert "no such file" in cogvideox("plan", "tiny", "--lora", tmp_path / "none", code=1).stderr
 
 
 def test_a_plan_names_the_folder_of_a_model_that_is_no_preset(tmp_path):

@@ -128,6 +128,15 @@ def adapted_layers(path: str | Path) -> list[str]:
     return [layer for each in matched for layer in each.layers]
 
 
+def adapter_bytes(path: str | Path) -> dict[str, int]:
+    """Bytes that an adapter adds to each layer it changes, in the precision of its file. Raises CheckpointError."""
+    file = find_adapter(path)
+    tensors, _ = _open(file)
+    matched, _ = public_layers(tensors).match(file, _groups(file, tensors))
+    layers = [pair for each in matched for pair in _cut(each, tensors).items()]
+    return {layer: sum(tensor.nbytes for tensor in roles.values()) for layer, roles in layers}
+
+
 def find_adapter(name: str | Path, download: bool = True) -> Path:
     """The file of an adapter, given it, a folder that holds one, or ``owner/name[:file][@revision]`` of the hub.
 

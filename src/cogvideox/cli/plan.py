@@ -43,6 +43,7 @@ OF_A_TRAINING = ("frames", "height", "width", "steps")
 TRAINING = "Training"
 MODEL = "a preset, a folder or a hub id; presets are not downloaded"
 TRAIN = "plan a training instead: lora, finetune, inpaint, keyframes, control or world-inpaint, with settings of train"
+LORA = "adapter that is put on: a file, a folder or owner/name:file, also with a strength; repeatable"
 CARD = "the card whose speed is assumed, such as H100 or A100; default: the device here, else H100"
 
 
@@ -62,6 +63,7 @@ def plan(
     transformer: TransformerFile = None,
     vae: VaeFile = None,
     text_encoder: TextEncoderFile = None,
+    lora: Annotated[list[str] | None, flag(LORA, "Model")] = None,
     no_guidance: Annotated[bool, flag("as with --guidance 1", "Sampling", "--no-guidance")] = False,
     dtype: Dtype = None,
     device: Device = None,
@@ -77,6 +79,8 @@ def plan(
     if train is not None:
         from cogvideox.cli.training import plan_training
 
+        if lora:
+            raise ConfigError("--lora: for generate; with --train, task.lora says which adapter is trained")
         if storage != "auto" or products != "full":
             raise ConfigError("--storage, --products: for generate; with --train set task.lora.base=int8")
         options.pop("sampler", None)  # noise is removed by no step of a training
@@ -92,6 +96,7 @@ def plan(
     from cogvideox.checkpoints.kinds import check_kind
     from cogvideox.device import best_device, memory_of
     from cogvideox.generation.preflight import check_card, forecast_anywhere, plan_memory
+    from cogvideox.generation.recommended import read_adapter_flag
     from cogvideox.memory import require
 
     options |= {"guidance": 1.0} if no_guidance else {}
@@ -101,7 +106,8 @@ def plan(
     found = plan_memory(
         model, device=device, dtype=dtype, memory_policy=memory, memory_limit=memory_limit,
         storage=storage, products=products, encode_video=video, kind=check_kind(kind) if kind else None,
-        text_device=text_device, transformer=transformer, vae=vae, text_encoder=text_encoder, **options,
+        text_device=text_device, transformer=transformer, vae=vae, text_encoder=text_encoder,
+        adapters=[read_adapter_flag(text, False)[0] for text in lora or []], **options,
     )  # fmt: skip
     time = forecast_anywhere(found.request, card)
     result_json(plan_values(found, model, time)) if as_json else result(plan_text(found, model, time))

@@ -301,8 +301,9 @@ def _request(job: Job, spec: ModelSpec, plan: Plan) -> preflight.Request:
     if job.text_device is not None:
         check_device(job.text_device)
     return preflight.request_of(
-        spec, plan, encoded=plan.encoded, dtype=dtype, device=job.target_device, text=place
-    )
+        spec, plan, encoded=plan.encoded, dtype=dtype, device=job.target_device, text=place,
+        adapters=[path for path, _ in job.adapters],
+    )  # fmt: skip
 
 
 def limit_of(job: Job, anyway: bool = False) -> int | None:

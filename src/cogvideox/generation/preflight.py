@@ -6,7 +6,7 @@ Everything here reads config files, prompts, adapters' shapes and calibrations; 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ import torch
 
 from cogvideox import memory
 from cogvideox.checkpoints.adapter_names import Layers, layers_of
-from cogvideox.checkpoints.adapter_reading import adapted_layers, read_adapter
+from cogvideox.checkpoints.adapter_reading import adapted_layers, adapter_bytes, read_adapter
 from cogvideox.checkpoints.components import Components
 from cogvideox.checkpoints.hub import find_folder
 from cogvideox.checkpoints.lora import check_fits, of_modulation
@@ -36,7 +36,7 @@ from cogvideox.generation.sampling import guidance_of
 from cogvideox.memory import MemoryPlan, Request
 from cogvideox.memory.lowbit import check_low_bits, read_low_bits
 from cogvideox.memory.plan import MemoryPrediction
-from cogvideox.memory.request import TextPlace
+from cogvideox.memory.request import AdapterBytes, TextPlace
 from cogvideox.memory.seconds import Rates, efforts, estimate, measured
 from cogvideox.model import CogVideoX
 from cogvideox.presets import PRESETS
@@ -211,8 +211,12 @@ def request_of(
     dtype: torch.dtype,
     device: str,
     text: TextPlace = "resident",
+    adapters: Iterable[str | Path] = (),
 ) -> Request:
-    """What a run asks the planners of memory and time for; ``encoded`` given frames are encoded first."""
+    """What a run asks the planners of memory and time for; ``encoded`` given frames are encoded first.
+
+    ``adapters``: their paths. Raises CheckpointError for one that cannot be read.
+    """
     options = plan.options
     cache = read_cache(options.cache)[0]
     return Request(
@@ -235,6 +239,7 @@ def request_of(
         text=text,
         control_nets=plan.control_nets,
         windows=plan.windows,
+        adapters=AdapterBytes.of(adapter_bytes(path) for path in adapters),
     )
 
 
@@ -389,6 +394,7 @@ def plan_memory(
     transformer: str | Path | None = None,
     vae: str | Path | None = None,
     text_encoder: str | Path | None = None,
+    adapters: Sequence[str | Path] = (),
     **settings: Any,
 ) -> MemoryPlan:
     """Predict the memory of a run under every policy and choose the cheapest that fits; loads no weights.
@@ -398,7 +404,7 @@ def plan_memory(
     what the device has free. storage, products: as in ``memory.lower``, or auto. ``encode_video``: the run begins with
     a video, which is encoded first. ``kind``: what the model makes a video from, where its files leave that open.
     ``text_device``: where the text encoder is read from its files, layer by layer. ``transformer``, ``vae`` and
-    ``text_encoder``: networks in place of the model's own, as ``load`` takes them.
+    ``text_encoder``: networks in place of the model's own, as ``load`` takes them. ``adapters``: files of LoRAs.
     ``MemoryPlan.choice`` is None when nothing fits. Raises ConfigError, CheckpointError, SizeError or FrameError.
     """
     components = Components.find(transformer, vae, text_encoder, download=False)
@@ -411,7 +417,9 @@ def plan_memory(
     reads_video = encode_video or spec.reads_whole_video
     encoded = plan.frames.generated if reads_video else int(spec.needs_image)
     apart = text_place(text_device or (place if components.packed_text else None), place)
-    request = request_of(spec, plan, encoded=encoded, dtype=precision, device=place, text=apart)
+    request = request_of(
+        spec, plan, encoded=encoded, dtype=precision, device=place, text=apart, adapters=adapters
+    )
     limit = read_limit(memory_limit) or free_memory(place)
     return memory.plan(
         request, limit, memory_policy, low_bit=memory.has_torchao(), storage=storage, products=products

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -20,13 +21,30 @@ TextPlace = Literal["resident", "files", "elsewhere"]
 """How the text encoder takes memory: under the policy, read layer by layer from files, or so on another device."""
 
 
+@dataclass(frozen=True)
+class AdapterBytes:
+    """Bytes that LoRA adapters add to a transformer: ``around`` its blocks, and to the largest ``block``."""
+
+    around: int = 0
+    block: int = 0
+
+    @classmethod
+    def of(cls, layers: Iterable[Mapping[str, int]]) -> AdapterBytes:
+        """Of adapters that add bytes to layers by name."""
+        blocks: dict[str, int] = {}
+        for name, size in (pair for each in layers for pair in each.items()):
+            block = name.split(".")[1] if name.startswith("transformer_blocks.") else ""
+            blocks[block] = blocks.get(block, 0) + size
+        return cls(blocks.pop("", 0), max(blocks.values(), default=0))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """One video of ``frames`` made pixel frames of ``height`` x ``width``, in ``dtype`` on ``device``.
 
     ``latents`` counts latent frames for the transformer, padding included. ``given`` frames of an image or a
     video are encoded first. ``guided`` is false when guidance is off, ``guider`` says what it is otherwise.
-    ``windows``: how a long video is divided.
+    ``windows``: how a long video is divided. ``adapters``: what LoRA adapters add to the weights.
     """
 
     spec: ModelSpec
@@ -48,6 +66,7 @@ class Request:
     first_block: bool = False  # those of the first block and of the others apart
     control_nets: tuple[ControlNetConfig, ...] = ()  # networks that work beside the transformer
     windows: Windows | None = None
+    adapters: AdapterBytes = field(default_factory=lambda: AdapterBytes())
 
     @property
     def on_cpu(self) -> bool:

@@ -185,7 +185,7 @@ def weigh(request: Request, text: TextShape | None, storage: Storage) -> Weights
     if text is not None and storage == "stored":
         encoder = text.as_stored(encoder, stored.get("text_encoder", {}), request.dtype)
     transformer = _transformer(request, one, size)
-    beside = sum((_controlnet(request, config) for config in request.control_nets), NetworkBytes(0, 0, 0))
+    beside = sum((_controlnet(request, config) for config in request.control_nets), _adapters(request))
     transformer += beside
     denoiser, visiting, added = transformer, transformer, 0
     if request.tables:
@@ -211,6 +211,12 @@ def _transformer(request: Request, one: Transformer, size: Size) -> NetworkBytes
     """Carried on from a transformer of one block."""
     block = size(one.transformer_blocks[0], prefix=FIRST_BLOCK)
     around = size(one, prefix="") - block
+    return NetworkBytes(around + request.spec.transformer.num_layers * block, around, block)
+
+
+def _adapters(request: Request) -> NetworkBytes:
+    """What adapters add, which are never stored in fewer bits; every block as large as the largest."""
+    around, block = request.adapters.around, request.adapters.block
     return NetworkBytes(around + request.spec.transformer.num_layers * block, around, block)
 
 
