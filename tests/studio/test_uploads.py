@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import struct
+import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from PIL import Image
 pytest.importorskip("fastapi")
 pytest.importorskip("python_multipart")
 from cogvideox.errors import MediaError  # noqa: E402
+from cogvideox.studio.decode_upload import made_with  # noqa: E402
 from cogvideox.studio.uploads import Uploads  # noqa: E402
 from cogvideox.video import Video, read_video  # noqa: E402
 from support.studio_app import idle_studio  # noqa: E402
@@ -157,3 +161,33 @@ def test_old_uploads_go_unless_a_waiting_video_needs_them(studio):
     assert studio.folder.input(used, "png").exists() and not studio.folder.input(unused, "png").exists()
     assert studio.queue.input("ann", unused) is None and studio.queue.input("ben", used) is None
     assert isinstance(studio.uploads, Uploads)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_videos_one_after_the_other_leave_no_threads_behind(studio, tmp_path):
+    data = mp4(tmp_path)
+    assert upload(studio, data)["frames"] == 5
+    [pool] = studio.uploads._pools
+    for _ in range(6):
+        upload(studio, data)
+    upload(studio, picture())  # answered after what the last video held has gone
+    status = Path(f"/proc/{pool.workers[0].link.process.pid}/status").read_text(encoding="ascii")
+    threads = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("Threads"))
+    assert threads == 1, "each would hold its stack until the process is refused memory"
+
+
+TAGS = {
+    "half a character": ({"config": {"prompt": "\ud800"}}, set()),
+    "half a name": ({"model": {"name": "\udfff"}}, set()),
+    "a megabyte": ({"config": {"prompt": "x" * 900_000}, "model": {"name": "5b"}}, {"model"}),
+    "other kinds": ({"config": ["x"], "model": {"name": 5}}, set()),
+    "ours": ({"config": {"prompt": "a ball"}, "model": {"name": "5b"}}, {"settings", "model"}),
+}
+
+
+@pytest.mark.parametrize("name", TAGS)
+def test_tags_that_no_answer_can_hold_are_left_out(name):
+    manifest, told = TAGS[name]
+    facts = made_with(json.loads(json.dumps(manifest)))
+    assert set(facts) == told
+    json.dumps(facts, ensure_ascii=False).encode()

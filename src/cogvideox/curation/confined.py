@@ -7,6 +7,7 @@ rest still holds: nothing here is an error.
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import resource
 import signal
@@ -89,3 +90,9 @@ def limit_processor(seconds: int) -> None:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     used = int(usage.ru_utime + usage.ru_stime) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (used + seconds, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+
+
+def tidy() -> None:
+    """Give back what the last file held: coders of PyAV keep their threads, and the memory of these, until Python looks
+    for cycles. Without this a process that decodes one file after the other comes to its limit, and refuses all."""
+    gc.collect()

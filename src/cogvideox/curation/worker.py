@@ -17,7 +17,7 @@ from typing import Any
 
 from cogvideox.clip import Clip
 from cogvideox.config import Config
-from cogvideox.curation.confined import leave_network, limit, limit_processor
+from cogvideox.curation.confined import leave_network, limit, limit_processor, tidy
 from cogvideox.curation.cutting import cut, write_strips
 from cogvideox.curation.measuring import measure
 from cogvideox.curation.recipe import Recipe
@@ -72,6 +72,7 @@ def main() -> None:
     for line in sys.stdin:
         limit_processor(limits.cpu_seconds)
         answers.write(json.dumps(_answer(line, config)) + "\n")
+        tidy()
 
 
 def _answer(line: str, config: WorkerConfig) -> dict[str, str]:

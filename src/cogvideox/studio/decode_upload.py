@@ -11,21 +11,24 @@ import json
 import os
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cogvideox.curation.confined import leave_network, limit, limit_processor
-from cogvideox.errors import CogVideoXError, describe
+from cogvideox.curation.confined import leave_network, limit, limit_processor, tidy
+from cogvideox.errors import CogVideoXError, InputError, describe
 from cogvideox.files import parse_json
 from cogvideox.files.atomic import atomic_file
 from cogvideox.files.text import open_regular
 from cogvideox.studio.limits import StudioLimits
+from cogvideox.studio.request import check_text
 from cogvideox.studio.variants import export
 from cogvideox.video import DecodeLimits, Video, read_image, read_video, video_info
 
 WRITTEN = 2048  # MiB of a written file
 OPEN_FILES = 64
 KEPT = 768 << 20  # bytes of pixels in memory
+MOST_SETTINGS = 64 << 10  # characters of the settings in a video's tags; ours are far shorter
 IMAGES = (b"\x89PNG", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*")
 
 
@@ -59,12 +62,20 @@ def decode(source: Path, target: Path, limits: StudioLimits) -> dict[str, Any]:
         "frames": len(video),
         "fps": video.fps,
     }
-    manifest = video_info(source).manifest
-    settings, model = manifest.get("config"), manifest.get("model")
-    if isinstance(settings, dict):
+    return facts | made_with(video_info(source).manifest)
+
+
+def made_with(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """``settings`` and ``model`` of the tags of a video, where they are such that a client can be told them."""
+    settings, model, facts = manifest.get("config"), manifest.get("model"), {}
+    if isinstance(settings, dict) and len(json.dumps(settings)) <= MOST_SETTINGS:
         facts["settings"] = settings
     if isinstance(model, dict) and isinstance(model.get("name"), str):
         facts["model"] = model["name"][:200]
+    try:
+        check_text(facts)
+    except InputError:  # halves of characters, which no answer can hold
+        return {}
     return facts
 
 
@@ -96,6 +107,7 @@ def main() -> None:
     for line in sys.stdin:
         limit_processor(int(limits.decode_seconds))
         answers.write(json.dumps(_answer(parse_json(line, "a job"), limits)) + "\n")
+        tidy()
 
 
 def _answer(job: dict[str, Any], limits: StudioLimits) -> dict[str, Any]:
