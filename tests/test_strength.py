@@ -87,3 +87,8 @@ def test_a_wrong_one_behind_a_name_is_told():
 def test_a_share_that_is_a_whole_step_ends_before_it(share, steps, first):
     strength = Strength.parse(f"0.8@0-{share},0.2@{share}-1")
     assert [strength.span_at(step, steps) for step in range(steps)] == [0] * first + [1] * (steps - first)
+
+
+def test_a_number_without_end_is_refused_by_name():
+    with pytest.raises(ConfigError, match="must be above"):
+        Strength.of(10**390)

@@ -49,7 +49,10 @@ class Strength:
         """A strength as it is, from one number, or from text. Raises ConfigError for what is none."""
         if isinstance(value, Strength):
             return value
-        return cls.parse(value if isinstance(value, str) else repr(float(value)))
+        try:
+            return cls.parse(value if isinstance(value, str) else repr(float(value)))
+        except OverflowError:
+            raise ConfigError(f"strength {short(value)}: must be above -{MOST:g} and below {MOST:g}") from None
 
     @classmethod
     def parse(cls, text: str) -> Strength:

@@ -277,6 +277,8 @@ WRONG = [
     {"seconds": "soon"},
     {"seconds": "-1"},
     {"seconds": 1e300},
+    {"seconds": 10**390},
+    {"seconds": True},
     {"model": "sora-2"},
     {"model": ["tiny"]},
     {"n": 2},
@@ -323,6 +325,23 @@ def test_wrong_values_are_refused_by_name(local, fields):
     assert answer.status_code == (404 if "model" in fields else 400), answer.text[:300]
     error = answer.json()["error"]
     assert error["type"] == "invalid_request_error" and len(error["message"]) < 500
+
+
+@pytest.mark.parametrize(
+    "scale", [10**390, True, None, [1], "1e999", 1e300], ids=["huge", "true", "null", "list", "text", "1e300"]
+)
+def test_no_strength_is_refused_by_name(tmp_path, scale):
+    with idle_studio(tmp_path, worker={"adapters": {"ink": "ink.safetensors"}}) as client:
+        answer = client.post("/v1/videos", json={"prompt": "x", "cogvideox": {"adapters": {"ink": scale}}})
+        assert answer.status_code == 400 and answer.json()["error"]["param"] == "cogvideox.adapters.ink"
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "99999"])
+def test_a_webhook_has_a_port_that_there_is(tmp_path, port):
+    with idle_studio(tmp_path, webhook_hosts=("h.example",)) as client:
+        fields = {"prompt": "x", "cogvideox": {"webhook": f"https://h.example:{port}/"}}
+        answer = client.post("/v1/videos", json=fields)
+        assert answer.status_code == 400 and answer.json()["error"]["param"] == "cogvideox.webhook"
 
 
 OPERATORS = ["attention", "compile", "reuse", "reuse_table", "anyway", "check_numerics", "flow"]

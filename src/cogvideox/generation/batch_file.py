@@ -194,7 +194,7 @@ def _job_of(values: dict[str, Any], job: Job, download: bool) -> Job:
     if alpha is not None:
         try:
             changes["alpha"] = float(alpha)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise ConfigError(f"lora-alpha {short(alpha)}: write a number") from None
     return replace(job, **changes) if changes else job
 

@@ -139,13 +139,23 @@ def _native(fields: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str,
         native |= {"width": int(found[1]), "height": int(found[2])}
     if (seconds := fields.get("seconds")) is not None:
         try:
-            native["seconds"] = float(seconds)
+            native["seconds"] = plain_number(seconds)
         except (TypeError, ValueError):
             raise ConfigError(f"seconds: {short(seconds)} is not a number; send one, such as 4") from None
     twice = sorted(set(native) & set(settings))
     if twice:
         raise ConfigError(f"{twice[0]}: given twice, as OpenAI's field and under {EXTENSION}; give one")
     return native
+
+
+def plain_number(value: Any) -> float:
+    """A number, or the text of one. Raises TypeError or ValueError for true and false, and numbers without end."""
+    if isinstance(value, bool):
+        raise TypeError("true and false are no numbers")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError("has more digits than a number can have") from None
 
 
 def _prompt(text: Any, what: str, limits: StudioLimits) -> str:
@@ -258,7 +268,8 @@ def _adapters(given: Mapping[str, Any], known: Sequence[str]) -> dict[str, float
                 f"{EXTENSION}.adapters.{name[:80]}: unknown{suggest(name, known)}; known: {shown}"
             )
         try:
-            adapters[name] = Strength.of(scale).plain
+            given_one = scale if isinstance(scale, str) else plain_number(scale)
+            adapters[name] = Strength.of(given_one).plain
         except (TypeError, ValueError):  # ConfigError is one
             why = "is no strength; 1 is usual, 0.8@0-0.6 is 0.8 in the first 60 % of the steps"
             raise ConfigError(f"{EXTENSION}.adapters.{name}: {short(scale)} {why}") from None
@@ -275,6 +286,8 @@ def _webhook(url: Any, hosts: Sequence[str]) -> str | None:
     )
     if found is None:
         raise ConfigError(f"{EXTENSION}.webhook: {short(url)} is no address; write https://HOST/PATH")
+    if found[2] and not 1 <= int(found[2][1:]) <= 65535:
+        raise ConfigError(f"{EXTENSION}.webhook: port {found[2][1:]} is not 1 to 65535; write another")
     if found[1].lower() not in {host.lower() for host in hosts}:
         raise ConfigError(
             f"{EXTENSION}.webhook: host {found[1]} is not listed; the server's --webhook-host names those that are"

@@ -10,13 +10,15 @@ import hashlib
 import hmac
 import http.client
 import secrets
+import socket
 import ssl
 import threading
 import time
-from contextlib import suppress
-from urllib.parse import urlsplit
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from urllib.parse import SplitResult, urlsplit
 
-from cogvideox.errors import OutputError
+from cogvideox.errors import CogVideoXError, ConfigError
 from cogvideox.files.atomic import write_text
 from cogvideox.files.text import read_small_text
 from cogvideox.studio.folder import StudioFolder
@@ -36,15 +38,25 @@ class Webhooks:
         self._thread = threading.Thread(target=self._run, name="webhooks", daemon=True)
 
     def secret(self) -> str:
-        """What deliveries are signed with, made once: ``whsec_...``, the OpenAI client's ``webhook_secret``."""
+        """What deliveries are signed with, made once: ``whsec_...``, the OpenAI client's ``webhook_secret``.
+
+        Raises ConfigError for a file that holds none, OutputError where it cannot be written.
+        """
         if not self.file.exists():
             write_text(
                 self.file, "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode() + "\n", mode=0o600
             )
-        return read_small_text(self.file).strip()
+        text = read_small_text(self.file, error=ConfigError).strip()
+        try:
+            base64.b64decode(text.removeprefix("whsec_"), validate=True)
+        except ValueError:
+            raise ConfigError(f"{self.file}: holds no secret (whsec_ and base64); remove it") from None
+        return text
 
     def start(self) -> None:
-        """Deliver from now on."""
+        """Deliver from now on. Raises ConfigError for a damaged secret."""
+        if self.file.exists():
+            self.secret()
         self._thread.start()
 
     def close(self) -> None:
@@ -62,7 +74,7 @@ class Webhooks:
         while not self._stop.is_set():
             self._wake.wait(5.0)
             self._wake.clear()
-            with suppress(OutputError):  # a full disk; looked at again soon
+            with suppress(CogVideoXError):  # such as a full disk; looked at again soon
                 query = "SELECT * FROM deliveries WHERE ended IS NULL AND due <= ? ORDER BY due LIMIT 50"
                 for each in self.queue.read(query, (self.queue.clock(),)):
                     if self._stop.is_set():
@@ -83,7 +95,6 @@ class Webhooks:
 
 def deliver(url: str, name: str, event: str, secret: str) -> bool:
     """Send one event; whether it was taken (an answer of 2xx in time)."""
-    at = urlsplit(url)
     moment = str(int(time.time()))
     headers = {
         "Content-Type": "application/json",
@@ -91,6 +102,21 @@ def deliver(url: str, name: str, event: str, secret: str) -> bool:
         "webhook-timestamp": moment,
         "webhook-signature": f"v1,{signature(secret, name, moment, event)}",
     }
+    at = urlsplit(url)
+    where = (at.path or "/") + (f"?{at.query}" if at.query else "")
+    try:
+        with _line(at) as line:
+            line.request("POST", where, event.encode(), headers)
+            answer = line.getresponse()
+            answer.read(1 << 10)
+            return 200 <= answer.status < 300
+    except (OSError, ValueError, http.client.HTTPException):  # ValueError: a port or a name that cannot be
+        return False
+
+
+@contextmanager
+def _line(at: SplitResult) -> Iterator[http.client.HTTPConnection]:
+    """A connection to the host of an address, cut after ``SECONDS``, however often something comes on it."""
     assert at.hostname is not None, "it was checked when it was taken"
     if at.scheme == "https":
         context = ssl.create_default_context()
@@ -99,14 +125,22 @@ def deliver(url: str, name: str, event: str, secret: str) -> bool:
         )
     else:
         line = http.client.HTTPConnection(at.hostname, at.port, timeout=SECONDS)
+    sockets: list[socket.socket] = []
+
+    def cut() -> None:
+        for each in sockets:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    clock = threading.Timer(SECONDS, cut)
+    clock.daemon = True
     try:
-        line.request("POST", at.path or "/", event.encode(), headers)
-        answer = line.getresponse()
-        answer.read(1 << 10)
-        return 200 <= answer.status < 300
-    except (OSError, http.client.HTTPException):
-        return False
+        line.connect()
+        sockets.append(line.sock)
+        clock.start()
+        yield line
     finally:
+        clock.cancel()
         line.close()
 
 
