@@ -52,7 +52,9 @@ class Strength:
         try:
             return cls.parse(value if isinstance(value, str) else repr(float(value)))
         except OverflowError:
-            raise ConfigError(f"strength {short(value)}: must be above -{MOST:g} and below {MOST:g}") from None
+            raise ConfigError(
+                f"strength {short(value)}: must be above -{MOST:g} and below {MOST:g}"
+            ) from None
 
     @classmethod
     def parse(cls, text: str) -> Strength:

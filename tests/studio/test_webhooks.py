@@ -81,9 +81,7 @@ def test_a_host_that_is_not_there_is_a_failure(tmp_path):
 
 
 def test_the_whole_address_is_asked_for_with_its_query(receiver):
-    assert deliver(
-        f"http://127.0.0.1:{receiver.server_port}/hook?token=a%20b&c", "evt_1", "{}", "whsec_eA=="
-    )
+    assert deliver(f"http://127.0.0.1:{receiver.server_port}/hook?token=a%20b&c", "evt_1", "{}", "whsec_eA==")
     assert receiver.paths == ["/hook?token=a%20b&c"]
 
 
