@@ -80,14 +80,33 @@ def test_on_loopback_everybody_is_local_and_a_dummy_key_does_no_harm(local):
         assert local.get("/v1/session", headers=headers).json()["user"] == "local"
 
 
-def test_a_name_that_leads_here_through_a_proxy_needs_a_key(tmp_path):
+def test_a_server_that_has_another_name_needs_a_key_by_whatever_name_it_is_asked(tmp_path):
+    """Proxies write a Host of their own: nginx that of the server behind it, 127.0.0.1."""
     with idle_studio(tmp_path, hosts=("video.example",)) as client:
         key = create_key(client.studio.queue, "ann", 3, 10**9)
-        assert client.get("/v1/videos").status_code == 200
-        assert client.get("/v1/videos", headers={"Host": "video.example"}).status_code == 401
-        good = {"Host": "video.example", **bearer(key)}
-        assert client.get("/v1/videos", headers=good).status_code == 200
+        for host in ("video.example", "127.0.0.1:8750", "localhost"):
+            assert client.get("/v1/videos", headers={"Host": host}).status_code == 401, host
+            assert client.get("/v1/videos", headers={"Host": host, **bearer(key)}).status_code == 200, host
         assert client.get("/v1/videos", headers=bearer("cvx_wrong")).status_code == 401
+
+
+@pytest.mark.parametrize("name", ["X-Forwarded-For", "Forwarded", "Via", "X-Real-IP", "CF-Connecting-IP"])
+def test_what_a_tunnel_passes_on_under_our_own_name_needs_a_key(local, name):
+    assert local.get("/v1/videos").status_code == 200
+    assert local.get("/v1/videos", headers={name: "203.0.113.9"}).status_code == 401
+    assert local.post("/v1/videos", json=BODY, headers={name: ""}).status_code == 401
+
+
+def test_names_are_known_as_browsers_write_them(tmp_path):
+    names = ("2001:DB8:0::5", "Video.Example.", "box.local:8750", "192.168.1.5")
+    with idle_studio(tmp_path, local=False, hosts=names) as client:
+        for host in ("[2001:db8::5]:8750", "VIDEO.example", "box.local", "192.168.1.5:1", "127.0.0.2:8750"):
+            assert client.get("/v1/videos", headers={"Host": host}).status_code == 401, host
+        for host in ("[2001:db8::6]", "2001:db8::5", "127.0.0.2.example", "127.1"):
+            assert client.get("/v1/videos", headers={"Host": host}).status_code == 421, host
+    for index, name in enumerate(["https://video.example", "a b", "", "[::z]", "x@y"]):
+        with pytest.raises(ConfigError, match="is no name"):
+            idle_studio(tmp_path / str(index), hosts=(name,)).__enter__()
 
 
 def test_keys_are_kept_as_digests_and_can_be_revoked(remote):

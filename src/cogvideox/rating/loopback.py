@@ -9,7 +9,7 @@ from fastapi import FastAPI, HTTPException, Request, Response
 
 from cogvideox.errors import InputError, OutputError
 from cogvideox.web.bodies import problem
-from cogvideox.web.guard import LOOPBACK_NAMES, RequestGuard
+from cogvideox.web.guard import LOOPBACK_NAMES, RequestGuard, allowed_names
 
 KINDS = {"html": "text/html", "js": "text/javascript", "css": "text/css"}
 
@@ -21,7 +21,7 @@ def loopback_app(page: str, hosts: Sequence[str] = ()) -> FastAPI:
     with its status, InputError with 422, OutputError with 503.
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    allowed = LOOPBACK_NAMES | {host.lower() for host in hosts}
+    allowed = LOOPBACK_NAMES | allowed_names(hosts)
 
     app.add_middleware(RequestGuard, allowed=allowed)
     for kind in (HTTPException, InputError, OutputError):

@@ -1,7 +1,7 @@
 """Who is asking: a key, a session of the page, or anybody on this machine; and proof that our own page asks.
 
-A server on loopback without keys serves everybody on the machine as the user "local". Any other address, and any
-other name by which it is reached, demands a key. What a browser sends with a page of ours carries a token that no
+A server on loopback serves everybody on the machine as the user "local". One at any other address, one that has another
+name by which it is reached, and what a proxy says it passes on, demand a key. What a browser sends with a page of ours carries a token that no
 other page can read.
 """
 
@@ -18,7 +18,7 @@ from cogvideox.studio.api_errors import ApiError
 from cogvideox.studio.keys import LOCAL, KeyHolder, has_keys, holder_of
 from cogvideox.studio.limits import StudioLimits
 from cogvideox.studio.queue import VideoQueue
-from cogvideox.web.guard import LOOPBACK_NAMES, host_name
+from cogvideox.web.guard import is_forwarded
 
 COOKIE = "cogvideox_session"
 TOKEN = "x-cogvideox-token"
@@ -47,7 +47,7 @@ class Access:
         """The user of a request. Raises ApiError 401 without a good key where one is needed, 403 without the token."""
         kind, _, key = request.headers.get("authorization", "").partition(" ")
         key = key.strip() if kind.lower() == "bearer" else ""
-        is_local = self.open and host_name(request.headers.get("host", "").lower()) in LOOPBACK_NAMES
+        is_local = self.open and not is_forwarded(request)
         if key:
             holder = holder_of(self.queue, key)
             if holder is not None:

@@ -18,7 +18,7 @@ from cogvideox.studio.api_errors import as_api_error, install, refuse
 from cogvideox.studio.more_routes import event_routes, more_routes, status_routes
 from cogvideox.studio.page_routes import page_routes
 from cogvideox.studio.studio import Studio
-from cogvideox.web.guard import HEADERS, LOOPBACK_NAMES, RequestGuard
+from cogvideox.web.guard import HEADERS, LOOPBACK_NAMES, RequestGuard, allowed_names
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; media-src 'self' blob:; "
@@ -34,17 +34,18 @@ def studio_app(
 ) -> FastAPI:
     """The application of a studio.
 
-    local: whether it listens on loopback, where no key is needed. hosts: further names it may be reached by, which
-    need a key. page: whether the page for people is there too. ``app.state.access`` is the ``Access`` that further
-    routes ask.
+    local: whether it listens on loopback, where no key is needed. hosts: further names it may be reached by; with one
+    everybody needs a key, for a proxy may pass strangers on under a name of loopback. page: whether the page for people
+    is there too. ``app.state.access`` is the ``Access`` that further routes ask. Raises ConfigError for a host that is
+    no name.
     """
     app = FastAPI(title="cogvideox", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
-    access = Access(studio.queue, studio.limits, local=local)
+    access = Access(studio.queue, studio.limits, local=local and not hosts)
     app.state.studio, app.state.access = studio, access
     app.add_middleware(_AnswerFailures)
     app.add_middleware(
         RequestGuard,
-        allowed=LOOPBACK_NAMES | {host.lower() for host in hosts},
+        allowed=LOOPBACK_NAMES | allowed_names(hosts),
         headers={**HEADERS, "Content-Security-Policy": POLICY},
         types=TYPES,
         refuse=refuse,

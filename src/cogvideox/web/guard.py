@@ -7,14 +7,17 @@ from our own page or from no page at all.
 
 from __future__ import annotations
 
+import ipaddress
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from fastapi import Request, Response
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cogvideox.errors import ConfigError
 from cogvideox.web.bodies import problem
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -28,6 +31,8 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
+FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "cf-connecting-ip")
+"""Headers that a proxy or tunnel puts on what it passes on, whatever Host it writes."""
 REVEALING_HEADERS = ("last-modified", "etag", "server")
 """Headers that reveal the date or content of files or the program; no page needs them."""
 
@@ -70,8 +75,9 @@ class RequestGuard:
     def _refused(self, request: Request) -> Response | None:
         """A host that is not ours (DNS rebinding), a foreign origin, a body of another type."""
         host = request.headers.get("host", "").lower()
-        if host_name(host) not in self.allowed:
-            return self.refuse(421, "this server answers on this machine only")
+        name = host_name(host)
+        if name not in self.allowed and not is_loopback_name(name):
+            return self.refuse(421, "this server does not answer to that name; its operator says which it has")
         if request.method in ("GET", "HEAD"):
             return None
         origin = request.headers.get("origin")
@@ -97,6 +103,34 @@ def host_of(origin: str) -> str:
 def host_name(host: str) -> str:
     """The name in a Host header, without its port."""
     return re.sub(r":\d+$", "", host)
+
+
+def is_loopback_name(name: str) -> bool:
+    """Whether a Host without its port is this machine's own address: a browser writes it only where it is asked for."""
+    return name in LOOPBACK_NAMES or re.fullmatch(r"127(\.\d{1,3}){3}", name) is not None
+
+
+def is_forwarded(request: Request) -> bool:
+    """Whether a proxy or tunnel says that it passes a request on for somebody else."""
+    return any(name in request.headers for name in FORWARDED)
+
+
+def allowed_names(hosts: Iterable[str]) -> frozenset[str]:
+    """Names as browsers write them in Host: lower case, addresses of IPv6 in brackets, no port, no final dot.
+
+    Raises ConfigError for what is no name, such as a whole URL.
+    """
+    names = set()
+    for host in hosts:
+        text = host.strip().lower()
+        with suppress(ValueError):
+            address = ipaddress.ip_address(text.strip("[]"))
+            text = f"[{address}]" if address.version == 6 else str(address)
+        text = host_name(text).rstrip(".")
+        if not re.fullmatch(r"[^\s/@:?#\[\]]+|\[[0-9a-f:.]+\]", text):
+            raise ConfigError(f"host {host[:80]!r}: is no name; write it alone, such as video.example.org")
+        names.add(text)
+    return frozenset(names)
 
 
 def has_body(request: Request) -> bool:
