@@ -1,8 +1,8 @@
 """Who is asking: a key, a session of the page, or anybody on this machine; and proof that our own page asks.
 
-A server on loopback serves everybody on the machine as the user "local". One at any other address, one that has another
-name by which it is reached, and what a proxy says it passes on, demand a key. What a browser sends with a page of ours carries a token that no
-other page can read.
+A server on loopback serves everybody on the machine as the user "local". One at any other address, one that has
+another name by which it is reached, and what a proxy says it passes on, demand a key. What a browser sends with a page
+of ours carries a token that no other page can read.
 """
 
 from __future__ import annotations

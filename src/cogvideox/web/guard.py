@@ -77,7 +77,9 @@ class RequestGuard:
         host = request.headers.get("host", "").lower()
         name = host_name(host)
         if name not in self.allowed and not is_loopback_name(name):
-            return self.refuse(421, "this server does not answer to that name; its operator says which it has")
+            return self.refuse(
+                421, "this server does not answer to that name; its operator says which it has"
+            )
         if request.method in ("GET", "HEAD"):
             return None
         origin = request.headers.get("origin")
