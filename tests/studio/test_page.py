@@ -170,6 +170,52 @@ def test_image_to_video_and_a_frame_of_a_video_as_image(visit, picture):
     assert page.is_hidden("#viewer")
 
 
+def test_a_picture_and_a_video_make_way_for_each_other(visit, client, tmp_path):
+    wide = tmp_path / "wide.png"
+    Image.new("RGB", (120, 60), (90, 90, 90)).save(wide)
+    name = client.create("a wide one makes way", frames=9)
+    client.until(name, "completed")
+    page = visit()
+    choose_file(page, "#add-image", wide)
+    page.wait_for_selector(".chip:not(.is-busy):has-text('First frame')")
+    assert page.is_hidden("#add-video")
+    page.fill("#prompt", "a red circle")
+    page.wait_for_selector("#warnings:has-text('cut away')")
+    page.click("#more-toggle")
+    page.select_option("#fit", "contain")
+    page.wait_for_selector("#warnings:has-text('cut away')", state="detached")
+    page.select_option("#fit", "")
+    page.wait_for_selector("#warnings:has-text('cut away')")
+    page.select_option("#size", label="As given 96×48")
+    page.wait_for_selector("#plan:has-text('96×48')")
+    view(page, "a wide one makes way")
+    page.click("#view-continue")
+    page.wait_for_selector(".chip:has-text('Video')")
+    page.wait_for_selector(".notice:has-text('Video instead of first frame')")
+    assert page.locator(".chip").count() == 1 and page.is_hidden("#add-image")
+    page.wait_for_selector("#plan:not(:empty)")
+    assert not page.text_content("#problem")
+    view(page, "a wide one makes way")
+    page.click("#view-image")
+    page.wait_for_selector(".chip:not(.is-busy):has-text('First frame')")
+    page.wait_for_selector(".notice:has-text('First frame instead of video')")
+    assert page.locator(".chip").count() == 1
+    assert page.locator(".chip:not(.is-busy)").count() == 1
+
+
+def test_a_file_that_is_nothing_of_the_kind_is_named_and_what_was_given_stays(client, browser, picture):
+    context = browser.new_context()  # its console tells of the answer 400, as it should
+    page = context.new_page()
+    page.goto(client.server.url)
+    ready(page)
+    choose_file(page, "#add-image", picture)
+    page.wait_for_selector(".chip:not(.is-busy):has-text('first.png')")
+    drop(page, "list.png", b"milk, bread", "image/png")
+    page.wait_for_selector(".notice:has-text('list.png: neither a picture nor a video')")
+    page.wait_for_selector(".chip:not(.is-busy):has-text('first.png')")
+    context.close()
+
+
 def test_continue_change_variation_and_settings(visit, client):
     page = visit()
     short(page, "a yellow ring grows")
@@ -182,10 +228,16 @@ def test_continue_change_variation_and_settings(visit, client):
     page.wait_for_selector(".chip:has-text('Video')")
     assert page.input_value(".chip select") == "continue" and page.is_hidden("#strength-field")
     page.select_option(".chip select", "change")
-    assert page.is_visible("#strength-field")
+    assert page.text_content("#strength-value") == "80 %, the usual"
+    page.focus("#strength")
+    for _ in range(4):
+        page.keyboard.press("ArrowLeft")
+    assert page.text_content("#strength-value") == "60 %"
     page.fill("#prompt", "a yellow ring shrinks")
     page.click("#go")
     view(page, "a yellow ring shrinks")
+    shown = facts(page)
+    assert (shown["Steps"], shown["From"], shown["Changed"]) == ("2", "a video", "60 %")
     page.click("#view-reuse")
     page.wait_for_selector(".notice:has-text('settings')")
     assert page.input_value("#prompt") == "a yellow ring shrinks" and page.input_value("#seed") == "5"
@@ -193,6 +245,7 @@ def test_continue_change_variation_and_settings(visit, client):
     made = [each for each in client.get("/v1/videos").json()["data"] if "a yellow ring" in each["prompt"]]
     changed, variation, first = (each["cogvideox"] for each in made)
     assert changed["inputs"]["video"] == made[2]["id"] and changed["settings"]["video_use"] == "change"
+    assert changed["settings"]["strength"] == 0.6
     assert variation["settings"].pop("seed") != first["settings"].pop("seed")
     assert variation["settings"] == first["settings"]
 

@@ -118,6 +118,13 @@ def test_hostile_files_are_refused_by_name_and_leave_nothing(studio, tmp_path):
     assert upload(studio, picture())["ending"] == "png", "the next one is taken as ever"
 
 
+def test_what_is_no_picture_and_no_video_is_told_what_could_be_sent(studio):
+    with pytest.raises(MediaError, match=r"^upload: neither a picture nor a video; give \.png, .*\.mp4"):
+        upload(studio, b"a shopping list")
+    with pytest.raises(MediaError, match="HEIC or AVIF picture.*JPEG"):
+        upload(studio, b"\0\0\0\x18ftypheic" + bytes(100))
+
+
 def test_too_many_bytes_are_refused_as_they_come(studio):
     receiving = studio.uploads.receive()
     with pytest.raises(MediaError, match="more than 300,000 bytes"):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cogvideox.curation.confined import leave_network, limit, limit_processor, tidy
-from cogvideox.errors import CogVideoXError, InputError, describe
+from cogvideox.errors import CogVideoXError, InputError, MediaError, describe
 from cogvideox.files import parse_json
 from cogvideox.files.atomic import atomic_file
 from cogvideox.files.text import open_regular
@@ -24,11 +24,13 @@ from cogvideox.studio.limits import StudioLimits
 from cogvideox.studio.request import check_text
 from cogvideox.studio.variants import export
 from cogvideox.video import DecodeLimits, Video, read_image, read_video, video_info
+from cogvideox.video.reading import KNOWN, UnknownContainerError
 
 WRITTEN = 2048  # MiB of a written file
 OPEN_FILES = 64
 KEPT = 768 << 20  # bytes of pixels in memory
 MOST_SETTINGS = 64 << 10  # characters of the settings in a video's tags; ours are far shorter
+HEIF = (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"avif")  # what phones write
 IMAGES = (b"\x89PNG", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*")
 
 
@@ -53,7 +55,11 @@ def decode(source: Path, target: Path, limits: StudioLimits) -> dict[str, Any]:
         with atomic_file(target.with_suffix(".png")) as temporary:
             _write_image(temporary, image)
         return {"ending": "png", "width": image.shape[1], "height": image.shape[0]}
-    video = read_video(source, limits=decoding)
+    try:
+        video = read_video(source, limits=decoding)
+    except UnknownContainerError:
+        pictures = ".png, .jpg, .webp, .bmp or .tiff"
+        raise MediaError(f"neither a picture nor a video; give {pictures}, {KNOWN}") from None
     Video(video.frames, video.fps).save(target.with_suffix(".mkv"))
     facts = {
         "ending": "mkv",
@@ -82,6 +88,8 @@ def made_with(manifest: Mapping[str, Any]) -> dict[str, Any]:
 def _is_image(source: Path) -> bool:
     with open_regular(source, most=1 << 40) as stream:
         head = stream.read(16)
+    if head[4:8] == b"ftyp" and head[8:12] in HEIF:
+        raise MediaError("a HEIC or AVIF picture, which is not read here; save it as JPEG or PNG")
     return head.startswith(IMAGES) or (head.startswith(b"RIFF") and head[8:12] == b"WEBP")
 
 

@@ -36,6 +36,10 @@ CONTAINER_TICKS = 1_000_000  # a second of a container's own times, AV_TIME_BASE
 REORDERED = 64  # frames that may be stored before an earlier one
 
 
+class UnknownContainerError(MediaError):
+    """A file whose first bytes are of no kind of video that is read."""
+
+
 @dataclass(frozen=True)
 class DecodeLimits:
     """What reading one file may cost; anything larger is refused by name."""
@@ -347,7 +351,7 @@ def _container_of(file: Path, path: str | Path) -> str:
         return "avi"
     if head[:1] == b"G" and head[188:189] == b"G":
         return "mpegts"
-    raise MediaError(f"{path}: not a video; give {KNOWN}")
+    raise UnknownContainerError(f"{path}: not a video; give {KNOWN}")
 
 
 def _is_cover_art(stream: av.VideoStream) -> bool:

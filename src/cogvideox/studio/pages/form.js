@@ -8,7 +8,7 @@ import * as store from "./store.js";
 import { about, length, memory } from "./words.js";
 
 const DRAFT = "draft";
-const FIELDS = ["negative", "width", "height", "frame-count", "steps", "guidance", "seed", "sampler", "strength", "count", "size", "frames"];
+const FIELDS = ["negative", "width", "height", "frame-count", "steps", "guidance", "seed", "sampler", "strength", "fit", "count", "size", "frames"];
 const EXAMPLES = {
   world: ["a red circle moves to the right", "a blue square grows", "There are three green triangles.", "a yellow ring turns into a yellow cross"],
   any: [
@@ -17,7 +17,7 @@ const EXAMPLES = {
     "Steam rises from a cup of coffee on a wooden table beside a window with rain on it",
   ],
 };
-const OWN = ["prompt", "negative_prompt", "width", "height", "frames", "steps", "guidance", "seed", "sampler", "strength", "video_use"];
+const OWN = ["prompt", "negative_prompt", "width", "height", "frames", "steps", "guidance", "seed", "sampler", "strength", "fit", "video_use"];
 
 let models = [];
 let facts = null;
@@ -27,10 +27,12 @@ let keyframes = {};
 let onTakes = () => {};
 let planned = 0;
 let canEnhance = false;
+let shape = null; // of what is given, width / height
 let wanted = {}; // choices of a draft or a reused video, until the model is known
 
 const value = (id) => byId(id).value.trim();
 const number = (id) => (value(id) === "" ? null : Number(value(id)));
+const typed = (id, name = id) => (number(id) === null ? {} : { [name]: number(id) });
 
 export async function begin(takesChanged) {
   onTakes = takesChanged;
@@ -47,6 +49,7 @@ export async function begin(takesChanged) {
     event.preventDefault();
     make();
   });
+  byId("strength").addEventListener("input", () => (byId("strength").dataset.touched = "true")); // before the form hears of it
   byId("model").addEventListener("change", () => choose(byId("model").value));
   byId("more-toggle").addEventListener("click", () => {
     showMore(byId("more").hidden);
@@ -88,13 +91,14 @@ function choose(id) {
   facts = model.cogvideox;
   byId("model").value = id;
   byId("model").title = facts.about || "";
+  const takes = new Set(facts.takes);
+  given.setTakes(takes);
+  shape = given.shape();
   setSizes();
   setLengths();
   byId("steps").placeholder = String(facts.steps);
   byId("steps").max = String(limits.steps);
   byId("guidance").placeholder = String(facts.guidance);
-  const takes = new Set(facts.takes);
-  given.setTakes(takes);
   onTakes(takes);
   setExamples(id);
   for (const [field, text] of Object.entries(wanted.fields || {})) set(field, text);
@@ -137,11 +141,12 @@ function options(select, entries) {
 function setSizes() {
   const { width, height, pixel_multiple: unit, any_size: isFree } = facts;
   const entries = [["", `${width}×${height}`]];
-  const shapes = { Square: 1, "Wide 16:9": 16 / 9, "Landscape 3:2": 1.5, "Portrait 2:3": 2 / 3, "Tall 9:16": 9 / 16 };
+  const shapes = { ...(shape && { "As given": shape }), Square: 1, "Wide 16:9": 16 / 9, "Landscape 3:2": 1.5, "Portrait 2:3": 2 / 3, "Tall 9:16": 9 / 16 };
   for (const [name, ratio] of Object.entries(isFree ? shapes : {})) {
     const tall = Math.max(unit, Math.round(Math.sqrt((width * height) / ratio) / unit) * unit);
     const wide = Math.max(unit, Math.round((tall * ratio) / unit) * unit);
-    if (wide * tall <= limits.pixels && (wide !== width || tall !== height)) entries.push([`${wide}x${tall}`, `${name} ${wide}×${tall}`]);
+    const isThere = entries.some(([text]) => text === `${wide}x${tall}`) || (wide === width && tall === height);
+    if (wide * tall <= limits.pixels && !isThere) entries.push([`${wide}x${tall}`, `${name} ${wide}×${tall}`]);
   }
   if (isFree) entries.push(["custom", "Other size"]);
   options(byId("size"), entries);
@@ -186,17 +191,18 @@ function adapterValues() {
 export function request() {
   const settings = { ...extras };
   const size = byId("size").value;
-  if (size === "custom") Object.assign(settings, number("width") && { width: number("width") }, number("height") && { height: number("height") });
+  if (size === "custom") Object.assign(settings, typed("width"), typed("height"));
   else if (size) [settings.width, settings.height] = size.split("x").map(Number);
   const frames = byId("frames").value;
   if (frames) delete settings.seconds;
-  if (frames === "custom") Object.assign(settings, number("frame-count") && { frames: number("frame-count") });
+  if (frames === "custom") Object.assign(settings, typed("frame-count", "frames"));
   else if (frames) settings.frames = Number(frames);
   for (const name of ["steps", "guidance", "seed"]) if (number(name) !== null) settings[name] = number(name);
   if (byId("sampler").value) settings.sampler = byId("sampler").value;
+  if (byId("fit").value && given.isShaped()) settings.fit = byId("fit").value;
   if (value("negative")) settings.negative_prompt = value("negative");
   if (given.videoUse()) settings.video_use = given.videoUse();
-  if (!byId("strength-field").hidden && !byId("strength").disabled) settings.strength = Number(byId("strength").value) / 100;
+  if (!byId("strength-field").hidden && byId("strength").dataset.touched === "true") settings.strength = Number(byId("strength").value) / 100;
   settings.inputs = given.inputs();
   settings.keyframes = keyframes;
   settings.adapters = adapterValues();
@@ -208,14 +214,22 @@ function changed() {
   if (isCustom && byId("custom-size").hidden && byId("custom-frames").hidden) showMore(true);
   byId("custom-size").hidden = byId("size").value !== "custom";
   byId("custom-frames").hidden = byId("frames").value !== "custom";
+  if (facts && given.shape() !== shape) {
+    shape = given.shape();
+    setSizes();
+  }
+  byId("fit-field").hidden = !given.isShaped();
   const isChange = given.has("video") && given.videoUse() === "change";
-  byId("strength-field").hidden = !(isChange || (given.has("image") && facts && facts.kind === "t2v" && !facts.takes.includes("last_image")));
-  byId("strength").disabled = byId("strength").dataset.touched !== "true";
-  setText(byId("strength-value"), byId("strength").disabled ? "model's own" : `${byId("strength").value} %`);
+  byId("strength-field").hidden = !isChange || given.has("remove");
+  const isUsual = byId("strength").dataset.touched !== "true";
+  if (isUsual) byId("strength").value = given.has("mask") ? "100" : "80"; // what the server takes where nothing is said
+  setText(byId("strength-value"), `${byId("strength").value} %${isUsual ? ", the usual" : ""}`);
   const count = value("prompt").split(/\s+/).filter(Boolean).length;
   const budget = facts ? facts.text_tokens : 226;
   const isLong = count * 1.3 > budget;
-  setText(byId("length"), count * 2 > budget ? `${count} words; the model reads about ${budget} word pieces` : "");
+  const most = Math.floor(budget / 1.3); // words are 1.3 pieces in the mean
+  const budgeted = isLong ? `${count} words; the model reads about the first ${most}, the rest is left out` : `${count} of about ${most} words`;
+  setText(byId("length"), count * 2 > budget ? budgeted : "");
   byId("length").classList.toggle("warn", isLong);
   byId("go").disabled = given.isBusy();
   byId("enhance").hidden = !canEnhance || !facts || count === 0;
@@ -278,9 +292,9 @@ const plan = later(300, async () => {
   try {
     const needs = await post("/v1/plan", { ...body, prompt: body.prompt || byId("prompt").placeholder });
     if (asked !== planned) return;
-    const parts = [`${needs.frames} frames of ${needs.width}×${needs.height}`];
+    const parts = [`${needs.frames} ${needs.frames === 1 ? "frame" : "frames"} of ${needs.width}×${needs.height}`];
     if (needs.memory.bytes) parts.push(`${memory(needs.memory.bytes)} of memory`);
-    if (needs.estimated_seconds) parts.push(about(needs.estimated_seconds * Number(byId("count").value)));
+    if (needs.estimated_seconds) parts.push(about(needs.estimated_seconds * Number(byId("count").value)).replaceAll(" ", "\u00a0"));
     setText(byId("plan"), parts.join(" · "));
     byId("warnings").replaceChildren(...(value("prompt") ? needs.warnings : []).map((text) => el("li", {}, text)));
     problem("");
@@ -373,7 +387,7 @@ export function reuse({ settings, model, inputs = {}, adapters = {}, keyframes: 
   const frames = settings.frames || "";
   if (!set("frames", facts && frames === facts.frames ? "" : frames)) set("frames", "custom");
   set("frame-count", settings.frames);
-  for (const name of ["steps", "guidance", "seed", "sampler"]) set(name, settings[name]);
+  for (const name of ["steps", "guidance", "seed", "sampler", "fit"]) set(name, settings[name]);
   byId("strength").dataset.touched = String(Boolean(settings.strength));
   if (settings.strength) byId("strength").value = String(Math.round(100 * settings.strength));
   extras = Object.fromEntries(Object.entries(settings).filter(([name]) => !OWN.includes(name)));

@@ -15,6 +15,7 @@ const LABELS = {
 };
 const BUTTONS = { image: "Image", last_image: "Last image", video: "Video", control: "Control video" };
 const PAINTED = { mask: "Paint what is made anew", remove: "Paint what is removed" };
+const EXCLUDES = { image: ["video"], last_image: ["video"], video: ["image", "last_image"] }; // each says how the video begins
 const PICTURES = "image/png,image/jpeg,image/webp,image/bmp,image/tiff";
 
 let given = {};
@@ -38,6 +39,16 @@ export function inputs() {
 
 export const has = (name) => Boolean(given[name] && takes.has(name));
 export const videoUse = () => (has("video") ? given.video.use || "change" : null);
+
+const SHAPED = ["image", "video", "last_image", "control"];
+export const isShaped = () => SHAPED.some(has);
+
+/** Width / height of what is given, null where it is not known. */
+export function shape() {
+  const shown = SHAPED.find((name) => has(name) && given[name].width);
+  return shown ? given[shown].width / given[shown].height : null;
+}
+
 export const isBusy = () => Object.values(given).some((each) => !each.id);
 
 /** Plain values that a reload brings back. */
@@ -104,6 +115,7 @@ export async function addFile(blob, name = "", label = blob.name || "picture") {
       if (before) put(wanted, before);
       else take(wanted);
     }
+    error.message = error.message.replace(/^upload: /, `${label}: `);
     failed(error);
     return null;
   }
@@ -118,7 +130,14 @@ export function put(name, entry) {
     delete given.mask;
     delete given.remove;
   }
+  const replaced = (entry.id && EXCLUDES[name] ? EXCLUDES[name] : []).filter((other) => given[other]);
+  for (const other of replaced) delete given[other];
+  if (replaced.includes("video")) {
+    delete given.mask;
+    delete given.remove;
+  }
   given[name] = entry;
+  if (replaced.some((other) => takes.has(other))) notice(`${LABELS[name]} instead of ${replaced.map((other) => LABELS[other].toLowerCase()).join(" and ")}: a video is made from one or the other.`);
   render();
   changed();
 }
@@ -173,7 +192,8 @@ function render() {
   byId("given").replaceChildren(...shown.map(chip));
   byId("given").hidden = shown.length === 0;
   for (const name of Object.keys(BUTTONS)) {
-    const isShown = !given[name] && (name !== "last_image" || given.image);
+    const isExcluded = Object.keys(given).some((other) => takes.has(other) && EXCLUDES[name]?.includes(other));
+    const isShown = !given[name] && !isExcluded && (name !== "last_image" || given.image);
     if (byId(`add-${name}`)) byId(`add-${name}`).hidden = !isShown;
   }
 }

@@ -7,6 +7,8 @@ import { Player } from "./player.js";
 import * as store from "./store.js";
 import { duration, framesOf, length, memory, sizeOf } from "./words.js";
 
+const STARTED = { image: "a first frame", last_image: "a last frame", video: "a video", control: "a control video", remove: "what is removed", first_pass: "a first pass", mask: "a mask" };
+
 const player = new Player();
 let shown = null;
 let actions = {};
@@ -76,18 +78,21 @@ function show(video) {
 }
 
 function facts(video) {
-  const { settings, result, adapters } = video.cogvideox;
+  const { settings, result, adapters, inputs, plan } = video.cogvideox;
   const { frames, fps } = framesOf(video);
+  const steps = settings.steps || (plan && plan.steps);
   const rows = [
     ["Model", video.model],
     ["Size", video.size.replace("x", "×")],
-    ["Length", `${length(video.seconds)}, ${frames} frames at ${fps} a second`],
+    ["Length", `${length(video.seconds)}, ${frames} ${frames === 1 ? "frame" : "frames"} at ${fps} a second`],
     ["Seed", String(result.seed)],
   ];
-  if (result.steps) rows.push(["Steps", String(result.steps)]);
+  if (steps) rows.push(["Steps", String(steps)]);
   if (settings.guidance) rows.push(["Guidance", String(settings.guidance)]);
   if (settings.negative_prompt) rows.push(["Avoided", settings.negative_prompt]);
-  if (settings.strength) rows.push(["Strength", String(settings.strength)]);
+  const started = Object.keys(inputs || {}).map((name) => (STARTED[name] || name.replaceAll("_", " ")));
+  if (started.length) rows.push(["From", started.join(", ")]);
+  if (settings.strength) rows.push(["Changed", `${Math.round(100 * settings.strength)} %`]);
   for (const [name, strength] of Object.entries(adapters || {})) rows.push(["Adapter", `${name}, ${strength}`]);
   if (result.total_seconds) rows.push(["Took", duration(result.total_seconds)]);
   rows.push(["File", memory(video.cogvideox.bytes)]);
