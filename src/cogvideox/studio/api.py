@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -27,6 +28,8 @@ from cogvideox.studio.video_object import video_object
 
 MOST_PAGE = 100
 IDEMPOTENCY = "idempotency-key"
+DERIVED = ("prompt", "seconds", EXTENSION)
+"""Fields of a request that changes or continues a video."""
 
 
 class VideoRoutes:
@@ -56,6 +59,8 @@ class VideoRoutes:
         if not 1 <= limit <= MOST_PAGE:
             raise ApiError(400, f"limit: {limit} is not 1 to {MOST_PAGE}", param="limit")
         query = PageQuery(limit, after, order, search[:200], state, favourite)
+        if after is not None and self.studio.queue.owner_of(after) != user.name:
+            raise ApiError(400, "after: no such video; begin with the first page", param="after")
         videos, more = self.studio.queue.page(user.name, query)
         shown = [video_object(each, self.studio.board, self.studio.queue) for each in videos]
         ends = (
@@ -136,7 +141,7 @@ class VideoRoutes:
             {"object": "list", "data": [model_object(self.studio, each) for each in self.studio.offer.models]}
         )
 
-    @route("GET", "/v1/models/{model}")
+    @route("GET", "/v1/models/{model:path}")
     async def model(self, request: Request, model: str) -> Response:
         """One model that is served."""
         self.access.who(request)
@@ -189,7 +194,8 @@ async def queue_video(
     files: Mapping[str, IncomingFile],
 ) -> QueuedVideo:
     """Check fields, decode files and queue the video; what is refused leaves no file behind."""
-    left = dict(files)
+    left, kept = dict(files), list[dict[str, Any]]()
+    video: QueuedVideo | None = None
     try:
         key = idempotency_of(request)
         digest = digest_of(fields, {name: each.digest for name, each in files.items()})
@@ -208,19 +214,28 @@ async def queue_video(
         asked = read_request(fields, studio.offer)
         if given:
             asked = VideoRequest(**{**asked.to_dict(), "inputs": {**asked.inputs, **given}})
-        await keep_files(studio, user, left)
-        return await plan_and_add(studio, user, asked, digest, key)
+        studio.check_uploads(user, len(files))
+        await keep_files(studio, user, left, kept)
+        video = await plan_and_add(studio, user, asked, digest, key)
+        return video
+    except asyncio.CancelledError:  # the server stops; a thread may be queueing the video at this moment
+        kept.clear()
+        raise
     finally:
         for each in left.values():
             await run_in_threadpool(discard, each.path)
+        used = () if video is None else video.request["inputs"].values()
+        for facts in kept:
+            if facts["id"] not in used:  # of a request that was refused, or is the same as an earlier one
+                await run_in_threadpool(studio.uploads.remove, facts["id"], facts["ending"])
 
 
-async def keep_files(studio: Studio, user: KeyHolder, files: dict[str, IncomingFile]) -> None:
-    """Decode the files of a request and keep them, one after the other; those that are done leave ``files``."""
-    import asyncio
-
+async def keep_files(
+    studio: Studio, user: KeyHolder, files: dict[str, IncomingFile], kept: list[dict[str, Any]]
+) -> None:
+    """Decode the files of a request and keep them, one after the other: from ``files`` into ``kept``."""
     for name in list(files):
-        await asyncio.wrap_future(studio.uploads.keep(files.pop(name), user.name))
+        kept.append(await asyncio.wrap_future(studio.uploads.keep(files.pop(name), user.name)))
 
 
 async def plan_and_add(
@@ -237,19 +252,21 @@ async def derive(studio: Studio, user: KeyHolder, request: Request, derived: Der
     for each in derived.files.values():
         await run_in_threadpool(discard, each.path)
     source = studio.mine(user, derived.source)
+    check_derived(derived)
     prompt = derived.fields.get("prompt", "")
     if not isinstance(prompt, str) or (derived.use == "change" and not prompt.strip()):
         raise InputError("prompt: missing; say what the changed video shows")
-    key, digest = idempotency_of(request), digest_of({**derived.fields, "source": derived.source}, {})
+    key, digest = (
+        idempotency_of(request),
+        digest_of({"fields": derived.fields, "source": derived.source, "use": derived.use}, {}),
+    )
     if key is not None and (before := studio.queue.with_key(user.name, key)) is not None:
         check_same(before, digest)
         return before
     studio.check_room(user)
     asked = studio.change_of(source, prompt, derived.use)
     own = {**derived.fields, "prompt": asked.settings["prompt"], "model": asked.model}
-    checked = read_request(
-        {name: own[name] for name in own if name in ("prompt", "model", "seconds", EXTENSION)}, studio.offer
-    )
+    checked = read_request(own, studio.offer)
     values = asked.to_dict()
     kept = asked.settings
     if {"frames", "seconds"} & set(checked.settings):  # instead of the length of the source
@@ -258,6 +275,18 @@ async def derive(studio: Studio, user: KeyHolder, request: Request, derived: Der
     values["adapters"] = checked.adapters or asked.adapters
     values["webhook"] = checked.webhook
     return await plan_and_add(studio, user, VideoRequest(**values), digest, key)
+
+
+def check_derived(derived: Derived) -> None:
+    """Raises ConfigError for what a video that starts from another one cannot be told."""
+    if derived.files:
+        name = next(iter(derived.files))
+        raise ConfigError(f"{name[:80]}: a file, which nothing is done with here; leave it out")
+    others = [name for name in derived.fields if name not in DERIVED]
+    if others:
+        raise ConfigError(
+            f"{others[0][:80]}: not taken here, the source says it; one of {', '.join(DERIVED)}"
+        )
 
 
 def idempotency_of(request: Request) -> str | None:

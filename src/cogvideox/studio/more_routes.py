@@ -74,10 +74,7 @@ class AddedRoutes:
         try:
             if set(files) != {"file"} or fields:
                 raise ConfigError("file: one file as the field 'file' of a form is expected; send just that")
-            count = self.studio.queue.read("SELECT COUNT(*) FROM inputs WHERE owner = ?", (user.name,))[0][0]
-            if count >= self.studio.limits.inputs_for_one:
-                why = f"{count} uploads are kept for you, the most; try again later"
-                raise ApiError(429, why, "too_many_uploads", wait=60)
+            self.studio.check_uploads(user, 1)
             return JSONResponse(
                 await asyncio.wrap_future(self.studio.uploads.keep(left.pop("file"), user.name))
             )
@@ -167,7 +164,7 @@ class EventRoutes:
                 return version, [], True
             return version, [video_object(video, self.studio.board, self.studio.queue)], video.is_final
 
-        return _stream(self.studio, request, news)
+        return _stream(self.studio, lambda: self.access.who(request), news)
 
     @route("GET", "/v1/events")
     async def every(self, request: Request) -> Response:
@@ -194,7 +191,7 @@ class EventRoutes:
                 False,
             )
 
-        return _stream(self.studio, request, news)
+        return _stream(self.studio, lambda: self.access.who(request), news)
 
 
 def event_routes(studio: Studio, access: Access) -> APIRouter:
@@ -206,11 +203,18 @@ News = Callable[[int], tuple[int, list[dict[str, Any]], bool]]
 """The version seen last to: the version now, what is new, whether that was the last."""
 
 
-def _stream(studio: Studio, request: Request, news: News) -> Response:
+def _stream(studio: Studio, who: Callable[[], KeyHolder], news: News) -> Response:
+    """News until the end; ``who`` is asked again before anything is told: a key may have been revoked meanwhile."""
+
     async def events() -> AsyncIterator[str]:
         version, heard = -1, time.monotonic()
         while not studio.workers.stopping.is_set():
             version, changed, last = news(version)
+            if changed:
+                try:
+                    who()
+                except ApiError:
+                    return
             for each in changed:
                 kind = "deleted" if each["object"] == "video.deleted" else "video"
                 yield f"event: {kind}\ndata: {json.dumps(each)}\n\n"

@@ -187,6 +187,11 @@ class VideoQueue:
         found = self.read("SELECT * FROM videos WHERE id = ?", (name,))
         return QueuedVideo.of(found[0]) if found else None
 
+    def owner_of(self, name: str) -> str | None:
+        """Whose video this is, deleted or not; None: there is no such video."""
+        found = self.read("SELECT owner FROM videos WHERE id = ?", (name,))
+        return str(found[0]["owner"]) if found else None
+
     def with_key(self, owner: str, idempotency: str) -> QueuedVideo | None:
         """The video that a user queued with this idempotency key."""
         found = self.read("SELECT * FROM videos WHERE owner = ? AND idempotency = ?", (owner, idempotency))
@@ -262,8 +267,12 @@ class VideoQueue:
             return db.execute(f"{change} AND (bytes > 0 OR state != 'completed')", (name,)).rowcount > 0
 
     def to_purge(self, before: float) -> list[str]:
-        """Ended videos that were deleted before a time and whose files are still there."""
-        query = "SELECT id FROM videos WHERE deleted < ? AND bytes > 0 AND state = 'completed'"
+        """Ended videos that were deleted before a time, whose files are still there and that no waiting or running
+        video starts from."""
+        query = (
+            "SELECT id FROM videos AS gone WHERE deleted < ? AND bytes > 0 AND state = 'completed' AND NOT EXISTS "
+            "(SELECT 1 FROM videos WHERE state IN ('queued', 'running') AND instr(request, gone.id) > 0)"
+        )
         return [each["id"] for each in self.read(query, (before,))]
 
     def purge(self, name: str) -> bool:
@@ -337,6 +346,10 @@ class VideoQueue:
         """An upload of a user by its id: its ``ending``, ``bytes`` and ``facts``."""
         found = self.read("SELECT * FROM inputs WHERE owner = ? AND id = ?", (owner, name))
         return found[0] if found else None
+
+    def count_inputs(self, owner: str) -> int:
+        """How many uploads are kept for a user."""
+        return int(self.read("SELECT COUNT(*) FROM inputs WHERE owner = ?", (owner,))[0][0])
 
     def old_inputs(self, before: float) -> list[tuple[str, str]]:
         """Ids and endings of uploads older than a time that no waiting or running video uses."""

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cogvideox.errors import ConfigError, InputError, PromptError, suggest
 from cogvideox.files import parse_json, short
@@ -19,6 +19,9 @@ from cogvideox.strength import Strength
 from cogvideox.studio.folder import INPUT_ID, VIDEO_ID, StudioFolder
 from cogvideox.studio.limits import StudioLimits
 from cogvideox.studio.queue import VideoQueue
+
+if TYPE_CHECKING:
+    from cogvideox.generation.plan import Plan
 
 EXTENSION = "cogvideox"
 FIELDS = ("prompt", "model", "seconds", "size", "input_reference", EXTENSION)
@@ -191,6 +194,22 @@ def _check_bounds(options: GenerateOptions, limits: StudioLimits) -> None:
         raise InputError("vae_coding tiny: is for previews; choose chunked, whole or tiled")
 
 
+def check_planned(plan: Plan, limits: StudioLimits) -> None:
+    """The same of a plan, in which sizes and rates of models and of given videos have come to what was asked for.
+
+    Raises InputError with the bound.
+    """
+    frames, pixels = plan.frames.asked, plan.height * plan.width
+    if plan.steps > limits.steps:
+        raise InputError(f"steps {plan.steps}: the most on this server is {limits.steps}; ask for fewer")
+    if frames > limits.frames:
+        raise InputError(f"frames {frames}: the most on this server is {limits.frames}; ask for fewer")
+    if pixels > limits.pixels:
+        raise InputError(
+            f"size {plan.width}x{plan.height}: the most on this server is {limits.pixels} pixels; ask for less"
+        )
+
+
 def _model(name: Any, offer: Offer) -> str:
     if name is None or name == "":
         return offer.models[0] if offer.models else ""
@@ -296,17 +315,22 @@ def _webhook(url: Any, hosts: Sequence[str]) -> str | None:
 
 
 def file_options(
-    request: Mapping[str, Any], owner: str, queue: VideoQueue, folder: StudioFolder
+    request: Mapping[str, Any], owner: str, queue: VideoQueue, folder: StudioFolder, *, queued: bool = False
 ) -> dict[str, Any]:
-    """The files that a kept request names, as options of GenerateOptions. Raises InputError for one that is gone."""
+    """The files that a kept request names, as options of GenerateOptions. Raises InputError for one that is gone.
+
+    queued: whether the request waits already; then a video may have been deleted meanwhile, its files are kept for it.
+    """
+
+    def file_of(name: str) -> Path:
+        return _file_of(name, owner, queue, folder, queued)
+
     options: dict[str, Any] = {}
     for name, value in request.get("inputs", {}).items():
-        options[name] = value if _is_region(value) else str(_file_of(value, owner, queue, folder))
+        options[name] = value if _is_region(value) else str(file_of(value))
     frames = request.get("keyframes", {})
     if frames:
-        options["keyframe"] = [
-            f"{number}={_file_of(value, owner, queue, folder)}" for number, value in frames.items()
-        ]
+        options["keyframe"] = [f"{number}={file_of(value)}" for number, value in frames.items()]
     return options
 
 
@@ -314,11 +338,12 @@ def _is_region(value: str) -> bool:
     return value == OUTSIDE or BOX.fullmatch(value) is not None
 
 
-def _file_of(name: str, owner: str, queue: VideoQueue, folder: StudioFolder) -> Path:
+def _file_of(name: str, owner: str, queue: VideoQueue, folder: StudioFolder, queued: bool) -> Path:
     if VIDEO_ID.fullmatch(name):
         video = queue.get(name)
         path = folder.video(name) / "video.mp4"
-        if video is not None and video.owner == owner and video.state == "completed" and path.is_file():
+        good = video is not None and video.owner == owner and video.state == "completed"
+        if good and (queued or (video is not None and video.deleted is None)) and path.is_file():
             return path
     else:
         upload = queue.input(owner, name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -70,6 +71,7 @@ class Studio:
         )  # fmt: skip
         self.started = time.time()
         self.planning, self.enhancing = asyncio.Semaphore(PLANS), asyncio.Semaphore(ENHANCED)
+        self._adding = threading.Lock()
         self._shown: dict[str, tuple[int, str, bytes]] = {}
 
     def recover(self) -> None:
@@ -136,6 +138,15 @@ class Studio:
                 507, "the disk of the server is full; tell its operator, or delete videos", "disk_full"
             )
 
+    def check_uploads(self, user: KeyHolder, count: int) -> None:
+        """Raises ApiError 429 where so many uploads more would be too many for a user."""
+        kept = self.queue.count_inputs(user.name)
+        if kept + count > self.limits.inputs_for_one:
+            why = (
+                f"{kept} uploads are kept for you, the most is {self.limits.inputs_for_one}; try again later"
+            )
+            raise ApiError(429, why, "too_many_uploads", wait=60)
+
     def plan(self, user: KeyHolder, request: VideoRequest) -> dict[str, Any] | None:
         """Memory and time of a request, without a weight loaded; None where no worker can say so now.
 
@@ -162,8 +173,12 @@ class Studio:
         digest: str,
         key: str | None,
     ) -> QueuedVideo:
-        """Queue a video: it is on disk when this returns. Raises ApiError 409 for a used key with another request."""
-        video = self.queue.add(NewVideo(user.name, self._plain(request), plan or {}, digest, key))
+        """Queue a video: it is on disk when this returns. Raises ApiError 409 for a used key with another request, and
+        as ``check_room`` does: others may have been queued while this one was planned."""
+        with self._adding:
+            if key is None or self.queue.with_key(user.name, key) is None:
+                self.check_room(user)
+            video = self.queue.add(NewVideo(user.name, self._plain(request), plan or {}, digest, key))
         check_same(video, digest)
         self.board.touch(video.id)
         self.workers.wake()

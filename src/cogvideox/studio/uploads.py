@@ -101,8 +101,12 @@ class Uploads:
     def remove_old(self, before: float) -> None:
         """Remove uploads older than a time that no waiting video uses."""
         for name, ending in self.queue.old_inputs(before):
-            self.queue.remove_input(name)
-            discard(self.folder.input(name, ending))
+            self.remove(name, ending)
+
+    def remove(self, name: str, ending: str) -> None:
+        """Remove an upload that nothing uses."""
+        self.queue.remove_input(name)
+        discard(self.folder.input(name, ending))
 
     def close(self) -> None:
         """End the processes; what is being decoded is given up."""

@@ -203,7 +203,7 @@ class VideoWorkers:
         device = self.settings.device or (self.facts.get("device") if self.is_local else None)
         if self.is_local and device == "cuda" and self.facts.get("devices", 1) > 1:
             device = f"cuda:{number}"
-        settings = self.settings.changed(device=device)
+        settings = self.settings.changed(device=device, limits=self.limits)
         with open(self.folder.log(number), "wb", opener=_private) as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", f"cogvideox.studio.{'worker' if self.is_local else 'ray_worker'}"],
@@ -324,7 +324,7 @@ class VideoWorkers:
             worker.video, worker.heard = video.id, time.monotonic()
             self.board.begin(video.id)
             try:
-                files = file_options(video.request, video.owner, self.queue, self.folder)
+                files = file_options(video.request, video.owner, self.queue, self.folder, queued=True)
             except InputError as error:
                 self._end(worker, "failed", error={"code": "cannot_be_made", "message": str(error)})
                 continue

@@ -47,6 +47,7 @@ from cogvideox.studio.folder import FACTS, StudioFolder
 from cogvideox.studio.loaded_models import LoadedModel, LoadedModels
 from cogvideox.studio.provenance import sign
 from cogvideox.studio.public_text import PublicText
+from cogvideox.studio.request import check_planned
 from cogvideox.studio.variants import write_variants
 from cogvideox.studio.worker_settings import WorkerSettings
 from cogvideox.video.saving import label, write_gif
@@ -110,6 +111,7 @@ class StudioWorker:
         prepared = prepare(
             job, parse_options(settings), download=download, ask=download, limit=limit, reporter=reporter
         )
+        check_planned(prepared.plan, self.settings.limits)
         if not download:
             check_adapters(job.adapters, job.alpha, prepared.spec)
         return prepared

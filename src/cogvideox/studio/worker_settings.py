@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cogvideox.config import Config
+from cogvideox.studio.limits import StudioLimits
 
 
 class WorkerSettings(Config):
@@ -26,3 +27,4 @@ class WorkerSettings(Config):
     c2pa_certificate: str | None = None
     c2pa_key: str | None = None
     threads: int | None = None
+    limits: StudioLimits = StudioLimits()
