@@ -22,6 +22,7 @@ from collections import Counter
 from pathlib import Path
 
 FINAL = ("completed", "failed", "cancelled")
+UNLIMITED = ("deaths=1000", "interruptions=1000", "queued=10000", "queued_for_one=10000")
 
 
 # the queue alone
@@ -110,7 +111,7 @@ def server_kills(folder: Path, kills: int, seed: int = 0) -> dict[str, object]:
 
     rng, done, which, asked = random.Random(seed), 0, Counter(), []
     while done < kills:
-        with studio(folder, "--limit", "deaths=1000", "--limit", "interruptions=1000") as client:
+        with studio(folder, *(f"--limit={limit}" for limit in UNLIMITED)) as client:
             if rng.random() < 0.8:
                 client.ready()
             while done < kills:
@@ -131,7 +132,7 @@ def server_kills(folder: Path, kills: int, seed: int = 0) -> dict[str, object]:
                 which["worker"] += 1
             print(f"{done} kills, {len(asked)} videos", file=sys.stderr)
     with studio(folder) as client:
-        until = time.monotonic() + 1200
+        until = time.monotonic() + 3600
         while client.get("/v1/queue").json()["waiting"] + client.get("/v1/queue").json()["running"]:
             assert time.monotonic() < until, "the queue does not become empty"
             time.sleep(0.5)
