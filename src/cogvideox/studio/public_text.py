@@ -1,4 +1,4 @@
-"""Texts for clients: they name adapters as clients know them, and no path of this machine."""
+"""Texts for clients: they name adapters as clients know them, no path of this machine and no switch they do not have."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 
 PATH = re.compile(r"(?<![\w./\\:~])(?:~\w*|[A-Za-z]:)?(?:[/\\][^\s/\\:;,'\"()]+)+")
 """An absolute path of Linux, macOS or Windows, or one from a home folder."""
+ANYWAY = re.compile(r"; \S*anyway\S* makes it all the same")
+"""What only who runs the program can ask for."""
 
 
 class PublicText:
@@ -19,7 +21,9 @@ class PublicText:
         self.names = sorted(names.items(), key=lambda pair: -len(pair[0]))  # a longer path goes first
 
     def __call__(self, text: str) -> str:
-        """The text with paths of adapters by their names, and of any other absolute path only its last name."""
+        """The text with paths of adapters by their names, and of any other absolute path only its last name. What clients cannot ask for
+        (``anyway``) is left out."""
+        text = ANYWAY.sub("", text)
         for path, name in self.names:
             text = text.replace(path, name)
         return PATH.sub(lambda path: re.split(r"[/\\]", path[0])[-1], text)

@@ -33,6 +33,12 @@ async function reach(path, options) {
   }
 }
 
+/** A file of the server. */
+export async function download(path) {
+  const response = await reach(path, {});
+  return response.ok ? response.blob() : answered(response);
+}
+
 export async function get(path) {
   return answered(await reach(path, { headers: { accept: "application/json" } }));
 }

@@ -1,6 +1,7 @@
 // Two videos side by side, in step.
 
 import { byId, el, setText } from "./dom.js";
+import { tried } from "./notices.js";
 import { Player } from "./player.js";
 import * as store from "./store.js";
 import { sourceOf } from "./viewer.js";
@@ -25,6 +26,6 @@ export function open(ids) {
     setText(captions[index], `${video.prompt || "No prompt"} (seed ${video.cogvideox.result.seed})`);
   });
   byId("compare").showModal();
-  player.open(videos.map(sourceOf));
+  tried(() => player.open(videos.map(sourceOf)));
   player.playButton.focus();
 }

@@ -1,5 +1,6 @@
 // A video that is exact to the frame: plays in a loop, goes forth and back by frames, shows which one is seen.
 
+import { download } from "./api.js";
 import { el, iconButton, icon, setText } from "./dom.js";
 
 /** Several videos in step under one set of controls; the longest decides how many frames there are. */
@@ -35,7 +36,7 @@ export class Player {
       this.videos[index].classList.toggle("pixels", Boolean(each.small));
     });
     this.seek(0);
-    const blobs = await Promise.all(sources.map(async (each) => (await fetch(each.url)).blob()));
+    const blobs = await Promise.all(sources.map((each) => download(each.url)));
     if (number !== this.opening) return;
     this.urls = blobs.map((each) => URL.createObjectURL(each));
     await Promise.all(
