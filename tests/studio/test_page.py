@@ -460,13 +460,19 @@ def test_it_is_light_and_quick(visit):
     assert weight < 150_000 and min(paints) <= 1000, (weight, paints)
 
 
+PIXEL = """() => {
+    const canvas = document.getElementById("mask-canvas");
+    return [...canvas.getContext("2d").getImageData(2, 2, 1, 1).data].slice(0, 3);
+}"""
+
+
 def test_a_mask_is_painted_on_the_frame_of_a_page_that_opened_itself(visit, tmp_path, monkeypatch):
     folder = write_model_folder(tmp_path / "inpainting", "inpaint")
     opener = tmp_path / "browser"
     opener.write_text(f'#!/bin/sh\nprintf %s "$1" > {tmp_path / "opened"}\n')
     opener.chmod(0o700)
     monkeypatch.setenv("BROWSER", f"{opener} %s")
-    frames = np.full((9, 32, 48, 3), 120, np.uint8)
+    frames = np.full((9, 32, 48, 3), 200, np.uint8)
     Video(frames, 8).save(tmp_path / "grey.mp4")
     save_file(dotted("transformer."), tmp_path / "style.safetensors")
     adapter = ("--lora-alpha", "2", "--lora", f"style={tmp_path / 'style.safetensors'}")
@@ -496,6 +502,12 @@ def test_a_mask_is_painted_on_the_frame_of_a_page_that_opened_itself(visit, tmp_
         page.click("#go")
         card(page, "a red square moves", "completed")
         [made] = server.get("/v1/videos").json()["data"]
+        page.reload()
+        ready(page)
+        page.click("text=Paint again")  # on the frame, also where the page no longer has the file
+        page.wait_for_selector("#mask[open]")
+        assert min(page.evaluate(PIXEL)) > 190
+        page.click("#mask-cancel")
         inputs = made["cogvideox"]["inputs"]
         assert set(inputs) == {"video", "mask"} and made["cogvideox"]["adapters"] == {"style": 0.5}
         mask = np.asarray(

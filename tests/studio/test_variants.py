@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import zipfile
 
 import numpy as np
@@ -33,6 +34,18 @@ def test_frames_are_those_of_the_video(tmp_path):
         assert names == [f"frame_{number:04d}.png" for number in range(1, 8)]
         assert "trainedAlgorithmicMedia" in pictures[0].text["digitalSourceType"]
         assert np.array_equal(np.stack([np.asarray(each) for each in pictures]), read_video(source).frames)
+
+
+def test_the_first_frame_of_an_upload(tmp_path):
+    source = write(tmp_path / "x.mkv")
+    export(source, tmp_path / "x", "frame", 60)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "x")), read_video(source).frames[0])
+    with idle_studio(tmp_path) as client:
+        answer = client.post("/v1/inputs", files={"file": source.read_bytes()})
+        sent = client.get(f"/v1/inputs/{answer.json()['id']}/content?variant=frame")
+        assert sent.headers["content-type"] == "image/png"
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(sent.content))), read_video(source).frames[0])
+        assert not [*(client.studio.folder.root / "incoming").iterdir()]
 
 
 @pytest.mark.parametrize(("frames", "kept"), [(7, 7), (10, 10), (11, 6), (25, 7)])

@@ -1,4 +1,4 @@
-"""Variants of a finished video that are made when somebody downloads them: written, sent, and removed again."""
+"""Variants of a video that are made when somebody asks for them: written, sent, and removed again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cogvideox.studio.folder import StudioFolder
 from cogvideox.studio.queue import new_id
 from cogvideox.studio.uploads import Uploads
 
-ENDINGS = {"gif": ("gif", "image/gif"), "frames": ("zip", "application/zip")}
+ENDINGS = {"gif": ("gif", "image/gif"), "frames": ("zip", "application/zip"), "frame": ("png", "image/png")}
 MOST = 8  # that lie on the disk at a time, also while they are sent slowly
 
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -83,13 +83,20 @@ class AddedRoutes:
                 await run_in_threadpool(discard, each.path)
 
     @route("GET", "/v1/inputs/{input_id}/content")
-    async def uploaded(self, request: Request, input_id: str) -> Response:
-        """An upload, as it was written again: PNG or lossless Matroska."""
+    async def uploaded(
+        self, request: Request, input_id: str, variant: Literal["file", "frame"] = "file"
+    ) -> Response:
+        """An upload, as it was written again: PNG or lossless Matroska. ``frame``: the first frame of a video as PNG,
+        a picture as it is."""
         found = self.studio.queue.input(self.access.who(request).name, input_id)
         if found is None:
             raise ApiError(404, "no such upload", "input_not_found", param="input_id")
-        kind = "image/png" if found["ending"] == "png" else "video/x-matroska"
-        return FileResponse(self.studio.folder.input(input_id, found["ending"]), media_type=kind)
+        path = self.studio.folder.input(input_id, found["ending"])
+        if found["ending"] == "png":
+            return FileResponse(path, media_type="image/png")
+        if variant == "frame":
+            return await self.studio.exports.answer(path, variant, input_id)
+        return FileResponse(path, media_type="video/x-matroska")
 
     @route("POST", "/v1/videos/{video_id}/cancel")
     async def cancel(self, request: Request, video_id: str) -> Response:

@@ -48,7 +48,9 @@ def sprite_sheet(video: Video) -> Image.Image:
 
 
 def export(source: Path, target: Path, variant: str, seconds: float) -> None:
-    """Write a GIF (``gif``) or a ZIP of PNG files (``frames``) of a finished video; it may take so many seconds.
+    """Write a GIF (``gif``), a ZIP of PNG files (``frames``) or the first frame as PNG (``frame``) of a video.
+
+    ``seconds``: how long it may take.
 
     Raises MediaError for a file that cannot be read, OutputError for one that cannot be written.
     """
@@ -57,6 +59,8 @@ def export(source: Path, target: Path, variant: str, seconds: float) -> None:
         frames = (opened.pixels(frame) for _, frame in opened.frames())
         if variant == "gif":
             _write_animation(target, frames, opened.timing.fps)
+        elif variant == "frame":
+            Image.fromarray(next(frames)).save(target, format="PNG")
         else:
             _write_frames(target, frames)
 

@@ -5,7 +5,7 @@ import { byId, el, iconButton, later, setText } from "./dom.js";
 import * as given from "./given.js";
 import { announce, failed, notice, tried } from "./notices.js";
 import * as store from "./store.js";
-import { about, length, memory } from "./words.js";
+import { about, length, memory, modelName } from "./words.js";
 
 const DRAFT = "draft";
 const FIELDS = ["negative", "width", "height", "frame-count", "steps", "guidance", "seed", "sampler", "strength", "fit", "count", "size", "frames"];
@@ -80,7 +80,7 @@ export async function loadModels() {
     return;
   }
   const before = byId("model").value;
-  byId("model").replaceChildren(...models.map((each) => el("option", { value: each.id }, each.id.startsWith("/") ? each.id.split("/").at(-1) : each.id)));
+  byId("model").replaceChildren(...models.map((each) => el("option", { value: each.id }, modelName(each.id))));
   byId("model-field").hidden = models.length < 2;
   const isServed = (id) => models.some((each) => each.id === id);
   choose([wanted.model, before].find(isServed) || models[0].id);
@@ -339,6 +339,7 @@ export async function make() {
   if (making || given.isBusy()) return;
   if (facts && missing()) {
     problem(missing());
+    setText(byId("plan"), ""); // which said the same
     return;
   }
   if (!value("prompt")) {

@@ -68,7 +68,7 @@ export function restore(plain) {
 
 function pictureOf(each) {
   if (String(each.id).startsWith("video_")) return `/v1/videos/${each.id}/content?variant=thumbnail`;
-  return each.kind === "image" && String(each.id).startsWith("input_") ? `/v1/inputs/${each.id}/content` : "";
+  return String(each.id).startsWith("input_") ? `/v1/inputs/${each.id}/content?variant=frame` : "";
 }
 
 export function setTakes(kinds) {
@@ -103,7 +103,7 @@ export async function addFile(blob, name = "", label = blob.name || "picture") {
     const { id, width, height, settings } = facts;
     Object.assign(entry, { id, width, height, kind: facts.ending === "png" ? "image" : "video" });
     if (entry.kind === "video") entry.frame = await firstFrame(url);
-    if (entry.frame) entry.picture = entry.frame;
+    if (!entry.picture) entry.picture = entry.frame || pictureOf(entry);
     const isOther = !name && entry.kind !== kind; // browsers name only the kinds that they can show
     if (isOther) {
       if (given[wanted] === entry) take(wanted);
@@ -183,7 +183,7 @@ async function paintMask(name) {
   const { frame, picture, width, height, id } = given.video;
   let source = frame || picture;
   if (!frame && id.startsWith("video_")) source = await firstFrame(`/v1/videos/${id}/content`);
-  const blob = await paint(source, width, height, PAINTED[name]);
+  const blob = await paint(source, PAINTED[name], { width, height });
   if (blob) await addFile(blob, name, PAINTED[name]);
 }
 

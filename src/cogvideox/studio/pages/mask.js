@@ -38,9 +38,10 @@ export function begin() {
   canvas.addEventListener("focus", draw);
 }
 
-/** Paint on a picture of so many pixels: a PNG, white where painted; null where nothing was. */
-export async function paint(source, width, height, title) {
+/** Paint on a picture, of so many pixels or its own: a PNG, white where painted; null where nothing was. */
+export async function paint(source, title, given = {}) {
   const picture = source ? await loaded(source) : null;
+  const { width = picture ? picture.naturalWidth : 720, height = picture ? picture.naturalHeight : 480 } = given;
   const canvas = byId("mask-canvas");
   canvas.width = width;
   canvas.height = height;

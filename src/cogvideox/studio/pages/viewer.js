@@ -5,7 +5,7 @@ import { byId, el, setText, icon } from "./dom.js";
 import { announce, notice, tried } from "./notices.js";
 import { Player } from "./player.js";
 import * as store from "./store.js";
-import { duration, framesOf, length, memory, sizeOf } from "./words.js";
+import { duration, framesOf, length, memory, modelName, sizeOf } from "./words.js";
 
 const STARTED = { image: "a first frame", last_image: "a last frame", video: "a video", control: "a control video", remove: "what is removed", first_pass: "a first pass", mask: "a mask" };
 
@@ -82,7 +82,7 @@ function facts(video) {
   const { frames, fps } = framesOf(video);
   const steps = settings.steps || (plan && plan.steps);
   const rows = [
-    ["Model", video.model],
+    ["Model", modelName(video.model)],
     ["Size", video.size.replace("x", "×")],
     ["Length", `${length(video.seconds)}, ${frames} ${frames === 1 ? "frame" : "frames"} at ${fps} a second`],
     ["Seed", String(result.seed)],

@@ -23,6 +23,11 @@ export function memory(bytes) {
   return `${Math.max(1, Math.round(bytes / 1e3))} kB`;
 }
 
+/** A model as people call it: of a folder its name. */
+export function modelName(id) {
+  return /^[./~]/.test(id) ? id.replace(/\/+$/, "").split("/").at(-1) : id;
+}
+
 const STAGES = {
   starting: "Starting",
   "planning the memory": "Planning",
