@@ -24,7 +24,10 @@ PUBLIC = PublicText(
             "use 8n + 1 frames, 16/9, and/or http://127.0.0.1/v1",
         ),
         ("transformer/config.json: missing", "transformer/config.json: missing"),
-        ("about 31 hours; ask for fewer steps; --anyway makes it all the same", "about 31 hours; ask for fewer steps"),
+        (
+            "about 31 hours; ask for fewer steps; --anyway makes it all the same",
+            "about 31 hours; ask for fewer steps",
+        ),
         ("does not fit; GenerateOptions(anyway=True) makes it all the same", "does not fit"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Texts for clients: they name adapters as clients know them, no path of this machine and no switch they do not have."""
+"""Texts for clients: adapters as clients know them, no path of this machine, no switch that they do not have."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ class PublicText:
         self.names = sorted(names.items(), key=lambda pair: -len(pair[0]))  # a longer path goes first
 
     def __call__(self, text: str) -> str:
-        """The text with paths of adapters by their names, and of any other absolute path only its last name. What clients cannot ask for
-        (``anyway``) is left out."""
+        """The text with paths of adapters by their names, and of any other absolute path only its last name.
+
+        What clients cannot ask for (``anyway``) is left out.
+        """
         text = ANYWAY.sub("", text)
         for path, name in self.names:
             text = text.replace(path, name)

@@ -284,7 +284,7 @@ const plan = later(300, async () => {
   if (!facts || given.isBusy()) return;
   const asked = ++planned;
   if (missing()) {
-    setText(byId("plan"), missing());
+    setText(byId("plan"), byId("problem").textContent === missing() ? "" : missing());
     byId("warnings").replaceChildren();
     return;
   }
