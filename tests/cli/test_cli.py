@@ -475,3 +475,11 @@ def test_the_allocator_grows_its_memory_unless_the_user_says_how(name, monkeypat
     own = "max_split_size_mb:64"
     expected = {None: ["expandable_segments:True", None], "PYTORCH_ALLOC_CONF": [own, None]}
     assert seen == [expected.get(name, [None, own])]
+
+
+def test_keys_of_a_folder_that_is_no_studio(tmp_path):
+    listed = CliRunner().invoke(app, ["keys", "list", "--out", str(tmp_path / "studoi")])
+    assert listed.exit_code == 0 and not listed.stdout and "nobody has a key" in listed.stderr
+    revoked = CliRunner().invoke(app, ["keys", "revoke", "ann", "--out", str(tmp_path / "studoi")])
+    assert revoked.exit_code == 2 and "no folder of a studio" in revoked.stderr
+    assert not [*tmp_path.iterdir()]

@@ -528,6 +528,10 @@ def test_from_elsewhere_a_key_is_asked_for_once(browser, tmp_path):
         page = browser.new_page()
         page.goto(f"http://{ELSEWHERE}:{server.port}/")
         page.wait_for_selector("#key[open]")
+        page.keyboard.press("Escape")  # without a key there is nothing to see
+        page.wait_for_selector("#key[open]")
+        page.wait_for_timeout(500)
+        assert page.is_hidden("#lost") and page.is_hidden("#sign-out")  # the server does answer
         page.fill("#key-value", "wrong")
         page.keyboard.press("Enter")
         page.wait_for_selector("#key-problem:has-text('not known')")
@@ -541,6 +545,9 @@ def test_from_elsewhere_a_key_is_asked_for_once(browser, tmp_path):
         ready(page)
         view(page, "a ring of somebody elsewhere")
         assert key not in page.content() and not page.evaluate("() => document.cookie")
+        page.keyboard.press("Escape")
+        page.click("#sign-out")
+        page.wait_for_selector("#key[open]")
         page.close()
 
 

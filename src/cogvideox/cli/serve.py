@@ -286,7 +286,10 @@ def list_all(out: Out = "studio", as_json: Json = False, debug: Debug = False) -
 
     from cogvideox.studio.keys import list_keys
 
-    for each in list_keys(_queue(Path(out))):
+    found = list_keys(_queue(Path(out))) if _is_studio(Path(out)) else []
+    if not found:
+        say(f"{out}: nobody has a key yet; cogvideox keys create NAME --out {out}")
+    for each in found:
         if as_json:
             result_json(asdict(each))
         else:
@@ -304,8 +307,16 @@ def revoke(
     """Refuse a key from now on, also on a server that runs."""
     from cogvideox.studio.keys import revoke_key
 
+    if not _is_studio(Path(out)):
+        raise ConfigError(f"out {out}: no folder of a studio; give the one that the server has")
     revoke_key(_queue(Path(out)), name)
     say(f"{name}: revoked")
+
+
+def _is_studio(out: Path) -> bool:
+    from cogvideox.studio.folder import StudioFolder
+
+    return StudioFolder(out).database.is_file()
 
 
 def _queue(out: Path) -> Any:

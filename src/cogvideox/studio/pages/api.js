@@ -115,6 +115,16 @@ export function randomSeed() {
   return crypto.getRandomValues(new Uint32Array(1))[0] >>> 1;
 }
 
+/** What the server answers: 200, 401 where it wants a key and asks for it, 0 for nothing. */
+async function answers() {
+  try {
+    await answered(await reach("/v1/session", { signal: AbortSignal.timeout(5000) }));
+    return 200;
+  } catch (failure) {
+    return failure.status;
+  }
+}
+
 /** News of all videos. Closed while the page is hidden: browsers allow few open connections to one server. */
 export function listen({ video, deleted, state }) {
   let source = null;
@@ -130,10 +140,11 @@ export function listen({ video, deleted, state }) {
     source.addEventListener("open", () => state(true));
     source.addEventListener("video", (event) => video(JSON.parse(event.data)));
     source.addEventListener("deleted", (event) => deleted(JSON.parse(event.data).id));
-    source.addEventListener("error", () => {
-      state(false);
+    source.addEventListener("error", async () => {
       close();
-      timer = setTimeout(open, 1500);
+      const status = await answers();
+      state(status !== 0);
+      if (status !== 401 && !source && !document.hidden) timer = setTimeout(open, 1500); // with a key the page is loaded again
     });
   };
   document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));

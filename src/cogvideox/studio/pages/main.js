@@ -1,6 +1,6 @@
 // The page: its parts and how they speak with each other.
 
-import { get, logIn, session } from "./api.js";
+import { get, logIn, send, session } from "./api.js";
 import * as compare from "./compare.js";
 import { byId, later, setText } from "./dom.js";
 import * as drop from "./drop.js";
@@ -46,6 +46,17 @@ function beginTheme() {
 function beginKey() {
   const dialog = byId("key");
   document.addEventListener("key-needed", () => dialog.open || dialog.showModal());
+  dialog.addEventListener("close", () => dialog.showModal()); // without a key there is nothing to see
+  byId("sign-out").addEventListener("click", async () => {
+    if (await tried(() => send("DELETE", "/v1/session"))) location.reload();
+  });
+  session().then(
+    ({ user }) => {
+      byId("sign-out").hidden = user === "local"; // who needs no key
+      byId("sign-out").title = `Signed in as ${user}`;
+    },
+    () => {}, // told where it is needed
+  );
   byId("key-form").addEventListener("submit", async (event) => {
     event.preventDefault();
     try {
