@@ -378,13 +378,21 @@ def test_a_video_is_seen_frame_by_frame_and_downloaded(visit, client):
     assert int(moment * 8) == before % 9
     page.click("#view-sheet")
     page.wait_for_function("() => document.getElementById('sheet-image').naturalWidth > 0")
-    page.click("#viewer-downloads summary")
-    kinds = {}
+    kinds, names = {}, set()
     for link in page.query_selector_all("#viewer-downloads a"):
+        page.click("#viewer-downloads summary")
         with page.expect_download() as download:
             link.click()
-        kinds[download.value.suggested_filename.rpartition(".")[2]] = download.value.path()
+        name_of_file, _, ending = download.value.suggested_filename.rpartition(".")
+        kinds[ending] = download.value.path()
+        names.add(name_of_file)
     assert set(kinds) == {"mp4", "gif", "zip", "jpg", "json"}
+    assert names == {f"a-frame-by-frame-square-{name[6:14]}"}
+    page.click("#viewer-downloads summary")
+    page.keyboard.press("Escape")  # closes the menu, then the video
+    assert page.is_visible("#viewer") and page.is_hidden("#viewer-downloads a >> nth=0")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#viewer", state="hidden")
     with Image.open(kinds["gif"]) as animation:
         assert animation.n_frames == 9 and b"trainedAlgorithmicMedia" in animation.info["comment"]
     with zipfile.ZipFile(kinds["zip"]) as archive:

@@ -24,7 +24,7 @@ from cogvideox.studio.schema import CREATE_BODY, EDIT_BODY, REMIX_BODY
 from cogvideox.studio.studio import SHIPPED, Studio, check_same, digest_of
 from cogvideox.studio.uploads import IncomingFile
 from cogvideox.studio.variants import MADE_LATER
-from cogvideox.studio.video_object import video_object
+from cogvideox.studio.video_object import file_name, video_object
 
 MOST_PAGE = 100
 IDEMPOTENCY = "idempotency-key"
@@ -101,12 +101,12 @@ class VideoRoutes:
             )
         if variant in MADE_LATER:
             path = self.studio.folder.video(video.id) / VARIANTS["video"][0]
-            return await self.studio.exports.answer(path, variant, video.id)
+            return await self.studio.exports.answer(path, variant, file_name(video))
         name, kind = VARIANTS[variant]
         path = self.studio.folder.video(video.id) / name
         if not path.is_file():
             raise ApiError(404, f"the video has no {variant}", "variant_not_found", param="variant")
-        shown = f"{video.id}{path.suffix}"
+        shown = f"{file_name(video)}{path.suffix}"
         return FileResponse(
             path,
             media_type=kind,

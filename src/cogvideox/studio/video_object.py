@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from cogvideox.studio.progress_board import ProgressBoard
@@ -16,6 +17,7 @@ STATUS = {
     "cancelled": "failed",
 }
 """OpenAI knows no cancelled videos; ours are failed with the code "cancelled", and ``cogvideox.state`` says it."""
+WORD = re.compile(r"[^\W_]+")
 CANCELLED = {"code": "cancelled", "message": "it was cancelled"}
 
 
@@ -54,6 +56,12 @@ def video_object(video: QueuedVideo, board: ProgressBoard, queue: VideoQueue) ->
             "ended_at": video.ended,
         },
     }
+
+
+def file_name(video: QueuedVideo) -> str:
+    """What a download is called, without its ending: words of the prompt and the start of the id."""
+    words = "-".join(WORD.findall(video.prompt))[:60].rstrip("-")
+    return "-".join(each for each in (words, video.id.removeprefix("video_")[:8]) if each)
 
 
 def seconds_of(video: QueuedVideo) -> float:

@@ -28,6 +28,16 @@ export function begin(given) {
   dialog.addEventListener("close", closed);
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
   dialog.addEventListener("keydown", key);
+  const menu = byId("viewer-downloads");
+  dialog.addEventListener("click", (event) => {
+    if (!event.target.closest("#viewer-downloads summary")) menu.open = false;
+  });
+  dialog.addEventListener("cancel", (event) => {
+    if (event.target !== dialog || !menu.open) return;
+    event.preventDefault(); // Escape closes what was opened last
+    menu.open = false;
+    menu.querySelector("summary").focus();
+  });
   const on = (id, action) => byId(id).addEventListener("click", () => shown && action(shown));
   on("view-close", () => dialog.close());
   on("view-reuse", (video) => leave(() => actions.reuse(video)));
