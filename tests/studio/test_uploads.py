@@ -136,7 +136,7 @@ def test_too_many_bytes_are_refused_as_they_come(studio):
     assert list((studio.folder.root / "incoming").iterdir()) == []
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "TIFF"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF"])
 def test_pictures_are_kept_as_they_are_read(studio, kind):
     facts = upload(studio, picture(kind))
     assert (facts["width"], facts["height"]) == (30, 20)

@@ -386,6 +386,16 @@ def test_cover_cuts_the_centre():
     assert (Video(frames, 8.0).cover(10, 10).frames == 255).all()
 
 
+def test_frames_that_would_be_cut_away_are_not_enlarged_first():
+    """One of 60,000 x 1 pixels took eleven gigabytes to become 32 x 32."""
+    frames = np.zeros((1, 1, 60_000, 3), np.uint8)
+    for video in (Video(frames, 8.0), Video(frames.transpose(0, 2, 1, 3).copy(), 8.0)):
+        with pytest.raises(MediaError, match="less than 1/64 of it would be left"):
+            video.cover(32, 32)
+        assert video.contain(32, 32).frames.shape == video.resize(32, 32).frames.shape == (1, 32, 32, 3)
+    assert Video(frames[:, :, :64], 8.0).cover(32, 32).frames.shape == (1, 32, 32, 3)
+
+
 def test_what_is_not_a_video_is_refused():
     good = moving_square()
     for frames in (good.astype(np.float32), good[0], good[..., :2], good[:0], [1, 2]):

@@ -21,6 +21,12 @@ LIMITS: dict[str, tuple[float, float]] = {
     "width": (1, 8192),
     "fps": (0.01, 240),
     "steps": (1, 1000),
+    "guidance": (0, 1000),
+    "stg_scale": (0, 1000),
+    "apg_eta": (-1000, 1000),
+    "apg_norm": (0, 1e9),
+    "tile_height": (16, 8192),
+    "tile_width": (16, 8192),
 }
 """What no model can make is refused when it is asked for, not when the work is done."""
 

@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cogvideox.curation.confined import leave_network, limit, limit_processor, tidy
 from cogvideox.errors import CogVideoXError, InputError, MediaError, describe
 from cogvideox.files import parse_json
@@ -51,15 +53,14 @@ def decode(source: Path, target: Path, limits: StudioLimits) -> dict[str, Any]:
         wall_seconds=limits.decode_seconds,
     )
     if _is_image(source):
-        image = read_image(source, decoding)
-        with atomic_file(target.with_suffix(".png")) as temporary:
-            _write_image(temporary, image)
-        return {"ending": "png", "width": image.shape[1], "height": image.shape[0]}
+        return _kept_image(target, read_image(source, decoding))
     try:
         video = read_video(source, limits=decoding)
     except UnknownContainerError:
         pictures = ".png, .jpg, .webp, .bmp or .tiff"
         raise MediaError(f"neither a picture nor a video; give {pictures}, {KNOWN}") from None
+    if len(video) == 1 and _head(source).startswith(b"GIF8"):  # a picture: most of them are none that move
+        return _kept_image(target, video.frames[0])
     Video(video.frames, video.fps).save(target.with_suffix(".mkv"))
     facts = {
         "ending": "mkv",
@@ -85,18 +86,25 @@ def made_with(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return facts
 
 
-def _is_image(source: Path) -> bool:
+def _head(source: Path) -> bytes:
     with open_regular(source, most=1 << 40) as stream:
-        head = stream.read(16)
+        return stream.read(16)
+
+
+def _is_image(source: Path) -> bool:
+    head = _head(source)
     if head[4:8] == b"ftyp" and head[8:12] in HEIF:
         raise MediaError("a HEIC or AVIF picture, which is not read here; save it as JPEG or PNG")
     return head.startswith(IMAGES) or (head.startswith(b"RIFF") and head[8:12] == b"WEBP")
 
 
-def _write_image(path: Path, image: Any) -> None:
+def _kept_image(target: Path, image: np.ndarray) -> dict[str, Any]:
+    """Write a picture; facts about it."""
     from PIL import Image
 
-    Image.fromarray(image).save(path, format="PNG", compress_level=3)
+    with atomic_file(target.with_suffix(".png")) as temporary:
+        Image.fromarray(image).save(temporary, format="PNG", compress_level=3)
+    return {"ending": "png", "width": image.shape[1], "height": image.shape[0]}
 
 
 def main() -> None:

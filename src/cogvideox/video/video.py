@@ -38,6 +38,9 @@ from cogvideox.video.saving import (
 from cogvideox.video.sheet import contact_sheet
 from cogvideox.video.timing import nearest_in_time
 
+MOST_CUT = 64
+"""How much larger than what is cut out of it a frame may become (``Video.cover``)."""
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -188,10 +191,18 @@ class Video:
         return Video(np.stack([np.asarray(f) for f in frames]), self.fps, self.manifest)
 
     def cover(self, height: int, width: int) -> Video:
-        """Scaled, aspect kept, until it covers height x width, then the centre cut out."""
+        """Scaled, aspect kept, until it covers height x width, then the centre cut out.
+
+        Raises MediaError for frames so long that less than one part in ``MOST_CUT`` of them would be left.
+        """
         _check_size(height, width)
         scale = max(height / self.height, width / self.width)
         tall, wide = max(height, round(self.height * scale)), max(width, round(self.width * scale))
+        if tall * wide > MOST_CUT * height * width:
+            raise MediaError(
+                f"{self.width}x{self.height} pixels to cover {width}x{height}: less than 1/{MOST_CUT} of it would be left; "
+                "cut out what is to be seen, or choose fit contain"
+            )
         top, left = (tall - height) // 2, (wide - width) // 2
         scaled = self.resize(tall, wide)
         return Video(scaled.frames[:, top : top + height, left : left + width], self.fps, self.manifest)
