@@ -169,7 +169,9 @@ def test_flags_reach_the_record(tmp_path):
     assert said["stg_layers"] == [1] and said["evaluations"] == 7
 
 
-@pytest.mark.parametrize("name", ["guidance", "stg_scale", "apg_eta", "apg_norm", "tile_height", "tile_width"])
+@pytest.mark.parametrize(
+    "name", ["guidance", "stg_scale", "apg_eta", "apg_norm", "tile_height", "tile_width"]
+)
 @pytest.mark.parametrize("value", [1e30, 1e308, 10**30])
 def test_numbers_that_no_network_survives_are_refused_before_the_run(name, value):
     with pytest.raises(ConfigError, match=f"{name} .*must be|{name}: .*integer"):

@@ -178,3 +178,32 @@ def test_the_queue_survives_kills_at_any_instant(tmp_path):
     counts = json.loads(done.stdout)
     assert counts["kills"] == 25 and counts["acknowledged"] == counts["there"] > 0
     assert counts["ended"] > 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "PRAGMA user_version=99",
+        "ALTER TABLE videos ADD COLUMN shine TEXT",
+        "ALTER TABLE videos DROP COLUMN favourite",
+    ],
+    ids=["newer", "one more", "one less"],
+)
+def test_a_queue_of_another_version_is_left_as_it_is(tmp_path, change):
+    path = tmp_path / "queue.sqlite"
+    first = VideoQueue(path)
+    add(first)
+    first.close()
+    VideoQueue(path).close()
+    with sqlite3.connect(path) as db:
+        db.execute(change)
+    db.close()
+    with pytest.raises(OutputError, match="made by another version"):
+        VideoQueue(path)
+
+
+def test_a_damaged_entry_is_named(queue):
+    video = add(queue)
+    queue._writer.execute("UPDATE videos SET request = '{'")
+    with pytest.raises(OutputError, match=f"{video.id}: its request in the queue is damaged"):
+        queue.get(video.id)

@@ -19,12 +19,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from cogvideox.errors import OutputError
-from cogvideox.studio.queue_schema import NEXT, SCHEMA
+from cogvideox.studio.queue_schema import NEXT, SCHEMA, VERSION
 
 State = Literal["queued", "running", "completed", "failed", "cancelled"]
 FINAL: tuple[State, ...] = ("completed", "failed", "cancelled")
@@ -70,10 +70,15 @@ class QueuedVideo:
 
     @classmethod
     def of(cls, values: sqlite3.Row) -> QueuedVideo:
-        """The video of one line of the table."""
+        """The video of one line of the table. Raises OutputError for a damaged one."""
         plain = dict(values)
         for name in ("request", "plan", "result", "error"):
-            plain[name] = json.loads(plain[name])
+            try:
+                plain[name] = json.loads(plain[name])
+            except ValueError:
+                raise OutputError(
+                    f"{plain['id']}: its {name} in the queue is damaged; delete its line"
+                ) from None
         plain |= {name: bool(plain[name]) for name in ("cancelling", "favourite")}
         return cls(**plain)
 
@@ -121,8 +126,21 @@ class VideoQueue:
                 raise OutputError(
                     f"{path}: damaged ({problem}); move it aside and start with another folder (the videos are whole)"
                 )
-            self._writer.executescript(SCHEMA)
+            self._check_version()
             self._reader.execute("PRAGMA query_only=ON")
+
+    def _check_version(self) -> None:
+        """Make the tables. Raises OutputError for those of another version: nothing of them is changed."""
+        made_by = self._writer.execute("PRAGMA user_version").fetchone()[0]
+        if made_by <= VERSION:
+            self._writer.executescript(SCHEMA)
+            there = {each["name"] for each in self._writer.execute("PRAGMA table_info(videos)")}
+        if made_by > VERSION or there != {each.name for each in fields(QueuedVideo)}:
+            raise OutputError(
+                f"{self.path}: made by another version of this program; go on with that one, or choose another folder"
+            )
+        if made_by != VERSION:
+            self._writer.execute(f"PRAGMA user_version={VERSION}")
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, check_same_thread=False, timeout=10, isolation_level=None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+VERSION = 1
+"""Of the tables, in ``user_version``; one more with every change that another version of this program cannot read."""
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS videos (
     number INTEGER PRIMARY KEY AUTOINCREMENT,

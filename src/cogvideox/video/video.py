@@ -200,8 +200,8 @@ class Video:
         tall, wide = max(height, round(self.height * scale)), max(width, round(self.width * scale))
         if tall * wide > MOST_CUT * height * width:
             raise MediaError(
-                f"{self.width}x{self.height} pixels to cover {width}x{height}: less than 1/{MOST_CUT} of it would be left; "
-                "cut out what is to be seen, or choose fit contain"
+                f"{self.width}x{self.height} pixels to cover {width}x{height}: less than 1/{MOST_CUT} of it would be "
+                "left; cut out what is to be seen, or choose fit contain"
             )
         top, left = (tall - height) // 2, (wide - width) // 2
         scaled = self.resize(tall, wide)
