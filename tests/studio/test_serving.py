@@ -117,6 +117,18 @@ def test_events_tell_stages_and_pictures_until_the_end(client):
     assert client.get(f"/v1/videos/{name}/preview").status == 404
 
 
+def test_a_picture_that_cannot_be_written_is_no_end_of_its_video(client):
+    """Such as on a disk that is full for a moment."""
+    pictures = client.out / "previews"
+    pictures.rename(client.out / "aside")
+    pictures.write_bytes(b"")
+    try:
+        client.until(client.create(steps=12, frames=9), "completed")
+    finally:
+        pictures.unlink()
+        (client.out / "aside").rename(pictures)
+
+
 def test_a_plan_tells_memory_and_time_before_anything_is_queued(client):
     before = len(client.get("/v1/videos?limit=100").json()["data"])
     plan = client.ask("POST", "/v1/plan", {"prompt": PROMPT, "cogvideox": {"frames": 17, "steps": 20}}).json()

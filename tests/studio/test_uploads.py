@@ -15,7 +15,7 @@ from PIL import Image
 
 pytest.importorskip("fastapi")
 pytest.importorskip("python_multipart")
-from cogvideox.errors import MediaError  # noqa: E402
+from cogvideox.errors import MediaError, OutputError  # noqa: E402
 from cogvideox.studio.decode_upload import made_with  # noqa: E402
 from cogvideox.studio.uploads import Uploads  # noqa: E402
 from cogvideox.video import Video, read_video  # noqa: E402
@@ -198,3 +198,14 @@ def test_tags_that_no_answer_can_hold_are_left_out(name):
     facts = made_with(json.loads(json.dumps(manifest)))
     assert set(facts) == told
     json.dumps(facts, ensure_ascii=False).encode()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is always full")
+def test_a_disk_that_is_full_at_the_last_byte_is_said_and_nothing_stays(studio):
+    receiving = studio.uploads.receive()
+    receiving._stream.close()
+    receiving._stream = open("/dev/full", "wb")  # noqa: SIM115  closed by done
+    receiving.write(picture())  # less than is written at a time
+    with pytest.raises(OutputError, match="cannot be written .*free some space"):
+        receiving.done()
+    assert list((studio.folder.root / "incoming").iterdir()) == []

@@ -59,7 +59,8 @@ class VideoRoutes:
         if not 1 <= limit <= MOST_PAGE:
             raise ApiError(400, f"limit: {limit} is not 1 to {MOST_PAGE}", param="limit")
         query = PageQuery(limit, after, order, search[:200], state, favourite)
-        if after is not None and self.studio.queue.owner_of(after) != user.name:
+        before = self.studio.queue.get(after) if after is not None else None
+        if after is not None and (before is None or before.owner != user.name):
             raise ApiError(400, "after: no such video; begin with the first page", param="after")
         videos, more = self.studio.queue.page(user.name, query)
         shown = [video_object(each, self.studio.board, self.studio.queue) for each in videos]

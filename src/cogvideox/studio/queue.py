@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cogvideox.errors import OutputError
-from cogvideox.studio.queue_schema import NEXT, SCHEMA, VERSION
+from cogvideox.studio.queue_schema import NEXT, make_tables
 
 State = Literal["queued", "running", "completed", "failed", "cancelled"]
 FINAL: tuple[State, ...] = ("completed", "failed", "cancelled")
@@ -126,21 +126,8 @@ class VideoQueue:
                 raise OutputError(
                     f"{path}: damaged ({problem}); move it aside and start with another folder (the videos are whole)"
                 )
-            self._check_version()
+            make_tables(self._writer, path, {each.name for each in fields(QueuedVideo)})
             self._reader.execute("PRAGMA query_only=ON")
-
-    def _check_version(self) -> None:
-        """Make the tables. Raises OutputError for those of another version: nothing of them is changed."""
-        made_by = self._writer.execute("PRAGMA user_version").fetchone()[0]
-        if made_by <= VERSION:
-            self._writer.executescript(SCHEMA)
-            there = {each["name"] for each in self._writer.execute("PRAGMA table_info(videos)")}
-        if made_by > VERSION or there != {each.name for each in fields(QueuedVideo)}:
-            raise OutputError(
-                f"{self.path}: made by another version of this program; go on with that one, or choose another folder"
-            )
-        if made_by != VERSION:
-            self._writer.execute(f"PRAGMA user_version={VERSION}")
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, check_same_thread=False, timeout=10, isolation_level=None)
@@ -204,11 +191,6 @@ class VideoQueue:
         """One video by its id; None for one that there is not."""
         found = self.read("SELECT * FROM videos WHERE id = ?", (name,))
         return QueuedVideo.of(found[0]) if found else None
-
-    def owner_of(self, name: str) -> str | None:
-        """Whose video this is, deleted or not; None: there is no such video."""
-        found = self.read("SELECT owner FROM videos WHERE id = ?", (name,))
-        return str(found[0]["owner"]) if found else None
 
     def with_key(self, owner: str, idempotency: str) -> QueuedVideo | None:
         """The video that a user queued with this idempotency key."""

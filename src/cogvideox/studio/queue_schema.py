@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
+from pathlib import Path
+
+from cogvideox.errors import OutputError
+
 VERSION = 1
 """Of the tables, in ``user_version``; one more with every change that another version of this program cannot read."""
 SCHEMA = """
@@ -74,3 +79,21 @@ SELECT v.* FROM videos AS v JOIN (
 LIMIT 1
 """
 """The next video: of the user with the fewest running ones, then of the one who has waited longest for a turn."""
+
+
+def make_tables(database: sqlite3.Connection, path: Path, columns: set[str]) -> None:
+    """Make the tables where there are none. ``columns``: those that this program reads of a video.
+
+    Raises OutputError for tables of another version; they are left as they are.
+    """
+    made_by = database.execute("PRAGMA user_version").fetchone()[0]
+    there = None
+    if made_by <= VERSION:
+        database.executescript(SCHEMA)
+        there = {each["name"] for each in database.execute("PRAGMA table_info(videos)")}
+    if there != columns:
+        raise OutputError(
+            f"{path}: made by another version of this program; go on with that one, or choose another folder"
+        )
+    if made_by != VERSION:
+        database.execute(f"PRAGMA user_version={VERSION}")

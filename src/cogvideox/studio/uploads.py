@@ -140,8 +140,12 @@ class Receiving:
             raise OutputError(f"upload: cannot be written ({error.strerror}); free some space") from None
 
     def done(self) -> IncomingFile:
-        """The whole file. Raises MediaError for an empty one."""
-        self._stream.close()
+        """The whole file. Raises MediaError for an empty one, OutputError where its last bytes cannot be written."""
+        try:
+            self._stream.close()
+        except OSError as error:
+            self.give_up()
+            raise OutputError(f"upload: cannot be written ({error.strerror}); free some space") from None
         if not self.size:
             self.give_up()
             raise MediaError("upload: is empty; send the file itself")
@@ -149,7 +153,8 @@ class Receiving:
 
     def give_up(self) -> None:
         """Remove what has come so far."""
-        self._stream.close()
+        with suppress(OSError):  # a full disk, which has no room for what is still to be written
+            self._stream.close()
         discard(self.path)
 
 

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 
 from cogvideox.checkpoints.specs import read_spec
-from cogvideox.errors import CogVideoXError, describe
+from cogvideox.errors import CogVideoXError, OutputError, describe
 from cogvideox.files import parse_json
 from cogvideox.files.atomic import atomic_file, atomic_folder, write_json
 from cogvideox.generation.given import TAKES
@@ -204,9 +204,12 @@ class StudioWorker:
         if progress.stage != "denoise" or progress.estimate is None or not due:
             return
         frames = loaded.previewer(progress.estimate[:, :, plan.frames.padding :])
-        with atomic_file(self.folder.preview(self.current), overwrite=True) as temporary:
+        with (
+            suppress(OutputError),  # a full disk is no end of a video that is not written yet
+            atomic_file(self.folder.preview(self.current), overwrite=True) as temporary,
+        ):
             write_gif(temporary, frames, plan.fps * len(frames) / plan.frames.generated, label(), 96)
-        self.previews += 1
+            self.previews += 1
 
 
 def facts_of(spec: ModelSpec) -> dict[str, Any]:
