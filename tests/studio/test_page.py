@@ -441,6 +441,13 @@ def test_by_keyboard_alone(visit):
     )
 
 
+def test_the_page_that_describes_the_api_is_styled(visit):
+    page = visit()
+    page.click("text=API")
+    page.wait_for_selector("h2:has-text('POST /v1/videos')")
+    assert "system-ui" in page.evaluate("() => getComputedStyle(document.body).fontFamily")
+
+
 def test_colours_are_chosen_once(visit):
     page = visit(color_scheme="dark")
     ground = "() => getComputedStyle(document.body).backgroundColor"

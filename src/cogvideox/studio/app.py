@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -20,8 +22,14 @@ from cogvideox.studio.page_routes import page_routes
 from cogvideox.studio.studio import Studio
 from cogvideox.web.guard import HEADERS, LOOPBACK_NAMES, RequestGuard, allowed_names
 
+DOCS_STYLE = (
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
+    ":root{color-scheme:light dark}"
+    "td{padding:.1rem .8rem .1rem 0;vertical-align:top;overflow-wrap:anywhere}h2{font-size:1.05rem;margin-top:2rem}"
+)
+_DIGEST = base64.b64encode(hashlib.sha256(DOCS_STYLE.encode()).digest()).decode()
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; media-src 'self' blob:; "
+    f"default-src 'none'; script-src 'self'; style-src 'self' 'sha256-{_DIGEST}'; img-src 'self' blob:; media-src 'self' blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 TYPES = ("application/json", "multipart/form-data")
@@ -107,12 +115,7 @@ def docs_page(described: dict[str, Any]) -> str:
                 rows += _fields(each["schema"])
             if rows:
                 body.append("<table>" + "".join(_line(name, each) for name, each in rows) + "</table>")
-    style = (
-        "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
-        ":root{color-scheme:light dark}"
-        "td{padding:.1rem .8rem .1rem 0;vertical-align:top}h2{font-size:1.05rem;margin-top:2rem}"
-    )
-    return page("cogvideox API", style, "".join(body))
+    return page("cogvideox API", DOCS_STYLE, "".join(body))
 
 
 def _fields(schema: dict[str, Any], above: str = "") -> list[tuple[str, dict[str, Any]]]:

@@ -120,7 +120,8 @@ class Studio:
             raise ApiError(503, "the server is stopping", "stopping", wait=30)
         waiting, most = self.queue.waiting(user.name), min(user.queued, self.limits.queued_for_one)
         if waiting >= most:
-            why = f"{waiting} of your videos are waiting, the most is {most}; wait for some, or cancel some"
+            videos = "video waits" if waiting == 1 else "videos wait"
+            why = f"{waiting} of your {videos}, the most is {most}; wait for one to end, or cancel one"
             raise ApiError(429, why, "queue_full", wait=10)
         if self.queue.waiting() >= self.limits.queued:
             raise ApiError(

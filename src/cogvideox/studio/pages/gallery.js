@@ -41,6 +41,7 @@ function changed(change) {
   const isEmpty = cards.size === 0;
   document.body.classList.toggle("is-new", isEmpty && !store.isFiltered());
   byId("none").hidden = !isEmpty || !store.isFiltered();
+  setText(byId("none"), store.isSearched() ? "No video matches." : "No favourites yet: the star on a video makes it one.");
 }
 
 /** What is said aloud: a new state, and every quarter of the way. */

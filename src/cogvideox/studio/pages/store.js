@@ -13,6 +13,7 @@ let asked = 0;
 export const find = (id) => videos.get(id);
 export const all = () => order.map((id) => videos.get(id));
 export const hasMore = () => more;
+export const isSearched = () => Boolean(query.search);
 export const isFiltered = () => Boolean(query.search || query.favourite);
 
 export function watch(watcher) {
