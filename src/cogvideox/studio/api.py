@@ -161,6 +161,8 @@ class VideoRoutes:
             fields[EXTENSION] = {**named, "video_use": use}
             return self._answer(await queue_video(studio, user, request, fields, files))
         source = video.get("id") if isinstance(video, dict) else video
+        if not source:
+            raise InputError('video: missing; send a file, or {"id": ID} of a video that is here')
         return self._answer(await derive(studio, user, request, Derived(str(source), fields, files, use)))
 
     def _answer(self, video: QueuedVideo) -> JSONResponse:

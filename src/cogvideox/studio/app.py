@@ -29,8 +29,8 @@ DOCS_STYLE = (
 )
 _DIGEST = base64.b64encode(hashlib.sha256(DOCS_STYLE.encode()).digest()).decode()
 POLICY = (
-    f"default-src 'none'; script-src 'self'; style-src 'self' 'sha256-{_DIGEST}'; img-src 'self' blob:; media-src 'self' blob:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    f"default-src 'none'; script-src 'self'; style-src 'self' 'sha256-{_DIGEST}'; img-src 'self' blob:; "
+    "media-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 TYPES = ("application/json", "multipart/form-data")
 PUBLIC = ("/health", "/docs", "/openapi.json", "/", "/page/{name}")

@@ -295,7 +295,11 @@ class VideoWorkers:
                 self.queue.end(name, "cancelled")
             elif counted and video.deaths + 1 >= self.limits.deaths:
                 most = self.limits.deaths
-                why = f"{most} workers died of it, the last one: {how}" if most > 1 else f"its worker died: {how}"
+                why = (
+                    f"{most} workers died of it, the last one: {how}"
+                    if most > 1
+                    else f"its worker died: {how}"
+                )
                 self.queue.end(name, "failed", error={"code": "worker_died", "message": why})
             else:
                 self.queue.put_back(name, "deaths" if counted else "")
