@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec  # noqa: E402
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID  # noqa: E402
 
 from cogvideox.errors import ConfigError  # noqa: E402
-from cogvideox.studio.provenance import manifest_of, sign  # noqa: E402
+from cogvideox.studio.provenance import check_signing, manifest_of, sign  # noqa: E402
 from cogvideox.video import Video, read_video  # noqa: E402
 
 
@@ -91,3 +93,26 @@ def test_a_certificate_that_cannot_sign_is_named_and_the_video_stays(tmp_path):
     assert path.read_bytes() == before
     with pytest.raises(ConfigError, match="no C2PA manifest"):
         manifest_of(path)
+
+
+def test_what_cannot_sign_is_said_before_a_video_is_made(tmp_path):
+    for name in ("ann", "ben"):
+        (tmp_path / name).mkdir()
+    (chain, key), (_, other) = (certificate(tmp_path / name) for name in ("ann", "ben"))
+    check_signing(chain, key)
+    for pair in ((chain, other), (key, chain), (chain, tmp_path)):
+        with pytest.raises(ConfigError, match="cannot sign a video|cannot be read"):
+            check_signing(*pair)
+
+
+def test_a_server_with_another_key_than_its_certificate_does_not_start(tmp_path):
+    for name in ("ann", "ben"):
+        (tmp_path / name).mkdir()
+    (chain, _), (_, other) = (certificate(tmp_path / name) for name in ("ann", "ben"))
+    flags = ["--c2pa-certificate", str(chain), "--c2pa-key", str(other), "--out", str(tmp_path / "studio")]
+    ended = subprocess.run(
+        [sys.executable, "-m", "cogvideox", "serve", "--port", "0", *flags],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert ended.returncode not in (0, 143) and "cannot sign a video" in ended.stderr, ended.stderr
+    assert "Traceback" not in ended.stderr

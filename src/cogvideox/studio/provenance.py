@@ -6,11 +6,15 @@ The mark of the tags (``manifest``) is in every video; this one is signed, with 
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
+
+import numpy as np
 
 from cogvideox.errors import ConfigError, DependencyError, OutputError
 from cogvideox.files.atomic import atomic_file
 from cogvideox.files.text import read_small_bytes
+from cogvideox.video import Video
 from cogvideox.video.saving import AI_MADE
 
 ALGORITHMS = {"ES256": b"es256", "PS256": b"ps256", "ED25519": b"ed25519"}
@@ -49,6 +53,16 @@ def sign(video: Path, certificate: Path, key: Path) -> None:
         raise ConfigError(f"{certificate}: cannot sign a video ({error}); see docs/serving.md") from None
     except OSError as error:
         raise OutputError(f"{video}: cannot be signed ({error.strerror}); free some space") from None
+
+
+def check_signing(certificate: Path, key: Path) -> None:
+    """Sign a video of one frame and read it back: what cannot sign is said before a video is made. Raises as ``sign``
+    and ``manifest_of`` do."""
+    with tempfile.TemporaryDirectory() as folder:
+        trial = Path(folder) / "trial.mp4"
+        Video(np.zeros((1, 16, 16, 3), np.uint8), 8.0).save(trial)
+        sign(trial, certificate, key)
+        manifest_of(trial)
 
 
 def manifest_of(video: Path) -> dict[str, object]:

@@ -45,7 +45,7 @@ from cogvideox.spec import ModelSpec
 from cogvideox.strength import Strength
 from cogvideox.studio.folder import FACTS, StudioFolder
 from cogvideox.studio.loaded_models import LoadedModel, LoadedModels
-from cogvideox.studio.provenance import sign
+from cogvideox.studio.provenance import check_signing, sign
 from cogvideox.studio.public_text import PublicText
 from cogvideox.studio.request import check_planned
 from cogvideox.studio.variants import write_variants
@@ -319,6 +319,8 @@ def main() -> None:
         torch.set_num_threads(settings.threads)
     try:
         Enhance(settings.enhance, settings.enhance_model).check()
+        if settings.c2pa_certificate is not None and settings.c2pa_key is not None:
+            check_signing(Path(settings.c2pa_certificate), Path(settings.c2pa_key))
         worker = StudioWorker(settings, send)
         send({"ready": worker.facts()})
     except CogVideoXError as error:
