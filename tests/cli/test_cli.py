@@ -271,6 +271,20 @@ def test_the_world_is_rendered_and_judged(here):
     assert cogvideox("world", "judge", "s.png", clips[0], code=3)
 
 
+def test_the_rich_world_is_rendered_and_judged_by_its_record(here):
+    words = ["world", "render", "--style", "rich", "--split", "held-out", "--frames", "9"]
+    clip = cogvideox(*words, "--n", "1", "--out", "rich").stdout.strip()
+    record = json.loads(Path("rich/00000.json").read_text())
+    assert record["config"]["style"] == "rich"
+    verdict = json.loads(cogvideox("world", "judge", clip, "--json").stdout)
+    assert {check["kind"] for check in verdict["checks"]} >= {"count"}
+    assert cogvideox(*words, "--n", "2", "--out", "rich.png").stdout == "rich.png\n"
+    shown = cogvideox("world", "validate", "--n", "1", "--style", "rich", "--wrong").stdout
+    assert "| front | all | refused |" in shown
+    wrong = cogvideox("world", "render", "--style", "ritch", "--n", "1", "--out", "x.png", code=1).stderr
+    assert "did you mean 'rich'" in wrong
+
+
 def test_evaluate_prints_a_table_and_resumes(here, toy):
     words = ["evaluate", "--model", toy, "--prompts", "2", "--seeds", "1", "--out", "scores", "--steps", "1"]
     first = cogvideox(*words)

@@ -16,7 +16,7 @@ from cogvideox.errors import InputError
 from cogvideox.world import check_facts, read_caption, read_frames
 from cogvideox.world.captions import NUMBERS, plural, with_article
 from cogvideox.world.foreground import find_things
-from cogvideox.world.scene import SHAPES
+from cogvideox.world.style import SHAPES
 from cogvideox.world.templates import compare
 
 WAYS = {"left": "to the left", "right": "to the right", "up": "up", "down": "down"}

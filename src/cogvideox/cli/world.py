@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from cogvideox.video import Video
 
 FPS = 8.0
+Style = Annotated[str, flag("plain, or rich: more shapes, two things that meet, patterned ground")]
 MOST_FACTS = 1 << 20  # bytes
 
 
@@ -42,8 +43,9 @@ def render_world(
     out: Annotated[str, flag("a folder for clips, or one .png for a contact sheet")] = "world.png",
     seed: Annotated[int, typer.Option(min=0)] = 0,
     split: Annotated[str, flag("train or held-out part of the world")] = "train",
-    size: Annotated[int, flag("pixels", min=16, max=1024)] = 64,
-    frames: Annotated[int, typer.Option(min=1, max=1024)] = 17,
+    style: Style = "plain",
+    size: Annotated[int | None, flag("pixels; default: 64, rich 128", min=16, max=1024)] = None,
+    frames: Annotated[int | None, flag("default: 17, rich 33", min=1, max=1024)] = None,
     overwrite: Overwrite = False,
     debug: Debug = False,
 ) -> None:
@@ -57,7 +59,7 @@ def render_world(
     videos: list[Video] = []
     with progress("rendering") as show:
         for index in range(n):
-            video = _rendered(seed, index, split.replace("-", "_"), size, frames)
+            video = _rendered(seed, index, split.replace("-", "_"), style, size, frames)
             if sheet:
                 videos.append(video)
             else:
@@ -88,13 +90,15 @@ def _check_render(out: Path, n: int, sheet: bool, overwrite: bool) -> None:
             )
 
 
-def _rendered(seed: int, index: int, split: str, size: int, frames: int) -> Video:
+def _rendered(seed: int, index: int, split: str, style: str, size: int | None, frames: int | None) -> Video:
     """A scene as a video whose record holds its caption and its facts."""
     from cogvideox.video import Video
     from cogvideox.world import caption, facts, render, sample_scene
 
-    scene = sample_scene(seed, index, split)
+    scene = sample_scene(seed, index, split, style=style)
     config = {"prompt": caption(scene, seed, index), "seed": seed, "index": index, "split": split}
+    if style != "plain":
+        config["style"] = style
     record = {"kind": "world", "config": config, "checks": [check.to_dict() for check in facts(scene)]}
     return Video(render(scene, size, frames), FPS, record)
 
@@ -110,6 +114,7 @@ def _is_foreign(file: Path) -> bool:
 @verb
 def judge_videos(
     videos: Annotated[list[str], typer.Argument(help="videos with their facts beside them as .json")],
+    style: Annotated[str | None, flag("plain or rich; default: as the record beside a video says")] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -120,8 +125,8 @@ def judge_videos(
     failed = 0
     for path in map(Path, videos):
         try:
-            checks = _facts_beside(path)
-            verdict = check_facts(read_video(path).frames, checks)
+            checks, written = _facts_beside(path)
+            verdict = check_facts(read_video(path).frames, checks, style or written)
         except CogVideoXError as error:
             if len(videos) == 1:
                 raise
@@ -144,10 +149,19 @@ def validate_judge(
     n: Annotated[int, flag("clips for every kind of damage", None, "--n", min=1, max=100_000)] = 1000,
     model: Annotated[str | None, flag("judge clips that went through this model's autoencoder too")] = None,
     device: Annotated[str | None, flag("where the autoencoder runs")] = None,
+    style: Style = "plain",
+    wrong: Annotated[bool, flag("also state one fact of each clip wrongly: how many are refused?")] = False,
     debug: Debug = False,
 ) -> None:
     """Say how often the judge is right about clips whose truth is known, whole and damaged."""
-    from cogvideox.world.validate import CORRUPTIONS, KINDS, agreement_table, confusion_table, validate
+    from cogvideox.world.validate import (
+        CORRUPTIONS,
+        KINDS,
+        RICH_KINDS,
+        agreement_table,
+        confusion_table,
+        validate,
+    )
 
     damages: dict[str, Any] = {name: name for name in CORRUPTIONS}
     if model is not None:
@@ -159,11 +173,11 @@ def validate_judge(
             show("clips", len(results) * n + number, len(damages) * n)
 
         for name, damage in damages.items():
-            results.append(validate(n, damage, on_clip=on_clip))
+            results.append(validate(n, damage, on_clip=on_clip, style=style, wrong=wrong))
             results[-1].name = name
     result(agreement_table(results))
     for one in results:
-        for kind in KINDS:
+        for kind in (*KINDS, *(RICH_KINDS if style != "plain" else ())):
             if one is results[0] or one.right[kind] < one.asked[kind]:
                 result(f"\n{one.name}:\n\n{confusion_table(one, kind)}")
 
@@ -180,7 +194,8 @@ def _round_trip(model: str, device: str | None) -> Callable[..., np.ndarray]:
     return lambda frames, rng: code(frames)
 
 
-def _facts_beside(path: Path) -> list[dict[str, Any]]:
+def _facts_beside(path: Path) -> tuple[list[dict[str, Any]], str]:
+    """The facts that stand beside a video, and the style of the world that they speak of."""
     from cogvideox.video import sidecar_of
 
     if "\0" in str(path) or not path.is_file():
@@ -195,4 +210,6 @@ def _facts_beside(path: Path) -> list[dict[str, Any]]:
     if not isinstance(checks, list) or not all(isinstance(check, dict) for check in checks):
         known = record if isinstance(record, dict) else {}
         raise InputError(f"{beside}: has no list 'checks'{suggest('checks', known)}; nothing to judge by")
-    return checks
+    config = record.get("config")
+    style = config.get("style", "plain") if isinstance(config, dict) else "plain"
+    return checks, str(style)

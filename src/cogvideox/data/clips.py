@@ -26,7 +26,8 @@ from cogvideox.files.atomic import write_text
 from cogvideox.files.paths import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from cogvideox.video import READER, Colour, Video, read_image, read_video
 from cogvideox.world import caption, coverage, render, sample_scene
-from cogvideox.world.scene import TIERS, Scene
+from cogvideox.world.scene import Scene
+from cogvideox.world.style import get_style
 
 MOST_DIGESTS = 1 << 30  # bytes of the file of digests
 
@@ -253,8 +254,8 @@ class _Digests:
 
 
 class WorldClips(ClipDataset):
-    """Rendered clips of the tiny world: a function of (seed, split, number), and of the stories' shares if given.
-    Raises ConfigError for shares that name no story or give none a chance."""
+    """Rendered clips of the tiny world: a function of (seed, split, number), of its style, and of the stories' shares
+    if given. Raises ConfigError for shares that name no story or give none a chance."""
 
     def __init__(
         self,
@@ -264,10 +265,11 @@ class WorldClips(ClipDataset):
         size: int,
         frames: int,
         shares: Mapping[str, float] | None = None,
+        style: str = "plain",
     ) -> None:
         self.seed, self.split, self.count, self.side, self.frames = seed, split, count, size, frames
-        self.shares = _shares(shares) if shares else None
-        one = render(sample_scene(seed, 0, split), size=size, frames=frames)
+        self.style, self.shares = style, _shares(shares, style) if shares else None
+        one = render(sample_scene(seed, 0, split, style=style), size=size, frames=frames)
         self.look = hashlib.sha256(one.tobytes()).hexdigest()[:12]  # changes when the renderer does
 
     def __len__(self) -> int:
@@ -278,7 +280,8 @@ class WorldClips(ClipDataset):
 
     def content(self, index: int) -> str:
         story = f"/{self._tier(index)}" if self.shares else ""
-        return f"world/{self.look}/{self.seed}/{self.split}/{index}{story}/{self.side}/{self.frames}"
+        world = "world" if self.style == "plain" else f"world-{self.style}"
+        return f"{world}/{self.look}/{self.seed}/{self.split}/{index}{story}/{self.side}/{self.frames}"
 
     def pixels(self, index: int) -> np.ndarray:
         return render(self.scene(index), size=self.side, frames=self.frames)
@@ -292,14 +295,15 @@ class WorldClips(ClipDataset):
 
     def to_plain(self) -> dict[str, Any]:
         plain = {"kind": "world", "seed": self.seed, "split": self.split, "size": self.side}
-        return plain | {"frames": self.frames, "shares": self.shares}
+        plain |= {"frames": self.frames, "shares": self.shares}
+        return plain if self.style == "plain" else plain | {"style": self.style}
 
     def clip_to_plain(self, index: int) -> int:
         return index
 
     def scene(self, index: int) -> Scene:
         """What happens in the clip."""
-        return sample_scene(self.seed, index, self.split, self._tier(index))
+        return sample_scene(self.seed, index, self.split, self._tier(index), self.style)
 
     def _tier(self, index: int) -> str | None:
         """The story of one clip; None: drawn by the world itself."""
@@ -340,11 +344,12 @@ class ChosenClips(ClipDataset):
         return self.source.scene(self.indices[index])
 
 
-def _shares(given: Mapping[str, float]) -> dict[str, float]:
-    strange = [name for name in given if name not in TIERS]
+def _shares(given: Mapping[str, float], style: str) -> dict[str, float]:
+    tiers = get_style(style).tiers
+    strange = [name for name in given if name not in tiers]
     if strange or min(given.values()) < 0 or sum(given.values()) <= 0:
         raise ConfigError(
-            f"stories {dict(given)}: give shares of at least 0, one above it, for some of {', '.join(TIERS)}"
+            f"stories {dict(given)}: give shares of at least 0, one above it, for some of {', '.join(tiers)}"
         )
     return dict(given)
 

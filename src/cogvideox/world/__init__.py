@@ -2,12 +2,15 @@
 
 | file | what it does |
 |---|---|
+| ``style`` | ``Style``: colours, shapes, stories, sizes and what is held out, of the plain and of the rich world |
 | ``scene`` | ``Scene``: what happens in one clip, and how scenes are drawn |
 | ``rendering`` | a scene to frames |
+| ``grounds`` | what lies under the things: smooth noise, or a pattern |
 | ``guides`` | a scene to silhouettes, paths and control videos |
 | ``cells`` | a scene to what covers each cell of a video's latents |
 | ``captions`` | a scene to a sentence and to facts; a sentence to the facts it states |
 | ``held_out`` | the 200 prompts about combinations that training never shows |
+| ``two_colours`` | pieces of more than one colour: things of two colours, or two things that touch |
 | ``foreground`` | frames to coloured things: connected components on grey ground |
 | ``templates`` | which shape a thing is, by correlation with templates |
 | ``tracking`` | how far things and the camera moved |
@@ -24,21 +27,13 @@ from cogvideox.world.fact_check import Finding, Reading, Verdict, check_facts, r
 from cogvideox.world.guides import GUIDES, Guide, dots, guide_video, paths, silhouettes
 from cogvideox.world.held_out import Prompt, held_out_prompts, make_held_out_prompts
 from cogvideox.world.rendering import coverage, render
-from cogvideox.world.scene import (
-    COLOURS,
-    DIRECTIONS,
-    HELD_OUT_PAIRS,
-    SHAPES,
-    TIERS,
-    Scene,
-    is_held_out_triple,
-    sample_scene,
-)
+from cogvideox.world.scene import DIRECTIONS, Scene, is_held_out_triple, sample_scene
 from cogvideox.world.score import FactScore, report, report_by_tier, score_table
+from cogvideox.world.style import COLOURS, HELD_OUT_PAIRS, SHAPES, STYLES, TIERS, Style, get_style
 
 __all__ = [
     "COLOURS", "Check", "DIRECTIONS", "FactScore", "Finding", "GUIDES", "Guide", "HELD_OUT_PAIRS", "Prompt", "Reading",
-    "SHAPES", "Scene", "TIERS", "Verdict", "caption", "check_facts", "coverage", "dots", "facts", "guide_video",
-    "held_out_prompts", "is_held_out_triple", "make_held_out_prompts", "paths", "read_caption", "read_frames", "render",
-    "report", "report_by_tier", "sample_scene", "score_table", "silhouettes",
+    "SHAPES", "STYLES", "Scene", "Style", "TIERS", "Verdict", "caption", "check_facts", "coverage", "dots", "facts",
+    "get_style", "guide_video", "held_out_prompts", "is_held_out_triple", "make_held_out_prompts", "paths",
+    "read_caption", "read_frames", "render", "report", "report_by_tier", "sample_scene", "score_table", "silhouettes",
 ]  # fmt: skip

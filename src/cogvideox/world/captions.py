@@ -9,13 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 
 import numpy as np
 
 from cogvideox.errors import InputError
-from cogvideox.world.scene import COLOURS, SHAPES, Scene, random_source
+from cogvideox.world.scene import Scene, random_source
+from cogvideox.world.style import COLOURS, get_style
 
-NUMBERS = {2: "two", 3: "three"}
+NUMBERS = get_style("plain").numbers
 ADVERBS = {"slow": ("slowly",), "fast": ("quickly", "fast")}
 
 WHERE = {
@@ -46,6 +48,20 @@ PHRASES = {
     "below": "{a} below {b} / {a} is below {b}",
 }
 """Phrasings of each story, divided by slashes."""
+RICH_PHRASES = PHRASES | {
+    "one": "{a} / one {name} / a single {name} / there is {a} / {a} that rests",
+    "several": "{a} / there are {a} / {a} that rest / {a} side by side / {a} next to each other",
+    "duet": "{a} moves {where} and {b} moves {other} / {a} goes {where} while {b} goes {other} / "
+    "{a} moves {where}, {b} slides {other} / {a} is moving {where} and {b} is moving {other}",
+    "together": "{a} and {b} move {where} / {a} and {b} slide {where} together / both {a} and {b} go {where}",
+    "meet": "{a} moves {where} and passes {place} {b} / {a} passes {place} {b}, moving {where} / "
+    "moving {where}, {a} passes {place} {b} / {a} slides {where}, passing {place} {b}",
+    "cross": "{a} moves {where} and passes {place} {b} that moves {other} / {a}, moving {where}, passes {place} {b} "
+    "moving {other} / moving {where}, {a} passes {place} {b} that goes {other}",
+}
+"""Phrasings of the rich style: its ground is not grey, and there are more stories."""
+PLACES = {"first": "in front of", "second": "behind"}
+"""Which of two things that meet is in front -> how the first one passes the second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +69,9 @@ class Check:
     """One fact that frames can be asked about.
 
     ``kind`` is colour, shape, count, direction, speed, change or camera; where things differ, thing ("red circle")
-    and relation ("red circle left of blue square") stand for colour and shape. ``into`` is the final shape of a
+    and relation ("red circle left of blue square") stand for colour and shape, moves ("red circle right") for
+    direction, and front ("red circle in front of blue square") says who hides whom. part is the second colour of a
+    thing that has two. ``into`` is the final shape of a
     transformation; ``when`` is "start" where a shape is only claimed for the beginning of the clip.
     """
 
@@ -78,12 +96,12 @@ class Check:
 def facts(scene: Scene) -> tuple[Check, ...]:
     """What every caption of this scene states."""
     if scene.second is not None:
-        first, second = scene.things
-        return pair_facts(first, second, scene.relation)
+        return _facts_of_two(scene)
     start = "start" if scene.into is not None else "always"
     checks = [
         Check("colour", scene.colour),
         Check("shape", scene.shape, when=start),
+        *([Check("part", scene.part)] if scene.part is not None else []),
         Check("count", scene.count),
     ]
     if scene.direction != "none":
@@ -94,6 +112,28 @@ def facts(scene: Scene) -> tuple[Check, ...]:
         checks.append(Check("change", scene.change, into=scene.into))
     if scene.camera != "static":
         checks.append(Check("camera", scene.camera))
+    return tuple(checks)
+
+
+def _facts_of_two(scene: Scene) -> tuple[Check, ...]:
+    first, second = scene.things
+    resting = pair_facts(first, second, scene.relation)
+    return (*resting, *moving_facts(first, second, scene.directions, PLACES.get(scene.front)))
+
+
+def moving_facts(
+    first: tuple[str, str], second: tuple[str, str], directions: tuple[str, ...], place: str | None
+) -> tuple[Check, ...]:
+    """What is stated of how two different (colour, shape) move ("none": nothing), and of who hides whom (``place``: "in
+    front of" or "behind", None: nobody)."""
+    one, other = " ".join(first), " ".join(second)
+    checks = [
+        Check("moves", f"{name} {direction}")
+        for name, direction in zip((one, other), directions, strict=True)
+        if direction != "none"
+    ]
+    if place is not None:
+        checks.append(Check("front", f"{one} {place} {other}"))
     return tuple(checks)
 
 
@@ -119,22 +159,40 @@ def caption(scene: Scene, seed: int, index: int) -> str:
 
 def _sentence(scene: Scene, rng: np.random.Generator) -> str:
     if scene.second is not None:
-        first, second = (with_article(" ".join(thing)) for thing in scene.things)
-        return _phrase(rng, "pair" if scene.relation == "none" else scene.relation, a=first, b=second)
-    one = scene.count == 1
+        return _sentence_of_two(scene, rng)
+    style, one = get_style(scene.style), scene.count == 1
     name = f"{scene.colour} {scene.shape}"
-    subject = with_article(name) if one else f"{NUMBERS[scene.count]} {plural(name)}"
+    several = f"{style.numbers.get(scene.count)} {plural(name)}"
+    if scene.part is not None:
+        part = f"{scene.part} {style.parts[scene.shape]}"
+        name, several = f"{name} with {with_article(part)}", f"{several} with {plural(part)}"
+    subject = with_article(name) if one else several
     if scene.direction != "none":
         return _moving(scene, subject, rng)
     if scene.camera != "static":
         where = _choose(rng, WHERE[scene.camera][:2])
-        return _phrase(rng, "pan", a=subject, where=where)
+        return _phrase(rng, scene, "pan", a=subject, where=where)
     if scene.change == "none":
-        return _phrase(rng, "one" if one else "several", a=subject, name=name)
+        return _phrase(rng, scene, "one" if one else "several", a=subject, name=name)
     target = ""
     if scene.into is not None:
         target = with_article(f"{scene.colour} {scene.into}" if rng.random() < 0.3 else scene.into)
-    return _phrase(rng, scene.change, a=subject, b=target)
+    return _phrase(rng, scene, scene.change, a=subject, b=target)
+
+
+def _sentence_of_two(scene: Scene, rng: np.random.Generator) -> str:
+    first, second = (with_article(" ".join(thing)) for thing in scene.things)
+    if scene.direction == "none":
+        return _phrase(rng, scene, "pair" if scene.relation == "none" else scene.relation, a=first, b=second)
+    story = "duet"
+    if scene.front != "none":
+        story = "meet" if scene.second_direction == "none" else "cross"
+    elif scene.direction == scene.second_direction and rng.random() < 0.7:
+        story = "together"
+    where = _choose(rng, WHERE[scene.direction])
+    other = "" if scene.second_direction == "none" else _choose(rng, WHERE[scene.second_direction])
+    words = {"where": where, "other": other, "place": PLACES.get(scene.front, "")}
+    return _phrase(rng, scene, story, a=first, b=second, **words)
 
 
 def _moving(scene: Scene, subject: str, rng: np.random.Generator) -> str:
@@ -156,8 +214,9 @@ def _choose(rng: np.random.Generator, options: Sequence[str]) -> str:
     return options[int(rng.integers(len(options)))]
 
 
-def _phrase(rng: np.random.Generator, story: str, **words: str) -> str:
-    return _choose(rng, PHRASES[story].split(" / ")).format(**words)
+def _phrase(rng: np.random.Generator, scene: Scene, story: str, **words: str) -> str:
+    phrases = PHRASES if scene.style == "plain" else RICH_PHRASES
+    return _choose(rng, phrases[story].split(" / ")).format(**words)
 
 
 def with_article(name: str) -> str:
@@ -166,50 +225,97 @@ def with_article(name: str) -> str:
 
 
 def plural(name: str) -> str:
-    """The name of several things: 'circles', 'crosses'."""
+    """The name of several things: 'circles', 'crosses', 'fish'."""
+    if name.endswith("fish"):
+        return name
     return f"{name}es" if name.endswith("s") else f"{name}s"
 
 
 _COLOUR = re.compile(rf"\b({'|'.join(COLOURS)})\b")
-_SHAPE = re.compile(rf"\b({'|'.join(SHAPES)})(?:e?s)?\b")
 _WAY = r"(?:to\s+the\s+)?(left|right|up|down)(?:wards?)?\b"
 _HASTE = r"(?:slowly\s+|quickly\s+|fast\s+|steadily\s+)?"
 _MOVES = re.compile(rf"\b(?:moves?|moving|slides?|travels?|goes|go)\s+{_HASTE}{_WAY}")
 _CAMERA = re.compile(rf"\bcamera\s+(?:pans?|moves)\s+{_HASTE}{_WAY}")
-_INTO = re.compile(
-    rf"\b(?:turns?\s+into|becomes?|changes?\s+into|transforms?\s+into|morphs?\s+into)\s+an?\s+"
-    rf"(?:(?:{'|'.join(COLOURS)})\s+)?({'|'.join(SHAPES)})\b"
-)
 _CHANGES = {
     "grow": re.compile(r"\b(?:grow(?:s|ing)?|bigger|larger|expands?)\b"),
     "shrink": re.compile(r"\b(?:shrink(?:s|ing)?|smaller)\b"),
     "rotate": re.compile(r"\b(?:rotat(?:es?|ing)|spin(?:s|ning)?)\b"),
 }
-_THING = rf"an?\s+({'|'.join(COLOURS)})\s+({'|'.join(SHAPES)})"
-_PAIR = re.compile(
-    rf"(?:there\s+is\s+)?{_THING}\s+(?:is\s+)?(?:(?:to\s+the\s+)?(left|right)\s+of|(above|below)|and|next\s+to|beside)\s+{_THING}"
-)
 _SPEEDS = {"slow": re.compile(r"\bslowly\b"), "fast": re.compile(r"\b(?:quickly|fast)\b")}
+_PLACE = re.compile(rf"\b({'|'.join(PLACES.values())})\b")
 
 
-def read_caption(text: str) -> tuple[Check, ...]:
-    """What a sentence states, in the order of ``facts``; a fact it does not state is absent.
+class _Patterns:
+    """How the things of a style are named in captions."""
 
-    For every scene ``read_caption(caption(scene, ...)) == facts(scene)``. The first colour and shape named count.
+    def __init__(self, name: str) -> None:
+        style = get_style(name)
+        self.numbers = style.numbers
+        colours, shapes = "|".join(COLOURS), "|".join(style.shapes)
+        self.shape = re.compile(rf"\b({shapes})(?:e?s)?\b")
+        self.into = re.compile(
+            rf"\b(?:turns?\s+into|becomes?|changes?\s+into|transforms?\s+into|morphs?\s+into)\s+an?\s+"
+            rf"(?:(?:{colours})\s+)?({shapes})\b"
+        )
+        thing = rf"an?\s+({colours})\s+({shapes})"
+        self.pair = re.compile(
+            rf"(?:there\s+is\s+)?{thing}\s+(?:is\s+)?(?:(?:to\s+the\s+)?(left|right)\s+of|(above|below)|and|next\s+to|beside)"
+            rf"\s+{thing}"
+        )
+        self.thing = re.compile(rf"\b{thing}\b") if style.parts else None
+        parts = "|".join(style.parts.values())
+        self.part = re.compile(rf"\bwith\s+(?:an?\s+)?({colours})\s+(?:{parts})s?\b") if style.parts else None
+
+
+_patterns = cache(_Patterns)
+
+
+def read_caption(text: str, style: str = "plain") -> tuple[Check, ...]:
+    """What a sentence of a style states, in the order of ``facts``; a fact it does not state is absent.
+
+    For every scene ``read_caption(caption(scene, ...), scene.style) == facts(scene)``. The first colour and shape named
+    count. Raises InputError for an unknown style.
     """
     said = " ".join(re.sub(r"[^a-z\s]", " ", text.lower()).split())
-    pair = _PAIR.fullmatch(said)  # what says more is read as about its first thing
+    patterns = _patterns(style)
+    pair = patterns.pair.fullmatch(said)  # what says more is read as about its first thing
     if pair:
         return pair_facts((pair[1], pair[2]), (pair[5], pair[6]), pair[3] or pair[4] or "none")
-    into, camera = _INTO.search(said), _CAMERA.search(said)
+    two = patterns.thing.findall(said) if patterns.thing else []
+    ways = _MOVES.findall(said)
+    if len(two) == 2 and ways:
+        return _two_moving(two, ways, _PLACE.search(said))
+    return _of_one(said, patterns)
+
+
+def _two_moving(
+    two: list[tuple[str, str]], ways: list[str], place: re.Match[str] | None
+) -> tuple[Check, ...]:
+    """The facts of two things that move: ways are named in the order of the things; one way alone is that of both, or
+    of the first where it passes the second."""
+    first, second = two
+    alone = "none" if place else ways[0]
+    directions = (ways[0], ways[1] if len(ways) > 1 else alone)
+    return (
+        *pair_facts(first, second, "none"),
+        *moving_facts(first, second, directions, place[1] if place else None),
+    )
+
+
+def _of_one(said: str, patterns: _Patterns) -> tuple[Check, ...]:
+    """The facts of one thing, or of several equal ones."""
+    into, camera = patterns.into.search(said), _CAMERA.search(said)
     rest = _CAMERA.sub(" ", said)
-    colour, shape, moves = _COLOUR.search(rest), _SHAPE.search(rest), _MOVES.search(rest)
+    colour, shape, moves = _COLOUR.search(rest), patterns.shape.search(rest), _MOVES.search(rest)
+    part = patterns.part.search(rest) if patterns.part else None
     checks = []
     if colour:
         checks.append(Check("colour", colour[1]))
     if shape:
         checks.append(Check("shape", shape[1], when="start" if into else "always"))
-        numbers = [value for value, word in NUMBERS.items() if re.search(rf"\b{word}\b", rest)]
+        if part:
+            checks.append(Check("part", part[1]))
+        numbers = [value for value, word in patterns.numbers.items() if re.search(rf"\b{word}\b", rest)]
         checks.append(Check("count", numbers[0] if numbers else 1))
     if moves:
         checks.append(Check("direction", moves[1]))

@@ -7,31 +7,44 @@ from __future__ import annotations
 
 import numpy as np
 
-from cogvideox.world.rendering import clip_times, morph_progress, thing_coverage
-from cogvideox.world.scene import COLOURS, SHAPES, Scene
+from cogvideox.world.rendering import clip_times, morph_progress, part_coverage, thing_coverage
+from cogvideox.world.scene import Scene
+from cogvideox.world.style import COLOURS, get_style
 
-CELL_FACTS = ("covered", *SHAPES, *COLOURS)
-"""What is said of a cell: its share that things cover, and the shares that each shape and each colour covers."""
+
+def cell_fact_names(style: str) -> tuple[str, ...]:
+    """What is said of a cell in a style: its share that things cover, and the shares that each shape and each colour
+    covers. Raises InputError for an unknown style."""
+    return ("covered", *get_style(style).shapes, *COLOURS)
+
+
+CELL_FACTS = cell_fact_names("plain")
 
 
 def cell_facts(scene: Scene, size: int, frames: int, grid: tuple[int, int, int]) -> np.ndarray:
-    """``CELL_FACTS`` of each cell, float32 ``[facts, t, h, w]`` in 0..1, for a grid of (t, h, w) latents.
+    """What a scene says of each cell, by ``cell_fact_names``: float32 ``[facts, t, h, w]`` in 0..1.
+
+    The grid is that of (t, h, w) latents.
 
     A latent frame stands for the first frame of a clip, later ones for equal groups of the frames after it. While a
     shape turns into another both have their share.
     """
     t, h, w = grid
-    covered = thing_coverage(scene, size, frames)
+    names, covered = cell_fact_names(scene.style), thing_coverage(scene, size, frames)
     progress = morph_progress(clip_times(frames))[:, None, None].astype(np.float32)
-    facts = np.zeros((len(CELL_FACTS), frames, size, size), np.float32)
+    facts = np.zeros((len(names), frames, size, size), np.float32)
     facts[0] = covered.max(axis=0)
     for own, (colour, shape) in zip(covered, scene.things, strict=True):
         shares: dict[str, float | np.ndarray] = {colour: 1.0, shape: 1.0}
         if scene.into is not None:
             shares |= {shape: 1 - progress, scene.into: progress}
         for name, share in shares.items():
-            index = CELL_FACTS.index(name)
+            index = names.index(name)
             facts[index] = np.maximum(facts[index], share * own)
+    if scene.part is not None:
+        part, body = part_coverage(scene, size, frames).max(axis=0), names.index(scene.colour)
+        facts[names.index(scene.part)] = part
+        facts[body] = np.maximum(facts[body] - part, 0)
     cells = facts.reshape(len(facts), frames, h, size // h, w, size // w).mean(axis=(3, 5))
     if t == 1:
         return cells[:, :1]

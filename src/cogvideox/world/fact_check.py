@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -17,9 +17,12 @@ import numpy as np
 from cogvideox.errors import InputError
 from cogvideox.world.captions import Check
 from cogvideox.world.foreground import Foreground, Thing, find_things
-from cogvideox.world.scene import RELATIONS, SHAPES
+from cogvideox.world.meeting import Track, find_tracks
+from cogvideox.world.scene import RELATIONS
+from cogvideox.world.style import get_style
 from cogvideox.world.templates import PERIOD, Likeness, compare
 from cogvideox.world.tracking import camera_travel, object_travel
+from cogvideox.world.two_colours import find_coloured_things
 
 UNCLEAR = "unclear"
 _CLEAR_SHAPE = 0.80  # correlation with the best template
@@ -34,11 +37,12 @@ _END = 0.3  # share of the clip that counts as its beginning, and as its end
 
 @dataclass(frozen=True, slots=True)
 class SeenThing:
-    """One thing in one frame; its centre (x, y) in shares of the side."""
+    """One thing in one frame; its centre (x, y) in shares of the side. ``touching``: it hides another or is hidden."""
 
     colour: str
     shape: str
     centre: tuple[float, float]
+    touching: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +61,15 @@ class Reading:
     confidence: dict[str, float]
     things: tuple[tuple[SeenThing, ...], ...]
     """What each frame shows."""
+    part: str = "none"
+    tracks: dict[str, Track] | None = None
+    """Rich style: colour -> how the thing of that colour moves, and how much of it others hide."""
 
     def share(self, holds: Callable[[tuple[SeenThing, ...]], bool]) -> float:
-        """Share of the frames whose things fulfil ``holds``, 0 to 1."""
-        return sum(holds(frame) for frame in self.things) / len(self.things)
+        """Share of the frames whose things fulfil ``holds``, 0 to 1; frames in which things touch do not count, unless
+        there are no others."""
+        free = [frame for frame in self.things if not any(thing.touching for thing in frame)] or self.things
+        return sum(holds(frame) for frame in free) / len(free)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,19 +110,24 @@ class Verdict:
         }
 
 
-def check_facts(frames: np.ndarray, checks: Iterable[Check | dict]) -> Verdict:
-    """Say which facts hold in uint8 frames ``[t, h, w, 3]``; raises InputError for other arrays or unknown checks."""
-    reading = read_frames(frames)
+def check_facts(frames: np.ndarray, checks: Iterable[Check | dict], style: str = "plain") -> Verdict:
+    """Say which facts hold in uint8 frames ``[t, h, w, 3]`` of a style of the world; raises InputError for other
+    arrays, unknown checks or an unknown style."""
+    reading = read_frames(frames, style)
     asked = [check if isinstance(check, Check) else Check.from_dict(check) for check in checks]
-    return Verdict(tuple(_find(check, reading) for check in asked), reading)
+    return Verdict(tuple(find(check, reading) for check in asked), reading)
 
 
-def _find(check: Check, reading: Reading) -> Finding:
+def find(check: Check, reading: Reading) -> Finding:
+    """Whether a check holds in what was read from a clip. Raises InputError for an unknown kind."""
     if check.kind in _IN_FRAMES:
         share = reading.share(partial(_IN_FRAMES[check.kind], str(check.value)))
         return Finding(check, share > 0.5, f"in {share:.0%} of the frames", abs(2 * share - 1))
+    if check.kind in _OF_TRACKS and reading.tracks is not None:
+        holds, seen, sure = _OF_TRACKS[check.kind](str(check.value), reading.tracks)
+        return Finding(check, holds, seen, sure)
     if check.kind not in reading.confidence:
-        known = (*reading.confidence, *_IN_FRAMES)
+        known = (*reading.confidence, *_IN_FRAMES, *(_OF_TRACKS if reading.tracks is not None else ()))
         raise InputError(
             f"check {check.kind!r}: unknown kind; known: {', '.join(known)}; world.facts(scene) makes checks"
         )
@@ -148,12 +162,57 @@ _IN_FRAMES: dict[str, Callable[[str, Sequence[SeenThing]], bool]] = {"thing": _s
 """Checks for clips of two different things: true when over half of the frames show it."""
 
 
-def read_frames(frames: np.ndarray) -> Reading:
-    """Describe uint8 frames ``[t, h, w, 3]``, at least 5 of them and square-ish; raises InputError for other arrays."""
+_FRONT = re.compile(r"(\w+) \w+ (in front of|behind) (\w+) \w+")
+_HIDDEN = 0.15  # of its size: less is not hidden
+
+
+def _moves(stated: str, tracks: dict[str, Track]) -> tuple[bool, str, float]:
+    """Whether the thing of a colour moves as stated ("red circle right"), what was seen, and how clearly."""
+    colour, _, way = stated.partition(" ")
+    if colour not in tracks:
+        return False, UNCLEAR, 0.0
+    moved = tracks[colour].travel
+    far = float(np.abs(moved).max())
+    seen = _way(np.array(moved))
+    return seen == way.split()[-1], seen, min(1.0, abs(far - _MOVED) / _MOVED)
+
+
+def _hides(stated: str, tracks: dict[str, Track]) -> tuple[bool, str, float]:
+    """Whether one thing passes in front of another, or behind it, as stated; things are told apart by colour."""
+    stands = _FRONT.fullmatch(stated)
+    if stands is None:
+        raise InputError(
+            f"check front {stated!r}: say it as 'red circle in front of blue square', or with behind"
+        )
+    first, place, second = stands.groups()
+    if first not in tracks or second not in tracks:
+        return False, UNCLEAR, 0.0
+    hidden = tracks[first].hidden, tracks[second].hidden
+    if max(hidden) < _HIDDEN or min(hidden) > 0.5 * max(hidden):
+        return False, "apart" if max(hidden) < _HIDDEN else UNCLEAR, 0.0
+    seen = "in front of" if hidden[1] > hidden[0] else "behind"
+    return seen == place, seen, 1 - min(hidden) / max(hidden)
+
+
+_OF_TRACKS = {"moves": _moves, "front": _hides}
+"""Checks of how each of two different things moves, and of who hides whom."""
+
+
+def read_frames(frames: np.ndarray, style: str = "plain") -> Reading:
+    """Describe uint8 frames ``[t, h, w, 3]`` of a style of the world, at least 5 of them and square-ish; raises
+    InputError for other arrays or an unknown style."""
     _check_frames(frames)
-    foreground = find_things(frames)
+    if get_style(style).name == "plain":
+        return _read(frames, find_things(frames), style)
+    foreground = find_coloured_things(frames)
+    reading, (part, sure) = _read(frames, foreground, style), _part(foreground.things)
+    confidence = reading.confidence | {"part": sure}
+    return replace(reading, part=part, tracks=find_tracks(foreground), confidence=confidence)
+
+
+def _read(frames: np.ndarray, foreground: Foreground, style: str) -> Reading:
     whole = [thing for thing in foreground.things if thing.whole] or list(foreground.things)
-    likeness = compare(foreground, whole)
+    likeness = compare(foreground, whole, style)
     colour, colour_sure = _colour(foreground.things)
     count, count_sure = _count(foreground)
     times = np.array([thing.frame for thing in whole]) / (len(frames) - 1)
@@ -201,14 +260,15 @@ def _things(
     """The things of each frame; the shape of one that the frame's edge cuts is unclear."""
     score = likeness.score
     shapes = {
-        thing.label: SHAPES[row.argmax()] if row.max() >= _CLEAR_SHAPE else UNCLEAR
+        thing.label: likeness.shapes[row.argmax()] if row.max() >= _CLEAR_SHAPE else UNCLEAR
         for thing, row in zip(whole, score, strict=True)
     }
     seen: list[list[SeenThing]] = [[] for _ in range(frames)]
     for thing in foreground.things:
         colour = thing.colour if thing.colour_match > _CLEAR_COLOUR else UNCLEAR
         centre = (thing.centre[0] / side, thing.centre[1] / side)
-        seen[thing.frame].append(SeenThing(colour, shapes.get(thing.label, UNCLEAR), centre))
+        shape = UNCLEAR if thing.touching else shapes.get(thing.label, UNCLEAR)
+        seen[thing.frame].append(SeenThing(colour, shape, centre, thing.touching))
     return tuple(map(tuple, seen))
 
 
@@ -221,6 +281,16 @@ def _colour(things: Sequence[Thing]) -> tuple[str, float]:
         return UNCLEAR, 0.0
     name, mass = max(votes.items(), key=lambda vote: vote[1])
     share = mass / sum(votes.values())
+    return (name if share > 0.7 else UNCLEAR), share
+
+
+def _part(things: Sequence[Thing]) -> tuple[str, float]:
+    """The second colour of most things of all frames, none where they have one alone, and its share."""
+    votes = Counter(thing.part or "none" for thing in things)
+    if not votes:
+        return UNCLEAR, 0.0
+    name, held = votes.most_common(1)[0]
+    share = held / votes.total()
     return (name if share > 0.7 else UNCLEAR), share
 
 
@@ -238,7 +308,9 @@ def _shape(likeness: Likeness, chosen: np.ndarray) -> tuple[str, float]:
         return UNCLEAR, 0.0
     mean = likeness.score[chosen].mean(0)
     best = int(mean.argmax())
-    return (SHAPES[best] if mean[best] >= _CLEAR_SHAPE else UNCLEAR), float(np.clip(mean[best], 0, 1))
+    return (likeness.shapes[best] if mean[best] >= _CLEAR_SHAPE else UNCLEAR), float(
+        np.clip(mean[best], 0, 1)
+    )
 
 
 def _way(moved: np.ndarray) -> str:
@@ -283,7 +355,7 @@ def _turned(whole: list[Thing], likeness: Likeness, shape: str) -> float:
     if period is None:
         return 0.0
     angles: dict[int, float] = {}
-    for thing, angle in zip(whole, likeness.angle[:, SHAPES.index(shape)], strict=True):
+    for thing, angle in zip(whole, likeness.angle[:, likeness.shapes.index(shape)], strict=True):
         angles.setdefault(thing.frame, float(angle))
     steps = np.diff([angles[frame] for frame in sorted(angles)])
     return float(((steps + period / 2) % period - period / 2).sum())

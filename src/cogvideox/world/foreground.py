@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cogvideox.world.scene import COLOURS
+from cogvideox.world.style import COLOURS
 
 NOISE_GATE = 3.0  # grey levels; above it the chroma is smoothed before anything is measured
 _LEAST_CHROMA = 40.0
@@ -21,13 +21,20 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-6)
 
 
-_PALETTE = np.array(list(COLOURS.values()), np.float32)
-_PALETTE = _unit(_PALETTE - _PALETTE.mean(-1, keepdims=True))
+_RGB = np.array(list(COLOURS.values()), np.float32)
+FULL_CHROMA = np.linalg.norm(_RGB - _RGB.mean(-1, keepdims=True), axis=-1)
+"""The norm of the chroma of each colour, in grey levels."""
+PALETTE = _unit(_RGB - _RGB.mean(-1, keepdims=True))
+"""The direction of the chroma of each colour, ``[colours, 3]``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """One connected piece of one frame. Centre (x, y) in pixels; ``mass`` is its area with soft edges, in pixels."""
+    """One connected piece of one frame. Centre (x, y) in pixels; ``mass`` is its area with soft edges, in pixels.
+
+    In the rich style ``part`` is the second colour of a thing that has two, and things of different colours that touch
+    are things of their own (``touching``), never whole.
+    """
 
     frame: int
     label: int
@@ -36,6 +43,8 @@ class Thing:
     colour: str
     colour_match: float
     whole: bool
+    part: str | None = None
+    touching: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,16 +64,21 @@ class Foreground:
         return [thing for thing in self.things if thing.frame == frame]
 
 
-def find_things(frames: np.ndarray) -> Foreground:
-    """Segment uint8 frames ``[t, h, w, 3]``."""
+def chroma_of(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Chroma ``[t, h, w, 3]`` of uint8 frames, smoothed where they are noisy, its norm, and where that is foreground
+    (``[t, h, w]``)."""
     chroma = frames.astype(np.float32)
     chroma -= chroma.mean(-1, keepdims=True)
     if noise_level(chroma[:: max(1, len(chroma) // 4)]) > NOISE_GATE:
         chroma = smooth(chroma)
     strength = np.sqrt(np.einsum("thwc,thwc->thw", chroma, chroma))
-    mask = strength > _thresholds(strength)[:, None, None]
-    labels = _drop_small(label_pieces(mask), int(_LEAST_AREA * mask[0].size))
-    return _measure(chroma, strength, labels)
+    return chroma, strength, strength > _thresholds(strength)[:, None, None]
+
+
+def find_things(frames: np.ndarray) -> Foreground:
+    """Segment uint8 frames ``[t, h, w, 3]`` of the plain style."""
+    chroma, strength, mask = chroma_of(frames)
+    return measure_pieces(chroma, strength, drop_small(label_pieces(mask)))
 
 
 def noise_level(images: np.ndarray) -> float:
@@ -131,15 +145,17 @@ def _thresholds(strength: np.ndarray) -> np.ndarray:
     return np.array(levels, np.float32)
 
 
-def _drop_small(labels: np.ndarray, least: int) -> np.ndarray:
-    """Forget pieces of fewer pixels and number the others 1, 2, ..."""
+def drop_small(labels: np.ndarray) -> np.ndarray:
+    """Forget pieces of less than 0.5 % of a frame ``[t, h, w]`` and number the others 1, 2, ..."""
+    least = int(_LEAST_AREA * labels[0].size)
     areas = np.bincount(labels.ravel())
     areas[0] = 0
     kept = areas >= max(least, 1)
     return (np.cumsum(kept) * kept)[labels]
 
 
-def _measure(chroma: np.ndarray, strength: np.ndarray, labels: np.ndarray) -> Foreground:
+def measure_pieces(chroma: np.ndarray, strength: np.ndarray, labels: np.ndarray) -> Foreground:
+    """Soft mask, place, size and colour of each numbered piece."""
     count = int(labels.max())
     inside = [strength[labels == number] for number in range(1, count + 1)]
     level = np.array([1.0, *(float(np.percentile(values, 75)) for values in inside)], np.float32)
@@ -154,7 +170,7 @@ def _measure(chroma: np.ndarray, strength: np.ndarray, labels: np.ndarray) -> Fo
     centre_y = np.bincount(flat, weight * np.tile(y, t), count + 1) / mass
     core = weight * (weight > 0.75)
     hue = np.stack([np.bincount(flat, core * chroma[..., c].ravel(), count + 1) for c in range(3)], -1)
-    match = _unit(hue) @ _PALETTE.T
+    match = _unit(hue) @ PALETTE.T
     frame_of = np.zeros(count + 1, int)
     frame_of[labels] = np.arange(t)[:, None, None]
     cut = set(np.concatenate([labels[:, [0, -1]].ravel(), labels[:, :, [0, -1]].ravel()]).tolist())

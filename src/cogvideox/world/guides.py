@@ -12,6 +12,7 @@ import numpy as np
 
 from cogvideox.world.rendering import camera_path, clip_times, coverage, object_path
 from cogvideox.world.scene import Scene
+from cogvideox.world.style import get_style
 
 Guide = Literal["path", "silhouette"]
 """What a control video of a scene shows: a dot at each thing's centre, or the silhouettes of the things."""
@@ -21,16 +22,16 @@ DOT = 0.06
 """Radius of a dot, in shares of the side: 4 of 64 pixels, half a latent."""
 
 
-def silhouettes(scene: Scene, size: int = 64, frames: int = 17) -> np.ndarray:
-    """Where the things of a scene are, bool ``[frames, size, size]``."""
+def silhouettes(scene: Scene, size: int | None = None, frames: int | None = None) -> np.ndarray:
+    """Where the things of a scene are, bool ``[frames, size, size]``; None: as large and long as clips of its style."""
     return coverage(scene, size, frames) > 0.5
 
 
-def paths(scene: Scene, frames: int = 17) -> np.ndarray:
+def paths(scene: Scene, frames: int | None = None) -> np.ndarray:
     """The centres (x, y) of a scene's things as they are seen, float ``[things, frames, 2]`` in shares of the side."""
-    time = clip_times(frames)
+    time = clip_times(get_style(scene.style).frames if frames is None else frames)
     camera = camera_path(scene, time)
-    return np.stack([object_path(scene, centre, time) - camera for centre in scene.centres])
+    return np.stack([object_path(scene, number, time) - camera for number in range(scene.count)])
 
 
 def dots(path: np.ndarray, size: int = 64) -> np.ndarray:
@@ -41,10 +42,10 @@ def dots(path: np.ndarray, size: int = 64) -> np.ndarray:
     return _white(np.clip(0.5 + (DOT - distance) * size, 0, 1))
 
 
-def guide_video(scene: Scene, guide: Guide, size: int = 64, frames: int = 17) -> np.ndarray:
+def guide_video(scene: Scene, guide: Guide, size: int | None = None, frames: int | None = None) -> np.ndarray:
     """The control video of a scene, uint8 ``[frames, size, size, 3]``."""
     if guide == "path":
-        return dots(paths(scene, frames), size)
+        return dots(paths(scene, frames), get_style(scene.style).size if size is None else size)
     return _white(coverage(scene, size, frames))
 
 

@@ -1,22 +1,21 @@
 """Scene -> frames. Shapes are signed distances, so edges are anti-aliased without supersampling.
 
-The background is grey value noise of low contrast and low frequency (two octaves), fixed in world coordinates
-so that a camera pan moves it; objects have flat colours. A clip of 17 frames of 64x64 takes a few
-milliseconds on one core.
+Objects have flat colours; the ground is fixed in world coordinates, so that a camera pan moves it. A clip of 17
+frames of 64x64 takes a few milliseconds on one core, one of 33 frames of 128x128 about 60.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
 from cogvideox.errors import InputError
-from cogvideox.world.scene import COLOURS, DIRECTIONS, GROWTH, PAN_TRAVEL, SPIN_DEGREES, TRAVEL, Scene
+from cogvideox.world.grounds import ground_video
+from cogvideox.world.scene import DIRECTIONS, GROWTH, PAN_TRAVEL, SPIN_DEGREES, Scene
+from cogvideox.world.style import COLOURS, get_style
 
-GROUND_MEAN = 95.0
-GROUND_STD = 10.0
-_OCTAVES = ((0.45, 0.7), (0.25, 0.7))  # cell (fraction of the side: at least 16 of 64 pixels), amplitude
 _MORPH = (0.35, 0.65)  # a transformation happens between these times
 
 
@@ -42,41 +41,127 @@ def _ring(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.abs(np.hypot(x, y) - 0.825) - 0.275
 
 
+def _star(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    fifth = 2 * np.pi / 5
+    angle = np.abs((np.arctan2(x, -y) + fifth / 2) % fifth - fifth / 2)  # from the nearest tip
+    far = np.hypot(x, y)
+    tip, notch = 1.55, 0.69  # the edge goes from one to the other
+    across, down = notch * np.sin(fifth / 2), notch * np.cos(fifth / 2) - tip
+    return (-down * far * np.sin(angle) + across * (far * np.cos(angle) - tip)) / np.hypot(across, down)
+
+
+def _heart(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    x, y = np.abs(x), y - 0.294  # the origin is the centre of mass, here and below
+    point = (x + np.abs(y)) * 0.7071068 - 0.6635
+    return np.minimum(point, np.hypot(x - 0.469, y + 0.469) - 0.6635)
+
+
+def _moon(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.maximum(np.hypot(x - 0.485, y) - 1.36, 1.02 - np.hypot(x - 1.165, y))
+
+
+def _cap(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.maximum(np.hypot(x, y - 0.25) - 1.25, y - 0.25)
+
+
+def _stem(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.maximum(np.abs(x) - 0.48, np.abs(y - 0.7) - 0.5)
+
+
+def _body(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.hypot(x - 0.346, np.abs(y) + 0.55) - 1.3
+
+
+def _tail(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.maximum(-x - 1.434, 0.7071068 * (np.abs(y) + x + 0.534))
+
+
 DISTANCE: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "circle": _circle, "square": _square, "triangle": _triangle, "cross": _cross, "ring": _ring,
+    "star": _star, "heart": _heart, "moon": _moon,
+    "mushroom": lambda x, y: np.minimum(_cap(x, y), _stem(x, y)),
+    "fish": lambda x, y: np.minimum(_body(x, y), _tail(x, y)),
 }  # fmt: skip
 """Signed distance to each shape of radius 1, negative inside; of about the same area; y grows downwards."""
 
+PART_DISTANCE = {
+    "mushroom": lambda x, y: np.maximum(_stem(x, y), -_cap(x, y)),
+    "fish": lambda x, y: np.maximum(_tail(x, y), -_body(x, y)),
+}
+"""Signed distance to the part of a shape that has a colour of its own."""
 
-def render(scene: Scene, size: int = 64, frames: int = 17) -> np.ndarray:
-    """The clip of a scene, uint8 ``[frames, size, size, 3]``; InputError for a size below 16 or no frame."""
+
+def render(scene: Scene, size: int | None = None, frames: int | None = None) -> np.ndarray:
+    """The clip of a scene, uint8 ``[frames, size, size, 3]``, by default as large and long as clips of its style are
+    (plain: 17 frames of 64x64); InputError for a size below 16 or no frame."""
+    size, frames = _measures(scene, size, frames)
     if size < 16 or frames < 1:
         raise InputError(
             f"size {size}, frames {frames}: a clip has at least 16 pixels a side and 1 frame; ask for more"
         )
     time = clip_times(frames)
     camera = camera_path(scene, time)
-    clip = _ground(scene.ground, camera, size)[..., None].repeat(3, axis=-1)  # [t, h, w, 3]
-    for centre, (colour, shape) in zip(scene.centres, scene.things, strict=True):
-        _draw(clip, scene, shape, object_path(scene, centre, time) - camera, time, colour)
+    clip = ground_video(scene.ground, scene.texture, camera, size, tinted=scene.style != "plain")
+    for layer in _layers(scene):
+        _draw(clip, scene, layer, object_path(scene, layer.thing, time) - camera, time)
     return np.rint(clip, out=clip).astype(np.uint8)
 
 
-def coverage(scene: Scene, size: int = 64, frames: int = 17) -> np.ndarray:
+def coverage(scene: Scene, size: int | None = None, frames: int | None = None) -> np.ndarray:
     """How much of each pixel the things of a scene cover, float32 ``[frames, size, size]`` in 0..1."""
     return thing_coverage(scene, size, frames).max(axis=0)
 
 
-def thing_coverage(scene: Scene, size: int = 64, frames: int = 17) -> np.ndarray:
-    """How much of each pixel each thing of a scene covers, float32 ``[things, frames, size, size]`` in 0..1."""
+def thing_coverage(scene: Scene, size: int | None = None, frames: int | None = None) -> np.ndarray:
+    """How much of each pixel each thing of a scene covers, as far as it is seen, float32
+    ``[things, frames, size, size]`` in 0..1."""
+    whole = [cover for layer, cover in _covers(scene, size, frames) if not layer.part]
+    if scene.front == "first":
+        whole[1] = whole[1] * (1 - whole[0])
+    if scene.front == "second":
+        whole[0] = whole[0] * (1 - whole[1])
+    return np.stack(whole)
+
+
+def part_coverage(scene: Scene, size: int | None = None, frames: int | None = None) -> np.ndarray:
+    """How much of each pixel the part of each thing covers that has a colour of its own, shaped as ``thing_coverage``;
+    zeros where there is none."""
+    parts = [cover for layer, cover in _covers(scene, size, frames) if layer.part]
+    return np.stack(parts) if parts else np.zeros_like(thing_coverage(scene, size, frames))
+
+
+class _Layer(NamedTuple):
+    """What is painted in one colour: a whole thing (its number in the scene), or the part of it with its own colour."""
+
+    thing: int
+    shape: str
+    colour: str
+    part: bool
+
+
+def _layers(scene: Scene) -> list[_Layer]:
+    """What is painted, from the back to the front."""
+    layers = []
+    for number, (colour, shape) in enumerate(scene.things):
+        layers.append(_Layer(number, shape, colour, False))
+        if scene.part is not None:
+            layers.append(_Layer(number, shape, scene.part, True))
+    return layers[::-1] if scene.front == "first" else layers
+
+
+def _covers(scene: Scene, size: int | None, frames: int | None) -> Iterator[tuple[_Layer, np.ndarray]]:
+    """Each layer, in the order of the things, and how much of each pixel it covers."""
+    size, frames = _measures(scene, size, frames)
     time = clip_times(frames)
     camera, whole = camera_path(scene, time), slice(0, size)
-    radius = _radius(scene, time)
-    each = [
-        _coverage(scene, shape, object_path(scene, centre, time) - camera, radius, time, whole, whole, size)
-        for centre, (_, shape) in zip(scene.centres, scene.things, strict=True)
-    ]
-    return np.stack(each)
+    for layer in sorted(_layers(scene)):
+        path = object_path(scene, layer.thing, time) - camera
+        yield layer, _coverage(scene, layer, path, _radius(scene, time), time, whole, whole, size)
+
+
+def _measures(scene: Scene, size: int | None, frames: int | None) -> tuple[int, int]:
+    style = get_style(scene.style)
+    return style.size if size is None else size, style.frames if frames is None else frames
 
 
 def morph_progress(time: np.ndarray) -> np.ndarray:
@@ -97,27 +182,26 @@ def camera_path(scene: Scene, time: np.ndarray) -> np.ndarray:
     return (time - 0.5)[:, None] * PAN_TRAVEL * np.array(DIRECTIONS[scene.camera])
 
 
-def object_path(scene: Scene, centre: tuple[float, float], time: np.ndarray) -> np.ndarray:
-    """Positions ``[t, 2]`` of the object whose centre at mid-clip is given, in world coordinates."""
-    path = np.broadcast_to(np.array(centre), (len(time), 2))
-    if scene.direction == "none":
+def object_path(scene: Scene, number: int, time: np.ndarray) -> np.ndarray:
+    """Positions ``[t, 2]`` of one of a scene's objects, by its number, in world coordinates."""
+    path = np.broadcast_to(np.array(scene.centres[number]), (len(time), 2))
+    direction = scene.directions[number]
+    if direction == "none":
         return path
-    return path + (time - 0.5)[:, None] * TRAVEL[scene.speed] * np.array(DIRECTIONS[scene.direction])
+    return path + (time - 0.5)[:, None] * scene.travel * np.array(DIRECTIONS[direction])
 
 
-def _draw(
-    clip: np.ndarray, scene: Scene, shape: str, path: np.ndarray, time: np.ndarray, colour: str
-) -> None:
-    """Paint one object into the clip, inside the box it ever touches."""
+def _draw(clip: np.ndarray, scene: Scene, layer: _Layer, path: np.ndarray, time: np.ndarray) -> None:
+    """Paint one layer into the clip, inside the box it ever touches."""
     size = clip.shape[1]
     radius = _radius(scene, time)
-    reach = 1.5 * radius.max() + 2 / size
+    reach = 1.6 * radius.max() + 2 / size
     (left, top), (right, bottom) = (path.min(0) - reach) * size, (path.max(0) + reach) * size
     xs = slice(max(0, int(left)), min(size, int(np.ceil(right))))
     ys = slice(max(0, int(top)), min(size, int(np.ceil(bottom))))
-    alpha = _coverage(scene, shape, path, radius, time, xs, ys, size)[..., None]
+    alpha = _coverage(scene, layer, path, radius, time, xs, ys, size)[..., None]
     box = clip[:, ys, xs]
-    box += alpha * (np.array(COLOURS[colour], np.float32) - box)
+    box += alpha * (np.array(COLOURS[layer.colour], np.float32) - box)
 
 
 def _radius(scene: Scene, time: np.ndarray) -> np.ndarray:
@@ -127,7 +211,7 @@ def _radius(scene: Scene, time: np.ndarray) -> np.ndarray:
 
 def _coverage(
     scene: Scene,
-    shape: str,
+    layer: _Layer,
     path: np.ndarray,
     radius: np.ndarray,
     time: np.ndarray,
@@ -143,34 +227,10 @@ def _coverage(
     if scene.change == "rotate":
         angle = np.deg2rad(SPIN_DEGREES * time).astype(np.float32)[:, None, None]
         x, y = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
-    distance = DISTANCE[shape](x, y)
+    if layer.shape == "fish" and scene.direction == "left":
+        x = -x  # it looks where it swims
+    distance = (PART_DISTANCE if layer.part else DISTANCE)[layer.shape](x, y)
     if scene.into is not None:
         eased = morph_progress(time).astype(np.float32)[:, None, None]
         distance = distance + eased * (DISTANCE[scene.into](x, y) - distance)
     return np.clip(0.5 - distance * (radius * size).astype(np.float32)[:, None, None], 0, 1)
-
-
-def _ground(seed: int, camera: np.ndarray, size: int) -> np.ndarray:
-    """Grey background ``[t, size, size]`` float32: smooth noise in world coordinates, seen from each camera
-    position."""
-    rng = np.random.Generator(np.random.Philox(key=seed))
-    total = np.zeros((1, size, size), np.float32)
-    pixel = (np.arange(size) + 0.5) / size
-    moves = bool(np.any(camera))
-    seen = camera if moves else camera[:1]
-    for cell, amplitude in _OCTAVES:
-        knots = int(np.ceil((1 + 2 * PAN_TRAVEL) / cell)) + 4
-        values = rng.standard_normal((knots, knots)).astype(np.float32) * amplitude
-        across = _spline((seen[:, :1] + pixel + PAN_TRAVEL) / cell + 1, knots)  # [t, w, knots]
-        down = _spline((seen[:, 1:] + pixel + PAN_TRAVEL) / cell + 1, knots)
-        total = total + down @ values @ across.transpose(0, 2, 1)
-    ground = np.clip(GROUND_MEAN + GROUND_STD * 1.9 * total, 40, 150)
-    return ground if moves else np.repeat(ground, len(camera), axis=0)
-
-
-def _spline(position: np.ndarray, knots: int) -> np.ndarray:
-    """Weights ``[..., knots]`` of a cubic B-spline-like smooth bump at each knot."""
-    distance = np.abs(position[..., None].astype(np.float32) - np.arange(knots, dtype=np.float32))
-    near = 2 / 3 - distance**2 * (1 - distance / 2)
-    far = np.maximum(2 - distance, 0) ** 3 / 6
-    return np.where(distance < 1, near, far)

@@ -13,10 +13,10 @@ import numpy as np
 
 from cogvideox.world.foreground import Foreground, Thing, find_things
 from cogvideox.world.rendering import DISTANCE, clip_times, morph_progress
-from cogvideox.world.scene import SHAPES, Scene
-from cogvideox.world.templates import PERIOD
+from cogvideox.world.scene import Scene
+from cogvideox.world.templates import angles_of
+from cogvideox.world.two_colours import find_coloured_things
 
-_ANGLES = 12
 _PROGRESS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of a transformation while it happens
 
 
@@ -25,9 +25,10 @@ def silhouette_agreement(frames: np.ndarray, scene: Scene) -> float:
 
     A thing takes the ideal shape that the scene asks for at that moment and in its colour; rotated where things
     rotate, half-way where one shape becomes another. Things that are missing, or too many, count 0. Things cut by the
-    edge of the frame are left out; NaN where no frame has another.
+    edge of the frame, or by another thing, are left out; NaN where no frame has others.
     """
-    foreground, times = find_things(frames), clip_times(len(frames))
+    found = find_things(frames) if scene.style == "plain" else find_coloured_things(frames)
+    foreground, times = found, clip_times(len(frames))
     progress = morph_progress(times)
     agreements = [
         _of_frame(foreground, number, scene, float(progress[number])) for number in range(len(frames))
@@ -56,8 +57,9 @@ def _candidates(scene: Scene, shape: str, progress: float) -> list[tuple[str, st
     if scene.into is not None:
         shares = [progress] if progress in (0.0, 1.0) else _PROGRESS
         return [(shape, scene.into, share, 0.0) for share in shares]
-    period = PERIOD.get(shape, 0.0) if scene.change == "rotate" else 0.0
-    angles = np.arange(_ANGLES) * period / _ANGLES if period else (0.0,)
+    angles = angles_of(shape) if scene.change == "rotate" else np.zeros(1)
+    if shape == "fish":
+        angles = np.concatenate([angles, angles + 180])  # it looks where it swims
     return [(shape, shape, 0.0, float(angle)) for angle in angles]
 
 
@@ -88,6 +90,5 @@ def _distance(shape: str, into: str, share: float, x: np.ndarray, y: np.ndarray)
 @cache
 def _area(shape: str, into: str, share: float) -> float:
     """Area of a shape of radius 1 on its way into another."""
-    assert shape in SHAPES and into in SHAPES
     fine = np.linspace(-2, 2, 801)
     return float((_distance(shape, into, share, fine[None], fine[:, None]) < 0).mean() * 16)

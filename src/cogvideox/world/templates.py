@@ -1,4 +1,4 @@
-"""Recognises shapes: soft masks of things against blurred, rotated templates of the five shapes.
+"""Recognises shapes: soft masks of things against blurred, rotated templates of the shapes of a style.
 
 Centre and scale of a thing come from its first moment and the square root of its mass, which blur hardly changes; there
 are blurred templates too. Hard masks and overlap scores are clearly worse on blurred frames.
@@ -13,27 +13,32 @@ import numpy as np
 
 from cogvideox.world.foreground import Foreground, Thing
 from cogvideox.world.rendering import DISTANCE
-from cogvideox.world.scene import SHAPES
+from cogvideox.world.style import get_style
 
-PERIOD = {"square": 90.0, "triangle": 120.0, "cross": 90.0}
+PERIOD = {
+    "square": 90.0, "triangle": 120.0, "cross": 90.0, "star": 72.0, "heart": 360.0, "moon": 360.0, "mushroom": 360.0,
+    "fish": 360.0,
+}  # fmt: skip
 """Degrees of rotation after which a shape looks the same; other shapes have no visible rotation."""
 
 _GRID = 28
 _REACH = 1.15  # half the width of a patch, in square roots of the mass
-_ANGLES = 12
+_ANGLES = 12  # in a period; twice as many in a whole turn
 _BLURS = (0.0, 0.08, 0.16, 0.26, 0.38)  # standard deviations, in square roots of the area
 
 
 @dataclass(frozen=True)
 class Likeness:
-    """How similar n things are to each of the five shapes.
+    """How similar n things are to each of the shapes of a style.
 
-    ``score`` float ``[n, 5]``: correlation with the best template of each shape, -1 to 1, in the order of SHAPES.
-    ``angle`` float ``[n, 5]``: that template's rotation in degrees (0 for shapes whose rotation cannot be seen).
+    ``score`` float ``[n, shapes]``: correlation with the best template of each shape, -1 to 1, in the order of
+    ``shapes``. ``angle`` float ``[n, shapes]``: that template's rotation in degrees (0 for shapes whose rotation cannot
+    be seen).
     """
 
     score: np.ndarray
     angle: np.ndarray
+    shapes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -43,19 +48,20 @@ class _Templates:
     angle: np.ndarray  # [templates] degrees
 
 
-def compare(foreground: Foreground, things: list[Thing]) -> Likeness:
-    """Compare things with all templates."""
+def compare(foreground: Foreground, things: list[Thing], style: str = "plain") -> Likeness:
+    """Compare things with all templates of a style."""
+    shapes = get_style(style).shapes
     if not things:
-        return Likeness(np.zeros((0, len(SHAPES))), np.zeros((0, len(SHAPES))))
-    known = _templates()
+        return Likeness(np.zeros((0, len(shapes))), np.zeros((0, len(shapes))), shapes)
+    known = _templates(shapes)
     every = _normalise(_cut_out(foreground, things).reshape(len(things), -1)) @ known.patches.T
     score, angle = [], []
-    for number in range(len(SHAPES)):
+    for number in range(len(shapes)):
         of_shape = np.flatnonzero(known.shape == number)
         best = of_shape[every[:, of_shape].argmax(1)]
         score.append(every[np.arange(len(things)), best])
         angle.append(known.angle[best])
-    return Likeness(np.stack(score, 1), np.stack(angle, 1))
+    return Likeness(np.stack(score, 1), np.stack(angle, 1), shapes)
 
 
 def _cut_out(foreground: Foreground, things: list[Thing]) -> np.ndarray:
@@ -87,17 +93,23 @@ def _normalise(patches: np.ndarray) -> np.ndarray:
 
 
 @cache
-def _templates() -> _Templates:
+def _templates(names: tuple[str, ...]) -> _Templates:
     patches, shapes, angles = [], [], []
-    for number, shape in enumerate(SHAPES):
-        period = PERIOD.get(shape, 0.0)
-        for angle in np.arange(_ANGLES) * period / _ANGLES if period else (0.0,):
+    for number, shape in enumerate(names):
+        for angle in angles_of(shape):
             sharp = _picture(shape, float(angle))
             for blur in _BLURS:
                 patches.append(_blurred(sharp, blur).ravel())
                 shapes.append(number)
                 angles.append(float(angle))
     return _Templates(_normalise(np.array(patches)), np.array(shapes), np.array(angles))
+
+
+def angles_of(shape: str) -> np.ndarray:
+    """Degrees of rotation at which a shape looks different, evenly over its period."""
+    period = PERIOD.get(shape, 0.0)
+    number = (2 * _ANGLES if period == 360 else _ANGLES) if period else 1
+    return np.arange(number) * period / number
 
 
 def _picture(shape: str, angle: float) -> np.ndarray:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from cogvideox.errors import InputError, suggest
-from cogvideox.world.captions import facts
+from cogvideox.world.captions import PLACES, Check, facts
 from cogvideox.world.distortions import CORRUPTIONS, Corruption
-from cogvideox.world.fact_check import check_facts
+from cogvideox.world.fact_check import check_facts, find
 from cogvideox.world.rendering import render
-from cogvideox.world.scene import SPLITS, random_source, sample_scene
+from cogvideox.world.scene import DIRECTIONS, SPLITS, random_source, sample_scene
+from cogvideox.world.style import COLOURS, get_style
 
 
 @dataclass
@@ -30,6 +33,8 @@ class Agreement:
         return self.right[kind] / self.asked[kind]
 
 
+RICH_KINDS = ("part", "thing", "relation", "moves", "front")
+"""What clips of two things, or of two colours, are asked for besides."""
 KINDS = ("colour", "shape", "count", "direction", "speed", "change", "camera")
 
 
@@ -39,11 +44,15 @@ def validate(
     seed: int = 1,
     split: str | None = None,
     on_clip: Callable[[int], Any] | None = None,
+    style: str = "plain",
+    wrong: bool = False,
 ) -> Agreement:
-    """Judge ``n`` rendered clips after a corruption (a name in CORRUPTIONS, or a function such as a VAE round
-    trip).
+    """Judge ``n`` rendered clips of a style after a corruption (a name in CORRUPTIONS, or a function such as a VAE
+    round trip).
 
-    Half of the clips come from each split unless one is named. Raises InputError for an unknown corruption.
+    Half of the clips come from each split unless one is named. ``wrong``: each clip is judged once more with one of
+    its facts stated wrongly; ``right["refused"]`` counts those that do not pass. Raises InputError for an unknown
+    corruption or style.
     """
     name = corruption if isinstance(corruption, str) else getattr(corruption, "__name__", "function")
     if isinstance(corruption, str) and corruption not in CORRUPTIONS:
@@ -53,9 +62,14 @@ def validate(
     spoil = CORRUPTIONS[corruption] if isinstance(corruption, str) else corruption
     result = Agreement(name)
     for index in range(n):
-        scene = sample_scene(seed, index, split or SPLITS[index % 2])
+        scene = sample_scene(seed, index, split or SPLITS[index % 2], style=style)
         checks = facts(scene)
-        verdict = check_facts(spoil(render(scene), random_source(seed, "corruption", index)), checks)
+        frames = spoil(render(scene), random_source(seed, "corruption", index))
+        verdict = check_facts(frames, checks, style)
+        if wrong:
+            stated = wrong_facts(checks, random_source(seed, "wrong", index), style)
+            result.right["refused"] += not all(find(check, verdict.reading).holds for check in stated)
+            result.asked["refused"] += 1
         for found in verdict.findings:
             kind, true, into = found.check.kind, found.check.value, found.check.into
             true = true if into is None else f"{true} into {into}"
@@ -69,9 +83,43 @@ def validate(
     return result
 
 
+def wrong_facts(checks: Sequence[Check], rng: np.random.Generator, style: str = "plain") -> tuple[Check, ...]:
+    """The same facts, but for one that is another value of its kind."""
+    changed = int(rng.integers(len(checks)))
+    others = [value for value in _values(checks[changed], style) if value != checks[changed].value]
+    value = others[int(rng.integers(len(others)))]
+    wrong = replace(checks[changed], value=value, into=None)
+    return (*checks[:changed], wrong, *checks[changed + 1 :])
+
+
+def _values(check: Check, style: str) -> list[str | int]:
+    """Values of the kind of a check that say something else of the same things."""
+    chosen, words = get_style(style), str(check.value).split()
+    named = {
+        "colour": list(COLOURS), "part": list(COLOURS), "shape": list(chosen.shapes), "count": [1, *chosen.numbers],
+        "direction": list(DIRECTIONS), "speed": ["slow", "fast"], "change": ["none", "grow", "shrink", "rotate"],
+        "camera": ["static", *DIRECTIONS],
+    }  # fmt: skip
+    if check.kind == "thing":
+        colours = [f"{colour} {words[1]}" for colour in COLOURS]
+        return [*colours, *(f"{words[0]} {shape}" for shape in chosen.simple)]
+    if check.kind == "moves":
+        return [" ".join([*words[:2], way]) for way in DIRECTIONS]
+    if check.kind == "front":
+        return [f"{' '.join(words[:2])} {place} {' '.join(words[-2:])}" for place in PLACES.values()]
+    if check.kind == "relation":
+        return [
+            f"{' '.join(words[:2])} {way} {' '.join(words[-2:])}"
+            for way in ("left of", "right of", "above", "below")
+        ]
+    return named[check.kind]
+
+
 def agreement_table(results: list[Agreement]) -> str:
     """One Markdown row per corruption, one column per kind of fact."""
     kinds = [*KINDS, "all"]
+    if any(result.asked.keys() - set(kinds) for result in results):
+        kinds = [*KINDS, *RICH_KINDS, "all", "refused"]
     lines = ["| setting | " + " | ".join(kinds) + " |", "|---" * (len(kinds) + 1) + "|"]
     for result in results:
         cells = [f"{result.share(kind):.3f}" if result.asked[kind] else "-" for kind in kinds]

@@ -8,8 +8,8 @@ from functools import cache
 import numpy as np
 from PIL import Image
 
-from cogvideox.world.captions import ADVERBS, MOVE, NUMBERS, PHRASES, WHERE, plural
-from cogvideox.world.scene import COLOURS, SHAPES
+from cogvideox.world.captions import ADVERBS, MOVE, PHRASES, PLACES, RICH_PHRASES, WHERE, plural
+from cogvideox.world.style import COLOURS, SHAPES, get_style
 
 _FORMS = (  # other forms of the captions' words, which parse.py reads as well
     "moving slide slides sliding travel travelling traveling go going pan panning growing shrink shrinking larger "
@@ -27,13 +27,13 @@ _LEAST_KNOWN, _LEAST_COLOUR, _MOST_CONTRAST = 0.72, 0.002, 25.0
 _SIDE = 64
 
 
-def unknown_words(prompt: str) -> list[str]:
-    """The words of a prompt that no caption of this world uses, in their order, each once; [] for an empty prompt.
+def unknown_words(prompt: str, style: str = "plain") -> list[str]:
+    """The words of a prompt that no caption of this style uses, in their order, each once; [] for an empty prompt.
 
     Numbers count too. Words of other writing systems are single words between spaces.
     """
     found = re.findall(r"[^\W_]+(?:['’][^\W_]+)*", prompt.lower())
-    return list(dict.fromkeys(word for word in found if word not in _vocabulary()))
+    return list(dict.fromkeys(word for word in found if word not in _vocabulary(style)))
 
 
 def vocabulary_text() -> str:
@@ -66,11 +66,16 @@ def resembles_world(frame: np.ndarray) -> bool:
 
 
 @cache
-def _vocabulary() -> frozenset[str]:
-    phrases = [*PHRASES.values()]
+def _vocabulary(name: str) -> frozenset[str]:
+    style = get_style(name)
+    phrases = [*(PHRASES if name == "plain" else RICH_PHRASES).values()]
     phrases += [way for ways in WHERE.values() for way in ways]
     phrases += [verb for verbs in MOVE for verb in verbs]
     phrases += [adverb for adverbs in ADVERBS.values() for adverb in adverbs]
+    phrases += [*style.parts.values(), *map(plural, style.parts.values())]
+    phrases += PLACES.values() if style.parts else ()
     words = set(re.findall(r"[a-z]+", re.sub(r"\{\w+\}", " ", " ".join(phrases))))
     others = (*_FORMS.split(), *_FILLERS.split(), "moving", "grey", "gray")
-    return frozenset([*words, *COLOURS, *SHAPES, *map(plural, SHAPES), *NUMBERS.values(), *others])
+    return frozenset(
+        [*words, *COLOURS, *style.shapes, *map(plural, style.shapes), *style.numbers.values(), *others]
+    )

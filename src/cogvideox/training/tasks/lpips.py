@@ -25,7 +25,7 @@ from cogvideox.noise import generator
 from cogvideox.perception.lpips import LPIPS, LPIPSConfig, distance
 from cogvideox.training.task import Task, TaskConfig
 from cogvideox.world import render, sample_scene
-from cogvideox.world.scene import COLOURS, SHAPES
+from cogvideox.world.style import COLOURS, SHAPES
 
 Pictures = Float[Tensor, "b 3 h w"]
 
