@@ -281,7 +281,7 @@ def test_the_rich_world_is_rendered_and_judged_by_its_record(here):
     assert cogvideox(*words, "--n", "2", "--out", "rich.png").stdout == "rich.png\n"
     shown = cogvideox("world", "validate", "--n", "1", "--style", "rich", "--wrong").stdout
     assert "| front | all | refused |" in shown
-    wrong = cogvideox("world", "render", "--style", "ritch", "--n", "1", "--out", "x.png", code=1).stderr
+    wrong = cogvideox("world", "render", "--style", "ritch", "--n", "1", "--out", "x.png", code=2).stderr
     assert "did you mean 'rich'" in wrong
 
 

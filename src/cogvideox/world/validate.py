@@ -95,7 +95,7 @@ def wrong_facts(checks: Sequence[Check], rng: np.random.Generator, style: str = 
 def _values(check: Check, style: str) -> list[str | int]:
     """Values of the kind of a check that say something else of the same things."""
     chosen, words = get_style(style), str(check.value).split()
-    named = {
+    named: dict[str, list[str | int]] = {
         "colour": list(COLOURS), "part": list(COLOURS), "shape": list(chosen.shapes), "count": [1, *chosen.numbers],
         "direction": list(DIRECTIONS), "speed": ["slow", "fast"], "change": ["none", "grow", "shrink", "rotate"],
         "camera": ["static", *DIRECTIONS],
