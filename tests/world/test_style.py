@@ -25,10 +25,10 @@ from cogvideox.world import (
     sample_scene,
     silhouettes,
 )
-from cogvideox.world.captions import PLACES
+from cogvideox.world.captions import PASSING
 from cogvideox.world.cells import CELL_FACTS, cell_fact_names, cell_facts
 from cogvideox.world.fact_check import find
-from cogvideox.world.rendering import part_coverage, thing_coverage
+from cogvideox.world.rendering import accent_coverage, thing_coverage
 from cogvideox.world.silhouette import silhouette_agreement
 from cogvideox.world.validate import agreement_table, validate, wrong_facts
 from cogvideox.world.vocabulary import unknown_words
@@ -79,6 +79,7 @@ def test_the_plain_world_is_what_it_was():
     prompts = "".join(prompt.to_json() for prompt in held_out_prompts())
     assert hashlib.sha256(prompts.encode()).hexdigest()[:16] == "1d66d96ac1317c1b"
     assert cell_fact_names("plain") == CELL_FACTS
+    assert str(sample_scene(0, 0)).endswith("relation='none')")  # seeds the things of suite inpaint
 
 
 def test_every_phrasing_states_the_facts_of_its_scene_in_known_words():
@@ -102,7 +103,7 @@ def test_training_shows_no_held_out_combination():
         assert not {*scene.things, (scene.colour, scene.into)} & RICH.held_out_pairs
         for thing, direction in zip(scene.things, scene.directions, strict=True):
             assert not is_held_out_triple(*thing, direction)
-        assert scene.part is None or not is_held_out_triple(scene.colour, scene.shape, scene.part)
+        assert scene.accent is None or not is_held_out_triple(scene.colour, scene.shape, scene.accent)
 
 
 def test_training_shows_every_story_shape_ground_and_number():
@@ -112,7 +113,7 @@ def test_training_shows_every_story_shape_ground_and_number():
     assert {scene.texture for scene in TRAIN if scene.tier == "pan"} == set(RICH.panned)
     assert {scene.count for scene in TRAIN if scene.tier == "count"} == {1, *RICH.numbers}
     assert {(scene.front, scene.second_direction == "none") for scene in TRAIN if scene.tier == "meet"} == {
-        (front, rests) for front in PLACES for rests in (True, False)
+        (front, rests) for front in PASSING for rests in (True, False)
     }
 
 
@@ -159,10 +160,10 @@ def test_parts_have_their_colour_and_their_share_of_the_cells():
     scene = next(each for each in TRAIN if each.shape == "mushroom" and each.tier == "motion")
     names, grid = cell_fact_names("rich"), (5, 16, 16)
     cells = dict(zip(names, cell_facts(scene, 128, 17, grid), strict=True))
-    part, whole = part_coverage(scene, 128, 17).sum(), coverage(scene, 128, 17).sum()
-    assert 0.2 < part / whole < 0.35
-    assert cells[scene.part].sum() / cells["covered"].sum() == pytest.approx(part / whole, abs=0.03)
-    both = cells[scene.part] + cells[scene.colour]
+    accent, whole = accent_coverage(scene, 128, 17).sum(), coverage(scene, 128, 17).sum()
+    assert 0.2 < accent / whole < 0.35
+    assert cells[scene.accent].sum() / cells["covered"].sum() == pytest.approx(accent / whole, abs=0.03)
+    both = cells[scene.accent] + cells[scene.colour]
     assert np.allclose(both, cells["covered"], atol=0.02)
 
 

@@ -10,8 +10,10 @@ from cogvideox.config import Config
 from cogvideox.errors import ConfigError, suggest
 
 SUITES = ("world", "two", "finish", "paper", "vae", "inpaint", "keyframes", "control")
+STYLED = ("world", "finish", "vae")
+"""Suites that ask for either style of the tiny world."""
 OPTION_GROUPS = {
-    "Suite": "suite prompts prompt_set seeds against",
+    "Suite": "suite prompts style prompt_set seeds against",
     "Videos of a model": "steps guidance sampler strength dtype device",
     "Compared with": "references colour fvd_fps",
     "Networks and judges": "i3d clip lpips observations vbench_results devil judge_url judge_model judge_replay",
@@ -28,6 +30,9 @@ class EvaluateOptions(Config):
         "model, for videos by their prompts",
     )
     prompts: int | None = Field(None, ge=1, description="how many of the suite's prompts; default: all")
+    style: Literal["plain", "rich"] = Field(
+        "plain", description="suites world, finish and vae: which style of the tiny world asks and judges"
+    )
     prompt_set: str = Field("vbench", description="paper: vbench, vbench-long, gallery, compositional")
     seeds: int = Field(1, ge=1, description="videos per prompt")
     steps: int | None = Field(None, description="denoising steps")
@@ -61,6 +66,11 @@ class EvaluateOptions(Config):
         if self.suite is not None and self.suite not in SUITES:
             raise ConfigError(
                 f"suite {self.suite!r}: unknown{suggest(self.suite, SUITES)}; there are: {', '.join(SUITES)}"
+            )
+        if self.style != "plain" and self.suite not in (None, *STYLED):
+            raise ConfigError(
+                f"style {self.style}, suite {self.suite}: only {', '.join(STYLED)} have prompts of that style; leave "
+                "one out"
             )
         if self.strength is not None and self.suite != "finish":
             raise ConfigError(

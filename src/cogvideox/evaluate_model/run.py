@@ -118,10 +118,12 @@ def _model_inputs(
             only = asked if videos.originals else None
             told = partial(show, "originals read")
             originals = open_videos(references, on_item=told, only=only, colour=options.colour)
-    checks, keep = suite.world_checks(clips.items)
-    inputs = MetricInputs(clips, originals, tools=tools, checks=checks, verdicts=videos.verdicts)
+    checks, keep = suite.world_checks(clips.items, options.style)
+    inputs = MetricInputs(
+        clips, originals, tools=tools, checks=checks, verdicts=videos.verdicts, style=options.style
+    )
     if options.suite == "world":
-        return replace(inputs, videos=clips.only(keep), real=suite.world_truth())
+        return replace(inputs, videos=clips.only(keep), real=suite.world_truth(options.style))
     return inputs
 
 
@@ -133,7 +135,7 @@ def folder_inputs(
     Returns the options with that suite. Raises InputError when no video belongs to the suite that was asked for.
     """
     known = {
-        "world": [prompt.prompt for prompt in held_out_prompts()],
+        "world": [prompt.prompt for prompt in held_out_prompts(options.style)],
         "two": [two.prompt for two in two_object_prompts()],
         "paper": [row.short for row in prompt_suite("vbench")],
     }
@@ -149,19 +151,20 @@ def folder_inputs(
             originals = open_videos(options.references, on_item=told, colour=options.colour)
     if clips.without_prompt:
         reporter.note(f"{folder}: {clips.without_prompt}; scores that need one leave them out")
-    checks, keep = suite.world_checks(clips.items)
+    checks, keep = suite.world_checks(clips.items, options.style)
     if options.suite is None:
         options = options.changed(suite=_suite_of(clips.prompts, len(checks), known["two"]))
         reporter.note(f"suite {options.suite}, by the prompts of the videos; --suite takes another")
     if options.suite != "world":
-        return options, MetricInputs(clips, originals, tools=tools)
+        return options, MetricInputs(clips, originals, tools=tools, style=options.style)
     kept = clips.only(keep)
     if clips.items and not kept.items:
         raise InputError(
             f"{folder}: none of {len(clips.items)} videos belongs to suite world ({kept.refused[-1].why}); "
             "leave --suite out, or use --suite paper"
         )
-    return options, MetricInputs(kept, originals, suite.world_truth(), tools, checks)
+    truth = suite.world_truth(options.style)
+    return options, MetricInputs(kept, originals, truth, tools, checks, style=options.style)
 
 
 def _suite_of(prompts: Sequence[str], of_world: int, two: Sequence[str]) -> str:

@@ -85,6 +85,8 @@ def model_videos(
         record["colour"] = (
             options.colour
         )  # the originals are re-encoded, so what they were read as decides them
+    if options.style != "plain":
+        record["style"] = options.style
     _check_same_run(out, record if suite == "world" else record | {"suite": suite})
     maker = VideoMaker(partial(load, job, folder, weights=weights, reporter=reporter), settings, suite)
     if not engine.is_here:
@@ -116,8 +118,8 @@ def asked_videos(options: EvaluateOptions) -> list[AskedVideo]:
     else:
         prompts: list[Prompt | TwoObjectPrompt] = []
         if options.suite != "two":
-            prompts += held_out_prompts()
-        if options.suite in ("two", "vae"):
+            prompts += held_out_prompts(options.style)
+        if options.suite in ("two", "vae") and options.style == "plain":
             prompts += two_object_prompts()
         rows = [(each.id, each.prompt, each.prompt, each.scene) for each in prompts]
     return [
@@ -225,7 +227,7 @@ def _generated(maker: VideoMaker, options: EvaluateOptions, out: Path, reporter:
             return maker.frames(folder / each.name, each)
 
         with reporter.progress("evaluating") as show:
-            prompts, seeds = held_out_prompts()[: options.prompts], range(options.seeds)
+            prompts, seeds = held_out_prompts(options.style)[: options.prompts], range(options.seeds)
             world = evaluate_world(make, out, prompts, seeds, partial(show, "videos judged"))
         write_json(out / "scores.json", json.loads(world.to_json()), overwrite=True)
     else:

@@ -60,7 +60,8 @@ class MetricInputs:
     ``references``: a folder of originals, paired with the videos by name, and the real side of FVD. ``real``: real
     videos for FVD alone, where there are no references. ``checks``: the facts that each video of the tiny world was
     asked to show, by file name; ``verdicts``: records of those that were checked before. ``fvd_fps``: the frame rate to
-    which both sides of a distance are brought; None compares them as they are.
+    which both sides of a distance are brought; None compares them as they are. ``style``: of the tiny world, whose
+    facts and shapes are looked for.
     """
 
     videos: VideoFolder
@@ -70,6 +71,7 @@ class MetricInputs:
     checks: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     verdicts: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     fvd_fps: float | None = None
+    style: str = "plain"
     on_progress: Callable[[int, int], Any] | None = field(default=None, compare=False, repr=False)
     """Called with (done, total) while the interval of a distance is computed, which may take minutes."""
 
@@ -330,7 +332,9 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
     "world": (
         Metric(
             "world_<fact>",
-            lambda inputs: world_facts.world_scores(inputs.videos, inputs.checks, inputs.verdicts),
+            lambda inputs: world_facts.world_scores(
+                inputs.videos, inputs.checks, inputs.verdicts, inputs.style
+            ),
             "share of videos in which a fact of the [tiny world](world.md) holds",
             "its prompts",
         ),
@@ -338,7 +342,7 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
     "silhouette": (
         Metric(
             "silhouette_iou, silhouette_iou_median",
-            lambda inputs: world_facts.silhouette_scores(inputs.videos, inputs.videos.prompts),
+            lambda inputs: world_facts.silhouette_scores(inputs.videos, inputs.videos.prompts, inputs.style),
             "how well outlines agree with ideal shapes: IoU of each thing and the shape asked for, of its area, at its "
             "centre; a horn or a bridge costs, place and size do not",
             "its prompts",

@@ -69,7 +69,7 @@ def _key(inputs: MetricInputs, group: str) -> str:
     checks = {name: [str(check) for check in asked] for name, asked in inputs.checks.items()}
     metrics = [__version__, *(metric.name for metric in GROUPS[group])]
     content = [metrics, inputs.videos.fingerprint(), references, inputs.tools.names(), checks, inputs.fvd_fps]
-    return sha256_of_values(content)
+    return sha256_of_values(content if inputs.style == "plain" else [*content, inputs.style])
 
 
 def _read_scores(file: Path, key: str) -> list[Score] | None:
@@ -117,13 +117,14 @@ def add_comparison(
 
 
 def world_checks(
-    videos: Sequence[ScoredVideo],
+    videos: Sequence[ScoredVideo], style: str = "plain"
 ) -> tuple[dict[str, Sequence[Any]], Callable[[ScoredVideo], Refused | None]]:
     """The facts each video of the tiny world was asked to show, by name, and a filter for videos without any.
 
-    A video belongs to the suite when its prompt is one of the 200, or when a list of checks stands beside it.
+    A video belongs to the suite when its prompt is one of the 200 of the style, or when a list of checks stands beside
+    it.
     """
-    known: dict[str, Prompt] = {prompt.prompt: prompt for prompt in held_out_prompts()}
+    known: dict[str, Prompt] = {prompt.prompt: prompt for prompt in held_out_prompts(style)}
     checks: dict[str, Sequence[Any]] = {}
     for video in videos:
         beside = video.record.get("checks")
@@ -147,9 +148,9 @@ def world_checks(
     return checks, keep
 
 
-def world_truth() -> Sequence[Video]:
-    """Renders of the scenes of the 200 held-out prompts: the real videos for FVD in the suite ``world``."""
-    prompts = held_out_prompts()
+def world_truth(style: str = "plain") -> Sequence[Video]:
+    """Renders of the scenes of a style's 200 held-out prompts: the real videos for FVD in the suite ``world``."""
+    prompts = held_out_prompts(style)
     return LazyVideos(len(prompts), lambda index: Video(render(prompts[index].scene), 8.0))
 
 

@@ -34,7 +34,10 @@ TWO_OBJECT_FACTS = ("two_colours", "two_bound", "two_count", "two_relation", "tw
 
 
 def world_scores(
-    videos: VideoFolder, checks: Mapping[str, Sequence[Any]], verdicts: Mapping[str, dict[str, Any]]
+    videos: VideoFolder,
+    checks: Mapping[str, Sequence[Any]],
+    verdicts: Mapping[str, dict[str, Any]],
+    style: str = "plain",
 ) -> list[Score]:
     """How often each kind of fact holds; the bootstrap resamples prompts with all their videos.
 
@@ -45,7 +48,7 @@ def world_scores(
     for item, video in zip(videos.items, videos, strict=True):
         verdict = verdicts.get(item.name)
         if verdict is None and item.name in checks:
-            verdict = check_facts(video.frames, checks[item.name]).to_dict()
+            verdict = check_facts(video.frames, checks[item.name], style).to_dict()
         holds = outcomes(verdict) if verdict is not None else {}
         for kind in KINDS:
             held[kind].append(float(holds[kind]) if kind in holds else float("nan"))
@@ -62,10 +65,11 @@ def world_scores(
     ]
 
 
-def silhouette_scores(videos: Iterable[Video], prompts: Sequence[str]) -> list[Score]:
+def silhouette_scores(videos: Iterable[Video], prompts: Sequence[str], style: str = "plain") -> list[Score]:
     """How well outlines agree with the ideal shapes (IoU), mean and median over videos; others are left out (NaN)."""
-    scenes = {each.prompt: each.scene for each in held_out_prompts()}
-    scenes |= {each.prompt: each.scene for each in two_object_prompts()}
+    scenes = {each.prompt: each.scene for each in held_out_prompts(style)}
+    if style == "plain":
+        scenes |= {each.prompt: each.scene for each in two_object_prompts()}
     each = [
         silhouette_agreement(video.frames, scenes[prompt]) if prompt in scenes else float("nan")
         for video, prompt in zip(videos, prompts, strict=True)
@@ -184,7 +188,7 @@ def evaluate_world(
     with file.open("a", encoding="utf-8") as lines:
         for done, ((name, seed), prompt) in enumerate(asked.items(), 1):
             if (name, seed) not in records:
-                verdict = check_facts(make(prompt.prompt, seed), prompt.checks).to_dict()
+                verdict = check_facts(make(prompt.prompt, seed), prompt.checks, prompt.style).to_dict()
                 record = {
                     "id": name,
                     "seed": seed,

@@ -14,6 +14,7 @@
 | ``foreground`` | frames to coloured things: connected components on grey ground |
 | ``templates`` | which shape a thing is, by correlation with templates |
 | ``tracking`` | how far things and the camera moved |
+| ``meeting`` | how each of two things of different colours moves, and how much of it is hidden |
 | ``fact_check`` | ``check_facts``: which stated facts hold in frames, by rules on pixels |
 | ``silhouette`` | how well outlines agree with the ideal shapes |
 | ``score`` | verdicts to tables with Wilson intervals |

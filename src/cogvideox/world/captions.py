@@ -54,13 +54,13 @@ RICH_PHRASES = PHRASES | {
     "duet": "{a} moves {where} and {b} moves {other} / {a} goes {where} while {b} goes {other} / "
     "{a} moves {where}, {b} slides {other} / {a} is moving {where} and {b} is moving {other}",
     "together": "{a} and {b} move {where} / {a} and {b} slide {where} together / both {a} and {b} go {where}",
-    "meet": "{a} moves {where} and passes {place} {b} / {a} passes {place} {b}, moving {where} / "
-    "moving {where}, {a} passes {place} {b} / {a} slides {where}, passing {place} {b}",
-    "cross": "{a} moves {where} and passes {place} {b} that moves {other} / {a}, moving {where}, passes {place} {b} "
-    "moving {other} / moving {where}, {a} passes {place} {b} that goes {other}",
+    "meet": "{a} moves {where} and passes {passing} {b} / {a} passes {passing} {b}, moving {where} / "
+    "moving {where}, {a} passes {passing} {b} / {a} slides {where}, passing {passing} {b}",
+    "cross": "{a} moves {where} and passes {passing} {b} that moves {other} / {a}, moving {where}, passes "
+    "{passing} {b} moving {other} / moving {where}, {a} passes {passing} {b} that goes {other}",
 }
 """Phrasings of the rich style: its ground is not grey, and there are more stories."""
-PLACES = {"first": "in front of", "second": "behind"}
+PASSING = {"first": "in front of", "second": "behind"}
 """Which of two things that meet is in front -> how the first one passes the second."""
 
 
@@ -70,7 +70,7 @@ class Check:
 
     ``kind`` is colour, shape, count, direction, speed, change or camera; where things differ, thing ("red circle")
     and relation ("red circle left of blue square") stand for colour and shape, moves ("red circle right") for
-    direction, and front ("red circle in front of blue square") says who hides whom. part is the second colour of a
+    direction, and front ("red circle in front of blue square") says who hides whom. accent is the second colour of a
     thing that has two. ``into`` is the final shape of a
     transformation; ``when`` is "start" where a shape is only claimed for the beginning of the clip.
     """
@@ -101,7 +101,7 @@ def facts(scene: Scene) -> tuple[Check, ...]:
     checks = [
         Check("colour", scene.colour),
         Check("shape", scene.shape, when=start),
-        *([Check("part", scene.part)] if scene.part is not None else []),
+        *([Check("accent", scene.accent)] if scene.accent is not None else []),
         Check("count", scene.count),
     ]
     if scene.direction != "none":
@@ -118,22 +118,22 @@ def facts(scene: Scene) -> tuple[Check, ...]:
 def _facts_of_two(scene: Scene) -> tuple[Check, ...]:
     first, second = scene.things
     resting = pair_facts(first, second, scene.relation)
-    return (*resting, *moving_facts(first, second, scene.directions, PLACES.get(scene.front)))
+    return (*resting, *moving_facts(first, second, scene.directions, PASSING.get(scene.front)))
 
 
 def moving_facts(
-    first: tuple[str, str], second: tuple[str, str], directions: tuple[str, ...], place: str | None
+    first: tuple[str, str], second: tuple[str, str], directions: tuple[str, ...], passing: str | None
 ) -> tuple[Check, ...]:
-    """What is stated of how two different (colour, shape) move ("none": nothing), and of who hides whom (``place``: "in
-    front of" or "behind", None: nobody)."""
+    """What is stated of how two different (colour, shape) move ("none": nothing), and of who hides whom (``passing``:
+    "in front of" or "behind", None: nobody)."""
     one, other = " ".join(first), " ".join(second)
     checks = [
         Check("moves", f"{name} {direction}")
         for name, direction in zip((one, other), directions, strict=True)
         if direction != "none"
     ]
-    if place is not None:
-        checks.append(Check("front", f"{one} {place} {other}"))
+    if passing is not None:
+        checks.append(Check("front", f"{one} {passing} {other}"))
     return tuple(checks)
 
 
@@ -163,9 +163,9 @@ def _sentence(scene: Scene, rng: np.random.Generator) -> str:
     style, one = get_style(scene.style), scene.count == 1
     name = f"{scene.colour} {scene.shape}"
     several = f"{style.numbers.get(scene.count)} {plural(name)}"
-    if scene.part is not None:
-        part = f"{scene.part} {style.parts[scene.shape]}"
-        name, several = f"{name} with {with_article(part)}", f"{several} with {plural(part)}"
+    if scene.accent is not None:
+        accent = f"{scene.accent} {style.accents[scene.shape]}"
+        name, several = f"{name} with {with_article(accent)}", f"{several} with {plural(accent)}"
     subject = with_article(name) if one else several
     if scene.direction != "none":
         return _moving(scene, subject, rng)
@@ -191,7 +191,7 @@ def _sentence_of_two(scene: Scene, rng: np.random.Generator) -> str:
         story = "together"
     where = _choose(rng, WHERE[scene.direction])
     other = "" if scene.second_direction == "none" else _choose(rng, WHERE[scene.second_direction])
-    words = {"where": where, "other": other, "place": PLACES.get(scene.front, "")}
+    words = {"where": where, "other": other, "passing": PASSING.get(scene.front, "")}
     return _phrase(rng, scene, story, a=first, b=second, **words)
 
 
@@ -242,7 +242,7 @@ _CHANGES = {
     "rotate": re.compile(r"\b(?:rotat(?:es?|ing)|spin(?:s|ning)?)\b"),
 }
 _SPEEDS = {"slow": re.compile(r"\bslowly\b"), "fast": re.compile(r"\b(?:quickly|fast)\b")}
-_PLACE = re.compile(rf"\b({'|'.join(PLACES.values())})\b")
+_PLACE = re.compile(rf"\b({'|'.join(PASSING.values())})\b")
 
 
 class _Patterns:
@@ -262,9 +262,11 @@ class _Patterns:
             rf"(?:there\s+is\s+)?{thing}\s+(?:is\s+)?(?:(?:to\s+the\s+)?(left|right)\s+of|(above|below)|and|next\s+to|beside)"
             rf"\s+{thing}"
         )
-        self.thing = re.compile(rf"\b{thing}\b") if style.parts else None
-        parts = "|".join(style.parts.values())
-        self.part = re.compile(rf"\bwith\s+(?:an?\s+)?({colours})\s+(?:{parts})s?\b") if style.parts else None
+        self.thing = re.compile(rf"\b{thing}\b") if style.accents else None
+        accents = "|".join(style.accents.values())
+        self.accent = (
+            re.compile(rf"\bwith\s+(?:an?\s+)?({colours})\s+(?:{accents})s?\b") if style.accents else None
+        )
 
 
 _patterns = cache(_Patterns)
@@ -289,32 +291,32 @@ def read_caption(text: str, style: str = "plain") -> tuple[Check, ...]:
 
 
 def _two_moving(
-    two: list[tuple[str, str]], ways: list[str], place: re.Match[str] | None
+    two: list[tuple[str, str]], ways: list[str], passing: re.Match[str] | None
 ) -> tuple[Check, ...]:
     """The facts of two things that move: ways are named in the order of the things; one way alone is that of both, or
     of the first where it passes the second."""
     first, second = two
-    alone = "none" if place else ways[0]
+    alone = "none" if passing else ways[0]
     directions = (ways[0], ways[1] if len(ways) > 1 else alone)
     return (
         *pair_facts(first, second, "none"),
-        *moving_facts(first, second, directions, place[1] if place else None),
+        *moving_facts(first, second, directions, passing[1] if passing else None),
     )
 
 
-def _of_one(said: str, patterns: _Patterns) -> tuple[Check, ...]:
+def _of_one(text: str, patterns: _Patterns) -> tuple[Check, ...]:
     """The facts of one thing, or of several equal ones."""
-    into, camera = patterns.into.search(said), _CAMERA.search(said)
-    rest = _CAMERA.sub(" ", said)
+    into, camera = patterns.into.search(text), _CAMERA.search(text)
+    rest = _CAMERA.sub(" ", text)
     colour, shape, moves = _COLOUR.search(rest), patterns.shape.search(rest), _MOVES.search(rest)
-    part = patterns.part.search(rest) if patterns.part else None
+    accent = patterns.accent.search(rest) if patterns.accent else None
     checks = []
     if colour:
         checks.append(Check("colour", colour[1]))
     if shape:
         checks.append(Check("shape", shape[1], when="start" if into else "always"))
-        if part:
-            checks.append(Check("part", part[1]))
+        if accent:
+            checks.append(Check("accent", accent[1]))
         numbers = [value for value, word in patterns.numbers.items() if re.search(rf"\b{word}\b", rest)]
         checks.append(Check("count", numbers[0] if numbers else 1))
     if moves:

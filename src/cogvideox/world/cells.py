@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cogvideox.world.rendering import clip_times, morph_progress, part_coverage, thing_coverage
+from cogvideox.world.rendering import accent_coverage, clip_times, morph_progress, thing_coverage
 from cogvideox.world.scene import Scene
 from cogvideox.world.style import COLOURS, get_style
 
@@ -41,10 +41,10 @@ def cell_facts(scene: Scene, size: int, frames: int, grid: tuple[int, int, int])
         for name, share in shares.items():
             index = names.index(name)
             facts[index] = np.maximum(facts[index], share * own)
-    if scene.part is not None:
-        part, body = part_coverage(scene, size, frames).max(axis=0), names.index(scene.colour)
-        facts[names.index(scene.part)] = part
-        facts[body] = np.maximum(facts[body] - part, 0)
+    if scene.accent is not None:
+        accent, body = accent_coverage(scene, size, frames).max(axis=0), names.index(scene.colour)
+        facts[names.index(scene.accent)] = accent
+        facts[body] = np.maximum(facts[body] - accent, 0)
     cells = facts.reshape(len(facts), frames, h, size // h, w, size // w).mean(axis=(3, 5))
     if t == 1:
         return cells[:, :1]

@@ -32,6 +32,7 @@ _FAST = 0.34  # of the side: between the slow travel, .20, and the fast one, .50
 _GREW, _SHRANK = 1.30, 0.77  # ratio of the sizes at the end and at the beginning
 _TURNED = 45.0  # degrees through the clip: less is no rotation
 _APART = 0.10  # of the side: least distance of two centres along the axis of their relation
+_VIEWS = 4  # of the ground, between which the camera moves, in the longer clips of the rich style
 _END = 0.3  # share of the clip that counts as its beginning, and as its end
 
 
@@ -61,7 +62,7 @@ class Reading:
     confidence: dict[str, float]
     things: tuple[tuple[SeenThing, ...], ...]
     """What each frame shows."""
-    part: str = "none"
+    accent: str = "none"
     tracks: dict[str, Track] | None = None
     """Rich style: colour -> how the thing of that colour moves, and how much of it others hide."""
 
@@ -184,14 +185,14 @@ def _hides(stated: str, tracks: dict[str, Track]) -> tuple[bool, str, float]:
         raise InputError(
             f"check front {stated!r}: say it as 'red circle in front of blue square', or with behind"
         )
-    first, place, second = stands.groups()
+    first, passing, second = stands.groups()
     if first not in tracks or second not in tracks:
         return False, UNCLEAR, 0.0
     hidden = tracks[first].hidden, tracks[second].hidden
     if max(hidden) < _HIDDEN or min(hidden) > 0.5 * max(hidden):
         return False, "apart" if max(hidden) < _HIDDEN else UNCLEAR, 0.0
     seen = "in front of" if hidden[1] > hidden[0] else "behind"
-    return seen == place, seen, 1 - min(hidden) / max(hidden)
+    return seen == passing, seen, 1 - min(hidden) / max(hidden)
 
 
 _OF_TRACKS = {"moves": _moves, "front": _hides}
@@ -205,9 +206,9 @@ def read_frames(frames: np.ndarray, style: str = "plain") -> Reading:
     if get_style(style).name == "plain":
         return _read(frames, find_things(frames), style)
     foreground = find_coloured_things(frames)
-    reading, (part, sure) = _read(frames, foreground, style), _part(foreground.things)
-    confidence = reading.confidence | {"part": sure}
-    return replace(reading, part=part, tracks=find_tracks(foreground), confidence=confidence)
+    reading, (accent, sure) = _read(frames, foreground, style), _accent(foreground.things)
+    confidence = reading.confidence | {"accent": sure}
+    return replace(reading, accent=accent, tracks=find_tracks(foreground), confidence=confidence)
 
 
 def _read(frames: np.ndarray, foreground: Foreground, style: str) -> Reading:
@@ -220,7 +221,7 @@ def _read(frames: np.ndarray, foreground: Foreground, style: str) -> Reading:
     first, _ = _shape(likeness, times <= _END)
     last, _ = _shape(likeness, times >= 1 - _END)
     side = frames.shape[1]
-    camera = np.array(camera_travel(frames, foreground)) / side
+    camera = np.array(camera_travel(frames, foreground, None if style == "plain" else _VIEWS)) / side
     panned = _way(camera)
     moved = np.array(object_travel(foreground)) / side + (camera if panned != "none" else 0.0)
     change, change_sure = _change(foreground, whole, likeness, (first, last))
@@ -284,9 +285,9 @@ def _colour(things: Sequence[Thing]) -> tuple[str, float]:
     return (name if share > 0.7 else UNCLEAR), share
 
 
-def _part(things: Sequence[Thing]) -> tuple[str, float]:
+def _accent(things: Sequence[Thing]) -> tuple[str, float]:
     """The second colour of most things of all frames, none where they have one alone, and its share."""
-    votes = Counter(thing.part or "none" for thing in things)
+    votes = Counter(thing.accent or "none" for thing in things)
     if not votes:
         return UNCLEAR, 0.0
     name, held = votes.most_common(1)[0]

@@ -32,8 +32,8 @@ PALETTE = _unit(_RGB - _RGB.mean(-1, keepdims=True))
 class Thing:
     """One connected piece of one frame. Centre (x, y) in pixels; ``mass`` is its area with soft edges, in pixels.
 
-    In the rich style ``part`` is the second colour of a thing that has two, and things of different colours that touch
-    are things of their own (``touching``), never whole.
+    In the rich style ``accent`` is the second colour of a thing that has two, and things of different colours that
+    touch are things of their own (``touching``), never whole.
     """
 
     frame: int
@@ -43,7 +43,7 @@ class Thing:
     colour: str
     colour_match: float
     whole: bool
-    part: str | None = None
+    accent: str | None = None
     touching: bool = False
 
 

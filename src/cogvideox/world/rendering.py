@@ -84,11 +84,11 @@ DISTANCE: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 }  # fmt: skip
 """Signed distance to each shape of radius 1, negative inside; of about the same area; y grows downwards."""
 
-PART_DISTANCE = {
+ACCENT_DISTANCE = {
     "mushroom": lambda x, y: np.maximum(_stem(x, y), -_cap(x, y)),
     "fish": lambda x, y: np.maximum(_tail(x, y), -_body(x, y)),
 }
-"""Signed distance to the part of a shape that has a colour of its own."""
+"""Signed distance to the accent of a shape: what of it has a colour of its own."""
 
 
 def render(scene: Scene, size: int | None = None, frames: int | None = None) -> np.ndarray:
@@ -115,7 +115,7 @@ def coverage(scene: Scene, size: int | None = None, frames: int | None = None) -
 def thing_coverage(scene: Scene, size: int | None = None, frames: int | None = None) -> np.ndarray:
     """How much of each pixel each thing of a scene covers, as far as it is seen, float32
     ``[things, frames, size, size]`` in 0..1."""
-    whole = [cover for layer, cover in _covers(scene, size, frames) if not layer.part]
+    whole = [cover for layer, cover in _covers(scene, size, frames) if not layer.accent]
     if scene.front == "first":
         whole[1] = whole[1] * (1 - whole[0])
     if scene.front == "second":
@@ -123,20 +123,20 @@ def thing_coverage(scene: Scene, size: int | None = None, frames: int | None = N
     return np.stack(whole)
 
 
-def part_coverage(scene: Scene, size: int | None = None, frames: int | None = None) -> np.ndarray:
-    """How much of each pixel the part of each thing covers that has a colour of its own, shaped as ``thing_coverage``;
+def accent_coverage(scene: Scene, size: int | None = None, frames: int | None = None) -> np.ndarray:
+    """How much of each pixel the accent of each thing covers, shaped as ``thing_coverage``;
     zeros where there is none."""
-    parts = [cover for layer, cover in _covers(scene, size, frames) if layer.part]
-    return np.stack(parts) if parts else np.zeros_like(thing_coverage(scene, size, frames))
+    accents = [cover for layer, cover in _covers(scene, size, frames) if layer.accent]
+    return np.stack(accents) if accents else np.zeros_like(thing_coverage(scene, size, frames))
 
 
 class _Layer(NamedTuple):
-    """What is painted in one colour: a whole thing (its number in the scene), or the part of it with its own colour."""
+    """What is painted in one colour: a whole thing (its number in the scene), or its accent."""
 
     thing: int
     shape: str
     colour: str
-    part: bool
+    accent: bool
 
 
 def _layers(scene: Scene) -> list[_Layer]:
@@ -144,8 +144,8 @@ def _layers(scene: Scene) -> list[_Layer]:
     layers = []
     for number, (colour, shape) in enumerate(scene.things):
         layers.append(_Layer(number, shape, colour, False))
-        if scene.part is not None:
-            layers.append(_Layer(number, shape, scene.part, True))
+        if scene.accent is not None:
+            layers.append(_Layer(number, shape, scene.accent, True))
     return layers[::-1] if scene.front == "first" else layers
 
 
@@ -229,7 +229,7 @@ def _coverage(
         x, y = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
     if layer.shape == "fish" and scene.direction == "left":
         x = -x  # it looks where it swims
-    distance = (PART_DISTANCE if layer.part else DISTANCE)[layer.shape](x, y)
+    distance = (ACCENT_DISTANCE if layer.accent else DISTANCE)[layer.shape](x, y)
     if scene.into is not None:
         eased = morph_progress(time).astype(np.float32)[:, None, None]
         distance = distance + eased * (DISTANCE[scene.into](x, y) - distance)

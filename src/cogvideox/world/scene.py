@@ -10,7 +10,7 @@ things also move, each its own way (duet), or one past the other, in front of it
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -51,7 +51,7 @@ class Scene:
     """One clip's truth. ``centres``: (x, y) of its objects at mid-clip, in world coordinates.
 
     They are equal, unless there is a ``second`` (colour, shape), to which the first stands in ``relation``, as far as
-    captions tell. Rich scenes have more: ``part``, the second colour of things that have two; ``second_direction``,
+    captions tell. Rich scenes have more: ``accent``, the second colour of things that have two; ``second_direction``,
     where the second thing moves; ``front``, which of two things that meet hides the other (first or second);
     ``texture``, the pattern of the ground.
     """
@@ -69,11 +69,11 @@ class Scene:
     ground: int = 0
     second: tuple[str, str] | None = None
     relation: str = "none"
-    style: str = "plain"
-    part: str | None = None
-    second_direction: str = "none"
-    front: str = "none"
-    texture: str = "cloud"
+    style: str = field(default="plain", repr=False)  # not of the text that random choices are seeded with
+    accent: str | None = field(default=None, repr=False)
+    second_direction: str = field(default="none", repr=False)
+    front: str = field(default="none", repr=False)
+    texture: str = field(default="cloud", repr=False)
 
     @property
     def things(self) -> tuple[tuple[str, str], ...]:
@@ -105,7 +105,7 @@ class Scene:
         shown = {*self.things, (self.colour, self.into)}
         if self.second is not None and is_held_out_meeting(*self.things):
             return True
-        if self.part is not None and is_held_out_triple(self.colour, self.shape, self.part):
+        if self.accent is not None and is_held_out_triple(self.colour, self.shape, self.accent):
             return True
         return bool(shown & get_style(self.style).held_out_pairs) or any(
             is_held_out_triple(*thing, direction)
@@ -115,7 +115,7 @@ class Scene:
 
 def is_held_out_triple(colour: str, shape: str, direction: str) -> bool:
     """Whether training never shows these three together: about one triple in eight, by a fixed hash. The third is a
-    direction, or the colour of a part."""
+    direction, or the colour of an accent."""
     if direction == "none":
         return False
     return hashlib.sha256(f"{colour} {shape} {direction}".encode()).digest()[0] % 10 == 0
@@ -313,10 +313,10 @@ def _two_kinds(rng: np.random.Generator, style: Style) -> tuple[list[str], list[
 def _adorned(scene: Scene, rng: np.random.Generator, style: Style) -> Scene:
     """The scene in another style than plain: a pattern on the ground, a second colour where its shape has one."""
     texture = _pick(rng, style.textures if scene.camera == "static" else style.panned)
-    part = None
-    if scene.shape in style.parts:
-        part = _pick(rng, [colour for colour in COLOURS if colour != scene.colour])
-    return replace(scene, style=style.name, texture=texture, part=part)
+    accent = None
+    if scene.shape in style.accents:
+        accent = _pick(rng, [colour for colour in COLOURS if colour != scene.colour])
+    return replace(scene, style=style.name, texture=texture, accent=accent)
 
 
 _DRAW = {

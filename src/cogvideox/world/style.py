@@ -40,7 +40,7 @@ HELD_OUT_PAIRS = frozenset([
 class Style:
     """One world: its words, stories and sizes.
 
-    ``turning``: shapes whose rotation can be seen. ``parts``: shape -> the name of its part that has a colour of its
+    ``turning``: shapes whose rotation can be seen. ``accents``: shape -> the name of what of it has a colour of its
     own. ``numbers``: how several equal things are counted. ``textures``: patterns of the ground, ``panned`` those over
     which a camera moves. ``together``: what the size of things is multiplied by where several are shown. ``size`` and
     ``frames``: those of a clip, if none are asked for.
@@ -54,7 +54,7 @@ class Style:
     numbers: Mapping[int, str]
     size: int
     frames: int
-    parts: Mapping[str, str] = field(default_factory=dict)
+    accents: Mapping[str, str] = field(default_factory=dict)
     textures: tuple[str, ...] = ("cloud",)
     panned: tuple[str, ...] = ("cloud",)
     together: float = 1.0
@@ -62,7 +62,7 @@ class Style:
     @property
     def simple(self) -> tuple[str, ...]:
         """The shapes of one colour."""
-        return tuple(shape for shape in self.shapes if shape not in self.parts)
+        return tuple(shape for shape in self.shapes if shape not in self.accents)
 
 
 STYLES: dict[str, Style] = {
@@ -89,7 +89,7 @@ STYLES: dict[str, Style] = {
         numbers={2: "two", 3: "three", 4: "four"},
         size=128,
         frames=33,
-        parts={"mushroom": "stem", "fish": "tail"},
+        accents={"mushroom": "stem", "fish": "tail"},
         textures=("cloud", "tiles", "bricks", "stones", "waves"),
         panned=("cloud", "tiles", "bricks", "stones"),
         together=0.85,

@@ -6,7 +6,7 @@ import numpy as np
 
 from cogvideox.world.foreground import Foreground, smooth
 
-_LAG = 4  # frames between the two views that are compared
+_LAG = 4  # frames between the two views that are compared, at least
 _SEARCH = 0.2  # of the side: the largest camera movement over one lag
 _FLAT = 1.5  # grey levels; a ground with less contrast cannot show a camera movement
 _BETTER = 0.85  # a movement must leave at most this share of what differs if the ground rests; else it rests
@@ -37,15 +37,19 @@ def object_travel(foreground: Foreground) -> tuple[float, float]:
     return float(moved[0]), float(moved[1])
 
 
-def camera_travel(frames: np.ndarray, foreground: Foreground) -> tuple[float, float]:
+def camera_travel(
+    frames: np.ndarray, foreground: Foreground, views: int | None = None
+) -> tuple[float, float]:
     """How far (x, y) the camera moved over the clip, in pixels; the ground moves the other way.
+
+    ``views``: the clip is compared in so many steps, if they are longer than four frames; None: in steps of four.
 
     Pairs of frames a few apart are compared by correlation under masks (Padfield 2012), so that things in the
     foreground have no say; the median pair stands for the whole clip. A flat ground, and one that a
     movement explains hardly better than rest, give 0.
     """
     t, h, w, _ = frames.shape
-    lag = min(_LAG, t - 1)
+    lag = min(max(_LAG, (t - 1) // views if views else 0), t - 1)
     if lag < 1:
         return 0.0, 0.0
     picked = np.arange(0, t - lag, lag)

@@ -86,7 +86,7 @@ def _of_two_colours(
     votes: np.ndarray,
     inside: np.ndarray,
 ) -> Foreground:
-    """Things whose larger share has their colour, and whose second largest is a part of another."""
+    """Things whose larger share has their colour, and whose second largest is an accent of another."""
     even = strength.copy()
     for label in range(1, len(votes)):
         where = labels == label
@@ -106,16 +106,16 @@ def _named(thing: Thing, chroma: np.ndarray, labels: np.ndarray, hue: np.ndarray
     mean = chroma[frame][(labels[frame] == thing.label) & (hue[frame] == first)].mean(0)
     match = float(mean @ PALETTE[first] / max(float(np.linalg.norm(mean)), 1e-6))
     share = votes[thing.label, second] / max(int(votes[thing.label].sum()), 1)
-    part = _NAMES[second] if share >= _LEAST_SHARE else None
-    return replace(thing, colour=_NAMES[first], colour_match=match, part=part)
+    accent = _NAMES[second] if share >= _LEAST_SHARE else None
+    return replace(thing, colour=_NAMES[first], colour_match=match, accent=accent)
 
 
 def _cut(
     chroma: np.ndarray, strength: np.ndarray, labels: np.ndarray, hue: np.ndarray, several: np.ndarray
 ) -> Foreground:
     """Each colour of a piece that has several is a thing of its own there."""
-    parts = np.where(several[labels], labels * len(_NAMES) + hue, labels * len(_NAMES))
-    numbers, cut = np.unique(np.where(labels > 0, parts, 0), return_inverse=True)
+    colours = np.where(several[labels], labels * len(_NAMES) + hue, labels * len(_NAMES))
+    numbers, cut = np.unique(np.where(labels > 0, colours, 0), return_inverse=True)
     found = measure_pieces(chroma, strength, cut.reshape(labels.shape))
     touching = several[numbers // len(_NAMES)]
     return replace(

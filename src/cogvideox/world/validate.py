@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cogvideox.errors import InputError, suggest
-from cogvideox.world.captions import PLACES, Check, facts
+from cogvideox.world.captions import PASSING, Check, facts
 from cogvideox.world.distortions import CORRUPTIONS, Corruption
 from cogvideox.world.fact_check import check_facts, find
 from cogvideox.world.rendering import render
@@ -33,7 +33,7 @@ class Agreement:
         return self.right[kind] / self.asked[kind]
 
 
-RICH_KINDS = ("part", "thing", "relation", "moves", "front")
+RICH_KINDS = ("accent", "thing", "relation", "moves", "front")
 """What clips of two things, or of two colours, are asked for besides."""
 KINDS = ("colour", "shape", "count", "direction", "speed", "change", "camera")
 
@@ -96,7 +96,7 @@ def _values(check: Check, style: str) -> list[str | int]:
     """Values of the kind of a check that say something else of the same things."""
     chosen, words = get_style(style), str(check.value).split()
     named: dict[str, list[str | int]] = {
-        "colour": list(COLOURS), "part": list(COLOURS), "shape": list(chosen.shapes), "count": [1, *chosen.numbers],
+        "colour": list(COLOURS), "accent": list(COLOURS), "shape": list(chosen.shapes), "count": [1, *chosen.numbers],
         "direction": list(DIRECTIONS), "speed": ["slow", "fast"], "change": ["none", "grow", "shrink", "rotate"],
         "camera": ["static", *DIRECTIONS],
     }  # fmt: skip
@@ -106,7 +106,7 @@ def _values(check: Check, style: str) -> list[str | int]:
     if check.kind == "moves":
         return [" ".join([*words[:2], way]) for way in DIRECTIONS]
     if check.kind == "front":
-        return [f"{' '.join(words[:2])} {place} {' '.join(words[-2:])}" for place in PLACES.values()]
+        return [f"{' '.join(words[:2])} {passing} {' '.join(words[-2:])}" for passing in PASSING.values()]
     if check.kind == "relation":
         return [
             f"{' '.join(words[:2])} {way} {' '.join(words[-2:])}"

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 from PIL import Image
 
-from cogvideox.world.captions import ADVERBS, MOVE, PHRASES, PLACES, RICH_PHRASES, WHERE, plural
+from cogvideox.world.captions import ADVERBS, MOVE, PASSING, PHRASES, RICH_PHRASES, WHERE, plural
 from cogvideox.world.style import COLOURS, SHAPES, get_style
 
 _FORMS = (  # other forms of the captions' words, which parse.py reads as well
@@ -72,8 +72,8 @@ def _vocabulary(name: str) -> frozenset[str]:
     phrases += [way for ways in WHERE.values() for way in ways]
     phrases += [verb for verbs in MOVE for verb in verbs]
     phrases += [adverb for adverbs in ADVERBS.values() for adverb in adverbs]
-    phrases += [*style.parts.values(), *map(plural, style.parts.values())]
-    phrases += PLACES.values() if style.parts else ()
+    phrases += [*style.accents.values(), *map(plural, style.accents.values())]
+    phrases += PASSING.values() if style.accents else ()
     words = set(re.findall(r"[a-z]+", re.sub(r"\{\w+\}", " ", " ".join(phrases))))
     others = (*_FORMS.split(), *_FILLERS.split(), "moving", "grey", "gray")
     return frozenset(
