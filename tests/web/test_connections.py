@@ -108,7 +108,7 @@ def quick():
         return Response(bytes(60_000_000))
 
     server = listen(0)
-    limits = ConnectionLimits(header=1.5, body=2.5, stalled=2.5, connections=12)
+    limits = ConnectionLimits(header=1.5, body=2.5, slow=10_000, stalled=2.5, connections=12)
     threading.Thread(target=serve, args=(app, server, limits), daemon=True).start()
     return server.getsockname()[1]
 
@@ -144,6 +144,25 @@ def test_dripping_does_not_help(quick):
             line.sendall(bytes([byte]))
             time.sleep(0.1)
     assert time.monotonic() - began < 12
+
+
+def test_a_body_may_come_over_a_slow_line_but_not_drop_by_drop(quick):
+    body = b'{"a": "' + b"x" * 60_000 + b'"}'
+    head = HALF + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
+    line = socket.create_connection(("127.0.0.1", quick), timeout=10)
+    line.sendall(head)
+    for at in range(0, len(body), 4000):  # five seconds in all, twice what a body may take without it
+        line.sendall(body[at : at + 4000])
+        time.sleep(0.33)
+    assert line.recv(1000).startswith(b"HTTP/1.1 200")
+    line = socket.create_connection(("127.0.0.1", quick), timeout=10)
+    line.sendall(head)
+    began = time.monotonic()
+    with pytest.raises(OSError):
+        for _ in range(100):
+            line.sendall(b"x" * 100)
+            time.sleep(0.1)
+    assert time.monotonic() - began < 8
 
 
 def test_who_does_not_take_an_answer_is_closed(quick):

@@ -12,7 +12,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import h11
@@ -26,10 +26,15 @@ RESERVED = 4 * BACKLOG + 40
 
 @dataclass(frozen=True)
 class ConnectionLimits:
-    """Seconds a client may take, and how many may be connected."""
+    """Seconds a client may take, and how many may be connected.
+
+    ``body``: for a body of ``slow`` bytes a second or less; each ``slow`` bytes that come earn a second more, so that a
+    large file may come over a slow line.
+    """
 
     header: float = 10.0
     body: float = 20.0
+    slow: int = 32 << 10
     stalled: float = 60.0  # takes nothing of what is sent to it
     connections: int = 256
 
@@ -42,7 +47,7 @@ def within_file_limit(limits: ConnectionLimits) -> ConnectionLimits:
 
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     most = limits.connections if files == resource.RLIM_INFINITY else max(8, (files - RESERVED) // 2)
-    return ConnectionLimits(limits.header, limits.body, limits.stalled, min(limits.connections, most))
+    return replace(limits, connections=min(limits.connections, most))
 
 
 def bounded(limits: ConnectionLimits) -> type[H11Protocol]:
@@ -72,7 +77,9 @@ class BoundedProtocol(H11Protocol):
             min(there, key=lambda each: (each.owed == "answer", each.since)).transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Read on, and note what the client owes now."""
+        """Read on, and note what the client owes now; what comes of a body earns time for the rest."""
+        if self.owed == "body":
+            self.since = min(time.monotonic(), self.since + len(data) / self.limits.slow)
         super().data_received(data)
         self._note()
 
