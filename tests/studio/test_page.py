@@ -524,6 +524,8 @@ def test_a_mask_is_painted_on_the_frame_of_a_page_that_opened_itself(visit, tmp_
         assert min(page.evaluate(PIXEL)) > 190
         page.click("#mask-cancel")
         inputs = made["cogvideox"]["inputs"]
+        assert made["model"] == "inpainting" == server.get("/v1/models").json()["data"][0]["id"]
+        assert str(tmp_path) not in server.get("/v1/videos").body.decode()  # nor any path of the operator
         assert set(inputs) == {"video", "mask"} and made["cogvideox"]["adapters"] == {"style": 0.5}
         mask = np.asarray(
             Image.open(io.BytesIO(server.get(f"/v1/inputs/{inputs['mask']}/content").body)).convert("L")

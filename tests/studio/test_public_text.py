@@ -2,7 +2,7 @@
 
 import pytest
 
-from cogvideox.studio.public_text import PublicText
+from cogvideox.studio.public_text import PublicText, model_names
 
 PUBLIC = PublicText(
     {"toon": "/srv/secret/toon.safetensors", "toon-2": "/srv/secret/toon.safetensors-2", "hub": "a/b"}
@@ -33,3 +33,13 @@ PUBLIC = PublicText(
 )
 def test_paths_are_names(text: str, shown: str) -> None:
     assert PUBLIC(text) == shown
+
+
+def test_folders_of_models_are_called_by_their_names(tmp_path, monkeypatch) -> None:
+    for each in ("a/fox", "b/fox", "b/cat"):
+        (tmp_path / each).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "b")
+    given = ["5b", "owner/name", f"{tmp_path}/a/fox/", "fox", "cat/", "5b"]
+    names = model_names(given)
+    assert [*names] == ["5b", "owner/name", "fox", str((tmp_path / "b/fox").resolve()), "cat"]
+    assert [*names.values()] == given[:-1]

@@ -1,9 +1,9 @@
-"""Texts for clients: adapters as clients know them, no path of this machine, no switch that they do not have."""
+"""Texts for clients: adapters and models as clients know them, no path of this machine, no switch that they do not have."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 PATH = re.compile(r"(?<![\w./\\:~])(?:~\w*|[A-Za-z]:)?(?:[/\\][^\s/\\:;,'\"()]+)+")
@@ -12,16 +12,26 @@ ANYWAY = re.compile(r"; \S*anyway\S* makes it all the same")
 """What only who runs the program can ask for."""
 
 
-class PublicText:
-    """Rewrites messages. ``adapters``: name that clients know -> path or hub id that the operator gave."""
+def model_names(models: Sequence[str]) -> dict[str, str]:
+    """What clients call each model -> what the operator gave: a folder by its own name where no other has it."""
+    names: dict[str, str] = {}
+    for given in dict.fromkeys(models):
+        path = Path(given).expanduser()
+        called = (path.resolve().name, given, str(path.resolve())) if path.is_dir() else (given,)
+        names[next(each for each in called if each not in names)] = given
+    return names
 
-    def __init__(self, adapters: Mapping[str, str]) -> None:
-        names = {path: name for name, path in adapters.items()}
+
+class PublicText:
+    """Rewrites messages. ``known``: name that clients know -> path or hub id of an adapter or a model."""
+
+    def __init__(self, known: Mapping[str, str]) -> None:
+        names = {path: name for name, path in known.items()}
         names |= {str(Path(path).expanduser()): name for path, name in names.items()}
         self.names = sorted(names.items(), key=lambda pair: -len(pair[0]))  # a longer path goes first
 
     def __call__(self, text: str) -> str:
-        """The text with paths of adapters by their names, and of any other absolute path only its last name.
+        """The text with paths of adapters and models by their names, and of any other absolute path only its last name.
 
         What clients cannot ask for (``anyway``) is left out.
         """

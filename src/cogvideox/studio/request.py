@@ -213,6 +213,8 @@ def check_planned(plan: Plan, limits: StudioLimits) -> None:
 def _model(name: Any, offer: Offer) -> str:
     if name is None or name == "":
         return offer.models[0] if offer.models else ""
+    if isinstance(name, str) and name not in offer.models and Path(name).name in offer.models:
+        name = Path(name).name  # of a video from before folders had names
     if not isinstance(name, str) or name not in offer.models:
         shown = suggest(name, offer.models) if isinstance(name, str) else ""
         raise UnknownModelError(

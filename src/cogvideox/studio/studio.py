@@ -21,6 +21,7 @@ from cogvideox.studio.folder import StudioFolder
 from cogvideox.studio.keys import KeyHolder
 from cogvideox.studio.limits import StudioLimits
 from cogvideox.studio.progress_board import ProgressBoard
+from cogvideox.studio.public_text import model_names
 from cogvideox.studio.queue import NewVideo, QueuedVideo, VideoQueue
 from cogvideox.studio.request import Offer, VideoRequest, file_options
 from cogvideox.studio.uploads import Uploads
@@ -61,7 +62,7 @@ class Studio:
         own = WorkerSettings.parse({**settings.worker, "root": str(self.folder.root)})
         self.is_shipped, self.enhances = not own.models, own.enhance is not None
         own = own.changed(models=own.models or SHIPPED)
-        self.offer = Offer(own.models, tuple(own.adapters), settings.webhook_hosts, settings.limits)
+        self.offer = Offer(tuple(model_names(own.models)), tuple(own.adapters), settings.webhook_hosts, settings.limits)
         self.uploads = Uploads(self.folder, self.queue, settings.limits)
         self.exports = Exports(self.folder, self.uploads)
         self.webhooks = Webhooks(self.queue, self.folder)

@@ -46,7 +46,7 @@ from cogvideox.strength import Strength
 from cogvideox.studio.folder import FACTS, StudioFolder
 from cogvideox.studio.loaded_models import LoadedModel, LoadedModels
 from cogvideox.studio.provenance import check_signing, sign
-from cogvideox.studio.public_text import PublicText
+from cogvideox.studio.public_text import PublicText, model_names
 from cogvideox.studio.request import check_planned
 from cogvideox.studio.variants import write_variants
 from cogvideox.studio.worker_settings import WorkerSettings
@@ -67,25 +67,26 @@ class StudioWorker:
     def __init__(self, settings: WorkerSettings, send: Callable[[Mapping[str, Any]], None]) -> None:
         self.settings, self.send, self.folder = settings, send, StudioFolder(Path(settings.root))
         self.reporter: Reporter = _Stages(self)
+        self.names = model_names(settings.models)
         self.models = LoadedModels(self._job({}).target_device, self._load)
         self.cancelled: set[str] = set()
         self.current, self.previews = "", 0
         self.expected: dict[str, float] = {}
         self.clock = StageClock()
         self.writers: dict[str, AskedEnhancer | RuleEnhancer] = {}
-        self.public = PublicText(settings.adapters)
+        self.public = PublicText({**self.names, **settings.adapters})
 
     def facts(self) -> dict[str, Any]:
         """What the server is told when the worker is ready: its models, and how many devices of its kind there are."""
         device = self.models.device
         count = torch.cuda.device_count() if device == "cuda" else 1
-        models = {name: facts_of(read_spec(model_folder(name))) for name in self.settings.models}
+        models = {name: facts_of(read_spec(model_folder(given))) for name, given in self.names.items()}
         return {"models": models, "device": device, "devices": count, "process": os.getpid()}
 
     def _job(self, request: Mapping[str, Any]) -> Job:
-        own, scales = self.settings, request.get("adapters", {})
+        own, scales, model = self.settings, request.get("adapters", {}), request.get("model", "")
         return Job(
-            model=request.get("model", ""),
+            model=self.names.get(model, model),
             adapters=tuple((own.adapters[name], Strength.of(each)) for name, each in scales.items()),
             alpha=own.lora_alpha,
             device=own.device,
@@ -122,7 +123,7 @@ class StudioWorker:
             prepared = self._prepared(message, SILENT, download=False)
         plan, choice, forecast = prepared.plan, prepared.memory.choice, prepared.forecast
         return {
-            "model": prepared.name,
+            "model": self.public(prepared.name),
             "height": plan.height,
             "width": plan.width,
             "frames": plan.frames.asked,
@@ -144,7 +145,7 @@ class StudioWorker:
     def enhance(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """A prompt written out for a model. Raises our errors."""
         asked = Enhance(self.settings.enhance, self.settings.enhance_model)
-        name = read_spec(model_folder(message["model"])).name
+        name = read_spec(model_folder(self.names.get(message["model"], message["model"]))).name
         if name not in self.writers:
             self.writers[name] = asked.writer(name)
         write = self.writers[name]
@@ -179,7 +180,7 @@ class StudioWorker:
             facts = asdict(SavedVideo.of(generation, files))
             for name in ("path", "previews", "video"):
                 del facts[name]
-            facts |= {"model": prepared.name, "memory": prepared.memory.why}
+            facts |= {"model": self.public(prepared.name), "memory": prepared.memory.why}
             write_json(folder / FACTS, facts)
         return facts
 
