@@ -410,7 +410,9 @@ def test_on_a_phone(visit):
         box = page.locator(selector).bounding_box()
         assert box["x"] >= 0 and box["x"] + box["width"] <= 390 and box["height"] >= 40, selector
     page.tap("#view-close")
-    assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
+    for width in (390, 320):
+        page.set_viewport_size({"width": width, "height": 640})
+        assert page.evaluate("() => document.documentElement.scrollWidth") <= width
 
 
 def test_by_keyboard_alone(visit):

@@ -1,4 +1,4 @@
-"""Texts for clients: adapters and models as clients know them, no path of this machine, no switch that they do not have."""
+"""Texts for clients: adapters and models as clients know them, no path of this machine, no switch they do not have."""
 
 from __future__ import annotations
 

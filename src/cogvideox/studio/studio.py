@@ -62,7 +62,9 @@ class Studio:
         own = WorkerSettings.parse({**settings.worker, "root": str(self.folder.root)})
         self.is_shipped, self.enhances = not own.models, own.enhance is not None
         own = own.changed(models=own.models or SHIPPED)
-        self.offer = Offer(tuple(model_names(own.models)), tuple(own.adapters), settings.webhook_hosts, settings.limits)
+        self.offer = Offer(
+            tuple(model_names(own.models)), tuple(own.adapters), settings.webhook_hosts, settings.limits
+        )
         self.uploads = Uploads(self.folder, self.queue, settings.limits)
         self.exports = Exports(self.folder, self.uploads)
         self.webhooks = Webhooks(self.queue, self.folder)
