@@ -255,6 +255,9 @@ for code, words, command in [
     (2, "belong together", ["serve", "--c2pa-key", "key.pem"]),
     (2, "stepz", ["studio", "--limit", "stepz=1"]),
     (2, "--allow-host", ["studio", "--host", "0.0.0.0"]),
+    (2, "is no name", ["serve", "--allow-host", "https://video.example.org"]),
+    (2, "is no name", ["serve", "--webhook-host", "https://hooks.example.org/x"]),
+    (2, "both must be", ["keys", "create", "ann", "--queued", "99999999999999999999"]),
 ]:
     CASES.append(case(code, words, *command))
 

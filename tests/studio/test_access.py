@@ -126,6 +126,12 @@ def test_keys_are_kept_as_digests_and_can_be_revoked(remote):
     assert [each.name for each in list_keys(remote.studio.queue) if each.revoked] == ["eve"]
 
 
+@pytest.mark.parametrize(("queued", "size"), [(0, 1), (1, 0), (10**23, 1), (1, 10**30)])
+def test_a_quota_is_a_number_that_can_be_kept(remote, queued, size):
+    with pytest.raises(ConfigError, match="both must be 1 to 1e"):
+        create_key(remote.studio.queue, "max", queued, size)
+
+
 def test_users_do_not_see_each_other(remote):
     video = remote.post("/v1/videos", json=BODY, headers=bearer(remote.ann)).json()
     assert remote.get(f"/v1/videos/{video['id']}", headers=bearer(remote.ann)).status_code == 200

@@ -145,19 +145,21 @@ def run_server(flags: dict[str, Any], page: bool = False, open_browser: bool = F
     flags: those of ``serve``. page: with the page of the studio at ``/``.
     """
     worker = _worker_settings(flags)
-    out, host, port, hosts = Path(flags["out"]), flags["host"], flags["port"], flags["allow_host"] or []
+    out, host, port = Path(flags["out"]), flags["host"], flags["port"]
     _check_installed()
     from cogvideox.studio.app import studio_app
     from cogvideox.studio.keys import has_keys
     from cogvideox.studio.limits import StudioLimits
     from cogvideox.studio.studio import StudioSettings, opened
     from cogvideox.web.connection_limits import ConnectionLimits
+    from cogvideox.web.guard import allowed_names
     from cogvideox.web.listening import address, listen
     from cogvideox.web.listening import serve as answer
 
+    hosts, hooks = (sorted(allowed_names(flags[name] or ())) for name in ("allow_host", "webhook_host"))
     settings = StudioSettings(
         root=out, worker=worker, workers=flags["workers"], engine=flags["engine"],
-        webhook_hosts=tuple(flags["webhook_host"] or ()),
+        webhook_hosts=tuple(hooks),
         limits=StudioLimits().override(flags["limit"] or []),
     )  # fmt: skip
     local = is_loopback(host)
@@ -272,10 +274,11 @@ def create(
 ) -> None:
     """Make a key and print it: this once, only its digest is kept."""
     from cogvideox.files.paths import shown
-    from cogvideox.studio.keys import create_key
+    from cogvideox.studio.keys import check_holder, create_key
 
-    queue = _queue(Path(out))
-    result(shown(create_key(queue, name, queued, _bytes(disk))))
+    size = _bytes(disk)
+    check_holder(name, queued, size)  # before there is a folder
+    result(shown(create_key(_queue(Path(out)), name, queued, size)))
 
 
 @keys.command("list")

@@ -13,6 +13,7 @@ from cogvideox.studio.queue import VideoQueue
 
 PREFIX = "cvx_"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+MOST = 10**15  # of a quota; the database holds no number without end
 LOCAL = "local"
 """The user of a server on this machine's own address, who needs no key."""
 
@@ -31,14 +32,20 @@ class KeyHolder:
     revoked: float | None = None
 
 
-def create_key(queue: VideoQueue, name: str, queued: int, size: int) -> str:
-    """A new key for a user; only its digest is kept. Raises ConfigError for a name that is taken or is none."""
+def check_holder(name: str, queued: int, size: int) -> None:
+    """Raises ConfigError for a name or a quota that no key can have."""
     if not NAME.fullmatch(name) or name == LOCAL:
         raise ConfigError(
             f"name {name[:80]!r}: use letters, digits and . _ @ -, at most 64, and not {LOCAL!r}"
         )
-    if queued < 1 or size < 1:
-        raise ConfigError(f"quota of {queued} videos and {size} bytes: both must be above 0")
+    if not 1 <= queued <= MOST or not 1 <= size <= MOST:
+        raise ConfigError(f"quota of {queued:g} videos and {size:g} bytes: both must be 1 to {MOST:g}")
+
+
+def create_key(queue: VideoQueue, name: str, queued: int, size: int) -> str:
+    """A new key for a user; only its digest is kept. Raises ConfigError for a name that is taken, and as
+    ``check_holder`` does."""
+    check_holder(name, queued, size)
     key = PREFIX + secrets.token_urlsafe(32)
     with queue.changing() as db:
         if db.execute("SELECT 1 FROM keys WHERE name = ?", (name,)).fetchone():
