@@ -240,6 +240,8 @@ def test_continue_change_variation_and_settings(visit, client):
     assert (shown["Steps"], shown["From"], shown["Changed"]) == ("2", "a video", "60 %")
     page.click("#view-reuse")
     page.wait_for_selector(".notice:has-text('settings')")
+    page.wait_for_timeout(200)
+    assert page.evaluate("() => document.activeElement.id") == "prompt"
     assert page.input_value("#prompt") == "a yellow ring shrinks" and page.input_value("#seed") == "5"
     assert page.input_value("#steps") == "2" and page.input_value("#frames") == "9"
     made = [each for each in client.get("/v1/videos").json()["data"] if "a yellow ring" in each["prompt"]]
@@ -323,7 +325,11 @@ def test_two_tabs_show_the_same_and_a_delete_can_be_undone(visit, client, browse
     view(one, "two tabs of one person")
     one.click("#view-star")
     two.wait_for_selector(f".card[data-id={name}] .star[aria-pressed=true]")
+    two.click(f".card[data-id={name}] .cover")
+    two.wait_for_selector("#viewer[open]")
     one.click("#view-delete")
+    two.wait_for_selector("#viewer", state="hidden")
+    two.wait_for_selector(".notice:has-text('was deleted')")
     two.wait_for_selector(f".card[data-id={name}]", state="detached")
     one.click(".notice:has-text('Deleted') >> text=Undo")
     for page in (one, two):

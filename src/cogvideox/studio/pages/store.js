@@ -65,7 +65,7 @@ export function put(video) {
   const before = videos.get(video.id);
   if (before) {
     videos.set(video.id, video);
-    if (query.favourite && !video.cogvideox.favourite) return remove(video.id);
+    if (query.favourite && !video.cogvideox.favourite) return remove(video.id, false);
     return tell({ kind: "changed", video, before });
   }
   if (!matches(video)) return undefined;
@@ -79,11 +79,12 @@ export function put(video) {
   return tell({ kind: "added", video, place });
 }
 
-export function remove(id) {
+/** It is shown no longer: it was deleted, or does not match any more. */
+export function remove(id, isDeleted = true) {
   if (!videos.delete(id)) return;
   const place = order.indexOf(id);
   order.splice(place, 1);
-  tell({ kind: "removed", id, place });
+  tell({ kind: "removed", id, place, isDeleted });
 }
 
 export function begin(state) {

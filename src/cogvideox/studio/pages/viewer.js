@@ -12,6 +12,7 @@ const STARTED = { image: "a first frame", last_image: "a last frame", video: "a 
 const player = new Player();
 let shown = null;
 let actions = {};
+let goesToForm = false;
 
 export function sourceOf(video) {
   const size = sizeOf(video);
@@ -40,10 +41,10 @@ export function begin(given) {
   });
   const on = (id, action) => byId(id).addEventListener("click", () => shown && action(shown));
   on("view-close", () => dialog.close());
-  on("view-reuse", (video) => leave(() => actions.reuse(video)));
+  on("view-reuse", (video) => leave(() => actions.reuse(video), true));
   on("view-variation", vary);
-  on("view-continue", (video) => leave(() => actions.use(video, "continue")));
-  on("view-change", (video) => leave(() => actions.use(video, "change")));
+  on("view-continue", (video) => leave(() => actions.use(video, "continue"), true));
+  on("view-change", (video) => leave(() => actions.use(video, "change"), true));
   on("view-image", sendFrame);
   on("view-compare", (video) => leave(() => actions.compare(video.id)));
   on("view-star", (video) => tried(() => store.favourite(video.id, !video.cogvideox.favourite)));
@@ -53,6 +54,10 @@ export function begin(given) {
   on("view-older", () => go(1));
   store.watch((change) => {
     if (shown && change.kind === "changed" && change.video.id === shown.id) show(change.video);
+    if (shown && change.kind === "removed" && change.isDeleted && change.id === shown.id) {
+      dialog.close();
+      notice("This video was deleted.");
+    }
   });
 }
 
@@ -132,10 +137,13 @@ function closed() {
   player.close();
   byId("sheet-image").removeAttribute("src");
   shown = null;
-  if (id) actions.closed(id);
+  if (id && !goesToForm) actions.closed(id);
+  goesToForm = false;
 }
 
-function leave(action) {
+/** Close and go on: with the focus in the form, or on the card of the video. */
+function leave(action, toForm = false) {
+  goesToForm = toForm;
   byId("viewer").close();
   action();
 }
@@ -170,7 +178,7 @@ async function sendFrame(video) {
   player.pause();
   const frame = player.frame;
   const blob = await player.picture();
-  leave(() => actions.image(blob, `frame ${frame + 1}`));
+  leave(() => actions.image(blob, `frame ${frame + 1}`), true);
 }
 
 export async function erase(id) {
