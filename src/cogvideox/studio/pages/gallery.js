@@ -13,7 +13,12 @@ let picking = null;
 export function begin(given) {
   actions = given;
   store.watch(changed);
-  byId("older").addEventListener("click", () => tried(store.loadOlder));
+  byId("older").addEventListener("click", async () => {
+    const before = cards.size;
+    await tried(store.loadOlder);
+    const first = byId("gallery").children[before];
+    if (first) first.querySelector("button:enabled").focus({ preventScroll: true });
+  });
   byId("pick-cancel").addEventListener("click", () => pick(null));
 }
 
