@@ -207,3 +207,11 @@ def test_a_damaged_entry_is_named(queue):
     queue._writer.execute("UPDATE videos SET request = '{'")
     with pytest.raises(OutputError, match=f"{video.id}: its request in the queue is damaged"):
         queue.get(video.id)
+
+
+@pytest.mark.parametrize("search", ["ÄRGER", "a\u0308rger", "ärger", "Ärger in der STRASSE", "100%", "_b"])
+def test_search_reads_letters_as_people_do(queue, search):
+    video = add(queue, prompt="Ein ärger in der Straße, 100% a_b")
+    add(queue, prompt="nothing")
+    found, _ = queue.page("ann", PageQuery(search=search))
+    assert [each.id for each in found] == [video.id]

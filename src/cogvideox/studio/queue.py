@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cogvideox.errors import OutputError
-from cogvideox.studio.queue_schema import NEXT, make_tables
+from cogvideox.studio.queue_schema import NEXT, folded, make_tables
 
 State = Literal["queued", "running", "completed", "failed", "cancelled"]
 FINAL: tuple[State, ...] = ("completed", "failed", "cancelled")
@@ -132,6 +132,7 @@ class VideoQueue:
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, check_same_thread=False, timeout=10, isolation_level=None)
         connection.row_factory = sqlite3.Row
+        connection.create_function("has_text", 2, lambda text, part: part in folded(text), deterministic=True)
         return connection
 
     @contextmanager
@@ -296,8 +297,8 @@ class VideoQueue:
             )
             values.append(query.after)
         if query.search:
-            where.append("prompt LIKE ? ESCAPE '\\'")
-            values.append("%" + query.search.translate({92: r"\\", 37: r"\%", 95: r"\_"}) + "%")
+            where.append("has_text(prompt, ?)")
+            values.append(folded(query.search))
         if query.state:
             where.append("state = ?")
             values.append(query.state)
@@ -424,7 +425,7 @@ class VideoQueue:
 class PageQuery:
     """Which videos a list shows: ``limit`` of them behind the video ``after``, newest first with ``order`` desc.
 
-    ``search``: text that the prompt holds; ``state``: only of that state; ``favourite``: only favourites.
+    ``search``: text that the prompt holds, upper and lower case alike; ``state``: only of that state; ``favourite``: only favourites.
     """
 
     limit: int = 20

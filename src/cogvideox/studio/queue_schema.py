@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import unicodedata
 from pathlib import Path
 
 from cogvideox.errors import OutputError
@@ -79,6 +80,12 @@ SELECT v.* FROM videos AS v JOIN (
 LIMIT 1
 """
 """The next video: of the user with the fewest running ones, then of the one who has waited longest for a turn."""
+
+
+def folded(text: str) -> str:
+    """A text as it is searched: upper and lower case are alike, in every script, and so are the ways to write a letter
+    with its accent."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
 
 
 def make_tables(database: sqlite3.Connection, path: Path, columns: set[str]) -> None:
