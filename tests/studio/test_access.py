@@ -219,6 +219,14 @@ def test_a_session_of_a_browser_needs_key_and_token(remote):
         remote.cookies.clear()
 
 
+def test_many_sessions_of_one_user_end_none_of_another(remote):
+    access = remote.app.state.access
+    value, _ = access.begin_session(remote.ben)
+    values = [access.begin_session(remote.ann)[0] for _ in range(60)]
+    kept = [each for each in values if each in access._sessions]
+    assert kept == values[-20:] and value in access._sessions
+
+
 def test_every_answer_has_the_headers_and_gives_nothing_away(local):
     for path in (*all_routes(local), "/nothing", "/../../etc/passwd"):
         answer = local.get(path) if "events" not in path else local.post(path)

@@ -165,6 +165,17 @@ def test_a_body_may_come_over_a_slow_line_but_not_drop_by_drop(quick):
     assert time.monotonic() - began < 8
 
 
+def test_a_request_of_two_lengths_is_the_last_of_its_connection(quick):
+    """What comes behind it is a request for one server and a body for another (request smuggling)."""
+    line = socket.create_connection(("127.0.0.1", quick), timeout=10)
+    two = b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    line.sendall(HALF + two + b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+    got = b""
+    while piece := line.recv(65536):
+        got += piece
+    assert got.startswith(b"HTTP/1.1 400") and got.count(b"HTTP/1.1") == 1
+
+
 def test_who_does_not_take_an_answer_is_closed(quick):
     line = socket.create_connection(("127.0.0.1", quick))
     line.sendall(b"GET /much HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")

@@ -23,6 +23,7 @@ from cogvideox.web.guard import is_forwarded
 COOKIE = "cogvideox_session"
 TOKEN = "x-cogvideox-token"
 SESSIONS = 1000  # the oldest go
+OF_ONE = 20  # sessions of one user, who cannot end those of others by many of their own
 SAFE = ("GET", "HEAD")
 
 
@@ -77,6 +78,9 @@ class Access:
             )
         value = secrets.token_urlsafe(32)
         with self._lock:
+            own = [each for each, session in self._sessions.items() if session.name == holder.name]
+            for each in own[: max(0, len(own) - OF_ONE + 1)]:
+                del self._sessions[each]
             self._sessions[value] = Session(holder.name, key)
             while len(self._sessions) > SESSIONS:
                 del self._sessions[next(iter(self._sessions))]

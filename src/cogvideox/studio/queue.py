@@ -425,7 +425,8 @@ class VideoQueue:
 class PageQuery:
     """Which videos a list shows: ``limit`` of them behind the video ``after``, newest first with ``order`` desc.
 
-    ``search``: text that the prompt holds, upper and lower case alike; ``state``: only of that state; ``favourite``: only favourites.
+    ``search``: text that the prompt holds, upper and lower case alike; ``state``: only of that state; ``favourite``:
+    only favourites.
     """
 
     limit: int = 20

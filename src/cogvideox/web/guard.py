@@ -73,8 +73,12 @@ class RequestGuard:
         await (self.app if refused is None else refused)(scope, receive, send_on)
 
     def _refused(self, request: Request) -> Response | None:
-        """A host that is not ours (DNS rebinding), a foreign origin, a body of another type."""
+        """Two lengths, a host that is not ours (DNS rebinding), a foreign origin, a body of another type."""
         host = request.headers.get("host", "").lower()
+        if "transfer-encoding" in request.headers and "content-length" in request.headers:
+            answer = self.refuse(400, "Transfer-Encoding beside Content-Length: two lengths; send one")
+            answer.headers["connection"] = "close"  # what follows may be meant as its body (RFC 9112, 6.1)
+            return answer
         name = host_name(host)
         if name not in self.allowed and not is_loopback_name(name):
             return self.refuse(
