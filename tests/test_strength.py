@@ -92,3 +92,8 @@ def test_a_share_that_is_a_whole_step_ends_before_it(share, steps, first):
 def test_a_number_without_end_is_refused_by_name():
     with pytest.raises(ConfigError, match="must be above"):
         Strength.of(10**390)
+
+
+def test_a_text_without_end_is_refused_at_once():
+    with pytest.raises(ConfigError, match="the most is 4096"):
+        Strength.parse("1@0-0.1," * 10_000)

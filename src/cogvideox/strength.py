@@ -14,6 +14,7 @@ from cogvideox.files import short
 
 MOST = 100.0
 """Strengths lie between minus this and this; what is beyond is a mistake."""
+MOST_TEXT = 4096  # characters of a strength
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _SHARE = r"(?:\d+\.?\d*|\.\d+)"
 _SPAN = rf"(?:{_NUMBER}|[-+]?(?:inf|nan))(?:@[^:,/]*)?"
@@ -64,6 +65,8 @@ class Strength:
         stop where they begin, or overlap.
         """
         form = "write 0.8, or 0.8@0-0.6 for the first 60 % of the steps"
+        if len(text) > MOST_TEXT:
+            raise ConfigError(f"strength of {len(text)} characters: the most is {MOST_TEXT}; {form}")
         spans = []
         for part in text.split(","):
             found = _PARTS.fullmatch(part.strip())

@@ -10,7 +10,8 @@ from itertools import pairwise
 
 from cogvideox.errors import PromptError
 
-SPAN = re.compile(r"(?:^|[;\n])\s*(\d+(?:\.\d+)?)\s*-\s*(\d+(?:\.\d+)?)\s*s?\s*:")
+_GAP = r"\s{0,99}"  # bounded: thousands of empty lines took seconds, each was the begin of all that follow
+SPAN = re.compile(rf"(?:^|[;\n]){_GAP}(\d+(?:\.\d+)?){_GAP}-{_GAP}(\d+(?:\.\d+)?){_GAP}s?{_GAP}:")
 _TIME = r"(\d+(?:[.:]\d+)?)\s{0,3}(?:s|sec|seconds?)?"
 LIKE_A_SPAN = re.compile(
     rf"(?<![\w.:-]){_TIME}\s{{0,3}}(?:-|\u2013|\u2014|to|until)\s{{0,3}}{_TIME}(?![\w.-])"
