@@ -115,3 +115,9 @@ def test_a_damaged_secret_is_said_at_the_start(tmp_path):
         client.studio.webhooks.file.write_text("whsec_?\n", encoding="ascii")
         with pytest.raises(ConfigError, match="holds no secret"):
             client.studio.webhooks.start()
+
+
+def test_there_is_a_secret_before_the_first_end_is_told(tmp_path):
+    with idle_studio(tmp_path) as client:
+        client.studio.webhooks.start(has_hosts=True)
+        assert client.studio.webhooks.file.read_text(encoding="ascii").startswith("whsec_")

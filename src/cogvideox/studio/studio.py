@@ -230,7 +230,7 @@ def opened(settings: StudioSettings) -> Iterator[Studio]:
         studio = Studio(settings, lock)
         try:
             studio.recover()
-            studio.webhooks.start()
+            studio.webhooks.start(bool(settings.webhook_hosts))
             studio.workers.start()
             yield studio
         finally:

@@ -53,9 +53,12 @@ class Webhooks:
             raise ConfigError(f"{self.file}: holds no secret (whsec_ and base64); remove it") from None
         return text
 
-    def start(self) -> None:
-        """Deliver from now on. Raises ConfigError for a damaged secret."""
-        if self.file.exists():
+    def start(self, has_hosts: bool = False) -> None:
+        """Deliver from now on. ``has_hosts``: whether there are hosts that may be told, so that a secret is needed.
+
+        Raises ConfigError for a damaged secret.
+        """
+        if has_hosts or self.file.exists():
             self.secret()
         self._thread.start()
 
