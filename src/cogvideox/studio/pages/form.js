@@ -303,7 +303,7 @@ const plan = later(300, async () => {
     setText(byId("plan"), "");
     byId("warnings").replaceChildren();
     if (error.status === 400) problem(error.message);
-    else if (error.status === 503) plan();
+    else if (error.status === 503 || error.status === 0) setTimeout(plan, 1500); // no worker is ready, or nothing answers
   }
 });
 
