@@ -210,6 +210,14 @@ def test_a_file_that_is_nothing_of_the_kind_is_named_and_what_was_given_stays(cl
     ready(page)
     choose_file(page, "#add-image", picture)
     page.wait_for_selector(".chip:not(.is-busy):has-text('first.png')")
+    page.evaluate(
+        """() => {
+            const dataTransfer = new DataTransfer();
+            for (const name of ["a.json", "b.json"]) dataTransfer.items.add(new File(["{}"], name));
+            dispatchEvent(new DragEvent("drop", { dataTransfer }));
+        }"""
+    )
+    page.wait_for_selector(".notice:has-text('One file at a time: a.json is taken')")
     drop(page, "list.png", b"milk, bread", "image/png")
     page.wait_for_selector(".notice:has-text('list.png: neither a picture nor a video')")
     page.wait_for_selector(".chip:not(.is-busy):has-text('first.png')")

@@ -26,8 +26,9 @@ export function begin() {
     event.preventDefault();
     depth = 0;
     show(false);
-    const file = event.dataTransfer.files[0];
+    const [file, ...others] = event.dataTransfer.files;
     if (file) dropped(file);
+    if (others.length) notice(`One file at a time: ${file.name} is taken.`);
   });
   const input = byId("settings-file");
   byId("from-file").addEventListener("click", () => input.click());
