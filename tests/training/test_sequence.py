@@ -16,6 +16,7 @@ from cogvideox.files.digest import digests_of
 from cogvideox.training.recipes import recipe
 from cogvideox.training.sequence import ChainedRun, train_in_order
 from cogvideox.training.tasks.crops import WorldCrops
+from cogvideox.transformer import Transformer
 from cogvideox.world import render, sample_scene
 
 QUICK = [
@@ -93,6 +94,36 @@ def test_a_chain_makes_models_from_nothing_and_resumes_in_any_run(tmp_path, monk
         train_in_order(config)
     parts = train_in_order(config)
     assert runs[2] == "tiny/coarse" and digests_of(parts) == digests_of(whole)
+
+
+def test_the_recipe_small_makes_models_of_the_rich_world(tmp_path):
+    chain = recipe("small")
+    assert [stage.name for stage in chain.stages][:4] == ["vae", "text", "t2v", "i2v"]
+    last = chain.stages[-1].changed(reads={"task.start": "t2v"})
+    chain = chain.changed(stages=(*chain.stages[:4], last))
+    settings = [f"out={tmp_path / 'small'}", "stages.0.run.task.size=32", "stages.0.run.task.frames=9"]
+    phases = [
+        {"until": 1, "frames": 1, "size": 32, "batch": 1},
+        {"until": 2, "frames": 9, "size": 32, "batch": 1},
+    ]
+    settings += [f"stages.0.run.task.phases={json.dumps(phases)}", "stages.1.run.task.scenes=50"]
+    settings += ["stages.1.run.task.batch=8", "stages.2.run.task.scene_targets.block=1"]
+    settings += [f"stages.{number}.run.task.transformer.num_layers=2" for number in (2, 3)]
+    for number, stage in enumerate(chain.stages):
+        latents = [*WORLD, f"task.cache={tmp_path / 'latents'}", "task.samples=0"]
+        more = QUICK + (latents if stage.run.task.kind in ("diffusion", "distil") else [])
+        settings += [f"stages.{number}.run.{each}" for each in more]
+    result = train_in_order(chain.override(settings))
+    spec = load_model(result).spec
+    assert (spec.kind, len(spec.times), spec.guidance) == ("t2v", 8, 1.0)
+    assert (spec.height, spec.frames, spec.text_tokens) == (32, 9, 40)
+    assert load_model(tmp_path / "small" / "4-i2v" / "model").spec.kind == "i2v"
+
+
+def test_the_transformer_of_the_recipe_small_has_the_size_it_says():
+    with torch.device("meta"):
+        network = Transformer(recipe("small-t2v").task.transformer)
+    assert 15e6 < sum(weight.numel() for weight in network.parameters()) < 20e6
 
 
 def test_what_a_chain_cannot_be_is_refused(tmp_path):

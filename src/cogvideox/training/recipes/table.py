@@ -24,12 +24,15 @@ from cogvideox.training.recipes.finetune import (
     videos_lora,
 )
 from cogvideox.training.recipes.paper import TABLE_1, paper_2b, paper_5b, variant_run, world_stages
+from cogvideox.training.recipes.rich_world import small, small_t2v
 from cogvideox.training.recipes.shipped import SHIPPED
 from cogvideox.training.sequence import ChainedRun, RunSequence, train_in_order
 from cogvideox.training.stages import StagedRun
 
 RECIPES: dict[str, Callable[[], Run | RunSequence]] = {
     **SHIPPED,
+    "small": small,
+    "small-t2v": small_t2v,
     "finetune": finetune,
     "lora": lora,
     "videos-lora": videos_lora,

@@ -62,13 +62,20 @@ class CropSource(Protocol):
 class WorldCrops(CropSource):
     """Crops of the tiny world, rendered on the fly: a clip is seen once.
 
-    ``scene_mix``: shares of the world's stories; None draws those of its test, in which two things never meet.
+    ``scene_mix``: shares of the world's stories; None draws those of its test, in which, in the plain ``style``, two
+    things never meet.
     """
 
     def __init__(
-        self, seed: int, size: int, frames: int, scene_mix: Mapping[str, float] | None = None
+        self,
+        seed: int,
+        size: int,
+        frames: int,
+        scene_mix: Mapping[str, float] | None = None,
+        style: str = "plain",
     ) -> None:
         self.seed, self.size, self.frames, self.scene_mix = seed, size, frames, scene_mix
+        self.style = style
         self._clips = lru_cache(maxsize=None)(self._clips_of)
 
     def crops(self, phase: CropPhase, micro_step: int) -> Float[Tensor, "b 3 t h w"]:
@@ -102,7 +109,7 @@ class WorldCrops(CropSource):
         return _stacked(found)
 
     def _clips_of(self, split: str, frames: int) -> WorldClips:
-        return WorldClips(self.seed, split, 32, self.size, frames, self.scene_mix)
+        return WorldClips(self.seed, split, 32, self.size, frames, self.scene_mix, self.style)
 
 
 class FolderCrops(CropSource):

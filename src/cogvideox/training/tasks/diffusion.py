@@ -53,6 +53,7 @@ from cogvideox.training.tasks.diffusion_settings import DiffusionSettings
 from cogvideox.transformer import Transformer
 from cogvideox.transformer.kernels import Fastest
 from cogvideox.video import Video
+from cogvideox.world.cells import cell_fact_names
 
 
 class DiffusionTraining(DiffusionSettings):
@@ -251,7 +252,9 @@ class DiffusionTask(Task):
                 raise ConfigError(
                     f"task.scene_targets.block {block}: the network has blocks 0 to {network.num_layers - 1}"
                 )
-            self.critic = CellReader(network.width).to(config.compute_device)
+            self.critic = CellReader(network.width, len(cell_fact_names(config.scene_style))).to(
+                config.compute_device
+            )
 
     def _batches(self, step: int) -> list[Row]:
         """The clips of each micro-step of a step."""

@@ -46,7 +46,7 @@ from cogvideox.training.tasks.folder import (
 from cogvideox.training.tasks.sizes import clip_size, tokens_of
 from cogvideox.transformer import TransformerConfig
 from cogvideox.vae import VAE
-from cogvideox.world import TIERS
+from cogvideox.world import get_style
 
 HELD_OUT_CLIPS = 64
 """Clips that are measured with, at most."""
@@ -149,8 +149,9 @@ class DiffusionData:
         if self.kind == "inpaint":
             check_masked(config.frames, self.vae.config)
         seed = self.seed if config.clips_seed is None else config.clips_seed
-        train = WorldClips(seed, "train", config.clips, config.size, config.frames, config.scene_mix)
-        held_out = WorldClips(seed, "held_out", HELD_OUT_CLIPS, config.size, config.frames)
+        size = config.size, config.frames
+        train = WorldClips(seed, "train", config.clips, *size, config.scene_mix, config.scene_style)
+        held_out = WorldClips(seed, "held_out", HELD_OUT_CLIPS, *size, style=config.scene_style)
         reached = _reached(micro_steps, config.clips, config.batch, self.seed)
         return (
             self._batcher(self._encoded(train, train.split, reached), self._embed),
@@ -160,8 +161,8 @@ class DiffusionData:
     def by_story(self) -> DiffusionBatcher:
         """Fixed clips of held-out combinations, of each story about as many; encodes what the cache does not hold."""
         config, seed = self.config, self.seed if self.config.clips_seed is None else self.config.clips_seed
-        shares = dict.fromkeys(TIERS, 1.0)
-        clips = WorldClips(seed, "held_out", STORY_CLIPS, config.size, config.frames, shares)
+        shares, style = dict.fromkeys(get_style(config.scene_style).tiers, 1.0), config.scene_style
+        clips = WorldClips(seed, "held_out", STORY_CLIPS, config.size, config.frames, shares, style)
         batcher = self._batcher(self._encoded(clips, "stories"), self._embed)
         if self.kind != "t2v":
             batcher.conditions = self._conditions(batcher.clips, "held_out", None)

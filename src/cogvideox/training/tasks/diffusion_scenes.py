@@ -22,7 +22,7 @@ from cogvideox.data.latents import EncodedClips
 from cogvideox.diffusion import Schedule
 from cogvideox.training.tasks.diffusion_batches import DiffusionBatcher, velocity_errors
 from cogvideox.transformer import Transformer
-from cogvideox.world import TIERS
+from cogvideox.world import get_style
 from cogvideox.world.cells import CELL_FACTS, cell_facts
 
 OBJECT_BANDS = (300, 500, 700)
@@ -30,7 +30,7 @@ OBJECT_BANDS = (300, 500, 700)
 
 
 class SceneCells:
-    """``CELL_FACTS`` of the clips of the tiny world, cell by cell of their latents; computed once, kept in float16."""
+    """``cell_facts`` of the clips of the tiny world, for each cell of their latents; computed once, kept in float16."""
 
     def __init__(self, clips: EncodedClips) -> None:
         assert isinstance(clips.source, WorldClips), "the settings refuse a folder"
@@ -57,11 +57,11 @@ class SceneCells:
 
 
 class CellReader(nn.Module):
-    """A linear read-out of ``CELL_FACTS`` from the normed video tokens of one block, trained beside the network."""
+    """A linear read-out of ``cell_facts`` from the normed video tokens of one block, trained beside the network."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, facts: int = len(CELL_FACTS)) -> None:
         super().__init__()
-        self.head = nn.Linear(width, len(CELL_FACTS))
+        self.head = nn.Linear(width, facts)
         nn.init.zeros_(self.head.weight)
         nn.init.constant_(self.head.bias, -2.0)  # most cells show nothing
 
@@ -103,8 +103,9 @@ class ObjectErrors:
     def __init__(self, batcher: DiffusionBatcher, schedule: Schedule) -> None:
         self.batcher, self.schedule, self.cells = batcher, schedule, SceneCells(batcher.clips)
         total = schedule.config.num_train_timesteps
+        stories = get_style(self.cells.source.style).tiers
         tiers = [self.cells.source.scene(index).tier for index in batcher.clips.indices]
-        of_story = {story: [clip for clip, tier in enumerate(tiers) if tier == story] for story in TIERS}
+        of_story = {story: [clip for clip, tier in enumerate(tiers) if tier == story] for story in stories}
         bands = [band * total // 1000 for band in OBJECT_BANDS]
         self.batches = [(story, band, clips) for story, clips in of_story.items() if clips for band in bands]
 

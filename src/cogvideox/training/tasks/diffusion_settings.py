@@ -32,6 +32,7 @@ OF_THE_WORLD = {
     "size": "task.data.size.short_side, or .height and .width",
     "clips": "task.data.best, or fewer files in the folder",
     "scene_mix": "task.data.folder",
+    "scene_style": "task.data.folder",
     "clips_seed": "seed",
     "object_weight": "task.data.folder",
     "scene_targets": "task.data.folder",
@@ -90,6 +91,9 @@ class DiffusionSettings(TaskConfig):
     clips: int = Field(12000, gt=0, description="clips of the tiny world, encoded once and drawn from")
     scene_mix: dict[str, float] | None = Field(
         None, description="share of each kind of scene among the world's clips; null: that of its test"
+    )
+    scene_style: Literal["plain", "rich"] = Field(
+        "plain", description="style of the tiny world: rich has more shapes and stories, on patterned ground"
     )
     clips_seed: int | None = Field(None, ge=0, description="seed of the world's clips; null: the run's seed")
     object_weight: float = Field(

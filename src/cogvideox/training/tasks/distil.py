@@ -94,7 +94,7 @@ class DistilTraining(DiffusionTraining):
         reasons = super().without_effect() | {"object_weight": why, "scene_targets": why}
         if self.prompts is not None:
             why = "speaks of the tiny world's clips, and prompts are read instead; leave it out"
-            reasons |= dict.fromkeys(("clips", "scene_mix", "clips_seed"), why)
+            reasons |= dict.fromkeys(("clips", "scene_mix", "scene_style", "clips_seed"), why)
             reasons |= {"frames": "set task.prompts.frames", "size": "set task.prompts.height and .width"}
         return reasons
 

@@ -19,7 +19,7 @@ from cogvideox.data.clips import WorldClips
 from cogvideox.noise import generator
 from cogvideox.text import T5Config, T5Encoder, TextEncoder, Tokenizer, train_tokenizer
 from cogvideox.training.task import Task, TaskConfig
-from cogvideox.world import COLOURS, SHAPES, Scene, caption, facts
+from cogvideox.world import COLOURS, DIRECTIONS, SHAPES, Scene, caption, facts, get_style
 
 
 class TextTraining(TaskConfig):
@@ -37,6 +37,9 @@ class TextTraining(TaskConfig):
     scene_mix: dict[str, float] | None = Field(
         None, description="shares of the world's stories among the captions; null: those of its test"
     )
+    scene_style: Literal["plain", "rich"] = Field(
+        "plain", description="style of the tiny world: rich has more words"
+    )
 
     def build(self, seed: int, steps: int | None = None) -> TextTask:
         """The task, with a fresh tokenizer and weights made from ``seed``."""
@@ -44,18 +47,31 @@ class TextTraining(TaskConfig):
 
 
 ROLES = ("first", "second", "into")
-TOKEN_LABELS = (*ROLES, *COLOURS, *SHAPES)
-"""What is read at each token of a thing: first, second or what the first turns into; its colour; its shape."""
+
+
+def token_labels(style: str) -> tuple[str, ...]:
+    """What is read at each token of a thing: first, second or what the first turns into; its colour; its shape.
+
+    In the rich style also whether the token speaks of an accent, where the thing moves, and whether it is in front of
+    the other one or behind it. Raises InputError for an unknown style.
+    """
+    labels = (*ROLES, *COLOURS, *get_style(style).shapes)
+    return labels if style == "plain" else (*labels, "accent", *DIRECTIONS, *RANKS)
+
+
+RANKS = ("front", "behind")
+"""Where a thing stands that meets another."""
+TOKEN_LABELS = token_labels("plain")
 
 
 class FactReader(nn.Module):
-    """T5 and two linear read-outs: facts from the mean over all positions (padding too), ``TOKEN_LABELS`` at each."""
+    """T5 and two linear read-outs: facts from the mean over all positions (padding too), ``token_labels`` at each."""
 
-    def __init__(self, encoder: T5Encoder, facts: int) -> None:
+    def __init__(self, encoder: T5Encoder, facts: int, at_tokens: int = len(TOKEN_LABELS)) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = nn.Linear(encoder.config.d_model, facts)
-        self.tokens = nn.Linear(encoder.config.d_model, len(TOKEN_LABELS))
+        self.tokens = nn.Linear(encoder.config.d_model, at_tokens)
 
     def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Token ids [b, l] -> logits of facts [b, facts] and of token labels [b, l, labels]."""
@@ -72,12 +88,13 @@ class TextTask(Task):
     def __init__(self, config: TextTraining, seed: int) -> None:
         self.config, self.seed = config, seed
         self.clips = {
-            split: WorldClips(seed, split, config.scenes, size=64, frames=1, shares=config.scene_mix)
+            split: WorldClips(seed, split, config.scenes, 64, 1, config.scene_mix, config.scene_style)
             for split in ("train", "held_out")
         }
         scenes = [self.clips["train"].scene(index) for index in range(3000)]
         texts = [caption(scene, seed, index) for index, scene in enumerate(scenes)]
         tokenizer = train_tokenizer(texts, config.vocabulary, config.max_tokens)
+        self.at_tokens = token_labels(config.scene_style)
         single = [scene for scene in scenes if scene.second is None]
         self.labels = sorted({label for scene in single for label in labels(scene)})
         shape = small_t5(
@@ -87,10 +104,10 @@ class TextTask(Task):
         _open_attention(model)
         self.text = TextEncoder(model, tokenizer, config.max_tokens)
         torch.manual_seed(seed)  # the read-outs
-        self.module = FactReader(model, len(self.labels))
+        self.module = FactReader(model, len(self.labels), len(self.at_tokens))
 
     def losses(self, step: int) -> dict[str, Tensor]:
-        """Binary cross-entropy over all facts, and over ``TOKEN_LABELS`` at the tokens of each thing."""
+        """Binary cross-entropy over all facts, and over ``token_labels`` at the tokens of each thing."""
         draw = generator(self.seed, "scenes", step)
         scenes = torch.randint(self.config.scenes, (self.config.batch,), generator=draw).tolist()
         ids, truth, token_truth, paired = self._batch(scenes, step, "train")
@@ -152,7 +169,7 @@ class TextTask(Task):
         stated = [labels(scene) for scene in scenes]
         truth = torch.tensor([[float(name in facts) for name in self.labels] for facts in stated])
         paired = torch.tensor([scene.second is not None for scene in scenes])
-        token_truth = torch.zeros(*ids.shape, len(TOKEN_LABELS))
+        token_truth = torch.zeros(*ids.shape, len(self.at_tokens))
         for number, (text, scene) in enumerate(zip(texts, scenes, strict=True)):
             self._label_tokens(token_truth[number], text, scene)
         return ids, truth, token_truth, paired
@@ -163,28 +180,38 @@ class TextTask(Task):
         for word, thing in zip(text.split(), roles(text, scene), strict=True):
             tokens = len(self.text.tokenizer.encode(word))
             if thing:
-                truth[at : at + tokens, [TOKEN_LABELS.index(each) for each in thing]] = 1
+                truth[at : at + tokens, [self.at_tokens.index(each) for each in thing]] = 1
             at += tokens
 
 
-def roles(text: str, scene: Scene) -> list[tuple[str, str, str] | None]:
+def roles(text: str, scene: Scene) -> list[tuple[str, ...] | None]:
     """For each word of a caption (role, colour, shape) of the thing it is part of, None for words of no thing.
 
-    Shapes are named in the order of the things; a colour belongs to the shape that follows it.
+    Shapes are named in the order of the things; a colour belongs to the shape that follows it, an accent to the one
+    before. Of two things that move, where each one does and which is in front follow, by ``token_labels``.
     """
-    things = [("first", scene.colour, scene.shape)]
+    things: list[tuple[str, ...]] = [("first", scene.colour, scene.shape)]
     if scene.second is not None:
         things.append(("second", *scene.second))
+        things = [thing + _way_and_rank(scene, number) for number, thing in enumerate(things)]
+    if scene.accent is not None:
+        things.append(("first", scene.accent, scene.shape, "accent"))
     if scene.into is not None:
         things.append(("into", scene.colour, scene.into))
-    of_words: list[tuple[str, str, str] | None] = []
-    named = 0
+    of_words: list[tuple[str, ...] | None] = []
+    named, shapes = 0, get_style(scene.style).shapes
     for word in (word.strip(".,").lower() for word in text.split()):
         thing = things[min(named, len(things) - 1)]
-        is_shape = any(word.startswith(shape) for shape in SHAPES)
+        is_shape = any(word.startswith(shape) for shape in shapes)
         of_words.append(thing if is_shape or word in COLOURS else None)
         named += is_shape
     return of_words
+
+
+def _way_and_rank(scene: Scene, number: int) -> tuple[str, ...]:
+    """Where one of two things moves, and whether it is in front of the other; nothing of what does not happen."""
+    way, ranks = scene.directions[number], RANKS if scene.front == "first" else RANKS[::-1]
+    return (() if way == "none" else (way,)) + (() if scene.front == "none" else (ranks[number],))
 
 
 @torch.no_grad()

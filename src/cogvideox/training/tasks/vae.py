@@ -48,6 +48,9 @@ class VAETraining(TaskConfig):
     scene_mix: dict[str, float] | None = Field(
         None, description="shares of the world's stories among its clips; null: those of its test"
     )
+    scene_style: Literal["plain", "rich"] = Field(
+        "plain", description="style of the tiny world: rich has more shapes and stories, on patterned ground"
+    )
     object_weight: float = Field(
         0.0, ge=0, description="the error of a pixel counts 1 + this where an object of the world covers it"
     )
@@ -75,9 +78,9 @@ class VAETraining(TaskConfig):
         else:
             size = clip_size(self.data.size)
             side, most = min(size.height or size.short_side, size.width or size.short_side), size.frames
-        if self.data is not None and (self.scene_mix or self.object_weight):
+        if self.data is not None and (self.scene_mix or self.object_weight or self.scene_style != "plain"):
             raise ConfigError(
-                "scene_mix, object_weight: a folder's clips have no known scenes; leave both out, or data"
+                "scene_mix, scene_style, object_weight: a folder's clips have no known scenes; leave them out, or data"
             )
         if self.decoder_only and self.start is None:
             raise ConfigError("decoder_only: there is no encoder to keep; set start to a model folder")
@@ -146,7 +149,7 @@ class VAETask(Task):
         self.critic = PatchCritic(config.gan.critic) if config.gan else None
         self.lpips = load_lpips(config.lpips_trunk, config.lpips_heads) if config.lpips else None
         self.clips: CropSource = (
-            WorldCrops(seed, config.size, config.frames, config.scene_mix)
+            WorldCrops(seed, config.size, config.frames, config.scene_mix, config.scene_style)
             if config.data is None
             else FolderCrops(config.data, seed)
         )
