@@ -3,9 +3,11 @@
 python benchmarks/train_shipped_gpu.py --minutes 9      out/shipped-gpu/: transformer/, train.jsonl, scores.json
 python benchmarks/train_shipped_gpu.py --scratch        from drawn weights; without it from the shipped ones
 python benchmarks/train_shipped_gpu.py --small          the same in seconds on a CPU, with a few clips and steps
+python benchmarks/train_shipped_gpu.py --recipe small-t2v --vae runs/small/1-vae/model --text runs/small/2-text/model \
+    --clips 20000 --workers 16                          the transformer of the rich world, from drawn weights
 
-The recipe is `world-t2v-fine`: its clips, text dropout, stratified timesteps, Muon and AdamW, averaged weights, bf16
-autocast on float32 weights. What differs is the clock: latents and captions lie on the device, every draw is made
+The usual recipe is `world-t2v-fine`: its clips, text dropout, stratified timesteps, Muon and AdamW, averaged weights,
+bf16 autocast on float32 weights. What differs is the clock: latents and captions lie on the device, every draw is made
 there, and a whole step (forward, back, clipping, optimisers, average) is one CUDA graph that is replayed, since a
 network this small waits for its host. The learning rate follows the time that is used. Where no graph can be recorded,
 the same step runs as it is.
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
 
 VARIANTS = 4
 """Ways in which each clip's caption is said."""
+SHIPPED = "world-t2v-fine"
+"""The recipe of the shipped model's transformer."""
 LARGEST = 16 << 20
 """Bytes of a file that is brought home, at most."""
 
@@ -236,7 +240,8 @@ def facts_right(
     from cogvideox.diffusion import Constant, ddim, guided
     from cogvideox.world import check_facts, held_out_prompts, report
 
-    asked, verdicts = held_out_prompts()[:prompts], []
+    style = task.config.scene_style
+    asked, verdicts = held_out_prompts(style)[:prompts], []
     _, t, h, w = task.data.held_out.clips.shape(0)
     for at in range(0, len(asked), 50):
         some = asked[at : at + 50]
@@ -250,7 +255,7 @@ def facts_right(
         frames = (
             ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 4, 1).cpu().numpy()
         )
-        verdicts += [check_facts(video, each.checks) for video, each in zip(frames, some, strict=True)]
+        verdicts += [check_facts(video, each.checks, style) for video, each in zip(frames, some, strict=True)]
     return {score.kind: {"right": score.right, "asked": score.asked} for score in report(verdicts)}
 
 
@@ -269,20 +274,25 @@ def write_weights(task: DiffusionTask, step: Step, folder: Path) -> None:
 
 
 def _build(args: argparse.Namespace, device: str) -> tuple[DiffusionTask, OptimConfig]:
+    from cogvideox.api import encode
+    from cogvideox.engines import JobEngine
     from cogvideox.training.recipes import Run, recipe
 
-    run = recipe("world-t2v-fine")
+    run = recipe(args.recipe)
     assert isinstance(run, Run)
-    clips, frames, size = (8, 9, 32) if args.small else (args.clips, 17, 64)
-    start = "null" if args.scratch else "tiny"
+    clips = 8 if args.small else args.clips
+    frames, size = (9, 32) if args.small else (run.task.frames, run.task.size)
+    scratch = args.scratch or args.recipe != SHIPPED  # there are no shipped weights of another
     run = run.override(
         [
-            f"task.start={start}", "task.vae=tiny", "task.text=tiny", f"task.clips={clips}", f"task.frames={frames}",
-            f"task.size={size}",
+            f"task.start={'null' if scratch else 'tiny'}", f"task.vae={args.vae}", f"task.text={args.text}",
+            f"task.clips={clips}", f"task.frames={frames}", f"task.size={size}",
             f"task.clips_seed={args.seed}", f"task.device={device}", f"task.cache={args.cache}", "task.batch=4",
             "task.kernel=torch",
         ]
     )  # fmt: skip
+    if args.workers:
+        encode(run, engine=JobEngine("local", args.workers))
     return run.task.build(args.seed), run.optim
 
 
@@ -380,6 +390,14 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64, help="clips of a step")
     parser.add_argument("--prompts", type=int, default=200, help="held-out prompts whose facts are checked")
     parser.add_argument("--seed", type=int, default=23)
+    parser.add_argument(
+        "--recipe", default=SHIPPED, help="whose transformer and clips: this one, or small-t2v"
+    )
+    parser.add_argument("--vae", default="tiny", help="model, or folder with vae/")
+    parser.add_argument("--text", default="tiny", help="model, or folder with text_encoder/ and tokenizer/")
+    parser.add_argument(
+        "--workers", type=int, default=0, help="processes that render and encode; 0: this one"
+    )
     parser.add_argument(
         "--scratch", action="store_true", help="from drawn weights, not from the shipped ones"
     )

@@ -220,7 +220,7 @@ def test_the_shipped_model_is_trained_and_scored_within_its_time(tmp_path, monke
     monkeypatch.setattr(diffusion_data, "HELD_OUT_CLIPS", 4)
     args = argparse.Namespace(
         minutes=0.05, out=tmp_path, cache=tmp_path / "cache", clips=8, batch=4, prompts=1, seed=1, scratch=False,
-        small=True, wheels=None,
+        small=True, wheels=None, recipe="world-t2v-fine", vae="tiny", text="tiny", workers=0,
     )  # fmt: skip
     scores = train_shipped_gpu.run(args)
     assert scores["steps"] > 0 and scores["held_out"] < 2 and scores["facts"]["all facts"]["asked"] == 1
@@ -231,6 +231,24 @@ def test_the_shipped_model_is_trained_and_scored_within_its_time(tmp_path, monke
         not torch.equal(before[name], after[name]) for name in before
     )
     assert max(file.stat().st_size for file in tmp_path.rglob("*") if "cache" not in str(file)) <= 16 << 20
+
+
+def test_the_transformer_of_the_rich_world_is_trained_by_the_same_script(tmp_path, monkeypatch):
+    import train_shipped_gpu
+
+    from cogvideox.checkpoints.diffusers import load_transformer
+    from cogvideox.training.tasks import diffusion_data
+
+    monkeypatch.setattr(diffusion_data, "HELD_OUT_CLIPS", 4)
+    monkeypatch.setattr(diffusion_data, "STORY_CLIPS", 9)
+    args = argparse.Namespace(
+        minutes=0.05, out=tmp_path, cache=tmp_path / "cache", clips=8, batch=4, prompts=1, seed=1, scratch=False,
+        small=True, wheels=None, recipe="small-t2v", vae="tiny", text="tiny", workers=0,
+    )  # fmt: skip
+    scores = train_shipped_gpu.run(args)
+    assert scores["steps"] > 0 and scores["facts"]["all facts"]["asked"] == 1
+    assert load_transformer(tmp_path, dtype="float32").config.width == 320
+    assert max(file.stat().st_size for file in tmp_path.rglob("*.safetensors")) <= 16 << 20
 
 
 def test_matrices_of_one_shape_move_together_as_torch_moves_them():

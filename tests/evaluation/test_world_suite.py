@@ -5,8 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cogvideox.errors import InputError
-from cogvideox.evaluation.world_facts import evaluate_world
+from cogvideox.errors import ConfigError, InputError
+from cogvideox.evaluate_model.options import EvaluateOptions
+from cogvideox.evaluate_model.videos import asked_videos
+from cogvideox.evaluation.suite import world_truth
+from cogvideox.evaluation.world_facts import evaluate_world, silhouette_scores
+from cogvideox.video import Video
 from cogvideox.world import render
 from cogvideox.world.held_out import held_out_prompts
 
@@ -27,6 +31,21 @@ def test_truth_scores_full_marks_and_a_blank_clip_none(tmp_path: Path) -> None:
     )
     assert {row.kind: row for row in blank.facts}["all facts"].right == 0
     assert "all facts" in best.table() and "interval" in best.table()
+
+
+def test_the_rich_style_is_asked_and_judged_by_its_own_list(tmp_path: Path) -> None:
+    prompts = held_out_prompts("rich")[:9]
+    scenes = {prompt.prompt: prompt.scene for prompt in prompts}
+    run = evaluate_world(lambda p, s: render(scenes[p], frames=17), tmp_path, prompts, seeds=(0,))
+    rows = {row.kind: row.share for row in run.facts}
+    assert rows["all facts"] == rows["thing"] == rows["moves"] == 1
+    clips = [Video(render(scene, frames=9), 8.0) for scene in list(scenes.values())[:2]]
+    mean, _ = silhouette_scores(clips, list(scenes)[:2], "rich")
+    assert mean.value > 0.85 and np.isnan(silhouette_scores(clips[:1], ["a red fish"], "rich")[0].each).all()
+    rows = asked_videos(EvaluateOptions(suite="vae", style="rich"))
+    assert len(rows) == 200 and world_truth("rich")[0].frames.shape == (33, 128, 128, 3)
+    with pytest.raises(ConfigError, match="only world, finish, vae"):
+        EvaluateOptions(suite="two", style="rich")
 
 
 def test_a_rerun_makes_only_what_is_missing(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cogvideox.errors import ConfigError
-from cogvideox.training.tasks.text_encoder import TOKEN_LABELS, TextTraining, roles
+from cogvideox.training.tasks.text_encoder import ROLES, TOKEN_LABELS, TextTraining, roles, token_labels
 from cogvideox.world import caption, sample_scene
 
 TWO = {"pair": 0.5, "transform": 0.5}
@@ -54,6 +54,36 @@ def test_every_story_names_each_of_its_things_once_in_order(tier):
         assert all(
             word in (thing[1], thing[2], f"{thing[2]}s", f"{thing[2]}es") for word, thing in named if thing
         ), text
+
+
+def test_tokens_of_the_rich_style_say_who_moves_where_who_is_in_front_and_what_an_accent_is():
+    labels = token_labels("rich")
+    assert labels[: len(ROLES)] == ROLES and {"star", "fish", "left", "front", "behind", "accent"} <= set(
+        labels
+    )
+    for index in range(40):
+        scene = sample_scene(7, index, tier="meet", style="rich")
+        taught = [thing for thing in roles(caption(scene, 7, index), scene) if thing]
+        first, second = (next(thing for thing in taught if thing[0] == role) for role in ("first", "second"))
+        assert first[:4] == ("first", scene.colour, scene.shape, scene.direction)
+        assert second[1:3] == scene.second
+        assert (first[-1], second[-1]) == (
+            ("front", "behind") if scene.front == "first" else ("behind", "front")
+        )
+    scene = next(
+        scene for scene in (sample_scene(7, index, style="rich") for index in range(200)) if scene.accent
+    )
+    taught = [thing for thing in roles(caption(scene, 7, 0), scene) if thing]
+    assert taught[0][1:] == (scene.colour, scene.shape)
+    assert taught[-1] == ("first", scene.accent, scene.shape, "accent")
+
+
+def test_the_text_encoder_learns_the_rich_style():
+    task = TextTraining(scene_style="rich", batch=16, scenes=200, max_tokens=40).build(0)
+    report = task.losses(0)
+    assert report["loss"].isfinite() and task.module.tokens.out_features == len(token_labels("rich"))
+    longest = max(len(task.text.tokenizer.encode(task.clips["train"].caption(n, 0))) for n in range(200))
+    assert longest <= 40
 
 
 def test_the_order_of_a_transformation_becomes_readable():

@@ -10,10 +10,11 @@ from math import sqrt
 from cogvideox.world.fact_check import Verdict
 
 KINDS = (
-    "colour", "shape", "colour and shape", "thing", "relation", "count", "direction", "speed", "change", "camera",
-    "all facts",
+    "colour", "shape", "colour and shape", "accent", "thing", "relation", "moves", "front", "count", "direction",
+    "speed", "change", "camera", "all facts",
 )  # fmt: skip
-PAIR_KINDS = ("thing", "relation")  # asked of two different things only
+PAIR_KINDS = ("thing", "relation", "accent", "moves", "front")
+"""Asked of two different things, or of things of two colours, only."""
 _Z = 1.959964  # two-sided 95 %
 
 
