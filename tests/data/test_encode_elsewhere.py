@@ -101,6 +101,7 @@ def test_written_down_and_read_again_a_source_has_the_same_pixels(tmp_path):
         FolderClips(list_clips(tmp_path), SIZE, colour="bt601"),
         WorldClips(3, "train", 5, 32, 9),
         WorldClips(3, "train", 5, 32, 9, {"size": 1.0, "pan": 2.0}),
+        WorldClips(3, "train", 5, 32, 9, {"meet": 1.0, "pan": 2.0}, style="rich"),
     ):
         chosen = [2, 0]
         plain = json.loads(json.dumps([source.to_plain(), [source.clip_to_plain(each) for each in chosen]]))
