@@ -105,6 +105,8 @@ def test_deleted_videos_can_be_brought_back_until_they_are_purged(queue):
     queue.delete(video.id)
     assert queue.to_purge(queue.clock() + 1) == [video.id]
     assert queue.purge(video.id) and not queue.restore(video.id)
+    gone = queue.get(video.id)
+    assert (gone.prompt, gone.request, gone.result, gone.bytes) == ("", {}, {}, 0), "its texts went too"
     assert queue.to_purge(queue.clock() + 1) == [] and queue.bytes_used() == 0
 
 

@@ -108,6 +108,20 @@ def test_a_deleted_video_is_no_source_but_stays_for_those_that_wait_for_it(clien
     assert queue.purge(name) and client.post(f"/v1/videos/{name}/restore").status_code == 404
 
 
+def test_what_a_deleted_video_was_asked_to_show_is_forgotten_and_its_key_makes_no_second_one(client):
+    body, headers = {"prompt": "a secret ball"}, {"Idempotency-Key": "k"}
+    name = client.post("/v1/videos", json=body, headers=headers).json()["id"]
+    client.delete(f"/v1/videos/{name}")
+    queue = client.studio.queue
+    assert queue.to_purge(queue.clock() + 10) == [name] and queue.purge(name)
+    again = client.post("/v1/videos", json=body, headers=headers)
+    assert again.status_code == 409 and "was deleted" in again.json()["error"]["message"]
+    assert client.post(f"/v1/videos/{name}/restore").status_code == 404
+    queue.read("PRAGMA wal_checkpoint(TRUNCATE)")
+    queue.close()
+    assert not any(b"secret" in file.read_bytes() for file in queue.path.parent.glob("studio.sqlite*"))
+
+
 def test_files_of_a_refused_request_do_not_stay(client, monkeypatch):
     def refuse(*values):
         raise InputError("size: cannot be made")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import json
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from PIL import Image
 
 pytest.importorskip("fastapi")
 pytest.importorskip("python_multipart")
+from cogvideox.studio.worker import FULL_DISK  # noqa: E402
 from cogvideox.video import read_video  # noqa: E402
 from support.studio_client import SHORT, check_folder, final_transitions, studio  # noqa: E402
 
@@ -80,6 +83,15 @@ def test_a_served_video_is_the_one_that_generate_makes(client, done, tmp_path):
     assert record["seed"] == 3 and record["config"]["prompt"] == PROMPT
 
 
+def test_head_tells_the_size_of_a_file_without_it(client, done):
+    whole = client.get(f"/v1/videos/{done['id']}/content")
+    head = client.ask("HEAD", f"/v1/videos/{done['id']}/content")
+    assert (head.status, head.body) == (200, b"")
+    for name in ("content-length", "content-type", "accept-ranges"):
+        assert head.headers[name] == whole.headers[name]
+    assert client.ask("HEAD", "/v1/videos/none/content").status == 404
+
+
 def test_ranges(client, done):
     path = f"/v1/videos/{done['id']}/content"
     whole = client.get(path).body
@@ -127,6 +139,31 @@ def test_a_picture_that_cannot_be_written_is_no_end_of_its_video(client):
     finally:
         pictures.unlink()
         (client.out / "aside").rename(pictures)
+
+
+def test_a_video_that_finds_a_full_disk_waits_for_room(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "none", disk], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("a small file system cannot be mounted here")
+    try:
+        with studio(disk, "--limit", "free_bytes=0") as client:
+            client.ready()
+            name = client.create(steps=60, frames=9)
+            client.until(name, "running")
+            with contextlib.suppress(OSError), (disk / "others").open("wb", buffering=0) as stream:
+                while True:
+                    stream.write(bytes(4096))
+            end = time.monotonic() + 60
+            while (client.video(name)["cogvideox"]["live"] or {}).get("stage") != FULL_DISK:
+                assert time.monotonic() < end, client.video(name)
+                time.sleep(0.05)
+            (disk / "others").unlink()
+            client.until(name, "completed")
+            assert len(read_video(client.out / "videos" / name / "video.mp4")) == 9
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
 
 
 def test_a_plan_tells_memory_and_time_before_anything_is_queued(client):

@@ -85,7 +85,7 @@ class VideoRoutes:
         self.studio.workers.wake()
         return JSONResponse({"id": video.id, "object": "video.deleted", "deleted": True})
 
-    @route("GET", "/v1/videos/{video_id}/content")
+    @route("GET", "/v1/videos/{video_id}/content", head=True)
     async def content(
         self,
         request: Request,

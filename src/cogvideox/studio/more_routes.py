@@ -82,7 +82,7 @@ class AddedRoutes:
             for each in left.values():
                 await run_in_threadpool(discard, each.path)
 
-    @route("GET", "/v1/inputs/{input_id}/content")
+    @route("GET", "/v1/inputs/{input_id}/content", head=True)
     async def uploaded(
         self, request: Request, input_id: str, variant: Literal["file", "frame"] = "file"
     ) -> Response:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cogvideox.errors import OutputError
-from cogvideox.studio.queue_schema import NEXT, folded, make_tables
+from cogvideox.studio.queue_schema import NEXT, PURGED, TO_PURGE, folded, make_tables
 
 State = Literal["queued", "running", "completed", "failed", "cancelled"]
 FINAL: tuple[State, ...] = ("completed", "failed", "cancelled")
@@ -120,6 +120,7 @@ class VideoQueue:
             _make_private(path)
             self._writer, self._reader = self._connect(), self._connect()
             self._writer.execute("PRAGMA journal_mode=WAL")
+            self._writer.execute("PRAGMA secure_delete=ON")  # what is forgotten is overwritten in the file
             self._writer.execute("PRAGMA synchronous=FULL")  # what was acknowledged survives power loss too
             problem = self._writer.execute("PRAGMA quick_check").fetchone()[0]
             if problem != "ok":
@@ -264,22 +265,22 @@ class VideoQueue:
     def restore(self, name: str) -> bool:
         """Show a deleted video again; False where its files have gone already."""
         with self.changing() as db:
-            change = "UPDATE videos SET deleted = NULL WHERE id = ? AND deleted IS NOT NULL"
-            return db.execute(f"{change} AND (bytes > 0 OR state != 'completed')", (name,)).rowcount > 0
+            change = (
+                f"UPDATE videos SET deleted = NULL WHERE id = ? AND deleted IS NOT NULL AND NOT ({PURGED})"
+            )
+            return db.execute(change, (name,)).rowcount > 0
 
     def to_purge(self, before: float) -> list[str]:
-        """Ended videos that were deleted before a time, whose files are still there and that no waiting or running
-        video starts from."""
-        query = (
-            "SELECT id FROM videos AS gone WHERE deleted < ? AND bytes > 0 AND state = 'completed' AND NOT EXISTS "
-            "(SELECT 1 FROM videos WHERE state IN ('queued', 'running') AND instr(request, gone.id) > 0)"
-        )
-        return [each["id"] for each in self.read(query, (before,))]
+        """Ended videos that were deleted before a time, whose files and texts are still there and that no waiting or
+        running video starts from."""
+        return [each["id"] for each in self.read(TO_PURGE, (before,))]
 
     def purge(self, name: str) -> bool:
-        """Note that the files of a deleted video go now; False where it was brought back meanwhile."""
+        """Forget what a deleted video was asked to show, and note that its files go now; False where it was brought
+        back meanwhile. Its entry stays: its idempotency key makes no second video."""
         with self.changing() as db:
-            change = "UPDATE videos SET bytes = 0 WHERE id = ? AND deleted IS NOT NULL"
+            gone = "bytes = 0, prompt = '', request = '{}', plan = '{}', result = '{}', error = '{}'"
+            change = f"UPDATE videos SET {gone} WHERE id = ? AND deleted IS NOT NULL"
             return db.execute(change, (name,)).rowcount > 0
 
     def set_favourite(self, name: str, favourite: bool) -> None:

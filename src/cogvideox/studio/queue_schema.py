@@ -8,6 +8,13 @@ from pathlib import Path
 
 from cogvideox.errors import OutputError
 
+PURGED = "request = '{}'"
+"""Of a video that was deleted for good: what it was asked to show is forgotten too."""
+TO_PURGE = f"""
+SELECT id FROM videos AS gone WHERE deleted < ? AND state IN ('completed', 'failed', 'cancelled') AND NOT ({PURGED})
+AND NOT EXISTS (SELECT 1 FROM videos WHERE state IN ('queued', 'running') AND instr(request, gone.id) > 0)
+"""
+"""Ended videos that were deleted before a time and that no waiting or running one starts from."""
 VERSION = 1
 """Of the tables, in ``user_version``; one more with every change that another version of this program cannot read."""
 SCHEMA = """

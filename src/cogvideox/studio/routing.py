@@ -14,18 +14,22 @@ _MARK = "_route"
 
 @dataclass(frozen=True)
 class Address:
-    """Method and path of a route, and what FastAPI is told of it besides."""
+    """Method and path of a route, whether HEAD is answered too, and what FastAPI is told of it besides."""
 
     method: str
     path: str
+    head: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-def route(method: str, path: str, **settings: Any) -> Callable[[Handler], Handler]:
-    """A decorator: the method answers at this address. ``settings`` as ``APIRouter.add_api_route`` takes them."""
+def route(method: str, path: str, *, head: bool = False, **settings: Any) -> Callable[[Handler], Handler]:
+    """A decorator: the method answers at this address. ``settings`` as ``APIRouter.add_api_route`` takes them.
+
+    ``head``: a GET that is asked by HEAD too, for the size of a file before it is fetched.
+    """
 
     def mark(handler: Handler) -> Handler:
-        setattr(handler, _MARK, Address(method, path, settings))
+        setattr(handler, _MARK, Address(method, path, head, settings))
         return handler
 
     return mark
@@ -37,4 +41,6 @@ def routes_of(owner: object, tag: str) -> APIRouter:
     for name, member in vars(type(owner)).items():
         if (at := getattr(member, _MARK, None)) is not None:
             router.add_api_route(at.path, getattr(owner, name), methods=[at.method], **at.settings)
+            if at.head:
+                router.add_api_route(at.path, getattr(owner, name), methods=["HEAD"], include_in_schema=False)
     return router

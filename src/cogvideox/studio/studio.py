@@ -243,7 +243,10 @@ def digest_of(fields: Mapping[str, Any], files: Mapping[str, str]) -> str:
 
 
 def check_same(video: QueuedVideo, digest: str) -> None:
-    """Raises ApiError 409 where a video was queued by another request with the same idempotency key."""
+    """Raises ApiError 409 where a video was queued by another request with the same idempotency key, or was deleted."""
+    if video.deleted is not None:
+        why = "the video of this idempotency key was deleted; choose a new one for a new video"
+        raise ApiError(409, why, "idempotency_conflict", param="Idempotency-Key")
     if video.digest != digest:
         why = "the idempotency key was used for another request; choose a new one"
         raise ApiError(409, why, "idempotency_conflict", param="Idempotency-Key")

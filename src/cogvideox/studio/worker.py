@@ -8,6 +8,7 @@ name when all of it is on disk. The worker dies with its server.
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import signal
@@ -54,6 +55,8 @@ from cogvideox.video.saving import label, write_gif
 
 PARENT_DEATH = 1  # PR_SET_PDEATHSIG of Linux
 PREVIEWS = 8  # pictures of a video while it is made, at most
+ROOM_LOOKS = 2.0  # seconds between two tries to write a video to a full disk
+FULL_DISK = "wait for room on the disk"
 OUT_OF_MEMORY = ("OutOfMemoryError", "MemoryError")
 
 
@@ -166,8 +169,19 @@ class StudioWorker:
 
             generation = make(loaded.model, prepared, self.current, self.reporter, then=watch)
             self.report("write", 0, 1)
-            facts = self._write(generation, prepared)
+            facts = self._write_when_there_is_room(generation, prepared)
         return facts | {"warnings": [*map(self.public, texts)]}
+
+    def _write_when_there_is_room(self, generation: Generation, prepared: Prepared) -> dict[str, Any]:
+        """Write a video; while the disk is full try again: hours of work are not lost. Raises CancelledError."""
+        while True:
+            try:
+                return self._write(generation, prepared)
+            except OutputError as error:
+                if not is_full(error):
+                    raise
+            self.report(FULL_DISK, 0, 1)
+            time.sleep(ROOM_LOOKS)
 
     def _write(self, generation: Generation, prepared: Prepared) -> dict[str, Any]:
         """The video and what is shown of it, in a folder that gets its name when all of it is on disk."""
@@ -232,6 +246,15 @@ def facts_of(spec: ModelSpec) -> dict[str, Any]:
         "licence": spec.licence,
         "about": spec.about,
     }
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error comes from a disk without room, or from a quota of it."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 class _Stages(Reporter):

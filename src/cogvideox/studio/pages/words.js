@@ -36,6 +36,7 @@ const STAGES = {
   denoise: "Making it",
   decode: "Drawing the frames",
   write: "Saving",
+  "wait for room on the disk": "Made; waiting for room on the disk",
 };
 
 /** One line about a video that has not ended well or has not ended. */
