@@ -25,6 +25,7 @@ def scale(tmp_path_factory):
 def few_are_measured():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(diffusion_data, "HELD_OUT_CLIPS", 4)
+        patch.setattr(diffusion_data, "STORY_CLIPS", 7)
         yield
 
 

@@ -17,6 +17,7 @@ from cogvideox.reproduce.experiments import FULL, Arm
 from cogvideox.training.optim import OptimConfig
 from cogvideox.training.recipes import Run
 from cogvideox.training.recipes.paper import variant_config
+from cogvideox.training.recipes.shipped import EVERY_STORY
 from cogvideox.training.tasks.diffusion import DiffusionTraining
 from cogvideox.transformer import TransformerConfig, arms
 from cogvideox.vae import VAE
@@ -96,6 +97,8 @@ def run_of(arm: Arm, seed: int, scale: Scale, start: Arm | None = None) -> Run:
         cache=str(scale.out / "latents"),
         clips=scale.clips,
         clips_seed=0,
+        scene_mix=EVERY_STORY,
+        object_weight=3.0,
         size=SIDE,
         batch=BATCH,
     )

@@ -184,7 +184,7 @@ def last_measured(folder: Path) -> dict[str, float]:
     lines = [line for line in metrics(folder) if any(name.startswith("held_out") for name in line)]
     if not lines:
         raise ConfigError(f"{folder}: no held-out figures; remove it and run again")
-    return {name: value for name, value in lines[-1].items() if name.startswith("held_out")}
+    return {name: value for name, value in lines[-1].items() if name.startswith(("held_out", "objects"))}
 
 
 def losses(folder: Path) -> list[float]:

@@ -11,6 +11,7 @@ from cogvideox.data.clips import ClipSize
 from cogvideox.presets import get_preset
 from cogvideox.training.config import Run
 from cogvideox.training.optim import OptimConfig
+from cogvideox.training.recipes.shipped import EVERY_STORY
 from cogvideox.training.stages import DiffusionRun, StagedRun, TrainingStage
 from cogvideox.training.step_guard import GuardConfig
 from cogvideox.training.tasks.base_model import default_precision
@@ -153,6 +154,8 @@ def variant_run(name: str, steps: int = 400) -> Run:
         task=VAETraining(
             vae=variant_config(name),
             phases=(CropPhase(until=steps, frames=17, size=32, batch=4, fps=(8, 16)),),
+            scene_mix=EVERY_STORY,
+            object_weight=4.0,
             l2=10.0,  # squares: a small shape counts too, and PSNR is what is compared
             lpips=0.1 if name.startswith("b-") else 0.0,
             gan=gan,
