@@ -35,6 +35,16 @@ SMALL = VAEConfig(
 )
 
 
+def test_the_network_is_where_it_is_asked_to_be():
+    built = task(device="meta", scene_style="rich", object_weight=4.0, edges=1.0, lpips=0.1).build(0)
+    assert {weight.device.type for weight in built.module.parameters()} == {"meta"}
+    report = built.losses(0)
+    assert {value.device.type for value in report.values()} == {"meta"}
+    assert task().compute_device == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(ConfigError, match="unknown; choose cpu"):
+        task(device="cdua").build(0)
+
+
 def task(**settings) -> VAETraining:
     phases = (CropPhase(until=2, frames=9, size=16, batch=1),)
     return VAETraining(vae=SMALL, phases=phases, size=16, frames=9, **settings)

@@ -129,6 +129,7 @@ def test_things_stay_inside_the_frame_and_apart_at_both_ends(tier):
     for index in range(12):
         scene = _rich(tier, index)
         covered = thing_coverage(scene, 128, 9)
+        assert covered.dtype == accent_coverage(scene, 128, 9).dtype == np.float32
         assert covered[..., [0, -1], :].max() < 0.5 and covered[..., [0, -1]].max() < 0.5
         assert not (covered[:, [0, -1]] > 0.5).sum(axis=0).max() > 1
 

@@ -6,6 +6,7 @@ frames of 64x64 takes a few milliseconds on one core, one of 33 frames of 128x12
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -46,8 +47,8 @@ def _star(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     angle = np.abs((np.arctan2(x, -y) + fifth / 2) % fifth - fifth / 2)  # from the nearest tip
     far = np.hypot(x, y)
     tip, notch = 1.55, 0.69  # the edge goes from one to the other
-    across, down = notch * np.sin(fifth / 2), notch * np.cos(fifth / 2) - tip
-    return (-down * far * np.sin(angle) + across * (far * np.cos(angle) - tip)) / np.hypot(across, down)
+    across, down = notch * math.sin(fifth / 2), notch * math.cos(fifth / 2) - tip
+    return (-down * far * np.sin(angle) + across * (far * np.cos(angle) - tip)) / math.hypot(across, down)
 
 
 def _heart(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ crops (time, at a tenth of the price), then whole clips in the chunks of inferen
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self, cast
+from typing import Annotated, Any, Literal, Self, cast
 
 import torch
 from jaxtyping import Float
@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from cogvideox.checkpoints.hub import find_folder
 from cogvideox.config import Config
+from cogvideox.device import check_device
 from cogvideox.errors import ConfigError
 from cogvideox.noise import generator
 from cogvideox.perception.lpips import load_lpips
-from cogvideox.training.task import Task, TaskConfig
+from cogvideox.training.task import MayChange, Task, TaskConfig
 from cogvideox.training.tasks.crops import CropPhase, CropSource, FolderCrops, WorldCrops, clip_frames
 from cogvideox.training.tasks.folder import FolderData, check_folder
 from cogvideox.training.tasks.sizes import clip_size
@@ -69,6 +70,9 @@ class VAETraining(TaskConfig):
     lpips_trunk: str | None = Field(None, description="file of VGG16's weights; null: the shipped stand-in")
     lpips_heads: str | None = Field(None, description="file of the public linear heads for VGG16")
     gan: Gan | None = Field(None, description="the adversarial loss; null: none")
+    device: Annotated[str | None, MayChange] = Field(
+        None, description="where the network is: cpu, cuda; null: cuda where there is one, else cpu"
+    )
 
     @model_validator(mode="after")
     def _crops_fit(self) -> Self:
@@ -118,7 +122,14 @@ class VAETraining(TaskConfig):
     def data_folder(self) -> str | None:
         return self.data.folder if self.data is not None else None
 
+    @property
+    def compute_device(self) -> str:
+        return self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+
     def build(self, seed: int, steps: int | None = None) -> VAETask:
+        """The task, with weights made from ``seed`` or those of ``start``. Raises ConfigError for a device that is not
+        here."""
+        check_device(self.compute_device)
         return VAETask(self, seed)
 
 
@@ -158,6 +169,9 @@ class VAETask(Task):
         if config.start is not None:
             self._start_from(find_folder(config.start))
         self.module.encoder.requires_grad_(not config.decoder_only)
+        for network in (self.module, self.critic, self.lpips, self.first):
+            if network is not None:
+                network.to(config.compute_device)
         for weight in self.module.parameters():
             if weight.ndim == 5:  # 3D convolutions on a CPU run up to twice as fast with channels last
                 weight.data = weight.data.contiguous(memory_format=torch.channels_last_3d)
@@ -196,7 +210,7 @@ class VAETask(Task):
             draw = generator(self.seed, "frame", micro_step)
             frames = torch.randint(phase.frames, (phase.batch,), generator=draw)
             assert self.lpips is not None, "read where the loss has a weight"
-            report["lpips"] = perceptual_loss(self.lpips, decoded, pixels, frames)
+            report["lpips"] = perceptual_loss(self.lpips, decoded, pixels, frames.to(pixels.device))
             loss = loss + self.config.lpips * report["lpips"]
         gan = self.config.gan
         if gan is not None and step >= gan.start:
@@ -218,8 +232,9 @@ class VAETask(Task):
         """The crops of a micro-step, and what the error of each of their pixels counts."""
         if isinstance(self.clips, WorldCrops) and self.config.object_weight:
             pixels, objects = self.clips.crops_and_objects(phase, micro_step)
-            return pixels, 1 + self.config.object_weight * objects
-        return self.clips.crops(phase, micro_step), 1.0
+            weight = 1 + self.config.object_weight * objects
+            return pixels.to(self.config.compute_device), weight.to(self.config.compute_device)
+        return self.clips.crops(phase, micro_step).to(self.config.compute_device), 1.0
 
     def data_facts(self) -> dict[str, Any] | None:
         """What a state keeps of the folder: names and lengths of both sides; captions do not matter."""
@@ -230,7 +245,8 @@ class VAETask(Task):
         """Held-out clips through the chunked coder: PSNR, flickering, LPIPS if asked for, spread of latents."""
         figures: dict[str, list[Tensor]] = {"psnr": [], "flickering": [], "lpips": []}
         vae, deviations = cast(VAE, module), []
-        for pixels in self.clips.held_out():
+        for clips in self.clips.held_out():
+            pixels = clips.to(self.config.compute_device)
             latents = vae.encode(pixels).mode()
             decoded = vae.decode(latents).clamp(-1, 1)
             figures["psnr"].append(psnr((decoded - pixels).square().mean((1, 2, 3, 4))))
