@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import multiprocessing as mp
 import os
 import resource
 import struct
@@ -115,15 +116,33 @@ def picture(side: int = 96) -> bytes:
 
 
 async def load(port: int, seconds: float, pollers: int, uploaders: int, half_open: int) -> Figures:
-    """All clients at once for so many seconds."""
+    """All clients at once for so many seconds; half-open ones in a process of their own, as strangers are, so that
+    opening a thousand connections does not count as waiting for the server."""
+    holding = mp.get_context("spawn").Process(target=hold_apart, args=(port, half_open, seconds))
+    if half_open:
+        holding.start()
     body = json.dumps({"prompt": "a red circle", "cogvideox": {"steps": 2, "frames": 1}}).encode()
     _, code, answer = await ask(port, None, "POST /v1/videos", body, "application/json")
     assert code == 200, answer
     name, figures, until = json.loads(answer)["id"], Figures(), time.monotonic() + seconds
     work = [poll(port, name, until, figures, number / max(1, pollers)) for number in range(pollers)]
     work += [upload(port, until, figures, 2 * number / max(1, uploaders)) for number in range(uploaders)]
-    await asyncio.gather(*work, *([hold(port, half_open, until)] if half_open else []))
+    await asyncio.gather(*work)
+    if half_open:
+        holding.join()
     return figures
+
+
+def hold_apart(port: int, count: int, seconds: float) -> None:
+    """``hold`` in a process of its own."""
+    many_files()
+    asyncio.run(hold(port, count, time.monotonic() + seconds))
+
+
+def many_files() -> None:
+    """As many open files as the system allows, 8192 at most."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192) if hard > 0 else 8192, hard))
 
 
 def memory_of(process: int) -> int:
@@ -146,8 +165,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=count)
     parser.add_argument("--port", type=int)
     chosen = parser.parse_args()
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192) if hard > 0 else 8192, hard))
+    many_files()
     clients = chosen.seconds, chosen.pollers, chosen.uploaders, chosen.half_open
     if chosen.port:
         print(json.dumps(asyncio.run(load(chosen.port, *clients)).to_dict()))
