@@ -149,6 +149,12 @@ def test_the_plan_stands_beside_the_form_before_anything_is_queued(visit, client
     page.wait_for_selector("#plan:has-text('96×64')")
     page.fill("#prompt", "a zebra sings")
     page.wait_for_selector("#warnings:has-text('zebra')")
+    assert page.text_content("#length") == ""
+    page.fill("#prompt", "a red circle moves to the right and then " * 4 + "ends here")
+    page.wait_for_selector("#length.warn:has-text('the model reads 32 and leaves out'):has-text('ends here')")
+    page.fill("#prompt", "")
+    page.wait_for_selector("#length:not(.warn)", state="attached")
+    assert page.text_content("#length") == ""
     assert client.get("/v1/videos").json()["data"] == before
 
 

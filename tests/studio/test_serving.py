@@ -18,6 +18,7 @@ from PIL import Image
 
 pytest.importorskip("fastapi")
 pytest.importorskip("python_multipart")
+import cogvideox  # noqa: E402
 from cogvideox.studio.worker import FULL_DISK  # noqa: E402
 from cogvideox.video import read_video  # noqa: E402
 from support.studio_client import SHORT, check_folder, final_transitions, studio  # noqa: E402
@@ -173,6 +174,12 @@ def test_a_plan_tells_memory_and_time_before_anything_is_queued(client):
     assert plan["memory"]["bytes"] > 10**7 and plan["estimated_seconds"] > 0 and plan["memory"]["why"]
     more = client.ask("POST", "/v1/plan", {"prompt": PROMPT, "cogvideox": {"frames": 33, "steps": 20}}).json()
     assert more["estimated_seconds"] > plan["estimated_seconds"]
+    long = f"{PROMPT} and then " + "it moves to the left and " * 8
+    encoder = cogvideox.load("tiny").text
+    _, [tokens], [left_out] = encoder.tokenize([long])
+    told = client.ask("POST", "/v1/plan", {"prompt": long}).json()["prompt"]
+    assert told == {"tokens": tokens, "budget": encoder.max_tokens, "left_out": left_out} and left_out
+    assert plan["prompt"]["left_out"] == ""
     unknown = client.ask("POST", "/v1/plan", {"prompt": "a zebra sings"}).json()
     assert any("zebra" in each for each in unknown["warnings"])
     refused = client.ask("POST", "/v1/plan", {"prompt": PROMPT, "size": "33x33"})

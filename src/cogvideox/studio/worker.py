@@ -36,7 +36,7 @@ from cogvideox.generation.job import Job, Prepared, load, make, parse_options, p
 from cogvideox.generation.plan import Plan
 from cogvideox.generation.preflight import check_adapters, model_folder
 from cogvideox.generation.prompt_enhance import AskedEnhancer, Enhance, RuleEnhancer
-from cogvideox.generation.prompt_times import with_texts
+from cogvideox.generation.prompt_times import texts_of, with_texts
 from cogvideox.generation.record import Generation
 from cogvideox.generation.turn import Progress
 from cogvideox.generation.video_files import SavedVideo, save
@@ -51,6 +51,8 @@ from cogvideox.studio.public_text import PublicText, model_names
 from cogvideox.studio.request import check_planned
 from cogvideox.studio.variants import write_variants
 from cogvideox.studio.worker_settings import WorkerSettings
+from cogvideox.text import Tokenizer
+from cogvideox.text.tokenizer import END
 from cogvideox.video.saving import label, write_gif
 
 PARENT_DEATH = 1  # PR_SET_PDEATHSIG of Linux
@@ -77,6 +79,7 @@ class StudioWorker:
         self.expected: dict[str, float] = {}
         self.clock = StageClock()
         self.writers: dict[str, AskedEnhancer | RuleEnhancer] = {}
+        self.tokenizers: dict[Path, Tokenizer] = {}
         self.public = PublicText({**self.names, **settings.adapters})
 
     def facts(self) -> dict[str, Any]:
@@ -140,10 +143,24 @@ class StudioWorker:
                 "policy": choice.policy.name if choice else None,
                 "why": prepared.memory.why,
             },
+            "prompt": self._prompt_facts(prepared),
             "estimated_seconds": round(forecast.seconds, 2) if forecast else None,
             "basis": forecast.basis if forecast else None,
             "warnings": [*map(self.public, texts)],
         }
+
+    def _prompt_facts(self, prepared: Prepared) -> dict[str, Any] | None:
+        """Tokens of the longest text of a prompt, how many the model reads, and what it leaves out of it; None where
+        the model's tokenizer is not in its folder."""
+        folder = prepared.folder / "tokenizer"
+        if not folder.is_dir():
+            return None
+        if folder not in self.tokenizers:
+            self.tokenizers[folder] = Tokenizer.read(folder)
+        tokenizer, most = self.tokenizers[folder], prepared.spec.text_tokens
+        texts = texts_of(prepared.plan.options.prompt)
+        ids = max(([*tokenizer.encode(text), END] for text in texts), key=len)
+        return {"tokens": len(ids), "budget": most, "left_out": tokenizer.beyond(ids, most)}
 
     def enhance(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """A prompt written out for a model. Raises our errors."""

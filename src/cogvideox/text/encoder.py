@@ -60,7 +60,7 @@ class TextEncoder:
             fits = len(tokens) <= budget
             kept = tokens if fits else [*tokens[: budget - 1], END]
             ids[i, : len(kept)] = torch.tensor(kept)
-            cut.append("" if fits else self.tokenizer.decode(tokens[budget - 1 : -1]))
+            cut.append(self.tokenizer.beyond(tokens, budget))
         return ids, [len(tokens) for tokens in whole], cut
 
     @torch.no_grad()

@@ -73,6 +73,10 @@ class Tokenizer:
         """The text of ids."""
         return self._codec.decode(list(ids))
 
+    def beyond(self, ids: Sequence[int], most: int) -> str:
+        """The text of those ids, the end token last, that a model of so many tokens leaves out; '' where all fit."""
+        return "" if len(ids) <= most else self.decode(ids[most - 1 : -1])
+
     def __len__(self) -> int:
         return len(self._codec)
 

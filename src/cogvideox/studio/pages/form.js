@@ -224,20 +224,24 @@ function changed() {
   const isUsual = byId("strength").dataset.touched !== "true";
   if (isUsual) byId("strength").value = given.has("mask") ? "100" : "80"; // what the server takes where nothing is said
   setText(byId("strength-value"), `${byId("strength").value} %${isUsual ? ", the usual" : ""}`);
-  const count = value("prompt").split(/\s+/).filter(Boolean).length;
-  const budget = facts ? facts.text_tokens : 226;
-  const isLong = count * 1.3 > budget;
-  const most = Math.floor(budget / 1.3); // words are 1.3 pieces in the mean
-  const budgeted = isLong ? `${count} words; the model reads about the first ${most}, the rest is left out` : `${count} of about ${most} words`;
-  setText(byId("length"), count * 2 > budget ? budgeted : "");
-  byId("length").classList.toggle("warn", isLong);
+  if (!value("prompt")) showLength(null);
   byId("go").disabled = given.isBusy();
-  byId("enhance").hidden = !canEnhance || !facts || count === 0;
+  byId("enhance").hidden = !canEnhance || !facts || !value("prompt");
   setText(byId("go-label"), Number(byId("count").value) > 1 ? `Make ${byId("count").value}` : "Make");
   showExtras();
   problem("");
   keep();
   plan();
+}
+
+/** How much of what the model reads the prompt takes, and what it leaves out, as the plan counted it. */
+function showLength(counted) {
+  const isLong = Boolean(counted && counted.left_out);
+  let text = "";
+  if (isLong) text = `${counted.tokens} word pieces; the model reads ${counted.budget} and leaves out “…${counted.left_out}”`;
+  else if (counted && counted.tokens * 2 > counted.budget) text = `${counted.tokens} of ${counted.budget} word pieces`;
+  setText(byId("length"), text);
+  byId("length").classList.toggle("warn", isLong);
 }
 
 function showExtras() {
@@ -296,6 +300,7 @@ const plan = later(300, async () => {
     if (needs.memory.bytes) parts.push(`${memory(needs.memory.bytes)} of memory`);
     if (needs.estimated_seconds) parts.push(about(needs.estimated_seconds * Number(byId("count").value)).replaceAll(" ", "\u00a0"));
     setText(byId("plan"), parts.join(" · "));
+    showLength(value("prompt") ? needs.prompt : null);
     byId("warnings").replaceChildren(...(value("prompt") ? needs.warnings : []).map((text) => el("li", {}, text)));
     problem("");
   } catch (error) {
