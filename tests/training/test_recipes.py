@@ -54,7 +54,7 @@ def test_settings_are_listed_with_path_value_type_and_meaning():
     listed = cogvideox("settings", "lora", "--find", "gradient norm")
     assert listed.startswith("optim.clip=1.0  (number)\n    gradient clipping: largest")
     rows = {row["path"]: row for row in json.loads(cogvideox("settings", "world-vae", "--json"))}
-    coding = rows["task.phases.1.coding"]
+    coding = rows["task.phases.2.coding"]
     assert (coding["type"], coding["value"]) == ("one of whole, chunked", "chunked")
     assert "paper-5b" in cogvideox("settings")
 
