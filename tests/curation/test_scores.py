@@ -38,14 +38,14 @@ def score(step, frames: np.ndarray) -> dict:
 
 
 def test_motion_follows_the_true_speed_of_the_world(monkeypatch):
-    drawing = sys.modules["cogvideox.world.rendering"]
+    scene_module = sys.modules["cogvideox.world.scene"]
     scenes = [scene for scene in map(lambda n: sample_scene(0, n), range(40)) if scene.direction != "none"]
     still = [scene for scene in scenes if scene.camera == "static" and scene.change == "none"][:3]
     speeds = np.linspace(0, 0.6, 9)
     for scene in still:
         tops, means = [], []
         for speed in speeds:
-            monkeypatch.setitem(drawing.TRAVEL, scene.speed, speed)
+            monkeypatch.setitem(scene_module.TRAVEL, scene.speed, speed)
             grey = render(scene, 64, 9).mean(-1).astype(np.uint8)
             motion = motion_of(grey, np.arange(9) / 8)
             tops.append(motion.top)
