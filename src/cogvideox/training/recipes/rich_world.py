@@ -65,8 +65,8 @@ def _vae() -> Run:
         size=SIDE,
         frames=FRAMES,
         phases=(
-            CropPhase(until=4000, frames=1, size=SIDE, batch=16),
-            CropPhase(until=6000, frames=9, size=SIDE // 2, batch=16),
+            CropPhase(until=2000, frames=1, size=SIDE, batch=16),
+            CropPhase(until=5500, frames=9, size=SIDE // 2, batch=16),
             CropPhase(until=7000, frames=FRAMES, size=SIDE, batch=4, coding="chunked"),
         ),
         object_weight=4.0,
