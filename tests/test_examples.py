@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cogvideox.checkpoints.hub import shipped_folder
+from cogvideox.checkpoints.shipped import shipped_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = {

@@ -200,6 +200,6 @@ def test_a_network_without_its_base_says_what_is_missing(tmp_path, tuned):
 
 def test_convert_takes_preset_names(base, tmp_path, monkeypatch):
     shutil.copytree(base, tmp_path / "shipped" / "tiny")
-    monkeypatch.setattr("cogvideox.checkpoints.hub.SHIPPED", (tmp_path / "shipped",))
+    monkeypatch.setattr("cogvideox.checkpoints.shipped.SHIPPED", (tmp_path / "shipped",))
     monkeypatch.chdir(tmp_path)
     assert load_model(convert("tiny", tmp_path / "out", "diffusers")).text is not None

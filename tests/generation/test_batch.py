@@ -201,11 +201,11 @@ def test_the_list_of_failures_keeps_its_name_and_no_other_is_replaced(toy, unmad
 
 
 def test_each_line_gets_the_shipped_model_that_reads_it(unmade, monkeypatch, tmp_path):
-    import cogvideox.checkpoints.hub as hub
+    import cogvideox.checkpoints.shipped as shipped
 
     for name, kind in (("tiny", "t2v"), ("tiny-i2v", "i2v")):
         write_model_folder(tmp_path / "shipped" / name, kind)
-    monkeypatch.setattr(hub, "SHIPPED", (tmp_path / "shipped",))
+    monkeypatch.setattr(shipped, "SHIPPED", (tmp_path / "shipped",))
     Image.new("RGB", (48, 32)).save("one.png")
     batch("", ["a red circle", {"prompt": "a", "image": "one.png"}, "a blue circle"])
     assert unmade == ["tiny", "tiny", "tiny-i2v"]  # a model is loaded once

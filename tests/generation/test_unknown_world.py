@@ -111,7 +111,7 @@ def test_the_command_line_warns_before_it_loads(tmp_path, monkeypatch):
 
 
 def test_other_models_are_not_judged_by_this_world(tmp_path):
-    from cogvideox.checkpoints.hub import is_shipped, shipped_folder
+    from cogvideox.checkpoints.shipped import is_shipped, shipped_folder
 
     folder = shipped_folder("tiny")
     assert is_shipped(folder) and not is_shipped(tmp_path)

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from cogvideox import load
-from cogvideox.checkpoints.hub import shipped_folder
+from cogvideox.checkpoints.shipped import shipped_folder
 from cogvideox.generation import GenerateOptions, generate
 from cogvideox.world import render, sample_scene
 

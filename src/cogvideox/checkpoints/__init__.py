@@ -3,6 +3,7 @@
 | file | what it does |
 |---|---|
 | ``hub`` | from what a person typed to a folder or file on disk: a path, a preset, a name on the hub |
+| ``shipped`` | the models that come with the package |
 | ``tensors`` | safetensors files and folders, read tensor by tensor, written whole |
 | ``pickled`` | PyTorch's pickled files, read without running anything in them |
 | ``kinds`` | what a model folder makes a video from: its channels, its settings, its names |

@@ -21,11 +21,12 @@ from cogvideox.checkpoints.components import NO_COMPONENTS, STEM, Components, Ne
 from cogvideox.checkpoints.families import check_floats
 from cogvideox.checkpoints.fill import assign, assign_later, check_finite, check_names, cpu_dtypes, to_dtype
 from cogvideox.checkpoints.folders import checkpoint_folder
-from cogvideox.checkpoints.hub import find_folder, is_shipped
+from cogvideox.checkpoints.hub import find_folder
 from cogvideox.checkpoints.kinds import BY_PIPELINE
 from cogvideox.checkpoints.quantised import QuantisedTensors
 from cogvideox.checkpoints.record import ModelRecord, read_record
 from cogvideox.checkpoints.shapes import meta_names
+from cogvideox.checkpoints.shipped import is_shipped
 from cogvideox.checkpoints.specs import (
     RELEASED_TRANSFORMER,
     SCHEDULERS,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 
+from cogvideox.checkpoints.shipped import shipped_folder, ships
 from cogvideox.errors import CheckpointError, few, suggest
 from cogvideox.files import short
 from cogvideox.presets import PRESETS
@@ -26,9 +27,6 @@ _REFERENCE = re.compile(rf"({HUB_ID.pattern})(?::([^:@]+))?(?:@([^:@\s]+))?")
 OWNER, OLD_OWNER = "zai-org", "THUDM"
 """Who publishes the released models, and the name they were published under until 2025; the hub knows both."""
 ALLOWED = ["*.safetensors", "*.json", "*/spiece.model", "spiece.model"]
-PACKAGE = Path(__file__).resolve().parents[1]
-SHIPPED = (PACKAGE / "shipped", PACKAGE.parents[1] / "models")
-"""Where models that come with the package lie: inside it, or at the top of a source checkout."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,7 @@ def find_folder(path_or_id: str | Path, revision: str | None = None, *, download
             return find_file(reference, download=download)
         repository = row.hub if row is not None and row.hub else reference.repository
         return _fetch(repository, revision or reference.revision, name, download)
-    known = ", ".join(preset for preset, row in PRESETS.items() if row.hub or shipped_folder(preset))
+    known = ", ".join(preset for preset, row in PRESETS.items() if row.hub or ships(preset))
     shown = name if len(name) <= 200 else short(name)
     raise CheckpointError(
         f"{shown}: no such folder, preset or hub id{suggest(name.lower()[:80], PRESETS)}; give a folder, owner/name, "
@@ -155,18 +153,6 @@ def exists(path: Path) -> bool:
         return path.exists()
     except (OSError, ValueError):  # a name that is too long or holds a NUL
         return False
-
-
-def shipped_folder(name: str) -> Path | None:
-    """The folder of a model that comes with the package, or None."""
-    return next((place / name for place in SHIPPED if (place / name / "model_index.json").is_file()), None)
-
-
-def is_shipped(folder: str | Path) -> bool:
-    """Whether a folder is a model that comes with the package, under whatever path it was named."""
-    name = Path(folder).resolve().name
-    found = shipped_folder(name) if name in PRESETS else None
-    return found is not None and found.resolve() == Path(folder).resolve()
 
 
 def cached(repository: str, revision: str | None = None) -> Path | None:

@@ -12,13 +12,14 @@ import torch
 from cogvideox.checkpoints.components import NO_COMPONENTS, STEM, Components, NetworkFiles
 from cogvideox.checkpoints.families import check_config
 from cogvideox.checkpoints.fill import check_names
-from cogvideox.checkpoints.hub import cached, exists, find_folder, released, shipped_folder
+from cogvideox.checkpoints.hub import cached, exists, find_folder, released
 from cogvideox.checkpoints.kinds import OF_FUN, check_recorded, fun_settings, is_noisy, kind_in
 from cogvideox.checkpoints.misplaced import belongs_after
 from cogvideox.checkpoints.network_files import read_network
 from cogvideox.checkpoints.quantised import QuantisedTensors
 from cogvideox.checkpoints.record import RECORD, ModelRecord, read_record
 from cogvideox.checkpoints.shapes import is_vae, meta_names, transformer_settings
+from cogvideox.checkpoints.shipped import ships
 from cogvideox.checkpoints.tensors import Tensors, read_json, shapes_of
 from cogvideox.checkpoints.trainers import not_a_model
 from cogvideox.config import Config
@@ -52,7 +53,7 @@ def find_spec(
     """
     name = str(path_or_name)
     if not exists(Path(name)):
-        if name in PRESETS and shipped_folder(name) is None:
+        if name in PRESETS and not ships(name):
             return with_components(get_preset(name), components, kind)
         spec = released(name)
         if spec is not None and cached(spec.hub or name) is None:

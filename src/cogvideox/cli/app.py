@@ -181,10 +181,10 @@ def inspect(
 
 def _is_only_a_name(path: str) -> bool:
     """Whether this is a model of the table that does not come with the package and is not a folder here."""
-    from cogvideox.checkpoints.hub import shipped_folder
+    from cogvideox.checkpoints.shipped import ships
     from cogvideox.presets import PRESETS
 
-    return path in PRESETS and not Path(path).exists() and shipped_folder(path) is None
+    return path in PRESETS and not Path(path).exists() and not ships(path)
 
 
 def _preset_as_text(name: str, as_json: bool) -> str:

@@ -22,6 +22,11 @@ IMAGE_SUFFIXES = frozenset([".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".
 """Endings of still pictures."""
 
 
+def user_cache() -> Path:
+    """The user's folder of what can be made again: ``cogvideox`` in ``XDG_CACHE_HOME``, else in ``~/.cache``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cogvideox"
+
+
 def inside(path: str | Path, root: str | Path) -> bool:
     """Whether ``path``, with every link followed, lies in ``root``; false for what cannot be followed."""
     try:

@@ -17,7 +17,7 @@ from torch.distributed import get_world_size
 
 from cogvideox import checkpoints
 from cogvideox.checkpoints.components import Components, is_packed
-from cogvideox.checkpoints.hub import is_shipped
+from cogvideox.checkpoints.shipped import is_shipped
 from cogvideox.checkpoints.specs import read_spec
 from cogvideox.device import best_device, check_device
 from cogvideox.errors import CheckpointError, ConfigError

@@ -23,6 +23,7 @@ from cogvideox.checkpoints.tensors import read_file, write_file
 from cogvideox.errors import CheckpointError, CogVideoXError, ConfigError
 from cogvideox.files.atomic import atomic_file, write_json
 from cogvideox.files.digest import digests_of, sha256_of, sha256_of_values
+from cogvideox.files.paths import user_cache
 from cogvideox.files.structured import read_json
 from cogvideox.model import CogVideoX
 from cogvideox.text import TextEmbedding, TextEncoder
@@ -41,7 +42,7 @@ def cache_folder(asked: str) -> Path | None:
     if not asked.strip() or "\0" in asked:
         raise ConfigError(f"text-cache {asked!r}: not a folder; write on, off or a path")
     if asked.lower() in ("on", "true", "yes", "1"):
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cogvideox" / "text"
+        return user_cache() / "text"
     if Path(asked).exists() and not Path(asked).is_dir():
         raise ConfigError(f"text-cache {asked}: a file; name a folder, on or off")
     return Path(asked)
