@@ -63,8 +63,8 @@ class LoadModel(io.ComfyNode):
                 io.String.Input(
                     "model",
                     default="tiny",
-                    tooltip="A folder (also one in models/diffusers), a name on the hub, or a preset such as 5b; tiny "
-                    "and tiny-i2v come with the package",
+                    tooltip="A folder (also one in models/diffusers), a name on the hub, or a preset such as 5b; "
+                    "tiny, tiny-base and tiny-i2v come with the package",
                 ),
                 io.Combo.Input(
                     "memory",

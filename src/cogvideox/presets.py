@@ -183,6 +183,11 @@ _TINY = replace(
         sample_frames=17,
     ),
 )
+_TINY_BASE = replace(
+    _TINY,
+    name="tiny-base",
+    about="the shipped model before it was distilled: many steps with guidance; fine-tuning starts from it",
+)
 _TINY_I2V = replace(
     _TINY,
     name="tiny-i2v",
@@ -225,7 +230,8 @@ _ARMS = (
 )
 
 PRESETS: dict[str, ModelSpec] = {
-    preset.name: preset for preset in (_2B, _5B, _5B_I2V, _15_5B, _15_5B_I2V, _TINY, _TINY_I2V, *_ARMS)
+    preset.name: preset
+    for preset in (_2B, _5B, _5B_I2V, _15_5B, _15_5B_I2V, _TINY, _TINY_BASE, _TINY_I2V, *_ARMS)
 }
 """Every model by name."""
 

@@ -44,7 +44,7 @@ def test_scaling_shift_and_inversion_follow_the_released_configs():
 def test_every_row_builds_and_is_recognised_by_its_network(name):
     preset = get_preset(name)
     assert preset.schedule.timestep_spacing == "trailing"
-    assert guess_preset(preset.transformer) == name
+    assert guess_preset(preset.transformer) == name.removesuffix("-base")  # one network, other weights
 
 
 def test_the_equal_size_arm_has_the_depth_that_matches():

@@ -153,7 +153,7 @@ def test_an_adapter_of_another_model_is_refused_before_weights_are_read(tmp_path
 
 def test_a_plan_counts_branches_of_guidance_and_what_a_cache_keeps():
     def planned(*more):
-        asked = ("plan", "tiny", "--device", "cpu", "--memory-limit", "4GB", "--steps", "10", "--json")
+        asked = ("plan", "tiny-base", "--device", "cpu", "--memory-limit", "4GB", "--steps", "10", "--json")
         found = json.loads(cogvideox(*asked, *more).stdout)
         return found["options"][0]["stages"]["denoise"]["work"], found["seconds"]["denoise"]
 

@@ -108,7 +108,7 @@ def test_ranges(client, done):
 
 
 def test_events_tell_stages_and_pictures_until_the_end(client):
-    name = client.create(steps=12, frames=9)
+    name = client.create(steps=60, frames=9)
     line = http.client.HTTPConnection("127.0.0.1", client.port, timeout=60)
     line.request("GET", f"/v1/videos/{name}/events")
     answer = line.getresponse()

@@ -55,7 +55,7 @@ def test_one_word_names_the_whole_model_and_what_is_said_stays():
     size = task.data.size.resolved(None)
     assert (size.fps, size.frames, size.short_side, size.height) == (8, 17, 256, None)
     small = task_of("lora", "task.vae=elsewhere")
-    assert (small.vae, small.text) == ("elsewhere", "tiny")
+    assert (small.vae, small.text) == ("elsewhere", "tiny-base")
     assert not small.recompute and small.lora.base == "float32"
     assert small.completed() == small
 

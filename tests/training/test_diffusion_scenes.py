@@ -30,7 +30,12 @@ pytestmark = pytest.mark.usefixtures("few_held_out")
 
 def tiny(cache: Path, **more) -> DiffusionTraining:
     return DiffusionTraining(
-        start="tiny", cache=str(cache), clips=4, batch=2, scene_mix={"pair": 0.5, "transform": 0.5}, **more
+        start="tiny-base",
+        cache=str(cache),
+        clips=4,
+        batch=2,
+        scene_mix={"pair": 0.5, "transform": 0.5},
+        **more,
     )
 
 
@@ -121,7 +126,7 @@ def test_resumed_is_uninterrupted_with_a_reader(cache, tmp_path):
         assert ends[0][part].keys() == ends[1][part].keys()
         assert all(torch.equal(ends[0][part][name], ends[1][part][name]) for name in ends[0][part])
     written = load_transformer(tmp_path / "whole" / "model").state_dict()
-    assert written.keys() == load_transformer(find_folder("tiny")).state_dict().keys()
+    assert written.keys() == load_transformer(find_folder("tiny-base")).state_dict().keys()
 
 
 def test_what_has_no_scenes_or_no_such_block_is_refused(cache):
@@ -129,9 +134,9 @@ def test_what_has_no_scenes_or_no_such_block_is_refused(cache):
         DiffusionTask(tiny(cache, scene_targets=SceneTargets(block=6)), 0, 1)
     for more in ({"object_weight": 1.0}, {"scene_targets": TARGETS}):
         with pytest.raises(ConfigError, match="tiny world"):
-            DiffusionTraining(start="tiny", data={"folder": "clips"}, **more)
+            DiffusionTraining(start="tiny-base", data={"folder": "clips"}, **more)
         with pytest.raises(ConfigError, match="a student learns what its teacher says"):
-            DistilTraining(start="tiny", method=FoldGuidance(), **more)
+            DistilTraining(start="tiny-base", method=FoldGuidance(), **more)
 
 
 def test_scenes_of_clips_are_those_of_their_numbers(cache):

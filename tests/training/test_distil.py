@@ -39,7 +39,7 @@ pytestmark = pytest.mark.usefixtures("few_held_out")
 
 def settings(cache: Path, method: str, **more) -> DistilTraining:
     return DistilTraining(
-        start="tiny",
+        start="tiny-base",
         cache=str(cache),
         clips=4,
         batch=2,
@@ -156,7 +156,7 @@ def test_a_run_resumes_and_its_result_says_how_it_is_sampled(method, cache, tmp_
     file = "transformer/diffusion_pytorch_model.safetensors"
     assert (whole / file).read_bytes() == (parts / file).read_bytes()
     spec = find_spec(whole)
-    assert spec.guidance == 1 and find_spec("tiny").times == ()
+    assert spec.guidance == 1 and find_spec("tiny-base").times == ()
     if method != "guidance":
         times = (999, 665, 399) if method == "tdm" else (999, 749, 499, 249)
         assert spec.times == times and spec.sampler == "ddim"
@@ -214,7 +214,7 @@ def prompts_file(folder: Path, count: int = 6) -> str:
 @pytest.mark.parametrize("lora", [None, LoraTuning(rank=2)])
 def test_prompts_alone_teach_a_student_of_few_steps(lora, cache, tmp_path):
     task = DistilTraining(
-        start="tiny", cache=str(cache), batch=2, method=METHODS["tdm"], lora=lora, compared=1,
+        start="tiny-base", cache=str(cache), batch=2, method=METHODS["tdm"], lora=lora, compared=1,
         prompts=PromptFile(file=prompts_file(tmp_path), frames=9, height=32, width=48, held_out=2),
     )  # fmt: skip
 
@@ -251,13 +251,15 @@ def test_prompts_alone_teach_a_student_of_few_steps(lora, cache, tmp_path):
 def test_prompts_that_cannot_teach_are_refused(cache, tmp_path):
     few = PromptFile(file=prompts_file(tmp_path, 3))
     with pytest.raises(ConfigError, match="its targets lie on noised clips"):
-        DistilTraining(start="tiny", method=METHODS["progressive"], prompts=few)
+        DistilTraining(start="tiny-base", method=METHODS["progressive"], prompts=few)
     with pytest.raises(ConfigError, match="leave one of them out"):
-        DistilTraining(start="tiny", method=METHODS["tdm"], prompts=few, data={"folder": "clips"})
+        DistilTraining(start="tiny-base", method=METHODS["tdm"], prompts=few, data={"folder": "clips"})
     with pytest.raises(ConfigError, match="task.clips: speaks of the tiny world"):
-        DistilTraining(start="tiny", method=METHODS["tdm"], prompts=few, clips=7)
+        DistilTraining(start="tiny-base", method=METHODS["tdm"], prompts=few, clips=7)
     with pytest.raises(ConfigError, match="3 prompts, of which 4 are held out"):
-        DistilTask(DistilTraining(start="tiny", cache=str(cache), method=METHODS["tdm"], prompts=few), 0, 1)
+        DistilTask(
+            DistilTraining(start="tiny-base", cache=str(cache), method=METHODS["tdm"], prompts=few), 0, 1
+        )
     with pytest.raises(ConfigError, match="of kind i2v"):
         DistilTask(
             DistilTraining(start="tiny-i2v", cache=str(cache), method=METHODS["tdm"], prompts=few), 0, 1

@@ -152,7 +152,14 @@ def test_a_dry_run_counts_the_clips_that_are_there_not_those_that_would_fit(tmp_
     """6 clips of 352 tokens, rows of 1,760: an epoch is 2 micro-steps, of 5 and 1, so 4 of them hold 12 clips."""
     monkeypatch.chdir(tmp_path)
     cogvideox("world", "render", "--n", "6", "--out", "clips")
-    words = ("train", "lora", "task.start=tiny", "task.data.folder=clips", "task.data.held_out=0", "steps=2")
+    words = (
+        "train",
+        "lora",
+        "task.start=tiny-base",
+        "task.data.folder=clips",
+        "task.data.held_out=0",
+        "steps=2",
+    )
     shown = cogvideox(*words, "--dry-run").stdout
     assert "a step: 12 clips of the largest size, 4,224 tokens in 4 micro-steps" in shown
     assert "an epoch: 6 clips, 0.5 steps; 2 steps are 4 epochs" in shown

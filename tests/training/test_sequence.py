@@ -55,18 +55,19 @@ def short(out: Path) -> ChainedRun:
 def test_the_recipe_tiny_is_one_chain_from_nothing():
     chain = recipe("tiny")
     names = [name for name, _ in chain.named_runs()]
-    assert names == ["vae", "text", "coarse", "t2v", "i2v", "guidance", "steps-16", "steps-8"]
+    assert names == ["vae", "text", "coarse", "t2v", "i2v", "steps-16", "steps-8"]
     runs = dict(chain.named_runs())
     assert runs["coarse"].task.start is None and runs["coarse"].task.vae == "runs/tiny/1-vae/model"
     assert (
         runs["t2v"].task.start == "runs/tiny/3-coarse/model"
         and runs["i2v"].task.start == "runs/tiny/4-t2v/model"
     )
-    assert runs["guidance"].task.start == "runs/tiny/4-t2v/model"
-    assert runs["steps-8"].task.start == "runs/tiny/7-steps-16/model"
+    assert runs["steps-16"].task.start == "runs/tiny/4-t2v/model"
+    assert (runs["steps-16"].task.method.guidance, runs["steps-8"].task.method.guidance) == (3.5, None)
+    assert runs["steps-8"].task.start == "runs/tiny/6-steps-16/model"
     alone = dict(recipe("distil-tiny").named_runs())
-    assert alone["guidance"].task.start == "runs/world-t2v-fine/model"
-    assert alone["steps-8"].task.start == "runs/distil-tiny/2-steps-16/model"
+    assert alone["steps-16"].task.start == "runs/world-t2v-fine/model"
+    assert alone["steps-8"].task.start == "runs/distil-tiny/1-steps-16/model"
 
 
 def test_a_chain_makes_models_from_nothing_and_resumes_in_any_run(tmp_path, monkeypatch):

@@ -18,13 +18,13 @@ from cogvideox.training.tasks.folder import FolderData
 
 def finetune() -> Run:
     """All weights of a model on a folder of clips: set task.data.folder and task.start (a preset or a folder)."""
-    task = DiffusionTraining(start="tiny", data=FolderData(), accumulation=4)
+    task = DiffusionTraining(start="tiny-base", data=FolderData(), accumulation=4)
     return _run("finetune", task, OptimConfig(lr=1e-5, warmup=50, ema=0.999))
 
 
 def lora() -> Run:
     """An adapter for a model on a folder of clips: set task.data.folder and task.start (a preset or a folder)."""
-    task = DiffusionTraining(start="tiny", data=FolderData(), accumulation=4, lora=LoraTuning())
+    task = DiffusionTraining(start="tiny-base", data=FolderData(), accumulation=4, lora=LoraTuning())
     return _run("lora", task, OptimConfig(lr=5e-4, warmup=50, ema=0.99))
 
 
@@ -47,7 +47,9 @@ def control() -> Run:
 
 
 def _conditioned(kind: TrainedKind, **settings: Any) -> DiffusionTraining:
-    return DiffusionTraining(start="tiny", data=FolderData(), accumulation=4, model_kind=kind, **settings)
+    return DiffusionTraining(
+        start="tiny-base", data=FolderData(), accumulation=4, model_kind=kind, **settings
+    )
 
 
 def distil() -> Run:
@@ -55,14 +57,14 @@ def distil() -> Run:
 
     Without ``task.data.folder`` the clips are the tiny world's.
     """
-    task = DistilTraining(start="tiny", clips=9000, batch=16, method=FoldGuidance(guidance=3.5))
+    task = DistilTraining(start="tiny-base", clips=9000, batch=16, method=FoldGuidance(guidance=3.5))
     return _run("distil", task, OptimConfig(lr=1e-4, warmup=20, ema=0.99), steps=600)
 
 
 def distil_lora() -> Run:
     """An adapter that makes four steps of a model without guidance (TDM): set task.data.folder, and task.start."""
     task = DistilTraining(
-        start="tiny", data=FolderData(), accumulation=4, lora=LoraTuning(), method=TrajectoryMatching()
+        start="tiny-base", data=FolderData(), accumulation=4, lora=LoraTuning(), method=TrajectoryMatching()
     )
     optim = OptimConfig(lr=1e-4, warmup=5, betas=(0.0, 0.95), ema=0.0)
     return _run("distil-lora", task, optim, steps=300).changed(critic=optim.changed(lr=5e-4))
@@ -104,7 +106,7 @@ def videos_lora() -> Run:
     `task.data.caption` gives the caption of such clips.
     """
     data = FolderData(videos="", folder="runs/videos/curated")
-    task = DiffusionTraining(start="tiny", data=data, lora=LoraTuning())
+    task = DiffusionTraining(start="tiny-base", data=data, lora=LoraTuning())
     optim = OptimConfig(lr=5e-4, warmup=20, ema=0.99)
     return _run("videos-lora", task, optim, steps=200, out="runs/videos/lora")
 

@@ -97,7 +97,7 @@ def _students() -> tuple[ChainStage, ...]:
     methods += [(f"steps-{steps}", Progressive(steps=steps)) for steps in STEPS]
     stages, before = [], "t2v"
     for name, method in methods:
-        task = DistilTraining(start="tiny", method=method, batch=32, samples=8, **CLIPS)
+        task = DistilTraining(start="tiny-base", method=method, batch=32, samples=8, **CLIPS)
         optim = _muon(lr=3e-4, muon_lr=0.005, ema=0.995, warmup=20, decay=1.0)
         run = _run(f"small-{name}", task, steps=1500, optim=optim)
         stages.append(ChainStage(name=name, run=run, reads={"task.start": before}))

@@ -1,0 +1,62 @@
+"""Put trained models into the package: weights in float16, what they share once, beside ``tiny``.
+
+    python benchmarks/ship.py tiny runs/tiny/7-steps-8/model
+    python benchmarks/ship.py tiny-base runs/tiny/4-t2v/model     the autoencoder and text encoder must be those of tiny
+    python benchmarks/ship.py tiny-i2v runs/tiny/5-i2v/model
+
+Replaces that folder of src/cogvideox/shipped. Models compute in float32 whatever their files hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from cogvideox.checkpoints.shipped import LENDER, SHARED
+from cogvideox.files.digest import sha256_of_file
+
+SHIPPED = Path(__file__).resolve().parents[1] / "src/cogvideox/shipped"
+RECORD = "cogvideox.json"
+
+
+def ship(name: str, trained: Path, shipped: Path = SHIPPED) -> Path:
+    """The folder ``name`` of the package, made from a trained model. Raises SystemExit where parts are not tiny's."""
+    new = shipped / f".{name}.new"
+    shutil.rmtree(new, ignore_errors=True)
+    shutil.copytree(trained, new)
+    for file in new.glob("*/*.safetensors"):
+        tensors = load_file(file)
+        if file.parent.name != "text_encoder":  # small, and read by everything
+            tensors = {key: value.to(torch.float16) for key, value in tensors.items()}
+        save_file(tensors, file, metadata={"format": "pt"})
+    record = json.loads((new / RECORD).read_text())
+    files = {
+        path.relative_to(new).as_posix(): sha256_of_file(path) for path in sorted(new.glob("*/*.safetensors"))
+    }
+    record |= {"preset": name, "dtype": "float32", "files": files}
+    if name != LENDER:
+        lent = json.loads((shipped / LENDER / RECORD).read_text())["files"]
+        for file, digest in files.items():
+            if file.split("/")[0] in SHARED and lent.get(file) != digest:
+                raise SystemExit(
+                    f"{trained}/{file}: not that of {LENDER}; ship {LENDER} of the same chain first"
+                )
+        for part in SHARED:
+            shutil.rmtree(new / part)
+    (new / RECORD).write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")
+    shutil.rmtree(shipped / name, ignore_errors=True)
+    return new.rename(shipped / name)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("name", choices=(LENDER, "tiny-base", "tiny-i2v"))
+    parser.add_argument("trained", type=Path)
+    print(ship(**vars(parser.parse_args())))
