@@ -139,7 +139,18 @@ def test_the_autoencoders_suite_ends_with_pairs():
 
 
 def test_truth_that_is_noised_little_is_finished_as_it_is(here):
-    words = ["--model", "tiny-base", "--suite", "finish", "--prompts", "1", "--steps", "10", "--guidance", "1"]
+    words = [
+        "--model",
+        "tiny-base",
+        "--suite",
+        "finish",
+        "--prompts",
+        "1",
+        "--steps",
+        "10",
+        "--guidance",
+        "1",
+    ]
     run(*words, "--strength", "0.1", "--out", "f")
     (file,) = Path("f/videos").glob("*.mkv")
     truth = render(held_out_prompts()[0].scene).astype(float)

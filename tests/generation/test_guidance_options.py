@@ -161,7 +161,18 @@ def test_planners_count_a_third_branch_and_steps_without_guidance():
 
 def test_flags_reach_the_record(tmp_path):
     words = ["generate", "a red circle", "--steps", "3", "--frames", "5", "--out", str(tmp_path / "a.mp4")]
-    more = ["--guidance-rule", "apg", "--apg-eta", "0.2", "--guidance-stop", "0.7", "--stg-scale", "0.5"]
+    more = [
+        "--model",
+        "tiny-base",
+        "--guidance-rule",
+        "apg",
+        "--apg-eta",
+        "0.2",
+        "--guidance-stop",
+        "0.7",
+        "--stg-scale",
+        "0.5",
+    ]
     done = CliRunner().invoke(app, words + more)
     assert done.exit_code == 0, done.stderr
     said = json.loads((tmp_path / "a.json").read_text())["run"]["guider"]

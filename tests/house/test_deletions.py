@@ -20,6 +20,7 @@ ON_MODULES = {"remove": ("os",), "replace": ("os",), "move": ("shutil",), "copyt
 
 PLACES: dict[str, tuple[int, str]] = {
     "generation/batch.py:run_batch": (1, "failures.json, after it was read as one of ours"),
+    "checkpoints/shipped.py:_copied": (2, "parts of the package are copied into the new folder of atomic_folder"),
     "curation/pipeline.py:Pipeline.remove_cut_files": (2, "cut clips in our work folder, named by video and span"),
     "curation/run.py:_Curation.remove_stale": (1, "marks of shards in our work folder, by number"),
     "curation/outputs.py:OutputList.publish": (1, "a draft of ours; what it replaces must have a digest on our list"),
