@@ -17,14 +17,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from cogvideox.checkpoints.shipped import LENDER, SHARED
+from cogvideox.checkpoints.record import RECORD
+from cogvideox.checkpoints.shipped import LENDER, SHARED, SHIPPED
 from cogvideox.files.digest import sha256_of_file
 
-SHIPPED = Path(__file__).resolve().parents[1] / "src/cogvideox/shipped"
-RECORD = "cogvideox.json"
 
-
-def ship(name: str, trained: Path, shipped: Path = SHIPPED) -> Path:
+def ship(name: str, trained: Path, shipped: Path = SHIPPED[0]) -> Path:
     """The folder ``name`` of the package, made from a trained model. Raises SystemExit where parts are not tiny's."""
     new = shipped / f".{name}.new"
     shutil.rmtree(new, ignore_errors=True)
