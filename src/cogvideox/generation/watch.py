@@ -23,6 +23,7 @@ from cogvideox.noise import generator
 from cogvideox.vae.tiny import TinyVAE
 from cogvideox.video.saving import label, write_gif
 
+GROUNDS = 24  # made pictures that colours are fitted on, beside two that are all colour
 SIDE = 12
 """The side in latent pixels of the pictures that colours are fitted on."""
 SHORT_SIDE = 96
@@ -66,7 +67,7 @@ def to_colours(
 def fit_colours(model: CogVideoX) -> Float[Tensor, "c1 3"]:
     """The linear map from the (unscaled) latents of a model to colours in [-1, 1], by least squares.
 
-    Fitted on a few made pictures that the model's autoencoder encodes: a second of work for any model.
+    Fitted on a few made pictures that the model's autoencoder encodes: seconds of work for any model.
     """
     config = model.vae.config
     side = SIDE * config.spatial_compression_ratio
@@ -85,7 +86,8 @@ def fit_colours(model: CogVideoX) -> Float[Tensor, "c1 3"]:
 
 
 def _pictures(side: int) -> Float[Tensor, "n 3 side side"]:
-    """Six grey grounds with soft patches of colour, and two that are all colour; the same ones always."""
+    """Grey grounds with soft patches of colour, and two that are all colour; the same ones always. Of six grounds the
+    colours of some autoencoders were off by an eighth of the range."""
     source = generator(0, "preview colours")
 
     def draw(*shape: int) -> Tensor:
@@ -94,9 +96,9 @@ def _pictures(side: int) -> Float[Tensor, "n 3 side side"]:
     def spread(x: Tensor, mode: str = "bilinear") -> Tensor:
         return F.interpolate(x, (side, side), mode=mode, align_corners=False)
 
-    ground = spread((draw(6, 1, 2, 2) * 1.2 - 0.6).expand(-1, 3, -1, -1))
-    patches = spread((draw(6, 1, 6, 6) > 0.8).float())
-    colours = spread(draw(6, 3, 3, 3) * 2 - 1)
+    ground = spread((draw(GROUNDS, 1, 2, 2) * 1.2 - 0.6).expand(-1, 3, -1, -1))
+    patches = spread((draw(GROUNDS, 1, 6, 6) > 0.8).float())
+    colours = spread(draw(GROUNDS, 3, 3, 3) * 2 - 1)
     colourful = spread(draw(2, 3, 4, 4) * 2 - 1, "bicubic")
     return torch.cat([ground * (1 - patches) + colours * patches, colourful]).clamp(-1, 1)
 
