@@ -8,7 +8,7 @@ import torch
 from cogvideox.errors import ConfigError
 from cogvideox.transformer import Transformer
 from cogvideox.transformer.initialise import initialise
-from cogvideox.transformer.modulation import tabulated
+from cogvideox.transformer.modulation import ModulationTable, tabulated
 from support.models import VARIANTS, small_preset
 
 TIMES = (999, 640, 19)
@@ -54,6 +54,19 @@ def test_the_table_is_smaller_than_the_layers_it_stands_for():
         table = sum(buffer.numel() for name, buffer in net.named_buffers() if name.endswith("table"))
         left = sum(p.numel() for p in net.parameters())
     assert left + table < sum(p.numel() for p in net.parameters())
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_tables_on_the_meta_device_are_as_large_as_real_ones(name):
+    net = network(name)
+
+    def sizes():
+        with tabulated(net, TIMES):
+            return [(m.table.shape, m.table.dtype) for m in net.modules() if isinstance(m, ModulationTable)]
+
+    real = sizes()
+    net.to("meta")
+    assert sizes() == real != []
 
 
 def test_no_timesteps_are_refused():

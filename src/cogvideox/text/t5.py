@@ -49,13 +49,22 @@ class T5Config(Config):
         return self
 
 
+class Embedding(nn.Embedding):
+    """torch's table of vectors. On the meta device it draws no numbers: that reads in torch's compiler, a second."""
+
+    def reset_parameters(self) -> None:
+        """Normal numbers."""
+        if not self.weight.is_meta:
+            super().reset_parameters()
+
+
 class T5Encoder(nn.Module):
     """Token ids to vectors. ``forward(ids [b, l]) -> [b, l, d_model]``."""
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()
         self.config = config
-        self.shared = nn.Embedding(config.vocab_size, config.d_model)
+        self.shared = Embedding(config.vocab_size, config.d_model)
         self.encoder = _Stack()
         self.encoder.block = nn.ModuleList(_Block(config, index == 0) for index in range(config.num_layers))
         self.encoder.final_layer_norm = RMSNorm(config)
@@ -151,9 +160,7 @@ class SelfAttention(nn.Module):
         self.q, self.k, self.v = (Linear(config.d_model, inner, bias=False) for _ in range(3))
         self.o = Linear(inner, config.d_model, bias=False)
         if first:
-            self.relative_attention_bias = nn.Embedding(
-                config.relative_attention_num_buckets, config.num_heads
-            )
+            self.relative_attention_bias = Embedding(config.relative_attention_num_buckets, config.num_heads)
 
     def forward(self, x: Float[Tensor, "b l d"], bias: Float[Tensor, "#b k l l"]) -> Float[Tensor, "b l d"]:
         """What each token reads from the others; ``bias`` is added to the scores."""

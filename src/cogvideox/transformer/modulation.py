@@ -6,8 +6,9 @@ beforehand, their results are small tables (0.16 GB for 50 steps of the 5B), and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -26,9 +27,9 @@ class ModulationTable(nn.Module):
     The table is no buffer: it stays on the device where it was computed when modules are moved.
     """
 
-    def __init__(self, linear: nn.Module, tembs: Float[Tensor, "steps s"]) -> None:
+    def __init__(self, table: Float[Tensor, "steps d"]) -> None:
         super().__init__()
-        self.table = linear(tembs)
+        self.table = table
 
     def forward(self, steps: Int[Tensor, "*b 1"]) -> Float[Tensor, "*b d"]:
         """The results for timesteps, given by their index in the list that the table was made for."""
@@ -49,8 +50,8 @@ def tabulated(network: Transformer, timesteps: Sequence[int], park: str | None =
     home, dtype = some.device, some.dtype
     # weights that are in a file come to where the timesteps are
     start = home if stored_of(some) is None else torch.device("cpu")
-    tembs = network.temb(torch.tensor(sorted(set(timesteps)), device=start), None, dtype)
-    known = torch.tensor(sorted(set(timesteps)), device=tembs.device)
+    known = torch.tensor(sorted(set(timesteps)), device=start)
+    tables = _sizes(known, dtype) if known.is_meta else _results(network.temb(known, None, dtype))
     norms = [module for module in network.modules() if isinstance(module, ExpertNorm | FinalNorm)]
     layers = [norm.linear for norm in norms]
 
@@ -59,7 +60,7 @@ def tabulated(network: Transformer, timesteps: Sequence[int], park: str | None =
 
     try:
         for norm, linear in zip(norms, layers, strict=True):
-            norm.linear = ModulationTable(linear, tembs)
+            norm.linear = ModulationTable(tables(linear))
             if park is not None:
                 linear.to(park)
         network.temb = indices  # type: ignore[method-assign]
@@ -68,3 +69,14 @@ def tabulated(network: Transformer, timesteps: Sequence[int], park: str | None =
         vars(network).pop("temb", None)
         for norm, linear in zip(norms, layers, strict=True):
             norm.linear = linear.to(home) if park is not None else linear
+
+
+def _results(tembs: Tensor) -> Callable[[nn.Module], Tensor]:
+    return lambda linear: cast(Tensor, linear(tembs))
+
+
+def _sizes(timesteps: Tensor, dtype: torch.dtype) -> Callable[[nn.Module], Tensor]:
+    """On the meta device sizes are all there is; to run layers there reads in torch's compiler, a second."""
+    return lambda linear: timesteps.new_empty(
+        len(timesteps), cast(nn.Linear, linear).out_features, dtype=dtype
+    )
