@@ -144,7 +144,8 @@ class DistilTask(DiffusionTask):
     def teacher(self) -> Teacher:
         """The frozen start, with the guidance of the method."""
         negative = self.data.train.texts([""])[0]
-        return Teacher(self._teacher, negative.float(), self.config.method.guidance)
+        method = self.config.method
+        return Teacher(self._teacher, negative.float(), method.guidance, method.guided_times)
 
     @cached_property
     def levels(self) -> Levels:
