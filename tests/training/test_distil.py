@@ -103,24 +103,6 @@ def test_folded_guidance_is_what_two_branches_say(cache):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-7)
 
 
-def test_a_teacher_is_guided_at_the_times_of_its_interval_alone(cache):
-    method = FoldGuidance(guidance=3.5, guided_times=(500, 999))
-    task = DistilTask(settings(cache, "guidance").changed(method=method), 0, 1)
-    whole = DistilTask(settings(cache, "guidance"), 0, 1)
-    batch = task.data.train.training(*task.data.of_micro_step(0))
-    above, below = task._errors(task.module, batch, torch.tensor([500, 499]))
-    torch.testing.assert_close(above, whole._errors(task.module, batch, torch.tensor([500, 499]))[0])
-    assert above > 1e-5 and below < 1e-9, "below it the student, which is the teacher, says what is wanted"
-
-
-@pytest.mark.parametrize(
-    "settings", [{"guidance": 3.5, "guided_times": (500, 300)}, {"guided_times": (500, 999)}]
-)
-def test_an_interval_of_guidance_lies_in_the_schedule_and_has_guidance(settings):
-    with pytest.raises(ConfigError, match="guided_times"):
-        Progressive(steps=4, **settings)
-
-
 def test_a_progressive_step_lands_where_two_steps_of_the_teacher_do(cache):
     task = DistilTask(settings(cache, "progressive"), 0, 1)
     batch = task.data.train.training(*task.data.of_micro_step(0))

@@ -144,8 +144,7 @@ class DistilTask(DiffusionTask):
     def teacher(self) -> Teacher:
         """The frozen start, with the guidance of the method."""
         negative = self.data.train.texts([""])[0]
-        method = self.config.method
-        return Teacher(self._teacher, negative.float(), method.guidance, method.guided_times)
+        return Teacher(self._teacher, negative.float(), self.config.method.guidance)
 
     @cached_property
     def levels(self) -> Levels:

@@ -10,35 +10,14 @@ from cogvideox.config import Config
 from cogvideox.errors import ConfigError
 
 
-class Guided(Config):
-    """Where the teacher is guided: guidance at low noise makes outlines worse and no fact better, so that an interval
-    pays (Kynkäänniemi et al. 2024, arXiv 2404.07724)."""
-
-    guided_times: tuple[int, int] = Field(
-        (0, 999),
-        description="lowest and highest time at which the teacher is guided; beyond, its plain answer",
-    )
-
-    @model_validator(mode="after")
-    def _an_interval(self) -> Self:
-        low, high = self.guided_times
-        if not 0 <= low <= high <= 999:
-            raise ConfigError(f"guided_times {low},{high}: give the lowest, then the highest, of 0 to 999")
-        if getattr(self, "guidance", None) is None and "guided_times" in self.model_fields_set:
-            raise ConfigError(
-                f"guided_times {low},{high}: no guidance to restrict; set guidance, or leave it out"
-            )
-        return self
-
-
-class FoldGuidance(Guided):
+class FoldGuidance(Config):
     """The student's one answer is the teacher's guided one (Meng et al. 2022, arXiv 2210.03142, at one scale)."""
 
     kind: Literal["guidance"] = Field("guidance", description="one network pass a step instead of two")
     guidance: float = Field(6.0, gt=0, description="the scale that is folded in")
 
 
-class Progressive(Guided):
+class Progressive(Config):
     """Each step of the student lands where two of the teacher's do."""
 
     kind: Literal["progressive"] = Field("progressive", description="half of the teacher's steps")
@@ -48,7 +27,7 @@ class Progressive(Guided):
     )
 
 
-class TrajectoryMatching(Guided):
+class TrajectoryMatching(Config):
     """Trajectory distribution matching: a student of few steps, taught by prompts alone, and a fake score beside it."""
 
     kind: Literal["tdm"] = Field("tdm", description="match the teacher's distribution along the trajectory")
@@ -76,8 +55,7 @@ def passes(method: Method, frozen: bool) -> float:
     """Forward passes of the transformer that one clip of a step costs; a backward one counts two, or one where base
     weights are ``frozen`` under an adapter."""
     trained = 2.0 if frozen else 3.0
-    low, high = method.guided_times
-    guided = 1.0 if method.guidance in (None, 1) else 1 + (high - low + 1) / 1000
+    guided = 1.0 if method.guidance in (None, 1) else 2.0
     if isinstance(method, FoldGuidance):
         return guided + trained
     if isinstance(method, Progressive):

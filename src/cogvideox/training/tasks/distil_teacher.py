@@ -15,16 +15,10 @@ from cogvideox.training.tasks.diffusion_batches import DiffusionSample, predict
 
 
 class Teacher:
-    """A frozen network: velocities with guidance, as its samplers see them, or without.
+    """A frozen network: velocities with guidance, as its samplers see them, or without."""
 
-    ``guided``: the lowest and the highest time at which there is guidance.
-    """
-
-    def __init__(
-        self, network: nn.Module, negative: Tensor, guidance: float | None, guided: tuple[int, int] = (0, 999)
-    ) -> None:
-        self.network, self.negative = network.eval().requires_grad_(False), negative
-        self.guidance, self.guided = guidance, guided
+    def __init__(self, network: nn.Module, negative: Tensor, guidance: float | None) -> None:
+        self.network, self.negative, self.guidance = network.eval().requires_grad_(False), negative, guidance
 
     @torch.no_grad()
     def __call__(
@@ -33,15 +27,11 @@ class Teacher:
         """Guided velocities, float32: v_0 + g (v_c - v_0)."""
         if self.guidance is None or self.guidance == 1:
             return self.unguided(batch, x, times)
-        low, high = self.guided
-        chosen = [clip for clip, t in enumerate(times) if low <= t <= high]
-        without = [replace(batch[clip], text=self.negative.to(batch[clip].text)) for clip in chosen]
-        latents, all_times = [*x, *(x[clip] for clip in chosen)], [*times, *(times[clip] for clip in chosen)]
-        answers = predict(self.network, [*batch, *without], latents, on_device(x, all_times))
-        velocities = [v.float() for v in answers[: len(batch)]]
-        for clip, none in zip(chosen, answers[len(batch) :], strict=True):
-            velocities[clip] = none.float() + self.guidance * (velocities[clip] - none.float())
-        return velocities
+        count = len(batch)
+        without = [replace(sample, text=self.negative.to(sample.text)) for sample in batch]
+        answers = predict(self.network, [*batch, *without], [*x, *x], on_device(x, [*times, *times]))
+        pairs = zip(answers[:count], answers[count:], strict=True)
+        return [none.float() + self.guidance * (v.float() - none.float()) for v, none in pairs]
 
     @torch.no_grad()
     def unguided(
