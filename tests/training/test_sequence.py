@@ -63,7 +63,7 @@ def test_the_recipe_tiny_is_one_chain_from_nothing():
         and runs["i2v"].task.start == "runs/tiny/4-t2v/model"
     )
     assert runs["steps-16"].task.start == "runs/tiny/4-t2v/model"
-    assert (runs["steps-16"].task.method.guidance, runs["steps-8"].task.method.guidance) == (3.5, None)
+    assert (runs["steps-16"].task.method.guidance, runs["steps-8"].task.method.guidance) == (2.0, None)
     assert runs["steps-8"].task.start == "runs/tiny/6-steps-16/model"
     alone = dict(recipe("distil-tiny").named_runs())
     assert alone["steps-16"].task.start == "runs/world-t2v-fine/model"

@@ -57,7 +57,7 @@ def distil() -> Run:
 
     Without ``task.data.folder`` the clips are the tiny world's.
     """
-    task = DistilTraining(start="tiny-base", clips=9000, batch=16, method=FoldGuidance(guidance=3.5))
+    task = DistilTraining(start="tiny-base", clips=9000, batch=16, method=FoldGuidance(guidance=2.0))
     return _run("distil", task, OptimConfig(lr=1e-4, warmup=20, ema=0.99), steps=600)
 
 

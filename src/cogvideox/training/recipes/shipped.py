@@ -58,7 +58,7 @@ def world_text() -> Run:
 
 
 HARD_STORIES_OFTEN = {
-    "motion": 0.12, "size": 0.05, "rotate": 0.15, "transform": 0.25, "count": 0.15, "pan": 0.03, "pair": 0.25,
+    "motion": 0.13, "size": 0.14, "rotate": 0.12, "transform": 0.18, "count": 0.22, "pan": 0.03, "pair": 0.18,
 }  # fmt: skip
 SCENES: dict[str, Any] = {
     "scene_mix": HARD_STORIES_OFTEN, "clips": 9000, "object_weight": 3.0, "scene_targets": SceneTargets(),
@@ -120,7 +120,7 @@ def _students() -> tuple[ChainStage, ...]:
     """The runs of distillation: each starts from the one before, the first from the run called t2v."""
     stages, before = [], "t2v"
     for steps in STEPS:
-        name, method = f"steps-{steps}", Progressive(steps=steps, guidance=3.5 if before == "t2v" else None)
+        name, method = f"steps-{steps}", Progressive(steps=steps, guidance=2.0 if before == "t2v" else None)
         task = DistilTraining(
             start="tiny-base", method=method, scene_mix=HARD_STORIES_OFTEN, clips=9000, batch=16
         )
