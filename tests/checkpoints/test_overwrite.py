@@ -104,10 +104,11 @@ def test_files_of_others_beside_a_checkpoint_keep_it_from_being_replaced(name, m
 
 
 def save_for_ever(target, ready):
+    """``ready`` after the first save, which clears away what a kill before it has left."""
     models = [small_model("5b"), small_model("2b")]
-    ready.set()
     for model in itertools.cycle(models):
         save_model(model, target, overwrite=True)
+        ready.set()
 
 
 def test_a_model_that_is_saved_again_and_again_is_whole_after_every_kill(tmp_path):

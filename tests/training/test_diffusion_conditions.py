@@ -135,7 +135,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_and_its_result_is_read_unaske
     assert (spec.frames, spec.height, spec.guidance, spec.licence, spec.name) == (
         17,
         64,
-        3.5,
+        2.0,
         "Apache-2.0",
         "",
     )

@@ -53,7 +53,7 @@ class Embedding(nn.Embedding):
     """torch's table of vectors. On the meta device it draws no numbers: that reads in torch's compiler, a second."""
 
     def reset_parameters(self) -> None:
-        """Normal numbers."""
+        """Normal numbers, but none on the meta device."""
         if not self.weight.is_meta:
             super().reset_parameters()
 
