@@ -19,7 +19,7 @@ from cogvideox.training.optim import OptimConfig
 from cogvideox.training.recipes import recipe
 from cogvideox.training.recipes.paper import TABLE_1, variant_config
 from cogvideox.training.resume import check_same_config
-from cogvideox.training.tasks.crops import FolderCrops, clip_frames
+from cogvideox.training.tasks.crops import FolderCrops, WorldCrops, clip_frames, turn_hues
 from cogvideox.training.tasks.folder import FolderData
 from cogvideox.training.tasks.vae import CropPhase, Gan, VAETask, VAETraining
 from cogvideox.vae import VAE, VAEConfig
@@ -295,3 +295,50 @@ def test_an_autoencoder_does_not_go_on_with_another_folder(tmp_path: Path) -> No
         train(run)
     (tmp_path / "clips/more.mp4").unlink()
     train(run)
+
+
+def test_turned_hues_leave_grey_and_outlines_as_they_are() -> None:
+    """A third of a turn makes red green; grey stays at every angle; what leaves the range is cut off."""
+    colours = torch.tensor([[1.0, -1.0, -1.0], [0.2, 0.2, 0.2], [0.9, 0.9, -0.9]]).T
+    third = turn_hues(colours, 120)
+    torch.testing.assert_close(third, torch.tensor([[-1.0, 1.0, -1.0], [0.2, 0.2, 0.2], [-0.9, 0.9, 0.9]]).T)
+    torch.testing.assert_close(turn_hues(turn_hues(colours * 0.5, 50), -50), colours * 0.5)
+    assert turn_hues(colours, 60).abs().max() <= 1
+    assert turn_hues(colours, 60)[:, 1].tolist() == pytest.approx([0.2, 0.2, 0.2])
+
+
+def test_the_hues_of_a_share_of_the_crops_are_turned(tmp_path: Path) -> None:
+    phase = CropPhase(until=1, frames=1, size=64, batch=32)
+    plain, turned = WorldCrops(0, 64, 17).crops(phase, 0), WorldCrops(0, 64, 17, hues=0.5).crops(phase, 0)
+    other = (plain - turned).abs().amax((1, 2, 3, 4)) > 0.05
+    assert 8 <= int(other.sum()) <= 24
+    covered = WorldCrops(0, 64, 17, hues=0.5).crops_and_objects(phase, 0)
+    assert torch.equal(covered[0], turned)
+    assert torch.equal(covered[1], WorldCrops(0, 64, 17).crops_and_objects(phase, 0)[1])
+    grey = covered[1].expand_as(plain) == 0
+    torch.testing.assert_close(turned[grey], plain[grey])
+
+
+def test_hues_of_a_folder_are_turned_too(tmp_path: Path) -> None:
+    """Its pictures are of one dull colour each, so nothing is cut off and their greyness stays."""
+    for number in range(8):
+        Image.new("RGB", (16, 16), (150, 110, 100 + 4 * number)).save(tmp_path / f"{number}.png")
+    data = FolderData(folder=str(tmp_path), size=ClipSize(frames=9, short_side=16), held_out=0)
+    phase = CropPhase(until=1, frames=1, size=16, batch=8)
+    plain, turned = (FolderCrops(data, 0, hues=share).crops(phase, 0) for share in (0.0, 1.0))
+    assert int(((plain - turned).abs().amax((1, 2, 3, 4)) > 0.02).sum()) >= 6
+    torch.testing.assert_close(turned.mean(1), plain.mean(1))
+
+
+def test_what_is_near_an_object_counts_as_it_does() -> None:
+    """Three pixels round what covers a pixel; a decoder that paid less there filled corners."""
+    built = VAETask(task(object_weight=4.0), seed=0)
+    phase = built.config.phases[0]
+    _, weight = built._drawn(phase, 0)
+    objects = built.clips.crops_and_objects(phase, 0)[1]
+    near = torch.zeros_like(objects)
+    for down in range(-3, 4):
+        for across in range(-3, 4):
+            moved = torch.roll(torch.nn.functional.pad(objects, (3, 3, 3, 3)), (down, across), (-2, -1))
+            near = torch.maximum(near, moved[..., 3:-3, 3:-3])
+    torch.testing.assert_close(weight, 1 + 4 * near)

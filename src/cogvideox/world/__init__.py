@@ -4,6 +4,7 @@
 |---|---|
 | ``style`` | ``Style``: colours, shapes, stories, sizes and what is held out, of the plain and of the rich world |
 | ``scene`` | ``Scene``: what happens in one clip, and how scenes are drawn |
+| ``hues`` | how far the hues of a scene may be turned before it shows what is held out |
 | ``rendering`` | a scene to frames |
 | ``grounds`` | what lies under the things: smooth noise, or a pattern |
 | ``guides`` | a scene to silhouettes, paths and control videos |

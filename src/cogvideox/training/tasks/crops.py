@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Literal, Protocol
 
@@ -27,6 +28,7 @@ from cogvideox.training.tasks.folder import (
     train_and_held_out,
 )
 from cogvideox.training.tasks.sizes import clip_size
+from cogvideox.world.hues import TURNS, free_turns
 
 WORLD_FPS = 8
 """Frames a second of a clip of the world as it is rendered."""
@@ -63,7 +65,7 @@ class WorldCrops(CropSource):
     """Crops of the tiny world, rendered on the fly: a clip is seen once.
 
     ``scene_mix``: shares of the world's stories; None draws those of its test, in which, in the plain ``style``, two
-    things never meet.
+    things never meet. ``hues``: share of the crops whose hues are turned, never into a combination that is held out.
     """
 
     def __init__(
@@ -73,9 +75,10 @@ class WorldCrops(CropSource):
         frames: int,
         scene_mix: Mapping[str, float] | None = None,
         style: str = "plain",
+        hues: float = 0.0,
     ) -> None:
         self.seed, self.size, self.frames, self.scene_mix = seed, size, frames, scene_mix
-        self.style = style
+        self.style, self.hues = style, hues
         self._clips = lru_cache(maxsize=None)(self._clips_of)
 
     def crops(self, phase: CropPhase, micro_step: int) -> Float[Tensor, "b 3 t h w"]:
@@ -99,10 +102,12 @@ class WorldCrops(CropSource):
     def _drawn(self, phase: CropPhase, micro_step: int, objects: bool) -> Tensor:
         frames = clip_frames(self.frames, _frame_rate(phase, self.seed, micro_step))
         clips = self._clips("train", frames)
-        draw = generator(self.seed, "crops", micro_step)
+        draw, turns = generator(self.seed, "crops", micro_step), generator(self.seed, "hues", micro_step)
         found = []
         for number in range(micro_step * phase.batch, (micro_step + 1) * phase.batch):
             pixels = to_model(torch.from_numpy(clips.pixels(number))[None])[0]
+            if self.hues and float(torch.rand((), generator=turns)) < self.hues:
+                pixels = turn_hues(pixels, _one_of(free_turns(clips.scene(number)), turns))
             if objects:
                 pixels = torch.cat([pixels, torch.from_numpy(clips.objects(number))[None]])
             found.append(_crop(pixels, phase, draw))
@@ -117,11 +122,11 @@ class FolderCrops(CropSource):
 
     A clip that cannot be read, or is too short for a phase, is named once and the next one is used instead. Raises
     ConfigError when too many are unusable (``data.lost``), and when no clip is long enough for a phase. ``cached``:
-    clips whose pixels are kept in memory.
+    clips whose pixels are kept in memory. ``hues``: share of the crops whose hues are turned.
     """
 
-    def __init__(self, data: FolderData, seed: int, cached: int = 64) -> None:
-        self.data, self.seed, self.size = data, seed, clip_size(data.size)
+    def __init__(self, data: FolderData, seed: int, cached: int = 64, hues: float = 0.0) -> None:
+        self.data, self.seed, self.size, self.hues = data, seed, clip_size(data.size), hues
         listing = list_folder(data.changed(caption=data.caption or "no words are read here"))
         self.total = len(listing.entries) + len(listing.dropped)
         self.listings = train_and_held_out(data, listing)
@@ -141,11 +146,14 @@ class FolderCrops(CropSource):
     def crops(self, phase: CropPhase, micro_step: int) -> Float[Tensor, "b 3 t h w"]:
         """One of each of the next ``phase.batch`` clips of the epoch."""
         fps = _frame_rate(phase, self.seed, micro_step)
-        draw = generator(self.seed, "crops", micro_step)
+        draw, turns = generator(self.seed, "crops", micro_step), generator(self.seed, "hues", micro_step)
         crops: list[Tensor] = []
         for number in range(micro_step * phase.batch, (micro_step + 1) * phase.batch):
             clip = torch.from_numpy(self._next(phase, number, fps))
-            crops.append(_crop(to_model(clip[None])[0], phase, draw))
+            crop = _crop(to_model(clip[None])[0], phase, draw)
+            if self.hues and float(torch.rand((), generator=turns)) < self.hues:
+                crop = turn_hues(crop, _one_of(TURNS, turns))
+            crops.append(crop)
         return _stacked(crops)
 
     def held_out(self) -> Iterator[Float[Tensor, "b 3 t h w"]]:
@@ -210,6 +218,19 @@ def _crop(clip: Float[Tensor, "3 t h w"], phase: CropPhase, draw: torch.Generato
     free = [have - want for have, want in zip(clip.shape[1:], sizes, strict=True)]
     t, y, x = (int(torch.randint(most + 1, (), generator=draw)) for most in free)
     return clip[:, t : t + phase.frames, y : y + phase.size, x : x + phase.size]
+
+
+def turn_hues(pixels: Float[Tensor, "3 *shape"], degrees: float) -> Float[Tensor, "3 *shape"]:
+    """Pixels in [-1, 1], turned about the grey axis of RGB: grey stays, and 120 degrees make red green. What leaves the
+    range is cut off."""
+    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees)) / math.sqrt(3)
+    same, after, before = (1 + 2 * cosine) / 3, (1 - cosine) / 3 - sine, (1 - cosine) / 3 + sine
+    matrix = [[same, after, before], [before, same, after], [after, before, same]]
+    return torch.tensordot(pixels.new_tensor(matrix), pixels, dims=1).clamp(-1, 1)
+
+
+def _one_of(turns: Sequence[int], draw: torch.Generator) -> int:
+    return turns[int(torch.randint(len(turns), (), generator=draw))]
 
 
 def _stacked(crops: list[Tensor]) -> Float[Tensor, "b 3 t h w"]:

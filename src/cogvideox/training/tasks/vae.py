@@ -37,6 +37,10 @@ class Gan(Config):
     critic: CriticConfig = Field(CriticConfig(), description="the network that judges patches")
 
 
+NEAR = 3
+"""Pixels round an object whose errors count as its own do: where they counted less, concave corners were filled."""
+
+
 class VAETraining(TaskConfig):
     """Settings: clips -> the same clips, through the autoencoder."""
 
@@ -53,7 +57,15 @@ class VAETraining(TaskConfig):
         "plain", description="style of the tiny world: rich has more shapes and stories, on patterned ground"
     )
     object_weight: float = Field(
-        0.0, ge=0, description="the error of a pixel counts 1 + this where an object of the world covers it"
+        0.0,
+        ge=0,
+        description="the error of a pixel counts 1 + this where an object of the world covers it or is near",
+    )
+    hues: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the crops whose hues are turned at random, so that outlines do not depend on colours",
     )
     start: str | None = Field(None, description="model folder, or name, to go on from")
     decoder_only: bool = Field(False, description="keep the encoder, so that latents stay what they are")
@@ -160,9 +172,9 @@ class VAETask(Task):
         self.critic = PatchCritic(config.gan.critic) if config.gan else None
         self.lpips = load_lpips(config.lpips_trunk, config.lpips_heads) if config.lpips else None
         self.clips: CropSource = (
-            WorldCrops(seed, config.size, config.frames, config.scene_mix, config.scene_style)
+            WorldCrops(seed, config.size, config.frames, config.scene_mix, config.scene_style, config.hues)
             if config.data is None
-            else FolderCrops(config.data, seed)
+            else FolderCrops(config.data, seed, hues=config.hues)
         )
         self.scale: float | None = None
         self.first: VAE | None = None
@@ -232,7 +244,8 @@ class VAETask(Task):
         """The crops of a micro-step, and what the error of each of their pixels counts."""
         if isinstance(self.clips, WorldCrops) and self.config.object_weight:
             pixels, objects = self.clips.crops_and_objects(phase, micro_step)
-            weight = 1 + self.config.object_weight * objects
+            near = nn.functional.max_pool3d(objects, (1, 2 * NEAR + 1, 2 * NEAR + 1), 1, (0, NEAR, NEAR))
+            weight = 1 + self.config.object_weight * near
             return pixels.to(self.config.compute_device), weight.to(self.config.compute_device)
         return self.clips.crops(phase, micro_step).to(self.config.compute_device), 1.0
 
