@@ -342,3 +342,18 @@ def test_what_is_near_an_object_counts_as_it_does() -> None:
             moved = torch.roll(torch.nn.functional.pad(objects, (3, 3, 3, 3)), (down, across), (-2, -1))
             near = torch.maximum(near, moved[..., 3:-3, 3:-3])
     torch.testing.assert_close(weight, 1 + 4 * near)
+
+
+def test_crops_on_objects_show_some(tmp_path: Path) -> None:
+    """Each has its thing within half a crop of the middle, unless the edge of the clip is in between."""
+    clips = WorldCrops(1, 64, 17)
+    anywhere, aimed = (
+        clips.crops_and_objects(CropPhase(until=1, frames=9, size=32, batch=24, on_objects=on), 0)
+        for on in (False, True)
+    )
+    shares = [float(objects.mean()) for _, objects in (anywhere, aimed)]
+    assert aimed[1].amax((1, 2, 3, 4)).min() > 0.5
+    assert shares[1] > 1.5 * shares[0]
+    data = folder_of_clips(tmp_path / "clips")
+    with pytest.raises(ValueError, match="on_objects: a folder's clips have no known scenes"):
+        VAETraining(vae=SMALL, phases=(CropPhase(until=1, frames=9, size=16, on_objects=True),), data=data)

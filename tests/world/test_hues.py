@@ -5,7 +5,11 @@ import pytest
 from cogvideox.world import COLOURS, HELD_OUT_PAIRS, sample_scene
 from cogvideox.world.hues import NEAR, TURNS, free_turns, hue
 
-SCENES = [sample_scene(5, number, "train", tier) for number in range(12) for tier in ("motion", "transform", "count")]
+SCENES = [
+    sample_scene(5, number, "train", tier)
+    for number in range(12)
+    for tier in ("motion", "transform", "count")
+]
 
 
 def apart(one: float, other: float) -> float:
@@ -41,4 +45,8 @@ def test_motions_and_meetings_that_are_held_out_stay_so():
         assert 0 in free_turns(scene)
         for thing in scene.things:
             away = [hue(COLOURS[colour]) for colour, shape in HELD_OUT_PAIRS if shape == thing[1]]
-            assert all(apart(hue(COLOURS[thing[0]]) + turn, each) > NEAR for turn in free_turns(scene) for each in away)
+            assert all(
+                apart(hue(COLOURS[thing[0]]) + turn, each) > NEAR
+                for turn in free_turns(scene)
+                for each in away
+            )

@@ -42,6 +42,9 @@ class CropPhase(Config):
     size: int = Field(32, gt=0, description="height and width of a crop, in pixels")
     batch: int = Field(8, gt=0, description="crops of a micro-step")
     coding: Literal["whole", "chunked"] = Field("whole", description="whole clips, or chunks as at inference")
+    on_objects: bool = Field(
+        False, description="cut crops where an object of the world is, not anywhere: most of a clip is ground"
+    )
     fps: tuple[float, float] = Field(
         (WORLD_FPS, WORLD_FPS),
         description="lowest and highest frame rate; each step draws one (the paper: 8 to 16 in the first stage)",
@@ -108,9 +111,10 @@ class WorldCrops(CropSource):
             pixels = to_model(torch.from_numpy(clips.pixels(number))[None])[0]
             if self.hues and float(torch.rand((), generator=turns)) < self.hues:
                 pixels = turn_hues(pixels, _one_of(free_turns(clips.scene(number)), turns))
-            if objects:
-                pixels = torch.cat([pixels, torch.from_numpy(clips.objects(number))[None]])
-            found.append(_crop(pixels, phase, draw))
+            covered = torch.from_numpy(clips.objects(number)) if objects or phase.on_objects else None
+            if covered is not None and objects:
+                pixels = torch.cat([pixels, covered[None]])
+            found.append(_crop(pixels, phase, draw, covered if phase.on_objects else None))
         return _stacked(found)
 
     def _clips_of(self, split: str, frames: int) -> WorldClips:
@@ -213,10 +217,24 @@ def _frame_rate(phase: CropPhase, seed: int, micro_step: int) -> float:
     return low + (high - low) * float(torch.rand((), generator=generator(seed, "fps", micro_step)))
 
 
-def _crop(clip: Float[Tensor, "3 t h w"], phase: CropPhase, draw: torch.Generator) -> Tensor:
+def _crop(
+    clip: Float[Tensor, "c t h w"],
+    phase: CropPhase,
+    draw: torch.Generator,
+    covered: Float[Tensor, "t h w"] | None = None,
+) -> Tensor:
+    """A random crop; with ``covered``, how much of each pixel objects cover, one round a random pixel of an object."""
     sizes = (phase.frames, phase.size, phase.size)
     free = [have - want for have, want in zip(clip.shape[1:], sizes, strict=True)]
     t, y, x = (int(torch.randint(most + 1, (), generator=draw)) for most in free)
+    if covered is not None:
+        seen = (covered[t : t + phase.frames] > 0.5).nonzero()
+        if len(seen):
+            _, down, across = seen[int(torch.randint(len(seen), (), generator=draw))].tolist()
+            y, x = (
+                min(max(at - phase.size // 2, 0), most)
+                for at, most in zip((down, across), free[1:], strict=True)
+            )
     return clip[:, t : t + phase.frames, y : y + phase.size, x : x + phase.size]
 
 

@@ -94,9 +94,11 @@ class VAETraining(TaskConfig):
         else:
             size = clip_size(self.data.size)
             side, most = min(size.height or size.short_side, size.width or size.short_side), size.frames
-        if self.data is not None and (self.scene_mix or self.object_weight or self.scene_style != "plain"):
+        known = self.scene_mix or self.object_weight or self.scene_style != "plain"
+        if self.data is not None and (known or any(phase.on_objects for phase in self.phases)):
             raise ConfigError(
-                "scene_mix, scene_style, object_weight: a folder's clips have no known scenes; leave them out, or data"
+                "scene_mix, scene_style, object_weight, on_objects: a folder's clips have no known scenes; leave them "
+                "out, or data"
             )
         if self.decoder_only and self.start is None:
             raise ConfigError("decoder_only: there is no encoder to keep; set start to a model folder")
