@@ -21,8 +21,8 @@ def hue(colour: tuple[int, int, int]) -> float:
 
 
 def free_turns(scene: Scene) -> tuple[int, ...]:
-    """Turns of all hues of a scene, in degrees, after which no combination that is held out can be read from it: none of
-    the scenes whose colours are those that its turned hues may be taken for is held out."""
+    """Turns of all hues of a scene, in degrees, after which nothing that is held out can be read from it: no scene is
+    held out whose colours are those that the turned hues may be taken for."""
     return tuple(turn for turn in TURNS if not any(each.is_held_out for each in _readings(scene, turn)))
 
 

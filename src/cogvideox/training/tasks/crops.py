@@ -238,7 +238,7 @@ def _crop(
     return clip[:, t : t + phase.frames, y : y + phase.size, x : x + phase.size]
 
 
-def turn_hues(pixels: Float[Tensor, "3 *shape"], degrees: float) -> Float[Tensor, "3 *shape"]:
+def turn_hues(pixels: Float[Tensor, "3 ..."], degrees: float) -> Float[Tensor, "3 ..."]:
     """Pixels in [-1, 1], turned about the grey axis of RGB: grey stays, and 120 degrees make red green. What leaves the
     range is cut off."""
     cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees)) / math.sqrt(3)
