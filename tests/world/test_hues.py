@@ -1,8 +1,11 @@
 """Turned hues never show a combination that is held out."""
 
+import numpy as np
 import pytest
+import torch
 
-from cogvideox.world import COLOURS, HELD_OUT_PAIRS, sample_scene
+from cogvideox.training.tasks.crops import turn_hues
+from cogvideox.world import COLOURS, HELD_OUT_PAIRS, read_frames, render, sample_scene
 from cogvideox.world.hues import NEAR, TURNS, free_turns, hue
 
 SCENES = [
@@ -50,3 +53,19 @@ def test_motions_and_meetings_that_are_held_out_stay_so():
                 for turn in free_turns(scene)
                 for each in away
             )
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_the_fact_check_reads_nothing_held_out_from_turned_pixels(colour):
+    """The pixels themselves, turned and cut off as training does it, seen by the judge of the world."""
+    scenes = (sample_scene(3, number, "train", "motion") for number in range(400))
+    shapes = {scene.shape: scene for scene in scenes if scene.colour == colour and scene.into is None}
+    assert len(shapes) >= 3
+    for scene in shapes.values():
+        pixels = torch.from_numpy(render(scene)[:1]).permute(3, 0, 1, 2).float() / 127.5 - 1
+        for turn in free_turns(scene):
+            turned = (
+                ((turn_hues(pixels, turn) + 1) * 127.5).round().permute(1, 2, 3, 0).numpy().astype(np.uint8)
+            )
+            read = {(thing.colour, scene.shape) for thing in read_frames(turned.repeat(5, 0)).things[0]}
+            assert not read & HELD_OUT_PAIRS, turn

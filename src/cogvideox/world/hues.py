@@ -9,8 +9,9 @@ from itertools import product
 from cogvideox.world.scene import Scene
 from cogvideox.world.style import COLOURS
 
-NEAR = 20.0
-"""A hue this many degrees from a colour of the world, or fewer, may be taken for it."""
+NEAR = 22.0
+"""A hue this many degrees from a colour of the world, or fewer, may be taken for it: the fact check names one within
+21.6 (a cosine of .93), and orange and yellow are 23 apart."""
 TURNS = tuple(range(0, 360, 10))
 
 
@@ -27,7 +28,8 @@ def free_turns(scene: Scene) -> tuple[int, ...]:
 
 
 def _readings(scene: Scene, turn: int) -> list[Scene]:
-    """The scene in each choice of colours for its turned hues; a hue that is far from all is a colour of its own."""
+    """The scene in each choice of colours for its turned hues; a hue that is far from all is a colour of its own,
+    and may be kept away with no need."""
     accents = _names(scene.accent, turn) if scene.accent else [None]
     seconds = [(name, scene.second[1]) for name in _names(scene.second[0], turn)] if scene.second else [None]
     choices = product(_names(scene.colour, turn), seconds, accents)

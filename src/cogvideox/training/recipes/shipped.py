@@ -153,7 +153,8 @@ def world_control() -> Run:
 def _variant(name: str, **settings: Any) -> Run:
     """The shipped model, whose new input channels begin at zero, on clips of the tiny world.
 
-    They learn at ten times the rate of the rest: with adamw and half of that a model hardly read its condition.
+    The layer that reads them learns at a rate of its own: with adamw, half that rate and fewer samples a model hardly
+    read its condition.
     """
     task = DiffusionTraining(
         start="tiny-base",
