@@ -92,20 +92,22 @@ class StageClock:
     """The time of the stage that runs now: what it took, and what is left.
 
     ``expected``: estimated seconds of stages by name. Until the first of a stage's items is done the time left comes
-    from there; then from the items that are done.
+    from there; then from the items that are done since the stage's first report, which is not item 0 in work that
+    goes on. ``title`` stands for the stage until something is reported.
     """
 
-    def __init__(self, expected: Mapping[str, float] | None = None) -> None:
+    def __init__(self, expected: Mapping[str, float] | None = None, title: str = "") -> None:
         self.expected = dict(expected or {})
-        self.stage, self.first, self.done, self.total = "", 0, 0, 1
+        self.stage, self.first, self.done, self.total = title, 0, 0, 1
+        self.heard = False
         self.began = self.reported = time.monotonic()
 
     def report(self, stage: str, done: int, total: int) -> bool:
         """Note where the work is; returns whether a new stage begins."""
-        now, new = time.monotonic(), stage != self.stage
+        now, new = time.monotonic(), not self.heard or stage != self.stage
         if new:
             self.began, self.first = now, done
-        self.stage, self.done, self.total, self.reported = stage, done, total, now
+        self.heard, self.stage, self.done, self.total, self.reported = True, stage, done, total, now
         return new
 
     @property
@@ -179,7 +181,7 @@ def progress(title: str, expected: Mapping[str, float] | None = None) -> Iterato
     if _showing:
         yield _showing[-1]
         return
-    with _shown(title, StageClock(expected)) as show:
+    with _shown(title, StageClock(expected, title)) as show:
 
         def told(stage: str, done: int, total: int) -> None:
             if _interrupted.is_set():
@@ -201,7 +203,7 @@ def _shown(title: str, clock: StageClock) -> Iterator[Report]:
     from rich.console import Console
 
     console = Console(stderr=True)
-    with _bar(title, clock, console) if console.is_terminal else _lines(title, clock) as show:
+    with _bar(title, clock, console) if console.is_terminal else _lines(clock) as show:
         yield show
 
 
@@ -235,11 +237,10 @@ def _bar(title: str, clock: StageClock, console: Console) -> Iterator[Report]:
 
 
 @contextlib.contextmanager
-def _lines(title: str, clock: StageClock, every: float = 30.0) -> Iterator[Report]:
+def _lines(clock: StageClock, every: float = 30.0) -> Iterator[Report]:
     """``show`` that writes to a log: a line every so many seconds, nothing about what takes less."""
     lock, ended = threading.Lock(), threading.Event()
     said = time.monotonic()
-    clock.stage = title
 
     def tell() -> None:
         nonlocal said

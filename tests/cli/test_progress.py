@@ -57,6 +57,15 @@ def test_a_log_gets_a_line_now_and_then(at, capsys):
     assert lines[0] == "denoise: 30 of 100, 30 s, about 70 s left" and len(lines) == 3
 
 
+def test_a_resumed_run_named_like_its_only_stage_is_timed_from_where_it_went_on(at, capsys):
+    """Training's bar has one stage, called what the bar is called: 565 steps of before were counted as new."""
+    with progress.progress("world-vae") as show:
+        show("world-vae", 565, 2400)
+        at(60.0)
+        show("world-vae", 595, 2400)
+    assert capsys.readouterr().err == "world-vae: 595 of 2400, 60 s, about 60 min left\n"
+
+
 def test_the_first_step_is_in_the_clock_and_its_estimate_shows_before_it_is_over(at):
     told = progress.StageClock({"denoise": 4500.0})
     told.report("denoise", 0, 50)
@@ -95,7 +104,7 @@ def test_an_estimate_that_was_too_short_says_so(at):
 
 def test_a_log_hears_of_a_step_that_does_not_end(capsys):
     """Nothing is reported during a long step: the line comes by itself."""
-    with progress._lines("making", progress.StageClock({"denoise": 4500.0}), every=0.05) as show:
+    with progress._lines(progress.StageClock({"denoise": 4500.0}), every=0.05) as show:
         show("denoise", 0, 50)
         deadline, err = time.monotonic() + 20, ""
         while "denoise: 0 of 50" not in err and time.monotonic() < deadline:
