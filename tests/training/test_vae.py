@@ -200,6 +200,27 @@ def test_the_papers_two_stages_are_phases() -> None:
     assert [built.clips.crops(stage, 0).shape[2] for stage in stages] == [17, 161]
 
 
+def test_a_round_of_phases_comes_again_and_again() -> None:
+    """Phases listed out, one after another, and the same ones as a round are the same training."""
+    still, crop, clip = ({"frames": f, "size": 16, "batch": 1} for f in (1, 9, 17))
+    ends = [3, 4, 7, 9, 10, 13, 15, 16, 19, 21]
+    listed = [
+        CropPhase(until=end, **kind)
+        for end, kind in zip(ends, [still, *[still, crop, clip] * 3], strict=True)
+    ]
+    whole = VAETraining(vae=SMALL, phases=tuple(listed), size=16)
+    rounds = VAETraining(vae=SMALL, phases=tuple(listed[:4]), repeat_from=3, size=16)
+    kinds = [[run.phase_at(step).frames for step in range(21)] for run in (whole, rounds)]
+    assert kinds[0] == kinds[1] == [1] * 3 + ([1] + [9] * 3 + [17] * 2) * 3
+    once = VAETraining(vae=SMALL, phases=tuple(listed[:4]), size=16)
+    assert [once.phase_at(step).frames for step in (8, 9, 99)] == [17, 17, 17]
+    from_nothing = VAETraining(vae=SMALL, phases=tuple(listed[1:3]), repeat_from=0, size=16)
+    assert [from_nothing.phase_at(step).frames for step in range(9)] == [1] * 4 + [9] * 3 + [1] * 2
+    for wrong in (2, 9, 12):
+        with pytest.raises(ConfigError, match=f"repeat_from {wrong}: phases end at"):
+            VAETraining(vae=SMALL, phases=tuple(listed[:4]), repeat_from=wrong, size=16)
+
+
 def test_parts_of_a_step_see_different_clips_in_the_same_phase() -> None:
     built = VAETask(task(accumulation=2, gan=Gan(start=1, critic=CRITIC)), 0)
     pieces = [built.clips.crops(built.config.phases[0], call) for call in range(3)]

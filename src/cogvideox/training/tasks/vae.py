@@ -47,6 +47,11 @@ class VAETraining(TaskConfig):
     kind: Literal["vae"] = Field("vae", description="the task: train the autoencoder")
     vae: VAEConfig = Field(description="the network: widths and compression")
     phases: tuple[CropPhase, ...] = Field(min_length=1, description="crops to train on, by their last step")
+    repeat_from: int | None = Field(
+        None,
+        ge=0,
+        description="step from which the phases after it are a round that comes again and again; null: the last goes on",
+    )
     data: FolderData | None = Field(None, description="clips and pictures of a folder; null: the tiny world")
     size: int = Field(64, gt=0, description="height and width of a rendered clip")
     frames: int = Field(17, gt=0, description="frames of a rendered clip")
@@ -112,6 +117,11 @@ class VAETraining(TaskConfig):
             raise ConfigError(
                 f"phases end at {ends}: every phase must end after the one before it; sort them"
             )
+        if self.repeat_from not in (None, 0, *ends[:-1]):
+            raise ConfigError(
+                f"repeat_from {self.repeat_from}: phases end at {ends}; let a round begin at 0 or where one ends, before "
+                "the last"
+            )
         for index, phase in enumerate(self.phases):
             _check_codes(f"phases.{index}", phase.frames, phase.size, self.vae)
             if not 0 < phase.fps[0] <= phase.fps[1]:
@@ -131,6 +141,13 @@ class VAETraining(TaskConfig):
 
     def check(self, *, out: Path, precision: str) -> None:
         check_folder(self.data, out)
+
+    def phase_at(self, step: int) -> CropPhase:
+        """The phase that a step, counted from 0, belongs to."""
+        last = self.phases[-1]
+        if self.repeat_from is not None and step >= last.until:
+            step = self.repeat_from + (step - last.until) % (last.until - self.repeat_from)
+        return next((phase for phase in self.phases if step < phase.until), last)
 
     @property
     def data_folder(self) -> str | None:
@@ -205,7 +222,7 @@ class VAETask(Task):
     def losses(self, micro_step: int) -> dict[str, Tensor]:
         """Reconstruction of random crops of random clips."""
         step = micro_step // self.config.accumulation
-        phase = next((p for p in self.config.phases if step < p.until), self.config.phases[-1])
+        phase = self.config.phase_at(step)
         pixels, weight = self._drawn(phase, micro_step)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.decoder_only):
             latents = self.module.encode(pixels, coding=phase.coding)
