@@ -50,7 +50,7 @@ class VAETraining(TaskConfig):
     repeat_from: int | None = Field(
         None,
         ge=0,
-        description="step from which the phases after it are a round that comes again and again; null: the last goes on",
+        description="step from which the phases after it are a round that returns; null: the last one goes on",
     )
     data: FolderData | None = Field(None, description="clips and pictures of a folder; null: the tiny world")
     size: int = Field(64, gt=0, description="height and width of a rendered clip")
@@ -119,8 +119,8 @@ class VAETraining(TaskConfig):
             )
         if self.repeat_from not in (None, 0, *ends[:-1]):
             raise ConfigError(
-                f"repeat_from {self.repeat_from}: phases end at {ends}; let a round begin at 0 or where one ends, before "
-                "the last"
+                f"repeat_from {self.repeat_from}: phases end at {ends}; begin a round at 0 or where one ends, "
+                "before the last"
             )
         for index, phase in enumerate(self.phases):
             _check_codes(f"phases.{index}", phase.frames, phase.size, self.vae)
