@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cogvideox.diffusion import explicit_uniform, interval, uniform
+from cogvideox.diffusion import explicit_uniform, interval, shifted, uniform
 from cogvideox.errors import ConfigError
 
 TIMES = 1000
@@ -78,3 +78,20 @@ def test_without_a_number_of_intervals_the_batch_is_the_cycle():
 def test_no_interval_is_refused():
     with pytest.raises(ConfigError, match="intervals 0"):
         explicit_uniform(range(4), 0, intervals=0)
+
+
+@pytest.mark.parametrize("shift", [0.25, 3.0, 7.0])
+def test_shifted_times_lean_as_the_formula_says_and_keep_their_order(shift):
+    every = torch.arange(TIMES)
+    leaning = shifted(every, shift)
+    assert leaning.min() >= 0 and leaning.max() <= TIMES - 1 and (leaning.diff() >= 0).all()
+    middle = shift * 0.5 / (1 + (shift - 1) * 0.5) * TIMES
+    assert leaning.double().median().item() == pytest.approx(middle, abs=2 * max(shift, 1 / shift))
+    back = shifted(leaning, 1 / shift)
+    assert (back - every).abs().max() <= 2 + max(shift, 1 / shift)
+
+
+def test_a_shift_of_one_changes_no_time():
+    t = explicit_uniform(range(64), 3, 64)
+    assert shifted(t, 1.0) is t
+    assert (shifted(torch.arange(TIMES), 3.0) >= 750).float().mean().item() == pytest.approx(0.5, abs=0.002)

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from cogvideox.checkpoints import find_spec, load_model, save_model
+from cogvideox.diffusion import shifted
 from cogvideox.diffusion.hops import hop
 from cogvideox.errors import ConfigError
 from cogvideox.generation import generate
@@ -194,6 +195,19 @@ def test_a_student_that_is_its_teacher_keeps_all_of_it(cache):
         torch.nn.init.zeros_(parameter)
     still = comparison.figures([comparison.measure(task.module, 0)])
     assert still["teacher_distance"] > 0.3 and still["kept_spread"] != pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize("uniform", ["explicit", "plain"])
+def test_training_times_lean_where_they_are_shifted_and_only_the_steps_that_draw_them(uniform, cache):
+    even, leaning = (
+        DistilTask(settings(cache, "progressive", uniform=uniform, time_shift=shift), 0)
+        for shift in (1.0, 3.0)
+    )
+    step = even.data.global_batch(5)
+    assert torch.equal(leaning.times(5, step), shifted(even.times(5, step), 3.0))
+    assert (leaning.times(5, step) > even.times(5, step)).all()
+    with pytest.raises(ConfigError, match="task.time_shift: tdm draws times on the student's own trajectory"):
+        settings(cache, "tdm", time_shift=3.0)
 
 
 def test_what_a_step_costs():

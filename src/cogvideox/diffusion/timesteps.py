@@ -47,6 +47,18 @@ def explicit_uniform(
     return torch.cat(times)[begin : begin + len(samples)] if times else torch.empty(0, dtype=torch.long)
 
 
+def shifted(times: Int[Tensor, " n"], shift: float, num_train_timesteps: int = 1000) -> Int[Tensor, " n"]:
+    """Times that lean towards noise: of a share u of the times, the share shift·u / (1 + (shift - 1)·u).
+
+    With 3 half of them lie above 750; with 1 all stay as they are (Esser et al. 2024, arXiv 2403.03206, equation 23).
+    """
+    if shift == 1:
+        return times
+    share = (times.double() + 0.5) / num_train_timesteps
+    leaning = shift * share / (1 + (shift - 1) * share)
+    return (leaning * num_train_timesteps).long().clamp_(0, num_train_timesteps - 1)
+
+
 def interval(index: int, intervals: int, num_train_timesteps: int = 1000) -> range:
     """The times that part ``index`` can give; lengths differ by at most one, neighbours share at most one time."""
     first = index * num_train_timesteps // intervals

@@ -142,6 +142,12 @@ class DiffusionSettings(TaskConfig):
         gt=0,
         description="virtual ranks: so many samples one after the other cover all times evenly; null: those of a step",
     )
+    time_shift: float = Field(
+        1.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="above 1 training times lean towards noise: with 3 half of them are above 750; 1: evenly",
+    )
     kernel: Annotated[str | None, MayChange] = Field(
         None,
         description="attention kernel; null: the fastest right one on a GPU, torch-float32 on a CPU, where it saves a "

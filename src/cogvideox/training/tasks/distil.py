@@ -92,6 +92,9 @@ class DistilTraining(DiffusionTraining):
     def without_effect(self) -> dict[str, str]:
         why = "a student learns what its teacher says, not what scenes show; leave it out"
         reasons = super().without_effect() | {"object_weight": why, "scene_targets": why}
+        if isinstance(self.method, TrajectoryMatching):
+            why = "tdm draws times on the student's own trajectory; leave it out"
+            reasons |= dict.fromkeys(("uniform", "intervals", "time_shift"), why)
         if self.prompts is not None:
             why = "speaks of the tiny world's clips, and prompts are read instead; leave it out"
             reasons |= dict.fromkeys(("clips", "scene_mix", "scene_style", "clips_seed"), why)
