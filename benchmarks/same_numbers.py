@@ -66,7 +66,11 @@ FROM_IMAGE = {
 WORLD = ["task.vae=tiny", "task.text=tiny", "task.clips=8", "task.batch=2", "task.size=32", "task.frames=9"]
 GO_ON = [*WORLD, "task.start=tiny", "optim.name=adamw"]
 FOLDER = ["task.data.folder=clips", "task.start=tiny", "task.parts=2", "task.data.held_out=0"]
-CROPS = "task.phases=[{until: 10, frames: 1, size: 32, batch: 2}, {until: 20, frames: 9, size: 32, batch: 1}]"
+CROPS = (
+    "task.phases=[{until: 10, frames: 1, size: 32, batch: 2}, {until: 400, frames: 9, size: 32, batch: 1}, "
+    "{until: 430, frames: 9, size: 32, batch: 1}]"
+)
+"""Crops for 20 steps; the rounds of the recipe begin at 400, and versions before it know of none."""
 TABLE_1 = ["task.phases=[{until: 20, frames: 17, size: 32, batch: 1, fps: [8, 16]}]"]
 RECIPES: dict[str, list[str]] = {
     "world-vae": [CROPS],

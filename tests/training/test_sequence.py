@@ -43,7 +43,11 @@ def short(out: Path) -> ChainedRun:
     for number, stage in enumerate(chain.stages):
         more = QUICK + (WORLD if stage.run.task.kind in ("diffusion", "distil") else [])
         if stage.name == "vae":
-            more = [*QUICK, "task.phases=[{until: 2, frames: 1, size: 32, batch: 1}]"]
+            more = [
+                *QUICK,
+                "task.phases=[{until: 2, frames: 1, size: 32, batch: 1}]",
+                "task.repeat_from=null",
+            ]
         if stage.name == "text":
             more = [*QUICK, "task.scenes=50", "task.batch=8"]
         if stage.run.task.kind in ("diffusion", "distil"):

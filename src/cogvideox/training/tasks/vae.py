@@ -120,7 +120,7 @@ class VAETraining(TaskConfig):
         if self.repeat_from not in (None, 0, *ends[:-1]):
             raise ConfigError(
                 f"repeat_from {self.repeat_from}: phases end at {ends}; begin a round at 0 or where one ends, "
-                "before the last"
+                "before the last, or set it to null"
             )
         for index, phase in enumerate(self.phases):
             _check_codes(f"phases.{index}", phase.frames, phase.size, self.vae)
