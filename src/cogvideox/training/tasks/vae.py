@@ -99,11 +99,10 @@ class VAETraining(TaskConfig):
         else:
             size = clip_size(self.data.size)
             side, most = min(size.height or size.short_side, size.width or size.short_side), size.frames
-        known = self.scene_mix or self.object_weight or self.scene_style != "plain"
-        if self.data is not None and (known or any(phase.on_objects for phase in self.phases)):
+        if self.data is not None and (known := self._of_known_scenes()):
             raise ConfigError(
-                "scene_mix, scene_style, object_weight, on_objects: a folder's clips have no known scenes; leave them "
-                "out, or data"
+                f"{', '.join(known)}: a folder's clips have no known scenes; leave it out (set it to "
+                "null, 0 or false where a recipe has it), or data"
             )
         if self.decoder_only and self.start is None:
             raise ConfigError("decoder_only: there is no encoder to keep; set start to a model folder")
@@ -138,6 +137,16 @@ class VAETraining(TaskConfig):
                     f"clips of {most} frames and {side} pixels; make frames and size at most these"
                 )
         return self
+
+    def _of_known_scenes(self) -> list[str]:
+        """Names of the settings in use that read the scene of a rendered clip."""
+        used = {
+            "scene_mix": self.scene_mix is not None,
+            "scene_style": self.scene_style != "plain",
+            "object_weight": self.object_weight > 0,
+        }
+        used |= {f"phases.{index}.on_objects": phase.on_objects for index, phase in enumerate(self.phases)}
+        return [name for name, is_used in used.items() if is_used]
 
     def check(self, *, out: Path, precision: str) -> None:
         check_folder(self.data, out)
