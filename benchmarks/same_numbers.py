@@ -66,14 +66,8 @@ FROM_IMAGE = {
 WORLD = ["task.vae=tiny", "task.text=tiny", "task.clips=8", "task.batch=2", "task.size=32", "task.frames=9"]
 GO_ON = [*WORLD, "task.start=tiny", "optim.name=adamw"]
 FOLDER = ["task.data.folder=clips", "task.start=tiny", "task.parts=2", "task.data.held_out=0"]
-CROPS = (
-    "task.phases=[{until: 10, frames: 1, size: 32, batch: 2}, {until: 400, frames: 9, size: 32, batch: 1}, "
-    "{until: 430, frames: 9, size: 32, batch: 1}]"
-)
-"""Crops for 20 steps; the rounds of the recipe begin at 400, and versions before it know of none."""
 TABLE_1 = ["task.phases=[{until: 20, frames: 17, size: 32, batch: 1, fps: [8, 16]}]"]
 RECIPES: dict[str, list[str]] = {
-    "world-vae": [CROPS],
     "world-text": ["task.scenes=200", "task.batch=16"],
     "world-t2v": [*WORLD, "task.transformer.num_layers=1"],  # muon takes seconds for each layer on a CPU
     "world-t2v-fine": GO_ON,
@@ -92,6 +86,16 @@ RECIPES: dict[str, list[str]] = {
     "table1-b-gan": [*TABLE_1, "task.gan.start=5"],
 }  # fmt: skip
 FILES: dict[str, dict[str, Any]] = {
+    "vae": {
+        "name": "vae",
+        "out": "x",
+        "task": {"kind": "vae", "object_weight": 3.0,
+                 "vae": {"block_out_channels": [8, 8, 8, 8], "layers_per_block": 1, "norm_num_groups": 4},
+                 "phases": [{"until": 10, "frames": 1, "size": 32, "batch": 2},
+                            {"until": 20, "frames": 9, "size": 32, "batch": 1, "coding": "chunked"}],
+                 "scene_mix": {"motion": 0.5, "pair": 0.5}},
+        "optim": {"lr": 2e-3, "ema": 0.9},
+    },
     "summariser": {
         "name": "summariser",
         "out": "x",

@@ -93,7 +93,8 @@ class StageClock:
 
     ``expected``: estimated seconds of stages by name. Until the first of a stage's items is done the time left comes
     from there; then from the items that are done since the stage's first report, which is not item 0 in work that
-    goes on. ``title`` stands for the stage until something is reported.
+    goes on. A stage first reported with one item done began at the report before it. ``title`` stands for the stage
+    until something is reported.
     """
 
     def __init__(self, expected: Mapping[str, float] | None = None, title: str = "") -> None:
@@ -105,8 +106,8 @@ class StageClock:
     def report(self, stage: str, done: int, total: int) -> bool:
         """Note where the work is; returns whether a new stage begins."""
         now, new = time.monotonic(), not self.heard or stage != self.stage
-        if new:
-            self.began, self.first = now, done
+        if new:  # one item done: the work before this report was that item
+            self.began, self.first = (self.reported, 0) if done == 1 else (now, done)
         self.heard, self.stage, self.done, self.total, self.reported = True, stage, done, total, now
         return new
 

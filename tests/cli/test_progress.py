@@ -90,6 +90,14 @@ def test_a_stage_that_goes_on_is_timed_by_what_was_done_since(at):
     assert told.left == 20.0
 
 
+def test_the_work_before_a_first_report_of_one_item_is_that_item(at):
+    """Loops that report an item when it is done say nothing at 0: the first one's time was lost."""
+    told = progress.StageClock({}, "describing")
+    at(300)
+    told.report("describing", 1, 3)
+    assert told.line() == "describing: 1 of 3, 5 min, about 10 min left"
+
+
 def test_progress_within_progress_is_one_bar(capsys):
     with progress.progress("outer") as outer, progress.progress("inner") as inner:
         assert inner is outer

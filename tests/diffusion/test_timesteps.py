@@ -5,10 +5,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cogvideox.diffusion import explicit_uniform, interval, shifted, uniform
+from cogvideox.diffusion import explicit_uniform, interval, lean, uniform
 from cogvideox.errors import ConfigError
 
 TIMES = 1000
+PLAIN, EXPLICIT = [698, 181, 18, 744], [242, 523, 443, 821]  # of seed 7, as version 0.1.0 drew them
 
 
 def test_uniform_times_cover_the_schedule():
@@ -81,17 +82,36 @@ def test_no_interval_is_refused():
 
 
 @pytest.mark.parametrize("shift", [0.25, 3.0, 7.0])
-def test_shifted_times_lean_as_the_formula_says_and_keep_their_order(shift):
-    every = torch.arange(TIMES)
-    leaning = shifted(every, shift)
-    assert leaning.min() >= 0 and leaning.max() <= TIMES - 1 and (leaning.diff() >= 0).all()
-    middle = shift * 0.5 / (1 + (shift - 1) * 0.5) * TIMES
-    assert leaning.double().median().item() == pytest.approx(middle, abs=2 * max(shift, 1 / shift))
-    back = shifted(leaning, 1 / shift)
-    assert (back - every).abs().max() <= 2 + max(shift, 1 / shift)
+def test_leaning_times_follow_the_formula_and_keep_their_order(shift):
+    every = torch.linspace(0, TIMES, 10 * TIMES + 1, dtype=torch.float64)
+    leaning = lean(every, shift)
+    assert leaning[0] == 0 and leaning[-1] == TIMES and (leaning.diff() > 0).all()
+    assert lean(torch.tensor([500.0]), shift).item() == pytest.approx(1000 * shift / (1 + shift))
+    assert torch.allclose(lean(leaning, 1 / shift), every, atol=1e-9)
+
+
+@pytest.mark.parametrize("drawn", [uniform, explicit_uniform], ids=["plain", "explicit"])
+@pytest.mark.parametrize("shift", [0.5, 1.0, 3.0])
+def test_leaning_times_leave_none_out_and_are_as_likely_as_the_formula_says(shift, drawn):
+    draws = [drawn(range(i * 4000, (i + 1) * 4000), 3, shift=shift) for i in range(50)]
+    counts = torch.bincount(torch.cat(draws), minlength=TIMES).double()
+    ends = lean(torch.arange(TIMES + 1, dtype=torch.float64), 1 / shift)
+    expected = ends.diff() / TIMES * counts.sum()
+    assert len(counts) == TIMES and counts.min() > 0
+    assert (counts - expected).square().div(expected).mean() < 1.2  # chi-squared per degree of freedom
+
+
+@pytest.mark.parametrize("intervals", [None, 5, 16])
+def test_leaning_times_still_come_one_from_each_part(intervals):
+    n = intervals or 32
+    parts = lean(torch.linspace(0, TIMES, n + 1, dtype=torch.float64), 3.0)
+    t = explicit_uniform(range(n, 2 * n), 4, intervals, shift=3.0).sort().values
+    assert (t >= parts[:-1].floor()).all() and (t <= parts[1:]).all()
+    slices = [explicit_uniform(range(n + i, n + i + 1), 4, n, shift=3.0) for i in range(n)]
+    assert torch.equal(torch.cat(slices), explicit_uniform(range(n, 2 * n), 4, n, shift=3.0))
 
 
 def test_a_shift_of_one_changes_no_time():
-    t = explicit_uniform(range(64), 3, 64)
-    assert shifted(t, 1.0) is t
-    assert (shifted(torch.arange(TIMES), 3.0) >= 750).float().mean().item() == pytest.approx(0.5, abs=0.002)
+    t = torch.rand(64, dtype=torch.float64) * TIMES
+    assert lean(t, 1.0) is t
+    assert uniform(range(4), 7).tolist() == PLAIN and explicit_uniform(range(4), 7).tolist() == EXPLICIT

@@ -39,7 +39,7 @@ from cogvideox.diffusion.guidance import (
 )
 from cogvideox.diffusion.samplers import SAMPLERS, SamplerName, ddim, dpmpp_2m, dpmpp_sde
 from cogvideox.diffusion.schedule import Previous, SamplerStep, Schedule, ScheduleConfig, Spacing
-from cogvideox.diffusion.timesteps import explicit_uniform, interval, shifted, uniform
+from cogvideox.diffusion.timesteps import explicit_uniform, interval, lean, uniform
 from cogvideox.diffusion.windows import Windows
 
 __all__ = [
@@ -74,6 +74,5 @@ __all__ = [
     "interval",
     "is_guided",
     "pinned",
-    "shifted",
     "uniform",
 ]

@@ -29,8 +29,8 @@ EVERY_STORY = {
 
 
 def world_vae() -> Run:
-    """A VAE like the shipped one: stills of every story, then rounds of stills, crops where something moves, and whole
-    clips in the chunks of inference.
+    """A VAE like the shipped one: stills of every story, then rounds of stills, moving crops that show something, and
+    whole clips in the chunks of inference.
 
     Motion comes early and again and again: after 4,000 steps of stills alone, 1,000 of clips could not teach it any
     more. Half of the crops have turned hues, so that outlines do not hang on colours.

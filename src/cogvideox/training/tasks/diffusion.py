@@ -23,7 +23,7 @@ from cogvideox.data.latents import digest_of
 from cogvideox.data.pack import Row
 from cogvideox.device import check_device
 from cogvideox.diffusion import Schedule
-from cogvideox.diffusion.timesteps import explicit_uniform, shifted, uniform
+from cogvideox.diffusion.timesteps import explicit_uniform, uniform
 from cogvideox.errors import ConfigError
 from cogvideox.files.digest import sha256_of
 from cogvideox.parallel.sequence import split_sequence
@@ -143,17 +143,14 @@ class DiffusionTask(Task):
 
     def times(self, micro_step: int, samples: range) -> Tensor:
         """Timesteps of a micro-step; without ``intervals`` all samples of a step cover the times together."""
-        total = self.schedule.config.num_train_timesteps
-        return shifted(self._even_times(micro_step, samples, total), self.config.time_shift, total)
-
-    def _even_times(self, micro_step: int, samples: range, total: int) -> Tensor:
+        total, shift = self.schedule.config.num_train_timesteps, self.config.time_shift
         if self.config.uniform == "plain":
-            return uniform(samples, self.seed, total)
+            return uniform(samples, self.seed, total, shift)
         if self.config.intervals is not None:
-            return explicit_uniform(samples, self.seed, self.config.intervals, total)
+            return explicit_uniform(samples, self.seed, self.config.intervals, total, shift)
         step = self.data.global_batch(micro_step)
         begin = samples.start - step.start
-        return explicit_uniform(step, self.seed, None, total)[begin : begin + len(samples)]
+        return explicit_uniform(step, self.seed, None, total, shift)[begin : begin + len(samples)]
 
     def sample_names(self, micro_step: int) -> list[str]:
         return self.data.names(micro_step)

@@ -140,13 +140,13 @@ class DiffusionSettings(TaskConfig):
     intervals: int | None = Field(
         None,
         gt=0,
-        description="virtual ranks: so many samples one after the other cover all times evenly; null: those of a step",
+        description="virtual ranks: so many samples one after the other cover all times as time_shift has it; null: those of a step",
     )
     time_shift: float = Field(
         1.0,
         gt=0,
         allow_inf_nan=False,
-        description="above 1 training times lean towards noise: with 3 half of them are above 750; 1: evenly",
+        description="above 1 training times lean towards noise: with 3 half of them are above 3/4 of all; 1: evenly",
     )
     kernel: Annotated[str | None, MayChange] = Field(
         None,

@@ -101,8 +101,7 @@ class VAETraining(TaskConfig):
             side, most = min(size.height or size.short_side, size.width or size.short_side), size.frames
         if self.data is not None and (known := self._of_known_scenes()):
             raise ConfigError(
-                f"{', '.join(known)}: a folder's clips have no known scenes; leave it out (set it to "
-                "null, 0 or false where a recipe has it), or data"
+                f"a folder's clips have no known scenes: leave data out, or set {', '.join(known)}"
             )
         if self.decoder_only and self.start is None:
             raise ConfigError("decoder_only: there is no encoder to keep; set start to a model folder")
@@ -139,14 +138,14 @@ class VAETraining(TaskConfig):
         return self
 
     def _of_known_scenes(self) -> list[str]:
-        """Names of the settings in use that read the scene of a rendered clip."""
+        """Each setting in use that reads the scene of a rendered clip, as it is when it is not used."""
         used = {
-            "scene_mix": self.scene_mix is not None,
-            "scene_style": self.scene_style != "plain",
-            "object_weight": self.object_weight > 0,
+            "scene_mix=null": self.scene_mix is not None,
+            "scene_style=plain": self.scene_style != "plain",
+            "object_weight=0": self.object_weight > 0,
         }
-        used |= {f"phases.{index}.on_objects": phase.on_objects for index, phase in enumerate(self.phases)}
-        return [name for name, is_used in used.items() if is_used]
+        used |= {f"phases.{index}.on_objects=false": p.on_objects for index, p in enumerate(self.phases)}
+        return [unused for unused, is_used in used.items() if is_used]
 
     def check(self, *, out: Path, precision: str) -> None:
         check_folder(self.data, out)
