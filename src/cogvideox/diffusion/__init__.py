@@ -72,6 +72,7 @@ __all__ = [
     "guided",
     "sequential",
     "interval",
+    "lean",
     "is_guided",
     "pinned",
     "uniform",

@@ -140,7 +140,8 @@ class DiffusionSettings(TaskConfig):
     intervals: int | None = Field(
         None,
         gt=0,
-        description="virtual ranks: so many samples one after the other cover all times as time_shift has it; null: those of a step",
+        description="virtual ranks: so many samples one after the other cover all times, as time_shift spreads "
+        "them; null: those of a step",
     )
     time_shift: float = Field(
         1.0,
