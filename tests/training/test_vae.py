@@ -268,7 +268,7 @@ def test_a_folder_that_loses_too_much_or_is_too_short_stops(tmp_path: Path) -> N
     long = data.model_copy(update={"size": ClipSize(frames=17, least_frames=9, short_side=16)})
     with pytest.raises(ConfigError, match="none of 7 clips has 17 frames"):
         FolderCrops(long, seed=0).crops(CropPhase(until=1, frames=17, size=16, batch=1), 0)
-    with pytest.raises(ValueError, match="crops of 9 frames and 32 pixels cannot be cut"):
+    with pytest.raises(ValueError, match="crops of frames 9 and size 32 cannot be cut"):
         VAETraining(vae=SMALL, phases=(CropPhase(until=1, frames=9, size=32, batch=1),), data=data)
 
 

@@ -132,7 +132,7 @@ class VAETraining(TaskConfig):
                 )
             if phase.frames > (most if self.data else clip_frames(most, phase.fps[0])) or phase.size > side:
                 raise ConfigError(
-                    f"phases.{index}: crops of {phase.frames} frames and {phase.size} pixels cannot be cut from "
+                    f"phases.{index}: crops of frames {phase.frames} and size {phase.size} cannot be cut from "
                     f"clips of {most} frames and {side} pixels; make frames and size at most these"
                 )
         return self
