@@ -96,8 +96,8 @@ def test_a_value_that_is_not_yaml_is_named(value):
     ("setting", "why"),
     [
         ("task.phases=[]", "at least 1 item"),
-        ("task.phases.1.frames=25", "phases.1: crops of 25 frames.*clips of 17 frames"),
-        ("task.phases.1.size=128", "phases.1: crops of 1 frames and 128 pixels"),
+        ("task.phases.1.frames=25", "phases.1: crops of frames 25.*clips of 17 frames"),
+        ("task.phases.1.size=128", "phases.1: crops of frames 1 and size 128"),
         ("task.phases.1.frames=13", "phases.1: 13 frames come back from the VAE as 16"),
         ("task.phases.1.size=33", "33 must be a multiple of 8; try 40"),
         ("task.phases.1.until=300", "phases end at .400, 300, 416, 430."),
