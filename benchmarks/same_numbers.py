@@ -86,7 +86,7 @@ RECIPES: dict[str, list[str]] = {
     "table1-b-gan": [*TABLE_1, "task.gan.start=5"],
 }  # fmt: skip
 FILES: dict[str, dict[str, Any]] = {
-    "vae": {
+    "vae": {  # in place of world-vae, whose settings changed
         "name": "vae",
         "out": "x",
         "task": {"kind": "vae", "object_weight": 3.0,

@@ -72,7 +72,7 @@ SCENES: dict[str, Any] = {
 
 
 LEAN = 1.5
-"""Even times teach a transformer to draw one thing as two, at the noisiest times; 3 costs outlines."""
+"""With even times the shipped transformer drew one thing as two more often; with 3 its outlines suffered."""
 
 
 def world_t2v() -> Run:
