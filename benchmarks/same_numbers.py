@@ -7,7 +7,8 @@
 Some minutes on one thread. Written: frames of 24 videos and pictures, the weights and optimiser states after 10 and
 20 steps of each recipe at a small size, the losses of these steps, the result of ten steps from the states in
 ``--states`` (written there by the first version), and the digest of tests/walks/walk.py at its smallest. It uses only
-commands, settings and public names that stay; settings may have their old names, which the newer version must read.
+commands, settings and public names that stay; settings may have their old names, which the newer version must read. A
+recipe whose own settings changed between the versions is named as different.
 """
 
 from __future__ import annotations
@@ -89,11 +90,10 @@ FILES: dict[str, dict[str, Any]] = {
     "vae": {  # in place of world-vae, whose settings changed
         "name": "vae",
         "out": "x",
-        "task": {"kind": "vae", "object_weight": 3.0,
+        "task": {"kind": "vae",
                  "vae": {"block_out_channels": [8, 8, 8, 8], "layers_per_block": 1, "norm_num_groups": 4},
                  "phases": [{"until": 10, "frames": 1, "size": 32, "batch": 2},
-                            {"until": 20, "frames": 9, "size": 32, "batch": 1, "coding": "chunked"}],
-                 "scene_mix": {"motion": 0.5, "pair": 0.5}},
+                            {"until": 20, "frames": 9, "size": 32, "batch": 1, "coding": "chunked"}]},
         "optim": {"lr": 2e-3, "ema": 0.9},
     },
     "summariser": {

@@ -6,15 +6,16 @@ python benchmarks/train_shipped_gpu.py --small          the same in seconds on a
 python benchmarks/train_shipped_gpu.py --recipe small-t2v --vae runs/small/1-vae/model --text runs/small/2-text/model \
     --clips 20000 --workers 16                          the transformer of the rich world, from drawn weights
 
-The usual recipe is `world-t2v-fine`: its clips, text dropout, stratified timesteps, Muon and AdamW, averaged weights,
-bf16 autocast on float32 weights. What differs is the clock: latents and captions lie on the device, every draw is made
+The usual recipe is `world-t2v-fine`: its clips, text dropout, stratified timesteps that lean as its do, weight of
+objects, Muon and AdamW, averaged weights, bf16 autocast on float32 weights. Not its `scene_targets`, which change
+within a run. What differs is the clock: latents and captions lie on the device, every draw is made
 there, and a whole step (forward, back, clipping, optimisers, average) is one CUDA graph that is replayed, since a
 network this small waits for its host. The learning rate follows the time that is used. Where no graph can be recorded,
 the same step runs as it is.
 
 At the end the held-out velocity error and the facts of held-out prompts are measured and the averaged weights are
 written, also every minute before, so that a run that is killed brings home its last. To use them, copy the folder
-`transformer` into a copy of the shipped model (src/cogvideox/shipped/tiny).
+`transformer` into a copy of the shipped model (src/cogvideox/shipped/tiny-base).
 
 --wheels FOLDER and what must be installed: as for gpu.py.
 """
@@ -46,6 +47,8 @@ VARIANTS = 4
 """Ways in which each clip's caption is said."""
 SHIPPED = "world-t2v-fine"
 """The recipe of the shipped model's transformer."""
+BASE = "tiny-base"
+"""The shipped model that was trained so; `tiny` is its student of few steps."""
 LARGEST = 16 << 20
 """Bytes of a file that is brought home, at most."""
 
@@ -98,10 +101,12 @@ def orthogonalised(matrices: Tensor) -> Tensor:
 
 @dataclass
 class Clips:
-    """All clips on the device: means and deviations of latents, captions in several ways, and the empty one."""
+    """All clips on the device: means and deviations of latents, what each latent counts, captions in several ways, and
+    the empty one."""
 
     mean: Tensor
     deviation: Tensor
+    weight: Tensor
     captions: Tensor
     empty: Tensor
 
@@ -109,6 +114,8 @@ class Clips:
     def of(cls, task: DiffusionTask, device: torch.device) -> Clips:
         """The clips that a task encoded, and their captions embedded."""
         import torch
+
+        from cogvideox.training.tasks.diffusion_scenes import SceneCells
 
         clips = task.data.train.clips
         task.text.to(device)
@@ -118,6 +125,9 @@ class Clips:
         return cls(
             torch.stack([mean for mean, _ in pairs]).to(device),
             torch.stack([deviation for _, deviation in pairs]).to(device),
+            torch.stack(SceneCells(clips).weights(range(len(clips)), task.config.object_weight)).to(device)[
+                :, None
+            ],
             torch.cat(encoded).to(device).unflatten(0, (-1, VARIANTS)),
             task.text.encode([""]).values.float().to(device)[0],
         )
@@ -159,6 +169,8 @@ class Step:
         """The mean squared velocity error of a batch drawn now."""
         import torch
 
+        from cogvideox.diffusion import lean
+
         clips, task, batch = self.clips, self.task, self.batch
         chosen = torch.randint(len(clips.mean), (batch,), device=self.device)
         way = torch.randint(VARIANTS, (batch,), device=self.device)
@@ -167,11 +179,13 @@ class Step:
         mean = clips.mean[chosen]
         clean = (mean + clips.deviation[chosen] * torch.randn_like(mean)) * task.vae.config.scaling_factor
         total = task.schedule.config.num_train_timesteps
-        strata = torch.arange(batch, device=self.device) + torch.rand(batch, device=self.device)
-        times = (strata * (total / batch)).long().clamp(max=total - 1)  # evenly over a step (section 2.4)
+        within = torch.rand(batch, device=self.device, dtype=torch.float64)
+        strata = (torch.arange(batch, device=self.device) + within) * (total / batch)  # section 2.4
+        times = lean(strata, task.config.time_shift, total).long().clamp(max=total - 1)
         noise = torch.randn_like(clean)
         velocity = self.network(task.schedule.add_noise(clean, noise, times), text, times)
-        return (velocity.float() - task.schedule.velocity(clean, noise, times)).square().mean()
+        error = (velocity.float() - task.schedule.velocity(clean, noise, times)).square()
+        return (error * clips.weight[chosen]).mean()
 
     def plain(self) -> None:
         """Forward, back, clipping, optimisers, average."""
@@ -234,7 +248,7 @@ def held_out_error(task: DiffusionTask, network: nn.Module) -> float:
 def facts_right(
     task: DiffusionTask, network: nn.Module, prompts: int, steps: int, device: torch.device
 ) -> dict[str, Any]:
-    """Share of held-out prompts of which each kind of fact holds in a video, made in batches; guidance 3.5."""
+    """Share of held-out prompts of which each kind of fact holds in a video, made in batches; guidance 2."""
     import torch
 
     from cogvideox.diffusion import Constant, ddim, guided
@@ -249,7 +263,7 @@ def facts_right(
         both = torch.cat([positive, task.text.encode([""]).values.float().to(device).expand_as(positive)])
         draw = torch.Generator(device).manual_seed(at)
         x = torch.randn(len(some), task.module.config.out_channels, t, h, w, device=device, generator=draw)
-        denoise = guided(lambda y, time, both=both: network(y, both, time), Constant(scale=3.5).build())
+        denoise = guided(lambda y, time, both=both: network(y, both, time), Constant(scale=2.0).build())
         latents = ddim(denoise, x, task.schedule.path(steps)) / task.vae.config.scaling_factor
         pixels = torch.cat([task.vae.decode(each[None]) for each in latents])
         frames = (
@@ -285,10 +299,10 @@ def _build(args: argparse.Namespace, device: str) -> tuple[DiffusionTask, OptimC
     scratch = args.scratch or args.recipe != SHIPPED  # there are no shipped weights of another
     run = run.override(
         [
-            f"task.start={'null' if scratch else 'tiny'}", f"task.vae={args.vae}", f"task.text={args.text}",
+            f"task.start={'null' if scratch else BASE}", f"task.vae={args.vae}", f"task.text={args.text}",
             f"task.clips={clips}", f"task.frames={frames}", f"task.size={size}",
             f"task.clips_seed={args.seed}", f"task.device={device}", f"task.cache={args.cache}", "task.batch=4",
-            "task.kernel=torch",
+            "task.kernel=torch", "task.scene_targets=null",
         ]
     )  # fmt: skip
     if args.workers:

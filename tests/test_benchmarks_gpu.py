@@ -225,7 +225,7 @@ def test_the_shipped_model_is_trained_and_scored_within_its_time(tmp_path, monke
     scores = train_shipped_gpu.run(args)
     assert scores["steps"] > 0 and scores["held_out"] < 2 and scores["facts"]["all facts"]["asked"] == 1
     assert json.loads((tmp_path / "scores.json").read_text()) == scores
-    before = load_transformer(ROOT / "src/cogvideox/shipped/tiny", dtype="float32").state_dict()
+    before = load_transformer(ROOT / "src/cogvideox/shipped/tiny-base", dtype="float32").state_dict()
     after = load_transformer(tmp_path, dtype="float32").state_dict()
     assert before.keys() == after.keys() and any(
         not torch.equal(before[name], after[name]) for name in before

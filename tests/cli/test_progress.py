@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from cogvideox import progress
 from cogvideox.cli import app
+from cogvideox.training.metrics import RunLog
 from support.models import write_model_folder
 
 
@@ -64,6 +65,15 @@ def test_a_resumed_run_named_like_its_only_stage_is_timed_from_where_it_went_on(
         at(60.0)
         show("world-vae", 595, 2400)
     assert capsys.readouterr().err == "world-vae: 595 of 2400, 60 s, about 60 min left\n"
+
+
+def test_a_run_that_goes_on_at_its_second_step_is_not_timed_by_its_start(at, capsys, tmp_path):
+    log = RunLog(tmp_path, 1000, 1, "world-vae")
+    for step in (2, 3, 4):
+        at((step - 1) * 10.0)
+        log.advance(step)
+    log.close()
+    assert capsys.readouterr().err == "world-vae: 4 of 1000, 20 s, about 2 h 46 min left\n"
 
 
 def test_the_first_step_is_in_the_clock_and_its_estimate_shows_before_it_is_over(at):

@@ -197,18 +197,22 @@ def test_a_student_that_is_its_teacher_keeps_all_of_it(cache):
     assert still["teacher_distance"] > 0.3 and still["kept_spread"] != pytest.approx(1, abs=0.05)
 
 
-@pytest.mark.parametrize("uniform", ["explicit", "plain"])
-def test_training_times_lean_where_they_are_shifted_and_only_the_steps_that_draw_them(uniform, cache):
+@pytest.mark.parametrize(
+    "drawn", [{"uniform": "explicit"}, {"uniform": "plain"}, {"uniform": "explicit", "intervals": 4}]
+)
+def test_training_times_lean_where_they_are_shifted_and_only_the_steps_that_draw_them(drawn, cache):
     even, leaning = (
-        DistilTask(settings(cache, "progressive", uniform=uniform, time_shift=shift), 0)
-        for shift in (1.0, 3.0)
+        DistilTask(settings(cache, "progressive", **drawn, time_shift=shift), 0) for shift in (1.0, 3.0)
     )
     step = even.data.global_batch(5)
     evenly, leaned = even.times(5, step).double(), leaning.times(5, step).double()
     assert (leaned > evenly).all()
     assert ((leaned >= lean(evenly, 3.0).floor()) & (leaned <= lean(evenly + 1, 3.0))).all()
-    with pytest.raises(ConfigError, match="task.time_shift: tdm draws times on the student's own trajectory"):
-        settings(cache, "tdm", time_shift=3.0)
+    for name, value in {"time_shift": 3.0, "intervals": 4, "uniform": "plain"}.items():
+        with pytest.raises(
+            ConfigError, match=f"task.{name}: tdm draws times on the student's own trajectory"
+        ):
+            settings(cache, "tdm", **{name: value})
 
 
 def test_what_a_step_costs():

@@ -220,6 +220,10 @@ def test_a_round_of_phases_comes_again_and_again() -> None:
     assert [once.phase_at(step).frames for step in (8, 9, 99)] == [17, 17, 17]
     from_nothing = VAETraining(vae=SMALL, phases=tuple(listed[1:3]), repeat_from=0, size=16)
     assert [from_nothing.phase_at(step).frames for step in range(9)] == [1] * 4 + [9] * 3 + [1] * 2
+    halved = [VAETask(run.changed(accumulation=2), 0) for run in (whole, rounds)]
+    for call in (19, 20, 27, 33):  # two calls are one step
+        of_listed, of_rounds = (built.losses(call)["loss"] for built in halved)
+        assert torch.equal(of_listed, of_rounds)
     for wrong in (2, 9, 12):
         with pytest.raises(ConfigError, match=f"repeat_from {wrong}: phases end at"):
             VAETraining(vae=SMALL, phases=tuple(listed[:4]), repeat_from=wrong, size=16)

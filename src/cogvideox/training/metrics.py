@@ -119,7 +119,8 @@ class RunLog:
         self.clock = time.monotonic()
         self.bar = ExitStack()
         self.show = self.bar.enter_context(progress(title))
-        self.advance(start)
+        if start != 1:  # a first report of 1 would time that step, which was made before
+            self.advance(start)
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """Append one report. Raises OutputError."""

@@ -72,7 +72,8 @@ SCENES: dict[str, Any] = {
 
 
 LEAN = 1.5
-"""With even times the shipped transformer drew one thing as two more often; with 3 its outlines suffered."""
+"""Between even times, at whose end one thing was drawn as two more often, and 3, with which outlines suffered. Tried on
+the students; for the transformer a guess."""
 
 
 def world_t2v() -> Run:

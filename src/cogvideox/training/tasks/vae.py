@@ -1,7 +1,7 @@
 """Training the 3D causal VAE: L1 + squared error + LPIPS + KL, and from a chosen step a GAN loss (section 2.1).
 
-The shipped one learns from still frames of the tiny world (five times as many scenes for the price of a clip), then
-crops (time, at a tenth of the price), then whole clips in the chunks of inference (other GroupNorm statistics).
+The shipped one learned in rounds of still frames of the tiny world (five times as many scenes for the price of a clip),
+crops (time, at a tenth of the price) and whole clips in the chunks of inference (other GroupNorm statistics).
 """
 
 from __future__ import annotations
