@@ -63,6 +63,25 @@ def test_the_edge_term_is_the_error_of_steps_between_neighbours() -> None:
     torch.testing.assert_close(losses["loss"], 3 * (down + across))
 
 
+def test_noise_on_latents_grows_with_their_spread_and_is_drawn_anew_for_each_clip_and_step() -> None:
+    phases = (CropPhase(until=2, frames=9, size=16, batch=64),)
+    built = VAETask(task(latent_noise=0.5).changed(phases=phases), seed=0)
+    latents = 3 * torch.randn(64, 4, 3, 2, 2, generator=torch.Generator().manual_seed(1))
+    disturbed = built._disturbed(latents, 4)
+    sizes = (disturbed - latents).std(dim=(1, 2, 3, 4)) / latents.std()
+    assert (
+        0 < sizes.min() < 0.1 and 0.4 < sizes.max() < 0.7 and 0.2 < sizes.mean() < 0.3
+    )  # evenly from 0 to .5
+    assert torch.equal(built._disturbed(latents, 4), disturbed)
+    assert not torch.equal(built._disturbed(latents, 5) - latents, disturbed - latents)
+    torch.testing.assert_close(built._disturbed(7 * latents, 4), 7 * disturbed)
+    small = VAETask(task(latent_noise=0.5), seed=0)
+    pixels = small.clips.crops(small.config.phases[0], 0)
+    sample = small.module.encode(pixels, coding="whole").sample(generator(0, "latent noise", 0))
+    error = small.module.decode(small._disturbed(sample, 0), coding="whole") - pixels
+    torch.testing.assert_close(small.losses(0)["l1"], error.abs().mean())
+
+
 def test_a_decoder_only_run_keeps_the_encoder_and_the_scale(tmp_path: Path) -> None:
     torch.manual_seed(0)
     start = VAE(SMALL)

@@ -52,7 +52,15 @@ def world_vae() -> Run:
         kl=1e-4,
     )
     optim = OptimConfig(lr=2e-3, schedule="wsd", decay=0.4, ema=0.998)
-    return _run("world-vae", task, steps=5000, optim=optim, measure_every=500, save_every=100)
+    return _run(
+        "world-vae",
+        task,
+        steps=5000,
+        optim=optim,
+        precision=default_precision(),
+        measure_every=500,
+        save_every=100,
+    )
 
 
 def world_text() -> Run:
@@ -124,13 +132,16 @@ def tiny() -> ChainedRun:
             ChainStage(name="coarse", run=world_t2v(), reads=coded),
             ChainStage(name="t2v", run=world_t2v_fine(), reads=coded | {"task.start": "coarse"}),
             ChainStage(name="i2v", run=world_i2v(), reads=coded | {"task.start": "t2v"}),
-            *_students(),
+            *(student.changed(reads=student.reads | coded) for student in _students()),
         ),
     )
 
 
 def _students() -> tuple[ChainStage, ...]:
-    """The runs of distillation: each starts from the one before, the first from the run called t2v."""
+    """The runs of distillation: each starts from the one before, the first from the run called t2v.
+
+    A model stores its autoencoder in float16, which would encode all clips again: a chain reads the one of its own.
+    """
     stages, before = [], "t2v"
     for steps, trained in STUDENTS.items():
         name, method = f"steps-{steps}", Progressive(steps=steps, guidance=2.0 if before == "t2v" else None)

@@ -79,6 +79,12 @@ class VAETraining(TaskConfig):
         ge=0,
         description="weight of the squared distance of latents from those of start, of unit variance",
     )
+    latent_noise: float = Field(
+        0.0,
+        ge=0,
+        description="noise on the latents of a clip before they are decoded, up to this share of their spread, so that "
+        "what a transformer gets slightly wrong costs less",
+    )
     l1: float = Field(1.0, ge=0, description="weight of the absolute error")
     l2: float = Field(1.0, ge=0, description="weight of the squared error")
     edges: float = Field(0.0, ge=0, description="weight of the absolute error of neighbouring pixels' steps")
@@ -235,6 +241,8 @@ class VAETask(Task):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.decoder_only):
             latents = self.module.encode(pixels, coding=phase.coding)
         sample = latents.sample(generator(self.seed, "latent noise", micro_step))
+        if self.config.latent_noise:
+            sample = self._disturbed(sample, micro_step)
         decoded = self.module.decode(sample, coding=phase.coding).float()
         error = decoded - pixels
         l1, l2 = (error.abs() * weight).mean(), (error.square() * weight).mean()
@@ -266,6 +274,16 @@ class VAETask(Task):
         with torch.no_grad():
             wanted = first.encode(pixels, coding=phase.coding).mean
         return (self.scale * (latents - wanted)).square().mean()
+
+    def _disturbed(self, latents: Float[Tensor, "b c t h w"], micro_step: int) -> Float[Tensor, "b c t h w"]:
+        """Latents with white noise, of another size for each clip (Yang et al. 2025, arXiv 2507.15856, blend it in).
+
+        It grows with the spread of the latents: an encoder cannot escape it by making them larger.
+        """
+        draw = generator(self.seed, "noise on latents", micro_step)
+        size = self.config.latent_noise * torch.rand(len(latents), 1, 1, 1, 1, generator=draw)
+        noise = torch.randn(latents.shape, generator=draw)
+        return latents + (size * noise).to(latents) * latents.std()
 
     def _drawn(self, phase: CropPhase, micro_step: int) -> tuple[Tensor, Tensor | float]:
         """The crops of a micro-step, and what the error of each of their pixels counts."""
