@@ -33,7 +33,8 @@ def world_vae() -> Run:
     whole clips in the chunks of inference.
 
     Motion comes early and again and again: after 4,000 steps of stills alone, 1,000 of clips could not teach it any
-    more. Half of the crops have turned hues, so that outlines do not hang on colours.
+    more. Half of the crops have turned hues, so that outlines do not hang on colours. Latents are disturbed, so that
+    what a transformer gets slightly wrong is not seen.
     """
     task = VAETraining(
         vae=get_preset("tiny").vae,
@@ -47,6 +48,7 @@ def world_vae() -> Run:
         scene_mix=EVERY_STORY | {"motion": 0.25, "rotate": 0.20, "transform": 0.10, "pair": 0.10},
         object_weight=5.0,
         hues=0.5,
+        latent_noise=0.2,
         l2=2.0,
         edges=1.5,
         kl=1e-4,
