@@ -34,6 +34,7 @@
 | ``lora_linear`` | a linear layer with adapters on it: applied, merged |
 | ``lora`` | adapters on a network: put on, scaled, merged, taken off |
 | ``fuse`` | a model folder with adapters in its weights |
+| ``blend`` | a model folder whose transformer is the mean of two |
 | ``convert`` | one format to another |
 | ``report`` | what was found out about a checkpoint |
 | ``inspect`` | what a file or folder is, and what is wrong with it |

@@ -1,9 +1,10 @@
 """One command between formats: SAT to diffusers and back, for whole models, single components and adapters.
 
 Weights of models are renamed, cut and joined, never computed with: a round trip gives the same bits. (SAT has no
-place for the alpha of an adapter, so B is multiplied by it there. Adapters that are added to a model change it.) What
-SAT cannot hold is written beside it and read back; a SAT release of others holds no settings, and then a preset's are
-used: the one named, or the one that fits. ``training.json`` goes along with the weights that it is about.
+place for the alpha of an adapter, so B is multiplied by it there. Adapters that are added to a model change it, and so
+does another model it is blended with.) What SAT cannot hold is written beside it and read back; a SAT release of others
+holds no settings, and then a preset's are used: the one named, or the one that fits. ``training.json`` goes along with
+the weights that it is about.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from cogvideox.checkpoints import diffusers, folders
 from cogvideox.checkpoints.adapter import LORA_FILE, PEFT_FILE, write_adapter
 from cogvideox.checkpoints.adapter_names import is_adapter
 from cogvideox.checkpoints.adapter_reading import read_adapter
+from cogvideox.checkpoints.blend import blend_models
 from cogvideox.checkpoints.families import check_floats
 from cogvideox.checkpoints.fill import check_names
 from cogvideox.checkpoints.fuse import fuse_adapters
@@ -71,6 +73,7 @@ def convert(
     alpha: float | None = None,
     base: str | Path | None = None,
     lora: Sequence[tuple[str | Path, float | str | Strength]] = (),
+    blend: tuple[str | Path, float] | None = None,
 ) -> Path:
     """Convert a model, a component of one, or an adapter; returns ``dst``, which appears whole or not at all.
 
@@ -78,8 +81,9 @@ def convert(
     (weights without a config, a training state), a preset or hub id. ``base`` is the model folder whose VAE, text
     encoder and tokenizer go beside a network that has none. ``preset`` names the model (needed for SAT weights that fit
     none by shape and have no settings beside them). ``alpha`` is for adapters that do not say theirs. ``lora``:
-    adapters and their strengths, which are added into the weights of the model folder ``src``. Raises CheckpointError
-    for files that do not fit the preset, OutputError when ``dst`` would take the place of ``src``.
+    adapters and their strengths, which are added into the weights of the model folder ``src``. ``blend``: another model
+    folder of the same shape and its share, 0 to 1, in the mean of both transformers. Raises CheckpointError for files
+    that do not fit the preset, OutputError when ``dst`` would take the place of ``src``.
     """
     if to not in ("diffusers", "sat"):
         raise CheckpointError(f"to {to!r}: formats are 'diffusers' and 'sat'")
@@ -87,11 +91,17 @@ def convert(
     source, target = _find_source(src), Path(dst)
     _keep_apart(source, target)
     job = _Conversion(source, target, to, spec, shard_size, overwrite)
-    if lora:
-        if to == "sat":
-            raise CheckpointError(
-                "lora: adapters are added to a diffusers folder; convert that to 'sat' afterwards"
-            )
+    if to == "sat" and (lora or blend):
+        raise CheckpointError(
+            "lora and blend change a diffusers folder: convert without 'sat' first, then that folder to 'sat'"
+        )
+    if blend is not None:
+        if lora or base is not None:
+            given = "lora" if lora else "base"
+            raise CheckpointError(f"blend and {given}: one after the other; blend the folders that come out")
+        _keep_apart(find_folder(blend[0]), target)
+        blend_models(source, target, *blend, shard_size=shard_size, overwrite=overwrite)
+    elif lora:
         fuse_adapters(source, target, lora, alpha=alpha, shard_size=shard_size, overwrite=overwrite)
     elif (trained := network_in(source)) is not None:
         _convert_network(job, trained, base)

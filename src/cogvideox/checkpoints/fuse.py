@@ -44,7 +44,7 @@ def fuse_adapters(
             )
     record = read_record(source)
     model = load_stored(source, record, text=False)
-    _make_plain(model.transformer)
+    make_plain(model.transformer)
     for path, strength in strengths:
         load_lora(model, path, strength, alpha=alpha)
     merge_lora(model)
@@ -56,7 +56,7 @@ def fuse_adapters(
         write_model(folder, model, shard_size, provenance=provenance, dtype=record.dtype)
 
 
-def _make_plain(network: nn.Module) -> None:
+def make_plain(network: nn.Module) -> None:
     """Numbers instead of quantised weights, which take nothing in."""
     for layer in network.modules():
         for name, weight in list(layer.named_parameters(recurse=False)):

@@ -61,7 +61,8 @@ class CheckpointReport:
                 f"{each.bytes / 2**20:>11,.1f} MiB  {types}  in {len(each.files)} file(s)"
             )
         lines += _adapter_as_text(self.config["lora"]) if "lora" in self.config else []
-        lines += _fused_as_text(self.config.get("record", {}).get("provenance", {}).get("fused"))
+        provenance = self.config.get("record", {}).get("provenance", {})
+        lines += _fused_as_text(provenance.get("fused")) + _blended_as_text(provenance.get("blended"))
         lines += [f"  {'checked':<10}{', '.join(self.checked)}"] if self.checked else []
         lines += [f"  problem   {problem}" for problem in self.problems] or [
             f"  to use it {self.todo}" if self.todo else "  no problems found"
@@ -73,9 +74,20 @@ class CheckpointReport:
 
 def _fused_as_text(notes: Any) -> list[str]:
     """The adapters in the weights of a model folder (``convert --lora``), by its record, which anyone may write."""
-    notes = [note for note in notes if isinstance(note, Mapping)] if isinstance(notes, list) else []
-    named = [f"{short(note.get('name'))} at {short(note.get('scale'))}" for note in notes]
+    named = _noted(notes, "{} at {}", "scale")
     return [f"  {'adapters':<10}in the weights: {few(named)}"] if named else []
+
+
+def _blended_as_text(notes: Any) -> list[str]:
+    """The models whose weights are in a blended one (``convert --blend``), by its record."""
+    named = _noted(notes, "{}, share {}", "share")
+    return [f"  {'blended':<10}with {few(named)}"] if named else []
+
+
+def _noted(notes: Any, line: str, amount: str) -> list[str]:
+    """Name and amount of each note of a list that anyone may have written."""
+    notes = [note for note in notes if isinstance(note, Mapping)] if isinstance(notes, list) else []
+    return [line.format(short(note.get("name")), short(note.get(amount))) for note in notes]
 
 
 def _adapter_as_text(facts: Mapping[str, Any]) -> list[str]:

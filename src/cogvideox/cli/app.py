@@ -44,6 +44,7 @@ app.add_typer(data, name="data")
 app.add_typer(rate, name="rate")
 app.add_typer(keys, name="keys")
 SOURCES = "SAT file or folder, model folder or part, LoRA, trainer's output, preset"
+BLEND = "another model of the same shape: the mean of both, or MODEL:0.3 for its share"
 FUSED = "adapter added into the weights of a model, as for generate: NAME or NAME:0.8; repeatable"
 BASE = "model whose VAE and text encoder go beside a trainer's network"
 for each in (
@@ -104,10 +105,11 @@ def convert(
     alpha: Annotated[float | None, flag("for LoRA files that do not say theirs")] = None,
     base: Annotated[str | None, flag(BASE)] = None,
     lora: Annotated[list[str] | None, flag(FUSED)] = None,
+    blend: Annotated[str | None, flag(BLEND)] = None,
     overwrite: Overwrite = False,
     debug: Debug = False,
 ) -> None:
-    """Convert weights between SAT and diffusers, both ways; add adapters into a model."""
+    """Convert weights between SAT and diffusers, both ways; add adapters into a model; blend two."""
     _check_conversion(source, target, to, preset, overwrite)
     from cogvideox.checkpoints import convert as run
     from cogvideox.generation.recommended import read_adapter_flag
@@ -116,8 +118,18 @@ def convert(
     folder = run(
         source, target, kind, preset, shard_size=shard_size, overwrite=overwrite, alpha=alpha, base=base,
         lora=[read_adapter_flag(text) for text in lora or []],
+        blend=None if blend is None else _read_blend(blend),
     )  # fmt: skip
     result(str(folder))
+
+
+def _read_blend(text: str) -> tuple[str, float]:
+    """A model and its share, ``MODEL`` or ``MODEL:0.3``; without one, half."""
+    name, _, share = text.rpartition(":")
+    try:
+        return (name, float(share)) if name and not Path(text).exists() else (text, 0.5)
+    except ValueError:
+        return text, 0.5
 
 
 def _check_conversion(source: str, target: str, to: str, preset: str | None, overwrite: bool) -> None:

@@ -1,0 +1,128 @@
+"""Two models become one whose transformer is the mean of theirs: ``convert --blend``."""
+
+from __future__ import annotations
+
+import json
+import warnings
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+from cogvideox.checkpoints import convert, inspect, load_model, save_model
+from cogvideox.cli.app import app
+from cogvideox.errors import CheckpointError, OutputError
+from support.models import golden_model, same, write_model_folder
+from support.quantised import fp8
+
+WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
+
+
+def tuned(folder, out, amount=0.1):
+    """A copy of a model folder whose transformer has learned something else."""
+    model = load_model(folder, device="cpu")
+    torch.manual_seed(5)
+    with torch.no_grad():
+        for weight in model.transformer.parameters():
+            weight.add_(torch.randn_like(weight) * amount)
+    return save_model(model, out)
+
+
+@pytest.fixture
+def two(tmp_path):
+    one = write_model_folder(tmp_path / "one")
+    return one, tuned(one, tmp_path / "two")
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5])
+def test_each_weight_is_the_mean_and_all_else_is_the_first_ones(two, tmp_path, share):
+    out = convert(two[1], tmp_path / "out", blend=(two[0], share))
+    ours, theirs, mean = (load_file(each / WEIGHTS) for each in (two[1], two[0], out))
+    assert ours.keys() == mean.keys() and not same(ours, mean)
+    for name, weight in mean.items():
+        wanted = (1 - share) * ours[name].double() + share * theirs[name].double()
+        torch.testing.assert_close(weight.double(), wanted, rtol=1e-5, atol=1e-6)
+        assert weight.dtype == ours[name].dtype
+    for part in ("vae/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"):
+        assert same(load_file(two[0] / part), load_file(out / part))
+    assert load_model(out, device="cpu").spec == load_model(two[1], device="cpu").spec
+    assert inspect(out, check=True).ok
+
+
+@pytest.mark.parametrize(("share", "which"), [(0, 1), (1, 0)])
+def test_the_ends_are_the_models_themselves(two, tmp_path, share, which):
+    out = convert(two[1], tmp_path / "out", blend=(two[0], share))
+    assert same(load_file(out / WEIGHTS), load_file(two[which] / WEIGHTS))
+
+
+def test_the_record_says_what_was_blended(two, tmp_path):
+    out = convert(two[1], tmp_path / "out", blend=(two[0], 0.25))
+    (note,) = json.loads((out / "cogvideox.json").read_text())["provenance"]["blended"]
+    assert note["name"] == "one" and note["share"] == 0.25
+    assert list(note["files"]) == [WEIGHTS] and len(note["files"][WEIGHTS]) == 64
+    assert "blended   with 'one', share 0.25" in inspect(out).to_text()
+    more = convert(out, tmp_path / "more", blend=(two[1], 0.5))
+    notes = json.loads((more / "cogvideox.json").read_text())["provenance"]["blended"]
+    assert [each["share"] for each in notes] == [0.25, 0.5]
+
+
+def test_the_command_line_reads_the_share(two, tmp_path):
+    def run(out, blend):
+        return CliRunner().invoke(app, ["convert", str(two[1]), str(tmp_path / out), "--blend", blend])
+
+    assert run("a", f"{two[0]}:0.25").exit_code == 0 and run("b", str(two[0])).exit_code == 0
+    for out, share in (("a", 0.25), ("b", 0.5)):
+        wanted = convert(two[1], tmp_path / f"{out}-wanted", blend=(two[0], share))
+        assert same(load_file(tmp_path / out / WEIGHTS), load_file(wanted / WEIGHTS))
+    assert run("c", f"{two[0]}:2").exit_code != 0 and not (tmp_path / "c").exists()
+
+
+def test_quantised_weights_become_plain(two, tmp_path):
+    plain = load_file(two[1] / WEIGHTS)
+    tensors, metadata, numbers = fp8(plain)
+    record = json.loads((two[1] / "cogvideox.json").read_text())
+    (two[1] / "cogvideox.json").write_text(json.dumps(record | {"files": {}}))  # of the weights before
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, two[1] / WEIGHTS, metadata)
+    mean = load_file(convert(two[1], tmp_path / "out", blend=(two[0], 0.5)) / WEIGHTS)
+    theirs = load_file(two[0] / WEIGHTS)
+    for name, number in numbers.items():
+        wanted = (number.float() + theirs[name].float()) / 2
+        torch.testing.assert_close(mean[name].float(), wanted, rtol=1e-2, atol=1e-2)
+    assert mean.keys() == plain.keys()
+
+
+def test_another_autoencoder_is_said_aloud(two, tmp_path):
+    file = two[0] / "vae/diffusion_pytorch_model.safetensors"
+    save_file({key: value + 0.01 for key, value in load_file(file).items()}, file, {"format": "pt"})
+    record = json.loads((two[0] / "cogvideox.json").read_text())
+    (two[0] / "cogvideox.json").write_text(json.dumps(record | {"files": {}}))
+    with pytest.warns(UserWarning, match="has another autoencoder than"):
+        convert(two[1], tmp_path / "out", blend=(two[0], 0.5))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        convert(two[1], tmp_path / "same", blend=(two[1], 0.5))
+
+
+def test_what_has_no_mean_is_refused_before_anything_is_written(two, tmp_path):
+    wider = save_model(golden_model("i2v"), tmp_path / "i2v")
+    schedule = two[0] / "scheduler/scheduler_config.json"
+    refusals = [
+        ((wider, 0.5), {}, "its transformer has other shapes than that of"),
+        ((two[0], 1.5), {}, r"share 1\.5: must be from 0 to 1"),
+        ((two[0], float("nan")), {}, "must be from 0 to 1"),
+        ((two[0] / "vae", 0.5), {}, "two model folders are blended"),
+        ((two[0], 0.5), {"lora": [("a.safetensors", 1.0)]}, "blend and lora: one after the other"),
+        ((two[0], 0.5), {"base": two[0]}, "blend and base: one after the other"),
+        ((two[0], 0.5), {"to": "sat"}, "convert without 'sat' first"),
+    ]
+    for blend, more, message in refusals:
+        with pytest.raises(CheckpointError, match=message):
+            convert(two[1], tmp_path / "out", blend=blend, **more)
+    schedule.write_text(json.dumps(json.loads(schedule.read_text()) | {"snr_shift_scale": 3.0}))
+    with pytest.raises(CheckpointError, match="noise schedule is not that of"):
+        convert(two[1], tmp_path / "out", blend=(two[0], 0.5))
+    assert not (tmp_path / "out").exists()
+    for read in two:
+        with pytest.raises(OutputError, match="which is read"):
+            convert(two[1], read, blend=(two[0], 0.5), overwrite=True)
