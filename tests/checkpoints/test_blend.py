@@ -59,9 +59,10 @@ def test_the_ends_are_the_models_themselves(two, tmp_path, share, which):
 def test_the_record_says_what_was_blended(two, tmp_path):
     out = convert(two[1], tmp_path / "out", blend=(two[0], 0.25))
     (note,) = json.loads((out / "cogvideox.json").read_text())["provenance"]["blended"]
-    assert note["name"] == "one" and note["share"] == 0.25
+    name = f"{tmp_path.name}/one"
+    assert note["name"] == name and note["share"] == 0.25
     assert list(note["files"]) == [WEIGHTS] and len(note["files"][WEIGHTS]) == 64
-    assert "blended   with 'one', share 0.25" in inspect(out).to_text()
+    assert f"blended   with '{name}', share 0.25" in inspect(out).to_text()
     more = convert(out, tmp_path / "more", blend=(two[1], 0.5))
     notes = json.loads((more / "cogvideox.json").read_text())["provenance"]["blended"]
     assert [each["share"] for each in notes] == [0.25, 0.5]

@@ -59,7 +59,7 @@ def blend_models(
         files = {
             name: digest for name, digest in digests_in(second).items() if name.startswith("transformer/")
         }
-        note = {"name": second.name, "share": share, "files": files}
+        note = {"name": "/".join(Path(other).parts[-2:]), "share": share, "files": files}
         before = record.provenance.get("blended")
         provenance = {**record.provenance, "blended": [*(before if isinstance(before, list) else []), note]}
         write_model(folder, model, shard_size, provenance=provenance, dtype=record.dtype)
