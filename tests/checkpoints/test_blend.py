@@ -115,7 +115,7 @@ def test_what_has_no_mean_is_refused_before_anything_is_written(two, tmp_path):
         ((two[0] / "vae", 0.5), {}, "two model folders are blended"),
         ((two[0], 0.5), {"lora": [("a.safetensors", 1.0)]}, "blend and lora: one after the other"),
         ((two[0], 0.5), {"base": two[0]}, "blend and base: one after the other"),
-        ((two[0], 0.5), {"to": "sat"}, "convert without 'sat' first"),
+        ((two[0], 0.5), {"to": "sat"}, "blend: changes a diffusers folder; convert that to 'sat' afterwards"),
     ]
     for blend, more, message in refusals:
         with pytest.raises(CheckpointError, match=message):

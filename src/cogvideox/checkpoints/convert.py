@@ -92,9 +92,8 @@ def convert(
     _keep_apart(source, target)
     job = _Conversion(source, target, to, spec, shard_size, overwrite)
     if to == "sat" and (lora or blend):
-        raise CheckpointError(
-            "lora and blend change a diffusers folder: convert without 'sat' first, then that folder to 'sat'"
-        )
+        given = "lora: adapters are added to" if lora else "blend: changes"
+        raise CheckpointError(f"{given} a diffusers folder; convert that to 'sat' afterwards")
     if blend is not None:
         if lora or base is not None:
             given = "lora" if lora else "base"
