@@ -107,6 +107,7 @@ def test_another_autoencoder_is_said_aloud(two, tmp_path):
 
 def test_what_has_no_mean_is_refused_before_anything_is_written(two, tmp_path):
     wider = save_model(golden_model("i2v"), tmp_path / "i2v")
+    (wider / WEIGHTS).unlink()  # refused by the settings, before weights are read
     schedule = two[0] / "scheduler/scheduler_config.json"
     refusals = [
         ((wider, 0.5), {}, "its transformer has other shapes than that of"),
@@ -115,6 +116,7 @@ def test_what_has_no_mean_is_refused_before_anything_is_written(two, tmp_path):
         ((two[0] / "vae", 0.5), {}, "two model folders are blended"),
         ((two[0], 0.5), {"lora": [("a.safetensors", 1.0)]}, "blend and lora: one after the other"),
         ((two[0], 0.5), {"base": two[0]}, "blend and base: one after the other"),
+        ((two[0], 0.5), {"alpha": 2.0, "preset": "2b"}, "blend and alpha, preset: one after the other"),
         ((two[0], 0.5), {"to": "sat"}, "blend: changes a diffusers folder; convert that to 'sat' afterwards"),
     ]
     for blend, more, message in refusals:

@@ -7,11 +7,19 @@ from pathlib import Path
 
 import torch
 
-from cogvideox.checkpoints.diffusers import ShardSize, digests_in, load_stored, write_model
+from cogvideox.checkpoints.diffusers import (
+    ShardSize,
+    digests_in,
+    load_schedule,
+    load_stored,
+    meta_names,
+    write_model,
+)
 from cogvideox.checkpoints.folders import checkpoint_folder, copy_text, copy_training_records
 from cogvideox.checkpoints.fuse import make_plain
 from cogvideox.checkpoints.hub import find_folder
 from cogvideox.checkpoints.record import read_record
+from cogvideox.checkpoints.specs import read_transformer_config
 from cogvideox.errors import CheckpointError
 from cogvideox.model import CogVideoX
 from cogvideox.presets import network_of
@@ -41,12 +49,13 @@ def blend_models(
     for folder in (source, second):
         if not (folder / "model_index.json").is_file():
             raise CheckpointError(f"blend: two model folders are blended; {folder} is none, convert it first")
+    _check_alike(source, second)
     record = read_record(source)
     model, more = (
         load_stored(source, record, text=False),
         load_stored(second, read_record(second), text=False),
     )
-    _check_alike(model, more, source, second)
+    _compare_latents(model, more, source, second)
     make_plain(model.transformer)
     make_plain(more.transformer)
     theirs = dict(more.transformer.named_parameters())
@@ -65,15 +74,17 @@ def blend_models(
         write_model(folder, model, shard_size, provenance=provenance, dtype=record.dtype)
 
 
-def _check_alike(model: CogVideoX, more: CogVideoX, source: Path, second: Path) -> None:
-    """Weights of two networks have a mean only where each means the same in both."""
-    sizes = [
-        {key: value.shape for key, value in each.transformer.named_parameters()} for each in (model, more)
-    ]
-    if sizes[0] != sizes[1] or network_of(model.transformer.config) != network_of(more.transformer.config):
+def _check_alike(source: Path, second: Path) -> None:
+    """Weights of two networks have a mean only where each means the same in both; no weight is read."""
+    ours, theirs = (read_transformer_config(folder / "transformer") for folder in (source, second))
+    if network_of(ours) != network_of(theirs) or meta_names(ours) != meta_names(theirs):
         raise CheckpointError(f"blend {second}: its transformer has other shapes than that of {source}")
-    if model.schedule.config != more.schedule.config:
+    if load_schedule(source).config != load_schedule(second).config:
         raise CheckpointError(f"blend {second}: its noise schedule is not that of {source}")
+
+
+def _compare_latents(model: CogVideoX, more: CogVideoX, source: Path, second: Path) -> None:
+    """Warn where two autoencoders differ."""
     ours, theirs = model.vae.state_dict(), more.vae.state_dict()
     if ours.keys() != theirs.keys() or any(not torch.equal(ours[name], theirs[name]) for name in ours):
         warnings.warn(

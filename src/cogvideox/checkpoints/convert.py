@@ -95,9 +95,11 @@ def convert(
         given = "lora: adapters are added to" if lora else "blend: changes"
         raise CheckpointError(f"{given} a diffusers folder; convert that to 'sat' afterwards")
     if blend is not None:
-        if lora or base is not None:
-            given = "lora" if lora else "base"
-            raise CheckpointError(f"blend and {given}: one after the other; blend the folders that come out")
+        others = {"lora": lora or None, "base": base, "alpha": alpha, "preset": preset}
+        if given := [name for name, value in others.items() if value is not None]:
+            raise CheckpointError(
+                f"blend and {', '.join(given)}: one after the other; blend the folders that come out"
+            )
         _keep_apart(find_folder(blend[0]), target)
         blend_models(source, target, *blend, shard_size=shard_size, overwrite=overwrite)
     elif lora:
