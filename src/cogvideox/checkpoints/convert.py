@@ -92,8 +92,8 @@ def convert(
     _keep_apart(source, target)
     job = _Conversion(source, target, to, spec, shard_size, overwrite)
     if to == "sat" and (lora or blend):
-        given = "lora: adapters are added to" if lora else "blend: changes"
-        raise CheckpointError(f"{given} a diffusers folder; convert that to 'sat' afterwards")
+        changed = "lora: adapters are added to" if lora else "blend: changes"
+        raise CheckpointError(f"{changed} a diffusers folder; convert that to 'sat' afterwards")
     if blend is not None:
         others = {"lora": lora or None, "base": base, "alpha": alpha, "preset": preset}
         if given := [name for name, value in others.items() if value is not None]:
