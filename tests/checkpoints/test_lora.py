@@ -412,6 +412,7 @@ def test_what_cannot_take_adapters_in_is_refused(tmp_path):
     for source, how, told in (
         (folder, {"lora": [(file, "1@0-0.5")]}, "changes over the steps; give it one number"),
         (folder, {"lora": [(file, 1)], "to": "sat"}, "convert that to 'sat' afterwards"),
+        (folder, {"lora": [(file, 1)], "base": folder, "preset": "2b"}, "lora and base, preset: one after"),
         (file, {"lora": [(file, 1)]}, "adapters are added to a model folder"),
         (folder, {"lora": [(tmp_path / "gone.safetensors", 1)]}, "no such file"),
     ):

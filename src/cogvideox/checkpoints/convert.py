@@ -95,14 +95,11 @@ def convert(
         changed = "lora: adapters are added to" if lora else "blend: changes"
         raise CheckpointError(f"{changed} a diffusers folder; convert that to 'sat' afterwards")
     if blend is not None:
-        others = {"lora": lora or None, "base": base, "alpha": alpha, "preset": preset}
-        if given := [name for name, value in others.items() if value is not None]:
-            raise CheckpointError(
-                f"blend and {', '.join(given)}: one after the other; blend the folders that come out"
-            )
+        _refuse("blend", lora=lora or None, base=base, alpha=alpha, preset=preset)
         _keep_apart(find_folder(blend[0]), target)
         blend_models(source, target, *blend, shard_size=shard_size, overwrite=overwrite)
     elif lora:
+        _refuse("lora", base=base, preset=preset)
         fuse_adapters(source, target, lora, alpha=alpha, shard_size=shard_size, overwrite=overwrite)
     elif (trained := network_in(source)) is not None:
         _convert_network(job, trained, base)
@@ -117,6 +114,14 @@ def convert(
     else:
         _rewrite_diffusers(job)
     return target
+
+
+def _refuse(change: str, **others: object) -> None:
+    """What has no effect where the weights of a model folder are changed is not passed over in silence."""
+    if given := [name for name, value in others.items() if value is not None]:
+        raise CheckpointError(
+            f"{change} and {', '.join(given)}: one after the other; {change} what comes out"
+        )
 
 
 @dataclass(frozen=True)
