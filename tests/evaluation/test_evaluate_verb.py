@@ -8,17 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from typer.testing import CliRunner
 
 import cogvideox
-from cogvideox.checkpoints import load_model, save_model
+from cogvideox.checkpoints import load_model, save_lora, save_model
 from cogvideox.checkpoints.hub import find_folder
+from cogvideox.checkpoints.lora import add_lora
 from cogvideox.cli import app
 from cogvideox.evaluate_model.options import EvaluateOptions
 from cogvideox.evaluate_model.videos import asked_videos
 from cogvideox.evaluation.report import ScoreReport
 from cogvideox.evaluation.world_conditions import brought
 from cogvideox.evaluation.world_facts import two_object_prompts
+from cogvideox.files.digest import sha256_of
+from cogvideox.generation.recommended import Recommended, write_recommended
 from cogvideox.model import CogVideoX
 from cogvideox.training.tasks.diffusion_network import with_more_channels
 from cogvideox.video import Video, read_video
@@ -56,6 +60,59 @@ def test_a_models_world_videos_are_made_kept_and_scored(here, toy):
     assert not removed.exists() and all(
         path.stat().st_mtime_ns == kept[path] for path in kept if path != removed
     )
+
+
+def few_step_adapter(model: str, file: Path) -> Path:
+    """An adapter that changes much, with two steps without guidance recommended beside it."""
+    whole = load_model(model)
+    torch.manual_seed(0)
+    for matrix in add_lora(whole, rank=2, targets=("to_q", "to_v")):
+        nn.init.normal_(matrix, std=0.5)
+    save_lora(whole, file)
+    write_recommended(file, Recommended(times=(999, 500), guidance=1, scale=0.5))
+    return file
+
+
+def test_a_model_is_scored_with_an_adapter_and_the_settings_beside_it(here, toy):
+    adapter = few_step_adapter(toy, here / "few.safetensors")
+    words = ["--model", toy, "--prompts", "2", "--out"]
+    run(*words, "with", "--lora", adapter)
+    run(*words, "elsewhere", "--lora", adapter, "--workers", "1")
+    run(*words, "without", "--steps", "2", "--guidance", "1")
+    record = json.loads(Path("with/evaluation.json").read_text())
+    assert record["options"] == {"times": [999, 500], "guidance": 1}
+    assert record["adapters"] == [{"sha256": sha256_of(adapter), "strength": 0.5}]
+    generate = [
+        "generate",
+        held_out_prompts()[0].prompt,
+        "--model",
+        toy,
+        "--lora",
+        str(adapter),
+        "--seed",
+        "0",
+    ]
+    made = CliRunner().invoke(app, [*generate, "--out", "same.mkv"])
+    assert made.exit_code == 0, made.stderr
+    first = asked_videos(EvaluateOptions(suite="world", prompts=2))[0].name
+    frames = read_video(Path("with/videos") / first).frames
+    np.testing.assert_array_equal(frames, read_video("same.mkv").frames)
+    np.testing.assert_array_equal(frames, read_video(Path("elsewhere/videos") / first).frames)
+    assert (frames != read_video(Path("without/videos") / first).frames).any()
+    assert "another adapters" in run(*words, "with", "--lora", f"{adapter}:0.8", code=2).stderr
+    assert "nowhere" in run(*words, "other", "--lora", "nowhere.safetensors", code=1).stderr
+
+
+def test_options_that_say_what_is_made_are_refused_where_nothing_is(here, toy):
+    (here / "videos").mkdir()
+    how = (("--lora", "a.safetensors"), ("--steps", "4"), ("--guidance", "2"), ("--sampler", "ddim"))
+    for flag, value in how:
+        coded = run("--model", toy, "--suite", "vae", flag, value, code=2).stderr
+        assert "suite vae: codes clips" in coded and f"leave {flag} out" in coded
+    which = (("--prompts", "3"), ("--seeds", "2"), ("--prompt-set", "gallery"), ("--dtype", "bfloat16"))
+    for flag, value in (*how, *which, ("--device", "cpu")):
+        scored = run("videos", flag, value, code=2).stderr
+        assert "folder of videos, none is made" in scored and f"leave {flag} out" in scored
 
 
 def test_the_verb_is_one_call_of_python(here):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -12,9 +13,13 @@ from cogvideox.errors import ConfigError, suggest
 SUITES = ("world", "two", "finish", "paper", "vae", "inpaint", "keyframes", "control")
 STYLED = ("world", "finish", "vae")
 """Suites that ask for either style of the tiny world."""
+GENERATED = ("lora", "steps", "guidance", "sampler")
+"""Options that say how a video is generated."""
+ASKED = ("prompts", "prompt_set", "seeds", "dtype", "device")
+"""Options that say which videos a model is asked for, and how it runs."""
 OPTION_GROUPS = {
     "Suite": "suite prompts style prompt_set seeds against",
-    "Videos of a model": "steps guidance sampler strength dtype device",
+    "Videos of a model": "lora steps guidance sampler strength dtype device",
     "Compared with": "references colour fvd_fps",
     "Networks and judges": "i3d clip lpips observations vbench_results devil judge_url judge_model judge_replay",
 }
@@ -35,6 +40,11 @@ class EvaluateOptions(Config):
     )
     prompt_set: str = Field("vbench", description="paper: vbench, vbench-long, gallery, compositional")
     seeds: int = Field(1, ge=1, description="videos per prompt")
+    lora: tuple[str, ...] = Field(
+        (),
+        description="adapter: a file, a folder or owner/name:file, with its strength: NAME:0.8; repeatable; settings "
+        "beside it count unless others are given",
+    )
     steps: int | None = Field(None, description="denoising steps")
     guidance: float | None = Field(None, description="how strongly to follow the prompt")
     sampler: str | None = Field(None, description="ddim, dpm or dpm-ode")
@@ -76,7 +86,18 @@ class EvaluateOptions(Config):
             raise ConfigError(
                 f"strength {self.strength:g}: the suite finish alone noises true clips; leave it out"
             )
+        if self.suite == "vae":
+            self.check_unused(GENERATED, "suite vae: codes clips, it generates none")
         return self
+
+    def check_unused(self, names: Iterable[str], why: str) -> None:
+        """Raise ConfigError, which begins with ``why``, where one of the options ``names`` was given."""
+        fields = type(self).model_fields
+        given = [name for name in names if getattr(self, name) != fields[name].default]
+        if given:
+            raise ConfigError(
+                f"{why}; leave {', '.join('--' + name.replace('_', '-') for name in given)} out"
+            )
 
     @property
     def generation(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 from cogvideox.chat import Chat, Replay, language_model
 from cogvideox.engines import HERE, JobEngine
 from cogvideox.errors import ConfigError, InputError
-from cogvideox.evaluate_model.options import EvaluateOptions
+from cogvideox.evaluate_model.options import ASKED, GENERATED, EvaluateOptions
 from cogvideox.evaluate_model.videos import ModelVideos, model_videos
 from cogvideox.evaluation import compare, suite, vbench
 from cogvideox.evaluation.fidelity import LPIPSDistance
@@ -89,6 +89,7 @@ def evaluate(
             raise ConfigError(
                 f"engine {engine.kind}: {name} is a folder of videos, none is made; leave it out"
             )
+        options.check_unused(GENERATED + ASKED, f"{name}: is a folder of videos, none is made")
         options, inputs = folder_inputs(Path(subject), options, tools, reporter)
     else:
         options = options.changed(suite=options.suite or "world")

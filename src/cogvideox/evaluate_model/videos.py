@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from cogvideox.checkpoints.adapter_reading import find_adapter
 from cogvideox.engines import HERE, JobEngine, WorkerSpec
 from cogvideox.errors import ConfigError, InputError
 from cogvideox.evaluate_model.options import EvaluateOptions
@@ -22,10 +23,11 @@ from cogvideox.evaluation.world_conditions import CONDITION_SUITES, brought
 from cogvideox.evaluation.world_facts import TwoObjectPrompt, WorldRun, evaluate_world, two_object_prompts
 from cogvideox.files import read_json
 from cogvideox.files.atomic import write_json
-from cogvideox.files.digest import digests_of
-from cogvideox.generation.job import Job, load, parse_options, prepare
+from cogvideox.files.digest import digests_of, sha256_of
+from cogvideox.generation.job import Job, load, parse_options, prepare, settled
 from cogvideox.generation.pipeline import generate
 from cogvideox.generation.preflight import model_folder
+from cogvideox.generation.recommended import read_adapter_flag
 from cogvideox.model import CogVideoX
 from cogvideox.progress import Reporter
 from cogvideox.spec import ModelSpec
@@ -71,8 +73,8 @@ def model_videos(
     ``engine``: where they are made. Raises InputError when some could not be made elsewhere, ConfigError where
     ``out`` holds the videos of another model or of other settings.
     """
-    suite, settings = options.suite, options.generation
-    job = Job(model=name, dtype=options.dtype, device=options.device)
+    suite = options.suite
+    job, settings = _job_of(name, options)
     asked = asked_videos(options)[0]
     request = parse_options({"prompt": asked.prompt, **settings})
     bring = partial(_brought, suite, asked.scene)
@@ -80,13 +82,18 @@ def model_videos(
     check_output(out / SETTINGS, overwrite=True)
     weights = digests_of(folder)  # what lies there now, which may be another model than before
     files = weights | digests_of(folder, "*/*.json")
-    record = {"model": str(folder.resolve()), "files": files, "dtype": job.dtype, "options": settings}
+    record: dict[str, Any] = {"model": str(folder.resolve()), "files": files, "dtype": job.dtype, "options": settings}
     if suite == "vae" and options.references is not None and options.colour != "guess":
         record["colour"] = (
             options.colour
         )  # the originals are re-encoded, so what they were read as decides them
     if options.style != "plain":
         record["style"] = options.style
+    if job.adapters:
+        record["adapters"] = [
+            {"sha256": sha256_of(find_adapter(path)), "strength": strength.plain}
+            for path, strength in job.adapters
+        ]
     _check_same_run(out, record if suite == "world" else record | {"suite": suite})
     maker = VideoMaker(partial(load, job, folder, weights=weights, reporter=reporter), settings, suite)
     if not engine.is_here:
@@ -94,6 +101,13 @@ def model_videos(
     if suite == "vae":
         return _reconstructed(maker, options, out, reporter)
     return _generated(maker, options, out, reporter)
+
+
+def _job_of(name: str, options: EvaluateOptions) -> tuple[Job, dict[str, Any]]:
+    """The model with its adapters, and the settings of its videos, with those that stand beside the adapters."""
+    adapters = tuple(map(read_adapter_flag, options.lora))
+    job = Job(model=name, dtype=options.dtype, device=options.device, adapters=adapters)
+    return settled(job, options.generation)
 
 
 @dataclass(frozen=True)
@@ -200,9 +214,9 @@ class VideoWorker:
         options = EvaluateOptions.parse(config["options"])
         self.folder = Path(config["folder"])
         self.asked = {each.name: each for each in asked_videos(options)}
-        job = Job(model=config["model"], dtype=options.dtype, device=options.device)
+        job, settings = _job_of(config["model"], options)
         self.maker = VideoMaker(
-            lambda: load(job, model_folder(job.model), weights={}), options.generation, options.suite
+            lambda: load(job, model_folder(job.model), weights={}), settings, options.suite
         )
 
     def do(self, job: dict[str, Any]) -> dict[str, Any]:
