@@ -105,6 +105,91 @@ def test_another_autoencoder_is_said_aloud(two, tmp_path):
         convert(two[1], tmp_path / "same", blend=(two[1], 0.5))
 
 
+def change(file, **values):
+    """Write other values into a JSON file."""
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+def test_other_settings_of_the_autoencoder_are_said_aloud(two, tmp_path):
+    change(two[0] / "vae/config.json", scaling_factor=0.9)
+    with pytest.warns(UserWarning, match=r"has another autoencoder than .* \(settings differ\)"):
+        convert(two[1], tmp_path / "out", blend=(two[0], 0.5))
+    assert json.loads((tmp_path / "out/vae/config.json").read_text())["scaling_factor"] == 0.7
+
+
+@pytest.mark.parametrize("what", ["settings", "weights"])
+def test_another_text_encoder_is_said_aloud(two, tmp_path, what):
+    file = two[0] / "text_encoder/model.safetensors"
+    if what == "settings":
+        change(two[0] / "text_encoder/config.json", layer_norm_epsilon=1e-5)
+    else:
+        save_file({key: value + 0.01 for key, value in load_file(file).items()}, file, {"format": "pt"})
+    with pytest.warns(UserWarning, match=rf"has another text encoder than .* \({what} differ\)"):
+        convert(two[1], tmp_path / "out", blend=(two[0], 0.5))
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_distilled_model_with_one_that_is_not_is_said_aloud(two, tmp_path, first):
+    change(two[0] / "cogvideox.json", times=[999, 749, 499, 249], sampler="ddim", guidance=1.0)
+    with pytest.warns(UserWarning, match="a mean of a distilled model and one that is not") as noted:
+        convert(two[first], tmp_path / "out", blend=(two[1 - first], 0.5))
+    assert any("4 steps at guidance 1" in str(each.message) for each in noted)
+    assert (load_model(tmp_path / "out", device="cpu").spec.times == ()) is bool(first)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        convert(two[0], tmp_path / "alike", blend=(two[0], 0.5))
+
+
+def test_models_of_two_kinds_are_not_blended(tmp_path):
+    one, two = (save_model(golden_model(kind), tmp_path / kind) for kind in ("i2v", "control"))
+    with pytest.raises(CheckpointError, match="makes videos of kind control, .* of kind i2v: .*one kind"):
+        convert(one, tmp_path / "out", blend=(two, 0.5))
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_nan_is_refused_by_the_name_of_the_model_that_holds_it(two, tmp_path, which):
+    tensors = load_file(two[which] / WEIGHTS)
+    tensors["proj_out.bias"][0] = float("nan")
+    save_file(tensors, two[which] / WEIGHTS, {"format": "pt"})
+    with pytest.raises(CheckpointError, match=rf"{two[which].name}/transformer: NaN or Inf in .*proj_out"):
+        convert(two[1], tmp_path / "out", blend=(two[0], 0.5))
+
+
+def test_both_may_be_runs(two, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "run.yaml").write_text("steps: 1")
+    two[0].rename(run / "model")
+    for source, other in ((two[1], run), (run, two[1])):
+        out = convert(source, tmp_path / f"out-{source.name}", blend=(other, 0.5))
+        assert inspect(out).ok
+
+
+def test_the_share_is_looked_at_before_a_model_is_looked_for(tmp_path):
+    for source, other in (("5b", tmp_path), (tmp_path, "5b"), ("nobody/nothing", "nobody/nothing")):
+        with pytest.raises(CheckpointError, match=r"share 1\.5: must be from 0 to 1"):
+            convert(source, tmp_path / "out", blend=(other, 1.5))
+
+
+def test_a_target_that_is_taken_is_refused_before_a_model_is_read(two, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/notes.txt").write_text("mine")
+    for folder in two:
+        (folder / WEIGHTS).unlink()
+    for other in (two[0], "nobody/nothing"):
+        with pytest.raises(OutputError, match="out: holds files already"):
+            convert(two[1], tmp_path / "out", blend=(other, 0.5))
+
+
+def test_blend_given_twice_is_refused(two, tmp_path):
+    ran = CliRunner().invoke(
+        app,
+        ["convert", str(two[1]), str(tmp_path / "out"), "--blend", str(two[0]), "--blend", f"{two[1]}:0.3"],
+    )
+    assert ran.exit_code != 0 and not (tmp_path / "out").exists()
+    assert "two models are blended at a time" in " ".join(ran.output.split())
+
+
 def test_what_has_no_mean_is_refused_before_anything_is_written(two, tmp_path):
     wider = save_model(golden_model("i2v"), tmp_path / "i2v")
     (wider / WEIGHTS).unlink()  # refused by the settings, before weights are read

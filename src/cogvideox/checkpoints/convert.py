@@ -49,9 +49,9 @@ from cogvideox.checkpoints.specs import (
     read_vae_config,
 )
 from cogvideox.checkpoints.tensors import read_file, read_folder, shapes_of
-from cogvideox.checkpoints.trainers import config_of_run, network_in, not_a_model, recognise
+from cogvideox.checkpoints.trainers import config_of_run, find_source, network_in, not_a_model
 from cogvideox.diffusion.schedule import ScheduleConfig
-from cogvideox.errors import CheckpointError, OutputError
+from cogvideox.errors import CheckpointError
 from cogvideox.files.quantised import dense
 from cogvideox.presets import PRESETS, get_preset, guess_preset, network_of
 from cogvideox.spec import Kind, ModelSpec, kind_of, kinds_of
@@ -88,17 +88,18 @@ def convert(
     if to not in ("diffusers", "sat"):
         raise CheckpointError(f"to {to!r}: formats are 'diffusers' and 'sat'")
     spec = get_preset(preset) if isinstance(preset, str) else preset
-    source, target = _find_source(src), Path(dst)
-    _keep_apart(source, target)
-    job = _Conversion(source, target, to, spec, shard_size, overwrite)
+    target = Path(dst)
     if to == "sat" and (lora or blend):
         changed = "lora: adapters are added to" if lora else "blend: changes"
         raise CheckpointError(f"{changed} a diffusers folder; convert that to 'sat' afterwards")
     if blend is not None:
         _refuse("blend", lora=lora or None, base=base, alpha=alpha, preset=preset)
-        _keep_apart(find_folder(blend[0]), target)
-        blend_models(source, target, *blend, shard_size=shard_size, overwrite=overwrite)
-    elif lora:
+        blend_models(src, target, *blend, shard_size=shard_size, overwrite=overwrite)
+        return target
+    source = find_source(src)
+    folders.keep_apart(source, target)
+    job = _Conversion(source, target, to, spec, shard_size, overwrite)
+    if lora:
         _refuse("lora", base=base, preset=preset)
         fuse_adapters(source, target, lora, alpha=alpha, shard_size=shard_size, overwrite=overwrite)
     elif (trained := network_in(source)) is not None:
@@ -147,22 +148,6 @@ def _spec_of_shapes(shapes: Mapping[str, tuple[int, ...]]) -> ModelSpec:
         known = ", ".join(PRESETS)
         raise CheckpointError(f"the transformer has the shapes of none of {known}; pass preset, or base")
     return PRESETS[name]
-
-
-def _find_source(src: str | Path) -> Path:
-    """The folder or file that is read; of a run of ours the model it made. Raises CheckpointError."""
-    source = find_folder(src)
-    run = recognise(source)
-    return run.model if run is not None and run.model is not None else source
-
-
-def _keep_apart(source: Path, dst: Path) -> None:
-    """Writing replaces the whole of ``dst``: what is read must not stand there."""
-    old, new = source.resolve(), dst.resolve()
-    if old.is_relative_to(new):
-        raise OutputError(f"{dst}: would take the place of {source}, which is read; choose another folder")
-    if new.is_relative_to(old) and new.exists():
-        raise OutputError(f"{dst}: is a part of {source}, which is read; choose another folder")
 
 
 def _convert_adapter(job: _Conversion, alpha: float | None) -> None:

@@ -144,12 +144,12 @@ def _packed_text_dtype(
     return torch.float32 if slow else wanted
 
 
-def load_stored(folder: Path, record: ModelRecord, text: bool = True) -> CogVideoX:
+def load_stored(folder: Path, record: ModelRecord, text: bool = True, check: bool = False) -> CogVideoX:
     """A whole model with every tensor exactly as it is stored, for writing it again; ``text`` false: without its text
-    encoder."""
+    encoder; ``check``: NaN is refused while it is read."""
     text = text and (folder / "text_encoder").is_dir() and _has_text(read_index(folder))
     names = ["transformer", "vae", *(["text_encoder"] if text else [])]
-    return _assemble(folder, record, dict.fromkeys(names))
+    return _assemble(folder, record, dict.fromkeys(names), check=check)
 
 
 def _has_text(index: Mapping[str, Any]) -> bool:

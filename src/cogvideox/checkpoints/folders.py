@@ -89,6 +89,15 @@ def is_checkpoint(folder: Path) -> bool:
     return any((folder / mark).is_file() for mark in MARKS) or _is_of_ours(folder / "config.json")
 
 
+def keep_apart(source: Path, target: Path) -> None:
+    """Writing replaces the whole of ``target``: what is read must not stand there. Raises OutputError."""
+    old, new = source.resolve(), target.resolve()
+    if old.is_relative_to(new):
+        raise OutputError(f"{target}: would take the place of {source}, which is read; choose another folder")
+    if new.is_relative_to(old) and new.exists():
+        raise OutputError(f"{target}: is a part of {source}, which is read; choose another folder")
+
+
 def root_of(source: Path) -> Path:
     """The folder that holds what belongs to the whole model, given it or one component of it."""
     around = source.parent

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from cogvideox.checkpoints.families import check_floats, family_of_config, family_of_tensors
 from cogvideox.checkpoints.gguf_file import is_gguf
+from cogvideox.checkpoints.hub import find_folder
 from cogvideox.checkpoints.network_files import read_network_file
 from cogvideox.checkpoints.pickled import is_plain, load_pickled, unwrapped
 from cogvideox.checkpoints.tensors import (
@@ -81,6 +82,13 @@ def recognise(path: Path) -> TrainerOutput | None:
     if steps:
         return TrainerOutput("the output of a trainer", f"name one of its checkpoints, such as {steps[-1]}")
     return None
+
+
+def find_source(src: str | Path) -> Path:
+    """The folder or file that is converted, see ``find_folder``; of a run of ours the model it made."""
+    source = find_folder(src)
+    run = recognise(source)
+    return run.model if run is not None and run.model is not None else source
 
 
 def not_a_model(path: Path) -> CheckpointError:

@@ -105,7 +105,7 @@ def convert(
     alpha: Annotated[float | None, flag("for LoRA files that do not say theirs")] = None,
     base: Annotated[str | None, flag(BASE)] = None,
     lora: Annotated[list[str] | None, flag(FUSED)] = None,
-    blend: Annotated[str | None, flag(BLEND)] = None,
+    blend: Annotated[list[str] | None, flag(BLEND)] = None,
     overwrite: Overwrite = False,
     debug: Debug = False,
 ) -> None:
@@ -118,13 +118,18 @@ def convert(
     folder = run(
         source, target, kind, preset, shard_size=shard_size, overwrite=overwrite, alpha=alpha, base=base,
         lora=[read_adapter_flag(text) for text in lora or []],
-        blend=None if blend is None else _read_blend(blend),
+        blend=_read_blend(blend) if blend else None,
     )  # fmt: skip
     result(str(folder))
 
 
-def _read_blend(text: str) -> tuple[str, float]:
-    """A model and its share, ``MODEL`` or ``MODEL:0.3``; without one, half."""
+def _read_blend(texts: list[str]) -> tuple[str, float]:
+    """A model and its share, ``MODEL`` or ``MODEL:0.3``; without one, half. Raises ConfigError for several models."""
+    if len(texts) > 1:
+        raise ConfigError(
+            f"blend {' and '.join(texts)}: two models are blended at a time; blend what comes out"
+        )
+    text = texts[0]
     name, _, share = text.rpartition(":")
     try:
         return (name, float(share)) if name and not Path(text).exists() else (text, 0.5)
