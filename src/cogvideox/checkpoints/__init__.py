@@ -31,6 +31,7 @@
 | ``adapter_names`` | names of adapters' layers in all spellings |
 | ``published`` | what others have published for CogVideoX: licence, use, alpha |
 | ``adapter_reading`` | LoRA files of all kinds: rank and alpha, from wherever a file keeps them |
+| ``adapter_settings`` | what is recommended beside an adapter, taken along and shown |
 | ``lora_linear`` | a linear layer with adapters on it: applied, merged |
 | ``lora`` | adapters on a network: put on, scaled, merged, taken off |
 | ``fuse`` | a model folder with adapters in its weights |

@@ -22,6 +22,7 @@ from cogvideox.checkpoints import diffusers, folders
 from cogvideox.checkpoints.adapter import LORA_FILE, PEFT_FILE, write_adapter
 from cogvideox.checkpoints.adapter_names import is_adapter
 from cogvideox.checkpoints.adapter_reading import read_adapter
+from cogvideox.checkpoints.adapter_settings import copy_recommended
 from cogvideox.checkpoints.blend import blend_models
 from cogvideox.checkpoints.families import check_floats
 from cogvideox.checkpoints.fill import check_names
@@ -73,6 +74,7 @@ def convert(
     alpha: float | None = None,
     base: str | Path | None = None,
     lora: Sequence[tuple[str | Path, float | str | Strength]] = (),
+    settings: Mapping[str, Any] | None = None,
     blend: tuple[str | Path, float] | None = None,
 ) -> Path:
     """Convert a model, a component of one, or an adapter; returns ``dst``, which appears whole or not at all.
@@ -81,9 +83,10 @@ def convert(
     (weights without a config, a training state), a preset or hub id. ``base`` is the model folder whose VAE, text
     encoder and tokenizer go beside a network that has none. ``preset`` names the model (needed for SAT weights that fit
     none by shape and have no settings beside them). ``alpha`` is for adapters that do not say theirs. ``lora``:
-    adapters and their strengths, which are added into the weights of the model folder ``src``. ``blend``: another model
-    folder of the same shape and its share, 0 to 1, in the mean of both transformers. Raises CheckpointError for files
-    that do not fit the preset, OutputError when ``dst`` would take the place of ``src``.
+    adapters and their strengths, which are added into the weights of the model folder ``src``; ``settings``: what it is
+    made for with them (times or steps, sampler, guidance), as ``generation.recommended.merged`` reads it beside them.
+    ``blend``: another model folder of the same shape and its share, 0 to 1, in the mean of both transformers. Raises
+    CheckpointError for files that do not fit the preset, OutputError when ``dst`` would take the place of ``src``.
     """
     if to not in ("diffusers", "sat"):
         raise CheckpointError(f"to {to!r}: formats are 'diffusers' and 'sat'")
@@ -92,6 +95,10 @@ def convert(
     if to == "sat" and (lora or blend):
         changed = "lora: adapters are added to" if lora else "blend: changes"
         raise CheckpointError(f"{changed} a diffusers folder; convert that to 'sat' afterwards")
+    if settings is not None and not lora:
+        raise CheckpointError(
+            "settings: are those of adapters that are added to a model; give lora, or leave them out"
+        )
     if blend is not None:
         _refuse("blend", lora=lora or None, base=base, alpha=alpha, preset=preset)
         blend_models(src, target, *blend, shard_size=shard_size, overwrite=overwrite)
@@ -101,7 +108,7 @@ def convert(
     job = _Conversion(source, target, to, spec, shard_size, overwrite)
     if lora:
         _refuse("lora", base=base, preset=preset)
-        fuse_adapters(source, target, lora, alpha=alpha, shard_size=shard_size, overwrite=overwrite)
+        fuse_adapters(source, target, lora, settings, alpha=alpha, shard_size=shard_size, overwrite=overwrite)
     elif (trained := network_in(source)) is not None:
         _convert_network(job, trained, base)
     elif base is not None:
@@ -157,6 +164,7 @@ def _convert_adapter(job: _Conversion, alpha: float | None) -> None:
     adapter = read_adapter(source, alpha)
     with job.folder() as folder:
         write_adapter(adapter, folder, job.to)
+        copy_recommended(source, folder)
         if source.is_dir() or source.name in (LORA_FILE, PEFT_FILE):
             folders.copy_training_records(source if source.is_dir() else source.parent, folder)
 

@@ -24,7 +24,10 @@ MARKS = ("model_index.json", "cogvideox.json", "latest", "3d-vae.pt", "transform
          "pytorch_lora_weights.safetensors", "adapter_model.safetensors", "adapter_config.json")  # fmt: skip
 """Files that only checkpoints have; ``config.json`` is looked into, for every second project has one."""
 COMPONENTS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler", "1", "transformer/1")
-OURS = (*MARKS[:4], *MARKS[6:], "config.json", "training.json", "scheduler_config.json", "mp_rank_00_model_states.pt",
+RECOMMENDED = ("pytorch_lora_weights.json", "adapter_model.json")
+"""What an adapter of either name is made for (``adapter_settings``)."""
+OURS = (*MARKS[:4], *MARKS[6:], *RECOMMENDED, "config.json", "training.json", "scheduler_config.json",
+        "mp_rank_00_model_states.pt",
         "diffusion_pytorch_model*.safetensors", "diffusion_pytorch_model*.safetensors.index.json",
         "model*.safetensors", "model*.safetensors.index.json", "spiece.model", "tokenizer*.json",
         "special_tokens_map.json", "added_tokens.json")  # fmt: skip
@@ -49,8 +52,8 @@ TEXT_FOLDERS = (("text_encoder", "tokenizer"), ("t5-v1_1-xxl", "t5-v1_1-xxl"), (
 @contextmanager
 def checkpoint_folder(target: str | Path, overwrite: bool = False) -> Iterator[Path]:
     """Yield a new folder that becomes ``target``; with ``overwrite`` it takes the place of a checkpoint, never of
-    anything else, and warns of a ``training.json`` that goes with the weights it is about. Raises OutputError, see
-    ``atomic_folder``."""
+    anything else, and warns of a ``training.json``, and of what was recommended beside an adapter, that goes with the
+    weights it is about. Raises OutputError, see ``atomic_folder``."""
     target = Path(target)
     with atomic_folder(target, overwrite, why_not) as folder:
         yield folder
@@ -61,6 +64,12 @@ def checkpoint_folder(target: str | Path, overwrite: bool = False) -> Iterator[P
                 "another folder"
             )
         old = [file.relative_to(target) for file in _training_records(target)]
+        had = [name for name in RECOMMENDED if (target / name).is_file()]
+    if had and not any((target / name).is_file() for name in RECOMMENDED):
+        warnings.warn(
+            f"{target}: {' and '.join(had)}, what the replaced adapter is made for, is replaced with it",
+            stacklevel=4,
+        )
     gone = [str(name) for name in old if not (target / name).exists()]
     if gone:
         warnings.warn(

@@ -6,8 +6,9 @@ import json
 import os
 import sys
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -29,6 +30,9 @@ from cogvideox.cli.train import settings, train
 from cogvideox.cli.world import world
 from cogvideox.errors import CheckpointError, ConfigError, MediaError, suggest
 from cogvideox.progress import say
+
+if TYPE_CHECKING:
+    from cogvideox.strength import Strength
 
 app = typer.Typer(
     name="cogvideox",
@@ -115,12 +119,23 @@ def convert(
     from cogvideox.generation.recommended import read_adapter_flag
 
     kind: Literal["sat", "diffusers"] = "sat" if to == "sat" else "diffusers"
+    adapters = [read_adapter_flag(text) for text in lora or []]
     folder = run(
         source, target, kind, preset, shard_size=shard_size, overwrite=overwrite, alpha=alpha, base=base,
-        lora=[read_adapter_flag(text) for text in lora or []],
+        lora=adapters, settings=_made_for(adapters) if adapters else None,
         blend=_read_blend(blend) if blend else None,
     )  # fmt: skip
     result(str(folder))
+
+
+def _made_for(adapters: Sequence[tuple[str, Strength]]) -> dict[str, Any]:
+    """What is recommended for these adapters together. Raises ConfigError where two disagree."""
+    from cogvideox.generation.recommended import merged
+
+    try:
+        return merged({}, "", adapters)[0]
+    except ConfigError as error:
+        raise ConfigError(f"{error} (convert: let them agree first, `cogvideox recommend`)") from None
 
 
 def _read_blend(texts: list[str]) -> tuple[str, float]:
