@@ -1,7 +1,9 @@
 """Training: resumed equals uninterrupted, held-out numbers are fixed, results load as ordinary folders."""
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,8 @@ from cogvideox.training.metrics import RunLog
 from cogvideox.training.optim import EMA, OptimConfig, learning_rate_factor
 from cogvideox.training.tasks.vae import CropPhase, VAETraining, psnr
 from cogvideox.vae import VAEConfig
+from support.training_line import Line, LineTask
+from support.training_line import run as line
 
 VAE = VAEConfig(block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4, latent_channels=4)
 
@@ -189,3 +193,70 @@ def test_a_start_that_failed_does_not_keep_the_folder(tmp_path: Path, monkeypatc
     assert not (tmp_path / "run").exists()
     train(run(tmp_path / "run", steps=5), stop_at=1)
     assert "steps: 5" in (tmp_path / "run" / "run.yaml").read_text()
+
+
+class Measured(LineTask):
+    """A line with five held-out clips; ``at`` the one of that number something happens, once."""
+
+    measure_batches, measure_width = 5, 1
+
+    def __init__(self, config: Line, at: int, happens) -> None:
+        super().__init__(config)
+        self.at, self.happens, self.seen = at, happens, []
+
+    def measure_batch(self, module, index):
+        self.seen.append(index)
+        if index == self.at:
+            self.happens()
+        return (float(module.weight.sum()) + index,)
+
+    def combine(self, measured):
+        return {"held_out": sum(values[0] for values in measured)}
+
+
+def dies() -> None:
+    raise RuntimeError("the machine is gone")
+
+
+def reported(out: Path) -> list[dict]:
+    lines = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+
+
+@pytest.mark.parametrize("steps, save_every, at", [(4, 2, 2), (4, 4, 4), (4, 100, 4)])
+def test_a_run_that_ends_while_it_measures_keeps_its_steps_and_measures_again(
+    tmp_path, monkeypatch, steps, save_every, at
+) -> None:
+    def config(out: Path):
+        return line(out, steps=steps, save_every=save_every).changed(measure_every=at)
+
+    monkeypatch.setattr(Line, "build", lambda self, seed, steps: Measured(self, -1, dies))
+    train(config(tmp_path / "whole"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Line, "build", lambda self, seed, steps: Measured(self, 3, dies))
+        with pytest.raises(RuntimeError, match="gone"):
+            train(config(tmp_path / "died"))
+    assert latest_state(tmp_path / "died")["step"] == at
+    train(config(tmp_path / "died"))
+    assert reported(tmp_path / "died") == reported(tmp_path / "whole")
+    assert sum("held_out" in each for each in reported(tmp_path / "died")) == steps // at
+
+
+def test_a_stop_is_heard_between_held_out_clips(tmp_path: Path, monkeypatch) -> None:
+    def config(out: Path):
+        return line(out, steps=4, save_every=100).changed(measure_every=2)
+
+    def interrupted() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Line, "build", lambda self, seed, steps: Measured(self, -1, dies))
+    train(config(tmp_path / "whole"))
+    task = Measured(config(tmp_path).task, 2, interrupted)
+    with monkeypatch.context() as patch:
+        patch.setattr(Line, "build", lambda self, seed, steps: task)
+        with pytest.raises(KeyboardInterrupt):
+            train(config(tmp_path / "stopped"))
+    assert task.seen == [0, 1, 2], "clips after the signal are left"
+    assert latest_state(tmp_path / "stopped")["step"] == 2
+    train(config(tmp_path / "stopped"))
+    assert reported(tmp_path / "stopped") == reported(tmp_path / "whole")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -17,6 +17,10 @@ from cogvideox.training.optim import EMA
 from cogvideox.training.task import Task
 
 
+class Stopped(Exception):
+    """Somebody asked to stop while held-out clips were measured or sample videos generated."""
+
+
 class Evaluator:
     """Measures, samples and exports the network of a task, with its EMA weights where there are any. Every process of
     the run calls each method; they share the work."""
@@ -26,6 +30,8 @@ class Evaluator:
         self.reporter = TERMINAL if parallel.is_main_process else SILENT
         self.figures: dict[str, float] | None = None
         """The held-out figures measured last."""
+        self.stopping: Callable[[], bool] = lambda: False
+        """Asked between clips; where it says yes, ``measure`` and ``save_samples`` raise Stopped."""
 
     @contextmanager
     def averaged(self) -> Iterator[nn.Module]:
@@ -50,6 +56,7 @@ class Evaluator:
         indices = parallel.local_indices(task.measure_batches)
         with self.averaged() as module, self.reporter.progress(title) as show:
             for done, index in enumerate(indices, start=1):
+                self._go_on()
                 measured[index] = task.measure_batch(module, index)
                 show(title, done, len(indices))
         own = {index: values for index, values in measured.items() if parallel.owns(index)}
@@ -65,12 +72,24 @@ class Evaluator:
                     "Lower the learning rate or set precision=fp32, and start in another out="
                 )
 
+    def _go_on(self) -> None:
+        if self.stopping():
+            raise Stopped
+
+    def has_samples(self, step: int) -> bool:
+        """Whether all sample videos of a step are written."""
+        return all((self._samples(step) / f"{n}.mp4").is_file() for n in range(self.task.sample_videos))
+
+    def _samples(self, step: int) -> Path:
+        return self.out / "samples" / f"{step:08d}"
+
     def save_samples(self, step: int) -> None:
         """Write the sample videos to ``<out>/samples/<step>/``."""
-        folder, title = self.out / "samples" / f"{step:08d}", "sample videos"
+        folder, title = self._samples(step), "sample videos"
         indices = self.parallel.local_indices(self.task.sample_videos)
         with self.averaged() as module, self.reporter.progress(title) as show:
             for done, index in enumerate(indices, start=1):
+                self._go_on()
                 video = self.task.sample_video(module, index)
                 show(title, done, len(indices))
                 if self.parallel.is_context_rank0 and self.parallel.owns(index):

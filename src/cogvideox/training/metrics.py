@@ -111,11 +111,15 @@ class RunLog:
         self, folder: Path, steps: int, start: int, title: str, loggers: Sequence[Logger] = ()
     ) -> None:
         self.path, self.steps, self.title, self.loggers = folder / "metrics.jsonl", steps, title, loggers
+        self.measured = False
+        """Whether the held-out figures of the step that is resumed from stand there."""
         if self.path.exists():
             data = read_small_bytes(self.path, most=1 << 30, error=OutputError)
             lines = data.decode("utf-8", "replace").splitlines()
             kept = [line for line in lines if _step_of(line, self.path) <= start]
             write_text(self.path, "".join(line + "\n" for line in kept))
+            last = [line for line in kept[-2:] if _step_of(line, self.path) == start]
+            self.measured = any('"lr"' not in line for line in last)  # a training step's report has one
         self.clock = time.monotonic()
         self.bar = ExitStack()
         self.show = self.bar.enter_context(progress(title))

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -21,7 +21,7 @@ from cogvideox.parallel.mesh import AXES
 from cogvideox.parallel.shard import full_tensor, to_local
 from cogvideox.training.checkpoint.saver import SampleLedger, Saver, TrainState
 from cogvideox.training.config import TrainConfig
-from cogvideox.training.evaluator import Evaluator
+from cogvideox.training.evaluator import Evaluator, Stopped
 from cogvideox.training.metrics import RunLog, Speed, known_peak, open_loggers
 from cogvideox.training.optim import EMA, OptimConfig, build_optimizers, set_learning_rate
 from cogvideox.training.step_guard import Guard
@@ -43,9 +43,11 @@ class Trainer:
     ) -> None:
         self.config, self.task, self.out = config, task, Path(config.out)
         self.parallel = parallel or DataParallel(config.task.accumulation, config.reduce, config.mesh)
-        self.optimizers = build_optimizers(task.module, config.optim)
+        self.moves = [(build_optimizers(task.module, config.optim), config.optim)]
         if task.critic is not None:
-            self.optimizers += build_optimizers(task.critic, config.critic or config.optim)
+            own = config.critic or config.optim
+            self.moves.append((build_optimizers(task.critic, own), own))
+        self.optimizers = [each for optimizers, _ in self.moves for each in optimizers]
         self.ema = EMA(task.module, config.optim.ema) if config.optim.ema else None
         self.guard = Guard(config.guard)
         self.evaluator = Evaluator(task, self.ema, self.parallel, self.out)
@@ -65,12 +67,19 @@ class Trainer:
         speed = Speed(self._peak_flops())
         try:
             with stop_signals() as received:
+                if self.parallel.world_size == 1:  # several stop together, between steps
+                    self.evaluator.stopping = lambda: bool(received)
+                self._evaluate(log, resumed=True)
                 while self.step < last:
                     self._one_logged_step(log, speed, last)
+                    # before it is measured, which may take longer than the steps
+                    saved = self.step % self.config.save_every == 0 or self.step == last
+                    if saved:
+                        self.save()
                     self._evaluate(log)
                     # asked once: a signal after the save waits for the next step
                     stopping = self.parallel.any(bool(received))
-                    if self.step % self.config.save_every == 0 or self.step == last or stopping:
+                    if stopping and not saved:
                         self.save()
                     if self.step == last or stopping:
                         self.saver.wait()
@@ -128,7 +137,8 @@ class Trainer:
         return mean
 
     def _one_logged_step(self, log: RunLog | None, speed: Speed, last: int) -> None:
-        set_learning_rate(self.optimizers, self.step, self.config.steps, self.config.optim)
+        for optimizers, optim in self.moves:
+            set_learning_rate(optimizers, self.step, self.config.steps, optim)
         began = time.monotonic()
         report = self.one_step()
         speed.add(report, self.task.flops(self.step), time.monotonic() - began)
@@ -137,15 +147,23 @@ class Trainer:
             lr = self.optimizers[0].param_groups[0]["lr"]
             log.write(self.step, {**report, "lr": lr, **speed.since()})
 
-    def _evaluate(self, log: RunLog | None) -> None:
-        """Held-out figures and sample videos, when it is time for them."""
+    def _evaluate(self, log: RunLog | None, resumed: bool = False) -> None:
+        """Held-out figures and sample videos, when it is time for them; ``resumed``: those that a run which ended in
+        the middle of them still lacks. A stop signal ends it early."""
         config, at_end = self.config, self.step == self.config.steps
-        if self.step % config.measure_every == 0 or at_end:
-            figures = self.evaluator.measure()
-            if log:
-                log.write(self.step, figures)
-        if config.sample_every and (self.step % config.sample_every == 0 or at_end):
-            self.evaluator.save_samples(self.step)
+        measure = self.step > 0 and (self.step % config.measure_every == 0 or at_end)
+        every = config.sample_every
+        sample = self.step > 0 and every is not None and (self.step % every == 0 or at_end)
+        if resumed:
+            measure = self.parallel.any(measure and log is not None and not log.measured)
+            sample = sample and not self.evaluator.has_samples(self.step)
+        with suppress(Stopped):
+            if measure:
+                figures = self.evaluator.measure()
+                if log:
+                    log.write(self.step, figures)
+            if sample:
+                self.evaluator.save_samples(self.step)
 
     def save(self) -> None:
         """Write ledger and state; the state says how much of the ledger belongs to it."""
