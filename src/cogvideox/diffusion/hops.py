@@ -8,7 +8,6 @@ below is a rotation; nothing divides by cos(a), which is exactly 0 at the last t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
@@ -57,22 +56,6 @@ def renoised(x0: Latents, eps: Latents, end: Angle, eta: float, noise: Latents) 
     end = _shaped(end, x0)
     mixed = eta * eps.float() + (1 - eta * eta) ** 0.5 * noise.float()
     return end.cos().float() * x0.float() + end.sin().float() * mixed
-
-
-def teacher_target(
-    x: Latents,
-    start: Angle,
-    middle: Angle,
-    end: Angle,
-    first: Latents,
-    second: Callable[[Latents], Latents],
-) -> Latents:
-    """Two DDIM steps of a teacher as one step of a student (Salimans & Ho 2022): the velocity at ``start``.
-
-    first: the teacher's velocity at ``x``; second: its velocity at the place the first step lands on.
-    """
-    half = hop(x, first, start, middle)
-    return velocity_between(x, hop(half, second(half), middle, end), start, end)
 
 
 def _turn(start: Angle, end: Angle, like: Tensor) -> tuple[Tensor, Tensor]:

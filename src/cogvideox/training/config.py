@@ -79,8 +79,15 @@ class Run(TrainConfig):
     ]
 
     def check_change(self, before: Self, names: Sequence[str]) -> None:
-        """Raise ConfigError for a setting of the task that changes nothing."""
+        """Raise ConfigError for a setting that changes nothing."""
         refuse_without_effect(self.task, names, "task.")
+        if not any(name.split(".")[0] == "critic" for name in names):
+            return
+        if not self.task.has_critic:
+            raise ConfigError(f"critic: this run of {self.task.kind} trains none; leave it out")
+        averaged = self.critic is not None and self.critic.ema not in (0.0, OptimConfig().ema)
+        if "critic.ema" in names or averaged:
+            raise ConfigError("critic.ema: a critic is not averaged; leave it out")
 
     @model_validator(mode="after")
     def _check_gan_start(self) -> Self:

@@ -43,7 +43,7 @@ def train(
     check_loggers(config.tensorboard, config.wandb)
     parallel = DataParallel(config.task.accumulation, config.reduce, config.mesh)
     if parallel.sharded:
-        _check_optimizer(config)
+        _check_shards(config)
     result = out / "model"
     with ExitStack() as held:
         with parallel.main_process_first():
@@ -95,12 +95,16 @@ def _write_result(trainer: Trainer, result: Path) -> None:
         write_sidecar(result / RECORD, record, overwrite=True)
 
 
-def _check_optimizer(config: TrainConfig) -> None:
-    """Raise ConfigError for an optimiser that cannot move sharded weights."""
+def _check_shards(config: TrainConfig) -> None:
+    """Raise ConfigError for an optimiser that cannot move sharded weights, and for a second network beside them."""
+    shards = f"mesh shard {config.mesh.shard} x context {config.mesh.context}"
+    if config.task.has_critic:
+        raise ConfigError(
+            f"{shards}: this run of {config.task.kind} trains a critic too, which is not sharded; use mesh.data"
+        )
     if config.optim.name != "adamw":
         raise ConfigError(
-            f"optim.name {config.optim.name}: it needs whole matrices, and mesh shard {config.mesh.shard} x context "
-            f"{config.mesh.context} shards them; use adamw"
+            f"optim.name {config.optim.name}: it needs whole matrices, and {shards} shards them; use adamw"
         )
 
 

@@ -21,7 +21,7 @@ from cogvideox.training.config import TrainConfig
 from cogvideox.training.memory import TrainingPrediction, TrainRequest
 from cogvideox.training.tasks.base_model import base_of, local_folder
 from cogvideox.training.tasks.diffusion import DiffusionTraining
-from cogvideox.training.tasks.diffusion_settings import WORLD_TEXT, WORLD_VAE
+from cogvideox.training.tasks.diffusion_settings import SHIPPED_MODELS, WORLD_TEXT, WORLD_VAE
 from cogvideox.training.tasks.distil import DistilTraining
 from cogvideox.training.tasks.folder import check_folder
 from cogvideox.training.tasks.sizes import latent_shape, tokens_of
@@ -150,6 +150,10 @@ def _products(dtype: torch.dtype, size: int = 512) -> float:
 def _check_models(task: DiffusionTraining, result: Preview) -> None:
     from cogvideox.training.recipes.table import RECIPES
 
+    try:
+        task.check_start()
+    except ConfigError as error:
+        result.problems.append(str(error))
     models = {"start": task.start, "vae": task.vae or WORLD_VAE, "text": task.text or WORLD_TEXT}
     for model in dict.fromkeys(filter(None, models.values())):
         settings = [f"task.{name}" for name, value in models.items() if value == model]
@@ -161,7 +165,7 @@ def _check_models(task: DiffusionTraining, result: Preview) -> None:
         if hub is not None or model.count("/") == 1 and not model.startswith((".", "/", "runs/")):
             result.lines.append(f"{names} {model}: not on this machine; the run downloads {hub or model}")
         elif recipe in RECIPES and model == f"runs/{recipe}/model":
-            shipped = " ".join(f"{name}=tiny" for name in settings)
+            shipped = " ".join(f"{name}={SHIPPED_MODELS[name.removeprefix('task.')]}" for name in settings)
             result.problems.append(
                 f"{names} {model}: not trained yet; run cogvideox train {recipe} first, or take the shipped model's: "
                 f"{shipped}"

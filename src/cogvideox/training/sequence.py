@@ -9,10 +9,11 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from pydantic import Field
 
+from cogvideox.checkpoints.hub import find_folder
 from cogvideox.config import Config
 from cogvideox.errors import CheckpointError, ConfigError
 from cogvideox.files import read_json
@@ -116,6 +117,30 @@ class ChainedRun(RunSequence):
             folders[stage.name] = own
         return runs
 
+    def check_change(self, before: Self, names: Sequence[str]) -> None:
+        """Raise ConfigError for a setting of a run that changes nothing, or that the chain itself decides."""
+        inside: dict[int, list[str]] = {}
+        for name in names:
+            path = name.split(".")
+            if path[0] == "stages" and len(path) > 3 and path[2] == "run":
+                inside.setdefault(int(path[1]), []).append(".".join(path[3:]))
+        for number, changed in inside.items():
+            stage, prefix = self.stages[number], f"stages.{number}.run"
+            for name in changed:
+                if name in ("name", "out"):
+                    raise ConfigError(
+                        f"{prefix}.{name}: a chain names its runs; set out, or stages.{number}.name"
+                    )
+                if name in stage.reads:
+                    raise ConfigError(
+                        f"{prefix}.{name}: is the result of the run {stage.reads[name]}; to take another, set "
+                        f'"stages.{number}.reads={{}}" as well'
+                    )
+            try:
+                stage.run.check_change(before.stages[number].run, changed)
+            except ConfigError as error:
+                raise ConfigError(f"{prefix}.{error}") from None
+
     def runs_to_encode(self) -> Iterator[TrainConfig]:
         raise ConfigError(
             f"{self.name}: its autoencoder is trained first, so nothing can be encoded before; each run encodes what "
@@ -124,7 +149,10 @@ class ChainedRun(RunSequence):
 
     def started_from(self, number: int, lineage: Sequence[dict[str, Any]]) -> Any:
         weights = {entry["stage"]: entry["weights"] for entry in lineage}
-        return {name: weights[name] for name in self.stages[number].reads.values()}
+        stage = self.stages[number]
+        outside = getattr(stage.run.task, "start", None) if "task.start" not in stage.reads else None
+        first = {outside: digests_of(find_folder(outside))} if outside is not None else {}
+        return first | {name: weights[name] for name in stage.reads.values()}
 
 
 def _read(file: Path) -> list[dict[str, Any]]:

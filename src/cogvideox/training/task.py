@@ -76,6 +76,11 @@ class TaskConfig(Config):
         return None
 
     @property
+    def has_critic(self) -> bool:
+        """Whether the task trains a second network beside its own (``Task.critic``)."""
+        return False
+
+    @property
     def compute_device(self) -> str:
         """The device that the network trains on."""
         return "cpu"

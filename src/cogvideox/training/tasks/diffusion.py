@@ -8,7 +8,9 @@ channels, and dropped sometimes: see ``diffusion_conditions``. All weights move,
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +20,14 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from cogvideox.checkpoints.adapter_reading import find_adapter
 from cogvideox.checkpoints.diffusers import load_schedule, load_vae
+from cogvideox.checkpoints.specs import find_spec
 from cogvideox.checkpoints.text import load_text
 from cogvideox.data.latents import digest_of
 from cogvideox.data.pack import Row
 from cogvideox.device import check_device
 from cogvideox.diffusion import Schedule
 from cogvideox.diffusion.timesteps import explicit_uniform, uniform
-from cogvideox.errors import ConfigError
+from cogvideox.errors import CheckpointError, ConfigError
 from cogvideox.files.digest import sha256_of
 from cogvideox.parallel.sequence import split_sequence
 from cogvideox.parallel.shard import shard
@@ -61,6 +64,22 @@ class DiffusionTraining(DiffusionSettings):
 
     def completed(self, *, fetch: bool = False) -> DiffusionTraining:
         return completed(self, fetch)
+
+    def check(self, *, out: Path, precision: str) -> None:
+        super().check(out=out, precision=precision)
+        self.check_start()
+
+    def check_start(self) -> None:
+        """Warn of a start that takes few steps, which plain training does not keep."""
+        times: tuple[int, ...] = ()
+        with suppress(CheckpointError):
+            times = find_spec(self.start).times if self.start is not None else ()
+        if times:
+            warnings.warn(
+                f"task.start {self.start}: was distilled to {len(times)} steps, which clips do not teach; start "
+                "from its teacher, and distil the result",
+                stacklevel=2,
+            )
 
     def build(self, seed: int, steps: int | None = None) -> DiffusionTask:
         """The task; encodes the clips that ``steps`` need (None: all) when the cache does not hold them. Raises
@@ -102,7 +121,7 @@ class DiffusionTask(Task):
         self.data, self.work = self._data(micro_steps), FlopCounter(self.module.config)
         self.measured = self._measured()
         self.measure_batches = sum(len(each.batches) for each in self.measured)
-        self.measure_width = max(each.width for each in self.measured)
+        self.measure_width = max((each.width for each in self.measured), default=0)
         self._add_scenes()
         self.sample_videos = min(config.samples, len(self.data.held_out.clips))
 

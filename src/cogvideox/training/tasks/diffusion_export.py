@@ -69,8 +69,13 @@ class TrainedModel:
         from cogvideox.checkpoints.record import read_record
 
         frames, height, width, fps = self.native
-        name = self.preset or (read_record(self.start).preset if self.start is not None else "")
+        own = read_record(self.start) if self.start is not None and self.preset is None else None
+        name = self.preset or (own.preset if own is not None else "")
         known = PRESETS.get(name)
+        sampling: dict[str, Any] = {"guidance": known.guidance if known is not None else None}
+        if own is not None:  # what the start is made for, its result is too
+            kept = {"guidance": own.guidance, "times": own.times, "sampler": own.sampler}
+            sampling |= {key: value for key, value in kept.items() if value is not None}
         return CogVideoX.assemble(
             transformer=cast(Transformer, transformer),
             vae=cast(VAE, vae),
@@ -83,5 +88,5 @@ class TrainedModel:
             width=width,
             frames=frames,
             fps=fps,
-            **{"guidance": known.guidance if known is not None else None, **self.sampling},
+            **{**sampling, **self.sampling},
         )

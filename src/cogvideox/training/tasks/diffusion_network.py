@@ -15,7 +15,13 @@ from cogvideox.checkpoints.hub import find_folder
 from cogvideox.checkpoints.lora import add_lora, attach_lora, save_lora
 from cogvideox.errors import CheckpointError, ConfigError
 from cogvideox.parallel.shard import checkpoint_blocks, compile_blocks
-from cogvideox.training.tasks.diffusion_settings import WORLD_TEXT, WORLD_VAE, DiffusionSettings, LoraTuning
+from cogvideox.training.tasks.diffusion_settings import (
+    SHIPPED_MODELS,
+    WORLD_TEXT,
+    WORLD_VAE,
+    DiffusionSettings,
+    LoraTuning,
+)
 from cogvideox.transformer import Transformer, TransformerConfig
 from cogvideox.transformer.initialise import initialise
 from cogvideox.transformer.kernels import Fastest, Named, get_attention_fn, use_kernel
@@ -132,7 +138,7 @@ def _how_to_get(missing: Mapping[str, str], names: Mapping[str, str | None]) -> 
         return f"task.{first}: {missing[first]}; set {settings}"
     absent = ", ".join(f"task.{setting} {names[setting]}" for setting in missing)
     runs = " and ".join(dict.fromkeys(f"`cogvideox train {recipe}`" for recipe in recipes.values()))
-    shipped = " ".join(f"task.{setting}=tiny" for setting in missing)
+    shipped = " ".join(f"task.{setting}={SHIPPED_MODELS[setting]}" for setting in missing)
     return f"{absent}: not there yet; run {runs} first, or use the shipped ones: {shipped}"
 
 

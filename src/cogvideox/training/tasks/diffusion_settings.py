@@ -21,6 +21,8 @@ from cogvideox.world import GUIDES
 
 WORLD_VAE, WORLD_TEXT = "runs/world-vae/model", "runs/world-text/model"
 """Where the recipes that train a VAE and a text encoder for the tiny world leave them."""
+SHIPPED_MODELS = {"start": "tiny-base", "vae": "tiny", "text": "tiny"}
+"""Setting -> the shipped model to take in place of one that is not trained yet."""
 
 
 TrainedKind = Literal["t2v", "i2v", "i2v-every-frame", "inpaint", "control"]

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -25,11 +26,12 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from cogvideox.checkpoints.lora import add_lora, unload_lora
-from cogvideox.checkpoints.specs import read_spec
+from cogvideox.checkpoints.specs import find_spec, read_spec
+from cogvideox.data.latents import digest_of
 from cogvideox.device import check_device
 from cogvideox.diffusion import Schedule
 from cogvideox.diffusion.hops import noised_up, renoised, velocity_between
-from cogvideox.errors import ConfigError
+from cogvideox.errors import CheckpointError, ConfigError
 from cogvideox.noise import generator, normal
 from cogvideox.training.task import MayChange
 from cogvideox.training.tasks.diffusion import DiffusionTask, DiffusionTraining
@@ -44,10 +46,12 @@ from cogvideox.training.tasks.diffusion_data import DiffusionData
 from cogvideox.training.tasks.diffusion_export import TrainedModel
 from cogvideox.training.tasks.distil_compare import Comparison
 from cogvideox.training.tasks.distil_methods import (
+    LEAST_TIME,
     FoldGuidance,
     Method,
     Progressive,
     TrajectoryMatching,
+    check_teacher,
     passes,
 )
 from cogvideox.training.tasks.distil_prompts import PromptData, PromptFile
@@ -55,10 +59,8 @@ from cogvideox.training.tasks.distil_teacher import Levels, Teacher, on_device, 
 from cogvideox.transformer import Transformer
 
 COMPARED_STEPS = 16
-"""Steps of the teacher's videos that a student's are compared with, or twice the student's where those are more."""
-
-LEAST_TIME = 20
-"""The score of a student's videos is compared at this time of 1000 and above: below it is all detail."""
+"""Steps of the teacher's videos that a student's are compared with, or twice the student's where those are more; a
+teacher of few steps takes its own."""
 
 
 class DistilTraining(DiffusionTraining):
@@ -101,6 +103,10 @@ class DistilTraining(DiffusionTraining):
             reasons |= {"frames": "set task.prompts.frames", "size": "set task.prompts.height and .width"}
         return reasons
 
+    @property
+    def has_critic(self) -> bool:
+        return self.method.kind == "tdm"
+
     def beside_the_student(self) -> dict[str, Any]:
         """What is held and computed beside the student, as fields of ``memory.TrainRequest``."""
         frozen = self.lora is not None
@@ -110,6 +116,18 @@ class DistilTraining(DiffusionTraining):
             "critics": int(self.method.kind == "tdm"),
             "other_passes": passes(self.method, frozen) - own,
         }
+
+    def check_start(self) -> None:
+        """Raise ConfigError for a start that the method does not fit, and for prompts of a size that it cannot make.
+
+        One that is not on this machine yet is not looked at.
+        """
+        assert self.start is not None, "checked when the settings were made"
+        with suppress(CheckpointError):
+            teacher = find_spec(self.start)
+            check_teacher(self.method, teacher, self.start)
+            if self.prompts is not None:
+                self.prompts.check_size(teacher)
 
     def build(self, seed: int, steps: int | None = None) -> DistilTask:
         """As any training of the transformer. Raises ConfigError for a device that is not here."""
@@ -186,9 +204,10 @@ class DistilTask(DiffusionTask):
             own = None if isinstance(method, TrajectoryMatching) else self._errors
             measured.append(StudentHeldOut(self.data.held_out, self.schedule, own))
         if self.config.compared:
-            steps = self.schedule.timesteps(COMPARED_STEPS)
+            steps = list(self._own_times) or self.schedule.timesteps(COMPARED_STEPS)
             times = self.sampling.get("times", steps)
             taught = self.schedule.timesteps(2 * len(times)) if 2 * len(times) > COMPARED_STEPS else steps
+            taught = list(self._own_times) or taught
             measured.append(
                 Comparison(
                     self.data.held_out,
@@ -206,10 +225,18 @@ class DistilTask(DiffusionTask):
         method = self.config.method
         if isinstance(method, FoldGuidance):
             return {"guidance": 1.0}
-        times = (
-            method.times if isinstance(method, TrajectoryMatching) else self.schedule.timesteps(method.steps)
-        )
+        # the grid of the training's targets: for some counts every other of 2n times is not those of n
+        times = method.times if isinstance(method, TrajectoryMatching) else self._grid(method)[::2]
         return {"times": tuple(times), "sampler": "ddim", "guidance": 1.0}
+
+    @cached_property
+    def _own_times(self) -> tuple[int, ...]:
+        """The times of a teacher that takes few steps itself, and knows no others; () of one that takes any."""
+        return read_spec(self.start).times if self.start is not None else ()
+
+    def _grid(self, method: Progressive) -> list[int]:
+        """The teacher's times, of which every other is the student's."""
+        return list(self._own_times) or self.schedule.timesteps(2 * method.steps)
 
     def export(self, module: nn.Module, folder: Path) -> None:
         """As any transformer; what it is to be sampled with stands in the model's record, or beside an adapter."""
@@ -245,7 +272,7 @@ class DistilTask(DiffusionTask):
         self, method: Progressive, batch: Sequence[DiffusionSample], times: Tensor
     ) -> tuple[list[int], list[Tensor], list[Tensor]]:
         """The student's times, the velocities that land where two steps of the teacher do, and the noised latents."""
-        grid = self.schedule.timesteps(2 * method.steps)
+        grid = self._grid(method)
         total = self.schedule.config.num_train_timesteps
         numbers = [method.steps - 1 - int(t) * method.steps // total for t in times]
         starts, middles = [grid[2 * n] for n in numbers], [grid[2 * n + 1] for n in numbers]
@@ -345,6 +372,7 @@ class DistilTask(DiffusionTask):
     def _beside(self, network: Transformer) -> None:
         """The teacher: the start, with its own weights, or those under the student's adapter."""
         if self.config.lora is None:
+            self.frozen["start"] = digest_of(network)
             self._teacher: nn.Module = copy.deepcopy(network)
             return
         self._teacher = shared_copy(network)

@@ -8,6 +8,10 @@ from pydantic import Field, model_validator
 
 from cogvideox.config import Config
 from cogvideox.errors import ConfigError
+from cogvideox.spec import ModelSpec
+
+LEAST_TIME = 20
+"""The score of a student's videos is compared at this time of 1000 and above: below it is all detail."""
 
 
 class FoldGuidance(Config):
@@ -43,12 +47,46 @@ class TrajectoryMatching(Config):
     def _times_fall(self) -> Self:
         if list(self.times) != sorted(set(self.times), reverse=True):
             raise ConfigError(f"times {self.times}: a step goes from noise to video; let the times fall")
-        if self.top <= self.times[-1]:
-            raise ConfigError(f"top {self.top}: must lie above the student's last time, {self.times[-1]}")
+        lowest = max(LEAST_TIME, *self.times[1:], 0)
+        if self.top <= lowest:
+            raise ConfigError(
+                f"top {self.top}: scores are compared above the end of each step and above {LEAST_TIME}; set more than "
+                f"{lowest}"
+            )
         return self
 
 
 Method = Annotated[FoldGuidance | Progressive | TrajectoryMatching, Field(discriminator="kind")]
+
+
+def check_teacher(method: Method, teacher: ModelSpec, name: str) -> None:
+    """Raise ConfigError for a method that asks ``teacher``, called ``name``, for what it was not made for."""
+    own, asked = teacher.guidance, method.guidance
+    if own == 1 and asked not in (None, 1):
+        unset = "null" if isinstance(method, Progressive) else "1"
+        raise ConfigError(
+            f"task.method.guidance {asked:g}: {name} is made for guidance 1, there is none to take in; set "
+            f"task.method.guidance={unset}, or start from the teacher of {name}"
+        )
+    if asked is None and own != 1:
+        raise ConfigError(
+            f"task.method.guidance null: {name} is made for guidance {own:g}, and its student would learn what it does "
+            f"without; set task.method.guidance={own:g}, or 1 to distil it so"
+        )
+    if not teacher.times:
+        return
+    count = len(teacher.times)
+    if isinstance(method, TrajectoryMatching):
+        raise ConfigError(
+            f"task.start {name}: tdm asks its teacher at every time, and this one knows {count}; start from its teacher"
+        )
+    wanted = 2 * method.steps if isinstance(method, Progressive) else count
+    if wanted != count:
+        other = f"set task.method.steps={count // 2}" if count % 2 == 0 else "start from its teacher"
+        raise ConfigError(
+            f"task.method.steps {wanted // 2}: asks the teacher for {wanted} steps, and {name} is made for {count}; "
+            f"{other}"
+        )
 
 
 def passes(method: Method, frozen: bool) -> float:

@@ -49,6 +49,22 @@ class PromptFile(Config):
             )
         return prompts
 
+    def check_size(self, model: ModelSpec) -> None:
+        """Raise ConfigError for a size or a count of frames that the model does not make as it is."""
+        frames, height, width, _ = self.native_size(model)
+        ratio = model.vae.spatial_compression_ratio * model.transformer.patch_size
+        for name, size in (("height", height), ("width", width)):
+            if size % ratio:
+                above = -(-size // ratio) * ratio
+                raise ConfigError(
+                    f"task.prompts.{name} {size}: the model needs a multiple of {ratio}; try {above}"
+                )
+        back = model.vae.pixel_frames(model.vae.latent_frames(frames))
+        if back != frames:
+            raise ConfigError(
+                f"task.prompts.frames {frames}: does not fill the model's latents; set one such as {model.frames}"
+            )
+
     def native_size(self, model: ModelSpec) -> tuple[int, int, int, float]:
         """(frames, height, width, fps) of the videos."""
         return self.frames or model.frames, self.height or model.height, self.width or model.width, model.fps

@@ -168,6 +168,10 @@ class VAETraining(TaskConfig):
         return self.data.folder if self.data is not None else None
 
     @property
+    def has_critic(self) -> bool:
+        return self.gan is not None
+
+    @property
     def compute_device(self) -> str:
         return self.device or ("cuda" if torch.cuda.is_available() else "cpu")
 
