@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from cogvideox.checkpoints.record import RECORD
 from cogvideox.checkpoints.specs import read_schedule_config
@@ -141,6 +142,14 @@ def copy_training_records(source: Path, folder: Path) -> None:
         target = folder / file.relative_to(source)
         if target.parent.is_dir() and not target.exists():
             copy_file(file, target, root)
+
+
+def read_training(folder: Path) -> dict[str, Any]:
+    """How the weights in a folder were trained, by its ``training.json``; {} without one, or where it is a list or a
+    number of another program. Raises ConfigError for one that is no JSON."""
+    file = folder / TRAINING
+    values = read_json(file) if file.is_file() else None
+    return values if isinstance(values, dict) else {}
 
 
 def copy_file(file: Path, target: Path, root: Path) -> None:

@@ -13,9 +13,16 @@ from typing import Any
 
 from torch import Tensor
 
-from cogvideox.checkpoints.adapter import Adapter, AlphaUnknownError, OddSettingsError
+from cogvideox.checkpoints.adapter import (
+    LORA_FILE,
+    PEFT_FILE,
+    Adapter,
+    AlphaUnknownError,
+    OddSettingsError,
+)
 from cogvideox.checkpoints.adapter_names import is_adapter, other_kind
 from cogvideox.checkpoints.adapter_reading import read_adapter
+from cogvideox.checkpoints.adapter_settings import KEY, recommended_beside
 from cogvideox.checkpoints.components import Components
 from cogvideox.checkpoints.controlnet import read_controlnet_config
 from cogvideox.checkpoints.diffusers import load_schedule, preset_of_shapes, read_index
@@ -32,6 +39,7 @@ from cogvideox.checkpoints.families import (
     family_of_tensors,
 )
 from cogvideox.checkpoints.fill import check_finite, check_names
+from cogvideox.checkpoints.folders import read_training
 from cogvideox.checkpoints.gguf_file import is_gguf, read_container, read_gguf
 from cogvideox.checkpoints.gguf_text import ARCHITECTURES, read_gguf_text
 from cogvideox.checkpoints.hub import find_folder
@@ -62,7 +70,7 @@ from cogvideox.errors import CheckpointError, CogVideoXError, few
 from cogvideox.files import inside, short
 from cogvideox.files.digest import sha256_of
 from cogvideox.presets import PRESETS, guess_preset
-from cogvideox.spec import kind_of
+from cogvideox.spec import ModelSpec, kind_of
 from cogvideox.transformer import TransformerConfig
 
 
@@ -161,9 +169,28 @@ def _look_at_model(folder: Path, report: CheckpointReport, check: bool) -> None:
     _try(report, lambda: report.config.update(schedule=load_schedule(folder).config.model_dump(mode="json")))
     report.kind = "model folder" if report.kind not in FAMILY_NAMES else report.kind
     report.preset = record.preset or report.preset
-    _try(report, lambda: vars(report).update(task=read_spec(folder).kind))
+    _try(report, lambda: _say_spec(read_spec(folder), report))
+    _try(report, lambda: _say_distilled(folder, report))
     if check:
         _check_digests(folder, record.files, report)
+
+
+def _say_spec(spec: ModelSpec, report: CheckpointReport) -> None:
+    """What a model makes a video from, and what it is to be sampled with."""
+    report.task = spec.kind
+    few_steps = {"steps": len(spec.times), "times": list(spec.times), "sampler": spec.sampler}
+    report.config["sampling"] = (few_steps if spec.times else {}) | {"guidance": spec.guidance}
+
+
+def _say_distilled(folder: Path, report: CheckpointReport) -> None:
+    """Teacher and method of a model or an adapter, by the ``training.json`` beside it; nothing for others."""
+    config = read_training(folder).get("config")
+    task = config.get("task") if isinstance(config, dict) else None
+    if isinstance(task, dict) and task.get("kind") == "distil":
+        method = task.get("method")
+        kind = method.get("kind") if isinstance(method, dict) else None
+        teacher, name = (short(each or "unknown").strip("'") for each in (task.get("start"), kind))
+        report.config["distilled"] = {"teacher": teacher, "method": name}
 
 
 def _look_at_together(folder: Path, components: Components, report: CheckpointReport, check: bool) -> None:
@@ -177,7 +204,8 @@ def _look_at_together(folder: Path, components: Components, report: CheckpointRe
             tensors.entries.pop(TIED, None)
             _weigh(name, tensors, report, check)
     spec = read_spec(folder, components=components)
-    report.preset, report.task = spec.name, spec.kind
+    _say_spec(spec, report)
+    report.preset = spec.name
     report.config.update(transformer=dict(spec.transformer_settings), vae=dict(spec.vae_settings))
     report.checked.append("names, shapes and whether they fit")
 
@@ -314,6 +342,14 @@ def _look_at_adapter(file: Path, report: CheckpointReport) -> None:
     if adapter.does_nothing():
         report.problems.append(f"{file}: this LoRA changes nothing; was it trained?")
     report.config["lora"] = _adapter_facts(adapter, alpha_known)
+    _try(report, lambda: report.config.update(_recommended(file)))
+    if file.name in (LORA_FILE, PEFT_FILE):
+        _try(report, lambda: _say_distilled(file.parent, report))
+
+
+def _recommended(file: Path) -> dict[str, Any]:
+    values = recommended_beside(file)
+    return {} if values is None else {KEY: values}
 
 
 def _adapter_facts(adapter: Adapter, alpha_known: bool) -> dict[str, Any]:

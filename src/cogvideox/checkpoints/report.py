@@ -61,6 +61,8 @@ class CheckpointReport:
                 f"{each.bytes / 2**20:>11,.1f} MiB  {types}  in {len(each.files)} file(s)"
             )
         lines += _adapter_as_text(self.config["lora"]) if "lora" in self.config else []
+        lines += _made_for_as_text(self.config.get("sampling") or self.config.get("recommended"))
+        lines += _distilled_as_text(self.config.get("distilled"))
         provenance = self.config.get("record", {}).get("provenance", {})
         lines += _fused_as_text(provenance.get("fused")) + _blended_as_text(provenance.get("blended"))
         lines += [f"  {'checked':<10}{', '.join(self.checked)}"] if self.checked else []
@@ -70,6 +72,32 @@ class CheckpointReport:
         return "\n".join(lines)
 
     __str__ = to_text
+
+
+def _made_for_as_text(settings: Any) -> list[str]:
+    """What a model or an adapter is to be sampled with; anyone may have written it."""
+    if not isinstance(settings, Mapping) or not settings:
+        return []
+    times, rest, texts = settings.get("times"), dict(settings), list[str]()
+    if isinstance(times, list | tuple):
+        texts = [f"{len(times)} steps (times {few([_plain(each) for each in times], 12)})"]
+        rest = {name: value for name, value in rest.items() if name not in ("times", "steps")}
+    elif "steps" in rest:
+        texts = [f"{_plain(rest.pop('steps'))} steps"]
+    named = [f"{_plain(name).replace('_', ' ')} {_plain(value)}" for name, value in rest.items()]
+    return [f"  {'made for':<10}{few([*texts, *named], 12)}"]
+
+
+def _distilled_as_text(facts: Any) -> list[str]:
+    """The teacher of a distilled model and the method, by its record of training."""
+    return [f"  {'distilled':<10}from {facts['teacher']} by {facts['method']}"] if facts else []
+
+
+def _plain(value: Any) -> str:
+    """A value of somebody's file: numbers short, texts without quotes and in one line."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    return short(value).strip("'") if isinstance(value, str) else short(value)
 
 
 def _fused_as_text(notes: Any) -> list[str]:
