@@ -17,6 +17,7 @@ from cogvideox.generation.job import Job, settled
 from cogvideox.generation.recommended import (
     SETTINGS_PRESETS,
     Recommended,
+    called,
     merged,
     read_adapter_flag,
     read_recommended,
@@ -125,6 +126,11 @@ def test_a_file_of_somebody_else_says_nothing(tmp_path):
             "few.json: recommended: stepz: unknown setting .did you mean 'steps'",
         ),
         ('{"recommended": {"guidance": -1}}', "few.json: recommended: guidance"),
+        ('{"recommended": {"times": [5, 9]}}', "few.json: recommended: times 5, 9: .* let the times fall"),
+        (
+            '{"recommended": {"times": [9], "steps": 4}}',
+            "few.json: recommended: steps beside times 9: .* give one",
+        ),
         ("{", "few.json"),
     ],
 )
@@ -149,7 +155,7 @@ def test_what_a_user_asks_for_wins_over_a_preset_and_that_over_an_adapter(tmp_pa
     assert said.recommended == {
         "times": "preset tdm-2b",
         "guidance": "preset tdm-2b",
-        "previous": "few.safetensors",
+        "previous": f"adapter {path}",
     }
     _, own = settled(job, {"steps": 20})
     assert own["steps"] == 20 and "times" not in own
@@ -160,12 +166,34 @@ def test_adapters_that_disagree_are_refused_until_somebody_decides(tmp_path):
         (str(adapter(tmp_path, f"{name}.safetensors", guidance=value)), 1.0)
         for name, value in (("a", 1), ("b", 2))
     ]
-    with pytest.raises(
-        ConfigError, match="guidance: a.safetensors is made for 1.0, b.safetensors for 2.0; give --guidance"
-    ):
+    a, b = (path for path, _ in pair)
+    with pytest.raises(ConfigError) as refused:
         merged({}, "", pair)
+    assert str(refused.value) == (
+        f"guidance: adapter {a} is made for 1.0, adapter {b} for 2.0; give --guidance to say which counts"
+    )
     assert merged({"guidance": 5}, "", pair) == ({"guidance": 5}, {})
     assert merged({}, "", pair[:1] * 2)[0] == {"guidance": 1.0}
+
+
+def test_results_of_training_are_told_apart_by_their_folders(tmp_path):
+    """Every run writes ``pytorch_lora_weights.safetensors`` into a folder called model."""
+    pair = []
+    for run, value in (("x", 1), ("y", 2)):
+        (tmp_path / run / "model").mkdir(parents=True)
+        adapter(tmp_path / run / "model", "pytorch_lora_weights.safetensors", guidance=value)
+        pair.append((str(tmp_path / run / "model"), Strength()))
+    assert merged({}, "", pair[:1])[1] == {"guidance": f"adapter {tmp_path}/x/model"}
+    with pytest.raises(ConfigError, match="x/model is made for 1.0, adapter .*y/model for 2.0"):
+        merged({}, "", pair)
+
+
+def test_an_adapter_of_the_hub_is_called_as_it_is_there(tmp_path):
+    folder = tmp_path / "models--owner--name" / "snapshots" / "0123"
+    folder.mkdir(parents=True)
+    assert (
+        called(adapter(folder)) == "owner/name:few.safetensors" and called("runs/x/model") == "runs/x/model"
+    )
 
 
 def test_lines_of_a_batch_have_presets_and_adapters_of_their_own(tmp_path):
@@ -176,7 +204,7 @@ def test_lines_of_a_batch_have_presets_and_adapters_of_their_own(tmp_path):
     assert (
         plain.settings == {"prompt": "a"} and preset.settings["times"] == TDM and few.settings["steps"] == 8
     )
-    assert few.job.recommended == {"steps": "few.safetensors"} and len({plain.key, preset.key, few.key}) == 3
+    assert few.job.recommended == {"steps": f"adapter {path}"} and len({plain.key, preset.key, few.key}) == 3
 
 
 @pytest.mark.parametrize("name", SETTINGS_PRESETS)
@@ -204,7 +232,7 @@ def test_the_record_and_the_terminal_say_where_settings_come_from(tmp_path):
     assert "exists" in cogvideox("recommend", path, "--steps", 3, code=1).stderr
     ask = ["generate", "a red circle", "--frames", 5, "--lora", path, "--out", tmp_path / "a.mp4"]
     done = cogvideox(*ask, "--sampler", "dpm-ode")
-    assert "few.safetensors: times 999,500, guidance 1" in done.stderr
+    assert f"adapter {path} recommends times 999,500, guidance 1" in done.stderr
     record = json.loads((tmp_path / "a.json").read_text())
     assert record["run"]["recommended"] == {"times": "few.safetensors", "guidance": "few.safetensors"}
     assert record["run"]["times"] == [999, 500] and record["model"]["adapters"][0]["scale"] == 0.25

@@ -280,7 +280,7 @@ def _tell_recommended(job: Job, settings: dict[str, Any]) -> None:
     for source in dict.fromkeys(job.recommended.values()):
         names = [name for name, each in job.recommended.items() if each == source]
         shown = ", ".join(f"{name.replace('_', '-')} {_plainly(settings[name])}" for name in names)
-        say(f"{source}: {shown}")
+        say(f"{source} recommends {shown}")
     if job.preset and not job.adapters:
         from cogvideox.generation.recommended import get_settings_preset
 

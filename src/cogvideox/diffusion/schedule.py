@@ -78,15 +78,18 @@ class ScheduleConfig(Config):
             raise ConfigError(
                 f"times {outside[0]}: the schedule has the times 0 to {self.num_train_timesteps - 1}; choose of these"
             )
-        for before, after in pairwise(times):
-            if after >= before:
-                raise ConfigError(
-                    f"times {before}, {after}: a step goes from noise to video; let the times fall"
-                )
+        check_falling(times)
 
     def build(self) -> Schedule:
         """The schedule these settings describe."""
         return Schedule(self)
+
+
+def check_falling(times: Sequence[int]) -> None:
+    """Raises ConfigError for times that do not fall from step to step."""
+    for before, after in pairwise(times):
+        if after >= before:
+            raise ConfigError(f"times {before}, {after}: a step goes from noise to video; let the times fall")
 
 
 @dataclass(frozen=True)

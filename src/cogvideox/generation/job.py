@@ -30,7 +30,7 @@ from cogvideox.generation.pipeline import run
 from cogvideox.generation.plan import Plan, plan_run, with_policy
 from cogvideox.generation.preflight import DTYPES, Forecast, choose, model_folder
 from cogvideox.generation.prompt_enhance import Enhance, Enhanced
-from cogvideox.generation.recommended import merged
+from cogvideox.generation.recommended import merged, without_folders
 from cogvideox.generation.record import Generation
 from cogvideox.generation.sampling import guidance_of
 from cogvideox.generation.text_cache import cache_folder, digests_of_run, use_cache
@@ -153,7 +153,7 @@ class Prepared:
 
     def noted(self, generation: Generation) -> Generation:
         """A video of this request whose record says what was done about memory and the prompt."""
-        recommended = self.job.recommended
+        recommended = without_folders(self.job.recommended)
         return generation.noted(memory=self.memory, enhanced=self.enhanced, recommended=recommended)
 
 

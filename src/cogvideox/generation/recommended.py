@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from cogvideox.checkpoints.adapter import LORA_FILE, PEFT_FILE
 from cogvideox.checkpoints.adapter_reading import find_adapter
-from cogvideox.checkpoints.hub import exists, read_reference
+from cogvideox.checkpoints.hub import exists, origin_of, read_reference
 from cogvideox.config import Config
+from cogvideox.diffusion.schedule import check_falling
 from cogvideox.errors import CheckpointError, ConfigError, suggest
 from cogvideox.files import read_json, short
 from cogvideox.files.atomic import write_json
@@ -54,6 +55,14 @@ class Recommended(Config):
     @classmethod
     def _numbers(cls, value: Any) -> Any:
         return None if value is None else list_of_numbers(value)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        """Raises ConfigError for times that do not fall, and for steps beside them."""
+        check_falling(self.times or ())
+        if self.steps is not None:
+            check_steps({"times": self.times}, ["steps"])
+        return self
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -123,8 +132,6 @@ def read_recommended(adapter: str | Path) -> Recommended | None:
 
 def write_recommended(adapter: str | Path, recommended: Recommended, overwrite: bool = False) -> Path:
     """Write settings beside an adapter, where ``generate`` finds them. Raises ConfigError or OutputError."""
-    if recommended.times and recommended.steps:
-        check_steps({"times": recommended.times}, ["steps"])
     values = recommended.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
     return write_json(recommended_file(adapter), {KEY: values}, overwrite)
 
@@ -140,7 +147,9 @@ def merged(
     values, sources = dict(given), dict[str, str]()
     wanted = [(f"preset {preset}", get_settings_preset(preset).recommended)] if preset else []
     wanted += [
-        (Path(path).name, found) for path, _ in adapters if (found := read_recommended(path)) is not None
+        (f"adapter {called(path)}", found)
+        for path, _ in adapters
+        if (found := read_recommended(path)) is not None
     ]
     for source, recommended in wanted:
         for name, value in recommended.settings.items():
@@ -155,6 +164,17 @@ def merged(
                     f"give --{flag} to say which counts"
                 )
     return values, sources
+
+
+def called(adapter: str | Path) -> str:
+    """An adapter as it was typed, for messages: its path, or ``owner/name:file`` of the hub."""
+    origin = origin_of(Path(adapter))
+    return f"{origin['repository']}:{Path(adapter).name}" if origin else str(adapter)
+
+
+def without_folders(sources: Mapping[str, str]) -> dict[str, str]:
+    """Where settings come from (``merged``), for records of videos: folders tell about people."""
+    return {name: Path(source.removeprefix("adapter ")).name for name, source in sources.items()}
 
 
 def usual_scale(adapter: str | Path) -> float:
