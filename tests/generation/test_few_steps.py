@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -93,6 +95,30 @@ def test_steps_beside_times_are_refused():
         merged({"steps": 4, "times": "999,5"}, "", [])
     with pytest.raises(ConfigError, match="times.1: Input should be a valid integer"):
         GenerateOptions.parse({"times": "999,x"})
+
+
+@pytest.mark.parametrize(
+    ("own", "settings", "expected"),
+    [
+        (
+            TDM,
+            {"previous": "released"},
+            ["previous 'released' has no effect with times: each step ends at the next"],
+        ),
+        ((), {"previous": "released", "times": TDM}, ["previous 'released' has no effect with times"]),
+        ((), {"previous": "released"}, []),
+        (TDM, {"previous": "corrected"}, []),
+        (TDM, {}, []),
+    ],
+)
+def test_ends_of_steps_that_times_do_not_have_are_warned_of(own, settings, expected):
+    """``own``: the times of the model."""
+    spec = replace(golden_model().spec, times=own)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        plan_run(spec, GenerateOptions(frames=9, **settings))
+    texts = [str(each.message) for each in seen]
+    assert len(texts) == len(expected) and all(map(str.startswith, texts, expected)), texts
 
 
 # recommended settings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -187,3 +188,12 @@ def test_flags_reach_the_record(tmp_path):
 def test_numbers_that_no_network_survives_are_refused_before_the_run(name, value):
     with pytest.raises(ConfigError, match=f"{name} .*must be|{name}: .*integer"):
         GenerateOptions.parse({"prompt": "x", name: value})
+
+
+def test_a_negative_prompt_has_no_effect_on_a_model_that_is_made_without_guidance():
+    asked = GenerateOptions(prompt="x", negative_prompt="blue", frames=9)
+    with pytest.warns(UserWarning, match="negative_prompt 'blue' has no effect without guidance above 1"):
+        plan_run(replace(golden_model().spec, guidance=1.0), asked)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plan_run(golden_model().spec, asked)

@@ -62,13 +62,13 @@ def plan_run(spec: ModelSpec, options: GenerateOptions, given: Given | None = No
     """
     given = given or Given()
     check_takes(spec, given)
-    _warn_of_no_effect(options, given)
     warn_of_misspelt_times(options.prompt)
     if spec.times and not options.model_fields_set & {"steps", "times"}:  # a model of few steps
         sampler = {} if "sampler" in options.model_fields_set else {"sampler": spec.sampler}
         options = options.changed(times=spec.times, **sampler)
     if options.guidance is None:
         options = options.changed(guidance=spec.guidance if given.first_pass is None else SECOND_GUIDANCE)
+    _warn_of_no_effect(options, given)
     if options.strength is None:
         options = options.changed(strength=0.8 if given.mask is None else 1.0)
     config, patch = spec.vae, spec.frame_patch
@@ -227,6 +227,9 @@ def _warn_of_no_effect(options: GenerateOptions, given: Given) -> None:
         value = getattr(options, name)
         if not met and value != GenerateOptions.model_fields[name].default:
             warnings.warn(f"{name} {value!r} has no effect without {need}", stacklevel=3)
+    if options.times and "previous" in options.model_fields_set and options.previous == "released":
+        why = "each step ends at the next of them"
+        warnings.warn(f"previous 'released' has no effect with times: {why}", stacklevel=3)
     if options.zero_negative and options.negative_prompt:
         warnings.warn("negative_prompt has no effect with zero_negative", stacklevel=3)
 
