@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from cogvideox.checkpoints import find_spec, inspect, load_model
+from cogvideox.checkpoints import find_spec, inspect, load_model, read_spec
 from cogvideox.checkpoints.components import Components, NetworkFiles
 from cogvideox.checkpoints.shapes import transformer_settings
 from cogvideox.cli import app
@@ -313,3 +313,26 @@ def test_a_folder_without_a_network_is_refused(folders, tmp_path):
         Components.find(vae=tmp_path / "empty")
     with pytest.raises(CheckpointError, match="no such folder"):
         Components.find(vae=tmp_path / "gone")
+
+
+def test_how_a_model_is_sampled_goes_with_its_transformer(folders, tmp_path):
+    """A student of few steps keeps its times beside another VAE or text encoder, and brings them as a transformer."""
+    plain, student = folders / "t2v", shutil.copytree(folders / "t2v", tmp_path / "student")
+    record = json.loads((student / "cogvideox.json").read_text())
+    few = {"times": [999, 499], "sampler": "dpmpp_sde", "guidance": 1.0}
+    (student / "cogvideox.json").write_text(json.dumps(record | few))
+
+    def sampled(base, **networks):
+        spec = read_spec(base, components=Components.find(**networks))
+        return spec.times, spec.sampler, spec.guidance
+
+    assert (
+        sampled(student, vae=plain) == sampled(student, text_encoder=plain) == ((999, 499), "dpmpp_sde", 1.0)
+    )
+    assert sampled(plain, transformer=student) == ((999, 499), "dpmpp_sde", 1.0)
+    assert sampled(student, transformer=plain) == ((), "ddim", 6.0) == sampled(plain, vae=student)
+    shutil.copyfile(next((plain / "transformer").glob("*.safetensors")), tmp_path / "alone.safetensors")
+    assert sampled(student, transformer=tmp_path / "alone.safetensors")[0] == (
+        999,
+        499,
+    )  # a file says nothing of it

@@ -149,7 +149,7 @@ def with_components(
     facts: dict[str, Any] = dict(
         transformer=spec.transformer, vae=vae, schedule=spec.schedule, kind=spec.kind
     )
-    kept = ("name", "height", "width", "frames", "fps", "guidance", "about")
+    kept = ("name", "height", "width", "frames", "fps", "guidance", "times", "sampler", "about")
     facts |= {name: getattr(spec, name) for name in kept}
     facts["condition_noise"] = max((each.noise for each in spec.conditions), default=0.0)
     if components.transformer is not None:
@@ -177,8 +177,11 @@ def _facts_of_transformer(
     facts: dict[str, Any] = dict(transformer=config, kind=kind, name=name, about=spec.about if same else "")
     native = {name: getattr(theirs, name) for name in ("height", "width", "frames", "fps", "guidance")}
     facts |= {name: value for name, value in native.items() if value is not None}
-    if theirs.kind:
+    if theirs.kind:  # a record of ours, which says how the network is to be sampled
+        facts |= dict(times=theirs.times or (), sampler=theirs.sampler or "ddim", guidance=theirs.guidance)
         return facts | {"condition_noise": theirs.condition_noise}
+    if kind != spec.kind:
+        facts["times"] = ()
     if own or kind == spec.kind:
         return facts
     if kind in OF_FUN:
