@@ -97,9 +97,9 @@ def test_a_long_run_is_told_in_python(tiny, monkeypatch):
 
 def test_the_estimate_stands_before_the_work_and_in_the_dry_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    done = command("a red circle", "--steps", "1", "--out", "v.mp4")
+    done = command("a red circle", "--out", "v.mp4")
     first = done.stderr.splitlines()[0]
-    assert first.startswith("tiny: 17 frames of 64x64 in 1 steps; estimated: about ") and "GB of" in first
+    assert first.startswith("tiny: 17 frames of 64x64 in 8 steps; estimated: about ") and "GB of" in first
     plan = json.loads(command("a red circle", "--dry-run", "--json").stdout)["plan"]
     assert 0 < plan["seconds"] < 600
 
@@ -197,5 +197,5 @@ def test_a_limit_of_address_space_counts():
 def test_nothing_is_warned_of_a_short_run(tiny):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        video = cogvideox.generate(tiny, GenerateOptions(prompt="a red circle", steps=1))
+        video = cogvideox.generate(tiny, GenerateOptions(prompt="a red circle"))
     assert len(video) == tiny.spec.frames

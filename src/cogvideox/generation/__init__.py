@@ -13,6 +13,7 @@
 | ``plan`` | sizes, frames and shapes of a run, before any network runs |
 | ``preflight`` | what a request needs in time and memory, and whether it can be made |
 | ``recommended`` | settings that adapters and published recipes of few steps ask for |
+| ``distilled`` | models and adapters of few steps: warnings of a run that leaves what they learned |
 | ``prompt_enhance`` | prompts written out like the captions of training |
 | ``moving_noise`` | the noise of a removal's second pass, which moves like the first pass's video |
 | ``conditions`` | what was given, as the conditions that the model reads |

@@ -24,6 +24,7 @@ from cogvideox.errors import CheckpointError, ConfigError
 from cogvideox.generation import preflight
 from cogvideox.generation.control_net_entry import ControlNetEntry
 from cogvideox.generation.control_nets import fetch_control_nets, load_control_nets
+from cogvideox.generation.distilled import bring_settings, warn_of_adapters, warn_of_left_settings
 from cogvideox.generation.given import Given, GivenSize, read_given
 from cogvideox.generation.options import SAMPLER_NAMES, GenerateOptions
 from cogvideox.generation.pipeline import run
@@ -212,6 +213,10 @@ def prepare(
         read_tiny_vae(job, spec)  # a file that is none is refused before the model is read
     fetch_control_nets(options.control_nets, download)
     options = preflight.with_changing_adapters(options, job.adapters)
+    if not bring_settings(job.preset, job.adapters):
+        warn_of_left_settings(spec, options, name)
+    if job.transformer is None:
+        warn_of_adapters(job.adapters, spec, folder, name)
     plan = plan_run(spec, options, given)
     enhanced = job.enhance.apply(plan.options.prompt, spec.name) if ask or job.enhance.is_rules else None
     if enhanced is not None:

@@ -24,6 +24,7 @@ from cogvideox.errors import ConfigError, PromptError, SizeError
 from cogvideox.generation import preflight
 from cogvideox.generation.conditions import condition_of, controls_of
 from cogvideox.generation.control_nets import facts_of, fetch_control_nets
+from cogvideox.generation.distilled import warn_of_left_settings
 from cogvideox.generation.fast_paths import is_spread, running
 from cogvideox.generation.finite_check import guarded, guarded_stream, peak_memory
 from cogvideox.generation.given import Given, Picture, fit_video, read_given
@@ -134,6 +135,8 @@ def generate(
     given = read_given(options, **brought, keyframes=keyframes)
     fetch_control_nets(options.control_nets)
     plan = plan_run(model.spec, options, given)
+    if not model.adapters:  # an adapter may have settings of its own
+        warn_of_left_settings(model.spec, options, model.spec.name if model.shipped else "the model")
     if model.shipped and not model.adapters:
         preflight.warn_of_unknown(model.spec.name, options.prompt if prompt_embedding is None else "", given)
     if not is_spread(model.transformer):  # together the processes have more of both
