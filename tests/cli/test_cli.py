@@ -238,8 +238,21 @@ def test_convert_goes_there_and_back(here, toy):
 def test_train_prints_its_settings_and_takes_overrides(here):
     done = cogvideox("train", "world-vae", "steps=7", "optim.lr=0.5", "--out", "elsewhere", "--dry-run")
     assert "steps: 7" in done.stdout and "out: elsewhere" in done.stdout and "lr: 0.5" in done.stdout
+    assert "memory and time of this task are not predicted" in done.stdout
     assert "did you mean 'steps'" in cogvideox("train", "world-vae", "step=7", "--dry-run", code=2).stderr
     assert "did you mean 'world-vae'" in cogvideox("train", "world-va", code=2).stderr
+
+
+def test_a_dry_run_of_a_chain_ends_with_the_time_of_all_its_runs(here):
+    lines = cogvideox("train", "tiny", "--dry-run").stdout.splitlines()
+    assert lines[0] == "name: tiny" and lines[-1].startswith("# all 7 runs: about ")
+    assert lines[-1].endswith("; tiny/vae, tiny/text come on top")
+    timed = [line.split(":")[0] for line in lines if line.startswith("# ") and ": time: " in line]
+    assert timed == [f"# tiny/{name}" for name in ("coarse", "t2v", "i2v", "steps-16", "steps-8")]
+    alone = cogvideox("train", "distil-tiny", "--dry-run").stdout.splitlines()[-1]
+    assert alone.startswith("# all 2 runs: about") and "come on top" not in alone
+    missing = cogvideox("train", "distil-2b", "--dry-run", code=2)
+    assert "task.prompts.file prompts.txt: no such file" in missing.stderr
 
 
 def test_the_judge_is_compared_with_the_truth(here):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from cogvideox.cli.terminal import result, result_json
@@ -12,10 +13,11 @@ from cogvideox.device import best_device
 from cogvideox.errors import ConfigError, InputError
 from cogvideox.generation.preflight import free_memory, read_limit
 from cogvideox.generation.recommended import SETTINGS_PRESETS
-from cogvideox.progress import on_one_line, say
+from cogvideox.progress import duration, on_one_line, say
+from cogvideox.spec import ModelSpec
 from cogvideox.training.config import Run, TrainConfig
 from cogvideox.training.memory import TrainingPrediction, TrainRequest, variants
-from cogvideox.training.preview import estimate, preview, rate_of, request_of
+from cogvideox.training.preview import Preview, estimate, preview, rate_of, request_of
 from cogvideox.training.recipes import recipe, run_file
 from cogvideox.training.recipes.settings import recipe_summaries, settings_table
 from cogvideox.training.sequence import RunSequence
@@ -31,7 +33,7 @@ RESERVE = 0.1
 
 
 def show_run(config: Run | RunSequence) -> bool:
-    """Print the settings as YAML and, as its comments, what the run will read, hold and take.
+    """Print the settings as YAML and, as comments after it, what the run will read, hold and take.
 
     Returns whether it could run: what it would stop for is said on stderr.
     """
@@ -40,11 +42,17 @@ def show_run(config: Run | RunSequence) -> bool:
         stages += [run for _, run in config.named_runs()]
     else:
         stages.append(config := config.changed(task=config.task.completed()))
-    previews = [preview(stage) for stage in stages]
-    for stage, one in zip(stages, previews, strict=True):
+    result(config.to_yaml().rstrip())
+    previews, left = list[Preview](), dict[str, ModelSpec]()
+    for stage in stages:
+        one = preview(stage, left)
+        previews.append(one)
+        if one.spec is not None:
+            left[str(Path(stage.out) / "model")] = one.spec
         for line in one.lines:
             result(f"# {f'{stage.name}: ' if len(stages) > 1 else ''}{on_one_line(line)}")
-    result(config.to_yaml().rstrip())
+    if len(stages) > 1:
+        result(f"# {_total(stages, previews)}")
     problems = list(previews[0].problems)
     later = ("task.start", "task.vae", "task.text")  # results of the stages before, which are not there yet
     for one in previews[1:]:
@@ -52,6 +60,14 @@ def show_run(config: Run | RunSequence) -> bool:
     for problem in dict.fromkeys(problems):
         say(f"error: {on_one_line(problem)}")
     return not problems
+
+
+def _total(stages: Sequence[TrainConfig], previews: Sequence[Preview]) -> str:
+    """The time of all runs whose time is known, and which are not."""
+    known = sum(one.seconds for one in previews if one.seconds is not None)
+    unknown = [stage.name for stage, one in zip(stages, previews, strict=True) if one.seconds is None]
+    more = f"; {', '.join(unknown)} come on top" if unknown else ""
+    return f"all {len(stages)} runs: about {duration(known)} for the steps whose time is predicted{more}"
 
 
 def show_settings(name: str | None, find: str | None, as_json: bool) -> None:

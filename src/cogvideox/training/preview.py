@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from math import ceil
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 
@@ -32,38 +34,47 @@ SHARE_OF_CPU = 0.4
 
 @dataclass
 class Preview:
-    """Lines about a run, and the problems that would stop it."""
+    """Lines about a run, and the problems that would stop it. ``spec``: the model it leaves, ``seconds``: the time of
+    its steps; None where they are not known."""
 
     lines: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    spec: ModelSpec | None = None
+    seconds: float | None = None
 
 
-def preview(config: TrainConfig) -> Preview:
-    """Look at a run without loading, encoding or downloading anything."""
+def preview(config: TrainConfig, earlier: Mapping[str, ModelSpec] = MappingProxyType({})) -> Preview:
+    """Look at a run without loading, encoding or downloading anything.
+
+    ``earlier``: folder -> the model that a run before this one will leave there.
+    """
     result, task = Preview(), config.task
     if not isinstance(task, DiffusionTraining):
+        result.lines.append(f"{config.steps} steps; the memory and time of this task are not predicted")
         return result
     task = task.completed()
     _check_models(task, result)
     clips = _clips(task, config, result)
-    spec = base_of(task)
+    spec = result.spec = base_of(task) or earlier.get(task.start or "")
     if spec is None:
         result.lines.append("sizes, memory and time: not known before the model is here")
         return result
     request = request_of(config, task, spec)
+    noun = "prompts" if isinstance(task, DistilTraining) and task.prompts is not None else "clips"
     each, micro_steps = len(request.samples) * task.accumulation, task.accumulation
     if clips:  # the last micro-step of an epoch is not full
         of_an_epoch = ceil(clips / len(request.samples))
         each = round(micro_steps * clips / of_an_epoch)
         epoch = of_an_epoch / micro_steps
         epochs = f"{config.steps} steps are {config.steps / epoch:.3g} epochs"
-        result.lines.append(f"an epoch: {clips} clips, {epoch:.3g} steps; {epochs}")
+        result.lines.append(f"an epoch: {clips} {noun}, {epoch:.3g} steps; {epochs}")
     tokens = round(each * request.tokens / len(request.samples))
     result.lines.insert(
         -1 if clips else len(result.lines),
-        f"a step: {each} clips of the largest size, {tokens:,} tokens in {micro_steps} micro-steps",
+        f"a step: {each} {noun} of the largest size, {tokens:,} tokens in {micro_steps} micro-steps",
     )
     result.lines += list(estimate(request, config.steps, card=None))
+    result.seconds = TrainingPrediction(request).flops / rate_of(request)[0] * config.steps
     return result
 
 
@@ -136,8 +147,9 @@ def rate_of(request: TrainRequest, card: str | None = None) -> tuple[float, str]
     return rate * SHARE_OF_CPU, basis
 
 
+@cache
 def _products(dtype: torch.dtype, size: int = 512) -> float:
-    """FLOPs a second of products of matrices on this CPU now, the best of five."""
+    """FLOPs a second of products of matrices on this CPU, the best of five; measured once a process."""
     a, b = (torch.randn(size, size, dtype=dtype) for _ in range(2))
     best = float("inf")
     for _ in range(6):

@@ -40,7 +40,10 @@ class PromptFile(Config):
 
     def read(self) -> list[str]:
         """The prompts in order, without empty lines. Raises ConfigError for too few of them."""
-        text = read_small_text(self.file, most=MOST_TABLE_BYTES, error=ConfigError)
+        try:
+            text = read_small_text(self.file, most=MOST_TABLE_BYTES, error=ConfigError)
+        except ConfigError as error:
+            raise ConfigError(f"task.prompts.file {error}") from None
         prompts = [line.strip() for line in text.splitlines() if line.strip()]
         if len(prompts) <= self.held_out:
             raise ConfigError(
