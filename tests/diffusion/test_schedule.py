@@ -5,6 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cogvideox.checkpoints.record import read_record
+from cogvideox.checkpoints.shipped import shipped_folder
 from cogvideox.diffusion import Schedule, ScheduleConfig
 from cogvideox.errors import ConfigError
 
@@ -177,3 +179,21 @@ def test_listed_times_end_at_the_next_one_and_then_at_the_final_level():
 def test_times_that_the_schedule_has_not_or_that_rise_are_refused(times):
     with pytest.raises(ConfigError, match="times"):
         Schedule().path(50, times=times)
+
+
+@pytest.mark.parametrize("name", ["CogVideoXDDIMScheduler", "CogVideoXDPMScheduler"])
+def test_public_schedulers_visit_the_times_of_the_shipped_student_and_take_no_list_of_others(name):
+    """``docs/steps.md`` says so: their number of steps and guidance 1 are all that such a model needs there."""
+    diffusers = pytest.importorskip("diffusers")
+    from diffusers.pipelines.cogvideo.pipeline_cogvideox import retrieve_timesteps
+
+    folder = shipped_folder("tiny")
+    times = read_record(folder).times
+    scheduler = getattr(diffusers, name).from_pretrained(folder, subfolder="scheduler")
+    scheduler.set_timesteps(len(times))
+    assert tuple(scheduler.timesteps.tolist()) == times
+    assert Schedule().path(len(times)) == Schedule().path(
+        50, times=times
+    )  # steps end alike too: 8 divides 1000
+    with pytest.raises(ValueError, match="does not support custom"):
+        retrieve_timesteps(scheduler, timesteps=[999, 856, 665, 399])
