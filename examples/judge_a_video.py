@@ -10,7 +10,7 @@ number = int(sys.argv[1]) if len(sys.argv) > 1 else 0
 steps = int(sys.argv[2]) if len(sys.argv) > 2 else 50
 
 prompt = held_out_prompts()[number]
-model = cogvideox.load("tiny")
+model = cogvideox.load("tiny-base")
 video = cogvideox.generate(model, cogvideox.GenerateOptions(prompt=prompt.prompt, seed=1, steps=steps))
 
 print(prompt.prompt)

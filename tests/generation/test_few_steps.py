@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
+from cogvideox.checkpoints.adapter_settings import recommended_file
 from cogvideox.cli import app
 from cogvideox.errors import ConfigError
 from cogvideox.generation import GenerateOptions, plan_run
@@ -23,7 +24,6 @@ from cogvideox.generation.recommended import (
     merged,
     read_adapter_flag,
     read_recommended,
-    recommended_file,
     write_recommended,
 )
 from cogvideox.strength import Strength

@@ -12,7 +12,7 @@ from typing import Any
 from cogvideox.checkpoints.adapter import LORA_FILE
 from cogvideox.checkpoints.adapter_reading import find_adapter
 from cogvideox.checkpoints.sat import SUFFIXES
-from cogvideox.errors import ConfigError
+from cogvideox.errors import CheckpointError, ConfigError
 from cogvideox.files import read_json, short
 from cogvideox.files.atomic import write_json
 
@@ -22,24 +22,31 @@ USUAL = Path(LORA_FILE).with_suffix(".json")
 """Where the settings stand in a folder, in diffusers' form and in SAT's."""
 
 
-def recommended_beside(adapter: Path) -> dict[str, Any] | None:
-    """What is recommended beside an adapter, given its file or folder; None where nothing is.
+def recommended_file(adapter: str | Path) -> Path:
+    """Where the settings of an adapter stand, given its file or folder: a .json named as its file is.
 
-    Raises ConfigError for a file that cannot be read, CheckpointError where there is no adapter.
+    Of SAT's, whose weights lie a folder deeper, also the one that diffusers' form would have in those folders.
     """
-    file = find_adapter(adapter)
-    nearby = [file.with_suffix(".json")]
-    if file.suffix in SUFFIXES:  # of SAT, whose weights lie a folder deeper
-        nearby += [file.parent / USUAL, file.parent.parent / USUAL]
-    for each in nearby:
-        values = read_json(each) if each.is_file() else None
-        if isinstance(values, dict) and KEY in values:
-            if not isinstance(values[KEY], dict):
-                raise ConfigError(
-                    f'{each}: {KEY} is {short(values[KEY])}; write settings, such as {{"steps": 4}}'
-                )
-            return values[KEY]
-    return None
+    path = Path(adapter)
+    try:
+        file = find_adapter(path, download=False)
+    except CheckpointError:  # not written yet
+        file = path / LORA_FILE if path.is_dir() else path
+    beside = [file.with_suffix(".json")]
+    if file.suffix in SUFFIXES:
+        beside += [file.parent / USUAL, file.parent.parent / USUAL]
+    return next((each for each in beside if each.is_file()), beside[0])
+
+
+def recommended_beside(adapter: str | Path) -> dict[str, Any] | None:
+    """What is recommended beside an adapter; None where nothing is. Raises ConfigError for a file it cannot read."""
+    file = recommended_file(adapter)
+    values = read_json(file) if file.is_file() else None
+    if not isinstance(values, dict) or KEY not in values:
+        return None
+    if not isinstance(values[KEY], dict):
+        raise ConfigError(f'{file}: {KEY} is {short(values[KEY])}; write settings, such as {{"steps": 4}}')
+    return values[KEY]
 
 
 def copy_recommended(adapter: Path, folder: Path) -> None:

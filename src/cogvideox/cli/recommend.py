@@ -28,11 +28,11 @@ def recommend(
 ) -> None:
     """Write the settings of an adapter beside it, where generate --lora finds them; without any, show them."""
     from cogvideox.checkpoints.adapter_reading import find_adapter
+    from cogvideox.checkpoints.adapter_settings import recommended_file
     from cogvideox.checkpoints.hub import read_reference
     from cogvideox.generation.recommended import (
         Recommended,
         read_recommended,
-        recommended_file,
         write_recommended,
     )
 

@@ -72,7 +72,7 @@ def evaluate(
     reporter: Reporter = SILENT,
     **settings: Any,
 ) -> Evaluation:
-    """Score a folder of videos, or a model by its videos: ``evaluate("tiny", suite="world", prompts=20, steps=25)``.
+    """Score a folder of videos, or a model by its videos: ``evaluate("tiny", suite="world", prompts=20)``.
 
     subject: a folder of videos, or a model (folder, hub id or preset), whose videos are made first, by ``engine``.
     ``out`` gets report.json, report.html and a model's videos; the same call does only what is missing.

@@ -82,7 +82,12 @@ def model_videos(
     check_output(out / SETTINGS, overwrite=True)
     weights = digests_of(folder)  # what lies there now, which may be another model than before
     files = weights | digests_of(folder, "*/*.json")
-    record: dict[str, Any] = {"model": str(folder.resolve()), "files": files, "dtype": job.dtype, "options": settings}
+    record: dict[str, Any] = {
+        "model": str(folder.resolve()),
+        "files": files,
+        "dtype": job.dtype,
+        "options": settings,
+    }
     if suite == "vae" and options.references is not None and options.colour != "guess":
         record["colour"] = (
             options.colour

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cogvideox.checkpoints.folders import TRAINING
+from cogvideox.checkpoints.adapter_settings import recommended_file
+from cogvideox.checkpoints.folders import read_training
 from cogvideox.checkpoints.hub import find_folder, released
 from cogvideox.checkpoints.record import read_record
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.errors import CogVideoXError
-from cogvideox.files import read_json
 from cogvideox.generation.options import GenerateOptions
-from cogvideox.generation.recommended import called, read_recommended, recommended_file
+from cogvideox.generation.recommended import called, read_recommended
 from cogvideox.presets import PRESETS
 from cogvideox.spec import ModelSpec
 from cogvideox.strength import Strength
@@ -113,7 +113,7 @@ class _Base:
     def of(cls, adapter: str) -> _Base | None:
         """By the record of training beside an adapter; None where there is none, or its model is not here."""
         try:
-            record = read_json(recommended_file(adapter).with_name(TRAINING))
+            record = read_training(recommended_file(adapter).parent)
         except CogVideoXError:
             return None
         task = _at(record, "config", "task")

@@ -13,19 +13,15 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from cogvideox.checkpoints.adapter import LORA_FILE, PEFT_FILE
 from cogvideox.checkpoints.adapter_reading import find_adapter
+from cogvideox.checkpoints.adapter_settings import KEY, recommended_beside, recommended_file
 from cogvideox.checkpoints.hub import exists, origin_of, read_reference
 from cogvideox.config import Config
 from cogvideox.diffusion.schedule import check_falling
 from cogvideox.errors import CheckpointError, ConfigError, suggest
-from cogvideox.files import read_json, short
 from cogvideox.files.atomic import write_json
 from cogvideox.generation.options import SAMPLER_NAMES, GenerateOptions, check_steps, list_of_numbers
 from cogvideox.strength import Strength, split_strength
-
-KEY = "recommended"
-"""The key of the file under which the settings stand; a file without it is somebody else's."""
 
 
 class Recommended(Config):
@@ -108,26 +104,10 @@ def get_settings_preset(name: str) -> SettingsPreset:
     return SETTINGS_PRESETS[name]
 
 
-def recommended_file(adapter: str | Path) -> Path:
-    """Where the settings of an adapter stand: a .json named as its file is."""
-    path = Path(adapter)
-    if path.is_dir():
-        names = (LORA_FILE, PEFT_FILE)
-        path = next((path / name for name in names if (path / name).is_file()), path / LORA_FILE)
-    return path.with_suffix(".json")
-
-
 def read_recommended(adapter: str | Path) -> Recommended | None:
     """What stands beside an adapter; None where nothing does. Raises ConfigError for settings that cannot be."""
-    file = recommended_file(adapter)
-    if not file.is_file():
-        return None
-    values = read_json(file)
-    if not isinstance(values, dict) or KEY not in values:
-        return None
-    if not isinstance(values[KEY], dict):
-        raise ConfigError(f'{file}: {KEY} is {short(values[KEY])}; write settings, such as {{"steps": 4}}')
-    return Recommended.parse(values[KEY], f"{file}: {KEY}")
+    values = recommended_beside(adapter)
+    return None if values is None else Recommended.parse(values, f"{recommended_file(adapter)}: {KEY}")
 
 
 def write_recommended(adapter: str | Path, recommended: Recommended, overwrite: bool = False) -> Path:

@@ -244,9 +244,11 @@ class DiffusionTask(Task):
     def lineage(self) -> dict[str, Any]:
         """Digests of the networks it was made with, and the folder it started from."""
         lineage = {"vae": digest_of(self.vae), "text": digest_of(self.text.model)}
-        if "lora.start" in self.frozen:
-            lineage["lora.start"] = self.frozen["lora.start"]
-        return lineage | ({"start": self.start.as_posix()} if self.start else {})
+        lineage |= {name: self.frozen[name] for name in ("lora.start",) if name in self.frozen}
+        if self.start is None:
+            return lineage
+        under = {"start_weights": self.frozen["start"]} if "start" in self.frozen else {}
+        return lineage | {"start": self.start.as_posix()} | under
 
     def _data(self, micro_steps: int | None) -> DiffusionData:
         return DiffusionData(
