@@ -333,7 +333,7 @@ def _losses(bench: Bench, folder: Path, settings: Sequence[str], device: str) ->
         tiny += ("precision=fp32", "optim.name=adamw")
     run = run.override(
         [
-            f"out={out}", "steps=3", "log_every=1", "task.start=tiny", "task.vae=tiny", "task.text=tiny",
+            f"out={out}", "steps=3", "log_every=1", "task.start=tiny-base", "task.vae=tiny", "task.text=tiny",
             f"task.cache={folder / 'latents'}", "task.clips=16", "task.batch=4", f"task.device={device}",
             *tiny, *changes,
         ]

@@ -36,7 +36,7 @@ def main() -> None:
         config = DiffusionTraining(
             transformer=preset.transformer,
             schedule=preset.schedule,
-            start="tiny",
+            start="tiny-base",
             vae="tiny",
             text="tiny",
             clips=args.clips,
