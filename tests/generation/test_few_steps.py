@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from dataclasses import replace
 
@@ -200,6 +201,30 @@ def test_adapters_that_disagree_are_refused_until_somebody_decides(tmp_path):
     )
     assert merged({"guidance": 5}, "", pair) == ({"guidance": 5}, {})
     assert merged({}, "", pair[:1] * 2)[0] == {"guidance": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (
+            {"steps": 50, "guidance": 6},
+            "steps 50, guidance 6: adapter .*few.safetensors was made for times 999,856",
+        ),
+        ({"times": "999,500"}, "times 999,500: adapter"),
+        ({"steps": 4}, "steps 4: adapter"),  # four even steps are not these four
+        ({"sampler": "dpm"}, "sampler dpmpp_sde: adapter .* with guidance 1, and others break"),
+        ({"times": "999,856,665,399", "guidance": 0, "sampler": "ddim", "seed": 4}, None),
+        ({"steps": "many"}, None),  # refused where options are checked
+    ],
+)
+def test_an_adapter_of_few_steps_that_is_given_others_says_so(tmp_path, given, told):
+    few = [(str(adapter(tmp_path, times=TDM, guidance=1.0, sampler="ddim")), Strength())]
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        merged(given, "", few)
+        merged(given, "", [(str(adapter(tmp_path, "style.safetensors", guidance=5.0)), Strength())])
+    texts = [str(each.message) for each in seen]
+    assert len(texts) == bool(told) and all(re.match(str(told), text) for text in texts), texts
 
 
 def test_results_of_training_are_told_apart_by_their_folders(tmp_path):

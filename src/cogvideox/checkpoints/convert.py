@@ -366,12 +366,12 @@ def _rewrite_diffusers(job: _Conversion) -> None:
     if not (source / "model_index.json").is_file():
         raise not_a_model(source)
     record = read_record(source)
-    model = diffusers.load_stored(source, record)
-    _check_preset(source / "transformer", model.transformer.config, preset)
-    _check_preset(source / "vae", model.vae.config, preset)
-    if preset is not None:
-        model.spec = replace(model.spec, name=preset.name)
-    with job.folder() as folder:
+    with job.folder() as folder:  # a target that is taken is refused before weights are read
+        model = diffusers.load_stored(source, record)
+        _check_preset(source / "transformer", model.transformer.config, preset)
+        _check_preset(source / "vae", model.vae.config, preset)
+        if preset is not None:
+            model.spec = replace(model.spec, name=preset.name)
         diffusers.write_model(folder, model, job.shard_size, provenance=record.provenance, dtype=record.dtype)
         folders.copy_training_records(source, folder)
 

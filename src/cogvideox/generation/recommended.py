@@ -6,6 +6,7 @@ name. What a user asks for wins over a preset, and a preset over an adapter.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,7 +122,8 @@ def merged(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """The settings of a run with what is recommended for it, and where each that was not given comes from.
 
-    Steps and times are one choice. Raises ConfigError where two adapters disagree and nobody says which counts.
+    Steps and times are one choice. Warns where an adapter of few steps is given others. Raises ConfigError where two
+    adapters disagree and nobody says which counts.
     """
     check_steps(given, given)
     values, sources = dict(given), dict[str, str]()
@@ -132,6 +134,8 @@ def merged(
         if (found := read_recommended(path)) is not None
     ]
     for source, recommended in wanted:
+        if source != f"preset {preset}":
+            _warn_of_left(source, recommended, given)
         for name, value in recommended.settings.items():
             other = {"steps": "times", "times": "steps"}.get(name, name)
             before = sources.get(name) or sources.get(other)
@@ -144,6 +148,35 @@ def merged(
                     f"give --{flag} to say which counts"
                 )
     return values, sources
+
+
+def _warn_of_left(source: str, made_for: Recommended, given: Mapping[str, Any]) -> None:
+    """Warn where an adapter of few steps, called ``source``, is given other steps, guidance or sampler than its own."""
+    count = len(made_for.times or ()) or made_for.steps
+    if count is None:
+        return
+    names = ("steps", "times", "guidance", "sampler")
+    try:
+        asked = Recommended.parse({name: given[name] for name in names if given.get(name) is not None})
+    except ConfigError:  # said where all options are checked
+        return
+    left = []
+    if asked.times is not None and asked.times != made_for.times:
+        left.append(f"times {','.join(map(str, asked.times))}")
+    if asked.steps is not None and (made_for.times is not None or asked.steps != made_for.steps):
+        left.append(f"steps {asked.steps}")
+    if asked.guidance is not None and made_for.guidance is not None:
+        left += (
+            [f"guidance {asked.guidance:g}"] if max(asked.guidance, 1) != max(made_for.guidance, 1) else []
+        )
+    if asked.sampler is not None and made_for.sampler not in (None, asked.sampler):
+        left.append(f"sampler {asked.sampler}")
+    if left:
+        own = f"times {','.join(map(str, made_for.times))}" if made_for.times else f"{count} steps"
+        own += f" with guidance {made_for.guidance:g}" if made_for.guidance is not None else ""
+        warnings.warn(
+            f"{', '.join(left)}: {source} was made for {own}, and others break the picture", stacklevel=3
+        )
 
 
 def called(adapter: str | Path) -> str:
