@@ -54,7 +54,7 @@ def warn_of_left_settings(spec: ModelSpec, options: GenerateOptions, name: str) 
         made_for += f" and sampler {spec.sampler}"
     if left:
         warnings.warn(
-            f"{', '.join(left)}: {name} was distilled for {made_for}, and others break the picture; leave steps, "
+            f"{', '.join(left)}: {name} was distilled for {made_for}, and others may break the picture; leave steps, "
             "times, guidance and sampler out, or take the model that it was distilled from",
             stacklevel=3,
         )

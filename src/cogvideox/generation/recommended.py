@@ -175,7 +175,7 @@ def _warn_of_left(source: str, made_for: Recommended, given: Mapping[str, Any]) 
         own = f"times {','.join(map(str, made_for.times))}" if made_for.times else f"{count} steps"
         own += f" with guidance {made_for.guidance:g}" if made_for.guidance is not None else ""
         warnings.warn(
-            f"{', '.join(left)}: {source} was made for {own}, and others break the picture", stacklevel=3
+            f"{', '.join(left)}: {source} was made for {own}, and others may break the picture", stacklevel=3
         )
 
 
