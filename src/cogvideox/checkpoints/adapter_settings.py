@@ -1,6 +1,6 @@
-"""What is recommended beside an adapter, as it stands in its ``.json``: taken along, shown, never read for a run.
+"""What is recommended beside an adapter: where its ``.json`` stands, and the values in it.
 
-``generation.recommended`` knows the settings and reads them; here they are values of a file that others may have
+``generation.recommended`` checks them as settings of a run; here they are values of a file that others may have
 written.
 """
 
