@@ -156,7 +156,7 @@ class Trainer:
         sample = self.step > 0 and every is not None and (self.step % every == 0 or at_end)
         if resumed:
             measure = self.parallel.any(measure and log is not None and not log.measured)
-            sample = sample and not self.evaluator.has_samples(self.step)
+            sample = self.parallel.any(sample and not self.evaluator.has_samples(self.step))
         with suppress(Stopped):
             if measure:
                 figures = self.evaluator.measure()
