@@ -7,15 +7,17 @@ import re
 import warnings
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
+from cogvideox.checkpoints import load_lora, load_model, unload_lora
 from cogvideox.checkpoints.adapter_settings import recommended_file
 from cogvideox.cli import app
 from cogvideox.errors import ConfigError
-from cogvideox.generation import GenerateOptions, plan_run
+from cogvideox.generation import GenerateOptions, generate, plan_run
 from cogvideox.generation.batch_file import read_items
 from cogvideox.generation.job import Job, settled
 from cogvideox.generation.recommended import (
@@ -186,6 +188,33 @@ def test_what_a_user_asks_for_wins_over_a_preset_and_that_over_an_adapter(tmp_pa
     }
     _, own = settled(job, {"steps": 20})
     assert own["steps"] == 20 and "times" not in own
+
+
+def test_an_adapter_that_python_puts_on_brings_its_settings(tmp_path):
+    model = load_model("tiny-base", device="cpu")
+    load_lora(model, adapter(tmp_path, times=TDM[:2], guidance=1.0, scale=0.5))
+    assert model.adapters[0]["scale"] == 0.5
+    video = generate(model, "a red circle", seed=3, frames=1)
+    assert video.manifest["config"]["times"] == [999, 856] and video.manifest["config"]["guidance"] == 1.0
+    same = generate(model, "a red circle", seed=3, frames=1, times=TDM[:2], guidance=1)
+    assert np.array_equal(video.frames, same.frames)
+    with pytest.warns(UserWarning, match="steps 3: adapter few was made for times 999,856 with guidance 1"):
+        other = generate(model, "a red circle", seed=3, frames=1, steps=3)
+    assert other.manifest["config"]["steps"] == 3 and other.manifest["config"]["guidance"] == 1.0
+    unload_lora(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plain = generate(model, "a red circle", seed=3, frames=1, steps=3)
+    assert plain.manifest["config"]["guidance"] == 2.0
+
+
+def test_settings_that_cannot_be_are_refused_before_python_puts_an_adapter_on(tmp_path):
+    model, path = golden_model(), adapter(tmp_path, "bad.safetensors")
+    for text, message in (("{", "bad.json"), ('{"recommended": {"scale": "x"}}', "x")):
+        path.with_suffix(".json").write_text(text)
+        with pytest.raises(ConfigError, match=message):
+            load_lora(model, path)
+        assert model.adapters == []
 
 
 def test_adapters_that_disagree_are_refused_until_somebody_decides(tmp_path):

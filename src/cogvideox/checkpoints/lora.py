@@ -20,6 +20,7 @@ from torch import nn
 from cogvideox.checkpoints.adapter import Adapter, Form, Pair, write_adapter
 from cogvideox.checkpoints.adapter_names import Layers, layers_of
 from cogvideox.checkpoints.adapter_reading import find_adapter, read_adapter
+from cogvideox.checkpoints.adapter_settings import recommended_beside
 from cogvideox.checkpoints.hub import as_path, origin_of
 from cogvideox.checkpoints.lora_linear import LoraLinear
 from cogvideox.errors import CheckpointError, ConfigError, few, suggest
@@ -46,7 +47,7 @@ Model = nn.Module | HasTransformer
 def load_lora(
     model: Model,
     path: str | Path,
-    scale: float | str | Strength = 1.0,
+    scale: float | str | Strength | None = None,
     *,
     alpha: float | None = None,
     name: str | None = None,
@@ -55,16 +56,20 @@ def load_lora(
     the file's is taken); returns it.
 
     ``path``: a file, a folder, or ``owner/name[:file][@revision]`` of the hub. ``scale`` weakens or strengthens it, the
-    same at all steps or changing over them ("0.8@0-0.6", see ``Strength``); ``alpha`` is needed when the file does not
-    say it. Warns about an adapter that changes nothing, and about what is passed over. Raises CheckpointError when it
-    does not fit; the model is unchanged. Raises ConfigError for a scale that is none.
+    same at all steps or changing over them ("0.8@0-0.6", see ``Strength``), as recommended beside the file or 1 by
+    default; ``generate`` takes the other settings that are recommended there. ``alpha`` is needed when the file does
+    not say it. Warns about an adapter that changes nothing, and about what is passed over. Raises CheckpointError when
+    it does not fit; the model is unchanged. Raises ConfigError for a scale that is none, or such settings.
     """
-    module, strength = _transformer(model), Strength.of(scale)
-    file = find_adapter(path)
+    module, file = _transformer(model), find_adapter(path)
+    recommended = recommended_beside(file)
+    strength = Strength.of((recommended or {}).get("scale", 1.0) if scale is None else scale)
     adapter = read_adapter(file, alpha, Layers(layers_of(module)))
     source: dict[str, Any] = {"file": file.name, "sha256": sha256_of(file), "origin": adapter.origin}
     source |= {"alpha_from": adapter.alpha_from, "passed_over": list(adapter.passed_over)}
     source |= origin_of(file)
+    if recommended is not None:
+        source["recommended"] = recommended
     attach_lora(model, adapter, name or _free_name(model, as_path(path)), strength, source)
     if adapter.passed_over:
         warnings.warn(f"{path}: passed over: {', '.join(adapter.passed_over)}", stacklevel=2)

@@ -32,6 +32,7 @@ from cogvideox.generation.moving_noise import flow_of, moving_noise
 from cogvideox.generation.options import GenerateOptions, draw_seed
 from cogvideox.generation.plan import Plan, plan_run
 from cogvideox.generation.prompt_times import texts_of
+from cogvideox.generation.recommended import filled_in, recommended_on
 from cogvideox.generation.record import Generation, RunRecord, TextRecord, joined_record, record_of
 from cogvideox.generation.sampling import Noises, guidance_of, sample_latents
 from cogvideox.generation.segments import (
@@ -132,10 +133,12 @@ def generate(
     options = options_of(options, settings)
     check_prompt(options.prompt)
     check_prompt(options.negative_prompt, "negative prompt")
+    recommended = recommended_on(model.adapters)
+    options = filled_in(options, recommended)
     given = read_given(options, **brought, keyframes=keyframes)
     fetch_control_nets(options.control_nets)
     plan = plan_run(model.spec, options, given)
-    if not model.adapters:  # an adapter may have settings of its own
+    if not any(each.settings for _, each in recommended):
         warn_of_left_settings(model.spec, options, model.spec.name if model.shipped else "the model")
     if model.shipped and not model.adapters:
         preflight.warn_of_unknown(model.spec.name, options.prompt if prompt_embedding is None else "", given)

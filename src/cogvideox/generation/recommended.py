@@ -125,14 +125,37 @@ def merged(
     Steps and times are one choice. Warns where an adapter of few steps is given others. Raises ConfigError where two
     adapters disagree and nobody says which counts.
     """
-    check_steps(given, given)
-    values, sources = dict(given), dict[str, str]()
-    wanted = [(f"preset {preset}", get_settings_preset(preset).recommended)] if preset else []
-    wanted += [
+    wanted = [
         (f"adapter {called(path)}", found)
         for path, _ in adapters
         if (found := read_recommended(path)) is not None
     ]
+    return _filled(given, preset, wanted)
+
+
+def recommended_on(adapters: Sequence[Mapping[str, Any]]) -> list[tuple[str, Recommended]]:
+    """What is recommended for each adapter on a model, by what is noted there (``CogVideoX.adapters``).
+
+    Raises ConfigError for settings that cannot be.
+    """
+    named = [(f"adapter {note['name']}", note[KEY]) for note in adapters if KEY in note]
+    return [(name, Recommended.parse(values, f"{name}: {KEY}")) for name, values in named]
+
+
+def filled_in(options: GenerateOptions, wanted: Sequence[tuple[str, Recommended]]) -> GenerateOptions:
+    """``merged`` for options, whose fields that were set are what was given. Raises ConfigError."""
+    values, sources = _filled({name: getattr(options, name) for name in options.model_fields_set}, "", wanted)
+    return options.changed(**{name: values[name] for name in sources}) if sources else options
+
+
+def _filled(
+    given: Mapping[str, Any], preset: str, wanted: Sequence[tuple[str, Recommended]]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """``merged``, with what each adapter asks for."""
+    check_steps(given, given)
+    values, sources = dict(given), dict[str, str]()
+    if preset:
+        wanted = [(f"preset {preset}", get_settings_preset(preset).recommended), *wanted]
     for source, recommended in wanted:
         if source != f"preset {preset}":
             _warn_of_left(source, recommended, given)
@@ -175,7 +198,7 @@ def _warn_of_left(source: str, made_for: Recommended, given: Mapping[str, Any]) 
         own = f"times {','.join(map(str, made_for.times))}" if made_for.times else f"{count} steps"
         own += f" with guidance {made_for.guidance:g}" if made_for.guidance is not None else ""
         warnings.warn(
-            f"{', '.join(left)}: {source} was made for {own}, and others may break the picture", stacklevel=3
+            f"{', '.join(left)}: {source} was made for {own}, and others may break the picture", stacklevel=4
         )
 
 
