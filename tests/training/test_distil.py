@@ -107,8 +107,10 @@ def test_folded_guidance_is_what_two_branches_say(cache):
 def test_a_progressive_step_lands_where_two_steps_of_the_teacher_do(cache):
     task = DistilTask(settings(cache, "progressive"), 0, 1)
     batch = task.data.train.training(*task.data.of_micro_step(0))
-    starts, target, x = task._two_steps_as_one(task.config.method, batch, torch.tensor([999, 10]))
+    starts = task._starts(torch.tensor([999, 10]))
     assert starts == [999, 249]
+    x = task.levels.noised(batch, starts)
+    target = task._targets(batch, x, starts)
     grid = task.schedule.timesteps(8)
     of, teacher = task.levels.of, task.teacher
     for clip, (start, middle, end) in enumerate([(999, grid[1], grid[2]), (249, grid[7], None)]):

@@ -47,11 +47,12 @@ def test_a_recipe_and_settings_under_their_old_names_are_accepted_with_a_warning
     assert changed.task.scene_mix == {"motion": 1.0}
 
 
-def test_the_shipped_models_recipe_leans_its_times_and_gives_its_first_student_more_steps():
+def test_the_shipped_models_recipe_leans_its_times_but_where_clips_teach_the_last_detail():
     stages = {stage.name: stage.run for stage in recipe("tiny").stages}
     leaning = {name: stages[name].task.time_shift for name in ("coarse", "t2v", "i2v", "steps-16", "steps-8")}
-    assert leaning == {"coarse": 3.0, "t2v": 1.5, "i2v": 1.0, "steps-16": 1.5, "steps-8": 1.5}
-    assert (stages["steps-16"].steps, stages["steps-8"].steps) == (700, 400)
+    assert leaning == {"coarse": 3.0, "t2v": 1.5, "i2v": 1.0, "steps-16": 1.5, "steps-8": 1.0}
+    assert (stages["steps-16"].steps, stages["steps-8"].steps) == (700, 1000)
+    assert (stages["steps-16"].task.truth_below, stages["steps-8"].task.truth_below) == (0, 375)
     alone = {stage.name: stage.run for stage in recipe("distil-tiny").stages}
     assert alone["steps-8"].task == stages["steps-8"].task
 

@@ -15,6 +15,7 @@ Each task is a settings class (``...Training``) and what one step of it does (``
 | `distil` | step distillation: guidance folded in, half of the steps, matching of distributions |
 | `distil_methods` | the three methods as settings, and what a step of each costs |
 | `distil_teacher` | the teacher, moves between its times, networks that share their weights |
+| `distil_matching` | what a step of matching draws, and the loss that pulls the student |
 | `distil_prompts` | a file of prompts instead of clips |
 | `distil_compare` | what a student keeps of its teacher: motion, spread, contrast |
 | `diffusion_export` | the whole model around a trained transformer: sample videos, model folder |

@@ -30,9 +30,8 @@ from cogvideox.checkpoints.specs import find_spec, read_spec
 from cogvideox.data.latents import digest_of
 from cogvideox.device import check_device
 from cogvideox.diffusion import Schedule
-from cogvideox.diffusion.hops import noised_up, renoised, velocity_between
+from cogvideox.diffusion.hops import noised_up, renoised
 from cogvideox.errors import CheckpointError, ConfigError
-from cogvideox.noise import generator, normal
 from cogvideox.training.task import MayChange
 from cogvideox.training.tasks.diffusion import DiffusionTask, DiffusionTraining
 from cogvideox.training.tasks.diffusion_batches import (
@@ -45,6 +44,7 @@ from cogvideox.training.tasks.diffusion_batches import (
 from cogvideox.training.tasks.diffusion_data import DiffusionData
 from cogvideox.training.tasks.diffusion_export import TrainedModel
 from cogvideox.training.tasks.distil_compare import Comparison
+from cogvideox.training.tasks.distil_matching import Draws, pulled
 from cogvideox.training.tasks.distil_methods import (
     LEAST_TIME,
     FoldGuidance,
@@ -55,7 +55,7 @@ from cogvideox.training.tasks.distil_methods import (
     passes,
 )
 from cogvideox.training.tasks.distil_prompts import PromptData, PromptFile
-from cogvideox.training.tasks.distil_teacher import Levels, Teacher, on_device, shared_copy
+from cogvideox.training.tasks.distil_teacher import Levels, Teacher, on_device, shared_copy, two_steps_as_one
 from cogvideox.transformer import Transformer
 
 COMPARED_STEPS = 16
@@ -69,6 +69,13 @@ class DistilTraining(DiffusionTraining):
     kind: Literal["distil"] = Field("distil", description="the task: distil a model into fewer steps")  # type: ignore[assignment]
     method: Method = Field(description="how: guidance, progressive or tdm")
     text_dropout: float = Field(0.0, ge=0, le=1, description="share of clips without their caption")
+    truth_below: int = Field(
+        0,
+        ge=0,
+        lt=1000,
+        description="at times below it the student learns what the clips show, not what the teacher says: detail that "
+        "the teacher blurs; 0: nowhere",
+    )
     prompts: PromptFile | None = Field(
         None, description="tdm: a file of prompts instead of clips; null: clips"
     )
@@ -93,10 +100,12 @@ class DistilTraining(DiffusionTraining):
 
     def without_effect(self) -> dict[str, str]:
         why = "a student learns what its teacher says, not what scenes show; leave it out"
-        reasons = super().without_effect() | {"object_weight": why, "scene_targets": why}
+        reasons = super().without_effect() | {"scene_targets": why}
+        if not self.truth_below:
+            reasons["object_weight"] = f"{why}, or set task.truth_below"
         if isinstance(self.method, TrajectoryMatching):
             why = "tdm draws times on the student's own trajectory; leave it out"
-            reasons |= dict.fromkeys(("uniform", "intervals", "time_shift"), why)
+            reasons |= dict.fromkeys(("uniform", "intervals", "time_shift", "truth_below"), why)
         if self.prompts is not None:
             why = "speaks of the tiny world's clips, and prompts are read instead; leave it out"
             reasons |= dict.fromkeys(("clips", "scene_mix", "scene_style", "clips_seed"), why)
@@ -106,6 +115,15 @@ class DistilTraining(DiffusionTraining):
     @property
     def has_critic(self) -> bool:
         return self.method.kind == "tdm"
+
+    def times_of(self, teacher: Sequence[int], schedule: Schedule) -> list[int]:
+        """The student's times, falling, given those of a teacher of few steps; empty where it knows all."""
+        method = self.method
+        if isinstance(method, TrajectoryMatching):
+            return list(method.times)
+        if isinstance(method, FoldGuidance):
+            return list(teacher)
+        return (list(teacher) or schedule.timesteps(2 * method.steps))[::2]
 
     def beside_the_student(self) -> dict[str, Any]:
         """What is held and computed beside the student, as fields of ``memory.TrainRequest``."""
@@ -126,6 +144,12 @@ class DistilTraining(DiffusionTraining):
         with suppress(CheckpointError):
             teacher = find_spec(self.start)
             check_teacher(self.method, teacher, self.start)
+            own = self.times_of(teacher.times, Schedule(teacher.schedule))
+            if own and 0 < self.truth_below <= own[-1]:
+                raise ConfigError(
+                    f"task.truth_below {self.truth_below}: the student's lowest time is {own[-1]}, so it would learn "
+                    f"nothing from clips; set more, or 0"
+                )
             if self.prompts is not None:
                 self.prompts.check_size(teacher)
 
@@ -157,8 +181,9 @@ class DistilTask(DiffusionTask):
             report = {"student": student.sum() / mean_clips, "fake": fake.sum() / mean_clips}
             loss = report["student"] + report["fake"]
         else:
-            report, times = {}, self.times(micro_step, samples)
-            loss = self._errors(self.module, batch, times).sum() / mean_clips
+            report, times, weight = {}, self.times(micro_step, samples), self.config.object_weight
+            weights = self.scenes.weights(clips, weight) if weight else None
+            loss = self._errors(self.module, batch, times, weights).sum() / mean_clips
         return {"loss": loss, **report, "clips": torch.tensor(mean_clips * self.config.accumulation)}
 
     @cached_property
@@ -226,7 +251,7 @@ class DistilTask(DiffusionTask):
         if isinstance(method, FoldGuidance):
             return {"guidance": 1.0}
         # the grid of the training's targets: for some counts every other of 2n times is not those of n
-        times = method.times if isinstance(method, TrajectoryMatching) else self._grid(method)[::2]
+        times = self.config.times_of(self._own_times, self.schedule)
         return {"times": tuple(times), "sampler": "ddim", "guidance": 1.0}
 
     @cached_property
@@ -251,43 +276,56 @@ class DistilTask(DiffusionTask):
 
     # guidance and progressive
 
-    def _errors(self, module: nn.Module, batch: Sequence[DiffusionSample], times: Tensor) -> Tensor:
-        """Mean squared error of each clip's velocity against what the teacher's answers say it should be."""
-        method, device = self.config.method, next(module.parameters()).device
+    def _errors(
+        self,
+        module: nn.Module,
+        batch: Sequence[DiffusionSample],
+        times: Tensor,
+        weights: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """Mean squared error of each clip's velocity against what it should be. ``weights``: what each latent counts
+        where the clips teach, of mean 1."""
+        device = next(module.parameters()).device
         batch = [sample.to(device) for sample in batch]
-        if isinstance(method, FoldGuidance):
-            starts = times.tolist()
-            x = self.levels.noised(batch, starts)
-            with torch.no_grad():
-                target = self.teacher(batch, x, starts)
-        else:
-            assert isinstance(method, Progressive)
-            starts, target, x = self._two_steps_as_one(method, batch, times)
+        starts = self._starts(times)
+        x = self.levels.noised(batch, starts)
+        target = self._targets(batch, x, starts)
         velocity = predict(module, batch, x, on_device(x, starts))
-        errors = [(v.float() - aim).square().mean() for v, aim in zip(velocity, target, strict=True)]
-        return torch.stack(errors)
+        errors = [(v.float() - aim).square() for v, aim in zip(velocity, target, strict=True)]
+        for clip, t in enumerate(starts):
+            if weights is not None and t < self.config.truth_below:
+                errors[clip] = errors[clip] * weights[clip].to(device)
+        return torch.stack([error.mean() for error in errors])
+
+    def _starts(self, times: Tensor) -> list[int]:
+        """Times as the student knows them: the nearest above of its own, where it has a list."""
+        own = self.config.times_of(self._own_times, self.schedule)
+        total = self.schedule.config.num_train_timesteps
+        return [own[len(own) - 1 - int(t) * len(own) // total] for t in times] if own else times.tolist()
 
     @torch.no_grad()
-    def _two_steps_as_one(
-        self, method: Progressive, batch: Sequence[DiffusionSample], times: Tensor
-    ) -> tuple[list[int], list[Tensor], list[Tensor]]:
-        """The student's times, the velocities that land where two steps of the teacher do, and the noised latents."""
-        grid = self._grid(method)
-        total = self.schedule.config.num_train_timesteps
-        numbers = [method.steps - 1 - int(t) * method.steps // total for t in times]
-        starts, middles = [grid[2 * n] for n in numbers], [grid[2 * n + 1] for n in numbers]
-        ends = [grid[2 * n + 2] if n + 1 < method.steps else None for n in numbers]
-        x = self.levels.noised(batch, starts)
-        first = self.teacher(batch, x, starts)
-        half = self.levels.hops(x, first, starts, middles)
-        second = self.teacher(batch, half, middles)
-        landed = self.levels.hops(half, second, middles, ends)
-        at = self.levels.of
-        target = [
-            velocity_between(one, there, at(s), at(e))
-            for one, there, s, e in zip(x, landed, starts, ends, strict=True)
-        ]
-        return starts, target, x
+    def _targets(
+        self, batch: Sequence[DiffusionSample], x: Sequence[Tensor], starts: Sequence[int]
+    ) -> list[Tensor]:
+        """The velocities that the teacher's answers lead to, and below ``truth_below`` those of the clips."""
+        target = self.levels.velocities(batch, starts)
+        taught = [clip for clip, t in enumerate(starts) if t >= self.config.truth_below]
+        if not taught:
+            return target
+        asked = (
+            [batch[clip] for clip in taught],
+            [x[clip] for clip in taught],
+            [starts[clip] for clip in taught],
+        )
+        method = self.config.method
+        answers = (
+            two_steps_as_one(self.teacher, self.levels, *asked, grid=self._grid(method))
+            if isinstance(method, Progressive)
+            else self.teacher(*asked)
+        )
+        for clip, answer in zip(taught, answers, strict=True):
+            target[clip] = answer
+        return target
 
     # trajectory distribution matching
 
@@ -298,7 +336,7 @@ class DistilTask(DiffusionTask):
         assert self.critic is not None, "made with the task"
         device = next(self.module.parameters()).device
         batch = [sample.to(device) for sample in batch]
-        draw = _Draws(self.seed, samples, batch)
+        draw = Draws(self.seed, samples, batch)
         inputs = self._rollout(method, batch, draw)
         with torch.no_grad():
             steps = draw.steps(len(method.times), "fake step")
@@ -318,12 +356,12 @@ class DistilTask(DiffusionTask):
             real = self.levels.cleans(x, self.teacher(batch, x, times), times)
             answers = predict(self.critic, batch, x, on_device(x, times))
             false = self.levels.cleans(x, answers, times)
-        student = torch.stack([_pulled(one, r, f) for one, r, f in zip(x0, real, false, strict=True)])
+        student = torch.stack([pulled(one, r, f) for one, r, f in zip(x0, real, false, strict=True)])
         return student, fake
 
     @torch.no_grad()
     def _rollout(
-        self, method: TrajectoryMatching, batch: Sequence[DiffusionSample], draw: _Draws
+        self, method: TrajectoryMatching, batch: Sequence[DiffusionSample], draw: Draws
     ) -> list[list[Tensor]]:
         """What the student reads at each of its times, from pure noise on."""
         inputs = [[sample.noise.float() for sample in batch]]
@@ -350,7 +388,7 @@ class DistilTask(DiffusionTask):
         batch: Sequence[DiffusionSample],
         inputs: Sequence[Sequence[Tensor]],
         steps: Sequence[int],
-        draw: _Draws,
+        draw: Draws,
         purpose: str,
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[int]]:
         """The student's clean latents and noise at a step of each clip, and where scores are compared: latents, times.
@@ -404,41 +442,3 @@ class StudentHeldOut(HeldOut):
         return (
             super().errors(module, samples, times) if self.own is None else self.own(module, samples, times)
         )
-
-
-class _Draws:
-    """Everything that a step of matching draws: a function of the seed and of each sample's number in the run."""
-
-    def __init__(self, seed: int, samples: range, batch: Sequence[DiffusionSample]) -> None:
-        self.seed, self.samples, self.batch = seed, samples, batch
-
-    def noise(self, purpose: str) -> list[Tensor]:
-        """Fresh noise for each clip."""
-        drawn = zip(self.samples, self.batch, strict=True)
-        return [normal(s.noise.shape, self.seed, purpose, n).to(s.noise.device) for n, s in drawn]
-
-    def steps(self, count: int, purpose: str) -> list[int]:
-        """A step for each clip; neighbouring samples take different ones."""
-        turn = int(torch.randint(count, (1,), generator=generator(self.seed, purpose, self.samples.start)))
-        return [(turn + number) % count for number in self.samples]
-
-    def times(self, least: Sequence[int], top: int, purpose: str) -> list[int]:
-        """A time for each clip, from its least one to below ``top``."""
-        found = []
-        for number, low in zip(self.samples, least, strict=True):
-            source = generator(self.seed, f"{purpose} time", number)
-            found.append(low + int(torch.randint(max(top - low, 1), (1,), generator=source)))
-        return found
-
-
-def _pulled(x0: Tensor, real: Tensor, fake: Tensor) -> Tensor:
-    """The student's loss of one clip: its gradient pulls ``x0`` from the fake score's estimate to the teacher's.
-
-    Pseudo-Huber with a tiny bend, so in effect the sign of the difference, over its size where the teacher stands.
-    """
-    with torch.no_grad():
-        aim = x0 + real - fake
-        size = (x0 - real).abs().mean().clamp(1e-3, 5)
-        bend = 1e-3 * x0.numel() ** -0.5
-    distance = ((x0 - aim).square() + bend**2).sqrt() - bend
-    return distance.mean() / size

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cogvideox.diffusion import Schedule
-from cogvideox.diffusion.hops import angle, hop
+from cogvideox.diffusion.hops import angle, hop, velocity_between
 from cogvideox.training.tasks.diffusion_batches import DiffusionSample, predict
 
 
@@ -77,10 +77,36 @@ class Levels:
         """The noise that velocities at these times come from."""
         return [self.schedule.noise(a[None], b[None], t)[0] for a, b, t in zip(x, v, times, strict=True)]
 
+    def velocities(self, batch: Sequence[DiffusionSample], times: Sequence[int]) -> list[Tensor]:
+        """The true velocities of the clips at these times, float32."""
+        pairs = zip(batch, times, strict=True)
+        return [self.schedule.velocity(s.clean[None].float(), s.noise[None], t)[0] for s, t in pairs]
+
     def velocity_to(self, x: Tensor, clean: Tensor, t: int) -> Tensor:
         """The velocity that points from ``x`` at ``clean``: (cos x - clean) / sin; the sine of no time here is 0."""
         alpha, sigma = self.schedule.alpha_sigma(t, x[None])
         return (alpha * x.float() - clean.float()) / sigma
+
+
+@torch.no_grad()
+def two_steps_as_one(
+    teacher: Teacher,
+    levels: Levels,
+    batch: Sequence[DiffusionSample],
+    x: Sequence[Tensor],
+    starts: Sequence[int],
+    grid: Sequence[int],
+) -> list[Tensor]:
+    """The velocities that land from ``starts`` where two steps of the teacher do, whose times are ``grid``."""
+    ahead = [*grid, None]
+    at = [grid.index(t) for t in starts]
+    middles, ends = [grid[n + 1] for n in at], [ahead[n + 2] for n in at]
+    half = levels.hops(x, teacher(batch, x, starts), starts, middles)
+    landed = levels.hops(half, teacher(batch, half, middles), middles, ends)
+    return [
+        velocity_between(one, there, levels.of(s), levels.of(e))
+        for one, there, s, e in zip(x, landed, starts, ends, strict=True)
+    ]
 
 
 def velocities(
