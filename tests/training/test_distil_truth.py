@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from cogvideox.checkpoints import find_spec
+from cogvideox.checkpoints.folders import read_training
 from cogvideox.errors import ConfigError
 from cogvideox.training.config import Run
 from cogvideox.training.loop import train
@@ -66,7 +67,10 @@ def test_a_student_can_be_its_own_teacher(cache, tmp_path):
     run = Run(
         name="t", out=str(tmp_path / "run"), task=config, steps=1, optim=OptimConfig(lr=1e-4), measure_every=9
     )
-    own, spec = find_spec("tiny"), find_spec(train(run))
+    own, spec = find_spec("tiny"), find_spec(folder := train(run))
+    assert (
+        read_training(folder)["inputs"]["start"] == "tiny"
+    )  # by name: where the package lies is nobody's business
     assert (spec.times, spec.guidance, spec.sampler) == (own.times, own.guidance, own.sampler)
 
 

@@ -122,7 +122,7 @@ STUDENTS = {16: 700, 8: 1000}
 """Steps of the students of ``distil-tiny``, one after the other, and of their training; the last is what ships. The
 first takes the guidance in as well: one run fewer than to fold it in before."""
 DETAIL: dict[str, Any] = {"truth_below": 375, "object_weight": 3.0, "time_shift": 1.0}
-"""The last student learns its three least noisy times from clips: what its teacher says of outlines there is blurred."""
+"""The last student learns its three least noisy times from clips: its teacher's answers blur outlines there."""
 
 
 def distil_tiny() -> ChainedRun:

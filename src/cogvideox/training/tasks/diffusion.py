@@ -20,6 +20,7 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from cogvideox.checkpoints.adapter_reading import find_adapter
 from cogvideox.checkpoints.diffusers import load_schedule, load_vae
+from cogvideox.checkpoints.shipped import is_shipped
 from cogvideox.checkpoints.specs import find_spec
 from cogvideox.checkpoints.text import load_text
 from cogvideox.data.latents import digest_of
@@ -242,13 +243,14 @@ class DiffusionTask(Task):
         return f"{len(self.data.train.clips)} clips, effective batch {len(step)} clips, {tokens:,} tokens a step, "
 
     def lineage(self) -> dict[str, Any]:
-        """Digests of the networks it was made with, and the folder it started from."""
+        """Digests of the networks it was made with, and the folder it started from, or the name of a shipped model."""
         lineage = {"vae": digest_of(self.vae), "text": digest_of(self.text.model)}
         lineage |= {name: self.frozen[name] for name in ("lora.start",) if name in self.frozen}
         if self.start is None:
             return lineage
         under = {"start_weights": self.frozen["start"]} if "start" in self.frozen else {}
-        return lineage | {"start": self.start.as_posix()} | under
+        start = self.start.name if is_shipped(self.start) else self.start.as_posix()
+        return lineage | {"start": start} | under
 
     def _data(self, micro_steps: int | None) -> DiffusionData:
         return DiffusionData(
