@@ -50,9 +50,9 @@ def test_a_recipe_and_settings_under_their_old_names_are_accepted_with_a_warning
 def test_the_shipped_models_recipe_leans_its_times_but_where_clips_teach_the_last_detail():
     stages = {stage.name: stage.run for stage in recipe("tiny").stages}
     leaning = {name: stages[name].task.time_shift for name in ("coarse", "t2v", "i2v", "steps-16", "steps-8")}
-    assert leaning == {"coarse": 3.0, "t2v": 1.5, "i2v": 1.0, "steps-16": 1.5, "steps-8": 1.0}
+    assert leaning == {"coarse": 3.0, "t2v": 1.5, "i2v": 1.0, "steps-16": 1.5, "steps-8": 0.5}
     assert (stages["steps-16"].steps, stages["steps-8"].steps) == (700, 1000)
-    assert (stages["steps-16"].task.truth_below, stages["steps-8"].task.truth_below) == (0, 375)
+    assert (stages["steps-16"].task.truth_below, stages["steps-8"].task.truth_below) == (0, 200)
     alone = {stage.name: stage.run for stage in recipe("distil-tiny").stages}
     assert alone["steps-8"].task == stages["steps-8"].task
 
