@@ -198,6 +198,8 @@ def test_an_adapter_that_python_puts_on_brings_its_settings(tmp_path):
     assert video.manifest["config"]["times"] == [999, 856] and video.manifest["config"]["guidance"] == 1.0
     same = generate(model, "a red circle", seed=3, frames=1, times=TDM[:2], guidance=1)
     assert np.array_equal(video.frames, same.frames)
+    again = generate(model, GenerateOptions(prompt="a red circle", seed=3, frames=1, times=TDM[:2]))
+    assert np.array_equal(video.frames, again.frames)
     with pytest.warns(UserWarning, match="steps 3: adapter few was made for times 999,856 with guidance 1"):
         other = generate(model, "a red circle", seed=3, frames=1, steps=3)
     assert other.manifest["config"]["steps"] == 3 and other.manifest["config"]["guidance"] == 1.0

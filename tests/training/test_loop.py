@@ -254,8 +254,14 @@ def test_a_stop_is_heard_between_held_out_clips(tmp_path: Path, monkeypatch) -> 
     task = Measured(config(tmp_path).task, 2, interrupted)
     with monkeypatch.context() as patch:
         patch.setattr(Line, "build", lambda self, seed, steps: task)
-        with pytest.raises(KeyboardInterrupt):
-            train(config(tmp_path / "stopped"))
+        before = signal.signal(
+            signal.SIGINT, signal.default_int_handler
+        )  # ignored where tests run unattended
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                train(config(tmp_path / "stopped"))
+        finally:
+            signal.signal(signal.SIGINT, before)
     assert task.seen == [0, 1, 2], "clips after the signal are left"
     assert latest_state(tmp_path / "stopped")["step"] == 2
     train(config(tmp_path / "stopped"))

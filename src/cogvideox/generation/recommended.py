@@ -144,7 +144,10 @@ def recommended_on(adapters: Sequence[Mapping[str, Any]]) -> list[tuple[str, Rec
 
 def filled_in(options: GenerateOptions, wanted: Sequence[tuple[str, Recommended]]) -> GenerateOptions:
     """``merged`` for options, whose fields that were set are what was given. Raises ConfigError."""
-    values, sources = _filled({name: getattr(options, name) for name in options.model_fields_set}, "", wanted)
+    given = {name: getattr(options, name) for name in options.model_fields_set}
+    if options.times:
+        given.pop("steps", None)  # counted from the times
+    values, sources = _filled(given, "", wanted)
     return options.changed(**{name: values[name] for name in sources}) if sources else options
 
 
