@@ -119,7 +119,7 @@ def world_i2v() -> Run:
 
 
 STUDENTS = {16: 700, 8: 1000}
-"""Steps of the students of ``distil-tiny``, one after the other, and of their training; the last is what ships. The
+"""Steps of the students of ``distil-tiny``, one after the other, and of their training; one like the last ships. The
 first takes the guidance in as well: one run fewer than to fold it in before."""
 DETAIL: dict[str, Any] = {"truth_below": 200, "object_weight": 3.0, "time_shift": 0.5}
 """The last student learns its least noisy time from clips: its teacher's answers blur outlines there. At the two times
